@@ -38,13 +38,14 @@ down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespac
 	@$(PYTHON) -m devcluster down
 	@$(PYTHON) -m devcluster check-clean
 
-# What CI runs, in this order: what fails fastest comes first.
-PARTS := check unit test-registry test-apiserver test-engine e2e
+# What CI runs, in this order: what fails fastest comes first. End to end mostly waits, so it runs beside the others.
+PARTS := check unit test-registry test-apiserver test-engine
+BESIDE := e2e
 RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
 
 .PHONY: test
 test: $(SYNCED) ## All that CI runs, a line per part [KEEP_GOING=1, SLOWEST=10, HOGS=1, R1PLUS_KEEP=1]
-	@$(RUNNER) $(PARTS)
+	@$(RUNNER) $(PARTS) --beside $(BESIDE)
 
 .PHONY: test-fast
 test-fast: $(SYNCED) ## check, unit and a sample of the API server's tests: before each commit

@@ -1,4 +1,4 @@
-"""Where the monitor finds things: flags, then the environment, then the contract's paths. Read by both programs."""
+"""Where the monitor finds its inputs: flags, then the environment, then the contract's paths. Read by both programs."""
 
 import argparse
 import os
@@ -10,12 +10,12 @@ from typing import Final
 from r1plus_contract import names
 
 ENV_LISTEN_FD: Final = "R1PLUS_MONITOR_LISTEN_FD"
-"""How the supervisor passes its socket on."""
+"""Variable by which the supervisor passes its socket on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it; nothing else in this package reads the environment."""
+    """The whole configuration; nothing else in this package reads the environment."""
 
     accuracy_dir: Path
     revision_dir: Path
@@ -25,11 +25,11 @@ class Config:
     """Host and port of Triton's HTTP endpoint, in the same pod."""
     triton_grpc: str
     triton_metrics: str
-    """Where Triton says how many requests wait."""
+    """Host and port of the endpoint that reports how many requests wait."""
     host: str
     port: int
     listen_fd: int | None
-    """Descriptor of a socket that listens there already; None: the prober opens one."""
+    """Descriptor of a socket that listens already; None: the prober opens one."""
     request_timeout: float
     """Seconds until an unanswered probe counts as failed."""
     poll_interval: float
@@ -61,20 +61,20 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) ->
     flag("listen-fd", "", "descriptor of a socket that listens there already; the supervisor passes it")
     flag("request-timeout", "60", "seconds until an unanswered probe counts as failed")
     flag("poll-interval", "2", "seconds between looks at mounted files")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     return Config(
-        accuracy_dir=Path(given.accuracy_dir),
-        revision_dir=Path(given.revision_dir),
-        admission_dir=Path(given.admission_dir),
-        state_dir=Path(given.state_dir),
-        triton_http=given.triton_http,
-        triton_grpc=given.triton_grpc,
-        triton_metrics=given.triton_metrics,
-        host=given.host,
-        port=int(given.port),
-        listen_fd=int(given.listen_fd) if given.listen_fd else None,
-        request_timeout=float(given.request_timeout),
-        poll_interval=float(given.poll_interval),
+        accuracy_dir=Path(arguments.accuracy_dir),
+        revision_dir=Path(arguments.revision_dir),
+        admission_dir=Path(arguments.admission_dir),
+        state_dir=Path(arguments.state_dir),
+        triton_http=arguments.triton_http,
+        triton_grpc=arguments.triton_grpc,
+        triton_metrics=arguments.triton_metrics,
+        host=arguments.host,
+        port=int(arguments.port),
+        listen_fd=int(arguments.listen_fd) if arguments.listen_fd else None,
+        request_timeout=float(arguments.request_timeout),
+        poll_interval=float(arguments.poll_interval),
         identity=environ.get(names.ENV_IDENTITY, ""),
         namespace=environ.get(names.ENV_NAMESPACE, ""),
         deployment=environ.get(names.ENV_DEPLOYMENT, ""),

@@ -9,16 +9,16 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The wall clock, passed in wherever a time is written down."""
+    """Return the wall clock; callers pass it in as their `Clock`."""
     return datetime.now(UTC)
 
 
-def stamp(moment: datetime) -> str:
-    """RFC 3339 in seconds, as Kubernetes writes times."""
+def format_time(moment: datetime) -> str:
+    """Format a time as RFC 3339 in seconds, as Kubernetes does."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def log(level: str, message: str, **fields: object) -> None:
-    """One line. Called with values that may leave the pod: ids, counts, reasons."""
-    line = {"time": stamp(utc_now()), "level": level, "message": message, **fields}
+    """Write one line. Pass only values that may leave the pod: ids, counts, reasons."""
+    line = {"time": format_time(utc_now()), "level": level, "message": message, **fields}
     print(json.dumps(line, ensure_ascii=False, default=str), file=sys.stderr, flush=True)

@@ -20,20 +20,19 @@ from r1plus_cli.errors import UsageError
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Backend, Engine, Tier
 from r1plus_operator.plan.engine.feasibility import gpu_need
-from r1plus_policies.engine.accelerators import TABLE, Accelerator, find, whole
-from r1plus_policies.engine.hardware import Gpus
-from r1plus_policies.engine.hardware import place as place_gpus
+from r1plus_policies.engine.accelerators import TABLE, Accelerator, find_accelerator, list_gpus
+from r1plus_policies.engine.hardware import Gpus, place_engine
 from r1plus_policies.engine.memory_fit import (
     GIB,
     MIB,
+    EngineShape,
     Fit,
-    Shape,
-    fit,
-    largest_batch,
-    longest_context,
-    nearest,
-    sized,
-    uneven,
+    compute_fit,
+    explain_uneven_split,
+    find_largest_batch,
+    find_longest_context,
+    find_nearest_fits,
+    fit_memory,
 )
 from r1plus_policies.engine.selection import version_key
 
@@ -100,17 +99,19 @@ def _to_gib(count: int) -> float:
     return round(count / GIB, 2)
 
 
-def answer_fit(engine: Engine, shape: Shape, hardware: Hardware, batch: int | None, context: int | None) -> FitAnswer:
+def answer_fit(
+    engine: Engine, shape: EngineShape, hardware: Hardware, batch: int | None, context: int | None
+) -> FitAnswer:
     """Fit a request. Defaults are the engine's best batch and its own context."""
     memory = 0 if (unfit_reason := _explain_unfit(engine, shape, hardware)) else hardware.memory_bytes
-    result = fit(shape, batch=batch, context=context, memory_bytes=memory, where=hardware.name)
+    result = fit_memory(shape, batch=batch, context=context, memory_bytes=memory, where=hardware.name)
     tokens = min(context or shape.context_length, shape.context_length)
-    largest = 0 if uneven(shape) else min(shape.best_batch, largest_batch(shape, tokens, memory))
-    request = sized(shape, batch or max(largest, 1), context or shape.context_length)
+    largest = 0 if explain_uneven_split(shape) else min(shape.best_batch, find_largest_batch(shape, tokens, memory))
+    request = compute_fit(shape, batch or max(largest, 1), context or shape.context_length)
     if isinstance(result, Fit):
-        return FitAnswer(engine, hardware, result, "", largest, longest_context(shape, largest, memory), ())
-    longest = longest_context(shape, largest, memory) if largest else 0
-    near = nearest(shape, request.batch, request.context, memory)
+        return FitAnswer(engine, hardware, result, "", largest, find_longest_context(shape, largest, memory), ())
+    longest = find_longest_context(shape, largest, memory) if largest else 0
+    near = find_nearest_fits(shape, request.batch, request.context, memory)
     return FitAnswer(
         engine, hardware, request, unfit_reason or _name_options(result.message, hardware), largest, longest, near
     )
@@ -130,13 +131,13 @@ def _name_options(message: str, hardware: Hardware) -> str:
     return message
 
 
-def _explain_unfit(engine: Engine, shape: Shape, hardware: Hardware) -> str:
+def _explain_unfit(engine: Engine, shape: EngineShape, hardware: Hardware) -> str:
     """Return why the engine does not run on such GPUs, independent of memory."""
     gpu = hardware.gpu
     if gpu is None:
         return ""
     need = replace(gpu_need(engine), count=shape.devices)
-    placement = place_gpus(need, [Gpus(gpu.products[0], shape.devices, gpu.reported_mib, gpu.capability)])
+    placement = place_engine(need, [Gpus(gpu.products[0], shape.devices, gpu.reported_mib, gpu.capability)])
     return f"{placement}; use another GPU: without --gpu all are listed" if isinstance(placement, str) else ""
 
 
@@ -173,8 +174,8 @@ def list_hardware(gpu: str | None, memory: str | None) -> list[Hardware]:
             raise UsageError(f"--memory: {memory} is less than 1Mi; give it with its unit, such as 4Gi")
         return [Hardware(f"a node with {memory} for it", size)]
     if gpu is None:
-        return [Hardware(row.name, row.usable_bytes, row) for row in whole()]
-    row = find(gpu)
+        return [Hardware(row.name, row.usable_bytes, row) for row in list_gpus()]
+    row = find_accelerator(gpu)
     if row is None:
         known_names = ", ".join(sorted(r.name for r in TABLE))
         raise UsageError(f"--gpu {gpu!r}: {UNKNOWN_GPU}; known: {known_names}")
@@ -254,7 +255,7 @@ def _require_possible(engine: Engine, gpus: int | None, window: int | None) -> N
         raise UsageError(f"--gpus {gpus}: {engine.name} runs on CPU; omit it")
 
 
-def _apply_overrides(shape: Shape, gpus: int | None, window: int | None) -> Shape:
+def _apply_overrides(shape: EngineShape, gpus: int | None, window: int | None) -> EngineShape:
     """Return the engine's shape with the overrides of the options."""
     if window is not None:
         shape = replace(shape, window=window or None)

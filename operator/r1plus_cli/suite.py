@@ -304,9 +304,9 @@ def _exit_on_problems(title: str, problems: list[str]) -> None:
 
 
 def _print_reachable_threshold(one: Measured) -> None:
-    from r1plus_policies.gate.reach import reachable
+    from r1plus_policies.gate.reach import find_reachable_threshold
 
-    best = reachable(one.lost_by_stratum())
+    best = find_reachable_threshold(one.lost_by_stratum())
     say(f"Lowest: {one.correct} of {one.items} ({one.condition}); meets spec.accuracy.threshold up to {best:g}")
 
 

@@ -93,23 +93,23 @@ def build(
     steps = [
         pipeline.Step(options.reference_engine, source.asker, condition)
         for source in sources
-        for condition in pipeline.selecting(batch)
+        for condition in pipeline.selection_conditions(batch)
     ]
     try:
         result = pipeline.select(candidates, steps, shape, seed, progress)
     except NotEnoughItemsError as error:
         raise CliError(str(error)) from error
     description = f"What {options.reference_engine} answers right in every condition asked."
-    header = record.header(
+    header = record.build_header(
         options.name, options.tier, description, options.reference_engine, sampling, result.items, options.family
     )
     answers = {name: (answer.text, answer.finish_reason) for name, answer in result.answers.items()}
     baseline = _build_baseline(header.sha256, options.reference_engine, sources[0], seed, result.selection)
     return SuiteFiles(
-        header=record.pretty(header),
+        header=record.format_json(header),
         items=encode_items(result.items),
         reference=write_reference(record_answers(result.items, answers, seed)),
-        baseline=record.pretty(baseline),
+        baseline=record.format_json(baseline),
     )
 
 
@@ -119,7 +119,7 @@ def measure(
     """Return the suite with this engine's new figures, and the figures. The signature is removed."""
     old_baseline = _read_baseline(files, suite, source)
     old_figures = (*old_baseline.selection, *old_baseline.baseline, *old_baseline.cross, *old_baseline.served)
-    conditions: Sequence[Condition] = pipeline.fresh(batch, old_figures)
+    conditions: Sequence[Condition] = pipeline.fresh_conditions(batch, old_figures)
     figures = pipeline.measure(engine, suite.items, source.asker, conditions, progress)
     if engine == suite.header.reference_engine:
         new_baseline = replace(old_baseline, baseline=figures)
@@ -127,7 +127,7 @@ def measure(
         new_baseline = replace(
             old_baseline, cross=(*(one for one in old_baseline.cross if one.engine != engine), *figures)
         )
-    return replace(files, baseline=record.pretty(new_baseline), signature=""), figures
+    return replace(files, baseline=record.format_json(new_baseline), signature=""), figures
 
 
 def _read_baseline(files: SuiteFiles, suite: Suite, source: Source) -> record.Baseline:
@@ -146,7 +146,7 @@ def _build_baseline(
         suite=suite,
         engine=engine,
         engine_digest=digest_of(source.folder) if source.folder else "",
-        hardware=record.hardware() if source.folder else record.SERVED_ELSEWHERE,
+        hardware=record.read_hardware() if source.folder else record.SERVED_ELSEWHERE,
         seed=seed,
         selection=selection,
         baseline=(),

@@ -20,8 +20,8 @@ from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import offer_of, wish_of
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import explain_uninvited
-from r1plus_policies.engine.memory_fit import Misfit, fit
-from r1plus_policies.engine.selection import choose
+from r1plus_policies.engine.memory_fit import Misfit, fit_memory
+from r1plus_policies.engine.selection import choose_engine
 
 _ENGINE_NAME = re.compile(rf"(?=.{{1,{MAX_ENGINE_NAME}}}$){DNS_SUBDOMAIN.removeprefix('^')}")
 
@@ -120,12 +120,12 @@ def _find_name_problems(document: Document) -> list[str]:
 
 
 def _find_catalog_problems(spec: R1PlusDeploymentSpec, engines: Sequence[Engine], config: OperatorConfig) -> list[str]:
-    choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config))
+    choice = choose_engine([offer_of(engine) for engine in engines], wish_of(spec, config))
     engine = next((e for e in engines if e.name == choice.engine), None)
     if engine is None:
         return [choice.why]
     shape = engine.spec.shape
     # Checked separately, so that both a too large batch and a too large context are reported.
     requests = ((spec.batching.max_batch_size, None), (None, spec.context.max_tokens))
-    fits = [fit(shape, batch=batch, context=context, memory_bytes=None) for batch, context in requests]
+    fits = [fit_memory(shape, batch=batch, context=context, memory_bytes=None) for batch, context in requests]
     return [fit_result.message for fit_result in fits if isinstance(fit_result, Misfit)]

@@ -23,7 +23,7 @@ class Interval:
 
 
 def binomial_at_most(k: int, n: int, p: float) -> float:
-    """P(X <= k) for X ~ Binomial(n, p)."""
+    """Return P(X <= k) for X ~ Binomial(n, p)."""
     _check(n >= 0, "n", n, "0 or more")
     _check(0.0 <= p <= 1.0, "p", p, "between 0 and 1")
     if k < 0:
@@ -36,7 +36,7 @@ def binomial_at_most(k: int, n: int, p: float) -> float:
 
 
 def binomial_at_least(k: int, n: int, p: float) -> float:
-    """P(X >= k); summed from its own side, so that a tail of 1e-30 is not lost in 1 - 1."""
+    """Return P(X >= k); summed from its own side, so that a tail of 1e-30 is not lost in 1 - 1."""
     _check(n >= 0, "n", n, "0 or more")
     _check(0.0 <= p <= 1.0, "p", p, "between 0 and 1")
     if k <= 0:
@@ -49,7 +49,7 @@ def binomial_at_least(k: int, n: int, p: float) -> float:
 
 
 def binomial_quantile(n: int, p: float, q: float) -> int:
-    """The smallest k with P(X <= k) >= q for X ~ Binomial(n, p)."""
+    """Return the smallest k with P(X <= k) >= q for X ~ Binomial(n, p)."""
     _check(0.0 < q < 1.0, "q", q, "between 0 and 1, both excluded")
     _check(0.0 <= p <= 1.0, "p", p, "between 0 and 1")
     if p in (0.0, 1.0):
@@ -63,16 +63,16 @@ def binomial_quantile(n: int, p: float, q: float) -> int:
 
 
 def clopper_pearson(successes: int, n: int, alpha: float) -> Interval:
-    """One-sided bounds at `alpha` each. Without data the interval is [0, 1]: nothing is known."""
+    """Return one-sided bounds at `alpha` each; [0, 1] without data."""
     _check(0.0 < alpha < 1.0, "alpha", alpha, "between 0 and 1, both excluded")
     _check(0 <= successes <= n, "successes", successes, f"between 0 and n = {n}")
-    lower = 0.0 if successes == 0 else _largest(lambda p: binomial_at_least(successes, n, p) <= alpha)
-    upper = 1.0 if successes == n else _largest(lambda p: binomial_at_most(successes, n, p) >= alpha)
+    lower = 0.0 if successes == 0 else _find_largest(lambda p: binomial_at_least(successes, n, p) <= alpha)
+    upper = 1.0 if successes == n else _find_largest(lambda p: binomial_at_most(successes, n, p) >= alpha)
     return Interval(lower, upper)
 
 
 def hypergeometric_at_least(k: int, population: int, marked: int, drawn: int) -> Fraction:
-    """P(at least k marked among `drawn`), drawn without replacement. Exact."""
+    """Return P(at least k marked among `drawn`), drawn without replacement. Exact."""
     _check(0 <= marked <= population, "marked", marked, f"between 0 and the population of {population}")
     _check(0 <= drawn <= population, "drawn", drawn, f"between 0 and the population of {population}")
     ways = sum(
@@ -83,10 +83,10 @@ def hypergeometric_at_least(k: int, population: int, marked: int, drawn: int) ->
 
 
 def mcnemar_exact(lost: int, gained: int) -> float:
-    """Two-sided exact p of a change between two paired runs, from the discordant pairs alone."""
+    """Return the two-sided exact p of a change between two paired runs, from the discordant pairs alone."""
     _check(lost >= 0 and gained >= 0, "lost, gained", (lost, gained), "0 or more")
-    changed = lost + gained
-    return min(1.0, 2.0 * binomial_at_most(min(lost, gained), changed, 0.5)) if changed else 1.0
+    discordant = lost + gained
+    return min(1.0, 2.0 * binomial_at_most(min(lost, gained), discordant, 0.5)) if discordant else 1.0
 
 
 def _term(i: int, n: int, p: float) -> float:
@@ -94,8 +94,8 @@ def _term(i: int, n: int, p: float) -> float:
     return math.exp(ways + i * math.log(p) + (n - i) * math.log1p(-p))
 
 
-def _largest(holds: Callable[[float], bool]) -> float:
-    """The largest p in [0, 1] for which `holds`, given that it holds up to some p and not beyond."""
+def _find_largest(holds: Callable[[float], bool]) -> float:
+    """Find the largest p in [0, 1] for which `holds`, given that it holds up to some p and not beyond."""
     low, high = 0.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

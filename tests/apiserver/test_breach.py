@@ -15,7 +15,7 @@ from r1plus_contract.requests import Request, Verb, written
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.record import read
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from support.apiserver.manifests import CONTEXT, Json
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
@@ -75,10 +75,10 @@ class Pair:
         await self.tenant.set_ready(f"{self.good}-pod", ready=True)
         await self.tenant.switched(self.good)
 
-    async def record(self) -> Record:
+    async def record(self) -> RollbackRecord:
         """What is written down of going back, once something is."""
 
-        async def find() -> Record | None:
+        async def find() -> RollbackRecord | None:
             return read(await self.tenant.present("ControllerRevision", self.bad)).rollback
 
         return await eventually(find, "the attempt is written down")

@@ -65,6 +65,8 @@ class Steps:
         self._terminal = self._out.isatty() if terminal is None else terminal
         self._period_s = period_s or (TERMINAL_PERIOD_S if self._terminal else PLAIN_PERIOD_S)
         self._begun = 0
+        self._running: list[Step] = []
+        """In the order of their start. On a terminal the first of them has the live line."""
         self._lock = threading.Lock()
         self._started = clock()
 
@@ -82,6 +84,7 @@ class Steps:
         """Run the block as one step; on failure print the end of `log` and where it lies, and let the error go on."""
         self._begun += 1
         step = Step(self._begun, title, log)
+        self._running.append(step)
         started = self._clock()
         stop = threading.Event()
         ticker = threading.Thread(target=self._tick, args=(step, started, stop), daemon=True)
@@ -90,10 +93,12 @@ class Steps:
             yield step
         except BaseException:
             self._close(stop, ticker)
+            self._running.remove(step)
             self._line(self._render(step, started, "FAILED"))
             self._print_log_tail(step)
             raise
         self._close(stop, ticker)
+        self._running.remove(step)
         self._line(self._render(step, started, step.outcome))
 
     def note(self, text: str) -> None:
@@ -104,7 +109,8 @@ class Steps:
         while not stop.wait(self._period_s):
             live = self._render(step, started, _bar(step))
             if self._terminal:
-                self._write(f"\r\x1b[2K{live}")
+                if step is self._running[0]:
+                    self._write(f"\r\x1b[2K{live}")
             else:
                 self._write(f"{live}\n")
 

@@ -76,7 +76,7 @@ UNSEEN: Mapping[Right, str] = {
         for definition in crd.definitions().values()
     },
 }
-"""Rights that leave no line in the log, with the reason; tests/apiserver/test_rbac.py takes each away and sees the refusal."""
+"""Rights that leave no line in the log, with the reason; tests/apiserver/test_rbac_unseen.py takes each away and sees the refusal."""
 
 
 def granted(grants: Iterable[Grant]) -> frozenset[Right]:

@@ -230,10 +230,10 @@ async def test_the_monitor_asks(server: Server) -> None:
     engine = TritonEngine(server.http, server.grpc, 600.0, server.metrics)
 
     async def has_no_queue() -> bool:
-        return await engine.waiting() == 0
+        return await engine.count_waiting_requests() == 0
 
     try:
-        assert await engine.ready()
+        assert await engine.is_model_ready()
         await eventually(has_no_queue, "the server says within a second that nobody waits")
         reply = await engine.ask("What is the capital of France?", Sampling(max_new_tokens=24))
         assert (reply.failure, "Paris" in reply.text) == (None, True)

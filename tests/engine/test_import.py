@@ -29,7 +29,7 @@ from r1plus_model_repo.importing.smollm2 import WEIGHTS, build_engines
 from r1plus_model_repo.importing.source import fetch_weights
 from r1plus_model_repo.kv_shape import read_kv_shape
 from r1plus_monitoring.probe.client import TritonEngine
-from r1plus_monitoring.probe.probes import Result, judged
+from r1plus_monitoring.probe.probes import Result, classify_reply
 from support.engine.server import ENGINES, Server, deliver, serving
 from support.model_repo import gguf_files
 
@@ -164,5 +164,7 @@ async def test_it_is_served_and_scored(imported: Path, installed: Path, tmp_path
         items = suite.items[:SCORED]
         replies = await asyncio.gather(*(client.ask(item.prompt, suite.header.sampling) for item in items))
         await client.close()
-    lost = [item.id for item, reply in zip(items, replies, strict=True) if judged(item, reply) is not Result.CORRECT]
+    lost = [
+        item.id for item, reply in zip(items, replies, strict=True) if classify_reply(item, reply) is not Result.CORRECT
+    ]
     assert len(lost) <= 1, lost

@@ -6,7 +6,7 @@ import pytest
 
 from devcluster.cache import cache_dir
 from r1plus_model_repo.importing.smollm2 import build_engines
-from r1plus_policies.engine.memory_fit import MIB, sized
+from r1plus_policies.engine.memory_fit import MIB, compute_fit
 from support.engine.client import Client
 from support.engine.server import ENGINES, Server, deliver, serving
 
@@ -28,7 +28,7 @@ def test_the_predicted_memory_of_a_full_server_is_within_15_percent_of_the_measu
     name: str, installed: Path, tmp_path: Path
 ) -> None:
     spec = ENGINES[name]
-    fit = sized(spec.shape, BATCH, CONTEXT)
+    fit = compute_fit(spec.shape, BATCH, CONTEXT)
     folder = build_engines(cache_dir() / "engines", print)[name].folder
     models = deliver(tmp_path, spec, folder, BATCH, CONTEXT)
     with serving(Server(tmp_path, installed, models)) as running:

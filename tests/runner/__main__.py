@@ -17,6 +17,7 @@ from devcluster.layout import cluster_layout
 from devcluster.steps import Steps
 from runner import flaky
 from runner.hogs import hogging
+from runner.lanes import run_lanes
 from runner.part import Result, run_part
 from runner.processes import adopt_orphans, descendants, end_descendants
 
@@ -34,12 +35,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run_parts(options: argparse.Namespace) -> int:
-    steps = Steps(len(options.parts))
-    results: list[Result] = []
-    for name in options.parts:
-        results.append(run_part(name, LOGS, steps))
-        if results[-1].failed and not options.keep_going:
-            break
+    steps = Steps(len(options.parts) + len(options.beside))
+    first, *others = options.parts
+    results = [run_part(first, LOGS, steps)]
+    if options.keep_going or not results[0].failed:
+        results += run_lanes((others, options.beside), LOGS, steps, keep_going=options.keep_going)
     _print_slowest(results, options.slowest)
     for result in results:
         _print_failures(result)
@@ -73,7 +73,7 @@ def _print_summary(results: Sequence[Result], seconds: float, hogs: int) -> None
         "parts": {
             result.part: {
                 "seconds": round(result.seconds),
-                "cpu_seconds": round(result.cpu_seconds),
+                "cpu_seconds": round(result.cpu_seconds, 1),
                 "passed": result.passed,
             }
             for result in results
@@ -104,6 +104,13 @@ def _left_clean() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="runner", description=__doc__)
     parser.add_argument("parts", nargs="+", metavar="PART", help="targets of the Makefile, in this order")
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        help="parts that run at the same time, once the first of PARTS is over",
+    )
     parser.add_argument("--keep-going", action="store_true", help="run the other parts after one has failed")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="list the N slowest tests of each part")
     parser.add_argument("--hogs", type=int, default=0, metavar="N", help="keep N processes busy beside the tests")

@@ -1,16 +1,18 @@
 """One part of the tests: it runs as `make PART`, and its pytest tells us about each test through a file."""
 
+import contextlib
 import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devcluster.steps import Step, Steps
 from runner import processes, progress_plugin
 
-_POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2
 _SECTION = re.compile(r"^=+ (FAILURES|ERRORS|short test summary info) =+$", re.MULTILINE)
 _MOST_DETAILS = 20_000
 
@@ -23,7 +25,7 @@ class Result:
     log: Path
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    """Processor time of the part's processes, of all cores: far below `seconds` times cores, it waits."""
+    """Processor time of the processes that it waited for, on all cores: far below `seconds` times cores, it waits."""
     total: int = 0
     outcomes: dict[str, str] = field(default_factory=dict)
     """Test id -> "passed", "failed" or "skipped": the worst of its phases so far."""
@@ -59,35 +61,66 @@ class Result:
 
 def run_part(name: str, logs: Path, steps: Steps) -> Result:
     """Run `make NAME` with its output in `logs`; show progress as a step. An interrupt ends the part, then goes on."""
-    logs.mkdir(parents=True, exist_ok=True)
-    events = (logs / f"{name}.events").absolute()
-    events.unlink(missing_ok=True)
-    events.touch()
-    result = Result(name, logs / f"{name}.log")
-    env = {
-        **os.environ,
-        progress_plugin.VARIABLE: str(events),
-        "PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} -p runner.progress_plugin".strip(),
-    }
-    with steps.step(name) as step:
-        began, cpu_before = time.monotonic(), processes.cpu_seconds_of_ended()
-        with result.log.open("wb") as output, events.open() as reader:
-            process = processes.start(["make", "--no-print-directory", name], env, output)
-            try:
-                rest = ""
-                while process.poll() is None:
-                    rest = _read_events(rest + reader.read(), result, step)
-                    time.sleep(_POLL_SECONDS)
-            except BaseException:
-                processes.interrupt(process)
-                raise
-            _read_events(rest + reader.read(), result, step)
-        result.seconds = time.monotonic() - began
-        result.cpu_seconds = processes.cpu_seconds_of_ended() - cpu_before
-        result.is_broken = process.returncode != 0
+    part = RunningPart(name, logs, steps)
+    try:
+        while not part.has_ended():
+            time.sleep(POLL_SECONDS)
+    finally:
+        end_parts([part])
+    return part.result
+
+
+def end_parts(parts: Sequence["RunningPart"]) -> None:
+    """Interrupt all that have not ended, then wait for each."""
+    for part in parts:
+        part.interrupt()
+    for part in parts:
+        part.wait()
+
+
+class RunningPart:
+    """`make NAME` from its start to its end; whoever makes one calls `end_parts` with it."""
+
+    def __init__(self, name: str, logs: Path, steps: Steps) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self.result = Result(name, logs / f"{name}.log")
+        events = (logs / f"{name}.events").absolute()
+        events.unlink(missing_ok=True)
+        events.touch()
+        addopts = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p runner.progress_plugin".strip()
+        env = {**os.environ, progress_plugin.VARIABLE: str(events), "PYTEST_ADDOPTS": addopts}
+        self._stack = contextlib.ExitStack()
+        self._step = self._stack.enter_context(steps.step(name))
+        self._reader = self._stack.enter_context(events.open())
+        self._unread = ""
+        self._began = time.monotonic()
+        with self.result.log.open("wb") as output:
+            self._process = processes.start(["make", "--no-print-directory", name], env, output)
+
+    def has_ended(self) -> bool:
+        """Take in what its tests have reported, and return whether all of it has ended."""
+        cpu_seconds = processes.poll(self._process)
+        self._unread = _read_events(self._unread + self._reader.read(), self.result, self._step)
+        if cpu_seconds is None:
+            return False
+        result = self.result
+        result.seconds, result.cpu_seconds = time.monotonic() - self._began, cpu_seconds
+        result.is_broken = self._process.returncode != 0
         result.details = _details(result) if result.failed else ""
-        step.outcome = _outcome(result)
-    return result
+        self._step.outcome = _outcome(result)
+        self._stack.close()
+        return True
+
+    def interrupt(self) -> None:
+        """Let it take down its fixtures, unless it has ended."""
+        if self._process.returncode is None:
+            self._step.outcome = "stopped"
+            processes.interrupt(self._process)
+
+    def wait(self) -> None:
+        """Wait until it has ended after an interrupt."""
+        processes.wait(self._process)
+        self._stack.close()
 
 
 def _read_events(text: str, result: Result, step: Step) -> str:

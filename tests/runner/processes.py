@@ -7,7 +7,6 @@ that comes some seconds later is a second one, of a person who does not want to 
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -50,9 +49,13 @@ def start(command: Sequence[str], env: Mapping[str, str], output: BinaryIO) -> s
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGINT to the group and wait for its end; a second interrupt, or a deadline, kills it."""
+    """Send SIGINT to the process's group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
+
+
+def wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of an interrupted process; a second interrupt, or a deadline, kills its group."""
     try:
         process.wait(INTERRUPT_SECONDS)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -81,10 +84,12 @@ def end_descendants(spared: Collection[int] = ()) -> list[str]:
     return list(dict.fromkeys(ended))
 
 
-def cpu_seconds_of_ended() -> float:
-    """Return the processor time of all children that have ended so far, and of their own, adopted ones among them."""
-    _reap()
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+def poll(process: subprocess.Popen[bytes]) -> float | None:
+    """Return the processor time in seconds of a process that has ended and of those that it waited for, else None."""
+    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    if pid == 0:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_utime + usage.ru_stime
 
 

@@ -25,7 +25,7 @@ from r1plus_model_repo.catalog.wire import (
     Rule,
     build_rules_config,
 )
-from r1plus_policies.engine.memory_fit import Shape
+from r1plus_policies.engine.memory_fit import EngineShape
 
 IMAGE = (
     r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
@@ -414,10 +414,10 @@ class EngineSpec(ApiModel):
         return self.artifact
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> EngineShape:
         """The input of the memory fit."""
         requirements, architecture = self.requirements, self.architecture
-        return Shape(
+        return EngineShape(
             layers=architecture.layers,
             kv_heads=architecture.kv_heads,
             head_size=architecture.head_size,

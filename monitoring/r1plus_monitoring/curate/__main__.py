@@ -20,11 +20,11 @@ from r1plus_contract.suite import Sampling
 from r1plus_contract.suite_reference import write_reference
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.asking import ProcessAsker
-from r1plus_monitoring.curate.candidates import candidates
-from r1plus_monitoring.curate.pipeline import CROSS, FRESH, SERVED, curate, measure
+from r1plus_monitoring.curate.candidates import build_candidates
+from r1plus_monitoring.curate.pipeline import CROSS_CONDITIONS, FRESH_CONDITIONS, SERVED_CONDITIONS, curate, measure
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sample
 from r1plus_monitoring.curate.served import ServedAsker
-from r1plus_monitoring.scoring.replay import record as recorded
+from r1plus_monitoring.scoring.replay import record as select_answers
 
 SAMPLING = Sampling(max_new_tokens=24, stop=("\n", "."))
 """Greedy; an answer ends with its first sentence, which keeps a probe under 25 tokens."""
@@ -32,7 +32,7 @@ SAMPLING = Sampling(max_new_tokens=24, stop=("\n", "."))
 
 def main() -> None:
     """Entry point."""
-    arguments = parser().parse_args()
+    arguments = build_parser().parse_args()
     try:
         {"make": make, "compare": compare, "verify": verify, "drop": drop, "record": record_answers}[arguments.command](
             arguments
@@ -41,8 +41,8 @@ def main() -> None:
         sys.exit(f"{arguments.name}: {error}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
     root = argparse.ArgumentParser(prog="python -m r1plus_monitoring.curate", description=__doc__.splitlines()[0])
     commands = root.add_subparsers(dest="command", required=True)
     one = commands.add_parser("make", help="ask every candidate and write a suite")
@@ -77,52 +77,56 @@ def make(arguments: argparse.Namespace) -> None:
     asker = ProcessAsker(arguments.engine_dir, SAMPLING)
     shape = Shape(size=arguments.size)
     strata = arguments.strata.split(",") if arguments.strata else []
-    asked = sample(candidates(), strata, arguments.sample, arguments.seed)
-    made = curate(arguments.engine, asked, asker, shape, arguments.seed, say)
+    candidate_items = sample(build_candidates(), strata, arguments.sample, arguments.seed)
+    suite_items = curate(arguments.engine, candidate_items, asker, shape, arguments.seed, print_progress)
     description = f"What {arguments.engine} answers right at every batch size, in every order and arithmetic asked."
-    head = record.header(arguments.name, arguments.tier, description, arguments.engine, SAMPLING, made.items)
+    head = record.build_header(
+        arguments.name, arguments.tier, description, arguments.engine, SAMPLING, suite_items.items
+    )
     folder = arguments.out / arguments.name
-    suite = record.write_suite(folder, head, made.items)
+    suite = record.write_suite(folder, head, suite_items.items)
     record.write_baseline(
         folder,
         record.Baseline(
             suite=head.sha256,
             engine=arguments.engine,
             engine_digest=digest_of(arguments.engine_dir),
-            hardware=record.hardware(),
+            hardware=record.read_hardware(),
             seed=arguments.seed,
-            selection=made.selection,
-            baseline=made.baseline,
+            selection=suite_items.selection,
+            baseline=suite_items.baseline,
         ),
     )
-    say(f"{head.name}: {head.items} items, sha256 {head.sha256}, {suite.strata()}")
+    print_progress(f"{head.name}: {head.items} items, sha256 {head.sha256}, {suite.strata()}")
 
 
 def compare(arguments: argparse.Namespace) -> None:
     """Add another engine's figures to `baseline.json`, in place of older ones of the same engine."""
     suite = record.read_suite(arguments.suite)
     asker = ProcessAsker(arguments.engine_dir, suite.header.sampling)
-    measured = measure(arguments.engine, suite.items, asker, CROSS, say)
+    figures = measure(arguments.engine, suite.items, asker, CROSS_CONDITIONS, print_progress)
     baseline = record.read_baseline(arguments.suite)
-    kept = tuple(one for one in baseline.cross if one.engine != arguments.engine)
-    record.write_baseline(arguments.suite, dataclasses.replace(baseline, cross=(*kept, *measured)))
+    other_engines = tuple(one for one in baseline.cross if one.engine != arguments.engine)
+    record.write_baseline(arguments.suite, dataclasses.replace(baseline, cross=(*other_engines, *figures)))
 
 
 def verify(arguments: argparse.Namespace) -> None:
     """Add what a served engine answers to `baseline.json`, and show the items that it lost."""
     suite = record.read_suite(arguments.suite)
     asker = ServedAsker(arguments.http, arguments.grpc, suite.header.sampling)
-    conditions = FRESH if arguments.fresh else SERVED
-    measured = measure(arguments.engine, suite.items, asker, conditions[:1] if arguments.quick else conditions, say)
+    conditions = FRESH_CONDITIONS if arguments.fresh else SERVED_CONDITIONS
+    figures = measure(
+        arguments.engine, suite.items, asker, conditions[:1] if arguments.quick else conditions, print_progress
+    )
     baseline = record.read_baseline(arguments.suite)
     if arguments.fresh:
-        baseline = dataclasses.replace(baseline, baseline=measured)
+        baseline = dataclasses.replace(baseline, baseline=figures)
     else:
-        kept = tuple(one for one in baseline.served if one.engine != arguments.engine)
-        baseline = dataclasses.replace(baseline, served=(*kept, *measured))
+        other_engines = tuple(one for one in baseline.served if one.engine != arguments.engine)
+        baseline = dataclasses.replace(baseline, served=(*other_engines, *figures))
     record.write_baseline(arguments.suite, baseline)
-    for one in measured:
-        say(f"{one.condition}: lost {' '.join(one.lost) or 'none'}")
+    for one in figures:
+        print_progress(f"{one.condition}: lost {' '.join(one.lost) or 'none'}")
 
 
 def drop(arguments: argparse.Namespace) -> None:
@@ -133,12 +137,15 @@ def drop(arguments: argparse.Namespace) -> None:
         sys.exit(f"{suite.header.name}: no such items: {', '.join(sorted(unknown))}")
     items = tuple(item for item in suite.items if item.id not in arguments.ids)
     old = suite.header
-    head = record.header(old.name, old.tier, old.description, old.reference_engine, old.sampling, items)
+    head = record.build_header(old.name, old.tier, old.description, old.reference_engine, old.sampling, items)
     record.write_suite(arguments.suite, head, items)
     baseline = record.read_baseline(arguments.suite)
-    dropped = (*baseline.dropped, *(record.Dropped(name, arguments.reason) for name in sorted(set(arguments.ids))))
-    record.write_baseline(arguments.suite, dataclasses.replace(baseline, suite=head.sha256, dropped=dropped))
-    say(f"{head.name}: {head.items} items, sha256 {head.sha256}")
+    dropped_items = (
+        *baseline.dropped,
+        *(record.DroppedItem(name, arguments.reason) for name in sorted(set(arguments.ids))),
+    )
+    record.write_baseline(arguments.suite, dataclasses.replace(baseline, suite=head.sha256, dropped=dropped_items))
+    print_progress(f"{head.name}: {head.items} items, sha256 {head.sha256}")
 
 
 def record_answers(arguments: argparse.Namespace) -> None:
@@ -146,15 +153,15 @@ def record_answers(arguments: argparse.Namespace) -> None:
     suite = record.read_suite(arguments.suite)
     if arguments.engine != suite.header.reference_engine:
         sys.exit(f"--engine: {arguments.engine} is not the reference, {suite.header.reference_engine}")
-    answers = ProcessAsker(arguments.engine_dir, suite.header.sampling).ask(suite.items, CROSS[0])
-    given = {name: (answer.text, answer.finish_reason) for name, answer in answers.items()}
-    text = write_reference(recorded(suite.items, given, seed=1))
+    answers = ProcessAsker(arguments.engine_dir, suite.header.sampling).ask(suite.items, CROSS_CONDITIONS[0])
+    answer_texts = {name: (answer.text, answer.finish_reason) for name, answer in answers.items()}
+    text = write_reference(select_answers(suite.items, answer_texts, seed=1))
     (arguments.suite / REFERENCE_FILE).write_bytes(text.encode())
-    say(f"{suite.header.name}: {len(text.splitlines())} recorded answers; any signature is void")
+    print_progress(f"{suite.header.name}: {len(text.splitlines())} recorded answers; any signature is void")
 
 
-def say(line: str) -> None:
-    """Progress, a line per condition."""
+def print_progress(line: str) -> None:
+    """Print one line of progress."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

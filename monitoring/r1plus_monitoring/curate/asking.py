@@ -1,7 +1,7 @@
-"""How a candidate is asked: the conditions under which an item must stay right, and the seam to the engine.
+"""How a candidate is asked: the conditions under which an item must stay right, and the interface to the engine.
 
 The curator (pipeline.py) sees only `Asker`. The real one starts a process per condition, so that every condition is
-also a restart: what an engine keeps between answers cannot make two conditions agree.
+also a restart: state that an engine keeps between answers cannot make two conditions agree.
 """
 
 import os
@@ -19,9 +19,9 @@ from r1plus_contract.suite import Item, Sampling
 
 CHILD: Final = "r1plus_monitoring.curate.genai"
 NATIVE: Final = "native"
-"""The arithmetic that the engine would choose on this processor: bfloat16 where it can."""
+"""The arithmetic that the engine chooses on this processor: bfloat16 where it can."""
 F32: Final = "f32"
-"""32-bit arithmetic, which the served backend asks for on every processor."""
+"""32-bit arithmetic, which the served backend sets on every processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,19 @@ class Condition:
 
     batch: int
     order: int
-    """Seed of the order; batch and order together decide who shares a batch with whom."""
+    """Seed of the order; batch and order together decide which items share a batch."""
     precision: str = NATIVE
 
     @property
     def name(self) -> str:
-        """How reports call it."""
+        """Name of the condition in reports."""
         where = "" if self.precision == NATIVE else f", {self.precision}"
         return f"batch {self.batch}, order {self.order}{where}"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """One answer of the engine."""
 
     text: str
     finish_reason: str
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a child process reads from its standard input."""
+    """Standard input of a child process."""
 
     engine: str
     condition: Condition
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What it writes to its standard output: an answer per item, in the order of the items."""
+    """Its standard output: an answer per item, in the order of the items."""
 
     answers: tuple[Answer, ...]
 
@@ -70,7 +70,7 @@ class Asker(Protocol):
     """An engine that can be asked."""
 
     def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
-        """Answers by item id, one for every item."""
+        """Return answers by item id, one for every item."""
 
 
 class ProcessAsker:
@@ -82,10 +82,10 @@ class ProcessAsker:
         self._sampling = sampling
 
     def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
-        """Raises RuntimeError with the child's last words when it fails."""
-        shuffled = shuffle(items, condition.order)
-        request = Request(str(self._engine), condition, self._sampling, shuffled)
-        # Outside of CI jobs OpenVINO writes an id under $HOME/intel at import, and tells Google Analytics of it.
+        """Ask in a child process. Raise RuntimeError with the end of its stderr when it fails."""
+        shuffled_items = shuffle(items, condition.order)
+        request = Request(str(self._engine), condition, self._sampling, shuffled_items)
+        # Outside of CI jobs OpenVINO writes an id under $HOME/intel at import, and reports it to Google Analytics.
         env = os.environ | {"CI": "true"}
         child = subprocess.run(
             [sys.executable, "-m", CHILD], input=dumps(request), capture_output=True, text=True, check=False, env=env
@@ -93,18 +93,18 @@ class ProcessAsker:
         if child.returncode != 0:
             raise RuntimeError(f"{CHILD}: exit status {child.returncode}: {child.stderr.strip()[-2000:]}")
         reply = loads(Reply, child.stdout)
-        if len(reply.answers) != len(shuffled):
-            raise RuntimeError(f"{CHILD}: {len(reply.answers)} answers to {len(shuffled)} items")
-        return {item.id: answer for item, answer in zip(shuffled, reply.answers, strict=True)}
+        if len(reply.answers) != len(shuffled_items):
+            raise RuntimeError(f"{CHILD}: {len(reply.answers)} answers to {len(shuffled_items)} items")
+        return {item.id: answer for item, answer in zip(shuffled_items, reply.answers, strict=True)}
 
 
 def shuffle(items: Sequence[Item], seed: int) -> tuple[Item, ...]:
-    """The same order for the same items and seed, however they came."""
-    ordered = sorted(items, key=lambda item: item.id)
-    random.Random(seed).shuffle(ordered)  # noqa: S311 - an order, not a secret
-    return tuple(ordered)
+    """Shuffle items; the result depends on the items and the seed, not on their former order."""
+    permutation = sorted(items, key=lambda item: item.id)
+    random.Random(seed).shuffle(permutation)  # noqa: S311 - an order, not a secret
+    return tuple(permutation)
 
 
-def finish(stopped: bool) -> str:
-    """The contract's word for why a generation ended."""
+def choose_finish_reason(stopped: bool) -> str:
+    """Return the contract's word for why a generation ended."""
     return FinishReason.STOP if stopped else FinishReason.LENGTH

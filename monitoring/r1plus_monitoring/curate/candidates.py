@@ -31,18 +31,25 @@ class Template:
     scorer: str = "contains"
 
 
-def candidates() -> tuple[Item, ...]:
-    """All of them, sorted by id."""
-    made = (*_geography(), *_words(), *_nature(), *_arithmetic(), *_sequences(), *_copying())
-    return tuple(sorted(made, key=lambda item: item.id))
+def build_candidates() -> tuple[Item, ...]:
+    """Return all candidates, sorted by id."""
+    items = (
+        *_geography_items(),
+        *_word_items(),
+        *_nature_items(),
+        *_arithmetic_items(),
+        *_sequence_items(),
+        *_copying_items(),
+    )
+    return tuple(sorted(items, key=lambda item: item.id))
 
 
-def rows(table: str) -> tuple[tuple[str, ...], ...]:
-    """The lines of a table, split at `|`."""
+def parse_rows(table: str) -> tuple[tuple[str, ...], ...]:
+    """Split a table into lines, and lines at `|`."""
     return tuple(tuple(cell.strip() for cell in line.split("|")) for line in table.strip().splitlines())
 
 
-def _item(template: Template, subject: str, answers: str, **more: str) -> Item:
+def _build_item(template: Template, subject: str, answers: str, **more: str) -> Item:
     slug = re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")
     return Item(
         id=f"{template.kind}-{slug}",
@@ -53,106 +60,110 @@ def _item(template: Template, subject: str, answers: str, **more: str) -> Item:
     )
 
 
-def _pairs(template: Template, table: str, column: int = 1) -> Iterator[Item]:
-    for row in rows(table):
+def _pair_items(template: Template, table: str, column: int = 1) -> Iterator[Item]:
+    for row in parse_rows(table):
         if row[column]:
-            yield _item(template, row[0], row[column])
+            yield _build_item(template, row[0], row[column])
 
 
-def _geography() -> Iterator[Item]:
-    yield from _pairs(Template("capitals", "capital", "What is the capital of {subject}?"), COUNTRIES)
-    yield from _pairs(Template("countries", "continent", "Which continent is {subject} in?"), COUNTRIES, 2)
-    yield from _pairs(Template("countries", "language", "What is the main language of {subject}?"), COUNTRIES, 3)
-    yield from _pairs(Template("countries", "currency", "What is the currency of {subject}?"), COUNTRIES, 4)
-    yield from _pairs(Template("capitals", "city", "Which country is the city of {subject} in?"), CITIES)
-    for country, capital, *_ in rows(COUNTRIES):
+def _geography_items() -> Iterator[Item]:
+    yield from _pair_items(Template("capitals", "capital", "What is the capital of {subject}?"), COUNTRIES)
+    yield from _pair_items(Template("countries", "continent", "Which continent is {subject} in?"), COUNTRIES, 2)
+    yield from _pair_items(Template("countries", "language", "What is the main language of {subject}?"), COUNTRIES, 3)
+    yield from _pair_items(Template("countries", "currency", "What is the currency of {subject}?"), COUNTRIES, 4)
+    yield from _pair_items(Template("capitals", "city", "Which country is the city of {subject} in?"), CITIES)
+    for country, capital, *_ in parse_rows(COUNTRIES):
         city = capital.split(",")[0]
         if city and city not in country and country not in city:
             template = Template("capitals", "capital-of", "{subject} is the capital of which country?")
-            yield _item(template, city, country.removeprefix("the "))
+            yield _build_item(template, city, country.removeprefix("the "))
 
 
-def _words() -> Iterator[Item]:
-    yield from _pairs(Template("words", "opposite", "What is the opposite of {subject}?"), OPPOSITES)
-    yield from _pairs(Template("words", "plural", 'What is the plural of "{subject}"?'), PLURALS)
-    yield from _pairs(Template("words", "past", 'What is the past tense of "{subject}"?'), PAST_TENSES)
-    yield from _pairs(Template("words", "spanish", 'What is the Spanish word for "{subject}"?'), SPANISH)
-    yield from _pairs(Template("words", "french", 'What is the French word for "{subject}"?'), FRENCH)
+def _word_items() -> Iterator[Item]:
+    yield from _pair_items(Template("words", "opposite", "What is the opposite of {subject}?"), OPPOSITES)
+    yield from _pair_items(Template("words", "plural", 'What is the plural of "{subject}"?'), PLURALS)
+    yield from _pair_items(Template("words", "past", 'What is the past tense of "{subject}"?'), PAST_TENSES)
+    yield from _pair_items(Template("words", "spanish", 'What is the Spanish word for "{subject}"?'), SPANISH)
+    yield from _pair_items(Template("words", "french", 'What is the French word for "{subject}"?'), FRENCH)
 
 
-def _nature() -> Iterator[Item]:
-    yield from _pairs(Template("nature", "young", "What is a young {subject} called?"), YOUNG)
-    for animal, sounds in rows(SOUNDS):
-        forms = ",".join(form for sound in sounds.split(",") for form in _inflected(sound))
-        yield _item(Template("nature", "sound", "What sound does a {subject} make?"), animal, forms)
-    for animal, kind in rows(KINDS):
+def _nature_items() -> Iterator[Item]:
+    yield from _pair_items(Template("nature", "young", "What is a young {subject} called?"), YOUNG)
+    for animal, sounds in parse_rows(SOUNDS):
+        forms = ",".join(form for sound in sounds.split(",") for form in _inflect(sound))
+        yield _build_item(Template("nature", "sound", "What sound does a {subject} make?"), animal, forms)
+    for animal, kind in parse_rows(KINDS):
         template = Template("nature", "kind", "What type of animal is {article} {subject}?")
-        yield _item(template, animal, kind, article=_article(animal))
-    yield from _pairs(Template("nature", "symbol", "What is the chemical symbol for {subject}?"), ELEMENTS)
-    for element, symbol in rows(ELEMENTS):
+        yield _build_item(template, animal, kind, article=_choose_article(animal))
+    yield from _pair_items(Template("nature", "symbol", "What is the chemical symbol for {subject}?"), ELEMENTS)
+    for element, symbol in parse_rows(ELEMENTS):
         template = Template("nature", "element", "Which chemical element has the symbol {subject}?")
-        yield _item(template, symbol, f"{element},aluminium" if symbol == "Al" else element)
-    yield from _pairs(Template("nature", "colour", "What color is {subject}?"), COLOURS)
-    yield from _pairs(Template("nature", "quantity", "{subject}", "numeric"), QUANTITIES)
+        yield _build_item(template, symbol, f"{element},aluminium" if symbol == "Al" else element)
+    yield from _pair_items(Template("nature", "colour", "What color is {subject}?"), COLOURS)
+    yield from _pair_items(Template("nature", "quantity", "{subject}", "numeric"), QUANTITIES)
 
 
-def _inflected(sound: str) -> tuple[str, ...]:
-    """`bark` may be said as bark, barks or barking."""
+def _inflect(sound: str) -> tuple[str, ...]:
+    """Return the forms of a sound: bark, barks, barking."""
     return (sound, f"{sound}s", f"{sound}ing", f"{sound}es")
 
 
-def _article(noun: str) -> str:
+def _choose_article(noun: str) -> str:
     return "an" if noun[0] in "aeio" else "a"
 
 
-def _arithmetic() -> Iterator[Item]:
-    """Sums, differences and products of one and two digits, asked plainly and after an example.
+def _arithmetic_items() -> Iterator[Item]:
+    """Build sums, differences and products of one and two digits, asked plainly and after an example.
 
     Not 20 - 10: an answer that only repeats the question would end with the right number.
     """
-    for a, b in _operands():
-        yield from _calculation("addition", a, "+", b, a + b)
+    for a, b in _operand_pairs():
+        yield from _calculation_items("addition", a, "+", b, a + b)
         if b < a and a - b != b:
-            yield from _calculation("subtraction", a, "-", b, a - b)
+            yield from _calculation_items("subtraction", a, "-", b, a - b)
     for a in range(2, 11):
         for b in range(2, 11):
-            yield _item(Template("arithmetic", "multiply", "What is {subject}?", "numeric"), f"{a} x {b}", str(a * b))
+            yield _build_item(
+                Template("arithmetic", "multiply", "What is {subject}?", "numeric"), f"{a} x {b}", str(a * b)
+            )
 
 
-def _operands() -> Iterator[tuple[int, int]]:
-    """One digit with one digit, then two digits, by strides that spread them, with one digit or a round number."""
+def _operand_pairs() -> Iterator[tuple[int, int]]:
+    """Yield one digit with one digit, then two digits, spread by strides, with one digit or a round number."""
     yield from ((a, b) for a in range(2, 10) for b in range(1, 10))
     yield from ((a, a % 9 + 1) for a in range(10, 100, 7))
     yield from ((a, 10) for a in range(20, 100, 10))
 
 
-def _calculation(kind: str, a: int, sign: str, b: int, result: int) -> Iterator[Item]:
+def _calculation_items(kind: str, a: int, sign: str, b: int, result: int) -> Iterator[Item]:
     plain = Template("arithmetic", kind, "What is {subject}?", "numeric")
-    shown = Template("arithmetic", f"{kind}-shown", "Q: What is {example}?\nA: 2\nQ: What is {subject}?\nA:", "numeric")
-    yield _item(plain, f"{a}{sign}{b}", str(result))
-    yield _item(shown, f"{a} {sign} {b}", str(result), example="1 + 1" if sign == "+" else "3 - 1")
+    with_example = Template(
+        "arithmetic", f"{kind}-shown", "Q: What is {example}?\nA: 2\nQ: What is {subject}?\nA:", "numeric"
+    )
+    yield _build_item(plain, f"{a}{sign}{b}", str(result))
+    yield _build_item(with_example, f"{a} {sign} {b}", str(result), example="1 + 1" if sign == "+" else "3 - 1")
 
 
-def _sequences() -> Iterator[Item]:
-    """The answer is the last number shown with the next one behind it, so a list started again is no answer."""
+def _sequence_items() -> Iterator[Item]:
+    """Build sequences to continue. The answer is the last term shown and the next one, so a restarted list is wrong."""
     template = Template("arithmetic", "sequence", "Continue the sequence: {subject},")
     for step in (1, 2, 3, 4, 5, 10):
         for start in sorted({step * k for k in (1, 2, 3, 5, 8)} | {1, 7, 12, 20, 31}):
-            shown = [str(start + step * k) for k in range(4)]
-            item = _item(template, ", ".join(shown), "")
-            yield dataclasses.replace(item, answers=(f"{shown[-1]}, {start + step * 4}",))
+            terms = [str(start + step * k) for k in range(4)]
+            item = _build_item(template, ", ".join(terms), "")
+            yield dataclasses.replace(item, answers=(f"{terms[-1]}, {start + step * 4}",))
 
 
-def _copying() -> Iterator[Item]:
-    """Copying needs attention to the prompt and no knowledge: what an engine with a broken cache loses first."""
-    words = [row[0] for row in (*rows(PLURALS), *rows(PAST_TENSES))]
+def _copying_items() -> Iterator[Item]:
+    """Build items that need attention and no knowledge: an engine with a broken cache fails them first."""
+    words = [row[0] for row in (*parse_rows(PLURALS), *parse_rows(PAST_TENSES))]
     say = Template("copying", "say", 'Say the word "{subject}".')
     first = Template("copying", "first", "What is the first word of this list: {subject}?")
     letter = Template("copying", "letter", 'What is the first letter of the word "{subject}"?')
     for n, word in enumerate(words):
         if n % 2 == 0:
-            yield _item(say, word, word)
+            yield _build_item(say, word, word)
         elif n >= 3:
-            yield _item(first, f"{word}, {words[n - 2]}, {words[n - 3]}", word)
+            yield _build_item(first, f"{word}, {words[n - 2]}, {words[n - 3]}", word)
         if word[0] not in WORDS_OF_ONE_LETTER:
-            yield _item(letter, word, word[0].upper())
+            yield _build_item(letter, word, word[0].upper())

@@ -1,7 +1,7 @@
 """The process that asks an OpenVINO GenAI engine: a Request on standard input, a Reply on standard output.
 
-Started by asking.ProcessAsker, once per condition. It asks as the served backend does: the tokenizer's own chat
-template, greedy, no prefix cache, as many requests in flight as the condition's batch, a new one as soon as one ends.
+Started by asking.ProcessAsker, once per condition. It asks as the served backend does: with the tokenizer's own chat
+template, greedy, without a prefix cache. As many requests are in flight as the condition's batch.
 """
 
 import sys
@@ -14,7 +14,7 @@ import openvino_genai as genai
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.suite import Item, Sampling
-from r1plus_monitoring.curate.asking import F32, Answer, Condition, Reply, Request, finish
+from r1plus_monitoring.curate.asking import F32, Answer, Condition, Reply, Request, choose_finish_reason
 
 CACHE_GIB: Final = 1
 """KV cache: room for some 20,000 tokens of this family, far more than 32 short questions need."""
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def open_pipeline(engine: str, condition: Condition) -> Any:
-    """Load the engine; seconds."""
+    """Load the engine; takes seconds."""
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = CACHE_GIB
     scheduler.max_num_seqs = condition.batch
@@ -44,23 +44,23 @@ def open_pipeline(engine: str, condition: Condition) -> Any:
 def ask_all(pipeline: Any, items: Sequence[Item], sampling: Sampling, batch: int) -> tuple[Answer, ...]:
     """Keep `batch` requests in flight until every item has its answer."""
     tokenizer = pipeline.get_tokenizer()
-    config = generation_config(sampling)
-    waiting = deque(enumerate(items))
-    running: dict[int, Any] = {}
+    config = build_generation_config(sampling)
+    queue = deque(enumerate(items))
+    in_flight: dict[int, Any] = {}
     answers: dict[int, Answer] = {}
-    while waiting or running:
-        while waiting and len(running) < batch:
-            number, item = waiting.popleft()
-            running[number] = pipeline.add_request(number, chat(tokenizer, item, sampling), config)
+    while queue or in_flight:
+        while queue and len(in_flight) < batch:
+            number, item = queue.popleft()
+            in_flight[number] = pipeline.add_request(number, apply_chat_template(tokenizer, item, sampling), config)
         pipeline.step()
-        for number, handle in list(running.items()):
+        for number, handle in list(in_flight.items()):
             if handle.get_status() != genai.GenerationStatus.RUNNING:
-                answers[number] = _answer(tokenizer, running.pop(number))
+                answers[number] = _read_answer(tokenizer, in_flight.pop(number))
     return tuple(answers[number] for number in range(len(items)))
 
 
-def generation_config(sampling: Sampling) -> Any:
-    """Greedy; a suite that samples cannot be curated by agreement of conditions."""
+def build_generation_config(sampling: Sampling) -> Any:
+    """Build a greedy configuration; a suite that samples cannot be curated by agreement of conditions."""
     if sampling.temperature != 0:
         raise ValueError(f"sampling.temperature: {sampling.temperature} is not 0; the curator asks greedily")
     config = genai.GenerationConfig()
@@ -72,18 +72,18 @@ def generation_config(sampling: Sampling) -> Any:
     return config
 
 
-def chat(tokenizer: Any, item: Item, sampling: Sampling) -> str:
-    """The prompt with the chat template around it."""
+def apply_chat_template(tokenizer: Any, item: Item, sampling: Sampling) -> str:
+    """Return the prompt with the chat template around it."""
     messages = [{"role": "user", "content": item.prompt}]
     if sampling.system:
         messages.insert(0, {"role": "system", "content": sampling.system})
     return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
 
 
-def _answer(tokenizer: Any, handle: Any) -> Answer:
+def _read_answer(tokenizer: Any, handle: Any) -> Answer:
     output = handle.read_all()[0]
-    stopped = output.finish_reason == genai.GenerationFinishReason.STOP
-    return Answer(tokenizer.decode(output.generated_ids), finish(stopped), len(output.generated_ids))
+    is_stopped = output.finish_reason == genai.GenerationFinishReason.STOP
+    return Answer(tokenizer.decode(output.generated_ids), choose_finish_reason(is_stopped), len(output.generated_ids))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from typing import Final
 from r1plus_contract.suite import Item
 from r1plus_contract.suite_baseline import Measured
 from r1plus_monitoring.curate.asking import F32, Answer, Asker, Condition
-from r1plus_monitoring.curate.selection import Shape, choose, counts, require, right
+from r1plus_monitoring.curate.selection import Shape, choose, count_strata, require_shape, select_correct
 
-SELECTING: Final = (
+SELECTION_CONDITIONS: Final = (
     Condition(batch=32, order=1),
     Condition(batch=16, order=2),
     Condition(batch=32, order=3, precision=F32),
@@ -24,19 +24,19 @@ SELECTING: Final = (
     Condition(batch=16, order=5),
     Condition(batch=1, order=6, precision=F32),
 )
-BASELINE: Final = (
+BASELINE_CONDITIONS: Final = (
     Condition(batch=16, order=101, precision=F32),
     Condition(batch=32, order=102, precision=F32),
     Condition(batch=1, order=103, precision=F32),
 )
-CROSS: Final = (Condition(batch=16, order=201, precision=F32),)
-SERVED: Final = (
+CROSS_CONDITIONS: Final = (Condition(batch=16, order=201, precision=F32),)
+SERVED_CONDITIONS: Final = (
     Condition(batch=16, order=301, precision=F32),
     Condition(batch=32, order=302, precision=F32),
     Condition(batch=1, order=303, precision=F32),
 )
-"""Through Triton, to find items to drop: `precision` is the server's own, and only names it here."""
-FRESH: Final = (
+"""Through Triton, to find items to drop: `precision` is set by the server, and only names it here."""
+FRESH_CONDITIONS: Final = (
     Condition(batch=16, order=401, precision=F32),
     Condition(batch=5, order=402, precision=F32),
     Condition(batch=32, order=403, precision=F32),
@@ -51,7 +51,7 @@ RESERVE: Final = 1.3
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One engine asked in one way."""
+    """One engine under one condition."""
 
     engine: str
     asker: Asker
@@ -59,7 +59,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
+class Selection:
     """The items of a suite, with the last answers to them."""
 
     items: tuple[Item, ...]
@@ -68,8 +68,8 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True)
-class Curated:
-    """The items of a suite and how they came to be chosen."""
+class CuratedSuite:
+    """The items of a suite, and the figures of their selection."""
 
     items: tuple[Item, ...]
     selection: tuple[Measured, ...]
@@ -82,31 +82,33 @@ _ORDER: Final = re.compile(r"order (\d+)")
 
 def curate(
     engine: str, candidates: Sequence[Item], asker: Asker, shape: Shape, seed: int, progress: Progress
-) -> Curated:
+) -> CuratedSuite:
     """Choose and measure. Raises NotEnoughItemsError when too few candidates stayed right."""
-    steps = [Step(engine, asker, condition) for condition in SELECTING]
-    made = select(candidates, steps, shape, seed, progress)
-    return Curated(made.items, made.selection, measure(engine, made.items, asker, BASELINE, progress))
+    steps = [Step(engine, asker, condition) for condition in SELECTION_CONDITIONS]
+    selection = select(candidates, steps, shape, seed, progress)
+    return CuratedSuite(
+        selection.items, selection.selection, measure(engine, selection.items, asker, BASELINE_CONDITIONS, progress)
+    )
 
 
-def select(candidates: Sequence[Item], steps: Sequence[Step], shape: Shape, seed: int, progress: Progress) -> Selected:
-    """Keep what every step has right, and shape it. Raises NotEnoughItemsError when too few candidates stayed right."""
+def select(candidates: Sequence[Item], steps: Sequence[Step], shape: Shape, seed: int, progress: Progress) -> Selection:
+    """Keep the items that every step has right, in the given shape. Raise NotEnoughItemsError when too few are left."""
     first, *others = steps
-    answers = _answers(first, candidates, progress)
-    kept, measured = _judge(first, candidates, answers, progress)
-    selection = [dataclasses.replace(measured, lost=())]
-    kept = choose(kept, shape.larger(RESERVE), seed)
+    answers = _ask_items(first, candidates, progress)
+    remaining, figures = _score_answers(first, candidates, answers, progress)
+    selection = [dataclasses.replace(figures, lost=())]
+    remaining = choose(remaining, shape.larger(RESERVE), seed)
     for step in others:
-        answers = _answers(step, kept, progress)
-        kept, measured = _judge(step, kept, answers, progress)
-        selection.append(measured)
-    items = choose(kept, shape, seed)
-    require(items, shape)
-    return Selected(items, tuple(selection), {item.id: answers[item.id] for item in items})
+        answers = _ask_items(step, remaining, progress)
+        remaining, figures = _score_answers(step, remaining, answers, progress)
+        selection.append(figures)
+    items = choose(remaining, shape, seed)
+    require_shape(items, shape)
+    return Selection(items, tuple(selection), {item.id: answers[item.id] for item in items})
 
 
-def selecting(batch: int) -> tuple[Condition, ...]:
-    """How a served engine is asked to choose items: at its production batch, half full, in other company, and alone."""
+def selection_conditions(batch: int) -> tuple[Condition, ...]:
+    """Return the conditions to select under: the production batch, half full, in other company, and alone."""
     return (
         Condition(batch=batch, order=1),
         Condition(batch=max(1, batch // 2), order=2),
@@ -115,10 +117,10 @@ def selecting(batch: int) -> tuple[Condition, ...]:
     )
 
 
-def fresh(batch: int, measured: Sequence[Measured]) -> tuple[Condition, ...]:
-    """How a baseline is asked: in orders that nothing that was measured so far has used."""
-    used = [int(found[1]) for one in measured if (found := _ORDER.search(one.condition))]
-    first = max([FIRST_FRESH - 1, *used]) + 1
+def fresh_conditions(batch: int, measurements: Sequence[Measured]) -> tuple[Condition, ...]:
+    """Return the conditions of a baseline: in orders that no earlier measurement has used."""
+    orders = [int(match[1]) for one in measurements if (match := _ORDER.search(one.condition))]
+    first = max([FIRST_FRESH - 1, *orders]) + 1
     batches = sorted({batch, max(1, batch // 3), 1}, reverse=True)
     return tuple(Condition(batch=size, order=first + number) for number, size in enumerate(batches))
 
@@ -133,28 +135,28 @@ def measure(
 def ask(
     engine: str, items: Sequence[Item], asker: Asker, condition: Condition, progress: Progress
 ) -> tuple[tuple[Item, ...], Measured]:
-    """What stayed right under one condition, and the figures."""
+    """Return the items that stayed right under one condition, and the figures."""
     step = Step(engine, asker, condition)
-    return _judge(step, items, _answers(step, items, progress), progress)
+    return _score_answers(step, items, _ask_items(step, items, progress), progress)
 
 
-def _answers(step: Step, items: Sequence[Item], progress: Progress) -> Mapping[str, Answer]:
+def _ask_items(step: Step, items: Sequence[Item], progress: Progress) -> Mapping[str, Answer]:
     progress(f"{step.engine}: {step.condition.name}: asking {len(items)}")
     return step.asker.ask(items, step.condition)
 
 
-def _judge(
+def _score_answers(
     step: Step, items: Sequence[Item], answers: Mapping[str, Answer], progress: Progress
 ) -> tuple[tuple[Item, ...], Measured]:
-    kept = right(items, answers)
-    found, asked = counts(kept), counts(items)
-    measured = Measured(
+    correct_items = select_correct(items, answers)
+    correct_counts, item_counts = count_strata(correct_items), count_strata(items)
+    figures = Measured(
         engine=step.engine,
         condition=step.condition.name,
         items=len(items),
-        correct=len(kept),
-        strata={name: f"{found.get(name, 0)}/{total}" for name, total in asked.items()},
-        lost=tuple(sorted({item.id for item in items} - {item.id for item in kept})),
+        correct=len(correct_items),
+        strata={name: f"{correct_counts.get(name, 0)}/{total}" for name, total in item_counts.items()},
+        lost=tuple(sorted({item.id for item in items} - {item.id for item in correct_items})),
     )
-    progress(f"{step.engine}: {step.condition.name}: {measured.correct} of {measured.items} right")
-    return kept, measured
+    progress(f"{step.engine}: {step.condition.name}: {figures.correct} of {figures.items} right")
+    return correct_items, figures

@@ -1,7 +1,7 @@
-"""What a suite's folder holds, and how it is written: `suite.json`, `items.jsonl`, `baseline.json`.
+"""The files of a suite's folder, and how they are written: `suite.json`, `items.jsonl`, `baseline.json`.
 
-The first two are the contract's and are what the monitor reads. The third says how the suite came to be and what was
-measured with it; nothing reads it but people and the documentation.
+The monitor reads the first two, which the contract defines. The third records how the suite was made and what was
+measured with it, for people and for the documentation.
 """
 
 import json
@@ -34,18 +34,18 @@ FAMILY: Final = "smollm2"
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Where the figures were measured, said plainly: the same engine answers otherwise on another processor."""
+    """Where the figures were measured: the same engine answers differently on another processor."""
 
     processor: str
     bfloat16: bool
-    """Whether the processor computes in bfloat16, and so the engine by its own choice."""
+    """Whether the processor computes in bfloat16, and so the engine by default."""
     threads: int
     openvino_genai: str
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """An item that was taken out afterwards."""
+class DroppedItem:
+    """An item that was removed afterwards."""
 
     id: str
     reason: str
@@ -67,13 +67,13 @@ class Baseline:
     """Other engines on this suite."""
     served: tuple[Measured, ...] = ()
     """Engines on this suite, asked through Triton as the gate asks."""
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[DroppedItem, ...] = ()
 
 
-def hardware() -> Hardware:
-    """This machine, by class and not by name."""
+def read_hardware() -> Hardware:
+    """Return the class of this machine, without its name."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    fields = dict(_field(line) for line in cpuinfo.split("\n\n")[0].splitlines() if ":" in line)
+    fields = dict(_split_field(line) for line in cpuinfo.split("\n\n")[0].splitlines() if ":" in line)
     family, model = fields.get("cpu family", "?"), fields.get("model", "?")
     return Hardware(
         processor=f"{platform.machine()}, {fields.get('model name', 'unknown')}, family {family} model {model}",
@@ -86,15 +86,15 @@ def hardware() -> Hardware:
 SERVED_ELSEWHERE: Final = Hardware("not known: asked through its address", bfloat16=False, threads=0, openvino_genai="")
 
 
-def _field(line: str) -> tuple[str, str]:
+def _split_field(line: str) -> tuple[str, str]:
     name, _, value = line.partition(":")
     return name.strip(), value.strip()
 
 
-def header(
+def build_header(
     name: str, tier: str, description: str, engine: str, sampling: Sampling, items: Sequence[Item], family: str = FAMILY
 ) -> SuiteHeader:
-    """The header that belongs to these items. A suite named `x-v2` has version 2.0.0."""
+    """Build the header of these items. A suite named `x-v2` has version 2.0.0."""
     return SuiteHeader(
         name=name,
         version=f"{name.rpartition('-v')[2]}.0.0",
@@ -109,24 +109,24 @@ def header(
 
 
 def write_suite(folder: Path, head: SuiteHeader, items: Sequence[Item]) -> Suite:
-    """Write and read back what the monitor will read. Signature and recorded answers of an older one go."""
+    """Write a suite and read it back. Signature and recorded answers of an older one are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (SIGNATURE_FILE, REFERENCE_FILE):
         (folder / name).unlink(missing_ok=True)
     (folder / ITEMS_FILE).write_text(encode_items(items), encoding="utf-8")
-    (folder / HEADER_FILE).write_text(pretty(head), encoding="utf-8")
+    (folder / HEADER_FILE).write_text(format_json(head), encoding="utf-8")
     return read_suite(folder)
 
 
 def read_suite(folder: Path) -> Suite:
-    """The suite of a folder; raises SuiteError."""
+    """Read the suite of a folder; raise SuiteError."""
     header_text = (folder / HEADER_FILE).read_text(encoding="utf-8")
     return load_suite(header_text, (folder / ITEMS_FILE).read_text(encoding="utf-8"))
 
 
 def write_baseline(folder: Path, baseline: Baseline) -> None:
     """Write `baseline.json`."""
-    (folder / BASELINE_FILE).write_text(pretty(baseline), encoding="utf-8")
+    (folder / BASELINE_FILE).write_text(format_json(baseline), encoding="utf-8")
 
 
 def read_baseline(folder: Path) -> Baseline:
@@ -134,6 +134,6 @@ def read_baseline(folder: Path) -> Baseline:
     return loads(Baseline, (folder / BASELINE_FILE).read_text(encoding="utf-8"))
 
 
-def pretty(value: object) -> str:
-    """JSON for people to read."""
+def format_json(value: object) -> str:
+    """Format JSON for people to read."""
     return json.dumps(to_jsonable(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,7 +1,6 @@
-"""Asks through Triton, over the very client that the monitor uses. Used by `__main__ verify` and by
-`r1plus suite`.
+"""Asks through Triton, with the client that the monitor uses. Used by `__main__ verify` and by `r1plus suite`.
 
-What the gate will see: the served backend's stop strings, batching and arithmetic, not the library's.
+It measures what the gate will see: the served backend's stop strings, batching and arithmetic, not the library's.
 """
 
 import asyncio
@@ -16,31 +15,31 @@ SECONDS: float = 300.0
 
 
 class ServedAsker:
-    """A server that runs already, at `http` and `grpc` (host:port)."""
+    """Asks a running server at `http` and `grpc` (host:port)."""
 
-    def __init__(self, http: str, grpc: str, sampling: Sampling, answered: Callable[[], None] = lambda: None) -> None:
-        """`answered` is called after every answer."""
+    def __init__(self, http: str, grpc: str, sampling: Sampling, on_answer: Callable[[], None] = lambda: None) -> None:
+        """`on_answer` is called after every answer."""
         self._addresses = (http, grpc)
         self._sampling = sampling
-        self._answered = answered
+        self._on_answer = on_answer
 
     def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
-        """`condition.batch` requests in flight; raises RuntimeError when one brings no answer."""
+        """Ask with `condition.batch` requests in flight; raise RuntimeError when one brings no answer."""
         return asyncio.run(self._ask(shuffle(items, condition.order), condition.batch))
 
     async def _ask(self, items: Sequence[Item], batch: int) -> Mapping[str, Answer]:
         engine = TritonEngine(*self._addresses, SECONDS)
         slots = asyncio.Semaphore(batch)
         try:
-            answers = await asyncio.gather(*(self._one(engine, slots, item) for item in items))
+            answers = await asyncio.gather(*(self._ask_one(engine, slots, item) for item in items))
         finally:
             await engine.close()
         return {item.id: answer for item, answer in zip(items, answers, strict=True)}
 
-    async def _one(self, engine: TritonEngine, slots: asyncio.Semaphore, item: Item) -> Answer:
+    async def _ask_one(self, engine: TritonEngine, slots: asyncio.Semaphore, item: Item) -> Answer:
         async with slots:
             reply = await engine.ask(item.prompt, self._sampling)
         if reply.failure is not None:
             raise RuntimeError(f"item {item.id}: {reply.failure}: {reply.detail}")
-        self._answered()
+        self._on_answer()
         return Answer(reply.text, reply.finish_reason, reply.completion_tokens)

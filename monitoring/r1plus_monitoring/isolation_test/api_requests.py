@@ -1,6 +1,6 @@
-"""`ask`: puts questions to the API server, and keeps of an answer nothing but its status code.
+"""`ask`: sends requests to the API server and uses only the status code of an answer.
 
-What comes after the code may be another tenant's Secret: it is neither read out, nor printed, nor kept.
+The body may be another tenant's Secret, so it is not read, printed or stored.
 """
 
 import asyncio
@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.isolation import API_HOST, Findings, Outcome, Question
-from r1plus_monitoring.isolation_test.arguments import READING, OrderError
-from r1plus_monitoring.isolation_test.attempts import ANSWER, DOOR, Rounds, Seen, settled
-from r1plus_monitoring.isolation_test.network import connect, resolve, said
+from r1plus_monitoring.isolation_test.arguments import READ_METHODS, OrderError
+from r1plus_monitoring.isolation_test.attempts import EXPECT_ANSWER, EXPECT_OPEN, Attempt, Rounds, attempt_until_settled
+from r1plus_monitoring.isolation_test.network import connect, describe_error, resolve
 
 ANSWER_SECONDS: Final = 10.0
-REFUSED: Final = frozenset({401, 403})
-BUSY: Final = 429
-"""Said before it is asked whether one may: an answer to nothing."""
+REFUSAL_STATUSES: Final = frozenset({401, 403})
+BUSY_STATUS: Final = 429
+"""Sent before authorization is checked: no answer to the request."""
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The API server, and who asks it."""
+    """The API server, and the identity that asks it."""
 
     trust: ssl.SSLContext
     token: str
@@ -36,82 +36,85 @@ class Api:
     patience: float = ANSWER_SECONDS
 
 
-def api_of(folder: Path, host: str, port: int) -> Api:
-    """Whom to trust and who one is, from the projected volume; raises OrderError."""
-    token, authority = folder / "token", folder / "ca.crt"
+def load_api(folder: Path, host: str, port: int) -> Api:
+    """Load the CA and the token from the projected volume; raise OrderError."""
+    token_path, ca_path = folder / "token", folder / "ca.crt"
     try:
-        who = token.read_text(encoding="ascii").strip()
-        trust = ssl.create_default_context(cafile=str(authority))
+        token_text = token_path.read_text(encoding="ascii").strip()
+        tls_context = ssl.create_default_context(cafile=str(ca_path))
     except (OSError, ValueError) as error:
-        raise OrderError(f"{folder}: {error}; it needs the files token and ca.crt of a projected volume") from error
-    if not re.fullmatch("[!-~]+", who):
-        raise OrderError(f"{token}: holds no token")
-    return Api(trust, who, host, port)
+        raise OrderError(f"{folder}: {error}; mount the files token and ca.crt of a projected volume there") from error
+    if not re.fullmatch("[!-~]+", token_text):
+        raise OrderError(f"{token_path}: contains no token")
+    return Api(tls_context, token_text, host, port)
 
 
-async def ask(questions: tuple[Question, ...], api: Api, expect: Outcome, rounds: Rounds, began: float) -> Findings:
-    """Ask every question until it is answered; with `expect` OPEN, for the control, until it is answered otherwise than
-    by a refusal."""
-    wish = DOOR if expect is Outcome.OPEN else ANSWER
-    tries = (settled(q.name, wish, partial(put, q, api), rounds, began) for q in questions)
-    return Findings(tuple(await asyncio.gather(*tries)))
+async def send_requests(
+    questions: tuple[Question, ...], api: Api, expect: Outcome, rounds: Rounds, start: float
+) -> Findings:
+    """Send every request until it is answered. With `expect` OPEN, for the control, until the answer is no refusal."""
+    expectation = EXPECT_OPEN if expect is Outcome.OPEN else EXPECT_ANSWER
+    attempts = (
+        attempt_until_settled(q.name, expectation, partial(attempt_request, q, api), rounds, start) for q in questions
+    )
+    return Findings(tuple(await asyncio.gather(*attempts)))
 
 
-async def put(question: Question, api: Api) -> Seen:
-    """One attempt."""
+async def attempt_request(question: Question, api: Api) -> Attempt:
+    """Send one request once."""
     try:
         async with asyncio.timeout(api.patience):
-            status = await _status(question, api)
+            status = await _request_status(question, api)
     except ssl.SSLCertVerificationError as error:
-        return Seen(Outcome.FAILED, f"TLS: {error.verify_message}")
+        return Attempt(Outcome.FAILED, f"TLS: {error.verify_message}")
     except ssl.SSLError as error:
-        return Seen(Outcome.FAILED, f"TLS: {error.reason or 'no handshake'}")
+        return Attempt(Outcome.FAILED, f"TLS: {error.reason or 'no handshake'}")
     except OSError as error:
-        return Seen(Outcome.FAILED, f"{api.host}: {said(error)}")
+        return Attempt(Outcome.FAILED, f"{api.host}: {describe_error(error)}")
     if status is None:
-        return Seen(Outcome.FAILED, "what answers does not speak HTTP")
-    return Seen(_outcome(status), f"HTTP {status}")
+        return Attempt(Outcome.FAILED, "what answers does not speak HTTP")
+    return Attempt(_classify_status(status), f"HTTP {status}")
 
 
-def _outcome(status: int) -> Outcome:
-    if status in REFUSED:
+def _classify_status(status: int) -> Outcome:
+    if status in REFUSAL_STATUSES:
         return Outcome.SHUT
-    return Outcome.FAILED if status == BUSY or status >= 500 else Outcome.OPEN
+    return Outcome.FAILED if status == BUSY_STATUS or status >= 500 else Outcome.OPEN
 
 
-async def _status(question: Question, api: Api) -> int | None:
-    """The code of the answer; None: what came was none."""
-    connection = await _connected(api)
+async def _request_status(question: Question, api: Api) -> int | None:
+    """Return the status code of the answer; None where the answer is not HTTP."""
+    connection = await _open_connection(api)
     try:
         reader, writer = await asyncio.open_connection(sock=connection, ssl=api.trust, server_hostname=api.host)
     except BaseException:
         connection.close()
         raise
     try:
-        writer.write(_request(question, api))
+        writer.write(_encode_request(question, api))
         await writer.drain()
         # ValueError: a line without an end.
         with suppress(ValueError):
-            found = _STATUS.fullmatch(await reader.readline())
-            return int(found[1]) if found else None
+            match = _STATUS.fullmatch(await reader.readline())
+            return int(match[1]) if match else None
     finally:
         # At once: the rest of the answer is not waited for.
         writer.transport.abort()
     return None
 
 
-async def _connected(api: Api) -> socket.socket:
-    """To the first of its addresses that takes a connection."""
-    failed: OSError = ConnectionError("has no address")
+async def _open_connection(api: Api) -> socket.socket:
+    """Connect to the first of its addresses that accepts."""
+    last_error: OSError = ConnectionError("has no address")
     for address in await resolve(api.host, api.port):
         try:
             return await connect(address)
         except OSError as error:
-            failed = error
-    raise failed
+            last_error = error
+    raise last_error
 
 
-def _request(question: Question, api: Api) -> bytes:
+def _encode_request(question: Question, api: Api) -> bytes:
     body = question.body.encode()
     head = [
         f"{question.method} {question.path} HTTP/1.1",
@@ -121,6 +124,6 @@ def _request(question: Question, api: Api) -> bytes:
         "Connection: close",
         *([] if question.anonymous else [f"Authorization: Bearer {api.token}"]),
         *([f"Content-Type: {question.content_type}"] if body else []),
-        *([f"Content-Length: {len(body)}"] if body or question.method not in READING else []),
+        *([f"Content-Length: {len(body)}"] if body or question.method not in READ_METHODS else []),
     ]
     return "\r\n".join([*head, "", ""]).encode("ascii") + body

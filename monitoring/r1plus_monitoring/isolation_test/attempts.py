@@ -1,7 +1,7 @@
-"""One try, made again until it has settled or the time is up.
+"""One test, repeated until its result is stable or the time is up.
 
-A new pod's walls take a moment to stand, and a door that was opened for it may, too. So nothing is believed at once: an
-open door that must be shut gets another chance, and a shut one is tried again to see that it stays shut.
+Network policies take a moment to apply to a new pod, also those that allow. So no first result is final: a door that
+is open and must be shut gets another chance, and a shut one is tried again to see that it stays shut.
 """
 
 import asyncio
@@ -17,52 +17,55 @@ ROUNDS_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """How one attempt ended, and what was said."""
+class Attempt:
+    """Outcome of one attempt, with details."""
 
     outcome: Outcome
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What settles a try: one of these outcomes, so many times in a row."""
+class Expectation:
+    """What ends a test: one of these outcomes, so many times in a row."""
 
     outcomes: frozenset[Outcome]
     times: int = 1
 
 
-WALL: Final = Wish(frozenset({Outcome.SHUT}), 3)
-"""It must be shut, and stay so."""
-DOOR: Final = Wish(frozenset({Outcome.OPEN}))
-ANSWER: Final = Wish(frozenset({Outcome.SHUT, Outcome.OPEN}))
-"""Whoever answers has said it: rights do not settle as walls do."""
+EXPECT_SHUT: Final = Expectation(frozenset({Outcome.SHUT}), 3)
+"""It must be shut, and stay shut."""
+EXPECT_OPEN: Final = Expectation(frozenset({Outcome.OPEN}))
+EXPECT_ANSWER: Final = Expectation(frozenset({Outcome.SHUT, Outcome.OPEN}))
+"""Any answer is final: RBAC needs no time to apply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """For how long tries are made again, and by which clock."""
+    """For how long attempts are repeated, and by which clock."""
 
     seconds: float = ROUNDS_SECONDS
     now: Callable[[], float] = time.monotonic
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     say: Callable[[str], None] = print
-    """Hears of each attempt, for people."""
+    """Prints each attempt, for people."""
 
 
-async def settled(name: str, wish: Wish, attempt: Callable[[], Awaitable[Seen]], rounds: Rounds, began: float) -> Try:
-    """Attempt until the wish is fulfilled, or as it stands `rounds.seconds` after `began`, when the process did.
+async def attempt_until_settled(
+    name: str, expectation: Expectation, attempt: Callable[[], Awaitable[Attempt]], rounds: Rounds, start: float
+) -> Try:
+    """Repeat the attempt until the expectation is met, or until `rounds.seconds` after `start`, the start of the
+    process.
 
-    A wish that is half fulfilled by then is seen through.
+    An expectation that is partly met by then is still completed.
     """
     in_a_row, late = 0, 0
     while True:
-        seen = await attempt()
-        passed = rounds.now() - began
-        rounds.say(f"{passed:6.1f} s  {name}: {seen.outcome.value}, {seen.detail}")
-        in_a_row = in_a_row + 1 if seen.outcome in wish.outcomes else 0
-        if seen.outcome is Outcome.OPEN and Outcome.OPEN not in wish.outcomes:
-            late = max(1, round(passed * 1000))
-        if in_a_row == wish.times or (in_a_row == 0 and passed >= rounds.seconds):
-            return Try(name, seen.outcome, late, seen.detail)
+        attempt_result = await attempt()
+        elapsed = rounds.now() - start
+        rounds.say(f"{elapsed:6.1f} s  {name}: {attempt_result.outcome.value}, {attempt_result.detail}")
+        in_a_row = in_a_row + 1 if attempt_result.outcome in expectation.outcomes else 0
+        if attempt_result.outcome is Outcome.OPEN and Outcome.OPEN not in expectation.outcomes:
+            late = max(1, round(elapsed * 1000))
+        if in_a_row == expectation.times or (in_a_row == 0 and elapsed >= rounds.seconds):
+            return Try(name, attempt_result.outcome, late, attempt_result.detail)
         await rounds.pause(PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""`knock`: tries doors of the network, all at once."""
+"""`knock`: tries TCP connections, all at once."""
 
 import asyncio
 import errno
@@ -8,10 +8,17 @@ from functools import partial
 from typing import Final
 
 from r1plus_contract.isolation import BANNER, Against, Door, Findings, Outcome
-from r1plus_monitoring.isolation_test.attempts import DOOR, WALL, Rounds, Seen, settled
-from r1plus_monitoring.isolation_test.network import CONNECT_SECONDS, Address, Resolver, connect, resolve, said
+from r1plus_monitoring.isolation_test.attempts import EXPECT_OPEN, EXPECT_SHUT, Attempt, Rounds, attempt_until_settled
+from r1plus_monitoring.isolation_test.network import (
+    CONNECT_SECONDS,
+    Address,
+    Resolver,
+    connect,
+    describe_error,
+    resolve,
+)
 
-NO_WAY: Final = frozenset(
+CONNECT_ERRORS: Final = frozenset(
     {
         errno.ECONNREFUSED,
         errno.ECONNRESET,
@@ -27,58 +34,59 @@ NO_WAY: Final = frozenset(
         errno.EAFNOSUPPORT,
     }
 )
-"""Errors by which there is no connection. Any other is this process's own trouble, and says nothing of a wall."""
-_WORST: Final = (Outcome.OPEN, Outcome.FAILED, Outcome.SHUT)
+"""Errors that mean: no connection. Any other is local to this process, and says nothing of isolation."""
+_WORST_FIRST: Final = (Outcome.OPEN, Outcome.FAILED, Outcome.SHUT)
 
 
-async def knock(doors: tuple[Door, ...], expect: Outcome, rounds: Rounds, began: float) -> Findings:
-    """Try every door until it has settled. `expect` OPEN is for the control, which is let through all of them."""
-    tries = (
-        settled(
+async def try_doors(doors: tuple[Door, ...], expect: Outcome, rounds: Rounds, start: float) -> Findings:
+    """Try every door until its result is stable. `expect` OPEN is for the control, which is allowed through all of
+    them."""
+    attempts = (
+        attempt_until_settled(
             door.name,
-            DOOR if expect is Outcome.OPEN or door.against is Against.OWN else WALL,
-            partial(look, door),
+            EXPECT_OPEN if expect is Outcome.OPEN or door.against is Against.OWN else EXPECT_SHUT,
+            partial(attempt_door, door),
             rounds,
-            began,
+            start,
         )
         for door in doors
     )
-    return Findings(tuple(await asyncio.gather(*tries)))
+    return Findings(tuple(await asyncio.gather(*attempts)))
 
 
-async def look(door: Door, resolver: Resolver = resolve) -> Seen:
-    """One attempt, at every address of the door's name at once: one that is open makes it open."""
+async def attempt_door(door: Door, resolver: Resolver = resolve) -> Attempt:
+    """Try every address of the door's name once, all at once: one that is open makes it open."""
     try:
         addresses = await resolver(door.host, door.port)
     except OSError as error:
-        return Seen(Outcome.FAILED, f"{door.host}: {said(error)}")
-    seen = await asyncio.gather(*(_at(address, door.against) for address in addresses))
-    none = Seen(Outcome.FAILED, f"{door.host}: has no address")
-    return min(seen, key=lambda one: _WORST.index(one.outcome), default=none)
+        return Attempt(Outcome.FAILED, f"{door.host}: {describe_error(error)}")
+    attempts = await asyncio.gather(*(_attempt_address(address, door.against) for address in addresses))
+    no_address = Attempt(Outcome.FAILED, f"{door.host}: has no address")
+    return min(attempts, key=lambda one: _WORST_FIRST.index(one.outcome), default=no_address)
 
 
-async def _at(address: Address, against: Against) -> Seen:
+async def _attempt_address(address: Address, against: Against) -> Attempt:
     try:
         connection = await connect(address)
     except OSError as error:
-        shut = isinstance(error, TimeoutError) or error.errno in NO_WAY
-        return Seen(Outcome.SHUT if shut else Outcome.FAILED, f"{address} {said(error)}")
+        is_shut = isinstance(error, TimeoutError) or error.errno in CONNECT_ERRORS
+        return Attempt(Outcome.SHUT if is_shut else Outcome.FAILED, f"{address} {describe_error(error)}")
     with connection:
         if against is not Against.DECOY:
-            return Seen(Outcome.OPEN, f"{address} connected")
-        if await _banner(connection) == BANNER:
-            return Seen(Outcome.OPEN, f"{address} is the decoy")
-    return Seen(Outcome.FAILED, f"{address} connected, and it is not the decoy that answers")
+            return Attempt(Outcome.OPEN, f"{address} connected")
+        if await _read_banner(connection) == BANNER:
+            return Attempt(Outcome.OPEN, f"{address} is the decoy")
+    return Attempt(Outcome.FAILED, f"{address} connected, but it is not the decoy that answers")
 
 
-async def _banner(connection: socket.socket) -> bytes:
-    """As much as was said of what the decoy says. What somebody else may have said is nobody's to keep."""
-    heard = b""
+async def _read_banner(connection: socket.socket) -> bytes:
+    """Read as many bytes as the decoy's banner has. Data of other servers is not read further."""
+    data = b""
     with suppress(OSError):
         async with asyncio.timeout(CONNECT_SECONDS):
-            while len(heard) < len(BANNER):
-                more = await asyncio.get_running_loop().sock_recv(connection, len(BANNER) - len(heard))
-                if not more:
+            while len(data) < len(BANNER):
+                chunk = await asyncio.get_running_loop().sock_recv(connection, len(BANNER) - len(data))
+                if not chunk:
                     break
-                heard += more
-    return heard
+                data += chunk
+    return data

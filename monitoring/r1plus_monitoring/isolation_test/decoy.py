@@ -1,4 +1,4 @@
-"""`decoy`: what the prober attacks. It says who it is to whoever connects, and nothing else."""
+"""`decoy`: the target of the isolation probe. It identifies itself to every client, and does nothing else."""
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
@@ -21,7 +21,7 @@ async def serve(ports: tuple[int, ...]) -> None:
 
 
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """It hears nobody out: there is nothing to say to it."""
+    """Send the banner and close; nothing is read."""
     writer.write(BANNER)
     writer.close()
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Names to addresses and addresses to connections, each within a time that the system's own calls do not keep."""
+"""Name resolution and connections, each with a timeout of its own: the system calls have none."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 CONNECT_SECONDS: Final = 2.0
 RESOLVE_SECONDS: Final = 6.0
-"""The system's resolver asks again after 5 s: the first question of a new pod may have been lost."""
+"""The system's resolver retries after 5 s: the first query of a new pod may have been lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Address:
 
     family: int
     where: tuple[Any, ...]
-    """As the system has it: host, port and whatever its family adds."""
+    """As the system defines it: host, port and what the family adds."""
 
     def __str__(self) -> str:
         return str(self.where[0])
@@ -32,10 +32,11 @@ class Resolver(Protocol):
 
 
 async def resolve(host: str, port: int) -> tuple[Address, ...]:
-    """All addresses that the system's resolver knows; raises OSError, TimeoutError among them.
+    """Resolve all addresses of a host; raise OSError, TimeoutError among them.
 
-    In a thread of its own, which the process does not wait for when it ends: a resolver whose server is walled off
-    takes most of a minute, and cannot be stopped.
+    In a thread of its own, which the process does not wait for at its end. A resolver whose server is blocked takes
+    most
+    of a minute, and cannot be stopped.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[tuple[Address, ...]] = loop.create_future()
@@ -49,7 +50,7 @@ async def resolve(host: str, port: int) -> tuple[Address, ...]:
             answer.set_result(addresses)
 
     def ask() -> None:
-        addresses, error = _looked_up(host, port)
+        addresses, error = _look_up(host, port)
         # Closed: the answer came after the end.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, addresses, error)
@@ -59,18 +60,18 @@ async def resolve(host: str, port: int) -> tuple[Address, ...]:
         return await answer
 
 
-def _looked_up(host: str, port: int) -> tuple[tuple[Address, ...], OSError | None]:
+def _look_up(host: str, port: int) -> tuple[tuple[Address, ...], OSError | None]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
-        return (), OSError("is no name that can be looked up")
+        return (), OSError("is not a valid host name")
     except OSError as error:
         return (), error
-    return tuple(dict.fromkeys(Address(family, where) for family, _, _, _, where in found)), None
+    return tuple(dict.fromkeys(Address(family, where) for family, _, _, _, where in entries)), None
 
 
 async def connect(address: Address) -> socket.socket:
-    """A connection, for the caller to close; raises OSError, TimeoutError among them."""
+    """Open a connection, for the caller to close; raise OSError, TimeoutError among them."""
     connection = socket.socket(address.family, socket.SOCK_STREAM)
     connection.setblocking(False)
     try:
@@ -82,8 +83,8 @@ async def connect(address: Address) -> socket.socket:
     return connection
 
 
-def said(error: OSError) -> str:
-    """What an error of the network says, in words: asyncio puts its own in their place."""
+def describe_error(error: OSError) -> str:
+    """Describe a network error in the system's words, which asyncio replaces by its own."""
     if error.errno is None:
         return "timed out" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     words = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)

@@ -1,6 +1,6 @@
-"""Asks the engine one item over Triton's gRPC stream. The border: what goes wrong outside gets a name here.
+"""Asks the engine one item over Triton's gRPC stream, and names every failure outside.
 
-Called by `probing`. Tests put a scripted engine behind the `Engine` protocol.
+Called by `probes`. Tests put a scripted engine behind the `Engine` protocol.
 """
 
 import asyncio
@@ -25,18 +25,18 @@ from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
 from r1plus_contract.streams import at_most
 from r1plus_contract.suite import Sampling
 
-_WAITING: Final = re.compile(rf"{ENGINE_WAITING_REQUESTS}[ {{]")
+_WAITING_SERIES: Final = re.compile(rf"{ENGINE_WAITING_REQUESTS}[ {{]")
 
 
 class Failure(StrEnum):
     """Why there is no answer to score."""
 
     SERVER_ERROR = "server error"
-    """The engine said no, or broke off: its fault, so the item failed."""
+    """The engine refused or broke off: the item failed."""
     TIMEOUT = "timeout"
-    """No whole answer within the deadline: its fault, too."""
+    """No whole answer within the deadline: the item failed."""
     TRANSPORT = "transport"
-    """Nobody there, or no model loaded: the engine has said nothing, so nothing was scored."""
+    """No server there, or no model loaded: nothing was scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,17 @@ class Reply:
 class Engine(Protocol):
     """The engine as the prober sees it."""
 
-    async def ready(self) -> bool:
-        """Whether the model answers readiness now."""
+    async def is_model_ready(self) -> bool:
+        """Return whether the model answers readiness now."""
 
-    async def waiting(self) -> int | None:
-        """Requests that wait for a slot now; None where the engine does not say."""
+    async def count_waiting_requests(self) -> int | None:
+        """Return how many requests wait for a slot now; None where the engine does not report it."""
 
     async def ask(self, prompt: str, sampling: Sampling) -> Reply:
-        """One answer. Never raises for what the engine or the network does."""
+        """Ask for one answer. Never raises for what the engine or the network does."""
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
 
 
 _NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
@@ -83,7 +83,7 @@ class TritonEngine:
     def __init__(self, http: str, grpc_target: str, timeout: float, metrics: str = "") -> None:
         """`timeout` in seconds bounds one whole answer. Must be built inside a running event loop.
 
-        `metrics`: host and port of Triton's metrics; without them nobody knows how many requests wait.
+        `metrics`: host and port of Triton's metrics; without them the number of waiting requests is unknown.
         """
         self._ready_url = f"http://{http}/v2/models/{inference.MODEL_NAME}/ready"
         self._metrics_url = f"http://{metrics}/metrics" if metrics else ""
@@ -92,23 +92,23 @@ class TritonEngine:
         limits = [("grpc.max_receive_message_length", MOST_MESSAGE_BYTES)]
         self._grpc = InferenceServerClient(grpc_target, channel_args=limits)
 
-    async def ready(self) -> bool:
-        """Model ready, not server ready: the latter fails during any load (TRITON.md)."""
+    async def is_model_ready(self) -> bool:
+        """Return whether the model is ready. Server readiness is no substitute: it fails during any load."""
         try:
             async with self._http.get(self._ready_url) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
 
-    async def waiting(self) -> int | None:
-        """The sum over the engine's own gauge; None where it cannot be had."""
+    async def count_waiting_requests(self) -> int | None:
+        """Return the sum over the engine's own gauge; None where it cannot be read."""
         if not self._metrics_url:
             return None
         try:
             async with self._http.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as response:
                 response.raise_for_status()
                 body = await at_most(response.content.iter_chunked(64 * 1024), MOST_METRICS_BYTES)
-                return waiting_requests(body.decode())
+                return parse_waiting_requests(body.decode())
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
             return None
 
@@ -130,9 +130,9 @@ class TritonEngine:
         except TimeoutError:
             return Reply(failure=Failure.TIMEOUT, detail=f"no whole answer within {self._timeout:g} s")
         except InferenceServerException as error:
-            return _failed(error)
+            return _classify_error(error)
         except grpc.aio.AioRpcError as error:
-            return Reply(failure=_of_status(error.code()), detail=str(error.code()))
+            return Reply(failure=_classify_status(error.code()), detail=str(error.code()))
 
     async def close(self) -> None:
         """Close both connections."""
@@ -140,8 +140,8 @@ class TritonEngine:
         await self._grpc.close()
 
     async def _stream(self, prompt: str, sampling: Sampling) -> Reply:
-        request = {"model_name": inference.MODEL_NAME, "inputs": tensors(prompt, sampling)}
-        stream = self._grpc.stream_infer(_once(request))
+        request = {"model_name": inference.MODEL_NAME, "inputs": build_inputs(prompt, sampling)}
+        stream = self._grpc.stream_infer(_yield_once(request))
         pieces: list[str] = []
         room = MOST_TOKEN_BYTES * sampling.max_new_tokens
         reply = Reply(failure=Failure.SERVER_ERROR, detail="the stream ended without a finish reason")
@@ -149,13 +149,13 @@ class TritonEngine:
             # To its end: a stream that is dropped counts as a cancelled request in the server.
             async for result, error in stream:
                 if error is not None:
-                    return _failed(error)
-                part = _read(result)
+                    return _classify_error(error)
+                part = _read_response(result)
                 if part.failure:
                     return part
                 room -= len(part.text.encode())
                 if room < 0:
-                    return _too_long(sampling)
+                    return _reject_long_answer(sampling)
                 pieces.append(part.text)
                 if part.finish_reason:
                     reply = replace(part, text="".join(pieces))
@@ -164,7 +164,7 @@ class TritonEngine:
         return reply
 
 
-def _too_long(sampling: Sampling) -> Reply:
+def _reject_long_answer(sampling: Sampling) -> Reply:
     most = MOST_TOKEN_BYTES * sampling.max_new_tokens
     return Reply(
         failure=Failure.SERVER_ERROR,
@@ -172,62 +172,62 @@ def _too_long(sampling: Sampling) -> Reply:
     )
 
 
-def waiting_requests(exposition: str) -> int | None:
-    """From Triton's exposition text; None where the gauge is not there or is no number."""
-    found = [line.rpartition(" ")[2] for line in exposition.splitlines() if _WAITING.match(line)]
+def parse_waiting_requests(exposition: str) -> int | None:
+    """Parse Triton's exposition text; None where the gauge is absent or is no number."""
+    values = [line.rpartition(" ")[2] for line in exposition.splitlines() if _WAITING_SERIES.match(line)]
     try:
-        return int(sum(map(float, found))) if found else None
+        return int(sum(map(float, values))) if values else None
     except (ValueError, OverflowError):
         return None
 
 
-def tensors(prompt: str, sampling: Sampling) -> list[InferInput]:
-    """The request's inputs; optional ones only where the suite asks for something else than the default."""
+def build_inputs(prompt: str, sampling: Sampling) -> list[InferInput]:
+    """Build the request's inputs; optional ones only where the suite differs from the default."""
     inputs = [
-        _bytes(inference.PROMPT, prompt),
-        _array(inference.MAX_NEW_TOKENS, "INT32", np.array([sampling.max_new_tokens], np.int32)),
-        _array(inference.TEMPERATURE, "FP32", np.array([sampling.temperature], np.float32)),
+        _build_bytes_input(inference.PROMPT, prompt),
+        _build_input(inference.MAX_NEW_TOKENS, "INT32", np.array([sampling.max_new_tokens], np.int32)),
+        _build_input(inference.TEMPERATURE, "FP32", np.array([sampling.temperature], np.float32)),
     ]
     if sampling.top_p != 1.0:
-        inputs.append(_array(inference.TOP_P, "FP32", np.array([sampling.top_p], np.float32)))
+        inputs.append(_build_input(inference.TOP_P, "FP32", np.array([sampling.top_p], np.float32)))
     if sampling.repetition_penalty != 1.0:
         penalty = np.array([sampling.repetition_penalty], np.float32)
-        inputs.append(_array(inference.REPETITION_PENALTY, "FP32", penalty))
+        inputs.append(_build_input(inference.REPETITION_PENALTY, "FP32", penalty))
     if sampling.stop:
-        inputs.append(_bytes(inference.STOP, json.dumps(sampling.stop, ensure_ascii=False)))
+        inputs.append(_build_bytes_input(inference.STOP, json.dumps(sampling.stop, ensure_ascii=False)))
     if sampling.system:
-        inputs.append(_bytes(inference.SYSTEM, sampling.system))
+        inputs.append(_build_bytes_input(inference.SYSTEM, sampling.system))
     return inputs
 
 
-def _bytes(name: str, text: str) -> InferInput:
-    return _array(name, "BYTES", np.array([text.encode()], dtype=np.object_))
+def _build_bytes_input(name: str, text: str) -> InferInput:
+    return _build_input(name, "BYTES", np.array([text.encode()], dtype=np.object_))
 
 
-def _array(name: str, datatype: str, value: Any) -> InferInput:
+def _build_input(name: str, datatype: str, value: Any) -> InferInput:
     tensor = InferInput(name, [1], datatype)
     tensor.set_data_from_numpy(value)
     return tensor
 
 
-async def _once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def _yield_once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     yield request
 
 
-def _read(result: Any) -> Reply:
+def _read_response(result: Any) -> Reply:
     """Return one response of a stream: its piece of text, and in the last one why it ended and the counts."""
     try:
         return Reply(
-            text=_text(result, inference.TEXT),
-            finish_reason=_text(result, inference.FINISH_REASON),
-            prompt_tokens=_number(result, inference.PROMPT_TOKENS),
-            completion_tokens=_number(result, inference.COMPLETION_TOKENS),
+            text=_read_text(result, inference.TEXT),
+            finish_reason=_read_text(result, inference.FINISH_REASON),
+            prompt_tokens=_read_number(result, inference.PROMPT_TOKENS),
+            completion_tokens=_read_number(result, inference.COMPLETION_TOKENS),
         )
     except (ValueError, TypeError, OverflowError, struct.error):
         return Reply(failure=Failure.SERVER_ERROR, detail="a response cannot be read: not UTF-8, or other tensors")
 
 
-def _text(result: Any, name: str) -> str:
+def _read_text(result: Any, name: str) -> str:
     value = result.as_numpy(name)
     if value is None or value.size == 0:
         return ""
@@ -235,25 +235,25 @@ def _text(result: Any, name: str) -> str:
     return first.decode() if isinstance(first, bytes) else str(first)
 
 
-def _number(result: Any, name: str) -> int:
+def _read_number(result: Any, name: str) -> int:
     value = result.as_numpy(name)
     return 0 if value is None or value.size == 0 else int(value.flat[0])
 
 
-def _failed(error: InferenceServerException) -> Reply:
-    """A stream carries errors as text alone; a call that never reached a model carries a status."""
+def _classify_error(error: InferenceServerException) -> Reply:
+    """Map an error to a failure: a stream carries text alone, a call that never reached a model carries a status."""
     message, status = str(error.message() or ""), str(error.status() or "")
     if "DEADLINE_EXCEEDED" in status:
         return Reply(failure=Failure.TIMEOUT, detail=status)
     if message.startswith(inference.QUEUE_FULL):
         return Reply(failure=Failure.TRANSPORT, detail="the engine's queue is full")
-    gone = any(sign in status for sign in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"))
-    if gone or any(sign in message.casefold() for sign in _NOT_LOADED):
+    is_unavailable = any(sign in status for sign in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"))
+    if is_unavailable or any(sign in message.casefold() for sign in _NOT_LOADED):
         return Reply(failure=Failure.TRANSPORT, detail=status or "the model is not loaded")
     return Reply(failure=Failure.SERVER_ERROR, detail=status or "the model answered with an error")
 
 
-def _of_status(code: grpc.StatusCode) -> Failure:
+def _classify_status(code: grpc.StatusCode) -> Failure:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Failure.TIMEOUT
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.NOT_FOUND):

@@ -1,6 +1,7 @@
-"""Drives a gate run against the engine: keeps the slots full, hands scores back. Called by the episode.
+"""Drives a gate run against the engine: keeps the slots full and records the scores. Called by the evaluation
+session.
 
-`GateRun` decides what is asked and what it means; here is only waiting and asking.
+`GateRun` decides what is asked and what it means; this module only waits and asks.
 """
 
 import asyncio
@@ -13,43 +14,44 @@ from r1plus_policies.gate.verdict import Judgement
 UntilReady = Callable[[], Awaitable[None]]
 
 
-async def drive(
+async def drive_gate(
     run: GateRun,
     *,
     ask: Ask,
     pace: Callable[[], Awaitable[None]],
     until_ready: UntilReady,
-    scored: Callable[[], None],
+    on_score: Callable[[], None],
 ) -> Judgement:
-    """Ask until the run has decided. `pace` is awaited before every probe, `scored` called after every score.
+    """Ask until the run has decided. `pace` is awaited before every probe, `on_score` called after every score.
 
-    When the engine was not there, no probe follows until it is ready again, so that an engine that restarts does not
-    use up the retries of the whole suite.
+    After a transport failure no probe follows until the engine is ready again. So a restart does not use up the
+    retries
+    of the whole suite.
     """
-    flying: dict[asyncio.Task[Result], Probe] = {}
+    in_flight: dict[asyncio.Task[Result], Probe] = {}
     try:
         while run.decision is None:
-            for probe in run.next_probes(run.rules.batch - len(flying)):
+            for probe in run.next_probes(run.rules.batch - len(in_flight)):
                 await pace()
-                flying[asyncio.ensure_future(ask(probe.item))] = probe
-            if not flying:
+                in_flight[asyncio.ensure_future(ask(probe.item))] = probe
+            if not in_flight:
                 raise RuntimeError("gate: nothing to ask and nothing decided")
-            done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-            gone = False
-            for task in done:
+            finished_tasks, _ = await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
+            transport_failed = False
+            for task in finished_tasks:
                 result = task.result()
-                run.record(flying.pop(task), SCORES[result])
-                gone = gone or result is Result.TRANSPORT
-            scored()
-            if gone and run.decision is None:
+                run.record(in_flight.pop(task), SCORES[result])
+                transport_failed = transport_failed or result is Result.TRANSPORT
+            on_score()
+            if transport_failed and run.decision is None:
                 await until_ready()
         return run.decision
     finally:
-        await _stop(flying)
+        await _cancel_tasks(in_flight)
 
 
-async def _stop(tasks: dict[asyncio.Task[Result], Probe]) -> None:
-    """Cancel what still flies: a decided gate needs no more answers, and a cancelled one wants none."""
+async def _cancel_tasks(tasks: dict[asyncio.Task[Result], Probe]) -> None:
+    """Cancel the probes in flight: nothing needs their answers any more."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,7 +17,7 @@ from r1plus_policies.gate.verdict import Score
 
 
 class Result(StrEnum):
-    """What a probe gave, in more detail than the metric's label: whose fault decides whether it counts."""
+    """Outcome of a probe, in more detail than the label of the metric: the cause decides whether it counts."""
 
     CORRECT = "correct"
     INCORRECT = "incorrect"
@@ -43,14 +43,14 @@ SCORES = {
     Result.TRANSPORT: Score.UNSCORED,
     Result.UNSCORABLE: Score.UNSCORED,
 }
-"""Errors are not silence: a server that errs has failed the item; one that is not there has said nothing."""
+"""A server that errs has failed the item; one that is not there has answered nothing."""
 
 _FAILURES = {
     Failure.SERVER_ERROR: Result.SERVER_ERROR,
     Failure.TIMEOUT: Result.TIMEOUT,
     Failure.TRANSPORT: Result.TRANSPORT,
 }
-_SCORED = {Outcome.CORRECT: Result.CORRECT, Outcome.INCORRECT: Result.INCORRECT}
+_SCORE_RESULTS = {Outcome.CORRECT: Result.CORRECT, Outcome.INCORRECT: Result.INCORRECT}
 
 OUTCOMES = {
     Result.CORRECT: ProbeResult.CORRECT,
@@ -58,13 +58,13 @@ OUTCOMES = {
     Result.SERVER_ERROR: ProbeResult.SERVER_ERROR,
     Result.TIMEOUT: ProbeResult.SERVER_ERROR,
 }
-"""What a detector hears. Nobody there, or a scorer that failed: nothing was said of the engine."""
+"""What a detector observes. Absent: the probe says nothing of the engine (not reachable, or the scorer failed)."""
 
 MOST_SKIPPED: Final = 4
-"""Turns in a row that a busy engine is spared: one in five is the floor."""
+"""Turns in a row that are skipped for a busy engine: at least one in five is used."""
 
-Probed = Callable[[str, str, float, int, int], None]
-"""Of a probe: stratum, outcome, seconds, tokens of prompt and of completion."""
+RecordProbe = Callable[[str, str, float, int, int], None]
+"""Records a probe: stratum, outcome, seconds, tokens of prompt and of completion."""
 Ask = Callable[[str], Awaitable[Result]]
 """Asks the item with this id."""
 
@@ -78,77 +78,78 @@ class Prompter:
         items: dict[str, Item],
         sampling: Sampling,
         exposition: Exposition,
-        probed: Probed | None = None,
+        record_probe: RecordProbe | None = None,
     ) -> None:
         """`items` by id; `probed` counts a probe, by default as one of the suite that counts."""
-        self._probed = probed or exposition.probed
+        self._record_probe = record_probe or exposition.record_probe
         self._engine = engine
         self._items = items
         self._sampling = sampling
         self._exposition = exposition
 
     async def ask(self, item_id: str) -> Result:
-        """Ask one item and say what came of it. Raises nothing but cancellation and bugs."""
+        """Ask one item and return the result. Raises nothing but cancellation and bugs."""
         item = self._items[item_id]
-        started = time.monotonic()
+        start = time.monotonic()
         reply = await self._engine.ask(item.prompt, self._sampling)
-        seconds = time.monotonic() - started
-        result = judged(item, reply)
-        self._probed(item.stratum, LABELS[result], seconds, reply.prompt_tokens, reply.completion_tokens)
+        seconds = time.monotonic() - start
+        result = classify_reply(item, reply)
+        self._record_probe(item.stratum, LABELS[result], seconds, reply.prompt_tokens, reply.completion_tokens)
         if reply.failure is not None:
             log("warning", "Probe got no answer", item=item_id, failure=reply.failure, detail=reply.detail)
         return result
 
-    async def busy(self) -> bool:
-        """Whether requests wait for a slot; a turn that is skipped for it is counted."""
-        found = (await self._engine.waiting() or 0) > 0
-        if found:
-            self._exposition.skipped(SKIPPED_BUSY)
-        return found
+    async def is_busy(self) -> bool:
+        """Return whether requests wait for a slot; a turn that is skipped for that is counted."""
+        is_busy = (await self._engine.count_waiting_requests() or 0) > 0
+        if is_busy:
+            self._exposition.record_skip(SKIPPED_BUSY)
+        return is_busy
 
-    async def until_ready(self, poll: float) -> None:
+    async def wait_until_ready(self, poll: float) -> None:
         """Return once the model answers readiness."""
-        await until_ready(self._engine, self._exposition, poll)
+        await wait_until_ready(self._engine, self._exposition, poll)
 
 
-async def until_ready(engine: Engine, exposition: Exposition, poll: float) -> None:
-    """Look every `poll` seconds."""
-    while not await engine.ready():
-        exposition.skipped(SKIPPED_NOT_READY)
+async def wait_until_ready(engine: Engine, exposition: Exposition, poll: float) -> None:
+    """Return once the model is ready; look every `poll` seconds."""
+    while not await engine.is_model_ready():
+        exposition.record_skip(SKIPPED_NOT_READY)
         await asyncio.sleep(poll)
 
 
-def judged(item: Item, reply: Reply) -> Result:
-    """Failure or score. Pure."""
+def classify_reply(item: Item, reply: Reply) -> Result:
+    """Return the failure or the score of a reply. Pure."""
     if reply.failure is not None:
         return _FAILURES[reply.failure]
-    return _SCORED.get(score(item, reply.text, reply.finish_reason), Result.UNSCORABLE)
+    return _SCORE_RESULTS.get(score(item, reply.text, reply.finish_reason), Result.UNSCORABLE)
 
 
 class Pace:
     """A token bucket of one: never faster than `per_minute`, and no burst after a pause.
 
-    Once traffic may flow, probes are guests: concurrency 1 and this rate. The rate is read at every step, since the
-    operator may change it at any time. While requests wait for a slot, a turn is skipped before an item is drawn, so
-    that load does not choose the items; but never more than MOST_SKIPPED turns in a row, since some faults show under
-    load alone.
+    Once traffic may flow, probes run one at a time at this rate. The rate is read at every step, since the operator
+    may
+    change it at any time. While requests wait for a slot, a turn is skipped before an item is drawn, so that load
+    does not
+    choose the items. At most MOST_SKIPPED turns in a row are skipped, since some faults show under load alone.
     """
 
-    def __init__(self, per_minute: Callable[[], int], busy: Callable[[], Awaitable[bool]] | None = None) -> None:
-        """`per_minute` is called for every probe; 1 or more. `busy` is asked once a turn."""
+    def __init__(self, per_minute: Callable[[], int], is_busy: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """`per_minute` is called for every probe; 1 or more. `is_busy` is awaited once a turn."""
         self._per_minute = per_minute
-        self._busy = busy
+        self._is_busy = is_busy
         self._last = float("-inf")
 
     async def wait(self) -> None:
         """Return when the next probe may go."""
         for _ in range(MOST_SKIPPED):
-            await self._turn()
-            if self._busy is None or not await self._busy():
+            await self._wait_for_turn()
+            if self._is_busy is None or not await self._is_busy():
                 return
-        await self._turn()
+        await self._wait_for_turn()
 
-    async def _turn(self) -> None:
+    async def _wait_for_turn(self) -> None:
         while True:
             rest = self._last + 60.0 / self._per_minute() - time.monotonic()
             if rest <= 0:

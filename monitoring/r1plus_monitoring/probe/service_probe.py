@@ -1,8 +1,8 @@
-"""The front door: now and then one item is asked as a user would ask it, through the Service.
+"""The Service probe: once a minute one item is asked as a user would ask it, through the Service.
 
-A probe beside Triton, in its own pod, cannot see what lies between: names, the Service, walls, the way to another node.
-What is asked here may be answered by any pod, so it is counted apart, and no verdict, detector or sweep hears of it.
-Run by the prober beside the episode; a connection of its own for each, since a Service balances connections.
+A probe of Triton inside its own pod does not cover names, the Service, network policies and the way to another node.
+Any pod may answer here, so these probes are counted separately: no verdict, detector or sweep uses them. The prober
+runs them next to the evaluation session. Each opens a new connection, since a Service balances connections.
 """
 
 import asyncio
@@ -17,49 +17,51 @@ from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Suite
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.client import Engine
-from r1plus_monitoring.probe.probes import LABELS, judged
+from r1plus_monitoring.probe.probes import LABELS, classify_reply
 from r1plus_monitoring.report.exposition import Exposition
 
-EVERY: Final = 60.0
+INTERVAL_SECONDS: Final = 60.0
 """Seconds between two of one pod's probes through the Service."""
 
 Connect = Callable[[str], Engine]
-"""A new connection to a host and port."""
+"""Opens a new connection to a host and port."""
 
 
-class FrontDoor:
+class ServiceProbe:
     """One pod's probes through the Service of its deployment."""
 
-    def __init__(self, connect: Connect, exposition: Exposition, every: float = EVERY) -> None:
+    def __init__(self, connect: Connect, exposition: Exposition, interval: float = INTERVAL_SECONDS) -> None:
         self._connect = connect
         self._exposition = exposition
-        self._every = every
+        self._interval = interval
 
-    async def run(self, suite: Suite, settings: Callable[[], MonitorSettings], admitted: Callable[[], bool]) -> None:
+    async def run(self, suite: Suite, settings: Callable[[], MonitorSettings], is_admitted: Callable[[], bool]) -> None:
         """Ask for ever, while the operator names a Service and this pod may serve."""
         while True:
-            await asyncio.sleep(self._every)
-            if (target := settings().service) and admitted():
-                await self._asked(suite, target)
+            await asyncio.sleep(self._interval)
+            if (target := settings().service) and is_admitted():
+                await self._ask_safely(suite, target)
 
-    async def _asked(self, suite: Suite, target: str) -> None:
-        """Ask once. Nothing of it is evidence, so whatever goes wrong in it must not end what gathers evidence."""
-        started = time.monotonic()
+    async def _ask_safely(self, suite: Suite, target: str) -> None:
+        """Ask once. A failure here must not end the evaluation session, so it is counted and logged."""
+        start = time.monotonic()
         try:
             await self._ask(suite, target)
         except Exception as error:  # noqa: BLE001 - counted, and logged without its text, which may quote an answer
-            self._exposition.fronted(Outcome.ERROR, time.monotonic() - started, 0, 0)
+            self._exposition.record_service_probe(Outcome.ERROR, time.monotonic() - start, 0, 0)
             trace = "".join(traceback.format_tb(error.__traceback__))
-            log("error", "Probe through the Service broke", failure=type(error).__name__, detail=trace)
+            log("error", "Probe through the Service failed", failure=type(error).__name__, detail=trace)
 
     async def _ask(self, suite: Suite, target: str) -> None:
         item = random.choice(suite.items)  # noqa: S311 - a sample, not a secret
-        engine, started = self._connect(target), time.monotonic()
+        engine, start = self._connect(target), time.monotonic()
         try:
             reply = await engine.ask(item.prompt, suite.header.sampling)
         finally:
             await engine.close()
-        outcome = LABELS[judged(item, reply)]
-        self._exposition.fronted(outcome, time.monotonic() - started, reply.prompt_tokens, reply.completion_tokens)
+        outcome = LABELS[classify_reply(item, reply)]
+        self._exposition.record_service_probe(
+            outcome, time.monotonic() - start, reply.prompt_tokens, reply.completion_tokens
+        )
         if reply.failure is not None:
             log("warning", "Probe through the Service got no answer", failure=reply.failure, detail=reply.detail)

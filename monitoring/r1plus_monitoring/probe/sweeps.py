@@ -1,8 +1,9 @@
 """The continuous check: sweeps over the whole suite, one after the other, each in an order of its own.
 
-A sweep is an exact count of a finite population; the Clopper-Pearson interval around it covers flips. It judges
-nothing: that is the business of the detectors, and of the count that follows their alarm. Pure but for the loop, which
-asks one item at a time, at the pace that the deployment allows.
+A sweep is an exact count of a finite population; the Clopper-Pearson interval around it covers flips. It decides
+nothing: the detectors do, and the confirming sweep after their alarm. It asks one item at a time, at the pace that
+the
+deployment allows.
 """
 
 import random
@@ -15,8 +16,8 @@ from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, Score
 from r1plus_policies.watch.confirmation import ALPHA
 
 
-def figures_of(scores: dict[str, bool], finished_at: str) -> SweepFigures:
-    """A complete sweep in figures. `scores`: item id -> right?"""
+def compute_figures(scores: dict[str, bool], finished_at: str) -> SweepFigures:
+    """Return the figures of a complete sweep. `scores`: item id -> right?"""
     correct = sum(scores.values())
     bounds = clopper_pearson(correct, len(scores), ALPHA)
     lost = tuple(sorted(item for item, right in scores.items() if not right))
@@ -30,11 +31,11 @@ def figures_of(scores: dict[str, bool], finished_at: str) -> SweepFigures:
     )
 
 
-def order(items: Sequence[str], seed: int) -> list[str]:
-    """A permutation that the seed decides, so that a restarted prober goes on where it stood."""
-    shuffled = sorted(items)
-    random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order, not a secret
-    return shuffled
+def shuffle_items(items: Sequence[str], seed: int) -> list[str]:
+    """Return the order that the seed decides, so that a restarted prober continues where it was."""
+    permutation = sorted(items)
+    random.Random(seed).shuffle(permutation)  # noqa: S311 - an order, not a secret
+    return permutation
 
 
 async def sweep(
@@ -45,14 +46,14 @@ async def sweep(
     ask: Ask,
     pace: Pace,
     until_ready: Callable[[], Awaitable[None]],
-    scored: Callable[[str, Result], Awaitable[None]],
+    on_score: Callable[[str, Result], Awaitable[None]],
 ) -> None:
-    """Fill `scores` up, one item at a time; `scored` is awaited after each.
+    """Complete `scores`, one item at a time; `on_score` is awaited after each.
 
-    An item that got no score because nobody was there is asked again once the model is ready: a sweep never ends with
-    a hole. One whose scorer failed counts as wrong, since it can no longer be shown to be right.
+    An item that got no score for a transport failure is asked again once the model is ready: a sweep has no gaps.
+    One whose scorer failed counts as wrong, since it cannot be shown to be right.
     """
-    for item in order(items, seed):
+    for item in shuffle_items(items, seed):
         while item not in scores:
             await pace.wait()
             result = await ask(item)
@@ -60,4 +61,4 @@ async def sweep(
                 await until_ready()
                 continue
             scores[item] = SCORES[result] is Score.CORRECT
-            await scored(item, result)
+            await on_score(item, result)

@@ -1,12 +1,12 @@
 """PID 1 of the monitor container: keeps one prober alive and never exits by itself. `python -m r1plus_monitoring`.
 
-A pod is Ready only while *every* container is, so a prober that dies or hangs must not take its container, and with it
-the pod's traffic, away. This process is small, uses the standard library only, and reads nothing from anybody.
-It starts the prober, starts it anew when it ends (with backoff) or when its heartbeat stands still (killed first),
-reaps orphans as PID 1 must, and ends on SIGTERM alone.
+A pod is Ready only while *every* container is. So a prober that dies or hangs must not end its container, which would
+take the pod out of traffic. This process is small, uses the standard library only, and reads no input.
+It restarts the prober when it ends (with backoff), or when its heartbeat stops (killed first). It reaps orphans as
+PID 1 must, and ends on SIGTERM alone.
 
-The pod's containers share one network: whatever runs in Triton's could answer for `/verdict` while no prober listens.
-So this process opens the socket, keeps it open, and lends it to each prober. Until the next one is there, callers wait.
+The pod's containers share one network: any process in Triton's could answer for `/verdict` while no prober listens.
+So this process opens the socket, keeps it open, and passes it to each prober. Callers wait until the next one runs.
 """
 
 import os
@@ -21,14 +21,14 @@ from typing import Final
 
 from r1plus_monitoring.config import ENV_LISTEN_FD, read_config
 from r1plus_monitoring.logs import log
-from r1plus_monitoring.store.state import HEARTBEAT_FILE, RESTARTS_FILE, restarts
+from r1plus_monitoring.store.state import HEARTBEAT_FILE, RESTARTS_FILE, read_restarts
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """All the waiting there is, in seconds."""
+    """All timeouts, in seconds."""
 
     tick: float = 1.0
     stale: float = 30.0
@@ -36,13 +36,13 @@ class Patience:
     first_backoff: float = 1.0
     longest_backoff: float = 30.0
     sound: float = 60.0
-    """A prober that lived this long starts the backoff anew."""
+    """A prober that lived this long resets the backoff."""
     farewell: float = 5.0
     """Between SIGTERM and SIGKILL at the end."""
 
 
 def backoff(failures: int, patience: Patience) -> float:
-    """Seconds before the next start: doubling, bounded. `failures` counts quick deaths in a row, from 1."""
+    """Return the seconds before the next start: doubling, bounded. `failures` counts quick deaths in a row, from 1."""
     return float(min(patience.first_backoff * 2.0 ** min(failures - 1, 30), patience.longest_backoff))
 
 
@@ -50,13 +50,13 @@ class Heartbeat:
     """How long ago a file was last written, for a caller that looks at it often."""
 
     def __init__(self) -> None:
-        self._written = 0
+        self._written_at = 0
         self._since = 0.0
 
-    def age(self, written: int, now: float) -> float:
-        """Seconds since `written` was last another: that it changes counts, since the clock it is of may be set."""
-        if written != self._written:
-            self._written, self._since = written, now
+    def age(self, written_at: int, now: float) -> float:
+        """Return the seconds since `written_at` last changed. Only changes count: its clock may be set."""
+        if written_at != self._written_at:
+            self._written_at, self._since = written_at, now
         return now - self._since
 
 
@@ -81,21 +81,21 @@ class Supervisor:
         self._address = address
         self._listener: socket.socket | None = None
         self._pid = 0
-        self._started = 0.0
+        self._started_at = 0.0
         self._next_start = 0.0
         self._heartbeat = Heartbeat()
         self._failures = 0
         self._first = True
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT; the exit status of a clean end."""
+        """Supervise until SIGTERM or SIGINT; return the exit status."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         while True:
             self._ensure_child()
-            got = signal.sigtimedwait(SIGNALS, self._patience.tick)
+            signal_info = signal.sigtimedwait(SIGNALS, self._patience.tick)
             self._reap()
-            if got is not None and got.si_signo in (signal.SIGTERM, signal.SIGINT):
-                return self._end()
+            if signal_info is not None and signal_info.si_signo in (signal.SIGTERM, signal.SIGINT):
+                return self._shut_down()
             self._check_heartbeat()
 
     def _ensure_child(self) -> None:
@@ -111,9 +111,9 @@ class Supervisor:
             self._pid = os.posix_spawn(self._command[0], self._command, self._environ, setsigmask=[])
         except OSError as error:
             log("error", "Prober could not be started", error=str(error))
-            self._ended()
+            self._schedule_restart()
             return
-        self._started = self._clock()
+        self._started_at = self._clock()
         log("info", "Prober started", pid=self._pid)
 
     def _listen(self) -> None:
@@ -136,39 +136,39 @@ class Supervisor:
             if pid == self._pid:
                 log("warning", "Prober ended", pid=pid, status=os.waitstatus_to_exitcode(status))
                 self._pid = 0
-                self._ended()
+                self._schedule_restart()
 
-    def _ended(self) -> None:
-        """Say when the next one starts."""
-        lived = self._clock() - self._started if self._started else 0.0
-        self._failures = 1 if lived >= self._patience.sound else self._failures + 1
+    def _schedule_restart(self) -> None:
+        """Set when the next one starts."""
+        lifetime = self._clock() - self._started_at if self._started_at else 0.0
+        self._failures = 1 if lifetime >= self._patience.sound else self._failures + 1
         self._next_start = self._clock() + backoff(self._failures, self._patience)
 
     def _check_heartbeat(self) -> None:
-        """Kill a prober whose event loop stands still; `_reap` hears of its end."""
+        """Kill a prober whose event loop hangs; `_reap` collects it."""
         try:
-            written = (self._state_dir / HEARTBEAT_FILE).stat().st_mtime_ns
+            written_at = (self._state_dir / HEARTBEAT_FILE).stat().st_mtime_ns
         except FileNotFoundError:
-            written = 0
+            written_at = 0
         now = self._clock()
-        age = min(self._heartbeat.age(written, now), now - self._started)
+        age = min(self._heartbeat.age(written_at, now), now - self._started_at)
         if self._pid and age > self._patience.stale:
             log("error", "Prober hung, killed it", pid=self._pid, heartbeat_age=round(age, 1))
             # Not waited for: until `_reap` has collected it, its pid belongs to nobody else.
             os.kill(self._pid, signal.SIGKILL)
 
     def _count_restart(self) -> None:
-        """For the prober's report and metric. A full disk must not stop a restart."""
+        """Count a restart for the prober's report and metric. A full disk must not stop a restart."""
         path = self._state_dir / RESTARTS_FILE
         part = path.with_name(f".{RESTARTS_FILE}.part")
         try:
-            part.write_text(f"{restarts(self._state_dir) + 1}\n", encoding="ascii")
+            part.write_text(f"{read_restarts(self._state_dir) + 1}\n", encoding="ascii")
             part.replace(path)
         except OSError as error:
             log("warning", "Restart could not be counted", error=str(error))
 
-    def _end(self) -> int:
-        """Pass the signal on, wait a little, leave nothing behind."""
+    def _shut_down(self) -> int:
+        """Pass the signal on, wait a little, leave no child."""
         if self._pid:
             os.kill(self._pid, signal.SIGTERM)
             deadline = self._clock() + self._patience.farewell

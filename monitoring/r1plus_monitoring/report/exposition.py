@@ -1,4 +1,4 @@
-"""The prober's Prometheus series: names and labels from the contract, every label set there from the start.
+"""The prober's Prometheus series: names and labels from the contract, every label set present from the start.
 
 Accuracy gauges are the exception: they appear with the first complete sweep, since a 0 would be a claim.
 """
@@ -17,14 +17,14 @@ SKIP_REASONS: Final = (SKIPPED_NOT_READY, SKIPPED_BUSY)
 DETECTORS: Final = ("accuracy", "errors")
 DIRECTIONS: Final = ("prompt", "completion")
 MOST_TASKS, MOST_TASK_CHARACTERS = 64, 128
-"""Values of the label `task`: a tenant's own suite may have a stratum per item, and each is twenty series."""
+"""Limits of the label `task`: a tenant's own suite may have a stratum per item, and each is twenty series."""
 OTHER_TASKS: Final = "other"
-"""The strata beyond."""
+"""Label of the strata beyond the limit."""
 _SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0, 60.0)
 
 
 class Exposition:
-    """One registry of its own: nothing global, so a test can have many."""
+    """A registry of its own, so that a test can have many."""
 
     def __init__(self, namespace: str, deployment: str, revision: str) -> None:
         """The values of `metrics.LABELS` for this pod."""
@@ -32,10 +32,10 @@ class Exposition:
         self.registry = CollectorRegistry()
         self._tasks: set[str] = set()
         self._own = {"namespace": namespace, "deployment": deployment, "revision": revision}
-        self._results = self._counter(names.PROBE_RESULTS_TOTAL, "Probes by what they gave.", "task", "outcome")
-        self._skipped = self._counter(names.PROBE_SKIPPED_TOTAL, "Probes not sent, by reason.", "reason")
-        self._tokens = self._counter(names.PROBE_TOKENS_TOTAL, "Tokens that probes used.", "direction")
-        self._restarts = self._counter(names.PROBER_RESTARTS_TOTAL, "Times the prober was started anew in this pod.")
+        self._results = self._add_counter(names.PROBE_RESULTS_TOTAL, "Probes by outcome.", "task", "outcome")
+        self._skips = self._add_counter(names.PROBE_SKIPPED_TOTAL, "Probes not sent, by reason.", "reason")
+        self._tokens = self._add_counter(names.PROBE_TOKENS_TOTAL, "Tokens that probes used.", "direction")
+        self._restarts = self._add_counter(names.PROBER_RESTARTS_TOTAL, "Restarts of the prober in this pod.")
         self._duration = Histogram(
             names.PROBE_DURATION_SECONDS,
             "Time to a whole answer.",
@@ -43,40 +43,44 @@ class Exposition:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._fronted = self._counter(
-            names.SERVICE_PROBE_RESULTS_TOTAL, "Probes through the Service by what they gave.", "outcome"
+        self._service_results = self._add_counter(
+            names.SERVICE_PROBE_RESULTS_TOTAL, "Probes through the Service by outcome.", "outcome"
         )
-        self._front_duration = Histogram(
+        self._service_duration = Histogram(
             names.SERVICE_PROBE_DURATION_SECONDS,
             "Time to a whole answer through the Service.",
             names.LABELS,
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._shadowed = self._counter(
-            names.SHADOW_PROBE_RESULTS_TOTAL, "Probes of a suite that does not count yet, by what they gave.", "outcome"
+        self._shadow_results = self._add_counter(
+            names.SHADOW_PROBE_RESULTS_TOTAL, "Probes of a suite that does not count yet, by outcome.", "outcome"
         )
-        self._ratio = self._gauge(names.ACCURACY_RATIO, "Share of items right in the last complete sweep.")
-        self._lower = self._gauge(names.ACCURACY_LOWER_BOUND_RATIO, "Its lower bound, alpha 0.001 (Clopper-Pearson).")
-        self._upper = self._gauge(names.ACCURACY_UPPER_BOUND_RATIO, "Its upper bound, alpha 0.001 (Clopper-Pearson).")
-        self._threshold = self._gauge(names.ACCURACY_THRESHOLD_RATIO, "Least share that may serve.")
-        self._scored_at = self._gauge(names.PROBE_LAST_SCORED_TIMESTAMP_SECONDS, "When a probe was last scored.")
-        self._suite = self._gauge(
+        self._ratio = self._add_gauge(names.ACCURACY_RATIO, "Share of items right in the last complete sweep.")
+        self._lower = self._add_gauge(
+            names.ACCURACY_LOWER_BOUND_RATIO, "Its lower bound, alpha 0.001 (Clopper-Pearson)."
+        )
+        self._upper = self._add_gauge(
+            names.ACCURACY_UPPER_BOUND_RATIO, "Its upper bound, alpha 0.001 (Clopper-Pearson)."
+        )
+        self._threshold = self._add_gauge(names.ACCURACY_THRESHOLD_RATIO, "Least share that may serve.")
+        self._scored_at = self._add_gauge(names.PROBE_LAST_SCORED_TIMESTAMP_SECONDS, "When a probe was last scored.")
+        self._suite = self._add_gauge(
             names.GOLDEN_SUITE_INFO, "The suite in use; 1.", "suite", "suite_hash", "scorer_version"
         )
-        self._verdict = self._gauge(names.GATE_VERDICT, "1 for the present verdict, 0 for the others.", "verdict")
-        self._progress = self._gauge(names.GATE_PROGRESS_RATIO, "Share of the gate's probes that are scored.")
-        self._evidence = self._gauge(
+        self._verdict = self._add_gauge(names.GATE_VERDICT, "1 for the present verdict, 0 for the others.", "verdict")
+        self._progress = self._add_gauge(names.GATE_PROGRESS_RATIO, "Share of the gate's probes that are scored.")
+        self._evidence = self._add_gauge(
             names.DETECTOR_EVIDENCE_RATIO, "Evidence of a change as a share of what raises the alarm.", "detector"
         )
-        self._standing = self._gauge(names.STANDING, "1 for the present standing, 0 for the others.", "standing")
-        self._confirmed = self._gauge(names.CONFIRMED_RATIO, "Share of items right in the sweep after the alarm.")
-        self._replay = self._gauge(names.SCORER_REPLAY, "1: recorded answers get their recorded scores; 0: not so.")
-        self._start()
+        self._standing = self._add_gauge(names.STANDING, "1 for the present standing, 0 for the others.", "standing")
+        self._confirmed = self._add_gauge(names.CONFIRMED_RATIO, "Share of items right in the sweep after the alarm.")
+        self._replay = self._add_gauge(names.SCORER_REPLAY, "1: recorded answers get their recorded scores; 0: not so.")
+        self._init_series()
 
-    def probed(self, task: str, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
+    def record_probe(self, task: str, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
         """Count one probe."""
-        task = self._task(task)
+        task = self._limit_task(task)
         self._results.labels(**self._own, task=task, outcome=outcome).inc()
         self._duration.labels(**self._own, task=task).observe(seconds)
         self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
@@ -84,28 +88,30 @@ class Exposition:
         if outcome in (names.Outcome.CORRECT, names.Outcome.INCORRECT):
             self._scored_at.labels(**self._own).set_to_current_time()
 
-    def fronted(self, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
+    def record_service_probe(self, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
         """Count one probe through the Service: its tokens are probes' tokens, its outcome is not this pod's."""
-        self._fronted.labels(**self._own, outcome=outcome).inc()
-        self._front_duration.labels(**self._own).observe(seconds)
+        self._service_results.labels(**self._own, outcome=outcome).inc()
+        self._service_duration.labels(**self._own).observe(seconds)
         self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
         self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
 
-    def shadowed(self, _task: str, outcome: str, _seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count one probe of a suite that is asked beside the one that counts; its strata are not that one's."""
-        self._shadowed.labels(**self._own, outcome=outcome).inc()
+    def record_shadow_probe(
+        self, _task: str, outcome: str, _seconds: float, prompt_tokens: int, completion_tokens: int
+    ) -> None:
+        """Count one probe of a shadow suite; its strata are not those of the suite that counts."""
+        self._shadow_results.labels(**self._own, outcome=outcome).inc()
         self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
         self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
 
-    def skipped(self, reason: str) -> None:
+    def record_skip(self, reason: str) -> None:
         """Count a probe that was not sent."""
-        self._skipped.labels(**self._own, reason=reason).inc()
+        self._skips.labels(**self._own, reason=reason).inc()
 
-    def restarted(self, times: int) -> None:
-        """The supervisor's count, once at the start: this process was born with it."""
+    def record_restarts(self, times: int) -> None:
+        """Add the supervisor's count; call it once at the start."""
         self._restarts.labels(**self._own).inc(times)
 
-    def suite(self, suite: Suite, threshold: float) -> None:
+    def set_suite(self, suite: Suite, threshold: float) -> None:
         """Show a suite and its strata, all outcomes at 0."""
         self._suite.clear()
         header = suite.header
@@ -113,21 +119,21 @@ class Exposition:
             **self._own, suite=header.name, suite_hash=header.sha256, scorer_version=header.scorer_version
         ).set(1)
         self._threshold.labels(**self._own).set(threshold)
-        for task in map(self._task, suite.strata()):
+        for task in map(self._limit_task, suite.strata()):
             self._duration.labels(**self._own, task=task)
             for outcome in names.Outcome.ALL:
                 self._results.labels(**self._own, task=task, outcome=outcome)
 
-    def verdict(self, verdict: Verdict) -> None:
+    def set_verdict(self, verdict: Verdict) -> None:
         """Show the present verdict."""
         for member in Verdict:
             self._verdict.labels(**self._own, verdict=member.value).set(member is verdict)
 
-    def progress(self, ratio: float) -> None:
+    def set_progress(self, ratio: float) -> None:
         """Show how far the gate is."""
         self._progress.labels(**self._own).set(ratio)
 
-    def accuracy(self, figures: SweepFigures | None) -> None:
+    def set_accuracy(self, figures: SweepFigures | None) -> None:
         """Show the last complete sweep, or nothing where there is none for this suite."""
         for gauge in (self._ratio, self._lower, self._upper):
             gauge.clear()
@@ -136,13 +142,13 @@ class Exposition:
             self._lower.labels(**self._own).set(figures.lower)
             self._upper.labels(**self._own).set(figures.upper)
 
-    def evidence(self, accuracy: float, errors: float) -> None:
+    def set_evidence(self, accuracy: float, errors: float) -> None:
         """Show both detectors: M / A, 1 or more from the alarm on."""
         for detector, ratio in zip(DETECTORS, (accuracy, errors), strict=True):
             self._evidence.labels(**self._own, detector=detector).set(ratio)
 
-    def watch(self, watch: Watch | None) -> None:
-        """Show what the watch says; all standings are 0 while there is none."""
+    def set_watch(self, watch: Watch | None) -> None:
+        """Show the standing of the watch; all standings are 0 while there is none."""
         for member in Standing:
             present = watch is not None and watch.standing is member
             self._standing.labels(**self._own, standing=member.value).set(present)
@@ -151,42 +157,42 @@ class Exposition:
         if figures is not None and figures.total:
             self._confirmed.labels(**self._own).set(figures.correct / figures.total)
 
-    def replayed(self, right: bool | None) -> None:
-        """Show what the replay of recorded answers said; nothing where there are none, since a 1 would be a claim."""
+    def set_replay(self, right: bool | None) -> None:
+        """Show the result of the replay; nothing where no answers are recorded, since a 1 would be a claim."""
         self._replay.clear()
         if right is not None:
             self._replay.labels(**self._own).set(right)
 
-    def text(self) -> bytes:
-        """The exposition format, for `/metrics`."""
+    def render(self) -> bytes:
+        """Render the exposition format, for `/metrics`."""
         return generate_latest(self.registry)
 
-    def _task(self, stratum: str) -> str:
-        """Return what a stratum is called in the metrics."""
+    def _limit_task(self, stratum: str) -> str:
+        """Return the label of a stratum, within the limits."""
         task = stratum[:MOST_TASK_CHARACTERS]
         if task not in self._tasks and len(self._tasks) >= MOST_TASKS:
             return OTHER_TASKS
         self._tasks.add(task)
         return task
 
-    def _start(self) -> None:
+    def _init_series(self) -> None:
         for reason in SKIP_REASONS:
-            self._skipped.labels(**self._own, reason=reason)
+            self._skips.labels(**self._own, reason=reason)
         for direction in DIRECTIONS:
             self._tokens.labels(**self._own, direction=direction)
         for outcome in names.Outcome.ALL:
-            self._fronted.labels(**self._own, outcome=outcome)
-            self._shadowed.labels(**self._own, outcome=outcome)
-        self._front_duration.labels(**self._own)
+            self._service_results.labels(**self._own, outcome=outcome)
+            self._shadow_results.labels(**self._own, outcome=outcome)
+        self._service_duration.labels(**self._own)
         self._restarts.labels(**self._own)
         self._scored_at.labels(**self._own).set(0)
-        self.progress(0)
-        self.verdict(Verdict.NO_DATA)
-        self.evidence(0, 0)
-        self.watch(None)
+        self.set_progress(0)
+        self.set_verdict(Verdict.NO_DATA)
+        self.set_evidence(0, 0)
+        self.set_watch(None)
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+    def _add_counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, (*names.LABELS, *labels), registry=self.registry)
 
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+    def _add_gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(name, meaning, (*names.LABELS, *labels), registry=self.registry)

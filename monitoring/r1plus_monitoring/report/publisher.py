@@ -1,5 +1,7 @@
-"""The monitor's report as it stands, with a sequence that only grows. Written by the episode, read by
-`/verdict` and, for the outcomes behind it, by `/outcomes`."""
+"""The monitor's current report, with a sequence that only grows.
+
+Written by the evaluation session, read by `/verdict` and, for the outcomes behind it, by `/outcomes`.
+"""
 
 import dataclasses
 from typing import Final
@@ -11,17 +13,17 @@ from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.store.journal import Journal
 from r1plus_monitoring.store.state import StateStore
 
-_RESERVED: Final = 1000
-"""Sequence numbers taken from the file at once, so that a change of the report is not a write each."""
+_SEQUENCE_BLOCK: Final = 1000
+"""Sequence numbers that one write of the file reserves, so that not every change of the report is a write."""
 
 
-class Bulletin:
+class ReportPublisher:
     """Holds one `MonitorReport`; every change of it gets a new sequence number."""
 
     def __init__(
         self, *, revision: str, identity: str, restarts: int, store: StateStore, exposition: Exposition, clock: Clock
     ) -> None:
-        """Starts above every number that this pod ever gave out; Unix time stands in for a lost file."""
+        """Start above every number that this pod ever used; Unix time replaces a lost file."""
         self._store = store
         self._exposition = exposition
         self.journal: Journal | None = None
@@ -38,23 +40,23 @@ class Bulletin:
             prober_restarts=restarts,
         )
 
-    def outcomes(self, since: int) -> OutcomePage:
-        """The page that `/outcomes` returns; an empty one of no epoch while nothing is watched."""
+    def build_outcome_page(self, since: int) -> OutcomePage:
+        """Build the page that `/outcomes` returns; an empty one of no epoch while nothing is watched."""
         if self.journal is None:
             return OutcomePage("", self.report.revision, self.report.identity, "", "", watched=0, oldest=1, newest=0)
-        watched = self.report.watch.watched if self.report.watch else 0
-        return self.journal.page(since, self.report.revision, watched)
+        watch_count = self.report.watch.watched if self.report.watch else 0
+        return self.journal.build_page(since, self.report.revision, watch_count)
 
     def update(self, **changes: object) -> None:
         """Change fields of the report; nothing happens when nothing differs."""
         report = dataclasses.replace(self.report, **changes)  # type: ignore[arg-type]
-        report = dataclasses.replace(report, ran_under=self._store.state.ran_under(report.gate))
+        report = dataclasses.replace(report, ran_under=self._store.state.find_config_digest(report.gate))
         if report == self.report:
             return
         sequence = self.report.sequence + 1
         if sequence > self._limit:
-            self._limit = sequence + _RESERVED
+            self._limit = sequence + _SEQUENCE_BLOCK
             self._store.save(dataclasses.replace(self._store.state, sequence=self._limit))
         self.report = dataclasses.replace(report, sequence=sequence)
-        self._exposition.verdict(report.verdict)
-        self._exposition.watch(report.watch)
+        self._exposition.set_verdict(report.verdict)
+        self._exposition.set_watch(report.watch)

@@ -1,7 +1,8 @@
-"""Replay: recorded answers of the reference through the live scorer. Called where a suite is read, and by the curator.
+"""Replay: recorded answers of the reference through the live scorer. Called where a suite is read, and by the
+curator.
 
-What an engine answers is not asked here, so a difference can only come from the scorer or the suite: then nothing that
-they say of an engine may be believed, neither Pass nor Fail.
+No engine is asked here, so a difference comes from the scorer or the suite. Then neither a Pass nor a Fail of theirs
+may be trusted.
 """
 
 import random
@@ -19,19 +20,20 @@ PER_STRATUM: Final = 4
 
 
 def replay(suite: Suite, recorded: Sequence[Recorded]) -> tuple[str, ...]:
-    """A line for every recorded answer that gets another score than it got; none: scorer and suite are as they were."""
+    """Return a line for every recorded answer whose score differs now; none: scorer and suite are unchanged."""
     items = {item.id: item for item in suite.items}
-    scored = ((one, score(items[one.item], one.answer, one.finish_reason)) for one in recorded)
-    return tuple(f"item {one.item}: {one.score} as recorded, {now} now" for one, now in scored if now != one.score)
+    new_scores = ((one, score(items[one.item], one.answer, one.finish_reason)) for one in recorded)
+    return tuple(f"item {one.item}: {one.score} as recorded, {now} now" for one, now in new_scores if now != one.score)
 
 
 def record(items: Sequence[Item], answers: Mapping[str, tuple[str, str]], seed: int) -> tuple[Recorded, ...]:
-    """What to record of the reference's answers. `answers`: item id -> text and finish reason.
+    """Return the answers to record. `answers`: item id -> text and finish reason.
 
-    Of some items of every stratum: its own answer; the same cut off; and the answer to another of them, which is wrong
-    as a rule, so that a scorer that calls everything right is found out as well.
+    Of some items of every stratum: its own answer; the same cut off; and the answer to another item. The last is
+    wrong as
+    a rule, so a scorer that calls everything right is detected as well.
     """
-    chosen: list[Recorded] = []
+    answers_to_record: list[Recorded] = []
     for stratum in sorted({item.stratum for item in items}):
         members = [item for item in items if item.stratum == stratum and item.id in answers]
         chance = random.Random(f"{seed}/{stratum}")  # noqa: S311 - a sample, not a secret
@@ -40,5 +42,5 @@ def record(items: Sequence[Item], answers: Mapping[str, tuple[str, str]], seed: 
             own, finish = answers[item.id]
             for text, reason in ((own, finish), (own, FinishReason.LENGTH.value), (answers[other.id][0], finish)):
                 if (outcome := score(item, text, reason)) in (Outcome.CORRECT, Outcome.INCORRECT):
-                    chosen.append(Recorded(item.id, text, reason, outcome))
-    return tuple(dict.fromkeys(chosen))
+                    answers_to_record.append(Recorded(item.id, text, reason, outcome))
+    return tuple(dict.fromkeys(answers_to_record))

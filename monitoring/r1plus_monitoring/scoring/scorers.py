@@ -13,7 +13,7 @@ what was cut off could not change the score; everywhere else it is incorrect:
 
 A schema holds no regular expression and no reference (r1plus_contract.suite_answers), so none runs for ever.
 
-Whoever changes what any of these says of any answer raises `SCORER_VERSION`: scores of another version are not ours.
+To change the score of any answer, raise `SCORER_VERSION`: scores of another version do not count.
 """
 
 import json
@@ -48,11 +48,11 @@ class ScorerName(StrEnum):
 
 
 class Unscorable(Exception):  # noqa: N818 - an outcome, not an error
-    """The scorer cannot judge by this item: its expectation is none."""
+    """The scorer cannot judge by this item: its expectation is invalid."""
 
 
 def score(item: Item, answer: str, finish_reason: str) -> str:
-    """`Outcome.CORRECT`, `INCORRECT`, or `UNSCORABLE` where the item's scorer or expectation is none."""
+    """Return `Outcome.CORRECT`, `INCORRECT`, or `UNSCORABLE` where the scorer or the expectation is invalid."""
     scorer = SCORERS.get(item.scorer)
     if scorer is None:
         return Outcome.UNSCORABLE
@@ -65,75 +65,75 @@ def score(item: Item, answer: str, finish_reason: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """NFKC, case folded, white space single, typographic quotes and Markdown's emphasis gone."""
+    """Normalise to NFKC, case folded, single white space, without typographic quotes and Markdown's emphasis."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = text.replace("\u2019", "'").replace("\u2212", "-").replace("*", "").replace("`", "")
     return " ".join(text.split())
 
 
-def trimmed(text: str) -> str:
-    """Without punctuation at either end: `"Paris."` is `Paris`. A sign or currency before a number stays."""
+def trim_punctuation(text: str) -> str:
+    """Strip punctuation at either end: `"Paris."` is `Paris`. A sign or currency before a number stays."""
     return text.strip(PUNCTUATION)
 
 
-def exact(answer: str, expected: str, cut: bool) -> bool:
-    """The whole answer, but for case, spaces and punctuation at its ends."""
-    return not cut and trimmed(answer) == trimmed(expected)
+def match_exact(answer: str, expected: str, cut: bool) -> bool:
+    """Compare the whole answer, but for case, spaces and punctuation at its ends."""
+    return not cut and trim_punctuation(answer) == trim_punctuation(expected)
 
 
-def contains(answer: str, expected: str, cut: bool) -> bool:
-    """The expected words stand in the answer as whole words; `42` is not in `142`, `4.42`, `42.5` or `-42`."""
-    return any(not cut or found.end() < len(answer) for found in _whole(expected).finditer(answer))
+def match_contained(answer: str, expected: str, cut: bool) -> bool:
+    """Find the expected words in the answer as whole words; `42` is not in `142`, `4.42`, `42.5` or `-42`."""
+    return any(not cut or match.end() < len(answer) for match in _compile_whole_words(expected).finditer(answer))
 
 
-def choice(answer: str, expected: str, cut: bool) -> bool:
-    """The answer starts with the expected option, after an opening such as `The answer is` or `(`.
+def match_choice(answer: str, expected: str, cut: bool) -> bool:
+    """Match the expected option at the start, after an opening such as `The answer is` or `(`.
 
-    A single letter must stand alone or be marked as an option (`b`, `b)`, `b. Paris`): `a dog` does not choose A.
+    A single letter must be alone or marked as an option (`b`, `b)`, `b. Paris`): `a dog` does not choose A.
     """
-    opening = _OPENING.match(answer)
-    rest = answer[opening.end() :] if opening else answer
+    prefix = _ANSWER_PREFIX.match(answer)
+    rest = answer[prefix.end() :] if prefix else answer
     if len(expected) == 1 and expected.isalpha():
-        found = re.match(rf"{expected}(?=$|[).:,\]])", rest)
+        match = re.match(rf"{expected}(?=$|[).:,\]])", rest)
     else:
-        found = _whole(expected).match(rest)
-    return found is not None and (not cut or found.end() < len(rest))
+        match = _compile_whole_words(expected).match(rest)
+    return match is not None and (not cut or match.end() < len(rest))
 
 
-def numeric(answer: str, expected: str, cut: bool) -> bool:
-    """The last number of the answer equals the expected one within RELATIVE_TOLERANCE."""
-    said = _last_number(answer, cut)
+def match_number(answer: str, expected: str, cut: bool) -> bool:
+    """Compare the last number of the answer with the expected one, within RELATIVE_TOLERANCE."""
+    number = _parse_last_number(answer, cut)
     try:
-        wanted = Decimal(expected.replace(",", ""))
-        return said is not None and abs(said - wanted) <= abs(wanted) * RELATIVE_TOLERANCE
+        target = Decimal(expected.replace(",", ""))
+        return number is not None and abs(number - target) <= abs(target) * RELATIVE_TOLERANCE
     except ArithmeticError:
         # No number, or NaN, which compares with nothing.
         return False
 
 
-def near(answer: str, expected: str, cut: bool) -> bool:
-    """The last number of the answer lies within the tolerance that stands behind the expected one: `42 +- 0.5`."""
+def match_near(answer: str, expected: str, cut: bool) -> bool:
+    """Compare the last number of the answer within the tolerance of the expectation: `42 +- 0.5`."""
     bounds = bounds_of(expected)
     if bounds is None:
         raise Unscorable
-    said = _last_number(answer, cut)
-    return said is not None and bounds[0] <= said <= bounds[1]
+    number = _parse_last_number(answer, cut)
+    return number is not None and bounds[0] <= number <= bounds[1]
 
 
-def fits_schema(answer: str, schema: str, cut: bool) -> bool:
-    """The last fenced block of the answer, or all of it where there is none, is JSON and fits the schema."""
-    validator = _validator(schema)
+def match_schema(answer: str, schema: str, cut: bool) -> bool:
+    """Validate the last fenced block of the answer, or all of it without fences, against the schema."""
+    validator = _compile_schema(schema)
     if cut:
         return False
     try:
-        return validator.is_valid(json.loads(_last_block(answer), parse_constant=_refuse))
+        return validator.is_valid(json.loads(_extract_last_block(answer), parse_constant=_refuse_constant))
     except (ValueError, RecursionError, ArithmeticError):
         # The last: a number too large for the schema's arithmetic. What cannot be parsed or judged is incorrect.
         return False
 
 
-def _last_block(answer: str) -> str:
-    """What stands between the last pair of fences, without the language behind the first; all of it without fences."""
+def _extract_last_block(answer: str) -> str:
+    """Return the text between the last pair of fences, without the language tag; all of it without fences."""
     blocks = answer.split("```")[1:-1:2]
     if not blocks:
         return answer
@@ -142,15 +142,15 @@ def _last_block(answer: str) -> str:
 
 
 class Validator(Protocol):
-    """What is used of `jsonschema`'s."""
+    """The part of `jsonschema`'s validator that is used."""
 
     def is_valid(self, instance: Any) -> bool:
-        """Whether it fits."""
+        """Return whether the instance fits."""
 
 
 @lru_cache(maxsize=1024)
-def _validator(schema: str) -> Validator:
-    """Compiled once per schema. One that `suite_answers` would not take is never given an answer."""
+def _compile_schema(schema: str) -> Validator:
+    """Compile a schema, once. One that `suite_answers` rejects raises Unscorable."""
     if answer_problem(ScorerName.JSON, schema):
         raise Unscorable
     # Late: 10 MB that a suite without such items need not spend.
@@ -159,26 +159,26 @@ def _validator(schema: str) -> Validator:
     return Draft202012Validator(json.loads(schema))
 
 
-def _refuse(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
-def _last_number(answer: str, cut: bool) -> Decimal | None:
-    """None where there is no number, or where the answer may go on to another."""
-    found = _NUMBER.findall(answer)
-    if cut or not found:
+def _parse_last_number(answer: str, cut: bool) -> Decimal | None:
+    """Return the last number; None where there is none, or where the answer may continue to another."""
+    numbers = _NUMBER.findall(answer)
+    if cut or not numbers:
         return None
     try:
-        return Decimal(found[-1].replace(",", ""))
+        return Decimal(numbers[-1].replace(",", ""))
     except InvalidOperation:
         return None
 
 
-_OPENING: Final = re.compile(r"(?:the (?:correct )?answer(?: is)?|answer|option|it is|it's)?[\s:(\[\"']*")
+_ANSWER_PREFIX: Final = re.compile(r"(?:the (?:correct )?answer(?: is)?|answer|option|it is|it's)?[\s:(\[\"']*")
 _NUMBER: Final = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d])")
 
 
-def _whole(expected: str) -> re.Pattern[str]:
+def _compile_whole_words(expected: str) -> re.Pattern[str]:
     before = r"(?<!\w)"
     after = r"(?!\w)"
     if expected[:1].isdigit():
@@ -191,18 +191,18 @@ def _whole(expected: str) -> re.Pattern[str]:
 Scorer = Callable[[str, str, bool], bool]
 
 
-def _normalised(scorer: Scorer) -> Scorer:
+def _normalise_both(scorer: Scorer) -> Scorer:
     return lambda answer, expected, cut: scorer(normalise(answer), normalise(expected), cut)
 
 
 SCORERS: Final[Mapping[str, Scorer]] = MappingProxyType(
     {
-        ScorerName.EXACT: _normalised(exact),
-        ScorerName.CONTAINS: _normalised(contains),
-        ScorerName.NUMERIC: _normalised(numeric),
-        ScorerName.NEAR: _normalised(near),
-        ScorerName.CHOICE: _normalised(choice),
+        ScorerName.EXACT: _normalise_both(match_exact),
+        ScorerName.CONTAINS: _normalise_both(match_contained),
+        ScorerName.NUMERIC: _normalise_both(match_number),
+        ScorerName.NEAR: _normalise_both(match_near),
+        ScorerName.CHOICE: _normalise_both(match_choice),
         # JSON distinguishes what `normalise` makes alike.
-        ScorerName.JSON: fits_schema,
+        ScorerName.JSON: match_schema,
     }
 )

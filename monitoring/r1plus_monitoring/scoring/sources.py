@@ -1,7 +1,7 @@
-"""What the operator mounted: settings, suite and known verdicts. Polled by the prober; it asks nobody else.
+"""What the operator mounted: settings, suite and known verdicts. Polled by the prober, its only source.
 
-A ConfigMap changes by a swap of its `..data` link, so a fingerprint taken before and after reading tells whether the
-files belong together.
+A ConfigMap changes by a swap of its `..data` link. So equal fingerprints before and after reading show that the files
+belong together.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ from r1plus_contract.suite import Suite, SuiteError, load_suite
 from r1plus_contract.suite_reference import read_reference
 from r1plus_monitoring.scoring.replay import replay
 from r1plus_policies.detector.budget import Budget
-from r1plus_policies.detector.detector import bets
+from r1plus_policies.detector.detector import build_bets
 
-SuiteFiles = tuple[str, str, str]
+SuiteFileNames = tuple[str, str, str]
 """Header, items, recorded answers."""
-NAMED: Final = (SUITE_FILE, ITEMS_FILE, REFERENCE_FILE)
-FORMER: Final = (FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERENCE_FILE)
-FILES: Final = (SETTINGS_FILE, VERDICTS_FILE, *NAMED, *FORMER)
+SUITE_FILES: Final = (SUITE_FILE, ITEMS_FILE, REFERENCE_FILE)
+FORMER_SUITE_FILES: Final = (FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERENCE_FILE)
+FILES: Final = (SETTINGS_FILE, VERDICTS_FILE, *SUITE_FILES, *FORMER_SUITE_FILES)
 IDENTITY_FILE: Final = "identity.json"
 SUITE_MISMATCH: Final = "SuiteMismatch"
-"""Reason: recorded answers do not get their recorded scores, or are not those that the operator has taken."""
-MOST_TOLD: Final = 3
+"""Reason: recorded answers do not get their recorded scores, or are not the ones the operator accepted."""
+MOST_LISTED: Final = 3
 
 Fingerprint = tuple[object, ...]
 
@@ -53,8 +53,8 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """A suite that is asked beside the one that counts, or why it cannot be."""
+class ShadowSuite:
+    """A suite that is tried in the shadow of the one that counts, or why it cannot be."""
 
     name: str
     suite_hash: str
@@ -72,38 +72,38 @@ class Sources:
     suite: Suite | None = None
     verdicts: KnownVerdicts = field(default_factory=KnownVerdicts)
     problem: Problem | None = None
-    replayed: bool | None = None
+    replay_passed: bool | None = None
     """Whether recorded answers got their recorded scores; None where the suite has none."""
-    beside: Beside | None = None
+    shadow: ShadowSuite | None = None
     digest: str = ""
     """Of everything that was mounted (`settings.hash_config`)."""
 
 
-def fingerprint(folder: Path) -> Fingerprint:
-    """Changes whenever a file does; cheap enough for every two seconds."""
-    seen: list[object] = []
+def take_fingerprint(folder: Path) -> Fingerprint:
+    """Return a value that changes whenever a file does; cheap enough for every two seconds."""
+    entries: list[object] = []
     for name in ("..data", *FILES):
         try:
             status = (folder / name).stat()
         except OSError:
-            seen.append(None)
+            entries.append(None)
         else:
-            seen.append((status.st_ino, status.st_mtime_ns, status.st_size))
-    return tuple(seen)
+            entries.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(entries)
 
 
 def read_sources(folder: Path, identity: str = "", attempts: int = 3) -> Sources:
-    """Read everything for a revision of this identity, again where the mount was swapped meanwhile."""
+    """Read everything for a revision of this identity; read again where the mount was swapped meanwhile."""
     for _ in range(attempts):
-        before = fingerprint(folder)
-        found = dataclasses.replace(_read(folder, before, identity), digest=_digest(folder))
-        if fingerprint(folder) == before:
+        before = take_fingerprint(folder)
+        sources = dataclasses.replace(_read(folder, before, identity), digest=_hash_files(folder))
+        if take_fingerprint(folder) == before:
             break
-    return found
+    return sources
 
 
-def _digest(folder: Path) -> str:
-    """Return the digest of all files, whatever they are called: a newer operator may mount more than is read here."""
+def _hash_files(folder: Path) -> str:
+    """Return the digest of all files, whatever their names: a newer operator may mount more than is read here."""
     try:
         # The kubelet's own entries begin with two dots.
         files = [path for path in folder.iterdir() if not path.name.startswith("..")]
@@ -113,7 +113,7 @@ def _digest(folder: Path) -> str:
 
 
 def check_identity(folder: Path, promised: str) -> ServingIdentity | Problem:
-    """The identity that this pod serves, if the revision's file is the one the pod was made for."""
+    """Return the identity that this pod serves, if the revision's file matches the one the pod was made for."""
     try:
         identity = loads(ServingIdentity, (folder / IDENTITY_FILE).read_bytes())
     except OSError as error:
@@ -127,43 +127,45 @@ def check_identity(folder: Path, promised: str) -> ServingIdentity | Problem:
     return identity
 
 
-def _read(folder: Path, seen: Fingerprint, identity: str) -> Sources:
+def _read(folder: Path, fingerprint: Fingerprint, identity: str) -> Sources:
     try:
         settings = loads(MonitorSettings, (folder / SETTINGS_FILE).read_bytes(), tolerant=True)
     except OSError as error:
-        return Sources(seen, problem=Problem("SettingsMissing", f"{SETTINGS_FILE}: cannot be read: {error.strerror}"))
+        return Sources(
+            fingerprint, problem=Problem("SettingsMissing", f"{SETTINGS_FILE}: cannot be read: {error.strerror}")
+        )
     except ContractError as error:
-        return Sources(seen, problem=Problem("SettingsInvalid", f"{SETTINGS_FILE}: {error}"))
-    if problem := _settings_problem(settings):
-        return Sources(seen, problem=problem)
-    verdicts = _verdicts(folder)
+        return Sources(fingerprint, problem=Problem("SettingsInvalid", f"{SETTINGS_FILE}: {error}"))
+    if problem := _check_settings(settings):
+        return Sources(fingerprint, problem=problem)
+    verdicts = _read_verdicts(folder)
     if isinstance(verdicts, Problem):
-        return Sources(seen, settings, problem=verdicts)
-    named = _judged(folder, Sources(seen, settings, verdicts=verdicts), settings, NAMED)
+        return Sources(fingerprint, settings, problem=verdicts)
+    named_sources = _with_suite(folder, Sources(fingerprint, settings, verdicts=verdicts), settings, SUITE_FILES)
     former = settings.former
     if former is None or identity not in former.identities:
-        return named
+        return named_sources
     ours = dataclasses.replace(
         settings, suite=former.suite, suite_hash=former.suite_hash, reference_hash=former.reference_hash
     )
-    beside = Beside(settings.suite, settings.suite_hash, named.suite, named.problem)
-    return _judged(folder, Sources(seen, ours, verdicts=verdicts, beside=beside), ours, FORMER)
+    shadow = ShadowSuite(settings.suite, settings.suite_hash, named_sources.suite, named_sources.problem)
+    return _with_suite(folder, Sources(fingerprint, ours, verdicts=verdicts, shadow=shadow), ours, FORMER_SUITE_FILES)
 
 
-def _judged(folder: Path, found: Sources, settings: MonitorSettings, files: SuiteFiles) -> Sources:
-    """`found` with the suite of these settings, which its recorded answers vouch for; or with what is wrong."""
-    suite = _suite(folder, settings, files)
+def _with_suite(folder: Path, sources: Sources, settings: MonitorSettings, files: SuiteFileNames) -> Sources:
+    """Return `sources` with the suite of these settings, checked by its recorded answers, or with the problem."""
+    suite = _read_suite(folder, settings, files)
     if isinstance(suite, Problem):
-        return dataclasses.replace(found, problem=suite)
-    return _replayed(folder, settings, dataclasses.replace(found, suite=suite), suite, files)
+        return dataclasses.replace(sources, problem=suite)
+    return _with_replay(folder, settings, dataclasses.replace(sources, suite=suite), suite, files)
 
 
-def _settings_problem(settings: MonitorSettings) -> Problem | None:
+def _check_settings(settings: MonitorSettings) -> Problem | None:
     if not 0.0 < settings.threshold <= 1.0:
         return Problem("SettingsInvalid", f"threshold: {settings.threshold} must be above 0 and at most 1")
     try:
         Budget(settings.probes_per_minute, settings.most_pods, settings.false_alarm_days)
-        bets(settings.steadiness)
+        build_bets(settings.steadiness)
     except ValueError as error:
         name, _, rest = str(error).partition(":")
         # The detector calls it p0.
@@ -171,7 +173,7 @@ def _settings_problem(settings: MonitorSettings) -> Problem | None:
     return None
 
 
-def _verdicts(folder: Path) -> KnownVerdicts | Problem:
+def _read_verdicts(folder: Path) -> KnownVerdicts | Problem:
     try:
         return loads(KnownVerdicts, (folder / VERDICTS_FILE).read_bytes(), tolerant=True)
     except FileNotFoundError:
@@ -182,7 +184,7 @@ def _verdicts(folder: Path) -> KnownVerdicts | Problem:
         return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}")
 
 
-def _suite(folder: Path, settings: MonitorSettings, files: SuiteFiles) -> Suite | Problem:
+def _read_suite(folder: Path, settings: MonitorSettings, files: SuiteFileNames) -> Suite | Problem:
     try:
         header, items = ((folder / name).read_bytes().decode() for name in files[:2])
     except OSError as error:
@@ -197,36 +199,40 @@ def _suite(folder: Path, settings: MonitorSettings, files: SuiteFiles) -> Suite 
     if suite.header.sha256 != settings.suite_hash:
         return Problem(
             "SuiteHashMismatch",
-            f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment asks for {settings.suite_hash}",
+            f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment requires {settings.suite_hash}",
         )
     return suite
 
 
-def _replayed(folder: Path, settings: MonitorSettings, found: Sources, suite: Suite, files: SuiteFiles) -> Sources:
-    """`found` with what the replay says; a scorer that is not what it was decides nothing."""
-    recorded = files[2]
+def _with_replay(
+    folder: Path, settings: MonitorSettings, sources: Sources, suite: Suite, files: SuiteFileNames
+) -> Sources:
+    """Return `sources` with the result of the replay; a changed scorer decides nothing."""
+    reference_file = files[2]
     try:
-        text = (folder / recorded).read_bytes().decode()
+        text = (folder / reference_file).read_bytes().decode()
     except FileNotFoundError:
         text = ""
     except (OSError, UnicodeDecodeError) as error:
-        return _mismatch(found, f"{recorded}: cannot be read: {error}")
+        return _with_mismatch(sources, f"{reference_file}: cannot be read: {error}")
     if settings.reference_hash and hashlib.sha256(text.encode()).hexdigest() != settings.reference_hash:
-        return _mismatch(found, f"{recorded}: its sha256 is not {settings.reference_hash}, as settings.json says")
+        return _with_mismatch(
+            sources, f"{reference_file}: its sha256 is not {settings.reference_hash}, as settings.json says"
+        )
     if not text:
-        return found
+        return sources
     try:
-        differing = replay(suite, read_reference(text, suite))
+        differences = replay(suite, read_reference(text, suite))
     except SuiteError as error:
-        return _mismatch(found, str(error))
-    if differing:
-        more = f" and {len(differing) - MOST_TOLD} more" if len(differing) > MOST_TOLD else ""
-        told = "; ".join(differing[:MOST_TOLD]) + more
-        return _mismatch(found, f"recorded answers of the reference get other scores now: {told}")
-    return dataclasses.replace(found, replayed=True)
+        return _with_mismatch(sources, str(error))
+    if differences:
+        more = f" and {len(differences) - MOST_LISTED} more" if len(differences) > MOST_LISTED else ""
+        listed_differences = "; ".join(differences[:MOST_LISTED]) + more
+        return _with_mismatch(sources, f"recorded answers of the reference get other scores now: {listed_differences}")
+    return dataclasses.replace(sources, replay_passed=True)
 
 
-def _mismatch(found: Sources, message: str) -> Sources:
-    remedy = "nothing is decided until the suite or the monitor's image is mended"
+def _with_mismatch(sources: Sources, message: str) -> Sources:
+    remedy = "no verdict is given; fix the suite or the monitor's image"
     problem = Problem(SUITE_MISMATCH, f"{message}; {remedy}")
-    return dataclasses.replace(found, suite=None, problem=problem, replayed=False)
+    return dataclasses.replace(sources, suite=None, problem=problem, replay_passed=False)

@@ -1,28 +1,29 @@
-"""Whether the scorer is still what it was: asked by whoever is about to call an engine bad, answered by the prober.
+"""The recheck of the scorer: requested before an engine is reported bad, answered by the prober.
 
-A scorer that breaks while a pod lives makes a sound engine look bad within a dozen probes, long before the next replay
-is due. So before an alarm is counted and before a gate's Fail is written down, everything mounted is read and replayed
-again; where recorded answers get other scores, the episode ends as `SuiteMismatch` and nothing is said of the engine.
+A scorer that breaks while a pod runs makes a sound engine look bad within a dozen probes, long before the next replay
+is due. So before an alarm is counted and before a gate's Fail is stored, all mounted files are read and replayed
+again.
+Where recorded answers get other scores, the session ends as `SuiteMismatch` and the engine is not blamed.
 """
 
 import asyncio
 
 
-class Doubt:
-    """One question at a time."""
+class ScorerRecheck:
+    """One request at a time."""
 
     def __init__(self) -> None:
-        self.raised = asyncio.Event()
-        """Set while somebody waits."""
-        self._answered = asyncio.Event()
+        self.requested = asyncio.Event()
+        """Set while a caller waits."""
+        self._confirmed = asyncio.Event()
 
-    async def settled(self) -> None:
-        """Return once a replay that began after this call has found nothing; never, where it found something."""
-        self._answered.clear()
-        self.raised.set()
-        await self._answered.wait()
+    async def wait_until_confirmed(self) -> None:
+        """Return once a replay that began after this call found no difference; never where it found one."""
+        self._confirmed.clear()
+        self.requested.set()
+        await self._confirmed.wait()
 
-    def answer(self) -> None:
-        """The scorer is what it was, or whoever asked is gone."""
-        self.raised.clear()
-        self._answered.set()
+    def confirm(self) -> None:
+        """Report the scorer as unchanged; called also where no caller waits any more."""
+        self.requested.clear()
+        self._confirmed.set()

@@ -1,4 +1,4 @@
-"""What gate and watch of one subject write down alike: the state file's parts, and complete sweeps."""
+"""What gate and watch of one subject both store: parts of the state file, and complete sweeps."""
 
 import dataclasses
 import time
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.verdict import SweepFigures
-from r1plus_monitoring.logs import Clock, log, stamp
-from r1plus_monitoring.probe.sweeps import figures_of
+from r1plus_monitoring.logs import Clock, format_time, log
+from r1plus_monitoring.probe.sweeps import compute_figures
 from r1plus_monitoring.report.exposition import Exposition
-from r1plus_monitoring.report.publisher import Bulletin
-from r1plus_monitoring.session.scorer_recheck import Doubt
+from r1plus_monitoring.report.publisher import ReportPublisher
+from r1plus_monitoring.session.scorer_recheck import ScorerRecheck
 from r1plus_monitoring.store.state import LastSweep, State, StateStore
 from r1plus_policies.gate.verdict import Subject
 
@@ -21,10 +21,10 @@ _SAVE_EVERY: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What an episode works with; the prober owns all of it."""
+class MonitorContext:
+    """What a session works with; the prober owns all of it."""
 
-    bulletin: Bulletin
+    publisher: ReportPublisher
     store: StateStore
     exposition: Exposition
     admission_dir: Path
@@ -36,50 +36,50 @@ class Parts:
     config_digest: Callable[[], str]
     """Of all that is mounted at DIR_ACCURACY now."""
     retry_after: float = 30.0
-    """Seconds until an Inconclusive gate starts anew; doubles up to twenty times that."""
-    doubt: Doubt = field(default_factory=Doubt)
-    """Whether the scorer is what it was."""
+    """Seconds until an Inconclusive gate is repeated; doubles up to twenty times that."""
+    recheck: ScorerRecheck = field(default_factory=ScorerRecheck)
+    """Confirms that the scorer is unchanged."""
 
 
-class Ledger:
-    """One subject's entries."""
+class SessionStore:
+    """The stored state of one subject."""
 
-    def __init__(self, parts: Parts, subject: Subject) -> None:
-        self._parts = parts
+    def __init__(self, context: MonitorContext, subject: Subject) -> None:
+        self._context = context
         self._subject = subject
         self._saved_at = float("-inf")
 
     @property
     def state(self) -> State:
-        """As it is stored."""
-        return self._parts.store.state
+        """The stored state."""
+        return self._context.store.state
 
-    def now(self) -> str:
-        """RFC 3339."""
-        return stamp(self._parts.clock())
+    def format_now(self) -> str:
+        """Return the current time in RFC 3339."""
+        return format_time(self._context.clock())
 
     def save(self, **changes: object) -> None:
         """Change parts of the state file, now."""
-        self._parts.store.save(dataclasses.replace(self.state, **changes))  # type: ignore[arg-type]
+        self._context.store.save(dataclasses.replace(self.state, **changes))  # type: ignore[arg-type]
 
-    def due(self) -> bool:
-        """Whether it is time to save what need not be saved at once; says so once."""
+    def should_save(self) -> bool:
+        """Return whether it is time to save what may wait; True at most once per interval."""
         now = time.monotonic()
         if now - self._saved_at < _SAVE_EVERY:
             return False
         self._saved_at = now
         return True
 
-    def last(self) -> SweepFigures | None:
-        """The last complete sweep of this subject."""
+    def last_sweep(self) -> SweepFigures | None:
+        """Return the last complete sweep of this subject."""
         last = self.state.last
         return last.figures if last and last.subject == self._subject else None
 
-    def swept(self, scores: dict[str, bool]) -> SweepFigures:
-        """A complete sweep's figures, to metrics, report and file."""
-        figures = figures_of(scores, self.now())
+    def record_sweep(self, scores: dict[str, bool]) -> SweepFigures:
+        """Write a complete sweep's figures to metrics, report and file, and return them."""
+        figures = compute_figures(scores, self.format_now())
         self.save(last=LastSweep(self._subject, figures))
-        self._parts.exposition.accuracy(figures)
-        self._parts.bulletin.update(sweep=figures)
+        self._context.exposition.set_accuracy(figures)
+        self._context.publisher.update(sweep=figures)
         log("info", "Sweep ended", correct=figures.correct, total=figures.total, upper=round(figures.upper, 4))
         return figures

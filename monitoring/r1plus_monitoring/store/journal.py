@@ -1,7 +1,7 @@
 """The newest outcomes of the continuous check, numbered without gap or repetition: what `GET /outcomes` returns.
 
-A file of lines: a head that says what they belong to, then an outcome each, appended before anybody hears of it. A
-prober that is killed finds all of them again; a line that was half written was never served, so its number is free.
+A file of lines: a header that says what they belong to, then one outcome each. An outcome is written before it is
+served, so a killed prober finds all of them again. A half written line was never served, so its number is free.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ OUTCOMES_FILE: Final = "outcomes.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class JournalHeader:
     """The first line."""
 
     epoch: str
@@ -27,21 +27,21 @@ class Head:
 
 
 class Journal:
-    """One prober at a time owns it."""
+    """The journal of one subject. One prober at a time owns it."""
 
     def __init__(self, folder: Path, subject: Subject, new_epoch: Callable[[], str]) -> None:
-        """Goes on with the file if it belongs to this subject; else a new epoch begins."""
+        """Continue the file if it belongs to this subject; otherwise a new epoch begins."""
         self._path = folder / OUTCOMES_FILE
         self.acknowledged, self.acknowledged_after = "", 0
-        """As the watch has it; not stored here, since the watch says it again whenever it starts."""
+        """Copied from the watch, which sets it again whenever it starts; not stored here."""
         self._ring: deque[ProbeOutcome] = deque(maxlen=MOST_OUTCOMES)
-        found = self._read()
-        if found is not None and found.subject == subject:
-            self.head = found
+        header = self._read()
+        if header is not None and header.subject == subject:
+            self.header = header
         else:
             self._ring.clear()
-            self.head = Head(new_epoch(), subject)
-        # What was half written goes, and the file is short again.
+            self.header = JournalHeader(new_epoch(), subject)
+        # Removes a half written line, and compacts the file.
         self._rewrite()
 
     @property
@@ -50,7 +50,7 @@ class Journal:
         return self._ring[-1].sequence if self._ring else 0
 
     def append(self, item: str, result: ProbeResult) -> ProbeOutcome:
-        """Number one outcome and keep it."""
+        """Number one outcome, write it and return it."""
         outcome = ProbeOutcome(self.newest + 1, item, result)
         if self._lines >= 2 * MOST_OUTCOMES:
             self._rewrite()
@@ -60,15 +60,15 @@ class Journal:
         self._ring.append(outcome)
         return outcome
 
-    def after(self, sequence: int) -> tuple[ProbeOutcome, ...]:
-        """What came later, as far as it is kept."""
+    def outcomes_after(self, sequence: int) -> tuple[ProbeOutcome, ...]:
+        """Return the later outcomes that are still stored."""
         return tuple(outcome for outcome in self._ring if outcome.sequence > sequence)
 
-    def page(self, since: int, revision: str, watched: int) -> OutcomePage:
-        """What the operator reads."""
-        subject = self.head.subject
+    def build_page(self, since: int, revision: str, watched: int) -> OutcomePage:
+        """Build the page that the operator reads."""
+        subject = self.header.subject
         return OutcomePage(
-            epoch=self.head.epoch,
+            epoch=self.header.epoch,
             revision=revision,
             identity=subject.identity,
             suite_hash=subject.suite_hash,
@@ -76,22 +76,22 @@ class Journal:
             watched=watched,
             oldest=self._ring[0].sequence if self._ring else 1,
             newest=self.newest,
-            outcomes=self.after(since),
+            outcomes=self.outcomes_after(since),
             acknowledged=self.acknowledged,
             acknowledged_after=self.acknowledged_after,
         )
 
-    def _read(self) -> Head | None:
-        """Fill the ring. A file that is damaged elsewhere than at its end would give a number twice: a new epoch."""
+    def _read(self) -> JournalHeader | None:
+        """Fill the ring. Damage before the last line starts a new epoch, since a number could repeat."""
         try:
             whole, _, _ = self._path.read_bytes().rpartition(b"\n")
-            head, *outcomes = whole.split(b"\n")
+            header, *outcomes = whole.split(b"\n")
             for line in outcomes:
                 outcome = loads(ProbeOutcome, line)
                 if self._ring and outcome.sequence != self.newest + 1:
                     raise ContractError(f"sequence: {outcome.sequence} follows {self.newest}")
                 self._ring.append(outcome)
-            return loads(Head, head)
+            return loads(JournalHeader, header)
         except FileNotFoundError:
             return None
         except ContractError as error:
@@ -100,6 +100,6 @@ class Journal:
 
     def _rewrite(self) -> None:
         part = self._path.with_name(f".{OUTCOMES_FILE}.part")
-        part.write_text("".join(dumps(line) + "\n" for line in (self.head, *self._ring)), encoding="utf-8")
+        part.write_text("".join(dumps(line) + "\n" for line in (self.header, *self._ring)), encoding="utf-8")
         part.replace(self._path)
         self._lines = len(self._ring)

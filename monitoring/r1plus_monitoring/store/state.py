@@ -1,7 +1,7 @@
-"""What the prober must not forget: half a gate, half a sweep, verdicts, the watch, the sequence.
+"""What the prober must not forget: a partial gate, a partial sweep, verdicts, the watch, the sequence.
 
-One file, written whole or not at all. Its folder outlives the prober and the container, not the pod; a new pod starts
-with an empty one and loses nothing that counts, since verdicts also live on the revision.
+One file, replaced atomically. Its folder outlives the prober and the container, not the pod. A new pod starts with an
+empty one and loses no verdict, since verdicts are also stored on the revision.
 """
 
 import os
@@ -23,8 +23,8 @@ MOST_REPORTS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class HalfGate:
-    """A gate that is not decided yet, with what it was held to."""
+class PartialGate:
+    """A gate that is not decided yet, with its conditions."""
 
     subject: Subject
     threshold: float
@@ -32,7 +32,7 @@ class HalfGate:
     record: GateRecord
     seconds: float
     order: str = ""
-    """Control or acknowledgement that asked for it: half of another's gate is no part of this one."""
+    """Control or acknowledgement that requested it: only the same order continues it."""
     ran_under: str = ""
     """Digest of the files that were mounted when it began."""
 
@@ -47,7 +47,7 @@ class OwnGate:
 
 
 @dataclass(frozen=True, slots=True)
-class HalfSweep:
+class PartialSweep:
     """A continuous sweep that is not complete yet: item id -> 1 or 0."""
 
     subject: Subject
@@ -70,25 +70,25 @@ class State:
     sequence: int = 0
     """No report that left this pod has a higher one."""
     gates: tuple[OwnGate, ...] = ()
-    gate: HalfGate | None = None
-    sweep: HalfSweep | None = None
+    gate: PartialGate | None = None
+    sweep: PartialSweep | None = None
     last: LastSweep | None = None
     watch: WatchState | None = None
-    shadow: HalfGate | None = None
-    """Of the suite that is asked beside the one that counts."""
+    shadow: PartialGate | None = None
+    """Of the shadow suite."""
 
     @property
     def reports(self) -> tuple[GateReport, ...]:
         """The verdicts of this pod, the newest first."""
         return tuple(gate.report for gate in self.gates)
 
-    def ran_under(self, report: GateReport | None) -> str:
+    def find_config_digest(self, report: GateReport | None) -> str:
         """Return the digest under which this pod ran that gate; empty if it did not run it."""
         return next((gate.ran_under for gate in self.gates if gate.report == report), "")
 
 
 class StateStore:
-    """Reads once at the start, then writes. One prober at a time owns it: the supervisor sees to that."""
+    """Reads once at the start, then writes. The supervisor makes sure that one prober at a time owns it."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` must exist and be writable."""
@@ -112,15 +112,15 @@ class StateStore:
             return State()
 
 
-def beat(folder: Path) -> None:
-    """Tell the supervisor that the event loop turns."""
+def touch_heartbeat(folder: Path) -> None:
+    """Show the supervisor that the event loop runs."""
     path = folder / HEARTBEAT_FILE
     path.touch()
     os.utime(path)
 
 
-def restarts(folder: Path) -> int:
-    """How often the supervisor has started the prober anew in this pod."""
+def read_restarts(folder: Path) -> int:
+    """Return how often the supervisor has restarted the prober in this pod."""
     try:
         return int((folder / RESTARTS_FILE).read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from r1plus_contract import names
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite_files import MAX_BYTES, SuiteFiles
-from r1plus_operator.api import crd, fence, rbac, tenant_roles
+from r1plus_operator.api import crd, fence, rbac, reference, tenant_roles
 from r1plus_operator.api.schema import Json
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,7 +21,7 @@ CHART = Path("charts/r1plus-operator")
 CATALOG = Path("model_repo/r1plus_model_repo/catalog")
 SUITES = Path("monitoring/suites")
 PINS = Path("operator/r1plus_operator/pins.py")
-GENERATED_FOLDERS = (CHART / "crds", CHART / "files" / "catalog", CHART / "files" / "suites")
+GENERATED_FOLDERS = (CHART / "crds", CHART / "files" / "catalog", CHART / "files" / "suites", reference.PAGES)
 """Folders that hold nothing else: a file that is no longer generated is removed."""
 
 _ROLE = """\
@@ -100,7 +100,7 @@ def outputs(root: Path) -> dict[Path, str]:
         for name, text in _suite(header.parent).texts().items():
             made[CHART / "files" / "suites" / header.parent.name / name] = text
     made[PINS] = pins(root)
-    return made
+    return made | reference.pages(root)
 
 
 def pins(root: Path) -> str:

@@ -23,6 +23,8 @@ from r1plus_operator.runtime.queue import WorkQueue
 log = logging.getLogger(__name__)
 LONG_BACKOFF_SECONDS = 60.0
 """After a refusal that asking again will not change."""
+TEST_ISOLATION_SECONDS = 1.0
+"""From a change of a deployment's network policies to the namespace's pass that has them tested."""
 
 
 class Reconciler:
@@ -101,7 +103,9 @@ class Reconciler:
         self._told.record(key, planned.status, replace(planned.facts, quarantined=bool(out)))
         self._noticed(key)
         if any(obj["kind"] == "NetworkPolicy" for stage in planned.apply for obj in stage):
-            self._queue.add((key[0], TENANT_NAME))  # Likewise: walls that changed are to be tried.
+            # Network policies that changed are to be tested. One pass for all deployments that come at once: each such
+            # pass looks at the whole namespace.
+            self._queue.add_after((key[0], TENANT_NAME), TEST_ISOLATION_SECONDS)
         if planned.writes and (planned.volumes or observed.volumes):
             # Our own writes cause no pass, and a revision that came or went is the namespace's business, too.
             self._queue.add((key[0], VOLUMES_NAME))

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.rollback_record import FELL, REQUESTED
+from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, REQUESTED
 from r1plus_operator.plan.status.metrics import Facts
 from r1plus_operator.plan.status.runtime import FAILED
 from r1plus_policies.bounds import Interval
@@ -129,7 +129,7 @@ class DeploymentMetrics(Collector):
                 condition.add_metric([*key, kind], value)
             for why in BLOCKING:
                 blocked.add_metric([*key, why.value], why.value == one.facts.blocked)
-            for cause in (FELL, REQUESTED):
+            for cause in (BELOW_THRESHOLD, REQUESTED):
                 rollbacks.add_metric([*key, cause], one.rollbacks[cause])
         yield from (info, condition, threshold, blocked, refused, overdue, rollbacks, quarantines)
         yield from (outdated, vulnerable, failed)

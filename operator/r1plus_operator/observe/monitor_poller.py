@@ -2,7 +2,7 @@
 
 What a pod's watch gave, probe by probe, comes the same way, and is folded into the pooled detector of its revision
 (`pools`), which says in turn when there is news. Runs as one task of main. A monitor that has not answered for two
-minutes is no longer taken at its last word (`plan.silence`); what it counted is dropped only with the pod.
+minutes is no longer taken at its last word (`accuracy.unresponsive`); what it counted is dropped only with the pod.
 
 Who makes pods decides how long they take to answer. So only pods of the operator's own revisions and Jobs are asked;
 each namespace has a turn of its own, with a share of the connections, and a slow turn holds up no other.
@@ -27,7 +27,7 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.observe.observer import VOLUMES_NAME, Observer
 from r1plus_operator.observe.pooled_detectors import Key, Pools
 from r1plus_operator.observe.projections import ServingPod
-from r1plus_operator.plan.accuracy.unresponsive import SILENT_SECONDS, owes_an_answer, silent
+from r1plus_operator.plan.accuracy.unresponsive import SILENT_SECONDS, build_silent_report, should_answer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -152,10 +152,10 @@ class VerdictSource:
     def _note_silence(self, pod: ServingPod, begun: float) -> None:
         """Up to the beginning of the round: how long the round takes is no silence of those who answered in it."""
         heard = self._heard.get(pod.uid)
-        if heard is None and owes_an_answer(pod.facts):
+        if heard is None and should_answer(pod.facts):
             self._heard[pod.uid] = self._clock()
         elif heard is not None and begun - heard >= SILENT_SECONDS:
-            self._take(pod, silent(self._observer.reports.get(pod.uid), pod.facts, pod.namespace))
+            self._take(pod, build_silent_report(self._observer.reports.get(pod.uid), pod.facts, pod.namespace))
 
     async def _ask_outcomes(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         key = (pod.namespace, pod.deployment)

@@ -17,8 +17,8 @@ from r1plus_operator.observe import projections
 from r1plus_operator.observe.projections import Child, EngineObject, Kept, ServingPod, controller
 from r1plus_operator.observe.tenant_suites import TenantSuites
 from r1plus_operator.observe.waves import Waves
-from r1plus_operator.plan.accuracy.mounted_suites import version_of
-from r1plus_operator.plan.accuracy.suite_names import suite_names
+from r1plus_operator.plan.accuracy.mounted_suites import hash_mounted_suites
+from r1plus_operator.plan.accuracy.suite_names import list_suite_names
 from r1plus_operator.plan.engine.delivery import EngineVolume, ended, renewed
 from r1plus_operator.plan.manifests.alerts import group_name
 from r1plus_operator.plan.observation import (
@@ -33,7 +33,7 @@ from r1plus_operator.plan.observation import (
     Wiring,
 )
 from r1plus_operator.plan.podspec.pod import accuracy_name
-from r1plus_operator.plan.revision.record import volume_in
+from r1plus_operator.plan.revision.record import read_volume
 from r1plus_operator.plan.tenancy.tenant import GIVEN, Part, TenantSeen, digest
 from r1plus_operator.plan.tenancy.tenant import PARTS as TENANT_PARTS
 from r1plus_operator.plan.volumes import FAILED, PARTS, Need, Seen, delivered_on
@@ -264,7 +264,7 @@ class Observer:
         if cr is None or facts is None or not facts.tenant or not self.suites.names(namespace):
             return {}
         engines = (kept.value.engine for kept in self.engines.store.items() if kept.value.engine)
-        return await self.suites.load(namespace, suite_names(cr, engines, self._owned(key, cr)))
+        return await self.suites.load(namespace, list_suite_names(cr, engines, self._owned(key, cr)))
 
     async def load_mounted(self, key: Key) -> tuple[SuiteSource, ...]:
         """Return the suites that the monitors of this CR's pods have mounted, trusted or not.
@@ -274,7 +274,7 @@ class Observer:
         name = accuracy_name(key[1])
         cr = self.crs.get(key)
         accuracy = self._owned(key, cr).get(("ConfigMap", name)) if cr else None
-        return await self.suites.load_mounted(key[0], name, version_of(accuracy)) if accuracy else ()
+        return await self.suites.load_mounted(key[0], name, hash_mounted_suites(accuracy)) if accuracy else ()
 
     def _owned(self, key: Key, cr: Json) -> dict[tuple[str, str], Json]:
         """Return the living children of a CR, by kind and name.
@@ -356,7 +356,7 @@ class Observer:
             if child.namespace != namespace or not child.volume or child.deleting:
                 continue
             live = child.live
-            if volume := volume_in(live):
+            if volume := read_volume(live):
                 needed[volume.name] = renewed(volume, engines.get(volume.order.engine))
                 # One that was orphaned needs its volume, too, and owns nothing.
                 by = {(controller(live["metadata"])["name"], child.owner)} if child.owner else set()

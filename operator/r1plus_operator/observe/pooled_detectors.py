@@ -11,9 +11,9 @@ from typing import Final
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome
-from r1plus_operator.plan.accuracy.pooled_detector import PoolWanted
+from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_operator.plan.observation import PoolView
-from r1plus_policies.detector.pool import Pool, Reading, exclude, fold, forget, kept_pool
+from r1plus_policies.detector.pool import PodReading, Pool, exclude, fold, forget, restore_pool
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
@@ -29,7 +29,7 @@ Evidence = Callable[[Key, Pool], None]
 
 @dataclass(slots=True)
 class _Kept:
-    wanted: PoolWanted
+    wanted: PoolRequest
     pool: Pool
     written_at: float
     checkpoint: str
@@ -45,19 +45,19 @@ class Pools:
         self._on_evidence = on_evidence
         self._kept: dict[Key, _Kept] = {}
 
-    def want(self, key: Key, wanted: PoolWanted | None) -> None:
+    def want(self, key: Key, wanted: PoolRequest | None) -> None:
         """What the plan wants kept for a deployment from now on; None ends it."""
         if wanted is None:
             self._kept.pop(key, None)
             return
         kept = self._kept.get(key)
         if kept is None or (kept.pool.key, kept.pool.acknowledged) != (wanted.key, wanted.acknowledged):
-            before = kept.pool if kept and kept.pool.key == wanted.key else _stored(wanted.stored)
-            pool = kept_pool(before, wanted.key, wanted.alarm_at, wanted.acknowledged)
-            kept = self._kept[key] = _Kept(wanted, pool, self._clock(), wanted.stored)
+            before = kept.pool if kept and kept.pool.key == wanted.key else _stored(wanted.checkpoint)
+            pool = restore_pool(before, wanted.key, wanted.alarm_at, wanted.acknowledged)
+            kept = self._kept[key] = _Kept(wanted, pool, self._clock(), wanted.checkpoint)
         kept.wanted = wanted
         for pod in sorted(kept.pool.readings):
-            if pod in wanted.held:
+            if pod in wanted.quarantined_pods:
                 kept.pool = exclude(kept.pool, pod)
             elif pod not in wanted.pods:
                 kept.pool = forget(kept.pool, pod)
@@ -111,7 +111,7 @@ class Pools:
         if not rang and self._clock() - kept.written_at < CHECKPOINT_SECONDS:
             return
         kept.written_at = self._clock()
-        if all(reading == Reading(reading.epoch) for reading in kept.pool.readings.values()):
+        if all(reading == PodReading(reading.epoch) for reading in kept.pool.readings.values()):
             return  # Monitors were asked, and none has said anything: no write is due for that.
         text = dumps(kept.pool)
         if len(text.encode()) > MOST_CHECKPOINT_BYTES:
@@ -139,7 +139,7 @@ def _heard(pool: Pool, pod: str, epoch: str) -> int:
     return reading.sequence if reading and reading.epoch == epoch else 0
 
 
-def _check(page: OutcomePage, wanted: PoolWanted) -> None:
+def _check(page: OutcomePage, wanted: PoolRequest) -> None:
     """A pod that was broken into must fill no memory and be evidence of nothing but itself."""
     said = (page.revision, page.identity, page.suite_hash, page.scorer_version)
     if said != (wanted.key.revision, wanted.identity, wanted.key.suite_hash, wanted.scorer_version):

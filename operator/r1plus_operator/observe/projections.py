@@ -38,7 +38,7 @@ from r1plus_operator.plan.observation import (
 )
 from r1plus_operator.plan.podspec.pod import container_images, fingerprint
 from r1plus_operator.plan.revision.record import instant
-from r1plus_operator.plan.revision.refresh import Refresh, refresh_in
+from r1plus_operator.plan.revision.refresh import Refresh, read_refresh
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
 from r1plus_policies.engine.hardware import UNKNOWN, WHOLE_GPU, Gpus
@@ -147,7 +147,7 @@ def child(resource: Resource, obj: Json) -> Child:
         text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
         volume=_volume(resource, obj),
         tenant=_tenant_of(meta) if is_tenants else "",
-        refresh=refresh_in((meta.get("annotations") or {}).get(names.ANNOTATION_REFRESH)),
+        refresh=read_refresh((meta.get("annotations") or {}).get(names.ANNOTATION_REFRESH)),
         made_for=_made_for(resource, obj),
     )
 

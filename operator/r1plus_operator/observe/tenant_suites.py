@@ -14,7 +14,7 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import projections
 from r1plus_operator.observe.projections import Kept
-from r1plus_operator.plan.accuracy.mounted_suites import read_mounted
+from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
 from r1plus_operator.plan.observation import Json, SuiteSource
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.reflector import Reflector
@@ -112,7 +112,7 @@ class TenantSuites:
             async with self._turns:
                 objects, _ = await self._client.list(kinds.CONFIG_MAP, namespace, name=name)
                 texts = (objects[0].get("data") or {}) if objects else {}
-                sources = await asyncio.to_thread(read_mounted, texts)
+                sources = await asyncio.to_thread(read_mounted_suites, texts)
             known = [_Loaded("", version, source, _size({"data": texts})) for source in sources]
         for key, found in zip(keys, known, strict=False):
             self._loaded[key] = found

@@ -10,7 +10,7 @@ from collections import Counter
 from itertools import chain
 
 from r1plus_operator.plan.observation import WaveView
-from r1plus_operator.plan.revision.refresh import Outcome, Refresh, SlotRequest
+from r1plus_operator.plan.revision.refresh import Refresh, RefreshOutcome, SlotRequest
 
 Key = tuple[str, str]
 _Place = tuple[bool, Key]
@@ -85,7 +85,7 @@ class Waves:
             self._holders[deployment] += by
             if not self._holders[deployment]:
                 del self._holders[deployment]
-        if record.outcome is Outcome.FAILED:
+        if record.outcome is RefreshOutcome.FAILED:
             self._failures[record.wave] += by
             self._stopped = frozenset(wave for wave, count in self._failures.items() if count > 0)
 

@@ -139,7 +139,7 @@ class PodFacts:
     node: str = ""
     """Where it runs; empty before it is scheduled."""
     quarantine: str | None = None
-    """What its quarantine says (`plan.quarantine`); None where it is in none."""
+    """What its quarantine says (`rollback.quarantine`); None where it is in none."""
     turned_away: str = ""
     """Why its node did not take or keep it; such a pod is over, and of its containers there may be nothing."""
     gone_by: float = 0.0
@@ -297,7 +297,7 @@ class Observed:
     """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
 
     unproven: frozenset[str] = frozenset()
-    """Pods whose monitors report a Pass that nothing proves (`plan.proof`); it is taken out of their reports."""
+    """Pods whose monitors report a Pass that nothing proves (`accuracy.proof`); it is taken out of their reports."""
     volumes: Mapping[str, VolumeFacts] = field(default_factory=dict)
     """By name: the namespace's volumes for engines."""
     volumes_refused: Mapping[str, str] = field(default_factory=dict)

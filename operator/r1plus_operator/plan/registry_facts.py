@@ -27,7 +27,7 @@ from r1plus_contract.verdict import Gate, Standing, Verdict, Watch
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observed, SuiteSource
 from r1plus_operator.plan.revision.record import Revision, read
-from r1plus_operator.plan.revision.rollback_record import Record
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 
 MOST_BYTES = 250
 """Of a text that tells facts apart: what the registry indexes. A pod may say anything."""
@@ -94,7 +94,7 @@ def _rollouts(uid: str, revision: Revision, cr: Json) -> Iterator[RolloutFact]:
         yield from _way_back(uid, revision.name, revision.rollback)
 
 
-def _way_back(uid: str, name: str, record: Record) -> Iterator[RolloutFact]:
+def _way_back(uid: str, name: str, record: RollbackRecord) -> Iterator[RolloutFact]:
     why = record.fell.text[:MOST_TEXT]
     yield RolloutFact(uid, name, RolloutEvent.CONTROL_BEGAN, record.started_at, record.to, record.cause, why)
     if record.control is not None:

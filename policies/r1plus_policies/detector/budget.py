@@ -1,10 +1,10 @@
-"""The false-alarm budget of a deployment: how often its accuracy alarm may ring while nothing has changed.
+"""The false-alarm budget of a deployment: how often its accuracy alarm may fire while nothing has changed.
 
-Every pod has a detector, the revision has a pooled one. An alarm at A comes no sooner than after A probes on average,
-so a detector that hears `rate` probes a minute rings at most rate / A times a minute, and the sum over all detectors
-must stay within one alarm per budget. Each detector gets the same share. Counted at the most replicas that the
+Every pod has a detector, the revision has a pooled one. An alarm at A comes no sooner than after A probes on average.
+So a detector that observes `rate` probes a minute fires at most rate / A times a minute. The sum over all detectors
+must stay within one alarm per budget, and each gets the same share. It is computed for the most replicas that the
 deployment may have: fewer only make it quieter. The detectors of server errors feed another alert and have the same
-budget once more.
+budget again.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Budget:
     days: int
 
     def __post_init__(self) -> None:
-        """Refuse what is no budget."""
+        """Reject invalid values."""
         for name in ("probes_per_minute", "most_pods", "days"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name}: {value} must be 1 or more")
@@ -34,5 +34,5 @@ class Budget:
 
     @property
     def pool(self) -> float:
-        """A of the pooled detector, which hears the probes of all pods."""
+        """A of the pooled detector, which observes the probes of all pods."""
         return self.pod * self.most_pods

@@ -1,8 +1,9 @@
-"""A confidence sequence for a proportion: an interval that may be looked at after every probe.
+"""A confidence sequence for a proportion: an interval that may be read after every probe.
 
-Beta-binomial mixture with Jeffreys' prior (ACCURACY.md, "What is reported"). The chance that it *ever* leaves the true
-proportion out is at most alpha, for probes that are independent given the past: it covers flips per request, not the
-choice of the items. Whoever watches a proportion that may change starts a new one at each alarm.
+Beta-binomial mixture with Jeffreys' prior. The chance that it *ever* excludes the true proportion is at most alpha,
+for
+probes that are independent given the past. It covers flips per request, not the choice of the items. To watch a
+proportion that may change, start a new one at each alarm.
 """
 
 import math
@@ -15,8 +16,8 @@ _PRIOR: Final = 0.5
 _BISECTIONS: Final = 60
 
 
-def excluded(p: float, successes: int, n: int, alpha: float) -> bool:
-    """Whether p in (0, 1) lies outside: B(1/2+S, 1/2+n-S) / B(1/2, 1/2) >= p^S (1-p)^(n-S) / alpha."""
+def is_excluded(p: float, successes: int, n: int, alpha: float) -> bool:
+    """Return whether p in (0, 1) is outside: B(1/2+S, 1/2+n-S) / B(1/2, 1/2) >= p^S (1-p)^(n-S) / alpha."""
     failures = n - successes
     mixture = _log_beta(_PRIOR + successes, _PRIOR + failures) - _log_beta(_PRIOR, _PRIOR)
     likelihood = (successes * math.log(p) if successes else 0.0) + (failures * math.log1p(-p) if failures else 0.0)
@@ -24,7 +25,7 @@ def excluded(p: float, successes: int, n: int, alpha: float) -> bool:
 
 
 def confidence_sequence(successes: int, n: int, alpha: float) -> Interval:
-    """What is not excluded, as its two ends; [0, 1] without data."""
+    """Return the ends of what is not excluded; [0, 1] without data."""
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha: {alpha} must be between 0 and 1, both excluded")
     if not 0 <= successes <= n:
@@ -32,15 +33,15 @@ def confidence_sequence(successes: int, n: int, alpha: float) -> Interval:
     peak = successes / n if n else 0.5
 
     def outside(p: float) -> bool:
-        return not 0.0 < p < 1.0 or excluded(p, successes, n, alpha)
+        return not 0.0 < p < 1.0 or is_excluded(p, successes, n, alpha)
 
-    lower = _end(outside, 0.0, peak) if successes else 0.0
-    upper = _end(outside, 1.0, peak) if successes < n else 1.0
+    lower = _find_bound(outside, 0.0, peak) if successes else 0.0
+    upper = _find_bound(outside, 1.0, peak) if successes < n else 1.0
     return Interval(lower, upper)
 
 
-def _end(outside: Callable[[float], bool], out: float, within: float) -> float:
-    """Where the interval ends between a point outside and its peak: the likelihood has one peak only."""
+def _find_bound(outside: Callable[[float], bool], out: float, within: float) -> float:
+    """Find the end of the interval between a point outside and its peak: the likelihood has one peak only."""
     for _ in range(_BISECTIONS):
         middle = (out + within) / 2
         out, within = (middle, within) if outside(middle) else (out, middle)

@@ -2,9 +2,9 @@
 
 A mixture e-SR detector (Shin, Ramdas, Rinaldo, arXiv 2203.03532). Hypothesis: whatever happened before, an item that
 the revision passed in its gate is answered right with probability p0 at least. Each of K bets multiplies by a ratio L
-whose mean under the hypothesis is at most 1, and starts anew at every step: M <- (M + 1) * L. While the hypothesis
-holds, the mean time to an alarm at A is at least A probes, and P(alarm within n probes) <= n / A, whether or not items
-or probes depend on each other.
+whose mean under the hypothesis is at most 1, and restarts at every step: M <- (M + 1) * L. While the hypothesis holds,
+the mean time to an alarm at A is at least A probes, and P(alarm within n probes) <= n / A. Items and probes may depend
+on each other.
 
 One bet is made on memory: an item whose last answer failed is expected to fail again (`REPEAT_BET`). Broken items fail
 in every sweep and flips do not, so this finds faults that are too small for the rate of failures to show.
@@ -22,7 +22,7 @@ REPEAT_BET: Final = 0.7
 """Failure rate that is bet on where the item's last answer failed."""
 MOST_BET: Final = 0.98
 STEADY: Final = 0.97
-"""From this p0 on the alternatives reach further, since a failure is rarer."""
+"""From this p0 on the alternatives are larger, since a failure is rarer."""
 LEAST_P0: Final = 0.5
 """Below, the bets would be on fewer failures than the hypothesis allows, and the promise would not hold."""
 _FACTORS: Final = (1.25, 1.5, 2.0, 3.0, 5.0)
@@ -41,16 +41,16 @@ class Bets:
     """Of an item whose last answer failed."""
     wrong_again: Logs
 
-    def on(self, passed: bool, again: bool) -> Logs:
-        """What this answer pays. `again`: the item's last answer failed."""
+    def gains_of(self, passed: bool, again: bool) -> Logs:
+        """Return the gains of this answer. `again`: the item's last answer failed."""
         if again:
             return self.right_again if passed else self.wrong_again
         return self.right if passed else self.wrong
 
 
 @lru_cache(maxsize=64)
-def bets(p0: float) -> Bets:
-    """The bets against "right with probability p0 at least". ValueError outside [0.5, 1)."""
+def build_bets(p0: float) -> Bets:
+    """Build the bets against "right with probability p0 at least". ValueError outside [0.5, 1)."""
     if not LEAST_P0 <= p0 < 1.0:
         raise ValueError(
             f"p0: {p0} must be at least {LEAST_P0} and below 1: an engine that may never err cannot be told from one "
@@ -69,22 +69,23 @@ def bets(p0: float) -> Bets:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a detector has to remember of the past."""
+    """The memory of a detector."""
 
     logs: Logs = ()
     """log M of each bet; empty before the first step, where every M is 0."""
     alarmed: bool = False
-    """Latched: evidence may fall after an alarm, and the alarm stays."""
+    """Latched: evidence may decrease after an alarm, and the alarm stays."""
 
 
 def advance(evidence: Evidence, block: Sequence[Logs], alarm_at: float) -> Evidence:
-    """One step: M <- (M + B) * product of L over the block's B answers.
+    """Take one step: M <- (M + B) * product of L over the block's B answers.
 
     A block is what was in flight together, so that no bet on one of its answers could know another; its order does
-    not matter. One answer is a block of one. Larger blocks keep the promise and see a change a little later.
+    not
+    matter. One answer is a block of one. Larger blocks keep the promise and detect a change a little later.
     """
     if len(block) == 1:
-        logs = _one(evidence.logs, block[0])
+        logs = _advance_one(evidence.logs, block[0])
     elif block:
         start = math.log(len(block))
         before = evidence.logs or (-math.inf,) * len(block[0])
@@ -95,22 +96,22 @@ def advance(evidence: Evidence, block: Sequence[Logs], alarm_at: float) -> Evide
 
 
 def log_mean(logs: Logs) -> float:
-    """log of the mean of M over the bets; minus infinity before the first step."""
+    """Return the log of the mean of M over the bets; minus infinity before the first step."""
     if not logs:
         return -math.inf
     top = max(logs)
     return top + math.log(sum([math.exp(m - top) for m in logs]) / len(logs))
 
 
-def ratio(evidence: Evidence, alarm_at: float) -> float:
-    """M / A, what the metric shows: 1 or more from the alarm on, 0 before the first step."""
-    found = math.exp(min(log_mean(evidence.logs) - math.log(alarm_at), 700.0))
-    return max(1.0, found) if evidence.alarmed else found
+def evidence_ratio(evidence: Evidence, alarm_at: float) -> float:
+    """Return M / A for the metric: 1 or more from the alarm on, 0 before the first step."""
+    evidence_share = math.exp(min(log_mean(evidence.logs) - math.log(alarm_at), 700.0))
+    return max(1.0, evidence_share) if evidence.alarmed else evidence_share
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorKey:
-    """What evidence belongs to: under any other key it is evidence of nothing."""
+    """What evidence belongs to: it is void under any other key."""
 
     pod: str
     revision: str
@@ -125,14 +126,14 @@ class Detector:
 
     key: DetectorKey
     alarm_at: float
-    """A: fixed at birth, so that a later change of rates or replicas does not move a promise already made."""
+    """A: fixed at the start, so that later changes of rates or replicas do not alter the promise."""
     evidence: Evidence = field(default_factory=Evidence)
     failed: tuple[str, ...] = ()
     """Sorted ids of items whose last answer failed."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot keep its promise."""
-        width = len(bets(self.key.p0).right)
+        """Reject values that cannot keep the promise."""
+        width = len(build_bets(self.key.p0).right)
         if not self.alarm_at > 1.0 or math.isinf(self.alarm_at):
             raise ValueError(f"alarm_at: {self.alarm_at} must be above 1 and finite: it is a number of probes")
         if len(self.evidence.logs) not in (0, width):
@@ -140,53 +141,53 @@ class Detector:
 
     @property
     def alarmed(self) -> bool:
-        """Whether it has alarmed, ever since its birth."""
+        """Whether it has ever alarmed."""
         return self.evidence.alarmed
 
     @property
     def ratio(self) -> float:
         """M / A."""
-        return ratio(self.evidence, self.alarm_at)
+        return evidence_ratio(self.evidence, self.alarm_at)
 
 
-def kept(stored: Detector | None, key: DetectorKey, alarm_at: float) -> Detector:
-    """The stored detector if it belongs to this key, with the threshold it was born with; else a new one."""
+def restore_detector(stored: Detector | None, key: DetectorKey, alarm_at: float) -> Detector:
+    """Return the stored detector if it has this key, with its own threshold; otherwise a new one."""
     return stored if stored is not None and stored.key == key else Detector(key, alarm_at)
 
 
-def hear(detector: Detector, item: str, passed: bool) -> Detector:
-    """One answer to a watched item."""
+def observe_answer(detector: Detector, item: str, passed: bool) -> Detector:
+    """Return the detector after one answer to a watched item."""
     again = item in detector.failed
-    gains = bets(detector.key.p0).on(passed, again)
+    gains = build_bets(detector.key.p0).gains_of(passed, again)
     return Detector(
         detector.key,
         detector.alarm_at,
         advance(detector.evidence, (gains,), detector.alarm_at),
-        detector.failed if again is not passed else remembered(detector.failed, item, passed),
+        detector.failed if again is not passed else update_failed_items(detector.failed, item, passed),
     )
 
 
-def hear_block(detector: Detector, answers: Sequence[tuple[str, bool]]) -> Detector:
-    """Answers (item, passed) to probes that were in flight together, as one step. No item twice: ValueError."""
+def observe_block(detector: Detector, answers: Sequence[tuple[str, bool]]) -> Detector:
+    """Observe answers (item, passed) to probes that were in flight together, as one step. No item twice: ValueError."""
     items = {item for item, _ in answers}
     if len(items) < len(answers):
         raise ValueError(f"answers: {len(answers)} of {len(items)} items; a block may hold an item once")
-    table = bets(detector.key.p0)
-    block = [table.on(passed, item in detector.failed) for item, passed in answers]
-    failed = detector.failed
+    table = build_bets(detector.key.p0)
+    block = [table.gains_of(passed, item in detector.failed) for item, passed in answers]
+    failed_items = detector.failed
     for item, passed in answers:
-        failed = remembered(failed, item, passed)
-    return replace(detector, evidence=advance(detector.evidence, block, detector.alarm_at), failed=failed)
+        failed_items = update_failed_items(failed_items, item, passed)
+    return replace(detector, evidence=advance(detector.evidence, block, detector.alarm_at), failed=failed_items)
 
 
-def remembered(failed: tuple[str, ...], item: str, passed: bool) -> tuple[str, ...]:
-    """The items whose last answer failed, after one more answer."""
+def update_failed_items(failed: tuple[str, ...], item: str, passed: bool) -> tuple[str, ...]:
+    """Return the items whose last answer failed, after one more answer."""
     rest = tuple([i for i in failed if i != item])
     return rest if passed else tuple(sorted((*rest, item)))
 
 
-def _one(logs: Logs, gains: Logs) -> Logs:
-    """log((M + 1) * L) per bet: the common case, without overflow on either side."""
+def _advance_one(logs: Logs, gains: Logs) -> Logs:
+    """Compute log((M + 1) * L) per bet: the common case, without overflow on either side."""
     if not logs:
         return gains
     exp, log1p = math.exp, math.log1p
@@ -194,6 +195,6 @@ def _one(logs: Logs, gains: Logs) -> Logs:
 
 
 def _log_sum(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
+    """Compute log(exp(a) + exp(b))."""
     top = max(a, b)
     return top + math.log1p(math.exp(min(a, b) - top))

@@ -1,7 +1,7 @@
-"""GPUs and MIG slices as data: how much memory one really offers, what it can compute, and who says so.
+"""GPUs and MIG slices as data: how much memory one really has, what it can compute, and the source of each figure.
 
-The fit and the choice of an engine read it. A row is what a GPU *reports* (NVML, which is also what
-gpu-feature-discovery writes into the node label `nvidia.com/gpu.memory`), never what its name promises.
+Memory fit and engine selection read it. A row is what a GPU *reports* (NVML, which is also what gpu-feature-discovery
+writes into the node label `nvidia.com/gpu.memory`), never what its name promises.
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final
 
 USABLE_PERCENT = 95
-"""Of what is reported. CUDA itself is given 0.8 to 1.5 % less (A100 40339 of 40960 MiB, A100-80 81251 of 81920, L40S
-45486 of 46068); the rest is for blocks that are not full and memory that is not in one piece."""
+"""Of the reported memory. CUDA itself gets 0.8 to 1.5 % less (A100 40339 of 40960 MiB, A100-80 81251 of 81920, L40S
+45486 of 46068); the rest covers partly filled blocks and fragmentation."""
 _MIB = 1024**2
 _SMI = "nvidia-smi on each, github.com/modal-labs/modal-client/pull/2797"
 _GFD = "node labels of gpu-feature-discovery: github.com/NVIDIA/gpu-operator/issues/981, 1g.5gb"
@@ -44,16 +44,16 @@ class Accelerator:
 
 
 def usable_bytes(reported_mib: int) -> int:
-    """Bytes that an engine may plan with on a device that reports this many MiB; whole MiB, rounded down."""
+    """Return the bytes that an engine may use on a device that reports this many MiB; whole MiB, rounded down."""
     return reported_mib * USABLE_PERCENT // 100 * _MIB
 
 
 def is_slice(product: str) -> bool:
-    """Whether a product, as a node's label names it, is a MIG slice."""
+    """Return whether a product, as a node's label names it, is a MIG slice."""
     return "-MIG-" in product
 
 
-def _slices(
+def _build_slices(
     of: str, products: tuple[str, ...], capability: tuple[int, int], rows: dict[str, tuple[int, str]]
 ) -> list[Accelerator]:
     return [
@@ -74,7 +74,7 @@ TABLE: Final[tuple[Accelerator, ...]] = (
     Accelerator("L40S", 46068, (8, 9), ("NVIDIA-L40S",), _SMI),
     Accelerator("H100", 81559, (9, 0), _H100, _SMI),
     Accelerator("A100-80", 81920, (8, 0), _A100_80, _SMI),
-    *_slices(
+    *_build_slices(
         "A100-40",
         _A100_40,
         (8, 0),
@@ -85,7 +85,7 @@ TABLE: Final[tuple[Accelerator, ...]] = (
             "7g.40gb": (40192, "node labels, github.com/prem-research/prem-operator/issues/39"),
         },
     ),
-    *_slices(
+    *_build_slices(
         "H100",
         _H100,
         (9, 0),
@@ -101,18 +101,19 @@ TABLE: Final[tuple[Accelerator, ...]] = (
 )  # fmt: skip
 
 
-def _by_word(rows: Iterable[Accelerator]) -> dict[str, Accelerator]:
+def _index_by_word(rows: Iterable[Accelerator]) -> dict[str, Accelerator]:
     return {word.lower(): row for row in rows for word in (row.name, *row.products)}
 
 
-_WORDS = MappingProxyType(_by_word(TABLE))
+_WORDS = MappingProxyType(_index_by_word(TABLE))
 
 
-def find(word: str) -> Accelerator | None:
-    """The row of this name (`L40S`, `A100-40-MIG-3g.20gb`) or product label, in any case; None where it is unknown."""
+def find_accelerator(word: str) -> Accelerator | None:
+    """Find the row of this name (`L40S`, `A100-40-MIG-3g.20gb`) or product label, in any case; None where it is
+    unknown."""
     return _WORDS.get(word.lower())
 
 
-def whole() -> tuple[Accelerator, ...]:
-    """The GPUs of the table without their slices, smallest first."""
+def list_gpus() -> tuple[Accelerator, ...]:
+    """List the GPUs of the table without their slices, smallest first."""
     return tuple(sorted((row for row in TABLE if not row.is_slice), key=lambda row: (row.reported_mib, row.name)))

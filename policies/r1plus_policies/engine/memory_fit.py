@@ -19,13 +19,13 @@ LEAST_CONTEXT = 16
 
 
 def kv_bytes_per_token(layers: int, kv_heads: int, head_size: int, element_bits: int = KV_ELEMENT_BITS) -> int:
-    """Key and value of one token in every layer. Bytes."""
+    """Return the bytes of key and value of one token in every layer."""
     return 2 * layers * kv_heads * head_size * element_bits // 8
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What of an engine decides its memory. Bytes."""
+class EngineShape:
+    """The parameters of an engine that decide its memory. Bytes."""
 
     layers: int
     kv_heads: int
@@ -49,7 +49,7 @@ class Shape:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes that one token of one request holds in the KV cache of all devices, as long as every layer keeps it."""
+        """Bytes of one token of one request in the KV cache of all devices, while every layer keeps it."""
         return self.devices * self.layers * self._layer_bytes
 
     @property
@@ -59,29 +59,33 @@ class Shape:
         return kv_bytes_per_token(1, heads, self.head_size, self.kv_element_bits)
 
     @property
-    def _windowed(self) -> int:
-        """Layers that forget."""
+    def _window_layers(self) -> int:
+        """Number of layers with a window."""
         return 0 if self.window is None else self.layers - min(self.layers, self.global_layers)
 
     @property
-    def fixed_bytes(self) -> int:
+    def static_bytes(self) -> int:
         """What one device holds before the first request."""
         return -(-self.weights_bytes // self.devices) + self.activation_bytes + self.runtime_bytes
 
     def slot_bytes(self, context: int) -> int:
-        """KV cache of one request of `context` tokens, on one device."""
-        kept = min(context, self.window or context)
-        return self._layer_bytes * (self._windowed * kept + (self.layers - self._windowed) * context)
+        """Return the KV cache of one request of `context` tokens, on one device."""
+        window_tokens = min(context, self.window or context)
+        return self._layer_bytes * (self._window_layers * window_tokens + (self.layers - self._window_layers) * context)
 
-    def longest(self, slot_bytes: int) -> int:
-        """Most tokens whose KV cache fits `slot_bytes` of one device; at most the engine's context length."""
+    def find_longest_context(self, slot_bytes: int) -> int:
+        """Return the most tokens whose KV cache fits `slot_bytes` of one device; at most the context length."""
         if slot_bytes < self.slot_bytes(1):
             return 0
         tokens = slot_bytes // (self._layer_bytes * self.layers)
-        if self._windowed and self.window is not None and tokens >= self.window:
-            left = slot_bytes - self._layer_bytes * self._windowed * self.window
-            forever = self.layers == self._windowed
-            tokens = self.context_length if forever else left // (self._layer_bytes * (self.layers - self._windowed))
+        if self._window_layers and self.window is not None and tokens >= self.window:
+            remaining = slot_bytes - self._layer_bytes * self._window_layers * self.window
+            has_no_global_layer = self.layers == self._window_layers
+            tokens = (
+                self.context_length
+                if has_no_global_layer
+                else remaining // (self._layer_bytes * (self.layers - self._window_layers))
+            )
         return min(tokens, self.context_length)
 
 
@@ -99,7 +103,7 @@ class Fit:
 
     @property
     def total_bytes(self) -> int:
-        """All of it; what the pod is given, where it has no GPU."""
+        """The sum; the memory of the pod, where it has no GPU."""
         return self.weights_bytes + self.kv_cache_bytes + self.activation_bytes + self.runtime_bytes
 
     @property
@@ -108,7 +112,7 @@ class Fit:
         return -(-self.total_bytes // self.devices)
 
     def explain(self) -> str:
-        """The sum, for people."""
+        """Return the sum in words."""
         activations = f" + activations {self.activation_bytes / GIB:.2f}" if self.activation_bytes else ""
         over = f", on {self.devices} GPUs {self.device_bytes / GIB:.2f} each" if self.devices > 1 else ""
         return (
@@ -120,7 +124,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Why a wish cannot be served. `field` is the spec field to change."""
+    """Why a request cannot be served. `field` is the spec field to change."""
 
     field: str
     reason: str
@@ -128,31 +132,32 @@ class Misfit:
     message: str
 
 
-def fit(
-    shape: Shape,
+def fit_memory(
+    shape: EngineShape,
     *,
     batch: int | None,
     context: int | None,
     memory_bytes: int | None,
     where: str = "the largest matching node",
 ) -> Fit | Misfit:
-    """Fit a wish into `memory_bytes` of each device (None: unknown, then only the engine's own limits hold).
+    """Fit a request into `memory_bytes` of each device (None: unknown, then only the engine's own limits hold).
 
-    An open batch becomes the largest that fits, at most the engine's best; an open context the engine's own.
-    `where` names whose memory it is, in a refusal.
+    An open batch becomes the largest that fits, at most the engine's best; an open context the engine's own. `where`
+    names
+    the owner of the memory in a refusal.
     """
-    if refused := _beyond_the_engine(shape, batch, context):
-        return refused
+    if misfit := _check_engine_limits(shape, batch, context):
+        return misfit
     tokens = context or shape.context_length
-    largest = largest_batch(shape, tokens, memory_bytes)
-    wanted = batch or min(shape.best_batch, max(largest, 1))
-    if wanted > largest:
-        return _too_big(shape, wanted, tokens, memory_bytes or 0, where, asked=batch is not None)
-    return sized(shape, wanted, tokens)
+    largest = find_largest_batch(shape, tokens, memory_bytes)
+    batch_size = batch or min(shape.best_batch, max(largest, 1))
+    if batch_size > largest:
+        return _explain_misfit(shape, batch_size, tokens, memory_bytes or 0, where, is_explicit=batch is not None)
+    return compute_fit(shape, batch_size, tokens)
 
 
-def sized(shape: Shape, batch: int, context: int) -> Fit:
-    """The memory of exactly this batch and context, whether or not it fits anything."""
+def compute_fit(shape: EngineShape, batch: int, context: int) -> Fit:
+    """Compute the memory of exactly this batch and context, whether or not it fits anything."""
     devices = shape.devices
     return Fit(
         batch,
@@ -165,44 +170,44 @@ def sized(shape: Shape, batch: int, context: int) -> Fit:
     )
 
 
-def largest_batch(shape: Shape, context: int, memory_bytes: int | None) -> int:
-    """Most requests of `context` tokens at once, at most the engine's largest batch; 0 where not even one fits."""
+def find_largest_batch(shape: EngineShape, context: int, memory_bytes: int | None) -> int:
+    """Return the most requests of `context` tokens at once, at most the engine's largest batch; 0 where none fits."""
     if memory_bytes is None:
         return shape.max_batch
-    return max(0, min(shape.max_batch, (memory_bytes - shape.fixed_bytes) // shape.slot_bytes(context)))
+    return max(0, min(shape.max_batch, (memory_bytes - shape.static_bytes) // shape.slot_bytes(context)))
 
 
-def longest_context(shape: Shape, batch: int, memory_bytes: int | None) -> int:
-    """Most tokens per request at this batch, at most the engine's context length; 0 where not even one fits."""
+def find_longest_context(shape: EngineShape, batch: int, memory_bytes: int | None) -> int:
+    """Return the most tokens per request at this batch, at most the engine's context length; 0 where none fits."""
     if memory_bytes is None:
         return shape.context_length
-    return shape.longest((memory_bytes - shape.fixed_bytes) // batch)
+    return shape.find_longest_context((memory_bytes - shape.static_bytes) // batch)
 
 
-def uneven(shape: Shape) -> str:
-    """Why the model cannot be split over so many GPUs; empty where it can."""
+def explain_uneven_split(shape: EngineShape) -> str:
+    """Return why the model cannot be split over so many GPUs; empty where it can."""
     heads, devices = shape.kv_heads, shape.devices
     if heads % devices == 0 or devices % heads == 0:
         return ""
-    told = f"the engine's {heads} KV heads cannot be shared out evenly over {devices} GPUs"
-    return f"{told}; take a divisor or a multiple of {heads}"
+    problem = f"the engine's {heads} KV heads cannot be split evenly over {devices} GPUs"
+    return f"{problem}; use a divisor or a multiple of {heads}"
 
 
-def nearest(shape: Shape, batch: int, context: int, memory_bytes: int) -> tuple[Fit, ...]:
-    """What does fit, nearest to a wish that does not: fewer requests as long as asked, and as many but shorter."""
-    if uneven(shape):
+def find_nearest_fits(shape: EngineShape, batch: int, context: int, memory_bytes: int) -> tuple[Fit, ...]:
+    """Return the fits nearest to a request that does not fit: fewer requests as long, and as many but shorter."""
+    if explain_uneven_split(shape):
         return ()
     tokens = min(context, shape.context_length)
-    room = largest_batch(shape, tokens, memory_bytes)
+    room = find_largest_batch(shape, tokens, memory_bytes)
     fewer = min(batch - 1, room) if batch > room else 0
-    shorter = min(context - 1, longest_context(shape, batch, memory_bytes)) if batch <= shape.max_batch else 0
-    found = [sized(shape, fewer, tokens)] if fewer >= 1 else []
-    return (*found, *([sized(shape, batch, shorter)] if shorter >= LEAST_CONTEXT else []))
+    shorter = min(context - 1, find_longest_context(shape, batch, memory_bytes)) if batch <= shape.max_batch else 0
+    fewer_requests = [compute_fit(shape, fewer, tokens)] if fewer >= 1 else []
+    return (*fewer_requests, *([compute_fit(shape, batch, shorter)] if shorter >= LEAST_CONTEXT else []))
 
 
-def _beyond_the_engine(shape: Shape, batch: int | None, context: int | None) -> Misfit | None:
-    if told := uneven(shape):
-        return Misfit("spec.engine", "NoNodeFits", f"spec.engine: {told}")
+def _check_engine_limits(shape: EngineShape, batch: int | None, context: int | None) -> Misfit | None:
+    if split_problem := explain_uneven_split(shape):
+        return Misfit("spec.engine", "NoNodeFits", f"spec.engine: {split_problem}")
     if context is not None and context > shape.context_length:
         return Misfit(
             "spec.context.maxTokens",
@@ -218,13 +223,15 @@ def _beyond_the_engine(shape: Shape, batch: int | None, context: int | None) -> 
     return None
 
 
-def _too_big(shape: Shape, batch: int, context: int, memory: int, where: str, *, asked: bool) -> Misfit:
-    need = sized(shape, batch, context).explain()
+def _explain_misfit(
+    shape: EngineShape, batch: int, context: int, memory: int, where: str, *, is_explicit: bool
+) -> Misfit:
+    need = compute_fit(shape, batch, context).explain()
     has = f"{where} offers {memory / GIB:.2f} GiB"
-    largest = largest_batch(shape, context, memory)
-    shorter = longest_context(shape, batch, memory)
+    largest = find_largest_batch(shape, context, memory)
+    shorter = find_longest_context(shape, batch, memory)
     lower = f"lower spec.context.maxTokens to {shorter}" if shorter >= LEAST_CONTEXT else ""
-    if largest >= 1 and asked:
+    if largest >= 1 and is_explicit:
         text = (
             f"spec.batching.maxBatchSize: {batch} exceeds {largest}, the largest batch whose KV cache fits:"
             f" it needs {need}; {has}" + (f"; or {lower}" if lower else "")

@@ -1,8 +1,8 @@
-"""What is done when a served revision falls: nothing yet, one pod out of traffic, a control, a switch back, a page.
+"""What is done about an accuracy drop: nothing yet, quarantine of one pod, a control pass, a switch back, a page.
 
-Pure: called by the operator's plan with what it observed (ACCURACY.md, section 4). A chain of named checks over one
-`Given`; the first that speaks decides. Every way not to roll back has a reason of its own and names the remedy. No
-message holds a figure that drifts, so that the same situation is always told in the same words.
+Pure: called by the operator's plan with what it observed. A chain of named checks over one `DeploymentHealth`; the
+first that returns a response decides. Every reason not to roll back is distinct and names the remedy. No message has
+a figure that drifts, so that the same state always has the same message.
 """
 
 from collections.abc import Callable
@@ -11,272 +11,289 @@ from typing import Final
 
 from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_policies.rollback.response import NO_ROOM_SECONDS, Action, Given, OnBreach, PastRevision, Response, Why
+from r1plus_policies.rollback.response import (
+    NO_ROOM_SECONDS,
+    Action,
+    DeploymentHealth,
+    OnBreach,
+    PastRevision,
+    Response,
+    RollbackReason,
+)
 
-Check = Callable[[Given], Response | None]
-
-
-def respond(given: Given) -> Response:
-    """Decide. Something always speaks: the last check has an answer to everything."""
-    found = next(found for check in CHECKS if (found := check(given)) is not None)
-    if given.not_tenant and found.action in (Action.QUARANTINE, Action.CONTROL, Action.SWITCH):
-        text = f"nothing is moved in a namespace that is no tenant ({given.not_tenant}); otherwise: {found.message}"
-        started = given.control.revision if given.control else ""
-        return Response(Action.BLOCKED, Why.NAMESPACE_NOT_TENANT, text, revision=started)
-    return found
+Check = Callable[[DeploymentHealth], Response | None]
 
 
-def steady(given: Given) -> Response | None:
-    """Nothing alarms, nobody asks, nothing is under way."""
+def respond(health: DeploymentHealth) -> Response:
+    """Return the response. The last check always has one."""
+    response = next(response for check in CHECKS if (response := check(health)) is not None)
+    if health.not_tenant and response.action in (Action.QUARANTINE, Action.CONTROL, Action.SWITCH):
+        text = f"nothing is moved: this namespace is no tenant ({health.not_tenant}). Otherwise: {response.message}"
+        control_revision = health.control.revision if health.control else ""
+        return Response(Action.BLOCKED, RollbackReason.NAMESPACE_NOT_TENANT, text, revision=control_revision)
+    return response
+
+
+def check_steady(health: DeploymentHealth) -> Response | None:
+    """Respond that nothing is wrong: no alarm, no request, no control pass."""
     bad = (Standing.CONFIRMING, Standing.CHANGED, Standing.BELOW_THRESHOLD, Standing.ERRORS)
-    alarms = any(p.standing in bad for p in given.pods) or given.pool.without_worst >= 1
-    if alarms or given.control or given.requested:
+    alarms = any(p.standing in bad for p in health.pods) or health.pool.without_worst >= 1
+    if alarms or health.control or health.requested:
         return None
-    return Response(Action.NOTHING, Why.STEADY, f"Revision {given.current} answers as it did at its gate")
+    return Response(Action.NOTHING, RollbackReason.STEADY, f"Revision {health.current} answers as at its gate")
 
 
-def scorer_changed(given: Given) -> Response | None:
-    """The scorer or the suite judges otherwise than when the answers were recorded: nothing it says counts."""
-    if given.replayed is not False:
+def check_scorer(health: DeploymentHealth) -> Response | None:
+    """Respond where scorer or suite score otherwise than when the answers were recorded: no score counts."""
+    if health.replay_passed is not False:
         return None
     text = (
-        "recorded answers no longer get their recorded scores: the scorer or the suite has changed under an unchanged"
-        " hash, so nothing is moved; restore the suite (`r1plus suite verify`) or the monitor's image"
+        "recorded answers no longer get their recorded scores: scorer or suite changed without a new hash. Nothing is"
+        " moved; restore the suite (`r1plus suite verify`) or the monitor's image"
     )
-    return Response(Action.PAGE, Why.SUITE_MISMATCH, text)
+    return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
 
 
-def not_confirmed(given: Given) -> Response | None:
-    """An alarm says that something changed; whether too much is counted first."""
-    if given.control or given.requested or given.fallen or given.revision_fell or given.erring:
+def check_confirmed(health: DeploymentHealth) -> Response | None:
+    """Wait for the confirming sweep of an alarm; respond also where it found accuracy above the threshold."""
+    if health.control or health.requested or health.dropped_pods or health.has_revision_dropped or health.erring_pods:
         return None
-    counting = any(p.standing is Standing.CONFIRMING for p in given.pods)
-    if counting or (given.pool.below is None and given.pool.without_worst >= 1):
-        text = f"Revision {given.current} has alarmed; a sweep counts how many items are lost under what holds now"
-        return Response(Action.NOTHING, Why.CONFIRMING, text)
+    is_counting = any(p.standing is Standing.CONFIRMING for p in health.pods)
+    if is_counting or (health.pool.below is None and health.pool.without_worst >= 1):
+        text = f"Revision {health.current} raised an alarm; a confirming sweep counts the lost items"
+        return Response(Action.NOTHING, RollbackReason.CONFIRMING, text)
     text = (
-        f"Revision {given.current} answers otherwise than at its gate and is still above its threshold: nothing is"
-        f" moved; see which items were lost, then {format_command(Verb.ACK)} to take the new behaviour as the measure"
+        f"Revision {health.current} answers differently than at its gate, still above its threshold. Nothing is moved;"
+        f" see which items were lost, then {format_command(Verb.ACK)} to accept the new behaviour"
     )
-    return Response(Action.NOTHING, Why.CHANGED, text)
+    return Response(Action.NOTHING, RollbackReason.CHANGED, text)
 
 
-def paused(given: Given) -> Response | None:
-    """People work on the deployment by hand: neither a pod nor traffic is moved."""
-    if not given.paused:
+def check_paused(health: DeploymentHealth) -> Response | None:
+    """Move neither a pod nor traffic while people work on the deployment."""
+    if not health.paused:
         return None
-    remedy = f"{format_command(Verb.RESUME)} lets the operator act again"
+    remedy = f"run {format_command(Verb.RESUME)} to let the operator act again"
     text = f"spec.rollout.paused: neither a pod nor traffic is moved; {remedy}"
-    return Response(Action.BLOCKED, Why.PAUSED, text)
+    return Response(Action.BLOCKED, RollbackReason.PAUSED, text)
 
 
-def alert_only(given: Given) -> Response | None:
-    """The user wants to be told, and no more."""
-    if given.requested or given.on_breach is OnBreach.ROLLBACK:
+def check_alert_only(health: DeploymentHealth) -> Response | None:
+    """Move nothing where the user wants alerts only."""
+    if health.requested or health.on_breach is OnBreach.ROLLBACK:
         return None
     text = (
-        "spec.accuracy.onBreach is Alert, so nothing is moved; spec.accuracy.onBreach: Rollback lets the operator go"
-        " back where it can"
+        "spec.accuracy.onBreach is Alert, so nothing is moved; set spec.accuracy.onBreach: Rollback to allow automatic"
+        " rollback"
     )
-    return Response(Action.BLOCKED, Why.ALERT_ONLY, text)
+    return Response(Action.BLOCKED, RollbackReason.ALERT_ONLY, text)
 
 
-def one_bad_pod(given: Given) -> Response | None:
-    """One pod alone is at fault: its node, its GPU, its copy. Its revision is not."""
-    if given.control or given.requested or given.revision_fell:
+def check_single_pod(health: DeploymentHealth) -> Response | None:
+    """Quarantine a single bad pod: its node, its GPU or its copy is at fault, not its revision."""
+    if health.control or health.requested or health.has_revision_dropped:
         return None
-    if given.fallen and all(p.quarantined for p in given.fallen) and not given.erring:
-        text = f"Pod {given.fallen[0].name} is in quarantine; the other pods of revision {given.current} are not bad"
-        return Response(Action.NOTHING, Why.ONE_BAD_POD, text)
-    pod = given.bad_pod
+    if health.dropped_pods and all(p.quarantined for p in health.dropped_pods) and not health.erring_pods:
+        text = f"Pod {health.dropped_pods[0].name} is in quarantine; the other pods of {health.current} are healthy"
+        return Response(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
+    pod = health.bad_pod
     if pod is None:
         return None
-    if any(p.quarantined for p in given.pods):
-        text = f"Pod {pod.name} is bad, and one pod is in quarantine already; look at both nodes, then delete a pod"
-        return Response(Action.BLOCKED, Why.ALREADY_QUARANTINED, text)
+    if any(p.quarantined for p in health.pods):
+        text = f"Pod {pod.name} is bad, but another pod is in quarantine already; check both nodes, then delete a pod"
+        return Response(Action.BLOCKED, RollbackReason.ALREADY_QUARANTINED, text)
     if not pod.serves:
-        text = f"Pod {pod.name} is bad and not in traffic; delete it, so that another one is made"
-        return Response(Action.NOTHING, Why.ONE_BAD_POD, text)
-    if not any(p.serves for p in given.pods if p is not pod):
-        text = f"Pod {pod.name} is bad and the only one that is Ready; it is quarantined once another one is"
-        return Response(Action.BLOCKED, Why.LAST_THAT_SERVES, text)
+        text = f"Pod {pod.name} is bad and has no traffic; delete it to replace it"
+        return Response(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
+    if not any(p.serves for p in health.pods if p is not pod):
+        text = f"Pod {pod.name} is bad and is the only Ready one; it is quarantined once another pod is Ready"
+        return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text)
     text = f"Pod {pod.name} alone is bad: it is taken out of traffic and replaced"
-    return Response(Action.QUARANTINE, Why.ONE_BAD_POD, text, pod=pod.name)
+    return Response(Action.QUARANTINE, RollbackReason.ONE_BAD_POD, text, pod=pod.name)
 
 
-def only_errors(given: Given) -> Response | None:
-    """Several pods err and none answers wrongly: load, most often, which another revision would bear no better."""
-    if given.control or given.requested or given.revision_fell or given.fallen:
+def check_only_errors(health: DeploymentHealth) -> Response | None:
+    """Move nothing where several pods err and none answers wrongly: mostly load, which another revision would have
+    too."""
+    if health.control or health.requested or health.has_revision_dropped or health.dropped_pods:
         return None
     text = (
-        f"Engines of revision {given.current} fail or time out in more than one pod, or in the only one: nothing is"
-        " moved; see `kubectl logs -c triton` and the load, and raise spec.replicas or lower the batch"
+        f"Engines of revision {health.current} fail or time out in more than one pod, or in the only one. Nothing is"
+        " moved; check `kubectl logs -c triton` and the load; raise spec.replicas or lower the batch"
     )
-    return Response(Action.NOTHING, Why.SERVER_ERRORS, text)
+    return Response(Action.NOTHING, RollbackReason.SERVER_ERRORS, text)
 
 
-def not_the_revision(given: Given) -> Response | None:
-    """One pod fell and no other tells whether the revision did: a pod is missing, or errs instead of answering."""
-    if given.control or given.requested or given.revision_fell:
+def check_other_pods(health: DeploymentHealth) -> Response | None:
+    """Move nothing where no other pod shows whether pod or revision is at fault."""
+    if health.control or health.requested or health.has_revision_dropped:
         return None
     text = (
-        f"pod {given.fallen[0].name} is bad, and no other pod answers, by which pod and revision could be told apart;"
-        " see why the others are not Ready"
+        f"pod {health.dropped_pods[0].name} is bad, and no other pod answers, so pod or revision may be at"
+        " fault; check why the others are not Ready"
     )
-    return Response(Action.BLOCKED, Why.LAST_THAT_SERVES, text)
+    return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text)
 
 
-def one_node(given: Given) -> Response | None:
-    """Where pods are spread over nodes and all bad ones share one, the node is at fault."""
-    if given.control or given.requested or not given.fallen:
+def check_single_node(health: DeploymentHealth) -> Response | None:
+    """Move nothing where pods run on several nodes and all bad ones share one: the node is at fault."""
+    if health.control or health.requested or not health.dropped_pods:
         return None
-    nodes, bad = {p.node for p in given.pods if p.node}, {p.node for p in given.fallen}
-    pool_alone = given.pool.without_worst >= 1 and given.pool.below is True
+    nodes, bad = {p.node for p in health.pods if p.node}, {p.node for p in health.dropped_pods}
+    pool_alone = health.pool.without_worst >= 1 and health.pool.below is True
     if len(nodes) < 2 or len(bad) > 1 or pool_alone:
         return None
     text = (
-        f"every pod that fell is on node {next(iter(bad))}, pods on other nodes did not; drain that node:"
-        " another revision would fall there as well"
+        f"all bad pods are on node {next(iter(bad))}, pods on other nodes are healthy; drain that node: another"
+        " revision would fail there as well"
     )
-    return Response(Action.BLOCKED, Why.ONE_NODE, text)
+    return Response(Action.BLOCKED, RollbackReason.ONE_NODE, text)
 
 
-def pinned(given: Given) -> Response | None:
-    """Nobody moves traffic past a pin."""
-    if not given.pinned:
+def check_pinned(health: DeploymentHealth) -> Response | None:
+    """Move no traffic past a pin."""
+    if not health.pinned:
         return None
-    text = f"spec.rollout.pinned holds traffic at revision {given.current}; {format_command(Verb.UNPIN)} lets it go"
-    return Response(Action.BLOCKED, Why.PINNED, text)
+    remedy = f"run {format_command(Verb.UNPIN)} to release it"
+    text = f"spec.rollout.pinned holds traffic at revision {health.current}; {remedy}"
+    return Response(Action.BLOCKED, RollbackReason.PINNED, text)
 
 
-def rollout_first(given: Given) -> Response | None:
-    """The spec's own candidate may be the very remedy; both at once would be two candidates."""
-    if not given.rollout_under_way or given.control:
+def check_rollout(health: DeploymentHealth) -> Response | None:
+    """Wait for the spec's own candidate: it may be the remedy, and two candidates at once are not possible."""
+    if not health.rollout_under_way or health.control:
         return None
-    text = "a candidate that the spec asks for is being gated; it is waited for, and refused or not, looked at again"
-    return Response(Action.BLOCKED, Why.ROLLOUT_UNDER_WAY, text)
+    text = "a candidate of the current spec is in its gate; the rollback is decided after that, whatever the result"
+    return Response(Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY, text)
 
 
-def cooling_down(given: Given) -> Response | None:
-    """Two rollbacks within the hour: not the revisions are at fault, or not they alone."""
-    if given.control or given.requested or given.last_rollback is None:
+def check_cooldown(health: DeploymentHealth) -> Response | None:
+    """Allow no second rollback within the cooldown: then more than the revision is at fault."""
+    if health.control or health.requested or health.last_rollback is None:
         return None
-    left = given.last_rollback + given.cooldown - given.now
-    if left <= 0:
+    remaining = health.last_rollback + health.cooldown - health.now
+    if remaining <= 0:
         return None
-    until = datetime.fromtimestamp(given.last_rollback + given.cooldown, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    until = datetime.fromtimestamp(health.last_rollback + health.cooldown, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = (
-        f"this deployment was rolled back within the last {given.cooldown / 60:g} minutes, so not before {until};"
-        " look at nodes, drivers and the suite"
+        f"already rolled back within the last {health.cooldown / 60:g} minutes, so not again before {until}; check"
+        " nodes, drivers and the suite"
     )
-    return Response(Action.BLOCKED, Why.COOLDOWN, text, look_again=left)
+    return Response(Action.BLOCKED, RollbackReason.COOLDOWN, text, recheck_after=remaining)
 
 
-def control_done(given: Given) -> Response | None:
-    """What the control said."""
-    control = given.control
+def check_control_result(health: DeploymentHealth) -> Response | None:
+    """Respond to the result of the control pass."""
+    control = health.control
     if control is not None and control.blocked:
         text = (
-            f"the control of revision {control.revision} can decide nothing, since its monitor scores otherwise than"
-            f" when the suite was recorded ({control.blocked}), so nothing is moved; restore the suite"
+            f"the control pass of revision {control.revision} has no valid scores: its monitor scores otherwise than"
+            f" when the suite was recorded ({control.blocked}). Nothing is moved; restore the suite"
             f" (`r1plus suite verify`) or the monitor's image, then {format_command(Verb.ACK)}"
         )
-        return Response(Action.PAGE, Why.SUITE_MISMATCH, text)
+        return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
     if control is None or control.verdict is None:
         return None
     if control.verdict is Verdict.PASS:
-        text = f"Revision {control.revision} passed the suite anew ({control.said}); traffic goes back to it"
-        return Response(Action.SWITCH, Why.CONTROL_PASSED, text, revision=control.revision)
+        text = f"Revision {control.revision} passed the suite again ({control.said}); traffic goes back to it"
+        return Response(Action.SWITCH, RollbackReason.CONTROL_PASSED, text, revision=control.revision)
     text = (
-        f"Revision {control.revision}, the last good one, was swept anew and fails as well ({control.said}): not the"
-        " revision is at fault but what both share: node, driver, image or the suite. Nothing is moved"
+        f"Rollback target {control.revision} was swept again and fails as well ({control.said}). The revision is not"
+        " the cause; check what both share: node, driver, image or the suite. Nothing is moved"
     )
-    return Response(Action.PAGE, Why.BOTH_ARMS_BAD, f"{text}; {format_command(Verb.ACK)} lets it be tried again")
+    return Response(Action.PAGE, RollbackReason.BOTH_ARMS_BAD, f"{text}; then {format_command(Verb.ACK)} to try again")
 
 
-def control_waits(given: Given) -> Response | None:
-    """A control without an answer yet: swept, waiting for room, or given up."""
-    control = given.control
+def check_control_wait(health: DeploymentHealth) -> Response | None:
+    """Respond to a control pass without a result: running, waiting for room, or overdue."""
+    control = health.control
     if control is None:
         return None
-    age = given.now - control.since
-    if age >= given.deadline:
+    age = health.now - control.since
+    if age >= health.deadline:
         text = (
-            f"the control of revision {control.revision} came to no verdict within spec.rollout.deadline"
-            f"{': ' + control.no_room if control.no_room else ''}; mend what held it up, then"
+            f"the control pass of revision {control.revision} has no verdict within spec.rollout.deadline"
+            f"{': ' + control.no_room if control.no_room else ''}; fix what delayed it, then"
             f" {format_command(Verb.ACK)}"
         )
-        return Response(Action.BLOCKED, Why.CONTROL_OVERDUE, text)
+        return Response(Action.BLOCKED, RollbackReason.CONTROL_OVERDUE, text)
     if control.no_room and age >= NO_ROOM_SECONDS:
         text = (
-            f"revision {control.revision} must be swept anew before traffic goes back to it, and its pod finds no"
-            f" room: {control.no_room}; free capacity, or set spec.rollout.strategy: InPlace. It goes on waiting"
+            f"no room for the control pass of revision {control.revision}, which must pass before traffic goes back;"
+            f" still waiting: free capacity, or set spec.rollout.strategy: InPlace ({control.no_room})"
         )
-        left = given.deadline - age
-        return Response(Action.BLOCKED, Why.NO_CAPACITY, text, revision=control.revision, look_again=left)
-    text = f"Revision {control.revision} is being swept anew, without traffic; if it passes, traffic goes back to it"
-    left = (NO_ROOM_SECONDS if control.no_room else given.deadline) - age
-    return Response(Action.CONTROL, Why.CONTROL_RUNNING, text, revision=control.revision, look_again=left)
+        remaining = health.deadline - age
+        return Response(
+            Action.BLOCKED, RollbackReason.NO_CAPACITY, text, revision=control.revision, recheck_after=remaining
+        )
+    text = f"Revision {control.revision} is being swept again, without traffic; if it passes, traffic goes back to it"
+    remaining = (NO_ROOM_SECONDS if control.no_room else health.deadline) - age
+    return Response(
+        Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=control.revision, recheck_after=remaining
+    )
 
 
-def last_good(given: Given) -> Response | None:
-    """The newest revision that passed this suite, has baked, and can still be started; always speaks."""
-    found = _choose(given)
-    if isinstance(found, Response):
-        return found
-    if found.name in given.gone_back_to and not given.requested:
+def start_control(health: DeploymentHealth) -> Response | None:
+    """Start the control pass of the rollback target; always returns a response."""
+    target = _choose_target(health)
+    if isinstance(target, Response):
+        return target
+    if target.name in health.earlier_targets and not health.requested:
         text = (
-            f"revision {given.current} was rolled back to {found.name} before, and came back; once is enough:"
-            f" change the spec, or {format_command(Verb.ACK)} to let it happen again"
+            f"revision {health.current} was already rolled back to {target.name} once; not again automatically."
+            f" Change the spec, or run {format_command(Verb.ACK)} to allow it"
         )
-        return Response(Action.BLOCKED, Why.ALREADY_ROLLED_BACK, text)
-    text = f"Revision {found.name} is brought up without traffic and swept anew; if it passes, traffic goes back to it"
-    return Response(Action.CONTROL, Why.CONTROL_RUNNING, text, revision=found.name)
+        return Response(Action.BLOCKED, RollbackReason.ALREADY_ROLLED_BACK, text)
+    text = f"Revision {target.name} is started without traffic and swept again; if it passes, traffic goes back to it"
+    return Response(Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=target.name)
 
 
-def _choose(given: Given) -> PastRevision | Response:
-    """Sieve by sieve, so that the answer names the one that nothing passed."""
-    remedy = "set spec.engine, batch or context to what passes; its gate decides"
+def _choose_target(health: DeploymentHealth) -> PastRevision | Response:
+    """Choose the newest revision that passed this suite, has baked and can be started; name the first unmet
+    criterion."""
+    remedy = "set spec.engine, batch or context to values that pass the gate"
 
-    def none(what: str, why: Why = Why.NO_LAST_GOOD) -> Response:
-        return Response(Action.BLOCKED, why, f"there is nothing to go back to: {what}; {remedy}")
+    def block(what: str, why: RollbackReason = RollbackReason.NO_LAST_GOOD) -> Response:
+        return Response(Action.BLOCKED, why, f"there is no rollback target: {what}; {remedy}")
 
-    left = [r for r in given.past if r.name != given.current]
-    if not left:
-        return none("no revision served before this one")
-    if not (left := [r for r in left if r.passed]):
-        return none("no earlier revision holds a Pass on the suite that is in force")
-    if not (left := [r for r in left if not r.given_up]):
-        return none("what passed before was itself rolled back from")
-    if not (left := [r for r in left if r.served_seconds >= given.bake]):
-        return none(f"no earlier revision that passed has carried traffic for {given.bake:g} s")
-    if not (left := [r for r in left if r.engine_there]):
-        gone = "the engine of every revision that passed is gone from the catalog, or another one bears its name"
-        return none(gone, Why.ARTIFACT_GONE)
-    if not (left := [r for r in left if r.is_placed]):
-        away = "the place of every revision that passed is not allowed to this tenant any more (R1PlusTenant)"
-        return none(away, Why.PLACEMENT_NOT_ALLOWED)
-    if not (left := [r for r in left if r.takes_orders]):
-        old = "the monitor of every revision that passed is of an older version, which cannot sweep it anew"
-        return none(old, Why.MONITOR_TOO_OLD)
-    return max(left, key=lambda r: (r.promoted_at, r.name))
+    candidates = [r for r in health.past if r.name != health.current]
+    if not candidates:
+        return block("no revision served before this one")
+    if not (candidates := [r for r in candidates if r.passed]):
+        return block("no earlier revision has a Pass on the suite that is in force")
+    if not (candidates := [r for r in candidates if not r.given_up]):
+        return block("every earlier revision with a Pass was itself rolled back from")
+    if not (candidates := [r for r in candidates if r.served_seconds >= health.bake]):
+        return block(f"no earlier revision with a Pass carried traffic for {health.bake:g} s")
+    if not (candidates := [r for r in candidates if r.has_engine]):
+        engine_gone = (
+            "the engine of every revision with a Pass is gone from the catalog, or was replaced under the same name"
+        )
+        return block(engine_gone, RollbackReason.ARTIFACT_GONE)
+    if not (candidates := [r for r in candidates if r.is_placed]):
+        not_placed = "the placement of every revision with a Pass is not allowed to this tenant any more (R1PlusTenant)"
+        return block(not_placed, RollbackReason.PLACEMENT_NOT_ALLOWED)
+    if not (candidates := [r for r in candidates if r.supports_control]):
+        too_old = "the monitor of every revision with a Pass is of an older version, which cannot run a control pass"
+        return block(too_old, RollbackReason.MONITOR_TOO_OLD)
+    return max(candidates, key=lambda r: (r.promoted_at, r.name))
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    steady,
-    scorer_changed,
-    not_confirmed,
-    paused,
-    alert_only,
-    one_bad_pod,
-    only_errors,
-    not_the_revision,
-    one_node,
-    pinned,
-    rollout_first,
-    control_done,
-    control_waits,
-    cooling_down,
-    last_good,
+    check_steady,
+    check_scorer,
+    check_confirmed,
+    check_paused,
+    check_alert_only,
+    check_single_pod,
+    check_only_errors,
+    check_other_pods,
+    check_single_node,
+    check_pinned,
+    check_rollout,
+    check_control_result,
+    check_control_wait,
+    check_cooldown,
+    start_control,
 )
-"""In order: is there anything, can it be believed, may anything be done, a pod before a revision, then the way back."""
+"""In order: is there a problem, can it be trusted, may anything be done, a pod before a revision, then the rollback."""

@@ -1,4 +1,4 @@
-"""The words of an answer to a fall: what is observed of a deployment, what is done about it. `answering` decides."""
+"""The types of the response to an accuracy drop: the health of a deployment, the response to it. `decision` decides."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,11 +7,11 @@ from typing import Final
 from r1plus_contract.verdict import Standing, Verdict
 
 BAKE_SECONDS: Final = 600.0
-"""How long a revision must have carried traffic before it counts as one to go back to."""
+"""How long a revision must carry traffic before it can be a rollback target."""
 COOLDOWN_SECONDS: Final = 3600.0
-"""From one rollback of a deployment to the next: what falls again within it is no matter of revisions."""
+"""From one rollback of a deployment to the next: a second drop within it has another cause than the revision."""
 NO_ROOM_SECONDS: Final = 60.0
-"""How long a control's pod may find no node before that is told; it goes on waiting."""
+"""How long a control pass may find no node before that is reported; it still waits."""
 
 
 class OnBreach(StrEnum):
@@ -20,7 +20,7 @@ class OnBreach(StrEnum):
     ALERT = "Alert"
     """Alerts fire; the operator moves no pod and no traffic."""
     ROLLBACK = "Rollback"
-    """A single bad pod is quarantined and replaced; a bad revision gives way to the last good one."""
+    """A single bad pod is quarantined and replaced; a bad revision is rolled back to the last good one."""
 
 
 class Action(StrEnum):
@@ -30,16 +30,16 @@ class Action(StrEnum):
     QUARANTINE = "Quarantine"
     """Take `pod` out of traffic."""
     CONTROL = "Control"
-    """Bring `revision` up without traffic and sweep it anew."""
+    """Start `revision` without traffic and sweep it again: the control pass."""
     SWITCH = "Switch"
-    """The control passed: traffic goes to `revision`."""
+    """The control pass succeeded: traffic goes to `revision`."""
     BLOCKED = "Blocked"
-    """Something ought to be done and is not; where `revision` is named, its control goes on waiting."""
+    """An action is needed and blocked; where `revision` is named, its control pass still waits."""
     PAGE = "Page"
-    """Not the revision is at fault: a person has to look, and nothing is moved."""
+    """The revision is not the cause: a person has to look, and nothing is moved."""
 
 
-class Why(StrEnum):
+class RollbackReason(StrEnum):
     """Reasons, stable: users and alerts see them."""
 
     STEADY = "Steady"
@@ -70,22 +70,35 @@ class Why(StrEnum):
 
 
 BLOCKING: Final = (
-    Why.ALERT_ONLY, Why.PINNED, Why.PAUSED, Why.LAST_THAT_SERVES, Why.ALREADY_QUARANTINED, Why.ONE_NODE,
-    Why.ROLLOUT_UNDER_WAY,
-    Why.COOLDOWN, Why.NO_LAST_GOOD, Why.ARTIFACT_GONE, Why.ALREADY_ROLLED_BACK, Why.BOTH_ARMS_BAD, Why.NO_CAPACITY,
-    Why.CONTROL_OVERDUE, Why.SUITE_MISMATCH, Why.MONITOR_TOO_OLD,
-    Why.NAMESPACE_NOT_TENANT, Why.PLACEMENT_NOT_ALLOWED,
-)  # fmt: skip
-"""Reasons that stand in the way of a rollback or a quarantine: the values of the metric's label `reason`."""
+    RollbackReason.ALERT_ONLY,
+    RollbackReason.PINNED,
+    RollbackReason.PAUSED,
+    RollbackReason.LAST_THAT_SERVES,
+    RollbackReason.ALREADY_QUARANTINED,
+    RollbackReason.ONE_NODE,
+    RollbackReason.ROLLOUT_UNDER_WAY,
+    RollbackReason.COOLDOWN,
+    RollbackReason.NO_LAST_GOOD,
+    RollbackReason.ARTIFACT_GONE,
+    RollbackReason.ALREADY_ROLLED_BACK,
+    RollbackReason.BOTH_ARMS_BAD,
+    RollbackReason.NO_CAPACITY,
+    RollbackReason.CONTROL_OVERDUE,
+    RollbackReason.SUITE_MISMATCH,
+    RollbackReason.MONITOR_TOO_OLD,
+    RollbackReason.NAMESPACE_NOT_TENANT,
+    RollbackReason.PLACEMENT_NOT_ALLOWED,
+)
+"""Reasons that block a rollback or a quarantine: the values of the metric label `reason`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodHealth:
-    """One pod of the revision that serves."""
+    """One pod of the serving revision."""
 
     name: str
     standing: Standing | None = None
-    """What its monitor says; None while it says nothing, which is never evidence of anything."""
+    """As its monitor reports; None without a report, which is no evidence."""
     evidence: float = 0.0
     """Of its own detector, as a share of what raises the alarm."""
     node: str = ""
@@ -94,14 +107,14 @@ class PodHealth:
     quarantined: bool = False
 
     @property
-    def fell(self) -> bool:
+    def has_dropped(self) -> bool:
         """Counted exactly, and below the threshold."""
         return self.standing is Standing.BELOW_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)
 class PoolHealth:
-    """The pooled detector of the revision that serves. Evidence is a share of what raises the alarm."""
+    """The pooled detector of the serving revision. Evidence is a share of what raises the alarm."""
 
     evidence: float = 0.0
     without_worst: float = 0.0
@@ -114,7 +127,7 @@ class PoolHealth:
 
 @dataclass(frozen=True, slots=True)
 class PastRevision:
-    """A revision beside the one that serves."""
+    """A revision other than the serving one."""
 
     name: str
     promoted_at: float
@@ -122,42 +135,44 @@ class PastRevision:
     served_seconds: float
     """How long it then carried traffic."""
     passed: bool
-    """At the serving batch, and on the very suite, hash for hash, that is in force; or, where it was never asked that
-    one, on a former one by which what serves was judged as well."""
-    engine_there: bool
+    """At the serving batch, on exactly the suite in force. Where it was never asked that one: on a former suite that
+    the
+        serving revision was judged by as well."""
+    has_engine: bool
     """Its engine is in the catalog with the same digest."""
     given_up: bool = False
-    """It was itself rolled back from, and nobody has said otherwise."""
-    takes_orders: bool = True
-    """Its monitor can be told to sweep it anew; one that an older version rendered cannot."""
+    """It was itself rolled back from, and that was not acknowledged."""
+    supports_control: bool = True
+    """Its monitor can run a control pass; one that an older version rendered cannot."""
     is_placed: bool = True
     """Its pods may still run where they would be placed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control under way or done. It stands although the breach is not seen any more: in place, its pods are gone."""
+    """A control pass, running or done. It continues when the breach is not seen any more: in place, its pods are
+    gone."""
 
     revision: str
     since: float
     verdict: Verdict | None = None
-    """Of the sweep that was made since, never an older one."""
+    """Of the sweep of this control pass, never an older one."""
     said: str = ""
     no_room: str = ""
-    """Why its pod runs nowhere, in the scheduler's or the API server's words."""
+    """Why its pod cannot be placed, in the words of the scheduler or the API server."""
     blocked: str = ""
-    """Why its monitor's scorer or suite can decide nothing, in the monitor's words."""
+    """Why the scorer or the suite of its monitor gives no verdict, in the monitor's words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class DeploymentHealth:
     """What is observed of one deployment."""
 
     current: str
     pods: tuple[PodHealth, ...]
     now: float
     replicas: int = 1
-    """Pods that the user wants."""
+    """Pods that the spec requires."""
     on_breach: OnBreach = OnBreach.ALERT
     pinned: bool = False
     not_tenant: str = ""
@@ -167,57 +182,57 @@ class Given:
     past: tuple[PastRevision, ...] = ()
     control: Control | None = None
     requested: str = ""
-    """Who asked for a rollback and why; empty where nobody did."""
-    replayed: bool | None = None
+    """Who requested a rollback and why; empty without a request."""
+    replay_passed: bool | None = None
     """Whether recorded answers still get their recorded scores; None where that is not known."""
     rollout_under_way: bool = False
-    """A candidate that the spec asks for is being gated or scaled."""
-    gone_back_to: frozenset[str] = frozenset()
+    """A candidate of the current spec is in its gate or being scaled."""
+    earlier_targets: frozenset[str] = frozenset()
     """Revisions that this one was rolled back to before."""
     last_rollback: float | None = None
     deadline: float = 3600.0
-    """Seconds that a control may take."""
+    """Seconds that a control pass may take."""
     bake: float = BAKE_SECONDS
     cooldown: float = COOLDOWN_SECONDS
 
     @property
-    def fallen(self) -> tuple[PodHealth, ...]:
+    def dropped_pods(self) -> tuple[PodHealth, ...]:
         """Pods below the threshold, in quarantine or not; the worst first."""
-        return tuple(sorted((p for p in self.pods if p.fell), key=lambda p: (-p.evidence, p.name)))
+        return tuple(sorted((p for p in self.pods if p.has_dropped), key=lambda p: (-p.evidence, p.name)))
 
     @property
-    def erring(self) -> tuple[PodHealth, ...]:
-        """Pods in traffic whose engine errs too often."""
+    def erring_pods(self) -> tuple[PodHealth, ...]:
+        """Pods in traffic whose engine returns errors too often."""
         return tuple(p for p in self.pods if p.standing is Standing.ERRORS and not p.quarantined)
 
     @property
     def bad_pod(self) -> PodHealth | None:
-        """The only one in traffic that is bad, where others carry traffic that are not."""
-        bad = [p for p in (*self.fallen, *self.erring) if not p.quarantined]
+        """The only bad pod in traffic, where healthy pods have traffic, too."""
+        bad = [p for p in (*self.dropped_pods, *self.erring_pods) if not p.quarantined]
         others = [p for p in self.pods if not p.quarantined and p not in bad]
         return bad[0] if len(bad) == 1 and others else None
 
     @property
-    def revision_fell(self) -> bool:
-        """Not a pod but the revision: two pods, or the pool without its worst pod, or the only pod there is."""
+    def has_revision_dropped(self) -> bool:
+        """The revision and not a pod: two pods, or the pool without its worst pod, or the only pod there is."""
         in_traffic = [p for p in self.pods if not p.quarantined]
-        alone = max(self.replicas, len(in_traffic)) <= 1 and any(p.fell for p in in_traffic)
-        return alone or len(self.fallen) >= 2 or self._pool_fell(in_traffic)
+        alone = max(self.replicas, len(in_traffic)) <= 1 and any(p.has_dropped for p in in_traffic)
+        return alone or len(self.dropped_pods) >= 2 or self._has_pool_dropped(in_traffic)
 
-    def _pool_fell(self, in_traffic: list[PodHealth]) -> bool:
-        """Sweeps ask once, and healthy flips sink one now and then: a pod's own exact count outweighs them."""
+    def _has_pool_dropped(self, in_traffic: list[PodHealth]) -> bool:
+        """Compare the pool. Sweeps ask once, so flips may lower one; a pod's own exact count outweighs them."""
         counted_above = any(p.standing is Standing.CHANGED for p in in_traffic if p.name != self.pool.worst)
         return self.pool.without_worst >= 1 and self.pool.below is True and not counted_above
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The decision and what to tell of it."""
+    """The decision and its message."""
 
     action: Action
-    why: Why
+    reason: RollbackReason
     message: str
     pod: str = ""
     revision: str = ""
-    look_again: float | None = None
+    recheck_after: float | None = None
     """Seconds after which time alone may change the decision."""

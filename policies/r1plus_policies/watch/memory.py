@@ -1,7 +1,7 @@
-"""What a pod's monitor remembers of its watch, and what follows from it: detectors, alarm, count, standing.
+"""What a pod's monitor stores of its watch, and what follows from it: detectors, alarm, count, standing.
 
-Pure; the monitor's `watching` asks and stores. An alarm is latched: it stands until what was scored changes, or until
-somebody acknowledges it and the gate passes anew.
+Pure; the monitor's `session.watch` asks and stores. An alarm is latched until the subject changes, or until it is
+acknowledged and the gate passes again.
 """
 
 import math
@@ -12,57 +12,69 @@ from typing import Final
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Standing, StratumFigures, SweepFigures, Verdict, Watch
 from r1plus_policies.bounds import clopper_pearson
-from r1plus_policies.detector.detector import Detector, hear
-from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, Subject, allowed_in_stratum, allowed_lost
-from r1plus_policies.watch.confirmation import ALPHA, Confirmation, Count, Terms, by_stratum, count, judge
+from r1plus_policies.detector.detector import Detector, observe_answer
+from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, Subject, lost_limit, stratum_lost_limit
+from r1plus_policies.watch.confirmation import (
+    ALPHA,
+    AnswerCount,
+    Confirmation,
+    ConfirmationLimits,
+    count_answers,
+    count_by_stratum,
+    judge_count,
+)
 
-LEAST_TOLD: Final = 1e-4
-"""Evidence below this share of an alarm is told as none: it comes and goes with every flip."""
+LEAST_EVIDENCE: Final = 1e-4
+"""Evidence below this share of an alarm is reported as none: it changes with every flip."""
 _GRAVITY: Final = (Standing.CHANGED, Standing.ERRORS, Standing.BELOW_THRESHOLD)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchState:
-    """As stored."""
+    """The stored state of a watch."""
 
     subject: Subject
     accuracy: Detector
-    """Hears the answers to watched items."""
+    """Observes the answers to watched items."""
     errors: Detector
-    """Hears every outcome of a watched item; a failure is an error or a time-out of the server."""
+    """Observes every outcome of a watched item; a failure is an error or a time-out of the server."""
     unwatched: tuple[str, ...] | None
-    """Items that the gate lost. None until a sweep has told, where the gate did not count to its end."""
+    """Items that the gate lost. None until a sweep has shown them, where the gate stopped early."""
     epoch: str = ""
     sequence: int = 0
-    """Up to which outcome of which epoch the detectors have heard."""
+    """The last outcome of the epoch that the detectors have observed."""
     alarmed_at: str = ""
     counting: Confirmation | None = None
-    """The confirming sweep that is under way."""
+    """The confirming sweep in progress."""
     confirmed: Confirmation | None = None
-    """The gravest one that is complete."""
+    """The worst one that is complete."""
     confirmed_at: str = ""
     acknowledged: str = ""
     """The newest acknowledgement that has been acted on."""
     acknowledged_after: int = 0
-    """Up to which outcome of the epoch the detectors had heard when it was."""
+    """The last outcome that the detectors had observed at that acknowledgement."""
 
 
-def born(
+def new_watch(
     subject: Subject, accuracy: Detector, errors: Detector, gate: GateReport, acknowledged: str = ""
 ) -> WatchState:
-    """A watch over what this gate let in."""
+    """Return a watch over what this gate admitted."""
     complete = gate.verdict is Verdict.PASS and gate.lost == len(gate.lost_items)
     unwatched = gate.lost_items if complete else None
     return WatchState(subject, accuracy, errors, unwatched, acknowledged=acknowledged)
 
 
-def heard(state: WatchState, outcome: ProbeOutcome, at: str, seed: int) -> WatchState:
-    """The watch after one outcome: an alarm is dated and starts a count. An outcome heard before changes nothing."""
+def observe_outcome(state: WatchState, outcome: ProbeOutcome, at: str, seed: int) -> WatchState:
+    """Return the watch after one outcome: an alarm is dated and starts a count. A known outcome changes nothing."""
     if outcome.sequence <= state.sequence:
         return state
-    erred = outcome.result is ProbeResult.SERVER_ERROR
-    accuracy = state.accuracy if erred else hear(state.accuracy, outcome.item, outcome.result is ProbeResult.CORRECT)
-    errors = hear(state.errors, outcome.item, not erred)
+    is_error = outcome.result is ProbeResult.SERVER_ERROR
+    accuracy = (
+        state.accuracy
+        if is_error
+        else observe_answer(state.accuracy, outcome.item, outcome.result is ProbeResult.CORRECT)
+    )
+    errors = observe_answer(state.errors, outcome.item, not is_error)
     after = replace(state, accuracy=accuracy, errors=errors, sequence=outcome.sequence)
     if (accuracy.alarmed, errors.alarmed) == (state.accuracy.alarmed, state.errors.alarmed):
         return after
@@ -70,91 +82,100 @@ def heard(state: WatchState, outcome: ProbeOutcome, at: str, seed: int) -> Watch
 
 
 def recount(state: WatchState, seed: int) -> WatchState:
-    """Count now; a count that is under way goes on."""
+    """Start a count; one in progress continues."""
     return state if state.counting else replace(state, counting=Confirmation(seed))
 
 
-def confirmed(state: WatchState, items: Sequence[GateItem], threshold: float, at: str) -> WatchState:
-    """The count that was under way is complete: it is kept unless an earlier one was graver."""
-    done = replace(state, counting=None)
+def record_confirmation(state: WatchState, items: Sequence[GateItem], threshold: float, at: str) -> WatchState:
+    """Complete the count in progress: it is stored unless an earlier one was worse."""
+    finished_state = replace(state, counting=None)
     if state.counting is None:
-        return done
-    counted = replace(done, confirmed=state.counting, confirmed_at=at)
-    return counted if _gravity(counted, items, threshold) >= _gravity(done, items, threshold) else done
+        return finished_state
+    counted_state = replace(finished_state, confirmed=state.counting, confirmed_at=at)
+    return (
+        counted_state
+        if _rank_standing(counted_state, items, threshold) >= _rank_standing(finished_state, items, threshold)
+        else finished_state
+    )
 
 
-def standing(state: WatchState, items: Sequence[GateItem], threshold: float) -> Standing:
-    """What the watch says under this threshold: a count is judged by whatever the threshold is now."""
+def derive_standing(state: WatchState, items: Sequence[GateItem], threshold: float) -> Standing:
+    """Return the standing under this threshold: a count is judged by the current threshold."""
     if not state.alarmed_at:
         return Standing.STEADY
     if state.confirmed is None:
         return Standing.CONFIRMING
-    found = count(items, state.confirmed, state.errors.key.p0)
-    return judge(items, found, Terms(threshold, state.errors.key.p0, state.errors.alarmed))
+    answer_count = count_answers(items, state.confirmed, state.errors.key.p0)
+    return judge_count(items, answer_count, ConfirmationLimits(threshold, state.errors.key.p0, state.errors.alarmed))
 
 
-def told(evidence: float) -> float:
-    """Rounded down to a power of ten, at most 1, so that it is 1 from the alarm on and never before."""
-    if evidence < LEAST_TOLD:
+def round_evidence(evidence: float) -> float:
+    """Round down to a power of ten, at most 1, so that it is 1 from the alarm on and never before."""
+    if evidence < LEAST_EVIDENCE:
         return 0.0
     return min(1.0, float(f"1e{math.floor(math.log10(evidence))}"))
 
 
-def watch(state: WatchState, items: Sequence[GateItem], threshold: float) -> Watch:
-    """The watch as the monitor reports it."""
-    found = _counted(state, items)
-    lost = lost_since_gate(state, found) if found else ()
-    sizes = by_stratum(items, [item.id for item in items]) if lost else {}
+def build_watch_report(state: WatchState, items: Sequence[GateItem], threshold: float) -> Watch:
+    """Build the watch as the monitor reports it."""
+    answer_count = _count_confirmed(state, items)
+    lost_items = find_lost_since_gate(state, answer_count) if answer_count else ()
+    sizes = count_by_stratum(items, [item.id for item in items]) if lost_items else {}
     return Watch(
-        standing=standing(state, items, threshold),
+        standing=derive_standing(state, items, threshold),
         watched=0 if state.unwatched is None else len(items) - len(state.unwatched),
-        evidence=told(state.accuracy.ratio),
-        error_evidence=told(state.errors.ratio),
+        evidence=round_evidence(state.accuracy.ratio),
+        error_evidence=round_evidence(state.errors.ratio),
         alarmed_at=state.alarmed_at,
-        confirmation=_figures(found, state.confirmed_at) if found else None,
-        lost_since_gate=lost[:MOST_LOST_ITEMS],
+        confirmation=_build_figures(answer_count, state.confirmed_at) if answer_count else None,
+        lost_since_gate=lost_items[:MOST_LOST_ITEMS],
         strata=tuple(
-            StratumFigures(name, sizes[name], n, allowed_in_stratum(sizes[name], threshold))
-            for name, n in by_stratum(items, lost).items()
+            StratumFigures(name, sizes[name], n, stratum_lost_limit(sizes[name], threshold))
+            for name, n in count_by_stratum(items, lost_items).items()
         ),
     )
 
 
-def message(state: WatchState, items: Sequence[GateItem], threshold: float) -> str:
-    """What the count found, in words."""
-    found = _counted(state, items)
-    if found is None:
-        return f"a detector alarmed at {state.alarmed_at}; a sweep over all {len(items)} items is counting"
-    new = lost_since_gate(state, found)
-    strata = ", ".join(f"{name} {n}" for name, n in by_stratum(items, new).items())
+def describe_watch(state: WatchState, items: Sequence[GateItem], threshold: float) -> str:
+    """Describe the result of the count."""
+    answer_count = _count_confirmed(state, items)
+    if answer_count is None:
+        return (
+            f"a detector raised an alarm at {state.alarmed_at}; a sweep over all {len(items)} items counts what is lost"
+        )
+    new = find_lost_since_gate(state, answer_count)
+    strata = ", ".join(f"{name} {n}" for name, n in count_by_stratum(items, new).items())
     since = f"since the gate lost {len(new)} items{f': {strata}' if strata else ''}"
-    allowed = allowed_lost(found.items, threshold)
-    parts = [since, f"in all {len(found.lost)} of {found.items}, {allowed} allowed at threshold {threshold:g}"]
-    if found.first_upper < threshold:
-        parts.append(f"first answers are right in {found.first_upper:.3f} at most (alpha {ALPHA:g})")
-    if found.unanswered or not found.whole:
-        cut = "" if found.whole else ", and the sweep was broken off for errors"
-        parts.append(f"{len(found.unanswered)} items got no answer{cut}")
+    allowed = lost_limit(answer_count.items, threshold)
+    parts = [
+        since,
+        f"in all {len(answer_count.lost)} of {answer_count.items}, {allowed} allowed at threshold {threshold:g}",
+    ]
+    if answer_count.first_upper < threshold:
+        parts.append(f"first answers are right in {answer_count.first_upper:.3f} at most (alpha {ALPHA:g})")
+    if answer_count.unanswered or not answer_count.whole:
+        cut = "" if answer_count.whole else ", and the sweep stopped early because of errors"
+        parts.append(f"{len(answer_count.unanswered)} items got no answer{cut}")
     return "; ".join(parts)
 
 
-def lost_since_gate(state: WatchState, found: Count) -> tuple[str, ...]:
-    """Lost now and not at the gate."""
-    known = set(state.unwatched or ())
-    return tuple(item for item in found.lost if item not in known)
+def find_lost_since_gate(state: WatchState, answer_count: AnswerCount) -> tuple[str, ...]:
+    """Return the items that are lost now and were not at the gate."""
+    known_items = set(state.unwatched or ())
+    return tuple(item for item in answer_count.lost if item not in known_items)
 
 
-def _counted(state: WatchState, items: Sequence[GateItem]) -> Count | None:
-    return count(items, state.confirmed, state.errors.key.p0) if state.confirmed else None
+def _count_confirmed(state: WatchState, items: Sequence[GateItem]) -> AnswerCount | None:
+    return count_answers(items, state.confirmed, state.errors.key.p0) if state.confirmed else None
 
 
-def _figures(found: Count, at: str) -> SweepFigures:
-    """Of the items that were answered."""
-    total = found.right + len(found.lost)
-    bounds = clopper_pearson(found.right, total, ALPHA)
-    return SweepFigures(found.right, total, bounds.lower, bounds.upper, at, found.lost[:MOST_LOST_ITEMS])
+def _build_figures(answer_count: AnswerCount, at: str) -> SweepFigures:
+    """Build the figures of the items that were answered."""
+    total = answer_count.right + len(answer_count.lost)
+    bounds = clopper_pearson(answer_count.right, total, ALPHA)
+    return SweepFigures(answer_count.right, total, bounds.lower, bounds.upper, at, answer_count.lost[:MOST_LOST_ITEMS])
 
 
-def _gravity(state: WatchState, items: Sequence[GateItem], threshold: float) -> int:
-    now = standing(state, items, threshold)
+def _rank_standing(state: WatchState, items: Sequence[GateItem], threshold: float) -> int:
+    now = derive_standing(state, items, threshold)
     return _GRAVITY.index(now) if now in _GRAVITY else -1

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from r1plus_policies.detector.confidence import confidence_sequence, excluded
+from r1plus_policies.detector.confidence import confidence_sequence, is_excluded
 
 ALPHA = 0.05
 TRUTH = 0.98
@@ -20,14 +20,14 @@ def missed(seed: int, runs: int) -> int:
         right = 0
         for n in range(1, PROBES + 1):
             right += chance.random() < TRUTH
-            if excluded(TRUTH, right, n, ALPHA):
+            if is_excluded(TRUTH, right, n, ALPHA):
                 found += 1
                 break
     return found
 
 
 def width_ratio() -> float:
-    """The widest against ACCURACY.md's formula, which is evaluated on a grid."""
+    """The widest against the mixture's own formula, which is evaluated on a grid."""
     p = np.linspace(0, 1, GRID)[1:-1]
     logs, rest = np.log(p), np.log1p(-p)
     ratios = []

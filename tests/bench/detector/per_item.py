@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from bench.detector.pure import WARM
-from r1plus_policies.detector.detector import Detector, DetectorKey, hear
+from r1plus_policies.detector.detector import Detector, DetectorKey, observe_answer
 
 ITEMS = [f"item-{n:03}" for n in range(200)]
 FLIPS = 0.01
@@ -44,7 +44,7 @@ def broken(seed: int, runs: int) -> Found:
     for _ in range(runs):
         warm, sweeps = NEW, Sweeps(chance)
         for _ in range(chance.randint(*WARM)):
-            warm = hear(warm, sweeps.next(), chance.random() >= FLIPS)
+            warm = observe_answer(warm, sweeps.next(), chance.random() >= FLIPS)
         if warm.alarmed:
             found.early += 1
             continue
@@ -53,7 +53,7 @@ def broken(seed: int, runs: int) -> Found:
             bad = set(chance.sample(ITEMS, round(share * len(ITEMS))))
             while not detector.alarmed:
                 item = order.next()
-                detector = hear(detector, item, item not in bad and chance.random() >= FLIPS)
+                detector = observe_answer(detector, item, item not in bad and chance.random() >= FLIPS)
                 asked += 1
             found.delays[share].append(asked)
     return found
@@ -72,7 +72,7 @@ def mix_shift(seed: int, runs: int) -> int:
         for n in range(2 * MIX_PROBES):
             hard = chance.random() < (0.1 if n < MIX_PROBES else 0.9)
             item = ITEMS[chance.randrange(half) + half * hard]
-            detector = hear(detector, item, chance.random() >= MIX_FLIPS[hard])
+            detector = observe_answer(detector, item, chance.random() >= MIX_FLIPS[hard])
         alarms += detector.alarmed
     return alarms
 
@@ -84,5 +84,5 @@ def microseconds(probes: int, share: float) -> float:
     answers = [(i, i not in bad and chance.random() >= FLIPS) for i in chance.choices(ITEMS, k=probes)]
     began = time.process_time()
     for item, passed in answers:
-        detector = hear(detector, item, passed)
+        detector = observe_answer(detector, item, passed)
     return (time.process_time() - began) / probes * 1e6

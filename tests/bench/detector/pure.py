@@ -6,7 +6,7 @@ Every answer belongs to another item here, so the repeat bet is never made; `per
 import random
 from dataclasses import dataclass, field
 
-from r1plus_policies.detector.detector import Evidence, advance, bets
+from r1plus_policies.detector.detector import Evidence, advance, build_bets
 
 P0 = 0.95
 ALARM_AT = 1e5
@@ -17,8 +17,8 @@ WARM = (1000, 2000)
 
 def in_control(seed: int, probes: int) -> int:
     """False alarms in so many probes at exactly p0, the detector starting anew after each."""
-    chance, table, evidence, alarms = random.Random(seed), bets(P0), Evidence(), 0
-    right, wrong = (table.on(True, False),), (table.on(False, False),)
+    chance, table, evidence, alarms = random.Random(seed), build_bets(P0), Evidence(), 0
+    right, wrong = (table.gains_of(True, False),), (table.gains_of(False, False),)
     for _ in range(probes):
         evidence = advance(evidence, right if chance.random() < P0 else wrong, ALARM_AT)
         if evidence.alarmed:
@@ -51,8 +51,8 @@ def delays(seed: int, runs: int) -> Delays:
 
 def _run(chance: random.Random, p: float, evidence: Evidence, probes: int = 10**9) -> tuple[Evidence, int]:
     """Up to the alarm, or so many probes; and how many there were."""
-    table, asked = bets(P0), 0
-    right, wrong = (table.on(True, False),), (table.on(False, False),)
+    table, asked = build_bets(P0), 0
+    right, wrong = (table.gains_of(True, False),), (table.gains_of(False, False),)
     while asked < probes and not evidence.alarmed:
         evidence = advance(evidence, right if chance.random() < p else wrong, ALARM_AT)
         asked += 1

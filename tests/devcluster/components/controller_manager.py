@@ -8,6 +8,9 @@ from devcluster.pki import Authority
 
 NAME = "kube-controller-manager"
 USER = "system:kube-controller-manager"
+WITHOUT_NODES = ("node-lifecycle-controller", "endpoints-controller", "endpointslice-controller")
+"""Controllers that are left out where no kubelet runs. The first would take a test's node for dead after a minute; the
+others refuse pods that answer on loopback, and a Service with an empty EndpointSlice leads nowhere."""
 
 
 def daemon(layout: Layout, authority: Authority) -> Daemon:
@@ -28,8 +31,7 @@ def daemon(layout: Layout, authority: Authority) -> Daemon:
             "--resource-quota-sync-period=5s",
             "--kube-api-qps=100",
             "--kube-api-burst=200",
-            # Alone there is no kubelet, and a test's node would be taken for dead after a minute.
-            *(("--controllers=*,-node-lifecycle-controller",) if layout.netns is None else ()),
+            *((f"--controllers=*,{','.join(f'-{name}' for name in WITHOUT_NODES)}",) if layout.netns is None else ()),
         ),
     )
 

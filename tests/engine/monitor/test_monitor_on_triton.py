@@ -42,7 +42,7 @@ async def engine(scripted_server: Server) -> AsyncIterator[TritonEngine]:
 
 
 async def test_an_answer_comes_whole_with_its_counts(engine: TritonEngine) -> None:
-    assert await engine.ready()
+    assert await engine.is_model_ready()
     reply = await engine.ask("hello", Sampling())
     assert (reply.text, reply.finish_reason, reply.failure) == ("yes", "stop", None)
     assert (reply.prompt_tokens, reply.completion_tokens) == (7, 2)
@@ -83,7 +83,7 @@ async def test_failures_have_names(scripted_server: Server, prompt: str, seconds
 
 async def test_nobody_there_is_a_transport_failure() -> None:
     async with connected(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") as engine:
-        assert not await engine.ready()
+        assert not await engine.is_model_ready()
         assert (await engine.ask("hello", Sampling())).failure is Failure.TRANSPORT
 
 
@@ -121,11 +121,11 @@ async def test_the_gate_on_a_real_server(
     pod.mount(threshold=threshold)
     async with probing(pod, scripted_server.http, scripted_server.grpc) as prober:
         await eventually(
-            lambda: prober.bulletin.report.phase is Phase.WATCHING,
+            lambda: prober.publisher.report.phase is Phase.WATCHING,
             "there is a verdict",
-            evidence=lambda: f"{prober.bulletin.report}\n{scripted_server.last_words()}",
+            evidence=lambda: f"{prober.publisher.report}\n{scripted_server.last_words()}",
         )
-        report = prober.bulletin.report
+        report = prober.publisher.report
         assert report.verdict is verdict
         assert report.gate is not None
         assert report.gate.lost == 10
@@ -140,10 +140,10 @@ async def test_a_server_that_dies_while_watched_is_no_verdict(tmp_path: Path, in
     pod.mount()
     async with probing(pod, f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}") as prober:
         with serving(Server(tmp_path, installed, models, guarded=False, ports=ports)):
-            await eventually(lambda: prober.bulletin.report.verdict is Verdict.PASS, "a Pass")
-        await eventually(lambda: b'model_not_ready"} 0.0' not in prober.exposition.text(), "skipped probes")
-        assert prober.bulletin.report.verdict is Verdict.PASS
-        sweep = prober.bulletin.report.sweep
+            await eventually(lambda: prober.publisher.report.verdict is Verdict.PASS, "a Pass")
+        await eventually(lambda: b'model_not_ready"} 0.0' not in prober.exposition.render(), "skipped probes")
+        assert prober.publisher.report.verdict is Verdict.PASS
+        sweep = prober.publisher.report.sweep
         with serving(Server(tmp_path, installed, models, guarded=False, ports=ports)):
-            await eventually(lambda: prober.bulletin.report.sweep not in (None, sweep), "the next sweep", 600)
-            assert prober.bulletin.report.verdict is Verdict.PASS
+            await eventually(lambda: prober.publisher.report.sweep not in (None, sweep), "the next sweep", 600)
+            assert prober.publisher.report.verdict is Verdict.PASS

@@ -23,7 +23,7 @@ from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import render_config
 from r1plus_model_repo.delivery import assemble
 from r1plus_operator.plan.podspec.triton_args import GUARDED, START
-from r1plus_policies.engine.memory_fit import sized
+from r1plus_policies.engine.memory_fit import compute_fit
 from support.ports import free_port
 from support.waiting import wait_until
 
@@ -185,7 +185,7 @@ def laid_out() -> Iterator[Path]:
 
 def deliver(root: Path, spec: EngineSpec, folder: Path, batch: int, context: int) -> Path:
     """Configure the engine in `folder` as the operator does, into a model repository below `root`; return that."""
-    cache = sized(spec.shape, batch, context).kv_cache_bytes
+    cache = compute_fit(spec.shape, batch, context).kv_cache_bytes
     config = render_config(spec, batch=batch, context=context, kv_cache_bytes=cache, engine_path=str(folder))
     assemble(config.encode(), root)
     return root / "models"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite_reference import Recorded, write_reference
-from r1plus_monitoring.scoring.sources import fingerprint
+from r1plus_monitoring.scoring.sources import take_fingerprint
 from support.monitoring.scripted import Pod
 
 OWN = Recorded("additions-000", "yes", "stop", "correct")
@@ -26,9 +26,9 @@ def give(pod: Pod, *recorded: Recorded, promised: str | None = None) -> None:
 
 def alter_unseen(pod: Pod, record: str = "reference.jsonl") -> None:
     """Make a record that no longer replays, though no file seems to have changed: as when the scorer itself breaks."""
-    file, before = pod.accuracy / record, fingerprint(pod.accuracy)
+    file, before = pod.accuracy / record, take_fingerprint(pod.accuracy)
     status = file.stat()
     with file.open("r+b") as text:
         text.write(file.read_bytes().replace(b'"answer":"yes"', b'"answer":"yeh"'))
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert fingerprint(pod.accuracy) == before
+    assert take_fingerprint(pod.accuracy) == before

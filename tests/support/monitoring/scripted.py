@@ -100,7 +100,7 @@ class ScriptedEngine:
     ready_looks: int = 0
     _times: Counter[str] = field(default_factory=Counter)
 
-    async def ready(self) -> bool:
+    async def is_model_ready(self) -> bool:
         self.ready_looks += 1
         return self.is_ready
 
@@ -120,7 +120,7 @@ class ScriptedEngine:
         finally:
             self.running -= 1
 
-    async def waiting(self) -> int | None:
+    async def count_waiting_requests(self) -> int | None:
         self.looks += 1
         return self.queue
 
@@ -274,8 +274,8 @@ async def running(
 
 async def comes_to(prober: Prober, phase: Phase) -> MonitorReport:
     """Return the report once the prober is in this phase."""
-    await until(lambda: prober.bulletin.report.phase is phase, phase.value)
-    return prober.bulletin.report
+    await until(lambda: prober.publisher.report.phase is phase, phase.value)
+    return prober.publisher.report
 
 
 async def watching(prober: Prober) -> MonitorReport:
@@ -294,12 +294,12 @@ async def watched(pod: Pod, engine: ScriptedEngine, **options: Any) -> AsyncIter
 async def decide(pod: Pod, engine: ScriptedEngine) -> MonitorReport:
     """Run a prober until the gate is decided, and return its report."""
     async with watched(pod, engine) as prober:
-        return prober.bulletin.report
+        return prober.publisher.report
 
 
 def metric(prober: Prober, name: str, **labels: str) -> float:
     """Return the sum of the samples of that name which have these labels."""
-    families = text_string_to_metric_families(prober.exposition.text().decode())
+    families = text_string_to_metric_families(prober.exposition.render().decode())
     samples = [sample for family in families for sample in family.samples if sample.name == name]
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 

@@ -16,7 +16,7 @@ from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, loa
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.accuracy.mounted_suites import read_mounted
+from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import (
@@ -120,7 +120,7 @@ class World(Timed):
         planned = plan(self.observed(), self.config, self.now)
         if not planned.lacks_mounted:
             return planned
-        mounted = read_mounted(self.one("ConfigMap", "credit-accuracy")["data"])
+        mounted = read_mounted_suites(self.one("ConfigMap", "credit-accuracy")["data"])
         return plan(replace(self.observed(), mounted=mounted), self.config, self.now)
 
     def carry_out(self, planned: Plan, writes: int, *, backwards: bool = False) -> None:

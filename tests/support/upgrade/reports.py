@@ -19,18 +19,18 @@ from r1plus_contract.verdict import (
     Verdict,
     Watch,
 )
-from r1plus_monitoring.probe.sweeps import figures_of
+from r1plus_monitoring.probe.sweeps import compute_figures
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_policies.gate.verdict import (
     GateItem,
+    GateStage,
     ItemScores,
     Rules,
     Score,
-    Stage,
     Subject,
-    allowed_in_stratum,
-    judge,
-    report,
+    build_report,
+    judge_gate,
+    stratum_lost_limit,
 )
 
 Json = dict[str, Any]
@@ -57,10 +57,10 @@ class Monitored:
         header, threshold = self.suite.header, self.settings["threshold"]
         rules = Rules(threshold, batch or self.revision.batch)
         scores = [_scores(item, Score.FAILED if place < lost else Score.CORRECT) for place, item in self._numbered]
-        judgement = judge(scores, rules, Stage(FULL_SWEEPS, single=True))
+        judgement = judge_gate(scores, rules, GateStage(FULL_SWEEPS, single=True))
         assert judgement is not None
         about = Subject(self.revision.identity_digest, header.name, header.sha256, header.scorer_version)
-        decided = report(judgement, rules, about, seconds=41.7, decided_at=_now())
+        decided = build_report(judgement, rules, about, seconds=41.7, decided_at=_now())
         return replace(decided, control=control, acknowledged=acknowledged)
 
     def gating(self, percent: int) -> Json:
@@ -74,7 +74,7 @@ class Monitored:
         """Return the report after a gate, when nothing has changed since."""
         passed = gate.verdict is Verdict.PASS
         lost = {item.id for item in self.suite.items[: gate.lost]}
-        sweep = figures_of({item.id: item.id not in lost for item in self.suite.items}, _now())
+        sweep = compute_figures({item.id: item.id not in lost for item in self.suite.items}, _now())
         return self._report(
             Phase.WATCHING,
             gate.verdict,
@@ -92,11 +92,11 @@ class Monitored:
         """Return the report after a count that found the first `lost` items lost since the gate."""
         items, now = self.suite.items, _now()
         gone = [item.id for item in items[:lost]]
-        count = figures_of({item.id: item.id not in gone for item in items}, now)
+        count = compute_figures({item.id: item.id not in gone for item in items}, now)
         sizes = self.suite.strata()
         by_stratum = {name: sum(item.stratum == name for item in items[:lost]) for name in sizes}
         strata = tuple(
-            StratumFigures(name, sizes[name], n, allowed_in_stratum(sizes[name], self.settings["threshold"]))
+            StratumFigures(name, sizes[name], n, stratum_lost_limit(sizes[name], self.settings["threshold"]))
             for name, n in by_stratum.items()
             if n
         )

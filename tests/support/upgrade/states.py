@@ -17,7 +17,7 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillPhase, FillProgress
 from r1plus_contract.jsonable import to_jsonable
 from r1plus_contract.outcomes import ProbeResult
-from r1plus_contract.requests import Verb
+from r1plus_contract.requests import Request, Verb, written
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Shadow
 from r1plus_operator.api import kinds
@@ -87,6 +87,36 @@ class Recording:
         patch = {"spec": {"context": {"maxTokens": 4096}}}
         await self.tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "pinned", TENANT_NAMESPACE, patch)
         await self.tenant.until("pinned", "Progressing", "False", "Pinned")
+
+    async def unpinned(self) -> None:
+        """Pinned and let go again."""
+        await self.two_revisions("unpinned", accuracy=self.own_terms())
+        await self.ask("unpinned", Verb.PIN, "quarter-end")
+        await self.ask("unpinned", Verb.UNPIN, "the quarter is over")
+        await eventually(lambda: self.is_complete("unpinned"), "the pin is off")
+
+    async def paused(self) -> None:
+        """Paused by `r1plus pause`."""
+        await self.two_revisions("paused", accuracy=self.own_terms())
+        await self.ask("paused", Verb.PAUSE, "maintenance of the network")
+        await self.tenant.until("paused", "Progressing", "False", "Paused")
+
+    async def resumed(self) -> None:
+        """Paused, and resumed again."""
+        await self.two_revisions("resumed", accuracy=self.own_terms())
+        await self.ask("resumed", Verb.PAUSE, "maintenance of the network")
+        await self.tenant.until("resumed", "Progressing", "False", "Paused")
+        await self.ask("resumed", Verb.RESUME, "the network is back")
+        await eventually(lambda: self.is_complete("resumed"), "the rollout is resumed")
+
+    async def refreshed(self) -> None:
+        """Newer images were asked for, and there are none: `r1plus refresh` would say so, and kubectl does not."""
+        _, serving = await self.two_revisions("refreshed", accuracy=self.own_terms())
+        meta = (await self.tenant.cr("refreshed"))["metadata"]
+        request = Request("ops@example.com", "CVE-2026-1", _now(), serving, 1, meta["uid"])
+        patch = {"metadata": {"annotations": written(Verb.REFRESH, request)}}
+        await self.tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "refreshed", TENANT_NAMESPACE, patch)
+        await eventually(lambda: self.has_refresh(serving), "the request is answered")
 
     async def gating(self) -> None:
         """A third revision is being gated while the second serves."""
@@ -307,6 +337,14 @@ class Recording:
         """Whether a checkpoint of the pooled detector is stored."""
         return bool(read(await self.tenant.present("ControllerRevision", revision)).pool)
 
+    async def has_refresh(self, revision: str) -> bool:
+        """Whether an answer to a request for newer images is stored."""
+        return read(await self.tenant.present("ControllerRevision", revision)).refresh is not None
+
+    async def is_complete(self, name: str) -> bool:
+        """Whether nothing holds its rollout, and none is under way."""
+        return (await self.tenant.condition(name, "Progressing"))[:2] == ("False", "Complete")
+
     async def has_ready(self, name: str, count: int) -> bool:
         """Whether so many pods of the serving revision are Ready."""
         return bool((await self.tenant.cr(name))["status"].get("readyReplicas") == count)
@@ -325,5 +363,9 @@ class Recording:
         return [
             self.served, self.rolled_back, self.returned, self.pinned, self.gating, self.refused, self.dropping,
             self.quarantined, self.in_place, self.observed, self.acknowledged, self.on_volume, self.filling,
-            self.own_suite,
+            self.own_suite, self.unpinned, self.paused, self.resumed, self.refreshed,
         ]  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_policies.engine.accelerators import whole
+from r1plus_policies.engine.accelerators import list_gpus
 from support.cli import command
 
 KEYS = {"engine", "hardware", "devices", "usableGiBPerDevice", "batch", "context", "fits", "maxBatch", "maxContext", "totalGiB", "perDeviceGiB", "terms", "nearest", "reason"}  # fmt: skip
@@ -66,7 +66,7 @@ def test_wishes(words: tuple[str, ...], fits: bool, batch: int) -> None:
 
 def test_without_hardware_every_gpu_of_the_table_is_told_in_json_as_in_the_table() -> None:
     answers = json.loads(run("--tier", "full", "-o", "json").output)
-    assert [answer["hardware"] for answer in answers] == [gpu.name for gpu in whole()]
+    assert [answer["hardware"] for answer in answers] == [gpu.name for gpu in list_gpus()]
     table = run("--tier", "full").output
     for answer in answers:
         assert f"{answer['hardware']} " in table
@@ -88,7 +88,7 @@ REFUSALS = {
     "not even one on a GPU": (("--tier", "full", "--gpu", "L4"), "L4 offers 21.37 GiB", "use a larger GPU, or more of them by --gpus"),
     "not even one on CPU": (("--tier", "edge", "--memory", "300Mi"), "a node with 300Mi for it offers 0.29 GiB", "use more memory"),
     "a GPU that is too old": (("--tier", "edge", "--gpu", "T4"), "compute capability 7.5 is below 8.0", "use another GPU: without --gpu all are listed"),
-    "heads that cannot be shared out": (("--tier", "full", "--gpu", "A100-40", "--gpus", "3"), "  the engine's 8 KV heads cannot be shared out", "take a divisor or a multiple of 8"),
+    "heads that cannot be shared out": (("--tier", "full", "--gpu", "A100-40", "--gpus", "3"), "  the engine's 8 KV heads cannot be split evenly", "use a divisor or a multiple of 8"),
 }  # fmt: skip
 
 

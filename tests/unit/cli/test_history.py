@@ -36,9 +36,9 @@ from r1plus_contract.history import (
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import GateReport, Standing, StratumFigures, Verdict
-from r1plus_operator.plan.revision.rollback_record import FELL, REQUESTED
+from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, REQUESTED
 from r1plus_operator.plan.status.incident import ROLLED_BACK
-from r1plus_policies.rollback.response import Why
+from r1plus_policies.rollback.response import RollbackReason
 from support.cli.command import printed
 
 GOOD, BAD = "credit-aaaaaaaaaa", "credit-bbbbbbbbbb"
@@ -116,9 +116,11 @@ def test_what_somebody_asked_for_says_what_who_and_why(verb: Verb) -> None:
 
 
 def test_every_reason_of_an_alarm_has_plain_words() -> None:
-    quiet = {Why.STEADY, Why.CONFIRMING, Standing.STEADY, Standing.CONFIRMING}
-    assert {reason.value for reason in (*Why, *Standing) if reason not in quiet} <= history_text.REASONS.keys()
-    assert {REQUESTED, FELL, ROLLED_BACK} <= history_text.REASONS.keys()
+    quiet = {RollbackReason.STEADY, RollbackReason.CONFIRMING, Standing.STEADY, Standing.CONFIRMING}
+    assert {
+        reason.value for reason in (*RollbackReason, *Standing) if reason not in quiet
+    } <= history_text.REASONS.keys()
+    assert {REQUESTED, BELOW_THRESHOLD, ROLLED_BACK} <= history_text.REASONS.keys()
 
 
 def test_a_control_is_told_when_it_was_decided_and_a_fall_once_with_each_reason_that_it_had() -> None:

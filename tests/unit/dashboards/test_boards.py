@@ -175,9 +175,9 @@ def test_the_series_tried_are_labelled_as_the_monitor_and_the_operator_label_the
     monitor = Exposition("team", "credit", "credit-1")
     folder = ROOT / "monitoring" / "suites" / "smollm2-edge-v1"
     suite = load_suite((folder / "suite.json").read_text(), (folder / "items.jsonl").read_text())
-    monitor.suite(suite, 0.98)
+    monitor.set_suite(suite, 0.98)
     instruments = Instruments()
-    said = labels_in(monitor.text().decode()) | labels_in(generate_latest(instruments.registry).decode())
+    said = labels_in(monitor.render().decode()) | labels_in(generate_latest(instruments.registry).decode())
     tried: dict[str, set[str]] = {}
     for name, labels, _ in WORLD:
         tried.setdefault(name, set()).update(set(labels) - ELSEWHERE)

@@ -1,7 +1,10 @@
 """Documents keep up with the code: every reason has its page, and what README shows is valid."""
 
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,9 +12,10 @@ import yaml
 from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, build_config, load_engines
 from r1plus_cli.validate import find_problems
-from r1plus_contract import names
+from r1plus_contract import metrics, names
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.types import R1PlusDeploymentSpec
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -19,7 +23,7 @@ CONDITIONS = (ROOT / "docs" / "conditions.md").read_text()
 ISOLATION = (ROOT / "docs" / "isolation.md").read_text()
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "monitoring/runbooks/*.md", "monitoring/suites/*.md")
+    for pattern in ("*.md", "docs/*.md", "docs/reference/*.md", "monitoring/runbooks/*.md", "monitoring/suites/*.md")
     for page in ROOT.glob(pattern)
 )
 
@@ -79,6 +83,66 @@ def leads_somewhere(page: Path, link: str) -> bool:
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
+    prose = re.sub(r"`[^`\n]*`", "", page.read_text())
+    links = [link for link in re.findall(r"(?<!\\)\]\(([^)]+)\)", prose) if "://" not in link]
 
     assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield the paths of all values that are no mapping."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
+
+
+def is_listed(name: str, page: str) -> bool:
+    """Whether a reference page has it; a mapping of one line stands for what is in it."""
+    return any(f"`{one}`" in page or f"[{one}]" in page for one in (name, name.rpartition(".")[0]))
+
+
+def test_the_reference_has_every_value_field_metric_and_label() -> None:
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")}
+    values = yaml.safe_load((ROOT / "charts" / "r1plus-operator" / "values.yaml").read_text())
+    fields = [field.alias or name for name, field in R1PlusDeploymentSpec.model_fields.items()]
+    exported = [text for name, text in vars(metrics).items() if name.isupper() and isinstance(text, str)]
+    written = [text for name, text in vars(names).items() if name.startswith(("LABEL_", "ANNOTATION_"))]
+    wanted = {
+        "values": leaves(values), "api": [f"spec.{field}" for field in fields], "labels": written, "metrics": exported,
+    }  # fmt: skip
+    missing = [one for page, names_of in wanted.items() for one in names_of if not is_listed(one, pages[page])]
+    assert missing == []
+
+
+TEXTS = (".py", ".md", ".yaml", ".yml", ".toml", ".tpl", ".sh", "Makefile", "Containerfile")
+TREES = "charts|docs|examples|gateway|edge|model_repo|monitoring|operator|policies|tests"
+POINTERS = (
+    re.compile(rf"(?<![\w./-])((?:{TREES})/[\w./-]+\.(?:py|md|yaml|json|jsonl|toml|pbtxt))(?![\w*{{-])"),
+    re.compile(r"(?<![\w./-])([A-Z][A-Z_]{3,}\.md)\b"),
+)
+"""Paths from the root, and pages beside it."""
+POINTS_ELSEWHERE = ("CHANGELOG.md", "tests/golden/", "tests/unit/docs/test_docs.py", "tests/unit/mutation/")
+"""Texts that speak of what was there once, or of what is nowhere."""
+NOT_OURS = frozenset({"NAME.md", "examples/bindings/executor/example_advanced.py"})
+"""A placeholder, and a file of TensorRT-LLM."""
+
+
+def pointing_texts() -> list[str]:
+    """Return every text of the repository that may point at a file."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    return [name for name in listed if name.endswith(TEXTS) and not name.startswith(POINTS_ELSEWHERE)]
+
+
+def test_no_text_or_comment_points_at_a_file_that_is_not_there() -> None:
+    dead = [
+        f"{name}: {pointer}"
+        for name in pointing_texts()
+        for pattern in POINTERS
+        for pointer in pattern.findall((ROOT / name).read_text())
+        if pointer not in NOT_OURS and not (ROOT / pointer).exists()
+    ]
+    assert dead == []

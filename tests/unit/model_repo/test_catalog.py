@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import CatalogError, load_catalog
 from r1plus_model_repo.catalog.types import ArchiveFile, Backend, EngineSpec, Tier
-from r1plus_policies.engine.memory_fit import GIB, sized
+from r1plus_policies.engine.memory_fit import GIB, compute_fit
 
 SHIPPED = Path(catalog.__file__).parent
 
@@ -70,7 +70,7 @@ def test_the_memory_of_a_published_shape_follows_from_its_parameters(tier: str, 
             assert engine.spec.architecture.parameters == parameters
             assert 0 <= engine.spec.shape.weights_bytes - 2 * parameters < 2**20
             assert round(engine.spec.shape.weights_bytes / GIB, 1) == weights
-            assert round(sized(engine.spec.shape, 32, 65536).total_bytes / GIB, 1) == total
+            assert round(compute_fit(engine.spec.shape, 32, 65536).total_bytes / GIB, 1) == total
 
 
 def test_kv_cache_bytes_per_token_follow_from_the_shape() -> None:

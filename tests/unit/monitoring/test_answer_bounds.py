@@ -127,7 +127,7 @@ async def test_finding_05_metrics_without_end_are_cut_off() -> None:
 
     async with serving(web.get("/metrics", metrics)) as url:
         engine = TritonEngine("127.0.0.1:1", "127.0.0.1:1", 1, url.removeprefix("http://"))
-        assert await engine.waiting() == 3
+        assert await engine.count_waiting_requests() == 3
         await engine.close()
     assert sent < 64 * MOST_METRICS_BYTES
 

@@ -7,19 +7,26 @@ import pytest
 from r1plus_contract.suite import Item
 from r1plus_contract.suite_baseline import Measured
 from r1plus_monitoring.curate.asking import F32, Answer, Condition, shuffle
-from r1plus_monitoring.curate.candidates import candidates, rows
+from r1plus_monitoring.curate.candidates import build_candidates, parse_rows
 from r1plus_monitoring.curate.pipeline import (
-    BASELINE,
-    FRESH,
-    SELECTING,
-    SERVED,
+    BASELINE_CONDITIONS,
+    FRESH_CONDITIONS,
+    SELECTION_CONDITIONS,
+    SERVED_CONDITIONS,
     Step,
     curate,
-    fresh,
+    fresh_conditions,
     select,
-    selecting,
+    selection_conditions,
 )
-from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, choose, counts, right, shares
+from r1plus_monitoring.curate.selection import (
+    NotEnoughItemsError,
+    Shape,
+    choose,
+    count_strata,
+    select_correct,
+    split_evenly,
+)
 from r1plus_monitoring.scoring.scorers import SCORERS
 
 SHAPE = Shape(size=12, min_size=8, min_strata=2, min_per_stratum=3)
@@ -50,14 +57,14 @@ def quiet(_line: str) -> None:
     pass
 
 
-@pytest.mark.parametrize("condition", SELECTING, ids=lambda condition: f"lost under {condition.name}")
+@pytest.mark.parametrize("condition", SELECTION_CONDITIONS, ids=lambda condition: f"lost under {condition.name}")
 def test_an_item_lost_under_any_one_condition_is_not_in_the_suite(condition: Condition) -> None:
     engine = FakeEngine({condition: {"a-00", "b-03"}})
     made = curate("fake", items(a=7, b=7), engine, SHAPE, seed=1, progress=quiet)
     assert {item.id for item in made.items} == {item.id for item in items(a=7, b=7)} - {"a-00", "b-03"}
 
 
-@pytest.mark.parametrize("condition", BASELINE, ids=lambda condition: f"lost under {condition.name}")
+@pytest.mark.parametrize("condition", BASELINE_CONDITIONS, ids=lambda condition: f"lost under {condition.name}")
 def test_the_baseline_reports_a_lost_item_and_keeps_it(condition: Condition) -> None:
     made = curate("fake", items(a=7, b=7), FakeEngine({condition: {"a-00"}}), SHAPE, seed=1, progress=quiet)
     assert "a-00" in {item.id for item in made.items}
@@ -73,15 +80,17 @@ def test_only_the_first_condition_sees_every_candidate() -> None:
 
 
 def test_the_conditions_cover_batch_one_the_production_batches_two_orders_and_both_arithmetics() -> None:
-    assert {1, 16, 32} <= {condition.batch for condition in SELECTING}
-    assert len({condition.order for condition in SELECTING if condition.batch == 16}) == 2
-    assert F32 in {condition.precision for condition in SELECTING}
-    assert not {condition.order for condition in BASELINE} & {condition.order for condition in SELECTING}
+    assert {1, 16, 32} <= {condition.batch for condition in SELECTION_CONDITIONS}
+    assert len({condition.order for condition in SELECTION_CONDITIONS if condition.batch == 16}) == 2
+    assert F32 in {condition.precision for condition in SELECTION_CONDITIONS}
+    assert not {condition.order for condition in BASELINE_CONDITIONS} & {
+        condition.order for condition in SELECTION_CONDITIONS
+    }
 
 
 @pytest.mark.parametrize(("batch", "batches"), [(16, [16, 8, 16, 1]), (2, [2, 1, 2, 1]), (1, [1, 1, 1, 1])])
 def test_a_served_engine_is_asked_at_its_batch_twice_half_full_and_alone(batch: int, batches: list[int]) -> None:
-    asked = selecting(batch)
+    asked = selection_conditions(batch)
     assert [condition.batch for condition in asked] == batches
     assert len({condition.order for condition in asked}) == 4
 
@@ -90,11 +99,18 @@ def test_a_served_engine_is_asked_at_its_batch_twice_half_full_and_alone(batch: 
 def test_a_baseline_is_asked_in_orders_that_nothing_measured_has_used(batch: int, batches: list[int]) -> None:
     measured: list[Measured] = []
     for _ in range(3):
-        asked = fresh(batch, measured)
+        asked = fresh_conditions(batch, measured)
         assert [condition.batch for condition in asked] == batches
         assert not {condition.name for condition in asked} & {one.condition for one in measured}
         assert not {c.order for c in asked} & {
-            c.order for c in (*SELECTING, *BASELINE, *SERVED, *FRESH, *selecting(batch))
+            c.order
+            for c in (
+                *SELECTION_CONDITIONS,
+                *BASELINE_CONDITIONS,
+                *SERVED_CONDITIONS,
+                *FRESH_CONDITIONS,
+                *selection_conditions(batch),
+            )
         }
         measured += [Measured("e", condition.name, 1, 1, {}, ()) for condition in asked]
 
@@ -123,11 +139,11 @@ def test_too_few_items_are_refused_with_the_figures() -> None:
     ],
 )
 def test_shares(available: dict[str, int], size: int, expected: dict[str, int]) -> None:
-    assert shares(available, size) == expected
+    assert split_evenly(available, size) == expected
 
 
 def test_a_stratum_too_small_to_say_anything_is_left_out() -> None:
-    assert counts(choose(items(a=2, b=5, c=5), SHAPE, seed=1)) == {"b": 5, "c": 5}
+    assert count_strata(choose(items(a=2, b=5, c=5), SHAPE, seed=1)) == {"b": 5, "c": 5}
 
 
 def test_the_choice_depends_on_the_seed_alone() -> None:
@@ -152,25 +168,25 @@ def test_the_order_of_asking_depends_on_the_seed_alone() -> None:
     ],
 )
 def test_right(answers: dict[str, Answer], kept: int) -> None:
-    assert len(right(items(a=1), answers)) == kept
+    assert len(select_correct(items(a=1), answers)) == kept
 
 
 def test_candidates_are_many_unique_and_each_accepts_its_own_answers() -> None:
-    made = candidates()
+    made = build_candidates()
     assert len(made) >= 700
-    assert len(counts(made)) >= 5
+    assert len(count_strata(made)) >= 5
     assert len({item.id for item in made}) == len({item.prompt for item in made}) == len(made)
     assert all(item.answers and all(item.answers) and item.scorer in SCORERS for item in made)
-    assert right(made, {item.id: Answer(item.answers[0], "stop", 1) for item in made}) == made
+    assert select_correct(made, {item.id: Answer(item.answers[0], "stop", 1) for item in made}) == made
 
 
 def test_no_question_gives_its_answer_away() -> None:
     """Repeating the question is no answer; but for copying and spelling, where the prompt holds what is asked for."""
     given_away = {"copying", "spelling"}
-    asked = [item for item in candidates() if item.stratum not in given_away]
-    told = right(asked, {item.id: Answer(item.prompt, "stop", 1) for item in asked})
+    asked = [item for item in build_candidates() if item.stratum not in given_away]
+    told = select_correct(asked, {item.id: Answer(item.prompt, "stop", 1) for item in asked})
     assert [item.id for item in told] == []
 
 
 def test_rows_split_at_the_bar() -> None:
-    assert rows("\na | b,c | \nd | e\n") == (("a", "b,c", ""), ("d", "e"))
+    assert parse_rows("\na | b,c | \nd | e\n") == (("a", "b,c", ""), ("d", "e"))

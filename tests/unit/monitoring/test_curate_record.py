@@ -8,7 +8,7 @@ import pytest
 from r1plus_contract.suite import Item, Sampling
 from r1plus_contract.suite_baseline import Measured
 from r1plus_monitoring.curate import record
-from r1plus_monitoring.curate.__main__ import drop, parser
+from r1plus_monitoring.curate.__main__ import build_parser, drop
 
 ITEMS = tuple(
     Item(id=f"a-{n}", stratum="a", prompt=f"Question {n}?", scorer="contains", answers=("yes",)) for n in range(3)
@@ -18,7 +18,7 @@ ITEMS = tuple(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     target = tmp_path / "toy-full-v2"
-    head = record.header("toy-full-v2", "full", "A toy.", "toy-f16", Sampling(stop=(".",)), ITEMS)
+    head = record.build_header("toy-full-v2", "full", "A toy.", "toy-f16", Sampling(stop=(".",)), ITEMS)
     record.write_suite(target, head, ITEMS)
     measured = Measured("toy-f16", "batch 16, order 1", 3, 2, {"a": "2/3"}, ("a-1",))
     record.write_baseline(
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def dropping(folder: Path, *ids: str) -> argparse.Namespace:
-    return parser().parse_args(["drop", "--suite", str(folder), "--reason", "flipped", *ids])
+    return build_parser().parse_args(["drop", "--suite", str(folder), "--reason", "flipped", *ids])
 
 
 def test_a_written_suite_reads_back_with_the_version_of_its_name(folder: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_dropped_item_is_gone_and_its_reason_is_kept(folder: Path) -> None:
     assert [item.id for item in suite.items] == ["a-0", "a-2"]
     assert suite.header.sha256 != before
     assert baseline.suite == suite.header.sha256
-    assert baseline.dropped == (record.Dropped("a-1", "flipped"),)
+    assert baseline.dropped == (record.DroppedItem("a-1", "flipped"),)
 
 
 def test_dropping_an_item_that_is_not_there_names_it_and_changes_nothing(folder: Path) -> None:
@@ -67,6 +67,6 @@ def test_dropping_an_item_that_is_not_there_names_it_and_changes_nothing(folder:
 
 
 def test_the_hardware_is_named_by_class() -> None:
-    here = record.hardware()
+    here = record.read_hardware()
     assert here.threads >= 1
     assert "family" in here.processor

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from r1plus_contract.connections import MOST, MOST_OF_PEER, REQUEST_LIMITS
 from r1plus_model_repo.registry import service
 from r1plus_monitoring.report.exposition import Exposition
-from r1plus_monitoring.report.publisher import Bulletin
+from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
 from r1plus_operator import health
 from support.waiting import eventually
@@ -35,7 +35,7 @@ def listen() -> socket.socket:
 
 
 async def start_monitor() -> web.AppRunner:
-    return await serve(create_autospec(Bulletin), create_autospec(Exposition), listen())
+    return await serve(create_autospec(ReportPublisher), create_autospec(Exposition), listen())
 
 
 async def start_operator() -> web.AppRunner:

@@ -10,7 +10,7 @@ from r1plus_contract.admission import Admission, write_token
 from r1plus_contract.suite import Sampling
 from r1plus_contract.verdict import Gate, Standing, Verdict
 from r1plus_monitoring.probe.client import Failure, Reply
-from r1plus_monitoring.process.prober import made
+from r1plus_monitoring.process.prober import build_prober
 from support.monitoring.scripted import (
     ADDITIONS,
     Pod,
@@ -54,7 +54,7 @@ class Way:
 async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(pod: Pod) -> None:
     pod.mount(service=SERVICE)
     way = Way(Reply("yes", "stop", 1000, 100))
-    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.01) as prober:
+    async with watched(pod, ScriptedEngine(), connect=way.connect, service_probe_interval=0.01) as prober:
         await until(lambda: len(way.asked) > 3, "probes through the Service")
         assert {target for target, _ in way.asked} == {SERVICE}
         assert {prompt for _, prompt in way.asked} <= PROMPTS
@@ -75,14 +75,14 @@ async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(p
 async def test_a_way_that_is_broken_says_nothing_of_the_pod(pod: Pod, reply: Reply, outcome: str) -> None:
     pod.mount(service=SERVICE)
     way = Way(reply)
-    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
+    async with watched(pod, ScriptedEngine(), connect=way.connect, service_probe_interval=0.001) as prober:
         await until(lambda: len(way.asked) > 60, "many of them")
-        report = prober.bulletin.report
+        report = prober.publisher.report
         assert report.watch is not None
         assert (report.verdict, report.watch.standing) == (Verdict.PASS, Standing.STEADY)
         assert metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome=outcome) >= 60
         assert metric(prober, metrics.PROBE_RESULTS_TOTAL, outcome=outcome) == 0
-        assert all(o.result.value == "1" for o in prober.bulletin.outcomes(0).outcomes)
+        assert all(o.result.value == "1" for o in prober.publisher.build_outcome_page(0).outcomes)
 
 
 async def test_an_error_of_our_own_on_that_way_is_counted_and_ends_nothing(
@@ -95,7 +95,7 @@ async def test_an_error_of_our_own_on_that_way_is_counted_and_ends_nothing(
     def connect(target: str) -> ScriptedEngine:
         raise ValueError(quoted)
 
-    async with watched(pod, ScriptedEngine(), connect=connect, front_every=0.001) as prober:
+    async with watched(pod, ScriptedEngine(), connect=connect, service_probe_interval=0.001) as prober:
         await until(lambda: metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 3, "many of them")
         assert metric(prober, metrics.PROBE_RESULTS_TOTAL, outcome="error") == 0
     told = capsys.readouterr().err
@@ -107,12 +107,12 @@ async def test_a_pod_that_may_not_serve_or_is_told_of_no_service_asks_nobody(pod
     way = Way(Reply("yes", "stop", 5, 1))
     pod.mount(service=SERVICE)
     refused = ScriptedEngine(wrong=ADDITIONS)
-    async with running(pod, refused, connect=way.connect, front_every=0.001) as prober:
+    async with running(pod, refused, connect=way.connect, service_probe_interval=0.001) as prober:
         assert (await watching(prober)).verdict is Verdict.FAIL
         assert way.opened == 0
     pod.mount(threshold=0.5)
-    async with watched(pod, ScriptedEngine(), connect=way.connect, front_every=0.001) as prober:
-        await until(lambda: prober.bulletin.report.sweep, "a sweep")
+    async with watched(pod, ScriptedEngine(), connect=way.connect, service_probe_interval=0.001) as prober:
+        await until(lambda: prober.publisher.report.sweep, "a sweep")
         assert way.opened == 0
 
 
@@ -121,7 +121,7 @@ async def test_the_prober_of_a_pod_asks_the_service_that_the_settings_name(pod: 
     token = Admission(pod.identity.digest(), Gate.ENFORCE, Verdict.PASS, loaded().header.sha256, "2026-01-01T00:00:00Z")
     write_token(pod.admission, token)
     nowhere = replace(pod.config(), triton_http="127.0.0.1:1", triton_grpc="127.0.0.1:1", triton_metrics="127.0.0.1:1")
-    prober = made(nowhere, front_every=0.01)
+    prober = build_prober(nowhere, service_probe_interval=0.01)
     task = asyncio.create_task(prober.run())
     try:
         await until(lambda: metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome="error") > 0, "nobody there")

@@ -29,18 +29,18 @@ def filled(folder: Path, n: int) -> Journal:
 def test_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
     first = filled(tmp_path, 3)
     again = opened(tmp_path)
-    assert (again.head, again.after(0)) == (first.head, first.after(0))
+    assert (again.header, again.outcomes_after(0)) == (first.header, first.outcomes_after(0))
     assert again.append("x", ProbeResult.SERVER_ERROR).sequence == 4
-    assert [o.sequence for o in again.after(2)] == [3, 4]
+    assert [o.sequence for o in again.outcomes_after(2)] == [3, 4]
 
 
 def test_another_subject_is_another_epoch(tmp_path: Path) -> None:
     first = filled(tmp_path, 3)
     other = opened(tmp_path, OTHER)
-    assert (other.newest, other.head.subject) == (0, OTHER)
+    assert (other.newest, other.header.subject) == (0, OTHER)
     back = opened(tmp_path)
     assert back.newest == 0
-    assert len({first.head.epoch, other.head.epoch, back.head.epoch}) == 3
+    assert len({first.header.epoch, other.header.epoch, back.header.epoch}) == 3
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
@@ -49,9 +49,9 @@ def test_a_line_that_was_half_written_was_never_served(tmp_path: Path, cut: int)
     path = tmp_path / OUTCOMES_FILE
     path.write_bytes(path.read_bytes()[:-cut])
     again = opened(tmp_path)
-    assert (again.head.epoch, again.newest) == (first.head.epoch, 2)
+    assert (again.header.epoch, again.newest) == (first.header.epoch, 2)
     assert again.append("x", ProbeResult.INCORRECT).sequence == 3
-    assert opened(tmp_path).after(0) == again.after(0)
+    assert opened(tmp_path).outcomes_after(0) == again.outcomes_after(0)
 
 
 @pytest.mark.parametrize(
@@ -69,23 +69,23 @@ def test_a_file_that_cannot_be_trusted_is_a_new_epoch(tmp_path: Path, damage: ob
     path = tmp_path / OUTCOMES_FILE
     path.write_text(damage(path.read_text()))  # type: ignore[operator]
     again = opened(tmp_path)
-    assert (again.head.epoch != first.head.epoch, again.newest, again.after(0)) == (True, 0, ())
+    assert (again.header.epoch != first.header.epoch, again.newest, again.outcomes_after(0)) == (True, 0, ())
     assert again.append("x", ProbeResult.CORRECT).sequence == 1
 
 
 def test_the_newest_are_kept_and_the_file_stays_short(tmp_path: Path) -> None:
     journal = filled(tmp_path, 2 * MOST_OUTCOMES + 10)
-    assert (journal.newest, len(journal.after(0))) == (2 * MOST_OUTCOMES + 10, MOST_OUTCOMES)
+    assert (journal.newest, len(journal.outcomes_after(0))) == (2 * MOST_OUTCOMES + 10, MOST_OUTCOMES)
     assert len((tmp_path / OUTCOMES_FILE).read_text().splitlines()) <= MOST_OUTCOMES + 11
     again = opened(tmp_path)
-    assert again.after(0) == journal.after(0)
-    page = again.page(journal.newest - 2, "credit-1", 49)
+    assert again.outcomes_after(0) == journal.outcomes_after(0)
+    page = again.build_page(journal.newest - 2, "credit-1", 49)
     assert (page.oldest, page.newest, page.watched) == (MOST_OUTCOMES + 11, journal.newest, 49)
     assert [o.sequence for o in page.outcomes] == [journal.newest - 1, journal.newest]
 
 
 @given(st.integers(0, 30), st.integers(-5, 40))
 def test_a_page_holds_what_came_after(tmp_path_factory: pytest.TempPathFactory, n: int, since: int) -> None:
-    page = filled(tmp_path_factory.mktemp("journal"), n).page(since, "r", 1)
+    page = filled(tmp_path_factory.mktemp("journal"), n).build_page(since, "r", 1)
     assert [o.sequence for o in page.outcomes] == [k for k in range(1, n + 1) if k > since]
     assert (page.oldest, page.newest) == (1, n)

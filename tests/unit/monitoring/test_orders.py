@@ -69,7 +69,7 @@ async def run_half_a_gate(pod: Pod, order: str) -> None:
     """Run a prober until it has asked more than a quarter of a gate for this order, and stored some of it."""
     async with running(pod, ScriptedEngine(answers=64)) as prober:
         await comes_to(prober, Phase.GATING)
-        await until(lambda: (p := prober.bulletin.report.progress) is not None and p.done > 60, "half a gate")
+        await until(lambda: (p := prober.publisher.report.progress) is not None and p.done > 60, "half a gate")
         await until(lambda: (g := stored_state(pod).gate) is not None and g.order == order, "it is stored")
 
 
@@ -86,7 +86,7 @@ async def test_half_of_another_gate_is_no_part_of_a_controls(pod: Pod) -> None:
     pod.mount(control=ControlOrder(pod.identity.digest(), "third"))
     engine = ScriptedEngine()
     async with running(pod, engine) as prober:
-        await until(lambda: (g := prober.bulletin.report.gate) and g.control == "third", "a control")
+        await until(lambda: (g := prober.publisher.report.gate) and g.control == "third", "a control")
         assert len(engine.asked) >= WHOLE_GATE
 
 
@@ -94,14 +94,14 @@ async def test_a_gate_that_an_acknowledgement_asked_for_says_which_and_is_nobody
     pod.mount()
     async with watched(pod, ScriptedEngine()) as prober:
         pod.mount(acknowledged="first")
-        await until(lambda: (g := prober.bulletin.report.gate) and g.acknowledged == "first", "an answer")
-        assert prober.bulletin.report.acknowledged == "first"
+        await until(lambda: (g := prober.publisher.report.gate) and g.acknowledged == "first", "an answer")
+        assert prober.publisher.report.acknowledged == "first"
     pod.mount(acknowledged="second", probes_per_minute=1)
     async with running(pod, ScriptedEngine(delay=0.2)):
         await until(lambda: (g := stored_state(pod).gate) is not None and g.order == "second", "half of it")
     pod.mount(acknowledged="third")
     engine = ScriptedEngine()
     async with running(pod, engine) as prober:
-        await until(lambda: (g := prober.bulletin.report.gate) and g.acknowledged == "third", "an answer")
-        assert prober.bulletin.report.gate is not None
-        assert len(engine.asked) >= prober.bulletin.report.gate.probes
+        await until(lambda: (g := prober.publisher.report.gate) and g.acknowledged == "third", "an answer")
+        assert prober.publisher.report.gate is not None
+        assert len(engine.asked) >= prober.publisher.report.gate.probes

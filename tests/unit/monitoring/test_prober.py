@@ -87,7 +87,7 @@ async def test_observe_admits_at_once_and_judges_beside_the_traffic(pod: Pod) ->
     pod.mount(gate=Gate.OBSERVE)
     engine = ScriptedEngine(wrong=ADDITIONS, is_ready=False)
     async with running(pod, engine) as prober:
-        await until(lambda: prober.bulletin.report.reason == "WaitingForModel", "waiting for the model")
+        await until(lambda: prober.publisher.report.reason == "WaitingForModel", "waiting for the model")
         assert read_token(pod.admission) is None
         engine.is_ready = True
         await until(lambda: read_token(pod.admission), "a token")
@@ -167,8 +167,8 @@ async def test_a_pod_that_serves_already_is_controlled_at_the_full_batch(pod: Po
     pod.mount()
     async with watched(pod, ScriptedEngine()) as prober:
         pod.mount(control=order(pod), probes_per_minute=1)
-        await until(lambda: (gate := prober.bulletin.report.gate) and gate.control, "a control")
-        report = prober.bulletin.report
+        await until(lambda: (gate := prober.publisher.report.gate) and gate.control, "a control")
+        report = prober.publisher.report
         assert report.gate is not None
         assert (report.gate.control, report.gate.batch) == ("credit@1.0", pod.identity.batch)
 
@@ -179,15 +179,15 @@ async def test_whoever_turns_to_observe_lets_a_refused_engine_in_and_sees_it_wat
         gate = (await watching(prober)).gate
         pod.mount(gate=Gate.OBSERVE)
         await until(lambda: read_token(pod.admission), "a token")
-        await until(lambda: prober.bulletin.report.sweep is not None, "a sweep")
-        assert (prober.bulletin.report.verdict, prober.bulletin.report.gate) == (Verdict.FAIL, gate)
+        await until(lambda: prober.publisher.report.sweep is not None, "a sweep")
+        assert (prober.publisher.report.verdict, prober.publisher.report.gate) == (Verdict.FAIL, gate)
 
 
 async def test_whoever_waits_sees_how_far_the_gate_is(pod: Pod) -> None:
     pod.mount()
     async with running(pod, ScriptedEngine(answers=64)) as prober:
-        await until(lambda: (p := prober.bulletin.report.progress) is not None and p.done > 60, "progress")
-        report = prober.bulletin.report
+        await until(lambda: (p := prober.publisher.report.progress) is not None and p.done > 60, "progress")
+        report = prober.publisher.report
         assert report.progress is not None
         assert (report.phase, report.reason, report.progress.total) == (Phase.GATING, "GateRunning", 200)
         assert report.progress.text.startswith("sweep 2 of 3 at batch 4: ")
@@ -230,11 +230,11 @@ async def test_observe_admits_without_a_suite_but_not_without_an_identity(pod: P
     pod.mount(gate=Gate.OBSERVE, promised_hash="0" * 64)
     async with running(pod, ScriptedEngine()) as prober:
         await until(lambda: read_token(pod.admission), "a token")
-        assert prober.bulletin.report.reason == "SuiteHashMismatch"
+        assert prober.publisher.report.reason == "SuiteHashMismatch"
     (pod.admission / "token").unlink()
     (pod.root / "revision" / "identity.json").write_text("{}")
     async with running(pod, ScriptedEngine()) as prober:
-        await until(lambda: prober.bulletin.report.reason == "IdentityInvalid", "blocked")
+        await until(lambda: prober.publisher.report.reason == "IdentityInvalid", "blocked")
         assert read_token(pod.admission) is None
 
 
@@ -246,7 +246,7 @@ async def test_a_new_suite_that_fails_moves_the_verdict_and_leaves_the_token(pod
         engine.most_running = 0
         engine.wrong = ADDITIONS
         pod.mount(suite=small_suite(24))
-        await until(lambda: prober.bulletin.report.verdict is Verdict.FAIL, "a Fail on the new suite")
+        await until(lambda: prober.publisher.report.verdict is Verdict.FAIL, "a Fail on the new suite")
         await watching(prober)
         assert read_token(pod.admission) == first
         assert engine.most_running == 1, "traffic may flow: probes are guests"
@@ -264,23 +264,23 @@ async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) ->
         return Reply(failure=Failure.TRANSPORT)
 
     async with running(pod, engine) as prober:
-        await until(lambda: prober.bulletin.report.sweep, "a sweep")
+        await until(lambda: prober.publisher.report.sweep, "a sweep")
         await watching(prober)
         engine.behaviour = gone
         await until(lambda: not engine.is_ready, "the engine gone")
-        before = prober.bulletin.report.sweep
+        before = prober.publisher.report.sweep
         asked, looks = len(engine.asked), engine.ready_looks
         await until(lambda: engine.ready_looks > looks + 10, "many looks for an engine that is gone")
-        assert (prober.bulletin.report.verdict, prober.bulletin.report.sweep) == (Verdict.PASS, before)
+        assert (prober.publisher.report.verdict, prober.publisher.report.sweep) == (Verdict.PASS, before)
         assert len(engine.asked) <= asked + 1
         engine.behaviour, engine.is_ready = broken, True
-        await until(lambda: prober.bulletin.report.reason == "ServerErrors", "server errors counted")
-        report = prober.bulletin.report
+        await until(lambda: prober.publisher.report.reason == "ServerErrors", "server errors counted")
+        report = prober.publisher.report
         assert report.verdict is Verdict.PASS, "what it answers is right"
         assert report.watch is not None
         assert report.watch.standing is Standing.ERRORS
         assert (report.watch.error_evidence, report.watch.evidence) == (1.0, 0.0)
-        assert "items got no answer, and the sweep was broken off for errors" in report.message
+        assert "items got no answer, and the sweep stopped early because of errors" in report.message
 
 
 async def test_a_gate_through_a_restart_of_the_engine_still_passes(pod: Pod) -> None:
@@ -310,12 +310,12 @@ async def test_an_item_without_a_score_is_inconclusive_and_the_gate_starts_anew(
 
     engine.behaviour = never
     async with running(pod, engine) as prober:
-        await until(lambda: prober.bulletin.report.verdict is Verdict.INCONCLUSIVE, "inconclusive")
+        await until(lambda: prober.publisher.report.verdict is Verdict.INCONCLUSIVE, "inconclusive")
         assert read_token(pod.admission) is None
-        assert prober.bulletin.report.phase is Phase.GATING, "nobody watches what nobody let in"
-        seen.append(prober.bulletin.report.reason)
+        assert prober.publisher.report.phase is Phase.GATING, "nobody watches what nobody let in"
+        seen.append(prober.publisher.report.reason)
         engine.behaviour = None
-        await until(lambda: prober.bulletin.report.verdict is Verdict.PASS, "a Pass from a new gate")
+        await until(lambda: prober.publisher.report.verdict is Verdict.PASS, "a Pass from a new gate")
     assert seen == ["ItemsUnscored"]
 
 
@@ -331,7 +331,7 @@ async def test_a_half_done_gate_goes_on_after_a_restart(pod: Pod) -> None:
     first.behaviour = slow_down
     async with running(pod, first) as prober:
         await until(lambda: stored_scores(pod) > 100, "half a gate stored")
-        sequence = prober.bulletin.report.sequence
+        sequence = prober.publisher.report.sequence
     stored = stored_scores(pod)
     second = ScriptedEngine()
     report = await decide(pod, second)
@@ -364,5 +364,5 @@ async def test_settings_that_change_the_pace_alone_do_not_start_anew(pod: Pod) -
     async with running(pod, ScriptedEngine()) as prober:
         gate = (await watching(prober)).gate
         await reads_settings(pod, prober, 60_000)
-        assert prober.bulletin.report.gate == gate
-        assert prober.bulletin.report.phase is Phase.WATCHING
+        assert prober.publisher.report.gate == gate
+        assert prober.publisher.report.phase is Phase.WATCHING

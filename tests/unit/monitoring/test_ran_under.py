@@ -7,7 +7,7 @@ from dataclasses import replace
 from r1plus_contract.settings import hash_config
 from r1plus_contract.suite import SCORER_VERSION
 from r1plus_contract.verdict import Gate, Phase, Verdict
-from r1plus_monitoring.store.state import HalfGate, StateStore
+from r1plus_monitoring.store.state import PartialGate, StateStore
 from r1plus_policies.gate.run import GateRecord
 from r1plus_policies.gate.verdict import Subject
 from support.monitoring.scripted import (
@@ -66,7 +66,7 @@ async def test_finding_01_half_a_gate_that_goes_on_after_a_restart_was_begun_und
     async with running(pod, ScriptedEngine(answers=0)):
         await until((pod.state / "heartbeat").exists, "a prober")
     subject = Subject(pod.identity.digest(), "small-v1", loaded().header.sha256, SCORER_VERSION)
-    half = HalfGate(subject, 0.96, pod.identity.batch, GateRecord(1), 0.0, "", before)
+    half = PartialGate(subject, 0.96, pod.identity.batch, GateRecord(1), 0.0, "", before)
     StateStore(pod.state).save(replace(stored_state(pod), gate=half))
     pod.mount(probes_per_minute=599_999)
     assert (await decide(pod, ScriptedEngine())).ran_under == before != digest_of(pod)
@@ -95,8 +95,8 @@ async def test_finding_01_a_suite_asked_beside_says_it_of_its_own_gate(pod: Pod)
     pod.mount(suite=small_suite(strata=("letters",)), former=small_suite())
     under = digest_of(pod)
     async with running(pod, ScriptedEngine()) as prober:
-        await until(lambda: (s := prober.bulletin.report.shadow) and s.gate, "the new suite's gate is decided")
-        shadow = prober.bulletin.report.shadow
+        await until(lambda: (s := prober.publisher.report.shadow) and s.gate, "the new suite's gate is decided")
+        shadow = prober.publisher.report.shadow
         assert shadow is not None
-        assert (shadow.ran_under, prober.bulletin.report.ran_under != under) == (under, True)
+        assert (shadow.ran_under, prober.publisher.report.ran_under != under) == (under, True)
     assert len(stored_state(pod).gates) == 2

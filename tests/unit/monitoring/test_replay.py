@@ -112,34 +112,34 @@ def test_a_mismatch_takes_the_suite_away(pod: Pod, mount: Callable[[Pod], None],
     mount(pod)
     found = read_sources(pod.accuracy)
     assert found.problem is not None
-    assert (found.problem.reason, found.suite, found.replayed) == ("SuiteMismatch", None, False)
+    assert (found.problem.reason, found.suite, found.replay_passed) == ("SuiteMismatch", None, False)
     assert words in found.problem.message
-    assert "nothing is decided until" in found.problem.message
+    assert "no verdict is given; fix the suite" in found.problem.message
 
 
 def test_answers_that_replay_say_so_and_without_any_nothing_is_claimed(pod: Pod) -> None:
-    assert read_sources(pod.accuracy).replayed is None
+    assert read_sources(pod.accuracy).replay_passed is None
     give(pod, OWN, WRONG, CUT)
     found = read_sources(pod.accuracy)
-    assert (found.problem, found.replayed, found.suite is not None) == (None, True, True)
+    assert (found.problem, found.replay_passed, found.suite is not None) == (None, True, True)
 
 
 def test_an_older_operator_promises_no_hash(pod: Pod) -> None:
     give(pod, OWN, promised="")
-    assert read_sources(pod.accuracy).replayed is True
+    assert read_sources(pod.accuracy).replay_passed is True
 
 
 def replays(prober: Prober) -> list[float]:
     """Return what the metric of the replay says, if it says anything."""
-    families = text_string_to_metric_families(prober.exposition.text().decode())
+    families = text_string_to_metric_families(prober.exposition.render().decode())
     return [sample.value for family in families for sample in family.samples if sample.name == metrics.SCORER_REPLAY]
 
 
 async def mismatch(prober: Prober) -> MonitorReport:
     """Wait until the prober decides nothing any more since its scorer is not what it was."""
-    await until(lambda: prober.bulletin.report.reason == "SuiteMismatch", "a mismatch")
-    assert prober.bulletin.report.verdict is Verdict.NO_DATA
-    return prober.bulletin.report
+    await until(lambda: prober.publisher.report.reason == "SuiteMismatch", "a mismatch")
+    assert prober.publisher.report.verdict is Verdict.NO_DATA
+    return prober.publisher.report
 
 
 async def test_a_mismatch_is_no_data_never_pass_and_mended_it_goes_on(pod: Pod) -> None:
@@ -164,8 +164,8 @@ async def test_answers_are_replayed_again_in_time_though_no_file_seems_to_have_c
     give(pod, OWN, WRONG)
     async with running(pod, ScriptedEngine(), replay_every=0.02) as prober:
         sweep = (await watching(prober)).sweep
-        await until(lambda: prober.bulletin.report.sweep is not sweep, "a sweep that no replay cuts off")
-        assert (prober.bulletin.report.gate, prober.bulletin.report.verdict) == (gate, Verdict.PASS)
+        await until(lambda: prober.publisher.report.sweep is not sweep, "a sweep that no replay cuts off")
+        assert (prober.publisher.report.gate, prober.publisher.report.verdict) == (gate, Verdict.PASS)
 
 
 async def test_before_an_alarm_is_counted_the_scorer_is_asked_whether_it_is_what_it_was(pod: Pod) -> None:

@@ -51,7 +51,7 @@ async def serving(pod: Pod, engine: ScriptedEngine) -> AsyncIterator[Prober]:
 
 
 def shadow_gate(prober: Prober) -> GateReport | None:
-    shadow = prober.bulletin.report.shadow
+    shadow = prober.publisher.report.shadow
     return shadow.gate if shadow else None
 
 
@@ -62,7 +62,7 @@ async def gate_on_the_new_suite(prober: Prober) -> GateReport:
 
 def said(prober: Prober) -> tuple[Standing | None, Verdict | None]:
     """What the watch says by the suite that counts, and the gate by the new one."""
-    report, gate = prober.bulletin.report, shadow_gate(prober)
+    report, gate = prober.publisher.report, shadow_gate(prober)
     return report.watch.standing if report.watch else None, gate.verdict if gate else None
 
 
@@ -74,14 +74,14 @@ async def test_the_watch_goes_on_by_the_former_suite_until_the_new_one_counts(
 ) -> None:
     engine = ScriptedEngine(wrong=wrong)
     async with serving(pod, engine) as prober:
-        page = prober.bulletin.outcomes(0)
+        page = prober.publisher.build_outcome_page(0)
         pod.mount(suite=NEW, former=small_suite())
-        gate, report = await gate_on_the_new_suite(prober), prober.bulletin.report
+        gate, report = await gate_on_the_new_suite(prober), prober.publisher.report
         assert (gate.verdict, gate.suite_hash, gate.batch) == (verdict, NEW_HASH, 1)
         assert (report.verdict, report.suite_hash, report.admitted) == (Verdict.PASS, OLD_HASH, True)
         assert report.watch is not None
         assert report.watch.standing is Standing.STEADY
-        after = prober.bulletin.outcomes(0)
+        after = prober.publisher.build_outcome_page(0)
         assert (after.epoch, after.suite_hash) == (page.epoch, OLD_HASH)
         assert after.newest > page.newest, "the watch was never cut off"
         assert not {outcome.item for outcome in after.outcomes} & NEW_ITEMS
@@ -94,7 +94,7 @@ async def test_the_watch_goes_on_by_the_former_suite_until_the_new_one_counts(
 
         token = read_token(pod.admission)
         pod.mount(suite=NEW)
-        await until(lambda: prober.bulletin.report.suite_hash == NEW_HASH, "the new suite")
+        await until(lambda: prober.publisher.report.suite_hash == NEW_HASH, "the new suite")
         report = await watching(prober)
         assert (report.verdict, report.gate, report.shadow) == (verdict, gate, None)
         assert read_token(pod.admission) == token, "a token that stands is never taken back"
@@ -105,10 +105,10 @@ async def test_a_fall_by_the_former_suite_is_seen_while_the_new_one_is_asked(pod
     async with serving(pod, engine) as prober:
         engine.delay = 0.002
         pod.mount(suite=NEW, former=small_suite())
-        await until(lambda: prober.bulletin.report.shadow, "a shadow")
+        await until(lambda: prober.publisher.report.shadow, "a shadow")
         engine.wrong |= ADDITIONS
         await until(lambda: said(prober)[0] is Standing.BELOW_THRESHOLD, "the former suite's count")
-        assert prober.bulletin.report.verdict is Verdict.FAIL
+        assert prober.publisher.report.verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["a prober that lives", "a prober that was killed meanwhile"])
@@ -139,7 +139,7 @@ async def test_how_far_it_is_is_told_in_tens(pod: Pod) -> None:
     seen: set[tuple[int, bool]] = set()
 
     async def note_progress(prompt: str, before: int) -> None:
-        if shadow := prober.bulletin.report.shadow:
+        if shadow := prober.publisher.report.shadow:
             seen.add((shadow.percent, shadow.gate is None))
 
     engine = ScriptedEngine()
@@ -192,9 +192,9 @@ async def test_another_suite_or_threshold_is_asked_afresh(pod: Pod, changed: dic
     async with serving(pod, engine) as prober:
         engine.behaviour = hold_back
         pod.mount(suite=NEW, former=small_suite())
-        await until(lambda: (s := prober.bulletin.report.shadow) and s.percent >= 20, "a fifth of it")
+        await until(lambda: (s := prober.publisher.report.shadow) and s.percent >= 20, "a fifth of it")
         pod.mount(**{"suite": NEW, "former": small_suite(), **changed})  # type: ignore[arg-type]
-        await until(lambda: (s := prober.bulletin.report.shadow) and s.percent < 20, "another gate")
+        await until(lambda: (s := prober.publisher.report.shadow) and s.percent < 20, "another gate")
         is_changed.set()
         gate = await gate_on_the_new_suite(prober)
         assert gate.threshold == changed.get("threshold", 0.96)
@@ -206,8 +206,8 @@ async def test_a_suite_that_is_not_what_it_promises_is_told_and_stops_nothing(po
     engine = ScriptedEngine()
     async with serving(pod, engine) as prober:
         pod.mount(suite=NEW, promised_hash="0" * 64, former=small_suite())
-        await until(lambda: prober.bulletin.report.shadow, "a shadow")
-        report = prober.bulletin.report
+        await until(lambda: prober.publisher.report.shadow, "a shadow")
+        report = prober.publisher.report
         assert report.shadow is not None
         assert report.shadow.problem.startswith("SuiteHashMismatch: ")
         assert (report.verdict, report.suite_hash) == (Verdict.PASS, OLD_HASH)

@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.verdict import Gate
-from r1plus_monitoring.scoring.sources import Problem, check_identity, fingerprint, read_sources
+from r1plus_monitoring.scoring.sources import Problem, check_identity, read_sources, take_fingerprint
 from support.monitoring.scripted import IDENTITY, Pod, small_suite
 
 pytestmark = pytest.mark.usefixtures("mounted")
@@ -56,7 +56,7 @@ def delete(name: str) -> Callable[[Pod], None]:
         pytest.param(rewrite("items.jsonl", '"yes"', '"yep"'), "SuiteHashMismatch", "suite.json promises",
                      id="a changed answer"),
         pytest.param(rewrite("settings.json", '"suiteHash":"', '"suiteHash":"0'), "SuiteHashMismatch",
-                     "the deployment asks for 0", id="another suite than the operator resolved"),
+                     "the deployment requires 0", id="another suite than the operator resolved"),
         pytest.param(rewrite("suite.json", '"items":50,', ""), "SuiteInvalid", "items: missing", id="a header field"),
         pytest.param(rewrite("verdicts.json", "[]", "7"), "VerdictsInvalid", "KnownVerdicts.reports",
                      id="odd verdicts"),
@@ -87,11 +87,11 @@ def test_the_fingerprint_follows_a_config_map(tmp_path: Path) -> None:
         (tmp_path / version / "items.jsonl").write_text(items)
     (tmp_path / "..data").symlink_to("one")
     (tmp_path / "suite.json").symlink_to("..data/suite.json")
-    before = fingerprint(tmp_path)
-    assert fingerprint(tmp_path) == before
+    before = take_fingerprint(tmp_path)
+    assert take_fingerprint(tmp_path) == before
     (tmp_path / "..tmp").symlink_to("two")
     os.replace(tmp_path / "..tmp", tmp_path / "..data")  # noqa: PTH105 - as the kubelet does it
-    assert fingerprint(tmp_path) != before
+    assert take_fingerprint(tmp_path) != before
 
 
 def test_the_identity_that_the_pod_was_made_for(pod: Pod) -> None:

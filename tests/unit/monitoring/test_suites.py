@@ -7,7 +7,7 @@ import pytest
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Suite
-from r1plus_monitoring.curate.candidates import candidates
+from r1plus_monitoring.curate.candidates import build_candidates
 from r1plus_monitoring.curate.record import read_baseline, read_suite
 from r1plus_monitoring.scoring.scorers import score
 
@@ -50,7 +50,7 @@ def test_every_answer_is_accepted_by_its_own_scorer(suite: Suite) -> None:
 
 
 def test_every_item_is_a_candidate_as_it_stands(suite: Suite) -> None:
-    assert set(suite.items) <= set(candidates())
+    assert set(suite.items) <= set(build_candidates())
 
 
 def test_the_baseline_is_of_this_suite_and_its_reference_engine(suite: Suite) -> None:

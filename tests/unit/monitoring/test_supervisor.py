@@ -103,11 +103,11 @@ def test_backoff(failures: int, seconds: float) -> None:
 
 def test_a_heartbeat_is_as_old_as_its_last_change_whatever_its_dates_say() -> None:
     beat = Heartbeat()
-    assert beat.age(written=5_000, now=100.0) == 0.0
-    assert beat.age(written=5_000, now=130.0) == 30.0
-    assert beat.age(written=9_000_000_000, now=131.0) == 0.0, "the node's clock was set forward"
-    assert beat.age(written=4_000, now=132.0) == 0.0, "and back again"
-    assert beat.age(written=4_000, now=133.0) == 1.0
+    assert beat.age(written_at=5_000, now=100.0) == 0.0
+    assert beat.age(written_at=5_000, now=130.0) == 30.0
+    assert beat.age(written_at=9_000_000_000, now=131.0) == 0.0, "the node's clock was set forward"
+    assert beat.age(written_at=4_000, now=132.0) == 0.0, "and back again"
+    assert beat.age(written_at=4_000, now=133.0) == 1.0
 
 
 def test_a_killed_prober_comes_back_and_the_token_and_the_verdict_stay(pod: Pod) -> None:

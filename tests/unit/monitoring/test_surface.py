@@ -18,11 +18,11 @@ from r1plus_contract.verdict import MonitorReport, Standing, SweepFigures, Verdi
 from r1plus_monitoring.config import read_config
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.client import Failure, Reply
-from r1plus_monitoring.probe.probes import LABELS, SCORES, Prompter, Result, judged
+from r1plus_monitoring.probe.probes import LABELS, SCORES, Prompter, Result, classify_reply
 from r1plus_monitoring.report.exposition import Exposition
-from r1plus_monitoring.report.publisher import Bulletin
+from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
-from r1plus_monitoring.store.state import HalfSweep, State, StateStore, restarts
+from r1plus_monitoring.store.state import PartialSweep, State, StateStore, read_restarts
 from r1plus_policies.gate.verdict import Subject
 from support.monitoring.scripted import ScriptedEngine, loaded
 
@@ -37,7 +37,7 @@ def exposition() -> Exposition:
 
 def samples(exposition: Exposition) -> dict[str, list[tuple[dict[str, str], float]]]:
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for family in text_string_to_metric_families(exposition.text().decode()):
+    for family in text_string_to_metric_families(exposition.render().decode()):
         for sample in family.samples:
             rest = {k: v for k, v in sample.labels.items() if k not in OWN}
             assert {k: sample.labels.get(k) for k in OWN} == OWN, sample.name
@@ -46,7 +46,7 @@ def samples(exposition: Exposition) -> dict[str, list[tuple[dict[str, str], floa
 
 
 def test_counters_are_there_at_zero_from_the_start(exposition: Exposition) -> None:
-    exposition.suite(loaded(), 0.98)
+    exposition.set_suite(loaded(), 0.98)
     found = samples(exposition)
     results = found[names.PROBE_RESULTS_TOTAL]
     assert {(r["task"], r["outcome"]) for r, _ in results} == {
@@ -66,31 +66,31 @@ def test_counters_are_there_at_zero_from_the_start(exposition: Exposition) -> No
 
 def test_an_accuracy_nobody_measured_is_not_exposed(exposition: Exposition) -> None:
     assert names.ACCURACY_RATIO not in samples(exposition)
-    exposition.accuracy(SweepFigures(correct=163, total=210, lower=0.67, upper=0.86, finished_at=""))
+    exposition.set_accuracy(SweepFigures(correct=163, total=210, lower=0.67, upper=0.86, finished_at=""))
     found = samples(exposition)
     assert found[names.ACCURACY_RATIO] == [({}, 163 / 210)]
     assert found[names.ACCURACY_LOWER_BOUND_RATIO] == [({}, 0.67)]
     assert found[names.ACCURACY_UPPER_BOUND_RATIO] == [({}, 0.86)]
-    exposition.accuracy(None)
+    exposition.set_accuracy(None)
     assert names.ACCURACY_RATIO not in samples(exposition)
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_one_verdict_is_one_and_the_others_are_zero(exposition: Exposition, verdict: Verdict) -> None:
-    exposition.verdict(verdict)
+    exposition.set_verdict(verdict)
     found = {labels["verdict"]: value for labels, value in samples(exposition)[names.GATE_VERDICT]}
     assert found == {member.value: float(member is verdict) for member in Verdict}
 
 
 def test_there_is_one_suite_at_a_time(exposition: Exposition) -> None:
-    exposition.suite(loaded(25), 0.98)
-    exposition.suite(loaded(24), 0.98)
+    exposition.set_suite(loaded(25), 0.98)
+    exposition.set_suite(loaded(24), 0.98)
     found = samples(exposition)[names.GOLDEN_SUITE_INFO]
     assert [labels["suite_hash"] for labels, _ in found] == [loaded(24).header.sha256]
 
 
 def test_the_contract_names_every_series_that_is_exposed(exposition: Exposition) -> None:
-    exposition.suite(loaded(), 0.98)
+    exposition.set_suite(loaded(), 0.98)
     known = {v for k, v in vars(names).items() if k.isupper() and isinstance(v, str)}
     for name in samples(exposition):
         assert name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") in known
@@ -114,7 +114,7 @@ async def test_a_probe_is_judged_and_counted(exposition: Exposition, reply: Repl
     item = Item("i", "additions", "p", "exact", ("yes",))
     engine = ScriptedEngine(behaviour=behave)
     assert await Prompter(engine, {"i": item}, Sampling(), exposition).ask("i") is result
-    assert judged(item, reply) is result
+    assert classify_reply(item, reply) is result
     counted = [labels for labels, n in samples(exposition)[names.PROBE_RESULTS_TOTAL] if n]
     assert counted == [{"task": "additions", "outcome": label}]
     scored = samples(exposition)[names.PROBE_LAST_SCORED_TIMESTAMP_SECONDS][0][1] > 0
@@ -125,8 +125,8 @@ def test_every_result_has_a_label_and_a_score() -> None:
     assert set(LABELS) == set(SCORES) == set(Result)
 
 
-def bulletin(folder: Path, exposition: Exposition, clock: datetime = NOON) -> Bulletin:
-    return Bulletin(
+def publisher(folder: Path, exposition: Exposition, clock: datetime = NOON) -> ReportPublisher:
+    return ReportPublisher(
         revision="credit-1",
         identity="id",
         restarts=2,
@@ -137,7 +137,7 @@ def bulletin(folder: Path, exposition: Exposition, clock: datetime = NOON) -> Bu
 
 
 def test_the_sequence_grows_with_changes_only(tmp_path: Path, exposition: Exposition) -> None:
-    board = bulletin(tmp_path, exposition)
+    board = publisher(tmp_path, exposition)
     first = board.report.sequence
     board.update(message="other")
     board.update(message="other")
@@ -147,24 +147,24 @@ def test_the_sequence_grows_with_changes_only(tmp_path: Path, exposition: Exposi
 def test_the_sequence_grows_across_restarts_even_with_a_clock_that_went_back(
     tmp_path: Path, exposition: Exposition
 ) -> None:
-    board = bulletin(tmp_path, exposition)
+    board = publisher(tmp_path, exposition)
     for n in range(2500):
         board.update(message=str(n))
-    again = bulletin(tmp_path, exposition, NOON.replace(year=2020))
+    again = publisher(tmp_path, exposition, NOON.replace(year=2020))
     assert again.report.sequence > board.report.sequence - 1
     again.update(message="once more")
     assert again.report.sequence > board.report.sequence
 
 
 def test_the_sequence_grows_without_the_file(tmp_path: Path, exposition: Exposition) -> None:
-    board = bulletin(tmp_path, exposition)
+    board = publisher(tmp_path, exposition)
     board.update(message="one")
     (tmp_path / "state.json").unlink()
-    assert bulletin(tmp_path, exposition, NOON.replace(hour=13)).report.sequence > board.report.sequence
+    assert publisher(tmp_path, exposition, NOON.replace(hour=13)).report.sequence > board.report.sequence
 
 
 async def test_verdict_metrics_and_health_over_http(tmp_path: Path, exposition: Exposition) -> None:
-    board = bulletin(tmp_path, exposition)
+    board = publisher(tmp_path, exposition)
     runner = await serve(board, exposition, socket.create_server(("127.0.0.1", 0)))
     try:
         host, port = runner.addresses[0][:2]
@@ -183,7 +183,7 @@ async def test_verdict_metrics_and_health_over_http(tmp_path: Path, exposition: 
 
 
 def test_state_comes_back_as_it_was_stored(tmp_path: Path) -> None:
-    state = State(sequence=7, sweep=HalfSweep(Subject("a", "b", "c", "d"), 2**62, {"i": "1"}))
+    state = State(sequence=7, sweep=PartialSweep(Subject("a", "b", "c", "d"), 2**62, {"i": "1"}))
     StateStore(tmp_path).save(state)
     assert StateStore(tmp_path).state == state
 
@@ -208,7 +208,7 @@ def test_damaged_state_is_no_state(tmp_path: Path, damage: str) -> None:
 def test_restarts(tmp_path: Path, text: str | None, count: int) -> None:
     if text is not None:
         (tmp_path / "restarts").write_text(text)
-    assert restarts(tmp_path) == count
+    assert read_restarts(tmp_path) == count
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_monitoring.probe.probes import Pace, Result
-from r1plus_monitoring.probe.sweeps import figures_of, order, sweep
+from r1plus_monitoring.probe.sweeps import compute_figures, shuffle_items, sweep
 
 ITEMS = [f"i{n:03}" for n in range(20)]
 
@@ -19,26 +19,26 @@ def scores(right: int, wrong: int) -> dict[str, bool]:
 
 
 def test_a_sweep_in_figures() -> None:
-    found = figures_of(scores(163, 47), "now")
+    found = compute_figures(scores(163, 47), "now")
     assert (found.correct, found.total, found.finished_at) == (163, 210, "now")
     assert found.lost_items == tuple(f"i{n:04}" for n in range(163, 210))
 
 
 @given(st.integers(0, 60), st.integers(1, 60))
 def test_bounds_hold_the_ratio_between_them(right: int, wrong: int) -> None:
-    found = figures_of(scores(right, wrong), "")
+    found = compute_figures(scores(right, wrong), "")
     assert 0 <= found.lower <= right / (right + wrong) <= found.upper <= 1
     assert len(found.lost_items) == min(wrong, 50)
 
 
 @given(st.integers(0, 2**63))
 def test_an_order_is_a_permutation_that_the_seed_decides(seed: int) -> None:
-    assert sorted(order(ITEMS, seed)) == ITEMS
-    assert order(ITEMS, seed) == order(list(reversed(ITEMS)), seed)
+    assert sorted(shuffle_items(ITEMS, seed)) == ITEMS
+    assert shuffle_items(ITEMS, seed) == shuffle_items(list(reversed(ITEMS)), seed)
 
 
 def test_orders_differ() -> None:
-    assert len({tuple(order(ITEMS, seed)) for seed in range(20)}) == 20
+    assert len({tuple(shuffle_items(ITEMS, seed)) for seed in range(20)}) == 20
 
 
 async def ignore(*_: object) -> None:
@@ -53,7 +53,7 @@ async def swept(
 ) -> dict[str, bool]:
     """Sweep as fast as can be, and return all scores."""
     pace = Pace(lambda: 60_000_000)
-    await sweep(items, 1, found, ask=ask, pace=pace, until_ready=until_ready, scored=ignore)
+    await sweep(items, 1, found, ask=ask, pace=pace, until_ready=until_ready, on_score=ignore)
     return found
 
 

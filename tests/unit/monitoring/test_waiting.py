@@ -3,7 +3,7 @@
 import pytest
 from aiohttp import web
 
-from r1plus_monitoring.probe.client import TritonEngine, waiting_requests
+from r1plus_monitoring.probe.client import TritonEngine, parse_waiting_requests
 
 GAUGE = "r1plus_engine_waiting_requests"
 
@@ -22,7 +22,7 @@ GAUGE = "r1plus_engine_waiting_requests"
     ],
 )
 def test_reading_the_gauge(text: str, waiting: int | None) -> None:
-    assert waiting_requests(text) == waiting
+    assert parse_waiting_requests(text) == waiting
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ async def test_asking_triton(status: int, body: bytes, waiting: int | None) -> N
     silent = TritonEngine("127.0.0.1:1", "127.0.0.1:1", 1, "127.0.0.1:1")
     unasked = TritonEngine("127.0.0.1:1", "127.0.0.1:1", 1)
     try:
-        assert await engine.waiting() == waiting
-        assert await silent.waiting() is None
-        assert await unasked.waiting() is None
+        assert await engine.count_waiting_requests() == waiting
+        assert await silent.count_waiting_requests() is None
+        assert await unasked.count_waiting_requests() is None
     finally:
         for one in (engine, silent, unasked):
             await one.close()

@@ -16,7 +16,7 @@ from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Stan
 from r1plus_monitoring.probe.client import Reply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_monitoring.report.web import serve
-from r1plus_policies.detector.detector import Evidence, hear
+from r1plus_policies.detector.detector import Evidence, observe_answer
 from r1plus_policies.watch.memory import WatchState
 from support.monitoring.scripted import (
     ADDITIONS,
@@ -40,18 +40,18 @@ pytestmark = pytest.mark.usefixtures("mounted")
 
 
 def standing(prober: Prober) -> Standing | None:
-    return prober.bulletin.report.watch.standing if prober.bulletin.report.watch else None
+    return prober.publisher.report.watch.standing if prober.publisher.report.watch else None
 
 
 async def stands_at(prober: Prober, wanted: Standing) -> MonitorReport:
     await until(lambda: standing(prober) is wanted, wanted.value)
-    return prober.bulletin.report
+    return prober.publisher.report
 
 
 async def another_sweep(prober: Prober, correct: int) -> None:
-    before = prober.bulletin.report.sweep
+    before = prober.publisher.report.sweep
     await until(
-        lambda: (s := prober.bulletin.report.sweep) is not before and s is not None and s.correct == correct, "a sweep"
+        lambda: (s := prober.publisher.report.sweep) is not before and s is not None and s.correct == correct, "a sweep"
     )
 
 
@@ -81,7 +81,7 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
         assert report.watch.confirmation is not None
         assert (report.watch.confirmation.correct, report.watch.confirmation.total) == (25, 50)
         assert (report.watch.evidence, report.watch.lost_since_gate) == (1.0, tuple(sorted(ADDITIONS)))
-        text = prober.exposition.text().decode()
+        text = prober.exposition.render().decode()
         assert (
             f'{names.STANDING}{{deployment="credit",namespace="bank",revision="credit-1",standing="BelowThreshold"}} 1.0'
             in text
@@ -90,7 +90,7 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
         assert read_token(pod.admission) is not None
         engine.wrong = set()
         await another_sweep(prober, SOUND_SWEEP)
-        assert (prober.bulletin.report.verdict, standing(prober)) == (Verdict.FAIL, Standing.BELOW_THRESHOLD)
+        assert (prober.publisher.report.verdict, standing(prober)) == (Verdict.FAIL, Standing.BELOW_THRESHOLD)
 
 
 async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counted_again(pod: Pod) -> None:
@@ -120,7 +120,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
         engine.wrong, engine.behaviour = ADDITIONS, slow
         report = await stands_at(prober, Standing.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
-        assert "a sweep over all 50 items is counting" in report.message
+        assert "a sweep over all 50 items counts" in report.message
         await until(lambda: len(counted) > 10, "a count under way")
     counting = stored(pod).counting
     assert counting is not None
@@ -136,11 +136,11 @@ async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: P
     async with watched(pod, engine) as prober:
         engine.wrong = ADDITIONS
         await stands_at(prober, Standing.BELOW_THRESHOLD)
-        before = prober.bulletin.outcomes(0)
+        before = prober.publisher.build_outcome_page(0)
         assert (before.acknowledged, before.acknowledged_after) == ("", 0)
         pod.mount(acknowledged="first")
         await until(lambda: stored(pod).acknowledged == "first", "an answer to the acknowledgement")
-        report = prober.bulletin.report
+        report = prober.publisher.report
         assert (report.verdict, standing(prober)) == (Verdict.FAIL, Standing.BELOW_THRESHOLD), "nothing was mended"
         assert (report.threshold, report.acknowledged) == (0.96, "first")
         engine.wrong, engine.most_running = set(), 0
@@ -151,12 +151,12 @@ async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: P
         assert report.watch.alarmed_at == ""
         assert stored(pod).accuracy.alarmed is False
         assert engine.most_running == 1, "traffic flows meanwhile"
-        page = prober.bulletin.outcomes(0)
+        page = prober.publisher.build_outcome_page(0)
         assert (page.acknowledged, page.acknowledged_after >= before.newest) == ("second", True)
         assert all(o.result is ProbeResult.CORRECT for o in page.outcomes if o.sequence > page.acknowledged_after)
         gate = report.gate
         await another_sweep(prober, SOUND_SWEEP)
-        assert prober.bulletin.report.gate is gate, "an acknowledgement is acted on once"
+        assert prober.publisher.report.gate is gate, "an acknowledgement is acted on once"
 
 
 async def test_a_pod_that_is_born_under_an_acknowledgement_has_nothing_to_acknowledge(pod: Pod) -> None:
@@ -166,9 +166,9 @@ async def test_a_pod_that_is_born_under_an_acknowledgement_has_nothing_to_acknow
         gate = (await watching(prober)).gate
         await another_sweep(prober, SOUND_SWEEP)
         assert stored(pod).acknowledged == "long ago"
-        page = prober.bulletin.outcomes(0)
+        page = prober.publisher.build_outcome_page(0)
         assert (page.acknowledged, page.acknowledged_after) == ("long ago", 0)
-        assert prober.bulletin.report.gate is gate, "the gate was not run again"
+        assert prober.publisher.report.gate is gate, "the gate was not run again"
 
 
 async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
@@ -190,9 +190,9 @@ async def test_nothing_is_lost_and_no_number_given_twice_when_the_prober_dies(po
     for _ in range(3):
         async with running(pod, engine) as prober:
             await watching(prober)
-            begun = prober.bulletin.outcomes(0).newest
-            await until(lambda: prober.bulletin.outcomes(0).newest > begun + 20, "outcomes")  # noqa: B023
-            pages.append(prober.bulletin.outcomes(0))
+            begun = prober.publisher.build_outcome_page(0).newest
+            await until(lambda: prober.publisher.build_outcome_page(0).newest > begun + 20, "outcomes")  # noqa: B023
+            pages.append(prober.publisher.build_outcome_page(0))
     assert len({page.epoch for page in pages}) == 1
     assert pages[0].outcomes == pages[2].outcomes[: len(pages[0].outcomes)]
     assert [o.sequence for o in pages[2].outcomes] == list(range(1, pages[2].newest + 1))
@@ -205,18 +205,18 @@ async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> 
     engine = ScriptedEngine()
     async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
-        await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
-    behind, journal = stored(pod), prober.bulletin.outcomes(0)
+        await until(lambda: prober.publisher.build_outcome_page(0).newest > 120, "outcomes")
+    behind, journal = stored(pod), prober.publisher.build_outcome_page(0)
     assert behind.sequence <= journal.newest
     async with running(pod, ScriptedEngine(is_ready=False)) as prober:
-        await until(lambda: prober.bulletin.report.reason == "WaitingForModel", "a restart")
+        await until(lambda: prober.publisher.report.reason == "WaitingForModel", "a restart")
     engine = ScriptedEngine(wrong={"capitals-003"})
     async with running(pod, engine) as prober:
         await until(lambda: stored(pod).sequence >= journal.newest, "the rest heard")
         first = stored(pod)
     fresh = dataclasses.replace(first.accuracy, evidence=Evidence(), failed=())
-    for outcome in prober.bulletin.outcomes(0).outcomes[: first.sequence]:
-        fresh = hear(fresh, outcome.item, outcome.result is ProbeResult.CORRECT)
+    for outcome in prober.publisher.build_outcome_page(0).outcomes[: first.sequence]:
+        fresh = observe_answer(fresh, outcome.item, outcome.result is ProbeResult.CORRECT)
     assert first.accuracy == fresh
 
 
@@ -224,26 +224,26 @@ async def test_a_lost_state_file_is_made_up_from_the_outcomes(pod: Pod) -> None:
     engine = ScriptedEngine()
     async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
-        await until(lambda: prober.bulletin.outcomes(0).newest > 120, "outcomes")
-    epoch, newest = prober.bulletin.outcomes(0).epoch, prober.bulletin.outcomes(0).newest
+        await until(lambda: prober.publisher.build_outcome_page(0).newest > 120, "outcomes")
+    epoch, newest = prober.publisher.build_outcome_page(0).epoch, prober.publisher.build_outcome_page(0).newest
     (pod.state / "state.json").unlink()
     pod.mount(known=(passed_but_for(pod),))
     # It answers nothing: an answer that is right would take back what is to be seen.
     async with watched(pod, ScriptedEngine(answers=0)) as prober:
         assert stored(pod).sequence >= newest
         assert stored(pod).accuracy.failed == ("capitals-003",)
-        assert prober.bulletin.outcomes(0).epoch == epoch
+        assert prober.publisher.build_outcome_page(0).epoch == epoch
 
 
 async def test_a_lost_journal_is_a_new_epoch_and_no_lost_evidence(pod: Pod) -> None:
     async with watched(pod, ScriptedEngine(wrong=set())) as prober:
         await another_sweep(prober, SOUND_SWEEP)
-        epoch = prober.bulletin.outcomes(0).epoch
+        epoch = prober.publisher.build_outcome_page(0).epoch
         await until(lambda: bool(stored(pod).accuracy.evidence.logs), "evidence stored")
     evidence = stored(pod).accuracy.evidence
     (pod.state / "outcomes.jsonl").unlink()
     async with watched(pod, ScriptedEngine(answers=0)) as prober:
-        page = prober.bulletin.outcomes(0)
+        page = prober.publisher.build_outcome_page(0)
         assert (page.epoch != epoch, page.oldest, page.newest) == (True, 1, 0)
         assert stored(pod).accuracy.evidence == evidence
 
@@ -253,11 +253,11 @@ async def test_a_clock_that_is_off_is_no_alarm_and_loses_nothing(pod: Pod, hours
     engine = ScriptedEngine()
     async with watched(pod, engine) as prober:
         await another_sweep(prober, SOUND_SWEEP)
-    newest = prober.bulletin.outcomes(0).newest
+    newest = prober.publisher.build_outcome_page(0).newest
     async with watched(pod, engine, clock=lambda: datetime.now(UTC) + timedelta(hours=hours)) as prober:
         await another_sweep(prober, SOUND_SWEEP)
-        assert (standing(prober), prober.bulletin.report.verdict) == (Standing.STEADY, Verdict.PASS)
-        page = prober.bulletin.outcomes(0)
+        assert (standing(prober), prober.publisher.report.verdict) == (Standing.STEADY, Verdict.PASS)
+        page = prober.publisher.build_outcome_page(0)
         assert page.newest > newest
         kept = range(max(1, page.newest - MOST_OUTCOMES + 1), page.newest + 1)
         assert [o.sequence for o in page.outcomes] == list(kept)
@@ -268,7 +268,7 @@ async def test_what_the_gate_had_lost_is_not_watched(pod: Pod) -> None:
     async with watched(pod, ScriptedEngine(wrong={"capitals-001", "capitals-002"})) as prober:
         for _ in range(3):
             await another_sweep(prober, SOUND_SWEEP - 2)
-        page = prober.bulletin.outcomes(0)
+        page = prober.publisher.build_outcome_page(0)
         assert page.watched == 48
         assert {"capitals-001", "capitals-002"}.isdisjoint(o.item for o in page.outcomes)
         assert standing(prober) is Standing.STEADY
@@ -280,10 +280,10 @@ async def test_where_the_gate_stopped_early_the_first_sweep_tells_what_is_watche
         report = await watching(prober)
         assert report.watch is not None
         assert report.watch.watched == 0
-        await until(lambda: prober.bulletin.outcomes(0).watched == 25, "a first sweep")
-        await until(lambda: prober.bulletin.outcomes(0).newest > 30, "outcomes")
-        assert ADDITIONS.isdisjoint(o.item for o in prober.bulletin.outcomes(0).outcomes)
-        assert (standing(prober), prober.bulletin.report.reason) == (Standing.STEADY, "Passed")
+        await until(lambda: prober.publisher.build_outcome_page(0).watched == 25, "a first sweep")
+        await until(lambda: prober.publisher.build_outcome_page(0).newest > 30, "outcomes")
+        assert ADDITIONS.isdisjoint(o.item for o in prober.publisher.build_outcome_page(0).outcomes)
+        assert (standing(prober), prober.publisher.report.reason) == (Standing.STEADY, "Passed")
 
 
 async def test_a_refused_pod_is_not_watched(pod: Pod) -> None:
@@ -291,7 +291,7 @@ async def test_a_refused_pod_is_not_watched(pod: Pod) -> None:
         report = await watching(prober)
         assert (report.verdict, report.watch) == (Verdict.FAIL, None)
         assert (report.threshold, report.acknowledged) == (0.96, None)
-        page = prober.bulletin.outcomes(0)
+        page = prober.publisher.build_outcome_page(0)
         assert (page.epoch, page.watched, page.newest, page.outcomes) == ("", 0, 0, ())
 
 
@@ -301,22 +301,22 @@ async def test_a_busy_engine_is_asked_less_and_the_skips_are_counted(pod: Pod) -
         asked, looks = len(engine.asked), engine.looks
         await until(lambda: len(engine.asked) > asked + 5, "the floor")
         assert engine.looks - looks >= 4 * 5
-        assert b'reason="engine_busy",revision="credit-1"} 0.0' not in prober.exposition.text()
+        assert b'reason="engine_busy",revision="credit-1"} 0.0' not in prober.exposition.render()
 
 
 async def test_the_steadiness_cannot_be_one(pod: Pod) -> None:
     pod.mount(steadiness=1.0)
     async with running(pod, ScriptedEngine()) as prober:
-        await until(lambda: prober.bulletin.report.phase is Phase.BLOCKED, "blocked")
-        report = prober.bulletin.report
+        await until(lambda: prober.publisher.report.phase is Phase.BLOCKED, "blocked")
+        report = prober.publisher.report
         assert (report.verdict, report.reason) == (Verdict.NO_DATA, "SettingsInvalid")
         assert report.message.startswith("steadiness: 1.0 must be at least 0.5 and below 1")
 
 
 async def test_outcomes_over_http(pod: Pod) -> None:
     async with watched(pod, ScriptedEngine()) as prober:
-        await until(lambda: prober.bulletin.outcomes(0).newest > 10, "outcomes")
-        runner = await serve(prober.bulletin, prober.exposition, socket.create_server(("127.0.0.1", 0)))
+        await until(lambda: prober.publisher.build_outcome_page(0).newest > 10, "outcomes")
+        runner = await serve(prober.publisher, prober.exposition, socket.create_server(("127.0.0.1", 0)))
         try:
             host, port = runner.addresses[0][:2]
             async with aiohttp.ClientSession(f"http://{host}:{port}") as session:

@@ -11,14 +11,16 @@ from r1plus_contract import metrics
 from r1plus_operator.metrics.deployments import DeploymentMetrics
 from r1plus_operator.plan.status.metrics import Facts
 from r1plus_policies.detector.detector import DetectorKey, Evidence
-from r1plus_policies.detector.pool import Pair, Pool
+from r1plus_policies.detector.pool import DetectorPair, Pool
 from r1plus_policies.rollback.response import BLOCKING
 
 KEY = ("team", "credit")
 WHOSE = {"namespace": "team", "deployment": "credit"}
 FACTS = Facts("full", 0.98)
 QUARTER = Evidence((math.log(0.25e5),))
-POOL = Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, Pair(Evidence(), QUARTER), right=300, answered=300)
+POOL = Pool(
+    DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, DetectorPair(Evidence(), QUARTER), right=300, answered=300
+)
 
 
 def status(**conditions: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.observe import projections
 from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
 from r1plus_operator.plan.observation import Observed
-from r1plus_operator.plan.revision.refresh import Cause, Outcome, Refresh, SlotRequest
+from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from r1plus_operator.runtime.resources import Resource
@@ -246,8 +246,8 @@ def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
     assert found.live == {}
 
 
-@pytest.mark.parametrize("outcome", [None, Outcome.FAILED], ids=["which holds a slot", "which stopped its wave"])
-def test_finding_11_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: Outcome | None) -> None:
+@pytest.mark.parametrize("outcome", [None, RefreshOutcome.FAILED], ids=["which holds a slot", "which stopped its wave"])
+def test_finding_11_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: RefreshOutcome | None) -> None:
     """Finalizers of others may keep it for ever, and no pass ends what its revision says."""
     asked: list[Key] = []
     seen, waits = Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}, slots=1), ("t", "waits")

@@ -15,7 +15,7 @@ from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.manifests.children import Owner, network_policy
 from r1plus_operator.plan.observation import REFUSED_PODS, Json, TenantView
-from r1plus_operator.plan.revision.refresh import Outcome
+from r1plus_operator.plan.revision.refresh import RefreshOutcome
 from r1plus_operator.plan.settings import DnsPods, DnsTerms, OperatorConfig, PodUser, RuntimeUpdate
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 from r1plus_operator.plan.tenancy.tenant import plan_tenant
@@ -211,7 +211,7 @@ def test_finding_13_a_candidate_that_a_refresh_began_is_rendered_again_when_its_
     candidate = world.candidate()
     world.expect(serves=serving, runs={serving: 1, candidate: 1})
     assert (context_of(world, refused), context_of(world, candidate)) == (NO_USER | AS_1000, NO_USER)
-    assert world.revision(refused).refresh.outcome is Outcome.SUPERSEDED
+    assert world.revision(refused).refresh.outcome is RefreshOutcome.SUPERSEDED
 
 
 def test_finding_13_what_served_before_comes_back_without_a_user() -> None:

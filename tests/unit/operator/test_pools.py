@@ -8,27 +8,27 @@ import pytest
 from r1plus_contract.jsonable import ContractError
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_operator.observe.pooled_detectors import AT_ONCE, CHECKPOINT_SECONDS, Pools
-from r1plus_operator.plan.accuracy.pooled_detector import PoolWanted
+from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_policies.detector.detector import DetectorKey
 
 KEY = ("team", "credit")
 HASH = "h" * 64
-WANTED = PoolWanted(
+WANTED = PoolRequest(
     key=DetectorKey("", "credit-1", HASH, 0.98),
     identity="id",
     scorer_version="1",
     alarm_at=1e5,
     items=frozenset(f"i{n}" for n in range(8)),
     pods=frozenset({"a", "b"}),
-    held=frozenset(),
-    stored="",
+    quarantined_pods=frozenset(),
+    checkpoint="",
 )
 
 
 class Rig:
     """Pools with a clock that the test turns."""
 
-    def __init__(self, wanted: PoolWanted = WANTED) -> None:
+    def __init__(self, wanted: PoolRequest = WANTED) -> None:
         self.now = 0.0
         self.evidence: list[tuple[Any, ...]] = []
         self.pools = Pools(lambda: self.now, lambda *told: self.evidence.append(told))
@@ -150,7 +150,7 @@ def test_a_new_leader_goes_on_from_the_checkpoint_and_hears_nothing_twice() -> N
     old.pools.take(KEY, "b", page("11"))
     old.now = CHECKPOINT_SECONDS
     written = old.view()[0].checkpoint
-    new = Rig(replace(WANTED, stored=written))
+    new = Rig(replace(WANTED, checkpoint=written))
     assert (new.pools.since(KEY, "a"), new.pools.since(KEY, "b")) == (4, 2)
     for rig in (old, new):
         rig.pools.take(KEY, "a", page("101101"))
@@ -159,7 +159,7 @@ def test_a_new_leader_goes_on_from_the_checkpoint_and_hears_nothing_twice() -> N
 
 @pytest.mark.parametrize("stored", ["", "{", '{"key":{}}', "x" * 100])
 def test_a_checkpoint_that_cannot_be_read_is_none(stored: str) -> None:
-    rig = Rig(replace(WANTED, stored=stored))
+    rig = Rig(replace(WANTED, checkpoint=stored))
     rig.pools.take(KEY, "a", page("1"))
     assert rig.pools.since(KEY, "a") == 1
 
@@ -176,7 +176,7 @@ def test_an_acknowledgement_ends_the_pools_alarm_for_this_leader_and_the_next() 
     for pod in "ab":
         rig.pools.take(KEY, pod, page("0" * 40))
     written = rig.view(a="12:00")[0].checkpoint
-    token = replace(WANTED, acknowledged="t2", stored=written)
+    token = replace(WANTED, acknowledged="t2", checkpoint=written)
     new = Rig(token)
     rig.pools.want(KEY, token)
     for leader in (rig, new):
@@ -196,7 +196,7 @@ def test_what_was_swept_before_an_alarm_is_not_forgotten_with_the_leader() -> No
     for pod in "ab":
         old.pools.take(KEY, pod, page("0" * 40))
     view, _ = old.view(a="12:00", b="12:01")
-    new = Rig(replace(WANTED, stored=view.checkpoint))
+    new = Rig(replace(WANTED, checkpoint=view.checkpoint))
     assert new.view(a="13:00", b="13:01")[0].before_alarm == {"a": "12:00", "b": "12:01"}
 
 
@@ -204,7 +204,7 @@ def test_a_pod_that_comes_back_out_of_quarantine_is_heard_once() -> None:
     rig = Rig()
     rig.pools.take(KEY, "a", page("0" * 8))
     rig.pools.take(KEY, "b", page("1" * 8))
-    rig.pools.want(KEY, replace(WANTED, pods=frozenset({"b"}), held=frozenset({"a"})))
+    rig.pools.want(KEY, replace(WANTED, pods=frozenset({"b"}), quarantined_pods=frozenset({"a"})))
     rig.pools.take(KEY, "a", page("0" * 60))
     rig.pools.want(KEY, WANTED)
     rig.pools.take(KEY, "a", page("0" * 8))
@@ -219,7 +219,7 @@ def test_a_pod_in_quarantine_is_taken_out_of_the_pool_and_not_asked() -> None:
     rig.pools.take(KEY, "a", page("0" * 40))
     rig.pools.take(KEY, "b", page("1" * 40))
     assert rig.view()[0].evidence >= 1
-    rig.pools.want(KEY, replace(WANTED, pods=frozenset({"b"}), held=frozenset({"a"})))
+    rig.pools.want(KEY, replace(WANTED, pods=frozenset({"b"}), quarantined_pods=frozenset({"a"})))
     assert rig.view()[0].evidence < 1
     assert rig.pools.since(KEY, "a") is None
 

@@ -187,11 +187,11 @@ def test_finding_13_a_pod_whose_images_a_webhook_rewrote_is_its_revisions_own(
     name = world.candidate()
     world.start_pods(name)
     (pod,) = world.pods.values()
-    assert world.revision(name).own([pod]) == {pod}
+    assert world.revision(name).own_pods([pod]) == {pod}
     rewritten = replace(pod, images=tuple(map(rewrite, pod.images)))
-    assert world.revision(name).own([rewritten]) == ({rewritten} if is_own else set())
+    assert world.revision(name).own_pods([rewritten]) == ({rewritten} if is_own else set())
     without_one = replace(pod, images=pod.images[1:])
-    assert world.revision(name).own([without_one]) == set()
+    assert world.revision(name).own_pods([without_one]) == set()
 
 
 def test_finding_13_what_openshift_fills_into_a_pod_makes_it_no_other() -> None:
@@ -399,6 +399,6 @@ def test_finding_02_of_an_r1plusdeployments_annotations_its_requests_are_kept_an
     request = Request("alice", why, "2030-01-01T00:00:00.000000Z")
     notes = {"example.com/a": LARGE, Verb.PIN.annotation: LARGE, **written(Verb.ACK, request)}
     kept = projections.deployment({"metadata": {**META, "annotations": notes}})
-    clipped = replace(request, why=why[:MOST_WHY])
-    assert requests_in(kept["metadata"]) == {Verb.ACK: clipped}
+    clip_report = replace(request, why=why[:MOST_WHY])
+    assert requests_in(kept["metadata"]) == {Verb.ACK: clip_report}
     assert len(repr(kept)) < 2000

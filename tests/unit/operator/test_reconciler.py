@@ -7,7 +7,7 @@ import pytest
 
 from r1plus_operator.controllers.deployment import Reconciler
 from r1plus_operator.observe.waves import Waves
-from r1plus_operator.plan.accuracy.mounted_suites import read_mounted
+from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.observation import Observed, SuiteSource, TenantView
 from r1plus_operator.plan.revision.refresh import SlotRequest
@@ -98,7 +98,7 @@ class Watching(Parts):
         self.plans: list[Plan] = []
 
     async def load_mounted(self, key: object) -> tuple[SuiteSource, ...]:
-        return read_mounted(self.world.one("ConfigMap", "credit-accuracy")["data"])
+        return read_mounted_suites(self.world.one("ConfigMap", "credit-accuracy")["data"])
 
     async def run(self, cr: object, plan: Plan, now: float) -> frozenset[str]:
         self.plans.append(plan)

@@ -33,17 +33,17 @@ def largest() -> Exposition:
     """Return what a monitor exports whose suite has as many strata as items."""
     exposition = Exposition(NAMESPACE, DEPLOYMENT, f"{DEPLOYMENT}-0123456789")
     suite = suite_with(500)
-    exposition.suite(suite, 0.98)
-    exposition.accuracy(FIGURES)
-    exposition.watch(Watch(Standing.STEADY, 4, confirmation=FIGURES))
-    exposition.replayed(True)
+    exposition.set_suite(suite, 0.98)
+    exposition.set_accuracy(FIGURES)
+    exposition.set_watch(Watch(Standing.STEADY, 4, confirmation=FIGURES))
+    exposition.set_replay(True)
     for stratum in suite.strata():
-        exposition.probed(stratum, "correct", 0.1, 1, 1)
+        exposition.record_probe(stratum, "correct", 0.1, 1, 1)
     return exposition
 
 
 def test_finding_21_a_suite_of_a_stratum_per_item_exports_half_of_the_limits() -> None:
-    text = largest().text().decode()
+    text = largest().render().decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     tasks = {sample.labels["task"] for sample in samples if "task" in sample.labels}
     assert len(tasks) == MOST_TASKS + 1
@@ -86,7 +86,7 @@ def config() -> dict[str, Any]:
 async def test_finding_21_prometheus_takes_all_that_is_genuine_and_no_flood(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
-    bodies = {"genuine": largest().text(), **{name: body for name, (body, _) in FLOODS.items()}}
+    bodies = {"genuine": largest().render(), **{name: body for name, (body, _) in FLOODS.items()}}
     by_path = {f"/{number}": pair for number, pair in enumerate(bodies.items())}
     genuine, by_path["/elsewhere"] = "/0", ("redirected", b"")
 

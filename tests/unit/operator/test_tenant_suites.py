@@ -10,7 +10,7 @@ from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_operator.observe.projections import suite_version
 from r1plus_operator.observe.tenant_suites import MOST_BYTES, TenantSuites
-from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted, version_of
+from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted_suites, hash_mounted_suites
 from r1plus_operator.plan.manifests.drift import folded
 from r1plus_operator.plan.observation import SuiteSource
 from support.golden_suites import NAME, altered, files_of
@@ -124,7 +124,7 @@ class Mounted:
         self.server.objects["a", "credit-accuracy"] = self.live
 
     async def load(self) -> tuple[SuiteSource, ...]:
-        return await self.server.suites.load_mounted("a", "credit-accuracy", version_of(folded(self.live)))
+        return await self.server.suites.load_mounted("a", "credit-accuracy", hash_mounted_suites(folded(self.live)))
 
 
 async def test_finding_08_mounted_suites_are_read_once_whatever_their_scorer_and_signature(server: Server) -> None:
@@ -147,9 +147,9 @@ async def test_finding_08_what_is_mounted_is_found_among_what_is_at_hand_byte_fo
     mounted = Mounted(server, suite=files_of())
     (source,) = await mounted.load()
     live = folded(mounted.live)
-    assert find_mounted(live, [source]) == MountedSuites(source)
-    assert find_mounted(live, [replace(source, reference_text="{}")]) == MountedSuites(has_unread=True)
-    assert find_mounted(None, [source]) == MountedSuites()
+    assert find_mounted_suites(live, [source]) == MountedSuites(source)
+    assert find_mounted_suites(live, [replace(source, reference_text="{}")]) == MountedSuites(has_unread=True)
+    assert find_mounted_suites(None, [source]) == MountedSuites()
 
 
 async def test_finding_08_mounted_suites_share_the_limit_of_their_namespace() -> None:

@@ -22,7 +22,7 @@ from r1plus_operator.observe.monitor_poller import CONCURRENCY, SHARES, VerdictS
 from r1plus_operator.observe.observer import Key, Observer
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.projections import Child, ServingPod
-from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, SILENT_SECONDS, silent
+from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, SILENT_SECONDS, build_silent_report
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
 from support.http_server import serving
@@ -190,7 +190,7 @@ async def test_of_a_pod_that_is_gone_nothing_is_kept(road: Road) -> None:
 def test_a_monitor_that_could_not_score_keeps_its_reason() -> None:
     blocked = replace(PASSES, phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason="SuiteMismatch")
     facts = projections.pod(pod("127.0.0.1"))
-    assert silent(blocked, facts.facts, "t") == blocked
+    assert build_silent_report(blocked, facts.facts, "t") == blocked
 
 
 STRANGERS = {

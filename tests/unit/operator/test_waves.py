@@ -1,7 +1,7 @@
 """Finding 11: at most so many deployments of the cluster are on their way at once, in an order that names decide."""
 
 from r1plus_operator.observe.waves import Key, Waves
-from r1plus_operator.plan.revision.refresh import Cause, Outcome, Refresh, SlotRequest
+from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
 
 WAVE = "runtime-2"
 
@@ -14,7 +14,7 @@ def revision(of: Key) -> Key:
     return of[0], f"{of[1]}-0123456789"
 
 
-def begin(waves: Waves, of: Key, outcome: Outcome | None = None, wave: str = WAVE) -> None:
+def begin(waves: Waves, of: Key, outcome: RefreshOutcome | None = None, wave: str = WAVE) -> None:
     """Write the ControllerRevision of a candidate, or how it ended, and end the pass."""
     waves.note(revision(of), of, Refresh(Cause.AUTOMATIC, wave, 1.0, outcome=outcome))
     waves.wait(of, None)
@@ -36,7 +36,7 @@ def test_finding_11_no_more_begin_at_once_than_there_are_slots() -> None:
     begin(waves, key(0))
     begin(waves, key(1))
     assert waves.turns() == []
-    begin(waves, key(0), Outcome.PROMOTED)
+    begin(waves, key(0), RefreshOutcome.PROMOTED)
     assert waves.turns() == [key(2)]
 
 
@@ -56,24 +56,24 @@ def test_finding_11_names_decide_and_a_persons_request_comes_first() -> None:
     for _ in range(3):
         (turn,) = waves.turns()
         order.append(turn)
-        begin(waves, turn, Outcome.PROMOTED)
+        begin(waves, turn, RefreshOutcome.PROMOTED)
     assert order == [key(4), key(2), key(3)]
 
 
 def test_finding_11_a_failure_stops_its_wave_and_no_other_until_it_is_acknowledged() -> None:
     waves = line_up(3, key(1), key(2))
     waves.wait(key(3), SlotRequest("another", is_requested=False))
-    begin(waves, key(1), Outcome.FAILED)
+    begin(waves, key(1), RefreshOutcome.FAILED)
     assert waves.turns() == [key(3)]
     assert waves.view(key(2)).stopped == {WAVE}
-    begin(waves, key(1), Outcome.ACKNOWLEDGED)
+    begin(waves, key(1), RefreshOutcome.ACKNOWLEDGED)
     assert waves.turns() == [key(2), key(3)]
 
 
 def test_finding_11_who_waits_hears_that_its_wave_is_stopped_and_goes_on() -> None:
     waves = line_up(1, key(1), key(2))
     waves.wait(key(3), SlotRequest("another", is_requested=False))
-    failed = Refresh(Cause.AUTOMATIC, WAVE, 1.0, outcome=Outcome.FAILED)
+    failed = Refresh(Cause.AUTOMATIC, WAVE, 1.0, outcome=RefreshOutcome.FAILED)
     assert waves.note(revision(key(0)), key(0), failed) == [key(1), key(2)]
     assert waves.note(revision(key(9)), key(9), failed) == []
     assert waves.note(revision(key(9)), key(9), None) == []

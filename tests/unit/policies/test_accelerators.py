@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_policies.engine.accelerators import TABLE, Accelerator, find, is_slice, usable_bytes, whole
+from r1plus_policies.engine.accelerators import TABLE, Accelerator, find_accelerator, is_slice, list_gpus, usable_bytes
 from r1plus_policies.engine.memory_fit import MIB
 from support.tables import for_each
 
@@ -26,26 +26,26 @@ def test_no_two_rows_are_found_by_one_word() -> None:
     "a slice's label": ("NVIDIA-A100-SXM4-40GB-MIG-3g.20gb", "A100-40-MIG-3g.20gb"),
 })  # fmt: skip
 def test_a_word_finds_its_row(word: str, name: str) -> None:
-    found = find(word)
+    found = find_accelerator(word)
     assert found.name == name
     assert found.is_slice == ("MIG" in name) == is_slice(word)
 
 
 def test_an_unknown_word_finds_nothing() -> None:
-    assert find("GeForce-256") is None
-    assert find("") is None
+    assert find_accelerator("GeForce-256") is None
+    assert find_accelerator("") is None
 
 
 def test_slices_of_one_gpu_never_hold_more_than_it() -> None:
     for row in TABLE:
         if row.is_slice:
-            parent = find(row.name.split("-MIG-")[0])
+            parent = find_accelerator(row.name.split("-MIG-")[0])
             assert row.reported_mib < parent.reported_mib
             assert row.capability == parent.capability
 
 
 def test_whole_gpus_come_smallest_first() -> None:
-    assert [row.name for row in whole()] == ["T4", "A10", "L4", "A100-40", "L40S", "H100", "A100-80"]
+    assert [row.name for row in list_gpus()] == ["T4", "A10", "L4", "A100-40", "L40S", "H100", "A100-80"]
 
 
 def test_usable_memory_is_whole_mebibytes() -> None:

@@ -17,12 +17,12 @@ from r1plus_policies.rollback.response import (
     NO_ROOM_SECONDS,
     Action,
     Control,
-    Given,
+    DeploymentHealth,
     OnBreach,
     PastRevision,
     PodHealth,
     PoolHealth,
-    Why,
+    RollbackReason,
 )
 from support.tables import for_each
 
@@ -34,138 +34,138 @@ FELL, CHANGED, COUNTING, ERRORS, FINE = (
     Standing.ERRORS,
     Standing.STEADY,
 )
-GOOD = PastRevision("good", 1000.0, BAKE_SECONDS, passed=True, engine_there=True)
+GOOD = PastRevision("good", 1000.0, BAKE_SECONDS, passed=True, has_engine=True)
 BAD = PodHealth("a", FELL, 2.0, "n1")
 WELL = PodHealth("b", FINE, 0.001, "n2")
 POOL = PoolHealth(3.0, 1.0, below=True, worst="a")
 
 
-def given(*pods: PodHealth, **changes: Any) -> Given:
+def given(*pods: PodHealth, **changes: Any) -> DeploymentHealth:
     """One pod below the threshold, a last good revision, and leave to go back."""
     standing: dict[str, Any] = {"on_breach": OnBreach.ROLLBACK, "past": (GOOD,), "replicas": len(pods) or 1}
-    return Given("bad", pods or (BAD,), NOW, **standing | changes)
+    return DeploymentHealth("bad", pods or (BAD,), NOW, **standing | changes)
 
 
 def control(verdict: Verdict | None = None, *, age: float = 5.0, no_room: str = "") -> Control:
     return Control("good", NOW - age, verdict, "lost 1 of 4 items", no_room)
 
 
-CASES: dict[str, tuple[Given, Action, Why]] = {
-    "nothing alarms": (given(WELL), Action.NOTHING, Why.STEADY),
-    "a monitor that says nothing is evidence of nothing": (given(PodHealth("a")), Action.NOTHING, Why.STEADY),
-    "an alarm is counted first": (given(replace(BAD, standing=COUNTING)), Action.NOTHING, Why.CONFIRMING),
+CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
+    "nothing alarms": (given(WELL), Action.NOTHING, RollbackReason.STEADY),
+    "a monitor that says nothing is evidence of nothing": (given(PodHealth("a")), Action.NOTHING, RollbackReason.STEADY),
+    "an alarm is counted first": (given(replace(BAD, standing=COUNTING)), Action.NOTHING, RollbackReason.CONFIRMING),
     "changed and above the threshold moves nothing":
-        (given(replace(BAD, standing=CHANGED)), Action.NOTHING, Why.CHANGED),
+        (given(replace(BAD, standing=CHANGED)), Action.NOTHING, RollbackReason.CHANGED),
     "several that changed move nothing":
-        (given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED)), Action.NOTHING, Why.CHANGED),
-    "the only pod there is, is the pool": (given(), Action.CONTROL, Why.CONTROL_RUNNING),
-    "one of two pods is quarantined": (given(BAD, WELL), Action.QUARANTINE, Why.ONE_BAD_POD),
+        (given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED)), Action.NOTHING, RollbackReason.CHANGED),
+    "the only pod there is, is the pool": (given(), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+    "one of two pods is quarantined": (given(BAD, WELL), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
     "while another still counts, the bad one is quarantined":
-        (given(BAD, replace(WELL, standing=COUNTING)), Action.QUARANTINE, Why.ONE_BAD_POD),
+        (given(BAD, replace(WELL, standing=COUNTING)), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
     "one pod that errs beside one that does not is quarantined":
-        (given(replace(BAD, standing=ERRORS), WELL), Action.QUARANTINE, Why.ONE_BAD_POD),
+        (given(replace(BAD, standing=ERRORS), WELL), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
     "errors everywhere are load, and move nothing":
-        (given(replace(BAD, standing=ERRORS), replace(WELL, standing=ERRORS)), Action.NOTHING, Why.SERVER_ERRORS),
-    "errors of the only pod move nothing": (given(replace(BAD, standing=ERRORS)), Action.NOTHING, Why.SERVER_ERRORS),
+        (given(replace(BAD, standing=ERRORS), replace(WELL, standing=ERRORS)), Action.NOTHING, RollbackReason.SERVER_ERRORS),
+    "errors of the only pod move nothing": (given(replace(BAD, standing=ERRORS)), Action.NOTHING, RollbackReason.SERVER_ERRORS),
     "one in quarantine and the others well: that was it":
-        (given(replace(BAD, quarantined=True, serves=False), WELL), Action.NOTHING, Why.ONE_BAD_POD),
+        (given(replace(BAD, quarantined=True, serves=False), WELL), Action.NOTHING, RollbackReason.ONE_BAD_POD),
     "a second pod that falls beside the quarantined one is the revision": (
         given(replace(BAD, quarantined=True, serves=False), replace(WELL, standing=FELL), PodHealth("c", FINE)),
         Action.CONTROL,
-        Why.CONTROL_RUNNING,
+        RollbackReason.CONTROL_RUNNING,
     ),
     "a pod that errs beside one in quarantine waits": (
         given(replace(BAD, quarantined=True, serves=False), replace(WELL, standing=ERRORS), PodHealth("c", FINE)),
         Action.BLOCKED,
-        Why.ALREADY_QUARANTINED,
+        RollbackReason.ALREADY_QUARANTINED,
     ),
-    "the last that serves stays": (given(BAD, replace(WELL, serves=False)), Action.BLOCKED, Why.LAST_THAT_SERVES),
+    "the last that serves stays": (given(BAD, replace(WELL, serves=False)), Action.BLOCKED, RollbackReason.LAST_THAT_SERVES),
     "of two wanted one is missing: pod and revision cannot be told apart":
-        (given(BAD, replicas=2), Action.BLOCKED, Why.LAST_THAT_SERVES),
+        (given(BAD, replicas=2), Action.BLOCKED, RollbackReason.LAST_THAT_SERVES),
     "a bad pod that is not in traffic is nobody's trouble":
-        (given(replace(BAD, serves=False), WELL), Action.NOTHING, Why.ONE_BAD_POD),
+        (given(replace(BAD, serves=False), WELL), Action.NOTHING, RollbackReason.ONE_BAD_POD),
     "two pods that fell are the revision":
-        (given(BAD, replace(WELL, standing=FELL)), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(BAD, replace(WELL, standing=FELL)), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "two that fell on one node of two are that node":
-        (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), Action.BLOCKED, Why.ONE_NODE),
+        (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), Action.BLOCKED, RollbackReason.ONE_NODE),
     "two that fell where there is one node are the revision":
-        (given(BAD, PodHealth("c", FELL, 2.0, "n1")), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(BAD, PodHealth("c", FELL, 2.0, "n1")), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "the pool without its worst pod alarms and the count says so":
-        (given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "the pool alarms and nobody has counted yet":
-        (given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=None)), Action.NOTHING, Why.CONFIRMING),
+        (given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=None)), Action.NOTHING, RollbackReason.CONFIRMING),
     "the pool alarms and the count is above the threshold":
-        (given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=False)), Action.NOTHING, Why.CHANGED),
+        (given(replace(BAD, standing=FINE), WELL, pool=replace(POOL, below=False)), Action.NOTHING, RollbackReason.CHANGED),
     "a pod's own exact count outweighs the pool's sweeps, which ask once": (
         given(replace(BAD, standing=CHANGED), replace(WELL, standing=CHANGED), pool=POOL),
         Action.NOTHING,
-        Why.CHANGED,
+        RollbackReason.CHANGED,
     ),
     "a pool that rings beside a pod whose count is still above is the worst pod's matter":
-        (given(BAD, replace(WELL, standing=CHANGED), pool=POOL), Action.QUARANTINE, Why.ONE_BAD_POD),
+        (given(BAD, replace(WELL, standing=CHANGED), pool=POOL), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
     "the worst pod's own count above the threshold does not speak for the others":
-        (given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(replace(BAD, standing=CHANGED), WELL, pool=POOL), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "a pod that fell and a pool that rings without it are the revision, on whatever node":
-        (given(BAD, WELL, pool=POOL), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(BAD, WELL, pool=POOL), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "a pool that rings only by its worst pod is that pod":
-        (given(BAD, WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.QUARANTINE, Why.ONE_BAD_POD),
+        (given(BAD, WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
     "a pool that rings only by a pod that is steady moves nothing":
-        (given(WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.NOTHING, Why.STEADY),
-    "the user wants to be told only": (given(on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
-    "told only, of one bad pod as well": (given(BAD, WELL, on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
-    "nothing is moved during a pause": (given(BAD, WELL, paused=True), Action.BLOCKED, Why.PAUSED),
-    "and a person's request waits": (given(WELL, requested="alice", paused=True), Action.BLOCKED, Why.PAUSED),
-    "a pause of what is well is no trouble": (given(WELL, paused=True), Action.NOTHING, Why.STEADY),
-    "a pin holds": (given(pinned=True), Action.BLOCKED, Why.PINNED),
-    "a pin holds the revision, not a bad pod": (given(BAD, WELL, pinned=True), Action.QUARANTINE, Why.ONE_BAD_POD),
-    "a pin holds although somebody asks": (given(WELL, requested="alice", pinned=True), Action.BLOCKED, Why.PINNED),
-    "a pin ends a control": (given(control=control(Verdict.PASS), pinned=True), Action.BLOCKED, Why.PINNED),
+        (given(WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.NOTHING, RollbackReason.STEADY),
+    "the user wants to be told only": (given(on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
+    "told only, of one bad pod as well": (given(BAD, WELL, on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
+    "nothing is moved during a pause": (given(BAD, WELL, paused=True), Action.BLOCKED, RollbackReason.PAUSED),
+    "and a person's request waits": (given(WELL, requested="alice", paused=True), Action.BLOCKED, RollbackReason.PAUSED),
+    "a pause of what is well is no trouble": (given(WELL, paused=True), Action.NOTHING, RollbackReason.STEADY),
+    "a pin holds": (given(pinned=True), Action.BLOCKED, RollbackReason.PINNED),
+    "a pin holds the revision, not a bad pod": (given(BAD, WELL, pinned=True), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
+    "a pin holds although somebody asks": (given(WELL, requested="alice", pinned=True), Action.BLOCKED, RollbackReason.PINNED),
+    "a pin ends a control": (given(control=control(Verdict.PASS), pinned=True), Action.BLOCKED, RollbackReason.PINNED),
     "leave that is taken back ends a control":
-        (given(control=control(Verdict.PASS), on_breach=OnBreach.ALERT), Action.BLOCKED, Why.ALERT_ONLY),
-    "a candidate is waited for": (given(rollout_under_way=True), Action.BLOCKED, Why.ROLLOUT_UNDER_WAY),
-    "the scorer has changed": (given(replayed=False), Action.PAGE, Why.SUITE_MISMATCH),
+        (given(control=control(Verdict.PASS), on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
+    "a candidate is waited for": (given(rollout_under_way=True), Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY),
+    "the scorer has changed": (given(replay_passed=False), Action.PAGE, RollbackReason.SUITE_MISMATCH),
     "the scorer has changed before the switch":
-        (given(control=control(Verdict.PASS), replayed=False), Action.PAGE, Why.SUITE_MISMATCH),
+        (given(control=control(Verdict.PASS), replay_passed=False), Action.PAGE, RollbackReason.SUITE_MISMATCH),
     "a scorer that changed while all is steady moves nothing":
-        (given(WELL, replayed=False), Action.NOTHING, Why.STEADY),
-    "a rollback within the hour": (given(last_rollback=NOW - COOLDOWN_SECONDS + 1), Action.BLOCKED, Why.COOLDOWN),
-    "a rollback an hour ago": (given(last_rollback=NOW - COOLDOWN_SECONDS), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(WELL, replay_passed=False), Action.NOTHING, RollbackReason.STEADY),
+    "a rollback within the hour": (given(last_rollback=NOW - COOLDOWN_SECONDS + 1), Action.BLOCKED, RollbackReason.COOLDOWN),
+    "a rollback an hour ago": (given(last_rollback=NOW - COOLDOWN_SECONDS), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "who asks by hand need not wait":
-        (given(last_rollback=NOW - 1, requested="alice"), Action.CONTROL, Why.CONTROL_RUNNING),
-    "who asks by hand needs no breach": (given(WELL, requested="alice"), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(last_rollback=NOW - 1, requested="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+    "who asks by hand needs no breach": (given(WELL, requested="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "who asks by hand needs no leave":
-        (given(WELL, requested="alice", on_breach=OnBreach.ALERT), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(WELL, requested="alice", on_breach=OnBreach.ALERT), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "who asks by hand may repeat":
-        (given(requested="alice", gone_back_to=frozenset({"good"})), Action.CONTROL, Why.CONTROL_RUNNING),
-    "nothing served before": (given(past=()), Action.BLOCKED, Why.NO_LAST_GOOD),
+        (given(requested="alice", earlier_targets=frozenset({"good"})), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+    "nothing served before": (given(past=()), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
     "what served before passed another suite":
-        (given(past=(replace(GOOD, passed=False),)), Action.BLOCKED, Why.NO_LAST_GOOD),
+        (given(past=(replace(GOOD, passed=False),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
     "what served before did so for a moment":
-        (given(past=(replace(GOOD, served_seconds=BAKE_SECONDS - 1),)), Action.BLOCKED, Why.NO_LAST_GOOD),
-    "what served before was given up": (given(past=(replace(GOOD, given_up=True),)), Action.BLOCKED, Why.NO_LAST_GOOD),
-    "its engine is gone": (given(past=(replace(GOOD, engine_there=False),)), Action.BLOCKED, Why.ARTIFACT_GONE),
+        (given(past=(replace(GOOD, served_seconds=BAKE_SECONDS - 1),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
+    "what served before was given up": (given(past=(replace(GOOD, given_up=True),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
+    "its engine is gone": (given(past=(replace(GOOD, has_engine=False),)), Action.BLOCKED, RollbackReason.ARTIFACT_GONE),
     "its monitor is too old to be told":
-        (given(past=(replace(GOOD, takes_orders=False),)), Action.BLOCKED, Why.MONITOR_TOO_OLD),
+        (given(past=(replace(GOOD, supports_control=False),)), Action.BLOCKED, RollbackReason.MONITOR_TOO_OLD),
     "an older one whose monitor can be told is gone back to": (
-        given(past=(replace(GOOD, name="new", promoted_at=2000.0, takes_orders=False), GOOD)),
+        given(past=(replace(GOOD, name="new", promoted_at=2000.0, supports_control=False), GOOD)),
         Action.CONTROL,
-        Why.CONTROL_RUNNING,
+        RollbackReason.CONTROL_RUNNING,
     ),
     "a control whose monitor cannot score":
-        (given(control=replace(control(), blocked="item i0: correct as recorded")), Action.PAGE, Why.SUITE_MISMATCH),
-    "the pair was tried before": (given(gone_back_to=frozenset({"good"})), Action.BLOCKED, Why.ALREADY_ROLLED_BACK),
-    "another pair was tried before": (given(gone_back_to=frozenset({"older"})), Action.CONTROL, Why.CONTROL_RUNNING),
-    "a control is waited for": (given(control=control()), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(control=replace(control(), blocked="item i0: correct as recorded")), Action.PAGE, RollbackReason.SUITE_MISMATCH),
+    "the pair was tried before": (given(earlier_targets=frozenset({"good"})), Action.BLOCKED, RollbackReason.ALREADY_ROLLED_BACK),
+    "another pair was tried before": (given(earlier_targets=frozenset({"older"})), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+    "a control is waited for": (given(control=control()), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "a control goes on although its pods hid the breach":
-        (given(WELL, control=control()), Action.CONTROL, Why.CONTROL_RUNNING),
+        (given(WELL, control=control()), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "a control goes on though the hour is not over":
-        (given(control=control(), last_rollback=NOW - 1), Action.CONTROL, Why.CONTROL_RUNNING),
-    "a control that passed": (given(control=control(Verdict.PASS)), Action.SWITCH, Why.CONTROL_PASSED),
-    "a control that failed": (given(control=control(Verdict.FAIL)), Action.PAGE, Why.BOTH_ARMS_BAD),
+        (given(control=control(), last_rollback=NOW - 1), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+    "a control that passed": (given(control=control(Verdict.PASS)), Action.SWITCH, RollbackReason.CONTROL_PASSED),
+    "a control that failed": (given(control=control(Verdict.FAIL)), Action.PAGE, RollbackReason.BOTH_ARMS_BAD),
     "no room, for a moment":
-        (given(control=control(age=NO_ROOM_SECONDS - 1, no_room="0/1 nodes")), Action.CONTROL, Why.CONTROL_RUNNING),
-    "no room": (given(control=control(age=NO_ROOM_SECONDS, no_room="0/1 nodes")), Action.BLOCKED, Why.NO_CAPACITY),
-    "a control that never ends": (given(control=control(age=3600.0)), Action.BLOCKED, Why.CONTROL_OVERDUE),
+        (given(control=control(age=NO_ROOM_SECONDS - 1, no_room="0/1 nodes")), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+    "no room": (given(control=control(age=NO_ROOM_SECONDS, no_room="0/1 nodes")), Action.BLOCKED, RollbackReason.NO_CAPACITY),
+    "a control that never ends": (given(control=control(age=3600.0)), Action.BLOCKED, RollbackReason.CONTROL_OVERDUE),
 }  # fmt: skip
 
 
@@ -173,10 +173,10 @@ CASES: dict[str, tuple[Given, Action, Why]] = {
 def test_what_is_done(case: str) -> None:
     observed, action, why = CASES[case]
     found = respond(observed)
-    assert (found.action, found.why) == (action, why), found.message
+    assert (found.action, found.reason) == (action, why), found.message
 
 
-REMEDIES: dict[str, tuple[Given, list[str]]] = {
+REMEDIES: dict[str, tuple[DeploymentHealth, list[str]]] = {
     "AlertOnly": (given(on_breach=OnBreach.ALERT), ["spec.accuracy.onBreach: Rollback"]),
     "Paused": (given(paused=True), ["spec.rollout.paused", "r1plus resume"]),
     "Pinned": (given(pinned=True), ["spec.rollout.pinned", "r1plus unpin"]),
@@ -186,16 +186,16 @@ REMEDIES: dict[str, tuple[Given, list[str]]] = {
     "NoLastGood, other suite": (given(past=(replace(GOOD, passed=False),)), ["Pass on the suite that is in force"]),
     "NoLastGood, given up": (given(past=(replace(GOOD, given_up=True),)), ["itself rolled back from"]),
     "NoLastGood, unbaked": (given(past=(replace(GOOD, served_seconds=1.0),)), ["600 s"]),
-    "ArtifactGone": (given(past=(replace(GOOD, engine_there=False),)), ["gone from the catalog"]),
+    "ArtifactGone": (given(past=(replace(GOOD, has_engine=False),)), ["gone from the catalog"]),
     "PlacementNotAllowed": (given(past=(replace(GOOD, is_placed=False),)), ["not allowed to this tenant", "R1PlusTenant"]),
-    "MonitorTooOld": (given(past=(replace(GOOD, takes_orders=False),)), ["older version", "spec.engine"]),
+    "MonitorTooOld": (given(past=(replace(GOOD, supports_control=False),)), ["older version", "spec.engine"]),
     "SuiteMismatch, of the control": (
         given(control=replace(control(), blocked="item i0")), ["revision good", "item i0", "r1plus ack"],
     ),
-    "AlreadyRolledBack": (given(gone_back_to=frozenset({"good"})), ["bad", "good", "r1plus ack"]),
+    "AlreadyRolledBack": (given(earlier_targets=frozenset({"good"})), ["bad", "good", "r1plus ack"]),
     "BothArmsBad": (given(control=control(Verdict.FAIL)), ["good", "lost 1 of 4", "driver", "r1plus ack"]),
     "ControlOverdue": (given(control=control(age=9e3, no_room="0/1 nodes")), ["spec.rollout.deadline", "0/1 nodes", "r1plus ack"]),
-    "SuiteMismatch": (given(replayed=False), ["recorded scores", "r1plus suite verify"]),
+    "SuiteMismatch": (given(replay_passed=False), ["recorded scores", "r1plus suite verify"]),
     "OneNode": (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), ["node n1", "drain"]),
     "LastThatServes": (given(BAD, replicas=2), ["pod a", "not Ready"]),
     "AlreadyQuarantined": (
@@ -210,7 +210,7 @@ REMEDIES: dict[str, tuple[Given, list[str]]] = {
 def test_every_way_not_to_act_names_cause_and_remedy(case: str) -> None:
     observed, words = REMEDIES[case]
     found = respond(observed)
-    assert found.why == case.split(",")[0]
+    assert found.reason == case.split(",")[0]
     for word in words:
         assert word in found.message
 
@@ -221,19 +221,19 @@ def test_every_blocking_reason_has_its_message_tested() -> None:
 
 def test_the_order_of_the_checks() -> None:
     assert (
-        decision.steady, decision.scorer_changed, decision.not_confirmed, decision.paused, decision.alert_only,
-        decision.one_bad_pod, decision.only_errors, decision.not_the_revision, decision.one_node, decision.pinned, decision.rollout_first,
-        decision.control_done, decision.control_waits, decision.cooling_down, decision.last_good,
+        decision.check_steady, decision.check_scorer, decision.check_confirmed, decision.check_paused, decision.check_alert_only,
+        decision.check_single_pod, decision.check_only_errors, decision.check_other_pods, decision.check_single_node, decision.check_pinned, decision.check_rollout,
+        decision.check_control_result, decision.check_control_wait, decision.check_cooldown, decision.start_control,
     ) == CHECKS  # fmt: skip
 
 
 def test_the_newest_that_fits_is_gone_back_to_and_of_two_bad_pods_the_worse_is_named() -> None:
     newer = replace(GOOD, name="newer", promoted_at=2000.0)
-    gone = replace(GOOD, name="gone", promoted_at=3000.0, engine_there=False)
+    gone = replace(GOOD, name="gone", promoted_at=3000.0, has_engine=False)
     same = replace(GOOD, name="bad", promoted_at=9000.0)
     assert respond(given(past=(GOOD, newer, gone, same))).revision == "newer"
     worse = PodHealth("z", FELL, 9.0, "n2")
-    assert [p.name for p in given(BAD, worse).fallen] == ["z", "a"]
+    assert [p.name for p in given(BAD, worse).dropped_pods] == ["z", "a"]
     assert respond(given(BAD, WELL)).pod == "a"
 
 
@@ -249,10 +249,10 @@ def test_a_control_that_waits_for_room_is_kept_and_one_that_is_given_up_is_not()
     "when want of room is told": (given(control=control(age=5, no_room="x")), NO_ROOM_SECONDS - 5),
     "the end of waiting for room": (given(control=control(age=60, no_room="x")), 3540.0),
 })  # fmt: skip
-def test_it_says_when_time_alone_may_change_the_answer(observed: Given, seconds: float) -> None:
-    assert respond(observed).look_again == seconds
+def test_it_says_when_time_alone_may_change_the_answer(observed: DeploymentHealth, seconds: float) -> None:
+    assert respond(observed).recheck_after == seconds
     later = respond(replace(observed, now=NOW + seconds))
-    assert later.why != respond(observed).why or later.action is not respond(observed).action
+    assert later.reason != respond(observed).reason or later.action is not respond(observed).action
 
 
 PODS = st.builds(
@@ -270,9 +270,9 @@ PAST = st.builds(
     promoted_at=st.floats(0, NOW),
     served_seconds=st.sampled_from((0.0, 599.0, 600.0, 1e5)),
     passed=st.booleans(),
-    engine_there=st.booleans(),
+    has_engine=st.booleans(),
     given_up=st.booleans(),
-    takes_orders=st.booleans(),
+    supports_control=st.booleans(),
 )
 CONTROLS = st.builds(
     Control,
@@ -283,7 +283,7 @@ CONTROLS = st.builds(
     blocked=st.sampled_from(("", "item i0")),
 )
 ANYTHING = st.builds(
-    Given,
+    DeploymentHealth,
     current=st.just("bad"),
     pods=st.lists(PODS, max_size=5, unique_by=lambda p: p.name).map(tuple),
     now=st.just(NOW),
@@ -294,15 +294,15 @@ ANYTHING = st.builds(
     past=st.lists(PAST, max_size=3, unique_by=lambda r: r.name).map(tuple),
     control=st.none() | CONTROLS,
     requested=st.sampled_from(("", "alice: why")),
-    replayed=st.none() | st.booleans(),
+    replay_passed=st.none() | st.booleans(),
     rollout_under_way=st.booleans(),
-    gone_back_to=st.sampled_from((frozenset(), frozenset({"good"}))),
+    earlier_targets=st.sampled_from((frozenset(), frozenset({"good"}))),
     last_rollback=st.none() | st.floats(NOW - 7200, NOW),
 )
 
 
 @drawn(ANYTHING)
-def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Given) -> None:
+def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: DeploymentHealth) -> None:
     found = respond(observed)
     assert found.message
     if found.action is Action.SWITCH:
@@ -311,15 +311,15 @@ def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Given) -
         assert found.revision == observed.control.revision
     if found.action in (Action.SWITCH, Action.CONTROL):
         assert not observed.pinned
-        assert observed.replayed is not False
+        assert observed.replay_passed is not False
         assert observed.requested or observed.on_breach is OnBreach.ROLLBACK
-        assert observed.requested or observed.control or observed.revision_fell
+        assert observed.requested or observed.control or observed.has_revision_dropped
     if found.action is Action.CONTROL and not observed.control:
         chosen = next(r for r in observed.past if r.name == found.revision)
         assert chosen.passed
-        assert chosen.engine_there
+        assert chosen.has_engine
         assert not chosen.given_up
-        assert chosen.takes_orders
+        assert chosen.supports_control
         assert chosen.served_seconds >= BAKE_SECONDS
         assert found.revision != observed.current
     if found.action is Action.QUARANTINE:
@@ -327,15 +327,15 @@ def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Given) -
         assert pod.standing in (FELL, ERRORS)
         assert any(p.serves for p in observed.pods if p is not pod)
         assert not any(p.quarantined for p in observed.pods)
-        assert not observed.revision_fell
+        assert not observed.has_revision_dropped
     if found.action in (Action.BLOCKED, Action.PAGE):
-        assert found.why in BLOCKING
+        assert found.reason in BLOCKING
     else:
-        assert found.why not in BLOCKING
+        assert found.reason not in BLOCKING
 
 
 @drawn(ANYTHING)
-def test_silence_and_steadiness_alone_never_move_anything(observed: Given) -> None:
+def test_silence_and_steadiness_alone_never_move_anything(observed: DeploymentHealth) -> None:
     quiet = tuple(replace(p, standing=FINE if p.standing else None) for p in observed.pods)
     calm = replace(observed, pods=quiet, pool=PoolHealth(), control=None, requested="")
     assert respond(calm).action is Action.NOTHING

@@ -12,13 +12,13 @@ from r1plus_policies.gate.verdict import GateItem
 from r1plus_policies.watch.confirmation import (
     WINDOW,
     Confirmation,
-    Terms,
-    answered,
-    by_stratum,
-    count,
-    judge,
+    ConfirmationLimits,
+    count_answers,
+    count_by_stratum,
+    has_too_many_errors,
+    judge_count,
     next_item,
-    too_many_errors,
+    record_answer,
 )
 from support.tables import for_each
 
@@ -31,7 +31,7 @@ def run(behaviour: Behaviour, items: list[GateItem] = ITEMS, seed: int = 1) -> t
     """Ask until it is finished; `behaviour`: (item, how often it was asked before) -> result."""
     found, asked = Confirmation(seed), list[str]()
     while (item := next_item(items, found, 0.98)) is not None:
-        found = answered(found, item, behaviour(item, asked.count(item)))
+        found = record_answer(found, item, behaviour(item, asked.count(item)))
         asked.append(item)
     return found, asked
 
@@ -47,7 +47,7 @@ def sometimes(every: int) -> Behaviour:
     return lambda item, before: WRONG if item in chosen and before == 0 else RIGHT
 
 
-TERMS = Terms(0.98, 0.98)
+TERMS = ConfirmationLimits(0.98, 0.98)
 
 
 @for_each("behaviour, terms, standing", {
@@ -55,28 +55,28 @@ TERMS = Terms(0.98, 0.98)
     "two of 200, four allowed": (failing(2, "additions"), TERMS, Standing.CHANGED),
     "three of a stratum of 100, three allowed": (failing(3, "additions"), TERMS, Standing.CHANGED),
     "four of one stratum are too many": (failing(4, "additions"), TERMS, Standing.BELOW_THRESHOLD),
-    "unless the threshold is lower": (failing(4, "additions"), Terms(0.97, 0.98), Standing.CHANGED),
+    "unless the threshold is lower": (failing(4, "additions"), ConfirmationLimits(0.97, 0.98), Standing.CHANGED),
     "nine flips lose no item": (failing(9, "additions", times=1), TERMS, Standing.CHANGED),
     "one first answer in ten wrong is no flip any more": (sometimes(10), TERMS, Standing.BELOW_THRESHOLD),
     "two items without an answer": (failing(2, "additions", ERROR), TERMS, Standing.CHANGED),
-    "five items without an answer": (failing(5, "additions", ERROR), Terms(0.98, 0.9), Standing.ERRORS),
+    "five items without an answer": (failing(5, "additions", ERROR), ConfirmationLimits(0.98, 0.9), Standing.ERRORS),
     "half of it errors": (failing(100, "additions", ERROR), TERMS, Standing.ERRORS),
-    "errors rang and are over": (failing(0, "additions"), Terms(0.98, 0.98, True), Standing.ERRORS),
-    "errors rang and answers are wrong": (failing(9, "capitals"), Terms(0.98, 0.98, True), Standing.BELOW_THRESHOLD),
+    "errors rang and are over": (failing(0, "additions"), ConfirmationLimits(0.98, 0.98, True), Standing.ERRORS),
+    "errors rang and answers are wrong": (failing(9, "capitals"), ConfirmationLimits(0.98, 0.98, True), Standing.BELOW_THRESHOLD),
 })  # fmt: skip
-def test_standings(behaviour: Behaviour, terms: Terms, standing: Standing) -> None:
+def test_standings(behaviour: Behaviour, terms: ConfirmationLimits, standing: Standing) -> None:
     found, _ = run(behaviour)
-    assert judge(ITEMS, count(ITEMS, found, 0.98), terms) is standing
+    assert judge_count(ITEMS, count_answers(ITEMS, found, 0.98), terms) is standing
 
 
 def test_over_all_strata_the_share_decides() -> None:
     def behaviour(item: str, before: int) -> ProbeResult:
         return WRONG if item in {"additions-01", "additions-02", "capitals-01", "capitals-02", "capitals-03"} else RIGHT
 
-    found = count(ITEMS, run(behaviour)[0], 0.98)
+    found = count_answers(ITEMS, run(behaviour)[0], 0.98)
     assert (len(found.lost), found.right, found.whole) == (5, 195, True)
-    assert judge(ITEMS, found, TERMS) is Standing.BELOW_THRESHOLD
-    assert judge(ITEMS, found, Terms(0.975, 0.98)) is Standing.CHANGED
+    assert judge_count(ITEMS, found, TERMS) is Standing.BELOW_THRESHOLD
+    assert judge_count(ITEMS, found, ConfirmationLimits(0.975, 0.98)) is Standing.CHANGED
 
 
 def test_every_item_is_asked_before_any_is_asked_again() -> None:
@@ -93,20 +93,20 @@ def test_two_failures_need_no_third() -> None:
 def test_a_server_that_only_errs_is_not_waited_for() -> None:
     found, asked = run(lambda item, before: ERROR)
     assert len(asked) == 6
-    assert too_many_errors(found, 0.98)
-    counted = count(ITEMS, found, 0.98)
+    assert has_too_many_errors(found, 0.98)
+    counted = count_answers(ITEMS, found, 0.98)
     assert (counted.whole, counted.right, counted.lost) == (False, 0, ())
-    assert judge(ITEMS, counted, TERMS) is Standing.ERRORS
+    assert judge_count(ITEMS, counted, TERMS) is Standing.ERRORS
 
 
 def test_errors_are_a_rate_over_the_newest_probes_and_not_a_row() -> None:
     found = Confirmation(1)
     for n in range(10):
         for result in [ERROR] + [RIGHT] * 9:
-            found = answered(found, f"i{n}", result)
+            found = record_answer(found, f"i{n}", result)
     assert len(found.recent) == WINDOW
-    assert not too_many_errors(found, 0.98), "5 of the newest 50"
-    assert too_many_errors(answered(answered(found, "a", ERROR), "b", ERROR), 0.98)
+    assert not has_too_many_errors(found, 0.98), "5 of the newest 50"
+    assert has_too_many_errors(record_answer(record_answer(found, "a", ERROR), "b", ERROR), 0.98)
 
 
 @given(st.integers(0, 2**63), st.integers(1, 30), st.randoms(use_true_random=False))
@@ -116,18 +116,18 @@ def test_a_count_that_was_cut_off_goes_on_where_it_stood(seed: int, n: int, chan
     whole, asked = run(lambda item, before: WRONG if item in wrong else RIGHT, items, seed)
     found = Confirmation(seed)
     for item in asked[: len(asked) // 2]:
-        found = answered(found, item, WRONG if item in wrong else RIGHT)
+        found = record_answer(found, item, WRONG if item in wrong else RIGHT)
     rest = []
     while (item := next_item(list(reversed(items)), found, 0.98)) is not None:
         rest.append(item)
-        found = answered(found, item, WRONG if item in wrong else RIGHT)
+        found = record_answer(found, item, WRONG if item in wrong else RIGHT)
     assert rest == asked[len(asked) // 2 :]
     assert found == whole
-    assert set(count(items, found, 0.98).lost) == wrong
+    assert set(count_answers(items, found, 0.98).lost) == wrong
 
 
 def test_strata_are_told_with_the_most_first() -> None:
-    assert list(by_stratum(ITEMS, ["capitals-01", "additions-02", "capitals-02"]).items()) == [
+    assert list(count_by_stratum(ITEMS, ["capitals-01", "additions-02", "capitals-02"]).items()) == [
         ("capitals", 2),
         ("additions", 1),
     ]

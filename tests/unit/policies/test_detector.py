@@ -15,12 +15,12 @@ from r1plus_policies.detector.detector import (
     DetectorKey,
     Evidence,
     advance,
-    bets,
-    hear,
-    hear_block,
-    kept,
+    build_bets,
+    evidence_ratio,
     log_mean,
-    ratio,
+    observe_answer,
+    observe_block,
+    restore_detector,
 )
 from support.tables import for_each
 
@@ -35,7 +35,7 @@ def fresh(alarm_at: float = 2.33e6, p0: float = 0.98) -> Detector:
 
 def after(answers: list[tuple[str, bool]], detector: Detector) -> Detector:
     for item, passed in answers:
-        detector = hear(detector, item, passed)
+        detector = observe_answer(detector, item, passed)
     return detector
 
 
@@ -62,7 +62,7 @@ def test_the_evidence_is_the_sum_over_all_starts(answers: list[tuple[str, bool]]
 
 @given(P0S, st.floats(0, 1))
 def test_no_bet_gains_while_the_hypothesis_holds(p0: float, better: float) -> None:
-    p, table = p0 + (1 - p0) * better, bets(p0)
+    p, table = p0 + (1 - p0) * better, build_bets(p0)
     for right, wrong in ((table.right, table.wrong), (table.right_again, table.wrong_again)):
         for a, b in zip(right, wrong, strict=True):
             assert p * math.exp(a) + (1 - p) * math.exp(b) <= 1 + 1e-9
@@ -77,8 +77,8 @@ def test_no_bet_gains_while_the_hypothesis_holds(p0: float, better: float) -> No
     "no bet beyond 0.98": (0.7, (0.375, 0.45, 0.6, 0.9, 0.98)),
 })  # fmt: skip
 def test_alternatives(p0: float, rates: tuple[float, ...]) -> None:
-    assert tuple(math.exp(x) * (1 - p0) for x in bets(p0).wrong) == pytest.approx(rates)
-    assert tuple(math.exp(x) * (1 - p0) for x in bets(p0).wrong_again) == pytest.approx([0.7] * 5)
+    assert tuple(math.exp(x) * (1 - p0) for x in build_bets(p0).wrong) == pytest.approx(rates)
+    assert tuple(math.exp(x) * (1 - p0) for x in build_bets(p0).wrong_again) == pytest.approx([0.7] * 5)
 
 
 @for_each("p0, said", {
@@ -121,9 +121,9 @@ def test_a_state_that_was_stored_goes_on_with_equal_bits(
 })  # fmt: skip
 def test_evidence_of_another_key_is_no_evidence(other: DetectorKey) -> None:
     stored = after([("a", False)] * 9, Detector(KEY, 1e5))
-    assert kept(stored, other, 1e6) == Detector(other, 1e6)
-    assert kept(stored, KEY, 1e6) is stored, "its threshold is the one it was born with"
-    assert kept(None, KEY, 1e6) == Detector(KEY, 1e6)
+    assert restore_detector(stored, other, 1e6) == Detector(other, 1e6)
+    assert restore_detector(stored, KEY, 1e6) is stored, "its threshold is the one it was born with"
+    assert restore_detector(None, KEY, 1e6) == Detector(KEY, 1e6)
 
 
 def test_a_stored_nan_is_not_read() -> None:
@@ -139,7 +139,7 @@ def test_an_alarm_stays() -> None:
     asked = 0
     while not detector.alarmed:
         assert detector.ratio < 1
-        detector = hear(detector, f"i{asked}", False)
+        detector = observe_answer(detector, f"i{asked}", False)
         asked += 1
     assert asked == 6, "tenfold each, on one bet of five"
     detector = after([(f"i{n}", True) for n in range(500)], detector)
@@ -148,7 +148,7 @@ def test_an_alarm_stays() -> None:
 
 
 def test_the_alarm_is_at_its_threshold_and_not_above() -> None:
-    logs = hear(fresh(), "a", False).evidence.logs
+    logs = observe_answer(fresh(), "a", False).evidence.logs
     exact = math.exp(log_mean(logs))
     assert advance(Evidence(), (logs,), exact * (1 - 1e-12)).alarmed
     assert not advance(Evidence(), (logs,), exact * (1 + 1e-12)).alarmed
@@ -157,7 +157,7 @@ def test_the_alarm_is_at_its_threshold_and_not_above() -> None:
 def test_evidence_beyond_every_float_is_still_a_number() -> None:
     detector = after([("a", False)] * 2000, fresh())
     assert math.isfinite(detector.ratio)
-    assert ratio(Evidence((-1e6,) * 5), 1e5) == 0.0
+    assert evidence_ratio(Evidence((-1e6,) * 5), 1e5) == 0.0
 
 
 def test_an_item_that_fails_again_says_more_than_another_that_fails() -> None:
@@ -178,40 +178,40 @@ def test_a_flip_that_heals_costs_its_evidence() -> None:
 def test_a_block_is_one_step_whatever_its_order(passed: list[bool], before: list[tuple[str, bool]]) -> None:
     start = after(before, fresh())
     block = [(f"i{n}", p) for n, p in enumerate(passed)]
-    found = hear_block(start, block)
-    table = bets(0.98)
+    found = observe_block(start, block)
+    table = build_bets(0.98)
     for k, log_m in enumerate(found.evidence.logs):
         m = math.exp(start.evidence.logs[k]) if before else 0.0
         product = math.exp(sum((table.right if p else table.wrong)[k] for p in passed))
         assert math.exp(log_m) == pytest.approx((m + len(block)) * product, rel=1e-9)
-    assert hear_block(start, block[::-1]).evidence.logs == pytest.approx(found.evidence.logs)
-    assert hear_block(start, block[::-1]).failed == found.failed
+    assert observe_block(start, block[::-1]).evidence.logs == pytest.approx(found.evidence.logs)
+    assert observe_block(start, block[::-1]).failed == found.failed
 
 
 def test_a_block_of_one_is_a_step_and_of_none_is_none() -> None:
-    assert hear_block(fresh(), [("a", False)]) == hear(fresh(), "a", False)
-    assert hear_block(fresh(), []) == fresh()
+    assert observe_block(fresh(), [("a", False)]) == observe_answer(fresh(), "a", False)
+    assert observe_block(fresh(), []) == fresh()
 
 
 def test_a_block_remembers_what_failed_before_it_and_in_it() -> None:
-    first = hear_block(fresh(), [("a", False), ("b", True)])
+    first = observe_block(fresh(), [("a", False), ("b", True)])
     assert first.failed == ("a",)
-    second = hear_block(first, [("a", False), ("b", False)])
-    table: Bets = bets(0.98)
+    second = observe_block(first, [("a", False), ("b", False)])
+    table: Bets = build_bets(0.98)
     gained = table.wrong_again[0] + table.wrong[0]
     assert second.evidence.logs[0] == pytest.approx(math.log(math.exp(first.evidence.logs[0]) + 2) + gained)
 
 
 def test_a_block_holds_an_item_once() -> None:
     with pytest.raises(ValueError, match="answers: 2 of 1 items"):
-        hear_block(fresh(), [("a", True), ("a", False)])
+        observe_block(fresh(), [("a", True), ("a", False)])
 
 
 def test_false_alarms_are_as_rare_as_promised() -> None:
     """A = 200 and 60,000 probes at exactly p0: a mean time of A means at most 300 alarms, and there are about 200."""
     chance, alarms, detector = random.Random(5), 0, fresh(200, 0.95)
     for n in range(60_000):
-        detector = hear(detector, f"i{n}", chance.random() < 0.95)
+        detector = observe_answer(detector, f"i{n}", chance.random() < 0.95)
         if detector.alarmed:
             alarms, detector = alarms + 1, fresh(200, 0.95)
     assert 100 < alarms < 300

@@ -13,28 +13,28 @@ from r1plus_policies.gate.verdict import (
     CHECKS,
     MOST_LOST_ITEMS,
     GateItem,
+    GateStage,
     ItemScores,
     Judgement,
     Reason,
     Rules,
     Score,
-    Stage,
     Subject,
-    allowed_in_stratum,
-    allowed_lost,
-    items_unscored,
-    judge,
+    build_report,
+    check_stability,
+    check_strata,
+    check_total,
+    check_unscored,
+    judge_gate,
+    lost_limit,
     rejudge,
-    report,
-    short_check_allowed,
-    stratum_lost,
-    too_many_lost,
-    unstable,
+    short_check_limit,
+    stratum_lost_limit,
 )
 from support.tables import for_each
 
 RULES = Rules(threshold=0.98, batch=16)
-DONE = Stage(full_sweeps=3, single=True)
+DONE = GateStage(full_sweeps=3, single=True)
 C, F, X = Score.CORRECT, Score.FAILED, Score.UNSCORED
 
 
@@ -62,13 +62,13 @@ def suite(*special: tuple[int, str, str], n: int = 200, strata: int = 4) -> list
     "7.1 is 7": (10, 0.29, 7),
 })  # fmt: skip
 def test_allowed_is_exact(items: int, threshold: float, allowed: int) -> None:
-    assert allowed_lost(items, threshold) == allowed
-    assert allowed_in_stratum(items, threshold) == allowed + 1
+    assert lost_limit(items, threshold) == allowed
+    assert stratum_lost_limit(items, threshold) == allowed + 1
 
 
 @given(st.integers(1, 5000), st.integers(1, 1000))
 def test_allowed_is_the_floor_for_every_threshold_of_three_digits(items: int, mille: int) -> None:
-    assert allowed_lost(items, mille / 1000) == items * (1000 - mille) // 1000
+    assert lost_limit(items, mille / 1000) == items * (1000 - mille) // 1000
 
 
 @for_each("full, single, at_batch, at_batch_1, unscored", {
@@ -112,22 +112,22 @@ def lost(*numbers: int) -> list[tuple[int, str, str]]:
     "a Fail outranks a missing score":
         (suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
     "a Fail may come after two sweeps":
-        (suite(*[(n, "00.", "") for n in range(5)]), Stage(2, False), Verdict.FAIL, Reason.TOO_MANY_LOST),
+        (suite(*[(n, "00.", "") for n in range(5)]), GateStage(2, False), Verdict.FAIL, Reason.TOO_MANY_LOST),
 })  # fmt: skip
-def test_verdicts(scores: list[ItemScores], stage: Stage, verdict: Verdict, reason: Reason) -> None:
-    found = judge(scores, RULES, stage)
+def test_verdicts(scores: list[ItemScores], stage: GateStage, verdict: Verdict, reason: Reason) -> None:
+    found = judge_gate(scores, RULES, stage)
     assert (found.verdict, found.reason) == (verdict, reason)
 
 
 @for_each("scores, stage", {
-    "after two sweeps": (suite(), Stage(2, False)),
-    "before the sweep at batch 1": (suite(), Stage(3, False)),
-    "after batch 1, but not the third sweep": (suite(), Stage(2, True)),
+    "after two sweeps": (suite(), GateStage(2, False)),
+    "before the sweep at batch 1": (suite(), GateStage(3, False)),
+    "after batch 1, but not the third sweep": (suite(), GateStage(2, True)),
     "of nothing": ([], DONE),
-    "flips are judged over all sweeps only": (suite(*[(n, "01.", "") for n in range(20)]), Stage(2, False)),
+    "flips are judged over all sweeps only": (suite(*[(n, "01.", "") for n in range(20)]), GateStage(2, False)),
 })  # fmt: skip
-def test_there_is_no_pass_yet(scores: list[ItemScores], stage: Stage) -> None:
-    assert judge(scores, RULES, stage) is None
+def test_there_is_no_pass_yet(scores: list[ItemScores], stage: GateStage) -> None:
+    assert judge_gate(scores, RULES, stage) is None
 
 
 @given(
@@ -140,7 +140,7 @@ def test_a_pass_means_all_that_it_claims(
     rows: list[tuple[str, str]], sweeps: int, single: bool, threshold: float
 ) -> None:
     scores = [item(n, full, one) for n, (full, one) in enumerate(rows)]
-    found = judge(scores, Rules(threshold, 16), Stage(sweeps, single))
+    found = judge_gate(scores, Rules(threshold, 16), GateStage(sweeps, single))
     if found is None or found.verdict is not Verdict.PASS:
         return
     assert scores
@@ -154,12 +154,12 @@ def test_the_limit_of_flips_counts_the_probes_of_kept_items_only() -> None:
     broken = [(n, "000", "1") for n in range(80)]
     for flips, verdict in ((11, Verdict.PASS), (12, Verdict.FAIL)):
         scores = suite(*broken, *[(n, "011", "1") for n in range(100, 100 + flips)])
-        found = judge(scores, Rules(threshold=0.5, batch=16), DONE)
+        found = judge_gate(scores, Rules(threshold=0.5, batch=16), DONE)
         assert found.verdict is verdict
 
 
 def test_the_order_of_checks_is_pinned() -> None:
-    assert (too_many_lost, stratum_lost, unstable, items_unscored) == CHECKS
+    assert (check_total, check_strata, check_stability, check_unscored) == CHECKS
 
 
 @for_each("scores, stage, message", {
@@ -170,7 +170,7 @@ def test_the_order_of_checks_is_pinned() -> None:
     ),
     "and where it stopped": (
         suite(*[(n, "00.", "") for n in (0, 1, 2, 3, 4)]),
-        Stage(2, False),
+        GateStage(2, False),
         ("lost 5 of 200 items, 4 allowed at threshold 0.98; s0 2 of 50, s1 1 of 50, s2 1 of 50, s3 1 of 50 "
         "(stopped after sweep 2 of 3); McNemar p = 0.06"),
     ),
@@ -188,7 +188,7 @@ def test_the_order_of_checks_is_pinned() -> None:
     "missing scores": (
         suite((7, "1x1", "1")),
         DONE,
-        ("1 of 200 items have no score after 2 retries; lost 0 of the others, 4 allowed; the gate starts anew once "
+        ("1 of 200 items have no score after 2 retries; lost 0 of the others, 4 allowed; the gate is repeated once "
         "the engine answers"),
     ),
     "a Pass": (
@@ -198,20 +198,20 @@ def test_the_order_of_checks_is_pinned() -> None:
         "batch 1"),
     ),
 })  # fmt: skip
-def test_messages_carry_the_figures(scores: list[ItemScores], stage: Stage, message: str) -> None:
-    found = judge(scores, RULES, stage)
+def test_messages_carry_the_figures(scores: list[ItemScores], stage: GateStage, message: str) -> None:
+    found = judge_gate(scores, RULES, stage)
     assert found.message == message
 
 
 def decided(scores: list[ItemScores], rules: Rules = RULES) -> Judgement:
-    found = judge(scores, rules, DONE)
+    found = judge_gate(scores, rules, DONE)
     assert found is not None
     return found
 
 
 def test_a_report_says_what_was_counted_and_of_what() -> None:
     subject = Subject("id", "suite-v1", "hash", "1")
-    found = report(
+    found = build_report(
         decided(suite(*lost(0, 1), (2, "110", "1"), (3, "111", "00"))), RULES, subject, seconds=61.234, decided_at="now"
     )
     assert (found.identity, found.suite, found.suite_hash, found.scorer_version) == ("id", "suite-v1", "hash", "1")
@@ -223,12 +223,12 @@ def test_a_report_says_what_was_counted_and_of_what() -> None:
 
 
 def test_a_report_lists_fifty_lost_items_at_most() -> None:
-    found = report(decided(suite(*lost(*range(90)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
+    found = build_report(decided(suite(*lost(*range(90)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
     assert (found.lost, len(found.lost_items)) == (90, MOST_LOST_ITEMS)
 
 
-PASSED = report(decided(suite(*lost(0, 1))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
-FAILED = report(decided(suite(*lost(*range(9)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
+PASSED = build_report(decided(suite(*lost(0, 1))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
+FAILED = build_report(decided(suite(*lost(*range(9)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
 
 
 @for_each("known, threshold, verdict", {
@@ -247,8 +247,8 @@ def test_a_verdict_under_another_threshold(known: GateReport, threshold: float, 
 @given(st.integers(1, 400), st.sampled_from([0.5, 0.9, 0.95, 0.98, 0.99, 1.0]))
 def test_a_short_check_turns_a_sound_pod_away_once_in_twenty_at_most(items: int, threshold: float) -> None:
     drawn = min(40, items)
-    limit = short_check_allowed(items, threshold, drawn)
-    population_lost = allowed_lost(items, threshold)
+    limit = short_check_limit(items, threshold, drawn)
+    population_lost = lost_limit(items, threshold)
     assert hypergeometric_at_least(limit + 1, items, population_lost, drawn) <= Fraction(1, 20)
     if limit:
         assert hypergeometric_at_least(limit, items, population_lost, drawn) > Fraction(1, 20)

@@ -42,7 +42,7 @@ def test_a_sound_engine_is_asked_everything_once_per_sweep() -> None:
     assert Counter(p.sweep for p in asked) == {0: 12, 1: 12, 2: 12, SINGLE: 12}
     assert all(Counter(p.item for p in asked if p.sweep == s) == {i.id: 1 for i in items()} for s in (0, 1, 2, SINGLE))
     assert run.decision.verdict is Verdict.PASS
-    assert (run.done, run.total) == (48, 48)
+    assert (run.scored_probes, run.expected_probes) == (48, 48)
 
 
 def test_every_sweep_has_an_order_of_its_own() -> None:
@@ -70,7 +70,7 @@ def test_a_failure_at_batch_1_is_asked_twice_more() -> None:
     run = GateRun(items(), Rules(0.5, 4), GateRecord(1))
     asked = run_to_end(run, answer)
     assert [p.item for p in asked if p.sweep == SINGLE].count("i003") == 3
-    assert (run.done, run.total) == (50, 50)
+    assert (run.scored_probes, run.expected_probes) == (50, 50)
     assert run.decision.figures.lost == ()
 
 
@@ -117,10 +117,10 @@ def test_progress_in_words() -> None:
     run = GateRun(items(), Rules(0.9, 4), GateRecord(1))
     for probe in run.next_probes(12 + 5):
         run.record(probe, C)
-    assert run.text == "sweep 2 of 3 at batch 4: 5 of 12"
+    assert run.progress_text == "sweep 2 of 3 at batch 4: 5 of 12"
     for probe in run.next_probes(19):
         run.record(probe, C)
-    assert run.text == "sweep at batch 1: 0 of 12"
+    assert run.progress_text == "sweep at batch 1: 0 of 12"
 
 
 @settings(max_examples=60)
@@ -173,7 +173,7 @@ def test_misuse_is_refused(misuse: Callable[[], object], words: str) -> None:
         misuse()
 
 
-# ACCURACY.md's table at N = 200: three sweeps pass a healthy engine .9993 of the time, fail 3 % broken always and +4 %
+# At N = 200 three sweeps pass a healthy engine .9993 of the time, fail 3 % broken always and +4 %
 # per request .996 of the time. Runs here are fewer and seeded, so that each expectation is a range.
 @for_each("broken, flip, passes", {
     "a healthy engine passes": (0, 0.01, (0.95, 1.0)),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.isolation import Against, Door, Findings, Outcome, Question, Try
-from r1plus_policies.isolation import Judgement, Verdict, judge
+from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict, judge_isolation
 from support.tables import for_each
 
 SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
@@ -45,8 +45,10 @@ class Run:
     control_knocked: Findings | None = GOOD_CONTROL_KNOCKS
     control_asked: Findings | None = GOOD_CONTROL_ANSWERS
 
-    def judged(self) -> Judgement:
-        return judge(self.doors, self.questions, self.knocked, self.asked, self.control_knocked, self.control_asked)
+    def judged(self) -> IsolationJudgement:
+        return judge_isolation(
+            self.doors, self.questions, self.knocked, self.asked, self.control_knocked, self.control_asked
+        )
 
 
 def said(usual: dict[str, Outcome], **tries: Outcome | None) -> Findings:
@@ -61,12 +63,17 @@ def besides(*names: str) -> tuple[str, ...]:
     return tuple(name for name in WALLED if name not in names)
 
 
-def expect(verdict: Verdict, **others: tuple[str, ...]) -> Judgement:
+def expect(verdict: IsolationVerdict, **others: tuple[str, ...]) -> IsolationJudgement:
     """Return the judgement in which everything behind a wall is held, except these."""
-    return Judgement(verdict, besides(*(name for names in others.values() for name in names)), **others)
+    return IsolationJudgement(verdict, besides(*(name for names in others.values() for name in names)), **others)
 
 
-HELD, OPENED, NOT_ENFORCED, UNPROVEN = Verdict.HELD, Verdict.OPEN, Verdict.NOT_ENFORCED, Verdict.UNPROVEN
+HELD, OPENED, NOT_ENFORCED, UNPROVEN = (
+    IsolationVerdict.HELD,
+    IsolationVerdict.OPEN,
+    IsolationVerdict.NOT_ENFORCED,
+    IsolationVerdict.UNPROVEN,
+)
 
 CASES = {
     "all shut, and all seen open by the control": (Run(), expect(HELD)),
@@ -146,20 +153,20 @@ CASES = {
         (Run(control_asked=None), expect(UNPROVEN, failed=("secrets", "secrets-anonymous"))),
     "nothing was ordered": (
         Run(doors=(), questions=(), knocked=None, asked=None, control_knocked=None, control_asked=None),
-        Judgement(UNPROVEN),
+        IsolationJudgement(UNPROVEN),
     ),
     "no door of the decoy's was ordered":
-        (Run(doors=(DNS,), questions=(), knocked=found(own_dns=OPEN), asked=None), Judgement(UNPROVEN)),
+        (Run(doors=(DNS,), questions=(), knocked=found(own_dns=OPEN), asked=None), IsolationJudgement(UNPROVEN)),
     "no door was ordered that is open by right": (
         Run(doors=(HTTP,), questions=(), knocked=found(decoy_http=SHUT), asked=None),
-        Judgement(UNPROVEN, ("decoy-http",)),
+        IsolationJudgement(UNPROVEN, ("decoy-http",)),
     ),
     "no platform was ordered to be tried": (
         Run(doors=(HTTP, DNS), questions=(), knocked=found(decoy_http=SHUT, own_dns=OPEN), asked=None),
-        Judgement(HELD, ("decoy-http",)),
+        IsolationJudgement(HELD, ("decoy-http",)),
     ),
     "no question was ordered, and none answered":
-        (Run(questions=(), asked=None, control_asked=None), Judgement(HELD, ("decoy-http", "decoy-pod", "metadata"))),
+        (Run(questions=(), asked=None, control_asked=None), IsolationJudgement(HELD, ("decoy-http", "decoy-pod", "metadata"))),
     "a door was found that nobody ordered": (Run(knocked=knocked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
     "a question was answered that nobody asked":
         (Run(asked=asked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
@@ -180,7 +187,7 @@ CASES = {
 
 
 @for_each("run, expected", CASES)
-def test_a_run_is_judged(run: Run, expected: Judgement) -> None:
+def test_a_run_is_judged(run: Run, expected: IsolationJudgement) -> None:
     assert run.judged() == expected
 
 
@@ -197,7 +204,9 @@ def twice(name: str, first: Outcome, second: Outcome) -> Findings:
     "its own door open twice is open": ("own_dns", OPEN, OPEN, HELD),
     "its own door open and shut decides nothing": ("own_dns", OPEN, SHUT, UNPROVEN),
 })  # fmt: skip
-def test_what_is_said_twice_counts_as_the_worse(name: str, first: Outcome, second: Outcome, expected: Verdict) -> None:
+def test_what_is_said_twice_counts_as_the_worse(
+    name: str, first: Outcome, second: Outcome, expected: IsolationVerdict
+) -> None:
     assert Run(knocked=twice(name, first, second)).judged().verdict is expected
 
 

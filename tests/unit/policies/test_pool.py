@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_policies.detector.confidence import confidence_sequence
-from r1plus_policies.detector.detector import Detector, DetectorKey, hear
-from r1plus_policies.detector.pool import ALPHA, MOST_RETIRED, Pool, exclude, fold, forget, kept_pool
+from r1plus_policies.detector.detector import Detector, DetectorKey, observe_answer
+from r1plus_policies.detector.pool import ALPHA, MOST_RETIRED, Pool, exclude, fold, forget, restore_pool
 from support.tables import for_each
 
 KEY = DetectorKey("", "credit-1", "h" * 64, 0.98)
@@ -68,7 +68,7 @@ def test_the_pool_of_one_pod_is_that_pods_detector() -> None:
     results = [RIGHT, WRONG, WRONG, RIGHT] * 5
     detector = Detector(KEY, 1e5)
     for outcome in page(results).outcomes:
-        detector = hear(detector, outcome.item, outcome.result is RIGHT)
+        detector = observe_answer(detector, outcome.item, outcome.result is RIGHT)
     pool = fold(page(results), NEW, "a")
     assert pool.total.accuracy == detector.evidence
     assert pool.accuracy == detector.ratio
@@ -92,9 +92,9 @@ def test_errors_are_evidence_of_errors_alone() -> None:
 })  # fmt: skip
 def test_an_acknowledgement_begins_a_new_pool(said: str | None, after: int, heard: int, evidence: bool) -> None:
     old = fold(page([WRONG] * 3), replace(NEW, acknowledged="first"), "a")
-    fresh = kept_pool(old, KEY, 2e5, "second")
+    fresh = restore_pool(old, KEY, 2e5, "second")
     assert (fresh.accuracy, fresh.alarm_at, fresh.since("a"), fresh.readings["a"].failed) == (0.0, 2e5, 3, ())
-    assert kept_pool(fresh, KEY, 3e5, "second") is fresh
+    assert restore_pool(fresh, KEY, 3e5, "second") is fresh
     later = replace(page([WRONG] * 45), acknowledged=said, acknowledged_after=after)
     pool = fold(later, fresh, "a")
     assert (pool.since("a"), pool.accuracy >= 1, pool.readings["a"].missed) == (heard, evidence, 0)
@@ -119,7 +119,7 @@ def test_the_share_of_right_answers_is_counted_since_the_last_alarm_and_without_
     assert (rang.accuracy >= 1, rang.right, rang.answered < 40) == (True, 0, True)
     later = fold(page([RIGHT] * 9 + [WRONG] * 40 + [RIGHT]), rang, "b")
     assert (later.right, later.answered, later.readings["b"].right) == (1, rang.answered + 1, 1)
-    assert kept_pool(later, KEY, 1e5, "ack").interval is None
+    assert restore_pool(later, KEY, 1e5, "ack").interval is None
     assert loads(Pool, dumps(later)) == later
 
 
@@ -221,7 +221,7 @@ def test_a_checkpoint_goes_on_with_equal_bits(first: list[ProbeResult], second: 
 
 def test_a_checkpoint_of_another_key_is_no_evidence() -> None:
     pool = fold(page([WRONG] * 5), NEW, "a")
-    assert kept_pool(pool, KEY, 2e5) is pool
+    assert restore_pool(pool, KEY, 2e5) is pool
     other = replace(KEY, suite_hash="x")
-    assert kept_pool(pool, other, 2e5) == Pool(other, 2e5)
-    assert kept_pool(None, KEY, 2e5) == Pool(KEY, 2e5)
+    assert restore_pool(pool, other, 2e5) == Pool(other, 2e5)
+    assert restore_pool(None, KEY, 2e5) == Pool(KEY, 2e5)

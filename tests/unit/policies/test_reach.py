@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_policies.gate.reach import Shortfall, reachable, shortfall
-from r1plus_policies.gate.verdict import allowed_in_stratum, allowed_lost
+from r1plus_policies.gate.reach import Shortfall, find_reachable_threshold, find_shortfall
+from r1plus_policies.gate.verdict import lost_limit, stratum_lost_limit
 from support.tables import for_each
 
 
@@ -18,7 +18,7 @@ from support.tables import for_each
     "nothing is right, nothing can be reached": ({"a": (4, 4), "b": (4, 4)}, 0.5, Shortfall("", 8, 8, 4, 0.0)),
 })  # fmt: skip
 def test_shortfall(strata: dict[str, tuple[int, int]], threshold: float, expected: Shortfall | None) -> None:
-    assert shortfall(strata, threshold) == expected
+    assert find_shortfall(strata, threshold) == expected
 
 
 FIGURES = st.dictionaries(
@@ -30,15 +30,15 @@ FIGURES = st.dictionaries(
 
 @given(FIGURES)
 def test_what_is_called_reachable_is_reached_and_a_step_beyond_is_not(strata: dict[str, tuple[int, int]]) -> None:
-    best = reachable(strata)
+    best = find_reachable_threshold(strata)
     if best > 0:
-        assert shortfall(strata, best) is None
+        assert find_shortfall(strata, best) is None
     if best < 1:
-        assert shortfall(strata, round(best + 0.0001, 4)) is not None
+        assert find_shortfall(strata, round(best + 0.0001, 4)) is not None
 
 
 @given(FIGURES, st.floats(0.01, 1.0))
 def test_a_threshold_is_missed_exactly_where_a_gate_would_refuse(strata: dict[str, tuple[int, int]], t: float) -> None:
     lost, items = (sum(pair[part] for pair in strata.values()) for part in (0, 1))
-    fails = lost > allowed_lost(items, t) or any(gone > allowed_in_stratum(n, t) for gone, n in strata.values())
-    assert (shortfall(strata, t) is not None) == fails
+    fails = lost > lost_limit(items, t) or any(gone > stratum_lost_limit(n, t) for gone, n in strata.values())
+    assert (find_shortfall(strata, t) is not None) == fails

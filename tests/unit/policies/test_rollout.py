@@ -15,9 +15,9 @@ from r1plus_policies.rollout import (
     UNSCHEDULABLE_SECONDS,
     RevisionState,
     Rollout,
-    Stage,
+    RolloutStage,
+    RolloutTerms,
     Strategy,
-    Terms,
     decide,
     retry_delay,
 )
@@ -34,7 +34,7 @@ def run(
     gate: Gate = Gate.ENFORCE,
     strategy: Strategy = Strategy.BLUE_GREEN,
 ) -> Rollout:
-    return decide(target=target, revisions=revisions, terms=Terms(replicas, gate, strategy, DEADLINE), now=NOW)
+    return decide(target=target, revisions=revisions, terms=RolloutTerms(replicas, gate, strategy, DEADLINE), now=NOW)
 
 
 def in_place(target: str | None, *revisions: RevisionState, gate: Gate = Gate.ENFORCE) -> Rollout:
@@ -43,7 +43,7 @@ def in_place(target: str | None, *revisions: RevisionState, gate: Gate = Gate.EN
 
 def hold(target: str, *revisions: RevisionState, **terms: Any) -> Rollout:
     """Decide while the spec cannot be served."""
-    held = Terms(terms.pop("replicas", 2), deadline=DEADLINE, is_held=True, **terms)
+    held = RolloutTerms(terms.pop("replicas", 2), deadline=DEADLINE, is_held=True, **terms)
     return decide(target=target, revisions=revisions, terms=held, now=NOW)
 
 
@@ -71,23 +71,23 @@ def looking(seconds: float) -> RevisionState:
 GONE = passed("a", replicas=0, promoted_at=10.0)
 PREVIOUS = passed("o", ready=2, replicas=2, promoted_at=1.0)
 FAILED = RevisionState("b", replicas=1, verdict=Verdict.FAIL)
-FIRST = Rollout(None, Stage.GATING, {"a": 1}, requeue_after=DEADLINE)
-RESTING = Rollout("a", Stage.NONE, {"a": 2})
+FIRST = Rollout(None, RolloutStage.GATING, {"a": 1}, requeue_after=DEADLINE)
+RESTING = Rollout("a", RolloutStage.NONE, {"a": 2})
 
 
 @for_each("decide_rollout, expected", {
     "a first revision is gated with one replica": (lambda: run("a"), FIRST),
     "a first revision is gated with one replica in place": (lambda: in_place("a"), FIRST),
     "a candidate is gated with one replica beside the pods that serve":
-        (lambda: run("b", stable()), Rollout("a", Stage.GATING, {"a": 2, "b": 1}, requeue_after=DEADLINE)),
+        (lambda: run("b", stable()), Rollout("a", RolloutStage.GATING, {"a": 2, "b": 1}, requeue_after=DEADLINE)),
     "a first revision that passed is scaled before it takes traffic":
-        (lambda: run("a", passed("a", ready=1, replicas=1)), Rollout(None, Stage.SCALING, {"a": 2}, requeue_after=DEADLINE)),
+        (lambda: run("a", passed("a", ready=1, replicas=1)), Rollout(None, RolloutStage.SCALING, {"a": 2}, requeue_after=DEADLINE)),
     "a candidate takes traffic once it carries what stable carries":
-        (lambda: run("b", stable(), passed(ready=2, replicas=2)), Rollout("b", Stage.PROMOTE, {"a": 2, "b": 2}, promote="b")),
+        (lambda: run("b", stable(), passed(ready=2, replicas=2)), Rollout("b", RolloutStage.PROMOTE, {"a": 2, "b": 2}, promote="b")),
     "a first revision that takes traffic leaves nothing to drain":
-        (lambda: run("a", passed("a", ready=2, replicas=2)), Rollout("a", Stage.PROMOTE, {"a": 2}, promote="a")),
+        (lambda: run("a", passed("a", ready=2, replicas=2)), Rollout("a", RolloutStage.PROMOTE, {"a": 2}, promote="a")),
     "a failed candidate is refused and its pods go":
-        (lambda: run("b", stable(), FAILED), Rollout("a", Stage.REFUSED, {"a": 2})),
+        (lambda: run("b", stable(), FAILED), Rollout("a", RolloutStage.REFUSED, {"a": 2})),
     "the previous revision goes after it has drained":
         (lambda: run("a", stable(promoted_at=NOW - DRAIN_SECONDS), PREVIOUS), RESTING),
     "a previous revision without pods is not waited for":
@@ -97,11 +97,11 @@ RESTING = Rollout("a", Stage.NONE, {"a": 2})
     "a spec that cannot be served leaves what runs running":
         (lambda: hold("a", stable(), passed("o", promoted_at=1.0)), RESTING),
     "a spec that cannot be served is scaled all the same":
-        (lambda: hold("a", stable(), replicas=3), Rollout("a", Stage.NONE, {"a": 3})),
+        (lambda: hold("a", stable(), replicas=3), Rollout("a", RolloutStage.NONE, {"a": 3})),
     "a candidate is withdrawn at the deadline and what serves stays":
-        (lambda: run("b", stable(), waiting(DEADLINE)), Rollout("a", Stage.EXPIRED, {"a": 2})),
+        (lambda: run("b", stable(), waiting(DEADLINE)), Rollout("a", RolloutStage.EXPIRED, {"a": 2})),
     "a first revision goes on trying after the deadline":
-        (lambda: run("b", waiting(DEADLINE)), Rollout(None, Stage.GATING, {"b": 1}, overdue=True, requeue_after=None)),
+        (lambda: run("b", waiting(DEADLINE)), Rollout(None, RolloutStage.GATING, {"b": 1}, overdue=True, requeue_after=None)),
 })  # fmt: skip
 def test_a_rollout(decide_rollout: Callable[[], Rollout], expected: Rollout) -> None:
     assert decide_rollout() == expected
@@ -109,9 +109,9 @@ def test_a_rollout(decide_rollout: Callable[[], Rollout], expected: Rollout) -> 
 
 @for_each("decide_rollout, expected", {
     "a stable with one ready pod asks no more of its successor":
-        (lambda: run("b", stable(ready=1), passed(ready=1)), {"stage": Stage.PROMOTE}),
+        (lambda: run("b", stable(ready=1), passed(ready=1)), {"stage": RolloutStage.PROMOTE}),
     "under Observe a failed candidate waits until it is ready":
-        (lambda: run("b", stable(), RevisionState("b", verdict=Verdict.FAIL), gate=Gate.OBSERVE), {"stage": Stage.GATING}),
+        (lambda: run("b", stable(), RevisionState("b", verdict=Verdict.FAIL), gate=Gate.OBSERVE), {"stage": RolloutStage.GATING}),
     "under Observe a failed candidate serves once it is ready":
         (lambda: run("b", stable(), replace(FAILED, ready=2, replicas=2), gate=Gate.OBSERVE), {"promote": "b"}),
     "going back to a revision that passed needs its pods, not its gate":
@@ -141,34 +141,34 @@ def test_a_rollout(decide_rollout: Callable[[], Rollout], expected: Rollout) -> 
     "zero replicas starts no candidate": (lambda: run("b", stable(), replicas=0), {"replicas": {"a": 0, "b": 0}}),
     "a candidate is not withdrawn before the deadline":
         (lambda: run("b", stable(), waiting(DEADLINE - 1)),
-         {"stage": Stage.GATING, "replicas": {"a": 2, "b": 1}, "requeue_after": 1.0}),
+         {"stage": RolloutStage.GATING, "replicas": {"a": 2, "b": 1}, "requeue_after": 1.0}),
     "a candidate that is scaled at the deadline is withdrawn":
-        (lambda: run("b", stable(), waiting(DEADLINE, ready=1, verdict=Verdict.PASS)), {"stage": Stage.EXPIRED}),
+        (lambda: run("b", stable(), waiting(DEADLINE, ready=1, verdict=Verdict.PASS)), {"stage": RolloutStage.EXPIRED}),
     "a candidate that is ready at the deadline takes traffic":
-        (lambda: run("b", stable(), waiting(DEADLINE, ready=2, verdict=Verdict.PASS)), {"stage": Stage.PROMOTE}),
+        (lambda: run("b", stable(), waiting(DEADLINE, ready=2, verdict=Verdict.PASS)), {"stage": RolloutStage.PROMOTE}),
     "a first revision is not overdue before the deadline": (lambda: run("b", waiting(DEADLINE - 1)), {"overdue": False}),
     "in place, what serves is stopped first":
-        (lambda: in_place("b", replace(GONE, pods=1)), {"current": "a", "stage": Stage.GATING, "replicas": {"a": 0, "b": 0}}),
+        (lambda: in_place("b", replace(GONE, pods=1)), {"current": "a", "stage": RolloutStage.GATING, "replicas": {"a": 0, "b": 0}}),
     "in place, the candidate starts when the pods of what served are gone":
         (lambda: in_place("b", GONE), {"replicas": {"a": 0, "b": 1}}),
     "in place, the candidate serves after the gate with the first ready pod":
         (lambda: in_place("b", GONE, passed(ready=1, pods=1, replicas=1)), {"promote": "b", "replicas": {"a": 0, "b": 2}}),
     "in place, nothing is stopped for a candidate that no node takes":
         (lambda: in_place("b", stable(), replace(waiting(1), has_room=False)),
-         {"stage": Stage.NO_ROOM, "replicas": {"a": 2}, "requeue_after": DEADLINE - 1}),
+         {"stage": RolloutStage.NO_ROOM, "replicas": {"a": 2}, "requeue_after": DEADLINE - 1}),
     "in place, a candidate goes on though its node is lost":
-        (lambda: in_place("b", GONE, replace(waiting(1), has_room=False)), {"stage": Stage.GATING, "replicas": {"a": 0, "b": 1}}),
+        (lambda: in_place("b", GONE, replace(waiting(1), has_room=False)), {"stage": RolloutStage.GATING, "replicas": {"a": 0, "b": 1}}),
     "in place, a candidate looks for a node for a while":
-        (lambda: in_place("b", GONE, looking(UNSCHEDULABLE_SECONDS - 1)), {"stage": Stage.GATING, "requeue_after": 1.0}),
+        (lambda: in_place("b", GONE, looking(UNSCHEDULABLE_SECONDS - 1)), {"stage": RolloutStage.GATING, "requeue_after": 1.0}),
     "in place, a candidate that finds no node gives its place back":
-        (lambda: in_place("b", GONE, looking(UNSCHEDULABLE_SECONDS)), {"stage": Stage.EXPIRED, "replicas": {"a": 2}}),
+        (lambda: in_place("b", GONE, looking(UNSCHEDULABLE_SECONDS)), {"stage": RolloutStage.EXPIRED, "replicas": {"a": 2}}),
     "beside what serves a candidate looks for a node until its deadline":
-        (lambda: run("b", stable(), looking(UNSCHEDULABLE_SECONDS)), {"stage": Stage.GATING}),
+        (lambda: run("b", stable(), looking(UNSCHEDULABLE_SECONDS)), {"stage": RolloutStage.GATING}),
     "what found no room waits for its next try":
         (lambda: run("b", stable(), replace(waiting(1), retry_at=NOW + 60)),
-         {"stage": Stage.EXPIRED, "replicas": {"a": 2}, "requeue_after": 60.0}),
+         {"stage": RolloutStage.EXPIRED, "replicas": {"a": 2}, "requeue_after": 60.0}),
     "what was refused is refused, whatever room it had":
-        (lambda: run("b", stable(), replace(FAILED, retry_at=NOW + 60)), {"stage": Stage.REFUSED}),
+        (lambda: run("b", stable(), replace(FAILED, retry_at=NOW + 60)), {"stage": RolloutStage.REFUSED}),
 })  # fmt: skip
 def test_of_a_rollout(decide_rollout: Callable[[], Rollout], expected: dict[str, Any]) -> None:
     decided = decide_rollout()
@@ -176,9 +176,9 @@ def test_of_a_rollout(decide_rollout: Callable[[], Rollout], expected: dict[str,
 
 
 def test_a_way_back_in_place_looks_for_a_node_for_ever() -> None:
-    terms = Terms(2, Gate.ENFORCE, Strategy.IN_PLACE, math.inf)
+    terms = RolloutTerms(2, Gate.ENFORCE, Strategy.IN_PLACE, math.inf)
     decided = decide(target="b", revisions=(GONE, looking(1e5)), terms=terms, now=NOW)
-    assert (decided.stage, decided.replicas) == (Stage.GATING, {"a": 0, "b": 1})
+    assert (decided.stage, decided.replicas) == (RolloutStage.GATING, {"a": 0, "b": 1})
 
 
 def test_tries_come_ever_later_and_in_place_seldom() -> None:
@@ -187,14 +187,14 @@ def test_tries_come_ever_later_and_in_place_seldom() -> None:
 
 
 def test_a_candidate_without_a_deadline_is_not_looked_at_for_time_alone() -> None:
-    terms = Terms(2, Gate.ENFORCE, Strategy.BLUE_GREEN, math.inf)
+    terms = RolloutTerms(2, Gate.ENFORCE, Strategy.BLUE_GREEN, math.inf)
     assert decide(target="b", revisions=(stable(),), terms=terms, now=NOW).requeue_after is None
 
 
 @pytest.mark.parametrize("verdict", [None, Verdict.INCONCLUSIVE, Verdict.NO_DATA, Verdict.ERROR])
 def test_without_a_pass_a_ready_candidate_waits(verdict: Verdict | None) -> None:
     held = run("b", stable(), RevisionState("b", ready=2, replicas=2, verdict=verdict))
-    assert (held.current, held.stage, held.promote) == ("a", Stage.GATING, None)
+    assert (held.current, held.stage, held.promote) == ("a", RolloutStage.GATING, None)
 
 
 @for_each("candidate", {

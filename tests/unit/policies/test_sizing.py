@@ -10,26 +10,26 @@ from r1plus_policies.engine import accelerators
 from r1plus_policies.engine.memory_fit import (
     GIB,
     MIB,
+    EngineShape,
     Fit,
     Misfit,
-    Shape,
-    fit,
+    compute_fit,
+    find_largest_batch,
+    find_longest_context,
+    find_nearest_fits,
+    fit_memory,
     kv_bytes_per_token,
-    largest_batch,
-    longest_context,
-    nearest,
-    sized,
 )
 from support.tables import for_each
 
-SMALL = Shape(30, 3, 64, 8192, 300 * MIB, 500 * MIB, 32, 64)
+SMALL = EngineShape(30, 3, 64, 8192, 300 * MIB, 500 * MIB, 32, 64)
 # The published figures of R1+ at FP16 with the shapes assumed for them, activations of 8192 tokens in a step.
-FULL = Shape(40, 8, 128, 65536, 23270 * MIB, 972 * MIB, 32, 64, 832 * MIB)
-LITE = Shape(28, 8, 128, 65536, 6104 * MIB, 972 * MIB, 32, 64, 480 * MIB)
-EDGE = Shape(24, 2, 64, 65536, 1336 * MIB, 972 * MIB, 32, 64, 256 * MIB)
+FULL = EngineShape(40, 8, 128, 65536, 23270 * MIB, 972 * MIB, 32, 64, 832 * MIB)
+LITE = EngineShape(28, 8, 128, 65536, 6104 * MIB, 972 * MIB, 32, 64, 480 * MIB)
+EDGE = EngineShape(24, 2, 64, 65536, 1336 * MIB, 972 * MIB, 32, 64, 256 * MIB)
 
 
-def windowed(shape: Shape, window: int, global_layers: int = 0) -> Shape:
+def windowed(shape: EngineShape, window: int, global_layers: int = 0) -> EngineShape:
     return dataclasses.replace(shape, window=window, global_layers=global_layers)
 
 
@@ -42,16 +42,16 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize("shape, per_token, full, window, total", GOLDEN)
-def test_the_published_sizes(shape: Shape, per_token: int, full: float, window: float, total: float) -> None:
+def test_the_published_sizes(shape: EngineShape, per_token: int, full: float, window: float, total: float) -> None:
     assert shape.kv_bytes_per_token == per_token * 1024
-    assert sized(shape, 32, 65536).kv_cache_bytes == full * GIB
-    assert sized(windowed(shape, 4096), 32, 65536).kv_cache_bytes == window * GIB
-    assert round(sized(windowed(shape, 4096), 32, 65536).total_bytes / GIB, 1) == total
+    assert compute_fit(shape, 32, 65536).kv_cache_bytes == full * GIB
+    assert compute_fit(windowed(shape, 4096), 32, 65536).kv_cache_bytes == window * GIB
+    assert round(compute_fit(windowed(shape, 4096), 32, 65536).total_bytes / GIB, 1) == total
 
 
 def test_one_global_layer_in_six_beside_a_window_of_1024_holds_about_54_gib() -> None:
     # 7 of 40 layers keep 65536 tokens, 33 keep 1024, at 4 KiB each, for 32 requests.
-    assert sized(windowed(FULL, 1024, 7), 32, 65536).kv_cache_bytes == 32 * 4096 * (7 * 65536 + 33 * 1024)
+    assert compute_fit(windowed(FULL, 1024, 7), 32, 65536).kv_cache_bytes == 32 * 4096 * (7 * 65536 + 33 * 1024)
 
 
 SLOTS = {"L40S": 29, "A100-40": 21, "A100-80": 32, "H100": 32, "L4": 0, "T4": 0}
@@ -59,12 +59,12 @@ SLOTS = {"L40S": 29, "A100-40": 21, "A100-80": 32, "H100": 32, "L4": 0, "T4": 0}
 
 @pytest.mark.parametrize("gpu, slots", SLOTS.items(), ids=SLOTS.keys())
 def test_slots_of_64k_tokens_with_a_window_of_4096_on_real_gpus(gpu: str, slots: int) -> None:
-    found = accelerators.find(gpu)
-    assert min(32, largest_batch(windowed(FULL, 4096), 65536, found.usable_bytes)) == slots
+    found = accelerators.find_accelerator(gpu)
+    assert min(32, find_largest_batch(windowed(FULL, 4096), 65536, found.usable_bytes)) == slots
 
 
 def test_with_full_attention_64k_times_32_fits_no_single_gpu() -> None:
-    assert all(largest_batch(FULL, 65536, gpu.usable_bytes) < 8 for gpu in accelerators.TABLE)
+    assert all(find_largest_batch(FULL, 65536, gpu.usable_bytes) < 8 for gpu in accelerators.TABLE)
 
 
 @for_each("devices, heads", {
@@ -75,12 +75,12 @@ def test_with_full_attention_64k_times_32_fits_no_single_gpu() -> None:
 def test_heads_are_split_over_gpus_and_then_held_more_than_once(devices: int, heads: int) -> None:
     split = dataclasses.replace(FULL, devices=devices)
     assert split.slot_bytes(1000) == kv_bytes_per_token(40, heads, 128) * 1000
-    assert sized(split, 2, 1000).kv_cache_bytes == devices * 2 * split.slot_bytes(1000)
-    assert split.fixed_bytes == -(-FULL.weights_bytes // devices) + (972 + 832) * MIB
+    assert compute_fit(split, 2, 1000).kv_cache_bytes == devices * 2 * split.slot_bytes(1000)
+    assert split.static_bytes == -(-FULL.weights_bytes // devices) + (972 + 832) * MIB
 
 
 def test_heads_that_cannot_be_shared_out_are_refused_with_both_numbers() -> None:
-    refused = fit(dataclasses.replace(FULL, devices=3), batch=None, context=None, memory_bytes=None)
+    refused = fit_memory(dataclasses.replace(FULL, devices=3), batch=None, context=None, memory_bytes=None)
     assert isinstance(refused, Misfit)
     assert "8 KV heads" in refused.message
     assert "3 GPUs" in refused.message
@@ -92,17 +92,17 @@ def test_a_cache_of_8_bits_is_half_as_large() -> None:
 
 
 def test_an_open_wish_takes_the_engines_best_batch_and_own_context() -> None:
-    assert fit(SMALL, batch=None, context=None, memory_bytes=None) == sized(SMALL, 32, 8192)
+    assert fit_memory(SMALL, batch=None, context=None, memory_bytes=None) == compute_fit(SMALL, 32, 8192)
 
 
 def test_an_open_batch_is_at_most_the_best_even_where_more_would_fit() -> None:
-    assert fit(SMALL, batch=None, context=None, memory_bytes=64 * GIB) == sized(SMALL, 32, 8192)
+    assert fit_memory(SMALL, batch=None, context=None, memory_bytes=64 * GIB) == compute_fit(SMALL, 32, 8192)
 
 
 def test_an_open_batch_shrinks_to_what_fits() -> None:
-    room = sized(SMALL, 20, 8192).total_bytes
-    assert fit(SMALL, batch=None, context=None, memory_bytes=room) == sized(SMALL, 20, 8192)
-    assert fit(SMALL, batch=None, context=None, memory_bytes=room - 1) == sized(SMALL, 19, 8192)
+    room = compute_fit(SMALL, 20, 8192).total_bytes
+    assert fit_memory(SMALL, batch=None, context=None, memory_bytes=room) == compute_fit(SMALL, 20, 8192)
+    assert fit_memory(SMALL, batch=None, context=None, memory_bytes=room - 1) == compute_fit(SMALL, 19, 8192)
 
 
 @for_each("wish, reason, words", {
@@ -110,7 +110,7 @@ def test_an_open_batch_shrinks_to_what_fits() -> None:
         ({"context": 8193}, "ContextTooLong", ["spec.context.maxTokens", "8193", "8192"]),
     "larger than the engine's batch": ({"batch": 65}, "BatchTooLarge", ["spec.batching.maxBatchSize", "65", "64"]),
     "a batch whose cache does not fit": (
-        {"batch": 33, "memory_bytes": sized(SMALL, 32, 8192).total_bytes},
+        {"batch": 33, "memory_bytes": compute_fit(SMALL, 32, 8192).total_bytes},
         "BatchTooLarge",
         [
             "33 exceeds 32, the largest batch whose KV cache fits",
@@ -127,7 +127,7 @@ def test_an_open_batch_shrinks_to_what_fits() -> None:
 })  # fmt: skip
 def test_refusals(wish: dict[str, int], reason: str, words: list[str]) -> None:
     asked = {"batch": None, "context": None, "memory_bytes": None} | wish
-    refused = fit(SMALL, **asked)  # type: ignore[arg-type]
+    refused = fit_memory(SMALL, **asked)  # type: ignore[arg-type]
     assert isinstance(refused, Misfit)
     assert refused.reason == reason
     for word in words:
@@ -136,26 +136,26 @@ def test_refusals(wish: dict[str, int], reason: str, words: list[str]) -> None:
 
 def test_a_context_below_16_tokens_is_no_remedy() -> None:
     for tokens, offered in ((15, False), (16, True)):
-        room = SMALL.fixed_bytes + SMALL.slot_bytes(tokens)
-        refused = fit(SMALL, batch=None, context=None, memory_bytes=room)
+        room = SMALL.static_bytes + SMALL.slot_bytes(tokens)
+        refused = fit_memory(SMALL, batch=None, context=None, memory_bytes=room)
         assert isinstance(refused, Misfit)
         assert ("maxTokens to 16" in refused.message) == offered
-        assert bool(nearest(SMALL, 1, 8192, room)) == offered
+        assert bool(find_nearest_fits(SMALL, 1, 8192, room)) == offered
 
 
 def test_the_nearest_that_fits_is_fewer_requests_or_shorter_ones() -> None:
-    memory = sized(SMALL, 20, 8192).total_bytes
-    fewer, shorter = nearest(SMALL, 32, 8192, memory)
+    memory = compute_fit(SMALL, 20, 8192).total_bytes
+    fewer, shorter = find_nearest_fits(SMALL, 32, 8192, memory)
     assert (fewer.batch, fewer.context) == (20, 8192)
     assert (shorter.batch, shorter.context) == (32, 5120)
 
 
 @st.composite
-def shapes(draw: st.DrawFn) -> Shape:
+def shapes(draw: st.DrawFn) -> EngineShape:
     """Any engine: layers some of which are global, a window or none, split over GPUs as its heads allow."""
     layers, heads = draw(st.integers(1, 80)), draw(st.sampled_from([1, 2, 3, 8, 12]))
     devices = draw(st.integers(1, 24).filter(lambda n: heads % n == 0 or n % heads == 0))
-    return Shape(
+    return EngineShape(
         layers,
         heads,
         draw(st.sampled_from([64, 128])),
@@ -178,79 +178,79 @@ memories = st.integers(0, 256 * GIB)
 
 @given(shapes(), batches, st.data(), memories)
 def test_what_fits_is_never_over_the_memory_and_what_is_refused_would_be(
-    shape: Shape, batch: int, data: st.DataObject, memory: int
+    shape: EngineShape, batch: int, data: st.DataObject, memory: int
 ) -> None:
     context = data.draw(st.integers(1, shape.context_length))
-    found = fit(shape, batch=batch, context=context, memory_bytes=memory)
+    found = fit_memory(shape, batch=batch, context=context, memory_bytes=memory)
     if isinstance(found, Fit):
         assert found.device_bytes <= memory
         assert (found.batch, found.context) == (batch, context)
     else:
-        assert sized(shape, batch, context).device_bytes > memory
-        for near in nearest(shape, batch, context, memory):
+        assert compute_fit(shape, batch, context).device_bytes > memory
+        for near in find_nearest_fits(shape, batch, context, memory):
             assert near.device_bytes <= memory
 
 
 @given(shapes(), st.data())
-def test_the_boundary_is_exact_to_the_byte(shape: Shape, data: st.DataObject) -> None:
+def test_the_boundary_is_exact_to_the_byte(shape: EngineShape, data: st.DataObject) -> None:
     batch, context = data.draw(batches), data.draw(st.integers(1, shape.context_length))
-    exact = sized(shape, batch, context).device_bytes
-    assert largest_batch(shape, context, exact) == batch
-    assert largest_batch(shape, context, exact - 1) == batch - 1
+    exact = compute_fit(shape, batch, context).device_bytes
+    assert find_largest_batch(shape, context, exact) == batch
+    assert find_largest_batch(shape, context, exact - 1) == batch - 1
 
 
 @given(shapes(), batches, memories)
-def test_the_longest_context_fits_and_one_token_more_does_not(shape: Shape, batch: int, memory: int) -> None:
-    tokens = longest_context(shape, batch, memory)
+def test_the_longest_context_fits_and_one_token_more_does_not(shape: EngineShape, batch: int, memory: int) -> None:
+    tokens = find_longest_context(shape, batch, memory)
     assert 0 <= tokens <= shape.context_length
     if tokens:
-        assert sized(shape, batch, tokens).device_bytes <= memory
+        assert compute_fit(shape, batch, tokens).device_bytes <= memory
     if tokens < shape.context_length:
-        assert sized(shape, batch, tokens + 1).device_bytes > memory
+        assert compute_fit(shape, batch, tokens + 1).device_bytes > memory
 
 
 GROWS = ("layers", "kv_heads", "head_size", "weights_bytes", "runtime_bytes", "activation_bytes", "window", "global_layers")  # fmt: skip
 
 
 @given(shapes(), batches, st.data(), st.sampled_from([*GROWS, "kv_element_bits", "batch", "context"]))
-def test_more_of_anything_never_needs_less(shape: Shape, batch: int, data: st.DataObject, what: str) -> None:
+def test_more_of_anything_never_needs_less(shape: EngineShape, batch: int, data: st.DataObject, what: str) -> None:
     context, more = data.draw(st.integers(1, shape.context_length)), data.draw(st.integers(1, 4096))
-    before = sized(shape, batch, context)
+    before = compute_fit(shape, batch, context)
     if what in ("batch", "context"):
-        after = sized(shape, batch + (what == "batch"), context + more * (what == "context"))
+        after = compute_fit(shape, batch + (what == "batch"), context + more * (what == "context"))
     else:
         assume(getattr(shape, what) is not None)
         step = 8 if what == "kv_element_bits" else more
-        after = sized(dataclasses.replace(shape, **{what: getattr(shape, what) + step}), batch, context)
+        after = compute_fit(dataclasses.replace(shape, **{what: getattr(shape, what) + step}), batch, context)
     assert after.total_bytes >= before.total_bytes
     if what in ("batch", "context"):
-        assert largest_batch(shape, after.context, before.device_bytes) <= batch
+        assert find_largest_batch(shape, after.context, before.device_bytes) <= batch
 
 
 @given(shapes(), batches, st.data())
-def test_a_window_never_needs_more_than_none(shape: Shape, batch: int, data: st.DataObject) -> None:
+def test_a_window_never_needs_more_than_none(shape: EngineShape, batch: int, data: st.DataObject) -> None:
     context = data.draw(st.integers(1, shape.context_length))
     whole = dataclasses.replace(shape, window=None)
-    assert sized(shape, batch, context).total_bytes <= sized(whole, batch, context).total_bytes
+    assert compute_fit(shape, batch, context).total_bytes <= compute_fit(whole, batch, context).total_bytes
 
 
 @given(shapes(), batches, st.data(), st.integers(0, 8 * GIB))
-def test_more_memory_never_takes_a_fit_away(shape: Shape, batch: int, data: st.DataObject, more: int) -> None:
+def test_more_memory_never_takes_a_fit_away(shape: EngineShape, batch: int, data: st.DataObject, more: int) -> None:
     context = data.draw(st.integers(1, shape.context_length))
-    exact = sized(shape, batch, context).device_bytes
-    assert isinstance(fit(shape, batch=batch, context=context, memory_bytes=exact + more), Fit)
+    exact = compute_fit(shape, batch, context).device_bytes
+    assert isinstance(fit_memory(shape, batch=batch, context=context, memory_bytes=exact + more), Fit)
 
 
 @given(shapes(), batches, st.data())
-def test_twice_the_gpus_never_hold_more_each(shape: Shape, batch: int, data: st.DataObject) -> None:
+def test_twice_the_gpus_never_hold_more_each(shape: EngineShape, batch: int, data: st.DataObject) -> None:
     context = data.draw(st.integers(1, shape.context_length))
     twice = dataclasses.replace(shape, devices=2 * shape.devices)
     assume(shape.kv_heads % twice.devices == 0 or twice.devices % shape.kv_heads == 0)
-    assert sized(twice, batch, context).device_bytes <= sized(shape, batch, context).device_bytes
+    assert compute_fit(twice, batch, context).device_bytes <= compute_fit(shape, batch, context).device_bytes
 
 
 def test_the_sum_is_told_term_by_term() -> None:
     shape = dataclasses.replace(SMALL, weights_bytes=GIB, runtime_bytes=GIB)
-    assert "2.18 GiB = weights 1.00 + KV cache 0.18 (batch 1 x 8192 tokens) + runtime 1.00" in sized(shape, 1, 8192).explain()  # fmt: skip
+    assert "2.18 GiB = weights 1.00 + KV cache 0.18 (batch 1 x 8192 tokens) + runtime 1.00" in compute_fit(shape, 1, 8192).explain()  # fmt: skip
     two = dataclasses.replace(shape, kv_heads=2, activation_bytes=GIB, devices=2)
-    assert "+ activations 2.00 + runtime 2.00, on 2 GPUs" in sized(two, 1, 8192).explain()
+    assert "+ activations 2.00 + runtime 2.00, on 2 GPUs" in compute_fit(two, 1, 8192).explain()

@@ -11,8 +11,18 @@ from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Standing, Verdict
 from r1plus_policies.detector.detector import Detector, DetectorKey
 from r1plus_policies.gate.verdict import GateItem, Subject
-from r1plus_policies.watch.confirmation import answered, next_item
-from r1plus_policies.watch.memory import WatchState, born, confirmed, heard, message, recount, standing, told, watch
+from r1plus_policies.watch.confirmation import next_item, record_answer
+from r1plus_policies.watch.memory import (
+    WatchState,
+    build_watch_report,
+    derive_standing,
+    describe_watch,
+    new_watch,
+    observe_outcome,
+    record_confirmation,
+    recount,
+    round_evidence,
+)
 from support.tables import for_each
 
 RIGHT, WRONG, ERROR = ProbeResult.CORRECT, ProbeResult.INCORRECT, ProbeResult.SERVER_ERROR
@@ -27,45 +37,47 @@ def gate(*lost: str, verdict: Verdict = Verdict.PASS, more: int = 0) -> GateRepo
     )
 
 
-NEW = born(SUBJECT, DETECTOR, DETECTOR, gate("i00"))
+NEW = new_watch(SUBJECT, DETECTOR, DETECTOR, gate("i00"))
 
 
 def after(state: WatchState, results: list[ProbeResult], first: int = 1) -> WatchState:
     for n, result in enumerate(results, first):
-        state = heard(state, ProbeOutcome(n, f"i{n % 50:02}", result), f"t{n}", seed=n)
+        state = observe_outcome(state, ProbeOutcome(n, f"i{n % 50:02}", result), f"t{n}", seed=n)
     return state
 
 
 def counted(state: WatchState, wrong: set[str], at: str = "later", threshold: float = 0.95) -> WatchState:
     assert state.counting is not None
     while (item := next_item(ITEMS, state.counting, 0.98)) is not None:
-        state = dataclasses.replace(state, counting=answered(state.counting, item, WRONG if item in wrong else RIGHT))
+        state = dataclasses.replace(
+            state, counting=record_answer(state.counting, item, WRONG if item in wrong else RIGHT)
+        )
         assert state.counting is not None
-    return confirmed(state, ITEMS, threshold, at)
+    return record_confirmation(state, ITEMS, threshold, at)
 
 
 RANG = after(NEW, [WRONG] * 6)
 
 
 def test_the_first_alarm_is_dated_and_starts_one_count() -> None:
-    assert (NEW.alarmed_at, standing(NEW, ITEMS, 0.95)) == ("", Standing.STEADY)
+    assert (NEW.alarmed_at, derive_standing(NEW, ITEMS, 0.95)) == ("", Standing.STEADY)
     before = after(NEW, [WRONG] * 5)
     assert (before.alarmed_at, before.counting) == ("", None)
     assert (RANG.alarmed_at, RANG.counting and RANG.counting.seed) == ("t6", 6)
     later = after(RANG, [WRONG] * 5, first=7)
     assert (later.alarmed_at, later.counting) == ("t6", RANG.counting)
-    assert standing(later, ITEMS, 0.95) is Standing.CONFIRMING
-    assert "alarmed at t6; a sweep over all 100 items is counting" in message(later, ITEMS, 0.95)
+    assert derive_standing(later, ITEMS, 0.95) is Standing.CONFIRMING
+    assert "raised an alarm at t6; a sweep over all 100 items counts" in describe_watch(later, ITEMS, 0.95)
 
 
 def test_errors_ring_their_own_bell_and_another_count() -> None:
     state = counted(RANG, set())
-    assert standing(state, ITEMS, 0.95) is Standing.CHANGED
+    assert derive_standing(state, ITEMS, 0.95) is Standing.CHANGED
     errs = after(state, [ERROR] * 8, first=7)
     assert errs.counting is not None
     assert errs.accuracy == state.accuracy
     assert errs.alarmed_at == "t6"
-    assert standing(counted(errs, set()), ITEMS, 0.95) is Standing.ERRORS
+    assert derive_standing(counted(errs, set()), ITEMS, 0.95) is Standing.ERRORS
 
 
 @given(st.lists(st.sampled_from([RIGHT, WRONG, ERROR]), max_size=30), st.integers(0, 30))
@@ -88,34 +100,34 @@ def test_what_was_heard_is_heard_once(results: list[ProbeResult], again: int) ->
 def test_what_a_count_says(wrong: set[str], found: Standing, words: str) -> None:
     state = counted(RANG, wrong)
     assert state.counting is None
-    report = watch(state, ITEMS, 0.95)
+    report = build_watch_report(state, ITEMS, 0.95)
     assert (report.standing, report.watched, report.evidence) == (found, 99, 1.0)
     assert (report.confirmation.correct, report.confirmation.total) == (100 - len(wrong), 100)
     assert report.confirmation.finished_at == "later"
     assert report.lost_since_gate == tuple(sorted(wrong - {"i00"}))
-    assert message(state, ITEMS, 0.95).startswith(words)
+    assert describe_watch(state, ITEMS, 0.95).startswith(words)
 
 
 def test_what_is_lost_is_told_by_stratum_however_few_ids_are_named() -> None:
-    report = watch(counted(RANG, {item.id for item in ITEMS}), ITEMS, 0.95)
+    report = build_watch_report(counted(RANG, {item.id for item in ITEMS}), ITEMS, 0.95)
     assert len(report.lost_since_gate) == 50
     assert {(s.name, s.items, s.lost, s.allowed) for s in report.strata} == {("even", 50, 49, 3), ("odd", 50, 50, 3)}
-    assert watch(counted(RANG, {"i00"}), ITEMS, 0.95).strata == (), "nothing since the gate"
+    assert build_watch_report(counted(RANG, {"i00"}), ITEMS, 0.95).strata == (), "nothing since the gate"
 
 
 def test_a_graver_count_replaces_a_milder_one_and_not_the_other_way() -> None:
     bad = {f"i{n:02}" for n in range(9)}
     mild = counted(RANG, {"i02"}, "first")
     grave = counted(recount(mild, 7), bad, "second")
-    assert (grave.confirmed_at, standing(grave, ITEMS, 0.95)) == ("second", Standing.BELOW_THRESHOLD)
+    assert (grave.confirmed_at, derive_standing(grave, ITEMS, 0.95)) == ("second", Standing.BELOW_THRESHOLD)
     still = counted(recount(grave, 8), set(), "third")
-    assert (still.confirmed_at, standing(still, ITEMS, 0.95)) == ("second", Standing.BELOW_THRESHOLD)
-    assert standing(still, ITEMS, 0.9) is Standing.CHANGED, "a lower threshold judges the same count"
+    assert (still.confirmed_at, derive_standing(still, ITEMS, 0.95)) == ("second", Standing.BELOW_THRESHOLD)
+    assert derive_standing(still, ITEMS, 0.9) is Standing.CHANGED, "a lower threshold judges the same count"
 
 
 def test_a_count_under_way_is_not_begun_anew() -> None:
     assert recount(RANG, 99) is RANG
-    assert confirmed(NEW, ITEMS, 0.95, "now") == NEW
+    assert record_confirmation(NEW, ITEMS, 0.95, "now") == NEW
 
 
 @for_each("report, unwatched, watched", {
@@ -125,8 +137,8 @@ def test_a_count_under_way_is_not_begun_anew() -> None:
     "a gate that may have stopped early": (gate("i00", verdict=Verdict.FAIL), None, 0),
 })  # fmt: skip
 def test_what_is_watched(report: GateReport, unwatched: tuple[str, ...] | None, watched: int) -> None:
-    state = born(SUBJECT, DETECTOR, DETECTOR, report)
-    assert (state.unwatched, watch(state, ITEMS, 0.95).watched) == (unwatched, watched)
+    state = new_watch(SUBJECT, DETECTOR, DETECTOR, report)
+    assert (state.unwatched, build_watch_report(state, ITEMS, 0.95).watched) == (unwatched, watched)
 
 
 @for_each("evidence, said", {
@@ -139,4 +151,4 @@ def test_what_is_watched(report: GateReport, unwatched: tuple[str, ...] | None, 
     "and no more than that": (1e300, 1.0),
 })  # fmt: skip
 def test_evidence_is_told_in_powers_of_ten(evidence: float, said: float) -> None:
-    assert told(evidence) == said
+    assert round_evidence(evidence) == said

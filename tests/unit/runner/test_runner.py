@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,9 @@ bad: ; @{python} -m pytest -q -p no:cacheprovider test_bad.py
 lint: ; @echo a.py: line too long; exit 1
 slow: ; @{python} -m pytest -q -p no:cacheprovider test_slow.py
 leaky: ; @setsid sleep 1000 & echo $$! > pid
+meets: ; @until [ -e met ]; do sleep 0.1; done
+met: ; @touch met
+fails: ; @until [ -s pid ]; do sleep 0.1; done; exit 1
 all: ; @{python} -m runner slow
 """
 GOOD = """
@@ -102,7 +106,7 @@ def running(project: Path, *command: str) -> Iterator[Slow]:
 
 @pytest.fixture
 def slow(project: Path) -> Iterator[Slow]:
-    with running(project, *RUNNER, "slow") as made:
+    with running(project, *RUNNER, "good", "--beside", "slow") as made:
         yield made
 
 
@@ -145,6 +149,26 @@ def test_asked_to_keep_going_it_runs_the_parts_behind_a_failed_one(project: Path
     status, output = run(project, "--keep-going", "bad", "good")
     assert status == 1
     assert output.splitlines()[-1] == "3 passed, 3 failed, 1 skipped"
+
+
+def test_what_runs_beside_the_others_runs_at_the_same_time(project: Path) -> None:
+    status, output = run(project, "good", "meets", "--beside", "met")
+    assert status == 0
+    assert set(json.loads(output.splitlines()[-2])["parts"]) == {"good", "meets", "met"}
+
+
+def test_nothing_runs_beside_a_first_part_that_failed(project: Path) -> None:
+    status, _ = run(project, "bad", "good", "--beside", "met")
+    assert status == 1
+    assert not (project / "met").exists()
+
+
+def test_a_part_that_fails_stops_what_runs_beside_it(project: Path) -> None:
+    status, output = run(project, "good", "fails", "--beside", "slow")
+    assert status == 1
+    assert re.search(r"slow .* stopped", output)
+    assert (project / "torn-down").exists()
+    assert is_gone(int(read_pid(project)))
 
 
 def test_a_part_without_pytest_fails_with_its_last_lines(project: Path) -> None:

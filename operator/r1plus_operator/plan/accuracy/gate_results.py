@@ -1,101 +1,129 @@
-"""Which gates that the monitors report are written down on their revisions, and which are told to monitors again.
+"""Which reported gates are recorded on their revisions, and which verdicts monitors read. Steps of the plan."""
 
-Called by the plan.
-"""
-
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import GateReport, MonitorReport, Standing, Verdict
 from r1plus_operator.api.conditions import Reason
-from r1plus_operator.plan.revision.record import Revision, clipped
+from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
+from r1plus_operator.plan.inputs import PassInputs
+from r1plus_operator.plan.requests import acknowledged_in
+from r1plus_operator.plan.revision.record import Revision, clip_report
 from r1plus_policies.gate.verdict import rejudge
 
-MOST_TOLD_BYTES: Final = 64 * 1024
+MOST_VERDICT_BYTES: Final = 64 * 1024
 """Of verdicts in the ConfigMap that monitors read: it holds 1 MiB, and a suite may take 948 KiB of that."""
 
 
-def gates_in(report: MonitorReport) -> tuple[GateReport, ...]:
-    """Of the suite that counts, and of the one that is asked beside it.
+def list_gates(report: MonitorReport) -> tuple[GateReport, ...]:
+    """Return the report's gates: of the effective suite, and of the one that shadows it.
 
-    The latter says nothing of the revision while something is wrong with the pod that asks: its scorer is not what it
-    was, or it answers otherwise than at its gate. A monitor that has been started anew does not know that yet.
+    The latter says nothing of the revision while something is wrong with the pod: its scorer has changed, or it answers
+    otherwise than at its gate. A monitor that has just restarted does not know that yet.
     """
-    steady = report.watch is not None and report.watch.standing is Standing.STEADY
-    sound = steady and report.reason != Reason.SUITE_MISMATCH
-    beside = report.shadow.gate if report.shadow and sound else None
-    return tuple(gate for gate in (report.gate, beside) if gate is not None)
+    is_steady = report.watch is not None and report.watch.standing is Standing.STEADY
+    is_sound = is_steady and report.reason != Reason.SUITE_MISMATCH
+    shadow_gate = report.shadow.gate if report.shadow and is_sound else None
+    return tuple(gate for gate in (report.gate, shadow_gate) if gate is not None)
 
 
-def taken(
+def record_gate_result(
     revision: Revision, gate: GateReport, suites: Collection[str], threshold: float, acknowledged: str
 ) -> Revision:
-    """The revision with this gate, where it is decided, is of exactly what is in force, and is news.
+    """Return the revision with this gate, where it is decided, is about exactly what is in force, and is news.
 
-    Decided under another threshold it is taken where monitors go by it, too: where its own figures make it a Pass.
-    `suites`: hashes of what is asked for and of what counts meanwhile.
+    A gate under another threshold counts where its own figures make it a Pass: monitors go by it, too. `suites`: hashes
+    of the spec's and of the effective suite; `acknowledged`: token of the newest acknowledgement.
     """
-    decided = rejudge(gate, threshold) in (Verdict.PASS, Verdict.FAIL)
-    scored = gate.identity == revision.identity_digest and gate.suite_hash in suites
-    ours = scored and revision.regate in ("", gate.control)
-    if decided and ours and _is_news(revision, gate, threshold, acknowledged):
-        return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
+    is_decided = rejudge(gate, threshold) in (Verdict.PASS, Verdict.FAIL)
+    is_in_force = gate.identity == revision.identity_digest and gate.suite_hash in suites
+    is_expected = revision.regate_token in ("", gate.control)
+    if is_decided and is_in_force and is_expected and _is_news(revision, gate, threshold, acknowledged):
+        return replace(revision, verdicts=(*revision.verdicts, clip_report(gate)))
     return revision
 
 
-def has_passed(revision: Revision, gate: GateReport, suites: Collection[str]) -> bool:
+def record_gate_results(
+    inputs: PassInputs, revisions: Mapping[str, Revision], suites: SuiteSelection | None
+) -> Mapping[str, Revision]:
+    """Return the revisions with every decided gate that their monitors report: about exactly what was scored, once.
+
+    A pod in quarantine is at fault itself: what it reports says nothing of its revision.
+    """
+    if suites is None:
+        return revisions
+    observed, threshold = inputs.observed, inputs.spec.accuracy.threshold
+    after, hashes, token = dict(revisions), suites.hashes, acknowledged_in(observed.cr)
+    for pod in observed.pods:
+        report = observed.reports.get(pod.name)
+        if report is None or pod.quarantine is not None or pod.revision not in after:
+            continue
+        for gate in list_gates(report):
+            before = after[pod.revision]
+            revision = record_gate_result(before, gate, hashes, threshold, token)
+            # Later the pod's containers may have been restarted on images that were not gated.
+            is_new = revision is not before or not before.images
+            if is_new and before.can_prove_gates and has_passed_gate(before, gate, hashes):
+                revision = revision.add_images(pod)
+            after[pod.revision] = revision
+    return after
+
+
+def has_passed_gate(revision: Revision, gate: GateReport, suites: Collection[str]) -> bool:
     """Whether the pod that reports this has passed a gate of its revision, at the batch that it serves at."""
     of_ours = gate.identity == revision.identity_digest and gate.suite_hash in suites
     return of_ours and gate.admits_at(revision.batch)
 
 
 def _is_news(revision: Revision, gate: GateReport, threshold: float, acknowledged: str) -> bool:
-    """Nothing stood under this suite and threshold, or what stood is less.
+    """Whether no verdict stands under this suite and threshold, or the gate outranks it.
 
-    Less than what was found at the serving batch is a Pass of batch 1, but for a Fail from before that Pass; less than
-    a Pass that an acknowledgement asked for, the newest, is the Fail that was acknowledged. Nothing else is asked for
-    until it passes. Two pods that find different things do not take turns: an acknowledgement is answered once.
+    A gate at the serving batch outranks a Pass of batch 1, except a Fail from before that Pass. A Pass for the newest
+    acknowledgement outranks the Fail that was acknowledged. Two pods with different results do not take turns: an
+    acknowledgement is answered once.
     """
-    known = revision.verdict_for(gate.suite_hash, threshold)
-    if known is None:
+    verdict = revision.verdict_for(gate.suite_hash, threshold)
+    if verdict is None:
         return True
-    if known.verdict is Verdict.PASS:
-        since = gate.verdict is Verdict.PASS or gate.decided_at >= known.decided_at
-        return since and gate.batch == revision.batch != known.batch
+    if verdict.verdict is Verdict.PASS:
+        is_later = gate.verdict is Verdict.PASS or gate.decided_at >= verdict.decided_at
+        return is_later and gate.batch == revision.batch != verdict.batch
     if gate.verdict is not Verdict.PASS or gate.threshold != threshold:
         return False
-    return gate.acknowledged == acknowledged != "" and not _answered(revision, gate)
+    return gate.acknowledged == acknowledged != "" and not _has_passed_since(revision, gate)
 
 
-def _answered(revision: Revision, gate: GateReport) -> bool:
-    """Whether this suite was passed already for the acknowledgement that asked for this gate."""
-    passed = (v for v in revision.counted if v.verdict is Verdict.PASS and v.suite_hash == gate.suite_hash)
-    return any((v.threshold, v.acknowledged) == (gate.threshold, gate.acknowledged) for v in passed)
+def _has_passed_since(revision: Revision, gate: GateReport) -> bool:
+    """Whether this suite was passed already for the acknowledgement that the gate answers."""
+    passes = (v for v in revision.valid_verdicts if v.verdict is Verdict.PASS and v.suite_hash == gate.suite_hash)
+    return any((v.threshold, v.acknowledged) == (gate.threshold, gate.acknowledged) for v in passes)
 
 
-def remembered(revision: Revision, gate: GateReport) -> Revision:
-    """The control's fresh Pass stands beside the old one, so that further pods need no gate of their own."""
-    if any(known.control == gate.control for known in revision.verdicts):
+def append_control_pass(revision: Revision, gate: GateReport) -> Revision:
+    """Return the revision with the control's new Pass behind the old one: further pods need no gate of their own."""
+    if any(verdict.control == gate.control for verdict in revision.verdicts):
         return revision
-    return replace(revision, verdicts=(*revision.verdicts, clipped(gate)))
+    return replace(revision, verdicts=(*revision.verdicts, clip_report(gate)))
 
 
-def told(revisions: Iterable[Revision], running: Collection[str], suites: Collection[str]) -> tuple[GateReport, ...]:
-    """What monitors are told of verdicts on these suites: of each revision the newest first, and first what runs.
+def select_known_verdicts(
+    revisions: Iterable[Revision], running: Collection[str], suites: Collection[str]
+) -> tuple[GateReport, ...]:
+    """Return the verdicts on these suites that monitors read: of each revision the newest first, running ones first.
 
-    What does not fit is left out, older ones first: a pod that hears of none is gated once more.
+    At most MOST_VERDICT_BYTES; older ones are left out first. A pod that reads none is gated once more.
     """
-    ranked = [
+    candidates = [
         (rank, revision.name not in running, revision.name, verdict)
         for revision in revisions
-        for rank, verdict in enumerate(v for v in reversed(revision.counted) if v.suite_hash in suites)
+        for rank, verdict in enumerate(v for v in reversed(revision.valid_verdicts) if v.suite_hash in suites)
     ]
-    chosen: list[GateReport] = []
-    left = MOST_TOLD_BYTES
-    for *_, verdict in sorted(ranked, key=lambda found: found[:3]):
-        if (size := len(dumps(verdict).encode()) + 1) <= left:
-            left -= size
-            chosen.append(verdict)
-    return tuple(chosen)
+    verdicts: list[GateReport] = []
+    room = MOST_VERDICT_BYTES
+    for *_, verdict in sorted(candidates, key=lambda candidate: candidate[:3]):
+        if (size := len(dumps(verdict).encode()) + 1) <= room:
+            room -= size
+            verdicts.append(verdict)
+    return tuple(verdicts)

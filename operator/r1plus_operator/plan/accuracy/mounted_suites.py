@@ -20,56 +20,56 @@ from r1plus_operator.plan.observation import Json, SuiteSource
 class MountedSuites:
     """What is mounted, as far as it is at hand."""
 
-    asked: SuiteSource | None = None
+    spec_suite: SuiteSource | None = None
     """The suite that the spec asked for."""
     former: SuiteSource | None = None
-    """The one that counts beside it; None where the same counts."""
+    """The effective suite, where that is still the former one; else None."""
     has_unread: bool = False
     """Whether one of them is mounted and is not at hand, so that the ConfigMap has to be fetched."""
 
 
-def find_mounted(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -> MountedSuites:
+def find_mounted_suites(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -> MountedSuites:
     """Return the suites of a live accuracy ConfigMap among those at hand.
 
     The caches keep digests of its texts only, so a suite is found where its texts are the mounted ones byte for byte.
     """
     live = _suite_texts(accuracy)
-    readable = [source for source in at_hand if source.suite]
+    usable = [source for source in at_hand if source.suite]
 
     def find(files: tuple[str, str, str]) -> SuiteSource | None:
-        mounted = {name: live[name] for name in files if name in live}
-        return next((source for source in readable if _folded(suite_files(source, *files)) == mounted), None)
+        texts = {name: live[name] for name in files if name in live}
+        return next((source for source in usable if _fold(suite_files(source, *files)) == texts), None)
 
-    asked, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
-    has_unread = (SUITE_FILES[0] in live and asked is None) or (FORMER_SUITE_FILES[0] in live and former is None)
-    return MountedSuites(asked, former, has_unread)
+    spec_suite, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
+    has_unread = (SUITE_FILES[0] in live and spec_suite is None) or (FORMER_SUITE_FILES[0] in live and former is None)
+    return MountedSuites(spec_suite, former, has_unread)
 
 
-def read_mounted(texts: Mapping[str, str]) -> tuple[SuiteSource, ...]:
+def read_mounted_suites(texts: Mapping[str, str]) -> tuple[SuiteSource, ...]:
     """Return the suites in the texts of an accuracy ConfigMap: of any scorer version, signed or not."""
-    found = []
+    sources = []
     for header, items, reference in (SUITE_FILES, FORMER_SUITE_FILES):
         if header not in texts or items not in texts:
             continue
         try:
             suite = read_suite(texts[header], texts[items])
         except SuiteError:
-            continue  # It was altered: nobody can be judged by it.
+            continue  # It was altered, so that nothing can be judged by it.
         name = suite.header.name
-        found.append(SuiteSource(name, texts[header], texts[items], suite, reference_text=texts.get(reference, "")))
-    return tuple(found)
+        sources.append(SuiteSource(name, texts[header], texts[items], suite, reference_text=texts.get(reference, "")))
+    return tuple(sources)
 
 
-def version_of(accuracy: Json) -> str:
-    """Return a digest of the mounted suites, another one when one of them changes."""
+def hash_mounted_suites(accuracy: Json) -> str:
+    """Return the sha256 of the mounted suites, in hex."""
     return hashlib.sha256(dumps(_suite_texts(accuracy)).encode()).hexdigest()
 
 
 def _suite_texts(accuracy: Json | None) -> Json:
     """Return the suites' files, folded."""
     texts = (accuracy or {}).get("data") or {}
-    return _folded({name: texts[name] for name in (*SUITE_FILES, *FORMER_SUITE_FILES) if name in texts})
+    return _fold({name: texts[name] for name in (*SUITE_FILES, *FORMER_SUITE_FILES) if name in texts})
 
 
-def _folded(texts: Json) -> Json:
+def _fold(texts: Json) -> Json:
     return dict(folded({"kind": "ConfigMap", "data": texts})["data"])

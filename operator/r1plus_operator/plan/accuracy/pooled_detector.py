@@ -1,7 +1,7 @@
 """Which pooled detector the operator keeps for a deployment: of the revision that serves, under the suite in force.
 
-The plan says it in every pass, the verdict source keeps it: it asks only the pods that the plan knows for the
-revision's own, and takes only outcomes of the suite's items, so that a pod that was broken into fills no memory.
+Every pass requests it and `observe.pooled_detectors` keeps it. Only the revision's own pods are asked, and only
+outcomes of the suite's items count, so that a compromised pod cannot fill the operator's memory.
 """
 
 from dataclasses import dataclass
@@ -17,49 +17,49 @@ from r1plus_policies.detector.detector import DetectorKey
 
 
 @dataclass(frozen=True, slots=True)
-class PoolWanted:
-    """What to keep and from whom."""
+class PoolRequest:
+    """Which detector to keep, and the pods whose outcomes it folds."""
 
     key: DetectorKey
     identity: str
     scorer_version: str
     alarm_at: float
-    """For a pool that is born now."""
+    """Evidence at which a new pool raises its alarm."""
     items: frozenset[str]
     pods: frozenset[str]
-    """Of the revision, in no quarantine."""
-    held: frozenset[str]
-    """In quarantine: the pool is recomputed without them."""
-    stored: str
-    """Checkpoint as it is written on the revision."""
+    """The revision's, except those in quarantine."""
+    quarantined_pods: frozenset[str]
+    """The pool is recomputed without them."""
+    checkpoint: str
+    """As it is stored on the revision."""
     acknowledged: str = ""
-    """The newest acknowledgement: a pool of another one starts anew."""
+    """Token of the newest acknowledgement: a pool of another one starts again."""
 
 
-def wanted_pool(
+def request_pool(
     current: Revision | None, observed: Observed, spec: R1PlusDeploymentSpec, suite: Suite | None
-) -> PoolWanted | None:
-    """The pool of the revision that serves, on the suite that counts for it; None where there is no such thing."""
+) -> PoolRequest | None:
+    """Return the pool of the current revision on the effective suite; None where there is no such revision or suite."""
     if current is None or suite is None:
         return None
     header = suite.header
     pods = [p for p in observed.pods if p.revision == current.name and not p.terminating]
     budget = Budget(spec.accuracy.probes_per_minute, most_pods(spec), FALSE_ALARM_DAYS)
-    return PoolWanted(
+    return PoolRequest(
         key=DetectorKey("", current.name, header.sha256, STEADINESS),
         identity=current.identity_digest,
         scorer_version=header.scorer_version,
         alarm_at=budget.pool,
         items=frozenset(item.id for item in suite.items),
         pods=frozenset(p.name for p in pods if p.quarantine is None),
-        held=frozenset(p.name for p in pods if p.quarantine is not None),
-        stored=current.pool,
+        quarantined_pods=frozenset(p.name for p in pods if p.quarantine is not None),
+        checkpoint=current.pool,
         acknowledged=acknowledged_in(observed.cr),
     )
 
 
-def checkpoint(observed: Observed, serving: Revision, suite_hash: str) -> str:
-    """Of the pooled detector, as it is to stand on the revision that serves."""
+def read_checkpoint(observed: Observed, current: Revision, suite_hash: str) -> str:
+    """Return the pooled detector's checkpoint, as it is stored on the current revision."""
     view = observed.pool
-    ours = view is not None and view.is_of(serving.name, suite_hash, acknowledged_in(observed.cr))
-    return view.checkpoint if view and ours and view.checkpoint else serving.pool
+    is_ours = view is not None and view.is_of(current.name, suite_hash, acknowledged_in(observed.cr))
+    return view.checkpoint if view and is_ours and view.checkpoint else current.pool

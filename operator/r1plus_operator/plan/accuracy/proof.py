@@ -1,7 +1,7 @@
-"""Whether a Pass was reached where it is reported: its pod ran the gate, under files that the operator wrote.
+"""Whether a Pass is proven: the reporting pod ran the gate, under files that the operator wrote. A step of the plan.
 
 Anyone who gets around the admission policies can replace what a pod mounts. So each pass keeps the digest of the
-ConfigMap that it writes in the status, and a Pass under any other digest changes nothing. Called by the plan.
+ConfigMap that it writes in the status, and a Pass under any other digest changes nothing.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,14 +20,14 @@ STATUS_FIELD: Final = "accuracyConfigs"
 
 
 def read_configs(cr: Json) -> tuple[str, ...]:
-    """Return the digests of what monitors were given, the newest last."""
+    """Return the digests of the accuracy ConfigMaps that the operator wrote, the newest last."""
     return tuple((cr.get("status") or {}).get(STATUS_FIELD) or ())
 
 
-def remember_config(before: tuple[str, ...], config: Json) -> tuple[str, ...]:
-    """Return the digests with that of this ConfigMap as the newest."""
+def append_config(before: tuple[str, ...], config: Json) -> tuple[str, ...]:
+    """Return the digests with the one of this ConfigMap as the newest; at most KEPT_CONFIGS."""
     digest = hash_config({name: sha256(text) for name, text in config["data"].items()})
-    return (*(known for known in before if known != digest), digest)[-KEPT_CONFIGS:]
+    return (*(other for other in before if other != digest), digest)[-KEPT_CONFIGS:]
 
 
 def withhold_unproven(observed: Observed, revisions: Mapping[str, Revision], threshold: float) -> Observed:
@@ -38,9 +38,9 @@ def withhold_unproven(observed: Observed, revisions: Mapping[str, Revision], thr
         report, revision = reports.get(pod.name), revisions.get(pod.revision)
         if report is None or revision is None:
             continue
-        believed = _strip_unproven(report, revision, configs, threshold)
-        if believed != report:
-            reports[pod.name] = believed
+        rest = _strip_unproven(report, revision, configs, threshold)
+        if rest != report:
+            reports[pod.name] = rest
             unproven.add(pod.name)
     return replace(observed, reports=reports, unproven=frozenset(unproven))
 
@@ -56,11 +56,11 @@ def _strip_unproven(
 
 
 def _is_unproven(gate: GateReport | None, ran_under: str, configs: Collection[str]) -> bool:
-    """A Fail lets nothing in, whoever reports it."""
+    """Whether a gate is a Pass that nothing proves. A Fail needs no proof: it lets nothing in."""
     return gate is not None and gate.verdict is Verdict.PASS and ran_under not in configs
 
 
 def _confirms(report: MonitorReport, revision: Revision, threshold: float) -> bool:
     """Whether an older monitor reports again what its revision has passed: with it a rollback to it goes on."""
     gate = report.gate
-    return gate is not None and not revision.proves_gates and revision.good(gate.suite_hash, threshold)
+    return gate is not None and not revision.can_prove_gates and revision.has_passed(gate.suite_hash, threshold)

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.record import readable
+from r1plus_operator.plan.revision.record import read_revisions
 
 
-def suite_names(cr: Json, engines: Iterable[Engine], children: Mapping[tuple[str, str], Json]) -> frozenset[str]:
-    """Return the names of what the spec asks for, by default each engine's suite, and of what was passed before."""
+def list_suite_names(cr: Json, engines: Iterable[Engine], children: Mapping[tuple[str, str], Json]) -> frozenset[str]:
+    """Return the names of the spec's suite, by default each engine's, and of the suites with recorded verdicts."""
     accuracy = (cr.get("spec") or {}).get("accuracy")
-    asked = accuracy.get("suite") if isinstance(accuracy, dict) else None
-    wanted = {asked} if asked and isinstance(asked, str) else {engine.spec.reference.suite for engine in engines}
-    return frozenset(wanted | {gate.suite for revision in readable(children).values() for gate in revision.verdicts})
+    name = accuracy.get("suite") if isinstance(accuracy, dict) else None
+    names = {name} if name and isinstance(name, str) else {engine.spec.reference.suite for engine in engines}
+    revisions = read_revisions(children).values()
+    return frozenset(names | {gate.suite for revision in revisions for gate in revision.verdicts})

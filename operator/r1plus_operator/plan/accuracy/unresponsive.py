@@ -1,7 +1,7 @@
-"""A monitor that does not answer any more: what is known of its pod then. Called by the verdict source.
+"""The report of a monitor that no longer answers. Called by the monitor poller.
 
-What it said last stands as evidence (a fall that it counted is not forgiven, a gate that it decided is decided), and is
-no longer good news: its verdict is NoData.
+Its last report stays evidence: an accuracy drop that it counted is not forgiven, a gate that it decided is decided. But
+its verdict is NoData.
 """
 
 from dataclasses import replace
@@ -13,18 +13,18 @@ from r1plus_operator.plan.observation import PodFacts
 
 MONITOR_SILENT: Final = "MonitorSilent"
 SILENT_SECONDS: Final = 120.0
-"""A prober that hangs is killed after 30 s and started anew: well within it."""
+"""A prober that hangs is killed after 30 s and restarted: well within it."""
 
 
-def owes_an_answer(pod: PodFacts) -> bool:
-    """Whether its monitor runs: before that, nobody is there to answer."""
+def should_answer(pod: PodFacts) -> bool:
+    """Whether the pod's monitor runs: before that, nothing can answer."""
     return any(c.name == CONTAINER_MONITOR and c.ready for c in pod.containers)
 
 
-def silent(report: MonitorReport | None, pod: PodFacts, namespace: str) -> MonitorReport:
-    """What counts as said by a pod whose monitor has not answered for SILENT_SECONDS. `report`: its last, if any.
+def build_silent_report(report: MonitorReport | None, pod: PodFacts, namespace: str) -> MonitorReport:
+    """Return the report of a pod whose monitor has not answered for SILENT_SECONDS. `report`: its last one, if any.
 
-    One that was blocked already keeps its reason: it bars more than silence does.
+    One that was blocked already keeps its reason: it blocks more than silence does.
     """
     if report is not None and report.phase is Phase.BLOCKED:
         return report

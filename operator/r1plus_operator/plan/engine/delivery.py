@@ -17,7 +17,7 @@ from r1plus_operator.plan.engine.nodes import matching
 from r1plus_operator.plan.observation import ContainerFacts, Json, NodeFacts, Observed, PodFacts, VolumeFacts
 from r1plus_operator.plan.podspec.pod import HOST_MEMORY, POD_OVERHEAD, gpu_resource, placement
 from r1plus_operator.plan.settings import AccessMode, OperatorConfig, VolumeTerms
-from r1plus_policies.engine.hardware import Gpus, place
+from r1plus_policies.engine.hardware import Gpus, place_engine
 
 KEY_DIGITS = 16
 MOST_NODES = 32
@@ -131,7 +131,7 @@ def _recipe(engine: Engine, seat: Seat, config: OperatorConfig) -> Recipe:
     """All that the outcome of the build depends on; what serves in the end is what builds."""
     backend, terms = engine.spec.backend, engine.spec.build
     assert terms is not None
-    capability = seat.gpus.computes if seat.gpus else None
+    capability = seat.gpus.compute_capability if seat.gpus else None
     return Recipe(
         checkpoint=engine.spec.files.sha256,
         backend=backend.value,
@@ -194,7 +194,7 @@ def _able(spec: R1PlusDeploymentSpec, engine: Engine, seat: Seat, nodes: tuple[N
     if seat.gpus is not None:
         need, product = gpu_need(engine), seat.gpus.product
         own = ((node, [gpus for gpus in node.gpus if gpus.product == product]) for node in found)
-        return tuple(sorted(node.name for node, gpus in own if isinstance(place(need, gpus), Gpus)))
+        return tuple(sorted(node.name for node, gpus in own if isinstance(place_engine(need, gpus), Gpus)))
     needed = seat.fit.total_bytes + POD_OVERHEAD
     return tuple(sorted(node.name for node in found if node.memory_bytes >= needed))
 

@@ -13,8 +13,8 @@ from r1plus_operator.plan.engine.nodes import explain_no_node, matching, memory_
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD, storage_bytes
 from r1plus_operator.plan.podspec.triton_config import refusals
-from r1plus_policies.engine.hardware import UNKNOWN, GpuNeed, Gpus, place, version_refusal
-from r1plus_policies.engine.memory_fit import GIB, Fit, Misfit, fit, sized
+from r1plus_policies.engine.hardware import UNKNOWN, GpuNeed, Gpus, explain_version_refusal, place_engine
+from r1plus_policies.engine.memory_fit import GIB, Fit, Misfit, compute_fit, fit_memory
 from r1plus_policies.engine.selection import Obstacle
 
 CAPACITY = frozenset({Reason.GPU_NOT_FOUND, Reason.NO_NODE_FITS, Reason.BATCH_TOO_LARGE, Reason.CONTEXT_TOO_LONG})
@@ -96,7 +96,9 @@ def _on_cpus(
     spec: R1PlusDeploymentSpec, engine: Engine, able: Sequence[NodeFacts], pods: int, storage: int
 ) -> Seat | Obstacle:
     shape = engine.spec.shape
-    least = sized(shape, spec.batching.max_batch_size or 1, spec.context.max_tokens or shape.context_length).total_bytes
+    least = compute_fit(
+        shape, spec.batching.max_batch_size or 1, spec.context.max_tokens or shape.context_length
+    ).total_bytes
     room = memory_per_pod(engine, able, pods, least + POD_OVERHEAD, storage) - POD_OVERHEAD
     beside = f"beside {POD_OVERHEAD / GIB:.2f} for the monitor and shared memory"
     return _seat(_fit(spec, engine, max(0, room), f"the largest matching node, {beside},"))
@@ -152,7 +154,7 @@ def is_away(spec: R1PlusDeploymentSpec, engine: Engine, nodes: tuple[NodeFacts, 
 
 
 def _on_best(spec: R1PlusDeploymentSpec, engine: Engine, offered: list[Gpus]) -> Seat | Obstacle:
-    found = place(gpu_need(engine), offered)
+    found = place_engine(gpu_need(engine), offered)
     if isinstance(found, Gpus):
         return _seat(_fit(spec, engine, found.usable_bytes, f"a {found.product}"), found)
     return Obstacle(Reason.GPU_NOT_FOUND, f"{engine.name} needs a GPU that no matching node has: {found}")
@@ -173,7 +175,7 @@ def gpu_need(engine: Engine) -> GpuNeed:
 
 def _fit(spec: R1PlusDeploymentSpec, engine: Engine, memory: int | None, where: str) -> Fit | Obstacle:
     batch, context = spec.batching.max_batch_size, spec.context.max_tokens
-    found = fit(engine.spec.shape, batch=batch, context=context, memory_bytes=memory, where=where)
+    found = fit_memory(engine.spec.shape, batch=batch, context=context, memory_bytes=memory, where=where)
     if isinstance(found, Misfit):
         return Obstacle(Reason(found.reason), found.message)
     if refused := refusals(engine.spec, found):
@@ -202,7 +204,7 @@ def _runtime(engine: Engine, runtimes: Mapping[str, str | None]) -> Obstacle | N
             remedy += f", or name a Triton image with {backend} in the chart's images.gpu"
         return Obstacle(Reason.RUNTIME_NOT_SERVED, f"{text}: {remedy}")
     version = runtimes[backend]
-    refused = version_refusal(version, need.min, need.max) if need and version is not None else None
+    refused = explain_version_refusal(version, need.min, need.max) if need and version is not None else None
     if refused is None:
         return None
     text = (

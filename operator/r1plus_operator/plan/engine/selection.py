@@ -15,8 +15,16 @@ from r1plus_operator.plan.observation import NodeFacts, SuiteSource
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust
 from r1plus_policies.engine.hardware import Gpus
 from r1plus_policies.engine.memory_fit import Fit
-from r1plus_policies.engine.selection import Choice, Obstacle, Offer, Score, Standing, Wish, choose
-from r1plus_policies.gate.reach import shortfall
+from r1plus_policies.engine.selection import (
+    Choice,
+    EngineCandidate,
+    EngineRequest,
+    Obstacle,
+    ReferenceSource,
+    SuiteScore,
+    choose_engine,
+)
+from r1plus_policies.gate.reach import find_shortfall
 
 MOST_LISTED = 20
 """Names of suites in a message."""
@@ -73,7 +81,7 @@ def resolve(
     obstacles: dict[str, Obstacle] = {}
     by_name = {engine.name: engine for engine in engines}
 
-    def obstacle(offer: Offer) -> Obstacle | None:
+    def obstacle(offer: EngineCandidate) -> Obstacle | None:
         seat = seated(spec, by_name[offer.name], nodes, config.runtimes, products, incumbent)
         if isinstance(seat, Obstacle):
             obstacles[offer.name] = seat
@@ -81,7 +89,9 @@ def resolve(
         found[offer.name] = seat
         return None
 
-    choice = choose([offer_of(engine) for engine in engines], wish_of(spec, config, by_name.get(serving)), obstacle)
+    choice = choose_engine(
+        [offer_of(engine) for engine in engines], wish_of(spec, config, by_name.get(serving)), obstacle
+    )
     waits = obstacles.get(serving)
     if waits and waits.reason == Reason.GPU_NOT_FOUND and is_away(spec, by_name[serving], nodes or (), products):
         # Another engine would be a large answer to a device plugin that starts anew.
@@ -103,9 +113,9 @@ def resolve(
     return Target(engine, seat.fit, suite.suite, suite, choice, volume, seat.gpus, seat.counts_storage)
 
 
-def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine | None = None) -> Wish:
+def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine | None = None) -> EngineRequest:
     """The choice's question; `serving` is what takes traffic now."""
-    return Wish(
+    return EngineRequest(
         spec.tier.value,
         spec.engine.family or config.default_family,
         spec.engine.version,
@@ -115,22 +125,22 @@ def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine 
     )
 
 
-def offer_of(engine: Engine) -> Offer:
+def offer_of(engine: Engine) -> EngineCandidate:
     """The choice's view of an engine."""
     spec = engine.spec
-    standing = Standing.INHERITED if spec.reference.inherited_from else Standing.CLAIMED
+    standing = ReferenceSource.INHERITED if spec.reference.inherited_from else ReferenceSource.CLAIMED
     score = _score(spec)
     if score is not None:
-        standing = Standing.MEASURED
-    return Offer(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, standing, score)
+        standing = ReferenceSource.MEASURED
+    return EngineCandidate(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, standing, score)
 
 
-def _score(spec: EngineSpec) -> Score | None:
+def _score(spec: EngineSpec) -> SuiteScore | None:
     """What the engine reached on its suite, in the condition that it did worst in; None: nobody measured it."""
     measured = spec.reference.measured
     if measured is None:
         return None
-    return Score(spec.reference.suite, min(measured.correct_at_batch, measured.correct_at_batch_1), measured.items)
+    return SuiteScore(spec.reference.suite, min(measured.correct_at_batch, measured.correct_at_batch_1), measured.items)
 
 
 def resolve_suite(
@@ -183,7 +193,7 @@ def untrusted(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTrust
 def out_of_reach(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
     """Why no engine could ever pass: the suite's own reference did not reach the threshold when it was measured."""
     best, threshold = source.reached, spec.accuracy.threshold
-    missed = shortfall(best.lost_by_stratum(), threshold) if best else None
+    missed = find_shortfall(best.lost_by_stratum(), threshold) if best else None
     if best is None or missed is None:
         return None
     where = f" of stratum {missed.stratum}" if missed.stratum else ""

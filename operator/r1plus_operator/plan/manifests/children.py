@@ -25,7 +25,7 @@ from r1plus_operator.plan.settings import DnsTerms, OperatorConfig
 FALSE_ALARM_DAYS = 30
 LEAST_PODS = 8
 STEADINESS = 0.98
-"""What the detectors of monitors and pool are set up with; ACCURACY.md, section 2, has the figures that follow."""
+"""What the detectors of monitors and pool are set up with; `make bench-detector` measures what follows."""
 NOTHING_PROMOTED = "nothing-promoted"
 """What a Service selects before the first promotion: no revision has this name, since each ends in ten hex digits."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"

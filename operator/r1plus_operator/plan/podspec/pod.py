@@ -28,7 +28,7 @@ PLATFORM = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
 GPU_TOLERATION = {"key": WHOLE_GPU, "operator": "Exists"}
 """Of the taint that keeps away what asks for no GPU; the admission plugin ExtendedResourceToleration adds the same."""
 PRESTOP_SECONDS = 5
-"""SIGTERM resets new HTTP requests at once (TRITON.md §5): first let the endpoint leave every kube-proxy."""
+"""SIGTERM resets new HTTP requests at once: first let the endpoint leave every kube-proxy."""
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
 STARTUP_SECONDS, STARTUP_SECONDS_GPU = 600, 1800
 """Until the engine must be loaded: on GPUs tens of GiB, and kernels that are compiled for them."""
@@ -332,7 +332,7 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
 
 
 def readiness_script() -> str:
-    """Token for this identity, and the model itself ready: strict server readiness flaps during loads (TRITON.md §2).
+    """Token for this identity, and the model itself ready: strict server readiness flaps during loads.
 
     Bash alone, since NVIDIA's image carries no code of ours.
     """

@@ -1,4 +1,4 @@
-"""That a candidate was withdrawn, as it is written on its ControllerRevision, and when it is tried again."""
+"""The withdrawal of a candidate, as it is stored on its ControllerRevision, and when it is tried again."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from r1plus_operator.api.types import RolloutTerms
 from r1plus_policies.rollout import retry_delay
 
 MOST_TEXT = 500
-"""Characters kept of what the scheduler or a quota said."""
+"""Characters kept of what the scheduler or a quota reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,13 @@ class Expiry:
     deadline: float
     """The spec's, seconds."""
     no_room: str = ""
-    """What the scheduler or a quota said; empty: room was not the cause, so it is not tried again by itself."""
+    """What the scheduler or a quota reports; empty: room was not the cause, so it is not tried again by itself."""
     retry_at: float | None = None
 
     def is_over(self, now: float, deadline: float) -> bool:
         """Whether the candidate is tried again: its back-off is over, or people have changed its deadline."""
-        raised = deadline > self.deadline or (self.no_room != "" and deadline != self.deadline)
-        return raised or (self.retry_at is not None and self.retry_at <= now)
+        has_new_deadline = deadline > self.deadline or (self.no_room != "" and deadline != self.deadline)
+        return has_new_deadline or (self.retry_at is not None and self.retry_at <= now)
 
 
 def expire(before: Expiry | None, now: float, no_room: str, terms: RolloutTerms) -> Expiry:
@@ -36,7 +36,7 @@ def expire(before: Expiry | None, now: float, no_room: str, terms: RolloutTerms)
     return Expiry(now, times, terms.deadline_seconds, no_room[:MOST_TEXT], retry_at)
 
 
-def expiry_in(text: str | None) -> Expiry | None:
+def read_expiry(text: str | None) -> Expiry | None:
     """Return the record of an annotation; None where there is none or it is unreadable."""
     try:
         return loads(Expiry, text, tolerant=True) if text else None

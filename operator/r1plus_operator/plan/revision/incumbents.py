@@ -13,23 +13,23 @@ def prefer_incumbents(
     resolve_for: Callable[[Incumbent | None], Target | Problem],
     spec: R1PlusDeploymentSpec,
     deployment: str,
-    serving: Revision | None,
+    current: Revision | None,
     revisions: Iterable[Revision],
 ) -> Target | Problem:
-    """Return what the spec asks for: what serves or is on its way, while that fits; else what fits the nodes of now.
+    """Return what the spec asks for: what serves or is on its way, while that fits; else what fits the nodes now.
 
-    An incumbent counts only where the spec, with its batch, yields this very revision: another wish is fitted afresh.
+    An incumbent counts only where the spec, with its batch, yields this very revision: another spec is fitted again.
     """
-    resolved = resolve_for(None)
-    candidates = [r for r in revisions if r.candidate_since is not None and r is not serving]
-    for revision in filter(None, (serving, *candidates)):
-        if isinstance(resolved, Target) and is_made_for(revision, deployment, spec, resolved):
-            return resolved
-        wanted = spec.batching.max_batch_size, spec.context.max_tokens
-        fewer = isinstance(resolved, Target) and resolved.fit.batch < revision.batch and revision is not serving
-        if fewer or wanted not in product((None, revision.batch), (None, revision.context)):
+    target = resolve_for(None)
+    candidates = [r for r in revisions if r.candidate_since is not None and r is not current]
+    for revision in filter(None, (current, *candidates)):
+        if isinstance(target, Target) and is_made_for(revision, deployment, spec, target):
+            return target
+        limits = spec.batching.max_batch_size, spec.context.max_tokens
+        has_fewer = isinstance(target, Target) and target.fit.batch < revision.batch and revision is not current
+        if has_fewer or limits not in product((None, revision.batch), (None, revision.context)):
             continue  # Not so many of its pods would find room, or the spec names another batch or context.
-        held = resolve_for(Incumbent(revision.engine, revision.batch))
-        if isinstance(held, Target) and is_made_for(revision, deployment, spec, held):
-            return held
-    return resolved
+        incumbent = resolve_for(Incumbent(revision.engine, revision.batch))
+        if isinstance(incumbent, Target) and is_made_for(revision, deployment, spec, incumbent):
+            return incumbent
+    return target

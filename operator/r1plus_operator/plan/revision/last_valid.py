@@ -1,7 +1,7 @@
-"""What the spec asked for while it could be served last: by this what serves is judged while the spec has a Problem.
+"""What the last valid spec asked for: what serves is judged by it while the spec has a Problem.
 
 It is an annotation on the ControllerRevision that serves, written in every pass, so that a promotion writes it as well.
-A cluster that an earlier version stored has none: then the revisions, their verdicts and rollback records say it.
+A cluster that an earlier version stored has none: then it is derived from the revisions, verdicts and rollback records.
 """
 
 from collections.abc import Mapping
@@ -57,23 +57,23 @@ def _with_fields_of(replacement: Mapping[str, object], spec: Json, error: Valida
 
     A field is one of the spec's own or one of a section of it.
     """
-    found = dict(spec)
+    result = dict(spec)
     for path in {item["loc"][:2] for item in error.errors(include_url=False)}:
         if not path:
             return dict(replacement)
         name = str(path[0])
-        section = found.get(name)
+        section = result.get(name)
         if len(path) == 1 or not isinstance(section, dict):
-            _take(found, name, replacement)
+            _copy_field(result, name, replacement)
             continue
         former = replacement.get(name)
         section = dict(section)
-        _take(section, str(path[1]), former if isinstance(former, Mapping) else {})
-        found[name] = section
-    return found
+        _copy_field(section, str(path[1]), former if isinstance(former, Mapping) else {})
+        result[name] = section
+    return result
 
 
-def _take(fields: Json, name: str, replacement: Mapping[str, object]) -> None:
+def _copy_field(fields: Json, name: str, replacement: Mapping[str, object]) -> None:
     fields.pop(name, None)
     if name in replacement:
         fields[name] = replacement[name]
@@ -81,15 +81,15 @@ def _take(fields: Json, name: str, replacement: Mapping[str, object]) -> None:
 
 def with_switches(spec: R1PlusDeploymentSpec, raw: Json) -> R1PlusDeploymentSpec:
     """Return the spec with `paused` and `pinned` of one that cannot be read as a whole, where it sets them."""
-    asked = raw.get("rollout")
-    if not isinstance(asked, dict):
+    rollout = raw.get("rollout")
+    if not isinstance(rollout, dict):
         return spec
-    switches = {key: on for key in ("paused", "pinned") if isinstance(on := asked.get(key), bool)}
+    switches = {key: on for key in ("paused", "pinned") if isinstance(on := rollout.get(key), bool)}
     return spec.model_copy(update={"rollout": spec.rollout.model_copy(update=switches)})
 
 
 def with_threshold(spec: R1PlusDeploymentSpec, former: Json) -> R1PlusDeploymentSpec:
-    """Return the spec with the threshold of `former`, where that has one: its own cannot be reached by any engine."""
+    """Return the spec with the threshold of `former`, if any: its own cannot be reached by any engine."""
     threshold = (former.get("accuracy") or {}).get("threshold")
     if not isinstance(threshold, int | float):
         return spec

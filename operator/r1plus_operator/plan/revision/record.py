@@ -2,7 +2,7 @@
 
 The hash covers what the *spec and the engine* say of the pod and its answers. It does not cover what an operator
 upgrade may render differently: an existing revision keeps its own template, so that an upgrade restarts no serving pod.
-Only the hash of a revision that a refresh asks for covers the images as well (`plan.refresh`).
+Only the hash of a revision that a refresh begins covers the images as well (`plan.revision.refresh`).
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from r1plus_operator.plan.engine.selection import Target
 from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image, names_user, pod_template
 from r1plus_operator.plan.podspec.triton_config import rendered
-from r1plus_operator.plan.revision.expiry import Expiry, expiry_in
+from r1plus_operator.plan.revision.expiry import Expiry, read_expiry
 from r1plus_operator.plan.revision.last_valid import LastValid, read_last_valid
-from r1plus_operator.plan.revision.refresh import Refresh, refresh_in
-from r1plus_operator.plan.revision.rollback_record import Record, record_in
+from r1plus_operator.plan.revision.refresh import Refresh, read_refresh
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord, read_rollback_record
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.engine.hardware import WHOLE_GPU
 from r1plus_policies.gate.verdict import rejudge
@@ -36,14 +36,14 @@ KEPT_REVISIONS = 10
 KEPT_VERDICTS = 5
 KEPT_IMAGES = 4
 SKEW_SECONDS, TICK_SECONDS = 1.0, 0.001
-"""By how much leaders' clocks may differ; between two moments that are dated anew."""
+"""By how much leaders' clocks may differ; the least distance of two moments that are dated again."""
 MAX_MESSAGE, MAX_LISTED, MAX_NAME, MAX_SUITE = 1000, 64, 128, 253
 """Characters and entries kept of a monitor's report; a suite's name is that of a ConfigMap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What an upgrade or the cluster brings: the images beside the engine's own, and whether pods name a user."""
+    """What an upgrade or the cluster decides: the images other than the engine's, and whether pods name a user."""
 
     triton: str
     monitor: str
@@ -82,8 +82,8 @@ class Revision:
     candidate_since: float | None = None
     served_before: float = 0.0
     """Seconds that it carried traffic before it was promoted last."""
-    rollback: Record | None = None
-    """The way back from it, where it fell."""
+    rollback: RollbackRecord | None = None
+    """The rollback from it, where its accuracy dropped or a user asked for it."""
     pool: str = ""
     """Checkpoint of its pooled detector."""
     refresh: Refresh | None = None
@@ -118,12 +118,12 @@ class Revision:
     @property
     def volume(self) -> EngineVolume | None:
         """Where its engine's files lie; None: in its image."""
-        kept = self.data.get("volume")
-        return from_jsonable(EngineVolume, kept, "data.volume", tolerant=True) if kept else None
+        document = self.data.get("volume")
+        return from_jsonable(EngineVolume, document, "data.volume", tolerant=True) if document else None
 
     @property
-    def asked(self) -> str:
-        """Where its engine was built, or a refresh made it: `asked_hash` of what it was made for; else empty."""
+    def request_hash(self) -> str:
+        """`hash_request` of what it was made for, where its engine was built or a refresh made it; else empty."""
         return str(self.data.get("asked", ""))
 
     @property
@@ -138,8 +138,8 @@ class Revision:
         images = {one.get("name"): str(one.get("image", "")) for one in pod.get("containers") or ()}
         return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), names_user(pod))
 
-    def own(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
-        """Those of the pods that are this revision's: of its Deployment, for its CR, running exactly its template."""
+    def own_pods(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
+        """Return the revision's own pods: of its Deployment, for its CR, running exactly its template."""
         candidates = [p for p in pods if p.is_made_by(self.name)]
         if not candidates:
             return frozenset()
@@ -153,54 +153,60 @@ class Revision:
         )
 
     def add_images(self, pod: PodFacts) -> "Revision":
-        """The revision with the images that this pod has passed its gate on."""
+        """Return the revision with the images on which this pod has passed its gate."""
         images = dict(self.images)
         for container in pod.containers:
-            known = images.get(container.name, ())
-            if container.image_digest and container.image_digest not in known:
-                images[container.name] = (*known, container.image_digest)[-KEPT_IMAGES:]
+            digests = images.get(container.name, ())
+            if container.image_digest and container.image_digest not in digests:
+                images[container.name] = (*digests, container.image_digest)[-KEPT_IMAGES:]
         return replace(self, images=images)
 
     def find_changed_image(self, pod: PodFacts) -> str:
         """Return the container of a pod that runs another image than any that was gated; empty: none does."""
         for container in pod.containers:
-            gated = self.images.get(container.name)
-            if gated and container.image_digest and container.image_digest not in gated:
-                return f"{container.name} runs {container.image_digest}, and the gate was passed on {gated[-1]}"
+            digests = self.images.get(container.name)
+            if digests and container.image_digest and container.image_digest not in digests:
+                return f"{container.name} runs {container.image_digest}, and the gate was passed on {digests[-1]}"
         return ""
 
     @property
-    def takes_orders(self) -> bool:
-        """Whether its monitor, which was rendered with it, gates anew when it is told to."""
-        return self._speaks >= TAKES_ORDERS
+    def can_regate(self) -> bool:
+        """Whether its monitor, which was rendered with it, runs its gate again when ordered."""
+        return self._protocol_version >= TAKES_ORDERS
 
     @property
-    def takes_shadows(self) -> bool:
-        """Whether its monitor asks a new suite beside the one that counts; another one goes by the new one at once."""
-        return self._speaks >= TAKES_SHADOWS
+    def can_shadow(self) -> bool:
+        """Whether its monitor runs a new suite as a shadow first; an older one goes by the new suite at once."""
+        return self._protocol_version >= TAKES_SHADOWS
 
     @property
-    def proves_gates(self) -> bool:
-        """Whether its monitor says where and under which files it ran a gate. Else no new Pass of it is taken."""
-        return self._speaks >= PROVES_GATES
+    def can_prove_gates(self) -> bool:
+        """Whether its monitor reports where and under which files it ran a gate. Else no new Pass of it counts."""
+        return self._protocol_version >= PROVES_GATES
 
     @property
-    def _speaks(self) -> int:
+    def _protocol_version(self) -> int:
         speaks = self.data.get("monitorSpeaks")
         return speaks if isinstance(speaks, int) else 0
 
     @property
-    def regate(self) -> str:
-        """Token of the gate by which alone it comes back: it fell since it took traffic last. Empty: it did not."""
+    def regate_token(self) -> str:
+        """Token of the gate by which alone it comes back; empty unless it was rolled back since its last promotion."""
         record = self.rollback
-        if record is None or not record.overrules or (self.promoted_at or 0.0) >= (record.switched_at or 0.0):
+        if record is None or not record.has_voided_gates or (self.promoted_at or 0.0) >= (record.switched_at or 0.0):
             return ""
-        return record.regate
+        return record.regate_token
 
     @property
-    def counted(self) -> tuple[GateReport, ...]:
-        """The verdicts that count; what was passed before a fall was overruled by it."""
-        return tuple(v for v in self.verdicts if not self.regate or v.control == self.regate)
+    def active_rollback(self) -> RollbackRecord | None:
+        """The rollback from it that has begun and not ended."""
+        record = self.rollback
+        return record if record and record.switched_at is None and not record.lifted else None
+
+    @property
+    def valid_verdicts(self) -> tuple[GateReport, ...]:
+        """The verdicts that count: an accuracy drop voids those from before it."""
+        return tuple(v for v in self.verdicts if not self.regate_token or v.control == self.regate_token)
 
     @property
     def is_expired(self) -> bool:
@@ -213,61 +219,72 @@ class Revision:
         return document_digest(self.data["identity"])
 
     def verdict_for(self, suite_hash: str, threshold: float) -> GateReport | None:
-        """What the gate said of this suite: under this threshold, or a Pass whose own figures meet it, too.
+        """Return the gate's verdict on this suite: under this threshold, or a Pass whose own figures meet it, too.
 
         A Pass at the serving batch comes before one that was won beside traffic, at batch 1. None where only another
-        gate can tell, as after a Fail under a stricter threshold.
+        gate can decide, as after a Fail under a stricter threshold.
         """
-        on_suite = [report for report in reversed(self.counted) if report.suite_hash == suite_hash]
+        on_suite = [report for report in reversed(self.valid_verdicts) if report.suite_hash == suite_hash]
         exact = next((report for report in on_suite if report.threshold == threshold), None)
         if exact and exact.verdict is Verdict.FAIL:
             return exact
-        passed = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
-        return next((report for report in passed if report.admits_at(self.batch)), exact or next(iter(passed), None))
+        passes = [report for report in on_suite if rejudge(report, threshold) is Verdict.PASS]
+        return next((report for report in passes if report.admits_at(self.batch)), exact or next(iter(passes), None))
 
-    def good(self, suite_hash: str, threshold: float) -> bool:
-        """Whether it passes this suite and passed one at its serving batch.
+    def has_passed(self, suite_hash: str, threshold: float) -> bool:
+        """Whether it passes this suite, and any suite at its serving batch.
 
         A suite that took effect beside traffic was passed at batch 1, and the serving batch under the one before it.
         """
-        found = self.verdict_for(suite_hash, threshold)
-        at_batch = (v for v in self.counted if v.admits_at(self.batch))
-        passes = found is not None and found.verdict is Verdict.PASS
-        return passes and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
+        gate = self.verdict_for(suite_hash, threshold)
+        at_batch = (v for v in self.valid_verdicts if v.admits_at(self.batch))
+        is_pass = gate is not None and gate.verdict is Verdict.PASS
+        return is_pass and any(rejudge(v, threshold) is Verdict.PASS for v in at_batch)
 
 
-def _are_same_images(asked: tuple[str, ...], run: tuple[str, ...]) -> bool:
-    return len(asked) == len(run) and all(map(is_same_image, asked, run))
+def _are_same_images(template: tuple[str, ...], pod: tuple[str, ...]) -> bool:
+    return len(template) == len(pod) and all(map(is_same_image, template, pod))
 
 
-def serving_revision(revisions: Iterable[Revision]) -> Revision | None:
-    """What was promoted last; None: nothing was."""
-    promoted = [r for r in revisions if r.promoted_at is not None]
-    return max(promoted, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
+def find_current_revision(revisions: Iterable[Revision]) -> Revision | None:
+    """Return the revision that was promoted last; None where none was."""
+    candidates = [r for r in revisions if r.promoted_at is not None]
+    return max(candidates, key=lambda r: (r.promoted_at or 0.0, r.name), default=None)
 
 
-def revision_hash(
+def seconds_in_traffic(revision: Revision, revisions: Mapping[str, Revision], now: float) -> float:
+    """Return the seconds from its last promotion to the next promotion of any revision, or to now; 0 without one."""
+    began_at = revision.promoted_at
+    if began_at is None:
+        return 0.0
+    later = (r.promoted_at for r in revisions.values() if r.promoted_at and r.promoted_at > began_at)
+    return min(later, default=now) - began_at
+
+
+def hash_revision(
     spec: R1PlusDeploymentSpec, target: Target, runtime: Runtime | None = None, number: int | None = None
 ) -> str:
-    """10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
+    """Return 10 hex digits over what changes the pod or its answers; never accuracy, access, replicas.
 
-    `runtime`: of a revision that differs from a stored one in its runtime alone; `number`: likewise from two.
+    `runtime`: set where a stored revision differs in its runtime alone; `number`: set where two do.
     """
     return _hash(spec, target, target.volume.name if target.volume else "", runtime, number)
 
 
-def asked_hash(spec: R1PlusDeploymentSpec, target: Target) -> str:
-    """Likewise over what was asked for, whatever image builds it."""
+def hash_request(spec: R1PlusDeploymentSpec, target: Target) -> str:
+    """Return 10 hex digits over what the spec asks for, whatever image builds it."""
     return _hash(spec, target, target.volume.wish if target.volume else "")
 
 
 def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec, target: Target) -> bool:
     """Whether the spec asks for this revision, whatever images the operator has now."""
-    return revision.name == f"{deployment}-{revision_hash(spec, target)}" or revision.asked == asked_hash(spec, target)
+    if revision.name == f"{deployment}-{hash_revision(spec, target)}":
+        return True
+    return revision.request_hash == hash_request(spec, target)
 
 
-def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
-    """Return the images that the operator has now for what the spec asks for, and whether pods name a user now."""
+def select_runtime(target: Target, config: OperatorConfig) -> Runtime:
+    """Return the operator's images for the target, and whether pods name a user."""
     return Runtime(
         config.image_for(target.engine.spec.backend.value), config.monitor_image, bool(config.pod_user.named)
     )
@@ -276,7 +293,7 @@ def runtime_for(target: Target, config: OperatorConfig) -> Runtime:
 def _hash(
     spec: R1PlusDeploymentSpec, target: Target, volume: str, runtime: Runtime | None = None, number: int | None = None
 ) -> str:
-    covered = {
+    document = {
         "engine": target.engine.name,
         "digest": target.engine.spec.files.sha256,
         "backend": target.engine.spec.backend.value,
@@ -285,28 +302,28 @@ def _hash(
         "placement": spec.placement.model_dump(mode="json", by_alias=True),
     }
     if volume:
-        covered["volume"] = volume
+        document["volume"] = volume
     if runtime:
-        covered["runtime"] = {**runtime.images, "speaks": SPEAKS}
+        document["runtime"] = {**runtime.images, "speaks": SPEAKS}
         if not runtime.names_user:
-            covered["user"] = "assigned"
+            document["user"] = "assigned"
     if number is not None:
-        covered["number"] = number
+        document["number"] = number
     if target.gpus:
         slices = "" if target.gpus.resource == WHOLE_GPU else f"{target.gpus.resource}/"
-        covered["gpu"] = f"{slices}{target.gpus.product}"
-    return hashlib.sha256(dumps(covered).encode()).hexdigest()[:10]
+        document["gpu"] = f"{slices}{target.gpus.product}"
+    return hashlib.sha256(dumps(document).encode()).hexdigest()[:10]
 
 
-def build(
+def build_revision(
     cr: Json, spec: R1PlusDeploymentSpec, target: Target, config: OperatorConfig, number: int, name: str
 ) -> Revision:
     """Render a new revision of the R1PlusDeployment `cr` for `target`."""
     engine, fit = target.engine, target.fit
-    is_refreshed = name != f"{cr['metadata']['name']}-{revision_hash(spec, target)}"
+    is_refreshed = name != f"{cr['metadata']['name']}-{hash_revision(spec, target)}"
     volume = target.volume
-    built = volume.order.build if volume else None
-    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, built.key if built else "")
+    recipe = volume.order.build if volume else None
+    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, recipe.key if recipe else "")
     identity = ServingIdentity(
         engine=engine.name,
         engine_digest=engine.spec.files.sha256,
@@ -317,7 +334,7 @@ def build(
         gpu_product=target.gpus.product if target.gpus else "",
         monitor_image=config.monitor_image if is_refreshed else "",
     )
-    held = volume.name if volume else ""
+    claim = volume.name if volume else ""
     template = pod_template(
         cr,
         name,
@@ -326,7 +343,7 @@ def build(
         fit,
         identity.digest(),
         config,
-        held,
+        claim,
         target.gpus,
         counts_storage=target.counts_storage,
     )
@@ -339,13 +356,13 @@ def build(
     }
     if volume:
         data["volume"] = to_jsonable(volume)
-    if built or is_refreshed:
-        data["asked"] = asked_hash(spec, target)
+    if recipe or is_refreshed:
+        data["asked"] = hash_request(spec, target)
     return Revision(name, number, data, identity)
 
 
 def read(live: Json) -> Revision:
-    """A Revision from its ControllerRevision; ContractError where the data is not ours."""
+    """Return the Revision of a ControllerRevision; ContractError where the data is not ours."""
     meta, data = live["metadata"], live.get("data") or {}
     notes = meta.get("annotations") or {}
     where = f"ControllerRevision {meta['name']}: data.identity"
@@ -363,37 +380,37 @@ def read(live: Json) -> Revision:
         promoted_at=_epoch(notes.get(names.ANNOTATION_PROMOTED_AT)),
         candidate_since=_epoch(notes.get(names.ANNOTATION_CANDIDATE_SINCE)),
         served_before=_epoch(notes.get(names.ANNOTATION_SERVED_BEFORE)) or 0.0,
-        rollback=record_in(notes.get(names.ANNOTATION_ROLLBACK)),
+        rollback=read_rollback_record(notes.get(names.ANNOTATION_ROLLBACK)),
         pool=notes.get(names.ANNOTATION_POOL, ""),
-        refresh=refresh_in(notes.get(names.ANNOTATION_REFRESH)),
+        refresh=read_refresh(notes.get(names.ANNOTATION_REFRESH)),
         images=_images(notes.get(names.ANNOTATION_IMAGES)),
         last_valid=read_last_valid(notes.get(names.ANNOTATION_LAST_VALID)),
-        expiry=expiry_in(notes.get(names.ANNOTATION_EXPIRED)),
+        expiry=read_expiry(notes.get(names.ANNOTATION_EXPIRED)),
     )
 
 
-def volume_in(live: Json) -> EngineVolume | None:
-    """The volume that a ControllerRevision's engine lies on; None where it has none, or one that cannot be read."""
+def read_volume(live: Json) -> EngineVolume | None:
+    """Return the volume with a ControllerRevision's engine; None where it has none, or one that cannot be read."""
     with contextlib.suppress(ContractError):
         return read(live).volume
     return None
 
 
-def readable(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
-    """By name. One that was damaged by hand is passed over: rendered again if it is wanted, pruned if not."""
-    found = {}
+def read_revisions(children: Mapping[tuple[str, str], Json]) -> dict[str, Revision]:
+    """Return the revisions by name. One that was damaged by hand is skipped: rendered again if needed, else pruned."""
+    revisions = {}
     for (kind, name), live in children.items():
         if kind == "ControllerRevision":
             with contextlib.suppress(ContractError):
-                found[name] = read(live)
-    return found
+                revisions[name] = read(live)
+    return revisions
 
 
 def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]:
     """Return the revisions with no moment in the future: a leader's clock was wrong, and what it dated counts as now.
 
-    Promotions and switches back keep their order, since what was promoted last serves, and their distances where
-    nothing that happened before is in the way: by these it is known how long each revision served.
+    Promotions and rollbacks keep their order, since what was promoted last serves. They keep their distances where
+    earlier moments leave room: the distances show how long each revision served.
     """
     moments = sorted({at for r in revisions.values() for at in _moments(r)})
     future = [at for at in moments if at > now + SKEW_SECONDS]
@@ -402,7 +419,7 @@ def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]
     for at in future:
         before = dates[at] = round(max(now - (future[-1] - at), before + TICK_SECONDS), 3)
 
-    def dated(revision: Revision) -> Revision:
+    def date(revision: Revision) -> Revision:
         rollback, since, expiry = revision.rollback, revision.candidate_since, revision.expiry
         refresh = revision.refresh
         if rollback and rollback.switched_at in dates:
@@ -413,21 +430,21 @@ def redate(revisions: Mapping[str, Revision], now: float) -> dict[str, Revision]
             since = now
         if expiry and expiry.at > now + SKEW_SECONDS:
             expiry = replace(expiry, at=now, retry_at=expiry.retry_at and now + expiry.retry_at - expiry.at)
-        promoted = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
+        promoted_at = dates.get(revision.promoted_at or 0.0, revision.promoted_at)
         return replace(
-            revision, promoted_at=promoted, rollback=rollback, candidate_since=since, expiry=expiry, refresh=refresh
+            revision, promoted_at=promoted_at, rollback=rollback, candidate_since=since, expiry=expiry, refresh=refresh
         )
 
-    return {name: dated(revision) for name, revision in revisions.items()}
+    return {name: date(revision) for name, revision in revisions.items()}
 
 
 def _moments(revision: Revision) -> list[float]:
-    switched = revision.rollback.switched_at if revision.rollback else None
-    return [at for at in (revision.promoted_at, switched) if at is not None]
+    switched_at = revision.rollback.switched_at if revision.rollback else None
+    return [at for at in (revision.promoted_at, switched_at) if at is not None]
 
 
-def clipped(gate: GateReport) -> GateReport:
-    """A report within what an annotation holds: a broken pod must not make every later write too large."""
+def clip_report(gate: GateReport) -> GateReport:
+    """Return the report cut to what an annotation holds: a broken pod must not make every later write too large."""
     return replace(
         gate,
         reason=gate.reason[:MAX_NAME],
@@ -443,10 +460,10 @@ def clipped(gate: GateReport) -> GateReport:
 
 
 def to_object(revision: Revision, metadata: Json) -> Json:
-    """The ControllerRevision to apply; `metadata` carries name, labels and owner."""
+    """Return the ControllerRevision to apply; `metadata` has name, labels and owner."""
     annotations: dict[str, Any] = {}
     if revision.verdicts:
-        annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(_kept(revision)))
+        annotations[names.ANNOTATION_VERDICT] = dumps(KnownVerdicts(_select_verdicts(revision)))
     for name, moment in (
         (names.ANNOTATION_PROMOTED_AT, revision.promoted_at),
         (names.ANNOTATION_CANDIDATE_SINCE, revision.candidate_since),
@@ -477,13 +494,13 @@ def to_object(revision: Revision, metadata: Json) -> Json:
     }
 
 
-def _kept(revision: Revision) -> tuple[GateReport, ...]:
-    """The newest verdicts; of those at the serving batch the newest Pass in any case, without which it is not good.
+def _select_verdicts(revision: Revision) -> tuple[GateReport, ...]:
+    """Return the newest verdicts, and in any case the newest Pass at the serving batch.
 
-    While it serves, everything else is found beside its traffic, and no later gate finds that again.
+    While the revision serves, all later gates run beside its traffic, so that none replaces that Pass.
     """
     newest = revision.verdicts[-KEPT_VERDICTS:]
-    at_batch = [v for v in revision.counted if v.admits_at(revision.batch)]
+    at_batch = [v for v in revision.valid_verdicts if v.admits_at(revision.batch)]
     return newest if not at_batch or at_batch[-1] in newest else (at_batch[-1], *newest[1:])
 
 
@@ -513,7 +530,7 @@ def _epoch(text: str | None) -> float | None:
 
 
 def instant(text: str) -> float:
-    """Seconds since the epoch of a time as Kubernetes writes it; 0 where it is none."""
+    """Return the seconds since the epoch of a time as Kubernetes writes it; 0 where it is none."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
@@ -521,5 +538,5 @@ def instant(text: str) -> float:
 
 
 def rfc3339(epoch: float) -> str:
-    """Seconds since the epoch as Kubernetes writes time."""
+    """Return a time, in seconds since the epoch, as Kubernetes writes it."""
     return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

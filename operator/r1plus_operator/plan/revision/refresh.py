@@ -1,7 +1,7 @@
 """When what serves moves to the images that the operator has now, and to a newer engine: on request, or in waves.
 
 A revision that a refresh or a wave began has a `Refresh`, by which slots are counted: at most
-`rollout.maxConcurrent` of the cluster are on their way at once. A user's own edit has none. Part of the plan.
+`rollout.maxConcurrent` of the cluster roll out at once. A user's own edit has none. Part of the plan.
 """
 
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.requests import Request, Verb, format_command, requests_in
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json, WaveView
-from r1plus_operator.plan.revision.rollback_record import Record
-from r1plus_policies.rollout import Stage, Strategy
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_policies.rollout import RolloutStage, Strategy
 
 SLOT_SECONDS: Final = 4 * 3600.0
-"""After so long a slot goes to the next deployment, whatever deadline a tenant has set; the rollout itself goes on."""
+"""Then a slot goes to the next deployment, whatever deadline a tenant has set; the rollout itself continues."""
 
 
 class Cause(StrEnum):
@@ -28,12 +28,12 @@ class Cause(StrEnum):
     CATALOG = "Catalog"
 
 
-class Outcome(StrEnum):
+class RefreshOutcome(StrEnum):
     """How a candidate of a wave ended."""
 
     PROMOTED = "Promoted"
     FAILED = "Failed"
-    """Its gate refused it, or it was not up within its deadline: nothing more of its wave begins."""
+    """Its gate refused it, or it missed its deadline: nothing more of its wave begins."""
     NO_ROOM = "NoRoom"
     """No node had room for it within its deadline, which says nothing of its runtime."""
     SUPERSEDED = "Superseded"
@@ -43,7 +43,7 @@ class Outcome(StrEnum):
     ANSWERED = "Answered"
     """It was no candidate of a wave: a request found nothing newer than it."""
     ACKNOWLEDGED = "Acknowledged"
-    """It failed, and somebody has looked (`r1plus ack`): its wave goes on."""
+    """It failed, and a user has acknowledged that (`r1plus ack`): its wave continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,58 +57,60 @@ class Refresh:
     """Seconds since the epoch."""
     request: str = ""
     """Token of the request that it answers."""
-    outcome: Outcome | None = None
+    outcome: RefreshOutcome | None = None
     """None: it is on its way, and holds a slot."""
     acknowledged: str = ""
-    """The newest acknowledgement when it began: another one means that somebody has looked since."""
+    """Token of the newest acknowledgement when it began: another one means that a user has acted since."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRequest:
-    """A deployment waits for a slot of this wave; what a person has asked for goes first."""
+    """A deployment waits for a slot of this wave; what a user has asked for goes first."""
 
     wave: str
     is_requested: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """What is newer than what serves, and why it does not begin in this pass; `waits` is empty where it does."""
+class DueRefresh:
+    """What is newer than what serves, and why it does not begin in this pass; `wait_reason` is empty where it does."""
 
     cause: Cause
     wave: str
     request: str = ""
-    waits: str = ""
+    wait_reason: str = ""
     slot: SlotRequest | None = field(default=None)
     """What it waits for, where that is a slot."""
 
 
-def refresh_in(text: str | None) -> Refresh | None:
-    """The record of an annotation; None where there is none, or it is unreadable."""
+def read_refresh(text: str | None) -> Refresh | None:
+    """Return the record of an annotation; None where there is none, or it is unreadable."""
     try:
         return loads(Refresh, text, tolerant=True) if text else None
     except ContractError:
         return None
 
 
-def requested_refresh(cr: Json, serving: str, answered: Iterable[Refresh | None]) -> Request | None:
-    """Return the refresh that somebody asks for: of what served at that moment, and each once."""
+def find_refresh_request(cr: Json, serving: str, answered: Iterable[Refresh | None]) -> Request | None:
+    """Return the refresh that a user asks for: of what served at that moment, and each once."""
     request = requests_in(cr["metadata"]).get(Verb.REFRESH)
     if request is None or request.revision != serving:
         return None
     return None if any(record and record.request == request.token for record in answered) else request
 
 
-def refresh_bar(cause: Cause, spec: R1PlusDeploymentSpec, asked_for: Record | None, under_way: Record | None) -> str:
-    """Return what keeps a deployment from beginning, whatever slots there are; empty: nothing does.
+def find_refresh_blocker(
+    cause: Cause, spec: R1PlusDeploymentSpec, asked_for: RollbackRecord | None, under_way: RollbackRecord | None
+) -> str:
+    """Return what keeps a candidate from beginning, whatever slots there are; empty: nothing does.
 
-    `asked_for`: the way back from what the spec asks for; `under_way`: the one from what serves.
+    `asked_for`: the rollback from what the spec asks for; `under_way`: the one from what serves.
     """
     if spec.rollout.paused:
         return f"spec.rollout.paused keeps the operator from acting; {format_command(Verb.RESUME)} lets it begin"
     if spec.rollout.pinned:
         return f"spec.rollout.pinned holds traffic where it is; {format_command(Verb.UNPIN)} lets it begin"
-    if asked_for is not None and asked_for.refuses:
+    if asked_for is not None and asked_for.is_in_force:
         remedy = f"{format_command(Verb.ACK)} lets that be gated again first"
         return f"traffic was rolled back from what the spec asks for; {remedy}"
     if under_way is not None:
@@ -122,21 +124,23 @@ def refresh_bar(cause: Cause, spec: R1PlusDeploymentSpec, asked_for: Record | No
     return ""
 
 
-def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> Due:
+def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> DueRefresh:
     """Return what is due: now, or once there is a slot for it."""
-    waits = ""
+    wait_reason = ""
     if wave in view.stopped:
-        waits = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
+        wait_reason = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
     elif not view.is_granted:
-        waits = "it waits for its turn: other deployments are on their way"
-    return Due(cause, wave, request, waits, SlotRequest(wave, cause is Cause.REQUESTED) if waits else None)
+        wait_reason = "it waits for its turn: other deployments are on their way"
+    return DueRefresh(
+        cause, wave, request, wait_reason, SlotRequest(wave, cause is Cause.REQUESTED) if wait_reason else None
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RefreshProgress:
     """How far a candidate of a refresh or a wave has come in this pass."""
 
-    stage: Stage
+    stage: RolloutStage
     serves: bool
     is_asked_for: bool
     """Whether the spec asks for it, and lets it be rolled out."""
@@ -146,25 +150,25 @@ class Progress:
     """Whether it was withdrawn for want of room."""
 
 
-def next_outcome(record: Refresh, progress: Progress, acknowledged: str, now: float) -> Outcome | None:
+def next_outcome(record: Refresh, progress: RefreshProgress, acknowledged: str, now: float) -> RefreshOutcome | None:
     """Return how it has ended by now; None: it is on its way, and holds a slot."""
     before = record.outcome
-    if before is Outcome.ANSWERED or progress.serves:
-        return before if before is Outcome.ANSWERED else Outcome.PROMOTED
-    if before is Outcome.FAILED and acknowledged != record.acknowledged:
-        return Outcome.ACKNOWLEDGED
-    if before is Outcome.NO_ROOM and not progress.is_expired:
+    if before is RefreshOutcome.ANSWERED or progress.serves:
+        return before if before is RefreshOutcome.ANSWERED else RefreshOutcome.PROMOTED
+    if before is RefreshOutcome.FAILED and acknowledged != record.acknowledged:
+        return RefreshOutcome.ACKNOWLEDGED
+    if before is RefreshOutcome.NO_ROOM and not progress.is_expired:
         before = None  # It is tried again, if it is still asked for.
-    if before not in (None, Outcome.OVERDUE, Outcome.SUPERSEDED):
+    if before not in (None, RefreshOutcome.OVERDUE, RefreshOutcome.SUPERSEDED):
         return before
     return _end_of(progress, before, is_late=now - record.began_at >= SLOT_SECONDS)
 
 
-def _end_of(progress: Progress, before: Outcome | None, *, is_late: bool) -> Outcome | None:
-    if progress.stage is Stage.REFUSED:
-        return Outcome.FAILED
-    if progress.stage is Stage.EXPIRED:
-        return Outcome.NO_ROOM if progress.has_no_room else Outcome.FAILED
-    if progress.stage is Stage.BLOCKED or not progress.is_asked_for:
-        return Outcome.SUPERSEDED
-    return Outcome.OVERDUE if is_late else before
+def _end_of(progress: RefreshProgress, before: RefreshOutcome | None, *, is_late: bool) -> RefreshOutcome | None:
+    if progress.stage is RolloutStage.REFUSED:
+        return RefreshOutcome.FAILED
+    if progress.stage is RolloutStage.EXPIRED:
+        return RefreshOutcome.NO_ROOM if progress.has_no_room else RefreshOutcome.FAILED
+    if progress.stage is RolloutStage.BLOCKED or not progress.is_asked_for:
+        return RefreshOutcome.SUPERSEDED
+    return RefreshOutcome.OVERDUE if is_late else before

@@ -1,7 +1,7 @@
-"""The way back from a revision, as it is written on the ControllerRevision of the one that fell.
+"""The rollback from a revision, as it is stored on the ControllerRevision whose accuracy dropped.
 
-Nothing else remembers it: every pass derives from these annotations and from when each revision was promoted where the
-way back stands, so an operator that dies at any step is followed by one that goes on from that step.
+Nothing else remembers it: every pass derives the state of a rollback from these annotations and from the promotions.
+So an operator that dies at any step is followed by one that continues from that step.
 """
 
 import hashlib
@@ -10,33 +10,33 @@ from dataclasses import dataclass, field, replace
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.verdict import Verdict
 
-REQUESTED, FELL = "Requested", "BelowThreshold"
+REQUESTED, BELOW_THRESHOLD = "Requested", "BelowThreshold"
 """Causes of a rollback; the metric's label `reason`."""
 MOST_TEXT = 500
-"""Characters kept of what fell and of what the control said."""
+"""Characters kept of the accuracy drop and of the control's message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What it was begun under. Under others it is void: they may make the fall no fall, or the Pass no Pass."""
+class RollbackTerms:
+    """What a rollback was begun under. Under other terms it is void: the drop, or the Pass, may be none under them."""
 
     asked_for: str
-    """The revision that the spec asked for, most often the one that fell."""
+    """The revision that the spec asked for, usually the one whose accuracy dropped."""
     suite_hash: str
-    """Of the suite that was asked for, and behind a `+` of the one that counted beside it, if any did."""
+    """Of the spec's suite, and behind a `+` of the effective one where that was another."""
     threshold: float
     released: str
-    """The last `ack` and the last `unpin`: another one than now means that a person has looked since."""
+    """The last `ack` and the last `unpin`: if they differ from now, a user has acted since."""
 
     @property
-    def asks(self) -> "Terms":
-        """What people asked for, whichever of two suites counts meanwhile."""
+    def spec_terms(self) -> "RollbackTerms":
+        """The terms that the spec sets, whichever of two suites is effective meanwhile."""
         return replace(self, suite_hash=self.suite_hash.partition("+")[0])
 
 
 @dataclass(frozen=True, slots=True)
-class Fell:
-    """What fell, from what to what, as it was counted when the way back was begun."""
+class AccuracyDrop:
+    """An accuracy drop as it was counted when the rollback began."""
 
     before: str = ""
     """Right / all items at the gate."""
@@ -48,63 +48,63 @@ class Fell:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RollbackRecord:
     """The annotation. Seconds since the epoch."""
 
     to: str
-    terms: Terms
+    terms: RollbackTerms
     started_at: float
     cause: str
     """BelowThreshold, or Requested."""
-    fell: Fell
+    fell: AccuracyDrop
     request: str = ""
-    """The moment of the request that it answers."""
+    """Token of the request that it answers."""
     control: Verdict | None = None
     said: str = ""
     blocked: str = ""
     """Why the control's monitor could decide nothing."""
     fallen: bool = False
-    """Something was counted below the threshold, whoever asked for the way back."""
+    """Whether something was counted below the threshold, also where a user asked for the rollback."""
     switched_at: float | None = None
     lifted: bool = False
-    """The spec asked for something else, or for less, since the switch: what fell may be asked for again."""
+    """Whether the spec has asked for something else, or for less, since the switch: the revision may come back."""
     released: str = ""
-    """The acts of people (as in the terms) that let it come back: what they forgave counts for nothing more."""
+    """The user actions (as in the terms) that let the revision come back; earlier rollbacks no longer count."""
     before: tuple[str, ...] = field(default=())
-    """To what else it was gone back from this revision."""
+    """Earlier rollback targets from this revision."""
 
     @property
     def token(self) -> str:
-        """Names this attempt to the monitors of the control."""
+        """Name of this rollback for the monitors of the control."""
         return f"{self.to}@{self.started_at:.3f}"
 
     @property
-    def overrules(self) -> bool:
-        """Whether what the revision passed before the switch says nothing any more."""
-        return self.switched_at is not None and (self.fallen or self.cause == FELL)
+    def has_voided_gates(self) -> bool:
+        """Whether the revision's gates from before the switch no longer count."""
+        return self.switched_at is not None and (self.fallen or self.cause == BELOW_THRESHOLD)
 
     @property
-    def regate(self) -> str:
-        """Names to its monitors the gate by which alone it comes back; another one each time somebody lets it."""
-        more = f"+{hashlib.sha256(self.released.encode()).hexdigest()[:8]}" if self.released else ""
-        return self.token + more
+    def regate_token(self) -> str:
+        """Name of the gate by which alone the revision comes back; another one each time a user lets it."""
+        suffix = f"+{hashlib.sha256(self.released.encode()).hexdigest()[:8]}" if self.released else ""
+        return self.token + suffix
 
     @property
-    def refuses(self) -> bool:
-        """Whether the revision that bears this record is kept from coming back."""
+    def is_in_force(self) -> bool:
+        """Whether the revision that has this record is kept from coming back."""
         return self.switched_at is not None and not self.lifted
 
     @property
-    def gone_back_to(self) -> frozenset[str]:
-        """Every revision that traffic went back to from the one that bears this record."""
+    def targets(self) -> frozenset[str]:
+        """Every revision that traffic was rolled back to from the one that has this record."""
         if self.released:
             return frozenset()
         return frozenset((*self.before, self.to) if self.switched_at is not None else self.before)
 
 
-def record_in(text: str | None) -> Record | None:
-    """The record of an annotation; None where there is none or it is unreadable (then a fall is judged afresh)."""
+def read_rollback_record(text: str | None) -> RollbackRecord | None:
+    """Return the record of an annotation; None where there is none or it is unreadable: a drop is then judged again."""
     try:
-        return loads(Record, text, tolerant=True) if text else None
+        return loads(RollbackRecord, text, tolerant=True) if text else None
     except ContractError:
         return None

@@ -22,8 +22,8 @@ from r1plus_operator.plan.revision.record import Revision, rfc3339
 from r1plus_operator.plan.status import incident
 from r1plus_operator.plan.status.alert_delivery import wiring
 from r1plus_operator.plan.status.context import Situation
-from r1plus_policies.rollback.response import Why
-from r1plus_policies.rollout import Stage
+from r1plus_policies.rollback.response import RollbackReason
+from r1plus_policies.rollout import RolloutStage
 
 MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is a little above."""
@@ -81,10 +81,10 @@ def _of_people_and_falls(situation: Situation) -> Json:
     answered = situation.answered
     cr, serving = situation.observed.cr, situation.current.name if situation.current else ""
     found = tell_requests(cr, refused_rollback(cr, serving))
-    if answered and answered.last_good:
-        found["lastGood"] = answered.last_good
-    elif answered and answered.lacking:
-        found["noLastGood"] = [line[:256] for line in answered.lacking]
+    if answered and answered.rollback_target:
+        found["lastGood"] = answered.rollback_target
+    elif answered and answered.rollback_blockers:
+        found["noLastGood"] = [line[:256] for line in answered.rollback_blockers]
     if answered and situation.target:
         before = situation.observed.cr.get("status") or {}
         if told := incident.told(answered, situation.target, before, situation.now):
@@ -213,10 +213,10 @@ def _is_reachable(s: Situation) -> bool:
 def _waiting(s: Situation) -> str:
     if s.delivering:
         return f"revision {s.target} waits for its engine; see EngineReady"
-    stage = s.rollout.stage if s.rollout else Stage.BLOCKED
-    if stage is Stage.REFUSED:
+    stage = s.rollout.stage if s.rollout else RolloutStage.BLOCKED
+    if stage is RolloutStage.REFUSED:
         return f"revision {s.target} was refused by its gate and nothing served before it; see QualityVerified"
-    if stage is Stage.BLOCKED:
+    if stage is RolloutStage.BLOCKED:
         return "spec.replicas: 0, so nothing is started"
     return f"revision {s.target} has not passed yet; see EngineReady, CapacityFits and QualityVerified"
 
@@ -247,8 +247,8 @@ def _loading(s: Situation, pods: list[PodFacts]) -> Finding:
     chosen = f"{s.resolved.engine.name}: {s.resolved.choice.why}"
     if any(c.name == names.CONTAINER_TRITON and c.ready for p in pods for c in p.containers) or s.reports(s.target):
         return Finding("True", Reason.ENGINE_LOADED, chosen)
-    kept_out = s.answered is not None and s.answered.returned is not None
-    if kept_out or (s.rollout is not None and s.rollout.stage is Stage.REFUSED):
+    kept_out = s.answered is not None and s.answered.spec_rollback is not None
+    if kept_out or (s.rollout is not None and s.rollout.stage is RolloutStage.REFUSED):
         return Finding("True", Reason.ENGINE_CHOSEN, chosen)
     if s.is_paused and ("Deployment", s.target or "") not in s.observed.children:
         return Finding("Unknown", Reason.PAUSED, f"{chosen}. Deployment {s.target} does not exist; {_not_repaired(s)}")
@@ -323,7 +323,7 @@ def _quality_verified(s: Situation) -> Finding:
     gate = s.verdict(s.revisions[s.target])
     failed = gate is not None and gate.verdict is Verdict.FAIL
     # A revision that Observe let through, and nobody wants it gone: that its gate failed says it best.
-    let_through = failed and s.answered is not None and s.answered.response.why is Why.ALERT_ONLY
+    let_through = failed and s.answered is not None and s.answered.response.reason is RollbackReason.ALERT_ONLY
     if s.answered and not let_through and (found := incident.quality(s.answered, s.target)):
         return found
     counts = s.counts_for(s.revisions[s.target])
@@ -363,7 +363,7 @@ def _explain_changed_image(s: Situation, revision: Revision) -> str:
 
 def _explain_unproven(s: Situation, revision: Revision, pod: str) -> str:
     """Say why a Pass is not taken, and what to do."""
-    if not revision.proves_gates:
+    if not revision.can_prove_gates:
         text = f"Revision {revision.name} has a monitor of an older version, which cannot prove that it ran its gate"
         return f"{text}: its Pass is not taken. Change spec.engine, batch or context: a new revision gets a new monitor"
     config = accuracy_name(s.observed.name)
@@ -389,7 +389,7 @@ def _shadowed(s: Situation) -> Finding:
     assert s.judging is not None
     assert s.current is not None
     assert s.spec is not None
-    new, old = s.judging.asked, s.judging.counts
+    new, old = s.judging.spec_suite, s.judging.effective_suite
     said = [r.shadow for r in s.reports(s.target) if r.shadow and r.shadow.suite_hash == hash_of(new)]
     furthest = max(said, key=lambda shadow: shadow.percent, default=None)
     problem = next((shadow.problem for shadow in said if shadow.problem), "")
@@ -498,17 +498,21 @@ def _advancing(s: Situation) -> Finding:
         goes_on = "True" if s.delivering.status == "Unknown" else "False"
         return Finding(goes_on, s.delivering.reason, f"Revision {s.target} waits for its engine; see EngineReady")
     stage = s.rollout.stage
-    if stage is Stage.REFUSED:
+    if stage is RolloutStage.REFUSED:
         return Finding("False", Reason.CANDIDATE_REFUSED, f"Revision {s.target} was refused; see QualityVerified")
-    if stage is Stage.BLOCKED:
+    if stage is RolloutStage.BLOCKED:
         return Finding("False", Reason.BLOCKED, "spec.replicas: 0, so no candidate is started")
-    if stage in (Stage.NONE, Stage.PROMOTE):
+    if stage in (RolloutStage.NONE, RolloutStage.PROMOTE):
         engine = f" ({s.current.engine})" if s.current else ""
         return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current}{engine} takes traffic")
-    if stage is Stage.EXPIRED or s.rollout.overdue:
+    if stage is RolloutStage.EXPIRED or s.rollout.overdue:
         return _overdue(s)
     waits = f"waits: no node takes its pod now, so {s.rollout.current} is not stopped for it; free or add a node"
-    doing = {Stage.GATING: "is being gated", Stage.SCALING: "passed and is being scaled", Stage.NO_ROOM: waits}
+    doing = {
+        RolloutStage.GATING: "is being gated",
+        RolloutStage.SCALING: "passed and is being scaled",
+        RolloutStage.NO_ROOM: waits,
+    }
     return Finding("True", Reason.ROLLING_OUT, f"Revision {s.target} {doing[stage]}")
 
 

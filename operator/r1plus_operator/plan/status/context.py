@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
 from r1plus_operator.api.conditions import Finding
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.accuracy.suite_selection import Judging, hash_of
+from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
 from r1plus_operator.plan.engine.delivery import found, started
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import Json, Observed, PodFacts, SuiteSource
 from r1plus_operator.plan.revision.record import Revision
-from r1plus_operator.plan.status.incident import Answered
+from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollout import Rollout
 
 
@@ -31,9 +31,9 @@ class Situation:
     """Of which revision the rollout is: the target, or the last good one on a way back."""
     asked_for: str | None = None
     """What the spec asks for, pin or no pin."""
-    answered: Answered | None = None
+    answered: BreachOutcome | None = None
     """What is done about a fall; None where nothing serves."""
-    judging: Judging | None = None
+    judging: SuiteSelection | None = None
     """What the spec's suite counts for; None while none is in force."""
     configs: tuple[str, ...] = ()
     """Digests of what monitors were given (`proof`); empty: as the status has them."""
@@ -60,7 +60,7 @@ class Situation:
     def shadowed(self) -> bool:
         """Whether the conditions speak of what serves, and that is still judged by the former suite."""
         serves = self.current is not None and self.target == self.current.name
-        return serves and self.judging is not None and self.judging.shadowed
+        return serves and self.judging is not None and self.judging.is_shadowed
 
     @property
     def delivering(self) -> Finding | None:

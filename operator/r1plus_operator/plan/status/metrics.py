@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.rollback_record import Record
-from r1plus_operator.plan.status.incident import Answered
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action
 
 
@@ -16,7 +16,7 @@ class Facts:
     tier: str = ""
     threshold: float = 0.0
     blocked: str = ""
-    """Why nothing is done about a fall; empty where nothing bars it."""
+    """RollbackReason nothing is done about a fall; empty where nothing bars it."""
     rolled_back: str = ""
     """Cause of the rollback that this very plan makes."""
     runtime: Json | None = None
@@ -26,7 +26,7 @@ class Facts:
 
 
 def facts_of(
-    spec: R1PlusDeploymentSpec, answered: Answered | None, switched: Record | None, runtime: Json | None
+    spec: R1PlusDeploymentSpec, answered: BreachOutcome | None, switched: RollbackRecord | None, runtime: Json | None
 ) -> Facts:
     """`switched`: the way back that this plan ends by moving traffic."""
     return Facts(
@@ -39,7 +39,7 @@ def facts_of(
     )
 
 
-def _blocked(answered: Answered) -> str:
+def _blocked(answered: BreachOutcome) -> str:
     """A rollback that somebody asked for and that cannot be is no fall without an answer: it pages nobody."""
-    barred = answered.response.action in (Action.BLOCKED, Action.PAGE) and not answered.only_asked
-    return answered.response.why.value if barred else ""
+    barred = answered.response.action in (Action.BLOCKED, Action.PAGE) and not answered.is_only_requested
+    return answered.response.reason.value if barred else ""

@@ -6,7 +6,7 @@ from typing import Final
 from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision, Runtime
-from r1plus_operator.plan.revision.refresh import Due, Outcome
+from r1plus_operator.plan.revision.refresh import DueRefresh, RefreshOutcome
 from r1plus_operator.plan.settings import OperatorConfig
 
 MOST_IMAGE, MOST_MESSAGE = 512, 1024
@@ -18,7 +18,11 @@ FAILED: Final = "RefreshFailed"
 
 
 def tell_runtime(
-    revisions: Mapping[str, Revision], current: str | None, target: str | None, due: Due | None, config: OperatorConfig
+    revisions: Mapping[str, Revision],
+    current: str | None,
+    target: str | None,
+    due: DueRefresh | None,
+    config: OperatorConfig,
 ) -> Json | None:
     """Return `status.runtime` of what serves, or of the first candidate; None where there is neither."""
     shown = revisions.get(current or target or "")
@@ -26,7 +30,7 @@ def tell_runtime(
         return None
     runtime = shown.runtime
     is_outdated = not _is_of_now(runtime, config)
-    failed = [r for r in revisions.values() if r.refresh and r.refresh.outcome is Outcome.FAILED]
+    failed = [r for r in revisions.values() if r.refresh and r.refresh.outcome is RefreshOutcome.FAILED]
     failed = sorted((r for r in failed if _is_of_now(r.runtime, config)), key=lambda r: r.number)
     asked_for = revisions[target] if target and target != shown.name else None
     reason, message = _explain(failed, asked_for, due, _outdated(runtime, config) if is_outdated else "")
@@ -46,13 +50,15 @@ def _is_of_now(runtime: Runtime, config: OperatorConfig) -> bool:
     return has_images and runtime.names_user == bool(config.pod_user.named)
 
 
-def _explain(failed: Sequence[Revision], asked_for: Revision | None, due: Due | None, outdated: str) -> tuple[str, str]:
+def _explain(
+    failed: Sequence[Revision], asked_for: Revision | None, due: DueRefresh | None, outdated: str
+) -> tuple[str, str]:
     if failed:
         text = f"Revision {failed[-1].name} on the operator's images failed, so nothing more of its wave begins"
         return FAILED, f"{text}; see the other conditions, then {format_command(Verb.ACK)} lets the wave go on"
     if due is not None:
-        return WAITS, f"What serves is behind what the operator has: {due.waits}"
-    if asked_for and asked_for.refresh and asked_for.refresh.outcome in (None, Outcome.OVERDUE):
+        return WAITS, f"What serves is behind what the operator has: {due.wait_reason}"
+    if asked_for and asked_for.refresh and asked_for.refresh.outcome in (None, RefreshOutcome.OVERDUE):
         return UNDER_WAY, f"Revision {asked_for.name} is a candidate on the operator's images"
     if not outdated:
         return CURRENT, "What serves runs the images that the operator has"

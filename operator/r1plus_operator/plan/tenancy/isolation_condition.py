@@ -7,7 +7,7 @@ from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import NamespaceFacts
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_test_run import OVERDUE_RUNS, Ran
-from r1plus_policies.isolation import Judgement, Verdict
+from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict
 
 RESTRICTED = "restricted"
 MOST_TOLD = 12
@@ -45,17 +45,17 @@ def verified(
     return Finding("Unknown", Reason.PROBE_OVERDUE, text)
 
 
-def _of_run(told: Judgement) -> Finding:
-    if told.verdict is Verdict.NOT_ENFORCED:
+def _of_run(told: IsolationJudgement) -> Finding:
+    if told.verdict is IsolationVerdict.NOT_ENFORCED:
         text = (
             f"Every door of the decoy's was open ({_some(told.open)}): nothing in this cluster enforces NetworkPolicy;"
             " install or start a network plugin that does, such as Calico or Cilium"
         )
         return Finding("False", Reason.NETWORK_POLICY_NOT_ENFORCED, text)
-    if told.verdict is Verdict.OPEN:
+    if told.verdict is IsolationVerdict.OPEN:
         text = f"Not shut: {_some(told.open)}; runbook R1PlusIsolationBroken says what each means"
         return Finding("False", Reason.WALL_OPEN, text)
-    if told.verdict is Verdict.HELD:
+    if told.verdict is IsolationVerdict.HELD:
         tries = len(told.held) + len(told.unseen)
         text = f"{len(told.held)} of {tries} tries were shut, and open to their control"
         beside = (

@@ -28,7 +28,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, Json, PodFacts
 from r1plus_operator.plan.podspec.pod import locked, restricted
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_policies.isolation import Judgement, Verdict, judge
+from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict, judge_isolation
 
 SPACING_SECONDS = 60.0
 """From one run's beginning to the next, however often walls change: changes in between are one."""
@@ -93,7 +93,7 @@ class Ran:
     run: Run
     jobs: Mapping[str, Json]
     """Name -> Job."""
-    judgement: Judgement
+    judgement: IsolationJudgement
     over_at: float | None
     """When the last of its Jobs had ended; None while one goes on, or is missing."""
     ended_at: float | None
@@ -164,7 +164,7 @@ def _ran(run: Run, told: Iterable[Json], pods: Pods, config: OperatorConfig, now
     heard = None not in words or (over_at is not None and now >= over_at + SETTLE_SECONDS)
     tries = Findings((*_own(knocked, doors(Probe.KNOCK, run, config)), *_own(let_out, doors(Probe.ASK, run, config))))
     ordered = doors(Probe.CONTROL, run, config)
-    judgement = judge(ordered, questions(config), tries, asked, control_knocked, control_asked)
+    judgement = judge_isolation(ordered, questions(config), tries, asked, control_knocked, control_asked)
     by_name = {job["metadata"]["name"]: job for job in jobs.values()}
     return Ran(run, by_name, judgement, over_at, over_at if heard else None)
 
@@ -193,7 +193,7 @@ def due(newest: Ran | None, walls: Mapping[str, str], interval: float, now: floa
     if not newest.run.walls.items() >= walls.items():
         # Walls that were not there, or read otherwise. What serves no more needs no run, and none when it is back.
         return max(0.0, started + SPACING_SECONDS - now) if started <= now else 0.0  # The clock was ahead.
-    decided = newest.judgement.verdict is not Verdict.UNPROVEN
+    decided = newest.judgement.verdict is not IsolationVerdict.UNPROVEN
     return max(0.0, newest.ended_at + (interval if decided else RETRY_SECONDS) - now)
 
 
@@ -221,7 +221,7 @@ def _owed(newest: Ran) -> str:
 
     What shows nothing is owed as well: it may be a run that found walls open and whose pods are gone.
     """
-    if newest.judgement.verdict is not Verdict.HELD:
+    if newest.judgement.verdict is not IsolationVerdict.HELD:
         return newest.run.deployment
     return "" if newest.run.deployment == newest.run.owed else newest.run.owed
 

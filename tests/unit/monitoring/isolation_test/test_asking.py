@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.isolation import Outcome, Question, Try
-from r1plus_monitoring.isolation_test.api_requests import Api, api_of, ask, put
+from r1plus_monitoring.isolation_test.api_requests import Api, attempt_request, load_api, send_requests
 from r1plus_monitoring.isolation_test.arguments import OrderError
-from r1plus_monitoring.isolation_test.attempts import Rounds, Seen
-from r1plus_monitoring.isolation_test.termination_message import last_words
+from r1plus_monitoring.isolation_test.attempts import Attempt, Rounds
+from r1plus_monitoring.isolation_test.termination_message import encode_findings
 from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
 from support.waiting import DEADLINE_SECONDS
 
@@ -26,7 +26,7 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
 
 
 def api(folder: Path, server: ApiServer, patience: float = DEADLINE_SECONDS) -> Api:
-    return replace(api_of(folder, HOST, server.port), patience=patience)
+    return replace(load_api(folder, HOST, server.port), patience=patience)
 
 
 async def no_pause(_seconds: float) -> None:
@@ -45,13 +45,13 @@ async def test_the_code_of_an_answer_decides(
     tmp_path: Path, tls: ssl.SSLContext, status: int, outcome: Outcome
 ) -> None:
     async with ApiServer(tls, [answer(status)]) as server:
-        assert await put(READ, api(tmp_path, server)) == Seen(outcome, f"HTTP {status}")
+        assert await attempt_request(READ, api(tmp_path, server)) == Attempt(outcome, f"HTTP {status}")
 
 
 async def request_of(question: Question, folder: Path, tls: ssl.SSLContext) -> str:
     """Put the question to a server that refuses it, and return what the server has read."""
     async with ApiServer(tls, [answer(403)]) as server:
-        assert (await put(question, api(folder, server))).outcome is SHUT
+        assert (await attempt_request(question, api(folder, server))).outcome is SHUT
     (request,) = server.requests
     return request.decode().replace(f":{server.port}", ":PORT")
 
@@ -87,9 +87,9 @@ async def test_nothing_of_an_answer_is_kept_but_its_code(tmp_path: Path, tls: ss
     heard: list[str] = []
     async with ApiServer(tls, [answer(200)]) as server:
         rounds = Rounds(0.0, say=heard.append)
-        found = await ask((READ, NOBODY), api(tmp_path, server), SHUT, rounds, rounds.now())
+        found = await send_requests((READ, NOBODY), api(tmp_path, server), SHUT, rounds, rounds.now())
     assert [one.o for one in found.tries] == [OPEN, OPEN]
-    for said in (last_words(found), *heard):
+    for said in (encode_findings(found), *heard):
         assert SECRET not in said
         assert TOKEN not in said
 
@@ -108,7 +108,7 @@ async def test_nothing_of_an_answer_is_kept_but_its_code(tmp_path: Path, tls: ss
 )
 async def test_what_is_no_answer(tmp_path: Path, tls: ssl.SSLContext, said: bytes | None, detail: str) -> None:
     async with ApiServer(tls, [said]) as server:
-        seen = await put(READ, api(tmp_path, server, 0.2 if detail == TIMED_OUT else DEADLINE_SECONDS))
+        seen = await attempt_request(READ, api(tmp_path, server, 0.2 if detail == TIMED_OUT else DEADLINE_SECONDS))
     assert (seen.outcome, seen.detail.endswith(detail)) == (FAILED, True)
 
 
@@ -118,7 +118,7 @@ async def test_another_authoritys_server_hears_no_token(tmp_path: Path) -> None:
     authority_and_server(tmp_path / "own")
     async with ApiServer(other, [answer(200)]) as server:
         for question in (READ, NOBODY):
-            seen = await put(question, api(tmp_path / "own", server))
+            seen = await attempt_request(question, api(tmp_path / "own", server))
             assert (seen.outcome, seen.detail.startswith("TLS: ")) == (FAILED, True)
     assert not server.requests
 
@@ -126,14 +126,14 @@ async def test_another_authoritys_server_hears_no_token(tmp_path: Path) -> None:
 async def test_another_names_certificate_is_not_the_api_servers(tmp_path: Path) -> None:
     context = authority_and_server(tmp_path, "another.name")
     async with ApiServer(context, [answer(200)]) as server:
-        seen = await put(READ, api(tmp_path, server))
+        seen = await attempt_request(READ, api(tmp_path, server))
     assert (seen.outcome, seen.detail.startswith("TLS: Hostname mismatch")) == (FAILED, True)
     assert not server.requests
 
 
 async def test_a_server_without_tls_hears_no_token(tmp_path: Path, tls: ssl.SSLContext) -> None:
     async with ApiServer(None, [answer(200)]) as server:
-        seen = await put(READ, api(tmp_path, server, 0.2))
+        seen = await attempt_request(READ, api(tmp_path, server, 0.2))
     assert seen.outcome is FAILED
     assert not any(TOKEN.encode() in request for request in server.requests)
 
@@ -141,7 +141,7 @@ async def test_a_server_without_tls_hears_no_token(tmp_path: Path, tls: ssl.SSLC
 async def test_nobody_there_says_nothing_of_rights(tmp_path: Path, tls: ssl.SSLContext) -> None:
     async with ApiServer(tls, [answer(200)]) as server:
         pass
-    assert await put(READ, api(tmp_path, server)) == Seen(FAILED, f"{HOST}: connection refused")
+    assert await attempt_request(READ, api(tmp_path, server)) == Attempt(FAILED, f"{HOST}: connection refused")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ async def test_a_question_is_put_until_it_is_answered(
 ) -> None:
     rounds = Rounds(pause=no_pause, say=lambda _: None)
     async with ApiServer(tls, [answer(status) for status in answers]) as server:
-        findings = await ask((READ,), api(tmp_path, server), expect, rounds, rounds.now())
+        findings = await send_requests((READ,), api(tmp_path, server), expect, rounds, rounds.now())
     assert findings.tries == (found,)
     assert server.connections == asked
 
@@ -170,11 +170,11 @@ async def test_a_question_is_put_until_it_is_answered(
     ("file", "holds", "says"),
     [
         pytest.param("token", None, "No such file", id="no token"),
-        pytest.param("token", b"\n", "token: holds no token", id="an empty token"),
-        pytest.param("token", b"a\r\nX: y", "token: holds no token", id="a token that smuggles a header"),
+        pytest.param("token", b"\n", "token: contains no token", id="an empty token"),
+        pytest.param("token", b"a\r\nX: y", "token: contains no token", id="a token that smuggles a header"),
         pytest.param("token", b"\xff", "can't decode", id="a token of bytes"),
         pytest.param("ca.crt", None, "No such file", id="no authority"),
-        pytest.param("ca.crt", b"none", "it needs the files token and ca.crt", id="an authority that is none"),
+        pytest.param("ca.crt", b"none", "mount the files token and ca.crt", id="an authority that is none"),
     ],
 )
 def test_a_folder_that_lets_nobody_ask(tmp_path: Path, file: str, holds: bytes | None, says: str) -> None:
@@ -183,5 +183,5 @@ def test_a_folder_that_lets_nobody_ask(tmp_path: Path, file: str, holds: bytes |
     if holds is not None:
         (tmp_path / file).write_bytes(holds)
     with pytest.raises(OrderError, match=str(tmp_path)) as refused:
-        api_of(tmp_path, HOST, 443)
+        load_api(tmp_path, HOST, 443)
     assert says in str(refused.value)

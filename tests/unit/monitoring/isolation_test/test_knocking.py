@@ -10,10 +10,10 @@ import pytest
 
 from r1plus_contract.isolation import BANNER, Against, Door, Findings, Outcome, Try
 from r1plus_monitoring.isolation_test import decoy
-from r1plus_monitoring.isolation_test.attempts import Rounds, Seen
-from r1plus_monitoring.isolation_test.connections import knock, look
+from r1plus_monitoring.isolation_test.attempts import Attempt, Rounds
+from r1plus_monitoring.isolation_test.connections import attempt_door, try_doors
 from r1plus_monitoring.isolation_test.network import Address, resolve
-from r1plus_monitoring.isolation_test.termination_message import last_words
+from r1plus_monitoring.isolation_test.termination_message import encode_findings
 from support.virtual_time import virtual_time
 from support.waiting import DEADLINE_SECONDS
 
@@ -70,7 +70,7 @@ async def says(cleanup: ExitStack, words: bytes, *, hang: bool = False, host: st
 
 async def test_the_decoy_is_found(cleanup: ExitStack) -> None:
     port = await decoy_port(cleanup)
-    assert await look(Door("d", HERE, port, DECOY)) == Seen(OPEN, f"{HERE} is the decoy")
+    assert await attempt_door(Door("d", HERE, port, DECOY)) == Attempt(OPEN, f"{HERE} is the decoy")
 
 
 async def test_the_decoy_says_who_it_is_and_closes(cleanup: ExitStack) -> None:
@@ -82,14 +82,14 @@ async def test_the_decoy_says_who_it_is_and_closes(cleanup: ExitStack) -> None:
 @pytest.mark.parametrize("against", Against)
 async def test_a_port_that_refuses_is_shut(cleanup: ExitStack, against: Against) -> None:
     port = port_of(bound(cleanup))
-    assert await look(Door("d", HERE, port, against)) == Seen(SHUT, f"{HERE} connection refused")
+    assert await attempt_door(Door("d", HERE, port, against)) == Attempt(SHUT, f"{HERE} connection refused")
 
 
 @pytest.mark.parametrize("against", [PLATFORM, OWN])
 async def test_whoever_connects_is_through(cleanup: ExitStack, against: Against) -> None:
     listening = bound(cleanup)
     listening.listen()
-    assert await look(Door("d", HERE, port_of(listening), against)) == Seen(OPEN, f"{HERE} connected")
+    assert await attempt_door(Door("d", HERE, port_of(listening), against)) == Attempt(OPEN, f"{HERE} connected")
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ async def test_whoever_connects_is_through(cleanup: ExitStack, against: Against)
 )
 async def test_another_on_the_decoys_address_is_not_the_decoy(cleanup: ExitStack, words: bytes, hang: bool) -> None:
     port = await says(cleanup, words, hang=hang)
-    seen = await look(Door("d", HERE, port, DECOY))
-    assert seen == Seen(FAILED, f"{HERE} connected, and it is not the decoy that answers")
+    seen = await attempt_door(Door("d", HERE, port, DECOY))
+    assert seen == Attempt(FAILED, f"{HERE} connected, but it is not the decoy that answers")
 
 
 async def test_a_decoy_that_says_more_is_the_decoy(cleanup: ExitStack) -> None:
     """Its first words decide; no more of them are read."""
-    assert (await look(Door("d", HERE, await says(cleanup, BANNER + b"more"), DECOY))).outcome is OPEN
+    assert (await attempt_door(Door("d", HERE, await says(cleanup, BANNER + b"more"), DECOY))).outcome is OPEN
 
 
 async def test_packets_that_vanish_are_a_wall(cleanup: ExitStack) -> None:
@@ -121,18 +121,18 @@ async def test_packets_that_vanish_are_a_wall(cleanup: ExitStack) -> None:
         one.setblocking(False)
         one.connect_ex((HERE, port_of(full)))
     with virtual_time():
-        assert await look(Door("d", HERE, port_of(full), PLATFORM), here) == Seen(SHUT, f"{HERE} timed out")
+        assert await attempt_door(Door("d", HERE, port_of(full), PLATFORM), here) == Attempt(SHUT, f"{HERE} timed out")
 
 
 @pytest.mark.parametrize("host", [NO_NAME, "a..b", "x" * 70 + ".svc"])
 async def test_a_name_without_an_address_says_nothing(host: str) -> None:
-    seen = await look(Door("d", host, 80, PLATFORM))
+    seen = await attempt_door(Door("d", host, 80, PLATFORM))
     assert (seen.outcome, seen.detail.startswith(f"{host}: ")) == (FAILED, True)
 
 
 async def test_an_address_of_no_network_is_shut() -> None:
     """Class E: the system itself has no way there."""
-    assert (await look(Door("d", "255.255.255.255", 80, PLATFORM))).outcome is SHUT
+    assert (await attempt_door(Door("d", "255.255.255.255", 80, PLATFORM))).outcome is SHUT
 
 
 async def resolved(host: str, port: int) -> tuple[Address, ...]:
@@ -162,18 +162,18 @@ async def test_a_name_with_one_open_address_is_open(cleanup: ExitStack, listenin
     for one in (first, bound(cleanup, "127.0.0.3", port_of(first))):
         if one.getsockname()[0] in listening:
             one.listen()
-    assert (await look(Door("d", "a.name", port_of(first), PLATFORM), resolved)).outcome is outcome
+    assert (await attempt_door(Door("d", "a.name", port_of(first), PLATFORM), resolved)).outcome is outcome
 
 
 async def test_one_address_that_says_nothing_leaves_the_name_undecided(cleanup: ExitStack) -> None:
     """The other one refuses."""
     port = await says(cleanup, b"", host="127.0.0.2")
     bound(cleanup, "127.0.0.3", port)
-    assert (await look(Door("d", "a.name", port, DECOY), resolved)).outcome is FAILED
+    assert (await attempt_door(Door("d", "a.name", port, DECOY), resolved)).outcome is FAILED
 
 
 async def test_a_name_without_any_address() -> None:
-    assert await look(Door("d", "a.name", 80, OWN), nothing) == Seen(FAILED, "a.name: has no address")
+    assert await attempt_door(Door("d", "a.name", 80, OWN), nothing) == Attempt(FAILED, "a.name: has no address")
 
 
 async def test_the_system_says_each_address_once() -> None:
@@ -182,7 +182,7 @@ async def test_the_system_says_each_address_once() -> None:
 
 
 async def knocked(doors: list[Door], rounds: Rounds, expect: Outcome = SHUT) -> Findings:
-    return await knock(tuple(doors), expect, rounds, rounds.now())
+    return await try_doors(tuple(doors), expect, rounds, rounds.now())
 
 
 async def test_every_door_is_found_in_its_order(cleanup: ExitStack) -> None:
@@ -242,6 +242,6 @@ async def test_a_door_that_opens_late_is_found_open(cleanup: ExitStack, against:
 
 async def test_findings_are_json_of_the_contract(cleanup: ExitStack) -> None:
     found = await knocked([Door("d", HERE, port_of(bound(cleanup)), PLATFORM)], Rounds(0.0, pause=no_pause, say=quiet))
-    assert json.loads(last_words(found)) == {
+    assert json.loads(encode_findings(found)) == {
         "tries": [{"n": "d", "o": "shut", "late": 0, "d": f"{HERE} connection refused"}]
     }

@@ -104,7 +104,7 @@ async def test_questions_are_put_with_what_the_volume_holds(tmp_path: Path, log:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(["knock", "--doors", "[]"], "--doors: an empty list", id="no doors"),
+        pytest.param(["knock", "--doors", "[]"], "--doors: empty list", id="no doors"),
         pytest.param(["ask", "--questions", "{}"], "--questions: expected a list", id="no questions"),
         pytest.param(["ask", "--questions", '[{"name":"a","method":"GET","path":"/"}]', "--token-dir", "/nowhere"],
                      "/nowhere: ", id="no token"),

@@ -9,8 +9,14 @@ from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_contract.isolation import Against, Door, Probe, Question
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
-from r1plus_monitoring.isolation_test.arguments import OrderError, doors_of, ports_of, questions_of, seconds_of
-from r1plus_monitoring.isolation_test.termination_message import bare_size
+from r1plus_monitoring.isolation_test.arguments import (
+    OrderError,
+    parse_doors,
+    parse_ports,
+    parse_questions,
+    parse_seconds,
+)
+from r1plus_monitoring.isolation_test.termination_message import minimal_size
 from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy import isolation_test_run
 
@@ -25,7 +31,7 @@ def test_doors_are_read_as_the_contract_writes_them() -> None:
         Door("metadata", "169.254.169.254", 1, Against.PLATFORM),
         Door("node", "fd00::1", 65535, Against.OWN),
     )
-    assert doors_of(dumps(doors)) == doors
+    assert parse_doors(dumps(doors)) == doors
 
 
 def test_questions_are_read_as_the_contract_writes_them() -> None:
@@ -35,7 +41,7 @@ def test_questions_are_read_as_the_contract_writes_them() -> None:
         Question("exec", "POST", "/api/v1/namespaces/a/pods/b/exec?command=true"),
         Question("none", "HEAD", "/"),
     )
-    assert questions_of(dumps(questions)) == questions
+    assert parse_questions(dumps(questions)) == questions
 
 
 def test_what_the_operator_orders_can_be_tried() -> None:
@@ -47,9 +53,9 @@ def test_what_the_operator_orders_can_be_tried() -> None:
     config = replace(build_config(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", beside=beside))
     doors = isolation_test_run.doors(Probe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), config)
     # As the kubelet hands them over.
-    assert len(doors_of(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)
+    assert len(parse_doors(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)
     questions = isolation_test_run.questions(config)
-    assert questions_of(dumps(questions)) == questions
+    assert parse_questions(dumps(questions)) == questions
     assert {one.against for one in doors} == set(Against)
 
 
@@ -59,7 +65,7 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         pytest.param("{", "--doors: not JSON", id="no JSON"),
         pytest.param("[" * 100_000, "--doors: not JSON", id="nested without end"),
         pytest.param("{}", "--doors: expected a list", id="no list"),
-        pytest.param("[]", "--doors: an empty list", id="nothing to try"),
+        pytest.param("[]", "--doors: empty list", id="nothing to try"),
         pytest.param([{**DOOR, "port": "8000"}], "--doors[0].port: expected a value of type int", id="a port in words"),
         pytest.param([{**DOOR, "port": 0}], "--doors[0].port: 0 is not from 1 to 65535", id="port 0"),
         pytest.param([{**DOOR, "port": 65536}], "--doors[0].port: 65536 is not", id="a port too high"),
@@ -69,7 +75,7 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         pytest.param([{**DOOR, "name": ""}], "--doors[0].name: empty", id="no name"),
         pytest.param([{**DOOR, "host": ""}], "--doors[0].host: '' is no name or IP address", id="no host"),
         pytest.param([{**DOOR, "host": "a b"}], "--doors[0].host: 'a b' is no name", id="a host of two words"),
-        pytest.param([{**DOOR, "host": "$(NODE_IP)"}], "--doors[0].host: '$(NODE_IP)' was not filled in",
+        pytest.param([{**DOOR, "host": "$(NODE_IP)"}], "--doors[0].host: '$(NODE_IP)' was not expanded",
                      id="a variable"),
         pytest.param([DOOR, DOOR], "--doors: 2 of them are named 'decoy'", id="two of one name"),
         pytest.param([{**DOOR, "name": f"a-door-with-a-long-name-{n}"} for n in range(80)],
@@ -78,7 +84,7 @@ def test_what_the_operator_orders_can_be_tried() -> None:
 )  # fmt: skip
 def test_doors_that_cannot_be_tried(doors: str | list[object], says: str) -> None:
     with pytest.raises(OrderError) as refused:
-        doors_of(doors if isinstance(doors, str) else json.dumps(doors))
+        parse_doors(doors if isinstance(doors, str) else json.dumps(doors))
     assert says in str(refused.value)
 
 
@@ -86,7 +92,7 @@ def test_doors_that_cannot_be_tried(doors: str | list[object], says: str) -> Non
     ("question", "says"),
     [
         pytest.param({**QUESTION, "name": ""}, "--questions[0].name: empty", id="no name"),
-        pytest.param({**QUESTION, "method": "get"}, "--questions[0].method: 'get' is none of HTTP",
+        pytest.param({**QUESTION, "method": "get"}, "--questions[0].method: 'get' is no HTTP method",
                      id="in small letters"),
         pytest.param({**QUESTION, "method": "GET\n"}, "--questions[0].method", id="a method that ends the line"),
         pytest.param({**QUESTION, "path": "api"}, "--questions[0].path: 'api' is no path", id="no path"),
@@ -99,21 +105,21 @@ def test_doors_that_cannot_be_tried(doors: str | list[object], says: str) -> Non
         pytest.param({**WRITE, "path": "/api/v1/pods?dryRun=Al"}, "add dryRun=All", id="a dry run misspelt"),
         pytest.param({**WRITE, "path": "/api/v1/dryRun=All"}, "add dryRun=All", id="a dry run in the path"),
         pytest.param({**WRITE, "path": "/api/v1/pods?x=/exec"}, "add dryRun=All", id="a stream in the query"),
-        pytest.param({**WRITE, "method": "DELETE", "path": "/api/v1/pods"}, "a DELETE that is let through",
+        pytest.param({**WRITE, "method": "DELETE", "path": "/api/v1/pods"}, "a DELETE must change nothing even if it is allowed",
                      id="a delete"),
         pytest.param({**QUESTION, "anonymous": 1}, "--questions[0].anonymous: expected a value of type bool", id="one"),
     ],
 )  # fmt: skip
 def test_questions_that_cannot_be_put(question: dict[str, object], says: str) -> None:
     with pytest.raises(OrderError) as refused:
-        questions_of(json.dumps([question]))
+        parse_questions(json.dumps([question]))
     assert says in str(refused.value)
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     wrong = [{**DOOR, "port": 0}, {**DOOR, "host": "", "port": -1}]
     with pytest.raises(OrderError) as refused:
-        doors_of(json.dumps(wrong))
+        parse_doors(json.dumps(wrong))
     said = str(refused.value).split("; ")
     assert [one.partition(":")[0] for one in said] == [
         "--doors[0].port",
@@ -124,32 +130,32 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_thirty_two_doors_are_not_too_many() -> None:
-    assert len(doors_of(json.dumps([{**DOOR, "name": f"decoy-pod-address-{n:02}:8000"} for n in range(32)]))) == 32
+    assert len(parse_doors(json.dumps([{**DOOR, "name": f"decoy-pod-address-{n:02}:8000"} for n in range(32)]))) == 32
 
 
 def test_names_may_fill_the_last_words_to_the_byte() -> None:
-    name = "n" * (MAX_MESSAGE - bare_size([""]))
-    assert doors_of(json.dumps([{**DOOR, "name": name}]))[0].name == name
+    name = "n" * (MAX_MESSAGE - minimal_size([""]))
+    assert parse_doors(json.dumps([{**DOOR, "name": name}]))[0].name == name
     with pytest.raises(OrderError, match=f"take {MAX_MESSAGE + 1} bytes"):
-        doors_of(json.dumps([{**DOOR, "name": f"{name}n"}]))
+        parse_doors(json.dumps([{**DOOR, "name": f"{name}n"}]))
 
 
 @pytest.mark.parametrize("text", ["", "0", "65536", "8000,", "8000,8000", "http", "-1", "8000;8001", "²"])
 def test_ports_that_nobody_can_listen_on(text: str) -> None:
     with pytest.raises(OrderError, match="--ports: "):
-        ports_of(text)
+        parse_ports(text)
 
 
 def test_ports_are_read() -> None:
-    assert ports_of("8000, 8001,1,65535") == (8000, 8001, 1, 65535)
+    assert parse_ports("8000, 8001,1,65535") == (8000, 8001, 1, 65535)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "3601", "half a minute"])
 def test_seconds_that_are_none(text: str) -> None:
     with pytest.raises(OrderError, match="--rounds-for: "):
-        seconds_of(text)
+        parse_seconds(text)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("0.5", 0.5), ("3600", 3600.0)])
 def test_seconds_are_read(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+    assert parse_seconds(text) == seconds

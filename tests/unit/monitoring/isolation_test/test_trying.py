@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.isolation import Outcome, Try
-from r1plus_monitoring.isolation_test.attempts import ANSWER, DOOR, PAUSE_SECONDS, WALL, Rounds, Seen, Wish, settled
+from r1plus_monitoring.isolation_test.attempts import (
+    EXPECT_ANSWER,
+    EXPECT_OPEN,
+    EXPECT_SHUT,
+    PAUSE_SECONDS,
+    Attempt,
+    Expectation,
+    Rounds,
+    attempt_until_settled,
+)
 
 S, O, F = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED  # noqa: E741
 
@@ -28,45 +37,49 @@ class World:
     async def pause(self, seconds: float) -> None:
         self.time += seconds
 
-    async def attempt(self) -> Seen:
+    async def attempt(self) -> Attempt:
         self.time += 0.25
         self.attempts += 1
         outcome = self.ends[min(self.attempts, len(self.ends)) - 1]
-        return Seen(outcome, f"attempt {self.attempts}")
+        return Attempt(outcome, f"attempt {self.attempts}")
 
-    async def tried(self, wish: Wish, seconds: float = 30.0) -> Try:
+    async def tried(self, wish: Expectation, seconds: float = 30.0) -> Try:
         rounds = Rounds(seconds, self.now, self.pause, self.heard.append)
-        return await settled("door", wish, self.attempt, rounds, self.began)
+        return await attempt_until_settled("door", wish, self.attempt, rounds, self.began)
 
 
 @pytest.mark.parametrize(
     ("wish", "ends", "outcome", "attempts", "late"),
     [
-        pytest.param(WALL, [S], S, 3, 0, id="a wall that stands is seen three times"),
-        pytest.param(WALL, [O, S], S, 4, 250, id="a wall that comes late is late"),
-        pytest.param(WALL, [O, O, O, S], S, 6, 1750, id="for as long as it was seen open"),
-        pytest.param(WALL, [S, O, S], S, 5, 1000, id="a wall that falls once more is tried anew"),
-        pytest.param(WALL, [S, S, O, S], S, 6, 1750, id="even at the third time"),
-        pytest.param(WALL, [F, S], S, 4, 0, id="a name that resolves later"),
-        pytest.param(WALL, [S, F, S], S, 5, 0, id="a failure in between shows no wall"),
-        pytest.param(WALL, [O], O, 41, 30250, id="a wall that never comes"),
-        pytest.param(WALL, [F], F, 41, 0, id="a name that never resolves"),
-        pytest.param(WALL, [O, F], F, 41, 250, id="it was open, and then nobody could say"),
-        pytest.param(WALL, [O] * 39 + [S], S, 42, 28750, id="what is shut when the time is up is tried to the end"),
-        pytest.param(WALL, [O] * 40 + [S, O], O, 42, 31000, id="and found open after it"),
-        pytest.param(WALL, [O] * 40 + [S, F], F, 42, 29500, id="and found to say nothing after it"),
-        pytest.param(WALL, [S, O] * 40, O, 42, 31000, id="a wall that flaps is open"),
-        pytest.param(DOOR, [O], O, 1, 0, id="a door that is open is believed"),
-        pytest.param(DOOR, [S, F, O], O, 3, 0, id="a door that opens later"),
-        pytest.param(DOOR, [S], S, 41, 0, id="a door that never opens"),
-        pytest.param(DOOR, [F], F, 41, 0, id="a door that cannot be found"),
-        pytest.param(ANSWER, [S], S, 1, 0, id="a refusal is an answer"),
-        pytest.param(ANSWER, [O], O, 1, 0, id="so is the contrary"),
-        pytest.param(ANSWER, [F, F, S], S, 3, 0, id="no answer is asked for again"),
-        pytest.param(ANSWER, [F], F, 41, 0, id="no answer at all"),
+        pytest.param(EXPECT_SHUT, [S], S, 3, 0, id="a wall that stands is seen three times"),
+        pytest.param(EXPECT_SHUT, [O, S], S, 4, 250, id="a wall that comes late is late"),
+        pytest.param(EXPECT_SHUT, [O, O, O, S], S, 6, 1750, id="for as long as it was seen open"),
+        pytest.param(EXPECT_SHUT, [S, O, S], S, 5, 1000, id="a wall that falls once more is tried anew"),
+        pytest.param(EXPECT_SHUT, [S, S, O, S], S, 6, 1750, id="even at the third time"),
+        pytest.param(EXPECT_SHUT, [F, S], S, 4, 0, id="a name that resolves later"),
+        pytest.param(EXPECT_SHUT, [S, F, S], S, 5, 0, id="a failure in between shows no wall"),
+        pytest.param(EXPECT_SHUT, [O], O, 41, 30250, id="a wall that never comes"),
+        pytest.param(EXPECT_SHUT, [F], F, 41, 0, id="a name that never resolves"),
+        pytest.param(EXPECT_SHUT, [O, F], F, 41, 250, id="it was open, and then nobody could say"),
+        pytest.param(
+            EXPECT_SHUT, [O] * 39 + [S], S, 42, 28750, id="what is shut when the time is up is tried to the end"
+        ),
+        pytest.param(EXPECT_SHUT, [O] * 40 + [S, O], O, 42, 31000, id="and found open after it"),
+        pytest.param(EXPECT_SHUT, [O] * 40 + [S, F], F, 42, 29500, id="and found to say nothing after it"),
+        pytest.param(EXPECT_SHUT, [S, O] * 40, O, 42, 31000, id="a wall that flaps is open"),
+        pytest.param(EXPECT_OPEN, [O], O, 1, 0, id="a door that is open is believed"),
+        pytest.param(EXPECT_OPEN, [S, F, O], O, 3, 0, id="a door that opens later"),
+        pytest.param(EXPECT_OPEN, [S], S, 41, 0, id="a door that never opens"),
+        pytest.param(EXPECT_OPEN, [F], F, 41, 0, id="a door that cannot be found"),
+        pytest.param(EXPECT_ANSWER, [S], S, 1, 0, id="a refusal is an answer"),
+        pytest.param(EXPECT_ANSWER, [O], O, 1, 0, id="so is the contrary"),
+        pytest.param(EXPECT_ANSWER, [F, F, S], S, 3, 0, id="no answer is asked for again"),
+        pytest.param(EXPECT_ANSWER, [F], F, 41, 0, id="no answer at all"),
     ],
 )
-async def test_a_try_settles(wish: Wish, ends: list[Outcome], outcome: Outcome, attempts: int, late: int) -> None:
+async def test_a_try_settles(
+    wish: Expectation, ends: list[Outcome], outcome: Outcome, attempts: int, late: int
+) -> None:
     world = World(ends)
     assert await world.tried(wish) == Try("door", outcome, late, f"attempt {attempts}")
     assert len(world.heard) == attempts
@@ -74,36 +87,38 @@ async def test_a_try_settles(wish: Wish, ends: list[Outcome], outcome: Outcome, 
 
 async def test_each_attempt_is_told_to_people() -> None:
     world = World([O, S])
-    await world.tried(WALL)
+    await world.tried(EXPECT_SHUT)
     assert world.heard[:2] == ["   0.2 s  door: open, attempt 1", "   1.0 s  door: shut, attempt 2"]
 
 
 async def test_time_counts_from_the_processs_beginning() -> None:
     """It may have begun before its first attempt."""
     world = World([O, S], time=1020.0)
-    assert await world.tried(WALL) == Try("door", S, 20250, "attempt 4")
+    assert await world.tried(EXPECT_SHUT) == Try("door", S, 20250, "attempt 4")
     world = World([O], time=1029.9)
-    assert (await world.tried(WALL)).d == "attempt 1"
+    assert (await world.tried(EXPECT_SHUT)).d == "attempt 1"
 
 
 async def test_the_time_is_up_at_its_end() -> None:
     world = World([O])
-    assert await world.tried(WALL, seconds=1.0) == Try("door", O, 1000, "attempt 2")
+    assert await world.tried(EXPECT_SHUT, seconds=1.0) == Try("door", O, 1000, "attempt 2")
 
 
 async def test_an_open_wall_is_late_by_something() -> None:
     """0 says that it never was open."""
     world = World([O, S], began=1000.2499)
-    assert (await world.tried(WALL)).late == 1
+    assert (await world.tried(EXPECT_SHUT)).late == 1
 
 
 @given(
-    st.lists(st.sampled_from(Outcome), min_size=1, max_size=60), st.sampled_from([WALL, DOOR, ANSWER]), st.floats(0, 40)
+    st.lists(st.sampled_from(Outcome), min_size=1, max_size=60),
+    st.sampled_from([EXPECT_SHUT, EXPECT_OPEN, EXPECT_ANSWER]),
+    st.floats(0, 40),
 )
-async def test_every_try_ends_soon_after_its_time(ends: list[Outcome], wish: Wish, seconds: float) -> None:
+async def test_every_try_ends_soon_after_its_time(ends: list[Outcome], wish: Expectation, seconds: float) -> None:
     world = World(ends)
     found = await world.tried(wish, seconds)
     assert world.time - world.began <= seconds + 3 * (PAUSE_SECONDS + 0.25)
     assert found.o is world.ends[min(world.attempts, len(ends)) - 1]
-    if found.o is S and wish is WALL:
+    if found.o is S and wish is EXPECT_SHUT:
         assert [ends[min(k, len(ends) - 1)] for k in range(world.attempts)][-3:] == [S, S, S]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from r1plus_contract.isolation import Findings, Outcome, Try
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.termination import MAX_MESSAGE
-from r1plus_monitoring.isolation_test.termination_message import bare_size, last_words
+from r1plus_monitoring.isolation_test.termination_message import encode_findings, minimal_size
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=300)
 TRIES = st.lists(
@@ -28,9 +28,9 @@ def fits(findings: Findings) -> bool:
 
 @given(TRIES)
 def test_nothing_but_details_is_ever_cut(tries: list[Try]) -> None:
-    if bare_size(one.n for one in tries) > MAX_MESSAGE:
+    if minimal_size(one.n for one in tries) > MAX_MESSAGE:
         return
-    words = last_words(Findings(tuple(tries)))
+    words = encode_findings(Findings(tuple(tries)))
     assert len(words.encode()) <= MAX_MESSAGE
     assert len(words) <= MAX_MESSAGE
     found = loads(Findings, words)
@@ -43,13 +43,13 @@ def test_nothing_but_details_is_ever_cut(tries: list[Try]) -> None:
 def test_what_fits_is_not_cut(tries: list[Try]) -> None:
     findings = Findings(tuple(tries))
     if fits(findings):
-        assert last_words(findings) == dumps(findings)
+        assert encode_findings(findings) == dumps(findings)
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "世", '"', "\\", "\n", "\x01"], ids=ascii)
 def test_thirty_two_doors_with_much_to_say(letter: str) -> None:
     tries = tuple(Try(f"decoy-pod-address-{n:02}:8000", Outcome.FAILED, 30_000, letter * 4000) for n in range(32))
-    words = last_words(Findings(tries))
+    words = encode_findings(Findings(tries))
     assert len(words.encode()) <= MAX_MESSAGE
     found = loads(Findings, words)
     assert [one.n for one in found.tries] == [one.n for one in tries]
@@ -62,8 +62,8 @@ def test_thirty_two_doors_with_much_to_say(letter: str) -> None:
 
 def test_names_that_leave_no_room_for_a_detail() -> None:
     """To the byte."""
-    bare = bare_size([""])
+    bare = minimal_size([""])
     name = "n" * (MAX_MESSAGE - bare)
-    words = last_words(Findings((Try(name, Outcome.FAILED, 9_999_999, "said"),)))
+    words = encode_findings(Findings((Try(name, Outcome.FAILED, 9_999_999, "said"),)))
     assert len(words) == MAX_MESSAGE
     assert loads(Findings, words).tries == (Try(name, Outcome.FAILED, 9_999_999),)

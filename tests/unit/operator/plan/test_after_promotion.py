@@ -1,7 +1,8 @@
 """A promotion changes what all else is seen from: the pass that makes it asks for another one at once, and that tells."""
 
 from r1plus_contract.verdict import Verdict
-from r1plus_operator.plan.deployment import AT_ONCE_SECONDS, Plan
+from r1plus_operator.plan.deployment import Plan
+from r1plus_operator.plan.requeue import AT_ONCE_SECONDS
 from r1plus_policies.rollout import DRAIN_SECONDS
 from support.plan.world import World
 

@@ -17,7 +17,8 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_operator.plan.deployment import AT_ONCE_SECONDS, plan
+from r1plus_operator.plan.deployment import plan
+from r1plus_operator.plan.requeue import AT_ONCE_SECONDS
 from r1plus_operator.plan.revision.record import KEPT_REVISIONS, Revision, read
 from support.plan.world import DAY, NODE, World
 
@@ -316,7 +317,7 @@ class Operated(RuleBasedStateMachine):
         if len(known | left) <= KEPT_REVISIONS:
             self.forgotten |= known - left
         served_before = any(revision.promoted_at for revision in revisions)
-        passed = {r.name for r in revisions if any(v.verdict is Verdict.PASS for v in r.counted)}
+        passed = {r.name for r in revisions if any(v.verdict is Verdict.PASS for v in r.valid_verdicts)}
         if after != before and before and served_before and not observe and after not in proven | passed:
             self.switched_to_unproven = after
         return written.writes if hasattr(written, "writes") else int(written)
@@ -367,7 +368,7 @@ class Operated(RuleBasedStateMachine):
         return {
             r.name
             for r in self._revisions()
-            if (r.promoted_at and not r.regate) or any(v.verdict is Verdict.PASS for v in r.counted)
+            if (r.promoted_at and not r.regate_token) or any(v.verdict is Verdict.PASS for v in r.valid_verdicts)
         }
 
     def _revisions(self) -> list[Revision]:

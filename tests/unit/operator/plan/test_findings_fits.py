@@ -14,8 +14,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.observe.projections import node
 from r1plus_operator.plan.observation import REFUSED_PODS, NodeFacts
 from r1plus_operator.plan.revision.record import Revision, redate
-from r1plus_operator.plan.revision.rollback_record import FELL, Fell, Record
-from r1plus_operator.plan.revision.rollback_record import Terms as RollbackTerms
+from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, AccuracyDrop, RollbackRecord, RollbackTerms
 from r1plus_policies.rollout import DRAIN_SECONDS
 from support.plan.falls import controlled, fallen
 from support.plan.world import DAY, NEXT, World, start_world
@@ -455,7 +454,7 @@ MOMENTS = st.floats(0, 2e6).map(lambda at: round(at, 3))
 @given(st.lists(st.tuples(MOMENTS, st.none() | MOMENTS), min_size=1, max_size=6))
 @example([(999_999.999, None), (1e6, 1_000_001.5), (1_000_001.5, None), (1_086_400.0, 1_086_400.0)])
 def test_finding_16_what_happened_keeps_its_order(moments: list[tuple[float, float | None]]) -> None:
-    now, record = 1e6, Record("r", RollbackTerms("r", "s", 0.98, ""), 0.0, FELL, Fell())
+    now, record = 1e6, RollbackRecord("r", RollbackTerms("r", "s", 0.98, ""), 0.0, BELOW_THRESHOLD, AccuracyDrop())
     revisions = {
         str(i): replace(STORED, promoted_at=promoted, rollback=replace(record, switched_at=switched))
         for i, (promoted, switched) in enumerate(moments)

@@ -11,7 +11,7 @@ from r1plus_operator.plan.engine.feasibility import Seat, condition_of, seated
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD
 from r1plus_policies.engine.hardware import Gpus
-from r1plus_policies.engine.memory_fit import GIB, MIB, Fit, sized
+from r1plus_policies.engine.memory_fit import GIB, MIB, Fit, compute_fit
 from r1plus_policies.engine.selection import Obstacle
 from support.plan.builders import L40S, SHIPPED, delivered, machine
 from support.tables import for_each
@@ -41,7 +41,7 @@ def test_an_engine_with_files_on_a_gpu_that_it_fits_is_fitted_into_what_that_gpu
 OBSTACLES = {
     "a shape without files": (GPU, (machine(L40S),), SERVED, "EngineNotDelivered", "images.engines and engineDigests"),
     "a backend that is not served": (delivered(GPU), (machine(L40S),), {"openvino": "1"}, "RuntimeNotServed", "serves openvino"),
-    "a runtime of another version": (delivered(GPU), (machine(L40S),), {"tensorrtllm": "1.2.0"}, "RuntimeNotServed", "there is 1.2.0"),
+    "a runtime of another version": (delivered(GPU), (machine(L40S),), {"tensorrtllm": "1.2.0"}, "RuntimeNotServed", "but the version is 1.2.0"),
     "no node with the cores": (delivered(GPU), (machine(L40S, cores=1.0),), SERVED, "NoNodeFits", "2 CPU"),
     "no GPU": (delivered(GPU), (machine(),), SERVED, "GpuNotFound", "no matching node offers a GPU"),
     "a GPU too old": (delivered(GPU), (machine(T4),), SERVED, "GpuNotFound", "Tesla-T4: compute capability 7.5 is below 8.0"),
@@ -105,7 +105,7 @@ def test_the_node_must_hold_the_whole_pod_and_not_the_engine_alone() -> None:
     wish = R1PlusDeploymentSpec.model_validate(
         {"tier": "edge", "batching": {"maxBatchSize": 4}, "context": {"maxTokens": 512}}
     )
-    exact = sized(CPU.spec.shape, 4, 512).total_bytes + POD_OVERHEAD
+    exact = compute_fit(CPU.spec.shape, 4, 512).total_bytes + POD_OVERHEAD
     assert isinstance(fitted(wish, CPU, (machine(memory=exact),), SERVED), Fit)
     assert isinstance(fitted(wish, CPU, (machine(memory=exact - 1),), SERVED), Obstacle)
 

@@ -8,7 +8,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.identity import document_digest
 from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
-from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, silent
+from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, build_silent_report
 from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.revision.record import read, to_object
@@ -544,7 +544,7 @@ def test_a_monitor_that_is_silent_is_no_good_news_and_moves_nothing(heard: bool)
     serving = world.bring_up()
     (pod,) = world.pods
     before = world.selected(), set(world.children)
-    world.reports[pod] = silent(world.reports[pod] if heard else None, world.pods[pod], "team")
+    world.reports[pod] = build_silent_report(world.reports[pod] if heard else None, world.pods[pod], "team")
     world.settle()
     status, reason, message = world.condition("QualityVerified")
     assert (status, reason) == ("False", "NoData")

@@ -27,7 +27,7 @@ from r1plus_operator.plan.tenancy.isolation_test_run import (
     questions,
     read,
 )
-from r1plus_policies.isolation import Verdict
+from r1plus_policies.isolation import IsolationVerdict
 from support.plan.builders import job_pod
 from support.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts, probe_world
 from support.tables import for_each
@@ -428,7 +428,7 @@ def test_a_decoy_that_only_its_callers_walls_shut_is_open() -> None:
     one.settle()
     one.end(opened=("decoy-ingress:8000", "decoy-ingress:8001", "decoy-ingress:8002", "decoy-ingress:8080"))
     judgement = one.runs()[0].judgement
-    assert (judgement.verdict, len(judgement.open)) == (Verdict.OPEN, 4)
+    assert (judgement.verdict, len(judgement.open)) == (IsolationVerdict.OPEN, 4)
     assert "decoy-pod:8000" in judgement.held
 
 
@@ -442,18 +442,18 @@ REACHED = {**LET_OUT, "decoy-let-in": Outcome.OPEN}
 
 
 @for_each("under_walls, let_out, verdict", {
-    "each of its own": (UNDER_WALLS, REACHED, Verdict.HELD),
-    "who is let out says nothing": (UNDER_WALLS, None, Verdict.UNPROVEN),
-    "nor whether it is": (UNDER_WALLS, LET_OUT, Verdict.UNPROVEN),
-    "it is not let out": (UNDER_WALLS, {**LET_OUT, "decoy-let-in": Outcome.SHUT}, Verdict.UNPROVEN),
-    "who is let out speaks for both": (None, {**UNDER_WALLS, **REACHED}, Verdict.UNPROVEN),
-    "who is under walls speaks for both": ({**UNDER_WALLS, **REACHED}, None, Verdict.UNPROVEN),
-    "of another's door": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.SHUT}, Verdict.UNPROVEN),
-    "open is open": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.OPEN}, Verdict.OPEN),
-    "ingress alone is open": (UNDER_WALLS, {**REACHED, "decoy-ingress:8080": Outcome.OPEN}, Verdict.OPEN),
+    "each of its own": (UNDER_WALLS, REACHED, IsolationVerdict.HELD),
+    "who is let out says nothing": (UNDER_WALLS, None, IsolationVerdict.UNPROVEN),
+    "nor whether it is": (UNDER_WALLS, LET_OUT, IsolationVerdict.UNPROVEN),
+    "it is not let out": (UNDER_WALLS, {**LET_OUT, "decoy-let-in": Outcome.SHUT}, IsolationVerdict.UNPROVEN),
+    "who is let out speaks for both": (None, {**UNDER_WALLS, **REACHED}, IsolationVerdict.UNPROVEN),
+    "who is under walls speaks for both": ({**UNDER_WALLS, **REACHED}, None, IsolationVerdict.UNPROVEN),
+    "of another's door": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.SHUT}, IsolationVerdict.UNPROVEN),
+    "open is open": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.OPEN}, IsolationVerdict.OPEN),
+    "ingress alone is open": (UNDER_WALLS, {**REACHED, "decoy-ingress:8080": Outcome.OPEN}, IsolationVerdict.OPEN),
 })  # fmt: skip
 def test_who_knocks_says_what_it_found_itself(
-    under_walls: dict[str, Outcome] | None, let_out: dict[str, Outcome] | None, verdict: Verdict
+    under_walls: dict[str, Outcome] | None, let_out: dict[str, Outcome] | None, verdict: IsolationVerdict
 ) -> None:
     one = probe_world("credit")
     one.settle()
@@ -589,9 +589,9 @@ def test_a_pods_last_words_are_those_of_its_own_container() -> None:
     knock, ask = pod.containers
     swapped = (replace(knock, message=ask.message), replace(ask, message=knock.message))
     one.pods[key] = replace(pod, containers=swapped)
-    assert one.runs()[0].judgement.verdict is Verdict.UNPROVEN
+    assert one.runs()[0].judgement.verdict is IsolationVerdict.UNPROVEN
     one.pods[key] = job_pod(*pod.containers, ContainerFacts("other", ready=False, message="{}"))
-    assert one.runs()[0].judgement.verdict is Verdict.HELD
+    assert one.runs()[0].judgement.verdict is IsolationVerdict.HELD
 
 
 def test_namespaces_of_other_tenants_are_named_nowhere() -> None:

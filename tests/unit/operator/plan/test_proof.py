@@ -1,4 +1,4 @@
-"""A Pass counts if its pod ran the gate under files that the operator wrote; see `plan.proof`."""
+"""A Pass counts if its pod ran the gate under files that the operator wrote; see `plan.accuracy.proof`."""
 
 from dataclasses import replace
 
@@ -185,7 +185,7 @@ def test_what_serves_with_an_older_monitor_is_not_rendered_again() -> None:
 def test_a_stored_pass_of_an_older_monitor_stays_and_its_watch_is_heard() -> None:
     world, good, bad = fallen()
     age(world).drop()
-    assert world.revision(bad).good(world.suite_hash(), 0.98)
+    assert world.revision(bad).has_passed(world.suite_hash(), 0.98)
     world.settle()
     world.expect(serves=bad, candidate=good, QualityVerified="False RollingBack")
 

@@ -8,7 +8,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import WaveView
 from r1plus_operator.plan.revision.record import Runtime
-from r1plus_operator.plan.revision.refresh import SLOT_SECONDS, Outcome
+from r1plus_operator.plan.revision.refresh import SLOT_SECONDS, RefreshOutcome
 from r1plus_operator.plan.settings import OperatorConfig, RuntimeUpdate
 from r1plus_policies.rollout import RETRY_SECONDS
 from support.plan.falls import ROLLBACK
@@ -61,7 +61,7 @@ def test_finding_09_a_refresh_gates_a_candidate_on_the_new_images_before_it_serv
     world.bring_up()
     world.expect(serves=candidate, Progressing="False Complete")
     assert runtime_status(world) == (False, "Current")
-    assert world.revision(candidate).refresh.outcome is Outcome.PROMOTED
+    assert world.revision(candidate).refresh.outcome is RefreshOutcome.PROMOTED
 
 
 def test_finding_09_a_pass_of_the_old_images_is_no_pass_of_the_new_ones() -> None:
@@ -269,7 +269,7 @@ def test_finding_11_a_stopped_wave_begins_nothing_though_slots_are_free() -> Non
     assert "stopped" in world.status["runtime"]["message"]
 
 
-def outcome(world: World, revision: str) -> Outcome | None:
+def outcome(world: World, revision: str) -> RefreshOutcome | None:
     record = world.revision(revision).refresh
     assert record is not None
     return record.outcome
@@ -285,9 +285,9 @@ def candidate_of_wave(**spec: Any) -> tuple[World, str]:
 def test_finding_11_a_failed_gate_stops_the_wave_until_somebody_has_looked() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
-    assert outcome(world, candidate) is Outcome.FAILED
+    assert outcome(world, candidate) is RefreshOutcome.FAILED
     world.ask(Verb.ACK).settle()
-    assert outcome(world, candidate) is Outcome.ACKNOWLEDGED
+    assert outcome(world, candidate) is RefreshOutcome.ACKNOWLEDGED
     world.expect(Progressing="False CandidateRefused")
 
 
@@ -295,13 +295,13 @@ def test_finding_11_a_candidate_that_does_not_start_stops_the_wave() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).wait(3600.0).settle()
     world.expect(Progressing="False DeadlineExceeded")
-    assert outcome(world, candidate) is Outcome.FAILED
+    assert outcome(world, candidate) is RefreshOutcome.FAILED
 
 
 def test_finding_11_a_candidate_without_room_stops_nobody() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).set_pods(candidate, unschedulable="0/1 nodes are available").wait(3600.0).settle()
-    assert outcome(world, candidate) is Outcome.NO_ROOM
+    assert outcome(world, candidate) is RefreshOutcome.NO_ROOM
 
 
 @for_each("spec", {
@@ -313,7 +313,7 @@ def test_finding_11_a_candidate_without_room_stops_nobody() -> None:
 def test_finding_11_a_tenant_gives_its_slot_back_by(spec: dict[str, Any]) -> None:
     world, candidate = candidate_of_wave()
     world.change(**spec).settle()
-    assert outcome(world, candidate) is Outcome.SUPERSEDED
+    assert outcome(world, candidate) is RefreshOutcome.SUPERSEDED
 
 
 def test_finding_11_no_deadline_of_a_tenant_holds_a_slot_for_ever() -> None:
@@ -324,9 +324,9 @@ def test_finding_11_no_deadline_of_a_tenant_holds_a_slot_for_ever() -> None:
     world.wait(SLOT_SECONDS - 10.0).settle()
     assert outcome(world, candidate) is None
     world.wait(10.0).settle()
-    assert outcome(world, candidate) is Outcome.OVERDUE
+    assert outcome(world, candidate) is RefreshOutcome.OVERDUE
     world.bring_up()
-    assert outcome(world, candidate) is Outcome.PROMOTED
+    assert outcome(world, candidate) is RefreshOutcome.PROMOTED
 
 
 def test_finding_11_a_slot_that_was_lost_to_a_problem_does_not_hide_a_failure() -> None:
@@ -334,10 +334,10 @@ def test_finding_11_a_slot_that_was_lost_to_a_problem_does_not_hide_a_failure() 
     world.start_pods(candidate)
     nodes = world.nodes
     world.alter(nodes=()).settle()
-    assert outcome(world, candidate) is Outcome.SUPERSEDED
+    assert outcome(world, candidate) is RefreshOutcome.SUPERSEDED
     world.alter(nodes=nodes).settle()
     world.gate(candidate, Verdict.FAIL, lost=3).settle()
-    assert outcome(world, candidate) is Outcome.FAILED
+    assert outcome(world, candidate) is RefreshOutcome.FAILED
 
 
 def test_finding_11_a_later_runtime_goes_on_after_one_that_failed() -> None:
@@ -356,16 +356,16 @@ def test_finding_11_a_candidate_that_is_tried_again_holds_a_slot_again_while_it_
     assert world.deployments()[candidate] == 1
     assert outcome(world, candidate) is None
     world.change(**NEXT).settle()
-    assert outcome(world, candidate) is Outcome.SUPERSEDED
+    assert outcome(world, candidate) is RefreshOutcome.SUPERSEDED
 
 
 def test_finding_11_a_failed_candidate_that_is_promoted_after_all_stops_nobody() -> None:
     world, candidate = candidate_of_wave()
     world.start_pods(candidate).wait(3600.0).settle()
-    assert outcome(world, candidate) is Outcome.FAILED
+    assert outcome(world, candidate) is RefreshOutcome.FAILED
     world.change(rollout={"deadline": "9h"}).bring_up()
     world.expect(serves=candidate)
-    assert outcome(world, candidate) is Outcome.PROMOTED
+    assert outcome(world, candidate) is RefreshOutcome.PROMOTED
 
 
 def newer(version: str = "1.1.0") -> Engine:
@@ -399,7 +399,7 @@ def test_finding_11_a_newer_engine_waits_for_a_slot() -> None:
     world.alter(wave=WaveView(is_granted=False)).settle()
     world.bring_up()
     world.expect(serves=candidate, Progressing="False Complete")
-    assert outcome(world, candidate) is Outcome.PROMOTED
+    assert outcome(world, candidate) is RefreshOutcome.PROMOTED
 
 
 @for_each("spec, words", {
@@ -455,7 +455,7 @@ def test_finding_11_a_newer_engine_that_its_gate_refused_stays_refused() -> None
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     world.wait(DAY).settle()
     world.expect(serves=serving, runs={serving: 1}, Progressing="False CandidateRefused")
-    assert outcome(world, candidate) is Outcome.FAILED
+    assert outcome(world, candidate) is RefreshOutcome.FAILED
 
 
 def test_finding_09_a_larger_node_is_no_reason_to_leave_what_was_refreshed() -> None:
@@ -472,7 +472,7 @@ def test_finding_09_a_request_beside_an_edit_is_answered_by_the_edits_own_candid
     assert world.plan().writes == 0
     candidate = world.candidate()
     assert world.revision(candidate).runtime == NEW
-    assert outcome(world, candidate) is Outcome.ANSWERED
+    assert outcome(world, candidate) is RefreshOutcome.ANSWERED
     assert world.bring_up() == candidate
 
 
@@ -483,4 +483,4 @@ def test_finding_09_a_paused_deployment_begins_nothing_and_holds_no_slot() -> No
     assert "r1plus resume" in world.status["runtime"]["message"]
     world, candidate = candidate_of_wave()
     world.change(rollout={"paused": True}).settle()
-    assert outcome(world, candidate) is Outcome.SUPERSEDED
+    assert outcome(world, candidate) is RefreshOutcome.SUPERSEDED

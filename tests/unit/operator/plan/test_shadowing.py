@@ -9,7 +9,7 @@ import pytest
 
 from r1plus_contract.settings import Former
 from r1plus_contract.verdict import GateReport, Phase, Shadow, Standing, Verdict, Watch
-from r1plus_operator.plan.accuracy.pooled_detector import PoolWanted
+from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_operator.plan.accuracy.suite_selection import MOST_BYTES
 from r1plus_operator.plan.settings import SuiteTrust
 from support.plan.falls import FULL, NEXT, controlled, fallen
@@ -53,7 +53,7 @@ def beside(world: World, revision: str, said: Verdict | None, *, percent: int = 
     return world.alter(reports=before).report(revision, shadow=told)
 
 
-def wanted(world: World) -> PoolWanted:
+def wanted(world: World) -> PoolRequest:
     found = world.plan().pool
     assert found is not None
     return found
@@ -232,7 +232,7 @@ def test_what_was_rolled_back_from_does_not_return_because_the_suite_asked_for_a
     world.wait(60.0).settle()
     assert (world.monitor_settings().former, world.selected()) == (None, good)
     record = world.revision(bad).rollback
-    assert record.refuses
+    assert record.is_in_force
     assert world.deployments() == {good: 1}
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
-from r1plus_operator.plan.accuracy.gate_results import MOST_TOLD_BYTES, taken, told
-from r1plus_operator.plan.revision.record import KEPT_VERDICTS, Revision, clipped, read, to_object
+from r1plus_operator.plan.accuracy.gate_results import MOST_VERDICT_BYTES, record_gate_result, select_known_verdicts
+from r1plus_operator.plan.revision.record import KEPT_VERDICTS, Revision, clip_report, read, to_object
 from support.plan.world import World
 from support.tables import for_each
 
@@ -23,7 +23,7 @@ def revision(name: str, *verdicts: GateReport) -> Revision:
 def gate(message: str, *, lost: int = 0, suite_hash: str = HASH) -> GateReport:
     items = tuple(f"item-{n:03}" + "x" * 100 for n in range(lost))
     report = GateReport(Verdict.FAIL, "TooManyLost", message, "i", "s", suite_hash, "1", 0.98, 200, lost, 4)
-    return clipped(replace(report, lost_items=items))
+    return clip_report(replace(report, lost_items=items))
 
 
 def test_what_runs_comes_first_and_the_newest_of_each() -> None:
@@ -31,22 +31,22 @@ def test_what_runs_comes_first_and_the_newest_of_each() -> None:
         revision("a", gate("a1"), gate("a2")),
         revision("b", gate("b1"), gate("other", suite_hash="o"), gate("b2")),
     )
-    assert [v.message for v in told([idle, runs], {"b": 1}, HASH)] == ["b2", "a2", "b1", "a1"]
+    assert [v.message for v in select_known_verdicts([idle, runs], {"b": 1}, HASH)] == ["b2", "a2", "b1", "a1"]
 
 
 def test_a_history_of_large_verdicts_leaves_room_for_the_suite() -> None:
     history = [revision(f"r{n}", *(gate(f"{n}.{i} " + "m" * 990, lost=50) for i in range(5))) for n in range(10)]
-    chosen = told(history, {"r7"}, HASH)
+    chosen = select_known_verdicts(history, {"r7"}, HASH)
     assert chosen[0].message.startswith("7.4")
     assert 5 < len(chosen) < 50
     size = sum(len(dumps(verdict)) + 1 for verdict in chosen)
-    assert size <= MOST_TOLD_BYTES
-    assert sum(MAX_BYTES[name] for name in ("suite.json", "items.jsonl", "reference.jsonl")) + MOST_TOLD_BYTES < MIB
+    assert size <= MOST_VERDICT_BYTES
+    assert sum(MAX_BYTES[name] for name in ("suite.json", "items.jsonl", "reference.jsonl")) + MOST_VERDICT_BYTES < MIB
 
 
 def test_one_that_is_too_large_does_not_keep_the_others_out() -> None:
-    broken = replace(gate("broken"), message="é" * MOST_TOLD_BYTES)
-    assert [v.message for v in told([revision("a", gate("old"), broken)], {"a"}, HASH)] == ["old"]
+    broken = replace(gate("broken"), message="é" * MOST_VERDICT_BYTES)
+    assert [v.message for v in select_known_verdicts([revision("a", gate("old"), broken)], {"a"}, HASH)] == ["old"]
 
 
 OF_ONE_POD = GateReport(Verdict.FAIL, "TooManyLost", "", "", "s", HASH, "1", 0.98, 200, 9, 4, decided_at="2")
@@ -66,7 +66,7 @@ def test_two_pods_of_which_one_passes_and_one_fails_come_to_an_end(decided_at: s
     seen = []
     for _ in range(4):
         for gate_of_a_pod in (mended, failed):
-            known = taken(known, gate_of_a_pod, {HASH}, 0.98, "a token")
+            known = record_gate_result(known, gate_of_a_pod, {HASH}, 0.98, "a token")
         seen.append(known.verdicts)
     assert seen[0] == seen[-1]
     standing = known.verdict_for(HASH, 0.98)
@@ -81,7 +81,7 @@ def test_a_pass_under_another_threshold_is_taken_under_one(lost: int, is_taken: 
     """A monitor goes by such a Pass and asks nothing more: passed over, it would be waited for in vain."""
     stored = revision("a")
     passed = replace(PASS_AT_1, identity=stored.identity_digest, threshold=0.9, lost=lost)
-    assert (taken(stored, passed, {HASH}, 0.98, "").verdicts != ()) is is_taken
+    assert (record_gate_result(stored, passed, {HASH}, 0.98, "").verdicts != ()) is is_taken
 
 
 def test_what_was_passed_at_the_serving_batch_is_kept_however_many_suites_take_effect_beside_traffic() -> None:
@@ -90,7 +90,7 @@ def test_what_was_passed_at_the_serving_batch_is_kept_however_many_suites_take_e
     known = replace(known, verdicts=(replace(passed, batch=known.batch),))
     versions = [str(n) for n in range(KEPT_VERDICTS + 1)]
     for version in versions:
-        known = taken(known, replace(passed, suite_hash=version), {version}, 0.98, "")
+        known = record_gate_result(known, replace(passed, suite_hash=version), {version}, 0.98, "")
         known = read(to_object(known, {"name": "a"}))
     assert [v.suite_hash for v in known.verdicts] == [HASH, *versions[2:]]
-    assert known.good(versions[-1], 0.98)
+    assert known.has_passed(versions[-1], 0.98)

@@ -11,7 +11,7 @@ from r1plus_operator.plan.observation import NamespaceFacts
 from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_condition import MOST_TOLD, verified
 from r1plus_operator.plan.tenancy.isolation_test_run import OVERDUE_RUNS, Ran, Run
-from r1plus_policies.isolation import Judgement, Verdict
+from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict
 from support.plan.tenant_world import CONFIG, facts
 
 NOW = 100_000.0
@@ -19,15 +19,15 @@ HOUR = CONFIG.isolation.interval
 STANDING = {"credit": "w"}
 
 
-def ran(verdict: Verdict, ago: float = 60.0, **told: Any) -> Ran:
+def ran(verdict: IsolationVerdict, ago: float = 60.0, **told: Any) -> Ran:
     at = NOW - ago
-    return Ran(Run("team", "u", "credit", STANDING, int(at) - 40), {}, Judgement(verdict, **told), at, at)
+    return Ran(Run("team", "u", "credit", STANDING, int(at) - 40), {}, IsolationJudgement(verdict, **told), at, at)
 
 
-HELD = ran(Verdict.HELD, held=("decoy-pod:8000", "secret"))
-OPEN = ran(Verdict.OPEN, held=("secret",), open=("decoy-pod:8000", "kubelet"))
-NOT_ENFORCED = ran(Verdict.NOT_ENFORCED, open=("decoy-pod:8000", "decoy-service"))
-UNPROVEN = ran(Verdict.UNPROVEN, unseen=("decoy-pod:8000",), failed=("own-service",))
+HELD = ran(IsolationVerdict.HELD, held=("decoy-pod:8000", "secret"))
+OPEN = ran(IsolationVerdict.OPEN, held=("secret",), open=("decoy-pod:8000", "kubelet"))
+NOT_ENFORCED = ran(IsolationVerdict.NOT_ENFORCED, open=("decoy-pod:8000", "decoy-service"))
+UNPROVEN = ran(IsolationVerdict.UNPROVEN, unseen=("decoy-pod:8000",), failed=("own-service",))
 GOING_ON = replace(HELD, over_at=None, ended_at=None)
 
 
@@ -36,7 +36,7 @@ GOING_ON = replace(HELD, over_at=None, ended_at=None)
     [
         pytest.param(facts(), True, STANDING, HELD, "True", "WallsHeld", "2 of 2 tries", id="a run that held"),
         pytest.param(
-            facts(), True, STANDING, replace(HELD, judgement=Judgement(Verdict.HELD, held=("a",), unseen=("metadata",))),
+            facts(), True, STANDING, replace(HELD, judgement=IsolationJudgement(IsolationVerdict.HELD, held=("a",), unseen=("metadata",))),
             "True", "WallsHeld", "1 of 2 tries were shut, and open to their control; not shown, since the control found nothing there either: metadata", id="what is not shown is named",
         ),
         pytest.param(facts(), True, STANDING, OPEN, "False", "WallOpen", "Not shut: decoy-pod:8000, kubelet;", id="what is open is named"),
@@ -46,10 +46,10 @@ GOING_ON = replace(HELD, over_at=None, ended_at=None)
         pytest.param(facts(), True, STANDING, GOING_ON, "Unknown", "Probing", "first run", id="none that has ended"),
         pytest.param(facts(), True, {}, None, "Unknown", "Pending", "nothing does", id="nothing to knock under the walls of"),
         pytest.param(facts(), True, {}, HELD, "True", "WallsHeld", "", id="what stopped serving a moment ago was shown"),
-        pytest.param(facts(), True, {}, ran(Verdict.HELD, 3 * HOUR), "Unknown", "Pending", "nothing does", id="what serves no more is not overdue"),
-        pytest.param(facts(), True, STANDING, ran(Verdict.HELD, OVERDUE_RUNS * HOUR), "True", "WallsHeld", "", id="a run that is just good enough"),
-        pytest.param(facts(), True, STANDING, ran(Verdict.HELD, OVERDUE_RUNS * HOUR + 1), "Unknown", "ProbeOverdue", "too long ago", id="one that is not"),
-        pytest.param(facts(), True, STANDING, ran(Verdict.OPEN, OVERDUE_RUNS * HOUR + 1), "Unknown", "ProbeOverdue", "", id="nor is one that was open"),
+        pytest.param(facts(), True, {}, ran(IsolationVerdict.HELD, 3 * HOUR), "Unknown", "Pending", "nothing does", id="what serves no more is not overdue"),
+        pytest.param(facts(), True, STANDING, ran(IsolationVerdict.HELD, OVERDUE_RUNS * HOUR), "True", "WallsHeld", "", id="a run that is just good enough"),
+        pytest.param(facts(), True, STANDING, ran(IsolationVerdict.HELD, OVERDUE_RUNS * HOUR + 1), "Unknown", "ProbeOverdue", "too long ago", id="one that is not"),
+        pytest.param(facts(), True, STANDING, ran(IsolationVerdict.OPEN, OVERDUE_RUNS * HOUR + 1), "Unknown", "ProbeOverdue", "", id="nor is one that was open"),
         pytest.param(facts(), False, STANDING, None, "Unknown", "ProbingOff", "isolation.decoyNamespace", id="nobody tries"),
         pytest.param(facts(pod_security="baseline"), True, STANDING, HELD, "False", "NamespaceNotRestricted", "baseline, not restricted", id="a pod may leave its walls, whatever held"),
         pytest.param(facts(pod_security=""), False, {}, None, "False", "NamespaceNotRestricted", ": none, not restricted", id="likewise where nothing is said"),
@@ -66,16 +66,16 @@ def test_what_is_said(
 
 def test_how_long_a_run_is_good_for_follows_from_how_often_there_is_one() -> None:
     often: OperatorConfig = replace(CONFIG, isolation=IsolationTerms("decoy", interval=60))
-    assert verified(facts(), True, STANDING, ran(Verdict.HELD, 150), often, NOW).status == "True"
-    assert verified(facts(), True, STANDING, ran(Verdict.HELD, 151), often, NOW).status == "Unknown"
+    assert verified(facts(), True, STANDING, ran(IsolationVerdict.HELD, 150), often, NOW).status == "True"
+    assert verified(facts(), True, STANDING, ran(IsolationVerdict.HELD, 151), often, NOW).status == "Unknown"
 
 
 def test_of_many_the_first_are_told_and_how_many_more_there_are() -> None:
     names = tuple(f"door-{i}" for i in range(MOST_TOLD + 3))
-    found = verified(facts(), True, STANDING, ran(Verdict.OPEN, open=names), CONFIG, NOW)
+    found = verified(facts(), True, STANDING, ran(IsolationVerdict.OPEN, open=names), CONFIG, NOW)
     assert f"door-{MOST_TOLD - 1} and 3 more" in found.message
     assert f"door-{MOST_TOLD}" not in found.message
-    exactly = verified(facts(), True, STANDING, ran(Verdict.OPEN, open=names[:MOST_TOLD]), CONFIG, NOW)
+    exactly = verified(facts(), True, STANDING, ran(IsolationVerdict.OPEN, open=names[:MOST_TOLD]), CONFIG, NOW)
     assert "more" not in exactly.message
 
 

@@ -4,19 +4,19 @@ from dataclasses import replace
 
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, StratumFigures, Verdict, Watch
 from r1plus_operator.plan.rollback import eligibility
-from r1plus_operator.plan.rollback.breach import lost_by_stratum
+from r1plus_operator.plan.rollback.drop import list_lost_items
 from r1plus_policies.gate.verdict import MOST_LOST_ITEMS
 from r1plus_policies.rollback.response import PastRevision
 from support.plan.world import World, suite
 from support.tables import for_each
 
 DAY = 86_400.0
-GOOD = PastRevision("credit-a", 1000.0, 600.0, passed=True, engine_there=True)
+GOOD = PastRevision("credit-a", 1000.0, 600.0, passed=True, has_engine=True)
 LACKS = {
     "nothing": ({}, ""),
     "a Pass": ({"passed": False}, "holds no Pass on the suite"),
     "trust": ({"given_up": True}, "was itself rolled back from"),
-    "its engine": ({"engine_there": False}, "has lost its engine"),
+    "its engine": ({"has_engine": False}, "has lost its engine"),
     "time": ({"served_seconds": 163.0}, "carried traffic for 2 min of the 10 min that it takes, and gets no more of it"),
     "two things": ({"passed": False, "served_seconds": 82.0}, "Pass on the suite and threshold in force; carried traffic for 82 s"),
 }  # fmt: skip
@@ -24,13 +24,13 @@ LACKS = {
 
 @for_each("changes, expected", LACKS)
 def test_what_a_revision_lacks_is_named(changes: dict[str, float], expected: str) -> None:
-    found = eligibility.lacking([replace(GOOD, **changes)], {"credit-a": "f16"}, 600.0)
+    found = eligibility.rollback_blockers([replace(GOOD, **changes)], {"credit-a": "f16"}, 600.0)
     assert (found == ()) if not expected else (found[0].startswith("credit-a (f16) ") and expected in found[0])
 
 
 def test_the_newest_come_first_and_not_all_are_told() -> None:
     past = [replace(GOOD, name=f"r{n}", promoted_at=float(n), passed=False) for n in range(9)]
-    found = eligibility.lacking(past, {r.name: "e" for r in past}, 600.0)
+    found = eligibility.rollback_blockers(past, {r.name: "e" for r in past}, 600.0)
     assert [line.split()[0] for line in found] == ["r8", "r7", "r6", "r5", "r4"]
 
 
@@ -77,8 +77,8 @@ def test_lost_items_are_counted_by_the_gate_though_it_names_only_some() -> None:
     failed = GateReport(Verdict.FAIL, "x", "x", "i", "s", "h", "1", 0.98, 4, 3, 0, strata, lost_items=("i0",))
     found = suite("smollm2-full-v1").suite
     assert found is not None
-    assert lost_by_stratum(report(gate=failed), found) == ("s: 3 of 4 (i0, ...)",)
-    assert lost_by_stratum(report(gate=replace(failed, lost_items=())), found) == ("s: 3 of 4",)
+    assert list_lost_items(report(gate=failed), found) == ("s: 3 of 4 (i0, ...)",)
+    assert list_lost_items(report(gate=replace(failed, lost_items=())), found) == ("s: 3 of 4",)
 
 
 def test_lost_items_are_counted_by_the_confirming_sweep_though_it_names_only_some() -> None:
@@ -87,12 +87,12 @@ def test_lost_items_are_counted_by_the_confirming_sweep_though_it_names_only_som
     said = report(lost=("i1",))
     assert said.watch is not None
     counted = replace(said, watch=replace(said.watch, strata=(StratumFigures("s", 4, 3, 0),)))
-    assert lost_by_stratum(counted, found) == ("s: 3 of 4 (i1, ...)",)
+    assert list_lost_items(counted, found) == ("s: 3 of 4 (i1, ...)",)
 
 
 def test_a_count_of_named_items_that_may_be_cut_is_a_least_one() -> None:
     found = suite("smollm2-full-v1").suite
     assert found is not None
-    assert lost_by_stratum(report(lost=("i0", "i1")), found) == ("s: 2 of 4 (i0, i1)",)
+    assert list_lost_items(report(lost=("i0", "i1")), found) == ("s: 2 of 4 (i0, i1)",)
     many = ("i0", "i1", *(f"x{n}" for n in range(MOST_LOST_ITEMS - 2)))
-    assert lost_by_stratum(report(lost=many), found) == ("s: at least 2 of 4 (i0, i1)",)
+    assert list_lost_items(report(lost=many), found) == ("s: at least 2 of 4 (i0, i1)",)

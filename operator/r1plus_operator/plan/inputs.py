@@ -1,0 +1,28 @@
+"""What every step of a pass reads. Made once a pass, by `deployment.plan`; no step changes it."""
+
+from dataclasses import dataclass
+
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.plan.engine.selection import Problem
+from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.settings import OperatorConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PassInputs:
+    """One pass over one R1PlusDeployment."""
+
+    observed: Observed
+    """Its foreign pods are split off, and gates that nothing proves are taken out of its reports."""
+    config: OperatorConfig
+    """As it applies in the deployment's namespace."""
+    now: float
+    """Seconds since the epoch."""
+    spec: R1PlusDeploymentSpec
+    problem: Problem | None = None
+    """Why the spec yields no revision; None: it yields one."""
+
+    @property
+    def is_tenant(self) -> bool:
+        """Whether anything may be written into the namespace."""
+        return self.observed.tenant is None or self.observed.tenant.is_tenant

@@ -1,0 +1,132 @@
+"""Who takes traffic and which pods run: turns what was observed into the policy's states. A step of the plan."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from r1plus_contract.verdict import Gate, Verdict
+from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
+from r1plus_operator.plan.engine.nodes import has_room, is_lost
+from r1plus_operator.plan.inputs import PassInputs
+from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts
+from r1plus_operator.plan.revision.record import Revision, find_current_revision
+from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_policies.rollout import RevisionState, Rollout, RolloutStage, RolloutTerms, Strategy, decide
+
+_ON_ITS_WAY = (RolloutStage.GATING, RolloutStage.SCALING, RolloutStage.PROMOTE)
+
+
+def decide_rollout(
+    inputs: PassInputs,
+    revisions: Mapping[str, Revision],
+    suites: SuiteSelection | None,
+    rollout_revision: str | None,
+    rollback: RollbackRecord | None,
+) -> Rollout:
+    """Return the rollout of `rollout_revision`; while the spec is paused, what runs.
+
+    `rollback`: the one that is under way, to that revision.
+    """
+    rollout = _decide(inputs, revisions, suites, rollout_revision, rollback)
+    if not inputs.spec.rollout.paused:
+        return rollout
+    current, children = find_current_revision(revisions.values()), inputs.observed.children
+    live = {
+        name: int(child["spec"].get("replicas", 1))
+        for (kind, name), child in children.items()
+        if kind == "Deployment" and name in revisions
+    }
+    return replace(rollout, promote=None, current=current.name if current else None, replicas=live)
+
+
+def is_under_way(
+    inputs: PassInputs, revisions: Mapping[str, Revision], suites: SuiteSelection | None, candidate: str
+) -> bool:
+    """Whether a candidate that the spec asks for is on its way to traffic, were there no rollback."""
+    return _decide(inputs, revisions, suites, candidate, None).stage in _ON_ITS_WAY
+
+
+def find_capacity_problem(inputs: PassInputs, revision: Revision) -> str:
+    """Return what the scheduler or a quota reports of a revision's pods; empty while there is room."""
+    observed = inputs.observed
+    refusal = observed.children.get(("Deployment", revision.name), {}).get(REFUSED_PODS, "")
+    if "exceeded quota" in refusal:
+        return str(refusal)
+    reports = (pod.unschedulable for pod in observed.pods if pod.revision == revision.name)
+    if report := next(filter(None, reports), ""):
+        return report
+    return "" if _has_room(inputs, revision) else "no node takes its pod"
+
+
+def _decide(
+    inputs: PassInputs,
+    revisions: Mapping[str, Revision],
+    suites: SuiteSelection | None,
+    rollout_revision: str | None,
+    rollback: RollbackRecord | None,
+) -> Rollout:
+    """Return the rollout of `rollout_revision`.
+
+    In a rollback only the control's own verdict counts, whatever `gate` is, and it has a deadline of its own.
+    A revision whose accuracy dropped comes back by a Pass only, whatever `gate` is.
+    """
+    spec = inputs.spec
+    is_returning = rollout_revision is not None and revisions[rollout_revision].regate_token != ""
+    current = find_current_revision(revisions.values())
+    states = [_state(inputs, revision, suites, current) for revision in revisions.values()]
+    if rollback is not None:
+        states = [replace(s, verdict=rollback.control) if s.name == rollback.to else s for s in states]
+    return decide(
+        target=rollout_revision,
+        revisions=tuple(states),
+        terms=RolloutTerms(
+            spec.replicas,
+            Gate.ENFORCE if rollback or is_returning else spec.accuracy.gate,
+            spec.rollout.strategy,
+            math.inf if rollback else spec.rollout.deadline_seconds,
+            is_held=inputs.problem is not None and (rollback is None or not inputs.is_tenant),
+        ),
+        now=inputs.now,
+    )
+
+
+def _state(
+    inputs: PassInputs, revision: Revision, suites: SuiteSelection | None, current: Revision | None
+) -> RevisionState:
+    observed = inputs.observed
+    live = observed.children.get(("Deployment", revision.name))
+    pods = [pod for pod in observed.pods if pod.revision == revision.name and pod.quarantine is None]
+    return RevisionState(
+        name=revision.name,
+        ready=sum(pod.ready and not pod.terminating and _can_serve(revision, pod, current) for pod in pods),
+        pods=sum(not is_lost(pod, observed.nodes, inputs.now) for pod in pods),
+        replicas=int((live.get("spec") or {}).get("replicas", 1)) if live else None,
+        verdict=_verdict(inputs, revision, suites),
+        promoted_at=revision.promoted_at,
+        candidate_since=revision.candidate_since,
+        has_dropped=revision.last_valid is not None and revision.last_valid.has_dropped,
+        has_room=_has_room(inputs, revision),
+        unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
+        retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
+    )
+
+
+def _verdict(inputs: PassInputs, revision: Revision, suites: SuiteSelection | None) -> Verdict | None:
+    """Return the gate's verdict on the suite in force; None also for a Pass that was won only beside traffic."""
+    suite, threshold = hash_of(suites.of(revision)) if suites else "", inputs.spec.accuracy.threshold
+    report = revision.verdict_for(suite, threshold)
+    if report is None or (report.verdict is Verdict.PASS and not revision.has_passed(suite, threshold)):
+        return None
+    return report.verdict
+
+
+def _can_serve(revision: Revision, pod: PodFacts, current: Revision | None) -> bool:
+    """Whether traffic may move to a pod. What has it keeps it: no pod would be left where a tag was moved."""
+    has_traffic = current is not None and current.name == revision.name
+    return has_traffic or not revision.find_changed_image(pod)
+
+
+def _has_room(inputs: PassInputs, revision: Revision) -> bool:
+    """Whether a node takes its pod; checked in place only, where what serves is stopped for it."""
+    in_place = inputs.spec.rollout.strategy is Strategy.IN_PLACE
+    return not in_place or has_room(revision.template["spec"], inputs.observed.nodes)
