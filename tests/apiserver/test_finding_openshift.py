@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import steer
+from r1plus_cli.actions import request_action
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
@@ -149,7 +149,9 @@ async def test_finding_13_what_serves_goes_on_and_a_refresh_brings_what_is_admit
     assert "asks for a candidate whose pods name none" in said
     unchanged = await tenant.present("Deployment", first)
     assert unchanged["metadata"]["generation"] == deployment["metadata"]["generation"]
-    steer(KubernetesCluster(str(server.kubeconfig)), tenant.namespace, "credit", Verb.REFRESH, "OpenShift", NOW)
+    request_action(
+        KubernetesCluster(str(server.kubeconfig)), tenant.namespace, "credit", Verb.REFRESH, "OpenShift", NOW
+    )
     revision = await without_user(tenant)
     assert_admitted(await pass_gate(tenant, revision), await template_of(tenant, "Deployment", revision))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from r1plus_cli.suite_store import manifest
+from r1plus_cli.suite_store import render_manifest
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
 from r1plus_operator.api import kinds
@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[Callable[[], SuiteFiles], str, str]] = {
 
 async def put(tenant: Tenant, files: SuiteFiles) -> None:
     """`kubectl apply -f` of what `r1plus suite sign --configmap` writes."""
-    body = yaml.safe_load(manifest(files, tenant.namespace))
+    body = yaml.safe_load(render_manifest(files, tenant.namespace))
     await tenant.client.apply(kinds.CONFIG_MAP, body, field_manager="tenant")
 
 

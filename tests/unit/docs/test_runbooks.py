@@ -9,7 +9,7 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
-from r1plus_cli.local import DEFAULT_FAMILY, config_for
+from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_cli.main import app
 from r1plus_contract import metrics, names
 from r1plus_contract.isolation import Against, Probe
@@ -34,7 +34,7 @@ CLUSTER_WIDE = (
 )
 NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
 TERMS = IsolationTerms("r1plus-decoy", other_targets={"prometheus": "http://p:9090", "registry": "http://r:8080"})
-PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
+PROBES = replace(build_config(DEFAULT_FAMILY), isolation=TERMS)
 DOORS = isolation_test_run.list_connection_targets(
     Probe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), PROBES
 )

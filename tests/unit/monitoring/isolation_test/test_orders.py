@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from r1plus_cli.local import DEFAULT_FAMILY, config_for
+from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_contract.isolation import Against, Door, Probe, Question
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
@@ -50,7 +50,7 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         "prometheus": "http://prometheus.monitoring.svc:9090",
         "registry": "http://registry.r1plus-system.svc:8080",
     }
-    config = replace(config_for(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", other_targets=beside))
+    config = replace(build_config(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", other_targets=beside))
     doors = isolation_test_run.list_connection_targets(
         Probe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), config
     )
