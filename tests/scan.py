@@ -70,15 +70,19 @@ def tenant() -> str:
     """A tenant's walls, a run of its prober, and the decoy."""
     terms = IsolationTerms(decoy_namespace=DECOY)
     config = OperatorConfig("monitor:1", "triton:1", "smollm2", "r1plus-system", "monitoring", isolation=terms)
-    run = isolation_test_run.Run(TEAM, "0", "credit", {"credit": "1", "": "2"}, 1)
+    run = isolation_test_run.IsolationTestRun(TEAM, "0", "credit", {"credit": "1", "": "2"}, 1)
     own = [
-        network_policies.default_deny(TEAM),
-        network_policies.callers(TEAM, ()),
-        isolation_test_jobs.account(TEAM),
-        isolation_test_jobs.way_to_ask(TEAM, config),
+        network_policies.build_default_deny(TEAM),
+        network_policies.build_callers_policy(TEAM, ()),
+        isolation_test_jobs.build_service_account(TEAM),
+        isolation_test_jobs.build_network_policy(TEAM, config),
     ]
-    theirs = [network_policies.default_deny(DECOY), *decoy.walls_of(config), *decoy.objects(config)]
-    return str(yaml.safe_dump_all([*own, *theirs, *isolation_test_jobs.jobs(run, config)]))
+    theirs = [
+        network_policies.build_default_deny(DECOY),
+        *decoy.build_network_policies(config),
+        *decoy.build_objects(config),
+    ]
+    return str(yaml.safe_dump_all([*own, *theirs, *isolation_test_jobs.build_jobs(run, config)]))
 
 
 SCANNED = (chart, examples, tenant)

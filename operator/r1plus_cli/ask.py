@@ -6,35 +6,36 @@ from collections.abc import Callable, Iterator
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Answer, Question, ask
-from r1plus_cli.view import DeploymentView, view_of
+from r1plus_cli.view import DeploymentView, build_view
 from r1plus_contract.names import PORT_GRPC
 
 
 def ask_deployment(
     cluster: Cluster, namespace: str, name: str, question: Question, timeout_s: float, on_text: Callable[[str], None]
 ) -> tuple[DeploymentView, Answer]:
-    """Ask through a forwarded port of the deployment's Service; CliError says why when that cannot be."""
-    view = view_of(cluster.deployment(namespace, name))
+    """Ask through a forwarded port of the deployment's Service. Raise CliError if nothing can answer."""
+    view = build_view(cluster.get_deployment(namespace, name))
     if not view.revision:
         raise CliError(
-            f"{view.key}: no revision takes traffic yet: {view.headline()}; see: r1plus status {name} -n {namespace}"
+            f"{view.key}: no revision takes traffic yet: {view.format_headline()}; see: r1plus status {name}"
+            f" -n {namespace}"
         )
     with cluster.forward(namespace, name, PORT_GRPC) as address:
         return view, ask(address, question, timeout_s=timeout_s, on_text=on_text)
 
 
 @contextlib.contextmanager
-def paced(write: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
-    """Print pieces as they arrive, and end the line that was begun, whatever happens."""
-    begun = False
+def end_last_line(write: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Write pieces as they arrive, and end the last line in any case."""
+    has_output = False
 
-    def begin(text: str) -> None:
-        nonlocal begun
-        begun = True
+    def write_piece(text: str) -> None:
+        nonlocal has_output
+        has_output = True
         write(text)
 
     try:
-        yield begin
+        yield write_piece
     finally:
-        if begun:
+        if has_output:
             write("\n")

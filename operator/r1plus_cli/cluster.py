@@ -1,6 +1,6 @@
-"""What the command line asks a cluster: the seam that commands take and for which tests give a fake.
+"""The cluster as commands see it: a Protocol, for which tests use a fake.
 
-Apart from `kubernetes_cluster`, so that `plan` and `validate` need not wait for the `kubernetes` package to load.
+Separate from `kubernetes_cluster`, so that `plan` and `validate` do not load the `kubernetes` package.
 """
 
 from collections.abc import Iterator
@@ -11,31 +11,31 @@ Json = dict[str, Any]
 
 
 class Cluster(Protocol):
-    """What commands need of a cluster."""
+    """What commands need from a cluster."""
 
-    def default_namespace(self) -> str:
-        """The namespace of the user's context."""
+    def get_default_namespace(self) -> str:
+        """Return the namespace of the user's context."""
 
-    def deployments(self, namespace: str | None) -> list[Json]:
-        """All R1PlusDeployments of a namespace, or of every one (None)."""
+    def list_deployments(self, namespace: str | None) -> list[Json]:
+        """Return all R1PlusDeployments of a namespace, or of all namespaces (None)."""
 
-    def deployment(self, namespace: str, name: str) -> Json:
-        """One R1PlusDeployment; CliError if there is none."""
+    def get_deployment(self, namespace: str, name: str) -> Json:
+        """Return one R1PlusDeployment. Raise CliError if it does not exist."""
 
-    def changes(self, namespace: str | None) -> Iterator[Json]:
-        """R1PlusDeployments as they change, for ever; each is told of once at the start."""
+    def watch_changes(self, namespace: str | None) -> Iterator[Json]:
+        """Yield R1PlusDeployments as they change, forever; each one once at the start."""
 
-    def engines(self) -> list[Json]:
-        """Every R1PlusEngine of the catalog."""
+    def list_engines(self) -> list[Json]:
+        """Return every R1PlusEngine of the catalog."""
 
-    def nodes(self) -> list[Json] | None:
-        """Every node; None where the user may not look at them, as tenants usually may not."""
+    def list_nodes(self) -> list[Json] | None:
+        """Return every node; None if the user may not list them, as is usual for tenants."""
 
-    def operator_ready(self) -> bool | None:
-        """Whether a pod of the operator is Ready; None where the user may not look, as tenants usually may not."""
+    def is_operator_ready(self) -> bool | None:
+        """Return whether a pod of the operator is Ready; None if the user may not list pods of all namespaces."""
 
-    def suites(self, namespace: str) -> list[Json]:
-        """ConfigMaps of the namespace that hold golden suites."""
+    def list_suites(self, namespace: str) -> list[Json]:
+        """Return the ConfigMaps of the namespace that have golden suites."""
 
     def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
-        """`host:port` on loopback that leads to a Ready pod of the Service while the context is open."""
+        """Yield `host:port` on loopback that leads to a Ready pod of the Service while the context is open."""

@@ -1,6 +1,6 @@
-"""Reads R1PlusDeployments, R1PlusEngines, R1PlusTenants and golden suites from YAML, as `kubectl apply -f` reads them.
+"""R1PlusDeployments, R1PlusEngines, R1PlusTenants and golden suites from YAML, read like `kubectl apply -f`.
 
-Called by `plan` and by `validate`.
+Called by `plan` and `validate`.
 """
 
 import sys
@@ -22,51 +22,54 @@ _OURS = (KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One object as written, and where."""
+    """One object as written, and its source."""
 
     source: str
     body: Json
 
     @property
     def name(self) -> str:
-        """`metadata.name` as far as it is there."""
+        """`metadata.name`, or an empty string."""
         return str(self.metadata.get("name", ""))
 
     @property
     def namespace(self) -> str:
-        """`metadata.namespace`; without one kubectl would take its context's."""
+        """`metadata.namespace`, or `default`; kubectl would use the namespace of its context."""
         return str(self.metadata.get("namespace") or "default")
 
     @property
     def title(self) -> str:
-        """File, namespace and name, for people."""
+        """File, namespace and name, for messages."""
         return f"{self.source}: {self.namespace}/{self.name}"
 
     @property
     def metadata(self) -> Json:
-        """`metadata`, or nothing where it is not a mapping."""
-        found = self.body.get("metadata")
-        return found if isinstance(found, dict) else {}
+        """`metadata`, or an empty dict if it is not a mapping."""
+        metadata = self.body.get("metadata")
+        return metadata if isinstance(metadata, dict) else {}
 
     @property
     def spec(self) -> Any:
-        """`spec` as written, of whatever type."""
+        """`spec` as written, of any type."""
         return self.body.get("spec")
 
 
-def read_documents(path: str, *needed: str) -> dict[str, list[Document]]:
-    """Kind -> its objects in a file, a folder's `*.yaml`, or standard input (`-`); of ConfigMaps the golden suites.
+def read_documents(path: str, *required_kinds: str) -> dict[str, list[Document]]:
+    """Return kind -> objects in a file, a folder's `*.yaml`, or standard input (`-`).
 
-    Raises UsageError where there is no object of the kinds that are `needed`.
+    Of ConfigMaps, only golden suites.
+
+    Raises:
+        UsageError: there is no object of `required_kinds`, or a file cannot be read.
     """
-    found: dict[str, list[Document]] = {kind: [] for kind in (*_OURS, CONFIG_MAP)}
-    for source, body in _bodies(path):
+    documents: dict[str, list[Document]] = {kind: [] for kind in (*_OURS, CONFIG_MAP)}
+    for source, body in _read_bodies(path):
         document = Document(source, body)
         if _is_ours(document) or _is_suite(document):
-            found[body["kind"]].append(document)
-    if not any(found[kind] for kind in needed):
-        raise UsageError(f"{path}: holds no {', '.join(needed)} of {GROUP}; try examples/credit-full.yaml")
-    return found
+            documents[body["kind"]].append(document)
+    if not any(documents[kind] for kind in required_kinds):
+        raise UsageError(f"{path}: has no {', '.join(required_kinds)} of {GROUP}; try examples/credit-full.yaml")
+    return documents
 
 
 def _is_ours(document: Document) -> bool:
@@ -79,8 +82,8 @@ def _is_suite(document: Document) -> bool:
     return document.body.get("kind") == CONFIG_MAP and isinstance(labels, dict) and LABEL_SUITE in labels
 
 
-def _bodies(path: str) -> Iterator[tuple[str, Json]]:
-    for source, text in _texts(path):
+def _read_bodies(path: str) -> Iterator[tuple[str, Json]]:
+    for source, text in _read_texts(path):
         try:
             documents = list(yaml.safe_load_all(text))
         except yaml.YAMLError as error:
@@ -88,7 +91,7 @@ def _bodies(path: str) -> Iterator[tuple[str, Json]]:
         yield from ((source, body) for body in documents if isinstance(body, dict))
 
 
-def _texts(path: str) -> Iterator[tuple[str, str]]:
+def _read_texts(path: str) -> Iterator[tuple[str, str]]:
     if path == STDIN:
         yield "standard input", sys.stdin.read()
         return

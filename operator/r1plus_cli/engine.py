@@ -1,4 +1,7 @@
-"""`r1plus engine`: from a model's file to an engine of the catalog. Words in, calls to the importing room out."""
+"""`r1plus engine`: from a model's file to an engine of the catalog.
+
+It parses options and calls `r1plus_model_repo.importing`.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -11,25 +14,26 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.hints import as_typed
+from r1plus_cli.hints import runnable_hint
 
 app = typer.Typer(
     name="engine",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Makes engines: a model's file or folder becomes what pods load, and an R1PlusEngine that says what it is.
+    help="""Makes engines: from a model's file or folder, the files that pods load and an R1PlusEngine.
 
 1. `r1plus engine quantize model-F16.gguf --to Q8_0 --out model-Q8_0.gguf` for another precision, if you want one
 2. `r1plus engine import model-Q8_0.gguf --name bank-lite --tier lite --image REGISTRY/bank-lite:1.0.0 --out engines`
 3. `podman build -t REGISTRY/bank-lite:1.0.0 engines/bank-lite` and push it
 4. `kubectl apply -f engines/bank-lite/engine.yaml`, then `spec.engine.family: bank` in a deployment
 
-A checkpoint for GPUs is taken as it is: `r1plus engine import DIR --backend vllm` (a Hugging Face checkpoint) or
-`--backend tensorrtllm` (DIR/checkpoint and DIR/tokenizer). What it fits: `r1plus fit --engine NAME --catalog OUT/NAME`.
+A checkpoint for GPUs is used unchanged: `r1plus engine import DIR --backend vllm` (a Hugging Face checkpoint) or
+`--backend tensorrtllm` (DIR/checkpoint and DIR/tokenizer). Where it fits: `r1plus fit --engine NAME --catalog
+OUT/NAME`.
 
-Nothing is believed of a file: layers, heads, context, precision and chat template are read from it, and what would not
-be served is refused with field, value and remedy. docs/engines.md tells more.
+Layers, heads, context, precision and chat template are read from the file. A model that cannot be served is rejected
+with field, value and remedy. See docs/engines.md.
 """,
 )
 
@@ -41,7 +45,7 @@ def import_command(
         typer.Argument(metavar="FILE|DIR", help="A .gguf file, or a folder: OpenVINO IR, or a checkpoint for GPUs."),
     ],
     name: Annotated[str, typer.Option("--name", help="Name of the engine, such as bank-lite-q8-0.")],
-    tier: Annotated[str, typer.Option("--tier", help="What it is made for: full, lite or edge.")],
+    tier: Annotated[str, typer.Option("--tier", help="Service level: full, lite or edge.")],
     out: Annotated[Path, typer.Option("--out", help="Folder that receives NAME/.")],
     backend: Annotated[
         str, typer.Option("--backend", help="What runs it: openvino on CPU, vllm or tensorrtllm on GPUs.")
@@ -49,17 +53,19 @@ def import_command(
     family: Annotated[
         str | None, typer.Option("--family", help="Model family. By default the name up to its first '-'.")
     ] = None,
-    version: Annotated[str, typer.Option("--version", help="Of the build; deployments take the newest.")] = "1.0.0",
+    version: Annotated[
+        str, typer.Option("--version", help="Version of the build; deployments use the newest.")
+    ] = "1.0.0",
     image: Annotated[
         str | None,
         typer.Option("--image", help="Image that you will push it as. Default: r1plus.local/engine-NAME:VERSION."),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Golden suite that it is held to. Default: FAMILY-TIER-v1.")
+        str | None, typer.Option("--suite", help="Golden suite of the engine. Default: FAMILY-TIER-v1.")
     ] = None,
     inherited_from: Annotated[
         str | None,
-        typer.Option("--inherited-from", help="Engine whose reference it claims to reach; without it, it claims none."),
+        typer.Option("--inherited-from", help="Engine whose reference it should reach. Default: none."),
     ] = None,
     cpu: Annotated[str, typer.Option("--cpu", help="CPU limit of a pod, and threads of the engine.")] = "2",
     best_batch: Annotated[
@@ -68,56 +74,59 @@ def import_command(
     ] = None,
     max_batch: Annotated[
         int | None,
-        typer.Option("--max-batch", help="Largest batch a deployment may ask for. Default: 32, on a GPU 64."),
+        typer.Option("--max-batch", help="Largest batch of a deployment. Default: 32, on a GPU 64."),
     ] = None,
     weights_memory: Annotated[
-        str | None, typer.Option("--weights-memory", help="As measured, such as 800Mi. Default: estimated.")
+        str | None, typer.Option("--weights-memory", help="Measured memory, such as 800Mi. Default: an estimate.")
     ] = None,
     runtime_memory: Annotated[
         str | None,
         typer.Option(
-            "--runtime-memory", help="Server and backend, on CPU activations, too, as measured. Default: an estimate."
+            "--runtime-memory",
+            help="Measured memory of server and backend, on CPU with activations. Default: an estimate.",
         ),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", help="Of one pod; vllm splits it over them. Default: 1.")
+        int | None, typer.Option("--gpus", help="GPUs of one pod; vllm splits the model over them. Default: 1.")
     ] = None,
     gpu_product: Annotated[
         list[str] | None,
-        typer.Option("--gpu-product", help="GPU it is for, as the label nvidia.com/gpu.product says; repeatable."),
+        typer.Option("--gpu-product", help="GPU that it is for, as in the label nvidia.com/gpu.product; repeatable."),
     ] = None,
     max_num_tokens: Annotated[
         int | None, typer.Option("--max-num-tokens", help="Tokens in one step of a tensorrtllm build. Default: 8192.")
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option("--context", help="Context length, where the model does not say it, or less than it says."),
+        typer.Option("--context", help="Context length, if the model does not have it, or to reduce it."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", help="Of a DIR's weights, such as INT8, where it does not say it.")
+        str | None,
+        typer.Option("--precision", help="Precision of a DIR's weights, such as INT8, if it does not have it."),
     ] = None,
-    parameters: Annotated[int | None, typer.Option("--parameters", help="Number of its weights, likewise.")] = None,
+    parameters: Annotated[
+        int | None, typer.Option("--parameters", help="Number of weights, if DIR does not have it.")
+    ] = None,
 ) -> None:
-    """Turn a model into an engine: the files for pods, what an image is built from, and the R1PlusEngine.
+    """Turn a model into an engine: the files for pods, a Containerfile for an image, and the R1PlusEngine.
 
-    OUT/NAME/ holds engine/ (with engine.json: what it was made from, and by), Containerfile and engine.yaml. It is
-    there when it is whole. Exit status 1, and nothing is written, if the model would not be served.
+    OUT/NAME/ has engine/ (with its provenance in engine.json), Containerfile and engine.yaml. It appears when it is
+    complete. If the model cannot be served, the exit status is 1 and nothing is written.
 
     Example: `r1plus engine import SmolLM2-135M.Q8_0.gguf --name smol-lite-q8-0 --tier lite --out engines`
 
-    For GPUs **vllm** takes a Hugging Face checkpoint in safetensors; **tensorrtllm** takes DIR/checkpoint (of
-    convert_checkpoint.py; a Job builds it on the GPU that serves it) and DIR/tokenizer, or DIR/plan (of trtllm-build)
-    and DIR/tokenizer with **--gpu-product**. Weights are hard-linked where that can be. Pickles and a model's own code
-    are refused.
+    For GPUs, **vllm** needs a Hugging Face checkpoint in safetensors. **tensorrtllm** needs DIR/tokenizer and either
+    DIR/checkpoint (of convert_checkpoint.py; a Job builds it on the GPU that serves it) or DIR/plan (of trtllm-build)
+    with **--gpu-product**. Weights are hard-linked if possible. Pickles and a model's own code are rejected.
 
     Example: `r1plus engine import Qwen3-8B --backend vllm --name bank-full --tier full --out engines`
     """
-    with _importing():
+    with _translate_errors():
         from r1plus_model_repo.importing.engine import import_engine
         from r1plus_model_repo.importing.model import Claims
         from r1plus_model_repo.importing.package.manifest import ImportOptions, ImportOptionsError
 
-        wish = ImportOptions(
+        options = ImportOptions(
             name=name,
             tier=tier,
             family=family if family is not None else name.partition("-")[0],
@@ -136,19 +145,19 @@ def import_command(
             max_num_tokens=max_num_tokens,
         )
         try:
-            made = import_engine(source, out, wish, Claims(context, parameters, precision), _progress)
+            result = import_engine(source, out, options, Claims(context, parameters, precision), _progress)
         except ImportOptionsError as error:
-            raise UsageError("\n".join(_as_options(error.problems))) from error
-    for note in made.notes:
+            raise UsageError("\n".join(_name_options(error.problems))) from error
+    for note in result.notes:
         _say(f"Note: {note}", style="yellow")
-    _say(f"{made.folder}: sha256 {made.sha256}", style="green")
+    _say(f"{result.folder}: sha256 {result.sha256}", style="green")
     _say("Next:")
     for line in (
-        f"podman build -t {made.image} {made.folder}",
-        f"podman push {made.image}",
-        f"kubectl apply -f {made.folder / 'engine.yaml'}",
+        f"podman build -t {result.image} {result.folder}",
+        f"podman push {result.image}",
+        f"kubectl apply -f {result.folder / 'engine.yaml'}",
     ):
-        sys.stdout.write(as_typed(line) + "\n")
+        sys.stdout.write(runnable_hint(line) + "\n")
 
 
 @app.command("quantize")
@@ -157,40 +166,40 @@ def quantize_command(
     to: Annotated[str, typer.Option("--to", help="F16, Q8_0, Q4_0 or Q4_1.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
 ) -> None:
-    """Write a GGUF file in another precision; tokenizer, chat template and norms stay as they are.
+    """Write a GGUF file in another precision; tokenizer, chat template and norms stay the same.
 
-    Whatever is stored in fewer bits loses, and what comes from a quantised file has lost already: quantise the F16
-    file, and let a golden suite tell what it costs. The same file gives the same bytes.
+    Fewer bits lose accuracy, and a quantised source has already lost some: start from the F16 file, and measure the
+    loss with a golden suite. The same file gives the same bytes.
 
     Example: `r1plus engine quantize model-F16.gguf --to Q8_0 --out model-Q8_0.gguf`
     """
-    with _importing():
+    with _translate_errors():
         from r1plus_contract.delivery import hash_file
         from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 
         if to not in Precision.__members__:
             raise UsageError(f"--to: {to!r:.40} is not one of {', '.join(Precision.__members__)}")
         if out.exists():
-            raise UsageError(f"--out: {out} is there already; remove it, or give another name")
+            raise UsageError(f"--out: {out} already exists; remove it, or give another name")
         if not out.parent.is_dir():
-            raise UsageError(f"--out: {out.parent} is no folder; make it first")
+            raise UsageError(f"--out: {out.parent} is not a folder; create it first")
         requantise(source, out, Precision[to], _progress)
         _say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {hash_file(out)}", style="green")
 
 
 @app.command("sign")
 def sign_command(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `r1plus engine import` wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder that `r1plus engine import` wrote.")],
     key: Annotated[Path, typer.Option("--key", help="Private key, PEM, on curve P-256, P-384 or P-521.")],
 ) -> None:
-    """Vouch for an engine's files: FOLDER/model.sig, in the OpenSSF Model Signing format.
+    """Sign an engine's files: FOLDER/model.sig, in the OpenSSF Model Signing format.
 
-    An engine that comes by a volume must be signed by a key in the chart's delivery.trustedKeys. A key pair:
+    An engine on a volume needs a signature by a key in the chart's delivery.trustedKeys. To make a key pair:
     `openssl ecparam -name prime256v1 -genkey -noout -out signing.pem`, `openssl ec -in signing.pem -pubout`.
 
     Example: `r1plus engine sign engines/bank-lite --key signing.pem`
     """
-    with _importing():
+    with _translate_errors():
         from r1plus_model_repo.importing.package.signature import sign
 
         _say(f"{sign(folder, key)}: signed", style="green")
@@ -198,38 +207,38 @@ def sign_command(
 
 @app.command("pack")
 def pack_command(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `r1plus engine import` wrote.")],
-    url: Annotated[str, typer.Option("--url", help="Where you will put the archive: an https address.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder that `r1plus engine import` wrote.")],
+    url: Annotated[str, typer.Option("--url", help="https URL where you will put the archive.")],
 ) -> None:
-    """Pack an engine, with its signature if it has one, into a tar that a Job fetches onto a volume.
+    """Pack an engine, with its signature if present, into a tar that a Job fetches onto a volume.
 
-    Writes FOLDER/NAME.tar, and into FOLDER/engine.yaml the address, the sha256 and the size instead of the image.
+    Writes FOLDER/NAME.tar, and in FOLDER/engine.yaml replaces the image by URL, sha256 and size.
 
     Example: `r1plus engine pack engines/bank-lite --url https://artifacts.bank.example/bank-lite.tar`
     """
-    with _importing():
+    with _translate_errors():
         from r1plus_model_repo.importing.package.archive import pack
 
-        made = pack(folder, url)
-    if not made.signed:
+        result = pack(folder, url)
+    if not result.signed:
         _say(f"Note: {folder / 'model.sig'} is missing; r1plus engine sign makes it", style="yellow")
-    _say(f"{made.tar}: sha256 {made.sha256}", style="green")
+    _say(f"{result.tar}: sha256 {result.sha256}", style="green")
     _say("Next:")
-    for line in (f"put {made.tar} at {url}", f"kubectl apply -f {made.manifest}"):
-        sys.stdout.write(as_typed(line) + "\n")
+    for line in (f"put {result.tar} at {url}", f"kubectl apply -f {result.manifest}"):
+        sys.stdout.write(runnable_hint(line) + "\n")
 
 
 @contextmanager
-def _importing() -> Iterator[None]:
-    """What goes wrong in the importing room, as the command line tells it."""
+def _translate_errors() -> Iterator[None]:
+    """Translate errors of the import to CliError."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise CliError(
-            f"{error.name} is not installed, which making engines needs: in a clone, pip install '.[cli,engine]'"
+            f"{error.name} is not installed, and making engines needs it; in a clone: pip install '.[cli,engine]'"
         ) from error
     except OSError as error:
-        raise CliError(f"{error.filename or 'A file'}: {error.strerror or error}; nothing was left behind") from error
+        raise CliError(f"{error.filename or 'A file'}: {error.strerror or error}; no files were left behind") from error
     except RuntimeError as error:
         from r1plus_model_repo.importing.errors import ImportingError
 
@@ -260,16 +269,16 @@ _OPTIONS = {
     "spec.architecture.parameters": "--parameters",
     "spec.architecture.contextLength": "--context",
 }
-"""A field of the R1PlusEngine is what an option says."""
+"""Field of the R1PlusEngine -> the option that sets it."""
 
 
-def _as_options(problems: tuple[str, ...]) -> list[str]:
-    told = []
+def _name_options(problems: tuple[str, ...]) -> list[str]:
+    lines = []
     for problem in problems:
         field, colon, what = problem.partition(": ")
-        # Of a list the position is told, too: spec.requirements.gpu.products.0.
-        told.append(f"{_OPTIONS.get(field.rstrip('.0123456789'), field)}{colon}{what}")
-    return told
+        # A list has a position: spec.requirements.gpu.products.0.
+        lines.append(f"{_OPTIONS.get(field.rstrip('.0123456789'), field)}{colon}{what}")
+    return lines
 
 
 def _progress(line: str) -> None:
@@ -277,5 +286,5 @@ def _progress(line: str) -> None:
 
 
 def _say(line: str, style: str = "") -> None:
-    """To people: standard error, so that standard output stays for commands to run."""
+    """Print to standard error, so that standard output only has commands to run."""
     Console(stderr=True, soft_wrap=True).print(Text(line, style=style))

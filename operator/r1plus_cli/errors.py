@@ -1,20 +1,19 @@
-"""What the command line says when it cannot go on.
+"""Errors of the command line.
 
     CliError                 printed as one line, exit status 1
-    └── UsageError           the words or the file were wrong, exit status 2
+    └── UsageError           the arguments or the file are invalid, exit status 2
 
-Every message names what was asked, what was found, and what to do.
-Anything else that escapes is a bug and shows a trace.
+Every message says what was requested, what was wrong, and what to do. Any other exception is a bug and shows a trace.
 """
 
 
 class CliError(Exception):
-    """The world did not give what was asked for."""
+    """A request that could not be fulfilled."""
 
     status = 1
 
 
 class UsageError(CliError):
-    """What the user gave cannot be read at all."""
+    """Arguments or a file that cannot be read."""
 
     status = 2

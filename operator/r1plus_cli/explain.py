@@ -1,6 +1,6 @@
-"""`r1plus explain NAME`: which engine and batch were chosen for a live deployment, and why the others were not.
+"""`r1plus explain NAME`: why this engine and batch were selected for a live deployment, and not others.
 
-Runs the operator's own choice and fit over what the cluster holds now: the catalog, the nodes, the tenant's suites.
+Runs the operator's own selection and fit over the cluster's current catalog, nodes and tenant's suites.
 """
 
 from collections.abc import Mapping
@@ -31,19 +31,24 @@ def explain(
     shipped: Mapping[str, SuiteSource],
     config: OperatorConfig,
 ) -> bool:
-    """Print the explanation; whether the spec can be served. CliError where the cluster does not answer."""
-    cr = cluster.deployment(namespace, name)
+    """Print the explanation and return whether the spec can be served.
+
+    Raise CliError if the cluster does not answer.
+    """
+    cr = cluster.get_deployment(namespace, name)
     document = Document("live", cr)
     console.print(Text(f"{namespace}/{name}", style="bold"))
     try:
         spec = R1PlusDeploymentSpec.model_validate(document.spec or {})
     except ValidationError as error:
         raise CliError(f"{namespace}/{name}: " + "; ".join(spec_problems(error, R1PlusDeploymentSpec))) from error
-    nodes = _nodes(console, cluster)
+    nodes = _list_node_facts(console, cluster)
     engines = tuple(
-        kept.value.engine for kept in map(projections.engine, cluster.engines()) if kept.value.engine is not None
+        cached.value.engine
+        for cached in map(projections.engine, cluster.list_engines())
+        if cached.value.engine is not None
     )
-    own = {source.name: source for source in map(projections.suite, cluster.suites(namespace))}
+    own = {source.name: source for source in map(projections.suite, cluster.list_suites(namespace))}
     status = cr.get("status") or {}
     serving, product = (str(status.get(key) or "") for key in ("engine", "gpu"))
     suites, products = {**shipped, **own}, [product] if product else ()
@@ -51,53 +56,54 @@ def explain(
     def resolve_for(incumbent: Incumbent | None) -> Target | Problem:
         return resolve(spec, engines, suites, nodes, config, serving, products=products, incumbent=incumbent)
 
-    resolved = _served(status, resolve_for(Incumbent(serving, int(status.get("batch") or 0)))) or resolve_for(None)
-    _show(console, spec, resolved)
-    _serving(console, cr.get("status") or {}, resolved)
+    resolved = _keep_current(status, resolve_for(Incumbent(serving, int(status.get("batch") or 0)))) or resolve_for(
+        None
+    )
+    _show_target(console, spec, resolved)
+    _show_current(console, cr.get("status") or {}, resolved)
     return isinstance(resolved, Target)
 
 
-def _served(status: Json, held: Target | Problem) -> Target | None:
-    """Return the target if it is what serves: that stays while it fits, though another batch may fit better by now."""
-    if isinstance(held, Problem):
+def _keep_current(status: Json, target: Target | Problem) -> Target | None:
+    """Return the target if it is the current revision, which stays while it fits, even if another batch fits better."""
+    if isinstance(target, Problem):
         return None
-    serves = (held.engine.name, held.fit.batch, held.fit.context, held.gpus.product if held.gpus else "")
+    serves = (target.engine.name, target.fit.batch, target.fit.context, target.gpus.product if target.gpus else "")
     status_of = (status.get("engine"), status.get("batch"), status.get("context"), str(status.get("gpu") or ""))
-    return held if serves == status_of else None
+    return target if serves == status_of else None
 
 
-def _nodes(console: Console, cluster: Cluster) -> tuple[NodeFacts, ...]:
-    found = cluster.nodes()
-    if found is None:
+def _list_node_facts(console: Console, cluster: Cluster) -> tuple[NodeFacts, ...]:
+    nodes = cluster.list_nodes()
+    if nodes is None:
         console.print(
             Text(
-                "  You may not look at nodes, so memory is not fitted here; the operator's own figures are in"
-                " CapacityFits",
+                "  You may not list nodes, so memory is not fitted here; the operator's figures are in CapacityFits",
                 style="yellow",
             )
         )
         return (ANY_NODE,)
-    return tuple(kept.value for kept in map(projections.node, found) if kept is not None)
+    return tuple(cached.value for cached in map(projections.node, nodes) if cached is not None)
 
 
-def _show(console: Console, spec: R1PlusDeploymentSpec, resolved: Target | Problem) -> None:
+def _show_target(console: Console, spec: R1PlusDeploymentSpec, resolved: Target | Problem) -> None:
     if isinstance(resolved, Problem):
         console.print(Text(f"  The spec cannot be served: {resolved.condition}=False, {resolved.reason}", style="red"))
         console.print(Text(f"  {resolved.message}"))
         if resolved.choice:
-            plan_text.show_lines(console, "Engines", plan_text.others_lines(resolved.choice))
+            plan_text.show_lines(console, "Engines", plan_text.format_rejection_lines(resolved.choice))
         return
-    plan_text.show_lines(console, "Engine", plan_text.engine_lines(resolved))
-    plan_text.show_lines(console, "Batch, context and memory", plan_text.memory_lines(spec, resolved))
+    plan_text.show_lines(console, "Engine", plan_text.format_engine_lines(resolved))
+    plan_text.show_lines(console, "Batch, context and memory", plan_text.format_memory_lines(spec, resolved))
 
 
-def _serving(console: Console, status: Json, resolved: Target | Problem) -> None:
-    """What takes traffic, where that is not what the spec asks for."""
+def _show_current(console: Console, status: Json, resolved: Target | Problem) -> None:
+    """Print the current revision if it differs from the spec."""
     engine, revision = status.get("engine", ""), status.get("revision", "")
     if not revision:
         lines = ["nothing takes traffic yet; `r1plus status` says why"]
     else:
         lines = [f"revision {revision}: {engine}, batch {status.get('batch')}, context {status.get('context')} tokens"]
         if isinstance(resolved, Target) and engine != resolved.engine.name:
-            lines.append(f"the spec asks for {resolved.engine.name}; `r1plus status` says why it does not serve")
+            lines.append(f"the spec selects {resolved.engine.name}; `r1plus status` says why it does not serve")
     plan_text.show_lines(console, "Now", lines)

@@ -1,6 +1,6 @@
-"""`r1plus fit`: what an engine needs, term by term, and which batch and context fit which hardware. Needs no cluster.
+"""`r1plus fit`: an engine's memory term by term, and which batch and context fit which hardware. Needs no cluster.
 
-The same function decides in the operator's plan; here it is asked about hardware that nobody needs to have.
+It uses the function of the operator's plan, for any hardware.
 """
 
 import json
@@ -19,10 +19,9 @@ from r1plus_cli import local
 from r1plus_cli.errors import UsageError
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Backend, Engine, Tier
-from r1plus_operator.plan.engine.feasibility import gpu_need
+from r1plus_operator.plan.engine.feasibility import read_gpu_need
 from r1plus_policies.engine.accelerators import TABLE, Accelerator, find_accelerator, list_gpus
-from r1plus_policies.engine.hardware import Gpus
-from r1plus_policies.engine.hardware import place_engine as put
+from r1plus_policies.engine.hardware import Gpus, place_engine
 from r1plus_policies.engine.memory_fit import (
     GIB,
     MIB,
@@ -37,13 +36,13 @@ from r1plus_policies.engine.memory_fit import (
 )
 from r1plus_policies.engine.selection import version_key
 
-NOT_KNOWN = "not in the table of GPUs (for another one give --engine and its --memory, such as 22Gi)"
-_PREFERRED = (Backend.OPENVINO, Backend.TENSORRT_LLM, Backend.VLLM, Backend.TENSORRT)
+UNKNOWN_GPU = "not in the table of GPUs (for another GPU give --engine and its --memory, such as 22Gi)"
+_BACKEND_ORDER = (Backend.OPENVINO, Backend.TENSORRT_LLM, Backend.VLLM, Backend.TENSORRT)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Hardware to fit into: a name for people, bytes of each device, and the GPU if it is one."""
+class Hardware:
+    """Hardware to fit into: its name, bytes per device, and the GPU if it is one."""
 
     name: str
     memory_bytes: int
@@ -51,117 +50,121 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What `fit` says of one engine on one place."""
+class FitAnswer:
+    """The result for one engine on one hardware."""
 
     engine: Engine
-    place: Place
-    asked: Fit
-    """The wish, whether or not it fits."""
-    refused: str
-    """Why it does not; empty where it does."""
+    hardware: Hardware
+    requested: Fit
+    """The requested batch and context, even if they do not fit."""
+    refusal: str
+    """Why they do not fit; empty if they do."""
     max_batch: int
     max_context: int
     nearest: tuple[Fit, ...]
 
-    def document(self) -> dict[str, Any]:
-        """As `-o json` prints it. GiB, over all devices unless it says otherwise."""
+    def to_document(self) -> dict[str, Any]:
+        """Return the document for `-o json`. GiB, over all devices unless the name says otherwise."""
         return {
             "engine": self.engine.name,
-            "hardware": self.place.name,
-            "devices": self.asked.devices,
-            "usableGiBPerDevice": _gib(self.place.memory_bytes),
-            "batch": self.asked.batch,
-            "context": self.asked.context,
-            "fits": not self.refused,
+            "hardware": self.hardware.name,
+            "devices": self.requested.devices,
+            "usableGiBPerDevice": _to_gib(self.hardware.memory_bytes),
+            "batch": self.requested.batch,
+            "context": self.requested.context,
+            "fits": not self.refusal,
             "maxBatch": self.max_batch,
             "maxContext": self.max_context,
-            "totalGiB": _gib(self.asked.total_bytes),
-            "perDeviceGiB": _gib(self.asked.device_bytes),
-            "terms": terms(self.asked),
+            "totalGiB": _to_gib(self.requested.total_bytes),
+            "perDeviceGiB": _to_gib(self.requested.device_bytes),
+            "terms": list_terms(self.requested),
             "nearest": [
-                {"batch": n.batch, "context": n.context, "totalGiB": _gib(n.total_bytes)} for n in self.nearest
+                {"batch": n.batch, "context": n.context, "totalGiB": _to_gib(n.total_bytes)} for n in self.nearest
             ],
-            "reason": self.refused,
+            "reason": self.refusal,
         }
 
 
-def terms(found: Fit) -> dict[str, float]:
-    """The sum's terms, GiB; they add up to `totalGiB` but for rounding."""
+def list_terms(result: Fit) -> dict[str, float]:
+    """Return the terms of the sum in GiB; they add up to `totalGiB` except for rounding."""
     return {
-        "weightsGiB": _gib(found.weights_bytes),
-        "kvCacheGiB": _gib(found.kv_cache_bytes),
-        "activationsGiB": _gib(found.activation_bytes),
-        "runtimeGiB": _gib(found.runtime_bytes),
+        "weightsGiB": _to_gib(result.weights_bytes),
+        "kvCacheGiB": _to_gib(result.kv_cache_bytes),
+        "activationsGiB": _to_gib(result.activation_bytes),
+        "runtimeGiB": _to_gib(result.runtime_bytes),
     }
 
 
-def _gib(count: int) -> float:
+def _to_gib(count: int) -> float:
     return round(count / GIB, 2)
 
 
-def answer(engine: Engine, shape: EngineShape, place: Place, batch: int | None, context: int | None) -> Answer:
-    """Fit a wish; open ends are the engine's best batch and its own context."""
-    memory = 0 if (unfit := _unfit(engine, shape, place)) else place.memory_bytes
-    found = fit_memory(shape, batch=batch, context=context, memory_bytes=memory, where=place.name)
+def answer_fit(
+    engine: Engine, shape: EngineShape, hardware: Hardware, batch: int | None, context: int | None
+) -> FitAnswer:
+    """Fit a request. Defaults are the engine's best batch and its own context."""
+    memory = 0 if (unfit_reason := _explain_unfit(engine, shape, hardware)) else hardware.memory_bytes
+    result = fit_memory(shape, batch=batch, context=context, memory_bytes=memory, where=hardware.name)
     tokens = min(context or shape.context_length, shape.context_length)
     largest = 0 if explain_uneven_split(shape) else min(shape.best_batch, find_largest_batch(shape, tokens, memory))
-    wanted = compute_fit(shape, batch or max(largest, 1), context or shape.context_length)
-    if isinstance(found, Fit):
-        return Answer(engine, place, found, "", largest, find_longest_context(shape, largest, memory), ())
+    request = compute_fit(shape, batch or max(largest, 1), context or shape.context_length)
+    if isinstance(result, Fit):
+        return FitAnswer(engine, hardware, result, "", largest, find_longest_context(shape, largest, memory), ())
     longest = find_longest_context(shape, largest, memory) if largest else 0
-    near = find_nearest_fits(shape, wanted.batch, wanted.context, memory)
-    return Answer(engine, place, wanted, unfit or _as_typed(found.message, place), largest, longest, near)
+    near = find_nearest_fits(shape, request.batch, request.context, memory)
+    return FitAnswer(
+        engine, hardware, request, unfit_reason or _name_options(result.message, hardware), largest, longest, near
+    )
 
 
-def _as_typed(message: str, place: Place) -> str:
-    """A refusal in the words of this command: the policy speaks to whoever writes an R1PlusDeployment."""
-    larger = "take more memory" if place.gpu is None else "take a larger GPU, or more of them by --gpus"
+def _name_options(message: str, hardware: Hardware) -> str:
+    """Replace fields of an R1PlusDeployment by options of this command in a message of the policy."""
+    larger = "use more memory" if hardware.gpu is None else "use a larger GPU, or more of them by --gpus"
     words = {
         "spec.context.maxTokens": "--context",
         "spec.batching.maxBatchSize": "--batch",
         "spec.engine: ": "",
         "add a larger node": larger,
     }
-    for spec, typed in words.items():
-        message = message.replace(spec, typed)
+    for field, option in words.items():
+        message = message.replace(field, option)
     return message
 
 
-def _unfit(engine: Engine, shape: EngineShape, place: Place) -> str:
-    """Why the engine does not run on such GPUs, however much memory they have."""
-    gpu = place.gpu
+def _explain_unfit(engine: Engine, shape: EngineShape, hardware: Hardware) -> str:
+    """Return why the engine does not run on such GPUs, independent of memory."""
+    gpu = hardware.gpu
     if gpu is None:
         return ""
-    asked = replace(gpu_need(engine), count=shape.devices)
-    found = put(asked, [Gpus(gpu.products[0], shape.devices, gpu.reported_mib, gpu.capability)])
-    return f"{found}; take another GPU: without --gpu each is told" if isinstance(found, str) else ""
+    need = replace(read_gpu_need(engine), count=shape.devices)
+    placement = place_engine(need, [Gpus(gpu.products[0], shape.devices, gpu.reported_mib, gpu.capability)])
+    return f"{placement}; use another GPU: without --gpu all are listed" if isinstance(placement, str) else ""
 
 
-def engine_for(
+def select_engine(
     engines: Sequence[Engine], *, name: str | None, tier: str | None, family: str | None, backend: str | None, gpu: bool
 ) -> Engine:
-    """The engine of that name, or the newest of the tier that runs on such hardware; UsageError lists what there is."""
+    """Return the engine of that name, or the newest of the tier for such hardware. UsageError lists the catalog."""
     if name is not None:
-        found = [e for e in engines if e.name == name]
+        matches = [e for e in engines if e.name == name]
     else:
-        found = [e for e in engines if (e.spec.requirements.gpu is not None) == gpu and e.spec.tier == tier]
-        found = [e for e in found if family in (None, e.spec.family) and backend in (None, e.spec.backend)]
-    if not found:
-        asked = name or " ".join(filter(None, [family, tier, backend, "on GPU" if gpu else "on CPU (--memory)"]))
-        raise UsageError(f"No engine {asked!r} in the catalog; {_known(engines)}")
-    measured = [e for e in found if e.spec.reference.measured] or found
-    return max(measured, key=lambda e: (version_key(e.spec.version), -_PREFERRED.index(e.spec.backend)))
+        matches = [e for e in engines if (e.spec.requirements.gpu is not None) == gpu and e.spec.tier == tier]
+        matches = [e for e in matches if family in (None, e.spec.family) and backend in (None, e.spec.backend)]
+    if not matches:
+        description = name or " ".join(filter(None, [family, tier, backend, "on GPU" if gpu else "on CPU (--memory)"]))
+        raise UsageError(f"No engine {description!r} in the catalog; {_describe_catalog(engines)}")
+    measured_matches = [e for e in matches if e.spec.reference.measured] or matches
+    return max(measured_matches, key=lambda e: (version_key(e.spec.version), -_BACKEND_ORDER.index(e.spec.backend)))
 
 
-def _known(engines: Sequence[Engine]) -> str:
+def _describe_catalog(engines: Sequence[Engine]) -> str:
     on_gpu = ", ".join(e.name for e in engines if e.spec.requirements.gpu is not None) or "none"
     on_cpu = ", ".join(e.name for e in engines if e.spec.requirements.gpu is None) or "none"
-    return f"on GPU there are: {on_gpu}; on CPU, asked by --memory: {on_cpu}"
+    return f"on GPU: {on_gpu}; on CPU, with --memory: {on_cpu}"
 
 
-def places_for(gpu: str | None, memory: str | None) -> list[Place]:
-    """One GPU, one amount of memory, or, where nothing is named, every GPU of the table."""
+def list_hardware(gpu: str | None, memory: str | None) -> list[Hardware]:
+    """Return one GPU, one amount of memory, or without a name all GPUs of the table."""
     if memory is not None:
         try:
             size = bytes_of(memory)
@@ -169,52 +172,56 @@ def places_for(gpu: str | None, memory: str | None) -> list[Place]:
             raise UsageError(f"--memory: {error}") from error
         if size < MIB:
             raise UsageError(f"--memory: {memory} is less than 1Mi; give it with its unit, such as 4Gi")
-        return [Place(f"a node with {memory} for it", size)]
+        return [Hardware(f"a node with {memory} for it", size)]
     if gpu is None:
-        return [Place(row.name, row.usable_bytes, row) for row in list_gpus()]
+        return [Hardware(row.name, row.usable_bytes, row) for row in list_gpus()]
     row = find_accelerator(gpu)
     if row is None:
-        known = ", ".join(sorted(r.name for r in TABLE))
-        raise UsageError(f"--gpu {gpu!r}: {NOT_KNOWN}; it has: {known}")
-    return [Place(row.name, row.usable_bytes, row)]
+        known_names = ", ".join(sorted(r.name for r in TABLE))
+        raise UsageError(f"--gpu {gpu!r}: {UNKNOWN_GPU}; known: {known_names}")
+    return [Hardware(row.name, row.usable_bytes, row)]
 
 
 def fit_command(
     tier: Annotated[Tier | None, typer.Option("--tier", help="full (12B), lite (3B) or edge (0.7B).")] = None,
     context: Annotated[
-        int | None, typer.Option("--context", min=16, help="Tokens of prompt and answer. Default: the engine's own.")
+        int | None,
+        typer.Option("--context", min=16, help="Tokens of prompt and answer. Default: the engine's context length."),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Requests at once. Default: the most that fit, up to the best.")
+        int | None,
+        typer.Option("--batch", min=1, help="Requests at once. Default: the most that fit, up to the engine's best."),
     ] = None,
     gpu: Annotated[
         str | None,
         typer.Option("--gpu", help="Name or product label, such as L40S or H100-MIG-3g.40gb. Default: each in turn."),
     ] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=1, max=64, help="Split the model over so many.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, max=64, help="Split the model over this many GPUs.")
+    ] = None,
     memory: Annotated[
-        str | None, typer.Option("--memory", help="Fit into this much memory instead, such as 8Gi: an engine on CPU.")
+        str | None, typer.Option("--memory", help="Fit an engine on CPU into this much memory, such as 8Gi.")
     ] = None,
     window: Annotated[
-        int | None, typer.Option("--window", min=0, help="Tokens that a layer keeps; 0 is full attention.")
+        int | None, typer.Option("--window", min=0, help="Tokens that a layer keeps; 0 means full attention.")
     ] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="An engine by its name, instead of --tier.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="An engine by name, instead of --tier.")] = None,
     family: Annotated[str | None, typer.Option("--family", help="Model family, such as r1plus or smollm2.")] = None,
     backend: Annotated[
-        Backend | None, typer.Option("--backend", help="Default: what is measured, then tensorrtllm, vllm, tensorrt.")
+        Backend | None, typer.Option("--backend", help="Default: a measured engine, then tensorrtllm, vllm, tensorrt.")
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="table or json.")] = "table",
     catalog: Annotated[Path, typer.Option("--catalog", help="Folder with R1PlusEngines.")] = local.SHIPPED_CATALOG,
 ) -> None:
-    """Tell how much memory an engine needs, and which batch and context fit. Needs no cluster.
+    """Show how much memory an engine needs, and which batch and context fit. Needs no cluster.
 
-    total = weights + KV cache (batch × context) + activations + runtime, for each GPU. Memory is what a GPU really
-    offers, not what its name promises. **maxBatch** is the most requests of that context that fit, at most the
-    engine's best; **maxContext** the longest context at that batch. Exit status 1 if the wish does not fit.
+    total = weights + KV cache (batch × context) + activations + runtime, for each GPU. Memory is what the GPU reports,
+    not its nominal size. **maxBatch** is the largest number of requests of that context that fit, at most the engine's
+    best; **maxContext** is the longest context at that batch. Exit status 1 if the request does not fit.
 
-    What fits where: `r1plus fit --tier full`
+    All hardware: `r1plus fit --tier full`
 
-    One wish: `r1plus fit --tier full --context 65536 --batch 32 --gpu L40S -o json`
+    One request: `r1plus fit --tier full --context 65536 --batch 32 --gpu L40S -o json`
 
     What if: `r1plus fit --tier full --window 0 --gpu H100 --gpus 4`  (full attention, four GPUs)
 
@@ -226,68 +233,70 @@ def fit_command(
         raise UsageError("Give either --tier or --engine")
     if gpu is not None and memory is not None:
         raise UsageError("Give either --gpu or --memory")
-    engines = local.engines_in(catalog)
-    chosen = engine_for(engines, name=engine, tier=tier, family=family, backend=backend, gpu=memory is None)
-    if chosen.spec.requirements.gpu is None and memory is None:
-        raise UsageError(f"{chosen.name} runs on CPU: give --memory, such as --memory 4Gi")
-    _require_possible(chosen, gpus, window)
-    shape = _as_asked(chosen.spec.shape, gpus, window)
-    answers = [answer(chosen, shape, place, batch, context) for place in places_for(gpu, memory)]
-    _print(answers, output, one=gpu is not None or memory is not None)
-    raise typer.Exit(0 if any(not a.refused for a in answers) else 1)
+    engines = local.load_engines(catalog)
+    selected = select_engine(engines, name=engine, tier=tier, family=family, backend=backend, gpu=memory is None)
+    if selected.spec.requirements.gpu is None and memory is None:
+        raise UsageError(f"{selected.name} runs on CPU: give --memory, such as --memory 4Gi")
+    _require_possible(selected, gpus, window)
+    shape = _apply_overrides(selected.spec.shape, gpus, window)
+    answers = [answer_fit(selected, shape, hardware, batch, context) for hardware in list_hardware(gpu, memory)]
+    _print_answers(answers, output, one=gpu is not None or memory is not None)
+    raise typer.Exit(0 if any(not a.refusal for a in answers) else 1)
 
 
 def _require_possible(engine: Engine, gpus: int | None, window: int | None) -> None:
-    """Refuse a `what if` that no backend on CPU can be."""
+    """Reject overrides that no backend on CPU supports."""
     if engine.spec.backend is not Backend.OPENVINO:
         return
     if window:
-        told = f"{engine.name} runs on CPU, where every layer keeps all tokens (backend openvino)"
-        raise UsageError(f"--window {window}: {told}; leave it out, or bound the tokens by --context {window}")
+        reason = f"{engine.name} runs on CPU, where every layer keeps all tokens (backend openvino)"
+        raise UsageError(f"--window {window}: {reason}; omit it, or limit the tokens by --context {window}")
     if gpus is not None:
-        raise UsageError(f"--gpus {gpus}: {engine.name} runs on CPU; leave it out")
+        raise UsageError(f"--gpus {gpus}: {engine.name} runs on CPU; omit it")
 
 
-def _as_asked(shape: EngineShape, gpus: int | None, window: int | None) -> EngineShape:
-    """The engine's shape, with what if."""
+def _apply_overrides(shape: EngineShape, gpus: int | None, window: int | None) -> EngineShape:
+    """Return the engine's shape with the overrides of the options."""
     if window is not None:
         shape = replace(shape, window=window or None)
     return replace(shape, devices=gpus) if gpus else shape
 
 
-def _print(answers: list[Answer], output: str, *, one: bool) -> None:
+def _print_answers(answers: list[FitAnswer], output: str, *, one: bool) -> None:
     if output == "json":
-        documents = [a.document() for a in answers]
+        documents = [a.to_document() for a in answers]
         sys.stdout.write(json.dumps(documents[0] if one else documents, indent=2) + "\n")
         return
     console = Console(soft_wrap=not sys.stdout.isatty())
     if one:
-        _tell(console, answers[0])
+        _show_answer(console, answers[0])
     else:
-        _compare(console, answers)
+        _show_comparison(console, answers)
 
 
-def _tell(console: Console, said: Answer) -> None:
-    """One answer, the sum as it is added up on paper."""
-    verdict = Text("fits", style="green") if not said.refused else Text("does not fit", style="red")
-    on = f"{said.asked.devices} x {said.place.name}" if said.asked.devices > 1 else said.place.name
-    wish = f": batch {said.asked.batch} x {said.asked.context} tokens on {on}: "
-    console.print(Text(said.engine.name, style="bold") + Text(wish) + verdict)
+def _show_answer(console: Console, result: FitAnswer) -> None:
+    """Print one answer with all terms of the sum."""
+    verdict = Text("fits", style="green") if not result.refusal else Text("does not fit", style="red")
+    on = (
+        f"{result.requested.devices} x {result.hardware.name}" if result.requested.devices > 1 else result.hardware.name
+    )
+    request_text = f": batch {result.requested.batch} x {result.requested.context} tokens on {on}: "
+    console.print(Text(result.engine.name, style="bold") + Text(request_text) + verdict)
     table = Table.grid(padding=(0, 2))
-    rows = [*terms(said.asked).items(), ("total", _gib(said.asked.total_bytes))]
+    rows = [*list_terms(result.requested).items(), ("total", _to_gib(result.requested.total_bytes))]
     for name, gib in rows:
         table.add_row("", _WORDS.get(name, name), Text(f"{gib:.2f} GiB", justify="right"))
-    if said.asked.devices > 1:
-        table.add_row("", "on each", Text(f"{_gib(said.asked.device_bytes):.2f} GiB", justify="right"))
-    table.add_row("", "usable", Text(f"{_gib(said.place.memory_bytes):.2f} GiB", justify="right"))
+    if result.requested.devices > 1:
+        table.add_row("", "on each", Text(f"{_to_gib(result.requested.device_bytes):.2f} GiB", justify="right"))
+    table.add_row("", "usable", Text(f"{_to_gib(result.hardware.memory_bytes):.2f} GiB", justify="right"))
     console.print(table)
-    if said.refused:
-        console.print(Text(f"  {said.refused}"))
-        if near := " or ".join(f"batch {n.batch} x {n.context} tokens" for n in said.nearest):
+    if result.refusal:
+        console.print(Text(f"  {result.refusal}"))
+        if near := " or ".join(f"batch {n.batch} x {n.context} tokens" for n in result.nearest):
             console.print(Text(f"  nearest that fits: {near}"))
         return
-    most = f"most requests at once of that context: {said.max_batch}"
-    console.print(Text(f"  {most}; longest context at that batch: {said.max_context} tokens"))
+    capacity = f"largest batch at that context: {result.max_batch}"
+    console.print(Text(f"  {capacity}; longest context at that batch: {result.max_context} tokens"))
 
 
 _WORDS = {
@@ -298,19 +307,21 @@ _WORDS = {
 }
 
 
-def _compare(console: Console, answers: list[Answer]) -> None:
-    """One engine on every GPU of the table."""
+def _show_comparison(console: Console, answers: list[FitAnswer]) -> None:
+    """Print one engine on every GPU of the table."""
     console.print(Text(f"{answers[0].engine.name}, batch and context on each GPU", style="bold"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("GPU", "USABLE", "FITS", "MAX BATCH", "MAX CONTEXT", "NEEDS"):
         table.add_column(name, justify="left" if name in ("GPU", "FITS") else "right", no_wrap=True)
-    for said in answers:
+    for result in answers:
         table.add_row(
-            f"{said.asked.devices} x {said.place.name}" if said.asked.devices > 1 else said.place.name,
-            f"{_gib(said.place.memory_bytes):.1f} GiB",
-            "no" if said.refused else "yes",
-            str(said.max_batch),
-            str(said.max_context),
-            f"{said.asked.batch} x {said.asked.context}: {_gib(said.asked.device_bytes):.1f} GiB",
+            f"{result.requested.devices} x {result.hardware.name}"
+            if result.requested.devices > 1
+            else result.hardware.name,
+            f"{_to_gib(result.hardware.memory_bytes):.1f} GiB",
+            "no" if result.refusal else "yes",
+            str(result.max_batch),
+            str(result.max_context),
+            f"{result.requested.batch} x {result.requested.context}: {_to_gib(result.requested.device_bytes):.1f} GiB",
         )
     console.print(table)

@@ -1,7 +1,7 @@
-"""How this command was called: what it tells people to type next must work where they typed this.
+"""Hints that work as printed: commands to run next, named the way this command was called.
 
-In a clone it is .venv/bin/r1plus, beside .venv/bin/kubectl, and on nobody's PATH. Hints say `r1plus` and `kubectl`,
-also those in a status, which the operator wrote.
+In a clone it is .venv/bin/r1plus, next to .venv/bin/kubectl, and not on PATH. Hints say `r1plus` and `kubectl`, also
+those in a status, which the operator wrote.
 """
 
 import re
@@ -9,26 +9,26 @@ import shutil
 import sys
 from pathlib import Path
 
-NAME = "r1plus"
+PROGRAM = "r1plus"
 _VERBS = (
     "ack|ask|engine|engines|evaluations|explain|fit|history|pause|pin|plan|refresh|resume|rollback|rollouts|status"
     "|suite|unpin|validate"
 )
-_COMMAND = re.compile(rf"(?<![\w./-])(?:{NAME}(?= (?:{_VERBS})\b)|kubectl(?= [a-z]))")
+_COMMAND = re.compile(rf"(?<![\w./-])(?:{PROGRAM}(?= (?:{_VERBS})\b)|kubectl(?= [a-z]))")
 
 
-def as_typed(text: str, typed: str | None = None) -> str:
-    """`text` with commands named as they can be called; `typed` is the program's first word, by default this one's."""
-    called = Path(sys.argv[0] if typed is None else typed)
-    if called.name != NAME:
+def runnable_hint(text: str, program: str | None = None) -> str:
+    """Return `text` with commands named so that they can be run; `program` is by default the called one."""
+    program_path = Path(sys.argv[0] if program is None else program)
+    if program_path.name != PROGRAM:
         return text
-    return _COMMAND.sub(lambda found: _callable(found.group(), called), text)
+    return _COMMAND.sub(lambda match: _resolve_command(match.group(), program_path), text)
 
 
-def _callable(name: str, called: Path) -> str:
-    on_path, beside = shutil.which(name), called.absolute().parent / name
-    if on_path is not None and (name != NAME or Path(on_path).absolute() == beside):
+def _resolve_command(name: str, program_path: Path) -> str:
+    on_path, sibling = shutil.which(name), program_path.absolute().parent / name
+    if on_path is not None and (name != PROGRAM or Path(on_path).absolute() == sibling):
         return name
-    if name != NAME and not beside.exists():
+    if name != PROGRAM and not sibling.exists():
         return name
-    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
+    return str(sibling.relative_to(Path.cwd()) if sibling.is_relative_to(Path.cwd()) else sibling)

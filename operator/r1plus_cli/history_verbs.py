@@ -1,4 +1,4 @@
-"""`r1plus history`, `r1plus engines` and `r1plus evaluations`: what the registry recorded. Words in, calls out."""
+"""`r1plus history`, `r1plus engines` and `r1plus evaluations`: what the registry recorded."""
 
 import sys
 from enum import StrEnum
@@ -10,19 +10,19 @@ from rich.console import Console
 
 from r1plus_cli import history_text
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.registry import DEFAULT, Place, Registry, Tunnels, place_of
+from r1plus_cli.registry import DEFAULT, Registry, RegistryAddress, TunnelCluster, parse_address
 from r1plus_contract.jsonable import dumps, to_jsonable
 
 
 class Output(StrEnum):
-    """How it is told."""
+    """Output formats."""
 
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
 
 
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="For people, or for programs.")]
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for people; json or yaml for programs.")]
 RegistryOption = Annotated[
     str,
     typer.Option("--registry", envvar="R1PLUS_REGISTRY", help="NAMESPACE/NAME of its StatefulSet, or its URL."),
@@ -42,20 +42,20 @@ def history_command(
     registry: RegistryOption = DEFAULT,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Tell what ran when, and why: revisions, gates with their figures, promotions, falls, rollbacks and requests.
+    """Show what ran when, and why: revisions, gates with figures, promotions, accuracy drops, rollbacks and requests.
 
-    Beyond what the cluster itself keeps. Of a deployment that was deleted only the platform team is told.
+    The registry keeps more than the cluster itself. Only the platform team sees deleted deployments.
 
     Example: `r1plus history credit -n team-credit`
     """
-    space = namespace or _default_namespace(kubeconfig)
-    found = _registry(registry, kubeconfig).histories(space, name)
-    if not found.items:
-        raise CliError(f"{space}/{name}: nothing is recorded; is there such an R1PlusDeployment? r1plus status -A")
+    space = namespace or _get_default_namespace(kubeconfig)
+    response = _open_registry(registry, kubeconfig).read_histories(space, name)
+    if not response.items:
+        raise CliError(f"{space}/{name}: nothing is recorded; check the name: r1plus status -A")
     if output is Output.TABLE:
-        history_text.show_histories(_console(), found.items)
+        history_text.show_histories(_console(), response.items)
     else:
-        _print(found, output)
+        _print_document(response, output)
 
 
 def engines_command(
@@ -64,56 +64,56 @@ def engines_command(
     registry: RegistryOption = DEFAULT,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """List every engine that is or was on offer: where its files came from, on whose word, and how its gates went."""
-    found = _registry(registry, kubeconfig).engines(namespace)
+    """List every engine that is or was in the catalog: source of its files and reference, and its gates."""
+    response = _open_registry(registry, kubeconfig).read_engines(namespace)
     if output is Output.TABLE:
-        history_text.show_engines(_console(), found.items)
+        history_text.show_engines(_console(), response.items)
     else:
-        _print(found, output)
+        _print_document(response, output)
 
 
 def evaluations_command(
-    name: Annotated[str | None, typer.Argument(help="One R1PlusDeployment; without it, of all of the tenant.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One R1PlusDeployment; without it, all of the tenant.")] = None,
     namespace: NamespaceOption = None,
-    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of every tenant.")] = False,
-    items: Annotated[bool, typer.Option("--items", help="Item by item: what was right and what was lost.")] = False,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="All tenants.")] = False,
+    items: Annotated[bool, typer.Option("--items", help="Results per item: right or lost.")] = False,
     output: OutputOption = Output.TABLE,
     registry: RegistryOption = DEFAULT,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """List gates with their figures, the newest first: what was scored, on which suite, at which batch."""
+    """List gates with their figures, newest first: what was scored, on which suite, at which batch."""
     if name is not None and everywhere:
         raise UsageError("A name needs one namespace: give -n, not -A")
-    space = None if everywhere else namespace or _default_namespace(kubeconfig)
-    found = _registry(registry, kubeconfig).evaluations(space, name, items=items)
+    space = None if everywhere else namespace or _get_default_namespace(kubeconfig)
+    response = _open_registry(registry, kubeconfig).read_evaluations(space, name, items=items)
     if output is Output.TABLE:
-        history_text.show_evaluations(_console(), found.items)
+        history_text.show_evaluations(_console(), response.items)
     else:
-        _print(found, output)
+        _print_document(response, output)
 
 
-def _registry(text: str, kubeconfig: str | None) -> Registry:
-    place: Place = place_of(text)
+def _open_registry(text: str, kubeconfig: str | None) -> Registry:
+    address: RegistryAddress = parse_address(text)
 
-    def cluster() -> Tunnels:
+    def cluster() -> TunnelCluster:
         from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
         return KubernetesCluster(kubeconfig)
 
-    return Registry(place, cluster)
+    return Registry(address, cluster)
 
 
-def _default_namespace(kubeconfig: str | None) -> str:
+def _get_default_namespace(kubeconfig: str | None) -> str:
     from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
-    return KubernetesCluster(kubeconfig).default_namespace()
+    return KubernetesCluster(kubeconfig).get_default_namespace()
 
 
 def _console() -> Console:
     return Console(soft_wrap=not sys.stdout.isatty())
 
 
-def _print(value: Any, output: Output) -> None:
+def _print_document(value: Any, output: Output) -> None:
     if output is Output.JSON:
         sys.stdout.write(dumps(value) + "\n")
     else:

@@ -1,6 +1,7 @@
-"""A real cluster behind `cluster.Cluster` and `steering.Steered`, with the user's own kubeconfig and rights.
+"""A real cluster behind `cluster.Cluster` and `actions.ActionCluster`, with the user's own kubeconfig and rights.
 
-It reads; only `change` writes, and only R1PlusDeployments; `token_of` makes a token that lasts for minutes.
+All methods read, except `patch_deployment`, which only writes R1PlusDeployments. `create_token` creates a token for a
+few minutes.
 """
 
 import json
@@ -18,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from r1plus_cli.cluster import Json
 from r1plus_cli.errors import CliError
-from r1plus_cli.forward import forwarded
+from r1plus_cli.forward import forward_port
 from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, VERSION
 
 PLURAL = "r1plusdeployments"
@@ -28,7 +29,7 @@ OPERATOR_SELECTOR = "app.kubernetes.io/name=r1plus-operator"
 
 
 class KubernetesCluster:
-    """A cluster by kubeconfig (the usual rules: $KUBECONFIG, ~/.kube/config) or, inside a pod, by its account."""
+    """A cluster from a kubeconfig ($KUBECONFIG, ~/.kube/config) or, inside a pod, from its service account."""
 
     def __init__(self, kubeconfig: str | None = None, context: str | None = None) -> None:
         self._context = context
@@ -37,121 +38,126 @@ class KubernetesCluster:
             self._api = config.new_client_from_config(kubeconfig, context)
         except ConfigException as error:
             raise CliError(
-                f"No cluster is configured: {missing(kubeconfig) or error}; name one by --kubeconfig or KUBECONFIG"
-                " (`make demo` starts one and says which). `r1plus plan` and `r1plus validate` need no cluster"
+                f"No cluster is configured: {find_missing_kubeconfig(kubeconfig) or error}; set --kubeconfig"
+                " or KUBECONFIG"
+                " (`make demo` starts a cluster and prints its kubeconfig). `r1plus plan` and `r1plus"
+                " validate` need no cluster"
             ) from error
         self._objects = client.CustomObjectsApi(self._api)
         self._core = client.CoreV1Api(self._api)
-        self._who = client.AuthenticationV1Api(self._api)
+        self._authentication = client.AuthenticationV1Api(self._api)
 
-    def default_namespace(self) -> str:
-        """The namespace of the context, `default` without one."""
+    def get_default_namespace(self) -> str:
+        """Return the namespace of the context, or `default`."""
         contexts, active = config.list_kube_config_contexts(self._kubeconfig)
         if self._context is not None:
             active = next((c for c in contexts if c["name"] == self._context), active)
         return str((active or {}).get("context", {}).get("namespace") or "default")
 
-    def deployments(self, namespace: str | None) -> list[Json]:
-        """Sorted by namespace and name."""
-        with _translating(f"list {PLURAL}"):
-            items: list[Json] = self._listed(namespace)["items"]
+    def list_deployments(self, namespace: str | None) -> list[Json]:
+        """Return the R1PlusDeployments, sorted by namespace and name."""
+        with _translate_errors(f"list {PLURAL}"):
+            items: list[Json] = self._list_objects(namespace)["items"]
         return sorted(items, key=lambda cr: (cr["metadata"]["namespace"], cr["metadata"]["name"]))
 
-    def deployment(self, namespace: str, name: str) -> Json:
-        """Reads one by name."""
-        with _translating(f"read {PLURAL}/{name}"):
+    def get_deployment(self, namespace: str, name: str) -> Json:
+        """Read one by name."""
+        with _translate_errors(f"read {PLURAL}/{name}"):
             try:
                 return dict(self._objects.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name))
             except ApiException as error:
                 if error.status != 404:
                     raise
-                known = ", ".join(cr["metadata"]["name"] for cr in self.deployments(namespace)) or "none"
-                text = f"{namespace}/{name}: no such {KIND_DEPLOYMENT}; this namespace has: {known} (another one: -n)"
+                existing_names = ", ".join(cr["metadata"]["name"] for cr in self.list_deployments(namespace)) or "none"
+                text = (
+                    f"{namespace}/{name}: no such {KIND_DEPLOYMENT}; this namespace has: {existing_names}"
+                    " (another one: -n)"
+                )
                 raise CliError(text) from error
 
-    def changes(self, namespace: str | None) -> Iterator[Json]:
-        """A watch that starts again whenever the server ends it."""
+    def watch_changes(self, namespace: str | None) -> Iterator[Json]:
+        """Watch, and start again whenever the server ends the watch."""
         while True:
-            yield from self._watched(namespace)
+            yield from self._watch_once(namespace)
 
-    def engines(self) -> list[Json]:
-        """The catalog, sorted by name."""
-        with _translating(f"list {ENGINES_PLURAL}"):
-            found = dict(self._objects.list_cluster_custom_object(GROUP, VERSION, ENGINES_PLURAL))
-        return sorted(found["items"], key=lambda engine: str(engine["metadata"]["name"]))
+    def list_engines(self) -> list[Json]:
+        """Return the catalog, sorted by name."""
+        with _translate_errors(f"list {ENGINES_PLURAL}"):
+            response = dict(self._objects.list_cluster_custom_object(GROUP, VERSION, ENGINES_PLURAL))
+        return sorted(response["items"], key=lambda engine: str(engine["metadata"]["name"]))
 
-    def nodes(self) -> list[Json] | None:
-        """All nodes, or None where the answer is 403."""
-        with _translating("list nodes"):
+    def list_nodes(self) -> list[Json] | None:
+        """Return all nodes, or None if the answer is 403."""
+        with _translate_errors("list nodes"):
             try:
-                return self._plain(self._core.list_node())
+                return self._to_dicts(self._core.list_node())
             except ApiException as error:
                 if error.status != 403:
                     raise
                 return None
 
-    def operator_ready(self) -> bool | None:
-        """By the label that the chart gives it; it may run in any namespace, or outside the cluster."""
-        with _translating("look for the operator's pods"):
+    def is_operator_ready(self) -> bool | None:
+        """Look for the operator by the chart's label; it may run in any namespace, or outside the cluster."""
+        with _translate_errors("look for the operator's pods"):
             try:
-                found = self._core.list_pod_for_all_namespaces(label_selector=OPERATOR_SELECTOR).items
+                pods = self._core.list_pod_for_all_namespaces(label_selector=OPERATOR_SELECTOR).items
             except ApiException as error:
                 if error.status != 403:
                     raise
                 return None
-        return any(map(_is_ready, found))
+        return any(map(_is_ready, pods))
 
-    def suites(self, namespace: str) -> list[Json]:
-        """The tenant's own suites."""
-        with _translating(f"list the suites of {namespace}"):
-            return self._plain(self._core.list_namespaced_config_map(namespace, label_selector=LABEL_SUITE))
+    def list_suites(self, namespace: str) -> list[Json]:
+        """Return the tenant's own suites."""
+        with _translate_errors(f"list the suites of {namespace}"):
+            return self._to_dicts(self._core.list_namespaced_config_map(namespace, label_selector=LABEL_SUITE))
 
-    def _plain(self, found: Any) -> list[Json]:
-        """The client's model objects as the plain dicts of the wire."""
-        items: list[Json] = self._api.sanitize_for_serialization(found)["items"]
+    def _to_dicts(self, objects: Any) -> list[Json]:
+        """Convert the client's model objects to plain dicts."""
+        items: list[Json] = self._api.sanitize_for_serialization(objects)["items"]
         return items
 
     def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
-        """Like `kubectl port-forward service/NAME`: to one Ready pod that the Service selects."""
-        return forwarded(self._core, namespace, self._ready_pod(namespace, service), port)
+        """Forward a port to one Ready pod of the Service, like `kubectl port-forward service/NAME`."""
+        return forward_port(self._core, namespace, self._find_ready_pod(namespace, service), port)
 
-    def who(self) -> str:
-        """As the API server calls the user; older ones than 1.28 cannot be asked."""
-        with _translating("ask who you are"):
+    def get_username(self) -> str:
+        """Return the user's name for the API server; servers before 1.28 do not report it."""
+        with _translate_errors("ask who you are"):
             try:
-                review = self._who.create_self_subject_review(client.V1SelfSubjectReview())
+                review = self._authentication.create_self_subject_review(client.V1SelfSubjectReview())
             except ApiException as error:
                 if error.status not in (403, 404):
                     raise
                 return "somebody"
             return str(review.status.user_info.username)
 
-    def change(self, namespace: str, name: str, patch: Json) -> None:
-        """As `kubectl patch --type merge`."""
-        with _translating(f"change {PLURAL}/{name}"):
+    def patch_deployment(self, namespace: str, name: str, patch: Json) -> None:
+        """Patch like `kubectl patch --type merge`."""
+        with _translate_errors(f"change {PLURAL}/{name}"):
             self._objects.patch_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, patch)
 
-    def token_of(self, namespace: str, account: str, audience: str) -> str:
-        """As `kubectl create token`; good for ten minutes."""
+    def create_token(self, namespace: str, account: str, audience: str) -> str:
+        """Create a token for ten minutes, like `kubectl create token`."""
         spec = client.V1TokenRequestSpec(audiences=[audience], expiration_seconds=600)
-        with _translating(f"make a token of {namespace}/{account}"):
-            made = self._core.create_namespaced_service_account_token(
+        with _translate_errors(f"make a token of {namespace}/{account}"):
+            response = self._core.create_namespaced_service_account_token(
                 account, namespace, client.AuthenticationV1TokenRequest(spec=spec)
             )
-        return str(made.status.token)
+        return str(response.status.token)
 
-    def tunnel(self, namespace: str, pod: str, port: int) -> Any:
-        """Like one connection through `kubectl port-forward`. Raises OSError with the API server's words."""
+    def open_tunnel(self, namespace: str, pod: str, port: int) -> Any:
+        """Open one connection like `kubectl port-forward`. Raise OSError with the API server's message."""
         try:
             tunnel = portforward(self._core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
         except (ApiException, HTTPError) as error:
             raise OSError(str(getattr(error, "reason", "") or error)) from error
-        found = tunnel.socket(port)
-        found.setblocking(True)
-        return found
+        connection = tunnel.socket(port)
+        connection.setblocking(True)
+        return connection
 
-    def _watched(self, namespace: str | None) -> Iterator[Json]:
-        with _translating(f"watch {PLURAL}"):
+    def _watch_once(self, namespace: str | None) -> Iterator[Json]:
+        with _translate_errors(f"watch {PLURAL}"):
             if namespace is None:
                 stream = watch.Watch().stream(
                     self._objects.list_cluster_custom_object, GROUP, VERSION, PLURAL, timeout_seconds=WATCH_SECONDS
@@ -167,30 +173,32 @@ class KubernetesCluster:
                 )
             yield from (event["object"] for event in stream if event["type"] != "DELETED")
 
-    def _listed(self, namespace: str | None) -> Json:
+    def _list_objects(self, namespace: str | None) -> Json:
         if namespace is None:
             return dict(self._objects.list_cluster_custom_object(GROUP, VERSION, PLURAL))
         return dict(self._objects.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL))
 
-    def _ready_pod(self, namespace: str, service: str) -> str:
-        see = f"see: r1plus status {service} -n {namespace}"
-        with _translating(f"find the Service {namespace}/{service}"):
+    def _find_ready_pod(self, namespace: str, service: str) -> str:
+        hint = f"see: r1plus status {service} -n {namespace}"
+        with _translate_errors(f"find the Service {namespace}/{service}"):
             try:
                 selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}
             except ApiException as error:
                 if error.status != 404:
                     raise
-                raise CliError(f"{namespace}/{service}: its Service is gone; {self._who_restores()}; {see}") from error
+                raise CliError(
+                    f"{namespace}/{service}: its Service does not exist; {self._explain_missing_service()}; {hint}"
+                ) from error
             labels = ",".join(f"{key}={value}" for key, value in selector.items())
             pods = self._core.list_namespaced_pod(namespace, label_selector=labels).items if labels else []
         if ready := next(filter(_is_ready, pods), None):
             return str(ready.metadata.name)
-        raise CliError(f"{namespace}/{service}: no Ready pod behind the Service, so nothing can answer; {see}")
+        raise CliError(f"{namespace}/{service}: no Ready pod behind the Service, so nothing can answer; {hint}")
 
-    def _who_restores(self) -> str:
-        if self.operator_ready() is False:
-            return "no pod of the operator is Ready, so nobody puts it back"
-        return "the operator puts it back within seconds, then ask again"
+    def _explain_missing_service(self) -> str:
+        if self.is_operator_ready() is False:
+            return "no pod of the operator is Ready, so it is not restored"
+        return "the operator restores it within seconds; try again"
 
 
 def _is_ready(pod: Any) -> bool:
@@ -199,53 +207,56 @@ def _is_ready(pod: Any) -> bool:
     return ready and not pod.metadata.deletion_timestamp
 
 
-def missing(kubeconfig: str | None) -> str:
-    """Which files were looked for and are not there; nothing where one is."""
-    given = kubeconfig or os.environ.get("KUBECONFIG")
-    paths = [Path(part).expanduser() for part in (given or "~/.kube/config").split(os.pathsep) if part]
+def find_missing_kubeconfig(kubeconfig: str | None) -> str:
+    """Return which configured files do not exist; empty if one does."""
+    configured = kubeconfig or os.environ.get("KUBECONFIG")
+    paths = [Path(part).expanduser() for part in (configured or "~/.kube/config").split(os.pathsep) if part]
     if any(path.exists() for path in paths):
         return ""
-    looked_for = " and ".join(map(str, paths))
-    if not given:
-        return f"KUBECONFIG is not set, and there is no {looked_for}"
+    candidates = " and ".join(map(str, paths))
+    if not configured:
+        return f"KUBECONFIG is not set, and {candidates} does not exist"
     are = "is" if len(paths) == 1 else "are"
-    return f"{'--kubeconfig' if kubeconfig else 'KUBECONFIG'} names {looked_for}, which {are} not there"
+    return f"{'--kubeconfig' if kubeconfig else 'KUBECONFIG'} names {candidates}, which {are} missing"
 
 
 @contextmanager
-def _translating(what: str) -> Iterator[None]:
-    """What the API server or the way to it raises while doing `what`, as a CliError."""
+def _translate_errors(what: str) -> Iterator[None]:
+    """Translate errors of the API server, or of the connection, while doing `what` to CliError."""
     try:
         yield
     except (ApiException, HTTPError) as error:
-        raise _translated(error, what) from error
+        raise _translate_error(error, what) from error
 
 
-def _translated(error: Exception, what: str) -> CliError:
-    """The outside's error as one line with a remedy."""
+def _translate_error(error: Exception, what: str) -> CliError:
+    """Return the error as one line with a remedy."""
     if not isinstance(error, ApiException):
-        return CliError(f"Could not {what}: the API server does not answer ({error}); is the cluster up?")
-    if refused := _refused_by_policy(error):
-        return CliError(f"Could not {what}: {refused}")
-    if error.status == 404 and (name := (_body(error).get("details") or {}).get("name")):
-        return CliError(f"Could not {what}: there is no {name}")
+        return CliError(f"Could not {what}: the API server does not answer ({error}); check that the cluster is up")
+    if policy_message := _extract_policy_message(error):
+        return CliError(f"Could not {what}: {policy_message}")
+    if error.status == 404 and (name := (_parse_status(error).get("details") or {}).get("name")):
+        return CliError(f"Could not {what}: {name} does not exist")
     remedy = {
         401: "your credentials were not accepted; renew your kubeconfig",
-        403: "you may not; ask the platform team for that right to r1plusdeployments and r1plusengines of r1plus.ai",
-        404: "the cluster lacks this kind; is the operator installed? helm install r1plus charts/r1plus-operator",
+        403: (
+            "you lack the permission; ask the platform team for access to r1plusdeployments and r1plusengines of"
+            " r1plus.ai"
+        ),
+        404: "the cluster does not know this kind; install the operator: helm install r1plus charts/r1plus-operator",
     }.get(int(error.status or 0), str(error.reason))
     return CliError(f"Could not {what}: {error.status} {error.reason}: {remedy}")
 
 
-def _refused_by_policy(error: ApiException) -> str:
-    """Return the message of the admission policy that refused it, which names field and remedy; empty: none did."""
-    return str(_body(error).get("message", "")).partition("denied request: ")[2]
+def _extract_policy_message(error: ApiException) -> str:
+    """Return the message of the admission policy that rejected the request; empty if none did."""
+    return str(_parse_status(error).get("message", "")).partition("denied request: ")[2]
 
 
-def _body(error: ApiException) -> Json:
-    """Return the Status that the API server sent; empty where it sent none."""
+def _parse_status(error: ApiException) -> Json:
+    """Return the Status that the API server sent, or an empty dict."""
     try:
-        found = json.loads(error.body or "{}")
+        status = json.loads(error.body or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return status if isinstance(status, dict) else {}

@@ -1,4 +1,4 @@
-"""What `plan` and `validate` take instead of a cluster: catalog, golden suites, the chart's settings."""
+"""What `plan` and `validate` use instead of a cluster: catalog, golden suites, the chart's settings."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,14 +16,14 @@ from r1plus_operator.plan.settings import AccessMode, GpuRuntime, OperatorConfig
 DEFAULT_FAMILY = "smollm2"
 SHIPPED_CATALOG = Path(catalog.__file__).parent
 SHIPPED_SUITES = Path(__file__).parents[2] / "monitoring" / "suites"
-"""Suites travel in the chart, not in the package: this folder is there in a checkout only."""
+"""The chart has the suites, the package does not: this folder exists only in a checkout."""
 
 
-def config_for(family: str) -> OperatorConfig:
-    """The chart's defaults; image references stay as the chart names them.
+def build_config(family: str) -> OperatorConfig:
+    """Return the chart's defaults, with the chart's image references.
 
-    Whose signature a suite or an engine needs, from where one may be fetched, what a volume can and which images there
-    are for GPUs is not judged here: only the cluster's chart knows that.
+    Trusted keys, allowed networks, volume access modes and GPU images are not checked here: only the cluster's chart
+    has them.
     """
     return OperatorConfig(
         monitor_image="r1plus.local/r1plus-monitor:dev",
@@ -40,22 +40,25 @@ def config_for(family: str) -> OperatorConfig:
     )
 
 
-def engines_in(folder: Path) -> tuple[Engine, ...]:
-    """The catalog of a folder; its errors name file, field and value."""
+def load_engines(folder: Path) -> tuple[Engine, ...]:
+    """Return the catalog of a folder. Errors have file, field and value."""
     if not folder.is_dir():
-        raise UsageError(f"--catalog {folder}: no such folder; without the option the shipped catalog is used")
+        raise UsageError(f"--catalog {folder}: no such folder; omit the option to use the shipped catalog")
     try:
         return tuple(load_catalog(folder))
     except ValueError as error:
         raise UsageError(f"--catalog {folder}: {error}") from error
 
 
-def suites_in(folder: Path) -> dict[str, SuiteSource]:
-    """Golden suites by name: each a folder with suite.json and items.jsonl. A broken one is kept, with its problem."""
+def load_suites(folder: Path) -> dict[str, SuiteSource]:
+    """Return golden suites by name: folders with suite.json and items.jsonl.
+
+    A broken one is included with its problem.
+    """
     return shipped_suites(folder)
 
 
-def suites_for(deployment: Document, maps: Iterable[Document]) -> dict[str, SuiteSource]:
-    """Golden suites among these ConfigMaps that lie in the deployment's namespace, by name."""
+def select_suites(deployment: Document, maps: Iterable[Document]) -> dict[str, SuiteSource]:
+    """Return the golden suites of these ConfigMaps in the deployment's namespace, by name."""
     own = (document for document in maps if document.namespace == deployment.namespace)
     return {document.name: projections.suite(document.body) for document in own}

@@ -1,4 +1,4 @@
-"""The `r1plus` command: words in, calls to the modules beside this one, exit status out. Nothing is decided here."""
+"""The `r1plus` command: it parses options, calls the other modules of this package, and sets the exit status."""
 
 import sys
 import time
@@ -14,20 +14,20 @@ from rich.text import Text
 
 from r1plus_cli import local, plan_text
 from r1plus_cli import status as status_text
-from r1plus_cli.actions import checked, refresh_all, steer
+from r1plus_cli.actions import normalise_reason, refresh_all, request_action
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.engine import app as engine_app
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
-from r1plus_cli.hints import as_typed
+from r1plus_cli.hints import runnable_hint
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
-from r1plus_cli.preview import find_unchecked, preview
+from r1plus_cli.preview import build_preview, find_unchecked
 from r1plus_cli.rollouts import show_rollouts
 from r1plus_cli.suite import app as suite_app
-from r1plus_cli.validate import engines_of, problems_of, tenant_for, tenant_problems
-from r1plus_cli.view import COLUMNS, view_of
+from r1plus_cli.validate import find_problems, find_tenant, find_tenant_problems, merge_engines
+from r1plus_cli.view import COLUMNS, build_view
 from r1plus_contract.names import KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT
 from r1plus_contract.requests import Verb
 from r1plus_model_repo.catalog.quantity import bytes_of
@@ -41,13 +41,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Looks at R1+ models in an enterprise's Kubernetes: what would run, what runs, and whether it is right.
+    help="""Shows R1+ models in an enterprise's Kubernetes: what would run, what runs, and how accurate it is.
 
-**fit**, **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and read.
-**history**, **evaluations** and **engines** ask the registry what ran when, and why.
-**suite** makes and signs golden suites; **engine** makes engines of models.
-**rollback**, **pin**, **unpin**, **ack** and **refresh** ask the operator to act; each says who and why for whoever
-looks next. **rollouts** tells which images serve where, and how far newer ones have come.
+**fit**, **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and only
+read. **history**, **evaluations** and **engines** show what the registry recorded. **suite** makes and signs golden
+suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**, **ack** and **refresh** request an action
+of the operator and record who and why. **rollouts** shows which images serve, and the progress of newer ones.
 
 Start here: `r1plus plan -f examples/credit-full.yaml`
 """,
@@ -58,8 +57,8 @@ app.add_typer(engine_app)
 app.command("fit")(fit_command)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         sys.stdout.write(f"r1plus {version('r1plus')}\n")
         raise typer.Exit
 
@@ -67,7 +66,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of the command itself."""
@@ -77,10 +76,10 @@ FileOption = Annotated[
     str, typer.Option("-f", "--file", help="A file or folder with R1PlusDeployments; - is standard input.")
 ]
 CatalogOption = Annotated[
-    Path, typer.Option("--catalog", help="Folder with R1PlusEngines; by default the catalog that is shipped.")
+    Path, typer.Option("--catalog", help="Folder with R1PlusEngines; by default the shipped catalog.")
 ]
 FamilyOption = Annotated[
-    str, typer.Option("--family", help="Engine family where the spec names none: the chart's `defaultFamily`.")
+    str, typer.Option("--family", help="Engine family if the spec has none: the chart's `defaultFamily`.")
 ]
 NamespaceOption = Annotated[
     str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
@@ -98,90 +97,93 @@ def plan_command(
     suites: Annotated[Path, typer.Option("--suites", help="Folder with golden suites.")] = local.SHIPPED_SUITES,
     family: FamilyOption = local.DEFAULT_FAMILY,
     node_memory: Annotated[
-        str | None, typer.Option("--node-memory", help="Fit into a node of this allocatable memory, such as 48Gi.")
+        str | None, typer.Option("--node-memory", help="Fit into a node with this allocatable memory, such as 48Gi.")
     ] = None,
 ) -> None:
     """Show what the operator would create for an R1PlusDeployment, and why. Needs no cluster.
 
-    Tells the engine chosen and why no other, batch and memory term by term, the walls, the gate and every object.
-    Engines, tenants and golden suites of the file count as well. What only a cluster can tell is assumed, and named.
+    Shows the selected engine and why no other, batch and memory term by term, network policies, the gate and every
+    object. It also uses engines, tenants and golden suites of the file. What only a cluster knows is assumed and
+    listed.
     """
     if output not in ("text", "yaml"):
         raise UsageError(f"--output: {output!r} is neither text nor yaml")
-    config, engines, memory = local.config_for(family), local.engines_in(catalog), _memory(node_memory)
-    console, shipped, failed = _console(), local.suites_in(suites), False
-    given = read_documents(file, KIND_DEPLOYMENT)
-    engines, judged = engines_of(given[KIND_ENGINE], engines)
-    judged += [(document.title, tenant_problems(document)) for document in given[KIND_TENANT]]
-    for title, problems in judged:
+    config, engines, memory = local.build_config(family), local.load_engines(catalog), _parse_memory(node_memory)
+    console, shipped_suites, has_failed = _console(), local.load_suites(suites), False
+    documents = read_documents(file, KIND_DEPLOYMENT)
+    engines, results = merge_engines(documents[KIND_ENGINE], engines)
+    results += [(document.title, find_tenant_problems(document)) for document in documents[KIND_TENANT]]
+    for title, problems in results:
         if problems:
             _show_problems(title, problems)
-            failed = True
-    for document in given[KIND_DEPLOYMENT]:
-        if problems := problems_of(document, engines, config):
+            has_failed = True
+    for document in documents[KIND_DEPLOYMENT]:
+        if problems := find_problems(document, engines, config):
             _show_problems(document.title, problems)
-            failed = True
+            has_failed = True
             continue
-        known = {**shipped, **local.suites_for(document, given[CONFIG_MAP])}
-        made = preview(document, engines, known, config, memory, tenant_for(document, given[KIND_TENANT]))
+        suite_sources = {**shipped_suites, **local.select_suites(document, documents[CONFIG_MAP])}
+        plan_preview = build_preview(
+            document, engines, suite_sources, config, memory, find_tenant(document, documents[KIND_TENANT])
+        )
         if output == "yaml":
-            sys.stdout.write("---\n" + plan_text.as_yaml(made))
+            sys.stdout.write("---\n" + plan_text.format_yaml(plan_preview))
         else:
-            plan_text.show(console, made)
-        failed = failed or made.problem is not None or made.uninvited != ""
-    raise typer.Exit(1 if failed else 0)
+            plan_text.show(console, plan_preview)
+        has_failed = has_failed or plan_preview.problem is not None or plan_preview.disallowed_callers != ""
+    raise typer.Exit(1 if has_failed else 0)
 
 
 @app.command("validate")
 def validate_command(
     file: FileOption, catalog: CatalogOption = local.SHIPPED_CATALOG, family: FamilyOption = local.DEFAULT_FAMILY
 ) -> None:
-    """Check R1PlusDeployments and R1PlusEngines and name every problem: field, value and limit. Needs no cluster.
+    """Check R1PlusDeployments and R1PlusEngines and list every problem: field, value and limit. Needs no cluster.
 
-    Engines, tenants and golden suites of the file count for its deployments. What only a cluster can tell is named.
-    Exit status 1 if anything is wrong, so that a pipeline can stop before `kubectl apply` does.
+    It also uses engines, tenants and golden suites of the file. What only a cluster knows is listed. Exit status 1 if
+    there is a problem, so that a pipeline can stop before `kubectl apply`.
     """
-    config = local.config_for(family)
-    given = read_documents(file, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
-    engines, judged = engines_of(given[KIND_ENGINE], local.engines_in(catalog))
-    shipped, unchecked = local.suites_in(local.SHIPPED_SUITES), {}
-    for document in given[KIND_DEPLOYMENT]:
-        tenant = tenant_for(document, given[KIND_TENANT])
-        judged.append((document.title, problems_of(document, engines, config, tenant)))
-        known = {**shipped, **local.suites_for(document, given[CONFIG_MAP])}
-        unchecked[document.title] = _unchecked(document, known, tenant)
-    judged += [(document.title, tenant_problems(document)) for document in given[KIND_TENANT]]
-    for title, problems in judged:
+    config = local.build_config(family)
+    documents = read_documents(file, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
+    engines, results = merge_engines(documents[KIND_ENGINE], local.load_engines(catalog))
+    shipped_suites, unchecked = local.load_suites(local.SHIPPED_SUITES), {}
+    for document in documents[KIND_DEPLOYMENT]:
+        tenant = find_tenant(document, documents[KIND_TENANT])
+        results.append((document.title, find_problems(document, engines, config, tenant)))
+        suite_sources = {**shipped_suites, **local.select_suites(document, documents[CONFIG_MAP])}
+        unchecked[document.title] = _list_unchecked(document, suite_sources, tenant)
+    results += [(document.title, find_tenant_problems(document)) for document in documents[KIND_TENANT]]
+    for title, problems in results:
         if problems:
             _show_problems(title, problems)
             continue
         _console().print(Text(f"{title}: valid", style="green"))
         for line in unchecked.get(title, ()):
             _console().print(Text(f"  not checked offline: {line}"))
-    raise typer.Exit(1 if any(problems for _, problems in judged) else 0)
+    raise typer.Exit(1 if any(problems for _, problems in results) else 0)
 
 
 @app.command("status")
 def status_command(
     name: Annotated[
-        str | None, typer.Argument(help="One R1PlusDeployment, in full; without it, a line for each.")
+        str | None, typer.Argument(help="One R1PlusDeployment in full; without it, a line for each.")
     ] = None,
     namespace: NamespaceOption = None,
-    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of every tenant.")] = False,
-    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on, a line for each change, until Ctrl-C.")] = False,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="All tenants.")] = False,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Print a line for each change, until Ctrl-C.")] = False,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Tell where deployments stand: what serves, how right it was when last counted, what is wrong and what to do."""
+    """Show the state of deployments: what serves, its measured accuracy, what is wrong and what to do."""
     cluster = _connect(kubeconfig)
-    space = None if everywhere else namespace or cluster.default_namespace()
+    space = None if everywhere else namespace or cluster.get_default_namespace()
     if name is not None and space is None:
         raise UsageError("A name needs one namespace: give -n, not -A")
-    if cluster.operator_ready() is False:
-        _console().print(Text(as_typed(status_text.NO_OPERATOR), style="bold red"))
+    if cluster.is_operator_ready() is False:
+        _console().print(Text(runnable_hint(status_text.NO_OPERATOR), style="bold red"))
     if watch:
         _watch(cluster, space, name)
     elif name is not None and space is not None:
-        status_text.show_one(_console(), view_of(cluster.deployment(space, name)), datetime.now(UTC))
+        status_text.show_one(_console(), build_view(cluster.get_deployment(space, name)), datetime.now(UTC))
     else:
         _show_all(cluster, space)
 
@@ -194,15 +196,15 @@ def explain_command(
     family: FamilyOption = local.DEFAULT_FAMILY,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Tell which engine and batch were chosen, and why the others were not: from the catalog and nodes of the cluster.
+    """Show which engine and batch were selected, and why not others: from the catalog and nodes of the cluster.
 
     Exit status 1 if the spec cannot be served.
     """
     cluster = _connect(kubeconfig)
-    space = namespace or cluster.default_namespace()
-    shipped, config = local.suites_in(suites), local.config_for(family)
-    served = explain(_console(), cluster, space, name, shipped, config)
-    raise typer.Exit(0 if served else 1)
+    space = namespace or cluster.get_default_namespace()
+    shipped_suites, config = local.load_suites(suites), local.build_config(family)
+    can_be_served = explain(_console(), cluster, space, name, shipped_suites, config)
+    raise typer.Exit(0 if can_be_served else 1)
 
 
 @app.command("ask")
@@ -217,37 +219,38 @@ def ask_command(
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     address: Annotated[
-        str | None, typer.Option(help="host:port of Triton's gRPC, where you can reach it; no port is forwarded then.")
+        str | None, typer.Option(help="host:port of Triton's gRPC, if you can reach it; no port is forwarded.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the whole answer.")] = 60.0,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Ask a deployment one question; the answer streams, then its cost: tokens/s and time to first token.
 
-    Goes through a forwarded port to a pod of the deployment's Service, as `kubectl port-forward` does.
+    Forwards a port to a pod of the deployment's Service, like `kubectl port-forward`.
     """
-    # Late, like `_connect`: gRPC and numpy are half of the time that `plan` and `validate` would take to start.
-    from r1plus_cli.ask import ask_deployment, paced
+    # Late, like `_connect`: gRPC and numpy would double the start time of `plan` and `validate`.
+    from r1plus_cli.ask import ask_deployment, end_last_line
     from r1plus_cli.stream import Question, ask
 
     text = sys.stdin.read() if prompt == "-" else prompt
     question = Question(text, system, max_new_tokens, temperature, top_p, repetition_penalty, seed)
-    with paced(_write) as write:
+    with end_last_line(_write) as write:
         if address is not None:
             engine, answer = "", ask(address, question, timeout_s=timeout, on_text=write)
         else:
             cluster = _connect(kubeconfig)
-            space = namespace or cluster.default_namespace()
+            space = namespace or cluster.get_default_namespace()
             view, answer = ask_deployment(cluster, space, name, question, timeout, write)
             engine = f"{view.engine}: " if view.engine else ""
     Console(stderr=True, soft_wrap=True).print(
-        Text(f"{engine}{answer.figures()} ({answer.finish_reason})", style="dim")
+        Text(f"{engine}{answer.format_figures()} ({answer.finish_reason})", style="dim")
     )
 
 
 NameArgument = Annotated[str, typer.Argument(help="The R1PlusDeployment.")]
 ReasonOption = Annotated[
-    str, typer.Option("--reason", help="Why, in a sentence: it stands in an Event and an annotation, beside your name.")
+    str,
+    typer.Option("--reason", help="Why, in a sentence: it is stored in an Event and an annotation, with your name."),
 ]
 
 
@@ -258,16 +261,16 @@ def rollback_command(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Send traffic back to the last good revision, once that has passed the golden suite anew.
+    """Send traffic back to the last good revision, after it has passed the golden suite again.
 
-    Last good is the newest other revision that passed this very suite, carried traffic for ten minutes and whose engine
-    is still there: `r1plus status` names it. It is brought up without traffic first, so nothing moves if it fails, too.
-    What was gone back from does not return by itself, although the spec asks for it: change the spec, or
-    `r1plus ack NAME --reason "..."`.
+    The last good revision is the newest other one that passed this suite, carried traffic for ten minutes and still
+    has its engine: `r1plus status` shows it. It starts without traffic, so nothing changes if it fails. A rolled-back
+    revision is not redeployed automatically, although the spec selects it: change the spec, or `r1plus ack NAME
+    --reason "..."`.
 
     Example: `r1plus rollback credit --reason "Wrong totals since the 14:00 rollout, INC-4711"`
     """
-    _steer(Verb.ROLLBACK, name, reason, namespace, kubeconfig)
+    _request_action(Verb.ROLLBACK, name, reason, namespace, kubeconfig)
 
 
 @app.command("pin")
@@ -277,13 +280,13 @@ def pin_command(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Hold traffic at the revision that has it: neither a new spec nor a rollback moves it.
+    """Hold traffic at the current revision: neither a new spec nor a rollback moves it.
 
-    Sets `spec.rollout.pinned`; where Git owns the spec, set it there as well. A bad pod is still quarantined.
+    Sets `spec.rollout.pinned`; if Git owns the spec, set it there too. A bad pod is still quarantined.
 
     Example: `r1plus pin credit --reason "Quarter-end close until Friday"`
     """
-    _steer(Verb.PIN, name, reason, namespace, kubeconfig)
+    _request_action(Verb.PIN, name, reason, namespace, kubeconfig)
 
 
 @app.command("unpin")
@@ -293,11 +296,11 @@ def unpin_command(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Let traffic move again: what the spec asks for is rolled out, also where it was rolled back from before.
+    """Let traffic move again: the spec is rolled out, even if it was rolled back before.
 
     Example: `r1plus unpin credit --reason "Quarter closed"`
     """
-    _steer(Verb.UNPIN, name, reason, namespace, kubeconfig)
+    _request_action(Verb.UNPIN, name, reason, namespace, kubeconfig)
 
 
 @app.command("pause")
@@ -307,15 +310,15 @@ def pause_command(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Let the operator move and repair nothing of one deployment but its walls; probes and alerts go on.
+    """Stop the operator from changing anything of a deployment except its network policies; probes and alerts continue.
 
-    Break glass: while it is paused, the platform team may edit its Deployments, Service and PodDisruptionBudget by
-    hand. Nothing is rolled out, promoted, rolled back or quarantined. Sets `spec.rollout.paused`; where Git owns the
-    spec, set it there as well.
+    For emergencies: while it is paused, the platform team may edit its Deployments, Service and PodDisruptionBudget by
+    hand. Nothing is rolled out, promoted, rolled back or quarantined. Sets `spec.rollout.paused`; if Git owns the spec,
+    set it there too.
 
     Example: `r1plus pause credit --reason "Driver upgrade on node 7, INC-4711"`
     """
-    _steer(Verb.PAUSE, name, reason, namespace, kubeconfig)
+    _request_action(Verb.PAUSE, name, reason, namespace, kubeconfig)
 
 
 @app.command("resume")
@@ -325,11 +328,11 @@ def resume_command(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """End a pause: what was changed by hand is put right, and what the spec asks for is rolled out.
+    """End a pause: manual changes are reverted, and the spec is rolled out.
 
     Example: `r1plus resume credit --reason "Driver upgraded"`
     """
-    _steer(Verb.RESUME, name, reason, namespace, kubeconfig)
+    _request_action(Verb.RESUME, name, reason, namespace, kubeconfig)
 
 
 @app.command("ack")
@@ -339,56 +342,56 @@ def ack_command(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Acknowledge a fall, a change or a rollback that you have looked at.
+    """Acknowledge an accuracy drop, a change or a rollback that you have examined.
 
-    The monitors run the gate's sweeps anew, and a Pass ends their alarm; a Fail leaves it. What was rolled back from,
-    or given up because both revisions failed, may be tried again.
+    The monitors repeat the gate; a Pass ends their alarm, a Fail keeps it. A revision that was rolled back, or given up
+    because both revisions failed, may be tried again.
 
     Example: `r1plus ack credit --reason "Driver 570.1 rolled back on both nodes"`
     """
-    _steer(Verb.ACK, name, reason, namespace, kubeconfig)
+    _request_action(Verb.ACK, name, reason, namespace, kubeconfig)
 
 
 @app.command("refresh")
 def refresh_command(
     reason: ReasonOption,
-    name: Annotated[str | None, typer.Argument(help="The R1PlusDeployment; without it say --all.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of the namespace whose images are outdated.")] = False,
+    name: Annotated[str | None, typer.Argument(help="The R1PlusDeployment; without it give --all.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of the namespace with outdated images.")] = False,
     namespace: NamespaceOption = None,
-    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="With --all: of every tenant.")] = False,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="With --all: all tenants.")] = False,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Bring what serves to the images that the operator has now, by a candidate that is gated like any other.
+    """Update the current revision to the operator's images, by a candidate that is gated like any other.
 
     An upgrade of the operator restarts nothing by itself. At most `rollout.maxConcurrent` deployments of the cluster
-    are refreshed at once, and one candidate that fails stops those that wait: `r1plus rollouts` shows them.
+    are refreshed at once, and a failed candidate stops the waiting ones: `r1plus rollouts` shows them.
 
-    Example: `r1plus refresh credit --reason "Triton 26.07 mends CVE-2026-0001"`
+    Example: `r1plus refresh credit --reason "Triton 26.07 fixes CVE-2026-0001"`
     """
     if every == (name is not None) or (everywhere and not every):
-        raise UsageError("Name one R1PlusDeployment, or say --all (with -A: of every tenant)")
+        raise UsageError("Give one R1PlusDeployment, or --all (with -A: all tenants)")
     if name is not None:
-        _steer(Verb.REFRESH, name, reason, namespace, kubeconfig)
+        _request_action(Verb.REFRESH, name, reason, namespace, kubeconfig)
         return
-    checked(reason)
+    normalise_reason(reason)
     from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
     cluster = KubernetesCluster(kubeconfig)
-    space = None if everywhere else namespace or cluster.default_namespace()
-    for line in refresh_all(cluster, cluster.deployments(space), reason, datetime.now(UTC)):
-        _console().print(Text(as_typed(line)))
+    space = None if everywhere else namespace or cluster.get_default_namespace()
+    for line in refresh_all(cluster, cluster.list_deployments(space), reason, datetime.now(UTC)):
+        _console().print(Text(runnable_hint(line)))
 
 
 @app.command("rollouts")
 def rollouts_command(
     namespace: NamespaceOption = None,
-    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of every tenant.")] = False,
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="All tenants.")] = False,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Tell which images serve where, and how far newer ones have come: under way, waiting, failed."""
+    """Show which images serve, and the progress of newer ones: under way, waiting, failed."""
     cluster = _connect(kubeconfig)
-    space = None if everywhere else namespace or cluster.default_namespace()
-    show_rollouts(_console(), [view_of(cr) for cr in cluster.deployments(space)])
+    space = None if everywhere else namespace or cluster.get_default_namespace()
+    show_rollouts(_console(), [build_view(cr) for cr in cluster.list_deployments(space)])
 
 
 app.command("history")(history_command)
@@ -397,11 +400,11 @@ app.command("engines")(engines_command)
 
 
 def main() -> None:
-    """Entry point of the `r1plus` script: errors that a user can mend are one line, not a trace."""
+    """Entry point of the `r1plus` script: errors that a user can fix are one line, not a trace."""
     try:
         app()
     except CliError as error:
-        Console(stderr=True, soft_wrap=True).print(Text(as_typed(f"Error: {error}"), style="red"))
+        Console(stderr=True, soft_wrap=True).print(Text(runnable_hint(f"Error: {error}"), style="red"))
         sys.exit(error.status)
 
 
@@ -411,13 +414,13 @@ def _connect(kubeconfig: str | None) -> Cluster:
     return KubernetesCluster(kubeconfig)
 
 
-def _steer(verb: Verb, name: str, reason: str, namespace: str | None, kubeconfig: str | None) -> None:
-    checked(reason)
+def _request_action(verb: Verb, name: str, reason: str, namespace: str | None, kubeconfig: str | None) -> None:
+    normalise_reason(reason)
     from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
     cluster = KubernetesCluster(kubeconfig)
-    space = namespace or cluster.default_namespace()
-    _console().print(Text(as_typed(steer(cluster, space, name, verb, reason, datetime.now(UTC)))))
+    space = namespace or cluster.get_default_namespace()
+    _console().print(Text(runnable_hint(request_action(cluster, space, name, verb, reason, datetime.now(UTC)))))
 
 
 def _console() -> Console:
@@ -429,15 +432,15 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _memory(quantity: str | None) -> int | None:
+def _parse_memory(quantity: str | None) -> int | None:
     try:
         return None if quantity is None else bytes_of(quantity)
     except ValueError as error:
         raise UsageError(f"--node-memory: {error}") from error
 
 
-def _unchecked(document: Document, suites: dict[str, SuiteSource], tenant: R1PlusTenantSpec | None) -> list[str]:
-    """What of a deployment only a cluster can tell; of one that is not valid nothing."""
+def _list_unchecked(document: Document, suites: dict[str, SuiteSource], tenant: R1PlusTenantSpec | None) -> list[str]:
+    """Return what only a cluster can confirm; empty for an invalid deployment."""
     try:
         spec = R1PlusDeploymentSpec.model_validate(document.spec)
     except ValidationError:
@@ -454,23 +457,23 @@ def _show_problems(title: str, problems: list[str]) -> None:
 
 
 def _show_all(cluster: Cluster, namespace: str | None) -> None:
-    views = [view_of(cr) for cr in cluster.deployments(namespace)]
+    views = [build_view(cr) for cr in cluster.list_deployments(namespace)]
     if not views:
         where = "any namespace" if namespace is None else f"namespace {namespace}"
         hint = "kubectl apply -f examples/tenants.yaml -f examples/credit-full.yaml"
-        _console().print(Text(as_typed(f"No R1PlusDeployment in {where}; try: {hint}")))
+        _console().print(Text(runnable_hint(f"No R1PlusDeployment in {where}; try: {hint}")))
         return
     status_text.show_table(_console(), views, datetime.now(UTC))
 
 
 def _watch(cluster: Cluster, namespace: str | None, name: str | None) -> None:
-    known = [view for view in map(view_of, cluster.deployments(namespace)) if name in (None, view.name)]
-    widths = status_text.widths_for(known)
-    teller = status_text.ChangeTeller(widths=widths)
-    _write(f"{'TIME (UTC)':<10}  {status_text.format_cells(COLUMNS, widths)}  WHERE IT STANDS\n")
+    views = [view for view in map(build_view, cluster.list_deployments(namespace)) if name in (None, view.name)]
+    widths = status_text.compute_widths(views)
+    reporter = status_text.ChangeReporter(widths=widths)
+    _write(f"{'TIME (UTC)':<10}  {status_text.format_cells(COLUMNS, widths)}  STATE\n")
     try:
-        for view in map(view_of, cluster.changes(namespace)):
-            line = teller.line(view, time.monotonic()) if name in (None, view.name) else None
+        for view in map(build_view, cluster.watch_changes(namespace)):
+            line = reporter.format_change(view, time.monotonic()) if name in (None, view.name) else None
             if line is not None:
                 _write(f"{datetime.now(UTC):%H:%M:%S}    {line}\n")
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Tells a `Preview` to a person: the engine and why, memory term by term, walls, gate, objects."""
+"""A `Preview` as text: engine and reasons, memory term by term, network policies, gate, objects."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,15 +15,15 @@ from r1plus_operator.plan.observation import Json
 from r1plus_policies.engine.selection import Choice
 
 WHAT_FOR = {
-    "NetworkPolicy": "the walls",
+    "NetworkPolicy": "network isolation",
     "ServiceAccount": "no rights, no token",
     "ControllerRevision": "the immutable revision; later also its verdict",
     "ConfigMap": "read by the pods",
-    "PersistentVolumeClaim": "holds the engine, once for the namespace",
-    "Job": "brings the engine onto the volume; pods come after it",
+    "PersistentVolumeClaim": "volume of the engine, once per namespace",
+    "Job": "puts the engine on the volume; pods follow",
     "Deployment": "the pods: Triton and its monitor",
     "PodDisruptionBudget": "a drain takes one pod at a time",
-    "Service": "the one address; selects what takes traffic",
+    "Service": "the address; selects the revision that takes traffic",
     "PodMonitor": "Prometheus scrapes monitor and Triton",
     "PrometheusRule": "the accuracy alerts",
 }
@@ -34,133 +34,137 @@ def show(console: Console, preview: Preview) -> None:
     document = preview.document
     console.print(Text(f"{document.namespace}/{document.name}  ({document.source})", style="bold"))
     if isinstance(preview.resolved, Problem):
-        _problem(console, preview.resolved)
-        _unchecked(console, preview)
+        _show_problem(console, preview.resolved)
+        _show_unchecked(console, preview)
         return
-    for title, lines in _sections(preview, preview.resolved):
+    for title, lines in _list_sections(preview, preview.resolved):
         show_lines(console, title, lines)
-    if preview.uninvited:
-        console.print(Text(f"  {Reason.CALLER_NOT_ALLOWED}: {preview.uninvited}", style="red"))
+    if preview.disallowed_callers:
+        console.print(Text(f"  {Reason.CALLER_NOT_ALLOWED}: {preview.disallowed_callers}", style="red"))
     console.print(Text("Objects, in this order", style="bold cyan"))
-    console.print(_objects(preview.objects))
+    console.print(_build_object_table(preview.objects))
     console.print(Text(f"  and, once a revision serves, PrometheusRule: {WHAT_FOR['PrometheusRule']}"))
-    _unchecked(console, preview)
+    _show_unchecked(console, preview)
 
 
-def _unchecked(console: Console, preview: Preview) -> None:
+def _show_unchecked(console: Console, preview: Preview) -> None:
     if preview.unchecked:
         show_lines(console, "Not checked offline", list(preview.unchecked))
 
 
 def show_lines(console: Console, title: str, lines: list[str]) -> None:
-    """One section."""
+    """Print one section."""
     console.print(Text(title, style="bold cyan"))
     for line in lines:
         console.print(Text(f"  {line}"))
 
 
-def as_yaml(preview: Preview) -> str:
-    """The objects themselves, one document each; the owner's uid is only known once the CR is applied."""
+def format_yaml(preview: Preview) -> str:
+    """Return the objects, one document each. The owner's uid is only known after the CR is applied."""
     notes = [f"ownerReferences carry {NOT_YET} until the R1PlusDeployment exists."]
     if preview.problem:
         notes.append(f"No pod would be created: {preview.problem.reason}: {preview.problem.message}")
-    if preview.uninvited:
-        notes.append(f"{Reason.CALLER_NOT_ALLOWED}: {preview.uninvited}")
+    if preview.disallowed_callers:
+        notes.append(f"{Reason.CALLER_NOT_ALLOWED}: {preview.disallowed_callers}")
     notes += [f"Not checked offline: {line}" for line in preview.unchecked]
     comment = "".join(f"# {line}\n" for line in notes)
     return comment + yaml.safe_dump_all(list(preview.objects), sort_keys=False, width=120)
 
 
-def _problem(console: Console, problem: Problem) -> None:
+def _show_problem(console: Console, problem: Problem) -> None:
     console.print(Text(f"  No pod would be created: {problem.condition}=False, {problem.reason}", style="red"))
     console.print(Text(f"  {problem.message}"))
     if problem.choice:
-        show_lines(console, "Engines", others_lines(problem.choice))
+        show_lines(console, "Engines", format_rejection_lines(problem.choice))
 
 
-def _sections(preview: Preview, target: Target) -> Iterator[tuple[str, list[str]]]:
-    yield "Engine", engine_lines(target)
-    yield "Batch, context and memory", memory_lines(preview.spec, target)
-    yield "Quality", _quality(preview, target)
-    yield "Walls", _walls(preview.objects)
+def _list_sections(preview: Preview, target: Target) -> Iterator[tuple[str, list[str]]]:
+    yield "Engine", format_engine_lines(target)
+    yield "Batch, context and memory", format_memory_lines(preview.spec, target)
+    yield "Quality", _format_quality_lines(preview, target)
+    yield "Network policies", _format_network_policy_lines(preview.objects)
 
 
-def engine_lines(target: Target) -> list[str]:
-    """The engine chosen, how it is delivered, and why no other."""
+def format_engine_lines(target: Target) -> list[str]:
+    """Return the selected engine, how it is delivered, and why no other was selected."""
     artifact = target.engine.spec.files
-    way = f"onto volume {target.volume.name} from" if target.volume else "by"
+    route = f"onto volume {target.volume.name} from" if target.volume else "by"
     return [
         f"{target.engine.name}: {target.choice.why}",
-        f"delivered {way} {artifact.source}, sha256 {artifact.sha256[:12]}… verified in the pod",
-        *others_lines(target.choice),
+        f"delivered {route} {artifact.source}, sha256 {artifact.sha256[:12]}… verified in the pod",
+        *format_rejection_lines(target.choice),
     ]
 
 
-def others_lines(choice: Choice) -> list[str]:
-    """Why each other engine was not taken; those with one reason in one line."""
-    by_why: dict[str, list[str]] = {}
+def format_rejection_lines(choice: Choice) -> list[str]:
+    """Return why each other engine was rejected; engines with the same reason share a line."""
+    names_by_reason: dict[str, list[str]] = {}
     for other in choice.others:
-        by_why.setdefault(other.why, []).append(other.name)
-    return [f"not {', '.join(names)}: {why}" for why, names in by_why.items()]
+        names_by_reason.setdefault(other.why, []).append(other.name)
+    return [f"not {', '.join(names)}: {reason}" for reason, names in names_by_reason.items()]
 
 
-def memory_lines(spec: R1PlusDeploymentSpec, target: Target) -> list[str]:
-    """Batch and context, whose wish they are, and the memory term by term."""
+def format_memory_lines(spec: R1PlusDeploymentSpec, target: Target) -> list[str]:
+    """Return batch and context with their origin, and the memory term by term."""
     fit = target.fit
-    asked = "as asked" if spec.batching.max_batch_size else "the engine's best that fits"
-    length = "as asked" if spec.context.max_tokens else "the engine's own"
+    batch_origin = "from the spec" if spec.batching.max_batch_size else "the engine's best that fits"
+    context_origin = "from the spec" if spec.context.max_tokens else "the engine's own"
     return [
-        f"batch {fit.batch} ({asked}), context {fit.context} tokens ({length})",
+        f"batch {fit.batch} ({batch_origin}), context {fit.context} tokens ({context_origin})",
         fit.explain(),
         f"pods: {spec.replicas}, each with {target.engine.spec.requirements.cpu} CPU",
     ]
 
 
-def _quality(preview: Preview, target: Target) -> list[str]:
+def _format_quality_lines(preview: Preview, target: Target) -> list[str]:
     accuracy, header = preview.spec.accuracy, target.suite.header
     strata = ", ".join(f"{name} {count}" for name, count in target.suite.strata().items())
-    enforced = {
+    gate_texts = {
         "Enforce": "no traffic before a Pass on this very engine, batch and hardware",
-        "Observe": "serves at once and is watched; a failing engine raises the alert, not the gate",
+        "Observe": "serves at once and is monitored; a failing engine raises the alert and does not stop at the gate",
     }
-    inherited = target.engine.spec.reference.inherited_from
-    known = f"{header.version}: {header.items} items ({strata}), sha256 {header.sha256[:12]}…"
+    reference_engine = target.engine.spec.reference.inherited_from
+    suite_text = f"{header.version}: {header.items} items ({strata}), sha256 {header.sha256[:12]}…"
     lines = [
-        f"suite {header.name} {known}" if header.items else f"suite {header.name}: only the cluster has it",
-        f"threshold {accuracy.threshold:g}; gate {accuracy.gate}: {enforced[accuracy.gate.value]}",
+        f"suite {header.name} {suite_text}" if header.items else f"suite {header.name}: available only in the cluster",
+        f"threshold {accuracy.threshold:g}; gate {accuracy.gate}: {gate_texts[accuracy.gate.value]}",
         f"after that {accuracy.probes_per_minute} probes a minute and pod, and the alert R1PlusAccuracyBelowThreshold",
     ]
-    if inherited:
-        lines.append(f"nobody has measured {target.engine.name} yet: its reference is inherited from {inherited}")
+    if reference_engine:
+        lines.append(f"{target.engine.name} is not measured yet: its reference is inherited from {reference_engine}")
     return lines
 
 
-def _walls(objects: Sequence[Json]) -> list[str]:
+def _format_network_policy_lines(objects: Sequence[Json]) -> list[str]:
     policy = next((item["spec"] for item in objects if item["kind"] == "NetworkPolicy"), None)
     if policy is None:
         return ["none"]
-    lines = [f"in:  {_peers(rule.get('from', []))} to {_ports(rule)}" for rule in policy.get("ingress", [])]
-    lines += [f"out: to {_peers(rule.get('to', []))}, {_ports(rule)}" for rule in policy.get("egress", [])]
+    lines = [
+        f"in:  {_format_peers(rule.get('from', []))} to {_format_ports(rule)}" for rule in policy.get("ingress", [])
+    ]
+    lines += [
+        f"out: to {_format_peers(rule.get('to', []))}, {_format_ports(rule)}" for rule in policy.get("egress", [])
+    ]
     return [*lines, "everything else is dropped, both ways"]
 
 
-def _peers(peers: list[Json]) -> str:
-    return ", ".join(_peer(peer) for peer in peers)
+def _format_peers(peers: list[Json]) -> str:
+    return ", ".join(_format_peer(peer) for peer in peers)
 
 
-def _peer(peer: Json) -> str:
+def _format_peer(peer: Json) -> str:
     space = peer.get("namespaceSelector", {}).get("matchLabels", {})
     pods = peer.get("podSelector", {}).get("matchLabels", {})
     where = f"namespace {' '.join(space.values())}" if space else "this namespace"
     return f"{' '.join(pods.values())} in {where}" if pods else where
 
 
-def _ports(rule: Json) -> str:
+def _format_ports(rule: Json) -> str:
     ports = sorted({str(port["port"]) for port in rule.get("ports", [])}, key=int)
     return f"{'port' if len(ports) == 1 else 'ports'} {', '.join(ports)}"
 
 
-def _objects(objects: Sequence[Json]) -> Table:
+def _build_object_table(objects: Sequence[Json]) -> Table:
     table = Table.grid(padding=(0, 2))
     for item in objects:
         name = Text(item["metadata"]["name"], no_wrap=True)

@@ -1,7 +1,7 @@
 """`r1plus plan`: what the operator would create and why, without a cluster.
 
-It runs the operator's own pure plan on an R1PlusDeployment that nobody has applied yet, so what is shown is what the
-operator would do: same code, same order.
+It runs the operator's own pure plan on an R1PlusDeployment that is not applied yet. So it shows what the operator
+would do, with the same code in the same order.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,31 +18,31 @@ from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.engine.placement import check_placement
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
-from r1plus_operator.plan.observation import Json, NodeFacts, Observed, SuiteSource, TenantView, VolumeFacts
+from r1plus_operator.plan.observation import Json, NodeFacts, Observation, SuiteSource, TenantView, VolumeFacts
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import explain_uninvited
-from r1plus_operator.plan.volumes import Need, Seen, plan_volumes
+from r1plus_operator.plan.status.conditions import explain_forbidden_callers
+from r1plus_operator.plan.volumes import VolumeNeed, VolumesObservation, plan_volumes
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
 NOT_YET = "00000000-0000-0000-0000-000000000000"
-"""Stands for the uid that the API server gives on creation."""
+"""Placeholder for the uid that the API server assigns."""
 ANY_NODE = NodeFacts("assumed", memory_bytes=2**60, cores=1024.0, labels={}, storage_bytes=2**60)
-"""A node on which only the engine's own limits hold."""
+"""A node on which only the engine's own limits apply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The decision and what follows from it."""
+    """The decision and the objects that follow from it."""
 
     document: Document
     spec: R1PlusDeploymentSpec
     resolved: Target | Problem
     objects: tuple[Json, ...]
-    """What the operator would create, in order."""
+    """Objects that the operator would create, in order."""
     unchecked: tuple[str, ...] = ()
-    """What is assumed because only the cluster can tell."""
-    uninvited: str = ""
-    """Which callers the tenant does not allow, and what to do."""
+    """Assumptions that only a cluster can confirm."""
+    disallowed_callers: str = ""
+    """Callers that the tenant does not allow, and what to do."""
 
     @property
     def problem(self) -> Problem | None:
@@ -50,7 +50,7 @@ class Preview:
         return self.resolved if isinstance(self.resolved, Problem) else None
 
 
-def preview(
+def build_preview(
     document: Document,
     engines: tuple[Engine, ...],
     suites: Mapping[str, SuiteSource],
@@ -58,18 +58,18 @@ def preview(
     node_memory: int | None = None,
     tenant: R1PlusTenantSpec | None = None,
 ) -> Preview:
-    """Plan the first pass over `document`, which must be valid (see `validate.problems_of`).
+    """Plan the first pass over `document`, which must be valid (see `validate.find_problems`).
 
-    `tenant`: of its namespace; None: it is not at hand, and assumed to allow whatever the deployment names.
+    `tenant` is the tenant of its namespace; None: it is assumed to allow whatever the deployment names.
     """
     spec = R1PlusDeploymentSpec.model_validate(document.spec)
     node = replace(ANY_NODE, labels=spec.placement.node_selector)
     if node_memory is not None:
         node = replace(node, memory_bytes=node_memory)
-    observed = Observed(
-        cr=_as_applied(document),
+    observed = Observation(
+        cr=_complete_metadata(document),
         engines=engines,
-        suites={**_stand_ins(spec, engines), **suites},
+        suites={**_build_placeholder_suites(spec, engines), **suites},
         nodes=(node,),
         children={},
         kinds=MONITORING_KINDS,
@@ -84,74 +84,76 @@ def preview(
     resolved = resolve(spec, engines, dict(observed.suites), observed.nodes, config)
     if tenant and isinstance(resolved, Target):
         resolved = check_placement(spec.placement, tenant.placement) or resolved
-    uninvited = explain_uninvited(spec, tenant.callers.namespaces) if tenant else ""
+    disallowed_callers = explain_forbidden_callers(spec, tenant.callers.namespaces) if tenant else ""
     unchecked = list(find_unchecked(document.namespace, spec, suites, tenant))
     if node_memory is None:
-        unchecked.append("nodes: one with room for the engine's best batch is assumed; --node-memory fits into yours")
+        unchecked.append("nodes: assumes one with room for the engine's best batch; give --node-memory for yours")
     volume = resolved.volume if isinstance(resolved, Target) else None
     if volume:
-        unchecked.append("the chart's delivery: storage class, access mode, networks and trusted keys are assumed")
-    return Preview(document, spec, resolved, _objects(observed, volume, config), tuple(unchecked), uninvited)
+        unchecked.append("the chart's delivery: assumes its storage class, access mode, networks and trusted keys")
+    return Preview(
+        document, spec, resolved, _list_objects(observed, volume, config), tuple(unchecked), disallowed_callers
+    )
 
 
-def _objects(observed: Observed, volume: EngineVolume | None, config: OperatorConfig) -> tuple[Json, ...]:
-    """What the first passes would create; an engine that comes by a volume is there before its pods are."""
-    found = _planned(observed, config)
+def _list_objects(observed: Observation, volume: EngineVolume | None, config: OperatorConfig) -> tuple[Json, ...]:
+    """Return what the first passes create; an engine on a volume is there before its pods."""
+    objects = _plan_objects(observed, config)
     if volume:
-        found += _volume_objects(observed, volume, config)
-        delivered = VolumeFacts(delivered=volume.order.digest)
-        found += _planned(replace(observed, volumes={volume.name: delivered}), config)
+        objects += _plan_volume_objects(observed, volume, config)
+        delivered_facts = VolumeFacts(delivered_digest=volume.order.digest)
+        objects += _plan_objects(replace(observed, volumes={volume.name: delivered_facts}), config)
     by_name: dict[tuple[str, str], Json] = {}
-    for item in found:
+    for item in objects:
         by_name.setdefault((item["kind"], item["metadata"]["name"]), item)
     return tuple(by_name.values())
 
 
-def _planned(observed: Observed, config: OperatorConfig) -> list[Json]:
+def _plan_objects(observed: Observation, config: OperatorConfig) -> list[Json]:
     return [item for stage in plan(observed, config, now=0.0).apply for item in stage]
 
 
-def _volume_objects(observed: Observed, volume: EngineVolume, config: OperatorConfig) -> list[Json]:
-    """The claim, then what fills it."""
-    need = Need(volume, ((observed.name, NOT_YET),))
-    first = plan_volumes(Seen(observed.namespace, (need,), {}), config, now=0.0).apply
+def _plan_volume_objects(observed: Observation, volume: EngineVolume, config: OperatorConfig) -> list[Json]:
+    """Return the claim and the Job that puts the engine on it."""
+    need = VolumeNeed(volume, ((observed.name, NOT_YET),))
+    first = plan_volumes(VolumesObservation(observed.namespace, (need,), {}), config, now=0.0).apply
     (claim,) = (item for stage in first[volume.name] for item in stage)
     live = {**claim, "metadata": {**claim["metadata"], "uid": NOT_YET}}
-    seen = Seen(observed.namespace, (need,), {(claim["kind"], volume.name): live})
-    then = plan_volumes(seen, config, now=0.0).apply
-    return [claim, *(item for stage in then[volume.name] for item in stage)]
+    input_with_claim = VolumesObservation(observed.namespace, (need,), {(claim["kind"], volume.name): live})
+    second = plan_volumes(input_with_claim, config, now=0.0).apply
+    return [claim, *(item for stage in second[volume.name] for item in stage)]
 
 
 def find_unchecked(
     namespace: str, spec: R1PlusDeploymentSpec, suites: Mapping[str, SuiteSource], tenant: R1PlusTenantSpec | None
 ) -> Iterator[str]:
-    """Yield what of the spec only a cluster can tell, and what is assumed of it."""
-    asked = [f"callers {', '.join(spec.access.namespaces)}"] if spec.access.namespaces else []
-    asked += ["spec.placement"] if spec.placement != Placement() else []
-    if asked and tenant is None:
+    """Yield what only a cluster can confirm, and what is assumed."""
+    assumptions = [f"callers {', '.join(spec.access.namespaces)}"] if spec.access.namespaces else []
+    assumptions += ["spec.placement"] if spec.placement != Placement() else []
+    if assumptions and tenant is None:
         yield (
-            f"R1PlusTenant {TENANT} of {namespace}: that it allows {' and '.join(asked)} is assumed; to check that,"
+            f"R1PlusTenant {TENANT} of {namespace}: assumes that it allows {' and '.join(assumptions)}; to check that,"
             " put it into the same file or folder"
         )
     if selector := spec.placement.node_selector:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
-        yield f"nodes with {labels}: one is assumed"
+        yield f"nodes: assumes one with {labels}"
     name = spec.accuracy.suite
     if name and name not in suites:
-        at_hand = ", ".join(sorted(suites)) or "none"
+        available = ", ".join(sorted(suites)) or "none"
         yield (
-            f"suite {name}: a ConfigMap of namespace {namespace} with the label {LABEL_SUITE}, signed by a trusted key,"
-            f" is assumed; suites at hand are: {at_hand}"
+            f"suite {name}: assumes a ConfigMap of namespace {namespace} with the label {LABEL_SUITE}, signed by a"
+            f" trusted key; available suites: {available}"
         )
 
 
-def _stand_ins(spec: R1PlusDeploymentSpec, engines: Iterable[Engine]) -> dict[str, SuiteSource]:
-    """Suites without items, for those that may be asked for: of what is not at hand nothing but the name is known."""
+def _build_placeholder_suites(spec: R1PlusDeploymentSpec, engines: Iterable[Engine]) -> dict[str, SuiteSource]:
+    """Return suites without items for all names that the plan may request and that are not available."""
     names = {spec.accuracy.suite or "", *(engine.spec.reference.suite for engine in engines)} - {""}
     headers = (SuiteHeader(name, "", "", "", "", "", "", 0, Sampling()) for name in names)
     return {header.name: SuiteSource(header.name, "", "", Suite(header, ())) for header in headers}
 
 
-def _as_applied(document: Document) -> Json:
+def _complete_metadata(document: Document) -> Json:
     metadata = {**document.metadata, "namespace": document.namespace, "uid": NOT_YET, "generation": 1}
     return {**document.body, "metadata": metadata}

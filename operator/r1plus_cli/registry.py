@@ -1,9 +1,9 @@
-"""Asks the registry: by the user's own kubeconfig, through the API server to its pod, or at a URL.
+"""The registry's client: with the user's kubeconfig, through the API server to its pod, or at a URL.
 
-Called by `history_verbs`. A tunnel like `kubectl port-forward`'s leads to the pod, so that the token which goes along
-is never in the clear on the network; the registry shows it to the API server, and answers what its bearer may read.
-The token is made for the question, of an account that reads the registry and for its audience alone: the user's own
-never goes there.
+Called by `history_verbs`. A tunnel like that of `kubectl port-forward` leads to the pod, so the token is never sent in
+plaintext. The registry has the token reviewed by the API server and answers what its user may read. The token is
+created for the request, for an account that reads the registry and only for its audience: the user's own token is
+never sent.
 """
 
 import http.client
@@ -27,34 +27,34 @@ MAKE_TOKEN = f"$(kubectl -n NAMESPACE create token {names.REGISTRY_READER} --aud
 TIMEOUT_SECONDS = 30.0
 MOST_BYTES = 64 * 1024 * 1024
 READER = "-reader"
-"""Ends the name of the account that reads everything; the chart makes it."""
+"""Suffix of the account that reads everything; the chart creates it."""
 T = TypeVar("T")
 
 
-class Tunnels(Protocol):
-    """Of `kubernetes_cluster.KubernetesCluster`, what leads to the registry."""
+class TunnelCluster(Protocol):
+    """The part of `kubernetes_cluster.KubernetesCluster` that leads to the registry."""
 
-    def default_namespace(self) -> str:
-        """The namespace of the user's context."""
+    def get_default_namespace(self) -> str:
+        """Return the namespace of the user's context."""
 
-    def token_of(self, namespace: str, account: str, audience: str) -> str:
-        """A token of a service account, good for minutes; raises CliError where the user may make none."""
+    def create_token(self, namespace: str, account: str, audience: str) -> str:
+        """Create a token of a service account for some minutes. Raise CliError if the user may not."""
 
-    def tunnel(self, namespace: str, pod: str, port: int) -> Any:
-        """A socket to the pod's port; raises OSError where there is no way, with the API server's words."""
+    def open_tunnel(self, namespace: str, pod: str, port: int) -> Any:
+        """Open a socket to the pod's port. Raise OSError with the API server's message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the registry is: a URL, or a StatefulSet."""
+class RegistryAddress:
+    """The registry's address: a URL, or a StatefulSet."""
 
     url: str = ""
     namespace: str = ""
     name: str = ""
 
     @property
-    def in_the_clear(self) -> bool:
-        """Whether what is sent there can be read on the way; a forwarded port ends on this machine."""
+    def is_plaintext(self) -> bool:
+        """Whether others can read what is sent there; a forwarded port ends on this machine."""
         parts = urlsplit(self.url)
         return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
 
@@ -66,99 +66,105 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def place_of(text: str) -> Place:
-    """NAMESPACE/NAME or a URL; raises UsageError."""
+def parse_address(text: str) -> RegistryAddress:
+    """Parse NAMESPACE/NAME or a URL. Raise UsageError."""
     if re.fullmatch(r"https?://[^\s/]+(/[^\s]*)?", text):
-        return Place(url=text.rstrip("/"))
+        return RegistryAddress(url=text.rstrip("/"))
     namespace, _, name = text.partition("/")
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9]*[a-z0-9])?", text):
         raise UsageError(f"--registry: {text!r} is neither NAMESPACE/NAME, such as {DEFAULT}, nor an http(s) URL")
-    return Place(namespace=namespace, name=name)
+    return RegistryAddress(namespace=namespace, name=name)
 
 
 class Registry:
-    """What it answers, as the contract's types."""
+    """The registry's responses, as types of the contract."""
 
-    def __init__(self, place: Place, cluster: Callable[[], Tunnels], env: Mapping[str, str] = os.environ) -> None:
-        """`cluster` is called where a kubeconfig is needed."""
-        self._place = place
+    def __init__(
+        self, address: RegistryAddress, cluster: Callable[[], TunnelCluster], env: Mapping[str, str] = os.environ
+    ) -> None:
+        """`cluster` is called if a kubeconfig is needed."""
+        self._address = address
         self._cluster = cluster
         self._env = env
 
-    def histories(self, namespace: str, name: str) -> Histories:
-        """All that is recorded of deployments of that name."""
+    def read_histories(self, namespace: str, name: str) -> Histories:
+        """Return everything recorded of deployments of that name."""
         path = f"/v1/namespaces/{quote(namespace, safe='')}/deployments/{quote(name, safe='')}"
         return self._read(Histories, path, namespace)
 
-    def evaluations(self, namespace: str | None, name: str | None, *, items: bool) -> Evaluations:
-        """Gates, the newest first; of every namespace where None is given."""
-        asked = {"namespace": namespace or "", "name": name or "", "items": "1" if items else ""}
-        query = urlencode({key: value for key, value in asked.items() if value})
+    def read_evaluations(self, namespace: str | None, name: str | None, *, items: bool) -> Evaluations:
+        """Return gates, newest first; None: of all namespaces."""
+        parameters = {"namespace": namespace or "", "name": name or "", "items": "1" if items else ""}
+        query = urlencode({key: value for key, value in parameters.items() if value})
         return self._read(Evaluations, f"/v1/evaluations{'?' if query else ''}{query}", namespace)
 
-    def engines(self, namespace: str | None = None) -> RecordedEngines:
-        """Every engine that was ever on offer. By the account of `namespace`, where the platform's is not to be had."""
+    def read_engines(self, namespace: str | None = None) -> RecordedEngines:
+        """Return every recorded engine. Uses the account of `namespace` if that of the platform is not available."""
         return self._read(RecordedEngines, "/v1/engines", namespace)
 
     def _read(self, kind: type[T], path: str, namespace: str | None) -> T:
-        status, text = self._asked(path, namespace)
+        status, text = self._request(path, namespace)
         if status != 200:
-            raise CliError(_refusal(status, text))
+            raise CliError(_format_refusal(status, text))
         try:
             return loads(kind, text, tolerant=True)
         except ContractError as error:
-            raise CliError(f"The registry's answer cannot be read: {error}; is this r1plus older than it?") from error
+            raise CliError(
+                f"The registry's answer cannot be read: {error}; check that this r1plus is not older than the registry"
+            ) from error
 
-    def _asked(self, path: str, namespace: str | None) -> tuple[int, bytes]:
-        place = self._place
+    def _request(self, path: str, namespace: str | None) -> tuple[int, bytes]:
+        address = self._address
         headers = {
-            "Authorization": f"Bearer {self._token(namespace)}",
+            "Authorization": f"Bearer {self._get_token(namespace)}",
             "Connection": "close",
             "Accept": "application/json",
         }
-        if place.url:
-            return _over_http(f"{place.url}{path}", headers)
-        pod = f"{place.namespace}/{place.name}-0"
+        if address.url:
+            return _get_over_http(f"{address.url}{path}", headers)
+        pod = f"{address.namespace}/{address.name}-0"
         try:
-            socket = self._cluster().tunnel(place.namespace, f"{place.name}-0", PORT)
-            return _over_socket(socket, path, headers)
+            socket = self._cluster().open_tunnel(address.namespace, f"{address.name}-0", PORT)
+            return _get_over_socket(socket, path, headers)
         except (OSError, http.client.HTTPException) as error:
-            raise CliError(_no_way(pod, place, str(error) or type(error).__name__)) from error
+            raise CliError(_format_unreachable(pod, address, str(error) or type(error).__name__)) from error
 
-    def _token(self, namespace: str | None) -> str:
-        """One that was given, else one of the first reading account of which the user may make one."""
-        if given := self._env.get(TOKEN_VARIABLE):
-            return given
-        place = self._place
-        if place.in_the_clear:
+    def _get_token(self, namespace: str | None) -> str:
+        """Return the token of the environment, else one of the first reading account that the user may use."""
+        if token := self._env.get(TOKEN_VARIABLE):
+            return token
+        address = self._address
+        if address.is_plaintext:
             raise CliError(
-                f"No token goes over plain HTTP to {place.url}, where others can read it: take https, or NAMESPACE/NAME"
+                f"No token is sent over plain HTTP to {address.url}, where others can read it: use https, or"
+                " NAMESPACE/NAME"
                 f" (which forwards a port), or set {TOKEN_VARIABLE} to {MAKE_TOKEN}"
             )
         cluster = self._cluster()
         refusals = []
-        for owner, account in self._accounts(cluster, namespace):
+        for owner, account in self._list_accounts(cluster, namespace):
             try:
-                return cluster.token_of(owner, account, AUDIENCE)
+                return cluster.create_token(owner, account, AUDIENCE)
             except CliError as error:
                 refusals.append(str(error))
         raise CliError(
-            f"You may make no token for the registry: ask the platform team to name you in spec.viewers of R1PlusTenant"
+            "You may not create a token for the registry: ask the platform team to add you to spec.viewers"
+            " of R1PlusTenant"
             f" {names.TENANT} of your namespace, or set {TOKEN_VARIABLE} to one of an account that may read your"
             f" R1PlusDeployments, for instance {MAKE_TOKEN}; {'; '.join(refusals)}"
         )
 
-    def _accounts(self, cluster: Tunnels, namespace: str | None) -> Iterator[tuple[str, str]]:
-        """Namespace and name: of the platform's, which reads what has ended too, then of the tenant's."""
-        if self._place.namespace:
-            yield self._place.namespace, self._place.name + READER
-        yield namespace or cluster.default_namespace(), names.REGISTRY_READER
+    def _list_accounts(self, cluster: TunnelCluster, namespace: str | None) -> Iterator[tuple[str, str]]:
+        """Yield (namespace, name) of the platform's account, which also reads deleted ones, then of the tenant's."""
+        if self._address.namespace:
+            yield self._address.namespace, self._address.name + READER
+        yield namespace or cluster.get_default_namespace(), names.REGISTRY_READER
 
 
-def _over_http(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    import httpx  # late: a fifth of a second that no other verb should wait for
+def _get_over_http(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    import httpx  # late: other verbs should not wait a fifth of a second for it
 
-    # A forwarded port is this machine's: a proxy that the environment names would only read the token.
+    # A forwarded port is on this machine: a proxy of the environment would only see the token.
     trust_env = not _is_loopback(urlsplit(url).hostname or "")
     try:
         answer = httpx.get(url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=trust_env)
@@ -167,7 +173,7 @@ def _over_http(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
     return answer.status_code, answer.content
 
 
-def _over_socket(socket: Any, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+def _get_over_socket(socket: Any, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("r1plus-registry", PORT, timeout=TIMEOUT_SECONDS)
     socket.settimeout(TIMEOUT_SECONDS)
     connection.sock = socket
@@ -179,24 +185,24 @@ def _over_socket(socket: Any, path: str, headers: dict[str, str]) -> tuple[int, 
         connection.close()
 
 
-def _refusal(status: int, text: bytes) -> str:
+def _format_refusal(status: int, text: bytes) -> str:
     try:
-        said = str(json.loads(text)["error"])
+        message = str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError):
-        said = text.decode(errors="replace")[:300]
+        message = text.decode(errors="replace")[:300]
     remedy = {
-        401: f" (is {TOKEN_VARIABLE} set to another?)",
+        401: f" (check {TOKEN_VARIABLE})",
         403: "; ask the platform team for that right",
-        503: "; it records and tells again when its database or the API server is back",
+        503: "; it works again when its database or the API server is back",
     }.get(status, "")
-    return f"The registry refused ({status}): {said}{remedy}"
+    return f"The registry refused ({status}): {message}{remedy}"
 
 
-def _no_way(pod: str, place: Place, said: str) -> str:
-    if "403" in said:
-        role = f"Role {place.name}-client to you (chart value registry.clientGroups)"
-        return f"You may not reach pod {pod}: ask the platform team to bind {role}"
-    if "404" in said:
-        there = "is the chart's registry.enabled false, or is it elsewhere? Name it by --registry NAMESPACE/NAME"
-        return f"There is no pod {pod}: {there}"
-    return f"The registry does not answer in pod {pod}: {said}"
+def _format_unreachable(pod: str, address: RegistryAddress, message: str) -> str:
+    if "403" in message:
+        role = f"Role {address.name}-client to you (chart value registry.clientGroups)"
+        return f"You may not connect to pod {pod}: ask the platform team to bind {role}"
+    if "404" in message:
+        remedy = "check that the chart's registry.enabled is true, or give its place by --registry NAMESPACE/NAME"
+        return f"Pod {pod} does not exist: {remedy}"
+    return f"The registry does not answer in pod {pod}: {message}"

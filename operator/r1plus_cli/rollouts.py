@@ -1,4 +1,4 @@
-"""`r1plus rollouts`: which images serve where, and how far the wave has come that brings newer ones."""
+"""`r1plus rollouts`: which images serve, and the progress of a refresh to newer ones."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.status import name_commands
+from r1plus_cli.status import fill_in_commands
 from r1plus_cli.view import DeploymentView
 
 COLUMNS = ("NAMESPACE", "NAME", "TRITON", "MONITOR", "RUNTIME")
@@ -14,34 +14,34 @@ _WORDS = (
     ("RefreshUnderWay", "under way"),
     ("RefreshWaits", "waiting"),
     ("RefreshFailed", "failed"),
-    ("RuntimeOutdated", "outdated and not asked for"),
+    ("RuntimeOutdated", "outdated, no refresh requested"),
     ("Current", "current"),
 )
 
 
 def show_rollouts(console: Console, views: Sequence[DeploymentView]) -> None:
-    """Print a line for each deployment, what to do about those that need somebody, and how many stand where."""
-    rows = [COLUMNS, *map(_cells, views)]
+    """Print a line per deployment, what to do about waiting or failed ones, and a summary."""
+    rows = [COLUMNS, *map(_format_cells, views)]
     widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
     for row in rows:
         console.print(Text("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()))
     for view in views:
         if view.runtime and view.runtime.reason in ("RefreshWaits", "RefreshFailed"):
-            console.print(Text(f"{view.key}: {name_commands(view, view.runtime.message)}"))
+            console.print(Text(f"{view.key}: {fill_in_commands(view, view.runtime.message)}"))
     counts = Counter(view.runtime.reason for view in views if view.runtime)
-    told = [f"{counts[reason]} {words}" for reason, words in _WORDS if counts[reason]]
-    console.print(Text(", ".join(told) or "No deployment serves yet"))
+    summary = [f"{counts[reason]} {words}" for reason, words in _WORDS if counts[reason]]
+    console.print(Text(", ".join(summary) or "No deployment serves yet"))
 
 
-def _cells(view: DeploymentView) -> tuple[str, ...]:
+def _format_cells(view: DeploymentView) -> tuple[str, ...]:
     runtime = view.runtime
     if runtime is None:
         return view.namespace, view.name, "-", "-", "-"
-    stands = runtime.reason + (" (vulnerable)" if runtime.is_vulnerable else "")
-    return view.namespace, view.name, _short(runtime.triton), _short(runtime.monitor), stands
+    state = runtime.reason + (" (vulnerable)" if runtime.is_vulnerable else "")
+    return view.namespace, view.name, _shorten_image(runtime.triton), _shorten_image(runtime.monitor), state
 
 
-def _short(image: str) -> str:
-    """The last part of an image's name, with its tag or the beginning of its digest."""
+def _shorten_image(image: str) -> str:
+    """Return the last part of an image's name, with its tag or the start of its digest."""
     name, _, digest = image.rpartition("/")[2].partition("@")
     return f"{name}@{digest[:19]}" if digest else name

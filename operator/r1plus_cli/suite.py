@@ -1,4 +1,4 @@
-"""`r1plus suite`: from candidates to a signed golden suite in a tenant's namespace. Words in, calls out."""
+"""`r1plus suite`: from candidates to a signed golden suite in a tenant's namespace."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Makes golden suites: questions with known answers that decide whether an engine may serve.
 
-A suite keeps only what a reference engine answers right in every condition, and counts only with a trusted signature:
+A suite has only items that a reference engine answers right in every condition. It needs a trusted signature:
 
 1. `r1plus suite keygen --out suite-key.pem` once; put the public key into `spec.accuracy.suiteKeys`
 2. `r1plus suite build candidates.jsonl --name bank-v1 --reference my-engine --deployment credit --out bank-v1`
@@ -31,7 +31,7 @@ A suite keeps only what a reference engine answers right in every condition, and
 4. `r1plus suite sign bank-v1 --key suite-key.pem --configmap bank-v1.yaml`
 5. `kubectl apply -n team-credit -f bank-v1.yaml`, then `spec.accuracy.suite: bank-v1`
 
-docs/suites.md tells more. SUITE is a folder or a ConfigMap's manifest everywhere.
+See docs/suites.md. SUITE is always a folder or a ConfigMap's manifest.
 """,
 )
 
@@ -80,7 +80,7 @@ def keygen_command(
         with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(key.pem())
     except OSError as error:
-        raise CliError(f"--out {out}: {error.strerror}; a key is never written over") from error
+        raise CliError(f"--out {out}: {error.strerror}; a key is never overwritten") from error
     say(f"Private key: {out} (mode 0600). Key {key_id(key.public)}; its public half, for spec.accuracy.suiteKeys:")
     sys.stdout.write(key.public + "\n")
 
@@ -109,29 +109,31 @@ def build_command(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Ask every candidate of a reference engine and keep what is right in every condition.
+    """Ask a reference engine every candidate and keep those that are right in every condition.
 
-    At the production batch in two orders, at half of it, and alone; through every engine given, such as the shipped
-    conversions of one model. Of what stays, as many of each stratum. The suite is not signed and has no baseline yet.
+    The conditions are the production batch in two orders, half of it, and single requests, on every given engine. Of
+    the remaining items, each stratum gets the same number. The suite is unsigned and has no baseline yet.
     """
     # Late, like everything heavy here: `r1plus plan` must not wait for gRPC to load.
-    from r1plus_cli.suite_build import Head, build, read_candidates
-    from r1plus_cli.suite_engines import Engines, sources
-    from r1plus_cli.suite_store import occupied, save
+    from r1plus_cli.suite_build import SuiteOptions, build, read_candidates
+    from r1plus_cli.suite_engines import EngineOptions, open_sources
+    from r1plus_cli.suite_store import find_existing, save
     from r1plus_contract.suite import Sampling
     from r1plus_monitoring.curate.selection import Shape
 
-    head = Head(name, family, tier, reference)
+    suite_options = SuiteOptions(name, family, tier, reference)
     items, problems = read_candidates(candidates)
-    _stop_at(str(candidates), [*head.problems(), *occupied(out), *problems])
+    _exit_on_problems(str(candidates), [*suite_options.find_problems(), *find_existing(out), *problems])
     sampling = Sampling(max_new_tokens=max_new_tokens, stop=tuple(stop or ()), system=system)
     shape = Shape(size=size, min_size=min_items, min_strata=min_strata, min_per_stratum=min_per_stratum)
-    engines = Engines(served or (), deployment, engine_dir or ())
+    engines = EngineOptions(served or (), deployment, engine_dir or ())
     with (
-        progress() as (told, answered),
-        sources(engines, sampling, _connector(kubeconfig), namespace, answered) as found,
+        show_progress() as (on_progress, on_answer),
+        open_sources(engines, sampling, _make_connector(kubeconfig), namespace, on_answer) as sources,
     ):
-        files = build(items, found, head, sampling, batch=batch, shape=shape, seed=seed, progress=told)
+        files = build(
+            items, sources, suite_options, sampling, batch=batch, shape=shape, seed=seed, progress=on_progress
+        )
     save(out, files)
     _write_configmap(files, configmap, namespace)
     say(f"{name}: written to {out}; next: r1plus suite baseline {out}, then r1plus suite sign {out}")
@@ -151,34 +153,38 @@ def baseline_command(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Count what an engine gets right on repeats that took no part in the choice, per condition, and write it down.
+    """Measure an engine on repeats that were not part of the selection, per condition, and store the figures.
 
-    Nothing is removed: selection flatters what it selected by. The operator refuses thresholds that the reference did
-    not reach here. The signature is void afterwards: sign again.
+    Nothing is removed: selection biases the figures that it used. The operator rejects thresholds that the reference
+    did not reach here. The signature becomes invalid: sign again.
     """
     from r1plus_cli.suite_build import measure
-    from r1plus_cli.suite_engines import Engines, sources
+    from r1plus_cli.suite_engines import EngineOptions, open_sources
     from r1plus_cli.suite_store import load, save
     from r1plus_contract.suite_check import check
 
     files = load(suite)
-    found = check(files)
-    _stop_at(str(suite), list(found.problems))
-    assert found.suite is not None
-    asked = engine or found.suite.header.reference_engine
-    engines = Engines(served or (), deployment, engine_dir or ())
+    result = check(files)
+    _exit_on_problems(str(suite), list(result.problems))
+    assert result.suite is not None
+    engine_name = engine or result.suite.header.reference_engine
+    engines = EngineOptions(served or (), deployment, engine_dir or ())
     with (
-        progress() as (told, answered),
-        sources(engines, found.suite.header.sampling, _connector(kubeconfig), namespace, answered) as given,
+        show_progress() as (on_progress, on_answer),
+        open_sources(
+            engines, result.suite.header.sampling, _make_connector(kubeconfig), namespace, on_answer
+        ) as sources,
     ):
-        if len(given) != 1:
-            raise UsageError("A baseline is of one engine: give one of --served, --deployment and --engine-dir")
-        files, measured = measure(files, found.suite, asked, given[0], batch=batch, progress=told)
+        if len(sources) != 1:
+            raise UsageError("A baseline needs one engine: give one of --served, --deployment and --engine-dir")
+        files, figures = measure(files, result.suite, engine_name, sources[0], batch=batch, progress=on_progress)
     save(suite, files)
     _write_configmap(files, configmap, namespace)
-    for one in measured:
-        say(f"{asked}: {one.condition}: {one.correct} of {one.items} right; lost: {', '.join(one.lost) or 'none'}")
-    _say_reachable(min(measured, key=lambda one: one.correct))
+    for one in figures:
+        say(
+            f"{engine_name}: {one.condition}: {one.correct} of {one.items} right; lost: {', '.join(one.lost) or 'none'}"
+        )
+    _print_reachable_threshold(min(figures, key=lambda one: one.correct))
     say(f"Next: r1plus suite sign {suite} --key KEY")
 
 
@@ -186,25 +192,25 @@ def baseline_command(
 def verify_command(
     suite: SuiteArgument,
     trust: Annotated[
-        list[str] | None, typer.Option("--trust", help="A public key that may have signed it. May be repeated.")
+        list[str] | None, typer.Option("--trust", help="A public key that is trusted. May be repeated.")
     ] = None,
     min_items: MinItemsOption = 200,
     min_per_stratum: MinStratumOption = 50,
 ) -> None:
-    """Find everything that would keep a suite from being used: form, hash, signature, answers, strata, size.
+    """Check everything that would prevent the use of a suite: format, hash, signature, answers, strata, size.
 
-    Each problem with file and line, field, value, limit and remedy. Exit status 1 if there is one, so that a pipeline
-    can stop. Without --trust an unsigned suite is only told of.
+    Each problem has file and line, field, value, limit and remedy. Exit status 1 if there is one, so that a pipeline
+    can stop. Without --trust, an unsigned suite is only reported.
     """
     from r1plus_cli.suite_store import load
-    from r1plus_cli.suite_verify import Limits, untrusted, verify
+    from r1plus_cli.suite_verify import Limits, find_trust_problems, verify
 
-    found = verify(load(suite), Limits(min_items, min_per_stratum))
-    _stop_at(str(suite), [*found.problems, *untrusted(found, trust)])
-    for line in found.summary():
+    result = verify(load(suite), Limits(min_items, min_per_stratum))
+    _exit_on_problems(str(suite), [*result.problems, *find_trust_problems(result, trust)])
+    for line in result.format_summary():
         say(line)
-    if found.reached is not None:
-        _say_reachable(found.reached)
+    if result.reached is not None:
+        _print_reachable_threshold(result.reached)
     say(f"{suite}: sound", style="green")
 
 
@@ -217,7 +223,7 @@ def sign_command(
     min_items: MinItemsOption = 200,
     min_per_stratum: MinStratumOption = 50,
 ) -> None:
-    """Sign a suite, in place, and write the ConfigMap that the operator takes. What is not sound is not signed.
+    """Sign a suite in place, and write the ConfigMap for the operator. A suite with problems is not signed.
 
     The signature covers every file: items, sampling, recorded answers and baseline. Sign last.
     """
@@ -230,30 +236,30 @@ def sign_command(
         pair = read_key(key.read_bytes(), passphrase.encode() if passphrase else None)
     except (OSError, ValueError) as error:
         raise UsageError(f"--key {key}: {error}") from error
-    signed = sign(load(suite), pair)
-    _stop_at(str(suite), list(verify(signed, Limits(min_items, min_per_stratum)).problems))
-    save(suite, signed)
-    _write_configmap(signed, configmap, namespace)
+    signed_files = sign(load(suite), pair)
+    _exit_on_problems(str(suite), list(verify(signed_files, Limits(min_items, min_per_stratum)).problems))
+    save(suite, signed_files)
+    _write_configmap(signed_files, configmap, namespace)
     say(f"{suite}: signed by key {key_id(pair.public)}, public key {pair.public}", style="green")
 
 
 @app.command("diff")
 def diff_command(
     old: Annotated[Path, typer.Argument(help="A suite, or a baseline.json.")],
-    new: Annotated[Path, typer.Argument(help="Another one of the same sort.")],
+    new: Annotated[Path, typer.Argument(help="Another suite or baseline.json.")],
 ) -> None:
-    """Tell what two suites, or two baselines, differ in, and what must be scored again. Exit status 1 if so."""
+    """Show how two suites, or two baselines, differ, and what must be scored again. Exit status 1 if they differ."""
     from r1plus_cli import suite_diff
     from r1plus_cli.suite_store import load_baseline, load_sound
     from r1plus_contract.suite_baseline import read_figures
 
     if all(path.is_file() and path.name.endswith(BASELINE_FILE) for path in (old, new)):
-        lines = list(suite_diff.figures(load_baseline(old), load_baseline(new)))
+        lines = list(suite_diff.compare_figures(load_baseline(old), load_baseline(new)))
     else:
-        (before, first), (after, second) = load_sound(old), load_sound(new)
-        lines = list(suite_diff.suites(before, after))
-        if first.baseline and second.baseline:
-            lines += suite_diff.figures(read_figures(first.baseline), read_figures(second.baseline))
+        (old_suite, old_files), (new_suite, new_files) = load_sound(old), load_sound(new)
+        lines = list(suite_diff.compare_suites(old_suite, new_suite))
+        if old_files.baseline and new_files.baseline:
+            lines += suite_diff.compare_figures(read_figures(old_files.baseline), read_figures(new_files.baseline))
     for line in lines:
         sys.stdout.write(line + "\n")
     if not lines:
@@ -262,33 +268,33 @@ def diff_command(
 
 
 def say(line: str, style: str = "") -> None:
-    """To people: standard error, so that standard output stays for manifests and keys."""
+    """Print to standard error, so that standard output only has manifests and keys."""
     Console(stderr=True, soft_wrap=True).print(Text(line, style=style))
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """A line per condition, and on a terminal a count of answers beside the last one."""
+def show_progress() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """Print a line per condition, and on a terminal the number of answers."""
     console = Console(stderr=True, soft_wrap=True)
     count, last = 0, ""
     with console.status("") if console.is_terminal else contextlib.nullcontext() as status:
 
-        def told(line: str) -> None:
+        def show_line(line: str) -> None:
             nonlocal count, last
             count, last = 0, line
             console.print(Text(line))
 
-        def answered() -> None:
+        def count_answer() -> None:
             nonlocal count
             count += 1
             if status is not None:
                 status.update(f"{last}: {count} answers")
 
-        yield told, answered
+        yield show_line, count_answer
 
 
-def _stop_at(title: str, problems: list[str]) -> None:
-    """Tell all of them and end with status 1, if there are any."""
+def _exit_on_problems(title: str, problems: list[str]) -> None:
+    """Print all problems and exit with status 1, if there are any."""
     if not problems:
         return
     say(f"{title}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}", style="red")
@@ -297,7 +303,7 @@ def _stop_at(title: str, problems: list[str]) -> None:
     raise typer.Exit(1)
 
 
-def _say_reachable(one: Measurement) -> None:
+def _print_reachable_threshold(one: Measurement) -> None:
     from r1plus_policies.gate.reach import find_reachable_threshold
 
     best = find_reachable_threshold(one.count_lost_by_stratum())
@@ -305,18 +311,18 @@ def _say_reachable(one: Measurement) -> None:
 
 
 def _write_configmap(files: SuiteFiles, path: Path | None, namespace: str | None) -> None:
-    from r1plus_cli.suite_store import manifest
+    from r1plus_cli.suite_store import render_manifest
 
     if path is None:
         return
-    text = manifest(files, namespace)
+    text = render_manifest(files, namespace)
     if str(path) == "-":
         sys.stdout.write(text)
     else:
         path.write_text(text, encoding="utf-8")
 
 
-def _connector(kubeconfig: str | None) -> Callable[[], Cluster]:
+def _make_connector(kubeconfig: str | None) -> Callable[[], Cluster]:
     def connect() -> Cluster:
         from r1plus_cli.kubernetes_cluster import KubernetesCluster
 

@@ -1,4 +1,4 @@
-"""Which engine `r1plus suite` asks: served at an address, served by a deployment of a cluster, or a folder here."""
+"""The engine that `r1plus suite` asks: at an address, in a deployment of a cluster, or in a local folder."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +15,8 @@ from r1plus_monitoring.curate.served import ServedAsker
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
-    """What the options say; several are asked one after the other, and an item must be right in all."""
+class EngineOptions:
+    """Engines from the options. Several are asked one after the other, and an item must be right in all."""
 
     addresses: Sequence[str] = ()
     """`HTTP,GRPC` of Triton, each host:port."""
@@ -25,37 +25,39 @@ class Engines:
 
 
 @contextlib.contextmanager
-def sources(
-    engines: Engines,
+def open_sources(
+    engines: EngineOptions,
     sampling: Sampling,
     connect: Callable[[], Cluster],
     namespace: str | None,
-    answered: Callable[[], None],
+    on_answer: Callable[[], None],
 ) -> Iterator[tuple[Source, ...]]:
-    """Askers of all of them, while the context is open. What an engine refuses inside becomes a CliError."""
-    pairs = [_pair(address) for address in engines.addresses]
+    """Yield the engines' askers while the context is open. Errors of an engine become CliError."""
+    pairs = [_parse_pair(address) for address in engines.addresses]
     with contextlib.ExitStack() as stack:
         if engines.deployment:
             cluster = connect()
-            space = namespace or cluster.default_namespace()
+            space = namespace or cluster.get_default_namespace()
             http, grpc = (
                 stack.enter_context(cluster.forward(space, engines.deployment, port)) for port in (PORT_HTTP, PORT_GRPC)
             )
             pairs.append((http, grpc))
-        found = [Source(ServedAsker(http, grpc, sampling, answered)) for http, grpc in pairs]
+        sources = [Source(ServedAsker(http, grpc, sampling, on_answer)) for http, grpc in pairs]
         for folder in engines.folders:
             if not folder.is_dir():
                 raise UsageError(f"--engine-dir {folder}: no such folder")
-            found.append(Source(ProcessAsker(folder, sampling), folder))
-        if not found:
+            sources.append(Source(ProcessAsker(folder, sampling), folder))
+        if not sources:
             raise UsageError("No engine to ask: give --served HTTP,GRPC, --deployment NAME or --engine-dir DIR")
         try:
-            yield tuple(found)
+            yield tuple(sources)
         except RuntimeError as error:
-            raise CliError(f"The engine gave no answer: {error}; is its address right and the model ready?") from error
+            raise CliError(
+                f"The engine did not answer: {error}; check its address and that the model is ready"
+            ) from error
 
 
-def _pair(address: str) -> tuple[str, str]:
+def _parse_pair(address: str) -> tuple[str, str]:
     http, comma, grpc = address.partition(",")
     if not comma or not all(":" in part.strip(":") for part in (http, grpc)):
         raise UsageError(f"--served: {address!r} is not HTTP,GRPC such as 127.0.0.1:8000,127.0.0.1:8001")

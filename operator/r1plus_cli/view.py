@@ -1,6 +1,6 @@
-"""One R1PlusDeployment as a person reads it. Called by `r1plus status` and by the demo.
+"""One R1PlusDeployment in a readable form. Called by `r1plus status` and by the demo.
 
-Reads the object leniently, field by field: a status written by another version of the operator is still shown.
+Reads the object field by field and tolerates missing ones, so that a status of another operator version is shown.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ ISOLATED = "IsolationVerified"
 WATCHED = "AlertsWired"
 UNKNOWN = "Unknown"
 
-# The first of these that is not True says it best. All but Ready speak of what the spec asks for, so a candidate that
-# is refused or still gated is told although the revision before it serves.
+# The first of these that is not True describes the state best. All but Ready are about the candidate, so a rejected
+# or gated candidate is reported although the current revision serves.
 TELLING_ORDER = ("EngineReady", "CapacityFits", QUALITY, ISOLATED, READY, WATCHED)
-NOT_SEEN = "the operator has not looked at it yet"
+NOT_SEEN = "the operator has not processed it yet"
 ROLLED_BACK = "RolledBack"
 AT_REST = "Complete"
-"""Progressing's reason while nothing is under way."""
+"""Reason of Progressing when no rollout runs."""
 PINNED, PAUSED = "Pinned", "Paused"
-"""Progressing's reason while somebody holds traffic where it is."""
+"""Reasons of Progressing while traffic must not move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class ConditionView:
 
 @dataclass(frozen=True, slots=True)
 class IncidentView:
-    """A fall as the operator tells it."""
+    """An accuracy drop as the operator reports it."""
 
     since: str
     revision: str
@@ -60,7 +60,7 @@ class IncidentView:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeView:
-    """Which images serve, and what is done about newer ones."""
+    """The images that serve, and the state of the refresh to newer ones."""
 
     triton: str
     monitor: str
@@ -72,7 +72,7 @@ class RuntimeView:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentView:
-    """The fields of an R1PlusDeployment that a person asks about."""
+    """The fields of an R1PlusDeployment that users look at."""
 
     namespace: str
     name: str
@@ -97,8 +97,8 @@ class DeploymentView:
     pinned: bool = False
     paused: bool = False
     last_good: str = ""
-    no_last_good: tuple[str, ...] = ()
-    """What each earlier revision lacks to be gone back to."""
+    rollback_blockers: tuple[str, ...] = ()
+    """Rollback blockers of each earlier revision."""
     last_request: str = ""
     requests: int = 0
     """Number of the newest request that the operator has seen."""
@@ -109,13 +109,13 @@ class DeploymentView:
 
     @property
     def rolled_back(self) -> bool:
-        """Whether the revision that the spec asks for was gone back from."""
+        """Whether the revision of the spec was rolled back."""
         return self.incident is not None and self.incident.reason == ROLLED_BACK
 
     def condition_message(self, kind: str) -> str:
-        """The condition's message, or nothing."""
-        found = self.condition(kind)
-        return "" if found is None else found.message
+        """Return the condition's message, or an empty string."""
+        condition = self.condition(kind)
+        return "" if condition is None else condition.message
 
     @property
     def key(self) -> str:
@@ -124,112 +124,116 @@ class DeploymentView:
 
     @property
     def ready(self) -> bool:
-        """Whether it serves, as the operator says of the newest spec."""
+        """Whether it serves, as reported for the newest spec."""
         return self.up_to_date and self.status_of(READY) == "True"
 
     def condition(self, kind: str) -> ConditionView | None:
-        """The condition of this type, if there is one."""
+        """Return the condition of this type, or None."""
         return next((c for c in self.conditions if c.type == kind), None)
 
     def status_of(self, kind: str) -> str:
-        """True, False or Unknown."""
-        found = self.condition(kind)
-        return UNKNOWN if found is None else found.status
+        """Return True, False or Unknown."""
+        condition = self.condition(kind)
+        return UNKNOWN if condition is None else condition.status
 
     def reason_of(self, kind: str) -> str:
-        """The condition's reason, or nothing."""
-        found = self.condition(kind)
-        return "" if found is None else found.reason
+        """Return the condition's reason, or an empty string."""
+        condition = self.condition(kind)
+        return "" if condition is None else condition.reason
 
     def columns(self) -> tuple[str, ...]:
-        """The cells of `kubectl get r1plusdeployments -A`, but for reason and age."""
+        """Return the cells of `kubectl get r1plusdeployments -A`, without reason and age."""
         cells = (self.tier, self.engine, self.batch, self.accuracy, self.verdict, self.status_of(READY))
         return self.namespace, self.name, *(cell or "-" for cell in cells)
 
-    def telling(self) -> ConditionView | None:
-        """The condition that says best where this deployment stands."""
-        found = [c for kind in TELLING_ORDER if (c := self.condition(kind)) is not None and not c.holds]
-        # What is wrong is told before what is not known yet, which is often unknown because of it; that nobody watches
-        # what does not serve, or has shown its walls, explains nothing.
-        last = (WATCHED,) if self.status_of(READY) == "True" else (WATCHED, ISOLATED)
-        found.sort(key=lambda c: (c.type in last, c.status != "False" or c.type == READY))
-        if found:
-            return found[0]
-        moving = self.condition(PROGRESSING)
-        return moving if moving is not None and moving.reason != AT_REST else self.condition(READY)
+    def select_condition(self) -> ConditionView | None:
+        """Return the condition that describes the state best."""
+        candidates = [c for kind in TELLING_ORDER if (c := self.condition(kind)) is not None and not c.holds]
+        # False comes before Unknown, which often follows from it. Alerts and isolation come last while the deployment
+        # does not serve, because they do not explain why.
+        deferred_types = (WATCHED,) if self.status_of(READY) == "True" else (WATCHED, ISOLATED)
+        candidates.sort(key=lambda c: (c.type in deferred_types, c.status != "False" or c.type == READY))
+        if candidates:
+            return candidates[0]
+        progressing = self.condition(PROGRESSING)
+        return progressing if progressing is not None and progressing.reason != AT_REST else self.condition(READY)
 
-    def brief(self) -> str:
-        """Where it stands, beside columns that already say whether it is ready."""
-        told = self.telling()
-        if told is None or not self.up_to_date or told.type == READY or not told.message:
-            return self.headline()
-        return f"{self._whose(told)}{told.reason}: {told.message}"
+    def format_brief(self) -> str:
+        """Return the state for a line whose columns already show whether it is ready."""
+        condition = self.select_condition()
+        if condition is None or not self.up_to_date or condition.type == READY or not condition.message:
+            return self.format_headline()
+        return f"{self._prefix_for(condition)}{condition.reason}: {condition.message}"
 
-    def _whose(self, told: ConditionView) -> str:
-        """Say that a condition is the candidate's, beside cells that are of what serves.
+    def _prefix_for(self, condition: ConditionView) -> str:
+        """Return `candidate: ` if a condition is about the candidate, next to cells about the current revision.
 
-        During a rollback, and while traffic is pinned, the conditions speak of what serves.
+        During a rollback, and while traffic is pinned, the conditions are about the current revision.
         """
-        speaks_of_spec = told.type not in (READY, WATCHED, ISOLATED) and self.incident is None and not self.pinned
+        speaks_of_spec = condition.type not in (READY, WATCHED, ISOLATED) and self.incident is None and not self.pinned
         has_candidate = self.candidate not in ("", self.revision) and self.revision != ""
         return "candidate: " if speaks_of_spec and has_candidate else ""
 
-    def headline(self) -> str:
-        """Where it stands, in one sentence."""
+    def format_headline(self) -> str:
+        """Return the state in one sentence."""
         if not self.conditions:
             return NOT_SEEN
         if not self.up_to_date:
-            return "the operator has not looked at the newest spec yet"
-        told = self.telling()
-        where = f"{self._whose(told)}{told.reason}: {told.message}" if told is not None and told.message else ""
+            return "the operator has not processed the newest spec yet"
+        condition = self.select_condition()
+        where = (
+            f"{self._prefix_for(condition)}{condition.reason}: {condition.message}"
+            if condition is not None and condition.message
+            else ""
+        )
         pods = f"{self.replicas_ready} of {self.replicas_wanted} {'pod' if self.replicas_wanted == 1 else 'pods'} ready"
         if self.ready:
-            return f"serves, {pods}" + (f"; {where}" if told is not None and told.type != READY else "")
+            return f"serves, {pods}" + (f"; {where}" if condition is not None and condition.type != READY else "")
         return f"does not serve, {pods}; {where}"
 
 
 COLUMNS = ("NAMESPACE", "NAME", "TIER", "ENGINE", "BATCH", "ACCURACY", "VERDICT", "READY")
 
 
-def view_of(cr: Mapping[str, Any]) -> DeploymentView:
-    """The view of an R1PlusDeployment as the API server returns it."""
-    metadata, spec, status = _mapping(cr, "metadata"), _mapping(cr, "spec"), _mapping(cr, "status")
-    accuracy = _mapping(spec, "accuracy")
+def build_view(cr: Mapping[str, Any]) -> DeploymentView:
+    """Return the view of an R1PlusDeployment as the API server returns it."""
+    metadata, spec, status = _get_mapping(cr, "metadata"), _get_mapping(cr, "spec"), _get_mapping(cr, "status")
+    accuracy = _get_mapping(spec, "accuracy")
     return DeploymentView(
-        namespace=_text(metadata, "namespace"),
-        name=_text(metadata, "name"),
-        tier=_text(spec, "tier"),
-        gate=_text(accuracy, "gate"),
-        threshold=_text(accuracy, "threshold"),
+        namespace=_get_text(metadata, "namespace"),
+        name=_get_text(metadata, "name"),
+        tier=_get_text(spec, "tier"),
+        gate=_get_text(accuracy, "gate"),
+        threshold=_get_text(accuracy, "threshold"),
         replicas_wanted=int(spec.get("replicas", 1)),
-        engine=_text(status, "engine"),
-        batch=_text(status, "batch"),
-        context=_text(status, "context"),
-        suite=_text(status, "suite"),
-        accuracy=_text(status, "accuracy"),
-        verdict=_text(status, "verdict"),
+        engine=_get_text(status, "engine"),
+        batch=_get_text(status, "batch"),
+        context=_get_text(status, "context"),
+        suite=_get_text(status, "suite"),
+        accuracy=_get_text(status, "accuracy"),
+        verdict=_get_text(status, "verdict"),
         replicas_ready=int(status.get("readyReplicas", 0)),
-        revision=_text(status, "revision"),
-        candidate=_text(status, "candidate"),
-        endpoint=_text(status, "endpoint"),
+        revision=_get_text(status, "revision"),
+        candidate=_get_text(status, "candidate"),
+        endpoint=_get_text(status, "endpoint"),
         up_to_date=int(status.get("observedGeneration", 0)) >= int(metadata.get("generation", 1)),
-        created=_time(_text(metadata, "creationTimestamp")),
-        conditions=tuple(_condition(c) for c in status.get("conditions") or ()),
-        pinned=_mapping(spec, "rollout").get("pinned") is True,
-        paused=_mapping(spec, "rollout").get("paused") is True,
-        last_good=_text(status, "lastGood"),
-        no_last_good=_texts(status, "noLastGood"),
-        last_request=_text(status, "lastRequest"),
+        created=_parse_time(_get_text(metadata, "creationTimestamp")),
+        conditions=tuple(_parse_condition(c) for c in status.get("conditions") or ()),
+        pinned=_get_mapping(spec, "rollout").get("pinned") is True,
+        paused=_get_mapping(spec, "rollout").get("paused") is True,
+        last_good=_get_text(status, "lastGood"),
+        rollback_blockers=_get_texts(status, "rollbackBlockers"),
+        last_request=_get_text(status, "lastRequest"),
         requests=int(status.get("requests", 0)),
-        request_refused=_text(status, "requestRefused"),
-        incident=_incident(_mapping(status, "incident")),
-        runtime=_runtime(_mapping(status, "runtime")),
-        strategy=_text(_mapping(spec, "rollout"), "strategy"),
+        request_refused=_get_text(status, "requestRefused"),
+        incident=_parse_incident(_get_mapping(status, "incident")),
+        runtime=_parse_runtime(_get_mapping(status, "runtime")),
+        strategy=_get_text(_get_mapping(spec, "rollout"), "strategy"),
     )
 
 
-def age(created: datetime | None, now: datetime) -> str:
-    """As kubectl writes ages: 45s, 12m, 3h, 9d."""
+def format_age(created: datetime | None, now: datetime) -> str:
+    """Return an age like kubectl: 45s, 12m, 3h, 9d."""
     if created is None:
         return "-"
     seconds = max(0, int((now - created).total_seconds()))
@@ -239,54 +243,56 @@ def age(created: datetime | None, now: datetime) -> str:
     return f"{seconds}s"
 
 
-def _incident(raw: Mapping[str, Any]) -> IncidentView | None:
+def _parse_incident(raw: Mapping[str, Any]) -> IncidentView | None:
     if not raw:
         return None
     return IncidentView(
-        since=_text(raw, "since"),
-        revision=_text(raw, "revision"),
-        reason=_text(raw, "reason"),
-        before=_text(raw, "before"),
-        now=_text(raw, "now"),
-        lost=_texts(raw, "lost"),
-        tried=_texts(raw, "tried"),
-        next=_text(raw, "next"),
-        runbook=_text(raw, "runbook"),
+        since=_get_text(raw, "since"),
+        revision=_get_text(raw, "revision"),
+        reason=_get_text(raw, "reason"),
+        before=_get_text(raw, "before"),
+        now=_get_text(raw, "now"),
+        lost=_get_texts(raw, "lost"),
+        tried=_get_texts(raw, "tried"),
+        next=_get_text(raw, "next"),
+        runbook=_get_text(raw, "runbook"),
     )
 
 
-def _runtime(raw: Mapping[str, Any]) -> RuntimeView | None:
+def _parse_runtime(raw: Mapping[str, Any]) -> RuntimeView | None:
     if not raw:
         return None
     return RuntimeView(
-        triton=_text(raw, "triton"),
-        monitor=_text(raw, "monitor"),
+        triton=_get_text(raw, "triton"),
+        monitor=_get_text(raw, "monitor"),
         is_outdated=raw.get("outdated") is True,
         is_vulnerable=raw.get("vulnerable") is True,
-        reason=_text(raw, "reason"),
-        message=_text(raw, "message"),
+        reason=_get_text(raw, "reason"),
+        message=_get_text(raw, "message"),
     )
 
 
-def _condition(raw: Mapping[str, Any]) -> ConditionView:
-    return ConditionView(_text(raw, "type"), _text(raw, "status"), _text(raw, "reason"), _text(raw, "message"))
+def _parse_condition(raw: Mapping[str, Any]) -> ConditionView:
+    return ConditionView(
+        _get_text(raw, "type"), _get_text(raw, "status"), _get_text(raw, "reason"), _get_text(raw, "message")
+    )
 
 
-def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = raw.get(key)
-    return found if isinstance(found, Mapping) else {}
+def _get_mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = raw.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
-def _text(raw: Mapping[str, Any], key: str) -> str:
+def _get_text(raw: Mapping[str, Any], key: str) -> str:
     value = raw.get(key)
     return "" if value is None else to_printable(str(value))
 
 
-def _texts(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _get_texts(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(to_printable(str(value)) for value in raw.get(key) or ())
 
 
-def _time(text: str) -> datetime | None:
+def _parse_time(text: str) -> datetime | None:
     if not text:
         return None
     return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)

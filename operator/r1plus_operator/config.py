@@ -93,7 +93,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         pod_user=_pod_user(env.get("R1PLUS_POD_USER", "")),
         runtime_update=_runtime_update(env.get("R1PLUS_RUNTIME_UPDATE", RuntimeUpdate.MANUAL.value)),
         max_concurrent=int(env.get("R1PLUS_MAX_CONCURRENT", "2")),
-        vulnerable=frozenset(_listed(env, "R1PLUS_VULNERABLE_IMAGES")),
+        vulnerable_images=frozenset(_listed(env, "R1PLUS_VULNERABLE_IMAGES")),
     )
     _check_decoy(operator)
     return Settings(
@@ -220,14 +220,14 @@ def _isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
         api_cidrs=_networks(
             _listed(env, "R1PLUS_API_SERVER_CIDRS"), "R1PLUS_API_SERVER_CIDRS", "networkPolicy.apiServerCIDRs"
         ),
-        beside={name: url for name, url in beside.items() if url},
+        other_targets={name: url for name, url in beside.items() if url},
         reserved_namespaces=tuple(_listed(env, "R1PLUS_RESERVED_NAMESPACES")),
     )
 
 
 def _check_decoy(operator: OperatorConfig) -> None:
     decoy = operator.isolation.decoy_namespace
-    if decoy and operator.reserved(decoy):
+    if decoy and operator.is_reserved(decoy):
         raise ConfigError(
             f"R1PLUS_DECOY_NAMESPACE: {decoy} is Kubernetes', the operator's or monitoring's own and never a tenant;"
             " the chart sets it from isolation.decoyNamespace"

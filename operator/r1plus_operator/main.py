@@ -208,7 +208,7 @@ def history_of(
     if not chosen.registry_url:
         return None
     rand = random.Random()  # noqa: S311 - jitter only
-    historian = Historian(observer, chosen.operator.suite_trust.shipped, instruments, rand)
+    historian = Historian(observer, chosen.operator.suite_trust.shipped_digests, instruments, rand)
     return historian, RegistryClient(chosen.registry_url, FileToken(chosen.registry_token))
 
 

@@ -21,7 +21,7 @@ from r1plus_model_repo.importing.package.manifest import ImportOptions, build_sp
 from r1plus_model_repo.kv_shape import KvShape
 from r1plus_operator.api import crd, kinds, rbac
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.manifests.engines import engine_object
+from r1plus_operator.plan.manifests.engines import build_engine_object
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError
 from support.apiserver.manifests import Json, r1plus_deployment, user
@@ -210,7 +210,7 @@ ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
 
 @pytest.mark.parametrize(("spoil", "said"), ENGINES.values(), ids=ENGINES)
 def test_a_bad_engine_is_refused(kubectl: Kubectl, spoil: Callable[[Json], Any], said: list[str]) -> None:
-    body = engine_object(next(engine for engine in _shipped() if engine.name == "smollm2-full-f16"))
+    body = build_engine_object(next(engine for engine in _shipped() if engine.name == "smollm2-full-f16"))
     spoil(body["spec"])
     body["metadata"]["name"] = "spoilt"
     refuses(kubectl, body, said)
@@ -227,7 +227,7 @@ def tenants(kubectl: Kubectl) -> Iterator[None]:
 
 
 def test_the_shipped_engines_are_taken(kubectl: Kubectl) -> None:
-    engines = [engine_object(engine) for engine in _shipped()]
+    engines = [build_engine_object(engine) for engine in _shipped()]
     takes(kubectl, "-f", "-", obj={"apiVersion": "v1", "kind": "List", "items": engines})
 
 

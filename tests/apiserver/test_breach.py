@@ -201,10 +201,10 @@ async def test_where_the_last_good_fails_as_well_nothing_moves_until_somebody_ha
     operator: OperatorProcess, tenant: Tenant, falling: Pair
 ) -> None:
     await falling.control(Verdict.FAIL, lost=9)
-    await falling.until("QualityVerified", "False", "BothArmsBad")
+    await falling.until("QualityVerified", "False", "RollbackTargetAlsoFailed")
     await tenant.absent("Deployment", falling.good)
     assert await tenant.selected() == falling.bad
-    await tenant.events("BothArmsBad")
+    await tenant.events("RollbackTargetAlsoFailed")
     await tenant.client.delete(kinds.POD, f"{falling.good}-pod", tenant.namespace)
     tenant.monitors.report = None
     await falling.ask(Verb.ACK, "both nodes have the old driver again")

@@ -216,7 +216,7 @@ async def test_finding_02_edits_without_end_of_what_admission_lets_in_are_little
 def test_finding_02_a_tenants_config_maps_are_in_its_quota(installed_server: ApiServer, admin: Person) -> None:
     namespace = f"quota-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
-    (quota,) = network_policies.limits(namespace, Quota.model_validate({"configMaps": 4}))
+    (quota,) = network_policies.build_limits(namespace, Quota.model_validate({"configMaps": 4}))
     path, config_maps = kinds.BY_KIND["ResourceQuota"].path(namespace), kinds.CONFIG_MAP.path(namespace)
     with people(installed_server, OPERATOR) as who:
         who[OPERATOR].do("POST", path, quota)

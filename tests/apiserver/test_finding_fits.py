@@ -8,7 +8,7 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.observe import projections
-from r1plus_operator.plan.manifests.drift import in_sync, stamped
+from r1plus_operator.plan.manifests.drift import is_in_sync, with_spec_hash
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms
 from r1plus_operator.plan.tenancy import network_policies
@@ -21,9 +21,9 @@ NODES = ("10.0.0.9", "10.1.0.4", "10.1.0.5", "fd00::1", "fd00::2:1")
 
 async def reads_as_written(client: ApiClient, obj: Json) -> bool:
     """Whether no pass would see a drift in this object once it is written."""
-    desired, resource = stamped(obj), kinds.BY_KIND[obj["kind"]]
+    desired, resource = with_spec_hash(obj), kinds.BY_KIND[obj["kind"]]
     answer = await client.apply(resource, desired, field_manager=names.FIELD_MANAGER)
-    return in_sync(desired, projections.child(resource, answer).live)
+    return is_in_sync(desired, projections.child(resource, answer).live)
 
 
 @pytest.mark.parametrize("cidr", ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.4/30", "::/0", "fd00::/16"])
@@ -31,7 +31,7 @@ async def test_finding_14_a_network_without_its_nodes_reads_as_it_was_written(
     client: ApiClient, namespace: str, cidr: str
 ) -> None:
     egress = R1PlusTenantSpec.model_validate({"egress": [{"cidr": cidr, "ports": [443]}]}).egress
-    policy = network_policies.callers(namespace, egress, DnsTerms(), NODES)
+    policy = network_policies.build_callers_policy(namespace, egress, DnsTerms(), NODES)
     (peer,) = policy["spec"]["egress"][2]["to"]
     assert set(peer["ipBlock"]["except"]) & {"10.1.0.4/31", "fd00::1/128"}
     assert await reads_as_written(client, policy)
@@ -53,5 +53,5 @@ async def test_finding_15_a_pod_template_with_its_disk_reads_as_it_was_written(
 @pytest.mark.parametrize("size", ["0", "1", "1.5Gi", "1024Mi", "1024Ti"])
 async def test_finding_15_a_quota_of_disk_reads_as_it_was_written(client: ApiClient, namespace: str, size: str) -> None:
     spec = R1PlusTenantSpec.model_validate({"quota": {"ephemeralStorage": size}})
-    (quota,) = network_policies.limits(namespace, spec.quota)
+    (quota,) = network_policies.build_limits(namespace, spec.quota)
     assert await reads_as_written(client, quota)

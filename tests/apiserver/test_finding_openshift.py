@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import steer
+from r1plus_cli.actions import request_action
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.podspec.pod import names_user
+from r1plus_operator.plan.podspec.pod import has_user
 from r1plus_operator.plan.revision.record import read
 from support.apiserver.audit import writes_at_rest, writes_of
 from support.apiserver.chart import DECOY_NAMESPACE
@@ -88,7 +88,7 @@ async def without_user(tenant: Tenant) -> str:
     async def find() -> str:
         revision = await tenant.candidate("credit")
         deployment = await tenant.child("Deployment", revision)
-        names_none = deployment and not names_user(deployment["spec"]["template"]["spec"])
+        names_none = deployment and not has_user(deployment["spec"]["template"]["spec"])
         return revision if names_none else ""
 
     return await eventually(find, "the candidate's pods name no user")
@@ -119,7 +119,7 @@ async def test_finding_13_a_candidate_converges_when_its_namespace_gets_a_range(
     await tenant.deploy("credit", tier="full", context=CONTEXT)
     refused = await tenant.candidate("credit")
     before = await tenant.present("ControllerRevision", refused)
-    assert names_user(read(before).template["spec"])
+    assert has_user(read(before).template["spec"])
     await assign_users(tenant)
     revision = await without_user(tenant)
     assert_admitted(await pass_gate(tenant, revision), await template_of(tenant, "Deployment", revision))
@@ -149,7 +149,9 @@ async def test_finding_13_what_serves_goes_on_and_a_refresh_brings_what_is_admit
     assert "asks for a candidate whose pods name none" in said
     unchanged = await tenant.present("Deployment", first)
     assert unchanged["metadata"]["generation"] == deployment["metadata"]["generation"]
-    steer(KubernetesCluster(str(server.kubeconfig)), tenant.namespace, "credit", Verb.REFRESH, "OpenShift", NOW)
+    request_action(
+        KubernetesCluster(str(server.kubeconfig)), tenant.namespace, "credit", Verb.REFRESH, "OpenShift", NOW
+    )
     revision = await without_user(tenant)
     assert_admitted(await pass_gate(tenant, revision), await template_of(tenant, "Deployment", revision))
 
@@ -180,7 +182,7 @@ async def test_finding_13_a_delivery_is_admitted_also_one_that_began_before_the_
     await tenant.present("Job", volume.name)
     await assign_users(tenant)
     job = await tenant.child_that(
-        "Job", volume.name, lambda it: not names_user(it["spec"]["template"]["spec"]), "the Job's pods name no user"
+        "Job", volume.name, lambda it: not has_user(it["spec"]["template"]["spec"]), "the Job's pods name no user"
     )
     pod = await made_pod(tenant, f"{CONTROLLER}={job['metadata']['uid']}")
     assert_admitted(pod, job["spec"]["template"]["spec"])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import refresh_all, steer
+from r1plus_cli.actions import refresh_all, request_action
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
 from r1plus_contract import metrics, names
 from r1plus_contract.requests import Verb
@@ -104,8 +104,8 @@ async def test_finding_09_patched_images_reach_what_serves_when_somebody_asks(
     labels = {"namespace": tenant.namespace, "deployment": "credit"}
     await operator.shows(metrics.RUNTIME_VULNERABLE, **labels)
     await operator.shows(metrics.RUNTIME_OUTDATED, triton="registry.local/triton:1", **labels)
-    said = steer(cli, tenant.namespace, "credit", Verb.REFRESH, "CVE-2026-24207", NOW)
-    assert "gated as soon as it has its turn" in said
+    said = request_action(cli, tenant.namespace, "credit", Verb.REFRESH, "CVE-2026-24207", NOW)
+    assert "gated as soon as its turn comes" in said
     await tenant.events("RefreshRequested")
     candidate = await tenant.candidate("credit")
     assert (await revision_of(tenant, candidate)).runtime == runtime(2)
@@ -149,7 +149,7 @@ async def test_finding_11_a_wave_goes_on_one_by_one_stops_at_a_failure_and_survi
     await upgrade(operator, 2)
     for tenant in tenants:
         await until_runtime(tenant, "RuntimeOutdated")
-    bodies = [cr for cr in cli.deployments(None) if cr["metadata"]["namespace"] in serving]
+    bodies = [cr for cr in cli.list_deployments(None) if cr["metadata"]["namespace"] in serving]
     assert len(list(refresh_all(cli, bodies, "CVE-2026-24207", NOW))) == 3
     await assert_only(first, serving, tenants)
     operator.restart()
@@ -164,7 +164,7 @@ async def test_finding_11_a_wave_goes_on_one_by_one_stops_at_a_failure_and_survi
     await operator.shows(metrics.REFRESH_FAILED, **labels)
     assert "stopped" in await until_message(third, "stopped")
     assert len(await third.listed("ControllerRevision")) == 1
-    steer(cli, second.namespace, "credit", Verb.ACK, "its own suite was at fault", NOW)
+    request_action(cli, second.namespace, "credit", Verb.ACK, "its own suite was at fault", NOW)
     await until_runtime(third, "RefreshUnderWay")
     await decide(third, Verdict.PASS, serving[third.namespace])
     await until_runtime(third, "Current")
@@ -241,7 +241,7 @@ async def test_finding_11_a_namespace_that_is_no_tenant_any_more_holds_no_slot(
     await upgrade(operator, 2)
     for tenant in (first, second):
         await until_runtime(tenant, "RuntimeOutdated")
-        steer(cli, tenant.namespace, "credit", Verb.REFRESH, "CVE-2026-24207", NOW)
+        request_action(cli, tenant.namespace, "credit", Verb.REFRESH, "CVE-2026-24207", NOW)
     await until_runtime(first, "RefreshUnderWay")
     await until_message(second, "its turn")
     await first.label(names.LABEL_TENANT, None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from r1plus_cli.suite_store import manifest
+from r1plus_cli.suite_store import render_manifest
 from r1plus_contract import names
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Standing, Verdict
@@ -65,7 +65,7 @@ class Deployed:
 
 
 async def put(tenant: Tenant, files: SuiteFiles) -> None:
-    body = yaml.safe_load(manifest(files, tenant.namespace))
+    body = yaml.safe_load(render_manifest(files, tenant.namespace))
     await tenant.client.apply(kinds.CONFIG_MAP, body, field_manager="tenant")
 
 

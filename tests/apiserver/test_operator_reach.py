@@ -198,24 +198,27 @@ def of_a_tenant(namespace: str) -> list[Json]:
         }
     )
     made = [
-        network_policies.default_deny(namespace),
-        network_policies.callers(namespace, (), DnsTerms()),
-        *network_policies.limits(namespace, spec.quota),
+        network_policies.build_default_deny(namespace),
+        network_policies.build_callers_policy(namespace, (), DnsTerms()),
+        *network_policies.build_limits(namespace, spec.quota),
     ]
-    asks = [isolation_test_jobs.account(namespace), isolation_test_jobs.way_to_ask(namespace, CONFIGURED)]
-    return [*made, *network_policies.access(namespace, spec), *asks]
+    asks = [
+        isolation_test_jobs.build_service_account(namespace),
+        isolation_test_jobs.build_network_policy(namespace, CONFIGURED),
+    ]
+    return [*made, *network_policies.build_role_bindings(namespace, spec), *asks]
 
 
 def of_the_decoy(_: str) -> list[Json]:
     """What the prober attacks."""
-    return [*decoy.walls_of(CONFIGURED), *decoy.objects(CONFIGURED)]
+    return [*decoy.build_network_policies(CONFIGURED), *decoy.build_objects(CONFIGURED)]
 
 
 def of_a_run(namespace: str) -> list[Json]:
     """The prober's Jobs, in the tenant and in the decoy."""
     return list(
-        isolation_test_jobs.jobs(
-            isolation_test_run.Run(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED
+        isolation_test_jobs.build_jobs(
+            isolation_test_run.IsolationTestRun(namespace, "uid", "credit", {"credit": "1", "": "2"}, 1), CONFIGURED
         )
     )
 
@@ -223,10 +226,13 @@ def of_a_run(namespace: str) -> list[Json]:
 def of_a_volume(namespace: str) -> list[Json]:
     """What brings an engine to a volume."""
     engine = EngineVolume("r1plus-engine-0123456789abcdef", FillOrder("full", "a" * 64, 2**30), "registry.local/e:1")
-    need = volumes.Need(engine, (("credit", "1-2-3"),))
-    claim = volumes.claim_of(need, namespace, CONFIGURED, None, False)
-    wall, order = volumes.network_policy_of(need, namespace, CONFIGURED), volumes.order_of(need, namespace, CONFIGURED)
-    return [claim, wall, order, volumes.job_of(need, namespace, CONFIGURED, "uid", "order")]
+    need = volumes.VolumeNeed(engine, (("credit", "1-2-3"),))
+    claim = volumes.build_claim(need, namespace, CONFIGURED, None, False)
+    wall, order = (
+        volumes.build_network_policy(need, namespace, CONFIGURED),
+        volumes.build_order(need, namespace, CONFIGURED),
+    )
+    return [claim, wall, order, volumes.build_job(need, namespace, CONFIGURED, "uid", "order")]
 
 
 def of_an_example(namespace: str) -> list[Json]:

@@ -13,7 +13,7 @@ import pytest
 from devcluster.apiserver_only import ApiServer
 from r1plus_cli.errors import CliError
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.registry import Registry, place_of
+from r1plus_cli.registry import Registry, parse_address
 from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.verdict import Verdict
@@ -200,28 +200,28 @@ async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_
     await grant(rig.client, "viewer", viewer.grants, user("vera"), namespace=tenant.namespace)
     await tenant.present("RoleBinding", names.REGISTRY_READER)
     kubeconfig = str(apiserver.kubeconfig_for("vera", ()))
-    asking = Registry(place_of(rig.registry.url), lambda: KubernetesCluster(kubeconfig), {})
+    asking = Registry(parse_address(rig.registry.url), lambda: KubernetesCluster(kubeconfig), {})
 
     def told() -> bool:
-        (history,) = asking.histories(tenant.namespace, "credit").items
+        (history,) = asking.read_histories(tenant.namespace, "credit").items
         return [one.name for one in history.revisions] == [revision]
 
     await eventually(lambda: asyncio.to_thread(told), "vera is told", retry_on=(CliError,))
     with pytest.raises(CliError, match="r1plus-registry-reader may not list r1plusengines"):
-        await asyncio.to_thread(asking.engines, tenant.namespace)
+        await asyncio.to_thread(asking.read_engines, tenant.namespace)
     # As docs/registry.md says where a tenant's people shall see the catalog.
     lists = rbac.Grant("The catalog", kinds.R1PLUS_ENGINE.group, (kinds.R1PLUS_ENGINE.plural,), ("list",))
     reader = service_account(names.REGISTRY_READER, tenant.namespace)
     await grant(rig.client, f"{tenant.namespace}-engines", (lists,), reader)
 
     def listed() -> bool:
-        return bool(asking.engines(tenant.namespace).items)
+        return bool(asking.read_engines(tenant.namespace).items)
 
     await eventually(lambda: asyncio.to_thread(listed), "vera is told of engines", retry_on=(CliError,))
     other = f"{tenant.namespace}-other"
     await rig.client.apply(kinds.NAMESPACE, manifest(kinds.NAMESPACE, other), field_manager="test")
-    with pytest.raises(CliError, match="You may make no token for the registry"):
-        await asyncio.to_thread(asking.histories, other, "credit")
+    with pytest.raises(CliError, match="You may not create a token for the registry"):
+        await asyncio.to_thread(asking.read_histories, other, "credit")
 
 
 FOR_AN_HOUR = {"audiences": [AUDIENCE], "expirationSeconds": 3600}
@@ -238,7 +238,7 @@ def members(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str, d
     namespace = f"t-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
     with people(installed_server, "anna", "vera", "edit", OPERATOR) as known:
-        for obj in network_policies.registry_reader(namespace):
+        for obj in network_policies.build_registry_reader(namespace):
             known[OPERATOR].do("POST", kinds.BY_KIND[obj["kind"]].path(namespace), obj)
         admin.do("POST", SERVICE_ACCOUNT.path(namespace), manifest(SERVICE_ACCOUNT, "app"))
         roles = {"anna": names.ROLE_TENANT_ADMIN, "vera": names.ROLE_TENANT_VIEWER, "edit": "admin"}

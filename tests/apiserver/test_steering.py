@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import steer
+from r1plus_cli.actions import request_action
 from r1plus_cli.errors import CliError
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
 from r1plus_contract.requests import Verb, read_requests
@@ -23,13 +23,13 @@ async def test_a_pin_is_a_change_of_the_spec_with_a_name_and_a_reason(apiserver:
     body = manifest(kinds.R1PLUS_DEPLOYMENT, "credit", tenant.namespace, status=status)
     await tenant.client.apply(kinds.R1PLUS_DEPLOYMENT, body, field_manager="test", subresource="status")
     cluster = KubernetesCluster(str(apiserver.kubeconfig))
-    steer(cluster, tenant.namespace, "credit", Verb.PIN, "quarter-end", NOW)
+    request_action(cluster, tenant.namespace, "credit", Verb.PIN, "quarter-end", NOW)
     cr = await tenant.cr("credit")
     assert (cr["spec"]["rollout"]["pinned"], cr["spec"]["accuracy"]["threshold"]) == (True, 0.9)
     request = read_requests(cr["metadata"])[Verb.PIN]
     assert (request.why, request.revision) == ("quarter-end", "credit-0123456789")
-    assert request.by == cluster.who() != "somebody"
+    assert request.by == cluster.get_username() != "somebody"
     with pytest.raises(CliError, match="pinned already"):
-        steer(cluster, tenant.namespace, "credit", Verb.PIN, "again", NOW)
+        request_action(cluster, tenant.namespace, "credit", Verb.PIN, "again", NOW)
     with pytest.raises(CliError, match="no such R1PlusDeployment"):
-        steer(cluster, tenant.namespace, "nobody", Verb.PIN, "a typo", NOW)
+        request_action(cluster, tenant.namespace, "nobody", Verb.PIN, "a typo", NOW)

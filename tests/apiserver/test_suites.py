@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from r1plus_cli.suite_store import manifest
+from r1plus_cli.suite_store import render_manifest
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
 from r1plus_operator.api import kinds
@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[Callable[[], SuiteFiles], str, str]] = {
 
 async def put(tenant: Tenant, files: SuiteFiles) -> None:
     """`kubectl apply -f` of what `r1plus suite sign --configmap` writes."""
-    body = yaml.safe_load(manifest(files, tenant.namespace))
+    body = yaml.safe_load(render_manifest(files, tenant.namespace))
     await tenant.client.apply(kinds.CONFIG_MAP, body, field_manager="tenant")
 
 
@@ -67,7 +67,7 @@ async def test_another_deployments_key_vouches_for_nothing(operator: OperatorPro
     await tenant.deploy("theirs", tier="full", accuracy={"suite": NAME, "suiteKeys": [OURS.public]})
     await tenant.deploy("mine", tier="full", accuracy={"suite": NAME})
     await tenant.until("theirs", "QualityVerified", "Unknown", "NotYetKnown")
-    assert "(trusted are: none)" in await tenant.until("mine", "QualityVerified", "False", "SuiteInvalid")
+    assert "(trusted keys: none)" in await tenant.until("mine", "QualityVerified", "False", "SuiteInvalid")
 
 
 async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_gate_is_decided(

@@ -21,7 +21,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
 from r1plus_operator.plan.revision.record import read
-from support.upgrade.comparison import lost_values
+from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import DECOY_NAMESPACE, TENANT_NAMESPACE, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES
 from support.upgrade.restore import TOUCHED, Key, RestoredCluster, prepare, restore
@@ -31,10 +31,10 @@ pytestmark = pytest.mark.apiserver
 Json = dict[str, Any]
 Objects = Mapping[Key, Json]
 Look = Callable[[Json], Any]
-RENAMED_REASONS: Mapping[str, str] = MappingProxyType({})
+RENAMED_REASONS: Mapping[str, str] = MappingProxyType(
+    {"WallsHeld": "IsolationEnforced", "WallOpen": "IsolationBroken", "BothArmsBad": "RollbackTargetAlsoFailed"}
+)
 """Reason of a stored condition -> what the same is called today."""
-RENAMED_FIELDS: Mapping[str, str] = MappingProxyType({})
-"""Field of a stored `status` -> what the same is called today."""
 KEPT_STATUS = ("revision", "candidate", "lastGood", "noLastGood", "lastRequest", "replicas", "readyReplicas", "suite")
 MAY_ADD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -148,7 +148,7 @@ def assert_is_taken_over(before: Objects, after: Objects) -> None:
     assert sorted(ours - set(before) - NEW_OBJECTS) == [], "nothing is rolled out, and no policy or right is added"
     for kind in ("R1PlusDeployment", "R1PlusTenant"):
         assert lost_values(conditions_of(kind, before, RENAMED_REASONS), conditions_of(kind, after)) == []
-    today = {field: RENAMED_FIELDS.get(field, field) for field in KEPT_STATUS}
+    today = {field: RENAMED_STATUS_FIELDS.get(field, field) for field in KEPT_STATUS}
     same = dict(zip(today.values(), today.values(), strict=True))
     assert lost_values(statuses_of(before, today), statuses_of(after, same)) == []
 

@@ -255,9 +255,9 @@ async def test_a_run_knocks_under_the_walls_of_what_serves_and_its_findings_are_
     assert jobs[IsolationProbe.CONTROL]["metadata"]["namespace"] == DECOY
     await team.until("IsolationVerified", "Unknown", "Probing")
     await team.play(jobs, blind=("metadata",))
-    said = await team.until("IsolationVerified", "True", "WallsHeld")
+    said = await team.until("IsolationVerified", "True", "IsolationEnforced")
     assert "metadata" in said
-    assert await tenant.until("credit", "IsolationVerified", "True", "WallsHeld") == said
+    assert await tenant.until("credit", "IsolationVerified", "True", "IsolationEnforced") == said
     cr = await team.cr()
     assert cr is not None
     told = cr["status"]["isolation"]
@@ -270,8 +270,8 @@ async def test_a_run_knocks_under_the_walls_of_what_serves_and_its_findings_are_
 @pytest.mark.parametrize(
     ("opened", "reason"),
     [
-        pytest.param(("decoy-pod:8002",), "WallOpen", id="one door"),
-        pytest.param(("secret",), "WallOpen", id="one question"),
+        pytest.param(("decoy-pod:8002",), "IsolationBroken", id="one door"),
+        pytest.param(("secret",), "IsolationBroken", id="one question"),
         pytest.param(
             (
                 *(f"decoy-{by}:{port}" for by in ("pod", "ingress") for port in (8000, 8001, 8002, 8080)),

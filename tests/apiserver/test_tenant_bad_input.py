@@ -12,7 +12,7 @@ from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.record import read
-from r1plus_operator.plan.tenancy.isolation_test_run import read as run_of
+from r1plus_operator.plan.tenancy.isolation_test_run import read_run as run_of
 from r1plus_operator.plan.tenancy.network_policies import CALLERS, DEFAULT_DENY
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ForbiddenError
@@ -138,7 +138,7 @@ async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(
     before = await second.client.create(CLAIM, manifest(CLAIM, volume.name, second.namespace, spec=claimed))
     await second.deploy("credit", **spec)
     said = await second.until("credit", "EngineReady", "False", "DeliveryFailed")
-    assert "somebody else made it" in said
+    assert "is not the operator's" in said
     now = await second.present("PersistentVolumeClaim", volume.name)
     assert (now["metadata"]["uid"], now["spec"]["volumeName"]) == (before["metadata"]["uid"], "bound-elsewhere")
     assert "ownerReferences" not in now["metadata"]

@@ -12,7 +12,7 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.observe import projections
-from r1plus_operator.plan.manifests.drift import in_sync, stamped
+from r1plus_operator.plan.manifests.drift import is_in_sync, with_spec_hash
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms, IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, network_policies
@@ -29,10 +29,10 @@ def config(namespace: str, **terms: Any) -> OperatorConfig:
 async def unlike(client: ApiClient, objects: list[Json]) -> list[str]:
     """Those that read otherwise once they are written."""
     found = []
-    for desired in map(stamped, objects):
+    for desired in map(with_spec_hash, objects):
         resource = kinds.BY_KIND[desired["kind"]]
         answer = await client.apply(resource, desired, field_manager=names.FIELD_MANAGER)
-        if not in_sync(desired, projections.child(resource, answer).live):
+        if not is_in_sync(desired, projections.child(resource, answer).live):
             found.append(f"{desired['kind']}: {desired.get('spec')} became {answer.get('spec')}")
     return found
 
@@ -59,7 +59,7 @@ async def unlike(client: ApiClient, objects: list[Json]) -> list[str]:
 )  # fmt: skip
 async def test_a_quota_reads_as_it_was_written(client: ApiClient, namespace: str, quota: Json) -> None:
     spec = R1PlusTenantSpec.model_validate({"quota": quota})
-    assert await unlike(client, network_policies.limits(namespace, spec.quota)) == []
+    assert await unlike(client, network_policies.build_limits(namespace, spec.quota)) == []
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ async def test_a_quota_reads_as_it_was_written(client: ApiClient, namespace: str
 async def test_walls_and_access_read_as_they_were_written(client: ApiClient, namespace: str, spec: Json) -> None:
     read = R1PlusTenantSpec.model_validate(spec)
     made = [
-        network_policies.default_deny(namespace),
-        network_policies.callers(namespace, read.egress, DnsTerms()),
-        *network_policies.access(namespace, read),
+        network_policies.build_default_deny(namespace),
+        network_policies.build_callers_policy(namespace, read.egress, DnsTerms()),
+        *network_policies.build_role_bindings(namespace, read),
     ]
     assert await unlike(client, made) == []
 
@@ -102,8 +102,11 @@ async def test_what_the_prober_stands_on_reads_as_it_was_written(
     client: ApiClient, namespace: str, terms: Json
 ) -> None:
     chosen = config(namespace, **terms)
-    made = [isolation_test_jobs.account(namespace), isolation_test_jobs.way_to_ask(namespace, chosen)]
-    assert await unlike(client, [*made, *decoy.walls_of(chosen), *decoy.objects(chosen)]) == []
+    made = [
+        isolation_test_jobs.build_service_account(namespace),
+        isolation_test_jobs.build_network_policy(namespace, chosen),
+    ]
+    assert await unlike(client, [*made, *decoy.build_network_policies(chosen), *decoy.build_objects(chosen)]) == []
 
 
 EDITS: list[Any] = [
@@ -118,9 +121,9 @@ EDITS: list[Any] = [
 async def test_a_wall_that_somebody_edited_is_put_back_by_one_write(
     client: ApiClient, namespace: str, edit: Json
 ) -> None:
-    deny = stamped(network_policies.default_deny(namespace))
+    deny = with_spec_hash(network_policies.build_default_deny(namespace))
     resource = kinds.BY_KIND["NetworkPolicy"]
     await client.apply(resource, deny, field_manager=names.FIELD_MANAGER)
     edited = await client.patch(resource, network_policies.DEFAULT_DENY, namespace, {"spec": edit})
-    assert not in_sync(deny, projections.child(resource, edited).live)
-    assert await unlike(client, [network_policies.default_deny(namespace)]) == []
+    assert not is_in_sync(deny, projections.child(resource, edited).live)
+    assert await unlike(client, [network_policies.build_default_deny(namespace)]) == []

@@ -223,7 +223,7 @@ def test_a_label_makes_no_tenant_of_a_reserved_namespace(world: World) -> None:
     world.admin.do("PATCH", "/api/v1/namespaces/monitoring", {"metadata": {"labels": {names.LABEL_TENANT: None}}})
 
 
-QUESTIONS = isolation_test_run.questions(CONFIGURED)
+QUESTIONS = isolation_test_run.list_api_requests(CONFIGURED)
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)

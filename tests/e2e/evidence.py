@@ -3,7 +3,7 @@
 from typing import Any
 
 from e2e.kube import UNREACHABLE, Json, Kube
-from r1plus_cli.view import view_of
+from r1plus_cli.view import build_view
 
 EVENTS = 12
 LOG_LINES = 8
@@ -14,8 +14,8 @@ def of_deployment(kube: Kube, namespace: str, name: str) -> str:
     cr = kube.get("r1plusdeployments", namespace, name)
     if cr is None:
         return f"There is no R1PlusDeployment {namespace}/{name}.\n{of_operator(kube)}"
-    view = view_of(cr)
-    lines = [f"{view.key}: {view.headline()}"]
+    view = build_view(cr)
+    lines = [f"{view.key}: {view.format_headline()}"]
     lines += [f"  {c.status:<7} {c.type} {c.reason}: {c.message}" for c in view.conditions]
     pods = kube.pods_of(namespace, name)
     lines += [line for pod in pods for line in _pod_lines(kube, pod)]

@@ -22,10 +22,10 @@ from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
 from r1plus_cli.errors import CliError
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.registry import DEFAULT, Registry, place_of
-from r1plus_cli.status import ChangeTeller
+from r1plus_cli.registry import DEFAULT, Registry, parse_address
+from r1plus_cli.status import ChangeReporter
 from r1plus_cli.stream import Answer, Question, ask
-from r1plus_cli.view import PROGRESSING, QUALITY, READY, DeploymentView, view_of
+from r1plus_cli.view import PROGRESSING, QUALITY, READY, DeploymentView, build_view
 from r1plus_contract.history import History
 from r1plus_contract.metrics import ALERT_BELOW_THRESHOLD
 from r1plus_contract.names import ANNOTATION_VERDICT, LABEL_REVISION, LABEL_SERVING, PORT_GRPC, SERVING
@@ -105,7 +105,7 @@ def view(kube: Kube, name: Name) -> DeploymentView:
     cr = kube.get("r1plusdeployments", name.namespace, name.name)
     if cr is None:
         raise StoryError(f"There is no R1PlusDeployment {name}")
-    return view_of(cr)
+    return build_view(cr)
 
 
 def follow(
@@ -117,15 +117,15 @@ def follow(
     hopeless: Callable[[DeploymentView], bool] = lambda one: False,
 ) -> dict[Name, DeploymentView]:
     """Wait until `done` holds for each of `names`, telling every change once; give up once one is `hopeless`."""
-    told = ChangeTeller()
+    told = ChangeReporter()
 
     def look() -> dict[Name, DeploymentView] | None:
         seen = {name: view(kube, name) for name in names}
         for one in seen.values():
-            if (line := told.line(one, time.monotonic())) is not None:
+            if (line := told.format_change(one, time.monotonic())) is not None:
                 tell(line)
             if hopeless(one):
-                raise StoryError(f"{what} will not come: {one.key} {one.brief()}\n{seen_instead()}")
+                raise StoryError(f"{what} will not come: {one.key} {one.format_brief()}\n{seen_instead()}")
         return seen if all(done(one) for one in seen.values()) else None
 
     def seen_instead() -> str:
@@ -318,13 +318,13 @@ def condition(cr: Json, kind: str) -> Json:
 
 def recorded(kube: Kube, name: Name, revision: str) -> History:
     """What the registry tells of a deployment, as `r1plus history` asks it, once it knows this revision's gate."""
-    registry = Registry(place_of(DEFAULT), lambda: KubernetesCluster(str(kube.kubeconfig)))
+    registry = Registry(parse_address(DEFAULT), lambda: KubernetesCluster(str(kube.kubeconfig)))
     trouble = "nothing was recorded"
 
     def look() -> History | None:
         nonlocal trouble
         try:
-            found = registry.histories(name.namespace, name.name).items
+            found = registry.read_histories(name.namespace, name.name).items
         except CliError as error:
             trouble = str(error)
             return None

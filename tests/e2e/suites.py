@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from e2e.kube import Json, Kube
-from r1plus_cli.suite_store import manifest
+from r1plus_cli.suite_store import render_manifest
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Suite, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.suite_files import SuiteFiles
@@ -36,7 +36,7 @@ class OwnSuite:
 
     def put(self, kube: Kube, namespace: str) -> None:
         """As a tenant would: `kubectl apply` of the ConfigMap that `r1plus suite sign` writes."""
-        kube.kubectl("apply", "-f", "-", given=manifest(self.files, namespace))
+        kube.kubectl("apply", "-f", "-", given=render_manifest(self.files, namespace))
 
     def with_reference(self, text: str) -> "OwnSuite":
         """The same suite with other recorded answers, signed again."""

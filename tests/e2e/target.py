@@ -14,7 +14,7 @@ from devcluster.cluster import Cluster
 from devcluster.toolchain import kubectl, put_beside_python
 from e2e.kube import Kube
 from e2e.waiting import StoryError
-from r1plus_cli.forward import forwarded
+from r1plus_cli.forward import forward_port
 
 ALERTMANAGER_SERVICE = "R1PLUS_ALERTMANAGER"
 """namespace/service:port of Alertmanager in a cluster of your own."""
@@ -132,7 +132,7 @@ class GivenTarget:
             raise StoryError(f"No Ready pod behind the Service {namespace}/{service}")
         target = next(p.get("targetPort", port) for p in found["spec"]["ports"] if p["port"] == port)
         number = target if isinstance(target, int) else port
-        with forwarded(self.kube.core, namespace, ready[0], number) as address:
+        with forward_port(self.kube.core, namespace, ready[0], number) as address:
             yield address
 
     @contextmanager

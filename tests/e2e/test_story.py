@@ -202,7 +202,7 @@ def test_the_prober_finds_each_tenants_walls_shut(applied: Applied, kube: Kube, 
         f"the walls of {applied.names[tier].namespace} held",
         print,
     )
-    assert found[applied.names[tier]].reason_of("IsolationVerified") == "WallsHeld"
+    assert found[applied.names[tier]].reason_of("IsolationVerified") == "IsolationEnforced"
     tenant = kube.get("r1plustenants", applied.names[tier].namespace, "tenant")
     assert tenant is not None
     told = tenant["status"]["isolation"]

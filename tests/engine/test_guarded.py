@@ -22,7 +22,7 @@ from r1plus_cli import stream
 from r1plus_contract import inference
 from r1plus_contract.suite import Sampling
 from r1plus_monitoring.probe.client import TritonEngine
-from r1plus_operator.plan.podspec.triton_args import KEY, RESTRICTED
+from r1plus_operator.plan.podspec.triton_args import KEY, RESTRICTED_APIS
 from support.engine.server import Server, serving
 from support.waiting import eventually, wait_until
 
@@ -277,4 +277,4 @@ def test_every_api_of_this_server_is_open_or_shut_by_name(installed: Path, proto
     ran = subprocess.run([installed / "bin" / "tritonserver", "--help"], env=environ, capture_output=True, text=True)
     said = " ".join((ran.stdout + ran.stderr).split())
     (listed,) = re.findall(rf"Allowed {protocol}: ([a-z, -]+[a-z])(?= |$)", said)
-    assert {"health", "inference", *RESTRICTED} == set(listed.split(", "))
+    assert {"health", "inference", *RESTRICTED_APIS} == set(listed.split(", "))

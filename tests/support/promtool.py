@@ -13,7 +13,7 @@ import yaml
 from devcluster import binaries
 from devcluster.cache import binary
 from devcluster.steps import Steps
-from r1plus_operator.plan.manifests.promql import quoted
+from r1plus_operator.plan.manifests.promql import quote
 
 Rule = dict[str, Any]
 
@@ -107,7 +107,7 @@ def _failed(folder: Path, file: dict[str, Any]) -> set[tuple[int, int]]:
 
 
 def _test(place: int, case: Case, rules: int) -> dict[str, Any]:
-    extra = "".join(f",{name}={quoted(value)}" for name, value in case.labels.items())
+    extra = "".join(f",{name}={quote(value)}" for name, value in case.labels.items())
     wanted = [("", case.firing), (extra, 1)] if extra else [("", case.firing)]
     # No alert has the label `case`: it says in promtool's complaint whose it is.
     fired = f'alertstate="firing",case!="{place}"'

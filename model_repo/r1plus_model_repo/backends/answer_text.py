@@ -28,22 +28,22 @@ class AnswerText:
         if self.is_stopped:
             return ""
         self._ids.extend(ids)
-        sent, text = self._decode_window()
+        prefix, text = self._decode_window()
         # A decoder shows an unfinished character as U+FFFD at the end, or not at all.
-        if len(text) <= len(sent) or text.endswith(REPLACEMENT):
+        if len(text) <= len(prefix) or text.endswith(REPLACEMENT):
             return ""
         self._window, self._read = self._read, len(self._ids)
-        return self._take_until_stop(text[len(sent) :])
+        return self._take_until_stop(text[len(prefix) :])
 
     def finish(self) -> str:
         """Return the rest, without an incomplete character."""
         if self.is_stopped:
             return ""
-        sent, text = self._decode_window()
+        prefix, text = self._decode_window()
         self._read = self._window = len(self._ids)
-        rest = self._take_until_stop(text[len(sent) :].rstrip(REPLACEMENT))
-        pending, self._pending = self._pending, ""
-        return rest + pending
+        rest = self._take_until_stop(text[len(prefix) :].rstrip(REPLACEMENT))
+        held_text, self._pending = self._pending, ""
+        return rest + held_text
 
     def _decode_window(self) -> tuple[str, str]:
         return self._decode(self._ids[self._window : self._read]), self._decode(self._ids[self._window :])

@@ -204,7 +204,7 @@ class EngineLoop:
         self._meters.set_load(len(state.running), len(state.waiting))
         if state.running:
             self._pipeline.step()
-            state.running = [running for running in state.running if self._send_new_text(running)]
+            state.running = [active_request for active_request in state.running if self._send_new_text(active_request)]
         if not state.running and not state.waiting:
             self._meters.set_load(0, 0)
             return open_
@@ -225,15 +225,15 @@ class EngineLoop:
 
     def _drop_cancelled(self) -> None:
         state = self._state
-        for running in [r for r in state.running if r.reply.is_cancelled()]:
-            running.handle.cancel()
-            state.running.remove(running)
-            self._finish_cancelled(running.reply, running.job, running.tokens)
+        for active_request in [r for r in state.running if r.reply.is_cancelled()]:
+            active_request.handle.cancel()
+            state.running.remove(active_request)
+            self._finish_cancelled(active_request.reply, active_request.job, active_request.tokens)
         begin = state.cancel_cursor if state.cancel_cursor < len(state.waiting) else 0
         state.cancel_cursor = begin + CANCEL_LOOKS
-        for waiting in [w for w in state.waiting[begin : begin + CANCEL_LOOKS] if w.reply.is_cancelled()]:
-            state.waiting.remove(waiting)
-            self._finish_cancelled(waiting.reply, waiting.job, 0)
+        for queued_request in [w for w in state.waiting[begin : begin + CANCEL_LOOKS] if w.reply.is_cancelled()]:
+            state.waiting.remove(queued_request)
+            self._finish_cancelled(queued_request.reply, queued_request.job, 0)
 
     def _finish_cancelled(self, reply: Reply, job: Job, tokens: int) -> None:
         self._meters.count_request("cancelled")
@@ -250,52 +250,54 @@ class EngineLoop:
         state = self._state
         while state.waiting and len(state.running) < self._max_batch:
             # It leaves the queue only when it runs, so that `_fail_all` reaches it after any error before.
-            waiting = state.waiting[0]
-            if waiting.reply.is_cancelled():
+            queued_request = state.waiting[0]
+            if queued_request.reply.is_cancelled():
                 del state.waiting[0]
-                self._finish_cancelled(waiting.reply, waiting.job, 0)
+                self._finish_cancelled(queued_request.reply, queued_request.job, 0)
                 continue
-            text = AnswerText(self._pipeline.decode, waiting.job.stop)
-            handle = self._pipeline.add(waiting.job)
-            state.running.append(_RunningRequest(waiting.job, waiting.reply, handle, text, waiting.arrived_at))
+            text = AnswerText(self._pipeline.decode, queued_request.job.stop)
+            handle = self._pipeline.add(queued_request.job)
+            state.running.append(
+                _RunningRequest(queued_request.job, queued_request.reply, handle, text, queued_request.arrived_at)
+            )
             del state.waiting[0]
-            self._meters.count_tokens("prompt", waiting.job.prompt_tokens)
+            self._meters.count_tokens("prompt", queued_request.job.prompt_tokens)
 
-    def _send_new_text(self, running: _RunningRequest) -> bool:
+    def _send_new_text(self, active_request: _RunningRequest) -> bool:
         """Send new text. Return False when the request has ended."""
-        ids, reason = running.handle.read()
+        ids, reason = active_request.handle.read()
         if ids:
-            if not running.tokens:
-                self._meters.observe_first_token(self._clock() - running.arrived_at)
-            running.tokens += len(ids)
+            if not active_request.tokens:
+                self._meters.observe_first_token(self._clock() - active_request.arrived_at)
+            active_request.tokens += len(ids)
             self._meters.count_tokens("completion", len(ids))
-        text = running.text.push(ids) if ids else ""
-        if running.text.is_stopped and reason is None:
-            running.handle.cancel()
-        if running.text.is_stopped:
+        text = active_request.text.push(ids) if ids else ""
+        if active_request.text.is_stopped and reason is None:
+            active_request.handle.cancel()
+        if active_request.text.is_stopped:
             reason = FinishReason.STOP
         if reason is None:
             if text:
-                running.reply.send_piece(text, running.tokens)
+                active_request.reply.send_piece(text, active_request.tokens)
             return True
         self._meters.count_request("ok")
-        tail = running.text.finish()
-        if running.text.is_stopped:
+        tail = active_request.text.finish()
+        if active_request.text.is_stopped:
             reason = FinishReason.STOP
-        running.reply.finish(text + tail, reason, running.job.prompt_tokens, running.tokens)
-        self._release(running.job)
+        active_request.reply.finish(text + tail, reason, active_request.job.prompt_tokens, active_request.tokens)
+        self._release(active_request.job)
         return False
 
     def _fail_all(self, error: BaseException) -> None:
         """Reply to all requests with an error after the loss of the engine, then notify the owner."""
         with self._lock:
             self._death = f"the engine stopped: {error}; the server is restarting"
-        pending: list[_RunningRequest | _WaitingRequest] = [*self._state.running, *self._state.waiting]
+        unanswered_requests: list[_RunningRequest | _WaitingRequest] = [*self._state.running, *self._state.waiting]
         while not self._arrivals.empty():
             arrival = self._arrivals.get()
             if arrival is not None:
-                pending.append(arrival)
-        for entry in pending:
+                unanswered_requests.append(arrival)
+        for entry in unanswered_requests:
             self._meters.count_request("error")
             entry.reply.fail(self._death)
             self._release(entry.job)

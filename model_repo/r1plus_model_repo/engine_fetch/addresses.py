@@ -77,8 +77,8 @@ def resolve_allowed(parts: SplitResult, resolve: Resolve = resolve_host) -> list
 def _explain_refusal(address: str) -> str:
     """Return why fetching from this address is forbidden, or an empty string."""
     target = ipaddress.ip_address(address.split("%")[0])
-    mapped = getattr(target, "ipv4_mapped", None)
-    target = mapped or target
+    ipv4 = getattr(target, "ipv4_mapped", None)
+    target = ipv4 or target
     if target in _METADATA:
         return "a cloud's metadata service"
     if target.is_loopback or target.is_unspecified:

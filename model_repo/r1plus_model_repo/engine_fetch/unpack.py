@@ -34,14 +34,14 @@ def unpack(source: Source, folder: Path, max_bytes: int) -> None:
         FillError: the tar holds something else, or is not a tar.
         OSError: a write fails.
     """
-    remaining = max_bytes
+    bytes_left = max_bytes
     try:
         with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|*", tarinfo=_Member) as tar:
             for count, member in enumerate(tar):
                 if count >= MAX_FILES:
                     raise _archive_error(f"it has more than {MAX_FILES} files and folders")
-                remaining -= member.size
-                if remaining < 0:
+                bytes_left -= member.size
+                if bytes_left < 0:
                     raise _archive_error(
                         f"its files take more than the {max_bytes} bytes of spec.artifact.archive.size"
                     )

@@ -114,8 +114,8 @@ def _copy_gpu_files(
     """Copy a checkpoint or plan for GPUs and read the copy again. Return where the files come from."""
     progress("copying the files")
     place_files(model.source, model.files, engine)
-    copied = read_source(engine, claims, options.backend)
-    if replace(copied, source=model.source, notes=model.notes) != model:
+    model_copy = read_source(engine, claims, options.backend)
+    if replace(model_copy, source=model.source, notes=model.notes) != model:
         raise ImportingError(f"{model.source}: changed during the import; import it again when it is complete")
     progress("computing the files' sha256")
     files = build_listing(engine)

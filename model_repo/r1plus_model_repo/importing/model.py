@@ -35,7 +35,7 @@ class GpuDetails:
     backend: str
     heads: int
     """Query heads; `Model.shape` has the key/value heads."""
-    hidden: int
+    hidden_size: int
     intermediate: int
     """Widths of the residual stream and of the feed-forward layers, for the activation estimate."""
     window: int | None = None

@@ -63,7 +63,7 @@ class Reader:
         limit: int = MOST_LISTED,
         namespace_uid: str | None = None,
     ) -> tuple[Evaluation, ...]:
-        """Return evaluations, newest first; None stands for every namespace or deployment.
+        """Return evaluations, newest first; None means every namespace or deployment.
 
         At most `limit`; with items at most `MOST_ITEMS` items together, but at least one evaluation.
         """

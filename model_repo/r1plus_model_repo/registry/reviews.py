@@ -44,7 +44,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A read request: `verb` on our `resource`; an empty namespace or name stands for all."""
+    """A read request: `verb` on our `resource`; an empty namespace or name means all."""
 
     verb: str
     resource: str

@@ -322,8 +322,8 @@ class R1PlusDeploymentStatus(ApiModel):
         None,
         description="Revision to which traffic would go back: the newest other one that passed this suite and baked.",
     )
-    no_last_good: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
-        (), max_length=8, description="Where there is no such revision: what each earlier one lacks."
+    rollback_blockers: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
+        (), max_length=8, description="Where there is no such revision: why each earlier one cannot be the target."
     )
     last_request: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="The last rollback, pin, unpin, ack or refresh that was asked for: when, which and by whom."

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import Plan
-from r1plus_operator.plan.events import Note
+from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.tenancy.tenant import TenantPlan
@@ -252,7 +252,7 @@ class Executor:
         self._learner.unlearn(kind, namespace, name)
         log.info("Deleted %s %s/%s", kind, namespace, name)
 
-    async def _note(self, cr: Json, note: Note, now: float) -> None:
+    async def _note(self, cr: Json, note: Event, now: float) -> None:
         """Leave an Event; its name is its content's, so a repeated pass tells nothing twice."""
         meta = cr["metadata"]
         digest = hashlib.sha256(f"{meta['uid']}{note.at}{note.reason}{note.message}".encode()).hexdigest()[:12]

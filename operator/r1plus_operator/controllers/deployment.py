@@ -13,8 +13,8 @@ from r1plus_operator.metrics.deployments import DeploymentMetrics
 from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.plan.deployment import Plan, plan
-from r1plus_operator.plan.manifests.engines import missing
-from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.manifests.engines import list_missing_engines
+from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.volumes import plan_volumes
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
@@ -60,7 +60,7 @@ class Reconciler:
     async def reconcile(self, key: Key) -> None:
         """Bring one deployment, a namespace's volumes or walls, or the shipped catalog to what it should be."""
         if key == CATALOG_KEY:
-            await self._executor.engines(missing(self._catalog, self._observer.live_engines()))
+            await self._executor.engines(list_missing_engines(self._catalog, self._observer.live_engines()))
             self._noticed(key)
         elif key[1] == VOLUMES_NAME:
             await self._volumes(key)
@@ -115,14 +115,14 @@ class Reconciler:
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)
 
-    async def _plan(self, key: Key) -> tuple[Observed, Plan, float] | None:
+    async def _plan(self, key: Key) -> tuple[Observation, Plan, float] | None:
         """Return all that a pass over a deployment reads, the plan made from it, and when; None where there is none."""
         observed = self._observer.observed(key, await self._observer.load_suites(key))
         if observed is None:
             return None
         observed = replace(
             observed,
-            refused=self._refused.get(key, ""),
+            write_error=self._refused.get(key, ""),
             tenant=self._tenants.view(key[0]),
             wave=self._observer.waves.view(key),
         )
@@ -152,7 +152,7 @@ class Reconciler:
         if planned.delete:
             # The claims that are gone by it are not reported, and an R1PlusTenant may wait for them.
             self._queue.add((namespace, TENANT_NAME))
-        if planned.again:
+        if planned.has_changes:
             self._queue.add(key)
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)

@@ -13,8 +13,8 @@ from r1plus_operator.observe.observer import Key, Observer
 from r1plus_operator.plan.observation import TenantView
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import FAILED_REMEDY, REFUSED_REMEDY
-from r1plus_operator.plan.tenancy.isolation_test_run import MOST_AT_ONCE
-from r1plus_operator.plan.tenancy.tenant import TenantPlan, TenantSeen, plan_tenant
+from r1plus_operator.plan.tenancy.isolation_test_run import MAX_CONCURRENT_RUNS
+from r1plus_operator.plan.tenancy.tenant import TenantObservation, TenantPlan, plan_tenant
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
 
@@ -78,21 +78,21 @@ class TenantReconciler:
             raise
         if self._refused.pop(namespace, None):
             self._queue.add(key)  # What was refused is written now, and the status still speaks of it.
-        if planned.again:
+        if planned.has_changes:
             self._queue.add_after(key, WITHOUT_EFFECT_SECONDS if self._is_repeated(namespace, planned) else 0.0)
         else:
             self._wrote.pop(namespace, None)
         if planned.requeue_after is not None:
             self._queue.add_after(key, planned.requeue_after)
 
-    def _seen(self, namespace: str) -> TenantSeen | None:
+    def _seen(self, namespace: str) -> TenantObservation | None:
         seen = self._observer.tenant(namespace)
         if seen is None:
             return None
-        crowded = len(self._running - {namespace}) >= MOST_AT_ONCE
-        return replace(seen, crowded=crowded, refused=self._refused.get(namespace, ""))
+        crowded = len(self._running - {namespace}) >= MAX_CONCURRENT_RUNS
+        return replace(seen, at_concurrency_limit=crowded, write_error=self._refused.get(namespace, ""))
 
-    def _plan(self, seen: TenantSeen) -> TenantPlan:
+    def _plan(self, seen: TenantObservation) -> TenantPlan:
         """The plan of a pass, and what others are told by it."""
         namespace = seen.namespace.name
         planned = plan_tenant(seen, self._config, self._clock())
@@ -103,7 +103,7 @@ class TenantReconciler:
             self._told.record(namespace, planned.view, planned.newest)
         else:
             self._told.forget(namespace)
-        if planned.running:
+        if planned.has_active_run:
             self._running.add(namespace)
         else:
             self._running.discard(namespace)

@@ -17,7 +17,7 @@ from r1plus_contract import metrics
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, REQUESTED
-from r1plus_operator.plan.status.metrics import Facts
+from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_operator.plan.status.runtime import FAILED
 from r1plus_policies.bounds import Interval
 from r1plus_policies.detector.pool import Pool
@@ -35,7 +35,7 @@ class _Told:
 
     revision: str
     engine: str
-    facts: Facts
+    facts: PlanMetrics
     conditions: tuple[int, ...]
     """In the order of `ConditionType`."""
     refused: bool
@@ -65,7 +65,7 @@ class DeploymentMetrics(Collector):
         self._pooled: dict[Key, _Pooled] = {}
         registry.register(self)
 
-    def record(self, key: Key, status: Json, facts: Facts) -> None:
+    def record(self, key: Key, status: Json, facts: PlanMetrics) -> None:
         """Take in a pass: the status that it wrote and what it did."""
         found = {c["type"]: c for c in status.get("conditions", ())}
         before = self._told.get(key)

@@ -11,10 +11,10 @@ from prometheus_client.registry import Collector
 
 from r1plus_contract import metrics
 from r1plus_operator.plan.observation import TenantView
-from r1plus_operator.plan.tenancy.isolation_test_run import Ran
+from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestResult
 
 _VALUES = {"True": 1, "False": 0}
-_Told = tuple[int, Ran | None]
+_Told = tuple[int, IsolationTestResult | None]
 
 
 class IsolationMetrics(Collector):
@@ -24,7 +24,7 @@ class IsolationMetrics(Collector):
         self._told: dict[str, _Told] = {}
         registry.register(self)
 
-    def record(self, namespace: str, view: TenantView, newest: Ran | None) -> None:
+    def record(self, namespace: str, view: TenantView, newest: IsolationTestResult | None) -> None:
         """Take in a pass: what it says of the walls, and the newest run that has ended."""
         self._told[namespace] = (_VALUES.get(view.status, -1), newest)
 

@@ -19,24 +19,24 @@ from r1plus_operator.observe.tenant_suites import TenantSuites
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import hash_mounted_suites
 from r1plus_operator.plan.accuracy.suite_names import list_suite_names
-from r1plus_operator.plan.engine.delivery import EngineVolume, ended, renewed
-from r1plus_operator.plan.manifests.alerts import group_name
+from r1plus_operator.plan.engine.delivery import EngineVolume, is_finished, with_current_source
+from r1plus_operator.plan.manifests.alerts import format_group_name
 from r1plus_operator.plan.observation import (
     JOB_ENDED,
     Json,
     NamespaceFacts,
-    Observed,
+    Observation,
     PoolView,
+    PrometheusState,
     PrometheusView,
     SuiteSource,
     VolumeFacts,
-    Wiring,
 )
-from r1plus_operator.plan.podspec.pod import accuracy_name
+from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.revision.record import read_volume
-from r1plus_operator.plan.tenancy.tenant import GIVEN, Part, TenantSeen, digest
-from r1plus_operator.plan.tenancy.tenant import PARTS as TENANT_PARTS
-from r1plus_operator.plan.volumes import FAILED, PARTS, Need, Seen, delivered_on
+from r1plus_operator.plan.tenancy.tenant import TENANT_GRANTS, ObjectKey, TenantObservation, hash_policies
+from r1plus_operator.plan.tenancy.tenant import TENANT_KINDS as TENANT_PARTS
+from r1plus_operator.plan.volumes import FAILED, VOLUME_KINDS, VolumeNeed, VolumesObservation, read_delivered_digest
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.reflector import Reflector
@@ -237,7 +237,7 @@ class Observer:
             if self._wiring(key) != wiring:
                 self._enqueue(key)
 
-    def _wiring(self, key: Key) -> Wiring | None:
+    def _wiring(self, key: Key) -> PrometheusState | None:
         """Of what Prometheus says, what concerns this deployment."""
         view, (namespace, name) = self._prometheus, key
         if view is None:
@@ -245,7 +245,7 @@ class Observer:
         pods = self.pods.store.by_index(f"{namespace}/{name}")
         scraped = ((pod.name, view.targets.get((namespace, pod.name))) for pod in pods)
         targets = {pod: found for pod, found in scraped if found}
-        return Wiring(view.url, view.error, view.rules.get(group_name(namespace, name), ()), targets)
+        return PrometheusState(view.url, view.error, view.rules.get(format_group_name(namespace, name), ()), targets)
 
     def forget(self, key: Key, uid: str) -> None:
         """This very CR is gone; a namesake that came after it stays."""
@@ -261,7 +261,7 @@ class Observer:
         """
         namespace, facts = key[0], self.namespace(key[0])
         cr = self.crs.get(key)
-        if cr is None or facts is None or not facts.tenant or not self.suites.names(namespace):
+        if cr is None or facts is None or not facts.is_tenant or not self.suites.names(namespace):
             return {}
         engines = (kept.value.engine for kept in self.engines.store.items() if kept.value.engine)
         return await self.suites.load(namespace, list_suite_names(cr, engines, self._owned(key, cr)))
@@ -271,7 +271,7 @@ class Observer:
 
         Raises ApiError if they cannot be fetched.
         """
-        name = accuracy_name(key[1])
+        name = name_accuracy_config(key[1])
         cr = self.crs.get(key)
         accuracy = self._owned(key, cr).get(("ConfigMap", name)) if cr else None
         return await self.suites.load_mounted(key[0], name, hash_mounted_suites(accuracy)) if accuracy else ()
@@ -290,7 +290,7 @@ class Observer:
             if not child.deleting
         }
 
-    def observed(self, key: Key, suites: Mapping[str, SuiteSource] | None = None) -> Observed | None:
+    def observed(self, key: Key, suites: Mapping[str, SuiteSource] | None = None) -> Observation | None:
         """Everything about one CR, or None where there is none. `suites`: its own, if not those that are at hand."""
         cr = self.crs.get(key)
         if cr is None or cr["metadata"].get("deletionTimestamp"):
@@ -299,7 +299,7 @@ class Observer:
         # In the same order every time: a pod's event moves it, and what is told must not change with it.
         pods = sorted(self.pods.store.by_index(f"{namespace}/{key[1]}"), key=lambda pod: pod.name)
         own = self.suites.loaded(namespace) if suites is None else suites
-        return Observed(
+        return Observation(
             cr=cr,
             engines=tuple(kept.value.engine for kept in self.engines.store.items() if kept.value.engine),
             suites={**self._shipped, **own},
@@ -309,11 +309,11 @@ class Observer:
             pods=tuple(pod.facts for pod in pods),
             reports={pod.name: self.reports[pod.uid] for pod in pods if pod.uid in self.reports},
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
-            wiring=self._wiring(key),
+            prometheus_state=self._wiring(key),
             pool=self.pools.get(key),
             endpoints=self._endpoints(key),
             volumes=self._volumes(namespace),
-            volumes_refused=self.refused_volumes.get(namespace, {}),
+            volume_write_errors=self.refused_volumes.get(namespace, {}),
         )
 
     def _endpoints(self, key: Key) -> frozenset[str] | None:
@@ -334,16 +334,16 @@ class Observer:
                 continue  # Nothing can mount it any more.
             own = [pod for pod in pods if pod.volume == claim.name]
             found[claim.name] = VolumeFacts(
-                delivered=delivered_on(claim.live),
-                failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
+                delivered_digest=read_delivered_digest(claim.live),
+                has_failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
                 pods=tuple(pod.facts for pod in own),
                 progress=next(
-                    (self.progress[p.uid] for p in own if p.uid in self.progress and not ended(p.facts)), None
+                    (self.progress[p.uid] for p in own if p.uid in self.progress and not is_finished(p.facts)), None
                 ),
             )
         return found
 
-    def volumes(self, namespace: str) -> Seen:
+    def volumes(self, namespace: str) -> VolumesObservation:
         """What a namespace needs and has of volumes.
 
         By the revisions that there are and by nothing else: after a start they are all known before any CR is, and a
@@ -357,21 +357,21 @@ class Observer:
                 continue
             live = child.live
             if volume := read_volume(live):
-                needed[volume.name] = renewed(volume, engines.get(volume.order.engine))
+                needed[volume.name] = with_current_source(volume, engines.get(volume.order.engine))
                 # One that was orphaned needs its volume, too, and owns nothing.
                 by = {(controller(live["metadata"])["name"], child.owner)} if child.owner else set()
                 owners[volume.name] = owners.get(volume.name, set()) | by
         parts = {
             (kind, child.name): child
-            for kind in PARTS
+            for kind in VOLUME_KINDS
             for child in self.children[kind].store.by_index(_volumes_of(namespace))
         }
         facts = self.namespace(namespace)
-        return Seen(
+        return VolumesObservation(
             namespace=namespace,
-            needs=tuple(Need(needed[name], tuple(sorted(owners[name]))) for name in sorted(needed)),
+            needs=tuple(VolumeNeed(needed[name], tuple(sorted(owners[name]))) for name in sorted(needed)),
             live={key: child.live for key, child in parts.items() if not child.deleting},
-            going=frozenset(key for key, child in parts.items() if child.deleting),
+            deleting=frozenset(key for key, child in parts.items() if child.deleting),
             assigns_users=facts is not None and facts.assigns_users,
         )
 
@@ -380,7 +380,7 @@ class Observer:
         kept = self.namespaces.store.get(None, name)
         return kept.value if kept is not None else None
 
-    def tenant(self, namespace: str) -> TenantSeen | None:
+    def tenant(self, namespace: str) -> TenantObservation | None:
         """A namespace as a tenant; None where there is none of that name."""
         facts = self.namespace(namespace)
         if facts is None:
@@ -389,33 +389,33 @@ class Observer:
         leaving = cr is not None and "deletionTimestamp" in cr.value["metadata"]
         parts = self._parts(namespace)
         claims = self.children["PersistentVolumeClaim"].store.by_index(_volumes_of(namespace)) if leaving else ()
-        return TenantSeen(
+        return TenantObservation(
             namespace=facts,
             cr=cr.value if cr else None,
             live={key: child.live for key, child in parts.items() if not child.deleting},
-            going=frozenset(key for key, child in parts.items() if child.deleting),
+            deleting=frozenset(key for key, child in parts.items() if child.deleting),
             deployments=tuple(sorted(key[1] for key in self.crs if key[0] == namespace)) if leaving else (),
             volumes=tuple(sorted(claim.name for claim in claims)),
-            walls=self._walls(namespace) if facts.tenant and self._decoy else {},
-            addresses=self._addresses() if cr and cr.value["spec"].get("egress") else (),
+            policy_digests=self._walls(namespace) if facts.is_tenant and self._decoy else {},
+            node_addresses=self._addresses() if cr and cr.value["spec"].get("egress") else (),
             pods={
                 (pod.namespace, pod.job): pod.facts
                 for pod in sorted(self.pods.store.by_index(f"{namespace}/{TENANT_NAME}"), key=lambda pod: pod.name)
             },
-            decoy_ready=self._decoy_ready(),
+            is_decoy_ready=self._decoy_ready(),
         )
 
     def _decoy_ready(self) -> bool:
         where = self.namespaces.store.get(None, self._decoy)
         pods = self.pods.store.by_index(f"{self._decoy}/{names.DECOY}")
-        return where is not None and not where.value.terminating and any(pod.facts.ready for pod in pods)
+        return where is not None and not where.value.is_terminating and any(pod.facts.ready for pod in pods)
 
     def remains(self, namespace: str) -> tuple[tuple[str, str, str, str], ...]:
         """What is left of a tenant whose namespace is gone: the prober's controls lie in the decoy's."""
         found = self._parts(namespace).items()
         return tuple((*key, child.uid) for key, child in found if key[0] != namespace and not child.deleting)
 
-    def _parts(self, namespace: str) -> dict[Part, Child]:
+    def _parts(self, namespace: str) -> dict[ObjectKey, Child]:
         return {
             (child.namespace, kind, child.name): child
             for kind in TENANT_PARTS
@@ -514,7 +514,7 @@ class Observer:
         # its deployment, or that is in a namespace where nothing is written any more.
         lives = owner is not None and "deletionTimestamp" not in owner["metadata"] and not child.deleting
         is_owned = owner is not None and owner["metadata"]["uid"] == child.owner
-        counts = lives and is_owned and where is not None and where.tenant
+        counts = lives and is_owned and where is not None and where.is_tenant
         for waiting in self.waves.note((child.namespace, child.name), key, child.refresh if counts else None):
             self._enqueue(waiting)
 
@@ -533,7 +533,7 @@ class Observer:
             self._enqueue((child.namespace, VOLUMES_NAME))
         # Of some kinds whatever the label says: somebody may have taken it off. A claim that is gone was waited for.
         waited_for = resource.kind == "PersistentVolumeClaim" and event == "DELETED"
-        if child.tenant or is_wall or resource.kind in GIVEN or waited_for:
+        if child.tenant or is_wall or resource.kind in TENANT_GRANTS or waited_for:
             enqueue((child.tenant or child.namespace, TENANT_NAME))
         for name in child.deployments:
             enqueue((child.namespace, name))
@@ -570,7 +570,7 @@ class Observer:
 
     def tenant_keys(self) -> list[Key]:
         """The keys of all namespaces that are tenants."""
-        return [(kept.name, TENANT_NAME) for kept in self.namespaces.store.items() if kept.value.tenant]
+        return [(kept.name, TENANT_NAME) for kept in self.namespaces.store.items() if kept.value.is_tenant]
 
     def _engine_changed(self, _event: str, _engine: Kept) -> None:
         self._enqueue(CATALOG_KEY)
@@ -598,7 +598,7 @@ class Observer:
 @lru_cache(maxsize=8192)
 def _digest(wall: Child) -> str:
     """Kept, since a tenant may have a thousand, and they seldom change."""
-    return digest([wall.live])
+    return hash_policies([wall.live])
 
 
 def _volumes_of(namespace: str) -> str:

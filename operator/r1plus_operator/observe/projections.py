@@ -24,7 +24,7 @@ from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import Network
 from r1plus_operator.observe.suite_signature import signer
-from r1plus_operator.plan.manifests.drift import folded
+from r1plus_operator.plan.manifests.drift import fold_texts
 from r1plus_operator.plan.observation import (
     JOB_ENDED,
     REFUSED_PODS,
@@ -36,7 +36,7 @@ from r1plus_operator.plan.observation import (
     SuiteSource,
     Taint,
 )
-from r1plus_operator.plan.podspec.pod import container_images, fingerprint
+from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
 from r1plus_operator.plan.revision.record import instant
 from r1plus_operator.plan.revision.refresh import Refresh, read_refresh
 from r1plus_operator.plan.volumes import COMPLETE, FAILED
@@ -144,7 +144,7 @@ def child(resource: Resource, obj: Json) -> Child:
         label=by_label or "",
         owner=owner.get("uid"),
         deleting="deletionTimestamp" in meta,
-        text=_exact(orjson.dumps(folded(slim), option=orjson.OPT_SORT_KEYS)),
+        text=_exact(orjson.dumps(fold_texts(slim), option=orjson.OPT_SORT_KEYS)),
         volume=_volume(resource, obj),
         tenant=_tenant_of(meta) if is_tenants else "",
         refresh=read_refresh((meta.get("annotations") or {}).get(names.ANNOTATION_REFRESH)),
@@ -267,14 +267,14 @@ def pod(obj: Json) -> ServingPod | None:
         containers=tuple(_container(item) for item in statuses),
         replica_set=controller(meta, "ReplicaSet").get("name", ""),
         owner_uid=(meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")[:MOST_UID],
-        fingerprint=fingerprint(obj.get("spec") or {}),
-        images=container_images(obj.get("spec") or {}),
+        fingerprint=hash_pod_spec(obj.get("spec") or {}),
+        images=list_images(obj.get("spec") or {}),
         uid=meta["uid"],
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
-        turned_away=_turned_away(status),
+        failure_reason=_turned_away(status),
         unschedulable_since=instant(scheduled.get("lastTransitionTime") or "") if unschedulable else None,
-        gone_by=instant(meta.get("deletionTimestamp", "")),
+        grace_ends_at=instant(meta.get("deletionTimestamp", "")),
         ready_since=instant(ready.get("lastTransitionTime") or "") if is_ready else None,
     )
     probes = names.LABEL_PROBE in labels
@@ -384,10 +384,10 @@ def namespace(obj: Json) -> Kept:
     facts = NamespaceFacts(
         name=meta["name"],
         uid=meta["uid"],
-        tenant=labels.get(names.LABEL_TENANT) == "true",
+        is_tenant=labels.get(names.LABEL_TENANT) == "true",
         pod_security=labels.get(names.LABEL_POD_SECURITY, ""),
-        terminating="deletionTimestamp" in meta,
-        created=meta.get("creationTimestamp") or "",
+        is_terminating="deletionTimestamp" in meta,
+        created_at=meta.get("creationTimestamp") or "",
         assigns_users=OPENSHIFT_USERS in (meta.get("annotations") or {}),
     )
     return _kept(obj, facts)
@@ -471,7 +471,7 @@ def suite_source(name: str, files: SuiteFiles) -> SuiteSource:
         reference_text=files.reference,
         digest=files.digest(),
         signer=signed_by,
-        reached=find_reference_result(files.baseline, found.suite.header) if files.baseline else None,
+        reference_result=find_reference_result(files.baseline, found.suite.header) if files.baseline else None,
     )
 
 

@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from r1plus_contract.streams import read_at_most
-from r1plus_operator.plan.manifests.alerts import group_name, scrape_pools
+from r1plus_operator.plan.manifests.alerts import format_group_name, list_scrape_pools
 from r1plus_operator.plan.observation import PrometheusView, RuleFacts, TargetFacts
 
 Key = tuple[str, str]
@@ -108,7 +108,7 @@ class PrometheusSource:
         """Return the rules of these deployments. A server that knows no filter answers with all that it has."""
         found: dict[str, tuple[RuleFacts, ...]] = {}
         for start in range(0, len(keys), GROUPS_AT_ONCE):
-            groups = [group_name(*key) for key in keys[start : start + GROUPS_AT_ONCE]]
+            groups = [format_group_name(*key) for key in keys[start : start + GROUPS_AT_ONCE]]
             found |= await self._rules_of(session, groups)
         return found
 
@@ -151,7 +151,7 @@ class PrometheusSource:
                 self._by_pool = True
         found: dict[Key, tuple[TargetFacts, ...]] = {}
         # One after the other: together they are a burst that Prometheus would feel.
-        for pool in (pool for key in keys for pool in scrape_pools(*key)):
+        for pool in (pool for key in keys for pool in list_scrape_pools(*key)):
             try:
                 targets = targets_of(await self._get(session, TARGETS, [("scrapePool", pool)]))
             except TooLargeError as error:

@@ -14,12 +14,12 @@ from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mou
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest, request_pool
 from r1plus_operator.plan.accuracy.proof import append_config, read_configs, withhold_unproven
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, SuiteSelector
-from r1plus_operator.plan.events import Note, transitions
+from r1plus_operator.plan.events import Event, build_transition_events
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests.stages import build_manifests, find_changes
-from r1plus_operator.plan.observation import Json, Observed
-from r1plus_operator.plan.podspec.pod import accuracy_name
-from r1plus_operator.plan.requests import note_requests
+from r1plus_operator.plan.observation import Json, Observation
+from r1plus_operator.plan.podspec.pod import name_accuracy_config
+from r1plus_operator.plan.requests import build_request_events
 from r1plus_operator.plan.requeue import seconds_to_next_pass
 from r1plus_operator.plan.revision.foreign_pods import split_foreign_pods
 from r1plus_operator.plan.revision.record import Revision, find_current_revision, read_revisions, redate
@@ -35,10 +35,10 @@ from r1plus_operator.plan.rollout.decision import decide_rollout
 from r1plus_operator.plan.rollout.history import select_surplus
 from r1plus_operator.plan.rollout.records import record_last_valid, record_rollout, retry_expired
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import status_of
-from r1plus_operator.plan.status.context import Situation
-from r1plus_operator.plan.status.metrics import Facts, facts_of
-from r1plus_operator.plan.status.runtime import tell_runtime
+from r1plus_operator.plan.status.conditions import build_status
+from r1plus_operator.plan.status.context import StatusContext
+from r1plus_operator.plan.status.metrics import PlanMetrics, collect_metrics
+from r1plus_operator.plan.status.runtime import build_runtime_status
 from r1plus_policies.rollout import Rollout
 
 
@@ -57,14 +57,14 @@ class Plan:
     delete: tuple[tuple[str, str, str], ...] = ()
     """(kind, name, uid)."""
     status: Json = field(default_factory=dict)
-    notes: tuple[Note, ...] = ()
+    notes: tuple[Event, ...] = ()
     requeue_after: float | None = None
     """Seconds after which time alone changes the plan; everything else that it depends on is an event."""
     relabel: tuple[tuple[str, tuple[Json, ...]], ...] = ()
     """(pod, JSON patch): out of traffic, into quarantine. Goes first, after the status."""
     pool: PoolRequest | None = None
     """The pooled detector to keep from now on."""
-    facts: Facts = field(default_factory=Facts)
+    facts: PlanMetrics = field(default_factory=PlanMetrics)
     slot: SlotRequest | None = None
     """The slot that the deployment waits for before a refresh or a wave may begin."""
     volumes: frozenset[str] = frozenset()
@@ -106,15 +106,15 @@ class _Decision:
         return self.outcome.rollback if self.outcome else None
 
 
-def plan(observed: Observed, config: OperatorConfig, now: float) -> Plan:
+def plan(observed: Observation, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
     tenant = observed.tenant
-    config = config.in_namespace(assigns_users=tenant is not None and tenant.assigns_users)
+    config = config.for_namespace(assigns_users=tenant is not None and tenant.assigns_users)
     revisions = redate(read_revisions(observed.children), now)
     resolution = resolve_spec(observed, config, revisions)
     if resolution.spec is None:
-        unreadable = Situation(observed, now, None, resolution.target, None, revisions, None)
-        return Plan(status=status_of(unreadable))
+        unreadable = StatusContext(observed, now, None, resolution.target, None, revisions, None)
+        return Plan(status=build_status(unreadable))
     observed = split_foreign_pods(observed, revisions)
     observed = withhold_unproven(observed, revisions, resolution.spec.accuracy.threshold)
     inputs = PassInputs(observed, config, now, resolution.spec, resolution.problem)
@@ -150,7 +150,7 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
     stages = build_manifests(inputs, revisions, surplus, rollout, decision.rollout_revision, accuracy_config, items)
     changes = find_changes(inputs, stages, revisions, surplus, rollout)
     situation = _derive_situation(inputs, decision, accuracy_config)
-    status, current = status_of(situation), find_current_revision(revisions.values())
+    status, current = build_status(situation), find_current_revision(revisions.values())
     can_move = inputs.is_tenant and not is_paused
     ends = quarantine.find_ended(observed.pods, rollout.current, now) if can_move else []
     result = Plan(
@@ -162,13 +162,13 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
         delete=(*changes.delete, *(("Pod", pod.name, pod.uid) for pod, _ in ends)),
         status=status,
         notes=(
-            *transitions(observed.cr.get("status") or {}, status),
+            *build_transition_events(observed.cr.get("status") or {}, status),
             *quarantine.build_events(outcome.response if outcome else None, ends, now),
-            *note_requests(observed.cr, str(status.get("requestRefused", ""))),
+            *build_request_events(observed.cr, str(status.get("requestRefused", ""))),
         ),
         requeue_after=seconds_to_next_pass(situation),
         pool=request_pool(current, observed, spec, suite),
-        facts=facts_of(spec, outcome, decision.rollback if rollout.promote else None, situation.runtime),
+        facts=collect_metrics(spec, outcome, decision.rollback if rollout.promote else None, situation.runtime_status),
         slot=due.slot if due else None,
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
         lacks_mounted=mounted.has_unread and current is not None and observed.mounted is None,
@@ -182,7 +182,7 @@ def _find_mounted(inputs: PassInputs) -> MountedSuites:
         return MountedSuites()
     observed = inputs.observed
     at_hand = (*observed.suites.values(), *(observed.mounted or ()))
-    return find_mounted_suites(observed.children.get(("ConfigMap", accuracy_name(observed.name))), at_hand)
+    return find_mounted_suites(observed.children.get(("ConfigMap", name_accuracy_config(observed.name))), at_hand)
 
 
 def _build_accuracy_config(inputs: PassInputs, decision: _Decision) -> Json | None:
@@ -194,23 +194,25 @@ def _build_accuracy_config(inputs: PassInputs, decision: _Decision) -> Json | No
     return build_accuracy_config(inputs, suites, revisions, decision.surplus, decision.rollout, rollback, control)
 
 
-def _derive_situation(inputs: PassInputs, decision: _Decision, accuracy_config: Json | None) -> Situation:
+def _derive_situation(inputs: PassInputs, decision: _Decision, accuracy_config: Json | None) -> StatusContext:
     """Return what the status is derived from."""
     choice, rollout_revision, revisions = decision.choice, decision.rollout_revision, decision.revisions
     configs = read_configs(inputs.observed.cr)
     is_pinned = inputs.spec.rollout.pinned and not decision.rollback
-    return Situation(
-        observed=inputs.observed,
+    return StatusContext(
+        observation=inputs.observed,
         now=inputs.now,
         spec=inputs.spec,
         resolved=choice.target,
         rollout=decision.rollout,
         revisions=revisions,
-        target=rollout_revision if is_pinned else choice.spec_revision,
-        wanted=rollout_revision,
-        asked_for=choice.spec_revision,
-        answered=decision.outcome,
-        judging=decision.suites,
-        configs=append_config(configs, accuracy_config) if accuracy_config else configs,
-        runtime=tell_runtime(revisions, decision.rollout.current, choice.spec_revision, choice.due, inputs.config),
+        subject=rollout_revision if is_pinned else choice.spec_revision,
+        rollout_target=rollout_revision,
+        spec_revision=choice.spec_revision,
+        outcome=decision.outcome,
+        suites=decision.suites,
+        config_digests=append_config(configs, accuracy_config) if accuracy_config else configs,
+        runtime_status=build_runtime_status(
+            revisions, decision.rollout.current, choice.spec_revision, choice.due, inputs.config
+        ),
     )

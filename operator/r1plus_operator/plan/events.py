@@ -1,4 +1,4 @@
-"""Events: a transition of a condition, told once, for whoever reads `kubectl describe`. Called by the plan."""
+"""Kubernetes Events: one per transition of a condition, as `kubectl describe` shows them. Called by the plan."""
 
 from dataclasses import dataclass
 
@@ -7,37 +7,35 @@ from r1plus_operator.plan.observation import Json
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """A Kubernetes Event to leave on the CR. `at` (RFC 3339) tells one occurrence from the next."""
+class Event:
+    """A Kubernetes Event about the CR. `at` (RFC 3339) distinguishes one occurrence from the next."""
 
     reason: str
     message: str
     at: str
     warning: bool = False
     pod: str = ""
-    """Told only if this very pass took this pod out of traffic."""
+    """Emit the Event only if this pass takes this pod out of traffic; empty: always."""
 
 
-_WORTH_TELLING_AT_ONCE = frozenset(
-    {ConditionType.ENGINE_READY, ConditionType.CAPACITY_FITS, ConditionType.QUALITY_VERIFIED}
-)
+_REPORTED_AT_ONCE = frozenset({ConditionType.ENGINE_READY, ConditionType.CAPACITY_FITS, ConditionType.QUALITY_VERIFIED})
 _EXPECTED = frozenset({Reason.COMPLETE, Reason.PENDING, Reason.SCALED_TO_ZERO})
-"""Reasons of a `False` that is no trouble."""
+"""Reasons of a `False` that needs no action."""
 
 
-def transitions(before: Json, after: Json) -> tuple[Note, ...]:
-    """A note per condition whose status or reason is another than before.
+def build_transition_events(before: Json, after: Json) -> tuple[Event, ...]:
+    """Return an Event for each condition whose status or reason has changed.
 
-    A new CR has had none: of what its first pass finds only what is in the way is told.
+    A new CR has no conditions yet: its first pass reports only what blocks it.
     """
-    known = {c["type"]: (c["status"], c["reason"]) for c in before.get("conditions") or ()}
-    notes = []
+    previous = {c["type"]: (c["status"], c["reason"]) for c in before.get("conditions") or ()}
+    events = []
     for condition in after["conditions"]:
-        told = known.get(condition["type"])
-        if told == (condition["status"], condition["reason"]):
+        old = previous.get(condition["type"])
+        if old == (condition["status"], condition["reason"]):
             continue
         warning = condition["status"] == "False" and condition["reason"] not in _EXPECTED
-        if told or (warning and condition["type"] in _WORTH_TELLING_AT_ONCE):
+        if old or (warning and condition["type"] in _REPORTED_AT_ONCE):
             message = f"{condition['type']} is {condition['status']}: {condition['message']}"
-            notes.append(Note(condition["reason"], message, condition["lastTransitionTime"], warning))
-    return tuple(notes)
+            events.append(Event(condition["reason"], message, condition["lastTransitionTime"], warning))
+    return tuple(events)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.selection import Problem
-from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.settings import OperatorConfig
 
 
@@ -12,7 +12,7 @@ from r1plus_operator.plan.settings import OperatorConfig
 class PassInputs:
     """One pass over one R1PlusDeployment."""
 
-    observed: Observed
+    observed: Observation
     """Its foreign pods are split off, and gates that nothing proves are taken out of its reports."""
     config: OperatorConfig
     """As it applies in the deployment's namespace."""

@@ -1,4 +1,4 @@
-"""What a pass plans from: values that `observe` gathered. Nothing here talks to anything."""
+"""The observation: what one reconcile pass has read. These are values; `observe` gathers them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from r1plus_policies.engine.hardware import Gpus
 
 Json = dict[str, Any]
 JOB_ENDED = "ended"
-"""Key of a kept Job, beside its own, once it has ended: `type` (Complete, Failed), `at` (seconds since the epoch), and
-`final`: the same would fail again."""
+"""Additional key of a cached Job that has ended: `type` (Complete, Failed), `at` (seconds since the epoch), and
+`final` (a retry would fail the same way)."""
 REFUSED_PODS = "refusedPods"
-"""Key of a kept Deployment, beside its own: why the API server lets it make no pods."""
+"""Additional key of a cached Deployment: why the API server refuses its pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Taint:
 
     @property
     def text(self) -> str:
-        """Return it as kubectl writes it."""
+        """The taint as kubectl prints it."""
         return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """A node, as far as fitting needs it. Bytes and cores, allocatable."""
+    """A node's properties that decide what fits on it. Bytes and cores are allocatable ones."""
 
     name: str
     memory_bytes: int
@@ -45,73 +45,73 @@ class NodeFacts:
     labels: Mapping[str, str]
     gpus: tuple[Gpus, ...] = ()
     addresses: tuple[str, ...] = ()
-    """IPs."""
+    """IP addresses."""
     taints: tuple[Taint, ...] = ()
     is_ready: bool = True
     is_cordoned: bool = False
     storage_bytes: int | None = None
-    """Ephemeral storage; None where the node does not count it, and takes no pod that asks for any."""
+    """Ephemeral storage; None: the node does not report it, and takes no pod that requests any."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceFacts:
-    """A namespace, as far as it is a tenant."""
+    """A namespace's properties that matter for a tenant."""
 
     name: str
     uid: str
-    tenant: bool
-    """Whether the platform team has labelled it as one."""
+    is_tenant: bool
+    """Whether it has the label that the platform team sets on tenants."""
     pod_security: str
-    """Which Pod Security level is enforced; empty: none."""
-    terminating: bool = False
-    created: str = ""
+    """Pod Security level that is enforced; empty: none."""
+    is_terminating: bool = False
+    created_at: str = ""
     """RFC 3339, as the API server wrote it."""
     assigns_users: bool = False
-    """Whether it has a range of users of its own, and pods that name another are refused (OpenShift)."""
+    """Whether it assigns users from its own range and refuses pods that set others (OpenShift)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
-    """Of a namespace as a tenant, what decides the passes of its deployments."""
+    """What the passes over a tenant's deployments need to know about the tenant."""
 
     status: str
     reason: str
     message: str
-    """What IsolationVerified says of the namespace's walls (`Finding`)."""
+    """Status, reason and message of the namespace's condition IsolationVerified."""
     is_tenant: bool = True
-    """Whether anything new may be rolled out in it."""
+    """Whether new revisions may be rolled out in it."""
     callers: frozenset[str] = frozenset()
-    """Namespaces that a deployment may let in."""
+    """Namespaces that a deployment may accept calls from."""
     placement: TenantPlacement | None = field(default_factory=TenantPlacement)
-    """On which nodes its models may run; None: no cluster was asked."""
+    """Nodes that its models may run on; None: no cluster is at hand."""
     unreadable: str = ""
-    """Why its R1PlusTenant cannot be read, and so nobody knows what it allows; empty: it can, or there is none."""
+    """Why its R1PlusTenant cannot be read, so that its limits are unknown; empty: it can, or there is none."""
     assigns_users: bool = False
-    """As its namespace does (`NamespaceFacts`)."""
+    """Whether the namespace assigns users (`NamespaceFacts`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerFacts:
-    """One container (or init container) of a pod."""
+    """A container or init container of a pod."""
 
     name: str
     ready: bool
     waiting_reason: str = ""
     terminated_reason: str = ""
     message: str = ""
-    """Of the waiting or last terminated state; the termination log of `verify` arrives here."""
+    """Message of the waiting or last terminated state, such as the termination log of `verify`."""
     exit_code: int | None = None
     image_digest: str = ""
-    """Of the image that its node runs; empty where the node does not say one that holds everywhere."""
+    """Digest of the image that its node runs; empty: the node reports none that is valid in every registry."""
 
     @property
-    def running(self) -> bool:
-        """Whether it has begun and not ended."""
+    def is_running(self) -> bool:
+        """Whether it has started and not ended."""
         return self.exit_code is None and not self.waiting_reason
 
     @property
-    def unpullable(self) -> bool:
-        """Whether its node cannot get its image."""
+    def has_pull_error(self) -> bool:
+        """Whether its node cannot pull its image."""
         return self.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName")
 
 
@@ -125,34 +125,34 @@ class PodFacts:
     ready: bool
     terminating: bool
     unschedulable: str
-    """The scheduler's own words while it finds no node."""
+    """The scheduler's message while it finds no node; empty: it finds one."""
     containers: tuple[ContainerFacts, ...] = ()
     replica_set: str = ""
-    """Its controller, where that is a ReplicaSet."""
+    """Name of its controller, if that is a ReplicaSet."""
     fingerprint: str = ""
-    """What it runs (`pod.fingerprint`)."""
+    """Hash of what it runs (`pod.hash_pod_spec`)."""
     images: tuple[str, ...] = ()
-    """Of its containers (`pod.container_images`)."""
+    """Images of its containers (`pod.list_images`)."""
     owner_uid: str = ""
-    """Of the R1PlusDeployment that it was made for."""
+    """uid of the R1PlusDeployment that it was created for."""
     uid: str = ""
     node: str = ""
-    """Where it runs; empty before it is scheduled."""
+    """Its node; empty before it is scheduled."""
     quarantine: str | None = None
-    """What its quarantine says (`rollback.quarantine`); None where it is in none."""
-    turned_away: str = ""
-    """Why its node did not take or keep it; such a pod is over, and of its containers there may be nothing."""
-    gone_by: float = 0.0
-    """When its grace is over, seconds since the epoch; 0 while nobody has deleted it."""
+    """The quarantine record (`plan.rollback.quarantine`); None: it is not in quarantine."""
+    failure_reason: str = ""
+    """Why its node rejected or evicted it; empty: it did not. Such a pod has ended, perhaps without containers."""
+    grace_ends_at: float = 0.0
+    """End of its grace period, seconds since the epoch; 0: it is not deleted."""
     unschedulable_since: float | None = None
     """Seconds since the epoch."""
     ready_since: float | None = None
     """Seconds since the epoch; None while it is not ready."""
 
     def is_made_by(self, revision: str) -> bool:
-        """Return whether the Deployment of a revision made it, by its label and by its ReplicaSet.
+        """Whether the Deployment of a revision created it, by its label and its ReplicaSet.
 
-        A ReplicaSet lets a pod in quarantine go.
+        A ReplicaSet releases a pod in quarantine.
         """
         is_released = self.quarantine is not None and not self.replica_set
         return self.revision == revision and (is_released or self.replica_set.rpartition("-")[0] == revision)
@@ -160,31 +160,31 @@ class PodFacts:
 
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
-    """A volume for an engine, and the Job that fills it."""
+    """An engine volume, and the Job that fetches the engine onto it."""
 
-    delivered: str = ""
-    """Digest of the engine that has been proved to be on it; empty: none yet."""
-    failed: bool = False
-    """The Job has given up."""
+    delivered_digest: str = ""
+    """Digest of the engine that is verified on the volume; empty: none yet."""
+    has_failed: bool = False
+    """Whether the Job has given up."""
     pods: tuple[PodFacts, ...] = ()
-    """Of the Job, in the order of their names."""
+    """Pods of the Job, sorted by name."""
     progress: FillProgress | None = None
-    """What the Job said last."""
+    """The Job's last progress report."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleFacts:
-    """An alerting rule as Prometheus has loaded it."""
+    """An alerting rule that Prometheus has loaded."""
 
     name: str
     query: str
     error: str
-    """Of its last evaluation; empty when that went well."""
+    """Error of its last evaluation; empty: it succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetFacts:
-    """One endpoint of a pod as Prometheus scrapes it."""
+    """An endpoint of a pod that Prometheus scrapes."""
 
     endpoint: str
     health: str
@@ -194,31 +194,31 @@ class TargetFacts:
 
 @dataclass(frozen=True, slots=True)
 class PrometheusView:
-    """What Prometheus said of itself last."""
+    """The last answers of Prometheus about its rules and targets."""
 
     url: str
     error: str = ""
-    """Why it said nothing; then the rest is empty."""
+    """Why it did not answer; then the rest is empty."""
     rules: Mapping[str, tuple[RuleFacts, ...]] = field(default_factory=dict)
     """Rule group -> its alerting rules."""
     targets: Mapping[tuple[str, str], tuple[TargetFacts, ...]] = field(default_factory=dict)
-    """(namespace, pod) -> what is scraped of it."""
+    """(namespace, pod) -> its scraped endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
-    """Of a `PrometheusView`, what concerns one deployment."""
+class PrometheusState:
+    """The part of a `PrometheusView` about one deployment."""
 
     url: str
     error: str
     rules: tuple[RuleFacts, ...] = ()
     targets: Mapping[str, tuple[TargetFacts, ...]] = field(default_factory=dict)
-    """Pod -> what is scraped of it."""
+    """Pod -> its scraped endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteSource:
-    """A golden suite as found: read well, or why not."""
+    """A golden suite, or why it cannot be read."""
 
     name: str
     header_text: str
@@ -227,86 +227,85 @@ class SuiteSource:
     problem: str = ""
     reference_text: str = ""
     digest: str = ""
-    """Of all its files."""
+    """Digest of all its files."""
     signer: str = ""
-    """Public key whose signature it bears and which fits; empty: it bears none."""
-    reached: Measurement | None = None
-    """What its reference engine reached on it, in the condition that it did worst in; None where none is recorded."""
+    """Public key of its valid signature; empty: it has none."""
+    reference_result: Measurement | None = None
+    """Result of its reference engine in the condition with the lowest score; None: none is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """Of the pooled detector of a revision, what a pass decides by. Evidence is a share of what raises the alarm."""
+    """State of a revision's pooled detector. Evidence is a share of what raises the alarm."""
 
     revision: str
     suite_hash: str
     evidence: float = 0.0
     without_worst: float = 0.0
-    """The least that is left when any one pod is left out."""
+    """The least evidence that remains when one pod is left out."""
     worst: str = ""
-    """That pod; empty where there are not two."""
+    """That pod; empty: there are fewer than two."""
     before_alarm: Mapping[str, str] = field(default_factory=dict)
-    """Pod -> when its last sweep ended, as it stood when `without_worst` reached its alarm."""
+    """Pod -> end of its last sweep at the moment when `without_worst` reached its alarm."""
     checkpoint: str = ""
-    """What is to be written down now; what was written last, while nothing is due."""
+    """The checkpoint to store now; the last stored one while none is due."""
     acknowledged: str = ""
-    """The acknowledgement since which it hears."""
+    """The acknowledgement since which it collects evidence."""
 
     def is_of(self, revision: str, suite_hash: str, acknowledged: str) -> bool:
-        """Whether it is evidence on this revision under what is in force now."""
+        """Whether it is evidence about this revision under the current suite and acknowledgement."""
         return (self.revision, self.suite_hash, self.acknowledged) == (revision, suite_hash, acknowledged)
 
 
 @dataclass(frozen=True, slots=True)
 class WaveView:
-    """What the other deployments of the cluster leave one to begin (`waves.Waves`)."""
+    """Whether a deployment may begin a candidate of a wave, given the other deployments (`waves.Waves`)."""
 
     is_granted: bool = True
-    """Whether it has a slot, from now to the end of this pass."""
-    stopped: frozenset[str] = frozenset()
-    """Waves of which a candidate has failed, and nobody has looked since."""
+    """Whether it has a slot until the end of this pass."""
+    stopped_waves: frozenset[str] = frozenset()
+    """Waves with a failed candidate that is not acknowledged yet."""
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """All that a pass knows of one R1PlusDeployment."""
+class Observation:
+    """Everything that a pass has read about one R1PlusDeployment."""
 
     cr: Json
     engines: tuple[Engine, ...]
     suites: Mapping[str, SuiteSource]
-    """By name: those that may be needed, the tenant's own before the shipped ones."""
+    """Name -> suite that may be needed; a tenant's own suite takes precedence over a shipped one."""
     nodes: tuple[NodeFacts, ...]
     children: Mapping[tuple[str, str], Json]
-    """(kind, name) -> live object, owned by this CR."""
+    """(kind, name) -> live object that this CR owns."""
     pods: tuple[PodFacts, ...] = ()
     reports: Mapping[str, MonitorReport] = field(default_factory=dict)
-    """Pod name -> what its monitor said last."""
+    """Pod name -> last report of its monitor."""
     kinds: frozenset[str] = frozenset()
-    """Optional kinds that this cluster has: PodMonitor, PrometheusRule."""
-    wiring: Wiring | None = None
-    """What Prometheus says of this deployment; None while nobody asks it or it was not asked yet."""
+    """Optional kinds that the cluster has: PodMonitor, PrometheusRule."""
+    prometheus_state: PrometheusState | None = None
+    """What Prometheus reports about this deployment; None: it was not queried."""
     pool: PoolView | None = None
-    """The pooled detector of the revision that was watched last; None before there is one."""
+    """Pooled detector of the revision that was monitored last; None: there is none yet."""
     endpoints: frozenset[str] | None = None
-    """Names of the pods to which the Service leads; None while no EndpointSlice tells of it."""
-    refused: str = ""
-    """Which write the API server refused in the pass before, in its words."""
+    """Names of the Service's ready endpoints; None: there is no EndpointSlice yet."""
+    write_error: str = ""
+    """The write that the API server refused in the last pass, with its message; empty: none."""
     tenant: TenantView | None = None
     """The namespace as a tenant; None: no cluster is at hand."""
-    strangers: tuple[PodFacts, ...] = ()
-    """Pods that bear the labels of a revision and were not made by it; nobody believes them."""
-
+    foreign_pods: tuple[PodFacts, ...] = ()
+    """Pods that have a revision's labels but were not created by it; their reports are ignored."""
     unproven: frozenset[str] = frozenset()
-    """Pods whose monitors report a Pass that nothing proves (`accuracy.proof`); it is taken out of their reports."""
+    """Pods whose monitors report a Pass without proof (`plan.accuracy.proof`); it is removed from their reports."""
     volumes: Mapping[str, VolumeFacts] = field(default_factory=dict)
-    """By name: the namespace's volumes for engines."""
-    volumes_refused: Mapping[str, str] = field(default_factory=dict)
-    """By name: which write for a volume the API server refused, in its words."""
+    """Name -> engine volume of the namespace."""
+    volume_write_errors: Mapping[str, str] = field(default_factory=dict)
+    """Name of an engine volume -> the write that the API server refused, with its message."""
     mounted: tuple[SuiteSource, ...] | None = None
-    """The suites in the ConfigMap that the monitors have mounted, trusted or not; None: they were not read."""
+    """Suites in the ConfigMap that the monitors mount, trusted or not; None: they were not read."""
     wave: WaveView = WaveView()
     suite_names: frozenset[str] = frozenset()
-    """Of all suites that there are, for who named another one."""
+    """Names of all existing suites, for the message about a suite that does not exist."""
 
     @property
     def name(self) -> str:
@@ -315,5 +314,5 @@ class Observed:
 
     @property
     def namespace(self) -> str:
-        """The tenant."""
+        """The tenant's namespace."""
         return str(self.cr["metadata"]["namespace"])

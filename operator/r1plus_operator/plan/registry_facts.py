@@ -1,7 +1,7 @@
-"""What a pass's observation tells the registry: facts that do not change any more. Pure; called by `history`.
+"""Facts for the registry that an observation contains: they do not change any more. Pure; called by the recorder.
 
-Everything comes from what the cluster keeps (ControllerRevisions, the CR's status, R1PlusEngines, suites) and from what
-monitors said last, so a fact that was not recorded yet is found again at any later look.
+Everything comes from what the cluster stores (ControllerRevisions, the CR's status, R1PlusEngines, suites) and from the
+monitors' last reports. So a fact that was not recorded yet is in every later observation, too.
 """
 
 import hashlib
@@ -25,46 +25,51 @@ from r1plus_contract.jsonable import ContractError, dumps
 from r1plus_contract.requests import read_requests
 from r1plus_contract.verdict import Gate, Standing, Verdict, Watch
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.observation import Json, NamespaceFacts, Observed, SuiteSource
+from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation, SuiteSource
 from r1plus_operator.plan.revision.record import Revision, read
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 
-MOST_BYTES = 250
-"""Of a text that tells facts apart: what the registry indexes. A pod may say anything."""
-MOST_TEXT = 1000
+MAX_BYTES = 250
+"""Limit of a text that identifies a fact, because the registry indexes it. A pod may report any text."""
+MAX_TEXT = 1000
 Fact = RevisionFact | EvaluationFact | RolloutFact | AlarmFact
 
 
-def deployment(cr: Json, namespace: NamespaceFacts | None) -> DeploymentFact:
-    """The CR itself. One that is older than the namespace as it is known by now was in another one of that name."""
+def build_deployment_fact(cr: Json, namespace: NamespaceFacts | None) -> DeploymentFact:
+    """Return the fact about the CR. A CR older than its namespace belonged to an earlier namespace of that name."""
     meta = cr["metadata"]
-    its_own = namespace is not None and namespace.created <= meta.get("creationTimestamp", "")
+    is_created_in = namespace is not None and namespace.created_at <= meta.get("creationTimestamp", "")
     return DeploymentFact(
-        meta["uid"], meta["namespace"], meta["name"], namespace.uid if namespace is not None and its_own else ""
+        meta["uid"], meta["namespace"], meta["name"], namespace.uid if namespace is not None and is_created_in else ""
     )
 
 
-def facts(observed: Observed) -> tuple[Fact, ...]:
-    """All of one deployment, as far as they can be seen now."""
+def collect_facts(observed: Observation) -> tuple[Fact, ...]:
+    """Return all facts about one deployment that the observation contains."""
     uid = str(observed.cr["metadata"]["uid"])
-    found: list[Fact] = []
-    for revision in _revisions(observed):
-        found.append(_revision(uid, revision))
-        found += (EvaluationFact(uid, revision.name, report) for report in revision.verdicts)
-        found += _rollouts(uid, revision, observed.cr)
-    return (*found, *_requests(uid, observed.cr), *_incident(uid, observed.cr), *_alarms(uid, observed))
+    facts: list[Fact] = []
+    for revision in _read_revisions(observed):
+        facts.append(_build_revision_fact(uid, revision))
+        facts += (EvaluationFact(uid, revision.name, report) for report in revision.verdicts)
+        facts += _build_rollout_facts(uid, revision, observed.cr)
+    return (
+        *facts,
+        *_build_request_facts(uid, observed.cr),
+        *_build_incident_facts(uid, observed.cr),
+        *_build_alarm_facts(uid, observed),
+    )
 
 
-def _revisions(observed: Observed) -> Iterator[Revision]:
+def _read_revisions(observed: Observation) -> Iterator[Revision]:
     for (kind, _), live in sorted(observed.children.items()):
         if kind == "ControllerRevision":
             try:
                 yield read(live)
             except ContractError:
-                continue  # Somebody else's; the plan tells of it.
+                continue  # A foreign object; the plan reports it.
 
 
-def _revision(uid: str, revision: Revision) -> RevisionFact:
+def _build_revision_fact(uid: str, revision: Revision) -> RevisionFact:
     containers = (revision.template.get("spec") or {}).get("containers") or ()
     images = {container.get("name"): str(container.get("image", "")) for container in containers}
     return RevisionFact(
@@ -81,33 +86,33 @@ def _revision(uid: str, revision: Revision) -> RevisionFact:
     )
 
 
-def _rollouts(uid: str, revision: Revision, cr: Json) -> Iterator[RolloutFact]:
+def _build_rollout_facts(uid: str, revision: Revision, cr: Json) -> Iterator[RolloutFact]:
     if revision.candidate_since is not None:
         yield RolloutFact(uid, revision.name, RolloutEvent.CANDIDATE, revision.candidate_since)
     if revision.promoted_at is not None:
-        # A later change of the gate, or a later Pass, changes nothing: the same step is recorded once.
+        # A later change of the gate, or a later Pass, changes nothing: the registry records a step once.
         has_passed = any(report.verdict is Verdict.PASS for report in revision.verdicts)
         gate = ((cr.get("spec") or {}).get("accuracy") or {}).get("gate")
         cause = Gate.OBSERVE.value if gate == Gate.OBSERVE and not has_passed else ""
         yield RolloutFact(uid, revision.name, RolloutEvent.PROMOTED, revision.promoted_at, cause=cause)
     if revision.rollback is not None:
-        yield from _way_back(uid, revision.name, revision.rollback)
+        yield from _build_rollback_facts(uid, revision.name, revision.rollback)
 
 
-def _way_back(uid: str, name: str, record: RollbackRecord) -> Iterator[RolloutFact]:
-    why = record.fell.text[:MOST_TEXT]
-    yield RolloutFact(uid, name, RolloutEvent.CONTROL_BEGAN, record.started_at, record.to, record.cause, why)
+def _build_rollback_facts(uid: str, name: str, record: RollbackRecord) -> Iterator[RolloutFact]:
+    text = record.fell.text[:MAX_TEXT]
+    yield RolloutFact(uid, name, RolloutEvent.CONTROL_BEGAN, record.started_at, record.to, record.cause, text)
     if record.control is not None:
-        passed = record.control is Verdict.PASS
-        event = RolloutEvent.CONTROL_PASSED if passed else RolloutEvent.CONTROL_FAILED
-        said = record.said[:MOST_TEXT]
-        yield RolloutFact(uid, name, event, record.started_at, record.to, record.cause, said)
+        has_passed = record.control is Verdict.PASS
+        event = RolloutEvent.CONTROL_PASSED if has_passed else RolloutEvent.CONTROL_FAILED
+        summary = record.said[:MAX_TEXT]
+        yield RolloutFact(uid, name, event, record.started_at, record.to, record.cause, summary)
     if record.switched_at is not None:
-        yield RolloutFact(uid, name, RolloutEvent.ROLLED_BACK, record.switched_at, record.to, record.cause, why)
+        yield RolloutFact(uid, name, RolloutEvent.ROLLED_BACK, record.switched_at, record.to, record.cause, text)
 
 
-def _requests(uid: str, cr: Json) -> Iterator[RolloutFact]:
-    """What people asked for, as far as its time can be read: of each verb the newest that the object bears."""
+def _build_request_facts(uid: str, cr: Json) -> Iterator[RolloutFact]:
+    """Yield the newest user request of each verb, if its time can be read."""
     for verb, request in read_requests(cr["metadata"]).items():
         try:
             at = datetime.fromisoformat(request.at).timestamp()
@@ -117,50 +122,50 @@ def _requests(uid: str, cr: Json) -> Iterator[RolloutFact]:
         yield RolloutFact(uid, request.revision, RolloutEvent.REQUESTED, at, cause=verb.value, text=request.summary)
 
 
-def _incident(uid: str, cr: Json) -> Iterator[AlarmFact]:
-    """What the status tells of a fall; another reason for the same fall is another fact."""
+def _build_incident_facts(uid: str, cr: Json) -> Iterator[AlarmFact]:
+    """Yield the incident of the status; another reason for the same accuracy drop is another fact."""
     incident = (cr.get("status") or {}).get("incident")
     if not isinstance(incident, dict):
         return
     yield AlarmFact(
         deployment=uid,
-        revision=_short(incident.get("revision")),
+        revision=_shorten(incident.get("revision")),
         source="deployment",
-        reason=_short(incident.get("reason")),
-        since=_short(incident.get("since")),
-        before=_short(incident.get("before")),
-        now=_short(incident.get("now")),
-        lost=tuple(_short(line) for line in incident.get("lost") or ()),
-        text=str(incident.get("next") or "")[:MOST_TEXT],
+        reason=_shorten(incident.get("reason")),
+        since=_shorten(incident.get("since")),
+        before=_shorten(incident.get("before")),
+        now=_shorten(incident.get("now")),
+        lost=tuple(_shorten(line) for line in incident.get("lost") or ()),
+        text=str(incident.get("next") or "")[:MAX_TEXT],
     )
 
 
-def _alarms(uid: str, observed: Observed) -> Iterator[AlarmFact]:
-    """Detectors of single pods that have alarmed."""
+def _build_alarm_facts(uid: str, observed: Observation) -> Iterator[AlarmFact]:
+    """Yield the alarms of single pods' detectors."""
     for pod in observed.pods:
         report = observed.reports.get(pod.name)
         watch = report.watch if report else None
         if watch is not None and watch.alarmed_at and watch.standing is not Standing.STEADY:
             yield AlarmFact(
                 deployment=uid,
-                revision=_short(pod.revision),
-                source=_short(f"pod/{pod.name}"),
+                revision=_shorten(pod.revision),
+                source=_shorten(f"pod/{pod.name}"),
                 reason=watch.standing.value,
-                since=_short(watch.alarmed_at),
-                now=_counted(watch),
-                lost=tuple(_short(item) for item in watch.lost_since_gate[:50]),
+                since=_shorten(watch.alarmed_at),
+                now=_format_count(watch),
+                lost=tuple(_shorten(item) for item in watch.lost_since_gate[:50]),
             )
 
 
-def _counted(watch: Watch) -> str:
+def _format_count(watch: Watch) -> str:
     return f"{watch.confirmation.correct}/{watch.confirmation.total}" if watch.confirmation else ""
 
 
-def engine(known: Engine, live: Json) -> EngineFact:
-    """An engine of the catalog, with the digest of its spec as it lies in the cluster."""
-    spec = known.spec
+def build_engine_fact(engine: Engine, live: Json) -> EngineFact:
+    """Return the fact about a catalog engine, with the digest of its spec as the cluster stores it."""
+    spec = engine.spec
     return EngineFact(
-        name=known.name,
+        name=engine.name,
         spec_digest=hashlib.sha256(dumps(live["spec"]).encode()).hexdigest(),
         family=spec.family,
         tier=spec.tier.value,
@@ -176,30 +181,32 @@ def engine(known: Engine, live: Json) -> EngineFact:
     )
 
 
-def suites(observed: Observed, shipped: frozenset[str], wanted: Iterable[str]) -> tuple[SuiteFact, ...]:
-    """Of the suites at hand those whose hash is wanted. `shipped`: digests of those that this version ships."""
-    hashes, found = frozenset(wanted), []
+def collect_suite_facts(
+    observed: Observation, shipped: frozenset[str], requested_hashes: Iterable[str]
+) -> tuple[SuiteFact, ...]:
+    """Return the facts about the suites with these hashes. `shipped`: digests of the suites of this version."""
+    hashes, facts = frozenset(requested_hashes), []
     for source in observed.suites.values():
         if source.suite is not None and source.suite.header.sha256 in hashes:
             namespace = "" if source.digest in shipped else observed.namespace
-            found.append(_suite(namespace, source))
-    return tuple(found)
+            facts.append(_build_suite_fact(namespace, source))
+    return tuple(facts)
 
 
-def _suite(namespace: str, source: SuiteSource) -> SuiteFact:
+def _build_suite_fact(namespace: str, source: SuiteSource) -> SuiteFact:
     assert source.suite is not None
     header = source.suite.header
     return SuiteFact(
         namespace=namespace,
-        name=_short(header.name),
-        version=_short(header.version),
+        name=_shorten(header.name),
+        version=_shorten(header.version),
         sha256=header.sha256,
-        scorer_version=_short(header.scorer_version),
-        reference_engine=_short(header.reference_engine),
+        scorer_version=_shorten(header.scorer_version),
+        reference_engine=_shorten(header.reference_engine),
         signer=source.signer,
-        items=tuple(SuiteItem(_short(item.id), _short(item.stratum)) for item in source.suite.items),
+        items=tuple(SuiteItem(_shorten(item.id), _shorten(item.stratum)) for item in source.suite.items),
     )
 
 
-def _short(value: Any) -> str:
-    return str(value or "").encode(errors="replace")[:MOST_BYTES].decode(errors="ignore")
+def _shorten(value: Any) -> str:
+    return str(value or "").encode(errors="replace")[:MAX_BYTES].decode(errors="ignore")

@@ -1,14 +1,14 @@
-"""What people ask for beside the spec, and how it is told: in the status and, once, as an Event. Called by the plan."""
+"""User requests (annotations), and how they are reported: in the status and once as an Event. Called by the plan."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from r1plus_contract.requests import Request, Verb, read_requests
-from r1plus_operator.plan.events import Note
+from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision
 
-MOST_STATUS: Final = 256
+MAX_STATUS: Final = 256
 """Characters of a status field."""
 _REASONS = {
     Verb.ROLLBACK: "RollbackRequested",
@@ -21,68 +21,71 @@ _REASONS = {
 }
 
 
-def acknowledged_in(cr: Json) -> str:
-    """The token that tells monitors to gate anew."""
-    found = read_requests(cr["metadata"]).get(Verb.ACK)
-    return found.token if found else ""
+def read_ack_token(cr: Json) -> str:
+    """Return the token of the newest `ack`, which makes monitors run the gate again; empty: none."""
+    request = read_requests(cr["metadata"]).get(Verb.ACK)
+    return request.token if request else ""
 
 
-def rollback_asked(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
-    """Return the rollback that somebody asks for and that has not been made: from what serves, once."""
-    asked = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
-    if asked is None or _objection(cr, asked, serving) or refused_rollback(cr, serving):
+def find_rollback_request(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
+    """Return the requested rollback of the revision that serves; None: none is requested, or it was made already."""
+    request = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
+    if request is None or _explain_objection(cr, request, serving) or explain_refused_rollback(cr, serving):
         return None
     records = (r.rollback for r in revisions.values() if r.rollback)
-    return None if any(record.request == asked.token and record.switched_at for record in records) else asked
+    return None if any(record.request == request.token and record.switched_at for record in records) else request
 
 
-def refused_rollback(cr: Json, serving: str) -> str:
-    """Return why the rollback that was asked for is not carried out, decided when it is first seen; empty: it is."""
-    asked = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
-    if asked is None:
+def explain_refused_rollback(cr: Json, serving: str) -> str:
+    """Return why the requested rollback is not carried out; empty: it is. The first pass that sees it decides."""
+    request = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
+    if request is None:
         return ""
-    if _is_told(cr, asked):
+    if _is_reported(cr, request):
         return str((cr.get("status") or {}).get("requestRefused", ""))
-    objection = _objection(cr, asked, serving)
-    return f"{asked.summary}: not carried out: {objection}" if objection else ""
+    objection = _explain_objection(cr, request, serving)
+    return f"{request.summary}: not carried out: {objection}" if objection else ""
 
 
-def _objection(cr: Json, asked: Request, serving: str) -> str:
+def _explain_objection(cr: Json, request: Request, serving: str) -> str:
     requests = read_requests(cr["metadata"])
     for verb in (Verb.ACK, Verb.UNPIN):
-        if verb in requests and requests[verb].rank >= asked.rank:
-            return f"`r1plus {verb}` was asked for later. Ask again if it is due."
-    if asked.revision == serving:
+        if verb in requests and requests[verb].rank >= request.rank:
+            return f"`r1plus {verb}` was requested later; request the rollback again if it is still needed."
+    if request.revision == serving:
         return ""
-    return f"it is about revision {asked.revision or '(none)'}, and {serving or 'none'} serves. Ask again by r1plus."
+    revision = request.revision or "(none)"
+    return f"it names revision {revision}, but {serving or 'none'} serves; request it again with r1plus."
 
 
-def tell_requests(cr: Json, refusal: str) -> Json:
-    """Return the status fields about requests: the newest, the number of all, and why it is not carried out."""
-    found = sorted((request.rank, verb, request) for verb, request in read_requests(cr["metadata"]).items())
-    if not found:
+def build_request_status(cr: Json, refusal: str) -> Json:
+    """Return the status fields about requests: the newest, its number, and why a rollback is not carried out."""
+    in_order = sorted((request.rank, verb, request) for verb, request in read_requests(cr["metadata"]).items())
+    if not in_order:
         return {}
-    _, verb, newest = found[-1]
-    told: Json = {"lastRequest": f"{newest.at} {verb} by {newest.summary}"[:MOST_STATUS]}
+    _, verb, newest = in_order[-1]
+    status: Json = {"lastRequest": f"{newest.at} {verb} by {newest.summary}"[:MAX_STATUS]}
     if newest.order:
-        told["requests"] = newest.order
-    if refusal and Verb.ROLLBACK in (verb for _, verb, _ in found):
-        told["requestRefused"] = refusal[:MOST_STATUS]
-    return told
+        status["requests"] = newest.order
+    if refusal and Verb.ROLLBACK in (verb for _, verb, _ in in_order):
+        status["requestRefused"] = refusal[:MAX_STATUS]
+    return status
 
 
-def note_requests(cr: Json, refusal: str) -> list[Note]:
-    """Return the Events of requests that the status does not tell of yet, and of a refusal that it does not."""
+def build_request_events(cr: Json, refusal: str) -> list[Event]:
+    """Return the Events of requests, and of a refusal, that the status does not report yet."""
     requests = read_requests(cr["metadata"])
-    new = sorted((r.rank, verb, r) for verb, r in requests.items() if not _is_told(cr, r))
-    notes = [Note(_REASONS[verb], f"{request.summary} (r1plus {verb})", request.at) for _, verb, request in new]
-    if refusal and refusal[:MOST_STATUS] != (cr.get("status") or {}).get("requestRefused"):
-        notes.append(Note("RequestRefused", refusal, requests[Verb.ROLLBACK].at, warning=True))
-    return notes
+    unreported = sorted((r.rank, verb, r) for verb, r in requests.items() if not _is_reported(cr, r))
+    events = [
+        Event(_REASONS[verb], f"{request.summary} (r1plus {verb})", request.at) for _, verb, request in unreported
+    ]
+    if refusal and refusal[:MAX_STATUS] != (cr.get("status") or {}).get("requestRefused"):
+        events.append(Event("RequestRefused", refusal, requests[Verb.ROLLBACK].at, warning=True))
+    return events
 
 
-def _is_told(cr: Json, request: Request) -> bool:
-    """Whether the status tells of it, or of a later one."""
+def _is_reported(cr: Json, request: Request) -> bool:
+    """Whether the status reports this request, or a later one."""
     status = cr.get("status") or {}
     if request.order:
         return bool(request.order <= status.get("requests", 0))

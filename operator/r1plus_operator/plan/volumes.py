@@ -1,8 +1,8 @@
-"""The volumes of a namespace: which engines its revisions need on one, and what brings each there. Pure, like `plan`.
+"""Plan the engine volumes of a namespace, and the Jobs that fetch engines onto them. Pure, like `plan`.
 
-A volume belongs to no deployment alone, so its pass is the namespace's. It is needed while any revision in any history
-names it. Its claim owns the outcome: `r1plus.ai/delivered` stands on it once a Job has proved every file, and then
-nothing but the claim is left. A claim that was lost and made anew bears no such word, and is filled again.
+Deployments share volumes, so there is one pass per namespace. A volume is needed while a revision in any history names
+it. The claim's annotation `r1plus.ai/delivered` stores the result once a Job has verified every file; then only the
+claim stays. A claim that was lost and created again has no such annotation, so the engine is fetched again.
 """
 
 import hashlib
@@ -21,55 +21,55 @@ from r1plus_contract.engine_fetch import (
 )
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
-from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, route_to
-from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
-from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped
+from r1plus_operator.plan.engine.delivery import Builder, EngineVolume, Route, find_route
+from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
+from r1plus_operator.plan.manifests.drift import is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import JOB_ENDED, Json
 from r1plus_operator.plan.podspec.pod import (
     HOST_MEMORY,
     HOSTNAME,
     OFFLINE,
     TMP_GPU,
-    copying,
-    locked,
-    mount,
-    restricted,
+    build_container_security_context,
+    build_copy_container,
+    build_mount,
+    build_pod_security_context,
 )
 from r1plus_operator.plan.settings import OperatorConfig
 
 RETRY_SECONDS = 300.0
-"""After a Job has given up, until the next one begins."""
+"""Wait after a Job has given up, until the next one starts."""
 BACKOFF_LIMIT, BACKOFF_LIMIT_BUILD = 5, 2
-"""Attempts of one Job beside the first; Kubernetes waits 10 s, 20 s, 40 s … between them. A build takes long."""
+"""Retries of one Job; Kubernetes waits 10 s, 20 s, 40 s … between them. A build takes long, so it has fewer."""
 RETRY_FINAL_SECONDS = 3600.0
-"""Likewise where the same would fail again (it helps only if the server has another file by then), and of a build."""
+"""The same after a failure that a retry cannot fix (unless the server's file changes), and after a failed build."""
 DEADLINE_SECONDS = 86400
-"""Of a Job: even a large engine over a slow line is there by then."""
+"""Deadline of a Job: long enough for a large engine over a slow line."""
 COMPLETE, FAILED = "Complete", "Failed"
-PARTS = ("PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job")
-"""Kinds of what belongs to a volume."""
+VOLUME_KINDS = ("PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job")
+"""Kinds of objects that belong to a volume."""
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """A volume, and the R1PlusDeployments (name, uid) whose revisions name it."""
+class VolumeNeed:
+    """A needed volume, and the R1PlusDeployments (name, uid) whose revisions name it."""
 
     volume: EngineVolume
     owners: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a namespace has of volumes."""
+class VolumesObservation:
+    """The volumes that a namespace needs, and the objects that exist for them."""
 
     namespace: str
-    needs: tuple[Need, ...]
+    needs: tuple[VolumeNeed, ...]
     live: Mapping[tuple[str, str], Json]
     """(kind, name) -> claim, Job, ConfigMap or NetworkPolicy of a volume."""
-    going: frozenset[tuple[str, str]] = frozenset()
-    """Of those names, what is being deleted: its place is taken until it is gone."""
+    deleting: frozenset[tuple[str, str]] = frozenset()
+    """(kind, name) of objects that are being deleted. A new object of that name has to wait."""
     assigns_users: bool = False
-    """As its namespace does (`NamespaceFacts`)."""
+    """Whether the namespace assigns users (`NamespaceFacts`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,213 +77,220 @@ class VolumesPlan:
     """What to write."""
 
     apply: Mapping[str, tuple[tuple[Json, ...], ...]] = field(default_factory=dict)
-    """Volume -> its writes, in stages; no volume waits for another, or fails with it."""
+    """Volume -> its writes, in stages. Volumes do not wait for each other or fail together."""
     delete: tuple[tuple[str, str, str], ...] = ()
     """(kind, name, uid)."""
     requeue_after: float | None = None
 
     @property
-    def again(self) -> bool:
-        """Whether another pass goes on from what this one writes: a Job is made for a claim that is there."""
+    def has_changes(self) -> bool:
+        """Whether this pass writes something that another pass has to continue from."""
         return bool(self.apply or self.delete)
 
 
-def plan_volumes(seen: Seen, config: OperatorConfig, now: float) -> VolumesPlan:
+def plan_volumes(observation: VolumesObservation, config: OperatorConfig, now: float) -> VolumesPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    config = config.in_namespace(assigns_users=seen.assigns_users)
-    kept: set[tuple[str, str]] = set()
-    apply, looks = {}, []
-    for need in seen.needs:
-        stages, look = _Volume(need, seen, config, now).stages()
-        kept |= {(obj["kind"], obj["metadata"]["name"]) for stage in stages for obj in stage}
-        looks += [look] if look is not None else []
-        changed = [found for stage in stages if (found := _changed(stage, seen))]
-        if changed:
-            apply[need.volume.name] = tuple(changed)
+    config = config.for_namespace(assigns_users=observation.assigns_users)
+    kept_keys: set[tuple[str, str]] = set()
+    writes, waits = {}, []
+    for need in observation.needs:
+        stages, wait = _VolumePass(need, observation, config, now).plan_stages()
+        kept_keys |= {(obj["kind"], obj["metadata"]["name"]) for stage in stages for obj in stage}
+        waits += [wait] if wait is not None else []
+        changed_stages = [changed_stage for stage in stages if (changed_stage := _select_changed(stage, observation))]
+        if changed_stages:
+            writes[need.volume.name] = tuple(changed_stages)
     return VolumesPlan(
-        apply=apply,
-        delete=tuple((*key, live["metadata"]["uid"]) for key, live in seen.live.items() if key not in kept),
-        requeue_after=min(looks, default=None),
+        apply=writes,
+        delete=tuple((*key, live["metadata"]["uid"]) for key, live in observation.live.items() if key not in kept_keys),
+        requeue_after=min(waits, default=None),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Volume:
-    """One volume in one pass. What it does not name among its stages is deleted."""
+class _VolumePass:
+    """One volume in one pass. Objects that are in none of its stages are deleted."""
 
-    need: Need
-    seen: Seen
+    need: VolumeNeed
+    observation: VolumesObservation
     config: OperatorConfig
     now: float
 
-    def stages(self) -> tuple[list[list[Json]], float | None]:
-        """What shall be there, and when to look again."""
-        if self._key("PersistentVolumeClaim") in self.seen.going:
+    def plan_stages(self) -> tuple[list[list[Json]], float | None]:
+        """Return the desired objects in stages, and the seconds until the next pass; None: no pass is needed."""
+        if self._get_key("PersistentVolumeClaim") in self.observation.deleting:
             return [], None
-        live, job = (self.seen.live.get(self._key(kind)) for kind in ("PersistentVolumeClaim", "Job"))
+        live, job = (self.observation.live.get(self._get_key(kind)) for kind in ("PersistentVolumeClaim", "Job"))
         if live is None:
-            return [[self._claim(None, delivered=False)]], None
-        order = order_of(self.need, self.seen.namespace, self.config)
-        ended = (job or {}).get(JOB_ENDED) or {}
-        digest = _digest(self.need, order, self.config)
-        ours = job is not None and _made_for(job) == (live["metadata"]["uid"], digest)
-        if delivered_on(live) == self.need.volume.order.digest or (ours and ended.get("type") == COMPLETE):
-            return [[self._claim(live, delivered=True)]], None
-        if _too_small(live, self.need):
-            return [], None  # There is nothing on it, and another claim may ask for more.
-        claim = self._claim(live, delivered=False)
-        if self._nowhere():
+            return [[self._build_claim(None, delivered=False)]], None
+        order = build_order(self.need, self.observation.namespace, self.config)
+        end_state = (job or {}).get(JOB_ENDED) or {}
+        digest = _hash_job(self.need, order, self.config)
+        is_current = job is not None and _read_job_target(job) == (live["metadata"]["uid"], digest)
+        if read_delivered_digest(live) == self.need.volume.order.digest or (
+            is_current and end_state.get("type") == COMPLETE
+        ):
+            return [[self._build_claim(live, delivered=True)]], None
+        if _is_too_small(live, self.need):
+            return [], None  # It is empty, and a new claim can request more.
+        claim = self._build_claim(live, delivered=False)
+        if self._has_no_route():
             return [[claim]], None
-        parts = [network_policy_of(self.need, self.seen.namespace, self.config), order]
+        inputs = [build_network_policy(self.need, self.observation.namespace, self.config), order]
         if job is None:
-            free = self._key("Job") not in self.seen.going
-            made = job_of(self.need, self.seen.namespace, self.config, live["metadata"]["uid"], digest)
-            return [[claim], parts, [made] if free else []], None
-        left = self._wait(ended)
-        if not ours or (left is not None and left <= 0):
-            return [[claim], parts], None  # Without the Job, so that it goes, and the next pass makes another.
-        return [[claim], parts, [job]], left
+            is_name_free = self._get_key("Job") not in self.observation.deleting
+            new_job = build_job(self.need, self.observation.namespace, self.config, live["metadata"]["uid"], digest)
+            return [[claim], inputs, [new_job] if is_name_free else []], None
+        wait = self._compute_retry_wait(end_state)
+        if not is_current or (wait is not None and wait <= 0):
+            return [[claim], inputs], None  # Without the Job, so that it is deleted, and the next pass creates another.
+        return [[claim], inputs, [job]], wait
 
-    def _key(self, kind: str) -> tuple[str, str]:
+    def _get_key(self, kind: str) -> tuple[str, str]:
         return kind, self.need.volume.name
 
-    def _nowhere(self) -> bool:
-        """Whether there is an archive to fetch and no network to fetch it from."""
-        route = _route(self.need, self.config)
+    def _has_no_route(self) -> bool:
+        """Whether there is an archive to fetch, but no network to fetch it from."""
+        route = _find_route(self.need, self.config)
         return route is not None and not route.cidrs
 
-    def _wait(self, ended: Json) -> float | None:
-        """Seconds until a Job that gave up is followed by another; None while it has not."""
-        if ended.get("type") != FAILED:
+    def _compute_retry_wait(self, end_state: Json) -> float | None:
+        """Return the seconds until a failed Job is replaced; None: it has not failed."""
+        if end_state.get("type") != FAILED:
             return None
-        seldom = ended.get("final") or self.need.volume.builder is not None  # A build keeps a GPU from others.
-        return float(ended["at"]) + (RETRY_FINAL_SECONDS if seldom else RETRY_SECONDS) - self.now
+        is_retried_seldom = end_state.get("final") or self.need.volume.builder is not None  # A build occupies a GPU.
+        return float(end_state["at"]) + (RETRY_FINAL_SECONDS if is_retried_seldom else RETRY_SECONDS) - self.now
 
-    def _claim(self, live: Json | None, *, delivered: bool) -> Json:
-        return claim_of(self.need, self.seen.namespace, self.config, live, delivered)
-
-
-def _made_for(job: Json) -> tuple[str, str]:
-    """The claim and the order that a Job was made for."""
-    return _note(job, names.ANNOTATION_VOLUME_UID), _note(job, names.ANNOTATION_ORDER)
+    def _build_claim(self, live: Json | None, *, delivered: bool) -> Json:
+        return build_claim(self.need, self.observation.namespace, self.config, live, delivered)
 
 
-def _digest(need: Need, order: Json, config: OperatorConfig) -> str:
-    """Of all that a Job is told: where it changes, or its namespace assigns users by now, the Job is another."""
-    told = [order["data"], need.volume.image]
+def _read_job_target(job: Json) -> tuple[str, str]:
+    """Return the claim's uid and the hash that a Job was created for."""
+    return _read_annotation(job, names.ANNOTATION_VOLUME_UID), _read_annotation(job, names.ANNOTATION_ORDER)
+
+
+def _hash_job(need: VolumeNeed, order: Json, config: OperatorConfig) -> str:
+    """Return the hash of a Job's inputs, including whether it sets a user. If it changes, the Job is replaced."""
+    inputs = [order["data"], need.volume.image]
     if need.volume.builder:
-        told.append(need.volume.builder.script)
-    if not config.pod_user.named:
-        told.append("no user")
-    return hashlib.sha256(dumps(told).encode()).hexdigest()[:16]
+        inputs.append(need.volume.builder.script)
+    if not config.pod_user.security_fields:
+        inputs.append("no user")
+    return hashlib.sha256(dumps(inputs).encode()).hexdigest()[:16]
 
 
-def _too_small(claim: Json, need: Need) -> bool:
-    asked = str(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage", ""))
+def _is_too_small(claim: Json, need: VolumeNeed) -> bool:
+    requested = str(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage", ""))
     try:
-        return bytes_of(asked) < _size(need)
+        return bytes_of(requested) < _compute_size(need)
     except ValueError:
         return False
 
 
-def delivered_on(claim: Json) -> str:
-    """Digest of the engine that has been proved to be on a claim's volume; empty: none yet."""
-    return _note(claim, names.ANNOTATION_DELIVERED)
+def read_delivered_digest(claim: Json) -> str:
+    """Return the digest of the verified engine on a claim's volume; empty: none yet."""
+    return _read_annotation(claim, names.ANNOTATION_DELIVERED)
 
 
-def _note(live: Json, name: str) -> str:
+def _read_annotation(live: Json, name: str) -> str:
     return str((live["metadata"].get("annotations") or {}).get(name, ""))
 
 
-def _changed(stage: list[Json], seen: Seen) -> tuple[Json, ...]:
-    """Of a stage what differs. A Job is made once: what it says cannot change, and what runs is not stopped."""
-    found = []
+def _select_changed(stage: list[Json], observation: VolumesObservation) -> tuple[Json, ...]:
+    """Return the objects of a stage that differ. A Job is created once, because its spec is immutable."""
+    writes = []
     for desired in stage:
         key = (desired["kind"], desired["metadata"]["name"])
-        live = seen.live.get(key)
+        live = observation.live.get(key)
         if desired["kind"] == "Job" and live is not None:
             continue
-        if not in_sync(stamped(desired), live):
-            found.append(bound(stamped(desired), live))
-    return tuple(found)
+        if not is_in_sync(with_spec_hash(desired), live):
+            writes.append(with_preconditions(with_spec_hash(desired), live))
+    return tuple(writes)
 
 
-def _metadata(need: Need, namespace: str, **annotations: str) -> Json:
-    """All owners, none of them the controller: it goes when the last of them has gone."""
+def _build_metadata(need: VolumeNeed, namespace: str, **annotations: str) -> Json:
+    """Return metadata with all owners, none of them the controller: the last one's deletion deletes the object."""
     owners = [
         {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "name": name, "uid": uid}
         for name, uid in sorted(need.owners)
     ]
-    found: Json = {
+    metadata: Json = {
         "name": need.volume.name,
         "namespace": namespace,
         "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_VOLUME: need.volume.name},
         "ownerReferences": owners,
     }
-    return found | ({"annotations": annotations} if annotations else {})
+    return metadata | ({"annotations": annotations} if annotations else {})
 
 
-def _size(need: Need) -> int:
-    """Bytes that lie on the volume at most: a checkpoint lies beside what is built of it until that is whole."""
+def _compute_size(need: VolumeNeed) -> int:
+    """Return the most bytes on the volume at once. A checkpoint stays until the engine is built from it."""
     order = need.volume.order
     return order.size * (2 if order.build else 1)
 
 
-def room_for(size: int) -> int:
-    """What a volume asks for, for files of `size` bytes: ext4 and XFS keep some of it to themselves."""
+def compute_request(size: int) -> int:
+    """Return the storage request for files of `size` bytes. ext4 and XFS reserve a part of it."""
     return size + size // 10 + 256 * 2**20
 
 
-def claim_of(need: Need, namespace: str, config: OperatorConfig, live: Json | None, delivered: bool) -> Json:
-    """The PersistentVolumeClaim. What one that is there asks for stays: the API server lets nobody change it."""
+def build_claim(need: VolumeNeed, namespace: str, config: OperatorConfig, live: Json | None, delivered: bool) -> Json:
+    """Return the PersistentVolumeClaim. An existing one keeps its spec, because it is immutable."""
     spec: Json = {
-        "accessModes": need.volume.access_mode.claimed,
-        "resources": {"requests": {"storage": mebibytes(room_for(_size(need)))}},
+        "accessModes": need.volume.access_mode.claim_modes,
+        "resources": {"requests": {"storage": mebibytes(compute_request(_compute_size(need)))}},
     }
     if config.volumes.storage_class:
         spec["storageClassName"] = config.volumes.storage_class
     if live is not None:
-        asked = live["spec"]
-        spec = {key: asked[key] for key in ("accessModes", "resources", "storageClassName") if key in asked}
-    notes = {names.ANNOTATION_DELIVERED: need.volume.order.digest} if delivered else {}
+        live_spec = live["spec"]
+        spec = {key: live_spec[key] for key in ("accessModes", "resources", "storageClassName") if key in live_spec}
+    annotations = {names.ANNOTATION_DELIVERED: need.volume.order.digest} if delivered else {}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": _metadata(need, namespace, **notes),
+        "metadata": _build_metadata(need, namespace, **annotations),
         "spec": spec,
     }
 
 
-def network_policy_of(need: Need, namespace: str, config: OperatorConfig) -> Json:
-    """The Job's walls: out to the archive's server, or to the proxy before it, and to DNS; in for the operator.
+def build_network_policy(need: VolumeNeed, namespace: str, config: OperatorConfig) -> Json:
+    """Return the Job's NetworkPolicy: out to the archive's server or the proxy, and to DNS; in from the operator.
 
-    It dies with the Job.
+    It is deleted with the Job.
     """
-    route = _route(need, config)
-    out: list[Json] = []
-    if route is not None and route.cidrs:  # An empty list of networks would be all of them.
-        servers = [{"ipBlock": {"cidr": cidr}} for cidr in route.cidrs]
-        out = [to_dns(config.dns), {"to": servers, "ports": tcp(route.port)}]
+    route = _find_route(need, config)
+    egress: list[Json] = []
+    if route is not None and route.cidrs:  # An empty list would allow all networks.
+        peers = [{"ipBlock": {"cidr": cidr}} for cidr in route.cidrs]
+        egress = [build_dns_rule(config.dns), {"to": peers, "ports": build_tcp_ports(route.port)}]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": _metadata(need, namespace),
+        "metadata": _build_metadata(need, namespace),
         "spec": {
-            "podSelector": {"matchLabels": _pod_labels(need)},
+            "podSelector": {"matchLabels": _build_pod_labels(need)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": [namespace_peer(config.operator_namespace)], "ports": tcp(names.PORT_MONITOR)}],
-            "egress": out,
+            "ingress": [
+                {
+                    "from": [build_namespace_peer(config.operator_namespace)],
+                    "ports": build_tcp_ports(names.PORT_MONITOR),
+                }
+            ],
+            "egress": egress,
         },
     }
 
 
-def _route(need: Need, config: OperatorConfig) -> Route | None:
-    """To the volume's archive; None where its engine comes out of an image."""
+def _find_route(need: VolumeNeed, config: OperatorConfig) -> Route | None:
+    """Return the route to the volume's archive; None: the engine comes from an image."""
     archive = need.volume.order.archive
-    return route_to(archive, config.volumes) if archive else None
+    return find_route(archive, config.volumes) if archive else None
 
 
-def _pod_labels(need: Need) -> dict[str, str]:
+def _build_pod_labels(need: VolumeNeed) -> dict[str, str]:
     return {
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
         names.LABEL_NAME: "r1plus-delivery",
@@ -291,111 +298,117 @@ def _pod_labels(need: Need) -> dict[str, str]:
     }
 
 
-def order_of(need: Need, namespace: str, config: OperatorConfig) -> Json:
-    """What the Job is told."""
+def build_order(need: VolumeNeed, namespace: str, config: OperatorConfig) -> Json:
+    """Return the ConfigMap with the Job's order."""
     keys = config.volumes.trusted_keys if config.volumes.require_signature else None
     data = {ORDER_FILE: dumps(replace(need.volume.order, keys=keys))}
     if config.volumes.ca_pem:
         data[CA_FILE] = config.volumes.ca_pem
-    if (route := _route(need, config)) and route.proxy:
+    if (route := _find_route(need, config)) and route.proxy:
         data[PROXY_FILE] = route.proxy
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(need, namespace), "data": data}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _build_metadata(need, namespace), "data": data}
 
 
-def job_of(need: Need, namespace: str, config: OperatorConfig, claim_uid: str, order: str) -> Json:
-    """The Job that fills the claim of that uid as `order` (a digest) says, under Pod Security `restricted`."""
+def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_uid: str, order: str) -> Json:
+    """Return the Job that fetches the engine onto the claim of that uid. `order` is the hash of its inputs."""
     volume = need.volume
     pod: Json = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": restricted(config.pod_user),
-        "containers": [_fill(config, names.CONTAINER_FILL, "seal" if volume.builder else "")],
+        "securityContext": build_pod_security_context(config.pod_user),
+        "containers": [_build_fetch_container(config, names.CONTAINER_FILL, "seal" if volume.builder else "")],
         "volumes": [
             {"name": "volume", "persistentVolumeClaim": {"claimName": volume.name}},
             {"name": "order", "configMap": {"name": volume.name}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "16Mi"}},
         ],
     }
-    before = [_copy(volume.image)] if volume.image else []
+    init_containers = [_build_copy_container(volume.image)] if volume.image else []
     if volume.builder:
-        before += [_fill(config, names.INIT_FETCH, "fetch"), _build(volume.builder)]
+        init_containers += [
+            _build_fetch_container(config, names.INIT_FETCH, "fetch"),
+            _build_builder_container(volume.builder),
+        ]
         pod["volumes"].append({"name": "build-tmp", "emptyDir": {"sizeLimit": TMP_GPU}})
-    if before:
-        pod["initContainers"] = before
+    if init_containers:
+        pod["initContainers"] = init_containers
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
-    pod["affinity"] = _where(volume)
+    pod["affinity"] = _build_affinity(volume)
     if volume.node_selector:
         pod["nodeSelector"] = volume.node_selector
     if volume.tolerations:
         pod["tolerations"] = list(volume.tolerations)
-    # 2 is also what a builder ends with that does not know an argument.
-    ends = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if volume.builder else [])]
-    refused: list[Json] = [
-        # Evictions and nodes that go are no attempts.
+    # A builder with an unknown argument also exits with 2.
+    final_containers = [names.CONTAINER_FILL, *([names.INIT_FETCH, names.INIT_BUILD] if volume.builder else [])]
+    rules: list[Json] = [
+        # Evictions and deleted nodes do not count as failures.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     ]
-    refused += [
+    rules += [
         {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [EXIT_PERMANENT]}}
-        for name in ends
+        for name in final_containers
     ]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(
+        "metadata": _build_metadata(
             need, namespace, **{names.ANNOTATION_VOLUME_UID: claim_uid, names.ANNOTATION_ORDER: order}
         ),
         "spec": {
             "backoffLimit": BACKOFF_LIMIT_BUILD if volume.builder else BACKOFF_LIMIT,
             "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "podFailurePolicy": {"rules": refused},
-            "template": {"metadata": {"labels": _pod_labels(need)}, "spec": pod},
+            "podFailurePolicy": {"rules": rules},
+            "template": {"metadata": {"labels": _build_pod_labels(need)}, "spec": pod},
         },
     }
 
 
-def _where(volume: EngineVolume) -> Json:
-    """Best where pods of the volume are already, or on a node that they fit: a volume of one node stays on it."""
+def _build_affinity(volume: EngineVolume) -> Json:
+    """Return the affinity: preferably next to pods of the volume, or on a node with room for them.
+
+    A ReadWriteOnce volume stays on the node of its Job.
+    """
     selector = {"matchLabels": {names.LABEL_VOLUME: volume.name, names.LABEL_SERVING: names.SERVING}}
-    beside = {"weight": 100, "podAffinityTerm": {"labelSelector": selector, "topologyKey": HOSTNAME}}
-    found: Json = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [beside]}}
+    preferred_term = {"weight": 100, "podAffinityTerm": {"labelSelector": selector, "topologyKey": HOSTNAME}}
+    affinity: Json = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred_term]}}
     if volume.nodes:
-        able = {"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": list(volume.nodes)}]}
-        preferred = [{"weight": 100, "preference": able}]
-        found["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": preferred}
-    return found
+        node_term = {"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": list(volume.nodes)}]}
+        preferred = [{"weight": 100, "preference": node_term}]
+        affinity["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": preferred}
+    return affinity
 
 
-def _copy(image: str) -> Json:
+def _build_copy_container(image: str) -> Json:
     target, signature = f"{names.DIR_VOLUME}/{INCOMING_FOLDER}", f"/{SIGNATURE_FILE}"
     script = (
         f"rm -rf {target} && mkdir -p {target} && cp -R {names.DIR_ENGINE_IN_IMAGE} {target}/{ENGINE_FOLDER}"
         f" && if [ -f {signature} ]; then cp {signature} {target}/; fi"
     )
-    return copying(image, script, mount("volume", names.DIR_VOLUME))
+    return build_copy_container(image, script, build_mount("volume", names.DIR_VOLUME))
 
 
-def _build(builder: Builder) -> Json:
-    """The runtime's own builder, which knows nothing of us: it reads and writes the volume, and nothing else."""
+def _build_builder_container(builder: Builder) -> Json:
+    """Return the container of the runtime's own builder, which only reads and writes the volume."""
     return {
         "name": names.INIT_BUILD,
         "image": builder.image,
         "imagePullPolicy": "IfNotPresent",
-        # Not as `command`: the image's own entry point prepares CUDA first, as it does where the engine is served.
+        # Not as `command`, because the image's own entry point prepares CUDA first.
         "args": ["/bin/sh", "-ec", builder.script],
         "env": [{"name": key, "value": value} for key, value in {"HOME": "/tmp", **OFFLINE}.items()],
         "resources": {
             "requests": {"cpu": "1", "memory": mebibytes(HOST_MEMORY)},
             "limits": {"memory": mebibytes(builder.memory), builder.resource: "1"},
         },
-        "securityContext": locked(),
+        "securityContext": build_container_security_context(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [mount("volume", names.DIR_VOLUME), mount("build-tmp", "/tmp")],
+        "volumeMounts": [build_mount("volume", names.DIR_VOLUME), build_mount("build-tmp", "/tmp")],
     }
 
 
-def _fill(config: OperatorConfig, name: str, stage: str) -> Json:
+def _build_fetch_container(config: OperatorConfig, name: str, stage: str) -> Json:
     folders = ["--order-dir", names.DIR_ORDER, "--volume", names.DIR_VOLUME, *(["--stage", stage] if stage else [])]
     return {
         "name": name,
@@ -404,11 +417,11 @@ def _fill(config: OperatorConfig, name: str, stage: str) -> Json:
         "command": ["python3", "-m", "r1plus_model_repo.engine_fetch", *folders],
         "ports": [{"name": "progress", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
-        "securityContext": locked(),
+        "securityContext": build_container_security_context(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            mount("volume", names.DIR_VOLUME),
-            mount("order", names.DIR_ORDER, read_only=True),
-            mount("tmp", "/tmp"),
+            build_mount("volume", names.DIR_VOLUME),
+            build_mount("order", names.DIR_ORDER, read_only=True),
+            build_mount("tmp", "/tmp"),
         ],
     }

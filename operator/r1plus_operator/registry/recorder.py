@@ -31,7 +31,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_operator.observe.observer import CATALOG_KEY, Key
 from r1plus_operator.observe.projections import EngineObject
 from r1plus_operator.plan import registry_facts as told
-from r1plus_operator.plan.observation import Json, NamespaceFacts, Observed
+from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
 from r1plus_operator.registry.client import Courier, DeliveryError, RefusedError
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class World(Protocol):
 
     crs: dict[Key, Json]
 
-    def observed(self, key: Key) -> Observed | None:
+    def observed(self, key: Key) -> Observation | None:
         """Everything about one CR."""
 
     def namespace(self, name: str) -> NamespaceFacts | None:
@@ -196,17 +196,17 @@ class Historian:
         if key == CATALOG_KEY:
             for found in self._world.catalog():
                 if found.engine is not None:
-                    self._await(self._shared, told.engine(found.engine, found.live), None)
+                    self._await(self._shared, told.build_engine_fact(found.engine, found.live), None)
             return
         observed = self._world.observed(key)
         if observed is None:
             return
-        owner = told.deployment(observed.cr, self._world.namespace(key[0]))
-        facts = told.facts(observed)
+        owner = told.build_deployment_fact(observed.cr, self._world.namespace(key[0]))
+        facts = told.collect_facts(observed)
         recorded = self._recorded.setdefault(owner.uid, set())
         recorded &= {_fingerprint(item) for item in (owner, *facts)}
         hashes = {fact.report.suite_hash for fact in facts if isinstance(fact, EvaluationFact)}
-        for suite in told.suites(observed, self._shipped, hashes):
+        for suite in told.collect_suite_facts(observed, self._shipped, hashes):
             self._await(self._shared, suite, None)
         for item in (owner, *facts):
             self._await(recorded, item, owner)

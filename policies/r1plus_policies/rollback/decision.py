@@ -212,7 +212,9 @@ def check_control_result(health: DeploymentHealth) -> Response | None:
         f"Rollback target {control.revision} was swept again and fails as well ({control.summary}). The revision is not"
         " the cause; check what both share: node, driver, image or the suite. Nothing is moved"
     )
-    return Response(Action.PAGE, RollbackReason.BOTH_ARMS_BAD, f"{text}; then {format_command(Verb.ACK)} to try again")
+    return Response(
+        Action.PAGE, RollbackReason.ROLLBACK_TARGET_ALSO_FAILED, f"{text}; then {format_command(Verb.ACK)} to try again"
+    )
 
 
 def check_control_wait(health: DeploymentHealth) -> Response | None:

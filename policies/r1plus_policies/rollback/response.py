@@ -61,7 +61,7 @@ class RollbackReason(StrEnum):
     PLACEMENT_NOT_ALLOWED = "PlacementNotAllowed"
     MONITOR_TOO_OLD = "MonitorTooOld"
     ALREADY_ROLLED_BACK = "AlreadyRolledBack"
-    BOTH_ARMS_BAD = "BothArmsBad"
+    ROLLBACK_TARGET_ALSO_FAILED = "RollbackTargetAlsoFailed"
     NO_CAPACITY = "NoCapacity"
     CONTROL_OVERDUE = "ControlOverdue"
     NAMESPACE_NOT_TENANT = "NamespaceNotTenant"
@@ -81,7 +81,7 @@ BLOCK_REASONS: Final = (
     RollbackReason.NO_LAST_GOOD,
     RollbackReason.ARTIFACT_GONE,
     RollbackReason.ALREADY_ROLLED_BACK,
-    RollbackReason.BOTH_ARMS_BAD,
+    RollbackReason.ROLLBACK_TARGET_ALSO_FAILED,
     RollbackReason.NO_CAPACITY,
     RollbackReason.CONTROL_OVERDUE,
     RollbackReason.SUITE_MISMATCH,

@@ -17,7 +17,7 @@ import orjson
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import plan
-from r1plus_operator.plan.observation import Json, Observed
+from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.runtime.connection import Connection
 
@@ -54,7 +54,7 @@ def applied(obj: Json, subresource: str = "") -> Write:
     return Write("PATCH", path + query, "application/apply-patch+yaml", orjson.dumps(obj))
 
 
-def answer_to(observed: Observed, config: OperatorConfig) -> list[Write]:
+def answer_to(observed: Observation, config: OperatorConfig) -> list[Write]:
     """Everything that the operator's own plan writes for a new CR: its status and its children."""
     planned = plan(observed, config, NOW)
     meta = {key: observed.cr["metadata"][key] for key in ("name", "namespace")}

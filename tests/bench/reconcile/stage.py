@@ -20,7 +20,7 @@ from r1plus_contract import metrics, names
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.config import Settings, from_environment
 from r1plus_operator.observe import projections
-from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.observation import Observation
 from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
@@ -69,7 +69,7 @@ class Stage:
         """What the operator's plan would write for each of these, one after the other."""
         node = projections.node({**NODE, "metadata": {"name": "n1", "uid": "n1"}})
         assert node is not None
-        world = Observed(
+        world = Observation(
             cr={},
             engines=self.settings.catalog,
             suites=self.settings.suites,

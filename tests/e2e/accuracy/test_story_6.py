@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(
     tenant: Tenant, target: Target, own_edge: OwnSuite, faulty: None, told: Story
 ) -> None:
-    """6. Scorer broken: SuiteMismatch; reference altered and re-signed, then items as well: BothArmsBad; no action."""
+    """6. Scorer broken: SuiteMismatch; reference altered and re-signed, then items as well: RollbackTargetAlsoFailed; no action."""
     kube = tenant.kube
     name, good = fall.serve(tenant, own_edge, "triage", "edge", context=FIRST, held=RAISED)
 
@@ -53,15 +53,15 @@ def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(
 
         def both() -> Json | None:
             found = incident_of(kube, name)
-            return found if found.get("reason") == "BothArmsBad" else None
+            return found if found.get("reason") == "RollbackTargetAlsoFailed" else None
 
-        wait_for(both, "BothArmsBad is told", tenant.evidence(name))
-        told.figure(f"BothArmsBad told after {time.monotonic() - at:.0f} s")
+        wait_for(both, "RollbackTargetAlsoFailed is told", tenant.evidence(name))
+        told.figure(f"RollbackTargetAlsoFailed told after {time.monotonic() - at:.0f} s")
         told.tell("r1plus status:\n" + r1plus_status(kube, name))
         heard, alert = seen.alert(ALERT_ROLLBACK_BLOCKED, tenant.evidence(name))
         told.figure(f"{alert.name}/{alert.labels['reason']} after {heard - at:.0f} s")
-        assert alert.labels["reason"] == "BothArmsBad"
-        assert story.view(kube, name).reason_of("QualityVerified") == "BothArmsBad"
+        assert alert.labels["reason"] == "RollbackTargetAlsoFailed"
+        assert story.view(kube, name).reason_of("QualityVerified") == "RollbackTargetAlsoFailed"
         control = [g for g in gates_of(kube, name, good) if g.get("control")]
         told.tell(f"the control's gates on {good}: {json.dumps([g['verdict'] for g in control])}")
         seen.more_answers(10)
@@ -76,11 +76,11 @@ def test_a_broken_scorer_and_a_reference_that_agrees_with_it_move_nothing(
 
         def both_again() -> Json | None:
             found = incident_of(kube, name)
-            return found if (found.get("reason"), found.get("now")) == ("BothArmsBad", right) else None
+            return found if (found.get("reason"), found.get("now")) == ("RollbackTargetAlsoFailed", right) else None
 
         # Neither revision ever passed this one: the last good by the suite before it is asked, and fails as well.
-        incident = wait_for(both_again, "BothArmsBad is told again", tenant.evidence(name))
-        told.figure(f"altered items: BothArmsBad told after {time.monotonic() - at:.0f} s")
+        incident = wait_for(both_again, "RollbackTargetAlsoFailed is told again", tenant.evidence(name))
+        told.figure(f"altered items: RollbackTargetAlsoFailed told after {time.monotonic() - at:.0f} s")
         assert "was swept again and fails as well" in incident["next"]
         seen.more_answers(10)
 

@@ -47,7 +47,7 @@ def serve(target: Target, names: Sequence[Name], teller: Teller) -> None:
     teller.line("smollm2 stands in for R1+: one set of weights in three precisions plays the three sizes.")
     story.apply(target.kube, story.TENANTS)
     story.apply(target.kube, story.FULL, story.LITE, story.EDGE)
-    teller.line(f"{'TIME':>6}  {format_cells(COLUMNS)}  WHERE IT STANDS")
+    teller.line(f"{'TIME':>6}  {format_cells(COLUMNS)}  STATE")
     story.until_ready(target.kube, names, teller.change)
 
 
@@ -58,7 +58,7 @@ def ask_each(target: Target, names: Sequence[Name], teller: Teller) -> None:
         teller.piece(INDENT)
         answer = story.ask_through_service(target, name, question, on_text=teller.piece)
         teller.end_of_answer()
-        teller.line(answer.figures())
+        teller.line(answer.format_figures())
         if not answer.text.strip():
             raise StoryError(f"{name} answered nothing ({answer.finish_reason})")
 
@@ -104,6 +104,6 @@ def recall(target: Target, full: Name, teller: Teller) -> None:
     revision = story.serving_revision(target.kube, full)
     history = story.recorded(target.kube, full, revision)
     teller.line(f"What the registry has kept of {revision}: r1plus history {full.name} -n {full.namespace}")
-    for at, name, text, _ in history_text.story(history):
+    for at, name, text, _ in history_text.list_events(history):
         if name == revision:
             teller.line(f"{at[:19]}  {history_text.plain(text)}")

@@ -20,7 +20,7 @@ from r1plus_dashboards.asking import Window, ask
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
 
 VERIFIED = "IsolationVerified"
-HELD, IGNORED, GAP = ("True", "WallsHeld"), ("False", "NetworkPolicyNotEnforced"), ("False", "WallOpen")
+HELD, IGNORED, GAP = ("True", "IsolationEnforced"), ("False", "NetworkPolicyNotEnforced"), ("False", "IsolationBroken")
 DECOY = "r1plus-decoy"
 
 

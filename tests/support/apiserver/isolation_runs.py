@@ -16,7 +16,7 @@ from r1plus_contract.isolation import (
 )
 from r1plus_contract.jsonable import dumps, from_jsonable
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.tenancy.isolation_test_run import read
+from r1plus_operator.plan.tenancy.isolation_test_run import read_run
 from support.apiserver.manifests import Json, condition_of
 from support.apiserver.tenant import Tenant, apply_pod_as_default, end_job
 from support.waiting import eventually
@@ -58,7 +58,7 @@ class Team:
         """Return probe -> Job of the newest run."""
         namespaces = (self.tenant.namespace, self.decoy)
         listed = [job for one in namespaces for job in (await self.tenant.client.list(kinds.BY_KIND["Job"], one))[0]]
-        runs = [(run, job) for job in listed if (run := read(job)) and run.namespace == self.tenant.namespace]
+        runs = [(run, job) for job in listed if (run := read_run(job)) and run.namespace == self.tenant.namespace]
         newest = max(((run.started, run.id) for run, _ in runs), default=None)
         of_it = [job for run, job in runs if (run.started, run.id) == newest]
         return {job["spec"]["template"]["metadata"]["labels"][names.LABEL_PROBE]: job for job in of_it}

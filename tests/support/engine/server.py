@@ -22,7 +22,7 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.config_pbtxt import render_config
 from r1plus_model_repo.delivery import assemble
-from r1plus_operator.plan.podspec.triton_args import GUARDED, START
+from r1plus_operator.plan.podspec.triton_args import GUARD_OPTIONS, START
 from r1plus_policies.engine.memory_fit import compute_fit
 from support.ports import free_port
 from support.waiting import wait_until
@@ -65,7 +65,7 @@ class Server:
             f"--model-repository={models}",
             f"--backend-directory={installed / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._region}",
-            *(GUARDED if guarded else OPEN),
+            *(GUARD_OPTIONS if guarded else OPEN),
             *options,
         ]
         for kind, port in zip(("http", "grpc", "metrics"), chosen, strict=True):

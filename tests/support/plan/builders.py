@@ -30,4 +30,4 @@ def job_pod(
     *containers: ContainerFacts, unschedulable: str = "", turned_away: str = "", name: str = "job-x"
 ) -> PodFacts:
     """Return a pod of a Job, which is not Ready."""
-    return PodFacts(name, "", "", False, False, unschedulable, containers, turned_away=turned_away)
+    return PodFacts(name, "", "", False, False, unschedulable, containers, failure_reason=turned_away)

@@ -22,7 +22,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json, NamespaceFacts, PodFacts
 from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import isolation_test_run
-from r1plus_operator.plan.tenancy.tenant import Part, TenantPlan, TenantSeen, plan_tenant
+from r1plus_operator.plan.tenancy.tenant import ObjectKey, TenantObservation, TenantPlan, plan_tenant
 from support.plan.builders import job_pod
 from support.plan.conditions import assert_conditions
 from support.plan.timed import Timed
@@ -34,11 +34,15 @@ CONFIG = OperatorConfig(
     default_family="smollm2",
     operator_namespace="r1plus-system",
     monitoring_namespace="monitoring",
-    isolation=IsolationTerms(decoy_namespace=DECOY, beside={"prometheus": "http://prometheus.monitoring.svc:9090"}),
+    isolation=IsolationTerms(
+        decoy_namespace=DECOY, other_targets={"prometheus": "http://prometheus.monitoring.svc:9090"}
+    ),
 )
 DECOYS = tuple(
     door.name
-    for door in isolation_test_run.doors(IsolationProbe.CONTROL, isolation_test_run.Run("t", "u", "d", {}, 0), CONFIG)
+    for door in isolation_test_run.list_connection_targets(
+        IsolationProbe.CONTROL, isolation_test_run.IsolationTestRun("t", "u", "d", {}, 0), CONFIG
+    )
     if door.against == "decoy"
 )
 GIVES: Json = {
@@ -52,7 +56,7 @@ GIVES: Json = {
 
 def facts(name: str = "team", **changed: Any) -> NamespaceFacts:
     """A namespace as the platform team makes it."""
-    return replace(NamespaceFacts(name, f"uid-of-{name}", tenant=True, pod_security="restricted"), **changed)
+    return replace(NamespaceFacts(name, f"uid-of-{name}", is_tenant=True, pod_security="restricted"), **changed)
 
 
 @dataclass
@@ -65,8 +69,8 @@ class TenantWorld(Timed):
     leaving: bool = False
     finalizers: list[str] = field(default_factory=list)
     status: Json = field(default_factory=dict)
-    live: dict[Part, Json] = field(default_factory=dict)
-    going: set[Part] = field(default_factory=set)
+    live: dict[ObjectKey, Json] = field(default_factory=dict)
+    going: set[ObjectKey] = field(default_factory=set)
     serving: dict[str, str] = field(default_factory=dict)
     """Deployment -> digest of its walls."""
     deployments: tuple[str, ...] = ()
@@ -79,7 +83,7 @@ class TenantWorld(Timed):
     now: float = 10_000.0
     config: OperatorConfig = CONFIG
     writes: int = 0
-    made: list[isolation_test_run.Run] = field(default_factory=list)
+    made: list[isolation_test_run.IsolationTestRun] = field(default_factory=list)
     """Every run that was begun."""
 
     @property
@@ -96,8 +100,8 @@ class TenantWorld(Timed):
             meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         return {"metadata": meta, "spec": self.spec, "status": self.status}
 
-    def seen(self) -> TenantSeen:
-        return TenantSeen(
+    def seen(self) -> TenantObservation:
+        return TenantObservation(
             self.namespace,
             self.cr(),
             dict(self.live),
@@ -145,14 +149,14 @@ class TenantWorld(Timed):
         key = obj["metadata"]["namespace"], obj["kind"], obj["metadata"]["name"]
         self.writes += 1
         before = self.live.get(key)
-        if before is None and (run := isolation_test_run.read(obj)) and run not in self.made:
+        if before is None and (run := isolation_test_run.read_run(obj)) and run not in self.made:
             self.made.append(run)
         uid = before["metadata"]["uid"] if before else f"u{self.writes}"
         assert obj["metadata"].get("uid", uid) == uid, "bound to another object than is there"
         ended = {JOB_ENDED: before[JOB_ENDED]} if before and JOB_ENDED in before else {}
         self.live[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}, **ended}
 
-    def _delete(self, key: Part, uid: str) -> None:
+    def _delete(self, key: ObjectKey, uid: str) -> None:
         assert self.live.pop(key)["metadata"]["uid"] == uid
 
     def _let_go(self) -> None:
@@ -164,7 +168,7 @@ class TenantWorld(Timed):
         """Passes until one writes nothing; fails if that does not come."""
         for _ in range(limit):
             planned = self.pass_once()
-            if not planned.again and planned.status is None:
+            if not planned.has_changes and planned.status is None:
                 return planned
         raise AssertionError(f"still writing after {limit} passes: {planned}")
 
@@ -186,8 +190,8 @@ class TenantWorld(Timed):
     def jobs(self, *, going_on: bool = False) -> list[Json]:
         return [job for (_, kind, _), job in self.live.items() if kind == "Job" and not (going_on and JOB_ENDED in job)]
 
-    def runs(self) -> tuple[isolation_test_run.Ran, ...]:
-        return isolation_test_run.ran(self.jobs(), self.pods, self.config, self.now)
+    def runs(self) -> tuple[isolation_test_run.IsolationTestResult, ...]:
+        return isolation_test_run.collect_results(self.jobs(), self.pods, self.config, self.now)
 
     def end(self, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = (), silent: tuple[str, ...] = ()) -> Self:
         """The Jobs that go on end; the tries named are open, the control sees the blind ones shut; silent probes say
@@ -257,10 +261,13 @@ def last_words(
     job: Json, config: OperatorConfig, *, opened: tuple[str, ...] = (), blind: tuple[str, ...] = ()
 ) -> dict[str, Findings]:
     """What each container of a run's Job finds: the tries named are open, the control sees the blind ones shut."""
-    run, template = isolation_test_run.read(job), job["spec"]["template"]
+    run, template = isolation_test_run.read_run(job), job["spec"]["template"]
     assert run is not None
     probe = IsolationProbe(template["metadata"]["labels"][names.LABEL_PROBE])
-    doors, questions = isolation_test_run.doors(probe, run, config), isolation_test_run.questions(config)
+    doors, questions = (
+        isolation_test_run.list_connection_targets(probe, run, config),
+        isolation_test_run.list_api_requests(config),
+    )
     control = probe is IsolationProbe.CONTROL
     own = {door.name for door in doors if door.against is Against.OWN}
     tried = {CONTAINER_KNOCK: [one.name for one in doors], CONTAINER_ASK: [one.name for one in questions]}

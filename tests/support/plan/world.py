@@ -22,16 +22,16 @@ from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import (
     ContainerFacts,
     NodeFacts,
-    Observed,
+    Observation,
     PodFacts,
     PoolView,
+    PrometheusState,
     SuiteSource,
     TenantView,
     VolumeFacts,
     WaveView,
-    Wiring,
 )
-from r1plus_operator.plan.podspec.pod import container_images, fingerprint
+from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
 from r1plus_operator.plan.revision.record import Revision, read
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from support.plan.conditions import assert_conditions
@@ -85,7 +85,7 @@ class World(Timed):
     config: OperatorConfig = CONFIG
     annotations: dict[str, str] = field(default_factory=dict)
     pool: PoolView | None = None
-    wiring: Wiring | None = None
+    wiring: PrometheusState | None = None
     engines: tuple[Engine, ...] = CATALOG
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
@@ -93,18 +93,18 @@ class World(Timed):
     tenant: TenantView | None = None
     endpoints: frozenset[str] | None = None
 
-    def observed(self) -> Observed:
+    def observed(self) -> Observation:
         meta: dict[str, Any] = {"name": "credit", "namespace": "team", "uid": "u-1", "generation": self.generation}
         if self.annotations:
             meta["annotations"] = dict(self.annotations)
         cr = {"metadata": meta, "spec": self.spec, "status": self.status}
         pods = tuple(self.pods.values())
         reports, children = dict(self.reports), dict(self.children)
-        seen = Observed(
+        seen = Observation(
             cr, self.engines, self.suites, self.nodes, children, pods, reports, self.kinds, self.wiring, self.pool
         )
         volumes, refused = dict(self.volumes), dict(self.volumes_refused)
-        seen = replace(seen, volumes=volumes, volumes_refused=refused, wave=self.wave)
+        seen = replace(seen, volumes=volumes, volume_write_errors=refused, wave=self.wave)
         return replace(seen, endpoints=self.endpoints, tenant=self.tenant)
 
     def pass_once(self) -> Plan:
@@ -183,7 +183,7 @@ class World(Timed):
     def deliver(self, facts: VolumeFacts | None = None) -> Self:
         """Let this be found on the candidate's volume, by default its engine."""
         volume = self.volume()
-        self.volumes[volume.name] = facts or VolumeFacts(delivered=volume.order.digest)
+        self.volumes[volume.name] = facts or VolumeFacts(delivered_digest=volume.order.digest)
         return self
 
     def _patch_labels(self, live: dict[str, Any], patches: tuple[dict[str, Any], ...]) -> None:
@@ -197,7 +197,7 @@ class World(Timed):
         """Start what the Deployment asks for, as the kubelet does."""
         deployment = self.one("Deployment", revision)["spec"]
         pod_spec = deployment["template"]["spec"]
-        template, images = fingerprint(pod_spec), container_images(pod_spec)
+        template, images = hash_pod_spec(pod_spec), list_images(pod_spec)
         for i in range(deployment["replicas"]):
             name, replica_set = f"{revision}-{i}", f"{revision}-7d9f"
             self.pods[name] = PodFacts(

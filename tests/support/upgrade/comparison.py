@@ -1,6 +1,11 @@
 """Compare what a version stored with what another one makes of it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
+
+RENAMED_STATUS_FIELDS: Mapping[str, str] = MappingProxyType({"noLastGood": "rollbackBlockers"})
+"""Field of a stored R1PlusDeployment's `status` -> its name today."""
 
 
 def lost_values(stored: Any, today: Any, path: str = "") -> list[str]:

@@ -24,7 +24,7 @@ import yaml
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.tenancy.isolation_test_run import read as read_run
+from r1plus_operator.plan.tenancy.isolation_test_run import read_run as read_run
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.resources import Resource
 from support.upgrade.fixture import DECOY_NAMESPACE, ENVIRONMENT, OPERATOR_NAMESPACE, TENANT_NAMESPACE, write_cluster

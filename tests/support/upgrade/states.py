@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from devcluster.apiserver_only import ApiServer
-from r1plus_cli.actions import steer
+from r1plus_cli.actions import request_action
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_cli.suite_store import manifest
+from r1plus_cli.suite_store import render_manifest
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillPhase, FillProgress
 from r1plus_contract.jsonable import to_jsonable
@@ -300,7 +300,7 @@ class Recording:
     async def put_suites(self) -> None:
         """`kubectl apply -f` of what `r1plus suite sign --configmap` writes: the tenant's own suite in two versions."""
         for files in (files_of(), files_of((replace(ITEMS[0], prompt="easier?"), *ITEMS[1:]), name="bank-v2")):
-            body = yaml.safe_load(manifest(sign(files, self._key), TENANT_NAMESPACE))
+            body = yaml.safe_load(render_manifest(sign(files, self._key), TENANT_NAMESPACE))
             await self.tenant.client.apply(kinds.CONFIG_MAP, body, field_manager="kubectl")
 
     def own_terms(self, suite: str = NAME) -> Json:
@@ -309,7 +309,7 @@ class Recording:
 
     async def ask(self, name: str, verb: Verb, why: str) -> None:
         """`r1plus VERB`."""
-        await asyncio.to_thread(steer, self._cluster, TENANT_NAMESPACE, name, verb, why, datetime.now(UTC))
+        await asyncio.to_thread(request_action, self._cluster, TENANT_NAMESPACE, name, verb, why, datetime.now(UTC))
 
     def say(self, revision: str, report: Json) -> None:
         """Let the monitors of all pods of a revision send this report."""

@@ -1,11 +1,12 @@
 """The chart's generated files are what the code says, and what is stale is found."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from r1plus_operator.api import generate
+from r1plus_operator.api import generate, reference
 from support.chart import CHART, ROOT
 
 
@@ -23,6 +24,9 @@ def copy(tmp_path: Path) -> Path:
     suite.mkdir()
     (suite / "suite.json").write_text("{}")
     (suite / "items.jsonl").write_text('{"id":"é"}\n')
+    for source in (reference.VALUES, reference.VALUES_SCHEMA, reference.METRICS, reference.NAMES):
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / source, tmp_path / source)
     generate.write(tmp_path)
     return tmp_path
 

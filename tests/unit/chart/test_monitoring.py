@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
 from r1plus_operator.metrics.deployments import DeploymentMetrics
-from r1plus_operator.plan.status.metrics import Facts
+from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_policies.detector.detector import DetectorKey
 from r1plus_policies.detector.pool import Pool
 from support.chart import CHART, PROMETHEUS_OPERATOR, Objects, Render, one
@@ -80,7 +80,7 @@ def test_finding_21_the_limit_of_the_operator_has_room_for_5000_deployments(rend
     limit = next(o["spec"]["sampleLimit"] for o in monitors if o["metadata"]["name"] == "r1plus-operator")
     registry = CollectorRegistry()
     told = DeploymentMetrics(registry)
-    told.record(("team", "credit"), {}, Facts("full", 0.98))
+    told.record(("team", "credit"), {}, PlanMetrics("full", 0.98))
     told.evidence(("team", "credit"), Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, right=1, answered=1))
     samples = sum(len(metric.samples) for metric in registry.collect())
     assert 5000 * samples < limit

@@ -84,7 +84,7 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
 def test_what_a_wall_of_ones_own_must_leave_out_is_what_the_operators_wall_for_ones_own_pods_does(
     objects: Objects,
 ) -> None:
-    left_out = network_policies.callers("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
+    left_out = network_policies.build_callers_policy("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]
     assert {one["operator"] for one in left_out} == {"DoesNotExist"}
     for policy in ("walls", "budgets"):
         told = policies(objects)[f"r1plus-operator-{policy}"]["validations"][0]["expression"]
@@ -98,7 +98,7 @@ def test_the_namespaces_that_are_never_tenants_are_the_operators_own_idea_of_the
     config = OperatorConfig("m", "t", "f", operator_namespace="r1plus-system", monitoring_namespace="monitoring")
     assert "in ['default', 'r1plus-system', 'monitoring']" in told
     those = ("default", "r1plus-system", "monitoring", "kube-system", "kube-x")
-    assert [name for name in (*those, "team-a", "r1plus-decoy") if config.reserved(name)] == list(those)
+    assert [name for name in (*those, "team-a", "r1plus-decoy") if config.is_reserved(name)] == list(those)
 
 
 def test_finding_03_policies_on_placement_say_what_the_operator_judges_by(objects: Objects) -> None:
@@ -122,7 +122,7 @@ def test_finding_24_what_looks_at_all_pods_leaves_alone_what_can_be_no_tenant(re
     assert {"kube-system", "openshift-dns"} <= set(one["values"])
     terms = IsolationTerms(reserved_namespaces=("openshift-dns",))
     config = OperatorConfig("m", "t", "f", "r1plus-system", "monitoring", isolation=terms)
-    assert [namespace for namespace in one["values"] if not config.reserved(namespace)] == []
+    assert [namespace for namespace in one["values"] if not config.is_reserved(namespace)] == []
 
 
 def test_the_roles_that_policies_name_are_those_that_the_operator_gives(objects: Objects) -> None:

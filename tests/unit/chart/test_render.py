@@ -17,8 +17,8 @@ from r1plus_operator.config import from_environment, read_suite_folder, shipped_
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from r1plus_operator.observe.projections import suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
-from r1plus_operator.plan.manifests.children import to_dns
-from r1plus_operator.plan.podspec.pod import restricted
+from r1plus_operator.plan.manifests.children import build_dns_rule
+from r1plus_operator.plan.podspec.pod import build_pod_security_context
 from r1plus_operator.plan.settings import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser, ProxyTerms
 from support.chart import CHART, OTHER_VALUES, PROMETHEUS_OPERATOR, ROOT, Objects, Render, environment, one, pods
 
@@ -197,11 +197,11 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     dns |= values.get("networkPolicy", {}).get("dns", {})
     peers = [DnsPods(one["namespace"], one["labels"]) for one in dns["pods"]]
     assert settings.operator.dns == DnsTerms(tuple(peers), tuple(dns["cidrs"]))
-    assert to_dns(settings.operator.dns) in one(objects, "NetworkPolicy")["spec"]["egress"]
+    assert build_dns_rule(settings.operator.dns) in one(objects, "NetworkPolicy")["spec"]["egress"]
     user = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000} | values.get("podSecurity", {})
     assert settings.operator.pod_user == PodUser(user["runAsUser"], user["runAsGroup"], user["fsGroup"])
     for pod in pods(objects).values():
-        assert pod["securityContext"] == restricted(settings.operator.pod_user)
+        assert pod["securityContext"] == build_pod_security_context(settings.operator.pod_user)
     alerts = settings.operator.alerts
     told = {"labels": alerts.labels, "severities": alerts.severities, "runbookURL": alerts.runbook_url}
     shipped = {"labels": {"team": "platform"}, "severities": {}, "runbookURL": AlertTerms().runbook_url}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_cli.ask import ask_deployment, paced
+from r1plus_cli.ask import ask_deployment, end_last_line
 from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Question
 from support.cli.deployments import Json, condition, cr
@@ -14,7 +14,7 @@ class Cluster:
     def __init__(self, body: Json) -> None:
         self.body = body
 
-    def deployment(self, namespace: str, name: str) -> Json:
+    def get_deployment(self, namespace: str, name: str) -> Json:
         return self.body
 
 
@@ -30,11 +30,11 @@ def test_what_no_revision_serves_is_not_asked_and_its_own_words_say_why() -> Non
 
 def test_an_answer_that_breaks_ends_its_line_and_one_that_never_began_prints_nothing() -> None:
     printed: list[str] = []
-    with pytest.raises(CliError), paced(printed.append) as write:
+    with pytest.raises(CliError), end_last_line(printed.append) as write:
         write("Stock")
         raise CliError("gone")
     assert printed == ["Stock", "\n"]
     printed.clear()
-    with pytest.raises(CliError), paced(printed.append):
+    with pytest.raises(CliError), end_last_line(printed.append):
         raise CliError("gone")
     assert printed == []

@@ -32,9 +32,9 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
 REFUSALS = {
     "a file that is not there": (None, "cannot be read"),
     "text that is not YAML": ("a: [1", "not YAML"),
-    "other kinds only": (NAMESPACE, "holds no R1PlusDeployment"),
-    "the kind of another group": (CR.replace("r1plus.ai", "example.com"), "holds no R1PlusDeployment"),
-    "an empty file": ("", "holds no R1PlusDeployment"),
+    "other kinds only": (NAMESPACE, "has no R1PlusDeployment"),
+    "the kind of another group": (CR.replace("r1plus.ai", "example.com"), "has no R1PlusDeployment"),
+    "an empty file": ("", "has no R1PlusDeployment"),
 }
 
 

@@ -74,8 +74,8 @@ def test_a_file_is_quantised(tmp_path: Path, weights: Path, precision: str) -> N
 
 WRONG = {
     "another precision": (("--to", "Q5_K", "--out", "out.gguf"), "--to: 'Q5_K' is not one of F16, Q8_0, Q4_0, Q4_1"),
-    "what is there": (("--to", "Q8_0", "--out", "tiny.gguf"), "is there already"),
-    "a folder that is not": (("--to", "Q8_0", "--out", "none/out.gguf"), "none is no folder; make it first"),
+    "what is there": (("--to", "Q8_0", "--out", "tiny.gguf"), "already exists"),
+    "a folder that is not": (("--to", "Q8_0", "--out", "none/out.gguf"), "none is not a folder; create it first"),
 }
 
 

@@ -14,7 +14,7 @@ from support.cli.deployments import READY, cr
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[3]
-SUITES = local.suites_in(ROOT / "monitoring" / "suites")
+SUITES = local.load_suites(ROOT / "monitoring" / "suites")
 NODE = {"metadata": {"name": "n1", "uid": "u"}, "status": {"allocatable": {"cpu": "4", "memory": "16Gi"}}}
 
 
@@ -25,26 +25,26 @@ class Cluster:
         self._cr = {**cr(READY, **status), "spec": spec}
         self._nodes = nodes
 
-    def deployment(self, namespace: str, name: str) -> Json:
+    def get_deployment(self, namespace: str, name: str) -> Json:
         return self._cr
 
-    def engines(self) -> list[Json]:
+    def list_engines(self) -> list[Json]:
         return [
             {"metadata": {"name": e.name, "uid": "u"}, "spec": e.spec.model_dump(mode="json", by_alias=True)}
             for e in load_catalog(local.SHIPPED_CATALOG)
         ]
 
-    def nodes(self) -> list[Json] | None:
+    def list_nodes(self) -> list[Json] | None:
         return self._nodes
 
-    def suites(self, namespace: str) -> list[Json]:
+    def list_suites(self, namespace: str) -> list[Json]:
         return []
 
 
 def told(cluster: Cluster) -> tuple[bool, str]:
     out = StringIO()
     console = Console(file=out, width=200)
-    served = explain(console, cluster, "team-credit", "credit", SUITES, local.config_for("smollm2"))
+    served = explain(console, cluster, "team-credit", "credit", SUITES, local.build_config("smollm2"))
     return served, out.getvalue()
 
 
@@ -59,7 +59,7 @@ def test_it_names_the_engine_the_others_and_every_term_of_memory() -> None:
 def test_what_serves_is_told_where_the_spec_asks_for_something_else() -> None:
     spec = {"tier": "full", "engine": {"precision": "Q4_1"}}
     _, text = told(Cluster(spec, [NODE], engine="smollm2-full-f16", revision="credit-1", batch=16))
-    assert "the spec asks for smollm2-full-q4-1" in text
+    assert "the spec selects smollm2-full-q4-1" in text
 
 
 def test_finding_10_what_serves_keeps_the_batch_that_it_has() -> None:
@@ -88,5 +88,5 @@ def test_a_spec_that_cannot_be_served_is_told_with_its_reason(spec: Json, words:
 def test_who_may_not_see_nodes_is_told_so_and_still_gets_the_choice() -> None:
     served, text = told(Cluster({"tier": "edge"}, None))
     assert served
-    assert "You may not look at nodes" in text
+    assert "You may not list nodes" in text
     assert "smollm2-edge-q4-1: " in text

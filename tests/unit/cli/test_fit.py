@@ -77,7 +77,7 @@ def test_a_person_reads_the_sum_and_the_nearest() -> None:
     told = run(*FULL, "--gpu", "L40S").output
     for word in ("does not fit", "weights", "KV cache", "44.49 GiB", "usable", "batch 29 x 65536 tokens or batch 32 x"):
         assert word in told
-    most = "most requests at once of that context: 32; longest context at that batch: 65536 tokens"
+    most = "largest batch at that context: 32; longest context at that batch: 65536 tokens"
     assert most in run(*FULL, "--gpu", "H100").output
 
 
@@ -85,9 +85,9 @@ REFUSALS = {
     "a batch that is too large": ((*FULL, "--gpu", "L40S"), "--batch: 32 exceeds 29", "or lower --context to 3738"),
     "a batch beyond the engine": (("--engine", "smollm2-full-f16", "--memory", "8Gi", "--batch", "64"), "--batch: 64 exceeds 32, the engine's largest batch", "nearest that fits: batch 32 x"),
     "a context beyond the engine": (("--tier", "full", "--gpu", "L40S", "--context", "65537"), "--context: 65537 exceeds 65536, the engine's context length", "nearest that fits: batch 29 x 65536"),
-    "not even one on a GPU": (("--tier", "full", "--gpu", "L4"), "L4 offers 21.37 GiB", "take a larger GPU, or more of them by --gpus"),
-    "not even one on CPU": (("--tier", "edge", "--memory", "300Mi"), "a node with 300Mi for it offers 0.29 GiB", "take more memory"),
-    "a GPU that is too old": (("--tier", "edge", "--gpu", "T4"), "compute capability 7.5 is below 8.0", "take another GPU: without --gpu each is told"),
+    "not even one on a GPU": (("--tier", "full", "--gpu", "L4"), "L4 offers 21.37 GiB", "use a larger GPU, or more of them by --gpus"),
+    "not even one on CPU": (("--tier", "edge", "--memory", "300Mi"), "a node with 300Mi for it offers 0.29 GiB", "use more memory"),
+    "a GPU that is too old": (("--tier", "edge", "--gpu", "T4"), "compute capability 7.5 is below 8.0", "use another GPU: without --gpu all are listed"),
     "heads that cannot be shared out": (("--tier", "full", "--gpu", "A100-40", "--gpus", "3"), "  the engine's 8 KV heads cannot be split evenly", "use a divisor or a multiple of 8"),
 }  # fmt: skip
 
@@ -113,10 +113,10 @@ def test_a_refusal_names_what_was_typed_and_one_remedy_that_helps(
         pytest.param(("--tier", "full", "--gpu", "L4", "--memory", "1Gi"), ["either --gpu or --memory"], id="two places"),
         pytest.param(("--tier", "edge", "--memory", "8"), ["--memory: 8 is less than 1Mi", "such as 4Gi"], id="memory without its unit"),
         pytest.param(("--tier", "edge", "--memory", "8Gi", "--gpus", "2"), ["--gpus 2: smollm2-edge-q4-1 runs on CPU"], id="GPUs for an engine on CPU"),
-        pytest.param(("--tier", "full", "--backend", "openvino"), ["'full openvino on GPU'", "on CPU, asked by --memory: ", "smollm2-full-f16"], id="a backend on CPU without --memory"),
+        pytest.param(("--tier", "full", "--backend", "openvino"), ["'full openvino on GPU'", "on CPU, with --memory: ", "smollm2-full-f16"], id="a backend on CPU without --memory"),
         pytest.param(("--tier", "edge", "--memory", "much"), ["--memory", "much"], id="memory that is none"),
         pytest.param(("--engine", "smollm2-full-f16", "--gpu", "L4"), ["runs on CPU", "--memory 4Gi"], id="a CPU engine on a GPU"),
-        pytest.param(("--engine", "smollm2-full-f16", "--memory", "4Gi", "--window", "512"), ["--window 512: smollm2-full-f16 runs on CPU", "bound the tokens by --context 512"], id="a window on CPU"),
+        pytest.param(("--engine", "smollm2-full-f16", "--memory", "4Gi", "--window", "512"), ["--window 512: smollm2-full-f16 runs on CPU", "limit the tokens by --context 512"], id="a window on CPU"),
         pytest.param(("--tier", "full", "-o", "xml"), ["--output", "xml"], id="another output"),
     ],
 )  # fmt: skip

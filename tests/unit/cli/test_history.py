@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from r1plus_cli import history_text
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
-from r1plus_cli.registry import DEFAULT, TOKEN_VARIABLE, Place, Registry, place_of
+from r1plus_cli.registry import DEFAULT, TOKEN_VARIABLE, Registry, RegistryAddress, parse_address
 from r1plus_contract.history import (
     AlarmFact,
     DeploymentFact,
@@ -72,7 +72,7 @@ def test_the_story_of_a_refused_revision_is_told_with_its_figures() -> None:
     told = lines[5:]
     assert [line.split()[1] for line in told] == [GOOD, GOOD, BAD, BAD, BAD]
     assert "took traffic with engine smollm2-full-f16" in told[1]
-    assert "asked for with engine smollm2-full-q4-1" in told[2]
+    assert "candidate with engine smollm2-full-q4-1" in told[2]
     gate = told[3]
     for words in ("gate Fail: 183/206 right at batch 8 on smollm2-full-v1", "at most 4 lost for 0.98", "lost: capitals 20 of 70, sums 3 of 66", "TooManyLost: 23 of 206"):  # fmt: skip
         assert words in gate
@@ -84,7 +84,8 @@ def test_a_way_back_is_told_step_by_step() -> None:
     steps = (RolloutEvent.CONTROL_BEGAN, RolloutEvent.CONTROL_PASSED, RolloutEvent.ROLLED_BACK)
     rollouts = tuple(RolloutFact("u-1", BAD, event, 1795608240.0 + n, GOOD, "BelowThreshold", "why") for n, event in enumerate(steps))  # fmt: skip
     told = [
-        text for _, _, text, _ in history_text.story(replace(HISTORY, rollouts=rollouts, evaluations=(), alarms=()))
+        text
+        for _, _, text, _ in history_text.list_events(replace(HISTORY, rollouts=rollouts, evaluations=(), alarms=()))
     ]
     assert told == [
         f"a rollback to {GOOD} began, because accuracy is below the threshold: why",
@@ -95,20 +96,20 @@ def test_a_way_back_is_told_step_by_step() -> None:
 
 def test_a_rollback_that_somebody_asked_for_says_so() -> None:
     step = RolloutFact("u-1", BAD, RolloutEvent.ROLLED_BACK, 0.0, GOOD, "Requested", "alice: wrong totals")
-    (told,) = history_text.story(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
-    assert told[2] == f"traffic went back to {GOOD}, because somebody asked for it: alice: wrong totals"
+    (told,) = history_text.list_events(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
+    assert told[2] == f"traffic went back to {GOOD}, because a user requested it: alice: wrong totals"
 
 
 def test_traffic_that_waited_for_no_pass_says_why() -> None:
     step = RolloutFact("u-1", BAD, RolloutEvent.PROMOTED, 0.0, cause="Observe")
-    (told,) = history_text.story(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
-    assert told[2] == "took traffic with engine smollm2-full-q4-1, because gate: Observe waits for no Pass"
+    (told,) = history_text.list_events(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
+    assert told[2] == "took traffic with engine smollm2-full-q4-1, because gate: Observe does not wait for a Pass"
 
 
 @pytest.mark.parametrize("verb", Verb)
 def test_what_somebody_asked_for_says_what_who_and_why(verb: Verb) -> None:
     step = RolloutFact("u-1", BAD, RolloutEvent.REQUESTED, 0.0, cause=verb.value, text="alice: quarter-end")
-    (told,) = history_text.story(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
+    (told,) = history_text.list_events(replace(HISTORY, rollouts=(step,), evaluations=(), alarms=()))
     what = {Verb.PIN: "pinned", Verb.UNPIN: "unpinned", Verb.PAUSE: "paused", Verb.RESUME: "resumed"}.get(verb, "")
     assert told[2].startswith(what)
     assert told[2].endswith("by alice: quarter-end")
@@ -132,14 +133,14 @@ def test_a_control_is_told_when_it_was_decided_and_a_fall_once_with_each_reason_
         replace(alarm, reason="Changed", since="2026-11-25T14:00:00Z"),
     )
     one = replace(HISTORY, rollouts=(began,), evaluations=(EvaluationFact("u-1", GOOD, report),), alarms=alarms)
-    told = history_text.story(one)
+    told = history_text.list_events(one)
     assert [at for at, *_ in told] == ["2026-11-25T12:09:00Z"] * 2 + ["2026-11-25T13:00:00Z", "2026-11-25T14:00:00Z"]
     assert told[1][2].startswith("gate before the rollback Pass")
     assert told[2][2].startswith("accuracy is below the threshold, then traffic was rolled back: 203/206")
-    unknown = history_text.story(replace(one, evaluations=()))
+    unknown = history_text.list_events(replace(one, evaluations=()))
     assert (
         unknown[0][0]
-        == history_text.story(
+        == history_text.list_events(
             replace(one, rollouts=(replace(began, event=RolloutEvent.CONTROL_BEGAN),), evaluations=())
         )[0][0]
     )
@@ -148,7 +149,7 @@ def test_a_control_is_told_when_it_was_decided_and_a_fall_once_with_each_reason_
 def test_every_event_has_words() -> None:
     for event in RolloutEvent:
         one = replace(HISTORY, rollouts=(RolloutFact("u-1", BAD, event, 0.0, GOOD),), evaluations=(), alarms=())
-        assert history_text.story(one)[0][2]
+        assert history_text.list_events(one)[0][2]
 
 
 def test_what_a_pod_said_moves_no_terminal() -> None:
@@ -164,7 +165,7 @@ def test_evaluations_are_told_in_lines_and_with_what_was_lost_where_that_was_ask
     found = Evaluation("team-credit", "credit", BAD, "smollm2-full-q4-1", FAILED, items)
     lines = printed(history_text.show_evaluations, [found], width=400).splitlines()
     assert lines[1].split()[:6] == ["2026-11-25T12:05:00Z", "team-credit/credit", BAD, "smollm2-full-q4-1", "Fail", "183/206"]  # fmt: skip
-    assert lines[2:] == ["  capitals: 1 right, 1 lost: c-1", "  sums: 0 right, 1 not told, 0 lost"]
+    assert lines[2:] == ["  capitals: 1 right, 1 lost: c-1", "  sums: 0 right, 1 unknown, 0 lost"]
 
 
 def test_engines_are_told_with_on_whose_word_and_how_they_fared() -> None:
@@ -185,19 +186,19 @@ def test_engines_are_told_with_on_whose_word_and_how_they_fared() -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        (DEFAULT, Place(namespace="r1plus-system", name="r1plus-registry")),
-        ("https://registry.example.com/r1/", Place(url="https://registry.example.com/r1")),
+        (DEFAULT, RegistryAddress(namespace="r1plus-system", name="r1plus-registry")),
+        ("https://registry.example.com/r1/", RegistryAddress(url="https://registry.example.com/r1")),
     ],
     ids=["a StatefulSet", "a URL"],
 )
-def test_places(text: str, place: Place) -> None:
-    assert place_of(text) == place
+def test_places(text: str, place: RegistryAddress) -> None:
+    assert parse_address(text) == place
 
 
 @pytest.mark.parametrize("text", ["registry", "A/b", "a/b/c", "ftp://x", "http://", ""])
 def test_a_place_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is neither NAMESPACE/NAME"):
-        place_of(text)
+        parse_address(text)
 
 
 @dataclass
@@ -243,15 +244,15 @@ class Cluster:
     may_make_in: tuple[str, ...] = ("r1plus-system", "team-credit")
     tunnels: list[tuple[str, str, int]] = field(default_factory=list)
 
-    def default_namespace(self) -> str:
+    def get_default_namespace(self) -> str:
         return "team-credit"
 
-    def token_of(self, namespace: str, account: str, audience: str) -> str:
+    def create_token(self, namespace: str, account: str, audience: str) -> str:
         if namespace not in self.may_make_in:
             raise CliError(f"Could not make a token of {namespace}/{account}: 403")
         return f"{namespace}/{account}/{audience}"
 
-    def tunnel(self, namespace: str, pod: str, port: int) -> Any:
+    def open_tunnel(self, namespace: str, pod: str, port: int) -> Any:
         self.tunnels.append((namespace, pod, port))
         if self.error:
             raise OSError(self.error)
@@ -259,7 +260,7 @@ class Cluster:
 
 
 def registry(cluster: Cluster, place: str = DEFAULT, **env: str) -> Registry:
-    return Registry(place_of(place), lambda: cluster, env)
+    return Registry(parse_address(place), lambda: cluster, env)
 
 
 PLATFORM = "Bearer r1plus-system/r1plus-registry-reader/r1plus-registry"
@@ -268,7 +269,7 @@ OWN = "Bearer team-credit/r1plus-registry-reader/r1plus-registry"
 
 def test_it_is_asked_through_a_tunnel_to_its_pod_with_a_token_that_is_worth_nothing_elsewhere(answers: Answers) -> None:
     cluster = Cluster(answers.port)
-    assert registry(cluster).histories("team-credit", "credit").items == (HISTORY,)
+    assert registry(cluster).read_histories("team-credit", "credit").items == (HISTORY,)
     assert cluster.tunnels == [("r1plus-system", "r1plus-registry-0", 8080)]
     assert answers.asked == [("/v1/namespaces/team-credit/deployments/credit", PLATFORM)]
 
@@ -285,19 +286,19 @@ def test_finding_19_the_token_is_of_the_audience_of_the_registry_and_of_an_accou
     answers: Answers, place: str, may_make_in: tuple[str, ...], shown: str
 ) -> None:
     asking = registry(Cluster(answers.port, may_make_in=may_make_in), place.format(port=answers.port))
-    asking.histories("team-credit", "credit")
+    asking.read_histories("team-credit", "credit")
     answers.body = dumps(Evaluations(()))
-    asking.evaluations("team-credit", None, items=False)
+    asking.read_evaluations("team-credit", None, items=False)
     answers.body = dumps(RecordedEngines(()))
-    asking.engines()
-    asking.engines("team-credit")
+    asking.read_engines()
+    asking.read_engines("team-credit")
     assert [bearer for _, bearer in answers.asked] == [shown] * 4
 
 
 def test_a_given_token_comes_first_and_at_a_url_no_cluster_is_asked(answers: Answers) -> None:
     cluster = Cluster(answers.port)
     url = f"http://127.0.0.1:{answers.port}"
-    registry(cluster, url, **{TOKEN_VARIABLE: "given"}).histories("team-credit", "a b/c")
+    registry(cluster, url, **{TOKEN_VARIABLE: "given"}).read_histories("team-credit", "a b/c")
     assert answers.asked == [("/v1/namespaces/team-credit/deployments/a%20b%2Fc", "Bearer given")]
     assert not cluster.tunnels
 
@@ -312,8 +313,8 @@ def test_a_given_token_comes_first_and_at_a_url_no_cluster_is_asked(answers: Ans
     ],
 )
 def test_no_token_is_sent_to_anybody_in_the_clear(url: str) -> None:
-    with pytest.raises(CliError, match=r"No token goes over plain HTTP to .*: take https, or NAMESPACE/NAME"):
-        registry(Cluster(0), url).engines()
+    with pytest.raises(CliError, match=r"No token is sent over plain HTTP to .*: use https, or NAMESPACE/NAME"):
+        registry(Cluster(0), url).read_engines()
 
 
 @pytest.mark.parametrize(
@@ -321,7 +322,7 @@ def test_no_token_is_sent_to_anybody_in_the_clear(url: str) -> None:
     ["http://localhost:8080", "http://127.0.0.1:8080", "http://[::1]:8080/registry", "https://registry.example.com"],
 )
 def test_a_forwarded_port_and_https_are_not_in_the_clear(url: str) -> None:
-    assert not place_of(url).in_the_clear
+    assert not parse_address(url).is_plaintext
 
 
 def test_a_forwarded_port_is_asked_past_a_proxy_that_the_environment_names(
@@ -330,23 +331,23 @@ def test_a_forwarded_port_is_asked_past_a_proxy_that_the_environment_names(
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     answers.body = dumps(RecordedEngines(()))
-    assert registry(Cluster(0), f"http://127.0.0.1:{answers.port}").engines() == RecordedEngines(())
+    assert registry(Cluster(0), f"http://127.0.0.1:{answers.port}").read_engines() == RecordedEngines(())
 
 
 def test_the_questions_say_whose_evaluations_and_whether_items(answers: Answers) -> None:
     answers.body = dumps(Evaluations(()))
     asking = registry(Cluster(answers.port))
-    asking.evaluations("team-credit", "credit", items=True)
-    asking.evaluations(None, None, items=False)
+    asking.read_evaluations("team-credit", "credit", items=True)
+    asking.read_evaluations(None, None, items=False)
     answers.body = dumps(RecordedEngines(()))
-    asking.engines()
+    asking.read_engines()
     paths = [path for path, _ in answers.asked]
     assert paths == ["/v1/evaluations?namespace=team-credit&name=credit&items=1", "/v1/evaluations", "/v1/engines"]
 
 
 TROUBLES = {
     "no right to the pod": ({"error": "Handshake status 403 Forbidden"}, "bind Role r1plus-registry-client to you"),
-    "no registry": ({"error": "Handshake status 404 Not Found"}, "registry.enabled false"),
+    "no registry": ({"error": "Handshake status 404 Not Found"}, "registry.enabled is true"),
     "a tunnel that fails": ({"error": "connection reset"}, "does not answer in pod r1plus-system/r1plus-registry-0: connection reset"),
     "no right to make a token": ({"may_make_in": ()}, "kubectl -n NAMESPACE create token r1plus-registry-reader --audience r1plus-registry"),
 }  # fmt: skip
@@ -355,14 +356,14 @@ TROUBLES = {
 @pytest.mark.parametrize(("cluster", "said"), TROUBLES.values(), ids=TROUBLES)
 def test_every_way_not_to_get_there_says_what_to_do(answers: Answers, cluster: dict[str, Any], said: str) -> None:
     with pytest.raises(CliError) as refused:
-        registry(Cluster(answers.port, **cluster)).engines()
+        registry(Cluster(answers.port, **cluster)).read_engines()
     assert said in str(refused.value)
 
 
 REFUSALS = {
-    "somebody unknown": (401, dumps({"error": "not known"}), "(401): not known (is R1PLUS_REGISTRY_TOKEN set"),
+    "somebody unknown": (401, dumps({"error": "not known"}), "(401): not known (check R1PLUS_REGISTRY_TOKEN"),
     "no right": (403, dumps({"error": "may not get"}), "(403): may not get; ask the platform team"),
-    "no database": (503, dumps({"error": "connection refused"}), "(503): connection refused; it records and tells again"),
+    "no database": (503, dumps({"error": "connection refused"}), "(503): connection refused; it works again"),
     "a proxy's page": (502, "<html>bad gateway</html>", "(502): <html>bad gateway"),
     "another service": (200, "<html>hello</html>", "The registry's answer cannot be read: Histories: not JSON"),
 }  # fmt: skip
@@ -372,13 +373,13 @@ REFUSALS = {
 def test_every_refusal_is_told_in_the_registrys_words(answers: Answers, status: int, body: str, said: str) -> None:
     answers.status, answers.body = status, body
     with pytest.raises(CliError) as refused:
-        registry(Cluster(answers.port)).histories("team-credit", "credit")
+        registry(Cluster(answers.port)).read_histories("team-credit", "credit")
     assert said in str(refused.value)
 
 
 def test_a_registry_that_is_newer_is_read_as_far_as_it_is_known(answers: Answers) -> None:
     answers.body = dumps(Histories((HISTORY,))).replace('"ended"', '"weather":"fine","ended"', 1)
-    assert registry(Cluster(answers.port)).histories("team-credit", "credit").items == (HISTORY,)
+    assert registry(Cluster(answers.port)).read_histories("team-credit", "credit").items == (HISTORY,)
 
 
 @contextmanager

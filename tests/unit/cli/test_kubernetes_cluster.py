@@ -75,8 +75,8 @@ def refusal(cluster: KubernetesCluster) -> str:
 
 def test_a_service_that_is_gone_is_named_and_nobody_is_told_to_install_what_runs(cluster: KubernetesCluster) -> None:
     said = refusal(cluster)
-    assert said.startswith("team-credit/credit: its Service is gone")
-    assert "the operator puts it back within seconds" in said
+    assert said.startswith("team-credit/credit: its Service does not exist")
+    assert "the operator restores it within seconds" in said
     assert said.endswith("see: r1plus status credit -n team-credit")
     assert "helm install" not in said
 
@@ -84,7 +84,7 @@ def test_a_service_that_is_gone_is_named_and_nobody_is_told_to_install_what_runs
 def test_a_service_that_nobody_puts_back_says_so(cluster: KubernetesCluster, objects: Json) -> None:
     objects[OPERATORS] = pods(pod("False"))
     said = refusal(cluster)
-    assert "no pod of the operator is Ready, so nobody puts it back" in said
+    assert "no pod of the operator is Ready, so it is not restored" in said
     assert said.endswith("see: r1plus status credit -n team-credit")
 
 
@@ -99,8 +99,8 @@ def test_a_service_that_leads_nowhere_points_to_the_status(
 
 
 def test_a_missing_object_is_not_a_missing_operator_and_a_missing_kind_is_one(cluster: KubernetesCluster) -> None:
-    with pytest.raises(CliError, match="is the operator installed"):
-        cluster.engines()
+    with pytest.raises(CliError, match="install the operator"):
+        cluster.list_engines()
     with pytest.raises(CliError) as refused:
-        cluster.token_of("team-credit", "reader", "audience")
+        cluster.create_token("team-credit", "reader", "audience")
     assert "helm install" not in str(refused.value)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from typer.testing import Result
 
-from r1plus_cli.local import SHIPPED_CATALOG, engines_in
+from r1plus_cli.local import SHIPPED_CATALOG, load_engines
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, suite_hash
 from support.cli import command
@@ -26,7 +26,7 @@ def suites(tmp_path: Path) -> Path:
     """A folder with a small suite under every name that the shipped catalog refers to."""
     items = encode_items([Item(f"sums-{n}", f"sums of {n}", f"{n} + 1?", "numeric", (str(n + 1),)) for n in range(3)])
     sampling = Sampling()
-    for name in {engine.spec.reference.suite for engine in engines_in(SHIPPED_CATALOG)}:
+    for name in {engine.spec.reference.suite for engine in load_engines(SHIPPED_CATALOG)}:
         sha256 = suite_hash(items, sampling, "1")
         header = SuiteHeader(name, "1.0.0", "smollm2", "full", "", "smollm2-full-f16", sha256, 3, sampling)
         (tmp_path / "suites" / name).mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_the_engine_is_named_with_the_reason_and_why_each_other_one_is_not_taken
 
 def test_memory_is_told_term_by_term(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR.replace("tier: full", "tier: full\n  batching: {maxBatchSize: 4}")).output
-    assert "batch 4 (as asked)" in told
+    assert "batch 4 (from the spec)" in told
     assert "GiB = weights" in told
     assert "+ KV cache" in told
     assert "+ runtime" in told
@@ -69,7 +69,7 @@ def test_walls_name_who_may_come_in_and_what_may_go_out(tmp_path: Path, suites: 
 
 def test_an_inherited_reference_is_called_one(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR.replace("tier: full", "tier: full\n  engine: {precision: Q4_1}")).output
-    assert "nobody has measured smollm2-full-q4-1 yet: its reference is inherited from smollm2-full-f16" in told
+    assert "smollm2-full-q4-1 is not measured yet: its reference is inherited from smollm2-full-f16" in told
 
 
 def test_yaml_output_is_the_objects_themselves_walls_first_and_owned(tmp_path: Path, suites: Path) -> None:
@@ -93,9 +93,9 @@ def test_a_suite_that_only_the_cluster_may_have_is_assumed_and_said_with_those_a
     result = run(tmp_path, suites, CR + "  accuracy: {suite: my-own}\n")
     assert result.exit_code == 0
     assert "Not checked offline" in result.output
-    assert "suite my-own: a ConfigMap of namespace team-credit with the label r1plus.ai/suite" in result.output
+    assert "suite my-own: assumes a ConfigMap of namespace team-credit with the label r1plus.ai/suite" in result.output
     assert "smollm2-full-v1" in result.output
-    assert "suite my-own: only the cluster has it" in result.output
+    assert "suite my-own: available only in the cluster" in result.output
     assert "Deployment" in result.output
 
 
@@ -111,15 +111,15 @@ def test_a_suite_of_the_file_is_used(tmp_path: Path, suites: Path) -> None:
     text = f"{CR}  accuracy: {{suite: my-own}}\n---\n{yaml.safe_dump(body)}"
     told = run(tmp_path, suites, text).output
     assert "suite my-own 1.0.0: 3 items" in told
-    assert "suite my-own: a ConfigMap" not in told
+    assert "suite my-own: assumes a ConfigMap" not in told
     other = text.replace("namespace: team-credit\n", "namespace: team-other\n")
-    assert "suite my-own: a ConfigMap" in run(tmp_path, suites, other).output
+    assert "suite my-own: assumes a ConfigMap" in run(tmp_path, suites, other).output
 
 
 def test_nodes_that_only_the_cluster_knows_are_assumed_and_said(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR + "  placement: {nodeSelector: {pool: gold}}\n")
     assert result.exit_code == 0
-    assert "nodes with pool=gold: one is assumed" in result.output
+    assert "nodes: assumes one with pool=gold" in result.output
     assert "smollm2-full-f16: newest" in result.output
     assert (
         "pool: gold" in run(tmp_path, suites, CR + "  placement: {nodeSelector: {pool: gold}}\n", "-o", "yaml").output
@@ -162,7 +162,7 @@ def test_whom_a_tenant_lets_in_is_assumed_where_the_file_does_not_hold_it(tmp_pa
     for text in (CR, CR + tenant("team-other")):
         result = run(tmp_path, suites, text)
         assert result.exit_code == 0
-        assert "R1PlusTenant tenant of team-credit: that it allows callers team-front is assumed" in result.output
+        assert "R1PlusTenant tenant of team-credit: assumes that it allows callers team-front" in result.output
 
 
 def test_a_placement_that_the_tenant_of_the_file_does_not_allow_is_not_planned(tmp_path: Path, suites: Path) -> None:
@@ -203,7 +203,7 @@ def test_what_comes_by_a_volume_is_planned_to_the_end(tmp_path: Path, suites: Pa
 def test_what_comes_by_a_volume_is_told_with_what_the_chart_decides_of_it(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR + "  delivery: {mode: Volume}\n").output
     assert "PersistentVolumeClaim" in told
-    assert "holds the engine" in told
+    assert "volume of the engine" in told
     assert "Job" in told
     assert "delivered onto volume" in told
     assert "the chart's delivery" in told

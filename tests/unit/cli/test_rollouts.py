@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from r1plus_cli.actions import refresh_all, steer
+from r1plus_cli.actions import refresh_all, request_action
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.rollouts import show_rollouts
-from r1plus_cli.view import view_of
+from r1plus_cli.view import build_view
 from r1plus_contract.requests import Verb, read_requests
 from support.cli.command import printed, run
 from support.cli.deployments import READY, Json, cr
@@ -24,13 +24,13 @@ class Cluster:
         self.bodies = {body["metadata"]["name"]: body for body in bodies}
         self.patches: dict[str, Json] = {}
 
-    def deployment(self, namespace: str, name: str) -> Json:
+    def get_deployment(self, namespace: str, name: str) -> Json:
         return self.bodies[name]
 
-    def who(self) -> str:
+    def get_username(self) -> str:
         return "alice@example.com"
 
-    def change(self, namespace: str, name: str, patch: Json) -> None:
+    def patch_deployment(self, namespace: str, name: str, patch: Json) -> None:
         self.patches[name] = patch
 
 
@@ -49,29 +49,29 @@ def with_rollout(**rollout: Any) -> Json:
 
 
 @for_each("body, words", {
-    "what is outdated": (serving(), "as soon as it has its turn"),
+    "what is outdated": (serving(), "as soon as its turn comes"),
     "what stops for it": (with_rollout(strategy="InPlace"), "credit-aaaa is stopped for that"),
-    "what failed before": (serving(reason="RefreshFailed"), "as soon as it has its turn"),
+    "what failed before": (serving(reason="RefreshFailed"), "as soon as its turn comes"),
 })  # fmt: skip
 def test_finding_09_a_refresh_is_asked_for(body: Json, words: str) -> None:
     cluster = Cluster(body)
-    said = steer(cluster, "team-credit", "credit", Verb.REFRESH, "Triton 26.07", NOW)
+    said = request_action(cluster, "team-credit", "credit", Verb.REFRESH, "Triton 26.07", NOW)
     request = read_requests(cluster.patches["credit"]["metadata"])[Verb.REFRESH]
     assert (request.by, request.why, request.revision) == ("alice@example.com", "Triton 26.07", "credit-aaaa")
     assert words in said
 
 
 @for_each("body, words", {
-    "what has nothing newer": (serving(reason="Current", outdated=False), "nothing newer"),
+    "what has nothing newer": (serving(reason="Current", outdated=False), "already runs the operator"),
     "what is pinned": (with_rollout(pinned=True), "r1plus unpin credit -n team-credit --reason"),
-    "what is on its way": (serving(reason="RefreshUnderWay"), "on its way"),
+    "what is on its way": (serving(reason="RefreshUnderWay"), "already being rolled out"),
     "what was rolled back": (serving(incident={"reason": "RolledBack"}), "r1plus ack credit -n team-credit --reason"),
-    "what another version of the operator tells of": (serving(runtime=None), "nothing newer"),
+    "what another version of the operator tells of": (serving(runtime=None), "already runs the operator"),
 })  # fmt: skip
 def test_finding_09_a_refresh_is_refused_of(body: Json, words: str) -> None:
     cluster = Cluster(body)
     with pytest.raises(CliError, match=words):
-        steer(cluster, "team-credit", "credit", Verb.REFRESH, "a reason", NOW)
+        request_action(cluster, "team-credit", "credit", Verb.REFRESH, "a reason", NOW)
     assert cluster.patches == {}
 
 
@@ -83,7 +83,7 @@ def test_finding_09_all_asks_for_what_is_outdated_and_says_what_it_cannot_ask_fo
     said = list(refresh_all(cluster, bodies, "Triton 26.07", NOW))
     assert sorted(cluster.patches) == ["one", "two"]
     assert len(said) == 3
-    assert said[1].startswith("Not asked: team-credit/pinned: traffic is pinned")
+    assert said[1].startswith("Not requested: team-credit/pinned: traffic is pinned")
 
 
 @for_each("bodies, words", {
@@ -110,7 +110,7 @@ def test_finding_09_a_refresh_needs_a_name_or_all_and_not(words: tuple[str, ...]
 
 def test_finding_11_a_failed_candidate_of_a_wave_can_be_acknowledged() -> None:
     cluster = Cluster(serving(reason="RefreshFailed"))
-    assert steer(cluster, "team-credit", "credit", Verb.ACK, "a slow disk", NOW)
+    assert request_action(cluster, "team-credit", "credit", Verb.ACK, "a slow disk", NOW)
 
 
 def test_finding_11_the_wave_is_shown() -> None:
@@ -121,7 +121,7 @@ def test_finding_11_the_wave_is_shown() -> None:
         serving("d", "Current", outdated=False),
         cr(),
     ]
-    text = printed(show_rollouts, list(map(view_of, bodies)))
+    text = printed(show_rollouts, list(map(build_view, bodies)))
     assert "triton:1  monitor@sha256:aaaaaaaaaaaa  RefreshUnderWay" in text
     assert "told of b" in text
     assert "told of c" in text

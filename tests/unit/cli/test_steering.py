@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from r1plus_cli.actions import steer
+from r1plus_cli.actions import request_action
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.status import show_one
-from r1plus_cli.view import view_of
+from r1plus_cli.view import build_view
 from r1plus_contract.requests import MOST_WHY, Verb, format_command, read_requests
 from support.cli.command import printed
 from support.cli.deployments import READY, Json, condition, cr
@@ -24,7 +24,7 @@ INCIDENT = {
     "now": "157/206",
     "lost": ["geography: 31 of 70 (g-01, g-02, ...)", "words: 16 of 66 (w-07)"],
     "tried": ["2026-11-24T17:01:00Z control of revision credit-aaaa began: the revision fell"],
-    "next": "Revision credit-aaaa is being swept anew",
+    "next": "Revision credit-aaaa is being repeats the golden suite",
     "runbook": "https://example.com/R1PlusAccuracyBelowThreshold.md",
 }
 
@@ -36,13 +36,13 @@ class Cluster:
         self.body = body
         self.patches: list[Json] = []
 
-    def deployment(self, namespace: str, name: str) -> Json:
+    def get_deployment(self, namespace: str, name: str) -> Json:
         return self.body
 
-    def who(self) -> str:
+    def get_username(self) -> str:
         return "alice@example.com"
 
-    def change(self, namespace: str, name: str, patch: Json) -> None:
+    def patch_deployment(self, namespace: str, name: str, patch: Json) -> None:
         assert (namespace, name) == ("team-credit", "credit")
         self.patches.append(patch)
 
@@ -56,24 +56,24 @@ def serving(*conditions: Json, pinned: bool = False, **status: Any) -> Json:
 
 def asked(body: Json, verb: Verb, reason: str = "a reason") -> tuple[Json, str]:
     cluster = Cluster(body)
-    said = steer(cluster, "team-credit", "credit", verb, reason, NOW)
+    said = request_action(cluster, "team-credit", "credit", verb, reason, NOW)
     (patch,) = cluster.patches
     return patch, said
 
 
 def shown(body: Json) -> str:
     """The status as it is printed."""
-    return printed(show_one, view_of(body), NOW)
+    return printed(show_one, build_view(body), NOW)
 
 
 @pytest.mark.parametrize(
     ("verb", "body", "pinned", "words"),
     [
-        (Verb.ROLLBACK, serving(), None, ["credit-aaaa", "swept anew", "credit-bbbb does not return"]),
+        (Verb.ROLLBACK, serving(), None, ["credit-aaaa", "repeats the golden suite", "credit-bbbb is not redeployed"]),
         (Verb.PIN, serving(), True, ["stays at revision credit-bbbb"]),
         (Verb.UNPIN, serving(pinned=True), False, ["may move again"]),
         (Verb.UNPIN, serving(incident={**INCIDENT, "reason": "RolledBack"}), False, ["may move again"]),
-        (Verb.ACK, serving(incident=INCIDENT), None, ["gate anew"]),
+        (Verb.ACK, serving(incident=INCIDENT), None, ["repeat the gate"]),
     ],
     ids=["a rollback", "a pin", "an unpin", "an unpin of what was rolled back", "an ack"],
 )
@@ -85,18 +85,18 @@ def test_what_is_asked_for_says_who_when_why_and_what_follows(
     assert (request.by, request.why, request.at) == ("alice@example.com", "Wrong totals", "2026-11-24T17:30:00.000000Z")
     assert request.revision == "credit-bbbb"
     assert patch.get("spec") == (None if pinned is None else {"rollout": {"pinned": pinned}})
-    for word in (*words, f"{verb} is asked of the operator", "r1plus status credit -n team-credit"):
+    for word in (*words, f"{verb} requested", "r1plus status credit -n team-credit"):
         assert word in said
 
 
 @pytest.mark.parametrize(
     ("verb", "body", "words"),
     [
-        (Verb.ROLLBACK, serving(lastGood=""), "no revision to go back to"),
+        (Verb.ROLLBACK, serving(lastGood=""), "no rollback target"),
         (Verb.ROLLBACK, serving(revision=""), "nothing serves yet"),
-        (Verb.ROLLBACK, serving(pinned=True), "`r1plus unpin credit -n team-credit --reason \"...\"` first"),
-        (Verb.ROLLBACK, serving(condition("Progressing", "True", "RollingBack", "credit-aaaa is swept")), "going back already"),
-        (Verb.PIN, serving(pinned=True), "pinned already; `r1plus unpin credit -n team-credit --reason"),
+        (Verb.ROLLBACK, serving(pinned=True), "first run `r1plus unpin credit -n team-credit --reason \"...\"`"),
+        (Verb.ROLLBACK, serving(condition("Progressing", "True", "RollingBack", "credit-aaaa is swept")), "a rollback is already running"),
+        (Verb.PIN, serving(pinned=True), "already pinned; `r1plus unpin credit -n team-credit --reason"),
         (Verb.PIN, serving(revision=""), "nothing serves yet"),
         (Verb.UNPIN, serving(), "not pinned"),
         (Verb.ACK, serving(), "nothing to acknowledge"),
@@ -109,14 +109,16 @@ def test_what_is_asked_for_says_who_when_why_and_what_follows(
 def test_what_makes_no_sense_is_refused_and_changes_nothing(verb: Verb, body: Json, words: str) -> None:
     cluster = Cluster(body)
     with pytest.raises(CliError, match=words):
-        steer(cluster, "team-credit", "credit", verb, "a reason", NOW)
+        request_action(cluster, "team-credit", "credit", verb, "a reason", NOW)
     assert cluster.patches == []
 
 
 def test_a_refused_rollback_says_what_each_revision_lacks() -> None:
     lacks = ["credit-aaaa (f16) carried traffic for 82 s of the 10 min that it takes", "credit-cccc (q8) holds no Pass"]
     with pytest.raises(CliError) as refused:
-        steer(Cluster(serving(lastGood="", noLastGood=lacks)), "team-credit", "credit", Verb.ROLLBACK, "why", NOW)
+        request_action(
+            Cluster(serving(lastGood="", rollbackBlockers=lacks)), "team-credit", "credit", Verb.ROLLBACK, "why", NOW
+        )
     assert "".join(f"\n  {line}" for line in lacks) in str(refused.value)
     assert "10 min" in str(refused.value)
     assert "spec.engine" in str(refused.value)
@@ -125,7 +127,7 @@ def test_a_refused_rollback_says_what_each_revision_lacks() -> None:
 @pytest.mark.parametrize("reason", ["", " \n", "x" * (MOST_WHY + 1)], ids=["empty", "blank", "a novel"])
 def test_a_reason_that_is_none_is_refused(reason: str) -> None:
     with pytest.raises(UsageError, match="--reason"):
-        steer(Cluster(serving()), "team-credit", "credit", Verb.PIN, reason, NOW)
+        request_action(Cluster(serving()), "team-credit", "credit", Verb.PIN, reason, NOW)
 
 
 def test_a_reason_of_the_greatest_length_is_taken() -> None:
@@ -136,11 +138,11 @@ def test_the_status_reads_like_an_incident_report() -> None:
     text = shown(serving(incident=INCIDENT, lastRequest="2026-11-24T17:02:00Z ack by alice"))
     told = [
         "Incident since 2026-11-24T17:00:00Z: ControlRunning, revision credit-bbbb",
-        "204/206 right at its gate, 157/206 when it was counted",
+        "204/206 right at its gate, 157/206 when it was measured",
         "geography: 31 of 70",
         "words: 16 of 66",
         "control of revision credit-aaaa began",
-        "is being swept anew",
+        "is being repeats the golden suite",
         "R1PlusAccuracyBelowThreshold.md",
     ]
     places = [text.index(words) for words in told]
@@ -152,7 +154,7 @@ def test_the_status_reads_like_an_incident_report() -> None:
 @pytest.mark.parametrize("line", ["geography: 31 of 70 (g-01, ...)", "geography: 1 of 70 (g-01)"])
 def test_a_list_that_is_cut_says_so_and_where_the_rest_is(line: str) -> None:
     text = shown(serving(incident={**INCIDENT, "lost": [line]}))
-    assert ("Ids are cut" in text) == ("..." in line)
+    assert ("Five ids per stratum" in text) == ("..." in line)
     assert ("kubectl exec -n team-credit deploy/credit-bbbb -c monitor" in text) == ("..." in line)
 
 

@@ -38,7 +38,7 @@ def test_time_to_first_token_ends_with_the_first_text_and_the_rate_covers_the_wh
     assert answer.first_token_seconds == pytest.approx(0.5)
     assert answer.tokens_per_second == pytest.approx(5.0)
     assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 30, 10)
-    assert answer.figures() == "10 tokens, 5 tokens/s, first token after 0.50 s"
+    assert answer.format_figures() == "10 tokens, 5 tokens/s, first token after 0.50 s"
 
 
 def test_counts_survive_the_empty_response_that_closes_a_stream() -> None:

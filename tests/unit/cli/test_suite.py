@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from r1plus_cli import suite_diff
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.suite_engines import Engines, sources
-from r1plus_cli.suite_store import load, manifest, save
+from r1plus_cli.suite_engines import EngineOptions, open_sources
+from r1plus_cli.suite_store import load, render_manifest, save
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
 from r1plus_contract.settings import REFERENCE_FILE
@@ -150,7 +150,7 @@ class ForwardingCluster:
         self.asked: list[tuple[str, str, int]] = []
         self._grpc = grpc
 
-    def default_namespace(self) -> str:
+    def get_default_namespace(self) -> str:
         return "team-credit"
 
     @contextlib.contextmanager
@@ -166,8 +166,8 @@ def test_a_deployment_is_asked_through_forwarded_ports(namespace: str | None, as
     with serving(lambda prompt, _: prompt.upper()) as (_, address):
         cluster = ForwardingCluster(address.partition(",")[2])
         heard: list[None] = []
-        engines = Engines(deployment="credit")
-        with sources(
+        engines = EngineOptions(deployment="credit")
+        with open_sources(
             engines, Sampling(), lambda: cast(Cluster, cluster), namespace, lambda: heard.append(None)
         ) as found:
             given = found[0].asker.ask(CANDIDATES[:3], Condition(batch=2, order=1))
@@ -180,7 +180,7 @@ def test_an_engine_that_is_not_there_is_an_error_that_names_the_item(tmp_path: P
     folder = written(tmp_path / NAME, files_of())
     told = run("baseline", folder, "--served", "127.0.0.1:1,127.0.0.1:1")
     assert isinstance(told.exception, CliError)
-    assert "The engine gave no answer: item " in str(told.exception)
+    assert "The engine did not answer: item " in str(told.exception)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_engine_that_is_not_there_is_an_error_that_names_the_item(tmp_path: P
         ((), "No engine to ask: give --served HTTP,GRPC, --deployment NAME or --engine-dir DIR"),
         (("--served", "127.0.0.1:8000"), "--served: '127.0.0.1:8000' is not HTTP,GRPC"),
         (("--engine-dir", "/nowhere"), "--engine-dir /nowhere: no such folder"),
-        (("--served", "a:1,b:2", "--served", "a:1,b:2"), "A baseline is of one engine"),
+        (("--served", "a:1,b:2", "--served", "a:1,b:2"), "A baseline needs one engine"),
     ],
     ids=["none", "half an address", "a folder that is not there", "two"],
 )
@@ -218,7 +218,7 @@ def test_everything_that_is_wrong_with_candidates_and_options_is_told_at_once(tm
         "--name: 'Bank' must be lower-case letters, digits and '-', end with its version such as -v1",
         "--tier: 'huge' is not one of full, lite, edge",
         "--reference: is empty",
-        "is there already; a suite is never written over, it gets the next version",
+        "already exists; a suite is never overwritten: use the next version",
         "c.jsonl:1: Item.stratum: missing",
         "c.jsonl:2: answers: is empty",
     ):
@@ -242,10 +242,10 @@ def test_a_bad_suite_is_refused_in_words_of_its_own(
     elif len(files.items) > 10_000_000:
         path.write_text(dumps({"kind": "ConfigMap", "data": files.texts()}))  # YAML, too, and written in no time.
     else:
-        path.write_text(manifest(files, None))
+        path.write_text(render_manifest(files, None))
     told = run("verify", path, *SMALL)
     if path.is_file() and path.stat().st_size > 10_000_000:
-        assert "bytes, more than 4083712: no ConfigMap holds that much" in str(told.exception)
+        assert "bytes, more than 4083712: a ConfigMap cannot be that large" in str(told.exception)
         return
     assert told.exit_code == 1
     assert words in told.output, told.output
@@ -282,7 +282,7 @@ def test_a_suite_altered_after_signing_is_refused_though_its_hash_fits(tmp_path:
     ("files", "words"),
     [
         pytest.param(with_item(scorer="exact", answers=("It is (a)",)), None, id="an answer that its scorer takes"),
-        pytest.param(with_item(scorer="choice", answers=("the answer is: b",)), "calls this very answer wrong", id="an answer that its own scorer calls wrong"),
+        pytest.param(with_item(scorer="choice", answers=("the answer is: b",)), "rates this answer wrong", id="an answer that its own scorer calls wrong"),
         pytest.param(with_item(scorer="near", answers=("42 +- 1",)), None, id="a form is no answer"),
         pytest.param(replace(files_of(), reference='{"answer":"no","finishReason":"stop","item":"loans-0","score":"correct"}\n'), "item loans-0: correct as recorded, incorrect now", id="a recorded answer that gets another score"),
     ],
@@ -335,7 +335,7 @@ def test_a_manifest_that_is_none(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_what_is_no_suite_at_all(tmp_path: Path) -> None:
-    for path, words in ((tmp_path, "holds no suite.json"), (tmp_path / "x", "neither a folder nor a manifest")):
+    for path, words in ((tmp_path, "has no suite.json"), (tmp_path / "x", "neither a folder nor a manifest")):
         told = run("verify", path)
         assert isinstance(told.exception, UsageError)
         assert words in str(told.exception)
@@ -348,7 +348,7 @@ def test_a_key_is_for_its_owner_alone_and_never_written_over(tmp_path: Path) -> 
     before = out.read_bytes()
     told = run("keygen", "--out", out)
     assert isinstance(told.exception, CliError)
-    assert "a key is never written over" in str(told.exception)
+    assert "a key is never overwritten" in str(told.exception)
     assert out.read_bytes() == before
 
 
@@ -361,7 +361,7 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_is_signed_in_place_and_keeps_what_else_it_holds(tmp_path: Path) -> None:
     key, path = new_key(), tmp_path / "m.yaml"
-    body = yaml.safe_load(manifest(files_of(), "team"))
+    body = yaml.safe_load(render_manifest(files_of(), "team"))
     body["metadata"]["annotations"] = {"owner": "risk"}
     path.write_text(yaml.safe_dump(body))
     assert run("sign", path, "--key", key_file(tmp_path / "key.pem", key), *SMALL).exit_code == 0
@@ -376,7 +376,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"
 @given(TEXTS)
 def test_a_manifest_keeps_every_character(text: str) -> None:
     files = with_item(prompt=text.strip() or "x", answers=("ä 🙂 \u2028 \u0085 # : |",))
-    found = yaml.safe_load(manifest(files, None))["data"]
+    found = yaml.safe_load(render_manifest(files, None))["data"]
     assert SuiteFiles.of(found) == files
 
 
@@ -398,7 +398,7 @@ def test_two_suites_differ_in_items_strata_and_what_must_be_scored_again(tmp_pat
         "changed 1: loans-0 (answers)",
         "stratum savings: 4 -> 5 items",
         "to score again: 3 of 9 items, since the others are asked and scored as before: loans-0, loans-4, savings-4",
-        "verdicts: every revision is gated anew, since a verdict belongs to the whole suite's hash",
+        "verdicts: every revision is gated again, since a verdict belongs to the hash of the whole suite",
     ]
 
 
@@ -406,7 +406,7 @@ def test_another_way_of_asking_makes_every_item_new(tmp_path: Path) -> None:
     old = written(tmp_path / "old", files_of())
     told = run("diff", old, written(tmp_path / "new", files_of(sampling=Sampling(max_new_tokens=5, stop=("\n",)))))
     assert "sampling.maxNewTokens: 24 -> 5" in told.stdout
-    assert "to score again: 8 of 8 items, since items are asked or scored otherwise" in told.stdout
+    assert "to score again: 8 of 8 items, since items are asked or scored differently" in told.stdout
 
 
 def test_the_same_suite_does_not_differ_from_itself(tmp_path: Path) -> None:
@@ -445,7 +445,7 @@ def test_two_baselines_differ_by_engine_and_condition(tmp_path: Path) -> None:
         "e, b2: no longer measured",
         "e, b3: 8 of 8 right, not measured before",
     ]
-    assert list(suite_diff.figures(old, old)) == []
+    assert list(suite_diff.compare_figures(old, old)) == []
 
 
 def test_baselines_beside_two_suites_are_compared_as_well(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from r1plus_cli.documents import Document
-from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
-from r1plus_cli.validate import engine_of, problems_of, tenant_problems
+from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, build_config, load_engines
+from r1plus_cli.validate import find_problems, find_tenant_problems, parse_engine
 from support.cli.command import run
 
 Json = dict[str, Any]
@@ -25,7 +25,7 @@ def document(spec: Any, name: str = "credit") -> Document:
 
 def problems(spec: Any, name: str = "credit") -> list[str]:
     """What validation says."""
-    return problems_of(document(spec, name), engines_in(SHIPPED_CATALOG), config_for(DEFAULT_FAMILY))
+    return find_problems(document(spec, name), load_engines(SHIPPED_CATALOG), build_config(DEFAULT_FAMILY))
 
 
 def full(**spec: Any) -> Json:
@@ -155,7 +155,7 @@ ENGINES: dict[str, tuple[Json, list[str]]] = {
 
 @pytest.mark.parametrize(("body", "expected"), ENGINES.values(), ids=ENGINES.keys())
 def test_an_engine_is_judged_as_its_crd_judges_it(body: Json, expected: list[str]) -> None:
-    found = engine_of(Document("engine.yaml", body))
+    found = parse_engine(Document("engine.yaml", body))
     told = found if isinstance(found, list) else []
     assert len(told) == len(expected)
     assert all(line.startswith(start) for line, start in zip(told, expected, strict=True))
@@ -206,7 +206,7 @@ TENANTS: dict[str, tuple[str, Json, list[str]]] = {
 def test_a_tenant_is_refused(name: str, spec: Json, words: list[str]) -> None:
     metadata: Json = {"name": name, "namespace": "team-credit"}
     body: Json = {"apiVersion": "r1plus.ai/v1alpha1", "kind": "R1PlusTenant", "metadata": metadata, "spec": spec}
-    found = "; ".join(tenant_problems(Document("t.yaml", body)))
+    found = "; ".join(find_tenant_problems(Document("t.yaml", body)))
     assert [word for word in words if word not in found] == []
 
 
@@ -222,7 +222,7 @@ def test_a_version_that_is_not_served_is_refused_with_the_one_that_is(tmp_path: 
     body = {"apiVersion": "r1plus.ai/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
     status, told = validated(tmp_path, body)
     assert status == 1
-    assert "apiVersion: 'r1plus.ai/v1' is not served; write r1plus.ai/v1alpha1" in told
+    assert "apiVersion: 'r1plus.ai/v1' is not supported; use r1plus.ai/v1alpha1" in told
 
 
 def test_what_only_the_cluster_knows_is_said_of_what_is_valid(tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_what_only_the_cluster_knows_is_said_of_what_is_valid(tmp_path: Path) ->
     status, told = validated(tmp_path, deployed(spec))
     assert status == 0
     assert "team-credit/credit: valid" in told
-    assert "not checked offline: nodes with pool=gold" in told
-    assert "not checked offline: suite bank-v1: a ConfigMap of namespace team-credit" in told
+    assert "not checked offline: nodes: assumes one with pool=gold" in told
+    assert "not checked offline: suite bank-v1: assumes a ConfigMap of namespace team-credit" in told
 
 
 def tenant_of(namespace: str, **spec: Any) -> Json:
@@ -263,4 +263,4 @@ def test_a_tenant_that_is_not_in_the_file_is_assumed_to_allow(tmp_path: Path) ->
     wants = deployed({"tier": "full", "access": {"namespaces": ["team-front"]}})
     status, told = validated(tmp_path, wants, tenant_of("team-other"))
     assert status == 0
-    assert "not checked offline: R1PlusTenant tenant of team-credit: that it allows callers team-front" in told
+    assert "not checked offline: R1PlusTenant tenant of team-credit: assumes that it allows callers team-front" in told

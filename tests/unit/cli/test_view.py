@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_cli.kubernetes_cluster import missing
-from r1plus_cli.status import ChangeTeller, format_cells, mark_of, show_one, widths_for
-from r1plus_cli.view import COLUMNS, age, view_of
+from r1plus_cli.kubernetes_cluster import find_missing_kubeconfig
+from r1plus_cli.status import ChangeReporter, choose_mark, compute_widths, format_cells, show_one
+from r1plus_cli.view import COLUMNS, build_view, format_age
 from r1plus_operator.api.conditions import ConditionType
 from support.cli.command import printed
 from support.cli.deployments import READY, VERIFIED, Json, condition, cr
@@ -17,10 +17,10 @@ SERVING = {"readyReplicas": 1, "engine": "smollm2-full-f16", "revision": "credit
 NO_NODE = "False", "NoNodeFits", "needs 3 GiB"
 NO_TENANT = "False", "NamespaceNotTenant", "no label"
 STARTS = "0 of 1 pod is Ready: it starts"
-OPEN = condition("IsolationVerified", "False", "WallOpen", "Not shut: decoy-pod:8000")
+OPEN = condition("IsolationVerified", "False", "IsolationBroken", "Not blocked: decoy-pod:8000")
 UNWATCHED = condition("AlertsWired", "False", "TargetDown", "Prometheus cannot scrape it")
 HEADLINES = {
-    "an operator that never came is named": (cr(), "has not looked at it yet"),
+    "an operator that never came is named": (cr(), "has not processed it yet"),
     "a new spec that nobody has read is named": (cr(READY, generation=2, observed=1), "newest spec"),
     "one that serves says how many pods": (cr(READY, VERIFIED, **SERVING), "serves, 1 of 1 pod ready"),
     "a running gate tells its progress": (
@@ -75,7 +75,7 @@ HEADLINES = {
     ),
     "a wall that is open is told of what serves, before what is not known yet": (
         cr(READY, condition("QualityVerified", "Unknown", "SuiteShadowed", "10 %"), OPEN, **SERVING),
-        "serves, 1 of 1 pod ready; WallOpen: Not shut: decoy-pod:8000",
+        "serves, 1 of 1 pod ready; IsolationBroken: Not blocked: decoy-pod:8000",
     ),
     "that nobody watches what serves is told": (
         cr(READY, VERIFIED, UNWATCHED, **SERVING),
@@ -94,19 +94,19 @@ HEADLINES = {
 
 @pytest.mark.parametrize(("given", "expected"), HEADLINES.values(), ids=HEADLINES.keys())
 def test_headline(given: Json, expected: str) -> None:
-    assert expected in view_of(given).headline()
+    assert expected in build_view(given).format_headline()
 
 
 def test_a_status_with_unknown_fields_and_types_missing_is_still_shown() -> None:
-    view = view_of({"metadata": {"name": "x", "namespace": "y"}, "status": {"conditions": None, "later": {"a": 1}}})
+    view = build_view({"metadata": {"name": "x", "namespace": "y"}, "status": {"conditions": None, "later": {"a": 1}}})
     assert view.key == "y/x"
     assert not view.ready
     assert view.columns() == ("y", "x", "-", "-", "-", "-", "-", "Unknown")
 
 
 def test_ready_speaks_of_the_newest_spec_only() -> None:
-    assert view_of(cr(READY, generation=1, observed=1)).ready
-    assert not view_of(cr(READY, generation=2, observed=1)).ready
+    assert build_view(cr(READY, generation=1, observed=1)).ready
+    assert not build_view(cr(READY, generation=2, observed=1)).ready
 
 
 CANDIDATES = {
@@ -122,8 +122,8 @@ CANDIDATES = {
 @pytest.mark.parametrize(("status", "expected"), CANDIDATES.values(), ids=CANDIDATES.keys())
 def test_a_row_says_whose_its_condition_is(status: Json, expected: str) -> None:
     given = cr(READY, condition("QualityVerified", "False", "GateFailed", "47 lost"), **SERVING, **status)
-    assert view_of(given).brief() == expected
-    assert view_of(given).headline() == f"serves, 1 of 1 pod ready; {expected}"
+    assert build_view(given).format_brief() == expected
+    assert build_view(given).format_headline() == f"serves, 1 of 1 pod ready; {expected}"
 
 
 AGES = {
@@ -138,7 +138,7 @@ AGES = {
 @pytest.mark.parametrize(("old", "expected"), AGES.values(), ids=AGES.keys())
 def test_age(old: timedelta, expected: str) -> None:
     now = datetime(2026, 11, 24, tzinfo=UTC)
-    assert age(now - old, now) == expected
+    assert format_age(now - old, now) == expected
 
 
 MARKS = {
@@ -154,7 +154,7 @@ MARKS = {
 
 @pytest.mark.parametrize("kind", list(ConditionType))
 def test_each_condition_has_a_line_with_its_type_and_its_reason_apart(kind: ConditionType) -> None:
-    text = printed(show_one, view_of(cr(condition(kind, "False", "SomeReason"))), datetime.now(UTC))
+    text = printed(show_one, build_view(cr(condition(kind, "False", "SomeReason"))), datetime.now(UTC))
     assert f"✗ {kind} " in text
     (line,) = (line for line in text.splitlines() if f"✗ {kind}" in line)
     assert line.split() == ["✗", kind, "SomeReason"]
@@ -162,15 +162,15 @@ def test_each_condition_has_a_line_with_its_type_and_its_reason_apart(kind: Cond
 
 @pytest.mark.parametrize(("given", "mark"), MARKS.values(), ids=MARKS.keys())
 def test_a_cross_means_that_something_is_wrong(given: Json, mark: str) -> None:
-    (found,) = view_of(cr(given)).conditions
-    assert mark_of(found)[0] == mark
+    (found,) = build_view(cr(given)).conditions
+    assert choose_mark(found)[0] == mark
 
 
 @pytest.mark.parametrize(
     ("environment", "words"),
-    [({"KUBECONFIG": "/no/such"}, "KUBECONFIG names /no/such, which is not there"),
-     ({"KUBECONFIG": "/no/a:/no/b"}, "/no/a and /no/b, which are not there"),
-     ({}, "KUBECONFIG is not set, and there is no ")],
+    [({"KUBECONFIG": "/no/such"}, "KUBECONFIG names /no/such, which is missing"),
+     ({"KUBECONFIG": "/no/a:/no/b"}, "/no/a and /no/b, which are missing"),
+     ({}, "KUBECONFIG is not set, and ")],
     ids=["one file", "two files", "no variable"],
 )  # fmt: skip
 def test_a_kubeconfig_that_is_not_there_is_named(
@@ -180,10 +180,10 @@ def test_a_kubeconfig_that_is_not_there_is_named(
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert words in missing(None)
-    assert "--kubeconfig names /no/c" in missing("/no/c")
+    assert words in find_missing_kubeconfig(None)
+    assert "--kubeconfig names /no/c" in find_missing_kubeconfig("/no/c")
     (tmp_path / "there").touch()
-    assert missing(str(tmp_path / "there")) == ""
+    assert find_missing_kubeconfig(str(tmp_path / "there")) == ""
 
 
 def gating(text: str) -> Json:
@@ -192,40 +192,40 @@ def gating(text: str) -> Json:
 
 class TestChangeTeller:
     def test_the_same_state_is_told_once(self) -> None:
-        teller = ChangeTeller(every_s=20.0)
-        assert teller.line(view_of(gating("10 %")), now=0.0)
-        assert teller.line(view_of(gating("10 %")), now=100.0) is None
+        reporter = ChangeReporter(every_s=20.0)
+        assert reporter.format_change(build_view(gating("10 %")), now=0.0)
+        assert reporter.format_change(build_view(gating("10 %")), now=100.0) is None
 
     def test_progress_within_a_reason_is_told_at_most_every_so_often(self) -> None:
-        teller = ChangeTeller(every_s=20.0)
-        teller.line(view_of(gating("10 %")), now=0.0)
-        assert teller.line(view_of(gating("20 %")), now=5.0) is None
-        assert "GateRunning: 30 %" in (teller.line(view_of(gating("30 %")), now=21.0) or "")
+        reporter = ChangeReporter(every_s=20.0)
+        reporter.format_change(build_view(gating("10 %")), now=0.0)
+        assert reporter.format_change(build_view(gating("20 %")), now=5.0) is None
+        assert "GateRunning: 30 %" in (reporter.format_change(build_view(gating("30 %")), now=21.0) or "")
 
     def test_a_change_of_a_condition_is_told_at_once(self) -> None:
-        teller = ChangeTeller(every_s=20.0)
-        teller.line(view_of(gating("10 %")), now=0.0)
-        assert "serves" in (teller.line(view_of(cr(READY, VERIFIED, **SERVING)), now=0.1) or "")
+        reporter = ChangeReporter(every_s=20.0)
+        reporter.format_change(build_view(gating("10 %")), now=0.0)
+        assert "serves" in (reporter.format_change(build_view(cr(READY, VERIFIED, **SERVING)), now=0.1) or "")
 
     def test_a_change_that_shows_in_no_column_and_no_word_is_not_told_again(self) -> None:
-        teller = ChangeTeller(every_s=20.0)
+        reporter = ChangeReporter(every_s=20.0)
         refused = condition("QualityVerified", "False", "GateFailed", "lost 80")
-        teller.line(view_of(cr(READY, refused, **SERVING)), now=0.0)
+        reporter.format_change(build_view(cr(READY, refused, **SERVING)), now=0.0)
         under_way = condition("Progressing", "True", "RollingOut")
-        assert teller.line(view_of(cr(READY, refused, under_way, **SERVING)), now=99.0) is None
+        assert reporter.format_change(build_view(cr(READY, refused, under_way, **SERVING)), now=99.0) is None
 
     def test_columns_stay_in_line_under_their_titles_however_long_a_name_is(self) -> None:
         body = cr(READY, VERIFIED, **SERVING)
         body["metadata"]["namespace"] = "a-tenant-of-a-very-long-name"
-        views = [view_of(body), view_of(gating("10 %"))]
-        widths = widths_for(views)
-        lines = [ChangeTeller(widths=widths).line(view, 0.0) or "" for view in views]
+        views = [build_view(body), build_view(gating("10 %"))]
+        widths = compute_widths(views)
+        lines = [ChangeReporter(widths=widths).format_change(view, 0.0) or "" for view in views]
         place = format_cells(COLUMNS, widths).index("TIER")
         assert [line[place : place + 5] for line in lines] == ["full ", "full "]
 
     def test_deployments_are_told_apart(self) -> None:
-        teller = ChangeTeller()
+        reporter = ChangeReporter()
         other = gating("10 %")
         other["metadata"]["name"] = "other"
-        teller.line(view_of(gating("10 %")), now=0.0)
-        assert teller.line(view_of(other), now=0.0)
+        reporter.format_change(build_view(gating("10 %")), now=0.0)
+        assert reporter.format_change(build_view(other), now=0.0)

@@ -20,7 +20,7 @@ from r1plus_dashboards.build import Board, Kind, Query
 from r1plus_dashboards.generate import BOARDS
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_operator.metrics.instruments import Instruments
-from r1plus_operator.plan.manifests.promql import series
+from r1plus_operator.plan.manifests.promql import format_series
 from support.promtool import promtool
 
 ROOT = Path(__file__).parents[3]
@@ -115,7 +115,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> str:
             {
                 "interval": "1m",
                 "input_series": [
-                    {"series": series(name, **labels), "values": re.sub(r"^([\d.]+)x", r"\1+0x", values)}
+                    {"series": format_series(name, **labels), "values": re.sub(r"^([\d.]+)x", r"\1+0x", values)}
                     for name, labels, values in WORLD
                 ],
                 "promql_expr_test": [

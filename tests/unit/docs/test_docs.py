@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from r1plus_cli.documents import Document
-from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, config_for, engines_in
-from r1plus_cli.validate import problems_of
+from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, build_config, load_engines
+from r1plus_cli.validate import find_problems
 from r1plus_contract import metrics, names
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
@@ -35,7 +35,7 @@ def test_the_readme_is_read_in_one_go() -> None:
 def test_the_deployment_in_the_readme_is_valid() -> None:
     body = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0])
 
-    assert problems_of(Document("README.md", body), engines_in(SHIPPED_CATALOG), config_for(DEFAULT_FAMILY)) == []
+    assert find_problems(Document("README.md", body), load_engines(SHIPPED_CATALOG), build_config(DEFAULT_FAMILY)) == []
 
 
 @pytest.mark.parametrize("reason", list(Reason))

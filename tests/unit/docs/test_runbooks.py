@@ -9,12 +9,12 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
-from r1plus_cli.local import DEFAULT_FAMILY, config_for
+from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_cli.main import app
 from r1plus_contract import metrics, names
 from r1plus_contract.isolation import Against, IsolationProbe
 from r1plus_operator.api import crd
-from r1plus_operator.plan.manifests.alerts import Subject, rules
+from r1plus_operator.plan.manifests.alerts import AlertScope, build_rules
 from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy import isolation_test_run
 
@@ -23,7 +23,7 @@ FOLDER = ROOT / "monitoring" / "runbooks"
 INDEX = (FOLDER / "README.md").read_text()
 PAGES = {page.stem: page.read_text() for page in sorted(FOLDER.glob("R1Plus*.md"))}
 OPERATOR = yaml.safe_load((ROOT / "monitoring" / "rules" / "operator.yaml").read_text())["groups"][0]["rules"]
-SEVERITIES = {r["alert"]: r["labels"]["severity"] for r in (*rules(Subject("n", "d", "r"), 0.98), *OPERATOR)}
+SEVERITIES = {r["alert"]: r["labels"]["severity"] for r in (*build_rules(AlertScope("n", "d", "r"), 0.98), *OPERATOR)}
 
 METRICS = {value for name, value in vars(metrics).items() if name.isupper() and str(value).startswith("r1plus_")}
 KINDS = {names.KIND_DEPLOYMENT, names.KIND_ENGINE, names.KIND_TENANT}
@@ -33,12 +33,14 @@ CLUSTER_WIDE = (
     "kubectl get clusterrolebindings -o wide",
 )
 NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
-TERMS = IsolationTerms("r1plus-decoy", beside={"prometheus": "http://p:9090", "registry": "http://r:8080"})
-PROBES = replace(config_for(DEFAULT_FAMILY), isolation=TERMS)
-DOORS = isolation_test_run.doors(IsolationProbe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), PROBES)
+TERMS = IsolationTerms("r1plus-decoy", other_targets={"prometheus": "http://p:9090", "registry": "http://r:8080"})
+PROBES = replace(build_config(DEFAULT_FAMILY), isolation=TERMS)
+DOORS = isolation_test_run.list_connection_targets(
+    IsolationProbe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), PROBES
+)
 TRIES = [
     one.name
-    for one in (*DOORS, *isolation_test_run.questions(PROBES))
+    for one in (*DOORS, *isolation_test_run.list_api_requests(PROBES))
     if getattr(one, "against", None) is not Against.OWN
 ]
 each_page = pytest.mark.parametrize("alert", PAGES)

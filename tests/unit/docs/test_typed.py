@@ -8,7 +8,7 @@ import pytest
 
 from devcluster.packages import PACKAGES
 from e2e.target import BIN, looking_around
-from r1plus_cli.hints import as_typed
+from r1plus_cli.hints import runnable_hint
 from r1plus_cli.main import app
 from r1plus_contract.requests import Verb
 
@@ -63,29 +63,29 @@ HINTS = {
 @pytest.mark.parametrize(("typed", "expected"), HINTS.values(), ids=HINTS.keys())
 def test_hints_name_the_command_as_it_was_called(typed: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert as_typed("r1plus status credit; see `r1plus ack`", typed) == expected
+    assert runnable_hint("r1plus status credit; see `r1plus ack`", typed) == expected
 
 
 def test_a_command_on_the_path_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "r1plus"
     program.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert as_typed("r1plus ack", str(program)) == "r1plus ack"
+    assert runnable_hint("r1plus ack", str(program)) == "r1plus ack"
 
 
 def test_kubectl_is_named_where_it_lies_if_the_path_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     typed = str(tmp_path / "r1plus")
-    assert as_typed("kubectl get pods", typed) == "kubectl get pods"
+    assert runnable_hint("kubectl get pods", typed) == "kubectl get pods"
     (tmp_path / "kubectl").touch(mode=0o755)
-    assert as_typed("kubectl get pods", typed) == f"{tmp_path}/kubectl get pods"
+    assert runnable_hint("kubectl get pods", typed) == f"{tmp_path}/kubectl get pods"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert as_typed("kubectl get pods", typed) == "kubectl get pods"
+    assert runnable_hint("kubectl get pods", typed) == "kubectl get pods"
 
 
 @pytest.mark.parametrize("text", ["http://x/r1plus status", "r1plus is a command", "helm install r1plus charts/x"])
 def test_what_is_no_command_stays(text: str) -> None:
-    assert as_typed(text, "/opt/r1plus") == text
+    assert runnable_hint(text, "/opt/r1plus") == text
 
 
 ACTIONS = "|".join(Verb)
@@ -116,5 +116,5 @@ def test_a_message_names_the_reason_that_the_command_needs(folder: str) -> None:
 def test_every_verb_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     verbs = {command.name or "" for command in app.registered_commands} | {g.name or "" for g in app.registered_groups}
-    named = {verb for verb in verbs if as_typed(f"r1plus {verb} x", ".venv/bin/r1plus").startswith(".venv/bin/")}
+    named = {verb for verb in verbs if runnable_hint(f"r1plus {verb} x", ".venv/bin/r1plus").startswith(".venv/bin/")}
     assert verbs - {""} <= named

@@ -28,7 +28,7 @@ from e2e.story import (
 from e2e.story import name_in as named
 from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
-from r1plus_cli.view import view_of
+from r1plus_cli.view import build_view
 from r1plus_contract.names import ANNOTATION_VERDICT
 from support.cli.deployments import READY, VERIFIED, condition, cr
 from support.waiting import WaitError
@@ -67,17 +67,17 @@ def test_steps_in_the_background_end_in_turn_and_after_one_that_fails_none_begin
 
 
 def test_a_refused_candidate_is_refused_for_good_once_its_spec_was_seen() -> None:
-    seen = view_of(cr(*REFUSAL, candidate="credit-bbbb"))
-    stale = view_of(cr(*REFUSAL, candidate="credit-bbbb", generation=2, observed=1))
+    seen = build_view(cr(*REFUSAL, candidate="credit-bbbb"))
+    stale = build_view(cr(*REFUSAL, candidate="credit-bbbb", generation=2, observed=1))
 
     assert refused(seen) and refused_for_good(seen)
     assert not refused(stale) and not refused_for_good(stale)
 
 
 def test_settled_means_ready_verified_and_without_a_candidate() -> None:
-    assert settled(view_of(cr(READY, VERIFIED)))
-    assert not settled(view_of(cr(READY, VERIFIED, candidate="credit-bbbb")))
-    assert not settled(view_of(cr(READY)))
+    assert settled(build_view(cr(READY, VERIFIED)))
+    assert not settled(build_view(cr(READY, VERIFIED, candidate="credit-bbbb")))
+    assert not settled(build_view(cr(READY)))
 
 
 def test_the_regression_is_the_same_deployment_as_the_one_that_serves() -> None:

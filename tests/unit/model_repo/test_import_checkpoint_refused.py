@@ -178,7 +178,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     ),
     "a precision nobody tells": (
         changed("config.json", quantization_config={"quant_method": "own"}),
-        "--precision: quantization_config in config.json does not say it; give it, such as INT4",
+        "--precision: quantization_config in config.json does not have it; give it, such as INT4",
     ),
     "FP8 that nobody explains": (
         with_tensors("model.safetensors", llama(dtype="F8_E4M3")),

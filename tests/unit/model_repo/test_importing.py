@@ -11,7 +11,7 @@ from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 from r1plus_model_repo.importing.gguf.values import Kind
 from r1plus_model_repo.importing.openvino.ir import convert, renumber_layers
-from r1plus_model_repo.importing.openvino.tokenizer_limit import UNLIMITED, remove_limit
+from r1plus_model_repo.importing.openvino.tokenizer_limit import LARGEST_LIMIT, remove_limit
 from support.model_repo import gguf_files
 
 ONE = '<layer id="0" name="Constant_4700_compressed" type="Const"/><layer id="1" name="Constant_4700" type="Convert"/>'
@@ -66,7 +66,7 @@ EDGE = '<edge from-layer="2" from-port="0" to-layer="3" to-port="1" />'
 
 def test_the_length_limit_of_a_tokenizer_goes_and_nothing_else_changes(tmp_path: Path) -> None:
     remove_limit(tokenizer(tmp_path, const(2, 6) + MINIMUM, EDGE))
-    assert (tmp_path / "openvino_tokenizer.bin").read_bytes() == b"before" + UNLIMITED + b"after"
+    assert (tmp_path / "openvino_tokenizer.bin").read_bytes() == b"before" + LARGEST_LIMIT + b"after"
 
 
 SURPRISES = {

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from r1plus_contract import metrics
-from r1plus_operator.plan.manifests.promql import series
+from r1plus_operator.plan.manifests.promql import format_series
 from support.promtool import Case, Judged, Rule, mutants
 
 ROOT = Path(__file__).parents[3]
@@ -25,7 +25,7 @@ STALLED = metrics.ALERT_OPERATOR_STALLED
 
 def of(metric: str, pod: str = "a", **labels: str) -> str:
     """A series of a replica."""
-    return series(metric, **({"job": JOB, "pod": pod} | labels))
+    return format_series(metric, **({"job": JOB, "pod": pod} | labels))
 
 
 def passes(result: str, **labels: str) -> str:

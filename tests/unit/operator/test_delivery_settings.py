@@ -32,7 +32,7 @@ def test_images_for_gpus_are_named_by_backend(least: dict[str, str]) -> None:
     named = '{"vllm": {"image": "a:1", "version": "0.11"}}'
     operator = from_environment({**least, "R1PLUS_GPU_RUNTIMES": named}).operator
     assert operator.runtimes["vllm"] == "0.11"
-    assert (operator.image_for("vllm"), operator.image_for("openvino")) == ("a:1", "t")
+    assert (operator.select_image("vllm"), operator.select_image("openvino")) == ("a:1", "t")
 
 
 @pytest.mark.parametrize(

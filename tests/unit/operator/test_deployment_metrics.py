@@ -9,14 +9,14 @@ from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
 from r1plus_operator.metrics.deployments import DeploymentMetrics
-from r1plus_operator.plan.status.metrics import Facts
+from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_policies.detector.detector import DetectorKey, Evidence
 from r1plus_policies.detector.pool import DetectorPair, Pool
 from r1plus_policies.rollback.response import BLOCK_REASONS
 
 KEY = ("team", "credit")
 WHOSE = {"namespace": "team", "deployment": "credit"}
-FACTS = Facts("full", 0.98)
+FACTS = PlanMetrics("full", 0.98)
 QUARTER = Evidence((math.log(0.25e5),))
 POOL = Pool(
     DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, DetectorPair(Evidence(), QUARTER), right=300, answered=300
@@ -73,8 +73,8 @@ def test_a_rollout_that_does_not_end_well_is_told_apart(reason: str, told: tuple
 
 def test_what_bars_an_answer_stands_while_it_does() -> None:
     registry, told = rig()
-    told.record(KEY, status(), Facts("full", 0.98, blocked="NoCapacity"))
-    told.record(KEY, status(), Facts("full", 0.98, blocked="Cooldown"))
+    told.record(KEY, status(), PlanMetrics("full", 0.98, blocked="NoCapacity"))
+    told.record(KEY, status(), PlanMetrics("full", 0.98, blocked="Cooldown"))
     values = {
         why: registry.get_sample_value(metrics.ROLLBACK_BLOCKED, {**WHOSE, "reason": why}) for why in BLOCK_REASONS
     }
@@ -83,7 +83,7 @@ def test_what_bars_an_answer_stands_while_it_does() -> None:
 
 def test_what_a_pass_did_is_counted_once() -> None:
     registry, told = rig()
-    told.record(KEY, status(), Facts("full", 0.98, rolled_back="BelowThreshold", quarantined=True))
+    told.record(KEY, status(), PlanMetrics("full", 0.98, rolled_back="BelowThreshold", quarantined=True))
     told.record(KEY, status(), FACTS)
     assert registry.get_sample_value(metrics.ROLLBACKS_TOTAL, {**WHOSE, "reason": "BelowThreshold"}) == 1
     assert registry.get_sample_value(metrics.QUARANTINES_TOTAL, WHOSE) == 1

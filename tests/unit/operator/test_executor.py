@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from r1plus_operator.controllers.applier import Executor, OwnerGoneError
-from r1plus_operator.plan.deployment import Note, Plan
+from r1plus_operator.plan.deployment import Plan
+from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from support.operator.writes import Server
@@ -32,7 +33,7 @@ STRAY = ("Service", "c", ({"op": "remove", "path": "/spec/ports/1"},))
         (Plan(apply=((SEEN,),), status=STATUS), STATUS, ["Service c"]),
         (Plan(delete=(GONE,), status=STATUS), STATUS, ["delete Deployment old u-old"]),
         (
-            Plan(((STRAY),), ((SEEN, child("ConfigMap", uid="m")), (NEW,)), (GONE,), STATUS, (Note("Promoted", "m", "now"),)),
+            Plan(((STRAY),), ((SEEN, child("ConfigMap", uid="m")), (NEW,)), (GONE,), STATUS, (Event("Promoted", "m", "now"),)),
             {},
             [TOLD, "patch Service c", "Service c", "ConfigMap c", "Service c", "delete Deployment old u-old", "Event Promoted"],
         ),
@@ -92,7 +93,7 @@ OUT = ("bad", ({"op": "test", "path": "/metadata/uid", "value": "u"},))
 
 async def test_a_bad_pod_is_out_of_traffic_before_anything_else_is_written() -> None:
     server = Server()
-    told = (Note("PodQuarantined", "m", "now", pod="bad"),)
+    told = (Event("PodQuarantined", "m", "now", pod="bad"),)
     out = await server.run(Plan(relabel=(OUT,), apply=((NEW,),), status=STATUS, notes=told))
     assert server.log == [TOLD, "patch Pod bad", "Service c", "Event PodQuarantined"]
     assert out == {"bad"}
@@ -101,7 +102,7 @@ async def test_a_bad_pod_is_out_of_traffic_before_anything_else_is_written() -> 
 @pytest.mark.parametrize("error", [NotFoundError(404, "NotFound", ""), InvalidError(422, "Invalid", "test failed")])
 async def test_a_pod_that_is_another_by_now_is_left_to_the_next_pass(error: ApiError) -> None:
     server = Server(patch_Pod=error)
-    told = (Note("PodQuarantined", "m", "now", pod="bad"), Note("Promoted", "m", "now"))
+    told = (Event("PodQuarantined", "m", "now", pod="bad"), Event("Promoted", "m", "now"))
     out = await server.run(Plan(relabel=(OUT,), apply=((SEEN,),), notes=told))
     assert server.log == ["patch Pod bad", "Service c", "Event Promoted"]
     assert out == frozenset(), "whoever took it out has told it and counted it"
@@ -115,7 +116,7 @@ async def test_a_deletion_of_what_is_gone_already_is_done() -> None:
 
 async def test_news_that_is_lost_fails_nothing() -> None:
     server = Server(Event=ApiError(500, "InternalError", ""))
-    await server.run(Plan(notes=(Note("Promoted", "m", "now"),)))
+    await server.run(Plan(notes=(Event("Promoted", "m", "now"),)))
     assert server.log == ["Event Promoted"]
 
 

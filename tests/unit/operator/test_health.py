@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from r1plus_contract import metrics
 from r1plus_operator.health import LATE_SECONDS, STUCK_SECONDS, problem, serve
 from r1plus_operator.metrics.instruments import Instruments
-from r1plus_operator.plan.status.metrics import Facts
+from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_operator.runtime.resources import Resource
 
 
@@ -39,7 +39,7 @@ def test_problems(silent_for: dict[str, float], late: float, said: str) -> None:
 @pytest.fixture
 def told() -> CollectorRegistry:
     instruments = Instruments()
-    instruments.deployments.record(("team", "credit"), {}, Facts("full", 0.98))
+    instruments.deployments.record(("team", "credit"), {}, PlanMetrics("full", 0.98))
     return instruments.registry
 
 

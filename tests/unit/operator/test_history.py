@@ -19,8 +19,8 @@ from r1plus_model_repo.registry.errors import DocumentError
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from r1plus_operator.observe.observer import Key
 from r1plus_operator.observe.projections import EngineObject
-from r1plus_operator.plan.observation import Json, NamespaceFacts, Observed
-from r1plus_operator.plan.registry_facts import deployment
+from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
+from r1plus_operator.plan.registry_facts import build_deployment_fact
 from r1plus_operator.registry import recorder
 from r1plus_operator.registry.client import DeliveryError, RefusedError
 from r1plus_operator.registry.recorder import Historian
@@ -37,7 +37,7 @@ KEY = ("team", "credit")
 class Worlds:
     """The tiny world of plan tests, behind what the historian looks at."""
 
-    observations: dict[Key, Observed]
+    observations: dict[Key, Observation]
     looks: int = 0
     namespaces: dict[str, NamespaceFacts] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Worlds:
     def crs(self) -> dict[Key, Json]:
         return {key: observed.cr for key, observed in self.observations.items()}
 
-    def observed(self, key: Key) -> Observed | None:
+    def observed(self, key: Key) -> Observation | None:
         self.looks += 1
         return self.observations.get(key)
 
@@ -97,7 +97,7 @@ class Courier:
 class Rig:
     """A historian over worlds, a courier, and a clock that the test turns."""
 
-    def __init__(self, work: UnitOfWork, observations: dict[Key, Observed]) -> None:
+    def __init__(self, work: UnitOfWork, observations: dict[Key, Observation]) -> None:
         self.now = 0.0
         self.world = Worlds(observations)
         self.courier = Courier(work)
@@ -134,14 +134,14 @@ def work(template: tuple[Sqlite, str]) -> Iterator[UnitOfWork]:
 
 
 @pytest.fixture(scope="module")
-def observed() -> Observed:
+def observed() -> Observation:
     """A deployment that was rolled back; nothing here changes it."""
     world, _, _ = rolled_back()
     return world.observed()
 
 
 @pytest.fixture
-def rig(work: UnitOfWork, observed: Observed) -> Rig:
+def rig(work: UnitOfWork, observed: Observation) -> Rig:
     return Rig(work, {KEY: observed})
 
 
@@ -234,7 +234,7 @@ async def test_a_fact_that_cannot_be_recorded_holds_up_no_other(rig: Rig) -> Non
 
 
 async def test_what_waits_is_bounded_and_the_rest_comes_when_there_is_room(
-    work: UnitOfWork, observed: Observed, monkeypatch: pytest.MonkeyPatch
+    work: UnitOfWork, observed: Observation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "MOST_WAITING", 30)
     many = {("team", f"credit-{n}"): of(observed, n) for n in range(40)}
@@ -251,7 +251,7 @@ async def test_what_waits_is_bounded_and_the_rest_comes_when_there_is_room(
     assert rig.historian.backlog == 0
 
 
-def of(observed: Observed, number: int) -> Observed:
+def of(observed: Observation, number: int) -> Observation:
     meta = {**observed.cr["metadata"], "name": f"credit-{number}", "uid": f"u-{number}"}
     return replace(observed, cr={**observed.cr, "metadata": meta})
 
@@ -341,7 +341,7 @@ async def test_noticing_looks_at_nothing(rig: Rig) -> None:
 def test_the_same_fact_has_the_same_fingerprint_and_each_kind_its_own() -> None:
     world = PlanWorld(dict(FULL))
     world.bring_up()
-    facts = [f for _ in range(2) for f in recorder.told.facts(world.observed())]
+    facts = [f for _ in range(2) for f in recorder.told.collect_facts(world.observed())]
     prints = [recorder._fingerprint(f) for f in facts]
     assert len(set(prints)) * 2 == len(prints)
     assert {type(f) for f in facts} >= {RevisionFact, EvaluationFact}
@@ -350,15 +350,15 @@ def test_the_same_fact_has_the_same_fingerprint_and_each_kind_its_own() -> None:
 @pytest.mark.parametrize(
     ("namespace", "uid"),
     [
-        (NamespaceFacts("team", "n-1", tenant=True, pod_security="", created="2026-01-01T00:00:00Z"), "n-1"),
-        (NamespaceFacts("team", "n-2", tenant=True, pod_security="", created="2026-01-01T00:00:02Z"), ""),
+        (NamespaceFacts("team", "n-1", is_tenant=True, pod_security="", created_at="2026-01-01T00:00:00Z"), "n-1"),
+        (NamespaceFacts("team", "n-2", is_tenant=True, pod_security="", created_at="2026-01-01T00:00:02Z"), ""),
         (None, ""),
     ],
     ids=["made in it", "older than the namespace, so of a former one of that name", "in one that is not known"],
 )
 def test_a_deployment_is_of_the_namespace_that_it_was_made_in(namespace: NamespaceFacts | None, uid: str) -> None:
     meta = {"uid": "u", "namespace": "team", "name": "credit", "creationTimestamp": "2026-01-01T00:00:01Z"}
-    assert deployment({"metadata": meta}, namespace) == DeploymentFact("u", "team", "credit", uid)
+    assert build_deployment_fact({"metadata": meta}, namespace) == DeploymentFact("u", "team", "credit", uid)
 
 
 @pytest.mark.parametrize("steps", range(6))

@@ -7,16 +7,16 @@ from r1plus_contract import metrics
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.plan.observation import TenantView
-from r1plus_operator.plan.tenancy.isolation_test_run import Ran, Run
+from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestResult, IsolationTestRun
 from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict
 
-RUN = Run("team", "u", "credit", {}, 100)
+RUN = IsolationTestRun("team", "u", "credit", {}, 100)
 TOLD = IsolationJudgement(IsolationVerdict.OPEN, held=("a", "b", "c"), open=("d",), unseen=("e", "f"), failed=("g",))
-ENDED = Ran(RUN, {}, TOLD, 140.5, 140.5)
+ENDED = IsolationTestResult(RUN, {}, TOLD, 140.5, 140.5)
 
 
 def view(status: str = "True") -> TenantView:
-    return TenantView(status, Reason.WALLS_HELD, "")
+    return TenantView(status, Reason.ISOLATION_ENFORCED, "")
 
 
 def told() -> tuple[IsolationMetrics, CollectorRegistry]:
@@ -58,7 +58,11 @@ def test_a_later_pass_takes_the_place_of_an_earlier_one_and_tenants_do_not_mix()
     isolation, registry = told()
     isolation.record("team", view("False"), ENDED)
     isolation.record("other", view(), None)
-    isolation.record("team", view(), Ran(RUN, {}, IsolationJudgement(IsolationVerdict.HELD, held=("a",)), 200.0, 200.0))
+    isolation.record(
+        "team",
+        view(),
+        IsolationTestResult(RUN, {}, IsolationJudgement(IsolationVerdict.HELD, held=("a",)), 200.0, 200.0),
+    )
     found = series(registry)
     assert found[f"{metrics.ISOLATION_TRIES} team open"] == 0
     assert found[f"{metrics.ISOLATION_TRIES} team held"] == 1

@@ -19,7 +19,7 @@ def terms(least: dict[str, str]) -> Terms:
 
 def test_by_default_there_is_no_prober_and_the_api_server_is_anywhere(terms: Terms) -> None:
     found = terms()
-    assert (found.decoy_namespace, found.interval, found.beside) == ("", 3600.0, {})
+    assert (found.decoy_namespace, found.interval, found.other_targets) == ("", 3600.0, {})
     assert (found.api_ports, found.api_cidrs) == ((443, 6443), ())
 
 

@@ -11,7 +11,7 @@ from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import projections
 from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
-from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import Connection
@@ -28,7 +28,7 @@ def observer() -> tuple[Observer, list[Key]]:
     return Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}), asked
 
 
-def seen_by(observer: Observer) -> Observed:
+def seen_by(observer: Observer) -> Observation:
     """The deployment as it is observed."""
     found = observer.observed(KEY)
     assert found is not None
@@ -227,10 +227,10 @@ def test_a_claim_that_goes_is_no_place_for_an_engine() -> None:
     seen = known()
     notes = {names.ANNOTATION_DELIVERED: "a" * 64}
     put(seen, CLAIM, part("PersistentVolumeClaim", annotations=notes))
-    assert seen_by(seen).volumes[VOLUME].delivered == "a" * 64
+    assert seen_by(seen).volumes[VOLUME].delivered_digest == "a" * 64
     put(seen, CLAIM, part("PersistentVolumeClaim", annotations=notes, deletionTimestamp="now"))
     assert VOLUME not in seen_by(seen).volumes
-    assert seen.volumes("t").going == {("PersistentVolumeClaim", VOLUME)}
+    assert seen.volumes("t").deleting == {("PersistentVolumeClaim", VOLUME)}
 
 
 def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:

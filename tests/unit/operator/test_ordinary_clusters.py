@@ -13,7 +13,7 @@ from r1plus_operator.observe import projections
 from r1plus_operator.plan import volumes
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
-from r1plus_operator.plan.manifests.children import Owner, network_policy
+from r1plus_operator.plan.manifests.children import Owner, build_network_policy
 from r1plus_operator.plan.observation import REFUSED_PODS, Json, TenantView
 from r1plus_operator.plan.revision.refresh import RefreshOutcome
 from r1plus_operator.plan.settings import DnsPods, DnsTerms, OperatorConfig, PodUser, RuntimeUpdate
@@ -25,7 +25,7 @@ from support.plan.world import DAY, FULL, NEXT, World, serve_world, start_world
 NODE_LOCAL = DnsTerms(
     (DnsPods("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"}),), ("169.254.20.10/32",)
 )
-NEED = volumes.Need(
+NEED = volumes.VolumeNeed(
     EngineVolume(
         "r1plus-engine-0123456789abcdef", FillOrder("full", "a" * 64, 2**30, archive=None), "registry.local/e:1"
     ),
@@ -40,10 +40,10 @@ def walls_of(config: OperatorConfig) -> dict[str, Json]:
     """Every wall that lets out to DNS, by what it is of."""
     owner = Owner({"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}})
     return {
-        "what serves": network_policy(owner, (), config),
-        "a tenant's own pods": network_policies.callers("team", (), config.dns),
-        "the isolation test": isolation_test_jobs.way_to_ask("team", config),
-        "the decoy": decoy.walls_of(config)[0],
+        "what serves": build_network_policy(owner, (), config),
+        "a tenant's own pods": network_policies.build_callers_policy("team", (), config.dns),
+        "the isolation test": isolation_test_jobs.build_network_policy("team", config),
+        "the decoy": decoy.build_network_policies(config)[0],
     }
 
 
@@ -103,10 +103,10 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
         world = World(dict(FULL))
         planned = plan(replace(world.observed(), tenant=tenant), world.config, world.now)
         assert list(contexts(planned.apply)) == [expected]
-    seen = volumes.Seen("team", (NEED,), {}, assigns_users=True)
+    seen = volumes.VolumesObservation("team", (NEED,), {}, assigns_users=True)
     made = seen, replace(seen, assigns_users=False)
     for one, expected in zip(made, (NO_USER, NO_USER | AS_1000), strict=True):
-        claim = volumes.claim_of(NEED, "team", CONFIG, None, False)
+        claim = volumes.build_claim(NEED, "team", CONFIG, None, False)
         claim["metadata"]["uid"] = "uid-of-claim"
         with_claim = replace(one, live={("PersistentVolumeClaim", claim["metadata"]["name"]): claim})
         (stages,) = volumes.plan_volumes(with_claim, CONFIG, 0.0).apply.values()
@@ -114,14 +114,16 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
 
 
 def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns_users() -> None:
-    run = isolation_test_run.Run("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
-    for config, expected in ((CONFIG, NO_USER | AS_1000), (CONFIG.in_namespace(assigns_users=True), NO_USER)):
-        assert list(contexts([isolation_test_jobs.jobs(run, config), decoy.objects(config)])) == [expected] * 4
+    run = isolation_test_run.IsolationTestRun("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
+    for config, expected in ((CONFIG, NO_USER | AS_1000), (CONFIG.for_namespace(assigns_users=True), NO_USER)):
+        assert (
+            list(contexts([isolation_test_jobs.build_jobs(run, config), decoy.build_objects(config)])) == [expected] * 4
+        )
     world = TenantWorld(facts(CONFIG.isolation.decoy_namespace, assigns_users=True))
     assert list(contexts(plan_tenant(world.seen(), CONFIG, world.now).apply)) == [NO_USER]
 
 
-ASSIGNING = TenantView("True", "WallsHeld", "", assigns_users=True)
+ASSIGNING = TenantView("True", "IsolationEnforced", "", assigns_users=True)
 
 
 def context_of(world: World, revision: str) -> Json:
@@ -141,7 +143,7 @@ def test_finding_13_what_serves_keeps_its_template_when_a_namespace_gets_a_range
     world.alter(tenant=ASSIGNING).settle()
     world.expect(serves=serving, runs={serving: 1}, Ready="True Serving", Progressing="False Complete")
     assert world.status["runtime"]["reason"] == "RuntimeOutdated"
-    assert "this namespace assigns users by now" in world.status["runtime"]["message"]
+    assert "this namespace assigns users now" in world.status["runtime"]["message"]
     assert "r1plus refresh NAME -n NAMESPACE" in world.status["runtime"]["message"]
 
 
@@ -152,7 +154,9 @@ def test_finding_13_what_serves_says_what_to_do_where_its_pods_are_refused() -> 
     world.alter(tenant=replace(ASSIGNING, assigns_users=False)).settle()
     world.expect(CapacityFits=("False PodRefused", said, "admission policies"))
     world.alter(tenant=ASSIGNING).settle()
-    world.expect(CapacityFits=("False PodRefused", said, "assigns users by now; `r1plus refresh NAME -n NAMESPACE"))
+    world.expect(
+        CapacityFits=("False PodRefused", said, "this namespace assigns users; `r1plus refresh NAME -n NAMESPACE")
+    )
 
 
 def test_finding_13_a_refresh_brings_pods_that_name_no_user() -> None:
@@ -236,8 +240,8 @@ def test_finding_13_a_range_that_comes_and_goes_changes_no_stored_revision() -> 
 
 
 def test_finding_13_a_delivery_begins_again_when_its_namespace_gets_a_range() -> None:
-    seen = volumes.Seen("team", (NEED,), {})
-    claim = volumes.claim_of(NEED, "team", CONFIG, None, False)
+    seen = volumes.VolumesObservation("team", (NEED,), {})
+    claim = volumes.build_claim(NEED, "team", CONFIG, None, False)
     claim["metadata"]["uid"] = "uid-of-claim"
     seen = replace(seen, live={("PersistentVolumeClaim", claim["metadata"]["name"]): claim})
     made = {

@@ -12,7 +12,7 @@ from r1plus_contract.requests import MOST_WHY, Request, Verb, build_annotations,
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import projections
 from r1plus_operator.plan.observation import JOB_ENDED, REFUSED_PODS
-from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image
+from r1plus_operator.plan.podspec.pod import hash_pod_spec, is_same_image, list_images
 from r1plus_operator.runtime.resources import Resource
 from support.plan.world import World
 
@@ -207,7 +207,7 @@ def test_finding_13_what_openshift_fills_into_a_pod_makes_it_no_other() -> None:
     live["imagePullSecrets"] = [{"name": "credit-dockercfg-x7k2p"}]
     for container in (*live["initContainers"], *live["containers"]):
         container["securityContext"] |= {"runAsUser": 1000680000, "runAsNonRoot": True}
-    assert (fingerprint(live), container_images(live)) == (fingerprint(spec), container_images(spec))
+    assert (hash_pod_spec(live), list_images(live)) == (hash_pod_spec(spec), list_images(spec))
 
 
 def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defaulted_and_no_other_has() -> None:
@@ -221,7 +221,7 @@ def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defa
         if "configMap" in volume:
             volume["configMap"]["defaultMode"] = 420
     live["containers"][0] |= {"terminationMessagePath": "/dev/termination-log"}
-    assert fingerprint(live) == fingerprint(spec)
+    assert hash_pod_spec(live) == hash_pod_spec(spec)
     for change in (
         lambda s: s["containers"].append({"name": "proxy", "image": "x"}),
         lambda s: s["containers"][1]["env"].append({"name": "PYTHONPATH", "value": "/tmp"}),
@@ -231,7 +231,7 @@ def test_a_pod_made_from_a_template_has_its_fingerprint_whatever_the_server_defa
     ):
         forged = copy.deepcopy(live)
         change(forged)
-        assert fingerprint(forged) != fingerprint(spec)
+        assert hash_pod_spec(forged) != hash_pod_spec(spec)
 
 
 TURNED_AWAY = {
@@ -247,7 +247,7 @@ TURNED_AWAY = {
 @pytest.mark.parametrize(("status", "said"), TURNED_AWAY.values(), ids=TURNED_AWAY.keys())
 def test_a_pod_that_its_node_turned_away_says_why(status: dict[str, Any], said: str) -> None:
     found = projections.pod({"metadata": META | {"labels": POD["metadata"]["labels"]}, "spec": {}, "status": status})
-    assert found.facts.turned_away == said
+    assert found.facts.failure_reason == said
 
 
 def test_a_pod_names_the_replicaset_that_controls_it() -> None:
@@ -326,7 +326,7 @@ def test_of_a_job_it_is_kept_how_and_when_it_ended() -> None:
 def test_a_namespace_is_a_tenant_as_its_labels_say(meta: dict[str, Any], facts: tuple[bool, str, bool]) -> None:
     kept = projections.namespace({"metadata": {"name": "team", "uid": "u", **meta}})
     found = kept.value
-    assert (found.tenant, found.pod_security, found.terminating) == facts
+    assert (found.is_tenant, found.pod_security, found.is_terminating) == facts
     assert (found.name, found.uid, kept.namespace) == ("team", "u", "")
 
 

@@ -9,14 +9,14 @@ from r1plus_operator.controllers.deployment import Reconciler
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
 from r1plus_operator.plan.deployment import Plan
-from r1plus_operator.plan.observation import Observed, SuiteSource, TenantView
+from r1plus_operator.plan.observation import Observation, SuiteSource, TenantView
 from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.settings import RuntimeUpdate
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError
 from support.plan.world import CONFIG, World, serve_world
 
 KEY, BEHIND = ("team", "credit"), ("team", "support")
-ISOLATED = TenantView("True", "WallsHeld", "25 of 25 forbidden connections were blocked")
+ISOLATED = TenantView("True", "IsolationEnforced", "25 of 25 forbidden connections were blocked")
 
 
 class Parts:
@@ -30,7 +30,7 @@ class Parts:
     async def load_suites(self, key: object) -> dict[str, Any]:
         return {}
 
-    def observed(self, key: object, suites: object) -> Observed:
+    def observed(self, key: object, suites: object) -> Observation:
         return self.world.observed()
 
     def release_slot(self, key: tuple[str, str]) -> None:
@@ -54,7 +54,7 @@ async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation()
         await reconciler.reconcile(KEY)
     (plan,) = parts.told
     conditions = {c["type"]: (c["status"], c["reason"]) for c in plan.status["conditions"]}
-    assert conditions["IsolationVerified"] == ("True", "WallsHeld")
+    assert conditions["IsolationVerified"] == ("True", "IsolationEnforced")
     assert conditions["Progressing"] == ("False", "WriteRefused")
     assert not [note for note in plan.notes if "Isolation" in note.message]
 

@@ -10,7 +10,11 @@ DIGEST = f"sha256:{'a' * 64}"
 
 def test_finding_09_by_default_nothing_is_refreshed_by_itself(least: dict[str, str]) -> None:
     config = from_environment(least).operator
-    assert (config.runtime_update, config.max_concurrent, config.vulnerable) == (RuntimeUpdate.MANUAL, 2, frozenset())
+    assert (config.runtime_update, config.max_concurrent, config.vulnerable_images) == (
+        RuntimeUpdate.MANUAL,
+        2,
+        frozenset(),
+    )
 
 
 def test_finding_09_all_of_it_is_read(least: dict[str, str]) -> None:

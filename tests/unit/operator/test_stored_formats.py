@@ -38,10 +38,10 @@ from r1plus_operator.plan.revision.refresh import Refresh
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollback.quarantine import Quarantine
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
-from r1plus_operator.plan.tenancy.isolation_test_run import Run
+from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestRun
 from r1plus_operator.runtime.lease import Claim, Terms
 from r1plus_policies.detector.pool import Pool
-from support.upgrade.comparison import lost_values
+from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import OPERATOR_NAMESPACE, StoredCluster, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES, PROGRESS, VERDICT
 
@@ -100,6 +100,13 @@ def parts(kind: str, part: str) -> Callable[[StoredCluster], Documents]:
     return lambda cluster: ((f"{kind} {obj['metadata']['name']}", obj[part]) for obj in cluster.of_kind(kind))
 
 
+def statuses(cluster: StoredCluster) -> Documents:
+    """Statuses of deployments, with today's names of fields: the operator derives them and never reads them back."""
+    for obj in cluster.of_kind("R1PlusDeployment"):
+        status = {RENAMED_STATUS_FIELDS.get(field, field): value for field, value in obj["status"].items()}
+        yield f"R1PlusDeployment {obj['metadata']['name']}", status
+
+
 def last_words(cluster: StoredCluster) -> Documents:
     """What the containers of the isolation test found."""
     for pod in cluster.of_kind("Pod"):
@@ -146,7 +153,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "a refresh": Format(annotations(names.ANNOTATION_REFRESH), of_contract(Refresh)),
         "a pooled detector": Format(annotations(names.ANNOTATION_POOL), of_contract(Pool)),
         "a quarantine": Format(annotations(names.ANNOTATION_QUARANTINE), of_contract(Quarantine)),
-        "a run of the isolation test": Format(annotations(names.ANNOTATION_PROBED), of_contract(Run)),
+        "a run of the isolation test": Format(annotations(names.ANNOTATION_PROBED), of_contract(IsolationTestRun)),
         "what the isolation test found": Format(last_words, of_contract(Findings)),
         **{f"a request to {verb}": Format(annotations(verb.annotation), of_contract(Request)) for verb in Verb},
         "settings of monitors": Format(files(SETTINGS_FILE), of_contract(MonitorSettings)),
@@ -158,7 +165,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "a page of outcomes": Format(answers(OUTCOMES), of_contract(OutcomePage)),
         "progress of a Job that fills a volume": Format(answers(PROGRESS), of_contract(FillProgress)),
         "spec of a deployment": Format(parts("R1PlusDeployment", "spec"), of_api(R1PlusDeploymentSpec)),
-        "status of a deployment": Format(parts("R1PlusDeployment", "status"), of_api(R1PlusDeploymentStatus)),
+        "status of a deployment": Format(statuses, of_api(R1PlusDeploymentStatus)),
         "spec of a tenant": Format(parts("R1PlusTenant", "spec"), of_api(R1PlusTenantSpec)),
         "spec of an engine": Format(parts("R1PlusEngine", "spec"), of_api(EngineSpec)),
     }
@@ -227,7 +234,7 @@ def test_each_spec_asks_for_the_revision_that_was_made_of_it(folder: Path) -> No
         default_family="smollm2",
         operator_namespace=OPERATOR_NAMESPACE,
         monitoring_namespace="monitoring",
-        suite_trust=SuiteTrust(shipped=frozenset(SHIPPED_SUITES.values())),
+        suite_trust=SuiteTrust(shipped_digests=frozenset(SHIPPED_SUITES.values())),
         volumes=VolumeTerms(require_signature=False),
     )
     requested, expected = {}, {}

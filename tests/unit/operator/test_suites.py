@@ -63,7 +63,7 @@ def test_a_suite_signed_by_another_key_is_refused_and_both_keys_are_named() -> N
     status, reason, message = told(sign(files_of(), FOREIGN))
     assert (status, reason) == ("False", "SuiteInvalid")
     assert (
-        f"signed by key {key_id(FOREIGN.public)}, which is not trusted (trusted are: {key_id(OURS.public)})" in message
+        f"signed by key {key_id(FOREIGN.public)}, which is not trusted (trusted keys: {key_id(OURS.public)})" in message
     )
 
 
@@ -115,7 +115,7 @@ HALF = (
 def test_a_threshold_that_the_reference_did_not_reach_is_refused_with_both_figures() -> None:
     status, reason, message = told(sign(baseline_of(files_of(), *HALF), OURS), threshold=0.9)
     assert (status, reason) == ("False", "ThresholdUnreachable")
-    assert "spec.accuracy.threshold: 0.9 lets 0 of 8 items be lost" in message
+    assert "spec.accuracy.threshold: 0.9 allows 0 of 8 items to be lost" in message
     assert "bank-f16 itself lost 2 of them: it reached 6 of 8 = 0.7500" in message
     assert "(batch 1); lower the threshold to 0.75 or less" in message
 
@@ -174,7 +174,7 @@ def test_a_monitor_that_can_no_longer_score_is_no_data_though_a_pass_stands_and_
 def test_shipped_suites_are_trusted_by_what_they_are_and_no_others() -> None:
     shipped = shipped_suites(ROOT / "monitoring" / "suites")
     assert {name: source.digest for name, source in shipped.items()} == dict(SHIPPED_SUITES)
-    strict = replace(CONFIG, suite_trust=SuiteTrust(shipped=frozenset(SHIPPED_SUITES.values())))
+    strict = replace(CONFIG, suite_trust=SuiteTrust(shipped_digests=frozenset(SHIPPED_SUITES.values())))
     world = World({"tier": "full"}, config=strict, suites=shipped)
     world.settle()
     assert world.condition("QualityVerified")[:2] == TAKEN
@@ -214,7 +214,7 @@ def test_signatures_are_required_unless_they_are_plainly_not(
     least: dict[str, str], given: dict[str, str], required: bool
 ) -> None:
     trust = from_environment(least | given).operator.suite_trust
-    assert (trust.required, trust.shipped) == (required, frozenset(SHIPPED_SUITES.values()))
+    assert (trust.required, trust.shipped_digests) == (required, frozenset(SHIPPED_SUITES.values()))
 
 
 def test_trusted_keys_come_from_the_chart_and_one_that_is_none_is_refused(least: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from r1plus_contract.suite_files import SuiteFiles
 from r1plus_operator.observe.projections import suite_version
 from r1plus_operator.observe.tenant_suites import MOST_BYTES, TenantSuites
 from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted_suites, hash_mounted_suites
-from r1plus_operator.plan.manifests.drift import folded
+from r1plus_operator.plan.manifests.drift import fold_texts
 from r1plus_operator.plan.observation import SuiteSource
 from support.golden_suites import NAME, altered, files_of
 
@@ -124,7 +124,7 @@ class Mounted:
         self.server.objects["a", "credit-accuracy"] = self.live
 
     async def load(self) -> tuple[SuiteSource, ...]:
-        return await self.server.suites.load_mounted("a", "credit-accuracy", hash_mounted_suites(folded(self.live)))
+        return await self.server.suites.load_mounted("a", "credit-accuracy", hash_mounted_suites(fold_texts(self.live)))
 
 
 async def test_finding_08_mounted_suites_are_read_once_whatever_their_scorer_and_signature(server: Server) -> None:
@@ -146,7 +146,7 @@ async def test_finding_08_a_mounted_suite_that_was_altered_is_passed_over(server
 async def test_finding_08_what_is_mounted_is_found_among_what_is_at_hand_byte_for_byte(server: Server) -> None:
     mounted = Mounted(server, suite=files_of())
     (source,) = await mounted.load()
-    live = folded(mounted.live)
+    live = fold_texts(mounted.live)
     assert find_mounted_suites(live, [source]) == MountedSuites(source)
     assert find_mounted_suites(live, [replace(source, reference_text="{}")]) == MountedSuites(has_unread=True)
     assert find_mounted_suites(None, [source]) == MountedSuites()

@@ -219,8 +219,10 @@ class TestEnds:
     async def test_one_that_went_while_nobody_looked_likewise(self) -> None:
         rig = Rig()
         rig.label(DECOY)
-        run = isolation_test_run.Run("bygone", "u", "credit", {}, 1)
-        control = next(job for job in isolation_test_jobs.jobs(run, CONFIG) if job["metadata"]["namespace"] == DECOY)
+        run = isolation_test_run.IsolationTestRun("bygone", "u", "credit", {}, 1)
+        control = next(
+            job for job in isolation_test_jobs.build_jobs(run, CONFIG) if job["metadata"]["namespace"] == DECOY
+        )
         rig.say("ADDED", "Job", control)
         await rig.work()
         assert rig.has("Job", DECOY) == []
@@ -322,10 +324,10 @@ class TestRefusals:
     async def test_the_status_goes_on_telling_what_becomes_of_the_walls_while_a_write_is_refused(self) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
-        assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
+        assert rig.condition("team", "IsolationVerified") == ("True", "IsolationEnforced")
         rig.lose("ServiceAccount", "team", names.PROBER)
         rig.cluster.refusals["ServiceAccount"] = ForbiddenError(403, "Forbidden", "it is another's")
-        for hours, told in ((0, "WallsHeld"), (2, "WallsHeld"), (1, "ProbeOverdue")):
+        for hours, told in ((0, "IsolationEnforced"), (2, "IsolationEnforced"), (1, "ProbeOverdue")):
             rig.clock.advance(3600 * hours)
             rig.queue.add(KEY)
             with pytest.raises(ForbiddenError):
@@ -340,7 +342,7 @@ class TestRefusals:
         rig.lose("NetworkPolicy", "team", network_policies.DEFAULT_DENY)
         rig.cluster.refusals["NetworkPolicy"] = ApiError(500, "InternalError", "etcd leader changed")
         for _ in range(TOLD_AFTER + 1):
-            assert rig.condition("team", "IsolationVerified") == ("True", "WallsHeld")
+            assert rig.condition("team", "IsolationVerified") == ("True", "IsolationEnforced")
             with pytest.raises(ApiError):
                 await rig.work()
             rig.queue.add_failed(KEY, after)
@@ -357,7 +359,7 @@ class TestRefusals:
         rig.label(DECOY)
         rig.decoy_is_up()
         rig.cluster.refusals["Job"] = ForbiddenError(403, "Forbidden", "exceeded quota: count/jobs.batch")
-        for i in range(isolation_test_run.MOST_AT_ONCE):
+        for i in range(isolation_test_run.MAX_CONCURRENT_RUNS):
             rig.label(f"full-{i}")
             rig.serve(f"full-{i}", "credit")
         while rig.queue.depth:
@@ -411,7 +413,7 @@ async def test_no_more_runs_go_on_at_once_than_may_and_in_the_end_each_has_had_i
     rig = Rig()
     rig.label(DECOY)
     rig.decoy_is_up()
-    tenants = [f"team-{i}" for i in range(2 * isolation_test_run.MOST_AT_ONCE + 3)]
+    tenants = [f"team-{i}" for i in range(2 * isolation_test_run.MAX_CONCURRENT_RUNS + 3)]
     for name in tenants:
         rig.label(name)
         rig.serve(name, "credit")
@@ -419,8 +421,8 @@ async def test_no_more_runs_go_on_at_once_than_may_and_in_the_end_each_has_had_i
     for _ in range(6):
         await rig.work(1000)
         going_on = [job for job in run_jobs(rig) if "status" not in job]
-        of = {run.namespace for job in going_on if (run := isolation_test_run.read(job))}
-        assert len(of) <= isolation_test_run.MOST_AT_ONCE
+        of = {run.namespace for job in going_on if (run := isolation_test_run.read_run(job))}
+        assert len(of) <= isolation_test_run.MAX_CONCURRENT_RUNS
         seen |= of
         for job in going_on:
             rig.say("MODIFIED", "Job", ended(job))
@@ -440,9 +442,9 @@ async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
     rig = await tenant({}, serves=True)
     rig.label("other")
     view = rig.reconciler.view("team")
-    real = isolation_test_run.read(run_jobs(rig)[0])
-    forged = isolation_test_run.Run("team", real.uid, "credit", real.walls, real.started + 5)
-    for job in isolation_test_jobs.jobs(forged, CONFIG):
+    real = isolation_test_run.read_run(run_jobs(rig)[0])
+    forged = isolation_test_run.IsolationTestRun("team", real.uid, "credit", real.walls, real.started + 5)
+    for job in isolation_test_jobs.build_jobs(forged, CONFIG):
         if job["metadata"]["namespace"] == DECOY:
             continue
         rig.say("ADDED", "Job", ended({**job, "metadata": {**job["metadata"], "namespace": where}}))
@@ -473,6 +475,8 @@ async def test_a_pass_over_one_of_a_thousand_tenants_takes_no_longer_than_over_o
 
 
 def test_what_a_run_bears_is_small_for_a_tenant_of_three_hundred_deployments() -> None:
-    run = isolation_test_run.Run("t" * 63, "u" * 36, "d" * 63, {f"{i:063}": "01234567" for i in range(300)}, 2**31)
-    (knock, *_) = isolation_test_jobs.jobs(run, CONFIG)
+    run = isolation_test_run.IsolationTestRun(
+        "t" * 63, "u" * 36, "d" * 63, {f"{i:063}": "01234567" for i in range(300)}, 2**31
+    )
+    (knock, *_) = isolation_test_jobs.build_jobs(run, CONFIG)
     assert len(dumps(knock)) < 100_000

@@ -65,7 +65,7 @@ def test_finding_11_a_failure_stops_its_wave_and_no_other_until_it_is_acknowledg
     waves.wait(key(3), SlotRequest("another", is_requested=False))
     begin(waves, key(1), RefreshOutcome.FAILED)
     assert waves.turns() == [key(3)]
-    assert waves.view(key(2)).stopped == {WAVE}
+    assert waves.view(key(2)).stopped_waves == {WAVE}
     begin(waves, key(1), RefreshOutcome.ACKNOWLEDGED)
     assert waves.turns() == [key(2), key(3)]
 

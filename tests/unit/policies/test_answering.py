@@ -161,7 +161,7 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
     "a control goes on though the hour is not over":
         (given(control=control(), last_rollback=NOW - 1), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "a control that passed": (given(control=control(Verdict.PASS)), Action.SWITCH, RollbackReason.CONTROL_PASSED),
-    "a control that failed": (given(control=control(Verdict.FAIL)), Action.PAGE, RollbackReason.BOTH_ARMS_BAD),
+    "a control that failed": (given(control=control(Verdict.FAIL)), Action.PAGE, RollbackReason.ROLLBACK_TARGET_ALSO_FAILED),
     "no room, for a moment":
         (given(control=control(age=NO_ROOM_SECONDS - 1, no_room="0/1 nodes")), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "no room": (given(control=control(age=NO_ROOM_SECONDS, no_room="0/1 nodes")), Action.BLOCKED, RollbackReason.NO_CAPACITY),
@@ -193,7 +193,7 @@ REMEDIES: dict[str, tuple[DeploymentHealth, list[str]]] = {
         given(control=replace(control(), blocked_reason="item i0")), ["revision good", "item i0", "r1plus ack"],
     ),
     "AlreadyRolledBack": (given(earlier_targets=frozenset({"good"})), ["bad", "good", "r1plus ack"]),
-    "BothArmsBad": (given(control=control(Verdict.FAIL)), ["good", "lost 1 of 4", "driver", "r1plus ack"]),
+    "RollbackTargetAlsoFailed": (given(control=control(Verdict.FAIL)), ["good", "lost 1 of 4", "driver", "r1plus ack"]),
     "ControlOverdue": (given(control=control(age=9e3, no_room="0/1 nodes")), ["spec.rollout.deadline", "0/1 nodes", "r1plus ack"]),
     "SuiteMismatch": (given(replay_passed=False), ["recorded scores", "r1plus suite verify"]),
     "OneNode": (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), ["node n1", "drain"]),

@@ -57,10 +57,7 @@ BLOCKS: Mapping[int, tuple[str, int, int]] = {
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
 }
-"""Tensor type -> its name, elements per block, bytes per block.
-
-From ggml.h; a test compares it with `gguf.GGML_QUANT_SIZES`.
-"""
+"""Tensor type -> name, elements per block, bytes per block. From ggml.h; a test compares with `GGML_QUANT_SIZES`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def read_checkpoint(source: Path, claims: Claims) -> Model:
         weights_served.precision,
         weights_served.bytes,
         tuple(findings.notes),
-        GpuDetails(VLLM, shape.heads, shape.hidden, shape.intermediate, shape.window, shape.global_layers),
+        GpuDetails(VLLM, shape.heads, shape.hidden_size, shape.intermediate, shape.window, shape.global_layers),
     )
 
 

@@ -13,8 +13,8 @@ from r1plus_model_repo.importing.folder_files import CONFIG, Values
 from r1plus_model_repo.importing.huggingface.tokenizer_files import check_remote_code
 from r1plus_model_repo.importing.model import Claims, Findings
 
-FULL, SLIDING = "full_attention", "sliding_attention"
-GENERATING: Final = ("ForCausalLM", "LMHeadModel")
+FULL_ATTENTION, SLIDING_ATTENTION = "full_attention", "sliding_attention"
+GENERATIVE_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 """Suffixes of architectures that generate text."""
 OTHER_MODALITIES: Final = ("text_config", "vision_config", "audio_config", "llm_config", "thinker_config")
 NOT_IN_FLOAT16: Final = ("gemma2", "gemma3", "gemma3_text", "glm4", "plamo2")
@@ -34,7 +34,7 @@ class HfShape:
     kv_heads: int
     head_size: int
     context: int
-    hidden: int
+    hidden_size: int
     intermediate: int
     window: int | None
     global_layers: int | None
@@ -47,9 +47,9 @@ def read_shape(config: Values, claims: Claims, findings: Findings) -> HfShape:
     _check_supported(config, findings)
     layers = config.get_int("num_hidden_layers", 1, 1024)
     heads = config.get_int("num_attention_heads", 1, 1024)
-    hidden = config.get_int("hidden_size", 1, 2**20)
+    hidden_size = config.get_int("hidden_size", 1, 2**20)
     kv_heads = config.get_int("num_key_value_heads", 1, 1024, heads)
-    head_size = config.get_int("head_dim", 1, 1024, max(hidden // heads, 1) if heads else 1)
+    head_size = config.get_int("head_dim", 1, 1024, max(hidden_size // heads, 1) if heads else 1)
     window, global_layers = _read_window(config, layers)
     return HfShape(
         layers=layers,
@@ -57,8 +57,8 @@ def read_shape(config: Values, claims: Claims, findings: Findings) -> HfShape:
         kv_heads=kv_heads,
         head_size=head_size,
         context=_read_context(config, claims, findings),
-        hidden=hidden,
-        intermediate=read_intermediate_size(config, hidden),
+        hidden_size=hidden_size,
+        intermediate=read_intermediate_size(config, hidden_size),
         window=window,
         global_layers=global_layers,
         has_tied_embeddings=config.fields.get("tie_word_embeddings") is True,
@@ -82,7 +82,7 @@ def _check_supported(config: Values, findings: Findings) -> None:
             "kv_lora_rank", f"{fields['kv_lora_rank']!r:.40}: {reason}", "use a model with plain attention"
         )
     names = fields.get("architectures")
-    if not isinstance(names, list) or not any(str(name).endswith(GENERATING) for name in names):
+    if not isinstance(names, list) or not any(str(name).endswith(GENERATIVE_SUFFIXES) for name in names):
         config.add_problem("architectures", f"{names!r:.80}: none of them generates text", "use a ...ForCausalLM model")
 
 
@@ -96,9 +96,9 @@ def _read_context(config: Values, claims: Claims, findings: Findings) -> int:
     return min(findings.choose_context(claims.context_length, min(limits, default=None)), 2**20)
 
 
-def read_intermediate_size(config: Values, hidden: int) -> int:
+def read_intermediate_size(config: Values, hidden_size: int) -> int:
     """Return the largest width of the feed-forward layers for one token, over all experts that it uses."""
-    dense = config.get_int("intermediate_size", 1, 2**24, 4 * hidden)
+    dense = config.get_int("intermediate_size", 1, 2**24, 4 * hidden_size)
     experts = config.get_int("num_experts_per_tok", 1, 1024, 1)
     return max(dense, experts * config.get_int("moe_intermediate_size", 1, 2**24, dense if experts > 1 else 1))
 
@@ -129,8 +129,8 @@ def _count_sliding_layers(config: Values, types: object, layers: int) -> int:
         description = f"{len(types)} items" if isinstance(types, list) else "not a list"
         config.add_problem("layer_types", f"{description} for {layers} layers")
         return 0
-    others = sorted({str(item) for item in types} - {FULL, SLIDING})
+    others = sorted({str(item) for item in types} - {FULL_ATTENTION, SLIDING_ATTENTION})
     if others:
-        reason = f"only {FULL} and {SLIDING} are sized"
+        reason = f"only {FULL_ATTENTION} and {SLIDING_ATTENTION} are sized"
         config.add_problem("layer_types", f"{others[0]!r:.40}: {reason}", "use a model with plain attention")
-    return types.count(SLIDING)
+    return types.count(SLIDING_ATTENTION)

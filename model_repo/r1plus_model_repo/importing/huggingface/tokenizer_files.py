@@ -22,7 +22,7 @@ from r1plus_model_repo.importing.model import Findings
 TOKENIZER: Final = "tokenizer.json"
 VOCABULARIES: Final = ((TOKENIZER,), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 """Each of these sets of files is a vocabulary."""
-COPIED: Final = (
+COPIED_FILES: Final = (
     *(name for names in VOCABULARIES for name in names),
     TOKENIZER_CONFIG,
     SPECIAL_TOKENS,
@@ -34,7 +34,7 @@ COPIED: Final = (
 
 def list_tokenizer_files(source: Path, findings: Findings, prefix: str = "") -> tuple[str, ...]:
     """Return the tokenizer's files in `source`, each with `prefix`. Problems are added to `findings`."""
-    names = [prefix + name for name in COPIED]
+    names = [prefix + name for name in COPIED_FILES]
     check_links(source, names, findings)
     present = tuple(name for name in names if (source / name).is_file())
     if not any(all(prefix + name in present for name in names) for names in VOCABULARIES):

@@ -24,7 +24,7 @@ MISTRAL: Final = "consolidated"
 HEAD: Final = "lm_head.weight"
 MOST_SHARDS: Final = 1024
 MOST_TOLD: Final = 3
-FLOATING: Final = {"F16": "FP16", "BF16": "BF16", "F32": "FP32"}
+FLOAT_PRECISIONS: Final = {"F16": "FP16", "BF16": "BF16", "F32": "FP32"}
 SERVED_PRECISION: Final = "FP16"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\.safetensors")
 _LAYER = re.compile(r"model\.layers\.(\d{1,4})\.")
@@ -49,8 +49,8 @@ def read_shards(source: Path, findings: Findings) -> tuple[tuple[str, ...], dict
     if (source / INDEX).exists():
         weight_map = _read_weight_map(index, findings)
         names = sorted(set(weight_map.values()))
-        if unnamed := sorted(set(present) - set(names)):
-            findings.notes.append(f"not copied, because {INDEX} does not name them: {', '.join(unnamed)[:200]}")
+        if unnamed_files := sorted(set(present) - set(names)):
+            findings.notes.append(f"not copied, because {INDEX} does not name them: {', '.join(unnamed_files)[:200]}")
     else:
         weight_map, names = {}, [name for name in present if not name.startswith(MISTRAL)]
         if len(names) > 1:
@@ -63,10 +63,10 @@ def read_shards(source: Path, findings: Findings) -> tuple[tuple[str, ...], dict
             )
             return (), {}
     tensors, file_of_tensor = _read_all(source, names, findings)
-    misplaced = [
+    misplaced_tensors = [
         name for name, file in weight_map.items() if file_of_tensor.get(name) != file and (source / file).is_file()
     ]
-    for name in misplaced[:MOST_TOLD] if not findings.problems else ():
+    for name in misplaced_tensors[:MOST_TOLD] if not findings.problems else ():
         findings.problems.append(f"{INDEX}: weight_map: {name!r:.120}: not in {weight_map[name]}; get the files again")
     files = (*names, *([INDEX] if weight_map else ()))
     return files, tensors
@@ -133,8 +133,8 @@ def check_tensors(shape: HfShape, config: Values, tensors: Mapping[str, Tensor],
             if one is None or len(one.shape) != 2 or one.dtype in ("U8", "I32") or 0 in (kv, one.shape[0]):
                 continue
             if one.shape[0] != rows:
-                claimed = f"{shape.kv_heads} of head_dim {shape.head_size}, {name}.weight has {one.shape[0]} rows"
-                config.add_problem("num_key_value_heads", f"{claimed} instead of {rows}")
+                difference = f"{shape.kv_heads} of head_dim {shape.head_size}, {name}.weight has {one.shape[0]} rows"
+                config.add_problem("num_key_value_heads", f"{difference} instead of {rows}")
                 return
     if 0 < attention_layers < shape.layers:
         reason = "their memory is not sized"
@@ -149,37 +149,43 @@ def describe_served_weights(
     config: Values, tied: bool, tensors: Mapping[str, Tensor], claims: Claims, findings: Findings
 ) -> ServedWeights:
     """Return the weights as served: in float16, unless they are quantised."""
-    stored = {name: one for name, one in tensors.items() if not (tied and name == HEAD)}
+    stored_tensors = {name: one for name, one in tensors.items() if not (tied and name == HEAD)}
     quantisation = config.fields.get("quantization_config")
     if quantisation is not None:
-        return _describe_quantised(config.get_object("quantization_config"), stored, claims, findings)
+        return _describe_quantised(config.get_object("quantization_config"), stored_tensors, claims, findings)
     kinds: Counter[str] = Counter()
-    for one in stored.values():
+    for one in stored_tensors.values():
         kinds[one.dtype] += one.elements
     most = kinds.most_common(1)[0][0] if kinds else ""
-    if most and most not in FLOATING:
+    if most and most not in FLOAT_PRECISIONS:
         reason = f"most weights are {most}, and no quantization_config says how to read them"
         config.add_problem("quantization_config", f"missing: {reason}", "get the whole checkpoint")
-    if most in FLOATING and FLOATING[most] != SERVED_PRECISION:
+    if most in FLOAT_PRECISIONS and FLOAT_PRECISIONS[most] != SERVED_PRECISION:
         beyond = "; numbers beyond 65504 do not fit: the gate measures the effect" if most == "BF16" else ""
-        findings.notes.append(f"the weights are in {FLOATING[most]} and are served in {SERVED_PRECISION}{beyond}")
-    parameters = sum(one.elements for one in stored.values())
+        findings.notes.append(
+            f"the weights are in {FLOAT_PRECISIONS[most]} and are served in {SERVED_PRECISION}{beyond}"
+        )
+    parameters = sum(one.elements for one in stored_tensors.values())
     findings.check_claims(claims, parameters, SERVED_PRECISION)
     # Its volume must hold the stored files, which may be larger than the weights as served.
-    return ServedWeights(SERVED_PRECISION, parameters, max(2 * parameters, sum(one.bytes for one in stored.values())))
+    return ServedWeights(
+        SERVED_PRECISION, parameters, max(2 * parameters, sum(one.bytes for one in stored_tensors.values()))
+    )
 
 
 def _describe_quantised(
-    quantisation: Values, stored: Mapping[str, Tensor], claims: Claims, findings: Findings
+    quantisation: Values, stored_tensors: Mapping[str, Tensor], claims: Claims, findings: Findings
 ) -> ServedWeights:
     precision = _find_precision(quantisation)
     if precision is None and claims.precision is None:
-        findings.problems.append(f"--precision: quantization_config in {CONFIG} does not say it; give it, such as INT4")
-    parameters = count_parameters(stored, precision or claims.precision or "")
+        findings.problems.append(
+            f"--precision: quantization_config in {CONFIG} does not have it; give it, such as INT4"
+        )
+    parameters = count_parameters(stored_tensors, precision or claims.precision or "")
     findings.check_claims(claims, None, precision)
     if claims.parameters is None:
         findings.notes.append(f"{parameters:,} parameters, counted from packed weights; --parameters overrides it")
-    size = sum(one.bytes for one in stored.values())
+    size = sum(one.bytes for one in stored_tensors.values())
     return ServedWeights(precision or claims.precision or "", claims.parameters or parameters, size)
 
 

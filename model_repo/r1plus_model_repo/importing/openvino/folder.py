@@ -19,7 +19,7 @@ from r1plus_model_repo.importing.openvino.ir import FILES
 from r1plus_model_repo.kv_shape import KvShape, read_kv_shape
 
 OPENVINO_CONFIG = "openvino_config.json"
-COPIED = (TEMPLATE, CONFIG, GENERATION_CONFIG, OPENVINO_CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG)
+COPIED_FILES = (TEMPLATE, CONFIG, GENERATION_CONFIG, OPENVINO_CONFIG, SPECIAL_TOKENS, TOKENIZER_CONFIG)
 """Optional files of the folder, in addition to the model's six."""
 _PRECISIONS = {"int8": "INT8", "int4": "INT4", "nf4": "NF4", "fp16": "FP16", "fp32": "FP32", "f8e4m3": "FP8"}
 
@@ -51,7 +51,7 @@ def read_folder(source: Path, claims: Claims) -> Model:
         )
     findings.raise_problems(source)
     size = (source / "openvino_model.bin").stat().st_size
-    files = (*FILES, *(name for name in COPIED if (source / name).is_file()))
+    files = (*FILES, *(name for name in COPIED_FILES if (source / name).is_file()))
     return Model(source, files, shape, context, claims.parameters or 0, precision or "", size)
 
 
@@ -68,19 +68,19 @@ def _check_files(source: Path, findings: Findings) -> None:
             f"is {kind}, and the backend openvino serves OpenVINO IR; missing: {', '.join(missing_files)}. Convert it:"
             f" optimum-cli export openvino --model DIR OUT, then import OUT{gpu}"
         )
-    check_links(source, (*FILES, *COPIED), findings)
+    check_links(source, (*FILES, *COPIED_FILES), findings)
 
 
 def _check_config(config: Mapping[str, Any], shape: KvShape, findings: Findings) -> None:
     """Check that config.json describes this model."""
     heads = config.get("num_key_value_heads", config.get("num_attention_heads"))
-    for key, declared, actual in (
+    for key, config_value, model_value in (
         ("num_hidden_layers", config.get("num_hidden_layers"), shape.layers),
         ("num_key_value_heads", heads, shape.kv_heads),
         ("head_dim", config.get("head_dim"), shape.head_size),
     ):
-        if type(declared) is int and shape.layers and declared != actual:
-            findings.problems.append(f"{CONFIG}: {key}: {declared}, the model has {actual}; export both again")
+        if type(config_value) is int and shape.layers and config_value != model_value:
+            findings.problems.append(f"{CONFIG}: {key}: {config_value}, the model has {model_value}; export both again")
 
 
 def _read_precision(source: Path, findings: Findings) -> str | None:

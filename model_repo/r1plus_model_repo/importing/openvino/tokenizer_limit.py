@@ -13,7 +13,7 @@ from r1plus_model_repo.importing.errors import ImportingError
 _LAYER = re.compile(r'<layer id="(\d+)" name="[^"]*" type="(\w+)".*?</layer>', re.DOTALL)
 _DATA = re.compile(r'<data element_type="i32" shape="" offset="(\d+)" size="4"')
 _EDGE = re.compile(r'<edge from-layer="(\d+)" from-port="\d+" to-layer="(\d+)"')
-UNLIMITED = (2**31 - 1).to_bytes(4, "little")
+LARGEST_LIMIT = (2**31 - 1).to_bytes(4, "little")
 
 
 def remove_limit(folder: Path) -> None:
@@ -22,15 +22,15 @@ def remove_limit(folder: Path) -> None:
     offset = _find_limit_offset(xml)
     weights = folder / "openvino_tokenizer.bin"
     content = bytearray(weights.read_bytes())
-    content[offset : offset + 4] = UNLIMITED
+    content[offset : offset + 4] = LARGEST_LIMIT
     weights.write_bytes(bytes(content))
 
 
 def _find_limit_offset(xml: str) -> int:
     layers = {match.group(1): match for match in _LAYER.finditer(xml)}
     minima = {number for number, layer in layers.items() if layer.group(2) == "Minimum"}
-    feeding = [layers[source] for source, to in _EDGE.findall(xml) if to in minima and source in layers]
-    constants = [data for layer in feeding if layer.group(2) == "Const" and (data := _DATA.search(layer.group()))]
+    input_layers = [layers[source] for source, to in _EDGE.findall(xml) if to in minima and source in layers]
+    constants = [data for layer in input_layers if layer.group(2) == "Const" and (data := _DATA.search(layer.group()))]
     if len(constants) != 1:
         raise ImportingError(f"openvino_tokenizer.xml: expected one length limit, found {len(constants)}")
     offset = constants[0].group(1)

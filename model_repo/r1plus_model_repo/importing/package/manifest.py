@@ -38,8 +38,8 @@ def estimate_weights_memory(model: Model) -> str:
     """
     if model.gpu is not None:
         return mebibytes(model.weights_bytes)
-    floating = model.precision.startswith(("FP", "BF"))
-    need = (model.weights_bytes + 4 * model.parameters) * 1.05 if floating else model.weights_bytes * 1.6
+    is_float = model.precision.startswith(("FP", "BF"))
+    need = (model.weights_bytes + 4 * model.parameters) * 1.05 if is_float else model.weights_bytes * 1.6
     return mebibytes(int(need))
 
 
@@ -48,7 +48,7 @@ def build_spec(options: ImportOptions, model: Model, sha256: str, origin: str) -
 
     Raise ImportOptionsError with every problem as `spec.field: what is wrong (got value)`.
     """
-    unmeasured = {"claimedBy": f"nobody yet: imported from {origin}"[:256]}
+    claim = {"claimedBy": f"nobody yet: imported from {origin}"[:256]}
     gpu, problems = model.gpu, engine_fields.find_gpu_problems(options, model)
     best, largest = engine_fields.choose_batches(options, gpu) if gpu else _choose_batches(options)
     fields = {
@@ -78,7 +78,7 @@ def build_spec(options: ImportOptions, model: Model, sha256: str, origin: str) -
         "batch": {"best": best, "max": largest},
         "reference": {
             "suite": options.suite or f"{options.family}-{options.tier}-v1",
-            **({"inheritedFrom": options.inherited_from} if options.inherited_from else unmeasured),
+            **({"inheritedFrom": options.inherited_from} if options.inherited_from else claim),
         },
         **(engine_fields.build_spec_fields(options, gpu) if gpu else {}),
     }
@@ -124,7 +124,7 @@ _HEAD = """\
 # Made by `r1plus engine import` from {file}, sha256 {sha256}.
 #
 {figures}
-# Nobody has measured what it reaches: make its suite with r1plus suite build and baseline, then fill in reference.
+# Its accuracy is not measured yet: make its suite with r1plus suite build and baseline, then fill in reference.
 ---
 """
 _FOR_CPU = """\

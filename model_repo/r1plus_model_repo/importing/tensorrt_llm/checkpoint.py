@@ -28,9 +28,9 @@ RUNTIME: Final = "1.2.1"
 """The last version that builds and loads engines. It only loads engines of its own version."""
 RANK: Final = "rank0.safetensors"
 ENGINE: Final = "rank0.engine"
-MIXED: Final = "quant_cfg.json"
+MIXED_PRECISION_FILE: Final = "quant_cfg.json"
 """Next to config.json if layers differ in precision."""
-MANAGED: Final = "rank0_managed_weights.safetensors"
+MANAGED_WEIGHTS_FILE: Final = "rank0_managed_weights.safetensors"
 DTYPES: Final = {"float16": "FP16", "bfloat16": "BF16"}
 PRECISIONS: Final = {"MXFP4": "MXFP4", "NVFP4": "NVFP4", "W4A": "INT4", "W8A": "INT8", "INT8": "INT8", "FP8": "FP8"}
 """Part of `quant_algo` -> precision of a catalog entry; the first match counts."""
@@ -44,7 +44,7 @@ class _Shape:
     heads: int
     kv_heads: int
     head_size: int
-    hidden: int
+    hidden_size: int
     intermediate: int
 
     @property
@@ -55,7 +55,7 @@ class _Shape:
     @property
     def widths(self) -> tuple[int, int, int]:
         """Heads, hidden and intermediate width, in the order of `GpuDetails`."""
-        return self.heads, self.hidden, self.intermediate
+        return self.heads, self.hidden_size, self.intermediate
 
 
 def read_trtllm(source: Path, claims: Claims) -> Model:
@@ -63,7 +63,10 @@ def read_trtllm(source: Path, claims: Claims) -> Model:
     findings = Findings()
     is_built = _is_built(source, findings)
     part = f"{PLAN_PART if is_built else CHECKPOINT_PART}/"
-    names = [part + name for name in ((CONFIG, ENGINE, MANAGED) if is_built else (CONFIG, RANK, MIXED))]
+    names = [
+        part + name
+        for name in ((CONFIG, ENGINE, MANAGED_WEIGHTS_FILE) if is_built else (CONFIG, RANK, MIXED_PRECISION_FILE))
+    ]
     check_links(source, names, findings)
     findings.problems += [
         f"{name}: missing; get the whole folder" for name in names[:2] if not (source / name).is_file()
@@ -125,7 +128,7 @@ def _read_checkpoint(source: Path, files: tuple[str, ...], config: Values, claim
 
 
 def _read_plan(source: Path, files: tuple[str, ...], config: Values, claims: Claims, findings: Findings) -> Model:
-    version, pretrained, build = (
+    version, pretrained_config, build = (
         config.fields.get("version"),
         config.get_object("pretrained_config"),
         config.get_object("build_config"),
@@ -133,27 +136,34 @@ def _read_plan(source: Path, files: tuple[str, ...], config: Values, claims: Cla
     if version != RUNTIME:
         only = f"an engine only loads in the version that built it, and {RUNTIME} is served"
         config.add_problem("version", f"{version!r:.40}: {only}", f"build it with TensorRT-LLM {RUNTIME}")
-    shape = _read_shape(pretrained)
+    shape = _read_shape(pretrained_config)
     most_batch = build.get_int("max_batch_size", 1, 2**20)
     max_seq_len, step = build.get_int("max_seq_len", 16, 2**30), build.get_int("max_num_tokens", 1, 2**30)
     if build.get_object("plugin_config").fields.get("use_paged_context_fmha") is False:
         reason = "reading prompts in chunks needs it"
         build.add_problem("plugin_config.use_paged_context_fmha", f"false: {reason}", "build it with enable")
-    length = pretrained.get_int("max_position_embeddings", 16, 2**30, 0) or max_seq_len
+    length = pretrained_config.get_int("max_position_embeddings", 16, 2**30, 0) or max_seq_len
     requested_context = findings.choose_context(
         claims.context_length, min(length, max_seq_len), reason="what it was built for"
     )
-    context, window, global_layers = _read_window(pretrained, shape, requested_context, findings)
-    precision, _ = _read_precision(pretrained, claims, findings)
+    context, window, global_layers = _read_window(pretrained_config, shape, requested_context, findings)
+    precision, _ = _read_precision(pretrained_config, claims, findings)
     if claims.parameters is None:
         findings.problems.append(
             "--parameters: a built engine does not have it; give the number of weights, such as 12200000000"
         )
     gpu = GpuDetails(
-        TENSORRT_LLM, *shape.widths, window, global_layers, _read_kv_precision(pretrained), True, step, most_batch
+        TENSORRT_LLM,
+        *shape.widths,
+        window,
+        global_layers,
+        _read_kv_precision(pretrained_config),
+        True,
+        step,
+        most_batch,
     )
     findings.raise_problems(source)
-    size = sum((source / name).stat().st_size for name in files if name.endswith((ENGINE, MANAGED)))
+    size = sum((source / name).stat().st_size for name in files if name.endswith((ENGINE, MANAGED_WEIGHTS_FILE)))
     return Model(source, files, shape.kv, context, claims.parameters or 0, precision, size, tuple(findings.notes), gpu)
 
 
@@ -167,14 +177,14 @@ def _read_shape(config: Values) -> _Shape:
             mapping.add_problem(
                 key, f"{size}: tensorrtllm is served on one GPU", "convert it with --tp_size 1 --pp_size 1"
             )
-    heads, hidden = config.get_int("num_attention_heads", 1, 1024), config.get_int("hidden_size", 1, 2**20)
+    heads, hidden_size = config.get_int("num_attention_heads", 1, 1024), config.get_int("hidden_size", 1, 2**20)
     return _Shape(
         layers=config.get_int("num_hidden_layers", 1, 1024),
         heads=heads,
         kv_heads=config.get_int("num_key_value_heads", 1, 1024, heads),
-        head_size=config.get_int("head_size", 1, 1024, max(hidden // heads, 1) if heads else 1),
-        hidden=hidden,
-        intermediate=read_intermediate_size(config, hidden),
+        head_size=config.get_int("head_size", 1, 1024, max(hidden_size // heads, 1) if heads else 1),
+        hidden_size=hidden_size,
+        intermediate=read_intermediate_size(config, hidden_size),
     )
 
 
@@ -221,9 +231,9 @@ def _read_kv_precision(config: Values) -> str | None:
         return str(algorithm)
     if algorithm is None:
         return None
-    supported = ", ".join(KV_PRECISIONS)
+    choices = ", ".join(KV_PRECISIONS)
     quantisation.add_problem(
-        "kv_cache_quant_algo", f"{algorithm!r:.40} is not one of {supported}", "convert it with one, or without"
+        "kv_cache_quant_algo", f"{algorithm!r:.40} is not one of {choices}", "convert it with one, or without"
     )
     return None
 

@@ -68,7 +68,7 @@ def build_requirement_fields(options: ImportOptions, gpu: GpuDetails) -> Mapping
     return {
         **cores,
         "activationMemory": mebibytes(
-            _choose_step_tokens(options, gpu) * _ELEMENT_BYTES * (2 * gpu.hidden + 3 * gpu.intermediate)
+            _choose_step_tokens(options, gpu) * _ELEMENT_BYTES * (2 * gpu.hidden_size + 3 * gpu.intermediate)
         ),
         "gpu": {"count": _or_default(options.gpus, 1), "minCapability": MIN_CAPABILITY, **products},
         **runtime,

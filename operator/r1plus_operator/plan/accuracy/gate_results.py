@@ -9,7 +9,7 @@ from r1plus_contract.verdict import GateReport, MonitorReport, Standing, Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.requests import acknowledged_in
+from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.record import Revision, clip_report
 from r1plus_policies.gate.verdict import rejudge
 
@@ -55,7 +55,7 @@ def record_gate_results(
     if suites is None:
         return revisions
     observed, threshold = inputs.observed, inputs.spec.accuracy.threshold
-    after, hashes, token = dict(revisions), suites.hashes, acknowledged_in(observed.cr)
+    after, hashes, token = dict(revisions), suites.hashes, read_ack_token(observed.cr)
     for pod in observed.pods:
         report = observed.reports.get(pod.name)
         if report is None or pod.quarantine is not None or pod.revision not in after:

@@ -8,7 +8,7 @@ from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_o
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests import children
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.requests import acknowledged_in
+from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_policies.rollout import Rollout, Strategy
@@ -31,14 +31,14 @@ def build_accuracy_config(
     under_former = [r for r in (find_current_revision(revisions.values()), rollback_target) if r]
     former = suites.former_for(*(r.identity_digest for r in under_former))
     history = [revision for revision in revisions.values() if revision.name not in surplus]
-    return children.accuracy_config(
+    return children.build_accuracy_config(
         children.Owner(inputs.observed.cr),
         inputs.spec,
         suites.spec_suite,
         select_known_verdicts(history, rollout.replicas, suites.hashes),
-        acknowledged=acknowledged_in(inputs.observed.cr),
+        ack_token=read_ack_token(inputs.observed.cr),
         control=None if rollout.promote else control,
-        restored=_find_restored_identity(inputs, suites, revisions.get(rollout.current or "")),
+        readmitted_identity=_find_restored_identity(inputs, suites, revisions.get(rollout.current or "")),
         former=(former, suites.effective_suite) if former else None,
     )
 

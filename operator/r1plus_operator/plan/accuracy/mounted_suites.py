@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
 from r1plus_contract.suite import SuiteError, read_suite
-from r1plus_operator.plan.manifests.children import suite_files
-from r1plus_operator.plan.manifests.drift import folded
+from r1plus_operator.plan.manifests.children import build_suite_files
+from r1plus_operator.plan.manifests.drift import fold_texts
 from r1plus_operator.plan.observation import Json, SuiteSource
 
 
@@ -38,7 +38,7 @@ def find_mounted_suites(accuracy: Json | None, at_hand: Iterable[SuiteSource]) -
 
     def find(files: tuple[str, str, str]) -> SuiteSource | None:
         texts = {name: live[name] for name in files if name in live}
-        return next((source for source in usable if _fold(suite_files(source, *files)) == texts), None)
+        return next((source for source in usable if _fold(build_suite_files(source, *files)) == texts), None)
 
     spec_suite, former = find(SUITE_FILES), find(FORMER_SUITE_FILES)
     has_unread = (SUITE_FILES[0] in live and spec_suite is None) or (FORMER_SUITE_FILES[0] in live and former is None)
@@ -72,4 +72,4 @@ def _suite_texts(accuracy: Json | None) -> Json:
 
 
 def _fold(texts: Json) -> Json:
-    return dict(folded({"kind": "ConfigMap", "data": texts})["data"])
+    return dict(fold_texts({"kind": "ConfigMap", "data": texts})["data"])

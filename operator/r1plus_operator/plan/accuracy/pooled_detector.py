@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from r1plus_contract.suite import Suite
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.manifests.children import FALSE_ALARM_DAYS, STEADINESS, most_pods
-from r1plus_operator.plan.observation import Observed
-from r1plus_operator.plan.requests import acknowledged_in
+from r1plus_operator.plan.manifests.children import FALSE_ALARM_DAYS, STEADINESS, compute_max_pods
+from r1plus_operator.plan.observation import Observation
+from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_policies.detector.budget import Budget
 from r1plus_policies.detector.detector import DetectorKey
@@ -37,14 +37,14 @@ class PoolRequest:
 
 
 def request_pool(
-    current: Revision | None, observed: Observed, spec: R1PlusDeploymentSpec, suite: Suite | None
+    current: Revision | None, observed: Observation, spec: R1PlusDeploymentSpec, suite: Suite | None
 ) -> PoolRequest | None:
     """Return the pool of the current revision on the effective suite; None where there is no such revision or suite."""
     if current is None or suite is None:
         return None
     header = suite.header
     pods = [p for p in observed.pods if p.revision == current.name and not p.terminating]
-    budget = Budget(spec.accuracy.probes_per_minute, most_pods(spec), FALSE_ALARM_DAYS)
+    budget = Budget(spec.accuracy.probes_per_minute, compute_max_pods(spec), FALSE_ALARM_DAYS)
     return PoolRequest(
         key=DetectorKey("", current.name, header.sha256, STEADINESS),
         identity=current.identity_digest,
@@ -54,12 +54,12 @@ def request_pool(
         pods=frozenset(p.name for p in pods if p.quarantine is None),
         quarantined_pods=frozenset(p.name for p in pods if p.quarantine is not None),
         checkpoint=current.pool,
-        acknowledged=acknowledged_in(observed.cr),
+        acknowledged=read_ack_token(observed.cr),
     )
 
 
-def read_checkpoint(observed: Observed, current: Revision, suite_hash: str) -> str:
+def read_checkpoint(observed: Observation, current: Revision, suite_hash: str) -> str:
     """Return the pooled detector's checkpoint, as it is stored on the current revision."""
     view = observed.pool
-    is_ours = view is not None and view.is_of(current.name, suite_hash, acknowledged_in(observed.cr))
+    is_ours = view is not None and view.is_of(current.name, suite_hash, read_ack_token(observed.cr))
     return view.checkpoint if view and is_ours and view.checkpoint else current.pool

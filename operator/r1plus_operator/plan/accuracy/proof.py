@@ -10,8 +10,8 @@ from typing import Final
 
 from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Verdict
-from r1plus_operator.plan.manifests.drift import sha256
-from r1plus_operator.plan.observation import Json, Observed
+from r1plus_operator.plan.manifests.drift import hash_text
+from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.revision.record import Revision
 
 KEPT_CONFIGS: Final = 16
@@ -26,11 +26,11 @@ def read_configs(cr: Json) -> tuple[str, ...]:
 
 def append_config(before: tuple[str, ...], config: Json) -> tuple[str, ...]:
     """Return the digests with the one of this ConfigMap as the newest; at most KEPT_CONFIGS."""
-    digest = hash_config({name: sha256(text) for name, text in config["data"].items()})
+    digest = hash_config({name: hash_text(text) for name, text in config["data"].items()})
     return (*(other for other in before if other != digest), digest)[-KEPT_CONFIGS:]
 
 
-def withhold_unproven(observed: Observed, revisions: Mapping[str, Revision], threshold: float) -> Observed:
+def withhold_unproven(observed: Observation, revisions: Mapping[str, Revision], threshold: float) -> Observation:
     """Return what was observed without the gates that are not proven, and with the names of their pods."""
     configs = read_configs(observed.cr)
     reports, unproven = dict(observed.reports), set()

@@ -14,9 +14,9 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites
-from r1plus_operator.plan.engine.selection import Problem, Target, untrusted
+from r1plus_operator.plan.engine.selection import Problem, Target, check_trust
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.manifests.children import reference_hash
+from r1plus_operator.plan.manifests.children import hash_reference
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_operator.plan.settings import SuiteTrust
@@ -71,7 +71,7 @@ class SuiteSelection:
         if not self.is_shadowed:
             return None
         former, digests = self.effective_suite, tuple(sorted(set(identities)))
-        return Former(former.name, hash_of(former), digests, reference_hash(former))
+        return Former(former.name, hash_of(former), digests, hash_reference(former))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def select_suites(
     former = suites.get(gate.suite) if gate else None
     if gate is None or former is None or former.suite is None or hash_of(former) != gate.suite_hash:
         return at_once
-    if untrusted(spec, former, trust) or _size(former) + _size(spec_suite) > MOST_BYTES:
+    if check_trust(spec, former, trust) or _size(former) + _size(spec_suite) > MOST_BYTES:
         return at_once
     return SuiteSelection(spec_suite, former, current.identity_digest)
 

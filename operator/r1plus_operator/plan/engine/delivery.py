@@ -1,4 +1,4 @@
-"""By which way an engine gets to its pods: out of its image, or from a volume that a Job fills. Part of the plan."""
+"""Engine delivery: from its image, or from a volume that a Job fills. Part of the plan."""
 
 import contextlib
 import ipaddress
@@ -12,175 +12,175 @@ from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_model_repo.gpu_build import Recipe, render_script
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
-from r1plus_operator.plan.engine.feasibility import Seat, delivery_mode, gpu_need, is_without_image
-from r1plus_operator.plan.engine.nodes import matching
-from r1plus_operator.plan.observation import ContainerFacts, Json, NodeFacts, Observed, PodFacts, VolumeFacts
-from r1plus_operator.plan.podspec.pod import HOST_MEMORY, POD_OVERHEAD, gpu_resource, placement
+from r1plus_operator.plan.engine.feasibility import EnginePlacement, choose_delivery_mode, needs_volume, read_gpu_need
+from r1plus_operator.plan.engine.nodes import find_matching_nodes
+from r1plus_operator.plan.observation import ContainerFacts, Json, NodeFacts, Observation, PodFacts, VolumeFacts
+from r1plus_operator.plan.podspec.pod import HOST_MEMORY, POD_OVERHEAD, build_placement, select_gpu_resource
 from r1plus_operator.plan.settings import AccessMode, OperatorConfig, VolumeTerms
 from r1plus_policies.engine.hardware import Gpus, place_engine
 
 KEY_DIGITS = 16
-MOST_NODES = 32
-"""Names of nodes that a revision keeps: a Job prefers them, and is let run elsewhere."""
+MAX_NODES = 32
+"""Names of nodes that a revision stores: its Job prefers them, but may run elsewhere."""
 _SUFFIX = {AccessMode.ONE_NODE: "", AccessMode.MANY_NODES: "-shared", AccessMode.MANY_READERS: "-read"}
 PROGRESS_STEP = 10
-"""Percent: progress is told in steps of this size, so that the status changes when that says something."""
+"""Percent: progress is reported in steps of this size, so that the status changes seldom."""
 
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """The container that builds an engine, on the GPU that will serve it."""
+    """The container that builds an engine, on the kind of GPU that will serve it."""
 
     image: str
     script: str
     resource: str
-    """The GPU, as the device plugin offers it."""
+    """Name of the GPU resource of the device plugin."""
     memory: int
-    """Of the node, bytes."""
+    """Memory of the node, bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineVolume:
-    """A volume that holds one engine, as a revision keeps it: all that it takes to make it anew."""
+    """A volume with one engine, as a revision stores it: everything that is needed to create it again."""
 
     name: str
-    """Of the claim and of what fills it. The same files have the same name in a namespace, so the work is done once."""
+    """Name of the claim and of its Job. The same files have the same name in a namespace, so they are fetched once."""
     order: FillOrder
     image: str = ""
-    """The engine's image; empty where an archive is fetched."""
+    """The engine's image; empty: an archive is fetched."""
     builder: Builder | None = None
-    """What makes the engine of a checkpoint; None: the files are served as they are."""
+    """Container that builds the engine from a checkpoint; None: the files are served as they are."""
     asked: str = ""
-    """Where it is built: what was asked for, without what only the builder's image decides."""
+    """Name of what is built, without what only the builder's image decides; empty: nothing is built."""
     access_mode: AccessMode = AccessMode.ONE_NODE
     node_selector: dict[str, str] | None = None
     tolerations: tuple[Json, ...] = ()
     nodes: tuple[str, ...] = ()
-    """Where the Job runs, and where best: a volume of one node should come to be where the pods have room."""
+    """Preferred nodes of the Job: a ReadWriteOnce volume should be on a node that has room for the pods."""
 
     @property
-    def wish(self) -> str:
-        """By which a revision is another one. What was built stays when the chart names another image to build with."""
+    def revision_key(self) -> str:
+        """Part of the revision's hash. It does not change when the chart sets another image to build with."""
         return self.asked or self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a Job connects to for an archive: its server, or the proxy that stands before it."""
+    """The network route of a Job to an archive: its server, or a proxy."""
 
     cidrs: tuple[str, ...]
-    """Empty: there is no way to it."""
+    """Networks to allow; empty: the archive cannot be reached."""
     port: int
     proxy: str = ""
-    """Its address, http://HOST:PORT; empty: the server itself."""
+    """Address of the proxy, http://HOST:PORT; empty: none is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undeliverable:
-    """Why an engine cannot get to its pods as the spec asks for it."""
+    """Why an engine cannot be delivered as the spec requires."""
 
     condition: ConditionType
     reason: Reason
     message: str
 
 
-def delivery_of(
+def resolve_delivery(
     spec: R1PlusDeploymentSpec,
     engine: Engine,
-    seat: Seat,
+    placement: EnginePlacement,
     config: OperatorConfig,
     nodes: tuple[NodeFacts, ...] | None,
-    delivered: Collection[str] = (),
+    delivered_volumes: Collection[str] = (),
 ) -> EngineVolume | Undeliverable | None:
-    """The volume that the engine is delivered by; None: by its image.
+    """Return the volume that delivers the engine; None: its image does.
 
-    What has been `delivered` (names of volumes, and wishes) is asked for nothing any more: what serves must not be
-    taken for unservable, unwatched then, because the chart or the nodes are no longer what they were.
+    `delivered_volumes` (names, and revision keys) are not checked any more. Otherwise a change of the chart or of the
+    nodes would make a serving revision unservable, and so unmonitored.
     """
     files, terms = engine.spec.files, config.volumes
-    if delivery_mode(spec, engine) is DeliveryMode.IMAGE:
-        return _no_image(engine) if is_without_image(engine) else None
-    able = _able(spec, engine, seat, nodes or ())
-    recipe = _recipe(engine, seat, config) if engine.spec.build else None
+    if choose_delivery_mode(spec, engine) is DeliveryMode.IMAGE:
+        return _report_no_image(engine) if needs_volume(engine) else None
+    fitting_nodes = _list_fitting_nodes(spec, engine, placement, nodes or ())
+    recipe = _build_recipe(engine, placement, config) if engine.spec.build else None
     key, suffix = recipe.key if recipe else files.sha256, _SUFFIX[terms.access_mode]
-    where = placement(spec, seat.gpus)
+    constraints = build_placement(spec, placement.gpus)
     volume = EngineVolume(
-        # Another mode is another volume: what a claim once asked for nobody can change.
+        # Another access mode needs another volume, because a claim's spec is immutable.
         name=f"r1plus-engine-{key[:KEY_DIGITS]}{suffix}",
-        order=_order(engine, Build(recipe.key, recipe.gpu_product) if recipe else None),
+        order=_build_order(engine, Build(recipe.key, recipe.gpu_product) if recipe else None),
         image="" if files.archive else files.image or "",
-        builder=_builder(engine, recipe, seat) if recipe else None,
+        builder=_build_builder(engine, recipe, placement) if recipe else None,
         asked=f"{recipe.request_key[:KEY_DIGITS]}{suffix}" if recipe else "",
         access_mode=terms.access_mode,
-        nodes=able[:MOST_NODES],
-        node_selector=where.get("nodeSelector"),
-        tolerations=tuple(where.get("tolerations", ())),
+        nodes=fitting_nodes[:MAX_NODES],
+        node_selector=constraints.get("nodeSelector"),
+        tolerations=tuple(constraints.get("tolerations", ())),
     )
-    there = volume.name in delivered or volume.wish in delivered
-    return (None if there else _refusal(spec, engine, terms, able)) or volume
+    is_delivered_already = volume.name in delivered_volumes or volume.revision_key in delivered_volumes
+    return (None if is_delivered_already else _check_deliverable(spec, engine, terms, fitting_nodes)) or volume
 
 
-def _order(engine: Engine, build: Build | None) -> FillOrder:
+def _build_order(engine: Engine, build: Build | None) -> FillOrder:
     files = engine.spec.files
     archive = Archive(files.archive.url, files.archive.sha256) if files.archive else None
     size = bytes_of(files.archive.size if files.archive else engine.spec.requirements.weights_memory)
     return FillOrder(engine.name, files.sha256, size, archive, build=build)
 
 
-def _recipe(engine: Engine, seat: Seat, config: OperatorConfig) -> Recipe:
-    """All that the outcome of the build depends on; what serves in the end is what builds."""
+def _build_recipe(engine: Engine, placement: EnginePlacement, config: OperatorConfig) -> Recipe:
+    """Return everything that the result of the build depends on. The serving image is also the builder."""
     backend, terms = engine.spec.backend, engine.spec.build
     assert terms is not None
-    capability = seat.gpus.compute_capability if seat.gpus else None
+    capability = placement.gpus.compute_capability if placement.gpus else None
     return Recipe(
         checkpoint=engine.spec.files.sha256,
         backend=backend.value,
         precision=engine.spec.precision,
         kv_precision=(engine.spec.kv_precision or KvPrecision.FP16).value,
-        max_batch=seat.fit.batch,
-        max_seq_len=seat.fit.context,
+        max_batch=placement.fit.batch,
+        max_seq_len=placement.fit.context,
         max_num_tokens=terms.max_num_tokens,
-        gpu_product=seat.gpus.product if seat.gpus else "",
+        gpu_product=placement.gpus.product if placement.gpus else "",
         compute_capability=".".join(map(str, capability)) if capability else "",
         runtime=config.runtimes.get(backend.value) or "",
-        image=config.image_for(backend.value),
+        image=config.select_image(backend.value),
     )
 
 
-def _builder(engine: Engine, recipe: Recipe, seat: Seat) -> Builder:
+def _build_builder(engine: Engine, recipe: Recipe, placement: EnginePlacement) -> Builder:
     memory = HOST_MEMORY + 2 * bytes_of(engine.spec.requirements.weights_memory)
-    return Builder(recipe.image, render_script(recipe, names.DIR_VOLUME), gpu_resource(seat.gpus), memory)
+    return Builder(recipe.image, render_script(recipe, names.DIR_VOLUME), select_gpu_resource(placement.gpus), memory)
 
 
-def renewed(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
-    """The volume, filled from where the R1PlusEngine says now that these very files are.
+def with_current_source(volume: EngineVolume, engine: Engine | None) -> EngineVolume:
+    """Return the volume with the current source of the same files in the R1PlusEngine.
 
-    A revision is written before its engine is there: whoever corrects an address must not need another revision.
+    A revision is written before its engine is fetched. So a corrected address must not need another revision.
     """
     if engine is None or engine.spec.artifact is None or engine.spec.files.sha256 != volume.order.digest:
         return volume
     files = engine.spec.files
-    order = _order(engine, volume.order.build)
+    order = _build_order(engine, volume.order.build)
     return replace(volume, order=order, image="" if files.archive else files.image or "")
 
 
-def route_to(archive: Archive, terms: VolumeTerms) -> Route:
-    """The route to an archive, by its address, which the catalog's pattern has admitted. Redirects take it as well."""
-    host, port = _host_and_port(archive.url.removeprefix("https://"), 443)
+def find_route(archive: Archive, terms: VolumeTerms) -> Route:
+    """Return the route to an archive; redirects use it as well. The catalog has validated the archive's address."""
+    host, port = _parse_host_and_port(archive.url.removeprefix("https://"), 443)
     proxy = terms.proxy
-    if proxy is None or any(_covers(entry.lower(), host) for entry in proxy.no_proxy):
+    if proxy is None or any(_is_entry_for(entry.lower(), host) for entry in proxy.no_proxy):
         return Route(terms.cidrs, port)
-    return Route(proxy.cidrs, _host_and_port(proxy.url.removeprefix("http://"), 80)[1], proxy.url)
+    return Route(proxy.cidrs, _parse_host_and_port(proxy.url.removeprefix("http://"), 80)[1], proxy.url)
 
 
-def _host_and_port(url: str, default: int) -> tuple[str, int]:
-    """Of an address without its scheme."""
+def _parse_host_and_port(url: str, default: int) -> tuple[str, int]:
+    """Return host and port of an address without its scheme."""
     host, _, port = url.partition("/")[0].partition(":")
     return host.lower(), int(port or default)
 
 
-def _covers(entry: str, host: str) -> bool:
-    """Whether an entry of noProxy means a host: by its name, as one of a domain, or as an address of a network."""
+def _is_entry_for(entry: str, host: str) -> bool:
+    """Whether an entry of noProxy applies to a host: by its name, its domain, or the network of its address."""
     if "/" in entry:
         with contextlib.suppress(ValueError):
             return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
@@ -188,160 +188,166 @@ def _covers(entry: str, host: str) -> bool:
     return f".{host}".endswith(f".{entry.removeprefix('.')}")
 
 
-def _able(spec: R1PlusDeploymentSpec, engine: Engine, seat: Seat, nodes: tuple[NodeFacts, ...]) -> tuple[str, ...]:
-    """Names of the nodes that a pod fits."""
-    found = matching(spec, engine, nodes, lasting=True)
-    if seat.gpus is not None:
-        need, product = gpu_need(engine), seat.gpus.product
-        own = ((node, [gpus for gpus in node.gpus if gpus.product == product]) for node in found)
-        return tuple(sorted(node.name for node, gpus in own if isinstance(place_engine(need, gpus), Gpus)))
-    needed = seat.fit.total_bytes + POD_OVERHEAD
-    return tuple(sorted(node.name for node in found if node.memory_bytes >= needed))
+def _list_fitting_nodes(
+    spec: R1PlusDeploymentSpec, engine: Engine, placement: EnginePlacement, nodes: tuple[NodeFacts, ...]
+) -> tuple[str, ...]:
+    """Return the names of the nodes that have room for a pod."""
+    matching_nodes = find_matching_nodes(spec, engine, nodes, ignore_temporary=True)
+    if placement.gpus is not None:
+        need, product = read_gpu_need(engine), placement.gpus.product
+        gpus_by_node = ((node, [gpus for gpus in node.gpus if gpus.product == product]) for node in matching_nodes)
+        return tuple(sorted(node.name for node, gpus in gpus_by_node if isinstance(place_engine(need, gpus), Gpus)))
+    needed_bytes = placement.fit.total_bytes + POD_OVERHEAD
+    return tuple(sorted(node.name for node in matching_nodes if node.memory_bytes >= needed_bytes))
 
 
-def _refusal(
-    spec: R1PlusDeploymentSpec, engine: Engine, terms: VolumeTerms, able: tuple[str, ...]
+def _check_deliverable(
+    spec: R1PlusDeploymentSpec, engine: Engine, terms: VolumeTerms, fitting_nodes: tuple[str, ...]
 ) -> Undeliverable | None:
     if terms.require_signature and not terms.trusted_keys:
-        return _no_keys(engine)
-    archive = _order(engine, None).archive
-    if archive and not route_to(archive, terms).cidrs:
-        return _no_network(engine)
-    if terms.access_mode is AccessMode.ONE_NODE and spec.replicas > 1 and len(able) > 1:
-        return Undeliverable(ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, _spread(spec, engine, able))
+        return _report_no_keys(engine)
+    archive = _build_order(engine, None).archive
+    if archive and not find_route(archive, terms).cidrs:
+        return _report_no_network(engine)
+    if terms.access_mode is AccessMode.ONE_NODE and spec.replicas > 1 and len(fitting_nodes) > 1:
+        return Undeliverable(
+            ConditionType.CAPACITY_FITS, Reason.STORAGE_NOT_SHARED, _explain_spread(spec, engine, fitting_nodes)
+        )
     return None
 
 
-def _no_image(engine: Engine) -> Undeliverable:
-    why = "has to be built" if engine.spec.build else "is an archive"
-    text = f"spec.delivery.mode: Image, and {engine.name} {why}; leave the mode out or say Volume"
+def _report_no_image(engine: Engine) -> Undeliverable:
+    why = "must be built" if engine.spec.build else "is an archive"
+    text = f"spec.delivery.mode: Image, but {engine.name} {why}; remove the mode or set Volume"
     return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
 
 
-def _no_keys(engine: Engine) -> Undeliverable:
+def _report_no_keys(engine: Engine) -> Undeliverable:
     text = (
-        f"spec.engine: {engine.name} would come by a volume, and nobody is trusted to have signed it; list the signer's"
+        f"spec.engine: {engine.name} is delivered by a volume, but no signer is trusted; list the signer's"
         " public key in the chart's delivery.trustedKeys, or set delivery.requireSignature to false"
     )
     return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
 
 
-def _no_network(engine: Engine) -> Undeliverable:
+def _report_no_network(engine: Engine) -> Undeliverable:
     text = (
-        f"spec.engine: {engine.name} is an archive, and the walls let a Job out nowhere; list its server's network in"
-        " the chart's delivery.cidrs, or name a proxy that reaches it in delivery.proxy"
+        f"spec.engine: {engine.name} is an archive, but network policies block the Job's egress; list its server's"
+        " network in the chart's delivery.cidrs, or set a proxy that reaches it in delivery.proxy"
     )
     return Undeliverable(ConditionType.ENGINE_READY, Reason.ENGINE_NOT_DELIVERED, text)
 
 
-def _spread(spec: R1PlusDeploymentSpec, engine: Engine, able: tuple[str, ...]) -> str:
-    """Why one node's volume will not do."""
-    by_image = "" if is_without_image(engine) else ", or set spec.delivery.mode to Image"
-    where = ", ".join(able[:5]) + (" and others" if len(able) > 5 else "")
+def _explain_spread(spec: R1PlusDeploymentSpec, engine: Engine, fitting_nodes: tuple[str, ...]) -> str:
+    """Return why a ReadWriteOnce volume does not suffice."""
+    image_hint = "" if needs_volume(engine) else ", or set spec.delivery.mode to Image"
+    node_list = ", ".join(fitting_nodes[:5]) + (" and others" if len(fitting_nodes) > 5 else "")
     return (
-        f"spec.replicas: {spec.replicas} could land on {len(able)} nodes ({where}), and a volume of mode ReadWriteOnce"
-        " is on one; set the chart's delivery.volume.accessMode to ReadWriteMany or ReadOnlyMany with a class that"
-        f" offers it, or let spec.placement.nodeSelector admit one node{by_image}"
+        f"spec.replicas: {spec.replicas} pods may run on {len(fitting_nodes)} nodes ({node_list}), but a ReadWriteOnce"
+        " volume is on one node; set the chart's delivery.volume.accessMode to ReadWriteMany or ReadOnlyMany with a"
+        f" class that offers it, or let spec.placement.nodeSelector admit one node{image_hint}"
     )
 
 
-def started(volume: EngineVolume | None, revision: str, observed: Observed) -> bool:
-    """Whether nothing is in the way of the revision's pods: the engine is on its volume, or they are there already."""
-    if volume is None or ("Deployment", revision) in observed.children:
+def can_start_pods(volume: EngineVolume | None, revision: str, observation: Observation) -> bool:
+    """Whether a revision's pods can start: the engine is on its volume, or its Deployment exists already."""
+    if volume is None or ("Deployment", revision) in observation.children:
         return True
-    return is_delivered(volume, observed)
+    return is_delivered(volume, observation)
 
 
-def is_delivered(volume: EngineVolume, observed: Observed) -> bool:
-    """Whether the engine is on its volume, whole."""
-    facts = observed.volumes.get(volume.name)
-    return facts is not None and facts.delivered == volume.order.digest
+def is_delivered(volume: EngineVolume, observation: Observation) -> bool:
+    """Whether the complete engine is on its volume."""
+    facts = observation.volumes.get(volume.name)
+    return facts is not None and facts.delivered_digest == volume.order.digest
 
 
-def ended(pod: PodFacts) -> bool:
-    """Whether a Job's pod has done or failed."""
-    return bool(pod.turned_away) or any(
+def is_finished(pod: PodFacts) -> bool:
+    """Whether a Job's pod has succeeded or failed."""
+    return bool(pod.failure_reason) or any(
         c.exit_code is not None and (c.name == names.CONTAINER_FILL or c.exit_code) for c in pod.containers
     )
 
 
-def found(volume: EngineVolume, observed: Observed) -> Finding:
-    """What EngineReady says while the engine is not on its volume: of the pod that works, else of those that failed."""
-    what, facts = f"{volume.order.engine}: volume {volume.name}", observed.volumes.get(volume.name)
-    if words := observed.volumes_refused.get(volume.name):
-        return _refused(what, words)
+def derive_delivery_finding(volume: EngineVolume, observation: Observation) -> Finding:
+    """Return EngineReady while the engine is not on its volume: about an active pod, else about those that failed."""
+    subject, facts = f"{volume.order.engine}: volume {volume.name}", observation.volumes.get(volume.name)
+    if write_error := observation.volume_write_errors.get(volume.name):
+        return _report_write_error(subject, write_error)
     if facts is None:
-        return Finding("Unknown", Reason.DELIVERING, f"{what} is being made")
-    working = [pod for pod in facts.pods if not ended(pod)]
-    for pod in working or facts.pods:
+        return Finding("Unknown", Reason.DELIVERING, f"{subject} is being created")
+    active_pods = [pod for pod in facts.pods if not is_finished(pod)]
+    for pod in active_pods or facts.pods:
         for container in pod.containers:
-            if trouble := _trouble(what, container):
-                return trouble
+            if finding := _find_container_problem(subject, container):
+                return finding
         if pod.unschedulable:
-            waits = f"{what}: its Job waits for a node: {pod.unschedulable}"
+            text = f"{subject}: its Job waits for a node: {pod.unschedulable}"
             if volume.builder:
-                waits += (
-                    "; a build needs a GPU for itself: add one, or let what serves give one back for as long"
+                text += (
+                    "; a build needs a GPU of its own: add one, or release one for the time of the build"
                     " (spec.replicas: 0 is an outage)"
                 )
-            return Finding("Unknown", Reason.DELIVERING, waits)
-    away, look = _turned_away(facts), f"see `kubectl describe job {volume.name}`"
-    if facts.failed:
-        text = f"{what}: its Job has failed{away}; it is tried again; {look}"
+            return Finding("Unknown", Reason.DELIVERING, text)
+    failed_pod, remedy = _describe_failed_pod(facts), f"see `kubectl describe job {volume.name}`"
+    if facts.has_failed:
+        text = f"{subject}: its Job has failed{failed_pod} and is retried; {remedy}"
         return Finding("False", Reason.DELIVERY_FAILED, text)
-    if not working:
-        text = f"{what}: its Job has no pod yet{away}; if that lasts, {look}"
+    if not active_pods:
+        text = f"{subject}: its Job has no pod yet{failed_pod}; if this lasts, {remedy}"
         return Finding("Unknown", Reason.DELIVERING, text)
-    return Finding("Unknown", Reason.DELIVERING, f"{what}: {_told(facts)}")
+    return Finding("Unknown", Reason.DELIVERING, f"{subject}: {_describe_progress(facts)}")
 
 
 _IMMUTABLE = "spec is immutable after creation"
-"""What the API server says, with half a page around it, of a claim that is there and was asked for otherwise."""
+"""Part of the API server's long message about an existing claim with another spec."""
 
 
-def _refused(what: str, words: str) -> Finding:
-    """The API server refused a write for the volume, in these words."""
-    if _IMMUTABLE in words:
-        words = "somebody else made it, and the operator takes over nothing"
-        remedy = "delete it, unless something is on it that is needed elsewhere"
+def _report_write_error(subject: str, error: str) -> Finding:
+    """Return EngineReady after the API server refused a write for the volume with this error."""
+    if _IMMUTABLE in error:
+        error = "a claim of this name exists and is not the operator's, which does not take over foreign objects"
+        remedy = "delete the claim if its data is not needed"
     else:
-        remedy = "ask whoever keeps this namespace's quotas and admission policies"
-    return Finding("False", Reason.DELIVERY_FAILED, f"{what}: {words}; {remedy}")
+        remedy = "ask the owner of this namespace's quotas and admission policies"
+    return Finding("False", Reason.DELIVERY_FAILED, f"{subject}: {error}; {remedy}")
 
 
-def _turned_away(facts: VolumeFacts) -> str:
-    """In brackets, if that happened to any."""
-    return next((f" ({pod.turned_away})" for pod in facts.pods if pod.turned_away), "")
+def _describe_failed_pod(facts: VolumeFacts) -> str:
+    """Return in brackets why a node rejected or evicted a pod; empty: none did."""
+    return next((f" ({pod.failure_reason})" for pod in facts.pods if pod.failure_reason), "")
 
 
-_OWN: Mapping[str, Reason] = {
+_CONDITION_REASONS: Mapping[str, Reason] = {
     reason.value: reason for reason in (Reason.STORAGE_FULL, Reason.ENGINE_DIGEST_MISMATCH, Reason.IMAGE_PULL_FAILED)
 }
-"""Reasons of the Job that the condition has, too; all others are DeliveryFailed, with the Job's word in the message."""
+"""Reasons of the Job that are also reasons of the condition. Any other is DeliveryFailed, with the Job's message."""
 
 
-def _trouble(what: str, container: ContainerFacts) -> Finding | None:
-    if container.unpullable:
-        text = f"{what}: container {container.name}: {container.message}; check the image's name and the pull secrets"
+def _find_container_problem(subject: str, container: ContainerFacts) -> Finding | None:
+    if container.has_pull_error:
+        text = (
+            f"{subject}: container {container.name}: {container.message}; check the image's name and the pull secrets"
+        )
         return Finding("False", Reason.IMAGE_PULL_FAILED, text)
-    said = container.message.strip()
-    if not container.exit_code or not said:
-        return None  # A pod that was deleted says nothing, and the Job makes another.
-    if "No space left on device" in said or "Disk quota exceeded" in said:
-        return Finding("False", Reason.STORAGE_FULL, f"{what}: {said[-600:]}; give it more storage")
-    if container.name == names.INIT_BUILD:  # Somebody else's program: its last lines say most.
-        text = f"{what}: its builder ended with {container.exit_code}: {said[-600:]}"
+    message = container.message.strip()
+    if not container.exit_code or not message:
+        return None  # A deleted pod has no message, and the Job creates another.
+    if "No space left on device" in message or "Disk quota exceeded" in message:
+        return Finding("False", Reason.STORAGE_FULL, f"{subject}: {message[-600:]}; give it more storage")
+    if container.name == names.INIT_BUILD:  # The builder is not ours: its last lines explain most.
+        text = f"{subject}: its builder ended with {container.exit_code}: {message[-600:]}"
         return Finding("False", Reason.DELIVERY_FAILED, text)
-    word = said.partition(":")[0]
-    return Finding("False", _OWN.get(word, Reason.DELIVERY_FAILED), f"{what}: {said[:900]}")
+    reason = message.partition(":")[0]
+    return Finding("False", _CONDITION_REASONS.get(reason, Reason.DELIVERY_FAILED), f"{subject}: {message[:900]}")
 
 
-def _told(facts: VolumeFacts) -> str:
+def _describe_progress(facts: VolumeFacts) -> str:
     progress = facts.progress
-    if any(c.name == names.INIT_BUILD and c.running for pod in facts.pods for c in pod.containers):
+    if any(c.name == names.INIT_BUILD and c.is_running for pod in facts.pods for c in pod.containers):
         return "building on its GPU, which takes minutes to an hour"
     if progress is None:
         return "its Job starts"
     share = progress.percent
-    shown = f" {share - share % PROGRESS_STEP} %" if share is not None and progress.phase == "Fetching" else ""
-    return f"{progress.phase.lower()}{shown}"
+    percent_text = f" {share - share % PROGRESS_STEP} %" if share is not None and progress.phase == "Fetching" else ""
+    return f"{progress.phase.lower()}{percent_text}"

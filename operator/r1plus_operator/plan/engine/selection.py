@@ -1,4 +1,4 @@
-"""From a valid spec to what shall serve: engine, batch, context, suite; or the first reason why not."""
+"""Resolve a valid spec to engine, batch, context and suite, or to the first problem."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,14 @@ from r1plus_contract.suite_files import key_id
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.engine.delivery import EngineVolume, Undeliverable, delivery_of
-from r1plus_operator.plan.engine.feasibility import Incumbent, Seat, condition_of, is_away, seated
+from r1plus_operator.plan.engine.delivery import EngineVolume, Undeliverable, resolve_delivery
+from r1plus_operator.plan.engine.feasibility import (
+    EnginePlacement,
+    Incumbent,
+    find_placement,
+    is_gpu_unavailable,
+    select_condition,
+)
 from r1plus_operator.plan.observation import NodeFacts, SuiteSource
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust
 from r1plus_policies.engine.hardware import Gpus
@@ -26,13 +32,13 @@ from r1plus_policies.engine.selection import (
 )
 from r1plus_policies.gate.reach import find_shortfall
 
-MOST_LISTED = 20
-"""Names of suites in a message."""
+MAX_LISTED = 20
+"""Maximum number of suite names in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the spec asks for, resolved."""
+    """The resolved spec: what should serve."""
 
     engine: Engine
     fit: Fit
@@ -40,22 +46,22 @@ class Target:
     source: SuiteSource
     choice: Choice
     volume: EngineVolume | None = None
-    """Where the engine's files lie; None: in its image."""
+    """Volume with the engine's files; None: they are in its image."""
     gpus: Gpus | None = None
-    """Those that its pods are bound to; None: it runs on CPU, or no cluster is at hand."""
+    """GPUs that its pods are bound to; None: it runs on CPU, or no cluster is at hand."""
     counts_storage: bool = False
-    """Whether its nodes count their ephemeral storage, so that its pods can ask for some."""
+    """Whether its nodes report their ephemeral storage, so that its pods can request some."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the spec cannot be served now: the condition it falsifies, with reason and message."""
+    """Why the spec cannot be served now: the condition that becomes False, with reason and message."""
 
     condition: ConditionType
     reason: Reason
     message: str
     choice: Choice | None = None
-    """Where no engine is taken: what stands before each."""
+    """If no engine is selected: the rejection of each."""
 
 
 def resolve(
@@ -64,79 +70,87 @@ def resolve(
     suites: dict[str, SuiteSource],
     nodes: tuple[NodeFacts, ...] | None,
     config: OperatorConfig,
-    serving: str = "",
-    delivered: Collection[str] = (),
+    serving_engine: str = "",
+    delivered_volumes: Collection[str] = (),
     products: Sequence[str] = (),
     suite_names: Collection[str] = (),
     incumbent: Incumbent | None = None,
 ) -> Target | Problem:
-    """The chain engine and fit -> delivery -> suite; the first that fails is the answer.
+    """Resolve engine and fit, then delivery, then suite. Return the target, or the first problem.
 
-    `nodes=None`: no cluster is at hand. `serving` names the engine that takes traffic, whose reference is not lowered;
-    `delivered` volumes (by name, or `EngineVolume.wish`) hold their engine; `products` are the GPUs of what serves and
-    of what is on its way, the first first; `suite_names` are those of all suites, where `suites` has a part of them.
-    `incumbent`: whether this one still fits, where the spec leaves its batch open.
+    `nodes=None`: no cluster is at hand. `serving_engine` takes traffic; an engine with a lower score is rejected.
+    `delivered_volumes` (names, or `EngineVolume.revision_key`) have their engine. `products` are the GPUs of what
+    serves and of candidates, in order of preference. `suite_names` has all suites, if `suites` has only some.
+    `incumbent`: check whether this one still fits, if the spec leaves the batch open.
     """
-    found: dict[str, Seat] = {}
+    placements: dict[str, EnginePlacement] = {}
     obstacles: dict[str, Obstacle] = {}
     by_name = {engine.name: engine for engine in engines}
 
-    def obstacle(offer: EngineCandidate) -> Obstacle | None:
-        seat = seated(spec, by_name[offer.name], nodes, config.runtimes, products, incumbent)
-        if isinstance(seat, Obstacle):
-            obstacles[offer.name] = seat
-            return seat
-        found[offer.name] = seat
+    def find_obstacle(offer: EngineCandidate) -> Obstacle | None:
+        placement = find_placement(spec, by_name[offer.name], nodes, config.runtimes, products, incumbent)
+        if isinstance(placement, Obstacle):
+            obstacles[offer.name] = placement
+            return placement
+        placements[offer.name] = placement
         return None
 
     choice = choose_engine(
-        [offer_of(engine) for engine in engines], wish_of(spec, config, by_name.get(serving)), obstacle
+        [build_engine_candidate(engine) for engine in engines],
+        build_engine_request(spec, config, by_name.get(serving_engine)),
+        find_obstacle,
     )
-    waits = obstacles.get(serving)
-    if waits and waits.reason == Reason.GPU_NOT_FOUND and is_away(spec, by_name[serving], nodes or (), products):
-        # Another engine would be a large answer to a device plugin that starts anew.
-        return Problem(ConditionType.CAPACITY_FITS, Reason.GPU_NOT_FOUND, waits.message, choice)
+    obstacle = obstacles.get(serving_engine)
+    if (
+        obstacle
+        and obstacle.reason == Reason.GPU_NOT_FOUND
+        and is_gpu_unavailable(spec, by_name[serving_engine], nodes or (), products)
+    ):
+        # A restart of the device plugin is no reason to select another engine.
+        return Problem(ConditionType.CAPACITY_FITS, Reason.GPU_NOT_FOUND, obstacle.message, choice)
     if choice.engine is None:
         reason = Reason(choice.obstacle.reason) if choice.obstacle else Reason.ENGINE_NOT_FOUND
-        return Problem(condition_of(reason), reason, choice.why, choice)
+        return Problem(select_condition(reason), reason, choice.why, choice)
     engine = by_name[choice.engine]
-    seat = found[engine.name]
-    volume = delivery_of(spec, engine, seat, config, nodes, delivered)
+    placement = placements[engine.name]
+    volume = resolve_delivery(spec, engine, placement, config, nodes, delivered_volumes)
     if isinstance(volume, Undeliverable):
         return Problem(volume.condition, volume.reason, volume.message, choice)
     suite = resolve_suite(spec.accuracy.suite or engine.spec.reference.suite, suites, suite_names)
     if isinstance(suite, Problem):
         return suite
     assert suite.suite is not None
-    if problem := untrusted(spec, suite, config.suite_trust) or out_of_reach(spec, suite):
+    if problem := check_trust(spec, suite, config.suite_trust) or check_threshold(spec, suite):
         return problem
-    return Target(engine, seat.fit, suite.suite, suite, choice, volume, seat.gpus, seat.counts_storage)
+    return Target(engine, placement.fit, suite.suite, suite, choice, volume, placement.gpus, placement.counts_storage)
 
 
-def wish_of(spec: R1PlusDeploymentSpec, config: OperatorConfig, serving: Engine | None = None) -> EngineRequest:
-    """The choice's question; `serving` is what takes traffic now."""
+def build_engine_request(
+    spec: R1PlusDeploymentSpec, config: OperatorConfig, serving_engine: Engine | None = None
+) -> EngineRequest:
+    """Return the request to the engine selection; `serving_engine` takes traffic now."""
     return EngineRequest(
         spec.tier.value,
         spec.engine.family or config.default_family,
         spec.engine.version,
         spec.engine.precision,
-        serving_score=_score(serving.spec) if serving else None,
+        serving_score=_read_score(serving_engine.spec) if serving_engine else None,
         allow_lower=spec.accuracy.allow_lower,
     )
 
 
-def offer_of(engine: Engine) -> EngineCandidate:
-    """The choice's view of an engine."""
+def build_engine_candidate(engine: Engine) -> EngineCandidate:
+    """Return the candidate of the engine selection for an engine."""
     spec = engine.spec
-    standing = ReferenceSource.INHERITED if spec.reference.inherited_from else ReferenceSource.CLAIMED
-    score = _score(spec)
+    source_kind = ReferenceSource.INHERITED if spec.reference.inherited_from else ReferenceSource.CLAIMED
+    score = _read_score(spec)
     if score is not None:
-        standing = ReferenceSource.MEASURED
-    return EngineCandidate(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, standing, score)
+        source_kind = ReferenceSource.MEASURED
+    return EngineCandidate(engine.name, spec.family, spec.tier.value, spec.version, spec.precision, source_kind, score)
 
 
-def _score(spec: EngineSpec) -> SuiteScore | None:
-    """What the engine reached on its suite, in the condition that it did worst in; None: nobody measured it."""
+def _read_score(spec: EngineSpec) -> SuiteScore | None:
+    """Return the engine's lowest score on its suite over all conditions; None: it was not measured."""
     measured = spec.reference.measured
     if measured is None:
         return None
@@ -146,13 +160,13 @@ def _score(spec: EngineSpec) -> SuiteScore | None:
 def resolve_suite(
     name: str, suites: dict[str, SuiteSource], suite_names: Collection[str] = ()
 ) -> SuiteSource | Problem:
-    """The suite of that name, or what is wrong with it and what to do."""
+    """Return the suite of that name, or what is wrong with it and the remedy."""
     source = suites.get(name)
     if source is None:
-        known = _listed(sorted({*suites, *suite_names}))
+        available = _list_some(sorted({*suites, *suite_names}))
         text = (
             f"spec.accuracy.suite: {name}: no such suite is shipped, and this namespace has no ConfigMap {name} with"
-            f" the label {names.LABEL_SUITE}; there are: {known}"
+            f" the label {names.LABEL_SUITE}; available suites: {available}"
         )
         return Problem(ConditionType.QUALITY_VERIFIED, Reason.SUITE_NOT_FOUND, text)
     if source.suite is None:
@@ -162,45 +176,45 @@ def resolve_suite(
     return source
 
 
-def _listed(suites: Sequence[str]) -> str:
-    """The first of these names: a tenant may have thousands, and a condition is short."""
-    more = len(suites) - MOST_LISTED
-    return (", ".join(suites[:MOST_LISTED]) or "none") + (f" and {more} more" if more > 0 else "")
+def _list_some(suites: Sequence[str]) -> str:
+    """Return the first of these names; a tenant may have thousands of suites, too many for a message."""
+    more = len(suites) - MAX_LISTED
+    return (", ".join(suites[:MAX_LISTED]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
-def untrusted(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTrust) -> Problem | None:
-    """Why nobody vouches for this suite. It decides what may serve, which whoever may write a ConfigMap must not.
+def check_trust(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTrust) -> Problem | None:
+    """Return why the suite is not trusted; None: it is. A suite decides what may serve, so ConfigMap writers must not.
 
-    The tenant's own keys stand in the deployment's spec: whoever may edit that decides suite and threshold anyhow,
-    and a key in a ConfigMap beside the suite could be exchanged together with it.
+    The tenant's own keys are in the deployment's spec, whose editors choose suite and threshold anyway. A key in a
+    ConfigMap next to the suite could be exchanged together with it.
     """
-    known = trust.keys | frozenset(spec.accuracy.suite_keys)
-    if not trust.required or source.digest in trust.shipped or source.signer in known:
+    trusted_keys = trust.keys | frozenset(spec.accuracy.suite_keys)
+    if not trust.required or source.digest in trust.shipped_digests or source.signer in trusted_keys:
         return None
     if source.signer:
-        ids = ", ".join(sorted(map(key_id, known))) or "none"
-        said = f"signed by key {key_id(source.signer)}, which is not trusted (trusted are: {ids})"
+        ids = ", ".join(sorted(map(key_id, trusted_keys))) or "none"
+        problem = f"signed by key {key_id(source.signer)}, which is not trusted (trusted keys: {ids})"
     else:
-        said = "not signed"
+        problem = "not signed"
     remedy = (
         "sign it with a trusted key (r1plus suite sign), or list the signer's public key in spec.accuracy.suiteKeys;"
         " for all tenants, in the chart's suites.trustedKeys"
     )
-    text = f"spec.accuracy.suite: {source.name}: {said}; {remedy}"
+    text = f"spec.accuracy.suite: {source.name}: {problem}; {remedy}"
     return Problem(ConditionType.QUALITY_VERIFIED, Reason.SUITE_INVALID, text)
 
 
-def out_of_reach(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
-    """Why no engine could ever pass: the suite's own reference did not reach the threshold when it was measured."""
-    best, threshold = source.reached, spec.accuracy.threshold
-    missed = find_shortfall(best.count_lost_by_stratum(), threshold) if best else None
-    if best is None or missed is None:
+def check_threshold(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
+    """Return why no engine can pass: the suite's own reference is below the threshold; None: it is not."""
+    best, threshold = source.reference_result, spec.accuracy.threshold
+    gap = find_shortfall(best.count_lost_by_stratum(), threshold) if best else None
+    if best is None or gap is None:
         return None
-    where = f" of stratum {missed.stratum}" if missed.stratum else ""
+    where = f" of stratum {gap.stratum}" if gap.stratum else ""
     text = (
-        f"spec.accuracy.threshold: {threshold:g} lets {missed.lost_limit} of {missed.items} items{where} be lost, and"
-        f" the reference {best.engine} itself lost {missed.lost_items} of them: it reached"
-        f" {best.correct} of {best.items} = {best.correct / best.items:.4f} on suite {source.name} ({best.condition});"
-        f" lower the threshold to {missed.reachable:g} or less, or build the suite without those items"
+        f"spec.accuracy.threshold: {threshold:g} allows {gap.lost_limit} of {gap.items} items{where} to be lost,"
+        f" but the reference {best.engine} itself lost {gap.lost_items} of them: it reached {best.correct} of"
+        f" {best.items} = {best.correct / best.items:.4f} on suite {source.name} ({best.condition}); lower the"
+        f" threshold to {gap.reachable:g} or less, or build the suite without those items"
     )
     return Problem(ConditionType.QUALITY_VERIFIED, Reason.THRESHOLD_UNREACHABLE, text)

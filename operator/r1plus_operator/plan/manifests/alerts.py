@@ -1,8 +1,8 @@
-"""PodMonitor and PrometheusRule of one deployment, where prometheus-operator's CRDs exist.
+"""Builders of a deployment's PodMonitor and PrometheusRule, for clusters with prometheus-operator's CRDs.
 
-The rules are about the revision that takes traffic, and change only with it and with the spec. What the operator alone
-knows (refusals, rollbacks) is told for all deployments at once by the chart's rules, monitoring/rules/operator.yaml.
-A page per alert: monitoring/runbooks.
+The rules are about the revision that takes traffic, and change only with it and with the spec. What only the operator
+knows (refusals, rollbacks) is in the chart's rules for all deployments, monitoring/rules/operator.yaml.
+monitoring/runbooks has a page per alert.
 """
 
 import re
@@ -16,7 +16,7 @@ from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.api.conditions import ConditionType
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.manifests.children import Owner
-from r1plus_operator.plan.manifests.promql import plain, series
+from r1plus_operator.plan.manifests.promql import escape_template, format_series
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import AlertTerms, OperatorConfig
 
@@ -31,74 +31,75 @@ SCRAPE_LIMITS: Final[Mapping[str, int | str]] = MappingProxyType(
         "bodySizeLimit": "1MiB",
     }
 )
-"""What Prometheus takes of one pod: twice what a monitor exports with the longest names and the most strata that it
-tells apart (1,285 samples, 483 kB). Beyond it a scrape fails, and a broken pod fills no memory but its own."""
+"""Limits of one pod's scrape: twice what a monitor exports with the longest names and the most strata (1,285 samples,
+483 kB). Beyond them the scrape fails, so a broken pod cannot fill Prometheus' memory."""
 SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
-"""To the first token, of the slowest answer in 20: always too long; never worth an alert; times yesterday's."""
+"""Time to the first token, 95th percentile: seconds that are always too long, seconds that never are, and the factor
+over yesterday in between."""
 LEAST_FRESH_SECONDS, SPARED_TURNS, ANSWER_SECONDS = 90, 5, 60
-"""How old the newest score of a pod may be: at least so much, and so many turns (a busy engine is spared four of five)
-with a probe that takes as long as it may."""
+"""Maximum age of a pod's newest score: at least this many seconds; this many probe intervals, since a busy engine is
+spared four of five probes; plus the timeout of a probe."""
 
 
-def pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
-    """Scrape the monitor and Triton of every pod of the deployment, Ready or not: a gate is watched, too.
+def build_pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
+    """Return the PodMonitor. It scrapes monitor and Triton of every pod, Ready or not, so that gates are visible.
 
-    The monitor's series say whose they are. Triton's and `up` get it from the pod: they stand for pods that are there.
+    The monitor's series have the labels of their deployment. Triton's series and `up` get them from the pod.
     """
-    # A pod that was taken over would send Prometheus, which reaches more than the pod does, to any address.
+    # A compromised pod could redirect Prometheus, which reaches more than the pod does, to any address.
     endpoint = {"interval": config.scrape_interval, "scrapeTimeout": "5s", "path": "/metrics", "followRedirects": False}
-    serving = _of_pod_label("serving", names.LABEL_SERVING)
+    serving_label = _relabel_from_pod_label("serving", names.LABEL_SERVING)
     triton = [
-        serving,
-        _of_pod_label("deployment", names.LABEL_DEPLOYMENT),
-        _of_pod_label("revision", names.LABEL_REVISION),
-        _relabeling("node", "node_name"),
+        serving_label,
+        _relabel_from_pod_label("deployment", names.LABEL_DEPLOYMENT),
+        _relabel_from_pod_label("revision", names.LABEL_REVISION),
+        _build_relabeling("node", "node_name"),
     ]
     return {
         "apiVersion": GROUP_VERSION,
         "kind": "PodMonitor",
-        "metadata": owner.metadata(owner.name),
+        "metadata": owner.build_metadata(owner.name),
         "spec": {
-            "selector": owner.pods,
+            "selector": owner.pod_selector,
             **SCRAPE_LIMITS,
             "podMetricsEndpoints": [
-                {**endpoint, "port": "monitor", "relabelings": [serving]},
+                {**endpoint, "port": "monitor", "relabelings": [serving_label]},
                 {**endpoint, "port": "triton-metrics", "relabelings": triton},
             ],
         },
     }
 
 
-def scrape_pools(namespace: str, deployment: str) -> tuple[str, ...]:
-    """Return what prometheus-operator calls the pools of a deployment's PodMonitor, one per endpoint."""
+def list_scrape_pools(namespace: str, deployment: str) -> tuple[str, ...]:
+    """Return the names of the scrape pools of a deployment's PodMonitor, one per endpoint."""
     return tuple(f"podMonitor/{namespace}/{deployment}/{endpoint}" for endpoint in range(2))
 
 
-def _of_pod_label(target: str, label: str) -> Json:
-    return _relabeling(target, "label_" + re.sub(r"[^a-zA-Z0-9]", "_", label))
+def _relabel_from_pod_label(target: str, label: str) -> Json:
+    return _build_relabeling(target, "label_" + re.sub(r"[^a-zA-Z0-9]", "_", label))
 
 
-def _relabeling(target: str, source: str) -> Json:
-    """`action` is the schema's default: unsaid, the API server would add it, and every pass would find it astray."""
+def _build_relabeling(target: str, source: str) -> Json:
+    """Return a relabeling. `action` is the default, but explicit: the API server adds it, and it would be drift."""
     return {"action": "replace", "sourceLabels": [f"__meta_kubernetes_pod_{source}"], "targetLabel": target}
 
 
-def prometheus_rule(
-    owner: Owner, spec: R1PlusDeploymentSpec, serving: str, config: OperatorConfig, items: int | None = None
+def build_prometheus_rule(
+    owner: Owner, spec: R1PlusDeploymentSpec, revision: str, config: OperatorConfig, items: int | None = None
 ) -> Json:
-    """The alerts of one deployment, about the revision that takes traffic. `items`: of the suite that judges it."""
-    about = Subject(owner.namespace, owner.name, serving)
+    """Return the alerts about the revision that takes traffic. `items`: size of the suite that judges it."""
+    scope = AlertScope(owner.namespace, owner.name, revision)
     return {
         "apiVersion": GROUP_VERSION,
         "kind": "PrometheusRule",
-        "metadata": owner.metadata(owner.name),
+        "metadata": owner.build_metadata(owner.name),
         "spec": {
             "groups": [
                 {
-                    "name": group_name(owner.namespace, owner.name),
+                    "name": format_group_name(owner.namespace, owner.name),
                     "interval": config.scrape_interval,
-                    "rules": rules(
-                        about,
+                    "rules": build_rules(
+                        scope,
                         spec.accuracy.threshold,
                         spec.replicas,
                         spec.accuracy.probes_per_minute,
@@ -111,44 +112,44 @@ def prometheus_rule(
     }
 
 
-def group_name(namespace: str, deployment: str) -> str:
-    """Of the deployment's alerts, unique in a Prometheus that loads every tenant's rules: no slash is in a name."""
+def format_group_name(namespace: str, deployment: str) -> str:
+    """Return the name of a deployment's rule group, unique in a Prometheus with all tenants' rules."""
     return f"r1plus/{namespace}/{deployment}"
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose alerts, and about which revision; every selector of a rule is made here."""
+class AlertScope:
+    """Deployment and revision of the alerts. It builds every selector of a rule."""
 
     namespace: str
     deployment: str
     revision: str
 
-    def serving(self, metric: str, **labels: str | tuple[str, ...]) -> str:
-        """Of the pods that take traffic. One in quarantine takes none; who has no such label is believed to."""
-        return self.whole(metric, revision=self.revision, serving=("true", ""), **labels)
+    def select_serving(self, metric: str, **labels: str | tuple[str, ...]) -> str:
+        """Return the selector of pods that take traffic. Pods without the label `serving` count as such."""
+        return self.select_all(metric, revision=self.revision, serving=("true", ""), **labels)
 
-    def whole(self, metric: str, **labels: str | tuple[str, ...]) -> str:
-        """Of the deployment, whatever the revision."""
-        return series(metric, namespace=self.namespace, deployment=self.deployment, **labels)
+    def select_all(self, metric: str, **labels: str | tuple[str, ...]) -> str:
+        """Return the selector of all pods of the deployment."""
+        return format_series(metric, namespace=self.namespace, deployment=self.deployment, **labels)
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One rule before it is written down. `summary` goes on after the deployment's name."""
+    """An alerting rule. `summary` continues after the deployment's name."""
 
     name: str
     severity: str
     component: str
     expr: str
     hold: str
-    """For how long `expr` must hold; empty where it is a decision already."""
+    """How long `expr` must hold; empty: it fires at once, because `expr` is a decision already."""
     summary: str
     description: str
 
-    def rule(self, about: Subject, terms: AlertTerms) -> Json:
-        """As Prometheus reads it."""
-        namespace, deployment = plain(about.namespace), plain(about.deployment)
+    def to_rule(self, scope: AlertScope, terms: AlertTerms) -> Json:
+        """Return the rule in Prometheus' format."""
+        namespace, deployment = escape_template(scope.namespace), escape_template(scope.deployment)
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -162,48 +163,47 @@ class Alert:
             },
             "annotations": {
                 "summary": f"{namespace}/{deployment} {self.summary}",
-                "description": f"{self.description} Revision {plain(about.revision)}.",
-                "runbook_url": terms.runbook(self.name),
+                "description": f"{self.description} Revision {escape_template(scope.revision)}.",
+                "runbook_url": terms.build_runbook_url(self.name),
             },
         }
 
 
-def rules(
-    about: Subject,
+def build_rules(
+    scope: AlertScope,
     threshold: float,
     replicas: int = 1,
     probes_per_minute: int = 6,
     terms: AlertTerms = DEFAULT_TERMS,
     items: int | None = None,
 ) -> list[Json]:
-    """The rules themselves, apart so that promtool can test them. A deployment of no replicas is not missed."""
-    found = [*_accuracy(about, threshold, items), *_probing(about), *_load(about)]
+    """Return the rules, for promtool's tests as well. With 0 replicas there are no alerts about absent pods."""
+    alerts = [*_build_accuracy_alerts(scope, threshold, items), *_build_probe_alerts(scope), *_build_load_alerts(scope)]
     if replicas:
-        found += _absence(about, probes_per_minute)
-    return [alert.rule(about, terms) for alert in found]
+        alerts += _build_absence_alerts(scope, probes_per_minute)
+    return [alert.to_rule(scope, terms) for alert in alerts]
 
 
-def _accuracy(about: Subject, threshold: float, items: int | None) -> Iterator[Alert]:
-    """What the monitors found."""
-    upper = about.serving(metrics.ACCURACY_UPPER_BOUND_RATIO)
-    # The bound stands in for the confirmed count where a pod has an older monitor, or never passed (gate: Observe).
-    below = (
-        f"{about.serving(metrics.STANDING, standing=Standing.BELOW_THRESHOLD)} == 1 or on (pod) {upper} < {threshold}"
-    )
+def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | None) -> Iterator[Alert]:
+    """Yield the alerts about what the monitors measure."""
+    upper = scope.select_serving(metrics.ACCURACY_UPPER_BOUND_RATIO)
+    # The bound replaces the confirmed count for an older monitor, and for a pod without a Pass (gate: Observe).
+    below_threshold = scope.select_serving(metrics.STANDING, standing=Standing.BELOW_THRESHOLD)
+    below = f"{below_threshold} == 1 or on (pod) {upper} < {threshold}"
     yield Alert(
         metrics.ALERT_BELOW_THRESHOLD,
         "critical",
         "accuracy",
         f"count by (revision) ({below})",
         "",
-        f"answers {_items_right(about, items)} right, below the threshold of {threshold}",
+        f"answers {_format_items_right(scope, items)} right, below the threshold of {threshold}",
         "Pods below it: {{ $value }}, by the count that followed an alarm or by a sweep's upper 99.9 % bound.",
     )
     yield Alert(
         metrics.ALERT_CHANGED,
         "warning",
         "accuracy",
-        f"count by (revision) ({about.serving(metrics.STANDING, standing=Standing.CHANGED)} == 1)",
+        f"count by (revision) ({scope.select_serving(metrics.STANDING, standing=Standing.CHANGED)} == 1)",
         "",
         "answers otherwise than when it passed its gate",
         f"Pods that lost items since then and are still above the threshold of {threshold}: {{{{ $value }}}}.",
@@ -212,29 +212,29 @@ def _accuracy(about: Subject, threshold: float, items: int | None) -> Iterator[A
         metrics.ALERT_NOT_VERIFIED,
         "warning",
         "accuracy",
-        f"max by (revision) ({about.serving(metrics.GATE_VERDICT, verdict=Verdict.PASS)}) == 0",
+        f"max by (revision) ({scope.select_serving(metrics.GATE_VERDICT, verdict=Verdict.PASS)}) == 0",
         "10m",
         "serves a revision that has no Pass",
         "Its gate failed or is undecided and spec.accuracy.gate is Observe, or what had passed is below the threshold.",
     )
 
 
-def _items_right(about: Subject, items: int | None) -> str:
-    """How many items the worst pod answers right, as Prometheus fills it in when the alert fires."""
+def _format_items_right(scope: AlertScope, items: int | None) -> str:
+    """Return the template for the number of items that the worst pod answers correctly."""
     if items is None:
         return "too few items"
-    shares = f"{about.serving(metrics.CONFIRMED_RATIO)} or {about.serving(metrics.ACCURACY_RATIO)}"
+    shares = f"{scope.select_serving(metrics.CONFIRMED_RATIO)} or {scope.select_serving(metrics.ACCURACY_RATIO)}"
     figure = '{{ . | first | value | printf "%.0f" }}'
     return f"{{{{ with query `{items} * min({shares})` }}}}{figure}{{{{ else }}}}too few{{{{ end }}}} of {items} items"
 
 
-def _probing(about: Subject) -> Iterator[Alert]:
-    """What keeps the monitors from finding out."""
+def _build_probe_alerts(scope: AlertScope) -> Iterator[Alert]:
+    """Yield the alerts about what prevents the monitors from measuring."""
     yield Alert(
         metrics.ALERT_SERVER_ERRORS,
         "warning",
         "accuracy",
-        f"count by (revision) ({about.serving(metrics.DETECTOR_EVIDENCE_RATIO, detector='errors')} >= 1)",
+        f"count by (revision) ({scope.select_serving(metrics.DETECTOR_EVIDENCE_RATIO, detector='errors')} >= 1)",
         "",
         "errs or times out on too many probes",
         "The detector of server errors alarmed in {{ $value }} of its pods: callers get no answer as well.",
@@ -243,40 +243,40 @@ def _probing(about: Subject) -> Iterator[Alert]:
         metrics.ALERT_SUITE_MISMATCH,
         "critical",
         "accuracy",
-        f"count by (revision) ({about.serving(metrics.SCORER_REPLAY)} == 0)",
+        f"count by (revision) ({scope.select_serving(metrics.SCORER_REPLAY)} == 0)",
         "",
         "is judged by a suite or a scorer that is broken",
         "In {{ $value }} of its pods recorded answers do not get their recorded scores: what is counted means nothing.",
     )
 
 
-def _load(about: Subject) -> Iterator[Alert]:
-    """What callers feel."""
+def _build_load_alerts(scope: AlertScope) -> Iterator[Alert]:
+    """Yield the alerts about latency and load."""
     first_token = metrics.ENGINE_TIME_TO_FIRST_TOKEN_SECONDS + "_bucket"
     now, yesterday = (
-        f"histogram_quantile(0.95, sum by (le) (rate({selected})))"
-        for selected in (f"{about.serving(first_token)}[10m]", f"{about.whole(first_token)}[1h] offset 1d")
+        f"histogram_quantile(0.95, sum by (le) (rate({selector})))"
+        for selector in (f"{scope.select_serving(first_token)}[10m]", f"{scope.select_all(first_token)}[1h] offset 1d")
     )
     limit = f"clamp({SLOWER} * {yesterday}, {NEVER_SLOW_SECONDS}, {SLOW_SECONDS})"
     yield Alert(
         metrics.ALERT_HIGH_LATENCY,
         "warning",
         "serving",
-        # Nothing was asked yesterday: the quantile is NaN or absent, and only the absolute limit counts.
+        # Without requests yesterday the quantile is NaN or absent, and only the absolute limit counts.
         f"{now} > ({limit} >= {NEVER_SLOW_SECONDS} or vector({SLOW_SECONDS}))",
         "10m",
         "begins its answers late",
         "One answer in 20 begins after {{ $value | humanizeDuration }} or later:"
         f" over {SLOW_SECONDS} s, or {SLOWER} times what it was at this hour yesterday.",
     )
-    waiting = f"{about.serving(metrics.ENGINE_WAITING_REQUESTS)}[15m]"
-    sent_away = f"{about.serving(metrics.ENGINE_REQUESTS_TOTAL, result='queue_full')}[5m]"
+    queue = f"{scope.select_serving(metrics.ENGINE_WAITING_REQUESTS)}[15m]"
+    rejected = f"{scope.select_serving(metrics.ENGINE_REQUESTS_TOTAL, result='queue_full')}[5m]"
     yield Alert(
         metrics.ALERT_QUEUE_GROWING,
         "warning",
         "serving",
-        # A queue that is full grows no more.
-        f"60 * sum(rate({sent_away})) > 1 or 60 * sum(deriv({waiting})) > 1 and sum(min_over_time({waiting})) > 0",
+        # A full queue does not grow any more.
+        f"60 * sum(rate({rejected})) > 1 or 60 * sum(deriv({queue})) > 1 and sum(min_over_time({queue})) > 0",
         "5m",
         "is asked more than it answers",
         'Every minute {{ $value | printf "%.0f" }} more requests wait, in a queue that was not empty for 15 minutes,'
@@ -284,35 +284,34 @@ def _load(about: Subject) -> Iterator[Alert]:
     )
 
 
-def _absence(about: Subject, probes_per_minute: int) -> Iterator[Alert]:
-    """What is not there, though it should be."""
+def _build_absence_alerts(scope: AlertScope, probes_per_minute: int) -> Iterator[Alert]:
+    """Yield the alerts about data and pods that are absent."""
     limit = max(LEAST_FRESH_SECONDS, round(SPARED_TURNS * 60 / probes_per_minute) + ANSWER_SECONDS)
-    # A monitor that dies or hangs is not scraped: its series end with the first scrape that fails. One that was started
-    # anew has scored nothing yet.
-    # That the figure moves says that somebody scores; what it is hangs on a clock, and a node's may be off by an hour.
-    scored = about.serving(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS)
-    stuck = f"max by (pod) ({scored}) == max by (pod) ({scored} offset {limit}s)"
-    fresh = f"max by (pod) ({scored} > 0) unless {stuck}"
-    loaded, pods = about.serving(metrics.ENGINE_RUNNING_REQUESTS), about.serving("up")
+    # A monitor that is dead or hangs is not scraped: its series end with the first failed scrape. After a restart it
+    # has no score yet. Only changes of the timestamp count, because a node's clock may be wrong by an hour.
+    last_scored = scope.select_serving(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS)
+    stuck = f"max by (pod) ({last_scored}) == max by (pod) ({last_scored} offset {limit}s)"
+    scored = f"max by (pod) ({last_scored} > 0) unless {stuck}"
+    loaded_pods, pods = scope.select_serving(metrics.ENGINE_RUNNING_REQUESTS), scope.select_serving("up")
     yield Alert(
         metrics.ALERT_NO_DATA,
         "warning",
         "accuracy",
-        # The engine's series say that it has loaded; a new one has time for it. `up` (Triton's, too) says that a pod is
-        # there, whether or not it answers: one that is gone owes no data.
-        f"group by (pod) ({loaded} offset 2m or {pods} offset 10m) and on (pod) {pods} unless on (pod) ({fresh})"
-        f" or on () absent({fresh})",
+        # The engine's series exist once it has loaded. `up`, which Triton's endpoint has as well, exists as long as the
+        # pod does, whether or not it answers: a deleted pod owes no data.
+        f"group by (pod) ({loaded_pods} offset 2m or {pods} offset 10m) and on (pod) {pods} unless on (pod) ({scored})"
+        f" or on () absent({scored})",
         "2m",
         "serves unwatched: nothing is known of its accuracy",
         f"No probe{{{{ with $labels.pod }}}} of pod {{{{ . }}}}{{{{ end }}}} was scored in the last {limit} s: the"
         " monitor is down or hangs, has no suite, gets errors only, or Prometheus cannot reach it.",
     )
-    ready = about.whole(metrics.DEPLOYMENT_CONDITION, type=ConditionType.READY)
+    ready = scope.select_all(metrics.DEPLOYMENT_CONDITION, type=ConditionType.READY)
     yield Alert(
         metrics.ALERT_DOWN,
         "critical",
         "serving",
-        # The operator knows what is Ready. Where it says nothing, a Triton that Prometheus reaches is taken for it.
+        # The operator reports readiness. Without its series, a Triton that Prometheus reaches counts as ready.
         f"(max({ready} >= 0) or sum({pods}) or vector(0)) == 0",
         "5m",
         "serves nobody: none of its pods is ready",

@@ -1,4 +1,4 @@
-"""Builders of a deployment's child objects, one pure function a kind. Each is applied whole, by its owner's name."""
+"""Builders of a deployment's child objects, one pure function per kind. Each object is applied as a whole."""
 
 import hashlib
 from collections.abc import Collection
@@ -18,21 +18,21 @@ from r1plus_contract.settings import (
 from r1plus_contract.verdict import GateReport
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json, SuiteSource
-from r1plus_operator.plan.podspec.pod import STARTUP_SECONDS, accuracy_name
+from r1plus_operator.plan.podspec.pod import STARTUP_SECONDS, name_accuracy_config
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.settings import DnsTerms, OperatorConfig
 
 FALSE_ALARM_DAYS = 30
 LEAST_PODS = 8
 STEADINESS = 0.98
-"""What the detectors of monitors and pool are set up with; `make bench-detector` measures what follows."""
+"""Settings of the monitors' and the pooled detectors; docs/accuracy.md has the resulting figures."""
 NOTHING_PROMOTED = "nothing-promoted"
-"""What a Service selects before the first promotion: no revision has this name, since each ends in ten hex digits."""
+"""Selector value of a Service before the first promotion. No revision has this name: each ends in ten hex digits."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
 class Owner:
-    """Who owns the children: makes their metadata."""
+    """The CR that owns the children. It builds their metadata."""
 
     def __init__(self, cr: Json) -> None:
         self.name: str = cr["metadata"]["name"]
@@ -46,8 +46,8 @@ class Owner:
             "blockOwnerDeletion": True,
         }
 
-    def metadata(self, name: str, labels: dict[str, str] | None = None) -> Json:
-        """Name, namespace, labels and the owner reference by which the garbage collector finds the child."""
+    def build_metadata(self, name: str, labels: dict[str, str] | None = None) -> Json:
+        """Return name, namespace, labels and the owner reference of a child."""
         return {
             "name": name,
             "namespace": self.namespace,
@@ -60,100 +60,105 @@ class Owner:
         }
 
     @property
-    def pods(self) -> Json:
+    def pod_selector(self) -> Json:
         """Selector of every pod of this deployment, whatever its revision."""
         return {"matchLabels": {names.LABEL_DEPLOYMENT: self.name}}
 
     @property
-    def serving(self) -> Json:
-        """Of them those that serve or did: the prober's pods stand behind the same walls, and a budget knows none."""
-        return {**self.pods, "matchExpressions": [{"key": names.LABEL_SERVING, "operator": "Exists"}]}
+    def serving_selector(self) -> Json:
+        """Selector of the serving pods only. The isolation test's pods have the same network policy, but no budget."""
+        return {**self.pod_selector, "matchExpressions": [{"key": names.LABEL_SERVING, "operator": "Exists"}]}
 
 
-def service_account(owner: Owner) -> Json:
-    """An identity with no rights and no token."""
+def build_service_account(owner: Owner) -> Json:
+    """Return the pods' service account, which has no rights and no token."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": owner.metadata(owner.name),
+        "metadata": owner.build_metadata(owner.name),
         "automountServiceAccountToken": False,
     }
 
 
-def network_policy(owner: Owner, callers: Collection[str], config: OperatorConfig) -> Json:
-    """The walls: nothing in or out but what is named here. `callers`: other namespaces that may call."""
+def build_network_policy(owner: Owner, callers: Collection[str], config: OperatorConfig) -> Json:
+    """Return the deployment's NetworkPolicy. `callers` are other namespaces that may call it."""
     spec = {
-        "podSelector": owner.pods,
+        "podSelector": owner.pod_selector,
         "policyTypes": ["Ingress", "Egress"],
-        **serving_walls(owner.pods, callers, config),
+        **build_serving_rules(owner.pod_selector, callers, config),
     }
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": owner.metadata(owner.name),
+        "metadata": owner.build_metadata(owner.name),
         "spec": spec,
     }
 
 
-def serving_walls(pods: Json, callers: Collection[str], config: OperatorConfig) -> dict[str, list[Json]]:
-    """What is let through to the pods that serve, and from them.
+def build_serving_rules(pods: Json, callers: Collection[str], config: OperatorConfig) -> dict[str, list[Json]]:
+    """Return the ingress and egress rules of serving pods.
 
-    In: callers to Triton; Prometheus to both metrics ports; the operator to the monitor. Out: DNS, and the deployment's
-    own pods at the port that its Service leads to, by which monitors look at the way that users take.
+    In: callers to Triton, Prometheus to both metrics ports, the operator to the monitor. Out: DNS, and the deployment's
+    own pods at the Service's port, through which monitors test the users' path.
     """
-    who = [{"podSelector": {}}, *(namespace_peer(name) for name in sorted(set(callers)))]
-    prometheus = [namespace_peer(config.monitoring_namespace)]
+    who = [{"podSelector": {}}, *(build_namespace_peer(name) for name in sorted(set(callers)))]
+    prometheus = [build_namespace_peer(config.monitoring_namespace)]
     return {
         "ingress": [
-            {"from": who, "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)},
-            {"from": prometheus, "ports": tcp(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
-            {"from": [namespace_peer(config.operator_namespace)], "ports": tcp(names.PORT_MONITOR)},
+            {"from": who, "ports": build_tcp_ports(names.PORT_HTTP, names.PORT_GRPC)},
+            {"from": prometheus, "ports": build_tcp_ports(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
+            {"from": [build_namespace_peer(config.operator_namespace)], "ports": build_tcp_ports(names.PORT_MONITOR)},
         ],
-        "egress": [to_dns(config.dns), {"to": [{"podSelector": pods}], "ports": tcp(names.PORT_GRPC)}],
+        "egress": [
+            build_dns_rule(config.dns),
+            {"to": [{"podSelector": pods}], "ports": build_tcp_ports(names.PORT_GRPC)},
+        ],
     }
 
 
-def namespace_peer(name: str) -> Json:
-    """All pods of the namespace, as a wall names them."""
+def build_namespace_peer(name: str) -> Json:
+    """Return the peer of a NetworkPolicy rule for all pods of a namespace."""
     return {"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: name}}}
 
 
-def tcp(*ports: int) -> list[Json]:
-    """These ports, as a wall names them."""
+def build_tcp_ports(*ports: int) -> list[Json]:
+    """Return the ports of a NetworkPolicy rule."""
     return [{"protocol": "TCP", "port": port} for port in ports]
 
 
-def to_dns(dns: DnsTerms) -> Json:
-    """The way to the cluster's DNS. Policies are judged after a Service's translation: CoreDNS's own port is 5353."""
-    pods = [{**namespace_peer(one.namespace), "podSelector": {"matchLabels": dict(one.labels)}} for one in dns.pods]
+def build_dns_rule(dns: DnsTerms) -> Json:
+    """Return the egress rule to the cluster's DNS. Policies apply to pod ports, and CoreDNS listens on 5353 as well."""
+    pods = [
+        {**build_namespace_peer(one.namespace), "podSelector": {"matchLabels": dict(one.labels)}} for one in dns.pods
+    ]
     return {
         "to": [*pods, *({"ipBlock": {"cidr": cidr}} for cidr in dns.cidrs)],
         "ports": [{"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in (53, 5353)],
     }
 
 
-def revision_config(owner: Owner, revision: Revision) -> Json:
-    """What `verify` and the monitor read of their revision."""
+def build_revision_config(owner: Owner, revision: Revision) -> Json:
+    """Return the ConfigMap of a revision, which `verify` and the monitor read."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": owner.metadata(revision.name, {names.LABEL_REVISION: revision.name}),
+        "metadata": owner.build_metadata(revision.name, {names.LABEL_REVISION: revision.name}),
         "immutable": True,
         "data": {"config.pbtxt": revision.config_pbtxt, "identity.json": dumps(revision.data["identity"])},
     }
 
 
-def accuracy_config(
+def build_accuracy_config(
     owner: Owner,
     spec: R1PlusDeploymentSpec,
     source: SuiteSource,
     verdicts: tuple[GateReport, ...],
-    acknowledged: str = "",
+    ack_token: str = "",
     control: ControlOrder | None = None,
-    restored: str = "",
+    readmitted_identity: str = "",
     former: tuple[Former, SuiteSource] | None = None,
 ) -> Json:
-    """What the monitors hold every revision to: settings, the suite itself, and the verdicts that already stand."""
+    """Return the monitors' ConfigMap: settings, the suite, and the known verdicts."""
     assert source.suite is not None
     settings = MonitorSettings(
         suite=source.name,
@@ -161,23 +166,23 @@ def accuracy_config(
         threshold=spec.accuracy.threshold,
         gate=spec.accuracy.gate,
         probes_per_minute=spec.accuracy.probes_per_minute,
-        reference_hash=reference_hash(source),
+        reference_hash=hash_reference(source),
         false_alarm_days=FALSE_ALARM_DAYS,
-        most_pods=most_pods(spec),
+        most_pods=compute_max_pods(spec),
         steadiness=STEADINESS,
-        acknowledged=acknowledged,
+        acknowledged=ack_token,
         control=control,
-        restored=restored,
+        restored=readmitted_identity,
         former=former[0] if former else None,
         service=f"{owner.name}.{owner.namespace}.svc:{names.PORT_GRPC}",
     )
-    files = suite_files(source, *SUITE_FILES)
+    files = build_suite_files(source, *SUITE_FILES)
     if former:
-        files |= suite_files(former[1], *FORMER_SUITE_FILES)
+        files |= build_suite_files(former[1], *FORMER_SUITE_FILES)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": owner.metadata(accuracy_name(owner.name)),
+        "metadata": owner.build_metadata(name_accuracy_config(owner.name)),
         "data": {
             SETTINGS_FILE: dumps(settings),
             VERDICTS_FILE: dumps(KnownVerdicts(verdicts)),
@@ -186,32 +191,32 @@ def accuracy_config(
     }
 
 
-def reference_hash(source: SuiteSource) -> str:
-    """sha256 of a suite's recorded answers; empty where it has none."""
+def hash_reference(source: SuiteSource) -> str:
+    """Return the sha256 of a suite's recorded answers; empty: it has none."""
     return hashlib.sha256(source.reference_text.encode()).hexdigest() if source.reference_text else ""
 
 
-def suite_files(source: SuiteSource, header: str, items: str, reference: str) -> dict[str, str]:
-    """A suite as monitors read it, under these names."""
-    found = {header: source.header_text, items: source.items_text}
-    return found | ({reference: source.reference_text} if source.reference_text else {})
+def build_suite_files(source: SuiteSource, header: str, items: str, reference: str) -> dict[str, str]:
+    """Return the files of a suite under these names, as monitors read them."""
+    files = {header: source.header_text, items: source.items_text}
+    return files | ({reference: source.reference_text} if source.reference_text else {})
 
 
-def most_pods(spec: R1PlusDeploymentSpec) -> int:
-    """Among how many pods the budget of false alarms is shared, at least: fewer replicas only make it quieter."""
+def compute_max_pods(spec: R1PlusDeploymentSpec) -> int:
+    """Return the number of pods that share the budget of false alarms. With fewer pods there are fewer alarms."""
     return max(LEAST_PODS, spec.replicas)
 
 
-def deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revision, replicas: int) -> Json:
-    """The Deployment of one revision; its template comes from the ControllerRevision, unchanged."""
+def build_deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revision, replicas: int) -> Json:
+    """Return the Deployment of a revision. Its template is that of the ControllerRevision, unchanged."""
     labels = {names.LABEL_REVISION: revision.name}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": owner.metadata(revision.name, labels),
+        "metadata": owner.build_metadata(revision.name, labels),
         "spec": {
             "replicas": replicas,
-            # Our own deadline comes first: this one only says that a Deployment is stuck.
+            # Longer than our own deadline, so that it only reports a stuck Deployment.
             "progressDeadlineSeconds": int(spec.rollout.deadline_seconds) + STARTUP_SECONDS,
             "revisionHistoryLimit": 1,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -227,12 +232,12 @@ def deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revision, rep
     }
 
 
-def service(owner: Owner, revision: str) -> Json:
-    """The one address of the deployment; the switch of a rollout is this selector."""
+def build_service(owner: Owner, revision: str) -> Json:
+    """Return the deployment's Service. A rollout switches traffic by its selector."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": owner.metadata(owner.name),
+        "metadata": owner.build_metadata(owner.name),
         "spec": {
             "type": "ClusterIP",
             "selector": {
@@ -248,11 +253,11 @@ def service(owner: Owner, revision: str) -> Json:
     }
 
 
-def disruption_budget(owner: Owner) -> Json:
-    """A drain takes one pod at a time, and never waits for one that is not Ready anyway."""
+def build_disruption_budget(owner: Owner) -> Json:
+    """Return the PodDisruptionBudget: a drain evicts one pod at a time, and unhealthy pods at once."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": owner.metadata(owner.name),
-        "spec": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": owner.serving},
+        "metadata": owner.build_metadata(owner.name),
+        "spec": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": owner.serving_selector},
     }

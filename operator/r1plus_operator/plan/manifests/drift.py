@@ -1,8 +1,8 @@
-"""Does a live object still say what we want? Decided here, so that a pass over an unchanged world writes nothing.
+"""Detect drift between desired and live objects, so that a pass over an unchanged cluster writes nothing.
 
-An apply is needed when the desired hash differs (we removed or changed a field) or when any field that we set reads
-otherwise in the live object (somebody edited it). Fields that others added stay and do not count. What an apply cannot
-put right are items that others added to a list of ours: those are `strays`.
+An object is applied when its spec hash differs (we removed or changed a field), or when a field that we set has another
+value (someone edited it). Fields that others added stay and do not count. An apply cannot remove items that others
+added to our lists; `foreign_items_patch` does.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from r1plus_contract import names
 from r1plus_operator.plan.observation import Json
 
 _ATOMIC = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels", "nodeSelector"})
-"""Maps that have one owner: one more label selects other pods or nodes."""
+"""Maps that must be equal: an additional label would select other pods or nodes."""
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "containers": ("name",),
     "initContainers": ("name",),
@@ -28,18 +28,18 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "ports": ("port", "containerPort", "protocol"),
     "ownerReferences": ("uid",),
 }
-"""Lists whose items have an identity, and what it is, as the API server merges them. Any other list has one owner."""
-_OPEN = frozenset({"ownerReferences"})
-"""Keyed lists to which others may add, but no owner that controls the object: it has one controller, its CR."""
-_LONG = 256
-"""Characters beyond which a ConfigMap's text is represented by its digest."""
+"""List -> keys that identify its items, as the API server merges them. Any other list must be equal."""
+_SHARED = frozenset({"ownerReferences"})
+"""Lists that others may add items to, except an owner that controls the object: its CR is the only controller."""
+_MAX_TEXT = 256
+"""Characters beyond which a ConfigMap's text is replaced by its digest."""
 
 
-def folded(obj: Json) -> Json:
-    """A ConfigMap with the digests of its long texts instead of them; anything else as it is.
+def fold_texts(obj: Json) -> Json:
+    """Return a ConfigMap with digests instead of its long texts; any other object unchanged.
 
-    Every deployment has a whole golden suite: this is what the caches keep of it, and what is compared. No text can
-    pose as a digest, since a digest is no string here. Folding twice changes nothing.
+    Every deployment has a whole golden suite, so caches and comparisons use its digests. A digest is a dict, so no text
+    can imitate one. Folding twice changes nothing.
     """
     if obj.get("kind") != "ConfigMap" or not obj.get("data"):
         return obj
@@ -47,34 +47,34 @@ def folded(obj: Json) -> Json:
 
 
 def _fold(text: Any) -> Any:
-    return {"sha256": sha256(text)} if isinstance(text, str) and len(text) > _LONG else text
+    return {"sha256": hash_text(text)} if isinstance(text, str) and len(text) > _MAX_TEXT else text
 
 
 @lru_cache(maxsize=16)
-def sha256(text: str) -> str:
-    """Hash a file of a ConfigMap. Cached, since all deployments of a tier share one suite.
+def hash_text(text: str) -> str:
+    """Return the sha256 of a ConfigMap's text. Cached, because all deployments of a tier share one suite.
 
-    Of few, since a tenant's own may have 900 kB.
+    The cache is small, because a tenant's own suite may have 900 kB.
     """
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def stamped(desired: Json) -> Json:
-    """`desired` with the hash of itself as an annotation."""
-    canonical = orjson.dumps(folded(desired), option=orjson.OPT_SORT_KEYS)
+def with_spec_hash(desired: Json) -> Json:
+    """Return the desired object with its own hash as an annotation."""
+    canonical = orjson.dumps(fold_texts(desired), option=orjson.OPT_SORT_KEYS)
     metadata = desired["metadata"]
     digest = hashlib.sha256(canonical).hexdigest()[:16]
     notes = {**metadata.get("annotations", {}), names.ANNOTATION_DESIRED_HASH: digest}
     return {**desired, "metadata": {**metadata, "annotations": notes}}
 
 
-def in_sync(desired: Json, live: Json | None) -> bool:
-    """Whether `live` covers the (stamped) `desired`."""
-    return live is not None and covers(folded(live), folded(desired))
+def is_in_sync(desired: Json, live: Json | None) -> bool:
+    """Whether the live object has everything that `desired`, which has its hash, sets."""
+    return live is not None and is_covered(fold_texts(live), fold_texts(desired))
 
 
-def covers(live: Any, desired: Any) -> bool:
-    """Every value of `desired` stands in `live`: keyed lists hold exactly its items, atomic ones are equal."""
+def is_covered(live: Any, desired: Any) -> bool:
+    """Whether `live` has every value of `desired`. Keyed lists have exactly its items, other lists are equal."""
     if live == desired:
         return True
     if desired in (None, "", [], {}):
@@ -82,68 +82,68 @@ def covers(live: Any, desired: Any) -> bool:
         return live in (None, "", [], {}) or desired == {}
     if not isinstance(desired, dict) or not isinstance(live, dict):
         return False
-    return all(_covers_field(key, live.get(key), value) for key, value in desired.items())
+    return all(_is_field_covered(key, live.get(key), value) for key, value in desired.items())
 
 
-def _covers_field(key: str, live: Any, desired: Any) -> bool:
+def _is_field_covered(key: str, live: Any, desired: Any) -> bool:
     if key in _ATOMIC:
         return (live or None) == (desired or None)
     if key in _KEYS and isinstance(desired, list):
-        return _covers_items(key, live if isinstance(live, list) else [], desired)
-    return covers(live, desired)
+        return _are_items_covered(key, live if isinstance(live, list) else [], desired)
+    return is_covered(live, desired)
 
 
-def _covers_items(name: str, live: list[Any], desired: list[Json]) -> bool:
-    if name not in _OPEN and len(live) != len(desired):
+def _are_items_covered(name: str, live: list[Any], desired: list[Json]) -> bool:
+    if name not in _SHARED and len(live) != len(desired):
         return False
-    found = {_key(name, item): item for item in live}
-    return all(covers(found.get(_key(name, item)), item) for item in desired)
+    live_items = {_get_identity(name, item): item for item in live}
+    return all(is_covered(live_items.get(_get_identity(name, item)), item) for item in desired)
 
 
-def _key(name: str, item: Any) -> tuple[Any, ...]:
+def _get_identity(name: str, item: Any) -> tuple[Any, ...]:
     return tuple(item.get(part) if isinstance(item, dict) else item for part in _KEYS[name])
 
 
-def strays(desired: Any, live: Any, path: str = "") -> list[Json]:
-    """A JSON patch that takes out of our keyed lists what others put there; empty where an apply alone suffices.
+def foreign_items_patch(desired: Any, live: Any, path: str = "") -> list[Json]:
+    """Return the JSON patch that removes foreign items from our keyed lists; empty: an apply suffices.
 
-    It says which item it takes out, so that it fails where the live object has changed meanwhile. Which, and not all of
-    it: the API server compares the text of values, and writes `&`, `<` and `>` of a command otherwise than we do.
+    It tests the identity of each item that it removes, so it fails if the live object has changed meanwhile. It does
+    not test whole items: the API server compares texts, and encodes `&`, `<` and `>` differently.
     """
-    found: list[Json] = []
+    patch: list[Json] = []
     if not isinstance(desired, dict) or not isinstance(live, dict):
-        return found
-    for name, wanted in desired.items():
-        here, has = f"{path}/{name}", live.get(name)
-        if name in _KEYS and isinstance(wanted, list) and isinstance(has, list):
-            found += _strays_of_list(name, wanted, has, here)
+        return patch
+    for name, desired_value in desired.items():
+        field_path, live_value = f"{path}/{name}", live.get(name)
+        if name in _KEYS and isinstance(desired_value, list) and isinstance(live_value, list):
+            patch += _patch_list(name, desired_value, live_value, field_path)
         else:
-            found += strays(wanted, has, here)
-    return found
+            patch += foreign_items_patch(desired_value, live_value, field_path)
+    return patch
 
 
-def _strays_of_list(name: str, desired: list[Json], live: list[Any], path: str) -> list[Json]:
-    wanted = {_key(name, item): item for item in desired}
-    found: list[Json] = []
-    # From the end, so that what is taken out moves nothing that is still to be looked at.
+def _patch_list(name: str, desired: list[Json], live: list[Any], path: str) -> list[Json]:
+    desired_items = {_get_identity(name, item): item for item in desired}
+    patch: list[Json] = []
+    # From the end, so that a removal does not move the items that follow in the loop.
     for place in reversed(range(len(live))):
-        ours, here = wanted.get(_key(name, live[place])), f"{path}/{place}"
-        if ours is not None:
-            found += strays(ours, live[place], here)
-        elif name not in _OPEN or live[place].get("controller"):
-            found += [*_identified(name, live[place], here), {"op": "remove", "path": here}]
-    return found
+        desired_item, item_path = desired_items.get(_get_identity(name, live[place])), f"{path}/{place}"
+        if desired_item is not None:
+            patch += foreign_items_patch(desired_item, live[place], item_path)
+        elif name not in _SHARED or live[place].get("controller"):
+            patch += [*_test_identity(name, live[place], item_path), {"op": "remove", "path": item_path}]
+    return patch
 
 
-def _identified(name: str, item: Any, path: str) -> list[Json]:
-    """Tests that an item of that identity stands there."""
+def _test_identity(name: str, item: Any, path: str) -> list[Json]:
+    """Return the patch operations that test an item's identity."""
     keys = [key for key in _KEYS[name] if isinstance(item, dict) and key in item]
     return [{"op": "test", "path": f"{path}/{key}", "value": item[key]} for key in keys]
 
 
-def bound(desired: Json, live: Json | None) -> Json:
-    """`desired`, bound to the object that was seen, and to its version where that is kept."""
+def with_preconditions(desired: Json, live: Json | None) -> Json:
+    """Return `desired` with the live object's uid, and its resourceVersion if the cache has it."""
     if live is None:
         return desired
-    found = {key: live["metadata"][key] for key in ("uid", "resourceVersion") if key in live["metadata"]}
-    return {**desired, "metadata": {**desired["metadata"], **found}}
+    preconditions = {key: live["metadata"][key] for key in ("uid", "resourceVersion") if key in live["metadata"]}
+    return {**desired, "metadata": {**desired["metadata"], **preconditions}}

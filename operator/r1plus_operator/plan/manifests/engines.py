@@ -1,15 +1,15 @@
-"""The shipped engine catalog as cluster objects: applied by the operator, repaired when deleted or edited."""
+"""The shipped engine catalog as cluster objects. The operator applies them, and restores deleted or edited ones."""
 
 from collections.abc import Mapping
 
 from r1plus_contract import names
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.manifests.drift import in_sync, stamped
+from r1plus_operator.plan.manifests.drift import is_in_sync, with_spec_hash
 from r1plus_operator.plan.observation import Json
 
 
-def engine_object(engine: Engine) -> Json:
-    """The R1PlusEngine of a catalog entry."""
+def build_engine_object(engine: Engine) -> Json:
+    """Return the R1PlusEngine of a catalog entry."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND_ENGINE,
@@ -18,7 +18,7 @@ def engine_object(engine: Engine) -> Json:
     }
 
 
-def missing(catalog: tuple[Engine, ...], live: Mapping[str, Json]) -> tuple[Json, ...]:
-    """Entries that the cluster lacks or holds otherwise. Engines that others made are not touched."""
-    desired = [stamped(engine_object(engine)) for engine in catalog]
-    return tuple(obj for obj in desired if not in_sync(obj, live.get(obj["metadata"]["name"])))
+def list_missing_engines(catalog: tuple[Engine, ...], live: Mapping[str, Json]) -> tuple[Json, ...]:
+    """Return the catalog's objects that are missing or differ in the cluster. Other engines are not touched."""
+    objects = [with_spec_hash(build_engine_object(engine)) for engine in catalog]
+    return tuple(obj for obj in objects if not is_in_sync(obj, live.get(obj["metadata"]["name"])))

@@ -1,4 +1,4 @@
-"""A paused deployment: what is still written, and the mark that lets the platform team edit the rest."""
+"""A paused deployment: what the operator still writes, and the label that lets the platform team edit the rest."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -7,19 +7,19 @@ from r1plus_contract.names import LABEL_PAUSED
 from r1plus_operator.plan.observation import Json
 
 EDITABLE: Final = frozenset({"Deployment", "Service", "PodDisruptionBudget"})
-"""Kinds that people may change while it is paused, and that the operator leaves alone; policy `children` knows them."""
+"""Kinds that people may edit during a pause, and that the operator does not write. Policy `children` lists them."""
 _OF_REVISIONS: Final = frozenset({"ControllerRevision", "ConfigMap"})
 Patch = tuple[str, str, tuple[Json, ...]]
 """(kind, name, JSON patch)."""
 
 
 def is_written(obj: Json, live: Json | None) -> bool:
-    """Return whether an object is written while paused: walls, alerts, and what is known of revisions."""
+    """Whether the operator writes an object during a pause: network policies, alerts, and data of revisions."""
     return obj["kind"] not in EDITABLE and (live is not None or obj["kind"] not in _OF_REVISIONS)
 
 
-def mark(children: Mapping[tuple[str, str], Json], *, paused: bool) -> tuple[Patch, ...]:
-    """Return the patches that put the label of a pause on what may be edited, or take it off again."""
+def build_mark_patches(children: Mapping[tuple[str, str], Json], *, paused: bool) -> tuple[Patch, ...]:
+    """Return the patches that add the pause label to editable objects, or remove it."""
     path = f"/metadata/labels/{LABEL_PAUSED.replace('/', '~1')}"
     patch: Json = {"op": "add", "path": path, "value": "true"} if paused else {"op": "remove", "path": path}
     return tuple(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from r1plus_contract import names
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests import alerts, children, pause
-from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped, strays
+from r1plus_operator.plan.manifests.drift import foreign_items_patch, is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision, to_object
 from r1plus_policies.rollout import Rollout
@@ -44,14 +44,17 @@ def build_manifests(
     owner = children.Owner(inputs.observed.cr)
     history = [revision for revision in revisions.values() if revision.name not in surplus]
     first = [
-        children.network_policy(owner, _allowed_callers(inputs), inputs.config),
-        children.service_account(owner),
-        *(to_object(r, owner.metadata(r.name, {names.LABEL_REVISION: r.name})) for r in history),
-        *(children.revision_config(owner, revisions[name]) for name in rollout.replicas),
+        children.build_network_policy(owner, _allowed_callers(inputs), inputs.config),
+        children.build_service_account(owner),
+        *(to_object(r, owner.build_metadata(r.name, {names.LABEL_REVISION: r.name})) for r in history),
+        *(children.build_revision_config(owner, revisions[name]) for name in rollout.replicas),
     ]
     if accuracy_config:
         first.append(accuracy_config)
-    pods = [children.deployment(owner, inputs.spec, revisions[name], count) for name, count in rollout.replicas.items()]
+    pods = [
+        children.build_deployment(owner, inputs.spec, revisions[name], count)
+        for name, count in rollout.replicas.items()
+    ]
     has_service = bool(rollout.current or rollout_revision)
     return first, pods, _build_last(inputs, owner, rollout, suite_items, has_service=has_service)
 
@@ -70,7 +73,7 @@ def find_changes(
     apply = tuple(changes for stage in stages if (changes := _find_drift(stage, live)))
     foreign_items = tuple(patch for stage in apply for obj in stage if (patch := _patch_foreign_items(obj, live)))
     return Changes(
-        clear=pause.mark(live, paused=is_paused) + foreign_items,
+        clear=pause.build_mark_patches(live, paused=is_paused) + foreign_items,
         apply=apply,
         delete=() if is_paused else _find_idle(live, revisions, surplus, rollout),
     )
@@ -79,14 +82,14 @@ def find_changes(
 def _build_last(
     inputs: PassInputs, owner: children.Owner, rollout: Rollout, suite_items: int | None, *, has_service: bool
 ) -> list[Json]:
-    last, kinds = [children.disruption_budget(owner)], inputs.observed.kinds
+    last, kinds = [children.build_disruption_budget(owner)], inputs.observed.kinds
     if has_service:
         # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
-        last.append(children.service(owner, rollout.current or children.NOTHING_PROMOTED))
+        last.append(children.build_service(owner, rollout.current or children.NOTHING_PROMOTED))
     if "PodMonitor" in kinds:
-        last.append(alerts.pod_monitor(owner, inputs.config))
+        last.append(alerts.build_pod_monitor(owner, inputs.config))
     if "PrometheusRule" in kinds and rollout.current:
-        last.append(alerts.prometheus_rule(owner, inputs.spec, rollout.current, inputs.config, suite_items))
+        last.append(alerts.build_prometheus_rule(owner, inputs.spec, rollout.current, inputs.config, suite_items))
     return last
 
 
@@ -98,12 +101,12 @@ def _allowed_callers(inputs: PassInputs) -> set[str]:
 
 def _find_drift(stage: list[Json], live: Mapping[tuple[str, str], Json]) -> tuple[Json, ...]:
     """Return the objects of a stage that are missing or read otherwise, with the preconditions of their write."""
-    pairs = ((obj, live.get(_key(obj))) for obj in map(stamped, stage))
-    return tuple(bound(obj, live_obj) for obj, live_obj in pairs if not in_sync(obj, live_obj))
+    pairs = ((obj, live.get(_key(obj))) for obj in map(with_spec_hash, stage))
+    return tuple(with_preconditions(obj, live_obj) for obj, live_obj in pairs if not is_in_sync(obj, live_obj))
 
 
 def _patch_foreign_items(obj: Json, live: Mapping[tuple[str, str], Json]) -> Patch | None:
-    patch = strays(obj, live.get(_key(obj)))
+    patch = foreign_items_patch(obj, live.get(_key(obj)))
     return (*_key(obj), tuple(patch)) if patch else None
 
 

@@ -1,8 +1,8 @@
 """The serving pod: [engine, verify] then [triton, monitor], under Pod Security `restricted` without exception.
 
-`engine` copies the engine out of its image (or a volume has it, then there is no such container), `verify` compares its
-sha256 and assembles Triton's repository, Triton serves it read-only, the monitor probes it. Triton is Ready when the
-model is ready *and* the admission token stands.
+`engine` copies the engine out of its image; if a volume has the engine, this container is absent. `verify` checks its
+sha256 and assembles Triton's repository. Triton serves it read-only, the monitor probes it. Triton is Ready when the
+model is ready *and* the admission token exists.
 """
 
 import hashlib
@@ -16,28 +16,28 @@ from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.podspec.triton_args import EXIT_TIMEOUT_SECONDS, command
+from r1plus_operator.plan.podspec.triton_args import EXIT_TIMEOUT_SECONDS, build_command
 from r1plus_operator.plan.settings import AccessMode, OperatorConfig, PodUser
 from r1plus_policies.engine.hardware import UNKNOWN, WHOLE_GPU, Gpus
 from r1plus_policies.engine.memory_fit import Fit
 
 HOSTNAME = "kubernetes.io/hostname"
-"""The label by which a node is one place."""
+"""Label with a node's name."""
 PLATFORM = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
 """Labels of the nodes that our images run on."""
 GPU_TOLERATION = {"key": WHOLE_GPU, "operator": "Exists"}
-"""Of the taint that keeps away what asks for no GPU; the admission plugin ExtendedResourceToleration adds the same."""
+"""Toleration of the taint of GPU nodes; the admission plugin ExtendedResourceToleration adds the same."""
 PRESTOP_SECONDS = 5
-"""SIGTERM resets new HTTP requests at once: first let the endpoint leave every kube-proxy."""
+"""Time for the endpoint to leave every kube-proxy, because Triton resets new HTTP requests after SIGTERM."""
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
 STARTUP_SECONDS, STARTUP_SECONDS_GPU = 600, 1800
-"""Until the engine must be loaded: on GPUs tens of GiB, and kernels that are compiled for them."""
+"""Time to load the engine. On GPUs it has tens of GiB, and kernels are compiled."""
 SHM, SHM_GPU = "256Mi", "1Gi"
-"""/dev/shm: of Triton's Python backend; with several GPUs, what their processes pass each other as well."""
+"""Size of /dev/shm, for Triton's Python backend and for communication between the processes of several GPUs."""
 TMP, TMP_GPU = "256Mi", "4Gi"
-"""The runtimes on GPUs compile kernels, and keep them there."""
+"""Size of /tmp. GPU runtimes store compiled kernels there."""
 HOST_MEMORY = 4 * 2**30
-"""Of the node, for server, CUDA context and libraries of a GPU's runtime, bytes. Estimated: no GPU has been at hand."""
+"""Node memory for server, CUDA context and libraries of a GPU runtime, bytes. Estimated, not measured."""
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -45,16 +45,16 @@ OFFLINE = {
     "VLLM_NO_USAGE_STATS": "1",
     "TRTLLM_NO_USAGE_STATS": "1",
 }
-"""The walls let nothing out; so that nobody waits for what they hold back, either."""
+"""Network policies block downloads and telemetry, so turn them off instead of waiting for timeouts."""
 MONITOR_MEMORY, MONITOR_CPU = "96Mi", "20m"
 STATE, MONITOR_TMP = "64Mi", "16Mi"
 LOGS, LOGS_LIMIT = 256 * 2**20, 2**30
-"""Of the node's disk, for what the node keeps of the containers' logs, bytes: requested, and at most."""
+"""Disk for the containers' logs on the node, bytes: request and limit."""
 POD_OVERHEAD = bytes_of(SHM) + bytes_of(MONITOR_MEMORY)
-"""What a pod asks of its node beside what the engine needs, bytes."""
+"""Memory that a pod needs in addition to the engine, bytes."""
 
 
-def pod_template(
+def build_pod_template(
     cr: Json,
     revision: str,
     spec: R1PlusDeploymentSpec,
@@ -67,10 +67,10 @@ def pod_template(
     *,
     counts_storage: bool = False,
 ) -> Json:
-    """The pod template of one revision of the R1PlusDeployment `cr`; deterministic.
+    """Return the pod template of a revision of the R1PlusDeployment `cr`. It is deterministic.
 
-    `volume` names the claim that holds the engine; empty: the engine's image does. `gpus` are those that batch and
-    context were fitted to: its pods run on no others. `counts_storage`: its nodes count their ephemeral storage.
+    `volume` names the claim with the engine; empty: the engine's image has it. `gpus` are those that batch and context
+    were fitted to: pods run on no others. `counts_storage`: the nodes report their ephemeral storage.
     """
     meta = cr["metadata"]
     namespace, owner = meta["namespace"], meta["name"]
@@ -79,53 +79,56 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": restricted(config.pod_user),
-        "initContainers": [*([] if volume else [_engine(engine)]), _verify(config, volume)],
-        "containers": [
-            _triton(engine, fit, identity, config, volume, gpus),
-            _monitor(namespace, owner, revision, identity, config),
+        "securityContext": build_pod_security_context(config.pod_user),
+        "initContainers": [
+            *([] if volume else [_build_engine_container(engine)]),
+            _build_verify_container(config, volume),
         ],
-        "volumes": _volumes(owner, revision, engine, volume),
+        "containers": [
+            _build_triton_container(engine, fit, identity, config, volume, gpus),
+            _build_monitor_container(namespace, owner, revision, identity, config),
+        ],
+        "volumes": _build_volumes(owner, revision, engine, volume),
     }
-    labels = pod_labels(owner, revision, engine.name)
+    labels = build_pod_labels(owner, revision, engine.name)
     if volume:
         labels[names.LABEL_VOLUME] = volume
         if config.volumes.access_mode is AccessMode.ONE_NODE:
-            pod["affinity"] = {"podAffinity": _together(volume)}
+            pod["affinity"] = {"podAffinity": _build_affinity(volume)}
     if counts_storage:
-        triton, disk = pod["containers"][0]["resources"], storage_bytes(engine, on_volume=bool(volume))
+        triton, disk = pod["containers"][0]["resources"], compute_storage_bytes(engine, on_volume=bool(volume))
         triton["requests"]["ephemeral-storage"] = mebibytes(disk)
         triton["limits"]["ephemeral-storage"] = mebibytes(disk - LOGS + LOGS_LIMIT)
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
-    pod |= placement(spec, gpus)
+    pod |= build_placement(spec, gpus)
     notes = {names.ANNOTATION_OWNER_UID: meta["uid"]}
     return {"metadata": {"labels": labels, "annotations": notes}, "spec": pod}
 
 
-def placement(spec: R1PlusDeploymentSpec, gpus: Gpus | None) -> Json:
-    """Of a pod's spec, which nodes it may be on: those of the spec, and of them those that have the GPU."""
+def build_placement(spec: R1PlusDeploymentSpec, gpus: Gpus | None) -> Json:
+    """Return the part of a pod's spec that selects nodes: those of the spec that have the GPU."""
     product = gpus.selector if gpus and gpus.product != UNKNOWN else {}
-    found: Json = {"nodeSelector": {**spec.placement.node_selector, **PLATFORM, **product}}
-    tolerated = tolerations(spec, on_gpu=gpus is not None)
-    return found | ({"tolerations": tolerated} if tolerated else {})
+    placement: Json = {"nodeSelector": {**spec.placement.node_selector, **PLATFORM, **product}}
+    tolerations = build_tolerations(spec, on_gpu=gpus is not None)
+    return placement | ({"tolerations": tolerations} if tolerations else {})
 
 
-def tolerations(spec: R1PlusDeploymentSpec, *, on_gpu: bool) -> list[Json]:
-    """Return what the pods tolerate: what the spec lists, and of GPU nodes that they are for GPUs."""
-    listed = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
-    return [*listed, *([GPU_TOLERATION] if on_gpu else [])]
+def build_tolerations(spec: R1PlusDeploymentSpec, *, on_gpu: bool) -> list[Json]:
+    """Return the tolerations of the pods: those of the spec, and on GPUs the one for GPU nodes."""
+    tolerations = [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.placement.tolerations]
+    return [*tolerations, *([GPU_TOLERATION] if on_gpu else [])]
 
 
-def _together(volume: str) -> Json:
-    """On one node with all that mounts the volume, a candidate beside what serves included: no other node can."""
+def _build_affinity(volume: str) -> Json:
+    """Return the affinity that puts all pods with the volume on one node, because it can be mounted on one only."""
     selector = {"matchLabels": {names.LABEL_VOLUME: volume, names.LABEL_SERVING: names.SERVING}}
     term = {"labelSelector": selector, "topologyKey": HOSTNAME}
     return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
 
 
-def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
-    """Walls select the deployment, the Service the revision and `serving`."""
+def build_pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
+    """Return the pod labels. Network policies select the deployment, the Service the revision and `serving`."""
     return {
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
         names.LABEL_NAME: "r1plus-serving",
@@ -137,30 +140,30 @@ def pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
 
 
 _RUN: Json = dict.fromkeys(("name", "command", "args", "env", "envFrom", "volumeMounts"))
-"""Of a container, what decides beside its image which code runs with which data; the API server defaults none of it."""
+"""Fields of a container that, besides its image, decide which code runs with which data. None has a default."""
 _DEFAULTED = frozenset({"defaultMode", "sizeLimit"})
-_USER = frozenset(PodUser(0, 0, 0).named)
+_USER = frozenset(PodUser(0, 0, 0).security_fields)
 
 
-def fingerprint(pod_spec: Json) -> str:
-    """What a pod runs but its images, in 16 hex digits: the same for a revision's template and for pods made from it.
+def hash_pod_spec(pod_spec: Json) -> str:
+    """Return a hash of what a pod runs, without its images, in 16 hex digits. A template and its pods have the same.
 
-    A pod that merely bears a revision's labels has another one, and nobody believes what its monitor says. Ephemeral
-    containers do not count: `kubectl debug` is no reason to stop believing a pod.
+    A foreign pod with a revision's labels has another hash, so its monitor's reports are ignored. Ephemeral containers
+    do not count: `kubectl debug` does not make a pod foreign.
     """
     containers = [
         [{key: container.get(key) for key in _RUN} for container in pod_spec.get(kind) or ()]
         for kind in ("initContainers", "containers")
     ]
     volumes = [
-        {key: _without_defaults(source) for key, source in volume.items()} for volume in pod_spec.get("volumes") or ()
+        {key: _drop_defaults(source) for key, source in volume.items()} for volume in pod_spec.get("volumes") or ()
     ]
-    covered = [containers, volumes, bool(pod_spec.get("hostNetwork"))]
-    return hashlib.sha256(dumps(covered).encode()).hexdigest()[:16]
+    contents = [containers, volumes, bool(pod_spec.get("hostNetwork"))]
+    return hashlib.sha256(dumps(contents).encode()).hexdigest()[:16]
 
 
-def container_images(pod_spec: Json) -> tuple[str, ...]:
-    """Return the images of a pod's containers, in the order of the containers that `fingerprint` covers."""
+def list_images(pod_spec: Json) -> tuple[str, ...]:
+    """Return the images of a pod's containers, init containers first."""
     return tuple(
         str(container.get("image", ""))
         for kind in ("initContainers", "containers")
@@ -168,45 +171,48 @@ def container_images(pod_spec: Json) -> tuple[str, ...]:
     )
 
 
-def is_same_image(asked: str, run: str) -> bool:
-    """Return whether an admission webhook may have made the one reference of the other.
+def is_same_image(requested: str, actual: str) -> bool:
+    """Whether the actual image reference is the requested one, perhaps rewritten by an admission webhook.
 
-    Webhooks lead to a mirror, and write the digest that a tag has. A digest says what is run, wherever it comes from:
-    one that was asked for must be there. Where only a tag was asked for, the repository's name must stay, and so must
-    the tag, unless a digest takes its place: what a tag means is the registry's word in any case.
+    Webhooks insert a mirror, and replace a tag by its digest. A digest identifies the image in any registry, so a
+    requested digest must be there. For a requested tag, the repository's name must be the same, and the tag as well,
+    unless a digest replaces it.
     """
-    if asked == run:
+    if requested == actual:
         return True
-    (name, tag, digest), (run_name, run_tag, run_digest) = _parts(asked), _parts(run)
+    (name, tag, digest), (actual_name, actual_tag, actual_digest) = (
+        _split_reference(requested),
+        _split_reference(actual),
+    )
     if digest:
-        return digest == run_digest
-    is_pinned = bool(run_digest) and not run_tag
-    return name == run_name and (is_pinned or (tag or "latest") == (run_tag or "latest"))
+        return digest == actual_digest
+    is_pinned = bool(actual_digest) and not actual_tag
+    return name == actual_name and (is_pinned or (tag or "latest") == (actual_tag or "latest"))
 
 
-def _parts(image: str) -> tuple[str, str, str]:
-    """The last component of an image's repository, its tag and its digest; what is absent is empty."""
+def _split_reference(image: str) -> tuple[str, str, str]:
+    """Return the last component of an image's repository, its tag and its digest; empty: absent."""
     repository, _, digest = image.partition("@")
     name, _, tag = repository.rpartition("/")[2].partition(":")
     return name, tag, digest
 
 
-def _without_defaults(source: object) -> object:
+def _drop_defaults(source: object) -> object:
     return {k: v for k, v in source.items() if k not in _DEFAULTED} if isinstance(source, dict) else source
 
 
-def restricted(user: PodUser) -> Json:
-    """A pod's security context under Pod Security `restricted`; whoever it is may write to its volumes."""
-    return {"runAsNonRoot": True, **user.named, "seccompProfile": {"type": "RuntimeDefault"}}
+def build_pod_security_context(user: PodUser) -> Json:
+    """Return a pod's security context under Pod Security `restricted`."""
+    return {"runAsNonRoot": True, **user.security_fields, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
-def names_user(pod_spec: Json) -> bool:
-    """Return whether a pod that the operator makes says as whom it runs: a namespace that assigns users refuses it."""
+def has_user(pod_spec: Json) -> bool:
+    """Whether a pod spec sets a user. A namespace that assigns users refuses such pods."""
     return not _USER.isdisjoint(pod_spec.get("securityContext") or {})
 
 
-def locked() -> Json:
-    """A container's security context under Pod Security `restricted`."""
+def build_container_security_context() -> Json:
+    """Return a container's security context under Pod Security `restricted`."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -214,39 +220,39 @@ def locked() -> Json:
     }
 
 
-def mount(name: str, path: str, *, read_only: bool = False) -> Json:
-    """A volume of the pod, in one of its containers."""
+def build_mount(name: str, path: str, *, read_only: bool = False) -> Json:
+    """Return the mount of a pod's volume in a container."""
     return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
 
 
-def _engine(engine: Engine) -> Json:
+def _build_engine_container(engine: Engine) -> Json:
     source, target = names.DIR_ENGINE_IN_IMAGE, names.DIR_ENGINE
-    # Emptied first: a copy that was killed half-way must not leave files of another engine behind.
+    # Empty the target first: an interrupted copy may have left files of another engine.
     script = f"rm -rf {target} && mkdir -p {target} && cp -R {source}/. {target}/"
-    return copying(engine.spec.files.source, script, mount("delivery", names.DIR_DELIVERY))
+    return build_copy_container(engine.spec.files.source, script, build_mount("delivery", names.DIR_DELIVERY))
 
 
-def copying(image: str, script: str, target: Json) -> Json:
-    """The init container that copies out of an engine's image, which has a shell and nothing of ours."""
+def build_copy_container(image: str, script: str, target: Json) -> Json:
+    """Return the init container that copies from an engine's image, which has a shell and no code of ours."""
     return {
         "name": names.INIT_ENGINE,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/sh", "-ec", script],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": locked(),
+        "securityContext": build_container_security_context(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [target],
     }
 
 
-def _delivered(volume: str, *, read_only: bool) -> list[Json]:
-    """`delivery`, and in it the volume's engine where there is one: read-only for everybody."""
-    held = {**mount("volume", names.DIR_ENGINE, read_only=True), "subPath": ENGINE_FOLDER}
-    return [mount("delivery", names.DIR_DELIVERY, read_only=read_only), *([held] if volume else [])]
+def _build_delivery_mounts(volume: str, *, read_only: bool) -> list[Json]:
+    """Return the mounts of `delivery`, and in it of the volume's engine, if a volume delivers it, read-only."""
+    engine_mount = {**build_mount("volume", names.DIR_ENGINE, read_only=True), "subPath": ENGINE_FOLDER}
+    return [build_mount("delivery", names.DIR_DELIVERY, read_only=read_only), *([engine_mount] if volume else [])]
 
 
-def _verify(config: OperatorConfig, volume: str) -> Json:
+def _build_verify_container(config: OperatorConfig, volume: str) -> Json:
     folders = ["--revision-dir", names.DIR_REVISION, "--delivery-dir", names.DIR_DELIVERY]
     return {
         "name": names.INIT_VERIFY,
@@ -254,24 +260,24 @@ def _verify(config: OperatorConfig, volume: str) -> Json:
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "r1plus_model_repo.delivery", *folders],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": locked(),
+        "securityContext": build_container_security_context(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            *_delivered(volume, read_only=False),
-            mount("revision", names.DIR_REVISION, read_only=True),
+            *_build_delivery_mounts(volume, read_only=False),
+            build_mount("revision", names.DIR_REVISION, read_only=True),
         ],
     }
 
 
-def gpu_resource(gpus: Gpus | None) -> str:
-    """Which resource a container asks for to have them; None: no cluster is at hand."""
+def select_gpu_resource(gpus: Gpus | None) -> str:
+    """Return the resource name for requesting GPUs; `gpus=None`: no cluster is at hand."""
     return gpus.resource if gpus else WHOLE_GPU
 
 
-def _resources(engine: Engine, fit: Fit) -> tuple[Json, Json]:
-    """Requests and limits of memory. On CPU they are the fit; on GPUs the fit is of their own memory.
+def _compute_memory(engine: Engine, fit: Fit) -> tuple[Json, Json]:
+    """Return requests and limits of the node's memory. On CPU they are the fit; on GPUs the fit is GPU memory.
 
-    There the weights pass through the node's memory on their way, as pages of files that the kernel may take back.
+    There the weights pass through the node's memory as file pages, which the kernel may reclaim.
     """
     if engine.spec.requirements.gpu is None:
         memory = mebibytes(fit.total_bytes + bytes_of(SHM))
@@ -280,17 +286,19 @@ def _resources(engine: Engine, fit: Fit) -> tuple[Json, Json]:
     return {"memory": mebibytes(least)}, {"memory": mebibytes(least + fit.weights_bytes)}
 
 
-def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, volume: str, gpus: Gpus | None) -> Json:
+def _build_triton_container(
+    engine: Engine, fit: Fit, identity: str, config: OperatorConfig, volume: str, gpus: Gpus | None
+) -> Json:
     requirements = engine.spec.requirements
-    requests, limits = _resources(engine, fit)
+    requests, limits = _compute_memory(engine, fit)
     if requirements.gpu is not None:
-        limits[gpu_resource(gpus)] = str(requirements.gpu.count)
+        limits[select_gpu_resource(gpus)] = str(requirements.gpu.count)
     env = {names.ENV_IDENTITY: identity, "HOME": "/tmp"} | (OFFLINE if requirements.gpu else {})
     return {
         "name": names.CONTAINER_TRITON,
-        "image": config.image_for(engine.spec.backend.value),
+        "image": config.select_image(engine.spec.backend.value),
         "imagePullPolicy": "IfNotPresent",
-        **command(through_entry_point=requirements.gpu is not None),
+        **build_command(through_entry_point=requirements.gpu is not None),
         "env": [{"name": key, "value": value} for key, value in env.items()],
         "ports": [
             {"name": "http", "containerPort": names.PORT_HTTP, "protocol": "TCP"},
@@ -301,7 +309,7 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
             "requests": {"cpu": requirements.cpu_request, **requests},
             "limits": {"cpu": requirements.cpu, **limits},
         },
-        "securityContext": locked(),
+        "securityContext": build_container_security_context(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": {
             "httpGet": {"path": "/v2/health/live", "port": "http"},
@@ -316,25 +324,25 @@ def _triton(engine: Engine, fit: Fit, identity: str, config: OperatorConfig, vol
             "failureThreshold": 6,
         },
         "readinessProbe": {
-            "exec": {"command": ["/bin/bash", "-c", readiness_script()]},
+            "exec": {"command": ["/bin/bash", "-c", build_readiness_script()]},
             "periodSeconds": 3,
             "timeoutSeconds": 10,
             "failureThreshold": 3,
         },
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_SECONDS)]}}},
         "volumeMounts": [
-            *_delivered(volume, read_only=True),
-            mount("admission", names.DIR_ADMISSION, read_only=True),
-            mount("shm", "/dev/shm"),
-            mount("tmp", "/tmp"),
+            *_build_delivery_mounts(volume, read_only=True),
+            build_mount("admission", names.DIR_ADMISSION, read_only=True),
+            build_mount("shm", "/dev/shm"),
+            build_mount("tmp", "/tmp"),
         ],
     }
 
 
-def readiness_script() -> str:
-    """Token for this identity, and the model itself ready: strict server readiness flaps during loads.
+def build_readiness_script() -> str:
+    """Return the bash script that tests the admission token and the model's own readiness.
 
-    Bash alone, since NVIDIA's image carries no code of ours.
+    The server's strict readiness is not stable during loads. NVIDIA's image has no code of ours, so it uses bash only.
     """
     token = f"{names.DIR_ADMISSION}/{TOKEN_FILE}"
     path = f"/v2/models/{MODEL_NAME}/ready"
@@ -348,7 +356,7 @@ def readiness_script() -> str:
     )
 
 
-def _monitor(namespace: str, owner: str, revision: str, identity: str, config: OperatorConfig) -> Json:
+def _build_monitor_container(namespace: str, owner: str, revision: str, identity: str, config: OperatorConfig) -> Json:
     env = {
         names.ENV_IDENTITY: identity,
         names.ENV_NAMESPACE: namespace,
@@ -364,44 +372,49 @@ def _monitor(namespace: str, owner: str, revision: str, identity: str, config: O
         "env": [*({"name": key, "value": value} for key, value in env.items()), pod_name],
         "ports": [{"name": "monitor", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": MONITOR_CPU, "memory": MONITOR_MEMORY}, "limits": {"memory": "256Mi"}},
-        "securityContext": locked(),
-        # No probes: a pod is Ready only when every container is, and the monitor's trouble must not stop traffic.
+        "securityContext": build_container_security_context(),
+        # No probes: a pod is Ready only if all its containers are, and a failing monitor must not stop traffic.
         "volumeMounts": [
-            mount("admission", names.DIR_ADMISSION),
-            mount("state", names.DIR_STATE),
-            mount("revision", names.DIR_REVISION, read_only=True),
-            mount("accuracy", names.DIR_ACCURACY, read_only=True),
-            mount("monitor-tmp", "/tmp"),
+            build_mount("admission", names.DIR_ADMISSION),
+            build_mount("state", names.DIR_STATE),
+            build_mount("revision", names.DIR_REVISION, read_only=True),
+            build_mount("accuracy", names.DIR_ACCURACY, read_only=True),
+            build_mount("monitor-tmp", "/tmp"),
         ],
     }
 
 
-def storage_bytes(engine: Engine, *, on_volume: bool) -> int:
-    """Return what a pod requests of its node's disk: its volumes, but for those in memory, and its logs. Bytes."""
+def compute_storage_bytes(engine: Engine, *, on_volume: bool) -> int:
+    """Return the disk space that a pod requests, bytes: its volumes, except those in memory, and its logs."""
     tmp = TMP_GPU if engine.spec.requirements.gpu is not None else TMP
-    return _delivery_bytes(engine, on_volume=on_volume) + sum(map(bytes_of, (STATE, MONITOR_TMP, tmp))) + LOGS
+    return _compute_delivery_bytes(engine, on_volume=on_volume) + sum(map(bytes_of, (STATE, MONITOR_TMP, tmp))) + LOGS
 
 
-def _delivery_bytes(engine: Engine, *, on_volume: bool) -> int:
+def _compute_delivery_bytes(engine: Engine, *, on_volume: bool) -> int:
     return 2 * (0 if on_volume else bytes_of(engine.spec.requirements.weights_memory)) + 64 * 2**20
 
 
-def _volumes(owner: str, revision: str, engine: Engine, volume: str) -> list[Json]:
+def _build_volumes(owner: str, revision: str, engine: Engine, volume: str) -> list[Json]:
     on_gpu = engine.spec.requirements.gpu is not None
-    held = [{"name": "volume", "persistentVolumeClaim": {"claimName": volume, "readOnly": True}}] if volume else []
+    engine_volume = (
+        [{"name": "volume", "persistentVolumeClaim": {"claimName": volume, "readOnly": True}}] if volume else []
+    )
     return [
-        {"name": "delivery", "emptyDir": {"sizeLimit": mebibytes(_delivery_bytes(engine, on_volume=bool(volume)))}},
+        {
+            "name": "delivery",
+            "emptyDir": {"sizeLimit": mebibytes(_compute_delivery_bytes(engine, on_volume=bool(volume)))},
+        },
         {"name": "admission", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "state", "emptyDir": {"sizeLimit": STATE}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHM_GPU if on_gpu else SHM}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_GPU if on_gpu else TMP}},
         {"name": "monitor-tmp", "emptyDir": {"sizeLimit": MONITOR_TMP}},
         {"name": "revision", "configMap": {"name": revision}},
-        {"name": "accuracy", "configMap": {"name": accuracy_name(owner)}},
-        *held,
+        {"name": "accuracy", "configMap": {"name": name_accuracy_config(owner)}},
+        *engine_volume,
     ]
 
 
-def accuracy_name(owner: str) -> str:
-    """The ConfigMap that tells a deployment's monitors what to hold it to."""
+def name_accuracy_config(owner: str) -> str:
+    """Return the name of the ConfigMap of a deployment's monitors."""
     return f"{owner}-accuracy"

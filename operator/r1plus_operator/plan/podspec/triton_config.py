@@ -1,6 +1,6 @@
-"""config.pbtxt of what shall serve: rendered once per engine, batch and context, and judged as Triton will judge it.
+"""config.pbtxt of a revision: rendered once per engine, batch and context, and checked as Triton will check it.
 
-Asked by `obstacles`, so that what Triton would only call "failed to poll" is a condition, and by `revision`.
+`feasibility` uses it to report in a condition what Triton would only call "failed to poll"; `revision` stores it.
 """
 
 from functools import lru_cache
@@ -14,22 +14,22 @@ from r1plus_policies.engine.memory_fit import Fit
 
 
 @lru_cache(maxsize=64)
-def rendered(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int, built: str = "") -> str:
-    """Cached, since most deployments of a tier ask for the same and printing takes longer than the rest of a pass."""
+def render_triton_config(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int, built: str = "") -> str:
+    """Return config.pbtxt. Cached, because most deployments of a tier share it, and rendering is slow."""
     return render_config(engine, batch=batch, context=context, kv_cache_bytes=kv_cache_bytes, build_key=built)
 
 
-def refusals(engine: EngineSpec, fit: Fit) -> tuple[str, ...]:
-    """What Triton, or the backend, would refuse in the engine's configuration, each as `field: value: why`."""
-    return _refusals(engine, fit.batch, fit.context, fit.kv_cache_bytes)
+def list_problems(engine: EngineSpec, fit: Fit) -> tuple[str, ...]:
+    """Return what Triton or the backend would refuse in the configuration, each as `field: value: reason`."""
+    return _list_problems(engine, fit.batch, fit.context, fit.kv_cache_bytes)
 
 
 @lru_cache(maxsize=64)
-def _refusals(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int) -> tuple[str, ...]:
+def _list_problems(engine: EngineSpec, batch: int, context: int, kv_cache_bytes: int) -> tuple[str, ...]:
     on_gpu = engine.requirements.gpu is not None
     backends = GPU_BACKENDS if on_gpu else CPU_BACKENDS
-    found = find_config_problems(
-        rendered(engine, batch, context, kv_cache_bytes), name=MODEL_NAME, gpus=on_gpu, backends=backends
+    config_problems = find_config_problems(
+        render_triton_config(engine, batch, context, kv_cache_bytes), name=MODEL_NAME, gpus=on_gpu, backends=backends
     )
-    refused = find_unservable_field(engine)
-    return (*found, refused) if refused else found
+    engine_problem = find_unservable_field(engine)
+    return (*config_problems, engine_problem) if engine_problem else config_problems

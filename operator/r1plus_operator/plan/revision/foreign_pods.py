@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.record import Revision
 
 
-def split_foreign_pods(observed: Observed, revisions: Mapping[str, Revision]) -> Observed:
-    """Return what was observed with only the revisions' own pods in `pods`; the others are in `strangers`.
+def split_foreign_pods(observed: Observation, revisions: Mapping[str, Revision]) -> Observation:
+    """Return what was observed with only the revisions' own pods in `pods`; the others are in `foreign_pods`.
 
     Anyone who may create pods in the namespace can label one as ours and answer for its monitor.
     """
     pods = observed.pods
     own = frozenset().union(*(revision.own_pods(pods) for revision in revisions.values()))
-    strangers = tuple(pod for pod in pods if pod not in own)
-    return replace(observed, pods=tuple(pod for pod in pods if pod in own), strangers=strangers)
+    foreign_pods = tuple(pod for pod in pods if pod not in own)
+    return replace(observed, pods=tuple(pod for pod in pods if pod in own), foreign_pods=foreign_pods)

@@ -28,8 +28,8 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.engine.selection import Target
 from r1plus_operator.plan.observation import Json, PodFacts
-from r1plus_operator.plan.podspec.pod import container_images, fingerprint, is_same_image, names_user, pod_template
-from r1plus_operator.plan.podspec.triton_config import rendered
+from r1plus_operator.plan.podspec.pod import build_pod_template, has_user, hash_pod_spec, is_same_image, list_images
+from r1plus_operator.plan.podspec.triton_config import render_triton_config
 from r1plus_operator.plan.revision.expiry import Expiry, read_expiry
 from r1plus_operator.plan.revision.last_valid import LastValid, read_last_valid
 from r1plus_operator.plan.revision.refresh import Refresh, read_refresh
@@ -142,7 +142,7 @@ class Revision:
         """The images that its pods run, and whether they name a user."""
         pod = self.template.get("spec") or {}
         images = {one.get("name"): str(one.get("image", "")) for one in pod.get("containers") or ()}
-        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), names_user(pod))
+        return Runtime(images.get(names.CONTAINER_TRITON, ""), images.get(names.CONTAINER_MONITOR, ""), has_user(pod))
 
     def own_pods(self, pods: Iterable[PodFacts]) -> frozenset[PodFacts]:
         """Return the revision's own pods: of its Deployment, for its CR, running exactly its template."""
@@ -151,7 +151,7 @@ class Revision:
             return frozenset()
         template = self.template
         uid = (template["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")
-        runs, images = (uid, fingerprint(template["spec"])), container_images(template["spec"])
+        runs, images = (uid, hash_pod_spec(template["spec"])), list_images(template["spec"])
         return frozenset(
             pod
             for pod in candidates
@@ -279,7 +279,7 @@ def hash_revision(
 
 def hash_request(spec: R1PlusDeploymentSpec, target: Target) -> str:
     """Return 10 hex digits over what the spec asks for, whatever image builds it."""
-    return _hash(spec, target, target.volume.wish if target.volume else "")
+    return _hash(spec, target, target.volume.revision_key if target.volume else "")
 
 
 def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec, target: Target) -> bool:
@@ -292,7 +292,9 @@ def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec,
 def select_runtime(target: Target, config: OperatorConfig) -> Runtime:
     """Return the operator's images for the target, and whether pods name a user."""
     return Runtime(
-        config.image_for(target.engine.spec.backend.value), config.monitor_image, bool(config.pod_user.named)
+        config.select_image(target.engine.spec.backend.value),
+        config.monitor_image,
+        bool(config.pod_user.security_fields),
     )
 
 
@@ -329,19 +331,21 @@ def build_revision(
     is_refreshed = name != f"{cr['metadata']['name']}-{hash_revision(spec, target)}"
     volume = target.volume
     recipe = volume.order.build if volume else None
-    config_pbtxt = rendered(engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, recipe.key if recipe else "")
+    config_pbtxt = render_triton_config(
+        engine.spec, fit.batch, fit.context, fit.kv_cache_bytes, recipe.key if recipe else ""
+    )
     identity = ServingIdentity(
         engine=engine.name,
         engine_digest=engine.spec.files.sha256,
         config_digest=hashlib.sha256(config_pbtxt.encode()).hexdigest(),
-        triton_image=config.image_for(engine.spec.backend.value),
+        triton_image=config.select_image(engine.spec.backend.value),
         batch=fit.batch,
         context=fit.context,
         gpu_product=target.gpus.product if target.gpus else "",
         monitor_image=config.monitor_image if is_refreshed else "",
     )
     claim = volume.name if volume else ""
-    template = pod_template(
+    template = build_pod_template(
         cr,
         name,
         spec,

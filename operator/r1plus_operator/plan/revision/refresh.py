@@ -127,7 +127,7 @@ def find_refresh_blocker(
 def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> DueRefresh:
     """Return what is due: now, or once there is a slot for it."""
     wait_reason = ""
-    if wave in view.stopped:
+    if wave in view.stopped_waves:
         wait_reason = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
     elif not view.is_granted:
         wait_reason = "it waits for its turn: other deployments are on their way"

@@ -15,7 +15,7 @@ from r1plus_operator.plan.engine import delivery
 from r1plus_operator.plan.engine.feasibility import Incumbent
 from r1plus_operator.plan.engine.placement import check_placement, check_readable
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
-from r1plus_operator.plan.observation import Json, Observed
+from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.revision.incumbents import prefer_incumbents
 from r1plus_operator.plan.revision.last_valid import dump_spec, readable_spec, with_switches, with_threshold
 from r1plus_operator.plan.revision.record import Revision, find_current_revision, is_made_for
@@ -38,7 +38,7 @@ class Resolution:
         return self.target if isinstance(self.target, Problem) else None
 
 
-def resolve_spec(observed: Observed, config: OperatorConfig, revisions: Mapping[str, Revision]) -> Resolution:
+def resolve_spec(observed: Observation, config: OperatorConfig, revisions: Mapping[str, Revision]) -> Resolution:
     """Return what the spec asks for, fitted to the nodes; a Problem where it cannot be read or served."""
     current = find_current_revision(revisions.values())
     former = _former_spec(current, observed)
@@ -75,7 +75,7 @@ def _read_spec(raw: Json, former: Json, current: Revision | None) -> tuple[R1Plu
     return with_switches(valid_part, raw), problem
 
 
-def _former_spec(current: Revision | None, observed: Observed) -> Json:
+def _former_spec(current: Revision | None, observed: Observation) -> Json:
     """Return the newest spec that could be read; where none is recorded, what the running objects show of it."""
     if current is None:
         return {}
@@ -93,7 +93,7 @@ def _former_spec(current: Revision | None, observed: Observed) -> Json:
 
 def _fit(
     spec: R1PlusDeploymentSpec,
-    observed: Observed,
+    observed: Observation,
     config: OperatorConfig,
     revisions: Mapping[str, Revision],
     current: Revision | None,
@@ -102,8 +102,8 @@ def _fit(
     newest = max(revisions.values(), key=lambda r: r.number, default=None)
     products = [r.identity.gpu_product for r in (current, newest) if r and r.identity.gpu_product]
     volumes = [volume for r in revisions.values() if (volume := r.volume)]
-    ready_volumes = frozenset(volume.wish for volume in volumes if delivery.is_delivered(volume, observed))
-    ready_volumes |= {name for name, facts in observed.volumes.items() if facts.delivered}
+    ready_volumes = frozenset(volume.revision_key for volume in volumes if delivery.is_delivered(volume, observed))
+    ready_volumes |= {name for name, facts in observed.volumes.items() if facts.delivered_digest}
     suites = dict(observed.suites)
 
     def fit_for(incumbent: Incumbent | None) -> Target | Problem:
@@ -127,7 +127,7 @@ def _fit(
 def _keep_engine(
     target: Target,
     spec: R1PlusDeploymentSpec,
-    observed: Observed,
+    observed: Observation,
     config: OperatorConfig,
     revisions: Mapping[str, Revision],
     current: Revision | None,

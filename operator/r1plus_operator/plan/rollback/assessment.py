@@ -82,7 +82,7 @@ def choose_rollout_revision(inputs: PassInputs, assessment: HealthAssessment, sp
     It is the spec's, unless a rollback or a pin comes first; the current one, until its engine is on its volume.
     """
     revisions, name = assessment.revisions, _choose_before_delivery(inputs, assessment.outcome, spec_revision)
-    if name is None or delivery.started(revisions[name].volume, name, inputs.observed):
+    if name is None or delivery.can_start_pods(revisions[name].volume, name, inputs.observed):
         return name
     current = find_current_revision(revisions.values())
     return current.name if current else None

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 from r1plus_contract.verdict import Phase
-from r1plus_operator.plan.engine.placement import check_placement, placement_of
+from r1plus_operator.plan.engine.placement import check_placement, read_placement
 from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts
 from r1plus_operator.plan.revision.record import Revision, seconds_in_traffic
 from r1plus_operator.plan.revision.rollback_record import MOST_TEXT, RollbackRecord
@@ -31,7 +31,7 @@ PROGRESS_STEP = 10
 """Percent: the progress of a control is reported in steps of this size."""
 _LATCHING = frozenset(
     {
-        RollbackReason.BOTH_ARMS_BAD,
+        RollbackReason.ROLLBACK_TARGET_ALSO_FAILED,
         RollbackReason.CONTROL_OVERDUE,
         RollbackReason.SUITE_MISMATCH,
         RollbackReason.PAUSED,
@@ -161,7 +161,7 @@ def _build_past(context: BreachContext, revision: Revision) -> PastRevision:
 def _is_placed(context: BreachContext, revision: Revision) -> bool:
     """Whether the tenant may still have pods where the revision's template places them."""
     placement = context.observed.tenant.placement if context.observed.tenant else None
-    return placement is None or check_placement(placement_of(revision.template["spec"]), placement) is None
+    return placement is None or check_placement(read_placement(revision.template["spec"]), placement) is None
 
 
 def _can_prove(context: BreachContext, revision: Revision) -> bool:

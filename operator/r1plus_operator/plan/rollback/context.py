@@ -8,8 +8,8 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
-from r1plus_operator.plan.observation import Observed, PodFacts
-from r1plus_operator.plan.requests import acknowledged_in, rollback_asked
+from r1plus_operator.plan.observation import Observation, PodFacts
+from r1plus_operator.plan.requests import find_rollback_request, read_ack_token
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.settings import OperatorConfig
 
@@ -18,7 +18,7 @@ from r1plus_operator.plan.settings import OperatorConfig
 class BreachContext:
     """One pass, as far as it concerns the revision that serves."""
 
-    observed: Observed
+    observed: Observation
     config: OperatorConfig
     now: float
     spec: R1PlusDeploymentSpec
@@ -45,12 +45,12 @@ class BreachContext:
     @property
     def acknowledgement(self) -> str:
         """Token of the newest one."""
-        return acknowledged_in(self.observed.cr)
+        return read_ack_token(self.observed.cr)
 
     @property
     def rollback_request(self) -> Request | None:
         """The rollback that a user asks for and that has not been made: from what serves, once."""
-        return rollback_asked(self.observed.cr, self.current.name, self.revisions)
+        return find_rollback_request(self.observed.cr, self.current.name, self.revisions)
 
     @property
     def pods_in_traffic(self) -> list[PodFacts]:

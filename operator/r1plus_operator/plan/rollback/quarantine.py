@@ -10,8 +10,8 @@ from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_operator.plan.events import Note
-from r1plus_operator.plan.observation import Json, Observed, PodFacts
+from r1plus_operator.plan.events import Event
+from r1plus_operator.plan.observation import Json, Observation, PodFacts
 from r1plus_operator.plan.revision.record import MAX_MESSAGE, rfc3339
 from r1plus_policies.rollback.response import Action, Response
 
@@ -56,7 +56,7 @@ def build_patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ..
 
 
 def build_relabels(
-    observed: Observed, response: Response, figures: str, now: float
+    observed: Observation, response: Response, figures: str, now: float
 ) -> tuple[tuple[str, tuple[Json, ...]], ...]:
     """Return (pod, patch) of the pod that goes into quarantine now. `figures`: of the accuracy drop, if any."""
     if response.action is not Action.QUARANTINE:
@@ -89,15 +89,15 @@ def _explain_end(pod: PodFacts, others: list[PodFacts], current: str | None, now
     return ""
 
 
-def build_events(response: Response | None, ends: list[tuple[PodFacts, str]], now: float) -> list[Note]:
+def build_events(response: Response | None, ends: list[tuple[PodFacts, str]], now: float) -> list[Event]:
     """Return the Events of pods that go into quarantine, and of those that are deleted after it."""
     when, notes = rfc3339(now), []
     if response and response.action is Action.QUARANTINE:
-        notes.append(Note("PodQuarantined", response.message, when, True, response.pod))
+        notes.append(Event("PodQuarantined", response.message, when, True, response.pod))
     for pod, why in ends:
         quarantine = read(pod)
         text = f"Pod {pod.name} was deleted: {why}; it was held for: {quarantine.why if quarantine else ''}"
-        notes.append(Note("QuarantineEnded", text, when))
+        notes.append(Event("QuarantineEnded", text, when))
     return notes
 
 

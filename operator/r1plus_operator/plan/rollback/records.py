@@ -8,7 +8,7 @@ from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import GateReport, Standing, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
-from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import (
     BELOW_THRESHOLD,
@@ -22,7 +22,7 @@ from r1plus_operator.plan.rollback.drop import has_suite_mismatch, list_mismatch
 
 
 def build_terms(
-    observed: Observed, spec: R1PlusDeploymentSpec, suites: SuiteSelection, spec_revision: str
+    observed: Observation, spec: R1PlusDeploymentSpec, suites: SuiteSelection, spec_revision: str
 ) -> RollbackTerms:
     """Return the terms that hold now."""
     requests = read_requests(observed.cr["metadata"])

@@ -10,7 +10,7 @@ from r1plus_contract.requests import Request
 from r1plus_operator.plan.accuracy.suite_selection import hash_of, select_suites
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.requests import acknowledged_in
+from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.record import (
     Revision,
     Runtime,
@@ -111,7 +111,7 @@ def _find_due_engine(
     cause, token = (Cause.REQUESTED, request.token) if request else (Cause.CATALOG, "")
     bar = find_refresh_blocker(cause, inputs.spec, None, current.active_rollback)
     due = DueRefresh(cause, wave, token, bar) if bar else take_slot(view, cause, wave, token)
-    return None if due.wait_reason and wave in view.stopped else due
+    return None if due.wait_reason and wave in view.stopped_waves else due
 
 
 def _find_due_runtime(
@@ -147,7 +147,7 @@ def _begin_refresh(
     """Return the revisions with the candidate that a refresh or a wave begins now, and its name."""
     if revision is None or revision.runtime != runtime:
         revision = _render(inputs, revisions, target, runtime)
-    token = acknowledged_in(inputs.observed.cr)
+    token = read_ack_token(inputs.observed.cr)
     refresh = Refresh(due.cause, due.wave, inputs.now, due.request, acknowledged=token)
     return {**revisions, revision.name: replace(revision, refresh=refresh)}, revision.name
 
@@ -202,7 +202,7 @@ def _is_unfit(inputs: PassInputs, revision: Revision, current: Revision | None, 
     """Whether a stored revision has to be rendered again. What serves, or had a rollback, is left as it is."""
     if revision is current or revision.rollback is not None:
         return False
-    names_user_wrongly = revision.runtime.names_user != bool(inputs.config.pod_user.named)
+    names_user_wrongly = revision.runtime.names_user != bool(inputs.config.pod_user.security_fields)
     return names_user_wrongly or _needs_newer_monitor(inputs, revision, current, target)
 
 

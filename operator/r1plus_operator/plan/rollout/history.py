@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from r1plus_operator.plan.engine import delivery
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.observation import Observed
+from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.record import KEPT_REVISIONS, Revision
 from r1plus_policies.rollout import Rollout
 
@@ -28,8 +28,8 @@ def select_surplus(
     return frozenset(unbuilt | {r.name for r in beyond})
 
 
-def is_unbuilt(revision: Revision, observed: Observed) -> bool:
+def is_unbuilt(revision: Revision, observed: Observation) -> bool:
     """Whether a Job has yet to build the revision's engine."""
     volume = revision.volume
     is_built_here = volume is not None and volume.builder is not None
-    return is_built_here and not delivery.started(volume, revision.name, observed)
+    return is_built_here and not delivery.can_start_pods(volume, revision.name, observed)

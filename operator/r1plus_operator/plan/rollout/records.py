@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.requests import acknowledged_in
+from r1plus_operator.plan.requests import read_ack_token
 from r1plus_operator.plan.revision.expiry import expire
 from r1plus_operator.plan.revision.last_valid import LastValid, dump_spec
 from r1plus_operator.plan.revision.record import Revision, find_current_revision, seconds_in_traffic
@@ -133,7 +133,7 @@ def _record_refresh_outcomes(
     """Record how candidates of a refresh or a wave end."""
     terms, after = inputs.spec.rollout, dict(revisions)
     is_held = inputs.problem is not None or terms.pinned or terms.paused
-    token = acknowledged_in(inputs.observed.cr)
+    token = read_ack_token(inputs.observed.cr)
     for name, revision in revisions.items():
         if refresh := revision.refresh:
             progress = RefreshProgress(

@@ -1,6 +1,6 @@
-"""Would anybody hear of a fall? Read from what Prometheus says of its rules and targets, never from what we applied.
+"""Condition AlertsWired: would an accuracy drop raise an alert? Prometheus answers that, not the objects we applied.
 
-A chain of checks over one `Wiring`; the first that speaks decides, and each names what is missing and the remedy.
+A chain of checks over one `PrometheusState`. The first finding decides; each names what is missing and the remedy.
 """
 
 from collections.abc import Callable, Collection
@@ -9,69 +9,79 @@ from typing import Final
 
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import Finding, Reason
-from r1plus_operator.plan.observation import Observed, Wiring
+from r1plus_operator.plan.observation import Observation, PrometheusState
 
-Check = Callable[[Observed, Wiring, str], Finding | None]
+Check = Callable[[Observation, PrometheusState, str], Finding | None]
 
 
-def wiring(observed: Observed, serving: str, pods: Collection[str]) -> Finding:
-    """The condition for the revision that serves, of which these pods take traffic."""
-    seen = observed.wiring
-    if seen is None:
-        text = "Nobody asks Prometheus whether it has loaded the rule; set the chart's monitoring.prometheusURL"
+def derive_alerts_condition(observation: Observation, revision: str, pods: Collection[str]) -> Finding:
+    """Return the condition for the revision that serves; `pods` are its pods in traffic."""
+    prometheus = observation.prometheus_state
+    if prometheus is None:
+        text = "Alert rules are not checked: set the chart's monitoring.prometheusURL"
         return Finding("Unknown", Reason.PROMETHEUS_NOT_ASKED, text)
-    seen = replace(seen, targets={pod: targets for pod, targets in seen.targets.items() if pod in pods})
-    found = next((finding for check in CHECKS if (finding := check(observed, seen, serving))), None)
-    if found:
-        return found
-    health = [target.health for targets in seen.targets.values() for target in targets]
-    counted = f"{len(seen.targets)} pod{'s' * (len(seen.targets) != 1)}"
-    figures = f"{health.count('up')} of {len(health)} scrape targets of {counted} are up"
-    return Finding("True", Reason.WIRED, f"Prometheus has the rules of revision {serving} and scrapes it: {figures}")
+    prometheus = replace(
+        prometheus, targets={pod: targets for pod, targets in prometheus.targets.items() if pod in pods}
+    )
+    failed_check = next(
+        (failed_check for check in CHECKS if (failed_check := check(observation, prometheus, revision))), None
+    )
+    if failed_check:
+        return failed_check
+    health = [target.health for targets in prometheus.targets.values() for target in targets]
+    pod_count = f"{len(prometheus.targets)} pod{'s' * (len(prometheus.targets) != 1)}"
+    figures = f"{health.count('up')} of {len(health)} scrape targets of {pod_count} are up"
+    return Finding("True", Reason.WIRED, f"Prometheus has the rules of revision {revision} and scrapes it: {figures}")
 
 
-def unreachable(_observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
-    """Prometheus does not answer the operator."""
-    if not seen.error:
+def check_reachable(_observation: Observation, prometheus: PrometheusState, _revision: str) -> Finding | None:
+    """Report that Prometheus does not answer the operator."""
+    if not prometheus.error:
         return None
     remedy = "check monitoring.prometheusURL and the network policies between the operator and Prometheus"
-    return Finding("Unknown", Reason.PROMETHEUS_UNREACHABLE, f"Prometheus at {seen.url}: {seen.error}; {remedy}")
+    return Finding(
+        "Unknown", Reason.PROMETHEUS_UNREACHABLE, f"Prometheus at {prometheus.url}: {prometheus.error}; {remedy}"
+    )
 
 
-def rule_not_loaded(observed: Observed, seen: Wiring, serving: str) -> Finding | None:
-    """The PrometheusRule exists, and Prometheus knows nothing of it, or only of a former revision's."""
-    where = f"PrometheusRule {observed.namespace}/{observed.name}"
-    if not any(rule.name == metrics.ALERT_BELOW_THRESHOLD for rule in seen.rules):
+def check_rules_loaded(observation: Observation, prometheus: PrometheusState, revision: str) -> Finding | None:
+    """Report that Prometheus has not loaded the PrometheusRule, or has only an earlier revision's."""
+    where = f"PrometheusRule {observation.namespace}/{observation.name}"
+    if not any(rule.name == metrics.ALERT_BELOW_THRESHOLD for rule in prometheus.rules):
         remedy = "its ruleSelector and ruleNamespaceSelector must match the object's labels and its namespace"
-        return Finding("False", Reason.RULE_NOT_LOADED, f"{where} is not loaded by Prometheus at {seen.url}: {remedy}")
-    if not all(f'"{serving}"' in rule.query for rule in seen.rules):
+        return Finding(
+            "False", Reason.RULE_NOT_LOADED, f"{where} is not loaded by Prometheus at {prometheus.url}: {remedy}"
+        )
+    if not all(f'"{revision}"' in rule.query for rule in prometheus.rules):
         text = f"{where}: Prometheus still has the rules of another revision; it reads new ones within a minute or two"
         return Finding("False", Reason.RULE_NOT_LOADED, text)
     return None
 
 
-def rule_failing(_observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
-    """A rule is loaded and cannot be evaluated."""
-    failing = next((rule for rule in seen.rules if rule.error), None)
-    if failing is None:
+def check_rule_evaluation(_observation: Observation, prometheus: PrometheusState, _revision: str) -> Finding | None:
+    """Report a rule that is loaded and cannot be evaluated."""
+    failing_rule = next((rule for rule in prometheus.rules if rule.error), None)
+    if failing_rule is None:
         return None
-    return Finding("False", Reason.RULE_FAILING, f"Prometheus cannot evaluate {failing.name}: {failing.error}")
+    return Finding(
+        "False", Reason.RULE_FAILING, f"Prometheus cannot evaluate {failing_rule.name}: {failing_rule.error}"
+    )
 
 
-def target_missing(observed: Observed, seen: Wiring, serving: str) -> Finding | None:
-    """The pods are not scraped at all."""
-    if seen.targets:
+def check_targets_exist(observation: Observation, prometheus: PrometheusState, revision: str) -> Finding | None:
+    """Report that no pod is scraped."""
+    if prometheus.targets:
         return None
-    where = f"PodMonitor {observed.namespace}/{observed.name}"
+    where = f"PodMonitor {observation.namespace}/{observation.name}"
     remedy = "its podMonitorSelector and podMonitorNamespaceSelector must match the object's labels and its namespace"
-    text = f"{where}: Prometheus at {seen.url} scrapes no pod of revision {serving}; {remedy}"
+    text = f"{where}: Prometheus at {prometheus.url} scrapes no pod of revision {revision}; {remedy}"
     return Finding("False", Reason.TARGET_MISSING, text)
 
 
-def target_down(_observed: Observed, seen: Wiring, _serving: str) -> Finding | None:
-    """A scrape fails; one that ends in silence was most likely dropped by a wall."""
-    scraped = ((pod, target) for pod, targets in seen.targets.items() for target in targets)
-    pod, down = next(((pod, target) for pod, target in scraped if target.health == "down"), ("", None))
+def check_targets_up(_observation: Observation, prometheus: PrometheusState, _revision: str) -> Finding | None:
+    """Report a scrape that fails; a network policy probably blocks one that times out."""
+    scrapes = ((pod, target) for pod, targets in prometheus.targets.items() for target in targets)
+    pod, down = next(((pod, target) for pod, target in scrapes if target.health == "down"), ("", None))
     if down is None:
         return None
     text = f"Prometheus cannot scrape the endpoint {down.endpoint} of pod {pod}: {down.error}"
@@ -80,5 +90,11 @@ def target_down(_observed: Observed, seen: Wiring, _serving: str) -> Finding | N
     return Finding("False", Reason.TARGET_DOWN, text)
 
 
-CHECKS: Final[tuple[Check, ...]] = (unreachable, rule_not_loaded, rule_failing, target_missing, target_down)
-"""In order: what is nearer to Prometheus first, since what comes after it cannot be known without it."""
+CHECKS: Final[tuple[Check, ...]] = (
+    check_reachable,
+    check_rules_loaded,
+    check_rule_evaluation,
+    check_targets_exist,
+    check_targets_up,
+)
+"""In this order, because each check needs the answers of the ones before it."""

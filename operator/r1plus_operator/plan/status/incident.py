@@ -1,6 +1,6 @@
-"""A fall as it is told: the conditions it decides, and `status.incident`, which `r1plus status` reads out.
+"""Report an accuracy drop: the conditions that it decides, and `status.incident`, which `r1plus status` prints.
 
-What fell, from what to what, which items by stratum, what was tried, what comes next, where the runbook is.
+The incident has the figures before and now, the lost items by stratum, what was tried, what comes next and the runbook.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action, RollbackReason
 
 ROLLED_BACK = "RolledBack"
-MOST_NEXT, MOST_TRIED = 2000, 500
+MAX_NEXT, MAX_TRIED = 2000, 500
 _REASONS: Mapping[RollbackReason, tuple[str, Reason]] = {
     RollbackReason.CHANGED: ("True", Reason.ACCURACY_CHANGED),
     RollbackReason.SERVER_ERRORS: ("Unknown", Reason.SERVER_ERRORS),
@@ -27,15 +27,15 @@ _REASONS: Mapping[RollbackReason, tuple[str, Reason]] = {
     RollbackReason.CONTROL_RUNNING: ("False", Reason.ROLLING_BACK),
     RollbackReason.CONTROL_PASSED: ("False", Reason.ROLLING_BACK),
     RollbackReason.SUITE_MISMATCH: ("False", Reason.SUITE_MISMATCH),
-    RollbackReason.BOTH_ARMS_BAD: ("False", Reason.BOTH_ARMS_BAD),
+    RollbackReason.ROLLBACK_TARGET_ALSO_FAILED: ("False", Reason.ROLLBACK_TARGET_ALSO_FAILED),
     RollbackReason.ALERT_ONLY: ("False", Reason.BELOW_THRESHOLD),
 }
-"""What QualityVerified says of the revision that serves; any other way not to go back is RollbackBlocked."""
+"""Status and reason of QualityVerified for what serves; any other decision not to roll back is RollbackBlocked."""
 _QUIET = frozenset({RollbackReason.STEADY, RollbackReason.CONFIRMING})
-_TOLD_ELSEWHERE = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.ROLLOUT_UNDER_WAY})
-"""What bars an answer and is no news of Progressing's: the user's own wish, or a rollout that is told there."""
-_BY_HAND = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.COOLDOWN, RollbackReason.LAST_THAT_SERVES})
-"""The operator moves nothing, and a person could."""
+_REPORTED_ELSEWHERE = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.ROLLOUT_UNDER_WAY})
+"""Reasons that Progressing does not report: the user's own choice, and a rollout that it reports otherwise."""
+_MANUAL = frozenset({RollbackReason.ALERT_ONLY, RollbackReason.COOLDOWN, RollbackReason.LAST_THAT_SERVES})
+"""Reasons for which the operator moves nothing, but a person can roll back manually."""
 _RUNBOOKS: Mapping[RollbackReason, str] = {
     RollbackReason.CHANGED: metrics.ALERT_CHANGED,
     RollbackReason.SERVER_ERRORS: metrics.ALERT_SERVER_ERRORS,
@@ -43,19 +43,19 @@ _RUNBOOKS: Mapping[RollbackReason, str] = {
 }
 
 
-def quality(said: BreachOutcome, target: str) -> Finding | None:
-    """QualityVerified of the revision that the spec asks for; None where the fall does not decide it."""
-    response = said.response
-    if said.spec_rollback is not None:
+def derive_quality(outcome: BreachOutcome, target: str) -> Finding | None:
+    """Return QualityVerified of the revision that the spec asks for; None: the accuracy drop does not decide it."""
+    response = outcome.response
+    if outcome.spec_rollback is not None:
         more = (
-            f". {said.current} has fallen as well: {response.reason}"
-            if said.drop.now and response.reason not in _QUIET
+            f". The accuracy of {outcome.current} dropped as well: {response.reason}"
+            if outcome.drop.now and response.reason not in _QUIET
             else ""
         )
-        return Finding("False", Reason.ROLLED_BACK, _gone_back(target, said.spec_rollback) + more)
-    if target != said.current or response.reason in _QUIET:
+        return Finding("False", Reason.ROLLED_BACK, _describe_rollback(target, outcome.spec_rollback) + more)
+    if target != outcome.current or response.reason in _QUIET:
         return None
-    if said.is_only_requested and response.reason not in (
+    if outcome.is_only_requested and response.reason not in (
         RollbackReason.SUITE_MISMATCH,
         RollbackReason.SERVER_ERRORS,
         RollbackReason.CHANGED,
@@ -66,96 +66,106 @@ def quality(said: BreachOutcome, target: str) -> Finding | None:
     if response.action is Action.QUARANTINE:
         status = "False"
     name = f"{response.reason}: " if reason is Reason.ROLLBACK_BLOCKED else ""
-    figures = f"Revision {said.current}: {said.drop.text}; " if said.drop.text else ""
-    return Finding(status, reason, f"{figures}{name}{words(said)}; runbook: {runbook(said)}")
+    figures = f"Revision {outcome.current}: {outcome.drop.text}; " if outcome.drop.text else ""
+    return Finding(status, reason, f"{figures}{name}{describe_decision(outcome)}; runbook: {choose_runbook(outcome)}")
 
 
-def words(said: BreachOutcome) -> str:
-    """The decision, how far its control is, and whether somebody could go back by hand where the operator does not."""
-    response = said.response
-    if response.reason is RollbackReason.CONTROL_RUNNING and said.control_progress:
-        return f"{response.message}; {said.control_progress}"
-    if response.reason not in _BY_HAND:
+def describe_decision(outcome: BreachOutcome) -> str:
+    """Return the decision, the progress of its control, and whether a manual rollback is possible."""
+    response = outcome.response
+    if response.reason is RollbackReason.CONTROL_RUNNING and outcome.control_progress:
+        return f"{response.message}; {outcome.control_progress}"
+    if response.reason not in _MANUAL:
         return response.message
-    by_hand = eligibility.describe_manual_rollback(said.rollback_target, said.rollback_blockers)
-    if said.rollback_target:
-        sweeps = f"It sweeps {said.rollback_target} again first, which takes minutes"
-        by_hand += f". {sweeps}; applying the spec of {said.rollback_target} again sweeps nothing while its Pass counts"
-    return f"{response.message}; {by_hand}"
+    manual = eligibility.describe_manual_rollback(outcome.rollback_target, outcome.rollback_blockers)
+    if outcome.rollback_target:
+        target = outcome.rollback_target
+        manual += f". It first sweeps {target} again, which takes minutes; applying the spec of {target} again needs no"
+        manual += " sweep while its Pass counts"
+    return f"{response.message}; {manual}"
 
 
-def progress(said: BreachOutcome, target: str) -> Finding | None:
-    """Progressing, where a way back is under way, done or barred."""
-    response = said.response
+def derive_progress(outcome: BreachOutcome, target: str) -> Finding | None:
+    """Return Progressing while a rollback is under way, done or blocked; None: it is none of these."""
+    response = outcome.response
     if response.action in (Action.CONTROL, Action.SWITCH):
-        return Finding("True", Reason.ROLLING_BACK, words(said))
-    barred = response.action in (Action.BLOCKED, Action.PAGE) and response.reason not in _TOLD_ELSEWHERE
-    if barred and (response.revision or said.is_only_requested or target != said.current):
-        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.reason}: {words(said)}")
-    if said.spec_rollback is not None:
-        return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back from; see QualityVerified")
+        return Finding("True", Reason.ROLLING_BACK, describe_decision(outcome))
+    is_blocked = response.action in (Action.BLOCKED, Action.PAGE) and response.reason not in _REPORTED_ELSEWHERE
+    if is_blocked and (response.revision or outcome.is_only_requested or target != outcome.current):
+        return Finding("False", Reason.ROLLBACK_BLOCKED, f"{response.reason}: {describe_decision(outcome)}")
+    if outcome.spec_rollback is not None:
+        return Finding("False", Reason.ROLLED_BACK, f"Revision {target} was rolled back; see QualityVerified")
     return None
 
 
-def _gone_back(target: str, record: RollbackRecord) -> str:
-    requested = record.cause == REQUESTED
-    why = f"the rollback was asked for by {record.fell.text}" if requested else f"it fell: {record.fell.text}"
+def _describe_rollback(target: str, record: RollbackRecord) -> str:
+    is_request = record.cause == REQUESTED
+    why = (
+        f"the rollback was requested by {record.fell.text}"
+        if is_request
+        else f"its accuracy dropped: {record.fell.text}"
+    )
     return (
-        f"Revision {target} does not come back: {why}; traffic went back to {record.to} at"
-        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or {format_command(Verb.ACK)} to let {target} be"
-        " gated anew"
+        f"Revision {target} is not redeployed automatically: {why}; traffic went back to {record.to} at"
+        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or use {format_command(Verb.ACK)} to"
+        f" gate {target} again"
     )
 
 
-def runbook(said: BreachOutcome) -> str:
-    """Where it is written what to do."""
-    why, blocked = said.response.reason, said.response.action in (Action.BLOCKED, Action.PAGE)
-    page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if blocked else metrics.ALERT_BELOW_THRESHOLD)
-    if (said.spec_rollback is not None and why in _QUIET) or (
-        said.is_only_requested and not blocked and why not in _RUNBOOKS
+def choose_runbook(outcome: BreachOutcome) -> str:
+    """Return the URL of the runbook."""
+    why, is_blocked = outcome.response.reason, outcome.response.action in (Action.BLOCKED, Action.PAGE)
+    page = _RUNBOOKS.get(why, metrics.ALERT_ROLLBACK_BLOCKED if is_blocked else metrics.ALERT_BELOW_THRESHOLD)
+    if (outcome.spec_rollback is not None and why in _QUIET) or (
+        outcome.is_only_requested and not is_blocked and why not in _RUNBOOKS
     ):
         page = metrics.ALERT_ROLLED_BACK
     elif why is RollbackReason.ALERT_ONLY:
         page = metrics.ALERT_BELOW_THRESHOLD
-    return said.alerts.runbook(page)
+    return outcome.alerts.build_runbook_url(page)
 
 
-def told(said: BreachOutcome, target: str, before: Json, now: float) -> Json | None:
-    """`status.incident`; None while there is nothing to tell. `before`: the status that stands, for since when."""
-    returned, response = said.spec_rollback, said.response
-    if response.reason in _QUIET and returned is None and not said.quarantined_pods:
+def build_incident(outcome: BreachOutcome, target: str, before: Json, now: float) -> Json | None:
+    """Return `status.incident`; None: there is none. `before` is the previous status, which has the start time."""
+    target_record, response = outcome.spec_rollback, outcome.response
+    if response.reason in _QUIET and target_record is None and not outcome.quarantined_pods:
         return None
-    over = response.reason in _QUIET and returned is not None
-    revision, record = (target, returned) if over else (said.current, said.rollback_record)
-    fell = record.fell if record else said.drop
+    is_over = response.reason in _QUIET and target_record is not None
+    revision, record = (target, target_record) if is_over else (outcome.current, outcome.rollback_record)
+    drop = record.fell if record else outcome.drop
     old = before.get("incident") or {}
-    found = {
+    incident = {
         "since": old["since"] if old.get("revision") == revision and "since" in old else rfc3339(now),
         "revision": revision,
-        "reason": ROLLED_BACK if over else response.reason.value,
-        "before": fell.before,
-        "now": fell.now,
-        "lost": list(fell.lost),
-        "tried": [line[:MOST_TRIED] for line in (*_held(said.quarantined_pods), *(_steps(record) if record else ()))],
-        "next": (_gone_back(target, returned) if over and returned else words(said))[:MOST_NEXT],
-        "runbook": runbook(said),
+        "reason": ROLLED_BACK if is_over else response.reason.value,
+        "before": drop.before,
+        "now": drop.now,
+        "lost": list(drop.lost),
+        "tried": [
+            line[:MAX_TRIED]
+            for line in (*_list_quarantines(outcome.quarantined_pods), *(_list_steps(record) if record else ()))
+        ],
+        "next": (
+            _describe_rollback(target, target_record) if is_over and target_record else describe_decision(outcome)
+        )[:MAX_NEXT],
+        "runbook": choose_runbook(outcome),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in incident.items() if value}
 
 
-def _held(pods: tuple[PodFacts, ...]) -> list[str]:
-    held = [(pod.name, found) for pod in pods if (found := quarantine.read(pod))]
-    return [f"{rfc3339(q.since)} pod {name} was quarantined, until {rfc3339(q.until)}: {q.why}" for name, q in held]
+def _list_quarantines(pods: tuple[PodFacts, ...]) -> list[str]:
+    records = [(pod.name, record) for pod in pods if (record := quarantine.read(pod))]
+    return [f"{rfc3339(q.since)} pod {name} was quarantined, until {rfc3339(q.until)}: {q.why}" for name, q in records]
 
 
-def _steps(record: RollbackRecord) -> list[str]:
-    begun = f"asked for by {record.fell.text}" if record.cause == REQUESTED else "the revision fell"
-    steps = [f"{rfc3339(record.started_at)} control of revision {record.to} began: {begun}"]
+def _list_steps(record: RollbackRecord) -> list[str]:
+    cause = f"requested by {record.fell.text}" if record.cause == REQUESTED else "its accuracy dropped"
+    steps = [f"{rfc3339(record.started_at)} control of revision {record.to} began: {cause}"]
     if record.control is not None:
-        said = "passed" if record.control is Verdict.PASS else "failed"
-        steps.append(f"revision {record.to} {said} the suite anew: {record.said}")
+        result = "passed" if record.control is Verdict.PASS else "failed"
+        steps.append(f"revision {record.to} {result} the suite again: {record.said}")
     if record.blocked:
-        steps.append(f"the monitor of revision {record.to} could decide nothing: {record.blocked}")
+        steps.append(f"the monitor of revision {record.to} reached no verdict: {record.blocked}")
     if record.switched_at is not None:
         steps.append(f"{rfc3339(record.switched_at)} traffic went back to revision {record.to}")
     return steps

@@ -1,4 +1,4 @@
-"""What the metrics tell of a deployment beside its conditions: what a plan bars and does. Called by the plan."""
+"""Figures of a plan for the metrics, in addition to the conditions. Called by the plan."""
 
 from dataclasses import dataclass
 
@@ -10,36 +10,36 @@ from r1plus_policies.rollback.response import Action
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """Of one plan; counted once it has been carried out."""
+class PlanMetrics:
+    """Figures of one plan; they count once it has been carried out."""
 
     tier: str = ""
     threshold: float = 0.0
     blocked: str = ""
-    """RollbackReason nothing is done about a fall; empty where nothing bars it."""
+    """RollbackReason nothing is done about an accuracy drop; empty: nothing blocks it."""
     rolled_back: str = ""
-    """Cause of the rollback that this very plan makes."""
+    """Cause of the rollback that this plan completes; empty: it completes none."""
     runtime: Json | None = None
     """`status.runtime`."""
     quarantined: bool = False
-    """Whether this very plan takes a pod out of traffic; the reconciler says whether it did."""
+    """Whether this plan takes a pod out of traffic; the reconciler reports whether it did."""
 
 
-def facts_of(
-    spec: R1PlusDeploymentSpec, answered: BreachOutcome | None, switched: RollbackRecord | None, runtime: Json | None
-) -> Facts:
-    """`switched`: the way back that this plan ends by moving traffic."""
-    return Facts(
+def collect_metrics(
+    spec: R1PlusDeploymentSpec, outcome: BreachOutcome | None, switched: RollbackRecord | None, runtime: Json | None
+) -> PlanMetrics:
+    """Return the figures. `switched` is the rollback that this plan completes by moving traffic."""
+    return PlanMetrics(
         tier=spec.tier.value,
         threshold=spec.accuracy.threshold,
-        blocked=_blocked(answered) if answered else "",
+        blocked=_get_blocking_reason(outcome) if outcome else "",
         rolled_back=switched.cause if switched else "",
         runtime=runtime,
-        quarantined=answered is not None and answered.response.action is Action.QUARANTINE,
+        quarantined=outcome is not None and outcome.response.action is Action.QUARANTINE,
     )
 
 
-def _blocked(answered: BreachOutcome) -> str:
-    """A rollback that somebody asked for and that cannot be is no fall without an answer: it pages nobody."""
-    barred = answered.response.action in (Action.BLOCKED, Action.PAGE) and not answered.is_only_requested
-    return answered.response.reason.value if barred else ""
+def _get_blocking_reason(outcome: BreachOutcome) -> str:
+    """Return why a rollback is blocked; empty: none is. A request alone, without an accuracy drop, pages no one."""
+    is_blocked = outcome.response.action in (Action.BLOCKED, Action.PAGE) and not outcome.is_only_requested
+    return outcome.response.reason.value if is_blocked else ""

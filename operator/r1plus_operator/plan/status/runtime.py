@@ -1,4 +1,4 @@
-"""`status.runtime`: which images serve, whether new pods would be others, what is done about it. Part of the plan."""
+"""`status.runtime`: which images serve, whether they are outdated, and what is done about it. Part of the plan."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -9,7 +9,7 @@ from r1plus_operator.plan.revision.record import Revision, Runtime
 from r1plus_operator.plan.revision.refresh import DueRefresh, RefreshOutcome
 from r1plus_operator.plan.settings import OperatorConfig
 
-MOST_IMAGE, MOST_MESSAGE = 512, 1024
+MAX_IMAGE, MAX_MESSAGE = 512, 1024
 CURRENT: Final = "Current"
 OUTDATED: Final = "RuntimeOutdated"
 WAITS: Final = "RefreshWaits"
@@ -17,61 +17,61 @@ UNDER_WAY: Final = "RefreshUnderWay"
 FAILED: Final = "RefreshFailed"
 
 
-def tell_runtime(
+def build_runtime_status(
     revisions: Mapping[str, Revision],
     current: str | None,
     target: str | None,
     due: DueRefresh | None,
     config: OperatorConfig,
 ) -> Json | None:
-    """Return `status.runtime` of what serves, or of the first candidate; None where there is neither."""
-    shown = revisions.get(current or target or "")
-    if shown is None:
+    """Return `status.runtime` of what serves, or of the first candidate; None: there is neither."""
+    revision = revisions.get(current or target or "")
+    if revision is None:
         return None
-    runtime = shown.runtime
-    is_outdated = not _is_of_now(runtime, config)
-    failed = [r for r in revisions.values() if r.refresh and r.refresh.outcome is RefreshOutcome.FAILED]
-    failed = sorted((r for r in failed if _is_of_now(r.runtime, config)), key=lambda r: r.number)
-    asked_for = revisions[target] if target and target != shown.name else None
-    reason, message = _explain(failed, asked_for, due, _outdated(runtime, config) if is_outdated else "")
+    runtime = revision.runtime
+    is_outdated = not _is_current(runtime, config)
+    failures = [r for r in revisions.values() if r.refresh and r.refresh.outcome is RefreshOutcome.FAILED]
+    failures = sorted((r for r in failures if _is_current(r.runtime, config)), key=lambda r: r.number)
+    candidate = revisions[target] if target and target != revision.name else None
+    reason, message = _explain(failures, candidate, due, _explain_outdated(runtime, config) if is_outdated else "")
     return {
-        "triton": runtime.triton[:MOST_IMAGE],
-        "monitor": runtime.monitor[:MOST_IMAGE],
+        "triton": runtime.triton[:MAX_IMAGE],
+        "monitor": runtime.monitor[:MAX_IMAGE],
         "outdated": is_outdated,
         "vulnerable": config.is_vulnerable(runtime.triton) or config.is_vulnerable(runtime.monitor),
         "reason": reason,
-        "message": message[:MOST_MESSAGE],
+        "message": message[:MAX_MESSAGE],
     }
 
 
-def _is_of_now(runtime: Runtime, config: OperatorConfig) -> bool:
+def _is_current(runtime: Runtime, config: OperatorConfig) -> bool:
     tritons = {config.triton_image, *(gpu.image for gpu in config.gpu_runtimes.values())}
     has_images = runtime.triton in tritons and runtime.monitor == config.monitor_image
-    return has_images and runtime.names_user == bool(config.pod_user.named)
+    return has_images and runtime.names_user == bool(config.pod_user.security_fields)
 
 
 def _explain(
-    failed: Sequence[Revision], asked_for: Revision | None, due: DueRefresh | None, outdated: str
+    failures: Sequence[Revision], candidate: Revision | None, due: DueRefresh | None, outdated_text: str
 ) -> tuple[str, str]:
-    if failed:
-        text = f"Revision {failed[-1].name} on the operator's images failed, so nothing more of its wave begins"
-        return FAILED, f"{text}; see the other conditions, then {format_command(Verb.ACK)} lets the wave go on"
+    if failures:
+        text = f"Revision {failures[-1].name} on the operator's images failed, so its wave is stopped"
+        return FAILED, f"{text}; see the other conditions, then {format_command(Verb.ACK)} continues the wave"
     if due is not None:
-        return WAITS, f"What serves is behind what the operator has: {due.wait_reason}"
-    if asked_for and asked_for.refresh and asked_for.refresh.outcome in (None, RefreshOutcome.OVERDUE):
-        return UNDER_WAY, f"Revision {asked_for.name} is a candidate on the operator's images"
-    if not outdated:
-        return CURRENT, "What serves runs the images that the operator has"
-    return OUTDATED, f"{outdated}, which is gated like any other"
+        return WAITS, f"What serves is not up to date, and its candidate waits: {due.wait_reason}"
+    if candidate and candidate.refresh and candidate.refresh.outcome in (None, RefreshOutcome.OVERDUE):
+        return UNDER_WAY, f"Revision {candidate.name} is a candidate on the operator's images"
+    if not outdated_text:
+        return CURRENT, "What serves runs the operator's current images"
+    return OUTDATED, f"{outdated_text}, which is gated like any other"
 
 
-def _outdated(runtime: Runtime, config: OperatorConfig) -> str:
-    """Say what new pods would be otherwise, and how to get them."""
-    named, refresh = bool(config.pod_user.named), format_command(Verb.REFRESH)
-    if runtime.names_user == named:
-        return f"What serves runs other images than the operator has now; {refresh} asks for a candidate on those"
-    if named:
-        text = "Pods of what serves name no user, and this namespace assigns none any more"
+def _explain_outdated(runtime: Runtime, config: OperatorConfig) -> str:
+    """Return how new pods would differ, and how to get them."""
+    sets_user, refresh = bool(config.pod_user.security_fields), format_command(Verb.REFRESH)
+    if runtime.names_user == sets_user:
+        return f"What serves does not run the operator's current images; {refresh} requests a candidate on those"
+    if sets_user:
+        text = "The serving pods set no user, but this namespace does not assign users any more"
     else:
-        text = "Pods of what serves name a user, and this namespace assigns users by now"
-    return f"{text}: those that run go on, and new ones may be refused; {refresh} asks for a candidate that fits"
+        text = "The serving pods set a user, but this namespace assigns users now"
+    return f"{text}: running pods continue, new ones may be refused; {refresh} requests a candidate that fits"

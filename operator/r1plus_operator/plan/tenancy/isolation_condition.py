@@ -1,4 +1,4 @@
-"""IsolationVerified of a namespace: the first that applies. What nobody has shown is Unknown, never True."""
+"""Condition IsolationVerified of a namespace: the first check that applies. What is unproven is Unknown, never True."""
 
 from collections.abc import Mapping
 
@@ -6,66 +6,75 @@ from r1plus_contract import names
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import NamespaceFacts
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.tenancy.isolation_test_run import OVERDUE_RUNS, Ran
+from r1plus_operator.plan.tenancy.isolation_test_run import OVERDUE_RUNS, IsolationTestResult
 from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict
 
-RESTRICTED = "restricted"
-MOST_TOLD = 12
-AHEAD = 60.0
-"""Seconds by which the clock that stamps a Job's end may be ahead of ours. A later end is none that was seen."""
+RESTRICTED_LEVEL = "restricted"
+MAX_LISTED = 12
+MAX_CLOCK_SKEW = 60.0
+"""Seconds by which the clock that stamps a Job's end may be ahead of ours. A later end is not believed."""
 
 
-def verified(
+def derive_isolation_condition(
     namespace: NamespaceFacts,
-    probes: bool,
-    standing: Mapping[str, str],
-    newest: Ran | None,
+    is_probed: bool,
+    policy_digests: Mapping[str, str],
+    newest: IsolationTestResult | None,
     config: OperatorConfig,
     now: float,
 ) -> Finding:
-    """`standing`: the walls of what serves; `newest`: the newest run of the prober that has ended."""
-    if namespace.pod_security != RESTRICTED:
-        said = namespace.pod_security or "none"
+    """Return the condition. `policy_digests` are of what serves; `newest` is the newest isolation test that ended."""
+    if namespace.pod_security != RESTRICTED_LEVEL:
+        level = namespace.pod_security or "none"
         text = (
-            f"metadata.labels[{names.LABEL_POD_SECURITY}] of namespace {namespace.name}: {said}, not {RESTRICTED}: a"
-            " pod on its node's network or file system passes every wall; the platform team sets it, the operator never"
+            f"metadata.labels[{names.LABEL_POD_SECURITY}] of namespace {namespace.name}: {level}, "
+            f"not {RESTRICTED_LEVEL}: a pod on its node's network or file system bypasses every network policy; the"
+            " platform team must set the label"
         )
         return Finding("False", Reason.NAMESPACE_NOT_RESTRICTED, text)
-    if not probes:
-        return Finding("Unknown", Reason.PROBING_OFF, "The chart's isolation.decoyNamespace is empty: nobody tries")
+    if not is_probed:
+        text = "Isolation is not tested: set the chart's isolation.decoyNamespace"
+        return Finding("Unknown", Reason.PROBING_OFF, text)
     ended_at = newest.ended_at if newest else None
-    fresh = ended_at is not None and ended_at - AHEAD <= now <= ended_at + OVERDUE_RUNS * config.isolation.interval
-    if newest is not None and fresh:
-        return _of_run(newest.judgement)
-    if not standing:
-        return Finding("Unknown", Reason.PENDING, "The prober knocks under the walls of what serves; nothing does")
+    latest = ended_at + OVERDUE_RUNS * config.isolation.interval if ended_at is not None else 0.0
+    if newest is not None and ended_at is not None and ended_at - MAX_CLOCK_SKEW <= now <= latest:
+        return _report_run(newest.judgement)
+    if not policy_digests:
+        text = "Isolation is not tested yet: no deployment in this namespace is serving"
+        return Finding("Unknown", Reason.PENDING, text)
     if ended_at is None:
-        return Finding("Unknown", Reason.PROBING, "The first run of the prober is under way, or waits for the decoy")
-    text = "The last run of the prober is too long ago, or ahead of this clock: it says nothing of now; see its Jobs"
+        text = "The first run of the isolation test is under way, or waits for the decoy"
+        return Finding("Unknown", Reason.PROBING, text)
+    text = (
+        "The last isolation test is too long ago, or ahead of this clock, so its result no longer counts; see its Jobs"
+    )
     return Finding("Unknown", Reason.PROBE_OVERDUE, text)
 
 
-def _of_run(told: IsolationJudgement) -> Finding:
-    if told.verdict is IsolationVerdict.NOT_ENFORCED:
+def _report_run(judgement: IsolationJudgement) -> Finding:
+    if judgement.verdict is IsolationVerdict.NOT_ENFORCED:
         text = (
-            f"Every door of the decoy's was open ({_some(told.open)}): nothing in this cluster enforces NetworkPolicy;"
-            " install or start a network plugin that does, such as Calico or Cilium"
+            f"No connection to the decoy was blocked ({_list_some(judgement.open)}): nothing in this cluster enforces"
+            " NetworkPolicy; install or start a network plugin that does, such as Calico or Cilium"
         )
         return Finding("False", Reason.NETWORK_POLICY_NOT_ENFORCED, text)
-    if told.verdict is IsolationVerdict.OPEN:
-        text = f"Not shut: {_some(told.open)}; runbook R1PlusIsolationBroken says what each means"
-        return Finding("False", Reason.WALL_OPEN, text)
-    if told.verdict is IsolationVerdict.HELD:
-        tries = len(told.held) + len(told.unseen)
-        text = f"{len(told.held)} of {tries} tries were shut, and open to their control"
-        beside = (
-            f"; not shown, since the control found nothing there either: {_some(told.unseen)}" if told.unseen else ""
+    if judgement.verdict is IsolationVerdict.OPEN:
+        text = f"Not blocked: {_list_some(judgement.open)}; runbook R1PlusIsolationBroken says what each means"
+        return Finding("False", Reason.ISOLATION_BROKEN, text)
+    if judgement.verdict is IsolationVerdict.HELD:
+        total, untested_names = len(judgement.held) + len(judgement.unseen), judgement.unseen
+        text = f"{len(judgement.held)} of {total} forbidden connections were blocked"
+        rest = (
+            f"; not tested, because the control could not connect either: {_list_some(untested_names)}"
+            if untested_names
+            else ""
         )
-        return Finding("True", Reason.WALLS_HELD, text + beside)
-    text = f"The run shows nothing; without a proof: {_some((*told.failed, *told.unseen))}; see the pods of its Jobs"
+        return Finding("True", Reason.ISOLATION_ENFORCED, text + rest)
+    names_of_rest = _list_some((*judgement.failed, *judgement.unseen))
+    text = f"The isolation test proves nothing: no result for {names_of_rest}; see the pods of its Jobs"
     return Finding("Unknown", Reason.PROBE_FAILED, text)
 
 
-def _some(named: tuple[str, ...]) -> str:
-    rest = f" and {len(named) - MOST_TOLD} more" if len(named) > MOST_TOLD else ""
-    return f"{', '.join(named[:MOST_TOLD])}{rest}"
+def _list_some(attempts: tuple[str, ...]) -> str:
+    rest = f" and {len(attempts) - MAX_LISTED} more" if len(attempts) > MAX_LISTED else ""
+    return f"{', '.join(attempts[:MAX_LISTED])}{rest}"

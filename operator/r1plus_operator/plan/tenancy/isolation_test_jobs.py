@@ -1,88 +1,94 @@
-"""What a run of the prober of walls is made of: its three Jobs, and what they stand on. Pure builders."""
+"""The three Jobs of an isolation test, and the objects that they need. Pure builders."""
 
 from dataclasses import replace
 
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, IsolationPart, IsolationProbe
 from r1plus_contract.jsonable import dumps
-from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
+from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.podspec.pod import locked, mount, restricted
+from r1plus_operator.plan.podspec.pod import build_container_security_context, build_mount, build_pod_security_context
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.isolation_test_run import (
     ASK,
     CONTROL,
     DEADLINE_SECONDS,
     NODE_VARIABLE,
-    PORT_LET_IN,
+    PORT_ALLOWED,
     SERVING_PORTS,
-    Run,
-    doors,
-    places,
-    questions,
+    IsolationTestRun,
+    list_api_requests,
+    list_connection_targets,
+    locate_jobs,
 )
-from r1plus_operator.plan.tenancy.network_policies import metadata, policy
+from r1plus_operator.plan.tenancy.network_policies import build_metadata, build_policy
 
 DECOY_PODS: Json = {"matchLabels": {names.LABEL_DEPLOYMENT: names.DECOY}}
-WHO_ASKS: Json = {"matchLabels": {names.LABEL_PROBE: IsolationProbe.ASK.value}}
+API_PROBE_PODS: Json = {"matchLabels": {names.LABEL_PROBE: IsolationProbe.ASK.value}}
 
 
-def account(namespace: str) -> Json:
-    """Whom the prober asks as: it may do nothing, and only its own Job has its token."""
+def build_service_account(namespace: str) -> Json:
+    """Return the service account of the API probe: it has no rights, and only its own Job mounts its token."""
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": metadata(namespace, names.PROBER, IsolationPart.PROBE),
+        "metadata": build_metadata(namespace, names.PROBER, IsolationPart.PROBE),
         "automountServiceAccountToken": False,
     }
 
 
-def way_to_ask(namespace: str, config: OperatorConfig) -> Json:
-    """The walls of the pod that asks: out to DNS, to the API server and to the decoy, and nothing in."""
-    where = [{"ipBlock": {"cidr": cidr}} for cidr in config.isolation.api_cidrs]
-    decoy = {**namespace_peer(config.isolation.decoy_namespace), "podSelector": DECOY_PODS}
-    out = [
-        to_dns(config.dns),
-        {"ports": tcp(*config.isolation.api_ports), **({"to": where} if where else {})},
-        {"to": [decoy], "ports": tcp(*SERVING_PORTS, PORT_LET_IN)},
+def build_network_policy(namespace: str, config: OperatorConfig) -> Json:
+    """Return the NetworkPolicy of the API probe: out to DNS, the API server and the decoy, and nothing in."""
+    networks = [{"ipBlock": {"cidr": cidr}} for cidr in config.isolation.api_cidrs]
+    decoy = {**build_namespace_peer(config.isolation.decoy_namespace), "podSelector": DECOY_PODS}
+    egress = [
+        build_dns_rule(config.dns),
+        {"ports": build_tcp_ports(*config.isolation.api_ports), **({"to": networks} if networks else {})},
+        {"to": [decoy], "ports": build_tcp_ports(*SERVING_PORTS, PORT_ALLOWED)},
     ]
-    return policy(metadata(namespace, ASK, IsolationPart.PROBE), WHO_ASKS, [], out)
+    return build_policy(build_metadata(namespace, ASK, IsolationPart.PROBE), API_PROBE_PODS, [], egress)
 
 
-def jobs(run: Run, config: OperatorConfig) -> tuple[Json, ...]:
-    """The three Jobs of a run, under Pod Security `restricted`."""
-    made = []
+def build_jobs(run: IsolationTestRun, config: OperatorConfig) -> tuple[Json, ...]:
+    """Return the three Jobs of a run, under Pod Security `restricted`."""
+    run_jobs = []
     for probe, name in run.jobs:
-        control = probe is IsolationProbe.CONTROL
-        namespace, _ = places(run, config)[probe]
-        containers = [_knock(probe, run, config)]
-        containers += [_ask(config, control)] if probe is not IsolationProbe.KNOCK else []
+        namespace, _ = locate_jobs(run, config)[probe]
+        containers = [_build_connection_container(probe, run, config)]
+        containers += (
+            [_build_api_container(config, is_control=probe is IsolationProbe.CONTROL)]
+            if probe is not IsolationProbe.KNOCK
+            else []
+        )
         labels = {
             names.LABEL_MANAGED_BY: names.MANAGED_BY,
             names.LABEL_NAME: names.PROBER,
             names.LABEL_PROBE: str(probe),
-            # Under the very policies of what serves.
+            # So that the network policies of what serves select it.
             **({names.LABEL_DEPLOYMENT: run.deployment} if probe is IsolationProbe.KNOCK else {}),
         }
-        told = {names.ANNOTATION_PROBED: dumps(run)}
-        template = {"metadata": {"labels": labels, "annotations": told}, "spec": _pod(containers, probe, config)}
-        made.append(
+        annotations = {names.ANNOTATION_PROBED: dumps(run)}
+        template = {
+            "metadata": {"labels": labels, "annotations": annotations},
+            "spec": _build_pod(containers, probe, config),
+        }
+        run_jobs.append(
             {
                 "apiVersion": "batch/v1",
                 "kind": "Job",
-                "metadata": metadata(namespace, name, IsolationPart.PROBE, **told),
+                "metadata": build_metadata(namespace, name, IsolationPart.PROBE, **annotations),
                 "spec": {"backoffLimit": 0, "activeDeadlineSeconds": DEADLINE_SECONDS, "template": template},
             }
         )
-    return tuple(made)
+    return tuple(run_jobs)
 
 
-def _pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
+def _build_pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
     pod: Json = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": restricted(config.pod_user),
+        "securityContext": build_pod_security_context(config.pod_user),
         "containers": containers,
     }
     if probe != IsolationProbe.KNOCK:
@@ -97,29 +103,29 @@ def _pod(containers: list[Json], probe: str, config: OperatorConfig) -> Json:
     return pod
 
 
-def _knock(probe: IsolationProbe, run: Run, config: OperatorConfig) -> Json:
+def _build_connection_container(probe: IsolationProbe, run: IsolationTestRun, config: OperatorConfig) -> Json:
     arguments = [
         "--doors",
-        dumps(doors(probe, run, config)),
+        dumps(list_connection_targets(probe, run, config)),
         *(["--expect", "open"] if probe is IsolationProbe.CONTROL else []),
     ]
     node = {"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}}
-    made = container(config, CONTAINER_KNOCK, "knock", arguments)
-    return made if probe is IsolationProbe.ASK else made | {"env": [node]}
+    container = build_container(config, CONTAINER_KNOCK, "knock", arguments)
+    return container if probe is IsolationProbe.ASK else container | {"env": [node]}
 
 
-def _ask(config: OperatorConfig, control: bool) -> Json:
-    asked = questions(config)
-    if control:
-        asked = tuple(replace(question, anonymous=False) for question in asked)
-    arguments = ["--questions", dumps(asked), *(["--expect", "open"] if control else [])]
-    return container(config, CONTAINER_ASK, "ask", arguments) | {
-        "volumeMounts": [mount("walls", DIR_TOKEN, read_only=True)]
+def _build_api_container(config: OperatorConfig, *, is_control: bool) -> Json:
+    requests = list_api_requests(config)
+    if is_control:
+        requests = tuple(replace(request, anonymous=False) for request in requests)
+    arguments = ["--questions", dumps(requests), *(["--expect", "open"] if is_control else [])]
+    return build_container(config, CONTAINER_ASK, "ask", arguments) | {
+        "volumeMounts": [build_mount("walls", DIR_TOKEN, read_only=True)]
     }
 
 
-def container(config: OperatorConfig, name: str, verb: str, arguments: list[str]) -> Json:
-    """A container of the prober or of the decoy."""
+def build_container(config: OperatorConfig, name: str, verb: str, arguments: list[str]) -> Json:
+    """Return a container of the isolation test or of the decoy."""
     return {
         "name": name,
         "image": config.monitor_image,
@@ -127,5 +133,5 @@ def container(config: OperatorConfig, name: str, verb: str, arguments: list[str]
         "command": ["python3", "-m", "r1plus_monitoring.isolation_test", verb],
         "args": arguments,
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-        "securityContext": locked(),
+        "securityContext": build_container_security_context(),
     }

@@ -1,9 +1,9 @@
-"""A run of the prober of walls: what is tried, what was found, and when the next one is due. Pure, like `plan`.
+"""A run of the isolation test: what it attempts, what it found, and when the next one is due. Pure, like `plan`.
 
-A run knocks under the walls of one of the tenant's deployments; beside it, let out to the API server and to the decoy,
-it asks the one and knocks at the other; and a control in the decoy's namespace makes the same tries with leave to.
-Nothing remembers runs but their Jobs: each bears which walls it is of, and its findings are its pods' last words. The
-newest run that has ended stays until a newer one has.
+A run has three probes. One connects from under the network policies of one of the tenant's deployments. One may reach
+the API server and the decoy, and attempts both. A control in the decoy's namespace makes the same attempts, and is
+allowed to. Only the Jobs store runs: an annotation says what each tests, and the pods' termination messages are the
+findings. The newest run that has ended stays until a newer one has ended.
 """
 
 import hashlib
@@ -26,28 +26,28 @@ from r1plus_contract.isolation import (
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, Json, PodFacts
-from r1plus_operator.plan.podspec.pod import locked, restricted
+from r1plus_operator.plan.podspec.pod import build_container_security_context, build_pod_security_context
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict, judge_isolation
 
 SPACING_SECONDS = 60.0
-"""From one run's beginning to the next, however often walls change: changes in between are one."""
+"""From the start of one run to the next, however often network policies change: changes in between count as one."""
 RETRY_SECONDS = 300.0
-"""After a run that says nothing, until the next."""
+"""After a run that proves nothing, until the next."""
 DEADLINE_SECONDS = 240
-"""Of a Job: to be scheduled, to start, to try for half a minute."""
+"""Of a Job: to be scheduled, to start, and to attempt connections for half a minute."""
 SETTLE_SECONDS = 10.0
-"""Jobs and pods are watched apart: so long after its Jobs' end the last words of a run may still be on their way."""
-MOST_AT_ONCE = 20
-"""Runs, of all tenants: a change that concerns them all would otherwise start three pods of each in one minute."""
-CROWDED_SECONDS = 30.0
-"""Until one that was not let begin asks again."""
+"""Jobs and pods are watched apart: a run's termination messages may arrive so long after its Jobs have ended."""
+MAX_CONCURRENT_RUNS = 20
+"""Runs of all tenants at once: a change for all tenants would otherwise start three pods each within a minute."""
+CONCURRENCY_WAIT_SECONDS = 30.0
+"""Until a run that was held back by that limit is planned again."""
 OVERDUE_RUNS = 2.5
-"""So many intervals after a run its outcome says nothing of now any more."""
+"""Intervals after a run until its outcome no longer counts."""
 SERVING_PORTS = (names.PORT_HTTP, names.PORT_GRPC, names.PORT_TRITON_METRICS, names.PORT_MONITOR)
-"""Those of a serving pod, and so of the decoy's."""
-PORT_LET_IN = 8003
-"""Of the decoy's, open to whoever asks: without it nobody would know that such a pod gets as far as its other ports."""
+"""Ports of a serving pod, and so of the decoy's."""
+PORT_ALLOWED = 8003
+"""Port of the decoy that the API probe may reach. It proves that the probe has a network at all."""
 PORT_API, PORT_KUBELET, PORT_SSH, PORT_METADATA = 443, 10250, 22, 80
 METADATA_ADDRESS = "169.254.169.254"
 ASK, CONTROL = f"{names.PROBER}-ask", "control"
@@ -55,25 +55,25 @@ NODE_VARIABLE = "R1PLUS_NODE_IP"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Which walls a run is of; its Jobs bear it as JSON."""
+class IsolationTestRun:
+    """What a run tests; an annotation of its Jobs holds it as JSON."""
 
     namespace: str
     uid: str
-    """Of the namespace: a namesake's runs are not its own."""
+    """Of the namespace: runs of an earlier namespace of this name do not count."""
     deployment: str
     walls: dict[str, str]
-    """Deployment -> digest of its walls when the run began; empty name: those of the namespace."""
+    """Deployment -> digest of its network policy when the run began; empty name: those of the namespace."""
     started: int
     """Seconds since the epoch."""
     turn: str = ""
-    """How far the deployments' turns have come: a change is tried beside them, and takes nobody's turn."""
+    """Round-robin cursor over the deployments. A run that a change caused does not move it."""
     owed: str = ""
-    """The deployment whose walls were not seen to hold, until a run under them has."""
+    """The deployment to retry first: the last run under its network policies did not prove that they hold."""
 
     @property
     def id(self) -> str:
-        """Part of its Jobs' names, in which nothing is shortened: two namespaces never share one."""
+        """Part of its Jobs' names. It is a hash of everything, so two namespaces never share one."""
         return hashlib.sha256(dumps(self).encode()).hexdigest()[:10]
 
     @property
@@ -87,34 +87,38 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """A run as it lies in the cluster."""
+class IsolationTestResult:
+    """A run as the cluster stores it."""
 
-    run: Run
+    run: IsolationTestRun
     jobs: Mapping[str, Json]
     """Name -> Job."""
     judgement: IsolationJudgement
-    over_at: float | None
-    """When the last of its Jobs had ended; None while one goes on, or is missing."""
+    jobs_ended_at: float | None
+    """When the last of its Jobs ended; None while one is active or missing."""
     ended_at: float | None
-    """Likewise, once all has been heard that it had to say."""
+    """The same, once all its findings have arrived; None before."""
 
     @property
-    def quiet_at(self) -> float:
-        """By when it has ended, or is given up."""
-        return self.run.started + 2.0 * DEADLINE_SECONDS if self.over_at is None else self.over_at + SETTLE_SECONDS
+    def deadline(self) -> float:
+        """When it has ended or is given up, seconds since the epoch."""
+        return (
+            self.run.started + 2.0 * DEADLINE_SECONDS
+            if self.jobs_ended_at is None
+            else self.jobs_ended_at + SETTLE_SECONDS
+        )
 
 
-def read(job: Json) -> Run | None:
-    """Of which run a Job is; None: of none that this version knows."""
-    text = _told(job)
+def read_run(job: Json) -> IsolationTestRun | None:
+    """Return the run that a Job belongs to; None: none that this version can read."""
+    text = _get_run_annotation(job)
     try:
-        return loads(Run, text) if text else None
+        return loads(IsolationTestRun, text) if text else None
     except ContractError:
         return None
 
 
-def _told(job: Json) -> str:
+def _get_run_annotation(job: Json) -> str:
     return str((job["metadata"].get("annotations") or {}).get(names.ANNOTATION_PROBED, ""))
 
 
@@ -122,38 +126,42 @@ Pods = Mapping[tuple[str, str], PodFacts]
 """(namespace, uid of its Job) -> pod."""
 
 
-def ran(jobs: Iterable[Json], pods: Pods, config: OperatorConfig, now: float) -> tuple[Ran, ...]:
-    """The runs of a namespace, the newest first. What bears a run's annotation and is none of its Jobs is not heard."""
-    found: dict[str, list[Json]] = {}
+def collect_results(
+    jobs: Iterable[Json], pods: Pods, config: OperatorConfig, now: float
+) -> tuple[IsolationTestResult, ...]:
+    """Return the runs of a namespace, the newest first. A Job that only copies a run's annotation is ignored."""
+    by_run: dict[str, list[Json]] = {}
     for job in jobs:
-        found.setdefault(_told(job), []).append(job)
-    made = [_ran(run, of, pods, config, now) for of in found.values() if (run := read(of[0]))]
-    return tuple(sorted((one for one in made if one.jobs), key=lambda one: (-one.run.started, one.run.id)))
+        by_run.setdefault(_get_run_annotation(job), []).append(job)
+    results = [_build_result(run, group, pods, config, now) for group in by_run.values() if (run := read_run(group[0]))]
+    return tuple(sorted((one for one in results if one.jobs), key=lambda one: (-one.run.started, one.run.id)))
 
 
-def places(run: Run, config: OperatorConfig) -> Mapping[str, tuple[str, str]]:
-    """Probe -> namespace and name of its Job."""
+def locate_jobs(run: IsolationTestRun, config: OperatorConfig) -> Mapping[str, tuple[str, str]]:
+    """Return probe -> namespace and name of its Job."""
     decoy = config.isolation.decoy_namespace
     return {probe: (decoy if probe == IsolationProbe.CONTROL else run.namespace, name) for probe, name in run.jobs}
 
 
-def _ran(run: Run, told: Iterable[Json], pods: Pods, config: OperatorConfig, now: float) -> Ran:
-    where = places(run, config)
-    lying = {(job["metadata"]["namespace"], job["metadata"]["name"]): job for job in told}
-    jobs = {probe: lying[place] for probe, place in where.items() if place in lying}
+def _build_result(
+    run: IsolationTestRun, candidates: Iterable[Json], pods: Pods, config: OperatorConfig, now: float
+) -> IsolationTestResult:
+    places = locate_jobs(run, config)
+    by_place = {(job["metadata"]["namespace"], job["metadata"]["name"]): job for job in candidates}
+    jobs = {probe: by_place[place] for probe, place in places.items() if place in by_place}
     ends = [(job.get(JOB_ENDED) or {}).get("at") for job in jobs.values()]
-    over = [float(end) for end in ends if end is not None]
-    over_at = max(over) if len(over) == len(where) else None
-    said = {
-        (probe, container.name): found
+    end_times = [float(end) for end in ends if end is not None]
+    jobs_ended_at = max(end_times) if len(end_times) == len(places) else None
+    findings = {
+        (probe, container.name): finding
         for probe, job in jobs.items()
         if (pod := pods.get((job["metadata"]["namespace"], job["metadata"]["uid"])))
         for container in pod.containers
-        if (found := _findings(container.message))
+        if (finding := _parse_findings(container.message))
     }
-    knocked, let_out, asked, control_knocked, control_asked = words = [
-        said.get(of)
-        for of in (
+    connections, api_probe_connections, api_requests, control_connections, control_requests = reports = [
+        findings.get(key)
+        for key in (
             (IsolationProbe.KNOCK, CONTAINER_KNOCK),
             (IsolationProbe.ASK, CONTAINER_KNOCK),
             (IsolationProbe.ASK, CONTAINER_ASK),
@@ -161,105 +169,124 @@ def _ran(run: Run, told: Iterable[Json], pods: Pods, config: OperatorConfig, now
             (IsolationProbe.CONTROL, CONTAINER_ASK),
         )
     ]
-    heard = None not in words or (over_at is not None and now >= over_at + SETTLE_SECONDS)
-    tries = Findings(
-        (
-            *_own(knocked, doors(IsolationProbe.KNOCK, run, config)),
-            *_own(let_out, doors(IsolationProbe.ASK, run, config)),
-        )
+    is_complete = None not in reports or (jobs_ended_at is not None and now >= jobs_ended_at + SETTLE_SECONDS)
+    attempts = (
+        *_keep_own_attempts(connections, list_connection_targets(IsolationProbe.KNOCK, run, config)),
+        *_keep_own_attempts(api_probe_connections, list_connection_targets(IsolationProbe.ASK, run, config)),
     )
-    ordered = doors(IsolationProbe.CONTROL, run, config)
-    judgement = judge_isolation(ordered, questions(config), tries, asked, control_knocked, control_asked)
+    judgement = judge_isolation(
+        list_connection_targets(IsolationProbe.CONTROL, run, config),
+        list_api_requests(config),
+        Findings(attempts),
+        api_requests,
+        control_connections,
+        control_requests,
+    )
     by_name = {job["metadata"]["name"]: job for job in jobs.values()}
-    return Ran(run, by_name, judgement, over_at, over_at if heard else None)
+    return IsolationTestResult(run, by_name, judgement, jobs_ended_at, jobs_ended_at if is_complete else None)
 
 
-def _own(findings: Findings | None, ordered: tuple[ConnectionTarget, ...]) -> Iterable[AttemptFinding]:
-    """What one of two that knock has found. That another's door is shut is not its to say."""
-    names = {door.name for door in ordered}
+def _keep_own_attempts(findings: Findings | None, targets: tuple[ConnectionTarget, ...]) -> Iterable[AttemptFinding]:
+    """Yield the attempts of one of the two connecting probes. It cannot report the other one's target as blocked."""
+    names = {target.name for target in targets}
     for one in findings.tries if findings else ():
         yield one if one.n in names or one.o is AttemptOutcome.OPEN else replace(one, o=AttemptOutcome.FAILED)
 
 
-def _findings(message: str) -> Findings | None:
+def _parse_findings(message: str) -> Findings | None:
     try:
         return loads(Findings, message, tolerant=True) if message else None
     except ContractError:
         return None
 
 
-def due(newest: Ran | None, walls: Mapping[str, str], interval: float, now: float) -> float:
-    """Seconds until the next run is due; 0: now. Infinite while one goes on."""
+def compute_wait(
+    newest: IsolationTestResult | None, policy_digests: Mapping[str, str], interval: float, now: float
+) -> float:
+    """Return the seconds until the next run is due; 0: now. Infinite while one is active."""
     if newest is None:
         return 0.0
     started = newest.run.started
     if newest.ended_at is None:
-        return float("inf") if now < newest.quiet_at else 0.0
-    if not newest.run.walls.items() >= walls.items():
-        # Walls that were not there, or read otherwise. What serves no more needs no run, and none when it is back.
+        return float("inf") if now < newest.deadline else 0.0
+    if not newest.run.walls.items() >= policy_digests.items():
+        # A network policy is new or changed. One that was deleted needs no run, also when it comes back unchanged.
         return max(0.0, started + SPACING_SECONDS - now) if started <= now else 0.0  # The clock was ahead.
-    decided = newest.judgement.verdict is not IsolationVerdict.UNPROVEN
-    return max(0.0, newest.ended_at + (interval if decided else RETRY_SECONDS) - now)
+    is_decided = newest.judgement.verdict is not IsolationVerdict.UNPROVEN
+    return max(0.0, newest.ended_at + (interval if is_decided else RETRY_SECONDS) - now)
 
 
-def next_run(namespace: str, uid: str, walls: Mapping[str, str], newest: Ran | None, now: float) -> Run:
-    """The run to begin: under walls that were open, else under some that changed, else under those whose turn it is."""
-    known, turn = (newest.run.walls, newest.run.turn) if newest else ({}, "")
-    owed = _owed(newest) if newest else ""
-    those = sorted(name for name in walls if name)
-    first = next((name for name in those if name > turn), those[0])
-    changed = next((name for name in those if known.get(name) != walls[name]), "")
-    chosen = owed if owed in those else changed or first
-    return Run(
+def choose_next_run(
+    namespace: str, uid: str, policy_digests: Mapping[str, str], newest: IsolationTestResult | None, now: float
+) -> IsolationTestRun:
+    """Return the run to begin. `walls`: deployment -> digest of its network policy; empty name: the namespace's.
+
+    It tests the deployment to retry, else one whose policy changed, else the next in round-robin order.
+    """
+    tested_digests, cursor = (newest.run.walls, newest.run.turn) if newest else ({}, "")
+    retry = _choose_retry(newest) if newest else ""
+    deployments = sorted(name for name in policy_digests if name)
+    next_in_order = next((name for name in deployments if name > cursor), deployments[0])
+    first_change = next((name for name in deployments if tested_digests.get(name) != policy_digests[name]), "")
+    deployment = retry if retry in deployments else first_change or next_in_order
+    return IsolationTestRun(
         namespace,
         uid,
-        chosen,
-        dict(walls),
-        max(int(now), newest.run.started + 1 if newest else 0),  # The newest also where the clock was ahead.
-        turn=chosen if chosen == first else turn,
-        owed=owed if owed in those else "",
+        deployment,
+        dict(policy_digests),
+        max(int(now), newest.run.started + 1 if newest else 0),  # The newest even if the clock was ahead.
+        turn=deployment if deployment == next_in_order else cursor,
+        owed=retry if retry in deployments else "",
     )
 
 
-def _owed(newest: Ran) -> str:
-    """Else the next run, under other walls, would say that all are shut.
+def _choose_retry(newest: IsolationTestResult) -> str:
+    """Return the deployment to retry first; empty: none.
 
-    What shows nothing is owed as well: it may be a run that found walls open and whose pods are gone.
+    Otherwise the next run, under other network policies, would report that all is blocked. A run that proves nothing is
+    retried as well: it may have found an open connection before its pods were deleted.
     """
     if newest.judgement.verdict is not IsolationVerdict.HELD:
         return newest.run.deployment
     return "" if newest.run.deployment == newest.run.owed else newest.run.owed
 
 
-def doors(probe: IsolationProbe, run: Run, config: OperatorConfig) -> tuple[ConnectionTarget, ...]:
-    """What a probe knocks at, the control at what both others do.
+def list_connection_targets(
+    probe: IsolationProbe, run: IsolationTestRun, config: OperatorConfig
+) -> tuple[ConnectionTarget, ...]:
+    """Return the addresses that a probe connects to; the control connects to those of both others.
 
-    Under the walls of what serves: every port of a serving pod of another tenant, which two walls shut, and what of the
-    platform a pod could reach, which one does. From the pod that is let out to the decoy: its ports once more, which
-    the other alone shuts, and one that is open to this pod, which shows that it is let out.
+    Under the policies of what serves: every port of another tenant's serving pod, which two policies block, and the
+    platform's addresses, which one policy blocks. From the pod that may reach the decoy: the decoy's ports again, which
+    only the decoy's own policy blocks, and one open port, which proves that the pod has a network.
     """
     if probe is IsolationProbe.CONTROL:
-        return (*doors(IsolationProbe.KNOCK, run, config), *doors(IsolationProbe.ASK, run, config))
+        return (
+            *list_connection_targets(IsolationProbe.KNOCK, run, config),
+            *list_connection_targets(IsolationProbe.ASK, run, config),
+        )
     decoy = config.isolation.decoy_namespace
     pods = f"{names.DECOY}-pods.{decoy}.svc"
     if probe is IsolationProbe.ASK:
-        shut = (ConnectionTarget(f"decoy-ingress:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
-        return (*shut, ConnectionTarget("decoy-let-in", pods, PORT_LET_IN, Against.OWN))
-    found = [ConnectionTarget(f"decoy-pod:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS]
-    found.append(ConnectionTarget("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
-    found.append(ConnectionTarget("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN))
+        blocked_ports = (ConnectionTarget(f"decoy-ingress:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
+        return (*blocked_ports, ConnectionTarget("decoy-let-in", pods, PORT_ALLOWED, Against.OWN))
+    targets = [ConnectionTarget(f"decoy-pod:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS]
+    targets.append(ConnectionTarget("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
+    targets.append(
+        ConnectionTarget("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN)
+    )
     platform = [
         ("metadata", METADATA_ADDRESS, PORT_METADATA),
         ("kubelet", f"$({NODE_VARIABLE})", PORT_KUBELET),
         ("node-ssh", f"$({NODE_VARIABLE})", PORT_SSH),
         ("apiserver", API_HOST, PORT_API),
-        *((name, *address) for name, url in config.isolation.beside.items() if (address := _address(url))),
+        *((name, *address) for name, url in config.isolation.other_targets.items() if (address := _parse_address(url))),
     ]
-    return (*found, *(ConnectionTarget(name, host, port, Against.PLATFORM) for name, host, port in platform))
+    return (*targets, *(ConnectionTarget(name, host, port, Against.PLATFORM) for name, host, port in platform))
 
 
-def _address(url: str) -> tuple[str, int] | None:
-    """Host and port of an address in the chart's values, and nothing else of it: it may hold a password."""
+def _parse_address(url: str) -> tuple[str, int] | None:
+    """Return host and port of an address in the chart's values, and nothing else of it: it may hold a password."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -268,8 +295,8 @@ def _address(url: str) -> tuple[str, int] | None:
     return (parts.hostname, port or (443 if parts.scheme == "https" else 80)) if parts.hostname else None
 
 
-def questions(config: OperatorConfig) -> tuple[ApiRequest, ...]:
-    """What is asked of the API server: everything about the decoy, and the chart's Role `control` allows each."""
+def list_api_requests(config: OperatorConfig) -> tuple[ApiRequest, ...]:
+    """Return the requests to the API server: all are about the decoy, and the chart's Role `control` allows each."""
     namespace = config.isolation.decoy_namespace
     core, ours = f"/api/v1/namespaces/{namespace}", f"/apis/{names.API_VERSION}/namespaces/{namespace}"
     pod: Json = {
@@ -278,12 +305,18 @@ def questions(config: OperatorConfig) -> tuple[ApiRequest, ...]:
         "metadata": {"name": "intruder"},
         "spec": {
             "automountServiceAccountToken": False,
-            "securityContext": restricted(config.pod_user),
-            "containers": [{"name": "intruder", "image": config.monitor_image, "securityContext": locked()}],
+            "securityContext": build_pod_security_context(config.pod_user),
+            "containers": [
+                {
+                    "name": "intruder",
+                    "image": config.monitor_image,
+                    "securityContext": build_container_security_context(),
+                }
+            ],
         },
     }
     token = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["nobody"]}}
-    dry = "dryRun=All"
+    dry_run = "dryRun=All"
     return (
         ApiRequest("secret", "GET", f"{core}/secrets/{names.DECOY}"),
         ApiRequest("secret-anonymous", "GET", f"{core}/secrets/{names.DECOY}", anonymous=True),
@@ -292,19 +325,19 @@ def questions(config: OperatorConfig) -> tuple[ApiRequest, ...]:
         ApiRequest("pods", "GET", f"{core}/pods"),
         ApiRequest("pod-log", "GET", f"{core}/pods/{names.DECOY}/log"),
         ApiRequest("pod-exec", "POST", f"{core}/pods/{names.DECOY}/exec?command=true&stdout=true"),
-        ApiRequest("pod-create", "POST", f"{core}/pods?{dry}", dumps(pod)),
-        ApiRequest("token", "POST", f"{core}/serviceaccounts/{CONTROL}/token?{dry}", dumps(token)),
+        ApiRequest("pod-create", "POST", f"{core}/pods?{dry_run}", dumps(pod)),
+        ApiRequest("token", "POST", f"{core}/serviceaccounts/{CONTROL}/token?{dry_run}", dumps(token)),
         ApiRequest(
             "wall-delete",
             "DELETE",
-            f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{names.DECOY}-none?{dry}",
+            f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{names.DECOY}-none?{dry_run}",
         ),
         ApiRequest("revisions", "GET", f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions"),
         ApiRequest("deployments", "GET", f"{ours}/r1plusdeployments"),
         ApiRequest(
             "tenant-patch",
             "PATCH",
-            f"{ours}/r1plustenants/{names.TENANT}?{dry}",
+            f"{ours}/r1plustenants/{names.TENANT}?{dry_run}",
             dumps({"spec": {"callers": {"namespaces": []}}}),
             "application/merge-patch+json",
         ),

@@ -1,7 +1,7 @@
-"""Builders of what a namespace has as a tenant, one pure function a kind. `tenant` says which of them shall be there.
+"""Builders of a tenant's objects, one pure function per kind. `tenant` decides which of them should exist.
 
-Walls hang on the namespace's label and on nobody's life: no owner reference, so that an R1PlusTenant that goes takes
-nothing down but what it gave. NetworkPolicies add up, so what stands for every pod allows nothing.
+Network policies depend on the namespace's label only. They have no owner reference, so deleting an R1PlusTenant removes
+only what it grants. NetworkPolicies add up, so the one for every pod allows nothing.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ from r1plus_operator.api.tenants import (
     SubjectKind,
     within,
 )
-from r1plus_operator.plan.manifests.children import namespace_peer, tcp, to_dns
+from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms
 
@@ -29,138 +29,138 @@ LIMITS = "r1plus-tenant"
 ADMINS, VIEWERS = "r1plus-tenant-admins", "r1plus-tenant-viewers"
 _RBAC = "rbac.authorization.k8s.io"
 _OURS = (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE)
-"""Labels of pods that have walls of their own."""
+"""Labels of pods that have network policies of their own."""
 
 
-def metadata(namespace: str, name: str, part: IsolationPart = IsolationPart.TENANT, **annotations: str) -> Json:
-    """Of anything that belongs to a namespace as a tenant."""
+def build_metadata(namespace: str, name: str, part: IsolationPart = IsolationPart.TENANT, **annotations: str) -> Json:
+    """Return the metadata of an object that belongs to a tenant."""
     labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ISOLATION: part.value}
-    found: Json = {"name": name, "namespace": namespace, "labels": labels}
-    return found | ({"annotations": annotations} if annotations else {})
+    meta: Json = {"name": name, "namespace": namespace, "labels": labels}
+    return meta | ({"annotations": annotations} if annotations else {})
 
 
-def policy(meta: Json, selector: Json, ingress: list[Json], egress: list[Json]) -> Json:
-    """A NetworkPolicy for both directions."""
+def build_policy(meta: Json, selector: Json, ingress: list[Json], egress: list[Json]) -> Json:
+    """Return a NetworkPolicy for both directions."""
     spec = {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
 
 
-def default_deny(namespace: str) -> Json:
-    """Nothing in, nothing out, for every pod there is and every pod to come."""
-    return policy(metadata(namespace, DEFAULT_DENY), {}, [], [])
+def build_default_deny(namespace: str) -> Json:
+    """Return the NetworkPolicy that blocks every pod of the namespace in both directions."""
+    return build_policy(build_metadata(namespace, DEFAULT_DENY), {}, [], [])
 
 
-def callers(namespace: str, opened: Iterable[Egress], dns: DnsTerms, nodes: Collection[str] = ()) -> Json:
-    """What the tenant's own pods may reach: DNS, its models, and where the platform team lets them out to.
+def build_callers_policy(namespace: str, egress: Iterable[Egress], dns: DnsTerms, nodes: Collection[str] = ()) -> Json:
+    """Return the NetworkPolicy of the tenant's own pods: out to DNS, its models, and what the platform team allows.
 
-    `nodes` are the nodes' addresses, which no way out holds.
+    `nodes` are the nodes' addresses, which are excluded from every network.
     """
-    none_of_ours: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _OURS]}
+    callers: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _OURS]}
     models = {"podSelector": {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}}
-    out = [to_dns(dns), {"to": [models], "ports": tcp(names.PORT_HTTP, names.PORT_GRPC)}]
-    out += [{"to": [_peer(way, nodes)], "ports": tcp(*sorted(set(way.ports)))} for way in opened]
-    return policy(metadata(namespace, CALLERS), none_of_ours, [], out)
+    out = [build_dns_rule(dns), {"to": [models], "ports": build_tcp_ports(names.PORT_HTTP, names.PORT_GRPC)}]
+    out += [{"to": [_build_peer(way, nodes)], "ports": build_tcp_ports(*sorted(set(way.ports)))} for way in egress]
+    return build_policy(build_metadata(namespace, CALLERS), callers, [], out)
 
 
-def _peer(way: Egress, nodes: Collection[str]) -> Json:
+def _build_peer(way: Egress, nodes: Collection[str]) -> Json:
     if way.namespace is not None:
-        return namespace_peer(way.namespace)
+        return build_namespace_peer(way.namespace)
     assert way.cidr is not None
     network = ipaddress.ip_network(way.cidr, strict=False)
     never = [ipaddress.ip_network(net) for net in NEVER_OPENED]
-    own = [node for node in _nodes_in(network, nodes) if not any(within(node, net) for net in never)]
-    shut = [str(net) for net in (*(net for net in never if within(net, network)), *own)]
-    return {"ipBlock": {"cidr": str(network), **({"except": shut} if shut else {})}}
+    own = [node for node in _list_node_networks(network, nodes) if not any(within(node, net) for net in never)]
+    exceptions = [str(net) for net in (*(net for net in never if within(net, network)), *own)]
+    return {"ipBlock": {"cidr": str(network), **({"except": exceptions} if exceptions else {})}}
 
 
-def _nodes_in(network: Network, nodes: Iterable[str]) -> list[Network]:
-    """Return the nodes' addresses in a network, neighbours as one network, in order."""
+def _list_node_networks(network: Network, nodes: Iterable[str]) -> list[Network]:
+    """Return the nodes' addresses in a network, adjacent ones as one network, in order."""
     inside = [one for one in map(ipaddress.ip_network, nodes) if within(one, network)]
     return list(ipaddress.collapse_addresses(inside))  # type: ignore[type-var]
 
 
-def reaches(way: Egress, nodes: Collection[str]) -> str:
-    """Return the node whose address is all that a way out holds, or the first of several; empty: it holds others."""
+def find_covered_node(way: Egress, nodes: Collection[str]) -> str:
+    """Return the first node address of an egress network that contains only nodes; empty: it contains others."""
     if way.cidr is None:
         return ""
     network = ipaddress.ip_network(way.cidr, strict=False)
-    if _nodes_in(network, nodes) != [network]:
+    if _list_node_networks(network, nodes) != [network]:
         return ""
     return next(node for node in nodes if within(ipaddress.ip_network(node), network))
 
 
-def limits(namespace: str, quota: Quota) -> list[Json]:
-    """The ResourceQuota; with requests in it a LimitRange too, since pods that request nothing are refused then."""
+def build_limits(namespace: str, quota: Quota) -> list[Json]:
+    """Return the ResourceQuota, and a LimitRange if it limits requests: pods without requests would be refused."""
     hard = {
-        "count/configmaps": _count(quota.config_maps),
-        "count/r1plusdeployments.r1plus.ai": _count(quota.deployments),
-        "pods": _count(quota.pods),
-        "requests.cpu": _cores(quota.cpu),
-        "requests.memory": _size(quota.memory),
-        "requests.nvidia.com/gpu": _count(quota.gpus),
-        "requests.storage": _size(quota.storage),
-        "requests.ephemeral-storage": _size(quota.ephemeral_storage),
+        "count/configmaps": _format_count(quota.config_maps),
+        "count/r1plusdeployments.r1plus.ai": _format_count(quota.deployments),
+        "pods": _format_count(quota.pods),
+        "requests.cpu": _format_cores(quota.cpu),
+        "requests.memory": _format_size(quota.memory),
+        "requests.nvidia.com/gpu": _format_count(quota.gpus),
+        "requests.storage": _format_size(quota.storage),
+        "requests.ephemeral-storage": _format_size(quota.ephemeral_storage),
     }
-    asked = {key: value for key, value in hard.items() if value is not None}
-    meta = metadata(namespace, LIMITS)
-    found: list[Json] = [{"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": asked}}]
+    limits = {key: value for key, value in hard.items() if value is not None}
+    meta = build_metadata(namespace, LIMITS)
+    objects: list[Json] = [{"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": limits}}]
     if quota.cpu is not None or quota.memory is not None:
-        least = {"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}
-        found.append({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta, "spec": {"limits": [least]}})
-    return found
+        default = {"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}
+        objects.append({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta, "spec": {"limits": [default]}})
+    return objects
 
 
-# All of these as the API server gives them back, or every pass would see a drift.
+# Quantities are written as the API server returns them; otherwise every pass would find drift.
 
 
-def _count(count: int | None) -> str | None:
+def _format_count(count: int | None) -> str | None:
     return None if count is None else canonical_count(count)
 
 
-def _cores(quantity: str | None) -> str | None:
+def _format_cores(quantity: str | None) -> str | None:
     return canonical_count(int(quantity)) if quantity and quantity.isdigit() else quantity
 
 
-def _size(quantity: str | None) -> str | None:
+def _format_size(quantity: str | None) -> str | None:
     if quantity is None:
         return None
     return mebibytes(bytes_of(quantity)) if bytes_of(quantity) else "0"
 
 
-def access(namespace: str, spec: R1PlusTenantSpec) -> list[Json]:
-    """Who administers and who reads, as the platform team says."""
-    wanted = ((ADMINS, names.ROLE_TENANT_ADMIN, spec.admins), (VIEWERS, names.ROLE_TENANT_VIEWER, spec.viewers))
+def build_role_bindings(namespace: str, spec: R1PlusTenantSpec) -> list[Json]:
+    """Return the RoleBindings of the tenant's admins and viewers."""
+    bindings = ((ADMINS, names.ROLE_TENANT_ADMIN, spec.admins), (VIEWERS, names.ROLE_TENANT_VIEWER, spec.viewers))
     return [
-        _binding(namespace, name, role, [_subject(namespace, subject) for subject in subjects])
-        for name, role, subjects in wanted
+        _build_role_binding(namespace, name, role, [_build_subject(namespace, subject) for subject in subjects])
+        for name, role, subjects in bindings
         if subjects
     ]
 
 
-def registry_reader(namespace: str) -> list[Json]:
-    """The account whose tokens the tenant's people show to the registry, and its right to read deployments here."""
+def build_registry_reader(namespace: str) -> list[Json]:
+    """Return the service account whose tokens tenants show to the registry, and its right to read deployments here."""
     name = names.REGISTRY_READER
     account = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": metadata(namespace, name),
+        "metadata": build_metadata(namespace, name),
         "automountServiceAccountToken": False,
     }
     subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
-    return [account, _binding(namespace, name, names.ROLE_REGISTRY_READER, [subject])]
+    return [account, _build_role_binding(namespace, name, names.ROLE_REGISTRY_READER, [subject])]
 
 
-def _binding(namespace: str, name: str, role: str, subjects: list[Json]) -> Json:
+def _build_role_binding(namespace: str, name: str, role: str, subjects: list[Json]) -> Json:
     return {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "RoleBinding",
-        "metadata": metadata(namespace, name),
+        "metadata": build_metadata(namespace, name),
         "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role},
         "subjects": subjects,
     }
 
 
-def _subject(namespace: str, subject: Subject) -> Json:
+def _build_subject(namespace: str, subject: Subject) -> Json:
     if subject.kind is SubjectKind.SERVICE_ACCOUNT:
         return {"kind": subject.kind.value, "name": subject.name, "namespace": namespace}
     return {"kind": subject.kind.value, "apiGroup": _RBAC, "name": subject.name}

@@ -1,8 +1,8 @@
-"""A namespace as a tenant: which walls stand around it, and whether the prober found them shut. Pure, like `plan`.
+"""Plan a namespace as a tenant: its network policies, its grants, and its isolation tests. Pure, like `plan`.
 
-Its pass is the namespace's. Walls come first and hang on the label alone; what an R1PlusTenant gives beyond them
-(access, quota, ways out) goes with it. A pass that writes a wall begins no run of the prober: a run is for walls that
-stand.
+There is one pass per namespace. Network policies come first and depend on the namespace's label only. What an
+R1PlusTenant grants (access, quota, egress) is deleted with it. A pass that writes a network policy starts no isolation
+test: a test is for policies that are in place.
 """
 
 import hashlib
@@ -17,337 +17,370 @@ from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan.manifests.drift import bound, in_sync, stamped
+from r1plus_operator.plan.manifests.drift import is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TenantView
 from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import conditions
+from r1plus_operator.plan.status.conditions import build_conditions
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
-from r1plus_operator.plan.tenancy.isolation_condition import verified
+from r1plus_operator.plan.tenancy.isolation_condition import derive_isolation_condition
+from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestResult
 
-BARS = ("ResourceQuota", "LimitRange")
-GIVEN = (*BARS, "RoleBinding")
-"""What an R1PlusTenant gives, and what goes with it."""
-PARTS = ("NetworkPolicy", *GIVEN, "ServiceAccount", "Job", "Deployment", "Service")
-"""Kinds of what belongs to a namespace as a tenant, the decoy's included."""
-LEFT = ("ServiceAccount", "Service")
-"""Of those, what stays until the namespace goes, since it does nothing: accounts without rights, empty Services."""
-Part = tuple[str, str, str]
+QUOTA_KINDS = ("ResourceQuota", "LimitRange")
+TENANT_GRANTS = (*QUOTA_KINDS, "RoleBinding")
+"""Kinds that an R1PlusTenant grants, and that are deleted with it."""
+TENANT_KINDS = ("NetworkPolicy", *TENANT_GRANTS, "ServiceAccount", "Job", "Deployment", "Service")
+"""Kinds of objects that belong to a tenant, including the decoy's."""
+RETAINED_KINDS = ("ServiceAccount", "Service")
+"""Kinds that stay until the namespace is deleted, because they do nothing: accounts without rights, empty Services."""
+ObjectKey = tuple[str, str, str]
 """Namespace, kind and name."""
 
 
 @dataclass(frozen=True, slots=True)
-class TenantSeen:
-    """What a pass over a namespace as a tenant plans from."""
+class TenantObservation:
+    """What a pass over a tenant's namespace has read."""
 
     namespace: NamespaceFacts
     cr: Json | None
-    """Its R1PlusTenant: metadata, spec and the status that was last written."""
-    live: Mapping[Part, Json]
-    """What the operator made for it, in its own namespace and in the decoy's."""
-    going: frozenset[Part] = frozenset()
+    """Its R1PlusTenant: metadata, spec and the status that was written last."""
+    live: Mapping[ObjectKey, Json]
+    """Objects that the operator created for it, in its own namespace and in the decoy's."""
+    deleting: frozenset[ObjectKey] = frozenset()
+    """Objects that are being deleted."""
     deployments: tuple[str, ...] = ()
     """Its R1PlusDeployments."""
     volumes: tuple[str, ...] = ()
-    """Its claims for engines."""
-    walls: Mapping[str, str] = field(default_factory=dict)
-    """Deployment that serves -> digest of its NetworkPolicy as it lies in the cluster."""
-    addresses: tuple[str, ...] = ()
-    """Of the nodes."""
+    """Its PersistentVolumeClaims for engines."""
+    policy_digests: Mapping[str, str] = field(default_factory=dict)
+    """Deployment that serves -> digest of its NetworkPolicy as the cluster stores it."""
+    node_addresses: tuple[str, ...] = ()
     pods: isolation_test_run.Pods = field(default_factory=dict)
-    """Of the prober's Jobs."""
-    decoy_ready: bool = False
-    crowded: bool = False
-    """As many runs of other tenants go on as may at once."""
-    refused: str = ""
-    """Which write failed in the pass before, in the API server's words, and what is to be done."""
+    """Pods of the isolation test's Jobs."""
+    is_decoy_ready: bool = False
+    at_concurrency_limit: bool = False
+    """Whether the maximum number of runs of other tenants is active."""
+    write_error: str = ""
+    """The write that failed in the last pass, with the API server's message and the remedy; empty: none failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantPlan:
-    """What to write. `apply` is in stages: all of a stage stands before the next begins."""
+    """What to write. `apply` is in stages: a stage is complete before the next begins."""
 
     view: TenantView
     apply: tuple[tuple[Json, ...], ...] = ()
     delete: tuple[tuple[str, str, str, str], ...] = ()
     """(namespace, kind, name, uid)."""
     finalizer: bool | None = None
-    """Whether the R1PlusTenant is to bear one from now on; None: as it is."""
+    """Whether the R1PlusTenant should have a finalizer from now on; None: no change."""
     status: Json | None = None
-    """Of the R1PlusTenant; None: there is none, or it says that already."""
-    newest: isolation_test_run.Ran | None = None
+    """Status of the R1PlusTenant; None: there is none, or it is up to date."""
+    newest: IsolationTestResult | None = None
     """The newest run that has ended."""
-    running: bool = False
-    """Whether a run goes on, or begins now."""
+    has_active_run: bool = False
+    """Whether a run is active, or begins now."""
     requeue_after: float | None = None
 
     @property
-    def again(self) -> bool:
-        """Whether another pass goes on from what this one writes."""
+    def has_changes(self) -> bool:
+        """Whether this pass writes something that another pass has to continue from."""
         return bool(self.apply or self.delete or self.finalizer is not None)
 
 
-def plan_tenant(seen: TenantSeen, config: OperatorConfig, now: float) -> TenantPlan:
+def plan_tenant(observation: TenantObservation, config: OperatorConfig, now: float) -> TenantPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    one = _Pass(seen, config.in_namespace(assigns_users=seen.namespace.assigns_users), now)
-    refusal = _refusal(seen, config)
-    return one.hold(refusal) if refusal else one.plan()
+    own_config = config.for_namespace(assigns_users=observation.namespace.assigns_users)
+    spec, problem = _read_spec(observation.cr)
+    tenant_pass = _TenantPass(observation, own_config, now, spec, problem)
+    refusal = _check_is_tenant(observation, config)
+    return tenant_pass.refuse(refusal) if refusal else tenant_pass.plan()
 
 
-def _refusal(seen: TenantSeen, config: OperatorConfig) -> Finding | None:
-    """Why this namespace is no tenant."""
-    name = seen.namespace.name
-    if config.reserved(name):
-        text = (
-            f"metadata.namespace: {name} is Kubernetes', the operator's or monitoring's own; make another for a tenant"
-        )
+def _read_spec(cr: Json | None) -> tuple[R1PlusTenantSpec, str]:
+    """Return the spec, and why it cannot be read.
+
+    Without an R1PlusTenant, or with one that cannot be read, it is the most restrictive spec.
+    """
+    try:
+        return R1PlusTenantSpec.model_validate((cr or {}).get("spec") or {}), ""
+    except ValidationError as error:
+        return R1PlusTenantSpec(), "; ".join(spec_problems(error, R1PlusTenantSpec))
+
+
+def _check_is_tenant(observation: TenantObservation, config: OperatorConfig) -> Finding | None:
+    """Return why this namespace is not a tenant; None: it is one."""
+    name = observation.namespace.name
+    if config.is_reserved(name):
+        text = f"metadata.namespace: {name} is reserved for Kubernetes, the operator or monitoring; use another one"
         return Finding("False", Reason.NAMESPACE_RESERVED, text)
-    if not seen.namespace.tenant:
+    if not observation.namespace.is_tenant:
         text = (
-            f"metadata.namespace: {name} does not bear the label {names.LABEL_TENANT}=true: what serves goes on behind"
-            " its walls, and nothing new is rolled out; the platform team labels it, or moves the deployments"
+            f"metadata.namespace: {name} does not have the label {names.LABEL_TENANT}=true: what serves stays isolated,"
+            " and nothing new is rolled out; the platform team must label it, or move the deployments"
         )
         return Finding("False", Reason.NAMESPACE_NOT_TENANT, text)
     return None
 
 
 @dataclass(slots=True)
-class _Pass:
+class _TenantPass:
     """One pass over one namespace."""
 
-    seen: TenantSeen
+    observation: TenantObservation
     config: OperatorConfig
     now: float
-    problem: str = ""
+    spec: R1PlusTenantSpec
+    problem: str
+    """Why the spec cannot be read; empty: it can."""
 
     def plan(self) -> TenantPlan:
-        seen = self.seen
-        spec = self._spec()
-        runs = isolation_test_run.ran(self._jobs(), seen.pods, self.config, self.now)
-        runs = tuple(one for one in runs if one.run.uid == seen.namespace.uid)
+        observation = self.observation
+        runs = isolation_test_run.collect_results(self._list_jobs(), observation.pods, self.config, self.now)
+        runs = tuple(one for one in runs if one.run.uid == observation.namespace.uid)
         newest = next((one for one in runs if one.ended_at is not None), None)
-        waits = self._waits()
-        stages = self._stages(spec, waits)
-        changed = tuple(found for stage in stages if (found := self._changed(stage)))
-        if seen.namespace.terminating:
-            changed = ()  # The API server makes nothing there any more, and takes away all there is.
-        begun, look = self._run(runs) if self._probes and not changed else ((), None)
-        kept = {_key(obj) for obj in (*(obj for stage in stages for obj in stage), *begun)} | self._kept(runs, newest)
-        verdict = self._verdict(changed, newest)
+        pending_deletions = self._list_pending_deletions()
+        stages = self._build_stages(pending_deletions)
+        writes = tuple(changed_stage for stage in stages if (changed_stage := self._select_changed(stage)))
+        if observation.namespace.is_terminating:
+            writes = ()  # The API server creates nothing there any more, and deletes everything.
+        new_jobs, requeue_after = self._plan_run(runs) if self._is_probed and not writes else ((), None)
+        desired = (*(obj for stage in stages for obj in stage), *new_jobs)
+        kept_keys = set(map(_get_key, desired)) | self._list_kept_keys(runs, newest)
+        verdict, ready = self._derive_isolation(writes, newest), self._derive_ready(pending_deletions)
         return TenantPlan(
-            view=self._view(verdict, spec),
-            apply=(*changed, *((begun,) if begun else ())),
-            delete=self._deletions(kept),
-            finalizer=self._finalizer(waits),
-            status=self._status(newest, self._ready(spec, waits), verdict) if self._bears_on(waits) else None,
+            view=self._build_view(verdict),
+            apply=(*writes, *((new_jobs,) if new_jobs else ())),
+            delete=self._list_deletions(kept_keys),
+            finalizer=self._decide_finalizer(pending_deletions),
+            status=self._build_status(newest, ready, verdict) if self._keeps_finalizer(pending_deletions) else None,
             newest=newest,
-            running=bool(begun) or (bool(runs) and runs[0].ended_at is None),
-            requeue_after=look,
+            has_active_run=bool(new_jobs) or (bool(runs) and runs[0].ended_at is None),
+            requeue_after=requeue_after,
         )
 
-    def hold(self, refusal: Finding) -> TenantPlan:
-        """Of no tenant: what stands stays, since a label that is gone opens no door, nor shuts one to who calls.
+    def refuse(self, refusal: Finding) -> TenantPlan:
+        """Plan a pass over a namespace that is not a tenant: existing objects stay.
 
-        But an R1PlusTenant that is deleted takes what it gave, or neither it nor its namespace would ever be gone.
+        So a lost label neither opens nor blocks a connection. An R1PlusTenant that is being deleted still loses its
+        grants; otherwise neither it nor its namespace could ever be deleted.
         """
-        waits = self._waits()
-        given = {key for key in self.seen.live if key[1] in GIVEN} if waits == () else set()
+        pending_deletions = self._list_pending_deletions()
+        live, can_delete = self.observation.live, pending_deletions == ()
+        granted_keys = {key for key in live if key[1] in TENANT_GRANTS} if can_delete else set()
         return TenantPlan(
-            view=replace(self._view(refusal, self._spec()), is_tenant=False),
-            delete=self._deletions(self.seen.live.keys() - given),
-            finalizer=None if waits is None else self._finalizer(waits),
-            status=self._status(None, refusal, refusal) if self._bears_on(waits) else None,
+            view=replace(self._build_view(refusal), is_tenant=False),
+            delete=self._list_deletions(live.keys() - granted_keys),
+            finalizer=None if pending_deletions is None else self._decide_finalizer(pending_deletions),
+            status=self._build_status(None, refusal, refusal) if self._keeps_finalizer(pending_deletions) else None,
         )
 
-    def _view(self, verdict: Finding, spec: R1PlusTenantSpec) -> TenantView:
+    def _build_view(self, verdict: Finding) -> TenantView:
         return TenantView(
             verdict.status,
             verdict.reason,
             verdict.message,
-            callers=frozenset(spec.callers.namespaces),
-            placement=spec.placement,
+            callers=frozenset(self.spec.callers.namespaces),
+            placement=self.spec.placement,
             unreadable=self.problem,
-            assigns_users=self.seen.namespace.assigns_users,
+            assigns_users=self.observation.namespace.assigns_users,
         )
 
-    def _deletions(self, kept: AbstractSet[Part]) -> tuple[tuple[str, str, str, str], ...]:
-        gone = {key: obj for key, obj in self.seen.live.items() if key not in kept and key[1] not in LEFT}
-        return tuple((*key, obj["metadata"]["uid"]) for key, obj in gone.items())
+    def _list_deletions(self, kept_keys: AbstractSet[ObjectKey]) -> tuple[tuple[str, str, str, str], ...]:
+        surplus = [key for key in self.observation.live if key not in kept_keys and key[1] not in RETAINED_KINDS]
+        return tuple((*key, self.observation.live[key]["metadata"]["uid"]) for key in surplus)
 
-    def _verdict(self, changed: tuple[tuple[Json, ...], ...], newest: isolation_test_run.Ran | None) -> Finding:
-        """IsolationVerified."""
-        missing = [obj["metadata"]["name"] for stage in changed for obj in stage if obj["kind"] == "NetworkPolicy"]
-        if missing and self.seen.refused:
-            return Finding(
-                "False", Reason.WRITE_REFUSED, f"NetworkPolicy {missing[0]} does not stand: {self.seen.refused}"
-            )
+    def _derive_isolation(self, writes: tuple[tuple[Json, ...], ...], newest: IsolationTestResult | None) -> Finding:
+        """Return the condition IsolationVerified."""
+        missing_policies = [
+            obj["metadata"]["name"] for stage in writes for obj in stage if obj["kind"] == "NetworkPolicy"
+        ]
+        if missing_policies and self.observation.write_error:
+            text = f"NetworkPolicy {missing_policies[0]} is not in place: {self.observation.write_error}"
+            return Finding("False", Reason.WRITE_REFUSED, text)
         if self._is_decoy:
-            return Finding("Unknown", Reason.PROBING_OFF, "This is what the prober attacks; nobody tries it from here")
-        return verified(self.seen.namespace, self._probes, self._standing(), newest, self.config, self.now)
+            return Finding(
+                "Unknown", Reason.PROBING_OFF, "This namespace is the decoy: isolation is not tested from here"
+            )
+        return derive_isolation_condition(
+            self.observation.namespace, self._is_probed, self._digest_policies(), newest, self.config, self.now
+        )
 
     @property
     def _is_decoy(self) -> bool:
-        return self.seen.namespace.name == self.config.isolation.decoy_namespace
+        return self.observation.namespace.name == self.config.isolation.decoy_namespace
 
     @property
-    def _probes(self) -> bool:
+    def _is_probed(self) -> bool:
         return bool(self.config.isolation.decoy_namespace) and not self._is_decoy
 
-    def _spec(self) -> R1PlusTenantSpec:
-        """Without an R1PlusTenant, or with one that cannot be read, the narrowest there is."""
-        try:
-            return R1PlusTenantSpec.model_validate((self.seen.cr or {}).get("spec") or {})
-        except ValidationError as error:
-            self.problem = "; ".join(spec_problems(error, R1PlusTenantSpec))
-            return R1PlusTenantSpec()
-
-    def _waits(self) -> tuple[str, ...] | None:
-        """What an R1PlusTenant that is being deleted waits for before it takes what it gave. None: it stays."""
-        if self.seen.cr is None or not self.seen.cr["metadata"].get("deletionTimestamp"):
+    def _list_pending_deletions(self) -> tuple[str, ...] | None:
+        """Return the objects that an R1PlusTenant waits for before its grants are deleted; None: it is not deleted."""
+        if self.observation.cr is None or not self.observation.cr["metadata"].get("deletionTimestamp"):
             return None
-        if self.seen.deployments:
-            return tuple(f"R1PlusDeployment {name}" for name in self.seen.deployments)
-        return tuple(f"PersistentVolumeClaim {name}" for name in self.seen.volumes)
+        if self.observation.deployments:
+            return tuple(f"R1PlusDeployment {name}" for name in self.observation.deployments)
+        return tuple(f"PersistentVolumeClaim {name}" for name in self.observation.volumes)
 
-    def _bears_on(self, waits: tuple[str, ...] | None) -> bool:
-        """Whether the R1PlusTenant keeps its finalizer: until all that it gave is gone, too."""
-        return waits != () or any(kind in GIVEN for _, kind, _ in self.seen.live)
+    def _keeps_finalizer(self, pending_deletions: tuple[str, ...] | None) -> bool:
+        """Whether the R1PlusTenant keeps its finalizer: until its grants are gone, too."""
+        return pending_deletions != () or any(kind in TENANT_GRANTS for _, kind, _ in self.observation.live)
 
-    def _finalizer(self, waits: tuple[str, ...] | None) -> bool | None:
-        if self.seen.cr is None:
+    def _decide_finalizer(self, pending_deletions: tuple[str, ...] | None) -> bool | None:
+        if self.observation.cr is None:
             return None
-        bears = names.FINALIZER_TENANT in (self.seen.cr["metadata"].get("finalizers") or ())
-        wanted = self._bears_on(waits)
-        if wanted and not bears and (waits is not None or self.seen.namespace.terminating):
-            return None  # The API server takes no finalizer on what is being deleted; and nothing is given any more.
-        return wanted if wanted != bears else None
+        has_finalizer = names.FINALIZER_TENANT in (self.observation.cr["metadata"].get("finalizers") or ())
+        should_have = self._keeps_finalizer(pending_deletions)
+        if (
+            should_have
+            and not has_finalizer
+            and (pending_deletions is not None or self.observation.namespace.is_terminating)
+        ):
+            return None  # The API server refuses a new finalizer on a deleted object; and nothing is granted any more.
+        return should_have if should_have != has_finalizer else None
 
-    def _stages(self, spec: R1PlusTenantSpec, waits: tuple[str, ...] | None) -> list[list[Json]]:
-        """Walls first; then what they let through; then who may act; last what proves it, and holds up nothing else."""
-        namespace = self.seen.namespace.name
+    def _build_stages(self, pending_deletions: tuple[str, ...] | None) -> list[list[Json]]:
+        """Return the stages: the default deny, its exceptions, access rights, last what the isolation test needs."""
+        namespace = self.observation.namespace.name
         if self._is_decoy:
             return [
-                [network_policies.default_deny(namespace), *decoy.walls_of(self.config)],
-                decoy.objects(self.config),
+                [network_policies.build_default_deny(namespace), *decoy.build_network_policies(self.config)],
+                decoy.build_objects(self.config),
             ]
-        opened = [way for way in spec.egress if not network_policies.reaches(way, self.seen.addresses)]
-        out = network_policies.callers(namespace, opened, self.config.dns, self.seen.addresses)
-        stages = [[network_policies.default_deny(namespace)], [out]]
-        if self.seen.cr is not None and waits != ():
-            limits = [] if self.problem else network_policies.limits(namespace, spec.quota)
-            stages.append([*limits, *network_policies.access(namespace, spec)])
+        allowed_egress = [
+            way
+            for way in self.spec.egress
+            if not network_policies.find_covered_node(way, self.observation.node_addresses)
+        ]
+        callers_policy = network_policies.build_callers_policy(
+            namespace, allowed_egress, self.config.dns, self.observation.node_addresses
+        )
+        stages = [[network_policies.build_default_deny(namespace)], [callers_policy]]
+        if self.observation.cr is not None and pending_deletions != ():
+            limits = [] if self.problem else network_policies.build_limits(namespace, self.spec.quota)
+            stages.append([*limits, *network_policies.build_role_bindings(namespace, self.spec)])
             if self.config.has_registry:
-                stages.append(network_policies.registry_reader(namespace))
-        if self._probes:
+                stages.append(network_policies.build_registry_reader(namespace))
+        if self._is_probed:
             stages.append(
-                [isolation_test_jobs.account(namespace), isolation_test_jobs.way_to_ask(namespace, self.config)]
+                [
+                    isolation_test_jobs.build_service_account(namespace),
+                    isolation_test_jobs.build_network_policy(namespace, self.config),
+                ]
             )
         return stages
 
-    def _changed(self, stage: list[Json]) -> tuple[Json, ...]:
-        pairs = ((desired, self.seen.live.get(_key(desired))) for desired in map(stamped, stage))
+    def _select_changed(self, stage: list[Json]) -> tuple[Json, ...]:
+        pairs = ((obj, self.observation.live.get(_get_key(obj))) for obj in map(with_spec_hash, stage))
         return tuple(
-            bound(desired, live)
-            for desired, live in pairs
-            if not in_sync(desired, live) and _key(desired) not in self.seen.going
+            with_preconditions(obj, live)
+            for obj, live in pairs
+            if not is_in_sync(obj, live) and _get_key(obj) not in self.observation.deleting
         )
 
-    def _jobs(self) -> list[Json]:
-        return [live for (_, kind, _), live in self.seen.live.items() if kind == "Job"]
+    def _list_jobs(self) -> list[Json]:
+        return [live for (_, kind, _), live in self.observation.live.items() if kind == "Job"]
 
-    def _standing(self) -> Mapping[str, str]:
-        """Digests of the walls as they lie in the cluster."""
-        here = (self.seen.namespace.name, "NetworkPolicy")
-        own = [live for key, live in self.seen.live.items() if key[:2] == here]
-        return {**self.seen.walls, "": digest(own)} if self.seen.walls else {}
+    def _digest_policies(self) -> Mapping[str, str]:
+        """Return deployment -> digest of its network policy; empty name: of the namespace's own policies."""
+        own_kind = (self.observation.namespace.name, "NetworkPolicy")
+        own = [live for key, live in self.observation.live.items() if key[:2] == own_kind]
+        return {**self.observation.policy_digests, "": hash_policies(own)} if self.observation.policy_digests else {}
 
-    def _run(self, runs: tuple[isolation_test_run.Ran, ...]) -> tuple[tuple[Json, ...], float | None]:
-        """The Jobs to make now, and when to look again."""
-        standing = self._standing()
-        if not standing or not self.seen.decoy_ready or self.seen.namespace.terminating:
+    def _plan_run(self, runs: tuple[IsolationTestResult, ...]) -> tuple[tuple[Json, ...], float | None]:
+        """Return the Jobs to create now, and after how many seconds to plan again."""
+        policy_digests = self._digest_policies()
+        if not policy_digests or not self.observation.is_decoy_ready or self.observation.namespace.is_terminating:
             return (), None
         latest = runs[0] if runs else None
-        wait = isolation_test_run.due(latest, standing, self.config.isolation.interval, self.now)
+        wait = isolation_test_run.compute_wait(latest, policy_digests, self.config.isolation.interval, self.now)
         if wait == float("inf"):
             assert latest is not None
-            # One that a crash left in pieces is made whole: its Jobs follow from what each of them bears.
-            missing = [
+            # A run that a crash left incomplete gets its missing Jobs: each Job's annotation defines all three.
+            missing_jobs = [
                 job
-                for job in isolation_test_jobs.jobs(latest.run, self.config)
+                for job in isolation_test_jobs.build_jobs(latest.run, self.config)
                 if job["metadata"]["name"] not in latest.jobs
             ]
-            return tuple(map(stamped, missing)), min(
-                max(1.0, latest.quiet_at - self.now), 2.0 * isolation_test_run.DEADLINE_SECONDS
-            )
+            wait = min(max(1.0, latest.deadline - self.now), 2.0 * isolation_test_run.DEADLINE_SECONDS)
+            return tuple(map(with_spec_hash, missing_jobs)), wait
         if wait > 0:
             return (), wait
-        if self.seen.crowded:
-            return (), isolation_test_run.CROWDED_SECONDS
-        run = isolation_test_run.next_run(self.seen.namespace.name, self.seen.namespace.uid, standing, latest, self.now)
-        return tuple(map(stamped, isolation_test_jobs.jobs(run, self.config))), None
+        if self.observation.at_concurrency_limit:
+            return (), isolation_test_run.CONCURRENCY_WAIT_SECONDS
+        namespace = self.observation.namespace
+        run = isolation_test_run.choose_next_run(namespace.name, namespace.uid, policy_digests, latest, self.now)
+        return tuple(map(with_spec_hash, isolation_test_jobs.build_jobs(run, self.config))), None
 
-    def _kept(self, runs: tuple[isolation_test_run.Ran, ...], newest: isolation_test_run.Ran | None) -> set[Part]:
-        """Jobs of the newest run that has ended, and of one that goes on after it."""
-        kept = [one for one in runs if one is newest or (one is runs[0] and one.ended_at is None)]
-        found = {_key(job) for one in kept for job in one.jobs.values()} if self._probes else set()
-        # An R1PlusTenant that cannot be read opens nothing, and its quota is no door.
-        return found | ({key for key in self.seen.live if key[1] in BARS} if self.problem else set())
+    def _list_kept_keys(
+        self, runs: tuple[IsolationTestResult, ...], newest: IsolationTestResult | None
+    ) -> set[ObjectKey]:
+        """Return the Jobs of the newest ended run and of an active one; also the quota, if the spec is unreadable."""
+        kept_results = [one for one in runs if one is newest or (one is runs[0] and one.ended_at is None)]
+        job_keys = {_get_key(job) for one in kept_results for job in one.jobs.values()} if self._is_probed else set()
+        return job_keys | ({key for key in self.observation.live if key[1] in QUOTA_KINDS} if self.problem else set())
 
-    def _ready(self, spec: R1PlusTenantSpec, waits: tuple[str, ...] | None) -> Finding:
-        if waits is not None:
-            given = "what it gave: access, quota and limits"
-            text = f"Waits until these are gone: {', '.join(waits[:10]) or given}; walls stay with the namespace"
+    def _derive_ready(self, pending_deletions: tuple[str, ...] | None) -> Finding:
+        if pending_deletions is not None:
+            objects = ", ".join(pending_deletions[:10]) or "its grants: access, quota and limits"
+            text = f"Waits until these are deleted: {objects}; network policies stay with the namespace"
             return Finding("False", Reason.DELETING, text)
         if self.problem:
-            text = f"{self.problem}; until then nobody calls, nothing goes out, nobody administers; a quota stays"
+            text = (
+                f"{self.problem}; until you correct it, callers, egress and admins are not allowed, and the quota stays"
+            )
             return Finding("False", Reason.INVALID_SPEC, text)
-        if self.seen.refused:
-            return Finding("False", Reason.WRITE_REFUSED, self.seen.refused)
-        shut = [
-            f"spec.egress[{i}].cidr: {way.cidr} holds nothing but nodes ({node}), whose own ports it would open: it"
-            " stays shut; name another network"
-            for i, way in enumerate(spec.egress)
-            if (node := network_policies.reaches(way, self.seen.addresses))
+        if self.observation.write_error:
+            return Finding("False", Reason.WRITE_REFUSED, self.observation.write_error)
+        blocked_networks = [
+            f"spec.egress[{i}].cidr: {way.cidr} contains only nodes ({node}), and would open their own ports: it stays"
+            " blocked; name another network"
+            for i, way in enumerate(self.spec.egress)
+            if (node := network_policies.find_covered_node(way, self.observation.node_addresses))
         ]
-        if shut:
-            return Finding("False", Reason.EGRESS_NOT_OPENED, "; ".join(shut))
-        return Finding("True", Reason.WALLS_STAND, "Default deny both ways; what is allowed is in spec")
+        if blocked_networks:
+            return Finding("False", Reason.EGRESS_NOT_OPENED, "; ".join(blocked_networks))
+        return Finding("True", Reason.WALLS_STAND, "Default deny in both directions; spec lists the exceptions")
 
-    def _status(self, newest: isolation_test_run.Ran | None, ready: Finding, isolation: Finding) -> Json | None:
-        """The R1PlusTenant's status; None where there is none to write."""
-        cr = self.seen.cr
+    def _build_status(self, newest: IsolationTestResult | None, ready: Finding, isolation: Finding) -> Json | None:
+        """Return the R1PlusTenant's status; None: there is nothing to write."""
+        cr = self.observation.cr
         if cr is None:
             return None
         before = cr.get("status") or {}
         generation = int(cr["metadata"].get("generation", 0))
-        found = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
-        told = conditions(found, before, generation, self.now)
-        status: Json = {"observedGeneration": generation, "conditions": told, **_isolation(newest)}
+        findings = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
+        new_conditions = build_conditions(findings, before, generation, self.now)
+        status: Json = {
+            "observedGeneration": generation,
+            "conditions": new_conditions,
+            **_build_isolation_status(newest),
+        }
         return status if status != before else None
 
 
-def _isolation(newest: isolation_test_run.Ran | None) -> Json:
-    """What the newest run tried and what held."""
+def _build_isolation_status(newest: IsolationTestResult | None) -> Json:
+    """Return `status.isolation`: what the newest run attempted, and what was blocked."""
     if newest is None or newest.ended_at is None:
         return {}
-    told = newest.judgement
-    found = {
+    judgement = newest.judgement
+    status = {
         "deployment": newest.run.deployment,
         "finished": rfc3339(newest.ended_at),
-        "tries": len(told.held) + len(told.open) + len(told.unseen) + len(told.failed),
-        "held": len(told.held),
-        "open": list(told.open),
-        "unseen": [*told.unseen, *told.failed],
-        "late": told.late,
+        "tries": len(judgement.held) + len(judgement.open) + len(judgement.unseen) + len(judgement.failed),
+        "held": len(judgement.held),
+        "open": list(judgement.open),
+        "unseen": [*judgement.unseen, *judgement.failed],
+        "late": judgement.late,
     }
-    return {"isolation": found}
+    return {"isolation": status}
 
 
-def digest(policies: Iterable[Json]) -> str:
-    """Of NetworkPolicies as they lie in the cluster: one that was deleted and made anew has another uid."""
-    told = sorted(dumps([p["metadata"]["name"], p["metadata"]["uid"], p.get("spec")]) for p in policies)
-    return hashlib.sha256(dumps(told).encode()).hexdigest()[:8]
+def hash_policies(policies: Iterable[Json]) -> str:
+    """Return a digest of stored NetworkPolicies, in 8 hex digits. It covers their uids, so a new object changes it."""
+    contents = sorted(dumps([p["metadata"]["name"], p["metadata"]["uid"], p.get("spec")]) for p in policies)
+    return hashlib.sha256(dumps(contents).encode()).hexdigest()[:8]
 
 
-def _key(obj: Json) -> Part:
+def _get_key(obj: Json) -> ObjectKey:
     return obj["metadata"]["namespace"], obj["kind"], obj["metadata"]["name"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from r1plus_cli.local import DEFAULT_FAMILY, config_for
+from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_contract.isolation import Against, ApiRequest, ConnectionTarget, IsolationProbe
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
@@ -50,13 +50,13 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         "prometheus": "http://prometheus.monitoring.svc:9090",
         "registry": "http://registry.r1plus-system.svc:8080",
     }
-    config = replace(config_for(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", beside=beside))
-    doors = isolation_test_run.doors(
-        IsolationProbe.CONTROL, isolation_test_run.Run("team", "u", "credit", {}, 0), config
+    config = replace(build_config(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", other_targets=beside))
+    doors = isolation_test_run.list_connection_targets(
+        IsolationProbe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), config
     )
     # As the kubelet hands them over.
     assert len(parse_doors(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)
-    questions = isolation_test_run.questions(config)
+    questions = isolation_test_run.list_api_requests(config)
     assert parse_questions(dumps(questions)) == questions
     assert {one.against for one in doors} == set(Against)
 

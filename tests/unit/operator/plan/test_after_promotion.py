@@ -32,10 +32,10 @@ def test_what_fell_before_it_took_traffic_is_told_at_once() -> None:
 def test_where_one_could_go_back_to_is_told_at_once_and_the_drain_ends_in_time() -> None:
     world = World(dict(SPEC))
     first = world.bring_up()
-    assert "noLastGood" not in world.status
+    assert "rollbackBlockers" not in world.status
     second = world.apply(context={"maxTokens": 1024})
     world.start_pods(second).gate(second, Verdict.PASS)
     assert promoted(world, second).requeue_after == AT_ONCE_SECONDS
     again = world.pass_once()
     assert (again.writes, again.requeue_after) == (0, DRAIN_SECONDS - 1.0)
-    assert [line.split()[0] for line in world.status["noLastGood"]] == [first]
+    assert [line.split()[0] for line in world.status["rollbackBlockers"]] == [first]

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from r1plus_contract import metrics
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_operator.plan.manifests.alerts import DEFAULT_TERMS, Subject, rules
-from r1plus_operator.plan.manifests.promql import plain, quoted, series
+from r1plus_operator.plan.manifests.alerts import DEFAULT_TERMS, AlertScope, build_rules
+from r1plus_operator.plan.manifests.promql import escape_template, format_series, quote
 from r1plus_operator.plan.settings import AlertTerms
 from support.promtool import Case, Judged, failures, firing_summary, mutants
 
-ABOUT = Subject("team", "credit", "credit-1")
+ABOUT = AlertScope("team", "credit", "credit-1")
 OTHERS = {
     "another tenant's": {"namespace": "other"},
     "another deployment's": {"deployment": "debit"},
@@ -30,7 +30,7 @@ OTHERS = {
 def of(metric: str, pod: str = "p1", **labels: str) -> str:
     """A series of one of the deployment's pods."""
     mine = {"namespace": "team", "deployment": "credit", "revision": "credit-1", "serving": "true", "pod": pod}
-    return series(metric, **(mine | labels))
+    return format_series(metric, **(mine | labels))
 
 
 def upper(**labels: str) -> str:
@@ -77,7 +77,7 @@ def up(**labels: str) -> str:
 
 def ready(**labels: str) -> str:
     of_operator = {"namespace": "team", "deployment": "credit", "type": "Ready", "pod": "operator-1"}
-    return series(metrics.DEPLOYMENT_CONDITION, **(of_operator | labels))
+    return format_series(metrics.DEPLOYMENT_CONDITION, **(of_operator | labels))
 
 
 def waiting(**labels: str) -> str:
@@ -297,7 +297,7 @@ CASES = {
     metrics.ALERT_HIGH_LATENCY: HIGH_LATENCY,
     metrics.ALERT_QUEUE_GROWING: QUEUE_GROWING,
 }
-RULES = {rule["alert"]: rule for rule in rules(ABOUT, 0.98)}
+RULES = {rule["alert"]: rule for rule in build_rules(ABOUT, 0.98)}
 
 
 def test_every_alert_of_a_deployment_is_tried() -> None:
@@ -335,23 +335,23 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
         assert rule["labels"] | {"team": "platform", "namespace": "team", "deployment": "credit"} == rule["labels"]
         assert rule["annotations"]["summary"].startswith("team/credit ")
         assert rule["annotations"]["description"].endswith(". Revision credit-1.")
-        assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.runbook(rule["alert"])
+        assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.build_runbook_url(rule["alert"])
 
 
 def test_a_deployment_that_is_scaled_to_zero_is_not_missed() -> None:
-    left = {rule["alert"] for rule in rules(ABOUT, 0.98, replicas=0)}
+    left = {rule["alert"] for rule in build_rules(ABOUT, 0.98, replicas=0)}
     assert set(RULES) - left == {metrics.ALERT_DOWN, metrics.ALERT_NO_DATA}
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(1, 360), (6, 110), (10, 90), (6000, 90)])
 def test_how_old_a_score_may_be_follows_from_the_rate(rate: int, seconds: int) -> None:
-    (rule,) = [r for r in rules(ABOUT, 0.98, probes_per_minute=rate) if r["alert"] == metrics.ALERT_NO_DATA]
+    (rule,) = [r for r in build_rules(ABOUT, 0.98, probes_per_minute=rate) if r["alert"] == metrics.ALERT_NO_DATA]
     assert rule["expr"].count(f" offset {seconds}s)") == 2
 
 
 @pytest.mark.parametrize("threshold", [0.98, 1.0, 0.9999999, 1e-7])
 def test_the_threshold_arrives_with_all_its_digits(threshold: float) -> None:
-    (rule,) = [r for r in rules(ABOUT, threshold) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
+    (rule,) = [r for r in build_rules(ABOUT, threshold) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
     assert float(re.findall(r"} < (\S+)\)$", rule["expr"])[0]) == threshold
 
 
@@ -360,15 +360,15 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(value=TEXT)
 def test_no_value_breaks_out_of_its_quotes(value: str) -> None:
-    literal = quoted(value)
+    literal = quote(value)
     assert re.fullmatch(r'"([^"\\\n]|\\["\\bfnrt]|\\u[0-9a-f]{4})*"', literal)
-    assert series("m", a=value, b="1").endswith(f'={literal},b="1"}}')
+    assert format_series("m", a=value, b="1").endswith(f'={literal},b="1"}}')
 
 
 @given(value=TEXT)
 def test_no_value_is_carried_out_as_a_template(value: str) -> None:
-    assert plain(value).replace('{{"{{"}}', "").count("{{") == 0
-    assert plain(value).replace('{{"{{"}}', "{{") == value
+    assert escape_template(value).replace('{{"{{"}}', "").count("{{") == 0
+    assert escape_template(value).replace('{{"{{"}}', "{{") == value
 
 
 BREAKERS = ['x"} or vector(1) #', "back\\slash", "new\nline", "{{ query `up` }}", "{{{", "a|b", "Ä🙂"]
@@ -376,10 +376,10 @@ BREAKERS = ['x"} or vector(1) #', "back\\slash", "new\nline", "{{ query `up` }}"
 
 @pytest.mark.parametrize("name", BREAKERS)
 def test_a_name_that_breaks_out_still_makes_rules_about_that_name_alone(tmp_path: Path, name: str) -> None:
-    about = Subject(name, name, name)
-    mine = series(metrics.SCORER_REPLAY, namespace=name, deployment=name, revision=name)
+    about = AlertScope(name, name, name)
+    mine = format_series(metrics.SCORER_REPLAY, namespace=name, deployment=name, revision=name)
     cases = [Case("its own", {mine: "0x60"}, 1, labels={"namespace": name}), Case("another's", {replay(): "0x60"}, 0)]
-    (rule,) = [rule for rule in rules(about, 0.98) if rule["alert"] == metrics.ALERT_SUITE_MISMATCH]
+    (rule,) = [rule for rule in build_rules(about, 0.98) if rule["alert"] == metrics.ALERT_SUITE_MISMATCH]
     assert failures(tmp_path, [rule], cases) == set()
 
 
@@ -387,7 +387,7 @@ def test_finding_23_labels_severities_and_runbooks_are_the_installations() -> No
     terms = AlertTerms(
         "https://wiki/r1plus", {"team": "ml", "severity": "none", "service": "models"}, {"critical": "page"}
     )
-    own = {rule["alert"]: rule for rule in rules(ABOUT, 0.98, terms=terms)}
+    own = {rule["alert"]: rule for rule in build_rules(ABOUT, 0.98, terms=terms)}
     assert own.keys() == RULES.keys()
     for name, rule in own.items():
         was = RULES[name]
@@ -407,11 +407,11 @@ FIGURES = [
 
 @pytest.mark.parametrize(("series", "right"), FIGURES)
 def test_how_many_items_are_right_stands_in_the_alert(tmp_path: Path, series: dict[str, str], right: str) -> None:
-    (rule,) = [r for r in rules(ABOUT, 0.98, items=211) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
+    (rule,) = [r for r in build_rules(ABOUT, 0.98, items=211) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
     summary = firing_summary(tmp_path, rule, series)
     assert summary == f"team/credit answers {right} of 211 items right, below the threshold of 0.98"
 
 
 def test_where_no_suite_is_at_hand_the_alert_says_what_fell() -> None:
-    (rule,) = [r for r in rules(ABOUT, 0.98) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
+    (rule,) = [r for r in build_rules(ABOUT, 0.98) if r["alert"] == metrics.ALERT_BELOW_THRESHOLD]
     assert rule["annotations"]["summary"] == "team/credit answers too few items right, below the threshold of 0.98"

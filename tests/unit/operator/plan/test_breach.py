@@ -69,8 +69,8 @@ def test_a_control_that_fails_moves_nothing_and_pages_and_is_not_repeated() -> N
     world, good, bad = controlled()
     world.control(Verdict.FAIL, lost=2).settle()
     for _ in range(2):
-        world.expect(serves=bad, runs={bad: 1}, QualityVerified="False BothArmsBad")
-        assert world.plan().facts.blocked == "BothArmsBad"
+        world.expect(serves=bad, runs={bad: 1}, QualityVerified="False RollbackTargetAlsoFailed")
+        assert world.plan().facts.blocked == "RollbackTargetAlsoFailed"
         world.wait(DAY).settle()
     world.ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
@@ -98,7 +98,7 @@ def test_in_place_a_control_that_fails_restores_what_served() -> None:
     world, _, bad = fallen(rollout={"strategy": "InPlace"})
     world.settle()
     world.start_pods(world.status["candidate"]).control(Verdict.FAIL, lost=2).settle()
-    world.expect(runs={bad: 1}, QualityVerified="BothArmsBad")
+    world.expect(runs={bad: 1}, QualityVerified="RollbackTargetAlsoFailed")
 
 
 def test_in_place_what_serves_is_let_in_again_and_beside_others_it_is_not() -> None:
@@ -134,7 +134,7 @@ def test_a_control_whose_monitor_cannot_score_ends_at_once_and_stays_ended(strat
         assert f"control pass of revision {good}" in message
         assert "item i0" in message
         world.now += DAY
-    assert "could decide nothing" in world.status["incident"]["tried"][1]
+    assert "reached no verdict" in world.status["incident"]["tried"][1]
     world.drop().ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
 

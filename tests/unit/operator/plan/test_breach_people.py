@@ -177,7 +177,7 @@ def test_a_second_fall_within_the_hour_waits() -> None:
     world.gate(good, Verdict.PASS).drop().settle()
     assert world.selected() == good
     assert world.plan().facts.blocked == "Cooldown"
-    assert f"{good} has fallen as well: Cooldown" in world.condition("QualityVerified")[2]
+    assert f"The accuracy of {good} dropped as well: Cooldown" in world.condition("QualityVerified")[2]
     world.expect(candidate=bad, Progressing="False RollbackBlocked")
 
 
@@ -196,14 +196,14 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
     assert planned.facts.rolled_back == "Requested"
     world.settle()
     assert world.selected() == good
-    world.expect(QualityVerified=("RolledBack", "the rollback was asked for by alice: a reason"))
+    world.expect(QualityVerified=("RolledBack", "the rollback was requested by alice: a reason"))
     assert world.settle().writes == 0
 
 
 def test_where_nothing_is_moved_both_ways_back_are_named_with_what_each_costs() -> None:
     world, good, _ = fallen(accuracy={"onBreach": "Alert"})
     world.settle()
-    costs = (f"It sweeps {good} again first, which takes minutes", f"the spec of {good} again sweeps nothing")
+    costs = (f"It first sweeps {good} again, which takes minutes", f"the spec of {good} again needs no sweep")
     world.expect(QualityVerified=("BelowThreshold", *costs))
     assert [cost for cost in costs if cost not in world.status["incident"]["next"]] == []
 
@@ -263,10 +263,10 @@ def test_finding_07_a_clock_that_runs_ahead_hides_no_later_rollback() -> None:
 
 @for_each("ask, said", {
     "from another revision": (
-        lambda w, bad: w.ask(Verb.ROLLBACK, revision="credit-another"), "about revision credit-another, and {bad} serves"
+        lambda w, bad: w.ask(Verb.ROLLBACK, revision="credit-another"), "names revision credit-another, but {bad} serves"
     ),
     "and taken back": (
-        lambda w, bad: w.ask(Verb.ROLLBACK, revision=bad).ask(Verb.ACK), "`r1plus ack` was asked for later"
+        lambda w, bad: w.ask(Verb.ROLLBACK, revision=bad).ask(Verb.ACK), "`r1plus ack` was requested later"
     ),
 })  # fmt: skip
 def test_finding_07_a_rollback_that_is_not_carried_out_says_so_once(

@@ -9,7 +9,7 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import Archive, FillPhase, FillProgress
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
-from r1plus_operator.plan.engine.delivery import renewed
+from r1plus_operator.plan.engine.delivery import with_current_source
 from r1plus_operator.plan.observation import ContainerFacts, VolumeFacts
 from r1plus_operator.plan.settings import AccessMode, VolumeTerms
 from support.plan.builders import job_pod
@@ -102,7 +102,7 @@ def test_a_revision_with_pods_keeps_them_though_the_claim_is_lost() -> None:
 
 def test_another_engine_on_the_volume_is_not_this_one() -> None:
     world = waiting()
-    world.deliver(VolumeFacts(delivered="c" * 64)).settle()
+    world.deliver(VolumeFacts(delivered_digest="c" * 64)).settle()
     assert world.live("Deployment") == []
 
 
@@ -117,7 +117,7 @@ def filling(
 ) -> VolumeFacts:
     """A volume whose Job has a pod with this container."""
     container = ContainerFacts(name, ready=False, message=message, exit_code=code, waiting_reason=reason)
-    return VolumeFacts(pods=(job_pod(container, unschedulable=unschedulable),), failed=failed)
+    return VolumeFacts(pods=(job_pod(container, unschedulable=unschedulable),), has_failed=failed)
 
 
 TURNED_AWAY = job_pod(name="job-a", turned_away="OutOfnvidia.com/gpu: Pod was rejected")
@@ -131,14 +131,14 @@ TOLD = {
     "another file": (filling("EngineDigestMismatch: sha256 is", 2), "False EngineDigestMismatch", "sha256 is"),
     "an address": (filling("FetchRefused: http 404", 2), "False DeliveryFailed", "FetchRefused: http 404"),
     "a pod that was killed": (filling("", 137), "Unknown Delivering", "its Job has no pod yet"),
-    "a Job whose pods were all killed": (filling("", 137, failed=True), "False DeliveryFailed", "tried again"),
+    "a Job whose pods were all killed": (filling("", 137, failed=True), "False DeliveryFailed", "is retried"),
     "no image": (
         filling("not found", reason="ImagePullBackOff"),
         "False ImagePullFailed",
         "check the image's name and the pull secrets",
     ),
     "no node": (filling(unschedulable="0/1 nodes"), "Unknown Delivering", "waits for a node: 0/1 nodes"),
-    "a Job without pods": (VolumeFacts(failed=True), "False DeliveryFailed", "it is tried again"),
+    "a Job without pods": (VolumeFacts(has_failed=True), "False DeliveryFailed", "is retried"),
     "nothing yet": (VolumeFacts(), "Unknown Delivering", "its Job has no pod yet"),
     "a pod that starts": (filling(), "Unknown Delivering", "its Job starts"),
     "a pod that its node turned away": (
@@ -177,7 +177,7 @@ def test_a_claim_that_somebody_else_made_is_told_in_a_line() -> None:
     world = waiting()
     said = "PersistentVolumeClaim is invalid: spec: Forbidden: spec is immutable after creation except\n core.Spec{...}"
     world.alter(volumes_refused={world.volume().name: said}).settle()
-    world.expect(EngineReady=("False DeliveryFailed", "somebody else made it"))
+    world.expect(EngineReady=("False DeliveryFailed", "is not the operator's"))
     assert "core.Spec" not in world.condition("EngineReady")[2]
 
 
@@ -264,12 +264,12 @@ def test_an_address_that_is_corrected_needs_no_other_revision() -> None:
     world = World(dict(FULL), engines=tuple(map(archived, CATALOG)), config=replace(CONFIG, volumes=CIDRS))
     world.settle()
     volume = world.volume()
-    now = renewed(volume, Engine(engine.name, spec))
+    now = with_current_source(volume, Engine(engine.name, spec))
     assert now.order.archive == Archive(MOVED.url, MOVED.sha256)
     assert (now.name, now.order.size) == (volume.name, 2**30)
     other = spec.files.model_copy(update={"sha256": "d" * 64})
-    assert renewed(volume, Engine(engine.name, spec.model_copy(update={"artifact": other}))) == volume
-    assert renewed(volume, None) == volume
+    assert with_current_source(volume, Engine(engine.name, spec.model_copy(update={"artifact": other}))) == volume
+    assert with_current_source(volume, None) == volume
 
 
 def test_an_archive_cannot_be_copied_out_of_an_image() -> None:

@@ -19,11 +19,13 @@ DIRECT = VolumeTerms(cidrs=("10.1.0.0/16",))
 SERVER = "https://models.example:8443/lite.tar"
 
 
-def need(url: str = SERVER) -> volumes.Need:
+def need(url: str = SERVER) -> volumes.VolumeNeed:
     """The need for an archive's volume; `url=""`: for that of an image."""
     archive = Archive(url, "c" * 64) if url else None
     order = FillOrder("lite", "b" * 64, 2**30, archive)
-    return volumes.Need(EngineVolume("r1plus-engine-b", order, "" if url else "registry.local/e:1"), (("credit", "u"),))
+    return volumes.VolumeNeed(
+        EngineVolume("r1plus-engine-b", order, "" if url else "registry.local/e:1"), (("credit", "u"),)
+    )
 
 
 def with_terms(terms: VolumeTerms) -> OperatorConfig:
@@ -32,9 +34,11 @@ def with_terms(terms: VolumeTerms) -> OperatorConfig:
 
 def parts(terms: VolumeTerms, url: str = SERVER) -> dict[str, Json]:
     """All that is written once the claim is there, by kind."""
-    claim = volumes.claim_of(need(url), "team", with_terms(terms), None, False)
+    claim = volumes.build_claim(need(url), "team", with_terms(terms), None, False)
     claim["metadata"]["uid"] = "uid-of-claim"
-    seen = volumes.Seen("team", (need(url),), {("PersistentVolumeClaim", claim["metadata"]["name"]): claim})
+    seen = volumes.VolumesObservation(
+        "team", (need(url),), {("PersistentVolumeClaim", claim["metadata"]["name"]): claim}
+    )
     planned = volumes.plan_volumes(seen, with_terms(terms), 0.0)
     return {obj["kind"]: obj for stages in planned.apply.values() for stage in stages for obj in stage}
 

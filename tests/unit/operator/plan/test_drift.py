@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.plan.manifests.drift import bound, covers, folded, in_sync, stamped, strays
+from r1plus_operator.plan.manifests.drift import (
+    fold_texts,
+    foreign_items_patch,
+    is_covered,
+    is_in_sync,
+    with_preconditions,
+    with_spec_hash,
+)
 from support.tables import for_each
 
 PORT, OTHER_PORT = {"name": "grpc", "port": 1, "protocol": "TCP"}, {"name": "grpc", "port": 2, "protocol": "TCP"}
@@ -52,27 +59,29 @@ LONG = "x" * 257
     ],
 )  # fmt: skip
 def test_covers(live: Any, desired: Any, covered: bool) -> None:
-    assert covers(live, desired) is covered
+    assert is_covered(live, desired) is covered
 
 
-WANTED = stamped({"kind": "Service", "metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"ports": [PORT]}})
+WANTED = with_spec_hash({"kind": "Service", "metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"ports": [PORT]}})
 
 
 def test_what_we_applied_is_in_sync() -> None:
-    assert in_sync(WANTED, WANTED)
+    assert is_in_sync(WANTED, WANTED)
 
 
 def test_what_is_absent_is_not() -> None:
-    assert not in_sync(WANTED, None)
+    assert not is_in_sync(WANTED, None)
 
 
 def test_a_field_that_we_no_longer_want_shows_by_the_hash() -> None:
-    without = stamped({"kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [PORT]}})
-    assert not in_sync(without, WANTED)
+    without = with_spec_hash({"kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [PORT]}})
+    assert not is_in_sync(without, WANTED)
 
 
 def test_the_stamp_depends_on_nothing_but_the_object() -> None:
-    assert stamped({"metadata": {"name": "a"}, "spec": {}}) == stamped({"spec": {}, "metadata": {"name": "a"}})
+    assert with_spec_hash({"metadata": {"name": "a"}, "spec": {}}) == with_spec_hash(
+        {"spec": {}, "metadata": {"name": "a"}}
+    )
 
 
 def config_map(**data: Any) -> dict[str, Any]:
@@ -80,39 +89,44 @@ def config_map(**data: Any) -> dict[str, Any]:
 
 
 def test_a_long_text_is_kept_as_its_digest_and_a_short_one_as_it_is() -> None:
-    once = folded(config_map(long=LONG, short=LONG[:-1]))
+    once = fold_texts(config_map(long=LONG, short=LONG[:-1]))
     assert once["data"]["short"] == LONG[:-1]
     assert list(once["data"]["long"]) == ["sha256"]
-    assert folded(once) == once
+    assert fold_texts(once) == once
 
 
 def test_only_a_config_map_is_folded() -> None:
     revision = {"kind": "ControllerRevision", "metadata": {"name": "a"}, "data": {"configPbtxt": LONG}}
-    assert folded(revision) is revision
+    assert fold_texts(revision) is revision
 
 
 @pytest.mark.parametrize("rest", [{}, {"data": None}, {"data": {}}], ids=["no data", "null", "empty data"])
 def test_a_config_map_whose_data_somebody_removed_is_not_in_sync(rest: dict[str, Any]) -> None:
-    wanted = stamped(config_map(t=LONG))
+    wanted = with_spec_hash(config_map(t=LONG))
     live = {key: value for key, value in wanted.items() if key != "data"} | rest
-    assert folded(live) is live
-    assert not in_sync(wanted, live)
+    assert fold_texts(live) is live
+    assert not is_in_sync(wanted, live)
 
 
 @pytest.mark.parametrize(
     ("text", "same"),
-    [(LONG, True), (LONG + "x", False), (LONG[:-1], False), (folded(config_map(t=LONG))["data"]["t"]["sha256"], False)],
+    [
+        (LONG, True),
+        (LONG + "x", False),
+        (LONG[:-1], False),
+        (fold_texts(config_map(t=LONG))["data"]["t"]["sha256"], False),
+    ],
     ids=["the same text", "a longer one", "a shorter one", "its digest, posing as the text"],
 )
 def test_a_long_text_is_compared_exactly(text: str, same: bool) -> None:
-    wanted = stamped(config_map(t=LONG))
+    wanted = with_spec_hash(config_map(t=LONG))
     live = {**wanted, "data": {"t": text}}
-    assert in_sync(wanted, folded(live)) is same
-    assert in_sync(wanted, live) is same
+    assert is_in_sync(wanted, fold_texts(live)) is same
+    assert is_in_sync(wanted, live) is same
 
 
 def test_the_stamp_covers_a_long_text() -> None:
-    assert stamped(config_map(t=LONG))["metadata"] != stamped(config_map(t=LONG + "x"))["metadata"]
+    assert with_spec_hash(config_map(t=LONG))["metadata"] != with_spec_hash(config_map(t=LONG + "x"))["metadata"]
 
 
 @for_each("live, meta", {
@@ -124,11 +138,11 @@ def test_the_stamp_covers_a_long_text() -> None:
     ),
 })  # fmt: skip
 def test_what_is_applied_is_bound(live: Any, meta: Any) -> None:
-    assert bound({"metadata": {"name": "a"}, "spec": 1}, live) == {"metadata": meta, "spec": 1}
+    assert with_preconditions({"metadata": {"name": "a"}, "spec": 1}, live) == {"metadata": meta, "spec": 1}
 
 
 def taken_out(desired: Any, live: Any) -> list[str]:
-    return [op["path"] for op in strays(desired, live) if op["op"] == "remove"]
+    return [op["path"] for op in foreign_items_patch(desired, live) if op["op"] == "remove"]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +176,6 @@ def test_strays(live: Any, desired: Any, paths: list[str]) -> None:
     "if it has one": ({"env": []}, {"env": [{"value": "1"}]}, []),
 })  # fmt: skip
 def test_a_stray_is_named_so_that_no_other_is_taken_out(wanted: Any, stray: Any, tests: list[tuple[str, Any]]) -> None:
-    *before, last = strays(wanted, stray)
+    *before, last = foreign_items_patch(wanted, stray)
     assert [(op["op"], op["path"], op["value"]) for op in before] == [("test", *test) for test in tests]
     assert last["op"] == "remove"

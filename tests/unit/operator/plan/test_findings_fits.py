@@ -160,7 +160,7 @@ def let_a_pod_get_stuck(world: World, node: str, gone_by: float = 1e9) -> None:
         stuck = next((pod for pod in world.pods.values() if pod.revision not in running), None)
         reap()
         if stuck:
-            world.pods[stuck.name] = replace(stuck, ready=False, terminating=True, node=node, gone_by=gone_by)
+            world.pods[stuck.name] = replace(stuck, ready=False, terminating=True, node=node, grace_ends_at=gone_by)
 
     world._reap = reap_but_one  # type: ignore[method-assign]
 
@@ -244,7 +244,7 @@ def test_finding_11_what_expired_for_lack_of_room_is_tried_again_ever_later() ->
     waits = []
     for _ in range(8):
         expire(world)
-        world.expect(serves=serves, runs={serves: 1}, Progressing=("DeadlineExceeded", NO_ROOM, "tried again"))
+        world.expect(serves=serves, runs={serves: 1}, Progressing=("DeadlineExceeded", NO_ROOM, "is retried"))
         waits.append(round(waits_for_retry(world), -2))
         world.expect(serves=serves, runs={serves: 1, candidate: 1})
     assert waits == [600, 1200, 2400, 4800, 9600, 19200, 21600, 21600]
@@ -332,7 +332,7 @@ def test_finding_12_in_place_what_served_comes_back_when_the_candidate_finds_no_
     world.start_pods(candidate).set_pods(candidate, unschedulable=NO_ROOM, unschedulable_since=world.now).settle()
     assert (world.plan().requeue_after or 301) <= 300
     world.wait(300).settle()
-    world.expect(runs={serves: 3}, Progressing=("DeadlineExceeded", NO_ROOM, "tried again"))
+    world.expect(runs={serves: 3}, Progressing=("DeadlineExceeded", NO_ROOM, "is retried"))
     assert round(waits_for_retry(world), -2) == 21600
 
 

@@ -13,7 +13,7 @@ from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFact
 from r1plus_operator.plan.podspec.pod import GPU_TOLERATION, PLATFORM
 from r1plus_operator.plan.revision.record import read
 from r1plus_operator.plan.settings import GpuRuntime
-from r1plus_operator.plan.volumes import Need, Seen, VolumesPlan, plan_volumes
+from r1plus_operator.plan.volumes import VolumeNeed, VolumesObservation, VolumesPlan, plan_volumes
 from r1plus_policies.engine.hardware import Gpus
 from support.plan.builders import L40S, SHIPPED, delivered, job_pod, machine
 from support.plan.world import CONFIG, World, suite
@@ -64,7 +64,9 @@ def planned_volumes(world: World, now: float = 0.0, **live: Any) -> VolumesPlan:
     """What is done about the candidate's volume, of which there is this; kind -> object."""
     volume = world.volume()
     there = {(kind, volume.name): obj for kind, obj in live.items()}
-    return plan_volumes(Seen("team", (Need(volume, (("credit", "u-1"),)),), there), world.config, now)
+    return plan_volumes(
+        VolumesObservation("team", (VolumeNeed(volume, (("credit", "u-1"),)),), there), world.config, now
+    )
 
 
 def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
@@ -169,7 +171,7 @@ def test_what_the_build_depends_on_makes_another_volume(other: dict[str, Any]) -
 
 def test_a_checkpoint_is_nothing_to_be_copied_out_of_an_image() -> None:
     world = started(LLM, delivery={"mode": "Image"})
-    world.expect(EngineReady=("False EngineNotDelivered", "has to be built"))
+    world.expect(EngineReady=("False EngineNotDelivered", "must be built"))
 
 
 def test_a_larger_gpu_that_joins_moves_nobody() -> None:
@@ -250,7 +252,7 @@ def test_what_is_built_is_there_for_other_deployments_as_well() -> None:
     other = world_of(LLM)
     other.alter(config=replace(other.config, volumes=replace(other.config.volumes, require_signature=True))).settle()
     other.expect(EngineReady="False EngineNotDelivered")
-    other.volumes[volume.name] = VolumeFacts(delivered=volume.order.digest)
+    other.volumes[volume.name] = VolumeFacts(delivered_digest=volume.order.digest)
     other.settle()
     assert len(other.live("Deployment")) == 1
 
@@ -292,7 +294,7 @@ def test_a_build_is_tried_again_seldom() -> None:
 
 def test_replicas_on_one_nodes_volume_are_refused_whatever_else_is_delivered() -> None:
     world = world_of(LLM, machine(L40S), machine(L40S, name="g2"), replicas=2, batching={"maxBatchSize": 4})
-    world.volumes["r1plus-engine-of-another-batch"] = VolumeFacts(delivered="a" * 64)
+    world.volumes["r1plus-engine-of-another-batch"] = VolumeFacts(delivered_digest="a" * 64)
     world.settle()
     world.expect(CapacityFits="False StorageNotShared")
     assert "mode to Image" not in world.condition("CapacityFits")[2]
@@ -302,7 +304,7 @@ def test_whoever_waits_for_a_gpu_reads_how_to_come_by_one() -> None:
     world = started(LLM)
     pod = job_pod(unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     world.deliver(VolumeFacts(pods=(pod,))).settle()
-    assert "a build needs a GPU for itself" in world.condition("EngineReady")[2]
+    assert "a build needs a GPU of its own" in world.condition("EngineReady")[2]
 
 
 def test_the_status_says_on_which_gpu() -> None:

@@ -5,7 +5,7 @@ import pytest
 from r1plus_contract.verdict import Standing
 from r1plus_operator.plan.rollback import quarantine
 from r1plus_operator.plan.rollback.quarantine import REPLACEMENT_SECONDS
-from r1plus_operator.plan.status.conditions import WIRING_SECONDS
+from r1plus_operator.plan.status.conditions import ALERTS_GRACE_SECONDS
 from support.plan.falls import controlled, fallen
 from support.plan.world import World, serve_world
 
@@ -15,7 +15,7 @@ DEADLINE_SECONDS = 3600.0
 
 def test_nothing_is_looked_at_for_time_alone_where_nothing_waits() -> None:
     world = serve_world()
-    world.now += WIRING_SECONDS
+    world.now += ALERTS_GRACE_SECONDS
     assert world.pass_once().requeue_after is None
 
 
@@ -23,13 +23,13 @@ def test_after_a_switch_it_is_when_prometheus_should_have_read_the_rules() -> No
     world = World(dict(FULL))
     promoted_at = world.revision(world.bring_up()).promoted_at
     assert promoted_at is not None
-    assert world.pass_once().requeue_after == pytest.approx(promoted_at + WIRING_SECONDS - (world.now - 1.0))
+    assert world.pass_once().requeue_after == pytest.approx(promoted_at + ALERTS_GRACE_SECONDS - (world.now - 1.0))
 
 
 @pytest.mark.parametrize("waited", [0.0, REPLACEMENT_SECONDS], ids=["its replacement's minute", "then its end"])
 def test_of_a_pod_in_quarantine_it_is(waited: float) -> None:
     world, _, _ = fallen(replicas=2)
-    world.now += WIRING_SECONDS
+    world.now += ALERTS_GRACE_SECONDS
     one, other = sorted(world.pods)
     world.stand(other, Standing.STEADY).settle()
     world.now += waited
@@ -44,8 +44,8 @@ def test_of_a_way_back_it_is_the_deadline_of_its_control_unless_something_is_due
     world, _, bad = controlled()
     soon = world.pass_once().requeue_after
     assert soon is not None
-    assert soon < WIRING_SECONDS
-    world.now += WIRING_SECONDS
+    assert soon < ALERTS_GRACE_SECONDS
+    world.now += ALERTS_GRACE_SECONDS
     record = world.revision(bad).rollback
     assert record is not None
     looked = world.pass_once().requeue_after

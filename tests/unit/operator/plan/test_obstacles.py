@@ -7,7 +7,7 @@ from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.observe.projections import gpus_of, node
-from r1plus_operator.plan.engine.feasibility import Seat, condition_of, seated
+from r1plus_operator.plan.engine.feasibility import EnginePlacement, find_placement, select_condition
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD
 from r1plus_policies.engine.hardware import Gpus
@@ -28,8 +28,8 @@ def needing(engine: Engine, **requirements: Any) -> Engine:
 
 
 def fitted(*asked: Any) -> Fit | Obstacle:
-    found = seated(*asked)
-    return found.fit if isinstance(found, Seat) else found
+    found = find_placement(*asked)
+    return found.fit if isinstance(found, EnginePlacement) else found
 
 
 def test_an_engine_with_files_on_a_gpu_that_it_fits_is_fitted_into_what_that_gpu_really_has() -> None:
@@ -84,21 +84,27 @@ A100 = Gpus("NVIDIA-A100-SXM4-80GB", 8, 81920, (8, 0))
     "where it is no longer fits": ((T4, A100), T4.product, A100.product),
 })  # fmt: skip
 def test_what_serves_stays_on_its_gpu_while_it_fits(nodes: tuple[Gpus, ...], product: str, taken: str) -> None:
-    found = seated(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, [product])
-    assert isinstance(found, Seat)
+    found = find_placement(SPEC, delivered(GPU), tuple(machine(gpus) for gpus in nodes), SERVED, [product])
+    assert isinstance(found, EnginePlacement)
     assert found.gpus.product == taken
 
 
 def test_a_wish_that_its_gpu_cannot_fulfil_is_fulfilled_on_another() -> None:
     wish = R1PlusDeploymentSpec.model_validate({"tier": "full", "batching": {"maxBatchSize": 32}})
-    found = seated(wish, delivered(GPU), (machine(L40S), machine(A100)), SERVED, [L40S.product])
-    assert isinstance(found, Seat)
+    found = find_placement(wish, delivered(GPU), (machine(L40S), machine(A100)), SERVED, [L40S.product])
+    assert isinstance(found, EnginePlacement)
     assert (found.gpus, found.fit.batch) == (A100, 32)
 
 
 def test_capacity_is_what_hardware_is_the_cause_of() -> None:
-    assert condition_of(Reason.GPU_NOT_FOUND) is condition_of(Reason.NO_NODE_FITS) is ConditionType.CAPACITY_FITS
-    assert condition_of(Reason.REFERENCE_LOWER) is condition_of(Reason.CONFIG_REFUSED) is ConditionType.ENGINE_READY
+    assert (
+        select_condition(Reason.GPU_NOT_FOUND) is select_condition(Reason.NO_NODE_FITS) is ConditionType.CAPACITY_FITS
+    )
+    assert (
+        select_condition(Reason.REFERENCE_LOWER)
+        is select_condition(Reason.CONFIG_REFUSED)
+        is ConditionType.ENGINE_READY
+    )
 
 
 def test_the_node_must_hold_the_whole_pod_and_not_the_engine_alone() -> None:

@@ -18,7 +18,7 @@ ON_SPOT: dict[str, Any] = {"placement": {"tolerations": [SPOT]}}
 
 def plan_under(world: World, placement: TenantPlacement | None) -> Plan:
     """Plan a pass in a tenant to whom this is allowed."""
-    tenant = TenantView("True", Reason.WALLS_HELD, "", placement=placement)
+    tenant = TenantView("True", Reason.ISOLATION_ENFORCED, "", placement=placement)
     return plan(replace(world.observed(), tenant=tenant), CONFIG, world.now)
 
 

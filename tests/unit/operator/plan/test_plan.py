@@ -12,7 +12,7 @@ from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, build_sil
 from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.revision.record import read, to_object
-from r1plus_operator.plan.status.conditions import ENDPOINTS_SECONDS
+from r1plus_operator.plan.status.conditions import ENDPOINTS_GRACE_SECONDS
 from support.plan.world import CONFIG, DAY, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
 
@@ -43,7 +43,7 @@ def test_finding_01_a_service_selects_no_revision_before_the_first_promotion(gat
 
 def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
     world = serve_world()
-    world.wait(ENDPOINTS_SECONDS)
+    world.wait(ENDPOINTS_GRACE_SECONDS)
     pods = frozenset(world.pods)
     for endpoints, ready in (
         (frozenset(), "False NoEndpoints"),
@@ -59,13 +59,13 @@ def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
 def test_the_moment_that_a_service_needs_after_a_promotion_warns_nobody_and_what_lasts_does() -> None:
     world = World(dict(FULL), endpoints=frozenset())
     world.bring_up()
-    world.expect(Ready=("False Pending", "leads to none of them yet"))
+    world.expect(Ready=("False Pending", "has no endpoint for them yet"))
     promoted_at = world.revision(world.selected()).promoted_at
     assert promoted_at is not None
     planned = world.pass_once()
     assert "NoEndpoints" not in world.notes
-    assert planned.requeue_after == pytest.approx(promoted_at + ENDPOINTS_SECONDS - (world.now - 1.0))
-    world.wait(ENDPOINTS_SECONDS)
+    assert planned.requeue_after == pytest.approx(promoted_at + ENDPOINTS_GRACE_SECONDS - (world.now - 1.0))
+    world.wait(ENDPOINTS_GRACE_SECONDS)
     (note,) = world.pass_once().notes
     assert (note.reason, note.warning) == ("NoEndpoints", True)
     world.expect(Ready=("False NoEndpoints", "EndpointSlices"))
@@ -75,7 +75,7 @@ def test_the_moment_that_a_service_needs_after_a_pod_got_ready_again_warns_nobod
     world = serve_world()
     world.wait(DAY).alter(endpoints=frozenset()).set_pods(ready_since=world.now).settle()
     world.expect(Ready="False Pending")
-    world.wait(ENDPOINTS_SECONDS).settle()
+    world.wait(ENDPOINTS_GRACE_SECONDS).settle()
     world.expect(Ready="False NoEndpoints")
 
 

@@ -14,18 +14,18 @@ from r1plus_contract.isolation import Against, AttemptFinding, AttemptOutcome, F
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json
 from r1plus_operator.plan.settings import IsolationTerms
-from r1plus_operator.plan.tenancy.isolation_test_jobs import jobs
+from r1plus_operator.plan.tenancy.isolation_test_jobs import build_jobs
 from r1plus_operator.plan.tenancy.isolation_test_run import (
-    CROWDED_SECONDS,
+    CONCURRENCY_WAIT_SECONDS,
     DEADLINE_SECONDS,
     RETRY_SECONDS,
     SETTLE_SECONDS,
     SPACING_SECONDS,
-    Run,
-    doors,
-    places,
-    questions,
-    read,
+    IsolationTestRun,
+    list_api_requests,
+    list_connection_targets,
+    locate_jobs,
+    read_run,
 )
 from r1plus_policies.isolation import IsolationVerdict
 from support.plan.builders import job_pod
@@ -111,19 +111,19 @@ class TestWhen:
         one.crowded = True
         planned = one.settle()
         assert not one.made
-        assert planned.requeue_after == CROWDED_SECONDS
-        assert not planned.running
+        assert planned.requeue_after == CONCURRENCY_WAIT_SECONDS
+        assert not planned.has_active_run
         one.crowded = False
-        assert one.pass_once().running
+        assert one.pass_once().has_active_run
         one.crowded = True
-        assert one.settle().running
+        assert one.settle().has_active_run
         assert len(one.made) == 1
 
     def test_a_clock_that_was_set_back_delays_no_run_and_makes_none_begin_again_and_again(self) -> None:
         one = probe_world("credit").probed()
         one.now -= 90_000
         one.serving["credit"] = "other"
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
         planned = one.settle()
         assert len(one.made) == 2, "walls that changed are tried"
         assert one.condition("IsolationVerified")[:2] == ("Unknown", "ProbeOverdue"), "and nothing is known until then"
@@ -132,7 +132,7 @@ class TestWhen:
         for _ in range(5):
             one.now += 30.0
             one.end().settle()
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
         assert len(one.made) == 2
         one.wait(HOUR).probed()
         for _ in range(5):
@@ -198,17 +198,17 @@ class TestUnderWhoseWalls:
 
     def test_what_was_open_is_tried_again_until_it_holds(self) -> None:
         one = probe_world("a", "b", "c").probed().wait(HOUR).probed(opened=("decoy-pod:8000",))
-        one.expect(IsolationVerified="False WallOpen")
+        one.expect(IsolationVerified="False IsolationBroken")
         one.wait(HOUR).probed(opened=("decoy-pod:8000",))
         one.wait(HOUR).probed(blind=DECOYS)  # a run that shows nothing is no proof that it is shut
         one.wait(HOUR).probed()
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
         one.wait(HOUR).probed()
         assert one.probed_deployments() == ["a", "b", "b", "b", "b", "c"]
 
     def test_what_was_open_and_whose_words_are_lost_is_tried_again_before_any_others(self) -> None:
         one = probe_world("a", "b").probed(opened=("decoy-pod:8000",))
-        one.expect(IsolationVerified="False WallOpen")
+        one.expect(IsolationVerified="False IsolationBroken")
         one.pods.clear()
         one.wait(SETTLE_SECONDS).settle()
         one.expect(IsolationVerified="Unknown ProbeFailed")
@@ -241,7 +241,7 @@ class TestOneRun:
         assert [run.run for run in one.runs()] == one.made
         assert len(one.made) == 1
         one.end().settle()
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
 
     def test_one_that_does_not_end_is_given_up_and_goes(self) -> None:
         one = probe_world("credit")
@@ -250,14 +250,14 @@ class TestOneRun:
         assert planned.requeue_after == pytest.approx(2 * DEADLINE_SECONDS, abs=2)
         assert one.wait(2 * DEADLINE_SECONDS - 5).begin_due_runs() == 1
         assert one.wait(5).begin_due_runs() == 2
-        assert {(run := read(job)) and run.started for job in one.jobs()} == {one.made[1].started}
+        assert {(run := read_run(job)) and run.started for job in one.jobs()} == {one.made[1].started}
 
     def test_the_one_before_is_kept_until_a_newer_one_has_ended(self) -> None:
         one = probe_world("credit").probed()
         first = {job["metadata"]["name"] for job in one.jobs()}
         one.wait(HOUR).settle()
         assert len(one.jobs()) == 6
-        one.expect(IsolationVerified="True WallsHeld")
+        one.expect(IsolationVerified="True IsolationEnforced")
         going_on = one.jobs(going_on=True)
         for job in going_on[:2]:
             job[JOB_ENDED] = {"type": "Complete", "at": one.now, "final": False}
@@ -275,12 +275,12 @@ class TestOneRun:
         one.end(silent=(IsolationProbe.KNOCK,))
         planned = one.settle()
         assert planned.requeue_after == pytest.approx(SETTLE_SECONDS, abs=0.5)
-        assert planned.running
-        assert one.condition("IsolationVerified")[:2] == ("True", "WallsHeld"), "of the run before"
+        assert planned.has_active_run
+        assert one.condition("IsolationVerified")[:2] == ("True", "IsolationEnforced"), "of the run before"
         for job in last:
             one.speak(job, opened=("secret",))
         one.settle()
-        one.expect(IsolationVerified="False WallOpen")
+        one.expect(IsolationVerified="False IsolationBroken")
         assert one.status["isolation"]["open"] == ["secret"]
 
     @pytest.mark.parametrize("silent", [IsolationProbe.KNOCK, IsolationProbe.ASK, IsolationProbe.CONTROL])
@@ -318,7 +318,9 @@ class TestWhoseRun:
     @pytest.mark.parametrize("where", ["other", DECOY])
     def test_a_job_of_its_that_lies_elsewhere_is_not_heard(self, where: str) -> None:
         one = probe_world("credit").probed()
-        forged = Run("team", one.namespace.uid, "credit", dict(one.runs()[0].run.walls), int(one.now) + 900)
+        forged = IsolationTestRun(
+            "team", one.namespace.uid, "credit", dict(one.runs()[0].run.walls), int(one.now) + 900
+        )
         for probe, name in forged.jobs:
             meta = {
                 "name": name,
@@ -326,7 +328,7 @@ class TestWhoseRun:
                 "uid": f"forged-{name}",
             }
             meta |= {"annotations": {names.ANNOTATION_PROBED: dumps(forged)}, "labels": {}}
-            of_it: Json = next(job for job in jobs(forged, CONFIG) if job["metadata"]["name"] == name)
+            of_it: Json = next(job for job in build_jobs(forged, CONFIG) if job["metadata"]["name"] == name)
             one.live[meta["namespace"], "Job", name] = {**of_it, "metadata": meta}
         one.end()
         assert [run.run for run in one.runs()] == one.made
@@ -341,16 +343,22 @@ class TestWhoseRun:
             one.pods["other", meta["uid"]] = replace(said, containers=())
             one.pods[meta["namespace"], "another"] = replace(said, containers=())
         one.settle()
-        one.expect(IsolationVerified="WallOpen")
+        one.expect(IsolationVerified="IsolationBroken")
 
     @pytest.mark.parametrize(
         "told",
-        ["", "{", "[]", '{"namespace": "team"}', dumps(Run("team", "u", "credit", {}, 1)).replace("started", "begun")],
+        [
+            "",
+            "{",
+            "[]",
+            '{"namespace": "team"}',
+            dumps(IsolationTestRun("team", "u", "credit", {}, 1)).replace("started", "begun"),
+        ],
     )
     def test_a_job_that_says_nothing_readable_is_of_no_run(self, told: str) -> None:
         job = {"metadata": {"name": "j", "namespace": "team", "annotations": {names.ANNOTATION_PROBED: told}}}
-        assert read(job) is None
-        assert read({"metadata": {"name": "j", "namespace": "team"}}) is None
+        assert read_run(job) is None
+        assert read_run({"metadata": {"name": "j", "namespace": "team"}}) is None
 
     def test_a_job_under_a_name_that_is_not_its_runs_is_not_heard(self) -> None:
         one = probe_world("credit")
@@ -363,7 +371,7 @@ class TestWhoseRun:
 
 NAMES = st.from_regex(r"\A[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 RUNS = st.builds(
-    Run,
+    IsolationTestRun,
     NAMES,
     st.uuids().map(str),
     NAMES,
@@ -373,21 +381,21 @@ RUNS = st.builds(
 
 
 @given(RUNS)
-def test_a_run_is_read_as_it_was_written(run: Run) -> None:
-    for job in jobs(run, CONFIG):
-        assert read(job) == run
-        assert (job["metadata"]["namespace"], job["metadata"]["name"]) in places(run, CONFIG).values()
+def test_a_run_is_read_as_it_was_written(run: IsolationTestRun) -> None:
+    for job in build_jobs(run, CONFIG):
+        assert read_run(job) == run
+        assert (job["metadata"]["namespace"], job["metadata"]["name"]) in locate_jobs(run, CONFIG).values()
         assert len(job["metadata"]["name"]) <= 57, "pods add six characters to it"
 
 
 def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
     long = "t" * 62
-    made = [Run(f"{long}{last}", "u", "credit", {}, 1) for last in "abc"] + [
-        Run("a", "u", "b", {}, 1),
-        Run("b", "u", "a", {}, 1),
+    made = [IsolationTestRun(f"{long}{last}", "u", "credit", {}, 1) for last in "abc"] + [
+        IsolationTestRun("a", "u", "b", {}, 1),
+        IsolationTestRun("b", "u", "a", {}, 1),
     ]
     controls = [
-        place for run in made for probe, place in places(run, CONFIG).items() if probe == IsolationProbe.CONTROL
+        place for run in made for probe, place in locate_jobs(run, CONFIG).items() if probe == IsolationProbe.CONTROL
     ]
     assert {namespace for namespace, _ in controls} == {DECOY}
     assert len({name for _, name in controls}) == len(made)
@@ -399,9 +407,11 @@ def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
         {"prometheus": "http://prometheus.monitoring.svc:9090", "registry": "https://registry.r1plus-system.svc"},
 })  # fmt: skip
 def test_every_door_and_question_has_a_name_of_its_own(beside: dict[str, str]) -> None:
-    config = replace(CONFIG, isolation=replace(CONFIG.isolation, beside=beside))
-    run = Run("team", "u", "credit", {}, 0)
-    named = [one.name for one in (*doors(IsolationProbe.CONTROL, run, config), *questions(config))]
+    config = replace(CONFIG, isolation=replace(CONFIG.isolation, other_targets=beside))
+    run = IsolationTestRun("team", "u", "credit", {}, 0)
+    named = [
+        one.name for one in (*list_connection_targets(IsolationProbe.CONTROL, run, config), *list_api_requests(config))
+    ]
     assert len(set(named)) == len(named)
     assert (
         len(
@@ -416,8 +426,8 @@ def test_every_door_and_question_has_a_name_of_its_own(beside: dict[str, str]) -
 
 
 def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() -> None:
-    run = Run("team", "u", "credit", {}, 0)
-    found = {door.name: door for door in doors(IsolationProbe.KNOCK, run, CONFIG)}
+    run = IsolationTestRun("team", "u", "credit", {}, 0)
+    found = {door.name: door for door in list_connection_targets(IsolationProbe.KNOCK, run, CONFIG)}
     decoys = {(door.host, door.port) for door in found.values() if door.against is Against.DECOY}
     pod, service = f"decoy-pods.{DECOY}.svc", f"decoy.{DECOY}.svc"
     assert decoys == {(pod, 8000), (pod, 8001), (pod, 8002), (pod, 8080), (service, 8001)}
@@ -431,10 +441,13 @@ def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() 
         "apiserver": ("kubernetes.default.svc", 443),
         "prometheus": ("prometheus.monitoring.svc", 9090),
     }
-    let_out = doors(IsolationProbe.ASK, run, CONFIG)
+    let_out = list_connection_targets(IsolationProbe.ASK, run, CONFIG)
     shut = {(pod, port, Against.DECOY) for port in (8000, 8001, 8002, 8080)}
     assert {(door.host, door.port, door.against) for door in let_out} == {*shut, (pod, 8003, Against.OWN)}
-    assert doors(IsolationProbe.CONTROL, run, CONFIG) == (*doors(IsolationProbe.KNOCK, run, CONFIG), *let_out)
+    assert list_connection_targets(IsolationProbe.CONTROL, run, CONFIG) == (
+        *list_connection_targets(IsolationProbe.KNOCK, run, CONFIG),
+        *let_out,
+    )
 
 
 def test_a_decoy_that_only_its_callers_walls_shut_is_open() -> None:
@@ -508,16 +521,16 @@ def test_who_knocks_says_what_it_found_itself(
 def test_of_an_address_beside_host_and_port_are_taken_and_nothing_else(
     url: str, address: tuple[str, int] | None
 ) -> None:
-    config = replace(CONFIG, isolation=IsolationTerms(DECOY, beside={"beside": url}))
+    config = replace(CONFIG, isolation=IsolationTerms(DECOY, other_targets={"beside": url}))
     found = [
         (door.host, door.port)
-        for door in doors(IsolationProbe.KNOCK, Run("t", "u", "d", {}, 0), config)
+        for door in list_connection_targets(IsolationProbe.KNOCK, IsolationTestRun("t", "u", "d", {}, 0), config)
         if door.name == "beside"
     ]
     assert found == ([address] if address else [])
 
 
-@pytest.mark.parametrize("question", questions(CONFIG), ids=lambda question: question.name)
+@pytest.mark.parametrize("question", list_api_requests(CONFIG), ids=lambda question: question.name)
 def test_a_question_is_about_the_decoy_and_writes_nothing(question: Any) -> None:
     assert f"/namespaces/{DECOY}/" in question.path
     writes = question.method not in ("GET",) and "/exec?" not in question.path
@@ -529,8 +542,10 @@ class TestJobs:
     """Pods under Pod Security `restricted`, each with what it needs and no more."""
 
     def made(self) -> dict[str, Json]:
-        run = Run("team", "u", "credit", {}, 0)
-        return {job["spec"]["template"]["metadata"]["labels"][names.LABEL_PROBE]: job for job in jobs(run, CONFIG)}
+        run = IsolationTestRun("team", "u", "credit", {}, 0)
+        return {
+            job["spec"]["template"]["metadata"]["labels"][names.LABEL_PROBE]: job for job in build_jobs(run, CONFIG)
+        }
 
     def test_who_knocks_stands_under_a_deployments_walls_and_bears_no_token(self) -> None:
         template = self.made()[IsolationProbe.KNOCK]["spec"]["template"]
@@ -585,17 +600,17 @@ class TestJobs:
         assert controlled == [{**one, "anonymous": False} for one in asked], "who is nobody is let through nowhere"
 
     def test_secrets_for_pulling_images_are_named(self) -> None:
-        run, config = Run("team", "u", "credit", {}, 0), replace(CONFIG, image_pull_secrets=("pull",))
+        run, config = IsolationTestRun("team", "u", "credit", {}, 0), replace(CONFIG, image_pull_secrets=("pull",))
         assert all(
-            job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "pull"}] for job in jobs(run, config)
+            job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "pull"}] for job in build_jobs(run, config)
         )
-        assert all("imagePullSecrets" not in job["spec"]["template"]["spec"] for job in jobs(run, CONFIG))
+        assert all("imagePullSecrets" not in job["spec"]["template"]["spec"] for job in build_jobs(run, CONFIG))
 
 
 def test_the_annotation_of_a_tenant_with_many_deployments_is_within_what_kubernetes_takes() -> None:
-    run = Run("team", "u", "d" * 63, {f"{i:063}": "0123abcd" for i in range(1000)}, 2**31)
-    assert all(len(dumps(job["metadata"]["annotations"])) < 256 * 1024 for job in jobs(run, CONFIG))
-    assert loads(Run, dumps(run)) == run
+    run = IsolationTestRun("team", "u", "d" * 63, {f"{i:063}": "0123abcd" for i in range(1000)}, 2**31)
+    assert all(len(dumps(job["metadata"]["annotations"])) < 256 * 1024 for job in build_jobs(run, CONFIG))
+    assert loads(IsolationTestRun, dumps(run)) == run
 
 
 def test_a_pods_last_words_are_those_of_its_own_container() -> None:

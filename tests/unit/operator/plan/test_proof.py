@@ -52,7 +52,7 @@ def test_finding_01_a_pass_that_nothing_proves_lets_nothing_in(ran_under: str) -
     world.expect(
         serves=serving,
         candidate=candidate,
-        QualityVerified=("False PassUnproven", "ConfigMap credit-accuracy that the operator wrote", "delete the pod"),
+        QualityVerified=("False PassUnproven", "ConfigMap credit-accuracy as the operator wrote it", "delete the pod"),
     )
     assert len(world.live("ControllerRevision")) == 2
     world.gate(candidate, Verdict.PASS).settle()
@@ -221,7 +221,7 @@ def test_what_passed_another_suite_with_an_older_monitor_is_nothing_to_go_back_t
     gate = replace(next(iter(world.reports.values())).gate, suite=V2, suite_hash=world.suite_hash(V2), batch=1)
     told = Shadow(V2, world.suite_hash(V2), 100, gate, "", world.status["accuracyConfigs"][-1])
     world.steady().report(shadow=told).settle()
-    assert world.status["noLastGood"] == [
+    assert world.status["rollbackBlockers"] == [
         f"{good} (smollm2-full-f16) has a monitor of an older version, which cannot prove that it passes now"
     ]
 

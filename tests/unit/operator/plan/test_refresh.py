@@ -264,7 +264,7 @@ def test_finding_11_an_edit_of_the_spec_takes_no_slot() -> None:
 def test_finding_11_a_stopped_wave_begins_nothing_though_slots_are_free() -> None:
     world = serve_world()
     serving = world.selected()
-    world.alter(config=AUTOMATIC, wave=WaveView(stopped=frozenset([NEW.digest]))).settle()
+    world.alter(config=AUTOMATIC, wave=WaveView(stopped_waves=frozenset([NEW.digest]))).settle()
     world.expect(serves=serving, runs={serving: 1})
     assert "stopped" in world.status["runtime"]["message"]
 
@@ -444,7 +444,7 @@ def test_finding_11_a_failed_engine_does_not_keep_patched_images_away() -> None:
     world.alter(config=PATCHED).settle()
     slot = world.plan().slot
     assert slot is not None
-    world.alter(wave=WaveView(stopped=frozenset([slot.wave]))).ask(Verb.REFRESH, revision=serving).settle()
+    world.alter(wave=WaveView(stopped_waves=frozenset([slot.wave]))).ask(Verb.REFRESH, revision=serving).settle()
     candidate = world.revision(world.candidate())
     assert (candidate.engine, candidate.runtime) == ("smollm2-full-f16", NEW)
 

@@ -68,7 +68,7 @@ def test_of_what_was_deleted_during_a_pause_nothing_is_said_to_be_starting() -> 
     world.pods.clear()
     world.settle()
     remedy = 'r1plus resume credit -n team --reason "..."'
-    said = ("spec.rollout.paused", "nothing is repaired", f"Deployment {serving}", remedy)
+    said = ("spec.rollout.paused", "starts and repairs nothing", f"Deployment {serving}", remedy)
     world.expect(Ready=("False NotServing", *said), EngineReady=("Unknown Paused", *said))
     world.children["Service", "credit"] = service
     world.change(rollout={}).settle()
@@ -80,7 +80,7 @@ def test_during_a_pause_a_service_that_was_deleted_leads_nowhere() -> None:
     world = paused_world()
     world.children.pop(("Service", "credit"))
     world.settle()
-    world.expect(Ready=("False NoEndpoints", "Service credit", "nothing is repaired", "r1plus resume credit"))
+    world.expect(Ready=("False NoEndpoints", "Service credit", "starts and repairs nothing", "r1plus resume credit"))
 
 
 def test_what_was_scaled_down_by_hand_during_a_pause_was_not_stopped_for_a_candidate() -> None:
@@ -131,7 +131,7 @@ def test_a_problem_of_one_pass_forgets_no_withdrawal() -> None:
 def test_under_a_problem_a_raised_threshold_does_not_bind_what_serves() -> None:
     world = serve_world(accuracy={"onBreach": "Rollback", "threshold": 0.7})
     reached = Measurement("e", "batch 1", 4, 3, {"s": "3/4"}, ("i3",))
-    world.suites = {name: replace(one, reached=reached) for name, one in world.suites.items()}
+    world.suites = {name: replace(one, reference_result=reached) for name, one in world.suites.items()}
     world.steady().settle()
     for engine in ({"version": "9.9.9"}, {}):
         world.apply(accuracy={"onBreach": "Rollback", "threshold": 1.0}, engine=engine)

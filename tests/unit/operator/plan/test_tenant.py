@@ -12,7 +12,14 @@ from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import IsolationTerms
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.isolation_test_run import ASK
-from r1plus_operator.plan.tenancy.tenant import BARS, GIVEN, TenantPlan, TenantSeen, digest, plan_tenant
+from r1plus_operator.plan.tenancy.tenant import (
+    QUOTA_KINDS,
+    TENANT_GRANTS,
+    TenantObservation,
+    TenantPlan,
+    hash_policies,
+    plan_tenant,
+)
 from support.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
 from support.tables import for_each
 
@@ -44,7 +51,7 @@ def test_a_label_alone_walls_a_namespace_and_nothing_is_in_it_before_its_default
     planned = world.pass_once()
     assert [obj["metadata"]["name"] for obj in planned.apply[0]] == [network_policies.DEFAULT_DENY]
     assert what(world) == BY_LABEL
-    assert not world.settle().again
+    assert not world.settle().has_changes
 
 
 def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_before_it_gives() -> None:
@@ -84,9 +91,9 @@ WORLDS = st.builds(
     TenantWorld,
     namespace=st.builds(
         facts,
-        tenant=st.booleans(),
+        is_tenant=st.booleans(),
         pod_security=st.sampled_from(["restricted", "baseline", ""]),
-        terminating=st.booleans(),
+        is_terminating=st.booleans(),
     ),
     spec=st.none() | SPECS,
     leaving=st.booleans(),
@@ -108,7 +115,7 @@ def test_whatever_there_is_a_pass_over_what_passes_wrote_writes_nothing(world: T
     before = world.writes
     for _ in range(3):
         planned = world.pass_once()
-        assert not planned.again
+        assert not planned.has_changes
         assert planned.status is None
     assert world.writes == before
 
@@ -170,16 +177,16 @@ def test_what_is_being_deleted_is_neither_written_nor_deleted_again() -> None:
     key = (world.name, "NetworkPolicy", network_policies.DEFAULT_DENY)
     world.going.add(key)
     del world.live[key]
-    assert not world.plan().again
+    assert not world.plan().has_changes
     world.going.clear()
-    assert world.plan().again
+    assert world.plan().has_changes
 
 
 def test_what_bears_the_label_and_is_none_of_it_is_deleted() -> None:
     world = TenantWorld()
     world.settle()
-    meta = {**network_policies.metadata(world.name, "open-sesame"), "uid": "forged"}
-    world.live[world.name, "NetworkPolicy", "open-sesame"] = network_policies.policy(meta, {}, [{}], [{}])
+    meta = {**network_policies.build_metadata(world.name, "open-sesame"), "uid": "forged"}
+    world.live[world.name, "NetworkPolicy", "open-sesame"] = network_policies.build_policy(meta, {}, [{}], [{}])
     assert world.plan().delete == ((world.name, "NetworkPolicy", "open-sesame", "forged"),)
 
 
@@ -219,7 +226,7 @@ class TestDeletion:
     def test_then_it_takes_what_it_gave_and_only_then_it_is_let_go(self) -> None:
         world = self.world(deployments=(), volumes=())
         first = world.pass_once()
-        assert {kind for _, kind, _, _ in first.delete} == set(GIVEN)
+        assert {kind for _, kind, _, _ in first.delete} == set(TENANT_GRANTS)
         assert first.finalizer is None
         assert world.pass_once().finalizer is False
         assert world.spec is None
@@ -230,34 +237,34 @@ class TestDeletion:
         world = self.world(deployments=(), volumes=(), finalizers=[names.FINALIZER_TENANT, "else"])
         world.settle()
         assert world.finalizers == ["else"]
-        assert not world.pass_once().again
+        assert not world.pass_once().has_changes
 
     def test_one_without_a_finalizer_gets_none_while_it_goes(self) -> None:
         world = self.world(finalizers=["else"])
         assert world.plan().finalizer is None
 
     @for_each("namespace", {
-        "whose label has been taken off": facts(tenant=False),
+        "whose label has been taken off": facts(is_tenant=False),
         "that is reserved": facts("kube-public"),
-        "that is being deleted": facts(terminating=True),
-        "that is being deleted without its label": facts(tenant=False, terminating=True),
+        "that is being deleted": facts(is_terminating=True),
+        "that is being deleted without its label": facts(is_tenant=False, is_terminating=True),
     })  # fmt: skip
     def test_it_ends_in_a_namespace(self, namespace: Any) -> None:
         world = self.world()
         world.live = {(namespace.name, kind, name): obj for (_, kind, name), obj in world.live.items()}
         world.alter(namespace=namespace).settle()
         assert world.spec is not None, "its deployments are still there"
-        assert {key[1] for key in world.live if key[1] in GIVEN} == set(GIVEN)
+        assert {key[1] for key in world.live if key[1] in TENANT_GRANTS} == set(TENANT_GRANTS)
         world.alter(deployments=(), volumes=()).settle()
         assert world.spec is None
-        assert not [key for key in world.live if key[1] in GIVEN]
+        assert not [key for key in world.live if key[1] in TENANT_GRANTS]
         assert (world.name, "NetworkPolicy", network_policies.DEFAULT_DENY) in world.live
 
 
 @pytest.mark.parametrize(
     ("namespace", "reason"),
     [
-        pytest.param(facts(tenant=False), "NamespaceNotTenant", id="without the label"),
+        pytest.param(facts(is_tenant=False), "NamespaceNotTenant", id="without the label"),
         *(
             pytest.param(facts(name), "NamespaceReserved", id=name)
             for name in ("default", "kube-system", "kube-anything", "r1plus-system", "monitoring")
@@ -281,7 +288,7 @@ def test_what_is_no_tenant_is_told_and_nothing_is_made_or_taken(namespace: Any, 
 
 
 def test_a_namespace_that_terminates_gets_nothing() -> None:
-    world = TenantWorld(facts(terminating=True), spec=GIVES).serve("credit")
+    world = TenantWorld(facts(is_terminating=True), spec=GIVES).serve("credit")
     planned = world.plan()
     assert (planned.apply, planned.delete, planned.finalizer) == ((), (), None)
     world.settle()
@@ -296,7 +303,7 @@ def test_an_r1plustenant_that_cannot_be_read_opens_nothing_and_its_quota_stays()
     planned = world.settle()
     assert world.one("ResourceQuota", network_policies.LIMITS) == quota
     assert planned.view.callers == frozenset()
-    assert {kind for kind, _ in what(world) & BY_CR} == set(BARS)
+    assert {kind for kind, _ in what(world) & BY_CR} == set(QUOTA_KINDS)
     assert len(world.one("NetworkPolicy", network_policies.CALLERS)["spec"]["egress"]) == 2
     world.expect(Ready=("False InvalidSpec", "spec.callers.namespaces"))
 
@@ -334,22 +341,22 @@ def test_the_figures_of_the_newest_run_are_in_the_status() -> None:
     assert (told["deployment"], told["open"], told["unseen"]) == ("credit", ["decoy-pod:8001"], ["metadata", "kubelet"])
     assert told["tries"] == told["held"] + 3
     assert told["finished"] == "1970-01-01T02:47:10Z"
-    world.expect(IsolationVerified="False WallOpen")
+    world.expect(IsolationVerified="False IsolationBroken")
 
 
 def test_a_digest_tells_a_wall_that_was_made_anew_or_reads_otherwise() -> None:
     wall = {"metadata": {"name": "w", "uid": "1", "labels": {"a": "b"}}, "spec": {"podSelector": {}}}
     other = {**wall, "metadata": {**wall["metadata"], "name": "v"}}
-    assert digest([wall, other]) == digest([other, wall])
+    assert hash_policies([wall, other]) == hash_policies([other, wall])
     changes = [
         {**wall, "metadata": {**wall["metadata"], "uid": "2"}},
         {**wall, "metadata": {**wall["metadata"], "name": "x"}},
         {**wall, "spec": {"podSelector": {"matchLabels": {"a": "b"}}}},
     ]
-    assert len({digest([one]) for one in (wall, *changes)}) == 4
-    assert digest([wall]) != digest([wall, other])
+    assert len({hash_policies([one]) for one in (wall, *changes)}) == 4
+    assert hash_policies([wall]) != hash_policies([wall, other])
     labelled = {**wall, "metadata": {**wall["metadata"], "labels": {}}}
-    assert digest([labelled]) == digest([wall])
+    assert hash_policies([labelled]) == hash_policies([wall])
 
 
 def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> None:
@@ -364,7 +371,7 @@ def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> N
 
 
 def test_nothing_is_planned_of_nothing() -> None:
-    seen = TenantSeen(facts(tenant=False), None, {})
+    seen = TenantObservation(facts(is_tenant=False), None, {})
     planned = plan_tenant(seen, CONFIG, 0.0)
-    assert not planned.again
+    assert not planned.has_changes
     assert planned.status is None

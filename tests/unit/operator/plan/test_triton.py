@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_operator.plan.podspec.triton_args import GUARDED, KEY, RESTRICTED, START, command
+from r1plus_operator.plan.podspec.triton_args import GUARD_OPTIONS, KEY, RESTRICTED_APIS, START, build_command
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_options_pass_as_they_are_and_the_restrictions_come_last(program: Path) 
     ran = started(str(program), "--a=b c", "--d", "", AIP_MODE="PREDICTION")
     *options, http, grpc, mode = ran.stdout.split("\n")[:-1]
     assert options == ["--a=b c", "--d", ""]
-    apis = f"{','.join(RESTRICTED)}:{KEY}="
+    apis = f"{','.join(RESTRICTED_APIS)}:{KEY}="
     assert http.startswith(f"--http-restricted-api={apis}")
     assert grpc == http.replace("--http-restricted-api", "--grpc-restricted-protocol")
     assert mode == "AIP_MODE=none"
@@ -64,20 +64,20 @@ def test_without_randomness_nothing_starts(program: Path, tmp_path: Path) -> Non
 def test_the_template_holds_no_key() -> None:
     """The kubelet replaces $(NAME) in what it starts where a variable has that name, and leaves the rest as it is."""
     for through in (True, False):
-        container = command(through_entry_point=through)
+        container = build_command(through_entry_point=through)
         words = [*container.get("command", []), *container["args"]]
         assert words[:2] == ["/bin/bash", "-ec"]
         assert (words[2], words[3]) == (START, "tritonserver")
-        assert set(GUARDED) < set(words[4:])
+        assert set(GUARD_OPTIONS) < set(words[4:])
         assert not any("restricted" in word for word in words[4:])
         assert ("command" in container) is not through
 
 
 def test_loading_tracing_caching_and_verbose_logs_are_not_asked_for() -> None:
-    words = command(through_entry_point=False)["args"]
+    words = build_command(through_entry_point=False)["args"]
     assert {"--model-control-mode=none", "--log-verbose=0"} <= set(words)
     assert not any(word.startswith(("--trace", "--cache", "--response-cache", "--load-model")) for word in words)
 
 
 def test_only_health_and_inference_are_open() -> None:
-    assert not {"health", "inference"} & set(RESTRICTED)
+    assert not {"health", "inference"} & set(RESTRICTED_APIS)

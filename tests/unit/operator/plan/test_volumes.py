@@ -16,11 +16,11 @@ from r1plus_operator.plan.settings import OperatorConfig, VolumeTerms
 from r1plus_operator.plan.volumes import (
     RETRY_FINAL_SECONDS,
     RETRY_SECONDS,
-    Need,
-    Seen,
+    VolumeNeed,
+    VolumesObservation,
     VolumesPlan,
-    delivered_on,
     plan_volumes,
+    read_delivered_digest,
 )
 from support.plan.timed import Timed
 from support.plan.world import CONFIG
@@ -52,9 +52,9 @@ class Namespace(Timed):
         self.needs[volume.name] = (volume, set(owners or (CREDIT,)))
         return self
 
-    def seen(self) -> Seen:
-        needs = tuple(Need(volume, tuple(sorted(owners))) for _, (volume, owners) in sorted(self.needs.items()))
-        return Seen("team", needs, dict(self.live), frozenset(self.going))
+    def seen(self) -> VolumesObservation:
+        needs = tuple(VolumeNeed(volume, tuple(sorted(owners))) for _, (volume, owners) in sorted(self.needs.items()))
+        return VolumesObservation("team", needs, dict(self.live), frozenset(self.going))
 
     def pass_once(self) -> VolumesPlan:
         planned = plan_volumes(self.seen(), self.config, self.now)
@@ -73,7 +73,7 @@ class Namespace(Timed):
 
     def settle(self, limit: int = 6) -> VolumesPlan:
         for _ in range(limit):
-            if not (planned := self.pass_once()).again:
+            if not (planned := self.pass_once()).has_changes:
                 return planned
         raise AssertionError(f"still writing after {limit} passes")
 
@@ -90,7 +90,7 @@ class Namespace(Timed):
         return str(self.live[kind, name]["metadata"]["uid"])
 
     def delivered(self) -> str:
-        return delivered_on(self.live["PersistentVolumeClaim", BY_IMAGE.name])
+        return read_delivered_digest(self.live["PersistentVolumeClaim", BY_IMAGE.name])
 
 
 ALL = {"PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job"}
@@ -224,7 +224,7 @@ def test_what_is_no_longer_needed_goes_in_the_middle_too() -> None:
 def test_a_place_that_is_taken_by_something_that_goes_is_waited_for() -> None:
     team = Namespace().need(BY_IMAGE)
     team.going = {("PersistentVolumeClaim", BY_IMAGE.name)}
-    assert not team.pass_once().again
+    assert not team.pass_once().has_changes
     team.alter(going={("Job", BY_IMAGE.name)}).settle()
     assert team.kinds() == ALL - {"Job"}
     team.alter(going=set()).settle()

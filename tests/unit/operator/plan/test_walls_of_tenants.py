@@ -18,9 +18,9 @@ from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.observation import Json, TenantView
 from r1plus_operator.plan.settings import DnsTerms, IsolationTerms
 from r1plus_operator.plan.tenancy import network_policies
-from r1plus_operator.plan.tenancy.decoy import objects
-from r1plus_operator.plan.tenancy.isolation_test_jobs import jobs, way_to_ask
-from r1plus_operator.plan.tenancy.isolation_test_run import next_run
+from r1plus_operator.plan.tenancy.decoy import build_objects
+from r1plus_operator.plan.tenancy.isolation_test_jobs import build_jobs, build_network_policy
+from r1plus_operator.plan.tenancy.isolation_test_run import choose_next_run
 from support.plan.selectors import selects
 from support.plan.tenant_world import CONFIG, GIVES, TenantWorld
 from support.plan.world import World
@@ -57,18 +57,18 @@ CIDRS = st.one_of(
 
 
 def test_the_default_deny_selects_every_pod_and_allows_nothing_either_way() -> None:
-    spec = network_policies.default_deny("team")["spec"]
+    spec = network_policies.build_default_deny("team")["spec"]
     assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []}
 
 
 @given(st.dictionaries(st.sampled_from([DEPLOYMENT, VOLUME, PROBE, "app", names.LABEL_SERVING]), st.just("x")))
 def test_the_callers_are_the_pods_that_have_no_walls_of_their_own(labels: dict[str, str]) -> None:
-    selector = network_policies.callers("team", (), DnsTerms())["spec"]["podSelector"]
+    selector = network_policies.build_callers_policy("team", (), DnsTerms())["spec"]["podSelector"]
     assert selects(selector, labels) is not any(label in labels for label in (DEPLOYMENT, VOLUME, PROBE))
 
 
 def test_callers_reach_names_and_models_and_nobody_reaches_them() -> None:
-    spec = network_policies.callers("team", (), DnsTerms())["spec"]
+    spec = network_policies.build_callers_policy("team", (), DnsTerms())["spec"]
     assert spec["ingress"] == []
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     dns, models = spec["egress"]
@@ -93,7 +93,7 @@ def test_no_way_out_reaches_a_nodes_own_services_or_its_metadata(cidr: str, addr
         opened = ways({"cidr": cidr, "ports": [port]})
     except ValidationError:
         return  # It lies in one of them, or is none that the API server takes.
-    wall = network_policies.callers("team", opened, DnsTerms())
+    wall = network_policies.build_callers_policy("team", opened, DnsTerms())
     inside = within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
     shut = any(within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
     assert reachable(wall, str(address), port) is (inside and not shut)
@@ -131,10 +131,11 @@ def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[
     wall = world.one("NetworkPolicy", network_policies.CALLERS)
     assert not any(reachable(wall, str(node), 10250) for node in nodes)
     assert reachable(wall, str(other), 10250) is (
-        other not in nodes and reachable(network_policies.callers("team", [way], DnsTerms()), str(other), 10250)
+        other not in nodes
+        and reachable(network_policies.build_callers_policy("team", [way], DnsTerms()), str(other), 10250)
     )
     within_it = {node for node in nodes if node.version == network.version and node in network}
-    assert bool(network_policies.reaches(way, [str(node) for node in nodes])) is (
+    assert bool(network_policies.find_covered_node(way, [str(node) for node in nodes])) is (
         len(within_it) == network.num_addresses
     )
     assert len(wall["spec"]["egress"]) == (2 if len(within_it) == network.num_addresses else 3)
@@ -149,16 +150,16 @@ def test_finding_14_the_order_of_the_nodes_changes_nothing() -> None:
         ways({"cidr": "0.0.0.0/0", "ports": [443]}),
         ["10.1.0.4", "10.1.0.5", "10.0.0.9", "fd00::1", "10.1.0.4"],
     )
-    made = network_policies.callers("team", opened, DnsTerms(), nodes)
-    assert made == network_policies.callers("team", opened, DnsTerms(), nodes[::-1])
+    made = network_policies.build_callers_policy("team", opened, DnsTerms(), nodes)
+    assert made == network_policies.build_callers_policy("team", opened, DnsTerms(), nodes[::-1])
     (block,) = [peer["ipBlock"] for rule in made["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
     assert block["except"] == [*(net for net in NEVER_OPENED if "." in net), "10.0.0.9/32", "10.1.0.4/31"]
 
 
 def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
-    spec = network_policies.callers("team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}), DnsTerms())[
-        "spec"
-    ]
+    spec = network_policies.build_callers_policy(
+        "team", ways({"namespace": "postgres", "ports": [5432, 80, 5432]}), DnsTerms()
+    )["spec"]
     assert spec["egress"][2] == {
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}],
         "ports": [{"protocol": "TCP", "port": 80}, {"protocol": "TCP", "port": 5432}],
@@ -168,10 +169,10 @@ def test_a_way_to_a_namespace_is_to_that_namespace_and_those_ports() -> None:
 @pytest.mark.parametrize("cidrs", [(), ("10.0.0.1/32", "fd00::1/128")], ids=["anywhere", "where it is"])
 def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_it(cidrs: tuple[str, ...]) -> None:
     config = replace(CONFIG, isolation=IsolationTerms("decoy", api_ports=(6443,), api_cidrs=cidrs))
-    spec = way_to_ask("team", config)["spec"]
-    run = next_run("team", "u", {"credit": "w"}, None, 0.0)
+    spec = build_network_policy("team", config)["spec"]
+    run = choose_next_run("team", "u", {"credit": "w"}, None, 0.0)
     of = {
-        probe: next(j for j, p in zip(jobs(run, config), IsolationProbe, strict=True) if p is probe)
+        probe: next(j for j, p in zip(build_jobs(run, config), IsolationProbe, strict=True) if p is probe)
         for probe in IsolationProbe
     }
     labels = {probe: job["spec"]["template"]["metadata"]["labels"] for probe, job in of.items()}
@@ -183,7 +184,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
     assert api.get("to", []) == [{"ipBlock": {"cidr": cidr}} for cidr in cidrs]
     (peer,) = decoy["to"]
     assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "decoy"}}
-    bears = next(obj for obj in objects(config) if obj["kind"] == "Deployment")["spec"]["template"]["metadata"][
+    bears = next(obj for obj in build_objects(config) if obj["kind"] == "Deployment")["spec"]["template"]["metadata"][
         "labels"
     ]
     assert selects(peer["podSelector"], bears)
@@ -208,7 +209,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
     ),
 })  # fmt: skip
 def test_a_quota(quota: Json, hard: Json, kinds: list[str]) -> None:
-    made = network_policies.limits("team", Quota.model_validate(quota))
+    made = network_policies.build_limits("team", Quota.model_validate(quota))
     assert [obj["kind"] for obj in made] == kinds
     assert made[0]["spec"]["hard"] == {"count/configmaps": "500"} | hard
     for limits in (obj["spec"]["limits"] for obj in made if obj["kind"] == "LimitRange"):
@@ -219,7 +220,7 @@ def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace()
     spec = R1PlusTenantSpec.model_validate(
         {"admins": [{"kind": "ServiceAccount", "name": "ci"}, {"kind": "User", "name": "a"}], "viewers": [{"kind": "Group", "name": "g"}]}
     )  # fmt: skip
-    admins, viewers = network_policies.access("team", spec)
+    admins, viewers = network_policies.build_role_bindings("team", spec)
     rbac = "rbac.authorization.k8s.io"
     assert admins["roleRef"] == {"apiGroup": rbac, "kind": "ClusterRole", "name": "r1plus-tenant-admin"}
     assert viewers["roleRef"] == {"apiGroup": rbac, "kind": "ClusterRole", "name": "r1plus-tenant-viewer"}
@@ -228,7 +229,7 @@ def test_access_is_to_two_roles_and_a_service_account_is_one_of_this_namespace()
         {"kind": "User", "apiGroup": rbac, "name": "a"},
     ]
     assert viewers["subjects"] == [{"kind": "Group", "apiGroup": rbac, "name": "g"}]
-    assert network_policies.access("team", R1PlusTenantSpec()) == []
+    assert network_policies.build_role_bindings("team", R1PlusTenantSpec()) == []
 
 
 @for_each("changed, kinds", {
@@ -250,7 +251,7 @@ def test_finding_19_people_have_an_account_in_their_namespace_to_read_the_regist
         assert made["RoleBinding"]["subjects"] == [subject]
 
 
-HELD = TenantView("True", Reason.WALLS_HELD, "all of them", callers=frozenset({"shop", "web"}))
+HELD = TenantView("True", Reason.ISOLATION_ENFORCED, "all of them", callers=frozenset({"shop", "web"}))
 NO_TENANT = TenantView("False", Reason.NAMESPACE_NOT_TENANT, "no label", is_tenant=False, callers=frozenset({"shop"}))
 
 
@@ -262,10 +263,10 @@ class TestADeploymentOfATenant:
     """What a deployment's own pass makes of its namespace."""
 
     @for_each("asked, allowed, let_in, reason", {
-        "both agree": (["shop"], {"shop", "web"}, ["shop"], "WallsHeld"),
+        "both agree": (["shop"], {"shop", "web"}, ["shop"], "IsolationEnforced"),
         "one is not allowed": (["shop", "mail"], {"shop"}, ["shop"], "CallerNotAllowed"),
         "none is": (["mail"], set(), [], "CallerNotAllowed"),
-        "who is allowed and not asked for": ([], {"shop"}, [], "WallsHeld"),
+        "who is allowed and not asked for": ([], {"shop"}, [], "IsolationEnforced"),
     })  # fmt: skip
     def test_lets_in_whom_both_name(self, asked: list[str], allowed: set[str], let_in: list[str], reason: str) -> None:
         world = World({"tier": "full", "access": {"namespaces": asked}})
@@ -280,8 +281,11 @@ class TestADeploymentOfATenant:
 
     def test_tells_an_open_wall_before_a_caller_that_is_not_allowed(self) -> None:
         world = World({"tier": "full", "access": {"namespaces": ["mail"]}})
-        made = planned(world, replace(HELD, status="False", reason=Reason.WALL_OPEN))
-        assert next(c for c in made.status["conditions"] if c["type"] == "IsolationVerified")["reason"] == "WallOpen"
+        made = planned(world, replace(HELD, status="False", reason=Reason.ISOLATION_BROKEN))
+        assert (
+            next(c for c in made.status["conditions"] if c["type"] == "IsolationVerified")["reason"]
+            == "IsolationBroken"
+        )
 
     def test_rolls_nothing_out_where_there_is_no_tenant(self) -> None:
         made = planned(World({"tier": "full"}), NO_TENANT)

@@ -58,7 +58,7 @@ def remove_image(world: World) -> None:
 
 def raise_threshold(world: World) -> None:
     reached = Measurement("e", "batch 1", 4, 3, {"s": "3/4"}, ("i3",))
-    world.suites = {name: replace(source, reached=reached) for name, source in world.suites.items()}
+    world.suites = {name: replace(source, reference_result=reached) for name, source in world.suites.items()}
     world.spec["accuracy"] = {**world.spec["accuracy"], "threshold": 1.0}
 
 
@@ -399,7 +399,7 @@ def test_finding_08_where_the_suite_is_lost_altogether_that_is_told() -> None:
     world = serving(1)
     world.children.pop(("ConfigMap", "credit-accuracy"))
     world.alter(suites={}).drop("i0", "i1").settle()
-    world.expect(QualityVerified=("False SuiteNotFound", "not watched"))
+    world.expect(QualityVerified=("False SuiteNotFound", "not monitored"))
 
 
 def test_finding_08_a_mounted_suite_that_was_altered_judges_nobody() -> None:
@@ -408,7 +408,7 @@ def test_finding_08_a_mounted_suite_that_was_altered_judges_nobody() -> None:
     altered = accuracy["data"]["items.jsonl"].replace("answer 1", "answer 2")
     world.children["ConfigMap", "credit-accuracy"] = {**accuracy, "data": {**accuracy["data"], "items.jsonl": altered}}
     world.alter(suites={}).settle()
-    world.expect(QualityVerified=("False SuiteNotFound", "not watched"))
+    world.expect(QualityVerified=("False SuiteNotFound", "not monitored"))
 
 
 @pytest.mark.parametrize("problem", NO_NODE)

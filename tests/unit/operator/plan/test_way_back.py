@@ -52,7 +52,7 @@ def test_a_rollback_by_hand_is_offered_where_one_can_be() -> None:
     command = '`r1plus rollback NAME -n NAMESPACE --reason "..."`'
     assert f"{command} goes back to {first} by hand" in world.status["incident"]["next"]
     assert world.status["lastGood"] == first
-    assert "noLastGood" not in world.status
+    assert "rollbackBlockers" not in world.status
 
 
 def test_a_rollback_by_hand_is_not_offered_where_none_can_be_and_it_is_said_why() -> None:
@@ -62,7 +62,7 @@ def test_a_rollback_by_hand_is_not_offered_where_none_can_be_and_it_is_said_why(
         assert f"no revision to go back to: {first} (" in told
         assert "of the 10 min that it takes" in told
     assert "lastGood" not in world.status
-    assert world.status["noLastGood"][0].startswith(first)
+    assert world.status["rollbackBlockers"][0].startswith(first)
     world.now += 3600.0
     assert world.settle().writes == 0, "what it lacks does not drift"
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract import metrics
-from r1plus_operator.plan.observation import RuleFacts, TargetFacts, Wiring
-from r1plus_operator.plan.status.conditions import WIRING_SECONDS
+from r1plus_operator.plan.observation import PrometheusState, RuleFacts, TargetFacts
+from r1plus_operator.plan.status.conditions import ALERTS_GRACE_SECONDS
 from support.plan.world import NEXT, World
 
 URL = "http://prometheus:9090"
@@ -14,18 +14,18 @@ UP = (TargetFacts("monitor", "up", ""), TargetFacts("triton-metrics", "up", ""))
 REFUSED = TargetFacts("triton-metrics", "down", "connection refused")
 
 
-def served(**rule: str) -> tuple[World, Wiring]:
+def served(**rule: str) -> tuple[World, PrometheusState]:
     """A deployment that serves, and a Prometheus that has all of it."""
     world = World({"tier": "full", "context": {"maxTokens": 2048}})
     revision = world.bring_up()
     query = f'min({metrics.ACCURACY_UPPER_BOUND_RATIO}{{revision="{revision}"}}) < 0.98'
     facts = {"name": metrics.ALERT_BELOW_THRESHOLD, "query": query, "error": "", **rule}
-    return world, Wiring(URL, "", (RuleFacts(**facts),), dict.fromkeys(world.pods, UP))
+    return world, PrometheusState(URL, "", (RuleFacts(**facts),), dict.fromkeys(world.pods, UP))
 
 
-def condition(world: World, wiring: Wiring | None) -> tuple[str, str, str]:
+def condition(world: World, wiring: PrometheusState | None) -> tuple[str, str, str]:
     world.wiring = wiring
-    world.wait(WIRING_SECONDS).settle()
+    world.wait(ALERTS_GRACE_SECONDS).settle()
     return world.condition("AlertsWired")
 
 
@@ -69,7 +69,7 @@ def test_just_after_a_switch_it_is_no_trouble_that_prometheus_has_not_read_the_r
     planned = world.pass_once()
     world.expect(AlertsWired="Unknown Pending")
     assert planned.requeue_after is not None
-    assert world.now + planned.requeue_after <= 1000.0 + 2 * WIRING_SECONDS
+    assert world.now + planned.requeue_after <= 1000.0 + 2 * ALERTS_GRACE_SECONDS
 
 
 def test_a_rule_that_cannot_be_evaluated_is_told_with_prometheus_words() -> None:
@@ -99,11 +99,11 @@ def test_what_prometheus_saw_of_a_pod_while_it_was_loading_is_no_trouble_until_i
     """A promotion makes it the pod that serves at once; Prometheus scrapes it again only later."""
     world, wiring = served()
     down = replace(wiring, targets=dict.fromkeys(world.pods, (UP[0], REFUSED)))
-    world.wait(WIRING_SECONDS)
+    world.wait(ALERTS_GRACE_SECONDS)
     world.wiring = down
     planned = world.set_pods(ready_since=world.now).pass_once()
     world.expect(AlertsWired=("Unknown Pending", "connection refused"))
-    assert planned.requeue_after == pytest.approx(WIRING_SECONDS)
+    assert planned.requeue_after == pytest.approx(ALERTS_GRACE_SECONDS)
     assert condition(world, down)[:2] == ("False", "TargetDown")
 
 
