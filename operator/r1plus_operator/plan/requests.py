@@ -78,7 +78,7 @@ def build_request_events(cr: Json, refusal: str) -> list[Event]:
     unreported = sorted((r.rank, verb, r) for verb, r in requests.items() if not _is_reported(cr, r))
     events = [Event(_REASONS[verb], f"{request.told} (r1plus {verb})", request.at) for _, verb, request in unreported]
     if refusal and refusal[:MAX_STATUS] != (cr.get("status") or {}).get("requestRefused"):
-        events.append(Event("RequestRefused", refusal, requests[Verb.ROLLBACK].at, warning=True))
+        events.append(Event("RequestRefused", refusal, requests[Verb.ROLLBACK].at, is_warning=True))
     return events
 
 
