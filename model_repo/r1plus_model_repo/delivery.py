@@ -17,11 +17,11 @@ from pathlib import Path
 import r1plus_contract
 import r1plus_model_repo
 from r1plus_contract import inference
-from r1plus_contract.delivery import digest_of
-from r1plus_contract.engine_fetch import BUILT_FILE, Built
+from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine_fetch import BUILT_FILE, BuildRecord
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.termination import TERMINATION_LOG, leave_word
+from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.kv_shape import MODEL as DESCRIPTION
 from r1plus_model_repo.kv_shape import read_kv_shape
@@ -109,7 +109,7 @@ def _check_engine(identity: ServingIdentity, config: bytes, folder: Path) -> Ref
     try:
         if key is not None:
             return _check_built_engine(identity, key.group(1).decode(), folder)
-        digest = digest_of(folder)
+        digest = digest_folder(folder)
     except ValueError as error:
         remedy = "its Job builds it again" if key else "build the engine's image again"
         return Refusal("EngineInvalid", f"engine {identity.engine}: {error}; {remedy}")
@@ -147,7 +147,7 @@ def _check_built_engine(identity: ServingIdentity, key: str, folder: Path) -> Re
     return Refusal("EngineIncompatible", text)
 
 
-def _check_build_inputs(identity: ServingIdentity, built: Built, files: str) -> Refusal | None:
+def _check_build_inputs(identity: ServingIdentity, built: BuildRecord, files: str) -> Refusal | None:
     if built.source != identity.engine_digest:
         difference = f"was built from files with sha256 {built.source}, the catalog has {identity.engine_digest}"
     elif built.files != files:
@@ -201,7 +201,7 @@ def main() -> int:
         print("The engine is verified and the model repository is assembled")
         return 0
     print(refusal, file=sys.stderr)
-    leave_word(arguments.termination_log, str(refusal))
+    write_termination_message(arguments.termination_log, str(refusal))
     return 1
 
 

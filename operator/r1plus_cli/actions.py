@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.view import DeploymentView, build_view
-from r1plus_contract.requests import MOST_WHY, Request, Verb, format_command, next_order, written
+from r1plus_contract.requests import MOST_WHY, Request, Verb, build_annotations, format_command, next_order
 
 Json = dict[str, Any]
 
@@ -44,7 +44,7 @@ def request_action(cluster: ActionCluster, namespace: str, name: str, verb: Verb
     request = Request(
         cluster.get_username(), reason_text, at, view.revision, order, str(body["metadata"].get("uid", ""))
     )
-    patch: Json = {"metadata": {"annotations": written(verb, request)}}
+    patch: Json = {"metadata": {"annotations": build_annotations(verb, request)}}
     if verb in _SWITCHES:
         patch["spec"] = {"rollout": _SWITCHES[verb]}
     cluster.patch_deployment(namespace, name, patch)

@@ -77,13 +77,13 @@ def import_command(
         typer.Option("--max-batch", help="Largest batch of a deployment. Default: 32, on a GPU 64."),
     ] = None,
     weights_memory: Annotated[
-        str | None, typer.Option("--weights-memory", help="Measured memory, such as 800Mi. Default: an estimate.")
+        str | None, typer.Option("--weights-memory", help="Measurement memory, such as 800Mi. Default: an estimate.")
     ] = None,
     runtime_memory: Annotated[
         str | None,
         typer.Option(
             "--runtime-memory",
-            help="Measured memory of server and backend, on CPU with activations. Default: an estimate.",
+            help="Measurement memory of server and backend, on CPU with activations. Default: an estimate.",
         ),
     ] = None,
     gpus: Annotated[
@@ -174,7 +174,7 @@ def quantize_command(
     Example: `r1plus engine quantize model-F16.gguf --to Q8_0 --out model-Q8_0.gguf`
     """
     with _translate_errors():
-        from r1plus_contract.delivery import file_sha256
+        from r1plus_contract.delivery import hash_file
         from r1plus_model_repo.importing.gguf.requantise import Precision, requantise
 
         if to not in Precision.__members__:
@@ -184,7 +184,7 @@ def quantize_command(
         if not out.parent.is_dir():
             raise UsageError(f"--out: {out.parent} is not a folder; create it first")
         requantise(source, out, Precision[to], _progress)
-        _say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {file_sha256(out)}", style="green")
+        _say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {hash_file(out)}", style="green")
 
 
 @app.command("sign")

@@ -17,7 +17,7 @@ from r1plus_contract.history import (
     RolloutEvent,
     RolloutFact,
 )
-from r1plus_contract.plain_text import plain
+from r1plus_contract.plain_text import to_printable
 from r1plus_contract.verdict import Gate, GateReport, Verdict
 
 Row = Sequence[str]
@@ -72,12 +72,16 @@ def show_histories(console: Console, histories: Sequence[History]) -> None:
     for history in histories:
         where = f"{history.deployment.namespace}/{history.deployment.name}"
         ended_text = ", deleted" if history.ended else ""
-        console.print(Text.assemble((plain(where), "bold"), f"  uid {plain(history.deployment.uid)}{ended_text}"))
+        console.print(
+            Text.assemble((to_printable(where), "bold"), f"  uid {to_printable(history.deployment.uid)}{ended_text}")
+        )
         heads = ("REVISION", "NO", "ENGINE", "BATCH", "CONTEXT", "LAST GATE")
         show_rows(console, heads, [_format_revision(one, history) for one in history.revisions])
         console.print()
         for at, revision, text, style in list_events(history):
-            console.print(Text.assemble((f"{at:<21}", "dim"), f"{plain(revision):<24}", (plain(text), style)))
+            console.print(
+                Text.assemble((f"{at:<21}", "dim"), f"{to_printable(revision):<24}", (to_printable(text), style))
+            )
 
 
 def _format_revision(one: RevisionFact, history: History) -> Row:
@@ -240,14 +244,14 @@ def _list_item_lines(one: Evaluation) -> Iterator[str]:
 
 def show_rows(console: Console, heads: Row, rows: Sequence[Row], below: Sequence[Sequence[str]] = ()) -> None:
     """Print rows in columns of their natural width; `below` has lines to print under each row."""
-    cells = [heads, *([plain(cell) for cell in row] for row in rows)]
+    cells = [heads, *([to_printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     console.print(Text(lines[0], style="bold"))
     for number, line in enumerate(lines[1:]):
         console.print(Text(line))
         for more in below[number] if below else ():
-            console.print(Text(f"  {plain(more)}", style="dim"))
+            console.print(Text(f"  {to_printable(more)}", style="dim"))
 
 
 def _format_instant(epoch: float) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles, key_id
 
 app = typer.Typer(
@@ -303,10 +303,10 @@ def _exit_on_problems(title: str, problems: list[str]) -> None:
     raise typer.Exit(1)
 
 
-def _print_reachable_threshold(one: Measured) -> None:
+def _print_reachable_threshold(one: Measurement) -> None:
     from r1plus_policies.gate.reach import find_reachable_threshold
 
-    best = find_reachable_threshold(one.lost_by_stratum())
+    best = find_reachable_threshold(one.count_lost_by_stratum())
     say(f"Lowest: {one.correct} of {one.items} ({one.condition}); meets spec.accuracy.threshold up to {best:g}")
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.suite import Item, Sampling, Suite, encode_items
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.suite_check import read_items
 from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles
 from r1plus_contract.suite_reference import write_reference
@@ -115,7 +115,7 @@ def build(
 
 def measure(
     files: SuiteFiles, suite: Suite, engine: str, source: Source, *, batch: int, progress: pipeline.Progress
-) -> tuple[SuiteFiles, tuple[Measured, ...]]:
+) -> tuple[SuiteFiles, tuple[Measurement, ...]]:
     """Return the suite with this engine's new figures, and the figures. The signature is removed."""
     old_baseline = _read_baseline(files, suite, source)
     old_figures = (*old_baseline.selection, *old_baseline.baseline, *old_baseline.cross, *old_baseline.served)
@@ -140,12 +140,12 @@ def _read_baseline(files: SuiteFiles, suite: Suite, source: Source) -> record.Ba
 
 
 def _build_baseline(
-    suite: str, engine: str, source: Source, seed: int, selection: tuple[Measured, ...]
+    suite: str, engine: str, source: Source, seed: int, selection: tuple[Measurement, ...]
 ) -> record.Baseline:
     return record.Baseline(
         suite=suite,
         engine=engine,
-        engine_digest=digest_of(source.folder) if source.folder else "",
+        engine_digest=digest_folder(source.folder) if source.folder else "",
         hardware=record.read_hardware() if source.folder else record.SERVED_ELSEWHERE,
         seed=seed,
         selection=selection,

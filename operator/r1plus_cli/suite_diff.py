@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
-from r1plus_contract.jsonable import camel
+from r1plus_contract.jsonable import to_camel_case
 from r1plus_contract.suite import Item, Suite
-from r1plus_contract.suite_baseline import Figures, Measured
+from r1plus_contract.suite_baseline import BaselineFigures, Measurement
 
 MAX_IDS = 20
 """Most ids in a line."""
@@ -44,7 +44,7 @@ def compare_suites(old: Suite, new: Suite) -> Iterator[str]:
     yield "verdicts: every revision is gated again, since a verdict belongs to the hash of the whole suite"
 
 
-def compare_figures(old: Figures, new: Figures) -> Iterator[str]:
+def compare_figures(old: BaselineFigures, new: BaselineFigures) -> Iterator[str]:
     """Yield a line per engine and condition that differs."""
     before, after = _index_figures(old), _index_figures(new)
     for key in sorted({*before, *after}):
@@ -57,18 +57,18 @@ def compare_figures(old: Figures, new: Figures) -> Iterator[str]:
             yield f"{name}: {_format_change(before[key], after[key])}"
 
 
-def _key_figures(one: Measured) -> tuple[int, int, tuple[str, ...]]:
+def _key_figures(one: Measurement) -> tuple[int, int, tuple[str, ...]]:
     return one.correct, one.items, one.lost
 
 
-def _format_change(before: Measured, after: Measured) -> str:
+def _format_change(before: Measurement, after: Measurement) -> str:
     text = f"{before.correct} of {before.items} -> {after.correct} of {after.items} right"
     for word, ids in (("lost", set(after.lost) - set(before.lost)), ("regained", set(before.lost) - set(after.lost))):
         text += f"; {word} {_abbreviate(sorted(ids))}" if ids else ""
     return text
 
 
-def _index_figures(figures: Figures) -> Mapping[tuple[str, str], Measured]:
+def _index_figures(figures: BaselineFigures) -> Mapping[tuple[str, str], Measurement]:
     """Return figures by engine and condition; the later of two counts."""
     return {(one.engine, one.condition): one for one in (*figures.cross, *figures.served, *figures.baseline)}
 
@@ -83,7 +83,7 @@ def _compare_sampling(old: Suite, new: Suite) -> Iterator[str]:
     for field in fields(before):
         values = getattr(before, field.name), getattr(after, field.name)
         if values[0] != values[1]:
-            yield f"sampling.{camel(field.name)}: {values[0]!r} -> {values[1]!r}"
+            yield f"sampling.{to_camel_case(field.name)}: {values[0]!r} -> {values[1]!r}"
 
 
 def _compare_scorer(old: Suite, new: Suite) -> Iterator[str]:

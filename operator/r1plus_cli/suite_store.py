@@ -10,7 +10,7 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_contract.names import LABEL_SUITE
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite import Suite, SuiteError
-from r1plus_contract.suite_baseline import Figures, read_figures
+from r1plus_contract.suite_baseline import BaselineFigures, read_figures
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_files import MAX_BYTES, SuiteFiles
 from r1plus_operator.config import read_suite_folder
@@ -40,7 +40,7 @@ def load_sound(path: Path) -> tuple[Suite, SuiteFiles]:
     return result.suite, files
 
 
-def load_baseline(path: Path) -> Figures:
+def load_baseline(path: Path) -> BaselineFigures:
     """Return the figures of a `baseline.json`."""
     try:
         return read_figures(path.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE
 from r1plus_contract.suite import Suite, SuiteError
-from r1plus_contract.suite_baseline import Measured, reached
+from r1plus_contract.suite_baseline import Measurement, find_reference_result
 from r1plus_contract.suite_check import check, read_items
 from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.suite_reference import read_reference
@@ -39,7 +39,7 @@ class VerificationResult:
     problems: tuple[str, ...]
     signer: str = ""
     """Public key of the signer; empty if unsigned."""
-    reached: Measured | None = None
+    reached: Measurement | None = None
     recorded: int = 0
     is_shipped: bool = False
     """Whether it equals one of this version's suites, byte for byte."""
@@ -67,7 +67,7 @@ def verify(files: SuiteFiles, limits: Limits) -> VerificationResult:
     result = check(files)
     problems = list(result.problems)
     signed_by = ""
-    if not files.oversized():
+    if not files.find_oversized():
         try:
             signed_by = signer(files)
         except SuiteError as error:
@@ -79,7 +79,7 @@ def verify(files: SuiteFiles, limits: Limits) -> VerificationResult:
     problems += _find_scorer_problems(files)
     problems += (f"{REFERENCE_FILE}: {line}; record the answers again" for line in replay(suite, recorded))
     problems += _find_size_problems(suite, limits)
-    baseline = reached(files.baseline, suite.header) if files.baseline else None
+    baseline = find_reference_result(files.baseline, suite.header) if files.baseline else None
     is_shipped = files.digest() in SHIPPED_SUITES.values()
     return VerificationResult(suite, tuple(problems), signed_by, baseline, len(recorded), is_shipped)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from r1plus_contract.plain_text import plain
+from r1plus_contract.plain_text import to_printable
 
 READY = "Ready"
 QUALITY = "QualityVerified"
@@ -285,11 +285,11 @@ def _get_mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _get_text(raw: Mapping[str, Any], key: str) -> str:
     value = raw.get(key)
-    return "" if value is None else plain(str(value))
+    return "" if value is None else to_printable(str(value))
 
 
 def _get_texts(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    return tuple(plain(str(value)) for value in raw.get(key) or ())
+    return tuple(to_printable(str(value)) for value in raw.get(key) or ())
 
 
 def _parse_time(text: str) -> datetime | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from r1plus_contract.settings import SUITE_FILE
-from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, unbase64
+from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, decode_base64
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.engine_fetch.download import create_tls_context
@@ -200,7 +200,7 @@ def _read_json(variable: str, text: str, read: Callable[[Any], T], source: str) 
 def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:
     keys = frozenset(key for key in env.get("R1PLUS_SUITE_KEYS", "").split(",") if key)
     for key in sorted(keys):
-        if unbase64(key, PUBLIC_KEY_BYTES) is None:
+        if decode_base64(key, PUBLIC_KEY_BYTES) is None:
             raise ConfigError(
                 f"R1PLUS_SUITE_KEYS: {key!r:.60} is no Ed25519 public key in base64; the chart sets it from "
                 "suites.trustedKeys, and `r1plus suite keygen` prints such a key"

@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import Bounded
+from r1plus_contract.connections import ConnectionLimits
 from r1plus_operator.runtime.resources import Resource
 
 STUCK_SECONDS = 200.0
@@ -49,7 +49,7 @@ def problem(watchers: Iterable[Watcher], late: float, *, stuck_after: float = ST
     return f"the event loop was {late:.1f} s late" if late > LATE_SECONDS else ""
 
 
-class BoundedRunner(Bounded, web.AppRunner):
+class BoundedRunner(ConnectionLimits, web.AppRunner):
     """A runner whose connections and unfinished requests are bounded."""
 
 

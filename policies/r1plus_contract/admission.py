@@ -1,7 +1,8 @@
 """The admission token: a file that the monitor writes and Triton's readiness probe reads.
 
-Line 1 is the identity digest alone, so that a shell can compare it without a JSON parser (NVIDIA's image has no code of
-ours); line 2 is an `Admission` for people and for the monitor after a restart.
+Line 1 is the identity digest alone, so that a shell can compare it without a JSON parser: NVIDIA's image has no code
+of
+ours. Line 2 is an `Admission` for people and for the monitor after a restart.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Admission:
 
 
 def write_token(folder: Path, admission: Admission) -> None:
-    """Write the token whole or not at all (rename), readable by Triton's user."""
+    """Write the token atomically (rename), readable by Triton's user."""
     part = folder / f".{TOKEN_FILE}.part"
     part.write_text(f"{admission.identity}\n{dumps(admission)}\n", encoding="utf-8")
     part.chmod(0o644)
@@ -34,7 +35,7 @@ def write_token(folder: Path, admission: Admission) -> None:
 
 
 def read_token(folder: Path) -> Admission | None:
-    """The token that stands, or None where there is none or it is damaged (then it admits nobody)."""
+    """Read the token; None where there is none or it is damaged (then it admits no pod)."""
     try:
         first, second = (folder / TOKEN_FILE).read_text(encoding="utf-8").splitlines()[:2]
         admission = loads(Admission, second)

@@ -1,4 +1,4 @@
-"""What a Job that fills a volume with an engine is told, and what it says while it works.
+"""The order of a Job that fetches an engine to a volume, and its progress and result.
 
 Written by the operator (`plan.volumes`), read by `r1plus_model_repo.engine_fetch` in the Job's pod, and back.
 """
@@ -10,27 +10,27 @@ from typing import Final
 ORDER_FILE: Final = "order.json"
 """In the Job's ConfigMap: a `FillOrder`."""
 CA_FILE: Final = "ca.pem"
-"""Beside it: certificates of the CAs that may vouch for the archive's server; absent: those that the image trusts."""
+"""In the same ConfigMap: certificates of the CAs for the archive's server; absent: those that the image trusts."""
 PROXY_FILE: Final = "proxy"
-"""Beside it: `http://HOST:PORT` of the proxy that the archive is fetched through; absent: straight from its server."""
+"""In the same ConfigMap: `http://HOST:PORT` of the proxy for the archive; absent: straight from its server."""
 PROGRESS_PATH: Final = "/progress"
 """Where the Job's pod answers with a `FillProgress`."""
 ENGINE_FOLDER: Final = "engine"
 """Folder of the volume, and of the archive, that holds the engine's files."""
 SIGNATURE_FILE: Final = "model.sig"
-"""Beside it, where somebody vouches for the files: a bundle of the OpenSSF Model Signing format."""
+"""Next to `engine/`, where the files are signed: a bundle of the OpenSSF Model Signing format."""
 INCOMING_FOLDER: Final = ".incoming"
-"""Folder of the volume to which both are copied out of an engine's image before they are looked at."""
+"""Folder of the volume to which both are copied out of an engine's image before they are verified."""
 CHECKPOINT_FOLDER: Final = ".checkpoint"
-"""Folder of the volume that holds the proved files of an engine that is yet to be built, below `engine/`."""
+"""Folder of the volume with the verified files of an engine that is yet to be built, below `engine/`."""
 BUILT_PREFIX: Final = ".built-"
-"""What one pod builds is in a folder of this name and the pod's: two never write into each other's."""
+"""Prefix of the folder of a build, completed by the name of its pod: two pods never write into the same one."""
 CHECKPOINT_PART, TOKENIZER_PART, PLAN_PART = "checkpoint", "tokenizer", "plan"
 """Folders below `engine/`: of an artifact that is to be built the first two, of what was built the last two."""
 BUILT_FILE: Final = "built.json"
-"""Beside those of a built engine: a `Built`."""
-AGAIN, FOR_GOOD = 1, 2
-"""Exit codes: trying again may help, and it will not."""
+"""Next to those of a built engine: a `BuildRecord`."""
+EXIT_RETRYABLE, EXIT_PERMANENT = 1, 2
+"""Exit codes: a retry may help, and it will not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +39,29 @@ class Archive:
 
     url: str
     sha256: str
-    """Of the file as it is fetched, 64 hex digits."""
+    """Of the fetched file, 64 hex digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What is to be made of the files on the GPU that will serve them."""
+    """What to build from the files on the GPU that will serve them."""
 
     key: str
-    """`r1plus_model_repo.gpu_build.Recipe.key`, 64 hex digits: of all that the outcome depends on."""
+    """`r1plus_model_repo.gpu_build.Recipe.key`, 64 hex digits: covers everything that the result depends on."""
     gpu_product: str
     """As the node label `nvidia.com/gpu.product` says."""
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """What was made: the contents of `built.json`."""
+class BuildRecord:
+    """What was built: the contents of `built.json`."""
 
     key: str
     source: str
-    """Digest of the files that it was made of, as the R1PlusEngine promises it."""
+    """Digest of the source files, as the R1PlusEngine declares it."""
     gpu_product: str
     files: str
-    """`digest_of_listing` of all other files below `engine/`: no two builds have the same bytes."""
+    """`digest_listing` of all other files below `engine/`: no two builds have the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,41 +71,41 @@ class FillOrder:
     engine: str
     """Name of the R1PlusEngine."""
     digest: str
-    """`r1plus_contract.delivery.digest_of` its files, 64 hex digits."""
+    """`r1plus_contract.delivery.digest_folder` its files, 64 hex digits."""
     size: int
-    """What the files take at most, bytes."""
+    """Most bytes that the files take."""
     archive: Archive | None = None
     """None: an init container has copied them out of the engine's image."""
     keys: tuple[str, ...] | None = None
-    """Public keys (PEM) of which one must have signed them; None: nobody need have."""
+    """Public keys (PEM) of which one must have signed them; None: no signature needed."""
     build: Build | None = None
     """None: the files are served as they are."""
 
 
 class FillPhase(StrEnum):
-    """What the Job is at."""
+    """State of the Job."""
 
     WAITING = "Waiting"
-    """Another one fills the same volume."""
+    """Another Job fills the same volume."""
     FETCHING = "Fetching"
     VERIFYING = "Verifying"
     BUILDING = "Building"
-    """On the GPU, by the runtime's own builder; it says nothing of how far it is."""
+    """On the GPU, by the runtime's own builder, which reports no progress."""
     DONE = "Done"
 
 
 @dataclass(frozen=True, slots=True)
 class FillProgress:
-    """How far it is."""
+    """Progress of the Job."""
 
     phase: FillPhase
     done: int = 0
     total: int = 0
-    """Bytes; 0: not known."""
+    """Bytes; 0: unknown."""
 
     @property
     def percent(self) -> int | None:
-        """Of the bytes to fetch; None where their number is not known."""
+        """Of the bytes to fetch; None where their number is unknown."""
         return min(100, 100 * self.done // self.total) if self.total else None
 
 
@@ -114,15 +114,15 @@ class FillRefusal(StrEnum):
 
     STORAGE_FULL = "StorageFull"
     STORAGE_FAILED = "StorageFailed"
-    """The volume took no write, for another reason."""
+    """The volume failed a write for another reason."""
     FETCH_FAILED = "FetchFailed"
-    """The server did not give the whole file; trying again may help."""
+    """The server did not send the whole file; a retry may help."""
     FETCH_STALLED = "FetchStalled"
     FETCH_REFUSED = "FetchRefused"
-    """An address that nothing is fetched from."""
+    """A forbidden address."""
     ENGINE_DIGEST_MISMATCH = "EngineDigestMismatch"
     ENGINE_INVALID = "EngineInvalid"
     BUILD_FAILED = "BuildFailed"
     """The builder left no engine."""
     SIGNATURE_INVALID = "SignatureInvalid"
-    """Nobody who is trusted vouches for the files."""
+    """No trusted key has signed the files."""

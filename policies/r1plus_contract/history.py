@@ -1,7 +1,7 @@
-"""Facts for the registry: what the operator observed and cannot change any more. `POST /v1/facts` takes a `Facts`.
+"""Facts for the registry: final observations of the operator. `POST /v1/facts` takes a `Facts`.
 
-Each fact has a natural key, named at its class: the same fact sent again is recorded once. The same types are what the
-registry answers with. Ids of items, never their texts.
+Each fact has a natural key, named at its class: the same fact sent again is recorded once. The registry answers with
+the same types. Ids of items, never their texts.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from typing import Any, Final
 from r1plus_contract.verdict import GateReport
 
 AUDIENCE: Final = "r1plus-registry"
-"""Of tokens that are made for the registry and are worth nothing elsewhere."""
+"""Audience of the tokens for the registry; they are valid nowhere else."""
 PORT: Final = 8080
 MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 """Of a delivery."""
@@ -23,33 +23,33 @@ class RolloutEvent(StrEnum):
     """What happened to a revision."""
 
     CANDIDATE = "Candidate"
-    """It was asked for and made; it does not serve yet."""
+    """It was requested and created; it does not serve yet."""
     PROMOTED = "Promoted"
     """Traffic went to it."""
     CONTROL_BEGAN = "ControlBegan"
-    """It fell or somebody asked: `to` is brought up without traffic and gated anew."""
+    """Accuracy dropped or a person requested it: `to` starts without traffic and is gated again."""
     CONTROL_PASSED = "ControlPassed"
     CONTROL_FAILED = "ControlFailed"
     ROLLED_BACK = "RolledBack"
     """Traffic went from it back to `to`."""
     REQUESTED = "Requested"
-    """Somebody asked something of the operator about it, or about the deployment: `cause` is the verb."""
+    """A person requested something about it, or about the deployment: `cause` is the verb."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFact:
-    """An R1PlusDeployment from its making to its end. Key: uid."""
+    """An R1PlusDeployment from its creation to its end. Key: uid."""
 
     uid: str
     namespace: str
     name: str
     namespace_uid: str = ""
-    """A namespace that is made again under the same name is another tenant's. Empty: not known yet."""
+    """A namespace created again under the same name is another tenant's. Empty: not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFact:
-    """An R1PlusEngine as it was on offer. Key: name and digest of the spec."""
+    """An R1PlusEngine as the catalog had it. Key: name and digest of the spec."""
 
     name: str
     spec_digest: str
@@ -59,15 +59,15 @@ class EngineFact:
     precision: str
     backend: str
     image: str
-    """That carries the files; empty where only the shape is published."""
+    """Image with the files; empty where only the shape is published."""
     sha256: str
-    """Of the files; empty likewise."""
+    """Of the files; empty where only the shape is published."""
     suite: str
-    """Golden suite that it is held to."""
+    """Golden suite of the engine."""
     inherited_from: str = ""
     """Engine whose reference it claims to reach; empty where its own was measured."""
     claimed_by: str = ""
-    """Whose word its figures are, where nobody measured them here."""
+    """Source of its figures, where they were not measured here."""
     spec: dict[str, Any] = field(default_factory=dict)
 
 
@@ -84,14 +84,14 @@ class SuiteFact:
     """A golden suite. Key: namespace and sha256, which covers items, sampling and scorer version."""
 
     namespace: str
-    """Of the tenant whose own it is; empty for a shipped one."""
+    """Of the tenant that owns it; empty for a shipped one."""
     name: str
     version: str
     sha256: str
     scorer_version: str
     reference_engine: str
     signer: str = ""
-    """Public key whose signature it bears; empty: none."""
+    """Public key of its signature; empty: none."""
     items: tuple[SuiteItem, ...] = ()
 
 
@@ -118,7 +118,7 @@ class RevisionFact:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFact:
-    """What a gate said of a revision, with all that was scored: the report bears identity, suite and scorer.
+    """A gate's report on a revision. The report has identity, suite and scorer.
 
     Key: deployment, revision, and of the report suite hash, scorer version, threshold, batch, control, acknowledged,
     verdict, lost and when it was decided.
@@ -131,7 +131,7 @@ class EvaluationFact:
 
 @dataclass(frozen=True, slots=True)
 class RolloutFact:
-    """A step of a rollout or of a way back. Key: deployment, revision, event and time."""
+    """A step of a rollout or of a rollback. Key: deployment, revision, event and time."""
 
     deployment: str
     revision: str
@@ -146,7 +146,7 @@ class RolloutFact:
 
 @dataclass(frozen=True, slots=True)
 class AlarmFact:
-    """A fall as it was told, or a detector's alarm. Key: deployment, revision, source, reason and since."""
+    """An accuracy drop as reported, or a detector's alarm. Key: deployment, revision, source, reason and since."""
 
     deployment: str
     revision: str
@@ -165,7 +165,7 @@ class AlarmFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One delivery, recorded whole or not at all. What refers to a deployment comes with it or after it."""
+    """One delivery, recorded atomically. Facts about a deployment come with it or after it."""
 
     deployments: tuple[DeploymentFact, ...] = ()
     engines: tuple[EngineFact, ...] = ()
@@ -175,12 +175,12 @@ class Facts:
     rollouts: tuple[RolloutFact, ...] = ()
     alarms: tuple[AlarmFact, ...] = ()
     live: tuple[str, ...] | None = None
-    """uids of all R1PlusDeployments that there are: every other one has ended. None: not told this time."""
+    """uids of all existing R1PlusDeployments: every other one has ended. None: not reported this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How many of the facts were new, by kind. Everything that was sent is recorded when this is returned."""
+    """How many of the facts were new, by kind. All facts are recorded when this is returned."""
 
     recorded: dict[str, int]
 
@@ -199,7 +199,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """What `GET /v1/namespaces/NS/deployments/NAME` answers: the newest of that name first."""
+    """The answer to `GET /v1/namespaces/NS/deployments/NAME`: the newest of that name first."""
 
     items: tuple[History, ...]
 
@@ -224,29 +224,29 @@ class Evaluation:
     engine: str
     report: GateReport
     items: tuple[ItemResult, ...] = ()
-    """Item by item, where that was asked for and the suite is known."""
+    """Item by item, where that was requested and the suite is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluations:
-    """What `GET /v1/evaluations` answers, newest first."""
+    """The answer to `GET /v1/evaluations`, newest first."""
 
     items: tuple[Evaluation, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedEngine:
-    """An engine as it is or was on offer, and when it was first seen."""
+    """An engine of the catalog, now or formerly, and when it was first seen."""
 
     engine: EngineFact
     recorded_at: str
     evaluations: int = 0
-    """Gates that it went through, of all deployments."""
+    """Its gates in all deployments."""
     passed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedEngines:
-    """What `GET /v1/engines` answers, by name, the newest first."""
+    """The answer to `GET /v1/engines`, by name, the newest first."""
 
     items: tuple[RecordedEngine, ...]

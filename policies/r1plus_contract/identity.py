@@ -15,7 +15,7 @@ class ServingIdentity:
     engine: str
     """Name of the R1PlusEngine."""
     engine_digest: str
-    """sha256 of the delivered engine (`r1plus_contract.delivery.digest_of`), tokenizer included."""
+    """sha256 of the delivered engine (`r1plus_contract.delivery.digest_folder`), tokenizer included."""
     config_digest: str
     """sha256 of config.pbtxt."""
     triton_image: str
@@ -27,20 +27,20 @@ class ServingIdentity:
     """`nvidia.com/gpu.product` of the nodes it may run on; empty on CPU."""
 
     monitor_image: str = ""
-    """Of a revision that a refresh made; empty, and in no document, of any other."""
+    """Of a revision that a refresh created; empty, and in no document, for any other."""
 
     def document(self) -> dict[str, Any]:
-        """As it is stored. A monitor of before knows no monitor's image, and refuses a field that it does not know."""
+        """Return the stored form. An older monitor does not know `monitorImage` and rejects unknown fields."""
         document: dict[str, Any] = to_jsonable(self)
         if not self.monitor_image:
             del document["monitorImage"]
         return document
 
     def digest(self) -> str:
-        """64 hex digits; the admission token carries it and Triton's readiness probe compares it."""
+        """Return 64 hex digits; the admission token has it and Triton's readiness probe compares it."""
         return document_digest(self.document())
 
 
 def document_digest(document: Mapping[str, Any]) -> str:
-    """The digest of `identity.json` as it is stored, whichever version wrote it and whatever fields that one knew."""
+    """Return the digest of `identity.json` as it is stored, whichever version wrote it."""
     return hashlib.sha256(dumps(dict(document)).encode()).hexdigest()

@@ -1,8 +1,10 @@
 """The tensors of the served model: what clients, the prober and the backend agree on.
 
-Every backend of the catalog serves one decoupled model under MODEL_NAME. All inputs have shape [1]; all but PROMPT are
-optional. One request is answered by a stream of responses: each carries a piece of text (whole UTF-8 characters), the
-last one also FINISH_REASON and the token counts. An error is a Triton error response, never text.
+Every backend of the catalog serves one decoupled model under MODEL_NAME. All inputs have shape [1]; all but PROMPT
+are
+optional. One request is answered by a stream of responses. Each has a piece of text (whole UTF-8 characters), the
+last
+one also FINISH_REASON and the token counts. An error is a Triton error response, never text.
 """
 
 from enum import StrEnum
@@ -25,7 +27,8 @@ TOP_P: Final = "top_p"
 REPETITION_PENALTY: Final = "repetition_penalty"
 """FP32 > 0."""
 SEED: Final = "seed"
-"""UINT64: repeats a sampled answer, as long as the same requests run beside it (another batch rounds otherwise)."""
+"""UINT64: repeats a sampled answer, as long as the batch has the same other requests (another batch rounds
+otherwise)."""
 STOP: Final = "stop"
 """BYTES: a JSON array of strings; generation ends before the first that appears."""
 
@@ -40,11 +43,11 @@ COMPLETION_TOKENS: Final = "completion_tokens"
 
 DEFAULT_MAX_NEW_TOKENS: Final = 512
 MOST_PROMPT_BYTES_PER_TOKEN: Final = 16
-"""Prompt and system message together may have so many bytes for each token of the context: text has about 4."""
+"""Most bytes of prompt and system message together for each token of the context: text has about 4."""
 MOST_TOKEN_BYTES: Final = 256
-"""No token's text is longer: the longest in use are 128 spaces."""
+"""Most bytes of one token: the longest in use are 128 spaces."""
 QUEUE_FULL: Final = "QueueFull"
-"""First word of the error of a request that found no place in the engine's queue: nothing was computed, try again."""
+"""First word of the error of a request when the engine's queue was full: nothing was computed, retry."""
 
 
 class FinishReason(StrEnum):

@@ -1,8 +1,7 @@
-"""What the prober of walls tries, and what it found: orders as arguments, findings as a container's last words.
+"""The isolation test: what the probe tries, and what it found. Orders are arguments, findings a termination message.
 
-The operator makes the Jobs, `r1plus_monitoring.isolation_test` runs in them, and reads nothing else: it has no file
-and no token but what its Job names. Every try has a control: the same try from a pod that is allowed to, which shows
-that the prober would have seen an open door.
+The operator creates the Jobs, and `r1plus_monitoring.isolation_test` runs in them. It reads only what its Job names.
+Every attempt has a control: the same attempt from a pod that is allowed, which shows that an open door is noticed.
 """
 
 from dataclasses import dataclass
@@ -10,26 +9,26 @@ from enum import StrEnum
 from typing import Final
 
 
-class Walls(StrEnum):
-    """Values of LABEL_WALLS."""
+class IsolationPart(StrEnum):
+    """Values of LABEL_ISOLATION."""
 
     TENANT = "tenant"
-    """What stands for as long as the namespace is a tenant: default deny, who may call, quota, who administers."""
+    """What exists as long as the namespace is a tenant: default deny, callers, quota, administrators."""
     PROBE = "probe"
-    """What a run of the prober is made of."""
+    """Objects of a run of the isolation test."""
     DECOY = "decoy"
-    """What the prober attacks."""
+    """The target of the isolation test."""
 
 
-class Probe(StrEnum):
+class IsolationProbe(StrEnum):
     """Values of LABEL_PROBE."""
 
     KNOCK = "knock"
-    """Under a serving deployment's own walls: tries the doors of the network."""
+    """Under a serving deployment's own network policies: tries TCP connections."""
     ASK = "ask"
-    """Its walls let it out to the API server, which it asks, and to the decoy, which alone must keep it out."""
+    """May reach the API server, which it asks, and the decoy, whose own policies must block it."""
     CONTROL = "control"
-    """In the decoy's namespace, allowed: makes the same tries."""
+    """In the decoy's namespace, allowed: makes the same attempts."""
 
 
 CONTAINER_KNOCK: Final = "knock"
@@ -39,39 +38,39 @@ DIR_TOKEN: Final = "/var/run/secrets/r1plus.ai/walls"
 """Projected volume of a container that asks: `token` (of its own service account) and `ca.crt`."""
 API_HOST: Final = "kubernetes.default.svc"
 BANNER: Final = b"r1plus-decoy\n"
-"""What the decoy says to whoever connects: on that address nothing else would count as an open door of the decoy's."""
+"""What the decoy sends to every client: nothing else on that address counts as the open door of the decoy."""
 
 
 class Against(StrEnum):
-    """Whose door it is."""
+    """Owner of a door."""
 
     DECOY = "decoy"
-    """Another tenant's. Its control must be seen: we put the listener there."""
+    """Another tenant's. Its control must find it open: we run the listener."""
     PLATFORM = "platform"
-    """Metadata service, node, API server, Prometheus: not every cluster has each, so a control may see nothing."""
+    """Metadata service, node, API server, Prometheus: not every cluster has each, so a control may find none."""
     OWN = "own"
-    """One that is open by right: it shows that the pod has a network at all, and its try must succeed."""
+    """One that is allowed: it shows that the pod has a network, and its attempt must succeed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ConnectionTarget:
     """One TCP address. `--doors` of `knock` is a JSON list of these (`jsonable`)."""
 
     name: str
     host: str
-    """Name or IP; `$(VARIABLES)` have been put in by the kubelet."""
+    """Name or IP; the kubelet has expanded `$(VARIABLES)`."""
     port: int
     against: Against
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ApiRequest:
     """One request to the API server. `--questions` of `ask` is a JSON list of these."""
 
     name: str
     method: str
     path: str
-    """With its query. Whatever writes bears `dryRun=All`: a try that is let through must change nothing."""
+    """With its query. A request that writes has `dryRun=All`: it must change nothing even if it is allowed."""
     body: str = ""
     """JSON; empty: none."""
     content_type: str = "application/json"
@@ -79,33 +78,33 @@ class Question:
     """Ask without the token."""
 
 
-class Outcome(StrEnum):
-    """How a try ended."""
+class AttemptOutcome(StrEnum):
+    """How an attempt ended."""
 
     SHUT = "shut"
     """No connection; the API server refused (401, 403)."""
     OPEN = "open"
-    """Connected; the API server did it, or found it permissible (any answer below 500 but 401, 403, 429)."""
+    """Connected; the API server did it, or would have (any answer below 500 but 401, 403, 429)."""
     FAILED = "failed"
-    """Neither can be said: the name did not resolve, the API server did not answer."""
+    """Unknown: the name did not resolve, the API server did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
-    """One door or question, tried. Short names: a container's last words are 4096 bytes."""
+class AttemptFinding:
+    """The finding on one door or question. Short names: a termination message has 4096 bytes."""
 
     n: str
     """Name of the door or question."""
-    o: Outcome
-    """As it ended: a new pod's walls take a moment to stand, so a door that was open is tried again for a while."""
+    o: AttemptOutcome
+    """The final outcome: policies take a moment to apply to a new pod, so an open door is tried again for a while."""
     late: int = 0
-    """Milliseconds for which it was open before it was shut; 0: it never was."""
+    """Milliseconds for which it was open before it was shut; 0: never."""
     d: str = ""
-    """What was said, shortened: `timed out`, `HTTP 403`, `HTTP 200`."""
+    """Details, shortened: `timed out`, `HTTP 403`, `HTTP 200`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The last words of a container that knocked or asked."""
+    """The termination message of a container that ran `knock` or `ask`."""
 
-    tries: tuple[Try, ...]
+    tries: tuple[AttemptFinding, ...]

@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class ContractError(ValueError):
-    """A document that crossed rooms does not have the form both sides agreed on."""
+    """A document does not have the form that both sides agreed on."""
 
 
-def camel(name: str) -> str:
-    """`max_batch_size` -> `maxBatchSize`."""
+def to_camel_case(name: str) -> str:
+    """Convert a name: `max_batch_size` -> `maxBatchSize`."""
     head, *rest = name.split("_")
     return head + "".join(part.title() for part in rest)
 
@@ -34,7 +34,7 @@ def to_jsonable(value: Any) -> Any:
     if type(value) in _SCALARS:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {wire: to_jsonable(getattr(value, name)) for name, wire in _names(type(value))}
+        return {wire: to_jsonable(getattr(value, name)) for name, wire in _wire_names(type(value))}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple | list):
@@ -45,13 +45,13 @@ def to_jsonable(value: Any) -> Any:
 
 
 @cache
-def _names(kind: type[Any]) -> tuple[tuple[str, str], ...]:
-    """(name, name on the wire) of a dataclass's fields."""
-    return tuple((field.name, camel(field.name)) for field in dataclasses.fields(kind))
+def _wire_names(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    """Return (name, name on the wire) of a dataclass's fields."""
+    return tuple((field.name, to_camel_case(field.name)) for field in dataclasses.fields(kind))
 
 
 def dumps(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, UTF-8; the same value is always the same text."""
+    """Return canonical JSON: sorted keys, no spaces, UTF-8; the same value is always the same text."""
     return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -60,7 +60,7 @@ def loads(kind: type[T], text: str | bytes, *, tolerant: bool = False) -> T:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        # RecursionError: nested deeper than any document of ours, by somebody who means harm.
+        # RecursionError: nested deeper than any valid document.
         raise ContractError(f"{kind.__name__}: not JSON: {error}") from error
     return cast(T, from_jsonable(kind, data, kind.__name__, tolerant=tolerant))
 
@@ -69,32 +69,32 @@ def from_jsonable(kind: Any, data: Any, path: str, *, tolerant: bool = False) ->
     """Build `kind` from plain data. `path` names the place in error messages."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return _optional(kind, data, path, tolerant)
+        return _read_optional(kind, data, path, tolerant)
     if origin is tuple:
-        return _tuple(kind, data, path, tolerant)
+        return _read_tuple(kind, data, path, tolerant)
     if origin is dict:
         _expect(isinstance(data, dict), path, "an object", data)
         inner = get_args(kind)[1]
         return {key: from_jsonable(inner, item, f"{path}.{key}", tolerant=tolerant) for key, item in data.items()}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _dataclass(kind, data, path, tolerant)
+        return _read_dataclass(kind, data, path, tolerant)
     if isinstance(kind, type) and issubclass(kind, Enum):
         values = [member.value for member in kind]
         _expect(data in values, path, f"one of {', '.join(map(str, values))}", data)
         return kind(data)
     if kind is Any:
         return data
-    return _scalar(kind, data, path)
+    return _read_scalar(kind, data, path)
 
 
-def _optional(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
+def _read_optional(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
     if data is None and type(None) in get_args(kind):
         return None
     inner = [arg for arg in get_args(kind) if arg is not type(None)]
     return from_jsonable(inner[0], data, path, tolerant=tolerant)
 
 
-def _tuple(kind: Any, data: Any, path: str, tolerant: bool) -> tuple[Any, ...]:
+def _read_tuple(kind: Any, data: Any, path: str, tolerant: bool) -> tuple[Any, ...]:
     _expect(isinstance(data, list), path, "a list", data)
     args = get_args(kind)
     kinds = [args[0]] * len(data) if len(args) == 2 and args[1] is Ellipsis else args
@@ -103,14 +103,14 @@ def _tuple(kind: Any, data: Any, path: str, tolerant: bool) -> tuple[Any, ...]:
     return tuple(from_jsonable(inner, item, f"{path}[{i}]", tolerant=tolerant) for i, (inner, item) in pairs)
 
 
-def _dataclass(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
+def _read_dataclass(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
     _expect(isinstance(data, dict), path, "an object", data)
-    known = _fields(kind)
+    fields = _fields_by_wire_name(kind)
     for key in () if tolerant else data:
-        if key not in known:
-            raise ContractError(f"{path}.{key}: unknown field; known: {', '.join(sorted(known))}")
+        if key not in fields:
+            raise ContractError(f"{path}.{key}: unknown field; known: {', '.join(sorted(fields))}")
     values = {}
-    for key, (f, hint) in known.items():
+    for key, (f, hint) in fields.items():
         if key in data:
             values[f.name] = from_jsonable(hint, data[key], f"{path}.{key}", tolerant=tolerant)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
@@ -119,13 +119,13 @@ def _dataclass(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
 
 
 @cache
-def _fields(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """Name on the wire -> field and its type: looked up once, since whoever reads a document reads many."""
+def _fields_by_wire_name(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return name on the wire -> field and its type; cached."""
     hints = get_type_hints(kind)
-    return {camel(f.name): (f, hints[f.name]) for f in dataclasses.fields(kind)}
+    return {to_camel_case(f.name): (f, hints[f.name]) for f in dataclasses.fields(kind)}
 
 
-def _scalar(kind: Any, data: Any, path: str) -> Any:
+def _read_scalar(kind: Any, data: Any, path: str) -> Any:
     if kind is float:
         _expect(isinstance(data, int | float) and not isinstance(data, bool), path, "a number", data)
         _expect(_is_computable(data), path, "a finite number", data)
@@ -141,10 +141,10 @@ def _scalar(kind: Any, data: Any, path: str) -> Any:
 
 
 def _is_computable(number: int | float) -> bool:
-    """Whether figures can be made of it: JSON has integers beyond any float, and Python's has NaN and Infinity."""
+    """Return whether a number can be computed with: JSON allows integers beyond any float, and NaN and Infinity."""
     return abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number)
 
 
-def _expect(holds: bool, path: str, wanted: str, got: Any) -> None:
+def _expect(holds: bool, path: str, expected: str, value: Any) -> None:
     if not holds:
-        raise ContractError(f"{path}: expected {wanted}, got {got!r:.80}")
+        raise ContractError(f"{path}: expected {expected}, got {value!r:.80}")

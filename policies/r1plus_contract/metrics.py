@@ -48,7 +48,7 @@ POOL_EVIDENCE_RATIO: Final = "r1plus_pool_evidence_ratio"  # + namespace, deploy
 POOL_ACCURACY_LOWER_RATIO: Final = "r1plus_pool_accuracy_lower_ratio"  # + namespace, deployment, revision
 POOL_ACCURACY_UPPER_RATIO: Final = "r1plus_pool_accuracy_upper_ratio"  # + namespace, deployment, revision
 ROLLBACKS_TOTAL: Final = "r1plus_rollbacks_total"  # + namespace, deployment, reason
-ROLLBACK_BLOCKED: Final = "r1plus_rollback_blocked"  # + namespace, deployment, reason; 1 while it stands
+ROLLBACK_BLOCKED: Final = "r1plus_rollback_blocked"  # + namespace, deployment, reason; 1 while blocked
 CANDIDATE_REFUSED: Final = (
     "r1plus_candidate_refused"  # + namespace, deployment; 1 while the gate refuses what is asked for
 )

@@ -1,6 +1,6 @@
-"""Text that somebody else said, before it is shown."""
+"""Foreign text, made safe to show."""
 
 
-def plain(text: str) -> str:
-    """Return the text without what moves a terminal: much of it was said by a pod or a tenant."""
+def to_printable(text: str) -> str:
+    """Replace characters that control a terminal: a pod or a tenant may have written the text."""
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)

@@ -1,6 +1,6 @@
-"""What the operator tells a deployment's monitors: the ConfigMap mounted at DIR_ACCURACY.
+"""The settings of a deployment's monitors: the ConfigMap mounted at DIR_ACCURACY.
 
-It changes while pods live, and it is all that a pod needs: a restarted pod asks nobody.
+It changes while pods run, and it is all that a pod needs, also after a restart.
 """
 
 import hashlib
@@ -15,26 +15,27 @@ SETTINGS_FILE: Final = "settings.json"
 SUITE_FILE: Final = "suite.json"
 ITEMS_FILE: Final = "items.jsonl"
 REFERENCE_FILE: Final = "reference.jsonl"
-"""Optional: recorded answers of the reference engine, which the monitor's scorer must score as they were scored."""
+"""Optional: recorded answers of the reference engine, which the monitor's scorer must score the same."""
 FORMER_SUITE_FILE: Final = "former-suite.json"
 FORMER_ITEMS_FILE: Final = "former-items.jsonl"
 FORMER_REFERENCE_FILE: Final = "former-reference.jsonl"
-"""Of the suite that still counts while another one is asked beside it; see `Former`."""
+"""Of the suite that still counts while a new one is in its shadow gate; see `Former`."""
 SUITE_FILES: Final = (SUITE_FILE, ITEMS_FILE, REFERENCE_FILE)
 FORMER_SUITE_FILES: Final = (FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERENCE_FILE)
 """Of each suite: header, items and, where it has them, recorded answers."""
 VERDICTS_FILE: Final = "verdicts.json"
 
 
-TAKES_ORDERS: Final = 1
-"""Monitors that speak so much understand a `ControlOrder`."""
-TAKES_SHADOWS: Final = 2
-"""These understand `Former` as well."""
-PROVES_GATES: Final = 3
-"""These also say under which files they have run a gate (`MonitorReport.ran_under`)."""
-SPEAKS: Final = PROVES_GATES
-"""What monitors of this version understand. Written on every revision that is rendered, since a pod keeps its monitor
-for ever and one that passes an order over would be waited for in vain."""
+SUPPORTS_CONTROL: Final = 1
+"""Protocol version from which monitors understand a `ControlOrder`."""
+SUPPORTS_SHADOW: Final = 2
+"""From which they understand `Former` as well."""
+SUPPORTS_GATE_PROOF: Final = 3
+"""From which they also report under which files they ran a gate (`MonitorReport.ran_under`)."""
+MONITOR_PROTOCOL: Final = SUPPORTS_GATE_PROOF
+"""Protocol version of this version's monitors, written on every rendered revision. A pod keeps its monitor for ever,
+and
+the operator would wait in vain for one that ignores an order."""
 
 
 def hash_config(files: Mapping[str, str]) -> str:
@@ -44,20 +45,22 @@ def hash_config(files: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ControlOrder:
-    """One revision is to be swept anew, as if it had never been gated: an old Pass says nothing of today's node, or was
-    overruled by a fall."""
+    """One revision is to be swept again, as if it had never been gated. An old Pass does not cover today's node, or
+    an
+        accuracy drop has overruled it."""
 
     identity: str
-    """Of the revision; monitors of every other one pass over the order."""
+    """Of the revision; monitors of all others ignore the order."""
     token: str
-    """The report that answers bears it as `control`, so that no clock has to tell an old report from a new one."""
+    """The report in answer has it as `control`, so that old and new reports differ without a clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """These revisions go on being judged by this suite, and their pods in traffic are asked the one that
-    `MonitorSettings` names beside it: it counts once a whole gate on it has been decided. Every other revision, a
-    candidate above all, is judged by that one alone."""
+    """Revisions that are still judged by this former suite. Their pods in traffic are also asked the suite of
+    `MonitorSettings`: it counts once a whole gate on it is decided. All other revisions, candidates above all, are
+    judged
+        by the new one alone."""
 
     suite: str
     suite_hash: str
@@ -71,40 +74,42 @@ class MonitorSettings:
 
     suite: str
     suite_hash: str
-    """The hash the operator resolved; the monitor recomputes it from `items.jsonl` and refuses another."""
+    """The hash the operator resolved; the monitor recomputes it from `items.jsonl` and rejects another."""
     threshold: float
     gate: Gate
     probes_per_minute: int
     false_alarm_days: int = 30
-    """On average at least so many days pass between two false accuracy alarms of the whole deployment."""
+    """At least so many days on average between two false accuracy alarms of the whole deployment."""
     most_pods: int = 8
-    """Pods that the deployment may have at most: the budget is shared among so many."""
+    """Most pods of the deployment: they share the budget."""
     steadiness: float = 0.98
-    """How often an item that passed the gate must pass again, at least, in [0.5, 1): below, something has changed. Not
-    how many items may be lost: that is the threshold's business."""
+    """How often an item that passed the gate must pass again, at least, in [0.5, 1): below, something has changed. It
+    does
+        not limit lost items: the threshold does."""
     acknowledged: str = ""
-    """A token. Another one than before: the gate's sweeps are run anew, and a Pass ends the alarm that stands."""
+    """A token. When it changes, the gate's sweeps are run again, and a Pass ends the alarm."""
     reference_hash: str = ""
     """sha256 of `reference.jsonl`; empty where the suite has none, or for a monitor of an older operator."""
     control: ControlOrder | None = None
     """Before traffic goes back to a revision: it is gated at the full batch, as under `Enforce`, whatever `gate` is."""
     service: str = ""
-    """Host and port by which users reach the deployment: asked through now and then. Empty: not at all."""
+    """Host and port by which users reach the deployment, for probes through the Service. Empty: none."""
     restored: str = ""
-    """Identity of what passed and serves where there is room for one. A pod of it that answers unlike its revision is
-    let in even so: nothing else could serve. It is gated beside its traffic, and what that finds is told."""
+    """Identity of a passed revision that serves where there is room for one. A pod of it that answers differently is
+    admitted
+        even so: nothing else could serve. Its gate runs during traffic, and the result is reported."""
     former: Former | None = None
     """The suite that still counts for some revisions. None: `suite` counts for all."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownVerdicts:
-    """`verdicts.json`: the gate's reports of a deployment's revisions: nobody is gated twice for one thing."""
+    """`verdicts.json`: the gate's reports of a deployment's revisions, so that no pod repeats a gate."""
 
     reports: tuple[GateReport, ...] = ()
 
     def find(self, identity: str, suite_hash: str, scorer_version: str) -> GateReport | None:
-        """The report for exactly this identity, suite and scorer."""
+        """Find the report for exactly this identity, suite and scorer."""
         for report in self.reports:
             if (report.identity, report.suite_hash, report.scorer_version) == (identity, suite_hash, scorer_version):
                 return report

@@ -1,13 +1,13 @@
-"""Reading what another process answers, which must not fill our memory."""
+"""Reading answers of other processes without filling our memory."""
 
 from collections.abc import AsyncIterable
 
 
-async def at_most(chunks: AsyncIterable[bytes], most: int) -> bytes:
-    """The first `most` bytes of what comes, however it is cut into packets; what comes after them is not awaited."""
-    found = bytearray()
+async def read_at_most(chunks: AsyncIterable[bytes], most: int) -> bytes:
+    """Read the first `most` bytes, however they are cut into packets; later bytes are not awaited."""
+    data = bytearray()
     async for chunk in chunks:
-        found += chunk
-        if len(found) >= most:
+        data += chunk
+        if len(data) >= most:
             break
-    return bytes(found[:most])
+    return bytes(data[:most])

@@ -65,7 +65,7 @@ class Suite:
     items: tuple[Item, ...]
 
     def strata(self) -> dict[str, int]:
-        """Items per stratum, in name order."""
+        """Count items per stratum, in name order."""
         counts: dict[str, int] = {}
         for item in self.items:
             counts[item.stratum] = counts.get(item.stratum, 0) + 1
@@ -73,22 +73,22 @@ class Suite:
 
 
 class SuiteError(ContractError):
-    """A suite that must not be used, and why."""
+    """A suite must not be used, and why."""
 
 
 def encode_items(items: Sequence[Item]) -> str:
-    """The text of `items.jsonl`."""
+    """Return the text of `items.jsonl`."""
     return "".join(dumps(item) + "\n" for item in sorted(items, key=lambda item: item.id))
 
 
 def suite_hash(items_text: str, sampling: Sampling, scorer_version: str) -> str:
-    """sha256, 64 hex digits, of everything that decides what a score means."""
+    """Return the sha256, 64 hex digits, of everything that decides what a score means."""
     head = dumps({"sampling": sampling, "scorerVersion": scorer_version})
     return hashlib.sha256(f"{head}\n{items_text}".encode()).hexdigest()
 
 
 def load_suite(header_text: str, items_text: str) -> Suite:
-    """Read and check a suite; raises SuiteError that says what is wrong and where."""
+    """Read and check a suite; raise SuiteError that names problem and place."""
     suite = read_suite(header_text, items_text)
     if suite.header.scorer_version != SCORER_VERSION:
         raise SuiteError(
@@ -99,7 +99,7 @@ def load_suite(header_text: str, items_text: str) -> Suite:
 
 
 def read_suite(header_text: str, items_text: str) -> Suite:
-    """Read and check a suite of any scorer version, since a monitor that serves may be of another version.
+    """Read and check a suite of any scorer version, since a serving monitor may have another version.
 
     Raises SuiteError.
     """
@@ -107,21 +107,21 @@ def read_suite(header_text: str, items_text: str) -> Suite:
         raise SuiteError(f"items.jsonl is larger than {MAX_SUITE_BYTES} bytes")
     try:
         header = loads(SuiteHeader, header_text)
-        items = tuple(loads(Item, line) for line in lines_of(items_text))
+        items = tuple(loads(Item, line) for line in split_lines(items_text))
     except ContractError as error:
         raise SuiteError(str(error)) from error
-    found = suite_hash(items_text, header.sampling, header.scorer_version)
-    if found != header.sha256:
-        raise SuiteError(f"suite {header.name}: sha256 is {found}, suite.json promises {header.sha256}")
-    return Suite(header=header, items=_checked(header, items))
+    digest = suite_hash(items_text, header.sampling, header.scorer_version)
+    if digest != header.sha256:
+        raise SuiteError(f"suite {header.name}: sha256 is {digest}, suite.json promises {header.sha256}")
+    return Suite(header=header, items=_check_items(header, items))
 
 
-def lines_of(text: str) -> list[str]:
-    """Lines that hold something. Split at newlines alone: JSON may hold the other separators that Unicode knows."""
+def split_lines(text: str) -> list[str]:
+    """Split into lines that are not blank, at newlines alone: JSON may contain the other separators of Unicode."""
     return [line for line in text.split("\n") if line.strip()]
 
 
-def _checked(header: SuiteHeader, items: tuple[Item, ...]) -> tuple[Item, ...]:
+def _check_items(header: SuiteHeader, items: tuple[Item, ...]) -> tuple[Item, ...]:
     if not items or len(items) != header.items:
         raise SuiteError(f"suite {header.name}: {len(items)} items, suite.json promises {header.items}")
     ids = [item.id for item in items]

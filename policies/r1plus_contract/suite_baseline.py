@@ -1,7 +1,7 @@
-"""What the reference reached on its suite: `baseline.json` as far as it decides anything.
+"""The result of the reference on its suite: the part of `baseline.json` that decides anything.
 
-The curator writes much more into it, for people. Here is what the operator holds a threshold against and what
-`r1plus suite diff` compares.
+The curator writes much more into it, for people. The operator compares this part with a threshold, and
+`r1plus suite diff` compares two.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from r1plus_contract.suite_files import BASELINE_FILE
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What one engine got right under one condition."""
+class Measurement:
+    """The result of one engine under one condition."""
 
     engine: str
     condition: str
@@ -22,47 +22,48 @@ class Measured:
     strata: dict[str, str]
     """`correct/items` of each stratum."""
     lost: tuple[str, ...]
-    """Ids of the items that were not right; empty where nearly all candidates are meant."""
+    """Ids of the items that were not right; empty where nearly all candidates failed."""
 
-    def lost_by_stratum(self) -> dict[str, tuple[int, int]]:
-        """Lost and all items of each stratum; SuiteError where the figures are none or contradict each other."""
-        found = {}
+    def count_lost_by_stratum(self) -> dict[str, tuple[int, int]]:
+        """Return lost and all items of each stratum; SuiteError where the figures are invalid or contradict each
+        other."""
+        lost_counts = {}
         for name, text in self.strata.items():
             right, _, items = text.partition("/")
             if not (right.isdecimal() and items.isdecimal() and int(right) <= int(items)):
                 raise SuiteError(f"{BASELINE_FILE}: {self.condition}: strata.{name}: {text!r:.40} is not CORRECT/ITEMS")
-            found[name] = (int(items) - int(right), int(items))
-        sums = tuple(sum(pair[part] for pair in found.values()) for part in (0, 1))
+            lost_counts[name] = (int(items) - int(right), int(items))
+        sums = tuple(sum(pair[part] for pair in lost_counts.values()) for part in (0, 1))
         if sums != (self.items - self.correct, self.items):
             raise SuiteError(
                 f"{BASELINE_FILE}: {self.condition}: {self.correct} of {self.items} right, "
                 f"but by stratum {sums[1] - sums[0]} of {sums[1]}"
             )
-        return found
+        return lost_counts
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Of `baseline.json`, what was measured. Read tolerantly: the rest is for people."""
+class BaselineFigures:
+    """The measurements in `baseline.json`. Read tolerantly: the rest is for people."""
 
     suite: str
     """The suite's hash."""
-    baseline: tuple[Measured, ...] = ()
+    baseline: tuple[Measurement, ...] = ()
     """Of the reference engine, on repeats that took no part in the choice."""
-    cross: tuple[Measured, ...] = ()
-    served: tuple[Measured, ...] = ()
+    cross: tuple[Measurement, ...] = ()
+    served: tuple[Measurement, ...] = ()
 
 
-def read_figures(text: str) -> Figures:
-    """SuiteError names the field."""
+def read_figures(text: str) -> BaselineFigures:
+    """Read the figures; SuiteError names the field."""
     try:
-        return loads(Figures, text, tolerant=True)
+        return loads(BaselineFigures, text, tolerant=True)
     except ContractError as error:
         raise SuiteError(f"{BASELINE_FILE}: {error}") from error
 
 
-def reached(text: str, header: SuiteHeader) -> Measured | None:
-    """The reference engine's own result under the condition that it did worst in; None where none is recorded.
+def find_reference_result(text: str, header: SuiteHeader) -> Measurement | None:
+    """Find the reference engine's own result under its worst condition; None where none is recorded.
 
     Raises SuiteError where the record is of another suite or contradicts itself.
     """
@@ -73,7 +74,7 @@ def reached(text: str, header: SuiteHeader) -> Measured | None:
         )
     own = [one for one in figures.baseline if one.engine == header.reference_engine]
     for one in own:
-        one.lost_by_stratum()
+        one.count_lost_by_stratum()
         if one.items != header.items:
             raise SuiteError(f"{BASELINE_FILE}: {one.condition}: {one.items} items, the suite has {header.items}")
     return min(own, key=lambda one: one.correct, default=None)

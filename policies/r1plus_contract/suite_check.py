@@ -1,7 +1,7 @@
-"""All that is wrong with a golden suite, at once: each line names file and line, field, value, limit and remedy.
+"""All problems of a golden suite, at once: each line names file and line, field, value, limit and remedy.
 
-Called by the command line before a suite is signed, and by the operator before it holds anybody to one. The monitor
-reads with `load_suite`, which stops at the first thing: it only gets what the operator has taken.
+Called by the command line before a suite is signed, and by the operator before it uses one. The monitor reads with
+`load_suite`, which stops at the first problem: it only gets suites that the operator has accepted.
 """
 
 from collections.abc import Iterator
@@ -12,47 +12,48 @@ from typing import Final
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
 from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, Suite, SuiteError, SuiteHeader, load_suite, suite_hash
-from r1plus_contract.suite_answers import answer_problem
-from r1plus_contract.suite_baseline import reached
+from r1plus_contract.suite_answers import find_answer_problem
+from r1plus_contract.suite_baseline import find_reference_result
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.suite_reference import read_reference
 
 MIN_STRATA: Final = 2
-"""In one stratum alone a fall in one kind of question cannot show."""
+"""With a single stratum a drop in one kind of question cannot show."""
 MAX_NEW_TOKENS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class SuiteCheck:
     """A suite, or why there is none."""
 
     suite: Suite | None
     problems: tuple[str, ...]
 
 
-def check(files: SuiteFiles) -> Checked:
-    """Read a suite and find everything that is wrong with it, but for its signature: that takes cryptography."""
-    if problems := files.oversized():
-        return Checked(None, tuple(problems))
+def check(files: SuiteFiles) -> SuiteCheck:
+    """Read a suite and find all its problems, but for its signature, which needs cryptography."""
+    if problems := files.find_oversized():
+        return SuiteCheck(None, tuple(problems))
     problems = [f"{name}: is missing or empty" for name in (SUITE_FILE, ITEMS_FILE) if not files.texts().get(name)]
     if problems:
-        return Checked(None, tuple(problems))
-    header, problems = _header(files.header)
-    items, found = read_items(files.items, ITEMS_FILE)
-    problems += found
+        return SuiteCheck(None, tuple(problems))
+    header, problems = _read_header(files.header)
+    items, item_problems = read_items(files.items, ITEMS_FILE)
+    problems += item_problems
     if header is not None:
-        problems += _promises(header, files.items, len(items))
-        if not found:
-            problems += _shape([item for _, item in items])
+        problems += _check_promises(header, files.items, len(items))
+        if not item_problems:
+            problems += _check_shape([item for _, item in items])
     if problems or header is None:
-        return Checked(None, tuple(problems))
+        return SuiteCheck(None, tuple(problems))
     suite = load_suite(files.header, files.items)
-    problems = [*_extras(files, suite)]
-    return Checked(None if problems else suite, tuple(problems))
+    problems = [*_check_extras(files, suite)]
+    return SuiteCheck(None if problems else suite, tuple(problems))
 
 
 def read_items(text: str, name: str) -> tuple[list[tuple[int, Item]], list[str]]:
-    """Items of a JSONL text with their line numbers, and what is wrong with the other lines. Also of candidates."""
+    """Read the items of a JSONL text with their line numbers, and the problems of the other lines. Also of
+    candidates."""
     items: list[tuple[int, Item]] = []
     problems: list[str] = []
     lines: dict[str, int] = {}
@@ -66,29 +67,29 @@ def read_items(text: str, name: str) -> tuple[list[tuple[int, Item]], list[str]]
             continue
         first = lines.setdefault(item.id, number)
         if first != number:
-            problems.append(f"{name}:{number}: id: {item.id!r:.80} stands in line {first} already; each id once")
-        problems += (f"{name}:{number}: {problem}" for problem in _item(item))
+            problems.append(f"{name}:{number}: id: {item.id!r:.80} is already in line {first}; use each id once")
+        problems += (f"{name}:{number}: {problem}" for problem in _check_item(item))
         items.append((number, item))
     return items, problems
 
 
-def _item(item: Item) -> Iterator[str]:
+def _check_item(item: Item) -> Iterator[str]:
     for field in ("id", "stratum", "prompt"):
         if not getattr(item, field).strip():
             yield f"{field}: is empty"
     if not item.answers:
         yield "answers: is empty; an item needs one or more"
     for number, answer in enumerate(item.answers):
-        if problem := answer_problem(item.scorer, answer):
+        if problem := find_answer_problem(item.scorer, answer):
             yield f"answers[{number}]: {answer!r:.60} for scorer {item.scorer:.40}: {problem}"
 
 
-def _header(text: str) -> tuple[SuiteHeader | None, list[str]]:
+def _read_header(text: str) -> tuple[SuiteHeader | None, list[str]]:
     try:
         header = loads(SuiteHeader, text)
     except ContractError as error:
         return None, [f"{SUITE_FILE}: {error}"]
-    problems = [f"{SUITE_FILE}: sampling.{problem}" for problem in _sampling(header.sampling)]
+    problems = [f"{SUITE_FILE}: sampling.{problem}" for problem in _check_sampling(header.sampling)]
     if header.scorer_version != SCORER_VERSION:
         problems.append(
             f"{SUITE_FILE}: scorerVersion: {header.scorer_version:.40} is not {SCORER_VERSION}, the scorers' own; "
@@ -97,7 +98,7 @@ def _header(text: str) -> tuple[SuiteHeader | None, list[str]]:
     return header, problems
 
 
-def _sampling(sampling: Sampling) -> Iterator[str]:
+def _check_sampling(sampling: Sampling) -> Iterator[str]:
     if not 1 <= sampling.max_new_tokens <= MAX_NEW_TOKENS:
         yield f"maxNewTokens: {sampling.max_new_tokens} is not between 1 and {MAX_NEW_TOKENS}"
     if not 0.0 <= sampling.temperature <= 2.0:
@@ -108,41 +109,41 @@ def _sampling(sampling: Sampling) -> Iterator[str]:
         yield f"repetitionPenalty: {sampling.repetition_penalty:g} is not above 0 and at most 10"
 
 
-def _promises(header: SuiteHeader, items_text: str, items: int) -> Iterator[str]:
-    found = suite_hash(items_text, header.sampling, header.scorer_version)
-    if found != header.sha256:
+def _check_promises(header: SuiteHeader, items_text: str, items: int) -> Iterator[str]:
+    digest = suite_hash(items_text, header.sampling, header.scorer_version)
+    if digest != header.sha256:
         yield (
-            f"{ITEMS_FILE}: sha256 is {found}, {SUITE_FILE} promises {header.sha256:.64}; "
+            f"{ITEMS_FILE}: sha256 is {digest}, {SUITE_FILE} promises {header.sha256:.64}; "
             "items, sampling or scorer version were altered: build the suite again"
         )
     if items != header.items:
         yield f"{SUITE_FILE}: items: promises {header.items}, {ITEMS_FILE} has {items}"
 
 
-def _shape(items: list[Item]) -> Iterator[str]:
+def _check_shape(items: list[Item]) -> Iterator[str]:
     if not items:
-        yield f"{ITEMS_FILE}: holds no item; build the suite from candidates: r1plus suite build"
+        yield f"{ITEMS_FILE}: has no item; build the suite from candidates: r1plus suite build"
         return
     ids = [item.id for item in items]
-    unsorted = next((after for before, after in pairwise(ids) if before > after), None)
-    if unsorted is not None:
-        yield f"{ITEMS_FILE}: id: {unsorted!r:.80} is out of order; items are sorted by id"
+    out_of_order = next((after for before, after in pairwise(ids) if before > after), None)
+    if out_of_order is not None:
+        yield f"{ITEMS_FILE}: id: {out_of_order!r:.80} is out of order; items are sorted by id"
     strata = sorted({item.stratum for item in items})
     if len(strata) < MIN_STRATA:
         yield (
             f"{ITEMS_FILE}: stratum: {len(strata)} ({', '.join(strata):.80}), at least {MIN_STRATA} are needed, so "
-            "that a fall in one kind of question shows; sort the items into kinds"
+            "that an accuracy drop in one kind of question shows; sort the items into kinds"
         )
 
 
-def _extras(files: SuiteFiles, suite: Suite) -> Iterator[str]:
+def _check_extras(files: SuiteFiles, suite: Suite) -> Iterator[str]:
     try:
         if files.baseline:
-            reached(files.baseline, suite.header)
+            find_reference_result(files.baseline, suite.header)
     except SuiteError as error:
         yield str(error)
     try:
         if files.reference and not read_reference(files.reference, suite):
-            yield f"{REFERENCE_FILE}: holds nothing; record the reference's answers or leave the file out"
+            yield f"{REFERENCE_FILE}: is empty; record the reference's answers or leave the file out"
     except SuiteError as error:
         yield str(error)

@@ -33,7 +33,7 @@ MAX_BYTES: Final[Mapping[str, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class SuiteFiles:
-    """The texts as they lie there; an optional file that is absent is empty."""
+    """The texts of the files; an optional file that is absent is empty."""
 
     header: str
     items: str
@@ -43,77 +43,77 @@ class SuiteFiles:
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> "SuiteFiles":
-        """From texts by file name, as a ConfigMap's `data` has them; other keys are passed over."""
+        """Take texts by file name, as a ConfigMap's `data` has them; other keys are ignored."""
         return cls(
             *(texts.get(name, "") for name in (SUITE_FILE, ITEMS_FILE, REFERENCE_FILE, BASELINE_FILE, SIGNATURE_FILE))
         )
 
     def texts(self) -> dict[str, str]:
-        """By file name, absent ones left out."""
-        named = {
+        """Return the texts by file name, absent ones left out."""
+        by_name = {
             SUITE_FILE: self.header,
             ITEMS_FILE: self.items,
             REFERENCE_FILE: self.reference,
             BASELINE_FILE: self.baseline,
             SIGNATURE_FILE: self.signature,
         }
-        return {name: text for name, text in named.items() if text}
+        return {name: text for name, text in by_name.items() if text}
 
-    def oversized(self) -> list[str]:
-        """A line for each file beyond its limit; to be asked before anything is parsed."""
+    def find_oversized(self) -> list[str]:
+        """Return a line for each file beyond its limit; call it before anything is parsed."""
         sizes = {name: len(text.encode(errors="surrogatepass")) for name, text in self.texts().items()}
         return [
-            f"{name}: {size} bytes, at most {MAX_BYTES[name]} are taken: a ConfigMap holds no more; make it smaller"
+            f"{name}: {size} bytes, at most {MAX_BYTES[name]} are allowed: a ConfigMap holds no more; make it smaller"
             for name, size in sizes.items()
             if size > MAX_BYTES[name]
         ]
 
-    def sealed(self) -> bytes:
-        """What is signed: the sha256 of every file but the signature. Two lines of `sha256sum` make it again."""
-        covered = ((SUITE_FILE, self.header), (ITEMS_FILE, self.items), (REFERENCE_FILE, self.reference))
-        lines = [f"{_sha256(text)}  {name}\n" for name, text in (*covered, (BASELINE_FILE, self.baseline))]
+    def build_signed_bytes(self) -> bytes:
+        """Return what is signed: the sha256 of every file but the signature, as two lines of `sha256sum` print it."""
+        signed_files = ((SUITE_FILE, self.header), (ITEMS_FILE, self.items), (REFERENCE_FILE, self.reference))
+        lines = [f"{_hash_text(text)}  {name}\n" for name, text in (*signed_files, (BASELINE_FILE, self.baseline))]
         return f"r1plus golden suite 1\n{''.join(lines)}".encode()
 
     def digest(self) -> str:
-        """sha256, 64 hex digits, of what is signed: shipped suites are trusted by it."""
-        return hashlib.sha256(self.sealed()).hexdigest()
+        """Return the sha256, 64 hex digits, of what is signed: shipped suites are trusted by it."""
+        return hashlib.sha256(self.build_signed_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteSignature:
-    """`suite.sig`. Whoever trusts the key trusts the suite; the key that it names is trusted for nothing by itself."""
+    """`suite.sig`. To trust the key is to trust the suite; the key that it names is not trusted by itself."""
 
     public_key: str
     """32 bytes in base64, as `spec.accuracy.suiteKeys` and the chart's `suites.trustedKeys` list them."""
     signature: str
-    """64 bytes in base64, over `SuiteFiles.sealed()`."""
+    """64 bytes in base64, over `SuiteFiles.build_signed_bytes()`."""
     algorithm: str = ED25519
 
 
 def read_signature(text: str) -> SuiteSignature:
-    """Raises SuiteError that names the field."""
+    """Read a signature; SuiteError names the field."""
     try:
-        found = loads(SuiteSignature, text)
+        signature = loads(SuiteSignature, text)
     except ContractError as error:
         raise SuiteError(f"{SIGNATURE_FILE}: {error}") from error
-    if found.algorithm != ED25519:
-        raise SuiteError(f"{SIGNATURE_FILE}: algorithm: {found.algorithm!r:.40} is not {ED25519}")
+    if signature.algorithm != ED25519:
+        raise SuiteError(f"{SIGNATURE_FILE}: algorithm: {signature.algorithm!r:.40} is not {ED25519}")
     for field, value, size in (
-        ("publicKey", found.public_key, PUBLIC_KEY_BYTES),
-        ("signature", found.signature, SIGNATURE_BYTES),
+        ("publicKey", signature.public_key, PUBLIC_KEY_BYTES),
+        ("signature", signature.signature, SIGNATURE_BYTES),
     ):
-        if unbase64(value, size) is None:
+        if decode_base64(value, size) is None:
             raise SuiteError(f"{SIGNATURE_FILE}: {field}: {value!r:.100} is not {size} bytes in base64")
-    return found
+    return signature
 
 
 def write_signature(signature: SuiteSignature) -> str:
-    """The text of `suite.sig`."""
+    """Return the text of `suite.sig`."""
     return dumps(signature) + "\n"
 
 
-def unbase64(text: str, size: int) -> bytes | None:
-    """Exactly `size` bytes, written the one canonical way; else None."""
+def decode_base64(text: str, size: int) -> bytes | None:
+    """Decode exactly `size` bytes in canonical base64; otherwise None."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -122,10 +122,10 @@ def unbase64(text: str, size: int) -> bytes | None:
 
 
 def key_id(public_key: str) -> str:
-    """Short name of a public key, for people: the first 16 hex digits of its sha256."""
-    data = unbase64(public_key, PUBLIC_KEY_BYTES)
+    """Return a short name of a public key, for people: the first 16 hex digits of its sha256."""
+    data = decode_base64(public_key, PUBLIC_KEY_BYTES)
     return hashlib.sha256(data).hexdigest()[:16] if data else "no key"
 
 
-def _sha256(text: str) -> str:
+def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""A container's last words: where the kubelet looks for them, and how many it keeps."""
+"""The termination message of a container: where the kubelet reads it, and its size limit."""
 
 from pathlib import Path
 from typing import Final
@@ -8,7 +8,7 @@ MAX_MESSAGE: Final = 4000
 """The kubelet keeps 4096 bytes of a termination message."""
 
 
-def leave_word(log: Path, message: str) -> None:
-    """Write it where the pod's status has it from; outside of a pod there is no such file, and nothing is written."""
+def write_termination_message(log: Path, message: str) -> None:
+    """Write a message for the pod's status; outside of a pod the file does not exist, and nothing is written."""
     if log.exists():
         log.write_text(message[:MAX_MESSAGE], encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the monitor says of the engine it probes: `GET /verdict` returns a `MonitorReport`."""
+"""The monitor's report on the engine that it probes: `GET /verdict` returns a `MonitorReport`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,20 +15,20 @@ class Verdict(StrEnum):
 
 
 class Gate(StrEnum):
-    """`spec.accuracy.gate`: must a revision pass before it serves, or is it only watched?"""
+    """`spec.accuracy.gate`: whether a revision must pass before it serves, or is only watched."""
 
     ENFORCE = "Enforce"
     OBSERVE = "Observe"
 
 
 class Phase(StrEnum):
-    """Where the monitor stands."""
+    """State of the monitor."""
 
     WAITING_FOR_MODEL = "WaitingForModel"
     GATING = "Gating"
     WATCHING = "Watching"
     BLOCKED = "Blocked"
-    """It cannot score: no suite, a suite whose hash is wrong, settings it cannot read. `reason` says which."""
+    """It cannot score: no suite, a suite with a wrong hash, unreadable settings. `reason` says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class StratumFigures:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """The gate's verdict with the figures that led to it; kept on the ControllerRevision as an annotation."""
+    """The gate's verdict with its figures; stored on the ControllerRevision as an annotation."""
 
     verdict: Verdict
     reason: str
@@ -69,14 +69,14 @@ class GateReport:
     seconds: float = 0.0
     decided_at: str = ""
     batch: int = 0
-    """What the full sweeps ran at. A gate beside traffic runs at 1, so its Pass says nothing of the serving batch."""
+    """Batch of the full sweeps. A gate during traffic runs at 1, so its Pass does not cover the serving batch."""
     control: str = ""
-    """Token of the `ControlOrder` that asked for this gate; empty where the rollout did."""
+    """Token of the `ControlOrder` that requested this gate; empty where the rollout did."""
     acknowledged: str = ""
-    """The acknowledgement that asked for this gate. A Pass of one stands in place of an earlier Fail."""
+    """The acknowledgement that requested this gate. Its Pass replaces an earlier Fail."""
 
     def admits_at(self, batch: int) -> bool:
-        """Whether this report lets a revision of that batch take traffic."""
+        """Return whether this report admits a revision of that batch to traffic."""
         return self.verdict is Verdict.PASS and self.batch == batch
 
 
@@ -93,22 +93,22 @@ class SweepFigures:
 
 
 class Standing(StrEnum):
-    """What the watch over an admitted pod says, beside the gate's verdict."""
+    """The result of the watch over an admitted pod, in addition to the gate's verdict."""
 
     STEADY = "Steady"
     CONFIRMING = "Confirming"
-    """A detector has alarmed; a sweep at a raised rate is counting."""
+    """A detector has raised an alarm; a sweep at a higher rate is counting."""
     CHANGED = "Changed"
     """Something changed since the gate, and the exact count is still above the threshold."""
     BELOW_THRESHOLD = "BelowThreshold"
     """Confirmed: the exact count is below the threshold."""
     ERRORS = "Errors"
-    """The engine errs or times out too often; the count of those that it answers is not below the threshold."""
+    """The engine errs or times out too often; the count of answered items is not below the threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The detectors of one pod. Changes when its meaning changes: evidence is told in powers of ten."""
+    """The detectors of one pod. It changes when its meaning changes: evidence is given in powers of ten."""
 
     standing: Standing
     watched: int
@@ -117,15 +117,15 @@ class Watch:
     """Of the accuracy detector, as a share of what raises its alarm, rounded to a power of ten; 1 or more from the
     alarm on."""
     error_evidence: float = 0.0
-    """Likewise of the detector of server errors."""
+    """The same for the detector of server errors."""
     alarmed_at: str = ""
     confirmation: SweepFigures | None = None
     """The sweep that followed the alarm."""
     lost_since_gate: tuple[str, ...] = ()
     """Ids of watched items that the confirmation lost, at most 50."""
     strata: tuple[StratumFigures, ...] = ()
-    """How many watched items the confirmation lost, stratum by stratum: all of them, however few ids are named. Empty
-    where it lost none, and of an older monitor."""
+    """How many watched items the confirmation lost, by stratum: all of them, even where fewer ids are named. Empty
+        where it lost none, and from an older monitor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +139,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A suite that is asked beside the one that counts."""
+    """A suite in its shadow gate, while the former one counts."""
 
     suite: str
     suite_hash: str
     percent: int = 0
-    """Of its probes that are scored, in steps of ten."""
+    """Of its scored probes, in steps of ten."""
     gate: GateReport | None = None
-    """Once it is decided: with it the suite counts."""
+    """Once it is decided: then the suite counts."""
     problem: str = ""
     """Why it cannot be asked."""
     ran_under: str = ""
@@ -155,7 +155,7 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class MonitorReport:
-    """All that a monitor knows. `sequence` grows with every change, so that readers can skip what they have seen."""
+    """The whole report. `sequence` grows with every change, so that readers can skip what they know."""
 
     revision: str
     identity: str
@@ -174,12 +174,13 @@ class MonitorReport:
     sequence: int = 0
     prober_restarts: int = 0
     threshold: float | None = None
-    """What it was judged by. None while nothing is, and of an older monitor, which does not say."""
+    """The threshold of the verdict. None without one, and from an older monitor, which does not report it."""
     acknowledged: str | None = None
-    """The newest acknowledgement that the watch has acted on; empty before any. None without a watch, and of an older
-    monitor: then the report is taken at its word."""
+    """The newest acknowledgement that the watch has acted on; empty before any. None without a watch, and from an
+    older
+        monitor: then the report is used as it is."""
     shadow: Shadow | None = None
-    """The suite that the deployment asks for, while another one counts."""
+    """The suite that the deployment asks for, while the former one counts."""
     ran_under: str = ""
     """`settings.hash_config` of what was mounted when this pod began to run `gate`. Empty: it read `gate` in
     `verdicts.json`, or the monitor is an older one."""

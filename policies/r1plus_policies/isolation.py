@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from r1plus_contract.isolation import Against, Door, Findings, Outcome, Question
+from r1plus_contract.isolation import Against, ApiRequest, AttemptOutcome, ConnectionTarget, Findings
 
-OutcomesByName = Mapping[str, frozenset[Outcome]]
+OutcomesByName = Mapping[str, frozenset[AttemptOutcome]]
 """Name -> outcomes under it. Several where it was reported more than once; all of them count."""
 
 
@@ -60,8 +60,8 @@ class _Fate(StrEnum):
 
 
 def judge_isolation(
-    doors: tuple[Door, ...],
-    questions: tuple[Question, ...],
+    doors: tuple[ConnectionTarget, ...],
+    questions: tuple[ApiRequest, ...],
     door_findings: Findings | None,
     question_findings: Findings | None,
     control_door_findings: Findings | None,
@@ -104,34 +104,36 @@ def judge_isolation(
 
 
 def _collect_outcomes(findings: Findings | None) -> OutcomesByName:
-    outcomes: dict[str, frozenset[Outcome]] = {}
+    outcomes: dict[str, frozenset[AttemptOutcome]] = {}
     for one in findings.tries if findings else ():
         outcomes[one.n] = outcomes.get(one.n, frozenset()) | {one.o}
     return outcomes
 
 
-def _judge_door(door: Door, outcomes: OutcomesByName, control: OutcomesByName) -> _Fate:
+def _judge_door(door: ConnectionTarget, outcomes: OutcomesByName, control: OutcomesByName) -> _Fate:
     if door.against is not Against.OWN:
         return _judge_forbidden(door.name, outcomes, control)
-    return _Fate.RIGHT if _is_only(door.name, outcomes, Outcome.OPEN) else _Fate.FAILED
+    return _Fate.RIGHT if _is_only(door.name, outcomes, AttemptOutcome.OPEN) else _Fate.FAILED
 
 
 def _judge_forbidden(name: str, outcomes: OutcomesByName, control: OutcomesByName) -> _Fate:
     """Judge an attempt that must be blocked."""
-    if Outcome.OPEN in outcomes.get(name, ()):
+    if AttemptOutcome.OPEN in outcomes.get(name, ()):
         return _Fate.OPEN
     if name not in outcomes or name not in control:
         return _Fate.FAILED
-    if not _is_only(name, control, Outcome.OPEN):
+    if not _is_only(name, control, AttemptOutcome.OPEN):
         return _Fate.UNSEEN
-    return _Fate.HELD if _is_only(name, outcomes, Outcome.SHUT) else _Fate.FAILED
+    return _Fate.HELD if _is_only(name, outcomes, AttemptOutcome.SHUT) else _Fate.FAILED
 
 
-def _is_only(name: str, outcomes: OutcomesByName, outcome: Outcome) -> bool:
+def _is_only(name: str, outcomes: OutcomesByName, outcome: AttemptOutcome) -> bool:
     return outcomes.get(name) == frozenset({outcome})
 
 
-def _find_unordered(outcomes: OutcomesByName, targets: tuple[Door, ...] | tuple[Question, ...]) -> Iterable[str]:
+def _find_unordered(
+    outcomes: OutcomesByName, targets: tuple[ConnectionTarget, ...] | tuple[ApiRequest, ...]
+) -> Iterable[str]:
     """Return names that were reported and not ordered: such a probe may not have received the order."""
     names = {one.name for one in targets}
     return (name for name in outcomes if name not in names)
@@ -146,14 +148,14 @@ def _merge_fates(fates: list[tuple[str, _Fate]]) -> dict[str, _Fate]:
     }
 
 
-def _is_unenforced(doors: tuple[Door, ...], outcomes: OutcomesByName, control: OutcomesByName) -> bool:
+def _is_unenforced(doors: tuple[ConnectionTarget, ...], outcomes: OutcomesByName, control: OutcomesByName) -> bool:
     """Return whether every decoy door that the control saw was open to the probe; at least one."""
     decoys = (door.name for door in doors if door.against is Against.DECOY)
-    seen_names = [name for name in decoys if _is_only(name, control, Outcome.OPEN)]
-    return bool(seen_names) and all(Outcome.OPEN in outcomes.get(name, ()) for name in seen_names)
+    seen_names = [name for name in decoys if _is_only(name, control, AttemptOutcome.OPEN)]
+    return bool(seen_names) and all(AttemptOutcome.OPEN in outcomes.get(name, ()) for name in seen_names)
 
 
-def _choose_verdict(doors: tuple[Door, ...], fates: Mapping[str, _Fate]) -> IsolationVerdict:
+def _choose_verdict(doors: tuple[ConnectionTarget, ...], fates: Mapping[str, _Fate]) -> IsolationVerdict:
     """Choose the verdict. An open door comes first: it is certain, whatever else is missing."""
     if _Fate.OPEN in fates.values():
         return IsolationVerdict.OPEN
@@ -165,6 +167,6 @@ def _choose_verdict(doors: tuple[Door, ...], fates: Mapping[str, _Fate]) -> Isol
     return IsolationVerdict.HELD
 
 
-def _find_longest_late(doors: tuple[Door, ...], findings: Findings | None) -> int:
+def _find_longest_late(doors: tuple[ConnectionTarget, ...], findings: Findings | None) -> int:
     forbidden_names = {door.name for door in doors if door.against is not Against.OWN}
     return max((one.late for one in (findings.tries if findings else ()) if one.n in forbidden_names), default=0)

@@ -112,13 +112,13 @@ def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: R
     serving_name = current.name if current else None
     if terms.replicas == 0:
         return Rollout(serving_name, RolloutStage.BLOCKED, {**stable, target: 0})
-    remaining = terms.deadline - (now - candidate.candidate_since if candidate.candidate_since is not None else 0.0)
+    seconds_left = terms.deadline - (now - candidate.candidate_since if candidate.candidate_since is not None else 0.0)
     stage = _choose_stage(candidate, terms.gate, _count_needed(current, terms))
     patience = _remaining_patience(candidate, terms, now)
     if (
         stage in (RolloutStage.GATING, RolloutStage.SCALING)
         and current
-        and (remaining <= 0 or patience <= 0 or candidate.retry_at)
+        and (seconds_left <= 0 or patience <= 0 or candidate.retry_at)
     ):
         retry_in = candidate.retry_at - now if candidate.retry_at else None
         return Rollout(serving_name, RolloutStage.EXPIRED, stable, requeue_after=retry_in)
@@ -130,11 +130,11 @@ def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: R
     count = _count_needed(current, terms) if stage is RolloutStage.SCALING else 1
     if other_replicas is not stable and current and current.pods:
         count = 0
-    ends_in = min(remaining, patience) if 0 < min(remaining, patience) < math.inf else None
+    ends_in = min(seconds_left, patience) if 0 < min(seconds_left, patience) < math.inf else None
     if other_replicas is not stable and current and current.replicas and not candidate.has_room:
         return Rollout(serving_name, RolloutStage.NO_ROOM, stable, requeue_after=ends_in)
     return Rollout(
-        serving_name, stage, {**other_replicas, target: count}, overdue=remaining <= 0, requeue_after=ends_in
+        serving_name, stage, {**other_replicas, target: count}, overdue=seconds_left <= 0, requeue_after=ends_in
     )
 
 
@@ -152,8 +152,8 @@ def retry_delay(times: int, strategy: Strategy) -> float:
 
     In place each try is an outage, so there it is the maximum.
     """
-    doubled = RETRY_SECONDS * 2.0 ** min(times - 1, 16)
-    return MAX_RETRY_SECONDS if strategy is Strategy.IN_PLACE else min(doubled, MAX_RETRY_SECONDS)
+    delay = RETRY_SECONDS * 2.0 ** min(times - 1, 16)
+    return MAX_RETRY_SECONDS if strategy is Strategy.IN_PLACE else min(delay, MAX_RETRY_SECONDS)
 
 
 def _count_needed(current: RevisionState | None, terms: RolloutTerms) -> int:
@@ -193,10 +193,10 @@ def _hold_rollout(current: RevisionState, candidate: RevisionState, terms: Rollo
 
 def _keep_steady(current: RevisionState, revisions: tuple[RevisionState, ...], replicas: int, now: float) -> Rollout:
     replica_counts = {current.name: replicas}
-    remaining = (current.promoted_at or 0.0) + DRAIN_SECONDS - now
+    seconds_left = (current.promoted_at or 0.0) + DRAIN_SECONDS - now
     draining_replicas = {
         s.name: s.replicas for s in revisions if s.replicas and s.name != current.name and s.promoted_at
     }
-    if remaining > 0 and draining_replicas:
-        return Rollout(current.name, RolloutStage.NONE, replica_counts | draining_replicas, requeue_after=remaining)
+    if seconds_left > 0 and draining_replicas:
+        return Rollout(current.name, RolloutStage.NONE, replica_counts | draining_replicas, requeue_after=seconds_left)
     return Rollout(current.name, RolloutStage.NONE, replica_counts)

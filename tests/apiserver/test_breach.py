@@ -11,7 +11,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
-from r1plus_contract.requests import Request, Verb, written
+from r1plus_contract.requests import Request, Verb, build_annotations
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.record import read
@@ -53,7 +53,7 @@ class Pair:
     async def ask(self, verb: Verb, why: str, revision: str = "") -> None:
         """What the command line writes."""
         request = Request("alice", why, "2026-11-24T17:30:00.000000Z", revision)
-        patch = {"metadata": {"annotations": written(verb, request)}}
+        patch = {"metadata": {"annotations": build_annotations(verb, request)}}
         await self.tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "credit", self.tenant.namespace, patch)
 
     async def going_back(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.requests import ANNOTATION_COUNT, Request, Verb, written
+from r1plus_contract.requests import ANNOTATION_COUNT, Request, Verb, build_annotations
 from r1plus_operator.api import kinds
 from support.apiserver.manifests import ROLE_BINDING, Json, manifest, role_binding, tenant_namespace, user
 from support.apiserver.people import Person, people
@@ -50,7 +50,7 @@ class Asked:
         return Request(by, 'a "reason", with quotes \\', at, "credit-0123456789", order, self.uid)
 
     def patch(self, verb: Verb, request: Request) -> Json:
-        return {"metadata": {"annotations": written(verb, request)}}
+        return {"metadata": {"annotations": build_annotations(verb, request)}}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_finding_07_no_other_form_of_json_hides_a_name(asked: Asked, text: str) 
 
 def test_finding_07_one_request_at_a_time(asked: Asked) -> None:
     edit = asked.patch(Verb.ACK, asked.request(BOB, 1))
-    edit["metadata"]["annotations"] |= written(Verb.UNPIN, asked.request(BOB, 1))
+    edit["metadata"]["annotations"] |= build_annotations(Verb.UNPIN, asked.request(BOB, 1))
     assert_held(asked.who[BOB].ask("PATCH", asked.path, edit), "requests", "two requests at once")
 
 
@@ -133,12 +133,14 @@ def test_finding_07_numbers_do_not_begin_again_when_annotations_go(asked: Asked)
 
 
 def test_finding_07_what_is_restored_keeps_requests_of_this_form_alone(asked: Asked) -> None:
-    annotations = written(Verb.ACK, asked.request(ALICE, 7)) | written(Verb.ROLLBACK, asked.request(ALICE, 8))
+    annotations = build_annotations(Verb.ACK, asked.request(ALICE, 7)) | build_annotations(
+        Verb.ROLLBACK, asked.request(ALICE, 8)
+    )
     restored = Asked.manifest(asked.namespace, "restored", **annotations)
     path = kinds.R1PLUS_DEPLOYMENT.path(asked.namespace)
     assert asked.who[BOB].ask("POST", path, restored).status == 201
     for forgery in (replace(asked.request(ALICE, 0), uid=""), replace(asked.request(ALICE, 7), uid="")):
-        forged = Asked.manifest(asked.namespace, "forged", **written(Verb.ACK, forgery))
+        forged = Asked.manifest(asked.namespace, "forged", **build_annotations(Verb.ACK, forgery))
         assert_held(asked.who[BOB].ask("POST", path, forged), "requests", "not a request as this release writes it")
 
 

@@ -8,7 +8,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_cli.actions import request_action
 from r1plus_cli.errors import CliError
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
-from r1plus_contract.requests import Verb, requests_in
+from r1plus_contract.requests import Verb, read_requests
 from r1plus_operator.api import kinds
 from support.apiserver.manifests import manifest
 from support.apiserver.tenant import Tenant
@@ -26,7 +26,7 @@ async def test_a_pin_is_a_change_of_the_spec_with_a_name_and_a_reason(apiserver:
     request_action(cluster, tenant.namespace, "credit", Verb.PIN, "quarter-end", NOW)
     cr = await tenant.cr("credit")
     assert (cr["spec"]["rollout"]["pinned"], cr["spec"]["accuracy"]["threshold"]) == (True, 0.9)
-    request = requests_in(cr["metadata"])[Verb.PIN]
+    request = read_requests(cr["metadata"])[Verb.PIN]
     assert (request.why, request.revision) == ("quarter-end", "credit-0123456789")
     assert request.by == cluster.get_username() != "somebody"
     with pytest.raises(CliError, match="pinned already"):

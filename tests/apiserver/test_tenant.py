@@ -9,7 +9,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.isolation import Probe
+from r1plus_contract.isolation import IsolationProbe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import NEVER_OPENED
@@ -249,10 +249,10 @@ async def test_a_run_knocks_under_the_walls_of_what_serves_and_its_findings_are_
     assert not await team.jobs()  # nothing serves
     await tenant.bring_up("credit")
     jobs = await team.run()
-    knock = jobs[Probe.KNOCK]["spec"]["template"]
+    knock = jobs[IsolationProbe.KNOCK]["spec"]["template"]
     assert knock["metadata"]["labels"][names.LABEL_DEPLOYMENT] == "credit"
     assert knock["spec"]["automountServiceAccountToken"] is False
-    assert jobs[Probe.CONTROL]["metadata"]["namespace"] == DECOY
+    assert jobs[IsolationProbe.CONTROL]["metadata"]["namespace"] == DECOY
     await team.until("IsolationVerified", "Unknown", "Probing")
     await team.play(jobs, blind=("metadata",))
     said = await team.until("IsolationVerified", "True", "IsolationEnforced")

@@ -290,11 +290,11 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         on_wall(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}, "own"),
     ),
     "the mark of the tenant's walls on one of one's own": (
-        post(NINA, wall("more", {}, {names.LABEL_WALLS: "tenant"})), "marks", "metadata.labels[r1plus.ai/walls]",
+        post(NINA, wall("more", {}, {names.LABEL_ISOLATION: "tenant"})), "marks", "metadata.labels[r1plus.ai/walls]",
         post(NINA, wall("more", {}, {"team": "blue"})),
     ),
     "the mark put on afterwards": (
-        on_wall(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_WALLS: "tenant"}}}, "own"), "marks", "only it sets the mark",
+        on_wall(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_ISOLATION: "tenant"}}}, "own"), "marks", "only it sets the mark",
         on_wall(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
     ),
     "the tenant's role given by who may bind every role": (

@@ -9,7 +9,7 @@ from r1plus_cli.suite_store import render_manifest
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, Suite, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.suite_files import SuiteFiles
-from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
+from r1plus_contract.suite_reference import RecordedAnswer, read_reference, write_reference
 from r1plus_monitoring.scoring.scorers import score
 from r1plus_operator.observe.suite_signature import KeyPair, sign
 
@@ -67,7 +67,7 @@ def own_suite(tier: str, key: KeyPair, per_stratum: int = 20) -> OwnSuite:
     return sealed(header, chosen, [one for one in recorded if one.item in kept], key)
 
 
-def sealed(header: SuiteHeader, items: Sequence[Item], recorded: Sequence[Recorded], key: KeyPair) -> OwnSuite:
+def sealed(header: SuiteHeader, items: Sequence[Item], recorded: Sequence[RecordedAnswer], key: KeyPair) -> OwnSuite:
     """These items as a suite, signed. Of `header` stay the name, the sampling and what it is about."""
     text = encode_items(items)
     digest = suite_hash(text, header.sampling, header.scorer_version)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from devcluster.cache import cache_dir, locked, staged
 from r1plus_cli.main import app
 from r1plus_contract import inference
-from r1plus_contract.delivery import digest_of, file_sha256
+from r1plus_contract.delivery import digest_folder, hash_file
 from r1plus_contract.suite import load_suite
 from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
 from r1plus_model_repo.backends.requests import parse_request
@@ -86,7 +86,7 @@ def test_the_manifest_is_what_the_file_holds(imported: Path) -> None:
     shipped = ENGINES["smollm2-lite-q8-0"]
     assert engine.spec.architecture == shipped.architecture
     assert engine.spec.precision == shipped.precision
-    assert engine.spec.files.sha256 == digest_of(imported / "engine")
+    assert engine.spec.files.sha256 == digest_folder(imported / "engine")
     assert read_kv_shape(imported / "engine").bytes_per_token == engine.spec.shape.kv_bytes_per_token
 
 
@@ -98,8 +98,8 @@ def test_the_provenance_names_source_and_converter(imported: Path, strange: Path
 
 def test_its_files_are_those_that_the_plain_file_gives(imported: Path) -> None:
     plain = build_engines(cache_dir() / "engines", print)["smollm2-lite-q8-0"].folder
-    assert {name: file_sha256(imported / "engine" / name) for name in FILES} == {
-        name: file_sha256(plain / name) for name in FILES
+    assert {name: hash_file(imported / "engine" / name) for name in FILES} == {
+        name: hash_file(plain / name) for name in FILES
     }
 
 

@@ -182,7 +182,7 @@ class Story:
     def _left(self) -> list[Json]:
         """What the operator and the kubelet have made for the deployment: the namespace's own walls stay."""
         made = [obj for res in (*kinds.CHILDREN, kinds.POD) for obj in self.rig.all(res.kind, self.namespace)]
-        return [obj for obj in made if names.LABEL_WALLS not in obj["metadata"].get("labels", {})]
+        return [obj for obj in made if names.LABEL_ISOLATION not in obj["metadata"].get("labels", {})]
 
     async def next(self, phase: str) -> None:
         """Begin a phase once the last one's events have come and its writes are done."""

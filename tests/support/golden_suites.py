@@ -76,12 +76,12 @@ def altered() -> SuiteFiles:
 
 BAD: dict[str, tuple[Callable[[], SuiteFiles], str]] = {
     "altered": (altered, "sha256 is"),
-    "empty": (lambda: files_of((), text="\n"), "items.jsonl: holds no item; build the suite from candidates"),
+    "empty": (lambda: files_of((), text="\n"), "items.jsonl: has no item; build the suite from candidates"),
     "nothing at all": (lambda: SuiteFiles("", ""), "suite.json: is missing or empty"),
     "one stratum": (lambda: files_of(ITEMS[:4]), "items.jsonl: stratum: 1 (loans), at least 2 are needed"),
     "a duplicate item": (
         lambda: files_of((*ITEMS[:2], ITEMS[1], *ITEMS[2:])),
-        "items.jsonl:3: id: 'loans-1' stands in line 2 already; each id once",
+        "items.jsonl:3: id: 'loans-1' is already in line 2; use each id once",
     ),
     "an answer its scorer cannot parse": (
         lambda: with_item(scorer="numeric", answers=("forty",)),
@@ -89,11 +89,11 @@ BAD: dict[str, tuple[Callable[[], SuiteFiles], str]] = {
     ),
     "10 MB": (
         lambda: with_item(prompt="q" * 10_000_000),
-        "bytes, at most 921600 are taken: a ConfigMap holds no more",
+        "bytes, at most 921600 are allowed: a ConfigMap holds no more",
     ),
     "a regular expression that backtracks for ever": (
         lambda: with_item(scorer="json", answers=('{"type": "string", "pattern": "(a+)+$"}',)),
-        "schema.pattern: regular expressions are not taken, since one that backtracks would hold the prober up",
+        "schema.pattern: regular expressions are not supported, since one that backtracks would block the prober",
     ),
 }
 """The issue's bad suites that need no key, with the words that each is told of in."""

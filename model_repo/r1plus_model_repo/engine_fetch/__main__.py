@@ -15,7 +15,7 @@ from pathlib import Path
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder, FillRefusal
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.termination import TERMINATION_LOG, leave_word
+from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
 from r1plus_model_repo.engine_fetch.download import create_tls_context, open_download
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.progress import ProgressServer
@@ -74,7 +74,7 @@ def main() -> int:
         outcome = run_stage(arguments.stage, order, settings, arguments.volume, progress.update)
     except (FillError, ContractError, OSError) as error:
         print(error, file=sys.stderr)
-        leave_word(arguments.termination_log, str(error))
+        write_termination_message(arguments.termination_log, str(error))
         return error.exit_code if isinstance(error, FillError) else 1
     print(f"Engine {order.engine} {outcome}")
     return 0

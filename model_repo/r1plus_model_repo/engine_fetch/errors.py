@@ -1,6 +1,6 @@
 """The error that says why a volume has no engine."""
 
-from r1plus_contract.engine_fetch import AGAIN, FOR_GOOD, FillRefusal
+from r1plus_contract.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE, FillRefusal
 
 _RETRYABLE = frozenset(
     {
@@ -23,5 +23,5 @@ class FillError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """AGAIN if the Job should retry, otherwise FOR_GOOD."""
-        return AGAIN if self.reason in _RETRYABLE else FOR_GOOD
+        """EXIT_RETRYABLE if the Job should retry, otherwise EXIT_PERMANENT."""
+        return EXIT_RETRYABLE if self.reason in _RETRYABLE else EXIT_PERMANENT

@@ -8,7 +8,7 @@ a kill at any point the Job starts again with `prepare_checkpoint`.
 import shutil
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_of_listing, listed, listing
+from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
 from r1plus_contract.engine_fetch import (
     BUILT_PREFIX,
     CHECKPOINT_FOLDER,
@@ -18,7 +18,7 @@ from r1plus_contract.engine_fetch import (
     SIGNATURE_FILE,
     TOKENIZER_PART,
     Build,
-    Built,
+    BuildRecord,
     FillOrder,
     FillPhase,
     FillProgress,
@@ -104,12 +104,12 @@ def _assemble_engine(order: FillOrder, build: Build, volume: Path, plan: Path) -
     plan.rename(engine / PLAN_PART)
     shutil.copytree(checkpoint / ENGINE_FOLDER / TOKENIZER_PART, engine / TOKENIZER_PART)
     try:
-        files = listing(engine)
+        files = build_listing(engine)
     except ValueError as error:
         raise _build_error(order, f"the builder wrote something that an engine may not contain: {error}") from error
     if _select_tokenizer(files) != _select_tokenizer(source):
         raise _build_error(order, "the tokenizer changed during the build")
-    built_engine.write_built(engine, Built(build.key, order.digest, build.gpu_product, digest_of_listing(files)))
+    built_engine.write_built(engine, BuildRecord(build.key, order.digest, build.gpu_product, digest_listing(files)))
     for name in (SOURCE_FILE, SIGNATURE_FILE):
         if (checkpoint / name).exists():
             shutil.copyfile(checkpoint / name, part / name)
@@ -125,14 +125,14 @@ def _is_sealed(order: FillOrder, build: Build, volume: Path, report: ReportProgr
     try:
         verify_listing(order, (volume / SOURCE_FILE).read_text(encoding="utf-8"), volume / SIGNATURE_FILE)
         files = built_engine.compute_files_digest(engine)
-        return built_engine.read_built(engine) == Built(build.key, order.digest, build.gpu_product, files)
+        return built_engine.read_built(engine) == BuildRecord(build.key, order.digest, build.gpu_product, files)
     except (FillError, ValueError, FileNotFoundError):
         return False
 
 
 def _select_tokenizer(files: str) -> dict[str, str]:
     """Return the tokenizer files of a listing: the builder can write to them, but must not change them."""
-    return {path: digest for path, digest in listed(files).items() if path.startswith(f"{TOKENIZER_PART}/")}
+    return {path: digest for path, digest in parse_listing(files).items() if path.startswith(f"{TOKENIZER_PART}/")}
 
 
 def _has_content(folder: Path) -> bool:

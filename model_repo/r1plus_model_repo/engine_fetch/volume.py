@@ -7,7 +7,7 @@ nothing. A lock makes two Jobs for one volume do the work once. The next Job rem
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_of_listing, listed, listing
+from r1plus_contract.delivery import build_listing, digest_listing, parse_listing
 from r1plus_contract.engine_fetch import (
     ENGINE_FOLDER,
     INCOMING_FOLDER,
@@ -77,7 +77,7 @@ def _move_incoming(incoming: Path, part: Path) -> None:
 def _verify_files(order: FillOrder, part: Path) -> str:
     """Verify the files of `part/engine` and return their listing. Reads each file once."""
     try:
-        files = listing(part / ENGINE_FOLDER)
+        files = build_listing(part / ENGINE_FOLDER)
     except ValueError as error:
         raise FillError(FillRefusal.ENGINE_INVALID, f"engine {order.engine}: {error}; pack it again") from error
     verify_listing(order, files, part / SIGNATURE_FILE)
@@ -92,7 +92,7 @@ def verify_listing(order: FillOrder, files: str, signature: Path) -> None:
     """
     if order.keys is not None:
         _verify_signature(signature, files, order.keys)
-    digest = digest_of_listing(files)
+    digest = digest_listing(files)
     if digest != order.digest:
         raise FillError(
             FillRefusal.ENGINE_DIGEST_MISMATCH,
@@ -107,7 +107,7 @@ def _verify_signature(signature: Path, files: str, keys: Sequence[str]) -> None:
         text = "model.sig is missing next to engine/; sign the engine (r1plus engine sign) and pack both"
         raise FillError(FillRefusal.SIGNATURE_INVALID, f"{text}, or see the chart's delivery.requireSignature")
     with signature.open("rb") as file:
-        verify(file.read(MAX_BYTES), listed(files), keys)
+        verify(file.read(MAX_BYTES), parse_listing(files), keys)
 
 
 def publish(part: Path, volume: Path, extra_files: Sequence[str] = (SIGNATURE_FILE,)) -> None:

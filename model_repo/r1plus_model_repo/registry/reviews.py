@@ -21,7 +21,7 @@ import aiohttp
 
 from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
-from r1plus_contract.streams import at_most
+from r1plus_contract.streams import read_at_most
 from r1plus_model_repo.registry.errors import UnavailableError
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -170,7 +170,7 @@ class Reviews:
             async with self._session.request(
                 method, url, json=body, headers=headers, allow_redirects=False, ssl=tls
             ) as answer:
-                text = await at_most(answer.content.iter_any(), MOST_ANSWER)
+                text = await read_at_most(answer.content.iter_any(), MOST_ANSWER)
                 if method == "GET" and answer.status == 404:
                     return {}
                 if answer.status not in (200, 201):

@@ -14,7 +14,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Sampling
 from r1plus_contract.suite_reference import write_reference
@@ -90,7 +90,7 @@ def make(arguments: argparse.Namespace) -> None:
         record.Baseline(
             suite=head.sha256,
             engine=arguments.engine,
-            engine_digest=digest_of(arguments.engine_dir),
+            engine_digest=digest_folder(arguments.engine_dir),
             hardware=record.read_hardware(),
             seed=arguments.seed,
             selection=suite_items.selection,

@@ -50,7 +50,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChildRequest:
     """Standard input of a child process."""
 
     engine: str
@@ -60,7 +60,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ChildReply:
     """Its standard output: an answer per item, in the order of the items."""
 
     answers: tuple[Answer, ...]
@@ -84,7 +84,7 @@ class ProcessAsker:
     def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
         """Ask in a child process. Raise RuntimeError with the end of its stderr when it fails."""
         shuffled_items = shuffle(items, condition.order)
-        request = Request(str(self._engine), condition, self._sampling, shuffled_items)
+        request = ChildRequest(str(self._engine), condition, self._sampling, shuffled_items)
         # Outside of CI jobs OpenVINO writes an id under $HOME/intel at import, and reports it to Google Analytics.
         env = os.environ | {"CI": "true"}
         child = subprocess.run(
@@ -92,7 +92,7 @@ class ProcessAsker:
         )
         if child.returncode != 0:
             raise RuntimeError(f"{CHILD}: exit status {child.returncode}: {child.stderr.strip()[-2000:]}")
-        reply = loads(Reply, child.stdout)
+        reply = loads(ChildReply, child.stdout)
         if len(reply.answers) != len(shuffled_items):
             raise RuntimeError(f"{CHILD}: {len(reply.answers)} answers to {len(shuffled_items)} items")
         return {item.id: answer for item, answer in zip(shuffled_items, reply.answers, strict=True)}

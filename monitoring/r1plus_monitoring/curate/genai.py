@@ -14,7 +14,7 @@ import openvino_genai as genai
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.suite import Item, Sampling
-from r1plus_monitoring.curate.asking import F32, Answer, Condition, Reply, Request, choose_finish_reason
+from r1plus_monitoring.curate.asking import F32, Answer, ChildReply, ChildRequest, Condition, choose_finish_reason
 
 CACHE_GIB: Final = 1
 """KV cache: room for some 20,000 tokens of this family, far more than 32 short questions need."""
@@ -25,10 +25,10 @@ AS_SERVED: Final = MappingProxyType({"INFERENCE_PRECISION_HINT": "f32", "KV_CACH
 
 def main() -> None:
     """Entry point."""
-    request = loads(Request, sys.stdin.read())
+    request = loads(ChildRequest, sys.stdin.read())
     pipeline = open_pipeline(request.engine, request.condition)
     answers = ask_all(pipeline, request.items, request.sampling, request.condition.batch)
-    sys.stdout.write(dumps(Reply(answers)))
+    sys.stdout.write(dumps(ChildReply(answers)))
 
 
 def open_pipeline(engine: str, condition: Condition) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from r1plus_contract.suite import Item
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_monitoring.curate.asking import F32, Answer, Asker, Condition
 from r1plus_monitoring.curate.selection import Shape, choose, count_strata, require_shape, select_correct
 
@@ -63,7 +63,7 @@ class Selection:
     """The items of a suite, with the last answers to them."""
 
     items: tuple[Item, ...]
-    selection: tuple[Measured, ...]
+    selection: tuple[Measurement, ...]
     answers: Mapping[str, Answer]
 
 
@@ -72,8 +72,8 @@ class CuratedSuite:
     """The items of a suite, and the figures of their selection."""
 
     items: tuple[Item, ...]
-    selection: tuple[Measured, ...]
-    baseline: tuple[Measured, ...]
+    selection: tuple[Measurement, ...]
+    baseline: tuple[Measurement, ...]
 
 
 Progress = Callable[[str], None]
@@ -117,7 +117,7 @@ def selection_conditions(batch: int) -> tuple[Condition, ...]:
     )
 
 
-def fresh_conditions(batch: int, measurements: Sequence[Measured]) -> tuple[Condition, ...]:
+def fresh_conditions(batch: int, measurements: Sequence[Measurement]) -> tuple[Condition, ...]:
     """Return the conditions of a baseline: in orders that no earlier measurement has used."""
     orders = [int(match[1]) for one in measurements if (match := _ORDER.search(one.condition))]
     first = max([FIRST_FRESH - 1, *orders]) + 1
@@ -127,14 +127,14 @@ def fresh_conditions(batch: int, measurements: Sequence[Measured]) -> tuple[Cond
 
 def measure(
     engine: str, items: Sequence[Item], asker: Asker, conditions: Sequence[Condition], progress: Progress
-) -> tuple[Measured, ...]:
+) -> tuple[Measurement, ...]:
     """Ask and count; nothing is removed."""
     return tuple(ask(engine, items, asker, condition, progress)[1] for condition in conditions)
 
 
 def ask(
     engine: str, items: Sequence[Item], asker: Asker, condition: Condition, progress: Progress
-) -> tuple[tuple[Item, ...], Measured]:
+) -> tuple[tuple[Item, ...], Measurement]:
     """Return the items that stayed right under one condition, and the figures."""
     step = Step(engine, asker, condition)
     return _score_answers(step, items, _ask_items(step, items, progress), progress)
@@ -147,10 +147,10 @@ def _ask_items(step: Step, items: Sequence[Item], progress: Progress) -> Mapping
 
 def _score_answers(
     step: Step, items: Sequence[Item], answers: Mapping[str, Answer], progress: Progress
-) -> tuple[tuple[Item, ...], Measured]:
+) -> tuple[tuple[Item, ...], Measurement]:
     correct_items = select_correct(items, answers)
     correct_counts, item_counts = count_strata(correct_items), count_strata(items)
-    figures = Measured(
+    figures = Measurement(
         engine=step.engine,
         condition=step.condition.name,
         items=len(items),

@@ -25,7 +25,7 @@ from r1plus_contract.suite import (
     load_suite,
     suite_hash,
 )
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.suite_files import BASELINE_FILE, SIGNATURE_FILE
 
 HEADER_FILE: Final = "suite.json"
@@ -60,12 +60,12 @@ class Baseline:
     engine_digest: str
     hardware: Hardware
     seed: int
-    selection: tuple[Measured, ...]
-    baseline: tuple[Measured, ...]
+    selection: tuple[Measurement, ...]
+    baseline: tuple[Measurement, ...]
     """On repeats that took no part in the choice."""
-    cross: tuple[Measured, ...] = ()
+    cross: tuple[Measurement, ...] = ()
     """Other engines on this suite."""
-    served: tuple[Measured, ...] = ()
+    served: tuple[Measurement, ...] = ()
     """Engines on this suite, asked through Triton as the gate asks."""
     dropped: tuple[DroppedItem, ...] = ()
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
-from r1plus_contract.isolation import API_HOST, DIR_TOKEN, Findings, Outcome
-from r1plus_contract.termination import TERMINATION_LOG, leave_word
+from r1plus_contract.isolation import API_HOST, DIR_TOKEN, AttemptOutcome, Findings
+from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
 from r1plus_monitoring.isolation_test import api_requests, connections, decoy
 from r1plus_monitoring.isolation_test.arguments import (
     OrderError,
@@ -59,9 +59,9 @@ def main() -> int:
         if arguments.command == "decoy":
             asyncio.run(decoy.serve(parse_ports(arguments.ports)))
         else:
-            leave_word(arguments.termination_log, encode_findings(run_test(arguments, start)))
+            write_termination_message(arguments.termination_log, encode_findings(run_test(arguments, start)))
     except OrderError as error:
-        leave_word(arguments.termination_log, str(error))
+        write_termination_message(arguments.termination_log, str(error))
         print(error, file=sys.stderr)
         return 2
     return 0
@@ -70,7 +70,7 @@ def main() -> int:
 def run_test(arguments: argparse.Namespace, start: float) -> Findings:
     """Run what the arguments order; raise OrderError where they are invalid."""
     rounds = Rounds(parse_seconds(arguments.rounds_for), say=partial(print, flush=True))
-    expect = Outcome(arguments.expect)
+    expect = AttemptOutcome(arguments.expect)
     if arguments.command == "knock":
         return asyncio.run(connections.try_doors(parse_doors(arguments.doors), expect, rounds, start))
     questions = parse_questions(arguments.questions)
@@ -110,8 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (knock_command, ask_command):
         command.add_argument(
             "--expect",
-            choices=[Outcome.SHUT.value, Outcome.OPEN.value],
-            default=Outcome.SHUT.value,
+            choices=[AttemptOutcome.SHUT.value, AttemptOutcome.OPEN.value],
+            default=AttemptOutcome.SHUT.value,
             help="open: for the control, which is allowed through (default %(default)s)",
         )
         command.add_argument(

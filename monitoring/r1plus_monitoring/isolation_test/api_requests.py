@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.isolation import API_HOST, Findings, Outcome, Question
+from r1plus_contract.isolation import API_HOST, ApiRequest, AttemptOutcome, Findings
 from r1plus_monitoring.isolation_test.arguments import READ_METHODS, OrderError
 from r1plus_monitoring.isolation_test.attempts import EXPECT_ANSWER, EXPECT_OPEN, Attempt, Rounds, attempt_until_settled
 from r1plus_monitoring.isolation_test.network import connect, describe_error, resolve
@@ -50,39 +50,39 @@ def load_api(folder: Path, host: str, port: int) -> Api:
 
 
 async def send_requests(
-    questions: tuple[Question, ...], api: Api, expect: Outcome, rounds: Rounds, start: float
+    questions: tuple[ApiRequest, ...], api: Api, expect: AttemptOutcome, rounds: Rounds, start: float
 ) -> Findings:
     """Send every request until it is answered. With `expect` OPEN, for the control, until the answer is no refusal."""
-    expectation = EXPECT_OPEN if expect is Outcome.OPEN else EXPECT_ANSWER
+    expectation = EXPECT_OPEN if expect is AttemptOutcome.OPEN else EXPECT_ANSWER
     attempts = (
         attempt_until_settled(q.name, expectation, partial(attempt_request, q, api), rounds, start) for q in questions
     )
     return Findings(tuple(await asyncio.gather(*attempts)))
 
 
-async def attempt_request(question: Question, api: Api) -> Attempt:
+async def attempt_request(question: ApiRequest, api: Api) -> Attempt:
     """Send one request once."""
     try:
         async with asyncio.timeout(api.patience):
             status = await _request_status(question, api)
     except ssl.SSLCertVerificationError as error:
-        return Attempt(Outcome.FAILED, f"TLS: {error.verify_message}")
+        return Attempt(AttemptOutcome.FAILED, f"TLS: {error.verify_message}")
     except ssl.SSLError as error:
-        return Attempt(Outcome.FAILED, f"TLS: {error.reason or 'no handshake'}")
+        return Attempt(AttemptOutcome.FAILED, f"TLS: {error.reason or 'no handshake'}")
     except OSError as error:
-        return Attempt(Outcome.FAILED, f"{api.host}: {describe_error(error)}")
+        return Attempt(AttemptOutcome.FAILED, f"{api.host}: {describe_error(error)}")
     if status is None:
-        return Attempt(Outcome.FAILED, "what answers does not speak HTTP")
+        return Attempt(AttemptOutcome.FAILED, "what answers does not speak HTTP")
     return Attempt(_classify_status(status), f"HTTP {status}")
 
 
-def _classify_status(status: int) -> Outcome:
+def _classify_status(status: int) -> AttemptOutcome:
     if status in REFUSAL_STATUSES:
-        return Outcome.SHUT
-    return Outcome.FAILED if status == BUSY_STATUS or status >= 500 else Outcome.OPEN
+        return AttemptOutcome.SHUT
+    return AttemptOutcome.FAILED if status == BUSY_STATUS or status >= 500 else AttemptOutcome.OPEN
 
 
-async def _request_status(question: Question, api: Api) -> int | None:
+async def _request_status(question: ApiRequest, api: Api) -> int | None:
     """Return the status code of the answer; None where the answer is not HTTP."""
     connection = await _open_connection(api)
     try:
@@ -114,7 +114,7 @@ async def _open_connection(api: Api) -> socket.socket:
     raise last_error
 
 
-def _encode_request(question: Question, api: Api) -> bytes:
+def _encode_request(question: ApiRequest, api: Api) -> bytes:
     body = question.body.encode()
     head = [
         f"{question.method} {question.path} HTTP/1.1",

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
-from r1plus_contract.isolation import Door, Question
+from r1plus_contract.isolation import ApiRequest, ConnectionTarget
 from r1plus_contract.jsonable import ContractError, from_jsonable
 from r1plus_contract.termination import MAX_MESSAGE
 from r1plus_monitoring.isolation_test.termination_message import minimal_size
 
-Target = TypeVar("Target", Door, Question)
+Target = TypeVar("Target", ConnectionTarget, ApiRequest)
 
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 DRY_RUN: Final = "dryRun=All"
@@ -26,14 +26,14 @@ class OrderError(ValueError):
     """An order is invalid: the message names argument, value and remedy."""
 
 
-def parse_doors(text: str) -> tuple[Door, ...]:
+def parse_doors(text: str) -> tuple[ConnectionTarget, ...]:
     """Parse `--doors`; raise OrderError."""
-    return _parse_list(tuple[Door, ...], "--doors", text, _check_door)
+    return _parse_list(tuple[ConnectionTarget, ...], "--doors", text, _check_door)
 
 
-def parse_questions(text: str) -> tuple[Question, ...]:
+def parse_questions(text: str) -> tuple[ApiRequest, ...]:
     """Parse `--questions`; raise OrderError."""
-    return _parse_list(tuple[Question, ...], "--questions", text, _check_question)
+    return _parse_list(tuple[ApiRequest, ...], "--questions", text, _check_question)
 
 
 def parse_ports(text: str) -> tuple[int, ...]:
@@ -82,7 +82,7 @@ def _check_names(names: list[str]) -> Iterator[str]:
         )
 
 
-def _check_door(door: Door) -> Iterator[str]:
+def _check_door(door: ConnectionTarget) -> Iterator[str]:
     if not door.name:
         yield "name: empty; findings are listed by name, so set one"
     if "$(" in door.host:
@@ -93,7 +93,7 @@ def _check_door(door: Door) -> Iterator[str]:
         yield f"port: {door.port} is not from 1 to 65535"
 
 
-def _check_question(question: Question) -> Iterator[str]:
+def _check_question(question: ApiRequest) -> Iterator[str]:
     if not question.name:
         yield "name: empty; findings are listed by name, so set one"
     if not re.fullmatch("[A-Z]+", question.method):

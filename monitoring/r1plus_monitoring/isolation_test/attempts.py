@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract.isolation import Outcome, Try
+from r1plus_contract.isolation import AttemptFinding, AttemptOutcome
 
 PAUSE_SECONDS: Final = 0.5
 ROUNDS_SECONDS: Final = 30.0
@@ -20,7 +20,7 @@ ROUNDS_SECONDS: Final = 30.0
 class Attempt:
     """Outcome of one attempt, with details."""
 
-    outcome: Outcome
+    outcome: AttemptOutcome
     detail: str
 
 
@@ -28,14 +28,14 @@ class Attempt:
 class Expectation:
     """What ends a test: one of these outcomes, so many times in a row."""
 
-    outcomes: frozenset[Outcome]
+    outcomes: frozenset[AttemptOutcome]
     times: int = 1
 
 
-EXPECT_SHUT: Final = Expectation(frozenset({Outcome.SHUT}), 3)
+EXPECT_SHUT: Final = Expectation(frozenset({AttemptOutcome.SHUT}), 3)
 """It must be shut, and stay shut."""
-EXPECT_OPEN: Final = Expectation(frozenset({Outcome.OPEN}))
-EXPECT_ANSWER: Final = Expectation(frozenset({Outcome.SHUT, Outcome.OPEN}))
+EXPECT_OPEN: Final = Expectation(frozenset({AttemptOutcome.OPEN}))
+EXPECT_ANSWER: Final = Expectation(frozenset({AttemptOutcome.SHUT, AttemptOutcome.OPEN}))
 """Any answer is final: RBAC needs no time to apply."""
 
 
@@ -52,7 +52,7 @@ class Rounds:
 
 async def attempt_until_settled(
     name: str, expectation: Expectation, attempt: Callable[[], Awaitable[Attempt]], rounds: Rounds, start: float
-) -> Try:
+) -> AttemptFinding:
     """Repeat the attempt until the expectation is met, or until `rounds.seconds` after `start`, the start of the
     process.
 
@@ -64,8 +64,8 @@ async def attempt_until_settled(
         elapsed = rounds.now() - start
         rounds.say(f"{elapsed:6.1f} s  {name}: {attempt_result.outcome.value}, {attempt_result.detail}")
         in_a_row = in_a_row + 1 if attempt_result.outcome in expectation.outcomes else 0
-        if attempt_result.outcome is Outcome.OPEN and Outcome.OPEN not in expectation.outcomes:
+        if attempt_result.outcome is AttemptOutcome.OPEN and AttemptOutcome.OPEN not in expectation.outcomes:
             late = max(1, round(elapsed * 1000))
         if in_a_row == expectation.times or (in_a_row == 0 and elapsed >= rounds.seconds):
-            return Try(name, attempt_result.outcome, late, attempt_result.detail)
+            return AttemptFinding(name, attempt_result.outcome, late, attempt_result.detail)
         await rounds.pause(PAUSE_SECONDS)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from r1plus_contract.isolation import BANNER, Against, Door, Findings, Outcome
+from r1plus_contract.isolation import BANNER, Against, AttemptOutcome, ConnectionTarget, Findings
 from r1plus_monitoring.isolation_test.attempts import EXPECT_OPEN, EXPECT_SHUT, Attempt, Rounds, attempt_until_settled
 from r1plus_monitoring.isolation_test.network import (
     CONNECT_SECONDS,
@@ -35,16 +35,18 @@ CONNECT_ERRORS: Final = frozenset(
     }
 )
 """Errors that mean: no connection. Any other is local to this process, and says nothing of isolation."""
-_WORST_FIRST: Final = (Outcome.OPEN, Outcome.FAILED, Outcome.SHUT)
+_WORST_FIRST: Final = (AttemptOutcome.OPEN, AttemptOutcome.FAILED, AttemptOutcome.SHUT)
 
 
-async def try_doors(doors: tuple[Door, ...], expect: Outcome, rounds: Rounds, start: float) -> Findings:
+async def try_doors(
+    doors: tuple[ConnectionTarget, ...], expect: AttemptOutcome, rounds: Rounds, start: float
+) -> Findings:
     """Try every door until its result is stable. `expect` OPEN is for the control, which is allowed through all of
     them."""
     attempts = (
         attempt_until_settled(
             door.name,
-            EXPECT_OPEN if expect is Outcome.OPEN or door.against is Against.OWN else EXPECT_SHUT,
+            EXPECT_OPEN if expect is AttemptOutcome.OPEN or door.against is Against.OWN else EXPECT_SHUT,
             partial(attempt_door, door),
             rounds,
             start,
@@ -54,14 +56,14 @@ async def try_doors(doors: tuple[Door, ...], expect: Outcome, rounds: Rounds, st
     return Findings(tuple(await asyncio.gather(*attempts)))
 
 
-async def attempt_door(door: Door, resolver: Resolver = resolve) -> Attempt:
+async def attempt_door(door: ConnectionTarget, resolver: Resolver = resolve) -> Attempt:
     """Try every address of the door's name once, all at once: one that is open makes it open."""
     try:
         addresses = await resolver(door.host, door.port)
     except OSError as error:
-        return Attempt(Outcome.FAILED, f"{door.host}: {describe_error(error)}")
+        return Attempt(AttemptOutcome.FAILED, f"{door.host}: {describe_error(error)}")
     attempts = await asyncio.gather(*(_attempt_address(address, door.against) for address in addresses))
-    no_address = Attempt(Outcome.FAILED, f"{door.host}: has no address")
+    no_address = Attempt(AttemptOutcome.FAILED, f"{door.host}: has no address")
     return min(attempts, key=lambda one: _WORST_FIRST.index(one.outcome), default=no_address)
 
 
@@ -70,13 +72,13 @@ async def _attempt_address(address: Address, against: Against) -> Attempt:
         connection = await connect(address)
     except OSError as error:
         is_shut = isinstance(error, TimeoutError) or error.errno in CONNECT_ERRORS
-        return Attempt(Outcome.SHUT if is_shut else Outcome.FAILED, f"{address} {describe_error(error)}")
+        return Attempt(AttemptOutcome.SHUT if is_shut else AttemptOutcome.FAILED, f"{address} {describe_error(error)}")
     with connection:
         if against is not Against.DECOY:
-            return Attempt(Outcome.OPEN, f"{address} connected")
+            return Attempt(AttemptOutcome.OPEN, f"{address} connected")
         if await _read_banner(connection) == BANNER:
-            return Attempt(Outcome.OPEN, f"{address} is the decoy")
-    return Attempt(Outcome.FAILED, f"{address} connected, but it is not the decoy that answers")
+            return Attempt(AttemptOutcome.OPEN, f"{address} is the decoy")
+    return Attempt(AttemptOutcome.FAILED, f"{address} connected, but it is not the decoy that answers")
 
 
 async def _read_banner(connection: socket.socket) -> bytes:

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
 
-from r1plus_contract.isolation import Findings, Outcome, Try
+from r1plus_contract.isolation import AttemptFinding, AttemptOutcome, Findings
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
 
@@ -15,7 +15,7 @@ _LATEST = 9_999_999
 
 def minimal_size(names: Iterable[str]) -> int:
     """Return the bytes of the longest findings under these names, without details."""
-    return _size(Findings(tuple(Try(name, Outcome.FAILED, late=_LATEST) for name in names)))
+    return _size(Findings(tuple(AttemptFinding(name, AttemptOutcome.FAILED, late=_LATEST) for name in names)))
 
 
 def encode_findings(findings: Findings) -> str:

@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 from r1plus_contract import inference
 from r1plus_contract.inference import MOST_TOKEN_BYTES
 from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
-from r1plus_contract.streams import at_most
+from r1plus_contract.streams import read_at_most
 from r1plus_contract.suite import Sampling
 
 _WAITING_SERIES: Final = re.compile(rf"{ENGINE_WAITING_REQUESTS}[ {{]")
@@ -107,7 +107,7 @@ class TritonEngine:
         try:
             async with self._http.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as response:
                 response.raise_for_status()
-                body = await at_most(response.content.iter_chunked(64 * 1024), MOST_METRICS_BYTES)
+                body = await read_at_most(response.content.iter_chunked(64 * 1024), MOST_METRICS_BYTES)
                 return parse_waiting_requests(body.decode())
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
             return None

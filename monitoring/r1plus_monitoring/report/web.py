@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import Bounded
+from r1plus_contract.connections import ConnectionLimits
 from r1plus_contract.jsonable import dumps
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
@@ -21,7 +21,7 @@ MOST_DIGITS: Final = 18
 """Of a sequence number: more than any monitor will ever count."""
 
 
-class BoundedRunner(Bounded, web.AppRunner):
+class BoundedRunner(ConnectionLimits, web.AppRunner):
     """A runner whose connections and unfinished requests are bounded."""
 
 

@@ -29,8 +29,8 @@ from typing import Any, Final, Protocol
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Item
-from r1plus_contract.suite_answers import PUNCTUATION, answer_problem
-from r1plus_contract.suite_answers import near as bounds_of
+from r1plus_contract.suite_answers import PUNCTUATION, find_answer_problem
+from r1plus_contract.suite_answers import parse_near as bounds_of
 
 RELATIVE_TOLERANCE: Final = Decimal("1e-6")
 """Of `numeric`: 0.333333 is 1/3 written to six digits; two integers below a million must be equal."""
@@ -151,7 +151,7 @@ class Validator(Protocol):
 @lru_cache(maxsize=1024)
 def _compile_schema(schema: str) -> Validator:
     """Compile a schema, once. One that `suite_answers` rejects raises Unscorable."""
-    if answer_problem(ScorerName.JSON, schema):
+    if find_answer_problem(ScorerName.JSON, schema):
         raise Unscorable
     # Late: 10 MB that a suite without such items need not spend.
     from jsonschema import Draft202012Validator

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.identity import ServingIdentity
-from r1plus_contract.jsonable import ContractError, camel, loads
+from r1plus_contract.jsonable import ContractError, loads, to_camel_case
 from r1plus_contract.settings import (
     FORMER_ITEMS_FILE,
     FORMER_REFERENCE_FILE,
@@ -169,7 +169,7 @@ def _check_settings(settings: MonitorSettings) -> Problem | None:
     except ValueError as error:
         name, _, rest = str(error).partition(":")
         # The detector calls it p0.
-        return Problem("SettingsInvalid", f"{camel('steadiness' if name == 'p0' else name)}:{rest}")
+        return Problem("SettingsInvalid", f"{to_camel_case('steadiness' if name == 'p0' else name)}:{rest}")
     return None
 
 

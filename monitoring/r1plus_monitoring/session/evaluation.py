@@ -173,7 +173,7 @@ class EvaluationSession:
         judgement = await self._keeper.drive(
             run, self._choose_pace(), lambda: self._report_progress(run, "short check: ")
         )
-        lost = len(judgement.figures.lost)
+        lost = len(judgement.figures.lost_items)
         is_passed = judgement.verdict is Verdict.PASS and lost <= allowed
         log("info", "Short check ended", passed=is_passed, lost=lost, items=len(sample), allowed=allowed)
         return is_passed
@@ -304,14 +304,14 @@ class EvaluationSession:
 
     def _report_progress(self, run: GateRun, prefix: str) -> None:
         """Report how far the gate is."""
-        self._context.exposition.set_progress(run.scored_probes / run.expected_probes)
+        self._context.exposition.set_progress(run.probe_count / run.probe_total)
         text = prefix + run.progress_text
         self._context.publisher.update(
             phase=Phase.GATING,
             verdict=Verdict.NO_DATA,
             reason="GateRunning",
             message=text,
-            progress=Progress(done=run.scored_probes, total=run.expected_probes, text=text),
+            progress=Progress(done=run.probe_count, total=run.probe_total, text=text),
         )
 
     @property

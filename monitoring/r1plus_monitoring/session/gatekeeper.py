@@ -60,8 +60,8 @@ class Gatekeeper:
             "Gate started",
             items=len(self._items),
             batch=rules.batch,
-            done=run.scored_probes,
-            total=run.expected_probes,
+            done=run.probe_count,
+            total=run.probe_total,
         )
 
         def seconds() -> float:

@@ -123,7 +123,7 @@ class SuiteShadow:
         return exact or next((r for r in ours if rejudge(r, threshold) is Verdict.PASS), None)
 
     def _report_progress(self, shadow: ShadowSuite, run: GateRun) -> None:
-        percent = 100 * run.scored_probes // max(1, run.expected_probes)
+        percent = 100 * run.probe_count // max(1, run.probe_total)
         self._report(shadow, percent=min(percent - percent % STEP, 100 - STEP))
 
     def _report(self, shadow: ShadowSuite, percent: int = 0, gate: GateReport | None = None) -> None:

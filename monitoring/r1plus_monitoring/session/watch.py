@@ -20,7 +20,7 @@ from r1plus_monitoring.store.journal import Journal
 from r1plus_monitoring.store.state import PartialSweep
 from r1plus_policies.detector.budget import Budget
 from r1plus_policies.detector.detector import Detector, DetectorKey, restore_detector
-from r1plus_policies.gate.verdict import GateItem, Score, Subject, lost_limit
+from r1plus_policies.gate.verdict import GateItem, Score, Subject, max_lost_items
 from r1plus_policies.watch.confirmation import next_item, record_answer
 from r1plus_policies.watch.memory import (
     WatchState,
@@ -163,7 +163,7 @@ class Watcher:
         """Count again where a sweep after the alarm loses too much; the detectors cannot alarm twice."""
         wrong = len(scores) - sum(scores.values())
         can_recount = self.state.confirmed is not None and self._recounted_seed != seed
-        if not can_recount or wrong <= lost_limit(len(self._items), self._threshold):
+        if not can_recount or wrong <= max_lost_items(len(self._items), self._threshold):
             return
         if derive_standing(self.state, self._items, self._threshold) is not Standing.BELOW_THRESHOLD:
             self._recounted_seed = seed

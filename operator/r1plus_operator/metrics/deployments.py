@@ -21,7 +21,7 @@ from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_operator.plan.status.runtime import FAILED
 from r1plus_policies.bounds import Interval
 from r1plus_policies.detector.pool import Pool
-from r1plus_policies.rollback.response import BLOCKING
+from r1plus_policies.rollback.response import BLOCK_REASONS
 
 Key = tuple[str, str]
 _WHOSE: Final = ("namespace", "deployment")
@@ -127,7 +127,7 @@ class DeploymentMetrics(Collector):
                 failed.add_metric(key, runtime["reason"] == FAILED)
             for kind, value in zip(_CONDITIONS, one.conditions, strict=True):
                 condition.add_metric([*key, kind], value)
-            for why in BLOCKING:
+            for why in BLOCK_REASONS:
                 blocked.add_metric([*key, why.value], why.value == one.facts.blocked)
             for cause in (BELOW_THRESHOLD, REQUESTED):
                 rollbacks.add_metric([*key, cause], one.rollbacks[cause])

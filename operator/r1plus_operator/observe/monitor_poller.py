@@ -22,7 +22,7 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import PROGRESS_PATH, FillProgress
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.outcomes import OutcomePage
-from r1plus_contract.streams import at_most
+from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.observe.observer import VOLUMES_NAME, Observer
 from r1plus_operator.observe.pooled_detectors import Key, Pools
@@ -220,7 +220,7 @@ def _namespace(pod: ServingPod) -> str:
 
 async def _bounded(response: aiohttp.ClientResponse, what: str, most: int) -> bytes:
     """The body, unless it is larger than any that is due: a pod that was broken into must not fill our memory."""
-    body = await at_most(response.content.iter_chunked(16 * 1024), most + 1)
+    body = await read_at_most(response.content.iter_chunked(16 * 1024), most + 1)
     if len(body) > most:
         raise ContractError(f"{what}: larger than {most} bytes")
     return body

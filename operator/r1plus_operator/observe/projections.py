@@ -13,10 +13,10 @@ import orjson
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.requests import requests_in, written
+from r1plus_contract.requests import build_annotations, read_requests
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite import SuiteError
-from r1plus_contract.suite_baseline import reached
+from r1plus_contract.suite_baseline import find_reference_result
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
@@ -135,7 +135,7 @@ def child(resource: Resource, obj: Json) -> Child:
     owner, labels = controller(meta), meta.get("labels") or {}
     by_label = labels.get(names.LABEL_DEPLOYMENT)
     # What belongs to a deployment or a volume is not its namespace's, whatever somebody has written on it.
-    is_tenants = names.LABEL_WALLS in labels and not owner and names.LABEL_VOLUME not in labels
+    is_tenants = names.LABEL_ISOLATION in labels and not owner and names.LABEL_VOLUME not in labels
     return Child(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -222,8 +222,8 @@ def controller(meta: Json, kind: str = names.KIND_DEPLOYMENT) -> Json:
 def deployment(cr: Json) -> Json:
     """An R1PlusDeployment: what decides a pass, and the status that was last written."""
     meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
-    requests = requests_in(cr["metadata"]).items()
-    if asked := {key: text for verb, request in requests for key, text in written(verb, request).items()}:
+    requests = read_requests(cr["metadata"]).items()
+    if asked := {key: text for verb, request in requests for key, text in build_annotations(verb, request).items()}:
         meta["annotations"] = asked
     return {"metadata": meta, "spec": cr.get("spec") or {}, "status": cr.get("status") or {}}
 
@@ -471,7 +471,7 @@ def suite_source(name: str, files: SuiteFiles) -> SuiteSource:
         reference_text=files.reference,
         digest=files.digest(),
         signer=signed_by,
-        reference_result=reached(files.baseline, found.suite.header) if files.baseline else None,
+        reference_result=find_reference_result(files.baseline, found.suite.header) if files.baseline else None,
     )
 
 

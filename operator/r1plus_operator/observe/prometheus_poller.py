@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 import orjson
 
-from r1plus_contract.streams import at_most
+from r1plus_contract.streams import read_at_most
 from r1plus_operator.plan.manifests.alerts import format_group_name, list_scrape_pools
 from r1plus_operator.plan.observation import PrometheusView, RuleFacts, TargetFacts
 
@@ -166,7 +166,7 @@ class PrometheusSource:
     ) -> Mapping[str, Any]:
         async with session.get(self._url + path, params=filters, allow_redirects=False) as response:
             response.raise_for_status()
-            text = await at_most(response.content.iter_chunked(64 * 1024), MOST_BYTES + 1)
+            text = await read_at_most(response.content.iter_chunked(64 * 1024), MOST_BYTES + 1)
         if len(text) > MOST_BYTES:
             raise TooLargeError(
                 f"its answer to {path} is larger than {MOST_BYTES // 2**20} MiB and was not read; a Prometheus of"

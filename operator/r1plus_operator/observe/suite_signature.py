@@ -59,7 +59,7 @@ def read_key(pem: bytes, passphrase: bytes | None = None) -> KeyPair:
 
 def sign(files: SuiteFiles, key: KeyPair) -> SuiteFiles:
     """The same suite, signed; a signature that it had is gone."""
-    signature = base64.b64encode(key.private.sign(files.sealed())).decode()
+    signature = base64.b64encode(key.private.sign(files.build_signed_bytes())).decode()
     return replace(files, signature=write_signature(SuiteSignature(key.public, signature)))
 
 
@@ -73,7 +73,7 @@ def signer(files: SuiteFiles) -> str:
     found = read_signature(files.signature)
     try:
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(found.public_key))
-        key.verify(base64.b64decode(found.signature), files.sealed())
+        key.verify(base64.b64decode(found.signature), files.build_signed_bytes())
     except (InvalidSignature, ValueError) as error:
         raise SuiteError(
             f"{SIGNATURE_FILE}: the signature by key {key_id(found.public_key)} does not fit: a file was altered after "

@@ -6,7 +6,7 @@ from typing import Any
 
 from r1plus_contract.engine_fetch import FillProgress
 from r1plus_contract.suite import Suite
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.tenants import TenantPlacement
@@ -230,7 +230,7 @@ class SuiteSource:
     """Digest of all its files."""
     signer: str = ""
     """Public key of its valid signature; empty: it has none."""
-    reference_result: Measured | None = None
+    reference_result: Measurement | None = None
     """Result of its reference engine in the condition with the lowest score; None: none is recorded."""
 
 

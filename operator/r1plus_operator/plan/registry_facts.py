@@ -22,7 +22,7 @@ from r1plus_contract.history import (
     SuiteItem,
 )
 from r1plus_contract.jsonable import ContractError, dumps
-from r1plus_contract.requests import requests_in
+from r1plus_contract.requests import read_requests
 from r1plus_contract.verdict import Gate, Standing, Verdict, Watch
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation, SuiteSource
@@ -113,13 +113,13 @@ def _build_rollback_facts(uid: str, name: str, record: RollbackRecord) -> Iterat
 
 def _build_request_facts(uid: str, cr: Json) -> Iterator[RolloutFact]:
     """Yield the newest user request of each verb, if its time can be read."""
-    for verb, request in requests_in(cr["metadata"]).items():
+    for verb, request in read_requests(cr["metadata"]).items():
         try:
             at = datetime.fromisoformat(request.at).timestamp()
             datetime.fromtimestamp(at, tz=UTC)
         except (ValueError, OverflowError):
             continue
-        yield RolloutFact(uid, request.revision, RolloutEvent.REQUESTED, at, cause=verb.value, text=request.told)
+        yield RolloutFact(uid, request.revision, RolloutEvent.REQUESTED, at, cause=verb.value, text=request.summary)
 
 
 def _build_incident_facts(uid: str, cr: Json) -> Iterator[AlarmFact]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from r1plus_contract.requests import Request, Verb, requests_in
+from r1plus_contract.requests import Request, Verb, read_requests
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision
@@ -23,13 +23,13 @@ _REASONS = {
 
 def read_ack_token(cr: Json) -> str:
     """Return the token of the newest `ack`, which makes monitors run the gate again; empty: none."""
-    request = requests_in(cr["metadata"]).get(Verb.ACK)
+    request = read_requests(cr["metadata"]).get(Verb.ACK)
     return request.token if request else ""
 
 
 def find_rollback_request(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
     """Return the requested rollback of the revision that serves; None: none is requested, or it was made already."""
-    request = requests_in(cr["metadata"]).get(Verb.ROLLBACK)
+    request = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
     if request is None or _explain_objection(cr, request, serving) or explain_refused_rollback(cr, serving):
         return None
     records = (r.rollback for r in revisions.values() if r.rollback)
@@ -38,17 +38,17 @@ def find_rollback_request(cr: Json, serving: str, revisions: Mapping[str, Revisi
 
 def explain_refused_rollback(cr: Json, serving: str) -> str:
     """Return why the requested rollback is not carried out; empty: it is. The first pass that sees it decides."""
-    request = requests_in(cr["metadata"]).get(Verb.ROLLBACK)
+    request = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
     if request is None:
         return ""
     if _is_reported(cr, request):
         return str((cr.get("status") or {}).get("requestRefused", ""))
     objection = _explain_objection(cr, request, serving)
-    return f"{request.told}: not carried out: {objection}" if objection else ""
+    return f"{request.summary}: not carried out: {objection}" if objection else ""
 
 
 def _explain_objection(cr: Json, request: Request, serving: str) -> str:
-    requests = requests_in(cr["metadata"])
+    requests = read_requests(cr["metadata"])
     for verb in (Verb.ACK, Verb.UNPIN):
         if verb in requests and requests[verb].rank >= request.rank:
             return f"`r1plus {verb}` was requested later; request the rollback again if it is still needed."
@@ -60,11 +60,11 @@ def _explain_objection(cr: Json, request: Request, serving: str) -> str:
 
 def build_request_status(cr: Json, refusal: str) -> Json:
     """Return the status fields about requests: the newest, its number, and why a rollback is not carried out."""
-    in_order = sorted((request.rank, verb, request) for verb, request in requests_in(cr["metadata"]).items())
+    in_order = sorted((request.rank, verb, request) for verb, request in read_requests(cr["metadata"]).items())
     if not in_order:
         return {}
     _, verb, newest = in_order[-1]
-    status: Json = {"lastRequest": f"{newest.at} {verb} by {newest.told}"[:MAX_STATUS]}
+    status: Json = {"lastRequest": f"{newest.at} {verb} by {newest.summary}"[:MAX_STATUS]}
     if newest.order:
         status["requests"] = newest.order
     if refusal and Verb.ROLLBACK in (verb for _, verb, _ in in_order):
@@ -74,9 +74,11 @@ def build_request_status(cr: Json, refusal: str) -> Json:
 
 def build_request_events(cr: Json, refusal: str) -> list[Event]:
     """Return the Events of requests, and of a refusal, that the status does not report yet."""
-    requests = requests_in(cr["metadata"])
+    requests = read_requests(cr["metadata"])
     unreported = sorted((r.rank, verb, r) for verb, r in requests.items() if not _is_reported(cr, r))
-    events = [Event(_REASONS[verb], f"{request.told} (r1plus {verb})", request.at) for _, verb, request in unreported]
+    events = [
+        Event(_REASONS[verb], f"{request.summary} (r1plus {verb})", request.at) for _, verb, request in unreported
+    ]
     if refusal and refusal[:MAX_STATUS] != (cr.get("status") or {}).get("requestRefused"):
         events.append(Event("RequestRefused", refusal, requests[Verb.ROLLBACK].at, is_warning=True))
     return events

@@ -13,7 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import (
     CA_FILE,
     ENGINE_FOLDER,
-    FOR_GOOD,
+    EXIT_PERMANENT,
     INCOMING_FOLDER,
     ORDER_FILE,
     PROXY_FILE,
@@ -347,7 +347,7 @@ def build_job(need: VolumeNeed, namespace: str, config: OperatorConfig, claim_ui
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     ]
     rules += [
-        {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [FOR_GOOD]}}
+        {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": "In", "values": [EXIT_PERMANENT]}}
         for name in final_containers
     ]
     return {

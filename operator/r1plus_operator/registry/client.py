@@ -7,7 +7,7 @@ import aiohttp
 
 from r1plus_contract.history import Facts, Receipt
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.streams import at_most
+from r1plus_contract.streams import read_at_most
 from r1plus_operator.runtime.connection import FileToken
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class RegistryClient:
             async with self._session.post(
                 url, data=dumps(facts).encode(), headers=headers, allow_redirects=False
             ) as answer:
-                text = await at_most(answer.content.iter_any(), MOST_ANSWER_BYTES)
+                text = await read_at_most(answer.content.iter_any(), MOST_ANSWER_BYTES)
                 # 500 is a fault of the registry's own at these facts: others must not wait behind them.
                 if answer.status in (400, 413, 500):
                     raise RefusedError(f"{answer.status} {_said(text)}")

@@ -173,10 +173,10 @@ def observe_block(detector: Detector, answers: Sequence[tuple[str, bool]]) -> De
     if len(items) < len(answers):
         raise ValueError(f"answers: {len(answers)} of {len(items)} items; a block may hold an item once")
     table = build_bets(detector.key.p0)
-    block = [table.gains_of(passed, item in detector.failed) for item, passed in answers]
+    block = [table.gains_of(is_right, item in detector.failed) for item, is_right in answers]
     failed_items = detector.failed
-    for item, passed in answers:
-        failed_items = update_failed_items(failed_items, item, passed)
+    for item, is_right in answers:
+        failed_items = update_failed_items(failed_items, item, is_right)
     return replace(detector, evidence=advance(detector.evidence, block, detector.alarm_at), failed=failed_items)
 
 

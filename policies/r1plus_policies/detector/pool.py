@@ -150,33 +150,33 @@ def fold(page: OutcomePage, pool: Pool, pod: str) -> Pool:
     before = pool.readings.get(pod, PodReading())
     if page.epoch in before.retired:
         return pool
-    reading = before if page.epoch == before.epoch else _start_epoch(before, page.epoch)
-    if page.acknowledged_after > reading.sequence:
-        reading = replace(reading, sequence=page.acknowledged_after)
-    if page.oldest > reading.sequence + 1:
-        gap = page.oldest - 1 - reading.sequence
-        reading = replace(reading, sequence=page.oldest - 1, missed=reading.missed + gap)
-    new = _select_following(page.outcomes, reading.sequence)
-    if reading == before and not new:
+    pod_reading = before if page.epoch == before.epoch else _start_epoch(before, page.epoch)
+    if page.acknowledged_after > pod_reading.sequence:
+        pod_reading = replace(pod_reading, sequence=page.acknowledged_after)
+    if page.oldest > pod_reading.sequence + 1:
+        gap = page.oldest - 1 - pod_reading.sequence
+        pod_reading = replace(pod_reading, sequence=page.oldest - 1, missed=pod_reading.missed + gap)
+    new = _select_following(page.outcomes, pod_reading.sequence)
+    if pod_reading == before and not new:
         return pool
     pairs = {"": pool.total, **{p: pool.without[p] for p in sorted(pool.without)}}
     pairs.setdefault(pod, pool.total)
     readings, right_total, answer_total = pool.readings, pool.right - before.right, pool.answered - before.answered
     for outcome in new:
         was_alarmed = pairs[""].accuracy.alarmed
-        reading, gains = _observe(reading, outcome, build_bets(pool.key.p0))
+        pod_reading, gains = _observe(pod_reading, outcome, build_bets(pool.key.p0))
         pairs = {left_out: pair if left_out == pod else _advance_pair(pair, gains, pool.alarm_at)
                  for left_out, pair in pairs.items()}  # fmt: skip
         if pairs[""].accuracy.alarmed is not was_alarmed:
             readings, right_total, answer_total = _reset_counts(readings), 0, 0
-            reading = replace(reading, right=0, answered=0)
+            pod_reading = replace(pod_reading, right=0, answered=0)
     return replace(
         pool,
         total=pairs.pop(""),
         without=pairs,
-        readings={**readings, pod: reading},
-        right=right_total + reading.right,
-        answered=answer_total + reading.answered,
+        readings={**readings, pod: pod_reading},
+        right=right_total + pod_reading.right,
+        answered=answer_total + pod_reading.answered,
     )
 
 
@@ -204,16 +204,16 @@ def forget(pool: Pool, pod: str) -> Pool:
 def _select_following(outcomes: Sequence[ProbeOutcome], sequence: int) -> list[ProbeOutcome]:
     """Return what comes after `sequence` without a gap, each once, in order."""
     by_number = {outcome.sequence: outcome for outcome in outcomes}
-    following: list[ProbeOutcome] = []
-    while (outcome := by_number.get(sequence + 1 + len(following))) is not None:
-        following.append(outcome)
-    return following
+    outcomes_in_order: list[ProbeOutcome] = []
+    while (outcome := by_number.get(sequence + 1 + len(outcomes_in_order))) is not None:
+        outcomes_in_order.append(outcome)
+    return outcomes_in_order
 
 
 def _start_epoch(reading: PodReading, epoch: str) -> PodReading:
     """Start an epoch: the monitor lost its state and counts from 1; the last answers of the pod still hold."""
-    retired = (*reading.retired, reading.epoch)[-MOST_RETIRED:] if reading.epoch else ()
-    return replace(reading, epoch=epoch, sequence=0, retired=retired)
+    retired_epochs = (*reading.retired, reading.epoch)[-MOST_RETIRED:] if reading.epoch else ()
+    return replace(reading, epoch=epoch, sequence=0, retired=retired_epochs)
 
 
 def _observe(reading: PodReading, outcome: ProbeOutcome, table: Bets) -> tuple[PodReading, tuple[Logs | None, Logs]]:
@@ -234,7 +234,7 @@ def _observe(reading: PodReading, outcome: ProbeOutcome, table: Bets) -> tuple[P
 
 def _reset_counts(readings: Mapping[str, PodReading]) -> dict[str, PodReading]:
     """Return the readings with counts of zero, as far as they were read."""
-    return {pod: replace(reading, right=0, answered=0) for pod, reading in readings.items()}
+    return {pod: replace(pod_reading, right=0, answered=0) for pod, pod_reading in readings.items()}
 
 
 def _advance_pair(pair: DetectorPair, gains: tuple[Logs | None, Logs], alarm_at: float) -> DetectorPair:

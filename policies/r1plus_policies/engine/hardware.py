@@ -37,8 +37,8 @@ class Gpus:
     def usable_bytes(self) -> int:
         """What an engine may use on each; the lesser of what node and table say, 0 where neither does."""
         table_row = find_accelerator(self.product)
-        reported = [usable_bytes(self.reported_mib)] if self.reported_mib else []
-        return min([*reported, *([table_row.usable_bytes] if table_row else [])], default=0)
+        from_label = [usable_bytes(self.reported_mib)] if self.reported_mib else []
+        return min([*from_label, *([table_row.usable_bytes] if table_row else [])], default=0)
 
     @property
     def compute_capability(self) -> Capability | None:
@@ -77,22 +77,22 @@ def merge_by_product(offered: Iterable[Gpus]) -> list[Gpus]:
     does not
     count, unless no node has any.
     """
-    merged: dict[tuple[str, str], Gpus] = {}
+    by_product: dict[tuple[str, str], Gpus] = {}
     gpus_list = list(offered)
     present = {(gpus.resource, gpus.product) for gpus in gpus_list if gpus.count}
     for gpus in gpus_list:
         if not gpus.count and (gpus.resource, gpus.product) in present:
             continue
         key = gpus.resource, gpus.product
-        same = merged.get(key, gpus)
+        same = by_product.get(key, gpus)
         sizes = [size for size in (same.reported_mib, gpus.reported_mib) if size]
-        merged[key] = replace(
+        by_product[key] = replace(
             same,
             count=max(same.count, gpus.count),
             reported_mib=min(sizes, default=None),
             capability=min((c for c in (same.capability, gpus.capability) if c), default=None),
         )
-    return list(merged.values())
+    return list(by_product.values())
 
 
 def _explain_refusal(need: GpuNeed, gpus: Gpus) -> str | None:

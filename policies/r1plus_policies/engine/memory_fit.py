@@ -79,12 +79,12 @@ class EngineShape:
             return 0
         tokens = slot_bytes // (self._layer_bytes * self.layers)
         if self._window_layers and self.window is not None and tokens >= self.window:
-            remaining = slot_bytes - self._layer_bytes * self._window_layers * self.window
+            bytes_left = slot_bytes - self._layer_bytes * self._window_layers * self.window
             has_no_global_layer = self.layers == self._window_layers
             tokens = (
                 self.context_length
                 if has_no_global_layer
-                else remaining // (self._layer_bytes * (self.layers - self._window_layers))
+                else bytes_left // (self._layer_bytes * (self.layers - self._window_layers))
             )
         return min(tokens, self.context_length)
 

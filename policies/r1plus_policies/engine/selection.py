@@ -43,7 +43,7 @@ class EngineCandidate:
     tier: str
     version: str
     precision: str
-    standing: ReferenceSource
+    reference_source: ReferenceSource
     score: SuiteScore | None = None
     """Where it was measured on exactly this engine."""
 
@@ -56,7 +56,7 @@ class EngineRequest:
     family: str
     version: str | None = None
     precision: str | None = None
-    serving: SuiteScore | None = None
+    serving_score: SuiteScore | None = None
     """The measured result of the serving engine: a change must not lower it."""
     allow_lower: bool = False
 
@@ -106,11 +106,12 @@ def choose_engine(
     eligible = sorted((o for o in candidates if not _find_mismatch(o, request)), key=_rank, reverse=True)
     if not eligible:
         return Choice(None, _explain_no_candidate(candidates, request), _sort_rejections(rejections))
-    obstacles = {o.name: blocking for o in eligible if (blocking := find_obstacle(o) or _check_reference(o, request))}
+    obstacles = {o.name: obstacle for o in eligible if (obstacle := find_obstacle(o) or _check_reference(o, request))}
     first = eligible[0]
     placeable = [o for o in eligible if o.name not in obstacles]
     if not placeable or (
-        first.standing is ReferenceSource.MEASURED and placeable[0].standing is not ReferenceSource.MEASURED
+        first.reference_source is ReferenceSource.MEASURED
+        and placeable[0].reference_source is not ReferenceSource.MEASURED
     ):
         first_obstacle = obstacles[first.name]
         rejections += [
@@ -125,7 +126,7 @@ def choose_engine(
             rejections.append(
                 Rejection(candidate.name, own_obstacle.message if own_obstacle else _explain_rank(candidate, best))
             )
-    of = f"{best.precision}, {best.version}, reference {best.standing}"
+    of = f"{best.precision}, {best.version}, reference {best.reference_source}"
     return Choice(
         best.name, f"newest {best.family} engine of tier {best.tier} that fits ({of})", _sort_rejections(rejections)
     )
@@ -144,9 +145,9 @@ def _find_mismatch(candidate: EngineCandidate, request: EngineRequest) -> str | 
     )
     return next(
         (
-            f"{name} is {actual}, not {required}"
-            for name, actual, required in criteria
-            if required is not None and actual != required
+            f"{name} is {actual}, not {expectation}"
+            for name, actual, expectation in criteria
+            if expectation is not None and actual != expectation
         ),
         None,
     )
@@ -154,7 +155,7 @@ def _find_mismatch(candidate: EngineCandidate, request: EngineRequest) -> str | 
 
 def _check_reference(candidate: EngineCandidate, request: EngineRequest) -> Obstacle | None:
     """Return an obstacle where the measured reference is lower than that of the serving engine, on the same suite."""
-    before, after = request.serving, candidate.score
+    before, after = request.serving_score, candidate.score
     if request.allow_lower or before is None or after is None or before.suite != after.suite:
         return None
     if after.correct * before.items >= before.correct * after.items:
@@ -172,7 +173,7 @@ _STANDINGS = (ReferenceSource.CLAIMED, ReferenceSource.INHERITED, ReferenceSourc
 
 
 def _rank(candidate: EngineCandidate) -> tuple[int, tuple[int, ...], str]:
-    return _STANDINGS.index(candidate.standing), version_key(candidate.version), candidate.name
+    return _STANDINGS.index(candidate.reference_source), version_key(candidate.version), candidate.name
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -181,9 +182,11 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def _explain_rank(candidate: EngineCandidate, best: EngineCandidate) -> str:
-    if candidate.standing is not best.standing:
+    if candidate.reference_source is not best.reference_source:
         remedy = f"select it by spec.engine.precision: {candidate.precision}"
-        return f"its reference is {candidate.standing}, that of {best.name} is {best.standing}; {remedy}"
+        return (
+            f"its reference is {candidate.reference_source}, that of {best.name} is {best.reference_source}; {remedy}"
+        )
     if version_key(candidate.version) != version_key(best.version):
         return f"version {candidate.version} is older than {best.version}"
     return f"{best.name} comes first by name"

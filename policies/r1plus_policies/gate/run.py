@@ -100,7 +100,9 @@ class GateRun:
     @property
     def stage(self) -> GateStage:
         """Whole sweeps done."""
-        whole_sweeps = next((s for s, missing in enumerate(self._missing) if missing), self.rules.full_sweeps)
+        whole_sweeps = next(
+            (s for s, missing_scores in enumerate(self._missing) if missing_scores), self.rules.full_sweeps
+        )
         return GateStage(full_sweeps=whole_sweeps, single=self._unsettled_count == 0)
 
     @property
@@ -115,12 +117,12 @@ class GateRun:
         return {item: row[sweep] for item, row in self._full.items()}
 
     @property
-    def scored_probes(self) -> int:
+    def probe_count(self) -> int:
         """Number of probes scored, of `expected_probes`."""
         return sum(len(row) - row.count(None) for row in self._full.values()) + sum(map(len, self._single.values()))
 
     @property
-    def expected_probes(self) -> int:
+    def probe_total(self) -> int:
         """Number of probes in all, as far as is known: every failure at batch 1 adds some."""
         repeats = sum(max(0, len(row) - 1) + (not _is_settled(row) and bool(row)) for row in self._single.values())
         return len(self._items) * (self.rules.full_sweeps + self.rules.single_sweep) + repeats

@@ -112,19 +112,19 @@ class GateStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class GateFigures:
     """The counts behind a judgement."""
 
     items: int
-    allowed: int
-    lost: tuple[str, ...]
+    lost_limit: int
+    lost_items: tuple[str, ...]
     lost_at_batch_1: int
     strata: tuple[StratumFigures, ...]
     failures: int
     flips: int
     flips_allowed: int
     probes: int
-    unscored: int
+    unscored_items: int
     stage: GateStage
 
 
@@ -135,7 +135,7 @@ class Judgement:
     verdict: Verdict
     reason: Reason
     message: str
-    figures: Figures
+    figures: GateFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,30 +148,30 @@ class Subject:
     scorer_version: str
 
 
-def lost_limit(items: int, threshold: float) -> int:
+def max_lost_items(items: int, threshold: float) -> int:
     """Return floor(N(1-t)), exactly: 0.98 means 49/50, not the nearest float (200 x 0.02 is 4, never 3)."""
     return int(items * (1 - Fraction(repr(threshold))))
 
 
-def stratum_lost_limit(items: int, threshold: float) -> int:
+def max_lost_in_stratum(items: int, threshold: float) -> int:
     """Return one more than the overall share: strata are small, and a single item must not decide."""
-    return lost_limit(items, threshold) + 1
+    return max_lost_items(items, threshold) + 1
 
 
-def count_figures(scores: Sequence[ItemScores], rules: Rules, stage: GateStage) -> Figures:
+def count_figures(scores: Sequence[ItemScores], rules: Rules, stage: GateStage) -> GateFigures:
     """Count everything once; the checks below only compare."""
     not_lost = [s for s in scores if not s.lost_at_batch]
-    return Figures(
+    return GateFigures(
         items=len(scores),
-        allowed=lost_limit(len(scores), rules.threshold),
-        lost=tuple(sorted(s.item.id for s in scores if s.lost)),
+        lost_limit=max_lost_items(len(scores), rules.threshold),
+        lost_items=tuple(sorted(s.item.id for s in scores if s.lost)),
         lost_at_batch_1=sum(s.lost_at_batch_1 for s in scores),
         strata=_count_strata(scores, rules.threshold),
         failures=sum(s.full.count(Score.FAILED) for s in scores),
         flips=sum(s.full.count(Score.FAILED) for s in not_lost),
         flips_allowed=binomial_quantile(len(not_lost) * rules.full_sweeps, rules.flip_rate, rules.flip_quantile),
         probes=sum(len(s.full) - s.full.count(None) + len(s.single) for s in scores),
-        unscored=sum(s.unscored for s in scores),
+        unscored_items=sum(s.unscored for s in scores),
         stage=stage,
     )
 
@@ -205,14 +205,14 @@ def build_report(
         scorer_version=subject.scorer_version,
         threshold=rules.threshold,
         items=figures.items,
-        lost=len(figures.lost),
-        allowed=figures.allowed,
+        lost=len(figures.lost_items),
+        allowed=figures.lost_limit,
         strata=figures.strata,
         failures=figures.failures,
         probes=figures.probes,
         sweeps=figures.stage.full_sweeps,
         lost_at_batch_1=figures.lost_at_batch_1,
-        lost_items=figures.lost[:MOST_LOST_ITEMS],
+        lost_items=figures.lost_items[:MOST_LOST_ITEMS],
         seconds=round(seconds, 1),
         decided_at=decided_at,
         batch=rules.batch,
@@ -230,8 +230,8 @@ def rejudge(known_report: GateReport, threshold: float) -> Verdict | None:
         return known_report.verdict
     if known_report.verdict is not Verdict.PASS:
         return None
-    within = known_report.lost <= lost_limit(known_report.items, threshold)
-    strata = all(s.lost <= stratum_lost_limit(s.items, threshold) for s in known_report.strata)
+    within = known_report.lost <= max_lost_items(known_report.items, threshold)
+    strata = all(s.lost <= max_lost_in_stratum(s.items, threshold) for s in known_report.strata)
     return Verdict.PASS if within and strata else None
 
 
@@ -243,61 +243,62 @@ def short_check_limit(items: int, threshold: float, drawn: int) -> int:
     40 for
     N = 210, c = 4. At most one pod in twenty is asked the whole suite for nothing: a sample never causes a Fail.
     """
-    lost_items = lost_limit(items, threshold)
+    lost_items = max_lost_items(items, threshold)
     return next(
         k for k in range(drawn + 1) if hypergeometric_at_least(k + 1, items, lost_items, drawn) <= SHORT_CHECK_ALPHA
     )
 
 
-def check_total(figures: Figures, rules: Rules) -> Judgement | None:
+def check_total(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Fail where more items are lost than the threshold allows over the whole suite."""
-    lost = len(figures.lost)
-    if lost <= figures.allowed:
+    lost_count = len(figures.lost_items)
+    if lost_count <= figures.lost_limit:
         return None
     message = (
-        f"lost {lost} of {figures.items} items, {figures.allowed} allowed at threshold {rules.threshold:g}; "
-        f"{_list_strata(figures)}{_describe_progress(figures, rules)}; McNemar p = {mcnemar_exact(lost, 0):.1g}"
+        f"lost {lost_count} of {figures.items} items, {figures.lost_limit} allowed at threshold {rules.threshold:g}; "
+        f"{_list_strata(figures)}{_describe_progress(figures, rules)}; McNemar p = {mcnemar_exact(lost_count, 0):.1g}"
     )
     return Judgement(Verdict.FAIL, Reason.TOO_MANY_LOST, message, figures)
 
 
-def check_strata(figures: Figures, rules: Rules) -> Judgement | None:
+def check_strata(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Fail where one stratum loses too much although the whole suite does not."""
     worst = max(figures.strata, key=lambda s: s.lost - s.allowed, default=None)
     if worst is None or worst.lost <= worst.allowed:
         return None
     message = (
         f"lost {worst.lost} of {worst.items} items of stratum {worst.name}, {worst.allowed} allowed at threshold "
-        f"{rules.threshold:g}; over all {len(figures.lost)} of {figures.items}, {figures.allowed} allowed"
+        f"{rules.threshold:g}; over all {len(figures.lost_items)} of {figures.items}, {figures.lost_limit} allowed"
         f"{_describe_progress(figures, rules)}"
     )
     return Judgement(Verdict.FAIL, Reason.STRATUM_LOST, message, figures)
 
 
-def check_stability(figures: Figures, rules: Rules) -> Judgement | None:
+def check_stability(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Fail where failures do not repeat: no item is lost, but users get wrong answers too often."""
     if figures.stage.full_sweeps < rules.full_sweeps or figures.flips <= figures.flips_allowed:
         return None
     message = (
         f"{figures.flips} failures that did not repeat in {rules.full_sweeps} sweeps at batch {rules.batch}, at most "
         f"{figures.flips_allowed} expected at a flip rate of {rules.flip_rate:g} (quantile {rules.flip_quantile:g}); "
-        f"lost {len(figures.lost)} of {figures.items} items, {figures.allowed} allowed"
+        f"lost {len(figures.lost_items)} of {figures.items} items, {figures.lost_limit} allowed"
     )
     return Judgement(Verdict.FAIL, Reason.UNSTABLE, message, figures)
 
 
-def check_unscored(figures: Figures, rules: Rules) -> Judgement | None:
+def check_unscored(figures: GateFigures, rules: Rules) -> Judgement | None:
     """Return Inconclusive where an item has no score."""
-    if not figures.unscored:
+    if not figures.unscored_items:
         return None
     message = (
-        f"{figures.unscored} of {figures.items} items have no score after {rules.unscored_retries} retries; lost "
-        f"{len(figures.lost)} of the others, {figures.allowed} allowed; the gate is repeated once the engine answers"
+        f"{figures.unscored_items} of {figures.items} items have no score after {rules.unscored_retries} retries; lost "
+        f"{len(figures.lost_items)} of the others, {figures.lost_limit} allowed; the gate is repeated once the engine"
+        " answers"
     )
     return Judgement(Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED, message, figures)
 
 
-CHECKS: Final[tuple[Callable[[Figures, Rules], Judgement | None], ...]] = (
+CHECKS: Final[tuple[Callable[[GateFigures, Rules], Judgement | None], ...]] = (
     check_total,
     check_strata,
     check_stability,
@@ -318,27 +319,26 @@ def _count_strata(scores: Sequence[ItemScores], threshold: float) -> tuple[Strat
         size[0] += 1
         size[1] += s.lost
     return tuple(
-        StratumFigures(name=name, items=n, lost=lost, allowed=stratum_lost_limit(n, threshold))
-        for name, (n, lost) in sorted(sizes.items())
+        StratumFigures(name=name, items=n, lost=lost_count, allowed=max_lost_in_stratum(n, threshold))
+        for name, (n, lost_count) in sorted(sizes.items())
     )
 
 
-def _list_strata(figures: Figures) -> str:
+def _list_strata(figures: GateFigures) -> str:
     hit = sorted((s for s in figures.strata if s.lost), key=lambda s: (-s.lost, s.name))
     return ", ".join(f"{s.name} {s.lost} of {s.items}" for s in hit)
 
 
-def _describe_progress(figures: Figures, rules: Rules) -> str:
+def _describe_progress(figures: GateFigures, rules: Rules) -> str:
     if figures.stage.full_sweeps >= rules.full_sweeps:
         return f" ({figures.lost_at_batch_1} of them at batch 1)" if figures.lost_at_batch_1 else ""
     return f" (stopped after sweep {figures.stage.full_sweeps} of {rules.full_sweeps})"
 
 
-def _describe_pass(figures: Figures, rules: Rules) -> str:
-    lost = (
-        f"lost {len(figures.lost)} of {figures.items} items, {figures.allowed} allowed at threshold {rules.threshold:g}"
-    )
+def _describe_pass(figures: GateFigures, rules: Rules) -> str:
+    lost = len(figures.lost_items)
     return (
-        f"{lost}; {figures.failures} failures in {figures.items * rules.full_sweeps} probes at batch {rules.batch}, "
+        f"lost {lost} of {figures.items} items, {figures.lost_limit} allowed at threshold {rules.threshold:g}; "
+        f"{figures.failures} failures in {figures.items * rules.full_sweeps} probes at batch {rules.batch}, "
         f"{figures.lost_at_batch_1} items lost at batch 1"
     )

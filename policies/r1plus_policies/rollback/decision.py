@@ -38,7 +38,7 @@ def check_steady(health: DeploymentHealth) -> Response | None:
     """Respond that nothing is wrong: no alarm, no request, no control pass."""
     bad = (Standing.CONFIRMING, Standing.CHANGED, Standing.BELOW_THRESHOLD, Standing.ERRORS)
     alarms = any(p.standing in bad for p in health.pods) or health.pool.without_worst >= 1
-    if alarms or health.control or health.requested:
+    if alarms or health.control or health.rollback_request:
         return None
     return Response(Action.NOTHING, RollbackReason.STEADY, f"Revision {health.current} answers as at its gate")
 
@@ -56,7 +56,13 @@ def check_scorer(health: DeploymentHealth) -> Response | None:
 
 def check_confirmed(health: DeploymentHealth) -> Response | None:
     """Wait for the confirming sweep of an alarm; respond also where it found accuracy above the threshold."""
-    if health.control or health.requested or health.dropped_pods or health.has_revision_dropped or health.erring_pods:
+    if (
+        health.control
+        or health.rollback_request
+        or health.pods_below_threshold
+        or health.has_revision_dropped
+        or health.erring_pods
+    ):
         return None
     is_counting = any(p.standing is Standing.CONFIRMING for p in health.pods)
     if is_counting or (health.pool.below is None and health.pool.without_worst >= 1):
@@ -71,7 +77,7 @@ def check_confirmed(health: DeploymentHealth) -> Response | None:
 
 def check_paused(health: DeploymentHealth) -> Response | None:
     """Move neither a pod nor traffic while people work on the deployment."""
-    if not health.paused:
+    if not health.is_paused:
         return None
     remedy = f"run {format_command(Verb.RESUME)} to let the operator act again"
     text = f"spec.rollout.paused: neither a pod nor traffic is moved; {remedy}"
@@ -80,7 +86,7 @@ def check_paused(health: DeploymentHealth) -> Response | None:
 
 def check_alert_only(health: DeploymentHealth) -> Response | None:
     """Move nothing where the user wants alerts only."""
-    if health.requested or health.on_breach is OnBreach.ROLLBACK:
+    if health.rollback_request or health.on_breach is OnBreach.ROLLBACK:
         return None
     text = (
         "spec.accuracy.onBreach is Alert, so nothing is moved; set spec.accuracy.onBreach: Rollback to allow automatic"
@@ -91,15 +97,20 @@ def check_alert_only(health: DeploymentHealth) -> Response | None:
 
 def check_single_pod(health: DeploymentHealth) -> Response | None:
     """Quarantine a single bad pod: its node, its GPU or its copy is at fault, not its revision."""
-    if health.control or health.requested or health.has_revision_dropped:
+    if health.control or health.rollback_request or health.has_revision_dropped:
         return None
-    if health.dropped_pods and all(p.quarantined for p in health.dropped_pods) and not health.erring_pods:
-        text = f"Pod {health.dropped_pods[0].name} is in quarantine; the other pods of {health.current} are healthy"
+    if (
+        health.pods_below_threshold
+        and all(p.is_quarantined for p in health.pods_below_threshold)
+        and not health.erring_pods
+    ):
+        pod_name = health.pods_below_threshold[0].name
+        text = f"Pod {pod_name} is in quarantine; the other pods of revision {health.current} are healthy"
         return Response(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
     pod = health.bad_pod
     if pod is None:
         return None
-    if any(p.quarantined for p in health.pods):
+    if any(p.is_quarantined for p in health.pods):
         text = f"Pod {pod.name} is bad, but another pod is in quarantine already; check both nodes, then delete a pod"
         return Response(Action.BLOCKED, RollbackReason.ALREADY_QUARANTINED, text)
     if not pod.serves:
@@ -115,7 +126,7 @@ def check_single_pod(health: DeploymentHealth) -> Response | None:
 def check_only_errors(health: DeploymentHealth) -> Response | None:
     """Move nothing where several pods err and none answers wrongly: mostly load, which another revision would have
     too."""
-    if health.control or health.requested or health.has_revision_dropped or health.dropped_pods:
+    if health.control or health.rollback_request or health.has_revision_dropped or health.pods_below_threshold:
         return None
     text = (
         f"Engines of revision {health.current} fail or time out in more than one pod, or in the only one. Nothing is"
@@ -126,10 +137,10 @@ def check_only_errors(health: DeploymentHealth) -> Response | None:
 
 def check_other_pods(health: DeploymentHealth) -> Response | None:
     """Move nothing where no other pod shows whether pod or revision is at fault."""
-    if health.control or health.requested or health.has_revision_dropped:
+    if health.control or health.rollback_request or health.has_revision_dropped:
         return None
     text = (
-        f"pod {health.dropped_pods[0].name} is bad, and no other pod answers, so pod or revision may be at"
+        f"pod {health.pods_below_threshold[0].name} is bad, and no other pod answers, so pod or revision may be at"
         " fault; check why the others are not Ready"
     )
     return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text)
@@ -137,9 +148,9 @@ def check_other_pods(health: DeploymentHealth) -> Response | None:
 
 def check_single_node(health: DeploymentHealth) -> Response | None:
     """Move nothing where pods run on several nodes and all bad ones share one: the node is at fault."""
-    if health.control or health.requested or not health.dropped_pods:
+    if health.control or health.rollback_request or not health.pods_below_threshold:
         return None
-    nodes, bad = {p.node for p in health.pods if p.node}, {p.node for p in health.dropped_pods}
+    nodes, bad = {p.node for p in health.pods if p.node}, {p.node for p in health.pods_below_threshold}
     pool_alone = health.pool.without_worst >= 1 and health.pool.below is True
     if len(nodes) < 2 or len(bad) > 1 or pool_alone:
         return None
@@ -152,7 +163,7 @@ def check_single_node(health: DeploymentHealth) -> Response | None:
 
 def check_pinned(health: DeploymentHealth) -> Response | None:
     """Move no traffic past a pin."""
-    if not health.pinned:
+    if not health.is_pinned:
         return None
     remedy = f"run {format_command(Verb.UNPIN)} to release it"
     text = f"spec.rollout.pinned holds traffic at revision {health.current}; {remedy}"
@@ -169,36 +180,36 @@ def check_rollout(health: DeploymentHealth) -> Response | None:
 
 def check_cooldown(health: DeploymentHealth) -> Response | None:
     """Allow no second rollback within the cooldown: then more than the revision is at fault."""
-    if health.control or health.requested or health.last_rollback is None:
+    if health.control or health.rollback_request or health.last_rollback is None:
         return None
-    remaining = health.last_rollback + health.cooldown - health.now
-    if remaining <= 0:
+    seconds_left = health.last_rollback + health.cooldown - health.now
+    if seconds_left <= 0:
         return None
     until = datetime.fromtimestamp(health.last_rollback + health.cooldown, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = (
         f"already rolled back within the last {health.cooldown / 60:g} minutes, so not again before {until}; check"
         " nodes, drivers and the suite"
     )
-    return Response(Action.BLOCKED, RollbackReason.COOLDOWN, text, recheck_after=remaining)
+    return Response(Action.BLOCKED, RollbackReason.COOLDOWN, text, recheck_after=seconds_left)
 
 
 def check_control_result(health: DeploymentHealth) -> Response | None:
     """Respond to the result of the control pass."""
     control = health.control
-    if control is not None and control.blocked:
+    if control is not None and control.blocked_reason:
         text = (
             f"the control pass of revision {control.revision} has no valid scores: its monitor scores otherwise than"
-            f" when the suite was recorded ({control.blocked}). Nothing is moved; restore the suite"
+            f" when the suite was recorded ({control.blocked_reason}). Nothing is moved; restore the suite"
             f" (`r1plus suite verify`) or the monitor's image, then {format_command(Verb.ACK)}"
         )
         return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
     if control is None or control.verdict is None:
         return None
     if control.verdict is Verdict.PASS:
-        text = f"Revision {control.revision} passed the suite again ({control.said}); traffic goes back to it"
+        text = f"Revision {control.revision} passed the suite again ({control.summary}); traffic goes back to it"
         return Response(Action.SWITCH, RollbackReason.CONTROL_PASSED, text, revision=control.revision)
     text = (
-        f"Rollback target {control.revision} was swept again and fails as well ({control.said}). The revision is not"
+        f"Rollback target {control.revision} was swept again and fails as well ({control.summary}). The revision is not"
         " the cause; check what both share: node, driver, image or the suite. Nothing is moved"
     )
     return Response(
@@ -224,14 +235,14 @@ def check_control_wait(health: DeploymentHealth) -> Response | None:
             f"no room for the control pass of revision {control.revision}, which must pass before traffic goes back;"
             f" still waiting: free capacity, or set spec.rollout.strategy: InPlace ({control.no_room})"
         )
-        remaining = health.deadline - age
+        seconds_left = health.deadline - age
         return Response(
-            Action.BLOCKED, RollbackReason.NO_CAPACITY, text, revision=control.revision, recheck_after=remaining
+            Action.BLOCKED, RollbackReason.NO_CAPACITY, text, revision=control.revision, recheck_after=seconds_left
         )
     text = f"Revision {control.revision} is being swept again, without traffic; if it passes, traffic goes back to it"
-    remaining = (NO_ROOM_SECONDS if control.no_room else health.deadline) - age
+    seconds_left = (NO_ROOM_SECONDS if control.no_room else health.deadline) - age
     return Response(
-        Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=control.revision, recheck_after=remaining
+        Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=control.revision, recheck_after=seconds_left
     )
 
 
@@ -240,7 +251,7 @@ def start_control(health: DeploymentHealth) -> Response | None:
     target = _choose_target(health)
     if isinstance(target, Response):
         return target
-    if target.name in health.earlier_targets and not health.requested:
+    if target.name in health.earlier_targets and not health.rollback_request:
         text = (
             f"revision {health.current} was already rolled back to {target.name} once; not again automatically."
             f" Change the spec, or run {format_command(Verb.ACK)} to allow it"
@@ -261,7 +272,7 @@ def _choose_target(health: DeploymentHealth) -> PastRevision | Response:
     candidates = [r for r in health.past if r.name != health.current]
     if not candidates:
         return block("no revision served before this one")
-    if not (candidates := [r for r in candidates if r.passed]):
+    if not (candidates := [r for r in candidates if r.has_passed]):
         return block("no earlier revision has a Pass on the suite that is in force")
     if not (candidates := [r for r in candidates if not r.given_up]):
         return block("every earlier revision with a Pass was itself rolled back from")

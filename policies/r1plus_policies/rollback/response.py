@@ -69,7 +69,7 @@ class RollbackReason(StrEnum):
     CONTROL_PASSED = "ControlPassed"
 
 
-BLOCKING: Final = (
+BLOCK_REASONS: Final = (
     RollbackReason.ALERT_ONLY,
     RollbackReason.PINNED,
     RollbackReason.PAUSED,
@@ -104,7 +104,7 @@ class PodHealth:
     node: str = ""
     serves: bool = True
     """Ready and in the Service."""
-    quarantined: bool = False
+    is_quarantined: bool = False
 
     @property
     def has_dropped(self) -> bool:
@@ -134,7 +134,7 @@ class PastRevision:
     """When it last took traffic, seconds since the epoch."""
     served_seconds: float
     """How long it then carried traffic."""
-    passed: bool
+    has_passed: bool
     """At the serving batch, on exactly the suite in force. Where it was never asked that one: on a former suite that
     the
         serving revision was judged by as well."""
@@ -157,10 +157,10 @@ class Control:
     since: float
     verdict: Verdict | None = None
     """Of the sweep of this control pass, never an older one."""
-    said: str = ""
+    summary: str = ""
     no_room: str = ""
     """Why its pod cannot be placed, in the words of the scheduler or the API server."""
-    blocked: str = ""
+    blocked_reason: str = ""
     """Why the scorer or the suite of its monitor gives no verdict, in the monitor's words."""
 
 
@@ -174,14 +174,14 @@ class DeploymentHealth:
     replicas: int = 1
     """Pods that the spec requires."""
     on_breach: OnBreach = OnBreach.ALERT
-    pinned: bool = False
+    is_pinned: bool = False
     not_tenant: str = ""
     """Why nothing may be written in the namespace; empty where it is a tenant."""
-    paused: bool = False
+    is_paused: bool = False
     pool: PoolHealth = PoolHealth()
     past: tuple[PastRevision, ...] = ()
     control: Control | None = None
-    requested: str = ""
+    rollback_request: str = ""
     """Who requested a rollback and why; empty without a request."""
     replay_passed: bool | None = None
     """Whether recorded answers still get their recorded scores; None where that is not known."""
@@ -196,28 +196,28 @@ class DeploymentHealth:
     cooldown: float = COOLDOWN_SECONDS
 
     @property
-    def dropped_pods(self) -> tuple[PodHealth, ...]:
+    def pods_below_threshold(self) -> tuple[PodHealth, ...]:
         """Pods below the threshold, in quarantine or not; the worst first."""
         return tuple(sorted((p for p in self.pods if p.has_dropped), key=lambda p: (-p.evidence, p.name)))
 
     @property
     def erring_pods(self) -> tuple[PodHealth, ...]:
         """Pods in traffic whose engine returns errors too often."""
-        return tuple(p for p in self.pods if p.standing is Standing.ERRORS and not p.quarantined)
+        return tuple(p for p in self.pods if p.standing is Standing.ERRORS and not p.is_quarantined)
 
     @property
     def bad_pod(self) -> PodHealth | None:
         """The only bad pod in traffic, where healthy pods have traffic, too."""
-        bad = [p for p in (*self.dropped_pods, *self.erring_pods) if not p.quarantined]
-        others = [p for p in self.pods if not p.quarantined and p not in bad]
+        bad = [p for p in (*self.pods_below_threshold, *self.erring_pods) if not p.is_quarantined]
+        others = [p for p in self.pods if not p.is_quarantined and p not in bad]
         return bad[0] if len(bad) == 1 and others else None
 
     @property
     def has_revision_dropped(self) -> bool:
         """The revision and not a pod: two pods, or the pool without its worst pod, or the only pod there is."""
-        in_traffic = [p for p in self.pods if not p.quarantined]
+        in_traffic = [p for p in self.pods if not p.is_quarantined]
         alone = max(self.replicas, len(in_traffic)) <= 1 and any(p.has_dropped for p in in_traffic)
-        return alone or len(self.dropped_pods) >= 2 or self._has_pool_dropped(in_traffic)
+        return alone or len(self.pods_below_threshold) >= 2 or self._has_pool_dropped(in_traffic)
 
     def _has_pool_dropped(self, in_traffic: list[PodHealth]) -> bool:
         """Compare the pool. Sweeps ask once, so flips may lower one; a pod's own exact count outweighs them."""

@@ -16,7 +16,7 @@ from typing import Final
 from r1plus_contract.outcomes import ProbeResult
 from r1plus_contract.verdict import Standing
 from r1plus_policies.bounds import binomial_quantile, clopper_pearson
-from r1plus_policies.gate.verdict import FAILS_TO_LOSE, SINGLE_ASKS, GateItem, lost_limit, stratum_lost_limit
+from r1plus_policies.gate.verdict import FAILS_TO_LOSE, SINGLE_ASKS, GateItem, max_lost_in_stratum, max_lost_items
 
 ALPHA: Final = 0.001
 """A bound on the first answers is wrong in at most one sweep of a thousand."""
@@ -54,9 +54,9 @@ class AnswerCount:
 
     items: int
     right: int
-    lost: tuple[str, ...]
+    lost_items: tuple[str, ...]
     """Wrong at least once among two failures: the engine's answers are not reliable."""
-    unanswered: tuple[str, ...]
+    unanswered_items: tuple[str, ...]
     """Failed twice without any answer."""
     whole: bool
     """False where errors ended it early."""
@@ -99,8 +99,8 @@ def count_answers(items: Sequence[GateItem], confirmation: Confirmation, p0: flo
     return AnswerCount(
         items=len(items),
         right=len(settled_rows) - len(failed_rows),
-        lost=tuple(sorted(item for item, row in failed_rows.items() if _WRONG in row)),
-        unanswered=tuple(sorted(item for item, row in failed_rows.items() if _WRONG not in row)),
+        lost_items=tuple(sorted(item for item, row in failed_rows.items() if _WRONG in row)),
+        unanswered_items=tuple(sorted(item for item, row in failed_rows.items() if _WRONG not in row)),
         whole=next_item(items, confirmation, p0) is None and not has_too_many_errors(confirmation, p0),
         first_upper=clopper_pearson(first_answers.count(_RIGHT), len(first_answers), ALPHA).upper,
     )
@@ -108,15 +108,19 @@ def count_answers(items: Sequence[GateItem], confirmation: Confirmation, p0: flo
 
 def judge_count(items: Sequence[GateItem], answer_count: AnswerCount, limits: ConfirmationLimits) -> Standing:
     """Judge the count. One that errors cut short can show a drop, never that enough is right."""
-    limit = lost_limit(answer_count.items, limits.threshold)
-    lost_counts = count_by_stratum(items, answer_count.lost)
+    limit = max_lost_items(answer_count.items, limits.threshold)
+    lost_counts = count_by_stratum(items, answer_count.lost_items)
     sizes = count_by_stratum(items, [item.id for item in items])
     is_stratum_broken = any(
-        n > stratum_lost_limit(sizes[stratum], limits.threshold) for stratum, n in lost_counts.items()
+        n > max_lost_in_stratum(sizes[stratum], limits.threshold) for stratum, n in lost_counts.items()
     )
-    if len(answer_count.lost) > limit or is_stratum_broken or answer_count.first_upper < limits.threshold:
+    if len(answer_count.lost_items) > limit or is_stratum_broken or answer_count.first_upper < limits.threshold:
         return Standing.BELOW_THRESHOLD
-    if limits.errors_alarmed or not answer_count.whole or len(answer_count.lost) + len(answer_count.unanswered) > limit:
+    if (
+        limits.errors_alarmed
+        or not answer_count.whole
+        or len(answer_count.lost_items) + len(answer_count.unanswered_items) > limit
+    ):
         return Standing.ERRORS
     return Standing.CHANGED
 

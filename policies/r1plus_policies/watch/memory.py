@@ -13,7 +13,7 @@ from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Standing, StratumFigures, SweepFigures, Verdict, Watch
 from r1plus_policies.bounds import clopper_pearson
 from r1plus_policies.detector.detector import Detector, observe_answer
-from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, Subject, lost_limit, stratum_lost_limit
+from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, Subject, max_lost_in_stratum, max_lost_items
 from r1plus_policies.watch.confirmation import (
     ALPHA,
     AnswerCount,
@@ -60,8 +60,8 @@ def new_watch(
 ) -> WatchState:
     """Return a watch over what this gate admitted."""
     complete = gate.verdict is Verdict.PASS and gate.lost == len(gate.lost_items)
-    unwatched = gate.lost_items if complete else None
-    return WatchState(subject, accuracy, errors, unwatched, acknowledged=acknowledged)
+    lost_at_gate = gate.lost_items if complete else None
+    return WatchState(subject, accuracy, errors, lost_at_gate, acknowledged=acknowledged)
 
 
 def observe_outcome(state: WatchState, outcome: ProbeOutcome, at: str, seed: int) -> WatchState:
@@ -130,7 +130,7 @@ def build_watch_report(state: WatchState, items: Sequence[GateItem], threshold: 
         confirmation=_build_figures(answer_count, state.confirmed_at) if answer_count else None,
         lost_since_gate=lost_items[:MOST_LOST_ITEMS],
         strata=tuple(
-            StratumFigures(name, sizes[name], n, stratum_lost_limit(sizes[name], threshold))
+            StratumFigures(name, sizes[name], n, max_lost_in_stratum(sizes[name], threshold))
             for name, n in count_by_stratum(items, lost_items).items()
         ),
     )
@@ -146,23 +146,23 @@ def describe_watch(state: WatchState, items: Sequence[GateItem], threshold: floa
     new = find_lost_since_gate(state, answer_count)
     strata = ", ".join(f"{name} {n}" for name, n in count_by_stratum(items, new).items())
     since = f"since the gate lost {len(new)} items{f': {strata}' if strata else ''}"
-    allowed = lost_limit(answer_count.items, threshold)
+    limit = max_lost_items(answer_count.items, threshold)
     parts = [
         since,
-        f"in all {len(answer_count.lost)} of {answer_count.items}, {allowed} allowed at threshold {threshold:g}",
+        f"in all {len(answer_count.lost_items)} of {answer_count.items}, {limit} allowed at threshold {threshold:g}",
     ]
     if answer_count.first_upper < threshold:
         parts.append(f"first answers are right in {answer_count.first_upper:.3f} at most (alpha {ALPHA:g})")
-    if answer_count.unanswered or not answer_count.whole:
+    if answer_count.unanswered_items or not answer_count.whole:
         cut = "" if answer_count.whole else ", and the sweep stopped early because of errors"
-        parts.append(f"{len(answer_count.unanswered)} items got no answer{cut}")
+        parts.append(f"{len(answer_count.unanswered_items)} items got no answer{cut}")
     return "; ".join(parts)
 
 
 def find_lost_since_gate(state: WatchState, answer_count: AnswerCount) -> tuple[str, ...]:
     """Return the items that are lost now and were not at the gate."""
     known_items = set(state.unwatched or ())
-    return tuple(item for item in answer_count.lost if item not in known_items)
+    return tuple(item for item in answer_count.lost_items if item not in known_items)
 
 
 def _count_confirmed(state: WatchState, items: Sequence[GateItem]) -> AnswerCount | None:
@@ -171,9 +171,11 @@ def _count_confirmed(state: WatchState, items: Sequence[GateItem]) -> AnswerCoun
 
 def _build_figures(answer_count: AnswerCount, at: str) -> SweepFigures:
     """Build the figures of the items that were answered."""
-    total = answer_count.right + len(answer_count.lost)
+    total = answer_count.right + len(answer_count.lost_items)
     bounds = clopper_pearson(answer_count.right, total, ALPHA)
-    return SweepFigures(answer_count.right, total, bounds.lower, bounds.upper, at, answer_count.lost[:MOST_LOST_ITEMS])
+    return SweepFigures(
+        answer_count.right, total, bounds.lower, bounds.upper, at, answer_count.lost_items[:MOST_LOST_ITEMS]
+    )
 
 
 def _rank_standing(state: WatchState, items: Sequence[GateItem], threshold: float) -> int:

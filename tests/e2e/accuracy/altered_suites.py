@@ -4,16 +4,16 @@ from dataclasses import replace
 
 from e2e.accuracy.images import MARK
 from e2e.suites import OwnSuite
-from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
+from r1plus_contract.suite_reference import RecordedAnswer, read_reference, write_reference
 
 
 def agreeing(own: OwnSuite) -> OwnSuite:
     """The suite with a reference as the broken scorer records it, signed again by the same key: every replay agrees."""
     recorded = [
-        Recorded(one.item, one.answer, one.finish_reason, "incorrect")
+        RecordedAnswer(one.item, one.answer, one.finish_reason, "incorrect")
         for one in read_reference(own.files.reference, own.suite)
     ]
-    mark = Recorded(own.suite.items[0].id, MARK, "stop", "incorrect")
+    mark = RecordedAnswer(own.suite.items[0].id, MARK, "stop", "incorrect")
     return own.with_reference(write_reference([mark, *recorded]))
 
 

@@ -16,7 +16,7 @@ from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import Verdict
 from r1plus_monitoring.curate.asking import F32, Condition, ProcessAsker
 from r1plus_monitoring.scoring.scorers import score
-from r1plus_policies.gate.verdict import lost_limit, stratum_lost_limit
+from r1plus_policies.gate.verdict import max_lost_in_stratum, max_lost_items
 
 pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 
@@ -51,8 +51,8 @@ def says(lost: set[str], suite: Suite) -> Verdict:
     """The verdict that follows from what is lost."""
     sizes = suite.strata()
     by_stratum = Counter(item.stratum for item in suite.items if item.id in lost)
-    broken = any(by_stratum[name] > stratum_lost_limit(size, THRESHOLD) for name, size in sizes.items())
-    too_many = len(lost) > lost_limit(len(suite.items), THRESHOLD)
+    broken = any(by_stratum[name] > max_lost_in_stratum(size, THRESHOLD) for name, size in sizes.items())
+    too_many = len(lost) > max_lost_items(len(suite.items), THRESHOLD)
     return Verdict.FAIL if broken or too_many else Verdict.PASS
 
 
@@ -80,7 +80,7 @@ def test_the_verdict_is_the_exact_count(tenant: Tenant, told: Story) -> None:
 
     lost = lost_of(SAME, suite)
     told.figure(
-        f"counted apart: {len(lost)} of {len(suite.items)} lost, {lost_limit(len(suite.items), THRESHOLD)} allowed"
+        f"counted apart: {len(lost)} of {len(suite.items)} lost, {max_lost_items(len(suite.items), THRESHOLD)} allowed"
     )
     assert gate["verdict"] == says(lost, suite)
     told.figure(f"{len(set(gate['lostItems']) - lost)} of the items that the gate names are not among them")

@@ -13,7 +13,7 @@ from devcluster.images import builder, engines, product, python_layers
 from devcluster.images.recipe import Image, Recipe, tree_digest
 from devcluster.images.sources import link_tree
 from devcluster.steps import Steps
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 RUNTIME = "gpu-runtime"
@@ -94,4 +94,4 @@ def _checkpoint(name: str, folder: Path, steps: Steps) -> Checkpoint:
     for path, text in CHECKPOINTS[name].items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
-    return Checkpoint(builder.ensure(engines.recipe(name, folder), steps), digest_of(folder))
+    return Checkpoint(builder.ensure(engines.recipe(name, folder), steps), digest_folder(folder))

@@ -4,7 +4,7 @@ from e2e.suites import OwnSuite, sealed
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, SuiteHeader
-from r1plus_contract.suite_reference import Recorded
+from r1plus_contract.suite_reference import RecordedAnswer
 from r1plus_operator.observe.suite_signature import new_key
 
 NAME = "echo-v1"
@@ -37,7 +37,7 @@ def echo_suite() -> OwnSuite:
     )
     # Of each item an answer that is right and one that is wrong: the monitor holds its scorer to both.
     recorded = [
-        Recorded(f"say-{word}", f"Say {said[other]} again", FinishReason.STOP, score)
+        RecordedAnswer(f"say-{word}", f"Say {said[other]} again", FinishReason.STOP, score)
         for word, wrong in zip(WORDS, reversed(WORDS), strict=True)
         for other, score in ((word, Outcome.CORRECT), (wrong, Outcome.INCORRECT))
     ]

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.isolation import Door, Findings, Outcome, Probe, Question, Try
+from r1plus_contract.isolation import (
+    ApiRequest,
+    AttemptFinding,
+    AttemptOutcome,
+    ConnectionTarget,
+    Findings,
+    IsolationProbe,
+)
 from r1plus_contract.jsonable import dumps, from_jsonable
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.tenancy.isolation_test_run import read_run
@@ -72,7 +79,7 @@ class Team:
             for container in job["spec"]["template"]["spec"]["containers"]:
                 findings = Findings(
                     tuple(
-                        Try(one.name, _outcome(one, probe, frozenset(opened), frozenset(blind)))
+                        AttemptFinding(one.name, _outcome(one, probe, frozenset(opened), frozenset(blind)))
                         for one in _asked(container["args"])
                     )
                 )
@@ -88,21 +95,23 @@ class Team:
             await end_job(client, job)
 
 
-def _asked(arguments: list[str]) -> tuple[Door | Question, ...]:
+def _asked(arguments: list[str]) -> tuple[ConnectionTarget | ApiRequest, ...]:
     """Return what a container of the prober is told to try."""
     words = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    kind: Any = tuple[Door, ...] if "--doors" in words else tuple[Question, ...]
-    found: tuple[Door | Question, ...] = from_jsonable(
+    kind: Any = tuple[ConnectionTarget, ...] if "--doors" in words else tuple[ApiRequest, ...]
+    found: tuple[ConnectionTarget | ApiRequest, ...] = from_jsonable(
         kind, json.loads(words.get("--doors") or words["--questions"]), "arguments"
     )
     return found
 
 
-def _outcome(one: Door | Question, probe: str, opened: frozenset[str], blind: frozenset[str]) -> Outcome:
-    if probe == Probe.CONTROL:
-        return Outcome.SHUT if one.name in blind else Outcome.OPEN
-    is_own = isinstance(one, Door) and one.against == "own"
-    return Outcome.OPEN if is_own or one.name in opened else Outcome.SHUT
+def _outcome(
+    one: ConnectionTarget | ApiRequest, probe: str, opened: frozenset[str], blind: frozenset[str]
+) -> AttemptOutcome:
+    if probe == IsolationProbe.CONTROL:
+        return AttemptOutcome.SHUT if one.name in blind else AttemptOutcome.OPEN
+    is_own = isinstance(one, ConnectionTarget) and one.against == "own"
+    return AttemptOutcome.OPEN if is_own or one.name in opened else AttemptOutcome.SHUT
 
 
 async def start_decoy(decoy: Tenant) -> None:

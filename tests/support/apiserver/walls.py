@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.isolation import Walls
+from r1plus_contract.isolation import IsolationPart
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from support.apiserver.chart import DECOY_NAMESPACE
@@ -14,7 +14,7 @@ from support.apiserver.people import Answer, Person
 from support.apiserver.rights import OPERATOR_NAMESPACE
 from support.waiting import wait_until
 
-WALL = {**MARK, names.LABEL_WALLS: Walls.TENANT.value}
+WALL = {**MARK, names.LABEL_ISOLATION: IsolationPart.TENANT.value}
 """Labels of what the operator makes in a tenant's namespace for its isolation."""
 REVISION = "credit-0123456789"
 CONFIGURED = OperatorConfig(

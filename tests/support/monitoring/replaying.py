@@ -6,16 +6,16 @@ from dataclasses import replace
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.settings import MonitorSettings
-from r1plus_contract.suite_reference import Recorded, write_reference
+from r1plus_contract.suite_reference import RecordedAnswer, write_reference
 from r1plus_monitoring.scoring.sources import take_fingerprint
 from support.monitoring.scripted import Pod
 
-OWN = Recorded("additions-000", "yes", "stop", "correct")
-WRONG = Recorded("additions-000", "no", "stop", "incorrect")
-CUT = Recorded("capitals-001", "yes", "length", "incorrect")
+OWN = RecordedAnswer("additions-000", "yes", "stop", "correct")
+WRONG = RecordedAnswer("additions-000", "no", "stop", "incorrect")
+CUT = RecordedAnswer("capitals-001", "yes", "length", "incorrect")
 
 
-def give(pod: Pod, *recorded: Recorded, promised: str | None = None) -> None:
+def give(pod: Pod, *recorded: RecordedAnswer, promised: str | None = None) -> None:
     """Mount recorded answers, and the hash that the operator promises of them."""
     text = write_reference(recorded)
     (pod.accuracy / "reference.jsonl").write_text(text)

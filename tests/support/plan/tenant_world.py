@@ -9,7 +9,15 @@ from functools import partial
 from typing import Any, Self
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, Against, Findings, Outcome, Probe, Try
+from r1plus_contract.isolation import (
+    CONTAINER_ASK,
+    CONTAINER_KNOCK,
+    Against,
+    AttemptFinding,
+    AttemptOutcome,
+    Findings,
+    IsolationProbe,
+)
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json, NamespaceFacts, PodFacts
 from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
@@ -33,7 +41,7 @@ CONFIG = OperatorConfig(
 DECOYS = tuple(
     door.name
     for door in isolation_test_run.list_connection_targets(
-        Probe.CONTROL, isolation_test_run.IsolationTestRun("t", "u", "d", {}, 0), CONFIG
+        IsolationProbe.CONTROL, isolation_test_run.IsolationTestRun("t", "u", "d", {}, 0), CONFIG
     )
     if door.against == "decoy"
 )
@@ -255,12 +263,12 @@ def last_words(
     """What each container of a run's Job finds: the tries named are open, the control sees the blind ones shut."""
     run, template = isolation_test_run.read_run(job), job["spec"]["template"]
     assert run is not None
-    probe = Probe(template["metadata"]["labels"][names.LABEL_PROBE])
+    probe = IsolationProbe(template["metadata"]["labels"][names.LABEL_PROBE])
     doors, questions = (
         isolation_test_run.list_connection_targets(probe, run, config),
         isolation_test_run.list_api_requests(config),
     )
-    control = probe is Probe.CONTROL
+    control = probe is IsolationProbe.CONTROL
     own = {door.name for door in doors if door.against is Against.OWN}
     tried = {CONTAINER_KNOCK: [one.name for one in doors], CONTAINER_ASK: [one.name for one in questions]}
     through = (
@@ -268,7 +276,10 @@ def last_words(
     )
     return {
         container["name"]: Findings(
-            tuple(Try(name, Outcome.OPEN if name in through else Outcome.SHUT) for name in tried[container["name"]])
+            tuple(
+                AttemptFinding(name, AttemptOutcome.OPEN if name in through else AttemptOutcome.SHUT)
+                for name in tried[container["name"]]
+            )
         )
         for container in template["spec"]["containers"]
     }

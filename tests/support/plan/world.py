@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.requests import Request, Verb, next_order, requests_in, written
+from r1plus_contract.requests import Request, Verb, build_annotations, next_order, read_requests
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
@@ -173,12 +173,12 @@ class World(Timed):
         """Write a request as the command line does."""
         order = next_order({"annotations": self.annotations}, 0)
         about = {"at": f"2026-01-01T00:00:{order:02d}.000000Z", "uid": "u-1", **about}
-        self.annotations |= written(verb, Request("alice", "a reason", **about, order=order))
+        self.annotations |= build_annotations(verb, Request("alice", "a reason", **about, order=order))
         return self
 
     def asked_at(self, verb: Verb) -> str:
         """Return the token of the newest request."""
-        return requests_in({"annotations": self.annotations, "uid": "u-1"})[verb].token
+        return read_requests({"annotations": self.annotations, "uid": "u-1"})[verb].token
 
     def deliver(self, facts: VolumeFacts | None = None) -> Self:
         """Let this be found on the candidate's volume, by default its engine."""

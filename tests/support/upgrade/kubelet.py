@@ -13,7 +13,14 @@ import httpx
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.isolation import Door, Findings, Outcome, Probe, Question, Try
+from r1plus_contract.isolation import (
+    ApiRequest,
+    AttemptFinding,
+    AttemptOutcome,
+    ConnectionTarget,
+    Findings,
+    IsolationProbe,
+)
 from r1plus_contract.jsonable import dumps, from_jsonable
 from support.upgrade.monitors import VERDICT, StoredMonitor
 
@@ -165,10 +172,17 @@ def _stamp(moment: datetime) -> str:
 def _last_words(probe: str, container: Json) -> str:
     """Return what a container of the isolation test finds where everything is as it should be."""
     arguments = dict(zip(container["args"][::2], container["args"][1::2], strict=True))
-    kind: Any = tuple[Door, ...] if "--doors" in arguments else tuple[Question, ...]
+    kind: Any = tuple[ConnectionTarget, ...] if "--doors" in arguments else tuple[ApiRequest, ...]
     text = arguments.get("--doors") or arguments["--questions"]
     tried = from_jsonable(kind, json.loads(text), "arguments")
-    is_control = probe == Probe.CONTROL
-    opened = [is_control or (isinstance(one, Door) and one.against == "own") for one in tried]
+    is_control = probe == IsolationProbe.CONTROL
+    opened = [is_control or (isinstance(one, ConnectionTarget) and one.against == "own") for one in tried]
     tries = zip(tried, opened, strict=True)
-    return dumps(Findings(tuple(Try(one.name, Outcome.OPEN if is_open else Outcome.SHUT) for one, is_open in tries)))
+    return dumps(
+        Findings(
+            tuple(
+                AttemptFinding(one.name, AttemptOutcome.OPEN if is_open else AttemptOutcome.SHUT)
+                for one, is_open in tries
+            )
+        )
+    )

@@ -30,7 +30,7 @@ from r1plus_policies.gate.verdict import (
     Subject,
     build_report,
     judge_gate,
-    stratum_lost_limit,
+    max_lost_in_stratum,
 )
 
 Json = dict[str, Any]
@@ -96,7 +96,7 @@ class Monitored:
         sizes = self.suite.strata()
         by_stratum = {name: sum(item.stratum == name for item in items[:lost]) for name in sizes}
         strata = tuple(
-            StratumFigures(name, sizes[name], n, stratum_lost_limit(sizes[name], self.settings["threshold"]))
+            StratumFigures(name, sizes[name], n, max_lost_in_stratum(sizes[name], self.settings["threshold"]))
             for name, n in by_stratum.items()
             if n
         )

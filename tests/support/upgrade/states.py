@@ -17,7 +17,7 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillPhase, FillProgress
 from r1plus_contract.jsonable import to_jsonable
 from r1plus_contract.outcomes import ProbeResult
-from r1plus_contract.requests import Request, Verb, written
+from r1plus_contract.requests import Request, Verb, build_annotations
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Shadow
 from r1plus_operator.api import kinds
@@ -114,7 +114,7 @@ class Recording:
         _, serving = await self.two_revisions("refreshed", accuracy=self.own_terms())
         meta = (await self.tenant.cr("refreshed"))["metadata"]
         request = Request("ops@example.com", "CVE-2026-1", _now(), serving, 1, meta["uid"])
-        patch = {"metadata": {"annotations": written(Verb.REFRESH, request)}}
+        patch = {"metadata": {"annotations": build_annotations(Verb.REFRESH, request)}}
         await self.tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "refreshed", TENANT_NAMESPACE, patch)
         await eventually(lambda: self.has_refresh(serving), "the request is answered")
 

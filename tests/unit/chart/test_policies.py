@@ -72,7 +72,7 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
             "matchLabels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}
         }
     marks = found["r1plus-operator-marks"]["matchConstraints"]["objectSelector"]
-    assert marks == {"matchExpressions": [{"key": names.LABEL_WALLS, "operator": "Exists"}]}
+    assert marks == {"matchExpressions": [{"key": names.LABEL_ISOLATION, "operator": "Exists"}]}
     replica_sets = found["r1plus-operator-replica-sets"]["matchConstraints"]["objectSelector"]
     assert replica_sets == {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}
     of_pods = (names.LABEL_DEPLOYMENT, names.LABEL_REVISION, names.LABEL_SERVING, names.LABEL_VOLUME, names.LABEL_PROBE)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
-from r1plus_contract.delivery import digest_of, file_sha256
+from r1plus_contract.delivery import digest_folder, hash_file
 from r1plus_contract.engine_fetch import Archive, FillOrder
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
@@ -120,7 +120,7 @@ def test_an_engine_is_signed_packed_and_fetched_as_the_manifest_says(
     (engine,) = load_catalog((imported / "engine.yaml").read_text())
     archive = engine.spec.files.archive
     assert archive is not None
-    assert (archive.url, archive.sha256) == (URL, file_sha256(imported / "bank-lite.tar"))
+    assert (archive.url, archive.sha256) == (URL, hash_file(imported / "bank-lite.tar"))
     order = FillOrder(engine.name, engine.spec.files.sha256, bytes_of(archive.size), Archive(URL, "0" * 64), (public,))
     (tmp_path / "volume").mkdir()
 
@@ -129,7 +129,7 @@ def test_an_engine_is_signed_packed_and_fetched_as_the_manifest_says(
             unpack(tar, part, order.size)
 
     fill_volume(order, tmp_path / "volume", fetch, lambda _: None)
-    assert digest_of(tmp_path / "volume" / "engine") == engine.spec.files.sha256
+    assert digest_folder(tmp_path / "volume" / "engine") == engine.spec.files.sha256
 
 
 def test_packing_again_gives_the_same_bytes_and_another_address(imported: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_model_repo.catalog.loader import load_catalog
 from support.model_repo.checkpoints import changed, checkpoint, trtllm_checkpoint, trtllm_plan, without
 
@@ -41,7 +41,7 @@ def test_it_is_imported_valid_and_sized(
     made = out / "bank-full"
     assert f"podman build -t r1plus.local/engine-bank-full:1.0.0 {made}" in told
     (engine,) = load_catalog(made)
-    assert engine.spec.files.sha256 == digest_of(made / "engine")
+    assert engine.spec.files.sha256 == digest_folder(made / "engine")
     assert f"sha256 {engine.spec.files.sha256}" in told
     status, told, _ = run("validate", "-f", made / "engine.yaml")
     assert status == 0 and "bank-full: valid" in told

@@ -9,7 +9,7 @@ from r1plus_cli.actions import refresh_all, request_action
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.rollouts import show_rollouts
 from r1plus_cli.view import build_view
-from r1plus_contract.requests import Verb, requests_in
+from r1plus_contract.requests import Verb, read_requests
 from support.cli.command import printed, run
 from support.cli.deployments import READY, Json, cr
 from support.tables import for_each
@@ -56,7 +56,7 @@ def with_rollout(**rollout: Any) -> Json:
 def test_finding_09_a_refresh_is_asked_for(body: Json, words: str) -> None:
     cluster = Cluster(body)
     said = request_action(cluster, "team-credit", "credit", Verb.REFRESH, "Triton 26.07", NOW)
-    request = requests_in(cluster.patches["credit"]["metadata"])[Verb.REFRESH]
+    request = read_requests(cluster.patches["credit"]["metadata"])[Verb.REFRESH]
     assert (request.by, request.why, request.revision) == ("alice@example.com", "Triton 26.07", "credit-aaaa")
     assert words in said
 

@@ -10,7 +10,7 @@ from r1plus_cli.actions import request_action
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.status import show_one
 from r1plus_cli.view import build_view
-from r1plus_contract.requests import MOST_WHY, Verb, format_command, requests_in
+from r1plus_contract.requests import MOST_WHY, Verb, format_command, read_requests
 from support.cli.command import printed
 from support.cli.deployments import READY, Json, condition, cr
 
@@ -81,7 +81,7 @@ def test_what_is_asked_for_says_who_when_why_and_what_follows(
     verb: Verb, body: Json, pinned: bool | None, words: list[str]
 ) -> None:
     patch, said = asked(body, verb, "  Wrong\n totals ")
-    request = requests_in({"uid": "u-1", **patch["metadata"]})[verb]
+    request = read_requests({"uid": "u-1", **patch["metadata"]})[verb]
     assert (request.by, request.why, request.at) == ("alice@example.com", "Wrong totals", "2026-11-24T17:30:00.000000Z")
     assert request.revision == "credit-bbbb"
     assert patch.get("spec") == (None if pinned is None else {"rollout": {"pinned": pinned}})
@@ -170,12 +170,12 @@ def test_a_deployment_without_an_incident_says_nothing_of_one() -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"by":"a"}', json.dumps({"by": 1, "why": "b", "at": "c"})])
 def test_an_annotation_that_is_no_request_is_none(text: str) -> None:
-    assert requests_in({"annotations": {Verb.ACK.annotation: text}}) == {}
+    assert read_requests({"annotations": {Verb.ACK.annotation: text}}) == {}
 
 
 def test_a_request_without_end_is_clipped() -> None:
     text = json.dumps({"by": "b" * 9000, "why": "w" * 9000, "at": "t" * 9000, "novelty": 1})
-    found = requests_in({"annotations": {Verb.PIN.annotation: text}})[Verb.PIN]
+    found = read_requests({"annotations": {Verb.PIN.annotation: text}})[Verb.PIN]
     assert max(map(len, (found.by, found.why, found.at))) == MOST_WHY
 
 

@@ -23,7 +23,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
 from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Item, Sampling, load_suite
-from r1plus_contract.suite_baseline import Figures, Measured
+from r1plus_contract.suite_baseline import BaselineFigures, Measurement
 from r1plus_contract.suite_files import SuiteFiles, key_id
 from r1plus_monitoring.curate.asking import Condition
 from r1plus_operator.observe import projections
@@ -422,15 +422,15 @@ def test_a_suite_that_is_not_sound_is_compared_with_none(tmp_path: Path) -> None
     assert "sha256 is" in str(told.exception)
 
 
-def measured(engine: str, condition: str, correct: int, *lost: str) -> Measured:
-    return Measured(engine, condition, 8, correct, {}, lost)
+def measured(engine: str, condition: str, correct: int, *lost: str) -> Measurement:
+    return Measurement(engine, condition, 8, correct, {}, lost)
 
 
 def test_two_baselines_differ_by_engine_and_condition(tmp_path: Path) -> None:
-    old = Figures(
+    old = BaselineFigures(
         "s", baseline=(measured("e", "b1", 7, "x"), measured("e", "b2", 8)), cross=(measured("q", "b1", 6, "x", "y"),)
     )
-    new = Figures(
+    new = BaselineFigures(
         "s", baseline=(measured("e", "b1", 7, "y"), measured("e", "b3", 8)), cross=(measured("q", "b1", 6, "x", "y"),)
     )
     paths = []

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.admission import Admission, read_token, write_token
-from r1plus_contract.delivery import digest_of, listing
+from r1plus_contract.delivery import build_listing, digest_folder
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
@@ -149,8 +149,8 @@ def test_an_engines_digest_is_its_files_not_their_order_or_place(tmp_path: Path)
     files = {"model.bin": "1", "sub/tokenizer.json": "2"}
     one = folder(tmp_path / "one", files)
     two = folder(tmp_path / "two", dict(reversed(files.items())))
-    assert digest_of(one) == digest_of(two)
-    assert [line.split("  ")[1] for line in listing(one).splitlines()] == ["model.bin", "sub/tokenizer.json"]
+    assert digest_folder(one) == digest_folder(two)
+    assert [line.split("  ")[1] for line in build_listing(one).splitlines()] == ["model.bin", "sub/tokenizer.json"]
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_an_engines_digest_is_its_files_not_their_order_or_place(tmp_path: Path)
 )
 def test_any_difference_changes_the_digest(tmp_path: Path, files: dict[str, str]) -> None:
     (tmp_path / "two").mkdir()
-    assert digest_of(folder(tmp_path / "one", {"a": "1"})) != digest_of(folder(tmp_path / "two", files))
+    assert digest_folder(folder(tmp_path / "one", {"a": "1"})) != digest_folder(folder(tmp_path / "two", files))
 
 
 def test_an_engine_with_a_link_has_no_digest(tmp_path: Path) -> None:
     folder(tmp_path, {"a": "1"})
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(ValueError, match="b: an engine may hold plain files only"):
-        digest_of(tmp_path)
+        digest_folder(tmp_path)
 
 
 @dataclass(frozen=True)

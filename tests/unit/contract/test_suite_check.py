@@ -12,11 +12,11 @@ from jsonschema import Draft202012Validator
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
 from r1plus_contract.suite import Item, Sampling, SuiteError, load_suite
-from r1plus_contract.suite_answers import KEYWORDS, MAX_ANSWER, MAX_DEPTH, answer_problem, schema_problem
-from r1plus_contract.suite_baseline import reached
+from r1plus_contract.suite_answers import KEYWORDS, MAX_ANSWER, MAX_DEPTH, find_answer_problem, find_schema_problem
+from r1plus_contract.suite_baseline import find_reference_result
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_files import BASELINE_FILE, MAX_BYTES, SIGNATURE_FILE, SuiteFiles, read_signature
-from r1plus_contract.suite_reference import Recorded, read_reference, write_reference
+from r1plus_contract.suite_reference import RecordedAnswer, read_reference, write_reference
 from support.golden_suites import BAD, baseline_of, files_of, with_item
 
 SUITE = load_suite(files_of().header, files_of().items)
@@ -63,7 +63,7 @@ def test_every_problem_is_told_at_once() -> None:
         "items.jsonl:2: Item: not JSON",
         "items.jsonl:4: prompt: is empty",
         "items.jsonl:4: answers: is empty",
-        "items.jsonl:5: id: 'a' stands in line 4 already",
+        "items.jsonl:5: id: 'a' is already in line 4",
         "items.jsonl:5: answers[0]: 'x' for scorer judge: there is no scorer 'judge'; there are exact, contains",
     ):
         assert [line for line in told if words in line], (words, told)
@@ -77,9 +77,9 @@ def test_every_problem_is_told_at_once() -> None:
         pytest.param(replace(files_of(), header="{}"), "suite.json: SuiteHeader.name: missing", id="a header without fields"),
         pytest.param(replace(files_of(), items=""), "items.jsonl: is missing or empty", id="no items file"),
         pytest.param(with_item(stratum=""), "items.jsonl:1: stratum: is empty", id="no stratum"),
-        pytest.param(replace(files_of(), reference="\n"), "reference.jsonl: holds nothing", id="a reference that holds nothing"),
-        pytest.param(replace(files_of(), reference="{}"), "reference.jsonl:1: Recorded.item: missing", id="a reference that is none"),
-        pytest.param(replace(files_of(), baseline="[]"), "baseline.json: Figures: expected an object", id="a baseline that is none"),
+        pytest.param(replace(files_of(), reference="\n"), "reference.jsonl: is empty", id="a reference that holds nothing"),
+        pytest.param(replace(files_of(), reference="{}"), "reference.jsonl:1: RecordedAnswer.item: missing", id="a reference that is none"),
+        pytest.param(replace(files_of(), baseline="[]"), "baseline.json: BaselineFigures: expected an object", id="a baseline that is none"),
     ],
 )  # fmt: skip
 def test_other_bad_suites(files: SuiteFiles, words: str) -> None:
@@ -90,9 +90,9 @@ def test_other_bad_suites(files: SuiteFiles, words: str) -> None:
 def test_every_file_has_its_limit_to_the_byte(name: str) -> None:
     limit = MAX_BYTES[name]
     at, beyond = (SuiteFiles.of({name: "é" * (size // 2) + "e" * (size % 2)}) for size in (limit, limit + 1))
-    assert at.oversized() == []
-    assert beyond.oversized() == [
-        f"{name}: {limit + 1} bytes, at most {limit} are taken: a ConfigMap holds no more; make it smaller"
+    assert at.find_oversized() == []
+    assert beyond.find_oversized() == [
+        f"{name}: {limit + 1} bytes, at most {limit} are allowed: a ConfigMap holds no more; make it smaller"
     ]
 
 
@@ -124,16 +124,16 @@ def test_all_files_at_their_limits_fit_a_configmap() -> None:
         pytest.param("json", "{}", "", id="a schema that takes everything"),
         pytest.param("json", "{", "not a JSON schema", id="a schema that is no JSON"),
         pytest.param("json", "[" * 3000, "not a JSON schema", id="a schema that no parser takes"),
-        pytest.param("json", '{"minimum": NaN}', "NaN is no JSON", id="a schema with NaN"),
+        pytest.param("json", '{"minimum": NaN}', "NaN is not JSON", id="a schema with NaN"),
         pytest.param("json", "[]", "neither an object", id="a schema that is a list"),
         pytest.param("json", '{"properties": {"a": {"items": {"pattern": "x"}}}}', "schema.properties.a.items.pattern: regular", id="a regular expression deep inside"),
         pytest.param("json", '{"anyOf": [{}, {"patternProperties": {}}]}', "schema.anyOf[1].patternProperties: regular", id="a regular expression for names"),
-        pytest.param("json", '{"$ref": "#"}', "schema.$ref: references are not taken", id="a reference"),
-        pytest.param("json", '{"typ": "string"}', "schema.typ: unknown or not taken; known: $schema, title", id="a misspelt word"),
+        pytest.param("json", '{"$ref": "#"}', "schema.$ref: references are not supported", id="a reference"),
+        pytest.param("json", '{"typ": "string"}', "schema.typ: unknown or not supported; known: $schema, title", id="a misspelt word"),
     ],
 )  # fmt: skip
 def test_the_form_that_an_answer_must_have(scorer: str, answer: str, words: str) -> None:
-    found = answer_problem(scorer, answer)
+    found = find_answer_problem(scorer, answer)
     assert words in found if words else found == ""
 
 
@@ -175,17 +175,17 @@ def test_the_form_that_an_answer_must_have(scorer: str, answer: str, words: str)
     ],
 )  # fmt: skip
 def test_every_word_of_a_schema_is_checked(key: str, good: object, bad: object) -> None:
-    assert schema_problem({key: good}) == ""
+    assert find_schema_problem({key: good}) == ""
     if bad is not ...:
-        assert schema_problem({key: bad}).startswith(f"schema.{key}")
+        assert find_schema_problem({key: bad}).startswith(f"schema.{key}")
 
 
 def test_a_schema_is_at_most_so_deep() -> None:
     def nested(levels: int) -> object:
         return {"not": nested(levels - 1)} if levels else {}
 
-    assert schema_problem(nested(MAX_DEPTH)) == ""
-    assert f"nested deeper than {MAX_DEPTH}" in schema_problem(nested(MAX_DEPTH + 1))
+    assert find_schema_problem(nested(MAX_DEPTH)) == ""
+    assert f"nested deeper than {MAX_DEPTH}" in find_schema_problem(nested(MAX_DEPTH + 1))
 
 
 VALUES = st.recursive(
@@ -197,7 +197,7 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(list(KEYWORDS)), VALUES, max_size=4))
 def test_whatever_is_taken_is_a_schema_to_the_library_as_well(schema: dict[str, object]) -> None:
-    if not answer_problem("json", json.dumps(schema)):
+    if not find_answer_problem("json", json.dumps(schema)):
         Draft202012Validator.check_schema(schema)
 
 
@@ -207,17 +207,17 @@ def test_whatever_is_taken_is_a_schema_to_the_library_as_well(schema: dict[str, 
 def test_the_baseline_is_the_lowest_condition_of_the_reference_engine() -> None:
     files = baseline_of(files_of(), ("batch 16", "loans", 0, 4), ("batch 16", "savings", 1, 4), ("batch 1", "loans", 2, 4), ("batch 1", "savings", 0, 4))  # fmt: skip
     assert check(files).suite == SUITE
-    found = reached(files.baseline, SUITE.header)
+    found = find_reference_result(files.baseline, SUITE.header)
     assert found is not None
     lost = {"loans": (2, 4), "savings": (0, 4)}
-    assert (found.condition, found.correct, found.lost_by_stratum()) == ("batch 1", 6, lost)
+    assert (found.condition, found.correct, found.count_lost_by_stratum()) == ("batch 1", 6, lost)
 
 
 def test_figures_of_another_engine_are_no_baseline() -> None:
     files = baseline_of(files_of(), *FOUR)
     other = replace(files, baseline=files.baseline.replace("bank-f16", "bank-q4"))
     assert check(other).suite == SUITE
-    assert reached(other.baseline, SUITE.header) is None
+    assert find_reference_result(other.baseline, SUITE.header) is None
 
 
 FOUR = (("batch 16", "loans", 0, 4), ("batch 16", "savings", 1, 4))
@@ -238,7 +238,7 @@ def test_a_baseline_that_is_not_this_suites_is_refused(files: SuiteFiles, words:
 
 # -- Reference ---------------------------------------------------------------------------------------------------------
 
-RECORDED = Recorded("loans-0", "answer 0\u2028", "stop", Outcome.CORRECT)
+RECORDED = RecordedAnswer("loans-0", "answer 0\u2028", "stop", Outcome.CORRECT)
 
 
 def test_recorded_answers_read_back_whatever_they_hold() -> None:
@@ -264,18 +264,21 @@ def test_a_record_that_says_nothing_is_refused(changes: dict[str, str], words: s
 def test_a_signature_covers_every_file(name: str) -> None:
     files = files_of()
     other = SuiteFiles.of({**files.texts(), name: files.texts().get(name, "") + " "})
-    assert other.sealed() != files.sealed()
+    assert other.build_signed_bytes() != files.build_signed_bytes()
     assert other.digest() != files.digest()
 
 
 def test_a_signature_does_not_cover_itself_nor_what_is_no_file_of_a_suite() -> None:
     files = files_of()
-    assert SuiteFiles.of({**files.texts(), SIGNATURE_FILE: "x", "README.md": "y"}).sealed() == files.sealed()
+    assert (
+        SuiteFiles.of({**files.texts(), SIGNATURE_FILE: "x", "README.md": "y"}).build_signed_bytes()
+        == files.build_signed_bytes()
+    )
 
 
 def test_one_file_cannot_stand_for_another() -> None:
     files = files_of()
-    assert replace(files, reference="x").sealed() != replace(files, baseline="x").sealed()
+    assert replace(files, reference="x").build_signed_bytes() != replace(files, baseline="x").build_signed_bytes()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_cli.main import app
 from r1plus_contract import metrics, names
-from r1plus_contract.isolation import Against, Probe
+from r1plus_contract.isolation import Against, IsolationProbe
 from r1plus_operator.api import crd
 from r1plus_operator.plan.manifests.alerts import AlertScope, build_rules
 from r1plus_operator.plan.settings import IsolationTerms
@@ -36,7 +36,7 @@ NAMESPACES = "NAMESPACE|r1plus-system|r1plus-decoy|kube-system"
 TERMS = IsolationTerms("r1plus-decoy", other_targets={"prometheus": "http://p:9090", "registry": "http://r:8080"})
 PROBES = replace(build_config(DEFAULT_FAMILY), isolation=TERMS)
 DOORS = isolation_test_run.list_connection_targets(
-    Probe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), PROBES
+    IsolationProbe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), PROBES
 )
 TRIES = [
     one.name

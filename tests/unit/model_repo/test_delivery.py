@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.delivery import digest_of
-from r1plus_contract.engine_fetch import Built
+from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine_fetch import BuildRecord
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo import built_engine
@@ -36,7 +36,7 @@ class Pod:
         (self.engine / "openvino_model.bin").write_bytes(b"\x00" * 100)
         self.identity = ServingIdentity(
             engine="smollm2-full-f16",
-            engine_digest=digest_of(self.engine),
+            engine_digest=digest_folder(self.engine),
             config_digest=hashlib.sha256(CONFIG.encode()).hexdigest(),
             triton_image="triton:1",
             batch=16,
@@ -121,7 +121,7 @@ def shaped(pod: Pod, claim: int, *, layers: int = 2, shape: str = "?,3,?,64") ->
     """A pod whose engine has that shape, and whose configuration was made for `claim` bytes per token."""
     (pod.engine / "openvino_model.xml").write_text(f"<net>{''.join(states(layers, shape))}</net>")
     pod.configure(kv_bytes_per_token=str(claim))
-    pod.write(engine_digest=digest_of(pod.engine))
+    pod.write(engine_digest=digest_folder(pod.engine))
     return pod.run()[1]
 
 
@@ -216,7 +216,9 @@ def built_pod(pod: Pod) -> Pod:
 
 
 def sealed(pod: Pod, key: str = KEY, source: str = SOURCE, gpu_product: str = "NVIDIA-A10") -> None:
-    built_engine.write_built(pod.engine, Built(key, source, gpu_product, built_engine.compute_files_digest(pod.engine)))
+    built_engine.write_built(
+        pod.engine, BuildRecord(key, source, gpu_product, built_engine.compute_files_digest(pod.engine))
+    )
 
 
 def test_an_engine_that_was_built_for_the_revision_is_served(built_pod: Pod) -> None:
@@ -280,7 +282,7 @@ UNBUILT: dict[str, tuple[Change, str]] = {
     ),
     "half of it": (
         lambda pod: (pod.engine / "built.json").write_text('{"key":'),
-        "EngineInvalid: engine smollm2-full-f16: Built: not JSON",
+        "EngineInvalid: engine smollm2-full-f16: BuildRecord: not JSON",
     ),
     "no folder": (
         lambda pod: shutil.rmtree(pod.engine),

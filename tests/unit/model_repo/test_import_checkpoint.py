@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_of, file_sha256
+from r1plus_contract.delivery import digest_folder, hash_file
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.engine import import_engine
@@ -49,7 +49,7 @@ def test_a_checkpoint_becomes_an_engine_with_its_provenance_and_manifest(tmp_pat
     taken = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     assert {path.name for path in files.iterdir()} == {*taken, "generation_config.json", "engine.json"}
     engine = loaded(made.folder)
-    assert engine.spec.files.sha256 == made.sha256 == digest_of(files)
+    assert engine.spec.files.sha256 == made.sha256 == digest_folder(files)
     assert (engine.spec.backend, engine.spec.precision, engine.spec.build) == ("vllm", "FP16", None)
     shape = engine.spec.architecture
     assert (shape.layers, shape.kv_heads, shape.head_size, shape.context_length) == (2, 2, 8, 4096)
@@ -67,7 +67,7 @@ def test_a_checkpoint_becomes_an_engine_with_its_provenance_and_manifest(tmp_pat
     assert said["reference"]["claimedBy"].startswith("nobody yet: imported from Bank-8B, sha256 ")
     facts = json.loads((files / "engine.json").read_text())
     assert (facts["format"], facts["engine"]) == ("huggingface", "bank-full")
-    assert facts["source"]["files"]["model.safetensors"] == file_sha256(folder / "model.safetensors")
+    assert facts["source"]["files"]["model.safetensors"] == hash_file(folder / "model.safetensors")
     assert str(tmp_path) not in (files / "engine.json").read_text()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bank-full"]
     assert "FP16, 19,552 parameters, 2 layers, 2 KV heads of 8, context 4096" in lines[1]
@@ -113,7 +113,7 @@ def test_where_no_link_can_be_made_weights_are_copied(
     made = import_engine(folder, tmp_path / "out", WISH, Claims(), silent)
     weights = made.folder / "engine" / "model.safetensors"
     assert not weights.samefile(folder / "model.safetensors")
-    assert digest_of(made.folder / "engine") == made.sha256
+    assert digest_folder(made.folder / "engine") == made.sha256
 
 
 def test_links_within_the_folder_are_resolved(tmp_path: Path, folder: Path) -> None:
@@ -142,11 +142,11 @@ def test_a_checkpoint_that_changes_meanwhile_is_no_engine(tmp_path: Path, folder
 
 
 def test_what_goes_wrong_on_the_way_leaves_nothing_and_the_source_as_it_was(tmp_path: Path, folder: Path) -> None:
-    before = digest_of(folder)
+    before = digest_folder(folder)
     with pytest.raises(OSError, match="No space left"):
         import_engine(folder, tmp_path / "out", WISH, Claims(), fill_disk("computing the engine's"))
     assert list((tmp_path / "out").iterdir()) == []
-    assert digest_of(folder) == before
+    assert digest_folder(folder) == before
     assert (folder / "model.safetensors").stat().st_nlink == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_of, file_sha256
+from r1plus_contract.delivery import digest_folder, hash_file
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
@@ -55,7 +55,7 @@ def test_a_folder_becomes_an_engine_with_its_provenance_and_manifest(tmp_path: P
     assert {path.name for path in (made.folder / "engine").iterdir()} == {*FILES, *BESIDE, "engine.json"}
     engine = loaded(made.folder)
     assert engine.name == "bank-lite"
-    assert engine.spec.files.sha256 == made.sha256 == digest_of(made.folder / "engine")
+    assert engine.spec.files.sha256 == made.sha256 == digest_folder(made.folder / "engine")
     assert engine.spec.files.image == made.image == "registry.example/bank-lite:1.0.0"
     built = engine.spec.architecture
     assert (built.layers, built.kv_heads, built.head_size, built.context_length, built.parameters) == (
@@ -70,7 +70,7 @@ def test_a_folder_becomes_an_engine_with_its_provenance_and_manifest(tmp_path: P
     assert engine.spec.reference.claimed_by is not None
     assert engine.spec.reference.claimed_by.startswith("nobody yet: imported from export, sha256 ")
     facts = json.loads((made.folder / "engine" / "engine.json").read_text())
-    assert facts["source"]["files"]["openvino_model.bin"] == file_sha256(folder / "openvino_model.bin")
+    assert facts["source"]["files"]["openvino_model.bin"] == hash_file(folder / "openvino_model.bin")
     assert str(tmp_path) not in (made.folder / "engine" / "engine.json").read_text()
     assert "COPY engine/ /engine/" in (made.folder / "Containerfile").read_text()
     assert "reading" in lines[0] and "INT8, 1,000 parameters, 2 layers, 3 KV heads of 64, context 4096" in lines[1]

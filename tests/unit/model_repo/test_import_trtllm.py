@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
 from r1plus_model_repo.importing.package.manifest import ImportOptions
@@ -65,7 +65,7 @@ def test_a_checkpoint_becomes_an_engine_that_a_job_builds(tmp_path: Path, folder
     weights = {"checkpoint/config.json", "checkpoint/rank0.safetensors"}
     assert names(files) == {*weights, *TOKENIZER, "tokenizer/generation_config.json", "engine.json"}
     engine = loaded(made.folder)
-    assert engine.spec.files.sha256 == made.sha256 == digest_of(files)
+    assert engine.spec.files.sha256 == made.sha256 == digest_folder(files)
     said = yaml.safe_load((made.folder / "engine.yaml").read_text())["spec"]
     assert (said["backend"], said["precision"], said["build"]) == ("tensorrtllm", "FP16", {"maxNumTokens": 8192})
     assert said["architecture"] == {
@@ -113,7 +113,7 @@ def test_a_plan_becomes_an_engine_for_the_gpu_that_it_was_built_for(tmp_path: Pa
     assert said["architecture"]["contextLength"] == 2048
     assert said["architecture"]["parameters"] == 12_200_000_000
     assert said["batch"] == {"best": 16, "max": 16}
-    assert loaded(made.folder).spec.files.sha256 == made.sha256 == digest_of(files)
+    assert loaded(made.folder).spec.files.sha256 == made.sha256 == digest_folder(files)
     assert (files / "plan" / "rank0.engine").samefile(plan / "plan" / "rank0.engine")
 
 

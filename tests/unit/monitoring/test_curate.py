@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from r1plus_contract.suite import Item
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_monitoring.curate.asking import F32, Answer, Condition, shuffle
 from r1plus_monitoring.curate.candidates import build_candidates, parse_rows
 from r1plus_monitoring.curate.pipeline import (
@@ -97,7 +97,7 @@ def test_a_served_engine_is_asked_at_its_batch_twice_half_full_and_alone(batch: 
 
 @pytest.mark.parametrize(("batch", "batches"), [(16, [16, 5, 1]), (2, [2, 1]), (1, [1])])
 def test_a_baseline_is_asked_in_orders_that_nothing_measured_has_used(batch: int, batches: list[int]) -> None:
-    measured: list[Measured] = []
+    measured: list[Measurement] = []
     for _ in range(3):
         asked = fresh_conditions(batch, measured)
         assert [condition.batch for condition in asked] == batches
@@ -112,7 +112,7 @@ def test_a_baseline_is_asked_in_orders_that_nothing_measured_has_used(batch: int
                 *selection_conditions(batch),
             )
         }
-        measured += [Measured("e", condition.name, 1, 1, {}, ()) for condition in asked]
+        measured += [Measurement("e", condition.name, 1, 1, {}, ()) for condition in asked]
 
 
 def test_an_item_must_be_right_in_every_engine_that_is_asked() -> None:

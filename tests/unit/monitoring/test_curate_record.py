@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.suite import Item, Sampling
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.__main__ import build_parser, drop
 
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     target = tmp_path / "toy-full-v2"
     head = record.build_header("toy-full-v2", "full", "A toy.", "toy-f16", Sampling(stop=(".",)), ITEMS)
     record.write_suite(target, head, ITEMS)
-    measured = Measured("toy-f16", "batch 16, order 1", 3, 2, {"a": "2/3"}, ("a-1",))
+    measured = Measurement("toy-f16", "batch 16, order 1", 3, 2, {"a": "2/3"}, ("a-1",))
     record.write_baseline(
         target,
         record.Baseline(

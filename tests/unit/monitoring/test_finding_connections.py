@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from r1plus_contract.connections import MOST, MOST_OF_PEER, REQUEST_LIMITS
+from r1plus_contract.connections import MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER, REQUEST_LIMITS
 from r1plus_model_repo.registry import service
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
@@ -117,7 +117,9 @@ async def test_finding_b_unfinished_requests_fill_no_memory_and_keep_nobody_out(
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < MOST_MEMORY
-        await eventually(lambda: sum(map(is_open, clients)) <= MOST + 1, "the server has closed the oldest connections")
+        await eventually(
+            lambda: sum(map(is_open, clients)) <= MOST_CONNECTIONS + 1, "the server has closed the oldest connections"
+        )
 
 
 @SERVERS
@@ -125,8 +127,8 @@ async def test_finding_b_a_peer_with_too_many_connections_loses_its_own(sockets:
     async with started(start) as address:
         others = await connect(sockets, address, "127.0.0.2")
         clients = [await connect(sockets, address) for _ in range(HALF_OPEN)]
-        await eventually(lambda: sum(map(is_open, clients)) <= MOST_OF_PEER + 1, "the peer has its share")
-        assert all(map(is_open, clients[-MOST_OF_PEER:]))
+        await eventually(lambda: sum(map(is_open, clients)) <= MOST_CONNECTIONS_OF_PEER + 1, "the peer has its share")
+        assert all(map(is_open, clients[-MOST_CONNECTIONS_OF_PEER:]))
         assert is_open(others)
 
 

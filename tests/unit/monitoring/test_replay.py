@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from r1plus_contract import metrics
 from r1plus_contract.admission import read_token
 from r1plus_contract.suite import Item
-from r1plus_contract.suite_reference import Recorded, read_reference
+from r1plus_contract.suite_reference import RecordedAnswer, read_reference
 from r1plus_contract.verdict import Gate, MonitorReport, Phase, Verdict
 from r1plus_monitoring.curate.record import read_suite
 from r1plus_monitoring.process.prober import Prober
@@ -36,7 +36,7 @@ SUITES = Path(__file__).parents[3] / "monitoring" / "suites"
         pytest.param((replace(CUT, score="correct"), WRONG, replace(WRONG, score="correct")), ("item capitals-001: correct as recorded, incorrect now", "item additions-000: correct as recorded, incorrect now"), id="each one that differs"),
     ],
 )  # fmt: skip
-def test_replay(recorded: Sequence[Recorded], differing: tuple[str, ...]) -> None:
+def test_replay(recorded: Sequence[RecordedAnswer], differing: tuple[str, ...]) -> None:
     assert replay(SUITE, recorded) == differing
 
 
@@ -104,7 +104,7 @@ def remove(pod: Pod) -> None:
         pytest.param(lambda pod: give(pod, *[replace(OWN, item=f"additions-00{n}", score="incorrect") for n in range(5)]), "additions-002: incorrect as recorded, correct now and 2 more", id="many of them"),
         pytest.param(lambda pod: give(pod, OWN, promised="0" * 64), "its sha256 is not 000", id="other answers than the operator has taken"),
         pytest.param(remove, "its sha256 is not", id="answers that are gone"),
-        pytest.param(lambda pod: (pod.accuracy / "reference.jsonl").write_text("{"), "reference.jsonl:1: Recorded: not JSON", id="answers that are none"),
+        pytest.param(lambda pod: (pod.accuracy / "reference.jsonl").write_text("{"), "reference.jsonl:1: RecordedAnswer: not JSON", id="answers that are none"),
         pytest.param(lambda pod: (pod.accuracy / "reference.jsonl").write_bytes(b"\xff"), "cannot be read", id="answers that are no text"),
     ],
 )  # fmt: skip

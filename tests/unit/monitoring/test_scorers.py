@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import Item
-from r1plus_contract.suite_answers import ANSWERS, answer_problem
+from r1plus_contract.suite_answers import ANSWERS, find_answer_problem
 from r1plus_monitoring.scoring.scorers import SCORERS, ScorerName, score
 
 
@@ -145,7 +145,7 @@ def test_a_schema_is_judged_in_a_time_that_grows_with_schema_and_answer_only() -
 @given(st.sampled_from(list(ScorerName)), st.text(max_size=40), st.text(min_size=1, max_size=10))
 def test_any_text_gets_a_score(scorer: ScorerName, answer: str, expected: str) -> None:
     found = judged(scorer, answer, expected)
-    if scorer in (ScorerName.NEAR, ScorerName.JSON) and answer_problem(scorer, expected):
+    if scorer in (ScorerName.NEAR, ScorerName.JSON) and find_answer_problem(scorer, expected):
         assert found == Outcome.UNSCORABLE
     else:
         assert found in (Outcome.CORRECT, Outcome.INCORRECT)

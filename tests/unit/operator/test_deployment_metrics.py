@@ -12,7 +12,7 @@ from r1plus_operator.metrics.deployments import DeploymentMetrics
 from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_policies.detector.detector import DetectorKey, Evidence
 from r1plus_policies.detector.pool import DetectorPair, Pool
-from r1plus_policies.rollback.response import BLOCKING
+from r1plus_policies.rollback.response import BLOCK_REASONS
 
 KEY = ("team", "credit")
 WHOSE = {"namespace": "team", "deployment": "credit"}
@@ -40,7 +40,7 @@ def series(registry: CollectorRegistry) -> dict[str, int]:
 def test_every_label_set_is_there_from_the_first_pass_on() -> None:
     registry, told = rig()
     told.record(KEY, status(Ready="True"), FACTS)
-    for why in BLOCKING:
+    for why in BLOCK_REASONS:
         assert registry.get_sample_value(metrics.ROLLBACK_BLOCKED, {**WHOSE, "reason": why}) == 0
     for cause in ("BelowThreshold", "Requested"):
         assert registry.get_sample_value(metrics.ROLLBACKS_TOTAL, {**WHOSE, "reason": cause}) == 0
@@ -75,7 +75,9 @@ def test_what_bars_an_answer_stands_while_it_does() -> None:
     registry, told = rig()
     told.record(KEY, status(), PlanMetrics("full", 0.98, blocked="NoCapacity"))
     told.record(KEY, status(), PlanMetrics("full", 0.98, blocked="Cooldown"))
-    values = {why: registry.get_sample_value(metrics.ROLLBACK_BLOCKED, {**WHOSE, "reason": why}) for why in BLOCKING}
+    values = {
+        why: registry.get_sample_value(metrics.ROLLBACK_BLOCKED, {**WHOSE, "reason": why}) for why in BLOCK_REASONS
+    }
     assert {why for why, value in values.items() if value} == {"Cooldown"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.requests import MOST_WHY, Request, Verb, requests_in, written
+from r1plus_contract.requests import MOST_WHY, Request, Verb, build_annotations, read_requests
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import projections
 from r1plus_operator.plan.observation import JOB_ENDED, REFUSED_PODS
@@ -285,7 +285,7 @@ def test_a_suite_that_cannot_be_read_says_why() -> None:
 
 
 POLICY, JOB = kinds.BY_KIND["NetworkPolicy"], kinds.BY_KIND["Job"]
-WALLS = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_WALLS: "tenant"}
+WALLS = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ISOLATION: "tenant"}
 OWNED = {"ownerReferences": [{"kind": "R1PlusDeployment", "name": "credit", "uid": "o", "controller": True}]}
 PROBED = {"annotations": {names.ANNOTATION_PROBED: '{"namespace":"team","uid":"u"}'}}
 
@@ -397,8 +397,8 @@ def test_finding_02_of_a_childs_many_labels_ours_are_kept() -> None:
 @pytest.mark.parametrize("why", [LARGE, "the model was mended"], ids=["without end", "control: as people write them"])
 def test_finding_02_of_an_r1plusdeployments_annotations_its_requests_are_kept_and_clipped(why: str) -> None:
     request = Request("alice", why, "2030-01-01T00:00:00.000000Z")
-    notes = {"example.com/a": LARGE, Verb.PIN.annotation: LARGE, **written(Verb.ACK, request)}
+    notes = {"example.com/a": LARGE, Verb.PIN.annotation: LARGE, **build_annotations(Verb.ACK, request)}
     kept = projections.deployment({"metadata": {**META, "annotations": notes}})
     clip_report = replace(request, why=why[:MOST_WHY])
-    assert requests_in(kept["metadata"]) == {Verb.ACK: clip_report}
+    assert read_requests(kept["metadata"]) == {Verb.ACK: clip_report}
     assert len(repr(kept)) < 2000

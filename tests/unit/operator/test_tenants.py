@@ -83,7 +83,7 @@ class TestWakes:
         assert expected or (kind, how) == ("ServiceAccount", "altered")
         if expected:
             await rig.work()
-            assert rig.cluster.objects[kind, "team", name]["metadata"]["labels"][names.LABEL_WALLS]
+            assert rig.cluster.objects[kind, "team", name]["metadata"]["labels"][names.LABEL_ISOLATION]
 
     async def test_a_deployment_that_is_gone_which_an_r1plustenant_may_have_waited_for(self) -> None:
         rig = await tenant()

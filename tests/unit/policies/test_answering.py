@@ -12,7 +12,7 @@ from r1plus_policies.rollback import decision
 from r1plus_policies.rollback.decision import CHECKS, respond
 from r1plus_policies.rollback.response import (
     BAKE_SECONDS,
-    BLOCKING,
+    BLOCK_REASONS,
     COOLDOWN_SECONDS,
     NO_ROOM_SECONDS,
     Action,
@@ -34,7 +34,7 @@ FELL, CHANGED, COUNTING, ERRORS, FINE = (
     Standing.ERRORS,
     Standing.STEADY,
 )
-GOOD = PastRevision("good", 1000.0, BAKE_SECONDS, passed=True, has_engine=True)
+GOOD = PastRevision("good", 1000.0, BAKE_SECONDS, has_passed=True, has_engine=True)
 BAD = PodHealth("a", FELL, 2.0, "n1")
 WELL = PodHealth("b", FINE, 0.001, "n2")
 POOL = PoolHealth(3.0, 1.0, below=True, worst="a")
@@ -68,14 +68,14 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
         (given(replace(BAD, standing=ERRORS), replace(WELL, standing=ERRORS)), Action.NOTHING, RollbackReason.SERVER_ERRORS),
     "errors of the only pod move nothing": (given(replace(BAD, standing=ERRORS)), Action.NOTHING, RollbackReason.SERVER_ERRORS),
     "one in quarantine and the others well: that was it":
-        (given(replace(BAD, quarantined=True, serves=False), WELL), Action.NOTHING, RollbackReason.ONE_BAD_POD),
+        (given(replace(BAD, is_quarantined=True, serves=False), WELL), Action.NOTHING, RollbackReason.ONE_BAD_POD),
     "a second pod that falls beside the quarantined one is the revision": (
-        given(replace(BAD, quarantined=True, serves=False), replace(WELL, standing=FELL), PodHealth("c", FINE)),
+        given(replace(BAD, is_quarantined=True, serves=False), replace(WELL, standing=FELL), PodHealth("c", FINE)),
         Action.CONTROL,
         RollbackReason.CONTROL_RUNNING,
     ),
     "a pod that errs beside one in quarantine waits": (
-        given(replace(BAD, quarantined=True, serves=False), replace(WELL, standing=ERRORS), PodHealth("c", FINE)),
+        given(replace(BAD, is_quarantined=True, serves=False), replace(WELL, standing=ERRORS), PodHealth("c", FINE)),
         Action.BLOCKED,
         RollbackReason.ALREADY_QUARANTINED,
     ),
@@ -113,13 +113,13 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
         (given(WELL, pool=PoolHealth(5.0, 0.999, below=True)), Action.NOTHING, RollbackReason.STEADY),
     "the user wants to be told only": (given(on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
     "told only, of one bad pod as well": (given(BAD, WELL, on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
-    "nothing is moved during a pause": (given(BAD, WELL, paused=True), Action.BLOCKED, RollbackReason.PAUSED),
-    "and a person's request waits": (given(WELL, requested="alice", paused=True), Action.BLOCKED, RollbackReason.PAUSED),
-    "a pause of what is well is no trouble": (given(WELL, paused=True), Action.NOTHING, RollbackReason.STEADY),
-    "a pin holds": (given(pinned=True), Action.BLOCKED, RollbackReason.PINNED),
-    "a pin holds the revision, not a bad pod": (given(BAD, WELL, pinned=True), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
-    "a pin holds although somebody asks": (given(WELL, requested="alice", pinned=True), Action.BLOCKED, RollbackReason.PINNED),
-    "a pin ends a control": (given(control=control(Verdict.PASS), pinned=True), Action.BLOCKED, RollbackReason.PINNED),
+    "nothing is moved during a pause": (given(BAD, WELL, is_paused=True), Action.BLOCKED, RollbackReason.PAUSED),
+    "and a person's request waits": (given(WELL, rollback_request="alice", is_paused=True), Action.BLOCKED, RollbackReason.PAUSED),
+    "a pause of what is well is no trouble": (given(WELL, is_paused=True), Action.NOTHING, RollbackReason.STEADY),
+    "a pin holds": (given(is_pinned=True), Action.BLOCKED, RollbackReason.PINNED),
+    "a pin holds the revision, not a bad pod": (given(BAD, WELL, is_pinned=True), Action.QUARANTINE, RollbackReason.ONE_BAD_POD),
+    "a pin holds although somebody asks": (given(WELL, rollback_request="alice", is_pinned=True), Action.BLOCKED, RollbackReason.PINNED),
+    "a pin ends a control": (given(control=control(Verdict.PASS), is_pinned=True), Action.BLOCKED, RollbackReason.PINNED),
     "leave that is taken back ends a control":
         (given(control=control(Verdict.PASS), on_breach=OnBreach.ALERT), Action.BLOCKED, RollbackReason.ALERT_ONLY),
     "a candidate is waited for": (given(rollout_under_way=True), Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY),
@@ -131,15 +131,15 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
     "a rollback within the hour": (given(last_rollback=NOW - COOLDOWN_SECONDS + 1), Action.BLOCKED, RollbackReason.COOLDOWN),
     "a rollback an hour ago": (given(last_rollback=NOW - COOLDOWN_SECONDS), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "who asks by hand need not wait":
-        (given(last_rollback=NOW - 1, requested="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
-    "who asks by hand needs no breach": (given(WELL, requested="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+        (given(last_rollback=NOW - 1, rollback_request="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+    "who asks by hand needs no breach": (given(WELL, rollback_request="alice"), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "who asks by hand needs no leave":
-        (given(WELL, requested="alice", on_breach=OnBreach.ALERT), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+        (given(WELL, rollback_request="alice", on_breach=OnBreach.ALERT), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "who asks by hand may repeat":
-        (given(requested="alice", earlier_targets=frozenset({"good"})), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
+        (given(rollback_request="alice", earlier_targets=frozenset({"good"})), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "nothing served before": (given(past=()), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
     "what served before passed another suite":
-        (given(past=(replace(GOOD, passed=False),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
+        (given(past=(replace(GOOD, has_passed=False),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
     "what served before did so for a moment":
         (given(past=(replace(GOOD, served_seconds=BAKE_SECONDS - 1),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
     "what served before was given up": (given(past=(replace(GOOD, given_up=True),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
@@ -152,7 +152,7 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
         RollbackReason.CONTROL_RUNNING,
     ),
     "a control whose monitor cannot score":
-        (given(control=replace(control(), blocked="item i0: correct as recorded")), Action.PAGE, RollbackReason.SUITE_MISMATCH),
+        (given(control=replace(control(), blocked_reason="item i0: correct as recorded")), Action.PAGE, RollbackReason.SUITE_MISMATCH),
     "the pair was tried before": (given(earlier_targets=frozenset({"good"})), Action.BLOCKED, RollbackReason.ALREADY_ROLLED_BACK),
     "another pair was tried before": (given(earlier_targets=frozenset({"older"})), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "a control is waited for": (given(control=control()), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
@@ -178,19 +178,19 @@ def test_what_is_done(case: str) -> None:
 
 REMEDIES: dict[str, tuple[DeploymentHealth, list[str]]] = {
     "AlertOnly": (given(on_breach=OnBreach.ALERT), ["spec.accuracy.onBreach: Rollback"]),
-    "Paused": (given(paused=True), ["spec.rollout.paused", "r1plus resume"]),
-    "Pinned": (given(pinned=True), ["spec.rollout.pinned", "r1plus unpin"]),
+    "Paused": (given(is_paused=True), ["spec.rollout.paused", "r1plus resume"]),
+    "Pinned": (given(is_pinned=True), ["spec.rollout.pinned", "r1plus unpin"]),
     "Cooldown": (given(last_rollback=NOW), ["60 minutes", "1970-01-02T04:46:40Z"]),
     "NoCapacity": (given(control=control(age=61, no_room="0/1 nodes")), ["good", "0/1 nodes", "free capacity", "InPlace"]),
     "NoLastGood, never": (given(past=()), ["no revision served before", "spec.engine"]),
-    "NoLastGood, other suite": (given(past=(replace(GOOD, passed=False),)), ["Pass on the suite that is in force"]),
+    "NoLastGood, other suite": (given(past=(replace(GOOD, has_passed=False),)), ["Pass on the suite that is in force"]),
     "NoLastGood, given up": (given(past=(replace(GOOD, given_up=True),)), ["itself rolled back from"]),
     "NoLastGood, unbaked": (given(past=(replace(GOOD, served_seconds=1.0),)), ["600 s"]),
     "ArtifactGone": (given(past=(replace(GOOD, has_engine=False),)), ["gone from the catalog"]),
     "PlacementNotAllowed": (given(past=(replace(GOOD, is_placed=False),)), ["not allowed to this tenant", "R1PlusTenant"]),
     "MonitorTooOld": (given(past=(replace(GOOD, supports_control=False),)), ["older version", "spec.engine"]),
     "SuiteMismatch, of the control": (
-        given(control=replace(control(), blocked="item i0")), ["revision good", "item i0", "r1plus ack"],
+        given(control=replace(control(), blocked_reason="item i0")), ["revision good", "item i0", "r1plus ack"],
     ),
     "AlreadyRolledBack": (given(earlier_targets=frozenset({"good"})), ["bad", "good", "r1plus ack"]),
     "RollbackTargetAlsoFailed": (given(control=control(Verdict.FAIL)), ["good", "lost 1 of 4", "driver", "r1plus ack"]),
@@ -199,7 +199,7 @@ REMEDIES: dict[str, tuple[DeploymentHealth, list[str]]] = {
     "OneNode": (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), ["node n1", "drain"]),
     "LastThatServes": (given(BAD, replicas=2), ["pod a", "not Ready"]),
     "AlreadyQuarantined": (
-        given(replace(BAD, quarantined=True), replace(WELL, standing=ERRORS), PodHealth("c", FINE)), ["Pod b", "delete a pod"],
+        given(replace(BAD, is_quarantined=True), replace(WELL, standing=ERRORS), PodHealth("c", FINE)), ["Pod b", "delete a pod"],
     ),
     "RolloutUnderWay": (given(rollout_under_way=True), ["candidate"]),
     "NamespaceNotTenant": (given(not_tenant="no label"), ["no tenant", "no label"]),
@@ -216,7 +216,7 @@ def test_every_way_not_to_act_names_cause_and_remedy(case: str) -> None:
 
 
 def test_every_blocking_reason_has_its_message_tested() -> None:
-    assert {case.split(",")[0] for case in REMEDIES} == {why.value for why in BLOCKING}
+    assert {case.split(",")[0] for case in REMEDIES} == {why.value for why in BLOCK_REASONS}
 
 
 def test_the_order_of_the_checks() -> None:
@@ -233,7 +233,7 @@ def test_the_newest_that_fits_is_gone_back_to_and_of_two_bad_pods_the_worse_is_n
     same = replace(GOOD, name="bad", promoted_at=9000.0)
     assert respond(given(past=(GOOD, newer, gone, same))).revision == "newer"
     worse = PodHealth("z", FELL, 9.0, "n2")
-    assert [p.name for p in given(BAD, worse).dropped_pods] == ["z", "a"]
+    assert [p.name for p in given(BAD, worse).pods_below_threshold] == ["z", "a"]
     assert respond(given(BAD, WELL)).pod == "a"
 
 
@@ -262,14 +262,14 @@ PODS = st.builds(
     evidence=st.sampled_from((0.0, 0.1, 1.0, 4.0)),
     node=st.sampled_from(("", "n1", "n2")),
     serves=st.booleans(),
-    quarantined=st.booleans(),
+    is_quarantined=st.booleans(),
 )
 PAST = st.builds(
     PastRevision,
     name=st.sampled_from(("good", "older", "bad")),
     promoted_at=st.floats(0, NOW),
     served_seconds=st.sampled_from((0.0, 599.0, 600.0, 1e5)),
-    passed=st.booleans(),
+    has_passed=st.booleans(),
     has_engine=st.booleans(),
     given_up=st.booleans(),
     supports_control=st.booleans(),
@@ -280,7 +280,7 @@ CONTROLS = st.builds(
     since=st.floats(NOW - 5000, NOW),
     verdict=st.none() | st.sampled_from((Verdict.PASS, Verdict.FAIL)),
     no_room=st.sampled_from(("", "0/1 nodes")),
-    blocked=st.sampled_from(("", "item i0")),
+    blocked_reason=st.sampled_from(("", "item i0")),
 )
 ANYTHING = st.builds(
     DeploymentHealth,
@@ -289,11 +289,11 @@ ANYTHING = st.builds(
     now=st.just(NOW),
     replicas=st.integers(1, 5),
     on_breach=st.sampled_from(OnBreach),
-    pinned=st.booleans(),
+    is_pinned=st.booleans(),
     pool=st.builds(PoolHealth, st.just(2.0), st.sampled_from((0.0, 0.999, 1.0)), st.none() | st.booleans()),
     past=st.lists(PAST, max_size=3, unique_by=lambda r: r.name).map(tuple),
     control=st.none() | CONTROLS,
-    requested=st.sampled_from(("", "alice: why")),
+    rollback_request=st.sampled_from(("", "alice: why")),
     replay_passed=st.none() | st.booleans(),
     rollout_under_way=st.booleans(),
     earlier_targets=st.sampled_from((frozenset(), frozenset({"good"}))),
@@ -307,16 +307,16 @@ def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Deployme
     assert found.message
     if found.action is Action.SWITCH:
         assert observed.control.verdict is Verdict.PASS
-        assert not observed.control.blocked
+        assert not observed.control.blocked_reason
         assert found.revision == observed.control.revision
     if found.action in (Action.SWITCH, Action.CONTROL):
-        assert not observed.pinned
+        assert not observed.is_pinned
         assert observed.replay_passed is not False
-        assert observed.requested or observed.on_breach is OnBreach.ROLLBACK
-        assert observed.requested or observed.control or observed.has_revision_dropped
+        assert observed.rollback_request or observed.on_breach is OnBreach.ROLLBACK
+        assert observed.rollback_request or observed.control or observed.has_revision_dropped
     if found.action is Action.CONTROL and not observed.control:
         chosen = next(r for r in observed.past if r.name == found.revision)
-        assert chosen.passed
+        assert chosen.has_passed
         assert chosen.has_engine
         assert not chosen.given_up
         assert chosen.supports_control
@@ -326,16 +326,16 @@ def test_whatever_is_observed_what_is_done_keeps_the_promises(observed: Deployme
         pod = next(p for p in observed.pods if p.name == found.pod)
         assert pod.standing in (FELL, ERRORS)
         assert any(p.serves for p in observed.pods if p is not pod)
-        assert not any(p.quarantined for p in observed.pods)
+        assert not any(p.is_quarantined for p in observed.pods)
         assert not observed.has_revision_dropped
     if found.action in (Action.BLOCKED, Action.PAGE):
-        assert found.reason in BLOCKING
+        assert found.reason in BLOCK_REASONS
     else:
-        assert found.reason not in BLOCKING
+        assert found.reason not in BLOCK_REASONS
 
 
 @drawn(ANYTHING)
 def test_silence_and_steadiness_alone_never_move_anything(observed: DeploymentHealth) -> None:
     quiet = tuple(replace(p, standing=FINE if p.standing else None) for p in observed.pods)
-    calm = replace(observed, pods=quiet, pool=PoolHealth(), control=None, requested="")
+    calm = replace(observed, pods=quiet, pool=PoolHealth(), control=None, rollback_request="")
     assert respond(calm).action is Action.NOTHING

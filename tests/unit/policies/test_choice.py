@@ -101,7 +101,7 @@ CLAIMED = EngineCandidate("e-claimed", "smollm2", "full", "9.0.0", "FP16", Refer
     "one that reaches as much is taken": ([GOOD, EQUAL], {}, "b-equal"),
     "lower is taken where that is allowed": ([GOOD, WORSE], {"allow_lower": True}, "c-worse"),
     "what another suite measured cannot be compared": ([GOOD, ELSEWHERE], {}, "d-elsewhere"),
-    "where nothing serves there is nothing to lower": ([GOOD, WORSE], {"serving": None}, "c-worse"),
+    "where nothing serves there is nothing to lower": ([GOOD, WORSE], {"serving_score": None}, "c-worse"),
     "alone it is refused": ([WORSE], {}, None),
     "asked for by its version it is refused": ([GOOD, WORSE], {"version": "1.2.0"}, None),
     "nothing unmeasured takes the place of a refused one": ([WORSE, CLAIMED], {}, None),
@@ -112,14 +112,14 @@ CLAIMED = EngineCandidate("e-claimed", "smollm2", "full", "9.0.0", "FP16", Refer
 def test_a_measured_reference_is_not_lowered(
     offers: list[EngineCandidate], wish: dict[str, object], taken: str | None
 ) -> None:
-    asked = EngineRequest("full", "smollm2", **{"serving": SERVING, **wish})  # type: ignore[arg-type]
+    asked = EngineRequest("full", "smollm2", **{"serving_score": SERVING, **wish})  # type: ignore[arg-type]
     choice = choose_engine(offers, asked)
     assert choice.engine == taken
     assert (choice.obstacle is not None) == (taken is None)
 
 
 def test_a_refused_lowering_names_both_figures_the_difference_and_the_way_round() -> None:
-    choice = choose_engine([WORSE], EngineRequest("full", "smollm2", serving=SERVING))
+    choice = choose_engine([WORSE], EngineRequest("full", "smollm2", serving_score=SERVING))
     assert choice.obstacle.reason == LOWER
     for word in ("spec.accuracy.allowLower", "197 of 200", "198 of 200", "0.50 points below", "full-v1"):
         assert word in choice.why

@@ -74,7 +74,7 @@ def test_over_all_strata_the_share_decides() -> None:
         return WRONG if item in {"additions-01", "additions-02", "capitals-01", "capitals-02", "capitals-03"} else RIGHT
 
     found = count_answers(ITEMS, run(behaviour)[0], 0.98)
-    assert (len(found.lost), found.right, found.whole) == (5, 195, True)
+    assert (len(found.lost_items), found.right, found.whole) == (5, 195, True)
     assert judge_count(ITEMS, found, TERMS) is Standing.BELOW_THRESHOLD
     assert judge_count(ITEMS, found, ConfirmationLimits(0.975, 0.98)) is Standing.CHANGED
 
@@ -95,7 +95,7 @@ def test_a_server_that_only_errs_is_not_waited_for() -> None:
     assert len(asked) == 6
     assert has_too_many_errors(found, 0.98)
     counted = count_answers(ITEMS, found, 0.98)
-    assert (counted.whole, counted.right, counted.lost) == (False, 0, ())
+    assert (counted.whole, counted.right, counted.lost_items) == (False, 0, ())
     assert judge_count(ITEMS, counted, TERMS) is Standing.ERRORS
 
 
@@ -123,7 +123,7 @@ def test_a_count_that_was_cut_off_goes_on_where_it_stood(seed: int, n: int, chan
         found = record_answer(found, item, WRONG if item in wrong else RIGHT)
     assert rest == asked[len(asked) // 2 :]
     assert found == whole
-    assert set(count_answers(items, found, 0.98).lost) == wrong
+    assert set(count_answers(items, found, 0.98).lost_items) == wrong
 
 
 def test_strata_are_told_with_the_most_first() -> None:

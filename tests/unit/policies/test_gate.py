@@ -26,10 +26,10 @@ from r1plus_policies.gate.verdict import (
     check_total,
     check_unscored,
     judge_gate,
-    lost_limit,
+    max_lost_in_stratum,
+    max_lost_items,
     rejudge,
     short_check_limit,
-    stratum_lost_limit,
 )
 from support.tables import for_each
 
@@ -62,13 +62,13 @@ def suite(*special: tuple[int, str, str], n: int = 200, strata: int = 4) -> list
     "7.1 is 7": (10, 0.29, 7),
 })  # fmt: skip
 def test_allowed_is_exact(items: int, threshold: float, allowed: int) -> None:
-    assert lost_limit(items, threshold) == allowed
-    assert stratum_lost_limit(items, threshold) == allowed + 1
+    assert max_lost_items(items, threshold) == allowed
+    assert max_lost_in_stratum(items, threshold) == allowed + 1
 
 
 @given(st.integers(1, 5000), st.integers(1, 1000))
 def test_allowed_is_the_floor_for_every_threshold_of_three_digits(items: int, mille: int) -> None:
-    assert lost_limit(items, mille / 1000) == items * (1000 - mille) // 1000
+    assert max_lost_items(items, mille / 1000) == items * (1000 - mille) // 1000
 
 
 @for_each("full, single, at_batch, at_batch_1, unscored", {
@@ -248,7 +248,7 @@ def test_a_verdict_under_another_threshold(known: GateReport, threshold: float, 
 def test_a_short_check_turns_a_sound_pod_away_once_in_twenty_at_most(items: int, threshold: float) -> None:
     drawn = min(40, items)
     limit = short_check_limit(items, threshold, drawn)
-    population_lost = lost_limit(items, threshold)
+    population_lost = max_lost_items(items, threshold)
     assert hypergeometric_at_least(limit + 1, items, population_lost, drawn) <= Fraction(1, 20)
     if limit:
         assert hypergeometric_at_least(limit, items, population_lost, drawn) > Fraction(1, 20)

@@ -42,7 +42,7 @@ def test_a_sound_engine_is_asked_everything_once_per_sweep() -> None:
     assert Counter(p.sweep for p in asked) == {0: 12, 1: 12, 2: 12, SINGLE: 12}
     assert all(Counter(p.item for p in asked if p.sweep == s) == {i.id: 1 for i in items()} for s in (0, 1, 2, SINGLE))
     assert run.decision.verdict is Verdict.PASS
-    assert (run.scored_probes, run.expected_probes) == (48, 48)
+    assert (run.probe_count, run.probe_total) == (48, 48)
 
 
 def test_every_sweep_has_an_order_of_its_own() -> None:
@@ -70,8 +70,8 @@ def test_a_failure_at_batch_1_is_asked_twice_more() -> None:
     run = GateRun(items(), Rules(0.5, 4), GateRecord(1))
     asked = run_to_end(run, answer)
     assert [p.item for p in asked if p.sweep == SINGLE].count("i003") == 3
-    assert (run.scored_probes, run.expected_probes) == (50, 50)
-    assert run.decision.figures.lost == ()
+    assert (run.probe_count, run.probe_total) == (50, 50)
+    assert run.decision.figures.lost_items == ()
 
 
 @for_each("unscored, verdict", {
@@ -97,7 +97,7 @@ def test_only_missing_scores_are_retried_never_failures() -> None:
 def test_a_bad_engine_fails_after_two_sweeps() -> None:
     run = GateRun(items(), Rules(0.9, 4), GateRecord(1))
     asked = run_to_end(run, lambda _: F)
-    assert (run.decision.reason, len(run.decision.figures.lost)) == (Reason.TOO_MANY_LOST, 12)
+    assert (run.decision.reason, len(run.decision.figures.lost_items)) == (Reason.TOO_MANY_LOST, 12)
     assert len(asked) <= 24 + 3
     assert run.next_probes(10) == ()
 
@@ -110,7 +110,7 @@ def test_a_slow_answer_of_a_sweep_does_not_let_half_of_the_next_one_decide() -> 
         run.record(probe, F)
     assert run.decision is None, "one whole sweep loses nothing, though five items have failed twice"
     run_to_end(run, lambda _: F)
-    assert len(run.decision.figures.lost) == 12
+    assert len(run.decision.figures.lost_items) == 12
 
 
 def test_progress_in_words() -> None:

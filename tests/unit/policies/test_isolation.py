@@ -6,23 +6,23 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.isolation import Against, Door, Findings, Outcome, Question, Try
+from r1plus_contract.isolation import Against, ApiRequest, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
 from r1plus_policies.isolation import IsolationJudgement, IsolationVerdict, judge_isolation
 from support.tables import for_each
 
-SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
-HTTP = Door("decoy-http", "decoy", 8000, Against.DECOY)
-POD = Door("decoy-pod", "decoy-pods", 8001, Against.DECOY)
-METADATA = Door("metadata", "169.254.169.254", 80, Against.PLATFORM)
-DNS = Door("own-dns", "kube-dns", 53, Against.OWN)
+SHUT, OPEN, FAILED = AttemptOutcome.SHUT, AttemptOutcome.OPEN, AttemptOutcome.FAILED
+HTTP = ConnectionTarget("decoy-http", "decoy", 8000, Against.DECOY)
+POD = ConnectionTarget("decoy-pod", "decoy-pods", 8001, Against.DECOY)
+METADATA = ConnectionTarget("metadata", "169.254.169.254", 80, Against.PLATFORM)
+DNS = ConnectionTarget("own-dns", "kube-dns", 53, Against.OWN)
 DOORS = (HTTP, POD, METADATA, DNS)
-SECRET = Question("secrets", "GET", "/api/v1/namespaces/r1plus-decoy/secrets/decoy")
-NOBODY = Question("secrets-anonymous", "GET", SECRET.path, anonymous=True)
+SECRET = ApiRequest("secrets", "GET", "/api/v1/namespaces/r1plus-decoy/secrets/decoy")
+NOBODY = ApiRequest("secrets-anonymous", "GET", SECRET.path, anonymous=True)
 QUESTIONS = (SECRET, NOBODY)
 
 
-def found(**tries: Outcome | None) -> Findings:
-    return Findings(tuple(Try(name.replace("_", "-"), o) for name, o in tries.items() if o is not None))
+def found(**tries: AttemptOutcome | None) -> Findings:
+    return Findings(tuple(AttemptFinding(name.replace("_", "-"), o) for name, o in tries.items() if o is not None))
 
 
 KNOCKED = {"decoy_http": SHUT, "decoy_pod": SHUT, "metadata": SHUT, "own_dns": OPEN}
@@ -38,8 +38,8 @@ WALLED = ("decoy-http", "decoy-pod", "metadata", "secrets", "secrets-anonymous")
 class Run:
     """A run, as its four containers tell it; as a good one does, unless said otherwise."""
 
-    doors: tuple[Door, ...] = DOORS
-    questions: tuple[Question, ...] = QUESTIONS
+    doors: tuple[ConnectionTarget, ...] = DOORS
+    questions: tuple[ApiRequest, ...] = QUESTIONS
     knocked: Findings | None = GOOD_KNOCKS
     asked: Findings | None = GOOD_ANSWERS
     control_knocked: Findings | None = GOOD_CONTROL_KNOCKS
@@ -51,7 +51,7 @@ class Run:
         )
 
 
-def said(usual: dict[str, Outcome], **tries: Outcome | None) -> Findings:
+def said(usual: dict[str, AttemptOutcome], **tries: AttemptOutcome | None) -> Findings:
     """What a container of a good run finds, but for these."""
     return found(**{**usual, **tries})
 
@@ -174,10 +174,10 @@ CASES = {
         (Run(control_knocked=seen(another=OPEN), control_asked=answered(another=OPEN)), expect(HELD)),
     "two doors of one name": (Run(doors=(*DOORS, HTTP)), expect(UNPROVEN, failed=("decoy-http",))),
     "two doors of one name, one of them open":
-        (Run(doors=(*DOORS, Door("own-dns", "decoy", 53, Against.PLATFORM))), expect(OPENED, open=("own-dns",))),
+        (Run(doors=(*DOORS, ConnectionTarget("own-dns", "decoy", 53, Against.PLATFORM))), expect(OPENED, open=("own-dns",))),
     "a door and a question of one name": (
         Run(
-            doors=(*DOORS, Door("secrets", "decoy", 8002, Against.DECOY)),
+            doors=(*DOORS, ConnectionTarget("secrets", "decoy", 8002, Against.DECOY)),
             knocked=knocked(secrets=SHUT),
             control_knocked=seen(secrets=OPEN),
         ),
@@ -191,9 +191,11 @@ def test_a_run_is_judged(run: Run, expected: IsolationJudgement) -> None:
     assert run.judged() == expected
 
 
-def twice(name: str, first: Outcome, second: Outcome) -> Findings:
-    others = [Try(n.replace("_", "-"), o) for n, o in KNOCKED.items() if n != name]
-    return Findings((Try(name.replace("_", "-"), first), *others, Try(name.replace("_", "-"), second)))
+def twice(name: str, first: AttemptOutcome, second: AttemptOutcome) -> Findings:
+    others = [AttemptFinding(n.replace("_", "-"), o) for n, o in KNOCKED.items() if n != name]
+    return Findings(
+        (AttemptFinding(name.replace("_", "-"), first), *others, AttemptFinding(name.replace("_", "-"), second))
+    )
 
 
 @for_each("name, first, second, expected", {
@@ -205,18 +207,18 @@ def twice(name: str, first: Outcome, second: Outcome) -> Findings:
     "its own door open and shut decides nothing": ("own_dns", OPEN, SHUT, UNPROVEN),
 })  # fmt: skip
 def test_what_is_said_twice_counts_as_the_worse(
-    name: str, first: Outcome, second: Outcome, expected: IsolationVerdict
+    name: str, first: AttemptOutcome, second: AttemptOutcome, expected: IsolationVerdict
 ) -> None:
     assert Run(knocked=twice(name, first, second)).judged().verdict is expected
 
 
 def test_a_control_that_says_both_saw_nothing() -> None:
-    both = Findings((*found(**SEEN).tries, Try("decoy-http", SHUT)))
+    both = Findings((*found(**SEEN).tries, AttemptFinding("decoy-http", SHUT)))
     assert Run(control_knocked=both).judged().unseen == ("decoy-http",)
 
 
 def late(**by: int) -> Findings:
-    return Findings(tuple(Try(n.replace("_", "-"), o, late=by.get(n, 0)) for n, o in KNOCKED.items()))
+    return Findings(tuple(AttemptFinding(n.replace("_", "-"), o, late=by.get(n, 0)) for n, o in KNOCKED.items()))
 
 
 @for_each("findings, expected", {
@@ -226,7 +228,7 @@ def late(**by: int) -> Findings:
     "the longest counts": (late(decoy_http=900, decoy_pod=1700, metadata=200), 1700),
     "a platform's door counts": (late(metadata=200), 200),
     "its own door may stay open": (late(own_dns=5000, metadata=200), 200),
-    "not a door that was never ordered": (Findings((Try("another", SHUT, late=9),)), 0),
+    "not a door that was never ordered": (Findings((AttemptFinding("another", SHUT, late=9),)), 0),
 })  # fmt: skip
 def test_for_how_long_a_wall_was_late(findings: Findings | None, expected: int) -> None:
     assert Run(knocked=findings).judged().late == expected
@@ -234,7 +236,7 @@ def test_for_how_long_a_wall_was_late(findings: Findings | None, expected: int) 
 
 # Whatever the four containers say, with words missing, doubled and never asked for.
 NAMES = st.sampled_from([*WALLED, "own-dns", "another"])
-TRIES = st.lists(st.builds(Try, NAMES, st.sampled_from(Outcome), st.integers(0, 9)), max_size=8)
+TRIES = st.lists(st.builds(AttemptFinding, NAMES, st.sampled_from(AttemptOutcome), st.integers(0, 9)), max_size=8)
 FINDINGS = st.none() | st.builds(Findings, TRIES.map(tuple))
 CONFUSED = st.builds(
     Run,
@@ -247,14 +249,16 @@ CONFUSED = st.builds(
 )
 
 
-def nearly(tries: dict[str, Outcome]) -> st.SearchStrategy[Findings | None]:
+def nearly(tries: dict[str, AttemptOutcome]) -> st.SearchStrategy[Findings | None]:
     """What a good run says, with a few words changed: random ones are hardly ever good."""
     good = found(**tries).tries
-    changed = st.lists(st.tuples(st.integers(0, len(good) - 1), st.none() | st.sampled_from(Outcome)), max_size=2)
+    changed = st.lists(
+        st.tuples(st.integers(0, len(good) - 1), st.none() | st.sampled_from(AttemptOutcome)), max_size=2
+    )
 
-    def edit(changes: list[tuple[int, Outcome | None]]) -> Findings:
+    def edit(changes: list[tuple[int, AttemptOutcome | None]]) -> Findings:
         by = dict(changes)
-        edited = (Try(t.n, o) for k, t in enumerate(good) if (o := by.get(k, t.o)) is not None)
+        edited = (AttemptFinding(t.n, o) for k, t in enumerate(good) if (o := by.get(k, t.o)) is not None)
         return Findings(tuple(edited))
 
     return changed.map(edit)
@@ -265,7 +269,7 @@ RUNS = CONFUSED | st.builds(
 )
 
 
-def outcomes(findings: Findings | None, name: str) -> set[Outcome]:
+def outcomes(findings: Findings | None, name: str) -> set[AttemptOutcome]:
     return {t.o for t in (findings.tries if findings else ()) if t.n == name}
 
 

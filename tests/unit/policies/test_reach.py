@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_policies.gate.reach import Shortfall, find_reachable_threshold, find_shortfall
-from r1plus_policies.gate.verdict import lost_limit, stratum_lost_limit
+from r1plus_policies.gate.verdict import max_lost_in_stratum, max_lost_items
 from support.tables import for_each
 
 
@@ -40,5 +40,5 @@ def test_what_is_called_reachable_is_reached_and_a_step_beyond_is_not(strata: di
 @given(FIGURES, st.floats(0.01, 1.0))
 def test_a_threshold_is_missed_exactly_where_a_gate_would_refuse(strata: dict[str, tuple[int, int]], t: float) -> None:
     lost, items = (sum(pair[part] for pair in strata.values()) for part in (0, 1))
-    fails = lost > lost_limit(items, t) or any(gone > stratum_lost_limit(n, t) for gone, n in strata.values())
+    fails = lost > max_lost_items(items, t) or any(gone > max_lost_in_stratum(n, t) for gone, n in strata.values())
     assert (find_shortfall(strata, t) is not None) == fails

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from r1plus_contract.delivery import file_sha256
+from r1plus_contract.delivery import hash_file
 from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.openvino.tokenizer_limit import remove_limit
 
@@ -44,7 +44,7 @@ def convert(weights: Path, workspace: Path, target: Path, sha256: str | None = N
     workspace.mkdir(parents=True)
     source = workspace / "weights.gguf"  # The reader recognises a GGUF file by its name.
     shutil.copyfile(weights, source)
-    if sha256 is not None and file_sha256(source) != sha256:
+    if sha256 is not None and hash_file(source) != sha256:
         raise ImportingError(f"{weights.name}: changed during the import; import it again when it is complete")
     command = [sys.executable, "-c", _CONVERT, str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _NO_TELEMETRY)

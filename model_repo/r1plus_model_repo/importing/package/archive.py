@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from r1plus_contract.delivery import file_sha256
+from r1plus_contract.delivery import hash_file
 from r1plus_contract.engine_fetch import ENGINE_FOLDER, SIGNATURE_FILE
 from r1plus_model_repo.catalog.quantity import mebibytes
 from r1plus_model_repo.catalog.types import ArchiveFile
@@ -53,7 +53,7 @@ def pack(folder: Path, url: str) -> PackedEngine:
             member.size, member.mode = path.stat().st_size, 0o644
             with path.open("rb") as content:
                 tar.addfile(member, content)
-    sha256, size = file_sha256(part), mebibytes(sum(path.stat().st_size for path in files) + 2**20)
+    sha256, size = hash_file(part), mebibytes(sum(path.stat().st_size for path in files) + 2**20)
     try:
         ArchiveFile(url=url, sha256=sha256, size=size)
     except ValidationError as error:

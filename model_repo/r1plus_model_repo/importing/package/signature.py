@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from r1plus_contract.delivery import listed, listing
+from r1plus_contract.delivery import build_listing, parse_listing
 from r1plus_contract.engine_fetch import SIGNATURE_FILE
 from r1plus_model_repo.engine_fetch.signature import (
     HASHES,
@@ -53,7 +53,7 @@ def sign(folder: Path, key: Path) -> Path:
 
 def build_statement(engine: Path, name: str) -> dict[str, Any]:
     """Return the statement to sign: every file with its sha256."""
-    digests = dict(sorted(listed(listing(engine)).items()))
+    digests = dict(sorted(parse_listing(build_listing(engine)).items()))
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": name, "digest": {"sha256": compute_root_digest(list(digests.values()))}}],

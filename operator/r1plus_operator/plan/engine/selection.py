@@ -134,7 +134,7 @@ def build_engine_request(
         spec.engine.family or config.default_family,
         spec.engine.version,
         spec.engine.precision,
-        serving=_read_score(serving_engine.spec) if serving_engine else None,
+        serving_score=_read_score(serving_engine.spec) if serving_engine else None,
         allow_lower=spec.accuracy.allow_lower,
     )
 
@@ -207,13 +207,13 @@ def check_trust(spec: R1PlusDeploymentSpec, source: SuiteSource, trust: SuiteTru
 def check_threshold(spec: R1PlusDeploymentSpec, source: SuiteSource) -> Problem | None:
     """Return why no engine can pass: the suite's own reference is below the threshold; None: it is not."""
     best, threshold = source.reference_result, spec.accuracy.threshold
-    gap = find_shortfall(best.lost_by_stratum(), threshold) if best else None
+    gap = find_shortfall(best.count_lost_by_stratum(), threshold) if best else None
     if best is None or gap is None:
         return None
     where = f" of stratum {gap.stratum}" if gap.stratum else ""
     text = (
-        f"spec.accuracy.threshold: {threshold:g} allows {gap.allowed} of {gap.items} items{where} to be lost,"
-        f" but the reference {best.engine} itself lost {gap.lost} of them: it reached {best.correct} of"
+        f"spec.accuracy.threshold: {threshold:g} allows {gap.lost_limit} of {gap.items} items{where} to be lost,"
+        f" but the reference {best.engine} itself lost {gap.lost_items} of them: it reached {best.correct} of"
         f" {best.items} = {best.correct / best.items:.4f} on suite {source.name} ({best.condition}); lower the"
         f" threshold to {gap.reachable:g} or less, or build the suite without those items"
     )

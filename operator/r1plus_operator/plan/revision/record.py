@@ -16,7 +16,13 @@ from typing import Any
 from r1plus_contract import names
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, from_jsonable, loads, to_jsonable
-from r1plus_contract.settings import PROVES_GATES, SPEAKS, TAKES_ORDERS, TAKES_SHADOWS, KnownVerdicts
+from r1plus_contract.settings import (
+    MONITOR_PROTOCOL,
+    SUPPORTS_CONTROL,
+    SUPPORTS_GATE_PROOF,
+    SUPPORTS_SHADOW,
+    KnownVerdicts,
+)
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.delivery import EngineVolume
@@ -172,17 +178,17 @@ class Revision:
     @property
     def can_regate(self) -> bool:
         """Whether its monitor, which was rendered with it, runs its gate again when ordered."""
-        return self._protocol_version >= TAKES_ORDERS
+        return self._protocol_version >= SUPPORTS_CONTROL
 
     @property
     def can_shadow(self) -> bool:
         """Whether its monitor runs a new suite as a shadow first; an older one goes by the new suite at once."""
-        return self._protocol_version >= TAKES_SHADOWS
+        return self._protocol_version >= SUPPORTS_SHADOW
 
     @property
     def can_prove_gates(self) -> bool:
         """Whether its monitor reports where and under which files it ran a gate. Else no new Pass of it counts."""
-        return self._protocol_version >= PROVES_GATES
+        return self._protocol_version >= SUPPORTS_GATE_PROOF
 
     @property
     def _protocol_version(self) -> int:
@@ -306,7 +312,7 @@ def _hash(
     if volume:
         document["volume"] = volume
     if runtime:
-        document["runtime"] = {**runtime.images, "speaks": SPEAKS}
+        document["runtime"] = {**runtime.images, "speaks": MONITOR_PROTOCOL}
         if not runtime.names_user:
             document["user"] = "assigned"
     if number is not None:
@@ -354,7 +360,7 @@ def build_revision(
     data = {
         "configPbtxt": config_pbtxt,
         "identity": identity.document(),
-        "monitorSpeaks": SPEAKS,
+        "monitorSpeaks": MONITOR_PROTOCOL,
         "number": number,
         "template": template,
     }

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.requests import Request, Verb, format_command, requests_in
+from r1plus_contract.requests import Request, Verb, format_command, read_requests
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json, WaveView
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
@@ -93,7 +93,7 @@ def read_refresh(text: str | None) -> Refresh | None:
 
 def find_refresh_request(cr: Json, serving: str, answered: Iterable[Refresh | None]) -> Request | None:
     """Return the refresh that a user asks for: of what served at that moment, and each once."""
-    request = requests_in(cr["metadata"]).get(Verb.REFRESH)
+    request = read_requests(cr["metadata"]).get(Verb.REFRESH)
     if request is None or request.revision != serving:
         return None
     return None if any(record and record.request == request.token for record in answered) else request

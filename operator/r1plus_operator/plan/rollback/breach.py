@@ -61,7 +61,7 @@ def find_rollback_target(context: BreachContext) -> str:
         (),
         context.now,
         past=_list_past(context),
-        requested="somebody",
+        rollback_request="somebody",
         bake=context.config.bake_seconds,
     )
     response = respond(request)
@@ -95,13 +95,13 @@ def _build_health(context: BreachContext, record: RollbackRecord | None) -> Depl
         now=context.now,
         replicas=spec.replicas,
         on_breach=spec.accuracy.on_breach,
-        pinned=spec.rollout.pinned,
+        is_pinned=spec.rollout.pinned,
         not_tenant="" if tenant is None or tenant.is_tenant else tenant.message,
-        paused=spec.rollout.paused,
+        is_paused=spec.rollout.paused,
         pool=_build_pool_health(context),
         past=_list_past(context),
         control=_build_control(context, record) if record else None,
-        requested=request.told if request else "",
+        rollback_request=request.summary if request else "",
         replay_passed=False if has_suite_mismatch(context) else None,
         rollout_under_way=context.is_rollout_under_way,
         earlier_targets=current.rollback.targets if current.rollback else frozenset(),
@@ -120,7 +120,7 @@ def _build_pod_health(context: BreachContext, pod: PodFacts) -> PodHealth:
         evidence=max(report.watch.evidence, report.watch.error_evidence) if report and report.watch else 0.0,
         node=pod.node,
         serves=pod.ready and pod.quarantine is None,
-        quarantined=pod.quarantine is not None,
+        is_quarantined=pod.quarantine is not None,
     )
 
 
@@ -150,7 +150,7 @@ def _build_past(context: BreachContext, revision: Revision) -> PastRevision:
         name=revision.name,
         promoted_at=revision.promoted_at or 0.0,
         served_seconds=revision.served_before + seconds,
-        passed=revision.has_passed(_select_common_suite(context, revision), context.spec.accuracy.threshold),
+        has_passed=revision.has_passed(_select_common_suite(context, revision), context.spec.accuracy.threshold),
         has_engine=(revision.engine, revision.identity.engine_digest) in engines,
         is_placed=_is_placed(context, revision),
         given_up=revision.rollback is not None and revision.rollback.is_in_force,

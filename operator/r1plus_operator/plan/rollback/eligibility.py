@@ -24,7 +24,7 @@ def rollback_blockers(past: Iterable[PastRevision], engines: Mapping[str, str], 
 
 def _list_blockers(revision: PastRevision, bake: float) -> list[str]:
     blockers = []
-    if not revision.passed:
+    if not revision.has_passed:
         blockers.append("holds no Pass on the suite and threshold in force")
     if revision.given_up:
         blockers.append("was itself rolled back from")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from r1plus_contract.requests import Verb, requests_in
+from r1plus_contract.requests import Verb, read_requests
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import GateReport, Standing, Verdict
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -25,7 +25,7 @@ def build_terms(
     observed: Observation, spec: R1PlusDeploymentSpec, suites: SuiteSelection, spec_revision: str
 ) -> RollbackTerms:
     """Return the terms that hold now."""
-    requests = requests_in(observed.cr["metadata"])
+    requests = read_requests(observed.cr["metadata"])
     tokens = "|".join(requests[verb].token if verb in requests else "" for verb in (Verb.ACK, Verb.UNPIN))
     return RollbackTerms(spec_revision, suites.terms, spec.accuracy.threshold, tokens)
 
@@ -49,7 +49,7 @@ def begin_record(context: BreachContext, target: str) -> RollbackRecord:
         terms=build_terms(context.observed, context.spec, context.suites, context.spec_revision),
         started_at=context.now,
         cause=REQUESTED if request else BELOW_THRESHOLD,
-        fell=replace(drop, text=request.told[:MOST_TEXT]) if request else drop,
+        fell=replace(drop, text=request.summary[:MOST_TEXT]) if request else drop,
         request=request.token if request else "",
         before=tuple(sorted(before.targets)) if before else (),
         fallen=any(standing is Standing.BELOW_THRESHOLD for standing in standings),

@@ -7,7 +7,7 @@ Figures that drift are rounded, so that the status changes only when its meaning
 from collections.abc import Callable, Collection, Mapping
 
 from r1plus_contract import names
-from r1plus_contract.plain_text import plain
+from r1plus_contract.plain_text import to_printable
 from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
@@ -141,7 +141,7 @@ def build_conditions(
                 "type": kind.value,
                 "status": finding.status,
                 "reason": finding.reason.value,
-                "message": plain(finding.message[:MAX_MESSAGE]),
+                "message": to_printable(finding.message[:MAX_MESSAGE]),
                 "observedGeneration": generation,
                 "lastTransitionTime": old["lastTransitionTime"] if old and same else rfc3339(now),
             }

@@ -5,7 +5,7 @@ makes what only it may make: pods with the labels and the network policies of a 
 """
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_DECOY, Probe, Walls
+from r1plus_contract.isolation import CONTAINER_DECOY, IsolationPart, IsolationProbe
 from r1plus_operator.plan.manifests.children import build_serving_rules, build_tcp_ports
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.pod import build_pod_security_context
@@ -21,7 +21,7 @@ def build_network_policies(config: OperatorConfig) -> list[Json]:
     The first is made as for every serving pod. The others let in the control, and the API probe at one port.
     """
     namespace = config.isolation.decoy_namespace
-    control: Json = {"matchLabels": {names.LABEL_PROBE: Probe.CONTROL.value}}
+    control: Json = {"matchLabels": {names.LABEL_PROBE: IsolationProbe.CONTROL.value}}
     from_api_probe = {
         "from": [{"namespaceSelector": {}, "podSelector": API_PROBE_PODS}],
         "ports": build_tcp_ports(PORT_ALLOWED),
@@ -92,4 +92,4 @@ def _build_service(namespace: str, name: str, *, headless: bool = False) -> Json
 
 
 def _build_metadata(namespace: str, name: str) -> Json:
-    return network_policies.build_metadata(namespace, name, Walls.DECOY)
+    return network_policies.build_metadata(namespace, name, IsolationPart.DECOY)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, Probe, Walls
+from r1plus_contract.isolation import CONTAINER_ASK, CONTAINER_KNOCK, DIR_TOKEN, IsolationPart, IsolationProbe
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
 from r1plus_operator.plan.observation import Json
@@ -24,7 +24,7 @@ from r1plus_operator.plan.tenancy.isolation_test_run import (
 from r1plus_operator.plan.tenancy.network_policies import build_metadata, build_policy
 
 DECOY_PODS: Json = {"matchLabels": {names.LABEL_DEPLOYMENT: names.DECOY}}
-API_PROBE_PODS: Json = {"matchLabels": {names.LABEL_PROBE: Probe.ASK.value}}
+API_PROBE_PODS: Json = {"matchLabels": {names.LABEL_PROBE: IsolationProbe.ASK.value}}
 
 
 def build_service_account(namespace: str) -> Json:
@@ -32,7 +32,7 @@ def build_service_account(namespace: str) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": build_metadata(namespace, names.PROBER, Walls.PROBE),
+        "metadata": build_metadata(namespace, names.PROBER, IsolationPart.PROBE),
         "automountServiceAccountToken": False,
     }
 
@@ -46,7 +46,7 @@ def build_network_policy(namespace: str, config: OperatorConfig) -> Json:
         {"ports": build_tcp_ports(*config.isolation.api_ports), **({"to": networks} if networks else {})},
         {"to": [decoy], "ports": build_tcp_ports(*SERVING_PORTS, PORT_ALLOWED)},
     ]
-    return build_policy(build_metadata(namespace, ASK, Walls.PROBE), API_PROBE_PODS, [], egress)
+    return build_policy(build_metadata(namespace, ASK, IsolationPart.PROBE), API_PROBE_PODS, [], egress)
 
 
 def build_jobs(run: IsolationTestRun, config: OperatorConfig) -> tuple[Json, ...]:
@@ -56,14 +56,16 @@ def build_jobs(run: IsolationTestRun, config: OperatorConfig) -> tuple[Json, ...
         namespace, _ = locate_jobs(run, config)[probe]
         containers = [_build_connection_container(probe, run, config)]
         containers += (
-            [_build_api_container(config, is_control=probe is Probe.CONTROL)] if probe is not Probe.KNOCK else []
+            [_build_api_container(config, is_control=probe is IsolationProbe.CONTROL)]
+            if probe is not IsolationProbe.KNOCK
+            else []
         )
         labels = {
             names.LABEL_MANAGED_BY: names.MANAGED_BY,
             names.LABEL_NAME: names.PROBER,
             names.LABEL_PROBE: str(probe),
             # So that the network policies of what serves select it.
-            **({names.LABEL_DEPLOYMENT: run.deployment} if probe is Probe.KNOCK else {}),
+            **({names.LABEL_DEPLOYMENT: run.deployment} if probe is IsolationProbe.KNOCK else {}),
         }
         annotations = {names.ANNOTATION_PROBED: dumps(run)}
         template = {
@@ -74,7 +76,7 @@ def build_jobs(run: IsolationTestRun, config: OperatorConfig) -> tuple[Json, ...
             {
                 "apiVersion": "batch/v1",
                 "kind": "Job",
-                "metadata": build_metadata(namespace, name, Walls.PROBE, **annotations),
+                "metadata": build_metadata(namespace, name, IsolationPart.PROBE, **annotations),
                 "spec": {"backoffLimit": 0, "activeDeadlineSeconds": DEADLINE_SECONDS, "template": template},
             }
         )
@@ -89,8 +91,8 @@ def _build_pod(containers: list[Json], probe: str, config: OperatorConfig) -> Js
         "securityContext": build_pod_security_context(config.pod_user),
         "containers": containers,
     }
-    if probe != Probe.KNOCK:
-        pod["serviceAccountName"] = CONTROL if probe == Probe.CONTROL else names.PROBER
+    if probe != IsolationProbe.KNOCK:
+        pod["serviceAccountName"] = CONTROL if probe == IsolationProbe.CONTROL else names.PROBER
         sources = [
             {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}},
             {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
@@ -101,15 +103,15 @@ def _build_pod(containers: list[Json], probe: str, config: OperatorConfig) -> Js
     return pod
 
 
-def _build_connection_container(probe: Probe, run: IsolationTestRun, config: OperatorConfig) -> Json:
+def _build_connection_container(probe: IsolationProbe, run: IsolationTestRun, config: OperatorConfig) -> Json:
     arguments = [
         "--doors",
         dumps(list_connection_targets(probe, run, config)),
-        *(["--expect", "open"] if probe is Probe.CONTROL else []),
+        *(["--expect", "open"] if probe is IsolationProbe.CONTROL else []),
     ]
     node = {"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIP"}}}
     container = build_container(config, CONTAINER_KNOCK, "knock", arguments)
-    return container if probe is Probe.ASK else container | {"env": [node]}
+    return container if probe is IsolationProbe.ASK else container | {"env": [node]}
 
 
 def _build_api_container(config: OperatorConfig, *, is_control: bool) -> Json:

@@ -17,12 +17,12 @@ from r1plus_contract.isolation import (
     CONTAINER_ASK,
     CONTAINER_KNOCK,
     Against,
-    Door,
+    ApiRequest,
+    AttemptFinding,
+    AttemptOutcome,
+    ConnectionTarget,
     Findings,
-    Outcome,
-    Probe,
-    Question,
-    Try,
+    IsolationProbe,
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, Json, PodFacts
@@ -77,12 +77,12 @@ class IsolationTestRun:
         return hashlib.sha256(dumps(self).encode()).hexdigest()[:10]
 
     @property
-    def jobs(self) -> tuple[tuple[Probe, str], ...]:
-        """(Probe, Job's name)."""
+    def jobs(self) -> tuple[tuple[IsolationProbe, str], ...]:
+        """(IsolationProbe, Job's name)."""
         return (
-            (Probe.KNOCK, f"{names.PROBER}-{self.id}"),
-            (Probe.ASK, f"{ASK}-{self.id}"),
-            (Probe.CONTROL, f"{CONTROL}-{self.id}"),
+            (IsolationProbe.KNOCK, f"{names.PROBER}-{self.id}"),
+            (IsolationProbe.ASK, f"{ASK}-{self.id}"),
+            (IsolationProbe.CONTROL, f"{CONTROL}-{self.id}"),
         )
 
 
@@ -140,7 +140,7 @@ def collect_results(
 def locate_jobs(run: IsolationTestRun, config: OperatorConfig) -> Mapping[str, tuple[str, str]]:
     """Return probe -> namespace and name of its Job."""
     decoy = config.isolation.decoy_namespace
-    return {probe: (decoy if probe == Probe.CONTROL else run.namespace, name) for probe, name in run.jobs}
+    return {probe: (decoy if probe == IsolationProbe.CONTROL else run.namespace, name) for probe, name in run.jobs}
 
 
 def _build_result(
@@ -162,20 +162,20 @@ def _build_result(
     connections, api_probe_connections, api_requests, control_connections, control_requests = reports = [
         findings.get(key)
         for key in (
-            (Probe.KNOCK, CONTAINER_KNOCK),
-            (Probe.ASK, CONTAINER_KNOCK),
-            (Probe.ASK, CONTAINER_ASK),
-            (Probe.CONTROL, CONTAINER_KNOCK),
-            (Probe.CONTROL, CONTAINER_ASK),
+            (IsolationProbe.KNOCK, CONTAINER_KNOCK),
+            (IsolationProbe.ASK, CONTAINER_KNOCK),
+            (IsolationProbe.ASK, CONTAINER_ASK),
+            (IsolationProbe.CONTROL, CONTAINER_KNOCK),
+            (IsolationProbe.CONTROL, CONTAINER_ASK),
         )
     ]
     is_complete = None not in reports or (jobs_ended_at is not None and now >= jobs_ended_at + SETTLE_SECONDS)
     attempts = (
-        *_keep_own_attempts(connections, list_connection_targets(Probe.KNOCK, run, config)),
-        *_keep_own_attempts(api_probe_connections, list_connection_targets(Probe.ASK, run, config)),
+        *_keep_own_attempts(connections, list_connection_targets(IsolationProbe.KNOCK, run, config)),
+        *_keep_own_attempts(api_probe_connections, list_connection_targets(IsolationProbe.ASK, run, config)),
     )
     judgement = judge_isolation(
-        list_connection_targets(Probe.CONTROL, run, config),
+        list_connection_targets(IsolationProbe.CONTROL, run, config),
         list_api_requests(config),
         Findings(attempts),
         api_requests,
@@ -186,11 +186,11 @@ def _build_result(
     return IsolationTestResult(run, by_name, judgement, jobs_ended_at, jobs_ended_at if is_complete else None)
 
 
-def _keep_own_attempts(findings: Findings | None, targets: tuple[Door, ...]) -> Iterable[Try]:
+def _keep_own_attempts(findings: Findings | None, targets: tuple[ConnectionTarget, ...]) -> Iterable[AttemptFinding]:
     """Yield the attempts of one of the two connecting probes. It cannot report the other one's target as blocked."""
     names = {target.name for target in targets}
     for one in findings.tries if findings else ():
-        yield one if one.n in names or one.o is Outcome.OPEN else replace(one, o=Outcome.FAILED)
+        yield one if one.n in names or one.o is AttemptOutcome.OPEN else replace(one, o=AttemptOutcome.FAILED)
 
 
 def _parse_findings(message: str) -> Findings | None:
@@ -251,23 +251,30 @@ def _choose_retry(newest: IsolationTestResult) -> str:
     return "" if newest.run.deployment == newest.run.owed else newest.run.owed
 
 
-def list_connection_targets(probe: Probe, run: IsolationTestRun, config: OperatorConfig) -> tuple[Door, ...]:
+def list_connection_targets(
+    probe: IsolationProbe, run: IsolationTestRun, config: OperatorConfig
+) -> tuple[ConnectionTarget, ...]:
     """Return the addresses that a probe connects to; the control connects to those of both others.
 
     Under the policies of what serves: every port of another tenant's serving pod, which two policies block, and the
     platform's addresses, which one policy blocks. From the pod that may reach the decoy: the decoy's ports again, which
     only the decoy's own policy blocks, and one open port, which proves that the pod has a network.
     """
-    if probe is Probe.CONTROL:
-        return (*list_connection_targets(Probe.KNOCK, run, config), *list_connection_targets(Probe.ASK, run, config))
+    if probe is IsolationProbe.CONTROL:
+        return (
+            *list_connection_targets(IsolationProbe.KNOCK, run, config),
+            *list_connection_targets(IsolationProbe.ASK, run, config),
+        )
     decoy = config.isolation.decoy_namespace
     pods = f"{names.DECOY}-pods.{decoy}.svc"
-    if probe is Probe.ASK:
-        blocked_ports = (Door(f"decoy-ingress:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
-        return (*blocked_ports, Door("decoy-let-in", pods, PORT_ALLOWED, Against.OWN))
-    targets = [Door(f"decoy-pod:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS]
-    targets.append(Door("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
-    targets.append(Door("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN))
+    if probe is IsolationProbe.ASK:
+        blocked_ports = (ConnectionTarget(f"decoy-ingress:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS)
+        return (*blocked_ports, ConnectionTarget("decoy-let-in", pods, PORT_ALLOWED, Against.OWN))
+    targets = [ConnectionTarget(f"decoy-pod:{port}", pods, port, Against.DECOY) for port in SERVING_PORTS]
+    targets.append(ConnectionTarget("decoy-service", f"{names.DECOY}.{decoy}.svc", names.PORT_GRPC, Against.DECOY))
+    targets.append(
+        ConnectionTarget("own-service", f"{run.deployment}.{run.namespace}.svc", names.PORT_GRPC, Against.OWN)
+    )
     platform = [
         ("metadata", METADATA_ADDRESS, PORT_METADATA),
         ("kubelet", f"$({NODE_VARIABLE})", PORT_KUBELET),
@@ -275,7 +282,7 @@ def list_connection_targets(probe: Probe, run: IsolationTestRun, config: Operato
         ("apiserver", API_HOST, PORT_API),
         *((name, *address) for name, url in config.isolation.other_targets.items() if (address := _parse_address(url))),
     ]
-    return (*targets, *(Door(name, host, port, Against.PLATFORM) for name, host, port in platform))
+    return (*targets, *(ConnectionTarget(name, host, port, Against.PLATFORM) for name, host, port in platform))
 
 
 def _parse_address(url: str) -> tuple[str, int] | None:
@@ -288,7 +295,7 @@ def _parse_address(url: str) -> tuple[str, int] | None:
     return (parts.hostname, port or (443 if parts.scheme == "https" else 80)) if parts.hostname else None
 
 
-def list_api_requests(config: OperatorConfig) -> tuple[Question, ...]:
+def list_api_requests(config: OperatorConfig) -> tuple[ApiRequest, ...]:
     """Return the requests to the API server: all are about the decoy, and the chart's Role `control` allows each."""
     namespace = config.isolation.decoy_namespace
     core, ours = f"/api/v1/namespaces/{namespace}", f"/apis/{names.API_VERSION}/namespaces/{namespace}"
@@ -311,23 +318,23 @@ def list_api_requests(config: OperatorConfig) -> tuple[Question, ...]:
     token = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["nobody"]}}
     dry_run = "dryRun=All"
     return (
-        Question("secret", "GET", f"{core}/secrets/{names.DECOY}"),
-        Question("secret-anonymous", "GET", f"{core}/secrets/{names.DECOY}", anonymous=True),
-        Question("secrets", "GET", f"{core}/secrets"),
-        Question("configmaps", "GET", f"{core}/configmaps"),
-        Question("pods", "GET", f"{core}/pods"),
-        Question("pod-log", "GET", f"{core}/pods/{names.DECOY}/log"),
-        Question("pod-exec", "POST", f"{core}/pods/{names.DECOY}/exec?command=true&stdout=true"),
-        Question("pod-create", "POST", f"{core}/pods?{dry_run}", dumps(pod)),
-        Question("token", "POST", f"{core}/serviceaccounts/{CONTROL}/token?{dry_run}", dumps(token)),
-        Question(
+        ApiRequest("secret", "GET", f"{core}/secrets/{names.DECOY}"),
+        ApiRequest("secret-anonymous", "GET", f"{core}/secrets/{names.DECOY}", anonymous=True),
+        ApiRequest("secrets", "GET", f"{core}/secrets"),
+        ApiRequest("configmaps", "GET", f"{core}/configmaps"),
+        ApiRequest("pods", "GET", f"{core}/pods"),
+        ApiRequest("pod-log", "GET", f"{core}/pods/{names.DECOY}/log"),
+        ApiRequest("pod-exec", "POST", f"{core}/pods/{names.DECOY}/exec?command=true&stdout=true"),
+        ApiRequest("pod-create", "POST", f"{core}/pods?{dry_run}", dumps(pod)),
+        ApiRequest("token", "POST", f"{core}/serviceaccounts/{CONTROL}/token?{dry_run}", dumps(token)),
+        ApiRequest(
             "wall-delete",
             "DELETE",
             f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{names.DECOY}-none?{dry_run}",
         ),
-        Question("revisions", "GET", f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions"),
-        Question("deployments", "GET", f"{ours}/r1plusdeployments"),
-        Question(
+        ApiRequest("revisions", "GET", f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions"),
+        ApiRequest("deployments", "GET", f"{ours}/r1plusdeployments"),
+        ApiRequest(
             "tenant-patch",
             "PATCH",
             f"{ours}/r1plustenants/{names.TENANT}?{dry_run}",

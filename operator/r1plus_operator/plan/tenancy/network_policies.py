@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Collection, Iterable
 
 from r1plus_contract import names
-from r1plus_contract.isolation import Walls
+from r1plus_contract.isolation import IsolationPart
 from r1plus_model_repo.catalog.quantity import bytes_of, canonical_count, mebibytes
 from r1plus_operator.api.tenants import (
     NEVER_OPENED,
@@ -32,9 +32,9 @@ _OURS = (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE)
 """Labels of pods that have network policies of their own."""
 
 
-def build_metadata(namespace: str, name: str, part: Walls = Walls.TENANT, **annotations: str) -> Json:
+def build_metadata(namespace: str, name: str, part: IsolationPart = IsolationPart.TENANT, **annotations: str) -> Json:
     """Return the metadata of an object that belongs to a tenant."""
-    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_WALLS: part.value}
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ISOLATION: part.value}
     meta: Json = {"name": name, "namespace": namespace, "labels": labels}
     return meta | ({"annotations": annotations} if annotations else {})
 

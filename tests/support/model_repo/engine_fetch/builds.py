@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_contract.engine_fetch import Build, FillOrder, FillProgress
 from r1plus_model_repo.engine_fetch.seal import prepare_checkpoint, seal
 from r1plus_model_repo.gpu_build import Recipe, render_script
@@ -78,7 +78,7 @@ class Job:
     def __init__(self, root: Path) -> None:
         self.root, self.volume, self.record = root, root / "volume", root / "arguments"
         self.volume.mkdir(parents=True)
-        digest = digest_of(write(root / "original"))
+        digest = digest_folder(write(root / "original"))
         build = Build(RECIPE.key, RECIPE.gpu_product)
         self.order = FillOrder("bank-full", digest, 100_000, build=build)
 

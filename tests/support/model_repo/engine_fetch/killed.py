@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from r1plus_contract.engine_fetch import Built
+from r1plus_contract.engine_fetch import BuildRecord
 from r1plus_model_repo import built_engine
 from support.model_repo.engine_fetch.builds import RECIPE, WHOLE, Job, write
 
@@ -24,7 +24,7 @@ def prepared(root: Path, stage: str, start: str) -> Job:
     if start == "old":
         engine = write(job.engine, OLD)
         built_engine.write_built(
-            engine, Built("0" * 64, "1" * 64, "NVIDIA-L4", built_engine.compute_files_digest(engine))
+            engine, BuildRecord("0" * 64, "1" * 64, "NVIDIA-L4", built_engine.compute_files_digest(engine))
         )
         write(job.volume / ".built-dead" / "plan", {"rank0.engine": b"half"})
     job.copy()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_contract.engine_fetch import FOR_GOOD, FillRefusal
+from r1plus_contract.engine_fetch import EXIT_PERMANENT, FillRefusal
 from r1plus_model_repo.engine_fetch.addresses import parse_url, redact_url, resolve_allowed
 from r1plus_model_repo.engine_fetch.errors import FillError
 
@@ -30,7 +30,7 @@ NO_SERVERS = {
 def test_a_name_that_leads_to_no_server_is_refused_for_good(address: str) -> None:
     with pytest.raises(FillError, match=r"models\.example resolves to") as raised:
         resolve_allowed(parse_url(URL), lambda _host, _port: ["10.0.0.5", address])
-    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.FETCH_REFUSED, FOR_GOOD)
+    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.FETCH_REFUSED, EXIT_PERMANENT)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.5", "192.168.1.1", "172.16.0.1", "100.64.0.1", "8.8.8.8", "fd12::5"])
@@ -72,7 +72,7 @@ def test_a_name_without_an_address_may_have_one_at_the_next_attempt() -> None:
 
     with pytest.raises(FillError, match=r"models\.example does not resolve") as raised:
         resolve_allowed(parse_url(URL), nothing)
-    assert raised.value.exit_code != FOR_GOOD
+    assert raised.value.exit_code != EXIT_PERMANENT
 
 
 def test_a_signed_urls_secret_is_told_to_nobody() -> None:

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from r1plus_contract.engine_fetch import AGAIN, FOR_GOOD, FillPhase, FillProgress, FillRefusal
+from r1plus_contract.engine_fetch import EXIT_PERMANENT, EXIT_RETRYABLE, FillPhase, FillProgress, FillRefusal
 from r1plus_model_repo.engine_fetch import addresses
 from r1plus_model_repo.engine_fetch.download import (
     STALL_BYTES,
@@ -90,7 +90,9 @@ def test_a_redirect_to_a_metadata_service_is_refused(server: Server) -> None:
     def resolve(host: str, _port: int) -> list[str]:
         return ["169.254.169.254"] if host == "metadata.example" else ["127.0.0.1"]
 
-    assert check_not_opened(server.url + "/moved", "metadata services are", server.ca, resolve).exit_code == FOR_GOOD
+    assert (
+        check_not_opened(server.url + "/moved", "metadata services are", server.ca, resolve).exit_code == EXIT_PERMANENT
+    )
 
 
 def test_redirects_in_a_circle_end(server: Server) -> None:
@@ -100,7 +102,8 @@ def test_redirects_in_a_circle_end(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(404, FOR_GOOD), (403, FOR_GOOD), (503, AGAIN), (429, AGAIN), (206, AGAIN)]
+    ("status", "code"),
+    [(404, EXIT_PERMANENT), (403, EXIT_PERMANENT), (503, EXIT_RETRYABLE), (429, EXIT_RETRYABLE), (206, EXIT_RETRYABLE)],
 )
 def test_what_the_server_says_decides_whether_trying_again_helps(server: Server, status: int, code: int) -> None:
     server.answers["/engine.tar"] = gives(b"no", status)
@@ -118,7 +121,7 @@ def test_a_body_that_breaks_off_is_tried_again(server: Server) -> None:
 
     server.answers["/engine.tar"] = half
     error = refused(server, "/engine.tar")
-    assert (error.reason, error.exit_code) == (FillRefusal.FETCH_FAILED, AGAIN)
+    assert (error.reason, error.exit_code) == (FillRefusal.FETCH_FAILED, EXIT_RETRYABLE)
     assert f"1000 of {len(BODY)} bytes" in str(error)
 
 
@@ -133,7 +136,7 @@ def test_a_server_that_falls_silent_is_not_waited_for(server: Server) -> None:
 
     server.answers["/engine.tar"] = silent
     error = refused(server, "/engine.tar", timeout=1.0)
-    assert (error.reason, error.exit_code) == (FillRefusal.FETCH_STALLED, AGAIN)
+    assert (error.reason, error.exit_code) == (FillRefusal.FETCH_STALLED, EXIT_RETRYABLE)
 
 
 class Drip:
@@ -194,7 +197,7 @@ def test_certificates_that_are_none_are_told() -> None:
 def test_more_than_an_archive_can_have_is_not_read(server: Server) -> None:
     server.answers["/engine.tar"] = gives(BODY + b"x")
     error = refused(server, "/engine.tar")
-    assert (error.reason, error.exit_code) == (FillRefusal.FETCH_REFUSED, FOR_GOOD)
+    assert (error.reason, error.exit_code) == (FillRefusal.FETCH_REFUSED, EXIT_PERMANENT)
     assert f"more than {MOST} bytes" in str(error)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROGRESS_PATH, Archive, FillOrder, FillPhase, FillProgress
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.engine_fetch import __main__ as program
@@ -50,7 +50,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pod:
 
 @pytest.fixture
 def digest(tmp_path: Path) -> str:
-    return digest_of(builds.write(tmp_path / "original", FILES) / "engine")
+    return digest_folder(builds.write(tmp_path / "original", FILES) / "engine")
 
 
 def order(digest: str, url: str, sha256: str) -> FillOrder:
@@ -64,7 +64,7 @@ def test_an_archive_becomes_an_engine(pod: Pod, digest: str) -> None:
         server.answers["/e.tar"] = gives(body)
         pod.tell(order(digest, f"{server.url}/e.tar", hashlib.sha256(body).hexdigest()), server.ca)
         assert pod.run() == (0, "")
-        assert digest_of(pod.volume / "engine") == digest
+        assert digest_folder(pod.volume / "engine") == digest
         pod.tell(order(digest, f"{server.url}/e.tar", "b" * 64), server.ca)
         assert pod.run() == (0, ""), "what is there is not fetched again"
         assert server.asked == ["/e.tar"]

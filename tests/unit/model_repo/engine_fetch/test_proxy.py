@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.delivery import digest_of
+from r1plus_contract.delivery import digest_folder
 from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.engine_fetch import __main__ as program
@@ -50,7 +50,7 @@ class Job:
     @property
     def digest(self) -> str:
         original = self.root / "original"
-        return digest_of((original if original.exists() else builds.write(original, FILES)) / "engine")
+        return digest_folder((original if original.exists() else builds.write(original, FILES)) / "engine")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_finding_13_an_engine_comes_through_a_proxy_from_a_server_of_ones_own_ca
     """Its name is resolved by the proxy alone: were it resolved in the pod, loopback would be refused."""
     server.answers["/moved"] = gives(b"", 302, Location="/e.tar")
     assert job.run(f"{server.url}/moved", ca=server.ca, proxy=f"{proxy.url}\n") == (0, "")
-    assert digest_of(job.volume / "engine") == job.digest
+    assert digest_folder(job.volume / "engine") == job.digest
     assert server.asked == ["/moved", "/e.tar"]
     assert proxy.asked == [server.url.removeprefix("https://")] * 2, "a redirect goes the same way"
 

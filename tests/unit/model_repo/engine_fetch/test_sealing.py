@@ -14,8 +14,17 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from r1plus_contract.delivery import digest_of
-from r1plus_contract.engine_fetch import AGAIN, FOR_GOOD, Archive, Build, Built, FillPhase, FillProgress, FillRefusal
+from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine_fetch import (
+    EXIT_PERMANENT,
+    EXIT_RETRYABLE,
+    Archive,
+    Build,
+    BuildRecord,
+    FillPhase,
+    FillProgress,
+    FillRefusal,
+)
 from r1plus_contract.jsonable import loads
 from r1plus_model_repo import built_engine
 from r1plus_model_repo.engine_fetch.errors import FillError
@@ -75,9 +84,9 @@ def test_what_was_built_becomes_the_engine_and_nothing_else_stays(job: Job) -> N
     assert job.files(but=(".lock",)) == sorted([".source", *WHOLE])
     assert [path.name for path in job.volume.iterdir() if path.is_dir()] == ["engine"]
     assert [progress.phase for progress in told] == [FillPhase.VERIFYING, FillPhase.DONE]
-    found = loads(Built, (job.engine / "built.json").read_text())
+    found = loads(BuildRecord, (job.engine / "built.json").read_text())
     rest = shutil.copytree(job.engine, job.root / "rest", ignore=shutil.ignore_patterns("built.json"))
-    assert found == Built(RECIPE.key, job.order.digest, "NVIDIA-A10", digest_of(rest))
+    assert found == BuildRecord(RECIPE.key, job.order.digest, "NVIDIA-A10", digest_folder(rest))
     assert (job.engine / "tokenizer/tokenizer.json").read_bytes() == FILES["tokenizer/tokenizer.json"]
 
 
@@ -98,7 +107,7 @@ def test_the_builder_is_given_the_checkpoint_and_a_folder_of_its_pod(job: Job) -
 
 def test_an_engine_that_is_there_is_neither_fetched_nor_built_again(job: Job) -> None:
     job.run()
-    before = digest_of(job.engine)
+    before = digest_folder(job.engine)
     write(job.checkpoint / "engine")
     write(job.volume / ".built-dead", {"plan/rank0.engine": b"half"})
     told: list[FillProgress] = []
@@ -110,7 +119,7 @@ def test_an_engine_that_is_there_is_neither_fetched_nor_built_again(job: Job) ->
     assert (done.returncode, "the engine is on the volume already" in done.stdout) == (0, True)
     assert not job.record.exists()
     job.seal()
-    assert (job.files(), digest_of(job.engine)) == (WHOLE, before)
+    assert (job.files(), digest_folder(job.engine)) == (WHOLE, before)
 
 
 def test_what_a_newer_version_says_beside_it_is_passed_over(job: Job) -> None:
@@ -127,7 +136,7 @@ def other_build(key: str = RECIPE.key, gpu_product: str = "NVIDIA-A10") -> Calla
 
 def describe_other_files(job: Job) -> None:
     built_engine.write_built(
-        job.engine, Built(RECIPE.key, "0" * 64, "NVIDIA-A10", built_engine.compute_files_digest(job.engine))
+        job.engine, BuildRecord(RECIPE.key, "0" * 64, "NVIDIA-A10", built_engine.compute_files_digest(job.engine))
     )
 
 
@@ -150,7 +159,7 @@ OTHERS: dict[str, Callable[[Job], object]] = {
 def test_any_other_engine_is_built_anew(job: Job, change: Callable[[Job], object]) -> None:
     job.run()
     change(job)
-    refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
+    refused(job.seal, FillRefusal.BUILD_FAILED, EXIT_RETRYABLE)
     assert job.fetch_anew()
     assert job.build().returncode == 0
     job.seal()
@@ -173,7 +182,7 @@ def test_a_checkpoint_that_was_changed_is_fetched_again(job: Job, name: str) -> 
     (job.checkpoint / "engine" / name).write_bytes(b"other")
     assert job.fetch_anew()
     assert job.files() == CHECKPOINT
-    assert digest_of(job.checkpoint / "engine") == job.order.digest
+    assert digest_folder(job.checkpoint / "engine") == job.order.digest
 
 
 @pytest.mark.parametrize("gone", ["checkpoint", "tokenizer"])
@@ -182,15 +191,15 @@ def test_an_artifact_that_nothing_can_be_built_of_is_told_for_good(job: Job, gon
     files = {name: content for name, content in FILES.items() if not name.startswith(gone)}
     files |= {f"{gone}/empty": b""} if how == "empty" else {}
     job.copy(files)
-    digest = digest_of(job.volume / ".incoming" / "engine")
-    told = refused(lambda: job.fetch(digest=digest), FillRefusal.ENGINE_INVALID, FOR_GOOD)
+    digest = digest_folder(job.volume / ".incoming" / "engine")
+    told = refused(lambda: job.fetch(digest=digest), FillRefusal.ENGINE_INVALID, EXIT_PERMANENT)
     assert f"{gone}/ has no files" in told
     assert job.files() == []
 
 
 def test_other_files_than_were_promised_are_not_laid_out(job: Job) -> None:
     job.copy({**FILES, "checkpoint/config.json": b"{}"})
-    refused(job.fetch, FillRefusal.ENGINE_DIGEST_MISMATCH, FOR_GOOD)
+    refused(job.fetch, FillRefusal.ENGINE_DIGEST_MISMATCH, EXIT_PERMANENT)
     assert job.files() == []
 
 
@@ -219,12 +228,12 @@ NO_PLANS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("leave", NO_PLANS.values(), ids=NO_PLANS)
 def test_what_is_no_engine_is_not_sealed_and_the_old_one_stays(job: Job, leave: Callable[[Path], object]) -> None:
     job.run()
-    before = digest_of(job.engine)
+    before = digest_folder(job.engine)
     another_key(job)
     job.fetch_anew()
     leave(job.volume / f".built-{HOST}" / "plan")
-    assert "the builder wrote" in refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
-    assert digest_of(job.engine) == before
+    assert "the builder wrote" in refused(job.seal, FillRefusal.BUILD_FAILED, EXIT_RETRYABLE)
+    assert digest_folder(job.engine) == before
     assert job.checkpoint.is_dir(), "the next attempt need not fetch"
     assert job.fetch_anew()
     job.build()
@@ -235,7 +244,7 @@ def test_what_is_no_engine_is_not_sealed_and_the_old_one_stays(job: Job, leave: 
 def test_of_what_another_pod_builds_nothing_is_sealed(job: Job) -> None:
     job.fetch_anew()
     job.build(host="another")
-    told = refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
+    told = refused(job.seal, FillRefusal.BUILD_FAILED, EXIT_RETRYABLE)
     assert f".built-{HOST}/plan" in told
     job.seal(host="another")
     assert job.files() == WHOLE
@@ -261,7 +270,7 @@ def test_a_tokenizer_that_the_builder_touched_is_not_served(job: Job) -> None:
     job.fetch_anew()
     job.build()
     (job.checkpoint / "engine/tokenizer/tokenizer.json").write_bytes(b"other")
-    assert "the tokenizer changed during the build" in refused(job.seal, FillRefusal.BUILD_FAILED, AGAIN)
+    assert "the tokenizer changed during the build" in refused(job.seal, FillRefusal.BUILD_FAILED, EXIT_RETRYABLE)
     assert not job.engine.exists()
 
 
@@ -276,7 +285,7 @@ def test_what_another_job_was_killed_over_is_not_in_the_way(job: Job) -> None:
 def test_a_checkpoint_of_another_order_is_not_sealed(job: Job) -> None:
     job.fetch_anew()
     job.build()
-    refused(lambda: job.seal(digest="0" * 64), FillRefusal.ENGINE_DIGEST_MISMATCH, FOR_GOOD)
+    refused(lambda: job.seal(digest="0" * 64), FillRefusal.ENGINE_DIGEST_MISMATCH, EXIT_PERMANENT)
     assert not job.engine.exists()
 
 
@@ -299,27 +308,27 @@ def test_who_signed_the_checkpoint_vouches_for_what_is_built_of_it(job: Job) -> 
     assert job.files() == sorted([*WHOLE, "model.sig"])
     assert not job.fetch_anew()
     job.copy()
-    told = refused(lambda: job.fetch(keys=()), FillRefusal.SIGNATURE_INVALID, FOR_GOOD)
+    told = refused(lambda: job.fetch(keys=()), FillRefusal.SIGNATURE_INVALID, EXIT_PERMANENT)
     assert "model.sig is missing" in told, "and the engine that was there is believed no more"
 
 
 def test_a_checkpoint_that_nobody_vouches_for_is_not_built(job: Job) -> None:
     public = signed(job)
     job.copy()
-    refused(lambda: job.fetch(keys=(public,)), FillRefusal.SIGNATURE_INVALID, FOR_GOOD)
+    refused(lambda: job.fetch(keys=(public,)), FillRefusal.SIGNATURE_INVALID, EXIT_PERMANENT)
     assert job.files() == []
     job.fetch_anew()
     job.build()
-    refused(lambda: job.seal(keys=(public,)), FillRefusal.SIGNATURE_INVALID, FOR_GOOD)
+    refused(lambda: job.seal(keys=(public,)), FillRefusal.SIGNATURE_INVALID, EXIT_PERMANENT)
     assert not job.engine.exists()
 
 
 def test_each_order_has_its_stages(job: Job) -> None:
     job.copy()
-    told = refused(lambda: fill_volume(job.order, job.volume, None, quiet), FillRefusal.ENGINE_INVALID, FOR_GOOD)
+    told = refused(lambda: fill_volume(job.order, job.volume, None, quiet), FillRefusal.ENGINE_INVALID, EXIT_PERMANENT)
     assert "run the stages fetch and seal, not all" in told
     for stage in (job.fetch, job.seal):
-        told = refused(lambda stage=stage: stage(build=None), FillRefusal.ENGINE_INVALID, FOR_GOOD)  # type: ignore[misc]
+        told = refused(lambda stage=stage: stage(build=None), FillRefusal.ENGINE_INVALID, EXIT_PERMANENT)  # type: ignore[misc]
         assert "run the stage all" in told
     assert (job.volume / ".incoming").is_dir(), "nothing was touched"
 
@@ -343,7 +352,7 @@ def test_there_must_be_room_for_checkpoint_and_plan(small: Job, size: int, fits:
     told = refused(
         lambda: prepare_checkpoint(order, small.volume, lambda _: pytest.fail("fetched"), quiet),
         FillRefusal.STORAGE_FULL,
-        AGAIN,
+        EXIT_RETRYABLE,
     )
     assert f"needs {2 * size + SPARE_BYTES} bytes" in told
 
@@ -353,7 +362,7 @@ def test_of_files_that_are_there_only_the_plan_needs_room(small: Job, again: boo
     small.copy()
     if again:
         small.fetch()
-    told = refused(lambda: small.fetch(size=FREE), FillRefusal.STORAGE_FULL, AGAIN)
+    told = refused(lambda: small.fetch(size=FREE), FillRefusal.STORAGE_FULL, EXIT_RETRYABLE)
     assert f"needs {FREE + SPARE_BYTES} bytes" in told
     small.copy()
     assert small.fetch(size=FREE - 512 * 1024)
@@ -365,7 +374,7 @@ def test_the_last_byte_will_do_and_what_was_copied_in_vain_is_not_in_the_way(sma
     free = found.f_bavail * found.f_frsize
     small.copy()
     assert small.fetch(size=free - SPARE_BYTES)
-    refused(lambda: small.fetch(size=free - SPARE_BYTES + 1), FillRefusal.STORAGE_FULL, AGAIN)
+    refused(lambda: small.fetch(size=free - SPARE_BYTES + 1), FillRefusal.STORAGE_FULL, EXIT_RETRYABLE)
 
 
 LEAST = {("fetch", "none"): 15, ("fetch", "old"): 20, ("seal", "none"): 35, ("seal", "old"): 45}

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from r1plus_contract.delivery import listed, listing
-from r1plus_contract.engine_fetch import FOR_GOOD, FillRefusal
+from r1plus_contract.delivery import build_listing, parse_listing
+from r1plus_contract.engine_fetch import EXIT_PERMANENT, FillRefusal
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.signature import HASHES, encode_envelope, load_public_key, verify
 from r1plus_model_repo.importing.errors import ImportingError
@@ -40,13 +40,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(folder: Path, *keys: str) -> None:
-    verify((folder / "model.sig").read_bytes(), listed(listing(folder / "engine")), keys or (TRUSTED,))
+    verify((folder / "model.sig").read_bytes(), parse_listing(build_listing(folder / "engine")), keys or (TRUSTED,))
 
 
 def refused(folder: Path, *keys: str) -> str:
     with pytest.raises(FillError) as raised:
         check(folder, *keys)
-    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.SIGNATURE_INVALID, FOR_GOOD)
+    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.SIGNATURE_INVALID, EXIT_PERMANENT)
     return str(raised.value)
 
 
@@ -88,7 +88,7 @@ def test_every_file_counts(folder: Path, alter: Callable[[Path], object], why: s
 
 def test_without_keys_nobody_is_believed(folder: Path) -> None:
     with pytest.raises(FillError, match="none of the keys"):
-        verify((folder / "model.sig").read_bytes(), listed(listing(folder / "engine")), ())
+        verify((folder / "model.sig").read_bytes(), parse_listing(build_listing(folder / "engine")), ())
 
 
 def resigned(folder: Path, change: Callable[[Json], object]) -> str:

@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.delivery import digest_of
-from r1plus_contract.engine_fetch import AGAIN, FOR_GOOD, Archive, FillOrder, FillPhase, FillProgress, FillRefusal
+from r1plus_contract.delivery import digest_folder
+from r1plus_contract.engine_fetch import (
+    EXIT_PERMANENT,
+    EXIT_RETRYABLE,
+    Archive,
+    FillOrder,
+    FillPhase,
+    FillProgress,
+    FillRefusal,
+)
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.storage import SPARE_BYTES
 from r1plus_model_repo.engine_fetch.volume import Fetch, fill_volume
@@ -36,7 +44,7 @@ def volume(tmp_path: Path) -> Path:
 @pytest.fixture
 def order(tmp_path: Path) -> FillOrder:
     write(tmp_path / "original", FILES)
-    digest = digest_of(tmp_path / "original")
+    digest = digest_folder(tmp_path / "original")
     return FillOrder("bank-lite", digest, 200_000, Archive("https://models.example/x.tar", "a" * 64))
 
 
@@ -66,7 +74,7 @@ def test_an_engine_that_was_tampered_with_is_brought_anew(volume: Path, order: F
     fill_volume(order, volume, brings(), quiet)
     (volume / "engine" / name).write_bytes(b"\2" * 100_000)
     fill_volume(order, volume, brings(), quiet)
-    assert digest_of(volume / "engine") == order.digest
+    assert digest_folder(volume / "engine") == order.digest
 
 
 def test_an_engine_with_a_link_in_it_is_brought_anew(volume: Path, order: FillOrder) -> None:
@@ -74,13 +82,13 @@ def test_an_engine_with_a_link_in_it_is_brought_anew(volume: Path, order: FillOr
     (volume / "engine" / "weights.bin").unlink()
     (volume / "engine" / "weights.bin").symlink_to("/etc/passwd")
     fill_volume(order, volume, brings(), quiet)
-    assert digest_of(volume / "engine") == order.digest
+    assert digest_folder(volume / "engine") == order.digest
 
 
 def test_other_files_than_were_promised_leave_nothing(volume: Path, order: FillOrder) -> None:
     with pytest.raises(FillError, match="these are not the files that were measured") as raised:
         fill_volume(order, volume, brings({**FILES, "weights.bin": b"\1" * 99_999}), quiet)
-    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.ENGINE_DIGEST_MISMATCH, FOR_GOOD)
+    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.ENGINE_DIGEST_MISMATCH, EXIT_PERMANENT)
     assert visible(volume) == []
 
 
@@ -124,13 +132,13 @@ def brings_signed(part: Path) -> None:
 
 def test_an_engine_that_nobody_vouches_for_is_refused_and_a_signed_one_is_not(volume: Path, order: FillOrder) -> None:
     key = SIGNED / "signing.pub"
-    signed = replace(order, digest=digest_of(SIGNED / "engine"), keys=(key.read_text(),))
+    signed = replace(order, digest=digest_folder(SIGNED / "engine"), keys=(key.read_text(),))
     with pytest.raises(FillError, match=r"SignatureInvalid: model\.sig is missing") as raised:
         fill_volume(signed, volume, lambda part: shutil.copytree(SIGNED / "engine", part / "engine") and None, quiet)
-    assert raised.value.exit_code == FOR_GOOD
+    assert raised.value.exit_code == EXIT_PERMANENT
     assert visible(volume) == []
     fill_volume(signed, volume, brings_signed, quiet)
-    assert digest_of(volume / "engine") == signed.digest
+    assert digest_folder(volume / "engine") == signed.digest
     fill_volume(signed, volume, lambda _: pytest.fail("fetched twice"), quiet)
     with pytest.raises(FillError, match="none of the keys"):
         fill_volume(replace(signed, keys=()), volume, brings_signed, quiet)
@@ -198,7 +206,7 @@ def test_a_volume_that_is_too_small_is_told_before_anything_is_fetched(small: Pa
     big = FillOrder(order.engine, order.digest, SMALL_BYTES - SPARE_BYTES + 4096, order.archive)
     with pytest.raises(FillError) as raised:
         fill_volume(big, small, lambda _: pytest.fail("fetched"), quiet)
-    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.STORAGE_FULL, AGAIN)
+    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.STORAGE_FULL, EXIT_RETRYABLE)
     assert f"needs {big.size + SPARE_BYTES} bytes" in str(raised.value)
     assert f"{SMALL_BYTES} free" in str(raised.value)
 
@@ -215,4 +223,4 @@ def test_another_fault_of_the_volume_is_no_lack_of_room(volume: Path, order: Fil
 
     with pytest.raises(FillError, match="Input/output error") as raised:
         fill_volume(order, volume, broken, quiet)
-    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.STORAGE_FAILED, AGAIN)
+    assert (raised.value.reason, raised.value.exit_code) == (FillRefusal.STORAGE_FAILED, EXIT_RETRYABLE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.isolation import Outcome, Question, Try
+from r1plus_contract.isolation import ApiRequest, AttemptFinding, AttemptOutcome
 from r1plus_monitoring.isolation_test.api_requests import Api, attempt_request, load_api, send_requests
 from r1plus_monitoring.isolation_test.arguments import OrderError
 from r1plus_monitoring.isolation_test.attempts import Attempt, Rounds
@@ -14,9 +14,9 @@ from r1plus_monitoring.isolation_test.termination_message import encode_findings
 from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
 from support.waiting import DEADLINE_SECONDS
 
-SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
+SHUT, OPEN, FAILED = AttemptOutcome.SHUT, AttemptOutcome.OPEN, AttemptOutcome.FAILED
 TIMED_OUT, NO_HTTP = "timed out", "what answers does not speak HTTP"
-READ = Question("secrets", "GET", "/api/v1/secrets?limit=1")
+READ = ApiRequest("secrets", "GET", "/api/v1/secrets?limit=1")
 NOBODY = replace(READ, name="secrets-anonymous", anonymous=True)
 
 
@@ -42,13 +42,13 @@ async def no_pause(_seconds: float) -> None:
     ],
 )
 async def test_the_code_of_an_answer_decides(
-    tmp_path: Path, tls: ssl.SSLContext, status: int, outcome: Outcome
+    tmp_path: Path, tls: ssl.SSLContext, status: int, outcome: AttemptOutcome
 ) -> None:
     async with ApiServer(tls, [answer(status)]) as server:
         assert await attempt_request(READ, api(tmp_path, server)) == Attempt(outcome, f"HTTP {status}")
 
 
-async def request_of(question: Question, folder: Path, tls: ssl.SSLContext) -> str:
+async def request_of(question: ApiRequest, folder: Path, tls: ssl.SSLContext) -> str:
     """Put the question to a server that refuses it, and return what the server has read."""
     async with ApiServer(tls, [answer(403)]) as server:
         assert (await attempt_request(question, api(folder, server))).outcome is SHUT
@@ -71,14 +71,14 @@ async def test_who_asks_as_nobody_shows_no_token(tmp_path: Path, tls: ssl.SSLCon
 
 
 async def test_a_write_carries_its_body(tmp_path: Path, tls: ssl.SSLContext) -> None:
-    question = Question("w", "PATCH", "/a?dryRun=All", '{"a":"ä"}', "application/merge-patch+json")
+    question = ApiRequest("w", "PATCH", "/a?dryRun=All", '{"a":"ä"}', "application/merge-patch+json")
     head, _, body = (await request_of(question, tmp_path, tls)).partition("\r\n\r\n")
     assert body == question.body
     assert {"Content-Type: application/merge-patch+json", "Content-Length: 10"} <= set(head.split("\r\n"))
 
 
 async def test_a_write_without_a_body_says_so(tmp_path: Path, tls: ssl.SSLContext) -> None:
-    request = await request_of(Question("w", "DELETE", "/a?dryRun=All"), tmp_path, tls)
+    request = await request_of(ApiRequest("w", "DELETE", "/a?dryRun=All"), tmp_path, tls)
     assert "\r\nContent-Length: 0\r\n" in request
     assert "Content-Type" not in request
 
@@ -147,17 +147,17 @@ async def test_nobody_there_says_nothing_of_rights(tmp_path: Path, tls: ssl.SSLC
 @pytest.mark.parametrize(
     ("answers", "expect", "found", "asked"),
     [
-        pytest.param([403], SHUT, Try("secrets", SHUT, 0, "HTTP 403"), 1, id="a refusal is believed at once"),
-        pytest.param([200], SHUT, Try("secrets", OPEN, 0, "HTTP 200"), 1, id="so is what is no refusal"),
-        pytest.param([503, 429, 403], SHUT, Try("secrets", SHUT, 0, "HTTP 403"), 3, id="a busy server is asked again"),
-        pytest.param([403, 403, 200], OPEN, Try("secrets", OPEN, 0, "HTTP 200"), 3,
+        pytest.param([403], SHUT, AttemptFinding("secrets", SHUT, 0, "HTTP 403"), 1, id="a refusal is believed at once"),
+        pytest.param([200], SHUT, AttemptFinding("secrets", OPEN, 0, "HTTP 200"), 1, id="so is what is no refusal"),
+        pytest.param([503, 429, 403], SHUT, AttemptFinding("secrets", SHUT, 0, "HTTP 403"), 3, id="a busy server is asked again"),
+        pytest.param([403, 403, 200], OPEN, AttemptFinding("secrets", OPEN, 0, "HTTP 200"), 3,
                      id="the control's right comes late"),
-        pytest.param([503, 404], OPEN, Try("secrets", OPEN, 0, "HTTP 404"), 2,
+        pytest.param([503, 404], OPEN, AttemptFinding("secrets", OPEN, 0, "HTTP 404"), 2,
                      id="for the control, no refusal will do"),
     ],
 )  # fmt: skip
 async def test_a_question_is_put_until_it_is_answered(
-    tmp_path: Path, tls: ssl.SSLContext, answers: list[int], expect: Outcome, found: Try, asked: int
+    tmp_path: Path, tls: ssl.SSLContext, answers: list[int], expect: AttemptOutcome, found: AttemptFinding, asked: int
 ) -> None:
     rounds = Rounds(pause=no_pause, say=lambda _: None)
     async with ApiServer(tls, [answer(status) for status in answers]) as server:

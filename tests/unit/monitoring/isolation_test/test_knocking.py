@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from r1plus_contract.isolation import BANNER, Against, Door, Findings, Outcome, Try
+from r1plus_contract.isolation import BANNER, Against, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
 from r1plus_monitoring.isolation_test import decoy
 from r1plus_monitoring.isolation_test.attempts import Attempt, Rounds
 from r1plus_monitoring.isolation_test.connections import attempt_door, try_doors
@@ -19,7 +19,7 @@ from support.waiting import DEADLINE_SECONDS
 
 HERE = "127.0.0.1"
 DECOY, PLATFORM, OWN = Against.DECOY, Against.PLATFORM, Against.OWN
-SHUT, OPEN, FAILED = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED
+SHUT, OPEN, FAILED = AttemptOutcome.SHUT, AttemptOutcome.OPEN, AttemptOutcome.FAILED
 NO_NAME = "fe80::1%nowhere"
 """No server is asked for it: its scope is no interface of this machine."""
 
@@ -70,7 +70,7 @@ async def says(cleanup: ExitStack, words: bytes, *, hang: bool = False, host: st
 
 async def test_the_decoy_is_found(cleanup: ExitStack) -> None:
     port = await decoy_port(cleanup)
-    assert await attempt_door(Door("d", HERE, port, DECOY)) == Attempt(OPEN, f"{HERE} is the decoy")
+    assert await attempt_door(ConnectionTarget("d", HERE, port, DECOY)) == Attempt(OPEN, f"{HERE} is the decoy")
 
 
 async def test_the_decoy_says_who_it_is_and_closes(cleanup: ExitStack) -> None:
@@ -82,14 +82,16 @@ async def test_the_decoy_says_who_it_is_and_closes(cleanup: ExitStack) -> None:
 @pytest.mark.parametrize("against", Against)
 async def test_a_port_that_refuses_is_shut(cleanup: ExitStack, against: Against) -> None:
     port = port_of(bound(cleanup))
-    assert await attempt_door(Door("d", HERE, port, against)) == Attempt(SHUT, f"{HERE} connection refused")
+    assert await attempt_door(ConnectionTarget("d", HERE, port, against)) == Attempt(SHUT, f"{HERE} connection refused")
 
 
 @pytest.mark.parametrize("against", [PLATFORM, OWN])
 async def test_whoever_connects_is_through(cleanup: ExitStack, against: Against) -> None:
     listening = bound(cleanup)
     listening.listen()
-    assert await attempt_door(Door("d", HERE, port_of(listening), against)) == Attempt(OPEN, f"{HERE} connected")
+    assert await attempt_door(ConnectionTarget("d", HERE, port_of(listening), against)) == Attempt(
+        OPEN, f"{HERE} connected"
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,13 +105,15 @@ async def test_whoever_connects_is_through(cleanup: ExitStack, against: Against)
 )
 async def test_another_on_the_decoys_address_is_not_the_decoy(cleanup: ExitStack, words: bytes, hang: bool) -> None:
     port = await says(cleanup, words, hang=hang)
-    seen = await attempt_door(Door("d", HERE, port, DECOY))
+    seen = await attempt_door(ConnectionTarget("d", HERE, port, DECOY))
     assert seen == Attempt(FAILED, f"{HERE} connected, but it is not the decoy that answers")
 
 
 async def test_a_decoy_that_says_more_is_the_decoy(cleanup: ExitStack) -> None:
     """Its first words decide; no more of them are read."""
-    assert (await attempt_door(Door("d", HERE, await says(cleanup, BANNER + b"more"), DECOY))).outcome is OPEN
+    assert (
+        await attempt_door(ConnectionTarget("d", HERE, await says(cleanup, BANNER + b"more"), DECOY))
+    ).outcome is OPEN
 
 
 async def test_packets_that_vanish_are_a_wall(cleanup: ExitStack) -> None:
@@ -121,18 +125,20 @@ async def test_packets_that_vanish_are_a_wall(cleanup: ExitStack) -> None:
         one.setblocking(False)
         one.connect_ex((HERE, port_of(full)))
     with virtual_time():
-        assert await attempt_door(Door("d", HERE, port_of(full), PLATFORM), here) == Attempt(SHUT, f"{HERE} timed out")
+        assert await attempt_door(ConnectionTarget("d", HERE, port_of(full), PLATFORM), here) == Attempt(
+            SHUT, f"{HERE} timed out"
+        )
 
 
 @pytest.mark.parametrize("host", [NO_NAME, "a..b", "x" * 70 + ".svc"])
 async def test_a_name_without_an_address_says_nothing(host: str) -> None:
-    seen = await attempt_door(Door("d", host, 80, PLATFORM))
+    seen = await attempt_door(ConnectionTarget("d", host, 80, PLATFORM))
     assert (seen.outcome, seen.detail.startswith(f"{host}: ")) == (FAILED, True)
 
 
 async def test_an_address_of_no_network_is_shut() -> None:
     """Class E: the system itself has no way there."""
-    assert (await attempt_door(Door("d", "255.255.255.255", 80, PLATFORM))).outcome is SHUT
+    assert (await attempt_door(ConnectionTarget("d", "255.255.255.255", 80, PLATFORM))).outcome is SHUT
 
 
 async def resolved(host: str, port: int) -> tuple[Address, ...]:
@@ -157,23 +163,27 @@ async def nothing(host: str, port: int) -> tuple[Address, ...]:
         pytest.param([], SHUT, id="none"),
     ],
 )
-async def test_a_name_with_one_open_address_is_open(cleanup: ExitStack, listening: list[str], outcome: Outcome) -> None:
+async def test_a_name_with_one_open_address_is_open(
+    cleanup: ExitStack, listening: list[str], outcome: AttemptOutcome
+) -> None:
     first = bound(cleanup, "127.0.0.2")
     for one in (first, bound(cleanup, "127.0.0.3", port_of(first))):
         if one.getsockname()[0] in listening:
             one.listen()
-    assert (await attempt_door(Door("d", "a.name", port_of(first), PLATFORM), resolved)).outcome is outcome
+    assert (await attempt_door(ConnectionTarget("d", "a.name", port_of(first), PLATFORM), resolved)).outcome is outcome
 
 
 async def test_one_address_that_says_nothing_leaves_the_name_undecided(cleanup: ExitStack) -> None:
     """The other one refuses."""
     port = await says(cleanup, b"", host="127.0.0.2")
     bound(cleanup, "127.0.0.3", port)
-    assert (await attempt_door(Door("d", "a.name", port, DECOY), resolved)).outcome is FAILED
+    assert (await attempt_door(ConnectionTarget("d", "a.name", port, DECOY), resolved)).outcome is FAILED
 
 
 async def test_a_name_without_any_address() -> None:
-    assert await attempt_door(Door("d", "a.name", 80, OWN), nothing) == Attempt(FAILED, "a.name: has no address")
+    assert await attempt_door(ConnectionTarget("d", "a.name", 80, OWN), nothing) == Attempt(
+        FAILED, "a.name: has no address"
+    )
 
 
 async def test_the_system_says_each_address_once() -> None:
@@ -181,7 +191,7 @@ async def test_the_system_says_each_address_once() -> None:
     assert [str(one) for one in found] == [HERE]
 
 
-async def knocked(doors: list[Door], rounds: Rounds, expect: Outcome = SHUT) -> Findings:
+async def knocked(doors: list[ConnectionTarget], rounds: Rounds, expect: AttemptOutcome = SHUT) -> Findings:
     return await try_doors(tuple(doors), expect, rounds, rounds.now())
 
 
@@ -190,12 +200,12 @@ async def test_every_door_is_found_in_its_order(cleanup: ExitStack) -> None:
     listening.listen()
     refusing = port_of(bound(cleanup))
     doors = [
-        Door("own", HERE, port_of(listening), OWN),
-        Door("decoy", HERE, port, DECOY),
-        Door("decoy-shut", HERE, refusing, DECOY),
-        Door("node", HERE, port_of(listening), PLATFORM),
-        Door("nowhere", NO_NAME, 80, PLATFORM),
-        Door("own-shut", HERE, refusing, OWN),
+        ConnectionTarget("own", HERE, port_of(listening), OWN),
+        ConnectionTarget("decoy", HERE, port, DECOY),
+        ConnectionTarget("decoy-shut", HERE, refusing, DECOY),
+        ConnectionTarget("node", HERE, port_of(listening), PLATFORM),
+        ConnectionTarget("nowhere", NO_NAME, 80, PLATFORM),
+        ConnectionTarget("own-shut", HERE, refusing, OWN),
     ]
     found = await knocked(doors, Rounds(0.0, pause=no_pause, say=quiet))
     assert [(one.n, one.o) for one in found.tries] == [
@@ -220,7 +230,7 @@ async def no_pause(_seconds: float) -> None:
 async def test_a_wall_that_comes_late_is_found_shut_and_late(cleanup: ExitStack) -> None:
     """It comes after the first knock."""
     (server,) = await decoy.listen((0,), HERE)
-    door = Door("d", HERE, port_of(server.sockets[0]), DECOY)
+    door = ConnectionTarget("d", HERE, port_of(server.sockets[0]), DECOY)
     (found,) = (await knocked([door], Rounds(pause=no_pause, say=lambda _: server.close()))).tries
     assert (found.o, found.late > 0) == (SHUT, True)
 
@@ -233,15 +243,19 @@ async def test_a_wall_that_comes_late_is_found_shut_and_late(cleanup: ExitStack)
         pytest.param(PLATFORM, OPEN, id="the platform's, for the control"),
     ],
 )
-async def test_a_door_that_opens_late_is_found_open(cleanup: ExitStack, against: Against, expect: Outcome) -> None:
+async def test_a_door_that_opens_late_is_found_open(
+    cleanup: ExitStack, against: Against, expect: AttemptOutcome
+) -> None:
     later = bound(cleanup)
     rounds = Rounds(pause=no_pause, say=lambda _: later.listen())
-    (found,) = (await knocked([Door("d", HERE, port_of(later), against)], rounds, expect)).tries
-    assert found == Try("d", OPEN, 0, f"{HERE} connected")
+    (found,) = (await knocked([ConnectionTarget("d", HERE, port_of(later), against)], rounds, expect)).tries
+    assert found == AttemptFinding("d", OPEN, 0, f"{HERE} connected")
 
 
 async def test_findings_are_json_of_the_contract(cleanup: ExitStack) -> None:
-    found = await knocked([Door("d", HERE, port_of(bound(cleanup)), PLATFORM)], Rounds(0.0, pause=no_pause, say=quiet))
+    found = await knocked(
+        [ConnectionTarget("d", HERE, port_of(bound(cleanup)), PLATFORM)], Rounds(0.0, pause=no_pause, say=quiet)
+    )
     assert json.loads(encode_findings(found)) == {
         "tries": [{"n": "d", "o": "shut", "late": 0, "d": f"{HERE} connection refused"}]
     }

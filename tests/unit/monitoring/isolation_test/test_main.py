@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract.isolation import BANNER, Findings, Outcome
+from r1plus_contract.isolation import BANNER, AttemptOutcome, Findings
 from r1plus_contract.jsonable import loads
 from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer, authority_and_server
 from support.ports import free_port
@@ -69,7 +69,7 @@ def test_what_was_found_are_the_last_words(log: Path) -> None:
         ran = run("knock", "--doors", json.dumps(doors), "--rounds-for", "0", log=log)
     assert (ran.returncode, ran.stderr) == (0, "")
     found = {one.n: one.o for one in loads(Findings, log.read_text()).tries}
-    assert found == {"decoy": Outcome.OPEN, "own": Outcome.OPEN, "shut": Outcome.SHUT}
+    assert found == {"decoy": AttemptOutcome.OPEN, "own": AttemptOutcome.OPEN, "shut": AttemptOutcome.SHUT}
     assert "decoy: open, 127.0.0.1 is the decoy" in ran.stdout
     assert len(ran.stdout.splitlines()) == 5
 
@@ -81,7 +81,7 @@ def test_the_control_finds_the_decoy_open_at_once(log: Path) -> None:
         ran = run("knock", "--doors", json.dumps(doors), "--expect", "open", log=log)
     assert ran.returncode == 0
     (found,) = loads(Findings, log.read_text()).tries
-    assert (found.o, found.late) == (Outcome.OPEN, 0)
+    assert (found.o, found.late) == (AttemptOutcome.OPEN, 0)
 
 
 async def test_questions_are_put_with_what_the_volume_holds(tmp_path: Path, log: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from r1plus_cli.local import DEFAULT_FAMILY, build_config
-from r1plus_contract.isolation import Against, Door, Probe, Question
+from r1plus_contract.isolation import Against, ApiRequest, ConnectionTarget, IsolationProbe
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
 from r1plus_monitoring.isolation_test.arguments import (
@@ -27,19 +27,19 @@ WRITE = {"name": "write", "method": "POST", "path": "/api/v1/pods?pretty=1&dryRu
 
 def test_doors_are_read_as_the_contract_writes_them() -> None:
     doors = (
-        Door("decoy", "decoy.r1plus-decoy.svc", 8000, Against.DECOY),
-        Door("metadata", "169.254.169.254", 1, Against.PLATFORM),
-        Door("node", "fd00::1", 65535, Against.OWN),
+        ConnectionTarget("decoy", "decoy.r1plus-decoy.svc", 8000, Against.DECOY),
+        ConnectionTarget("metadata", "169.254.169.254", 1, Against.PLATFORM),
+        ConnectionTarget("node", "fd00::1", 65535, Against.OWN),
     )
     assert parse_doors(dumps(doors)) == doors
 
 
 def test_questions_are_read_as_the_contract_writes_them() -> None:
     questions = (
-        Question("secrets", "GET", "/api/v1/secrets"),
-        Question("pods", "POST", "/api/v1/pods?dryRun=All", '{"kind":"Pod"}', "application/yaml", anonymous=True),
-        Question("exec", "POST", "/api/v1/namespaces/a/pods/b/exec?command=true"),
-        Question("none", "HEAD", "/"),
+        ApiRequest("secrets", "GET", "/api/v1/secrets"),
+        ApiRequest("pods", "POST", "/api/v1/pods?dryRun=All", '{"kind":"Pod"}', "application/yaml", anonymous=True),
+        ApiRequest("exec", "POST", "/api/v1/namespaces/a/pods/b/exec?command=true"),
+        ApiRequest("none", "HEAD", "/"),
     )
     assert parse_questions(dumps(questions)) == questions
 
@@ -52,7 +52,7 @@ def test_what_the_operator_orders_can_be_tried() -> None:
     }
     config = replace(build_config(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", other_targets=beside))
     doors = isolation_test_run.list_connection_targets(
-        Probe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), config
+        IsolationProbe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), config
     )
     # As the kubelet hands them over.
     assert len(parse_doors(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.isolation import Outcome, Try
+from r1plus_contract.isolation import AttemptFinding, AttemptOutcome
 from r1plus_monitoring.isolation_test.attempts import (
     EXPECT_ANSWER,
     EXPECT_OPEN,
@@ -18,14 +18,14 @@ from r1plus_monitoring.isolation_test.attempts import (
     attempt_until_settled,
 )
 
-S, O, F = Outcome.SHUT, Outcome.OPEN, Outcome.FAILED  # noqa: E741
+S, O, F = AttemptOutcome.SHUT, AttemptOutcome.OPEN, AttemptOutcome.FAILED  # noqa: E741
 
 
 @dataclass
 class World:
     """Attempts end as written, the last one for ever; each takes a quarter of a second."""
 
-    ends: list[Outcome]
+    ends: list[AttemptOutcome]
     began: float = 1000.0
     time: float = 1000.0
     attempts: int = 0
@@ -43,7 +43,7 @@ class World:
         outcome = self.ends[min(self.attempts, len(self.ends)) - 1]
         return Attempt(outcome, f"attempt {self.attempts}")
 
-    async def tried(self, wish: Expectation, seconds: float = 30.0) -> Try:
+    async def tried(self, wish: Expectation, seconds: float = 30.0) -> AttemptFinding:
         rounds = Rounds(seconds, self.now, self.pause, self.heard.append)
         return await attempt_until_settled("door", wish, self.attempt, rounds, self.began)
 
@@ -78,10 +78,10 @@ class World:
     ],
 )
 async def test_a_try_settles(
-    wish: Expectation, ends: list[Outcome], outcome: Outcome, attempts: int, late: int
+    wish: Expectation, ends: list[AttemptOutcome], outcome: AttemptOutcome, attempts: int, late: int
 ) -> None:
     world = World(ends)
-    assert await world.tried(wish) == Try("door", outcome, late, f"attempt {attempts}")
+    assert await world.tried(wish) == AttemptFinding("door", outcome, late, f"attempt {attempts}")
     assert len(world.heard) == attempts
 
 
@@ -94,14 +94,14 @@ async def test_each_attempt_is_told_to_people() -> None:
 async def test_time_counts_from_the_processs_beginning() -> None:
     """It may have begun before its first attempt."""
     world = World([O, S], time=1020.0)
-    assert await world.tried(EXPECT_SHUT) == Try("door", S, 20250, "attempt 4")
+    assert await world.tried(EXPECT_SHUT) == AttemptFinding("door", S, 20250, "attempt 4")
     world = World([O], time=1029.9)
     assert (await world.tried(EXPECT_SHUT)).d == "attempt 1"
 
 
 async def test_the_time_is_up_at_its_end() -> None:
     world = World([O])
-    assert await world.tried(EXPECT_SHUT, seconds=1.0) == Try("door", O, 1000, "attempt 2")
+    assert await world.tried(EXPECT_SHUT, seconds=1.0) == AttemptFinding("door", O, 1000, "attempt 2")
 
 
 async def test_an_open_wall_is_late_by_something() -> None:
@@ -111,11 +111,13 @@ async def test_an_open_wall_is_late_by_something() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(Outcome), min_size=1, max_size=60),
+    st.lists(st.sampled_from(AttemptOutcome), min_size=1, max_size=60),
     st.sampled_from([EXPECT_SHUT, EXPECT_OPEN, EXPECT_ANSWER]),
     st.floats(0, 40),
 )
-async def test_every_try_ends_soon_after_its_time(ends: list[Outcome], wish: Expectation, seconds: float) -> None:
+async def test_every_try_ends_soon_after_its_time(
+    ends: list[AttemptOutcome], wish: Expectation, seconds: float
+) -> None:
     world = World(ends)
     found = await world.tried(wish, seconds)
     assert world.time - world.began <= seconds + 3 * (PAUSE_SECONDS + 0.25)

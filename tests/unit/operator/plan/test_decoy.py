@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from r1plus_contract import names
-from r1plus_contract.isolation import CONTAINER_DECOY, Probe
+from r1plus_contract.isolation import CONTAINER_DECOY, IsolationProbe
 from r1plus_operator.plan.manifests.children import Owner, build_network_policy
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms
@@ -33,21 +33,25 @@ def test_its_walls_are_to_the_letter_those_of_a_deployment_that_lets_nobody_in()
 def test_beside_them_only_its_control_is_let_in_and_out_and_who_asks_to_one_port() -> None:
     made = by_name()
     assert set(made) == {"decoy", "decoy-control", "decoy-control-out", "decoy-let-in"}
-    labels = {probe: job["spec"]["template"]["metadata"]["labels"] for probe, job in zip(Probe, build_jobs(IsolationTestRun("t", "u", "decoy", {}, 0), CONFIG), strict=True)}  # fmt: skip
+    labels = {probe: job["spec"]["template"]["metadata"]["labels"] for probe, job in zip(IsolationProbe, build_jobs(IsolationTestRun("t", "u", "decoy", {}, 0), CONFIG), strict=True)}  # fmt: skip
     control_in, control_out = made["decoy-control"]["spec"], made["decoy-control-out"]["spec"]
     (rule,) = control_in["ingress"]
     (peer,) = rule["from"]
     assert set(peer) == {"podSelector"}, "of this namespace only"
-    assert [probe for probe in Probe if selects(peer["podSelector"], labels[probe])] == [Probe.CONTROL]
+    assert [probe for probe in IsolationProbe if selects(peer["podSelector"], labels[probe])] == [
+        IsolationProbe.CONTROL
+    ]
     assert control_in["podSelector"] == by_name()["decoy"]["spec"]["podSelector"]
     assert control_in["egress"] == []
-    assert [probe for probe in Probe if selects(control_out["podSelector"], labels[probe])] == [Probe.CONTROL]
+    assert [probe for probe in IsolationProbe if selects(control_out["podSelector"], labels[probe])] == [
+        IsolationProbe.CONTROL
+    ]
     assert not selects(control_out["podSelector"], pod()["metadata"]["labels"])
     assert (control_out["ingress"], control_out["egress"]) == ([], [{}])
     let_in = made["decoy-let-in"]["spec"]
     (rule,) = let_in["ingress"]
     (peer,) = rule["from"]
-    assert [probe for probe in Probe if selects(peer["podSelector"], labels[probe])] == [Probe.ASK]
+    assert [probe for probe in IsolationProbe if selects(peer["podSelector"], labels[probe])] == [IsolationProbe.ASK]
     assert peer["namespaceSelector"] == {}
     assert [port["port"] for port in rule["ports"]] == [8003], "nothing that a serving pod has"
     assert (let_in["podSelector"], let_in["egress"]) == (control_in["podSelector"], [])
@@ -72,7 +76,7 @@ def test_it_listens_where_a_serving_pod_does_and_the_prober_finds_it_by_name() -
         )
     tried = {
         door.host.split(".")[0]: door
-        for door in list_connection_targets(Probe.CONTROL, IsolationTestRun("t", "u", "d", {}, 0), CONFIG)
+        for door in list_connection_targets(IsolationProbe.CONTROL, IsolationTestRun("t", "u", "d", {}, 0), CONFIG)
         if door.against == "decoy"
     }
     assert set(tried) == set(services)
@@ -112,4 +116,4 @@ def test_the_deployment_called_decoy_belongs_to_no_r1plusdeployment() -> None:
     for obj in (*build_network_policies(CONFIG), *build_objects(CONFIG)):
         assert names.LABEL_DEPLOYMENT not in obj["metadata"]["labels"]
         assert obj["metadata"]["namespace"] == DECOY
-        assert obj["metadata"]["labels"][names.LABEL_WALLS] == "decoy"
+        assert obj["metadata"]["labels"][names.LABEL_ISOLATION] == "decoy"

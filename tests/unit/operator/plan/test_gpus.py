@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import FOR_GOOD
+from r1plus_contract.engine_fetch import EXIT_PERMANENT
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFacts, Taint, VolumeFacts
@@ -149,7 +149,7 @@ def test_the_job_fetches_then_builds_on_the_right_gpu_then_seals() -> None:
     evicted, *rules = spec["podFailurePolicy"]["rules"]
     assert (evicted["action"], evicted["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
     assert [rule["onExitCodes"]["containerName"] for rule in rules] == ["fill", "fetch", "build"]
-    assert all(rule["onExitCodes"]["values"] == [FOR_GOOD] for rule in rules)
+    assert all(rule["onExitCodes"]["values"] == [EXIT_PERMANENT] for rule in rules)
 
 
 def test_the_volume_holds_the_checkpoint_beside_what_is_built_of_it() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_contract import names
-from r1plus_contract.isolation import Against, Findings, Outcome, Probe, Try
+from r1plus_contract.isolation import Against, AttemptFinding, AttemptOutcome, Findings, IsolationProbe
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json
 from r1plus_operator.plan.settings import IsolationTerms
@@ -272,7 +272,7 @@ class TestOneRun:
         one = probe_world("credit")
         one.probed().wait(HOUR).settle()
         last = one.jobs(going_on=True)
-        one.end(silent=(Probe.KNOCK,))
+        one.end(silent=(IsolationProbe.KNOCK,))
         planned = one.settle()
         assert planned.requeue_after == pytest.approx(SETTLE_SECONDS, abs=0.5)
         assert planned.has_active_run
@@ -283,8 +283,8 @@ class TestOneRun:
         one.expect(IsolationVerified="False IsolationBroken")
         assert one.status["isolation"]["open"] == ["secret"]
 
-    @pytest.mark.parametrize("silent", [Probe.KNOCK, Probe.ASK, Probe.CONTROL])
-    def test_one_that_stays_silent_shows_nothing(self, silent: Probe) -> None:
+    @pytest.mark.parametrize("silent", [IsolationProbe.KNOCK, IsolationProbe.ASK, IsolationProbe.CONTROL])
+    def test_one_that_stays_silent_shows_nothing(self, silent: IsolationProbe) -> None:
         one = probe_world("credit")
         one.settle()
         one.end(silent=(silent,)).settle()
@@ -322,7 +322,11 @@ class TestWhoseRun:
             "team", one.namespace.uid, "credit", dict(one.runs()[0].run.walls), int(one.now) + 900
         )
         for probe, name in forged.jobs:
-            meta = {"name": name, "namespace": where if probe != Probe.CONTROL else "other", "uid": f"forged-{name}"}
+            meta = {
+                "name": name,
+                "namespace": where if probe != IsolationProbe.CONTROL else "other",
+                "uid": f"forged-{name}",
+            }
             meta |= {"annotations": {names.ANNOTATION_PROBED: dumps(forged)}, "labels": {}}
             of_it: Json = next(job for job in build_jobs(forged, CONFIG) if job["metadata"]["name"] == name)
             one.live[meta["namespace"], "Job", name] = {**of_it, "metadata": meta}
@@ -390,7 +394,9 @@ def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
         IsolationTestRun("a", "u", "b", {}, 1),
         IsolationTestRun("b", "u", "a", {}, 1),
     ]
-    controls = [place for run in made for probe, place in locate_jobs(run, CONFIG).items() if probe == Probe.CONTROL]
+    controls = [
+        place for run in made for probe, place in locate_jobs(run, CONFIG).items() if probe == IsolationProbe.CONTROL
+    ]
     assert {namespace for namespace, _ in controls} == {DECOY}
     assert len({name for _, name in controls}) == len(made)
 
@@ -403,14 +409,25 @@ def test_names_that_are_alike_to_the_last_character_share_no_job() -> None:
 def test_every_door_and_question_has_a_name_of_its_own(beside: dict[str, str]) -> None:
     config = replace(CONFIG, isolation=replace(CONFIG.isolation, other_targets=beside))
     run = IsolationTestRun("team", "u", "credit", {}, 0)
-    named = [one.name for one in (*list_connection_targets(Probe.CONTROL, run, config), *list_api_requests(config))]
+    named = [
+        one.name for one in (*list_connection_targets(IsolationProbe.CONTROL, run, config), *list_api_requests(config))
+    ]
     assert len(set(named)) == len(named)
-    assert len(dumps(Findings(tuple(Try(name, Outcome.SHUT, 30_000, "HTTP 403 xxxxxxxxxx") for name in named)))) < 4096
+    assert (
+        len(
+            dumps(
+                Findings(
+                    tuple(AttemptFinding(name, AttemptOutcome.SHUT, 30_000, "HTTP 403 xxxxxxxxxx") for name in named)
+                )
+            )
+        )
+        < 4096
+    )
 
 
 def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() -> None:
     run = IsolationTestRun("team", "u", "credit", {}, 0)
-    found = {door.name: door for door in list_connection_targets(Probe.KNOCK, run, CONFIG)}
+    found = {door.name: door for door in list_connection_targets(IsolationProbe.KNOCK, run, CONFIG)}
     decoys = {(door.host, door.port) for door in found.values() if door.against is Against.DECOY}
     pod, service = f"decoy-pods.{DECOY}.svc", f"decoy.{DECOY}.svc"
     assert decoys == {(pod, 8000), (pod, 8001), (pod, 8002), (pod, 8080), (service, 8001)}
@@ -424,11 +441,11 @@ def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() 
         "apiserver": ("kubernetes.default.svc", 443),
         "prometheus": ("prometheus.monitoring.svc", 9090),
     }
-    let_out = list_connection_targets(Probe.ASK, run, CONFIG)
+    let_out = list_connection_targets(IsolationProbe.ASK, run, CONFIG)
     shut = {(pod, port, Against.DECOY) for port in (8000, 8001, 8002, 8080)}
     assert {(door.host, door.port, door.against) for door in let_out} == {*shut, (pod, 8003, Against.OWN)}
-    assert list_connection_targets(Probe.CONTROL, run, CONFIG) == (
-        *list_connection_targets(Probe.KNOCK, run, CONFIG),
+    assert list_connection_targets(IsolationProbe.CONTROL, run, CONFIG) == (
+        *list_connection_targets(IsolationProbe.KNOCK, run, CONFIG),
         *let_out,
     )
 
@@ -443,28 +460,30 @@ def test_a_decoy_that_only_its_callers_walls_shut_is_open() -> None:
     assert "decoy-pod:8000" in judgement.held
 
 
-LET_OUT = {f"decoy-ingress:{port}": Outcome.SHUT for port in (8000, 8001, 8002, 8080)}
+LET_OUT = {f"decoy-ingress:{port}": AttemptOutcome.SHUT for port in (8000, 8001, 8002, 8080)}
 UNDER_WALLS = {
-    **{f"decoy-pod:{port}": Outcome.SHUT for port in (8000, 8001, 8002, 8080)},
-    **dict.fromkeys(("decoy-service", "metadata", "kubelet", "node-ssh", "apiserver", "prometheus"), Outcome.SHUT),
-    "own-service": Outcome.OPEN,
+    **{f"decoy-pod:{port}": AttemptOutcome.SHUT for port in (8000, 8001, 8002, 8080)},
+    **dict.fromkeys(
+        ("decoy-service", "metadata", "kubelet", "node-ssh", "apiserver", "prometheus"), AttemptOutcome.SHUT
+    ),
+    "own-service": AttemptOutcome.OPEN,
 }
-REACHED = {**LET_OUT, "decoy-let-in": Outcome.OPEN}
+REACHED = {**LET_OUT, "decoy-let-in": AttemptOutcome.OPEN}
 
 
 @for_each("under_walls, let_out, verdict", {
     "each of its own": (UNDER_WALLS, REACHED, IsolationVerdict.HELD),
     "who is let out says nothing": (UNDER_WALLS, None, IsolationVerdict.UNPROVEN),
     "nor whether it is": (UNDER_WALLS, LET_OUT, IsolationVerdict.UNPROVEN),
-    "it is not let out": (UNDER_WALLS, {**LET_OUT, "decoy-let-in": Outcome.SHUT}, IsolationVerdict.UNPROVEN),
+    "it is not let out": (UNDER_WALLS, {**LET_OUT, "decoy-let-in": AttemptOutcome.SHUT}, IsolationVerdict.UNPROVEN),
     "who is let out speaks for both": (None, {**UNDER_WALLS, **REACHED}, IsolationVerdict.UNPROVEN),
     "who is under walls speaks for both": ({**UNDER_WALLS, **REACHED}, None, IsolationVerdict.UNPROVEN),
-    "of another's door": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.SHUT}, IsolationVerdict.UNPROVEN),
-    "open is open": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": Outcome.OPEN}, IsolationVerdict.OPEN),
-    "ingress alone is open": (UNDER_WALLS, {**REACHED, "decoy-ingress:8080": Outcome.OPEN}, IsolationVerdict.OPEN),
+    "of another's door": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": AttemptOutcome.SHUT}, IsolationVerdict.UNPROVEN),
+    "open is open": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": AttemptOutcome.OPEN}, IsolationVerdict.OPEN),
+    "ingress alone is open": (UNDER_WALLS, {**REACHED, "decoy-ingress:8080": AttemptOutcome.OPEN}, IsolationVerdict.OPEN),
 })  # fmt: skip
 def test_who_knocks_says_what_it_found_itself(
-    under_walls: dict[str, Outcome] | None, let_out: dict[str, Outcome] | None, verdict: IsolationVerdict
+    under_walls: dict[str, AttemptOutcome] | None, let_out: dict[str, AttemptOutcome] | None, verdict: IsolationVerdict
 ) -> None:
     one = probe_world("credit")
     one.settle()
@@ -474,7 +493,7 @@ def test_who_knocks_says_what_it_found_itself(
             continue
         knock, *more = pod.containers
         said = let_out if more else under_walls
-        tries = tuple(Try(name, outcome) for name, outcome in (said or {}).items())
+        tries = tuple(AttemptFinding(name, outcome) for name, outcome in (said or {}).items())
         one.pods[key] = replace(
             pod, containers=(replace(knock, message="" if said is None else dumps(Findings(tries))), *more)
         )
@@ -505,7 +524,7 @@ def test_of_an_address_beside_host_and_port_are_taken_and_nothing_else(
     config = replace(CONFIG, isolation=IsolationTerms(DECOY, other_targets={"beside": url}))
     found = [
         (door.host, door.port)
-        for door in list_connection_targets(Probe.KNOCK, IsolationTestRun("t", "u", "d", {}, 0), config)
+        for door in list_connection_targets(IsolationProbe.KNOCK, IsolationTestRun("t", "u", "d", {}, 0), config)
         if door.name == "beside"
     ]
     assert found == ([address] if address else [])
@@ -529,7 +548,7 @@ class TestJobs:
         }
 
     def test_who_knocks_stands_under_a_deployments_walls_and_bears_no_token(self) -> None:
-        template = self.made()[Probe.KNOCK]["spec"]["template"]
+        template = self.made()[IsolationProbe.KNOCK]["spec"]["template"]
         assert template["metadata"]["labels"][names.LABEL_DEPLOYMENT] == "credit"
         assert names.LABEL_SERVING not in template["metadata"]["labels"], "no Service leads to it"
         assert "volumes" not in template["spec"]
@@ -537,10 +556,10 @@ class TestJobs:
         assert [container["name"] for container in template["spec"]["containers"]] == ["knock"]
 
     @for_each("probe, account, namespace, containers", {
-        "who asks may do nothing": (Probe.ASK, names.PROBER, "team", ["knock", "ask"]),
-        "its control is the chart's, beside the decoy": (Probe.CONTROL, "control", DECOY, ["knock", "ask"]),
+        "who asks may do nothing": (IsolationProbe.ASK, names.PROBER, "team", ["knock", "ask"]),
+        "its control is the chart's, beside the decoy": (IsolationProbe.CONTROL, "control", DECOY, ["knock", "ask"]),
     })  # fmt: skip
-    def test_who_asks(self, probe: Probe, account: str, namespace: str, containers: list[str]) -> None:
+    def test_who_asks(self, probe: IsolationProbe, account: str, namespace: str, containers: list[str]) -> None:
         job = self.made()[probe]
         pod = job["spec"]["template"]["spec"]
         assert (job["metadata"]["namespace"], pod["serviceAccountName"]) == (namespace, account)
@@ -549,8 +568,8 @@ class TestJobs:
         mounting = [container["name"] for container in pod["containers"] if "volumeMounts" in container]
         assert mounting == ["ask"]
 
-    @pytest.mark.parametrize("probe", list(Probe))
-    def test_each_is_held_short(self, probe: Probe) -> None:
+    @pytest.mark.parametrize("probe", list(IsolationProbe))
+    def test_each_is_held_short(self, probe: IsolationProbe) -> None:
         job = self.made()[probe]
         pod = job["spec"]["template"]["spec"]
         assert job["spec"]["backoffLimit"] == 0
@@ -570,13 +589,13 @@ class TestJobs:
             for probe, job in made.items()
             for container in job["spec"]["template"]["spec"]["containers"]
         }
-        knocked = [json.loads(arguments[probe, "knock"][1]) for probe in (Probe.KNOCK, Probe.ASK)]
-        assert json.loads(arguments[Probe.CONTROL, "knock"][1]) == [*knocked[0], *knocked[1]]
-        assert arguments[Probe.CONTROL, "knock"][2:] == ["--expect", "open"]
-        assert [arguments[probe, "knock"][2:] for probe in (Probe.KNOCK, Probe.ASK)] == [[], []]
-        asked = json.loads(arguments[Probe.ASK, "ask"][1])
-        controlled = json.loads(arguments[Probe.CONTROL, "ask"][1])
-        assert arguments[Probe.CONTROL, "ask"][2:] == ["--expect", "open"]
+        knocked = [json.loads(arguments[probe, "knock"][1]) for probe in (IsolationProbe.KNOCK, IsolationProbe.ASK)]
+        assert json.loads(arguments[IsolationProbe.CONTROL, "knock"][1]) == [*knocked[0], *knocked[1]]
+        assert arguments[IsolationProbe.CONTROL, "knock"][2:] == ["--expect", "open"]
+        assert [arguments[probe, "knock"][2:] for probe in (IsolationProbe.KNOCK, IsolationProbe.ASK)] == [[], []]
+        asked = json.loads(arguments[IsolationProbe.ASK, "ask"][1])
+        controlled = json.loads(arguments[IsolationProbe.CONTROL, "ask"][1])
+        assert arguments[IsolationProbe.CONTROL, "ask"][2:] == ["--expect", "open"]
         assert [one["name"] for one in asked if one["anonymous"]] == ["secret-anonymous"]
         assert controlled == [{**one, "anonymous": False} for one in asked], "who is nobody is let through nowhere"
 

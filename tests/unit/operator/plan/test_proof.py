@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from r1plus_contract.requests import Verb
-from r1plus_contract.settings import TAKES_SHADOWS
+from r1plus_contract.settings import SUPPORTS_SHADOW
 from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
 from r1plus_operator.plan.accuracy.proof import KEPT_CONFIGS
 from support.plan.falls import controlled, fallen
@@ -26,7 +26,7 @@ def monitor_image(world: World, revision: str) -> str:
 def age(world: World, *, shadows: bool = True) -> World:
     """Let all revisions that there are be of an operator whose monitors prove nothing; then comes this operator."""
     for obj in world.live("ControllerRevision"):
-        obj["data"] = {**obj["data"], "monitorSpeaks": TAKES_SHADOWS}
+        obj["data"] = {**obj["data"], "monitorSpeaks": SUPPORTS_SHADOW}
     world.status = {key: value for key, value in world.status.items() if key != "accuracyConfigs"}
     return world.report(ran_under="").alter(config=replace(CONFIG, monitor_image=NEW_IMAGE)).settle() and world
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from r1plus_contract.requests import Verb
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.verdict import Verdict
 from support.plan.falls import DAY, NEXT, controlled, fallen
 from support.plan.world import FULL, World, serve_world
@@ -130,7 +130,7 @@ def test_a_problem_of_one_pass_forgets_no_withdrawal() -> None:
 
 def test_under_a_problem_a_raised_threshold_does_not_bind_what_serves() -> None:
     world = serve_world(accuracy={"onBreach": "Rollback", "threshold": 0.7})
-    reached = Measured("e", "batch 1", 4, 3, {"s": "3/4"}, ("i3",))
+    reached = Measurement("e", "batch 1", 4, 3, {"s": "3/4"}, ("i3",))
     world.suites = {name: replace(one, reference_result=reached) for name, one in world.suites.items()}
     world.steady().settle()
     for engine in ({"version": "9.9.9"}, {}):

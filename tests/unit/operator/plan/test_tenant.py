@@ -71,7 +71,7 @@ def test_all_that_it_made_says_whose_it_is() -> None:
     for (namespace, _, name), obj in world.live.items():
         labels = obj["metadata"]["labels"]
         assert labels[names.LABEL_MANAGED_BY] == names.MANAGED_BY, name
-        assert labels[names.LABEL_WALLS] in ("tenant", "probe"), name
+        assert labels[names.LABEL_ISOLATION] in ("tenant", "probe"), name
         assert "ownerReferences" not in obj["metadata"], "it hangs on nobody's life"
         assert namespace in ("team", DECOY)
 

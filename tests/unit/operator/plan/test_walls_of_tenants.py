@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_contract.isolation import Probe
+from r1plus_contract.isolation import IsolationProbe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
@@ -171,9 +171,12 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
     config = replace(CONFIG, isolation=IsolationTerms("decoy", api_ports=(6443,), api_cidrs=cidrs))
     spec = build_network_policy("team", config)["spec"]
     run = choose_next_run("team", "u", {"credit": "w"}, None, 0.0)
-    of = {probe: next(j for j, p in zip(build_jobs(run, config), Probe, strict=True) if p is probe) for probe in Probe}
+    of = {
+        probe: next(j for j, p in zip(build_jobs(run, config), IsolationProbe, strict=True) if p is probe)
+        for probe in IsolationProbe
+    }
     labels = {probe: job["spec"]["template"]["metadata"]["labels"] for probe, job in of.items()}
-    assert [probe for probe in Probe if selects(spec["podSelector"], labels[probe])] == [Probe.ASK]
+    assert [probe for probe in IsolationProbe if selects(spec["podSelector"], labels[probe])] == [IsolationProbe.ASK]
     assert spec["ingress"] == []
     dns, api, decoy = spec["egress"]
     assert {port["port"] for port in dns["ports"]} == {53, 5353}

@@ -14,7 +14,7 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
-from r1plus_contract.suite_baseline import Measured
+from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.verdict import MonitorReport, Standing, Verdict
 from r1plus_model_repo.catalog.types import Backend
 from r1plus_operator.api.conditions import Reason
@@ -57,7 +57,7 @@ def remove_image(world: World) -> None:
 
 
 def raise_threshold(world: World) -> None:
-    reached = Measured("e", "batch 1", 4, 3, {"s": "3/4"}, ("i3",))
+    reached = Measurement("e", "batch 1", 4, 3, {"s": "3/4"}, ("i3",))
     world.suites = {name: replace(source, reference_result=reached) for name, source in world.suites.items()}
     world.spec["accuracy"] = {**world.spec["accuracy"], "threshold": 1.0}
 

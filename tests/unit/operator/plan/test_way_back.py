@@ -11,14 +11,14 @@ from support.plan.world import World, suite
 from support.tables import for_each
 
 DAY = 86_400.0
-GOOD = PastRevision("credit-a", 1000.0, 600.0, passed=True, has_engine=True)
+GOOD = PastRevision("credit-a", 1000.0, 600.0, has_passed=True, has_engine=True)
 LACKS = {
     "nothing": ({}, ""),
-    "a Pass": ({"passed": False}, "holds no Pass on the suite"),
+    "a Pass": ({"has_passed": False}, "holds no Pass on the suite"),
     "trust": ({"given_up": True}, "was itself rolled back from"),
     "its engine": ({"has_engine": False}, "has lost its engine"),
     "time": ({"served_seconds": 163.0}, "carried traffic for 2 min of the 10 min that it takes, and gets no more of it"),
-    "two things": ({"passed": False, "served_seconds": 82.0}, "Pass on the suite and threshold in force; carried traffic for 82 s"),
+    "two things": ({"has_passed": False, "served_seconds": 82.0}, "Pass on the suite and threshold in force; carried traffic for 82 s"),
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def test_what_a_revision_lacks_is_named(changes: dict[str, float], expected: str
 
 
 def test_the_newest_come_first_and_not_all_are_told() -> None:
-    past = [replace(GOOD, name=f"r{n}", promoted_at=float(n), passed=False) for n in range(9)]
+    past = [replace(GOOD, name=f"r{n}", promoted_at=float(n), has_passed=False) for n in range(9)]
     found = eligibility.rollback_blockers(past, {r.name: "e" for r in past}, 600.0)
     assert [line.split()[0] for line in found] == ["r8", "r7", "r6", "r5", "r4"]
 
