@@ -77,13 +77,13 @@ def import_command(
         typer.Option("--max-batch", help="Largest batch of a deployment. Default: 32, on a GPU 64."),
     ] = None,
     weights_memory: Annotated[
-        str | None, typer.Option("--weights-memory", help="Measured memory, such as 800Mi. Default: an estimate.")
+        str | None, typer.Option("--weights-memory", help="Measurement memory, such as 800Mi. Default: an estimate.")
     ] = None,
     runtime_memory: Annotated[
         str | None,
         typer.Option(
             "--runtime-memory",
-            help="Measured memory of server and backend, on CPU with activations. Default: an estimate.",
+            help="Measurement memory of server and backend, on CPU with activations. Default: an estimate.",
         ),
     ] = None,
     gpus: Annotated[

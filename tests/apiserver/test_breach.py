@@ -321,7 +321,7 @@ async def test_an_operator_that_is_killed_on_the_way_back_is_followed_to_the_sam
         operator.restart()
     await falling.until("QualityVerified", "False", "RolledBack")
     await falling.until("Ready", "True", "Serving")
-    assert await tenant.selected() == falling.good
+    await tenant.switched(falling.good)
     assert await falling.record()
 
 

@@ -35,7 +35,7 @@ async def test_a_cr_becomes_its_children_and_serves_after_its_gate(operator: Ope
     assert "revision" not in (await tenant.cr("credit"))["status"]
     await tenant.set_ready(pod, ready=True)
     await tenant.until("credit", "Ready", "True", "Serving")
-    assert await tenant.selected() == revision
+    await tenant.switched(revision)
     status = (await tenant.cr("credit"))["status"]
     assert (status["engine"], status["verdict"], status["accuracy"]) == ("smollm2-full-f16", "Pass", "210/210")
 

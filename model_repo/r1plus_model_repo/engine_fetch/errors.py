@@ -23,5 +23,5 @@ class FillError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """AGAIN if the Job should retry, otherwise FOR_GOOD."""
+        """EXIT_RETRYABLE if the Job should retry, otherwise EXIT_PERMANENT."""
         return EXIT_RETRYABLE if self.reason in _RETRYABLE else EXIT_PERMANENT

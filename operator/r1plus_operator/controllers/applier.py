@@ -268,7 +268,7 @@ class Executor:
                 "namespace": meta["namespace"],
                 "uid": meta["uid"],
             },
-            "type": "Warning" if note.warning else "Normal",
+            "type": "Warning" if note.is_warning else "Normal",
             "reason": note.reason,
             "message": note.message[:1024],
             "source": {"component": names.FIELD_MANAGER},

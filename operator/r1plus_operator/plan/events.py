@@ -13,7 +13,7 @@ class Event:
     reason: str
     message: str
     at: str
-    warning: bool = False
+    is_warning: bool = False
     pod: str = ""
     """Emit the Event only if this pass takes this pod out of traffic; empty: always."""
 
@@ -34,8 +34,8 @@ def build_transition_events(before: Json, after: Json) -> tuple[Event, ...]:
         old = previous.get(condition["type"])
         if old == (condition["status"], condition["reason"]):
             continue
-        warning = condition["status"] == "False" and condition["reason"] not in _EXPECTED
-        if old or (warning and condition["type"] in _REPORTED_AT_ONCE):
+        is_warning = condition["status"] == "False" and condition["reason"] not in _EXPECTED
+        if old or (is_warning and condition["type"] in _REPORTED_AT_ONCE):
             message = f"{condition['type']} is {condition['status']}: {condition['message']}"
-            events.append(Event(condition["reason"], message, condition["lastTransitionTime"], warning))
+            events.append(Event(condition["reason"], message, condition["lastTransitionTime"], is_warning))
     return tuple(events)

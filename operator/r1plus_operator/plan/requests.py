@@ -80,7 +80,7 @@ def build_request_events(cr: Json, refusal: str) -> list[Event]:
         Event(_REASONS[verb], f"{request.summary} (r1plus {verb})", request.at) for _, verb, request in unreported
     ]
     if refusal and refusal[:MAX_STATUS] != (cr.get("status") or {}).get("requestRefused"):
-        events.append(Event("RequestRefused", refusal, requests[Verb.ROLLBACK].at, warning=True))
+        events.append(Event("RequestRefused", refusal, requests[Verb.ROLLBACK].at, is_warning=True))
     return events
 
 

@@ -181,9 +181,9 @@ def _hash_job(need: VolumeNeed, order: Json, config: OperatorConfig) -> str:
 
 
 def _is_too_small(claim: Json, need: VolumeNeed) -> bool:
-    requested = str(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage", ""))
+    requested_storage = str(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage", ""))
     try:
-        return bytes_of(requested) < _compute_size(need)
+        return bytes_of(requested_storage) < _compute_size(need)
     except ValueError:
         return False
 
@@ -375,8 +375,8 @@ def _build_affinity(volume: EngineVolume) -> Json:
     affinity: Json = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred_term]}}
     if volume.nodes:
         node_term = {"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": list(volume.nodes)}]}
-        preferred = [{"weight": 100, "preference": node_term}]
-        affinity["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": preferred}
+        preferred_nodes = [{"weight": 100, "preference": node_term}]
+        affinity["nodeAffinity"] = {"preferredDuringSchedulingIgnoredDuringExecution": preferred_nodes}
     return affinity
 
 

@@ -78,7 +78,7 @@ class IsolationTestRun:
 
     @property
     def jobs(self) -> tuple[tuple[IsolationProbe, str], ...]:
-        """(Probe, Job's name)."""
+        """(IsolationProbe, Job's name)."""
         return (
             (IsolationProbe.KNOCK, f"{names.PROBER}-{self.id}"),
             (IsolationProbe.ASK, f"{ASK}-{self.id}"),

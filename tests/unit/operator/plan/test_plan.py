@@ -67,7 +67,7 @@ def test_the_moment_that_a_service_needs_after_a_promotion_warns_nobody_and_what
     assert planned.requeue_after == pytest.approx(promoted_at + ENDPOINTS_GRACE_SECONDS - (world.now - 1.0))
     world.wait(ENDPOINTS_GRACE_SECONDS)
     (note,) = world.pass_once().notes
-    assert (note.reason, note.warning) == ("NoEndpoints", True)
+    assert (note.reason, note.is_warning) == ("NoEndpoints", True)
     world.expect(Ready=("False NoEndpoints", "EndpointSlices"))
 
 
