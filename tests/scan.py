@@ -21,7 +21,7 @@ from devcluster.parts import KUBERNETES
 from devcluster.shell import run
 from devcluster.steps import Steps
 from devcluster.toolchain import uv
-from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
+from r1plus_operator.plan.settings import DnsTerms, IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,7 @@ def tenant() -> str:
     run = isolation_test_run.IsolationTestRun(TEAM, "0", "credit", {"credit": "1", "": "2"}, 1)
     own = [
         network_policies.build_default_deny(TEAM),
-        network_policies.build_callers_policy(TEAM, ()),
+        network_policies.build_callers_policy(TEAM, (), DnsTerms()),
         isolation_test_jobs.build_service_account(TEAM),
         isolation_test_jobs.build_network_policy(TEAM, config),
     ]
