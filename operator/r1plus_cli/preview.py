@@ -21,7 +21,7 @@ from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import Json, NodeFacts, Observation, SuiteSource, TenantView, VolumeFacts
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import explain_forbidden_callers
-from r1plus_operator.plan.volumes import VolumeNeed, VolumesObservation, plan_volumes
+from r1plus_operator.plan.tenancy.volumes import VolumeNeed, VolumesObservation, plan_volumes
 
 MONITORING_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
 NOT_YET = "00000000-0000-0000-0000-000000000000"

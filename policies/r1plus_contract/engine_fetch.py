@@ -1,6 +1,6 @@
 """The order of a Job that fetches an engine to a volume, and its progress and result.
 
-Written by the operator (`plan.volumes`), read by `r1plus_model_repo.engine_fetch` in the Job's pod, and back.
+Written by the operator (`plan.tenancy.volumes`), read by `r1plus_model_repo.engine_fetch` in the Job's pod, and back.
 """
 
 from dataclasses import dataclass

@@ -18,10 +18,9 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillOrder
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan import volumes
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.settings import DnsTerms
-from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
+from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies, volumes
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.manifests import (
     CLUSTER_ROLE_BINDING,

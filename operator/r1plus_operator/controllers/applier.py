@@ -13,7 +13,7 @@ from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.tenancy.tenant import TenantPlan
-from r1plus_operator.plan.volumes import VolumesPlan
+from r1plus_operator.plan.tenancy.volumes import VolumesPlan
 from r1plus_operator.runtime.client import JSON_PATCH
 from r1plus_operator.runtime.errors import ApiError, ConflictError, ForbiddenError, InvalidError, NotFoundError
 from r1plus_operator.runtime.resources import Resource

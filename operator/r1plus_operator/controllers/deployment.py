@@ -16,7 +16,7 @@ from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.manifests.engines import list_missing_engines
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.volumes import plan_volumes
+from r1plus_operator.plan.tenancy.volumes import plan_volumes
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
 

@@ -36,7 +36,13 @@ from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.revision.record import read_volume
 from r1plus_operator.plan.tenancy.tenant import TENANT_GRANTS, ObjectKey, TenantObservation, hash_policies
 from r1plus_operator.plan.tenancy.tenant import TENANT_KINDS as TENANT_PARTS
-from r1plus_operator.plan.volumes import FAILED, VOLUME_KINDS, VolumeNeed, VolumesObservation, read_delivered_digest
+from r1plus_operator.plan.tenancy.volumes import (
+    FAILED,
+    VOLUME_KINDS,
+    VolumeNeed,
+    VolumesObservation,
+    read_delivered_digest,
+)
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ApiError
 from r1plus_operator.runtime.reflector import Reflector

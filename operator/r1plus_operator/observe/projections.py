@@ -39,7 +39,7 @@ from r1plus_operator.plan.observation import (
 from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
 from r1plus_operator.plan.revision.record import instant
 from r1plus_operator.plan.revision.refresh import Refresh, read_refresh
-from r1plus_operator.plan.volumes import COMPLETE, FAILED
+from r1plus_operator.plan.tenancy.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
 from r1plus_policies.engine.hardware import UNKNOWN, WHOLE_GPU, Gpus
 

@@ -20,7 +20,6 @@ from r1plus_operator.plan.manifests.stages import build_manifests, find_changes
 from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.requests import build_request_events
-from r1plus_operator.plan.requeue import seconds_to_next_pass
 from r1plus_operator.plan.revision.foreign_pods import split_foreign_pods
 from r1plus_operator.plan.revision.record import Revision, find_current_revision, read_revisions, redate
 from r1plus_operator.plan.revision.refresh import SlotRequest
@@ -38,6 +37,7 @@ from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import build_status
 from r1plus_operator.plan.status.context import StatusContext
 from r1plus_operator.plan.status.metrics import PlanMetrics, collect_metrics
+from r1plus_operator.plan.status.requeue import seconds_to_next_pass
 from r1plus_operator.plan.status.runtime import build_runtime_status
 from r1plus_policies.rollout import Rollout
 

@@ -30,8 +30,8 @@ from r1plus_contract.history import (
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.observe.observer import CATALOG_KEY, Key
 from r1plus_operator.observe.projections import EngineObject
-from r1plus_operator.plan import registry_facts as told
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
+from r1plus_operator.plan.revision import registry_facts as told
 from r1plus_operator.registry.client import Courier, DeliveryError, RefusedError
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from r1plus_operator.observe.observer import Key
 from r1plus_operator.observe.projections import EngineObject
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
-from r1plus_operator.plan.registry_facts import build_deployment_fact
+from r1plus_operator.plan.revision.registry_facts import build_deployment_fact
 from r1plus_operator.registry import recorder
 from r1plus_operator.registry.client import DeliveryError, RefusedError
 from r1plus_operator.registry.recorder import Historian

@@ -10,14 +10,13 @@ from r1plus_contract.engine_fetch import FillOrder
 from r1plus_contract.requests import Verb
 from r1plus_operator.config import ConfigError, from_environment
 from r1plus_operator.observe import projections
-from r1plus_operator.plan import volumes
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.manifests.children import Owner, build_network_policy
 from r1plus_operator.plan.observation import REFUSED_PODS, Json, TenantView
 from r1plus_operator.plan.revision.refresh import RefreshOutcome
 from r1plus_operator.plan.settings import DnsPods, DnsTerms, OperatorConfig, PodUser, RuntimeUpdate
-from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
+from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies, volumes
 from r1plus_operator.plan.tenancy.tenant import plan_tenant
 from support.plan.tenant_world import CONFIG, TenantWorld, facts
 from support.plan.world import DAY, FULL, NEXT, World, serve_world, start_world

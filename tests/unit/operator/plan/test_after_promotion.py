@@ -2,7 +2,7 @@
 
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.deployment import Plan
-from r1plus_operator.plan.requeue import AT_ONCE_SECONDS
+from r1plus_operator.plan.status.requeue import AT_ONCE_SECONDS
 from r1plus_policies.rollout import DRAIN_SECONDS
 from support.plan.world import World
 

@@ -18,8 +18,8 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.plan.deployment import plan
-from r1plus_operator.plan.requeue import AT_ONCE_SECONDS
 from r1plus_operator.plan.revision.record import KEPT_REVISIONS, Revision, read
+from r1plus_operator.plan.status.requeue import AT_ONCE_SECONDS
 from support.plan.world import DAY, NODE, World
 
 PASSES = 6

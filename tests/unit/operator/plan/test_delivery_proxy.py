@@ -8,10 +8,10 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder
 from r1plus_model_repo.catalog.types import ArchiveFile, Artifact, Engine
-from r1plus_operator.plan import volumes
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import OperatorConfig, ProxyTerms, VolumeTerms
+from r1plus_operator.plan.tenancy import volumes
 from support.plan.world import CATALOG, CONFIG, World
 
 PROXY = ProxyTerms("http://proxy.bank.example:3128", ("10.0.9.7/32",))

@@ -13,7 +13,7 @@ from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFact
 from r1plus_operator.plan.podspec.pod import GPU_TOLERATION, PLATFORM
 from r1plus_operator.plan.revision.record import read
 from r1plus_operator.plan.settings import GpuRuntime
-from r1plus_operator.plan.volumes import VolumeNeed, VolumesObservation, VolumesPlan, plan_volumes
+from r1plus_operator.plan.tenancy.volumes import VolumeNeed, VolumesObservation, VolumesPlan, plan_volumes
 from r1plus_policies.engine.hardware import Gpus
 from support.plan.builders import L40S, SHIPPED, delivered, job_pod, machine
 from support.plan.world import CONFIG, World, suite

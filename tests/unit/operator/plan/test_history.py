@@ -7,7 +7,7 @@ import pytest
 from r1plus_contract.history import AlarmFact, EvaluationFact, RevisionFact, RolloutEvent, RolloutFact
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Standing, Verdict
-from r1plus_operator.plan import registry_facts
+from r1plus_operator.plan.revision import registry_facts
 from support.plan.falls import FULL, fallen, rolled_back
 from support.plan.world import CATALOG, World, suite
 

@@ -13,7 +13,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import JOB_ENDED
 from r1plus_operator.plan.settings import OperatorConfig, VolumeTerms
-from r1plus_operator.plan.volumes import (
+from r1plus_operator.plan.tenancy.volumes import (
     RETRY_FINAL_SECONDS,
     RETRY_SECONDS,
     VolumeNeed,
