@@ -140,13 +140,13 @@ async def test_finding_13_what_serves_goes_on_and_a_refresh_brings_what_is_admit
 
     async def is_told() -> bool:
         message = (await tenant.cr("credit"))["status"]["runtime"]["message"]
-        return "this namespace assigns users by now" in message and "r1plus refresh" in message
+        return "this namespace assigns users now" in message and "r1plus refresh" in message
 
     await eventually(is_told, "status.runtime says what to do")
     await tenant.client.delete(kinds.POD, pod["metadata"]["name"], tenant.namespace)
     said = await tenant.until("credit", "CapacityFits", "False", "PodRefused")
     assert REFUSED in said
-    assert "asks for a candidate whose pods name none" in said
+    assert "requests a candidate whose pods set none" in said
     unchanged = await tenant.present("Deployment", first)
     assert unchanged["metadata"]["generation"] == deployment["metadata"]["generation"]
     request_action(

@@ -29,7 +29,7 @@ async def test_a_pin_is_a_change_of_the_spec_with_a_name_and_a_reason(apiserver:
     request = read_requests(cr["metadata"])[Verb.PIN]
     assert (request.why, request.revision) == ("quarter-end", "credit-0123456789")
     assert request.by == cluster.get_username() != "somebody"
-    with pytest.raises(CliError, match="pinned already"):
+    with pytest.raises(CliError, match="already pinned"):
         request_action(cluster, tenant.namespace, "credit", Verb.PIN, "again", NOW)
     with pytest.raises(CliError, match="no such R1PlusDeployment"):
         request_action(cluster, tenant.namespace, "nobody", Verb.PIN, "a typo", NOW)
