@@ -38,7 +38,7 @@ down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespac
 	@$(PYTHON) -m devcluster down
 	@$(PYTHON) -m devcluster check-clean
 
-# What CI runs, in this order: what fails fastest comes first. End to end mostly waits, so it runs beside the others.
+# What CI runs, in this order: what fails fastest comes first. End to end waits for a third of its time, so it runs beside the others.
 PARTS := check unit test-registry test-apiserver test-engine
 BESIDE := e2e
 RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
