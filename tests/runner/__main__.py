@@ -18,7 +18,7 @@ from devcluster.steps import Steps
 from runner import flaky
 from runner.hogs import hogging
 from runner.lanes import run_lanes
-from runner.part import Result, run_part
+from runner.part import Result
 from runner.processes import adopt_orphans, descendants, end_descendants
 
 LOGS = Path("build/test-logs")
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run_parts(options: argparse.Namespace) -> int:
     steps = Steps(len(options.parts) + len(options.beside))
     first, *others = options.parts
-    results = [run_part(first, LOGS, steps)]
+    results = run_lanes([[first]], LOGS, steps)
     if options.keep_going or not results[0].failed:
         results += run_lanes((others, options.beside), LOGS, steps, keep_going=options.keep_going)
     _print_slowest(results, options.slowest)

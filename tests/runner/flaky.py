@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 
 from devcluster.steps import Steps
-from runner.part import run_part
+from runner.lanes import run_lanes
 
 
 def repeat_part(name: str, times: int, hogs: int, logs: Path) -> int:
     """Run `name` `times` times and print a JSON line last; returns 1 if any run failed. Each run keeps its log."""
     steps = Steps(times)
-    results = [run_part(name, logs / f"flaky-{number}", steps) for number in range(1, times + 1)]
+    results = [
+        result for number in range(1, times + 1) for result in run_lanes([[name]], logs / f"flaky-{number}", steps)
+    ]
     failures = collections.Counter(
         test for result in results for test in result.failures or [result.part] * result.failed
     )

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devcluster.steps import Steps
-from runner.part import POLL_SECONDS, Result, RunningPart, end_parts
+from runner.part import Result, RunningPart, end_parts
+
+_POLL_SECONDS = 0.2
 
 
-def run_lanes(lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, keep_going: bool) -> list[Result]:
-    """Return the results of all parts as they end. Unless `keep_going`, a part that fails stops what runs beside it."""
+def run_lanes(lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, keep_going: bool = True) -> list[Result]:
+    """Return the results of all parts as they end. Unless `keep_going`, a part that fails stops what runs beside it.
+
+    An interrupt ends all that run, then goes on.
+    """
     waiting = [list(lane) for lane in lanes]
     results: list[Result] = []
     running = {number: RunningPart(lane.pop(0), logs, steps) for number, lane in enumerate(waiting) if lane}
@@ -23,7 +28,7 @@ def run_lanes(lanes: Sequence[Sequence[str]], logs: Path, steps: Steps, *, keep_
                     return results
                 if waiting[number]:
                     running[number] = RunningPart(waiting[number].pop(0), logs, steps)
-            time.sleep(POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
     finally:
         end_parts(list(running.values()))
     return results

@@ -12,7 +12,6 @@ from pathlib import Path
 from devcluster.steps import Step, Steps
 from runner import processes, progress_plugin
 
-POLL_SECONDS = 0.2
 _SECTION = re.compile(r"^=+ (FAILURES|ERRORS|short test summary info) =+$", re.MULTILINE)
 _MOST_DETAILS = 20_000
 
@@ -57,17 +56,6 @@ class Result:
 
     def _count(self, outcome: str) -> int:
         return list(self.outcomes.values()).count(outcome)
-
-
-def run_part(name: str, logs: Path, steps: Steps) -> Result:
-    """Run `make NAME` with its output in `logs`; show progress as a step. An interrupt ends the part, then goes on."""
-    part = RunningPart(name, logs, steps)
-    try:
-        while not part.has_ended():
-            time.sleep(POLL_SECONDS)
-    finally:
-        end_parts([part])
-    return part.result
 
 
 def end_parts(parts: Sequence["RunningPart"]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from r1plus_contract import names
 from r1plus_operator.api import crd
 from r1plus_operator.api.schema import Json
 
@@ -119,7 +120,7 @@ def labels_page(source: str) -> str:
     for title, prefix in (("Labels", "LABEL_"), ("Annotations", "ANNOTATION_")):
         parts.append(f"\n## {title}\n| key | meaning |\n|---|---|\n")
         for number, node in enumerate(body):
-            name, value = _assigned(node)
+            name, value = _read_assignment(node)
             if not name.startswith(prefix):
                 continue
             after = body[number + 1] if number + 1 < len(body) else None
@@ -129,15 +130,15 @@ def labels_page(source: str) -> str:
     return "".join(parts)
 
 
-def _assigned(node: ast.stmt) -> tuple[str, str]:
-    target = (
-        node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-    )
-    value = getattr(node, "value", None)
-    if not isinstance(target, ast.Name) or value is None:
+def _read_assignment(node: ast.stmt) -> tuple[str, str]:
+    """Return name and value of an assignment; empty for any other statement."""
+    if isinstance(node, ast.Assign):
+        target, value = node.targets[0], node.value
+    elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        target, value = node.target, node.value
+    else:
         return "", ""
-    text = ast.unparse(value).strip("f'\"").replace("{GROUP}", "r1plus.ai")
-    return target.id, text
+    return ast.unparse(target), ast.unparse(value).strip("f'\"").replace("{GROUP}", names.GROUP)
 
 
 def _fields(schema: Json, path: str) -> Iterator[tuple[str, ...]]:
@@ -172,7 +173,7 @@ def _rules(schema: Json) -> Iterator[Json]:
 
 def _type(field: Json) -> str:
     if "enum" in field:
-        return " \\| ".join(f"`{value}`" for value in field["enum"])
+        return " | ".join(f"`{value}`" for value in field["enum"])
     if field.get("x-kubernetes-int-or-string"):
         return "integer or string"
     if field.get("type") == "array":
@@ -201,20 +202,20 @@ def _comments(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _at(values: Json, path: tuple[str, ...]) -> object:
-    found: object = values
+    value: object = values
     for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _schema_at(schema: Json, path: tuple[str, ...]) -> Json:
-    found = schema
+    part = schema
     for key in path:
-        found = _resolved(schema, _resolved(schema, found).get("properties", {}).get(key, {}))
-    return _resolved(schema, found)
+        part = _follow_reference(schema, part.get("properties", {}).get(key, {}))
+    return part
 
 
-def _resolved(schema: Json, part: Json) -> Json:
+def _follow_reference(schema: Json, part: Json) -> Json:
     return schema["definitions"][part["$ref"].rsplit("/", 1)[1]] if "$ref" in part else part
 
 
@@ -229,4 +230,4 @@ def _plain(text: str) -> str:
 
 def _cell(text: str) -> str:
     """Return text that a table's cell can hold."""
-    return " ".join(text.split()).replace("|", "\\|").replace("\\\\|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|")

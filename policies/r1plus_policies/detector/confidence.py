@@ -1,8 +1,7 @@
 """A confidence sequence for a proportion: an interval that may be read after every probe.
 
 Beta-binomial mixture with Jeffreys' prior. The chance that it *ever* excludes the true proportion is at most alpha,
-for
-probes that are independent given the past. It covers flips per request, not the choice of the items. To watch a
+for probes that are independent given the past. It covers flips per request, not the choice of the items. To watch a
 proportion that may change, start a new one at each alarm.
 """
 
