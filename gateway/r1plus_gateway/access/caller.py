@@ -1,0 +1,131 @@
+"""The types that the HTTP handlers and the store agree on: caller, limits, reservation, usage.
+
+The handlers depend on the two protocols here. `r1plus_gateway.store` implements them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class CallerKind(StrEnum):
+    API_KEY = "api_key"
+    SERVICE_ACCOUNT = "service_account"
+    ADMIN = "admin"
+
+
+class Outcome(StrEnum):
+    """How a request ended, for usage, audit and metrics."""
+
+    ANSWERED = "answered"
+    CANCELLED = "cancelled"  # the client left
+    SLOW_READER = "slow_reader"  # the client did not read, and was cut off
+    FAILED = "failed"  # the pod failed, before or within the answer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one caller may use. None is no limit.
+
+    `budget_tokens` counts prompt and completion tokens within one calendar month, UTC.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    budget_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An authenticated caller.
+
+    `id` is the key's id, or `NAMESPACE/NAME` of a ServiceAccount. `models` lists the deployments it may call; None is
+    all of the tenant's. `end_user` is the person on whose behalf it calls, if it may name one.
+    """
+
+    kind: CallerKind
+    id: str
+    namespace: str = ""
+    models: frozenset[str] | None = None
+    scopes: frozenset[str] = frozenset()
+    limits: Limits = Limits()
+    end_user: str = ""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one request, as the engine counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What answered: the revision, the digest of its engine, and the verdict of the pod that answered."""
+
+    revision: str
+    engine_digest: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a caller has left, for `x-ratelimit-*` headers. None is no limit."""
+
+    requests: int | None = None
+    tokens: int | None = None
+    budget_tokens: int | None = None
+    reset_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Tokens that are set aside for one request until it is settled."""
+
+    request_id: str
+    caller: Caller
+    model: str
+    tokens: int
+    remaining: Remaining = Remaining()
+
+
+class AccessError(Exception):
+    """A caller that is refused.
+
+    `status` is 401, 403, 404 or 429; `code` is OpenAI's error code (`invalid_api_key`, `model_not_found`,
+    `rate_limit_exceeded`, `insufficient_quota`). `retry_after` is in seconds; None says that another try does not help.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+
+class Authenticator(Protocol):
+    async def authenticate(self, authorization: str, end_user: str) -> Caller:
+        """Return the caller of an `Authorization` header's value.
+
+        `end_user` is the value of `x-r1plus-end-user`, empty without one.
+
+        Raises:
+            AccessError: 401 for no, a malformed, an unknown, an expired or a revoked credential, all with one message
+                and in the same time; 403 for an end user that this caller may not name.
+        """
+
+
+class Ledger(Protocol):
+    async def reserve(self, request_id: str, caller: Caller, model: str, tokens: int) -> Reservation:
+        """Set `tokens` (prompt + maximum completion) aside, atomically against every other reservation.
+
+        Raises:
+            AccessError: 429, `rate_limit_exceeded` with `retry_after`, or `insufficient_quota` without.
+        """
+
+    async def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: Evidence | None) -> None:
+        """Replace the reservation by what was used, and append one record to the audit log. Called exactly once."""

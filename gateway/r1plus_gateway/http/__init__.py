@@ -1,0 +1,1 @@
+"""The HTTP API: request bodies, handlers, server-sent events, errors."""

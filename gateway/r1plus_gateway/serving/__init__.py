@@ -1,0 +1,1 @@
+"""Models and pods: which deployments there are, one channel per pod, one call per request."""

@@ -1,0 +1,1 @@
+"""Keys, budgets, usage and the audit log in the tenant's database."""
