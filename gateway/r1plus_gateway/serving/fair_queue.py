@@ -5,7 +5,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from r1plus_gateway.serving.errors import QueueFullError
+from r1plus_gateway.serving.errors import ModelUnavailableError, QueueFullError
 
 _Ticket = asyncio.Future[None]
 
@@ -51,11 +51,22 @@ class FairQueue:
         if self._waiting >= per_tenant:
             raise QueueFullError(f"{self._waiting} requests wait already, which is the most; try again later")
 
+    def refuse_waiting(self, model: str) -> None:
+        """Refuse all that wait for this model: its pods are gone, or are elsewhere now."""
+        lane = self._lanes.setdefault(model, _Lane())
+        for caller, tickets in lane.waiting.items():
+            for ticket in tickets:
+                if not ticket.done():
+                    self._count(caller, -1)
+                    ticket.set_exception(ModelUnavailableError(f"{model} is served elsewhere now; try again"))
+        lane.waiting.clear()
+
     async def enter(self, model: str, caller: str) -> None:
         """Wait for a slot; `leave` gives it back.
 
         Raises:
             QueueFullError: a bound is reached.
+            ModelUnavailableError: the model is gone meanwhile.
         """
         self.check_room(model, caller)
         lane = self._lanes[model]
@@ -69,7 +80,8 @@ class FairQueue:
             await ticket
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled():
-                self.leave(model)  # granted and cancelled in the same moment
+                if ticket.exception() is None:
+                    self.leave(model)  # granted and cancelled in the same moment
             else:
                 self._withdraw(lane, caller, ticket)
             raise

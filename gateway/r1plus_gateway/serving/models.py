@@ -42,7 +42,7 @@ class Models:
         await asyncio.gather(*(pool.refresh() for pool in self._pools.values()))
 
     def update(self, settings: GatewaySettings) -> None:
-        """Follow new settings. Requests that run on a pool that goes end by themselves."""
+        """Follow new settings. Requests that run on a pool that goes are answered; those that wait are refused."""
         self._settings = settings
         wanted = {model.name: model for model in settings.models}
         for name, pool in list(self._pools.items()):
@@ -109,6 +109,7 @@ class Models:
         self._tasks.pop(name).cancel()
         pool = self._pools.pop(name)
         self._set_pods(pool.model, 0)
+        self.queue.refuse_waiting(name)
         task = asyncio.create_task(pool.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -99,7 +99,6 @@ class PodPool:
         self._clock = clock
         self._on_change = on_change
         self._pods: dict[str, Pod] = {}
-        self._retired: set[Pod] = set()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -132,7 +131,7 @@ class PodPool:
         finally:
             pod.requests -= 1
             if not pod.is_listed and not pod.requests:
-                self._close_later(pod)
+                self.start(_close(pod))
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run this as a task that lives until it ends, or until the pool is closed and it has ended."""
@@ -166,12 +165,11 @@ class PodPool:
             self._on_change(self.model, len(self._pods))
 
     async def close(self) -> None:
-        """Close every channel; requests in flight end with an error."""
-        pods = [*self._pods.values(), *self._retired]
-        self._pods.clear()
-        self._retired.clear()
-        await asyncio.gather(*(_close(pod) for pod in pods), return_exceptions=True)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Take no new requests; each channel closes after its last one. Waits for all of them."""
+        while self._pods:
+            self._retire(self._pods.popitem()[1])
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _connect(self, address: str) -> Pod:
         host = f"[{address}]" if ":" in address else address
@@ -182,13 +180,7 @@ class PodPool:
     def _retire(self, pod: Pod) -> None:
         pod.is_listed = False
         if not pod.requests:
-            self._close_later(pod)
-        else:
-            self._retired.add(pod)
-
-    def _close_later(self, pod: Pod) -> None:
-        self._retired.discard(pod)
-        self.start(_close(pod))
+            self.start(_close(pod))
 
 
 async def _close(pod: Pod) -> None:
