@@ -208,9 +208,9 @@ def describe_model(model: ModelSettings) -> list[dict[str, Any]]:
         "capabilities": [capability.value for capability in model.capabilities],
     }
     entries = [{"id": model.name, **common, "r1plus": {**about, "preset": None, "accuracy": "gated"}}]
-    for name in PRESETS:
+    for name, preset in PRESETS.items():
         accuracy = "measured" if name in model.measured_presets else "unmeasured"
-        own = {**about, "preset": name, "accuracy": accuracy}
+        own = {**about, "default_temperature": preset.temperature or 0, "preset": name, "accuracy": accuracy}
         entries.append({"id": f"{model.name}{SEPARATOR}{name}", **common, "r1plus": own})
     return entries
 

@@ -131,8 +131,16 @@ async def running(
     folder: Path, script: Script, *, settings: dict[str, Any] | None = None, **model: Any
 ) -> AsyncIterator[Rig]:
     """Run a gateway before one pod that answers by a script."""
+    async with serving(FakeTriton(script)) as pod, running_before(folder, pod, settings=settings, **model) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def running_before(
+    folder: Path, pod: FakeTriton, *, settings: dict[str, Any] | None = None, **model: Any
+) -> AsyncIterator[Rig]:
+    """Run a gateway before the pod at `pod.port`."""
     async with AsyncExitStack() as stack:
-        pod = await stack.enter_async_context(serving(FakeTriton(script)))
         monitor = await stack.enter_async_context(FakeMonitor().listen())
         rig = Rig(folder, pod, monitor, **model)
         rig.settings |= settings or {}

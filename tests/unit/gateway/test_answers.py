@@ -246,6 +246,7 @@ async def test_models_usage_and_key(tmp_path: Path) -> None:
             "credit:math": "unmeasured",
         }
         assert listed["credit"]["default_temperature"] == 0
+        assert listed["credit:code"]["default_temperature"] == 0.2
         async with rig.get("/v1/models/credit:code") as response:
             assert (await response.json())["id"] == "credit:code"
         async with rig.get("/v1/usage") as response:
