@@ -1,6 +1,7 @@
 """What people are told to type works when it is pasted: from the clone's root, with a PATH of which nothing is known."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def test_every_command_of_r1plus_on_a_page_exists_with_its_options(page: Path) -
     typed = [line for line in list_commands(page) if re.match(r"(\.venv/bin/)?r1plus ", line)]
     wrong = {line: found for line in typed if (found := list_wrong_words(line))}
     assert wrong == {}
+
+
+@pytest.mark.parametrize("page", (*PAGES, ROOT / "CONTRIBUTING.md"), ids=lambda page: page.stem)
+def test_every_module_and_target_on_a_page_exists(page: Path) -> None:
+    modules = re.findall(r"python -m ([\w.]+)", "\n".join(list_commands(page)))
+    targets = set(re.findall(r"(?:^|`)(?:\w+=\S+ )*make ([a-z][a-z0-9-]*)", page.read_text(), re.MULTILINE))
+    there = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert [name for name in modules if not importlib.util.find_spec(name)] == []
+    assert targets - there == set()
 
 
 @pytest.mark.parametrize("line", ["r1plus asks credit", "r1plus ask credit --shout x", "r1plus suite keygenerate"])
