@@ -1,6 +1,6 @@
-"""A client under load in a process of its own: `python -m bench.gateway.load PATH TARGET STREAMS TOKENS GAP_MS [CUT]`.
+"""A client under load in a process of its own: `python -m bench.gateway.load PATH TARGET STREAMS TOKENS GAP_MS OUT`.
 
-It prints one JSON object: how long each token took from the pod, lost tokens, its own processor time, when it cut what.
+It writes one JSON object: how long each token took from the pod, lost tokens, its own processor time, when it cut what.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -170,8 +171,10 @@ if __name__ == "__main__":
     parser.add_argument("streams", type=int)
     parser.add_argument("tokens", type=int)
     parser.add_argument("gap_ms", type=float)
+    parser.add_argument("out", type=Path)
     parser.add_argument("--name", default="s")
     parser.add_argument("--model", default="credit")
     parser.add_argument("--key", default=KEY)
     parser.add_argument("--cut", type=int, help="cut each stream after so many tokens, or a few more; 0: before any")
-    print(json.dumps(uvloop.run(run(parser.parse_args()))))
+    options = parser.parse_args()
+    options.out.write_text(json.dumps(uvloop.run(run(options))))
