@@ -226,6 +226,8 @@ def measure_cancelling(at: Stage) -> Json:
         wait_until(are_settled, "all cut streams are settled")
         stats = get_json(f"http://{at.pod}/stats")
         for name, (cut_ns, request_id) in seen["cuts"].items():
+            if name not in stats:
+                continue  # it left before the pod knew of it
             delays.append((stats[name]["cancelled_ns"] - cut_ns) / 1e6)
             if request_id:
                 wrong += bills[request_id][0] != stats[name]["tokens"]
