@@ -141,7 +141,7 @@ async def forbidden(story: Story) -> None:
         lambda count: count >= 1,
     )
     await story.calm()
-    assert f"Pass over {here}/{NAME} was refused" in story.rig.operator.process.log
+    assert f"Reconcile of {here}/{NAME} failed: " in story.rig.operator.process.log
 
 
 async def expired(story: Story) -> None:
@@ -241,7 +241,7 @@ async def two_operators(story: Story) -> None:
 
 
 _KOPF = ("kopf", "r1plus_operator: ")
-_LOST = (*_KOPF, "leads no more: Lease")
+_LOST = (*_KOPF, "lost the Lease: Lease")
 _SERVICE = ("services credit",)
 
 HALF_OPEN = Single("half-open streams", half_open, remade=_SERVICE, lasts=SILENT_STREAM_SECONDS)
