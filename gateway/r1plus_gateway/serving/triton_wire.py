@@ -33,6 +33,8 @@ RESPONSE_SCHEMA: Final = "response_schema"
 """BYTES: JSON schema that the answer must have."""
 
 _NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
+_UNKNOWN_INPUT: Final = "unexpected inference input"
+"""What Triton says of an input that is not in the configuration of the pod's revision."""
 _MOST_MESSAGE_CHARACTERS: Final = 500
 
 
@@ -173,6 +175,8 @@ def _read_int32(content: bytes) -> int:
 
 def classify_status(code: grpc.StatusCode, details: str) -> ServingError:
     """Return the error of a gRPC status."""
+    if code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith(_UNKNOWN_INPUT):
+        return _unavailable()  # an older pod, which leaves soon
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return RefusedByEngineError(_shorten(details))
     if code is grpc.StatusCode.UNAVAILABLE or code is grpc.StatusCode.NOT_FOUND:
