@@ -107,7 +107,8 @@ class Api:
         """Give the request its id, and turn every error into OpenAI's form. The route is matched before."""
         exchange = request[EXCHANGE] = Exchange(request, create_request_id())
         try:
-            if "Upgrade" in request.headers:
+            # Java's client offers HTTP/2 with its requests in the clear, and takes an answer in HTTP/1.1.
+            if request.headers.get("Upgrade", "h2c").lower() != "h2c":
                 raise ApiError(400, "invalid_request", "Upgrade is not supported; leave the header out")
             return await handler(request)
         except ApiError as error:
@@ -195,6 +196,8 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     exchange = request.get(EXCHANGE)
     response.headers.pop("Server", None)
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if "Upgrade" in request.headers:
+        response.force_close()  # what follows on this connection is not read as a request
     if exchange is None:
         return
     response.headers[HEADER_REQUEST_ID] = exchange.id
