@@ -64,6 +64,24 @@ def test_all_inputs_reach_the_engine(ask_gpu: Client) -> None:
     assert (answer.text, answer.reason, answer.tokens) == ("one t", "length", 5)
 
 
+def test_a_conversation_and_its_count(ask_gpu: Client) -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Ho"},
+        {"role": "tool", "content": "4"},
+    ]
+    answer, counted = ask_gpu(messages=messages), ask_gpu(messages=messages, count_only=True)
+    assert answer.text == "<user>Hi<assistant>Ho<tool>4<assistant>"
+    assert answer.first_prompt_tokens == answer.prompt_tokens == counted.prompt_tokens == len(answer.text)
+    assert (counted.text, counted.tokens, counted.reason) == ("", 0, "stop")
+
+
+def test_a_constraint_is_read_before_the_engine_gets_it(ask_gpu: Client) -> None:
+    refused = ask_gpu("Hi", response_schema={"type": "integer", "minimum": 5})
+    assert "response_schema: the engine cannot compile the schema: Invalid range" in refused.error
+    assert ask_gpu("Hi", raw_prompt=True, response_schema={"type": "string"}).text == "Hi"
+
+
 def test_a_stop_string_over_token_borders_ends_the_answer_before_it(ask_gpu: Client) -> None:
     answer = ask_gpu("one two three", raw_prompt=True, stop=["two"])
     assert (answer.text, answer.reason) == ("one ", "stop")
