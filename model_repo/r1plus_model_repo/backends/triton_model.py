@@ -91,8 +91,9 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine. An exception here fails the model's load, with its message in the log."""
-        model_parameters = json.loads(args["model_config"])["parameters"]
-        parameters = {name: value["string_value"] for name, value in model_parameters.items()}
+        config = json.loads(args["model_config"])
+        _check_inputs(config["input"])
+        parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         self._context = int(parameters["context"])
         self._meters = TritonMeters()
         self._engine = open_engine(parameters)
@@ -167,6 +168,16 @@ class TritonPythonModel:
     def _refuse(self, reply: "TritonReply", error: RefusedError) -> None:
         self._meters.count_request("refused")
         reply.refuse(str(error))
+
+
+def _check_inputs(inputs: list[dict[str, Any]]) -> None:
+    """Raise if the configuration has inputs that this image would ignore, such as a constraint on answers."""
+    unknown = sorted({one["name"] for one in inputs} - set(INPUTS))
+    if unknown:
+        raise pb_utils.TritonModelException(
+            f"EngineIncompatible: input: {', '.join(unknown)}: the image is older than the configuration and does not"
+            " know it; use the image of the operator's version"
+        )
 
 
 def open_engine(parameters: Mapping[str, str]) -> Engine:
