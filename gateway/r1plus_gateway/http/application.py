@@ -140,12 +140,12 @@ class Api:
         return _respond({"object": "list", "data": entries})
 
     async def _get_model(self, request: web.Request) -> web.Response:
-        asked = request.match_info["model"]
+        model_id = request.match_info["model"]
         for model in self._parts.models.list_for(await self._authenticate(request)):
             for entry in describe_model(model):
-                if entry["id"] == asked:
+                if entry["id"] == model_id:
                     return _respond(entry)
-        raise build_unknown_model_error(asked)
+        raise build_unknown_model_error(model_id)
 
     async def _get_usage(self, request: web.Request) -> web.Response:
         summary = await self._usage.read_usage(await self._authenticate(request))

@@ -115,7 +115,7 @@ class Completions:
         name = read_model_name(fields)
         pool = self._parts.models.find(name.deployment, caller)
         if pool is None:
-            raise build_unknown_model_error(name.asked)
+            raise build_unknown_model_error(name.id)
         exchange.model = pool.model.name
         request = parse(fields, name, pool.model)
         _check_prompt_size(request, pool.model)
