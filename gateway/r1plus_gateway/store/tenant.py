@@ -85,7 +85,7 @@ class TenantStore:
     async def run(self) -> None:
         """Open the data, try again while that fails, then watch over them. Never returns."""
         delay = FIRST_RETRY_SECONDS
-        while not await self.open():
+        while self._data is None and not await self.open():
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
         while True:
@@ -111,6 +111,9 @@ class TenantStore:
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
         except StoreError as error:
             self._set_problem(error)
+        except Exception:
+            # The next round may work, and without rounds another gateway would take this one as gone.
+            log.exception("Maintenance of the tenant's data failed")
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""

@@ -170,7 +170,7 @@ def read_ring(path: Path) -> KeyRing | None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError:
+    except (OSError, UnicodeDecodeError):
         text = ""
     return decode_ring(text, str(path))
 

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from r1plus_contract import names
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.tenancy.tenant import TenantPlan
 from r1plus_operator.plan.tenancy.volumes import VolumesPlan
 from r1plus_operator.runtime.client import JSON_PATCH
@@ -256,7 +256,7 @@ class Executor:
         """Leave an Event; its name is its content's, so a repeated pass tells nothing twice."""
         meta = cr["metadata"]
         digest = hashlib.sha256(f"{meta['uid']}{note.at}{note.reason}{note.message}".encode()).hexdigest()[:12]
-        when = rfc3339(now)
+        when = format_timestamp(now)
         event = {
             "apiVersion": "v1",
             "kind": "Event",

@@ -19,6 +19,7 @@ from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_baseline import find_reference_result
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_files import SuiteFiles
+from r1plus_contract.timestamps import parse_timestamp
 from r1plus_model_repo.catalog.quantity import bytes_of, cores_of
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api import kinds
@@ -37,7 +38,6 @@ from r1plus_operator.plan.observation import (
     Taint,
 )
 from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
-from r1plus_operator.plan.revision.record import instant
 from r1plus_operator.plan.revision.refresh import Refresh, read_refresh
 from r1plus_operator.plan.tenancy.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
@@ -196,7 +196,8 @@ def _job_ended(resource: Resource, obj: Json) -> Json:
     for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition["type"] in (COMPLETE, FAILED) and condition["status"] == "True":
             final = condition.get("reason") == "PodFailurePolicy"
-            return {"type": condition["type"], "at": instant(condition.get("lastTransitionTime", "")), "final": final}
+            at = parse_timestamp(condition.get("lastTransitionTime", ""))
+            return {"type": condition["type"], "at": at, "final": final}
     return {}
 
 
@@ -273,9 +274,9 @@ def pod(obj: Json) -> ServingPod | None:
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_quarantine(meta),
         failure_reason=_turned_away(status),
-        unschedulable_since=instant(scheduled.get("lastTransitionTime") or "") if unschedulable else None,
-        grace_ends_at=instant(meta.get("deletionTimestamp", "")),
-        ready_since=instant(ready.get("lastTransitionTime") or "") if is_ready else None,
+        unschedulable_since=parse_timestamp(scheduled.get("lastTransitionTime") or "") if unschedulable else None,
+        grace_ends_at=parse_timestamp(meta.get("deletionTimestamp", "")),
+        ready_since=parse_timestamp(ready.get("lastTransitionTime") or "") if is_ready else None,
     )
     probes = names.LABEL_PROBE in labels
     return ServingPod(
