@@ -18,6 +18,8 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_contract.names import GATEWAY, GATEWAY_ADMIN, GATEWAY_PORT
 
 TIMEOUT_SECONDS: Final = 30.0
+LONG_SECONDS: Final = 600.0
+"""For the verification of a long audit log."""
 TOKEN_VARIABLE: Final = "R1PLUS_GATEWAY_TOKEN"
 """A token of the admin ServiceAccount, for those without a kubeconfig: a pipeline's projected token."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -54,7 +56,13 @@ class GatewayTarget:
 
 
 def call_admin(
-    target: GatewayTarget, method: str, path: str, *, body: Json | None = None, query: Mapping[str, str] | None = None
+    target: GatewayTarget,
+    method: str,
+    path: str,
+    *,
+    body: Json | None = None,
+    query: Mapping[str, str] | None = None,
+    seconds: float = TIMEOUT_SECONDS,
 ) -> Json:
     """Call the admin API and return its answer. Raises CliError, and UsageError for a URL that is none."""
     import httpx  # late: other verbs should not wait a fifth of a second for it
@@ -69,7 +77,9 @@ def call_admin(
     headers = {"Authorization": f"Bearer {token}"}
     with _open_client(target) as client:
         try:
-            answer = client.request(method, f"/v1/admin{path}", json=body, params=query, headers=headers)
+            answer = client.request(
+                method, f"/v1/admin{path}", json=body, params=query, headers=headers, timeout=seconds
+            )
         except httpx.HTTPError as error:
             raise CliError(
                 f"{target.title} does not answer: {error or type(error).__name__}; check that its pod is Ready, and"

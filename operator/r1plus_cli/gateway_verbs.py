@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.gateway import GatewayCluster, GatewayTarget, Json, call_admin
+from r1plus_cli.gateway import LONG_SECONDS, GatewayCluster, GatewayTarget, Json, call_admin
 
 key_app = typer.Typer(
     name="key",
@@ -210,7 +210,7 @@ def audit_command(
 
     Keep the printed head: a later log that does not contain it was written again.
     """
-    answer = _call(kubeconfig, namespace, gateway, "GET", "/audit")
+    answer = _call(kubeconfig, namespace, gateway, "GET", "/audit", seconds=LONG_SECONDS)
     if output is Output.JSON:
         _print_json(answer)
     elif not answer["problem"]:

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 _READERS: Final = 2
+AUDIT_SECONDS: Final = 600.0
+"""Longest verification of the audit log."""
 _SECONDS_AHEAD: Final = 300.0
 
 
@@ -73,6 +75,7 @@ class TenantStore:
         self._stored_head = AuditHead()
         self._instances = InstanceWatch(self.instance, self._periods.gone)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gateway-reader")
+        self._auditor = ThreadPoolExecutor(1, thread_name_prefix="gateway-auditor")
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="gateway-keeper")
         self._writer = Writer(self._open_repository)
         self.ledger = StoreLedger(self._writer)
@@ -143,19 +146,23 @@ class TenantStore:
         except TimeoutError as error:
             raise UnavailableError(f"The tenant's data gave no answer for {ANSWER_SECONDS:g} s") from error
 
-    async def read(self, step: Callable[[Connection], T]) -> T:
-        """Run a step on one consistent snapshot, in a thread. Raises StoreError."""
-        data = self.require_data()
+    async def read(self, step: Callable[[Connection], T], *, is_long: bool = False) -> T:
+        """Run a step on one consistent snapshot, in a thread. Raises StoreError.
+
+        A long step has a thread of its own, so that no look-up of a key waits for it.
+        """
+        data, seconds = self.require_data(), AUDIT_SECONDS if is_long else ANSWER_SECONDS
+        threads = self._auditor if is_long else self._readers
 
         def work() -> T:
             with data.database.transaction(writes=False) as connection:
                 return step(connection)
 
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(threads, work)
         except TimeoutError as error:
-            raise UnavailableError(f"The tenant's data gave no answer for {ANSWER_SECONDS:g} s") from error
+            raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
 
     async def close(self) -> None:
         """Commit what waits, store the head of the audit log, and close the data."""
@@ -164,7 +171,7 @@ class TenantStore:
             log.warning("Gateway ends with %d settlements unwritten; the next start counts them as used in full", left)
         with contextlib.suppress(StoreError):
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
-        for threads in (self._readers, self._keeper):
+        for threads in (self._readers, self._auditor, self._keeper):
             threads.shutdown(wait=False, cancel_futures=True)
         if self._data is not None:
             self._data.database.close()
