@@ -71,6 +71,7 @@ class TenantStore:
         self._work: UnitOfWork | None = None
         self._problem: StoreError = UnavailableError("The tenant's data have not been opened yet")
         self._state = DataState(DataReason.STARTING, str(self._problem))
+        self._key_problem: StoreError | None = None
         self._head = AuditHead()
         self._stored_head = AuditHead()
         self._instances = InstanceWatch(self.instance, self._periods.gone)
@@ -82,7 +83,11 @@ class TenantStore:
 
     @property
     def state(self) -> DataState:
-        """Whether the data can be used now, and why not."""
+        """Whether the data can be used now, and why not; or why they could not be opened again."""
+        problem = self._key_problem
+        if self._state.is_ready and problem is not None:
+            text = f"{problem}. This gateway runs on with the key that it has, and could not start again"
+            return DataState(problem.reason, text)
         return self._state
 
     async def run(self) -> None:
@@ -210,7 +215,7 @@ class TenantStore:
     def _maintain(self) -> None:
         data, work = self.require_data(), self._work
         assert work is not None
-        refresh_ring(self.config, data.database)
+        self._refresh_ring(data)
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
                 beats = read_beats(connection)
@@ -220,6 +225,17 @@ class TenantStore:
                     repository.forget_instances(gone)
                 log.warning("%d requests of %d gateways that are gone were settled as used in full", count, len(gone))
         self._store_head()
+
+    def _refresh_ring(self, data: OpenData) -> None:
+        """Take over a half that the Secret has now. Its loss stops nothing before the next start, and is told."""
+        try:
+            refresh_ring(self.config, data.database)
+        except StoreError as error:
+            if str(error) != str(self._key_problem):
+                log.warning("Tenant key could not be opened again: %s: %s", error.reason.value, error)
+            self._key_problem = error.renew()
+        else:
+            self._key_problem = None
 
     def _store_head(self) -> None:
         head, folder = self._head, self.config.folder

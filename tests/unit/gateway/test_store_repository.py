@@ -90,6 +90,15 @@ def test_so_is_one_that_follows_another(first: list[Step], second: list[Step]) -
     assert play([first, second]) == play([[step] for step in first + second])
 
 
+def test_a_limit_counts_what_the_same_batch_reserved_before_the_caller_had_it() -> None:
+    limited = make_caller(limits=Limits(budget_tokens=100))
+    with opened() as work, work.open_repository() as repository:
+        repository.reserve("a", make_caller(), "credit", 60)
+        with pytest.raises(AccessError, match="60 set aside"):
+            repository.reserve("b", limited, "credit", 41)
+        repository.reserve("c", limited, "credit", 40)
+
+
 def test_a_batch_that_fails_leaves_nothing() -> None:
     with opened() as work:
         before = dump(work)
