@@ -32,7 +32,14 @@ Json = dict[str, Any]
 Objects = Mapping[Key, Json]
 Look = Callable[[Json], Any]
 RENAMED_REASONS: Mapping[str, str] = MappingProxyType(
-    {"WallsHeld": "IsolationEnforced", "WallOpen": "IsolationBroken", "BothArmsBad": "RollbackTargetAlsoFailed"}
+    {
+        "WallsHeld": "IsolationEnforced",
+        "WallOpen": "IsolationBroken",
+        "WallsStand": "NetworkPoliciesApplied",
+        "BothArmsBad": "RollbackTargetAlsoFailed",
+        "ControlOverdue": "RollbackTargetOverdue",
+        "PrometheusNotAsked": "PrometheusNotConfigured",
+    }
 )
 """Reason of a stored condition -> what the same is called today."""
 KEPT_STATUS = ("revision", "candidate", "lastGood", "noLastGood", "lastRequest", "replicas", "readyReplicas", "suite")

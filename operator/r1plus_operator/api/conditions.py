@@ -94,13 +94,13 @@ class Reason(StrEnum):
     NAMESPACE_RESERVED = "NamespaceReserved"
     CALLER_NOT_ALLOWED = "CallerNotAllowed"
     # Ready of an R1PlusTenant
-    WALLS_STAND = "WallsStand"
+    NETWORK_POLICIES_APPLIED = "NetworkPoliciesApplied"
     EGRESS_NOT_OPENED = "EgressNotOpened"
     DELETING = "Deleting"
     # AlertsWired
     WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"
-    PROMETHEUS_NOT_ASKED = "PrometheusNotAsked"
+    PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"
     PROMETHEUS_UNREACHABLE = "PrometheusUnreachable"
     RULE_NOT_LOADED = "RuleNotLoaded"
     RULE_FAILING = "RuleFailing"

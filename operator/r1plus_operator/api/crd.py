@@ -32,13 +32,13 @@ ESTABLISHED_SECONDS = 30.0
 POLL_SECONDS = 0.5
 
 _DEPLOYMENT_COLUMNS = (
-    ("Tier", ".spec.tier", "Service level asked for."),
+    ("Tier", ".spec.tier", "Requested service level."),
     ("Engine", ".status.engine", "Engine of the revision that takes traffic."),
     ("Batch", ".status.batch", "Most requests that run at once."),
     ("Accuracy", ".status.accuracy", "Right / all items of the golden suite, as last counted."),
     ("Verdict", ".status.verdict", "Pass, Fail, Inconclusive, NoData or Error."),
     ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves."),
-    ("Reason", ".status.reason", "Why it does not; of what serves, why the spec is not what serves."),
+    ("Reason", ".status.reason", "Why it does not serve. If it serves: why the spec is not what serves."),
 )
 _ENGINE_COLUMNS = (
     ("Family", ".spec.family", "Model family."),
@@ -46,16 +46,20 @@ _ENGINE_COLUMNS = (
     ("Version", ".spec.version", "Version of the build."),
     ("Precision", ".spec.precision", "Precision of the weights."),
     ("Backend", ".spec.backend", "What runs it inside Triton."),
-    ("Suite", ".spec.reference.suite", "Golden suite that it is held to."),
+    ("Suite", ".spec.reference.suite", "Golden suite that it must pass."),
 )
 
 
 _TENANT_COLUMNS = (
-    ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the walls stand."),
-    ("Isolation", '.status.conditions[?(@.type=="IsolationVerified")].status', "Whether the prober found them shut."),
+    ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the network policies are applied."),
+    (
+        "Isolation",
+        '.status.conditions[?(@.type=="IsolationVerified")].status',
+        "Whether all was found blocked.",
+    ),
     ("Reason", '.status.conditions[?(@.type=="IsolationVerified")].reason', "Why."),
-    ("Tries", ".status.isolation.tries", "What the newest run tried."),
-    ("Held", ".status.isolation.held", "What of it was proven to be shut."),
+    ("Tries", ".status.isolation.tries", "Attempts of the newest isolation test."),
+    ("Held", ".status.isolation.held", "Attempts that were proven to be blocked."),
 )
 _NUMBERS = frozenset({"Batch", "Tries", "Held"})
 """Columns of integers."""
@@ -77,7 +81,7 @@ def definitions(versions: Sequence[str] = (names.VERSION,)) -> dict[str, Json]:
 def deployments() -> Json:
     """R1PlusDeployment: namespaced, with a status of its own, its name bounded since children's names start with it."""
     schema = _root(
-        "A language model in production: a tenant applies it, the operator keeps it right. Only `spec.tier` is needed.",
+        "A language model in production, measured and kept right by the operator. Only `spec.tier` is required.",
         {"spec": structural(R1PlusDeploymentSpec, path="spec"), "status": _status(R1PlusDeploymentStatus)},
         [_name_length(MAX_NAME, "the names of its children start with it"), _name_of_a_service()],
     )
@@ -88,9 +92,9 @@ def deployments() -> Json:
 def engines() -> Json:
     """R1PlusEngine: cluster-scoped; adding a model is adding one."""
     schema = _root(
-        "A loadable build of a model: where its files are, what it needs, what it was measured to reach.",
+        "A loadable build of a model: where its files are, what it needs, and its measured accuracy.",
         {"spec": structural(EngineSpec, path="spec")},
-        [_name_length(MAX_ENGINE_NAME, "serving pods bear it as a label")],
+        [_name_length(MAX_ENGINE_NAME, "serving pods have it as a label")],
     )
     return _definition(kinds.R1PLUS_ENGINE, "r1e", _version(schema, _ENGINE_COLUMNS))
 
@@ -183,7 +187,7 @@ def _name_of_a_service() -> Json:
         "rule": f"self.metadata.name.matches('{DNS_1035}')",
         "fieldPath": ".metadata.name",
         "message": (
-            "must start with a letter and hold only a-z, 0-9 and '-', since its Service bears the name"
+            "must start with a letter and hold only a-z, 0-9 and '-', since its Service has this name"
             f" ({DNS_1035}); rename it"
         ),
     }

@@ -165,14 +165,14 @@ class Executor:
         try:
             await self._learned(cr, write)
         except InvalidError as error:
-            log.info("R1PlusTenant %s has other finalizers by now: %s", _where(cr), error)
+            log.info("Finalizers of R1PlusTenant %s changed meanwhile, the next pass retries: %s", _where(cr), error)
 
     async def _learned(self, cr: Json, write: Awaitable[Json]) -> None:
         """Carry out a write to an R1PlusTenant; where it is gone, or another one, its event brings the next pass."""
         try:
             await self._learner.write_tenant(cr["metadata"]["namespace"], write)
         except (NotFoundError, ConflictError) as error:
-            log.info("R1PlusTenant %s is gone or another one: %s", _where(cr), error)
+            log.info("R1PlusTenant %s was deleted or replaced, skipped its write: %s", _where(cr), error)
 
     async def engines(self, objects: tuple[Json, ...]) -> None:
         """Write entries of the shipped catalog."""
@@ -229,9 +229,9 @@ class Executor:
         try:
             await self._client.patch(kinds.BY_KIND[kind], name, namespace, patch, content_type=JSON_PATCH)
         except InvalidError as error:
-            log.info("%s %s/%s kept what others added: %s", kind, namespace, name, error)
+            log.info("Foreign items stayed in %s %s/%s: %s", kind, namespace, name, error)
         else:
-            log.info("Took out of %s %s/%s what others added", kind, namespace, name)
+            log.info("Removed foreign items from %s %s/%s", kind, namespace, name)
 
     async def _relabel(self, cr: Json, pod: str, patch: tuple[Json, ...]) -> bool:
         """Take a pod out of traffic. Where it is another one by now, or is out already, the next pass looks again."""

@@ -92,7 +92,7 @@ class Reconciler:
         try:
             out = await self._executor.run(observed.cr, planned, now)
         except OwnerGoneError as error:
-            log.info("R1PlusDeployment proved to be gone, the garbage collector has its children: %s", error)
+            log.info("R1PlusDeployment was deleted, the garbage collector removes its children: %s", error)
             self._observer.forget(key, observed.cr["metadata"]["uid"])
             return
         except (InvalidError, ForbiddenError) as error:
@@ -169,14 +169,14 @@ class Reconciler:
         try:
             await self._executor.tell(observed.cr, planned, now)
         except (ApiError, OwnerGoneError) as error:
-            log.warning("Status of %s/%s could not tell of a refused write: %s", *key, error)
+            log.warning("Status of R1PlusDeployment %s/%s could not report a refused write: %s", *key, error)
 
     def on_error(self, key: Key, error: Exception) -> float | None:
         """Report a failed pass; how long to wait (None: the queue's own backoff)."""
         if not isinstance(error, ApiError):
-            log.error("Pass over %s/%s failed", *key, exc_info=error)
+            log.error("Reconcile of %s/%s failed", *key, exc_info=error)
             return None
-        log.warning("Pass over %s/%s was refused: %s", *key, error)
+        log.warning("Reconcile of %s/%s failed: %s", *key, error)
         if isinstance(error, InvalidError | ForbiddenError) and fence.SUFFIX not in error.message:
             return LONG_BACKOFF_SECONDS
         return error.retry_after

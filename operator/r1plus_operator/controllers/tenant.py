@@ -23,7 +23,7 @@ WITHOUT_EFFECT_SECONDS = 30.0
 """Until a pass that planned the very writes of the one before is repeated: somebody undoes them, or they do nothing."""
 TOLD_AFTER = 10
 """Failures in a row, five seconds of them or what the API server asks for, until one that may pass is told of."""
-_UNSEEN = TenantView("Unknown", Reason.PENDING, "The namespace has not been looked at yet", is_tenant=False)
+_UNSEEN = TenantView("Unknown", Reason.PENDING, "The namespace has not been observed yet", is_tenant=False)
 """Whoever makes a namespace and a deployment in it at once must not find it a tenant because nobody has looked."""
 
 
@@ -132,7 +132,7 @@ class TenantReconciler:
         try:
             await self._executor.tell_tenant(seen.cr, self._plan(seen))
         except ApiError as error:
-            log.warning("Status of R1PlusTenant in %s could not tell of a refused write: %s", namespace, error)
+            log.warning("Status of R1PlusTenant in %s could not report a refused write: %s", namespace, error)
 
 
 def _writes(planned: TenantPlan) -> tuple[object, ...]:

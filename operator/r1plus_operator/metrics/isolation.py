@@ -45,10 +45,10 @@ class IsolationMetrics(Collector):
             metrics.ISOLATION_VERIFIED, "IsolationVerified: 1 True, 0 False, -1 Unknown.", labels=["namespace"]
         )
         tries = GaugeMetricFamily(
-            metrics.ISOLATION_TRIES, "Tries of the prober's newest run.", labels=["namespace", "outcome"]
+            metrics.ISOLATION_TRIES, "Attempts of the newest isolation test.", labels=["namespace", "outcome"]
         )
         ended = GaugeMetricFamily(
-            metrics.ISOLATION_RUN_TIMESTAMP_SECONDS, "When the prober's newest run ended.", labels=["namespace"]
+            metrics.ISOLATION_RUN_TIMESTAMP_SECONDS, "When the newest isolation test ended.", labels=["namespace"]
         )
         for namespace, (value, newest) in told:
             held.add_metric([namespace], value)

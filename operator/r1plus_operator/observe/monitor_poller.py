@@ -103,7 +103,7 @@ class VerdictSource:
         for namespace in [namespace for namespace, turn in self._turns.items() if turn.done()]:
             if error := self._turns.pop(namespace).exception():
                 # One namespace's pods have said what we cannot take. The others are asked on.
-                log.error("Monitors of namespace %s could not be asked", namespace, exc_info=error)
+                log.error("Monitors of namespace %s could not be polled", namespace, exc_info=error)
         for key in list(self._observer.crs):
             self._look_at_pool(key)
         for key in self._observer.pools.keys() - self._observer.crs.keys():
@@ -167,7 +167,7 @@ class VerdictSource:
             if page is not None:
                 self._pools.take(key, pod.name, page)
         except ContractError as error:
-            log.warning("Outcomes of pod %s/%s were passed over: %s", pod.namespace, pod.name, error)
+            log.warning("Outcomes of pod %s/%s were invalid and ignored: %s", pod.namespace, pod.name, error)
 
     async def _ask_progress(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         """How far a Job has filled a volume; one that has ended says it in its status."""
@@ -188,7 +188,7 @@ class VerdictSource:
                 response.raise_for_status()
                 return loads(kind, await _bounded(response, kind.__name__, most), tolerant=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:
-            log.debug("Monitor of pod %s/%s said nothing at %s: %s", pod.namespace, pod.name, path, error)
+            log.debug("Monitor of pod %s/%s did not answer %s: %s", pod.namespace, pod.name, path, error)
             return None
 
     def _look_at_pool(self, key: Key) -> None:

@@ -77,7 +77,7 @@ class Pools:
         try:
             kept.pool = fold(replace(page, outcomes=tuple(after[:AT_ONCE])), kept.pool, pod)
         except ValueError as error:
-            log.warning("Pooled detector of %s/%s began anew: %s", *key, error)
+            log.warning("Pooled detector of %s/%s was restarted: %s", *key, error)
             kept.pool = Pool(kept.wanted.key, kept.wanted.alarm_at, acknowledged=kept.wanted.acknowledged)
 
     def view(self, key: Key, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
@@ -116,7 +116,7 @@ class Pools:
         text = dumps(kept.pool)
         if len(text.encode()) > MOST_CHECKPOINT_BYTES:
             # An annotation that is too large would refuse the whole pass; from the former one outcomes are heard again.
-            log.warning("Checkpoint of a pooled detector is too large, kept the one before: %d bytes", len(text))
+            log.warning("Checkpoint of a pooled detector is too large, kept the previous one: %d bytes", len(text))
             return
         kept.checkpoint = text
 

@@ -461,7 +461,7 @@ def suite_source(name: str, files: SuiteFiles) -> SuiteSource:
     if found.suite and found.suite.header.name != name:
         # Else a ConfigMap could be exchanged for another signed suite, an easier one.
         told = f"{SUITE_FILE}: name: {found.suite.header.name:.80} is not {name}"
-        problems.append(f"{told}; a suite bears the name of its ConfigMap or folder")
+        problems.append(f"{told}; a suite must have the name of its ConfigMap or folder")
     if problems or found.suite is None:
         return SuiteSource(name, "", "", None, f"{name}: {_told(problems)}")
     return SuiteSource(
@@ -479,5 +479,5 @@ def suite_source(name: str, files: SuiteFiles) -> SuiteSource:
 def _told(problems: list[str]) -> str:
     """The first of them, since a condition is short."""
     more = len(problems) - MOST_TOLD
-    rest = f"; and {more} more: r1plus suite verify tells all" if more > 0 else ""
+    rest = f"; and {more} more: r1plus suite verify lists all" if more > 0 else ""
     return "; ".join(problem[:MOST_CHARACTERS] for problem in problems[:MOST_TOLD]) + rest

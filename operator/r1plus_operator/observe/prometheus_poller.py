@@ -101,7 +101,7 @@ class PrometheusSource:
             return PrometheusView(self._url, "", await self._rules(session, keys), await self._targets(session, keys))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
             said = str(error)[:MOST_TEXT] or type(error).__name__
-            log.debug("Prometheus at %s gave no answer: %s", self._url, said)
+            log.debug("Prometheus at %s did not answer: %s", self._url, said)
             return PrometheusView(self._url, said)
 
     async def _rules(self, session: aiohttp.ClientSession, keys: Sequence[Key]) -> Mapping[str, tuple[RuleFacts, ...]]:
@@ -133,7 +133,7 @@ class PrometheusSource:
                 too_large += 1
                 if too_large > MOST_TOO_LARGE:
                     raise
-                log.warning("Rule group %s was passed over: %s", group, error)
+                log.warning("Rule group %s was invalid and ignored: %s", group, error)
         return found
 
     async def _groups(
@@ -147,7 +147,7 @@ class PrometheusSource:
             try:
                 return targets_of(await self._get(session, TARGETS))
             except TooLargeError as error:
-                log.info("Prometheus is asked for each scrape pool from now on: %s", error)
+                log.info("Prometheus does not list all targets at once, asking per scrape pool: %s", error)
                 self._by_pool = True
         found: dict[Key, tuple[TargetFacts, ...]] = {}
         # One after the other: together they are a burst that Prometheus would feel.
@@ -155,7 +155,7 @@ class PrometheusSource:
             try:
                 targets = targets_of(await self._get(session, TARGETS, [("scrapePool", pool)]))
             except TooLargeError as error:
-                log.warning("Scrape pool %s was passed over: %s", pool, error)
+                log.warning("Scrape pool %s was invalid and ignored: %s", pool, error)
                 continue
             for pod, facts in targets.items():
                 found[pod] = (*found.get(pod, ()), *facts)

@@ -190,7 +190,7 @@ class Historian:
         try:
             self._look(key)
         except Exception:
-            log.exception("Facts of %s/%s could not be told", *key)
+            log.exception("Facts of %s/%s could not be collected for the registry", *key)
 
     def _look(self, key: Key) -> None:
         if key == CATALOG_KEY:
@@ -279,7 +279,7 @@ class Historian:
         try:
             await courier.deliver(Facts(live=tuple(sorted(lives))))
         except RefusedError as error:
-            log.warning("Registry refused the list of what lives: %s", error)
+            log.warning("Registry refused the list of existing objects: %s", error)
         self._lives = lives
         for uid in self._recorded.keys() - lives:
             del self._recorded[uid]
@@ -287,7 +287,7 @@ class Historian:
     def _tell(self, problem: str) -> None:
         """Log it once, and its end."""
         if problem and not self._problem:
-            log.warning("Registry does not record now, its facts wait (serving does not): %s", problem)
+            log.warning("Registry does not record, facts wait and serving goes on: %s", problem)
         elif self._problem and not problem:
             log.info("Registry records again")
         self._problem = problem

@@ -190,9 +190,9 @@ class Elector:
                 await self._write(version, self._claim.spec(new=True))
                 _log.info("Acquired %s as %s", self._name, self._identity)
         except ConflictError:
-            _log.info("Another candidate was faster to %s", self._name)
+            _log.info("Another replica acquired %s first", self._name)
         except (ApiError, TimeoutError) as error:
-            _log.warning("Could not look at or take %s: %s", self._name, _text(error))
+            _log.warning("Could not read or acquire %s: %s", self._name, _text(error))
         return self.leads
 
     async def acquire(self) -> None:
@@ -234,7 +234,7 @@ class Elector:
                 await self._write(version, self._claim.spec(new=False))
                 return True
         except ConflictError:
-            _log.info("%s has changed under this process, looking at it", self._name)
+            _log.info("%s was changed by another client, reading it again", self._name)
         except (ApiError, TimeoutError) as error:
             _log.warning("Could not renew %s, %.1f s left: %s", self._name, self.remaining(), _text(error))
         return await self._still_ours()
@@ -244,7 +244,7 @@ class Elector:
         try:
             await self._look()
         except (ApiError, TimeoutError) as error:
-            _log.warning("Could not look at %s, %.1f s left: %s", self._name, self.remaining(), _text(error))
+            _log.warning("Could not read %s, %.1f s left: %s", self._name, self.remaining(), _text(error))
             return False
         if self._claim.held_version() is None:
             self._claim.lost()

@@ -341,7 +341,7 @@ async def test_finding_22_what_fails_for_one_namespace_ends_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(road.source, "_take", fail)
         assert await road.after(0) is None
-    assert "Monitors of namespace t could not be asked" in caplog.text
+    assert "Monitors of namespace t could not be polled" in caplog.text
     assert await road.after(0) == PASSES
 
 
