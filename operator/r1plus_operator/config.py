@@ -38,7 +38,7 @@ from r1plus_operator.plan.settings import (
     SuiteTrust,
     VolumeTerms,
 )
-from r1plus_operator.runtime.lease import Terms as LeaseTerms
+from r1plus_operator.runtime.lease import LeaseTerms
 from r1plus_policies.rollback.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 T = TypeVar("T")

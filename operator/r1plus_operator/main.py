@@ -36,11 +36,11 @@ from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.prometheus_poller import PrometheusSource
 from r1plus_operator.registry.client import RegistryClient
 from r1plus_operator.registry.recorder import Historian
-from r1plus_operator.runtime.client import ApiClient, Limits
+from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.lanes import Lane
-from r1plus_operator.runtime.lease import Elector, LeaseLostError, Terms
-from r1plus_operator.runtime.pace import Pace
+from r1plus_operator.runtime.lease import Elector, LeaseLostError, LeaseTerms
+from r1plus_operator.runtime.pace import GroupRateLimiter
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ async def run(chosen: Settings) -> None:
     # Two connections: a renewal never waits behind writes, and it alone passes without the fence.
     async with (
         ApiClient.autodetect(user_agent=agent) as client,
-        ApiClient.autodetect(limits=Limits(request=Terms().call, retries=0), user_agent=agent) as election,
+        ApiClient.autodetect(limits=RequestLimits(request=LeaseTerms().call, retries=0), user_agent=agent) as election,
     ):
         parts = build(chosen, client, election)
         pulse = health.Pulse()
@@ -153,22 +153,22 @@ async def run(chosen: Settings) -> None:
 def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
     """Make the parts and tie them to each other."""
     queue: WorkQueue[Key] = WorkQueue(lane=lane, most_of_group=max(1, chosen.workers // SHARES))
-    pace = Pace(queue.add_after, lambda key: key[0], rate=EDITS_PER_SECOND, burst=EDITS_AT_ONCE)
+    pace = GroupRateLimiter(queue.add_after, lambda key: key[0], rate=EDITS_PER_SECOND, burst=EDITS_AT_ONCE)
     observer = Observer(
         client,
         queue.add,
         chosen.suites,
         decoy_namespace=chosen.operator.isolation.decoy_namespace,
-        at_once=partial(queue.add, at_once=True),
+        at_once=partial(queue.add, urgent=True),
         edited=pace.add,
         slots=chosen.operator.max_concurrent,
     )
-    terms = Terms.lasting(chosen.lease_seconds)
+    terms = LeaseTerms.for_duration(chosen.lease_seconds)
     elector = Elector(election, chosen.operator.operator_namespace, names.LEASE, chosen.identity, terms=terms)
     instruments = Instruments()
     instruments.watch(queue, elector)
     client.on_write = instruments.wrote
-    client.fence = elector.remaining
+    client.fence = elector.count_remaining_seconds
     told = instruments.deployments
     pools = Pools(time.monotonic, told.evidence)
     executor = Executor(client, observer)
@@ -198,7 +198,7 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
 
 def lane(key: Key) -> Lane:
     """Walls before what stands within them; and a tenant waits for its own keys only."""
-    return Lane(at_once=key[1] == TENANT_NAME, group=key[0])
+    return Lane(is_urgent=key[1] == TENANT_NAME, group=key[0])
 
 
 def history_of(
@@ -232,7 +232,7 @@ async def operate(parts: Parts) -> None:
         leading = group.create_task(lead(parts))
         await stop.wait()
         parts.queue.shut_down()
-        if parts.elector.leads:
+        if parts.elector.is_leader:
             await asyncio.wait([leading], timeout=DRAIN_SECONDS)
         leading.cancel()
         watching.cancel()
@@ -248,7 +248,7 @@ async def lead(parts: Parts) -> None:
     makes the object what the plan says, a deletion names a uid.
     """
     observer, elector = parts.observer, parts.elector
-    fresh = elector.leads
+    fresh = elector.is_leader
     if not fresh:
         log.info("Another process leads, watching until it is this one's turn")
         await elector.acquire()

@@ -101,7 +101,9 @@ def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
         admin.do("POST", f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles", role)
         for name, kind in (("all", "Role"), ("admin", "ClusterRole")):
             admin.do(
-                "POST", ROLE_BINDING.path(namespace), role_binding(namespace, name, name, user(MALLORY), kind=kind)
+                "POST",
+                ROLE_BINDING.path(namespace),
+                role_binding(namespace, name, name, user(MALLORY), kind=kind),
             )
         for kind in KINDS.values():
             mallory.gets("deletecollection", kind.plural, namespace, kind.group)

@@ -37,7 +37,7 @@ async def test_a_stuck_watch_fails_the_probe_until_it_moves(
         tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(busy(client, namespace))]
         runner = await serve(
             0,
-            watcher.synced.is_set,
+            watcher.sync_event.is_set,
             lambda: problem([watcher], 0.0, stuck_after=STUCK_SECONDS),
             CollectorRegistry(),
         )
@@ -51,7 +51,7 @@ async def test_a_stuck_watch_fails_the_probe_until_it_moves(
             said = (answer.status_code, answer.text)
             return answer.status_code == status
 
-        await watcher.synced.wait()
+        await watcher.sync_event.wait()
         await eventually(lambda: probe(200), "the probe succeeds")
         proxy.freeze()
         await eventually(lambda: probe(503), "the probe fails")

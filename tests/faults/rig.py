@@ -20,7 +20,7 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
 from r1plus_operator.observe.projections import Kept
-from r1plus_operator.runtime.client import ApiClient, Limits
+from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import from_kubeconfig
 from r1plus_operator.runtime.errors import NotFoundError
 from r1plus_operator.runtime.reflector import Reflector
@@ -191,7 +191,7 @@ async def rig(
     """A rig on a running API server; `folder` is its own. The operator asks monitors every `verdict_seconds`."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     traffic = Traffic(seed)
-    admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=Limits(retries=PATIENCE))
+    admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=RequestLimits(retries=PATIENCE))
     async with admin as client, Proxy(server, traffic) as proxy:
         await prepare(client)
         await write_token(client, folder / "token")
@@ -206,7 +206,7 @@ async def rig(
         made = Rig(server, client, traffic, proxy, operator, kubeconfig, CASES[seed % len(CASES)], at_work)
         traffic.restart = operator.restart
         tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
-        await asyncio.gather(*(reflector.synced.wait() for reflector in made.seen.values()))
+        await asyncio.gather(*(reflector.sync_event.wait() for reflector in made.seen.values()))
         operator.process.start()
         tasks.append(asyncio.create_task(operator.keep()))
         try:

@@ -110,7 +110,7 @@ ENGINE: Json = {
 
 
 def _object(resource: Resource, name: Any, spec: Any, namespace: str = NAMESPACE) -> Json:
-    return manifest(resource, name, namespace if resource.namespaced else "", spec=spec)
+    return manifest(resource, name, namespace if resource.is_namespaced else "", spec=spec)
 
 
 def _specified(resource: Resource, name: str = "fuzzed") -> Callable[[Any], Json]:
@@ -176,7 +176,7 @@ class Server:
         subresource: str = "",
     ) -> Verdict:
         """Send a dry run. An answer that is neither yes nor no is an error of the run."""
-        path = resource.path(namespace if resource.namespaced else None, name or None, subresource)
+        path = resource.path(namespace if resource.is_namespaced else None, name or None, subresource)
         url = f"{self._to.server}{path}?dryRun=All&fieldValidation=Strict&fieldManager=kubectl"
         headers = {"Content-Type": "application/json"}
         async with self._session.request(method, url, data=io.BytesIO(text.encode()), headers=headers) as answer:

@@ -26,7 +26,9 @@ from r1plus_operator.runtime.resources import Resource
 
 log = logging.getLogger(__name__)
 
-CRD = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
+CRD = Resource(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", is_namespaced=False
+)
 CATEGORY = "r1plus"
 ESTABLISHED_SECONDS = 30.0
 POLL_SECONDS = 0.5
@@ -113,7 +115,7 @@ def _definition(resource: Resource, short_name: str, version: Json) -> Json:
         "metadata": {"name": resource.name},
         "spec": {
             "group": resource.group,
-            "scope": "Namespaced" if resource.namespaced else "Cluster",
+            "scope": "Namespaced" if resource.is_namespaced else "Cluster",
             "names": {
                 "kind": resource.kind,
                 "listKind": f"{resource.kind}List",

@@ -8,11 +8,11 @@ ENGINES_PLURAL = "r1plusengines"
 TENANTS_PLURAL = "r1plustenants"
 
 R1PLUS_DEPLOYMENT = Resource(names.GROUP, names.VERSION, DEPLOYMENTS_PLURAL, names.KIND_DEPLOYMENT)
-R1PLUS_ENGINE = Resource(names.GROUP, names.VERSION, ENGINES_PLURAL, names.KIND_ENGINE, namespaced=False)
+R1PLUS_ENGINE = Resource(names.GROUP, names.VERSION, ENGINES_PLURAL, names.KIND_ENGINE, is_namespaced=False)
 R1PLUS_TENANT = Resource(names.GROUP, names.VERSION, TENANTS_PLURAL, names.KIND_TENANT)
-NAMESPACE = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+NAMESPACE = Resource("", "v1", "namespaces", "Namespace", is_namespaced=False)
 POD = Resource("", "v1", "pods", "Pod")
-NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
+NODE = Resource("", "v1", "nodes", "Node", is_namespaced=False)
 ENDPOINT_SLICE = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 EVENT = Resource("", "v1", "events", "Event")
 CONFIG_MAP = Resource("", "v1", "configmaps", "ConfigMap")

@@ -72,7 +72,7 @@ class TenantReconciler:
             await self._executor.tenant(seen.cr, planned)
         except ApiError as error:
             for_good = isinstance(error, InvalidError | ForbiddenError)
-            if fence.SUFFIX not in error.message and (for_good or self._queue.failures(key) >= TOLD_AFTER):
+            if fence.SUFFIX not in error.message and (for_good or self._queue.count_failures(key) >= TOLD_AFTER):
                 await self._tell_refusal(namespace, f"{error}; {REFUSED_REMEDY if for_good else FAILED_REMEDY}")
             self._running.discard(namespace)  # A run that could not begin is nobody's turn.
             raise

@@ -41,7 +41,7 @@ class Instruments:
     def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
         """Read the queue's depth and who leads at each scrape."""
         self._depth.set_function(lambda: queue.depth)
-        self._leads.set_function(lambda: elector.leads)
+        self._leads.set_function(lambda: elector.is_leader)
 
     def delivered(self, count: int) -> None:
         """`history.Meter`."""

@@ -193,7 +193,7 @@ class Observer:
     async def _read_crs(self) -> None:
         """One list; what kopf delivers meanwhile is not overruled."""
         before = {key: cr["metadata"]["uid"] for key, cr in self.crs.items()}
-        async for crs, _ in self._client.pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
+        async for crs, _ in self._client.iter_pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
             for cr in crs:
                 key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
                 before.pop(key, None)
@@ -204,12 +204,12 @@ class Observer:
 
     async def synced(self) -> None:
         """Wait until every cache has held a complete list."""
-        await asyncio.gather(*(reflector.synced.wait() for reflector in self.reflectors()))
+        await asyncio.gather(*(reflector.sync_event.wait() for reflector in self.reflectors()))
 
     @property
     def is_synced(self) -> bool:
         """Whether every cache has held a complete list."""
-        return all(reflector.synced.is_set() for reflector in self.reflectors())
+        return all(reflector.sync_event.is_set() for reflector in self.reflectors())
 
     def ingest(self, event: str | None, cr: Json) -> None:
         """Take in a CR event from kopf and ask for a pass, unless only its status moved."""
@@ -314,7 +314,7 @@ class Observer:
             children=self._owned(key, cr),
             pods=tuple(pod.facts for pod in pods),
             reports={pod.name: self.reports[pod.uid] for pod in pods if pod.uid in self.reports},
-            kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].available),
+            kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].is_available),
             prometheus_state=self._wiring(key),
             pool=self.pools.get(key),
             endpoints=self._endpoints(key),

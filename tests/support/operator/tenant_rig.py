@@ -23,7 +23,7 @@ from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
@@ -120,7 +120,7 @@ class Rig:
         self.queue: WorkQueue[Key] = WorkQueue(clock=self.clock, lane=lane)
         self.asked: list[Key] = []
         self.urgent: list[Key] = []
-        client = ApiClient(Connection("http://127.0.0.1:1"))
+        client = ApiClient(ApiConnection("http://127.0.0.1:1"))
         self.observer = Observer(
             client, self._enqueue, {}, decoy_namespace=config.isolation.decoy_namespace, at_once=self._at_once
         )
@@ -140,7 +140,7 @@ class Rig:
 
     def _at_once(self, key: Key) -> None:
         self.urgent.append(key)
-        self.queue.add(key, at_once=True)
+        self.queue.add(key, urgent=True)
 
     def say(self, event: str, kind: str, obj: Json) -> Json:
         """Somebody else's doing: the API server has it, and the stream brings it."""
@@ -229,7 +229,7 @@ class Rig:
                 if key[1] == TENANT_NAME:
                     await self.reconciler.reconcile(key)
             finally:
-                self.queue.done(key)
+                self.queue.finish(key)
         raise AssertionError(f"still asking after {limit} passes: {self.cluster.log[-6:]}")
 
     def has(self, kind: str, namespace: str) -> list[str]:

@@ -14,7 +14,7 @@ from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_N
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.resources import Resource
 from support.plan.world import World
 from support.tables import for_each
@@ -25,7 +25,7 @@ OWNER = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
 
 def observer() -> tuple[Observer, list[Key]]:
     asked: list[Key] = []
-    return Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}), asked
+    return Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), asked.append, {}), asked
 
 
 def seen_by(observer: Observer) -> Observation:
@@ -76,7 +76,7 @@ def test_what_asks_for_a_pass(event: dict[str, Any], passes: int) -> None:
 def test_what_a_tenant_may_change_without_end_is_told_apart_from_what_is_new() -> None:
     new: list[Key] = []
     edited: list[Key] = []
-    seen = Observer(ApiClient(Connection("http://127.0.0.1:1")), new.append, {}, edited=edited.append)
+    seen = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), new.append, {}, edited=edited.append)
     seen.ingest("ADDED", cr(5))
     assert (new, edited) == ([KEY], [])
     seen.ingest("MODIFIED", cr(6, generation=2))
@@ -143,9 +143,9 @@ def test_a_child_that_is_being_deleted_is_not_there() -> None:
     seen = known()
     meta = {"name": "c", "namespace": "t", "uid": "s", "ownerReferences": [OWNER], "deletionTimestamp": "now"}
     reflector = seen.children["Service"]
-    projected = reflector._projected({"metadata": meta, "spec": {}})
+    projected = reflector._project_object({"metadata": meta, "spec": {}})
     assert projected is not None
-    reflector.store.put(projected)
+    reflector.store.upsert(projected)
     assert seen_by(seen).children == {}
 
 
@@ -173,9 +173,9 @@ def test_finding_01_a_child_whose_owner_reference_was_edited_is_still_there(
         "labels": {names.LABEL_DEPLOYMENT: label},
     }
     reflector = seen.children["Service"]
-    projected = reflector._projected({"metadata": meta, "spec": {}})
+    projected = reflector._project_object({"metadata": meta, "spec": {}})
     assert projected is not None
-    reflector.store.put(projected)
+    reflector.store.upsert(projected)
     assert bool(seen_by(seen).children) is is_ours
 
 
@@ -193,7 +193,7 @@ def test_what_a_monitor_said_is_its_own_pods(uid: str, heard: bool) -> None:
     seen.reports["p1"] = MonitorReport("credit-a", "", Phase.WATCHING, Verdict.PASS, "Passed", "")
     projected = projections.pod(pod(uid))
     assert projected is not None
-    seen.pods.store.put(projected)
+    seen.pods.store.upsert(projected)
     assert set(seen_by(seen).reports) == ({"credit-a-0"} if heard else set())
 
 
@@ -210,7 +210,7 @@ def part(kind: str, **more: Any) -> dict[str, Any]:
 def put(seen: Observer, resource: Resource, obj: dict[str, Any]) -> None:
     """What the stream brings."""
     projected = projections.child(resource, obj)
-    seen.children[resource.kind].store.put(projected)
+    seen.children[resource.kind].store.upsert(projected)
     seen._child_changed(resource, "ADDED", projected)
 
 
@@ -250,8 +250,8 @@ def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
 def test_finding_11_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: RefreshOutcome | None) -> None:
     """Finalizers of others may keep it for ever, and no pass ends what its revision says."""
     asked: list[Key] = []
-    seen, waits = Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}, slots=1), ("t", "waits")
-    seen.namespaces.store.put(
+    seen, waits = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), asked.append, {}, slots=1), ("t", "waits")
+    seen.namespaces.store.upsert(
         projections.namespace({"metadata": {"name": "t", "uid": "n", "labels": {names.LABEL_TENANT: "true"}}})
     )
     seen.ingest("ADDED", cr(1))

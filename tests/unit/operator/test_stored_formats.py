@@ -39,7 +39,7 @@ from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollback.quarantine import Quarantine
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestRun
-from r1plus_operator.runtime.lease import Claim, Terms
+from r1plus_operator.runtime.lease import Claim, LeaseTerms
 from r1plus_policies.detector.pool import Pool
 from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import OPERATOR_NAMESPACE, StoredCluster, read_cluster, stored_clusters
@@ -252,7 +252,7 @@ def test_each_spec_asks_for_the_revision_that_was_made_of_it(folder: Path) -> No
 @clusters
 def test_the_lease_that_was_handed_over_is_free_and_the_next_term_counts_on(folder: Path) -> None:
     (lease,) = read_once(folder).of_kind("Lease")
-    claim = Claim("r1plus-operator-new_1", Terms(), lambda: 0.0)
-    claim.heard({**lease, "metadata": {**lease["metadata"], "resourceVersion": "7"}})
-    assert claim.open_version() == "7"
-    assert claim.spec(new=True)["leaseTransitions"] == lease["spec"]["leaseTransitions"] + 1
+    claim = Claim("r1plus-operator-new_1", LeaseTerms(), lambda: 0.0)
+    claim.observe_lease({**lease, "metadata": {**lease["metadata"], "resourceVersion": "7"}})
+    assert claim.find_claimable_version() == "7"
+    assert claim.build_spec(new=True)["leaseTransitions"] == lease["spec"]["leaseTransitions"] + 1

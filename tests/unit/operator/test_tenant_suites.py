@@ -30,7 +30,7 @@ class Server:
     def put(self, namespace: str, name: str = NAME, version: str = "1") -> None:
         meta = {"namespace": namespace, "name": name, "uid": f"u-{name}", "resourceVersion": version}
         self.objects[namespace, name] = {"metadata": meta, "data": TEXTS}
-        self.suites.index.store.put(suite_version({"metadata": meta}))
+        self.suites.index.store.upsert(suite_version({"metadata": meta}))
 
     async def list(self, resource: object, namespace: str, *, name: str) -> tuple[list[dict[str, Any]], str]:
         self.fetched.append((namespace, name))

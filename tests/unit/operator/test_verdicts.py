@@ -24,7 +24,7 @@ from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.projections import Child, ServingPod
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, SILENT_SECONDS, build_silent_report
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 from support.http_server import serving
 from support.waiting import eventually
 
@@ -76,10 +76,10 @@ class Road:
         self.says: MonitorReport | None = PASSES
         self.text = ""
         """What is said instead."""
-        self.observer = Observer(ApiClient(Connection("http://127.0.0.1:1")), self._news, {})
+        self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self._news, {})
         self.observer.crs["t", "credit"] = CR
         revision = child("ControllerRevision", "credit-a", "cr-a", ownerReferences=[OWNER | {"controller": True}])
-        self.observer.children["ControllerRevision"].store.put(revision)
+        self.observer.children["ControllerRevision"].store.upsert(revision)
 
     def _news(self, key: Key) -> None:
         self.asked.append(key)
@@ -87,7 +87,7 @@ class Road:
 
     def put(self, obj: dict[str, Any]) -> None:
         if (projected := projections.pod(obj)) is not None:
-            self.observer.pods.store.put(projected)
+            self.observer.pods.store.upsert(projected)
 
     async def after(self, seconds: float) -> MonitorReport | None:
         """What counts as said by the pod after one more round."""
@@ -218,7 +218,7 @@ async def test_finding_22_only_pods_of_known_revisions_and_jobs_are_contacted(me
         return web.Response(status=503)
 
     road = Road()
-    road.observer.children["Job"].store.put(
+    road.observer.children["Job"].store.upsert(
         child("Job", "r1plus-engine-1", "job1", labels={names.LABEL_VOLUME: "r1plus-engine-1"})
     )
     filler = {
@@ -242,7 +242,7 @@ async def test_finding_22_pods_that_swallow_packets_delay_no_other_tenants_monit
     road = Road()
     evil = {**OWNER, "uid": "cr2"}
     road.observer.crs["evil", "credit"] = {"metadata": {"namespace": "evil", "name": "credit", "uid": "cr2"}}
-    road.observer.children["ControllerRevision"].store.put(
+    road.observer.children["ControllerRevision"].store.upsert(
         child("ControllerRevision", "credit-a", "cr-b", namespace="evil", ownerReferences=[evil | {"controller": True}])
     )
     for number in range(120):
@@ -312,7 +312,7 @@ def adopted_revision() -> Child:
 
 
 async def test_finding_08_pods_of_a_revision_that_a_namesake_has_taken_over_are_still_asked(road: Road) -> None:
-    road.observer.children["ControllerRevision"].store.put(adopted_revision())
+    road.observer.children["ControllerRevision"].store.upsert(adopted_revision())
     assert await road.after(0) is None, "control: a pod of another R1PlusDeployment"
     road.put(pod("127.0.0.1", annotations={names.ANNOTATION_OWNER_UID: "cr0"}))
     assert await road.after(0) == PASSES
