@@ -73,12 +73,12 @@ def keygen_command(
     The private key is not encrypted: keep it where your other signing keys are. An encrypted PEM of your own works too:
     its passphrase is read from $R1PLUS_SUITE_KEY_PASSPHRASE.
     """
-    from r1plus_operator.observe.suite_signature import new_key
+    from r1plus_operator.observe.suite_signature import generate_key
 
-    key = new_key()
+    key = generate_key()
     try:
         with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key.pem())
+            file.write(key.encode_pem())
     except OSError as error:
         raise CliError(f"--out {out}: {error.strerror}; a key is never overwritten") from error
     say(f"Private key: {out} (mode 0600). Key {key_id(key.public)}; its public half, for spec.accuracy.suiteKeys:")

@@ -16,7 +16,7 @@ from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.suite_reference import read_reference
 from r1plus_monitoring.scoring.replay import replay
 from r1plus_monitoring.scoring.scorers import ScorerName, score
-from r1plus_operator.observe.suite_signature import signer
+from r1plus_operator.observe.suite_signature import find_signer
 from r1plus_operator.pins import SHIPPED_SUITES
 
 OPEN_FORMS = (ScorerName.NEAR, ScorerName.JSON)
@@ -69,7 +69,7 @@ def verify(files: SuiteFiles, limits: Limits) -> VerificationResult:
     signed_by = ""
     if not files.find_oversized():
         try:
-            signed_by = signer(files)
+            signed_by = find_signer(files)
         except SuiteError as error:
             problems.append(str(error))
     if result.suite is None:

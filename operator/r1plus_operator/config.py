@@ -20,7 +20,7 @@ from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.engine_fetch.download import create_tls_context
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.signature import load_public_key
-from r1plus_operator.observe.projections import suite_source
+from r1plus_operator.observe.suite_projection import read_suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.feasibility import SERVABLE
 from r1plus_operator.plan.observation import SuiteSource
@@ -115,7 +115,7 @@ def shipped_suites(folder: Path) -> dict[str, SuiteSource]:
     found = {}
     for header in sorted(folder.glob(f"*/{SUITE_FILE}")):
         name = header.parent.name
-        found[name] = suite_source(name, read_suite_folder(header.parent))
+        found[name] = read_suite_source(name, read_suite_folder(header.parent))
     return found
 
 

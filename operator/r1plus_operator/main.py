@@ -24,18 +24,19 @@ import uvloop
 from r1plus_contract import names
 from r1plus_operator import health
 from r1plus_operator.config import ConfigError, Settings, from_environment
-from r1plus_operator.controllers.applier import Executor
-from r1plus_operator.controllers.deployment import Reconciler
+from r1plus_operator.controllers.applier import Applier
+from r1plus_operator.controllers.deployment import DeploymentReconciler
 from r1plus_operator.controllers.tenant import TenantReconciler
-from r1plus_operator.metrics.instruments import Instruments
-from r1plus_operator.observe.kopf_watch import registry_for
-from r1plus_operator.observe.kopf_watch import settings as kopf_settings
-from r1plus_operator.observe.monitor_poller import VerdictSource
-from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, Key, Observer
+from r1plus_operator.metrics.instruments import OperatorMetrics
+from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, Key
+from r1plus_operator.observe.kopf_watch import build_registry
+from r1plus_operator.observe.kopf_watch import build_settings as kopf_settings
+from r1plus_operator.observe.monitor_poller import MonitorPoller
+from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pooled_detectors import Pools
-from r1plus_operator.observe.prometheus_poller import PrometheusSource
+from r1plus_operator.observe.prometheus_poller import PrometheusPoller
 from r1plus_operator.registry.client import RegistryClient
-from r1plus_operator.registry.recorder import Historian
+from r1plus_operator.registry.recorder import FactRecorder
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.lanes import Lane
@@ -116,12 +117,12 @@ class Parts:
 
     observer: Observer
     queue: WorkQueue[Key]
-    reconciler: Reconciler
-    sources: tuple[VerdictSource | PrometheusSource, ...]
+    reconciler: DeploymentReconciler
+    sources: tuple[MonitorPoller | PrometheusPoller, ...]
     elector: Elector
-    instruments: Instruments
+    instruments: OperatorMetrics
     workers: int
-    history: tuple[Historian, RegistryClient] | None
+    history: tuple[FactRecorder, RegistryClient] | None
     """Who tells the registry, and how; None where there is none."""
 
 
@@ -138,7 +139,7 @@ async def run(chosen: Settings) -> None:
         runner = await health.serve(
             chosen.health_port,
             lambda: parts.observer.is_synced,
-            lambda: health.problem(parts.observer.reflectors(), pulse.late),
+            lambda: health.problem(parts.observer.list_reflectors(), pulse.late),
             parts.instruments.registry,
         )
         try:
@@ -159,25 +160,25 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
         queue.add,
         chosen.suites,
         decoy_namespace=chosen.operator.isolation.decoy_namespace,
-        at_once=partial(queue.add, urgent=True),
-        edited=pace.add,
+        enqueue_urgent=partial(queue.add, urgent=True),
+        enqueue_edited=pace.add,
         slots=chosen.operator.max_concurrent,
     )
     terms = LeaseTerms.for_duration(chosen.lease_seconds)
     elector = Elector(election, chosen.operator.operator_namespace, names.LEASE, chosen.identity, terms=terms)
-    instruments = Instruments()
+    instruments = OperatorMetrics()
     instruments.watch(queue, elector)
-    client.on_write = instruments.wrote
+    client.on_write = instruments.count_write
     client.fence = elector.count_remaining_seconds
     told = instruments.deployments
-    pools = Pools(time.monotonic, told.evidence)
-    executor = Executor(client, observer)
+    pools = Pools(time.monotonic, told.record_pool)
+    executor = Applier(client, observer)
     history = history_of(chosen, observer, instruments)
-    noticed = history[0].noticed if history else None
+    noticed = history[0].mark_dirty if history else None
     return Parts(
         observer=observer,
         queue=queue,
-        reconciler=Reconciler(
+        reconciler=DeploymentReconciler(
             observer,
             executor,
             queue,
@@ -186,7 +187,7 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
             pools,
             told,
             TenantReconciler(observer, executor, queue, chosen.operator, instruments.isolation),
-            noticed=noticed,
+            on_reconciled=noticed,
         ),
         sources=sources_of(chosen, observer, pools),
         elector=elector,
@@ -202,22 +203,22 @@ def lane(key: Key) -> Lane:
 
 
 def history_of(
-    chosen: Settings, observer: Observer, instruments: Instruments
-) -> tuple[Historian, RegistryClient] | None:
+    chosen: Settings, observer: Observer, instruments: OperatorMetrics
+) -> tuple[FactRecorder, RegistryClient] | None:
     """Who tells the registry of what was observed, where this installation has one."""
     if not chosen.registry_url:
         return None
     rand = random.Random()  # noqa: S311 - jitter only
-    historian = Historian(observer, chosen.operator.suite_trust.shipped_digests, instruments, rand)
+    historian = FactRecorder(observer, chosen.operator.suite_trust.shipped_digests, instruments, rand)
     return historian, RegistryClient(chosen.registry_url, FileToken(chosen.registry_token))
 
 
-def sources_of(chosen: Settings, observer: Observer, pools: Pools) -> tuple[VerdictSource | PrometheusSource, ...]:
+def sources_of(chosen: Settings, observer: Observer, pools: Pools) -> tuple[MonitorPoller | PrometheusPoller, ...]:
     """Whom a leader asks beside the API server: the monitors, and Prometheus where its address is known."""
     rand = random.Random()  # noqa: S311 - jitter only
-    verdicts = VerdictSource(observer, pools, chosen.verdict_interval, rand)
+    verdicts = MonitorPoller(observer, pools, chosen.verdict_interval, rand)
     url = chosen.operator.prometheus_url
-    return (verdicts, PrometheusSource(observer, url, PROMETHEUS_SECONDS, rand)) if url else (verdicts,)
+    return (verdicts, PrometheusPoller(observer, url, PROMETHEUS_SECONDS, rand)) if url else (verdicts,)
 
 
 async def operate(parts: Parts) -> None:
@@ -256,7 +257,7 @@ async def lead(parts: Parts) -> None:
         holding = group.create_task(hold(elector))
         # With the CRs in either case: kopf does not say when it has delivered them all, and an R1PlusTenant that is
         # being deleted waits for those that there are.
-        await (observer.caught_up() if fresh else observer.renew())
+        await (observer.catch_up() if fresh else observer.relist())
         log.info("Caches are synced: %d engines in the cluster", len(observer.engines.store))
         await work(parts)
         holding.cancel()
@@ -286,14 +287,14 @@ async def work(parts: Parts) -> None:
         with contextlib.suppress(TimeoutError):
             # A pass without what monitors and Prometheus say would change every status until they are heard.
             async with asyncio.timeout(FIRST_ANSWERS_SECONDS):
-                await asyncio.gather(*(source.asked.wait() for source in parts.sources))
-        handle = parts.instruments.timed(reconciler.reconcile)
+                await asyncio.gather(*(source.first_round.wait() for source in parts.sources))
+        handle = parts.instruments.time_pass(reconciler.reconcile)
         await run_workers(queue, parts.workers, handle, on_error=reconciler.on_error)
         for task in beside:
             task.cancel()
 
 
-async def tell(historian: Historian, client: RegistryClient) -> None:
+async def tell(historian: FactRecorder, client: RegistryClient) -> None:
     """Deliver facts to the registry until cancelled."""
     async with client:
         await historian.run(client)
@@ -305,7 +306,7 @@ async def watch_crs(observer: Observer, stop: asyncio.Event) -> None:
     Not by `kopf.operator`: that one ends, at a signal, every task that began after it, passes under way included.
     """
     tasks = await kopf.spawn_tasks(
-        registry=registry_for(observer), settings=kopf_settings(), standalone=True, clusterwide=True
+        registry=build_registry(observer), settings=kopf_settings(), standalone=True, clusterwide=True
     )
     stop_at_signals(stop)
     try:
@@ -331,5 +332,5 @@ async def resync(observer: Observer, queue: WorkQueue[Key]) -> None:
     while True:
         await asyncio.sleep(RESYNC_SECONDS * rand.uniform(0.8, 1.2))
         queue.add(CATALOG_KEY)
-        for key in [*observer.tenant_keys(), *observer.crs]:
+        for key in [*observer.list_tenant_keys(), *observer.crs]:
             queue.add_after(key, rand.uniform(0, 60))

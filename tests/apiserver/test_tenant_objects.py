@@ -32,7 +32,7 @@ async def unlike(client: ApiClient, objects: list[Json]) -> list[str]:
     for desired in map(with_spec_hash, objects):
         resource = kinds.BY_KIND[desired["kind"]]
         answer = await client.apply(resource, desired, field_manager=names.FIELD_MANAGER)
-        if not is_in_sync(desired, projections.child(resource, answer).live):
+        if not is_in_sync(desired, projections.project_child(resource, answer).live):
             found.append(f"{desired['kind']}: {desired.get('spec')} became {answer.get('spec')}")
     return found
 
@@ -125,5 +125,5 @@ async def test_a_wall_that_somebody_edited_is_put_back_by_one_write(
     resource = kinds.BY_KIND["NetworkPolicy"]
     await client.apply(resource, deny, field_manager=names.FIELD_MANAGER)
     edited = await client.patch(resource, network_policies.DEFAULT_DENY, namespace, {"spec": edit})
-    assert not is_in_sync(deny, projections.child(resource, edited).live)
+    assert not is_in_sync(deny, projections.project_child(resource, edited).live)
     assert await unlike(client, [network_policies.build_default_deny(namespace)]) == []

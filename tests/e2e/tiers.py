@@ -14,7 +14,7 @@ from r1plus_contract.metrics import Outcome
 from r1plus_contract.names import PORT_GRPC
 from r1plus_contract.suite import load_suite
 from r1plus_monitoring.scoring.scorers import score
-from r1plus_operator.observe.suite_signature import new_key
+from r1plus_operator.observe.suite_signature import generate_key
 
 SMALL_SUITES = {FULL: "full", EDGE: "edge"}
 PER_STRATUM, SMALL = 10, 40
@@ -34,7 +34,7 @@ class Applied:
 
 def apply_tiers(kube: Kube) -> Applied:
     """Apply all three. They become Ready when their gates have passed."""
-    key, accuracy = new_key(), {}
+    key, accuracy = generate_key(), {}
     names = {"full": name_in(FULL), "lite": name_in(LITE), "edge": name_in(EDGE)}
     with Steps(1).step("tenants, and their quotas counted"):
         story.apply(kube, story.TENANTS)

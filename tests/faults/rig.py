@@ -19,7 +19,7 @@ from faults.proxy import Proxy
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
-from r1plus_operator.observe.projections import Kept
+from r1plus_operator.observe.projections import CachedObject
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import from_kubeconfig
 from r1plus_operator.runtime.errors import NotFoundError
@@ -174,7 +174,7 @@ class Rig:
                     with suppress(NotFoundError):
                         await self.client.delete(res, meta["name"], namespace, uid=meta["uid"])
 
-    def _wake(self, _event: str, kept: Kept) -> None:
+    def _wake(self, _event: str, kept: CachedObject) -> None:
         if (event := self.changed.get(kept.namespace)) is not None:
             event.set()
 
@@ -267,11 +267,11 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"r1plus-faults-{os.getuid()}-"))
 
 
-def _whole(obj: Json) -> Kept:
+def _whole(obj: Json) -> CachedObject:
     """The object without its kind, which a list does not repeat for each."""
     meta = obj["metadata"]
     value = {key: part for key, part in obj.items() if key not in ("apiVersion", "kind")}
-    return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], value)
+    return CachedObject(meta.get("namespace", ""), meta["name"], meta["uid"], value)
 
 
 def _open_crd(res: Resource) -> Json:

@@ -19,7 +19,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_contract import metrics, names
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.config import Settings, from_environment
-from r1plus_operator.observe import projections
+from r1plus_operator.observe import node_projection
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import ApiClient
@@ -67,7 +67,7 @@ class Stage:
 
     def answers(self, crs: Iterable[Json]) -> list[Write]:
         """What the operator's plan would write for each of these, one after the other."""
-        node = projections.node({**NODE, "metadata": {"name": "n1", "uid": "n1"}})
+        node = node_projection.project_node({**NODE, "metadata": {"name": "n1", "uid": "n1"}})
         assert node is not None
         world = Observation(
             cr={},

@@ -5,7 +5,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import Outcome
 from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, SuiteHeader
 from r1plus_contract.suite_reference import RecordedAnswer
-from r1plus_operator.observe.suite_signature import new_key
+from r1plus_operator.observe.suite_signature import generate_key
 
 NAME = "echo-v1"
 WORDS = (
@@ -41,4 +41,4 @@ def echo_suite() -> OwnSuite:
         for word, wrong in zip(WORDS, reversed(WORDS), strict=True)
         for other, score in ((word, Outcome.CORRECT), (wrong, Outcome.INCORRECT))
     ]
-    return sealed(header, items, recorded, new_key())
+    return sealed(header, items, recorded, generate_key())

@@ -14,11 +14,12 @@ from prometheus_client import CollectorRegistry
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_operator.api import kinds
-from r1plus_operator.controllers.applier import Executor
+from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.main import lane
 from r1plus_operator.metrics.isolation import IsolationMetrics
-from r1plus_operator.observe.observer import TENANT_NAME, Key, Observer
+from r1plus_operator.observe.caches import TENANT_NAME, Key
+from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.settings import OperatorConfig
@@ -122,12 +123,12 @@ class Rig:
         self.urgent: list[Key] = []
         client = ApiClient(ApiConnection("http://127.0.0.1:1"))
         self.observer = Observer(
-            client, self._enqueue, {}, decoy_namespace=config.isolation.decoy_namespace, at_once=self._at_once
+            client, self._enqueue, {}, decoy_namespace=config.isolation.decoy_namespace, enqueue_urgent=self._at_once
         )
         self.registry = CollectorRegistry()
         self.reconciler = TenantReconciler(
             self.observer,
-            Executor(self.cluster, self.observer),
+            Applier(self.cluster, self.observer),
             self.queue,
             config,
             IsolationMetrics(self.registry),
@@ -147,7 +148,7 @@ class Rig:
         obj = self.cluster.keep(kind, obj)
         if event == "DELETED":
             self.cluster.objects.pop((kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
-        self._reflector(kind)._take(event, obj)
+        self._reflector(kind)._apply_event(event, obj)
         return obj
 
     def lose(self, kind: str, namespace: str, name: str) -> None:

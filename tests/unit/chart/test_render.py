@@ -15,7 +15,7 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.api import fence, rbac, tenant_roles
 from r1plus_operator.config import from_environment, read_suite_folder, shipped_suites
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
-from r1plus_operator.observe.projections import suite_source
+from r1plus_operator.observe.suite_projection import read_suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.manifests.children import build_dns_rule
 from r1plus_operator.plan.podspec.pod import build_pod_security_context
@@ -258,7 +258,7 @@ def test_every_shipped_suite_arrives_byte_for_byte_in_a_folder_of_its_own(render
     for name, source in shipped.items():
         data = one(objects, "ConfigMap", f"r1plus-operator-suite-{name}")["data"]
         assert data == there[name].texts()
-        assert suite_source(name, SuiteFiles.of(data)) == source
+        assert read_suite_source(name, SuiteFiles.of(data)) == source
         assert source.digest == SHIPPED_SUITES[name]
 
 

@@ -19,7 +19,7 @@ from r1plus_dashboards.asking import Chosen
 from r1plus_dashboards.build import Board, Kind, Query
 from r1plus_dashboards.generate import BOARDS
 from r1plus_monitoring.report.exposition import Exposition
-from r1plus_operator.metrics.instruments import Instruments
+from r1plus_operator.metrics.instruments import OperatorMetrics
 from r1plus_operator.plan.manifests.promql import format_series
 from support.promtool import promtool
 
@@ -176,7 +176,7 @@ def test_the_series_tried_are_labelled_as_the_monitor_and_the_operator_label_the
     folder = ROOT / "monitoring" / "suites" / "smollm2-edge-v1"
     suite = load_suite((folder / "suite.json").read_text(), (folder / "items.jsonl").read_text())
     monitor.set_suite(suite, 0.98)
-    instruments = Instruments()
+    instruments = OperatorMetrics()
     said = labels_in(monitor.render().decode()) | labels_in(generate_latest(instruments.registry).decode())
     tried: dict[str, set[str]] = {}
     for name, labels, _ in WORLD:

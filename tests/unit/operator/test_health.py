@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
 from r1plus_operator.health import LATE_SECONDS, STUCK_SECONDS, problem, serve
-from r1plus_operator.metrics.instruments import Instruments
+from r1plus_operator.metrics.instruments import OperatorMetrics
 from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_operator.runtime.resources import Resource
 
@@ -38,7 +38,7 @@ def test_problems(silent_for: dict[str, float], late: float, said: str) -> None:
 
 @pytest.fixture
 def told() -> CollectorRegistry:
-    instruments = Instruments()
+    instruments = OperatorMetrics()
     instruments.deployments.record(("team", "credit"), {}, PlanMetrics("full", 0.98))
     return instruments.registry
 

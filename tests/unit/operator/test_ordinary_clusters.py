@@ -94,7 +94,9 @@ def contexts(objects: Any) -> Iterator[Json]:
 
 def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> None:
     meta = {"name": "team", "uid": "uid-of-team"}
-    plain, assigning = (projections.namespace({"metadata": meta | more}).value for more in ({}, {"annotations": RANGE}))
+    plain, assigning = (
+        projections.project_namespace({"metadata": meta | more}).value for more in ({}, {"annotations": RANGE})
+    )
     assert (plain.assigns_users, assigning.assigns_users) == (False, True)
     view = TenantWorld(facts(assigns_users=True)).plan().view
     assert view.assigns_users
