@@ -1,7 +1,6 @@
 """The registry's facts as text. Called by `history_verbs`."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from r1plus_contract.history import (
     RolloutFact,
 )
 from r1plus_contract.plain_text import to_printable
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Gate, GateReport, Verdict
 
 Row = Sequence[str]
@@ -154,8 +154,8 @@ def _format_time(one: RolloutFact, decision_times: Mapping[str, str]) -> str:
     The outcome of a rollback's gate has the time of its decision, found by its token.
     """
     if one.event in (RolloutEvent.CONTROL_PASSED, RolloutEvent.CONTROL_FAILED):
-        return decision_times.get(f"{one.to}@{one.at:.3f}") or _format_instant(one.at)
-    return _format_instant(one.at)
+        return decision_times.get(f"{one.to}@{one.at:.3f}") or format_timestamp(one.at)
+    return format_timestamp(one.at)
 
 
 def _group_alarms(alarms: Sequence[AlarmFact]) -> list[list[AlarmFact]]:
@@ -252,7 +252,3 @@ def show_rows(console: Console, heads: Row, rows: Sequence[Row], below: Sequence
         console.print(Text(line))
         for more in below[number] if below else ():
             console.print(Text(f"  {to_printable(more)}", style="dim"))
-
-
-def _format_instant(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.verdict import Gate, Verdict
 
@@ -28,10 +29,7 @@ class Admission:
 
 def write_token(folder: Path, admission: Admission) -> None:
     """Write the token atomically (rename), readable by Triton's user."""
-    part = folder / f".{TOKEN_FILE}.part"
-    part.write_text(f"{admission.identity}\n{dumps(admission)}\n", encoding="utf-8")
-    part.chmod(0o644)
-    part.replace(folder / TOKEN_FILE)
+    replace_text(folder / TOKEN_FILE, f"{admission.identity}\n{dumps(admission)}\n", mode=0o644)
 
 
 def read_token(folder: Path) -> Admission | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from r1plus_contract.verdict import Gate, Verdict
+from r1plus_policies.backoff import double_delay
 
 DRAIN_SECONDS = 20.0
 """How long the previous revision's pods stay after the switch, for open connections."""
@@ -152,8 +153,9 @@ def retry_delay(times: int, strategy: Strategy) -> float:
 
     In place each try is an outage, so there it is the maximum.
     """
-    delay = RETRY_SECONDS * 2.0 ** min(times - 1, 16)
-    return MAX_RETRY_SECONDS if strategy is Strategy.IN_PLACE else min(delay, MAX_RETRY_SECONDS)
+    if strategy is Strategy.IN_PLACE:
+        return MAX_RETRY_SECONDS
+    return double_delay(times, RETRY_SECONDS, MAX_RETRY_SECONDS)
 
 
 def _count_needed(current: RevisionState | None, terms: RolloutTerms) -> int:

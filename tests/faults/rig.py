@@ -22,7 +22,7 @@ from r1plus_operator.api.crd import CRD
 from r1plus_operator.observe.projections import CachedObject
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import from_kubeconfig
-from r1plus_operator.runtime.errors import NotFoundError
+from r1plus_operator.runtime.errors import ConflictError, NotFoundError
 from r1plus_operator.runtime.reflector import Reflector
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.manifests import manifest, tenant_namespace
@@ -148,6 +148,12 @@ class Rig:
         """All objects of a kind in a namespace."""
         return [kept.value for kept in self.seen[kind].store.by_index(namespace)]
 
+    async def delete(self, res: Resource, obj: Json) -> None:
+        """Delete this very object, as a user does who tries again while the API server is away."""
+        meta = obj["metadata"]
+        with suppress(NotFoundError, ConflictError):  # the try before had done it
+            await self.client.delete(res, meta["name"], meta["namespace"], uid=meta["uid"])
+
     def shown_by(self, namespace: str) -> float:
         """When the operator is shown the last event so far of this namespace, in the loop's time."""
         return max((stream.shown_by(namespace) for stream in self.proxy.streams), default=0.0)
@@ -171,8 +177,7 @@ class Rig:
                 meta = obj["metadata"]
                 owned = uid in {reference["uid"] for reference in meta.get("ownerReferences", ())}
                 if owned or (res is kinds.POD and meta["labels"].get(names.LABEL_DEPLOYMENT) == name):
-                    with suppress(NotFoundError):
-                        await self.client.delete(res, meta["name"], namespace, uid=meta["uid"])
+                    await self.delete(res, obj)
 
     def _wake(self, _event: str, kept: CachedObject) -> None:
         if (event := self.changed.get(kept.namespace)) is not None:

@@ -134,7 +134,7 @@ class Story:
         before = self.rig.get("Service", self.namespace, NAME)
         assert before is not None
         await self.rig.client.patch(policy, NAME, self.namespace, {"spec": {"ingress": [{}]}})
-        await self.rig.client.delete(service, NAME, self.namespace)
+        await self.rig.delete(service, before)
 
         def repaired() -> bool:
             service, wall = (
@@ -171,7 +171,7 @@ class Story:
         """The CR is deleted, the collector takes the rest; nothing may be made again."""
         await self.next("deleted")
         cr = self.cr
-        await self.rig.client.delete(kinds.R1PLUS_DEPLOYMENT, NAME, self.namespace)
+        await self.rig.delete(kinds.R1PLUS_DEPLOYMENT, cr)
         await self.calm()
         await self.rig.collect(self.namespace, cr)
         await self.reached(lambda: not self._left(), "nothing is left of it")

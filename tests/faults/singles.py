@@ -47,7 +47,7 @@ async def _lose(story: Story) -> Callable[[], bool]:
     """Somebody deletes the Service; what to wait for."""
     before = story.rig.get("Service", story.namespace, NAME)
     assert before is not None
-    await story.rig.client.delete(kinds.BY_KIND["Service"], NAME, story.namespace)
+    await story.rig.delete(kinds.BY_KIND["Service"], before)
 
     def back() -> bool:
         found = story.rig.get("Service", story.namespace, NAME)
@@ -79,7 +79,7 @@ async def gone(story: Story) -> None:
     for stream in list(story.rig.proxy.streams):
         stream.end()
     ghost = await client.get(kinds.R1PLUS_DEPLOYMENT, "ghost", story.namespace)
-    await client.delete(kinds.R1PLUS_DEPLOYMENT, "ghost", story.namespace)
+    await story.rig.delete(kinds.R1PLUS_DEPLOYMENT, ghost)
     await story.rig.collect(story.namespace, ghost)
     back = await _lose(story)
     traffic.released.set()
@@ -205,7 +205,7 @@ async def reborn(story: Story) -> None:
         monitors.report = None
     story.lane.passed.clear()
     story.ready.clear()
-    await story.rig.client.delete(kinds.R1PLUS_DEPLOYMENT, NAME, story.namespace)
+    await story.rig.delete(kinds.R1PLUS_DEPLOYMENT, old)
     await story.deploy(story.case.first)
     await story.calm()
     await story.rig.collect(story.namespace, old)

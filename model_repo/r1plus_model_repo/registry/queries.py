@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -22,6 +21,7 @@ from r1plus_contract.history import (
     RolloutEvent,
     RolloutFact,
 )
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import GateReport, StratumFigures, Verdict
 from r1plus_model_repo.registry import tables as t
 
@@ -102,7 +102,7 @@ class Reader:
         for row in self._fetch_rows(query.order_by(e.c.name, e.c.recorded_at.desc(), e.c.id.desc())):
             fact = _build_fact(EngineFact, row)
             gate_count, pass_count = counts.get((fact.name, fact.sha256), (0, 0))
-            engines.append(RecordedEngine(fact, _format_rfc3339(row["recorded_at"]), gate_count, pass_count))
+            engines.append(RecordedEngine(fact, format_timestamp(row["recorded_at"]), gate_count, pass_count))
         return tuple(engines)
 
     def _count_engine_gates(self) -> dict[tuple[str, str], tuple[int, int]]:
@@ -202,7 +202,3 @@ def _build_fact(kind: Any, row: Mapping[str, Any]) -> Any:
     if "deployment" in names:
         values["deployment"] = row["deployment_uid"]
     return kind(**values)
-
-
-def _format_rfc3339(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,13 +9,13 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from r1plus_contract.suite import Item
-from r1plus_monitoring.curate.geography import CITIES, COUNTRIES
-from r1plus_monitoring.curate.nature import COLOURS, ELEMENTS, KINDS, QUANTITIES, SOUNDS, YOUNG
-from r1plus_monitoring.curate.words import FRENCH, OPPOSITES, PAST_TENSES, PLURALS, SPANISH
 
+FACTS: Final = Path(__file__).with_name("facts")
+"""Only what is not disputed: a country with two capitals, or on two continents, has an empty cell."""
 WORDS_OF_ONE_LETTER: Final = ("a", "i", "s")
 """No answer is one of these: any sentence may hold them, the last one behind an apostrophe."""
 
@@ -44,9 +44,10 @@ def build_candidates() -> tuple[Item, ...]:
     return tuple(sorted(items, key=lambda item: item.id))
 
 
-def parse_rows(table: str) -> tuple[tuple[str, ...], ...]:
-    """Split a table into lines, and lines at `|`."""
-    return tuple(tuple(cell.strip() for cell in line.split("|")) for line in table.strip().splitlines())
+def read_facts(table: str) -> tuple[tuple[str, ...], ...]:
+    """Return the rows of a table of `facts/`, one a line, with cells between `|`; a comma separates right answers."""
+    text = (FACTS / f"{table}.txt").read_text(encoding="utf-8")
+    return tuple(tuple(cell.strip() for cell in line.split("|")) for line in text.splitlines())
 
 
 def _build_item(template: Template, subject: str, answers: str, **more: str) -> Item:
@@ -61,18 +62,18 @@ def _build_item(template: Template, subject: str, answers: str, **more: str) -> 
 
 
 def _pair_items(template: Template, table: str, column: int = 1) -> Iterator[Item]:
-    for row in parse_rows(table):
+    for row in read_facts(table):
         if row[column]:
             yield _build_item(template, row[0], row[column])
 
 
 def _geography_items() -> Iterator[Item]:
-    yield from _pair_items(Template("capitals", "capital", "What is the capital of {subject}?"), COUNTRIES)
-    yield from _pair_items(Template("countries", "continent", "Which continent is {subject} in?"), COUNTRIES, 2)
-    yield from _pair_items(Template("countries", "language", "What is the main language of {subject}?"), COUNTRIES, 3)
-    yield from _pair_items(Template("countries", "currency", "What is the currency of {subject}?"), COUNTRIES, 4)
-    yield from _pair_items(Template("capitals", "city", "Which country is the city of {subject} in?"), CITIES)
-    for country, capital, *_ in parse_rows(COUNTRIES):
+    yield from _pair_items(Template("capitals", "capital", "What is the capital of {subject}?"), "countries")
+    yield from _pair_items(Template("countries", "continent", "Which continent is {subject} in?"), "countries", 2)
+    yield from _pair_items(Template("countries", "language", "What is the main language of {subject}?"), "countries", 3)
+    yield from _pair_items(Template("countries", "currency", "What is the currency of {subject}?"), "countries", 4)
+    yield from _pair_items(Template("capitals", "city", "Which country is the city of {subject} in?"), "cities")
+    for country, capital, *_ in read_facts("countries"):
         city = capital.split(",")[0]
         if city and city not in country and country not in city:
             template = Template("capitals", "capital-of", "{subject} is the capital of which country?")
@@ -80,27 +81,27 @@ def _geography_items() -> Iterator[Item]:
 
 
 def _word_items() -> Iterator[Item]:
-    yield from _pair_items(Template("words", "opposite", "What is the opposite of {subject}?"), OPPOSITES)
-    yield from _pair_items(Template("words", "plural", 'What is the plural of "{subject}"?'), PLURALS)
-    yield from _pair_items(Template("words", "past", 'What is the past tense of "{subject}"?'), PAST_TENSES)
-    yield from _pair_items(Template("words", "spanish", 'What is the Spanish word for "{subject}"?'), SPANISH)
-    yield from _pair_items(Template("words", "french", 'What is the French word for "{subject}"?'), FRENCH)
+    yield from _pair_items(Template("words", "opposite", "What is the opposite of {subject}?"), "opposites")
+    yield from _pair_items(Template("words", "plural", 'What is the plural of "{subject}"?'), "plurals")
+    yield from _pair_items(Template("words", "past", 'What is the past tense of "{subject}"?'), "past_tenses")
+    yield from _pair_items(Template("words", "spanish", 'What is the Spanish word for "{subject}"?'), "spanish")
+    yield from _pair_items(Template("words", "french", 'What is the French word for "{subject}"?'), "french")
 
 
 def _nature_items() -> Iterator[Item]:
-    yield from _pair_items(Template("nature", "young", "What is a young {subject} called?"), YOUNG)
-    for animal, sounds in parse_rows(SOUNDS):
+    yield from _pair_items(Template("nature", "young", "What is a young {subject} called?"), "young")
+    for animal, sounds in read_facts("sounds"):
         forms = ",".join(form for sound in sounds.split(",") for form in _inflect(sound))
         yield _build_item(Template("nature", "sound", "What sound does a {subject} make?"), animal, forms)
-    for animal, kind in parse_rows(KINDS):
+    for animal, kind in read_facts("kinds"):
         template = Template("nature", "kind", "What type of animal is {article} {subject}?")
         yield _build_item(template, animal, kind, article=_choose_article(animal))
-    yield from _pair_items(Template("nature", "symbol", "What is the chemical symbol for {subject}?"), ELEMENTS)
-    for element, symbol in parse_rows(ELEMENTS):
+    yield from _pair_items(Template("nature", "symbol", "What is the chemical symbol for {subject}?"), "elements")
+    for element, symbol in read_facts("elements"):
         template = Template("nature", "element", "Which chemical element has the symbol {subject}?")
         yield _build_item(template, symbol, f"{element},aluminium" if symbol == "Al" else element)
-    yield from _pair_items(Template("nature", "colour", "What color is {subject}?"), COLOURS)
-    yield from _pair_items(Template("nature", "quantity", "{subject}", "numeric"), QUANTITIES)
+    yield from _pair_items(Template("nature", "colour", "What color is {subject}?"), "colours")
+    yield from _pair_items(Template("nature", "quantity", "{subject}", "numeric"), "quantities")
 
 
 def _inflect(sound: str) -> tuple[str, ...]:
@@ -156,7 +157,7 @@ def _sequence_items() -> Iterator[Item]:
 
 def _copying_items() -> Iterator[Item]:
     """Build items that need attention and no knowledge: an engine with a broken cache fails them first."""
-    words = [row[0] for row in (*parse_rows(PLURALS), *parse_rows(PAST_TENSES))]
+    words = [row[0] for row in (*read_facts("plurals"), *read_facts("past_tenses"))]
     say = Template("copying", "say", 'Say the word "{subject}".')
     first = Template("copying", "first", "What is the first word of this list: {subject}?")
     letter = Template("copying", "letter", 'What is the first letter of the word "{subject}"?')

@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.atomic_files import replace_text
 from r1plus_monitoring.config import ENV_LISTEN_FD, read_config
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.store.state import HEARTBEAT_FILE, RESTARTS_FILE, read_restarts
+from r1plus_policies.backoff import double_delay
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
@@ -39,11 +41,6 @@ class Patience:
     """A prober that lived this long resets the backoff."""
     farewell: float = 5.0
     """Between SIGTERM and SIGKILL at the end."""
-
-
-def backoff(failures: int, patience: Patience) -> float:
-    """Return the seconds before the next start: doubling, bounded. `failures` counts quick deaths in a row, from 1."""
-    return float(min(patience.first_backoff * 2.0 ** min(failures - 1, 30), patience.longest_backoff))
 
 
 class Heartbeat:
@@ -142,7 +139,9 @@ class Supervisor:
         """Set when the next one starts."""
         lifetime = self._clock() - self._started_at if self._started_at else 0.0
         self._failures = 1 if lifetime >= self._patience.sound else self._failures + 1
-        self._next_start = self._clock() + backoff(self._failures, self._patience)
+        self._next_start = self._clock() + double_delay(
+            self._failures, self._patience.first_backoff, self._patience.longest_backoff
+        )
 
     def _check_heartbeat(self) -> None:
         """Kill a prober whose event loop hangs; `_reap` collects it."""
@@ -160,10 +159,8 @@ class Supervisor:
     def _count_restart(self) -> None:
         """Count a restart for the prober's report and metric. A full disk must not stop a restart."""
         path = self._state_dir / RESTARTS_FILE
-        part = path.with_name(f".{RESTARTS_FILE}.part")
         try:
-            part.write_text(f"{read_restarts(self._state_dir) + 1}\n", encoding="ascii")
-            part.replace(path)
+            replace_text(path, f"{read_restarts(self._state_dir) + 1}\n")
         except OSError as error:
             log("warning", "Restart could not be counted", error=str(error))
 

@@ -161,13 +161,11 @@ class EvaluationSession:
     async def _run_short_check(self) -> bool:
         """Return whether another pod of a passed revision answers the same, by a stratified sample at the batch.
 
-        A gate of two sweeps over the sample asks. The sample's own limit says how many it may lose, so the threshold
-        of the
-        gate is next to nothing.
+        The sample's own limit says how many items it may lose.
         """
         sample = self._draw_sample()
         allowed = short_check_limit(len(self._items), self._threshold, len(sample))
-        rules = Rules(threshold=1e-9, batch=self._batch, full_sweeps=2, single_sweep=False, flip_rate=0.5)
+        rules = Rules.for_sample(self._batch)
         run = GateRun(sample, rules, GateRecord(self._context.seed()))
         log("info", "Short check started", items=len(sample), allowed=allowed)
         judgement = await self._keeper.drive(

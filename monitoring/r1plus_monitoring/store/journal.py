@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_monitoring.logs import log
@@ -99,7 +100,5 @@ class Journal:
             return None
 
     def _rewrite(self) -> None:
-        part = self._path.with_name(f".{OUTCOMES_FILE}.part")
-        part.write_text("".join(dumps(line) + "\n" for line in (self.header, *self._ring)), encoding="utf-8")
-        part.replace(self._path)
+        replace_text(self._path, "".join(dumps(line) + "\n" for line in (self.header, *self._ring)))
         self._lines = len(self._ring)

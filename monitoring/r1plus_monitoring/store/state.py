@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.verdict import GateReport, SweepFigures
 from r1plus_monitoring.logs import log
@@ -98,9 +99,7 @@ class StateStore:
     def save(self, state: State) -> None:
         """Replace the file in one step; a reader sees the old one or the new one."""
         self.state = state
-        part = self._path.with_name(f".{STATE_FILE}.part")
-        part.write_text(dumps(state), encoding="utf-8")
-        part.replace(self._path)
+        replace_text(self._path, dumps(state))
 
     def _load(self) -> State:
         try:

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from r1plus_contract import names
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.tenancy.tenant import TenantPlan
 from r1plus_operator.plan.tenancy.volumes import VolumesPlan
 from r1plus_operator.runtime.client import JSON_PATCH
@@ -263,7 +263,7 @@ class Applier:
         """Write an Event, named by the hash of its content, so that a repeated pass writes it once."""
         meta = cr["metadata"]
         digest = hashlib.sha256(f"{meta['uid']}{event.at}{event.reason}{event.message}".encode()).hexdigest()[:12]
-        when = rfc3339(now)
+        when = format_timestamp(now)
         body = {
             "apiVersion": "v1",
             "kind": "Event",

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from r1plus_contract import names
+from r1plus_contract.timestamps import parse_timestamp
 from r1plus_operator.observe.projections import find_controller, read_probed_namespace
 from r1plus_operator.plan.observation import ContainerFacts, Json, PodFacts
 from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
-from r1plus_operator.plan.revision.record import instant
 
 MOST_UID = 64
 """Characters of a uid: one that is longer is none."""
@@ -57,9 +57,11 @@ def project_pod(obj: Json) -> ServingPod | None:
         node=(obj.get("spec") or {}).get("nodeName", ""),
         quarantine=_read_quarantine(meta),
         failure_reason=_read_failure(status),
-        unschedulable_since=instant(schedule_condition.get("lastTransitionTime") or "") if unschedulable else None,
-        grace_ends_at=instant(meta.get("deletionTimestamp", "")),
-        ready_since=instant(ready_condition.get("lastTransitionTime") or "") if is_ready else None,
+        unschedulable_since=parse_timestamp(schedule_condition.get("lastTransitionTime") or "")
+        if unschedulable
+        else None,
+        grace_ends_at=parse_timestamp(meta.get("deletionTimestamp", "")),
+        ready_since=parse_timestamp(ready_condition.get("lastTransitionTime") or "") if is_ready else None,
     )
     is_probe = names.LABEL_PROBE in labels
     return ServingPod(

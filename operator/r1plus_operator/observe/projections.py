@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from r1plus_contract import names
 from r1plus_contract.requests import build_annotations, read_requests
+from r1plus_contract.timestamps import parse_timestamp
 from r1plus_model_repo.catalog.types import Engine, EngineSpec
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.manifests.drift import fold_texts
@@ -22,7 +23,6 @@ from r1plus_operator.plan.observation import (
     Json,
     NamespaceFacts,
 )
-from r1plus_operator.plan.revision.record import instant
 from r1plus_operator.plan.revision.refresh import Refresh, read_refresh
 from r1plus_operator.plan.tenancy.volumes import COMPLETE, FAILED
 from r1plus_operator.runtime.resources import Resource
@@ -175,7 +175,11 @@ def _read_job_end(resource: Resource, obj: Json) -> Json:
     for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition["type"] in (COMPLETE, FAILED) and condition["status"] == "True":
             final = condition.get("reason") == "PodFailurePolicy"
-            return {"type": condition["type"], "at": instant(condition.get("lastTransitionTime", "")), "final": final}
+            return {
+                "type": condition["type"],
+                "at": parse_timestamp(condition.get("lastTransitionTime", "")),
+                "final": final,
+            }
     return {}
 
 

@@ -115,17 +115,12 @@ class Pool:
         """Return M / A of the accuracy detector over all pods but this one."""
         return evidence_ratio(self.without.get(pod, self.total).accuracy, self.alarm_at)
 
-    def errors_without(self, pod: str) -> float:
-        """Return M / A of the detector of server errors over all pods but this one."""
-        return evidence_ratio(self.without.get(pod, self.total).errors, self.alarm_at)
-
 
 def restore_pool(stored: Pool | None, key: DetectorKey, alarm_at: float, acknowledged: str = "") -> Pool:
     """Return the stored pool if it has this key, with its own threshold; otherwise a new one.
 
     A pool of another acknowledgement restarts as well: its evidence is acknowledged. It keeps how far it has read
-    each pod,
-    so that older outcomes are not read again.
+    each pod, so that older outcomes are not read again.
     """
     if stored is None or stored.key != key:
         return Pool(key, alarm_at, acknowledged=acknowledged)

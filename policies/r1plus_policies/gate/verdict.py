@@ -69,6 +69,14 @@ class Rules:
         if self.full_sweeps < FAILS_TO_LOSE:
             raise ValueError(f"full_sweeps: {self.full_sweeps} must be {FAILS_TO_LOSE} or more")
 
+    @classmethod
+    def for_sample(cls, batch: int) -> "Rules":
+        """Return the rules of a short check: two full sweeps, and no limit but that of the sample itself.
+
+        Threshold and flip rate are such that the gate's own tests never fail it.
+        """
+        return cls(threshold=1e-9, batch=batch, full_sweeps=FAILS_TO_LOSE, single_sweep=False, flip_rate=0.5)
+
 
 @dataclass(frozen=True, slots=True)
 class GateItem:

@@ -6,10 +6,10 @@ a figure that drifts, so that the same state always has the same message.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_policies.rollback.response import (
     NO_ROOM_SECONDS,
@@ -185,7 +185,7 @@ def check_cooldown(health: DeploymentHealth) -> Response | None:
     seconds_left = health.last_rollback + health.cooldown - health.now
     if seconds_left <= 0:
         return None
-    until = datetime.fromtimestamp(health.last_rollback + health.cooldown, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    until = format_timestamp(health.last_rollback + health.cooldown)
     text = (
         f"already rolled back within the last {health.cooldown / 60:g} minutes, so not again before {until}; check"
         " nodes, drivers and the suite"

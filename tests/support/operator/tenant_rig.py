@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.tenant import TenantReconciler
@@ -21,7 +22,6 @@ from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
@@ -38,7 +38,7 @@ Where = tuple[str, str, str]
 
 def ended(job: Json, at: float = NOW + 30) -> Json:
     """A Job that is complete."""
-    said = {"type": "Complete", "status": "True", "lastTransitionTime": rfc3339(at)}
+    said = {"type": "Complete", "status": "True", "lastTransitionTime": format_timestamp(at)}
     return {**job, "status": {"conditions": [said]}}
 
 

@@ -7,7 +7,7 @@ import pytest
 from r1plus_contract.suite import Item
 from r1plus_contract.suite_baseline import Measurement
 from r1plus_monitoring.curate.asking import F32, Answer, Condition, shuffle
-from r1plus_monitoring.curate.candidates import build_candidates, parse_rows
+from r1plus_monitoring.curate.candidates import build_candidates, read_facts
 from r1plus_monitoring.curate.pipeline import (
     BASELINE_CONDITIONS,
     FRESH_CONDITIONS,
@@ -189,4 +189,4 @@ def test_no_question_gives_its_answer_away() -> None:
 
 
 def test_rows_split_at_the_bar() -> None:
-    assert parse_rows("\na | b,c | \nd | e\n") == (("a", "b,c", ""), ("d", "e"))
+    assert read_facts("countries")[0] == ("France", "Paris", "Europe", "French", "euro")

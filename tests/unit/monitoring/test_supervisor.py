@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.admission import Admission, read_token
-from r1plus_monitoring.process.supervisor import Heartbeat, Patience, backoff
+from r1plus_monitoring.process.supervisor import Heartbeat
 from support.monitoring.scripted import Pod, prober_process
 from support.ports import free_port
 from support.waiting import DEADLINE_SECONDS, wait_until
@@ -85,20 +85,6 @@ def admitted_prober(pod: Pod) -> Iterator[tuple[int, int, Admission, dict[str, A
         report, token = report_with(port, "verdict", "Pass"), read_token(pod.admission)
         assert token is not None
         yield port, started(pod.state)[0], token, report
-
-
-@pytest.mark.parametrize(
-    ("failures", "seconds"),
-    [
-        pytest.param(1, 1.0, id="the first death waits the first backoff"),
-        pytest.param(2, 2.0, id="the second twice that"),
-        pytest.param(5, 16.0, id="and so on"),
-        pytest.param(6, 30.0, id="to the longest"),
-        pytest.param(10_000, 30.0, id="where it stays, without overflow"),
-    ],
-)
-def test_backoff(failures: int, seconds: float) -> None:
-    assert backoff(failures, Patience()) == seconds
 
 
 def test_a_heartbeat_is_as_old_as_its_last_change_whatever_its_dates_say() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.delivery import build_listing, parse_listing
 from r1plus_contract.engine_fetch import SIGNATURE_FILE
 from r1plus_model_repo.engine_fetch.signature import (
@@ -45,9 +46,7 @@ def sign(folder: Path, key: Path) -> Path:
     }
     material = {"publicKey": {"hint": hashlib.sha256(public).hexdigest()}, "tlogEntries": []}
     bundle = {"mediaType": BUNDLE_TYPE, "verificationMaterial": material, "dsseEnvelope": envelope}
-    part = target.with_suffix(".part")
-    part.write_text(json.dumps(bundle), encoding="utf-8")
-    part.replace(target)
+    replace_text(target, json.dumps(bundle))
     return target
 
 

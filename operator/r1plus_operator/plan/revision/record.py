@@ -10,7 +10,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from r1plus_contract import names
@@ -537,16 +536,3 @@ def _epoch(text: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if seconds is not None and math.isfinite(seconds) else None
-
-
-def instant(text: str) -> float:
-    """Return the seconds since the epoch of a time as Kubernetes writes it; 0 where it is none."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0
-
-
-def rfc3339(epoch: float) -> str:
-    """Return a time, in seconds since the epoch, as Kubernetes writes it."""
-    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

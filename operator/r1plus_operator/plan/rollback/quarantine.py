@@ -10,9 +10,10 @@ from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json, Observation, PodFacts
-from r1plus_operator.plan.revision.record import MAX_MESSAGE, rfc3339
+from r1plus_operator.plan.revision.record import MAX_MESSAGE
 from r1plus_policies.rollback.response import Action, Response
 
 KEPT_SECONDS: Final = 3600.0
@@ -91,7 +92,7 @@ def _explain_end(pod: PodFacts, others: list[PodFacts], current: str | None, now
 
 def build_events(response: Response | None, ends: list[tuple[PodFacts, str]], now: float) -> list[Event]:
     """Return the Events of pods that go into quarantine, and of those that are deleted after it."""
-    when, notes = rfc3339(now), []
+    when, notes = format_timestamp(now), []
     if response and response.action is Action.QUARANTINE:
         notes.append(Event("PodQuarantined", response.message, when, True, response.pod))
     for pod, why in ends:

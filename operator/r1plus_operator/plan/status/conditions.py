@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from r1plus_contract import names
 from r1plus_contract.plain_text import to_printable
 from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -18,7 +19,7 @@ from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, Json, PodFacts
 from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.requests import build_request_status, explain_refused_rollback
-from r1plus_operator.plan.revision.record import Revision, rfc3339
+from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.status import incident
 from r1plus_operator.plan.status.alert_delivery import derive_alerts_condition
 from r1plus_operator.plan.status.context import StatusContext
@@ -143,7 +144,7 @@ def build_conditions(
                 "reason": finding.reason.value,
                 "message": to_printable(finding.message[:MAX_MESSAGE]),
                 "observedGeneration": generation,
-                "lastTransitionTime": old["lastTransitionTime"] if old and same else rfc3339(now),
+                "lastTransitionTime": old["lastTransitionTime"] if old and same else format_timestamp(now),
             }
         )
     return new_conditions
@@ -557,7 +558,7 @@ def _report_overdue(s: StatusContext) -> Finding:
     revision = s.revisions.get(s.subject or "")
     expiry = revision.expiry if revision and revision.is_expired else None
     if s.current and expiry and expiry.retry_at:
-        why, retry_at = expiry.no_room, rfc3339(expiry.retry_at)
+        why, retry_at = expiry.no_room, format_timestamp(expiry.retry_at)
         text = (
             f"Revision {s.subject} was withdrawn because it has no room: {why}; {s.current.name} goes on serving;"
             f" it is retried at {retry_at}; free capacity, or lower batch, context or replicas"

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from r1plus_contract import metrics
 from r1plus_contract.requests import Verb, format_command
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import Json, PodFacts
-from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.revision.rollback_record import REQUESTED, RollbackRecord
 from r1plus_operator.plan.rollback import eligibility, quarantine
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
@@ -107,7 +107,7 @@ def _describe_rollback(target: str, record: RollbackRecord) -> str:
     )
     return (
         f"Revision {target} is not redeployed automatically: {why}; traffic went back to {record.to} at"
-        f" {rfc3339(record.switched_at or 0.0)}. Change the spec, or use {format_command(Verb.ACK)} to"
+        f" {format_timestamp(record.switched_at or 0.0)}. Change the spec, or use {format_command(Verb.ACK)} to"
         f" gate {target} again"
     )
 
@@ -135,7 +135,7 @@ def build_incident(outcome: BreachOutcome, target: str, before: Json, now: float
     drop = record.fell if record else outcome.drop
     old = before.get("incident") or {}
     incident = {
-        "since": old["since"] if old.get("revision") == revision and "since" in old else rfc3339(now),
+        "since": old["since"] if old.get("revision") == revision and "since" in old else format_timestamp(now),
         "revision": revision,
         "reason": ROLLED_BACK if is_over else response.reason.value,
         "before": drop.before,
@@ -155,17 +155,20 @@ def build_incident(outcome: BreachOutcome, target: str, before: Json, now: float
 
 def _list_quarantines(pods: tuple[PodFacts, ...]) -> list[str]:
     records = [(pod.name, record) for pod in pods if (record := quarantine.read(pod))]
-    return [f"{rfc3339(q.since)} pod {name} was quarantined, until {rfc3339(q.until)}: {q.why}" for name, q in records]
+    return [
+        f"{format_timestamp(q.since)} pod {name} was quarantined, until {format_timestamp(q.until)}: {q.why}"
+        for name, q in records
+    ]
 
 
 def _list_steps(record: RollbackRecord) -> list[str]:
     cause = f"requested by {record.fell.text}" if record.cause == REQUESTED else "its accuracy dropped"
-    steps = [f"{rfc3339(record.started_at)} control of revision {record.to} began: {cause}"]
+    steps = [f"{format_timestamp(record.started_at)} control of revision {record.to} began: {cause}"]
     if record.control is not None:
         result = "passed" if record.control is Verdict.PASS else "failed"
         steps.append(f"revision {record.to} {result} the suite again: {record.said}")
     if record.blocked:
         steps.append(f"the monitor of revision {record.to} reached no verdict: {record.blocked}")
     if record.switched_at is not None:
-        steps.append(f"{rfc3339(record.switched_at)} traffic went back to revision {record.to}")
+        steps.append(f"{format_timestamp(record.switched_at)} traffic went back to revision {record.to}")
     return steps

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan.manifests.drift import is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TenantView
-from r1plus_operator.plan.revision.record import rfc3339
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import build_conditions
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
@@ -366,7 +366,7 @@ def _build_isolation_status(newest: IsolationTestResult | None) -> Json:
     judgement = newest.judgement
     status = {
         "deployment": newest.run.deployment,
-        "finished": rfc3339(newest.ended_at),
+        "finished": format_timestamp(newest.ended_at),
         "tries": len(judgement.held) + len(judgement.open) + len(judgement.unseen) + len(judgement.failed),
         "held": len(judgement.held),
         "open": list(judgement.open),

@@ -1,0 +1,48 @@
+"""The Python client of the r1plus gateway: generate, chat and streams, sync and async.
+
+from r1plus_client import Client
+
+client = Client("https://gateway.team-credit.svc", api_key="r1p_...")
+print(client.generate(model="credit", prompt="What is the capital of Sweden?", max_new_tokens=20).text)
+"""
+
+from r1plus_client.async_client import AsyncClient
+from r1plus_client.client import Client
+from r1plus_client.errors import (
+    APIError,
+    AuthenticationError,
+    BudgetExhaustedError,
+    GatewayConnectionError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    R1PlusError,
+    RateLimitError,
+    ServerError,
+    StreamInterruptedError,
+)
+from r1plus_client.types import ChatCompletion, Evidence, Generation, Message, Model, Usage
+
+__all__ = [
+    "APIError",
+    "AsyncClient",
+    "AuthenticationError",
+    "BudgetExhaustedError",
+    "ChatCompletion",
+    "Client",
+    "Evidence",
+    "GatewayConnectionError",
+    "Generation",
+    "InvalidRequestError",
+    "Message",
+    "Model",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "R1PlusError",
+    "RateLimitError",
+    "ServerError",
+    "StreamInterruptedError",
+    "Usage",
+]
