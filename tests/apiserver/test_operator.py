@@ -135,7 +135,7 @@ async def test_a_killed_operator_starts_again_and_writes_nothing(
 @pytest.fixture
 async def narrowed(client: ApiClient) -> AsyncIterator[None]:
     """The operator may not write PodDisruptionBudgets."""
-    rules = [row.rule() for row in rbac.operator()]
+    rules = [row.build_rule() for row in rbac.list_operator_grants()]
     for rule in rules:
         if "poddisruptionbudgets" in rule["resources"]:
             rule["verbs"] = [verb for verb in rule["verbs"] if verb not in ("create", "patch")]

@@ -96,11 +96,13 @@ def processes(
             await registry.prepare(client)
             (folder / "operator-token").write_text(await token(client, WRITER, OPERATOR_NAMESPACE, AUDIENCE))
             role = manifest(
-                CLUSTER_ROLE, names.ROLE_REGISTRY_READER, rules=[g.rule() for g in rbac.tenant_registry_reader()]
+                CLUSTER_ROLE,
+                names.ROLE_REGISTRY_READER,
+                rules=[g.build_rule() for g in rbac.list_tenant_registry_reader_grants()],
             )
             await client.apply(CLUSTER_ROLE, role, field_manager="test")
             reader = service_account(READER, OPERATOR_NAMESPACE)
-            await grant(client, f"test-{READER}", rbac.registry_reader(), reader)
+            await grant(client, f"test-{READER}", rbac.list_registry_reader_grants(), reader)
             return await token(client, READER, OPERATOR_NAMESPACE, AUDIENCE)
 
     async def remove_role() -> None:
@@ -196,7 +198,7 @@ async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_
     revision = await tenant.serve()
     await rig.recorded(tenant, revision, "Pass")
     await tenant.allow(viewers=[{"kind": "User", "name": "vera"}])
-    (viewer,) = [role for role in tenant_roles.roles() if role.name == f"{names.ROLE_TENANT_VIEWER}-base"]
+    (viewer,) = [role for role in tenant_roles.list_roles() if role.name == f"{names.ROLE_TENANT_VIEWER}-base"]
     await grant(rig.client, "viewer", viewer.grants, user("vera"), namespace=tenant.namespace)
     await tenant.present("RoleBinding", names.REGISTRY_READER)
     kubeconfig = str(apiserver.kubeconfig_for("vera", ()))

@@ -78,7 +78,7 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
     tenant: Tenant, team: Team
 ) -> None:
     await tenant.allow(**GIVES)
-    await team.until("Ready", "True", "WallsStand")
+    await team.until("Ready", "True", "NetworkPoliciesApplied")
     admins = await tenant.present("RoleBinding", network_policies.ADMINS)
     assert admins["roleRef"]["name"] == names.ROLE_TENANT_ADMIN
     assert [(s["kind"], s["name"], s.get("namespace")) for s in admins["subjects"]] == [
@@ -115,7 +115,7 @@ async def test_a_pass_over_a_tenant_that_is_as_it_should_be_writes_nothing(
     operator: OperatorProcess, tenant: Tenant, team: Team
 ) -> None:
     await tenant.allow(**GIVES)
-    await team.until("Ready", "True", "WallsStand")
+    await team.until("Ready", "True", "NetworkPoliciesApplied")
     parts = (
         ("ResourceQuota", network_policies.LIMITS),
         ("NetworkPolicy", network_policies.CALLERS),

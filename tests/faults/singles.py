@@ -240,7 +240,7 @@ async def two_operators(story: Story) -> None:
 
 
 _KOPF = ("kopf", "r1plus_operator: ")
-_LOST = (*_KOPF, "leads no more: Lease")
+_LOST = (*_KOPF, "has lost the Lease: Lease")
 _SERVICE = ("services credit",)
 
 HALF_OPEN = Single("half-open streams", half_open, remade=_SERVICE, lasts=SILENT_STREAM_SECONDS)

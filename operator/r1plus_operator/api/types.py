@@ -80,7 +80,7 @@ class Context(ApiModel):
     )
 
 
-_KEYED = Rule(
+_KEY_RULE = Rule(
     "has(self.key) || has(self.operator) && self.operator == 'Exists'", "key is needed unless operator is Exists"
 )
 _EXISTS_ALONE = Rule(
@@ -96,7 +96,7 @@ _FOR_A_WHILE = Rule(
 class Toleration(ApiModel):
     """As in a pod's `spec.tolerations`, and held to the same rules: a pod template is refused long after this."""
 
-    model_config = build_rules_config(_KEYED, _EXISTS_ALONE, _FOR_A_WHILE)
+    model_config = build_rules_config(_KEY_RULE, _EXISTS_ALONE, _FOR_A_WHILE)
 
     key: LabelKey | None = Field(None, description="Taint key; without one operator Exists matches all keys.")
     operator: Literal["Exists", "Equal"] | None = Field(None, description="Exists or Equal. Default: Equal.")
@@ -109,10 +109,10 @@ class Toleration(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _as_in_a_pod(self) -> "Toleration":
+    def _check_toleration(self) -> "Toleration":
         exists = self.operator == "Exists"
         if self.key is None and not exists:
-            raise ValueError(_KEYED.message)
+            raise ValueError(_KEY_RULE.message)
         if self.value and exists:
             raise ValueError(f"{_EXISTS_ALONE.message}: {self.value}")
         if self.toleration_seconds is not None and self.effect != "NoExecute":
@@ -139,7 +139,7 @@ class Accuracy(ApiModel):
     suite_keys: tuple[PublicKey, ...] = Field(
         (),
         max_length=8,
-        description="Ed25519 public keys (base64) that may sign this deployment's suite, beside the platform's own.",
+        description="Ed25519 public keys (base64) that may sign this deployment's suite, as the platform's own may.",
     )
     threshold: Number = Field(
         0.98,
@@ -155,7 +155,7 @@ class Accuracy(ApiModel):
         OnBreach.ALERT,
         description=(
             "What is done when what serves falls below the threshold. Alert: nothing but alerts. Rollback: a single"
-            " bad pod is quarantined and replaced; a bad revision gives way to the last good one, if that passes anew."
+            " bad pod is quarantined and replaced; a bad revision gives way to the last good one, if that passes again."
         ),
     )
     allow_lower: Flag = Field(
@@ -175,7 +175,7 @@ class RolloutTerms(ApiModel):
 
     strategy: Strategy = Field(
         Strategy.BLUE_GREEN,
-        description="BlueGreen: beside what serves, no outage. InPlace: instead of it, for want of a second GPU.",
+        description="BlueGreen: next to the current revision, no outage. InPlace: instead of it, without a second GPU.",
     )
     deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$", max_length=5)] = Field(
         "1h",
@@ -192,8 +192,8 @@ class RolloutTerms(ApiModel):
     paused: Flag = Field(
         False,
         description=(
-            "Nothing is rolled out, promoted, rolled back, quarantined or put right but the walls. Probes and alerts go"
-            " on. The time counts towards the deadline of a candidate."
+            "Nothing is rolled out, promoted, rolled back, quarantined or repaired but network policies. Probes and"
+            " alerts go on. The time counts towards the deadline of a candidate."
         ),
     )
 
@@ -263,7 +263,7 @@ class Incident(ApiModel):
 
     since: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(description="When it was first seen.")
     revision: Annotated[str, Field(max_length=63)] = Field(description="Revision that fell.")
-    reason: Annotated[str, Field(max_length=64)] = Field(description="Why it stands where it stands, CamelCase.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="Why it is in this state, CamelCase.")
     before: Annotated[str, Field(max_length=32)] = Field("", description="Right / all items at the gate.")
     now: Annotated[str, Field(max_length=32)] = Field("", description="Right / all items as last counted.")
     lost: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
@@ -277,10 +277,10 @@ class Incident(ApiModel):
 
 
 class RuntimeStatus(ApiModel):
-    """Which images serve, beside the engine's own, and whether the operator has others by now."""
+    """Which images serve in addition to the engine's own, and whether the operator has others by now."""
 
     triton: Annotated[str, Field(max_length=512)] = Field("", description="Image of Triton that serves.")
-    monitor: Annotated[str, Field(max_length=512)] = Field("", description="Image of the accuracy monitor beside it.")
+    monitor: Annotated[str, Field(max_length=512)] = Field("", description="Image of the accuracy monitor.")
     outdated: Flag = Field(False, description="Whether the operator has others: `r1plus refresh` asks for them.")
     vulnerable: Flag = Field(False, description="Whether the chart's `runtime.vulnerable` names one of them.")
     reason: Annotated[str, Field(max_length=64)] = Field(
@@ -349,7 +349,7 @@ class R1PlusDeploymentStatus(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _one_of_each_type(self) -> "R1PlusDeploymentStatus":
+    def _check_condition_types(self) -> "R1PlusDeploymentStatus":
         """`x-kubernetes-list-type: map`, keyed by type."""
         types = [condition.type for condition in self.conditions]
         if len(types) != len(set(types)):

@@ -17,7 +17,7 @@ from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.tenant import TenantReconciler
-from r1plus_operator.main import lane
+from r1plus_operator.main import select_lane
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
@@ -118,7 +118,7 @@ class Rig:
     def __init__(self, config: OperatorConfig = CONFIG) -> None:
         self.cluster = Cluster()
         self.clock = ManualClock()
-        self.queue: WorkQueue[Key] = WorkQueue(clock=self.clock, lane=lane)
+        self.queue: WorkQueue[Key] = WorkQueue(clock=self.clock, lane=select_lane)
         self.asked: list[Key] = []
         self.urgent: list[Key] = []
         client = ApiClient(ApiConnection("http://127.0.0.1:1"))

@@ -239,7 +239,7 @@ async def test_a_decoy_whose_namespace_goes_is_tried_no_more() -> None:
     rig.say("DELETED", "Job", rig.cluster.objects["Job", DECOY, control[0]])
     await rig.work()
     assert rig.has("Job", DECOY) == [], "the API server would refuse it there"
-    assert rig.condition("team", "Ready") == ("True", "WallsStand")
+    assert rig.condition("team", "Ready") == ("True", "NetworkPoliciesApplied")
 
 
 async def test_which_node_is_told_of_a_way_that_stays_shut_changes_with_no_event() -> None:
@@ -281,7 +281,7 @@ class TestRefusals:
         del rig.cluster.refusals[kind]
         rig.queue.add(KEY)
         await rig.work()
-        assert rig.condition("team", "Ready") == ("True", "WallsStand")
+        assert rig.condition("team", "Ready") == ("True", "NetworkPoliciesApplied")
         assert rig.has(kind, "team")
 
     async def test_rights_that_are_withdrawn_go_whatever_is_refused_beside_them(self) -> None:
@@ -352,7 +352,7 @@ class TestRefusals:
         assert rig.reconciler.get_view("team").message.endswith(f"etcd leader changed; {FAILED_REMEDY}")
         rig.cluster.refusals.clear()
         await rig.work()
-        assert rig.condition("team", "Ready") == ("True", "WallsStand")
+        assert rig.condition("team", "Ready") == ("True", "NetworkPoliciesApplied")
 
     async def test_runs_that_cannot_begin_take_nobodys_turn(self) -> None:
         rig = Rig()

@@ -340,7 +340,9 @@ class _TenantPass:
         ]
         if blocked_networks:
             return Finding("False", Reason.EGRESS_NOT_OPENED, "; ".join(blocked_networks))
-        return Finding("True", Reason.WALLS_STAND, "Default deny in both directions; spec lists the exceptions")
+        return Finding(
+            "True", Reason.NETWORK_POLICIES_APPLIED, "Default deny in both directions; spec lists the exceptions"
+        )
 
     def _build_status(self, newest: IsolationTestResult | None, ready: Finding, isolation: Finding) -> Json | None:
         """Return the R1PlusTenant's status; None: there is nothing to write."""

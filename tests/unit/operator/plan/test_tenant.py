@@ -62,7 +62,7 @@ def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_be
     world.settle()
     assert what(world) == BY_LABEL | BY_CR
     assert world.finalizers == [names.FINALIZER_TENANT]
-    world.expect(Ready="True WallsStand")
+    world.expect(Ready="True NetworkPoliciesApplied")
 
 
 def test_all_that_it_made_says_whose_it_is() -> None:
@@ -317,7 +317,7 @@ def test_finding_14_a_node_that_joins_closes_its_own_address_alone() -> None:
         [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.4/32"]}}],
         [{"ipBlock": {"cidr": "192.168.0.7/32"}}],
     ]
-    world.expect(Ready="WallsStand")
+    world.expect(Ready="NetworkPoliciesApplied")
     world.alter(addresses=("10.1.0.4", "192.168.0.7")).settle()
     (opened,) = world.one("NetworkPolicy", network_policies.CALLERS)["spec"]["egress"][2:]
     assert opened["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.4/32"]}}]

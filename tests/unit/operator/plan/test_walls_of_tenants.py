@@ -13,7 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.isolation import IsolationProbe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
-from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
+from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, is_within
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.observation import Json, TenantView
 from r1plus_operator.plan.settings import DnsTerms, IsolationTerms
@@ -34,10 +34,10 @@ def reachable(wall: Json, address: str, port: int) -> bool:
     one = ipaddress.ip_network(address)
     for rule in wall["spec"]["egress"]:
         for block in (peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer):
-            shut = any(within(one, ipaddress.ip_network(net)) for net in block.get("except", []))
+            shut = any(is_within(one, ipaddress.ip_network(net)) for net in block.get("except", []))
             if (
                 port in [p["port"] for p in rule["ports"]]
-                and within(one, ipaddress.ip_network(block["cidr"]))
+                and is_within(one, ipaddress.ip_network(block["cidr"]))
                 and not shut
             ):
                 return True
@@ -94,8 +94,8 @@ def test_no_way_out_reaches_a_nodes_own_services_or_its_metadata(cidr: str, addr
     except ValidationError:
         return  # It lies in one of them, or is none that the API server takes.
     wall = network_policies.build_callers_policy("team", opened, DnsTerms())
-    inside = within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
-    shut = any(within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
+    inside = is_within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
+    shut = any(is_within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
     assert reachable(wall, str(address), port) is (inside and not shut)
     assert not any(reachable(wall, net.split("/")[0], port) for net in NEVER_OPENED)
 
@@ -142,7 +142,7 @@ def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[
     for block in (peer["ipBlock"] for rule in wall["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer):
         for net in map(ipaddress.ip_network, block.get("except", [])):
             assert net != network, "the API server takes a true part of the network only"
-            assert within(net, network)
+            assert is_within(net, network)
 
 
 def test_finding_14_the_order_of_the_nodes_changes_nothing() -> None:
