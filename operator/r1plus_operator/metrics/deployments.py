@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, REQUESTED
+from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, USER_REQUEST
 from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_operator.plan.status.runtime import FAILED
 from r1plus_policies.bounds import Interval
@@ -133,7 +133,7 @@ class DeploymentMetrics(Collector):
                 condition.add_metric([*key, kind], value)
             for why in BLOCK_REASONS:
                 blocked_gauge.add_metric([*key, why.value], why.value == state.facts.blocked)
-            for cause in (BELOW_THRESHOLD, REQUESTED):
+            for cause in (BELOW_THRESHOLD, USER_REQUEST):
                 rollbacks.add_metric([*key, cause], state.rollbacks[cause])
         yield from (info, condition, threshold, blocked_gauge, refused_gauge, overdue_gauge, rollbacks, quarantines)
         yield from (outdated_gauge, vulnerable, failed_gauge)
