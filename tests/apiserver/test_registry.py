@@ -19,7 +19,7 @@ from r1plus_contract.history import AUDIENCE
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.registry import reviews
 from r1plus_model_repo.registry.errors import UnavailableError
-from r1plus_model_repo.registry.reviews import Access
+from r1plus_model_repo.registry.reviews import AccessRequest
 from r1plus_operator.api import kinds, rbac, tenant_roles
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
@@ -314,7 +314,7 @@ async def test_a_right_that_was_taken_away_ends_with_the_seconds_that_an_answer_
     registry = RegistryProcess(apiserver, tmp_path)
     await registry.prepare(client)
     own = await admin_of(client, namespace)
-    now, access = 0.0, Access("get", "r1plusdeployments", namespace, "credit")
+    now, access = 0.0, AccessRequest("get", "r1plusdeployments", namespace, "credit")
     server = reviews.ApiServer(apiserver.url, apiserver.ca, tmp_path / "token")
     async with reviews.Reviews(server, lambda: now) as asking:
         user = await asking.authenticate(own)

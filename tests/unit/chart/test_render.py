@@ -311,7 +311,7 @@ def test_finding_13_pods_name_no_user_where_openshift_gives_them_one(render: Ren
     assert "'runAsUser': 1000680000," in str(pods(render({"podSecurity": {"runAsUser": 1000680000}})))
 
 
-def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render: Render) -> None:
+def test_the_policies_let_prometheus_in_and_the_operator_out_to_named_places(render: Render) -> None:
     spec = one(render(OTHER_VALUES), "NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (ingress,) = spec["ingress"]

@@ -35,7 +35,7 @@ AS_1000: Json = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
 NO_USER: Json = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
-def walls_of(config: OperatorConfig) -> dict[str, Json]:
+def policies_of(config: OperatorConfig) -> dict[str, Json]:
     """Every wall that lets out to DNS, by what it is of."""
     owner = Owner({"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}})
     return {
@@ -46,12 +46,12 @@ def walls_of(config: OperatorConfig) -> dict[str, Json]:
     }
 
 
-@pytest.mark.parametrize("of", walls_of(CONFIG))
-def test_finding_13_walls_let_out_to_dns_where_it_is_answered(of: str) -> None:
-    default, *_ = walls_of(CONFIG)[of]["spec"]["egress"]
+@pytest.mark.parametrize("of", policies_of(CONFIG))
+def test_finding_13_policies_let_out_to_dns_where_it_is_answered(of: str) -> None:
+    default, *_ = policies_of(CONFIG)[of]["spec"]["egress"]
     kube_dns = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
     assert default["to"] == [kube_dns | {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]
-    own, *_ = walls_of(replace(CONFIG, dns=NODE_LOCAL))[of]["spec"]["egress"]
+    own, *_ = policies_of(replace(CONFIG, dns=NODE_LOCAL))[of]["spec"]["egress"]
     pods, cache = own["to"]
     assert pods["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}
     assert pods["podSelector"] == {"matchLabels": {"dns.operator.openshift.io/daemonset-dns": "default"}}
