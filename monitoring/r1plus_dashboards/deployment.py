@@ -140,7 +140,7 @@ _PROBES = (
     ),
     Panel(
         "Probes through the Service a minute, by outcome",
-        "As a user asks: by name, through walls, to any pod. It tells of the way, and nothing of the pod that asks.",
+        "As a user asks: by name, through network policies, to any pod. It measures the path, not the pod that asks.",
         (
             Query(
                 f"60 * sum by (outcome) ({per_second(of_one(metrics.SERVICE_PROBE_RESULTS_TOTAL))})",

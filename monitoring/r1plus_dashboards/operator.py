@@ -89,19 +89,19 @@ OPERATOR = Board(
             ),
         ),
         (
-            "Walls between tenants",
+            "Isolation between tenants",
             (
                 Panel(
-                    "Walls shown to hold",
-                    "1: the prober's newest run found every door shut, and its control found them open. 0: not so. -1:"
-                    " nobody knows, as before anything serves there.",
+                    "Isolation verified",
+                    "1: the newest isolation test blocked every forbidden connection, and its control got through."
+                    " 0: not so. -1: unknown, for example before a deployment serves there.",
                     (Query(f"min by (namespace) ({metrics.ISOLATION_VERIFIED})", "{{namespace}}"),),
                     PanelKind.STATES,
                     width=WIDTH // 3,
                 ),
                 Panel(
-                    "Tries of each tenant's newest run",
-                    "open: got through. unseen: shut, and that proves nothing, since its control found nothing either.",
+                    "Attempts of each tenant's newest test",
+                    "open: got through. unseen: blocked, but its control was blocked as well, which proves nothing.",
                     (
                         Query(
                             f"sum by (outcome) (max by (namespace, outcome) ({metrics.ISOLATION_TRIES}))", "{{outcome}}"
@@ -111,8 +111,8 @@ OPERATOR = Board(
                     width=WIDTH // 3,
                 ),
                 Panel(
-                    "Since the newest run",
-                    "One an hour, and one after each change of a wall.",
+                    "Since the newest test",
+                    "One an hour, and one after each change of a network policy.",
                     (
                         Query(
                             f"time() - max by (namespace) ({metrics.ISOLATION_RUN_TIMESTAMP_SECONDS})", "{{namespace}}"

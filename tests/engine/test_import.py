@@ -19,7 +19,7 @@ from r1plus_cli.main import app
 from r1plus_contract import inference
 from r1plus_contract.delivery import digest_folder, hash_file
 from r1plus_contract.suite import load_suite
-from r1plus_model_repo.backends.openvino_engine import OpenVinoEngine, OpenvinoSettings
+from r1plus_model_repo.backends.openvino_engine import OpenVinoEngine, EngineSettings
 from r1plus_model_repo.backends.requests import parse_request
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.errors import ImportingError
@@ -135,7 +135,7 @@ def test_a_chat_template_that_parses_and_cannot_be_served_is_refused(
 
 def test_it_answers(imported: Path) -> None:
     per_token = read_kv_shape(imported / "engine").bytes_per_token
-    engine = OpenVinoEngine(OpenvinoSettings(imported / "engine", 1, 512, 0, per_token, 2))
+    engine = OpenVinoEngine(EngineSettings(imported / "engine", 1, 512, 0, per_token, 2))
     ask = parse_request({inference.PROMPT: b"What is the capital of Sweden?", inference.MAX_NEW_TOKENS: 24}, 512)
     generation = engine.add(engine.prepare(ask))
     ids: list[int] = []

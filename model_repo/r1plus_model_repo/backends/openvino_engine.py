@@ -22,7 +22,7 @@ STEP_TOKENS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class OpenvinoSettings:
+class EngineSettings:
     """The engine's settings from config.pbtxt."""
 
     path: Path
@@ -33,7 +33,7 @@ class OpenvinoSettings:
     threads: int
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> "OpenvinoSettings":
+    def from_parameters(cls, parameters: Mapping[str, str]) -> "EngineSettings":
         """Read the parameters that `r1plus_model_repo.config_pbtxt` writes."""
         return cls(
             path=Path(parameters["engine_path"]),
@@ -68,7 +68,7 @@ def build_plugin_properties(threads: int) -> dict[str, Any]:
     }
 
 
-def build_scheduler_config(settings: OpenvinoSettings) -> Any:
+def build_scheduler_config(settings: EngineSettings) -> Any:
     """Build the scheduler's configuration."""
     config = openvino_genai.SchedulerConfig()
     config.max_num_seqs = settings.max_batch
@@ -83,7 +83,7 @@ def build_scheduler_config(settings: OpenvinoSettings) -> Any:
 class OpenVinoEngine:
     """A `Pipeline`, and the preparation of its jobs."""
 
-    def __init__(self, settings: OpenvinoSettings) -> None:
+    def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self._pipeline = openvino_genai.ContinuousBatchingPipeline(
             str(settings.path), build_scheduler_config(settings), "CPU", build_plugin_properties(settings.threads)

@@ -36,7 +36,7 @@ _REASONS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class TrtllmSettings:
+class EngineSettings:
     """The engine's settings from config.pbtxt."""
 
     path: Path
@@ -51,7 +51,7 @@ class TrtllmSettings:
     """Largest share of the memory left by the weights that the cache may take."""
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> "TrtllmSettings":
+    def from_parameters(cls, parameters: Mapping[str, str]) -> "EngineSettings":
         """Read the parameters that `r1plus_model_repo.config_pbtxt` writes."""
         return cls(
             path=Path(parameters["engine_path"]),
@@ -63,7 +63,7 @@ class TrtllmSettings:
         )
 
 
-def build_executor_config(settings: TrtllmSettings) -> trtllm.ExecutorConfig:
+def build_executor_config(settings: EngineSettings) -> trtllm.ExecutorConfig:
     """Build the executor's settings."""
     return trtllm.ExecutorConfig(
         max_beam_width=1,
@@ -91,7 +91,7 @@ def build_executor_config(settings: TrtllmSettings) -> trtllm.ExecutorConfig:
 class TrtllmEngine:
     """A `Pipeline`, and the preparation of its jobs. The executor steps in its own thread."""
 
-    def __init__(self, settings: TrtllmSettings) -> None:
+    def __init__(self, settings: EngineSettings) -> None:
         plan = settings.path / PLAN_PART
         _check_plan(plan, settings)
         self._tokens = HfTokens(settings.path / TOKENIZER_PART, settings.context)
@@ -159,7 +159,7 @@ def build_sampling_config(request: GenerationRequest) -> trtllm.SamplingConfig:
         raise RefusedError(f"the engine rejects these sampling parameters: {error}") from error
 
 
-def _check_plan(plan: Path, settings: TrtllmSettings) -> None:
+def _check_plan(plan: Path, settings: EngineSettings) -> None:
     """Check the limits of the plan: the executor fails on requests beyond them, which would end the server."""
     build_config = json.loads((plan / PLAN_CONFIG).read_text(encoding="utf-8"))["build_config"]
     for name, limit, minimum in (

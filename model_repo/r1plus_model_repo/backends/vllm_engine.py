@@ -30,7 +30,7 @@ _REASONS: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
 @dataclass(frozen=True, slots=True)
-class VllmSettings:
+class EngineSettings:
     """The engine's settings from config.pbtxt."""
 
     path: Path
@@ -43,7 +43,7 @@ class VllmSettings:
     """Share of each GPU's memory for weights, cache and everything else."""
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> "VllmSettings":
+    def from_parameters(cls, parameters: Mapping[str, str]) -> "EngineSettings":
         """Read the parameters that `r1plus_model_repo.config_pbtxt` writes."""
         kv_precision = parameters["kv_precision"]
         if kv_precision not in KV_PRECISIONS:
@@ -60,7 +60,7 @@ class VllmSettings:
         )
 
 
-def build_engine_args(settings: VllmSettings) -> EngineArgs:
+def build_engine_args(settings: EngineSettings) -> EngineArgs:
     """Build vLLM's settings."""
     return EngineArgs(
         model=str(settings.path),
@@ -82,7 +82,7 @@ def build_engine_args(settings: VllmSettings) -> EngineArgs:
 class VllmEngine:
     """A `Pipeline`, and the preparation of its jobs. vLLM runs the model in its own processes."""
 
-    def __init__(self, settings: VllmSettings) -> None:
+    def __init__(self, settings: EngineSettings) -> None:
         # Read when the engine starts: no usage statistics are sent.
         os.environ["VLLM_NO_USAGE_STATS"] = "1"
         self._tokens = HfTokens(settings.path, settings.context)

@@ -14,7 +14,7 @@ import openvino_genai
 
 from r1plus_model_repo.backends.openvino_engine import (
     OpenVinoEngine,
-    OpenvinoSettings,
+    EngineSettings,
     build_plugin_properties,
     build_scheduler_config,
 )
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--questions", type=json.loads, default=[])
     parser.add_argument("--tokens", type=int, default=64)
     given = parser.parse_args()
-    settings = OpenvinoSettings(**{**given.settings, "path": Path(given.settings["path"])})
+    settings = EngineSettings(**{**given.settings, "path": Path(given.settings["path"])})
     if given.mode == "throughput":
         found = throughput(settings, given.questions, given.tokens)
     elif given.mode == "prefix":
@@ -48,7 +48,7 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def throughput(settings: OpenvinoSettings, questions: list[str], tokens: int) -> Json:
+def throughput(settings: EngineSettings, questions: list[str], tokens: int) -> Json:
     """All questions at once, twice; the second time counts."""
     engine = OpenVinoEngine(settings)
     seconds, came = 0.0, 0
@@ -65,7 +65,7 @@ def throughput(settings: OpenvinoSettings, questions: list[str], tokens: int) ->
     return {"tokens_per_second": came / seconds}
 
 
-def shared_prefix(settings: OpenvinoSettings, *, caching: bool) -> Json:
+def shared_prefix(settings: EngineSettings, *, caching: bool) -> Json:
     """Median seconds to the first token of questions that share a long system prompt, one at a time.
 
     What `caching` changes: `enable_prefix_caching`, which the product leaves off, since a probe would be answered from
@@ -79,7 +79,7 @@ def shared_prefix(settings: OpenvinoSettings, *, caching: bool) -> Json:
     return {"first_token_seconds": statistics.median(firsts[2:])}
 
 
-def long_prompt(settings: OpenvinoSettings, *, evicting: bool) -> Json:
+def long_prompt(settings: EngineSettings, *, evicting: bool) -> Json:
     """Peak memory of the process and blocks' bytes while it reads a prompt of nearly the whole context."""
     config = build_scheduler_config(settings)
     if evicting:
@@ -98,7 +98,7 @@ def long_prompt(settings: OpenvinoSettings, *, evicting: bool) -> Json:
     return {"peak_mb": _peak() / 2**20, "added_mb": (_peak() - before) / 2**20, "first_token_seconds": seconds}
 
 
-def _pipeline(settings: OpenvinoSettings, config: Any) -> Any:
+def _pipeline(settings: EngineSettings, config: Any) -> Any:
     return openvino_genai.ContinuousBatchingPipeline(
         str(settings.path), config, "CPU", build_plugin_properties(settings.threads)
     )

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from r1plus_model_repo.backends.openvino_engine import OpenvinoSettings, build_scheduler_config
+from r1plus_model_repo.backends.openvino_engine import EngineSettings, build_scheduler_config
 from support.paths import GOLDEN
 
 SETTINGS: dict[str, Any] = {
@@ -25,5 +25,5 @@ def test_triton_keeps_no_answer(name: str) -> None:
 
 
 def test_the_engine_keeps_no_keys_and_values_of_a_prompt_that_was_asked_before() -> None:
-    assert set(SETTINGS) == {field.name for field in fields(OpenvinoSettings)}
-    assert build_scheduler_config(OpenvinoSettings(**SETTINGS)).enable_prefix_caching is False
+    assert set(SETTINGS) == {field.name for field in fields(EngineSettings)}
+    assert build_scheduler_config(EngineSettings(**SETTINGS)).enable_prefix_caching is False
