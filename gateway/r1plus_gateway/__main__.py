@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ import uvloop
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
 from r1plus_gateway.settings import ENV_SETTINGS, SettingsError, SettingsFile
+from r1plus_gateway.store.service import run_access
 
 DEFAULT_SETTINGS: Final = "/etc/r1plus/gateway/settings.json"
 
@@ -32,13 +32,12 @@ def main() -> int:
 
 
 async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
-    open_store = import_module("r1plus_gateway.store.opening").open_store
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with (
-        open_store(file.current.namespace) as store,
-        run_gateway(file, metrics, store.authenticator, store.ledger, store.usage),
+        run_access(file) as access,
+        run_gateway(file, metrics, access.authenticator, access.store.ledger, access.usage, store=access.store),
     ):
         await stop.wait()
 

@@ -102,11 +102,39 @@ class TlsPaths:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """How tokens of ServiceAccounts are verified. Without an issuer none is accepted."""
+
+    issuer: str = ""
+    """The cluster's: `iss` of its tokens."""
+    jwks: str = "/etc/r1plus/gateway/jwks.json"
+    """The cluster's public keys, beside the settings."""
+    namespaces: tuple[str, ...] = ()
+    """Whose ServiceAccounts may call, besides those of the tenant's own namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Where the tenant's data are: keys, budgets, usage and audit log. Read once, at the start."""
+
+    tenant_uid: str = ""
+    """UID of the tenant's namespace: data of another one are refused."""
+    folder: str = "/var/lib/r1plus/gateway"
+    """The volume, with half of the tenant key. Empty: none, with PostgreSQL."""
+    secret_folder: str = "/etc/r1plus/tenant-key"
+    """Where the Secret with the other half is mounted."""
+    database_url_file: str = ""
+    """File with the URL of the tenant's PostgreSQL database. Empty: encrypted SQLite on the volume."""
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """All settings of one gateway."""
 
     namespace: str
     """The tenant's."""
+    tokens: TokenSettings = TokenSettings()
+    data: DataSettings = DataSettings()
     models: tuple[ModelSettings, ...] = ()
     limits: GatewayLimits = GatewayLimits()
     tls: TlsPaths | None = None

@@ -232,7 +232,7 @@ def _check_decoy(operator: OperatorConfig) -> None:
     decoy = operator.isolation.decoy_namespace
     if decoy and operator.is_reserved(decoy):
         raise ConfigError(
-            f"R1PLUS_DECOY_NAMESPACE: {decoy} is Kubernetes', the operator's or monitoring's own and never a tenant;"
+            f"R1PLUS_DECOY_NAMESPACE: {decoy} is reserved for Kubernetes, the operator or monitoring; use another;"
             " the chart sets it from isolation.decoyNamespace"
         )
 
@@ -255,7 +255,7 @@ def _read_interval(text: str) -> float:
         if 0 < (seconds := float(text)) < math.inf:
             return seconds
     raise ConfigError(
-        f"R1PLUS_PROBE_SECONDS: {text!r:.60} is no number of seconds above 0; the chart sets it from"
+        f"R1PLUS_PROBE_SECONDS: {text!r:.60} is not a number of seconds above 0; the chart sets it from"
         " isolation.everySeconds, e.g. 3600"
     )
 
@@ -263,7 +263,7 @@ def _read_interval(text: str) -> float:
 def _parse_port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise ConfigError(
-            f"R1PLUS_API_SERVER_PORTS: {text!r:.60} is no port; the chart sets it from networkPolicy.apiServerPorts,"
+            f"R1PLUS_API_SERVER_PORTS: {text!r:.60} is not a port; the chart sets it from networkPolicy.apiServerPorts,"
             " e.g. 443 and 6443"
         )
     return int(text)
@@ -276,7 +276,7 @@ def _parse_networks(words: Iterable[str], variable: str, value: str) -> tuple[st
         try:
             networks.append(str(ipaddress.ip_network(word, strict=False)))
         except ValueError as error:
-            text = f"{variable}: {word!r:.60} is no network; the chart sets it from {value}, e.g. 10.0.0.1/32"
+            text = f"{variable}: {word!r:.60} is not a network; the chart sets it from {value}, e.g. 10.0.0.1/32"
             raise ConfigError(text) from error
     return tuple(networks)
 

@@ -45,7 +45,7 @@ def find_problem(watchers: Iterable[WatchActivity], late: float, *, stuck_after:
     now = time.monotonic()
     silent = [watcher.resource.name for watcher in watchers if now - watcher.last_activity > stuck_after]
     if silent:
-        return f"no sign of life from the watches of {', '.join(silent)} for {stuck_after:g} s"
+        return f"watches without an answer for {stuck_after:g} s: {', '.join(silent)}"
     return f"the event loop was {late:.1f} s late" if late > LATE_SECONDS else ""
 
 

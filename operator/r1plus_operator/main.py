@@ -94,7 +94,7 @@ def main() -> None:
     try:
         settings = load_settings()
     except (ConfigError, ValueError, OSError) as error:
-        log.error("Configuration is not usable: %s", error)
+        log.error("Configuration is invalid: %s", error)
         sys.exit(2)
     collect_seldom()
     status = 0
@@ -258,7 +258,7 @@ async def lead(parts: OperatorParts) -> None:
     observer, elector = parts.observer, parts.elector
     is_fresh = elector.is_leader
     if not is_fresh:
-        log.info("Another process leads, watching until it is this one's turn")
+        log.info("Another replica is the leader, this one watches until it gets the Lease")
         await elector.acquire()
     async with asyncio.TaskGroup() as group:
         hold_task = group.create_task(hold(elector))
@@ -277,7 +277,7 @@ async def hold(elector: Elector) -> None:
     try:
         await elector.hold()
     except LeaseLostError as error:
-        log.error("Exiting, since this process has lost the Lease: %s", error)
+        log.error("Exiting, because this replica lost the Lease: %s", error)
         asyncio.get_running_loop().call_later(EXIT_SECONDS, os._exit, LOST_STATUS)
         raise
 

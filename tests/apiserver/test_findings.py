@@ -140,7 +140,7 @@ def test_finding_01_no_owner_of_a_child_of_any_kind_can_be_changed(attack: Attac
 @pytest.mark.parametrize("kind", KINDS)
 def test_finding_01_no_mark_can_be_taken_off_or_put_on(attack: Attack, kind: str) -> None:
     off, on = {"metadata": {"labels": {names.LABEL_MANAGED_BY: None}}}, {"metadata": {"labels": MARK}}
-    assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OURS), off), "children", "its mark")
+    assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OURS), off), "children", "managed-by")
     assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OWN), on), "children", "")
 
 

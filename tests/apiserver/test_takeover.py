@@ -37,6 +37,8 @@ RENAMED_REASONS: Mapping[str, str] = MappingProxyType(
         "WallOpen": "IsolationBroken",
         "WallsStand": "NetworkPoliciesApplied",
         "BothArmsBad": "RollbackTargetAlsoFailed",
+        "ControlOverdue": "RollbackTargetOverdue",
+        "PrometheusNotAsked": "PrometheusNotConfigured",
     }
 )
 """Reason of a stored condition -> what the same is called today."""

@@ -226,7 +226,7 @@ BASE = role_binding("", "more", f"{names.ROLE_TENANT_ADMIN}-base", user("mallory
 GIVES = role_binding("", "more", names.ROLE_TENANT_ADMIN, user("mallory"))
 HELD: dict[str, tuple[Try, str, str, Try]] = {
     "a wall that opens every pod": (
-        post(NINA, network_policy("more", {}, **OPEN)), "walls", "spec.podSelector: of more",
+        post(NINA, network_policy("more", {}, **OPEN)), "walls", "spec.podSelector: more",
         post(NINA, network_policy("more", own(*OURS), **OPEN)),
     ),
     "a wall that opens pods by a label of one's own, which ours might bear as well": (
@@ -246,7 +246,7 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         post(OPERATOR, network_policy("r1plus-more", {}, POLICY, **OPEN)),
     ),
     "a wall of one's own that is opened afterwards": (
-        on_policy(NINA, "PATCH", {"spec": {"podSelector": {"matchExpressions": None}}}, "own"), "walls", "spec.podSelector: of own",
+        on_policy(NINA, "PATCH", {"spec": {"podSelector": {"matchExpressions": None}}}, "own"), "walls", "spec.podSelector: own",
         on_policy(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
     ),
     "the default deny deleted": (
@@ -294,7 +294,7 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         post(NINA, network_policy("more", {}, {"team": "blue"})),
     ),
     "the mark put on afterwards": (
-        on_policy(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_ISOLATION: "tenant"}}}, "own"), "marks", "only it sets the mark",
+        on_policy(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_ISOLATION: "tenant"}}}, "own"), "marks", "only the operator sets this label",
         on_policy(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
     ),
     "the tenant's role given by who may bind every role": (
@@ -302,11 +302,11 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         Try(PAULA, "POST", "rolebindings", GIVES, f"{RBAC}/v1"),
     ),
     "what the tenant's role is made of, given likewise": (
-        Try(OTTO, "POST", "rolebindings", BASE, f"{RBAC}/v1"), "access", "is given by the platform team",
+        Try(OTTO, "POST", "rolebindings", BASE, f"{RBAC}/v1"), "access", "is granted by the platform team only",
         Try(PAULA, "POST", "rolebindings", BASE, f"{RBAC}/v1"),
     ),
     "an address that others send to": (
-        Try(NINA, "POST", "services", service("10.20.0.5")), "addresses", "spec.externalIPs: of takes",
+        Try(NINA, "POST", "services", service("10.20.0.5")), "addresses", "spec.externalIPs: takes",
         Try(NINA, "POST", "services", service()),
     ),
     "such an address of the platform team's": (
@@ -314,25 +314,25 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         Try(NINA, "PATCH", "services/front", {"spec": {"externalIPs": ["10.20.0.5"], "sessionAffinity": "ClientIP"}}),
     ),
     "a shell in a serving pod": (
-        Try(NINA, "POST", "pods/{pod}/exec?command=sh&container=triton"), "exec", "is a pod of the operator's by its name",
+        Try(NINA, "POST", "pods/{pod}/exec?command=sh&container=triton"), "exec", "has the name of an operator's pod",
         Try(NINA, "POST", "pods/{plain}/exec?command=sh&container=c"),
     ),
     "a shell in a serving pod, by a websocket": (
-        Try(NINA, "GET", "pods/{pod}/exec?command=sh"), "exec", "a pod of your own needs another name",
+        Try(NINA, "GET", "pods/{pod}/exec?command=sh"), "exec", "give a pod of your own another name",
         Try(NINA, "GET", "pods/{plain}/exec?command=sh"),
     ),
     "a hand on a serving pod's first process": (
-        Try(NINA, "POST", "pods/{pod}/attach?container=monitor"), "exec", "in the audit log",
+        Try(NINA, "POST", "pods/{pod}/attach?container=monitor"), "exec", "it is audited",
         Try(PAULA, "POST", "pods/{pod}/attach?container=monitor"),
     ),
     "a shell in the prober": (
-        Try(NINA, "POST", "pods/r1plus-prober-ask-0123456789-abcde/exec?command=sh"), "exec", "nobody enters",
+        Try(NINA, "POST", "pods/r1plus-prober-ask-0123456789-abcde/exec?command=sh"), "exec", "enters a scored pod",
         Try(PAULA, "POST", "pods/r1plus-prober-ask-0123456789-abcde/exec?command=sh"),
     ),
-    "a container added to a serving pod": (debug("{pod}"), "serving-pods", "nobody else adds a container", debug("{plain}")),
-    "more memory for a serving pod": (resize("{pod}"), "serving-pods", "what serves is what was scored", resize("{plain}")),
+    "a container added to a serving pod": (debug("{pod}"), "serving-pods", "nobody changes its images or adds containers", debug("{plain}")),
+    "more memory for a serving pod": (resize("{pod}"), "serving-pods", "must be what was scored", resize("{plain}")),
     "a pod that pushes other tenants' off a full node": (
-        Try(NINA, "POST", "pods", pushing("system-cluster-critical")), "priority", "off a full node",
+        Try(NINA, "POST", "pods", pushing("system-cluster-critical")), "priority", "critical cluster services",
         Try(NINA, "POST", "pods", pushing("")),
     ),
     "no replicas": (
@@ -352,7 +352,7 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         on_namespace(PAULA, "PATCH", {"metadata": {"labels": TENANT_LABEL}}),
     ),
     "a namespace without Pod Security": (
-        on_namespace(OTTO, "PATCH", {"metadata": {"labels": PSA_LABEL}}), "namespaces", "what Pod Security holds it to",
+        on_namespace(OTTO, "PATCH", {"metadata": {"labels": PSA_LABEL}}), "namespaces", "set its Pod Security level",
         on_namespace(OTTO, "PATCH", {"metadata": {"labels": {"team": "blue"}}}),
     ),
     "a namespace without Pod Security, by its status": (
@@ -372,7 +372,7 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         on_tenant(PAULA, {"metadata": {"finalizers": None}}),
     ),
     "the operator saying what a tenant is allowed": (
-        on_tenant(OPERATOR, {"spec": {"callers": {"namespaces": ["mallory"]}}}), "tenants", "never the operator's",
+        on_tenant(OPERATOR, {"spec": {"callers": {"namespaces": ["mallory"]}}}), "tenants", "never the operator",
         on_tenant(TESS, {"spec": {"callers": {"namespaces": ["team-front"]}}}),
     ),
 }  # fmt: skip

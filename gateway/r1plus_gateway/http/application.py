@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from r1plus_contract.connections import limit_connections
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
+from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.completions import (
     HEADER_REQUEST_ID,
     Completions,
@@ -24,6 +25,7 @@ from r1plus_gateway.http.errors import ApiError, convert_access_error
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
 from r1plus_gateway.http.requests import Parser, parse_chat, parse_generate, parse_text
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
+from r1plus_gateway.store.tenant import TenantStore
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +66,10 @@ class GatewayRunner(web.AppRunner):
 class Api:
     """The handlers of the API."""
 
-    def __init__(self, parts: GatewayParts, usage: UsageReader) -> None:
+    def __init__(self, parts: GatewayParts, usage: UsageReader, store: TenantStore | None = None) -> None:
+        """Without a store there is no admin API, and nothing to say about the data."""
         self._parts = parts
+        self._store = store
         self._usage = usage
         self._completions = Completions(parts)
         self.is_draining = False
@@ -87,6 +91,8 @@ class Api:
                 web.get("/readyz", self.get_readiness),
             ]
         )
+        if self._store is not None:
+            app.add_routes(Administration(self._store, self._authenticate).build_routes())
         return app
 
     def _complete(self, parse: Parser) -> Handler:
@@ -165,10 +171,15 @@ class Api:
         async def get_metrics(_: web.Request) -> web.Response:
             return web.Response(body=self._parts.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+        async def get_data_state(_: web.Request) -> web.Response:
+            state = self._store.state if self._store is not None else None
+            return _respond({"reason": state.reason.value, "message": state.message} if state else {})
+
         app = web.Application(client_max_size=1024)
         app.add_routes(
             [
                 web.get("/metrics", get_metrics),
+                web.get("/data", get_data_state),
                 web.get("/healthz", self.get_health),
                 web.get("/readyz", self.get_readiness),
             ]

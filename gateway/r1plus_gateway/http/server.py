@@ -21,6 +21,7 @@ from r1plus_gateway.serving.evidence import MonitorReader
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
 from r1plus_gateway.settings import POLL_SECONDS, SettingsFile
+from r1plus_gateway.store.tenant import TenantStore
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ async def run_gateway(
     ledger: Ledger,
     usage: UsageReader,
     *,
+    store: TenantStore | None = None,
     resolve: Resolver = resolve_service,
 ) -> AsyncIterator[RunningGateway]:
     """Serve until the block ends; then drain: no new connections, running answers end, bills are settled."""
@@ -56,7 +58,7 @@ async def run_gateway(
         tasks = TaskKeeper()
         stack.push_async_callback(tasks.finish)
         parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks)
-        api = Api(parts, usage)
+        api = Api(parts, usage, store)
         certificate = ServerCertificate(settings.tls) if settings.tls else None
         internal = await _listen(
             stack, api.build_internal(), settings.host, settings.internal_port, None, {"shutdown_timeout": 1.0}

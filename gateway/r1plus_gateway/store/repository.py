@@ -20,6 +20,7 @@ from r1plus_gateway.access.caller import (
     Evidence,
     Limits,
     Outcome,
+    Remaining,
     Reservation,
     Usage,
 )
@@ -140,6 +141,11 @@ class LedgerRepository:
             )
         self._record(row, record)
         return True
+
+    def read_remaining(self, caller: Caller) -> Remaining:
+        """Return what the caller has left now."""
+        key = (caller.kind.value, caller.id)
+        return compute_remaining(caller.limits, self._find_standing(key, caller.limits))
 
     def void(self, request_id: str, limits: Limits) -> None:
         """Remove the reservation of a request that never began; nothing was used."""

@@ -85,7 +85,7 @@ class TenantStore:
     async def run(self) -> None:
         """Open the data, try again while that fails, then watch over them. Never returns."""
         delay = FIRST_RETRY_SECONDS
-        while not await self.open():
+        while self._data is None and not await self.open():
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
         while True:

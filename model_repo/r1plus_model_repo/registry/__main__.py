@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options.run(options)
     except RegistryConfigError as error:
-        log.error("Configuration is not usable: %s", error)
+        log.error("Configuration is invalid: %s", error)
         return 2
     except RegistryError as error:
         log.error("%s", error)

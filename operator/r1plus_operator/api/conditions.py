@@ -100,7 +100,7 @@ class Reason(StrEnum):
     # AlertsWired
     WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"
-    PROMETHEUS_NOT_ASKED = "PrometheusNotAsked"
+    PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"
     PROMETHEUS_UNREACHABLE = "PrometheusUnreachable"
     RULE_NOT_LOADED = "RuleNotLoaded"
     RULE_FAILING = "RuleFailing"

@@ -34,13 +34,13 @@ ESTABLISHED_SECONDS = 30.0
 POLL_SECONDS = 0.5
 
 _DEPLOYMENT_COLUMNS = (
-    ("Tier", ".spec.tier", "Service level asked for."),
+    ("Tier", ".spec.tier", "Requested service level."),
     ("Engine", ".status.engine", "Engine of the revision that takes traffic."),
     ("Batch", ".status.batch", "Most requests that run at once."),
     ("Accuracy", ".status.accuracy", "Right / all items of the golden suite, as last counted."),
     ("Verdict", ".status.verdict", "Pass, Fail, Inconclusive, NoData or Error."),
     ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves."),
-    ("Reason", ".status.reason", "Why it does not; of what serves, why the spec is not what serves."),
+    ("Reason", ".status.reason", "Why it does not serve. If it serves: why the spec is not what serves."),
 )
 _ENGINE_COLUMNS = (
     ("Family", ".spec.family", "Model family."),
@@ -48,12 +48,12 @@ _ENGINE_COLUMNS = (
     ("Version", ".spec.version", "Version of the build."),
     ("Precision", ".spec.precision", "Precision of the weights."),
     ("Backend", ".spec.backend", "What runs it inside Triton."),
-    ("Suite", ".spec.reference.suite", "Golden suite that it is held to."),
+    ("Suite", ".spec.reference.suite", "Golden suite that it must pass."),
 )
 
 
 _TENANT_COLUMNS = (
-    ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the network policies are in place."),
+    ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the network policies are applied."),
     (
         "Isolation",
         '.status.conditions[?(@.type=="IsolationVerified")].status',
@@ -83,7 +83,7 @@ def build_definitions(versions: Sequence[str] = (names.VERSION,)) -> dict[str, J
 def build_deployment_definition() -> Json:
     """Build R1PlusDeployment: namespaced, with a status, its name bounded since children's names start with it."""
     schema = _build_root_schema(
-        "A language model in production: a tenant applies it, the operator keeps it right. Only `spec.tier` is needed.",
+        "A language model in production, measured and kept right by the operator. Only `spec.tier` is required.",
         {
             "spec": build_structural_schema(R1PlusDeploymentSpec, path="spec"),
             "status": _build_status_schema(R1PlusDeploymentStatus),
@@ -97,7 +97,7 @@ def build_deployment_definition() -> Json:
 def build_engine_definition() -> Json:
     """Build R1PlusEngine: cluster-scoped; to add a model is to add one."""
     schema = _build_root_schema(
-        "A loadable build of a model: where its files are, what it needs, what it was measured to reach.",
+        "A loadable build of a model: where its files are, what it needs, and its measured accuracy.",
         {"spec": build_structural_schema(EngineSpec, path="spec")},
         [_build_name_length_rule(MAX_ENGINE_NAME, "serving pods have it as a label")],
     )
@@ -195,7 +195,7 @@ def _build_service_name_rule() -> Json:
         "rule": f"self.metadata.name.matches('{DNS_1035}')",
         "fieldPath": ".metadata.name",
         "message": (
-            "must start with a letter and hold only a-z, 0-9 and '-', since its Service has the same name"
+            "must start with a letter and hold only a-z, 0-9 and '-', since its Service has this name"
             f" ({DNS_1035}); rename it"
         ),
     }

@@ -41,11 +41,11 @@ class SubjectKind(StrEnum):
 
 _NOT_RESERVED = Rule(
     "!self.name.startsWith('system:')",
-    "name must not start with system:, which is Kubernetes' own: system:authenticated would be everybody",
+    "name must not start with system:, which is reserved for Kubernetes: system:authenticated is everybody",
 )
 _OF_THIS_NAMESPACE = Rule(
     "self.kind != 'ServiceAccount' || self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
-    "name of a ServiceAccount is that of one in this namespace, without a namespace before it",
+    "name of a ServiceAccount must be one of this namespace, without a namespace in front",
 )
 
 
@@ -82,18 +82,18 @@ _NOT_ONES_OWN = Rule(
     "!has(self.cidr) || !isCIDR(self.cidr) || ["
     + ", ".join(f"'{net}'" for net in NEVER_OPENED)
     + "].all(net, !cidr(net).containsCIDR(self.cidr))",
-    "cidr must not lie in a loopback or link-local network, nor be a metadata address: credentials are given out there",
+    "cidr must not be a loopback, link-local or metadata address, where credentials are given out",
 )
 
 
 class Egress(ApiModel):
-    """One egress rule for the tenant's own pods. Pods that serve models have no egress in any case."""
+    """One destination for the tenant's own pods. Pods that serve models may not connect to it."""
 
     model_config = build_rules_config(_ONE_WAY, _A_NETWORK, _NOT_ONES_OWN)
 
     cidr: Annotated[str, Field(max_length=43, pattern=CIDR)] | None = Field(
         None,
-        description="A network. Loopback, link-local and nodes' addresses in it stay blocked.",
+        description="A network. Loopback, link-local and node addresses in it stay blocked.",
     )
     namespace: DnsLabel | None = Field(None, description="All pods of another namespace.")
     ports: tuple[Port, ...] = Field(min_length=1, max_length=16, description="TCP ports.")
@@ -149,7 +149,7 @@ class TenantPlacement(ApiModel):
         ),
     )
     tolerations: tuple[Toleration, ...] = Field(
-        (), max_length=32, description="What a deployment may tolerate, in addition to taints nvidia.com/gpu."
+        (), max_length=32, description="Tolerations that a deployment may have; nvidia.com/gpu is always allowed."
     )
 
     @model_validator(mode="after")
@@ -170,7 +170,7 @@ class Quota(ApiModel):
     gpus: Count | None = Field(None, description="GPUs (nvidia.com/gpu).")
     storage: Quantity | None = Field(None, description="Storage that all claims together request.")
     ephemeral_storage: Quantity | None = Field(
-        None, description="Their nodes' disk that all pods together request; a pod that requests none is not counted."
+        None, description="Node disk that all pods together request; a pod without a request is not counted."
     )
     config_maps: Count = Field(
         500,
@@ -190,11 +190,9 @@ class R1PlusTenantSpec(ApiModel):
     viewers: tuple[Subject, ...] = Field(
         (), max_length=32, description="Who reads them (ClusterRole r1plus-tenant-viewer)."
     )
-    callers: Callers = Field(
-        default_factory=Callers, description="Who may call the models, in addition to this tenant's pods."
-    )
+    callers: Callers = Field(default_factory=Callers, description="Who may call the models; this tenant's pods may.")
     egress: tuple[Egress, ...] = Field(
-        (), max_length=32, description="Where the tenant's own pods may connect to, in addition to its models and DNS."
+        (), max_length=32, description="Where the tenant's own pods may connect, in addition to its models and DNS."
     )
     quota: Quota = Field(default_factory=Quota, description="How much the tenant may have.")
     placement: TenantPlacement = Field(
@@ -203,23 +201,21 @@ class R1PlusTenantSpec(ApiModel):
 
 
 class Isolation(ApiModel):
-    """The newest isolation test: what it tried and what was blocked."""
+    """Result of the newest isolation test."""
 
-    deployment: Annotated[str, Field(max_length=63)] = Field(
-        "", description="Deployment whose network policies were tested."
-    )
-    finished: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(description="When it had ended.")
-    tries: Count = Field(0, description="Forbidden connections and requests that were tried.")
+    deployment: Annotated[str, Field(max_length=63)] = Field("", description="Deployment whose policies were tested.")
+    finished: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(description="When it ended.")
+    tries: Count = Field(0, description="Forbidden connections and API requests that were tried.")
     held: Count = Field(0, description="Blocked, while the control succeeded: proven.")
     open: tuple[Annotated[str, Field(max_length=128)], ...] = Field(
         (), max_length=64, description="What was not blocked."
     )
     unseen: tuple[Annotated[str, Field(max_length=128)], ...] = Field(
-        (), max_length=64, description="Blocked, but the control did not get through either: proves nothing."
+        (), max_length=64, description="Blocked, but the control failed as well: not proven."
     )
     late: Count = Field(
         0,
-        description="Longest time in ms from the start of the test's pod until its policies applied.",
+        description="Longest time in ms for which a new pod could connect, before its network policies applied.",
     )
 
 
@@ -229,7 +225,7 @@ class R1PlusTenantStatus(ApiModel):
     observed_generation: Count = Field(0, description="The generation last acted on.")
     isolation: Isolation | None = Field(None, description="The newest isolation test.")
     conditions: tuple[Condition, ...] = Field(
-        (), max_length=16, description="What holds and what does not, with cause and remedy."
+        (), max_length=16, description="What holds and what does not, why, and what to do."
     )
 
     @model_validator(mode="after")

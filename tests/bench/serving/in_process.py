@@ -13,8 +13,8 @@ from typing import Any
 import openvino_genai
 
 from r1plus_model_repo.backends.openvino_engine import (
-    OpenVinoEngine,
     EngineSettings,
+    OpenVinoEngine,
     build_plugin_properties,
     build_scheduler_config,
 )

@@ -100,7 +100,7 @@ class Monitored:
             for name, n in by_stratum.items()
             if n
         )
-        text = f"since the gate lost {lost} items; in all {lost} of {len(items)}, {gate.allowed} allowed"
+        text = f"{lost} items lost since the gate; {lost} of {len(items)} lost in all, {gate.allowed} allowed"
         return self._report(
             Phase.WATCHING,
             Verdict.FAIL,

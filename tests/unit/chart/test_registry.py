@@ -148,7 +148,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "several replicas on one file": (
         {"registry": {"replicas": 2}},
-        "registry.replicas: 2 need PostgreSQL: set registry.database.existingSecret",
+        "registry.replicas: 2 replicas need PostgreSQL: set registry.database.existingSecret",
     ),
 }
 

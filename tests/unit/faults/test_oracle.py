@@ -28,7 +28,7 @@ def test_a_state_that_differs_is_told_with_its_place(found: dict[str, Any], word
         assert word in told[0]
 
 
-LACKS = "credit-a of team-1 carried traffic for {} of the 10 min that it takes"
+LACKS = "credit-a of team-1 carried traffic for only {} of the required 10 min"
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from r1plus_gateway.access.caller import AccessError, CallerKind, Limits
 from r1plus_gateway.access.service_accounts import Grant, JwksFile, TokenVerifier
-
-ISSUER = "https://kubernetes.default.svc.cluster.local"
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+from support.gateway.tokens import ISSUER, make_account, make_claims, make_jwk, sign
 
 
 @pytest.fixture(scope="module")
@@ -30,35 +28,6 @@ def rsa_key() -> rsa.RSAPrivateKey:
 @pytest.fixture(scope="module")
 def ec_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
-
-
-def make_jwk(key: PrivateKey, key_id: str) -> dict[str, Any]:
-    public = key.public_key()
-    if isinstance(public, rsa.RSAPublicKey):
-        document: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(public, as_dict=True)
-        return {**document, "kid": key_id, "use": "sig", "alg": "RS256"}
-    return {**jwt.algorithms.ECAlgorithm.to_jwk(public, as_dict=True), "kid": key_id, "use": "sig", "alg": "ES256"}
-
-
-def make_claims(**changes: Any) -> dict[str, Any]:
-    """Return the claims of a token as the API server makes it; None removes one."""
-    now = int(time.time())
-    claims = {
-        "aud": ["r1plus-gateway"],
-        "exp": now + 600,
-        "iat": now,
-        "nbf": now,
-        "iss": ISSUER,
-        "jti": "5e6a",
-        "sub": "system:serviceaccount:team-app:web",
-        "kubernetes.io": {"namespace": "team-app", "serviceaccount": {"name": "web", "uid": "1"}},
-    }
-    return {name: value for name, value in (claims | changes).items() if value is not None}
-
-
-def sign(key: PrivateKey, claims: dict[str, Any], key_id: str | None = "k1", algorithm: str = "RS256") -> str:
-    headers = {"kid": key_id} if key_id else {}
-    return jwt.encode(claims, key, algorithm=algorithm, headers=headers)
 
 
 @dataclass
@@ -96,13 +65,6 @@ def test_a_token_says_which_service_account_calls(cluster: Cluster, rsa_key: rsa
 def test_an_api_server_may_sign_with_elliptic_curves(cluster: Cluster, ec_key: ec.EllipticCurvePrivateKey) -> None:
     cluster.publish(make_jwk(ec_key, "k1"))
     assert cluster.make_verifier().verify(sign(ec_key, make_claims(), algorithm="ES256")) is not None
-
-
-def make_account(namespace: str, name: str) -> dict[str, Any]:
-    return {
-        "sub": f"system:serviceaccount:{namespace}:{name}",
-        "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name}},
-    }
 
 
 ADMINS = {

@@ -74,8 +74,8 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
         report = await stands_at(prober, Standing.BELOW_THRESHOLD)
         assert (report.verdict, report.reason, report.gate) == (Verdict.FAIL, "AccuracyBelowThreshold", gate)
         assert report.message == (
-            "since the gate lost 25 items: additions 25; in all 25 of 50, 2 allowed at threshold 0.96; "
-            "first answers are right in 0.716 at most (alpha 0.001)"
+            "25 items lost since the gate: additions 25; 25 of 50 lost in all, 2 allowed at threshold 0.96; "
+            "share of right first answers at most 0.716 (alpha 0.001)"
         )
         assert report.watch is not None
         assert report.watch.confirmation is not None
@@ -99,10 +99,12 @@ async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counte
         engine.wrong = {"capitals-003"}
         report = await stands_at(prober, Standing.CHANGED)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyChanged")
-        assert report.message == "since the gate lost 1 items: capitals 1; in all 1 of 50, 2 allowed at threshold 0.96"
+        assert (
+            report.message == "1 item lost since the gate: capitals 1; 1 of 50 lost in all, 2 allowed at threshold 0.96"
+        )
         engine.wrong = {"capitals-003", "capitals-004", "capitals-005", "additions-001"}
         report = await stands_at(prober, Standing.BELOW_THRESHOLD)
-        assert "lost 4 items: capitals 3, additions 1" in report.message
+        assert "4 items lost since the gate: capitals 3, additions 1" in report.message
 
 
 async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once(pod: Pod) -> None:
@@ -120,7 +122,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
         engine.wrong, engine.behaviour = ADDITIONS, slow
         report = await stands_at(prober, Standing.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
-        assert "a sweep over all 50 items counts" in report.message
+        assert "lost items are being counted over all 50" in report.message
         await until(lambda: len(counted) > 10, "a count under way")
     counting = stored(pod).counting
     assert counting is not None

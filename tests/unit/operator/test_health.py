@@ -24,7 +24,7 @@ class Watch:
     ("silent_for", "late", "said"),
     [
         ({"pods": 0.0, "nodes": STUCK_SECONDS - 20}, 0.1, ""),
-        ({"pods": 0.0, "nodes": STUCK_SECONDS + 1}, 0.1, "no sign of life from the watches of nodes for 200 s"),
+        ({"pods": 0.0, "nodes": STUCK_SECONDS + 1}, 0.1, "watches without an answer for 200 s: nodes"),
         ({"pods": 0.0}, LATE_SECONDS + 1.5, "the event loop was 6.5 s late"),
         ({}, 0.0, ""),
     ],

@@ -111,15 +111,15 @@ def find_refresh_blocker(
     if spec.rollout.pinned:
         return f"spec.rollout.pinned holds traffic where it is; {format_command(Verb.UNPIN)} lets it begin"
     if asked_for is not None and asked_for.is_in_force:
-        remedy = f"{format_command(Verb.ACK)} lets that be gated again first"
+        remedy = f"{format_command(Verb.ACK)} allows it to be gated again"
         return f"traffic was rolled back from what the spec asks for; {remedy}"
     if under_way is not None:
-        return "traffic is being rolled back; it begins once that is over"
+        return "traffic is being rolled back; the update begins after that"
     if cause is not Cause.USER_REQUEST and spec.rollout.strategy is Strategy.IN_PLACE:
-        remedy = f"ask for that outage by {format_command(Verb.REFRESH)}"
-        return f"spec.rollout.strategy is InPlace, so it would stop what serves; {remedy}"
+        remedy = f"{format_command(Verb.REFRESH)} allows that outage"
+        return f"spec.rollout.strategy is InPlace, so the update would stop what serves; {remedy}"
     if cause is not Cause.USER_REQUEST and spec.replicas == 0:
-        remedy = f"{format_command(Verb.REFRESH)} asks for one for later"
+        remedy = f"{format_command(Verb.REFRESH)} requests one for later"
         return f"spec.replicas is 0, so no candidate can be gated; {remedy}"
     return ""
 
@@ -128,9 +128,11 @@ def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> DueRefre
     """Return what is due: now, or once there is a slot for it."""
     wait_reason = ""
     if wave in view.stopped_waves:
-        wait_reason = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
+        wait_reason = (
+            "another deployment failed with these images, and nobody has acknowledged it; see `r1plus rollouts -A`"
+        )
     elif not view.is_granted:
-        wait_reason = "it waits for its turn: other deployments are on their way"
+        wait_reason = "other deployments are updated first"
     return DueRefresh(
         cause, wave, request, wait_reason, SlotRequest(wave, cause is Cause.USER_REQUEST) if wait_reason else None
     )

@@ -68,7 +68,7 @@ def test_the_moment_that_a_service_needs_after_a_promotion_warns_nobody_and_what
     world.wait(ENDPOINTS_GRACE_SECONDS)
     (note,) = world.pass_once().notes
     assert (note.reason, note.is_warning) == ("NoEndpoints", True)
-    world.expect(Ready=("False NoEndpoints", "EndpointSlices"))
+    world.expect(Ready=("False NoEndpoints", "kubectl get endpointslices"))
 
 
 def test_the_moment_that_a_service_needs_after_a_pod_got_ready_again_warns_nobody() -> None:

@@ -266,7 +266,7 @@ def test_finding_11_a_stopped_wave_begins_nothing_though_slots_are_free() -> Non
     serving = world.selected()
     world.alter(config=AUTOMATIC, wave=WaveView(stopped_waves=frozenset([NEW.digest]))).settle()
     world.expect(serves=serving, runs={serving: 1})
-    assert "stopped" in world.status["runtime"]["message"]
+    assert "r1plus rollouts -A" in world.status["runtime"]["message"]
 
 
 def outcome(world: World, revision: str) -> RefreshOutcome | None:
