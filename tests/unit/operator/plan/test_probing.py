@@ -474,7 +474,7 @@ UNDER_POLICIES = {
 REACHED = {**LET_OUT, "decoy-let-in": AttemptOutcome.OPEN}
 
 
-@for_each("under_walls, let_out, verdict", {
+@for_each("under_policies, let_out, verdict", {
     "each of its own": (UNDER_POLICIES, REACHED, IsolationVerdict.HELD),
     "who is let out says nothing": (UNDER_POLICIES, None, IsolationVerdict.UNPROVEN),
     "nor whether it is": (UNDER_POLICIES, LET_OUT, IsolationVerdict.UNPROVEN),
