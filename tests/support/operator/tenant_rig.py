@@ -1,4 +1,4 @@
-"""The operator's own parts around a namespace's pass, with an API server in memory behind the executor's Protocol.
+"""The operator's own parts around a namespace's pass, with an API server in memory behind the applier's Protocol.
 
 It keeps what is applied whole, and says what it did by the observer's reflectors, as a stream would. What the real one
 does with it is tested in tests/apiserver.
@@ -113,7 +113,7 @@ class Cluster:
 
 
 class Rig:
-    """Observer, executor, queue and reconciler, tied as `main` ties them."""
+    """Observer, applier, queue and reconciler, tied as `main` ties them."""
 
     def __init__(self, config: OperatorConfig = CONFIG) -> None:
         self.cluster = Cluster()
