@@ -92,8 +92,8 @@ def _read_header(text: str) -> tuple[SuiteHeader | None, list[str]]:
     problems = [f"{SUITE_FILE}: sampling.{problem}" for problem in _check_sampling(header.sampling)]
     if header.scorer_version != SCORER_VERSION:
         problems.append(
-            f"{SUITE_FILE}: scorerVersion: {header.scorer_version:.40} is not {SCORER_VERSION}, the scorers' own; "
-            "build the suite again"
+            f"{SUITE_FILE}: scorerVersion: the suite was built for scorers of version {header.scorer_version:.40}, this"
+            f" release has {SCORER_VERSION}; build the suite again"
         )
     return header, problems
 

@@ -58,7 +58,7 @@ def test_every_problem_is_told_at_once() -> None:
         "suite.json: sampling.temperature: -1",
         "suite.json: sampling.topP: 0",
         "suite.json: sampling.repetitionPenalty: 0",
-        "suite.json: scorerVersion: 9 is not 1",
+        "suite.json: scorerVersion: the suite was built for scorers of version 9, this release has",
         "items.jsonl:1: answers[0]: 'x' for scorer numeric",
         "items.jsonl:2: Item: not JSON",
         "items.jsonl:4: prompt: is empty",

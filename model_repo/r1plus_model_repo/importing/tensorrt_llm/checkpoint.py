@@ -19,7 +19,7 @@ from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import read_intermediate_size
 from r1plus_model_repo.importing.huggingface.safetensors_header import Tensor, read_tensors
-from r1plus_model_repo.importing.huggingface.tokenizer_files import check_standalone, list_tokenizer_files
+from r1plus_model_repo.importing.huggingface.tokenizer_files import check_tokenizer_without_model, list_tokenizer_files
 from r1plus_model_repo.importing.huggingface.weights import count_parameters
 from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, GpuDetails, ImportFindings, Model
 from r1plus_model_repo.kv_shape import KvShape
@@ -73,7 +73,7 @@ def read_trtllm(source: Path, claims: Claims) -> Model:
     ]
     findings.raise_problems(source)
     tokenizer = list_tokenizer_files(source, findings, f"{TOKENIZER_PART}/")
-    tokenizer += check_standalone(source, findings, f"{TOKENIZER_PART}/")
+    tokenizer += check_tokenizer_without_model(source, findings, f"{TOKENIZER_PART}/")
     files = (*(name for name in names if (source / name).is_file()), *tokenizer)
     config = Values(read_json(source, part + CONFIG, findings), part + CONFIG, findings)
     findings.raise_problems(source)

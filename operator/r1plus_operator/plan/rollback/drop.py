@@ -51,7 +51,7 @@ def measure_drop(context: BreachContext) -> AccuracyDrop:
     now, lines = format_count(worst), list_lost_items(worst, context.suite)
     text = f"{now} right" + (f", {before} at its gate" if before else "") if now else worst.message[:MOST_TEXT]
     if lines:
-        text += f"; lost: {', '.join(line.split(' (')[0] for line in lines)}"
+        text += f"; lost in stratum {', '.join(line.split(' (')[0] for line in lines)}"
     return AccuracyDrop(before, now, lines, text)
 
 
