@@ -110,7 +110,7 @@ class TenantStore:
         return True
 
     async def maintain(self) -> None:
-        """Do once what is due every few seconds: beat, settle for gateways that are gone, store the audit log's head.
+        """Do once what is due every few seconds: beat, settle for gateways that are gone, tidy up, store the log's head.
 
         What fails is the state until it works again.
         """
@@ -216,6 +216,7 @@ class TenantStore:
         data, work = self.require_data(), self._work
         assert work is not None
         self._refresh_ring(data)
+        data.database.checkpoint()
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
                 beats = read_beats(connection)
