@@ -121,7 +121,7 @@ class Database:
             raise UnavailableError(f"{self.name}: {_get_first_line(error)}") from error
 
     def checkpoint(self) -> None:
-        """Move SQLite's log into its file, beside running transactions, so that no request has to. Raises StoreError."""
+        """Move SQLite's log into its file, so that no request has to. Raises StoreError."""
         if self.is_sqlite:
             with self.translate_errors(), self.engine.connect() as connection:
                 # On the driver's own connection: SQLAlchemy would begin a transaction first.

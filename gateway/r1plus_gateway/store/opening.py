@@ -56,6 +56,8 @@ class StoreConfig:
     """The volume: the SQLite database, the key ring and the head of the audit log."""
     url: str = ""
     limits: Limits = field(default_factory=Limits)
+    audit_days: float = 400.0
+    """How long audit records are kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from r1plus_gateway.access.caller import (
 from r1plus_gateway.store import statements
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admission import Demand, Standing, check_demand, compute_remaining, leak
-from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decode_head
+from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decode_head, seal_base
 from r1plus_gateway.store.clock import LedgerClock, format_day, format_month
 from r1plus_gateway.store.tenant_keys import TenantKeys
 
@@ -36,6 +36,8 @@ UNSETTLED: Final = "unsettled"
 """Outcome of a request whose gateway crashed."""
 MOST_TOKENS: Final = 2**53
 MOST_TEXT: Final = 253
+MOST_PRUNED: Final = 1000
+"""Audit records that one transaction removes: requests wait for it."""
 CallerKey = tuple[str, str]
 
 
@@ -46,6 +48,7 @@ class MetaName(StrEnum):
     KEY_RING = "key_ring"
     LEDGER_TIME = "ledger_time"
     AUDIT_HEAD = "audit_head"
+    AUDIT_BASE = "audit_base"
 
 
 @dataclass(slots=True)
@@ -173,6 +176,23 @@ class LedgerRepository:
     def append_audit(self, record: AuditRecord) -> None:
         """Append a record to the audit log."""
         self._audit.append(self._chain.append(record))
+
+    def prune_audit(self, before: float, most: int = MOST_PRUNED) -> int:
+        """Remove the oldest audit records from before a time, at most so many and never the newest; return how many."""
+        c = t.audit.c
+        oldest = self.connection.scalar(sa.select(sa.func.min(c.seq)))
+        if oldest is None:
+            return 0
+        kept = self.connection.scalar(sa.select(c.seq).where(c.at >= before).order_by(c.seq).limit(1))
+        newest = self.connection.scalar(sa.select(sa.func.max(c.seq)))
+        last = min((newest if kept is None else kept) - 1, oldest + most - 1)
+        if last < oldest:
+            return 0
+        mac = self.connection.execute(sa.select(c.mac).where(c.seq == last)).scalar_one()
+        self.connection.execute(sa.delete(t.audit).where(c.seq <= last))
+        write_meta(self.connection, MetaName.AUDIT_BASE, seal_base(self._keys.audit_key, AuditHead(last, bytes(mac))))
+        self.append_audit(AuditRecord(self.now, "prune_audit", subject=f"{oldest}-{last}"))
+        return int(last - oldest + 1)
 
     def beat(self) -> None:
         """Say that this gateway runs."""

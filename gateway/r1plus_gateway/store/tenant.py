@@ -24,7 +24,7 @@ from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceW
 from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
 from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring
-from r1plus_gateway.store.repository import LedgerRepository
+from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
 from r1plus_gateway.store.unit_of_work import UnitOfWork
 from r1plus_gateway.store.writer import Step, Writer
 
@@ -52,10 +52,11 @@ class DataState:
 
 @dataclass(frozen=True, slots=True)
 class Periods:
-    """Seconds between two beats, and without one until another gateway counts as gone."""
+    """Seconds between two beats, without one until another gateway counts as gone, and between two prunings."""
 
     beat: float = BEAT_SECONDS
     gone: float = GONE_SECONDS
+    prune: float = 3600.0
 
 
 class TenantStore:
@@ -72,6 +73,7 @@ class TenantStore:
         self._problem: StoreError = UnavailableError("The tenant's data have not been opened yet")
         self._state = DataState(DataReason.STARTING, str(self._problem))
         self._key_problem: StoreError | None = None
+        self._prune_at = 0.0
         self._head = AuditHead()
         self._stored_head = AuditHead()
         self._instances = InstanceWatch(self.instance, self._periods.gone)
@@ -110,18 +112,28 @@ class TenantStore:
         return True
 
     async def maintain(self) -> None:
-        """Do once what is due every few seconds: beat, settle for gateways that are gone, tidy up, store the log's head.
+        """Do once what is due every few seconds: beat, settle for gateways that are gone, tidy up, store the head.
 
         What fails is the state until it works again.
         """
         try:
             await self.write(lambda ledger: ledger.beat())
+            await self._prune()
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
         except StoreError as error:
             self._set_problem(error)
         except Exception:
             # The next round may work, and without rounds another gateway would take this one as gone.
             log.exception("Maintenance of the tenant's data failed")
+
+    async def _prune(self) -> None:
+        """Remove what is older than its retention, once an hour."""
+        if time.monotonic() < self._prune_at:
+            return
+        before = self.clock.read() - self.config.audit_days * 86400
+        while await self.write(lambda ledger: ledger.prune_audit(before)) == MOST_PRUNED:
+            pass
+        self._prune_at = time.monotonic() + self._periods.prune
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""
