@@ -19,7 +19,7 @@ from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.store.audit import AuditHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.database import translate_os_error
-from r1plus_gateway.store.errors import DataReason, StoreError, UnavailableError
+from r1plus_gateway.store.errors import BusyError, DataReason, StoreError, UnavailableError
 from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
 from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 _READERS: Final = 2
+MOST_READS: Final = 500
+"""Reads that run or wait: credentials that nobody knows are looked up as well, however many are sent."""
 AUDIT_SECONDS: Final = 600.0
 """Longest verification of the audit log."""
 _SECONDS_AHEAD: Final = 300.0
@@ -74,6 +76,7 @@ class TenantStore:
         self._state = DataState(DataReason.STARTING, str(self._problem))
         self._key_problem: StoreError | None = None
         self._prune_at = 0.0
+        self._reads = 0
         self._head = AuditHead()
         self._stored_head = AuditHead()
         self._instances = InstanceWatch(self.instance, self._periods.gone)
@@ -170,16 +173,21 @@ class TenantStore:
         """
         data, seconds = self.require_data(), AUDIT_SECONDS if is_long else ANSWER_SECONDS
         threads = self._auditor if is_long else self._readers
+        if self._reads >= MOST_READS:
+            raise BusyError(f"{self._reads} reads wait for the tenant's data already")
 
         def work() -> T:
             with data.database.transaction(writes=False) as connection:
                 return step(connection)
 
+        self._reads += 1
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.get_running_loop().run_in_executor(threads, work)
         except TimeoutError as error:
             raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
+        finally:
+            self._reads -= 1
 
     async def close(self) -> None:
         """Commit what waits, store the head of the audit log, and close the data."""
