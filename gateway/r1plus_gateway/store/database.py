@@ -39,6 +39,8 @@ SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
 """Secret parameters that libpq accepts in the URL's query."""
 MOST_CHECKED_BYTES: Final = 64 * 2**20
 """A larger file is not read as a whole at start."""
+WRITER_LOCK: Final = 0x7231706C757367_01
+"""PostgreSQL advisory lock of whoever writes: replicas take turns, as the chain of audit records asks for anyway."""
 ENLARGE: Final = "Enlarge the volume (spec.gateway.storage), or PostgreSQL's"
 RESTORE: Final = "Restore the tenant's last backup"
 _WRITES = "r1plus_writes"
@@ -84,7 +86,7 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self, *, writes: bool) -> Iterator[Connection]:
-        """Run a transaction on one consistent snapshot, unless it writes. Raises StoreError for driver errors."""
+        """Run a transaction: one that writes is the only one, others see one consistent snapshot. Raises StoreError."""
         with self.translate_errors(), self.engine.connect() as plain:
             options: dict[str, Any] = {_WRITES: writes}
             if not writes and not self.is_sqlite:
@@ -307,9 +309,12 @@ def _create_postgresql_engine(url: URL, limits: Limits) -> Engine:
     )
 
     @sa.event.listens_for(engine, "begin")
-    def set_timeouts(connection: Connection) -> None:
-        if _WRITES in connection.get_execution_options():
-            connection.exec_driver_sql(timeouts)
+    def prepare(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES)
+        if writes is not None:
+            # One exchange with the server: each costs more than what it does.
+            lock = f"; SELECT pg_advisory_xact_lock({WRITER_LOCK})" if writes else ""
+            connection.exec_driver_sql(f"{timeouts}{lock}")
 
     return engine
 

@@ -28,7 +28,7 @@ from r1plus_gateway.store.errors import (
     KeyLostError,
     SchemaNewerError,
 )
-from r1plus_gateway.store.repository import LEDGER_LOCK, MetaName, write_meta
+from r1plus_gateway.store.repository import MetaName, write_meta
 from r1plus_gateway.store.tenant_keys import (
     RING_FILE,
     KeyRing,
@@ -150,8 +150,6 @@ def _open_stored_ring(
 ) -> TenantKeys:
     """Open the ring in the database; make it if the database is new."""
     with database.transaction(writes=may_write) as connection:
-        if may_write:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LEDGER_LOCK)))
         text = _read_meta(connection, MetaName.KEY_RING)
         if text is None:
             if not may_write or _read_meta(connection, MetaName.TENANT) is not None:

@@ -30,8 +30,6 @@ from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decod
 from r1plus_gateway.store.clock import LedgerClock, format_day, format_month
 from r1plus_gateway.store.tenant_keys import TenantKeys
 
-LEDGER_LOCK: Final = 0x7231706C757367_01
-"""PostgreSQL advisory lock of whoever writes: replicas take turns, as the chain of audit records asks for anyway."""
 UNSETTLED: Final = "unsettled"
 """Outcome of a request whose gateway crashed."""
 MOST_TOKENS: Final = 2**53
@@ -76,8 +74,6 @@ class LedgerRepository:
         self._keys = keys
         self._instance = instance
         self._upserts = statements.build_upserts(connection.dialect.name)
-        if connection.dialect.name != "sqlite":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LEDGER_LOCK)))
         stored: dict[str, str] = {row.name: row.value for row in connection.execute(statements.SELECT_META)}
         clock.raise_to(float(stored.get(MetaName.LEDGER_TIME, "0")))
         self.now = clock.read()
@@ -215,24 +211,24 @@ class LedgerRepository:
         """Write what the batch collected; called once, before the commit."""
         execute = self.connection.execute
         if self._settled:
-            execute(statements.DELETE_RESERVATION, [{"settled_id": one} for one in self._settled])
+            execute(statements.DELETE_RESERVATION, _join([{"settled_id": one} for one in self._settled]))
         if self._new:
-            execute(statements.INSERT_RESERVATION, list(self._new.values()))
+            execute(statements.INSERT_RESERVATION, _join(list(self._new.values())))
         if self._changed_counters:
-            execute(self._upserts.counters, [self._make_counters_row(key) for key in self._changed_counters])
+            execute(self._upserts.counters, _join([self._make_counters_row(key) for key in self._changed_counters]))
         if self._budget_sums:
             rows = [
                 {"caller_kind": kind, "caller_id": name, "month": month, "used_tokens": tokens}
                 for (kind, name, month), tokens in self._budget_sums.items()
             ]
-            execute(self._upserts.budgets, rows)
+            execute(self._upserts.budgets, _join(rows))
         if self._usage:
-            execute(self._upserts.usage, [_make_usage_row(key, total) for key, total in self._usage.items()])
+            execute(self._upserts.usage, _join([_make_usage_row(*item) for item in self._usage.items()]))
         meta = [{"name": MetaName.LEDGER_TIME.value, "value": repr(self.now)}]
         if self._audit:
-            execute(statements.INSERT_AUDIT, self._audit)
+            execute(statements.INSERT_AUDIT, _join(self._audit))
             meta.append({"name": MetaName.AUDIT_HEAD.value, "value": self._chain.head.encode()})
-        execute(self._upserts.meta, meta)
+        execute(self._upserts.meta, _join(meta))
 
     def _make_counters_row(self, key: CallerKey) -> dict[str, Any]:
         requests, tokens = self._counters[key]
@@ -370,6 +366,11 @@ def _clip(text: str) -> str:
 def _make_usage_row(key: tuple[str, str, str, str, str], total: _UsageSum) -> dict[str, Any]:
     row = dict(zip(("caller_kind", "caller_id", "model", "day", "end_user"), key, strict=True))
     return row | {name: getattr(total, name) for name in statements.USAGE_SUMS}
+
+
+def _join(rows: list[dict[str, Any]]) -> Any:
+    """Return a single row as itself: PostgreSQL's driver takes more exchanges for a list."""
+    return rows[0] if len(rows) == 1 else rows
 
 
 def _needs_running(limits: Limits) -> bool:
