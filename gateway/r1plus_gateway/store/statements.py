@@ -14,21 +14,21 @@ SELECT_META = sa.select(t.meta.c.name, t.meta.c.value).where(t.meta.c.name.in_([
 SELECT_RESERVATION = sa.select(t.reservations).where(t.reservations.c.request_id == sa.bindparam("wanted"))
 
 
-def _pick(column: Any, *conditions: Any) -> Any:
-    """Return what one caller's row has in a column."""
-    c = column.table.c if isinstance(column, sa.Column) else t.reservations.c
-    own = (c.caller_kind == sa.bindparam("kind"), c.caller_id == sa.bindparam("name"))
-    return sa.select(column).select_from(c.caller_id.table).where(*own, *conditions).scalar_subquery()
+def _pick(table: sa.Table, column: Any, *conditions: Any) -> Any:
+    """Return what a table has of one caller."""
+    own = (table.c.caller_kind == sa.bindparam("kind"), table.c.caller_id == sa.bindparam("name"))
+    return sa.select(column).select_from(table).where(*own, *conditions).scalar_subquery()
 
 
+_RESERVED: Any = sa.func.sum(t.reservations.c.tokens)
 _MONTH: Any = sa.bindparam("month")
 SELECT_CALLER = sa.select(
-    _pick(t.counters.c.requests).label("requests"),
-    _pick(t.counters.c.tokens).label("tokens"),
-    _pick(t.counters.c.updated_at).label("updated_at"),
-    _pick(sa.func.count()).label("running"),
-    _pick(sa.func.sum(t.reservations.c.tokens), t.reservations.c.month == _MONTH).label("reserved_tokens"),
-    _pick(t.budgets.c.used_tokens, t.budgets.c.month == _MONTH).label("used_tokens"),
+    _pick(t.counters, t.counters.c.requests).label("requests"),
+    _pick(t.counters, t.counters.c.tokens).label("tokens"),
+    _pick(t.counters, t.counters.c.updated_at).label("updated_at"),
+    _pick(t.reservations, sa.func.count()).label("running"),
+    _pick(t.reservations, _RESERVED, t.reservations.c.month == _MONTH).label("reserved_tokens"),
+    _pick(t.budgets, t.budgets.c.used_tokens, t.budgets.c.month == _MONTH).label("used_tokens"),
 )
 """All that limits ask for: what a caller has used of the minute, what runs, and what it has used of a month."""
 INSERT_RESERVATION = sa.insert(t.reservations)
