@@ -290,7 +290,11 @@ def test_finding_04_the_operator_makes_nothing_at_a_foreign_name(taken: Taken, k
 
 @pytest.mark.parametrize("kind", MADE)
 def test_finding_04_what_the_operator_makes_has_its_mark(taken: Taken, kind: str) -> None:
-    assert_held(taken.make(taken.tenant, made(kind, labels={names.LABEL_DEPLOYMENT: "credit"})), REACH, "must have the value r1plus-operator")
+    assert_held(
+        taken.make(taken.tenant, made(kind, labels={names.LABEL_DEPLOYMENT: "credit"})),
+        REACH,
+        "must have the value r1plus-operator",
+    )
 
 
 def test_finding_04_what_was_made_before_a_label_went_can_be_put_right(taken: Taken, admin: Person) -> None:

@@ -38,6 +38,8 @@ FORMER_SUITE_FILES: Final = (FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERE
 FILES: Final = (SETTINGS_FILE, VERDICTS_FILE, *SUITE_FILES, *FORMER_SUITE_FILES)
 IDENTITY_FILE: Final = "identity.json"
 SUITE_MISMATCH: Final = "SuiteMismatch"
+CHECK_SETTINGS: Final = "check ConfigMap NAME-accuracy, which only the operator writes"
+CHECK_REVISION: Final = "check the revision's ConfigMap, which only the operator writes"
 """Reason: recorded answers do not get their recorded scores, or are not the ones the operator accepted."""
 MOST_LISTED: Final = 3
 
@@ -117,12 +119,13 @@ def check_identity(folder: Path, promised: str) -> ServingIdentity | Problem:
     try:
         identity = loads(ServingIdentity, (folder / IDENTITY_FILE).read_bytes())
     except OSError as error:
-        return Problem("IdentityMissing", f"{IDENTITY_FILE}: cannot be read: {error.strerror}")
+        return Problem("IdentityMissing", f"{IDENTITY_FILE}: cannot be read: {error.strerror}; {CHECK_REVISION}")
     except ContractError as error:
-        return Problem("IdentityInvalid", f"{IDENTITY_FILE}: {error}")
+        return Problem("IdentityInvalid", f"{IDENTITY_FILE}: {error}; {CHECK_REVISION}")
     if identity.digest() != promised:
         return Problem(
-            "IdentityMismatch", f"{IDENTITY_FILE} has digest {identity.digest()}, the pod was made for {promised}"
+            "IdentityMismatch",
+            f"{IDENTITY_FILE} has digest {identity.digest()}, the pod was made for {promised}; {CHECK_REVISION}",
         )
     return identity
 
@@ -131,11 +134,10 @@ def _read(folder: Path, fingerprint: Fingerprint, identity: str) -> Sources:
     try:
         settings = loads(MonitorSettings, (folder / SETTINGS_FILE).read_bytes(), tolerant=True)
     except OSError as error:
-        return Sources(
-            fingerprint, problem=Problem("SettingsMissing", f"{SETTINGS_FILE}: cannot be read: {error.strerror}")
-        )
+        text = f"{SETTINGS_FILE}: cannot be read: {error.strerror}; {CHECK_SETTINGS}"
+        return Sources(fingerprint, problem=Problem("SettingsMissing", text))
     except ContractError as error:
-        return Sources(fingerprint, problem=Problem("SettingsInvalid", f"{SETTINGS_FILE}: {error}"))
+        return Sources(fingerprint, problem=Problem("SettingsInvalid", f"{SETTINGS_FILE}: {error}; {CHECK_SETTINGS}"))
     if problem := _check_settings(settings):
         return Sources(fingerprint, problem=problem)
     verdicts = _read_verdicts(folder)
@@ -179,16 +181,17 @@ def _read_verdicts(folder: Path) -> KnownVerdicts | Problem:
     except FileNotFoundError:
         return KnownVerdicts()
     except OSError as error:
-        return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: cannot be read: {error.strerror}")
+        return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: cannot be read: {error.strerror}; {CHECK_SETTINGS}")
     except ContractError as error:
-        return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}")
+        return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}; {CHECK_SETTINGS}")
 
 
 def _read_suite(folder: Path, settings: MonitorSettings, files: SuiteFileNames) -> Suite | Problem:
     try:
         header, items = ((folder / name).read_bytes().decode() for name in files[:2])
     except OSError as error:
-        return Problem("SuiteMissing", f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}")
+        text = f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}; {CHECK_SETTINGS}"
+        return Problem("SuiteMissing", text)
     except UnicodeDecodeError as error:
         return Problem("SuiteInvalid", f"suite {settings.suite}: not UTF-8: {error.reason}")
     try:
@@ -199,7 +202,8 @@ def _read_suite(folder: Path, settings: MonitorSettings, files: SuiteFileNames) 
     if suite.header.sha256 != settings.suite_hash:
         return Problem(
             "SuiteHashMismatch",
-            f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment requires {settings.suite_hash}",
+            f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment requires {settings.suite_hash};"
+            f" {CHECK_SETTINGS}",
         )
     return suite
 
@@ -228,11 +232,11 @@ def _with_replay(
     if differences:
         more = f" and {len(differences) - MOST_LISTED} more" if len(differences) > MOST_LISTED else ""
         listed_differences = "; ".join(differences[:MOST_LISTED]) + more
-        return _with_mismatch(sources, f"recorded answers of the reference get other scores now: {listed_differences}")
+        return _with_mismatch(sources, f"recorded answers no longer get their recorded scores: {listed_differences}")
     return dataclasses.replace(sources, replay_passed=True)
 
 
 def _with_mismatch(sources: Sources, message: str) -> Sources:
-    remedy = "no verdict is given; fix the suite or the monitor's image"
+    remedy = "accuracy is unknown; restore the suite or the monitor's image"
     problem = Problem(SUITE_MISMATCH, f"{message}; {remedy}")
     return dataclasses.replace(sources, suite=None, problem=problem, replay_passed=False)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 WITHOUT_EFFECT_SECONDS = 30.0
 """Until a pass that planned the very writes of the one before is repeated: somebody undoes them, or they do nothing."""
 TOLD_AFTER = 10
-"""Failures in a row, five seconds of them or what the API server asks for, until one that may pass is told of."""
+"""Consecutive retryable failures before the status reports them."""
 _UNSEEN = TenantView("Unknown", Reason.PENDING, "The namespace has not been observed yet", is_tenant=False)
 """Whoever makes a namespace and a deployment in it at once must not find it a tenant because nobody has looked."""
 

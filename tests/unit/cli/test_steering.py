@@ -114,7 +114,10 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(verb: Verb, body: Js
 
 
 def test_a_refused_rollback_says_what_each_revision_lacks() -> None:
-    lacks = ["credit-aaaa (f16) carried traffic for only 82 s of the required 10 min", "credit-cccc (q8) has not passed the current suite and threshold"]
+    lacks = [
+        "credit-aaaa (f16) carried traffic for only 82 s of the required 10 min",
+        "credit-cccc (q8) has not passed the current suite and threshold",
+    ]
     with pytest.raises(CliError) as refused:
         request_action(
             Cluster(serving(lastGood="", rollbackBlockers=lacks)), "team-credit", "credit", Verb.ROLLBACK, "why", NOW

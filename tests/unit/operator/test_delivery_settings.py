@@ -78,7 +78,10 @@ def test_finding_13_a_proxy_is_read_with_its_networks_and_exceptions(least: dict
         ({"R1PLUS_DELIVERY_PROXY": "http://:3128"}, ["http://HOST:PORT"]),
         ({"R1PLUS_DELIVERY_PROXY": "http://pro xy:3128"}, ["http://HOST:PORT"]),
         ({"R1PLUS_DELIVERY_PROXY_CIDRS": ""}, ["R1PLUS_DELIVERY_PROXY_CIDRS", "delivery.proxy.cidrs", "10.0.9.7/32"]),
-        ({"R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/33"}, ["R1PLUS_DELIVERY_PROXY_CIDRS: '10.0.9.7/33' is not a network"]),
+        (
+            {"R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/33"},
+            ["R1PLUS_DELIVERY_PROXY_CIDRS: '10.0.9.7/33' is not a network"],
+        ),
         ({"R1PLUS_DELIVERY_NO_PROXY": "10.0.0.0/99"}, ["R1PLUS_DELIVERY_NO_PROXY", "delivery.proxy.noProxy"]),
         ({"R1PLUS_DELIVERY_CA": "bank-ca.pem"}, ["R1PLUS_DELIVERY_CA", "delivery.ca: not certificates in PEM"]),
         (
