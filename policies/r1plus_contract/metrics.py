@@ -32,7 +32,18 @@ ENGINE_TOKENS_TOTAL: Final = "r1plus_engine_tokens_total"  # + direction
 ENGINE_TIME_TO_FIRST_TOKEN_SECONDS: Final = "r1plus_engine_time_to_first_token_seconds"
 ENGINE_RUNNING_REQUESTS: Final = "r1plus_engine_running_requests"
 ENGINE_WAITING_REQUESTS: Final = "r1plus_engine_waiting_requests"
-ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|refused|queue_full|cancelled|error
+ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|counted|refused|queue_full|cancelled|error
+
+# Gateway.
+GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome
+GATEWAY_TOKENS_TOTAL: Final = "r1plus_gateway_tokens_total"  # + model, key, direction
+GATEWAY_CANCELLED_TOTAL: Final = "r1plus_gateway_cancelled_total"  # + model, state: queued|waiting|streaming|ended
+GATEWAY_UNSETTLED_TOTAL: Final = "r1plus_gateway_unsettled_total"
+GATEWAY_TIME_TO_FIRST_TOKEN_SECONDS: Final = "r1plus_gateway_time_to_first_token_seconds"  # histogram, + model
+GATEWAY_TIME_PER_OUTPUT_TOKEN_SECONDS: Final = "r1plus_gateway_time_per_output_token_seconds"  # histogram, + model
+GATEWAY_QUEUE_SECONDS: Final = "r1plus_gateway_queue_seconds"  # histogram, + model
+GATEWAY_PODS: Final = "r1plus_gateway_pods"  # + model
+GATEWAY_SETTINGS_VALID: Final = "r1plus_gateway_settings_valid"  # 0: the file is not usable, the last good one is used
 
 # Operator.
 RECONCILE_TOTAL: Final = "r1plus_reconcile_total"  # + result

@@ -208,8 +208,9 @@ async def reborn(story: Story) -> None:
     await story.rig.delete(kinds.R1PLUS_DEPLOYMENT, old)
     await story.deploy(story.case.first)
     await story.calm()
-    await story.rig.collect(story.namespace, old)
-    story.started.clear()
+    async with story.kubelet:
+        await story.rig.collect(story.namespace, old)
+        story.started.clear()
     await story.reached(lambda: story.candidate("") != "" and story.has("Service", NAME), "the new CR has its children")
     await story.calm()
     inherited = {key: story.status[key] for key in ("revision", "verdict", "accuracy") if key in story.status}

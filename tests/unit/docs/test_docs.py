@@ -13,6 +13,7 @@ from r1plus_cli.documents import Document
 from r1plus_cli.local import DEFAULT_FAMILY, SHIPPED_CATALOG, build_config, load_engines
 from r1plus_cli.validate import find_problems
 from r1plus_contract import metrics, names
+from r1plus_operator.api import crd
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -36,6 +37,25 @@ def test_the_deployment_in_the_readme_is_valid() -> None:
     body = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0])
 
     assert find_problems(Document("README.md", body), load_engines(SHIPPED_CATALOG), build_config(DEFAULT_FAMILY)) == []
+
+
+def test_the_table_in_the_readme_has_the_columns_that_kubectl_prints() -> None:
+    version = crd.definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]
+    columns = ["NAME", *(column["name"].upper() for column in version["additionalPrinterColumns"])]
+    tables = [block.splitlines()[1:] for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL)]
+
+    assert [heads.split() for heads, *_ in tables] == [["NAMESPACE", *columns], columns]
+    for _, *rows in tables:
+        assert {row.split()[-2] for row in rows} <= set(Reason)
+
+
+def test_troubleshooting_names_conditions_and_reasons_that_exist() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
+    named = {word for row in rows for word in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", row)}
+
+    assert len(rows) >= 20
+    assert named - set(Reason) - set(ConditionType) == {"ImagePullBackOff", "QueueFull"}  # Kubernetes', the engine's
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -1,10 +1,14 @@
 """What people are told to type works when it is pasted: from the clone's root, with a PATH of which nothing is known."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import typer
+from click import Command
+from typer.core import TyperGroup
 
 from devcluster.packages import PACKAGES
 from e2e.target import BIN, looking_around
@@ -29,11 +33,60 @@ def test_nobody_is_told_to_type_uv() -> None:
     assert told == []
 
 
+def list_commands(page: Path) -> list[str]:
+    """Return the lines of a page's code blocks that name no language: those are to be typed."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [line for language, block in blocks if not language for line in block.splitlines() if line.strip()]
+
+
 def test_what_the_readme_shows_begins_with_make_or_a_path() -> None:
-    blocks = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    typed = [line for block in blocks for line in block.splitlines() if re.match(r"[.a-z]", line)]
+    typed = list_commands(ROOT / "README.md")
     assert len(typed) >= 11
-    assert [line for line in typed if not re.match(rf"make (demo|down) |{BIN}/r1plus [a-z]+ ", line)] == []
+    assert [line for line in typed if not re.match(rf"make (demo|test|down) |{BIN}/r1plus [a-z]+ ", line)] == []
+
+
+def list_words(command: Command) -> set[str]:
+    """Return the options of a command, and the verbs below it."""
+    options = {word for parameter in command.params for word in (*parameter.opts, *parameter.secondary_opts)}
+    return options | (set(command.commands) if isinstance(command, TyperGroup) else set())
+
+
+def list_wrong_words(line: str) -> list[str]:
+    """Return the verbs and options of an `r1plus` command that the command line does not have."""
+    line = re.sub(r'"[^"]*"', "TEXT", re.sub(r"\s#.*", "", line))
+    here: Command = typer.main.get_command(app)
+    for word in line.partition("r1plus ")[2].split():
+        if word.startswith("-") and word.partition("=")[0] not in list_words(here):
+            return [word]
+        if isinstance(here, TyperGroup) and not word.startswith("-"):
+            if word not in here.commands:
+                return [word]
+            here = here.commands[word]
+    return []
+
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_r1plus_on_a_page_exists_with_its_options(page: Path) -> None:
+    typed = [line for line in list_commands(page) if re.match(r"(\.venv/bin/)?r1plus ", line)]
+    wrong = {line: found for line in typed if (found := list_wrong_words(line))}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("page", (*PAGES, ROOT / "CONTRIBUTING.md"), ids=lambda page: page.stem)
+def test_every_module_and_target_on_a_page_exists(page: Path) -> None:
+    modules = re.findall(r"python -m ([\w.]+)", "\n".join(list_commands(page)))
+    targets = set(re.findall(r"(?:^|`)(?:\w+=\S+ )*make ([a-z][a-z0-9-]*)", page.read_text(), re.MULTILINE))
+    there = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert [name for name in modules if not importlib.util.find_spec(name)] == []
+    assert targets - there == set()
+
+
+@pytest.mark.parametrize("line", ["r1plus asks credit", "r1plus ask credit --shout x", "r1plus suite keygenerate"])
+def test_a_command_that_does_not_exist_is_found(line: str) -> None:
+    assert list_wrong_words(line)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,98 @@
+"""Request bodies: strict JSON. What one reader takes and another refuses is refused here."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from r1plus_gateway.http.errors import ApiError
+
+Json = Any
+MOST_DEPTH: Final = 64
+MOST_PARTS: Final = 50_000
+"""Keys and items of all objects and lists together: a body of a few megabytes must not hold up the others."""
+_KINDS: Final[Mapping[type[Any], str]] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    type(None): "null",
+}
+
+
+async def read_object(request: web.Request, seconds: float) -> dict[str, Json]:
+    """Read the body as a JSON object.
+
+    Raises:
+        ApiError: 400, 408, 413 or 415.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ApiError(415, "unsupported_media_type", "Content-Encoding is not supported; send the body as it is")
+    media = request.content_type
+    if media not in ("application/json", "application/octet-stream"):  # the second: no header was sent
+        raise ApiError(415, "unsupported_media_type", f"Content-Type {media!r:.80} is not application/json")
+    try:
+        async with asyncio.timeout(seconds):
+            body = await request.read()
+    except TimeoutError:
+        raise ApiError(408, "request_timeout", f"the body did not arrive within {seconds:g} s") from None
+    return parse_object(body)
+
+
+def parse_object(body: bytes) -> dict[str, Json]:
+    """Parse a JSON object. Raises ApiError 400."""
+    try:
+        value = _parse(body)
+    except ValueError as error:
+        raise _bad_json(str(error)) from error
+    if not isinstance(value, dict):
+        raise _bad_json(f"it is {describe(value)}, not an object")
+    return value
+
+
+def _parse(body: bytes) -> Json:
+    """Parse twice: orjson is strict and quick, so what costs too much is refused before json looks for double keys."""
+    _check(orjson.loads(body))
+    return json.loads(body, object_pairs_hook=_build_object)
+
+
+def _build_object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    built = dict(pairs)
+    if len(built) != len(pairs):
+        seen: set[str] = set()
+        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {double!r:.80} appears twice in one object")
+    return built
+
+
+def _check(value: Json) -> None:
+    """Refuse what no text may hold, what is nested too deep, and what has too many parts."""
+    parts = 0
+    waiting = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                raise ValueError("a string has the character NUL")
+        elif isinstance(item, dict | list):
+            parts += len(item)
+            if depth > MOST_DEPTH or parts > MOST_PARTS:
+                raise ValueError(f"it has more than {MOST_DEPTH} levels, or more than {MOST_PARTS} values")
+            if isinstance(item, dict):
+                waiting += [(key, depth) for key in item]
+                item = item.values()
+            waiting += [(child, depth + 1) for child in item]
+
+
+def describe(value: Json) -> str:
+    """Return what kind of JSON value this is, for messages."""
+    return _KINDS.get(type(value), "a value")
+
+
+def _bad_json(reason: str) -> ApiError:
+    return ApiError(400, "invalid_json", f"the body is not the JSON that is expected: {reason:.200}")
