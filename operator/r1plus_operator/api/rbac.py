@@ -55,7 +55,7 @@ def operator() -> tuple[Grant, ...]:
         Grant("The answer to it", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
         _on("Which namespaces are tenants, and how they are held to Pod Security", kinds.NAMESPACE, _CACHED),
         *(
-            Grant("Children of a deployment, walls of a tenant", group, resources, (*_CACHED, *_APPLIED))
+            Grant("Children of a deployment, network policies of a tenant", group, resources, (*_CACHED, *_APPLIED))
             for group, resources in _children()
         ),
         *(
@@ -82,7 +82,7 @@ def operator() -> tuple[Grant, ...]:
         ),
         _on("Whether a Service leads to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHED),
         _on("What nodes can hold", kinds.NODE, _CACHED),
-        _on("What happened, told to the tenant", kinds.EVENT, _APPLIED),
+        _on("What happened, for the tenant", kinds.EVENT, _APPLIED),
     )
 
 

@@ -70,7 +70,7 @@ def _admin() -> tuple[Grant, ...]:
 def _ours() -> tuple[Grant, ...]:
     return (
         _reads("What is asked for, and what came of it", kinds.R1PLUS_DEPLOYMENT),
-        _reads("What the platform team allows, and whether the walls were found shut", kinds.R1PLUS_TENANT),
+        _reads("What the platform team allows, and the result of the isolation test", kinds.R1PLUS_TENANT),
     )
 
 
@@ -83,7 +83,9 @@ def _viewer() -> tuple[Grant, ...]:
     groups["apps"] += ["replicasets"]
     groups |= {"discovery.k8s.io": ["endpointslices"], "events.k8s.io": ["events"]}
     made = (
-        Grant("What the operator makes of it, walls, quota and history included", group, tuple(plurals), _READ)
+        Grant(
+            "What the operator makes of it: network policies, quota and history included", group, tuple(plurals), _READ
+        )
         for group, plurals in groups.items()
     )
     return (
