@@ -1,7 +1,7 @@
 """The operator itself: does it lead, does it keep up, what does it write."""
 
 from r1plus_contract import metrics
-from r1plus_dashboards.build import RANGE, WIDTH, Board, Kind, Panel, Query, per_second, quantile
+from r1plus_dashboards.build import RANGE, WIDTH, Board, Panel, PanelKind, Query, per_second, quantile
 
 _EACH = "namespace, deployment"
 OPERATOR = Board(
@@ -16,7 +16,7 @@ OPERATOR = Board(
                     "Who leads",
                     "1 on the replica that holds the Lease.",
                     (Query(f"max by (pod) ({metrics.LEADER})", "{{pod}}"),),
-                    Kind.STATES,
+                    PanelKind.STATES,
                 ),
                 Panel(
                     "Since the last successful reconcile",
@@ -28,7 +28,7 @@ OPERATOR = Board(
                     "Reconciles a second",
                     "error: retried with growing delays.",
                     (Query(f"sum by (result) ({per_second(metrics.RECONCILE_TOTAL)})", "{{result}}"),),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                 ),
                 Panel(
                     "How long a reconcile takes",
@@ -48,7 +48,7 @@ OPERATOR = Board(
                     "Writes to the API server in the time shown",
                     "In a steady state only the Lease is written.",
                     (Query(f"sum by (kind) (increase({metrics.API_WRITES_TOTAL}[{RANGE}]))", "{{kind}}"),),
-                    Kind.STAT,
+                    PanelKind.STAT,
                 ),
             ),
         ),
@@ -69,21 +69,21 @@ OPERATOR = Board(
                     "Refused by their gate",
                     "Deployments whose new revision failed its gate.",
                     (Query(f"sum(max by ({_EACH}) ({metrics.CANDIDATE_REFUSED}))"),),
-                    Kind.STAT,
+                    PanelKind.STAT,
                     width=WIDTH // 6,
                 ),
                 Panel(
                     "Rollbacks",
                     "In the time shown.",
                     (Query(f"sum(increase({metrics.ROLLBACKS_TOTAL}[{RANGE}]))"),),
-                    Kind.STAT,
+                    PanelKind.STAT,
                     width=WIDTH // 6,
                 ),
                 Panel(
                     "Blocked rollbacks",
                     "Deployments below the threshold that should be rolled back and are not.",
                     (Query(f'sum(max by ({_EACH}) ({metrics.ROLLBACK_BLOCKED}{{reason!="AlertOnly"}}))'),),
-                    Kind.STAT,
+                    PanelKind.STAT,
                     width=WIDTH // 6,
                 ),
             ),
@@ -96,7 +96,7 @@ OPERATOR = Board(
                     "1: the newest isolation test found every forbidden connection blocked. 0: not all were blocked."
                     " -1: unknown, for example before anything serves.",
                     (Query(f"min by (namespace) ({metrics.ISOLATION_VERIFIED})", "{{namespace}}"),),
-                    Kind.STATES,
+                    PanelKind.STATES,
                     width=WIDTH // 3,
                 ),
                 Panel(
@@ -107,7 +107,7 @@ OPERATOR = Board(
                             f"sum by (outcome) (max by (namespace, outcome) ({metrics.ISOLATION_TRIES}))", "{{outcome}}"
                         ),
                     ),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                     width=WIDTH // 3,
                 ),
                 Panel(
