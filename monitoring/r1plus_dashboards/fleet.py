@@ -26,11 +26,15 @@ FLEET = Board(
     meaning="Every R1PlusDeployment of the cluster.",
     rows=(
         (
-            "How it stands",
+            "Overview",
             (
-                _number("Deployments", "That the operator knows.", f"count({_holds(ConditionType.READY)})"),
-                _number("Ready", "They take traffic.", f"sum({_holds(ConditionType.READY)})"),
-                _number("Verified", "What they ask for has a Pass.", f"sum({_holds(ConditionType.QUALITY_VERIFIED)})"),
+                _number("Deployments", "R1PlusDeployments in the cluster.", f"count({_holds(ConditionType.READY)})"),
+                _number("Ready", "Deployments that take traffic.", f"sum({_holds(ConditionType.READY)})"),
+                _number(
+                    "Verified",
+                    "Deployments whose spec has passed its gate.",
+                    f"sum({_holds(ConditionType.QUALITY_VERIFIED)})",
+                ),
                 _number("Below the threshold", "Counted after an alarm.", f"sum({STANDING_BELOW})"),
                 _number(
                     "Alerts", "Firing now.", 'count(ALERTS{alertname=~"R1Plus.+",alertstate="firing"}) or vector(0)'
@@ -43,7 +47,7 @@ FLEET = Board(
             (
                 Panel(
                     "Above the threshold by",
-                    "Share of the golden suite right in the last sweep, less the least that may serve; the worst pod.",
+                    "Share of the golden suite right in the last sweep, minus the threshold; the worst pod.",
                     (Query(f"min by ({_DEPLOYMENT}) ({_MARGIN})", _NAMED),),
                     unit="percentunit",
                 ),
@@ -60,7 +64,7 @@ FLEET = Board(
                 ),
                 Panel(
                     "One by one",
-                    "The worst pod's last sweep, the least that may serve, seconds since a probe was scored.",
+                    "The worst pod's last sweep, the threshold, seconds since a probe was scored.",
                     (
                         Query(f"min by ({_DEPLOYMENT}) ({metrics.ACCURACY_RATIO})", "accuracy"),
                         Query(f"max by ({_DEPLOYMENT}) ({metrics.DEPLOYMENT_THRESHOLD_RATIO})", "threshold"),
@@ -79,7 +83,7 @@ FLEET = Board(
             (
                 Panel(
                     "Tokens answered a second",
-                    "Of users and probes.",
+                    "For users and probes.",
                     (
                         Query(
                             f"sum by ({_DEPLOYMENT}) ("
@@ -92,7 +96,7 @@ FLEET = Board(
                 ),
                 Panel(
                     "Requests that wait for a slot",
-                    "Above 0 for long: more is asked than answered.",
+                    "Above 0 for long: more requests come than are answered.",
                     (Query(f"sum by ({_DEPLOYMENT}) ({metrics.ENGINE_WAITING_REQUESTS})", _NAMED),),
                     PanelKind.STACKED,
                 ),

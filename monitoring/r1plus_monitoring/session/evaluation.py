@@ -290,7 +290,7 @@ class EvaluationSession:
             phase=Phase.WAITING_FOR_MODEL,
             verdict=Verdict.NO_DATA,
             reason="WaitingForModel",
-            message="the model does not answer readiness yet",
+            message="the model is not ready yet",
             suite=self._suite.header.name,
             suite_hash=self._suite.header.sha256,
             admitted=self._is_admitted,

@@ -422,7 +422,7 @@ def _report_shadowed_suite(s: StatusContext) -> Finding:
     progress = f"{latest.percent} % of its gate" if latest else "not begun yet"
     gate = s.current.verdict_for(hash_of(old), s.spec.accuracy.threshold)
     figures = f". By suite {old.name}: {gate.verdict}, {gate.message}" if gate else ""
-    state = f"cannot run: {problem}" if problem else f"runs beside it ({progress})"
+    state = f"cannot run: {problem}" if problem else f"runs in parallel ({progress})"
     if latest and latest.percent == 100 and (unproven_pods := s.list_unproven_pods(s.subject)):
         state = f"does not count. {_explain_unproven(s, s.current, unproven_pods[0])}"
     text = (
@@ -572,7 +572,7 @@ def _report_blocked(problem: Problem) -> Finding:
         return Finding(
             "False",
             Reason.INVALID_SPEC,
-            f"{problem.message}. What serves continues with the last valid spec; correct the fields",
+            f"{problem.message}. The serving revision keeps the last valid spec; correct the fields",
         )
     return Finding(
         "False", Reason.BLOCKED, f"{problem.condition} blocks the rollout ({problem.reason}); see its message"
