@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import Role
-from r1plus_model_repo.backends.constraints import parse_grammar, parse_schema
+from r1plus_model_repo.backends.constraints import Constraint, parse_grammar, parse_schema
 from r1plus_model_repo.backends.control_tokens import MOST_CUTS
 from r1plus_model_repo.backends.messages import Message
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
@@ -131,7 +131,11 @@ class EngineContract:
                 ask(request)
 
     def test_a_constraint_that_cannot_be_compiled_is_refused(self, subject: ContractSubject) -> None:
-        wrong = [parse_schema('{"type": "integer", "minimum": 5, "maximum": 2}'), parse_grammar('wrong ::= "a"')]
+        """Though it is within the bounds."""
+        wrong = [
+            parse_schema('{"type": "integer", "minimum": 5, "maximum": 2}'),
+            Constraint("grammar", 'wrong ::= "a"', nodes=4, repetitions=0),
+        ]
         for constraint in wrong:
             for ask in (subject.engine.count, subject.engine.prepare):
                 with pytest.raises(RefusedError, match=rf"^{constraint.name}: the engine cannot compile the"):
