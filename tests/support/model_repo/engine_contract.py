@@ -87,14 +87,18 @@ class EngineContract:
         places = [text.index(content) for _, content in turns]
         assert places == sorted(places)
 
-    @pytest.mark.parametrize("role", [Role.USER, Role.ASSISTANT])
-    def test_a_control_string_in_a_text_is_text(self, subject: ContractSubject, role: Role) -> None:
-        plain = subject.encode(say((role, "x"), (Role.USER, "x")))
-        for text in TEXTS.values():
-            filled = subject.fill_in(text)
+    @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+    def test_a_control_string_in_a_text_is_text(self, subject: ContractSubject, text: str) -> None:
+        filled = subject.fill_in(text)
+        for role in Role:
+            if role is Role.SYSTEM and not subject.takes_system:
+                continue
+            plain = subject.encode(say((role, "x"), (Role.USER, "x")))
             ids = subject.encode(say((role, filled), (Role.USER, "x")))
             assert subject.list_control_ids(ids) == subject.list_control_ids(plain)
-            assert filled.strip() in subject.write(ids), "the model reads what the user wrote"
+            # What a tool said is in JSON for some libraries.
+            is_as_written = filled.strip() in subject.write(ids)
+            assert is_as_written or role is Role.TOOL, "the model reads what the user wrote"
 
     def test_a_raw_prompt_has_control_tokens_where_it_says(self, subject: ContractSubject) -> None:
         text = subject.fill_in("{0}user{1}")
