@@ -74,8 +74,8 @@ unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart and pr
 	$(PYTEST_TWO) --dist worksteal tests/unit
 
 .PHONY: test-registry
-test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real PostgreSQL, installed if it is missing
-	$(PYTEST_TWO) --dist loadgroup tests/registry
+test-registry: $(SYNCED) ## Tests of the registry and of tenants' data on a real PostgreSQL (installed if it is missing), the registry's on SQLite too
+	$(PYTEST_TWO) --dist loadgroup tests/registry tests/tenant_data
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
@@ -149,9 +149,17 @@ bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the
 bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, the gate and the interval; a JSON line last [SEED, QUICK=1]
 	@$(PYTHON) -m bench.detector $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick)
 
+.PHONY: bench-ledger
+bench-ledger: $(SYNCED) ## What the gateway's keys and budgets add to a request, with each commit on the disk; JSON last [FOLDER URL]
+	@$(PYTHON) -m bench.ledger $(if $(FOLDER),--folder $(FOLDER)) $(if $(URL),--url $(URL))
+
 .PHONY: bench-serving
 bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelling, probes' cost, through the real Triton; JSON last [ENGINE]
 	@$(PYTHON) -m bench.serving $(if $(ENGINE),--engine $(ENGINE))
+
+.PHONY: bench-gateway
+bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timetable; JSON last [LITELLM=1: LiteLLM beside it, from PyPI]
+	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)
 
 .PHONY: bench-tenancy
 bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, walls back, one more, one noisy; JSON last [STARTS NOISY]

@@ -19,8 +19,8 @@ from faults.proxy import Proxy
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
-from r1plus_operator.observe.projections import Kept
-from r1plus_operator.runtime.client import ApiClient, Limits
+from r1plus_operator.observe.projections import CachedObject
+from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import from_kubeconfig
 from r1plus_operator.runtime.errors import ConflictError, NotFoundError
 from r1plus_operator.runtime.reflector import Reflector
@@ -93,6 +93,25 @@ class Operator:
                 self.process.start()
 
 
+class Changes:
+    """Counts what changes, for any number of waiters: none takes a change from another."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._next = asyncio.Event()
+
+    def note(self) -> None:
+        """Something has changed."""
+        self.count += 1
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def after(self, count: int) -> None:
+        """Wait until there are more changes than this; read the count before looking."""
+        while self.count == count:
+            await self._next.wait()
+
+
 class Rig:
     """Made by `rig`. One API server, one proxy, one operator, any number of tenants."""
 
@@ -118,8 +137,8 @@ class Rig:
         """Held by a story while it does anything but wait."""
         self.outage = 0.0
         """Seconds for which a fault that concerns everybody may hold every story up."""
-        self.changed: dict[str, asyncio.Event] = {}
-        """By namespace: something in it has changed."""
+        self.changes: dict[str, Changes] = {}
+        """By namespace."""
         self.seen = {
             res.kind: Reflector(client, res, project=_whole, on_change=self._wake, index=lambda kept: kept.namespace)
             for res in (kinds.R1PLUS_DEPLOYMENT, *kinds.CHILDREN, kinds.POD)
@@ -136,7 +155,7 @@ class Rig:
 
     async def namespace(self, name: str) -> None:
         """A tenant's namespace."""
-        self.changed[name] = asyncio.Event()
+        self.changes[name] = Changes()
         await self.client.create(kinds.NAMESPACE, tenant_namespace(name))
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
@@ -160,12 +179,13 @@ class Rig:
 
     async def until(self, namespace: str, holds: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait until it holds, looking again at every change in the namespace; TimeoutError says what did not come."""
-        event = self.changed[namespace]
+        changes = self.changes[namespace]
         try:
             async with asyncio.timeout(seconds):
+                count = changes.count
                 while not holds():
-                    event.clear()
-                    await event.wait()
+                    await changes.after(count)
+                    count = changes.count
         except TimeoutError:
             raise TimeoutError(f"after {seconds:.0f} s still not so: {what}") from None
 
@@ -179,9 +199,9 @@ class Rig:
                 if owned or (res is kinds.POD and meta["labels"].get(names.LABEL_DEPLOYMENT) == name):
                     await self.delete(res, obj)
 
-    def _wake(self, _event: str, kept: Kept) -> None:
-        if (event := self.changed.get(kept.namespace)) is not None:
-            event.set()
+    def _wake(self, _event: str, kept: CachedObject) -> None:
+        if (changes := self.changes.get(kept.namespace)) is not None:
+            changes.note()
 
 
 @asynccontextmanager
@@ -196,7 +216,7 @@ async def rig(
     """A rig on a running API server; `folder` is its own. The operator asks monitors every `verdict_seconds`."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     traffic = Traffic(seed)
-    admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=Limits(retries=PATIENCE))
+    admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=RequestLimits(retries=PATIENCE))
     async with admin as client, Proxy(server, traffic) as proxy:
         await prepare(client)
         await write_token(client, folder / "token")
@@ -211,7 +231,7 @@ async def rig(
         made = Rig(server, client, traffic, proxy, operator, kubeconfig, CASES[seed % len(CASES)], at_work)
         traffic.restart = operator.restart
         tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
-        await asyncio.gather(*(reflector.synced.wait() for reflector in made.seen.values()))
+        await asyncio.gather(*(reflector.sync_event.wait() for reflector in made.seen.values()))
         operator.process.start()
         tasks.append(asyncio.create_task(operator.keep()))
         try:
@@ -272,11 +292,11 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"r1plus-faults-{os.getuid()}-"))
 
 
-def _whole(obj: Json) -> Kept:
+def _whole(obj: Json) -> CachedObject:
     """The object without its kind, which a list does not repeat for each."""
     meta = obj["metadata"]
     value = {key: part for key, part in obj.items() if key not in ("apiVersion", "kind")}
-    return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], value)
+    return CachedObject(meta.get("namespace", ""), meta["name"], meta["uid"], value)
 
 
 def _open_crd(res: Resource) -> Json:

@@ -12,7 +12,7 @@ from r1plus_gateway.http.answers import HEARTBEAT
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.settings import GatewayLimits
 
-TICK_SECONDS: Final = 1.0
+TICK_SECONDS: Final = 2.0
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
@@ -21,7 +21,7 @@ HEADERS: Final[Mapping[str, str]] = {
 
 
 class EventStream:
-    """The client's end. One timer for each stream looks at it once a second; nothing is timed for each token."""
+    """The client's end. One timer for each stream looks at it every two seconds; nothing is timed for each token."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class EventStream:
         self._tick_seconds = min(TICK_SECONDS, limits.heartbeat_seconds / 4, limits.slow_reader_seconds / 4)
         self._response: web.StreamResponse | None = None
         self._written_bytes = 0
-        self._written_at = self._moved_at = clock()
-        self._moved_bytes = 0
+        self._written_at = self._progress_at = clock()
+        self._sent_bytes = 0
         self.is_slow = False
 
     def __enter__(self) -> "EventStream":
@@ -94,9 +94,9 @@ class EventStream:
         transport = self._request.transport
         if transport is None:
             return
-        waiting = transport.get_write_buffer_size()
-        moved = self._written_bytes - waiting
-        if not waiting or moved > self._moved_bytes:
-            self._moved_bytes, self._moved_at = moved, self._clock()
-        elif self._clock() - self._moved_at >= self._limits.slow_reader_seconds:
+        unsent = transport.get_write_buffer_size()
+        sent = self._written_bytes - unsent
+        if not unsent or sent > self._sent_bytes:
+            self._sent_bytes, self._progress_at = sent, self._clock()
+        elif self._clock() - self._progress_at >= self._limits.slow_reader_seconds:
             self.cut()

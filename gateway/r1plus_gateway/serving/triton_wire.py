@@ -25,14 +25,9 @@ METADATA: Final = (("triton_grpc_error", "true"),)
 MOST_MESSAGE_BYTES: Final = 1024 * 1024
 """Of one response: pieces of answers are far smaller."""
 
-MESSAGES: Final = "messages"
-"""BYTES: a JSON list of objects with `role` and `content`; instead of `text_input` and `system`."""
-COUNT_ONLY: Final = "count_only"
-"""BOOL: answer with `prompt_tokens` alone."""
-RESPONSE_SCHEMA: Final = "response_schema"
-"""BYTES: JSON schema that the answer must have."""
-
 _NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
+_UNKNOWN_INPUT: Final = "unexpected inference input"
+"""What Triton says of an input that is not in the configuration of the pod's revision."""
 _MOST_MESSAGE_CHARACTERS: Final = 500
 
 
@@ -69,7 +64,7 @@ def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) ->
     """Build a `ModelInferRequest`; without `sampling` one that only counts the prompt's tokens."""
     request = service_pb2.ModelInferRequest(model_name=inference.MODEL_NAME, id=request_id)
     if prompt.messages is not None:
-        _add_bytes(request, MESSAGES, prompt.messages)
+        _add_bytes(request, inference.MESSAGES, prompt.messages)
     else:
         _add_bytes(request, inference.PROMPT, prompt.text.encode())
         if prompt.system:
@@ -77,10 +72,10 @@ def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) ->
         if prompt.is_raw:
             _add(request, inference.RAW_PROMPT, "BOOL", b"\x01")
     if sampling is None:
-        _add(request, COUNT_ONLY, "BOOL", b"\x01")
+        _add(request, inference.COUNT_ONLY, "BOOL", b"\x01")
         return request
     if prompt.response_schema is not None:
-        _add_bytes(request, RESPONSE_SCHEMA, prompt.response_schema)
+        _add_bytes(request, inference.RESPONSE_SCHEMA, prompt.response_schema)
     numbers = (
         (inference.MAX_NEW_TOKENS, "INT32", "<i", sampling.max_new_tokens),
         (inference.TEMPERATURE, "FP32", "<f", sampling.temperature),
@@ -116,6 +111,8 @@ class Progress:
     """Text that nobody has taken yet."""
     waiting_bytes: int = 0
     has_begun: bool = False
+    _names: tuple[str, ...] = ()
+    """Of the tensors; a model sends them in one order, so they are read once."""
 
     def update(self, response: Any) -> None:
         """Read one `ModelStreamInferResponse`.
@@ -126,10 +123,13 @@ class Progress:
         if response.error_message:
             raise classify_message(response.error_message)
         inner = response.infer_response
+        contents = inner.raw_output_contents
         try:
-            for tensor, content in zip(inner.outputs, inner.raw_output_contents, strict=True):
-                self._set(tensor.name, content)
-        except (ValueError, IndexError) as error:
+            if len(contents) != len(self._names):
+                self._names = tuple(tensor.name for tensor in inner.outputs)
+            for name, content in zip(self._names, contents, strict=True):
+                self._set(name, content)
+        except ValueError as error:
             raise AnswerFailedError("the engine's response cannot be read; report it to the platform team") from error
         self.has_begun = True
 
@@ -141,7 +141,8 @@ class Progress:
         elif name == inference.COMPLETION_TOKENS:
             self.completion_tokens = max(self.completion_tokens, _read_int32(content))
         elif name == inference.PROMPT_TOKENS:
-            self.prompt_tokens = max(self.prompt_tokens, _read_int32(content))
+            if not self.prompt_tokens:
+                self.prompt_tokens = _read_int32(content)
         elif name == inference.FINISH_REASON and len(content) > 4:
             self.finish_reason = _read_bytes(content).decode("ascii")
 
@@ -167,6 +168,8 @@ def _read_int32(content: bytes) -> int:
 
 def classify_status(code: grpc.StatusCode, details: str) -> ServingError:
     """Return the error of a gRPC status."""
+    if code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith(_UNKNOWN_INPUT):
+        return _unavailable()  # an older pod, which leaves soon
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return RefusedByEngineError(_shorten(details))
     if code is grpc.StatusCode.UNAVAILABLE or code is grpc.StatusCode.NOT_FOUND:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Every condition an R1PlusDeployment carries, in the order shown. An R1PlusTenant has two of them."""
+    """Every condition of an R1PlusDeployment, in the order shown. An R1PlusTenant has two of them."""
 
     READY = "Ready"
     ENGINE_READY = "EngineReady"
@@ -19,7 +19,7 @@ class ConditionType(StrEnum):
 class Reason(StrEnum):
     """Why a condition has its status."""
 
-    # Any condition, while nothing can be said.
+    # Any condition, while nothing is known.
     INVALID_SPEC = "InvalidSpec"
     PENDING = "Pending"
     # Ready
@@ -94,13 +94,13 @@ class Reason(StrEnum):
     NAMESPACE_RESERVED = "NamespaceReserved"
     CALLER_NOT_ALLOWED = "CallerNotAllowed"
     # Ready of an R1PlusTenant
-    WALLS_STAND = "WallsStand"
+    NETWORK_POLICIES_APPLIED = "NetworkPoliciesApplied"
     EGRESS_NOT_OPENED = "EgressNotOpened"
     DELETING = "Deleting"
     # AlertsWired
     WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"
-    PROMETHEUS_NOT_ASKED = "PrometheusNotAsked"
+    PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"
     PROMETHEUS_UNREACHABLE = "PrometheusUnreachable"
     RULE_NOT_LOADED = "RuleNotLoaded"
     RULE_FAILING = "RuleFailing"

@@ -1,4 +1,4 @@
-"""The operator's own metrics, made once by main and passed to whom they measure."""
+"""The operator's own metrics, created once by main and passed to what they measure."""
 
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -16,17 +16,21 @@ from r1plus_operator.runtime.resources import Resource
 K = TypeVar("K", bound=Hashable)
 
 
-class Instruments:
-    """Counters of passes and writes, gauges of what waits and of who leads."""
+class OperatorMetrics:
+    """Counters of passes and writes, gauges of the queue's depth and of the leader."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._passes = Counter(metrics.RECONCILE_TOTAL, "Passes, by result.", ["result"], registry=self.registry)
-        self._seconds = Histogram(metrics.RECONCILE_DURATION_SECONDS, "Duration of a pass.", registry=self.registry)
+        self._passes = Counter(metrics.RECONCILE_TOTAL, "Reconciles, by result.", ["result"], registry=self.registry)
+        self._seconds = Histogram(
+            metrics.RECONCILE_DURATION_SECONDS, "Duration of a reconcile.", registry=self.registry
+        )
         self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
-        self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
+        self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a reconcile.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
-        self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
+        self._last = Gauge(
+            metrics.LAST_PASS_TIMESTAMP_SECONDS, "Time of the last successful reconcile.", registry=self.registry
+        )
         self._facts_waiting = Gauge(metrics.FACTS_WAITING, "Facts that wait for the registry.", registry=self.registry)
         self._facts_delivered = Counter(metrics.FACTS_DELIVERED_TOTAL, "Facts recorded.", registry=self.registry)
         self._facts_refused = Counter(
@@ -36,43 +40,43 @@ class Instruments:
         self.isolation = IsolationMetrics(self.registry)
         self._of_result = {result: self._passes.labels(result) for result in ("ok", "error")}
         self._of_kind: dict[str, Counter] = {}
-        """Looked up once: asking a metric for its labels is dearer than counting."""
+        """Cached: looking up a metric's labels costs more than counting."""
 
     def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
-        """Read the queue's depth and who leads at each scrape."""
+        """Read the queue's depth and the leader at each scrape."""
         self._depth.set_function(lambda: queue.depth)
-        self._leads.set_function(lambda: elector.leads)
+        self._leads.set_function(lambda: elector.is_leader)
 
-    def delivered(self, count: int) -> None:
-        """`history.Meter`."""
+    def count_delivered(self, count: int) -> None:
+        """Count facts that the registry recorded (`recorder.FactMetrics`)."""
         self._facts_delivered.inc(count)
 
-    def refused(self, count: int) -> None:
-        """`history.Meter`."""
+    def count_refused(self, count: int) -> None:
+        """Count facts that the registry cannot record (`recorder.FactMetrics`)."""
         self._facts_refused.inc(count)
 
-    def waiting(self, count: int) -> None:
-        """`history.Meter`."""
+    def set_waiting(self, count: int) -> None:
+        """Set how many facts wait for the registry (`recorder.FactMetrics`)."""
         self._facts_waiting.set(count)
 
-    def wrote(self, _verb: str, resource: Resource) -> None:
-        """`ApiClient.on_write`."""
+    def count_write(self, _verb: str, resource: Resource) -> None:
+        """Count a write to the API server (`ApiClient.on_write`)."""
         kind = resource.kind
         if kind not in self._of_kind:
             self._of_kind[kind] = self._writes.labels(kind)
         self._of_kind[kind].inc()
 
-    def timed(self, handle: Callable[[K], Awaitable[None]]) -> Callable[[K], Awaitable[None]]:
-        """`handle`, counted and timed."""
+    def time_pass(self, handle: Callable[[K], Awaitable[None]]) -> Callable[[K], Awaitable[None]]:
+        """Return `handle` with its passes counted and timed."""
 
-        async def measured(key: K) -> None:
-            started, result = time.perf_counter(), "error"
+        async def measure(key: K) -> None:
+            start, result = time.perf_counter(), "error"
             try:
                 await handle(key)
                 result = "ok"
                 self._last.set_to_current_time()
             finally:
                 self._of_result[result].inc()
-                self._seconds.observe(time.perf_counter() - started)
+                self._seconds.observe(time.perf_counter() - start)
 
-        return measured
+        return measure
