@@ -176,7 +176,6 @@ class TestConstraints:
         answers = ask.all([*questions, {"prompt": STORY, "max_new_tokens": 12}])
         assert [answer.text for answer in answers] == ["alpha", "beta", "gamma", plain]
 
-
     def test_while_one_is_compiled_others_are_accepted_and_answered(self, ask: Client) -> None:
         running = ask.begin(STORY, max_new_tokens=400)
         ask.take()
