@@ -216,6 +216,7 @@ class _SchemaWalk:
         if not isinstance(value, str) or "\0" in value:
             raise ConstraintError(f"{place}: is no regular expression")
         _check_limit(place, "characters", len(value), MOST_PATTERN)
+        _check_limit(place, "parentheses", value.count("("), MOST_DEPTH)
         try:
             shape = measure_pattern(value)
         except ShapeError as error:

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from r1plus_model_repo.backends.constraints import (
     MOST_BYTES,
@@ -151,6 +153,7 @@ WRONG: dict[str, tuple[str | Json, str]] = {
     ),
     "a pattern that does not parse": ({"pattern": "("}, "response_schema.pattern: cannot be read at character 1"),
     "a count that is none": ({"pattern": "a{99999999999}"}, "response_schema.pattern: cannot be read at character 1"),
+    "a deep pattern": ({"pattern": "(" * 120 + ")" * 120}, "response_schema.pattern: 120 parentheses exceed 32"),
     "a look ahead": ({"pattern": "(?=a)b"}, "response_schema.pattern: cannot be read at character 0; leave out"),
     "a long pattern": ({"pattern": "a" * 257}, "response_schema.pattern: 257 characters exceed 256"),
     "many items": ({"maxItems": 1001}, "response_schema.maxItems: 1001 items exceed 1000"),
@@ -204,6 +207,39 @@ def test_a_grammar_out_of_bounds_is_refused(grammar: str, message: str) -> None:
     constraint, problems = read(grammar=grammar)
     assert constraint is None
     assert message in "".join(problems)
+
+
+SYMBOLS = (
+    "root",
+    " ::= ",
+    "a",
+    "|",
+    "(",
+    ")",
+    "[",
+    "]",
+    "^",
+    "-",
+    "*",
+    "+",
+    "?",
+    "{2}",
+    "{",
+    "}",
+    '"',
+    "\\",
+    "#",
+    "\n",
+    "é",
+    "x4",
+)
+
+
+@given(st.lists(st.sampled_from(SYMBOLS), max_size=20).map("".join))
+def test_whatever_is_sent_is_taken_or_refused(text: str) -> None:
+    for texts in ({"grammar": f"root ::= {text}"}, {"response_schema": {"pattern": text}}, {"response_schema": text}):
+        constraint, problems = read(**texts)
+        assert (constraint is None) == bool(problems) or text == ""
 
 
 def test_both_at_once_are_refused() -> None:
