@@ -14,7 +14,7 @@ from aiohttp import web
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import MonitorReport, Phase, Standing, Verdict, Watch
+from r1plus_contract.verdict import MonitorReport, Phase, Verdict, Watch, WatchStanding
 from r1plus_operator.api import kinds
 from r1plus_operator.main import MOST_LOGGED, OneLineFormatter
 from r1plus_operator.observe import pod_projection, projections
@@ -32,7 +32,7 @@ from support.waiting import eventually
 
 CR = {"metadata": {"namespace": "t", "name": "credit", "uid": "cr1"}}
 OWNER = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "name": "credit", "uid": "cr1"}
-WATCH = Watch(Standing.STEADY, 4)
+WATCH = Watch(WatchStanding.STEADY, 4)
 PASSES = MonitorReport("credit-a", "id", Phase.WATCHING, Verdict.PASS, "Passed", "", "s", "hash", watch=WATCH)
 
 
