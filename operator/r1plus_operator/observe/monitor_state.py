@@ -10,7 +10,7 @@ from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.plan.observation import Json, PoolView
 
 
-class MonitorState:
+class MonitorReports:
     """Reports, progress and pooled detectors. What changes enqueues the key that it concerns."""
 
     def __init__(self, caches: Caches, crs: Mapping[Key, Json], enqueue: Callable[[Key], None]) -> None:

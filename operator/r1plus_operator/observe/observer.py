@@ -13,7 +13,7 @@ from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import node_projection, pod_projection, projections, tenant_observation, volume_observation
 from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Caches, Key, select_index
-from r1plus_operator.observe.monitor_state import MonitorState
+from r1plus_operator.observe.monitor_state import MonitorReports
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.projections import CachedObject, Child, EngineObject
 from r1plus_operator.observe.revision_slots import REVISION, RevisionSlots
@@ -113,7 +113,7 @@ class Observer:
         self._caches = Caches(
             self.children, self.pods, self.namespaces, self.tenants, self.nodes, self.engines, self.endpoints
         )
-        self.monitors = MonitorState(self._caches, self.crs, enqueue)
+        self.monitors = MonitorReports(self._caches, self.crs, enqueue)
         self.volume_write_errors: dict[str, dict[str, str]] = {}
         """Namespace -> volume -> why the API server refused a write for it."""
         self.suites = TenantSuites(client, self._on_suite_change)
