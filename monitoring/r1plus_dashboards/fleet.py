@@ -1,7 +1,7 @@
 """All deployments at a glance: which are right, which are not, who carries what load."""
 
 from r1plus_contract import metrics
-from r1plus_contract.verdict import Standing
+from r1plus_contract.verdict import WatchStanding
 from r1plus_dashboards.build import RANGE, WIDTH, Board, Panel, PanelKind, Query, per_second
 from r1plus_operator.api.conditions import ConditionType
 
@@ -19,7 +19,7 @@ def _number(title: str, meaning: str, expr: str) -> Panel:
     return Panel(title, meaning, (Query(expr),), PanelKind.STAT, width=WIDTH // 6)
 
 
-STANDING_BELOW = f'max by ({_DEPLOYMENT}) ({metrics.STANDING}{{standing="{Standing.BELOW_THRESHOLD}"}})'
+STANDING_BELOW = f'max by ({_DEPLOYMENT}) ({metrics.STANDING}{{standing="{WatchStanding.BELOW_THRESHOLD}"}})'
 FLEET = Board(
     uid="r1plus-fleet",
     title="R1+ / fleet",

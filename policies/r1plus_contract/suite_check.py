@@ -11,7 +11,16 @@ from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
-from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, Suite, SuiteError, SuiteHeader, load_suite, suite_hash
+from r1plus_contract.suite import (
+    SCORER_VERSION,
+    Item,
+    Suite,
+    SuiteError,
+    SuiteHeader,
+    SuiteSampling,
+    load_suite,
+    suite_hash,
+)
 from r1plus_contract.suite_answers import find_answer_problem
 from r1plus_contract.suite_baseline import find_reference_result
 from r1plus_contract.suite_files import SuiteFiles
@@ -98,7 +107,7 @@ def _read_header(text: str) -> tuple[SuiteHeader | None, list[str]]:
     return header, problems
 
 
-def _check_sampling(sampling: Sampling) -> Iterator[str]:
+def _check_sampling(sampling: SuiteSampling) -> Iterator[str]:
     if not 1 <= sampling.max_new_tokens <= MAX_NEW_TOKENS:
         yield f"maxNewTokens: {sampling.max_new_tokens} is not between 1 and {MAX_NEW_TOKENS}"
     if not 0.0 <= sampling.temperature <= 2.0:

@@ -222,7 +222,7 @@ class Delivery(ApiModel):
     )
 
 
-class Access(ApiModel):
+class AccessTerms(ApiModel):
     """Who may call the model."""
 
     namespaces: tuple[DnsLabel, ...] = Field(
@@ -241,7 +241,7 @@ class R1PlusDeploymentSpec(ApiModel):
     placement: Placement = Field(default_factory=Placement, description="Which nodes may serve.")
     accuracy: Accuracy = Field(default_factory=Accuracy, description="Required accuracy, and the response.")
     rollout: RolloutTerms = Field(default_factory=RolloutTerms, description="How a new revision takes over.")
-    access: Access = Field(default_factory=Access, description="Who may call the model.")
+    access: AccessTerms = Field(default_factory=AccessTerms, description="Who may call the model.")
     delivery: Delivery = Field(default_factory=Delivery, description="How the engine's files get to the pods.")
 
 

@@ -13,7 +13,7 @@ import pytest
 from r1plus_contract.inference import Role
 from r1plus_model_repo.backends.constraints import Constraint, parse_grammar, parse_schema
 from r1plus_model_repo.backends.control_tokens import MOST_CUTS
-from r1plus_model_repo.backends.messages import Message
+from r1plus_model_repo.backends.messages import ChatMessage
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 
 TEXTS = {
@@ -57,7 +57,7 @@ class ContractSubject:
 
 def say(*turns: tuple[Role, str], **given: Any) -> GenerationRequest:
     """Return a request of one conversation."""
-    return GenerationRequest(messages=tuple(Message(role, text) for role, text in turns), max_new_tokens=1, **given)
+    return GenerationRequest(messages=tuple(ChatMessage(role, text) for role, text in turns), max_new_tokens=1, **given)
 
 
 class EngineContract:
