@@ -5,6 +5,7 @@ Each request is settled exactly once (the ledger fails on a second time), no slo
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,7 +27,6 @@ class Weather:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self.statuses: list[int] = []
 
     async def answer(self, _: Inputs) -> AsyncIterator[Piece]:
         """Send some tokens; fail sometimes, before them or between."""
@@ -41,12 +41,10 @@ class Weather:
 
     async def ask(self, rig: Rig) -> None:
         """Ask; leave after a random time, often before the end."""
-        await asyncio.sleep(self._random.random() * 0.2)
-        patience = self._random.choice((0.002, 0.01, 0.03, 60.0))
+        patience = self._random.choice((0.02, 0.1, 0.3, 60.0))
         try:
             async with asyncio.timeout(patience), rig.chat(stream=self._random.random() < 0.7) as response:
                 await response.read()
-                self.statuses.append(response.status)
         except TimeoutError:
             pass
 
@@ -54,7 +52,7 @@ class Weather:
 @pytest.mark.parametrize("seed", range(3))
 async def test_nothing_stays_taken(tmp_path: Path, seed: int) -> None:
     weather = Weather(seed)
-    limits = {"queuePerKey": 40}
+    limits = {"queuePerKey": REQUESTS}
     other = FakeTriton(weather.answer)
     async with (
         running(tmp_path, weather.answer, batch=3, settings={"limits": limits}) as rig,
@@ -65,7 +63,7 @@ async def test_nothing_stays_taken(tmp_path: Path, seed: int) -> None:
         rig.addresses = frozenset({"127.0.0.1", "127.0.0.2"})
         await pool.refresh()
         asks = [asyncio.create_task(weather.ask(rig)) for _ in range(REQUESTS)]
-        await eventually(lambda: len(rig.pod.inputs) > REQUESTS // 10, "a part has been asked")
+        await eventually(lambda: rig.pod.inputs and other.inputs, "both pods are asked")
         rig.addresses = frozenset({"127.0.0.1"})  # one pod leaves the name service under load
         await pool.refresh()
         await asyncio.gather(*asks)
@@ -76,6 +74,7 @@ async def test_nothing_stays_taken(tmp_path: Path, seed: int) -> None:
         await eventually(lambda: (queue.waiting, queue.count_running("credit")) == (0, 0), "the queue is empty")
         await eventually(lambda: pool.choose().requests == 0, "the pod is free")
         assert max(rig.pod.most_running, other.most_running) <= 6
-    outcomes = {entry.outcome for entry in rig.ledger.settled}
-    assert outcomes >= {Outcome.ANSWERED, Outcome.CANCELLED, Outcome.FAILED}
-    assert weather.statuses.count(200) > 10
+    outcomes = Counter(entry.outcome for entry in rig.ledger.settled)
+    assert outcomes.keys() <= {Outcome.ANSWERED, Outcome.CANCELLED, Outcome.FAILED}
+    assert outcomes[Outcome.ANSWERED] >= 5
+    assert outcomes[Outcome.CANCELLED] + outcomes[Outcome.FAILED] >= 5
