@@ -16,7 +16,7 @@ from r1plus_cli.errors import CliError
 from r1plus_cli.preview import ANY_NODE
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.observe import projections
+from r1plus_operator.observe import node_projection, projections, suite_projection
 from r1plus_operator.plan.engine.feasibility import Incumbent
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import NodeFacts, SuiteSource
@@ -45,10 +45,10 @@ def explain(
     nodes = _list_node_facts(console, cluster)
     engines = tuple(
         cached.value.engine
-        for cached in map(projections.engine, cluster.list_engines())
+        for cached in map(projections.project_engine, cluster.list_engines())
         if cached.value.engine is not None
     )
-    own = {source.name: source for source in map(projections.suite, cluster.list_suites(namespace))}
+    own = {source.name: source for source in map(suite_projection.read_suite, cluster.list_suites(namespace))}
     status = cr.get("status") or {}
     serving, product = (str(status.get(key) or "") for key in ("engine", "gpu"))
     suites, products = {**shipped, **own}, [product] if product else ()
@@ -83,7 +83,7 @@ def _list_node_facts(console: Console, cluster: Cluster) -> tuple[NodeFacts, ...
             )
         )
         return (ANY_NODE,)
-    return tuple(cached.value for cached in map(projections.node, nodes) if cached is not None)
+    return tuple(cached.value for cached in map(node_projection.project_node, nodes) if cached is not None)
 
 
 def _show_target(console: Console, spec: R1PlusDeploymentSpec, resolved: Target | Problem) -> None:

@@ -103,7 +103,7 @@ ALERT_ISOLATION_BROKEN: Final = "R1PlusIsolationBroken"
 ALERT_ISOLATION_NOT_VERIFIED: Final = "R1PlusIsolationNotVerified"
 
 
-class Outcome:
+class OutcomeLabel:
     """Values of the label `outcome`."""
 
     CORRECT: Final = "correct"

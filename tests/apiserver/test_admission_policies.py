@@ -264,14 +264,14 @@ async def test_children_go_with_their_deployment(world: World) -> None:
 
 async def test_the_operator_takes_over_nothing_that_somebody_else_made(world: World) -> None:
     """A deployment named like the namespace's own wall must not have the operator tear it down."""
-    wall = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    network_policy = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     policy = kinds.BY_KIND["NetworkPolicy"]
-    body = manifest(policy, "default-deny", world.namespace, spec=wall)
+    body = manifest(policy, "default-deny", world.namespace, spec=network_policy)
     await world.tenant.client.create(policy, body)
     await world.tenant.deploy("default-deny", tier="full")
     await world.tenant.present("ServiceAccount", "default-deny")
     stands = await world.tenant.present("NetworkPolicy", "default-deny")
-    assert (stands["spec"], "ownerReferences" in stands["metadata"]) == (wall, False)
+    assert (stands["spec"], "ownerReferences" in stands["metadata"]) == (network_policy, False)
     with pytest.raises(ForbiddenError, match="does not overwrite it"):
         await world.operator.apply(policy, body | {"spec": {"podSelector": {}}}, field_manager=names.FIELD_MANAGER)
     with pytest.raises(ForbiddenError, match="does not overwrite it"):

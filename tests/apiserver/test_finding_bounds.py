@@ -96,7 +96,7 @@ async def make_deployments(client: ApiClient, namespace: str, count: int, **anno
 async def remove(client: ApiClient, namespace: str) -> None:
     """Delete what was made in a namespace, so that no later test lists it."""
     for kind in (kinds.R1PLUS_DEPLOYMENT, kinds.POD):
-        async for items, _ in client.pages(kind, namespace, metadata_only=True):
+        async for items, _ in client.iter_pages(kind, namespace, metadata_only=True):
             await asyncio.gather(*(client.delete(kind, item["metadata"]["name"], namespace) for item in items))
 
 

@@ -23,7 +23,7 @@ async def reads_as_written(client: ApiClient, obj: Json) -> bool:
     """Whether no pass would see a drift in this object once it is written."""
     desired, resource = with_spec_hash(obj), kinds.BY_KIND[obj["kind"]]
     answer = await client.apply(resource, desired, field_manager=names.FIELD_MANAGER)
-    return is_in_sync(desired, projections.child(resource, answer).live)
+    return is_in_sync(desired, projections.project_child(resource, answer).live)
 
 
 @pytest.mark.parametrize("cidr", ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.4/30", "::/0", "fd00::/16"])

@@ -300,13 +300,13 @@ def test_finding_04_what_the_operator_makes_has_its_mark(taken: Taken, kind: str
 def test_finding_04_what_was_made_before_a_label_went_can_be_put_right(taken: Taken, admin: Person) -> None:
     namespace = f"f-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
-    wall = EVERY_KIND["NetworkPolicy"]
+    network_policy = EVERY_KIND["NetworkPolicy"]
     wait_until(lambda: taken.make(namespace, made("NetworkPolicy")).status == 201, "the namespace is known as a tenant")
-    taken.operator.do("POST", wall.path(namespace), made("NetworkPolicy"))
+    taken.operator.do("POST", network_policy.path(namespace), made("NetworkPolicy"))
     admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: None}}})
     wait_until(lambda: taken.make(namespace, made("ConfigMap")).refused, "the namespace is known as none")
     edit = {"spec": {"podSelector": {"matchLabels": LABELLED}}}
-    assert taken.operator.ask("PATCH", wall.path(namespace, "credit"), edit).status == 200
+    assert taken.operator.ask("PATCH", network_policy.path(namespace, "credit"), edit).status == 200
 
 
 CREDENTIALS: dict[str, Any] = {

@@ -18,7 +18,7 @@ from r1plus_operator.api import kinds
 from support.apiserver.manifests import ROLE_BINDING, Json, manifest, role_binding, tenant_namespace, user
 from support.apiserver.people import Person, people
 from support.apiserver.rights import OPERATOR
-from support.apiserver.walls import WALL, assert_held
+from support.apiserver.walls import POLICY, assert_held
 from support.tables import for_each
 
 pytestmark = pytest.mark.apiserver
@@ -59,7 +59,7 @@ def namespace(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str,
     with people(installed_server, ALICE, BOB, OPERATOR) as who:
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(made))
         given = role_binding(made, "r1plus-admins", names.ROLE_TENANT_ADMIN, user(ALICE), user(BOB))
-        given["metadata"]["labels"] = WALL
+        given["metadata"]["labels"] = POLICY
         who[OPERATOR].do("POST", ROLE_BINDING.path(made), given)
         for one in (ALICE, BOB):
             who[one].gets("update", kinds.R1PLUS_DEPLOYMENT.plural, made, names.GROUP)

@@ -10,7 +10,7 @@ from r1plus_contract import names
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.observe.suite_signature import new_key, sign
+from r1plus_operator.observe.suite_signature import generate_key, sign
 from support.apiserver.manifests import Json
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
@@ -19,7 +19,7 @@ from support.golden_suites import NAME, files_of, with_item
 from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
-KEY = new_key()
+KEY = generate_key()
 ACCURACY = {"suite": NAME, "suiteKeys": [KEY.public], "onBreach": "Rollback"}
 
 

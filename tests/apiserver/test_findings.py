@@ -30,7 +30,7 @@ from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import STRATEGIC, Person, people
 from support.apiserver.rights import OPERATOR
 from support.apiserver.tenant import Tenant
-from support.apiserver.walls import WALL, assert_held
+from support.apiserver.walls import POLICY, assert_held
 from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
@@ -88,7 +88,7 @@ def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
         mallory, operator = who[MALLORY], who[OPERATOR]
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
         given = role_binding(namespace, "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(MALLORY))
-        given["metadata"]["labels"] = WALL
+        given["metadata"]["labels"] = POLICY
         operator.do("POST", ROLE_BINDING.path(namespace), given)
         # Kubernetes' admin, and what it does not have: whatever RBAC says, the policies must hold.
         rules = [{"apiGroups": [kind.group], "resources": [kind.plural], "verbs": ["*"]} for kind in KINDS.values()]
@@ -101,7 +101,9 @@ def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
         admin.do("POST", f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles", role)
         for name, kind in (("all", "Role"), ("admin", "ClusterRole")):
             admin.do(
-                "POST", ROLE_BINDING.path(namespace), role_binding(namespace, name, name, user(MALLORY), kind=kind)
+                "POST",
+                ROLE_BINDING.path(namespace),
+                role_binding(namespace, name, name, user(MALLORY), kind=kind),
             )
         for kind in KINDS.values():
             mallory.gets("deletecollection", kind.plural, namespace, kind.group)

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_operator.api.kinds import CONFIG_MAP
-from r1plus_operator.health import problem, serve
+from r1plus_operator.health import find_problem, serve
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.reflector import Reflector
 from support.apiserver.broken_network import broken_network
@@ -37,8 +37,8 @@ async def test_a_stuck_watch_fails_the_probe_until_it_moves(
         tasks = [asyncio.create_task(watcher.run()), asyncio.create_task(busy(client, namespace))]
         runner = await serve(
             0,
-            watcher.synced.is_set,
-            lambda: problem([watcher], 0.0, stuck_after=STUCK_SECONDS),
+            watcher.sync_event.is_set,
+            lambda: find_problem([watcher], 0.0, stuck_after=STUCK_SECONDS),
             CollectorRegistry(),
         )
         port = next(address[1] for address in runner.addresses if "." in address[0])
@@ -51,7 +51,7 @@ async def test_a_stuck_watch_fails_the_probe_until_it_moves(
             said = (answer.status_code, answer.text)
             return answer.status_code == status
 
-        await watcher.synced.wait()
+        await watcher.sync_event.wait()
         await eventually(lambda: probe(200), "the probe succeeds")
         proxy.freeze()
         await eventually(lambda: probe(503), "the probe fails")

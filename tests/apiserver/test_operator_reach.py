@@ -39,7 +39,7 @@ from support.apiserver.manifests import (
 from support.apiserver.people import APPLY, STRATEGIC, Answer, Person, people
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.server import ROOT
-from support.apiserver.walls import CONFIGURED, WALL, assert_held, filled, pod_of
+from support.apiserver.walls import CONFIGURED, POLICY, assert_held, filled, pod_of
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
@@ -50,7 +50,10 @@ TOKEN: Json = {"volumes": [{"name": "w", "projected": {"sources": [{"serviceAcco
 
 @pytest.fixture(scope="module")
 def world(installed_server: ApiServer, admin: Person) -> Iterator[tuple[Person, dict[str, str]]]:
-    """The operator with all rights, and what {tenant}, {plain}, {serving} and {own} are: two namespaces and two pods."""
+    """The operator with all rights, and what {tenant}, {plain}, {serving} and {own} are.
+
+    Two namespaces and two pods.
+    """
     tenant, plain = (f"{letter}-{uuid.uuid4().hex[:10]}" for letter in "tp")
     mistake = cluster_role_binding("operator-by-mistake", "cluster-admin", user(OPERATOR))
     with people(installed_server, OPERATOR) as who:
@@ -89,7 +92,7 @@ def job(container: Json | None = None, **spec: Any) -> Json:
 def gives(role: str, *subjects: Json, kind: str = "ClusterRole") -> Json:
     """A RoleBinding of the operator's."""
     made = role_binding("", "r1plus-tenant-admins", role, *subjects, kind=kind)
-    made["metadata"] = {"name": "r1plus-tenant-admins", "labels": WALL}
+    made["metadata"] = {"name": "r1plus-tenant-admins", "labels": POLICY}
     return made
 
 
@@ -227,11 +230,11 @@ def of_a_volume(namespace: str) -> list[Json]:
     engine = EngineVolume("r1plus-engine-0123456789abcdef", FillOrder("full", "a" * 64, 2**30), "registry.local/e:1")
     need = volumes.VolumeNeed(engine, (("credit", "1-2-3"),))
     claim = volumes.build_claim(need, namespace, CONFIGURED, None, False)
-    wall, order = (
+    network_policy, order = (
         volumes.build_network_policy(need, namespace, CONFIGURED),
         volumes.build_order(need, namespace, CONFIGURED),
     )
-    return [claim, wall, order, volumes.build_job(need, namespace, CONFIGURED, "uid", "order")]
+    return [claim, network_policy, order, volumes.build_job(need, namespace, CONFIGURED, "uid", "order")]
 
 
 def of_an_example(namespace: str) -> list[Json]:

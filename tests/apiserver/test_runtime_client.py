@@ -100,7 +100,7 @@ async def test_a_delete_by_uid_spares_a_namesake(client: ApiClient, namespace: s
 
 async def test_a_list_in_pages_is_complete_and_of_one_moment(client: ApiClient, namespace: str) -> None:
     await asyncio.gather(*(client.create(CONFIG_MAPS, config_map(namespace, f"c{i:02}")) for i in range(25)))
-    pages = [page async for page in client.pages(CONFIG_MAPS, namespace, limit=10)]
+    pages = [page async for page in client.iter_pages(CONFIG_MAPS, namespace, limit=10)]
     assert [len(items) for items, _ in pages] == [10, 10, 5]
     assert len({version for _, version in pages}) == 1
     one, _ = await client.list(CONFIG_MAPS, namespace, name="c07")

@@ -13,7 +13,7 @@ from r1plus_operator.api.crd import CRD
 from r1plus_operator.api.kinds import CONFIG_MAP
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
-from r1plus_operator.runtime.reflector import Reflector, Timing
+from r1plus_operator.runtime.reflector import Reflector, ReflectorTiming
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.broken_network import broken_network
 from support.apiserver.manifests import Json, manifest
@@ -27,7 +27,9 @@ pytestmark = pytest.mark.apiserver
 class Seen:
     """A running reflector of ConfigMaps with our label, and what it reported."""
 
-    def __init__(self, client: ApiClient, namespace: str, timing: Timing, resource: Resource, optional: bool) -> None:
+    def __init__(
+        self, client: ApiClient, namespace: str, timing: ReflectorTiming, resource: Resource, optional: bool
+    ) -> None:
         self.log: list[tuple[str, str]] = []
         self.reflector = Reflector(
             client, resource, project=project, on_change=lambda event, item: self.log.append((event, item.name)),
@@ -44,14 +46,14 @@ class Seen:
 async def reflecting(
     client: ApiClient,
     namespace: str,
-    timing: Timing = PATIENT,
+    timing: ReflectorTiming = PATIENT,
     resource: Resource = CONFIG_MAP,
     optional: bool = False,
 ) -> AsyncIterator[Seen]:
     seen = Seen(client, namespace, timing, resource, optional)
     task = asyncio.create_task(seen.reflector.run())
     try:
-        await asyncio.wait_for(seen.reflector.synced.wait(), DEADLINE_SECONDS)
+        await asyncio.wait_for(seen.reflector.sync_event.wait(), DEADLINE_SECONDS)
         yield seen
         assert not task.done(), "the reflector ended, which only cancelling may do"
     finally:
@@ -140,13 +142,13 @@ async def test_a_kind_may_come_and_go(client: ApiClient, namespace: str) -> None
     widgets = Resource(group, "v1", "widgets", "Widget")
     widget = manifest(widgets, "w", namespace, labels=MANAGED, spec={"x": "1"})
     async with reflecting(client, namespace, FAST, widgets, optional=True) as seen:
-        assert seen.reflector.available is False
+        assert seen.reflector.is_available is False
         await install_crd(client, widget_crd(group))
-        await eventually(lambda: seen.reflector.available, "the kind is seen")
+        await eventually(lambda: seen.reflector.is_available, "the kind is seen")
         await client.apply(widgets, widget, field_manager="test")
         await eventually(lambda: seen.contents == {"w": "1"}, "its object is seen")
         await client.delete(CRD, f"widgets.{group}")
-        await eventually(lambda: seen.contents == {} and not seen.reflector.available, "the kind is gone")
+        await eventually(lambda: seen.contents == {} and not seen.reflector.is_available, "the kind is gone")
         assert seen.log == [("ADDED", "w"), ("DELETED", "w")]
 
 

@@ -10,14 +10,14 @@ from r1plus_cli.suite_store import render_manifest
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
 from r1plus_operator.api import kinds
-from r1plus_operator.observe.suite_signature import new_key, sign
+from r1plus_operator.observe.suite_signature import generate_key, sign
 from r1plus_operator.plan.revision.record import read
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant
 from support.golden_suites import BAD, ITEMS, NAME, baseline_of, files_of, with_item
 
 pytestmark = pytest.mark.apiserver
-OURS, FOREIGN = new_key(), new_key()
+OURS, FOREIGN = generate_key(), generate_key()
 HALF = (("batch 1", "loans", 2, 4), ("batch 1", "savings", 0, 4))
 REFUSED: dict[str, tuple[Callable[[], SuiteFiles], str, str]] = {
     "unsigned": (files_of, "SuiteInvalid", "not signed; sign it with a trusted key"),

@@ -204,7 +204,10 @@ async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:
 
 
 async def assert_candidate_is_gated_again(tenant: Tenant, before: Json) -> None:
-    """What the older monitor of a candidate passed takes no traffic; the same with today's monitor does, once it passes."""
+    """What the older monitor of a candidate passed takes no traffic.
+
+    The same with today's monitor does, once it passes.
+    """
     again = await tenant.candidate("gating", other_than=before["candidate"])
     assert await tenant.selected("gating") == before["revision"]
     old, new = [read(await tenant.present("ControllerRevision", name)) for name in (before["candidate"], again)]

@@ -32,7 +32,7 @@ async def unlike(client: ApiClient, objects: list[Json]) -> list[str]:
     for desired in map(with_spec_hash, objects):
         resource = kinds.BY_KIND[desired["kind"]]
         answer = await client.apply(resource, desired, field_manager=names.FIELD_MANAGER)
-        if not is_in_sync(desired, projections.child(resource, answer).live):
+        if not is_in_sync(desired, projections.project_child(resource, answer).live):
             found.append(f"{desired['kind']}: {desired.get('spec')} became {answer.get('spec')}")
     return found
 
@@ -81,7 +81,7 @@ async def test_a_quota_reads_as_it_was_written(client: ApiClient, namespace: str
         ),
     ],
 )  # fmt: skip
-async def test_walls_and_access_read_as_they_were_written(client: ApiClient, namespace: str, spec: Json) -> None:
+async def test_policies_and_access_read_as_they_were_written(client: ApiClient, namespace: str, spec: Json) -> None:
     read = R1PlusTenantSpec.model_validate(spec)
     made = [
         network_policies.build_default_deny(namespace),
@@ -118,12 +118,12 @@ EDITS: list[Any] = [
 
 
 @pytest.mark.parametrize("edit", EDITS)
-async def test_a_wall_that_somebody_edited_is_put_back_by_one_write(
+async def test_a_policy_that_somebody_edited_is_put_back_by_one_write(
     client: ApiClient, namespace: str, edit: Json
 ) -> None:
     deny = with_spec_hash(network_policies.build_default_deny(namespace))
     resource = kinds.BY_KIND["NetworkPolicy"]
     await client.apply(resource, deny, field_manager=names.FIELD_MANAGER)
     edited = await client.patch(resource, network_policies.DEFAULT_DENY, namespace, {"spec": edit})
-    assert not is_in_sync(deny, projections.child(resource, edited).live)
+    assert not is_in_sync(deny, projections.project_child(resource, edited).live)
     assert await unlike(client, [network_policies.build_default_deny(namespace)]) == []

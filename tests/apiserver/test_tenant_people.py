@@ -35,7 +35,7 @@ from support.apiserver.manifests import (
 )
 from support.apiserver.people import APPLY, Answer, Person, nobody, people
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, account
-from support.apiserver.walls import CONFIGURED, REVISION, WALL, assert_held
+from support.apiserver.walls import CONFIGURED, POLICY, REVISION, assert_held
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
@@ -79,7 +79,7 @@ def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
             (b, names.ROLE_TENANT_ADMIN, BERT),
         ):
             given = role_binding(namespace, role, role, user(name))
-            given["metadata"]["labels"] = WALL
+            given["metadata"]["labels"] = POLICY
             who[OPERATOR].do("POST", ROLE_BINDING.path(namespace), given)
             who[name].gets("create" if "admin" in role else "list", "r1plusdeployments", namespace, "r1plus.ai")
         # Until each role is whole.

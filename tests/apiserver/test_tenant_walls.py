@@ -31,7 +31,7 @@ from support.apiserver.manifests import (
 )
 from support.apiserver.people import APPLY, STRATEGIC, Answer, Person, people
 from support.apiserver.rights import OPERATOR
-from support.apiserver.walls import REVISION, WALL, assert_held, filled, pod_of
+from support.apiserver.walls import POLICY, REVISION, assert_held, filled, pod_of
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
@@ -47,7 +47,7 @@ def own(*keys: str) -> Json:
     return {"matchExpressions": [{"key": key, "operator": "DoesNotExist"} for key in keys]}
 
 
-def wall(name: str, selector: Json, labels: Json | None = None, **rules: Any) -> Json:
+def network_policy(name: str, selector: Json, labels: Json | None = None, **rules: Any) -> Json:
     """A NetworkPolicy."""
     spec = {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], **rules}
     return manifest(NETWORK_POLICY, name, labels=labels, spec=spec)
@@ -72,10 +72,10 @@ class World:
 SERVES = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: REVISION, names.LABEL_SERVING: "true"}
 LIMIT = {"type": "Container", "defaultRequest": {"cpu": "100m"}}
 GIVEN = (
-    wall("r1plus-default-deny", {}, WALL),
-    manifest(kinds.BY_KIND["ResourceQuota"], "r1plus-tenant", labels=WALL, spec={"hard": {"pods": "20"}}),
-    manifest(kinds.BY_KIND["LimitRange"], "r1plus-tenant", labels=WALL, spec={"limits": [LIMIT]}),
-    manifest(kinds.BY_KIND["ServiceAccount"], names.PROBER, labels=WALL),
+    network_policy("r1plus-default-deny", {}, POLICY),
+    manifest(kinds.BY_KIND["ResourceQuota"], "r1plus-tenant", labels=POLICY, spec={"hard": {"pods": "20"}}),
+    manifest(kinds.BY_KIND["LimitRange"], "r1plus-tenant", labels=POLICY, spec={"limits": [LIMIT]}),
+    manifest(kinds.BY_KIND["ServiceAccount"], names.PROBER, labels=POLICY),
     deployment(REVISION, SERVES, CHILD),
 )
 """What the operator has made there, beside who administers."""
@@ -92,12 +92,12 @@ def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
         tenant["metadata"]["finalizers"] = [names.FINALIZER_TENANT]
         who[PAULA].do("POST", made.path("r1plustenants", R1PLUS), tenant)
         rights = role_binding("", "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(ANNA))
-        rights["metadata"]["labels"] = WALL
+        rights["metadata"]["labels"] = POLICY
         for body in (*GIVEN, rights):
             give(who[OPERATOR], namespace, body)
         who[ANNA].gets("create", "r1plusdeployments", namespace, "r1plus.ai")
         who[NINA].do("POST", made.path("deployments", APPS), deployment("own", {"app": "own"}))
-        who[NINA].do("POST", made.path("networkpolicies", NETWORK), wall("own", own(*OURS), ingress=[{}]))
+        who[NINA].do("POST", made.path("networkpolicies", NETWORK), network_policy("own", own(*OURS), ingress=[{}]))
         who[PAULA].do("POST", made.path("services"), service("10.20.0.5", name="front"))
         plain, serving = (pod_of(admin, namespace, selector) for selector in ("app=own", f"{names.LABEL_SERVING}=true"))
         yield World(namespace, who, serving, plain)
@@ -169,7 +169,7 @@ def post(who: str, body: Json) -> Try:
     return Try(who, "POST", "networkpolicies", body, NETWORK)
 
 
-def on_wall(who: str, method: str, body: Json | None = None, name: str = "r1plus-default-deny") -> Try:
+def on_policy(who: str, method: str, body: Json | None = None, name: str = "r1plus-default-deny") -> Try:
     """To a NetworkPolicy that is there."""
     return Try(who, method, f"networkpolicies/{name}", body, NETWORK)
 
@@ -226,34 +226,34 @@ BASE = role_binding("", "more", f"{names.ROLE_TENANT_ADMIN}-base", user("mallory
 GIVES = role_binding("", "more", names.ROLE_TENANT_ADMIN, user("mallory"))
 HELD: dict[str, tuple[Try, str, str, Try]] = {
     "a wall that opens every pod": (
-        post(NINA, wall("more", {}, **OPEN)), "walls", "spec.podSelector: more",
-        post(NINA, wall("more", own(*OURS), **OPEN)),
+        post(NINA, network_policy("more", {}, **OPEN)), "walls", "spec.podSelector: more",
+        post(NINA, network_policy("more", own(*OURS), **OPEN)),
     ),
     "a wall that opens pods by a label of one's own, which ours might bear as well": (
-        post(NINA, wall("more", {"matchLabels": {"app": "own"}}, **OPEN)), "walls", "DoesNotExist",
-        post(NINA, wall("more", own(*OURS) | {"matchLabels": {"app": "own"}}, **OPEN)),
+        post(NINA, network_policy("more", {"matchLabels": {"app": "own"}}, **OPEN)), "walls", "DoesNotExist",
+        post(NINA, network_policy("more", own(*OURS) | {"matchLabels": {"app": "own"}}, **OPEN)),
     ),
     "a wall that leaves the prober out of what it leaves out": (
-        post(NINA, wall("more", own(OURS[0], OURS[2]), **OPEN)), "walls", "spec.podSelector",
-        post(NINA, wall("more", {})),
+        post(NINA, network_policy("more", own(OURS[0], OURS[2]), **OPEN)), "walls", "spec.podSelector",
+        post(NINA, network_policy("more", {})),
     ),
     "a wall that lets the tenant's own pods out": (
-        post(NINA, wall("more", own(*OURS), **OUT)), "walls", "spec.egress of R1PlusTenant",
-        post(PAULA, wall("more", own(*OURS), **OUT)),
+        post(NINA, network_policy("more", own(*OURS), **OUT)), "walls", "spec.egress of R1PlusTenant",
+        post(PAULA, network_policy("more", own(*OURS), **OUT)),
     ),
     "a wall of the platform team's that opens what serves": (
-        post(PAULA, wall("more", {}, **OPEN)), "walls", "spec.access",
-        post(OPERATOR, wall("r1plus-more", {}, WALL, **OPEN)),
+        post(PAULA, network_policy("more", {}, **OPEN)), "walls", "spec.access",
+        post(OPERATOR, network_policy("r1plus-more", {}, POLICY, **OPEN)),
     ),
     "a wall of one's own that is opened afterwards": (
-        on_wall(NINA, "PATCH", {"spec": {"podSelector": {"matchExpressions": None}}}, "own"), "walls", "spec.podSelector: own",
-        on_wall(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
+        on_policy(NINA, "PATCH", {"spec": {"podSelector": {"matchExpressions": None}}}, "own"), "walls", "spec.podSelector: own",
+        on_policy(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
     ),
     "the default deny deleted": (
-        on_wall(NINA, "DELETE"), "kept", "r1plus-default-deny belongs to the operator", on_wall(PAULA, "DELETE"),
+        on_policy(NINA, "DELETE"), "kept", "r1plus-default-deny belongs to the operator", on_policy(PAULA, "DELETE"),
     ),
     "the default deny deleted by who may do nearly everything": (
-        on_wall(OTTO, "DELETE"), "kept", "who may delete r1plustenants", on_wall(OTTO, "DELETE", name="own"),
+        on_policy(OTTO, "DELETE"), "kept", "who may delete r1plustenants", on_policy(OTTO, "DELETE", name="own"),
     ),
     "all walls deleted at once": (
         Try(NINA, "DELETE", "networkpolicies", None, NETWORK), "kept", "belongs to the operator",
@@ -282,20 +282,20 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         Try(OTTO, "PATCH", "limitranges/r1plus-tenant", labelled(team="blue")),
     ),
     "a finalizer that would hold a wall": (
-        on_wall(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}), "children", "metadata.finalizers",
-        on_wall(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}, "own"),
+        on_policy(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}), "children", "metadata.finalizers",
+        on_policy(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}, "own"),
     ),
     "an owner that would take a wall along": (
-        on_wall(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}), "children", "its owner",
-        on_wall(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}, "own"),
+        on_policy(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}), "children", "its owner",
+        on_policy(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}, "own"),
     ),
     "the mark of the tenant's walls on one of one's own": (
-        post(NINA, wall("more", {}, {names.LABEL_ISOLATION: "tenant"})), "marks", "metadata.labels[r1plus.ai/walls]",
-        post(NINA, wall("more", {}, {"team": "blue"})),
+        post(NINA, network_policy("more", {}, {names.LABEL_ISOLATION: "tenant"})), "marks", "metadata.labels[r1plus.ai/walls]",
+        post(NINA, network_policy("more", {}, {"team": "blue"})),
     ),
     "the mark put on afterwards": (
-        on_wall(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_ISOLATION: "tenant"}}}, "own"), "marks", "only the operator sets this label",
-        on_wall(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
+        on_policy(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_ISOLATION: "tenant"}}}, "own"), "marks", "only the operator sets this label",
+        on_policy(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
     ),
     "the tenant's role given by who may bind every role": (
         Try(OTTO, "POST", "rolebindings", GIVES, f"{RBAC}/v1"), "access", "spec.admins and spec.viewers of R1PlusTenant",
@@ -385,7 +385,7 @@ def test_held(world: World, attempt: Try, policy: str, said: str, control: Try) 
     assert not allowed.refused, allowed
 
 
-def test_the_namespace_goes_with_all_its_walls(installed_server: ApiServer, admin: Person) -> None:
+def test_the_namespace_goes_with_all_its_policies(installed_server: ApiServer, admin: Person) -> None:
     """Its walls cannot be deleted by its people; Kubernetes' namespace controller can."""
     namespace = f"t-{uuid.uuid4().hex[:10]}"
     path = kinds.NAMESPACE.path(name=namespace)
@@ -397,7 +397,7 @@ def test_the_namespace_goes_with_all_its_walls(installed_server: ApiServer, admi
         wait_until(lambda: admin.ask("GET", path).status == 404, "the namespace is gone")
 
 
-def test_walls_are_kept_where_a_namespace_has_lost_its_label(installed_server: ApiServer, admin: Person) -> None:
+def test_policies_are_kept_where_a_namespace_has_lost_its_label(installed_server: ApiServer, admin: Person) -> None:
     """Nobody puts them back there."""
     namespace = f"p-{uuid.uuid4().hex[:10]}"
     with people(installed_server, NINA, OPERATOR) as who:
@@ -405,8 +405,8 @@ def test_walls_are_kept_where_a_namespace_has_lost_its_label(installed_server: A
         admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
         who[NINA].gets("delete", "networkpolicies", namespace, "networking.k8s.io")
         there = NETWORK_POLICY.path(namespace)
-        who[OPERATOR].do("POST", there, wall("r1plus-default-deny", {}, WALL))
-        who[NINA].do("POST", there, wall("own", {}))
+        who[OPERATOR].do("POST", there, network_policy("r1plus-default-deny", {}, POLICY))
+        who[NINA].do("POST", there, network_policy("own", {}))
         admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: None}}})
         assert_held(who[NINA].ask("DELETE", f"{there}/r1plus-default-deny"), "kept", "")
         assert who[NINA].ask("DELETE", f"{there}/own").status == 200

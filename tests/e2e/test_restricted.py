@@ -17,7 +17,7 @@ from e2e.tiers import PER_STRATUM, THRESHOLDS
 from e2e.waiting import wait_for
 from r1plus_cli.view import ISOLATED
 from r1plus_contract.names import DECOY, LABEL_DEPLOYMENT
-from r1plus_operator.observe.suite_signature import new_key
+from r1plus_operator.observe.suite_signature import generate_key
 from support.apiserver.openshift import FIRST_USER, MANIFEST, RANGE, REFUSED
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
@@ -65,7 +65,7 @@ def refusal(kube: Kube, namespace: str) -> str:
 
 
 def test_a_deployment_is_delivered_served_and_isolated_where_users_are_assigned(tenant: Tenant) -> None:
-    suite = own_suite("edge", new_key(), PER_STRATUM)
+    suite = own_suite("edge", generate_key(), PER_STRATUM)
     suite.put(tenant.kube, tenant.namespace)
     accuracy = {**suite.held, "threshold": THRESHOLDS["edge"]}
     name = tenant.apply("triage", "edge", context={"maxTokens": 1024}, accuracy=accuracy, delivery={"mode": "Volume"})

@@ -10,11 +10,11 @@ from e2e.suites import own_suite
 from e2e.target import Target
 from r1plus_cli.stream import Question, ask
 from r1plus_cli.view import DeploymentView
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import PORT_GRPC
 from r1plus_contract.suite import load_suite
 from r1plus_monitoring.scoring.scorers import score
-from r1plus_operator.observe.suite_signature import new_key
+from r1plus_operator.observe.suite_signature import generate_key
 
 SMALL_SUITES = {FULL: "full", EDGE: "edge"}
 PER_STRATUM, SMALL = 10, 40
@@ -34,7 +34,7 @@ class Applied:
 
 def apply_tiers(kube: Kube) -> Applied:
     """Apply all three. They become Ready when their gates have passed."""
-    key, accuracy = new_key(), {}
+    key, accuracy = generate_key(), {}
     names = {"full": name_in(FULL), "lite": name_in(LITE), "edge": name_in(EDGE)}
     with Steps(1).step("tenants, and their quotas counted"):
         story.apply(kube, story.TENANTS)
@@ -69,6 +69,6 @@ def first_day(target: Target, name: Name) -> FirstDay:
             answer = ask(address, Question(item.prompt, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop))
             assert answer.completion_tokens > 0, answer
             assert 0 < answer.first_token_seconds <= answer.seconds, answer
-            if score(item, answer.text, answer.finish_reason) != Outcome.CORRECT:
+            if score(item, answer.text, answer.finish_reason) != OutcomeLabel.CORRECT:
                 wrong.append(answer.text)
     return FirstDay(view, wrong)

@@ -19,8 +19,8 @@ from faults.proxy import Proxy
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
-from r1plus_operator.observe.projections import Kept
-from r1plus_operator.runtime.client import ApiClient, Limits
+from r1plus_operator.observe.projections import CachedObject
+from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import from_kubeconfig
 from r1plus_operator.runtime.errors import ConflictError, NotFoundError
 from r1plus_operator.runtime.reflector import Reflector
@@ -199,7 +199,7 @@ class Rig:
                 if owned or (res is kinds.POD and meta["labels"].get(names.LABEL_DEPLOYMENT) == name):
                     await self.delete(res, obj)
 
-    def _wake(self, _event: str, kept: Kept) -> None:
+    def _wake(self, _event: str, kept: CachedObject) -> None:
         if (changes := self.changes.get(kept.namespace)) is not None:
             changes.note()
 
@@ -216,7 +216,7 @@ async def rig(
     """A rig on a running API server; `folder` is its own. The operator asks monitors every `verdict_seconds`."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     traffic = Traffic(seed)
-    admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=Limits(retries=PATIENCE))
+    admin = ApiClient(from_kubeconfig(server.kubeconfig), limits=RequestLimits(retries=PATIENCE))
     async with admin as client, Proxy(server, traffic) as proxy:
         await prepare(client)
         await write_token(client, folder / "token")
@@ -231,7 +231,7 @@ async def rig(
         made = Rig(server, client, traffic, proxy, operator, kubeconfig, CASES[seed % len(CASES)], at_work)
         traffic.restart = operator.restart
         tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
-        await asyncio.gather(*(reflector.synced.wait() for reflector in made.seen.values()))
+        await asyncio.gather(*(reflector.sync_event.wait() for reflector in made.seen.values()))
         operator.process.start()
         tasks.append(asyncio.create_task(operator.keep()))
         try:
@@ -292,11 +292,11 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"r1plus-faults-{os.getuid()}-"))
 
 
-def _whole(obj: Json) -> Kept:
+def _whole(obj: Json) -> CachedObject:
     """The object without its kind, which a list does not repeat for each."""
     meta = obj["metadata"]
     value = {key: part for key, part in obj.items() if key not in ("apiVersion", "kind")}
-    return Kept(meta.get("namespace", ""), meta["name"], meta["uid"], value)
+    return CachedObject(meta.get("namespace", ""), meta["name"], meta["uid"], value)
 
 
 def _open_crd(res: Resource) -> Json:

@@ -139,12 +139,12 @@ class Story:
         await self.rig.delete(service, before)
 
         def repaired() -> bool:
-            service, wall = (
+            service, network_policy = (
                 self.rig.get("Service", self.namespace, NAME),
                 self.rig.get("NetworkPolicy", self.namespace, NAME),
             )
             new = service is not None and service["metadata"]["uid"] != before["metadata"]["uid"]
-            return new and wall is not None and {} not in wall["spec"]["ingress"]
+            return new and network_policy is not None and {} not in network_policy["spec"]["ingress"]
 
         await self.reached(repaired, "the wall and the Service are as they were")
 

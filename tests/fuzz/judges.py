@@ -69,7 +69,7 @@ def _defaulted(spec: Any) -> Any:
 
 def subjects(deployed: Json, tenant: Json) -> tuple[Subject, ...]:
     """Everything that the CRDs describe. A deployment and a tenant that are stored: their status is written."""
-    schemas = {d["spec"]["names"]["kind"]: d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] for d in crd.definitions().values()}  # fmt: skip
+    schemas = {d["spec"]["names"]["kind"]: d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] for d in crd.build_definitions().values()}  # fmt: skip
     deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
     deployment, engine, allowed = schemas[deployments.kind], schemas[engines.kind], schemas[tenants.kind]
     name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": DNS_1035}
@@ -110,7 +110,7 @@ ENGINE: Json = {
 
 
 def _object(resource: Resource, name: Any, spec: Any, namespace: str = NAMESPACE) -> Json:
-    return manifest(resource, name, namespace if resource.namespaced else "", spec=spec)
+    return manifest(resource, name, namespace if resource.is_namespaced else "", spec=spec)
 
 
 def _specified(resource: Resource, name: str = "fuzzed") -> Callable[[Any], Json]:
@@ -176,7 +176,7 @@ class Server:
         subresource: str = "",
     ) -> Verdict:
         """Send a dry run. An answer that is neither yes nor no is an error of the run."""
-        path = resource.path(namespace if resource.namespaced else None, name or None, subresource)
+        path = resource.path(namespace if resource.is_namespaced else None, name or None, subresource)
         url = f"{self._to.server}{path}?dryRun=All&fieldValidation=Strict&fieldManager=kubectl"
         headers = {"Content-Type": "application/json"}
         async with self._session.request(method, url, data=io.BytesIO(text.encode()), headers=headers) as answer:

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.database import Database, Limits
+from r1plus_model_repo.registry.database import Database, DatabaseLimits
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from support.registry.postgres import Postgres
 from support.registry.servers import cluster, postgresql
@@ -18,7 +18,7 @@ from support.registry.sqlite import Sqlite
 __all__ = ["cluster", "postgresql"]
 
 BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
-PATIENT = Limits(connect=20.0, lock=5.0, statement=60.0)
+PATIENT = DatabaseLimits(connect=20.0, lock=5.0, statement=60.0)
 
 
 @pytest.fixture(scope="session")

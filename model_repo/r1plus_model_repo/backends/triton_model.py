@@ -47,7 +47,7 @@ MOST_COMPILING: Final = 16
 """Requests whose response_schema or grammar waits to be compiled, or is; further ones get QueueFull."""
 
 
-class Engine(Pipeline, Protocol):
+class BackendEngine(Pipeline, Protocol):
     """An engine as the model needs it, in addition to what the loop needs."""
 
     def prepare(self, ask: GenerationRequest) -> Job:
@@ -180,7 +180,7 @@ def _check_inputs(inputs: list[dict[str, Any]]) -> None:
         )
 
 
-def open_engine(parameters: Mapping[str, str]) -> Engine:
+def open_engine(parameters: Mapping[str, str]) -> BackendEngine:
     """Open the engine, or raise with the reason in one line: the operator looks for the first word."""
     name = parameters.get("backend", DEFAULT_BACKEND)
     library = LIBRARIES.get(name)
@@ -190,7 +190,7 @@ def open_engine(parameters: Mapping[str, str]) -> Engine:
         )
     try:
         module = import_module(f"{__package__}.{library.module}")
-        return cast(Engine, getattr(module, library.engine)(module.EngineSettings.from_parameters(parameters)))
+        return cast(BackendEngine, getattr(module, library.engine)(module.EngineSettings.from_parameters(parameters)))
     except Exception as error:  # libraries may raise anything
         cause = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
         raise pb_utils.TritonModelException(

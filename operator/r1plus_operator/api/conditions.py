@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Every condition an R1PlusDeployment carries, in the order shown. An R1PlusTenant has two of them."""
+    """Every condition of an R1PlusDeployment, in the order shown. An R1PlusTenant has two of them."""
 
     READY = "Ready"
     ENGINE_READY = "EngineReady"
@@ -19,7 +19,7 @@ class ConditionType(StrEnum):
 class Reason(StrEnum):
     """Why a condition has its status."""
 
-    # Any condition, while nothing can be said.
+    # Any condition, while nothing is known.
     INVALID_SPEC = "InvalidSpec"
     PENDING = "Pending"
     # Ready

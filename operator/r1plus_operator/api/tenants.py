@@ -27,7 +27,7 @@ NEVER_OPENED = (
     "100.100.100.200/32",  # Alibaba
     "168.63.129.16/32",  # Azure
 )
-"""A node's own addresses, and those at which clouds give out credentials: nobody's egress reaches them."""
+"""A node's own addresses, and those at which clouds issue credentials: no egress rule allows them."""
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
 
 
@@ -60,7 +60,7 @@ class Subject(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _one_of_ours(self) -> "Subject":
+    def _check_name(self) -> "Subject":
         if self.name.startswith("system:"):
             raise ValueError(f"{_NOT_RESERVED.message}: {self.name}")
         if self.kind is SubjectKind.SERVICE_ACCOUNT and not re.match(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z", self.name):
@@ -69,7 +69,7 @@ class Subject(ApiModel):
 
 
 class Callers(ApiModel):
-    """Who may call the models of this tenant, beside its own pods."""
+    """Callers of this tenant's models, in addition to its own pods."""
 
     namespaces: tuple[DnsLabel, ...] = Field(
         (), max_length=64, description="Namespaces that a deployment of this tenant may name in spec.access.namespaces."
@@ -99,19 +99,19 @@ class Egress(ApiModel):
     ports: tuple[Port, ...] = Field(min_length=1, max_length=16, description="TCP ports.")
 
     @model_validator(mode="after")
-    def _leads_somewhere(self) -> "Egress":
+    def _check_destination(self) -> "Egress":
         if (self.cidr is None) == (self.namespace is None):
             raise ValueError(_ONE_WAY.message)
         if self.cidr is None:
             return self
         try:
             network = ipaddress.ip_network(self.cidr, strict=False)
-            mapped = getattr(ipaddress.ip_interface(self.cidr).ip, "ipv4_mapped", None)
+            ipv4_address = getattr(ipaddress.ip_interface(self.cidr).ip, "ipv4_mapped", None)
         except ValueError as error:
             raise ValueError(f"{_A_NETWORK.message}: {self.cidr}") from error
-        if mapped is not None:
-            raise ValueError(f"{_A_NETWORK.message}, and {mapped} is written as such: {self.cidr}")
-        if any(within(network, ipaddress.ip_network(net)) for net in NEVER_OPENED):
+        if ipv4_address is not None:
+            raise ValueError(f"{_A_NETWORK.message}, and {ipv4_address} is written as such: {self.cidr}")
+        if any(is_within(network, ipaddress.ip_network(net)) for net in NEVER_OPENED):
             raise ValueError(f"{_NOT_ONES_OWN.message}: {self.cidr}")
         return self
 
@@ -119,13 +119,13 @@ class Egress(ApiModel):
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def within(inner: Network, outer: Network) -> bool:
-    """Whether one network lies in another; of two families none does."""
+def is_within(inner: Network, outer: Network) -> bool:
+    """Return whether one network lies in another; False for two address families."""
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
 CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
-"""Labels and taints of nodes that run the control plane: no tenant's pods are placed by them."""
+"""Labels and taints of nodes that run the control plane, where no tenant's pods are placed."""
 _OF_ONE_TAINT = Rule(
     "!has(self.tolerations) || self.tolerations.all(one, has(one.key) && !(one.key in ["
     + ", ".join(f"'{key}'" for key in CONTROL_PLANE)
@@ -153,7 +153,7 @@ class TenantPlacement(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _is_of_one_taint(self) -> "TenantPlacement":
+    def _check_tolerations(self) -> "TenantPlacement":
         for one in self.tolerations:
             if one.key is None or one.key in CONTROL_PLANE:
                 raise ValueError(f"{_OF_ONE_TAINT.message}: {one.key}")
@@ -180,7 +180,7 @@ class Quota(ApiModel):
 
 
 class R1PlusTenantSpec(ApiModel):
-    """Everything is optional: without it nobody from outside calls, nothing goes out, nobody administers."""
+    """Everything is optional. By default there are no callers from outside, no egress and no administrators."""
 
     admins: tuple[Subject, ...] = Field(
         (),
@@ -229,7 +229,7 @@ class R1PlusTenantStatus(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _one_of_each_type(self) -> "R1PlusTenantStatus":
+    def _check_condition_types(self) -> "R1PlusTenantStatus":
         """`x-kubernetes-list-type: map`, keyed by type."""
         types = [condition.type for condition in self.conditions]
         if len(types) != len(set(types)):

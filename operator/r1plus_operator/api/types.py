@@ -80,7 +80,7 @@ class Context(ApiModel):
     )
 
 
-_KEYED = Rule(
+_KEY_RULE = Rule(
     "has(self.key) || has(self.operator) && self.operator == 'Exists'", "key is needed unless operator is Exists"
 )
 _EXISTS_ALONE = Rule(
@@ -96,7 +96,7 @@ _FOR_A_WHILE = Rule(
 class Toleration(ApiModel):
     """As in a pod's `spec.tolerations`, and held to the same rules: a pod template is refused long after this."""
 
-    model_config = build_rules_config(_KEYED, _EXISTS_ALONE, _FOR_A_WHILE)
+    model_config = build_rules_config(_KEY_RULE, _EXISTS_ALONE, _FOR_A_WHILE)
 
     key: LabelKey | None = Field(None, description="Taint key; without one operator Exists matches all keys.")
     operator: Literal["Exists", "Equal"] | None = Field(None, description="Exists or Equal. Default: Equal.")
@@ -109,10 +109,10 @@ class Toleration(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _as_in_a_pod(self) -> "Toleration":
+    def _check_toleration(self) -> "Toleration":
         exists = self.operator == "Exists"
         if self.key is None and not exists:
-            raise ValueError(_KEYED.message)
+            raise ValueError(_KEY_RULE.message)
         if self.value and exists:
             raise ValueError(f"{_EXISTS_ALONE.message}: {self.value}")
         if self.toleration_seconds is not None and self.effect != "NoExecute":
@@ -355,7 +355,7 @@ class R1PlusDeploymentStatus(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _one_of_each_type(self) -> "R1PlusDeploymentStatus":
+    def _check_condition_types(self) -> "R1PlusDeploymentStatus":
         """`x-kubernetes-list-type: map`, keyed by type."""
         types = [condition.type for condition in self.conditions]
         if len(types) != len(set(types)):

@@ -1,4 +1,4 @@
-"""Carries out a Plan against the API server. Decides nothing; reports what was written to whoever keeps the caches."""
+"""Applier of a Plan to the API server. Decides nothing; hands every answer to the caches."""
 
 import asyncio
 import hashlib
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 
 class OwnerGoneError(Exception):
-    """The R1PlusDeployment is not there any more, or another object bears its name."""
+    """The R1PlusDeployment does not exist any more, or another object has its name."""
 
 
 class Writer(Protocol):
-    """The verbs an executor uses; `runtime.client.ApiClient` has them."""
+    """The verbs that the applier uses; `runtime.client.ApiClient` has them."""
 
     async def list(self, res: Resource, namespace: str | None = None, *, name: str = "") -> tuple[list[Json], str]:
         """Read the objects of a namespace, all or those of one name."""
@@ -34,7 +34,7 @@ class Writer(Protocol):
     async def apply(
         self, res: Resource, obj: Json, *, field_manager: str, force: bool = True, subresource: str = ""
     ) -> Json:
-        """Server-side apply."""
+        """Apply an object (server-side)."""
 
     async def patch(
         self, res: Resource, name: str, namespace: str | None, body: Sequence[Json], *, content_type: str
@@ -47,113 +47,116 @@ class Writer(Protocol):
         """Delete exactly this object."""
 
 
-class Learner(Protocol):
-    """Who is told of every write; `observe.Observer`."""
+class CacheWriter(Protocol):
+    """Caches that take the answers to writes; `observe.Observer`."""
 
     async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
-        """Carry out the write of a child and take in the API server's answer."""
+        """Carry out the write of a child and cache the API server's answer."""
 
     async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
-        """Carry out a write to a namespace's R1PlusTenant, likewise."""
+        """Carry out a write to a namespace's R1PlusTenant and cache the API server's answer."""
 
-    def learn(self, written: Json) -> None:
-        """The R1PlusDeployment as the API server has it now."""
+    def update_cached(self, cr: Json) -> None:
+        """Cache the R1PlusDeployment as the API server has it now."""
 
-    def unlearn(self, kind: str, namespace: str, name: str) -> None:
-        """A child that was deleted."""
+    def evict(self, kind: str, namespace: str, name: str) -> None:
+        """Drop a child or a pod that was deleted."""
 
 
-class Executor:
-    """Stages in order, the objects of one stage at once: walls stand before the pods they surround."""
+class Applier:
+    """Applies stages in order, the objects of a stage concurrently: network policies come before their pods."""
 
-    def __init__(self, client: Writer, learner: Learner) -> None:
+    def __init__(self, client: Writer, cache: CacheWriter) -> None:
         self._client = client
-        self._learner = learner
+        self._cache = cache
 
-    async def run(self, cr: Json, plan: Plan, now: float) -> frozenset[str]:
-        """Write everything of `plan`: children, deletions, status, then what happened as Events.
+    async def apply_plan(self, cr: Json, plan: Plan, now: float) -> frozenset[str]:
+        """Apply all of `plan`: status, quarantine, children, deletions, then Events.
 
-        The status goes first: it tells the user even when a child is refused, and where a child may come into being it
-        is written in any case, to prove that the CR is still there. No child is made for a dead one.
+        The status goes first, so that the user sees it even if a child is refused. If the plan creates a child, the
+        status is written in any case: that proves that the CR still exists. A deleted CR gets no children.
 
-        Returns the pods that it took out of traffic: where the plan is from before a pod was out, it was not this one.
+        Returns the pods that this call took out of traffic; pods that were out already are not included.
 
         Raises:
             OwnerGoneError: the CR is gone.
-            ApiError: what the API server refused; nothing after it was written, the next pass goes on from there.
+            ApiError: the API server refused a write; nothing after it was written. The next pass continues there.
         """
-        await self.status(cr, plan.status, prove=plan.creates)
-        out = frozenset([pod for pod, patch in plan.relabel if await self._relabel(cr, pod, patch)])
-        await _together([self._clear(cr, *stray) for stray in plan.clear])
-        await self._stages(cr["metadata"]["namespace"], plan.apply)
-        await _together([self._delete(cr["metadata"]["namespace"], *gone) for gone in plan.delete])
-        for note in plan.notes:
-            if not note.pod or note.pod in out:
-                await self._note(cr, note, now)
-        return out
+        await self.write_status(cr, plan.status, prove=plan.creates)
+        quarantined_pods = frozenset([pod for pod, patch in plan.relabel if await self._relabel(cr, pod, patch)])
+        await _run_concurrently([self._remove_foreign_fields(cr, *patch_of_child) for patch_of_child in plan.clear])
+        await self._apply_stages(cr["metadata"]["namespace"], plan.apply)
+        await _run_concurrently([self._delete(cr["metadata"]["namespace"], *key) for key in plan.delete])
+        for event in plan.notes:
+            if not event.pod or event.pod in quarantined_pods:
+                await self._write_event(cr, event, now)
+        return quarantined_pods
 
-    async def tell(self, cr: Json, plan: Plan, now: float) -> None:
-        """Of `plan` only what it says: the status, then what happened as Events."""
-        await self.status(cr, plan.status)
-        for note in plan.notes:
-            if not note.pod:
-                await self._note(cr, note, now)
+    async def report(self, cr: Json, plan: Plan, now: float) -> None:
+        """Write of `plan` only what it reports: the status, then Events."""
+        await self.write_status(cr, plan.status)
+        for event in plan.notes:
+            if not event.pod:
+                await self._write_event(cr, event, now)
 
-    async def volumes(self, namespace: str, plan: VolumesPlan) -> dict[str, ApiError]:
-        """Write what brings engines to a namespace's volumes, and delete what has done it.
+    async def apply_volumes(self, namespace: str, plan: VolumesPlan) -> dict[str, ApiError]:
+        """Apply the objects that fetch engines to a namespace's volumes, and delete those that have done so.
 
-        Returns what the API server refused, by volume: the others go on.
+        Returns the error of each volume whose objects the API server refused. The other volumes go on.
         """
-        refused: dict[str, ApiError] = {}
+        errors: dict[str, ApiError] = {}
 
-        async def bring(name: str, stages: tuple[tuple[Json, ...], ...]) -> None:
+        async def apply(name: str, stages: tuple[tuple[Json, ...], ...]) -> None:
             try:
-                await self._stages(namespace, stages)
+                await self._apply_stages(namespace, stages)
             except (InvalidError, ForbiddenError) as error:
-                refused[name] = error
+                errors[name] = error
 
-        deletions = [self._delete(namespace, *gone) for gone in plan.delete]
-        await _together([*(bring(*of_one) for of_one in plan.apply.items()), *deletions])
-        return refused
+        deletions = [self._delete(namespace, *key) for key in plan.delete]
+        await _run_concurrently([*(apply(*of_one) for of_one in plan.apply.items()), *deletions])
+        return errors
 
-    async def tenant(self, cr: Json | None, plan: TenantPlan) -> None:
-        """Write what a namespace has as a tenant: walls first, the R1PlusTenant's own word last.
+    async def apply_tenant(self, cr: Json | None, plan: TenantPlan) -> None:
+        """Apply what a namespace has as a tenant: network policies first, the R1PlusTenant's status last.
 
-        Nothing is given before the finalizer stands, and it goes when all has been taken. What is to be taken is taken
-        whatever the API server refuses beside it: rights that are withdrawn do not outlive another's mistake.
+        The finalizer is set before anything is granted, and removed after everything is deleted. Deletions go on even
+        if the API server refuses another write: a withdrawn right must not outlive somebody else's mistake.
 
         Raises:
-            ApiError: the first refusal; of what was to be made, nothing after its stage was, and nothing was told.
+            ApiError: the first refusal; no stage after it was applied, and no status was written.
         """
         if cr is not None and plan.finalizer:
-            await self._of_tenant(cr, {}, finalizers=[names.FINALIZER_TENANT])
-        fault = None
+            await self._apply_tenant_object(cr, {}, finalizers=[names.FINALIZER_TENANT])
+        first_error = None
         try:
-            await _together([self._delete(*gone) for gone in plan.delete])
+            await _run_concurrently([self._delete(*key) for key in plan.delete])
             if cr is not None and plan.finalizer is False:
-                await self._let_go(cr)
+                await self._remove_finalizer(cr)
         except ApiError as error:
-            fault = error
+            first_error = error
         for stage in plan.apply:
-            await _together([self._apply(obj) for obj in stage])
-            log.info("Applied: %s", ", ".join(f"{obj['kind']} {_where(obj)}" for obj in stage))
-        if fault is not None:
-            raise fault
-        await self.tell_tenant(cr, plan)
+            await _run_concurrently([self._apply(obj) for obj in stage])
+            log.info("Applied: %s", ", ".join(f"{obj['kind']} {_format_key(obj)}" for obj in stage))
+        if first_error is not None:
+            raise first_error
+        await self.report_tenant(cr, plan)
 
-    async def tell_tenant(self, cr: Json | None, plan: TenantPlan) -> None:
-        """Of `plan` only what it says of the R1PlusTenant."""
+    async def report_tenant(self, cr: Json | None, plan: TenantPlan) -> None:
+        """Write of `plan` only the R1PlusTenant's status."""
         if cr is not None and plan.status is not None:
-            await self._of_tenant(cr, {"status": plan.status}, subresource="status")
+            await self._apply_tenant_object(cr, {"status": plan.status}, subresource="status")
 
-    async def _of_tenant(self, cr: Json, body: Json, *, subresource: str = "", **more: Any) -> None:
+    async def _apply_tenant_object(self, cr: Json, body: Json, *, subresource: str = "", **more: Any) -> None:
         meta = {key: cr["metadata"][key] for key in ("name", "namespace", "uid")} | more
         obj = {"apiVersion": names.API_VERSION, "kind": names.KIND_TENANT, "metadata": meta, **body}
         write = self._client.apply(kinds.R1PLUS_TENANT, obj, field_manager=names.FIELD_MANAGER, subresource=subresource)
-        await self._learned(cr, write)
+        await self._write_tenant(cr, write)
 
-    async def _let_go(self, cr: Json) -> None:
-        """Take the finalizer off. Not by an apply, which would leave it where somebody else has written it, too."""
+    async def _remove_finalizer(self, cr: Json) -> None:
+        """Remove the finalizer by a patch.
+
+        An apply would leave it in place if another manager has written it as well.
+        """
         meta = cr["metadata"]
         path = f"/metadata/finalizers/{meta['finalizers'].index(names.FINALIZER_TENANT)}"
         patch = [
@@ -163,29 +166,35 @@ class Executor:
         ]
         write = self._client.patch(kinds.R1PLUS_TENANT, meta["name"], meta["namespace"], patch, content_type=JSON_PATCH)
         try:
-            await self._learned(cr, write)
+            await self._write_tenant(cr, write)
         except InvalidError as error:
-            log.info("Finalizers of R1PlusTenant %s changed meanwhile, the next pass retries: %s", _where(cr), error)
+            log.info(
+                "Finalizers of R1PlusTenant %s changed meanwhile, the next pass retries: %s", _format_key(cr), error
+            )
 
-    async def _learned(self, cr: Json, write: Awaitable[Json]) -> None:
-        """Carry out a write to an R1PlusTenant; where it is gone, or another one, its event brings the next pass."""
+    async def _write_tenant(self, cr: Json, write: Awaitable[Json]) -> None:
+        """Carry out a write to an R1PlusTenant; if it is gone or replaced, its event causes the next pass."""
         try:
-            await self._learner.write_tenant(cr["metadata"]["namespace"], write)
+            await self._cache.write_tenant(cr["metadata"]["namespace"], write)
         except (NotFoundError, ConflictError) as error:
-            log.info("R1PlusTenant %s was deleted or replaced, skipped its write: %s", _where(cr), error)
+            log.info("R1PlusTenant %s was deleted or replaced, skipped its write: %s", _format_key(cr), error)
 
-    async def engines(self, objects: tuple[Json, ...]) -> None:
-        """Write entries of the shipped catalog."""
+    async def apply_engines(self, objects: tuple[Json, ...]) -> None:
+        """Apply entries of the shipped catalog."""
         for obj in objects:
             await self._client.apply(kinds.R1PLUS_ENGINE, obj, field_manager=names.FIELD_MANAGER)
             log.info("Applied R1PlusEngine %s", obj["metadata"]["name"])
 
-    async def status(self, cr: Json, status: Json, *, prove: bool = False) -> None:
-        """Write the status if it says anything new, or to `prove` that the CR is still the one that was planned for."""
+    async def write_status(self, cr: Json, status: Json, *, prove: bool = False) -> None:
+        """Write the status if it changed, or to `prove` that the CR is still the one that was planned for.
+
+        Raises:
+            OwnerGoneError: the CR is gone.
+        """
         if (cr.get("status") or {}) == status and not prove:
             return
         meta = cr["metadata"]
-        # With the version, so that a status that was held up on its way cannot take the place of a newer one.
+        # With the version, so that a delayed status cannot replace a newer one.
         head = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")}
         body = {
             "apiVersion": names.API_VERSION,
@@ -194,37 +203,37 @@ class Executor:
             "status": status,
         }
         try:
-            written = await self._client.apply(
+            live_cr = await self._client.apply(
                 kinds.R1PLUS_DEPLOYMENT, body, field_manager=names.FIELD_MANAGER, subresource="status"
             )
         except (NotFoundError, ConflictError) as error:
-            # 409 is said of an absent object with a uid, of a namesake, and of one newer than what was planned from.
-            live = await self._live(meta)
+            # 409 means an absent object with a uid, a namesake, or one newer than the plan's.
+            live = await self._read_live(meta)
             if live is None:
                 raise OwnerGoneError(f"{meta['namespace']}/{meta['name']}: {error}") from error
-            self._learner.learn(live)
+            self._cache.update_cached(live)
             raise
-        self._learner.learn(written)
+        self._cache.update_cached(live_cr)
 
-    async def _live(self, meta: Json) -> Json | None:
-        """This very CR, if it still exists. By a list, which the operator may do anyway; it has no right to `get`."""
+    async def _read_live(self, meta: Json) -> Json | None:
+        """Return this very CR, None if it is gone. By a list: the operator has no right to `get`."""
         live, _ = await self._client.list(kinds.R1PLUS_DEPLOYMENT, meta["namespace"], name=meta["name"])
         return next((cr for cr in live if cr["metadata"]["uid"] == meta["uid"]), None)
 
-    async def _stages(self, namespace: str, stages: tuple[tuple[Json, ...], ...]) -> None:
+    async def _apply_stages(self, namespace: str, stages: tuple[tuple[Json, ...], ...]) -> None:
         for stage in stages:
-            await _together([self._apply(obj) for obj in stage])
+            await _run_concurrently([self._apply(obj) for obj in stage])
         if stages:
-            applied = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for stage in stages for obj in stage)
-            log.info("Applied in namespace %s: %s", namespace, applied)
+            object_names = ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for stage in stages for obj in stage)
+            log.info("Applied in namespace %s: %s", namespace, object_names)
 
     async def _apply(self, obj: Json) -> None:
         resource = kinds.BY_KIND[obj["kind"]]
         write = self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER)
-        await self._learner.write_through(obj, write)
+        await self._cache.write_through(obj, write)
 
-    async def _clear(self, cr: Json, kind: str, name: str, patch: tuple[Json, ...]) -> None:
-        """Take out what others added. Where that is refused the apply that follows may do; else the next pass tries."""
+    async def _remove_foreign_fields(self, cr: Json, kind: str, name: str, patch: tuple[Json, ...]) -> None:
+        """Remove what others added. If that is refused, the apply that follows may remove it, else the next pass."""
         namespace = cr["metadata"]["namespace"]
         try:
             await self._client.patch(kinds.BY_KIND[kind], name, namespace, patch, content_type=JSON_PATCH)
@@ -234,7 +243,7 @@ class Executor:
             log.info("Removed foreign items from %s %s/%s", kind, namespace, name)
 
     async def _relabel(self, cr: Json, pod: str, patch: tuple[Json, ...]) -> bool:
-        """Take a pod out of traffic. Where it is another one by now, or is out already, the next pass looks again."""
+        """Take a pod out of traffic; return False if it is another pod by now, or is out already."""
         namespace = cr["metadata"]["namespace"]
         try:
             await self._client.patch(kinds.POD, pod, namespace, patch, content_type=JSON_PATCH)
@@ -248,16 +257,16 @@ class Executor:
         try:
             await self._client.delete(kinds.BY_KIND[kind], name, namespace, uid=uid)
         except NotFoundError:
-            log.debug("Found %s %s/%s deleted already", kind, namespace, name)
-        self._learner.unlearn(kind, namespace, name)
+            log.debug("%s %s/%s was deleted already", kind, namespace, name)
+        self._cache.evict(kind, namespace, name)
         log.info("Deleted %s %s/%s", kind, namespace, name)
 
-    async def _note(self, cr: Json, note: Event, now: float) -> None:
-        """Leave an Event; its name is its content's, so a repeated pass tells nothing twice."""
+    async def _write_event(self, cr: Json, event: Event, now: float) -> None:
+        """Write an Event, named by the hash of its content, so that a repeated pass writes it once."""
         meta = cr["metadata"]
-        digest = hashlib.sha256(f"{meta['uid']}{note.at}{note.reason}{note.message}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{meta['uid']}{event.at}{event.reason}{event.message}".encode()).hexdigest()[:12]
         when = format_timestamp(now)
-        event = {
+        body = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": f"{meta['name']}.{digest}", "namespace": meta["namespace"]},
@@ -268,27 +277,27 @@ class Executor:
                 "namespace": meta["namespace"],
                 "uid": meta["uid"],
             },
-            "type": "Warning" if note.is_warning else "Normal",
-            "reason": note.reason,
-            "message": note.message[:1024],
+            "type": "Warning" if event.is_warning else "Normal",
+            "reason": event.reason,
+            "message": event.message[:1024],
             "source": {"component": names.FIELD_MANAGER},
             "firstTimestamp": when,
             "lastTimestamp": when,
             "count": 1,
         }
         try:
-            await self._client.apply(kinds.EVENT, event, field_manager=names.FIELD_MANAGER)
+            await self._client.apply(kinds.EVENT, body, field_manager=names.FIELD_MANAGER)
         except ApiError as error:
-            # An Event is news, not state: losing one must not repeat the pass.
-            log.warning("Event %s was not written: %s", note.reason, error)
+            # An Event is no state: losing one must not repeat the pass.
+            log.warning("Event %s was not written: %s", event.reason, error)
 
 
-def _where(obj: Json) -> str:
+def _format_key(obj: Json) -> str:
     return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
 
 
-async def _together(writes: list[Any]) -> None:
-    """Run writes at once; all finish, then the first failure is raised."""
+async def _run_concurrently(writes: list[Any]) -> None:
+    """Run writes concurrently; all finish, then the first failure is raised."""
     if len(writes) == 1:
         await writes[0]  # It needs no task of its own.
         return

@@ -1,4 +1,4 @@
-"""One pass: observe, plan, execute, come back if asked to. The queue's workers call `reconcile`."""
+"""One pass over a deployment: observe, plan, apply, requeue if the plan says so. The workers call `reconcile`."""
 
 import logging
 import time
@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api import fence
-from r1plus_operator.controllers.applier import Executor, OwnerGoneError
+from r1plus_operator.controllers.applier import Applier, OwnerGoneError
 from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.metrics.deployments import DeploymentMetrics
-from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
+from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key
+from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.manifests.engines import list_missing_engines
@@ -22,157 +23,157 @@ from r1plus_operator.runtime.queue import WorkQueue
 
 log = logging.getLogger(__name__)
 LONG_BACKOFF_SECONDS = 60.0
-"""After a refusal that asking again will not change."""
+"""After a refusal that a retry will not change."""
 TEST_ISOLATION_SECONDS = 1.0
 """From a change of a deployment's network policies to the namespace's pass that has them tested."""
 
 
-class Reconciler:
-    """Level-triggered: whatever woke it, a pass looks at everything."""
+class DeploymentReconciler:
+    """Level-triggered: whatever caused a pass, it observes everything."""
 
     def __init__(
         self,
         observer: Observer,
-        executor: Executor,
+        applier: Applier,
         queue: WorkQueue[Key],
         config: OperatorConfig,
         catalog: tuple[Engine, ...],
         pools: Pools,
-        told: DeploymentMetrics,
+        metrics: DeploymentMetrics,
         tenants: TenantReconciler,
         clock: Callable[[], float] = time.time,
-        noticed: Callable[[Key], None] | None = None,
+        on_reconciled: Callable[[Key], None] | None = None,
     ) -> None:
-        """`noticed` is told whose pass ended well, or whose CR is gone."""
+        """Call `on_reconciled` with each key whose pass ended well, or whose CR is gone."""
         self._observer = observer
-        self._executor = executor
+        self._applier = applier
         self._queue = queue
         self._config = config
         self._catalog = catalog
         self._pools = pools
-        self._told = told
+        self._metrics = metrics
         self._clock = clock
-        self._noticed = noticed or _nobody
+        self._on_reconciled = on_reconciled or _ignore
         self._tenants = tenants
-        self._refused: dict[Key, str] = {}
-        """Whose last pass the API server refused for good, and in which words."""
+        self._refusals: dict[Key, str] = {}
+        """Key -> why the API server refused a write of its last pass, where a retry does not help."""
 
     async def reconcile(self, key: Key) -> None:
-        """Bring one deployment, a namespace's volumes or walls, or the shipped catalog to what it should be."""
+        """Reconcile one deployment, a namespace's volumes, a tenant, or the shipped catalog."""
         if key == CATALOG_KEY:
-            await self._executor.engines(list_missing_engines(self._catalog, self._observer.live_engines()))
-            self._noticed(key)
+            await self._applier.apply_engines(list_missing_engines(self._catalog, self._observer.list_live_engines()))
+            self._on_reconciled(key)
         elif key[1] == VOLUMES_NAME:
-            await self._volumes(key)
+            await self._reconcile_volumes(key)
         elif key[1] == TENANT_NAME:
             await self._tenants.reconcile(key)
         else:
             try:
-                await self._deployment(key)
+                await self._reconcile_deployment(key)
             finally:
                 self._observer.release_slot(key)
 
-    async def _deployment(self, key: Key) -> None:
+    async def _reconcile_deployment(self, key: Key) -> None:
         try:
-            made = await self._plan(key)
+            inputs = await self._plan(key)
         except Exception:
-            # What cannot be planned begins nothing: others have their turn, and it lines up again in a later pass.
-            self._observer.waves.wait(key, None)
+            # Without a plan no candidate begins: free the turn. A later pass asks for one again.
+            self._observer.waves.set_waiting(key, None)
             raise
-        if made is None:
-            self._refused.pop(key, None)
-            self._pools.want(key, None)
-            self._told.forget(key)
-            self._observer.waves.wait(key, None)
-            self._noticed(key)
+        if inputs is None:
+            self._refusals.pop(key, None)
+            self._pools.set_request(key, None)
+            self._metrics.forget(key)
+            self._observer.waves.set_waiting(key, None)
+            self._on_reconciled(key)
             return
-        observed, planned, now = made
-        # Before it is written: what begins and is refused stands in nobody's way, and lines up again in a later pass.
-        self._observer.waves.wait(key, planned.slot)
+        observation, next_plan, now = inputs
+        # Before the writes: a candidate that is refused must block no other. A later pass asks for a turn again.
+        self._observer.waves.set_waiting(key, next_plan.slot)
         try:
-            out = await self._executor.run(observed.cr, planned, now)
+            quarantined_pods = await self._applier.apply_plan(observation.cr, next_plan, now)
         except OwnerGoneError as error:
             log.info("R1PlusDeployment was deleted, the garbage collector removes its children: %s", error)
-            self._observer.forget(key, observed.cr["metadata"]["uid"])
+            self._observer.forget(key, observation.cr["metadata"]["uid"])
             return
         except (InvalidError, ForbiddenError) as error:
             if fence.SUFFIX not in error.message:
-                await self._tell_refusal(key, str(error))
+                await self._report_refusal(key, str(error))
             raise
-        self._pools.want(key, planned.pool)
-        self._told.record(key, planned.status, replace(planned.facts, quarantined=bool(out)))
-        self._noticed(key)
-        if any(obj["kind"] == "NetworkPolicy" for stage in planned.apply for obj in stage):
-            # Network policies that changed are to be tested. One pass for all deployments that come at once: each such
-            # pass looks at the whole namespace.
+        self._pools.set_request(key, next_plan.pool)
+        self._metrics.record(key, next_plan.status, replace(next_plan.facts, quarantined=bool(quarantined_pods)))
+        self._on_reconciled(key)
+        if any(obj["kind"] == "NetworkPolicy" for stage in next_plan.apply for obj in stage):
+            # Changed network policies must be tested. One pass serves all deployments that change together: it
+            # observes the whole namespace.
             self._queue.add_after((key[0], TENANT_NAME), TEST_ISOLATION_SECONDS)
-        if planned.writes and (planned.volumes or observed.volumes):
-            # Our own writes cause no pass, and a revision that came or went is the namespace's business, too.
+        if next_plan.writes and (next_plan.volumes or observation.volumes):
+            # Our own writes cause no pass, and a revision that came or went may change the volumes.
             self._queue.add((key[0], VOLUMES_NAME))
-        if self._refused.pop(key, None):
-            # What was refused is written now, and the status still speaks of it.
+        if self._refusals.pop(key, None):
+            # The refused write succeeded now, and the status still reports it.
             self._queue.add(key)
-        if planned.requeue_after is not None:
-            self._queue.add_after(key, planned.requeue_after)
+        if next_plan.requeue_after is not None:
+            self._queue.add_after(key, next_plan.requeue_after)
 
     async def _plan(self, key: Key) -> tuple[Observation, Plan, float] | None:
-        """Return all that a pass over a deployment reads, the plan made from it, and when; None where there is none."""
-        observed = self._observer.observed(key, await self._observer.load_suites(key))
-        if observed is None:
+        """Return the observation of a deployment, the plan made from it, and when; None if the CR is gone."""
+        observation = self._observer.observe(key, await self._observer.load_suites(key))
+        if observation is None:
             return None
-        observed = replace(
-            observed,
-            write_error=self._refused.get(key, ""),
-            tenant=self._tenants.view(key[0]),
-            wave=self._observer.waves.view(key),
+        observation = replace(
+            observation,
+            write_error=self._refusals.get(key, ""),
+            tenant=self._tenants.get_view(key[0]),
+            wave=self._observer.waves.grant_slot(key),
         )
         now = self._clock()
-        planned = plan(observed, self._config, now)
-        if planned.lacks_mounted:
-            observed = replace(observed, mounted=await self._observer.load_mounted(key))
+        next_plan = plan(observation, self._config, now)
+        if next_plan.lacks_mounted:
+            observation = replace(observation, mounted=await self._observer.load_mounted_suites(key))
             now = self._clock()
-            planned = plan(observed, self._config, now)
-        return observed, planned, now
+            next_plan = plan(observation, self._config, now)
+        return observation, next_plan, now
 
-    async def _volumes(self, key: Key) -> None:
-        """Bring a namespace's volumes to what its revisions need; whoever needs one is looked at after it."""
+    async def _reconcile_volumes(self, key: Key) -> None:
+        """Reconcile a namespace's volumes with what its revisions need, then enqueue the deployments that need one."""
         namespace = key[0]
-        seen = self._observer.volumes(namespace)
-        planned = plan_volumes(seen, self._config, self._clock())
+        observation = self._observer.observe_volumes(namespace)
+        next_plan = plan_volumes(observation, self._config, self._clock())
         try:
-            refused = await self._executor.volumes(namespace, planned)
-            words = {name: str(error) for name, error in refused.items() if fence.SUFFIX not in error.message}
-            self._observer.refused_volumes[namespace] = words
+            errors = await self._applier.apply_volumes(namespace, next_plan)
+            messages = {name: str(error) for name, error in errors.items() if fence.SUFFIX not in error.message}
+            self._observer.store_volume_write_errors(namespace, messages)
         finally:
-            for need in seen.needs:
+            for need in observation.needs:
                 for name, _ in need.owners:
                     self._queue.add((namespace, name))
-        for error in refused.values():
+        for error in errors.values():
             raise error
-        if planned.delete:
-            # The claims that are gone by it are not reported, and an R1PlusTenant may wait for them.
+        if next_plan.delete:
+            # Our own deletions are not reported, and an R1PlusTenant may wait for these claims to go.
             self._queue.add((namespace, TENANT_NAME))
-        if planned.has_changes:
+        if next_plan.has_changes:
             self._queue.add(key)
-        if planned.requeue_after is not None:
-            self._queue.add_after(key, planned.requeue_after)
+        if next_plan.requeue_after is not None:
+            self._queue.add_after(key, next_plan.requeue_after)
 
-    async def _tell_refusal(self, key: Key, words: str) -> None:
-        """Let the status say at once what the API server refuses; asking again will not change it soon."""
-        if self._refused.get(key) == words:
+    async def _report_refusal(self, key: Key, message: str) -> None:
+        """Report in the status what the API server refused: a retry will not change it soon."""
+        if self._refusals.get(key) == message:
             return
-        self._refused[key] = words
-        made = await self._plan(key)
-        if made is None:
+        self._refusals[key] = message
+        inputs = await self._plan(key)
+        if inputs is None:
             return
-        observed, planned, now = made
+        observation, next_plan, now = inputs
         try:
-            await self._executor.tell(observed.cr, planned, now)
+            await self._applier.report(observation.cr, next_plan, now)
         except (ApiError, OwnerGoneError) as error:
             log.warning("Status of R1PlusDeployment %s/%s could not report a refused write: %s", *key, error)
 
     def on_error(self, key: Key, error: Exception) -> float | None:
-        """Report a failed pass; how long to wait (None: the queue's own backoff)."""
+        """Log a failed pass; return the seconds until the next one (None: the queue's own backoff)."""
         if not isinstance(error, ApiError):
             log.error("Reconcile of %s/%s failed", *key, exc_info=error)
             return None
@@ -182,5 +183,5 @@ class Reconciler:
         return error.retry_after
 
 
-def _nobody(_key: Key) -> None:
-    """Nobody wants to be told."""
+def _ignore(_key: Key) -> None:
+    """Do nothing: no recorder is configured."""

@@ -1,4 +1,4 @@
-"""The pass over a namespace as a tenant: its walls, what an R1PlusTenant gives, and the prober's runs."""
+"""The pass over a namespace as a tenant: its network policies, what an R1PlusTenant grants, and isolation tests."""
 
 import logging
 import time
@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from r1plus_operator.api import fence
 from r1plus_operator.api.conditions import Reason
-from r1plus_operator.controllers.applier import Executor
+from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.metrics.isolation import IsolationMetrics
-from r1plus_operator.observe.observer import Key, Observer
+from r1plus_operator.observe.caches import Key
+from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import TenantView
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import FAILED_REMEDY, REFUSED_REMEDY
@@ -20,11 +21,11 @@ from r1plus_operator.runtime.queue import WorkQueue
 
 log = logging.getLogger(__name__)
 WITHOUT_EFFECT_SECONDS = 30.0
-"""Until a pass that planned the very writes of the one before is repeated: somebody undoes them, or they do nothing."""
-TOLD_AFTER = 10
-"""Failures in a row, five seconds of them or what the API server asks for, until one that may pass is told of."""
-_UNSEEN = TenantView("Unknown", Reason.PENDING, "The namespace has not been observed yet", is_tenant=False)
-"""Whoever makes a namespace and a deployment in it at once must not find it a tenant because nobody has looked."""
+"""Until a pass that planned the same writes as the one before is repeated: somebody undoes them, or they do nothing."""
+FAILURES_BEFORE_REPORT = 10
+"""Consecutive retryable failures before the status reports them."""
+_NOT_OBSERVED = TenantView("Unknown", Reason.PENDING, "The namespace has not been observed yet", is_tenant=False)
+"""No tenant: a namespace and a deployment that are created together must not count as one before it is observed."""
 
 
 class TenantReconciler:
@@ -33,107 +34,109 @@ class TenantReconciler:
     def __init__(
         self,
         observer: Observer,
-        executor: Executor,
+        applier: Applier,
         queue: WorkQueue[Key],
         config: OperatorConfig,
-        told: IsolationMetrics,
+        metrics: IsolationMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._observer = observer
-        self._executor = executor
+        self._applier = applier
         self._queue = queue
         self._config = config
-        self._told = told
+        self._metrics = metrics
         self._clock = clock
         self._views: dict[str, TenantView] = {}
-        """By namespace, like all that follows."""
-        self._running: set[str] = set()
-        """In which a run of the prober goes on."""
-        self._wrote: dict[str, TenantPlan] = {}
-        """What the last pass wrote, where it wrote anything."""
-        self._refused: dict[str, str] = {}
-        """Which write of the last pass failed, in the API server's words, and what is to be done."""
+        """Namespace -> its view."""
+        self._active_runs: set[str] = set()
+        """Namespaces in which an isolation test runs."""
+        self._last_plans: dict[str, TenantPlan] = {}
+        """Namespace -> the plan of its last pass, if that wrote anything."""
+        self._refusals: dict[str, str] = {}
+        """Namespace -> which write of the last pass failed, why, and what to do."""
 
-    def view(self, namespace: str) -> TenantView:
-        """The namespace as a tenant, as its last pass left it; before the first, as it is now."""
-        if namespace not in self._views and (seen := self._observer.tenant(namespace)):
-            self._views[namespace] = plan_tenant(seen, self._config, self._clock()).view
-        return self._views.get(namespace, _UNSEEN)
+    def get_view(self, namespace: str) -> TenantView:
+        """Return the namespace as a tenant, as its last pass left it; before the first, as it is now."""
+        if namespace not in self._views and (observation := self._observer.observe_tenant(namespace)):
+            self._views[namespace] = plan_tenant(observation, self._config, self._clock()).view
+        return self._views.get(namespace, _NOT_OBSERVED)
 
     async def reconcile(self, key: Key) -> None:
-        """Bring a namespace's walls to what they should be; where its view changed, its deployments are looked at."""
+        """Reconcile a namespace as a tenant; if its view changed, enqueue its deployments."""
         namespace, _ = key
-        seen = self._seen(namespace)
-        if seen is None:
-            await self._gone(namespace)
+        observation = self._observe(namespace)
+        if observation is None:
+            await self._forget(namespace)
             return
-        planned = self._plan(seen)
+        next_plan = self._plan(observation)
         try:
-            await self._executor.tenant(seen.cr, planned)
+            await self._applier.apply_tenant(observation.cr, next_plan)
         except ApiError as error:
-            for_good = isinstance(error, InvalidError | ForbiddenError)
-            if fence.SUFFIX not in error.message and (for_good or self._queue.failures(key) >= TOLD_AFTER):
-                await self._tell_refusal(namespace, f"{error}; {REFUSED_REMEDY if for_good else FAILED_REMEDY}")
-            self._running.discard(namespace)  # A run that could not begin is nobody's turn.
+            is_permanent = isinstance(error, InvalidError | ForbiddenError)
+            if fence.SUFFIX not in error.message and (
+                is_permanent or self._queue.count_failures(key) >= FAILURES_BEFORE_REPORT
+            ):
+                await self._report_refusal(namespace, f"{error}; {REFUSED_REMEDY if is_permanent else FAILED_REMEDY}")
+            self._active_runs.discard(namespace)  # A test that could not begin takes no turn.
             raise
-        if self._refused.pop(namespace, None):
-            self._queue.add(key)  # What was refused is written now, and the status still speaks of it.
-        if planned.has_changes:
-            self._queue.add_after(key, WITHOUT_EFFECT_SECONDS if self._is_repeated(namespace, planned) else 0.0)
+        if self._refusals.pop(namespace, None):
+            self._queue.add(key)  # The refused write succeeded now, and the status still reports it.
+        if next_plan.has_changes:
+            self._queue.add_after(key, WITHOUT_EFFECT_SECONDS if self._is_repeated(namespace, next_plan) else 0.0)
         else:
-            self._wrote.pop(namespace, None)
-        if planned.requeue_after is not None:
-            self._queue.add_after(key, planned.requeue_after)
+            self._last_plans.pop(namespace, None)
+        if next_plan.requeue_after is not None:
+            self._queue.add_after(key, next_plan.requeue_after)
 
-    def _seen(self, namespace: str) -> TenantObservation | None:
-        seen = self._observer.tenant(namespace)
-        if seen is None:
+    def _observe(self, namespace: str) -> TenantObservation | None:
+        observation = self._observer.observe_tenant(namespace)
+        if observation is None:
             return None
-        crowded = len(self._running - {namespace}) >= MAX_CONCURRENT_RUNS
-        return replace(seen, at_concurrency_limit=crowded, write_error=self._refused.get(namespace, ""))
+        at_limit = len(self._active_runs - {namespace}) >= MAX_CONCURRENT_RUNS
+        return replace(observation, at_concurrency_limit=at_limit, write_error=self._refusals.get(namespace, ""))
 
-    def _plan(self, seen: TenantObservation) -> TenantPlan:
-        """The plan of a pass, and what others are told by it."""
-        namespace = seen.namespace.name
-        planned = plan_tenant(seen, self._config, self._clock())
-        if planned.view != self._views.get(namespace):
-            self._views[namespace] = planned.view
-            self._observer.look_again(namespace)
-        if planned.view.is_tenant and namespace != self._config.isolation.decoy_namespace:
-            self._told.record(namespace, planned.view, planned.newest)
+    def _plan(self, observation: TenantObservation) -> TenantPlan:
+        """Plan a pass, and update view, metrics and active runs by it."""
+        namespace = observation.namespace.name
+        next_plan = plan_tenant(observation, self._config, self._clock())
+        if next_plan.view != self._views.get(namespace):
+            self._views[namespace] = next_plan.view
+            self._observer.enqueue_deployments(namespace)
+        if next_plan.view.is_tenant and namespace != self._config.isolation.decoy_namespace:
+            self._metrics.record(namespace, next_plan.view, next_plan.newest)
         else:
-            self._told.forget(namespace)
-        if planned.has_active_run:
-            self._running.add(namespace)
+            self._metrics.forget(namespace)
+        if next_plan.has_active_run:
+            self._active_runs.add(namespace)
         else:
-            self._running.discard(namespace)
-        return planned
+            self._active_runs.discard(namespace)
+        return next_plan
 
-    def _is_repeated(self, namespace: str, planned: TenantPlan) -> bool:
-        """Whether the last pass wrote the very same."""
-        before = self._wrote.get(namespace)
-        self._wrote[namespace] = planned
-        return before is not None and _writes(before) == _writes(planned)
+    def _is_repeated(self, namespace: str, next_plan: TenantPlan) -> bool:
+        """Return whether the last pass wrote the same."""
+        previous = self._last_plans.get(namespace)
+        self._last_plans[namespace] = next_plan
+        return previous is not None and _list_writes(previous) == _list_writes(next_plan)
 
-    async def _gone(self, namespace: str) -> None:
-        """Of a namespace that is no more nothing is kept, here and in the decoy's."""
-        for kept in (self._views, self._wrote, self._refused):
-            kept.pop(namespace, None)
-        self._running.discard(namespace)
-        self._told.forget(namespace)
-        if left := self._observer.remains(namespace):
-            await self._executor.tenant(None, TenantPlan(_UNSEEN, delete=left))
+    async def _forget(self, namespace: str) -> None:
+        """Forget a namespace that is gone, and delete what is left of it in the decoy's namespace."""
+        for by_namespace in (self._views, self._last_plans, self._refusals):
+            by_namespace.pop(namespace, None)
+        self._active_runs.discard(namespace)
+        self._metrics.forget(namespace)
+        if leftovers := self._observer.list_leftovers(namespace):
+            await self._applier.apply_tenant(None, TenantPlan(_NOT_OBSERVED, delete=leftovers))
 
-    async def _tell_refusal(self, namespace: str, words: str) -> None:
-        """Let the status say which write failed, and what else has become of the walls meanwhile."""
-        self._refused[namespace] = words
-        if (seen := self._seen(namespace)) is None:
+    async def _report_refusal(self, namespace: str, message: str) -> None:
+        """Report in the status which write failed, with the other conditions as they are now."""
+        self._refusals[namespace] = message
+        if (observation := self._observe(namespace)) is None:
             return
         try:
-            await self._executor.tell_tenant(seen.cr, self._plan(seen))
+            await self._applier.report_tenant(observation.cr, self._plan(observation))
         except ApiError as error:
             log.warning("Status of R1PlusTenant in %s could not report a refused write: %s", namespace, error)
 
 
-def _writes(planned: TenantPlan) -> tuple[object, ...]:
-    return planned.apply, planned.delete, planned.finalizer
+def _list_writes(tenant_plan: TenantPlan) -> tuple[object, ...]:
+    return tenant_plan.apply, tenant_plan.delete, tenant_plan.finalizer

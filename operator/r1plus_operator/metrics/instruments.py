@@ -1,4 +1,4 @@
-"""The operator's own metrics, made once by main and passed to whom they measure."""
+"""The operator's own metrics, created once by main and passed to what they measure."""
 
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -16,8 +16,8 @@ from r1plus_operator.runtime.resources import Resource
 K = TypeVar("K", bound=Hashable)
 
 
-class Instruments:
-    """Counters of passes and writes, gauges of what waits and of who leads."""
+class OperatorMetrics:
+    """Counters of passes and writes, gauges of the queue's depth and of the leader."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,43 +40,43 @@ class Instruments:
         self.isolation = IsolationMetrics(self.registry)
         self._of_result = {result: self._passes.labels(result) for result in ("ok", "error")}
         self._of_kind: dict[str, Counter] = {}
-        """Looked up once: asking a metric for its labels is dearer than counting."""
+        """Cached: looking up a metric's labels costs more than counting."""
 
     def watch(self, queue: WorkQueue[K], elector: Elector) -> None:
-        """Read the queue's depth and who leads at each scrape."""
+        """Read the queue's depth and the leader at each scrape."""
         self._depth.set_function(lambda: queue.depth)
-        self._leads.set_function(lambda: elector.leads)
+        self._leads.set_function(lambda: elector.is_leader)
 
-    def delivered(self, count: int) -> None:
-        """`history.Meter`."""
+    def count_delivered(self, count: int) -> None:
+        """Count facts that the registry recorded (`recorder.FactMetrics`)."""
         self._facts_delivered.inc(count)
 
-    def refused(self, count: int) -> None:
-        """`history.Meter`."""
+    def count_refused(self, count: int) -> None:
+        """Count facts that the registry cannot record (`recorder.FactMetrics`)."""
         self._facts_refused.inc(count)
 
-    def waiting(self, count: int) -> None:
-        """`history.Meter`."""
+    def set_waiting(self, count: int) -> None:
+        """Set how many facts wait for the registry (`recorder.FactMetrics`)."""
         self._facts_waiting.set(count)
 
-    def wrote(self, _verb: str, resource: Resource) -> None:
-        """`ApiClient.on_write`."""
+    def count_write(self, _verb: str, resource: Resource) -> None:
+        """Count a write to the API server (`ApiClient.on_write`)."""
         kind = resource.kind
         if kind not in self._of_kind:
             self._of_kind[kind] = self._writes.labels(kind)
         self._of_kind[kind].inc()
 
-    def timed(self, handle: Callable[[K], Awaitable[None]]) -> Callable[[K], Awaitable[None]]:
-        """`handle`, counted and timed."""
+    def time_pass(self, handle: Callable[[K], Awaitable[None]]) -> Callable[[K], Awaitable[None]]:
+        """Return `handle` with its passes counted and timed."""
 
-        async def measured(key: K) -> None:
-            started, result = time.perf_counter(), "error"
+        async def measure(key: K) -> None:
+            start, result = time.perf_counter(), "error"
             try:
                 await handle(key)
                 result = "ok"
                 self._last.set_to_current_time()
             finally:
                 self._of_result[result].inc()
-                self._seconds.observe(time.perf_counter() - started)
+                self._seconds.observe(time.perf_counter() - start)
 
-        return measured
+        return measure

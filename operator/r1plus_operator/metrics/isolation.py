@@ -1,6 +1,6 @@
-"""What the operator's metrics tell of each tenant's walls. Written by the reconciler after a namespace's pass.
+"""The operator's metrics of each tenant's isolation. The reconciler records them after a namespace's pass.
 
-Every label set exists from the first pass on, and goes with the namespace. Scraped from another thread.
+Every label set exists from the first pass on, and is removed with the namespace. Scraped from another thread.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,52 +14,52 @@ from r1plus_operator.plan.observation import TenantView
 from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestResult
 
 _VALUES = {"True": 1, "False": 0}
-_Told = tuple[int, IsolationTestResult | None]
+_TenantState = tuple[int, IsolationTestResult | None]
 
 
 class IsolationMetrics(Collector):
     """Series of all tenants."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._told: dict[str, _Told] = {}
+        self._states: dict[str, _TenantState] = {}
         registry.register(self)
 
     def record(self, namespace: str, view: TenantView, newest: IsolationTestResult | None) -> None:
-        """Take in a pass: what it says of the walls, and the newest run that has ended."""
-        self._told[namespace] = (_VALUES.get(view.status, -1), newest)
+        """Record a pass: its view of the namespace, and the newest isolation test that has ended."""
+        self._states[namespace] = (_VALUES.get(view.status, -1), newest)
 
     def forget(self, namespace: str) -> None:
-        """It is no tenant, or gone."""
-        self._told.pop(namespace, None)
+        """Drop the series of a namespace that is no tenant, or gone."""
+        self._states.pop(namespace, None)
 
     def describe(self) -> Iterable[Metric]:
-        """The families without samples."""
-        return self._families([])
+        """Return the families without samples."""
+        return self._build_families([])
 
     def collect(self) -> Iterable[Metric]:
-        """For the registry."""
-        return self._families(list(self._told.items()))
+        """Return all families with their samples."""
+        return self._build_families(list(self._states.items()))
 
-    def _families(self, told: list[tuple[str, _Told]]) -> Iterator[Metric]:
-        held = GaugeMetricFamily(
+    def _build_families(self, states: list[tuple[str, _TenantState]]) -> Iterator[Metric]:
+        isolation_gauge = GaugeMetricFamily(
             metrics.ISOLATION_VERIFIED, "IsolationVerified: 1 True, 0 False, -1 Unknown.", labels=["namespace"]
         )
-        tries = GaugeMetricFamily(
+        attempts_gauge = GaugeMetricFamily(
             metrics.ISOLATION_TRIES, "Attempts of the newest isolation test.", labels=["namespace", "outcome"]
         )
-        ended = GaugeMetricFamily(
+        timestamp_gauge = GaugeMetricFamily(
             metrics.ISOLATION_RUN_TIMESTAMP_SECONDS, "When the newest isolation test ended.", labels=["namespace"]
         )
-        for namespace, (value, newest) in told:
-            held.add_metric([namespace], value)
-            judged = newest.judgement if newest else None
+        for namespace, (value, newest) in states:
+            isolation_gauge.add_metric([namespace], value)
+            judgement = newest.judgement if newest else None
             counts = {
-                "held": len(judged.held) if judged else 0,
-                "open": len(judged.open) if judged else 0,
-                "unseen": len(judged.unseen) + len(judged.failed) if judged else 0,
+                "held": len(judgement.held) if judgement else 0,
+                "open": len(judgement.open) if judgement else 0,
+                "unseen": len(judgement.unseen) + len(judgement.failed) if judgement else 0,
             }
             for outcome, count in counts.items():
-                tries.add_metric([namespace, outcome], count)
+                attempts_gauge.add_metric([namespace, outcome], count)
             if newest is not None and newest.ended_at is not None:
-                ended.add_metric([namespace], newest.ended_at)
-        yield from (held, tries, ended)
+                timestamp_gauge.add_metric([namespace], newest.ended_at)
+        yield from (isolation_gauge, attempts_gauge, timestamp_gauge)

@@ -1,6 +1,6 @@
-"""kopf's side: it watches the CRs and feeds our queue. No I/O, no patch, nothing returned.
+"""kopf's part: it watches the CRs and feeds our queue. No I/O, no patch, no result.
 
-kopf's change handlers, timers and indexes are left alone: they write to the CR, or keep state that a lost event spoils.
+kopf's change handlers, timers and indexes are not used: they write to the CR, or hold state that a lost event corrupts.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from r1plus_operator.observe.observer import CRS_PER_PAGE, Observer
 from r1plus_operator.runtime.connection import FileTrust, autodetect
 
 
-def registry_for(observer: Observer) -> kopf.OperatorRegistry:
-    """A registry of our own: nothing is registered by importing a module."""
+def build_registry(observer: Observer) -> kopf.OperatorRegistry:
+    """Build a registry of our own, so that importing a module registers nothing."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.event(names.GROUP, names.VERSION, kinds.DEPLOYMENTS_PLURAL, registry=registry)
@@ -28,16 +28,16 @@ def registry_for(observer: Observer) -> kopf.OperatorRegistry:
     @kopf.on.login(registry=registry)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         if (info := kopf.login_with_service_account(**kwargs)) is not None:
-            return InCluster(**{f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
+            return InClusterConnection(**{f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
         info = kopf.login_with_kubeconfig(**kwargs)
-        # kopf passes over a kubeconfig's tokenFile; without its token it would watch as nobody.
+        # kopf ignores a kubeconfig's tokenFile; without the token it would watch anonymously.
         return dataclasses.replace(info, token=info.token or autodetect(os.environ).token()) if info else None
 
     return registry
 
 
-class InCluster(kopf.ConnectionInfo):
-    """A service account's connection. kopf reads the CA once: after its rotation it would watch nothing, in silence."""
+class InClusterConnection(kopf.ConnectionInfo):
+    """A service account's connection. kopf reads the CA once, and after its rotation would silently watch nothing."""
 
     def as_ssl_context(self) -> ssl.SSLContext:
         """Trust what the file holds when a connection begins."""
@@ -45,34 +45,34 @@ class InCluster(kopf.ConnectionInfo):
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
-    """What an object was like when it was last handled: nobody asks here, and keeping it would cost half of each event.
+    """An object's state when it was last handled. It is not used here, and storing it would cost half of each event.
 
-    kopf copies every object whole and compares the copy with the last one, change handlers or not.
+    kopf copies every object and compares the copy with the last one, with or without change handlers.
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        """No copy."""
+        """Return an empty copy."""
         return kopf.BodyEssence()
 
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
-        """None is kept."""
+        """Return None: nothing is stored."""
         return None
 
     def store(self, **_: Any) -> None:
-        """None is kept."""
+        """Store nothing."""
 
 
-def settings() -> kopf.OperatorSettings:
-    """kopf as a watcher only."""
-    chosen = kopf.OperatorSettings()
-    chosen.persistence.diffbase_storage = NoDiffBase()
-    chosen.posting.enabled = False
-    chosen.scanning.disabled = True
-    chosen.queueing.idle_timeout = 0.2
-    chosen.queueing.worker_limit = None
-    chosen.watching.chunk_size = CRS_PER_PAGE
-    chosen.networking.request_timeout = 30
-    chosen.networking.connect_timeout = 5
-    # No object can bear it: kopf takes its finalizer off whatever does, by a write that the operator has no right to.
-    chosen.persistence.finalizer = "r1plus.ai/no finalizer"
-    return chosen
+def build_settings() -> kopf.OperatorSettings:
+    """Build settings that make kopf a watcher only."""
+    settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.queueing.idle_timeout = 0.2
+    settings.queueing.worker_limit = None
+    settings.watching.chunk_size = CRS_PER_PAGE
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    # No object can have it: kopf removes its finalizer from objects, by a write that the operator has no right to.
+    settings.persistence.finalizer = "r1plus.ai/no finalizer"
+    return settings

@@ -1,7 +1,7 @@
-"""Keeps the pooled detectors of all deployments, in memory: what the plan wants kept, fed by the verdict source.
+"""The pooled detectors of all deployments, in memory: the plan requests them, the monitor poller feeds them.
 
-No I/O. A pool begins from the checkpoint on its ControllerRevision, so a new leader goes on where the old one was: it
-asks each monitor from the last outcome that the checkpoint has heard, and hears none twice (`pool.fold`).
+No I/O. A pool starts from the checkpoint on its ControllerRevision, so a new leader continues where the old one was: it
+polls each monitor from the last outcome in the checkpoint, and counts none twice (`pool.fold`).
 """
 
 import logging
@@ -18,110 +18,114 @@ from r1plus_policies.detector.pool import PodReading, Pool, exclude, fold, forge
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
 MOST_CHECKPOINT_BYTES: Final = 128 * 1024
-"""Of the 256 KiB that all annotations of an object may take; the verdicts need theirs."""
+"""Of the 256 KiB that all annotations of an object may take together with the verdicts."""
 CHECKPOINT_SECONDS: Final = 300.0
 AT_ONCE: Final = 250
-"""Outcomes of one pod that are folded in one go: a backlog must not hold up the event loop."""
+"""Outcomes of one pod that are folded at once: a backlog must not block the event loop."""
 MOST_EPOCH, MOST_NUMBER = 64, 2**53
 Evidence = Callable[[Key, Pool], None]
-"""Is told of a deployment's pool whenever that is looked at."""
+"""Called with a deployment's pool whenever its view is read."""
 
 
 @dataclass(slots=True)
-class _Kept:
-    wanted: PoolRequest
+class _PoolState:
+    request: PoolRequest
     pool: Pool
     written_at: float
     checkpoint: str
-    told: tuple[bool, bool, str] = field(default=(False, False, ""))
+    last_signal: tuple[bool, bool, str] = field(default=(False, False, ""))
 
 
 class Pools:
-    """One pool per deployment: of the revision that serves."""
+    """One pool per deployment, of the current revision."""
 
     def __init__(self, clock: Callable[[], float], on_evidence: Evidence) -> None:
-        """`clock` is monotonic."""
+        """Use a monotonic `clock`."""
         self._clock = clock
         self._on_evidence = on_evidence
-        self._kept: dict[Key, _Kept] = {}
+        self._states: dict[Key, _PoolState] = {}
 
-    def want(self, key: Key, wanted: PoolRequest | None) -> None:
-        """What the plan wants kept for a deployment from now on; None ends it."""
-        if wanted is None:
-            self._kept.pop(key, None)
+    def set_request(self, key: Key, request: PoolRequest | None) -> None:
+        """Set which pool the plan requests for a deployment; None ends it."""
+        if request is None:
+            self._states.pop(key, None)
             return
-        kept = self._kept.get(key)
-        if kept is None or (kept.pool.key, kept.pool.acknowledged) != (wanted.key, wanted.acknowledged):
-            before = kept.pool if kept and kept.pool.key == wanted.key else _stored(wanted.checkpoint)
-            pool = restore_pool(before, wanted.key, wanted.alarm_at, wanted.acknowledged)
-            kept = self._kept[key] = _Kept(wanted, pool, self._clock(), wanted.checkpoint)
-        kept.wanted = wanted
-        for pod in sorted(kept.pool.readings):
-            if pod in wanted.quarantined_pods:
-                kept.pool = exclude(kept.pool, pod)
-            elif pod not in wanted.pods:
-                kept.pool = forget(kept.pool, pod)
+        state = self._states.get(key)
+        if state is None or (state.pool.key, state.pool.acknowledged) != (request.key, request.acknowledged):
+            previous = state.pool if state and state.pool.key == request.key else _load_checkpoint(request.checkpoint)
+            pool = restore_pool(previous, request.key, request.alarm_at, request.acknowledged)
+            state = self._states[key] = _PoolState(request, pool, self._clock(), request.checkpoint)
+        state.request = request
+        for pod in sorted(state.pool.readings):
+            if pod in request.quarantined_pods:
+                state.pool = exclude(state.pool, pod)
+            elif pod not in request.pods:
+                state.pool = forget(state.pool, pod)
 
-    def since(self, key: Key, pod: str) -> int | None:
-        """From where to ask this pod for outcomes; None where nobody wants them."""
-        kept = self._kept.get(key)
-        return kept.pool.since(pod) if kept and pod in kept.wanted.pods else None
+    def find_start(self, key: Key, pod: str) -> int | None:
+        """Return the sequence number from which to poll a pod's outcomes; None if they are not requested."""
+        state = self._states.get(key)
+        return state.pool.since(pod) if state and pod in state.request.pods else None
 
-    def take(self, key: Key, pod: str, page: OutcomePage) -> None:
-        """Fold a page, if it is what was asked for; ContractError says why it is not."""
-        kept = self._kept.get(key)
-        if kept is None or pod not in kept.wanted.pods:
+    def fold_page(self, key: Key, pod: str, page: OutcomePage) -> None:
+        """Fold a page of outcomes into the pool; raise ContractError if it is not of the requested pool."""
+        state = self._states.get(key)
+        if state is None or pod not in state.request.pods:
             return
-        _check(page, kept.wanted)
-        after = sorted((o for o in page.outcomes if o.sequence > _heard(kept.pool, pod, page.epoch)), key=_number)
+        _check_page(page, state.request)
+        outcomes = sorted(
+            (o for o in page.outcomes if o.sequence > _find_last_sequence(state.pool, pod, page.epoch)),
+            key=_get_sequence,
+        )
         try:
-            kept.pool = fold(replace(page, outcomes=tuple(after[:AT_ONCE])), kept.pool, pod)
+            state.pool = fold(replace(page, outcomes=tuple(outcomes[:AT_ONCE])), state.pool, pod)
         except ValueError as error:
             log.warning("Pooled detector of %s/%s was restarted: %s", *key, error)
-            kept.pool = Pool(kept.wanted.key, kept.wanted.alarm_at, acknowledged=kept.wanted.acknowledged)
+            state.pool = Pool(state.request.key, state.request.alarm_at, acknowledged=state.request.acknowledged)
 
-    def view(self, key: Key, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
-        """What a pass decides by, and whether that is news. `sweeps`: pod -> when its last sweep ended."""
-        kept = self._kept.get(key)
-        if kept is None:
+    def read_view(self, key: Key, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
+        """Return what a pass decides by, and whether that is news. `sweeps` returns pod -> end of its last sweep."""
+        state = self._states.get(key)
+        if state is None:
             return None
-        pool, worst = kept.pool, kept.pool.worst
+        pool, worst = state.pool, state.pool.worst
         without = pool.accuracy_without(worst) if worst else 0.0
         alarms = (pool.accuracy >= 1.0, without >= 1.0)
         if alarms[1] is (pool.before_alarm is None):
-            pool = kept.pool = replace(pool, before_alarm=dict(sweeps()) if alarms[1] else None)
-        self._write_down(kept, rang=alarms != kept.told[:2])
-        told = (*alarms, kept.checkpoint)
-        news, kept.told = told != kept.told, told
+            pool = state.pool = replace(pool, before_alarm=dict(sweeps()) if alarms[1] else None)
+        self._update_checkpoint(state, alarm_changed=alarms != state.last_signal[:2])
+        signal = (*alarms, state.checkpoint)
+        is_news, state.last_signal = signal != state.last_signal, signal
         self._on_evidence(key, pool)
-        found = PoolView(
+        view = PoolView(
             pool.key.revision,
             pool.key.suite_hash,
             pool.accuracy,
             without,
             worst,
             pool.before_alarm or {},
-            kept.checkpoint,
+            state.checkpoint,
             pool.acknowledged,
         )
-        return found, news
+        return view, is_news
 
-    def _write_down(self, kept: _Kept, *, rang: bool) -> None:
-        """Make the next checkpoint: at an alarm, else now and then."""
-        if not rang and self._clock() - kept.written_at < CHECKPOINT_SECONDS:
+    def _update_checkpoint(self, state: _PoolState, *, alarm_changed: bool) -> None:
+        """Make the next checkpoint: at a changed alarm, else every CHECKPOINT_SECONDS."""
+        if not alarm_changed and self._clock() - state.written_at < CHECKPOINT_SECONDS:
             return
-        kept.written_at = self._clock()
-        if all(reading == PodReading(reading.epoch) for reading in kept.pool.readings.values()):
-            return  # Monitors were asked, and none has said anything: no write is due for that.
-        text = dumps(kept.pool)
+        state.written_at = self._clock()
+        if all(each == PodReading(each.epoch) for each in state.pool.readings.values()):
+            return  # No monitor has reported an outcome yet: nothing to write.
+        text = dumps(state.pool)
         if len(text.encode()) > MOST_CHECKPOINT_BYTES:
-            # An annotation that is too large would refuse the whole pass; from the former one outcomes are heard again.
+            # The API server would refuse an annotation that is too large, and with it the pass. From the previous
+            # checkpoint outcomes are counted again.
             log.warning("Checkpoint of a pooled detector is too large, kept the previous one: %d bytes", len(text))
             return
-        kept.checkpoint = text
+        state.checkpoint = text
 
 
-def _stored(text: str) -> Pool | None:
+def _load_checkpoint(text: str) -> Pool | None:
     try:
         return loads(Pool, text, tolerant=True) if text else None
     except ContractError as error:
@@ -129,21 +133,21 @@ def _stored(text: str) -> Pool | None:
         return None
 
 
-def _number(outcome: ProbeOutcome) -> int:
+def _get_sequence(outcome: ProbeOutcome) -> int:
     return outcome.sequence
 
 
-def _heard(pool: Pool, pod: str, epoch: str) -> int:
-    """The last outcome of this epoch that the pool has heard."""
-    reading = pool.readings.get(pod)
-    return reading.sequence if reading and reading.epoch == epoch else 0
+def _find_last_sequence(pool: Pool, pod: str, epoch: str) -> int:
+    """Return the last outcome of this epoch that the pool has counted."""
+    pod_reading = pool.readings.get(pod)
+    return pod_reading.sequence if pod_reading and pod_reading.epoch == epoch else 0
 
 
-def _check(page: OutcomePage, wanted: PoolRequest) -> None:
-    """A pod that was broken into must fill no memory and be evidence of nothing but itself."""
-    said = (page.revision, page.identity, page.suite_hash, page.scorer_version)
-    if said != (wanted.key.revision, wanted.identity, wanted.key.suite_hash, wanted.scorer_version):
-        raise ContractError(f"OutcomePage: is about {said[0]!r:.80}, another identity, suite or scorer")
+def _check_page(page: OutcomePage, request: PoolRequest) -> None:
+    """Raise ContractError unless the page is of the request: a compromised pod may affect nothing but its own score."""
+    subject = (page.revision, page.identity, page.suite_hash, page.scorer_version)
+    if subject != (request.key.revision, request.identity, request.key.suite_hash, request.scorer_version):
+        raise ContractError(f"OutcomePage: is about {subject[0]!r:.80}, another identity, suite or scorer")
     if not 0 < len(page.epoch) <= MOST_EPOCH:
         raise ContractError(f"OutcomePage.epoch: {len(page.epoch)} characters, between 1 and {MOST_EPOCH} expected")
     numbers = (page.oldest, page.newest, *(outcome.sequence for outcome in page.outcomes))
@@ -154,5 +158,5 @@ def _check(page: OutcomePage, wanted: PoolRequest) -> None:
         raise ContractError(f"OutcomePage.acknowledgedAfter: {text}")
     if len(page.outcomes) > MOST_OUTCOMES:
         raise ContractError(f"OutcomePage.outcomes: {len(page.outcomes)}, at most {MOST_OUTCOMES} expected")
-    if strange := next((o.item for o in page.outcomes if o.item not in wanted.items), None):
-        raise ContractError(f"OutcomePage.outcomes: {strange!r:.80} is no item of the suite")
+    if unknown_item := next((o.item for o in page.outcomes if o.item not in request.items), None):
+        raise ContractError(f"OutcomePage.outcomes: {unknown_item!r:.80} is no item of the suite")

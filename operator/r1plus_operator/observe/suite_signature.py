@@ -1,7 +1,7 @@
-"""Ed25519 over a golden suite's files: signing for the command line, verifying for both.
+"""Ed25519 signatures over a golden suite's files. The command line signs; both command line and operator verify.
 
-Verifying says *who* signed, never whether that one is trusted: the plan decides that, from the chart's keys and those
-that the deployment itself names. So a suite is verified once, when it is read, and not in every pass.
+Verification says *who* signed, not whether that key is trusted: the plan decides that, from the chart's keys and those
+that the deployment names. So a suite is verified once, when it is read, and not in every pass.
 """
 
 import base64
@@ -34,20 +34,20 @@ class KeyPair:
         raw = self.private.public_key().public_bytes_raw()
         return base64.b64encode(raw).decode()
 
-    def pem(self) -> bytes:
-        """The private key as PKCS #8, unencrypted: the file's mode guards it."""
+    def encode_pem(self) -> bytes:
+        """Encode the private key as PKCS #8, unencrypted: the file's mode protects it."""
         return self.private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
 
 
-def new_key() -> KeyPair:
-    """A fresh key from the system's randomness."""
+def generate_key() -> KeyPair:
+    """Generate a key from the system's randomness."""
     return KeyPair(Ed25519PrivateKey.generate())
 
 
 def read_key(pem: bytes, passphrase: bytes | None = None) -> KeyPair:
-    """A private key; ValueError says why it is none. `passphrase`: of an encrypted one."""
+    """Read a private key from PEM, encrypted if there is a `passphrase`; raise ValueError if it is none."""
     try:
         key = serialization.load_pem_private_key(pem, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -58,25 +58,26 @@ def read_key(pem: bytes, passphrase: bytes | None = None) -> KeyPair:
 
 
 def sign(files: SuiteFiles, key: KeyPair) -> SuiteFiles:
-    """The same suite, signed; a signature that it had is gone."""
+    """Return the suite signed by the key; an earlier signature is replaced."""
     signature = base64.b64encode(key.private.sign(files.build_signed_bytes())).decode()
     return replace(files, signature=write_signature(SuiteSignature(key.public, signature)))
 
 
-def signer(files: SuiteFiles) -> str:
-    """The public key whose signature these files bear; empty where they bear none.
+def find_signer(files: SuiteFiles) -> str:
+    """Return the public key whose signature these files have; empty if they have none.
 
-    Raises SuiteError where there is a signature and it does not fit: something was altered after signing.
+    Raises:
+        SuiteError: the signature does not fit, since a file was altered after signing.
     """
     if not files.signature:
         return ""
-    found = read_signature(files.signature)
+    signature = read_signature(files.signature)
     try:
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(found.public_key))
-        key.verify(base64.b64decode(found.signature), files.build_signed_bytes())
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(signature.public_key))
+        key.verify(base64.b64decode(signature.signature), files.build_signed_bytes())
     except (InvalidSignature, ValueError) as error:
         raise SuiteError(
-            f"{SIGNATURE_FILE}: the signature by key {key_id(found.public_key)} does not fit: a file was altered after "
-            "it was signed; sign the suite again"
+            f"{SIGNATURE_FILE}: the signature by key {key_id(signature.public_key)} does not fit: a file was altered"
+            " after it was signed; sign the suite again"
         ) from error
-    return found.public_key
+    return signature.public_key

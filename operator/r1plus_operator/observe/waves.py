@@ -1,7 +1,7 @@
-"""Which deployments may begin a candidate that no spec asks for: at most so many of the cluster are on their way.
+"""Slots of waves: how many deployments of the cluster may begin a candidate that no spec asks for.
 
-Who holds a slot, and which waves are stopped, follows from the ControllerRevisions as the observer sees them come and
-go. Who waits is what the last pass over each deployment said; a new leader hears it from its first passes.
+Which deployments hold a slot, and which waves are stopped, follows from the ControllerRevisions. Which deployments wait
+was recorded by their last passes; a new leader learns it from its first passes.
 """
 
 import heapq
@@ -14,64 +14,64 @@ from r1plus_operator.plan.revision.refresh import Refresh, RefreshOutcome, SlotR
 
 Key = tuple[str, str]
 _Place = tuple[bool, Key]
-"""Where a deployment stands in the line: what a person has asked for comes first, then the names decide."""
+"""A deployment's place in the line: a person's request comes first, then the names decide."""
 
 
 class Waves:
-    """Slots and lines, kept up to date by increments: a pass costs the same however many deployments wait."""
+    """Slots and lines, updated by increments: a pass costs the same however many deployments wait."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._records: dict[Key, tuple[Key, Refresh]] = {}
-        """Revision -> whose it is, and its record."""
+        """Revision -> its deployment and its record."""
         self._holders: Counter[Key] = Counter()
         self._failures: Counter[str] = Counter()
         self._stopped: frozenset[str] = frozenset()
         self._waiting: dict[Key, SlotRequest] = {}
         self._lines: dict[str, list[_Place]] = {}
         self._granted: set[Key] = set()
-        """Who has a slot in the pass that is being made, and has not written so yet."""
+        """Deployments with a slot in the current pass, before a ControllerRevision shows it."""
 
-    def note(self, revision: Key, deployment: Key, record: Refresh | None) -> list[Key]:
-        """Take in what a ControllerRevision says; None: it says nothing, or is gone.
+    def record(self, revision: Key, deployment: Key, record: Refresh | None) -> list[Key]:
+        """Record a ControllerRevision's refresh; None: it has none, or is gone.
 
-        Returns those who wait for a wave that is stopped by that, or goes on.
+        Returns the deployments that wait for a wave which that stops or resumes.
         """
-        stopped = self._stopped
-        if before := self._records.pop(revision, None):
-            self._count(*before, by=-1)
+        previously_stopped = self._stopped
+        if previous := self._records.pop(revision, None):
+            self._count(*previous, by=-1)
         if record is not None:
             self._records[revision] = deployment, record
             self._count(deployment, record, by=1)
-        return [key for wave in stopped ^ self._stopped for _, key in self._lines.get(wave, ())]
+        return [key for wave in previously_stopped ^ self._stopped for _, key in self._lines.get(wave, ())]
 
-    def view(self, key: Key) -> WaveView:
-        """What a pass over a deployment plans from; where it is its turn, the slot is kept for it until `release`.
+    def grant_slot(self, key: Key) -> WaveView:
+        """Return what a pass plans from; if it is the deployment's turn, it has the slot until `release`.
 
-        Who is on its way already may begin again: the newer candidate takes the older one's place.
+        A deployment that holds a slot may begin again: the newer candidate takes the older one's place.
         """
-        if self._holders[key] > 0 or (key in self._waiting and key in self.turns()):
+        if self._holders[key] > 0 or (key in self._waiting and key in self.list_turns()):
             self._granted.add(key)
         return WaveView(key in self._granted, self._stopped)
 
-    def wait(self, key: Key, slot: SlotRequest | None) -> None:
-        """Take in what a deployment waits for after a pass; None: for nothing."""
-        before = self._waiting.pop(key, None)
-        if before is not None:
-            line, place = self._lines[before.wave], _place(key, before)
+    def set_waiting(self, key: Key, slot: SlotRequest | None) -> None:
+        """Record what a deployment waits for after a pass; None: for nothing."""
+        previous = self._waiting.pop(key, None)
+        if previous is not None:
+            line, place = self._lines[previous.wave], _build_place(key, previous)
             del line[bisect_left(line, place)]
             if not line:
-                del self._lines[before.wave]
+                del self._lines[previous.wave]
         if slot is not None:
             self._waiting[key] = slot
-            insort(self._lines.setdefault(slot.wave, []), _place(key, slot))
+            insort(self._lines.setdefault(slot.wave, []), _build_place(key, slot))
 
     def release(self, key: Key) -> None:
-        """The pass is over: either a ControllerRevision tells of a candidate by now, or none was begun."""
+        """End the pass's grant: a ControllerRevision shows the candidate by now, or none was begun."""
         self._granted.discard(key)
 
-    def turns(self) -> list[Key]:
-        """Return whose turn it is: as many as there are free slots, of waves that go on."""
+    def list_turns(self) -> list[Key]:
+        """Return the deployments whose turn it is: as many as there are free slots, of waves that are not stopped."""
         free = self._slots - len(self._granted | self._holders.keys())
         if free <= 0:
             return []
@@ -90,5 +90,5 @@ class Waves:
             self._stopped = frozenset(wave for wave, count in self._failures.items() if count > 0)
 
 
-def _place(key: Key, slot: SlotRequest) -> _Place:
+def _build_place(key: Key, slot: SlotRequest) -> _Place:
     return not slot.is_requested, key

@@ -1,4 +1,4 @@
-"""Delivers facts to the registry over HTTP, as the operator's service account. Called by `history` alone."""
+"""Client of the registry: delivers facts over HTTP as the operator's service account. Called by `recorder` alone."""
 
 import logging
 from typing import Protocol
@@ -16,25 +16,25 @@ MOST_ANSWER_BYTES = 64 * 1024
 
 
 class DeliveryError(Exception):
-    """It was not recorded, and may be later: the service does not answer, its database does not, or it knows us not."""
+    """The facts were not recorded; a retry may help: the service, its database or our credentials failed."""
 
 
-class RefusedError(Exception):
-    """It cannot be recorded as it is: asking again does not help."""
+class FactRefusedError(Exception):
+    """The registry cannot record these facts: a retry does not help."""
 
 
-class Courier(Protocol):
-    """Who delivers; `RegistryClient`, and what tests put in its place."""
+class RegistrySink(Protocol):
+    """Where facts are delivered to; `RegistryClient`, or a fake in tests."""
 
     async def deliver(self, facts: Facts) -> Receipt:
-        """Record whole or not at all; raises DeliveryError or RefusedError."""
+        """Record all facts or none; raise DeliveryError or FactRefusedError."""
 
 
 class RegistryClient:
-    """One session to one registry; use it as a context."""
+    """Client with one session to one registry; use it as a context."""
 
     def __init__(self, url: str, token: FileToken) -> None:
-        """`url` as a client inside the cluster reaches the service; `token` is read anew when its file changes."""
+        """Take the service's `url` as seen inside the cluster; `token` is read again when its file changes."""
         self._url = url.rstrip("/")
         self._token = token
         self._session: aiohttp.ClientSession | None = None
@@ -48,7 +48,7 @@ class RegistryClient:
             await self._session.close()
 
     async def deliver(self, facts: Facts) -> Receipt:
-        """POST /v1/facts."""
+        """POST the facts to /v1/facts; raise DeliveryError or FactRefusedError."""
         if self._session is None:
             raise RuntimeError("RegistryClient: not entered")
         try:
@@ -58,15 +58,15 @@ class RegistryClient:
                 url, data=dumps(facts).encode(), headers=headers, allow_redirects=False
             ) as answer:
                 text = await read_at_most(answer.content.iter_any(), MOST_ANSWER_BYTES)
-                # 500 is a fault of the registry's own at these facts: others must not wait behind them.
+                # 500: the registry fails at these very facts, and others must not wait behind them.
                 if answer.status in (400, 413, 500):
-                    raise RefusedError(f"{answer.status} {_said(text)}")
+                    raise FactRefusedError(f"{answer.status} {_decode_excerpt(text)}")
                 if answer.status != 200:
-                    raise DeliveryError(f"{self._url}: {answer.status} {_said(text)}")
+                    raise DeliveryError(f"{self._url}: {answer.status} {_decode_excerpt(text)}")
                 return loads(Receipt, text, tolerant=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:
             raise DeliveryError(f"{self._url}: {str(error) or type(error).__name__}") from error
 
 
-def _said(text: bytes) -> str:
+def _decode_excerpt(text: bytes) -> str:
     return text.decode(errors="replace")[:300]

@@ -1,9 +1,9 @@
-"""Tells the registry what was observed: level-triggered, beside the passes, and nobody waits for it.
+"""Recorder of facts for the registry: level-triggered, in a task of its own, and no pass waits for it.
 
-The reconciler says after a pass whose state was looked at (`noticed`, which only remembers the key). A task of main
-looks at those again, takes what is not known to be recorded, and delivers it; what could not be delivered stays. Facts
-that wait are bounded in number: beyond that a key just stays noticed, and its facts are found again where the cluster
-keeps them. A restart begins with everything noticed, and recording is idempotent, so nothing needs to be remembered.
+After a pass the reconciler calls `mark_dirty`, which only stores the key. A task of main observes these keys again,
+collects the facts that are not known to be recorded, and delivers them; facts that could not be delivered stay. Their
+number is bounded: beyond it a key stays dirty, and its facts are collected later from the cluster. After a restart
+everything is dirty; recording is idempotent, so no state is stored.
 """
 
 import asyncio
@@ -28,27 +28,27 @@ from r1plus_contract.history import (
     SuiteFact,
 )
 from r1plus_contract.jsonable import dumps
-from r1plus_operator.observe.observer import CATALOG_KEY, Key
+from r1plus_operator.observe.caches import CATALOG_KEY, Key
 from r1plus_operator.observe.projections import EngineObject
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
-from r1plus_operator.plan.revision import registry_facts as told
-from r1plus_operator.registry.client import Courier, DeliveryError, RefusedError
+from r1plus_operator.plan.revision import registry_facts
+from r1plus_operator.registry.client import DeliveryError, FactRefusedError, RegistrySink
 
 log = logging.getLogger(__name__)
 MOST_WAITING = 20_000
-"""Facts that wait for the service: of a kilobyte each at most, most of them a third of that."""
+"""Facts that wait for the service: at most a kilobyte each, most of them a third of that."""
 AT_ONCE = 200
 """Facts in a delivery."""
 BYTES_AT_ONCE = MOST_BODY_BYTES // 2
-"""Of those facts; the deployments that go along with them have room in the other half."""
+"""Bytes of these facts; the other half of a body has room for their deployments."""
 LOOKED_AT_ONCE = 20
-"""Deployments that are looked at before passes get their turn again."""
+"""Deployments that are observed before passes get their turn again."""
 GATHER_SECONDS = 1.0
 """A rollout causes several passes: their facts go together."""
 SETTLE_SECONDS = 30.0
-"""From the start to the first list of what lives: kopf's first events have come by then."""
+"""From the start to the first list of live deployments: kopf's first events have come by then."""
 AGAIN_SECONDS = 3600.0
-"""Everything is delivered again that often: a database may have been restored from a backup."""
+"""How often everything is delivered again: a database may have been restored from a backup."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 30.0
 
 Item = DeploymentFact | EngineFact | SuiteFact | RevisionFact | EvaluationFact | RolloutFact | AlarmFact
@@ -63,37 +63,37 @@ _FIELDS = {
 }
 
 
-class World(Protocol):
-    """Of `observe.Observer`, what is looked at."""
+class FactSource(Protocol):
+    """What the recorder reads; `observe.Observer` has it."""
 
     crs: dict[Key, Json]
 
-    def observed(self, key: Key) -> Observation | None:
-        """Everything about one CR."""
+    def observe(self, key: Key) -> Observation | None:
+        """Return everything about one CR; None if it is gone."""
 
-    def namespace(self, name: str) -> NamespaceFacts | None:
-        """A namespace; None where it is not known."""
+    def find_namespace(self, name: str) -> NamespaceFacts | None:
+        """Return a namespace; None if it is not known."""
 
-    def catalog(self) -> Sequence[EngineObject]:
-        """Every R1PlusEngine as it lies in the cluster, and read."""
+    def list_engines(self) -> Sequence[EngineObject]:
+        """Return every R1PlusEngine, as it is in the cluster and parsed."""
 
 
-class Meter(Protocol):
-    """Of `instruments.Instruments`, what is told."""
+class FactMetrics(Protocol):
+    """What the recorder counts with; `metrics.OperatorMetrics` has it."""
 
-    def delivered(self, count: int) -> None:
-        """So many facts are recorded."""
+    def count_delivered(self, count: int) -> None:
+        """Count facts that are recorded."""
 
-    def refused(self, count: int) -> None:
-        """So many facts cannot be recorded, ever."""
+    def count_refused(self, count: int) -> None:
+        """Count facts that can never be recorded."""
 
-    def waiting(self, count: int) -> None:
-        """So many facts wait."""
+    def set_waiting(self, count: int) -> None:
+        """Set how many facts wait."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A fact, and the deployment that it needs to be known first."""
+class _PendingFact:
+    """A fact, and the deployment that the registry must know first."""
 
     item: Item
     owner: DeploymentFact | None
@@ -101,191 +101,193 @@ class _Waiting:
     """Bytes of the item in a delivery."""
 
 
-class Historian:
-    """Notices, gathers, delivers."""
+class FactRecorder:
+    """Recorder that gathers the facts of dirty keys and delivers them."""
 
     def __init__(
         self,
-        world: World,
-        shipped: frozenset[str],
-        meter: Meter,
+        source: FactSource,
+        shipped_digests: frozenset[str],
+        metrics: FactMetrics,
         rand: random.Random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`shipped`: digests of the suites that this version ships."""
-        self._world = world
-        self._shipped = shipped
-        self._meter = meter
+        """Take the digests of the suites that this version ships."""
+        self._source = source
+        self._shipped = shipped_digests
+        self._metrics = metrics
         self._rand = rand
         self._clock = clock
-        self._noticed: dict[Key, None] = {CATALOG_KEY: None}
+        self._dirty: dict[Key, None] = {CATALOG_KEY: None}
         self._wake = asyncio.Event()
-        self._waiting: dict[int, _Waiting] = {}
+        self._pending: dict[int, _PendingFact] = {}
         self._recorded: dict[str, set[int]] = {}
-        """uid -> fingerprints of its facts that are recorded, of those that can still be seen."""
+        """uid -> hashes of its facts that are recorded and still observed."""
         self._shared: set[int] = set()
-        """Of engines and suites."""
-        self._lives: frozenset[str] | None = None
-        """What the registry was told last."""
+        """Hashes of recorded engines and suites."""
+        self._live_uids: frozenset[str] | None = None
+        """The list that the registry received last."""
         self._retry = FIRST_RETRY_SECONDS
         self._problem = ""
 
-    def noticed(self, key: Key) -> None:
-        """This one was looked at; its facts are due. Costs nothing, waits for nothing."""
-        self._noticed[key] = None
+    def mark_dirty(self, key: Key) -> None:
+        """Mark a key whose facts are to be collected. Returns at once."""
+        self._dirty[key] = None
         self._wake.set()
 
     @property
     def backlog(self) -> int:
-        """Facts that wait."""
-        return len(self._waiting)
+        """How many facts wait."""
+        return len(self._pending)
 
-    async def run(self, courier: Courier) -> None:
-        """For ever."""
-        began = renewed = self._clock()
-        due = began
+    async def run(self, sink: RegistrySink) -> None:
+        """Gather and deliver until cancelled."""
+        start = last_full_delivery = self._clock()
+        due = start
         while True:
-            await self._woken(due)
+            await self._wait_for_work(due)
             await self.gather()
             now = self._clock()
-            if now - renewed >= AGAIN_SECONDS:
-                renewed = now
-                self.forget()
+            if now - last_full_delivery >= AGAIN_SECONDS:
+                last_full_delivery = now
+                self.forget_recorded()
             if now >= due:
-                due = now + await self.deliver(courier, tell_lives=now - began >= SETTLE_SECONDS)
+                due = now + await self.deliver(sink, report_live=now - start >= SETTLE_SECONDS)
 
-    async def _woken(self, due: float) -> None:
-        """Until there is something to look at or to deliver, and a little longer, for what belongs to it."""
-        left = max(due - self._clock(), 0.0)
+    async def _wait_for_work(self, due: float) -> None:
+        """Wait until a key is dirty or a delivery is due, and GATHER_SECONDS longer for what belongs to it."""
+        remaining_seconds = max(due - self._clock(), 0.0)
         try:
             # No `wait_for`: until Python 3.12 it forgets that it was cancelled where the event has just been set.
-            async with asyncio.timeout(min(left or SETTLE_SECONDS, SETTLE_SECONDS)):
+            async with asyncio.timeout(min(remaining_seconds or SETTLE_SECONDS, SETTLE_SECONDS)):
                 await self._wake.wait()
         except TimeoutError:
             return
         self._wake.clear()
         await asyncio.sleep(GATHER_SECONDS)
 
-    def forget(self) -> None:
-        """Take nothing for recorded."""
+    def forget_recorded(self) -> None:
+        """Forget what is recorded, so that everything is delivered again."""
         self._recorded.clear()
         self._shared.clear()
-        self._lives = None
-        self._noticed.update(dict.fromkeys((CATALOG_KEY, *self._world.crs)))
+        self._live_uids = None
+        self._dirty.update(dict.fromkeys((CATALOG_KEY, *self._source.crs)))
 
     async def gather(self) -> None:
-        """Look at whom a pass looked at, as far as there is room for what is found."""
-        for number, key in enumerate(list(self._noticed)):
-            if len(self._waiting) >= MOST_WAITING:
-                log.debug("%d facts wait for the registry, others stay in the cluster", len(self._waiting))
+        """Collect the facts of dirty keys, as long as there is room for them."""
+        for number, key in enumerate(list(self._dirty)):
+            if len(self._pending) >= MOST_WAITING:
+                log.debug("%d facts wait for the registry, others stay in the cluster", len(self._pending))
                 break
-            del self._noticed[key]
-            self._look_at(key)
+            del self._dirty[key]
+            self._collect_safely(key)
             if number % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1:
                 await asyncio.sleep(0)
-        self._meter.waiting(len(self._waiting))
+        self._metrics.set_waiting(len(self._pending))
 
-    def _look_at(self, key: Key) -> None:
-        """Whatever is wrong with one object keeps nobody else's facts back, and ends no operator."""
+    def _collect_safely(self, key: Key) -> None:
+        """Collect a key's facts; an error in one object holds up no other key and does not end the operator."""
         try:
-            self._look(key)
+            self._collect(key)
         except Exception:
             log.exception("Facts of %s/%s could not be collected for the registry", *key)
 
-    def _look(self, key: Key) -> None:
+    def _collect(self, key: Key) -> None:
         if key == CATALOG_KEY:
-            for found in self._world.catalog():
-                if found.engine is not None:
-                    self._await(self._shared, told.build_engine_fact(found.engine, found.live), None)
+            for engine_object in self._source.list_engines():
+                if engine_object.engine is not None:
+                    self._enqueue(
+                        self._shared, registry_facts.build_engine_fact(engine_object.engine, engine_object.live), None
+                    )
             return
-        observed = self._world.observed(key)
-        if observed is None:
+        observation = self._source.observe(key)
+        if observation is None:
             return
-        owner = told.build_deployment_fact(observed.cr, self._world.namespace(key[0]))
-        facts = told.collect_facts(observed)
-        recorded = self._recorded.setdefault(owner.uid, set())
-        recorded &= {_fingerprint(item) for item in (owner, *facts)}
+        owner = registry_facts.build_deployment_fact(observation.cr, self._source.find_namespace(key[0]))
+        facts = registry_facts.collect_facts(observation)
+        recorded_hashes = self._recorded.setdefault(owner.uid, set())
+        recorded_hashes &= {_hash_fact(item) for item in (owner, *facts)}
         hashes = {fact.report.suite_hash for fact in facts if isinstance(fact, EvaluationFact)}
-        for suite in told.collect_suite_facts(observed, self._shipped, hashes):
-            self._await(self._shared, suite, None)
+        for suite in registry_facts.collect_suite_facts(observation, self._shipped, hashes):
+            self._enqueue(self._shared, suite, None)
         for item in (owner, *facts):
-            self._await(recorded, item, owner)
+            self._enqueue(recorded_hashes, item, owner)
 
-    def _await(self, recorded: set[int], item: Item, owner: DeploymentFact | None) -> None:
-        key = _fingerprint(item)
-        if key not in recorded and key not in self._waiting:
-            self._waiting[key] = _Waiting(item, owner, len(dumps(item).encode()))
+    def _enqueue(self, recorded_hashes: set[int], item: Item, owner: DeploymentFact | None) -> None:
+        key = _hash_fact(item)
+        if key not in recorded_hashes and key not in self._pending:
+            self._pending[key] = _PendingFact(item, owner, len(dumps(item).encode()))
 
-    async def deliver(self, courier: Courier, *, tell_lives: bool) -> float:
-        """Deliver what waits; for how long to wait before the next try, 0 after success."""
+    async def deliver(self, sink: RegistrySink, *, report_live: bool) -> float:
+        """Deliver what waits; return the seconds until the next try, 0 after success."""
         try:
-            while self._waiting:
-                await self._deliver_some(courier, self._first())
-                self._meter.waiting(len(self._waiting))
-            if tell_lives:
-                await self._tell_lives(courier)
+            while self._pending:
+                await self._deliver_batch(sink, self._select_batch())
+                self._metrics.set_waiting(len(self._pending))
+            if report_live:
+                await self._report_live(sink)
         except DeliveryError as error:
-            self._tell(str(error))
+            self._log_problem(str(error))
             delay, self._retry = self._retry, min(self._retry * 2, LAST_RETRY_SECONDS)
             return delay * self._rand.uniform(0.8, 1.2)
-        self._tell("")
+        self._log_problem("")
         self._retry = FIRST_RETRY_SECONDS
-        if self._noticed:
-            self._wake.set()  # There was no room for them, and there is now.
+        if self._dirty:
+            self._wake.set()  # There was no room for them before.
         return 0.0
 
-    def _first(self) -> list[int]:
-        """What goes into the next delivery, at least one."""
-        chosen: list[int] = []
+    def _select_batch(self) -> list[int]:
+        """Return the hashes of the facts of the next delivery, at least one."""
+        batch: list[int] = []
         room = BYTES_AT_ONCE
-        for key, waiting in itertools.islice(self._waiting.items(), AT_ONCE):
-            room -= waiting.size
-            if chosen and room < 0:
+        for key, pending_fact in itertools.islice(self._pending.items(), AT_ONCE):
+            room -= pending_fact.size
+            if batch and room < 0:
                 break
-            chosen.append(key)
-        return chosen
+            batch.append(key)
+        return batch
 
-    async def _deliver_some(self, courier: Courier, keys: list[int]) -> None:
-        """Those of these that can be recorded; one that cannot holds up no other."""
-        chosen = [self._waiting[key] for key in keys]
+    async def _deliver_batch(self, sink: RegistrySink, keys: list[int]) -> None:
+        """Deliver these facts; one that cannot be recorded holds up no other."""
+        batch = [self._pending[key] for key in keys]
         try:
-            await courier.deliver(_document(chosen))
-        except RefusedError as error:
+            await sink.deliver(_build_delivery(batch))
+        except FactRefusedError as error:
             if len(keys) > 1:
                 half = len(keys) // 2
-                await self._deliver_some(courier, keys[:half])
-                await self._deliver_some(courier, keys[half:])
+                await self._deliver_batch(sink, keys[:half])
+                await self._deliver_batch(sink, keys[half:])
                 return
-            log.warning("Registry refused a %s, which stays unrecorded: %s", type(chosen[0].item).__name__, error)
-            self._meter.refused(1)
+            log.warning("Registry refused a %s, which stays unrecorded: %s", type(batch[0].item).__name__, error)
+            self._metrics.count_refused(1)
         else:
-            self._meter.delivered(len(keys))
+            self._metrics.count_delivered(len(keys))
         for key in keys:
-            self._settle(key)
+            self._mark_recorded(key)
 
-    def _settle(self, key: int) -> None:
-        """It waits no more; and is not sent again as long as it can be seen."""
-        owner = self._waiting.pop(key).owner
+    def _mark_recorded(self, key: int) -> None:
+        """Move a fact from those that wait to those that are recorded."""
+        owner = self._pending.pop(key).owner
         if owner is None:
             self._shared.add(key)
-        elif (recorded := self._recorded.get(owner.uid)) is not None:
-            recorded.add(key)
+        elif (recorded_hashes := self._recorded.get(owner.uid)) is not None:
+            recorded_hashes.add(key)
 
-    async def _tell_lives(self, courier: Courier) -> None:
-        """Which deployments there are: every other one has ended."""
-        lives = frozenset(str(cr["metadata"]["uid"]) for cr in self._world.crs.values())
-        if lives == self._lives:
+    async def _report_live(self, sink: RegistrySink) -> None:
+        """Deliver which deployments exist: every other one has ended."""
+        live_uids = frozenset(str(cr["metadata"]["uid"]) for cr in self._source.crs.values())
+        if live_uids == self._live_uids:
             return
         try:
-            await courier.deliver(Facts(live=tuple(sorted(lives))))
-        except RefusedError as error:
+            await sink.deliver(Facts(live=tuple(sorted(live_uids))))
+        except FactRefusedError as error:
             log.warning("Registry refused the list of existing objects: %s", error)
-        self._lives = lives
-        for uid in self._recorded.keys() - lives:
+        self._live_uids = live_uids
+        for uid in self._recorded.keys() - live_uids:
             del self._recorded[uid]
 
-    def _tell(self, problem: str) -> None:
-        """Log it once, and its end."""
+    def _log_problem(self, problem: str) -> None:
+        """Log a problem once, and its end."""
         if problem and not self._problem:
             log.warning("Registry does not record, facts wait and serving goes on: %s", problem)
         elif self._problem and not problem:
@@ -293,17 +295,17 @@ class Historian:
         self._problem = problem
 
 
-def _document(chosen: Iterable[_Waiting]) -> Facts:
-    """One delivery; each fact's deployment comes with it, since the registry may not know it yet."""
+def _build_delivery(batch: Iterable[_PendingFact]) -> Facts:
+    """Build one delivery; it includes each fact's deployment, since the registry may not know it yet."""
     items: dict[str, dict[int, Any]] = {field.name: {} for field in fields(Facts) if field.name != "live"}
-    for one in chosen:
-        for item in (one.owner, one.item):
+    for pending_fact in batch:
+        for item in (pending_fact.owner, pending_fact.item):
             if item is not None:
-                items[_FIELDS[type(item)]][_fingerprint(item)] = item
-    return Facts(**{name: tuple(found.values()) for name, found in items.items()})
+                items[_FIELDS[type(item)]][_hash_fact(item)] = item
+    return Facts(**{name: tuple(by_hash.values()) for name, by_hash in items.items()})
 
 
-def _fingerprint(item: Item) -> int:
-    """Tells facts apart; the same fact has the same one in every look."""
+def _hash_fact(item: Item) -> int:
+    """Return a hash that identifies a fact in every pass."""
     text = f"{type(item).__name__} {dumps(item)}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

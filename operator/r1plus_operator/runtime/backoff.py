@@ -17,7 +17,7 @@ class Backoff:
     cap: float
     jitter: float = 0.5
 
-    def delay(self, failures: int, rand: random.Random) -> float:
-        """The delay after `failures` failures before this one (0 for the first)."""
-        grown = min(self.cap, self.first * 2.0 ** min(failures, _LARGEST_EXPONENT))
-        return grown * (1.0 - self.jitter * rand.random())
+    def compute_delay(self, failures: int, rand: random.Random) -> float:
+        """Return the delay in seconds after `failures` failures before this one (0 for the first)."""
+        full_delay = min(self.cap, self.first * 2.0 ** min(failures, _LARGEST_EXPONENT))
+        return full_delay * (1.0 - self.jitter * rand.random())

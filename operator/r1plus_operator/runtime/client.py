@@ -1,6 +1,6 @@
-"""Talks to the API server: one aiohttp session, orjson, no model classes in between.
+"""Client of the API server: one aiohttp session, orjson, no model classes in between.
 
-Used by reflectors (list, watch) and by executors (apply and the other writes). Objects are the plain dicts of the wire.
+Reflectors list and watch with it, the applier writes. Objects are the plain dicts of the wire.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from yarl import URL
 
 from r1plus_operator.runtime import connection as connections
 from r1plus_operator.runtime.backoff import Backoff
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.errors import (
     ApiError,
     FencedError,
@@ -35,7 +35,6 @@ from r1plus_operator.runtime.errors import (
 )
 from r1plus_operator.runtime.framing import LineCutter
 from r1plus_operator.runtime.resources import Resource
-from r1plus_operator.runtime.throttle import TokenBucket
 
 Object = dict[str, Any]
 Page = tuple[list[Object], str]
@@ -49,7 +48,7 @@ _RETRY = Backoff(first=0.1, cap=2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """How long and how often. Seconds, except where the name says otherwise."""
 
     request: float = 30.0
@@ -74,14 +73,14 @@ class _Call:
     """Encoded."""
     body: Any = None
     content_type: str = _JSON
-    repeatable: bool = False
+    is_repeatable: bool = False
     accept: str = _JSON
 
     @property
-    def writes(self) -> bool:
+    def is_write(self) -> bool:
         return self.method != "GET"
 
-    def target(self, more: str = "") -> str:
+    def build_target(self, more: str = "") -> str:
         query = f"{self.query}&{more}" if self.query and more else self.query or more
         return f"{self.path}?{query}" if query else self.path
 
@@ -94,43 +93,38 @@ class ApiClient:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ApiConnection,
         *,
-        limits: Limits | None = None,
-        throttle: TokenBucket | None = None,
+        limits: RequestLimits | None = None,
         user_agent: str = "",
     ) -> None:
         self._user_agent = user_agent or Path(sys.argv[0] or "python").name
         self._connection = connection
         self._base = URL(connection.server)
-        self._limits = limits or Limits()
-        self._throttle = throttle
+        self._limits = limits or RequestLimits()
         self._slots = asyncio.Semaphore(self._limits.concurrent_requests)
         self.page_turns = asyncio.Semaphore(self._limits.pages)
         self._rand = random.Random()  # noqa: S311 - jitter is no secret
-        self._opened: aiohttp.ClientSession | None = None
+        self._http: aiohttp.ClientSession | None = None
         self.on_write: Callable[[str, Resource], None] | None = None
         """Called with the verb and the kind for each write that is sent (once, however often it is retried)."""
         self.fence: Callable[[], float] | None = None
-        """Seconds for which a write may still be under way, asked before each is sent or sent again. None: for ever."""
+        """Seconds for which a write may still be under way, read before each attempt. None: for ever."""
 
     @classmethod
-    def from_kubeconfig(cls, path: Path | str | None = None, *, throttle: TokenBucket | None = None) -> Self:
-        """The current context of a kubeconfig, by default KUBECONFIG's or the user's own."""
-        return cls(connections.from_kubeconfig(Path(path) if path else None, os.environ), throttle=throttle)
+    def from_kubeconfig(cls, path: Path | str | None = None) -> Self:
+        """Return a client for the current context of a kubeconfig, by default KUBECONFIG's or the user's own."""
+        return cls(connections.from_kubeconfig(Path(path) if path else None, os.environ))
 
     @classmethod
-    def in_cluster(cls, *, throttle: TokenBucket | None = None) -> Self:
-        """As the service account of the pod that this runs in."""
-        return cls(connections.in_cluster(os.environ), throttle=throttle)
+    def in_cluster(cls) -> Self:
+        """Return a client with the service account of the pod that this runs in."""
+        return cls(connections.in_cluster(os.environ))
 
     @classmethod
-    def autodetect(
-        cls, *, limits: Limits | None = None, throttle: TokenBucket | None = None, user_agent: str = ""
-    ) -> Self:
-        """KUBECONFIG if set, else the pod's service account, else ~/.kube/config."""
-        found = connections.autodetect(os.environ)
-        return cls(found, limits=limits, throttle=throttle, user_agent=user_agent)
+    def autodetect(cls, *, limits: RequestLimits | None = None, user_agent: str = "") -> Self:
+        """Return a client for KUBECONFIG if set, else for the pod's service account, else for ~/.kube/config."""
+        return cls(connections.autodetect(os.environ), limits=limits, user_agent=user_agent)
 
     async def __aenter__(self) -> Self:
         return self
@@ -142,26 +136,31 @@ class ApiClient:
 
     async def close(self) -> None:
         """Close every connection, watches included."""
-        if self._opened is not None:
-            await self._opened.close()
-            self._opened = None
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
 
     async def get(self, res: Resource, name: str, namespace: str | None = None) -> Object:
         """Read one object."""
-        return await self._send(_Call("GET", res.path(namespace, name), repeatable=True))
+        return await self._send(_Call("GET", res.path(namespace, name), is_repeatable=True))
 
     async def list(
         self, res: Resource, namespace: str | None = None, *, name: str = "", label_selector: str = "", limit: int = 500
     ) -> Page:
-        """Read all objects, or those of one name, and the resourceVersion they are from. Reflectors use `pages`."""
-        found: list[Object] = []
-        rv = ""
-        async for items, page_rv in self.pages(res, namespace, name=name, label_selector=label_selector, limit=limit):
-            found += items
-            rv = page_rv
-        return found, rv
+        """Read all objects, or those of one name, and the resourceVersion they are from.
 
-    async def pages(
+        Reflectors use `iter_pages`.
+        """
+        objects: list[Object] = []
+        rv = ""
+        async for items, page_rv in self.iter_pages(
+            res, namespace, name=name, label_selector=label_selector, limit=limit
+        ):
+            objects += items
+            rv = page_rv
+        return objects, rv
+
+    async def iter_pages(
         self,
         res: Resource,
         namespace: str | None = None,
@@ -189,12 +188,12 @@ class ApiClient:
                 "GET",
                 res.path(namespace),
                 urlencode(query),
-                repeatable=True,
+                is_repeatable=True,
                 accept=_METADATA_LIST if metadata_only else _JSON,
             )
             page = await self._send(call)
             meta = page.get("metadata") or {}
-            # Not kept here while the next one is read: of two pages at once, one would be for nothing.
+            # Drop the page before the next one is read, so that memory holds one page and not two.
             yield page.pop("items", None) or [], str(meta.get("resourceVersion", ""))
             if not meta.get("continue"):
                 return
@@ -203,11 +202,11 @@ class ApiClient:
     async def apply(
         self, res: Resource, obj: Object, *, field_manager: str, force: bool = True, subresource: str = ""
     ) -> Object:
-        """Server-side apply: make the object have these fields, owned by `field_manager`; create it if absent."""
-        namespace, name = _address(res, obj)
-        query = _query(fieldManager=field_manager, force="true" if force else "false")
+        """Apply an object (server-side): own its fields as `field_manager`, create it if absent."""
+        namespace, name = _read_address(res, obj)
+        query = _encode_query(fieldManager=field_manager, force="true" if force else "false")
         path = res.path(namespace, name, subresource)
-        return await self._write("apply", res, _Call("PATCH", path, query, obj, APPLY_PATCH, repeatable=True))
+        return await self._write("apply", res, _Call("PATCH", path, query, obj, APPLY_PATCH, is_repeatable=True))
 
     async def patch(
         self,
@@ -221,7 +220,7 @@ class ApiClient:
         field_manager: str = "",
     ) -> Object:
         """Change single fields. A JSON patch is not sent twice, since `add` to a list is not the same twice."""
-        query = _query(fieldManager=field_manager) if field_manager else ""
+        query = _encode_query(fieldManager=field_manager) if field_manager else ""
         path = res.path(namespace, name, subresource)
         repeatable = content_type != JSON_PATCH
         return await self._write("patch", res, _Call("PATCH", path, query, body, content_type, repeatable))
@@ -231,8 +230,8 @@ class ApiClient:
 
         With a subresource (`eviction`, `token`), `metadata.name` says of which object.
         """
-        namespace, name = _address(res, obj, check_kind=not subresource)
-        query = _query(fieldManager=field_manager) if field_manager else ""
+        namespace, name = _read_address(res, obj, check_kind=not subresource)
+        query = _encode_query(fieldManager=field_manager) if field_manager else ""
         path = res.path(namespace, name if subresource else None, subresource)
         return await self._write("create", res, _Call("POST", path, query, obj))
 
@@ -247,13 +246,13 @@ class ApiClient:
     ) -> Object:
         """Delete an object; with `uid` only that very one, not a namesake that came after it (ConflictError).
 
-        aiohttp repeats a DELETE whose connection broke, so without `uid` a namesake may be hit: give it where you can.
+        aiohttp repeats a DELETE whose connection broke. Give `uid` where you can: without it a namesake may be hit.
         """
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             body["preconditions"] = {"uid": uid}
         path = res.path(namespace, name)
-        return await self._write("delete", res, _Call("DELETE", path, "", body, repeatable=uid is not None))
+        return await self._write("delete", res, _Call("DELETE", path, "", body, is_repeatable=uid is not None))
 
     async def watch(
         self,
@@ -271,7 +270,7 @@ class ApiClient:
 
         Close it (`contextlib.aclosing`) when leaving early. The server sends bookmarks, up to two minutes apart
         (measured, 1.34), so a stream without a byte for `inactivity_s` is dead, however alive its socket looks.
-        `skip` is asked of each event as it came over the wire; one that it drops is never decoded.
+        `skip` gets each event as bytes from the wire; one for which it returns true is never decoded.
 
         Raises:
             ApiError: the server's refusal, or its ERROR event; GoneError if `rv` is too old.
@@ -286,7 +285,7 @@ class ApiClient:
         call = _Call("GET", res.path(namespace), urlencode(query), accept=accept)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect, sock_read=inactivity_s)
         try:
-            async with self._open(call, call.target(), timeout) as response:
+            async with self._start_request(call, call.build_target(), timeout) as response:
                 if response.status >= 400:
                     raise from_response(response.status, await response.read(), response.headers, request=str(call))
                 cutter = LineCutter()
@@ -294,13 +293,13 @@ class ApiClient:
                     async for chunk in response.content.iter_any():
                         for line in cutter.feed(chunk):
                             if not skip(line):
-                                yield _event(line, call)
+                                yield _decode_event(line, call)
                 finally:
-                    _abandon(response)
+                    _abort_connection(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _raise_transport(error, call)
-        if cutter.pending:
-            text = f"the stream ended {cutter.pending} bytes into a line"
+        if cutter.pending_bytes:
+            text = f"the stream ended {cutter.pending_bytes} bytes into a line"
             raise TransportError(text, reason="Truncated", request=str(call))
 
     async def _write(self, verb: str, res: Resource, call: _Call) -> Object:
@@ -309,7 +308,7 @@ class ApiClient:
         return await self._send(call)
 
     async def _send(self, call: _Call) -> Object:
-        """Send until there is an answer or no sense in asking again."""
+        """Send a call, and again where a retry can help, until there is an answer."""
         failures = 0
         while True:
             try:
@@ -322,51 +321,52 @@ class ApiClient:
             await asyncio.sleep(delay)
 
     def _retry_delay(self, error: ApiError, call: _Call, failures: int) -> float | None:
-        """Seconds until the next attempt; None if the caller shall have the error.
+        """Return the seconds until the next attempt; None if the error goes to the caller.
 
-        429 means that nothing was done, so anything may be sent again. After any other failure only a repeatable call
-        is, and a timeout is not: it has cost the caller enough already.
+        429 means that nothing was done, so any call is sent again. After other failures only a repeatable call is.
+        A timeout is not repeated: it has cost the caller enough already.
         """
         if failures >= self._limits.retries:
             return None
-        asked = error.retry_after
-        if asked is not None and asked > self._limits.longest_retry_after:
+        retry_after = error.retry_after
+        if retry_after is not None and retry_after > self._limits.longest_retry_after:
             return None
-        if isinstance(error, TransportError) and (not call.repeatable or error.reason == "Timeout"):
+        if isinstance(error, TransportError) and (not call.is_repeatable or error.reason == "Timeout"):
             return None
-        if isinstance(error, ServerError) and (not call.repeatable or asked is None):
+        if isinstance(error, ServerError) and (not call.is_repeatable or retry_after is None):
             return None
-        return max(asked or 0.0, self._limits.retry.delay(failures, self._rand))
+        return max(retry_after or 0.0, self._limits.retry.compute_delay(failures, self._rand))
 
     async def _send_once(self, call: _Call) -> Object:
-        if self._throttle is not None:
-            await self._throttle.acquire()
         async with self._slots:
-            target, seconds = self._fenced(call)
+            target, seconds = self._apply_fence(call)
             timeout = aiohttp.ClientTimeout(seconds, sock_connect=self._limits.connect, ceil_threshold=seconds + 1)
             try:
-                async with self._open(call, target, timeout) as response:
+                async with self._start_request(call, target, timeout) as response:
                     body = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 _raise_transport(error, call)
         if response.status >= 400:
             raise from_response(response.status, body, response.headers, request=str(call))
-        return _decoded(body, call)
+        return _decode_object(body, call)
 
-    def _fenced(self, call: _Call) -> tuple[str, float]:
-        """Where the call may be sent now, and for how many seconds: a write ends before the fence falls.
+    def _apply_fence(self, call: _Call) -> tuple[str, float]:
+        """Return the call's target and its timeout in seconds: a write ends before the fence falls.
 
-        The server is told as well, so that it lets go of a write that it has begun, should our hanging up not reach it.
+        The server gets the timeout too. So it drops a write that it has begun, even if our disconnect does not arrive.
+
+        Raises:
+            FencedError: this process does not hold the Lease any more.
         """
-        if self.fence is None or not call.writes:
-            return call.target(), self._limits.request
-        left = self.fence()
-        if left <= 0:
+        if self.fence is None or not call.is_write:
+            return call.build_target(), self._limits.request
+        seconds_left = self.fence()
+        if seconds_left <= 0:
             raise FencedError(request=str(call))
-        seconds = min(left, self._limits.request)
-        return call.target(f"timeout={seconds:.3f}s"), seconds
+        seconds = min(seconds_left, self._limits.request)
+        return call.build_target(f"timeout={seconds:.3f}s"), seconds
 
-    def _open(
+    def _start_request(
         self, call: _Call, target: str, timeout: aiohttp.ClientTimeout
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = {"Accept": call.accept}
@@ -374,7 +374,7 @@ class ApiClient:
             headers["Content-Type"] = call.content_type
         if token := self._connection.token():
             headers["Authorization"] = f"Bearer {token}"
-        return self._session().request(
+        return self._get_session().request(
             call.method,
             URL(f"{self._connection.server}{target}", encoded=True),
             data=orjson.dumps(call.body) if call.body is not None else None,
@@ -384,44 +384,46 @@ class ApiClient:
             server_hostname=self._connection.server_name,
         )
 
-    def _session(self) -> aiohttp.ClientSession:
-        """Opened at the first request, since aiohttp wants the running loop.
+    def _get_session(self) -> aiohttp.ClientSession:
+        """Return the session; open it at the first request, since aiohttp needs the running loop.
 
         The connector has no limit of its own: watches hold connections for minutes and must not use up the requests'.
         Answers come uncompressed: inside a cluster the wire is cheaper than either side's processor.
         """
-        if self._opened is None:
+        if self._http is None:
             tls = self._connection.tls
-            self._opened = aiohttp.ClientSession(
+            self._http = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=0,
                     keepalive_timeout=60.0,
                     ssl=tls if tls is not None else True,
-                    socket_factory=_socket,
+                    socket_factory=_create_socket,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
             )
-        return self._opened
+        return self._http
 
 
 @lru_cache(maxsize=64)
-def _query(**parameters: str) -> str:
-    """Cached, since an operator writes in one name all its life."""
+def _encode_query(**parameters: str) -> str:
+    """Encode a query. Cached, since an operator writes as one field manager all its life."""
     return urlencode(parameters)
 
 
-def _address(res: Resource, obj: Object, *, check_kind: bool = True) -> tuple[str | None, str | None]:
-    """Namespace and name of an object about to be written; refuses one of another kind before the server does."""
+def _read_address(res: Resource, obj: Object, *, check_kind: bool = True) -> tuple[str | None, str | None]:
+    """Return namespace and name of an object to write; raise ValueError if it is of another kind."""
     if check_kind and (obj.get("apiVersion"), obj.get("kind")) != (res.api_version, res.kind):
-        found = f"{obj.get('apiVersion')} {obj.get('kind')}"
-        raise ValueError(f"apiVersion, kind: {found} is no {res.api_version} {res.kind}; use the object's own resource")
+        actual = f"{obj.get('apiVersion')} {obj.get('kind')}"
+        raise ValueError(
+            f"apiVersion, kind: {actual} is no {res.api_version} {res.kind}; use the object's own resource"
+        )
     meta = obj.get("metadata") or {}
     return meta.get("namespace"), meta.get("name")
 
 
-def _event(line: bytes, call: _Call) -> tuple[str, Object]:
-    event = _decoded(line, call)
+def _decode_event(line: bytes, call: _Call) -> tuple[str, Object]:
+    event = _decode_object(line, call)
     kind, obj = event.get("type"), event.get("object")
     if not isinstance(kind, str) or not isinstance(obj, dict):
         raise TransportError("a watch event has no type or no object", reason="Malformed", request=str(call))
@@ -430,34 +432,37 @@ def _event(line: bytes, call: _Call) -> tuple[str, Object]:
     return kind, obj
 
 
-def _decoded(body: bytes, call: _Call) -> Object:
+def _decode_object(body: bytes, call: _Call) -> Object:
     try:
-        found = orjson.loads(body)
+        obj = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise TransportError(f"the answer is no JSON: {error}", reason="Malformed", request=str(call)) from error
-    if not isinstance(found, dict):
+    if not isinstance(obj, dict):
         raise TransportError("the answer is no JSON object", reason="Malformed", request=str(call))
-    return found
+    return obj
 
 
-def _abandon(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection of a stream that has not ended: a polite TLS goodbye would wait 30 s for a dead peer's."""
+def _abort_connection(response: aiohttp.ClientResponse) -> None:
+    """Abort the connection of a stream that has not ended: closing TLS in order waits 30 s for a dead peer."""
     if response.connection is not None and response.connection.transport is not None:
         response.connection.transport.abort()
 
 
 def _raise_transport(error: Exception, call: _Call) -> NoReturn:
-    timed_out = isinstance(error, TimeoutError)
+    is_timeout = isinstance(error, TimeoutError)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    raise TransportError(text, reason="Timeout" if timed_out else "Transport", request=str(call)) from error
+    raise TransportError(text, reason="Timeout" if is_timeout else "Transport", request=str(call)) from error
 
 
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket that notices within a minute that its peer is gone, also while it only listens (client-go: 45 s)."""
+def _create_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Create a socket that notices within a minute that its peer is gone, also while it only reads (client-go.
+
+    45 s).
+    """
     family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    new_socket = socket.socket(family, kind, protocol)
+    new_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):  # macOS spells the first one differently
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return made
+            new_socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return new_socket

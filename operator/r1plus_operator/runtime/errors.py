@@ -1,4 +1,4 @@
-"""What the API server can answer instead of an object. Raised by the client, handled by reflectors and reconcilers.
+"""Errors that the API server answers. Raised by the client, handled by reflectors and reconcilers.
 
 ApiError
 ├── UnauthorizedError      401  the credentials are absent or expired
@@ -23,7 +23,7 @@ _SHOWN_BODY_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class FieldCause:
     """One field's fault in an InvalidError, for example `spec.replicas` and why."""
 
     field: str
@@ -40,7 +40,7 @@ class ApiError(Exception):
         message: str,
         *,
         retry_after: float | None = None,
-        causes: tuple[Cause, ...] = (),
+        causes: tuple[FieldCause, ...] = (),
         request: str = "",
     ) -> None:
         super().__init__(status, reason, message)
@@ -73,7 +73,7 @@ class ConflictError(ApiError):
 
 
 class GoneError(ApiError):
-    """410. The history that was asked for is compacted away."""
+    """410. The requested history is compacted away."""
 
 
 class InvalidError(ApiError):
@@ -116,7 +116,7 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
 def from_status(
     status: Mapping[str, Any], *, code: int = 0, retry_after: float | None = None, request: str = ""
 ) -> ApiError:
-    """The error for a `v1.Status` object, as it stands in a response's body or in a watch's ERROR event.
+    """Return the error for a `v1.Status` object from a response's body or a watch's ERROR event.
 
     Args:
         code: the HTTP status, which counts where the object carries none.
@@ -126,19 +126,22 @@ def from_status(
     details = status.get("details") or {}
     if retry_after is None and (seconds := details.get("retryAfterSeconds")):
         retry_after = float(seconds)
-    return _type_of(code)(
+    return _select_error_type(code)(
         code,
         str(status.get("reason") or "Unknown"),
         str(status.get("message") or ""),
         retry_after=retry_after,
-        causes=tuple(Cause(c.get("field", ""), c.get("message", "")) for c in details.get("causes") or ()),
+        causes=tuple(FieldCause(c.get("field", ""), c.get("message", "")) for c in details.get("causes") or ()),
         request=request,
     )
 
 
 def from_response(code: int, body: bytes, headers: Mapping[str, str], *, request: str = "") -> ApiError:
-    """The error for an HTTP answer of 400 or more; bodies that are no Status (a proxy's page) are quoted briefly."""
-    retry_after = _seconds(headers.get("Retry-After"))
+    """Return the error for an HTTP answer of 400 or more.
+
+    A body that is no Status (a proxy's page) is quoted briefly.
+    """
+    retry_after = _parse_seconds(headers.get("Retry-After"))
     try:
         status = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -148,10 +151,10 @@ def from_response(code: int, body: bytes, headers: Mapping[str, str], *, request
     return from_status(status, code=code, retry_after=retry_after, request=request)
 
 
-def _type_of(code: int) -> type[ApiError]:
+def _select_error_type(code: int) -> type[ApiError]:
     return ServerError if code >= 500 else _BY_STATUS.get(code, ApiError)
 
 
-def _seconds(header: str | None) -> float | None:
-    """The API server sends seconds; a proxy's HTTP date is read as absent."""
+def _parse_seconds(header: str | None) -> float | None:
+    """Return the seconds of a Retry-After header; None for an HTTP date, which only proxies send."""
     return float(header) if header and header.isdecimal() else None

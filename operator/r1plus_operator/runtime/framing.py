@@ -1,22 +1,22 @@
-"""Cuts a watch's byte stream into its lines. Used by the client's `watch`.
+"""Lines of a watch's byte stream. Used by the client's `watch`.
 
 aiohttp's own `readline` refuses lines above 128 KiB, and an object may have 1.5 MiB.
 """
 
 
 class LineCutter:
-    """Takes chunks as they arrive, gives back the lines that they complete. Does no I/O."""
+    """Cutter that takes chunks as they arrive and returns the lines that they complete. Does no I/O."""
 
     def __init__(self) -> None:
         self._pending: list[bytes] = []
 
     @property
-    def pending(self) -> int:
+    def pending_bytes(self) -> int:
         """Bytes of a line that has begun and not ended; above 0 at the stream's end, the stream was cut off."""
         return sum(map(len, self._pending))
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The lines that are complete now, without newlines and without the empty ones."""
+        """Return the lines that are complete now, without newlines and without empty lines."""
         first, *others = chunk.split(b"\n")
         if not others:
             if first:

@@ -1,7 +1,7 @@
-"""When keys that somebody goes on changing are looked at: so many of a group at once, then so many a second.
+"""Rate limit for keys that a tenant changes: so many of a group at once, then so many a second.
 
-Turns alone do not shield others from a group that never stops: what is written for it keeps the API server busy. What
-waits for its time here is looked at with all that has changed meanwhile. Used from one event loop only.
+Turns alone do not shield others from a group that never stops: its writes keep the API server busy. A key that waits
+here is reconciled later with all that has changed meanwhile. Used from one event loop only.
 """
 
 import time
@@ -17,14 +17,14 @@ K = TypeVar("K", bound=Hashable)
 @dataclass(slots=True)
 class _Group(Generic[K]):
     bucket: TokenBucket
-    booked: dict[K, float] = field(default_factory=dict)
-    """Key -> when it is to be looked at. Where that is past it says nothing."""
+    due_at: dict[K, float] = field(default_factory=dict)
+    """Key -> when it is due. A time in the past means nothing."""
     last: float = 0.0
     """The latest of these times."""
 
 
-class Pace(Generic[K]):
-    """Before a work queue. A key that waits already takes no second place."""
+class GroupRateLimiter(Generic[K]):
+    """Rate limiter before a work queue. A key that waits already takes no second place."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Pace(Generic[K]):
         burst: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`rate` keys of a group per second on average, `burst` of them at once."""
+        """Allow `rate` keys of a group per second on average, `burst` of them at once."""
         self._add_after = add_after
         self._group = group
         self._rate = rate
@@ -44,24 +44,24 @@ class Pace(Generic[K]):
         self._groups: dict[Hashable, _Group[K]] = {}
 
     def add(self, key: K) -> None:
-        """The key needs a pass: now, or as soon as its group has a turn again."""
+        """Ask for a pass over the key: now, or as soon as its group has a turn again."""
         now = self._clock()
-        group = self._of(self._group(key), now)
-        if (booked := group.booked.get(key, now)) > now:
-            # Said again: of several times the queue keeps the earliest, and where that was another's it has passed.
-            self._add_after(key, booked - now)
+        group = self._get_group(self._group(key), now)
+        if (due_at := group.due_at.get(key, now)) > now:
+            # The queue keeps the earliest of several times; an earlier one of another caller may have passed.
+            self._add_after(key, due_at - now)
             return
         delay = group.bucket.reserve()
-        group.booked[key] = group.last = now + delay
+        group.due_at[key] = group.last = now + delay
         self._add_after(key, delay)
 
-    def _of(self, name: Hashable, now: float) -> _Group[K]:
-        """A group's books. Whose time is all past begin anew, so that they are no longer than what waits."""
+    def _get_group(self, name: Hashable, now: float) -> _Group[K]:
+        """Return the state of a group. States whose times have all passed are dropped."""
         if name not in self._groups:
             full_again = self._burst / self._rate
             self._groups = {k: group for k, group in self._groups.items() if group.last + full_again > now}
             self._groups[name] = _Group(TokenBucket(self._rate, self._burst, clock=self._clock))
         group = self._groups[name]
         if group.last <= now:
-            group.booked.clear()
+            group.due_at.clear()
         return group

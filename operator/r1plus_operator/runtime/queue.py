@@ -1,8 +1,8 @@
-"""Which keys need a pass, and the workers that make them. client-go's workqueue, for asyncio.
+"""Work queue of keys that need a pass, and its workers. client-go's workqueue, for asyncio.
 
-A key is *dirty* from `add` until a worker takes it, and *processing* until `done`. So a key is never in two workers'
-hands, any number of adds while it waits are one pass, and an add while it is processed makes one more pass after
-`done`. In which order keys are taken is the business of `lanes`.
+A key is *dirty* from `add` until a worker takes it, and *processing* until `finish`. So a key is never in two workers'
+hands, and any number of adds while it waits are one pass. An add while it is processed makes one more pass after
+`finish`. `lanes` decides the order.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ class Cancellable(Protocol):
     """A timer that has not fired yet."""
 
     def cancel(self) -> None:
-        """It will not fire."""
+        """Cancel the timer."""
 
 
 class Clock(Protocol):
     """Time as the queue sees it. An asyncio event loop is one; tests bring their own."""
 
     def time(self) -> float:
-        """Seconds, never going backwards."""
+        """Return seconds that never go backwards."""
 
     def call_at(self, when: float, callback: Callable[[], Any], /) -> Cancellable:
         """Call back once `time()` has reached `when`."""
 
 
 class ShutDownError(Exception):
-    """The queue gives out no more keys. Ends a worker; never reaches a handler."""
+    """The queue is shut down. Ends a worker; never reaches a handler."""
 
 
 class WorkQueue(Generic[K]):
@@ -57,22 +57,22 @@ class WorkQueue(Generic[K]):
         lane: Callable[[K], Lane] = lambda _: Lane(),
         most_of_group: int | None = None,
     ) -> None:
-        """`clock` is by default the event loop that runs at the first delayed add.
+        """Use the event loop of the first delayed add as clock, unless one is given.
 
-        `lane` says whose key it is and whether it is urgent; `most_of_group` keys of one group are worked on at once.
+        `lane` returns a key's group and whether it is urgent. At most `most_of_group` keys of a group are out at once.
         """
         self._clock = clock
         self._retries = retries
         self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
         self._ready: Lanes[K] = Lanes(lane, most_of_group)
         self._dirty: dict[K, bool] = {}
-        """Key -> whether somebody said that it is urgent."""
+        """Key -> whether an add made it urgent."""
         self._processing: set[K] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._failures: dict[K, int] = {}
         self._doublings: dict[K, int] = {}
-        """Of them, how many in a row were left to our own delay."""
+        """Of them, how many in a row used the queue's own delay."""
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
@@ -84,25 +84,25 @@ class WorkQueue(Generic[K]):
         return len(self._ready)
 
     @property
-    def delayed(self) -> int:
+    def delay_depth(self) -> int:
         """How many keys wait for their time."""
         return len(self._due)
 
-    def failures(self, key: K) -> int:
-        """How often in a row `add_failed` was called for the key since `forget`."""
+    def count_failures(self, key: K) -> int:
+        """Return how often in a row `add_failed` was called for the key since `forget`."""
         return self._failures.get(key, 0)
 
-    def add(self, key: K, *, at_once: bool = False) -> None:
-        """The key needs a pass that starts after now; `at_once`: before those that wait already."""
-        known = self._dirty.get(key)
-        if self._closed or known or known is at_once:
+    def add(self, key: K, *, urgent: bool = False) -> None:
+        """Ask for a pass over the key that starts after now; `urgent`: before those that wait already."""
+        current = self._dirty.get(key)
+        if self._closed or current or current is urgent:
             return
-        self._dirty[key] = at_once
+        self._dirty[key] = urgent
         if key not in self._processing:
             self._make_ready(key)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """The key needs a pass in `seconds`. Of several delayed adds the earliest counts."""
+        """Ask for a pass over the key in `seconds`. Of several delayed adds the earliest counts."""
         if self._closed:
             return
         if seconds <= 0:
@@ -117,23 +117,23 @@ class WorkQueue(Generic[K]):
         self._set_timer(clock)
 
     def add_failed(self, key: K, after: float | None = None) -> None:
-        """The key's pass failed: another after so many seconds; None: that double with each such failure in a row."""
+        """Ask for another pass after a failed one, `after` seconds later; None: the delay doubles with each failure."""
         self._failures[key] = self._failures.get(key, 0) + 1
         if after is None:
             doublings = self._doublings.get(key, 0)
             self._doublings[key] = doublings + 1
-            after = self._retries.delay(doublings, self._rand)
+            after = self._retries.compute_delay(doublings, self._rand)
         else:
             self._doublings.pop(key, None)
         self.add_after(key, after)
 
     def forget(self, key: K) -> None:
-        """The key's pass went well: its next failure starts from the shortest delay."""
+        """Reset the key's failures after a pass that ended well: the next failure starts from the shortest delay."""
         self._failures.pop(key, None)
         self._doublings.pop(key, None)
 
     async def get(self) -> K:
-        """Wait for a key. Whoever gets one calls `done` with it.
+        """Wait for a key. The caller must call `finish` with it.
 
         Raises:
             ShutDownError: after `shut_down`.
@@ -146,16 +146,16 @@ class WorkQueue(Generic[K]):
         self._processing.add(key)
         return key
 
-    def done(self, key: K) -> None:
-        """The pass for the key has ended, well or not."""
+    def finish(self, key: K) -> None:
+        """End the pass over the key, whether it went well or not."""
         self._processing.discard(key)
-        if self._ready.put_back(key):
+        if self._ready.return_key(key):
             self._wake_one()
         if key in self._dirty:
             self._make_ready(key)
 
     def shut_down(self) -> None:
-        """End every worker after its present key. What waits is dropped: the next start lists everything again."""
+        """End every worker after its current key. Keys that wait are dropped: the next start lists everything again."""
         self._closed = True
         self._ready.clear()
         self._dirty.clear()
@@ -168,7 +168,7 @@ class WorkQueue(Generic[K]):
             self._wake_one()
 
     def _make_ready(self, key: K) -> None:
-        self._ready.push(key, at_once=self._dirty[key])
+        self._ready.push(key, urgent=self._dirty[key])
         self._wake_one()
 
     def _wake_one(self) -> None:
@@ -187,11 +187,11 @@ class WorkQueue(Generic[K]):
             with suppress(ValueError):
                 self._waiters.remove(waiter)
             if len(self._ready) and not waiter.cancelled():
-                self._wake_one()  # it was woken for a key and cannot take it: pass the call on
+                self._wake_one()  # This waiter was woken for a key and cannot take it.
             raise
 
     def _set_timer(self, clock: Clock) -> None:
-        """One timer for the whole heap, at its earliest entry."""
+        """Set the one timer for the whole heap to its earliest entry."""
         if not self._heap:
             return
         earliest = self._heap[0][0]
@@ -224,14 +224,14 @@ async def run_workers(
     """Run `n` workers until the queue is shut down (returns) or the caller is cancelled (so are they).
 
     A handler that returns clears the key's failures; where it wants another pass it adds one itself. After one that
-    raises, `on_error` reports it and says in how many seconds to try again; None means the queue's own backoff.
+    raises, `on_error` reports it and returns in how many seconds to try again; None means the queue's own backoff.
     """
     async with asyncio.TaskGroup() as group:
         for _ in range(n):
-            group.create_task(_work(queue, handle, on_error))
+            group.create_task(_run_worker(queue, handle, on_error))
 
 
-async def _work(
+async def _run_worker(
     queue: WorkQueue[K],
     handle: Callable[[K], Awaitable[None]],
     on_error: Callable[[K, Exception], float | None],
@@ -248,7 +248,7 @@ async def _work(
         else:
             queue.forget(key)
         finally:
-            queue.done(key)
+            queue.finish(key)
 
 
 def _retry(queue: WorkQueue[K], key: K, error: Exception, on_error: Callable[[K, Exception], float | None]) -> None:

@@ -1,7 +1,7 @@
-"""Keeps a kind's objects in memory, whatever happens to the connection. client-go's reflector, for asyncio.
+"""Cache of a kind's objects that survives a lost connection. client-go's reflector, for asyncio.
 
-LIST in pages → compare with the store → WATCH from there. What the watch missed shows in the next list: objects that
-are gone from it are reported as deleted. `run` never gives up and never returns; only cancelling ends it.
+LIST in pages → compare with the store → WATCH from there. The next list shows what the watch missed: objects that are
+gone from it are reported as deleted. `run` never gives up and never returns; only cancelling ends it.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from r1plus_operator.runtime.errors import (
     TransportError,
 )
 from r1plus_operator.runtime.resources import Resource
-from r1plus_operator.runtime.store import Key, P, Store, key_of
+from r1plus_operator.runtime.store import Key, P, Store, build_key
 
 _log = logging.getLogger(__name__)
 _RETRY = Backoff(first=0.2, cap=30.0)
 PAGE_SIZE = 50
 """Objects per request of a list. A page is held whole until it is projected, and annotations may take 256 KiB each."""
-_DELETED = b'{"type":"DELETED"'
+_DELETED_PREFIX = b'{"type":"DELETED"'
 _VERSION_FIELD = b'"resourceVersion":"'
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class ReflectorTiming:
     """Seconds. The defaults suit a real cluster; tests against a scripted server are faster."""
 
     retry: Backoff = _RETRY
@@ -70,20 +70,20 @@ class Reflector(Generic[P]):
         on_available: Callable[[], None] = lambda: None,
         page_size: int = PAGE_SIZE,
         metadata_only: bool = False,
-        timing: Timing | None = None,
+        timing: ReflectorTiming | None = None,
         rand: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`optional`: a server that lacks the kind (its CRD is not installed) counts as one without objects.
+        """Treat a server that lacks an `optional` kind (its CRD is not installed) as one without objects.
 
-        `on_available` is called when it turns out that the server has it: there may be no object to report.
-        `metadata_only`: the server sends no bodies, so that an object costs what its metadata does.
+        `on_available` is called when the server proves to have the kind: there may be no object to report.
+        `metadata_only`: the server sends no bodies, so an object costs as much as its metadata.
         """
         self.resource = resource
         self.store: Store[P] = Store(index)
-        self.available = not optional
+        self.is_available = not optional
         self.last_activity = clock()
-        """When, on the monotonic clock, the server was last heard of."""
+        """When, on the monotonic clock, the server last answered or sent an event."""
         self._client = client
         self._project = project
         self._on_change = on_change
@@ -93,72 +93,72 @@ class Reflector(Generic[P]):
         self._on_available = on_available
         self._page_size = page_size
         self._metadata_only = metadata_only
-        self._timing = timing or Timing()
+        self._timing = timing or ReflectorTiming()
         self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
         self._clock = clock
         self._version: str | None = None
         self._failures = 0
         self._ahead: dict[Key, int] = {}
-        """Objects that the answer to a write of ours made newer than the stream, and the version that it must reach."""
+        """Objects that our own write made newer than the stream -> the version that the stream must reach."""
         self._flights: dict[Key, _Flight] = {}
         self._echoes: dict[int, Key] = {}
         """`_ahead`, the other way round: a version is of one write in the whole cluster."""
-        self._heard = False
+        self._has_progressed = False
 
     @property
-    def synced(self) -> asyncio.Event:
+    def sync_event(self) -> asyncio.Event:
         """Set once the store has held a complete list (or an optional kind proved absent)."""
-        return self.store.synced
+        return self.store.sync_event
 
     def expire(self) -> None:
-        """Trust the store no more: the next `run` starts with a list, and `synced` waits for it. Not while it runs."""
+        """Distrust the store: the next `run` starts with a list, and `sync_event` waits for it. Not while it runs."""
         self._version = None
-        self.synced.clear()
+        self.sync_event.clear()
 
     async def run(self) -> None:
         """List and watch for ever."""
         while True:
             try:
                 if self._version is None:
-                    self._version = await self._list()
-                heard = await self._watch(self._version)
-                # A stream that ends at once without an event is a failure, too; else the loop would spin.
-                delay = 0.0 if heard else self._backoff()
+                    self._version = await self._list_objects()
+                has_progressed = await self._follow_stream(self._version)
+                # A stream that ends without an event is a failure as well; else the loop would spin.
+                delay = 0.0 if has_progressed else self._next_delay()
             except Exception as error:  # noqa: BLE001 - all are retried, each after its delay
-                delay = self._after_failure(error)
+                delay = self._handle_failure(error)
             await asyncio.sleep(delay)
 
     async def write_through(self, key: Key, write: Awaitable[dict[str, Any]]) -> None:
-        """Carry out a write to one object (one at a time for each) and take its answer in, as the stream will bring it.
+        """Carry out a write to one object (one at a time for each) and store its answer, as the stream will bring it.
 
-        So the next reader sees what was written, and our own write is no news: it is not reported, whether the answer
-        or the stream comes first. What somebody else did after it is.
+        So the next reader sees what was written. Our own write is not reported, whether the answer or the stream comes
+        first; a later write of another client is.
         """
         flight = self._flights[key] = _Flight()
         try:
-            version = _version(answer := await write)
+            version = _read_version(answer := await write)
         except BaseException:
-            version = 0  # Nothing is known of it but what the stream says.
+            version = 0  # Only the stream says what has become of it.
             raise
         finally:
             del self._flights[key]
-            if flight.heard > version and flight.news is not None:
-                self._report(*flight.news)
-        if flight.heard < version and (projected := self._projected(answer)) is not None:
-            self.store.put(projected)
+            if flight.version > version and flight.report is not None:
+                self._report(*flight.report)
+        if flight.version < version and (projection := self._project_object(answer)) is not None:
+            self.store.upsert(projection)
             self._await_echo(key, version)
 
     def forget(self, key: Key) -> None:
-        """We deleted it. The stream will say so, and if it has other news before, they are reported."""
+        """Drop an object that we deleted. The stream will confirm it; other events before that are reported."""
         self.store.drop(key)
 
-    async def _list(self) -> str:
+    async def _list_objects(self) -> str:
         """Read everything, then change the store in one step, so that no reader sees half a list."""
         fresh: dict[Key, tuple[int, P]] = {}
         newest = ""
-        self._ahead.clear()  # The list knows what was written before it began.
+        self._ahead.clear()  # The list includes what was written before it began.
         self._echoes.clear()
-        pages = self._client.pages(
+        pages = self._client.iter_pages(
             self.resource,
             self._namespace,
             label_selector=self._selector,
@@ -172,18 +172,18 @@ class Reflector(Generic[P]):
                 items, newest = page
                 self.last_activity = self._clock()
                 for obj in items:
-                    if (projected := self._projected(obj)) is not None:
-                        fresh[key_of(projected)] = _version(obj), projected
-                items.clear()  # Else they are kept until the next page is there.
+                    if (projection := self._project_object(obj)) is not None:
+                        fresh[build_key(projection)] = _read_version(obj), projection
+                items.clear()  # Else the page stays in memory until the next one has come.
         self._replace(fresh, int(newest))
-        if not self.available:
-            self.available = True
+        if not self.is_available:
+            self.is_available = True
             self._on_available()
-        self.synced.set()
+        self.sync_event.set()
         return newest
 
-    async def _watch(self, version: str) -> bool:
-        """Follow the stream to its end; whether it said anything."""
+    async def _follow_stream(self, version: str) -> bool:
+        """Follow the stream to its end; return whether it sent an event."""
         events = self._client.watch(
             self.resource,
             version,
@@ -194,17 +194,17 @@ class Reflector(Generic[P]):
             skip=self._is_echo,
             metadata_only=self._metadata_only,
         )
-        self._heard = False
+        self._has_progressed = False
         async with aclosing(events):
             async for kind, obj in events:
                 if kind != "BOOKMARK":
-                    self._take(kind, obj)
+                    self._apply_event(kind, obj)
                 self._advance(obj["metadata"]["resourceVersion"])
-        return self._heard
+        return self._has_progressed
 
     def _advance(self, version: str) -> None:
-        """The stream has come so far."""
-        self._heard = True
+        """Record that the stream has reached this version."""
+        self._has_progressed = True
         self._failures = 0
         self.last_activity = self._clock()
         self._version = version
@@ -215,12 +215,12 @@ class Reflector(Generic[P]):
         self._echoes[version] = key
 
     def _is_echo(self, line: bytes) -> bool:
-        """Whether an event is the stream's word of a write of ours whose answer has been taken in.
+        """Return whether an event is the echo of a write of ours whose answer is stored already.
 
-        Told from the bytes, since half of all events are that. Exact: quotes within JSON text are escaped, so what is
-        looked for is a field, and where it is the only one of that name it is `metadata.resourceVersion`.
+        Decided from the bytes, since half of all events are echoes. This is exact: quotes within JSON text are escaped,
+        so the match is a field, and the only field of that name is `metadata.resourceVersion`.
         """
-        if line.startswith(_DELETED) or line.count(_VERSION_FIELD) != 1:
+        if line.startswith(_DELETED_PREFIX) or line.count(_VERSION_FIELD) != 1:
             return False
         version = line.partition(_VERSION_FIELD)[2].partition(b'"')[0].decode()
         key = self._echoes.pop(int(version), None) if version.isdecimal() else None
@@ -230,15 +230,15 @@ class Reflector(Generic[P]):
         self._advance(version)
         return True
 
-    def _after_failure(self, error: Exception) -> float:
-        """Decide where to go on (same place or a new list) and after how many seconds."""
+    def _handle_failure(self, error: Exception) -> float:
+        """Decide where to go on (same version or a new list) and return after how many seconds."""
         if isinstance(error, NotFoundError) and self._optional:
             self._mark_absent()
             return self._timing.absent_recheck * self._rand.uniform(0.9, 1.1)
         if not isinstance(error, TransportError | TooManyRequestsError):
             self._version = None
-        asked = error.retry_after if isinstance(error, ApiError) else None
-        delay = max(self._backoff(), asked or 0.0)
+        retry_after = error.retry_after if isinstance(error, ApiError) else None
+        delay = max(self._next_delay(), retry_after or 0.0)
         if isinstance(error, ApiError):
             level = logging.INFO if isinstance(error, GoneError | TransportError) else logging.WARNING
             _log.log(level, "Watch of %s was interrupted, retry in %.1f s: %s", self.resource.name, delay, error)
@@ -246,102 +246,102 @@ class Reflector(Generic[P]):
             _log.error("Watch of %s failed, retry in %.1f s", self.resource.name, delay, exc_info=error)
         return delay
 
-    def _backoff(self) -> float:
-        delay = self._timing.retry.delay(self._failures, self._rand)
+    def _next_delay(self) -> float:
+        delay = self._timing.retry.compute_delay(self._failures, self._rand)
         self._failures += 1
         return delay
 
     def _mark_absent(self) -> None:
-        if self.available or not self.synced.is_set():
+        if self.is_available or not self.sync_event.is_set():
             _log.info(
                 "The API server does not serve %s, retry every %.0f s", self.resource.name, self._timing.absent_recheck
             )
         self._version = None
         self._failures = 0
-        self.available = False
+        self.is_available = False
         self.last_activity = self._clock()
         self._ahead.clear()
         self._echoes.clear()
         self._replace({}, 0)
-        self.synced.set()
+        self.sync_event.set()
 
     def _replace(self, fresh: dict[Key, tuple[int, P]], version: int) -> None:
-        """Make the store hold exactly `fresh`, reporting every difference; what was written since then stays."""
+        """Make the store hold exactly `fresh` and report every difference; objects written since then stay."""
         for flight in self._flights.values():
-            flight.heard = version
+            flight.version = version
         for key in self.store.keys() - fresh.keys():
             if self._ahead.get(key, 0) <= version:
                 self._remove(key)
-        for key, (of_object, projected) in fresh.items():
+        for key, (of_object, projection) in fresh.items():
             if self._ahead.get(key, 0) <= of_object:
-                self._put(projected)
+                self._upsert(projection)
 
-    def _take(self, kind: str, obj: dict[str, Any]) -> None:
-        """Take in one event. An object that the projection leaves out is as good as deleted."""
-        key, version = _raw_key(obj), _version(obj)
+    def _apply_event(self, kind: str, obj: dict[str, Any]) -> None:
+        """Apply one event to the store. An object that the projection leaves out counts as deleted."""
+        key, version = _read_key(obj), _read_version(obj)
         ahead = self._ahead.get(key, 0)
         if version < ahead:
-            return  # From before our own write, whose answer has been taken in.
+            return  # From before our own write, whose answer is stored already.
         self._echoes.pop(self._ahead.pop(key, 0), None)
         if version == ahead and kind != "DELETED":
             return  # Our own write.
         if (flight := self._flights.get(key)) is not None:
-            flight.heard = version
-        projected = None if kind == "DELETED" else self._projected(obj)
-        if projected is None:
+            flight.version = version
+        projection = None if kind == "DELETED" else self._project_object(obj)
+        if projection is None:
             self._remove(key)
         else:
-            self._put(projected)
+            self._upsert(projection)
 
-    def _put(self, projected: P) -> None:
-        before = self.store.put(projected)
+    def _upsert(self, projection: P) -> None:
+        before = self.store.upsert(projection)
         if before is None:
-            self._report("ADDED", projected)
-        elif before.uid != projected.uid:
-            # A namesake took its place while nobody looked: both changes happened.
+            self._report("ADDED", projection)
+        elif before.uid != projection.uid:
+            # A namesake took its place between two events: both changes happened.
             self._report("DELETED", before)
-            self._report("ADDED", projected)
-        elif before != projected:
-            self._report("MODIFIED", projected)
+            self._report("ADDED", projection)
+        elif before != projection:
+            self._report("MODIFIED", projection)
 
     def _remove(self, key: Key) -> None:
         if (before := self.store.drop(key)) is not None:
             self._report("DELETED", before)
 
-    def _projected(self, obj: dict[str, Any]) -> P | None:
-        """One object that the projection cannot read must not stop the others: its last known state stays."""
+    def _project_object(self, obj: dict[str, Any]) -> P | None:
+        """Project one object; one that cannot be read keeps its last known state and stops no other."""
         try:
             return self._project(obj)
         except Exception:  # noqa: BLE001 - logged with its trace; the other objects go on
-            key = _raw_key(obj)
+            key = _read_key(obj)
             _log.exception("Could not read %s %s/%s, kept its last known state", self.resource.kind, *key)
             return self.store.get(*key)
 
-    def _report(self, event: str, projected: P) -> None:
-        if (flight := self._flights.get(key_of(projected))) is not None:
-            flight.news = event, projected
+    def _report(self, event: str, projection: P) -> None:
+        if (flight := self._flights.get(build_key(projection))) is not None:
+            flight.report = event, projection
             return
         try:
-            self._on_change(event, projected)
+            self._on_change(event, projection)
         except Exception:  # noqa: BLE001 - logged with its trace; the store is right all the same
-            _log.exception("Could not report %s of %s %s/%s", event, self.resource.kind, *key_of(projected))
+            _log.exception("Could not report %s of %s %s/%s", event, self.resource.kind, *build_key(projection))
 
 
 @dataclass(slots=True)
 class _Flight:
-    """A write under way: what the stream has said of its object meanwhile."""
+    """A write under way, with what the stream has brought of its object meanwhile."""
 
-    heard: int = 0
+    version: int = 0
     """Version of the last event, or of a list."""
-    news: tuple[str, Any] | None = None
-    """The last report, held back: it may be of the write itself."""
+    report: tuple[str, Any] | None = None
+    """The last report, not delivered yet: it may be of the write itself."""
 
 
-def _version(obj: dict[str, Any]) -> int:
-    """Of two states of the objects of one kind, the one with the higher resourceVersion is the newer."""
+def _read_version(obj: dict[str, Any]) -> int:
+    """Return the resourceVersion: of two objects of one kind, the higher one is the newer."""
     return int(obj["metadata"]["resourceVersion"])
 
 
-def _raw_key(obj: dict[str, Any]) -> Key:
+def _read_key(obj: dict[str, Any]) -> Key:
     meta = obj["metadata"]
     return meta.get("namespace", ""), meta["name"]

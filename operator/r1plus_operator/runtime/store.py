@@ -1,7 +1,6 @@
-"""A kind's objects in memory, as projections. Filled by a reflector, read by whoever observes.
+"""A kind's objects in memory, as projections. Written by a reflector, read by the observer.
 
-A projection keeps the few fields that decisions need and lets go of the body: at 20,000 objects that is the difference
-between 650 and 165 MB.
+A projection keeps the few fields that decisions need and drops the body: 20,000 objects take 165 MB instead of 650 MB.
 """
 
 import asyncio
@@ -10,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Projection(Protocol):
-    """What the runtime needs of a projection; a frozen dataclass with these fields and more is one.
+    """The fields that the runtime needs of a projection; a frozen dataclass with these and more is one.
 
     `namespace` is empty (or None) for a cluster-scoped object. Equality decides what counts as a change.
     """
@@ -32,44 +31,44 @@ P = TypeVar("P", bound=Projection)
 Key = tuple[str, str]
 
 
-def key_of(obj: Projection) -> Key:
-    """(namespace, name), the namespace empty for a cluster-scoped object."""
+def build_key(obj: Projection) -> Key:
+    """Return (namespace, name); the namespace is empty for a cluster-scoped object."""
     return obj.namespace or "", obj.name
 
 
 class Store(Generic[P]):
-    """The newest known state of every object of a kind. `synced` is set after the first complete list."""
+    """The newest known state of every object of a kind. `sync_event` is set after the first complete list."""
 
     def __init__(self, index: Callable[[P], str | None] | None = None) -> None:
-        """`index` gives the value to look objects up by, usually their owner's uid; None leaves an object out."""
+        """Index objects by what `index` returns, usually their owner's uid; None leaves an object out of the index."""
         self._index = index
         self._objects: dict[Key, P] = {}
         self._indexed: dict[str, dict[Key, P]] = {}
-        self.synced = asyncio.Event()
+        self.sync_event = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._objects)
 
     def get(self, namespace: str | None, name: str) -> P | None:
-        """One object, or None."""
+        """Return one object, or None."""
         return self._objects.get((namespace or "", name))
 
     def items(self) -> tuple[P, ...]:
-        """All objects as they are now; safe to go through while the store changes."""
+        """Return all objects as they are now; safe to iterate over while the store changes."""
         return tuple(self._objects.values())
 
     def by_index(self, value: str) -> tuple[P, ...]:
-        """The objects whose index is `value`, for example all that one owner owns."""
-        found = self._indexed.get(value)
-        return tuple(found.values()) if found else ()
+        """Return the objects whose index is `value`, for example all that one owner owns."""
+        group = self._indexed.get(value)
+        return tuple(group.values()) if group else ()
 
     def keys(self) -> frozenset[Key]:
-        """The keys as they are now."""
+        """Return the keys as they are now."""
         return frozenset(self._objects)
 
-    def put(self, obj: P) -> P | None:
-        """Set an object; its predecessor is returned. For the reflector."""
-        key = key_of(obj)
+    def upsert(self, obj: P) -> P | None:
+        """Store an object and return its predecessor. For the reflector."""
+        key = build_key(obj)
         before = self._unindex(key)
         self._objects[key] = obj
         if self._index is not None and (value := self._index(obj)) is not None:

@@ -1,16 +1,11 @@
-"""An optional limit on the client's own request rate.
+"""A token bucket. `pace` bounds with it how often keys of one group are reconciled."""
 
-Off by default, as in controller-runtime: the API server's priority and fairness does it better, and the client honours
-its 429s. It is for clusters whose administrators want a hard bound.
-"""
-
-import asyncio
 import time
 from collections.abc import Callable
 
 
 class TokenBucket:
-    """`rate` requests per second on average, `burst` at once. Waiters are served in order."""
+    """`rate` tokens per second on average, `burst` at once."""
 
     def __init__(self, rate: float, burst: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         if rate <= 0 or burst < 1:
@@ -22,14 +17,9 @@ class TokenBucket:
         self._filled_at = clock()
 
     def reserve(self) -> float:
-        """Take a token now and say how many seconds to wait before using it."""
+        """Take a token now and return how many seconds to wait before using it."""
         now = self._clock()
         self._tokens = min(float(self._burst), self._tokens + (now - self._filled_at) * self._rate)
         self._filled_at = now
         self._tokens -= 1.0
         return max(0.0, -self._tokens / self._rate)
-
-    async def acquire(self) -> None:
-        """Return when the caller may send."""
-        if (delay := self.reserve()) > 0:
-            await asyncio.sleep(delay)

@@ -13,7 +13,7 @@ from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Standing, StratumFigures, SweepFigures, Verdict, Watch
 from r1plus_policies.bounds import clopper_pearson
 from r1plus_policies.detector.detector import Detector, observe_answer
-from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, Subject, max_lost_in_stratum, max_lost_items
+from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, VerdictSubject, max_lost_in_stratum, max_lost_items
 from r1plus_policies.watch.confirmation import (
     ALPHA,
     AnswerCount,
@@ -33,7 +33,7 @@ _GRAVITY: Final = (Standing.CHANGED, Standing.ERRORS, Standing.BELOW_THRESHOLD)
 class WatchState:
     """The stored state of a watch."""
 
-    subject: Subject
+    subject: VerdictSubject
     accuracy: Detector
     """Observes the answers to watched items."""
     errors: Detector
@@ -56,7 +56,7 @@ class WatchState:
 
 
 def new_watch(
-    subject: Subject, accuracy: Detector, errors: Detector, gate: GateReport, acknowledged: str = ""
+    subject: VerdictSubject, accuracy: Detector, errors: Detector, gate: GateReport, acknowledged: str = ""
 ) -> WatchState:
     """Return a watch over what this gate admitted."""
     complete = gate.verdict is Verdict.PASS and gate.lost == len(gate.lost_items)

@@ -19,7 +19,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 
 IN_FLIGHT = 16
 NOW = 1_700_000_000.0
@@ -70,7 +70,7 @@ def answer_to(observed: Observation, config: OperatorConfig) -> list[Write]:
 class BareClient:
     """One aiohttp session; TLS and credentials as given."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ApiConnection) -> None:
         self._connection = connection
         self._session: aiohttp.ClientSession | None = None
 

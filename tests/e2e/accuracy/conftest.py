@@ -19,7 +19,7 @@ from e2e.parts import Parts
 from e2e.suites import OwnSuite, own_suite
 from e2e.target import EmbeddedTarget, Target
 from e2e.tenants import Tenant
-from r1plus_operator.observe.suite_signature import KeyPair, new_key
+from r1plus_operator.observe.suite_signature import KeyPair, generate_key
 
 _LINES = pytest.StashKey[list[str]]()
 _FAILED = pytest.StashKey[bool]()
@@ -75,7 +75,7 @@ def tenant(request: pytest.FixtureRequest, kube: Kube, told: Story) -> Iterator[
 @pytest.fixture(scope="session")
 def key() -> KeyPair:
     """The tenants' signing key."""
-    return new_key()
+    return generate_key()
 
 
 @pytest.fixture(scope="session")

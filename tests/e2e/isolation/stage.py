@@ -25,7 +25,7 @@ from e2e.suites import OwnSuite, own_suite, sealed
 from e2e.target import EmbeddedTarget
 from e2e.waiting import StoryError, wait_for
 from r1plus_contract.suite_reference import read_reference
-from r1plus_operator.observe.suite_signature import new_key
+from r1plus_operator.observe.suite_signature import generate_key
 
 A, B, OPEN, MONITORING = "wall-a", "wall-b", "wall-open", "monitoring"
 MODEL, TIER, PER_STRATUM = "triage", "edge", 10
@@ -151,7 +151,7 @@ def administrator(target: EmbeddedTarget) -> Person:
 
 def private_suite(canary: str) -> OwnSuite:
     """Some items of the shipped one, under a name that only its tenant knows: in its text and in an item's id."""
-    base = own_suite(TIER, new_key(), PER_STRATUM)
+    base = own_suite(TIER, generate_key(), PER_STRATUM)
     recorded = read_reference(base.files.reference, base.suite)
     first, *others = base.suite.items
     said = [replace(one, item=canary) if one.item == first.id else one for one in recorded]

@@ -6,10 +6,10 @@ from typing import Any
 from r1plus_operator.api.kinds import CONFIG_MAP
 from r1plus_operator.runtime.backoff import Backoff
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.reflector import Timing
+from r1plus_operator.runtime.reflector import ReflectorTiming
 from support.apiserver.manifests import config_map
 
-FAST = Timing(retry=Backoff(first=0.005, cap=0.1), inactivity=0.5, absent_recheck=0.1)
+FAST = ReflectorTiming(retry=Backoff(first=0.005, cap=0.1), inactivity=0.5, absent_recheck=0.1)
 PATIENT = dataclasses.replace(FAST, inactivity=60.0)
 MANAGED = {"app.kubernetes.io/managed-by": "op"}
 

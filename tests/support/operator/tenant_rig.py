@@ -1,4 +1,4 @@
-"""The operator's own parts around a namespace's pass, with an API server in memory behind the executor's Protocol.
+"""The operator's own parts around a namespace's pass, with an API server in memory behind the applier's Protocol.
 
 It keeps what is applied whole, and says what it did by the observer's reflectors, as a stream would. What the real one
 does with it is tested in tests/apiserver.
@@ -15,15 +15,16 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
-from r1plus_operator.controllers.applier import Executor
+from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.tenant import TenantReconciler
-from r1plus_operator.main import lane
+from r1plus_operator.main import select_lane
 from r1plus_operator.metrics.isolation import IsolationMetrics
-from r1plus_operator.observe.observer import TENANT_NAME, Key, Observer
+from r1plus_operator.observe.caches import TENANT_NAME, Key
+from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_operator.runtime.resources import Resource
@@ -112,22 +113,22 @@ class Cluster:
 
 
 class Rig:
-    """Observer, executor, queue and reconciler, tied as `main` ties them."""
+    """Observer, applier, queue and reconciler, tied as `main` ties them."""
 
     def __init__(self, config: OperatorConfig = CONFIG) -> None:
         self.cluster = Cluster()
         self.clock = ManualClock()
-        self.queue: WorkQueue[Key] = WorkQueue(clock=self.clock, lane=lane)
+        self.queue: WorkQueue[Key] = WorkQueue(clock=self.clock, lane=select_lane)
         self.asked: list[Key] = []
         self.urgent: list[Key] = []
-        client = ApiClient(Connection("http://127.0.0.1:1"))
+        client = ApiClient(ApiConnection("http://127.0.0.1:1"))
         self.observer = Observer(
-            client, self._enqueue, {}, decoy_namespace=config.isolation.decoy_namespace, at_once=self._at_once
+            client, self._enqueue, {}, decoy_namespace=config.isolation.decoy_namespace, enqueue_urgent=self._at_once
         )
         self.registry = CollectorRegistry()
         self.reconciler = TenantReconciler(
             self.observer,
-            Executor(self.cluster, self.observer),
+            Applier(self.cluster, self.observer),
             self.queue,
             config,
             IsolationMetrics(self.registry),
@@ -140,14 +141,14 @@ class Rig:
 
     def _at_once(self, key: Key) -> None:
         self.urgent.append(key)
-        self.queue.add(key, at_once=True)
+        self.queue.add(key, urgent=True)
 
     def say(self, event: str, kind: str, obj: Json) -> Json:
         """Somebody else's doing: the API server has it, and the stream brings it."""
         obj = self.cluster.keep(kind, obj)
         if event == "DELETED":
             self.cluster.objects.pop((kind, obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
-        self._reflector(kind)._take(event, obj)
+        self._reflector(kind)._apply_event(event, obj)
         return obj
 
     def lose(self, kind: str, namespace: str, name: str) -> None:
@@ -229,7 +230,7 @@ class Rig:
                 if key[1] == TENANT_NAME:
                     await self.reconciler.reconcile(key)
             finally:
-                self.queue.done(key)
+                self.queue.finish(key)
         raise AssertionError(f"still asking after {limit} passes: {self.cluster.log[-6:]}")
 
     def has(self, kind: str, namespace: str) -> list[str]:

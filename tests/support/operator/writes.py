@@ -1,9 +1,9 @@
-"""An API server for the executor: it takes writes, or refuses them, and the caches that learn of them."""
+"""An API server for the applier: it takes writes, or refuses them, and the caches that are updated."""
 
 from collections.abc import Awaitable, Sequence
 
 from r1plus_contract import names
-from r1plus_operator.controllers.applier import Executor
+from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.runtime.errors import ApiError
@@ -58,15 +58,15 @@ class Server:
     async def write_tenant(self, namespace: str, write: Awaitable[Json]) -> None:
         await write
 
-    def learn(self, written: Json) -> None:
+    def update_cached(self, written: Json) -> None:
         self.learned.append(f"status of {written['metadata']['uid']}: {written['status']}")
 
-    def unlearn(self, kind: str, namespace: str, name: str) -> None:
+    def evict(self, kind: str, namespace: str, name: str) -> None:
         self.learned.append(f"{kind} {namespace}/{name} is gone")
 
     async def run(self, plan: Plan, **status: str) -> frozenset[str]:
-        """Let the executor carry out a plan for the deployment with this status; returns what it returns."""
-        return await Executor(self, self).run({**CR, "status": status}, plan, 0.0)
+        """Let the applier carry out a plan for the deployment with this status; returns what it returns."""
+        return await Applier(self, self).apply_plan({**CR, "status": status}, plan, 0.0)
 
     def _answer(self, what: str, name: str, answer: Json) -> Json:
         self.log.append(f"{what} {name}")

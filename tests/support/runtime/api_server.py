@@ -11,13 +11,13 @@ import orjson
 from aiohttp import web
 
 from r1plus_operator.runtime.backoff import Backoff
-from r1plus_operator.runtime.client import ApiClient, Limits
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.client import ApiClient, RequestLimits
+from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.resources import Resource
 from support.waiting import eventually
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
-LIMITS = Limits(request=60.0, connect=60.0, retry=Backoff(first=0.001, cap=0.002), longest_retry_after=2.0)
+LIMITS = RequestLimits(request=60.0, connect=60.0, retry=Backoff(first=0.001, cap=0.002), longest_retry_after=2.0)
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -64,8 +64,8 @@ async def scripted_server() -> AsyncIterator[ScriptedServer]:
         await runner.cleanup()
 
 
-def client_of(server: ScriptedServer, limits: Limits = LIMITS) -> ApiClient:
-    return ApiClient(Connection(server=server.url), limits=limits)
+def client_of(server: ScriptedServer, limits: RequestLimits = LIMITS) -> ApiClient:
+    return ApiClient(ApiConnection(server=server.url), limits=limits)
 
 
 def config_map(name: str, *, rv: int = 1, uid: str = "", data: str = "", namespace: str = "ns") -> dict[str, Any]:

@@ -27,7 +27,7 @@ from r1plus_policies.gate.verdict import (
     ItemScores,
     Rules,
     Score,
-    Subject,
+    VerdictSubject,
     build_report,
     judge_gate,
     max_lost_in_stratum,
@@ -59,7 +59,7 @@ class Monitored:
         scores = [_scores(item, Score.FAILED if place < lost else Score.CORRECT) for place, item in self._numbered]
         judgement = judge_gate(scores, rules, GateStage(FULL_SWEEPS, single=True))
         assert judgement is not None
-        about = Subject(self.revision.identity_digest, header.name, header.sha256, header.scorer_version)
+        about = VerdictSubject(self.revision.identity_digest, header.name, header.sha256, header.scorer_version)
         decided = build_report(judgement, rules, about, seconds=41.7, decided_at=_now())
         return replace(decided, control=control, acknowledged=acknowledged)
 

@@ -21,7 +21,7 @@ from r1plus_contract.requests import Request, Verb, build_annotations
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Shadow
 from r1plus_operator.api import kinds
-from r1plus_operator.observe.suite_signature import new_key, sign
+from r1plus_operator.observe.suite_signature import generate_key, sign
 from r1plus_operator.plan.revision.record import read
 from r1plus_operator.runtime.client import ApiClient
 from support.upgrade.fixture import TENANT_NAMESPACE
@@ -45,7 +45,7 @@ class Recording:
         self.next: dict[str, Json] = {}
         """Revision -> what its monitor answers next, for the test in which time goes on."""
         self._cluster = KubernetesCluster(str(server.kubeconfig))
-        self._key = new_key()
+        self._key = generate_key()
         self._kubelet = kubelet
         self._answers: dict[str, Json] = {}
         """Revision -> what the monitors of its pods answer, those to come included."""

@@ -81,7 +81,7 @@ def test_finding_21_the_limit_of_the_operator_has_room_for_5000_deployments(rend
     registry = CollectorRegistry()
     told = DeploymentMetrics(registry)
     told.record(("team", "credit"), {}, PlanMetrics("full", 0.98))
-    told.evidence(("team", "credit"), Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, right=1, answered=1))
+    told.record_pool(("team", "credit"), Pool(DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, right=1, answered=1))
     samples = sum(len(metric.samples) for metric in registry.collect())
     assert 5000 * samples < limit
 

@@ -25,9 +25,9 @@ from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Item, Sampling, load_suite
 from r1plus_contract.suite_baseline import BaselineFigures, Measurement
 from r1plus_contract.suite_files import SuiteFiles, key_id
-from r1plus_monitoring.curate.asking import Condition
-from r1plus_operator.observe import projections
-from r1plus_operator.observe.suite_signature import KeyPair, new_key, sign, signer
+from r1plus_monitoring.curate.asking import AskingCondition
+from r1plus_operator.observe import suite_projection
+from r1plus_operator.observe.suite_signature import KeyPair, find_signer, generate_key, sign
 from r1plus_operator.plan.settings import SuiteTrust
 from support.cli import command
 from support.cli.fake_triton import serving
@@ -47,7 +47,7 @@ def written(folder: Path, files: SuiteFiles) -> Path:
 
 
 def key_file(path: Path, key: KeyPair) -> Path:
-    path.write_bytes(key.pem())
+    path.write_bytes(key.encode_pem())
     return path
 
 
@@ -116,7 +116,7 @@ def test_candidates_become_a_configmap_that_the_operator_takes(tmp_path: Path) -
 
     body = yaml.safe_load(config_map.read_text())
     assert body["metadata"]["labels"] == {"r1plus.ai/suite": NAME}
-    source = projections.suite({**body, "metadata": {**body["metadata"], "uid": "u"}})
+    source = suite_projection.read_suite({**body, "metadata": {**body["metadata"], "uid": "u"}})
     world = World({"tier": "full", "accuracy": {"suite": NAME, "suiteKeys": [public]}})
     world.config = replace(CONFIG, suite_trust=SuiteTrust())
     world.suites[source.name] = source
@@ -126,7 +126,7 @@ def test_candidates_become_a_configmap_that_the_operator_takes(tmp_path: Path) -
 
 
 def test_a_baseline_of_an_engine_that_lost_items_says_which_threshold_is_left(tmp_path: Path) -> None:
-    folder = written(tmp_path / NAME, sign(files_of(), new_key()))
+    folder = written(tmp_path / NAME, sign(files_of(), generate_key()))
     with serving(lambda prompt, _: "no" if prompt == "loans 1?" else f"answer {prompt[-2]}") as (_, address):
         first = run("baseline", folder, "--served", address, "--batch", 4)
         again = run("baseline", folder, "--served", address, "--batch", 4)
@@ -170,7 +170,7 @@ def test_a_deployment_is_asked_through_forwarded_ports(namespace: str | None, as
         with open_sources(
             engines, Sampling(), lambda: cast(Cluster, cluster), namespace, lambda: heard.append(None)
         ) as found:
-            given = found[0].asker.ask(CANDIDATES[:3], Condition(batch=2, order=1))
+            given = found[0].asker.ask(CANDIDATES[:3], AskingCondition(batch=2, order=1))
     assert cluster.asked == [(asked, "credit", PORT_HTTP), (asked, "credit", PORT_GRPC)]
     assert {name: answer.text for name, answer in given.items()} == {i.id: i.prompt.upper() for i in CANDIDATES[:3]}
     assert len(heard) == 3
@@ -249,7 +249,7 @@ def test_a_bad_suite_is_refused_in_words_of_its_own(
         return
     assert told.exit_code == 1
     assert words in told.output, told.output
-    key = key_file(tmp_path / "key.pem", new_key())
+    key = key_file(tmp_path / "key.pem", generate_key())
     refused = run("sign", path, "--key", key, *SMALL)
     assert refused.exit_code == 1, "what is not sound is not signed"
     assert words in refused.output
@@ -257,14 +257,14 @@ def test_a_bad_suite_is_refused_in_words_of_its_own(
 
 
 def test_an_unsigned_suite_is_told_of_and_refused_where_a_key_is_asked_for(tmp_path: Path) -> None:
-    folder, key = written(tmp_path / NAME, files_of()), new_key()
+    folder, key = written(tmp_path / NAME, files_of()), generate_key()
     assert "not signed" in run("verify", folder, *SMALL).output
     told = run("verify", folder, "--trust", key.public, *SMALL)
     assert (told.exit_code, "suite.sig: not signed; sign it: r1plus suite sign" in told.output) == (1, True)
 
 
 def test_a_suite_signed_by_another_key_is_refused_and_both_are_named(tmp_path: Path) -> None:
-    ours, foreign = new_key(), new_key()
+    ours, foreign = generate_key(), generate_key()
     folder = written(tmp_path / NAME, sign(files_of(), foreign))
     told = run("verify", folder, "--trust", ours.public, *SMALL)
     assert told.exit_code == 1
@@ -273,7 +273,7 @@ def test_a_suite_signed_by_another_key_is_refused_and_both_are_named(tmp_path: P
 
 
 def test_a_suite_altered_after_signing_is_refused_though_its_hash_fits(tmp_path: Path) -> None:
-    forged = replace(with_item(prompt="easier?"), signature=sign(files_of(), new_key()).signature)
+    forged = replace(with_item(prompt="easier?"), signature=sign(files_of(), generate_key()).signature)
     told = run("verify", written(tmp_path / NAME, forged), *SMALL)
     assert (told.exit_code, "does not fit: a file was altered after it was signed" in told.output) == (1, True)
 
@@ -360,14 +360,14 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_manifest_is_signed_in_place_and_keeps_what_else_it_holds(tmp_path: Path) -> None:
-    key, path = new_key(), tmp_path / "m.yaml"
+    key, path = generate_key(), tmp_path / "m.yaml"
     body = yaml.safe_load(render_manifest(files_of(), "team"))
     body["metadata"]["annotations"] = {"owner": "risk"}
     path.write_text(yaml.safe_dump(body))
     assert run("sign", path, "--key", key_file(tmp_path / "key.pem", key), *SMALL).exit_code == 0
     after = yaml.safe_load(path.read_text())
     assert after["metadata"] == body["metadata"]
-    assert signer(load(path)) == key.public
+    assert find_signer(load(path)) == key.public
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1, max_size=60)
@@ -411,7 +411,7 @@ def test_another_way_of_asking_makes_every_item_new(tmp_path: Path) -> None:
 
 def test_the_same_suite_does_not_differ_from_itself(tmp_path: Path) -> None:
     old = written(tmp_path / "old", files_of())
-    told = run("diff", old, written(tmp_path / "new", sign(files_of(), new_key())))
+    told = run("diff", old, written(tmp_path / "new", sign(files_of(), generate_key())))
     assert (told.exit_code, told.stdout) == (0, "")
 
 

@@ -57,7 +57,9 @@ def verbs() -> set[str]:
 
 def has_field(path: str) -> bool:
     """Whether the spec of an R1PlusDeployment has it."""
-    here = crd.definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    here = crd.build_definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]["schema"][
+        "openAPIV3Schema"
+    ]
     for part in ("spec", *path.split(".")):
         here = here.get("properties", {}).get(part)
         if here is None:

@@ -17,16 +17,16 @@ from r1plus_contract.suite import Sampling
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_reference import read_reference
 from r1plus_monitoring.scoring.replay import replay
-from r1plus_operator.observe.suite_signature import new_key, signer
+from r1plus_operator.observe.suite_signature import find_signer, generate_key
 
-KEY = new_key()
+KEY = generate_key()
 
 
 @pytest.mark.parametrize("tier", ["full", "edge"])
 def test_a_tenants_own_suite_is_one_that_the_operator_takes_and_the_monitor_replays(tier: str) -> None:
     own = own_suite(tier, KEY)
     assert check(own.files).problems == ()
-    assert signer(own.files) == KEY.public
+    assert find_signer(own.files) == KEY.public
     assert set(own.suite.strata().values()) == {20}
     assert own.suite.header.sha256 != shipped(f"smollm2-{tier}-v1").header.sha256
     recorded = read_reference(own.files.reference, own.suite)
@@ -38,7 +38,7 @@ def test_a_reference_that_agrees_with_a_broken_scorer_is_well_formed_and_signed_
     own = own_suite("edge", KEY)
     altered = agreeing(own)
     assert check(altered.files).problems == ()
-    assert signer(altered.files) == KEY.public
+    assert find_signer(altered.files) == KEY.public
     assert altered.suite.header.sha256 == own.suite.header.sha256
     assert altered.files.digest() != own.files.digest()
     assert MARK in altered.files.reference
@@ -49,7 +49,7 @@ def test_a_suite_with_wrong_answers_is_another_suite_of_the_same_name_that_repla
     own = own_suite("edge", KEY)
     altered = mistaken(own)
     assert check(altered.files).problems == ()
-    assert signer(altered.files) == KEY.public
+    assert find_signer(altered.files) == KEY.public
     assert altered.suite.header.name == own.suite.header.name
     assert altered.suite.header.sha256 != own.suite.header.sha256
     assert replay(altered.suite, read_reference(altered.files.reference, altered.suite)) == ()

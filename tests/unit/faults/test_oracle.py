@@ -71,7 +71,7 @@ def test_a_run_that_differs_is_told(lane: dict[str, Any], words: list[str]) -> N
         assert word in told[0]
 
 
-async def test_traffic_to_a_revision_without_a_pass_and_pods_without_walls_are_problems() -> None:
+async def test_traffic_to_a_revision_without_a_pass_and_pods_without_policies_are_problems() -> None:
     lane = Lane("ns", passed={"credit-a"})
     made = Call("apply", "deployments", "ns", "credit-b")
     switched = Call("apply", "services", "ns", "credit")

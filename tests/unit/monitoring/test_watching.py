@@ -13,7 +13,7 @@ from r1plus_contract.admission import read_token
 from r1plus_contract.jsonable import loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeResult
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Standing, Verdict
-from r1plus_monitoring.probe.client import Reply
+from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_monitoring.report.web import serve
 from r1plus_policies.detector.detector import Evidence, observe_answer
@@ -111,7 +111,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
     engine = ScriptedEngine()
     hold, counted = asyncio.Event(), list[str]()
 
-    async def slow(item: str, before: int) -> Reply | None:
+    async def slow(item: str, before: int) -> ProbeReply | None:
         if standing(prober) is Standing.CONFIRMING:
             counted.append(item)
             if len(counted) > 10:
@@ -184,8 +184,8 @@ async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
 
 
 async def test_nothing_is_lost_and_no_number_given_twice_when_the_prober_dies(pod: Pod) -> None:
-    async def wrong_after_its_gate(prompt: str, before: int) -> Reply | None:
-        return Reply("no", "stop", 5, 1) if prompt == "capitals-003" and before >= ASKED_BY_A_GATE else None
+    async def wrong_after_its_gate(prompt: str, before: int) -> ProbeReply | None:
+        return ProbeReply("no", "stop", 5, 1) if prompt == "capitals-003" and before >= ASKED_BY_A_GATE else None
 
     engine = ScriptedEngine(behaviour=wrong_after_its_gate)
     pages: list[OutcomePage] = []

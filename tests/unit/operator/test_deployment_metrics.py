@@ -93,8 +93,8 @@ def test_another_revision_replaces_the_one_before() -> None:
     registry, told = rig()
     told.record(KEY, status(), FACTS)
     told.record(KEY, {**status(), "revision": "credit-2"}, FACTS)
-    told.evidence(KEY, POOL)
-    told.evidence(KEY, replace(POOL, key=replace(POOL.key, revision="credit-2")))
+    told.record_pool(KEY, POOL)
+    told.record_pool(KEY, replace(POOL, key=replace(POOL.key, revision="credit-2")))
     assert series(registry)[metrics.DEPLOYMENT_INFO] == 1
     assert series(registry)[metrics.POOL_EVIDENCE_RATIO] == 2
     labels = {**WHOSE, "revision": "credit-2", "detector": "errors"}
@@ -105,14 +105,14 @@ def test_an_interval_is_shown_while_there_are_answers_to_make_it_of() -> None:
     registry, told = rig()
     whose = {**WHOSE, "revision": "credit-1"}
     bounds = metrics.POOL_ACCURACY_LOWER_RATIO, metrics.POOL_ACCURACY_UPPER_RATIO
-    told.evidence(KEY, replace(POOL, right=0, answered=0))
+    told.record_pool(KEY, replace(POOL, right=0, answered=0))
     assert [registry.get_sample_value(name, whose) for name in bounds] == [None, None]
-    told.evidence(KEY, POOL)
+    told.record_pool(KEY, POOL)
     lower, upper = (registry.get_sample_value(name, whose) or 0.0 for name in bounds)
     assert 0.9 < lower < upper == 1.0
-    told.evidence(KEY, replace(POOL, right=150))
+    told.record_pool(KEY, replace(POOL, right=150))
     assert (registry.get_sample_value(bounds[1], whose) or 1.0) < 0.7
-    told.evidence(KEY, replace(POOL, right=0, answered=0))
+    told.record_pool(KEY, replace(POOL, right=0, answered=0))
     assert [registry.get_sample_value(name, whose) for name in bounds] == [None, None]
 
 
@@ -136,7 +136,7 @@ def test_finding_09_who_runs_what_is_told(fields: dict[str, Any], values: tuple[
 def test_nothing_is_left_of_a_deployment_that_is_gone() -> None:
     registry, told = rig()
     told.record(KEY, status(Ready="True"), FACTS)
-    told.evidence(KEY, POOL)
+    told.record_pool(KEY, POOL)
     told.forget(KEY)
     told.forget(KEY)
     assert series(registry) == {}

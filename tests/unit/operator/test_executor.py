@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.controllers.applier import Executor, OwnerGoneError
+from r1plus_operator.controllers.applier import Applier, OwnerGoneError
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
@@ -122,4 +122,4 @@ async def test_news_that_is_lost_fails_nothing() -> None:
 
 def test_the_fake_is_a_writer_and_a_learner() -> None:
     server: Any = Server()
-    assert Executor(server, server)
+    assert Applier(server, server)

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
-from r1plus_operator.health import LATE_SECONDS, STUCK_SECONDS, problem, serve
-from r1plus_operator.metrics.instruments import Instruments
+from r1plus_operator.health import LATE_SECONDS, STUCK_SECONDS, find_problem, serve
+from r1plus_operator.metrics.instruments import OperatorMetrics
 from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_operator.runtime.resources import Resource
 
@@ -33,12 +33,12 @@ class Watch:
 def test_problems(silent_for: dict[str, float], late: float, said: str) -> None:
     now = time.monotonic()
     watches = [Watch(Resource("", "v1", plural, plural), now - seconds) for plural, seconds in silent_for.items()]
-    assert problem(watches, late) == said
+    assert find_problem(watches, late) == said
 
 
 @pytest.fixture
 def told() -> CollectorRegistry:
-    instruments = Instruments()
+    instruments = OperatorMetrics()
     instruments.deployments.record(("team", "credit"), {}, PlanMetrics("full", 0.98))
     return instruments.registry
 

@@ -6,17 +6,17 @@ import pytest
 from prometheus_client import generate_latest
 
 from r1plus_contract import metrics
-from r1plus_operator.metrics.instruments import Instruments
+from r1plus_operator.metrics.instruments import OperatorMetrics
 
 
-def value(instruments: Instruments, series: str) -> float:
+def value(instruments: OperatorMetrics, series: str) -> float:
     lines = generate_latest(instruments.registry).decode().splitlines()
     return float(next(line for line in lines if line.startswith(f"{series} ")).rsplit(" ", 1)[1])
 
 
 @pytest.mark.parametrize("result", ["ok", "error"])
 async def test_a_pass_is_counted_and_dated_if_it_goes_well(result: str) -> None:
-    instruments = Instruments()
+    instruments = OperatorMetrics()
     counted, dated = f'{metrics.RECONCILE_TOTAL}{{result="{result}"}}', metrics.LAST_PASS_TIMESTAMP_SECONDS
     assert (value(instruments, counted), value(instruments, dated)) == (0, 0)
 
@@ -26,7 +26,7 @@ async def test_a_pass_is_counted_and_dated_if_it_goes_well(result: str) -> None:
 
     before = time.time()
     try:
-        await instruments.timed(handle)("key")
+        await instruments.time_pass(handle)("key")
     except ValueError:
         assert result == "error"
     assert value(instruments, counted) == 1

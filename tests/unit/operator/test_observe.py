@@ -9,12 +9,13 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.observe import projections
-from r1plus_operator.observe.observer import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key, Observer
+from r1plus_operator.observe import pod_projection, projections, suite_projection
+from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key
+from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.resources import Resource
 from support.plan.world import World
 from support.tables import for_each
@@ -25,12 +26,12 @@ OWNER = {"kind": "R1PlusDeployment", "uid": "u", "controller": True}
 
 def observer() -> tuple[Observer, list[Key]]:
     asked: list[Key] = []
-    return Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}), asked
+    return Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), asked.append, {}), asked
 
 
 def seen_by(observer: Observer) -> Observation:
     """The deployment as it is observed."""
-    found = observer.observed(KEY)
+    found = observer.observe(KEY)
     assert found is not None
     return found
 
@@ -76,18 +77,18 @@ def test_what_asks_for_a_pass(event: dict[str, Any], passes: int) -> None:
 def test_what_a_tenant_may_change_without_end_is_told_apart_from_what_is_new() -> None:
     new: list[Key] = []
     edited: list[Key] = []
-    seen = Observer(ApiClient(Connection("http://127.0.0.1:1")), new.append, {}, edited=edited.append)
+    seen = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), new.append, {}, enqueue_edited=edited.append)
     seen.ingest("ADDED", cr(5))
     assert (new, edited) == ([KEY], [])
     seen.ingest("MODIFIED", cr(6, generation=2))
     assert (new, edited) == ([KEY], [KEY]), "an edit"
-    seen.learn(cr(7, generation=3))
+    seen.update_cached(cr(7, generation=3))
     assert (new, edited) == ([KEY], [KEY] * 2), "one that an answer shows"
     meta = {"name": "own", "namespace": "t", "uid": "s", "resourceVersion": "8"}
-    suite = projections.suite_version({"metadata": meta})
-    seen._suite_changed("ADDED", suite)
+    suite = suite_projection.project_suite_version({"metadata": meta})
+    seen._on_suite_change("ADDED", suite)
     assert (new, edited) == ([KEY] * 2, [KEY] * 2), "a suite that comes"
-    seen._suite_changed("MODIFIED", suite)
+    seen._on_suite_change("MODIFIED", suite)
     assert (new, edited) == ([KEY] * 2, [KEY] * 3), "one that is changed"
     seen.ingest("DELETED", cr(9, generation=3))
     assert (new[2:], len(edited)) == ([("t", TENANT_NAME), KEY], 3), "the end"
@@ -95,7 +96,7 @@ def test_what_a_tenant_may_change_without_end_is_told_apart_from_what_is_new() -
 
 def test_an_event_from_before_our_own_status_does_not_undo_what_its_answer_told() -> None:
     seen = known()
-    seen.learn(cr(7))
+    seen.update_cached(cr(7))
     seen.ingest("MODIFIED", cr(6))
     assert seen_by(seen).cr["status"] == {"suite": "of 7"}
 
@@ -103,15 +104,15 @@ def test_an_event_from_before_our_own_status_does_not_undo_what_its_answer_told(
 def test_an_answer_that_shows_another_spec_asks_for_a_pass() -> None:
     seen, asked = observer()
     seen.ingest("ADDED", cr(5))
-    seen.learn(cr(7, generation=2, tier="lite"))
+    seen.update_cached(cr(7, generation=2, tier="lite"))
     assert asked == [KEY, KEY]
 
 
 def test_an_answer_brings_no_cr_back_that_is_gone() -> None:
     seen = known()
     seen.ingest("DELETED", cr(6))
-    seen.learn(cr(7))
-    assert seen.observed(KEY) is None
+    seen.update_cached(cr(7))
+    assert seen.observe(KEY) is None
 
 
 def test_a_list_decides_even_where_the_server_has_gone_back_in_time() -> None:
@@ -135,7 +136,7 @@ async def test_a_child_that_we_wrote_is_observed_at_once_and_asks_for_no_pass() 
     await seen.write_through(child, answer)
     assert seen_by(seen).children == {("Service", "credit"): child}
     assert asked == [KEY]
-    seen.unlearn("Service", "t", "credit")
+    seen.evict("Service", "t", "credit")
     assert seen_by(seen).children == {}
 
 
@@ -143,9 +144,9 @@ def test_a_child_that_is_being_deleted_is_not_there() -> None:
     seen = known()
     meta = {"name": "c", "namespace": "t", "uid": "s", "ownerReferences": [OWNER], "deletionTimestamp": "now"}
     reflector = seen.children["Service"]
-    projected = reflector._projected({"metadata": meta, "spec": {}})
+    projected = reflector._project_object({"metadata": meta, "spec": {}})
     assert projected is not None
-    reflector.store.put(projected)
+    reflector.store.upsert(projected)
     assert seen_by(seen).children == {}
 
 
@@ -173,9 +174,9 @@ def test_finding_01_a_child_whose_owner_reference_was_edited_is_still_there(
         "labels": {names.LABEL_DEPLOYMENT: label},
     }
     reflector = seen.children["Service"]
-    projected = reflector._projected({"metadata": meta, "spec": {}})
+    projected = reflector._project_object({"metadata": meta, "spec": {}})
     assert projected is not None
-    reflector.store.put(projected)
+    reflector.store.upsert(projected)
     assert bool(seen_by(seen).children) is is_ours
 
 
@@ -191,9 +192,9 @@ def pod(uid: str) -> dict[str, Any]:
 def test_what_a_monitor_said_is_its_own_pods(uid: str, heard: bool) -> None:
     seen = known()
     seen.reports["p1"] = MonitorReport("credit-a", "", Phase.WATCHING, Verdict.PASS, "Passed", "")
-    projected = projections.pod(pod(uid))
+    projected = pod_projection.project_pod(pod(uid))
     assert projected is not None
-    seen.pods.store.put(projected)
+    seen.pods.store.upsert(projected)
     assert set(seen_by(seen).reports) == ({"credit-a-0"} if heard else set())
 
 
@@ -209,9 +210,9 @@ def part(kind: str, **more: Any) -> dict[str, Any]:
 
 def put(seen: Observer, resource: Resource, obj: dict[str, Any]) -> None:
     """What the stream brings."""
-    projected = projections.child(resource, obj)
-    seen.children[resource.kind].store.put(projected)
-    seen._child_changed(resource, "ADDED", projected)
+    projected = projections.project_child(resource, obj)
+    seen.children[resource.kind].store.upsert(projected)
+    seen._on_child_change(resource, "ADDED", projected)
 
 
 def test_what_belongs_to_a_volume_asks_for_the_pass_of_its_namespace() -> None:
@@ -219,7 +220,7 @@ def test_what_belongs_to_a_volume_asks_for_the_pass_of_its_namespace() -> None:
     put(seen, CLAIM, part("PersistentVolumeClaim"))
     assert asked == [("t", VOLUMES_NAME)]
     asked.clear()
-    seen._engine_changed("MODIFIED", projections.Kept("", "bank", "u", None))
+    seen._on_engine_change("MODIFIED", projections.CachedObject("", "bank", "u", None))
     assert asked == [CATALOG_KEY, ("t", VOLUMES_NAME)]
 
 
@@ -230,7 +231,7 @@ def test_a_claim_that_goes_is_no_place_for_an_engine() -> None:
     assert seen_by(seen).volumes[VOLUME].delivered_digest == "a" * 64
     put(seen, CLAIM, part("PersistentVolumeClaim", annotations=notes, deletionTimestamp="now"))
     assert VOLUME not in seen_by(seen).volumes
-    assert seen.volumes("t").deleting == {("PersistentVolumeClaim", VOLUME)}
+    assert seen.observe_volumes("t").deleting == {("PersistentVolumeClaim", VOLUME)}
 
 
 def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
@@ -241,7 +242,7 @@ def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
     (revision,) = world.live("ControllerRevision")
     meta = {**revision["metadata"], "namespace": "t", "uid": "r", "resourceVersion": "3", "ownerReferences": []}
     put(seen, REVISION, {**revision, "metadata": meta})
-    found = seen.volumes("t")
+    found = seen.observe_volumes("t")
     assert [need.owners for need in found.needs] == [()]
     assert found.live == {}
 
@@ -250,9 +251,9 @@ def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:
 def test_finding_11_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outcome: RefreshOutcome | None) -> None:
     """Finalizers of others may keep it for ever, and no pass ends what its revision says."""
     asked: list[Key] = []
-    seen, waits = Observer(ApiClient(Connection("http://127.0.0.1:1")), asked.append, {}, slots=1), ("t", "waits")
-    seen.namespaces.store.put(
-        projections.namespace({"metadata": {"name": "t", "uid": "n", "labels": {names.LABEL_TENANT: "true"}}})
+    seen, waits = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), asked.append, {}, slots=1), ("t", "waits")
+    seen.namespaces.store.upsert(
+        projections.project_namespace({"metadata": {"name": "t", "uid": "n", "labels": {names.LABEL_TENANT: "true"}}})
     )
     seen.ingest("ADDED", cr(1))
     record = dumps(Refresh(Cause.AUTOMATIC, "w", 1.0, outcome=outcome))
@@ -260,10 +261,10 @@ def test_finding_11_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outc
     meta = {"name": "credit-a", "namespace": "t", "uid": "r", "resourceVersion": "3", "labels": labels}
     notes = {"annotations": {names.ANNOTATION_REFRESH: record}, "ownerReferences": [OWNER | {"name": "credit"}]}
     put(seen, REVISION, {"metadata": meta | notes, "data": {}, "revision": 1})
-    seen._note_revisions("u")
-    seen.waves.wait(waits, SlotRequest("w", is_requested=False))
-    assert seen.waves.turns() == []
+    seen._slots.record_all("u")
+    seen.waves.set_waiting(waits, SlotRequest("w", is_requested=False))
+    assert seen.waves.list_turns() == []
     asked.clear()
     seen.ingest("MODIFIED", cr(2, deletionTimestamp="now"))
-    assert seen.waves.turns() == [waits]
+    assert seen.waves.list_turns() == [waits]
     assert waits in asked

@@ -10,7 +10,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.requests import MOST_WHY, Request, Verb, build_annotations, read_requests
 from r1plus_operator.api import kinds
-from r1plus_operator.observe import projections
+from r1plus_operator.observe import node_projection, pod_projection, projections, suite_projection
 from r1plus_operator.plan.observation import JOB_ENDED, REFUSED_PODS
 from r1plus_operator.plan.podspec.pod import hash_pod_spec, is_same_image, list_images
 from r1plus_operator.runtime.resources import Resource
@@ -21,7 +21,7 @@ META = {"name": "a", "namespace": "t", "uid": "u", "resourceVersion": "7", "mana
 
 
 def child(resource: Resource = DEPLOYMENT, *, meta: dict[str, Any] | None = None, **body: Any) -> projections.Child:
-    return projections.child(resource, {"metadata": {**META, **(meta or {})}, **body})
+    return projections.project_child(resource, {"metadata": {**META, **(meta or {})}, **body})
 
 
 def test_a_child_that_merely_counts_its_pods_has_not_changed() -> None:
@@ -38,7 +38,7 @@ def test_a_child_is_kept_as_it_is_but_for_its_status_and_bookkeeping() -> None:
         "metadata": {"name": "a", "namespace": "t", "uid": "u", "labels": {"r1plus.ai/deployment": "credit"}},
         "spec": {"replicas": 1},
     }
-    assert (kept.deployments, kept.deleting) == ({"credit"}, False)
+    assert (kept.deployments, kept.is_deleting) == ({"credit"}, False)
 
 
 def test_only_a_revision_is_kept_with_its_version_since_what_it_remembers_is_nowhere_else() -> None:
@@ -67,7 +67,7 @@ def test_of_a_long_text_only_its_digest_is_kept() -> None:
 )
 def test_since_when_a_pod_is_ready(ready: dict[str, Any], since: float | None) -> None:
     labels = {names.LABEL_DEPLOYMENT: "credit"}
-    kept = projections.pod(
+    kept = pod_projection.project_pod(
         {"metadata": {**META, "labels": labels}, "status": {"conditions": [{"type": "Ready", **ready}]}}
     )
     assert kept is not None
@@ -75,7 +75,7 @@ def test_since_when_a_pod_is_ready(ready: dict[str, Any], since: float | None) -
 
 
 def test_a_child_that_is_being_deleted_is_kept_until_it_is_gone() -> None:
-    assert child(meta={"deletionTimestamp": "now"}).deleting
+    assert child(meta={"deletionTimestamp": "now"}).is_deleting
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_child_names_whose_it_may_be_also_where_label_or_owner_was_edited() ->
 
 
 def test_a_cr_is_kept_without_its_bookkeeping() -> None:
-    kept = projections.deployment({"metadata": META, "spec": {"tier": "full"}, "status": {"suite": "s"}})
+    kept = projections.project_deployment({"metadata": META, "spec": {"tier": "full"}, "status": {"suite": "s"}})
     assert kept == {
         "metadata": {"name": "a", "namespace": "t", "uid": "u", "resourceVersion": "7", "generation": 3},
         "spec": {"tier": "full"},
@@ -109,7 +109,9 @@ def test_a_cr_is_kept_without_its_bookkeeping() -> None:
 
 
 def test_a_cr_that_is_being_deleted_says_so() -> None:
-    assert projections.deployment({"metadata": {**META, "deletionTimestamp": "now"}})["metadata"]["deletionTimestamp"]
+    assert projections.project_deployment({"metadata": {**META, "deletionTimestamp": "now"}})["metadata"][
+        "deletionTimestamp"
+    ]
 
 
 POD: dict[str, Any] = {
@@ -135,7 +137,7 @@ POD: dict[str, Any] = {
 
 
 def test_a_pod_tells_whose_it_is_and_what_ails_it() -> None:
-    pod = projections.pod(POD)
+    pod = pod_projection.project_pod(POD)
     found = pod.deployment, pod.facts.revision, pod.facts.ip, pod.facts.ready
     assert found == ("credit", "credit-1", "10.0.0.5", False)
     assert pod.facts.unschedulable == "0/1 nodes"
@@ -246,46 +248,48 @@ TURNED_AWAY = {
 
 @pytest.mark.parametrize(("status", "said"), TURNED_AWAY.values(), ids=TURNED_AWAY.keys())
 def test_a_pod_that_its_node_turned_away_says_why(status: dict[str, Any], said: str) -> None:
-    found = projections.pod({"metadata": META | {"labels": POD["metadata"]["labels"]}, "spec": {}, "status": status})
+    found = pod_projection.project_pod(
+        {"metadata": META | {"labels": POD["metadata"]["labels"]}, "spec": {}, "status": status}
+    )
     assert found.facts.failure_reason == said
 
 
 def test_a_pod_names_the_replicaset_that_controls_it() -> None:
     owners = [{"kind": "ReplicaSet", "name": "a-1"}, {"kind": "ReplicaSet", "name": "credit-1-x", "controller": True}]
-    pod = projections.pod({**POD, "metadata": {**POD["metadata"], "ownerReferences": owners}})
+    pod = pod_projection.project_pod({**POD, "metadata": {**POD["metadata"], "ownerReferences": owners}})
     assert pod.facts.replica_set == "credit-1-x"
 
 
 def test_a_deployment_that_may_make_no_pods_keeps_the_servers_words_and_nothing_else_of_its_status() -> None:
     failing = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
     status = {"replicas": 1, "conditions": [{"type": "Available", "status": "True"}, failing]}
-    kept = projections.child(DEPLOYMENT, {"metadata": META, "status": status})
+    kept = projections.project_child(DEPLOYMENT, {"metadata": META, "status": status})
     assert kept.live[REFUSED_PODS] == "exceeded quota"
     assert "status" not in kept.live
     recovered = {"conditions": [{**failing, "status": "False"}]}
-    assert REFUSED_PODS not in projections.child(DEPLOYMENT, {"metadata": META, "status": recovered}).live
+    assert REFUSED_PODS not in projections.project_child(DEPLOYMENT, {"metadata": META, "status": recovered}).live
 
 
 def test_a_node_without_figures_is_not_counted() -> None:
     node = {"metadata": {"name": "n", "uid": "u"}}
-    assert projections.node({**node, "status": {"allocatable": {"memory": "lots", "cpu": "2"}}}) is None
-    assert projections.node(node) is None
+    assert node_projection.project_node({**node, "status": {"allocatable": {"memory": "lots", "cpu": "2"}}}) is None
+    assert node_projection.project_node(node) is None
 
 
 def test_an_engine_that_does_not_validate_is_not_on_offer_but_is_known() -> None:
-    kept = projections.engine({"metadata": {"name": "e", "uid": "u"}, "spec": {"tier": "huge"}})
+    kept = projections.project_engine({"metadata": {"name": "e", "uid": "u"}, "spec": {"tier": "huge"}})
     assert kept.value.engine is None
     assert kept.value.live["spec"] == {"tier": "huge"}
 
 
 def test_a_suite_that_cannot_be_read_says_why() -> None:
-    source = projections.suite({"metadata": {"name": "s", "namespace": "t", "uid": "u"}, "data": {}})
+    source = suite_projection.read_suite({"metadata": {"name": "s", "namespace": "t", "uid": "u"}, "data": {}})
     assert source.suite is None
     assert "s: " in source.problem
 
 
 POLICY, JOB = kinds.BY_KIND["NetworkPolicy"], kinds.BY_KIND["Job"]
-WALLS = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ISOLATION: "tenant"}
+POLICIES = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ISOLATION: "tenant"}
 OWNED = {"ownerReferences": [{"kind": "R1PlusDeployment", "name": "credit", "uid": "o", "controller": True}]}
 PROBED = {"annotations": {names.ANNOTATION_PROBED: '{"namespace":"team","uid":"u"}'}}
 
@@ -293,14 +297,14 @@ PROBED = {"annotations": {names.ANNOTATION_PROBED: '{"namespace":"team","uid":"u
 @pytest.mark.parametrize(
     ("meta", "tenant"),
     [
-        pytest.param({"labels": WALLS}, "t", id="what is of a namespace's walls is of its own"),
-        pytest.param({"labels": WALLS, **PROBED}, "team", id="a Job of the prober is of whom it tries, wherever it lies"),
-        pytest.param({"labels": WALLS, "annotations": {names.ANNOTATION_PROBED: "nonsense"}}, "t", id="unless that cannot be read"),
-        pytest.param({"labels": WALLS, "annotations": {names.ANNOTATION_PROBED: "[]"}}, "t", id="or says nothing of it"),
+        pytest.param({"labels": POLICIES}, "t", id="what is of a namespace's walls is of its own"),
+        pytest.param({"labels": POLICIES, **PROBED}, "team", id="a Job of the prober is of whom it tries, wherever it lies"),
+        pytest.param({"labels": POLICIES, "annotations": {names.ANNOTATION_PROBED: "nonsense"}}, "t", id="unless that cannot be read"),
+        pytest.param({"labels": POLICIES, "annotations": {names.ANNOTATION_PROBED: "[]"}}, "t", id="or says nothing of it"),
         pytest.param({"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}, "", id="without the label it is of no tenant"),
         pytest.param(PROBED, "", id="nor with the annotation alone"),
-        pytest.param({"labels": WALLS, **OWNED}, "", id="a deployment's own wall stays its own, whoever labels it"),
-        pytest.param({"labels": {**WALLS, names.LABEL_VOLUME: "v"}}, "", id="so does a volume's"),
+        pytest.param({"labels": POLICIES, **OWNED}, "", id="a deployment's own wall stays its own, whoever labels it"),
+        pytest.param({"labels": {**POLICIES, names.LABEL_VOLUME: "v"}}, "", id="so does a volume's"),
     ],
 )  # fmt: skip
 def test_a_child_is_of_the_tenant(meta: dict[str, Any], tenant: str) -> None:
@@ -324,7 +328,7 @@ def test_of_a_job_it_is_kept_how_and_when_it_ended() -> None:
     ids=["as the platform team makes one", "no other word than true", "to the letter; and it goes", "nothing said"],
 )
 def test_a_namespace_is_a_tenant_as_its_labels_say(meta: dict[str, Any], facts: tuple[bool, str, bool]) -> None:
-    kept = projections.namespace({"metadata": {"name": "team", "uid": "u", **meta}})
+    kept = projections.project_namespace({"metadata": {"name": "team", "uid": "u", **meta}})
     found = kept.value
     assert (found.is_tenant, found.pod_security, found.is_terminating) == facts
     assert (found.name, found.uid, kept.namespace) == ("team", "u", "")
@@ -333,11 +337,11 @@ def test_a_namespace_is_a_tenant_as_its_labels_say(meta: dict[str, Any], facts: 
 def test_an_r1plustenant_that_only_got_our_answer_has_changed_by_its_status_alone() -> None:
     meta = {"name": "tenant", "namespace": "team", "uid": "u", "generation": 1, "finalizers": ["f"]}
     meta["managedFields"] = [{}]
-    one = projections.tenant({"metadata": {**meta, "resourceVersion": "5"}, "spec": {"quota": {}}})
-    two = projections.tenant({"metadata": {**meta, "resourceVersion": "6"}, "spec": {"quota": {}}})
+    one = projections.project_tenant({"metadata": {**meta, "resourceVersion": "5"}, "spec": {"quota": {}}})
+    two = projections.project_tenant({"metadata": {**meta, "resourceVersion": "6"}, "spec": {"quota": {}}})
     assert one == two
     assert one.value["metadata"] == {key: value for key, value in meta.items() if key != "managedFields"}
-    assert projections.tenant({"metadata": {**meta, "resourceVersion": "7"}, "status": {"a": 1}}) != one
+    assert projections.project_tenant({"metadata": {**meta, "resourceVersion": "7"}, "status": {"a": 1}}) != one
 
 
 @pytest.mark.parametrize(
@@ -351,8 +355,8 @@ def test_an_r1plustenant_that_only_got_our_answer_has_changed_by_its_status_alon
 def test_whose_a_pod_is(labels: dict[str, str], deployment: str, probed: str, job: str) -> None:
     owner = {"kind": "Job", "name": "r1plus-prober-1", "uid": "j", "controller": True}
     meta = {**META, "labels": labels, **PROBED, **({"ownerReferences": [owner]} if job else {})}
-    found = projections.pod({"metadata": meta, "spec": {}})
-    assert (found.deployment, found.probed, found.job) == (deployment, probed, job)
+    found = pod_projection.project_pod({"metadata": meta, "spec": {}})
+    assert (found.deployment, found.probed_namespace, found.job) == (deployment, probed, job)
 
 
 def test_a_nodes_addresses_are_those_that_pods_reach_it_at_and_nothing_that_is_none() -> None:
@@ -360,9 +364,11 @@ def test_a_nodes_addresses_are_those_that_pods_reach_it_at_and_nothing_that_is_n
     listed = [*internal, {"type": "ExternalIP", "address": "fd00::7"}, {"type": "Hostname", "address": "n1"}]
     status = {"allocatable": {"cpu": "4", "memory": "8Gi"}, "addresses": listed}
     spec = {"podCIDRs": ["10.244.3.0/24", "fd01:0:0:3::/64", "nonsense"]}
-    kept = projections.node({"metadata": {"name": "n1", "uid": "n"}, "spec": spec, "status": status})
+    kept = node_projection.project_node({"metadata": {"name": "n1", "uid": "n"}, "spec": spec, "status": status})
     assert kept.value.addresses == ("10.0.0.7", "fd00::7", "10.244.3.1", "fd01:0:0:3::1")
-    bare = projections.node({"metadata": {"name": "n1", "uid": "n"}, "status": {"allocatable": status["allocatable"]}})
+    bare = node_projection.project_node(
+        {"metadata": {"name": "n1", "uid": "n"}, "status": {"allocatable": status["allocatable"]}}
+    )
     assert bare.value.addresses == ()
 
 
@@ -371,14 +377,14 @@ LARGE = "x" * 250_000
 
 def test_finding_02_a_pod_that_has_our_mark_alone_is_not_kept() -> None:
     labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY}
-    assert projections.pod({**POD, "metadata": {**META, "labels": labels}}) is None
+    assert pod_projection.project_pod({**POD, "metadata": {**META, "labels": labels}}) is None
     for label in (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE):
-        assert projections.pod({**POD, "metadata": {**META, "labels": labels | {label: "a"}}}) is not None
+        assert pod_projection.project_pod({**POD, "metadata": {**META, "labels": labels | {label: "a"}}}) is not None
 
 
 def test_finding_02_of_a_pods_annotations_little_is_kept() -> None:
     notes = {names.ANNOTATION_OWNER_UID: LARGE, "example.com/a": LARGE}
-    kept = projections.pod({**POD, "metadata": {**POD["metadata"], "annotations": notes}})
+    kept = pod_projection.project_pod({**POD, "metadata": {**POD["metadata"], "annotations": notes}})
     assert len(repr(kept)) < 2000
 
 
@@ -398,7 +404,7 @@ def test_finding_02_of_a_childs_many_labels_ours_are_kept() -> None:
 def test_finding_02_of_an_r1plusdeployments_annotations_its_requests_are_kept_and_clipped(why: str) -> None:
     request = Request("alice", why, "2030-01-01T00:00:00.000000Z")
     notes = {"example.com/a": LARGE, Verb.PIN.annotation: LARGE, **build_annotations(Verb.ACK, request)}
-    kept = projections.deployment({"metadata": {**META, "annotations": notes}})
+    kept = projections.project_deployment({"metadata": {**META, "annotations": notes}})
     clip_report = replace(request, why=why[:MOST_WHY])
     assert read_requests(kept["metadata"]) == {Verb.ACK: clip_report}
     assert len(repr(kept)) < 2000

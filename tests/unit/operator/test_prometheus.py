@@ -15,7 +15,7 @@ from r1plus_operator.observe.prometheus_poller import (
     MOST_BYTES,
     MOST_TEXT,
     PATIENCE_SECONDS,
-    PrometheusSource,
+    PrometheusPoller,
 )
 from r1plus_operator.plan.observation import PrometheusView, RuleFacts, TargetFacts
 from support.http_server import serving
@@ -44,7 +44,7 @@ class Heard:
         self.crs: dict[tuple[str, str], Any] = dict.fromkeys(deployments)
         self.views: list[PrometheusView] = []
 
-    def take_prometheus(self, view: PrometheusView) -> None:
+    def update_prometheus(self, view: PrometheusView) -> None:
         self.views.append(view)
 
 
@@ -63,7 +63,7 @@ class Server:
 async def look(server: Server) -> PrometheusView:
     async with serving(web.get("/prefix/api/v1/{what}", server.answer)) as url, aiohttp.ClientSession() as session:
         heard = Heard(("team", "credit"), ("team", "debit"))
-        return await PrometheusSource(heard, f"{url}/prefix/", 1.0, random.Random(1)).ask(session)
+        return await PrometheusPoller(heard, f"{url}/prefix/", 1.0, random.Random(1)).poll(session)
 
 
 async def test_rules_go_by_group_and_targets_by_pod() -> None:
@@ -96,16 +96,16 @@ async def test_an_answer_that_is_none_is_an_error_and_nothing_else(body: object,
 
 def test_silence_is_news_only_when_it_lasts() -> None:
     now, heard = [0.0], Heard()
-    source = PrometheusSource(heard, "http://p", 1.0, random.Random(1), clock=lambda: now[0])
+    source = PrometheusPoller(heard, "http://p", 1.0, random.Random(1), clock=lambda: now[0])
     silent, well = PrometheusView("http://p", "no answer"), PrometheusView("http://p")
-    source.take(silent)
+    source.publish(silent)
     assert heard.views == [silent]
-    source.take(well)
+    source.publish(well)
     now[0] = PATIENCE_SECONDS
-    source.take(silent)
+    source.publish(silent)
     assert heard.views == [silent, well]
     now[0] = PATIENCE_SECONDS + 1
-    source.take(silent)
+    source.publish(silent)
     assert heard.views == [silent, well, silent]
 
 
@@ -160,8 +160,8 @@ class BigPrometheus:
 async def views(server: BigPrometheus, rounds: int, *deployments: tuple[str, str]) -> list[PrometheusView]:
     routes = web.get("/api/v1/rules", server.rules), web.get("/api/v1/targets", server.all_targets)
     async with serving(*routes) as url, aiohttp.ClientSession() as session:
-        source = PrometheusSource(Heard(*deployments), url, 1.0, random.Random(1))
-        return [await source.ask(session) for _ in range(rounds)]
+        source = PrometheusPoller(Heard(*deployments), url, 1.0, random.Random(1))
+        return [await source.poll(session) for _ in range(rounds)]
 
 
 async def test_finding_20_the_targets_and_rules_of_others_are_not_read_however_many_there_are() -> None:
@@ -224,13 +224,13 @@ async def test_finding_20_a_real_prometheus_knows_these_filters(tmp_path: Path) 
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
     with prometheus(tmp_path, scrape_configs=[scraped(*pool) for pool in pools], rule_files=["rules.yml"]) as url:
         async with aiohttp.ClientSession() as session:
-            source = PrometheusSource(Heard(("team", "credit")), url, 1.0, random.Random(1))
+            source = PrometheusPoller(Heard(("team", "credit")), url, 1.0, random.Random(1))
 
             async def look() -> PrometheusView | None:
-                view = await source.ask(session)
+                view = await source.poll(session)
                 return view if len(view.targets) == 2 and view.rules else None
 
             everything = await eventually(look, "Prometheus knows its targets")
             assert set(everything.rules) == {"r1plus/team/credit"}
             source._by_pool = True
-            assert set((await source.ask(session)).targets) == {("team", "p")}
+            assert set((await source.poll(session)).targets) == {("team", "p")}

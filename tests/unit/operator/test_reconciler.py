@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.controllers.deployment import Reconciler
+from r1plus_operator.controllers.deployment import DeploymentReconciler
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
 from r1plus_operator.plan.deployment import Plan
@@ -30,26 +30,26 @@ class Parts:
     async def load_suites(self, key: object) -> dict[str, Any]:
         return {}
 
-    def observed(self, key: object, suites: object) -> Observation:
+    def observe(self, key: object, suites: object) -> Observation:
         return self.world.observed()
 
     def release_slot(self, key: tuple[str, str]) -> None:
         self.waves.release(key)
 
-    def view(self, namespace: str) -> TenantView:
+    def get_view(self, namespace: str) -> TenantView:
         return ISOLATED
 
-    async def run(self, cr: object, plan: Plan, now: float) -> frozenset[str]:
+    async def apply_plan(self, cr: object, plan: Plan, now: float) -> frozenset[str]:
         self.world.status = plan.status
         raise ForbiddenError(403, "Forbidden", "Service credit belongs to another R1PlusDeployment")
 
-    async def tell(self, cr: object, plan: Plan, now: float) -> None:
+    async def report(self, cr: object, plan: Plan, now: float) -> None:
         self.told.append(plan)
 
 
 async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation() -> None:
     parts: Any = Parts()
-    reconciler = Reconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
+    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
     with pytest.raises(ForbiddenError):
         await reconciler.reconcile(KEY)
     (plan,) = parts.told
@@ -64,24 +64,26 @@ async def test_finding_11_a_candidate_whose_write_is_refused_leaves_the_line() -
     parts: Any = Parts()
     parts.world = serve_world()
     config = replace(CONFIG, triton_image="registry.local/triton:2", runtime_update=RuntimeUpdate.AUTOMATIC)
-    reconciler = Reconciler(parts, parts, parts, config, (), parts, parts, parts, clock=lambda: parts.world.now)
+    reconciler = DeploymentReconciler(
+        parts, parts, parts, config, (), parts, parts, parts, clock=lambda: parts.world.now
+    )
     for turns in ([KEY], []):
         with pytest.raises(ForbiddenError):
             await reconciler.reconcile(KEY)
-        assert parts.waves.turns() == turns
+        assert parts.waves.list_turns() == turns
 
 
 async def test_finding_11_a_pass_that_cannot_be_planned_leaves_the_line() -> None:
     """Else it would be called again at once whatever its back-off, and nobody behind it would begin."""
     parts: Any = Parts()
     for key in (KEY, BEHIND):
-        parts.waves.wait(key, SlotRequest("w", is_requested=False))
-    reconciler = Reconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
+        parts.waves.set_waiting(key, SlotRequest("w", is_requested=False))
+    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
     parts.load_suites = failing
-    assert parts.waves.turns() == [KEY]
+    assert parts.waves.list_turns() == [KEY]
     with pytest.raises(ApiError):
         await reconciler.reconcile(KEY)
-    assert parts.waves.turns() == [BEHIND]
+    assert parts.waves.list_turns() == [BEHIND]
 
 
 async def failing(key: object) -> dict[str, Any]:
@@ -97,14 +99,14 @@ class Watching(Parts):
         self.world.suites = {}
         self.plans: list[Plan] = []
 
-    async def load_mounted(self, key: object) -> tuple[SuiteSource, ...]:
+    async def load_mounted_suites(self, key: object) -> tuple[SuiteSource, ...]:
         return read_mounted_suites(self.world.one("ConfigMap", "credit-accuracy")["data"])
 
-    async def run(self, cr: object, plan: Plan, now: float) -> frozenset[str]:
+    async def apply_plan(self, cr: object, plan: Plan, now: float) -> frozenset[str]:
         self.plans.append(plan)
         return frozenset()
 
-    def want(self, key: object, pool: object) -> None: ...
+    def set_request(self, key: object, pool: object) -> None: ...
 
     def record(self, key: object, status: object, facts: object) -> None: ...
 
@@ -115,7 +117,7 @@ class Watching(Parts):
 
 async def test_finding_08_a_pass_reads_the_mounted_suite_where_its_source_is_gone() -> None:
     parts: Any = Watching()
-    reconciler = Reconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
+    reconciler = DeploymentReconciler(parts, parts, parts, CONFIG, (), parts, parts, parts, clock=lambda: 1000.0)
     await reconciler.reconcile(KEY)
     (plan,) = parts.plans
     assert plan.pool is not None

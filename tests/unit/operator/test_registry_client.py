@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from r1plus_contract.history import DeploymentFact, Facts, Receipt
-from r1plus_operator.registry.client import DeliveryError, RefusedError, RegistryClient
+from r1plus_operator.registry.client import DeliveryError, FactRefusedError, RegistryClient
 from r1plus_operator.runtime.connection import FileToken
 from support.http_server import serving
 
@@ -101,7 +101,7 @@ async def test_an_answer_that_comes_in_pieces_is_read_whole_and_one_without_an_e
 async def test_what_cannot_be_recorded_is_refused(answers: Answers, token: Path, status: int) -> None:
     answers.status, answers.body = status, '{"error": "facts.alarms[0].text: too long"}'
     async with RegistryClient(answers.url, FileToken(token)) as client:
-        with pytest.raises(RefusedError, match=f"{status} .*too long"):
+        with pytest.raises(FactRefusedError, match=f"{status} .*too long"):
             await client.deliver(FACTS)
 
 

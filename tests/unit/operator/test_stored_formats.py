@@ -28,8 +28,8 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec, R1PlusDeploymentStatus
-from r1plus_operator.config import shipped_suites
-from r1plus_operator.observe import projections
+from r1plus_operator.config import load_shipped_suites
+from r1plus_operator.observe import node_projection, pod_projection, projections, suite_projection
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.selection import Target, resolve
 from r1plus_operator.plan.revision.last_valid import LastValid
@@ -39,7 +39,7 @@ from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.rollback.quarantine import Quarantine
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestRun
-from r1plus_operator.runtime.lease import Claim, Terms
+from r1plus_operator.runtime.lease import Claim, LeaseTerms
 from r1plus_policies.detector.pool import Pool
 from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import OPERATOR_NAMESPACE, StoredCluster, read_cluster, stored_clusters
@@ -213,7 +213,9 @@ def test_no_value_of_a_stored_document_is_lost(folder: Path, name: str) -> None:
 def test_each_serving_pod_is_its_revisions_own(folder: Path) -> None:
     """Nobody believes the monitor of a pod whose fingerprint or owner reads otherwise."""
     cluster = read_once(folder)
-    pods = [pod.facts for obj in cluster.of_kind("Pod") if (pod := projections.pod(obj)) and pod.facts.revision]
+    pods = [
+        pod.facts for obj in cluster.of_kind("Pod") if (pod := pod_projection.project_pod(obj)) and pod.facts.revision
+    ]
     own = [pod.name for pod in pods if read(cluster.get("ControllerRevision", pod.revision)).own_pods([pod])]
     assert pods
     assert own == [pod.name for pod in pods]
@@ -223,10 +225,13 @@ def test_each_serving_pod_is_its_revisions_own(folder: Path) -> None:
 def test_each_spec_asks_for_the_revision_that_was_made_of_it(folder: Path) -> None:
     """Another hash would be another revision: a rollout of everything at the operator's start."""
     cluster = read_once(folder)
-    engines = [projections.engine(obj).value.engine for obj in cluster.of_kind("R1PlusEngine")]
-    nodes = [node.value for obj in cluster.of_kind("Node") if (node := projections.node(obj))]
+    engines = [projections.project_engine(obj).value.engine for obj in cluster.of_kind("R1PlusEngine")]
+    nodes = [node.value for obj in cluster.of_kind("Node") if (node := node_projection.project_node(obj))]
     own = [obj for obj in cluster.of_kind("ConfigMap") if names.LABEL_SUITE in obj["metadata"].get("labels", {})]
-    suites = {**shipped_suites(SUITES), **{obj["metadata"]["name"]: projections.suite(obj) for obj in own}}
+    suites = {
+        **load_shipped_suites(SUITES),
+        **{obj["metadata"]["name"]: suite_projection.read_suite(obj) for obj in own},
+    }
     assert [suite.problem for suite in suites.values() if suite.problem] == []
     config = OperatorConfig(
         monitor_image="registry.local/monitor:2",
@@ -252,7 +257,7 @@ def test_each_spec_asks_for_the_revision_that_was_made_of_it(folder: Path) -> No
 @clusters
 def test_the_lease_that_was_handed_over_is_free_and_the_next_term_counts_on(folder: Path) -> None:
     (lease,) = read_once(folder).of_kind("Lease")
-    claim = Claim("r1plus-operator-new_1", Terms(), lambda: 0.0)
-    claim.heard({**lease, "metadata": {**lease["metadata"], "resourceVersion": "7"}})
-    assert claim.open_version() == "7"
-    assert claim.spec(new=True)["leaseTransitions"] == lease["spec"]["leaseTransitions"] + 1
+    claim = Claim("r1plus-operator-new_1", LeaseTerms(), lambda: 0.0)
+    claim.observe_lease({**lease, "metadata": {**lease["metadata"], "resourceVersion": "7"}})
+    assert claim.find_claimable_version() == "7"
+    assert claim.build_spec(new=True)["leaseTransitions"] == lease["spec"]["leaseTransitions"] + 1

@@ -13,22 +13,22 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.verdict import Phase, Verdict
-from r1plus_operator.config import ConfigError, from_environment, read_suite_folder, shipped_suites
-from r1plus_operator.observe import projections
-from r1plus_operator.observe.suite_signature import KeyPair, new_key, read_key, sign, signer
+from r1plus_operator.config import ConfigError, load_settings, load_shipped_suites, read_suite_folder
+from r1plus_operator.observe import suite_projection
+from r1plus_operator.observe.suite_signature import KeyPair, find_signer, generate_key, read_key, sign
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.settings import SuiteTrust
 from support.golden_suites import BAD, NAME, baseline_of, files_of, with_item
 from support.plan.world import CONFIG, ROOT, World
 
-OURS, FOREIGN = new_key(), new_key()
+OURS, FOREIGN = generate_key(), generate_key()
 STRICT = replace(CONFIG, suite_trust=SuiteTrust(keys=frozenset({OURS.public})))
 
 
 def told(files: SuiteFiles, config: Any = STRICT, **accuracy: Any) -> tuple[str, str, str]:
     """QualityVerified of a deployment that asks for these files, in a ConfigMap of its namespace."""
     meta = {"name": NAME, "namespace": "team", "uid": "u"}
-    source = projections.suite({"metadata": meta, "data": files.texts()})
+    source = suite_projection.read_suite({"metadata": meta, "data": files.texts()})
     world = World({"tier": "full", "accuracy": {"suite": NAME, **accuracy}}, config=config)
     world.suites[NAME] = source
     world.settle()
@@ -70,7 +70,7 @@ def test_a_suite_signed_by_another_key_is_refused_and_both_keys_are_named() -> N
 def test_a_deployment_may_trust_a_key_of_its_own_and_another_deployment_does_not() -> None:
     signed = sign(files_of(), FOREIGN)
     assert told(signed, suiteKeys=[FOREIGN.public])[:2] == TAKEN
-    assert told(signed, suiteKeys=[new_key().public])[:2] == ("False", "SuiteInvalid")
+    assert told(signed, suiteKeys=[generate_key().public])[:2] == ("False", "SuiteInvalid")
 
 
 def test_without_required_signatures_an_unsigned_suite_and_a_foreign_one_are_taken() -> None:
@@ -133,14 +133,14 @@ def test_without_a_baseline_no_threshold_is_refused_beforehand() -> None:
 
 def test_the_monitor_is_given_the_reference_and_its_hash() -> None:
     line = '{"answer":"answer 0","finishReason":"stop","item":"loans-0","score":"correct"}\n'
-    kept = projections.suite_source(NAME, sign(replace(files_of(), reference=line), OURS))
+    kept = suite_projection.read_suite_source(NAME, sign(replace(files_of(), reference=line), OURS))
     world = World({"tier": "full", "accuracy": {"suite": NAME}}, config=STRICT)
     world.suites[NAME] = kept
     world.settle()
     data = world.one("ConfigMap", "credit-accuracy")["data"]
     assert data["reference.jsonl"] == line
     assert len(json.loads(data["settings.json"])["referenceHash"]) == 64
-    world.suites[NAME] = projections.suite_source(NAME, sign(files_of(), OURS))
+    world.suites[NAME] = suite_projection.read_suite_source(NAME, sign(files_of(), OURS))
     world.settle()
     data = world.one("ConfigMap", "credit-accuracy")["data"]
     assert "reference.jsonl" not in data
@@ -172,7 +172,7 @@ def test_a_monitor_that_can_no_longer_score_is_no_data_though_a_pass_stands_and_
 
 
 def test_shipped_suites_are_trusted_by_what_they_are_and_no_others() -> None:
-    shipped = shipped_suites(ROOT / "monitoring" / "suites")
+    shipped = load_shipped_suites(ROOT / "monitoring" / "suites")
     assert {name: source.digest for name, source in shipped.items()} == dict(SHIPPED_SUITES)
     strict = replace(CONFIG, suite_trust=SuiteTrust(shipped_digests=frozenset(SHIPPED_SUITES.values())))
     world = World({"tier": "full"}, config=strict, suites=shipped)
@@ -185,7 +185,7 @@ def test_shipped_suites_are_trusted_by_what_they_are_and_no_others() -> None:
 
 def test_a_shipped_suite_whose_baseline_was_touched_is_a_strangers(tmp_path: Path) -> None:
     files = read_suite_folder(ROOT / "monitoring" / "suites" / "smollm2-full-v1")
-    touched = projections.suite_source("smollm2-full-v1", replace(files, baseline=files.baseline + " "))
+    touched = suite_projection.read_suite_source("smollm2-full-v1", replace(files, baseline=files.baseline + " "))
     assert touched.suite is not None
     assert touched.digest not in SHIPPED_SUITES.values()
 
@@ -195,7 +195,7 @@ def test_of_a_file_that_is_too_large_no_more_is_read_than_shows_it(tmp_path: Pat
     (tmp_path / "items.jsonl").write_bytes(b"x" * 10_000_000)
     files = read_suite_folder(tmp_path)
     assert len(files.items) == 921_601
-    assert "921601 bytes, at most 921600" in projections.suite_source("s", files).problem
+    assert "921601 bytes, at most 921600" in suite_projection.read_suite_source("s", files).problem
 
 
 # -- Settings ----------------------------------------------------------------------------------------------------------
@@ -213,36 +213,36 @@ def test_of_a_file_that_is_too_large_no_more_is_read_than_shows_it(tmp_path: Pat
 def test_signatures_are_required_unless_they_are_plainly_not(
     least: dict[str, str], given: dict[str, str], required: bool
 ) -> None:
-    trust = from_environment(least | given).operator.suite_trust
+    trust = load_settings(least | given).operator.suite_trust
     assert (trust.required, trust.shipped_digests) == (required, frozenset(SHIPPED_SUITES.values()))
 
 
 def test_trusted_keys_come_from_the_chart_and_one_that_is_none_is_refused(least: dict[str, str]) -> None:
     keys = f"{OURS.public},{FOREIGN.public}"
-    assert from_environment(least | {"R1PLUS_SUITE_KEYS": keys}).operator.suite_trust.keys == set(keys.split(","))
+    assert load_settings(least | {"R1PLUS_SUITE_KEYS": keys}).operator.suite_trust.keys == set(keys.split(","))
     with pytest.raises(ConfigError, match="R1PLUS_SUITE_KEYS: 'AAAA' is no Ed25519 public key"):
-        from_environment(least | {"R1PLUS_SUITE_KEYS": f"{OURS.public},AAAA"})
+        load_settings(least | {"R1PLUS_SUITE_KEYS": f"{OURS.public},AAAA"})
 
 
 # -- Signatures --------------------------------------------------------------------------------------------------------
 
 
 def test_who_signed_is_told_and_an_unsigned_suite_has_nobody() -> None:
-    assert signer(sign(files_of(), OURS)) == OURS.public
-    assert signer(sign(sign(files_of(), OURS), FOREIGN)) == FOREIGN.public
-    assert signer(files_of()) == ""
+    assert find_signer(sign(files_of(), OURS)) == OURS.public
+    assert find_signer(sign(sign(files_of(), OURS), FOREIGN)) == FOREIGN.public
+    assert find_signer(files_of()) == ""
 
 
 def test_a_signature_under_another_public_key_does_not_fit() -> None:
     signed = sign(files_of(), OURS)
     with pytest.raises(SuiteError, match="does not fit"):
-        signer(replace(signed, signature=signed.signature.replace(OURS.public, FOREIGN.public)))
+        find_signer(replace(signed, signature=signed.signature.replace(OURS.public, FOREIGN.public)))
 
 
 def test_a_key_reads_back_and_its_file_holds_no_public_one() -> None:
-    again = read_key(OURS.pem())
+    again = read_key(OURS.encode_pem())
     assert again.public == OURS.public
-    assert signer(sign(files_of(), again)) == OURS.public
+    assert find_signer(sign(files_of(), again)) == OURS.public
 
 
 def encrypted(key: KeyPair) -> bytes:
@@ -272,4 +272,4 @@ def test_a_signature_is_found_where_a_folder_keeps_it(tmp_path: Path) -> None:
     for name, text in sign(files_of(), OURS).texts().items():
         (tmp_path / name).write_text(text)
     assert (tmp_path / SIGNATURE_FILE).exists()
-    assert signer(read_suite_folder(tmp_path)) == OURS.public
+    assert find_signer(read_suite_folder(tmp_path)) == OURS.public

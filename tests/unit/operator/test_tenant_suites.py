@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.settings import FORMER_SUITE_FILES, SUITE_FILES
 from r1plus_contract.suite_files import SuiteFiles
-from r1plus_operator.observe.projections import suite_version
+from r1plus_operator.observe.suite_projection import project_suite_version
 from r1plus_operator.observe.tenant_suites import MOST_BYTES, TenantSuites
 from r1plus_operator.plan.accuracy.mounted_suites import MountedSuites, find_mounted_suites, hash_mounted_suites
 from r1plus_operator.plan.manifests.drift import fold_texts
@@ -30,7 +30,7 @@ class Server:
     def put(self, namespace: str, name: str = NAME, version: str = "1") -> None:
         meta = {"namespace": namespace, "name": name, "uid": f"u-{name}", "resourceVersion": version}
         self.objects[namespace, name] = {"metadata": meta, "data": TEXTS}
-        self.suites.index.store.put(suite_version({"metadata": meta}))
+        self.suites.index.store.upsert(project_suite_version({"metadata": meta}))
 
     async def list(self, resource: object, namespace: str, *, name: str) -> tuple[list[dict[str, Any]], str]:
         self.fetched.append((namespace, name))
@@ -49,7 +49,7 @@ async def test_only_what_is_named_is_fetched_and_read(server: Server) -> None:
     assert list(found) == [NAME]
     assert found[NAME].suite is not None
     assert server.fetched == [("a", NAME)]
-    assert server.suites.names("a") == {NAME, "other", "third"}
+    assert server.suites.list_names("a") == {NAME, "other", "third"}
 
 
 async def test_a_version_is_fetched_once_and_another_one_again(server: Server) -> None:
@@ -67,7 +67,7 @@ async def test_what_is_gone_is_kept_no_more(server: Server) -> None:
     await server.suites.load("a", {NAME})
     server.suites.index.store.drop(("a", NAME))
     assert await server.suites.load("a", {NAME}) == {}
-    assert server.suites.loaded("a") == {}
+    assert server.suites.list_cached("a") == {}
 
 
 async def test_one_that_went_before_it_was_fetched_is_a_suite_that_cannot_be_read(server: Server) -> None:
@@ -96,8 +96,8 @@ async def test_a_tenants_many_suites_push_out_its_own_and_no_other_tenants() -> 
     for name in names:
         server.put("noisy", name)
     assert len(await server.suites.load("noisy", names)) == 10, "a pass has all that it asked for"
-    assert sorted(server.suites.loaded("noisy")) == ["s8", "s9"]
-    assert sorted(server.suites.loaded("quiet")) == [NAME]
+    assert sorted(server.suites.list_cached("noisy")) == ["s8", "s9"]
+    assert sorted(server.suites.list_cached("quiet")) == [NAME]
 
 
 async def test_many_tenants_together_keep_no_more_than_the_limit() -> None:
@@ -105,7 +105,7 @@ async def test_many_tenants_together_keep_no_more_than_the_limit() -> None:
     for number in range(10):
         server.put(f"n{number}")
         await server.suites.load(f"n{number}", {NAME})
-    kept = [number for number in range(10) if server.suites.loaded(f"n{number}")]
+    kept = [number for number in range(10) if server.suites.list_cached(f"n{number}")]
     assert kept == [6, 7, 8, 9]
 
 
@@ -133,7 +133,7 @@ async def test_finding_08_mounted_suites_are_read_once_whatever_their_scorer_and
         found = await mounted.load()
     assert [(source.name, source.suite is not None) for source in found] == [(NAME, True), ("former-v1", True)]
     assert server.fetched == [("a", "credit-accuracy")]
-    assert server.suites.loaded("a") == {}, "no spec can name a mounted suite"
+    assert server.suites.list_cached("a") == {}, "no spec can name a mounted suite"
     mounted.put(suite=files_of())
     assert [source.name for source in await mounted.load()] == [NAME]
     assert len(server.fetched) == 2

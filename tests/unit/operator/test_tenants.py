@@ -8,8 +8,8 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_operator.controllers.tenant import TOLD_AFTER, WITHOUT_EFFECT_SECONDS
-from r1plus_operator.observe.observer import TENANT_NAME, VOLUMES_NAME
+from r1plus_operator.controllers.tenant import FAILURES_BEFORE_REPORT, WITHOUT_EFFECT_SECONDS
+from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.status.conditions import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.plan.tenancy import isolation_test_jobs, isolation_test_run, network_policies
@@ -67,7 +67,7 @@ class TestWakes:
         rig = await tenant(GIVES, serves=True)
         for (kind, _, _), obj in list(rig.cluster.objects.items()):
             if kind in rig.observer.children or kind == names.KIND_TENANT:
-                rig._reflector(kind)._take("MODIFIED", obj)
+                rig._reflector(kind)._apply_event("MODIFIED", obj)
         assert rig.asked_for() == []
 
     @pytest.mark.parametrize("kind", ["NetworkPolicy", "RoleBinding", "ResourceQuota", "LimitRange", "ServiceAccount"])
@@ -214,7 +214,7 @@ class TestEnds:
         deleted = [entry for entry in rig.cluster.log if entry.startswith("delete")]
         assert all(f" {DECOY}/" in entry for entry in deleted), "what was in it goes with it"
         assert rig.registry.get_sample_value("r1plus_isolation_verified", {"namespace": "team"}) is None
-        assert rig.reconciler.view("team").reason == "Pending"
+        assert rig.reconciler.get_view("team").reason == "Pending"
 
     async def test_one_that_went_while_nobody_looked_likewise(self) -> None:
         rig = Rig()
@@ -275,7 +275,7 @@ class TestRefusals:
         with pytest.raises(type(error)):
             await rig.work()
         assert rig.condition("team", "Ready") == ("False", "WriteRefused")
-        isolation = rig.reconciler.view("team")
+        isolation = rig.reconciler.get_view("team")
         assert ((isolation.status, isolation.reason) == ("False", "WriteRefused")) is (kind == "NetworkPolicy")
         assert isolation.message.endswith(f"; {REFUSED_REMEDY}") is (kind == "NetworkPolicy")
         del rig.cluster.refusals[kind]
@@ -306,7 +306,7 @@ class TestRefusals:
         kept = rig.cluster.objects[names.KIND_TENANT, "team", names.TENANT]["metadata"]["finalizers"]
         assert kept == [], "nor does its R1PlusTenant stay for it"
 
-    async def test_a_deletion_that_is_refused_holds_up_no_wall(self) -> None:
+    async def test_a_deletion_that_is_refused_holds_up_no_policy(self) -> None:
         rig = await tenant(GIVES)
 
         async def refuse(*_: Any, **__: Any) -> Json:
@@ -321,7 +321,7 @@ class TestRefusals:
         assert network_policies.DEFAULT_DENY in rig.has("NetworkPolicy", "team")
         assert rig.condition("team", "Ready") == ("False", "WriteRefused")
 
-    async def test_the_status_goes_on_telling_what_becomes_of_the_walls_while_a_write_is_refused(self) -> None:
+    async def test_the_status_goes_on_telling_what_becomes_of_the_policies_while_a_write_is_refused(self) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
         assert rig.condition("team", "IsolationVerified") == ("True", "IsolationEnforced")
@@ -333,23 +333,23 @@ class TestRefusals:
             with pytest.raises(ForbiddenError):
                 await rig.work()
             assert rig.condition("team", "IsolationVerified")[1] == told
-            assert rig.reconciler.view("team").reason == told
+            assert rig.reconciler.get_view("team").reason == told
 
     @pytest.mark.parametrize("after", [None, 30.0], ids=["at growing intervals", "when the API server says"])
-    async def test_a_wall_that_cannot_be_written_is_no_wall_that_holds(self, after: float | None) -> None:
+    async def test_a_policy_that_cannot_be_written_is_no_policy_that_holds(self, after: float | None) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
         rig.lose("NetworkPolicy", "team", network_policies.DEFAULT_DENY)
         rig.cluster.refusals["NetworkPolicy"] = ApiError(500, "InternalError", "etcd leader changed")
-        for _ in range(TOLD_AFTER + 1):
+        for _ in range(FAILURES_BEFORE_REPORT + 1):
             assert rig.condition("team", "IsolationVerified") == ("True", "IsolationEnforced")
             with pytest.raises(ApiError):
                 await rig.work()
             rig.queue.add_failed(KEY, after)
             rig.clock.advance(100)
         assert rig.condition("team", "IsolationVerified") == ("False", "WriteRefused")
-        assert rig.reconciler.view("team").status == "False"
-        assert rig.reconciler.view("team").message.endswith(f"etcd leader changed; {FAILED_REMEDY}")
+        assert rig.reconciler.get_view("team").status == "False"
+        assert rig.reconciler.get_view("team").message.endswith(f"etcd leader changed; {FAILED_REMEDY}")
         rig.cluster.refusals.clear()
         await rig.work()
         assert rig.condition("team", "Ready") == ("True", "NetworkPoliciesApplied")
@@ -387,14 +387,14 @@ class TestViews:
     """What a deployment's pass is told of its namespace."""
 
     async def test_a_namespace_that_nobody_has_seen_is_no_tenant(self) -> None:
-        assert Rig().reconciler.view("team").is_tenant is False
+        assert Rig().reconciler.get_view("team").is_tenant is False
 
     async def test_one_without_its_label_is_none_and_one_with_it_is_before_its_first_pass(self) -> None:
         rig = Rig()
         rig.label("team", labels={})
         rig.label("other")
-        assert rig.reconciler.view("team").is_tenant is False
-        assert rig.reconciler.view("other").is_tenant is True
+        assert rig.reconciler.get_view("team").is_tenant is False
+        assert rig.reconciler.get_view("other").is_tenant is True
 
     async def test_where_it_changes_its_deployments_are_looked_at(self) -> None:
         rig = await tenant()
@@ -403,7 +403,7 @@ class TestViews:
         rig.asked_for()
         await rig.work()
         assert ("team", "credit") in rig.asked_for()
-        assert rig.reconciler.view("team").callers == {"shop"}
+        assert rig.reconciler.get_view("team").callers == {"shop"}
         rig.queue.add(KEY)
         await rig.work()
         assert rig.asked_for() == []
@@ -441,7 +441,7 @@ async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
     """Admission refuses it; this is what comes of it where admission is switched off."""
     rig = await tenant({}, serves=True)
     rig.label("other")
-    view = rig.reconciler.view("team")
+    view = rig.reconciler.get_view("team")
     real = isolation_test_run.read_run(run_jobs(rig)[0])
     forged = isolation_test_run.IsolationTestRun("team", real.uid, "credit", real.walls, real.started + 5)
     for job in isolation_test_jobs.build_jobs(forged, CONFIG):
@@ -449,7 +449,7 @@ async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
             continue
         rig.say("ADDED", "Job", ended({**job, "metadata": {**job["metadata"], "namespace": where}}))
     await rig.work()
-    assert rig.reconciler.view("team") == view
+    assert rig.reconciler.get_view("team") == view
     assert not [name for name in rig.has("Job", where) if forged.id in name], "and it is cleared away"
 
 

@@ -17,14 +17,16 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Standing, Verdict, Watch
 from r1plus_operator.api import kinds
 from r1plus_operator.main import MOST_LOGGED, OneLineFormatter
-from r1plus_operator.observe import projections
-from r1plus_operator.observe.monitor_poller import CONCURRENCY, SHARES, VerdictSource
-from r1plus_operator.observe.observer import Key, Observer
+from r1plus_operator.observe import pod_projection, projections
+from r1plus_operator.observe.caches import Key
+from r1plus_operator.observe.monitor_poller import CONCURRENCY, SHARES, MonitorPoller
+from r1plus_operator.observe.observer import Observer
+from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.pooled_detectors import Pools
-from r1plus_operator.observe.projections import Child, ServingPod
+from r1plus_operator.observe.projections import Child
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, SILENT_SECONDS, build_silent_report
 from r1plus_operator.runtime.client import ApiClient
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 from support.http_server import serving
 from support.waiting import eventually
 
@@ -40,7 +42,7 @@ def controller(kind: str, name: str, uid: str) -> dict[str, Any]:
 
 def child(kind: str, name: str, uid: str, **meta: Any) -> Child:
     head = {"namespace": "t", "name": name, "uid": uid, "resourceVersion": "1"}
-    return projections.child(kinds.BY_KIND[kind], {"metadata": head | meta})
+    return projections.project_child(kinds.BY_KIND[kind], {"metadata": head | meta})
 
 
 def pod(ip: str, *, runs: bool = True, **meta: Any) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def pod(ip: str, *, runs: bool = True, **meta: Any) -> dict[str, Any]:
 class Road:
     """A verdict source, one pod, its monitor on loopback, and a clock."""
 
-    source: VerdictSource
+    source: MonitorPoller
     session: aiohttp.ClientSession
     port: int
 
@@ -76,23 +78,23 @@ class Road:
         self.says: MonitorReport | None = PASSES
         self.text = ""
         """What is said instead."""
-        self.observer = Observer(ApiClient(Connection("http://127.0.0.1:1")), self._news, {})
+        self.observer = Observer(ApiClient(ApiConnection("http://127.0.0.1:1")), self._news, {})
         self.observer.crs["t", "credit"] = CR
         revision = child("ControllerRevision", "credit-a", "cr-a", ownerReferences=[OWNER | {"controller": True}])
-        self.observer.children["ControllerRevision"].store.put(revision)
+        self.observer.children["ControllerRevision"].store.upsert(revision)
 
     def _news(self, key: Key) -> None:
         self.asked.append(key)
         self.now += self.rest
 
     def put(self, obj: dict[str, Any]) -> None:
-        if (projected := projections.pod(obj)) is not None:
-            self.observer.pods.store.put(projected)
+        if (projected := pod_projection.project_pod(obj)) is not None:
+            self.observer.pods.store.upsert(projected)
 
     async def after(self, seconds: float) -> MonitorReport | None:
         """What counts as said by the pod after one more round."""
         self.now += seconds
-        await self.source.ask_all(self.session)
+        await self.source.poll_all(self.session)
         return self.observer.reports.get("p1")
 
 
@@ -115,7 +117,7 @@ async def road() -> AsyncIterator[Road]:
     async with serving(web.get("/verdict", verdict)) as url, aiohttp.ClientSession() as found.session:
         found.port = port_of(url)
         pools = no_pools(found)
-        found.source = VerdictSource(found.observer, pools, 10.0, random.Random(1), found.port, lambda: found.now)
+        found.source = MonitorPoller(found.observer, pools, 10.0, random.Random(1), found.port, lambda: found.now)
         found.put(pod("127.0.0.1"))
         yield found
 
@@ -189,7 +191,7 @@ async def test_of_a_pod_that_is_gone_nothing_is_kept(road: Road) -> None:
 
 def test_a_monitor_that_could_not_score_keeps_its_reason() -> None:
     blocked = replace(PASSES, phase=Phase.BLOCKED, verdict=Verdict.NO_DATA, reason="SuiteMismatch")
-    facts = projections.pod(pod("127.0.0.1"))
+    facts = pod_projection.project_pod(pod("127.0.0.1"))
     assert build_silent_report(blocked, facts.facts, "t") == blocked
 
 
@@ -218,7 +220,7 @@ async def test_finding_22_only_pods_of_known_revisions_and_jobs_are_contacted(me
         return web.Response(status=503)
 
     road = Road()
-    road.observer.children["Job"].store.put(
+    road.observer.children["Job"].store.upsert(
         child("Job", "r1plus-engine-1", "job1", labels={names.LABEL_VOLUME: "r1plus-engine-1"})
     )
     filler = {
@@ -228,13 +230,13 @@ async def test_finding_22_only_pods_of_known_revisions_and_jobs_are_contacted(me
         "ownerReferences": [controller("Job", "r1plus-engine-1", "job1")],
     }
     async with serving(web.get("/{path}", answer)) as url, aiohttp.ClientSession() as session:
-        source = VerdictSource(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url))
+        source = MonitorPoller(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url))
         road.put(pod("127.0.0.1", **meta))
-        await source.ask_all(session)
+        await source.poll_all(session)
         assert asked == []
         road.put(pod("127.0.0.1"))
         road.put(pod("127.0.0.1", **filler))
-        await source.ask_all(session)
+        await source.poll_all(session)
         assert sorted(asked) == ["/progress", "/verdict"]
 
 
@@ -242,7 +244,7 @@ async def test_finding_22_pods_that_swallow_packets_delay_no_other_tenants_monit
     road = Road()
     evil = {**OWNER, "uid": "cr2"}
     road.observer.crs["evil", "credit"] = {"metadata": {"namespace": "evil", "name": "credit", "uid": "cr2"}}
-    road.observer.children["ControllerRevision"].store.put(
+    road.observer.children["ControllerRevision"].store.upsert(
         child("ControllerRevision", "credit-a", "cr-b", namespace="evil", ownerReferences=[evil | {"controller": True}])
     )
     for number in range(120):
@@ -260,10 +262,10 @@ async def test_finding_22_pods_that_swallow_packets_delay_no_other_tenants_monit
         aiohttp.ClientSession(timeout=never) as session,
     ):
         silent_server = socket.create_server(("127.9.9.9", port_of(url)), backlog=200)
-        source = VerdictSource(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url), round_seconds=0.1)
+        source = MonitorPoller(road.observer, no_pools(road), 10.0, random.Random(1), port_of(url), round_seconds=0.1)
 
         async def all_are_heard() -> bool:
-            await source.ask_all(session)
+            await source.poll_all(session)
             return {f"g{number}" for number in range(40)} <= road.observer.reports.keys()
 
         for _ in range(2):
@@ -288,16 +290,16 @@ def connections(listener: socket.socket) -> int:
 async def test_finding_22_pods_of_a_dead_node_come_after_those_that_answered(road: Road) -> None:
     asked: list[str] = []
 
-    class Listed(VerdictSource):
-        async def _ask(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
+    class Listed(MonitorPoller):
+        async def _poll_report(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
             asked.append(pod.name)
-            await super()._ask(session, pod)
+            await super()._poll_report(session, pod)
 
     source = Listed(road.observer, no_pools(road), 10.0, random.Random(1), road.port, lambda: road.now)
     road.put(pod("127.9.9.8", name="credit-a-", uid="dead"))
     for expected in (["credit-a-0", "credit-a-"], ["credit-a-0", "credit-a-"]):
         asked.clear()
-        await source.ask_all(road.session)
+        await source.poll_all(road.session)
         assert asked == expected
 
 
@@ -308,11 +310,11 @@ def adopted_revision() -> Child:
     owner = OWNER | {"controller": True}
     meta = {"namespace": "t", "name": "credit-a", "uid": "cr-a", "resourceVersion": "1", "ownerReferences": [owner]}
     body = {"metadata": meta, "data": {"template": template}}
-    return projections.child(kinds.BY_KIND["ControllerRevision"], body)
+    return projections.project_child(kinds.BY_KIND["ControllerRevision"], body)
 
 
 async def test_finding_08_pods_of_a_revision_that_a_namesake_has_taken_over_are_still_asked(road: Road) -> None:
-    road.observer.children["ControllerRevision"].store.put(adopted_revision())
+    road.observer.children["ControllerRevision"].store.upsert(adopted_revision())
     assert await road.after(0) is None, "control: a pod of another R1PlusDeployment"
     road.put(pod("127.0.0.1", annotations={names.ANNOTATION_OWNER_UID: "cr0"}))
     assert await road.after(0) == PASSES
@@ -339,7 +341,7 @@ async def test_finding_22_what_fails_for_one_namespace_ends_nothing(
         raise OverflowError("int too large to convert to float")
 
     with monkeypatch.context() as patch:
-        patch.setattr(road.source, "_take", fail)
+        patch.setattr(road.observer, "store_report", fail)
         assert await road.after(0) is None
     assert "Monitors of namespace t could not be polled" in caplog.text
     assert await road.after(0) == PASSES

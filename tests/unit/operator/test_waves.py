@@ -16,45 +16,45 @@ def revision(of: Key) -> Key:
 
 def begin(waves: Waves, of: Key, outcome: RefreshOutcome | None = None, wave: str = WAVE) -> None:
     """Write the ControllerRevision of a candidate, or how it ended, and end the pass."""
-    waves.note(revision(of), of, Refresh(Cause.AUTOMATIC, wave, 1.0, outcome=outcome))
-    waves.wait(of, None)
+    waves.record(revision(of), of, Refresh(Cause.AUTOMATIC, wave, 1.0, outcome=outcome))
+    waves.set_waiting(of, None)
     waves.release(of)
 
 
 def line_up(slots: int, *deployments: Key, requested: bool = False) -> Waves:
     waves = Waves(slots)
     for one in deployments:
-        assert not waves.view(one).is_granted
-        waves.wait(one, SlotRequest(WAVE, requested))
+        assert not waves.grant_slot(one).is_granted
+        waves.set_waiting(one, SlotRequest(WAVE, requested))
         waves.release(one)
     return waves
 
 
 def test_finding_11_no_more_begin_at_once_than_there_are_slots() -> None:
     waves = line_up(2, *map(key, range(5)))
-    assert [waves.view(key(n)).is_granted for n in range(5)] == [True, True, False, False, False]
+    assert [waves.grant_slot(key(n)).is_granted for n in range(5)] == [True, True, False, False, False]
     begin(waves, key(0))
     begin(waves, key(1))
-    assert waves.turns() == []
+    assert waves.list_turns() == []
     begin(waves, key(0), RefreshOutcome.PROMOTED)
-    assert waves.turns() == [key(2)]
+    assert waves.list_turns() == [key(2)]
 
 
 def test_finding_11_passes_that_are_made_at_once_do_not_take_one_slot_twice() -> None:
     waves = line_up(1, key(1), key(2))
-    assert waves.view(key(1)).is_granted
-    waves.wait(key(0), SlotRequest(WAVE, is_requested=True))
-    assert not waves.view(key(0)).is_granted
+    assert waves.grant_slot(key(1)).is_granted
+    waves.set_waiting(key(0), SlotRequest(WAVE, is_requested=True))
+    assert not waves.grant_slot(key(0)).is_granted
     waves.release(key(1))
-    assert waves.view(key(0)).is_granted
+    assert waves.grant_slot(key(0)).is_granted
 
 
 def test_finding_11_names_decide_and_a_persons_request_comes_first() -> None:
     waves = line_up(1, key(3), key(2), key(4))
-    waves.wait(key(4), SlotRequest(WAVE, is_requested=True))
+    waves.set_waiting(key(4), SlotRequest(WAVE, is_requested=True))
     order = []
     for _ in range(3):
-        (turn,) = waves.turns()
+        (turn,) = waves.list_turns()
         order.append(turn)
         begin(waves, turn, RefreshOutcome.PROMOTED)
     assert order == [key(4), key(2), key(3)]
@@ -62,51 +62,51 @@ def test_finding_11_names_decide_and_a_persons_request_comes_first() -> None:
 
 def test_finding_11_a_failure_stops_its_wave_and_no_other_until_it_is_acknowledged() -> None:
     waves = line_up(3, key(1), key(2))
-    waves.wait(key(3), SlotRequest("another", is_requested=False))
+    waves.set_waiting(key(3), SlotRequest("another", is_requested=False))
     begin(waves, key(1), RefreshOutcome.FAILED)
-    assert waves.turns() == [key(3)]
-    assert waves.view(key(2)).stopped_waves == {WAVE}
-    begin(waves, key(1), RefreshOutcome.ACKNOWLEDGED)
-    assert waves.turns() == [key(2), key(3)]
+    assert waves.list_turns() == [key(3)]
+    assert waves.grant_slot(key(2)).stopped_waves == {WAVE}
+    begin(waves, key(1), RefreshOutcome.USER_ACK)
+    assert waves.list_turns() == [key(2), key(3)]
 
 
 def test_finding_11_who_waits_hears_that_its_wave_is_stopped_and_goes_on() -> None:
     waves = line_up(1, key(1), key(2))
-    waves.wait(key(3), SlotRequest("another", is_requested=False))
+    waves.set_waiting(key(3), SlotRequest("another", is_requested=False))
     failed = Refresh(Cause.AUTOMATIC, WAVE, 1.0, outcome=RefreshOutcome.FAILED)
-    assert waves.note(revision(key(0)), key(0), failed) == [key(1), key(2)]
-    assert waves.note(revision(key(9)), key(9), failed) == []
-    assert waves.note(revision(key(9)), key(9), None) == []
-    assert waves.note(revision(key(0)), key(0), None) == [key(1), key(2)]
+    assert waves.record(revision(key(0)), key(0), failed) == [key(1), key(2)]
+    assert waves.record(revision(key(9)), key(9), failed) == []
+    assert waves.record(revision(key(9)), key(9), None) == []
+    assert waves.record(revision(key(0)), key(0), None) == [key(1), key(2)]
 
 
 def test_finding_11_what_is_gone_holds_no_slot_and_stops_nothing() -> None:
     waves = line_up(1, key(2))
     begin(waves, key(1))
-    assert waves.turns() == []
-    waves.note(revision(key(1)), key(1), None)
-    assert waves.turns() == [key(2)]
-    waves.wait(key(2), None)
-    assert waves.turns() == []
+    assert waves.list_turns() == []
+    waves.record(revision(key(1)), key(1), None)
+    assert waves.list_turns() == [key(2)]
+    waves.set_waiting(key(2), None)
+    assert waves.list_turns() == []
 
 
 def test_finding_11_whose_candidate_cannot_be_written_keeps_nobody_waiting() -> None:
     waves = line_up(1, key(1), key(2))
-    assert waves.view(key(1)).is_granted
-    waves.wait(key(1), None)  # It begins, and the API server refuses the write.
+    assert waves.grant_slot(key(1)).is_granted
+    waves.set_waiting(key(1), None)  # It begins, and the API server refuses the write.
     waves.release(key(1))
-    assert waves.turns() == [key(2)]
+    assert waves.list_turns() == [key(2)]
 
 
 def test_finding_11_who_is_on_its_way_may_begin_again() -> None:
     waves = line_up(1)
     begin(waves, key(1))
-    assert waves.view(key(1)).is_granted
+    assert waves.grant_slot(key(1)).is_granted
 
 
 def test_finding_11_a_new_leader_counts_what_it_finds() -> None:
     waves = Waves(2)
     for n in range(2):
-        waves.note(revision(key(n)), key(n), Refresh(Cause.AUTOMATIC, WAVE, 1.0))
-    waves.wait(key(5), SlotRequest(WAVE, is_requested=True))
-    assert not waves.view(key(5)).is_granted
+        waves.record(revision(key(n)), key(n), Refresh(Cause.AUTOMATIC, WAVE, 1.0))
+    waves.set_waiting(key(5), SlotRequest(WAVE, is_requested=True))
+    assert not waves.grant_slot(key(5)).is_granted

@@ -10,7 +10,7 @@ from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Standing, Verdict
 from r1plus_policies.detector.detector import Detector, DetectorKey
-from r1plus_policies.gate.verdict import GateItem, Subject
+from r1plus_policies.gate.verdict import GateItem, VerdictSubject
 from r1plus_policies.watch.confirmation import next_item, record_answer
 from r1plus_policies.watch.memory import (
     WatchState,
@@ -26,7 +26,7 @@ from r1plus_policies.watch.memory import (
 from support.tables import for_each
 
 RIGHT, WRONG, ERROR = ProbeResult.CORRECT, ProbeResult.INCORRECT, ProbeResult.SERVER_ERROR
-SUBJECT = Subject("id", "suite", "hash", "1")
+SUBJECT = VerdictSubject("id", "suite", "hash", "1")
 DETECTOR = Detector(DetectorKey("p", "r", "hash", 0.98), 1e5)
 ITEMS = [GateItem(f"i{n:02}", "even" if n % 2 == 0 else "odd") for n in range(100)]
 

@@ -11,7 +11,7 @@ from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import Json, PodFacts
-from r1plus_operator.plan.revision.rollback_record import REQUESTED, RollbackRecord
+from r1plus_operator.plan.revision.rollback_record import USER_REQUEST, RollbackRecord
 from r1plus_operator.plan.rollback import eligibility, quarantine
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action, RollbackReason
@@ -99,7 +99,7 @@ def derive_progress(outcome: BreachOutcome, target: str) -> Finding | None:
 
 
 def _describe_rollback(target: str, record: RollbackRecord) -> str:
-    is_request = record.cause == REQUESTED
+    is_request = record.cause == USER_REQUEST
     why = (
         f"the rollback was requested by {record.fell.text}"
         if is_request
@@ -162,7 +162,9 @@ def _list_quarantines(pods: tuple[PodFacts, ...]) -> list[str]:
 
 
 def _list_steps(record: RollbackRecord) -> list[str]:
-    cause = f"requested by {record.fell.text}" if record.cause == REQUESTED else "accuracy dropped below the threshold"
+    cause = (
+        f"requested by {record.fell.text}" if record.cause == USER_REQUEST else "accuracy dropped below the threshold"
+    )
     steps = [f"{format_timestamp(record.started_at)} revision {record.to} began to repeat the suite: {cause}"]
     if record.control is not None:
         result = "passed" if record.control is Verdict.PASS else "failed"

@@ -338,7 +338,7 @@ def test_a_monitor_that_names_items_that_are_none_is_not_repeated() -> None:
     assert world.status["incident"]["lost"] == ["s: 1 of 4 (i0)"]
 
 
-def test_a_pause_moves_and_repairs_nothing_but_the_walls_and_a_resume_puts_all_right() -> None:
+def test_a_pause_moves_and_repairs_nothing_but_the_policies_and_a_resume_puts_all_right() -> None:
     world, _, bad = fallen(accuracy={"onBreach": "Rollback"})
     world.spec = {**world.spec, "rollout": {"paused": True}}
     world.settle()

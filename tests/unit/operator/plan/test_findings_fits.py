@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.quantity import bytes_of
-from r1plus_operator.observe.projections import node
+from r1plus_operator.observe.node_projection import project_node
 from r1plus_operator.plan.observation import REFUSED_PODS, NodeFacts
 from r1plus_operator.plan.revision.record import Revision, redate
 from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, AccuracyDrop, RollbackRecord, RollbackTerms
@@ -30,7 +30,7 @@ def kubernetes_node(
     labels = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", **(labels or {})}
     allocatable = {"cpu": "8", "memory": memory, "pods": "110", **({"ephemeral-storage": disk} if disk else {})}
     status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": ready}]}
-    kept = node({"metadata": {"name": name, "uid": name, "labels": labels}, "spec": spec, "status": status})
+    kept = project_node({"metadata": {"name": name, "uid": name, "labels": labels}, "spec": spec, "status": status})
     assert kept is not None
     facts: NodeFacts = kept.value
     return facts

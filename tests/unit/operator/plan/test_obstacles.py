@@ -6,7 +6,7 @@ from typing import Any
 from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.observe.projections import gpus_of, node
+from r1plus_operator.observe.node_projection import project_node, read_gpus
 from r1plus_operator.plan.engine.feasibility import EnginePlacement, find_placement, select_condition
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD
@@ -171,11 +171,11 @@ LABELS = {
     "a count that is none": ({"nvidia.com/gpu": "lots"}, LABELS, ()),
 })  # fmt: skip
 def test_gpus_of_a_node(allocatable: dict[str, str], labels: dict[str, str], gpus: tuple[Gpus, ...]) -> None:
-    assert gpus_of(allocatable, labels) == gpus
+    assert read_gpus(allocatable, labels) == gpus
     body = {
         "metadata": {"name": "n", "uid": "u", "labels": labels},
         "status": {"allocatable": {"memory": "8Gi", "cpu": "4", **allocatable}},
     }
-    kept = node(body)
+    kept = project_node(body)
     assert kept.value.gpus == gpus
     assert kept.value.memory_bytes == 8192 * MIB

@@ -10,11 +10,11 @@ import orjson
 import pytest
 
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
-from r1plus_operator.runtime.connection import Connection
+from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.errors import (
     ApiError,
-    Cause,
     ConflictError,
+    FieldCause,
     ForbiddenError,
     GoneError,
     InvalidError,
@@ -153,7 +153,7 @@ async def test_each_status_has_its_error(code: int, error: type[ApiError]) -> No
 
 async def test_an_invalid_object_names_its_fields_and_a_busy_server_its_delay() -> None:
     got, _ = await outcome(apply, refusal(422, causes=[{"field": "spec.x", "message": "too big"}, {"message": "odd"}]))
-    assert got.causes == (Cause("spec.x", "too big"), Cause("", "odd"))
+    assert got.causes == (FieldCause("spec.x", "too big"), FieldCause("", "odd"))
     got, _ = await outcome(get, refusal(429, retryAfterSeconds=7))
     assert got.retry_after == 7.0
 
@@ -166,7 +166,7 @@ async def test_a_page_that_is_no_status_is_quoted_briefly() -> None:
 
 
 async def test_nobody_listening_is_a_transport_error() -> None:
-    async with ApiClient(Connection(server="http://127.0.0.1:1"), limits=LIMITS) as client:
+    async with ApiClient(ApiConnection(server="http://127.0.0.1:1"), limits=LIMITS) as client:
         with pytest.raises(TransportError, match=r"^GET /api/v1/namespaces/ns/configmaps/a -> 0 Transport: "):
             await get(client)
 
@@ -223,7 +223,7 @@ async def test_what_goes_over_the_wire() -> None:
     ],
 )  # fmt: skip
 async def test_mistakes_are_caught_before_they_are_sent(request_: Request, message: str) -> None:
-    async with ApiClient(Connection(server="http://127.0.0.1:1")) as client:
+    async with ApiClient(ApiConnection(server="http://127.0.0.1:1")) as client:
         with pytest.raises(ValueError, match=message):
             await request_(client)
 

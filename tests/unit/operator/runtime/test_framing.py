@@ -19,4 +19,4 @@ def test_any_chunking_gives_the_same_lines(lines: list[bytes], tail: bytes, cuts
     cutter = LineCutter()
     found = [line for a, b in itertools.pairwise(edges) for line in cutter.feed(stream[a:b])]
     assert found == [line for line in lines if line]
-    assert cutter.pending == len(tail)
+    assert cutter.pending_bytes == len(tail)

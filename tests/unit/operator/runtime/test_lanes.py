@@ -19,7 +19,7 @@ KEYS = st.sampled_from([f"{group}{i}" for group in GROUPS for i in range(4)])
 
 def lane(key: str) -> Lane:
     """`a1` is of group a; one that ends with an exclamation mark is urgent by itself."""
-    return Lane(group=key[0], at_once=key.endswith("!"))
+    return Lane(group=key[0], is_urgent=key.endswith("!"))
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -49,7 +49,7 @@ class LanesMachine(RuleBasedStateMachine):
     def push(self, key: str, at_once: bool) -> None:
         if any(key == out for out, _ in self.out):
             return  # The queue pushes none that is out.
-        self.lanes.push(key, at_once=at_once)
+        self.lanes.push(key, urgent=at_once)
         self.time += 1
         if key not in self.waiting or (at_once and not self.waiting[key][0]):
             self.waiting[key] = at_once, self.time
@@ -78,7 +78,7 @@ class LanesMachine(RuleBasedStateMachine):
     def put_back(self, data: st.DataObject) -> None:
         key, urgent = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
         before = self.takeable(urgent)
-        made_room = self.lanes.put_back(key)
+        made_room = self.lanes.return_key(key)
         self.out.append((key, urgent))
         full = key[0] not in self.takeable(urgent)
         self.out.pop()
@@ -129,7 +129,7 @@ def test_the_order(pushed: str, taken: str) -> None:
 
 def test_a_key_that_was_urgent_once_waits_behind_its_group_the_next_time() -> None:
     lanes = lanes_with("a1", "a2")
-    lanes.push("a1", at_once=True)
+    lanes.push("a1", urgent=True)
     assert lanes.pop() == "a1"
     lanes.push("a1")
     assert popped(lanes) == ["a2", "a1"]
@@ -147,11 +147,11 @@ def test_of_a_group_no_more_are_out_than_may_be_and_as_many_urgent_ones() -> Non
     lanes.push("a4!")
     lanes.push("a5!")
     assert popped(lanes) == [], "of which no more may be out either"
-    assert lanes.put_back("a3!")
+    assert lanes.return_key("a3!")
     assert popped(lanes) == ["a4!"]
-    assert lanes.put_back("a1")
+    assert lanes.return_key("a1")
     assert popped(lanes) == ["a2"]
-    assert not lanes.put_back("b1"), "nobody of its group waits"
+    assert not lanes.return_key("b1"), "nobody of its group waits"
 
 
 async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
@@ -163,9 +163,9 @@ async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
     await eventually(lambda: len(queue._waiters) == 2, "both wait")
     queue.add("b1")
     assert await asyncio.wait_for(second, DEADLINE_SECONDS) == "b1", "another group's key is taken meanwhile"
-    queue.done("b1")
+    queue.finish("b1")
     assert not third.done()
-    queue.done("a1")
+    queue.finish("a1")
     assert await asyncio.wait_for(third, DEADLINE_SECONDS) == "a2"
 
 
@@ -178,9 +178,9 @@ async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> 
     for _ in range(300):
         if rand.random() < 0.4:
             key = f"{rand.choice(GROUPS)}{rand.randrange(9)}{rand.choice(['', '', '!'])}"
-            queue.add(key, at_once=rand.random() < 0.2)
+            queue.add(key, urgent=rand.random() < 0.2)
         elif hands and rand.random() < 0.5:
-            queue.done(hands.pop(rand.randrange(len(hands))))
+            queue.finish(hands.pop(rand.randrange(len(hands))))
         elif waiting and rand.random() < 0.3:
             waiting.pop().cancel()  # as a worker that is ended
         elif len(waiting) < 5:
@@ -193,8 +193,8 @@ async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> 
         assert len(set(hands)) == len(hands), "no key is in two hands"
         if waiting:
             lanes = queue._ready
-            out = Counter((k[0], urgent) for k, urgent in lanes._taken.items())
-            assert not [k for k, place in lanes._waiting.items() if out[k[0], place.urgent] < 2]
+            out = Counter((k[0], urgent) for k, urgent in lanes._urgency_by_key.items())
+            assert not [k for k, place in lanes._waiting.items() if out[k[0], place.is_urgent] < 2]
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -205,9 +205,9 @@ async def test_a_key_that_is_added_while_it_is_worked_on_keeps_its_urgency() -> 
     queue.add("a1")
     assert await queue.get() == "a1"
     queue.add("a1")
-    queue.add("a1", at_once=True)
+    queue.add("a1", urgent=True)
     queue.add("b1")
-    queue.done("a1")
+    queue.finish("a1")
     assert [await queue.get(), await queue.get()] == ["a1", "b1"]
 
 
@@ -227,7 +227,7 @@ async def test_a_tenant_that_never_stops_delays_another_by_one_key_each_time() -
                 queue.add("b2")
             await asyncio.sleep(0)
             out[key[0]] -= 1
-            queue.done(key)
+            queue.finish(key)
             if key[0] == "a" and len(order) < 60:
                 queue.add(key)
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from r1plus_operator.runtime.errors import ApiError, ConflictError, ForbiddenError, NotFoundError, TransportError
-from r1plus_operator.runtime.lease import LEASE, Claim, Elector, LeaseLostError, Terms
+from r1plus_operator.runtime.lease import LEASE, Claim, Elector, LeaseLostError, LeaseTerms
 from r1plus_operator.runtime.resources import Resource
 
-TERMS = Terms()
+TERMS = LeaseTerms()
 Object = dict[str, Any]
 
 
@@ -103,7 +103,7 @@ class World:
         self.events: list[tuple[float, Callable[[], object]]] = []
 
     def candidate(self, name: str, *faults: Callable[[Callable[[], Object]], Awaitable[Object]]) -> Elector:
-        terms = Terms(call=0.02) if hanging in faults else TERMS
+        terms = LeaseTerms(call=0.02) if hanging in faults else TERMS
         api = Api(self.server, list(faults))
         return Elector(api, "ns", "op", name, terms=terms, clock=lambda: self.now, sleep=self._sleep)
 
@@ -117,7 +117,7 @@ class World:
         began = self.now
         with pytest.raises(LeaseLostError):
             await leader.hold()
-        assert not leader.leads
+        assert not leader.is_leader
         return self.now - began
 
     async def _sleep(self, seconds: float) -> None:
@@ -151,8 +151,8 @@ async def test_a_free_lease_is_made_and_a_second_candidate_waits() -> None:
     first, second = world.candidate("a"), world.candidate("b")
     assert await first.attempt()
     assert not await second.attempt()
-    assert (world.server.holder, world.server.term, first.leads, second.leads) == ("a", 1, True, False)
-    assert first.remaining() == TERMS.renew_deadline
+    assert (world.server.holder, world.server.term, first.is_leader, second.is_leader) == ("a", 1, True, False)
+    assert first.count_remaining_seconds() == TERMS.renew_deadline
 
 
 async def test_a_leader_that_renews_leads_for_ever_and_in_one_term() -> None:
@@ -162,7 +162,7 @@ async def test_a_leader_that_renews_leads_for_ever_and_in_one_term() -> None:
     world.at(60, stop)
     with pytest.raises(StopError):
         await leader.hold()
-    assert (leader.leads, other.leads, world.server.term) == (True, False, 1)
+    assert (leader.is_leader, other.is_leader, world.server.term) == (True, False, 1)
 
 
 async def test_a_released_lease_is_taken_at_the_next_look_within_a_second() -> None:
@@ -170,7 +170,7 @@ async def test_a_released_lease_is_taken_at_the_next_look_within_a_second() -> N
     world.at(5, lambda: asyncio.ensure_future(leader.release()))
     holding = asyncio.ensure_future(other.acquire())
     await holding
-    assert (world.server.holder, world.server.term, leader.leads) == ("b", 2, False)
+    assert (world.server.holder, world.server.term, leader.is_leader) == ("b", 2, False)
     assert world.now - 105 <= TERMS.retry / 2 + 1e-6
 
 
@@ -179,7 +179,7 @@ async def test_a_dead_leaders_lease_is_taken_after_its_duration_and_not_before()
     began = world.now
     await other.acquire()
     assert TERMS.duration < world.now - began <= TERMS.duration + TERMS.retry / 2
-    assert (world.server.holder, other.leads, leader.leads) == ("b", True, False)
+    assert (world.server.holder, other.is_leader, leader.is_leader) == ("b", True, False)
 
 
 async def test_a_pod_that_starts_again_need_not_wait_for_itself_and_what_it_was_before_is_out() -> None:
@@ -189,7 +189,7 @@ async def test_a_pod_that_starts_again_need_not_wait_for_itself_and_what_it_was_
     assert await after.attempt()
     assert world.server.term == 2
     assert await world.lost(before) <= TERMS.retry
-    assert after.leads
+    assert after.is_leader
 
 
 FAULTS: dict[str, tuple[list[Any], float]] = {
@@ -212,7 +212,7 @@ async def test_what_a_leader_survives(faults: list[Any], leads_for: float) -> No
     if leads_for == 100:
         with pytest.raises(StopError):
             await leader.hold()
-        assert leader.leads
+        assert leader.is_leader
     else:
         assert await world.lost(leader) == pytest.approx(leads_for)
 
@@ -253,7 +253,7 @@ async def test_when_somebody_else_writes_the_lease(meddle: Callable[[LeaseServer
     if survives:
         with pytest.raises(StopError):
             await leader.hold()
-        assert (leader.leads, other.leads, world.server.holder, world.server.term) == (True, False, "a", 1)
+        assert (leader.is_leader, other.is_leader, world.server.holder, world.server.term) == (True, False, "a", 1)
     else:
         assert await world.lost(leader) <= 3 + TERMS.retry
 
@@ -264,17 +264,17 @@ async def test_a_release_takes_nothing_from_a_successor() -> None:
     await leader.attempt()
     taken(world.server)
     await leader.release()
-    assert (world.server.holder, leader.leads) == ("thief", False)
+    assert (world.server.holder, leader.is_leader) == ("thief", False)
 
 
 async def test_belief_counts_from_the_request_and_not_from_its_answer() -> None:
     now = 100.0
     claim, server = Claim("a", TERMS, lambda: now), LeaseServer()
-    claim.heard(None)
-    sent_at, accepted = now, server.write("", claim.spec(new=True))
+    claim.observe_lease(None)
+    sent_at, accepted = now, server.write("", claim.build_spec(new=True))
     now += 4.0
-    claim.won(accepted, sent_at)
-    assert claim.remaining() == TERMS.renew_deadline - 4.0
+    claim.record_acceptance(accepted, sent_at)
+    assert claim.count_remaining_seconds() == TERMS.renew_deadline - 4.0
 
 
 async def test_a_candidate_that_may_not_look_goes_on_trying(caplog: pytest.LogCaptureFixture) -> None:
@@ -282,7 +282,7 @@ async def test_a_candidate_that_may_not_look_goes_on_trying(caplog: pytest.LogCa
     candidate = world.candidate("a", FORBIDDEN, NO_ANSWER)
     with caplog.at_level(logging.WARNING):
         await candidate.acquire()
-    assert candidate.leads
+    assert candidate.is_leader
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
@@ -337,10 +337,10 @@ class Election(RuleBasedStateMachine):
         one = self.candidates[name]
         if one.request is not None:
             return
-        version, new = one.claim.open_version(), True
-        if one.claim.remaining() > 0:
-            version, new = one.claim.held_version(), False
-        spec = one.claim.spec(new=new) if version is not None else {}
+        version, new = one.claim.find_claimable_version(), True
+        if one.claim.count_remaining_seconds() > 0:
+            version, new = one.claim.find_renewable_version(), False
+        spec = one.claim.build_spec(new=new) if version is not None else {}
         one.request = Request(self._clock(one), version, spec)
 
     @rule(name=names)
@@ -363,9 +363,9 @@ class Election(RuleBasedStateMachine):
             return
         one.request = None
         if request.version is None:
-            one.claim.heard(request.answer)
+            one.claim.observe_lease(request.answer)
         elif request.answer is not None:
-            one.claim.won(request.answer, request.sent_at)
+            one.claim.record_acceptance(request.answer, request.sent_at)
 
     @rule(name=names)
     def all_goes_well(self, name: str) -> None:
@@ -390,7 +390,7 @@ class Election(RuleBasedStateMachine):
     @rule(name=names)
     def releases(self, name: str) -> None:
         one = self.candidates[name]
-        version = one.claim.held_version() if one.claim.remaining() > 0 else None
+        version = one.claim.find_renewable_version() if one.claim.count_remaining_seconds() > 0 else None
         if version:
             self.abandoned.append(Request(self._clock(one), version, {"holderIdentity": ""}))
             self.starts_again(name)
@@ -402,7 +402,7 @@ class Election(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_believes(self) -> None:
-        leaders = [one.name for one in self.candidates.values() if one.claim.remaining() > 0]
+        leaders = [one.name for one in self.candidates.values() if one.claim.count_remaining_seconds() > 0]
         assert len(leaders) <= 1, leaders
 
     def _arrive(self, request: Request) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_operator.runtime.pace import Pace
+from r1plus_operator.runtime.pace import GroupRateLimiter
 from r1plus_operator.runtime.queue import WorkQueue
 from support.runtime.clock import ManualClock
 
@@ -16,7 +16,9 @@ class Timeline:
     def __init__(self) -> None:
         self.now = 1000.0
         self.due: list[tuple[float, str]] = []
-        self.pace: Pace[str] = Pace(self._add_after, lambda key: key[0], rate=RATE, burst=BURST, clock=lambda: self.now)
+        self.pace: GroupRateLimiter[str] = GroupRateLimiter(
+            self._add_after, lambda key: key[0], rate=RATE, burst=BURST, clock=lambda: self.now
+        )
 
     def add(self, *keys: str) -> None:
         for key in keys:
@@ -59,17 +61,19 @@ def test_an_edit_after_a_pass_that_came_before_its_time_is_seen() -> None:
     """With the real queue: a pass for another reason takes the place of the booked one."""
     clock = ManualClock()
     queue: WorkQueue[str] = WorkQueue(clock=clock)
-    pace: Pace[str] = Pace(queue.add_after, lambda key: key[0], rate=RATE, burst=1, clock=clock.time)
+    pace: GroupRateLimiter[str] = GroupRateLimiter(
+        queue.add_after, lambda key: key[0], rate=RATE, burst=1, clock=clock.time
+    )
     pace.add("a0")
     queue.add_after("a1", 0.1)
     pace.add("a1")
     clock.advance(0.1)
     assert queue.depth == 2
-    assert queue.delayed == 0, "a1 waits no more"
+    assert queue.delay_depth == 0, "a1 waits no more"
     pace.add("a1")
-    assert queue.delayed == 1
+    assert queue.delay_depth == 1
     clock.advance(0.4)
-    assert (queue.delayed, queue.depth) == (0, 2)
+    assert (queue.delay_depth, queue.depth) == (0, 2)
 
 
 def test_after_a_rest_as_many_come_at_once_as_ever() -> None:
@@ -87,7 +91,7 @@ def test_what_is_kept_of_a_group_is_no_more_than_what_waits() -> None:
     for number in range(100):
         line.add(f"a{number}")
         line.now += 5.0
-    assert len(line.pace._groups["a"].booked) == 1
+    assert len(line.pace._groups["a"].due_at) == 1
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a0", "a1", "a2", "a3", "a4", "a5", "b0", "b1"]), st.sampled_from([0.0, 0.01, 0.3, 2.0]))))  # fmt: skip

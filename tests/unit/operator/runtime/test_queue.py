@@ -116,7 +116,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.processing)))
-        self.queue.done(key)
+        self.queue.finish(key)
         self.processing.discard(key)
         if key in self.again:
             self.again.discard(key)
@@ -125,9 +125,9 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost_or_doubled(self) -> None:
         assert self.queue.depth == len(self.ready)
-        assert self.queue.delayed == len(self.due)
+        assert self.queue.delay_depth == len(self.due)
         assert self.clock.live_timers <= 1, "one timer for all delays"
-        assert self.queue.failures("a") == self.failures["a"]
+        assert self.queue.count_failures("a") == self.failures["a"]
 
 
 TestQueueKeepsItsPromises = QueueMachine.TestCase
@@ -152,7 +152,7 @@ def test_delayed_adds(delays: list[float], expected: float) -> None:
     clock.advance(0.001)
     assert queue.depth == 1
     assert taken(queue) == "key"
-    queue.done("key")
+    queue.finish("key")
     clock.advance(100)
     assert queue.depth == 0, "the other delays are gone, too"
 
@@ -166,7 +166,7 @@ def test_failures_in_a_row_double_the_delay_up_to_the_cap_and_success_starts_ove
         while not queue.depth:
             clock.advance(1)
         seen.append(clock.time() - started)
-        queue.done(taken(queue))
+        queue.finish(taken(queue))
     assert seen == [1, 2, 4, 8, 8]
     queue.forget("key")
     queue.add_failed("key")
@@ -175,7 +175,7 @@ def test_failures_in_a_row_double_the_delay_up_to_the_cap_and_success_starts_ove
 
 
 def test_a_thousand_failures_do_not_overflow_the_delay() -> None:
-    assert Backoff(0.005, 120.0).delay(5000, random.Random(1)) <= 120.0
+    assert Backoff(0.005, 120.0).compute_delay(5000, random.Random(1)) <= 120.0
 
 
 async def test_a_cancelled_waiter_passes_its_key_on() -> None:
@@ -197,7 +197,7 @@ async def test_shutting_down_frees_every_waiter_and_takes_no_more() -> None:
     assert all(isinstance(r, ShutDownError) for r in await asyncio.gather(*waiters, return_exceptions=True))
     queue.add("key")
     queue.add_after("key", 1)
-    assert (queue.depth, queue.delayed) == (0, 0)
+    assert (queue.depth, queue.delay_depth) == (0, 0)
 
 
 async def test_workers_never_share_a_key_and_make_a_pass_after_each_last_add() -> None:
@@ -255,12 +255,12 @@ async def test_a_failed_pass_comes_again(verdict: Any, expected_delay: float, ex
 
     workers = asyncio.create_task(run_workers(queue, 2, handle, on_error=lambda _key, _error: verdict()))
     queue.add("key")
-    await eventually(lambda: queue.delayed == 1, "the key waits")
-    assert queue.failures("key") == expected_failures
+    await eventually(lambda: queue.delay_depth == 1, "the key waits")
+    assert queue.count_failures("key") == expected_failures
     clock.advance(expected_delay - 0.001)
     assert queue.depth == 0
     clock.advance(0.001)
-    await eventually(lambda: passes == 2 and queue.failures("key") == 0, "the second pass is over")
+    await eventually(lambda: passes == 2 and queue.count_failures("key") == 0, "the second pass is over")
     queue.shut_down()
     await asyncio.wait_for(workers, DEADLINE_SECONDS)
 

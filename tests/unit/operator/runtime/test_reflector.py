@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from r1plus_operator.runtime.backoff import Backoff
-from r1plus_operator.runtime.reflector import Reflector, Timing
+from r1plus_operator.runtime.reflector import Reflector, ReflectorTiming
 from support.runtime.api_server import (
     CONFIG_MAPS,
     Answer,
@@ -28,7 +28,7 @@ from support.runtime.api_server import (
 )
 from support.waiting import eventually
 
-FAST = Timing(retry=Backoff(first=0.001, cap=0.01), inactivity=600.0, absent_recheck=0.01)
+FAST = ReflectorTiming(retry=Backoff(first=0.001, cap=0.01), inactivity=600.0, absent_recheck=0.01)
 HOLD = stream(then="hold")
 
 
@@ -52,7 +52,7 @@ def project(obj: dict[str, Any]) -> Item | None:
 class Watcher:
     """A running reflector and what it reported, as `ADDED a`."""
 
-    def __init__(self, server: ScriptedServer, *, optional: bool = False, timing: Timing = FAST) -> None:
+    def __init__(self, server: ScriptedServer, *, optional: bool = False, timing: ReflectorTiming = FAST) -> None:
         self.server = server
         self.log: list[str] = []
         self.client = client_of(server)
@@ -93,7 +93,7 @@ async def watching(
     watches: list[Answer],
     *,
     optional: bool = False,
-    timing: Timing = FAST,
+    timing: ReflectorTiming = FAST,
     before: Callable[[Watcher], None] | None = None,
 ) -> AsyncIterator[Watcher]:
     async with scripted_server() as server:
@@ -215,7 +215,7 @@ async def test_what_is_reported(
     async with watching(list(lists), list(watches), timing=timing) as watcher:
         await watcher.until_told(*reported)
         await watcher.until_watched(watch_count)
-        assert watcher.reflector.synced.is_set()
+        assert watcher.reflector.sync_event.is_set()
         assert watcher.server.asked("watch")[watch_count - 1]["resourceVersion"] == resumed_at
         added = [line.split(" ")[1].split("=")[0] for line in watcher.log if line.startswith("ADDED")]
         gone = [line.split(" ")[1] for line in watcher.log if line.startswith("DELETED")]
@@ -257,9 +257,9 @@ ABSENT = raw(404, b"404 page not found\n")
 
 async def test_an_optional_kind_that_is_absent_is_synced_empty_and_found_when_it_appears() -> None:
     async with watching([ABSENT, ABSENT, page(5, A)], [HOLD], optional=True) as watcher:
-        assert watcher.reflector.available is False
-        await watcher.until(lambda: watcher.reflector.available, "the kind is there")
-        assert watcher.reflector.synced.is_set()
+        assert watcher.reflector.is_available is False
+        await watcher.until(lambda: watcher.reflector.is_available, "the kind is there")
+        assert watcher.reflector.sync_event.is_set()
         assert watcher.log == ["ADDED a", "AVAILABLE"]
 
 
@@ -272,8 +272,8 @@ async def test_an_optional_kind_that_appears_without_an_object_is_told_of_once()
 async def test_an_optional_kind_that_goes_away_takes_its_objects_along() -> None:
     async with watching([page(5, A), ABSENT], [ABSENT], optional=True) as watcher:
         await watcher.until_told("ADDED a", "AVAILABLE", "DELETED a")
-        await watcher.until(lambda: not watcher.reflector.available, "the kind is gone")
-        assert watcher.reflector.synced.is_set()
+        await watcher.until(lambda: not watcher.reflector.is_available, "the kind is gone")
+        assert watcher.reflector.sync_event.is_set()
 
 
 async def test_a_required_kind_that_is_absent_is_not_synced_and_asked_for_again() -> None:
@@ -285,18 +285,18 @@ async def test_a_required_kind_that_is_absent_is_not_synced_and_asked_for_again(
 
     async with watching([ABSENT, ABSENT, later], [HOLD]) as watcher:
         await watcher.until_listed(3)
-        assert not watcher.reflector.synced.is_set()
+        assert not watcher.reflector.sync_event.is_set()
         there.set()
         await watcher.until_told("ADDED a")
 
 
 async def test_failures_in_a_row_wait_longer_and_longer() -> None:
-    slow = Timing(retry=Backoff(first=0.01, cap=0.05, jitter=0.0))
+    slow = ReflectorTiming(retry=Backoff(first=0.01, cap=0.05, jitter=0.0))
     async with scripted_server() as server:
         server.lists, server.watches = [refusal(500)], [HOLD]
         async with client_of(server) as client:
             reflector = Reflector(client, CONFIG_MAPS, project=project, on_change=lambda _e, _i: None, timing=slow)
-            delays = [reflector._after_failure(ValueError()) for _ in range(5)]
+            delays = [reflector._handle_failure(ValueError()) for _ in range(5)]
     assert delays == pytest.approx([0.01, 0.02, 0.04, 0.05, 0.05])
 
 
@@ -373,7 +373,7 @@ RACES = [
 def hear(reflector: Reflector[Item], kind: str, obj: dict[str, Any]) -> None:
     """One event, as the stream brings it."""
     if not reflector._is_echo(event_line(kind, obj)):
-        reflector._take(kind, obj)
+        reflector._apply_event(kind, obj)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ async def test_a_write_is_seen_at_once_and_only_what_others_did_after_it_is_repo
 async def test_what_the_stream_said_during_a_write_that_failed_is_reported() -> None:
     async with idle(A) as watcher:
         write = await Write.begun(watcher)
-        watcher.reflector._take(*OLDER)
+        watcher.reflector._apply_event(*OLDER)
         await write.failed()
         assert watcher.log == ["MODIFIED a=older"]
 
@@ -432,7 +432,7 @@ async def test_a_write_that_failed_in_silence_changes_nothing() -> None:
     async with idle(A) as watcher:
         write = await Write.begun(watcher)
         await write.failed()
-        watcher.reflector._take(*OLDER)
+        watcher.reflector._apply_event(*OLDER)
         assert watcher.log == ["MODIFIED a=older"]
 
 
@@ -451,7 +451,7 @@ async def test_a_write_during_a_list(listed: Answer, names: list[str]) -> None:
             return await listed(request)
 
         watcher.server.lists = [slow]
-        listing = asyncio.create_task(reflector._list())
+        listing = asyncio.create_task(reflector._list_objects())
         await begun.wait()
         await Write(reflector, "new").answered(config_map("new", rv=7))
         await Write(reflector, "b").answered(config_map("b", rv=7))
@@ -464,7 +464,7 @@ async def test_a_list_during_a_write_knows_its_object_better_than_the_answer() -
     async with idle(A) as watcher:
         watcher.server.lists = [page(8)]
         write = await Write.begun(watcher)
-        await watcher.reflector._list()
+        await watcher.reflector._list_objects()
         assert watcher.log == []
         await write.answered(WRITTEN)
         assert (watcher.names, watcher.log) == ([], ["DELETED a"])
@@ -473,5 +473,5 @@ async def test_a_list_during_a_write_knows_its_object_better_than_the_answer() -
 async def test_what_we_deleted_is_gone_at_once_and_its_end_is_no_news() -> None:
     async with idle(A) as watcher:
         watcher.reflector.forget(("ns", "a"))
-        watcher.reflector._take("DELETED", config_map("a", rv=6))
+        watcher.reflector._apply_event("DELETED", config_map("a", rv=6))
         assert (watcher.names, watcher.log) == ([], [])

@@ -6,7 +6,7 @@ from r1plus_operator.runtime.resources import Resource
 
 PODS = Resource("", "v1", "pods", "Pod")
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
-NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
+NODES = Resource("", "v1", "nodes", "Node", is_namespaced=False)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""What the caches show of a namespace's volumes. Called by the observer."""
+
+from collections.abc import Mapping
+
+from r1plus_contract.engine_fetch import FillProgress
+from r1plus_operator.observe.caches import VOLUMES_NAME, Caches, format_volumes_index
+from r1plus_operator.observe.projections import find_controller
+from r1plus_operator.plan.engine.delivery import EngineVolume, is_finished, with_current_source
+from r1plus_operator.plan.observation import JOB_ENDED, VolumeFacts
+from r1plus_operator.plan.revision.record import read_volume
+from r1plus_operator.plan.tenancy.volumes import (
+    FAILED,
+    VOLUME_KINDS,
+    VolumeNeed,
+    VolumesObservation,
+    read_delivered_digest,
+)
+
+
+def observe_volumes(caches: Caches, namespace: str) -> VolumesObservation:
+    """Return what a namespace needs and has of volumes.
+
+    The needs come from the revisions alone: after a start all revisions are known before any CR is, and a volume that
+    no revision seems to need is deleted.
+    """
+    engines = {entry.name: entry.value.engine for entry in caches.engines.store.items()}
+    volumes: dict[str, EngineVolume] = {}
+    owners: dict[str, set[tuple[str, str]]] = {}
+    for child in sorted(caches.children["ControllerRevision"].store.items(), key=lambda child: child.name):
+        if child.namespace != namespace or not child.volume or child.is_deleting:
+            continue
+        live = child.live
+        if volume := read_volume(live):
+            volumes[volume.name] = with_current_source(volume, engines.get(volume.order.engine))
+            # An orphaned revision needs its volume as well, and has no owner.
+            owner_keys = {(find_controller(live["metadata"])["name"], child.owner)} if child.owner else set()
+            owners[volume.name] = owners.get(volume.name, set()) | owner_keys
+    parts = {
+        (kind, child.name): child
+        for kind in VOLUME_KINDS
+        for child in caches.children[kind].store.by_index(format_volumes_index(namespace))
+    }
+    facts = caches.find_namespace(namespace)
+    return VolumesObservation(
+        namespace=namespace,
+        needs=tuple(VolumeNeed(volumes[name], tuple(sorted(owners[name]))) for name in sorted(volumes)),
+        live={key: child.live for key, child in parts.items() if not child.is_deleting},
+        deleting=frozenset(key for key, child in parts.items() if child.is_deleting),
+        assigns_users=facts is not None and facts.assigns_users,
+    )
+
+
+def observe_volume_facts(
+    caches: Caches, namespace: str, progress: Mapping[str, FillProgress]
+) -> dict[str, VolumeFacts]:
+    """Return the state of the namespace's volumes, by name. `progress`: pod's uid -> how far its Job has come."""
+    claims = caches.children["PersistentVolumeClaim"].store.by_index(format_volumes_index(namespace))
+    if not claims:
+        return {}
+    pods = sorted(caches.pods.store.by_index(f"{namespace}/{VOLUMES_NAME}"), key=lambda pod: pod.name)
+    jobs = {job.name: job.live for job in caches.children["Job"].store.by_index(format_volumes_index(namespace))}
+    facts = {}
+    for claim in claims:
+        if claim.is_deleting:
+            continue  # No new pod can mount it.
+        volume_pods = [pod for pod in pods if pod.volume == claim.name]
+        facts[claim.name] = VolumeFacts(
+            delivered_digest=read_delivered_digest(claim.live),
+            has_failed=(jobs.get(claim.name, {}).get(JOB_ENDED) or {}).get("type") == FAILED,
+            pods=tuple(pod.facts for pod in volume_pods),
+            progress=next(
+                (progress[p.uid] for p in volume_pods if p.uid in progress and not is_finished(p.facts)), None
+            ),
+        )
+    return facts
