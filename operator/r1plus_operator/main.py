@@ -35,6 +35,7 @@ from r1plus_operator.observe.monitor_poller import MonitorPoller
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.prometheus_poller import PrometheusPoller
+from r1plus_operator.observe.token_issuer import TokenIssuerPoller
 from r1plus_operator.registry.client import RegistryClient
 from r1plus_operator.registry.recorder import FactRecorder
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
@@ -45,6 +46,7 @@ from r1plus_operator.runtime.pace import GroupRateLimiter
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 
 log = logging.getLogger(__name__)
+Source = MonitorPoller | PrometheusPoller | TokenIssuerPoller
 RESYNC_SECONDS = 900.0
 FIRST_ANSWERS_SECONDS = 15.0
 PROMETHEUS_SECONDS = 20.0
@@ -118,7 +120,7 @@ class Parts:
     observer: Observer
     queue: WorkQueue[Key]
     reconciler: DeploymentReconciler
-    sources: tuple[MonitorPoller | PrometheusPoller, ...]
+    sources: tuple[Source, ...]
     elector: Elector
     instruments: OperatorMetrics
     workers: int
@@ -189,7 +191,7 @@ def build(chosen: Settings, client: ApiClient, election: ApiClient) -> Parts:
             TenantReconciler(observer, executor, queue, chosen.operator, instruments.isolation),
             on_reconciled=noticed,
         ),
-        sources=sources_of(chosen, observer, pools),
+        sources=sources_of(chosen, client, observer, pools),
         elector=elector,
         instruments=instruments,
         workers=chosen.workers,
@@ -213,12 +215,15 @@ def history_of(
     return historian, RegistryClient(chosen.registry_url, FileToken(chosen.registry_token))
 
 
-def sources_of(chosen: Settings, observer: Observer, pools: Pools) -> tuple[MonitorPoller | PrometheusPoller, ...]:
-    """Whom a leader asks beside the API server: the monitors, and Prometheus where its address is known."""
+def sources_of(chosen: Settings, client: ApiClient, observer: Observer, pools: Pools) -> tuple[Source, ...]:
+    """Whom a leader asks: the monitors, the API server for its token issuer, and Prometheus if its address is known."""
     rand = random.Random()  # noqa: S311 - jitter only
-    verdicts = MonitorPoller(observer, pools, chosen.verdict_interval, rand)
+    sources = (
+        MonitorPoller(observer, pools, chosen.verdict_interval, rand),
+        TokenIssuerPoller(client, observer, rand),
+    )
     url = chosen.operator.prometheus_url
-    return (verdicts, PrometheusPoller(observer, url, PROMETHEUS_SECONDS, rand)) if url else (verdicts,)
+    return (*sources, PrometheusPoller(observer, url, PROMETHEUS_SECONDS, rand)) if url else sources
 
 
 async def operate(parts: Parts) -> None:

@@ -51,7 +51,7 @@ def test_an_admin_may_write_deployments_and_suites_and_reach_a_port_and_nothing_
 
 def test_finding_19_both_make_tokens_of_the_registrys_reader_and_of_no_other_account(objects: Objects) -> None:
     rules = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o.get("rules", ())]
-    tokens = [rule for rule in rules if "serviceaccounts/token" in rule["resources"]]
+    tokens = [rule for rule in rules if "serviceaccounts/token" in rule.get("resources", ())]
     assert [(rule["verbs"], rule["resourceNames"]) for rule in tokens] == [(["create"], [names.REGISTRY_READER])]
 
 
