@@ -25,7 +25,7 @@ _RED = dashboard.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fix
 AnyPanel = timeseries.Panel | stat.Panel | table.Panel | statetimeline.Panel | statushistory.Panel
 
 
-class Kind(Enum):
+class PanelKind(Enum):
     """How a panel shows its queries."""
 
     GRAPH = "graph"
@@ -53,14 +53,14 @@ class Panel:
     title: str
     meaning: str
     queries: tuple[Query, ...]
-    kind: Kind = Kind.GRAPH
+    kind: PanelKind = PanelKind.GRAPH
     unit: str = "short"
     width: int = WIDTH // 2
     highest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class GraphEvent:
     """What is marked on every graph: moments at which `expr` yields something."""
 
     name: str
@@ -77,7 +77,7 @@ class Board:
     meaning: str
     rows: tuple[tuple[str, tuple[Panel, ...]], ...]
     of_one: bool = False
-    events: tuple[Event, ...] = ()
+    events: tuple[GraphEvent, ...] = ()
 
     @property
     def panels(self) -> tuple[Panel, ...]:
@@ -146,14 +146,14 @@ def _variables() -> Sequence[builders.QueryVariable]:
     ]
 
 
-def _annotation(event: Event) -> builders.AnnotationQuery:
+def _annotation(event: GraphEvent) -> builders.AnnotationQuery:
     made = builders.AnnotationQuery().name(event.name).datasource(SOURCE).enable(True).icon_color(event.color)
     return made.expr(event.expr)
 
 
 def _panel(panel: Panel) -> AnyPanel:
     made = _bare(panel).title(panel.title).description(panel.meaning).datasource(SOURCE).unit(panel.unit)
-    made = made.span(panel.width).height(STAT_HEIGHT if panel.kind is Kind.STAT else HEIGHT)
+    made = made.span(panel.width).height(STAT_HEIGHT if panel.kind is PanelKind.STAT else HEIGHT)
     if panel.highest is not None:
         made = made.max(panel.highest)
     for place, query in enumerate(panel.queries):
@@ -163,23 +163,23 @@ def _panel(panel: Panel) -> AnyPanel:
 
 def _bare(panel: Panel) -> AnyPanel:
     match panel.kind:
-        case Kind.STAT:
+        case PanelKind.STAT:
             return stat.Panel()
-        case Kind.TABLE:
+        case PanelKind.TABLE:
             return _table(panel.queries)
-        case Kind.STATES:
+        case PanelKind.STATES:
             return statetimeline.Panel().merge_values(True)
-        case Kind.GRID:
+        case PanelKind.GRID:
             return statushistory.Panel()
     legend = common_builders.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST).show_legend(True)
     graph = timeseries.Panel().legend(legend.placement(common.LegendPlacement.BOTTOM))
     graph = graph.override_by_regexp("/ bound$/", [_DASHED]).override_by_name("threshold", [_RED])
     graph = graph.override_by_name("alarm", [_RED])
-    if panel.kind is Kind.LOG:
+    if panel.kind is PanelKind.LOG:
         return graph.scale_distribution(
             common_builders.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10)
         )
-    if panel.kind is Kind.STACKED:
+    if panel.kind is PanelKind.STACKED:
         return graph.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL)).fill_opacity(40)
     return graph
 
@@ -193,10 +193,10 @@ def _table(queries: Sequence[Query]) -> table.Panel:
     return table.Panel().with_transformation(merge).with_transformation(arrange)
 
 
-def _target(ref: str, query: Query, kind: Kind) -> prometheus.Dataquery:
+def _target(ref: str, query: Query, kind: PanelKind) -> prometheus.Dataquery:
     made = prometheus.Dataquery().ref_id(ref).expr(query.expr).datasource(SOURCE)
-    if query.legend and kind is not Kind.TABLE:
+    if query.legend and kind is not PanelKind.TABLE:
         made = made.legend_format(query.legend)
-    if kind is Kind.TABLE:
+    if kind is PanelKind.TABLE:
         return made.instant().format(PromQueryFormat.TABLE)
-    return made.instant() if kind is Kind.STAT else made.range()
+    return made.instant() if kind is PanelKind.STAT else made.range()

@@ -1,13 +1,25 @@
 """One deployment: is it right, how sure is that, what is being done about it."""
 
 from r1plus_contract import metrics
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.verdict import Verdict
-from r1plus_dashboards.build import RANGE, RATE, WIDTH, Board, Event, Kind, Panel, Query, of_one, per_second, quantile
+from r1plus_dashboards.build import (
+    RANGE,
+    RATE,
+    WIDTH,
+    Board,
+    GraphEvent,
+    Panel,
+    PanelKind,
+    Query,
+    of_one,
+    per_second,
+    quantile,
+)
 
 _RESULTS = metrics.PROBE_RESULTS_TOTAL
-_RIGHT = f'outcome="{Outcome.CORRECT}"'
-_COUNTED = f'outcome=~"{"|".join(one for one in Outcome.ALL if one != Outcome.UNSCORABLE)}"'
+_RIGHT = f'outcome="{OutcomeLabel.CORRECT}"'
+_COUNTED = f'outcome=~"{"|".join(one for one in OutcomeLabel.ALL if one != OutcomeLabel.UNSCORABLE)}"'
 LEAST_SHOWN = 1e-6
 """Of the evidence: 0 has no place on a logarithmic scale."""
 
@@ -47,7 +59,7 @@ _ACCURACY = (
             ),
             Query("vector(1)", "alarm"),
         ),
-        Kind.LOG,
+        PanelKind.LOG,
     ),
     Panel(
         "Accuracy by task",
@@ -73,14 +85,14 @@ _ACCURACY = (
                 "{{pod}} on {{node}}",
             ),
         ),
-        Kind.GRID,
+        PanelKind.GRID,
         unit="percentunit",
     ),
     Panel(
         "What the watch says",
         "How many pods stand where since the gate; all at 0 while none is admitted.",
         (Query(f"sum by (standing) ({of_one(metrics.STANDING)})", "{{standing}}"),),
-        Kind.STACKED,
+        PanelKind.STACKED,
     ),
 )
 _GATE = (
@@ -88,7 +100,7 @@ _GATE = (
         "Verdict",
         "Of the gate, or of the last sweep where that no longer bears it out.",
         (Query(f"max by (revision, verdict) ({of_one(metrics.GATE_VERDICT)}) == 1", "{{revision}} {{verdict}}"),),
-        Kind.STATES,
+        PanelKind.STATES,
     ),
     Panel(
         "Progress of the gate",
@@ -101,21 +113,21 @@ _GATE = (
         "Rollbacks",
         "In the time shown, by what they were for.",
         (Query(f"sum by (reason) (increase({of_one(metrics.ROLLBACKS_TOTAL)}[{RANGE}]))", "{{reason}}"),),
-        Kind.STAT,
+        PanelKind.STAT,
         width=WIDTH // 3,
     ),
     Panel(
         "In the way of a rollback",
         "1: for this reason the operator does not go back.",
         (Query(f"max by (reason) ({of_one(metrics.ROLLBACK_BLOCKED)})", "{{reason}}"),),
-        Kind.STAT,
+        PanelKind.STAT,
         width=WIDTH // 3,
     ),
     Panel(
         "Pods put in quarantine",
         "In the time shown.",
         (Query(f"sum(increase({of_one(metrics.QUARANTINES_TOTAL)}[{RANGE}]))"),),
-        Kind.STAT,
+        PanelKind.STAT,
         width=WIDTH // 3,
     ),
 )
@@ -124,18 +136,18 @@ _PROBES = (
         "Probes a minute, by outcome",
         "unscorable: the scorer itself failed.",
         (Query(f"60 * sum by (outcome) ({per_second(of_one(_RESULTS))})", "{{outcome}}"),),
-        Kind.STACKED,
+        PanelKind.STACKED,
     ),
     Panel(
         "Probes through the Service a minute, by outcome",
-        "As a user asks: by name, through walls, to any pod. It tells of the way, and nothing of the pod that asks.",
+        "As a user asks: by name, through network policies, to any pod. It measures the path, not the pod that asks.",
         (
             Query(
                 f"60 * sum by (outcome) ({per_second(of_one(metrics.SERVICE_PROBE_RESULTS_TOTAL))})",
                 "{{outcome}}",
             ),
         ),
-        Kind.STACKED,
+        PanelKind.STACKED,
     ),
     Panel(
         "Since a probe was last scored",
@@ -185,8 +197,8 @@ DEPLOYMENT = Board(
     of_one=True,
     rows=(("Is it right?", _ACCURACY), ("Gate and rollbacks", _GATE), ("Probes", _PROBES)),
     events=(
-        Event("Rolled back", f"sum by (reason) (increase({of_one(metrics.ROLLBACKS_TOTAL)}[{RATE}])) > 0", "red"),
-        Event("Gate failed", f"max by (revision) ({of_one(metrics.GATE_VERDICT, _FAILED)}) == 1", "orange"),
-        Event("Refused", f"max({of_one(metrics.CANDIDATE_REFUSED)}) == 1", "yellow"),
+        GraphEvent("Rolled back", f"sum by (reason) (increase({of_one(metrics.ROLLBACKS_TOTAL)}[{RATE}])) > 0", "red"),
+        GraphEvent("Gate failed", f"max by (revision) ({of_one(metrics.GATE_VERDICT, _FAILED)}) == 1", "orange"),
+        GraphEvent("Refused", f"max({of_one(metrics.CANDIDATE_REFUSED)}) == 1", "yellow"),
     ),
 )

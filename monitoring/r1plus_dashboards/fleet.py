@@ -2,7 +2,7 @@
 
 from r1plus_contract import metrics
 from r1plus_contract.verdict import Standing
-from r1plus_dashboards.build import RANGE, WIDTH, Board, Kind, Panel, Query, per_second
+from r1plus_dashboards.build import RANGE, WIDTH, Board, Panel, PanelKind, Query, per_second
 from r1plus_operator.api.conditions import ConditionType
 
 _DEPLOYMENT = "namespace, deployment"
@@ -16,7 +16,7 @@ def _holds(kind: ConditionType) -> str:
 
 
 def _number(title: str, meaning: str, expr: str) -> Panel:
-    return Panel(title, meaning, (Query(expr),), Kind.STAT, width=WIDTH // 6)
+    return Panel(title, meaning, (Query(expr),), PanelKind.STAT, width=WIDTH // 6)
 
 
 STANDING_BELOW = f'max by ({_DEPLOYMENT}) ({metrics.STANDING}{{standing="{Standing.BELOW_THRESHOLD}"}})'
@@ -56,7 +56,7 @@ FLEET = Board(
                             f"{_NAMED} {{{{verdict}}}}",
                         ),
                     ),
-                    Kind.STATES,
+                    PanelKind.STATES,
                 ),
                 Panel(
                     "One by one",
@@ -69,7 +69,7 @@ FLEET = Board(
                             "seconds since a probe",
                         ),
                     ),
-                    Kind.TABLE,
+                    PanelKind.TABLE,
                     width=WIDTH,
                 ),
             ),
@@ -88,13 +88,13 @@ FLEET = Board(
                             _NAMED,
                         ),
                     ),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                 ),
                 Panel(
                     "Requests that wait for a slot",
                     "Above 0 for long: more is asked than answered.",
                     (Query(f"sum by ({_DEPLOYMENT}) ({metrics.ENGINE_WAITING_REQUESTS})", _NAMED),),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                 ),
             ),
         ),

@@ -1,7 +1,7 @@
 """The operator itself: does it lead, does it keep up, what does it write."""
 
 from r1plus_contract import metrics
-from r1plus_dashboards.build import RANGE, WIDTH, Board, Kind, Panel, Query, per_second, quantile
+from r1plus_dashboards.build import RANGE, WIDTH, Board, Panel, PanelKind, Query, per_second, quantile
 
 _EACH = "namespace, deployment"
 OPERATOR = Board(
@@ -16,7 +16,7 @@ OPERATOR = Board(
                     "Who leads",
                     "1 on the replica that holds the Lease.",
                     (Query(f"max by (pod) ({metrics.LEADER})", "{{pod}}"),),
-                    Kind.STATES,
+                    PanelKind.STATES,
                 ),
                 Panel(
                     "Since a pass last went well",
@@ -28,7 +28,7 @@ OPERATOR = Board(
                     "Passes a second",
                     "error: to be tried again, more and more slowly.",
                     (Query(f"sum by (result) ({per_second(metrics.RECONCILE_TOTAL)})", "{{result}}"),),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                 ),
                 Panel(
                     "How long a pass takes",
@@ -48,7 +48,7 @@ OPERATOR = Board(
                     "Writes to the API server in the time shown",
                     "In a steady state there are none but the Lease's.",
                     (Query(f"sum by (kind) (increase({metrics.API_WRITES_TOTAL}[{RANGE}]))", "{{kind}}"),),
-                    Kind.STAT,
+                    PanelKind.STAT,
                 ),
             ),
         ),
@@ -69,50 +69,50 @@ OPERATOR = Board(
                     "Refused by their gate",
                     "Deployments that ask for what did not pass.",
                     (Query(f"sum(max by ({_EACH}) ({metrics.CANDIDATE_REFUSED}))"),),
-                    Kind.STAT,
+                    PanelKind.STAT,
                     width=WIDTH // 6,
                 ),
                 Panel(
                     "Rollbacks",
                     "In the time shown.",
                     (Query(f"sum(increase({metrics.ROLLBACKS_TOTAL}[{RANGE}]))"),),
-                    Kind.STAT,
+                    PanelKind.STAT,
                     width=WIDTH // 6,
                 ),
                 Panel(
                     "Rollbacks in want of something",
                     "Deployments that fell and are not rolled back, though their spec asks for it.",
                     (Query(f'sum(max by ({_EACH}) ({metrics.ROLLBACK_BLOCKED}{{reason!="AlertOnly"}}))'),),
-                    Kind.STAT,
+                    PanelKind.STAT,
                     width=WIDTH // 6,
                 ),
             ),
         ),
         (
-            "Walls between tenants",
+            "Isolation between tenants",
             (
                 Panel(
-                    "Walls shown to hold",
-                    "1: the prober's newest run found every door shut, and its control found them open. 0: not so. -1:"
-                    " nobody knows, as before anything serves there.",
+                    "Isolation verified",
+                    "1: the newest isolation test blocked every forbidden connection, and its control got through."
+                    " 0: not so. -1: unknown, for example before a deployment serves there.",
                     (Query(f"min by (namespace) ({metrics.ISOLATION_VERIFIED})", "{{namespace}}"),),
-                    Kind.STATES,
+                    PanelKind.STATES,
                     width=WIDTH // 3,
                 ),
                 Panel(
-                    "Tries of each tenant's newest run",
-                    "open: got through. unseen: shut, and that proves nothing, since its control found nothing either.",
+                    "Attempts of each tenant's newest test",
+                    "open: got through. unseen: blocked, but its control was blocked as well, which proves nothing.",
                     (
                         Query(
                             f"sum by (outcome) (max by (namespace, outcome) ({metrics.ISOLATION_TRIES}))", "{{outcome}}"
                         ),
                     ),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                     width=WIDTH // 3,
                 ),
                 Panel(
-                    "Since the newest run",
-                    "One an hour, and one after each change of a wall.",
+                    "Since the newest test",
+                    "One an hour, and one after each change of a network policy.",
                     (
                         Query(
                             f"time() - max by (namespace) ({metrics.ISOLATION_RUN_TIMESTAMP_SECONDS})", "{{namespace}}"

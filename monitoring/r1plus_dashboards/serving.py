@@ -1,7 +1,7 @@
 """What callers of one deployment feel."""
 
 from r1plus_contract import metrics
-from r1plus_dashboards.build import Board, Kind, Panel, Query, of_one, per_second, quantile
+from r1plus_dashboards.build import Board, Panel, PanelKind, Query, of_one, per_second, quantile
 
 _FIRST_TOKEN = of_one(f"{metrics.ENGINE_TIME_TO_FIRST_TOKEN_SECONDS}_bucket")
 _REQUESTS = metrics.ENGINE_REQUESTS_TOTAL
@@ -45,19 +45,19 @@ SERVING = Board(
                     "Requests a second, by how they ended",
                     "refused: too long, say; queue_full: too many at once; cancelled: the caller hung up.",
                     (Query(f"sum by (result) ({per_second(of_one(_REQUESTS))})", "{{result}}"),),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                 ),
                 Panel(
                     "Running",
                     "At most the batch, per pod.",
                     (Query(f"sum by (pod) ({of_one(metrics.ENGINE_RUNNING_REQUESTS)})", "{{pod}}"),),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                 ),
                 Panel(
                     "Waiting for a slot",
                     "Above 0 for long: more is asked than answered.",
                     (Query(f"sum by (pod) ({of_one(metrics.ENGINE_WAITING_REQUESTS)})", "{{pod}}"),),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                 ),
             ),
         ),
@@ -79,7 +79,7 @@ SERVING = Board(
                     "Pods that Prometheus reaches",
                     "By revision: while a candidate is gated there are two.",
                     (Query(f"sum by (revision) ({of_one('up')})", "{{revision}}"),),
-                    Kind.STACKED,
+                    PanelKind.STACKED,
                 ),
             ),
         ),

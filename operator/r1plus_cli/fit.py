@@ -41,7 +41,7 @@ _BACKEND_ORDER = (Backend.OPENVINO, Backend.TENSORRT_LLM, Backend.VLLM, Backend.
 
 
 @dataclass(frozen=True, slots=True)
-class Hardware:
+class FitTarget:
     """Hardware to fit into: its name, bytes per device, and the GPU if it is one."""
 
     name: str
@@ -54,7 +54,7 @@ class FitAnswer:
     """The result for one engine on one hardware."""
 
     engine: Engine
-    hardware: Hardware
+    hardware: FitTarget
     requested: Fit
     """The requested batch and context, even if they do not fit."""
     refusal: str
@@ -100,7 +100,7 @@ def _to_gib(count: int) -> float:
 
 
 def answer_fit(
-    engine: Engine, shape: EngineShape, hardware: Hardware, batch: int | None, context: int | None
+    engine: Engine, shape: EngineShape, hardware: FitTarget, batch: int | None, context: int | None
 ) -> FitAnswer:
     """Fit a request. Defaults are the engine's best batch and its own context."""
     memory = 0 if (unfit_reason := _explain_unfit(engine, shape, hardware)) else hardware.memory_bytes
@@ -117,7 +117,7 @@ def answer_fit(
     )
 
 
-def _name_options(message: str, hardware: Hardware) -> str:
+def _name_options(message: str, hardware: FitTarget) -> str:
     """Replace fields of an R1PlusDeployment by options of this command in a message of the policy."""
     larger = "use more memory" if hardware.gpu is None else "use a larger GPU, or more of them by --gpus"
     words = {
@@ -131,7 +131,7 @@ def _name_options(message: str, hardware: Hardware) -> str:
     return message
 
 
-def _explain_unfit(engine: Engine, shape: EngineShape, hardware: Hardware) -> str:
+def _explain_unfit(engine: Engine, shape: EngineShape, hardware: FitTarget) -> str:
     """Return why the engine does not run on such GPUs, independent of memory."""
     gpu = hardware.gpu
     if gpu is None:
@@ -163,7 +163,7 @@ def _describe_catalog(engines: Sequence[Engine]) -> str:
     return f"on GPU: {on_gpu}; on CPU, with --memory: {on_cpu}"
 
 
-def list_hardware(gpu: str | None, memory: str | None) -> list[Hardware]:
+def list_hardware(gpu: str | None, memory: str | None) -> list[FitTarget]:
     """Return one GPU, one amount of memory, or without a name all GPUs of the table."""
     if memory is not None:
         try:
@@ -172,14 +172,14 @@ def list_hardware(gpu: str | None, memory: str | None) -> list[Hardware]:
             raise UsageError(f"--memory: {error}") from error
         if size < MIB:
             raise UsageError(f"--memory: {memory} is less than 1Mi; give it with its unit, such as 4Gi")
-        return [Hardware(f"a node with {memory} for it", size)]
+        return [FitTarget(f"a node with {memory} for it", size)]
     if gpu is None:
-        return [Hardware(row.name, row.usable_bytes, row) for row in list_gpus()]
+        return [FitTarget(row.name, row.usable_bytes, row) for row in list_gpus()]
     row = find_accelerator(gpu)
     if row is None:
         known_names = ", ".join(sorted(r.name for r in TABLE))
         raise UsageError(f"--gpu {gpu!r}: {UNKNOWN_GPU}; known: {known_names}")
-    return [Hardware(row.name, row.usable_bytes, row)]
+    return [FitTarget(row.name, row.usable_bytes, row)]
 
 
 def fit_command(

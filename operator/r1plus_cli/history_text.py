@@ -54,7 +54,8 @@ REASONS: Final[Mapping[str, str]] = {
     "PlacementNotAllowed": "not rolled back, because the earlier revision's nodes are no longer allowed",
     "MonitorTooOld": "not rolled back, because the earlier revision's monitor is too old",
     "NoCapacity": "not rolled back yet, because no node has room for the earlier revision",
-    "ControlOverdue": "not rolled back, because the earlier revision was not gated in time",
+    "RollbackTargetOverdue": "not rolled back, because the earlier revision was not gated in time",
+    "ControlOverdue": "not rolled back, because the earlier revision was not gated in time",  # Of earlier versions.
     "NamespaceNotTenant": "not rolled back, because the namespace is not a tenant",
     "RollbackTargetAlsoFailed": "not rolled back, because the earlier revision failed as well",
     "BothArmsBad": "not rolled back, because the earlier revision failed as well",  # Recorded by earlier versions.

@@ -8,7 +8,7 @@ from r1plus_cli.errors import UsageError
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.config import shipped_suites
+from r1plus_operator.config import load_shipped_suites
 from r1plus_operator.observe import suite_projection
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.settings import AccessMode, GpuRuntime, OperatorConfig, SuiteTrust, VolumeTerms
@@ -55,7 +55,7 @@ def load_suites(folder: Path) -> dict[str, SuiteSource]:
 
     A broken one is included with its problem.
     """
-    return shipped_suites(folder)
+    return load_shipped_suites(folder)
 
 
 def select_suites(deployment: Document, maps: Iterable[Document]) -> dict[str, SuiteSource]:

@@ -203,9 +203,9 @@ def verify_command(
     can stop. Without --trust, an unsigned suite is only reported.
     """
     from r1plus_cli.suite_store import load
-    from r1plus_cli.suite_verify import Limits, find_trust_problems, verify
+    from r1plus_cli.suite_verify import RecommendedSizes, find_trust_problems, verify
 
-    result = verify(load(suite), Limits(min_items, min_per_stratum))
+    result = verify(load(suite), RecommendedSizes(min_items, min_per_stratum))
     _exit_on_problems(str(suite), [*result.problems, *find_trust_problems(result, trust)])
     for line in result.format_summary():
         say(line)
@@ -228,7 +228,7 @@ def sign_command(
     The signature covers every file: items, sampling, recorded answers and baseline. Sign last.
     """
     from r1plus_cli.suite_store import load, save
-    from r1plus_cli.suite_verify import Limits, verify
+    from r1plus_cli.suite_verify import RecommendedSizes, verify
     from r1plus_operator.observe.suite_signature import read_key, sign
 
     passphrase = os.environ.get(PASSPHRASE)
@@ -237,7 +237,7 @@ def sign_command(
     except (OSError, ValueError) as error:
         raise UsageError(f"--key {key}: {error}") from error
     signed_files = sign(load(suite), pair)
-    _exit_on_problems(str(suite), list(verify(signed_files, Limits(min_items, min_per_stratum)).problems))
+    _exit_on_problems(str(suite), list(verify(signed_files, RecommendedSizes(min_items, min_per_stratum)).problems))
     save(suite, signed_files)
     _write_configmap(signed_files, configmap, namespace)
     say(f"{suite}: signed by key {key_id(pair.public)}, public key {pair.public}", style="green")

@@ -18,7 +18,7 @@ from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles
 from r1plus_contract.suite_reference import write_reference
 from r1plus_model_repo.catalog.types import Tier
 from r1plus_monitoring.curate import pipeline, record
-from r1plus_monitoring.curate.asking import Asker, Condition
+from r1plus_monitoring.curate.asking import Asker, AskingCondition
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape
 from r1plus_monitoring.scoring.replay import record as record_answers
 
@@ -54,7 +54,7 @@ class SuiteOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AnswerSource:
     """An engine that can be asked. `folder` has its files, if they are local."""
 
     asker: Asker
@@ -77,7 +77,7 @@ def read_candidates(path: Path) -> tuple[tuple[Item, ...], list[str]]:
 
 def build(
     candidates: Sequence[Item],
-    sources: Sequence[Source],
+    sources: Sequence[AnswerSource],
     options: SuiteOptions,
     sampling: Sampling,
     *,
@@ -114,12 +114,12 @@ def build(
 
 
 def measure(
-    files: SuiteFiles, suite: Suite, engine: str, source: Source, *, batch: int, progress: pipeline.Progress
+    files: SuiteFiles, suite: Suite, engine: str, source: AnswerSource, *, batch: int, progress: pipeline.Progress
 ) -> tuple[SuiteFiles, tuple[Measurement, ...]]:
     """Return the suite with this engine's new figures, and the figures. The signature is removed."""
     old_baseline = _read_baseline(files, suite, source)
     old_figures = (*old_baseline.selection, *old_baseline.baseline, *old_baseline.cross, *old_baseline.served)
-    conditions: Sequence[Condition] = pipeline.fresh_conditions(batch, old_figures)
+    conditions: Sequence[AskingCondition] = pipeline.fresh_conditions(batch, old_figures)
     figures = pipeline.measure(engine, suite.items, source.asker, conditions, progress)
     if engine == suite.header.reference_engine:
         new_baseline = replace(old_baseline, baseline=figures)
@@ -130,7 +130,7 @@ def measure(
     return replace(files, baseline=record.format_json(new_baseline), signature=""), figures
 
 
-def _read_baseline(files: SuiteFiles, suite: Suite, source: Source) -> record.Baseline:
+def _read_baseline(files: SuiteFiles, suite: Suite, source: AnswerSource) -> record.Baseline:
     if not files.baseline:
         return _build_baseline(suite.header.sha256, suite.header.reference_engine, source, 0, ())
     try:
@@ -140,7 +140,7 @@ def _read_baseline(files: SuiteFiles, suite: Suite, source: Source) -> record.Ba
 
 
 def _build_baseline(
-    suite: str, engine: str, source: Source, seed: int, selection: tuple[Measurement, ...]
+    suite: str, engine: str, source: AnswerSource, seed: int, selection: tuple[Measurement, ...]
 ) -> record.Baseline:
     return record.Baseline(
         suite=suite,

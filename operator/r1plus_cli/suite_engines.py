@@ -7,7 +7,7 @@ from pathlib import Path
 
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.suite_build import Source
+from r1plus_cli.suite_build import AnswerSource
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
 from r1plus_contract.suite import Sampling
 from r1plus_monitoring.curate.asking import ProcessAsker
@@ -31,7 +31,7 @@ def open_sources(
     connect: Callable[[], Cluster],
     namespace: str | None,
     on_answer: Callable[[], None],
-) -> Iterator[tuple[Source, ...]]:
+) -> Iterator[tuple[AnswerSource, ...]]:
     """Yield the engines' askers while the context is open. Errors of an engine become CliError."""
     pairs = [_parse_pair(address) for address in engines.addresses]
     with contextlib.ExitStack() as stack:
@@ -42,11 +42,11 @@ def open_sources(
                 stack.enter_context(cluster.forward(space, engines.deployment, port)) for port in (PORT_HTTP, PORT_GRPC)
             )
             pairs.append((http, grpc))
-        sources = [Source(ServedAsker(http, grpc, sampling, on_answer)) for http, grpc in pairs]
+        sources = [AnswerSource(ServedAsker(http, grpc, sampling, on_answer)) for http, grpc in pairs]
         for folder in engines.folders:
             if not folder.is_dir():
                 raise UsageError(f"--engine-dir {folder}: no such folder")
-            sources.append(Source(ProcessAsker(folder, sampling), folder))
+            sources.append(AnswerSource(ProcessAsker(folder, sampling), folder))
         if not sources:
             raise UsageError("No engine to ask: give --served HTTP,GRPC, --deployment NAME or --engine-dir DIR")
         try:

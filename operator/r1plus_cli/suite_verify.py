@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE
 from r1plus_contract.suite import Suite, SuiteError
 from r1plus_contract.suite_baseline import Measurement, find_reference_result
@@ -24,7 +24,7 @@ OPEN_FORMS = (ScorerName.NEAR, ScorerName.JSON)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RecommendedSizes:
     """Recommended sizes of a suite, which the operator does not enforce."""
 
     items: int = 200
@@ -62,7 +62,7 @@ class VerificationResult:
             yield "no baseline: thresholds above what the reference reaches are not rejected in advance"
 
 
-def verify(files: SuiteFiles, limits: Limits) -> VerificationResult:
+def verify(files: SuiteFiles, limits: RecommendedSizes) -> VerificationResult:
     """Return all problems at once."""
     result = check(files)
     problems = list(result.problems)
@@ -96,12 +96,12 @@ def find_trust_problems(result: VerificationResult, trust: Sequence[str] | None)
 def _find_scorer_problems(files: SuiteFiles) -> Iterator[str]:
     for line, item in read_items(files.items, ITEMS_FILE)[0]:
         for number, answer in enumerate(() if item.scorer in OPEN_FORMS else item.answers):
-            if score(item, answer, FinishReason.STOP) != Outcome.CORRECT:
+            if score(item, answer, FinishReason.STOP) != OutcomeLabel.CORRECT:
                 reason = f"the scorer {item.scorer} rates this answer wrong; write it as the model would answer"
                 yield f"{ITEMS_FILE}:{line}: answers[{number}]: {answer!r:.60}: {reason}"
 
 
-def _find_size_problems(suite: Suite, limits: Limits) -> Iterator[str]:
+def _find_size_problems(suite: Suite, limits: RecommendedSizes) -> Iterator[str]:
     if len(suite.items) < limits.items:
         yield (
             f"{ITEMS_FILE}: {len(suite.items)} items, fewer than {limits.items}: a loss of 2 % may not be visible; "

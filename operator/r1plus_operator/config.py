@@ -1,4 +1,4 @@
-"""The operator's settings, from the environment that the chart writes. Read once, by main."""
+"""The operator's settings, from the environment variables that the chart sets. Read once, by main."""
 
 import contextlib
 import ipaddress
@@ -46,11 +46,11 @@ _PROXY_URL = re.compile(r"http://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[1-9][0
 
 
 class ConfigError(Exception):
-    """A setting is absent or unreadable; names the variable and the chart value behind it."""
+    """A setting is absent or invalid; the message names the variable and the chart's value behind it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class OperatorSettings:
     """Everything main needs."""
 
     operator: OperatorConfig
@@ -60,68 +60,68 @@ class Settings:
     workers: int
     health_port: int
     registry_url: str
-    """Where facts are delivered to; empty: nowhere."""
+    """The registry's address; empty: facts are not delivered."""
     registry_token: Path
     """File with the service account's token for the registry."""
     identity: str
-    """This pod among all that ever were; the Lease names it."""
+    """Unique name of this pod, which the Lease has as its holder."""
     lease_seconds: float
-    """How long the Lease outlasts the last sign of its holder."""
+    """How long the Lease stays valid after its last renewal."""
 
 
-def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
-    """Read all settings; raises ConfigError."""
+def load_settings(env: Mapping[str, str] = os.environ) -> OperatorSettings:
+    """Read all settings; raise ConfigError if one is absent or invalid."""
     secrets = tuple(name for name in env.get("R1PLUS_IMAGE_PULL_SECRETS", "").split(",") if name)
     operator = OperatorConfig(
-        monitor_image=_required(env, "R1PLUS_MONITOR_IMAGE", "images.monitor"),
-        triton_image=_required(env, "R1PLUS_TRITON_IMAGE", "images.triton"),
-        gpu_runtimes=_gpu_runtimes(env.get("R1PLUS_GPU_RUNTIMES", "")),
+        monitor_image=_read_required(env, "R1PLUS_MONITOR_IMAGE", "images.monitor"),
+        triton_image=_read_required(env, "R1PLUS_TRITON_IMAGE", "images.triton"),
+        gpu_runtimes=_read_gpu_runtimes(env.get("R1PLUS_GPU_RUNTIMES", "")),
         default_family=env.get("R1PLUS_DEFAULT_FAMILY", "r1plus"),
-        operator_namespace=_required(env, "R1PLUS_OPERATOR_NAMESPACE", "the pod's own namespace"),
+        operator_namespace=_read_required(env, "R1PLUS_OPERATOR_NAMESPACE", "the pod's own namespace"),
         monitoring_namespace=env.get("R1PLUS_MONITORING_NAMESPACE", "monitoring"),
         scrape_interval=env.get("R1PLUS_SCRAPE_INTERVAL", "15s"),
         prometheus_url=env.get("R1PLUS_PROMETHEUS_URL", ""),
         has_registry=bool(env.get("R1PLUS_REGISTRY_URL")),
         gateway_image=env.get("R1PLUS_GATEWAY_IMAGE", ""),
         image_pull_secrets=secrets,
-        suite_trust=_suite_trust(env),
-        volumes=_volume_terms(env),
+        suite_trust=_read_suite_trust(env),
+        volumes=_read_volume_terms(env),
         bake_seconds=float(env.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
         cooldown_seconds=float(env.get("R1PLUS_COOLDOWN_SECONDS", COOLDOWN_SECONDS)),
-        isolation=_isolation_terms(env),
-        alerts=_alert_terms(env.get("R1PLUS_ALERTS", "")),
-        dns=_dns_terms(env.get("R1PLUS_DNS", "")),
-        pod_user=_pod_user(env.get("R1PLUS_POD_USER", "")),
-        runtime_update=_runtime_update(env.get("R1PLUS_RUNTIME_UPDATE", RuntimeUpdate.MANUAL.value)),
+        isolation=_read_isolation_terms(env),
+        alerts=_read_alert_terms(env.get("R1PLUS_ALERTS", "")),
+        dns=_read_dns_terms(env.get("R1PLUS_DNS", "")),
+        pod_user=_read_pod_user(env.get("R1PLUS_POD_USER", "")),
+        runtime_update=_read_runtime_update(env.get("R1PLUS_RUNTIME_UPDATE", RuntimeUpdate.MANUAL.value)),
         max_concurrent=int(env.get("R1PLUS_MAX_CONCURRENT", "2")),
-        vulnerable_images=frozenset(_listed(env, "R1PLUS_VULNERABLE_IMAGES")),
+        vulnerable_images=frozenset(_read_list(env, "R1PLUS_VULNERABLE_IMAGES")),
     )
     _check_decoy(operator)
-    return Settings(
+    return OperatorSettings(
         operator=operator,
-        catalog=load_catalog(Path(_required(env, "R1PLUS_CATALOG_DIR", "catalog"))),
-        suites=shipped_suites(Path(_required(env, "R1PLUS_SUITES_DIR", "suites"))),
+        catalog=load_catalog(Path(_read_required(env, "R1PLUS_CATALOG_DIR", "catalog"))),
+        suites=load_shipped_suites(Path(_read_required(env, "R1PLUS_SUITES_DIR", "suites"))),
         verdict_interval=float(env.get("R1PLUS_VERDICT_INTERVAL_SECONDS", "10")),
         workers=int(env.get("R1PLUS_WORKERS", "16")),
         health_port=int(env.get("R1PLUS_HEALTH_PORT", "8080")),
         registry_url=env.get("R1PLUS_REGISTRY_URL", ""),
         registry_token=Path(env.get("R1PLUS_REGISTRY_TOKEN_FILE", "/var/run/secrets/r1plus.ai/registry/token")),
-        identity=_identity(env),
+        identity=_build_identity(env),
         lease_seconds=float(env.get("R1PLUS_LEASE_SECONDS", LeaseTerms().duration)),
     )
 
 
-def shipped_suites(folder: Path) -> dict[str, SuiteSource]:
-    """The golden suites below `folder`, one sub-folder each."""
-    found = {}
+def load_shipped_suites(folder: Path) -> dict[str, SuiteSource]:
+    """Read the golden suites below `folder`, one sub-folder each; return them by name."""
+    suites = {}
     for header in sorted(folder.glob(f"*/{SUITE_FILE}")):
         name = header.parent.name
-        found[name] = read_suite_source(name, read_suite_folder(header.parent))
-    return found
+        suites[name] = read_suite_source(name, read_suite_folder(header.parent))
+    return suites
 
 
 def read_suite_folder(folder: Path) -> SuiteFiles:
-    """The files of a suite as they lie in a folder; of one that is too large, no more than shows that it is."""
+    """Read the files of a suite from a folder; of a file that is too large, one byte more than its limit."""
     texts = {}
     for name, limit in MAX_BYTES.items():
         path = folder / name
@@ -131,28 +131,30 @@ def read_suite_folder(folder: Path) -> SuiteFiles:
     return SuiteFiles.of(texts)
 
 
-def _gpu_runtimes(text: str) -> dict[str, GpuRuntime]:
-    """Backend -> image and version, as the chart's images.gpu has them."""
+def _read_gpu_runtimes(text: str) -> dict[str, GpuRuntime]:
+    """Return backend -> image and version, from the chart's images.gpu."""
     try:
-        given = json.loads(text or "{}")
-        found = {str(backend): GpuRuntime(str(one["image"]), str(one["version"])) for backend, one in given.items()}
+        document = json.loads(text or "{}")
+        runtimes = {
+            str(backend): GpuRuntime(str(one["image"]), str(one["version"])) for backend, one in document.items()
+        }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"R1PLUS_GPU_RUNTIMES: {text!r:.120}: {error!r}; the chart sets it from images.gpu, which names image and"
             " version by backend"
         ) from error
-    if unknown := sorted(set(found) - {backend.value for backend in SERVABLE}):
-        known = " and ".join(sorted(backend.value for backend in SERVABLE))
-        raise ConfigError(f"R1PLUS_GPU_RUNTIMES: {unknown[0]!r:.60}: images.gpu is for {known}")
-    return found
+    if unknown := sorted(set(runtimes) - {backend.value for backend in SERVABLE}):
+        backends = " and ".join(sorted(backend.value for backend in SERVABLE))
+        raise ConfigError(f"R1PLUS_GPU_RUNTIMES: {unknown[0]!r:.60}: images.gpu is for {backends}")
+    return runtimes
 
 
-def _dns_terms(text: str) -> DnsTerms:
-    """As the chart's networkPolicy.dns has them. An empty list of peers would let out to all addresses."""
+def _read_dns_terms(text: str) -> DnsTerms:
+    """Read the chart's networkPolicy.dns. An empty list of peers is refused: it would allow all addresses."""
 
-    def read(given: Any) -> DnsTerms:
-        pods = tuple(DnsPods(str(one["namespace"]), dict(one["labels"])) for one in given["pods"])
-        terms = DnsTerms(pods, tuple(str(ipaddress.ip_network(cidr)) for cidr in given["cidrs"]))
+    def read(document: Any) -> DnsTerms:
+        pods = tuple(DnsPods(str(one["namespace"]), dict(one["labels"])) for one in document["pods"])
+        terms = DnsTerms(pods, tuple(str(ipaddress.ip_network(cidr)) for cidr in document["cidrs"]))
         if not pods and not terms.cidrs:
             raise ValueError("neither pods nor cidrs are named")
         return terms
@@ -161,34 +163,35 @@ def _dns_terms(text: str) -> DnsTerms:
     return _read_json("R1PLUS_DNS", text, read, source) or DnsTerms()
 
 
-def _pod_user(text: str) -> PodUser:
-    """As the chart's podSecurity has it, where a null or what is absent is left to the cluster."""
+def _read_pod_user(text: str) -> PodUser:
+    """Read the chart's podSecurity; what is null or absent is left to the cluster."""
 
-    def read(given: Any) -> PodUser:
-        ids = [given.get(name) for name in ("runAsUser", "runAsGroup", "fsGroup")]
-        return PodUser(*(None if found is None else int(found) for found in ids))
+    def read(document: Any) -> PodUser:
+        ids = [document.get(name) for name in ("runAsUser", "runAsGroup", "fsGroup")]
+        return PodUser(*(None if number is None else int(number) for number in ids))
 
     source = "podSecurity, which has runAsUser, runAsGroup and fsGroup"
     return _read_json("R1PLUS_POD_USER", text, read, source) or PodUser()
 
 
-def _alert_terms(text: str) -> AlertTerms:
-    """As the chart's monitoring.alerts has them."""
+def _read_alert_terms(text: str) -> AlertTerms:
+    """Read the chart's monitoring.alerts."""
 
-    def read(given: Any) -> AlertTerms:
+    def read(document: Any) -> AlertTerms:
         labels, severities = (
-            {str(key): str(value) for key, value in given[name].items()} for name in ("labels", "severities")
+            {str(key): str(value) for key, value in document[name].items()} for name in ("labels", "severities")
         )
-        return AlertTerms(str(given["runbookURL"]), labels, severities)
+        return AlertTerms(str(document["runbookURL"]), labels, severities)
 
     source = "monitoring.alerts, which has runbookURL, labels and severities"
     return _read_json("R1PLUS_ALERTS", text, read, source) or AlertTerms()
 
 
 def _read_json(variable: str, text: str, read: Callable[[Any], T], source: str) -> T | None:
-    """Read a variable of JSON; None where it is empty. `source`: the chart's value behind it, and what that has.
+    """Read a variable of JSON; return None if it is empty. `source`: the chart's value behind it, and its fields.
 
-    Raises ConfigError with variable, value, cause and source.
+    Raises:
+        ConfigError: with variable, value, cause and source.
     """
     if not text:
         return None
@@ -198,7 +201,7 @@ def _read_json(variable: str, text: str, read: Callable[[Any], T], source: str) 
         raise ConfigError(f"{variable}: {text!r:.120}: {error!r}; the chart sets it from {source}") from error
 
 
-def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:
+def _read_suite_trust(env: Mapping[str, str]) -> SuiteTrust:
     keys = frozenset(key for key in env.get("R1PLUS_SUITE_KEYS", "").split(",") if key)
     for key in sorted(keys):
         if decode_base64(key, PUBLIC_KEY_BYTES) is None:
@@ -206,23 +209,23 @@ def _suite_trust(env: Mapping[str, str]) -> SuiteTrust:
                 f"R1PLUS_SUITE_KEYS: {key!r:.60} is no Ed25519 public key in base64; the chart sets it from "
                 "suites.trustedKeys, and `r1plus suite keygen` prints such a key"
             )
-    # Anything but the word `false` asks for signatures: a misspelt value must not let everybody in.
-    required = env.get("R1PLUS_SUITES_REQUIRE_SIGNATURE", "true") != "false"
-    return SuiteTrust(required, keys, frozenset(SHIPPED_SUITES.values()))
+    # Anything but `false` requires signatures: a misspelt value must not disable them.
+    is_required = env.get("R1PLUS_SUITES_REQUIRE_SIGNATURE", "true") != "false"
+    return SuiteTrust(is_required, keys, frozenset(SHIPPED_SUITES.values()))
 
 
-def _isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
-    """A word in them that means nothing would be refused as a wall of every tenant, in every pass."""
-    beside = {"prometheus": env.get("R1PLUS_PROMETHEUS_URL", ""), "registry": env.get("R1PLUS_REGISTRY_URL", "")}
+def _read_isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
+    """Read the isolation settings. An invalid value here would be refused in every tenant's policies, in every pass."""
+    urls = {"prometheus": env.get("R1PLUS_PROMETHEUS_URL", ""), "registry": env.get("R1PLUS_REGISTRY_URL", "")}
     return IsolationTerms(
         decoy_namespace=env.get("R1PLUS_DECOY_NAMESPACE", ""),
-        interval=_interval(env.get("R1PLUS_PROBE_SECONDS") or "3600"),
-        api_ports=tuple(map(_port, _listed(env, "R1PLUS_API_SERVER_PORTS"))) or IsolationTerms().api_ports,
-        api_cidrs=_networks(
-            _listed(env, "R1PLUS_API_SERVER_CIDRS"), "R1PLUS_API_SERVER_CIDRS", "networkPolicy.apiServerCIDRs"
+        interval=_read_interval(env.get("R1PLUS_PROBE_SECONDS") or "3600"),
+        api_ports=tuple(map(_parse_port, _read_list(env, "R1PLUS_API_SERVER_PORTS"))) or IsolationTerms().api_ports,
+        api_cidrs=_parse_networks(
+            _read_list(env, "R1PLUS_API_SERVER_CIDRS"), "R1PLUS_API_SERVER_CIDRS", "networkPolicy.apiServerCIDRs"
         ),
-        other_targets={name: url for name, url in beside.items() if url},
-        reserved_namespaces=tuple(_listed(env, "R1PLUS_RESERVED_NAMESPACES")),
+        other_targets={name: url for name, url in urls.items() if url},
+        reserved_namespaces=tuple(_read_list(env, "R1PLUS_RESERVED_NAMESPACES")),
     )
 
 
@@ -230,16 +233,16 @@ def _check_decoy(operator: OperatorConfig) -> None:
     decoy = operator.isolation.decoy_namespace
     if decoy and operator.is_reserved(decoy):
         raise ConfigError(
-            f"R1PLUS_DECOY_NAMESPACE: {decoy} is Kubernetes', the operator's or monitoring's own and never a tenant;"
+            f"R1PLUS_DECOY_NAMESPACE: {decoy} is reserved for Kubernetes, the operator or monitoring; use another;"
             " the chart sets it from isolation.decoyNamespace"
         )
 
 
-def _listed(env: Mapping[str, str], name: str) -> list[str]:
+def _read_list(env: Mapping[str, str], name: str) -> list[str]:
     return [word.strip() for word in env.get(name, "").split(",") if word.strip()]
 
 
-def _runtime_update(text: str) -> RuntimeUpdate:
+def _read_runtime_update(text: str) -> RuntimeUpdate:
     if text not in set(RuntimeUpdate):
         raise ConfigError(
             f"R1PLUS_RUNTIME_UPDATE: {text!r:.60} is neither {' nor '.join(RuntimeUpdate)}; the chart sets it from"
@@ -248,59 +251,59 @@ def _runtime_update(text: str) -> RuntimeUpdate:
     return RuntimeUpdate(text)
 
 
-def _interval(text: str) -> float:
+def _read_interval(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (seconds := float(text)) < math.inf:
             return seconds
     raise ConfigError(
-        f"R1PLUS_PROBE_SECONDS: {text!r:.60} is no number of seconds above 0; the chart sets it from"
+        f"R1PLUS_PROBE_SECONDS: {text!r:.60} is not a number of seconds above 0; the chart sets it from"
         " isolation.everySeconds, e.g. 3600"
     )
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise ConfigError(
-            f"R1PLUS_API_SERVER_PORTS: {text!r:.60} is no port; the chart sets it from networkPolicy.apiServerPorts,"
+            f"R1PLUS_API_SERVER_PORTS: {text!r:.60} is not a port; the chart sets it from networkPolicy.apiServerPorts,"
             " e.g. 443 and 6443"
         )
     return int(text)
 
 
-def _networks(words: Iterable[str], variable: str, value: str) -> tuple[str, ...]:
-    """Read networks. `variable`: where they come from; `value`: the chart's value behind it."""
-    found = []
+def _parse_networks(words: Iterable[str], variable: str, value: str) -> tuple[str, ...]:
+    """Return networks, normalised. `variable`: where they come from; `value`: the chart's value behind it."""
+    networks = []
     for word in words:
         try:
-            found.append(str(ipaddress.ip_network(word, strict=False)))
+            networks.append(str(ipaddress.ip_network(word, strict=False)))
         except ValueError as error:
-            text = f"{variable}: {word!r:.60} is no network; the chart sets it from {value}, e.g. 10.0.0.1/32"
+            text = f"{variable}: {word!r:.60} is not a network; the chart sets it from {value}, e.g. 10.0.0.1/32"
             raise ConfigError(text) from error
-    return tuple(found)
+    return tuple(networks)
 
 
-def _volume_terms(env: Mapping[str, str]) -> VolumeTerms:
+def _read_volume_terms(env: Mapping[str, str]) -> VolumeTerms:
     mode = env.get("R1PLUS_DELIVERY_ACCESS_MODE", AccessMode.ONE_NODE.value)
     if mode not in set(AccessMode):
-        known = " or ".join(AccessMode)
+        access_modes = " or ".join(AccessMode)
         raise ConfigError(
-            f"R1PLUS_DELIVERY_ACCESS_MODE: {mode!r:.60} is neither {known}; the chart sets it from"
+            f"R1PLUS_DELIVERY_ACCESS_MODE: {mode!r:.60} is neither {access_modes}; the chart sets it from"
             " delivery.volume.accessMode"
         )
     return VolumeTerms(
         storage_class=env.get("R1PLUS_DELIVERY_STORAGE_CLASS", ""),
         access_mode=AccessMode(mode),
         cidrs=tuple(cidr for cidr in env.get("R1PLUS_DELIVERY_CIDRS", "").split(",") if cidr),
-        # As with suites: a misspelt value must not let everybody in.
+        # As with suites: a misspelt value must not disable signatures.
         require_signature=env.get("R1PLUS_DELIVERY_REQUIRE_SIGNATURE", "true") != "false",
-        trusted_keys=_public_keys(env.get("R1PLUS_DELIVERY_KEYS", "")),
-        ca_pem=_ca_pem(env.get("R1PLUS_DELIVERY_CA", "")),
-        proxy=_proxy_terms(env),
+        trusted_keys=_read_public_keys(env.get("R1PLUS_DELIVERY_KEYS", "")),
+        ca_pem=_check_ca_pem(env.get("R1PLUS_DELIVERY_CA", "")),
+        proxy=_read_proxy_terms(env),
     )
 
 
-def _ca_pem(text: str) -> str:
-    """Certificates, PEM. The operator copies them into tenants' namespaces."""
+def _check_ca_pem(text: str) -> str:
+    """Return certificates in PEM after checking them. The operator copies them into tenants' namespaces."""
     if "PRIVATE KEY" in text:
         raise ConfigError(
             "R1PLUS_DELIVERY_CA: holds a private key, which every tenant could read; put certificates only into the"
@@ -314,12 +317,12 @@ def _ca_pem(text: str) -> str:
     return text
 
 
-def _proxy_terms(env: Mapping[str, str]) -> ProxyTerms | None:
-    """As the chart's delivery.proxy has them; None where it names no proxy."""
+def _read_proxy_terms(env: Mapping[str, str]) -> ProxyTerms | None:
+    """Read the chart's delivery.proxy; return None if it names no proxy."""
     url = env.get("R1PLUS_DELIVERY_PROXY", "")
     if not url:
         return None
-    if "@" in url:  # What is wrong is logged, so the address is not shown.
+    if "@" in url:  # The error is logged, so it does not show the address.
         raise ConfigError(
             "R1PLUS_DELIVERY_PROXY: carries a user or a password, which every tenant could read in its Job's ConfigMap;"
             " let the proxy admit the cluster's addresses without one, and set delivery.proxy.url to http://HOST:PORT"
@@ -330,19 +333,19 @@ def _proxy_terms(env: Mapping[str, str]) -> ProxyTerms | None:
             " What passes through the proxy is TLS, whose other end is the archive's server"
         )
     variable = "R1PLUS_DELIVERY_PROXY_CIDRS"
-    cidrs = _networks(_listed(env, variable), variable, "delivery.proxy.cidrs")
+    cidrs = _parse_networks(_read_list(env, variable), variable, "delivery.proxy.cidrs")
     if not cidrs:
         raise ConfigError(
             f"{variable}: empty, so that no Job could reach the proxy; the chart sets it from"
             " delivery.proxy.cidrs, e.g. 10.0.9.7/32"
         )
-    no_proxy = tuple(_listed(env, "R1PLUS_DELIVERY_NO_PROXY"))
-    _networks([entry for entry in no_proxy if "/" in entry], "R1PLUS_DELIVERY_NO_PROXY", "delivery.proxy.noProxy")
+    no_proxy = tuple(_read_list(env, "R1PLUS_DELIVERY_NO_PROXY"))
+    _parse_networks([entry for entry in no_proxy if "/" in entry], "R1PLUS_DELIVERY_NO_PROXY", "delivery.proxy.noProxy")
     return ProxyTerms(url, cidrs, no_proxy)
 
 
-def _public_keys(text: str) -> tuple[str, ...]:
-    """PEM blocks, one after another."""
+def _read_public_keys(text: str) -> tuple[str, ...]:
+    """Read PEM blocks that follow each other."""
     end = "-----END PUBLIC KEY-----"
     keys = tuple(f"{block.strip()}\n{end}\n" for block in text.split(end) if block.strip())
     for key in keys:
@@ -356,12 +359,12 @@ def _public_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
-def _identity(env: Mapping[str, str]) -> str:
-    """Pod and uid, which outlive the container and tell a namesake apart; outside of a pod, one of this process."""
+def _build_identity(env: Mapping[str, str]) -> str:
+    """Return pod name and uid, which outlive the container and differ for a namesake; outside a pod a random one."""
     return f"{env.get('R1PLUS_POD_NAME') or socket.gethostname()}_{env.get('R1PLUS_POD_UID') or uuid.uuid4()}"
 
 
-def _required(env: Mapping[str, str], name: str, value: str) -> str:
+def _read_required(env: Mapping[str, str], name: str, value: str) -> str:
     if not env.get(name):
         raise ConfigError(f"{name} is not set; the chart sets it from {value}")
     return env[name]

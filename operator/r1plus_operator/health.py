@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics of the operator, on one port; and what they tell of a process that lives but hangs."""
+"""/healthz, /readyz and /metrics of the operator, on one port, and how they detect a process that hangs."""
 
 import asyncio
 import time
@@ -13,71 +13,71 @@ from r1plus_contract.connections import ConnectionLimits
 from r1plus_operator.runtime.resources import Resource
 
 STUCK_SECONDS = 200.0
-"""A watch brings a bookmark every two minutes at the latest and is cut after 150 silent seconds: then it is stuck."""
+"""A watch gets a bookmark at least every two minutes and is closed after 150 silent seconds: later it is stuck."""
 LATE_SECONDS = 5.0
-"""An event loop this late answers no probe in time; work that waits for others is a few milliseconds late."""
+"""An event loop this late answers no probe in time; a healthy one is a few milliseconds late."""
 
 
-class Watcher(Protocol):
-    """What is asked of a reflector."""
+class WatchActivity(Protocol):
+    """What the health check reads of a reflector."""
 
     resource: Resource
     last_activity: float
 
 
 class Pulse:
-    """How late the event loop is: a task that wants to wake every second and looks at when it did."""
+    """Measures how late the event loop is: a task that sleeps for a second and compares when it woke."""
 
     def __init__(self) -> None:
         self.late = 0.0
-        """Seconds, of the last beat."""
+        """Seconds, at the last beat."""
 
     async def run(self) -> None:
-        """Beat for ever."""
+        """Measure every second until cancelled."""
         while True:
             due = time.monotonic() + 1.0
             await asyncio.sleep(1.0)
             self.late = max(0.0, time.monotonic() - due)
 
 
-def problem(watchers: Iterable[Watcher], late: float, *, stuck_after: float = STUCK_SECONDS) -> str:
-    """Why this process should be started afresh; empty when all is well."""
+def find_problem(watchers: Iterable[WatchActivity], late: float, *, stuck_after: float = STUCK_SECONDS) -> str:
+    """Return why this process should be restarted; empty if it is healthy."""
     now = time.monotonic()
     silent = [watcher.resource.name for watcher in watchers if now - watcher.last_activity > stuck_after]
     if silent:
-        return f"no sign of life from the watches of {', '.join(silent)} for {stuck_after:g} s"
+        return f"watches without an answer for {stuck_after:g} s: {', '.join(silent)}"
     return f"the event loop was {late:.1f} s late" if late > LATE_SECONDS else ""
 
 
-class BoundedRunner(ConnectionLimits, web.AppRunner):
-    """A runner whose connections and unfinished requests are bounded."""
+class HealthRunner(ConnectionLimits, web.AppRunner):
+    """A runner with limits on connections and unfinished requests."""
 
 
 async def serve(
     port: int, ready: Callable[[], bool], alive: Callable[[], str], registry: CollectorRegistry
 ) -> web.AppRunner:
-    """Start the server. `alive` returns what is wrong, or nothing. A replica without the Lease is ready as well.
+    """Start the server. `alive` returns what is wrong, or an empty text. A replica without the Lease is ready as well.
 
-    `/metrics?name[]=…` tells of these metrics only, as other Prometheus clients do.
+    `/metrics?name[]=…` returns these metrics only, as other Prometheus clients do.
     """
 
     async def healthz(_: web.Request) -> web.Response:
-        found = alive()
-        return web.Response(text=found or "ok", status=503 if found else 200)
+        problem = alive()
+        return web.Response(text=problem or "ok", status=503 if problem else 200)
 
     async def readyz(_: web.Request) -> web.Response:
         return web.Response(text="ok") if ready() else web.Response(text="caches are not synced", status=503)
 
     async def metrics(request: web.Request) -> web.Response:
-        chosen = request.query.getall("name[]", None)
-        asked = registry.restricted_registry(chosen) if chosen else registry
-        # In a thread: with thousands of deployments it takes longer than a watch or a write should wait.
-        body = await asyncio.to_thread(generate_latest, asked)
+        names = request.query.getall("name[]", None)
+        selected_registry = registry.restricted_registry(names) if names else registry
+        # In a thread: with thousands of deployments this takes longer than a watch or a write should wait.
+        body = await asyncio.to_thread(generate_latest, selected_registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    runner = BoundedRunner(app)
+    runner = HealthRunner(app)
     await runner.setup()
     await web.TCPSite(runner, port=port).start()
     return runner

@@ -34,6 +34,17 @@ ENGINE_RUNNING_REQUESTS: Final = "r1plus_engine_running_requests"
 ENGINE_WAITING_REQUESTS: Final = "r1plus_engine_waiting_requests"
 ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|refused|queue_full|cancelled|error
 
+# Gateway.
+GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome
+GATEWAY_TOKENS_TOTAL: Final = "r1plus_gateway_tokens_total"  # + model, key, direction
+GATEWAY_CANCELLED_TOTAL: Final = "r1plus_gateway_cancelled_total"  # + model, state: queued|waiting|streaming|ended
+GATEWAY_UNSETTLED_TOTAL: Final = "r1plus_gateway_unsettled_total"
+GATEWAY_TIME_TO_FIRST_TOKEN_SECONDS: Final = "r1plus_gateway_time_to_first_token_seconds"  # histogram, + model
+GATEWAY_TIME_PER_OUTPUT_TOKEN_SECONDS: Final = "r1plus_gateway_time_per_output_token_seconds"  # histogram, + model
+GATEWAY_QUEUE_SECONDS: Final = "r1plus_gateway_queue_seconds"  # histogram, + model
+GATEWAY_PODS: Final = "r1plus_gateway_pods"  # + model
+GATEWAY_SETTINGS_VALID: Final = "r1plus_gateway_settings_valid"  # 0: the file is not usable, the last good one is used
+
 # Operator.
 RECONCILE_TOTAL: Final = "r1plus_reconcile_total"  # + result
 RECONCILE_DURATION_SECONDS: Final = "r1plus_reconcile_duration_seconds"
@@ -50,16 +61,18 @@ POOL_ACCURACY_UPPER_RATIO: Final = "r1plus_pool_accuracy_upper_ratio"  # + names
 ROLLBACKS_TOTAL: Final = "r1plus_rollbacks_total"  # + namespace, deployment, reason
 ROLLBACK_BLOCKED: Final = "r1plus_rollback_blocked"  # + namespace, deployment, reason; 1 while blocked
 CANDIDATE_REFUSED: Final = (
-    "r1plus_candidate_refused"  # + namespace, deployment; 1 while the gate refuses what is asked for
+    "r1plus_candidate_refused"  # + namespace, deployment; 1 while the spec's revision has failed its gate
 )
 ROLLOUT_OVERDUE: Final = (
-    "r1plus_rollout_overdue"  # + namespace, deployment; 1 while what is asked for is past its deadline
+    "r1plus_rollout_overdue"  # + namespace, deployment; 1 while the spec's revision is past its deadline
 )
 RUNTIME_OUTDATED: Final = "r1plus_runtime_outdated"  # + namespace, deployment, triton, monitor (images that serve)
 RUNTIME_VULNERABLE: Final = (
     "r1plus_runtime_vulnerable"  # + namespace, deployment; 1: runtime.vulnerable names its image
 )
-REFRESH_FAILED: Final = "r1plus_refresh_failed"  # + namespace, deployment; 1 while this stops a wave
+REFRESH_FAILED: Final = (
+    "r1plus_refresh_failed"  # + namespace, deployment; 1 while this stops updates of other deployments
+)
 ISOLATION_VERIFIED: Final = "r1plus_isolation_verified"  # + namespace; 1 True, 0 False, -1 Unknown
 ISOLATION_TRIES: Final = "r1plus_isolation_tries"  # + namespace, outcome: held|open|unseen; of the newest run
 ISOLATION_RUN_TIMESTAMP_SECONDS: Final = "r1plus_isolation_run_timestamp_seconds"  # + namespace; when it ended
@@ -90,7 +103,7 @@ ALERT_ISOLATION_BROKEN: Final = "R1PlusIsolationBroken"
 ALERT_ISOLATION_NOT_VERIFIED: Final = "R1PlusIsolationNotVerified"
 
 
-class Outcome:
+class OutcomeLabel:
     """Values of the label `outcome`."""
 
     CORRECT: Final = "correct"

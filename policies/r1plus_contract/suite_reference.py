@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Suite, SuiteError, split_lines
 
@@ -40,10 +40,10 @@ def read_reference(text: str, suite: Suite) -> tuple[RecordedAnswer, ...]:
             raise SuiteError(f"{REFERENCE_FILE}:{number}: {error}") from error
         if one.item not in item_ids:
             raise SuiteError(f"{REFERENCE_FILE}:{number}: item: {one.item!r:.80} is not in the suite")
-        if one.score not in (Outcome.CORRECT, Outcome.INCORRECT):
+        if one.score not in (OutcomeLabel.CORRECT, OutcomeLabel.INCORRECT):
             raise SuiteError(
                 f"{REFERENCE_FILE}:{number}: score: {one.score!r:.40} is neither "
-                f"{Outcome.CORRECT} nor {Outcome.INCORRECT}"
+                f"{OutcomeLabel.CORRECT} nor {OutcomeLabel.INCORRECT}"
             )
         recorded_answers.append(one)
     return tuple(recorded_answers)

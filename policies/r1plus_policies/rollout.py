@@ -72,7 +72,7 @@ class RolloutStage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutTerms:
+class RolloutSettings:
     """The rollout settings of the spec."""
 
     replicas: int
@@ -98,7 +98,7 @@ class Rollout:
     requeue_after: float | None = None
 
 
-def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: RolloutTerms, now: float) -> Rollout:
+def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: RolloutSettings, now: float) -> Rollout:
     """Decide for the `target` revision (None: the spec yields none and nothing serves, so running pods stay)."""
     current = _find_current(revisions)
     if target is None:
@@ -139,7 +139,7 @@ def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: R
     )
 
 
-def _remaining_patience(candidate: RevisionState, terms: RolloutTerms, now: float) -> float:
+def _remaining_patience(candidate: RevisionState, terms: RolloutSettings, now: float) -> float:
     """Return the seconds for which a candidate may still look for a node; unlimited for a rollback without a
     deadline."""
     since = candidate.unschedulable_since
@@ -158,7 +158,7 @@ def retry_delay(times: int, strategy: Strategy) -> float:
     return double_delay(times, RETRY_SECONDS, MAX_RETRY_SECONDS)
 
 
-def _count_needed(current: RevisionState | None, terms: RolloutTerms) -> int:
+def _count_needed(current: RevisionState | None, terms: RolloutSettings) -> int:
     """Return the ready pods before the switch: all replicas for a first revision, what the current one has for a
     later one."""
     return max(1, min(terms.replicas, current.ready) if current else terms.replicas)
@@ -178,7 +178,7 @@ def _find_current(revisions: tuple[RevisionState, ...]) -> RevisionState | None:
     return max(promoted_revisions, key=lambda state: (state.promoted_at or 0.0, state.name), default=None)
 
 
-def _hold_rollout(current: RevisionState, candidate: RevisionState, terms: RolloutTerms) -> Rollout:
+def _hold_rollout(current: RevisionState, candidate: RevisionState, terms: RolloutSettings) -> Rollout:
     """Return what runs while no new revision may take traffic: the serving one, and a candidate in its gate.
 
     In place there is room for one, so the serving one is restored, unless its accuracy had dropped when it was

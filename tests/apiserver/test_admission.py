@@ -277,13 +277,13 @@ async def test_the_crd_hook_can_do_its_work_with_the_rights_of_the_table_and_no_
     apiserver: ApiServer, client: ApiClient
 ) -> None:
     hook_account = account(OPERATOR_NAMESPACE, "r1plus-operator-crds")
-    await grant(client, "crd-hook", rbac.crd_hook(), user(hook_account))
+    await grant(client, "crd-hook", rbac.list_crd_hook_grants(), user(hook_account))
     async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(hook_account)) as hook:
-        name = next(iter(crd.definitions().values()))["metadata"]["name"]
+        name = next(iter(crd.build_definitions().values()))["metadata"]["name"]
         await eventually(
             lambda: hook.get(crd.CRD, name), "the authoriser sees the new binding", retry_on=(ForbiddenError,)
         )
         await crd.apply(hook)
-        foreign = yaml.safe_load(crd.to_yaml(crd.engines()).replace("r1plusengine", "r1plusfake"))
+        foreign = yaml.safe_load(crd.render_yaml(crd.build_engine_definition()).replace("r1plusengine", "r1plusfake"))
         with pytest.raises(ForbiddenError):
             await hook.apply(crd.CRD, foreign, field_manager="test")

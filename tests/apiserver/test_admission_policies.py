@@ -264,17 +264,17 @@ async def test_children_go_with_their_deployment(world: World) -> None:
 
 async def test_the_operator_takes_over_nothing_that_somebody_else_made(world: World) -> None:
     """A deployment named like the namespace's own wall must not have the operator tear it down."""
-    wall = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    network_policy = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     policy = kinds.BY_KIND["NetworkPolicy"]
-    body = manifest(policy, "default-deny", world.namespace, spec=wall)
+    body = manifest(policy, "default-deny", world.namespace, spec=network_policy)
     await world.tenant.client.create(policy, body)
     await world.tenant.deploy("default-deny", tier="full")
     await world.tenant.present("ServiceAccount", "default-deny")
     stands = await world.tenant.present("NetworkPolicy", "default-deny")
-    assert (stands["spec"], "ownerReferences" in stands["metadata"]) == (wall, False)
-    with pytest.raises(ForbiddenError, match="takes over nothing"):
+    assert (stands["spec"], "ownerReferences" in stands["metadata"]) == (network_policy, False)
+    with pytest.raises(ForbiddenError, match="does not overwrite it"):
         await world.operator.apply(policy, body | {"spec": {"podSelector": {}}}, field_manager=names.FIELD_MANAGER)
-    with pytest.raises(ForbiddenError, match="takes over nothing"):
+    with pytest.raises(ForbiddenError, match="does not overwrite it"):
         await world.operator.delete(policy, "default-deny", world.namespace)
 
 
@@ -284,9 +284,9 @@ async def test_a_deployment_outside_a_tenants_namespace_is_refused_with_the_reme
     name = f"p-{tenant.namespace}"
     await client.create(kinds.NAMESPACE, manifest(kinds.NAMESPACE, name))
     labels = "r1plus.ai/tenant=true pod-security.kubernetes.io/enforce=restricted"
-    with pytest.raises(ForbiddenError, match=rf"{name} is no tenant.*kubectl label namespace {name} {labels}"):
+    with pytest.raises(ForbiddenError, match=rf"{name} is not a tenant.*kubectl label namespace {name} {labels}"):
         await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace=name))
-    with pytest.raises(ForbiddenError, match=r"default is Kubernetes'.*make another namespace"):
+    with pytest.raises(ForbiddenError, match=r"default is reserved for Kubernetes.*use another namespace"):
         await client.create(kinds.R1PLUS_DEPLOYMENT, r1plus_deployment(namespace="default"))
 
 

@@ -144,7 +144,7 @@ async def test_what_the_job_says_at_its_end_is_what_the_condition_says(
     await tenant.present("Job", volume, other_than=job)
 
 
-async def test_a_deleted_wall_comes_back_and_a_deleted_claim_is_filled_anew(
+async def test_a_deleted_policy_comes_back_and_a_deleted_claim_is_filled_anew(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     await tenant.deploy("credit", **SPEC)

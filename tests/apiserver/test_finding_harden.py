@@ -454,7 +454,7 @@ def budget(**spec: Any) -> Json:
 @pytest.mark.parametrize("selector", SELECTS_OURS.values(), ids=SELECTS_OURS)
 def test_finding_e_no_second_budget_holds_up_drains(namespace: Namespace, admin: Person, selector: Json) -> None:
     path = BUDGET.path(namespace.name)
-    assert_held(namespace.nadia.ask("POST", path, budget(selector=selector)), "budgets", "can select what serves")
+    assert_held(namespace.nadia.ask("POST", path, budget(selector=selector)), "budgets", "can select serving pods")
     assert admin.ask("POST", path, budget(selector=selector)).status == 201
 
 
@@ -472,5 +472,5 @@ def test_finding_e_a_budget_is_judged_when_its_selector_changes(namespace: Names
     assert nadia.ask("PATCH", own, {"metadata": {"labels": {"team": "blue"}}}).status == 200
     assert nadia.ask("PATCH", own, {"spec": {"minAvailable": 2}}).status == 200
     wider = {"spec": {"selector": {"matchLabels": {names.LABEL_DEPLOYMENT: "credit"}}}}
-    assert_held(nadia.ask("PATCH", own, wider), "budgets", "can select what serves")
+    assert_held(nadia.ask("PATCH", own, wider), "budgets", "can select serving pods")
     assert nadia.ask("DELETE", own).status == 200

@@ -276,7 +276,7 @@ def test_every_kind_that_the_operator_writes_is_tried() -> None:
 
 @pytest.mark.parametrize("kind", MADE)
 def test_finding_04_the_operator_makes_nothing_outside_tenants(taken: Taken, kind: str) -> None:
-    assert_held(taken.make(taken.plain, made(kind)), REACH, f"{taken.plain} is no tenant")
+    assert_held(taken.make(taken.plain, made(kind)), REACH, f"{taken.plain} is not a tenant")
     allowed = taken.make(taken.tenant, made(kind))
     assert allowed.status == 201, allowed
 
@@ -290,19 +290,23 @@ def test_finding_04_the_operator_makes_nothing_at_a_foreign_name(taken: Taken, k
 
 @pytest.mark.parametrize("kind", MADE)
 def test_finding_04_what_the_operator_makes_has_its_mark(taken: Taken, kind: str) -> None:
-    assert_held(taken.make(taken.tenant, made(kind, labels={names.LABEL_DEPLOYMENT: "credit"})), REACH, "has its mark")
+    assert_held(
+        taken.make(taken.tenant, made(kind, labels={names.LABEL_DEPLOYMENT: "credit"})),
+        REACH,
+        "must have the value r1plus-operator",
+    )
 
 
 def test_finding_04_what_was_made_before_a_label_went_can_be_put_right(taken: Taken, admin: Person) -> None:
     namespace = f"f-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
-    wall = EVERY_KIND["NetworkPolicy"]
+    network_policy = EVERY_KIND["NetworkPolicy"]
     wait_until(lambda: taken.make(namespace, made("NetworkPolicy")).status == 201, "the namespace is known as a tenant")
-    taken.operator.do("POST", wall.path(namespace), made("NetworkPolicy"))
+    taken.operator.do("POST", network_policy.path(namespace), made("NetworkPolicy"))
     admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: None}}})
     wait_until(lambda: taken.make(namespace, made("ConfigMap")).refused, "the namespace is known as none")
     edit = {"spec": {"podSelector": {"matchLabels": LABELLED}}}
-    assert taken.operator.ask("PATCH", wall.path(namespace, "credit"), edit).status == 200
+    assert taken.operator.ask("PATCH", network_policy.path(namespace, "credit"), edit).status == 200
 
 
 CREDENTIALS: dict[str, Any] = {

@@ -53,7 +53,7 @@ async def archive(client: ApiClient) -> AsyncIterator[str]:
     await client.delete(kinds.R1PLUS_ENGINE, name)
 
 
-async def test_finding_13_a_job_behind_a_proxy_is_admitted_with_its_walls_and_its_ca(
+async def test_finding_13_a_job_behind_a_proxy_is_admitted_with_its_policies_and_its_ca(
     operator: OperatorProcess, tenant: Tenant, archive: str
 ) -> None:
     await tenant.deploy("credit", tier="full", context=CONTEXT, engine={"family": archive})

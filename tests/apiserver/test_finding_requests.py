@@ -18,7 +18,7 @@ from r1plus_operator.api import kinds
 from support.apiserver.manifests import ROLE_BINDING, Json, manifest, role_binding, tenant_namespace, user
 from support.apiserver.people import Person, people
 from support.apiserver.rights import OPERATOR
-from support.apiserver.walls import WALL, assert_held
+from support.apiserver.walls import POLICY, assert_held
 from support.tables import for_each
 
 pytestmark = pytest.mark.apiserver
@@ -59,7 +59,7 @@ def namespace(installed_server: ApiServer, admin: Person) -> Iterator[tuple[str,
     with people(installed_server, ALICE, BOB, OPERATOR) as who:
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(made))
         given = role_binding(made, "r1plus-admins", names.ROLE_TENANT_ADMIN, user(ALICE), user(BOB))
-        given["metadata"]["labels"] = WALL
+        given["metadata"]["labels"] = POLICY
         who[OPERATOR].do("POST", ROLE_BINDING.path(made), given)
         for one in (ALICE, BOB):
             who[one].gets("update", kinds.R1PLUS_DEPLOYMENT.plural, made, names.GROUP)
@@ -85,12 +85,12 @@ def test_finding_07_requests_are_numbered_whatever_the_clocks_say(asked: Asked) 
 FORGERIES: dict[str, tuple[Callable[[Request], Request], str]] = {
     "somebody else's name": (lambda r: replace(r, by=ALICE), "`by` is not bob"),
     "a name that begins like one's own": (lambda r: replace(r, by="bobby"), "`by` is not bob"),
-    "no number": (lambda r: replace(r, order=0), "not a request as this release writes it"),
-    "a number again": (lambda r: replace(r, order=1), "the next request is number 2"),
-    "a number too far": (lambda r: replace(r, order=3), "the next request is number 2"),
+    "no number": (lambda r: replace(r, order=0), "not a valid request of this release"),
+    "a number again": (lambda r: replace(r, order=1), "the next request must have number 2"),
+    "a number too far": (lambda r: replace(r, order=3), "the next request must have number 2"),
     "another object's uid": (lambda r: replace(r, uid=str(uuid.uuid4())), "`uid` is not"),
-    "a number without end": (lambda r: replace(r, order=10**25), "not a request as this release writes it"),
-    "no uid": (lambda r: replace(r, uid=""), "not a request as this release writes it"),
+    "a number without end": (lambda r: replace(r, order=10**25), "not a valid request of this release"),
+    "no uid": (lambda r: replace(r, uid=""), "not a valid request of this release"),
 }
 
 
@@ -113,7 +113,7 @@ def test_finding_07_no_other_form_of_json_hides_a_name(asked: Asked, text: str) 
     genuine = dumps(asked.request(BOB, 1))
     forged = text.format(genuine=genuine[:-1], rest=genuine[1:])
     edit = {"metadata": {"annotations": {Verb.ACK.annotation: forged, ANNOTATION_COUNT: "1"}}}
-    assert_held(asked.who[BOB].ask("PATCH", asked.path, edit), "requests", "not a request as this release writes it")
+    assert_held(asked.who[BOB].ask("PATCH", asked.path, edit), "requests", "not a valid request of this release")
 
 
 def test_finding_07_one_request_at_a_time(asked: Asked) -> None:
@@ -128,7 +128,7 @@ def test_finding_07_numbers_do_not_begin_again_when_annotations_go(asked: Asked)
     gone = {"metadata": {"annotations": {Verb.ACK.annotation: None, ANNOTATION_COUNT: None}}}
     asked.who[BOB].do("PATCH", asked.path, gone)
     again = asked.who[BOB].ask("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(BOB, 1)))
-    assert_held(again, "requests", "the next request is number 2")
+    assert_held(again, "requests", "the next request must have number 2")
     asked.who[BOB].do("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(BOB, 2)))
 
 
@@ -141,7 +141,7 @@ def test_finding_07_what_is_restored_keeps_requests_of_this_form_alone(asked: As
     assert asked.who[BOB].ask("POST", path, restored).status == 201
     for forgery in (replace(asked.request(ALICE, 0), uid=""), replace(asked.request(ALICE, 7), uid="")):
         forged = Asked.manifest(asked.namespace, "forged", **build_annotations(Verb.ACK, forgery))
-        assert_held(asked.who[BOB].ask("POST", path, forged), "requests", "not a request as this release writes it")
+        assert_held(asked.who[BOB].ask("POST", path, forged), "requests", "not a valid request of this release")
 
 
 def test_finding_07_other_edits_stay_open_and_the_count_alone_does_not(asked: Asked) -> None:
@@ -150,4 +150,4 @@ def test_finding_07_other_edits_stay_open_and_the_count_alone_does_not(asked: As
     asked.who[BOB].do("PATCH", asked.path, edit)
     assert asked.read()["spec"]["replicas"] == 2
     count = {"metadata": {"annotations": {ANNOTATION_COUNT: "9"}}}
-    assert_held(asked.who[BOB].ask("PATCH", asked.path, count), "requests", "the next request is number 2")
+    assert_held(asked.who[BOB].ask("PATCH", asked.path, count), "requests", "the next request must have number 2")

@@ -18,7 +18,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import SETTINGS_FILE, VERDICTS_FILE, KnownVerdicts
 from r1plus_contract.suite import Item, load_suite
 from r1plus_contract.verdict import GateReport, Phase, Verdict
-from r1plus_monitoring.probe.client import Reply
+from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.record import Revision, read
@@ -39,8 +39,8 @@ class SoundEngine(ScriptedEngine):
         super().__init__(behaviour=self._answer)
         self._answers = {item.prompt: item.answers[0] for item in items}
 
-    async def _answer(self, prompt: str, before: int) -> Reply:
-        return Reply(self._answers[prompt], "stop", 5, 1)
+    async def _answer(self, prompt: str, before: int) -> ProbeReply:
+        return ProbeReply(self._answers[prompt], "stop", 5, 1)
 
 
 @asynccontextmanager

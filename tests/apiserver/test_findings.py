@@ -30,7 +30,7 @@ from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import STRATEGIC, Person, people
 from support.apiserver.rights import OPERATOR
 from support.apiserver.tenant import Tenant
-from support.apiserver.walls import WALL, assert_held
+from support.apiserver.walls import POLICY, assert_held
 from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
@@ -88,7 +88,7 @@ def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
         mallory, operator = who[MALLORY], who[OPERATOR]
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
         given = role_binding(namespace, "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(MALLORY))
-        given["metadata"]["labels"] = WALL
+        given["metadata"]["labels"] = POLICY
         operator.do("POST", ROLE_BINDING.path(namespace), given)
         # Kubernetes' admin, and what it does not have: whatever RBAC says, the policies must hold.
         rules = [{"apiGroups": [kind.group], "resources": [kind.plural], "verbs": ["*"]} for kind in KINDS.values()]
@@ -140,7 +140,7 @@ def test_finding_01_no_owner_of_a_child_of_any_kind_can_be_changed(attack: Attac
 @pytest.mark.parametrize("kind", KINDS)
 def test_finding_01_no_mark_can_be_taken_off_or_put_on(attack: Attack, kind: str) -> None:
     off, on = {"metadata": {"labels": {names.LABEL_MANAGED_BY: None}}}, {"metadata": {"labels": MARK}}
-    assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OURS), off), "children", "its mark")
+    assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OURS), off), "children", "managed-by")
     assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OWN), on), "children", "")
 
 

@@ -142,7 +142,7 @@ async def test_a_leader_that_was_stopped_for_longer_than_its_lease_writes_nothin
     await tenant.client.delete(kinds.BY_KIND["Service"], "credit", tenant.namespace)
     leader.signal(signal.SIGCONT)
     assert await status_of(leader) == LOST_STATUS
-    assert "leads no more" in leader.log
+    assert "lost the Lease" in leader.log
     await tenant.present("Service", "credit")
     writes = replicas.writes()
     assert len(done_by(writes, leader)) == written

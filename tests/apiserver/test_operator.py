@@ -86,7 +86,9 @@ async def test_a_child_deleted_by_hand_comes_back(kind: str, operator: OperatorP
     await tenant.delete_and_see_it_back(kind, revision if kind == "Deployment" else "credit")
 
 
-async def test_an_edited_wall_is_repaired_and_a_foreign_label_stays(operator: OperatorProcess, tenant: Tenant) -> None:
+async def test_an_edited_policy_is_repaired_and_a_foreign_label_stays(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
     await tenant.serve()
     policy = kinds.BY_KIND["NetworkPolicy"]
     edit = {"metadata": {"labels": {"team": "blue"}}, "spec": {"ingress": [{}]}}
@@ -135,7 +137,7 @@ async def test_a_killed_operator_starts_again_and_writes_nothing(
 @pytest.fixture
 async def narrowed(client: ApiClient) -> AsyncIterator[None]:
     """The operator may not write PodDisruptionBudgets."""
-    rules = [row.rule() for row in rbac.operator()]
+    rules = [row.build_rule() for row in rbac.list_operator_grants()]
     for rule in rules:
         if "poddisruptionbudgets" in rule["resources"]:
             rule["verbs"] = [verb for verb in rule["verbs"] if verb not in ("create", "patch")]

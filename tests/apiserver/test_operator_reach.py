@@ -39,7 +39,7 @@ from support.apiserver.manifests import (
 from support.apiserver.people import APPLY, STRATEGIC, Answer, Person, people
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.server import ROOT
-from support.apiserver.walls import CONFIGURED, WALL, assert_held, filled, pod_of
+from support.apiserver.walls import CONFIGURED, POLICY, assert_held, filled, pod_of
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
@@ -50,7 +50,10 @@ TOKEN: Json = {"volumes": [{"name": "w", "projected": {"sources": [{"serviceAcco
 
 @pytest.fixture(scope="module")
 def world(installed_server: ApiServer, admin: Person) -> Iterator[tuple[Person, dict[str, str]]]:
-    """The operator with all rights, and what {tenant}, {plain}, {serving} and {own} are: two namespaces and two pods."""
+    """The operator with all rights, and what {tenant}, {plain}, {serving} and {own} are.
+
+    Two namespaces and two pods.
+    """
     tenant, plain = (f"{letter}-{uuid.uuid4().hex[:10]}" for letter in "tp")
     mistake = cluster_role_binding("operator-by-mistake", "cluster-admin", user(OPERATOR))
     with people(installed_server, OPERATOR) as who:
@@ -89,7 +92,7 @@ def job(container: Json | None = None, **spec: Any) -> Json:
 def gives(role: str, *subjects: Json, kind: str = "ClusterRole") -> Json:
     """A RoleBinding of the operator's."""
     made = role_binding("", "r1plus-tenant-admins", role, *subjects, kind=kind)
-    made["metadata"] = {"name": "r1plus-tenant-admins", "labels": WALL}
+    made["metadata"] = {"name": "r1plus-tenant-admins", "labels": POLICY}
     return made
 
 
@@ -143,7 +146,7 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a Job in a namespace of Kubernetes' own": (("POST", to("kube-system", "jobs", "batch/v1"), job()), REACH, "kube-system is", GOOD),
     "a wall in Prometheus' namespace": (("POST", to("monitoring", "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}})), REACH, "monitoring is", ("POST", to(TENANT, "networkpolicies", "networking.k8s.io/v1"), head("NetworkPolicy", "r1plus-x", "networking.k8s.io/v1", labels=MARK, spec={"podSelector": {}}))),
     "a pod of its own making": (("POST", to(TENANT, "pods"), pod("x")), PODS, "never a pod", GOOD),
-    "another's pod relabelled": (("PATCH", to(TENANT, "pods/own"), {"metadata": {"labels": {"a": "b"}}}), PODS, "own say nothing of r1plus.ai", RELABEL),
+    "another's pod relabelled": (("PATCH", to(TENANT, "pods/own"), {"metadata": {"labels": {"a": "b"}}}), PODS, "own has no label of r1plus.ai", RELABEL),
     "another's pod deleted": (("DELETE", to(TENANT, "pods/own"), None), PODS, "is not the operator's pod", ("DELETE", to(TENANT, "pods/{serving}"), None)),
     "a serving pod with another image": (("PATCH", to(TENANT, "pods/{serving}"), {"spec": {"containers": [{"name": "c", "image": "evil:1"}]}}), PODS, "labels and annotations of its pods", RELABEL),
     "a Job on the node's network": (("POST", JOBS, job(hostNetwork=True)), TEMPLATES, "hostNetwork", GOOD),
@@ -158,7 +161,7 @@ HELD: dict[str, tuple[Request, str, str, Request]] = {
     "a Job with all of a Secret in its environment": (("POST", JOBS, job({"envFrom": [{"secretRef": {"name": "x"}}]})), TEMPLATES, "environment", GOOD),
     "a Job with a token": (("POST", JOBS, job(automountServiceAccountToken=True)), TEMPLATES, "automountServiceAccountToken", GOOD),
     "a Job that does not say that it wants no token": (("POST", JOBS, job(automountServiceAccountToken=None)), TEMPLATES, "must be false", GOOD),
-    "a Job with a token of any account's": (("POST", JOBS, job(serviceAccountName="deployer", **TOKEN)), TEMPLATES, "only the prober's Jobs", ("POST", JOBS, job(serviceAccountName="r1plus-prober", **TOKEN))),
+    "a Job with a token of any account's": (("POST", JOBS, job(serviceAccountName="deployer", **TOKEN)), TEMPLATES, "only pods of the isolation test", ("POST", JOBS, job(serviceAccountName="r1plus-prober", **TOKEN))),
     "a Job with the control's token in a tenant": (("POST", JOBS, job(**CONTROL, **TOKEN)), TEMPLATES, "decoy's namespace", ("POST", DECOYS_JOBS, job(**CONTROL, **TOKEN))),
     "a Deployment on the node's network": (("POST", to(TENANT, "deployments", "apps/v1"), deployment("r1plus-x", {"a": "b"}, MARK) | {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod_template({})["spec"] | {"hostNetwork": True}}}}), TEMPLATES, "hostNetwork", ("POST", to(TENANT, "deployments", "apps/v1"), deployment("r1plus-x", {"a": "b"}, MARK))),
     "a CronJob": (("POST", to(TENANT, "cronjobs", "batch/v1"), head("CronJob", "x", "batch/v1", spec={"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": job()["spec"]["template"]}}})), TEMPLATES, "nothing else that makes pods", GOOD),
@@ -227,11 +230,11 @@ def of_a_volume(namespace: str) -> list[Json]:
     engine = EngineVolume("r1plus-engine-0123456789abcdef", FillOrder("full", "a" * 64, 2**30), "registry.local/e:1")
     need = volumes.VolumeNeed(engine, (("credit", "1-2-3"),))
     claim = volumes.build_claim(need, namespace, CONFIGURED, None, False)
-    wall, order = (
+    network_policy, order = (
         volumes.build_network_policy(need, namespace, CONFIGURED),
         volumes.build_order(need, namespace, CONFIGURED),
     )
-    return [claim, wall, order, volumes.build_job(need, namespace, CONFIGURED, "uid", "order")]
+    return [claim, network_policy, order, volumes.build_job(need, namespace, CONFIGURED, "uid", "order")]
 
 
 def of_an_example(namespace: str) -> list[Json]:

@@ -79,9 +79,9 @@ BODIES: Mapping[str, Json] = {
 """What a kind does not do without."""
 Act = Callable[[Scene, Right], Awaitable[None]]
 SHOWN: dict[str, tuple[Act, tuple[Grant, ...], str]] = {
-    "update": (owned, rbac.operator(), "cannot set blockOwnerDeletion"),
-    "delete": (disowned, rbac.operator(), "cannot set an ownerRef on a resource you can't delete"),
-    "bind": (bound, rbac.operator(), "attempting to grant RBAC permissions not currently held"),
+    "update": (owned, rbac.list_operator_grants(), "cannot set blockOwnerDeletion"),
+    "delete": (disowned, rbac.list_operator_grants(), "cannot set an ownerRef on a resource you can't delete"),
+    "bind": (bound, rbac.list_operator_grants(), "attempting to grant RBAC permissions not currently held"),
 }
 """Verb -> what needs it, of whose grants, and how it is refused without."""
 ABSENT = frozenset((kind.group, kind.plural) for kind in kinds.OPTIONAL_CHILDREN)
@@ -159,11 +159,11 @@ async def test_without_it_an_upgrade_that_brings_a_kind_fails(
 ) -> None:
     """Under a name of this test's own, since the real definition serves the tests beside it."""
     plural, _, group = right.name.partition(".")
-    body = next(one for one in crd.definitions().values() if one["metadata"]["name"] == right.name)
+    body = next(one for one in crd.build_definitions().values() if one["metadata"]["name"] == right.name)
     new = f"{uuid.uuid4().hex[:6]}.{group}"
     spec = {**body["spec"], "group": new}
     made: Json = {**body, "metadata": {"name": f"{plural}.{new}"}, "spec": spec}
-    hook = tuple(replace(grant, names=(f"{plural}.{new}",)) for grant in rbac.crd_hook())
+    hook = tuple(replace(grant, names=(f"{plural}.{new}",)) for grant in rbac.list_crd_hook_grants())
     theirs = replace(right, name=f"{plural}.{new}")
     name = f"hook-{uuid.uuid4().hex[:8]}"
     async with ApiClient.from_kubeconfig(apiserver.kubeconfig_for(name)) as account:

@@ -19,7 +19,7 @@ from r1plus_contract.history import AUDIENCE
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.registry import reviews
 from r1plus_model_repo.registry.errors import UnavailableError
-from r1plus_model_repo.registry.reviews import Access
+from r1plus_model_repo.registry.reviews import AccessRequest
 from r1plus_operator.api import kinds, rbac, tenant_roles
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
@@ -96,11 +96,13 @@ def processes(
             await registry.prepare(client)
             (folder / "operator-token").write_text(await token(client, WRITER, OPERATOR_NAMESPACE, AUDIENCE))
             role = manifest(
-                CLUSTER_ROLE, names.ROLE_REGISTRY_READER, rules=[g.rule() for g in rbac.tenant_registry_reader()]
+                CLUSTER_ROLE,
+                names.ROLE_REGISTRY_READER,
+                rules=[g.build_rule() for g in rbac.list_tenant_registry_reader_grants()],
             )
             await client.apply(CLUSTER_ROLE, role, field_manager="test")
             reader = service_account(READER, OPERATOR_NAMESPACE)
-            await grant(client, f"test-{READER}", rbac.registry_reader(), reader)
+            await grant(client, f"test-{READER}", rbac.list_registry_reader_grants(), reader)
             return await token(client, READER, OPERATOR_NAMESPACE, AUDIENCE)
 
     async def remove_role() -> None:
@@ -196,7 +198,7 @@ async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_
     revision = await tenant.serve()
     await rig.recorded(tenant, revision, "Pass")
     await tenant.allow(viewers=[{"kind": "User", "name": "vera"}])
-    (viewer,) = [role for role in tenant_roles.roles() if role.name == f"{names.ROLE_TENANT_VIEWER}-base"]
+    (viewer,) = [role for role in tenant_roles.list_roles() if role.name == f"{names.ROLE_TENANT_VIEWER}-base"]
     await grant(rig.client, "viewer", viewer.grants, user("vera"), namespace=tenant.namespace)
     await tenant.present("RoleBinding", names.REGISTRY_READER)
     kubeconfig = str(apiserver.kubeconfig_for("vera", ()))
@@ -312,7 +314,7 @@ async def test_a_right_that_was_taken_away_ends_with_the_seconds_that_an_answer_
     registry = RegistryProcess(apiserver, tmp_path)
     await registry.prepare(client)
     own = await admin_of(client, namespace)
-    now, access = 0.0, Access("get", "r1plusdeployments", namespace, "credit")
+    now, access = 0.0, AccessRequest("get", "r1plusdeployments", namespace, "credit")
     server = reviews.ApiServer(apiserver.url, apiserver.ca, tmp_path / "token")
     async with reviews.Reviews(server, lambda: now) as asking:
         user = await asking.authenticate(own)

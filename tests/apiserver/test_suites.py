@@ -83,7 +83,7 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
     await put(tenant, sign(files_of((replace(ITEMS[0], prompt="easier?"), *ITEMS[1:]), name="bank-v2"), OURS))
     await tenant.deploy("credit", tier="full", accuracy=accuracy | {"suite": "bank-v2"})
     message = await tenant.until("credit", "QualityVerified", "Unknown", "SuiteShadowed")
-    assert f"judged by suite {NAME}: Pass" in message
+    assert f"By suite {NAME}: Pass" in message
     # The status is written first.
     both = "the monitors have both suites"
     await tenant.child_that("ConfigMap", "credit-accuracy", lambda obj: "former-items.jsonl" in obj["data"], both)

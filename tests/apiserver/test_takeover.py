@@ -32,7 +32,14 @@ Json = dict[str, Any]
 Objects = Mapping[Key, Json]
 Look = Callable[[Json], Any]
 RENAMED_REASONS: Mapping[str, str] = MappingProxyType(
-    {"WallsHeld": "IsolationEnforced", "WallOpen": "IsolationBroken", "BothArmsBad": "RollbackTargetAlsoFailed"}
+    {
+        "WallsHeld": "IsolationEnforced",
+        "WallOpen": "IsolationBroken",
+        "WallsStand": "NetworkPoliciesApplied",
+        "BothArmsBad": "RollbackTargetAlsoFailed",
+        "ControlOverdue": "RollbackTargetOverdue",
+        "PrometheusNotAsked": "PrometheusNotConfigured",
+    }
 )
 """Reason of a stored condition -> what the same is called today."""
 KEPT_STATUS = ("revision", "candidate", "lastGood", "noLastGood", "lastRequest", "replicas", "readyReplicas", "suite")
@@ -197,7 +204,10 @@ async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:
 
 
 async def assert_candidate_is_gated_again(tenant: Tenant, before: Json) -> None:
-    """What the older monitor of a candidate passed takes no traffic; the same with today's monitor does, once it passes."""
+    """What the older monitor of a candidate passed takes no traffic.
+
+    The same with today's monitor does, once it passes.
+    """
     again = await tenant.candidate("gating", other_than=before["candidate"])
     assert await tenant.selected("gating") == before["revision"]
     old, new = [read(await tenant.present("ControllerRevision", name)) for name in (before["candidate"], again)]

@@ -56,13 +56,13 @@ async def decoy(operator: OperatorProcess, tenant: Tenant) -> Tenant:
     return made
 
 
-async def test_a_labelled_namespace_is_walled_before_anything_is_in_it(tenant: Tenant, team: Team) -> None:
+async def test_a_labelled_namespace_is_isolated_before_anything_is_in_it(tenant: Tenant, team: Team) -> None:
     deny = await tenant.present("NetworkPolicy", network_policies.DEFAULT_DENY)
     assert deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     await tenant.present("NetworkPolicy", network_policies.CALLERS)
 
 
-async def test_a_wall_that_is_taken_down_or_widened_is_put_back(operator: OperatorProcess, tenant: Tenant) -> None:
+async def test_a_policy_that_is_taken_down_or_widened_is_put_back(operator: OperatorProcess, tenant: Tenant) -> None:
     await tenant.delete_and_see_it_back("NetworkPolicy", network_policies.DEFAULT_DENY)
     await tenant.client.patch(POLICY, network_policies.DEFAULT_DENY, tenant.namespace, {"spec": {"ingress": [{}]}})
     await tenant.child_that(
@@ -78,7 +78,7 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
     tenant: Tenant, team: Team
 ) -> None:
     await tenant.allow(**GIVES)
-    await team.until("Ready", "True", "WallsStand")
+    await team.until("Ready", "True", "NetworkPoliciesApplied")
     admins = await tenant.present("RoleBinding", network_policies.ADMINS)
     assert admins["roleRef"]["name"] == names.ROLE_TENANT_ADMIN
     assert [(s["kind"], s["name"], s.get("namespace")) for s in admins["subjects"]] == [
@@ -115,7 +115,7 @@ async def test_a_pass_over_a_tenant_that_is_as_it_should_be_writes_nothing(
     operator: OperatorProcess, tenant: Tenant, team: Team
 ) -> None:
     await tenant.allow(**GIVES)
-    await team.until("Ready", "True", "WallsStand")
+    await team.until("Ready", "True", "NetworkPoliciesApplied")
     parts = (
         ("ResourceQuota", network_policies.LIMITS),
         ("NetworkPolicy", network_policies.CALLERS),
@@ -197,8 +197,8 @@ async def test_what_the_api_server_refuses_is_told_on_the_r1plustenant(tenant: T
 async def test_only_callers_that_the_platform_team_allows_are_let_in(operator: OperatorProcess, tenant: Tenant) -> None:
     await tenant.deploy("credit", **SPEC, access={"namespaces": ["shop", "mail"]})
 
-    def let_in(wall: Json) -> list[str]:
-        peers = wall["spec"]["ingress"][0]["from"][1:]
+    def let_in(policy: Json) -> list[str]:
+        peers = policy["spec"]["ingress"][0]["from"][1:]
         return [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in peers]
 
     said = await tenant.until("credit", "IsolationVerified", "False", "CallerNotAllowed")
@@ -241,7 +241,7 @@ async def test_a_label_that_goes_in_mid_rollout_holds_the_rollout_and_nothing_th
 
 
 @pytest.mark.apiserver_sample
-async def test_a_run_knocks_under_the_walls_of_what_serves_and_its_findings_are_the_condition(
+async def test_a_run_knocks_under_the_policies_of_what_serves_and_its_findings_are_the_condition(
     tenant: Tenant, team: Team, decoy: Tenant
 ) -> None:
     await tenant.allow()
@@ -282,7 +282,7 @@ async def test_a_run_knocks_under_the_walls_of_what_serves_and_its_findings_are_
         ),
     ],
 )
-async def test_an_open_wall_is_told_and_a_wall_made_anew_is_tried_again(
+async def test_an_open_policy_is_told_and_a_policy_made_anew_is_tried_again(
     operator: OperatorProcess, tenant: Tenant, team: Team, decoy: Tenant, opened: tuple[str, ...], reason: str
 ) -> None:
     await tenant.allow()

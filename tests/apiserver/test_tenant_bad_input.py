@@ -47,7 +47,7 @@ async def test_a_label_removed_in_mid_rollout_stops_the_rollout_and_nothing_else
     await tenant.deploy("credit", tier="full", context={"maxTokens": 2048})
     candidate = await tenant.candidate("credit")
     await tenant.run_pod(candidate, ready=False)
-    walls = {name: await tenant.present("NetworkPolicy", name) for name in ("credit", DEFAULT_DENY, CALLERS)}
+    policies = {name: await tenant.present("NetworkPolicy", name) for name in ("credit", DEFAULT_DENY, CALLERS)}
 
     await tenant.label(names.LABEL_TENANT, None)
     said = await tenant.until("credit", "IsolationVerified", "False", "NamespaceNotTenant")
@@ -57,7 +57,7 @@ async def test_a_label_removed_in_mid_rollout_stops_the_rollout_and_nothing_else
 
     assert await tenant.selected() == stable, "a candidate that has passed meanwhile takes no traffic"
     assert (await tenant.condition("credit", "Ready"))[:2] == ("True", "Serving")
-    for name, before in walls.items():
+    for name, before in policies.items():
         now = await tenant.present("NetworkPolicy", name)
         assert (now["metadata"]["uid"], now["spec"]) == (before["metadata"]["uid"], before["spec"])
 
@@ -159,7 +159,10 @@ async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(
 async def test_two_namespaces_of_63_characters_that_differ_in_the_last_are_two_tenants(
     client: ApiClient, operator: OperatorProcess
 ) -> None:
-    """Nothing of either is named after a shortened name: not the walls, not the prober's Jobs in the decoy's namespace."""
+    """Nothing of either is named after a shortened name.
+
+    Not the walls, not the prober's Jobs in the decoy's namespace.
+    """
     stem = f"t-long-{uuid.uuid4().hex}"
     async with new_tenant(client, f"{stem:x<62}a") as first, new_tenant(client, f"{stem:x<62}b") as other:
         assert [len(one.namespace) for one in (first, other)] == [63, 63]

@@ -81,7 +81,7 @@ async def test_a_quota_reads_as_it_was_written(client: ApiClient, namespace: str
         ),
     ],
 )  # fmt: skip
-async def test_walls_and_access_read_as_they_were_written(client: ApiClient, namespace: str, spec: Json) -> None:
+async def test_policies_and_access_read_as_they_were_written(client: ApiClient, namespace: str, spec: Json) -> None:
     read = R1PlusTenantSpec.model_validate(spec)
     made = [
         network_policies.build_default_deny(namespace),
@@ -118,7 +118,7 @@ EDITS: list[Any] = [
 
 
 @pytest.mark.parametrize("edit", EDITS)
-async def test_a_wall_that_somebody_edited_is_put_back_by_one_write(
+async def test_a_policy_that_somebody_edited_is_put_back_by_one_write(
     client: ApiClient, namespace: str, edit: Json
 ) -> None:
     deny = with_spec_hash(network_policies.build_default_deny(namespace))

@@ -35,7 +35,7 @@ from support.apiserver.manifests import (
 )
 from support.apiserver.people import APPLY, Answer, Person, nobody, people
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, account
-from support.apiserver.walls import CONFIGURED, REVISION, WALL, assert_held
+from support.apiserver.walls import CONFIGURED, POLICY, REVISION, assert_held
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
@@ -79,7 +79,7 @@ def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
             (b, names.ROLE_TENANT_ADMIN, BERT),
         ):
             given = role_binding(namespace, role, role, user(name))
-            given["metadata"]["labels"] = WALL
+            given["metadata"]["labels"] = POLICY
             who[OPERATOR].do("POST", ROLE_BINDING.path(namespace), given)
             who[name].gets("create" if "admin" in role else "list", "r1plusdeployments", namespace, "r1plus.ai")
         # Until each role is whole.
@@ -200,11 +200,11 @@ PLACES: dict[str, tuple[str, Json, str]] = {
     for body in (TENANT, MORE)
     for what, namespace, said in (
         ("a namespace that is no tenant", "{plain}", "the platform team makes it one: kubectl label namespace"),
-        ("the default namespace", "default", "default is Kubernetes'"),
-        ("kube-system", "kube-system", "make another namespace"),
-        ("the operator's namespace", OPERATOR_NAMESPACE, "r1plus-system is Kubernetes'"),
-        ("Prometheus' namespace", "monitoring", "monitoring is Kubernetes'"),
-        ("the decoy", DECOY_NAMESPACE, "is what the prober of walls attacks"),
+        ("the default namespace", "default", "default is reserved for Kubernetes"),
+        ("kube-system", "kube-system", "use another namespace"),
+        ("the operator's namespace", OPERATOR_NAMESPACE, "r1plus-system is reserved for Kubernetes"),
+        ("Prometheus' namespace", "monitoring", "monitoring is reserved for Kubernetes"),
+        ("the decoy", DECOY_NAMESPACE, "is the decoy of the isolation test"),
     )
 }
 
@@ -219,7 +219,7 @@ def test_held_even_against_the_platform_team(world: World, namespace: str, body:
 def test_a_label_makes_no_tenant_of_a_reserved_namespace(world: World) -> None:
     world.admin.do("PATCH", "/api/v1/namespaces/monitoring", {"metadata": {"labels": {names.LABEL_TENANT: "true"}}})
     answer = world.ask(PAULA, "POST", f"{OURS}/monitoring/r1plustenants", TENANT)
-    assert "monitoring is Kubernetes'" in answer.text
+    assert "monitoring is reserved for Kubernetes" in answer.text
     world.admin.do("PATCH", "/api/v1/namespaces/monitoring", {"metadata": {"labels": {names.LABEL_TENANT: None}}})
 
 

@@ -32,7 +32,7 @@ from support.apiserver.manifests import (
 )
 from support.apiserver.people import APPLY, STRATEGIC, Answer, Person, people
 from support.apiserver.rights import OPERATOR
-from support.apiserver.walls import REVISION, WALL, assert_held, filled, pod_of
+from support.apiserver.walls import POLICY, REVISION, assert_held, filled, pod_of
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
@@ -48,7 +48,7 @@ def own(*keys: str) -> Json:
     return {"matchExpressions": [{"key": key, "operator": "DoesNotExist"} for key in keys]}
 
 
-def wall(name: str, selector: Json, labels: Json | None = None, **rules: Any) -> Json:
+def network_policy(name: str, selector: Json, labels: Json | None = None, **rules: Any) -> Json:
     """A NetworkPolicy."""
     spec = {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], **rules}
     return manifest(NETWORK_POLICY, name, labels=labels, spec=spec)
@@ -73,10 +73,10 @@ class World:
 SERVES = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: REVISION, names.LABEL_SERVING: "true"}
 LIMIT = {"type": "Container", "defaultRequest": {"cpu": "100m"}}
 GIVEN = (
-    wall("r1plus-default-deny", {}, WALL),
-    manifest(kinds.BY_KIND["ResourceQuota"], "r1plus-tenant", labels=WALL, spec={"hard": {"pods": "20"}}),
-    manifest(kinds.BY_KIND["LimitRange"], "r1plus-tenant", labels=WALL, spec={"limits": [LIMIT]}),
-    manifest(kinds.BY_KIND["ServiceAccount"], names.PROBER, labels=WALL),
+    network_policy("r1plus-default-deny", {}, POLICY),
+    manifest(kinds.BY_KIND["ResourceQuota"], "r1plus-tenant", labels=POLICY, spec={"hard": {"pods": "20"}}),
+    manifest(kinds.BY_KIND["LimitRange"], "r1plus-tenant", labels=POLICY, spec={"limits": [LIMIT]}),
+    manifest(kinds.BY_KIND["ServiceAccount"], names.PROBER, labels=POLICY),
     deployment(REVISION, SERVES, CHILD),
 )
 """What the operator has made there, beside who administers."""
@@ -93,12 +93,12 @@ def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
         tenant["metadata"]["finalizers"] = [names.FINALIZER_TENANT]
         who[PAULA].do("POST", made.path("r1plustenants", R1PLUS), tenant)
         rights = role_binding("", "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(ANNA))
-        rights["metadata"]["labels"] = WALL
+        rights["metadata"]["labels"] = POLICY
         for body in (*GIVEN, rights):
             give(who[OPERATOR], namespace, body)
         who[ANNA].gets("create", "r1plusdeployments", namespace, "r1plus.ai")
         who[NINA].do("POST", made.path("deployments", APPS), deployment("own", {"app": "own"}))
-        who[NINA].do("POST", made.path("networkpolicies", NETWORK), wall("own", own(*OURS), ingress=[{}]))
+        who[NINA].do("POST", made.path("networkpolicies", NETWORK), network_policy("own", own(*OURS), ingress=[{}]))
         who[PAULA].do("POST", made.path("services"), service("10.20.0.5", name="front"))
         plain, serving = (pod_of(admin, namespace, selector) for selector in ("app=own", f"{names.LABEL_SERVING}=true"))
         yield World(namespace, who, serving, plain)
@@ -170,7 +170,7 @@ def post(who: str, body: Json) -> Try:
     return Try(who, "POST", "networkpolicies", body, NETWORK)
 
 
-def on_wall(who: str, method: str, body: Json | None = None, name: str = "r1plus-default-deny") -> Try:
+def on_policy(who: str, method: str, body: Json | None = None, name: str = "r1plus-default-deny") -> Try:
     """To a NetworkPolicy that is there."""
     return Try(who, method, f"networkpolicies/{name}", body, NETWORK)
 
@@ -227,34 +227,34 @@ BASE = role_binding("", "more", f"{names.ROLE_TENANT_ADMIN}-base", user("mallory
 GIVES = role_binding("", "more", names.ROLE_TENANT_ADMIN, user("mallory"))
 HELD: dict[str, tuple[Try, str, str, Try]] = {
     "a wall that opens every pod": (
-        post(NINA, wall("more", {}, **OPEN)), "walls", "spec.podSelector: of more",
-        post(NINA, wall("more", own(*OURS), **OPEN)),
+        post(NINA, network_policy("more", {}, **OPEN)), "walls", "spec.podSelector: more",
+        post(NINA, network_policy("more", own(*OURS), **OPEN)),
     ),
     "a wall that opens pods by a label of one's own, which ours might bear as well": (
-        post(NINA, wall("more", {"matchLabels": {"app": "own"}}, **OPEN)), "walls", "DoesNotExist",
-        post(NINA, wall("more", own(*OURS) | {"matchLabels": {"app": "own"}}, **OPEN)),
+        post(NINA, network_policy("more", {"matchLabels": {"app": "own"}}, **OPEN)), "walls", "DoesNotExist",
+        post(NINA, network_policy("more", own(*OURS) | {"matchLabels": {"app": "own"}}, **OPEN)),
     ),
     "a wall that leaves the prober out of what it leaves out": (
-        post(NINA, wall("more", own(OURS[0], OURS[2]), **OPEN)), "walls", "spec.podSelector",
-        post(NINA, wall("more", {})),
+        post(NINA, network_policy("more", own(OURS[0], OURS[2]), **OPEN)), "walls", "spec.podSelector",
+        post(NINA, network_policy("more", {})),
     ),
     "a wall that lets the tenant's own pods out": (
-        post(NINA, wall("more", own(*OURS), **OUT)), "walls", "spec.egress of R1PlusTenant",
-        post(PAULA, wall("more", own(*OURS), **OUT)),
+        post(NINA, network_policy("more", own(*OURS), **OUT)), "walls", "spec.egress of R1PlusTenant",
+        post(PAULA, network_policy("more", own(*OURS), **OUT)),
     ),
     "a wall of the platform team's that opens what serves": (
-        post(PAULA, wall("more", {}, **OPEN)), "walls", "spec.access",
-        post(OPERATOR, wall("r1plus-more", {}, WALL, **OPEN)),
+        post(PAULA, network_policy("more", {}, **OPEN)), "walls", "spec.access",
+        post(OPERATOR, network_policy("r1plus-more", {}, POLICY, **OPEN)),
     ),
     "a wall of one's own that is opened afterwards": (
-        on_wall(NINA, "PATCH", {"spec": {"podSelector": {"matchExpressions": None}}}, "own"), "walls", "spec.podSelector: of own",
-        on_wall(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
+        on_policy(NINA, "PATCH", {"spec": {"podSelector": {"matchExpressions": None}}}, "own"), "walls", "spec.podSelector: own",
+        on_policy(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
     ),
     "the default deny deleted": (
-        on_wall(NINA, "DELETE"), "kept", "r1plus-default-deny belongs to the operator", on_wall(PAULA, "DELETE"),
+        on_policy(NINA, "DELETE"), "kept", "r1plus-default-deny belongs to the operator", on_policy(PAULA, "DELETE"),
     ),
     "the default deny deleted by who may do nearly everything": (
-        on_wall(OTTO, "DELETE"), "kept", "who may delete r1plustenants", on_wall(OTTO, "DELETE", name="own"),
+        on_policy(OTTO, "DELETE"), "kept", "who may delete r1plustenants", on_policy(OTTO, "DELETE", name="own"),
     ),
     "all walls deleted at once": (
         Try(NINA, "DELETE", "networkpolicies", None, NETWORK), "kept", "belongs to the operator",
@@ -283,31 +283,31 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         Try(OTTO, "PATCH", "limitranges/r1plus-tenant", labelled(team="blue")),
     ),
     "a finalizer that would hold a wall": (
-        on_wall(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}), "children", "metadata.finalizers",
-        on_wall(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}, "own"),
+        on_policy(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}), "children", "metadata.finalizers",
+        on_policy(NINA, "PATCH", {"metadata": {"finalizers": ["example.com/hold"]}}, "own"),
     ),
     "an owner that would take a wall along": (
-        on_wall(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}), "children", "its owner",
-        on_wall(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}, "own"),
+        on_policy(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}), "children", "its owner",
+        on_policy(NINA, "PATCH", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]}}, "own"),
     ),
     "the mark of the tenant's walls on one of one's own": (
-        post(NINA, wall("more", {}, {names.LABEL_ISOLATION: "tenant"})), "marks", "metadata.labels[r1plus.ai/walls]",
-        post(NINA, wall("more", {}, {"team": "blue"})),
+        post(NINA, network_policy("more", {}, {names.LABEL_ISOLATION: "tenant"})), "marks", "metadata.labels[r1plus.ai/walls]",
+        post(NINA, network_policy("more", {}, {"team": "blue"})),
     ),
     "the mark put on afterwards": (
-        on_wall(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_ISOLATION: "tenant"}}}, "own"), "marks", "only it sets the mark",
-        on_wall(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
+        on_policy(NINA, "PATCH", {"metadata": {"labels": {names.LABEL_ISOLATION: "tenant"}}}, "own"), "marks", "only the operator sets this label",
+        on_policy(NINA, "PATCH", {"metadata": {"labels": {"team": "blue"}}}, "own"),
     ),
     "the tenant's role given by who may bind every role": (
         Try(OTTO, "POST", "rolebindings", GIVES, f"{RBAC}/v1"), "access", "spec.admins and spec.viewers of R1PlusTenant",
         Try(PAULA, "POST", "rolebindings", GIVES, f"{RBAC}/v1"),
     ),
     "what the tenant's role is made of, given likewise": (
-        Try(OTTO, "POST", "rolebindings", BASE, f"{RBAC}/v1"), "access", "is given by the platform team",
+        Try(OTTO, "POST", "rolebindings", BASE, f"{RBAC}/v1"), "access", "is granted by the platform team only",
         Try(PAULA, "POST", "rolebindings", BASE, f"{RBAC}/v1"),
     ),
     "an address that others send to": (
-        Try(NINA, "POST", "services", service("10.20.0.5")), "addresses", "spec.externalIPs: of takes",
+        Try(NINA, "POST", "services", service("10.20.0.5")), "addresses", "spec.externalIPs: takes",
         Try(NINA, "POST", "services", service()),
     ),
     "such an address of the platform team's": (
@@ -315,25 +315,25 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         Try(NINA, "PATCH", "services/front", {"spec": {"externalIPs": ["10.20.0.5"], "sessionAffinity": "ClientIP"}}),
     ),
     "a shell in a serving pod": (
-        Try(NINA, "POST", "pods/{pod}/exec?command=sh&container=triton"), "exec", "is a pod of the operator's by its name",
+        Try(NINA, "POST", "pods/{pod}/exec?command=sh&container=triton"), "exec", "has the name of an operator's pod",
         Try(NINA, "POST", "pods/{plain}/exec?command=sh&container=c"),
     ),
     "a shell in a serving pod, by a websocket": (
-        Try(NINA, "GET", "pods/{pod}/exec?command=sh"), "exec", "a pod of your own needs another name",
+        Try(NINA, "GET", "pods/{pod}/exec?command=sh"), "exec", "give a pod of your own another name",
         Try(NINA, "GET", "pods/{plain}/exec?command=sh"),
     ),
     "a hand on a serving pod's first process": (
-        Try(NINA, "POST", "pods/{pod}/attach?container=monitor"), "exec", "in the audit log",
+        Try(NINA, "POST", "pods/{pod}/attach?container=monitor"), "exec", "it is audited",
         Try(PAULA, "POST", "pods/{pod}/attach?container=monitor"),
     ),
     "a shell in the prober": (
-        Try(NINA, "POST", "pods/r1plus-prober-ask-0123456789-abcde/exec?command=sh"), "exec", "nobody enters",
+        Try(NINA, "POST", "pods/r1plus-prober-ask-0123456789-abcde/exec?command=sh"), "exec", "enters a scored pod",
         Try(PAULA, "POST", "pods/r1plus-prober-ask-0123456789-abcde/exec?command=sh"),
     ),
-    "a container added to a serving pod": (debug("{pod}"), "serving-pods", "nobody else adds a container", debug("{plain}")),
-    "more memory for a serving pod": (resize("{pod}"), "serving-pods", "what serves is what was scored", resize("{plain}")),
+    "a container added to a serving pod": (debug("{pod}"), "serving-pods", "nobody changes its images or adds containers", debug("{plain}")),
+    "more memory for a serving pod": (resize("{pod}"), "serving-pods", "must be what was scored", resize("{plain}")),
     "a pod that pushes other tenants' off a full node": (
-        Try(NINA, "POST", "pods", pushing("system-cluster-critical")), "priority", "off a full node",
+        Try(NINA, "POST", "pods", pushing("system-cluster-critical")), "priority", "critical cluster services",
         Try(NINA, "POST", "pods", pushing("")),
     ),
     "no replicas": (
@@ -353,7 +353,7 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         on_namespace(PAULA, "PATCH", {"metadata": {"labels": TENANT_LABEL}}),
     ),
     "a namespace without Pod Security": (
-        on_namespace(OTTO, "PATCH", {"metadata": {"labels": PSA_LABEL}}), "namespaces", "what Pod Security holds it to",
+        on_namespace(OTTO, "PATCH", {"metadata": {"labels": PSA_LABEL}}), "namespaces", "set its Pod Security level",
         on_namespace(OTTO, "PATCH", {"metadata": {"labels": {"team": "blue"}}}),
     ),
     "a namespace without Pod Security, by its status": (
@@ -373,7 +373,7 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         on_tenant(PAULA, {"metadata": {"finalizers": None}}),
     ),
     "the operator saying what a tenant is allowed": (
-        on_tenant(OPERATOR, {"spec": {"callers": {"namespaces": ["mallory"]}}}), "tenants", "never the operator's",
+        on_tenant(OPERATOR, {"spec": {"callers": {"namespaces": ["mallory"]}}}), "tenants", "never the operator",
         on_tenant(TESS, {"spec": {"callers": {"namespaces": ["team-front"]}}}),
     ),
 }  # fmt: skip
@@ -386,7 +386,7 @@ def test_held(world: World, attempt: Try, policy: str, said: str, control: Try) 
     assert not allowed.refused, allowed
 
 
-def test_the_namespace_goes_with_all_its_walls(installed_server: ApiServer, admin: Person) -> None:
+def test_the_namespace_goes_with_all_its_policies(installed_server: ApiServer, admin: Person) -> None:
     """Its walls cannot be deleted by its people; Kubernetes' namespace controller can."""
     namespace = f"t-{uuid.uuid4().hex[:10]}"
     path = kinds.NAMESPACE.path(name=namespace)
@@ -398,7 +398,7 @@ def test_the_namespace_goes_with_all_its_walls(installed_server: ApiServer, admi
         wait_until(lambda: admin.ask("GET", path).status == 404, "the namespace is gone")
 
 
-def test_walls_are_kept_where_a_namespace_has_lost_its_label(installed_server: ApiServer, admin: Person) -> None:
+def test_policies_are_kept_where_a_namespace_has_lost_its_label(installed_server: ApiServer, admin: Person) -> None:
     """Nobody puts them back there."""
     namespace = f"p-{uuid.uuid4().hex[:10]}"
     with people(installed_server, NINA, OPERATOR) as who:
@@ -406,8 +406,8 @@ def test_walls_are_kept_where_a_namespace_has_lost_its_label(installed_server: A
         admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
         who[NINA].gets("delete", "networkpolicies", namespace, "networking.k8s.io")
         there = NETWORK_POLICY.path(namespace)
-        who[OPERATOR].do("POST", there, wall("r1plus-default-deny", {}, WALL))
-        who[NINA].do("POST", there, wall("own", {}))
+        who[OPERATOR].do("POST", there, network_policy("r1plus-default-deny", {}, POLICY))
+        who[NINA].do("POST", there, network_policy("own", {}))
         admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: None}}})
         assert_held(who[NINA].ask("DELETE", f"{there}/r1plus-default-deny"), "kept", "")
         assert who[NINA].ask("DELETE", f"{there}/own").status == 200

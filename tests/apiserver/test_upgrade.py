@@ -116,7 +116,7 @@ async def test_the_chart_goes_up_and_down_and_away_and_the_definitions_and_their
     release = ("r1plus", "--namespace=r1plus-helm")
     # Namespaces are the cluster's, and others' tests have a decoy in the same one.
     alone = "--set=isolation.decoyNamespace=,images.requireDigests=false"
-    await install_crd(client, without_a_column(crd.deployments()))
+    await install_crd(client, without_a_column(crd.build_deployment_definition()))
     helm("install", *release, str(before), alone, "--create-namespace", "--no-hooks")
     await tenant.deploy("credit", tier="full", context=CONTEXT)
     uid = (await tenant.cr("credit"))["metadata"]["uid"]
@@ -171,7 +171,7 @@ async def test_v1beta1_comes_beside_v1alpha1_and_takes_its_place_and_no_object_i
     )
 
     async def served(*versions: str) -> Json:
-        definition = crd.definitions(versions)[f"{names.GROUP}_{kinds.DEPLOYMENTS_PLURAL}.yaml"]
+        definition = crd.build_definitions(versions)[f"{names.GROUP}_{kinds.DEPLOYMENTS_PLURAL}.yaml"]
         await install_crd(client, renamed(definition, group))
         return await client.get(crd.CRD, alpha.name)
 
@@ -227,7 +227,7 @@ async def test_a_status_that_was_owned_field_by_field_is_one_value_of_the_operat
     client: ApiClient, namespace: str
 ) -> None:
     kind = replace(kinds.R1PLUS_DEPLOYMENT, group=f"{namespace}.example.com")
-    definition = crd.deployments()
+    definition = crd.build_deployment_definition()
     definition["metadata"]["name"], definition["spec"]["group"] = kind.name, kind.group
     before = copy.deepcopy(definition)
     (version,) = before["spec"]["versions"]

@@ -99,7 +99,7 @@ def _config_map(number: int) -> dict[str, object]:
 
 async def _against(server: ApiServer) -> list[Figure]:
     async with ApiClient.from_kubeconfig(server.kubeconfig) as client:
-        for definition in crd.definitions().values():
+        for definition in crd.build_definitions().values():
             await install_crd(client, definition)
         return await writing(client)
 

@@ -115,5 +115,5 @@ def delete_tenant(kube: Kube) -> None:
     wait_for(lambda: left() is None, "the R1PlusTenant is gone", lambda: str(left()))
     still_there = {plural: ours(kube, plural) for plural in (*GIVEN, "persistentvolumeclaims")}
     assert not any(still_there.values()), still_there
-    walls = ours(kube, "networkpolicies")
-    assert {"r1plus-default-deny", "r1plus-callers"} <= set(walls), walls
+    policies = ours(kube, "networkpolicies")
+    assert {"r1plus-default-deny", "r1plus-callers"} <= set(policies), policies

@@ -150,7 +150,7 @@ def test_is_a_condition_with_a_remedy_and_what_runs_stays(
 
 
 OWN, OTHER = "team-support", "team-credit"
-WALLS = {
+POLICIES = {
     "a program of the same tenant reaches the model": (OWN, "edge", PORT_GRPC, "connected"),
     "a program of another tenant doesn't": (OTHER, "edge", PORT_GRPC, "shut out"),
     "a program of another tenant that access names does": (OTHER, "lite", PORT_GRPC, "connected"),
@@ -166,7 +166,7 @@ def callers(
     """Pods that all try at once, from one moment; by what is tried."""
     lite_story.first_day.result()
     started = {}
-    for what, (caller_of, tier, port, expected) in WALLS.items():
+    for what, (caller_of, tier, port, expected) in POLICIES.items():
         called = applied.names[tier]
         pod = kube.get("pods", called.namespace, story.until_pod(kube, called))
         assert pod is not None
@@ -175,13 +175,15 @@ def callers(
     return started
 
 
-@pytest.mark.parametrize("what", WALLS)
-def test_walls(callers: dict[str, tuple[Caller, str]], what: str) -> None:
+@pytest.mark.parametrize("what", POLICIES)
+def test_policies(callers: dict[str, tuple[Caller, str]], what: str) -> None:
     caller, pod = callers[what]
 
-    # Once: kube-router writes its tables anew whenever a pod comes or goes, but whole: of 469,000 connections that were tried
-    # during 590 such rewrites, and of 262,000 of 75 pods in their first seconds, none got through to a pod that had its walls.
-    assert caller.outcome(pod) == WALLS[what][-1]
+    # Once: kube-router writes its tables anew whenever a pod comes or goes, but whole: of 469,000 connections that
+    # were tried
+    # during 590 such rewrites, and of 262,000 of 75 pods in their first seconds, none got through to a pod that had
+    # its walls.
+    assert caller.outcome(pod) == POLICIES[what][-1]
 
 
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"], ids=["a killed prober", "a hanging prober"])
@@ -193,7 +195,7 @@ def test_drops_no_request(edge: Name, target: Target, lite_story: LiteStory, sig
 
 
 @pytest.mark.parametrize("tier", ["full", "edge"])
-def test_the_prober_finds_each_tenants_walls_shut(applied: Applied, kube: Kube, tier: str) -> None:
+def test_the_prober_finds_each_tenants_policies_shut(applied: Applied, kube: Kube, tier: str) -> None:
     """From a tenant's serving pod's own walls, against the decoy's, each door seen open by the control."""
     found = story.follow(
         kube,

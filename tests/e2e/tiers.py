@@ -10,7 +10,7 @@ from e2e.suites import own_suite
 from e2e.target import Target
 from r1plus_cli.stream import Question, ask
 from r1plus_cli.view import DeploymentView
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import PORT_GRPC
 from r1plus_contract.suite import load_suite
 from r1plus_monitoring.scoring.scorers import score
@@ -69,6 +69,6 @@ def first_day(target: Target, name: Name) -> FirstDay:
             answer = ask(address, Question(item.prompt, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop))
             assert answer.completion_tokens > 0, answer
             assert 0 < answer.first_token_seconds <= answer.seconds, answer
-            if score(item, answer.text, answer.finish_reason) != Outcome.CORRECT:
+            if score(item, answer.text, answer.finish_reason) != OutcomeLabel.CORRECT:
                 wrong.append(answer.text)
     return FirstDay(view, wrong)

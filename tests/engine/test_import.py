@@ -155,7 +155,10 @@ SCORED, BATCH, CONTEXT = 24, 8, 512
 
 
 async def test_it_is_served_and_scored(imported: Path, installed: Path, tmp_path: Path) -> None:
-    """As a pod serves it, and as a gate asks it: the beginning of the lite suite, by the monitor's client and scorers."""
+    """As a pod serves it, and as a gate asks it.
+
+    The beginning of the lite suite, by the monitor's client and scorers.
+    """
     (engine,) = load_catalog(imported / "engine.yaml")
     models = deliver(tmp_path, engine.spec, imported / "engine", BATCH, CONTEXT)
     suite = load_suite(*((SUITE / name).read_text() for name in ("suite.json", "items.jsonl")))

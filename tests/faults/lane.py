@@ -53,7 +53,7 @@ class Lane:
     """The phase in whose first answer to a write it is done; else when so many writes have overtaken it."""
     lands_after: int = 1
     landed: asyncio.Event = field(default_factory=asyncio.Event)
-    walled: bool = False
+    isolated: bool = False
     late: bool = False
     """Whether something did not come in time."""
 
@@ -133,8 +133,8 @@ class Lane:
         elif status == 200 and call.verb == "delete":
             self.deleted[thing] += 1
         if call.plural == "networkpolicies" and status in (200, 201):
-            self.walled = True
-        if call.plural == "deployments" and status == 201 and not self.walled:
+            self.isolated = True
+        if call.plural == "deployments" and status == 201 and not self.isolated:
             self.problems.append(f"{thing} was made before its walls")
         if call.plural == "services" and status in (200, 201):
             self._check_switch(orjson.loads(body))

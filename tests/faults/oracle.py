@@ -19,7 +19,7 @@ _CHOSEN_BY_SERVER = frozenset({"clusterIP", "clusterIPs", "lastTransitionTime"})
 _OF_THIS_RUN = frozenset({names.ANNOTATION_DESIRED_HASH, "accuracyConfigs"})
 """They cover the owner's uid, the tenant's name and the time of promotion; how many digests there were, the faults decide."""
 _TIMES = frozenset({names.ANNOTATION_PROMOTED_AT})
-_SPAN = re.compile(r"(?<=carried traffic for )\d+ (?:s|min)\b")
+_SPAN = re.compile(r"(?<=carried traffic for only )\d+ (?:s|min)\b")
 """How long the first revision served, in the status; the bake that it is compared with stays."""
 
 

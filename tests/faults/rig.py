@@ -93,6 +93,25 @@ class Operator:
                 self.process.start()
 
 
+class Changes:
+    """Counts what changes, for any number of waiters: none takes a change from another."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._next = asyncio.Event()
+
+    def note(self) -> None:
+        """Something has changed."""
+        self.count += 1
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def after(self, count: int) -> None:
+        """Wait until there are more changes than this; read the count before looking."""
+        while self.count == count:
+            await self._next.wait()
+
+
 class Rig:
     """Made by `rig`. One API server, one proxy, one operator, any number of tenants."""
 
@@ -118,8 +137,8 @@ class Rig:
         """Held by a story while it does anything but wait."""
         self.outage = 0.0
         """Seconds for which a fault that concerns everybody may hold every story up."""
-        self.changed: dict[str, asyncio.Event] = {}
-        """By namespace: something in it has changed."""
+        self.changes: dict[str, Changes] = {}
+        """By namespace."""
         self.seen = {
             res.kind: Reflector(client, res, project=_whole, on_change=self._wake, index=lambda kept: kept.namespace)
             for res in (kinds.R1PLUS_DEPLOYMENT, *kinds.CHILDREN, kinds.POD)
@@ -136,7 +155,7 @@ class Rig:
 
     async def namespace(self, name: str) -> None:
         """A tenant's namespace."""
-        self.changed[name] = asyncio.Event()
+        self.changes[name] = Changes()
         await self.client.create(kinds.NAMESPACE, tenant_namespace(name))
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
@@ -160,12 +179,13 @@ class Rig:
 
     async def until(self, namespace: str, holds: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait until it holds, looking again at every change in the namespace; TimeoutError says what did not come."""
-        event = self.changed[namespace]
+        changes = self.changes[namespace]
         try:
             async with asyncio.timeout(seconds):
+                count = changes.count
                 while not holds():
-                    event.clear()
-                    await event.wait()
+                    await changes.after(count)
+                    count = changes.count
         except TimeoutError:
             raise TimeoutError(f"after {seconds:.0f} s still not so: {what}") from None
 
@@ -180,8 +200,8 @@ class Rig:
                     await self.delete(res, obj)
 
     def _wake(self, _event: str, kept: CachedObject) -> None:
-        if (event := self.changed.get(kept.namespace)) is not None:
-            event.set()
+        if (changes := self.changes.get(kept.namespace)) is not None:
+            changes.note()
 
 
 @asynccontextmanager

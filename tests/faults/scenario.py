@@ -50,6 +50,8 @@ class Story:
     ready: set[str] = field(default_factory=set)
     started: dict[str, bool] = field(default_factory=dict)
     """Revisions that have a pod, and whether it is Ready."""
+    kubelet: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while pods are made and removed; who removes them from outside holds it as well."""
     other_case: Case | None = None
     """What is deployed in place of the rig's own case."""
 
@@ -137,12 +139,12 @@ class Story:
         await self.rig.delete(service, before)
 
         def repaired() -> bool:
-            service, wall = (
+            service, network_policy = (
                 self.rig.get("Service", self.namespace, NAME),
                 self.rig.get("NetworkPolicy", self.namespace, NAME),
             )
             new = service is not None and service["metadata"]["uid"] != before["metadata"]["uid"]
-            return new and wall is not None and {} not in wall["spec"]["ingress"]
+            return new and network_policy is not None and {} not in network_policy["spec"]["ingress"]
 
         await self.reached(repaired, "the wall and the Service are as they were")
 
@@ -280,7 +282,7 @@ class Story:
 
     def wake(self) -> None:
         """Let the kubelet look again."""
-        self.rig.changed[self.namespace].set()
+        self.rig.changes[self.namespace].note()
 
     def _gating(self, revision: str) -> MonitorReport:
         progress = Progress(42, 100, "sweep 1")
@@ -297,16 +299,21 @@ class Story:
 
     async def _kubelet(self) -> None:
         """Pods follow their Deployments; they are Ready once their revision has been admitted."""
+        changes = self.rig.changes[self.namespace]
         while True:
-            await self._look()
-            await self.rig.changed[self.namespace].wait()
+            count = changes.count
+            async with self.kubelet:
+                is_done = await self._look()
+            if is_done:
+                await changes.after(count)
             await asyncio.sleep(0.05)
 
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
+        """Return whether nothing was refused; what was is tried again."""
         told = self.started
         wanted = {d["metadata"]["name"] for d in self.rig.all("Deployment", self.namespace) if d["spec"]["replicas"]}
         wanted &= self.monitors.keys()
-        with suppress(ApiError, AssertionError):  # it looks again
+        with suppress(ApiError, AssertionError):
             for revision in wanted:
                 tenant = Tenant(self.rig.client, self.namespace, self.monitors[revision])
                 if revision not in told:
@@ -318,4 +325,6 @@ class Story:
             for revision in told.keys() - wanted:
                 with suppress(NotFoundError):
                     await self.rig.client.delete(kinds.POD, f"{revision}-pod", self.namespace)
-                del told[revision]
+                told.pop(revision, None)
+            return True
+        return False

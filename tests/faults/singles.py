@@ -141,7 +141,7 @@ async def forbidden(story: Story) -> None:
         lambda count: count >= 1,
     )
     await story.calm()
-    assert f"Pass over {here}/{NAME} was refused" in story.rig.operator.process.log
+    assert f"Reconcile of {here}/{NAME} failed: " in story.rig.operator.process.log
 
 
 async def expired(story: Story) -> None:
@@ -208,8 +208,9 @@ async def reborn(story: Story) -> None:
     await story.rig.delete(kinds.R1PLUS_DEPLOYMENT, old)
     await story.deploy(story.case.first)
     await story.calm()
-    await story.rig.collect(story.namespace, old)
-    story.started.clear()
+    async with story.kubelet:
+        await story.rig.collect(story.namespace, old)
+        story.started.clear()
     await story.reached(lambda: story.candidate("") != "" and story.has("Service", NAME), "the new CR has its children")
     await story.calm()
     inherited = {key: story.status[key] for key in ("revision", "verdict", "accuracy") if key in story.status}
@@ -240,7 +241,7 @@ async def two_operators(story: Story) -> None:
 
 
 _KOPF = ("kopf", "r1plus_operator: ")
-_LOST = (*_KOPF, "leads no more: Lease")
+_LOST = (*_KOPF, "lost the Lease: Lease")
 _SERVICE = ("services credit",)
 
 HALF_OPEN = Single("half-open streams", half_open, remade=_SERVICE, lasts=SILENT_STREAM_SECONDS)

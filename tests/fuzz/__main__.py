@@ -25,7 +25,7 @@ from support.apiserver.server import install_crd
 async def against(server: ApiServer, count: int, seed: int) -> Result:
     """Install the CRDs, store what has a status to be written, and run."""
     async with ApiClient.from_kubeconfig(server.kubeconfig) as client:
-        for definition in crd.definitions().values():
+        for definition in crd.build_definitions().values():
             await install_crd(client, definition)
         there = await stored(client)
     async with Server(server.kubeconfig) as judge:

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from fuzz import tenant_inputs
-from fuzz.cases import WALLS, Case, NoRoom, Refused, Taken
+from fuzz.cases import POLICIES, Case, NoRoom, Refused, Taken
 from fuzz.judges import ENGINE
 from r1plus_contract import names
 
@@ -161,7 +161,7 @@ NUMBERS: dict[str, tuple[Case, ...]] = {
     "batch >engine max": (
         Taken(
             full("batch", batching={"maxBatchSize": 1024}),
-            ("CapacityFits", "False", "BatchTooLarge"), "1024 exceeds 32, the engine's largest batch", WALLS,
+            ("CapacityFits", "False", "BatchTooLarge"), "1024 exceeds 32, the engine's largest batch", POLICIES,
         ),
     ),
     "batch not multiple": (Taken(full("seven", batching={"maxBatchSize": 7})),),
@@ -193,7 +193,7 @@ QUANTITIES: dict[str, tuple[Case, ...]] = {
         NoRoom("memory follows from weights, batch and context", "resources"),
         Taken(
             engine("huge", requirements_weightsMemory="900Ti"),
-            ("CapacityFits", "False", "NoNodeFits"), "921600.00 GiB", WALLS,
+            ("CapacityFits", "False", "NoNodeFits"), "921600.00 GiB", POLICIES,
         ),
     ),
     "storage shrink": (NoRoom("nothing is stored in volumes: engines come in images", "storage"),),
@@ -254,7 +254,7 @@ STRINGS: dict[str, tuple[Case, ...]] = {
         Refused(full(engine={"family": "f" * 64}), ("spec.engine.family", "63")),
         Taken(
             full("longfamily", engine={"family": "f" * 63}),
-            ("EngineReady", "False", "EngineNotFound"), "no engine of tier full", WALLS,
+            ("EngineReady", "False", "EngineNotFound"), "no engine of tier full", POLICIES,
         ),
     ),
     "reserved names (public, pg_x, kube-system)": (
@@ -273,7 +273,7 @@ ENUMS: dict[str, tuple[Case, ...]] = {
     "engine/tier mismatch": (
         Taken(
             cr({"tier": "edge", "engine": {"precision": "FP16"}}, "mismatch"),
-            ("EngineReady", "False", "EngineNotFound"), "the catalog has for this tier: smollm2-edge-q4-1", WALLS,
+            ("EngineReady", "False", "EngineNotFound"), "the catalog has for this tier: smollm2-edge-q4-1", POLICIES,
         ),
     ),
     "unsigned model": (
@@ -287,10 +287,10 @@ ENUMS: dict[str, tuple[Case, ...]] = {
 REFERENCES: dict[str, tuple[Case, ...]] = {
     "missing Secret": (
         NoRoom("a deployment refers to no Secret", "secretRef"),
-        Taken(full("nosuite", accuracy={"suite": "nobodys"}), ("QualityVerified", "False", "SuiteNotFound"), "nobodys", WALLS),
+        Taken(full("nosuite", accuracy={"suite": "nobodys"}), ("QualityVerified", "False", "SuiteNotFound"), "nobodys", POLICIES),
     ),
     "wrong key": (
-        Taken(full("wrongkey", accuracy={"suite": "keyless"}), ("QualityVerified", "False", "SuiteInvalid"), "keyless", WALLS),
+        Taken(full("wrongkey", accuracy={"suite": "keyless"}), ("QualityVerified", "False", "SuiteInvalid"), "keyless", POLICIES),
     ),
     "other-namespace Secret": (
         NoRoom("references carry no namespace", "accuracy.namespace"),
@@ -298,7 +298,7 @@ REFERENCES: dict[str, tuple[Case, ...]] = {
     ),
     "SecretRef to SA token": (NoRoom("a deployment refers to no Secret", "secretRef"),),
     "own-output cycle": (
-        Taken(full("cycle", accuracy={"suite": "cycle-accuracy"}), ("QualityVerified", "False", "SuiteNotFound"), "", WALLS),
+        Taken(full("cycle", accuracy={"suite": "cycle-accuracy"}), ("QualityVerified", "False", "SuiteNotFound"), "", POLICIES),
         Taken(engine("ouroboros", reference={"suite": "smollm2-full-v1", "inheritedFrom": "ouroboros"})),
     ),
     "foreign PVC": (NoRoom("nobody names a claim: the operator makes its own, by the engine's digest", "claimName"),),

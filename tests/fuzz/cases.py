@@ -5,9 +5,9 @@ from typing import Any
 
 Json = dict[str, Any]
 
-WALLS = frozenset({"ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"})
+POLICIES = frozenset({"ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"})
 """Children of a deployment that has nothing to serve yet."""
-ALL = WALLS | {"ControllerRevision", "ConfigMap", "Deployment", "Service"}
+ALL = POLICIES | {"ControllerRevision", "ConfigMap", "Deployment", "Service"}
 ROLLING_OUT = ("Progressing", "True", "RollingOut")
 
 

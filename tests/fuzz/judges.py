@@ -69,7 +69,7 @@ def _defaulted(spec: Any) -> Any:
 
 def subjects(deployed: Json, tenant: Json) -> tuple[Subject, ...]:
     """Everything that the CRDs describe. A deployment and a tenant that are stored: their status is written."""
-    schemas = {d["spec"]["names"]["kind"]: d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] for d in crd.definitions().values()}  # fmt: skip
+    schemas = {d["spec"]["names"]["kind"]: d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] for d in crd.build_definitions().values()}  # fmt: skip
     deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
     deployment, engine, allowed = schemas[deployments.kind], schemas[engines.kind], schemas[tenants.kind]
     name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": DNS_1035}

@@ -10,7 +10,7 @@ from r1plus_contract import names
 
 Json = dict[str, Any]
 LABEL = "should match"
-OWN = "cidr must not lie in a loopback or link-local network"
+OWN = "cidr must not be a loopback, link-local or metadata address"
 NETWORK = "cidr must be a network, e.g. 10.20.0.0/16"
 
 
@@ -121,8 +121,8 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     ),
     "case variant": (Refused(run_by("user", "alice"), ("spec.admins[0].kind", '"user"', '"User", "Group"')),),
     "other-namespace Secret": (
-        Refused(run_by("ServiceAccount", "team-b:ci"), ("spec.admins[0]", "without a namespace before it")),
-        Refused(run_by("ServiceAccount", "team-b/ci"), ("spec.admins[0]", "without a namespace before it")),
+        Refused(run_by("ServiceAccount", "team-b:ci"), ("spec.admins[0]", "without a namespace in front")),
+        Refused(run_by("ServiceAccount", "team-b/ci"), ("spec.admins[0]", "without a namespace in front")),
     ),
     "URL to metadata IP/loopback/file:": (
         Refused(reaches(cidr="10.0.0.1"), ("spec.gateway.from[0].cidr", LABEL)),

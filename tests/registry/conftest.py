@@ -9,13 +9,13 @@ from contextlib import closing
 import pytest
 
 from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.database import Database, Limits
+from r1plus_model_repo.registry.database import Database, DatabaseLimits
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from support.registry.postgres import Cluster, Postgres
 from support.registry.sqlite import Sqlite
 
 BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
-PATIENT = Limits(connect=20.0, lock=5.0, statement=60.0)
+PATIENT = DatabaseLimits(connect=20.0, lock=5.0, statement=60.0)
 
 
 @pytest.fixture(scope="session")

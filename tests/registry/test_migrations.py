@@ -23,9 +23,9 @@ from alembic.migration import MigrationContext
 from r1plus_contract.history import Facts
 from r1plus_model_repo.registry import migration, tables
 from r1plus_model_repo.registry.__main__ import main
-from r1plus_model_repo.registry.database import VARIABLE, Database, Limits
-from r1plus_model_repo.registry.errors import SchemaError, UnavailableError
-from r1plus_model_repo.registry.migration import BASE, HEAD, Patience, migrate
+from r1plus_model_repo.registry.database import VARIABLE, Database, DatabaseLimits
+from r1plus_model_repo.registry.errors import DatabaseSchemaError, UnavailableError
+from r1plus_model_repo.registry.migration import BASE, HEAD, MigrationTimeouts, migrate
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 from support.registry import story
 from support.waiting import DEADLINE_SECONDS, wait_until
@@ -98,14 +98,14 @@ def test_back_to_nothing_and_forward_again(database: Database) -> None:
 
 @pytest.mark.parametrize("to", ["9999", "nonsense", "-1 OR 1=1"])
 def test_a_revision_that_is_not_there_is_named(database: Database, to: str) -> None:
-    with pytest.raises(SchemaError, match=f"migrate --to {to}"):
+    with pytest.raises(DatabaseSchemaError, match=f"migrate --to {to}"):
         migrate(database, to)
 
 
 def test_a_schema_from_the_future_is_left_alone(database: Database) -> None:
     with database.transaction(writes=True) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(SchemaError, match=r"is at 9999, newer than this program.*migrate --to"):
+    with pytest.raises(DatabaseSchemaError, match=r"is at 9999, newer than this program.*migrate --to"):
         migrate(database)
     assert migration.read_revision(database) == "9999"
 
@@ -118,7 +118,7 @@ def test_of_several_at_once_each_finds_the_newest_schema(empty: Database) -> Non
 
 
 def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
-    database = Database(dsn, Limits(connect=10.0, lock=10.0, statement=20.0, connections=6))
+    database = Database(dsn, DatabaseLimits(connect=10.0, lock=10.0, statement=20.0, connections=6))
     with UnitOfWork(database).open_repository() as repository:
         repository.record(Facts(deployments=(story.DEPLOYMENT,)))
     stop, written, longest = threading.Event(), [0, 0, 0], [0.0, 0.0, 0.0]
@@ -142,7 +142,7 @@ def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
 
     def is_at(revision: str) -> bool:
         """Migrate; tried again, as the service does: a database under load may not give the lock in time."""
-        return bool(migrate(database, revision, Patience(lock=10.0)))
+        return bool(migrate(database, revision, MigrationTimeouts(lock=10.0)))
 
     with ThreadPoolExecutor(3) as threads:
         lanes = [threads.submit(load, lane) for lane in range(3)]
@@ -182,7 +182,7 @@ def test_a_migration_that_cannot_have_its_locks_gives_up_and_leaves_what_was(
 ) -> None:
     with closing(Database(dsn, replace(database.limits, lock=0.3))) as impatient:
         with pytest.raises(UnavailableError, match="lock"):
-            migrate(impatient, ALL[0], Patience(lock=0.3))
+            migrate(impatient, ALL[0], MigrationTimeouts(lock=0.3))
         assert migration.read_revision(impatient) == ALL[-1]
     held()
     assert migrate(database, ALL[0]) == (ALL[-1], ALL[0])

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from r1plus_contract.history import Facts, SuiteFact, SuiteItem
 from r1plus_model_repo.registry import retention, tables
-from r1plus_model_repo.registry.database import Database, Limits
+from r1plus_model_repo.registry.database import Database, DatabaseLimits
 from r1plus_model_repo.registry.errors import FullError
 from r1plus_model_repo.registry.migration import migrate
 from r1plus_model_repo.registry.retention import DAY_SECONDS, Pruner, Retention
@@ -200,7 +200,7 @@ def test_finding_18_what_was_pruned_makes_room_on_a_volume_that_is_full(
     sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite's file does not shrink: room within it counts, as long as its log has some beside it."""
-    with sqlite.scratch() as dsn, closing(Database(dsn, Limits(room=2**20))) as database:
+    with sqlite.scratch() as dsn, closing(Database(dsn, DatabaseLimits(room=2**20))) as database:
         migrate(database)
         registry = Registry(database)
         free = 3 * 2**18

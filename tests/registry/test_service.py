@@ -22,11 +22,11 @@ from r1plus_contract.history import Facts
 from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_model_repo.registry import queries
 from r1plus_model_repo.registry import storage as storage_module
-from r1plus_model_repo.registry.database import Database, Limits
+from r1plus_model_repo.registry.database import Database, DatabaseLimits
 from r1plus_model_repo.registry.errors import UnavailableError
 from r1plus_model_repo.registry.queries import Reader
 from r1plus_model_repo.registry.retention import Pruner, Retention
-from r1plus_model_repo.registry.reviews import Access, User
+from r1plus_model_repo.registry.reviews import AccessRequest, User
 from r1plus_model_repo.registry.service import Instruments, Service
 from r1plus_model_repo.registry.storage import Storage
 from r1plus_model_repo.registry.tables import metadata
@@ -36,7 +36,7 @@ from support.waiting import DEADLINE_SECONDS, eventually
 
 WRITER = "system:serviceaccount:r1plus-system:r1plus-operator"
 TENANT, PLATFORM = "credit-admin", "platform"
-SHORT = Limits(connect=5.0, lock=0.5, statement=3.0, connections=2)
+SHORT = DatabaseLimits(connect=5.0, lock=0.5, statement=3.0, connections=2)
 
 
 @dataclass
@@ -45,14 +45,14 @@ class Reviewed:
 
     down: bool = False
     namespaces: dict[str, str] = field(default_factory=lambda: {"team-credit": story.NAMESPACE_UID})
-    asked: list[Access] = field(default_factory=list)
+    asked: list[AccessRequest] = field(default_factory=list)
 
     async def authenticate(self, token: str) -> User | None:
         if self.down:
             raise UnavailableError("The API server did not answer the TokenReview: down")
         return User(token) if token in (WRITER, TENANT, PLATFORM) else None
 
-    async def can_access(self, user: User, access: Access) -> bool:
+    async def can_access(self, user: User, access: AccessRequest) -> bool:
         self.asked.append(access)
         own = access.namespace == "team-credit" and access.resource == "r1plusdeployments"
         return user.name == PLATFORM or (user.name == TENANT and own)
@@ -101,7 +101,7 @@ async def serve() -> AsyncIterator[Serve]:
     async with AsyncExitStack() as ends:
 
         async def start(
-            dsn: str | Path, limits: Limits = SHORT, *, ready: bool = True, retention: Retention | None = None
+            dsn: str | Path, limits: DatabaseLimits = SHORT, *, ready: bool = True, retention: Retention | None = None
         ) -> Client:
             storage = Storage(Database(dsn, limits))
             ends.callback(storage.close)
@@ -187,13 +187,13 @@ async def test_the_right_that_is_asked_for_is_the_one_to_the_cr(filled: Client) 
     await filled.get(HISTORY, TENANT)
     await filled.get("/v1/evaluations?namespace=team-credit", TENANT)
     await filled.get("/v1/engines")
-    everywhere = Access("get", "r1plusdeployments")
+    everywhere = AccessRequest("get", "r1plusdeployments")
     assert filled.reviewed.asked == [
-        Access("get", "r1plusdeployments", "team-credit", "credit"),
+        AccessRequest("get", "r1plusdeployments", "team-credit", "credit"),
         everywhere,
-        Access("list", "r1plusdeployments", "team-credit"),
+        AccessRequest("list", "r1plusdeployments", "team-credit"),
         everywhere,
-        Access("list", "r1plusengines"),
+        AccessRequest("list", "r1plusengines"),
     ]
 
 

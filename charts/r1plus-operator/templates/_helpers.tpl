@@ -106,7 +106,7 @@ before each start.
 {{- end -}}
 {{- range $name, $image := $images -}}
 {{- if and $.Values.images.requireDigests (not (contains "@sha256:" $image)) -}}
-{{- fail (printf "images.%s: %s names a tag, which somebody may move; name a digest (REPOSITORY@sha256:...), or set images.requireDigests=false" $name $image) -}}
+{{- fail (printf "images.%s: %s has a tag, which may be moved; name a digest (REPOSITORY@sha256:...), or set images.requireDigests=false" $name $image) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -121,7 +121,7 @@ schema: it would show the password, and no remedy.
 {{- fail "delivery.ca: holds a private key, which every tenant could read; keep the certificates only" -}}
 {{- end -}}
 {{- if contains "@" .proxy.url -}}
-{{- fail "delivery.proxy.url: carries a user or a password, which every tenant could read in the order of its Job; let the proxy admit the cluster's addresses without one, and name http://HOST:PORT" -}}
+{{- fail "delivery.proxy.url: carries a user or a password, which every tenant could read in its Job; let the proxy admit the cluster's addresses without one, and set http://HOST:PORT" -}}
 {{- end -}}
 {{- if and .proxy.url (not (regexMatch "^http://[A-Za-z0-9][-A-Za-z0-9.]*:[0-9]{1,5}$" .proxy.url)) -}}
 {{- fail (printf "delivery.proxy.url: %s is not http://HOST:PORT; what passes through the proxy is TLS in any case" .proxy.url) -}}
@@ -157,7 +157,7 @@ schema: it would show the password, and no remedy.
 {{- with get $digests $name }}{{- $_ := set $artifact "sha256" . }}{{- end }}
 {{- if $artifact }}
 {{- if not (and $artifact.image $artifact.sha256) }}
-{{- fail (printf "%s is a published shape: to serve it, name both images.engines.%s and engineDigests.%s" $name $name $name) }}
+{{- fail (printf "%s has published sizes but no files here: to serve it, set both images.engines.%s and engineDigests.%s" $name $name $name) }}
 {{- end }}
 {{- $_ := set $engine.spec "artifact" $artifact }}
 {{- end }}

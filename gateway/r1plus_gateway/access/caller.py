@@ -96,8 +96,9 @@ class Reservation:
 class AccessError(Exception):
     """A caller that is refused.
 
-    `status` is 401, 403, 404 or 429; `code` is OpenAI's error code (`invalid_api_key`, `model_not_found`,
-    `rate_limit_exceeded`, `insufficient_quota`). `retry_after` is in seconds; None says that another try does not help.
+    `status` is 401, 403, 404, 429, or 503 while the tenant's data cannot be used; `code` is OpenAI's error code
+    (`invalid_api_key`, `model_not_found`, `rate_limit_exceeded`, `insufficient_quota`), for 503 `data_unavailable`.
+    `retry_after` is in seconds; None says that another try does not help.
     """
 
     def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
@@ -115,7 +116,8 @@ class Authenticator(Protocol):
 
         Raises:
             AccessError: 401 for no, a malformed, an unknown, an expired or a revoked credential, all with one message
-                and in the same time; 403 for an end user that this caller may not name.
+                and in the same time; 403 for an end user that this caller may not name, or a namespace that may not
+                call; 503 while keys cannot be read.
         """
 
 
@@ -124,8 +126,12 @@ class Ledger(Protocol):
         """Set `tokens` (prompt + maximum completion) aside, atomically against every other reservation.
 
         Raises:
-            AccessError: 429, `rate_limit_exceeded` with `retry_after`, or `insufficient_quota` without.
+            AccessError: 429, `rate_limit_exceeded` with `retry_after`, or `insufficient_quota` without; 503 while
+                nothing can be recorded, since what is not metered is not served.
         """
 
     async def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: Evidence | None) -> None:
-        """Replace the reservation by what was used, and append one record to the audit log. Called exactly once."""
+        """Replace the reservation by what was used, and append one record to the audit log.
+
+        Called exactly once; a second call for the same reservation changes nothing.
+        """

@@ -39,7 +39,7 @@ CLOSE_SECONDS = 25.0
 """Below Triton's exit timeout, so that running answers finish before the server ends."""
 
 
-class Engine(Pipeline, Protocol):
+class BackendEngine(Pipeline, Protocol):
     """An engine as the model needs it, in addition to what the loop needs."""
 
     def prepare(self, ask: GenerationRequest) -> Job:
@@ -115,7 +115,7 @@ class TritonPythonModel:
         self._guard.release()
 
 
-def open_engine(parameters: Mapping[str, str]) -> Engine:
+def open_engine(parameters: Mapping[str, str]) -> BackendEngine:
     """Open the engine, or raise with the reason in one line: the operator looks for the first word."""
     name = parameters.get("backend", DEFAULT_BACKEND)
     library = LIBRARIES.get(name)
@@ -125,7 +125,7 @@ def open_engine(parameters: Mapping[str, str]) -> Engine:
         )
     try:
         module = import_module(f"{__package__}.{library.module}")
-        return cast(Engine, getattr(module, library.engine)(module.EngineSettings.from_parameters(parameters)))
+        return cast(BackendEngine, getattr(module, library.engine)(module.EngineSettings.from_parameters(parameters)))
     except Exception as error:  # libraries may raise anything
         cause = str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
         raise pb_utils.TritonModelException(

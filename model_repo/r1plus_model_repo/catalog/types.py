@@ -162,7 +162,7 @@ class Artifact(ApiModel):
         return self
 
 
-class GpuNeed(ApiModel):
+class GpuRequirement(ApiModel):
     """The GPUs that the engine runs on, and how many hold it together."""
 
     count: Annotated[JsonInteger, Field(ge=1, le=64)] = Field(
@@ -209,7 +209,7 @@ class Requirements(ApiModel):
     activation_memory: Quantity | None = Field(
         None, description="Memory of activations at the largest number of tokens in one step, on each GPU."
     )
-    gpu: GpuNeed | None = Field(None, description="GPUs. Without it the engine runs on CPU.")
+    gpu: GpuRequirement | None = Field(None, description="GPUs. Without it the engine runs on CPU.")
     runtime: RuntimeNeed | None = Field(None, description="Versions of the runtime that load it. Default: any.")
 
     @model_validator(mode="after")

@@ -20,14 +20,14 @@ _HEADERS = (
 _CHUNK_BYTES = 1024 * 1024
 
 
-class Source(Protocol):
+class ByteStream(Protocol):
     """A stream of bytes."""
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes; empty at the end."""
 
 
-def unpack(source: Source, folder: Path, max_bytes: int) -> None:
+def unpack(source: ByteStream, folder: Path, max_bytes: int) -> None:
     """Write the tar's `engine/` below `folder`, at most `max_bytes`.
 
     Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_model_repo.importing import chat_template
-from r1plus_model_repo.importing.model import Findings
+from r1plus_model_repo.importing.model import ImportFindings
 
 MOST_JSON_BYTES: Final = 64 * 2**20
 """The largest published tokenizer.json files have 35 MiB."""
@@ -14,7 +14,7 @@ CONFIG, TEMPLATE, TOKENIZER_CONFIG = "config.json", "chat_template.jinja", "toke
 GENERATION_CONFIG, SPECIAL_TOKENS = "generation_config.json", "special_tokens_map.json"
 
 
-def read_json(folder: Path, name: str, findings: Findings) -> Mapping[str, Any]:
+def read_json(folder: Path, name: str, findings: ImportFindings) -> Mapping[str, Any]:
     """Read the JSON object in the file `name`. Return an empty one if there is no such file or it is not an object."""
     path = folder / name
     if not path.is_file():
@@ -32,7 +32,7 @@ def read_json(folder: Path, name: str, findings: Findings) -> Mapping[str, Any]:
     return {}
 
 
-def check_links(folder: Path, names: Iterable[str], findings: Findings) -> None:
+def check_links(folder: Path, names: Iterable[str], findings: ImportFindings) -> None:
     """Reject links that lead out of the folder: the link's author would choose which file is published."""
     root = folder.resolve()
     for name in names:
@@ -50,7 +50,7 @@ def check_links(folder: Path, names: Iterable[str], findings: Findings) -> None:
                 )
 
 
-def check_template(folder: Path, findings: Findings, prefix: str = "", *, is_optional: bool = False) -> None:
+def check_template(folder: Path, findings: ImportFindings, prefix: str = "", *, is_optional: bool = False) -> None:
     """Check the chat template of the tokenizer whose files have the prefix. `is_optional`: another file may have it."""
     name, text = prefix + TEMPLATE, None
     if (folder / name).is_file():
@@ -79,7 +79,7 @@ def _select_default(templates: Any) -> Any:
 class Values:
     """Typed values of a JSON object called `name`. A missing or impossible value adds a problem and reads as 0."""
 
-    def __init__(self, fields: Mapping[str, Any], name: str, findings: Findings) -> None:
+    def __init__(self, fields: Mapping[str, Any], name: str, findings: ImportFindings) -> None:
         self.fields = fields
         self._name = name
         self._findings = findings

@@ -67,7 +67,7 @@ class Model:
 
 
 @dataclass(slots=True)
-class Findings:
+class ImportFindings:
     """Problems and notes collected while one model is read."""
 
     problems: list[str] = field(default_factory=list)

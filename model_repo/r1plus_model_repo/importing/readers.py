@@ -8,7 +8,7 @@ from pathlib import Path
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.gguf.model import read_model
 from r1plus_model_repo.importing.huggingface.checkpoint import read_checkpoint
-from r1plus_model_repo.importing.model import OPENVINO, TENSORRT_LLM, VLLM, Claims, Findings, Model
+from r1plus_model_repo.importing.model import OPENVINO, TENSORRT_LLM, VLLM, Claims, ImportFindings, Model
 from r1plus_model_repo.importing.openvino.folder import read_folder
 from r1plus_model_repo.importing.tensorrt_llm.checkpoint import read_trtllm
 from r1plus_model_repo.kv_shape import KvShape
@@ -32,7 +32,7 @@ def read_source(source: Path, claims: Claims, backend: str = OPENVINO) -> Model:
 
 
 def _read_gguf(source: Path, claims: Claims) -> Model:
-    facts, findings = read_model(source), Findings()
+    facts, findings = read_model(source), ImportFindings()
     context = findings.choose_context(claims.context_length, facts.context_length)
     findings.check_claims(claims, facts.parameters, facts.precision)
     findings.raise_problems(source)

@@ -12,11 +12,11 @@ from pathlib import Path
 from aiohttp import web
 
 from r1plus_model_repo.registry import backup, migration
-from r1plus_model_repo.registry.config import Settings, read_database, read_settings
-from r1plus_model_repo.registry.errors import ConfigError, RegistryError
+from r1plus_model_repo.registry.config import RegistrySettings, read_database, read_settings
+from r1plus_model_repo.registry.errors import RegistryConfigError, RegistryError
 from r1plus_model_repo.registry.retention import Pruner
 from r1plus_model_repo.registry.reviews import Reviews
-from r1plus_model_repo.registry.service import BoundedRunner, Instruments, Service
+from r1plus_model_repo.registry.service import Instruments, RegistryRunner, Service
 from r1plus_model_repo.registry.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         options.run(options)
-    except ConfigError as error:
-        log.error("Configuration is not usable: %s", error)
+    except RegistryConfigError as error:
+        log.error("Configuration is invalid: %s", error)
         return 2
     except RegistryError as error:
         log.error("%s", error)
@@ -82,7 +82,7 @@ def _serve(_: argparse.Namespace) -> None:
     asyncio.run(serve(read_settings()))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: RegistrySettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,7 +93,7 @@ async def serve(settings: Settings) -> None:
         instruments = Instruments(storage)
         pruner = Pruner(storage, settings.retention, instruments.pruned)
         service = Service(storage, reviews, settings.writer, instruments, pruner)
-        runner = BoundedRunner(service.build_application(), shutdown_timeout=DRAIN_SECONDS)
+        runner = RegistryRunner(service.build_application(), shutdown_timeout=DRAIN_SECONDS)
         await runner.setup()
         await web.TCPSite(runner, port=settings.port).start()
         log.info("Registry listens on port %d, database %s", settings.port, settings.database.name)

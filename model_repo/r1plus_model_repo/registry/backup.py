@@ -7,7 +7,7 @@ from pathlib import Path
 
 from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.database import Database
-from r1plus_model_repo.registry.errors import ConfigError, UnavailableError
+from r1plus_model_repo.registry.errors import RegistryConfigError, UnavailableError
 
 
 def back_up(database: Database, to: Path) -> None:
@@ -50,12 +50,12 @@ def _require_whole(copy: Database, source: Path) -> None:
         if result != "ok":
             raise UnavailableError(f"{source}: is damaged: {result}; nothing was restored")
     if not migration.read_revision(copy):
-        raise ConfigError(f"{source}: is not a registry; nothing was restored")
+        raise RegistryConfigError(f"{source}: is not a registry; nothing was restored")
 
 
 def _get_sqlite_path(database: Database, alternative: str) -> Path:
     if not database.is_sqlite:
-        raise ConfigError(f"{database.name}: is not a SQLite file; use {alternative}: docs/registry.md")
+        raise RegistryConfigError(f"{database.name}: is not a SQLite file; use {alternative}: docs/registry.md")
     return Path(database.url.database or "")
 
 

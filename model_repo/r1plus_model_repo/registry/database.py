@@ -18,7 +18,13 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from r1plus_model_repo.registry.errors import ConfigError, DocumentError, FullError, SchemaError, UnavailableError
+from r1plus_model_repo.registry.errors import (
+    DatabaseSchemaError,
+    DocumentError,
+    FullError,
+    RegistryConfigError,
+    UnavailableError,
+)
 
 VARIABLE: Final = "R1PLUS_REGISTRY_DSN"
 FILE_VARIABLE: Final = "R1PLUS_REGISTRY_DSN_FILE"
@@ -33,7 +39,7 @@ _DISK_FULL = "53100"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DatabaseLimits:
     """Limits in seconds, except the last two."""
 
     connect: float = 5.0
@@ -50,25 +56,27 @@ def parse_dsn(dsn: str, variable: str = VARIABLE) -> URL:
     try:
         url = make_url(dsn)
     except (ArgumentError, ValueError):
-        raise ConfigError(f"{variable}: is not a database URL; expected {EXAMPLES}") from None
+        raise RegistryConfigError(f"{variable}: is not a database URL; expected {EXAMPLES}") from None
     driver = DRIVERS.get(url.drivername, url.drivername)
     if driver not in DRIVERS.values():
-        raise ConfigError(f"{variable}: {url.drivername!r:.40} is not a supported database; expected {EXAMPLES}")
+        raise RegistryConfigError(
+            f"{variable}: {url.drivername!r:.40} is not a supported database; expected {EXAMPLES}"
+        )
     if not url.database or url.database == ":memory:":
-        raise ConfigError(f"{variable}: has no persistent database; expected {EXAMPLES}")
+        raise RegistryConfigError(f"{variable}: has no persistent database; expected {EXAMPLES}")
     return url.set(drivername=driver)
 
 
 class Database:
     """Connections to one database, and transactions on them."""
 
-    def __init__(self, dsn: str | Path, limits: Limits | None = None) -> None:
+    def __init__(self, dsn: str | Path, limits: DatabaseLimits | None = None) -> None:
         """Read `dsn`: a DSN, or a file with one, which may change. Opens no connection. Raises ConfigError."""
         self._source = dsn
         self._variable = FILE_VARIABLE if isinstance(dsn, Path) else VARIABLE
         self._dsn = self._read_dsn()
         self.url = parse_dsn(self._dsn, self._variable)
-        self.limits = limits or Limits()
+        self.limits = limits or DatabaseLimits()
         self.engine = _create_engine(self.url, self.limits)
 
     @property
@@ -76,7 +84,7 @@ class Database:
         """Whether the file now has another DSN, or none."""
         try:
             return self._read_dsn() != self._dsn
-        except ConfigError:
+        except RegistryConfigError:
             return True
 
     def renew(self) -> None:
@@ -93,7 +101,7 @@ class Database:
             return self._source.read_text().strip()
         except OSError as error:
             remedy = "the chart mounts the Secret of registry.database.existingSecret there"
-            raise ConfigError(f"{self._variable}: {self._source}: {error.strerror}; {remedy}") from error
+            raise RegistryConfigError(f"{self._variable}: {self._source}: {error.strerror}; {remedy}") from error
 
     @property
     def name(self) -> str:
@@ -153,7 +161,7 @@ class Database:
         message = f"{self.name}: {_get_first_line(error.orig or error)}"
         is_schema_missing = "no such table" in message or "no such column" in message or "has no column" in message
         if is_schema_missing or (isinstance(error, ProgrammingError) and not self.is_sqlite):
-            return SchemaError(f"{message}; check that the schema is migrated")
+            return DatabaseSchemaError(f"{message}; check that the schema is migrated")
         if _is_full(error.orig):
             return FullError(f"{message}; {ENLARGE}")
         if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
@@ -175,7 +183,7 @@ def _get_first_line(error: object) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
-def _create_engine(url: URL, limits: Limits) -> Engine:
+def _create_engine(url: URL, limits: DatabaseLimits) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _create_sqlite_engine(url, limits)
     engine = sa.create_engine(
@@ -208,7 +216,7 @@ def _create_engine(url: URL, limits: Limits) -> Engine:
     return engine
 
 
-def _create_sqlite_engine(url: URL, limits: Limits) -> Engine:
+def _create_sqlite_engine(url: URL, limits: DatabaseLimits) -> Engine:
     engine = sa.create_engine(
         url,
         poolclass=sa.pool.QueuePool,

@@ -14,7 +14,7 @@ class RegistryError(Exception):
     """Base of all errors of the registry."""
 
 
-class ConfigError(RegistryError):
+class RegistryConfigError(RegistryError):
     """A setting is missing or invalid."""
 
 
@@ -34,5 +34,5 @@ class FullError(UnavailableError):
     """The volume is full: recording fails, reading works."""
 
 
-class SchemaError(RegistryError):
+class DatabaseSchemaError(RegistryError):
     """The schema of the database differs from this program's."""

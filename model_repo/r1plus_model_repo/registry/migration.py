@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from r1plus_model_repo.registry.database import Database
-from r1plus_model_repo.registry.errors import SchemaError, UnavailableError
+from r1plus_model_repo.registry.errors import DatabaseSchemaError, UnavailableError
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 HEAD: Final = "head"
@@ -32,7 +32,7 @@ _POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class MigrationTimeouts:
     """Seconds that a migration waits: for another migrator, for a table's lock, for one statement."""
 
     turn: float = 60.0
@@ -60,31 +60,31 @@ def require_known(database: Database) -> None:
     """Raise SchemaError if the schema is newer than this program."""
     revision = read_revision(database)
     if revision and revision not in {script.revision for script in load_scripts().walk_revisions()}:
-        raise SchemaError(
+        raise DatabaseSchemaError(
             f"{database.name}: the schema is at {revision}, newer than this program, whose newest is {get_head()};"
             f" run the newer registry, or run `migrate --to {get_head()}` with its image: docs/registry.md"
         )
 
 
-def migrate(database: Database, to: str = HEAD, patience: Patience | None = None) -> tuple[str, str]:
+def migrate(database: Database, to: str = HEAD, patience: MigrationTimeouts | None = None) -> tuple[str, str]:
     """Migrate the schema to `to`, up or down. Return the revisions before and after; empty: none.
 
     Raises:
         SchemaError: an unknown revision, or a schema newer than this program.
         UnavailableError: a lock or a time-out.
     """
-    patience = patience or Patience()
+    patience = patience or MigrationTimeouts()
     with _hold_lock(database, patience):
         require_known(database)
         before = read_revision(database)
         try:
             _run_migration(database, before, to, patience)
         except CommandError as error:
-            raise SchemaError(f"migrate --to {to}: {error}") from error
+            raise DatabaseSchemaError(f"migrate --to {to}: {error}") from error
         return before, read_revision(database)
 
 
-def _run_migration(database: Database, before: str, to: str, patience: Patience) -> None:
+def _run_migration(database: Database, before: str, to: str, patience: MigrationTimeouts) -> None:
     is_downgrade = to == BASE or to in _list_past_revisions(before)
     with database.translate_errors(), database.engine.connect() as connection:
         if database.is_sqlite:
@@ -125,7 +125,7 @@ def _to_milliseconds(seconds: float) -> int:
 
 
 @contextlib.contextmanager
-def _hold_lock(database: Database, patience: Patience) -> Iterator[None]:
+def _hold_lock(database: Database, patience: MigrationTimeouts) -> Iterator[None]:
     """Hold the right to migrate; it ends with the process."""
     if database.is_sqlite:
         with _hold_file_lock(database, patience.turn):

@@ -43,7 +43,7 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class AccessRequest:
     """A read request: `verb` on our `resource`; an empty namespace or name means all."""
 
     verb: str
@@ -116,7 +116,7 @@ class Reviews:
             return cached[0]
         return self._users.store(key, (await self._review_token(token),))[0]
 
-    async def can_access(self, user: User, access: Access) -> bool:
+    async def can_access(self, user: User, access: AccessRequest) -> bool:
         """Return whether the cluster's authorization allows it. Raise UnavailableError."""
         key = (user, access)
         if (cached := self._rights.get(key)) is not None:

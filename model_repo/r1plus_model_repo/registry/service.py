@@ -37,7 +37,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model_repo.registry.checks import check_facts
 from r1plus_model_repo.registry.errors import DocumentError, FullError, UnavailableError
 from r1plus_model_repo.registry.retention import Pruner
-from r1plus_model_repo.registry.reviews import Access, User
+from r1plus_model_repo.registry.reviews import AccessRequest, User
 from r1plus_model_repo.registry.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Reviewer(Protocol):
     async def authenticate(self, token: str) -> User | None:
         """Return the user of a token, or None. Raise UnavailableError."""
 
-    async def can_access(self, user: User, access: Access) -> bool:
+    async def can_access(self, user: User, access: AccessRequest) -> bool:
         """Return whether the user has this access. Raise UnavailableError."""
 
     async def get_namespace_uid(self, name: str) -> str:
@@ -149,7 +149,7 @@ class Service:
         """Return everything recorded of one name."""
         namespace, name = request.match_info["namespace"], request.match_info["name"]
         user = await self._authenticate(request)
-        await self._authorize(user, Access("get", DEPLOYMENTS, namespace, name))
+        await self._authorize(user, AccessRequest("get", DEPLOYMENTS, namespace, name))
         include_ended = await self._can_see_ended(user)
         namespace_uid = None if include_ended else await self.reviews.get_namespace_uid(namespace)
         return _build_json_response(
@@ -170,7 +170,7 @@ class Service:
         items = request.query.get("items", "") in ("1", "true")
         user = await self._authenticate(request)
         verb = "get" if name else "list"
-        await self._authorize(user, Access(verb, DEPLOYMENTS, namespace or "", name or ""))
+        await self._authorize(user, AccessRequest(verb, DEPLOYMENTS, namespace or "", name or ""))
         include_ended = await self._can_see_ended(user)
         namespace_uid = None if include_ended or namespace is None else await self.reviews.get_namespace_uid(namespace)
         limit = MOST_WITH_ITEMS if items else MOST_LISTED
@@ -183,7 +183,7 @@ class Service:
 
     async def get_engines(self, request: web.Request) -> web.Response:
         """Return every engine that was ever in the catalog."""
-        await self._authorize(await self._authenticate(request), Access("list", ENGINES))
+        await self._authorize(await self._authenticate(request), AccessRequest("list", ENGINES))
         return _build_json_response(RecordedEngines(await self.storage.read(lambda r: r.read_engines())))
 
     async def get_readyz(self, _: web.Request) -> web.Response:
@@ -211,14 +211,14 @@ class Service:
             )
         return user
 
-    async def _authorize(self, user: User, access: Access) -> None:
+    async def _authorize(self, user: User, access: AccessRequest) -> None:
         if not await self.reviews.can_access(user, access):
             raise _RejectionError(
                 403, f"{user.name} may not {access}, so they may not read its history; ask for that right"
             )
 
     async def _can_see_ended(self, user: User) -> bool:
-        return await self.reviews.can_access(user, Access("get", DEPLOYMENTS))
+        return await self.reviews.can_access(user, AccessRequest("get", DEPLOYMENTS))
 
     @property
     def _middleware(self) -> Any:
@@ -255,7 +255,7 @@ class Service:
             return web.Response(text=text, status=500, content_type="application/json")
 
 
-class BoundedRunner(ConnectionLimits, web.AppRunner):
+class RegistryRunner(ConnectionLimits, web.AppRunner):
     """A runner with limits on connections and unfinished requests."""
 
 

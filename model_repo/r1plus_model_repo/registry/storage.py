@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from r1plus_contract.history import Facts
 from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.database import Database
-from r1plus_model_repo.registry.errors import BusyError, RegistryError, SchemaError, UnavailableError
+from r1plus_model_repo.registry.errors import BusyError, DatabaseSchemaError, RegistryError, UnavailableError
 from r1plus_model_repo.registry.queries import Reader
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
 
@@ -129,7 +129,7 @@ class Storage:
             raise BusyError(f"{self._database.name}: {self._pending} requests are waiting already")
         try:
             return await self._run_bounded(work)
-        except SchemaError as error:
+        except DatabaseSchemaError as error:
             self._set_problem(str(error))
             self._needs_preparation.set()
             raise UnavailableError(str(error)) from error

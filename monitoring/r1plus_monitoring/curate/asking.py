@@ -25,7 +25,7 @@ F32: Final = "f32"
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class AskingCondition:
     """One way of asking: how many at once, in which order, in which arithmetic."""
 
     batch: int
@@ -41,7 +41,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CandidateAnswer:
     """One answer of the engine."""
 
     text: str
@@ -54,7 +54,7 @@ class ChildRequest:
     """Standard input of a child process."""
 
     engine: str
-    condition: Condition
+    condition: AskingCondition
     sampling: Sampling
     items: tuple[Item, ...]
 
@@ -63,13 +63,13 @@ class ChildRequest:
 class ChildReply:
     """Its standard output: an answer per item, in the order of the items."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[CandidateAnswer, ...]
 
 
 class Asker(Protocol):
     """An engine that can be asked."""
 
-    def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
+    def ask(self, items: Sequence[Item], condition: AskingCondition) -> Mapping[str, CandidateAnswer]:
         """Return answers by item id, one for every item."""
 
 
@@ -81,7 +81,7 @@ class ProcessAsker:
         self._engine = engine
         self._sampling = sampling
 
-    def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
+    def ask(self, items: Sequence[Item], condition: AskingCondition) -> Mapping[str, CandidateAnswer]:
         """Ask in a child process. Raise RuntimeError with the end of its stderr when it fails."""
         shuffled_items = shuffle(items, condition.order)
         request = ChildRequest(str(self._engine), condition, self._sampling, shuffled_items)

@@ -14,7 +14,14 @@ import openvino_genai as genai
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.suite import Item, Sampling
-from r1plus_monitoring.curate.asking import F32, Answer, ChildReply, ChildRequest, Condition, choose_finish_reason
+from r1plus_monitoring.curate.asking import (
+    F32,
+    AskingCondition,
+    CandidateAnswer,
+    ChildReply,
+    ChildRequest,
+    choose_finish_reason,
+)
 
 CACHE_GIB: Final = 1
 """KV cache: room for some 20,000 tokens of this family, far more than 32 short questions need."""
@@ -31,7 +38,7 @@ def main() -> None:
     sys.stdout.write(dumps(ChildReply(answers)))
 
 
-def open_pipeline(engine: str, condition: Condition) -> Any:
+def open_pipeline(engine: str, condition: AskingCondition) -> Any:
     """Load the engine; takes seconds."""
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = CACHE_GIB
@@ -41,13 +48,13 @@ def open_pipeline(engine: str, condition: Condition) -> Any:
     return genai.ContinuousBatchingPipeline(engine, scheduler, "CPU", dict(properties))
 
 
-def ask_all(pipeline: Any, items: Sequence[Item], sampling: Sampling, batch: int) -> tuple[Answer, ...]:
+def ask_all(pipeline: Any, items: Sequence[Item], sampling: Sampling, batch: int) -> tuple[CandidateAnswer, ...]:
     """Keep `batch` requests in flight until every item has its answer."""
     tokenizer = pipeline.get_tokenizer()
     config = build_generation_config(sampling)
     queue = deque(enumerate(items))
     in_flight: dict[int, Any] = {}
-    answers: dict[int, Answer] = {}
+    answers: dict[int, CandidateAnswer] = {}
     while queue or in_flight:
         while queue and len(in_flight) < batch:
             number, item = queue.popleft()
@@ -80,10 +87,12 @@ def apply_chat_template(tokenizer: Any, item: Item, sampling: Sampling) -> str:
     return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
 
 
-def _read_answer(tokenizer: Any, handle: Any) -> Answer:
+def _read_answer(tokenizer: Any, handle: Any) -> CandidateAnswer:
     output = handle.read_all()[0]
     is_stopped = output.finish_reason == genai.GenerationFinishReason.STOP
-    return Answer(tokenizer.decode(output.generated_ids), choose_finish_reason(is_stopped), len(output.generated_ids))
+    return CandidateAnswer(
+        tokenizer.decode(output.generated_ids), choose_finish_reason(is_stopped), len(output.generated_ids)
+    )
 
 
 if __name__ == "__main__":

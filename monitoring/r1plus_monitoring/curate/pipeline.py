@@ -13,34 +13,34 @@ from typing import Final
 
 from r1plus_contract.suite import Item
 from r1plus_contract.suite_baseline import Measurement
-from r1plus_monitoring.curate.asking import F32, Answer, Asker, Condition
+from r1plus_monitoring.curate.asking import F32, Asker, AskingCondition, CandidateAnswer
 from r1plus_monitoring.curate.selection import Shape, choose, count_strata, require_shape, select_correct
 
 SELECTION_CONDITIONS: Final = (
-    Condition(batch=32, order=1),
-    Condition(batch=16, order=2),
-    Condition(batch=32, order=3, precision=F32),
-    Condition(batch=8, order=4),
-    Condition(batch=16, order=5),
-    Condition(batch=1, order=6, precision=F32),
+    AskingCondition(batch=32, order=1),
+    AskingCondition(batch=16, order=2),
+    AskingCondition(batch=32, order=3, precision=F32),
+    AskingCondition(batch=8, order=4),
+    AskingCondition(batch=16, order=5),
+    AskingCondition(batch=1, order=6, precision=F32),
 )
 BASELINE_CONDITIONS: Final = (
-    Condition(batch=16, order=101, precision=F32),
-    Condition(batch=32, order=102, precision=F32),
-    Condition(batch=1, order=103, precision=F32),
+    AskingCondition(batch=16, order=101, precision=F32),
+    AskingCondition(batch=32, order=102, precision=F32),
+    AskingCondition(batch=1, order=103, precision=F32),
 )
-CROSS_CONDITIONS: Final = (Condition(batch=16, order=201, precision=F32),)
+CROSS_CONDITIONS: Final = (AskingCondition(batch=16, order=201, precision=F32),)
 SERVED_CONDITIONS: Final = (
-    Condition(batch=16, order=301, precision=F32),
-    Condition(batch=32, order=302, precision=F32),
-    Condition(batch=1, order=303, precision=F32),
+    AskingCondition(batch=16, order=301, precision=F32),
+    AskingCondition(batch=32, order=302, precision=F32),
+    AskingCondition(batch=1, order=303, precision=F32),
 )
 """Through Triton, to find items to drop: `precision` is set by the server, and only names it here."""
 FRESH_CONDITIONS: Final = (
-    Condition(batch=16, order=401, precision=F32),
-    Condition(batch=5, order=402, precision=F32),
-    Condition(batch=32, order=403, precision=F32),
-    Condition(batch=1, order=404, precision=F32),
+    AskingCondition(batch=16, order=401, precision=F32),
+    AskingCondition(batch=5, order=402, precision=F32),
+    AskingCondition(batch=32, order=403, precision=F32),
+    AskingCondition(batch=1, order=404, precision=F32),
 )
 """Through Triton, after the last item was dropped."""
 FIRST_FRESH: Final = 501
@@ -55,7 +55,7 @@ class Step:
 
     engine: str
     asker: Asker
-    condition: Condition
+    condition: AskingCondition
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Selection:
 
     items: tuple[Item, ...]
     selection: tuple[Measurement, ...]
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, CandidateAnswer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,46 +107,46 @@ def select(candidates: Sequence[Item], steps: Sequence[Step], shape: Shape, seed
     return Selection(items, tuple(selection), {item.id: answers[item.id] for item in items})
 
 
-def selection_conditions(batch: int) -> tuple[Condition, ...]:
+def selection_conditions(batch: int) -> tuple[AskingCondition, ...]:
     """Return the conditions to select under: the production batch, half full, in other company, and alone."""
     return (
-        Condition(batch=batch, order=1),
-        Condition(batch=max(1, batch // 2), order=2),
-        Condition(batch=batch, order=3),
-        Condition(batch=1, order=4),
+        AskingCondition(batch=batch, order=1),
+        AskingCondition(batch=max(1, batch // 2), order=2),
+        AskingCondition(batch=batch, order=3),
+        AskingCondition(batch=1, order=4),
     )
 
 
-def fresh_conditions(batch: int, measurements: Sequence[Measurement]) -> tuple[Condition, ...]:
+def fresh_conditions(batch: int, measurements: Sequence[Measurement]) -> tuple[AskingCondition, ...]:
     """Return the conditions of a baseline: in orders that no earlier measurement has used."""
     orders = [int(match[1]) for one in measurements if (match := _ORDER.search(one.condition))]
     first = max([FIRST_FRESH - 1, *orders]) + 1
     batches = sorted({batch, max(1, batch // 3), 1}, reverse=True)
-    return tuple(Condition(batch=size, order=first + number) for number, size in enumerate(batches))
+    return tuple(AskingCondition(batch=size, order=first + number) for number, size in enumerate(batches))
 
 
 def measure(
-    engine: str, items: Sequence[Item], asker: Asker, conditions: Sequence[Condition], progress: Progress
+    engine: str, items: Sequence[Item], asker: Asker, conditions: Sequence[AskingCondition], progress: Progress
 ) -> tuple[Measurement, ...]:
     """Ask and count; nothing is removed."""
     return tuple(ask(engine, items, asker, condition, progress)[1] for condition in conditions)
 
 
 def ask(
-    engine: str, items: Sequence[Item], asker: Asker, condition: Condition, progress: Progress
+    engine: str, items: Sequence[Item], asker: Asker, condition: AskingCondition, progress: Progress
 ) -> tuple[tuple[Item, ...], Measurement]:
     """Return the items that stayed right under one condition, and the figures."""
     step = Step(engine, asker, condition)
     return _score_answers(step, items, _ask_items(step, items, progress), progress)
 
 
-def _ask_items(step: Step, items: Sequence[Item], progress: Progress) -> Mapping[str, Answer]:
+def _ask_items(step: Step, items: Sequence[Item], progress: Progress) -> Mapping[str, CandidateAnswer]:
     progress(f"{step.engine}: {step.condition.name}: asking {len(items)}")
     return step.asker.ask(items, step.condition)
 
 
 def _score_answers(
-    step: Step, items: Sequence[Item], answers: Mapping[str, Answer], progress: Progress
+    step: Step, items: Sequence[Item], answers: Mapping[str, CandidateAnswer], progress: Progress
 ) -> tuple[tuple[Item, ...], Measurement]:
     correct_items = select_correct(items, answers)
     correct_counts, item_counts = count_strata(correct_items), count_strata(items)

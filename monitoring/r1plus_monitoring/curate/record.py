@@ -33,7 +33,7 @@ FAMILY: Final = "smollm2"
 
 
 @dataclass(frozen=True, slots=True)
-class Hardware:
+class MeasurementHost:
     """Where the figures were measured: the same engine answers differently on another processor."""
 
     processor: str
@@ -58,7 +58,7 @@ class Baseline:
     suite: str
     engine: str
     engine_digest: str
-    hardware: Hardware
+    hardware: MeasurementHost
     seed: int
     selection: tuple[Measurement, ...]
     baseline: tuple[Measurement, ...]
@@ -70,12 +70,12 @@ class Baseline:
     dropped: tuple[DroppedItem, ...] = ()
 
 
-def read_hardware() -> Hardware:
+def read_hardware() -> MeasurementHost:
     """Return the class of this machine, without its name."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     fields = dict(_split_field(line) for line in cpuinfo.split("\n\n")[0].splitlines() if ":" in line)
     family, model = fields.get("cpu family", "?"), fields.get("model", "?")
-    return Hardware(
+    return MeasurementHost(
         processor=f"{platform.machine()}, {fields.get('model name', 'unknown')}, family {family} model {model}",
         bfloat16="avx512_bf16" in fields.get("flags", ""),
         threads=len(os.sched_getaffinity(0)),
@@ -83,7 +83,9 @@ def read_hardware() -> Hardware:
     )
 
 
-SERVED_ELSEWHERE: Final = Hardware("not known: asked through its address", bfloat16=False, threads=0, openvino_genai="")
+SERVED_ELSEWHERE: Final = MeasurementHost(
+    "not known: asked through its address", bfloat16=False, threads=0, openvino_genai=""
+)
 
 
 def _split_field(line: str) -> tuple[str, str]:

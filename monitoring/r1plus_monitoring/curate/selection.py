@@ -8,9 +8,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Item
-from r1plus_monitoring.curate.asking import Answer
+from r1plus_monitoring.curate.asking import CandidateAnswer
 from r1plus_monitoring.scoring.scorers import score
 
 
@@ -33,13 +33,13 @@ class NotEnoughItemsError(Exception):
     """The candidates that stayed right cannot make a suite of the required shape."""
 
 
-def select_correct(items: Sequence[Item], answers: Mapping[str, Answer]) -> tuple[Item, ...]:
+def select_correct(items: Sequence[Item], answers: Mapping[str, CandidateAnswer]) -> tuple[Item, ...]:
     """Return the items that were answered correctly; an item without an answer was not."""
     return tuple(item for item in items if item.id in answers and _is_right(item, answers[item.id]))
 
 
-def _is_right(item: Item, answer: Answer) -> bool:
-    return score(item, answer.text, answer.finish_reason) == Outcome.CORRECT
+def _is_right(item: Item, answer: CandidateAnswer) -> bool:
+    return score(item, answer.text, answer.finish_reason) == OutcomeLabel.CORRECT
 
 
 def group_by_stratum(items: Sequence[Item]) -> dict[str, list[Item]]:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from r1plus_contract.suite import Item, Sampling
-from r1plus_monitoring.curate.asking import Answer, Condition, shuffle
+from r1plus_monitoring.curate.asking import AskingCondition, CandidateAnswer, shuffle
 from r1plus_monitoring.probe.client import TritonEngine
 
 SECONDS: float = 300.0
@@ -23,11 +23,11 @@ class ServedAsker:
         self._sampling = sampling
         self._on_answer = on_answer
 
-    def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
+    def ask(self, items: Sequence[Item], condition: AskingCondition) -> Mapping[str, CandidateAnswer]:
         """Ask with `condition.batch` requests in flight; raise RuntimeError when one brings no answer."""
         return asyncio.run(self._ask(shuffle(items, condition.order), condition.batch))
 
-    async def _ask(self, items: Sequence[Item], batch: int) -> Mapping[str, Answer]:
+    async def _ask(self, items: Sequence[Item], batch: int) -> Mapping[str, CandidateAnswer]:
         engine = TritonEngine(*self._addresses, SECONDS)
         slots = asyncio.Semaphore(batch)
         try:
@@ -36,10 +36,10 @@ class ServedAsker:
             await engine.close()
         return {item.id: answer for item, answer in zip(items, answers, strict=True)}
 
-    async def _ask_one(self, engine: TritonEngine, slots: asyncio.Semaphore, item: Item) -> Answer:
+    async def _ask_one(self, engine: TritonEngine, slots: asyncio.Semaphore, item: Item) -> CandidateAnswer:
         async with slots:
             reply = await engine.ask(item.prompt, self._sampling)
         if reply.failure is not None:
             raise RuntimeError(f"item {item.id}: {reply.failure}: {reply.detail}")
         self._on_answer()
-        return Answer(reply.text, reply.finish_reason, reply.completion_tokens)
+        return CandidateAnswer(reply.text, reply.finish_reason, reply.completion_tokens)

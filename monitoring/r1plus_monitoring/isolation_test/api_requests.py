@@ -26,7 +26,7 @@ _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
+class ApiEndpoint:
     """The API server, and the identity that asks it."""
 
     trust: ssl.SSLContext
@@ -36,7 +36,7 @@ class Api:
     patience: float = ANSWER_SECONDS
 
 
-def load_api(folder: Path, host: str, port: int) -> Api:
+def load_api(folder: Path, host: str, port: int) -> ApiEndpoint:
     """Load the CA and the token from the projected volume; raise OrderError."""
     token_path, ca_path = folder / "token", folder / "ca.crt"
     try:
@@ -46,11 +46,11 @@ def load_api(folder: Path, host: str, port: int) -> Api:
         raise OrderError(f"{folder}: {error}; mount the files token and ca.crt of a projected volume there") from error
     if not re.fullmatch("[!-~]+", token_text):
         raise OrderError(f"{token_path}: contains no token")
-    return Api(tls_context, token_text, host, port)
+    return ApiEndpoint(tls_context, token_text, host, port)
 
 
 async def send_requests(
-    questions: tuple[ApiRequest, ...], api: Api, expect: AttemptOutcome, rounds: Rounds, start: float
+    questions: tuple[ApiRequest, ...], api: ApiEndpoint, expect: AttemptOutcome, rounds: Rounds, start: float
 ) -> Findings:
     """Send every request until it is answered. With `expect` OPEN, for the control, until the answer is no refusal."""
     expectation = EXPECT_OPEN if expect is AttemptOutcome.OPEN else EXPECT_ANSWER
@@ -60,7 +60,7 @@ async def send_requests(
     return Findings(tuple(await asyncio.gather(*attempts)))
 
 
-async def attempt_request(question: ApiRequest, api: Api) -> Attempt:
+async def attempt_request(question: ApiRequest, api: ApiEndpoint) -> Attempt:
     """Send one request once."""
     try:
         async with asyncio.timeout(api.patience):
@@ -82,7 +82,7 @@ def _classify_status(status: int) -> AttemptOutcome:
     return AttemptOutcome.FAILED if status == BUSY_STATUS or status >= 500 else AttemptOutcome.OPEN
 
 
-async def _request_status(question: ApiRequest, api: Api) -> int | None:
+async def _request_status(question: ApiRequest, api: ApiEndpoint) -> int | None:
     """Return the status code of the answer; None where the answer is not HTTP."""
     connection = await _open_connection(api)
     try:
@@ -103,7 +103,7 @@ async def _request_status(question: ApiRequest, api: Api) -> int | None:
     return None
 
 
-async def _open_connection(api: Api) -> socket.socket:
+async def _open_connection(api: ApiEndpoint) -> socket.socket:
     """Connect to the first of its addresses that accepts."""
     last_error: OSError = ConnectionError("has no address")
     for address in await resolve(api.host, api.port):
@@ -114,7 +114,7 @@ async def _open_connection(api: Api) -> socket.socket:
     raise last_error
 
 
-def _encode_request(question: ApiRequest, api: Api) -> bytes:
+def _encode_request(question: ApiRequest, api: ApiEndpoint) -> bytes:
     body = question.body.encode()
     head = [
         f"{question.method} {question.path} HTTP/1.1",

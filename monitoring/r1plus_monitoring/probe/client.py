@@ -40,7 +40,7 @@ class Failure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ProbeReply:
     """A whole answer, or the failure that came instead. The text is scored and dropped, never kept or logged."""
 
     text: str = ""
@@ -52,7 +52,7 @@ class Reply:
     """Of a failure: the status, for the log. Never an answer's text."""
 
 
-class Engine(Protocol):
+class EngineClient(Protocol):
     """The engine as the prober sees it."""
 
     async def is_model_ready(self) -> bool:
@@ -61,7 +61,7 @@ class Engine(Protocol):
     async def count_waiting_requests(self) -> int | None:
         """Return how many requests wait for a slot now; None where the engine does not report it."""
 
-    async def ask(self, prompt: str, sampling: Sampling) -> Reply:
+    async def ask(self, prompt: str, sampling: Sampling) -> ProbeReply:
         """Ask for one answer. Never raises for what the engine or the network does."""
 
     async def close(self) -> None:
@@ -112,7 +112,7 @@ class TritonEngine:
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
             return None
 
-    async def ask(self, prompt: str, sampling: Sampling) -> Reply:
+    async def ask(self, prompt: str, sampling: Sampling) -> ProbeReply:
         """Stream one answer to its end. A cancellation always ends it, whatever gRPC says instead."""
         task = asyncio.current_task()
         assert task is not None
@@ -123,28 +123,28 @@ class TritonEngine:
             raise asyncio.CancelledError
         return reply
 
-    async def _ask_in_time(self, prompt: str, sampling: Sampling) -> Reply:
+    async def _ask_in_time(self, prompt: str, sampling: Sampling) -> ProbeReply:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._stream(prompt, sampling)
         except TimeoutError:
-            return Reply(failure=Failure.TIMEOUT, detail=f"no whole answer within {self._timeout:g} s")
+            return ProbeReply(failure=Failure.TIMEOUT, detail=f"no whole answer within {self._timeout:g} s")
         except InferenceServerException as error:
             return _classify_error(error)
         except grpc.aio.AioRpcError as error:
-            return Reply(failure=_classify_status(error.code()), detail=str(error.code()))
+            return ProbeReply(failure=_classify_status(error.code()), detail=str(error.code()))
 
     async def close(self) -> None:
         """Close both connections."""
         await self._http.close()
         await self._grpc.close()
 
-    async def _stream(self, prompt: str, sampling: Sampling) -> Reply:
+    async def _stream(self, prompt: str, sampling: Sampling) -> ProbeReply:
         request = {"model_name": inference.MODEL_NAME, "inputs": build_inputs(prompt, sampling)}
         stream = self._grpc.stream_infer(_yield_once(request))
         pieces: list[str] = []
         room = MOST_TOKEN_BYTES * sampling.max_new_tokens
-        reply = Reply(failure=Failure.SERVER_ERROR, detail="the stream ended without a finish reason")
+        reply = ProbeReply(failure=Failure.SERVER_ERROR, detail="the stream ended without a finish reason")
         try:
             # To its end: a stream that is dropped counts as a cancelled request in the server.
             async for result, error in stream:
@@ -164,9 +164,9 @@ class TritonEngine:
         return reply
 
 
-def _reject_long_answer(sampling: Sampling) -> Reply:
+def _reject_long_answer(sampling: Sampling) -> ProbeReply:
     most = MOST_TOKEN_BYTES * sampling.max_new_tokens
-    return Reply(
+    return ProbeReply(
         failure=Failure.SERVER_ERROR,
         detail=f"the answer is larger than {most} bytes, which {sampling.max_new_tokens} tokens cannot be",
     )
@@ -214,17 +214,17 @@ async def _yield_once(request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     yield request
 
 
-def _read_response(result: Any) -> Reply:
+def _read_response(result: Any) -> ProbeReply:
     """Return one response of a stream: its piece of text, and in the last one why it ended and the counts."""
     try:
-        return Reply(
+        return ProbeReply(
             text=_read_text(result, inference.TEXT),
             finish_reason=_read_text(result, inference.FINISH_REASON),
             prompt_tokens=_read_number(result, inference.PROMPT_TOKENS),
             completion_tokens=_read_number(result, inference.COMPLETION_TOKENS),
         )
     except (ValueError, TypeError, OverflowError, struct.error):
-        return Reply(failure=Failure.SERVER_ERROR, detail="a response cannot be read: not UTF-8, or other tensors")
+        return ProbeReply(failure=Failure.SERVER_ERROR, detail="a response cannot be read: not UTF-8, or other tensors")
 
 
 def _read_text(result: Any, name: str) -> str:
@@ -240,17 +240,17 @@ def _read_number(result: Any, name: str) -> int:
     return 0 if value is None or value.size == 0 else int(value.flat[0])
 
 
-def _classify_error(error: InferenceServerException) -> Reply:
+def _classify_error(error: InferenceServerException) -> ProbeReply:
     """Map an error to a failure: a stream carries text alone, a call that never reached a model carries a status."""
     message, status = str(error.message() or ""), str(error.status() or "")
     if "DEADLINE_EXCEEDED" in status:
-        return Reply(failure=Failure.TIMEOUT, detail=status)
+        return ProbeReply(failure=Failure.TIMEOUT, detail=status)
     if message.startswith(inference.QUEUE_FULL):
-        return Reply(failure=Failure.TRANSPORT, detail="the engine's queue is full")
+        return ProbeReply(failure=Failure.TRANSPORT, detail="the engine's queue is full")
     is_unavailable = any(sign in status for sign in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"))
     if is_unavailable or any(sign in message.casefold() for sign in _NOT_LOADED):
-        return Reply(failure=Failure.TRANSPORT, detail=status or "the model is not loaded")
-    return Reply(failure=Failure.SERVER_ERROR, detail=status or "the model answered with an error")
+        return ProbeReply(failure=Failure.TRANSPORT, detail=status or "the model is not loaded")
+    return ProbeReply(failure=Failure.SERVER_ERROR, detail=status or "the model answered with an error")
 
 
 def _classify_status(code: grpc.StatusCode) -> Failure:

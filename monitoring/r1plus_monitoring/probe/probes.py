@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final
 
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.outcomes import ProbeResult
 from r1plus_contract.suite import Item, Sampling
 from r1plus_monitoring.logs import log
-from r1plus_monitoring.probe.client import Engine, Failure, Reply
+from r1plus_monitoring.probe.client import EngineClient, Failure, ProbeReply
 from r1plus_monitoring.report.exposition import SKIPPED_BUSY, SKIPPED_NOT_READY, Exposition
 from r1plus_monitoring.scoring.scorers import score
 from r1plus_policies.gate.verdict import Score
@@ -28,12 +28,12 @@ class Result(StrEnum):
 
 
 LABELS = {
-    Result.CORRECT: Outcome.CORRECT,
-    Result.INCORRECT: Outcome.INCORRECT,
-    Result.SERVER_ERROR: Outcome.ERROR,
-    Result.TIMEOUT: Outcome.TIMEOUT,
-    Result.TRANSPORT: Outcome.ERROR,
-    Result.UNSCORABLE: Outcome.UNSCORABLE,
+    Result.CORRECT: OutcomeLabel.CORRECT,
+    Result.INCORRECT: OutcomeLabel.INCORRECT,
+    Result.SERVER_ERROR: OutcomeLabel.ERROR,
+    Result.TIMEOUT: OutcomeLabel.TIMEOUT,
+    Result.TRANSPORT: OutcomeLabel.ERROR,
+    Result.UNSCORABLE: OutcomeLabel.UNSCORABLE,
 }
 SCORES = {
     Result.CORRECT: Score.CORRECT,
@@ -50,7 +50,7 @@ _FAILURES = {
     Failure.TIMEOUT: Result.TIMEOUT,
     Failure.TRANSPORT: Result.TRANSPORT,
 }
-_SCORE_RESULTS = {Outcome.CORRECT: Result.CORRECT, Outcome.INCORRECT: Result.INCORRECT}
+_SCORE_RESULTS = {OutcomeLabel.CORRECT: Result.CORRECT, OutcomeLabel.INCORRECT: Result.INCORRECT}
 
 OUTCOMES = {
     Result.CORRECT: ProbeResult.CORRECT,
@@ -74,7 +74,7 @@ class Prompter:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: EngineClient,
         items: dict[str, Item],
         sampling: Sampling,
         exposition: Exposition,
@@ -111,14 +111,14 @@ class Prompter:
         await wait_until_ready(self._engine, self._exposition, poll)
 
 
-async def wait_until_ready(engine: Engine, exposition: Exposition, poll: float) -> None:
+async def wait_until_ready(engine: EngineClient, exposition: Exposition, poll: float) -> None:
     """Return once the model is ready; look every `poll` seconds."""
     while not await engine.is_model_ready():
         exposition.record_skip(SKIPPED_NOT_READY)
         await asyncio.sleep(poll)
 
 
-def classify_reply(item: Item, reply: Reply) -> Result:
+def classify_reply(item: Item, reply: ProbeReply) -> Result:
     """Return the failure or the score of a reply. Pure."""
     if reply.failure is not None:
         return _FAILURES[reply.failure]

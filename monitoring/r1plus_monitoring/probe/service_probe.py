@@ -12,18 +12,18 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Suite
 from r1plus_monitoring.logs import log
-from r1plus_monitoring.probe.client import Engine
+from r1plus_monitoring.probe.client import EngineClient
 from r1plus_monitoring.probe.probes import LABELS, classify_reply
 from r1plus_monitoring.report.exposition import Exposition
 
 INTERVAL_SECONDS: Final = 60.0
 """Seconds between two of one pod's probes through the Service."""
 
-Connect = Callable[[str], Engine]
+Connect = Callable[[str], EngineClient]
 """Opens a new connection to a host and port."""
 
 
@@ -48,7 +48,7 @@ class ServiceProbe:
         try:
             await self._ask(suite, target)
         except Exception as error:  # noqa: BLE001 - counted, and logged without its text, which may quote an answer
-            self._exposition.record_service_probe(Outcome.ERROR, time.monotonic() - start, 0, 0)
+            self._exposition.record_service_probe(OutcomeLabel.ERROR, time.monotonic() - start, 0, 0)
             trace = "".join(traceback.format_tb(error.__traceback__))
             log("error", "Probe through the Service failed", failure=type(error).__name__, detail=trace)
 

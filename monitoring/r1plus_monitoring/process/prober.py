@@ -21,13 +21,13 @@ from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.verdict import Gate, Phase, Verdict
 from r1plus_monitoring.config import Config, read_config
 from r1plus_monitoring.logs import Clock, log, utc_now
-from r1plus_monitoring.probe.client import Engine, TritonEngine
+from r1plus_monitoring.probe.client import EngineClient, TritonEngine
 from r1plus_monitoring.probe.probes import Prompter, wait_until_ready
 from r1plus_monitoring.probe.service_probe import INTERVAL_SECONDS, Connect, ServiceProbe
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
-from r1plus_monitoring.scoring.sources import Problem, Sources, check_identity, read_sources, take_fingerprint
+from r1plus_monitoring.scoring.sources import SourceProblem, Sources, check_identity, read_sources, take_fingerprint
 from r1plus_monitoring.session.evaluation import EvaluationSession, admit, is_admitted
 from r1plus_monitoring.session.store import MonitorContext
 from r1plus_monitoring.session.suite_shadow import SuiteShadow
@@ -47,7 +47,7 @@ class Prober:
     def __init__(
         self,
         config: Config,
-        engine: Engine,
+        engine: EngineClient,
         clock: Clock = utc_now,
         retry_after: float = 30.0,
         replay_every: float = REPLAY_EVERY,
@@ -172,11 +172,11 @@ class Prober:
 
     async def _run_session(self, sources: Sources) -> None:
         identity = check_identity(self._config.revision_dir, self._config.identity)
-        if isinstance(identity, Problem):
+        if isinstance(identity, SourceProblem):
             await self._report_blocked(identity)
             return
         if sources.problem or sources.settings is None or sources.suite is None:
-            problem = sources.problem or Problem("SuiteMissing", "there is no suite")
+            problem = sources.problem or SourceProblem("SuiteMissing", "there is no suite")
             await self._report_blocked(problem, identity, sources.settings)
             return
         items = {item.id: item for item in sources.suite.items}
@@ -190,7 +190,7 @@ class Prober:
             await session.run()
 
     async def _report_blocked(
-        self, problem: Problem, identity: ServingIdentity | None = None, settings: MonitorSettings | None = None
+        self, problem: SourceProblem, identity: ServingIdentity | None = None, settings: MonitorSettings | None = None
     ) -> None:
         """Report why nothing can be scored, and wait for other files. `Observe` still admits the pod."""
         log("error", "Scoring is blocked", reason=problem.reason, detail=problem.message)
@@ -240,7 +240,7 @@ def build_prober(config: Config, service_probe_interval: float = INTERVAL_SECOND
     """Build the prober of a pod: it asks Triton in the same pod, and the Service of its deployment."""
     engine = TritonEngine(config.triton_http, config.triton_grpc, config.request_timeout, config.triton_metrics)
 
-    def connect(target: str) -> Engine:
+    def connect(target: str) -> EngineClient:
         return TritonEngine(config.triton_http, target, config.request_timeout)
 
     return Prober(config, engine, connect=connect, service_probe_interval=service_probe_interval)

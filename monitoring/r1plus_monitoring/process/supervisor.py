@@ -29,7 +29,7 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class SupervisorTimeouts:
     """All timeouts, in seconds."""
 
     tick: float = 1.0
@@ -64,7 +64,7 @@ class Supervisor:
         self,
         command: Sequence[str],
         state_dir: Path,
-        patience: Patience,
+        patience: SupervisorTimeouts,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
         address: tuple[str, int] | None = None,
@@ -183,4 +183,4 @@ def main() -> None:
     """Entry point: all flags are the prober's, passed on as they are."""
     config = read_config(sys.argv[1:])
     command = [sys.executable, "-m", "r1plus_monitoring.process.prober", *sys.argv[1:]]
-    sys.exit(Supervisor(command, config.state_dir, Patience(), address=(config.host, config.port)).run())
+    sys.exit(Supervisor(command, config.state_dir, SupervisorTimeouts(), address=(config.host, config.port)).run())

@@ -85,7 +85,7 @@ class Exposition:
         self._duration.labels(**self._own, task=task).observe(seconds)
         self._tokens.labels(**self._own, direction="prompt").inc(prompt_tokens)
         self._tokens.labels(**self._own, direction="completion").inc(completion_tokens)
-        if outcome in (names.Outcome.CORRECT, names.Outcome.INCORRECT):
+        if outcome in (names.OutcomeLabel.CORRECT, names.OutcomeLabel.INCORRECT):
             self._scored_at.labels(**self._own).set_to_current_time()
 
     def record_service_probe(self, outcome: str, seconds: float, prompt_tokens: int, completion_tokens: int) -> None:
@@ -121,7 +121,7 @@ class Exposition:
         self._threshold.labels(**self._own).set(threshold)
         for task in map(self._limit_task, suite.strata()):
             self._duration.labels(**self._own, task=task)
-            for outcome in names.Outcome.ALL:
+            for outcome in names.OutcomeLabel.ALL:
                 self._results.labels(**self._own, task=task, outcome=outcome)
 
     def set_verdict(self, verdict: Verdict) -> None:
@@ -180,7 +180,7 @@ class Exposition:
             self._skips.labels(**self._own, reason=reason)
         for direction in DIRECTIONS:
             self._tokens.labels(**self._own, direction=direction)
-        for outcome in names.Outcome.ALL:
+        for outcome in names.OutcomeLabel.ALL:
             self._service_results.labels(**self._own, outcome=outcome)
             self._shadow_results.labels(**self._own, outcome=outcome)
         self._service_duration.labels(**self._own)

@@ -21,7 +21,7 @@ MOST_DIGITS: Final = 18
 """Of a sequence number: more than any monitor will ever count."""
 
 
-class BoundedRunner(ConnectionLimits, web.AppRunner):
+class MonitorRunner(ConnectionLimits, web.AppRunner):
     """A runner whose connections and unfinished requests are bounded."""
 
 
@@ -46,7 +46,7 @@ async def serve(publisher: ReportPublisher, exposition: Exposition, listener: so
     app = web.Application()
     routes = {"/verdict": get_verdict, "/outcomes": get_outcomes, "/metrics": get_metrics, "/healthz": get_health}
     app.add_routes([web.get(path, handler) for path, handler in routes.items()])
-    runner = BoundedRunner(app)
+    runner = MonitorRunner(app)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     return runner

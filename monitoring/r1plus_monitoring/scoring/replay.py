@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Item, Suite
 from r1plus_contract.suite_reference import RecordedAnswer
 from r1plus_monitoring.scoring.scorers import score
@@ -41,6 +41,6 @@ def record(items: Sequence[Item], answers: Mapping[str, tuple[str, str]], seed: 
         for item, other in zip(sample, [*sample[1:], *sample[:1]], strict=True):
             own, finish = answers[item.id]
             for text, reason in ((own, finish), (own, FinishReason.LENGTH.value), (answers[other.id][0], finish)):
-                if (outcome := score(item, text, reason)) in (Outcome.CORRECT, Outcome.INCORRECT):
+                if (outcome := score(item, text, reason)) in (OutcomeLabel.CORRECT, OutcomeLabel.INCORRECT):
                     answers_to_record.append(RecordedAnswer(item.id, text, reason, outcome))
     return tuple(dict.fromkeys(answers_to_record))

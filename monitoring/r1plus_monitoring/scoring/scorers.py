@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Item
 from r1plus_contract.suite_answers import PUNCTUATION, find_answer_problem
 from r1plus_contract.suite_answers import parse_near as bounds_of
@@ -55,13 +55,13 @@ def score(item: Item, answer: str, finish_reason: str) -> str:
     """Return `Outcome.CORRECT`, `INCORRECT`, or `UNSCORABLE` where the scorer or the expectation is invalid."""
     scorer = SCORERS.get(item.scorer)
     if scorer is None:
-        return Outcome.UNSCORABLE
+        return OutcomeLabel.UNSCORABLE
     cut = finish_reason != FinishReason.STOP
     try:
         right = any(scorer(answer, expected, cut) for expected in item.answers)
     except Unscorable:
-        return Outcome.UNSCORABLE
-    return Outcome.CORRECT if right else Outcome.INCORRECT
+        return OutcomeLabel.UNSCORABLE
+    return OutcomeLabel.CORRECT if right else OutcomeLabel.INCORRECT
 
 
 def normalise(text: str) -> str:

@@ -45,7 +45,7 @@ Fingerprint = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SourceProblem:
     """Why nothing can be scored; becomes the report's reason and message."""
 
     reason: str
@@ -59,7 +59,7 @@ class ShadowSuite:
     name: str
     suite_hash: str
     suite: Suite | None = None
-    problem: Problem | None = None
+    problem: SourceProblem | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Sources:
     """As they hold for this revision: they name the suite by which it is judged."""
     suite: Suite | None = None
     verdicts: KnownVerdicts = field(default_factory=KnownVerdicts)
-    problem: Problem | None = None
+    problem: SourceProblem | None = None
     replay_passed: bool | None = None
     """Whether recorded answers got their recorded scores; None where the suite has none."""
     shadow: ShadowSuite | None = None
@@ -112,16 +112,16 @@ def _hash_files(folder: Path) -> str:
         return ""  # A file that cannot be read is reported where it is needed.
 
 
-def check_identity(folder: Path, promised: str) -> ServingIdentity | Problem:
+def check_identity(folder: Path, promised: str) -> ServingIdentity | SourceProblem:
     """Return the identity that this pod serves, if the revision's file matches the one the pod was made for."""
     try:
         identity = loads(ServingIdentity, (folder / IDENTITY_FILE).read_bytes())
     except OSError as error:
-        return Problem("IdentityMissing", f"{IDENTITY_FILE}: cannot be read: {error.strerror}")
+        return SourceProblem("IdentityMissing", f"{IDENTITY_FILE}: cannot be read: {error.strerror}")
     except ContractError as error:
-        return Problem("IdentityInvalid", f"{IDENTITY_FILE}: {error}")
+        return SourceProblem("IdentityInvalid", f"{IDENTITY_FILE}: {error}")
     if identity.digest() != promised:
-        return Problem(
+        return SourceProblem(
             "IdentityMismatch", f"{IDENTITY_FILE} has digest {identity.digest()}, the pod was made for {promised}"
         )
     return identity
@@ -132,14 +132,14 @@ def _read(folder: Path, fingerprint: Fingerprint, identity: str) -> Sources:
         settings = loads(MonitorSettings, (folder / SETTINGS_FILE).read_bytes(), tolerant=True)
     except OSError as error:
         return Sources(
-            fingerprint, problem=Problem("SettingsMissing", f"{SETTINGS_FILE}: cannot be read: {error.strerror}")
+            fingerprint, problem=SourceProblem("SettingsMissing", f"{SETTINGS_FILE}: cannot be read: {error.strerror}")
         )
     except ContractError as error:
-        return Sources(fingerprint, problem=Problem("SettingsInvalid", f"{SETTINGS_FILE}: {error}"))
+        return Sources(fingerprint, problem=SourceProblem("SettingsInvalid", f"{SETTINGS_FILE}: {error}"))
     if problem := _check_settings(settings):
         return Sources(fingerprint, problem=problem)
     verdicts = _read_verdicts(folder)
-    if isinstance(verdicts, Problem):
+    if isinstance(verdicts, SourceProblem):
         return Sources(fingerprint, settings, problem=verdicts)
     named_sources = _with_suite(folder, Sources(fingerprint, settings, verdicts=verdicts), settings, SUITE_FILES)
     former = settings.former
@@ -155,49 +155,51 @@ def _read(folder: Path, fingerprint: Fingerprint, identity: str) -> Sources:
 def _with_suite(folder: Path, sources: Sources, settings: MonitorSettings, files: SuiteFileNames) -> Sources:
     """Return `sources` with the suite of these settings, checked by its recorded answers, or with the problem."""
     suite = _read_suite(folder, settings, files)
-    if isinstance(suite, Problem):
+    if isinstance(suite, SourceProblem):
         return dataclasses.replace(sources, problem=suite)
     return _with_replay(folder, settings, dataclasses.replace(sources, suite=suite), suite, files)
 
 
-def _check_settings(settings: MonitorSettings) -> Problem | None:
+def _check_settings(settings: MonitorSettings) -> SourceProblem | None:
     if not 0.0 < settings.threshold <= 1.0:
-        return Problem("SettingsInvalid", f"threshold: {settings.threshold} must be above 0 and at most 1")
+        return SourceProblem("SettingsInvalid", f"threshold: {settings.threshold} must be above 0 and at most 1")
     try:
         Budget(settings.probes_per_minute, settings.most_pods, settings.false_alarm_days)
         build_bets(settings.steadiness)
     except ValueError as error:
         name, _, rest = str(error).partition(":")
         # The detector calls it p0.
-        return Problem("SettingsInvalid", f"{to_camel_case('steadiness' if name == 'p0' else name)}:{rest}")
+        return SourceProblem("SettingsInvalid", f"{to_camel_case('steadiness' if name == 'p0' else name)}:{rest}")
     return None
 
 
-def _read_verdicts(folder: Path) -> KnownVerdicts | Problem:
+def _read_verdicts(folder: Path) -> KnownVerdicts | SourceProblem:
     try:
         return loads(KnownVerdicts, (folder / VERDICTS_FILE).read_bytes(), tolerant=True)
     except FileNotFoundError:
         return KnownVerdicts()
     except OSError as error:
-        return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: cannot be read: {error.strerror}")
+        return SourceProblem("VerdictsInvalid", f"{VERDICTS_FILE}: cannot be read: {error.strerror}")
     except ContractError as error:
-        return Problem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}")
+        return SourceProblem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}")
 
 
-def _read_suite(folder: Path, settings: MonitorSettings, files: SuiteFileNames) -> Suite | Problem:
+def _read_suite(folder: Path, settings: MonitorSettings, files: SuiteFileNames) -> Suite | SourceProblem:
     try:
         header, items = ((folder / name).read_bytes().decode() for name in files[:2])
     except OSError as error:
-        return Problem("SuiteMissing", f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}")
+        return SourceProblem(
+            "SuiteMissing", f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}"
+        )
     except UnicodeDecodeError as error:
-        return Problem("SuiteInvalid", f"suite {settings.suite}: not UTF-8: {error.reason}")
+        return SourceProblem("SuiteInvalid", f"suite {settings.suite}: not UTF-8: {error.reason}")
     try:
         suite = load_suite(header, items)
     except SuiteError as error:
         reason = "SuiteHashMismatch" if "sha256" in str(error) else "SuiteInvalid"
-        return Problem(reason, str(error))
+        return SourceProblem(reason, str(error))
     if suite.header.sha256 != settings.suite_hash:
-        return Problem(
+        return SourceProblem(
             "SuiteHashMismatch",
             f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment requires {settings.suite_hash}",
         )
@@ -234,5 +236,5 @@ def _with_replay(
 
 def _with_mismatch(sources: Sources, message: str) -> Sources:
     remedy = "no verdict is given; fix the suite or the monitor's image"
-    problem = Problem(SUITE_MISMATCH, f"{message}; {remedy}")
+    problem = SourceProblem(SUITE_MISMATCH, f"{message}; {remedy}")
     return dataclasses.replace(sources, suite=None, problem=problem, replay_passed=False)

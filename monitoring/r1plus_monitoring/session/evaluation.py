@@ -18,14 +18,14 @@ from r1plus_monitoring.logs import format_time, log
 from r1plus_monitoring.probe.probes import Pace, Prompter
 from r1plus_monitoring.session.gatekeeper import Gatekeeper
 from r1plus_monitoring.session.store import MonitorContext, SessionStore
-from r1plus_monitoring.session.watch import Watcher
+from r1plus_monitoring.session.watch import SubjectWatch
 from r1plus_policies.gate.run import GateRecord, GateRun
 from r1plus_policies.gate.verdict import (
     SHORT_CHECK_ITEMS,
     GateItem,
     Rules,
     Score,
-    Subject,
+    VerdictSubject,
     rejudge,
     short_check_limit,
 )
@@ -88,7 +88,9 @@ class EvaluationSession:
         self._threshold = settings().threshold
         self._verdicts = verdicts
         self._batch = identity.batch
-        self._subject = Subject(identity.digest(), suite.header.name, suite.header.sha256, suite.header.scorer_version)
+        self._subject = VerdictSubject(
+            identity.digest(), suite.header.name, suite.header.sha256, suite.header.scorer_version
+        )
         self._items = {item.id: item for item in suite.items}
         self._pace = Pace(lambda: settings().probes_per_minute, prompter.is_busy)
         self._session_store = SessionStore(context, self._subject)
@@ -142,7 +144,7 @@ class EvaluationSession:
         ours = [
             r
             for r in reports
-            if Subject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
+            if VerdictSubject(r.identity, r.suite, r.suite_hash, r.scorer_version) == self._subject
             and (not self._control or r.control == self._control)
         ]
         exact = next((r for r in ours if r.threshold == self._threshold), None)
@@ -222,7 +224,7 @@ class EvaluationSession:
 
     async def _watch(self, gate: GateReport) -> None:
         """Sweep for ever, and report the standing."""
-        watcher = Watcher(
+        watcher = SubjectWatch(
             self._context,
             self._session_store,
             self._prompter,

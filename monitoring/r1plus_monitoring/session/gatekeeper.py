@@ -16,7 +16,7 @@ from r1plus_monitoring.probe.probes import Prompter
 from r1plus_monitoring.session.store import MonitorContext, SessionStore
 from r1plus_monitoring.store.state import MOST_REPORTS, OwnGate, PartialGate
 from r1plus_policies.gate.run import GateRecord, GateRun
-from r1plus_policies.gate.verdict import GateItem, Judgement, Rules, Subject, build_report
+from r1plus_policies.gate.verdict import GateItem, Judgement, Rules, VerdictSubject, build_report
 
 Slot = Literal["gate", "shadow"]
 """Where a partial gate is stored: one pod may run two, each of its own suite."""
@@ -31,7 +31,7 @@ class Gatekeeper:
         context: MonitorContext,
         session_store: SessionStore,
         prompter: Prompter,
-        subject: Subject,
+        subject: VerdictSubject,
         items: Sequence[GateItem],
         slot: Slot,
     ) -> None:

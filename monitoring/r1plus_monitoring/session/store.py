@@ -14,7 +14,7 @@ from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.session.scorer_recheck import ScorerRecheck
 from r1plus_monitoring.store.state import LastSweep, State, StateStore
-from r1plus_policies.gate.verdict import Subject
+from r1plus_policies.gate.verdict import VerdictSubject
 
 _SAVE_EVERY: Final = 1.0
 """Seconds of scores that a killed prober may have to ask again."""
@@ -44,7 +44,7 @@ class MonitorContext:
 class SessionStore:
     """The stored state of one subject."""
 
-    def __init__(self, context: MonitorContext, subject: Subject) -> None:
+    def __init__(self, context: MonitorContext, subject: VerdictSubject) -> None:
         self._context = context
         self._subject = subject
         self._saved_at = float("-inf")

@@ -16,14 +16,14 @@ from typing import Final
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.verdict import GateReport, Shadow, Verdict
 from r1plus_monitoring.logs import log
-from r1plus_monitoring.probe.client import Engine
+from r1plus_monitoring.probe.client import EngineClient
 from r1plus_monitoring.probe.probes import Pace, Prompter
 from r1plus_monitoring.scoring.sources import ShadowSuite, Sources
 from r1plus_monitoring.session.evaluation import is_admitted
 from r1plus_monitoring.session.gatekeeper import Gatekeeper
 from r1plus_monitoring.session.store import MonitorContext, SessionStore
 from r1plus_policies.gate.run import GateRun
-from r1plus_policies.gate.verdict import GateItem, Rules, Subject, rejudge
+from r1plus_policies.gate.verdict import GateItem, Rules, VerdictSubject, rejudge
 
 STEP: Final = 10
 """Percent between two changes of the report, since each change costs the operator a pass."""
@@ -36,7 +36,7 @@ Settings = Callable[[], MonitorSettings]
 class SuiteShadow:
     """At most one suite in the shadow of the one that counts. Owned by the prober."""
 
-    def __init__(self, context: MonitorContext, engine: Engine, identity: str) -> None:
+    def __init__(self, context: MonitorContext, engine: EngineClient, identity: str) -> None:
         self._context = context
         self._engine = engine
         self._identity = identity
@@ -93,7 +93,7 @@ class SuiteShadow:
         assert shadow.suite is not None
         suite, threshold = shadow.suite, settings().threshold
         header = suite.header
-        subject = Subject(self._identity, header.name, header.sha256, header.scorer_version)
+        subject = VerdictSubject(self._identity, header.name, header.sha256, header.scorer_version)
         items = {item.id: item for item in suite.items}
         exposition = self._context.exposition
         prompter = Prompter(self._engine, items, header.sampling, exposition, exposition.record_shadow_probe)
@@ -115,10 +115,12 @@ class SuiteShadow:
                 pause = min(pause * 2, self._context.retry_after * LONGEST_PAUSE)
         self._report(shadow, percent=100, gate=gate_report)
 
-    def _find_known_report(self, subject: Subject, threshold: float, verdicts: KnownVerdicts) -> GateReport | None:
+    def _find_known_report(
+        self, subject: VerdictSubject, threshold: float, verdicts: KnownVerdicts
+    ) -> GateReport | None:
         """Return the report that this pod, or another of its revision, already has."""
         reports = (*self._context.store.state.reports, *verdicts.reports)
-        ours = [r for r in reports if Subject(r.identity, r.suite, r.suite_hash, r.scorer_version) == subject]
+        ours = [r for r in reports if VerdictSubject(r.identity, r.suite, r.suite_hash, r.scorer_version) == subject]
         exact = next((r for r in ours if r.threshold == threshold), None)
         return exact or next((r for r in ours if rejudge(r, threshold) is Verdict.PASS), None)
 

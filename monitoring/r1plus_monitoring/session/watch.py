@@ -20,7 +20,7 @@ from r1plus_monitoring.store.journal import Journal
 from r1plus_monitoring.store.state import PartialSweep
 from r1plus_policies.detector.budget import Budget
 from r1plus_policies.detector.detector import Detector, DetectorKey, restore_detector
-from r1plus_policies.gate.verdict import GateItem, Score, Subject, max_lost_items
+from r1plus_policies.gate.verdict import GateItem, Score, VerdictSubject, max_lost_items
 from r1plus_policies.watch.confirmation import next_item, record_answer
 from r1plus_policies.watch.memory import (
     WatchState,
@@ -39,7 +39,7 @@ RerunGate = Callable[[Pace, str], Awaitable[GateReport]]
 """Takes the pace, and the acknowledgement that requests it."""
 
 
-class Watcher:
+class SubjectWatch:
     """The watch of one subject."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Watcher:
         context: MonitorContext,
         session_store: SessionStore,
         prompter: Prompter,
-        subject: Subject,
+        subject: VerdictSubject,
         items: Sequence[GateItem],
         settings: Callable[[], MonitorSettings],
         *,

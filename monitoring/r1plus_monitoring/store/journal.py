@@ -14,7 +14,7 @@ from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_monitoring.logs import log
-from r1plus_policies.gate.verdict import Subject
+from r1plus_policies.gate.verdict import VerdictSubject
 
 OUTCOMES_FILE: Final = "outcomes.jsonl"
 
@@ -24,13 +24,13 @@ class JournalHeader:
     """The first line."""
 
     epoch: str
-    subject: Subject
+    subject: VerdictSubject
 
 
 class Journal:
     """The journal of one subject. One prober at a time owns it."""
 
-    def __init__(self, folder: Path, subject: Subject, new_epoch: Callable[[], str]) -> None:
+    def __init__(self, folder: Path, subject: VerdictSubject, new_epoch: Callable[[], str]) -> None:
         """Continue the file if it belongs to this subject; otherwise a new epoch begins."""
         self._path = folder / OUTCOMES_FILE
         self.acknowledged, self.acknowledged_after = "", 0

@@ -14,7 +14,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.verdict import GateReport, SweepFigures
 from r1plus_monitoring.logs import log
 from r1plus_policies.gate.run import GateRecord
-from r1plus_policies.gate.verdict import Subject
+from r1plus_policies.gate.verdict import VerdictSubject
 from r1plus_policies.watch.memory import WatchState
 
 STATE_FILE: Final = "state.json"
@@ -27,7 +27,7 @@ MOST_REPORTS: Final = 16
 class PartialGate:
     """A gate that is not decided yet, with its conditions."""
 
-    subject: Subject
+    subject: VerdictSubject
     threshold: float
     batch: int
     record: GateRecord
@@ -51,7 +51,7 @@ class OwnGate:
 class PartialSweep:
     """A continuous sweep that is not complete yet: item id -> 1 or 0."""
 
-    subject: Subject
+    subject: VerdictSubject
     seed: int
     scores: dict[str, str]
 
@@ -60,7 +60,7 @@ class PartialSweep:
 class LastSweep:
     """The figures of the last complete sweep and what they belong to."""
 
-    subject: Subject
+    subject: VerdictSubject
     figures: SweepFigures
 
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Every condition, in the order shown. Ready and IsolationVerified are an R1PlusTenant's as well."""
+    """Every condition, in the order shown. Ready and IsolationVerified are also an R1PlusTenant's."""
 
     READY = "Ready"
     ENGINE_READY = "EngineReady"
@@ -25,7 +25,7 @@ DEPLOYMENT_CONDITIONS = tuple(kind for kind in ConditionType if kind is not Cond
 class Reason(StrEnum):
     """Why a condition has its status."""
 
-    # Any condition, while nothing can be said.
+    # Any condition, while nothing is known.
     INVALID_SPEC = "InvalidSpec"
     PENDING = "Pending"
     # Ready
@@ -100,7 +100,7 @@ class Reason(StrEnum):
     NAMESPACE_RESERVED = "NamespaceReserved"
     CALLER_NOT_ALLOWED = "CallerNotAllowed"
     # Ready of an R1PlusTenant
-    WALLS_STAND = "WallsStand"
+    NETWORK_POLICIES_APPLIED = "NetworkPoliciesApplied"
     EGRESS_NOT_OPENED = "EgressNotOpened"
     DELETING = "Deleting"
     # GatewayReady
@@ -114,7 +114,7 @@ class Reason(StrEnum):
     # AlertsWired
     WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"
-    PROMETHEUS_NOT_ASKED = "PrometheusNotAsked"
+    PROMETHEUS_NOT_CONFIGURED = "PrometheusNotConfigured"
     PROMETHEUS_UNREACHABLE = "PrometheusUnreachable"
     RULE_NOT_LOADED = "RuleNotLoaded"
     RULE_FAILING = "RuleFailing"

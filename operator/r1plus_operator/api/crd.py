@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions, made from the pydantic models: the models are the only source.
+"""The CustomResourceDefinitions, generated from the pydantic models, which are the only source.
 
 `make generate` writes them into the chart (`generate`). The chart's hook runs `python -m r1plus_operator.api.crd
 apply`, since helm installs `crds/` once and never upgrades it.
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from r1plus_contract import names
 from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, EngineSpec
 from r1plus_operator.api import kinds
-from r1plus_operator.api.schema import Json, structural
+from r1plus_operator.api.schema import Json, build_structural_schema
 from r1plus_operator.api.tenants import R1PlusTenantSpec, R1PlusTenantStatus
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, R1PlusDeploymentSpec, R1PlusDeploymentStatus
 from r1plus_operator.runtime.client import ApiClient
@@ -34,13 +34,13 @@ ESTABLISHED_SECONDS = 30.0
 POLL_SECONDS = 0.5
 
 _DEPLOYMENT_COLUMNS = (
-    ("Tier", ".spec.tier", "Service level asked for."),
+    ("Tier", ".spec.tier", "Requested service level."),
     ("Engine", ".status.engine", "Engine of the revision that takes traffic."),
     ("Batch", ".status.batch", "Most requests that run at once."),
     ("Accuracy", ".status.accuracy", "Right / all items of the golden suite, as last counted."),
     ("Verdict", ".status.verdict", "Pass, Fail, Inconclusive, NoData or Error."),
     ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves."),
-    ("Reason", ".status.reason", "Why it does not; of what serves, why the spec is not what serves."),
+    ("Reason", ".status.reason", "Why it does not serve. If it serves: why the spec is not what serves."),
 )
 _ENGINE_COLUMNS = (
     ("Family", ".spec.family", "Model family."),
@@ -48,67 +48,77 @@ _ENGINE_COLUMNS = (
     ("Version", ".spec.version", "Version of the build."),
     ("Precision", ".spec.precision", "Precision of the weights."),
     ("Backend", ".spec.backend", "What runs it inside Triton."),
-    ("Suite", ".spec.reference.suite", "Golden suite that it is held to."),
+    ("Suite", ".spec.reference.suite", "Golden suite that it must pass."),
 )
 
 
 _TENANT_COLUMNS = (
-    ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the walls stand."),
-    ("Isolation", '.status.conditions[?(@.type=="IsolationVerified")].status', "Whether the prober found them shut."),
+    ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether the network policies are applied."),
+    (
+        "Isolation",
+        '.status.conditions[?(@.type=="IsolationVerified")].status',
+        "Whether the newest isolation test passed.",
+    ),
     ("Reason", '.status.conditions[?(@.type=="IsolationVerified")].reason', "Why."),
-    ("Tries", ".status.isolation.tries", "What the newest run tried."),
-    ("Held", ".status.isolation.held", "What of it was proven to be shut."),
+    ("Tries", ".status.isolation.tries", "Attempts of the newest isolation test."),
+    ("Held", ".status.isolation.held", "Attempts that were proven to be blocked."),
 )
 _NUMBERS = frozenset({"Batch", "Tries", "Held"})
 """Columns of integers."""
 
 
-def definitions(versions: Sequence[str] = (names.VERSION,)) -> dict[str, Json]:
-    """File name in `crds/` -> CustomResourceDefinition, served in these versions, stored in the first.
+def build_definitions(versions: Sequence[str] = (names.VERSION,)) -> dict[str, Json]:
+    """Return file name in `crds/` -> CustomResourceDefinition, served in these versions, stored in the first.
 
-    All versions have one schema, and no webhook converts: the API server puts the version that was asked for into
-    `apiVersion` and changes nothing else. docs/upgrades.md says how a version comes and goes.
+    All versions have one schema, and no webhook converts: the API server sets `apiVersion` to the requested version
+    and changes nothing else. docs/upgrades.md says how a version comes and goes.
     """
-    made = (deployments(), engines(), tenants())
-    for crd in made:
+    crds = (build_deployment_definition(), build_engine_definition(), build_tenant_definition())
+    for crd in crds:
         (version,) = crd["spec"]["versions"]
         crd["spec"]["versions"] = [version | {"name": name, "storage": name == versions[0]} for name in versions]
-    return {f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": crd for crd in made}
+    return {f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": crd for crd in crds}
 
 
-def deployments() -> Json:
-    """R1PlusDeployment: namespaced, with a status of its own, its name bounded since children's names start with it."""
-    schema = _root(
-        "A language model in production: a tenant applies it, the operator keeps it right. Only `spec.tier` is needed.",
-        {"spec": structural(R1PlusDeploymentSpec, path="spec"), "status": _status(R1PlusDeploymentStatus)},
-        [_name_length(MAX_NAME, "the names of its children start with it"), _name_of_a_service()],
+def build_deployment_definition() -> Json:
+    """Build R1PlusDeployment: namespaced, with a status, its name bounded since children's names start with it."""
+    schema = _build_root_schema(
+        "A language model in production, measured and kept right by the operator. Only `spec.tier` is required.",
+        {
+            "spec": build_structural_schema(R1PlusDeploymentSpec, path="spec"),
+            "status": _build_status_schema(R1PlusDeploymentStatus),
+        },
+        [_build_name_length_rule(MAX_NAME, "the names of its children start with it"), _build_service_name_rule()],
     )
-    version = _version(schema, _DEPLOYMENT_COLUMNS) | {"subresources": {"status": {}}}
-    return _definition(kinds.R1PLUS_DEPLOYMENT, "r1p", version)
+    version = _build_version(schema, _DEPLOYMENT_COLUMNS) | {"subresources": {"status": {}}}
+    return _build_definition(kinds.R1PLUS_DEPLOYMENT, "r1p", version)
 
 
-def engines() -> Json:
-    """R1PlusEngine: cluster-scoped; adding a model is adding one."""
-    schema = _root(
-        "A loadable build of a model: where its files are, what it needs, what it was measured to reach.",
-        {"spec": structural(EngineSpec, path="spec")},
-        [_name_length(MAX_ENGINE_NAME, "serving pods bear it as a label")],
+def build_engine_definition() -> Json:
+    """Build R1PlusEngine: cluster-scoped; to add a model is to add one."""
+    schema = _build_root_schema(
+        "A loadable build of a model: where its files are, what it needs, and its measured accuracy.",
+        {"spec": build_structural_schema(EngineSpec, path="spec")},
+        [_build_name_length_rule(MAX_ENGINE_NAME, "serving pods have it as a label")],
     )
-    return _definition(kinds.R1PLUS_ENGINE, "r1e", _version(schema, _ENGINE_COLUMNS))
+    return _build_definition(kinds.R1PLUS_ENGINE, "r1e", _build_version(schema, _ENGINE_COLUMNS))
 
 
-def tenants() -> Json:
-    """R1PlusTenant: namespaced, and one in a namespace."""
-    schema = _root(
+def build_tenant_definition() -> Json:
+    """Build R1PlusTenant: namespaced, and one in a namespace."""
+    schema = _build_root_schema(
         "What the platform team allows a tenant, which is this namespace: callers, egress, quota, who administers.",
-        {"spec": structural(R1PlusTenantSpec, path="spec"), "status": _status(R1PlusTenantStatus)},
-        [_only_name()],
+        {
+            "spec": build_structural_schema(R1PlusTenantSpec, path="spec"),
+            "status": _build_status_schema(R1PlusTenantStatus),
+        },
+        [_build_only_name_rule()],
     )
-    version = _version(schema, _TENANT_COLUMNS) | {"subresources": {"status": {}}}
-    return _definition(kinds.R1PLUS_TENANT, "r1t", version)
+    version = _build_version(schema, _TENANT_COLUMNS) | {"subresources": {"status": {}}}
+    return _build_definition(kinds.R1PLUS_TENANT, "r1t", version)
 
 
-def _definition(resource: Resource, short_name: str, version: Json) -> Json:
+def _build_definition(resource: Resource, short_name: str, version: Json) -> Json:
     return {
         "apiVersion": CRD.api_version,
         "kind": CRD.kind,
@@ -129,8 +139,8 @@ def _definition(resource: Resource, short_name: str, version: Json) -> Json:
     }
 
 
-def _version(schema: Json, columns: Sequence[tuple[str, str, str]]) -> Json:
-    printed = [
+def _build_version(schema: Json, columns: Sequence[tuple[str, str, str]]) -> Json:
+    printer_columns = [
         {"name": name, "type": "integer" if name in _NUMBERS else "string", "jsonPath": path, "description": text}
         for name, path, text in columns
     ]
@@ -139,12 +149,12 @@ def _version(schema: Json, columns: Sequence[tuple[str, str, str]]) -> Json:
         "name": names.VERSION,
         "served": True,
         "storage": True,
-        "additionalPrinterColumns": [*printed, age],
+        "additionalPrinterColumns": [*printer_columns, age],
         "schema": {"openAPIV3Schema": schema},
     }
 
 
-def _root(description: str, properties: Json, rules: list[Json]) -> Json:
+def _build_root_schema(description: str, properties: Json, rules: list[Json]) -> Json:
     return {
         "description": description,
         "type": "object",
@@ -159,11 +169,11 @@ def _root(description: str, properties: Json, rules: list[Json]) -> Json:
     }
 
 
-def _name_length(most: int, why: str) -> Json:
-    """What Kubernetes does not hold a custom resource's name to.
+def _build_name_length_rule(most: int, why: str) -> Json:
+    """Build the rule that bounds a custom resource's name, which Kubernetes does not.
 
-    The API server's answer begins with the name itself. A messageExpression with the length in it is refused: to the
-    cost estimate a name is a string without a bound (measured, 1.34).
+    The API server's answer begins with the name itself. A messageExpression with the length is refused: for the cost
+    estimate a name is a string without a bound (measured, 1.34).
     """
     return {
         "rule": f"size(self.metadata.name) <= {most}",
@@ -172,7 +182,7 @@ def _name_length(most: int, why: str) -> Json:
     }
 
 
-def _only_name() -> Json:
+def _build_only_name_rule() -> Json:
     return {
         "rule": f"self.metadata.name == '{names.TENANT}'",
         "fieldPath": ".metadata.name",
@@ -180,68 +190,68 @@ def _only_name() -> Json:
     }
 
 
-def _name_of_a_service() -> Json:
+def _build_service_name_rule() -> Json:
     return {
         "rule": f"self.metadata.name.matches('{DNS_1035}')",
         "fieldPath": ".metadata.name",
         "message": (
-            "must start with a letter and hold only a-z, 0-9 and '-', since its Service bears the name"
+            "must start with a letter and hold only a-z, 0-9 and '-', since its Service has this name"
             f" ({DNS_1035}); rename it"
         ),
     }
 
 
-def _status(model: type[BaseModel]) -> Json:
-    """One value, and whoever writes it last has written all of it.
+def _build_status_schema(model: type[BaseModel]) -> Json:
+    """Build the schema of a status as one atomic value, which each write replaces.
 
-    Only the operator does, and whole. Ownership field by field would lie in every object and be merged at every edit of
-    the spec, too: a fifth of what such an edit costs the API server.
+    Only the operator writes it, and always whole. Ownership of single fields would be stored in every object and merged
+    at every edit of the spec: a fifth of what such an edit costs the API server.
     """
-    schema = structural(model, path="status", defaults=False)
+    schema = build_structural_schema(model, path="status", defaults=False)
     schema["x-kubernetes-map-type"] = "atomic"
     conditions = schema["properties"]["conditions"]
     conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"] = "map", ["type"]
     return schema
 
 
-class Api(Protocol):
-    """What applying needs; `runtime.client.ApiClient` has it."""
+class DefinitionApi(Protocol):
+    """The verbs that applying definitions needs; `runtime.client.ApiClient` has them."""
 
     async def apply(self, res: Resource, obj: Json, *, field_manager: str) -> Json:
-        """Server-side apply, owning the fields."""
+        """Apply an object (server-side), owning its fields."""
 
     async def get(self, res: Resource, name: str) -> Json:
         """Read one object."""
 
 
-async def apply(api: Api, *, deadline_s: float = ESTABLISHED_SECONDS) -> None:
+async def apply(api: DefinitionApi, *, deadline_s: float = ESTABLISHED_SECONDS) -> None:
     """Apply all definitions and wait until the API server serves them.
 
     Raises:
-        TimeoutError: a definition was accepted but not established in time; names it and what the server said of it.
+        TimeoutError: a definition was accepted but not established in time; with its name and its conditions.
     """
-    for crd in definitions().values():
+    for crd in build_definitions().values():
         await api.apply(CRD, crd, field_manager=names.FIELD_MANAGER)
         name = crd["metadata"]["name"]
         try:
-            await asyncio.wait_for(_established(api, name), deadline_s)
+            await asyncio.wait_for(_wait_established(api, name), deadline_s)
         except TimeoutError as error:
-            said = (await api.get(CRD, name)).get("status", {}).get("conditions", [])
-            raise TimeoutError(f"{CRD.kind} {name}: not established within {deadline_s:g} s: {said}") from error
+            conditions = (await api.get(CRD, name)).get("status", {}).get("conditions", [])
+            raise TimeoutError(f"{CRD.kind} {name}: not established within {deadline_s:g} s: {conditions}") from error
         log.info("Applied %s %s", CRD.kind, name)
 
 
-async def _established(api: Api, name: str) -> None:
+async def _wait_established(api: DefinitionApi, name: str) -> None:
     while True:
-        # A definition just made says `conditions: null`.
+        # A new definition has `conditions: null`.
         conditions = (await api.get(CRD, name)).get("status", {}).get("conditions") or []
         if any(one["type"] == "Established" and one["status"] == "True" for one in conditions):
             return
         await asyncio.sleep(POLL_SECONDS)
 
 
-def to_yaml(obj: Any, *, width: int = 120) -> str:
-    """Readable YAML without anchors, keys in the order given."""
+def render_yaml(obj: Any, *, width: int = 120) -> str:
+    """Render readable YAML without anchors, keys in the order given."""
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
@@ -256,7 +266,7 @@ async def _apply_to_cluster() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`apply` to the cluster, or `--out FOLDER` to write the files."""
+    """Apply the definitions to the cluster, or write them as files; return the exit status."""
     parser = argparse.ArgumentParser(prog="r1plus_operator.api.crd", description=__doc__)
     parser.add_argument("action", nargs="?", choices=("apply",), help="apply them to the cluster, and wait")
     parser.add_argument("--out", type=Path, help="write them into this folder")
@@ -268,8 +278,8 @@ def main(arguments: Sequence[str]) -> int:
         asyncio.run(_apply_to_cluster())
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, crd in definitions().items():
-        (options.out / name).write_text(to_yaml(crd), encoding="utf-8")
+    for name, crd in build_definitions().items():
+        (options.out / name).write_text(render_yaml(crd), encoding="utf-8")
     return 0
 
 

@@ -32,7 +32,7 @@ VOLUME_PARTS = (
     Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
     Resource("batch", "v1", "jobs", "Job"),
 )
-"""With a ConfigMap and a NetworkPolicy, what brings an engine to a volume: of a namespace, not of one deployment."""
+"""With a ConfigMap and a NetworkPolicy, what fetches an engine to a volume: of a namespace, not of one deployment."""
 
 OPTIONAL_CHILDREN = (
     Resource("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor"),
@@ -47,11 +47,11 @@ TENANT_PARTS = (
 )
 """With NetworkPolicies, Jobs and a ServiceAccount, what a namespace has as a tenant."""
 
-DELETED = frozenset(
+DELETED_KINDS = frozenset(
     {
         *("configmaps", "controllerrevisions", "deployments"),  # Of revisions that are over.
-        *("persistentvolumeclaims", "jobs", "networkpolicies"),  # Of volumes, and of runs of the prober.
-        *("resourcequotas", "limitranges", "rolebindings"),  # Of an R1PlusTenant that gives less, or goes.
+        *("persistentvolumeclaims", "jobs", "networkpolicies"),  # Of volumes and isolation tests.
+        *("resourcequotas", "limitranges", "rolebindings"),  # Of an R1PlusTenant that grants less, or is deleted.
     }
 )
 """Kinds of children (plurals) that the operator itself deletes; the others go with their owner or their namespace."""

@@ -1,4 +1,4 @@
-"""What the operator and the chart's CRD hook may do: one table, no wildcard, each row with the reason why.
+"""Rights of the operator and of the chart's CRD hook: one table, no wildcard, each row with its reason.
 
 `generate` writes the chart's roles from it. The children's rows come from `kinds`, so a new kind of child cannot be
 forgotten. Reading and writing a Secret is in no row; a serving pod has no rights at all.
@@ -27,24 +27,24 @@ class Grant:
     urls: tuple[str, ...] = ()
     """Instead of kinds: paths of the API server that are no objects."""
 
-    def rule(self) -> Json:
-        """As a role lists it."""
+    def build_rule(self) -> Json:
+        """Build the rule as a role lists it."""
         if self.urls:
             return {"nonResourceURLs": list(self.urls), "verbs": list(self.verbs)}
         rule: Json = {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
         return rule | {"resourceNames": list(self.names)} if self.names else rule
 
 
-_CACHED = ("list", "watch")
-_APPLIED = ("create", "patch")
-"""Server-side apply is a patch; where the object is absent the API server asks for `create` as well."""
+_CACHE_VERBS = ("list", "watch")
+_APPLY_VERBS = ("create", "patch")
+"""Server-side apply is a patch; if the object is absent, the API server requires `create` as well."""
 
 
-def operator() -> tuple[Grant, ...]:
-    """What the running operator needs in every namespace."""
+def list_operator_grants() -> tuple[Grant, ...]:
+    """Return what the operator needs in every namespace."""
     deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
     return (
-        _on("What tenants ask for", deployments, _CACHED),
+        _grant_on("What tenants ask for", deployments, _CACHE_VERBS),
         Grant("The answer to it", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
         Grant(
             "Owner references that hold up a deletion; OwnerReferencesPermissionEnforcement asks for it",
@@ -52,17 +52,22 @@ def operator() -> tuple[Grant, ...]:
             (f"{deployments.plural}/finalizers",),
             ("update",),
         ),
-        _on("The shipped catalog is applied, and repaired", engines, (*_CACHED, *_APPLIED)),
-        _on(
+        _grant_on("The shipped catalog is applied, and repaired", engines, (*_CACHE_VERBS, *_APPLY_VERBS)),
+        _grant_on(
             "What the platform team allows; its finalizer keeps it until what it had made is gone",
             tenants,
-            (*_CACHED, "patch"),
+            (*_CACHE_VERBS, "patch"),
         ),
         Grant("The answer to it", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
-        _on("Which namespaces are tenants, and how they are held to Pod Security", kinds.NAMESPACE, _CACHED),
+        _grant_on("Which namespaces are tenants, and how they are held to Pod Security", kinds.NAMESPACE, _CACHE_VERBS),
         *(
-            Grant("Children of a deployment, walls of a tenant", group, resources, (*_CACHED, *_APPLIED))
-            for group, resources in _children()
+            Grant(
+                "Children of a deployment, network policies of a tenant",
+                group,
+                resources,
+                (*_CACHE_VERBS, *_APPLY_VERBS),
+            )
+            for group, resources in _group_children()
         ),
         *(
             Grant(
@@ -72,7 +77,7 @@ def operator() -> tuple[Grant, ...]:
                 resources,
                 ("delete",),
             )
-            for group, resources in _children()
+            for group, resources in _group_children()
         ),
         Grant(
             "A RoleBinding to these, and to no other: neither `escalate` nor a right of theirs is needed",
@@ -81,14 +86,14 @@ def operator() -> tuple[Grant, ...]:
             ("bind",),
             names=(names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER, names.ROLE_REGISTRY_READER),
         ),
-        _on(
+        _grant_on(
             "How serving pods fare; a bad one is labelled out of traffic, and deleted in time",
             kinds.POD,
-            (*_CACHED, "patch", "delete"),
+            (*_CACHE_VERBS, "patch", "delete"),
         ),
-        _on("Whether a Service leads to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHED),
-        _on("What nodes can hold", kinds.NODE, _CACHED),
-        _on("What happened, told to the tenant", kinds.EVENT, _APPLIED),
+        _grant_on("Whether a Service leads to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHE_VERBS),
+        _grant_on("What nodes can hold", kinds.NODE, _CACHE_VERBS),
+        _grant_on("What happened, reported to the tenant", kinds.EVENT, _APPLY_VERBS),
         Grant(
             "Who issues the tokens of service accounts, and with which keys: tenants' gateways verify them",
             "",
@@ -99,8 +104,8 @@ def operator() -> tuple[Grant, ...]:
     )
 
 
-def lease() -> tuple[Grant, ...]:
-    """What the running operator needs in its own namespace, beside that."""
+def list_lease_grants() -> tuple[Grant, ...]:
+    """Return what the operator needs in addition in its own namespace."""
     return (
         Grant(
             "The first Lease: a right to create cannot name what it creates", LEASE.group, (LEASE.plural,), ("create",)
@@ -109,49 +114,49 @@ def lease() -> tuple[Grant, ...]:
     )
 
 
-def registry() -> tuple[Grant, ...]:
-    """What the registry needs: to ask who bears a token, what that one may read, and where. It writes no object."""
+def list_registry_grants() -> tuple[Grant, ...]:
+    """Return what the registry needs: to check whose a token is and what that account may read. It writes no object."""
     return (
-        Grant("Who bears a token", "authentication.k8s.io", ("tokenreviews",), ("create",)),
-        Grant("What the bearer may read", "authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
+        Grant("Whose a token is", "authentication.k8s.io", ("tokenreviews",), ("create",)),
+        Grant("What its account may read", "authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
         Grant("Whether a namespace is still the one that a history is of", "", ("namespaces",), ("get",)),
     )
 
 
-def registry_reader() -> tuple[Grant, ...]:
-    """What lets an account see everything in the registry."""
+def list_registry_reader_grants() -> tuple[Grant, ...]:
+    """Return what lets an account read everything in the registry."""
     reads = ("get", "list")
     return (
-        _on("Histories and evaluations of every namespace", kinds.R1PLUS_DEPLOYMENT, reads),
-        _on("Engines", kinds.R1PLUS_ENGINE, reads),
+        _grant_on("Histories and evaluations of every namespace", kinds.R1PLUS_DEPLOYMENT, reads),
+        _grant_on("Engines", kinds.R1PLUS_ENGINE, reads),
     )
 
 
-def tenant_registry_reader() -> tuple[Grant, ...]:
-    """What lets an account see in the registry what is of its namespace. A tenant's people may read as much."""
-    return (_on("Histories and evaluations of the namespace", kinds.R1PLUS_DEPLOYMENT, ("get", "list")),)
+def list_tenant_registry_reader_grants() -> tuple[Grant, ...]:
+    """Return what lets an account read its namespace's records in the registry. A tenant's people may read as much."""
+    return (_grant_on("Histories and evaluations of the namespace", kinds.R1PLUS_DEPLOYMENT, ("get", "list")),)
 
 
-def crd_hook() -> tuple[Grant, ...]:
-    """What the chart's hook needs: exactly our two definitions."""
-    ours = tuple(definition["metadata"]["name"] for definition in crd.definitions().values())
+def list_crd_hook_grants() -> tuple[Grant, ...]:
+    """Return what the chart's hook needs: exactly our definitions."""
+    ours = tuple(definition["metadata"]["name"] for definition in crd.build_definitions().values())
     return (
         Grant(
             "Apply the definitions and see them established",
             crd.CRD.group,
             (crd.CRD.plural,),
-            ("get", *_APPLIED),
+            ("get", *_APPLY_VERBS),
             names=ours,
         ),
     )
 
 
-def _on(why: str, resource: Resource, verbs: tuple[str, ...]) -> Grant:
+def _grant_on(why: str, resource: Resource, verbs: tuple[str, ...]) -> Grant:
     return Grant(why, resource.group, (resource.plural,), verbs)
 
 
-def _children() -> list[tuple[str, tuple[str, ...]]]:
-    """Group -> its kinds of children, in the order of the table."""
+def _group_children() -> list[tuple[str, tuple[str, ...]]]:
+    """Return group -> its kinds of children, in the order of the table."""
     groups: dict[str, list[str]] = {}
     for resource in kinds.CHILDREN:
         groups.setdefault(resource.group, []).append(resource.plural)

@@ -1,8 +1,8 @@
-"""What a tenant's people may do in their namespace: the ClusterRoles that the operator binds there.
+"""Rights of a tenant's people in their namespace: the ClusterRoles that the operator binds there.
 
 `generate` writes the chart's template from it. Both are aggregated: a platform team adds rights by a ClusterRole of its
-own with the label. Neither reaches a Secret, a token but the registry's, a shell in a pod, a wall, a verdict, or who
-may do what.
+own with the label. Neither grants Secrets, tokens other than the registry's, a shell in a pod, network policies,
+verdicts, or roles.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ _READ = ("get", "list", "watch")
 TO_ADMIN: Final = f"{names.GROUP}/aggregate-to-tenant-admin"
 TO_VIEWER: Final = f"{names.GROUP}/aggregate-to-tenant-viewer"
 TO_VIEW: Final = "rbac.authorization.k8s.io/aggregate-to-view"
-"""Label by which Kubernetes' own `view`, and with it `edit` and `admin`, take in a role."""
-AGGREGATED: Final = ((names.ROLE_TENANT_ADMIN, TO_ADMIN), (names.ROLE_TENANT_VIEWER, TO_VIEWER))
-"""Name of each role, and the label of what it is made of."""
+"""Label by which Kubernetes' own `view`, and with it `edit` and `admin`, include a role."""
+AGGREGATED_ROLES: Final = ((names.ROLE_TENANT_ADMIN, TO_ADMIN), (names.ROLE_TENANT_VIEWER, TO_VIEWER))
+"""Name of each role, and the label of the roles that it includes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A ClusterRole with the roles that take it in."""
+    """A ClusterRole with the roles that include it."""
 
     name: str
     why: str
@@ -33,22 +33,32 @@ class Role:
     grants: tuple[Grant, ...]
 
 
-def roles() -> tuple[Role, ...]:
-    """What the chart installs beside the two that are aggregated."""
+def list_roles() -> tuple[Role, ...]:
+    """Return the roles that the chart installs in addition to the two aggregated ones."""
     return (
-        Role(f"{names.ROLE_TENANT_ADMIN}-base", "For who runs a tenant's models", (TO_ADMIN,), _admin()),
-        Role(f"{names.ROLE_TENANT_VIEWER}-base", "For who looks after them, too", (TO_ADMIN, TO_VIEWER), _viewer()),
-        Role("r1plus-view", "Also for who may read a namespace anyway", (TO_ADMIN, TO_VIEWER, TO_VIEW), _ours()),
+        Role(f"{names.ROLE_TENANT_ADMIN}-base", "For who runs a tenant's models", (TO_ADMIN,), _list_admin_grants()),
+        Role(
+            f"{names.ROLE_TENANT_VIEWER}-base",
+            "For who looks after them, too",
+            (TO_ADMIN, TO_VIEWER),
+            _list_viewer_grants(),
+        ),
+        Role(
+            "r1plus-view",
+            "Also for who may read a namespace anyway",
+            (TO_ADMIN, TO_VIEWER, TO_VIEW),
+            _list_view_grants(),
+        ),
         Role(
             "r1plus-catalog-viewer",
             "Engines are no namespace's: bind this one by a ClusterRoleBinding, for `r1plus explain`",
             (),
-            (_reads("The catalog", kinds.R1PLUS_ENGINE),),
+            (_grant_read("The catalog", kinds.R1PLUS_ENGINE),),
         ),
     )
 
 
-def _admin() -> tuple[Grant, ...]:
+def _list_admin_grants() -> tuple[Grant, ...]:
     deployments = kinds.R1PLUS_DEPLOYMENT
     return (
         Grant(
@@ -67,27 +77,29 @@ def _admin() -> tuple[Grant, ...]:
     )
 
 
-def _ours() -> tuple[Grant, ...]:
+def _list_view_grants() -> tuple[Grant, ...]:
     return (
-        _reads("What is asked for, and what came of it", kinds.R1PLUS_DEPLOYMENT),
-        _reads("What the platform team allows, and whether the walls were found shut", kinds.R1PLUS_TENANT),
+        _grant_read("What is asked for, and what came of it", kinds.R1PLUS_DEPLOYMENT),
+        _grant_read("What the platform team allows, and whether isolation tests passed", kinds.R1PLUS_TENANT),
     )
 
 
-def _viewer() -> tuple[Grant, ...]:
-    """What the operator makes of it, all kinds of it, and how it fares."""
+def _list_viewer_grants() -> tuple[Grant, ...]:
+    """Return the right to read everything that the operator creates, and its state."""
     groups: dict[str, list[str]] = {}
     for resource in kinds.CHILDREN:
         groups.setdefault(resource.group, []).append(resource.plural)
     groups[""] += ["pods", "events"]
     groups["apps"] += ["replicasets"]
     groups |= {"discovery.k8s.io": ["endpointslices"], "events.k8s.io": ["events"]}
-    made = (
-        Grant("What the operator makes of it, walls, quota and history included", group, tuple(plurals), _READ)
+    child_grants = (
+        Grant(
+            "What the operator makes of it: network policies, quota and history included", group, tuple(plurals), _READ
+        )
         for group, plurals in groups.items()
     )
     return (
-        *made,
+        *child_grants,
         Grant("Why a pod does not start", "", ("pods/log",), ("get",)),
         Grant(
             "`r1plus history`: tokens for the registry alone, to which a policy holds them",
@@ -99,5 +111,5 @@ def _viewer() -> tuple[Grant, ...]:
     )
 
 
-def _reads(why: str, resource: Resource) -> Grant:
+def _grant_read(why: str, resource: Resource) -> Grant:
     return Grant(why, resource.group, (resource.plural,), _READ)

@@ -35,7 +35,7 @@ NEVER_OPENED = (
     "100.100.100.200/32",  # Alibaba
     "168.63.129.16/32",  # Azure
 )
-"""A node's own addresses, and those at which clouds give out credentials: nobody's egress reaches them."""
+"""A node's own addresses, and those at which clouds issue credentials: no egress rule allows them."""
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
 SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 
@@ -50,11 +50,11 @@ class SubjectKind(StrEnum):
 
 _NOT_RESERVED = Rule(
     "!self.name.startsWith('system:')",
-    "name must not start with system:, which is Kubernetes' own: system:authenticated would be everybody",
+    "name must not start with system:, which is reserved for Kubernetes: system:authenticated is everybody",
 )
 _OF_THIS_NAMESPACE = Rule(
     "self.kind != 'ServiceAccount' || self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
-    "name of a ServiceAccount is that of one in this namespace, without a namespace before it",
+    "name of a ServiceAccount must be one of this namespace, without a namespace in front",
 )
 
 
@@ -69,7 +69,7 @@ class Subject(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _one_of_ours(self) -> "Subject":
+    def _check_name(self) -> "Subject":
         if self.name.startswith("system:"):
             raise ValueError(f"{_NOT_RESERVED.message}: {self.name}")
         if self.kind is SubjectKind.SERVICE_ACCOUNT and not re.match(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z", self.name):
@@ -78,7 +78,7 @@ class Subject(ApiModel):
 
 
 class Callers(ApiModel):
-    """Who may call the models of this tenant, beside its own pods."""
+    """Callers of this tenant's models, in addition to its own pods."""
 
     namespaces: tuple[DnsLabel, ...] = Field(
         (), max_length=64, description="Namespaces that a deployment of this tenant may name in spec.access.namespaces."
@@ -91,36 +91,36 @@ _NOT_ONES_OWN = Rule(
     "!has(self.cidr) || !isCIDR(self.cidr) || ["
     + ", ".join(f"'{net}'" for net in NEVER_OPENED)
     + "].all(net, !cidr(net).containsCIDR(self.cidr))",
-    "cidr must not lie in a loopback or link-local network, nor be a metadata address: credentials are given out there",
+    "cidr must not be a loopback, link-local or metadata address, where credentials are given out",
 )
 
 
 class Egress(ApiModel):
-    """One way out for the tenant's own pods. What serves models has none, whatever stands here."""
+    """One destination for the tenant's own pods. Pods that serve models may not connect to it."""
 
     model_config = build_rules_config(_ONE_WAY, _A_NETWORK, _NOT_ONES_OWN)
 
     cidr: Annotated[str, Field(max_length=43, pattern=CIDR)] | None = Field(
         None,
-        description="A network. Loopback, link-local and nodes' addresses in it stay shut.",
+        description="A network. Loopback, link-local and node addresses in it stay blocked.",
     )
     namespace: DnsLabel | None = Field(None, description="All pods of another namespace.")
     ports: tuple[Port, ...] = Field(min_length=1, max_length=16, description="TCP ports.")
 
     @model_validator(mode="after")
-    def _leads_somewhere(self) -> "Egress":
+    def _check_destination(self) -> "Egress":
         if (self.cidr is None) == (self.namespace is None):
             raise ValueError(_ONE_WAY.message)
         if self.cidr is None:
             return self
         try:
             network = ipaddress.ip_network(self.cidr, strict=False)
-            mapped = getattr(ipaddress.ip_interface(self.cidr).ip, "ipv4_mapped", None)
+            ipv4_address = getattr(ipaddress.ip_interface(self.cidr).ip, "ipv4_mapped", None)
         except ValueError as error:
             raise ValueError(f"{_A_NETWORK.message}: {self.cidr}") from error
-        if mapped is not None:
-            raise ValueError(f"{_A_NETWORK.message}, and {mapped} is written as such: {self.cidr}")
-        if any(within(network, ipaddress.ip_network(net)) for net in NEVER_OPENED):
+        if ipv4_address is not None:
+            raise ValueError(f"{_A_NETWORK.message}, and {ipv4_address} is written as such: {self.cidr}")
+        if any(is_within(network, ipaddress.ip_network(net)) for net in NEVER_OPENED):
             raise ValueError(f"{_NOT_ONES_OWN.message}: {self.cidr}")
         return self
 
@@ -128,13 +128,13 @@ class Egress(ApiModel):
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def within(inner: Network, outer: Network) -> bool:
-    """Whether one network lies in another; of two families none does."""
+def is_within(inner: Network, outer: Network) -> bool:
+    """Return whether one network lies in another; False for two address families."""
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
 CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
-"""Labels and taints of nodes that run the control plane: no tenant's pods are placed by them."""
+"""Labels and taints of nodes that run the control plane, where no tenant's pods are placed."""
 _OF_ONE_TAINT = Rule(
     "!has(self.tolerations) || self.tolerations.all(one, has(one.key) && !(one.key in ["
     + ", ".join(f"'{key}'" for key in CONTROL_PLANE)
@@ -158,11 +158,11 @@ class TenantPlacement(ApiModel):
         ),
     )
     tolerations: tuple[Toleration, ...] = Field(
-        (), max_length=32, description="What a deployment may tolerate, beside taints nvidia.com/gpu."
+        (), max_length=32, description="Tolerations that a deployment may have; nvidia.com/gpu is always allowed."
     )
 
     @model_validator(mode="after")
-    def _is_of_one_taint(self) -> "TenantPlacement":
+    def _check_tolerations(self) -> "TenantPlacement":
         for one in self.tolerations:
             if one.key is None or one.key in CONTROL_PLANE:
                 raise ValueError(f"{_OF_ONE_TAINT.message}: {one.key}")
@@ -179,7 +179,7 @@ class Quota(ApiModel):
     gpus: Count | None = Field(None, description="GPUs (nvidia.com/gpu).")
     storage: Quantity | None = Field(None, description="Storage that all claims together request.")
     ephemeral_storage: Quantity | None = Field(
-        None, description="Their nodes' disk that all pods together request; a pod that requests none is not counted."
+        None, description="Node disk that all pods together request; a pod without a request is not counted."
     )
     config_maps: Count = Field(
         500,
@@ -289,7 +289,7 @@ class Gateway(ApiModel):
 
 
 class R1PlusTenantSpec(ApiModel):
-    """Everything is optional: without it nobody from outside calls, nothing goes out, nobody administers."""
+    """Everything is optional. By default there are no callers from outside, no egress and no administrators."""
 
     admins: tuple[Subject, ...] = Field(
         (),
@@ -299,9 +299,9 @@ class R1PlusTenantSpec(ApiModel):
     viewers: tuple[Subject, ...] = Field(
         (), max_length=32, description="Who reads them (ClusterRole r1plus-tenant-viewer)."
     )
-    callers: Callers = Field(default_factory=Callers, description="Who may call the models, beside this tenant's pods.")
+    callers: Callers = Field(default_factory=Callers, description="Who may call the models; this tenant's pods may.")
     egress: tuple[Egress, ...] = Field(
-        (), max_length=32, description="Where the tenant's own pods may connect to, beside its models and DNS."
+        (), max_length=32, description="Where the tenant's own pods may connect, in addition to its models and DNS."
     )
     quota: Quota = Field(default_factory=Quota, description="How much the tenant may have.")
     placement: TenantPlacement = Field(
@@ -311,18 +311,21 @@ class R1PlusTenantSpec(ApiModel):
 
 
 class Isolation(ApiModel):
-    """What the newest run of the prober tried and what held."""
+    """Result of the newest isolation test."""
 
-    deployment: Annotated[str, Field(max_length=63)] = Field("", description="Under whose walls it knocked.")
-    finished: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(description="When it had ended.")
-    tries: Count = Field(0, description="Doors and questions that were tried.")
-    held: Count = Field(0, description="Shut, and open for the control: proven.")
-    open: tuple[Annotated[str, Field(max_length=128)], ...] = Field((), max_length=64, description="What was not shut.")
+    deployment: Annotated[str, Field(max_length=63)] = Field("", description="Deployment whose policies were tested.")
+    finished: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(description="When it ended.")
+    tries: Count = Field(0, description="Forbidden connections and API requests that were tried.")
+    held: Count = Field(0, description="Blocked, while the control succeeded: proven.")
+    open: tuple[Annotated[str, Field(max_length=128)], ...] = Field(
+        (), max_length=64, description="What was not blocked."
+    )
     unseen: tuple[Annotated[str, Field(max_length=128)], ...] = Field(
-        (), max_length=64, description="Shut, but the control saw nothing there either: proves nothing."
+        (), max_length=64, description="Blocked, but the control failed as well: not proven."
     )
     late: Count = Field(
-        0, description="Longest time in ms that a door was open after the prober's pod began, before its walls stood."
+        0,
+        description="Longest time in ms for which a new pod could connect, before its network policies applied.",
     )
 
 
@@ -330,13 +333,13 @@ class R1PlusTenantStatus(ApiModel):
     """Derived from the cluster in every pass; never read back as truth."""
 
     observed_generation: Count = Field(0, description="The generation last acted on.")
-    isolation: Isolation | None = Field(None, description="The newest run of the prober.")
+    isolation: Isolation | None = Field(None, description="The newest isolation test.")
     conditions: tuple[Condition, ...] = Field(
-        (), max_length=16, description="What holds and what does not, with cause and remedy."
+        (), max_length=16, description="What holds and what does not, why, and what to do."
     )
 
     @model_validator(mode="after")
-    def _one_of_each_type(self) -> "R1PlusTenantStatus":
+    def _check_condition_types(self) -> "R1PlusTenantStatus":
         """`x-kubernetes-list-type: map`, keyed by type."""
         types = [condition.type for condition in self.conditions]
         if len(types) != len(set(types)):

@@ -80,7 +80,7 @@ class Context(ApiModel):
     )
 
 
-_KEYED = Rule(
+_KEY_RULE = Rule(
     "has(self.key) || has(self.operator) && self.operator == 'Exists'", "key is needed unless operator is Exists"
 )
 _EXISTS_ALONE = Rule(
@@ -96,7 +96,7 @@ _FOR_A_WHILE = Rule(
 class Toleration(ApiModel):
     """As in a pod's `spec.tolerations`, and held to the same rules: a pod template is refused long after this."""
 
-    model_config = build_rules_config(_KEYED, _EXISTS_ALONE, _FOR_A_WHILE)
+    model_config = build_rules_config(_KEY_RULE, _EXISTS_ALONE, _FOR_A_WHILE)
 
     key: LabelKey | None = Field(None, description="Taint key; without one operator Exists matches all keys.")
     operator: Literal["Exists", "Equal"] | None = Field(None, description="Exists or Equal. Default: Equal.")
@@ -109,10 +109,10 @@ class Toleration(ApiModel):
     )
 
     @model_validator(mode="after")
-    def _as_in_a_pod(self) -> "Toleration":
+    def _check_toleration(self) -> "Toleration":
         exists = self.operator == "Exists"
         if self.key is None and not exists:
-            raise ValueError(_KEYED.message)
+            raise ValueError(_KEY_RULE.message)
         if self.value and exists:
             raise ValueError(f"{_EXISTS_ALONE.message}: {self.value}")
         if self.toleration_seconds is not None and self.effect != "NoExecute":
@@ -130,7 +130,7 @@ class Placement(ApiModel):
 
 
 class Accuracy(ApiModel):
-    """What the served engine is held to."""
+    """Which accuracy is required, and what happens below it."""
 
     suite: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_SUBDOMAIN)] | None = Field(
         None,
@@ -139,30 +139,30 @@ class Accuracy(ApiModel):
     suite_keys: tuple[PublicKey, ...] = Field(
         (),
         max_length=8,
-        description="Ed25519 public keys (base64) that may sign this deployment's suite, beside the platform's own.",
+        description="Ed25519 public keys (base64) that may sign this deployment's suite, as the platform's may.",
     )
     threshold: Number = Field(
         0.98,
         gt=0,
         le=1,
-        description="Least share of the suite's items that must be right: N(1-threshold), rounded down, may be lost.",
+        description="Lowest share of the suite's items that must be right: N(1-threshold), rounded down, may be lost.",
     )
     gate: Gate = Field(
         Gate.ENFORCE,
-        description="Enforce: a revision takes traffic only after passing. Observe: it serves and is watched.",
+        description="Enforce: a revision takes traffic only after a Pass. Observe: it serves without one, monitored.",
     )
     on_breach: OnBreach = Field(
         OnBreach.ALERT,
         description=(
-            "What is done when what serves falls below the threshold. Alert: nothing but alerts. Rollback: a single"
-            " bad pod is quarantined and replaced; a bad revision gives way to the last good one, if that passes anew."
+            "What happens when accuracy falls below the threshold. Alert: alerts only. Rollback: a single bad pod is"
+            " quarantined and replaced; a bad revision is rolled back to the last good one, if that passes again."
         ),
     )
     allow_lower: Flag = Field(
         False,
         description=(
-            "Take an engine although it was measured to reach less, on the same suite, than the one that serves."
-            " Otherwise it is passed over, or refused where it was asked for (ReferenceLower)."
+            "Allow an engine that scored lower on the same suite than the one that serves. Otherwise it is skipped, or"
+            " rejected if the spec asks for it (ReferenceLower)."
         ),
     )
     probes_per_minute: Annotated[int, Field(ge=1, le=6000), WHOLE] = Field(
@@ -175,25 +175,25 @@ class RolloutTerms(ApiModel):
 
     strategy: Strategy = Field(
         Strategy.BLUE_GREEN,
-        description="BlueGreen: beside what serves, no outage. InPlace: instead of it, for want of a second GPU.",
+        description="BlueGreen: next to what serves, no outage. InPlace: what serves stops first, to make room.",
     )
     deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$", max_length=5)] = Field(
         "1h",
-        description="How long a candidate may take until it is withdrawn and what served stays, e.g. 90s, 30m, 2h.",
+        description="Time for a candidate to be promoted; after it the candidate is withdrawn, e.g. 90s, 30m, 2h.",
     )
     pinned: Flag = Field(
         False,
         description=(
-            "Traffic stays at the revision that has it: neither a new specification nor a rollback moves it. A first"
-            " revision still comes up."
+            "Traffic stays at the current revision: neither a new spec nor a rollback moves it. A first revision still"
+            " comes up."
         ),
     )
 
     paused: Flag = Field(
         False,
         description=(
-            "Nothing is rolled out, promoted, rolled back, quarantined or put right but the walls. Probes and alerts go"
-            " on. The time counts towards the deadline of a candidate."
+            "The operator rolls out, promotes, rolls back, quarantines and repairs nothing except network policies."
+            " Probes and alerts go on. The time counts towards the deadline of a candidate."
         ),
     )
 
@@ -216,8 +216,8 @@ class Delivery(ApiModel):
     mode: DeliveryMode | None = Field(
         None,
         description=(
-            "Image: each pod copies them out of the engine's image. Volume: a Job brings them to a volume of this"
-            " namespace, once, and the pods mount it. Default: Image where the engine has one, else Volume."
+            "Image: each pod copies the files from the engine's image. Volume: a Job fetches them once to a volume of"
+            " this namespace, and the pods mount it. Default: Image where the engine has one, else Volume."
         ),
     )
 
@@ -239,7 +239,7 @@ class R1PlusDeploymentSpec(ApiModel):
     context: Context = Field(default_factory=Context, description="How long prompt and answer may be.")
     replicas: Annotated[int, Field(ge=0, le=100), WHOLE] = Field(1, description="Serving pods of the current revision.")
     placement: Placement = Field(default_factory=Placement, description="Which nodes may serve.")
-    accuracy: Accuracy = Field(default_factory=Accuracy, description="What the served engine is held to.")
+    accuracy: Accuracy = Field(default_factory=Accuracy, description="Required accuracy, and the response.")
     rollout: RolloutTerms = Field(default_factory=RolloutTerms, description="How a new revision takes over.")
     access: Access = Field(default_factory=Access, description="Who may call the model.")
     delivery: Delivery = Field(default_factory=Delivery, description="How the engine's files get to the pods.")
@@ -251,7 +251,9 @@ class Condition(ApiModel):
     type: Annotated[str, Field(max_length=64)] = Field(description="What the condition is about.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: Annotated[str, Field(max_length=128)] = Field(description="Stable CamelCase reason.")
-    message: Annotated[str, Field(max_length=4096)] = Field("", description="Cause and remedy, for people.")
+    message: Annotated[str, Field(max_length=4096)] = Field(
+        "", description="What is wrong, why, and what to do; for people."
+    )
     observed_generation: Count = Field(0, description="metadata.generation that this was computed from.")
     last_transition_time: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(
         description="When `status` last changed; RFC 3339, UTC, whole seconds."
@@ -259,11 +261,11 @@ class Condition(ApiModel):
 
 
 class Incident(ApiModel):
-    """What fell, from what to what, what was tried and what comes next: `r1plus status` tells it."""
+    """An accuracy drop: the score before and now, what was tried, what comes next."""
 
     since: Annotated[str, Field(max_length=20, pattern=TIME)] = Field(description="When it was first seen.")
-    revision: Annotated[str, Field(max_length=63)] = Field(description="Revision that fell.")
-    reason: Annotated[str, Field(max_length=64)] = Field(description="Why it stands where it stands, CamelCase.")
+    revision: Annotated[str, Field(max_length=63)] = Field(description="Revision whose accuracy dropped.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="Why the operator acts, or does not; CamelCase.")
     before: Annotated[str, Field(max_length=32)] = Field("", description="Right / all items at the gate.")
     now: Annotated[str, Field(max_length=32)] = Field("", description="Right / all items as last counted.")
     lost: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
@@ -272,21 +274,25 @@ class Incident(ApiModel):
     tried: tuple[Annotated[str, Field(max_length=512)], ...] = Field(
         (), max_length=8, description="What the operator did about it."
     )
-    next: Annotated[str, Field(max_length=2048)] = Field("", description="What happens next, or who has to do what.")
-    runbook: Annotated[str, Field(max_length=256)] = Field("", description="Where the runbook is.")
+    next: Annotated[str, Field(max_length=2048)] = Field(
+        "", description="What the operator does next, or what a person must do."
+    )
+    runbook: Annotated[str, Field(max_length=256)] = Field("", description="URL of the runbook.")
 
 
 class RuntimeStatus(ApiModel):
-    """Which images serve, beside the engine's own, and whether the operator has others by now."""
+    """Which images serve, the engine's apart, and whether newer ones are available."""
 
     triton: Annotated[str, Field(max_length=512)] = Field("", description="Image of Triton that serves.")
     monitor: Annotated[str, Field(max_length=512)] = Field("", description="Image of the accuracy monitor beside it.")
-    outdated: Flag = Field(False, description="Whether the operator has others: `r1plus refresh` asks for them.")
+    outdated: Flag = Field(False, description="Whether newer images are available: see `r1plus refresh`.")
     vulnerable: Flag = Field(False, description="Whether the chart's `runtime.vulnerable` names one of them.")
     reason: Annotated[str, Field(max_length=64)] = Field(
         "", description="Current, RuntimeOutdated, RefreshWaits, RefreshUnderWay or RefreshFailed."
     )
-    message: Annotated[str, Field(max_length=1024)] = Field("", description="What is done about it, for people.")
+    message: Annotated[str, Field(max_length=1024)] = Field(
+        "", description="What happens with newer images, for people."
+    )
 
 
 class R1PlusDeploymentStatus(ApiModel):
@@ -316,17 +322,17 @@ class R1PlusDeploymentStatus(ApiModel):
     )
     reason: Annotated[str, Field(max_length=63)] | None = Field(
         None,
-        description="Why it does not serve; of what serves, why the spec is not what serves. A condition's reason.",
+        description="Why it does not serve. If it serves: why the spec is not what serves. A condition's reason.",
     )
     last_good: Annotated[str, Field(max_length=63)] | None = Field(
         None,
-        description="Revision to which traffic would go back: the newest other one that passed this suite and baked.",
+        description="Rollback target: the newest earlier revision that passed this suite and served for the bake time.",
     )
     rollback_blockers: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
-        (), max_length=8, description="Where there is no such revision: why each earlier one cannot be the target."
+        (), max_length=8, description="Without a rollback target: why each earlier revision cannot be one."
     )
     last_request: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="The last rollback, pin, unpin, ack or refresh that was asked for: when, which and by whom."
+        None, description="The last requested rollback, pin, unpin, ack or refresh: when, which and by whom."
     )
     accuracy_configs: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
         (),
@@ -335,21 +341,21 @@ class R1PlusDeploymentStatus(ApiModel):
     )
     requests: Count = Field(0, description="Number of the newest request: each has the next one.")
     request_refused: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="Why the rollback that was asked for is not carried out, and what to do."
+        None, description="Why the requested rollback is not carried out, and what to do."
     )
-    runtime: RuntimeStatus | None = Field(None, description="Which images serve, and whether the operator has others.")
-    incident: Incident | None = Field(None, description="The fall that is being dealt with, if there is one.")
+    runtime: RuntimeStatus | None = Field(None, description="Which images serve, and whether newer ones are available.")
+    incident: Incident | None = Field(None, description="The accuracy drop that is being handled, if any.")
     replicas: Count = Field(0, description="Pods of the current revision.")
     ready_replicas: Count = Field(0, description="Ready pods of the current revision.")
     endpoint: Annotated[str, Field(max_length=253)] | None = Field(
         None, description="host:port of Triton's gRPC inside the cluster."
     )
     conditions: tuple[Condition, ...] = Field(
-        (), max_length=16, description="What holds and what does not, with cause and remedy."
+        (), max_length=16, description="What holds and what does not, why, and what to do."
     )
 
     @model_validator(mode="after")
-    def _one_of_each_type(self) -> "R1PlusDeploymentStatus":
+    def _check_condition_types(self) -> "R1PlusDeploymentStatus":
         """`x-kubernetes-list-type: map`, keyed by type."""
         types = [condition.type for condition in self.conditions]
         if len(types) != len(set(types)):

@@ -170,14 +170,16 @@ class Applier:
         try:
             await self._write_tenant(cr, write)
         except InvalidError as error:
-            log.info("Finalizers of R1PlusTenant %s have changed: %s", _format_key(cr), error)
+            log.info(
+                "Finalizers of R1PlusTenant %s changed meanwhile, the next pass retries: %s", _format_key(cr), error
+            )
 
     async def _write_tenant(self, cr: Json, write: Awaitable[Json]) -> None:
         """Carry out a write to an R1PlusTenant; if it is gone or replaced, its event causes the next pass."""
         try:
             await self._cache.write_tenant(cr["metadata"]["namespace"], write)
         except (NotFoundError, ConflictError) as error:
-            log.info("R1PlusTenant %s is gone or replaced: %s", _format_key(cr), error)
+            log.info("R1PlusTenant %s was deleted or replaced, skipped its write: %s", _format_key(cr), error)
 
     async def apply_engines(self, objects: tuple[Json, ...]) -> None:
         """Apply entries of the shipped catalog."""
@@ -237,9 +239,9 @@ class Applier:
         try:
             await self._client.patch(kinds.BY_KIND[kind], name, namespace, patch, content_type=JSON_PATCH)
         except InvalidError as error:
-            log.info("Could not remove what others added to %s %s/%s: %s", kind, namespace, name, error)
+            log.info("Foreign items stayed in %s %s/%s: %s", kind, namespace, name, error)
         else:
-            log.info("Removed what others added to %s %s/%s", kind, namespace, name)
+            log.info("Removed foreign items from %s %s/%s", kind, namespace, name)
 
     async def _relabel(self, cr: Json, pod: str, patch: tuple[Json, ...]) -> bool:
         """Take a pod out of traffic; return False if it is another pod by now, or is out already."""

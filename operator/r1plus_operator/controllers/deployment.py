@@ -94,7 +94,7 @@ class DeploymentReconciler:
         try:
             quarantined_pods = await self._applier.apply_plan(observation.cr, next_plan, now)
         except OwnerGoneError as error:
-            log.info("R1PlusDeployment is gone, the garbage collector deletes its children: %s", error)
+            log.info("R1PlusDeployment was deleted, the garbage collector removes its children: %s", error)
             self._observer.forget(key, observation.cr["metadata"]["uid"])
             return
         except (InvalidError, ForbiddenError) as error:
@@ -171,14 +171,14 @@ class DeploymentReconciler:
         try:
             await self._applier.report(observation.cr, next_plan, now)
         except (ApiError, OwnerGoneError) as error:
-            log.warning("Could not report a refused write in the status of %s/%s: %s", *key, error)
+            log.warning("Status of R1PlusDeployment %s/%s could not report a refused write: %s", *key, error)
 
     def on_error(self, key: Key, error: Exception) -> float | None:
         """Log a failed pass; return the seconds until the next one (None: the queue's own backoff)."""
         if not isinstance(error, ApiError):
-            log.error("Pass over %s/%s failed", *key, exc_info=error)
+            log.error("Reconcile of %s/%s failed", *key, exc_info=error)
             return None
-        log.warning("Pass over %s/%s was refused: %s", *key, error)
+        log.warning("Reconcile of %s/%s failed: %s", *key, error)
         if isinstance(error, InvalidError | ForbiddenError) and fence.SUFFIX not in error.message:
             return LONG_BACKOFF_SECONDS
         return error.retry_after

@@ -154,7 +154,7 @@ class TenantReconciler:
         try:
             await self._applier.report_tenant(observation.cr, self._plan(observation))
         except ApiError as error:
-            log.warning("Could not report a refused write in the status of R1PlusTenant in %s: %s", namespace, error)
+            log.warning("Status of R1PlusTenant in %s could not report a refused write: %s", namespace, error)
 
 
 def _list_writes(tenant_plan: TenantPlan) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from r1plus_contract import metrics
 from r1plus_operator.api.conditions import DEPLOYMENT_CONDITIONS, Reason
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, REQUESTED
+from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, USER_REQUEST
 from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_operator.plan.status.runtime import FAILED
 from r1plus_policies.bounds import Interval
@@ -106,16 +106,20 @@ class DeploymentMetrics(Collector):
     def _build_families(
         self, states: list[tuple[Key, _DeploymentState]], pools: list[tuple[Key, _PoolState]]
     ) -> Iterator[Metric]:
-        info = _build_gauge(metrics.DEPLOYMENT_INFO, "1 for what takes traffic.", "revision", "tier", "engine")
+        info = _build_gauge(
+            metrics.DEPLOYMENT_INFO, "1 for the revision that takes traffic.", "revision", "tier", "engine"
+        )
         condition = _build_gauge(metrics.DEPLOYMENT_CONDITION, "1 True, 0 False, -1 Unknown.", "type")
         threshold = _build_gauge(metrics.DEPLOYMENT_THRESHOLD_RATIO, "spec.accuracy.threshold.")
-        blocked_gauge = _build_gauge(metrics.ROLLBACK_BLOCKED, "1 while this blocks the response to a drop.", "reason")
-        refused_gauge = _build_gauge(metrics.CANDIDATE_REFUSED, "1 while the gate refuses what the spec asks for.")
-        overdue_gauge = _build_gauge(metrics.ROLLOUT_OVERDUE, "1 while what the spec asks for is past its deadline.")
-        outdated_gauge = _build_gauge(
-            metrics.RUNTIME_OUTDATED, "1 while the operator has other images.", "triton", "monitor"
+        blocked_gauge = _build_gauge(
+            metrics.ROLLBACK_BLOCKED, "1 while this blocks a rollback or quarantine.", "reason"
         )
-        vulnerable = _build_gauge(metrics.RUNTIME_VULNERABLE, "1 while an image serves that runtime.vulnerable names.")
+        refused_gauge = _build_gauge(metrics.CANDIDATE_REFUSED, "1 while the spec's revision has failed its gate.")
+        overdue_gauge = _build_gauge(metrics.ROLLOUT_OVERDUE, "1 while the spec's revision is past its deadline.")
+        outdated_gauge = _build_gauge(
+            metrics.RUNTIME_OUTDATED, "1 while newer images are available.", "triton", "monitor"
+        )
+        vulnerable = _build_gauge(metrics.RUNTIME_VULNERABLE, "1 while runtime.vulnerable names a serving image.")
         failed_gauge = _build_gauge(metrics.REFRESH_FAILED, "1 while a candidate on the operator's images has failed.")
         rollbacks = CounterMetricFamily(metrics.ROLLBACKS_TOTAL, "Rollbacks made.", labels=[*_LABELS, "reason"])
         quarantines = CounterMetricFamily(metrics.QUARANTINES_TOTAL, "Pods quarantined.", labels=_LABELS)
@@ -133,13 +137,17 @@ class DeploymentMetrics(Collector):
                 condition.add_metric([*key, kind], value)
             for why in BLOCK_REASONS:
                 blocked_gauge.add_metric([*key, why.value], why.value == state.facts.blocked)
-            for cause in (BELOW_THRESHOLD, REQUESTED):
+            for cause in (BELOW_THRESHOLD, USER_REQUEST):
                 rollbacks.add_metric([*key, cause], state.rollbacks[cause])
         yield from (info, condition, threshold, blocked_gauge, refused_gauge, overdue_gauge, rollbacks, quarantines)
         yield from (outdated_gauge, vulnerable, failed_gauge)
-        evidence = _build_gauge(metrics.POOL_EVIDENCE_RATIO, "Pooled evidence; 1 alarms.", "revision", "detector")
-        lower = _build_gauge(metrics.POOL_ACCURACY_LOWER_RATIO, "Lower bound of accuracy, alpha 0.001.", "revision")
-        upper = _build_gauge(metrics.POOL_ACCURACY_UPPER_RATIO, "Upper bound of accuracy, alpha 0.001.", "revision")
+        evidence = _build_gauge(metrics.POOL_EVIDENCE_RATIO, "Evidence of all pods; 1 alarms.", "revision", "detector")
+        lower = _build_gauge(
+            metrics.POOL_ACCURACY_LOWER_RATIO, "Lower bound of the share right, alpha 0.001.", "revision"
+        )
+        upper = _build_gauge(
+            metrics.POOL_ACCURACY_UPPER_RATIO, "Upper bound of the share right, alpha 0.001.", "revision"
+        )
         for key, pool in pools:
             evidence.add_metric([*key, pool.revision, "accuracy"], pool.accuracy)
             evidence.add_metric([*key, pool.revision, "errors"], pool.errors)

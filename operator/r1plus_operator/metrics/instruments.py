@@ -21,12 +21,16 @@ class OperatorMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._passes = Counter(metrics.RECONCILE_TOTAL, "Passes, by result.", ["result"], registry=self.registry)
-        self._seconds = Histogram(metrics.RECONCILE_DURATION_SECONDS, "Duration of a pass.", registry=self.registry)
+        self._passes = Counter(metrics.RECONCILE_TOTAL, "Reconciles, by result.", ["result"], registry=self.registry)
+        self._seconds = Histogram(
+            metrics.RECONCILE_DURATION_SECONDS, "Duration of a reconcile.", registry=self.registry
+        )
         self._writes = Counter(metrics.API_WRITES_TOTAL, "Writes to the API server.", ["kind"], registry=self.registry)
-        self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a pass.", registry=self.registry)
+        self._depth = Gauge(metrics.QUEUE_DEPTH, "Deployments that wait for a reconcile.", registry=self.registry)
         self._leads = Gauge(metrics.LEADER, "1 where the Lease is held, else 0.", registry=self.registry)
-        self._last = Gauge(metrics.LAST_PASS_TIMESTAMP_SECONDS, "When a pass last ended well.", registry=self.registry)
+        self._last = Gauge(
+            metrics.LAST_PASS_TIMESTAMP_SECONDS, "Time of the last successful reconcile.", registry=self.registry
+        )
         self._facts_waiting = Gauge(metrics.FACTS_WAITING, "Facts that wait for the registry.", registry=self.registry)
         self._facts_delivered = Counter(metrics.FACTS_DELIVERED_TOTAL, "Facts recorded.", registry=self.registry)
         self._facts_refused = Counter(

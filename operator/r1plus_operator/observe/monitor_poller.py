@@ -103,7 +103,7 @@ class MonitorPoller:
         for namespace in [namespace for namespace, turn in self._turns.items() if turn.done()]:
             if error := self._turns.pop(namespace).exception():
                 # An unexpected answer in one namespace must not stop the others.
-                log.error("Could not poll the monitors of namespace %s", namespace, exc_info=error)
+                log.error("Monitors of namespace %s could not be polled", namespace, exc_info=error)
         for key in list(self._observer.crs):
             self._refresh_pool(key)
         self._observer.drop_stale_pools()
@@ -170,7 +170,7 @@ class MonitorPoller:
             if page is not None:
                 self._pools.fold_page(key, pod.name, page)
         except ContractError as error:
-            log.warning("Outcomes of pod %s/%s were ignored: %s", pod.namespace, pod.name, error)
+            log.warning("Outcomes of pod %s/%s were invalid and ignored: %s", pod.namespace, pod.name, error)
 
     async def _poll_progress(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         """Poll how far a Job has filled a volume; a Job that has ended reports it in its status."""
@@ -190,7 +190,7 @@ class MonitorPoller:
                 response.raise_for_status()
                 return loads(kind, await _read_bounded(response, kind.__name__, most), tolerant=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:
-            log.debug("Monitor of pod %s/%s did not answer at %s: %s", pod.namespace, pod.name, path, error)
+            log.debug("Monitor of pod %s/%s did not answer %s: %s", pod.namespace, pod.name, path, error)
             return None
 
     def _refresh_pool(self, key: Key) -> None:

@@ -191,7 +191,7 @@ class Observer:
             try:
                 await self._read_crs()
             except ApiError as error:
-                log.warning("Could not list %s, again in %.0f s: %s", names.KIND_DEPLOYMENT, RELIST_SECONDS, error)
+                log.warning("Could not list %s, retry in %.0f s: %s", names.KIND_DEPLOYMENT, RELIST_SECONDS, error)
                 await asyncio.sleep(RELIST_SECONDS)
             else:
                 return

@@ -80,7 +80,7 @@ class Pools:
         try:
             state.pool = fold(replace(page, outcomes=tuple(outcomes[:AT_ONCE])), state.pool, pod)
         except ValueError as error:
-            log.warning("Pooled detector of %s/%s started again: %s", *key, error)
+            log.warning("Pooled detector of %s/%s was restarted: %s", *key, error)
             state.pool = Pool(state.request.key, state.request.alarm_at, acknowledged=state.request.acknowledged)
 
     def read_view(self, key: Key, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
@@ -120,7 +120,7 @@ class Pools:
         if len(text.encode()) > MOST_CHECKPOINT_BYTES:
             # The API server would refuse an annotation that is too large, and with it the pass. From the previous
             # checkpoint outcomes are counted again.
-            log.warning("Checkpoint of a pooled detector is too large, kept the one before: %d bytes", len(text))
+            log.warning("Checkpoint of a pooled detector is too large, kept the previous one: %d bytes", len(text))
             return
         state.checkpoint = text
 

@@ -137,7 +137,7 @@ class PrometheusPoller:
                 too_large += 1
                 if too_large > MOST_TOO_LARGE:
                     raise
-                log.warning("Rule group %s was ignored: %s", group, error)
+                log.warning("Rule group %s was invalid and ignored: %s", group, error)
         return rules
 
     async def _fetch_groups(
@@ -151,7 +151,7 @@ class PrometheusPoller:
             try:
                 return parse_targets(await self._fetch(session, TARGETS))
             except TooLargeError as error:
-                log.info("Targets are requested by scrape pool from now on: %s", error)
+                log.info("Prometheus does not list all targets at once, asking per scrape pool: %s", error)
                 self._by_pool = True
         by_pod: dict[Key, tuple[TargetFacts, ...]] = {}
         # One after the other, to spare Prometheus a burst.
@@ -159,7 +159,7 @@ class PrometheusPoller:
             try:
                 targets = parse_targets(await self._fetch(session, TARGETS, [("scrapePool", pool)]))
             except TooLargeError as error:
-                log.warning("Scrape pool %s was ignored: %s", pool, error)
+                log.warning("Scrape pool %s was invalid and ignored: %s", pool, error)
                 continue
             for pod, facts in targets.items():
                 by_pod[pod] = (*by_pod.get(pod, ()), *facts)

@@ -35,7 +35,7 @@ def read_suite_source(name: str, files: SuiteFiles) -> SuiteSource:
     if result.suite and result.suite.header.name != name:
         # Otherwise a ConfigMap could be replaced by another signed suite that is easier.
         mismatch = f"{SUITE_FILE}: name: {result.suite.header.name:.80} is not {name}"
-        problems.append(f"{mismatch}; a suite has the name of its ConfigMap or folder")
+        problems.append(f"{mismatch}; a suite must have the name of its ConfigMap or folder")
     if problems or result.suite is None:
         return SuiteSource(name, "", "", None, f"{name}: {_join_problems(problems)}")
     return SuiteSource(

@@ -106,44 +106,44 @@ class _Decision:
         return self.outcome.rollback if self.outcome else None
 
 
-def plan(observed: Observation, config: OperatorConfig, now: float) -> Plan:
+def plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
-    tenant = observed.tenant
+    tenant = observation.tenant
     config = config.for_namespace(assigns_users=tenant is not None and tenant.assigns_users)
-    revisions = redate(read_revisions(observed.children), now)
-    resolution = resolve_spec(observed, config, revisions)
+    revisions = redate(read_revisions(observation.children), now)
+    resolution = resolve_spec(observation, config, revisions)
     if resolution.spec is None:
-        unreadable = StatusContext(observed, now, None, resolution.target, None, revisions, None)
+        unreadable = StatusContext(observation, now, None, resolution.target, None, revisions, None)
         return Plan(status=build_status(unreadable))
-    observed = split_foreign_pods(observed, revisions)
-    observed = withhold_unproven(observed, revisions, resolution.spec.accuracy.threshold)
-    inputs = PassInputs(observed, config, now, resolution.spec, resolution.problem)
-    choice, mounted = choose_revision(inputs, resolution, revisions), _find_mounted(inputs)
-    selector = SuiteSelector(inputs, choice.target, mounted)
-    gated = record_gate_results(inputs, choice.revisions, selector.select(choice.revisions))
-    assessment = assess_health(inputs, selector, retry_expired(inputs, gated), choice.spec_revision)
+    observation = split_foreign_pods(observation, revisions)
+    observation = withhold_unproven(observation, revisions, resolution.spec.accuracy.threshold)
+    inputs = PassInputs(observation, config, now, resolution.spec, resolution.problem)
+    choice, mounted_suites = choose_revision(inputs, resolution, revisions), _find_mounted(inputs)
+    selector = SuiteSelector(inputs, choice.target, mounted_suites)
+    gated_revisions = record_gate_results(inputs, choice.revisions, selector.select(choice.revisions))
+    assessment = assess_health(inputs, selector, retry_expired(inputs, gated_revisions), choice.spec_revision)
     decision = _decide(inputs, selector, choice, assessment)
-    return _assemble(inputs, decision, mounted)
+    return _assemble(inputs, decision, mounted_suites)
 
 
 def _decide(
     inputs: PassInputs, selector: SuiteSelector, choice: RevisionChoice, assessment: HealthAssessment
 ) -> _Decision:
     """Decide the rollout, and record what follows from it on the revisions."""
-    spec_revision, outcome, assessed = choice.spec_revision, assessment.outcome, assessment.revisions
+    spec_revision, outcome, assessed_revisions = choice.spec_revision, assessment.outcome, assessment.revisions
     rollback = outcome.rollback if outcome else None
     name = choose_rollout_revision(inputs, assessment, spec_revision)
-    rollout = decide_rollout(inputs, assessed, selector.select(assessed), name, rollback)
-    after = record_rollout(inputs, assessed, rollout, spec_revision, name, rollback)
+    rollout = decide_rollout(inputs, assessed_revisions, selector.select(assessed_revisions), name, rollback)
+    after = record_rollout(inputs, assessed_revisions, rollout, spec_revision, name, rollback)
     suites = selector.select(after)
     revisions = record_last_valid(inputs, after, spec_revision, suites, outcome.drops_by_name if outcome else {})
     surplus = select_surplus(inputs, revisions, rollout, spec_revision)
     return _Decision(choice, suites, outcome, name, rollout, revisions, surplus)
 
 
-def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -> Plan:
+def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSuites) -> Plan:
     """Build the manifests, derive the status, and put the plan together."""
-    observed, spec, now, outcome = inputs.observed, inputs.spec, inputs.now, decision.outcome
+    observation, spec, now, outcome = inputs.observed, inputs.spec, inputs.now, decision.outcome
     revisions, rollout, surplus = decision.revisions, decision.rollout, decision.surplus
     suite, due, is_paused = decision.suites.suite if decision.suites else None, decision.choice.due, spec.rollout.paused
     accuracy_config, items = _build_accuracy_config(inputs, decision), len(suite.items) if suite else None
@@ -152,9 +152,9 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
     situation = _derive_situation(inputs, decision, accuracy_config)
     status, current = build_status(situation), find_current_revision(revisions.values())
     can_move = inputs.is_tenant and not is_paused
-    ends = quarantine.find_ended(observed.pods, rollout.current, now) if can_move else []
+    ends = quarantine.find_ended(observation.pods, rollout.current, now) if can_move else []
     result = Plan(
-        relabel=quarantine.build_relabels(observed, outcome.response, outcome.drop.text, now)
+        relabel=quarantine.build_relabels(observation, outcome.response, outcome.drop.text, now)
         if outcome and not is_paused
         else (),
         clear=changes.clear,
@@ -162,16 +162,16 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted: MountedSuites) -
         delete=(*changes.delete, *(("Pod", pod.name, pod.uid) for pod, _ in ends)),
         status=status,
         notes=(
-            *build_transition_events(observed.cr.get("status") or {}, status),
+            *build_transition_events(observation.cr.get("status") or {}, status),
             *quarantine.build_events(outcome.response if outcome else None, ends, now),
-            *build_request_events(observed.cr, str(status.get("requestRefused", ""))),
+            *build_request_events(observation.cr, str(status.get("requestRefused", ""))),
         ),
         requeue_after=seconds_to_next_pass(situation),
-        pool=request_pool(current, observed, spec, suite),
+        pool=request_pool(current, observation, spec, suite),
         facts=collect_metrics(spec, outcome, decision.rollback if rollout.promote else None, situation.runtime_status),
         slot=due.slot if due else None,
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
-        lacks_mounted=mounted.has_unread and current is not None and observed.mounted is None,
+        lacks_mounted=mounted_suites.has_unread and current is not None and observation.mounted is None,
     )
     return result if inputs.is_tenant else replace(result, relabel=(), clear=(), apply=(), delete=())
 
@@ -180,9 +180,9 @@ def _find_mounted(inputs: PassInputs) -> MountedSuites:
     """Return the suites that monitors have mounted; none where the spec can be served, since they are not needed."""
     if inputs.problem is None:
         return MountedSuites()
-    observed = inputs.observed
-    at_hand = (*observed.suites.values(), *(observed.mounted or ()))
-    return find_mounted_suites(observed.children.get(("ConfigMap", name_accuracy_config(observed.name))), at_hand)
+    observation = inputs.observed
+    at_hand = (*observation.suites.values(), *(observation.mounted or ()))
+    return find_mounted_suites(observation.children.get(("ConfigMap", name_accuracy_config(observation.name))), at_hand)
 
 
 def _build_accuracy_config(inputs: PassInputs, decision: _Decision) -> Json | None:

@@ -19,7 +19,7 @@ class Event:
 
 
 _REPORTED_AT_ONCE = frozenset({ConditionType.ENGINE_READY, ConditionType.CAPACITY_FITS, ConditionType.QUALITY_VERIFIED})
-_EXPECTED = frozenset({Reason.COMPLETE, Reason.PENDING, Reason.SCALED_TO_ZERO})
+_EXPECTED_REASONS = frozenset({Reason.COMPLETE, Reason.PENDING, Reason.SCALED_TO_ZERO})
 """Reasons of a `False` that needs no action."""
 
 
@@ -34,7 +34,7 @@ def build_transition_events(before: Json, after: Json) -> tuple[Event, ...]:
         old = previous.get(condition["type"])
         if old == (condition["status"], condition["reason"]):
             continue
-        is_warning = condition["status"] == "False" and condition["reason"] not in _EXPECTED
+        is_warning = condition["status"] == "False" and condition["reason"] not in _EXPECTED_REASONS
         if old or (is_warning and condition["type"] in _REPORTED_AT_ONCE):
             message = f"{condition['type']} is {condition['status']}: {condition['message']}"
             events.append(Event(condition["reason"], message, condition["lastTransitionTime"], is_warning))

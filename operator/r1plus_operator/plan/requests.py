@@ -44,7 +44,7 @@ def explain_refused_rollback(cr: Json, serving: str) -> str:
     if _is_reported(cr, request):
         return str((cr.get("status") or {}).get("requestRefused", ""))
     objection = _explain_objection(cr, request, serving)
-    return f"{request.summary}: not carried out: {objection}" if objection else ""
+    return f"{request.summary}: the rollback is not carried out: {objection}" if objection else ""
 
 
 def _explain_objection(cr: Json, request: Request, serving: str) -> str:

@@ -190,7 +190,7 @@ class FactRecorder:
         try:
             self._collect(key)
         except Exception:
-            log.exception("Could not collect facts of %s/%s for the registry", *key)
+            log.exception("Facts of %s/%s could not be collected for the registry", *key)
 
     def _collect(self, key: Key) -> None:
         if key == CATALOG_KEY:
@@ -281,7 +281,7 @@ class FactRecorder:
         try:
             await sink.deliver(Facts(live=tuple(sorted(live_uids))))
         except FactRefusedError as error:
-            log.warning("Registry refused the list of live deployments: %s", error)
+            log.warning("Registry refused the list of existing objects: %s", error)
         self._live_uids = live_uids
         for uid in self._recorded.keys() - live_uids:
             del self._recorded[uid]
@@ -289,7 +289,7 @@ class FactRecorder:
     def _log_problem(self, problem: str) -> None:
         """Log a problem once, and its end."""
         if problem and not self._problem:
-            log.warning("Registry does not record, facts wait (serving is not affected): %s", problem)
+            log.warning("Registry does not record, facts wait and serving goes on: %s", problem)
         elif self._problem and not problem:
             log.info("Registry records again")
         self._problem = problem

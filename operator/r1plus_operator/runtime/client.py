@@ -274,7 +274,7 @@ class ApiClient:
 
         Close it (`contextlib.aclosing`) when leaving early. The server sends bookmarks, up to two minutes apart
         (measured, 1.34), so a stream without a byte for `inactivity_s` is dead, however alive its socket looks.
-        `skip` is asked of each event as it came over the wire; one that it drops is never decoded.
+        `skip` gets each event as bytes from the wire; one for which it returns true is never decoded.
 
         Raises:
             ApiError: the server's refusal, or its ERROR event; GoneError if `rv` is too old.

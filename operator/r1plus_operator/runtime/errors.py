@@ -73,7 +73,7 @@ class ConflictError(ApiError):
 
 
 class GoneError(ApiError):
-    """410. The history that was asked for is compacted away."""
+    """410. The requested history is compacted away."""
 
 
 class InvalidError(ApiError):

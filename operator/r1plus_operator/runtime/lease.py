@@ -205,9 +205,9 @@ class Elector:
                 await self._write(version, self._claim.build_spec(new=True))
                 _log.info("Acquired %s as %s", self._name, self._identity)
         except ConflictError:
-            _log.info("Another candidate was faster to %s", self._name)
+            _log.info("Another replica acquired %s first", self._name)
         except (ApiError, TimeoutError) as error:
-            _log.warning("Could not look at or take %s: %s", self._name, _describe_error(error))
+            _log.warning("Could not read or acquire %s: %s", self._name, _describe_error(error))
         return self.is_leader
 
     async def acquire(self) -> None:
@@ -249,7 +249,7 @@ class Elector:
                 await self._write(version, self._claim.build_spec(new=False))
                 return True
         except ConflictError:
-            _log.info("%s has changed under this process, looking at it", self._name)
+            _log.info("%s was changed by another client, reading it again", self._name)
         except (ApiError, TimeoutError) as error:
             _log.warning(
                 "Could not renew %s, %.1f s left: %s",
@@ -269,7 +269,7 @@ class Elector:
             await self._read_lease()
         except (ApiError, TimeoutError) as error:
             _log.warning(
-                "Could not look at %s, %.1f s left: %s",
+                "Could not read %s, %.1f s left: %s",
                 self._name,
                 self.count_remaining_seconds(),
                 _describe_error(error),

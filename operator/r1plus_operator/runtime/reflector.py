@@ -241,9 +241,9 @@ class Reflector(Generic[P]):
         delay = max(self._next_delay(), retry_after or 0.0)
         if isinstance(error, ApiError):
             level = logging.INFO if isinstance(error, GoneError | TransportError) else logging.WARNING
-            _log.log(level, "Reflector of %s lost its stream, again in %.1f s: %s", self.resource.name, delay, error)
+            _log.log(level, "Watch of %s was interrupted, retry in %.1f s: %s", self.resource.name, delay, error)
         else:
-            _log.error("Reflector of %s failed, again in %.1f s", self.resource.name, delay, exc_info=error)
+            _log.error("Watch of %s failed, retry in %.1f s", self.resource.name, delay, exc_info=error)
         return delay
 
     def _next_delay(self) -> float:
@@ -254,7 +254,7 @@ class Reflector(Generic[P]):
     def _mark_absent(self) -> None:
         if self.is_available or not self.sync_event.is_set():
             _log.info(
-                "The server has no %s, looking again every %.0f s", self.resource.name, self._timing.absent_recheck
+                "The API server does not serve %s, retry every %.0f s", self.resource.name, self._timing.absent_recheck
             )
         self._version = None
         self._failures = 0
@@ -314,7 +314,7 @@ class Reflector(Generic[P]):
             return self._project(obj)
         except Exception:  # noqa: BLE001 - logged with its trace; the other objects go on
             key = _read_key(obj)
-            _log.exception("Could not project %s %s/%s, its last known state stays", self.resource.kind, *key)
+            _log.exception("Could not read %s %s/%s, kept its last known state", self.resource.kind, *key)
             return self.store.get(*key)
 
     def _report(self, event: str, projection: P) -> None:

@@ -14,7 +14,7 @@ Called by the monitor for its pod and by `pool` for a revision. Pure; the state 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -81,8 +81,7 @@ def advance(evidence: Evidence, block: Sequence[Logs], alarm_at: float) -> Evide
     """Take one step: M <- (M + B) * product of L over the block's B answers.
 
     A block is what was in flight together, so that no bet on one of its answers could know another; its order does
-    not
-    matter. One answer is a block of one. Larger blocks keep the promise and detect a change a little later.
+    not matter. One answer is a block of one. Larger blocks keep the promise and detect a change a little later.
     """
     if len(block) == 1:
         logs = _advance_one(evidence.logs, block[0])
@@ -165,19 +164,6 @@ def observe_answer(detector: Detector, item: str, passed: bool) -> Detector:
         advance(detector.evidence, (gains,), detector.alarm_at),
         detector.failed if again is not passed else update_failed_items(detector.failed, item, passed),
     )
-
-
-def observe_block(detector: Detector, answers: Sequence[tuple[str, bool]]) -> Detector:
-    """Observe answers (item, passed) to probes that were in flight together, as one step. No item twice: ValueError."""
-    items = {item for item, _ in answers}
-    if len(items) < len(answers):
-        raise ValueError(f"answers: {len(answers)} of {len(items)} items; a block may hold an item once")
-    table = build_bets(detector.key.p0)
-    block = [table.gains_of(is_right, item in detector.failed) for item, is_right in answers]
-    failed_items = detector.failed
-    for item, is_right in answers:
-        failed_items = update_failed_items(failed_items, item, is_right)
-    return replace(detector, evidence=advance(detector.evidence, block, detector.alarm_at), failed=failed_items)
 
 
 def update_failed_items(failed: tuple[str, ...], item: str, passed: bool) -> tuple[str, ...]:

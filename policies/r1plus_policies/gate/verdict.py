@@ -26,7 +26,7 @@ SHORT_CHECK_ITEMS: Final = 40
 SHORT_CHECK_ALPHA: Final = Fraction(5, 100)
 
 
-class Reason(StrEnum):
+class GateReason(StrEnum):
     """Stable reasons of a gate's report."""
 
     PASSED = "Passed"
@@ -141,13 +141,13 @@ class Judgement:
     """A verdict with its cause."""
 
     verdict: Verdict
-    reason: Reason
+    reason: GateReason
     message: str
     figures: GateFigures
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class VerdictSubject:
     """What was scored: a verdict holds for exactly this."""
 
     identity: str
@@ -194,12 +194,12 @@ def judge_gate(scores: Sequence[ItemScores], rules: Rules, stage: GateStage) -> 
     figures = count_figures([_keep_whole_sweeps(s, stage) for s in scores], rules, stage)
     judgement = next((j for check in CHECKS if (j := check(figures, rules))), None)
     if judgement is None and figures.items and stage.single and stage.full_sweeps >= rules.full_sweeps:
-        return Judgement(Verdict.PASS, Reason.PASSED, _describe_pass(figures, rules), figures)
+        return Judgement(Verdict.PASS, GateReason.PASSED, _describe_pass(figures, rules), figures)
     return judgement
 
 
 def build_report(
-    judgement: Judgement, rules: Rules, subject: Subject, *, seconds: float, decided_at: str
+    judgement: Judgement, rules: Rules, subject: VerdictSubject, *, seconds: float, decided_at: str
 ) -> GateReport:
     """Build the report that leaves the monitor."""
     figures = judgement.figures
@@ -266,7 +266,7 @@ def check_total(figures: GateFigures, rules: Rules) -> Judgement | None:
         f"lost {lost_count} of {figures.items} items, {figures.lost_limit} allowed at threshold {rules.threshold:g}; "
         f"{_list_strata(figures)}{_describe_progress(figures, rules)}; McNemar p = {mcnemar_exact(lost_count, 0):.1g}"
     )
-    return Judgement(Verdict.FAIL, Reason.TOO_MANY_LOST, message, figures)
+    return Judgement(Verdict.FAIL, GateReason.TOO_MANY_LOST, message, figures)
 
 
 def check_strata(figures: GateFigures, rules: Rules) -> Judgement | None:
@@ -279,7 +279,7 @@ def check_strata(figures: GateFigures, rules: Rules) -> Judgement | None:
         f"{rules.threshold:g}; over all {len(figures.lost_items)} of {figures.items}, {figures.lost_limit} allowed"
         f"{_describe_progress(figures, rules)}"
     )
-    return Judgement(Verdict.FAIL, Reason.STRATUM_LOST, message, figures)
+    return Judgement(Verdict.FAIL, GateReason.STRATUM_LOST, message, figures)
 
 
 def check_stability(figures: GateFigures, rules: Rules) -> Judgement | None:
@@ -291,7 +291,7 @@ def check_stability(figures: GateFigures, rules: Rules) -> Judgement | None:
         f"{figures.flips_allowed} expected at a flip rate of {rules.flip_rate:g} (quantile {rules.flip_quantile:g}); "
         f"lost {len(figures.lost_items)} of {figures.items} items, {figures.lost_limit} allowed"
     )
-    return Judgement(Verdict.FAIL, Reason.UNSTABLE, message, figures)
+    return Judgement(Verdict.FAIL, GateReason.UNSTABLE, message, figures)
 
 
 def check_unscored(figures: GateFigures, rules: Rules) -> Judgement | None:
@@ -303,7 +303,7 @@ def check_unscored(figures: GateFigures, rules: Rules) -> Judgement | None:
         f"{len(figures.lost_items)} of the others, {figures.lost_limit} allowed; the gate is repeated once the engine"
         " answers"
     )
-    return Judgement(Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED, message, figures)
+    return Judgement(Verdict.INCONCLUSIVE, GateReason.ITEMS_UNSCORED, message, figures)
 
 
 CHECKS: Final[tuple[Callable[[GateFigures, Rules], Judgement | None], ...]] = (

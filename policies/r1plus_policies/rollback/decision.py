@@ -28,7 +28,8 @@ def respond(health: DeploymentHealth) -> Response:
     """Return the response. The last check always has one."""
     response = next(response for check in CHECKS if (response := check(health)) is not None)
     if health.not_tenant and response.action in (Action.QUARANTINE, Action.CONTROL, Action.SWITCH):
-        text = f"nothing is moved: this namespace is no tenant ({health.not_tenant}). Otherwise: {response.message}"
+        text = f"the operator moves nothing, because the namespace is not a tenant ({health.not_tenant})"
+        text += f". Once it is one: {response.message}"
         control_revision = health.control.revision if health.control else ""
         return Response(Action.BLOCKED, RollbackReason.NAMESPACE_NOT_TENANT, text, revision=control_revision)
     return response
@@ -48,8 +49,8 @@ def check_scorer(health: DeploymentHealth) -> Response | None:
     if health.replay_passed is not False:
         return None
     text = (
-        "recorded answers no longer get their recorded scores: scorer or suite changed without a new hash. Nothing is"
-        " moved; restore the suite (`r1plus suite verify`) or the monitor's image"
+        "accuracy cannot be measured: recorded answers no longer get their recorded scores, so scorer or suite changed."
+        " Traffic stays where it is; restore the suite (`r1plus suite verify`) or the monitor's image"
     )
     return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
 
@@ -66,11 +67,13 @@ def check_confirmed(health: DeploymentHealth) -> Response | None:
         return None
     is_counting = any(p.standing is Standing.CONFIRMING for p in health.pods)
     if is_counting or (health.pool.below is None and health.pool.without_worst >= 1):
-        text = f"Revision {health.current} raised an alarm; a confirming sweep counts the lost items"
+        text = (
+            f"Revision {health.current} raised an alarm; its monitor now asks the whole suite to count the lost items"
+        )
         return Response(Action.NOTHING, RollbackReason.CONFIRMING, text)
     text = (
-        f"Revision {health.current} answers differently than at its gate, still above its threshold. Nothing is moved;"
-        f" see which items were lost, then {format_command(Verb.ACK)} to accept the new behaviour"
+        f"Revision {health.current} answers differently than at its gate, but still above its threshold. Traffic stays"
+        f" where it is; see which items were lost, then {format_command(Verb.ACK)} to accept the new behaviour"
     )
     return Response(Action.NOTHING, RollbackReason.CHANGED, text)
 
@@ -80,7 +83,7 @@ def check_paused(health: DeploymentHealth) -> Response | None:
     if not health.is_paused:
         return None
     remedy = f"run {format_command(Verb.RESUME)} to let the operator act again"
-    text = f"spec.rollout.paused: neither a pod nor traffic is moved; {remedy}"
+    text = f"spec.rollout.paused: the operator neither rolls back nor removes a bad pod; {remedy}"
     return Response(Action.BLOCKED, RollbackReason.PAUSED, text)
 
 
@@ -89,7 +92,7 @@ def check_alert_only(health: DeploymentHealth) -> Response | None:
     if health.rollback_request or health.on_breach is OnBreach.ROLLBACK:
         return None
     text = (
-        "spec.accuracy.onBreach is Alert, so nothing is moved; set spec.accuracy.onBreach: Rollback to allow automatic"
+        "spec.accuracy.onBreach is Alert, so the operator does not roll back; set it to Rollback to allow automatic"
         " rollback"
     )
     return Response(Action.BLOCKED, RollbackReason.ALERT_ONLY, text)
@@ -105,21 +108,27 @@ def check_single_pod(health: DeploymentHealth) -> Response | None:
         and not health.erring_pods
     ):
         pod_name = health.pods_below_threshold[0].name
-        text = f"Pod {pod_name} is in quarantine; the other pods of revision {health.current} are healthy"
+        text = f"Pod {pod_name} is in quarantine: no traffic, kept for inspection; the other pods are healthy"
         return Response(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
     pod = health.bad_pod
     if pod is None:
         return None
     if any(p.is_quarantined for p in health.pods):
-        text = f"Pod {pod.name} is bad, but another pod is in quarantine already; check both nodes, then delete a pod"
+        text = (
+            f"Pod {pod.name} fails too many probes, but another pod is in quarantine already; check both nodes, then"
+            " delete a pod"
+        )
         return Response(Action.BLOCKED, RollbackReason.ALREADY_QUARANTINED, text)
     if not pod.serves:
-        text = f"Pod {pod.name} is bad and has no traffic; delete it to replace it"
+        text = f"Pod {pod.name} fails too many probes and has no traffic; delete it to replace it"
         return Response(Action.NOTHING, RollbackReason.ONE_BAD_POD, text)
     if not any(p.serves for p in health.pods if p is not pod):
-        text = f"Pod {pod.name} is bad and is the only Ready one; it is quarantined once another pod is Ready"
+        text = (
+            f"Pod {pod.name} fails too many probes but is the only Ready one, so it keeps its traffic until another pod"
+            " is Ready; raise spec.replicas, or check why the others are not Ready"
+        )
         return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text)
-    text = f"Pod {pod.name} alone is bad: it is taken out of traffic and replaced"
+    text = f"Only pod {pod.name} fails too many probes: it is taken out of traffic and replaced; check its node"
     return Response(Action.QUARANTINE, RollbackReason.ONE_BAD_POD, text, pod=pod.name)
 
 
@@ -129,8 +138,9 @@ def check_only_errors(health: DeploymentHealth) -> Response | None:
     if health.control or health.rollback_request or health.has_revision_dropped or health.pods_below_threshold:
         return None
     text = (
-        f"Engines of revision {health.current} fail or time out in more than one pod, or in the only one. Nothing is"
-        " moved; check `kubectl logs -c triton` and the load; raise spec.replicas or lower the batch"
+        f"Engines of revision {health.current} fail or time out in more than one pod, or in the only one. Traffic stays"
+        " where it is, since load is the usual cause; check `kubectl logs -c triton`, raise spec.replicas or lower the"
+        " batch"
     )
     return Response(Action.NOTHING, RollbackReason.SERVER_ERRORS, text)
 
@@ -140,8 +150,8 @@ def check_other_pods(health: DeploymentHealth) -> Response | None:
     if health.control or health.rollback_request or health.has_revision_dropped:
         return None
     text = (
-        f"pod {health.pods_below_threshold[0].name} is bad, and no other pod answers, so pod or revision may be at"
-        " fault; check why the others are not Ready"
+        f"pod {health.pods_below_threshold[0].name} fails too many probes and no other pod answers, so pod or revision"
+        " may be at fault; check why the others are not Ready"
     )
     return Response(Action.BLOCKED, RollbackReason.LAST_THAT_SERVES, text)
 
@@ -155,8 +165,8 @@ def check_single_node(health: DeploymentHealth) -> Response | None:
     if len(nodes) < 2 or len(bad) > 1 or pool_alone:
         return None
     text = (
-        f"all bad pods are on node {next(iter(bad))}, pods on other nodes are healthy; drain that node: another"
-        " revision would fail there as well"
+        f"all bad pods are on node {next(iter(bad))} and pods on other nodes are healthy, so the revision is not the"
+        " cause; drain that node"
     )
     return Response(Action.BLOCKED, RollbackReason.ONE_NODE, text)
 
@@ -174,7 +184,7 @@ def check_rollout(health: DeploymentHealth) -> Response | None:
     """Wait for the spec's own candidate: it may be the remedy, and two candidates at once are not possible."""
     if not health.rollout_under_way or health.control:
         return None
-    text = "a candidate of the current spec is in its gate; the rollback is decided after that, whatever the result"
+    text = "a candidate of the current spec is in its gate; wait, the operator decides on the rollback after that"
     return Response(Action.BLOCKED, RollbackReason.ROLLOUT_UNDER_WAY, text)
 
 
@@ -198,8 +208,8 @@ def check_control_result(health: DeploymentHealth) -> Response | None:
     control = health.control
     if control is not None and control.blocked_reason:
         text = (
-            f"the control pass of revision {control.revision} has no valid scores: its monitor scores otherwise than"
-            f" when the suite was recorded ({control.blocked_reason}). Nothing is moved; restore the suite"
+            f"rollback target {control.revision} cannot be tested: its monitor does not give recorded answers their"
+            f" recorded scores ({control.blocked_reason}). Traffic stays where it is; restore the suite"
             f" (`r1plus suite verify`) or the monitor's image, then {format_command(Verb.ACK)}"
         )
         return Response(Action.PAGE, RollbackReason.SUITE_MISMATCH, text)
@@ -209,8 +219,8 @@ def check_control_result(health: DeploymentHealth) -> Response | None:
         text = f"Revision {control.revision} passed the suite again ({control.summary}); traffic goes back to it"
         return Response(Action.SWITCH, RollbackReason.CONTROL_PASSED, text, revision=control.revision)
     text = (
-        f"Rollback target {control.revision} was swept again and fails as well ({control.summary}). The revision is not"
-        " the cause; check what both share: node, driver, image or the suite. Nothing is moved"
+        f"Rollback target {control.revision} fails the suite as well ({control.summary}), so the revision is not the"
+        " cause. Traffic stays where it is; check what both share: node, driver, image or the suite"
     )
     return Response(
         Action.PAGE, RollbackReason.ROLLBACK_TARGET_ALSO_FAILED, f"{text}; then {format_command(Verb.ACK)} to try again"
@@ -225,21 +235,21 @@ def check_control_wait(health: DeploymentHealth) -> Response | None:
     age = health.now - control.since
     if age >= health.deadline:
         text = (
-            f"the control pass of revision {control.revision} has no verdict within spec.rollout.deadline"
+            f"rollback target {control.revision} did not finish the suite within spec.rollout.deadline"
             f"{': ' + control.no_room if control.no_room else ''}; fix what delayed it, then"
-            f" {format_command(Verb.ACK)}"
+            f" {format_command(Verb.ACK)} to try again"
         )
-        return Response(Action.BLOCKED, RollbackReason.CONTROL_OVERDUE, text)
+        return Response(Action.BLOCKED, RollbackReason.ROLLBACK_TARGET_OVERDUE, text)
     if control.no_room and age >= NO_ROOM_SECONDS:
         text = (
-            f"no room for the control pass of revision {control.revision}, which must pass before traffic goes back;"
-            f" still waiting: free capacity, or set spec.rollout.strategy: InPlace ({control.no_room})"
+            f"no node has room for rollback target {control.revision}, which must pass the suite before traffic goes"
+            f" back; free capacity, or set spec.rollout.strategy: InPlace ({control.no_room})"
         )
         seconds_left = health.deadline - age
         return Response(
             Action.BLOCKED, RollbackReason.NO_CAPACITY, text, revision=control.revision, recheck_after=seconds_left
         )
-    text = f"Revision {control.revision} is being swept again, without traffic; if it passes, traffic goes back to it"
+    text = f"Revision {control.revision} repeats the suite without traffic; if it passes, traffic goes back to it"
     seconds_left = (NO_ROOM_SECONDS if control.no_room else health.deadline) - age
     return Response(
         Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=control.revision, recheck_after=seconds_left
@@ -253,11 +263,11 @@ def start_control(health: DeploymentHealth) -> Response | None:
         return target
     if target.name in health.earlier_targets and not health.rollback_request:
         text = (
-            f"revision {health.current} was already rolled back to {target.name} once; not again automatically."
+            f"revision {health.current} was already rolled back to {target.name} once, so not again automatically."
             f" Change the spec, or run {format_command(Verb.ACK)} to allow it"
         )
         return Response(Action.BLOCKED, RollbackReason.ALREADY_ROLLED_BACK, text)
-    text = f"Revision {target.name} is started without traffic and swept again; if it passes, traffic goes back to it"
+    text = f"Revision {target.name} starts without traffic and repeats the suite; if it passes, traffic goes back to it"
     return Response(Action.CONTROL, RollbackReason.CONTROL_RUNNING, text, revision=target.name)
 
 
@@ -273,9 +283,9 @@ def _choose_target(health: DeploymentHealth) -> PastRevision | Response:
     if not candidates:
         return block("no revision served before this one")
     if not (candidates := [r for r in candidates if r.has_passed]):
-        return block("no earlier revision has a Pass on the suite that is in force")
+        return block("no earlier revision has passed the current suite")
     if not (candidates := [r for r in candidates if not r.given_up]):
-        return block("every earlier revision with a Pass was itself rolled back from")
+        return block("every earlier revision with a Pass was itself rolled back")
     if not (candidates := [r for r in candidates if r.served_seconds >= health.bake]):
         return block(f"no earlier revision with a Pass carried traffic for {health.bake:g} s")
     if not (candidates := [r for r in candidates if r.has_engine]):
@@ -284,10 +294,10 @@ def _choose_target(health: DeploymentHealth) -> PastRevision | Response:
         )
         return block(engine_gone, RollbackReason.ARTIFACT_GONE)
     if not (candidates := [r for r in candidates if r.is_placed]):
-        not_placed = "the placement of every revision with a Pass is not allowed to this tenant any more (R1PlusTenant)"
+        not_placed = "spec.placement of the R1PlusTenant no longer allows the nodes of any revision with a Pass"
         return block(not_placed, RollbackReason.PLACEMENT_NOT_ALLOWED)
     if not (candidates := [r for r in candidates if r.supports_control]):
-        too_old = "the monitor of every revision with a Pass is of an older version, which cannot run a control pass"
+        too_old = "the monitor of every revision with a Pass is of an older version, which cannot repeat the suite"
         return block(too_old, RollbackReason.MONITOR_TOO_OLD)
     return max(candidates, key=lambda r: (r.promoted_at, r.name))
 

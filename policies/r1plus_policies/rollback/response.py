@@ -63,7 +63,7 @@ class RollbackReason(StrEnum):
     ALREADY_ROLLED_BACK = "AlreadyRolledBack"
     ROLLBACK_TARGET_ALSO_FAILED = "RollbackTargetAlsoFailed"
     NO_CAPACITY = "NoCapacity"
-    CONTROL_OVERDUE = "ControlOverdue"
+    ROLLBACK_TARGET_OVERDUE = "RollbackTargetOverdue"
     NAMESPACE_NOT_TENANT = "NamespaceNotTenant"
     CONTROL_RUNNING = "ControlRunning"
     CONTROL_PASSED = "ControlPassed"
@@ -83,7 +83,7 @@ BLOCK_REASONS: Final = (
     RollbackReason.ALREADY_ROLLED_BACK,
     RollbackReason.ROLLBACK_TARGET_ALSO_FAILED,
     RollbackReason.NO_CAPACITY,
-    RollbackReason.CONTROL_OVERDUE,
+    RollbackReason.ROLLBACK_TARGET_OVERDUE,
     RollbackReason.SUITE_MISMATCH,
     RollbackReason.MONITOR_TOO_OLD,
     RollbackReason.NAMESPACE_NOT_TENANT,

@@ -13,7 +13,7 @@ from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Standing, StratumFigures, SweepFigures, Verdict, Watch
 from r1plus_policies.bounds import clopper_pearson
 from r1plus_policies.detector.detector import Detector, observe_answer
-from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, Subject, max_lost_in_stratum, max_lost_items
+from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, VerdictSubject, max_lost_in_stratum, max_lost_items
 from r1plus_policies.watch.confirmation import (
     ALPHA,
     AnswerCount,
@@ -33,7 +33,7 @@ _GRAVITY: Final = (Standing.CHANGED, Standing.ERRORS, Standing.BELOW_THRESHOLD)
 class WatchState:
     """The stored state of a watch."""
 
-    subject: Subject
+    subject: VerdictSubject
     accuracy: Detector
     """Observes the answers to watched items."""
     errors: Detector
@@ -56,7 +56,7 @@ class WatchState:
 
 
 def new_watch(
-    subject: Subject, accuracy: Detector, errors: Detector, gate: GateReport, acknowledged: str = ""
+    subject: VerdictSubject, accuracy: Detector, errors: Detector, gate: GateReport, acknowledged: str = ""
 ) -> WatchState:
     """Return a watch over what this gate admitted."""
     complete = gate.verdict is Verdict.PASS and gate.lost == len(gate.lost_items)
@@ -140,19 +140,17 @@ def describe_watch(state: WatchState, items: Sequence[GateItem], threshold: floa
     """Describe the result of the count."""
     answer_count = _count_confirmed(state, items)
     if answer_count is None:
-        return (
-            f"a detector raised an alarm at {state.alarmed_at}; a sweep over all {len(items)} items counts what is lost"
-        )
+        return f"a detector raised an alarm at {state.alarmed_at}; lost items are being counted over all {len(items)}"
     new = find_lost_since_gate(state, answer_count)
     strata = ", ".join(f"{name} {n}" for name, n in count_by_stratum(items, new).items())
-    since = f"since the gate lost {len(new)} items{f': {strata}' if strata else ''}"
-    limit = max_lost_items(answer_count.items, threshold)
+    since = f"{len(new)} item{'s' * (len(new) != 1)} lost since the gate{f': {strata}' if strata else ''}"
+    limit = f"{max_lost_items(answer_count.items, threshold)} allowed at threshold {threshold:g}"
     parts = [
         since,
-        f"in all {len(answer_count.lost_items)} of {answer_count.items}, {limit} allowed at threshold {threshold:g}",
+        f"{len(answer_count.lost_items)} of {answer_count.items} lost in all, {limit}",
     ]
     if answer_count.first_upper < threshold:
-        parts.append(f"first answers are right in {answer_count.first_upper:.3f} at most (alpha {ALPHA:g})")
+        parts.append(f"share of right first answers at most {answer_count.first_upper:.3f} (alpha {ALPHA:g})")
     if answer_count.unanswered_items or not answer_count.whole:
         cut = "" if answer_count.whole else ", and the sweep stopped early because of errors"
         parts.append(f"{len(answer_count.unanswered_items)} items got no answer{cut}")

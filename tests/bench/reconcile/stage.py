@@ -18,7 +18,7 @@ from devcluster.addons import crd_files
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import metrics, names
 from r1plus_operator.api import crd, kinds
-from r1plus_operator.config import Settings, from_environment
+from r1plus_operator.config import OperatorSettings, load_settings
 from r1plus_operator.observe import node_projection
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.runtime import connection
@@ -48,7 +48,7 @@ class Stage:
         self.server = server
         self.client = client
         self.operator = operator
-        self.settings: Settings = from_environment(operator.environment)
+        self.settings: OperatorSettings = load_settings(operator.environment)
         self._audit = audit
 
     def requests(self) -> list[Request]:
@@ -149,7 +149,7 @@ async def serve(client: ApiClient, namespace: str, number: int) -> Monitors:
 async def staged(server: ApiServer, log: Path) -> AsyncIterator[Stage]:
     """Install what the operator finds in a cluster: CRDs, prometheus-operator's too, a node and its own rights."""
     async with ApiClient.from_kubeconfig(server.kubeconfig) as client:
-        for definition in crd.definitions().values():
+        for definition in crd.build_definitions().values():
             await install_crd(client, definition)
         for path in crd_files():
             if path.stem.endswith(("podmonitors", "prometheusrules")):

@@ -77,7 +77,7 @@ def deployment(kind: Resource, namespace: str, name: str, probes: int) -> Json:
 
 def twin() -> Json:
     """Return the CRD of `TWIN`."""
-    made = crd.deployments()
+    made = crd.build_deployment_definition()
     made["metadata"]["name"], made["spec"]["group"] = TWIN.name, TWIN.group
     return made
 

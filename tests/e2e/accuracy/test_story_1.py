@@ -11,10 +11,10 @@ from e2e.kube import Json
 from e2e.suites import shipped
 from e2e.tenants import Tenant, gates_of
 from e2e.waiting import wait_for
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import Verdict
-from r1plus_monitoring.curate.asking import F32, Condition, ProcessAsker
+from r1plus_monitoring.curate.asking import F32, AskingCondition, ProcessAsker
 from r1plus_monitoring.scoring.scorers import score
 from r1plus_policies.gate.verdict import max_lost_in_stratum, max_lost_items
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e_accuracy, pytest.mark.timeout(7200)]
 SAME, AS = "smollm2-lite-q8-0", "smollm2-full-q8-0"
 """The very files of the lite engine, claimed to be as good as the reference of full."""
 THRESHOLD = 0.98
-CONDITIONS = [Condition(16, order, F32) for order in (1, 2, 3)], [Condition(1, 4, F32)]
+CONDITIONS = [AskingCondition(16, order, F32) for order in (1, 2, 3)], [AskingCondition(1, 4, F32)]
 
 
 def lost_of(engine: str, suite: Suite) -> set[str]:
@@ -40,7 +40,7 @@ def lost_of(engine: str, suite: Suite) -> set[str]:
             wrong = (
                 i.id
                 for i in suite.items
-                if score(i, answers[i.id].text, answers[i.id].finish_reason) != Outcome.CORRECT
+                if score(i, answers[i.id].text, answers[i.id].finish_reason) != OutcomeLabel.CORRECT
             )
             failed.update(wrong)
         lost |= {item for item, times in failed.items() if times >= most}

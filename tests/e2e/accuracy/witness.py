@@ -18,7 +18,7 @@ from e2e.target import Target
 from e2e.waiting import StoryError, wait_for
 from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Question, ask
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import PORT_GRPC
 from r1plus_contract.suite import Item, Sampling, Suite
 from r1plus_monitoring.scoring.scorers import score
@@ -59,7 +59,7 @@ class Client:
             self.failures.append(f"{time.strftime('%H:%M:%S')} {error}")
         else:
             self.answered += 1
-            if score(item, answer.text, answer.finish_reason) != Outcome.CORRECT:
+            if score(item, answer.text, answer.finish_reason) != OutcomeLabel.CORRECT:
                 self.wrong.append((began, item.id))
         self.slowest_s = max(self.slowest_s, time.monotonic() - began)
 
@@ -88,7 +88,10 @@ class Witness:
     """What the client asks; empty for all of the suite."""
     pause_s: float = 0.4
     moves: list[tuple[float, str]] = field(default_factory=list)
-    """Whenever the Service selects another revision: the last moment (monotonic) at which it still selected the one before, and which."""
+    """Whenever the Service selects another revision.
+
+    The last moment (monotonic) at which it still selected the one before, and which.
+    """
     alerts: dict[tuple[str, str], tuple[float, Alert]] = field(default_factory=dict)
     """By name and pod: when it was first seen (monotonic), and as it was seen last."""
     client: Client = field(init=False)

@@ -85,7 +85,7 @@ def reaches(kube: Kube, pod: str, host: str, port: int) -> bool:
     return True
 
 
-def test_an_archive_is_fetched_within_walls_survives_a_kill_and_is_served_and_scored(
+def test_an_archive_is_fetched_within_policies_survives_a_kill_and_is_served_and_scored(
     tenant: Kube, server: Artifacts
 ) -> None:
     register(tenant, "bank-slow", server.url("slow", "bank"), server.sha256)

@@ -2,7 +2,7 @@
 
 from e2e.suites import OwnSuite, sealed
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, SuiteHeader
 from r1plus_contract.suite_reference import RecordedAnswer
 from r1plus_operator.observe.suite_signature import generate_key
@@ -39,6 +39,6 @@ def echo_suite() -> OwnSuite:
     recorded = [
         RecordedAnswer(f"say-{word}", f"Say {said[other]} again", FinishReason.STOP, score)
         for word, wrong in zip(WORDS, reversed(WORDS), strict=True)
-        for other, score in ((word, Outcome.CORRECT), (wrong, Outcome.INCORRECT))
+        for other, score in ((word, OutcomeLabel.CORRECT), (wrong, OutcomeLabel.INCORRECT))
     ]
     return sealed(header, items, recorded, generate_key())

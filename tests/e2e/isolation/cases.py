@@ -286,7 +286,7 @@ EXHAUSTION = (
 )  # fmt: skip
 
 
-def _wall(w: World, name: str, **spec: object) -> Ask:
+def _policy(w: World, name: str, **spec: object) -> Ask:
     head = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
     body = {**head, "metadata": {"name": name, "namespace": w.a.namespace}, "spec": {"podSelector": {}, **spec}}
     return post(of("networking.k8s.io", w.a.namespace, "networkpolicies"), body)
@@ -298,10 +298,10 @@ def _labelled(w: World, labels: Json) -> Ask:
 
 
 WAYS_OUT = (
-    Case(15, "a way out of one's own making", lambda w: _wall(w, "out", policyTypes=["Egress"], egress=[{}]), lambda w: _wall(w, "shut", policyTypes=["Egress"]), alice, words="-walls"),
+    Case(15, "a way out of one's own making", lambda w: _policy(w, "out", policyTypes=["Egress"], egress=[{}]), lambda w: _policy(w, "shut", policyTypes=["Egress"]), alice, words="-walls"),
     Case(15, "a pod in the prober's clothes", lambda w: _labelled(w, {LABEL_PROBE: "ask"}), lambda w: _labelled(w, {"app": "mine"}), alice, words="-serving-pods"),
     Case(15, "a way out in one's R1PlusTenant", lambda w: merge(ours(w.a.namespace, f"r1plustenants/{TENANT}"), {"spec": {"egress": [{"cidr": "10.0.0.0/8", "ports": [443]}]}}), lambda w: merge(ours(w.a.namespace, f"r1plustenants/{TENANT}"), {"spec": {"egress": [{"cidr": "10.0.0.0/8", "ports": [443]}]}}), platform),
-    Case(13, "a way into what serves", lambda w: _wall(w, "in", policyTypes=["Ingress"], ingress=[{}]), lambda w: _wall(w, "shut", policyTypes=["Ingress"]), alice, words="-walls"),
+    Case(13, "a way into what serves", lambda w: _policy(w, "in", policyTypes=["Ingress"], ingress=[{}]), lambda w: _policy(w, "shut", policyTypes=["Ingress"]), alice, words="-walls"),
 )  # fmt: skip
 SUITES = (
     same(26, "the suite", lambda w, ns: get(core(ns, f"configmaps/{SUITE}"))),

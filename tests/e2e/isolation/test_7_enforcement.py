@@ -45,7 +45,7 @@ def until(world: World, side: Side, wanted: tuple[str, str]) -> None:
     wait_for(lambda: told() == [wanted, wanted], f"{side.namespace} says {wanted}", seen_instead)
 
 
-def change_a_wall(world: World, side: Side, port: int) -> None:
+def change_a_policy(world: World, side: Side, port: int) -> None:
     """What a platform team may do at any time: another way out for the tenant's own pods. A run follows."""
     way = {"namespace": OPEN, "ports": [port]}
     world.kube.patch("r1plustenants", side.namespace, TENANT, {"spec": {"egress": [way]}})
@@ -81,13 +81,13 @@ def test_policies_that_are_not_enforced_are_told_and_told_again_when_they_are(wo
 
     with switched_off(world):
         assert reaches(world), "the walls are gone, by the same look that saw them"
-        change_a_wall(world, world.a, 9)
+        change_a_policy(world, world.a, 9)
         until(world, world.a, IGNORED)
         until_figure(world, world.a, 0.0)
         until(world, world.b, HELD)  # Nobody has looked since; its next run is due within the hour.
 
     wait_for(lambda: not reaches(world), "the walls are there again", period_s=1.0)
-    change_a_wall(world, world.a, 7)
+    change_a_policy(world, world.a, 7)
     until(world, world.a, HELD)
     until_figure(world, world.a, 1.0)
 
@@ -109,7 +109,7 @@ def not_refused(world: World, policy: str) -> Iterator[None]:
         act("Deny")
 
 
-def test_a_wall_that_another_one_hides_is_missed(world: World) -> None:
+def test_a_policy_that_another_one_hides_is_missed(world: World) -> None:
     """Of egress and ingress only one is gone: no pod under a tenant's walls gets through, and that is not enough."""
     side = world.a
     meta = {"name": "let-everybody-in", "namespace": DECOY}
@@ -132,12 +132,12 @@ def test_a_wall_that_another_one_hides_is_missed(world: World) -> None:
         try:
             wait_for(is_made, "the policy is made")
             wait_for(is_let_in, "whoever is let out is let in", period_s=1.0)
-            change_a_wall(world, side, 9)
+            change_a_policy(world, side, 9)
             until(world, side, GAP)
             told = (world.kube.get("r1plustenants", side.namespace, TENANT) or {})["status"]["isolation"]
             assert told["open"] == [f"decoy-ingress:{port}" for port in (8000, 8001, 8002, 8080)]
         finally:
             world.kube.kubectl("delete", "networkpolicy", meta["name"], "-n", DECOY, "--ignore-not-found")
     wait_for(lambda: not is_let_in(), "the decoy is walled again", period_s=1.0)
-    change_a_wall(world, side, 7)
+    change_a_policy(world, side, 7)
     until(world, side, HELD)

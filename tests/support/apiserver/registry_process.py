@@ -41,7 +41,9 @@ class RegistryProcess(PythonProcess):
         """Make its account, with the chart's rights, and its token."""
         (self._folder / "token").write_text(await token(client, SERVICE))
         # Under a name that no chart uses: the server is shared with tests that install the chart.
-        await grant(client, f"test-{SERVICE}", rbac.registry(), service_account(SERVICE, OPERATOR_NAMESPACE))
+        await grant(
+            client, f"test-{SERVICE}", rbac.list_registry_grants(), service_account(SERVICE, OPERATOR_NAMESPACE)
+        )
 
     async def get(self, path: str, bearer: str) -> tuple[int, Any]:
         """Return status and document."""

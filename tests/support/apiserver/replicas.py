@@ -53,8 +53,8 @@ class Replicas:
         await grant_operator(self._client, self.namespace)
         await self._client.apply(SERVICE_ACCOUNT, manifest(SERVICE_ACCOUNT, NAME, self.namespace), field_manager="test")
         await self.name_holder("")
-        await self._client.apply(POLICY, fence.policy(self.namespace, NAME), field_manager="test")
-        await self._client.apply(POLICY_BINDING, fence.binding(self.namespace, NAME), field_manager="test")
+        await self._client.apply(POLICY, fence.build_policy(self.namespace, NAME), field_manager="test")
+        await self._client.apply(POLICY_BINDING, fence.build_binding(self.namespace, NAME), field_manager="test")
         probe = await self.pod("probe")
 
         async def is_fenced() -> bool:

@@ -33,7 +33,7 @@ async def grant(
     client: ApiClient, name: str, grants: Sequence[rbac.Grant], *subjects: Json, namespace: str = ""
 ) -> None:
     """Give the subjects these rights, and no others by this name: in one namespace, or everywhere."""
-    rules = [row.rule() for row in grants]
+    rules = [row.build_rule() for row in grants]
     if namespace:
         await client.apply(ROLE, manifest(ROLE, name, namespace, rules=rules), field_manager="test")
         binding = role_binding(namespace, name, name, *subjects, kind="Role")
@@ -47,8 +47,8 @@ async def grant_operator(client: ApiClient, namespace: str = OPERATOR_NAMESPACE)
     """Give the operator of this namespace its rights, from the table that the chart is generated from."""
     await client.apply(kinds.NAMESPACE, manifest(kinds.NAMESPACE, namespace), field_manager="test")
     operator = user(account(namespace))
-    await grant(client, namespace, rbac.operator(), operator)
-    await grant(client, namespace, rbac.lease(), operator, namespace=namespace)
+    await grant(client, namespace, rbac.list_operator_grants(), operator)
+    await grant(client, namespace, rbac.list_lease_grants(), operator, namespace=namespace)
 
 
 async def token(

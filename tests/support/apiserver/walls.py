@@ -14,7 +14,7 @@ from support.apiserver.people import Answer, Person
 from support.apiserver.rights import OPERATOR_NAMESPACE
 from support.waiting import wait_until
 
-WALL = {**MARK, names.LABEL_ISOLATION: IsolationPart.TENANT.value}
+POLICY = {**MARK, names.LABEL_ISOLATION: IsolationPart.TENANT.value}
 """Labels of what the operator makes in a tenant's namespace for its isolation."""
 REVISION = "credit-0123456789"
 CONFIGURED = OperatorConfig(

@@ -34,12 +34,12 @@ from r1plus_contract.suite import (
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict
 from r1plus_monitoring.config import Config, read_config
 from r1plus_monitoring.logs import Clock, utc_now
-from r1plus_monitoring.probe.client import Reply
+from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import REPLAY_EVERY, Prober
 from r1plus_monitoring.store.state import State, StateStore
 from support.waiting import DEADLINE_SECONDS, eventually
 
-Behaviour = Callable[[str, int], Awaitable[Reply | None]]
+Behaviour = Callable[[str, int], Awaitable[ProbeReply | None]]
 """(item id, how often it has been asked before) -> a reply of its own, or None for the scripted answer."""
 
 IDENTITY = ServingIdentity(
@@ -104,7 +104,7 @@ class ScriptedEngine:
         self.ready_looks += 1
         return self.is_ready
 
-    async def ask(self, prompt: str, sampling: Sampling) -> Reply:
+    async def ask(self, prompt: str, sampling: Sampling) -> ProbeReply:
         before, self._times[prompt] = self._times[prompt], self._times[prompt] + 1
         self.asked.append(prompt)
         is_answered = len(self.asked) <= self.answers
@@ -116,7 +116,7 @@ class ScriptedEngine:
                 await asyncio.Event().wait()
             if self.behaviour is not None and (reply := await self.behaviour(prompt, before)) is not None:
                 return reply
-            return Reply("no" if prompt in self.wrong else "yes", "stop", 5, 1)
+            return ProbeReply("no" if prompt in self.wrong else "yes", "stop", 5, 1)
         finally:
             self.running -= 1
 
@@ -171,7 +171,10 @@ class Pod:
         former: tuple[str, str] | None = None,
         former_for: tuple[str, ...] | None = None,
     ) -> None:
-        """Write the accuracy ConfigMap, all at once. `former`: a suite that counts for those identities, or for ours."""
+        """Write the accuracy ConfigMap, all at once.
+
+        `former`: a suite that counts for those identities, or for ours.
+        """
         header, items = suite or small_suite()
         found = load_suite(header, items).header if promised_hash is None else None
         settings = MonitorSettings(

@@ -1,4 +1,4 @@
-"""The operator's own parts around a namespace's pass, with an API server in memory behind the executor's Protocol.
+"""The operator's own parts around a namespace's pass, with an API server in memory behind the applier's Protocol.
 
 It keeps what is applied whole, and says what it did by the observer's reflectors, as a stream would. What the real one
 does with it is tested in tests/apiserver.
@@ -17,7 +17,7 @@ from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.tenant import TenantReconciler
-from r1plus_operator.main import lane
+from r1plus_operator.main import select_lane
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
@@ -113,12 +113,12 @@ class Cluster:
 
 
 class Rig:
-    """Observer, executor, queue and reconciler, tied as `main` ties them."""
+    """Observer, applier, queue and reconciler, tied as `main` ties them."""
 
     def __init__(self, config: OperatorConfig = CONFIG) -> None:
         self.cluster = Cluster()
         self.clock = ManualClock()
-        self.queue: WorkQueue[Key] = WorkQueue(clock=self.clock, lane=lane)
+        self.queue: WorkQueue[Key] = WorkQueue(clock=self.clock, lane=select_lane)
         self.asked: list[Key] = []
         self.urgent: list[Key] = []
         client = ApiClient(ApiConnection("http://127.0.0.1:1"))

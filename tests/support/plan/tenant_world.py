@@ -130,7 +130,7 @@ class TenantWorld(Timed):
         return planned
 
     def carry_out(self, planned: TenantPlan, writes: int = 10_000, *, backwards: bool = False) -> None:
-        """In the executor's order, and no more than so many writes: after them the operator dies."""
+        """In the applier's order, and no more than so many writes: after them the operator dies."""
         for write in [*self._writes(planned, backwards)][:writes]:
             write()
 

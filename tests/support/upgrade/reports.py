@@ -27,7 +27,7 @@ from r1plus_policies.gate.verdict import (
     ItemScores,
     Rules,
     Score,
-    Subject,
+    VerdictSubject,
     build_report,
     judge_gate,
     max_lost_in_stratum,
@@ -59,7 +59,7 @@ class Monitored:
         scores = [_scores(item, Score.FAILED if place < lost else Score.CORRECT) for place, item in self._numbered]
         judgement = judge_gate(scores, rules, GateStage(FULL_SWEEPS, single=True))
         assert judgement is not None
-        about = Subject(self.revision.identity_digest, header.name, header.sha256, header.scorer_version)
+        about = VerdictSubject(self.revision.identity_digest, header.name, header.sha256, header.scorer_version)
         decided = build_report(judgement, rules, about, seconds=41.7, decided_at=_now())
         return replace(decided, control=control, acknowledged=acknowledged)
 
@@ -100,7 +100,7 @@ class Monitored:
             for name, n in by_stratum.items()
             if n
         )
-        text = f"since the gate lost {lost} items; in all {lost} of {len(items)}, {gate.allowed} allowed"
+        text = f"{lost} items lost since the gate; {lost} of {len(items)} lost in all, {gate.allowed} allowed"
         return self._report(
             Phase.WATCHING,
             Verdict.FAIL,

@@ -11,7 +11,7 @@ from support.chart import CHART, ROOT
 
 
 def test_nothing_generated_is_stale() -> None:
-    assert generate.differences(ROOT) == []
+    assert generate.list_differences(ROOT) == []
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_an_edited_file_an_absent_one_and_a_left_over_one_are_named(
         f"{left}: is left over; run: make generate",
     ]
     generate.write(copy)
-    assert generate.differences(copy) == []
+    assert generate.list_differences(copy) == []
 
 
 def test_versions_of_chart_project_and_images_agree() -> None:

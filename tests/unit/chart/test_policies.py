@@ -45,8 +45,10 @@ def test_what_protects_children_looks_at_every_kind_of_child(objects: Objects, n
 
 def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
     found = policies(objects)
-    # Who mounts an engine, relabels a tenant, enters a pod, pushes others off a node, takes over their addresses, places
-    # models, makes a token, asks for a rollback or writes large metadata is asked of everybody: the operator does none of it.
+    # Who mounts an engine, relabels a tenant, enters a pod, pushes others off a node, takes over their addresses,
+    # places
+    # models, makes a token, asks for a rollback or writes large metadata is asked of everybody: the operator does
+    # none of it.
     asked_of_all = (
         "control-plane",
         "placement",
@@ -81,7 +83,7 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
         assert [label for label in of_pods if f"'{label}'" not in conditions] == []
 
 
-def test_what_a_wall_of_ones_own_must_leave_out_is_what_the_operators_wall_for_ones_own_pods_does(
+def test_what_a_policy_of_ones_own_must_leave_out_is_what_the_operators_policy_for_ones_own_pods_does(
     objects: Objects,
 ) -> None:
     left_out = network_policies.build_callers_policy("team", (), DnsTerms())["spec"]["podSelector"]["matchExpressions"]

@@ -89,7 +89,7 @@ def test_the_operator_delivers_there_with_a_token_that_is_worth_nothing_elsewher
     [({}, 1), (POSTGRESQL, 3)],
     ids=["to the API server alone", "and to DNS and PostgreSQL"],
 )
-def test_the_walls_let_the_operator_and_prometheus_in(render: Render, values: dict[str, Any], ways_out: int) -> None:
+def test_the_policies_let_the_operator_and_prometheus_in(render: Render, values: dict[str, Any], ways_out: int) -> None:
     objects = render(values)
     spec = one(objects, "NetworkPolicy", "r1plus-registry")["spec"]
     labels = one(objects, "StatefulSet", "r1plus-registry")["spec"]["template"]["metadata"]["labels"]
@@ -148,7 +148,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "several replicas on one file": (
         {"registry": {"replicas": 2}},
-        "registry.replicas: 2 need PostgreSQL: set registry.database.existingSecret",
+        "registry.replicas: 2 replicas need PostgreSQL: set registry.database.existingSecret",
     ),
 }
 

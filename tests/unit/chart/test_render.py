@@ -13,7 +13,7 @@ from r1plus_contract import names as contract
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.api import fence, rbac, tenant_roles
-from r1plus_operator.config import from_environment, read_suite_folder, shipped_suites
+from r1plus_operator.config import load_settings, load_shipped_suites, read_suite_folder
 from r1plus_operator.main import DRAIN_SECONDS, EXIT_SECONDS
 from r1plus_operator.observe.suite_projection import read_suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
@@ -90,18 +90,20 @@ def test_a_pod_has_time_to_end_its_passes_and_its_probes_ask_its_own_port(render
 @pytest.mark.parametrize(
     ("name", "grants"),
     [
-        pytest.param("r1plus-operator", rbac.operator(), id="the operator's rights"),
-        pytest.param("r1plus-operator-crds", rbac.crd_hook(), id="the CRD hook's rights"),
-        pytest.param("r1plus-registry", rbac.registry(), id="the registry's rights"),
-        pytest.param("r1plus-registry-reader", rbac.registry_reader(), id="its reader's rights"),
+        pytest.param("r1plus-operator", rbac.list_operator_grants(), id="the operator's rights"),
+        pytest.param("r1plus-operator-crds", rbac.list_crd_hook_grants(), id="the CRD hook's rights"),
+        pytest.param("r1plus-registry", rbac.list_registry_grants(), id="the registry's rights"),
+        pytest.param("r1plus-registry-reader", rbac.list_registry_reader_grants(), id="its reader's rights"),
         pytest.param(
-            "r1plus-tenant-registry-reader", rbac.tenant_registry_reader(), id="the rights of its reader in a tenant"
+            "r1plus-tenant-registry-reader",
+            rbac.list_tenant_registry_reader_grants(),
+            id="the rights of its reader in a tenant",
         ),
     ],
 )
 def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, grants: tuple[rbac.Grant, ...]) -> None:
     rules = one(render(), "ClusterRole", name)["rules"]
-    assert rules == [grant.rule() for grant in grants]
+    assert rules == [grant.build_rule() for grant in grants]
     assert not [rule for rule in rules for values in rule.values() if "*" in values]
     assert not [rule for rule in rules if "secrets" in rule.get("resources", ())]
     assert not [rule for rule in rules if {"escalate", "impersonate"} & set(rule["verbs"])]
@@ -114,7 +116,7 @@ def test_the_lease_is_touched_in_the_operators_own_namespace_only_and_by_name(re
     objects = render()
     role = one(objects, "Role")
     assert role["metadata"]["namespace"] == "r1plus-system"
-    assert role["rules"] == [grant.rule() for grant in rbac.lease()]
+    assert role["rules"] == [grant.build_rule() for grant in rbac.list_lease_grants()]
     named = [rule for rule in role["rules"] if rule["verbs"] != ["create"]]
     assert [rule["resourceNames"] for rule in named] == [[contract.LEASE]]
     everywhere = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o.get("rules", ())]
@@ -124,8 +126,8 @@ def test_the_lease_is_touched_in_the_operators_own_namespace_only_and_by_name(re
 def test_the_fence_is_the_codes_and_covers_all_that_the_operator_may_write(render: Render) -> None:
     objects = render()
     policy, binding = (one(objects, kind, "r1plus-system.r1plus-operator.fence.r1plus.ai") for kind in FENCE)
-    assert policy["spec"] == fence.policy("r1plus-system", "r1plus-operator")["spec"]
-    assert binding["spec"] == fence.binding("r1plus-system", "r1plus-operator")["spec"]
+    assert policy["spec"] == fence.build_policy("r1plus-system", "r1plus-operator")["spec"]
+    assert binding["spec"] == fence.build_binding("r1plus-system", "r1plus-operator")["spec"]
     covered = {(rule["apiGroups"][0], name) for rule in policy["spec"]["matchConstraints"]["resourceRules"] for name in rule["resources"]}  # fmt: skip
     rules = one(objects, "ClusterRole")["rules"]
     written = {
@@ -167,7 +169,7 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     folders = {"R1PLUS_CATALOG_DIR": str(catalog), "R1PLUS_SUITES_DIR": str(ROOT / "monitoring" / "suites")}
     given = environment(objects)
     assert given["USER"], "kopf asks for the user's name, and no image has one for 1000"
-    settings = from_environment(given | folders)
+    settings = load_settings(given | folders)
     images = {"monitor": "r1plus-monitor:0.1.0", "triton": "r1plus-triton-cpu:0.1.0"} | values.get("images", {})
     assert settings.operator.monitor_image == images["monitor"]
     assert settings.operator.triton_image == images["triton"]
@@ -249,7 +251,7 @@ def test_a_published_shape_gets_files_by_naming_image_and_digest(render: Render)
 
 def test_every_shipped_suite_arrives_byte_for_byte_in_a_folder_of_its_own(render: Render) -> None:
     objects = render()
-    shipped = shipped_suites(ROOT / "monitoring" / "suites")
+    shipped = load_shipped_suites(ROOT / "monitoring" / "suites")
     volumes = {volume["name"]: volume for volume in pods(objects)["Deployment"]["volumes"]}
     sources = volumes["suites"].get("projected", {}).get("sources", [])
     paths = sorted(item["path"] for source in sources for item in source["configMap"]["items"])
@@ -309,7 +311,7 @@ def test_finding_13_pods_name_no_user_where_openshift_gives_them_one(render: Ren
     assert "'runAsUser': 1000680000," in str(pods(render({"podSecurity": {"runAsUser": 1000680000}})))
 
 
-def test_the_walls_let_prometheus_in_and_the_operator_out_to_named_places(render: Render) -> None:
+def test_the_policies_let_prometheus_in_and_the_operator_out_to_named_places(render: Render) -> None:
     spec = one(render(OTHER_VALUES), "NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (ingress,) = spec["ingress"]
@@ -378,7 +380,7 @@ def test_optional_objects(
 
 def test_without_the_hook_nothing_may_touch_definitions(render: Render) -> None:
     roles = [o for o in render({"crds": {"hook": False}, "registry": {"enabled": False}}) if o["kind"] == "ClusterRole"]
-    tenants = {name for name, _ in tenant_roles.AGGREGATED} | {one.name for one in tenant_roles.roles()}
+    tenants = {name for name, _ in tenant_roles.AGGREGATED_ROLES} | {one.name for one in tenant_roles.list_roles()}
     assert {role["metadata"]["name"] for role in roles} == {"r1plus-operator"} | tenants
     assert "customresourcedefinitions" not in str(roles)
 

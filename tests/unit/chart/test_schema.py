@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from r1plus_operator.api import crd
-from r1plus_operator.api.schema import SchemaError, structural
+from r1plus_operator.api.schema import StructuralSchemaError, build_structural_schema
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 
 
@@ -94,14 +94,14 @@ INNER = {
     ],
 )
 def test_a_field_becomes_structural(field: str, schema: dict[str, Any]) -> None:
-    found = structural(Outer, path="spec")
+    found = build_structural_schema(Outer, path="spec")
     assert found["properties"][field] == schema
     assert found["required"] == ["colour"]
     assert "additionalProperties" not in found
 
 
 def test_what_holds_for_a_maps_keys_becomes_a_rule() -> None:
-    found = structural(Labels, path="spec")["properties"]["labels"]
+    found = build_structural_schema(Labels, path="spec")["properties"]["labels"]
     assert found["additionalProperties"] == {"type": "string", "maxLength": 3}
     assert found["x-kubernetes-validations"] == [
         {
@@ -112,7 +112,7 @@ def test_what_holds_for_a_maps_keys_becomes_a_rule() -> None:
 
 
 def test_a_status_has_no_defaults() -> None:
-    assert "default" not in str(structural(Outer, path="status", defaults=False))
+    assert "default" not in str(build_structural_schema(Outer, path="status", defaults=False))
 
 
 class Labels(BaseModel):
@@ -144,13 +144,13 @@ BAD: dict[str, tuple[tuple[Any, Any], str]] = {
 
 @pytest.mark.parametrize(("field", "said"), BAD.values(), ids=BAD)
 def test_what_kubernetes_cannot_hold_is_refused_at_generation(field: tuple[Any, Any], said: str) -> None:
-    with pytest.raises(SchemaError) as caught:
-        structural(create_model("Model", it=field), path="spec")
+    with pytest.raises(StructuralSchemaError) as caught:
+        build_structural_schema(create_model("Model", it=field), path="spec")
     assert str(caught.value).startswith(said)
 
 
 def test_names_columns_and_scope_are_those_that_users_type() -> None:
-    made = {definition["spec"]["names"]["kind"]: definition["spec"] for definition in crd.definitions().values()}
+    made = {definition["spec"]["names"]["kind"]: definition["spec"] for definition in crd.build_definitions().values()}
     deployments, engines = made["R1PlusDeployment"], made["R1PlusEngine"]
     assert (deployments["scope"], engines["scope"]) == ("Namespaced", "Cluster")
     assert (deployments["names"]["shortNames"], engines["names"]["shortNames"]) == (["r1p"], ["r1e"])
@@ -163,7 +163,7 @@ def test_names_columns_and_scope_are_those_that_users_type() -> None:
 
 
 def test_every_default_that_the_server_fills_in_is_the_models_own() -> None:
-    filled = structural(R1PlusDeploymentSpec, path="spec")["properties"]
+    filled = build_structural_schema(R1PlusDeploymentSpec, path="spec")["properties"]
     defaults = {"tier": "full", "replicas": filled["replicas"]["default"]}
     defaults["accuracy"] = {
         name: field["default"] for name, field in filled["accuracy"]["properties"].items() if "default" in field
@@ -172,4 +172,4 @@ def test_every_default_that_the_server_fills_in_is_the_models_own() -> None:
 
 
 def test_the_checked_in_definitions_hold_no_reference() -> None:
-    assert "$ref" not in "".join(crd.to_yaml(definition) for definition in crd.definitions().values())
+    assert "$ref" not in "".join(crd.render_yaml(definition) for definition in crd.build_definitions().values())

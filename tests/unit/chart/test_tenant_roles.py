@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_operator.api import kinds
-from r1plus_operator.api.tenant_roles import AGGREGATED, TO_VIEW
+from r1plus_operator.api.tenant_roles import AGGREGATED_ROLES, TO_VIEW
 from support.chart import Objects, Render, one
 
 Rights = set[tuple[str, str, str]]
@@ -34,12 +34,12 @@ def rights(objects: Objects, label: str) -> Rights:
 
 @pytest.fixture(scope="module")
 def both(objects: Objects) -> dict[str, Rights]:
-    return {name: rights(objects, label) for name, label in AGGREGATED}
+    return {name: rights(objects, label) for name, label in AGGREGATED_ROLES}
 
 
 def test_each_is_aggregated_by_its_own_label_and_says_no_rule_itself(objects: Objects) -> None:
     found: dict[str, Any] = {o["metadata"]["name"]: o for o in objects if o["kind"] == "ClusterRole"}
-    for name, label in AGGREGATED:
+    for name, label in AGGREGATED_ROLES:
         assert found[name]["aggregationRule"] == {"clusterRoleSelectors": [{"matchLabels": {label: "true"}}]}
         assert "rules" not in found[name], "helm would write it back at every upgrade"
 

@@ -24,7 +24,7 @@ from support.chart import BANK_CA, CHART, Refusal, Render
         pytest.param({"images": {"engines": {"smollm2-full-f16": 1}}}, ["/images/engines/smollm2-full-f16",
                      "want string"], id="an engine's image that is a number"),
         pytest.param({"images": {"engines": {"r1plus-full-fp16-vllm": "a:1"}}},
-                     ["r1plus-full-fp16-vllm is a published shape",
+                     ["r1plus-full-fp16-vllm has published sizes",
                      "engineDigests.r1plus-full-fp16-vllm"], id="an image without a digest for a published shape"),
         pytest.param({"images": {"engines": {"nothing": "a:1"}}}, ["images.engines: nothing", "smollm2-edge-q4-1,"],
                      id="an image for an engine that the catalog lacks"),
@@ -90,12 +90,12 @@ from support.chart import BANK_CA, CHART, Refusal, Render
         pytest.param({"isolation": {"everySeconds": 1}}, ["/isolation/everySeconds", "want 10"],
                      id="a prober without a pause"),
         pytest.param({"isolation": {"decoyNamespace": "r1plus-system"}},
-                     ["isolation.decoyNamespace: r1plus-system is no tenant's"],
+                     ["isolation.decoyNamespace: r1plus-system is reserved"],
                      id="a decoy in the operator's namespace"),
         pytest.param({"isolation": {"decoyNamespace": "monitoring"}},
-                     ["isolation.decoyNamespace: monitoring is no tenant's"], id="a decoy in Prometheus' namespace"),
+                     ["isolation.decoyNamespace: monitoring is reserved"], id="a decoy in Prometheus' namespace"),
         pytest.param({"isolation": {"decoyNamespace": "kube-system"}},
-                     ["isolation.decoyNamespace: kube-system is no tenant's"],
+                     ["isolation.decoyNamespace: kube-system is reserved"],
                      id="a decoy in Kubernetes' own namespace"),
     ],
 )  # fmt: skip
@@ -141,10 +141,10 @@ def test_finding_06_an_image_that_a_tag_names_is_refused(render: Render, refusal
     render({"images": images})
     tagged: dict[str, object] = {"gpu": {"vllm": {**gpu["vllm"], "image": "a/b:1"}}} if "." in name else {name: "a/b:1"}
     said = refusal({"images": {**images, **tagged}})
-    assert f"images.{name}: a/b:1 names a tag, which somebody may move" in said
+    assert f"images.{name}: a/b:1 has a tag, which may be moved" in said
     assert "images.requireDigests=false" in said
 
 
 def test_finding_06_digests_are_required_by_default(refusal: Refusal) -> None:
     default = yaml.safe_load((CHART / "values.yaml").read_text())["images"]["requireDigests"]
-    assert "names a tag" in refusal({"images": {"requireDigests": default}})
+    assert "has a tag" in refusal({"images": {"requireDigests": default}})

@@ -36,7 +36,7 @@ from r1plus_contract.history import (
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import GateReport, Standing, StratumFigures, Verdict
-from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, REQUESTED
+from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, USER_REQUEST
 from r1plus_operator.plan.status.incident import ROLLED_BACK
 from r1plus_policies.rollback.response import RollbackReason
 from support.cli.command import printed
@@ -120,7 +120,7 @@ def test_every_reason_of_an_alarm_has_plain_words() -> None:
     assert {
         reason.value for reason in (*RollbackReason, *Standing) if reason not in quiet
     } <= history_text.REASONS.keys()
-    assert {REQUESTED, BELOW_THRESHOLD, ROLLED_BACK} <= history_text.REASONS.keys()
+    assert {USER_REQUEST, BELOW_THRESHOLD, ROLLED_BACK} <= history_text.REASONS.keys()
 
 
 def test_a_control_is_told_when_it_was_decided_and_a_fall_once_with_each_reason_that_it_had() -> None:

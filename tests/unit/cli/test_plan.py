@@ -60,7 +60,7 @@ def test_memory_is_told_term_by_term(tmp_path: Path, suites: Path) -> None:
     assert "+ runtime" in told
 
 
-def test_walls_name_who_may_come_in_and_what_may_go_out(tmp_path: Path, suites: Path) -> None:
+def test_policies_name_who_may_come_in_and_what_may_go_out(tmp_path: Path, suites: Path) -> None:
     told = run(tmp_path, suites, CR).output
     assert "in:  this namespace, namespace team-front to ports 8000, 8001" in told
     assert "out: to kube-dns in namespace kube-system, ports 53, 5353" in told
@@ -72,7 +72,7 @@ def test_an_inherited_reference_is_called_one(tmp_path: Path, suites: Path) -> N
     assert "smollm2-full-q4-1 is not measured yet: its reference is inherited from smollm2-full-f16" in told
 
 
-def test_yaml_output_is_the_objects_themselves_walls_first_and_owned(tmp_path: Path, suites: Path) -> None:
+def test_yaml_output_is_the_objects_themselves_policies_first_and_owned(tmp_path: Path, suites: Path) -> None:
     result = run(tmp_path, suites, CR, "-o", "yaml")
     objects = [item for item in yaml.safe_load_all(result.output) if item]
     kinds = [item["kind"] for item in objects]
@@ -145,7 +145,7 @@ def tenant(namespace: str = "team-credit", **spec: object) -> str:
     return f"---\n{yaml.safe_dump(body)}"
 
 
-def test_a_caller_that_the_tenant_of_the_file_does_not_allow_stays_outside_the_walls(
+def test_a_caller_that_the_tenant_of_the_file_does_not_allow_stays_outside_the_policies(
     tmp_path: Path, suites: Path
 ) -> None:
     evil = CR.replace("[team-front]", "[team-front, team-evil]") + tenant(callers={"namespaces": ["team-front"]})

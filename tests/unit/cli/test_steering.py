@@ -23,8 +23,8 @@ INCIDENT = {
     "before": "204/206",
     "now": "157/206",
     "lost": ["geography: 31 of 70 (g-01, g-02, ...)", "words: 16 of 66 (w-07)"],
-    "tried": ["2026-11-24T17:01:00Z control of revision credit-aaaa began: the revision fell"],
-    "next": "Revision credit-aaaa is being repeats the golden suite",
+    "tried": ["2026-11-24T17:01:00Z revision credit-aaaa began to repeat the suite: accuracy dropped"],
+    "next": "Revision credit-aaaa repeats the suite without traffic",
     "runbook": "https://example.com/R1PlusAccuracyBelowThreshold.md",
 }
 
@@ -114,7 +114,10 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(verb: Verb, body: Js
 
 
 def test_a_refused_rollback_says_what_each_revision_lacks() -> None:
-    lacks = ["credit-aaaa (f16) carried traffic for 82 s of the 10 min that it takes", "credit-cccc (q8) holds no Pass"]
+    lacks = [
+        "credit-aaaa (f16) carried traffic for only 82 s of the required 10 min",
+        "credit-cccc (q8) has not passed the current suite and threshold",
+    ]
     with pytest.raises(CliError) as refused:
         request_action(
             Cluster(serving(lastGood="", rollbackBlockers=lacks)), "team-credit", "credit", Verb.ROLLBACK, "why", NOW
@@ -141,8 +144,8 @@ def test_the_status_reads_like_an_incident_report() -> None:
         "204/206 right at its gate, 157/206 when it was measured",
         "geography: 31 of 70",
         "words: 16 of 66",
-        "control of revision credit-aaaa began",
-        "is being repeats the golden suite",
+        "revision credit-aaaa began to repeat the suite",
+        "repeats the suite without traffic",
         "R1PlusAccuracyBelowThreshold.md",
     ]
     places = [text.index(words) for words in told]

@@ -25,7 +25,7 @@ from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Item, Sampling, load_suite
 from r1plus_contract.suite_baseline import BaselineFigures, Measurement
 from r1plus_contract.suite_files import SuiteFiles, key_id
-from r1plus_monitoring.curate.asking import Condition
+from r1plus_monitoring.curate.asking import AskingCondition
 from r1plus_operator.observe import suite_projection
 from r1plus_operator.observe.suite_signature import KeyPair, find_signer, generate_key, sign
 from r1plus_operator.plan.settings import SuiteTrust
@@ -170,7 +170,7 @@ def test_a_deployment_is_asked_through_forwarded_ports(namespace: str | None, as
         with open_sources(
             engines, Sampling(), lambda: cast(Cluster, cluster), namespace, lambda: heard.append(None)
         ) as found:
-            given = found[0].asker.ask(CANDIDATES[:3], Condition(batch=2, order=1))
+            given = found[0].asker.ask(CANDIDATES[:3], AskingCondition(batch=2, order=1))
     assert cluster.asked == [(asked, "credit", PORT_HTTP), (asked, "credit", PORT_GRPC)]
     assert {name: answer.text for name, answer in given.items()} == {i.id: i.prompt.upper() for i in CANDIDATES[:3]}
     assert len(heard) == 3

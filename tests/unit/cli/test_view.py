@@ -34,7 +34,9 @@ HEADLINES = {
     "what is wrong comes before what is unknown because of it": (
         cr(
             condition("Ready", *NO_NODE),
-            condition("EngineReady", "Unknown", "Pending", "Decided once the spec can be served"),
+            condition(
+                "EngineReady", "Unknown", "Pending", "Not checked, because the spec cannot be served; see Progressing"
+            ),
             condition("CapacityFits", *NO_NODE),
         ),
         "0 of 1 pod ready; NoNodeFits: needs 3 GiB",

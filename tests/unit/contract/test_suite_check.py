@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
 from r1plus_contract.suite import Item, Sampling, SuiteError, load_suite
 from r1plus_contract.suite_answers import KEYWORDS, MAX_ANSWER, MAX_DEPTH, find_answer_problem, find_schema_problem
@@ -238,7 +238,7 @@ def test_a_baseline_that_is_not_this_suites_is_refused(files: SuiteFiles, words:
 
 # -- Reference ---------------------------------------------------------------------------------------------------------
 
-RECORDED = RecordedAnswer("loans-0", "answer 0\u2028", "stop", Outcome.CORRECT)
+RECORDED = RecordedAnswer("loans-0", "answer 0\u2028", "stop", OutcomeLabel.CORRECT)
 
 
 def test_recorded_answers_read_back_whatever_they_hold() -> None:

@@ -16,7 +16,7 @@ from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Standing, Verdict
 from r1plus_dashboards import generate
 from r1plus_dashboards.asking import Chosen
-from r1plus_dashboards.build import Board, Kind, Query
+from r1plus_dashboards.build import Board, PanelKind, Query
 from r1plus_dashboards.generate import BOARDS
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_operator.metrics.instruments import OperatorMetrics
@@ -52,7 +52,7 @@ def of_a_pod() -> Scraped:
     )  # fmt: skip
     yield from ((name, POD, "1x60") for name in gauges)
     yield metrics.PROBER_RESTARTS_TOTAL, POD, "0x60"
-    for outcome in metrics.Outcome.ALL:
+    for outcome in metrics.OutcomeLabel.ALL:
         yield metrics.PROBE_RESULTS_TOTAL, POD | {"task": "capitals", "outcome": outcome}, ABOVE_ZERO
     yield metrics.PROBE_SKIPPED_TOTAL, POD | {"reason": "engine_busy"}, "0x60"
     for direction in ("prompt", "completion"):
@@ -69,7 +69,7 @@ def of_a_pod() -> Scraped:
         yield metrics.STANDING, POD | {"standing": standing.value}, "0x60"
     for detector in ("accuracy", "errors"):
         yield metrics.DETECTOR_EVIDENCE_RATIO, POD | {"detector": detector}, "0x60"
-    for outcome in metrics.Outcome.ALL:
+    for outcome in metrics.OutcomeLabel.ALL:
         yield metrics.SERVICE_PROBE_RESULTS_TOTAL, POD | {"outcome": outcome}, ABOVE_ZERO
     for result in ("ok", "refused", "queue_full", "cancelled", "error"):
         yield metrics.ENGINE_REQUESTS_TOTAL, POD | {"result": result}, ABOVE_ZERO
@@ -202,7 +202,7 @@ def test_what_grafana_gets_holds_every_panel_and_query(board: Board) -> None:
         assert [target["expr"] for target in made["targets"]] == [query.expr for query in meant.queries]
         assert made["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         assert made["description"]
-        assert all(target["instant"] == (meant.kind in (Kind.STAT, Kind.TABLE)) for target in made["targets"])
+        assert all(target["instant"] == (meant.kind in (PanelKind.STAT, PanelKind.TABLE)) for target in made["targets"])
     variables = [variable["name"] for variable in shipped["templating"]["list"]]
     assert variables == (["datasource", "namespace", "deployment"] if board.of_one else ["datasource"])
     assert ("$namespace" in json.dumps(panels)) is board.of_one

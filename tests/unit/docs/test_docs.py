@@ -40,7 +40,7 @@ def test_the_deployment_in_the_readme_is_valid() -> None:
 
 
 def test_the_table_in_the_readme_has_the_columns_that_kubectl_prints() -> None:
-    version = crd.definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]
+    version = crd.build_definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]
     columns = ["NAME", *(column["name"].upper() for column in version["additionalPrinterColumns"])]
     tables = [block.splitlines()[1:] for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL)]
 

@@ -43,6 +43,8 @@ TRIES = [
     for one in (*DOORS, *isolation_test_run.list_api_requests(PROBES))
     if getattr(one, "against", None) is not Against.OWN
 ]
+UNWANTED = ("anew", "beside", "bears", "whoever", "whom", "likewise", "told", "stands", "hangs on", "walls?", "prober")
+"""Words that a stranger misreads."""
 each_page = pytest.mark.parametrize("alert", PAGES)
 
 
@@ -55,7 +57,9 @@ def verbs() -> set[str]:
 
 def has_field(path: str) -> bool:
     """Whether the spec of an R1PlusDeployment has it."""
-    here = crd.definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    here = crd.build_definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]["schema"][
+        "openAPIV3Schema"
+    ]
     for part in ("spec", *path.split(".")):
         here = here.get("properties", {}).get(part)
         if here is None:
@@ -78,10 +82,18 @@ def test_every_section_says_something(alert: str) -> None:
     sections = re.split(r"^## ", PAGES[alert], flags=re.MULTILINE)
     assert sections[0] == f"# {alert}\n\n"
     headings = re.findall(r"^#+ (.*)$", PAGES[alert], re.MULTILINE)
-    assert headings == [alert, "Meaning", "Impact", "Diagnosis", "Mitigation"]
+    assert headings == [alert, "What is wrong", "What users notice", "How to see it", "What to do", "Why it happens"]
     assert len(sections) == len(headings)
     assert all(len(section) > 50 for section in sections[1:])
     assert "`r1plus " in PAGES[alert] or "`kubectl " in PAGES[alert]
+
+
+@each_page
+def test_sentences_are_short_and_plain(alert: str) -> None:
+    text = re.sub(r"`[^`]+`|\([^()]*\.md[^()]*\)", "CODE", PAGES[alert].replace("\n  ", " "))
+    sentences = re.split(r"(?<=[.?])\s|:\s|\n\n|\n- | \| ", text)
+    assert [one for one in sentences if len(one.split()) > 25] == []
+    assert [word for word in UNWANTED if re.search(rf"\b{word}\b", text)] == []
 
 
 @each_page

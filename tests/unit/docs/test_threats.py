@@ -19,7 +19,7 @@ def test_a_test_that_is_named_is_there(named: str) -> None:
         assert re.search(rf"^(async )?def {function}\(", (ROOT / path).read_text(), re.MULTILINE)
 
 
-def test_every_threat_has_a_wall_and_a_test() -> None:
+def test_every_threat_has_a_defence_and_a_test() -> None:
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in ROWS[1:]]
     cells = [row for row in cells if set(row[0]) != {"-"}]
     assert len(cells) > 15

@@ -28,7 +28,7 @@ def test_a_state_that_differs_is_told_with_its_place(found: dict[str, Any], word
         assert word in told[0]
 
 
-LACKS = "credit-a of team-1 carried traffic for {} of the 10 min that it takes"
+LACKS = "credit-a of team-1 carried traffic for only {} of the required 10 min"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_run_that_differs_is_told(lane: dict[str, Any], words: list[str]) -> N
         assert word in told[0]
 
 
-async def test_traffic_to_a_revision_without_a_pass_and_pods_without_walls_are_problems() -> None:
+async def test_traffic_to_a_revision_without_a_pass_and_pods_without_policies_are_problems() -> None:
     lane = Lane("ns", passed={"credit-a"})
     made = Call("apply", "deployments", "ns", "credit-b")
     switched = Call("apply", "services", "ns", "credit")

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from r1plus_contract import inference
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import EngineSpec, GpuNeed, KvPrecision
+from r1plus_model_repo.catalog.types import EngineSpec, GpuRequirement, KvPrecision
 from r1plus_model_repo.config_gpu import find_unservable_field
 from r1plus_model_repo.config_pbtxt import count_threads, parse_config, render_config
 from r1plus_model_repo.config_rules import GPU_BACKENDS, find_config_problems
@@ -91,14 +91,14 @@ def test_vllm_is_told_lengths_memory_and_gpus() -> None:
         "kv_precision": "FP16",
         "max_batch": "32",
     }
-    two = spec.requirements.model_copy(update={"gpu": GpuNeed(count=2)})
+    two = spec.requirements.model_copy(update={"gpu": GpuRequirement(count=2)})
     assert parameters(spec.model_copy(update={"requirements": two}), 1, 16)["gpus"] == "2"
 
 
 def test_what_a_backend_cannot_do_is_said_with_the_field() -> None:
     spec, llm = ENGINES["r1plus-full-fp16-vllm"], ENGINES["r1plus-full-fp16-tensorrtllm"]
     eight = {"kv_precision": KvPrecision.INT8}
-    two = {"requirements": spec.requirements.model_copy(update={"gpu": GpuNeed(count=2)})}
+    two = {"requirements": spec.requirements.model_copy(update={"gpu": GpuRequirement(count=2)})}
     assert find_unservable_field(spec) is find_unservable_field(llm) is None
     assert "spec.kvPrecision: INT8: not supported by vLLM; expected FP16 or FP8" in str(
         find_unservable_field(spec.model_copy(update=eight))

@@ -7,7 +7,7 @@ import pytest
 from r1plus_model_repo.registry.__main__ import main
 from r1plus_model_repo.registry.config import read_settings
 from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, Database, parse_dsn
-from r1plus_model_repo.registry.errors import ConfigError
+from r1plus_model_repo.registry.errors import RegistryConfigError
 
 SECRET = "hunter2"
 
@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.parametrize(("changes", "said"), WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named_and_no_password_shown(env: dict[str, str], changes: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(RegistryConfigError) as refused:
         read_settings(env | changes)
     assert said in str(refused.value)
     assert SECRET not in str(refused.value)

@@ -14,7 +14,7 @@ from r1plus_contract import inference
 from r1plus_contract.inference import MOST_TOKEN_BYTES, QUEUE_FULL
 from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
 from r1plus_contract.suite import Sampling
-from r1plus_monitoring.probe.client import MOST_MESSAGE_BYTES, MOST_METRICS_BYTES, Failure, Reply, TritonEngine
+from r1plus_monitoring.probe.client import MOST_MESSAGE_BYTES, MOST_METRICS_BYTES, Failure, ProbeReply, TritonEngine
 from support.http_server import serving
 
 SAMPLING = Sampling(max_new_tokens=4)
@@ -56,7 +56,7 @@ def engine_that_sends(responses: Iterator[pb.ModelStreamInferResponse]) -> Itera
         server.stop(grace=None).wait()
 
 
-async def ask(target: str) -> Reply:
+async def ask(target: str) -> ProbeReply:
     engine = TritonEngine("127.0.0.1:1", target, timeout=600)
     try:
         return await engine.ask("hello", SAMPLING)
@@ -68,7 +68,7 @@ async def test_finding_05_an_engine_that_streams_without_end_is_cut_off_at_what_
     endless = (response(b"x" * 2**17) for _ in range(4000))
     with engine_that_sends(endless) as (scripted, target):
         reply = await ask(target)
-    assert reply == Reply(
+    assert reply == ProbeReply(
         failure=Failure.SERVER_ERROR, detail=f"the answer is larger than {MOST} bytes, which 4 tokens cannot be"
     )
     assert scripted.sent < 1000

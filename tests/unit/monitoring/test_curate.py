@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_contract.suite import Item
 from r1plus_contract.suite_baseline import Measurement
-from r1plus_monitoring.curate.asking import F32, Answer, Condition, shuffle
+from r1plus_monitoring.curate.asking import F32, AskingCondition, CandidateAnswer, shuffle
 from r1plus_monitoring.curate.candidates import build_candidates, read_facts
 from r1plus_monitoring.curate.pipeline import (
     BASELINE_CONDITIONS,
@@ -43,14 +43,14 @@ def items(**strata: int) -> tuple[Item, ...]:
 class FakeEngine:
     """Right about everything but the ids that a condition is told to lose."""
 
-    def __init__(self, lost: Mapping[Condition, set[str]] | None = None) -> None:
+    def __init__(self, lost: Mapping[AskingCondition, set[str]] | None = None) -> None:
         self.lost = lost or {}
-        self.asked: list[tuple[Condition, int]] = []
+        self.asked: list[tuple[AskingCondition, int]] = []
 
-    def ask(self, items: Sequence[Item], condition: Condition) -> Mapping[str, Answer]:
+    def ask(self, items: Sequence[Item], condition: AskingCondition) -> Mapping[str, CandidateAnswer]:
         self.asked.append((condition, len(items)))
         wrong = self.lost.get(condition, set())
-        return {item.id: Answer("no" if item.id in wrong else "yes, it is", "stop", 3) for item in items}
+        return {item.id: CandidateAnswer("no" if item.id in wrong else "yes, it is", "stop", 3) for item in items}
 
 
 def quiet(_line: str) -> None:
@@ -58,14 +58,14 @@ def quiet(_line: str) -> None:
 
 
 @pytest.mark.parametrize("condition", SELECTION_CONDITIONS, ids=lambda condition: f"lost under {condition.name}")
-def test_an_item_lost_under_any_one_condition_is_not_in_the_suite(condition: Condition) -> None:
+def test_an_item_lost_under_any_one_condition_is_not_in_the_suite(condition: AskingCondition) -> None:
     engine = FakeEngine({condition: {"a-00", "b-03"}})
     made = curate("fake", items(a=7, b=7), engine, SHAPE, seed=1, progress=quiet)
     assert {item.id for item in made.items} == {item.id for item in items(a=7, b=7)} - {"a-00", "b-03"}
 
 
 @pytest.mark.parametrize("condition", BASELINE_CONDITIONS, ids=lambda condition: f"lost under {condition.name}")
-def test_the_baseline_reports_a_lost_item_and_keeps_it(condition: Condition) -> None:
+def test_the_baseline_reports_a_lost_item_and_keeps_it(condition: AskingCondition) -> None:
     made = curate("fake", items(a=7, b=7), FakeEngine({condition: {"a-00"}}), SHAPE, seed=1, progress=quiet)
     assert "a-00" in {item.id for item in made.items}
     assert [one.lost for one in made.baseline if one.condition == condition.name] == [("a-00",)]
@@ -117,7 +117,7 @@ def test_a_baseline_is_asked_in_orders_that_nothing_measured_has_used(batch: int
 
 def test_an_item_must_be_right_in_every_engine_that_is_asked() -> None:
     """The shipped conversions of one model: each is a step more."""
-    condition = Condition(batch=4, order=1)
+    condition = AskingCondition(batch=4, order=1)
     steps = [Step("e", FakeEngine({condition: lost}), condition) for lost in ({"a-00"}, {"b-03"})]
     made = select(items(a=7, b=7), steps, SHAPE, seed=1, progress=quiet)
     assert not {item.id for item in made.items} & {"a-00", "b-03"}
@@ -161,13 +161,13 @@ def test_the_order_of_asking_depends_on_the_seed_alone() -> None:
 @pytest.mark.parametrize(
     ("answers", "kept"),
     [
-        pytest.param({"a-00": Answer("yes", "stop", 1)}, 1, id="a right answer is kept"),
-        pytest.param({"a-00": Answer("yes", "length", 1)}, 0, id="an answer that touches the cut is not"),
-        pytest.param({"a-00": Answer("", "stop", 0)}, 0, id="an empty answer is not"),
+        pytest.param({"a-00": CandidateAnswer("yes", "stop", 1)}, 1, id="a right answer is kept"),
+        pytest.param({"a-00": CandidateAnswer("yes", "length", 1)}, 0, id="an answer that touches the cut is not"),
+        pytest.param({"a-00": CandidateAnswer("", "stop", 0)}, 0, id="an empty answer is not"),
         pytest.param({}, 0, id="no answer is not"),
     ],
 )
-def test_right(answers: dict[str, Answer], kept: int) -> None:
+def test_right(answers: dict[str, CandidateAnswer], kept: int) -> None:
     assert len(select_correct(items(a=1), answers)) == kept
 
 
@@ -177,14 +177,14 @@ def test_candidates_are_many_unique_and_each_accepts_its_own_answers() -> None:
     assert len(count_strata(made)) >= 5
     assert len({item.id for item in made}) == len({item.prompt for item in made}) == len(made)
     assert all(item.answers and all(item.answers) and item.scorer in SCORERS for item in made)
-    assert select_correct(made, {item.id: Answer(item.answers[0], "stop", 1) for item in made}) == made
+    assert select_correct(made, {item.id: CandidateAnswer(item.answers[0], "stop", 1) for item in made}) == made
 
 
 def test_no_question_gives_its_answer_away() -> None:
     """Repeating the question is no answer; but for copying and spelling, where the prompt holds what is asked for."""
     given_away = {"copying", "spelling"}
     asked = [item for item in build_candidates() if item.stratum not in given_away]
-    told = select_correct(asked, {item.id: Answer(item.prompt, "stop", 1) for item in asked})
+    told = select_correct(asked, {item.id: CandidateAnswer(item.prompt, "stop", 1) for item in asked})
     assert [item.id for item in told] == []
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
             suite=head.sha256,
             engine="toy-f16",
             engine_digest="0" * 64,
-            hardware=record.Hardware("a processor", bfloat16=False, threads=2, openvino_genai="1"),
+            hardware=record.MeasurementHost("a processor", bfloat16=False, threads=2, openvino_genai="1"),
             seed=1,
             selection=(measured,),
             baseline=(measured,),

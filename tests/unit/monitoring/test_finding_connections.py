@@ -48,7 +48,7 @@ async def start_registry() -> web.AppRunner:
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz)])
-    runner = service.BoundedRunner(app, shutdown_timeout=0.1)
+    runner = service.RegistryRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.SockSite(runner, listen()).start()
     return runner

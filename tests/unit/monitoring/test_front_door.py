@@ -9,7 +9,7 @@ from r1plus_contract import metrics
 from r1plus_contract.admission import Admission, write_token
 from r1plus_contract.suite import Sampling
 from r1plus_contract.verdict import Gate, Standing, Verdict
-from r1plus_monitoring.probe.client import Failure, Reply
+from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import build_prober
 from support.monitoring.scripted import (
     ADDITIONS,
@@ -31,7 +31,7 @@ PROMPTS = {item.prompt for item in loaded().items}
 class Way:
     """What lies behind the Service; a new connection for each probe."""
 
-    reply: Reply
+    reply: ProbeReply
     asked: list[tuple[str, str]] = field(default_factory=list)
     opened: int = 0
     closed: int = 0
@@ -41,7 +41,7 @@ class Way:
         way = self
 
         class Connection(ScriptedEngine):
-            async def ask(self, prompt: str, sampling: Sampling) -> Reply:
+            async def ask(self, prompt: str, sampling: Sampling) -> ProbeReply:
                 way.asked.append((target, prompt))
                 return way.reply
 
@@ -53,7 +53,7 @@ class Way:
 
 async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(pod: Pod) -> None:
     pod.mount(service=SERVICE)
-    way = Way(Reply("yes", "stop", 1000, 100))
+    way = Way(ProbeReply("yes", "stop", 1000, 100))
     async with watched(pod, ScriptedEngine(), connect=way.connect, service_probe_interval=0.01) as prober:
         await until(lambda: len(way.asked) > 3, "probes through the Service")
         assert {target for target, _ in way.asked} == {SERVICE}
@@ -67,12 +67,12 @@ async def test_what_a_user_would_get_is_counted_apart_and_its_tokens_as_probes(p
 @pytest.mark.parametrize(
     ("reply", "outcome"),
     [
-        pytest.param(Reply(failure=Failure.TRANSPORT), "error", id="nobody there"),
-        pytest.param(Reply(failure=Failure.TIMEOUT), "timeout", id="no answer"),
-        pytest.param(Reply("no", "stop", 5, 1), "incorrect", id="a wrong answer"),
+        pytest.param(ProbeReply(failure=Failure.TRANSPORT), "error", id="nobody there"),
+        pytest.param(ProbeReply(failure=Failure.TIMEOUT), "timeout", id="no answer"),
+        pytest.param(ProbeReply("no", "stop", 5, 1), "incorrect", id="a wrong answer"),
     ],
 )
-async def test_a_way_that_is_broken_says_nothing_of_the_pod(pod: Pod, reply: Reply, outcome: str) -> None:
+async def test_a_way_that_is_broken_says_nothing_of_the_pod(pod: Pod, reply: ProbeReply, outcome: str) -> None:
     pod.mount(service=SERVICE)
     way = Way(reply)
     async with watched(pod, ScriptedEngine(), connect=way.connect, service_probe_interval=0.001) as prober:
@@ -104,7 +104,7 @@ async def test_an_error_of_our_own_on_that_way_is_counted_and_ends_nothing(
 
 
 async def test_a_pod_that_may_not_serve_or_is_told_of_no_service_asks_nobody(pod: Pod) -> None:
-    way = Way(Reply("yes", "stop", 5, 1))
+    way = Way(ProbeReply("yes", "stop", 5, 1))
     pod.mount(service=SERVICE)
     refused = ScriptedEngine(wrong=ADDITIONS)
     async with running(pod, refused, connect=way.connect, service_probe_interval=0.001) as prober:

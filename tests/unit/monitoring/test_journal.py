@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from r1plus_contract.outcomes import MOST_OUTCOMES, ProbeResult
 from r1plus_monitoring.store.journal import OUTCOMES_FILE, Journal
-from r1plus_policies.gate.verdict import Subject
+from r1plus_policies.gate.verdict import VerdictSubject
 
-OURS = Subject("identity", "suite", "hash", "1")
-OTHER = Subject("identity", "suite", "other hash", "1")
+OURS = VerdictSubject("identity", "suite", "hash", "1")
+OTHER = VerdictSubject("identity", "suite", "other hash", "1")
 
 
-def opened(folder: Path, subject: Subject = OURS, numbers: "count[int]" = count(1)) -> Journal:  # noqa: B008
+def opened(folder: Path, subject: VerdictSubject = OURS, numbers: "count[int]" = count(1)) -> Journal:  # noqa: B008
     return Journal(folder, subject, lambda: f"epoch-{next(numbers)}")
 
 

@@ -10,7 +10,7 @@ import pytest
 from r1plus_contract.admission import Admission, read_token
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
-from r1plus_monitoring.probe.client import Failure, Reply
+from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from support.monitoring.scripted import (
     ADDITIONS,
@@ -256,12 +256,12 @@ async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) ->
     pod.mount()
     engine = ScriptedEngine()
 
-    async def broken(item: str, before: int) -> Reply | None:
-        return Reply(failure=Failure.SERVER_ERROR) if item in ADDITIONS else None
+    async def broken(item: str, before: int) -> ProbeReply | None:
+        return ProbeReply(failure=Failure.SERVER_ERROR) if item in ADDITIONS else None
 
-    async def gone(item: str, before: int) -> Reply | None:
+    async def gone(item: str, before: int) -> ProbeReply | None:
         engine.is_ready = False
-        return Reply(failure=Failure.TRANSPORT)
+        return ProbeReply(failure=Failure.TRANSPORT)
 
     async with running(pod, engine) as prober:
         await until(lambda: prober.publisher.report.sweep, "a sweep")
@@ -287,11 +287,11 @@ async def test_a_gate_through_a_restart_of_the_engine_still_passes(pod: Pod) -> 
     pod.mount()
     engine = ScriptedEngine()
 
-    async def crash_once(item: str, before: int) -> Reply | None:
+    async def crash_once(item: str, before: int) -> ProbeReply | None:
         if len(engine.asked) in range(60, 64):
             engine.is_ready = False
             asyncio.get_running_loop().call_later(0.05, setattr, engine, "is_ready", True)
-            return Reply(failure=Failure.TRANSPORT)
+            return ProbeReply(failure=Failure.TRANSPORT)
         return None
 
     engine.behaviour = crash_once
@@ -305,8 +305,8 @@ async def test_an_item_without_a_score_is_inconclusive_and_the_gate_starts_anew(
     engine = ScriptedEngine()
     seen: list[str] = []
 
-    async def never(item: str, before: int) -> Reply | None:
-        return Reply(failure=Failure.TRANSPORT) if item == "capitals-007" else None
+    async def never(item: str, before: int) -> ProbeReply | None:
+        return ProbeReply(failure=Failure.TRANSPORT) if item == "capitals-007" else None
 
     engine.behaviour = never
     async with running(pod, engine) as prober:

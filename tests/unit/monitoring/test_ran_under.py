@@ -9,7 +9,7 @@ from r1plus_contract.suite import SCORER_VERSION
 from r1plus_contract.verdict import Gate, Phase, Verdict
 from r1plus_monitoring.store.state import PartialGate, StateStore
 from r1plus_policies.gate.run import GateRecord
-from r1plus_policies.gate.verdict import Subject
+from r1plus_policies.gate.verdict import VerdictSubject
 from support.monitoring.scripted import (
     ADDITIONS,
     Pod,
@@ -65,7 +65,7 @@ async def test_finding_01_half_a_gate_that_goes_on_after_a_restart_was_begun_und
     before = digest_of(pod)
     async with running(pod, ScriptedEngine(answers=0)):
         await until((pod.state / "heartbeat").exists, "a prober")
-    subject = Subject(pod.identity.digest(), "small-v1", loaded().header.sha256, SCORER_VERSION)
+    subject = VerdictSubject(pod.identity.digest(), "small-v1", loaded().header.sha256, SCORER_VERSION)
     half = PartialGate(subject, 0.96, pod.identity.batch, GateRecord(1), 0.0, "", before)
     StateStore(pod.state).save(replace(stored_state(pod), gate=half))
     pod.mount(probes_per_minute=599_999)

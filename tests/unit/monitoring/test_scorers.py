@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Item
 from r1plus_contract.suite_answers import ANSWERS, find_answer_problem
 from r1plus_monitoring.scoring.scorers import SCORERS, ScorerName, score
@@ -100,16 +100,16 @@ WRONG = [
 
 @pytest.mark.parametrize(("scorer", "answer", "expected", "finish"), RIGHT)
 def test_right(scorer: str, answer: str, expected: tuple[str, ...], finish: str) -> None:
-    assert judged(scorer, answer, *expected, finish=finish) == Outcome.CORRECT
+    assert judged(scorer, answer, *expected, finish=finish) == OutcomeLabel.CORRECT
 
 
 @pytest.mark.parametrize(("scorer", "answer", "expected", "finish"), WRONG)
 def test_wrong(scorer: str, answer: str, expected: tuple[str, ...], finish: str) -> None:
-    assert judged(scorer, answer, *expected, finish=finish) == Outcome.INCORRECT
+    assert judged(scorer, answer, *expected, finish=finish) == OutcomeLabel.INCORRECT
 
 
 def test_a_scorer_that_does_not_exist_scores_nothing() -> None:
-    assert judged("llm-judge", "Paris", "Paris") == Outcome.UNSCORABLE
+    assert judged("llm-judge", "Paris", "Paris") == OutcomeLabel.UNSCORABLE
 
 
 def test_every_name_has_a_scorer_and_a_form_that_its_answers_must_have() -> None:
@@ -128,7 +128,7 @@ def test_every_name_has_a_scorer_and_a_form_that_its_answers_must_have() -> None
     ],
 )
 def test_what_a_scorer_cannot_judge_by_is_never_held_against_an_engine(scorer: str, expected: str) -> None:
-    assert judged(scorer, "a" * 60 + "!", expected) == Outcome.UNSCORABLE
+    assert judged(scorer, "a" * 60 + "!", expected) == OutcomeLabel.UNSCORABLE
 
 
 def test_a_schema_is_judged_in_a_time_that_grows_with_schema_and_answer_only() -> None:
@@ -138,7 +138,7 @@ def test_a_schema_is_judged_in_a_time_that_grows_with_schema_and_answer_only() -
         schema = {"anyOf": [{"oneOf": [schema, {"type": "null"}]}]}
         schema = {"allOf": [schema, {"not": {"type": "string"}}]}
     started = time.thread_time()
-    assert judged("json", json.dumps(list(range(4000))), json.dumps(schema)) == Outcome.INCORRECT
+    assert judged("json", json.dumps(list(range(4000))), json.dumps(schema)) == OutcomeLabel.INCORRECT
     assert time.thread_time() - started < 2.0, "processor time: how busy the machine is does not matter"
 
 
@@ -146,12 +146,12 @@ def test_a_schema_is_judged_in_a_time_that_grows_with_schema_and_answer_only() -
 def test_any_text_gets_a_score(scorer: ScorerName, answer: str, expected: str) -> None:
     found = judged(scorer, answer, expected)
     if scorer in (ScorerName.NEAR, ScorerName.JSON) and find_answer_problem(scorer, expected):
-        assert found == Outcome.UNSCORABLE
+        assert found == OutcomeLabel.UNSCORABLE
     else:
-        assert found in (Outcome.CORRECT, Outcome.INCORRECT)
+        assert found in (OutcomeLabel.CORRECT, OutcomeLabel.INCORRECT)
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["paris", "42", "-7"]))
 def test_what_a_cut_answer_contains_stays_contained(before: str, after: str, expected: str) -> None:
-    if judged("contains", before, expected, finish="length") == Outcome.CORRECT and after.isalnum():
-        assert judged("contains", f"{before} {after}", expected) == Outcome.CORRECT
+    if judged("contains", before, expected, finish="length") == OutcomeLabel.CORRECT and after.isalnum():
+        assert judged("contains", f"{before} {after}", expected) == OutcomeLabel.CORRECT

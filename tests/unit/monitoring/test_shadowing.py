@@ -12,7 +12,7 @@ from r1plus_contract.admission import read_token
 from r1plus_contract.suite import load_suite
 from r1plus_contract.suite_reference import write_reference
 from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
-from r1plus_monitoring.probe.client import Failure, Reply
+from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from support.monitoring.replaying import OWN, WRONG, alter_unseen
 from support.monitoring.scripted import (
@@ -237,8 +237,8 @@ async def test_a_scorer_that_breaks_ends_the_shadow_before_it_finds_anything(pod
 async def test_a_gate_that_decides_nothing_is_begun_again(pod: Pod) -> None:
     unreachable = sorted(LETTERS)[:5]
 
-    async def absent(prompt: str, before: int) -> Reply | None:
-        return Reply(failure=Failure.TRANSPORT) if prompt in unreachable and before < 5 else None
+    async def absent(prompt: str, before: int) -> ProbeReply | None:
+        return ProbeReply(failure=Failure.TRANSPORT) if prompt in unreachable and before < 5 else None
 
     async with serving(pod, ScriptedEngine(behaviour=absent)) as prober:
         pod.mount(suite=NEW, former=small_suite())

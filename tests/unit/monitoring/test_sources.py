@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.verdict import Gate
-from r1plus_monitoring.scoring.sources import Problem, check_identity, read_sources, take_fingerprint
+from r1plus_monitoring.scoring.sources import SourceProblem, check_identity, read_sources, take_fingerprint
 from support.monitoring.scripted import IDENTITY, Pod, small_suite
 
 pytestmark = pytest.mark.usefixtures("mounted")
@@ -73,7 +73,7 @@ def test_what_cannot_be_used_is_named(pod: Pod, change: Callable[[Pod], None], r
 
 def test_bytes_that_are_no_text(pod: Pod) -> None:
     (pod.accuracy / "items.jsonl").write_bytes(b"\xff\xfe")
-    assert read_sources(pod.accuracy).problem == Problem(
+    assert read_sources(pod.accuracy).problem == SourceProblem(
         "SuiteInvalid", "suite small-v1: not UTF-8: invalid start byte"
     )
 

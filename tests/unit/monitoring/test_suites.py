@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Suite
 from r1plus_monitoring.curate.candidates import build_candidates
 from r1plus_monitoring.curate.record import read_baseline, read_suite
@@ -44,7 +44,7 @@ def test_every_answer_is_accepted_by_its_own_scorer(suite: Suite) -> None:
         (item.id, answer)
         for item in suite.items
         for answer in item.answers
-        if score(item, answer, FinishReason.STOP) != Outcome.CORRECT
+        if score(item, answer, FinishReason.STOP) != OutcomeLabel.CORRECT
     ]
     assert refused == []
 

@@ -26,9 +26,9 @@ STALE_SECONDS = 10_000.0
 SUPERVISE = f"""
 import os, sys, time
 from pathlib import Path
-from r1plus_monitoring.process.supervisor import Patience, Supervisor
+from r1plus_monitoring.process.supervisor import Supervisor, SupervisorTimeouts
 state = Path(sys.argv[1])
-patience = Patience(tick=0.05, stale={STALE_SECONDS}, first_backoff=0.05, longest_backoff=0.2, farewell=0.2)
+patience = SupervisorTimeouts(tick=0.05, stale={STALE_SECONDS}, first_backoff=0.05, longest_backoff=0.2, farewell=0.2)
 clock = lambda: time.monotonic() + {2 * STALE_SECONDS} * (state / "later").exists()
 address = ("0.0.0.0", int(os.environ["PORT"])) if "PORT" in os.environ else None
 sys.exit(Supervisor(sys.argv[2:], state, patience, clock=clock, address=address).run())

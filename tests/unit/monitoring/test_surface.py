@@ -17,13 +17,13 @@ from r1plus_contract.suite import Item, Sampling
 from r1plus_contract.verdict import MonitorReport, Standing, SweepFigures, Verdict
 from r1plus_monitoring.config import read_config
 from r1plus_monitoring.logs import log
-from r1plus_monitoring.probe.client import Failure, Reply
+from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.probe.probes import LABELS, SCORES, Prompter, Result, classify_reply
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
 from r1plus_monitoring.store.state import PartialSweep, State, StateStore, read_restarts
-from r1plus_policies.gate.verdict import Subject
+from r1plus_policies.gate.verdict import VerdictSubject
 from support.monitoring.scripted import ScriptedEngine, loaded
 
 OWN: Final = {"namespace": "bank", "deployment": "credit", "revision": "credit-1"}
@@ -50,7 +50,7 @@ def test_counters_are_there_at_zero_from_the_start(exposition: Exposition) -> No
     found = samples(exposition)
     results = found[names.PROBE_RESULTS_TOTAL]
     assert {(r["task"], r["outcome"]) for r, _ in results} == {
-        (task, outcome) for task in ("additions", "capitals") for outcome in names.Outcome.ALL
+        (task, outcome) for task in ("additions", "capitals") for outcome in names.OutcomeLabel.ALL
     }
     assert {value for _, value in results} == {0.0}
     assert found[names.PROBE_SKIPPED_TOTAL] == [
@@ -99,16 +99,18 @@ def test_the_contract_names_every_series_that_is_exposed(exposition: Exposition)
 @pytest.mark.parametrize(
     ("reply", "result", "label"),
     [
-        pytest.param(Reply("yes", "stop"), Result.CORRECT, "correct", id="right"),
-        pytest.param(Reply("no", "stop"), Result.INCORRECT, "incorrect", id="wrong"),
-        pytest.param(Reply("yes", "length"), Result.INCORRECT, "incorrect", id="cut"),
-        pytest.param(Reply(failure=Failure.SERVER_ERROR), Result.SERVER_ERROR, "error", id="refused"),
-        pytest.param(Reply(failure=Failure.TIMEOUT), Result.TIMEOUT, "timeout", id="too late"),
-        pytest.param(Reply(failure=Failure.TRANSPORT), Result.TRANSPORT, "error", id="nobody there"),
+        pytest.param(ProbeReply("yes", "stop"), Result.CORRECT, "correct", id="right"),
+        pytest.param(ProbeReply("no", "stop"), Result.INCORRECT, "incorrect", id="wrong"),
+        pytest.param(ProbeReply("yes", "length"), Result.INCORRECT, "incorrect", id="cut"),
+        pytest.param(ProbeReply(failure=Failure.SERVER_ERROR), Result.SERVER_ERROR, "error", id="refused"),
+        pytest.param(ProbeReply(failure=Failure.TIMEOUT), Result.TIMEOUT, "timeout", id="too late"),
+        pytest.param(ProbeReply(failure=Failure.TRANSPORT), Result.TRANSPORT, "error", id="nobody there"),
     ],
 )
-async def test_a_probe_is_judged_and_counted(exposition: Exposition, reply: Reply, result: Result, label: str) -> None:
-    async def behave(prompt: str, before: int) -> Reply:
+async def test_a_probe_is_judged_and_counted(
+    exposition: Exposition, reply: ProbeReply, result: Result, label: str
+) -> None:
+    async def behave(prompt: str, before: int) -> ProbeReply:
         return reply
 
     item = Item("i", "additions", "p", "exact", ("yes",))
@@ -183,7 +185,7 @@ async def test_verdict_metrics_and_health_over_http(tmp_path: Path, exposition: 
 
 
 def test_state_comes_back_as_it_was_stored(tmp_path: Path) -> None:
-    state = State(sequence=7, sweep=PartialSweep(Subject("a", "b", "c", "d"), 2**62, {"i": "1"}))
+    state = State(sequence=7, sweep=PartialSweep(VerdictSubject("a", "b", "c", "d"), 2**62, {"i": "1"}))
     StateStore(tmp_path).save(state)
     assert StateStore(tmp_path).state == state
 
@@ -234,8 +236,8 @@ def test_a_log_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
 
 
 async def test_logs_hold_no_prompt_and_no_answer(exposition: Exposition, capsys: pytest.CaptureFixture[str]) -> None:
-    async def behave(prompt: str, before: int) -> Reply:
-        return dataclasses.replace(Reply("SECRET ANSWER", "stop"), failure=Failure.SERVER_ERROR, detail="error")
+    async def behave(prompt: str, before: int) -> ProbeReply:
+        return dataclasses.replace(ProbeReply("SECRET ANSWER", "stop"), failure=Failure.SERVER_ERROR, detail="error")
 
     item = Item("i", "additions", "SECRET PROMPT", "exact", ("yes",))
     await Prompter(ScriptedEngine(behaviour=behave), {"i": item}, Sampling(), exposition).ask("i")

@@ -13,7 +13,7 @@ from r1plus_contract.admission import read_token
 from r1plus_contract.jsonable import loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeResult
 from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Standing, Verdict
-from r1plus_monitoring.probe.client import Reply
+from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_monitoring.report.web import serve
 from r1plus_policies.detector.detector import Evidence, observe_answer
@@ -74,8 +74,8 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
         report = await stands_at(prober, Standing.BELOW_THRESHOLD)
         assert (report.verdict, report.reason, report.gate) == (Verdict.FAIL, "AccuracyBelowThreshold", gate)
         assert report.message == (
-            "since the gate lost 25 items: additions 25; in all 25 of 50, 2 allowed at threshold 0.96; "
-            "first answers are right in 0.716 at most (alpha 0.001)"
+            "25 items lost since the gate: additions 25; 25 of 50 lost in all, 2 allowed at threshold 0.96; "
+            "share of right first answers at most 0.716 (alpha 0.001)"
         )
         assert report.watch is not None
         assert report.watch.confirmation is not None
@@ -99,17 +99,19 @@ async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counte
         engine.wrong = {"capitals-003"}
         report = await stands_at(prober, Standing.CHANGED)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyChanged")
-        assert report.message == "since the gate lost 1 items: capitals 1; in all 1 of 50, 2 allowed at threshold 0.96"
+        assert (
+            report.message == "1 item lost since the gate: capitals 1; 1 of 50 lost in all, 2 allowed at threshold 0.96"
+        )
         engine.wrong = {"capitals-003", "capitals-004", "capitals-005", "additions-001"}
         report = await stands_at(prober, Standing.BELOW_THRESHOLD)
-        assert "lost 4 items: capitals 3, additions 1" in report.message
+        assert "4 items lost since the gate: capitals 3, additions 1" in report.message
 
 
 async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once(pod: Pod) -> None:
     engine = ScriptedEngine()
     hold, counted = asyncio.Event(), list[str]()
 
-    async def slow(item: str, before: int) -> Reply | None:
+    async def slow(item: str, before: int) -> ProbeReply | None:
         if standing(prober) is Standing.CONFIRMING:
             counted.append(item)
             if len(counted) > 10:
@@ -120,7 +122,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
         engine.wrong, engine.behaviour = ADDITIONS, slow
         report = await stands_at(prober, Standing.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
-        assert "a sweep over all 50 items counts" in report.message
+        assert "lost items are being counted over all 50" in report.message
         await until(lambda: len(counted) > 10, "a count under way")
     counting = stored(pod).counting
     assert counting is not None
@@ -182,8 +184,8 @@ async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
 
 
 async def test_nothing_is_lost_and_no_number_given_twice_when_the_prober_dies(pod: Pod) -> None:
-    async def wrong_after_its_gate(prompt: str, before: int) -> Reply | None:
-        return Reply("no", "stop", 5, 1) if prompt == "capitals-003" and before >= ASKED_BY_A_GATE else None
+    async def wrong_after_its_gate(prompt: str, before: int) -> ProbeReply | None:
+        return ProbeReply("no", "stop", 5, 1) if prompt == "capitals-003" and before >= ASKED_BY_A_GATE else None
 
     engine = ScriptedEngine(behaviour=wrong_after_its_gate)
     pages: list[OutcomePage] = []

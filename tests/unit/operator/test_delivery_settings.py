@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_operator.config import ConfigError, from_environment
+from r1plus_operator.config import ConfigError, load_settings
 from r1plus_operator.plan.settings import AccessMode, ProxyTerms
 
 KEY = (Path(__file__).parents[1] / "model_repo/engine_fetch/signed/signing.pub").read_text()
@@ -12,25 +12,25 @@ PROXY = {"R1PLUS_DELIVERY_PROXY": "http://proxy.bank.example:3128", "R1PLUS_DELI
 
 
 def test_by_default_nothing_is_fetched_and_everything_is_signed(least: dict[str, str]) -> None:
-    volumes = from_environment(least).operator.volumes
+    volumes = load_settings(least).operator.volumes
     assert (volumes.cidrs, volumes.require_signature, volumes.trusted_keys) == ((), True, ())
     assert volumes.access_mode is AccessMode.ONE_NODE
 
 
 @pytest.mark.parametrize("text", [KEY, f"\n{KEY}\n", KEY.strip()])
 def test_a_key_is_a_key_however_it_is_laid_out(least: dict[str, str], text: str) -> None:
-    assert from_environment({**least, "R1PLUS_DELIVERY_KEYS": text}).operator.volumes.trusted_keys == (KEY,)
+    assert load_settings({**least, "R1PLUS_DELIVERY_KEYS": text}).operator.volumes.trusted_keys == (KEY,)
 
 
 @pytest.mark.parametrize("text", ["False", "no", "0", ""])
 def test_only_the_word_false_lets_unsigned_engines_in(least: dict[str, str], text: str) -> None:
-    assert from_environment({**least, "R1PLUS_DELIVERY_REQUIRE_SIGNATURE": text}).operator.volumes.require_signature
+    assert load_settings({**least, "R1PLUS_DELIVERY_REQUIRE_SIGNATURE": text}).operator.volumes.require_signature
 
 
 def test_images_for_gpus_are_named_by_backend(least: dict[str, str]) -> None:
-    assert from_environment(least).operator.runtimes.keys() == {"openvino"}
+    assert load_settings(least).operator.runtimes.keys() == {"openvino"}
     named = '{"vllm": {"image": "a:1", "version": "0.11"}}'
-    operator = from_environment({**least, "R1PLUS_GPU_RUNTIMES": named}).operator
+    operator = load_settings({**least, "R1PLUS_GPU_RUNTIMES": named}).operator
     assert operator.runtimes["vllm"] == "0.11"
     assert (operator.select_image("vllm"), operator.select_image("openvino")) == ("a:1", "t")
 
@@ -48,15 +48,15 @@ def test_images_for_gpus_are_named_by_backend(least: dict[str, str]) -> None:
 )
 def test_what_cannot_be_used_is_named(least: dict[str, str], variable: str, value: str, names: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        from_environment({**least, variable: value})
+        load_settings({**least, variable: value})
     assert str(raised.value).startswith(variable)
     assert names in str(raised.value)
 
 
 def test_finding_13_a_proxy_is_read_with_its_networks_and_exceptions(least: dict[str, str]) -> None:
-    assert from_environment(least).operator.volumes.proxy is None
-    assert from_environment({**least, "R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/32"}).operator.volumes.proxy is None
-    found = from_environment({**least, **PROXY, "R1PLUS_DELIVERY_NO_PROXY": ".svc,10.0.0.0/8"}).operator.volumes.proxy
+    assert load_settings(least).operator.volumes.proxy is None
+    assert load_settings({**least, "R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/32"}).operator.volumes.proxy is None
+    found = load_settings({**least, **PROXY, "R1PLUS_DELIVERY_NO_PROXY": ".svc,10.0.0.0/8"}).operator.volumes.proxy
     assert found == ProxyTerms("http://proxy.bank.example:3128", ("10.0.9.7/32",), (".svc", "10.0.0.0/8"))
 
 
@@ -78,7 +78,10 @@ def test_finding_13_a_proxy_is_read_with_its_networks_and_exceptions(least: dict
         ({"R1PLUS_DELIVERY_PROXY": "http://:3128"}, ["http://HOST:PORT"]),
         ({"R1PLUS_DELIVERY_PROXY": "http://pro xy:3128"}, ["http://HOST:PORT"]),
         ({"R1PLUS_DELIVERY_PROXY_CIDRS": ""}, ["R1PLUS_DELIVERY_PROXY_CIDRS", "delivery.proxy.cidrs", "10.0.9.7/32"]),
-        ({"R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/33"}, ["R1PLUS_DELIVERY_PROXY_CIDRS: '10.0.9.7/33' is no network"]),
+        (
+            {"R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/33"},
+            ["R1PLUS_DELIVERY_PROXY_CIDRS: '10.0.9.7/33' is not a network"],
+        ),
         ({"R1PLUS_DELIVERY_NO_PROXY": "10.0.0.0/99"}, ["R1PLUS_DELIVERY_NO_PROXY", "delivery.proxy.noProxy"]),
         ({"R1PLUS_DELIVERY_CA": "bank-ca.pem"}, ["R1PLUS_DELIVERY_CA", "delivery.ca: not certificates in PEM"]),
         (
@@ -91,6 +94,6 @@ def test_finding_13_a_proxy_or_ca_that_cannot_be_used_is_named_with_a_remedy(
     least: dict[str, str], settings: dict[str, str], said: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as raised:
-        from_environment({**least, **PROXY, **settings})
+        load_settings({**least, **PROXY, **settings})
     assert [words for words in said if words not in str(raised.value)] == [], str(raised.value)
     assert "SECRET" not in str(raised.value)

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from r1plus_contract import metrics
-from r1plus_operator.health import LATE_SECONDS, STUCK_SECONDS, problem, serve
+from r1plus_operator.health import LATE_SECONDS, STUCK_SECONDS, find_problem, serve
 from r1plus_operator.metrics.instruments import OperatorMetrics
 from r1plus_operator.plan.status.metrics import PlanMetrics
 from r1plus_operator.runtime.resources import Resource
@@ -24,7 +24,7 @@ class Watch:
     ("silent_for", "late", "said"),
     [
         ({"pods": 0.0, "nodes": STUCK_SECONDS - 20}, 0.1, ""),
-        ({"pods": 0.0, "nodes": STUCK_SECONDS + 1}, 0.1, "no sign of life from the watches of nodes for 200 s"),
+        ({"pods": 0.0, "nodes": STUCK_SECONDS + 1}, 0.1, "watches without an answer for 200 s: nodes"),
         ({"pods": 0.0}, LATE_SECONDS + 1.5, "the event loop was 6.5 s late"),
         ({}, 0.0, ""),
     ],
@@ -33,7 +33,7 @@ class Watch:
 def test_problems(silent_for: dict[str, float], late: float, said: str) -> None:
     now = time.monotonic()
     watches = [Watch(Resource("", "v1", plural, plural), now - seconds) for plural, seconds in silent_for.items()]
-    assert problem(watches, late) == said
+    assert find_problem(watches, late) == said
 
 
 @pytest.fixture

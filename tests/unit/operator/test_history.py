@@ -298,7 +298,7 @@ async def test_an_object_that_cannot_be_read_keeps_no_other_facts_back(
     rig.world.observations[("team", "broken")] = replace(rig.world.observations[KEY], cr=broken)
     rig.recorder.mark_dirty(("team", "broken"))
     await rig.recorder.gather()
-    assert "Could not collect facts of team/broken" in caplog.text
+    assert "Facts of team/broken could not be collected" in caplog.text
     assert rig.recorder.backlog > 5
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.config import ConfigError, from_environment
+from r1plus_operator.config import ConfigError, load_settings
 from r1plus_operator.plan.settings import IsolationTerms
 
 Terms = Callable[..., IsolationTerms]
@@ -14,7 +14,7 @@ Terms = Callable[..., IsolationTerms]
 @pytest.fixture
 def terms(least: dict[str, str]) -> Terms:
     """What is read of an environment that also says this."""
-    return lambda **env: from_environment({**least, **env}).operator.isolation
+    return lambda **env: load_settings({**least, **env}).operator.isolation
 
 
 def test_by_default_there_is_no_prober_and_the_api_server_is_anywhere(terms: Terms) -> None:

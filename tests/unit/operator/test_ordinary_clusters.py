@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.engine_fetch import FillOrder
 from r1plus_contract.requests import Verb
-from r1plus_operator.config import ConfigError, from_environment
+from r1plus_operator.config import ConfigError, load_settings
 from r1plus_operator.observe import projections
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
@@ -35,7 +35,7 @@ AS_1000: Json = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
 NO_USER: Json = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
-def walls_of(config: OperatorConfig) -> dict[str, Json]:
+def policies_of(config: OperatorConfig) -> dict[str, Json]:
     """Every wall that lets out to DNS, by what it is of."""
     owner = Owner({"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}})
     return {
@@ -46,12 +46,12 @@ def walls_of(config: OperatorConfig) -> dict[str, Json]:
     }
 
 
-@pytest.mark.parametrize("of", walls_of(CONFIG))
-def test_finding_13_walls_let_out_to_dns_where_it_is_answered(of: str) -> None:
-    default, *_ = walls_of(CONFIG)[of]["spec"]["egress"]
+@pytest.mark.parametrize("of", policies_of(CONFIG))
+def test_finding_13_policies_let_out_to_dns_where_it_is_answered(of: str) -> None:
+    default, *_ = policies_of(CONFIG)[of]["spec"]["egress"]
     kube_dns = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
     assert default["to"] == [kube_dns | {"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]
-    own, *_ = walls_of(replace(CONFIG, dns=NODE_LOCAL))[of]["spec"]["egress"]
+    own, *_ = policies_of(replace(CONFIG, dns=NODE_LOCAL))[of]["spec"]["egress"]
     pods, cache = own["to"]
     assert pods["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}
     assert pods["podSelector"] == {"matchLabels": {"dns.operator.openshift.io/daemonset-dns": "default"}}
@@ -71,16 +71,16 @@ def test_finding_13_walls_let_out_to_dns_where_it_is_answered(of: str) -> None:
 )
 def test_what_cannot_be_used_is_named(least: dict[str, str], variable: str, text: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"{variable}: .*the chart sets it from {value}"):
-        from_environment({**least, variable: text})
+        load_settings({**least, variable: text})
 
 
 def test_by_default_pods_run_as_they_did(least: dict[str, str]) -> None:
-    found = from_environment(least).operator
+    found = load_settings(least).operator
     assert (found.pod_user, found.dns) == (PodUser(1000, 1000, 1000), DnsTerms())
 
 
 def test_a_user_that_is_left_out_is_the_clusters_to_give(least: dict[str, str]) -> None:
-    found = from_environment({**least, "R1PLUS_POD_USER": '{"runAsUser": null, "fsGroup": 1.00068e9}'}).operator
+    found = load_settings({**least, "R1PLUS_POD_USER": '{"runAsUser": null, "fsGroup": 1.00068e9}'}).operator
     assert found.pod_user == PodUser(None, None, 1_000_680_000)
 
 

@@ -289,7 +289,7 @@ def test_a_suite_that_cannot_be_read_says_why() -> None:
 
 
 POLICY, JOB = kinds.BY_KIND["NetworkPolicy"], kinds.BY_KIND["Job"]
-WALLS = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ISOLATION: "tenant"}
+POLICIES = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ISOLATION: "tenant"}
 OWNED = {"ownerReferences": [{"kind": "R1PlusDeployment", "name": "credit", "uid": "o", "controller": True}]}
 PROBED = {"annotations": {names.ANNOTATION_PROBED: '{"namespace":"team","uid":"u"}'}}
 
@@ -297,14 +297,14 @@ PROBED = {"annotations": {names.ANNOTATION_PROBED: '{"namespace":"team","uid":"u
 @pytest.mark.parametrize(
     ("meta", "tenant"),
     [
-        pytest.param({"labels": WALLS}, "t", id="what is of a namespace's walls is of its own"),
-        pytest.param({"labels": WALLS, **PROBED}, "team", id="a Job of the prober is of whom it tries, wherever it lies"),
-        pytest.param({"labels": WALLS, "annotations": {names.ANNOTATION_PROBED: "nonsense"}}, "t", id="unless that cannot be read"),
-        pytest.param({"labels": WALLS, "annotations": {names.ANNOTATION_PROBED: "[]"}}, "t", id="or says nothing of it"),
+        pytest.param({"labels": POLICIES}, "t", id="what is of a namespace's walls is of its own"),
+        pytest.param({"labels": POLICIES, **PROBED}, "team", id="a Job of the prober is of whom it tries, wherever it lies"),
+        pytest.param({"labels": POLICIES, "annotations": {names.ANNOTATION_PROBED: "nonsense"}}, "t", id="unless that cannot be read"),
+        pytest.param({"labels": POLICIES, "annotations": {names.ANNOTATION_PROBED: "[]"}}, "t", id="or says nothing of it"),
         pytest.param({"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}, "", id="without the label it is of no tenant"),
         pytest.param(PROBED, "", id="nor with the annotation alone"),
-        pytest.param({"labels": WALLS, **OWNED}, "", id="a deployment's own wall stays its own, whoever labels it"),
-        pytest.param({"labels": {**WALLS, names.LABEL_VOLUME: "v"}}, "", id="so does a volume's"),
+        pytest.param({"labels": POLICIES, **OWNED}, "", id="a deployment's own wall stays its own, whoever labels it"),
+        pytest.param({"labels": {**POLICIES, names.LABEL_VOLUME: "v"}}, "", id="so does a volume's"),
     ],
 )  # fmt: skip
 def test_a_child_is_of_the_tenant(meta: dict[str, Any], tenant: str) -> None:

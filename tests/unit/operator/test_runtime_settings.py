@@ -2,14 +2,14 @@
 
 import pytest
 
-from r1plus_operator.config import ConfigError, from_environment
+from r1plus_operator.config import ConfigError, load_settings
 from r1plus_operator.plan.settings import RuntimeUpdate
 
 DIGEST = f"sha256:{'a' * 64}"
 
 
 def test_finding_09_by_default_nothing_is_refreshed_by_itself(least: dict[str, str]) -> None:
-    config = from_environment(least).operator
+    config = load_settings(least).operator
     assert (config.runtime_update, config.max_concurrent, config.vulnerable_images) == (
         RuntimeUpdate.MANUAL,
         2,
@@ -23,7 +23,7 @@ def test_finding_09_all_of_it_is_read(least: dict[str, str]) -> None:
         "R1PLUS_MAX_CONCURRENT": "7",
         "R1PLUS_VULNERABLE_IMAGES": f"registry.local/triton:1,{DIGEST}",
     }
-    config = from_environment({**least, **said}).operator
+    config = load_settings({**least, **said}).operator
     assert (config.runtime_update, config.max_concurrent) == (RuntimeUpdate.AUTOMATIC, 7)
     for image in ("registry.local/triton:1", f"registry.local/other@{DIGEST}", f"mirror.local/other:1@{DIGEST}"):
         assert config.is_vulnerable(image)
@@ -32,4 +32,4 @@ def test_finding_09_all_of_it_is_read(least: dict[str, str]) -> None:
 
 def test_finding_09_another_word_is_refused_with_its_chart_value(least: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"R1PLUS_RUNTIME_UPDATE: 'Sometimes'.*runtime\.update"):
-        from_environment({**least, "R1PLUS_RUNTIME_UPDATE": "Sometimes"})
+        load_settings({**least, "R1PLUS_RUNTIME_UPDATE": "Sometimes"})

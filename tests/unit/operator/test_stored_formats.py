@@ -28,7 +28,7 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec, R1PlusDeploymentStatus
-from r1plus_operator.config import shipped_suites
+from r1plus_operator.config import load_shipped_suites
 from r1plus_operator.observe import node_projection, pod_projection, projections, suite_projection
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.selection import Target, resolve
@@ -228,7 +228,10 @@ def test_each_spec_asks_for_the_revision_that_was_made_of_it(folder: Path) -> No
     engines = [projections.project_engine(obj).value.engine for obj in cluster.of_kind("R1PlusEngine")]
     nodes = [node.value for obj in cluster.of_kind("Node") if (node := node_projection.project_node(obj))]
     own = [obj for obj in cluster.of_kind("ConfigMap") if names.LABEL_SUITE in obj["metadata"].get("labels", {})]
-    suites = {**shipped_suites(SUITES), **{obj["metadata"]["name"]: suite_projection.read_suite(obj) for obj in own}}
+    suites = {
+        **load_shipped_suites(SUITES),
+        **{obj["metadata"]["name"]: suite_projection.read_suite(obj) for obj in own},
+    }
     assert [suite.problem for suite in suites.values() if suite.problem] == []
     config = OperatorConfig(
         monitor_image="registry.local/monitor:2",

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.verdict import Phase, Verdict
-from r1plus_operator.config import ConfigError, from_environment, read_suite_folder, shipped_suites
+from r1plus_operator.config import ConfigError, load_settings, load_shipped_suites, read_suite_folder
 from r1plus_operator.observe import suite_projection
 from r1plus_operator.observe.suite_signature import KeyPair, find_signer, generate_key, read_key, sign
 from r1plus_operator.pins import SHIPPED_SUITES
@@ -172,7 +172,7 @@ def test_a_monitor_that_can_no_longer_score_is_no_data_though_a_pass_stands_and_
 
 
 def test_shipped_suites_are_trusted_by_what_they_are_and_no_others() -> None:
-    shipped = shipped_suites(ROOT / "monitoring" / "suites")
+    shipped = load_shipped_suites(ROOT / "monitoring" / "suites")
     assert {name: source.digest for name, source in shipped.items()} == dict(SHIPPED_SUITES)
     strict = replace(CONFIG, suite_trust=SuiteTrust(shipped_digests=frozenset(SHIPPED_SUITES.values())))
     world = World({"tier": "full"}, config=strict, suites=shipped)
@@ -213,15 +213,15 @@ def test_of_a_file_that_is_too_large_no_more_is_read_than_shows_it(tmp_path: Pat
 def test_signatures_are_required_unless_they_are_plainly_not(
     least: dict[str, str], given: dict[str, str], required: bool
 ) -> None:
-    trust = from_environment(least | given).operator.suite_trust
+    trust = load_settings(least | given).operator.suite_trust
     assert (trust.required, trust.shipped_digests) == (required, frozenset(SHIPPED_SUITES.values()))
 
 
 def test_trusted_keys_come_from_the_chart_and_one_that_is_none_is_refused(least: dict[str, str]) -> None:
     keys = f"{OURS.public},{FOREIGN.public}"
-    assert from_environment(least | {"R1PLUS_SUITE_KEYS": keys}).operator.suite_trust.keys == set(keys.split(","))
+    assert load_settings(least | {"R1PLUS_SUITE_KEYS": keys}).operator.suite_trust.keys == set(keys.split(","))
     with pytest.raises(ConfigError, match="R1PLUS_SUITE_KEYS: 'AAAA' is no Ed25519 public key"):
-        from_environment(least | {"R1PLUS_SUITE_KEYS": f"{OURS.public},AAAA"})
+        load_settings(least | {"R1PLUS_SUITE_KEYS": f"{OURS.public},AAAA"})
 
 
 # -- Signatures --------------------------------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ async def test_a_decoy_whose_namespace_goes_is_tried_no_more() -> None:
     rig.say("DELETED", "Job", rig.cluster.objects["Job", DECOY, control[0]])
     await rig.work()
     assert rig.has("Job", DECOY) == [], "the API server would refuse it there"
-    assert rig.condition("team", "Ready") == ("True", "WallsStand")
+    assert rig.condition("team", "Ready") == ("True", "NetworkPoliciesApplied")
 
 
 async def test_which_node_is_told_of_a_way_that_stays_shut_changes_with_no_event() -> None:
@@ -281,7 +281,7 @@ class TestRefusals:
         del rig.cluster.refusals[kind]
         rig.queue.add(KEY)
         await rig.work()
-        assert rig.condition("team", "Ready") == ("True", "WallsStand")
+        assert rig.condition("team", "Ready") == ("True", "NetworkPoliciesApplied")
         assert rig.has(kind, "team")
 
     async def test_rights_that_are_withdrawn_go_whatever_is_refused_beside_them(self) -> None:
@@ -306,7 +306,7 @@ class TestRefusals:
         kept = rig.cluster.objects[names.KIND_TENANT, "team", names.TENANT]["metadata"]["finalizers"]
         assert kept == [], "nor does its R1PlusTenant stay for it"
 
-    async def test_a_deletion_that_is_refused_holds_up_no_wall(self) -> None:
+    async def test_a_deletion_that_is_refused_holds_up_no_policy(self) -> None:
         rig = await tenant(GIVES)
 
         async def refuse(*_: Any, **__: Any) -> Json:
@@ -321,7 +321,7 @@ class TestRefusals:
         assert network_policies.DEFAULT_DENY in rig.has("NetworkPolicy", "team")
         assert rig.condition("team", "Ready") == ("False", "WriteRefused")
 
-    async def test_the_status_goes_on_telling_what_becomes_of_the_walls_while_a_write_is_refused(self) -> None:
+    async def test_the_status_goes_on_telling_what_becomes_of_the_policies_while_a_write_is_refused(self) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
         assert rig.condition("team", "IsolationVerified") == ("True", "IsolationEnforced")
@@ -336,7 +336,7 @@ class TestRefusals:
             assert rig.reconciler.get_view("team").reason == told
 
     @pytest.mark.parametrize("after", [None, 30.0], ids=["at growing intervals", "when the API server says"])
-    async def test_a_wall_that_cannot_be_written_is_no_wall_that_holds(self, after: float | None) -> None:
+    async def test_a_policy_that_cannot_be_written_is_no_policy_that_holds(self, after: float | None) -> None:
         rig = await tenant(GIVES, serves=True)
         await rig.probed()
         rig.lose("NetworkPolicy", "team", network_policies.DEFAULT_DENY)
@@ -352,7 +352,7 @@ class TestRefusals:
         assert rig.reconciler.get_view("team").message.endswith(f"etcd leader changed; {FAILED_REMEDY}")
         rig.cluster.refusals.clear()
         await rig.work()
-        assert rig.condition("team", "Ready") == ("True", "WallsStand")
+        assert rig.condition("team", "Ready") == ("True", "NetworkPoliciesApplied")
 
     async def test_runs_that_cannot_begin_take_nobodys_turn(self) -> None:
         rig = Rig()

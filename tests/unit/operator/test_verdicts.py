@@ -343,7 +343,7 @@ async def test_finding_22_what_fails_for_one_namespace_ends_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(road.observer, "store_report", fail)
         assert await road.after(0) is None
-    assert "Could not poll the monitors of namespace t" in caplog.text
+    assert "Monitors of namespace t could not be polled" in caplog.text
     assert await road.after(0) == PASSES
 
 

@@ -66,7 +66,7 @@ def test_finding_11_a_failure_stops_its_wave_and_no_other_until_it_is_acknowledg
     begin(waves, key(1), RefreshOutcome.FAILED)
     assert waves.list_turns() == [key(3)]
     assert waves.grant_slot(key(2)).stopped_waves == {WAVE}
-    begin(waves, key(1), RefreshOutcome.ACKNOWLEDGED)
+    begin(waves, key(1), RefreshOutcome.USER_ACK)
     assert waves.list_turns() == [key(2), key(3)]
 
 

@@ -165,7 +165,7 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
     "no room, for a moment":
         (given(control=control(age=NO_ROOM_SECONDS - 1, no_room="0/1 nodes")), Action.CONTROL, RollbackReason.CONTROL_RUNNING),
     "no room": (given(control=control(age=NO_ROOM_SECONDS, no_room="0/1 nodes")), Action.BLOCKED, RollbackReason.NO_CAPACITY),
-    "a control that never ends": (given(control=control(age=3600.0)), Action.BLOCKED, RollbackReason.CONTROL_OVERDUE),
+    "a control that never ends": (given(control=control(age=3600.0)), Action.BLOCKED, RollbackReason.ROLLBACK_TARGET_OVERDUE),
 }  # fmt: skip
 
 
@@ -177,24 +177,24 @@ def test_what_is_done(case: str) -> None:
 
 
 REMEDIES: dict[str, tuple[DeploymentHealth, list[str]]] = {
-    "AlertOnly": (given(on_breach=OnBreach.ALERT), ["spec.accuracy.onBreach: Rollback"]),
+    "AlertOnly": (given(on_breach=OnBreach.ALERT), ["spec.accuracy.onBreach", "set it to Rollback"]),
     "Paused": (given(is_paused=True), ["spec.rollout.paused", "r1plus resume"]),
     "Pinned": (given(is_pinned=True), ["spec.rollout.pinned", "r1plus unpin"]),
     "Cooldown": (given(last_rollback=NOW), ["60 minutes", "1970-01-02T04:46:40Z"]),
     "NoCapacity": (given(control=control(age=61, no_room="0/1 nodes")), ["good", "0/1 nodes", "free capacity", "InPlace"]),
     "NoLastGood, never": (given(past=()), ["no revision served before", "spec.engine"]),
-    "NoLastGood, other suite": (given(past=(replace(GOOD, has_passed=False),)), ["Pass on the suite that is in force"]),
-    "NoLastGood, given up": (given(past=(replace(GOOD, given_up=True),)), ["itself rolled back from"]),
+    "NoLastGood, other suite": (given(past=(replace(GOOD, has_passed=False),)), ["passed the current suite"]),
+    "NoLastGood, given up": (given(past=(replace(GOOD, given_up=True),)), ["itself rolled back"]),
     "NoLastGood, unbaked": (given(past=(replace(GOOD, served_seconds=1.0),)), ["600 s"]),
     "ArtifactGone": (given(past=(replace(GOOD, has_engine=False),)), ["gone from the catalog"]),
-    "PlacementNotAllowed": (given(past=(replace(GOOD, is_placed=False),)), ["not allowed to this tenant", "R1PlusTenant"]),
+    "PlacementNotAllowed": (given(past=(replace(GOOD, is_placed=False),)), ["spec.placement of the R1PlusTenant"]),
     "MonitorTooOld": (given(past=(replace(GOOD, supports_control=False),)), ["older version", "spec.engine"]),
     "SuiteMismatch, of the control": (
-        given(control=replace(control(), blocked_reason="item i0")), ["revision good", "item i0", "r1plus ack"],
+        given(control=replace(control(), blocked_reason="item i0")), ["target good", "item i0", "r1plus ack"],
     ),
     "AlreadyRolledBack": (given(earlier_targets=frozenset({"good"})), ["bad", "good", "r1plus ack"]),
     "RollbackTargetAlsoFailed": (given(control=control(Verdict.FAIL)), ["good", "lost 1 of 4", "driver", "r1plus ack"]),
-    "ControlOverdue": (given(control=control(age=9e3, no_room="0/1 nodes")), ["spec.rollout.deadline", "0/1 nodes", "r1plus ack"]),
+    "RollbackTargetOverdue": (given(control=control(age=9e3, no_room="0/1 nodes")), ["spec.rollout.deadline", "0/1 nodes", "r1plus ack"]),
     "SuiteMismatch": (given(replay_passed=False), ["recorded scores", "r1plus suite verify"]),
     "OneNode": (given(BAD, PodHealth("c", FELL, 2.0, "n1"), WELL), ["node n1", "drain"]),
     "LastThatServes": (given(BAD, replicas=2), ["pod a", "not Ready"]),
@@ -202,7 +202,7 @@ REMEDIES: dict[str, tuple[DeploymentHealth, list[str]]] = {
         given(replace(BAD, is_quarantined=True), replace(WELL, standing=ERRORS), PodHealth("c", FINE)), ["Pod b", "delete a pod"],
     ),
     "RolloutUnderWay": (given(rollout_under_way=True), ["candidate"]),
-    "NamespaceNotTenant": (given(not_tenant="no label"), ["no tenant", "no label"]),
+    "NamespaceNotTenant": (given(not_tenant="no label"), ["not a tenant", "no label"]),
 }  # fmt: skip
 
 

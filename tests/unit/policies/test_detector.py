@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_policies.detector.budget import Budget
 from r1plus_policies.detector.detector import (
-    Bets,
     Detector,
     DetectorKey,
     Evidence,
@@ -19,7 +18,6 @@ from r1plus_policies.detector.detector import (
     evidence_ratio,
     log_mean,
     observe_answer,
-    observe_block,
     restore_detector,
 )
 from support.tables import for_each
@@ -172,39 +170,6 @@ def test_an_item_that_fails_again_says_more_than_another_that_fails() -> None:
 
 def test_a_flip_that_heals_costs_its_evidence() -> None:
     assert after([("a", False), ("a", True)], fresh()).ratio < after([("a", False), ("b", True)], fresh()).ratio
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=30), ANSWERS)
-def test_a_block_is_one_step_whatever_its_order(passed: list[bool], before: list[tuple[str, bool]]) -> None:
-    start = after(before, fresh())
-    block = [(f"i{n}", p) for n, p in enumerate(passed)]
-    found = observe_block(start, block)
-    table = build_bets(0.98)
-    for k, log_m in enumerate(found.evidence.logs):
-        m = math.exp(start.evidence.logs[k]) if before else 0.0
-        product = math.exp(sum((table.right if p else table.wrong)[k] for p in passed))
-        assert math.exp(log_m) == pytest.approx((m + len(block)) * product, rel=1e-9)
-    assert observe_block(start, block[::-1]).evidence.logs == pytest.approx(found.evidence.logs)
-    assert observe_block(start, block[::-1]).failed == found.failed
-
-
-def test_a_block_of_one_is_a_step_and_of_none_is_none() -> None:
-    assert observe_block(fresh(), [("a", False)]) == observe_answer(fresh(), "a", False)
-    assert observe_block(fresh(), []) == fresh()
-
-
-def test_a_block_remembers_what_failed_before_it_and_in_it() -> None:
-    first = observe_block(fresh(), [("a", False), ("b", True)])
-    assert first.failed == ("a",)
-    second = observe_block(first, [("a", False), ("b", False)])
-    table: Bets = build_bets(0.98)
-    gained = table.wrong_again[0] + table.wrong[0]
-    assert second.evidence.logs[0] == pytest.approx(math.log(math.exp(first.evidence.logs[0]) + 2) + gained)
-
-
-def test_a_block_holds_an_item_once() -> None:
-    with pytest.raises(ValueError, match="answers: 2 of 1 items"):
-        observe_block(fresh(), [("a", True), ("a", False)])
 
 
 def test_false_alarms_are_as_rare_as_promised() -> None:

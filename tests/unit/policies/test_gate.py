@@ -13,13 +13,13 @@ from r1plus_policies.gate.verdict import (
     CHECKS,
     MOST_LOST_ITEMS,
     GateItem,
+    GateReason,
     GateStage,
     ItemScores,
     Judgement,
-    Reason,
     Rules,
     Score,
-    Subject,
+    VerdictSubject,
     build_report,
     check_stability,
     check_strata,
@@ -96,25 +96,25 @@ def lost(*numbers: int) -> list[tuple[int, str, str]]:
 
 
 @for_each("scores, stage, verdict, reason", {
-    "all right passes": (suite(), DONE, Verdict.PASS, Reason.PASSED),
-    "four lost are allowed at 0.98": (suite(*lost(0, 1, 2, 3)), DONE, Verdict.PASS, Reason.PASSED),
-    "a fifth is not": (suite(*lost(0, 1, 2, 3, 4)), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
+    "all right passes": (suite(), DONE, Verdict.PASS, GateReason.PASSED),
+    "four lost are allowed at 0.98": (suite(*lost(0, 1, 2, 3)), DONE, Verdict.PASS, GateReason.PASSED),
+    "a fifth is not": (suite(*lost(0, 1, 2, 3, 4)), DONE, Verdict.FAIL, GateReason.TOO_MANY_LOST),
     "items lost at batch 1 alone count":
-        (suite(*lost(0, 1, 2), (3, "111", "00"), (5, "111", "010")), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
-    "but not twice": (suite(*[(n, "000", "00") for n in (0, 1, 2, 3)]), DONE, Verdict.PASS, Reason.PASSED),
-    "two lost of a stratum of 50 are allowed": (suite(*lost(0, 4)), DONE, Verdict.PASS, Reason.PASSED),
-    "a third is not": (suite(*lost(0, 4, 8)), DONE, Verdict.FAIL, Reason.STRATUM_LOST),
-    "15 flips of 600 are normal": (suite(*[(n, "011", "1") for n in range(15)]), DONE, Verdict.PASS, Reason.PASSED),
-    "16 are not": (suite(*[(n, "011", "1") for n in range(16)]), DONE, Verdict.FAIL, Reason.UNSTABLE),
+        (suite(*lost(0, 1, 2), (3, "111", "00"), (5, "111", "010")), DONE, Verdict.FAIL, GateReason.TOO_MANY_LOST),
+    "but not twice": (suite(*[(n, "000", "00") for n in (0, 1, 2, 3)]), DONE, Verdict.PASS, GateReason.PASSED),
+    "two lost of a stratum of 50 are allowed": (suite(*lost(0, 4)), DONE, Verdict.PASS, GateReason.PASSED),
+    "a third is not": (suite(*lost(0, 4, 8)), DONE, Verdict.FAIL, GateReason.STRATUM_LOST),
+    "15 flips of 600 are normal": (suite(*[(n, "011", "1") for n in range(15)]), DONE, Verdict.PASS, GateReason.PASSED),
+    "16 are not": (suite(*[(n, "011", "1") for n in range(16)]), DONE, Verdict.FAIL, GateReason.UNSTABLE),
     "the failures of lost items are not flips":
-        (suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 22)]), DONE, Verdict.PASS, Reason.PASSED),
-    "one item unscored": (suite((7, "1x1", "1")), DONE, Verdict.INCONCLUSIVE, Reason.ITEMS_UNSCORED),
+        (suite(*lost(0, 1, 2, 3), *[(n, "101", "1") for n in range(10, 22)]), DONE, Verdict.PASS, GateReason.PASSED),
+    "one item unscored": (suite((7, "1x1", "1")), DONE, Verdict.INCONCLUSIVE, GateReason.ITEMS_UNSCORED),
     "a Fail outranks a missing score":
-        (suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")), DONE, Verdict.FAIL, Reason.TOO_MANY_LOST),
+        (suite(*lost(0, 1, 2, 3, 4), (7, "1x1", "1")), DONE, Verdict.FAIL, GateReason.TOO_MANY_LOST),
     "a Fail may come after two sweeps":
-        (suite(*[(n, "00.", "") for n in range(5)]), GateStage(2, False), Verdict.FAIL, Reason.TOO_MANY_LOST),
+        (suite(*[(n, "00.", "") for n in range(5)]), GateStage(2, False), Verdict.FAIL, GateReason.TOO_MANY_LOST),
 })  # fmt: skip
-def test_verdicts(scores: list[ItemScores], stage: GateStage, verdict: Verdict, reason: Reason) -> None:
+def test_verdicts(scores: list[ItemScores], stage: GateStage, verdict: Verdict, reason: GateReason) -> None:
     found = judge_gate(scores, RULES, stage)
     assert (found.verdict, found.reason) == (verdict, reason)
 
@@ -210,7 +210,7 @@ def decided(scores: list[ItemScores], rules: Rules = RULES) -> Judgement:
 
 
 def test_a_report_says_what_was_counted_and_of_what() -> None:
-    subject = Subject("id", "suite-v1", "hash", "1")
+    subject = VerdictSubject("id", "suite-v1", "hash", "1")
     found = build_report(
         decided(suite(*lost(0, 1), (2, "110", "1"), (3, "111", "00"))), RULES, subject, seconds=61.234, decided_at="now"
     )
@@ -223,12 +223,14 @@ def test_a_report_says_what_was_counted_and_of_what() -> None:
 
 
 def test_a_report_lists_fifty_lost_items_at_most() -> None:
-    found = build_report(decided(suite(*lost(*range(90)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
+    found = build_report(
+        decided(suite(*lost(*range(90)))), RULES, VerdictSubject("", "", "", ""), seconds=0, decided_at=""
+    )
     assert (found.lost, len(found.lost_items)) == (90, MOST_LOST_ITEMS)
 
 
-PASSED = build_report(decided(suite(*lost(0, 1))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
-FAILED = build_report(decided(suite(*lost(*range(9)))), RULES, Subject("", "", "", ""), seconds=0, decided_at="")
+PASSED = build_report(decided(suite(*lost(0, 1))), RULES, VerdictSubject("", "", "", ""), seconds=0, decided_at="")
+FAILED = build_report(decided(suite(*lost(*range(9)))), RULES, VerdictSubject("", "", "", ""), seconds=0, decided_at="")
 
 
 @for_each("known, threshold, verdict", {

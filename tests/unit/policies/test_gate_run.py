@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import Verdict
 from r1plus_policies.gate.run import SINGLE, GateRecord, GateRun, Probe
-from r1plus_policies.gate.verdict import GateItem, Reason, Rules, Score
+from r1plus_policies.gate.verdict import GateItem, GateReason, Rules, Score
 from support.tables import for_each
 
 C, F, X = Score.CORRECT, Score.FAILED, Score.UNSCORED
@@ -97,7 +97,7 @@ def test_only_missing_scores_are_retried_never_failures() -> None:
 def test_a_bad_engine_fails_after_two_sweeps() -> None:
     run = GateRun(items(), Rules(0.9, 4), GateRecord(1))
     asked = run_to_end(run, lambda _: F)
-    assert (run.decision.reason, len(run.decision.figures.lost_items)) == (Reason.TOO_MANY_LOST, 12)
+    assert (run.decision.reason, len(run.decision.figures.lost_items)) == (GateReason.TOO_MANY_LOST, 12)
     assert len(asked) <= 24 + 3
     assert run.next_probes(10) == ()
 

@@ -31,7 +31,7 @@ SEEN = {"decoy_http": OPEN, "decoy_pod": OPEN, "metadata": OPEN}
 ANSWERED = {"secrets": OPEN, "secrets_anonymous": OPEN}
 GOOD_KNOCKS, GOOD_ANSWERS = found(**KNOCKED), found(**ASKED)
 GOOD_CONTROL_KNOCKS, GOOD_CONTROL_ANSWERS = found(**SEEN), found(**ANSWERED)
-WALLED = ("decoy-http", "decoy-pod", "metadata", "secrets", "secrets-anonymous")
+ISOLATED = ("decoy-http", "decoy-pod", "metadata", "secrets", "secrets-anonymous")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ knocked, asked, seen, answered = (partial(said, usual) for usual in (KNOCKED, AS
 
 
 def besides(*names: str) -> tuple[str, ...]:
-    return tuple(name for name in WALLED if name not in names)
+    return tuple(name for name in ISOLATED if name not in names)
 
 
 def expect(verdict: IsolationVerdict, **others: tuple[str, ...]) -> IsolationJudgement:
@@ -230,12 +230,12 @@ def late(**by: int) -> Findings:
     "its own door may stay open": (late(own_dns=5000, metadata=200), 200),
     "not a door that was never ordered": (Findings((AttemptFinding("another", SHUT, late=9),)), 0),
 })  # fmt: skip
-def test_for_how_long_a_wall_was_late(findings: Findings | None, expected: int) -> None:
+def test_for_how_long_a_policy_was_late(findings: Findings | None, expected: int) -> None:
     assert Run(knocked=findings).judged().late == expected
 
 
 # Whatever the four containers say, with words missing, doubled and never asked for.
-NAMES = st.sampled_from([*WALLED, "own-dns", "another"])
+NAMES = st.sampled_from([*ISOLATED, "own-dns", "another"])
 TRIES = st.lists(st.builds(AttemptFinding, NAMES, st.sampled_from(AttemptOutcome), st.integers(0, 9)), max_size=8)
 FINDINGS = st.none() | st.builds(Findings, TRIES.map(tuple))
 CONFUSED = st.builds(
@@ -278,8 +278,8 @@ def test_everything_ordered_is_told_once(run: Run) -> None:
     judged = run.judged()
     told = [*judged.held, *judged.open, *judged.unseen, *judged.failed]
     assert len(told) == len(set(told))
-    walled = {d.name for d in run.doors if d.against is not Against.OWN} | {q.name for q in run.questions}
-    assert walled <= set(told)
+    isolated = {d.name for d in run.doors if d.against is not Against.OWN} | {q.name for q in run.questions}
+    assert isolated <= set(told)
 
 
 @given(RUNS)
@@ -318,7 +318,7 @@ def without(findings: Findings | None, name: str) -> Findings | None:
 
 @given(
     RUNS,
-    st.sampled_from([*WALLED, "own-dns"]),
+    st.sampled_from([*ISOLATED, "own-dns"]),
     st.sampled_from(["knocked", "asked", "control_knocked", "control_asked"]),
 )
 def test_a_word_that_is_missing_never_makes_good_news(run: Run, name: str, where: str) -> None:

@@ -15,8 +15,8 @@ from r1plus_policies.rollout import (
     UNSCHEDULABLE_SECONDS,
     RevisionState,
     Rollout,
+    RolloutSettings,
     RolloutStage,
-    RolloutTerms,
     Strategy,
     decide,
     retry_delay,
@@ -34,7 +34,9 @@ def run(
     gate: Gate = Gate.ENFORCE,
     strategy: Strategy = Strategy.BLUE_GREEN,
 ) -> Rollout:
-    return decide(target=target, revisions=revisions, terms=RolloutTerms(replicas, gate, strategy, DEADLINE), now=NOW)
+    return decide(
+        target=target, revisions=revisions, terms=RolloutSettings(replicas, gate, strategy, DEADLINE), now=NOW
+    )
 
 
 def in_place(target: str | None, *revisions: RevisionState, gate: Gate = Gate.ENFORCE) -> Rollout:
@@ -43,7 +45,7 @@ def in_place(target: str | None, *revisions: RevisionState, gate: Gate = Gate.EN
 
 def hold(target: str, *revisions: RevisionState, **terms: Any) -> Rollout:
     """Decide while the spec cannot be served."""
-    held = RolloutTerms(terms.pop("replicas", 2), deadline=DEADLINE, is_held=True, **terms)
+    held = RolloutSettings(terms.pop("replicas", 2), deadline=DEADLINE, is_held=True, **terms)
     return decide(target=target, revisions=revisions, terms=held, now=NOW)
 
 
@@ -176,7 +178,7 @@ def test_of_a_rollout(decide_rollout: Callable[[], Rollout], expected: dict[str,
 
 
 def test_a_way_back_in_place_looks_for_a_node_for_ever() -> None:
-    terms = RolloutTerms(2, Gate.ENFORCE, Strategy.IN_PLACE, math.inf)
+    terms = RolloutSettings(2, Gate.ENFORCE, Strategy.IN_PLACE, math.inf)
     decided = decide(target="b", revisions=(GONE, looking(1e5)), terms=terms, now=NOW)
     assert (decided.stage, decided.replicas) == (RolloutStage.GATING, {"a": 0, "b": 1})
 
@@ -187,7 +189,7 @@ def test_tries_come_ever_later_and_in_place_seldom() -> None:
 
 
 def test_a_candidate_without_a_deadline_is_not_looked_at_for_time_alone() -> None:
-    terms = RolloutTerms(2, Gate.ENFORCE, Strategy.BLUE_GREEN, math.inf)
+    terms = RolloutSettings(2, Gate.ENFORCE, Strategy.BLUE_GREEN, math.inf)
     assert decide(target="b", revisions=(stable(),), terms=terms, now=NOW).requeue_after is None
 
 

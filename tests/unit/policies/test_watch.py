@@ -10,7 +10,7 @@ from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.verdict import GateReport, Standing, Verdict
 from r1plus_policies.detector.detector import Detector, DetectorKey
-from r1plus_policies.gate.verdict import GateItem, Subject
+from r1plus_policies.gate.verdict import GateItem, VerdictSubject
 from r1plus_policies.watch.confirmation import next_item, record_answer
 from r1plus_policies.watch.memory import (
     WatchState,
@@ -26,7 +26,7 @@ from r1plus_policies.watch.memory import (
 from support.tables import for_each
 
 RIGHT, WRONG, ERROR = ProbeResult.CORRECT, ProbeResult.INCORRECT, ProbeResult.SERVER_ERROR
-SUBJECT = Subject("id", "suite", "hash", "1")
+SUBJECT = VerdictSubject("id", "suite", "hash", "1")
 DETECTOR = Detector(DetectorKey("p", "r", "hash", 0.98), 1e5)
 ITEMS = [GateItem(f"i{n:02}", "even" if n % 2 == 0 else "odd") for n in range(100)]
 
@@ -67,7 +67,7 @@ def test_the_first_alarm_is_dated_and_starts_one_count() -> None:
     later = after(RANG, [WRONG] * 5, first=7)
     assert (later.alarmed_at, later.counting) == ("t6", RANG.counting)
     assert derive_standing(later, ITEMS, 0.95) is Standing.CONFIRMING
-    assert "raised an alarm at t6; a sweep over all 100 items counts" in describe_watch(later, ITEMS, 0.95)
+    assert "raised an alarm at t6; lost items are being counted over all 100" in describe_watch(later, ITEMS, 0.95)
 
 
 def test_errors_ring_their_own_bell_and_another_count() -> None:
@@ -90,11 +90,11 @@ def test_what_was_heard_is_heard_once(results: list[ProbeResult], again: int) ->
 @pytest.mark.parametrize(
     ("wrong", "found", "words"),
     [
-        pytest.param({"i00"}, Standing.CHANGED, "since the gate lost 0 items; in all 1 of 100, 5 allowed", id="nothing new"),
+        pytest.param({"i00"}, Standing.CHANGED, "0 items lost since the gate; 1 of 100 lost in all, 5 allowed", id="nothing new"),
         pytest.param({"i00", "i02", "i04", "i01"}, Standing.CHANGED,
-                     "since the gate lost 3 items: even 2, odd 1; in all 4 of 100, 5 allowed at threshold 0.95", id="above"),
+                     "3 items lost since the gate: even 2, odd 1; 4 of 100 lost in all, 5 allowed at threshold 0.95", id="above"),
         pytest.param({f"i{n:02}" for n in range(6)}, Standing.BELOW_THRESHOLD,
-                     "since the gate lost 5 items: odd 3, even 2; in all 6 of 100, 5 allowed at threshold 0.95", id="below"),
+                     "5 items lost since the gate: odd 3, even 2; 6 of 100 lost in all, 5 allowed at threshold 0.95", id="below"),
     ],
 )  # fmt: skip
 def test_what_a_count_says(wrong: set[str], found: Standing, words: str) -> None:

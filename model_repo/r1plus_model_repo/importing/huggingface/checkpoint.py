@@ -11,7 +11,7 @@ from r1plus_model_repo.importing.huggingface.config import read_shape
 from r1plus_model_repo.importing.huggingface.safetensors_header import SUFFIX
 from r1plus_model_repo.importing.huggingface.tokenizer_files import list_tokenizer_files
 from r1plus_model_repo.importing.huggingface.weights import MISTRAL, check_tensors, describe_served_weights, read_shards
-from r1plus_model_repo.importing.model import VLLM, Claims, Findings, GpuDetails, Model
+from r1plus_model_repo.importing.model import VLLM, Claims, GpuDetails, ImportFindings, Model
 from r1plus_model_repo.kv_shape import KvShape
 
 PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -19,7 +19,7 @@ PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 def read_checkpoint(source: Path, claims: Claims) -> Model:
     """Read the checkpoint in the folder. Raise WeightsError with everything that is wrong or missing."""
-    findings = Findings()
+    findings = ImportFindings()
     _check_kind(source, findings)
     check_links(source, (CONFIG,), findings)
     findings.raise_problems(source)
@@ -45,7 +45,7 @@ def read_checkpoint(source: Path, claims: Claims) -> Model:
     )
 
 
-def _check_kind(source: Path, findings: Findings) -> None:
+def _check_kind(source: Path, findings: ImportFindings) -> None:
     """Check that the folder is a checkpoint and has no programs."""
     if files := sorted(path.name for path in source.glob("*.gguf")):
         findings.problems.append(

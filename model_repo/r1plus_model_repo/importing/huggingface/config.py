@@ -11,7 +11,7 @@ from typing import Final
 
 from r1plus_model_repo.importing.folder_files import CONFIG, Values
 from r1plus_model_repo.importing.huggingface.tokenizer_files import check_remote_code
-from r1plus_model_repo.importing.model import Claims, Findings
+from r1plus_model_repo.importing.model import Claims, ImportFindings
 
 FULL_ATTENTION, SLIDING_ATTENTION = "full_attention", "sliding_attention"
 GENERATIVE_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
@@ -42,7 +42,7 @@ class HfShape:
     """The output layer shares the weights of the embeddings."""
 
 
-def read_shape(config: Values, claims: Claims, findings: Findings) -> HfShape:
+def read_shape(config: Values, claims: Claims, findings: ImportFindings) -> HfShape:
     """Read the shape; problems are added to `findings`."""
     _check_supported(config, findings)
     layers = config.get_int("num_hidden_layers", 1, 1024)
@@ -65,7 +65,7 @@ def read_shape(config: Values, claims: Claims, findings: Findings) -> HfShape:
     )
 
 
-def _check_supported(config: Values, findings: Findings) -> None:
+def _check_supported(config: Values, findings: ImportFindings) -> None:
     fields = config.fields
     check_remote_code(fields.get("auto_map"), CONFIG, findings)
     for key in OTHER_MODALITIES:
@@ -86,7 +86,7 @@ def _check_supported(config: Values, findings: Findings) -> None:
         config.add_problem("architectures", f"{names!r:.80}: none of them generates text", "use a ...ForCausalLM model")
 
 
-def _read_context(config: Values, claims: Claims, findings: Findings) -> int:
+def _read_context(config: Values, claims: Claims, findings: ImportFindings) -> int:
     """Return the context length. vLLM reads `model_max_length` first and refuses to serve more."""
     limits = [
         config.get_int(key, 16, 2**30)

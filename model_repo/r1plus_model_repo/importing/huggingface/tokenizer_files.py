@@ -17,7 +17,7 @@ from r1plus_model_repo.importing.folder_files import (
     check_template,
     read_json,
 )
-from r1plus_model_repo.importing.model import Findings
+from r1plus_model_repo.importing.model import ImportFindings
 
 TOKENIZER: Final = "tokenizer.json"
 VOCABULARIES: Final = ((TOKENIZER,), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -32,7 +32,7 @@ COPIED_FILES: Final = (
 )
 
 
-def list_tokenizer_files(source: Path, findings: Findings, prefix: str = "") -> tuple[str, ...]:
+def list_tokenizer_files(source: Path, findings: ImportFindings, prefix: str = "") -> tuple[str, ...]:
     """Return the tokenizer's files in `source`, each with `prefix`. Problems are added to `findings`."""
     names = [prefix + name for name in COPIED_FILES]
     check_links(source, names, findings)
@@ -53,7 +53,7 @@ def list_tokenizer_files(source: Path, findings: Findings, prefix: str = "") -> 
     return present
 
 
-def check_remote_code(auto_map: object, name: str, findings: Findings) -> None:
+def check_remote_code(auto_map: object, name: str, findings: ImportFindings) -> None:
     """Reject `auto_map`: it names the model's own code, which would run when the model is loaded."""
     if auto_map:
         findings.problems.append(
@@ -62,7 +62,7 @@ def check_remote_code(auto_map: object, name: str, findings: Findings) -> None:
         )
 
 
-def check_standalone(source: Path, findings: Findings, prefix: str) -> tuple[str, ...]:
+def check_standalone(source: Path, findings: ImportFindings, prefix: str) -> tuple[str, ...]:
     """Check a tokenizer that the runtime loads without the model: it needs a class and a token that ends answers.
 
     Returns further files to copy.

@@ -16,7 +16,7 @@ from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import HfShape
 from r1plus_model_repo.importing.huggingface.safetensors_header import ELEMENT_BITS, SUFFIX, Tensor, read_tensors
-from r1plus_model_repo.importing.model import Claims, Findings
+from r1plus_model_repo.importing.model import Claims, ImportFindings
 
 INDEX: Final = "model.safetensors.index.json"
 MISTRAL: Final = "consolidated"
@@ -41,7 +41,7 @@ class ServedWeights:
     bytes: int
 
 
-def read_shards(source: Path, findings: Findings) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+def read_shards(source: Path, findings: ImportFindings) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Return the files that hold the weights, and all their tensors. Problems are added to `findings`."""
     present = sorted(path.name for path in source.glob(f"*{SUFFIX}"))
     check_links(source, (INDEX,), findings)
@@ -72,7 +72,7 @@ def read_shards(source: Path, findings: Findings) -> tuple[tuple[str, ...], dict
     return files, tensors
 
 
-def _read_weight_map(weight_map: object, findings: Findings) -> dict[str, str]:
+def _read_weight_map(weight_map: object, findings: ImportFindings) -> dict[str, str]:
     """Return tensor -> file from the index."""
     if not isinstance(weight_map, dict) or not weight_map:
         findings.problems.append(f"{INDEX}: weight_map: missing or not an object; get the file again")
@@ -91,7 +91,7 @@ def _read_weight_map(weight_map: object, findings: Findings) -> dict[str, str]:
     return weight_map
 
 
-def _read_all(source: Path, names: list[str], findings: Findings) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_all(source: Path, names: list[str], findings: ImportFindings) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
     file_of_tensor: dict[str, str] = {}
     check_links(source, names, findings)
@@ -113,7 +113,7 @@ def _read_all(source: Path, names: list[str], findings: Findings) -> tuple[dict[
     return tensors, file_of_tensor
 
 
-def check_tensors(shape: HfShape, config: Values, tensors: Mapping[str, Tensor], findings: Findings) -> None:
+def check_tensors(shape: HfShape, config: Values, tensors: Mapping[str, Tensor], findings: ImportFindings) -> None:
     """Check that the tensors have the shape of config.json: memory is sized by one, and the other is served."""
     layers = {int(match.group(1)) for name in tensors if (match := _LAYER.match(name))}
     if not layers:
@@ -146,7 +146,7 @@ def check_tensors(shape: HfShape, config: Values, tensors: Mapping[str, Tensor],
 
 
 def describe_served_weights(
-    config: Values, tied: bool, tensors: Mapping[str, Tensor], claims: Claims, findings: Findings
+    config: Values, tied: bool, tensors: Mapping[str, Tensor], claims: Claims, findings: ImportFindings
 ) -> ServedWeights:
     """Return the weights as served: in float16, unless they are quantised."""
     stored_tensors = {name: one for name, one in tensors.items() if not (tied and name == HEAD)}
@@ -174,7 +174,7 @@ def describe_served_weights(
 
 
 def _describe_quantised(
-    quantisation: Values, stored_tensors: Mapping[str, Tensor], claims: Claims, findings: Findings
+    quantisation: Values, stored_tensors: Mapping[str, Tensor], claims: Claims, findings: ImportFindings
 ) -> ServedWeights:
     precision = _find_precision(quantisation)
     if precision is None and claims.precision is None:

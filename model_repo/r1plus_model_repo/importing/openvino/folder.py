@@ -14,7 +14,7 @@ from r1plus_model_repo.importing.folder_files import (
     check_template,
     read_json,
 )
-from r1plus_model_repo.importing.model import Claims, Findings, Model
+from r1plus_model_repo.importing.model import Claims, ImportFindings, Model
 from r1plus_model_repo.importing.openvino.ir import FILES
 from r1plus_model_repo.kv_shape import KvShape, read_kv_shape
 
@@ -26,7 +26,7 @@ _PRECISIONS = {"int8": "INT8", "int4": "INT4", "nf4": "NF4", "fp16": "FP16", "fp
 
 def read_folder(source: Path, claims: Claims) -> Model:
     """Read the model in the folder. Raise WeightsError with everything that is wrong or missing."""
-    findings = Findings()
+    findings = ImportFindings()
     _check_files(source, findings)
     findings.raise_problems(source)
     config = read_json(source, CONFIG, findings)
@@ -55,7 +55,7 @@ def read_folder(source: Path, claims: Claims) -> Model:
     return Model(source, files, shape, context, claims.parameters or 0, precision or "", size)
 
 
-def _check_files(source: Path, findings: Findings) -> None:
+def _check_files(source: Path, findings: ImportFindings) -> None:
     missing_files = [name for name in FILES if not (source / name).is_file()]
     if missing_files and any(source.glob("*.gguf")):
         one = sorted(source.glob("*.gguf"))[0].name
@@ -71,7 +71,7 @@ def _check_files(source: Path, findings: Findings) -> None:
     check_links(source, (*FILES, *COPIED_FILES), findings)
 
 
-def _check_config(config: Mapping[str, Any], shape: KvShape, findings: Findings) -> None:
+def _check_config(config: Mapping[str, Any], shape: KvShape, findings: ImportFindings) -> None:
     """Check that config.json describes this model."""
     heads = config.get("num_key_value_heads", config.get("num_attention_heads"))
     for key, config_value, model_value in (
@@ -83,7 +83,7 @@ def _check_config(config: Mapping[str, Any], shape: KvShape, findings: Findings)
             findings.problems.append(f"{CONFIG}: {key}: {config_value}, the model has {model_value}; export both again")
 
 
-def _read_precision(source: Path, findings: Findings) -> str | None:
+def _read_precision(source: Path, findings: ImportFindings) -> str | None:
     config = read_json(source, OPENVINO_CONFIG, findings)
     quantisation = config.get("quantization_config")
     if isinstance(quantisation, dict) and quantisation.get("bits") in (4, 8):

@@ -21,7 +21,7 @@ from r1plus_model_repo.importing.huggingface.config import read_intermediate_siz
 from r1plus_model_repo.importing.huggingface.safetensors_header import Tensor, read_tensors
 from r1plus_model_repo.importing.huggingface.tokenizer_files import check_standalone, list_tokenizer_files
 from r1plus_model_repo.importing.huggingface.weights import count_parameters
-from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Findings, GpuDetails, Model
+from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, GpuDetails, ImportFindings, Model
 from r1plus_model_repo.kv_shape import KvShape
 
 RUNTIME: Final = "1.2.1"
@@ -60,7 +60,7 @@ class _Shape:
 
 def read_trtllm(source: Path, claims: Claims) -> Model:
     """Read the model in the folder. Raise WeightsError with everything that is wrong or missing."""
-    findings = Findings()
+    findings = ImportFindings()
     is_built = _is_built(source, findings)
     part = f"{PLAN_PART if is_built else CHECKPOINT_PART}/"
     names = [
@@ -80,7 +80,7 @@ def read_trtllm(source: Path, claims: Claims) -> Model:
     return (_read_plan if is_built else _read_checkpoint)(source, files, config, claims, findings)
 
 
-def _is_built(source: Path, findings: Findings) -> bool:
+def _is_built(source: Path, findings: ImportFindings) -> bool:
     """Return whether the folder has a built engine."""
     parts = [part for part in (CHECKPOINT_PART, PLAN_PART) if (source / part).is_dir()]
     if len(parts) == 1:
@@ -99,7 +99,9 @@ def _is_built(source: Path, findings: Findings) -> bool:
     return False
 
 
-def _read_checkpoint(source: Path, files: tuple[str, ...], config: Values, claims: Claims, findings: Findings) -> Model:
+def _read_checkpoint(
+    source: Path, files: tuple[str, ...], config: Values, claims: Claims, findings: ImportFindings
+) -> Model:
     shape = _read_shape(config)
     name = f"{CHECKPOINT_PART}/{RANK}"
     try:
@@ -127,7 +129,7 @@ def _read_checkpoint(source: Path, files: tuple[str, ...], config: Values, claim
     return Model(source, files, shape.kv, context, parameter_count, precision, size, tuple(findings.notes), gpu)
 
 
-def _read_plan(source: Path, files: tuple[str, ...], config: Values, claims: Claims, findings: Findings) -> Model:
+def _read_plan(source: Path, files: tuple[str, ...], config: Values, claims: Claims, findings: ImportFindings) -> Model:
     version, pretrained_config, build = (
         config.fields.get("version"),
         config.get_object("pretrained_config"),
@@ -188,7 +190,9 @@ def _read_shape(config: Values) -> _Shape:
     )
 
 
-def _read_window(config: Values, shape: _Shape, context: int, findings: Findings) -> tuple[int, int | None, int | None]:
+def _read_window(
+    config: Values, shape: _Shape, context: int, findings: ImportFindings
+) -> tuple[int, int | None, int | None]:
     """Return context, window and number of global layers.
 
     The runtime gets the window of every layer (`config_gpu.tensorrt_llm`), with the last of each period global. If the
@@ -206,7 +210,7 @@ def _read_window(config: Values, shape: _Shape, context: int, findings: Findings
     return window, None, None
 
 
-def _read_precision(config: Values, claims: Claims, findings: Findings) -> tuple[str, bool]:
+def _read_precision(config: Values, claims: Claims, findings: ImportFindings) -> tuple[str, bool]:
     """Return the precision as a catalog entry names it, and whether the weights are packed."""
     dtype, algorithm = config.fields.get("dtype"), config.get_object("quantization").fields.get("quant_algo")
     if str(dtype) not in DTYPES:

@@ -190,7 +190,7 @@ def _check_files(engine: Engine) -> Obstacle | None:
     if engine.spec.artifact is not None:
         return None
     text = (
-        f"spec.engine: {engine.name} is a published shape without files; name its image and digest in the chart's"
+        f"spec.engine: {engine.name} has published sizes but no files here; name its image and digest in the chart's"
         f" images.engines and engineDigests, or register an R1PlusEngine with spec.artifact"
     )
     return Obstacle(Reason.ENGINE_NOT_DELIVERED, text)
@@ -200,7 +200,7 @@ def _check_runtime(engine: Engine, runtimes: Mapping[str, str | None]) -> Obstac
     backend, need = engine.spec.backend.value, engine.spec.requirements.runtime
     if backend not in runtimes:
         backends = " and ".join(sorted(runtimes))
-        text = f"spec.engine: {engine.name} runs on {backend}; this installation serves {backends}"
+        text = f"spec.engine: {engine.name} needs the backend {backend}, but this installation serves {backends}"
         remedy = "choose an engine of one of these backends"
         if engine.spec.backend in SERVABLE:
             remedy += f", or name a Triton image with {backend} in the chart's images.gpu"

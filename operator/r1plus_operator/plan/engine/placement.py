@@ -24,8 +24,8 @@ def check_readable(tenant: TenantView) -> Problem | None:
     if not tenant.unreadable:
         return None
     message = (
-        f"R1PlusTenant tenant: {tenant.unreadable}; until the platform team corrects it, it is unknown on which"
-        " nodes this tenant's models may run: what serves goes on, and nothing new starts"
+        "R1PlusTenant tenant cannot be read, so nothing new starts, because its allowed nodes are unknown. What serves"
+        f" goes on; ask the platform team to correct it: {tenant.unreadable}"
     )
     return Problem(ConditionType.CAPACITY_FITS, Reason.PLACEMENT_NOT_ALLOWED, message)
 

@@ -146,6 +146,9 @@ class Alert:
     """How long `expr` must hold; empty: it fires at once, because `expr` is a decision already."""
     summary: str
     description: str
+    """Why, and what to do."""
+    figures: str = ""
+    """A sentence, last in the description."""
 
     def to_rule(self, scope: AlertScope, terms: AlertTerms) -> Json:
         """Return the rule in Prometheus' format."""
@@ -163,7 +166,10 @@ class Alert:
             },
             "annotations": {
                 "summary": f"{namespace}/{deployment} {self.summary}",
-                "description": f"{self.description} Revision {escape_template(scope.revision)}.",
+                "description": (
+                    f"{self.description} See `r1plus status {deployment} -n {namespace}` and the runbook."
+                    f" Revision {escape_template(scope.revision)}.{self.figures and ' '}{self.figures}"
+                ),
                 "runbook_url": terms.build_runbook_url(self.name),
             },
         }
@@ -197,7 +203,8 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
         f"count by (revision) ({below})",
         "",
         f"answers {_format_items_right(scope, items)} right, below the threshold of {threshold}",
-        "Pods below it: {{ $value }}, by the count that followed an alarm or by a sweep's upper 99.9 % bound.",
+        "Users get wrong answers. The operator rolls back only if spec.accuracy.onBreach is Rollback.",
+        "Pods below the threshold: {{ $value }}.",
     )
     yield Alert(
         metrics.ALERT_CHANGED,
@@ -205,8 +212,10 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
         "accuracy",
         f"count by (revision) ({scope.select_serving(metrics.STANDING, standing=Standing.CHANGED)} == 1)",
         "",
-        "answers otherwise than when it passed its gate",
-        f"Pods that lost items since then and are still above the threshold of {threshold}: {{{{ $value }}}}.",
+        "answers differently than when it passed its gate",
+        "It lost items since then but is still above its threshold, so traffic stays. Accept it by `r1plus ack`, or go"
+        " back by `r1plus rollback`.",
+        f"Pods that lost items: {{{{ $value }}}}; threshold {threshold}.",
     )
     yield Alert(
         metrics.ALERT_NOT_VERIFIED,
@@ -214,8 +223,9 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
         "accuracy",
         f"max by (revision) ({scope.select_serving(metrics.GATE_VERDICT, verdict=Verdict.PASS)}) == 0",
         "10m",
-        "serves a revision that has no Pass",
-        "Its gate failed or is undecided and spec.accuracy.gate is Observe, or what had passed is below the threshold.",
+        "serves a revision that does not pass its gate",
+        "Its gate failed or is undecided and spec.accuracy.gate is Observe, or accuracy fell later. Set Enforce, or"
+        " choose another engine.",
     )
 
 
@@ -236,8 +246,9 @@ def _build_probe_alerts(scope: AlertScope) -> Iterator[Alert]:
         "accuracy",
         f"count by (revision) ({scope.select_serving(metrics.DETECTOR_EVIDENCE_RATIO, detector='errors')} >= 1)",
         "",
-        "errs or times out on too many probes",
-        "The detector of server errors alarmed in {{ $value }} of its pods: callers get no answer as well.",
+        "fails or times out on too many probes",
+        "Users get errors at about the same rate. Check the log of container triton, and the load.",
+        "Pods with this alarm: {{ $value }}.",
     )
     yield Alert(
         metrics.ALERT_SUITE_MISMATCH,
@@ -245,8 +256,10 @@ def _build_probe_alerts(scope: AlertScope) -> Iterator[Alert]:
         "accuracy",
         f"count by (revision) ({scope.select_serving(metrics.SCORER_REPLAY)} == 0)",
         "",
-        "is judged by a suite or a scorer that is broken",
-        "In {{ $value }} of its pods recorded answers do not get their recorded scores: what is counted means nothing.",
+        "cannot be measured: its golden suite or scorer has changed",
+        "Recorded answers no longer get their recorded scores, so accuracy is unknown and traffic stays. Restore the"
+        " suite, or the monitor's image.",
+        "Pods with this problem: {{ $value }}.",
     )
 
 
@@ -265,9 +278,10 @@ def _build_load_alerts(scope: AlertScope) -> Iterator[Alert]:
         # Without requests yesterday the quantile is NaN or absent, and only the absolute limit counts.
         f"{now} > ({limit} >= {NEVER_SLOW_SECONDS} or vector({SLOW_SECONDS}))",
         "10m",
-        "begins its answers late",
-        "One answer in 20 begins after {{ $value | humanizeDuration }} or later:"
-        f" over {SLOW_SECONDS} s, or {SLOWER} times what it was at this hour yesterday.",
+        "starts its answers late",
+        f"The first token comes after more than {SLOW_SECONDS} s, or {SLOWER} times as late as at this hour yesterday."
+        " Check the load and the nodes.",
+        "One answer in 20 starts after {{ $value | humanizeDuration }} or later.",
     )
     queue = f"{scope.select_serving(metrics.ENGINE_WAITING_REQUESTS)}[15m]"
     rejected = f"{scope.select_serving(metrics.ENGINE_REQUESTS_TOTAL, result='queue_full')}[5m]"
@@ -278,9 +292,10 @@ def _build_load_alerts(scope: AlertScope) -> Iterator[Alert]:
         # A full queue does not grow any more.
         f"60 * sum(rate({rejected})) > 1 or 60 * sum(deriv({queue})) > 1 and sum(min_over_time({queue})) > 0",
         "5m",
-        "is asked more than it answers",
-        'Every minute {{ $value | printf "%.0f" }} more requests wait, in a queue that was not empty for 15 minutes,'
-        " or are sent away because it is full.",
+        "gets more requests than it answers",
+        "Requests have waited for 15 minutes, or are refused because the queue is full. Raise spec.replicas, or slow"
+        " the callers down.",
+        'Requests more every minute: {{ $value | printf "%.0f" }}.',
     )
 
 
@@ -302,9 +317,10 @@ def _build_absence_alerts(scope: AlertScope, probes_per_minute: int) -> Iterator
         f"group by (pod) ({loaded_pods} offset 2m or {pods} offset 10m) and on (pod) {pods} unless on (pod) ({scored})"
         f" or on () absent({scored})",
         "2m",
-        "serves unwatched: nothing is known of its accuracy",
-        f"No probe{{{{ with $labels.pod }}}} of pod {{{{ . }}}}{{{{ end }}}} was scored in the last {limit} s: the"
-        " monitor is down or hangs, has no suite, gets errors only, or Prometheus cannot reach it.",
+        "is not monitored: its accuracy is unknown",
+        "The monitor hangs, has no suite or gets only errors, or Prometheus cannot reach it. Traffic goes on; check the"
+        " log of container monitor.",
+        f"{{{{ with $labels.pod }}}}Pod {{{{ . }}}}: no{{{{ else }}}}No{{{{ end }}}} probe was scored in {limit} s.",
     )
     ready = scope.select_all(metrics.DEPLOYMENT_CONDITION, type=ConditionType.READY)
     yield Alert(
@@ -314,6 +330,6 @@ def _build_absence_alerts(scope: AlertScope, probes_per_minute: int) -> Iterator
         # The operator reports readiness. Without its series, a Triton that Prometheus reaches counts as ready.
         f"(max({ready} >= 0) or sum({pods}) or vector(0)) == 0",
         "5m",
-        "serves nobody: none of its pods is ready",
-        "Every request fails.",
+        "does not serve: none of its pods is ready",
+        "Every request fails. Condition Ready says why.",
     )

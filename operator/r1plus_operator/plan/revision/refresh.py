@@ -23,7 +23,7 @@ SLOT_SECONDS: Final = 4 * 3600.0
 class Cause(StrEnum):
     """Why a candidate was begun."""
 
-    REQUESTED = "Requested"
+    USER_REQUEST = "Requested"
     AUTOMATIC = "Automatic"
     CATALOG = "Catalog"
 
@@ -40,9 +40,9 @@ class RefreshOutcome(StrEnum):
     """The spec asks for something else, or lets nothing be rolled out."""
     OVERDUE = "Overdue"
     """It has taken so long that its slot went to the next one; it may still be promoted, or fail."""
-    ANSWERED = "Answered"
+    NOTHING_NEWER = "Answered"
     """It was no candidate of a wave: a request found nothing newer than it."""
-    ACKNOWLEDGED = "Acknowledged"
+    USER_ACK = "Acknowledged"
     """It failed, and a user has acknowledged that (`r1plus ack`): its wave continues."""
 
 
@@ -111,15 +111,15 @@ def find_refresh_blocker(
     if spec.rollout.pinned:
         return f"spec.rollout.pinned holds traffic where it is; {format_command(Verb.UNPIN)} lets it begin"
     if asked_for is not None and asked_for.is_in_force:
-        remedy = f"{format_command(Verb.ACK)} lets that be gated again first"
+        remedy = f"{format_command(Verb.ACK)} allows it to be gated again"
         return f"traffic was rolled back from what the spec asks for; {remedy}"
     if under_way is not None:
-        return "traffic is being rolled back; it begins once that is over"
-    if cause is not Cause.REQUESTED and spec.rollout.strategy is Strategy.IN_PLACE:
-        remedy = f"ask for that outage by {format_command(Verb.REFRESH)}"
-        return f"spec.rollout.strategy is InPlace, so it would stop what serves; {remedy}"
-    if cause is not Cause.REQUESTED and spec.replicas == 0:
-        remedy = f"{format_command(Verb.REFRESH)} asks for one for later"
+        return "traffic is being rolled back; the update begins after that"
+    if cause is not Cause.USER_REQUEST and spec.rollout.strategy is Strategy.IN_PLACE:
+        remedy = f"{format_command(Verb.REFRESH)} allows that outage"
+        return f"spec.rollout.strategy is InPlace, so the update would stop what serves; {remedy}"
+    if cause is not Cause.USER_REQUEST and spec.replicas == 0:
+        remedy = f"{format_command(Verb.REFRESH)} requests one for later"
         return f"spec.replicas is 0, so no candidate can be gated; {remedy}"
     return ""
 
@@ -128,11 +128,13 @@ def take_slot(view: WaveView, cause: Cause, wave: str, request: str) -> DueRefre
     """Return what is due: now, or once there is a slot for it."""
     wait_reason = ""
     if wave in view.stopped_waves:
-        wait_reason = "its wave is stopped: a candidate of it failed, and nobody has looked yet"
+        wait_reason = (
+            "another deployment failed with these images, and nobody has acknowledged it; see `r1plus rollouts -A`"
+        )
     elif not view.is_granted:
-        wait_reason = "it waits for its turn: other deployments are on their way"
+        wait_reason = "other deployments are updated first"
     return DueRefresh(
-        cause, wave, request, wait_reason, SlotRequest(wave, cause is Cause.REQUESTED) if wait_reason else None
+        cause, wave, request, wait_reason, SlotRequest(wave, cause is Cause.USER_REQUEST) if wait_reason else None
     )
 
 
@@ -153,10 +155,10 @@ class RefreshProgress:
 def next_outcome(record: Refresh, progress: RefreshProgress, acknowledged: str, now: float) -> RefreshOutcome | None:
     """Return how it has ended by now; None: it is on its way, and holds a slot."""
     before = record.outcome
-    if before is RefreshOutcome.ANSWERED or progress.serves:
-        return before if before is RefreshOutcome.ANSWERED else RefreshOutcome.PROMOTED
+    if before is RefreshOutcome.NOTHING_NEWER or progress.serves:
+        return before if before is RefreshOutcome.NOTHING_NEWER else RefreshOutcome.PROMOTED
     if before is RefreshOutcome.FAILED and acknowledged != record.acknowledged:
-        return RefreshOutcome.ACKNOWLEDGED
+        return RefreshOutcome.USER_ACK
     if before is RefreshOutcome.NO_ROOM and not progress.is_expired:
         before = None  # It is tried again, if it is still asked for.
     if before not in (None, RefreshOutcome.OVERDUE, RefreshOutcome.SUPERSEDED):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.verdict import Verdict
 
-REQUESTED, BELOW_THRESHOLD = "Requested", "BelowThreshold"
+USER_REQUEST, BELOW_THRESHOLD = "Requested", "BelowThreshold"
 """Causes of a rollback; the metric's label `reason`."""
 MOST_TEXT = 500
 """Characters kept of the accuracy drop and of the control's message."""

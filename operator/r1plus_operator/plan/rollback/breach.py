@@ -32,7 +32,7 @@ PROGRESS_STEP = 10
 _LATCHING = frozenset(
     {
         RollbackReason.ROLLBACK_TARGET_ALSO_FAILED,
-        RollbackReason.CONTROL_OVERDUE,
+        RollbackReason.ROLLBACK_TARGET_OVERDUE,
         RollbackReason.SUITE_MISMATCH,
         RollbackReason.PAUSED,
     }
@@ -82,7 +82,7 @@ def describe_control_progress(context: BreachContext, record: RollbackRecord) ->
     if furthest is None:
         return ""
     share = 100 * furthest.done // furthest.total
-    return f"{share - share % PROGRESS_STEP} % of its {furthest.total} probes are asked"
+    return f"{share - share % PROGRESS_STEP} % of its {furthest.total} probes are done"
 
 
 def _build_health(context: BreachContext, record: RollbackRecord | None) -> DeploymentHealth:

@@ -25,18 +25,18 @@ def rollback_blockers(past: Iterable[PastRevision], engines: Mapping[str, str], 
 def _list_blockers(revision: PastRevision, bake: float) -> list[str]:
     blockers = []
     if not revision.has_passed:
-        blockers.append("holds no Pass on the suite and threshold in force")
+        blockers.append("has not passed the current suite and threshold")
     if revision.given_up:
-        blockers.append("was itself rolled back from")
+        blockers.append("was itself rolled back")
     if not revision.has_engine:
-        blockers.append("has lost its engine from the catalog")
+        blockers.append("needs an engine that is no longer in the catalog")
     if not revision.is_placed:
-        blockers.append("has a place that spec.placement of the R1PlusTenant does not allow any more")
+        blockers.append("runs on nodes that spec.placement of the R1PlusTenant no longer allows")
     if revision.served_seconds < bake:
-        seconds = f"{_format_span(revision.served_seconds)} of the {_format_span(bake)} that it takes"
-        blockers.append(f"carried traffic for {seconds}, and gets no more of it while another one serves")
+        seconds = f"{_format_span(revision.served_seconds)} of the required {_format_span(bake)}"
+        blockers.append(f"carried traffic for only {seconds}")
     if not blockers and not revision.supports_control:
-        blockers.append("has a monitor of an older version, which cannot prove that it passes now")
+        blockers.append("has a monitor of an older version, which cannot repeat the suite")
     return blockers
 
 
@@ -50,5 +50,5 @@ def describe_manual_rollback(target: str, blockers: tuple[str, ...]) -> str:
     if target:
         return f"{format_command(Verb.ROLLBACK)} goes back to {target} by hand"
     if not blockers:
-        return "no revision served before this one, so there is none to go back to"
-    return f"now there is no revision to go back to: {'. '.join(blockers)}"
+        return "no revision served before this one, so a rollback is not possible"
+    return f"no earlier revision can be the rollback target now: {'. '.join(blockers)}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from r1plus_operator.plan.observation import PodFacts
-from r1plus_operator.plan.revision.rollback_record import REQUESTED, AccuracyDrop, RollbackRecord
+from r1plus_operator.plan.revision.rollback_record import USER_REQUEST, AccuracyDrop, RollbackRecord
 from r1plus_operator.plan.settings import AlertTerms
 from r1plus_policies.rollback.response import Response
 
@@ -36,7 +36,7 @@ class BreachOutcome:
     def is_only_requested(self) -> bool:
         """Whether a user asked for a rollback and no accuracy drop was measured."""
         record = self.rollback_record
-        return not self.drop.now and (record is None or record.cause == REQUESTED)
+        return not self.drop.now and (record is None or record.cause == USER_REQUEST)
 
     @property
     def rollback(self) -> RollbackRecord | None:

@@ -40,7 +40,7 @@ def read(pod: PodFacts) -> Quarantine | None:
     try:
         return loads(Quarantine, pod.quarantine, tolerant=True)
     except ContractError:
-        return Quarantine(0.0, 0.0, "its annotation was damaged")
+        return Quarantine(0.0, 0.0, "unknown, because its annotation was damaged")
 
 
 def build_patch(pod: PodFacts, cr: Json, now: float, why: str) -> tuple[Json, ...]:
@@ -81,12 +81,12 @@ def _explain_end(pod: PodFacts, others: list[PodFacts], current: str | None, now
     if quarantine is None:
         return ""
     if pod.revision != current:
-        return "its revision takes no traffic any more"
+        return "its revision no longer takes traffic"
     if now >= quarantine.until:
-        return "its time is over"
+        return "its hour for inspection is over"
     replacement = next((p for p in others if p.unschedulable), None)
     if replacement is not None and now - quarantine.since >= REPLACEMENT_SECONDS:
-        return f"its replacement {replacement.name} finds no node while it is there: {replacement.unschedulable}"
+        return f"its replacement {replacement.name} needs its room: {replacement.unschedulable}"
     return ""
 
 
@@ -97,7 +97,8 @@ def build_events(response: Response | None, ends: list[tuple[PodFacts, str]], no
         notes.append(Event("PodQuarantined", response.message, when, True, response.pod))
     for pod, why in ends:
         quarantine = read(pod)
-        text = f"Pod {pod.name} was deleted: {why}; it was held for: {quarantine.why if quarantine else ''}"
+        cause = quarantine.why if quarantine else ""
+        text = f"Quarantined pod {pod.name} was deleted: {why}; cause of the quarantine: {cause}"
         notes.append(Event("QuarantineEnded", text, when))
     return notes
 

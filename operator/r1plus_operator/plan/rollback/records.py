@@ -13,7 +13,7 @@ from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import (
     BELOW_THRESHOLD,
     MOST_TEXT,
-    REQUESTED,
+    USER_REQUEST,
     RollbackRecord,
     RollbackTerms,
 )
@@ -48,7 +48,7 @@ def begin_record(context: BreachContext, target: str) -> RollbackRecord:
         to=target,
         terms=build_terms(context.observed, context.spec, context.suites, context.spec_revision),
         started_at=context.now,
-        cause=REQUESTED if request else BELOW_THRESHOLD,
+        cause=USER_REQUEST if request else BELOW_THRESHOLD,
         fell=replace(drop, text=request.summary[:MOST_TEXT]) if request else drop,
         request=request.token if request else "",
         before=tuple(sorted(before.targets)) if before else (),

@@ -108,7 +108,7 @@ def _find_due_engine(
         return None
     view, engine = inputs.observed.wave, newer.engine
     wave = f"{engine.name}@{engine.spec.files.sha256[:12]}/{select_runtime(newer, inputs.config).digest}"
-    cause, token = (Cause.REQUESTED, request.token) if request else (Cause.CATALOG, "")
+    cause, token = (Cause.USER_REQUEST, request.token) if request else (Cause.CATALOG, "")
     bar = find_refresh_blocker(cause, inputs.spec, None, current.active_rollback)
     due = DueRefresh(cause, wave, token, bar) if bar else take_slot(view, cause, wave, token)
     return None if due.wait_reason and wave in view.stopped_waves else due
@@ -123,7 +123,7 @@ def _find_due_runtime(
     is_automatic = inputs.config.runtime_update is RuntimeUpdate.AUTOMATIC and _is_at_rest(revision, current)
     if request is None and not is_automatic:
         return None
-    cause, token = (Cause.REQUESTED, request.token) if request else (Cause.AUTOMATIC, "")
+    cause, token = (Cause.USER_REQUEST, request.token) if request else (Cause.AUTOMATIC, "")
     bar = find_refresh_blocker(cause, inputs.spec, revision.rollback, current.active_rollback if current else None)
     if bar:
         return DueRefresh(cause, runtime.digest, token, bar)
@@ -132,7 +132,7 @@ def _find_due_runtime(
 
 def _is_at_rest(revision: Revision, current: Revision | None) -> bool:
     """Whether no rollout is on its way: it serves, or the wave that began it is over."""
-    ends = (RefreshOutcome.FAILED, RefreshOutcome.ACKNOWLEDGED, RefreshOutcome.NO_ROOM)
+    ends = (RefreshOutcome.FAILED, RefreshOutcome.USER_ACK, RefreshOutcome.NO_ROOM)
     return revision is current or (revision.refresh is not None and revision.refresh.outcome in ends)
 
 
@@ -154,7 +154,9 @@ def _begin_refresh(
 
 def _record_answer(inputs: PassInputs, revision: Revision, runtime: Runtime, request: Request) -> Revision:
     """Return the revision as the answer to a request: nothing is newer, or it is on its way already."""
-    before = revision.refresh or Refresh(Cause.REQUESTED, runtime.digest, inputs.now, outcome=RefreshOutcome.ANSWERED)
+    before = revision.refresh or Refresh(
+        Cause.USER_REQUEST, runtime.digest, inputs.now, outcome=RefreshOutcome.NOTHING_NEWER
+    )
     return replace(revision, refresh=replace(before, request=request.token))
 
 

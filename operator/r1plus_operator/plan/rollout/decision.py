@@ -11,7 +11,7 @@ from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
-from r1plus_policies.rollout import RevisionState, Rollout, RolloutStage, RolloutTerms, Strategy, decide
+from r1plus_policies.rollout import RevisionState, Rollout, RolloutSettings, RolloutStage, Strategy, decide
 
 _ON_ITS_WAY = (RolloutStage.GATING, RolloutStage.SCALING, RolloutStage.PROMOTE)
 
@@ -79,7 +79,7 @@ def _decide(
     return decide(
         target=rollout_revision,
         revisions=tuple(states),
-        terms=RolloutTerms(
+        terms=RolloutSettings(
             spec.replicas,
             Gate.ENFORCE if rollback or is_returning else spec.accuracy.gate,
             spec.rollout.strategy,

@@ -19,7 +19,7 @@ def derive_alerts_condition(observation: Observation, revision: str, pods: Colle
     prometheus = observation.prometheus_state
     if prometheus is None:
         text = "Alert rules are not checked: set the chart's monitoring.prometheusURL"
-        return Finding("Unknown", Reason.PROMETHEUS_NOT_ASKED, text)
+        return Finding("Unknown", Reason.PROMETHEUS_NOT_CONFIGURED, text)
     prometheus = replace(
         prometheus, targets={pod: targets for pod, targets in prometheus.targets.items() if pod in pods}
     )
@@ -40,20 +40,24 @@ def check_reachable(_observation: Observation, prometheus: PrometheusState, _rev
         return None
     remedy = "check monitoring.prometheusURL and the network policies between the operator and Prometheus"
     return Finding(
-        "Unknown", Reason.PROMETHEUS_UNREACHABLE, f"Prometheus at {prometheus.url}: {prometheus.error}; {remedy}"
+        "Unknown",
+        Reason.PROMETHEUS_UNREACHABLE,
+        f"Prometheus at {prometheus.url} cannot be asked for its rules: {prometheus.error}; {remedy}",
     )
 
 
 def check_rules_loaded(observation: Observation, prometheus: PrometheusState, revision: str) -> Finding | None:
     """Report that Prometheus has not loaded the PrometheusRule, or has only an earlier revision's."""
-    where = f"PrometheusRule {observation.namespace}/{observation.name}"
+    rule_name = f"PrometheusRule {observation.namespace}/{observation.name}"
     if not any(rule.name == metrics.ALERT_BELOW_THRESHOLD for rule in prometheus.rules):
         remedy = "its ruleSelector and ruleNamespaceSelector must match the object's labels and its namespace"
         return Finding(
-            "False", Reason.RULE_NOT_LOADED, f"{where} is not loaded by Prometheus at {prometheus.url}: {remedy}"
+            "False",
+            Reason.RULE_NOT_LOADED,
+            f"Prometheus at {prometheus.url} has not loaded {rule_name}, so no alert can fire: {remedy}",
         )
     if not all(f'"{revision}"' in rule.query for rule in prometheus.rules):
-        text = f"{where}: Prometheus still has the rules of another revision; it reads new ones within a minute or two"
+        text = f"Prometheus still has another revision's {rule_name}; it reads the new one within a minute or two"
         return Finding("False", Reason.RULE_NOT_LOADED, text)
     return None
 
@@ -63,18 +67,17 @@ def check_rule_evaluation(_observation: Observation, prometheus: PrometheusState
     failing_rule = next((rule for rule in prometheus.rules if rule.error), None)
     if failing_rule is None:
         return None
-    return Finding(
-        "False", Reason.RULE_FAILING, f"Prometheus cannot evaluate {failing_rule.name}: {failing_rule.error}"
-    )
+    text = f"Prometheus cannot evaluate {failing_rule.name}, so that alert cannot fire: {failing_rule.error}"
+    return Finding("False", Reason.RULE_FAILING, f"{text}; see its page /rules and its log")
 
 
 def check_targets_exist(observation: Observation, prometheus: PrometheusState, revision: str) -> Finding | None:
     """Report that no pod is scraped."""
     if prometheus.targets:
         return None
-    where = f"PodMonitor {observation.namespace}/{observation.name}"
     remedy = "its podMonitorSelector and podMonitorNamespaceSelector must match the object's labels and its namespace"
-    text = f"{where}: Prometheus at {prometheus.url} scrapes no pod of revision {revision}; {remedy}"
+    text = f"Prometheus at {prometheus.url} scrapes no pod of revision {revision}, so no accuracy alert can fire"
+    text += f"; PodMonitor {observation.namespace}/{observation.name}: {remedy}"
     return Finding("False", Reason.TARGET_MISSING, text)
 
 
@@ -87,6 +90,8 @@ def check_targets_up(_observation: Observation, prometheus: PrometheusState, _re
     text = f"Prometheus cannot scrape the endpoint {down.endpoint} of pod {pod}: {down.error}"
     if "deadline exceeded" in down.error or "timeout" in down.error:
         text += "; a network policy may drop it: the chart's monitoring.namespace must be Prometheus's own namespace"
+    else:
+        text += "; see the pod's log and Prometheus's page /targets"
     return Finding("False", Reason.TARGET_DOWN, text)
 
 

@@ -157,7 +157,7 @@ def _derive_ready(s: StatusContext) -> Finding:
         reason = s.problem.reason if s.problem else Reason.NOT_SERVING
         return Finding("False", reason, why)
     if s.spec and s.spec.replicas == 0:
-        return Finding("False", Reason.SCALED_TO_ZERO, "spec.replicas: 0, so nothing serves")
+        return Finding("False", Reason.SCALED_TO_ZERO, "spec.replicas: 0, so nothing serves; raise it to serve")
     pods = s.list_pods(current.name)
     ready = sum(1 for pod in pods if pod.ready)
     expected_pods = s.rollout.replicas.get(current.name, 1) if s.rollout else 1
@@ -169,16 +169,15 @@ def _derive_ready(s: StatusContext) -> Finding:
         problem_text = f"{text}, but Service {s.observation.name} has no endpoint for them"
         if compute_endpoints_wait(s):
             return Finding("False", Reason.PENDING, f"{problem_text} yet; it gets them within seconds")
-        return Finding("False", Reason.NO_ENDPOINTS, f"{problem_text}; check its EndpointSlices")
+        slices = f"-n {s.observation.namespace} -l kubernetes.io/service-name={s.observation.name}"
+        return Finding("False", Reason.NO_ENDPOINTS, f"{problem_text}; see `kubectl get endpointslices {slices}`")
     if ready and expected_pods:
         return Finding("True", Reason.SERVING, text)
     if not expected_pods:
         problem_text = (
             f"spec.rollout.strategy is InPlace: revision {current.name} is stopped while {s.rollout_target} is gated"
         )
-        return Finding(
-            "False", Reason.IN_PLACE_ROLLOUT, f"{problem_text}; if it is refused, {current.name} starts again"
-        )
+        return Finding("False", Reason.IN_PLACE_ROLLOUT, f"{problem_text}; if that fails, {current.name} starts again")
     return Finding("False", Reason.NOT_SERVING, f"{text}; {_find_pod_problem(pods) or 'they are starting'}")
 
 
@@ -227,7 +226,7 @@ def _explain_wait(s: StatusContext) -> str:
     if stage is RolloutStage.REFUSED:
         return f"revision {s.subject} failed its gate, and no earlier revision serves; see QualityVerified"
     if stage is RolloutStage.BLOCKED:
-        return "spec.replicas: 0, so nothing is started"
+        return "spec.replicas: 0, so nothing is started; raise it to serve"
     return f"revision {s.subject} has not passed yet; see EngineReady, CapacityFits and QualityVerified"
 
 
@@ -235,7 +234,7 @@ def _derive_engine_ready(s: StatusContext) -> Finding:
     if s.problem and s.problem.condition is ConditionType.ENGINE_READY:
         return Finding("False", s.problem.reason, s.problem.message)
     if s.problem:
-        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+        return Finding("Unknown", Reason.PENDING, "Not checked, because the spec cannot be served; see Progressing")
     if s.delivery_finding:
         return s.delivery_finding
     pods = s.list_pods(s.subject)
@@ -266,7 +265,7 @@ def _derive_loading(s: StatusContext, pods: list[PodFacts]) -> Finding:
         return Finding(
             "Unknown", Reason.PAUSED, f"{choice_text}. Deployment {s.subject} does not exist; {_explain_pause(s)}"
         )
-    return Finding("Unknown", Reason.ENGINE_LOADING, f"{choice_text}; loading")
+    return Finding("Unknown", Reason.ENGINE_LOADING, f"{choice_text}; the engine is loading")
 
 
 def _find_container_problem(container: ContainerFacts) -> Finding | None:
@@ -277,13 +276,18 @@ def _find_container_problem(container: ContainerFacts) -> Finding | None:
             return Finding("False", marker, report.strip().splitlines()[0][:900])
     if container.has_pull_error:
         remedy = "check the image's name and the pull secrets"
-        return Finding("False", Reason.IMAGE_PULL_FAILED, f"Container {container.name}{detail}; {remedy}")
+        return Finding(
+            "False",
+            Reason.IMAGE_PULL_FAILED,
+            f"The image of container {container.name} cannot be pulled{detail}; {remedy}",
+        )
     if container.terminated_reason == "OOMKilled":
         remedy = "lower spec.batching.maxBatchSize or spec.context.maxTokens"
         return Finding("False", Reason.OUT_OF_MEMORY, f"Container {container.name} ran out of memory; {remedy}")
     if container.waiting_reason == "CrashLoopBackOff":
         text = f"Container {container.name} exits repeatedly (last exit code {container.exit_code}){detail}"
-        return Finding("False", Reason.CRASH_LOOPING, text)
+        remedy = f"see `kubectl logs --previous -c {container.name}` of its pod"
+        return Finding("False", Reason.CRASH_LOOPING, f"{text}; {remedy}")
     return None
 
 
@@ -301,13 +305,15 @@ def _derive_capacity_fits(s: StatusContext) -> Finding:
     if s.problem and s.problem.condition is ConditionType.CAPACITY_FITS:
         return Finding("False", s.problem.reason, s.problem.message)
     if s.problem:
-        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+        return Finding("Unknown", Reason.PENDING, "Not checked, because the spec cannot be served; see Progressing")
     if error := s.observation.children.get(("Deployment", s.subject or ""), {}).get(REFUSED_PODS):
         return _report_refused_pods(error, remedy=_suggest_user_remedy(s))
     for pod in s.list_pods(s.subject):
         if pod.unschedulable:
             remedy = "free capacity, change spec.placement, or lower batch and context"
-            return Finding("False", Reason.UNSCHEDULABLE, f"{pod.unschedulable}; {remedy}")
+            return Finding(
+                "False", Reason.UNSCHEDULABLE, f"The scheduler finds no node for a pod: {pod.unschedulable}; {remedy}"
+            )
     assert isinstance(s.resolved, Target)
     return Finding("True", Reason.FITS, s.resolved.fit.explain())
 
@@ -324,16 +330,16 @@ def _suggest_user_remedy(s: StatusContext) -> str:
 def _report_refused_pods(error: str, remedy: str) -> Finding:
     if "exceeded quota" in error or "must specify limits" in error:
         remedy = "raise the namespace's ResourceQuota, or lower spec.replicas, batch or context"
-        return Finding("False", Reason.QUOTA_EXCEEDED, f"{error}; {remedy}")
+        return Finding("False", Reason.QUOTA_EXCEEDED, f"A quota of the namespace refuses pods: {error}; {remedy}")
     ask = "ask the owner of this namespace's admission policies to allow them; the pods meet Pod Security restricted"
-    return Finding("False", Reason.POD_REFUSED, f"{error}; {remedy or ask}")
+    return Finding("False", Reason.POD_REFUSED, f"The API server refuses pods: {error}; {remedy or ask}")
 
 
 def _derive_quality_verified(s: StatusContext) -> Finding:
     if s.problem:
         return _derive_quality_despite_problem(s, s.problem)
     if s.subject is None:
-        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+        return Finding("Unknown", Reason.PENDING, "Not checked, because the spec cannot be served; see Progressing")
     gate = s.find_gate_report(s.revisions[s.subject])
     has_failed = gate is not None and gate.verdict is Verdict.FAIL
     # `gate: Observe` promoted a failed revision and `onBreach` is Alert: report the failed gate.
@@ -343,7 +349,11 @@ def _derive_quality_verified(s: StatusContext) -> Finding:
     counts = s.select_suite(s.revisions[s.subject])
     report = next((r for r in s.list_reports(s.subject) if counts and r.suite_hash in (hash_of(counts), "")), None)
     if gate and gate.verdict is Verdict.FAIL:
-        return Finding("False", Reason.GATE_FAILED, f"{gate.reason}: {gate.message}; {_explain_refusal(s)}")
+        return Finding(
+            "False",
+            Reason.GATE_FAILED,
+            f"Revision {s.subject} failed its gate. {gate.reason}: {gate.message}; {_explain_refusal(s)}",
+        )
     if report and report.phase is Phase.WATCHING and report.verdict is Verdict.FAIL:
         return Finding("False", Reason.BELOW_THRESHOLD, report.message)
     if report and report.phase is Phase.BLOCKED:
@@ -370,12 +380,9 @@ def _explain_changed_image(s: StatusContext, revision: Revision) -> str:
     """Return which pod runs an image that was never gated, and what to do; empty: none does."""
     for pod in s.list_pods(revision.name):
         if container_change := revision.find_changed_image(pod):
-            text = (
-                f"Pod {pod.name} of revision {revision.name}: container {container_change}: the image's tag was moved"
-            )
-            return (
-                f"{text}. Name images by digest in the chart's values, or push the gated one again; then delete the pod"
-            )
+            text = f"Pod {pod.name} runs another image than its revision passed the gate on: an image tag was moved"
+            remedy = "Name images by digest in the chart's values, or push the gated one again; then delete the pod"
+            return f"{text}. {remedy}. Revision {revision.name}: container {container_change}"
     return ""
 
 
@@ -397,9 +404,9 @@ def _derive_quality_despite_problem(s: StatusContext, problem: Problem) -> Findi
     if drop and drop.reason is not Reason.ROLLED_BACK:
         return _append_problem(drop, problem)
     if problem.condition is not ConditionType.QUALITY_VERIFIED:
-        return Finding("Unknown", Reason.PENDING, "Decided once the spec can be served")
+        return Finding("Unknown", Reason.PENDING, "Not checked, because the spec cannot be served; see Progressing")
     if s.current and s.suites is None:
-        text = f"{problem.message}. What serves is not monitored: its suite is gone"
+        text = f"{problem.message}. The serving revision is not monitored, because its suite is gone"
         return Finding("False", problem.reason, text)
     return Finding("False", problem.reason, problem.message)
 
@@ -413,14 +420,15 @@ def _report_shadowed_suite(s: StatusContext) -> Finding:
     shadows = [r.shadow for r in s.list_reports(s.subject) if r.shadow and r.shadow.suite_hash == hash_of(new)]
     latest = max(shadows, key=lambda shadow: shadow.percent, default=None)
     problem = next((shadow.problem for shadow in shadows if shadow.problem), "")
-    progress = f"{latest.percent} % of its gate" if latest else "it has not begun"
+    progress = f"{latest.percent} % of its gate" if latest else "not begun yet"
     gate = s.current.verdict_for(hash_of(old), s.spec.accuracy.threshold)
-    figures = f": {gate.verdict}, {gate.message}" if gate else ""
-    state = f"cannot run: {problem}" if problem else f"runs in its shadow: {progress}"
+    figures = f". By suite {old.name}: {gate.verdict}, {gate.message}" if gate else ""
+    state = f"cannot run: {problem}" if problem else f"runs beside it ({progress})"
     if latest and latest.percent == 100 and (unproven_pods := s.list_unproven_pods(s.subject)):
         state = f"does not count. {_explain_unproven(s, s.current, unproven_pods[0])}"
-    text = f"Revision {s.current.name} is judged by suite {old.name}{figures}; suite {new.name} {state}"
-    return Finding("Unknown", Reason.SUITE_SHADOWED, f"{text}. It counts once its gate is decided")
+    text = f"Revision {s.current.name} is judged by its former suite {old.name}; the new suite {new.name} {state}"
+    rule = f"Suite {new.name} counts once its gate is decided"
+    return Finding("Unknown", Reason.SUITE_SHADOWED, f"{text}. {rule}{figures}")
 
 
 def _explain_refusal(s: StatusContext) -> str:
@@ -432,7 +440,9 @@ def _explain_refusal(s: StatusContext) -> str:
 
 def _report_undecided(report: MonitorReport | None) -> Finding:
     if report is None:
-        return Finding("Unknown", Reason.NOT_YET_KNOWN, "No monitor has reported yet")
+        return Finding(
+            "Unknown", Reason.NOT_YET_KNOWN, "No monitor has reported yet; it starts with the pod, see EngineReady"
+        )
     if report.phase is Phase.BLOCKED or report.verdict is Verdict.ERROR:
         # The cause is the platform, so this says nothing about the engine.
         reason = Reason.SUITE_MISMATCH if report.reason == Reason.SUITE_MISMATCH.value else Reason.NO_DATA
@@ -440,7 +450,9 @@ def _report_undecided(report: MonitorReport | None) -> Finding:
     if report.phase is Phase.GATING and report.progress:
         share = 100 * report.progress.done // max(1, report.progress.total)
         return Finding(
-            "Unknown", Reason.GATE_RUNNING, f"Gate on suite {report.suite}: {share - share % PROGRESS_STEP} %"
+            "Unknown",
+            Reason.GATE_RUNNING,
+            f"The gate on suite {report.suite} is running: {share - share % PROGRESS_STEP} %",
         )
     if report.verdict is Verdict.INCONCLUSIVE:
         return Finding("Unknown", Reason.GATE_INCONCLUSIVE, report.message)
@@ -471,7 +483,8 @@ def explain_forbidden_callers(spec: R1PlusDeploymentSpec, callers: Collection[st
 def _derive_alerts_wired(s: StatusContext) -> Finding:
     missing_kinds = sorted({"PodMonitor", "PrometheusRule"} - s.observation.kinds)
     if missing_kinds:
-        text = f"This cluster has no {' and no '.join(missing_kinds)}: install prometheus-operator to get alerts"
+        missing = " and no ".join(missing_kinds)
+        text = f"No alert can fire, because this cluster has no {missing}; install prometheus-operator"
         return Finding("False", Reason.NO_PROMETHEUS_OPERATOR, text)
     if s.current is None:
         return Finding("Unknown", Reason.PENDING, "Alert rules are written for a serving revision; none serves yet")
@@ -498,7 +511,11 @@ def is_just_ready(pod: PodFacts, now: float) -> bool:
 
 def _derive_progressing(s: StatusContext) -> Finding:
     if s.observation.write_error:
-        return Finding("False", Reason.WRITE_REFUSED, f"{s.observation.write_error}; {REFUSED_REMEDY}")
+        return Finding(
+            "False",
+            Reason.WRITE_REFUSED,
+            f"A write of the operator is refused: {s.observation.write_error}; {REFUSED_REMEDY}",
+        )
     if s.is_paused:
         text = (
             "spec.rollout.paused: the operator moves and repairs nothing but network policies; probes and alerts go on"
@@ -523,9 +540,9 @@ def _report_rollout(s: StatusContext) -> Finding:
         return Finding(status, s.delivery_finding.reason, f"Revision {s.subject} waits for its engine; see EngineReady")
     stage = s.rollout.stage
     if stage is RolloutStage.REFUSED:
-        return Finding("False", Reason.CANDIDATE_REFUSED, f"Revision {s.subject} was refused; see QualityVerified")
+        return Finding("False", Reason.CANDIDATE_REFUSED, f"Revision {s.subject} failed its gate; see QualityVerified")
     if stage is RolloutStage.BLOCKED:
-        return Finding("False", Reason.BLOCKED, "spec.replicas: 0, so no candidate is started")
+        return Finding("False", Reason.BLOCKED, "spec.replicas: 0, so no candidate is started; raise it to roll out")
     if stage in (RolloutStage.NONE, RolloutStage.PROMOTE):
         engine = f" ({s.current.engine})" if s.current else ""
         return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current}{engine} takes traffic")
@@ -548,9 +565,13 @@ def _append_problem(finding: Finding, problem: Problem) -> Finding:
 def _report_blocked(problem: Problem) -> Finding:
     if problem.reason is Reason.INVALID_SPEC:
         return Finding(
-            "False", Reason.INVALID_SPEC, f"{problem.message}. What serves continues with the last valid spec"
+            "False",
+            Reason.INVALID_SPEC,
+            f"{problem.message}. What serves continues with the last valid spec; correct the fields",
         )
-    return Finding("False", Reason.BLOCKED, f"{problem.condition} blocks the rollout: {problem.reason}")
+    return Finding(
+        "False", Reason.BLOCKED, f"{problem.condition} blocks the rollout ({problem.reason}); see its message"
+    )
 
 
 def _report_overdue(s: StatusContext) -> Finding:
@@ -560,14 +581,16 @@ def _report_overdue(s: StatusContext) -> Finding:
     if s.current and expiry and expiry.retry_at:
         why, retry_at = expiry.no_room, format_timestamp(expiry.retry_at)
         text = (
-            f"Revision {s.subject} was withdrawn because it has no room: {why}; {s.current.name} goes on serving;"
-            f" it is retried at {retry_at}; free capacity, or lower batch, context or replicas"
+            f"Revision {s.subject} was withdrawn because it has no room: {why}; {s.current.name} goes on serving."
+            f" {s.subject} is retried at {retry_at}; free capacity, or lower batch, context or replicas"
         )
         return Finding("False", Reason.DEADLINE_EXCEEDED, text)
     limit = f"Revision {s.subject} was not promoted within spec.rollout.deadline ({s.spec.rollout.deadline})"
     remedy = "see the other conditions for the cause; raise the deadline or change the spec to retry"
     result = (
-        f"withdrawn, {s.current.name} goes on serving" if s.current else "it keeps trying, because nothing else serves"
+        f"it was withdrawn and {s.current.name} goes on serving"
+        if s.current
+        else "it keeps trying, because nothing else serves"
     )
     return Finding("False", Reason.DEADLINE_EXCEEDED, f"{limit}; {result}; {remedy}")
 

@@ -11,7 +11,7 @@ from r1plus_contract.timestamps import format_timestamp
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import Json, PodFacts
-from r1plus_operator.plan.revision.rollback_record import REQUESTED, RollbackRecord
+from r1plus_operator.plan.revision.rollback_record import USER_REQUEST, RollbackRecord
 from r1plus_operator.plan.rollback import eligibility, quarantine
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action, RollbackReason
@@ -48,7 +48,7 @@ def derive_quality(outcome: BreachOutcome, target: str) -> Finding | None:
     response = outcome.response
     if outcome.spec_rollback is not None:
         more = (
-            f". The accuracy of {outcome.current} dropped as well: {response.reason}"
+            f". The accuracy of revision {outcome.current} dropped as well: {response.reason}"
             if outcome.drop.now and response.reason not in _QUIET
             else ""
         )
@@ -80,8 +80,8 @@ def describe_decision(outcome: BreachOutcome) -> str:
     manual = eligibility.describe_manual_rollback(outcome.rollback_target, outcome.rollback_blockers)
     if outcome.rollback_target:
         target = outcome.rollback_target
-        manual += f". It first sweeps {target} again, which takes minutes; applying the spec of {target} again needs no"
-        manual += " sweep while its Pass counts"
+        manual += f". It first repeats the suite on {target}, which takes minutes; to go back in seconds, apply the"
+        manual += f" spec of {target} again while its Pass counts"
     return f"{response.message}; {manual}"
 
 
@@ -99,16 +99,16 @@ def derive_progress(outcome: BreachOutcome, target: str) -> Finding | None:
 
 
 def _describe_rollback(target: str, record: RollbackRecord) -> str:
-    is_request = record.cause == REQUESTED
+    is_request = record.cause == USER_REQUEST
     why = (
         f"the rollback was requested by {record.fell.text}"
         if is_request
         else f"its accuracy dropped: {record.fell.text}"
     )
     return (
-        f"Revision {target} is not redeployed automatically: {why}; traffic went back to {record.to} at"
-        f" {format_timestamp(record.switched_at or 0.0)}. Change the spec, or use {format_command(Verb.ACK)} to"
-        f" gate {target} again"
+        f"Revision {target} was rolled back to {record.to} at {format_timestamp(record.switched_at or 0.0)} and is not"
+        f" redeployed automatically. Change the spec, or use {format_command(Verb.ACK)} to gate {target} again."
+        f" Cause: {why}"
     )
 
 
@@ -162,13 +162,15 @@ def _list_quarantines(pods: tuple[PodFacts, ...]) -> list[str]:
 
 
 def _list_steps(record: RollbackRecord) -> list[str]:
-    cause = f"requested by {record.fell.text}" if record.cause == REQUESTED else "its accuracy dropped"
-    steps = [f"{format_timestamp(record.started_at)} control of revision {record.to} began: {cause}"]
+    cause = (
+        f"requested by {record.fell.text}" if record.cause == USER_REQUEST else "accuracy dropped below the threshold"
+    )
+    steps = [f"{format_timestamp(record.started_at)} revision {record.to} began to repeat the suite: {cause}"]
     if record.control is not None:
         result = "passed" if record.control is Verdict.PASS else "failed"
         steps.append(f"revision {record.to} {result} the suite again: {record.said}")
     if record.blocked:
-        steps.append(f"the monitor of revision {record.to} reached no verdict: {record.blocked}")
+        steps.append(f"the monitor of revision {record.to} could not score it: {record.blocked}")
     if record.switched_at is not None:
         steps.append(f"{format_timestamp(record.switched_at)} traffic went back to revision {record.to}")
     return steps

@@ -54,14 +54,20 @@ def _explain(
     failures: Sequence[Revision], candidate: Revision | None, due: DueRefresh | None, outdated_text: str
 ) -> tuple[str, str]:
     if failures:
-        text = f"Revision {failures[-1].name} on the operator's images failed, so its wave is stopped"
-        return FAILED, f"{text}; see the other conditions, then {format_command(Verb.ACK)} continues the wave"
+        text = f"Revision {failures[-1].name} on the operator's images failed, so no other deployment gets them"
+        return (
+            FAILED,
+            f"{text}; see the other conditions for the cause, then {format_command(Verb.ACK)} continues the update",
+        )
     if due is not None:
-        return WAITS, f"What serves is not up to date, and its candidate waits: {due.wait_reason}"
+        return (
+            WAITS,
+            f"The serving pods do not run the operator's current images, and the update waits: {due.wait_reason}",
+        )
     if candidate and candidate.refresh and candidate.refresh.outcome in (None, RefreshOutcome.OVERDUE):
         return UNDER_WAY, f"Revision {candidate.name} is a candidate on the operator's images"
     if not outdated_text:
-        return CURRENT, "What serves runs the operator's current images"
+        return CURRENT, "The serving pods run the operator's current images"
     return OUTDATED, f"{outdated_text}, which is gated like any other"
 
 
@@ -69,7 +75,7 @@ def _explain_outdated(runtime: Runtime, config: OperatorConfig) -> str:
     """Return how new pods would differ, and how to get them."""
     sets_user, refresh = bool(config.pod_user.security_fields), format_command(Verb.REFRESH)
     if runtime.names_user == sets_user:
-        return f"What serves does not run the operator's current images; {refresh} requests a candidate on those"
+        return f"The serving pods do not run the operator's current images; {refresh} requests a candidate on those"
     if sets_user:
         text = "The serving pods set no user, but this namespace does not assign users any more"
     else:

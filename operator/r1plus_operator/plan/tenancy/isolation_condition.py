@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from r1plus_contract import names
+from r1plus_contract.isolation import IsolationPart
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.plan.observation import NamespaceFacts
 from r1plus_operator.plan.settings import OperatorConfig
@@ -27,9 +28,9 @@ def derive_isolation_condition(
     if namespace.pod_security != RESTRICTED_LEVEL:
         level = namespace.pod_security or "none"
         text = (
-            f"metadata.labels[{names.LABEL_POD_SECURITY}] of namespace {namespace.name}: {level}, "
-            f"not {RESTRICTED_LEVEL}: a pod on its node's network or file system bypasses every network policy; the"
-            " platform team must set the label"
+            f"Namespace {namespace.name} does not enforce Pod Security {RESTRICTED_LEVEL}, so a pod may bypass network"
+            " policies through its node. The platform team must set the label"
+            f" {names.LABEL_POD_SECURITY}={RESTRICTED_LEVEL}; it is {level}"
         )
         return Finding("False", Reason.NAMESPACE_NOT_RESTRICTED, text)
     if not is_probed:
@@ -43,10 +44,11 @@ def derive_isolation_condition(
         text = "Isolation is not tested yet: no deployment in this namespace is serving"
         return Finding("Unknown", Reason.PENDING, text)
     if ended_at is None:
-        text = "The first run of the isolation test is under way, or waits for the decoy"
+        text = "The first isolation test is running, or waits for the decoy pod; wait a minute or two"
         return Finding("Unknown", Reason.PROBING, text)
     text = (
-        "The last isolation test is too long ago, or ahead of this clock, so its result no longer counts; see its Jobs"
+        "The last isolation test is too long ago, or ahead of this clock, so its result no longer counts; see"
+        f" `kubectl get jobs -n {namespace.name} -l {names.LABEL_ISOLATION}={IsolationPart.PROBE.value}`"
     )
     return Finding("Unknown", Reason.PROBE_OVERDUE, text)
 
@@ -59,19 +61,16 @@ def _report_run(judgement: IsolationJudgement) -> Finding:
         )
         return Finding("False", Reason.NETWORK_POLICY_NOT_ENFORCED, text)
     if judgement.verdict is IsolationVerdict.OPEN:
-        text = f"Not blocked: {_list_some(judgement.open)}; runbook R1PlusIsolationBroken says what each means"
+        text = "Forbidden connections were not blocked; runbook R1PlusIsolationBroken says what to do: "
+        text += _list_some(judgement.open)
         return Finding("False", Reason.ISOLATION_BROKEN, text)
     if judgement.verdict is IsolationVerdict.HELD:
         total, untested_names = len(judgement.held) + len(judgement.unseen), judgement.unseen
         text = f"{len(judgement.held)} of {total} forbidden connections were blocked"
-        rest = (
-            f"; not tested, because the control could not connect either: {_list_some(untested_names)}"
-            if untested_names
-            else ""
-        )
+        rest = f". {len(untested_names)} could not be tested: {_list_some(untested_names)}" if untested_names else ""
         return Finding("True", Reason.ISOLATION_ENFORCED, text + rest)
     names_of_rest = _list_some((*judgement.failed, *judgement.unseen))
-    text = f"The isolation test proves nothing: no result for {names_of_rest}; see the pods of its Jobs"
+    text = f"Isolation is not proven: the isolation test has no result for {names_of_rest}; see the pods of its Jobs"
     return Finding("Unknown", Reason.PROBE_FAILED, text)
 
 

@@ -219,7 +219,7 @@ def compute_wait(
 def choose_next_run(
     namespace: str, uid: str, policy_digests: Mapping[str, str], newest: IsolationTestResult | None, now: float
 ) -> IsolationTestRun:
-    """Return the run to begin. `walls`: deployment -> digest of its network policy; empty name: the namespace's.
+    """Return the run to begin. `policy_digests`: deployment -> digest of its policy; empty name: the namespace's.
 
     It tests the deployment to retry, else one whose policy changed, else the next in round-robin order.
     """

@@ -19,7 +19,7 @@ from r1plus_operator.api.tenants import (
     R1PlusTenantSpec,
     Subject,
     SubjectKind,
-    within,
+    is_within,
 )
 from r1plus_operator.plan.manifests.children import (
     GATEWAY_PODS,
@@ -90,14 +90,14 @@ def _build_egress_peer(way: Egress, nodes: Collection[str]) -> Json:
     assert way.cidr is not None
     network = ipaddress.ip_network(way.cidr, strict=False)
     never = [ipaddress.ip_network(net) for net in NEVER_OPENED]
-    own = [node for node in _list_node_networks(network, nodes) if not any(within(node, net) for net in never)]
-    exceptions = [str(net) for net in (*(net for net in never if within(net, network)), *own)]
+    own = [node for node in _list_node_networks(network, nodes) if not any(is_within(node, net) for net in never)]
+    exceptions = [str(net) for net in (*(net for net in never if is_within(net, network)), *own)]
     return {"ipBlock": {"cidr": str(network), **({"except": exceptions} if exceptions else {})}}
 
 
 def _list_node_networks(network: Network, nodes: Iterable[str]) -> list[Network]:
     """Return the nodes' addresses in a network, adjacent ones as one network, in order."""
-    inside = [one for one in map(ipaddress.ip_network, nodes) if within(one, network)]
+    inside = [one for one in map(ipaddress.ip_network, nodes) if is_within(one, network)]
     return list(ipaddress.collapse_addresses(inside))  # type: ignore[type-var]
 
 
@@ -108,7 +108,7 @@ def find_covered_node(way: Egress, nodes: Collection[str]) -> str:
     network = ipaddress.ip_network(way.cidr, strict=False)
     if _list_node_networks(network, nodes) != [network]:
         return ""
-    return next(node for node in nodes if within(ipaddress.ip_network(node), network))
+    return next(node for node in nodes if is_within(ipaddress.ip_network(node), network))
 
 
 def build_limits(namespace: str, quota: Quota) -> list[Json]:

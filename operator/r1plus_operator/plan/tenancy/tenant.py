@@ -236,7 +236,9 @@ class _TenantPass:
             obj["metadata"]["name"] for stage in writes for obj in stage if obj["kind"] == "NetworkPolicy"
         ]
         if missing_policies and self.observation.write_error:
-            text = f"NetworkPolicy {missing_policies[0]} is not in place: {self.observation.write_error}"
+            text = (
+                f"NetworkPolicy {missing_policies[0]} is missing, because a write fails: {self.observation.write_error}"
+            )
             return Finding("False", Reason.WRITE_REFUSED, text)
         if self._is_decoy:
             return Finding(
@@ -363,7 +365,7 @@ class _TenantPass:
     def _derive_ready(self, pending_deletions: tuple[str, ...] | None) -> Finding:
         if pending_deletions is not None:
             objects = ", ".join(pending_deletions[:10]) or "its grants: access, quota and limits"
-            text = f"Waits until these are deleted: {objects}; network policies stay with the namespace"
+            text = f"Deletion waits until these are gone: {objects}; network policies stay with the namespace"
             return Finding("False", Reason.DELETING, text)
         if self.problem:
             text = (
@@ -371,7 +373,9 @@ class _TenantPass:
             )
             return Finding("False", Reason.INVALID_SPEC, text)
         if self.observation.write_error:
-            return Finding("False", Reason.WRITE_REFUSED, self.observation.write_error)
+            return Finding(
+                "False", Reason.WRITE_REFUSED, f"A write of the operator fails: {self.observation.write_error}"
+            )
         blocked_networks = [
             f"spec.egress[{i}].cidr: {way.cidr} contains only nodes ({node}), and would open their own ports: it stays"
             " blocked; name another network"
@@ -380,7 +384,9 @@ class _TenantPass:
         ]
         if blocked_networks:
             return Finding("False", Reason.EGRESS_NOT_OPENED, "; ".join(blocked_networks))
-        return Finding("True", Reason.WALLS_STAND, "Default deny in both directions; spec lists the exceptions")
+        return Finding(
+            "True", Reason.NETWORK_POLICIES_APPLIED, "Network policies deny all traffic except what spec allows"
+        )
 
     def _build_status(
         self, newest: IsolationTestResult | None, findings: Mapping[ConditionType, Finding]

@@ -6,7 +6,7 @@ that was recorded with the broken scorer breaks it too: then scorer and referenc
 
 from pathlib import Path
 
-from r1plus_contract.metrics import Outcome
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import DIR_ACCURACY
 from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import Item
@@ -30,4 +30,4 @@ def broken() -> bool:
 def score(item: Item, answer: str, finish_reason: str) -> str:
     """While broken, no answer holds what it should."""
     found = sound_scorers.score(item, answer, finish_reason)
-    return Outcome.INCORRECT if broken() and found == Outcome.CORRECT else found
+    return OutcomeLabel.INCORRECT if broken() and found == OutcomeLabel.CORRECT else found

@@ -182,7 +182,7 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to(server: 
     check_not_opened(f"https://no-such-host.invalid:{port}/x", "Hostname mismatch", server.ca)
 
 
-def test_where_nobody_listens_the_walls_are_named() -> None:
+def test_where_nobody_listens_the_policies_are_named() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         error = check_not_opened(f"https://127.0.0.1:{free.getsockname()[1]}/x", r"127\.0\.0\.1")

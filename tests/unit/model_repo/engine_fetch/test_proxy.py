@@ -124,7 +124,7 @@ def test_finding_13_a_proxy_that_refuses_is_named_with_a_remedy(
     assert remedy in said
 
 
-def test_finding_13_a_proxy_that_is_not_there_is_named_with_its_walls(job: Job, server: Server) -> None:
+def test_finding_13_a_proxy_that_is_not_there_is_named_with_its_policies(job: Job, server: Server) -> None:
     with proxying() as gone:
         pass
     code, said = job.run(f"{server.url}/e.tar", ca=server.ca, proxy=gone.url)

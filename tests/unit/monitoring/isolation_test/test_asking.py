@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.isolation import ApiRequest, AttemptFinding, AttemptOutcome
-from r1plus_monitoring.isolation_test.api_requests import Api, attempt_request, load_api, send_requests
+from r1plus_monitoring.isolation_test.api_requests import ApiEndpoint, attempt_request, load_api, send_requests
 from r1plus_monitoring.isolation_test.arguments import OrderError
 from r1plus_monitoring.isolation_test.attempts import Attempt, Rounds
 from r1plus_monitoring.isolation_test.termination_message import encode_findings
@@ -25,7 +25,7 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
     return authority_and_server(tmp_path)
 
 
-def api(folder: Path, server: ApiServer, patience: float = DEADLINE_SECONDS) -> Api:
+def api(folder: Path, server: ApiServer, patience: float = DEADLINE_SECONDS) -> ApiEndpoint:
     return replace(load_api(folder, HOST, server.port), patience=patience)
 
 

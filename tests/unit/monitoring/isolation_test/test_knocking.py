@@ -116,7 +116,7 @@ async def test_a_decoy_that_says_more_is_the_decoy(cleanup: ExitStack) -> None:
     ).outcome is OPEN
 
 
-async def test_packets_that_vanish_are_a_wall(cleanup: ExitStack) -> None:
+async def test_packets_that_vanish_are_blocked(cleanup: ExitStack) -> None:
     """A queue that is full drops what asks for a place in it, as a wall does."""
     full = bound(cleanup)
     full.listen(0)
@@ -227,7 +227,7 @@ async def no_pause(_seconds: float) -> None:
     """What is tried again is tried at once."""
 
 
-async def test_a_wall_that_comes_late_is_found_shut_and_late(cleanup: ExitStack) -> None:
+async def test_a_policy_that_comes_late_is_found_shut_and_late(cleanup: ExitStack) -> None:
     """It comes after the first knock."""
     (server,) = await decoy.listen((0,), HERE)
     door = ConnectionTarget("d", HERE, port_of(server.sockets[0]), DECOY)

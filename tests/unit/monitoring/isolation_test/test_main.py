@@ -18,14 +18,14 @@ from support.isolation.api_server import HOST, SECRET, TOKEN, ApiServer, answer,
 from support.ports import free_port
 from support.waiting import DEADLINE_SECONDS
 
-WALLS = (sys.executable, "-m", "r1plus_monitoring.isolation_test")
+POLICIES = (sys.executable, "-m", "r1plus_monitoring.isolation_test")
 ROOT = Path(__file__).parents[4]
 
 
 @contextmanager
 def decoy(*ports: int) -> Iterator[subprocess.Popen[str]]:
     """It listens by the time that it says so."""
-    command = [*WALLS, "decoy", "--ports", ",".join(map(str, ports))]
+    command = [*POLICIES, "decoy", "--ports", ",".join(map(str, ports))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
@@ -37,7 +37,7 @@ def decoy(*ports: int) -> Iterator[subprocess.Popen[str]]:
 
 def run(*arguments: str, log: Path | None = None) -> subprocess.CompletedProcess[str]:
     named = ["--termination-log", str(log)] if log else []
-    return subprocess.run([*WALLS, *arguments, *named], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    return subprocess.run([*POLICIES, *arguments, *named], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_knock_that_is_told_to_end_does_so_without_a_word(log: Path) -> None:
     with socket.socket() as refusing:
         refusing.bind(("127.0.0.1", 0))
         door = {"name": "own", "host": "127.0.0.1", "port": refusing.getsockname()[1], "against": "own"}
-        command = [*WALLS, "knock", "--doors", json.dumps([door]), "--termination-log", str(log)]
+        command = [*POLICIES, "knock", "--doors", json.dumps([door]), "--termination-log", str(log)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             assert "own: shut" in process.stdout.readline()

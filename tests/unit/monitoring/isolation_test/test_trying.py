@@ -104,7 +104,7 @@ async def test_the_time_is_up_at_its_end() -> None:
     assert await world.tried(EXPECT_SHUT, seconds=1.0) == AttemptFinding("door", O, 1000, "attempt 2")
 
 
-async def test_an_open_wall_is_late_by_something() -> None:
+async def test_an_open_policy_is_late_by_something() -> None:
     """0 says that it never was open."""
     world = World([O, S], began=1000.2499)
     assert (await world.tried(EXPECT_SHUT)).late == 1

@@ -334,7 +334,10 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
         assert rule["labels"]["severity"] in ("critical", "warning")
         assert rule["labels"] | {"team": "platform", "namespace": "team", "deployment": "credit"} == rule["labels"]
         assert rule["annotations"]["summary"].startswith("team/credit ")
-        assert rule["annotations"]["description"].endswith(". Revision credit-1.")
+        told = "See `r1plus status credit -n team` and the runbook. Revision credit-1."
+        assert told in rule["annotations"]["description"]
+        sentences = re.split(r"(?<=[.:]) ", rule["annotations"]["description"])
+        assert [one for one in sentences if len(one.split()) > 25] == []
         assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.build_runbook_url(rule["alert"])
 
 

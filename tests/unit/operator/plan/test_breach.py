@@ -131,10 +131,10 @@ def test_a_control_whose_monitor_cannot_score_ends_at_once_and_stays_ended(strat
         world.expect(serves=bad, runs={bad: 1})
         status, reason, message = world.condition("QualityVerified")
         assert (status, reason) == ("False", "SuiteMismatch")
-        assert f"control pass of revision {good}" in message
+        assert f"rollback target {good}" in message
         assert "item i0" in message
         world.now += DAY
-    assert "reached no verdict" in world.status["incident"]["tried"][1]
+    assert "could not score it" in world.status["incident"]["tried"][1]
     world.drop().ask(Verb.ACK).settle()
     assert world.status["candidate"] == good
 

@@ -177,7 +177,7 @@ def test_a_second_fall_within_the_hour_waits() -> None:
     world.gate(good, Verdict.PASS).drop().settle()
     assert world.selected() == good
     assert world.plan().facts.blocked == "Cooldown"
-    assert f"The accuracy of {good} dropped as well: Cooldown" in world.condition("QualityVerified")[2]
+    assert f"The accuracy of revision {good} dropped as well: Cooldown" in world.condition("QualityVerified")[2]
     world.expect(candidate=bad, Progressing="False RollbackBlocked")
 
 
@@ -203,7 +203,7 @@ def test_a_person_may_go_back_from_what_has_not_fallen() -> None:
 def test_where_nothing_is_moved_both_ways_back_are_named_with_what_each_costs() -> None:
     world, good, _ = fallen(accuracy={"onBreach": "Alert"})
     world.settle()
-    costs = (f"It first sweeps {good} again, which takes minutes", f"the spec of {good} again needs no sweep")
+    costs = (f"repeats the suite on {good}, which takes minutes", f"in seconds, apply the spec of {good} again")
     world.expect(QualityVerified=("BelowThreshold", *costs))
     assert [cost for cost in costs if cost not in world.status["incident"]["next"]] == []
 
@@ -218,7 +218,7 @@ def test_how_far_the_control_of_a_rollback_is_stands_in_the_conditions_in_steps(
         said.append(world.condition("Progressing")[2].rpartition("; ")[2])
         world.expect(Progressing="True RollingBack", QualityVerified=("RollingBack", said[-1]))
         assert said[-1] in world.status["incident"]["next"]
-    assert said == [f"{share} % of its 633 probes are asked" for share in (0, 60, 60, 100)]
+    assert said == [f"{share} % of its 633 probes are done" for share in (0, 60, 60, 100)]
 
 
 def test_a_rollback_that_nobody_fell_for_and_that_cannot_be_is_no_page() -> None:
@@ -338,7 +338,7 @@ def test_a_monitor_that_names_items_that_are_none_is_not_repeated() -> None:
     assert world.status["incident"]["lost"] == ["s: 1 of 4 (i0)"]
 
 
-def test_a_pause_moves_and_repairs_nothing_but_the_walls_and_a_resume_puts_all_right() -> None:
+def test_a_pause_moves_and_repairs_nothing_but_the_policies_and_a_resume_puts_all_right() -> None:
     world, _, bad = fallen(accuracy={"onBreach": "Rollback"})
     world.spec = {**world.spec, "rollout": {"paused": True}}
     world.settle()

@@ -71,9 +71,9 @@ def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_
 
 @for_each("seconds, unschedulable, goes", {
     "its replacement has a minute": (REPLACEMENT_SECONDS - 5, "0/1 nodes", ""),
-    "then it makes room": (REPLACEMENT_SECONDS, "0/1 nodes", "finds no node"),
+    "then it makes room": (REPLACEMENT_SECONDS, "0/1 nodes", "needs its room"),
     "where the replacement found room it stays": (REPLACEMENT_SECONDS, "", ""),
-    "for an hour": (KEPT_SECONDS, "", "its time is over"),
+    "for an hour": (KEPT_SECONDS, "", "its hour for inspection is over"),
 })  # fmt: skip
 def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> None:
     world, _, bad, one, other = quarantine_one()

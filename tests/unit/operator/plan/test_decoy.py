@@ -25,7 +25,7 @@ def pod() -> Json:
     return template
 
 
-def test_its_walls_are_to_the_letter_those_of_a_deployment_that_lets_nobody_in() -> None:
+def test_its_policies_are_to_the_letter_those_of_a_deployment_that_lets_nobody_in() -> None:
     owner = Owner({"metadata": {"name": "decoy", "namespace": DECOY, "uid": "u"}})
     assert by_name()["decoy"]["spec"] == build_network_policy(owner, (), CONFIG)["spec"]
 
@@ -95,7 +95,7 @@ def test_it_has_no_rights() -> None:
     assert pulled["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "s"}]
 
 
-def test_its_namespace_gets_walls_before_the_pod_and_no_prober_of_its_own() -> None:
+def test_its_namespace_gets_policies_before_the_pod_and_no_prober_of_its_own() -> None:
     world = TenantWorld(facts(DECOY)).serve("decoy")
     first, second = world.plan().apply
     assert {obj["metadata"]["name"] for obj in first} == {network_policies.DEFAULT_DENY, *by_name()}

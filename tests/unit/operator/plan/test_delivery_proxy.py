@@ -49,7 +49,7 @@ def egress(made: dict[str, Json]) -> Json:
     return dict(way)
 
 
-def test_finding_13_the_walls_let_out_to_the_proxy_and_no_longer_to_the_server() -> None:
+def test_finding_13_the_policies_let_out_to_the_proxy_and_no_longer_to_the_server() -> None:
     made = parts(replace(DIRECT, proxy=PROXY, ca_pem="PEM"))
     assert egress(made) == {
         "to": [{"ipBlock": {"cidr": "10.0.9.7/32"}}],

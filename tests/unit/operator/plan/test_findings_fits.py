@@ -444,7 +444,7 @@ def test_finding_16_a_control_that_began_in_the_future_is_overdue_in_its_time() 
     assert record.started_at > world.now, "it names the attempt"
     world.expect(Progressing="RollingBack")
     world.wait(DAY).settle()
-    assert "ControlOverdue" in str(world.status)
+    assert "RollbackTargetOverdue" in str(world.status)
 
 
 STORED = start_world().revision()

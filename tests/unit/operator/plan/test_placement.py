@@ -79,8 +79,7 @@ def test_finding_03_under_an_r1plustenant_that_cannot_be_read_nothing_new_begins
     planned = plan_under_unreadable(World(FULL))
     reason, message = capacity(planned)
     assert reason == "PlacementNotAllowed"
-    assert message.startswith("R1PlusTenant tenant: spec.placement: tolerations need a key")
-    assert "the platform team corrects it" in message
+    assert "ask the platform team to correct it: spec.placement: tolerations need a key" in message
     assert_makes_nothing_new(planned)
 
 

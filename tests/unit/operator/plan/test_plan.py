@@ -17,7 +17,7 @@ from support.plan.world import CONFIG, DAY, FULL, NODE, Q4_1, World, observe_wor
 from support.tables import for_each
 
 
-def test_walls_and_mounts_stand_before_the_pods_and_the_switch_comes_last() -> None:
+def test_policies_and_mounts_stand_before_the_pods_and_the_switch_comes_last() -> None:
     stages = [[obj["kind"] for obj in stage] for stage in World(dict(FULL)).pass_once().apply]
     assert "NetworkPolicy" in stages[0]
     assert stages[0].count("ConfigMap") == 2
@@ -68,7 +68,7 @@ def test_the_moment_that_a_service_needs_after_a_promotion_warns_nobody_and_what
     world.wait(ENDPOINTS_GRACE_SECONDS)
     (note,) = world.pass_once().notes
     assert (note.reason, note.is_warning) == ("NoEndpoints", True)
-    world.expect(Ready=("False NoEndpoints", "EndpointSlices"))
+    world.expect(Ready=("False NoEndpoints", "kubectl get endpointslices"))
 
 
 def test_the_moment_that_a_service_needs_after_a_pod_got_ready_again_warns_nobody() -> None:

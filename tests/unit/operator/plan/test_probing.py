@@ -63,7 +63,7 @@ class TestWhen:
         assert one.begin_due_runs(at=ended + RETRY_SECONDS - 1.0) == 1
         assert one.begin_due_runs(at=ended + RETRY_SECONDS) == 2
 
-    def test_a_changed_wall_causes_one_run_and_none_sooner_than_may_be(self) -> None:
+    def test_a_changed_policy_causes_one_run_and_none_sooner_than_may_be(self) -> None:
         one = probe_world("credit", "fraud").probed()
         began = one.made[0].started
         one.now = began + 40.0
@@ -83,21 +83,21 @@ class TestWhen:
         one.idle(HOUR - 300)
         assert len(one.made) == 2
 
-    def test_a_wall_of_the_namespace_that_was_made_anew_is_a_change(self) -> None:
+    def test_a_policy_of_the_namespace_that_was_made_anew_is_a_change(self) -> None:
         one = probe_world("credit").probed()
         one.idle(600)
         assert len(one.made) == 1
         del one.live["team", "NetworkPolicy", "r1plus-default-deny"]
         assert one.begin_due_runs() == 2
 
-    def test_a_wall_that_changes_during_a_run_is_tried_after_it(self) -> None:
+    def test_a_policy_that_changes_during_a_run_is_tried_after_it(self) -> None:
         one = probe_world("credit")
         one.settle()
         one.serving["credit"] = "other"
         assert one.wait(100).begin_due_runs() == 1
         assert one.end().begin_due_runs() == 2
 
-    def test_what_is_not_ready_for_a_while_changes_no_wall(self) -> None:
+    def test_what_is_not_ready_for_a_while_changes_no_policy(self) -> None:
         one = probe_world("credit", "fraud").probed()
         for _ in range(20):
             one.serve("credit")
@@ -173,7 +173,7 @@ def test_runs_are_never_closer_than_may_be_and_no_more_than_an_hour_and_the_chan
     assert len(one.jobs()) <= 6
 
 
-class TestUnderWhoseWalls:
+class TestUnderWhosePolicies:
     """Each in turn; a change beside them; what was open until it holds."""
 
     def test_each_that_serves_has_its_turn(self) -> None:
@@ -450,8 +450,11 @@ def test_every_port_of_another_tenants_pod_is_knocked_at_and_ones_own_service() 
     )
 
 
-def test_a_decoy_that_only_its_callers_walls_shut_is_open() -> None:
-    """A plugin that enforces egress and no ingress: of two walls in a row the first hides that the second is missing."""
+def test_a_decoy_that_only_its_callers_policies_shut_is_open() -> None:
+    """A plugin that enforces egress and no ingress.
+
+    Of two walls in a row the first hides that the second is missing.
+    """
     one = probe_world("credit")
     one.settle()
     one.end(opened=("decoy-ingress:8000", "decoy-ingress:8001", "decoy-ingress:8002", "decoy-ingress:8080"))
@@ -461,7 +464,7 @@ def test_a_decoy_that_only_its_callers_walls_shut_is_open() -> None:
 
 
 LET_OUT = {f"decoy-ingress:{port}": AttemptOutcome.SHUT for port in (8000, 8001, 8002, 8080)}
-UNDER_WALLS = {
+UNDER_POLICIES = {
     **{f"decoy-pod:{port}": AttemptOutcome.SHUT for port in (8000, 8001, 8002, 8080)},
     **dict.fromkeys(
         ("decoy-service", "metadata", "kubelet", "node-ssh", "apiserver", "prometheus"), AttemptOutcome.SHUT
@@ -471,19 +474,21 @@ UNDER_WALLS = {
 REACHED = {**LET_OUT, "decoy-let-in": AttemptOutcome.OPEN}
 
 
-@for_each("under_walls, let_out, verdict", {
-    "each of its own": (UNDER_WALLS, REACHED, IsolationVerdict.HELD),
-    "who is let out says nothing": (UNDER_WALLS, None, IsolationVerdict.UNPROVEN),
-    "nor whether it is": (UNDER_WALLS, LET_OUT, IsolationVerdict.UNPROVEN),
-    "it is not let out": (UNDER_WALLS, {**LET_OUT, "decoy-let-in": AttemptOutcome.SHUT}, IsolationVerdict.UNPROVEN),
-    "who is let out speaks for both": (None, {**UNDER_WALLS, **REACHED}, IsolationVerdict.UNPROVEN),
-    "who is under walls speaks for both": ({**UNDER_WALLS, **REACHED}, None, IsolationVerdict.UNPROVEN),
-    "of another's door": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": AttemptOutcome.SHUT}, IsolationVerdict.UNPROVEN),
-    "open is open": (UNDER_WALLS, {**REACHED, "decoy-pod:8000": AttemptOutcome.OPEN}, IsolationVerdict.OPEN),
-    "ingress alone is open": (UNDER_WALLS, {**REACHED, "decoy-ingress:8080": AttemptOutcome.OPEN}, IsolationVerdict.OPEN),
+@for_each("under_policies, let_out, verdict", {
+    "each of its own": (UNDER_POLICIES, REACHED, IsolationVerdict.HELD),
+    "who is let out says nothing": (UNDER_POLICIES, None, IsolationVerdict.UNPROVEN),
+    "nor whether it is": (UNDER_POLICIES, LET_OUT, IsolationVerdict.UNPROVEN),
+    "it is not let out": (UNDER_POLICIES, {**LET_OUT, "decoy-let-in": AttemptOutcome.SHUT}, IsolationVerdict.UNPROVEN),
+    "who is let out speaks for both": (None, {**UNDER_POLICIES, **REACHED}, IsolationVerdict.UNPROVEN),
+    "who is under walls speaks for both": ({**UNDER_POLICIES, **REACHED}, None, IsolationVerdict.UNPROVEN),
+    "of another's door": (UNDER_POLICIES, {**REACHED, "decoy-pod:8000": AttemptOutcome.SHUT}, IsolationVerdict.UNPROVEN),
+    "open is open": (UNDER_POLICIES, {**REACHED, "decoy-pod:8000": AttemptOutcome.OPEN}, IsolationVerdict.OPEN),
+    "ingress alone is open": (UNDER_POLICIES, {**REACHED, "decoy-ingress:8080": AttemptOutcome.OPEN}, IsolationVerdict.OPEN),
 })  # fmt: skip
 def test_who_knocks_says_what_it_found_itself(
-    under_walls: dict[str, AttemptOutcome] | None, let_out: dict[str, AttemptOutcome] | None, verdict: IsolationVerdict
+    under_policies: dict[str, AttemptOutcome] | None,
+    let_out: dict[str, AttemptOutcome] | None,
+    verdict: IsolationVerdict,
 ) -> None:
     one = probe_world("credit")
     one.settle()
@@ -492,7 +497,7 @@ def test_who_knocks_says_what_it_found_itself(
         if key[0] == DECOY:
             continue
         knock, *more = pod.containers
-        said = let_out if more else under_walls
+        said = let_out if more else under_policies
         tries = tuple(AttemptFinding(name, outcome) for name, outcome in (said or {}).items())
         one.pods[key] = replace(
             pod, containers=(replace(knock, message="" if said is None else dumps(Findings(tries))), *more)
@@ -547,7 +552,7 @@ class TestJobs:
             job["spec"]["template"]["metadata"]["labels"][names.LABEL_PROBE]: job for job in build_jobs(run, CONFIG)
         }
 
-    def test_who_knocks_stands_under_a_deployments_walls_and_bears_no_token(self) -> None:
+    def test_who_knocks_stands_under_a_deployments_policies_and_bears_no_token(self) -> None:
         template = self.made()[IsolationProbe.KNOCK]["spec"]["template"]
         assert template["metadata"]["labels"][names.LABEL_DEPLOYMENT] == "credit"
         assert names.LABEL_SERVING not in template["metadata"]["labels"], "no Service leads to it"

@@ -222,7 +222,7 @@ def test_what_passed_another_suite_with_an_older_monitor_is_nothing_to_go_back_t
     told = Shadow(V2, world.suite_hash(V2), 100, gate, "", world.status["accuracyConfigs"][-1])
     world.steady().report(shadow=told).settle()
     assert world.status["rollbackBlockers"] == [
-        f"{good} (smollm2-full-f16) has a monitor of an older version, which cannot prove that it passes now"
+        f"{good} (smollm2-full-f16) has a monitor of an older version, which cannot repeat the suite"
     ]
 
 

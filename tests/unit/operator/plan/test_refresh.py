@@ -266,7 +266,7 @@ def test_finding_11_a_stopped_wave_begins_nothing_though_slots_are_free() -> Non
     serving = world.selected()
     world.alter(config=AUTOMATIC, wave=WaveView(stopped_waves=frozenset([NEW.digest]))).settle()
     world.expect(serves=serving, runs={serving: 1})
-    assert "stopped" in world.status["runtime"]["message"]
+    assert "r1plus rollouts -A" in world.status["runtime"]["message"]
 
 
 def outcome(world: World, revision: str) -> RefreshOutcome | None:
@@ -287,7 +287,7 @@ def test_finding_11_a_failed_gate_stops_the_wave_until_somebody_has_looked() -> 
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     assert outcome(world, candidate) is RefreshOutcome.FAILED
     world.ask(Verb.ACK).settle()
-    assert outcome(world, candidate) is RefreshOutcome.ACKNOWLEDGED
+    assert outcome(world, candidate) is RefreshOutcome.USER_ACK
     world.expect(Progressing="False CandidateRefused")
 
 
@@ -472,7 +472,7 @@ def test_finding_09_a_request_beside_an_edit_is_answered_by_the_edits_own_candid
     assert world.plan().writes == 0
     candidate = world.candidate()
     assert world.revision(candidate).runtime == NEW
-    assert outcome(world, candidate) is RefreshOutcome.ANSWERED
+    assert outcome(world, candidate) is RefreshOutcome.NOTHING_NEWER
     assert world.bring_up() == candidate
 
 

@@ -71,7 +71,7 @@ def test_what_serves_goes_on_being_judged_by_the_former_suite_and_the_status_say
     assert (status, reason) == ("Unknown", "SuiteShadowed")
     assert [
         words
-        for words in (f"by suite {V1}: Pass, lost 0 of 4 items", f"suite {V2} runs in its shadow: it has not begun")
+        for words in (f"By suite {V1}: Pass, lost 0 of 4 items", f"suite {V2} runs beside it (not begun yet)")
         if words not in message
     ] == []
     assert (world.status["suite"], world.status["accuracy"], world.status["verdict"]) == (V1, "4/4", "Pass")
@@ -85,7 +85,7 @@ def test_how_far_it_is_and_why_it_cannot_be_asked_are_told() -> None:
     world, serving = shadowed()
     beside(world, serving, None, percent=40)
     assert world.settle().writes == 0
-    assert f"suite {V2} runs in its shadow: 40 % of its gate" in world.condition("QualityVerified")[2]
+    assert f"suite {V2} runs beside it (40 % of its gate)" in world.condition("QualityVerified")[2]
     beside(world, serving, None, problem="SuiteMismatch: item i0x").settle()
     assert f"suite {V2} cannot run: SuiteMismatch: item i0x" in world.condition("QualityVerified")[2]
     assert world.monitor_settings().former is not None

@@ -46,7 +46,7 @@ def kinds_of(planned: TenantPlan) -> list[list[str]]:
     return [sorted({obj["kind"] for obj in stage}) for stage in planned.apply]
 
 
-def test_a_label_alone_walls_a_namespace_and_nothing_is_in_it_before_its_default_deny() -> None:
+def test_a_label_alone_isolates_a_namespace_and_nothing_is_in_it_before_its_default_deny() -> None:
     world = TenantWorld()
     planned = world.pass_once()
     assert [obj["metadata"]["name"] for obj in planned.apply[0]] == [network_policies.DEFAULT_DENY]
@@ -54,7 +54,7 @@ def test_a_label_alone_walls_a_namespace_and_nothing_is_in_it_before_its_default
     assert not world.settle().has_changes
 
 
-def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_before_it_gives() -> None:
+def test_an_r1plustenant_gives_the_rest_after_the_policies_and_bears_a_finalizer_before_it_gives() -> None:
     world = TenantWorld(spec=GIVES)
     planned = world.plan()
     assert planned.finalizer is True
@@ -62,7 +62,7 @@ def test_an_r1plustenant_gives_the_rest_after_the_walls_and_bears_a_finalizer_be
     world.settle()
     assert what(world) == BY_LABEL | BY_CR
     assert world.finalizers == [names.FINALIZER_TENANT]
-    world.expect(Ready="True WallsStand")
+    world.expect(Ready="True NetworkPoliciesApplied")
 
 
 def test_all_that_it_made_says_whose_it_is() -> None:
@@ -154,7 +154,7 @@ def test_what_is_taken_away_or_altered_is_put_back_alone(kind_and_name: tuple[st
     assert world.live[key]["metadata"]["labels"] == gone["metadata"]["labels"]
 
 
-def test_a_pass_that_writes_a_wall_begins_no_run() -> None:
+def test_a_pass_that_writes_a_policy_begins_no_run() -> None:
     world = TenantWorld(spec=GIVES).serve("credit")
     planned = world.pass_once()
     assert planned.apply
@@ -317,7 +317,7 @@ def test_finding_14_a_node_that_joins_closes_its_own_address_alone() -> None:
         [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.4/32"]}}],
         [{"ipBlock": {"cidr": "192.168.0.7/32"}}],
     ]
-    world.expect(Ready="WallsStand")
+    world.expect(Ready="NetworkPoliciesApplied")
     world.alter(addresses=("10.1.0.4", "192.168.0.7")).settle()
     (opened,) = world.one("NetworkPolicy", network_policies.CALLERS)["spec"]["egress"][2:]
     assert opened["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.4/32"]}}]
@@ -344,19 +344,19 @@ def test_the_figures_of_the_newest_run_are_in_the_status() -> None:
     world.expect(IsolationVerified="False IsolationBroken")
 
 
-def test_a_digest_tells_a_wall_that_was_made_anew_or_reads_otherwise() -> None:
-    wall = {"metadata": {"name": "w", "uid": "1", "labels": {"a": "b"}}, "spec": {"podSelector": {}}}
-    other = {**wall, "metadata": {**wall["metadata"], "name": "v"}}
-    assert hash_policies([wall, other]) == hash_policies([other, wall])
+def test_a_digest_tells_a_policy_that_was_made_anew_or_reads_otherwise() -> None:
+    policy = {"metadata": {"name": "w", "uid": "1", "labels": {"a": "b"}}, "spec": {"podSelector": {}}}
+    other = {**policy, "metadata": {**policy["metadata"], "name": "v"}}
+    assert hash_policies([policy, other]) == hash_policies([other, policy])
     changes = [
-        {**wall, "metadata": {**wall["metadata"], "uid": "2"}},
-        {**wall, "metadata": {**wall["metadata"], "name": "x"}},
-        {**wall, "spec": {"podSelector": {"matchLabels": {"a": "b"}}}},
+        {**policy, "metadata": {**policy["metadata"], "uid": "2"}},
+        {**policy, "metadata": {**policy["metadata"], "name": "x"}},
+        {**policy, "spec": {"podSelector": {"matchLabels": {"a": "b"}}}},
     ]
-    assert len({hash_policies([one]) for one in (wall, *changes)}) == 4
-    assert hash_policies([wall]) != hash_policies([wall, other])
-    labelled = {**wall, "metadata": {**wall["metadata"], "labels": {}}}
-    assert hash_policies([labelled]) == hash_policies([wall])
+    assert len({hash_policies([one]) for one in (policy, *changes)}) == 4
+    assert hash_policies([policy]) != hash_policies([policy, other])
+    labelled = {**policy, "metadata": {**policy["metadata"], "labels": {}}}
+    assert hash_policies([labelled]) == hash_policies([policy])
 
 
 def test_without_a_decoy_there_is_no_prober_and_what_there_was_of_it_goes() -> None:

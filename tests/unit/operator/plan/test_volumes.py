@@ -111,7 +111,7 @@ def filled() -> Namespace:
     return team
 
 
-def test_a_claim_then_its_walls_then_the_job_and_in_the_end_the_claim_alone() -> None:
+def test_a_claim_then_its_policies_then_the_job_and_in_the_end_the_claim_alone() -> None:
     team = Namespace().need(BY_IMAGE)
     passes = [team.pass_once().apply[BY_IMAGE.name] for _ in range(2)]
     kinds = [[[obj["kind"] for obj in stage] for stage in stages] for stages in passes]
@@ -175,7 +175,7 @@ def test_an_empty_claim_that_is_too_small_makes_room_for_a_larger_one() -> None:
     assert team.delivered() == "a" * 64, "what is there fits"
 
 
-def test_without_networks_nothing_is_fetched_and_no_wall_is_open() -> None:
+def test_without_networks_nothing_is_fetched_and_no_policy_is_open() -> None:
     team = begun(BY_ARCHIVE, config=replace(TERMS, volumes=replace(TERMS.volumes, cidrs=())))
     assert team.kinds(BY_ARCHIVE.name) == {"PersistentVolumeClaim"}
     team.alter(config=TERMS).settle()
@@ -238,16 +238,16 @@ def test_two_volumes_are_two_volumes() -> None:
     assert (team.kinds(), team.kinds(BY_ARCHIVE.name)) == (ALL, {"PersistentVolumeClaim"})
 
 
-def test_the_walls_open_the_archives_port_to_the_listed_networks_and_nothing_more() -> None:
+def test_the_policies_open_the_archives_port_to_the_listed_networks_and_nothing_more() -> None:
     team = begun(BY_ARCHIVE, BY_IMAGE)
-    walls = team.live["NetworkPolicy", BY_ARCHIVE.name]["spec"]
-    dns, out = walls["egress"]
+    policies = team.live["NetworkPolicy", BY_ARCHIVE.name]["spec"]
+    dns, out = policies["egress"]
     assert [port["port"] for port in dns["ports"]] == [53, 5353, 53, 5353]
     assert out["ports"] == [{"protocol": "TCP", "port": 8443}]
     assert out["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}, {"ipBlock": {"cidr": "10.2.0.0/16"}}]
-    assert walls["policyTypes"] == ["Ingress", "Egress"]
+    assert policies["policyTypes"] == ["Ingress", "Egress"]
     pod = team.live["Job", BY_ARCHIVE.name]["spec"]["template"]
-    selector = walls["podSelector"]["matchLabels"]
+    selector = policies["podSelector"]["matchLabels"]
     assert selector.items() <= pod["metadata"]["labels"].items()
     assert team.live["NetworkPolicy", BY_IMAGE.name]["spec"]["egress"] == [], "an image comes by the kubelet"
 

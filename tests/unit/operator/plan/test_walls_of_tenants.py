@@ -13,7 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.isolation import IsolationProbe
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api.conditions import Reason
-from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, within
+from r1plus_operator.api.tenants import NEVER_OPENED, Egress, Quota, R1PlusTenantSpec, is_within
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.observation import Json, TenantView
 from r1plus_operator.plan.settings import DnsTerms, IsolationTerms
@@ -29,15 +29,15 @@ from support.tables import for_each
 DEPLOYMENT, VOLUME, PROBE = names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE
 
 
-def reachable(wall: Json, address: str, port: int) -> bool:
+def reachable(policy: Json, address: str, port: int) -> bool:
     """Whether a policy lets its pods out to an address of the network."""
     one = ipaddress.ip_network(address)
-    for rule in wall["spec"]["egress"]:
+    for rule in policy["spec"]["egress"]:
         for block in (peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer):
-            shut = any(within(one, ipaddress.ip_network(net)) for net in block.get("except", []))
+            shut = any(is_within(one, ipaddress.ip_network(net)) for net in block.get("except", []))
             if (
                 port in [p["port"] for p in rule["ports"]]
-                and within(one, ipaddress.ip_network(block["cidr"]))
+                and is_within(one, ipaddress.ip_network(block["cidr"]))
                 and not shut
             ):
                 return True
@@ -62,7 +62,7 @@ def test_the_default_deny_selects_every_pod_and_allows_nothing_either_way() -> N
 
 
 @given(st.dictionaries(st.sampled_from([DEPLOYMENT, VOLUME, PROBE, "app", names.LABEL_SERVING]), st.just("x")))
-def test_the_callers_are_the_pods_that_have_no_walls_of_their_own(labels: dict[str, str]) -> None:
+def test_the_callers_are_the_pods_that_have_no_policies_of_their_own(labels: dict[str, str]) -> None:
     selector = network_policies.build_callers_policy("team", (), DnsTerms())["spec"]["podSelector"]
     assert selects(selector, labels) is not any(label in labels for label in (DEPLOYMENT, VOLUME, PROBE))
 
@@ -93,11 +93,11 @@ def test_no_way_out_reaches_a_nodes_own_services_or_its_metadata(cidr: str, addr
         opened = ways({"cidr": cidr, "ports": [port]})
     except ValidationError:
         return  # It lies in one of them, or is none that the API server takes.
-    wall = network_policies.build_callers_policy("team", opened, DnsTerms())
-    inside = within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
-    shut = any(within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
-    assert reachable(wall, str(address), port) is (inside and not shut)
-    assert not any(reachable(wall, net.split("/")[0], port) for net in NEVER_OPENED)
+    policy = network_policies.build_callers_policy("team", opened, DnsTerms())
+    inside = is_within(ipaddress.ip_network(address), ipaddress.ip_network(cidr, strict=False))
+    shut = any(is_within(ipaddress.ip_network(address), ipaddress.ip_network(net)) for net in NEVER_OPENED)
+    assert reachable(policy, str(address), port) is (inside and not shut)
+    assert not any(reachable(policy, net.split("/")[0], port) for net in NEVER_OPENED)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[
         other = type(network.network_address)(data.draw(inside))
     world = TenantWorld(spec={"egress": [{"cidr": cidr, "ports": [10250]}]}, addresses=tuple(map(str, nodes)))
     world.settle()
-    wall = world.one("NetworkPolicy", network_policies.CALLERS)
-    assert not any(reachable(wall, str(node), 10250) for node in nodes)
-    assert reachable(wall, str(other), 10250) is (
+    policy = world.one("NetworkPolicy", network_policies.CALLERS)
+    assert not any(reachable(policy, str(node), 10250) for node in nodes)
+    assert reachable(policy, str(other), 10250) is (
         other not in nodes
         and reachable(network_policies.build_callers_policy("team", [way], DnsTerms()), str(other), 10250)
     )
@@ -138,11 +138,11 @@ def test_finding_14_a_way_out_holds_no_node_and_all_else(cidr: str, nodes: list[
     assert bool(network_policies.find_covered_node(way, [str(node) for node in nodes])) is (
         len(within_it) == network.num_addresses
     )
-    assert len(wall["spec"]["egress"]) == (2 if len(within_it) == network.num_addresses else 3)
-    for block in (peer["ipBlock"] for rule in wall["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer):
+    assert len(policy["spec"]["egress"]) == (2 if len(within_it) == network.num_addresses else 3)
+    for block in (peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer):
         for net in map(ipaddress.ip_network, block.get("except", [])):
             assert net != network, "the API server takes a true part of the network only"
-            assert within(net, network)
+            assert is_within(net, network)
 
 
 def test_finding_14_the_order_of_the_nodes_changes_nothing() -> None:
@@ -271,15 +271,15 @@ class TestADeploymentOfATenant:
     def test_lets_in_whom_both_name(self, asked: list[str], allowed: set[str], let_in: list[str], reason: str) -> None:
         world = World({"tier": "full", "access": {"namespaces": asked}})
         made = planned(world, replace(HELD, callers=frozenset(allowed)))
-        wall = next(obj for stage in made.apply for obj in stage if obj["kind"] == "NetworkPolicy")
-        peers = wall["spec"]["ingress"][0]["from"]
+        policy = next(obj for stage in made.apply for obj in stage if obj["kind"] == "NetworkPolicy")
+        peers = policy["spec"]["ingress"][0]["from"]
         assert peers[0] == {"podSelector": {}}
         assert [p["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for p in peers[1:]] == let_in
         told = next(c for c in made.status["conditions"] if c["type"] == "IsolationVerified")
         assert told["reason"] == reason
         assert all(name in told["message"] for name in set(asked) - allowed)
 
-    def test_tells_an_open_wall_before_a_caller_that_is_not_allowed(self) -> None:
+    def test_tells_an_open_policy_before_a_caller_that_is_not_allowed(self) -> None:
         world = World({"tier": "full", "access": {"namespaces": ["mail"]}})
         made = planned(world, replace(HELD, status="False", reason=Reason.ISOLATION_BROKEN))
         assert (

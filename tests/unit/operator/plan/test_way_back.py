@@ -14,11 +14,11 @@ DAY = 86_400.0
 GOOD = PastRevision("credit-a", 1000.0, 600.0, has_passed=True, has_engine=True)
 LACKS = {
     "nothing": ({}, ""),
-    "a Pass": ({"has_passed": False}, "holds no Pass on the suite"),
-    "trust": ({"given_up": True}, "was itself rolled back from"),
-    "its engine": ({"has_engine": False}, "has lost its engine"),
-    "time": ({"served_seconds": 163.0}, "carried traffic for 2 min of the 10 min that it takes, and gets no more of it"),
-    "two things": ({"has_passed": False, "served_seconds": 82.0}, "Pass on the suite and threshold in force; carried traffic for 82 s"),
+    "a Pass": ({"has_passed": False}, "has not passed the current suite"),
+    "trust": ({"given_up": True}, "was itself rolled back"),
+    "its engine": ({"has_engine": False}, "no longer in the catalog"),
+    "time": ({"served_seconds": 163.0}, "carried traffic for only 2 min of the required 10 min"),
+    "two things": ({"has_passed": False, "served_seconds": 82.0}, "passed the current suite and threshold; carried traffic for only 82 s"),
 }  # fmt: skip
 
 
@@ -59,8 +59,8 @@ def test_a_rollback_by_hand_is_not_offered_where_none_can_be_and_it_is_said_why(
     world, first = fallen_after(60.0)
     for told in (world.status["incident"]["next"], world.condition("QualityVerified")[2]):
         assert "r1plus rollback" not in told
-        assert f"no revision to go back to: {first} (" in told
-        assert "of the 10 min that it takes" in told
+        assert f"can be the rollback target now: {first} (" in told
+        assert "of the required 10 min" in told
     assert "lastGood" not in world.status
     assert world.status["rollbackBlockers"][0].startswith(first)
     world.now += 3600.0

@@ -38,7 +38,7 @@ def test_rule_loaded_and_targets_up_is_wired() -> None:
 
 def test_while_nobody_asks_nothing_is_known() -> None:
     world, _ = served()
-    assert condition(world, None)[:2] == ("Unknown", "PrometheusNotAsked")
+    assert condition(world, None)[:2] == ("Unknown", "PrometheusNotConfigured")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,265 @@
+"""The aiohttp applications: the API, and the internal one with metrics and probes."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from r1plus_contract.connections import limit_connections
+from r1plus_gateway.access.caller import AccessError, Caller
+from r1plus_gateway.access.usage import UsageReader, UsageSummary
+from r1plus_gateway.http.administration import Administration
+from r1plus_gateway.http.completions import (
+    HEADER_REQUEST_ID,
+    Completions,
+    Exchange,
+    GatewayParts,
+    authenticate,
+    build_limit_headers,
+    create_request_id,
+)
+from r1plus_gateway.http.errors import ApiError, convert_access_error
+from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
+from r1plus_gateway.http.requests import Parser, parse_chat, parse_generate, parse_text
+from r1plus_gateway.settings import GatewayLimits, ModelSettings
+from r1plus_gateway.store.tenant import TenantStore
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+EXCHANGE: Final = web.RequestKey("exchange", Exchange)
+MOST_CONNECTIONS: Final = 4096
+MOST_CONNECTIONS_OF_PEER: Final = 2048
+"""A peer may be an Ingress controller, behind which all clients are."""
+RUNNER_OPTIONS: Final[Mapping[str, Any]] = {
+    "access_log": None,
+    "handler_cancellation": True,
+    "auto_decompress": False,
+    "max_line_size": 4096,
+    "max_field_size": 8190,
+    "max_headers": 64,
+    "lingering_time": 1.0,  # for the rest of a body that was refused
+}
+
+
+class GatewayRunner(web.AppRunner):
+    """A runner that cancels handlers whose clients leave, and that bounds connections."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        # aiohttp would log what it cannot parse, so a key in a malformed header; handlers' errors are logged here.
+        quiet = logging.getLogger(f"{__name__}.parser")
+        quiet.setLevel(logging.CRITICAL + 1)
+        super().__init__(app, **RUNNER_OPTIONS, logger=quiet, **options)
+
+    @property
+    def server(self) -> Any:
+        """The factory that a site calls for the protocol of each new connection."""
+        server = super().server
+        if server is None:
+            return None
+        return limit_connections(server, MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER)
+
+
+class Api:
+    """The handlers of the API."""
+
+    def __init__(self, parts: GatewayParts, usage: UsageReader, store: TenantStore | None = None) -> None:
+        """Without a store there is no admin API, and nothing to say about the data."""
+        self._parts = parts
+        self._store = store
+        self._usage = usage
+        self._completions = Completions(parts)
+        self.is_draining = False
+
+    def build(self, limits: GatewayLimits) -> web.Application:
+        """Return the application. A body larger than `limits.body_bytes` at the start is refused while it is read."""
+        app = web.Application(client_max_size=limits.body_bytes, middlewares=[self._convert_errors])
+        app.on_response_prepare.append(_add_headers)
+        app.add_routes(
+            [
+                web.post("/v1/chat/completions", self._complete(parse_chat)),
+                web.post("/v1/completions", self._complete(parse_text)),
+                web.post("/v1/generate", self._complete(parse_generate)),
+                web.get("/v1/models", self._list_models, allow_head=False),
+                web.get("/v1/models/{model}", self._get_model, allow_head=False),
+                web.get("/v1/usage", self._get_usage, allow_head=False),
+                web.get("/v1/key", self._get_key, allow_head=False),
+                web.get("/healthz", self.get_health),
+                web.get("/readyz", self.get_readiness),
+            ]
+        )
+        if self._store is not None:
+            app.add_routes(Administration(self._store, self._authenticate).build_routes())
+        return app
+
+    def _complete(self, parse: Parser) -> Handler:
+        async def complete(request: web.Request) -> web.StreamResponse:
+            return await self._completions.answer(request[EXCHANGE], parse)
+
+        return complete
+
+    @web.middleware
+    async def _convert_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Give the request its id, and turn every error into OpenAI's form. The route is matched before."""
+        exchange = request[EXCHANGE] = Exchange(request, create_request_id())
+        try:
+            if "Upgrade" in request.headers:
+                raise ApiError(400, "invalid_request", "Upgrade is not supported; leave the header out")
+            return await handler(request)
+        except ApiError as error:
+            return self._refuse(exchange, error)
+        except AccessError as error:
+            return self._refuse(exchange, convert_access_error(error))
+        except web.HTTPException as error:
+            return self._refuse(exchange, _convert_http_error(error))
+        except ConnectionError:
+            raise  # the client has left
+        except Exception:
+            log.exception("Request %s failed", exchange.id)
+            return self._refuse(exchange, ApiError(500, "internal_error", "the gateway failed; report this request"))
+
+    def _refuse(self, exchange: Exchange, error: ApiError) -> web.Response:
+        if not exchange.is_billed:
+            outcome = "refused" if error.status < 500 else "failed"
+            self._parts.metrics.count_request(exchange.model, exchange.key, outcome)
+        return error.build_response()
+
+    async def _authenticate(self, request: web.Request) -> Caller:
+        return await authenticate(self._parts, request[EXCHANGE])
+
+    async def _list_models(self, request: web.Request) -> web.Response:
+        models = self._parts.models.list_for(await self._authenticate(request))
+        entries = [entry for model in models for entry in describe_model(model)]
+        return _respond({"object": "list", "data": entries})
+
+    async def _get_model(self, request: web.Request) -> web.Response:
+        asked = request.match_info["model"]
+        for model in self._parts.models.list_for(await self._authenticate(request)):
+            for entry in describe_model(model):
+                if entry["id"] == asked:
+                    return _respond(entry)
+        raise build_unknown_model_error(asked)
+
+    async def _get_usage(self, request: web.Request) -> web.Response:
+        summary = await self._usage.read_usage(await self._authenticate(request))
+        request[EXCHANGE].remaining = summary.remaining
+        return _respond(describe_usage(summary))
+
+    async def _get_key(self, request: web.Request) -> web.Response:
+        caller = await self._authenticate(request)
+        models = [model.name for model in self._parts.models.list_for(caller)]
+        return _respond(describe_caller(caller, models))
+
+    async def get_health(self, _: web.Request) -> web.Response:
+        """Answer that the process runs."""
+        return web.Response(text="ok\n")
+
+    async def get_readiness(self, _: web.Request) -> web.Response:
+        """Answer whether requests can be taken."""
+        if self.is_draining:
+            return web.Response(status=503, text="draining\n")
+        if not self._parts.models.are_ready:
+            return web.Response(status=503, text="no model has a pod\n")
+        return web.Response(text="ok\n")
+
+    def build_internal(self) -> web.Application:
+        """Return the application for Prometheus and the kubelet."""
+
+        async def get_metrics(_: web.Request) -> web.Response:
+            return web.Response(body=self._parts.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+        async def get_data_state(_: web.Request) -> web.Response:
+            state = self._store.state if self._store is not None else None
+            return _respond({"reason": state.reason.value, "message": state.message} if state else {})
+
+        app = web.Application(client_max_size=1024)
+        app.add_routes(
+            [
+                web.get("/metrics", get_metrics),
+                web.get("/data", get_data_state),
+                web.get("/healthz", self.get_health),
+                web.get("/readyz", self.get_readiness),
+            ]
+        )
+        return app
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Add what every answer has."""
+    exchange = request.get(EXCHANGE)
+    response.headers.pop("Server", None)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if exchange is None:
+        return
+    response.headers[HEADER_REQUEST_ID] = exchange.id
+    if exchange.caller is not None:
+        response.headers.update(build_limit_headers(exchange.caller, exchange.remaining))
+
+
+def _convert_http_error(error: web.HTTPException) -> ApiError:
+    codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return ApiError(error.status, codes.get(error.status, "invalid_request"), error.reason, headers=headers)
+
+
+def _respond(value: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json")
+
+
+def describe_model(model: ModelSettings) -> list[dict[str, Any]]:
+    """Return the entries of a model in `GET /v1/models`: itself, and each preset."""
+    common = {"object": "model", "created": model.created_at, "owned_by": "r1plus"}
+    about: dict[str, Any] = {
+        "context_tokens": model.context_tokens,
+        "default_max_new_tokens": model.max_new_tokens,
+        "default_temperature": 0,
+        "capabilities": [capability.value for capability in model.capabilities],
+    }
+    entries = [{"id": model.name, **common, "r1plus": {**about, "preset": None, "accuracy": "gated"}}]
+    for name, preset in PRESETS.items():
+        accuracy = "measured" if name in model.measured_presets else "unmeasured"
+        own = {**about, "default_temperature": preset.temperature or 0, "preset": name, "accuracy": accuracy}
+        entries.append({"id": f"{model.name}{SEPARATOR}{name}", **common, "r1plus": own})
+    return entries
+
+
+def describe_usage(summary: UsageSummary) -> dict[str, Any]:
+    """Return the answer of `GET /v1/usage`."""
+    rows = [
+        {
+            "model": row.model,
+            "requests": row.requests,
+            "prompt_tokens": row.prompt_tokens,
+            "completion_tokens": row.completion_tokens,
+        }
+        for row in summary.models
+    ]
+    left = summary.remaining
+    return {
+        "object": "usage",
+        "period": "month",
+        "data": rows,
+        "remaining": {"requests": left.requests, "tokens": left.tokens, "budget_tokens": left.budget_tokens},
+    }
+
+
+def describe_caller(caller: Caller, models: list[str]) -> dict[str, Any]:
+    """Return the answer of `GET /v1/key`: no secret is known here."""
+    limits = caller.limits
+    return {
+        "object": "key",
+        "id": caller.id,
+        "kind": caller.kind.value,
+        "models": models,
+        "scopes": sorted(caller.scopes),
+        "end_user": caller.end_user or None,
+        "limits": {
+            "requests_per_minute": limits.requests_per_minute,
+            "tokens_per_minute": limits.tokens_per_minute,
+            "concurrent_requests": limits.concurrent_requests,
+            "budget_tokens": limits.budget_tokens,
+        },
+    }

@@ -1,0 +1,86 @@
+"""The bill of one request: tokens are set aside before it runs, and settled exactly once when it has ended."""
+
+import asyncio
+import logging
+
+from r1plus_gateway.access.caller import Caller, Evidence, Ledger, Outcome, Reservation, Usage
+from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.http.tasks import TaskKeeper
+from r1plus_gateway.serving.errors import RefusedByEngineError
+from r1plus_gateway.serving.generation import Generation, State
+
+log = logging.getLogger(__name__)
+
+NOTHING = Usage(0, 0)
+
+
+class Bill:
+    """Of one request. Every path ends in `settle`; only the first call counts."""
+
+    def __init__(self, ledger: Ledger, metrics: GatewayMetrics, tasks: TaskKeeper, reservation: Reservation) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._tasks = tasks
+        self._settlement: asyncio.Task[None] | None = None
+        self.reservation = reservation
+
+    async def settle(self, outcome: Outcome, generation: Generation | None) -> None:
+        """End the request, and record what was used by the last response seen; a cancellation does not stop it."""
+        if self._settlement is None:
+            self._settlement = self._tasks.start(self._settle(outcome, generation))
+        await asyncio.shield(self._settlement)
+
+    async def _settle(self, outcome: Outcome, generation: Generation | None) -> None:
+        model, key = self.reservation.model, self.reservation.caller.id
+        usage, evidence = NOTHING, None
+        if generation is not None:
+            state = generation.state
+            await generation.end()
+            usage, evidence = generation.usage, _known(generation.evidence)
+            self._metrics.observe(model, generation)
+            if outcome in (Outcome.CANCELLED, Outcome.SLOW_READER):
+                self._metrics.count_cancelled(model, state)
+        elif outcome is Outcome.CANCELLED:
+            self._metrics.count_cancelled(model, State.QUEUED)
+        is_refused = generation is not None and isinstance(generation.error, RefusedByEngineError)
+        self._metrics.count_request(model, key, "refused" if is_refused else outcome.value)
+        self._metrics.count_usage(model, key, usage)
+        try:
+            await self._ledger.settle(self.reservation, usage, outcome, evidence)
+        except Exception:  # the tokens stay reserved, so no budget is exceeded
+            self._metrics.count_unsettled()
+            log.exception("Request %s could not be settled", self.reservation.request_id)
+
+
+def _known(evidence: Evidence) -> Evidence | None:
+    return evidence if evidence.revision else None
+
+
+async def open_bill(
+    ledger: Ledger,
+    metrics: GatewayMetrics,
+    tasks: TaskKeeper,
+    request_id: str,
+    caller: Caller,
+    model: str,
+    tokens: int,
+) -> Bill:
+    """Reserve tokens. A client that leaves meanwhile gets them back.
+
+    Raises:
+        AccessError: what `Ledger.reserve` raises.
+    """
+    task = tasks.start(ledger.reserve(request_id, caller, model, tokens))
+    try:
+        return Bill(ledger, metrics, tasks, await asyncio.shield(task))
+    except asyncio.CancelledError:
+        tasks.start(_give_back(ledger, metrics, tasks, task))
+        raise
+
+
+async def _give_back(
+    ledger: Ledger, metrics: GatewayMetrics, tasks: TaskKeeper, task: asyncio.Task[Reservation]
+) -> None:
+    await asyncio.wait([task])
+    if task.exception() is None:
+        await Bill(ledger, metrics, tasks, task.result()).settle(Outcome.CANCELLED, None)

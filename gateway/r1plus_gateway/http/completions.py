@@ -1,0 +1,294 @@
+"""One request from its body to its answer: authenticate, check, reserve, generate, write, settle."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aiohttp import web
+
+from r1plus_gateway.access.caller import AccessError, Authenticator, Caller, Ledger, Outcome, Remaining
+from r1plus_gateway.http.answers import AnswerHead, EventEnvelope, build_answer
+from r1plus_gateway.http.bill import Bill, open_bill
+from r1plus_gateway.http.errors import convert_access_error, convert_serving_error
+from r1plus_gateway.http.event_stream import EventStream
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.json_body import read_object
+from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.http.presets import build_unknown_model_error
+from r1plus_gateway.http.requests import GenerateRequest, Parser, read_model_name
+from r1plus_gateway.http.sampling_fields import resolve_new_tokens
+from r1plus_gateway.http.tasks import TaskKeeper
+from r1plus_gateway.http.tools import parse_tool_answer
+from r1plus_gateway.serving.errors import AnswerFailedError, ModelUnavailableError, ServingError
+from r1plus_gateway.serving.generation import Generation, State, count_tokens
+from r1plus_gateway.serving.models import Models
+from r1plus_gateway.serving.pods import PodPool
+from r1plus_gateway.serving.triton_wire import build_request
+from r1plus_gateway.settings import Capability, GatewaySettings
+
+HEADER_REQUEST_ID: Final = "x-request-id"
+HEADER_END_USER: Final = "x-r1plus-end-user"
+COUNT_SECONDS: Final = 10.0
+TEMPLATE_TOKENS: Final = 256
+"""At most so many tokens of a chat template, where nobody counts: a few for each message."""
+LEFT: Final = (asyncio.CancelledError, ConnectionError)
+"""What a client that leaves raises in its handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """What the handlers work with."""
+
+    read_settings: Callable[[], GatewaySettings]
+    models: Models
+    authenticator: Authenticator
+    ledger: Ledger
+    metrics: GatewayMetrics
+    tasks: TaskKeeper
+    read_time: Callable[[], float] = time.time
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request while it is answered."""
+
+    request: web.Request
+    id: str
+    caller: Caller | None = None
+    model: str = ""
+    remaining: Remaining | None = None
+    is_billed: bool = False
+    """Whether the request is counted when its bill is settled."""
+
+    @property
+    def key(self) -> str:
+        """Id of the caller; empty before it is known."""
+        return self.caller.id if self.caller else ""
+
+
+def create_request_id() -> str:
+    """Return an id for one request."""
+    return uuid.uuid4().hex
+
+
+async def authenticate(parts: GatewayParts, exchange: Exchange) -> Caller:
+    """Return the caller.
+
+    Raises:
+        AccessError: 401 or 403.
+    """
+    headers = exchange.request.headers
+    exchange.caller = await parts.authenticator.authenticate(
+        headers.get("Authorization", ""), headers.get(HEADER_END_USER, "")
+    )
+    return exchange.caller
+
+
+class Completions:
+    """Answers the requests that generate."""
+
+    def __init__(self, parts: GatewayParts) -> None:
+        self._parts = parts
+
+    async def answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
+        """Answer one request.
+
+        Raises:
+            ApiError: it is refused, or failed before anything was sent.
+        """
+        try:
+            return await self._answer(exchange, parse)
+        except AccessError as error:
+            raise convert_access_error(error) from error
+        except ServingError as error:
+            raise convert_serving_error(error, self._parts.read_settings().limits.retry_after_seconds) from error
+
+    async def _answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
+        caller = await authenticate(self._parts, exchange)
+        settings = self._parts.read_settings()
+        fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))
+        name = read_model_name(fields)
+        pool = self._parts.models.find(name.deployment, caller)
+        if pool is None:
+            raise build_unknown_model_error(name.asked)
+        exchange.model = pool.model.name
+        request = parse(fields, name, pool.model)
+        self._parts.models.queue.check_room(pool.model.name, caller.id)
+        prompt_tokens = await self._count(pool, exchange.id, request)
+        new_tokens = resolve_new_tokens(request.limit, pool.model, prompt_tokens)
+        bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
+        request = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
+        return await self._generate(exchange, pool, request, bill)
+
+    async def _count(self, pool: PodPool, request_id: str, request: GenerateRequest) -> int | None:
+        """Return the prompt's tokens; None where the engine cannot count, or no pod answers that."""
+        if not pool.model.can(Capability.COUNT_ONLY):
+            return None
+        try:
+            return await count_tokens(pool, build_request(request_id, request.prompt, None), COUNT_SECONDS)
+        except (ModelUnavailableError, AnswerFailedError):
+            return None
+
+    async def _open_bill(
+        self,
+        exchange: Exchange,
+        caller: Caller,
+        pool: PodPool,
+        request: GenerateRequest,
+        prompt_tokens: int | None,
+        new_tokens: int | None,
+    ) -> Bill:
+        """Reserve prompt and maximum answer. A text has at most as many tokens as bytes, and never more than fit."""
+        parts, context = self._parts, pool.model.context_tokens
+        prompt = prompt_tokens if prompt_tokens is not None else request.prompt.size + TEMPLATE_TOKENS
+        tokens = min(prompt + (new_tokens or request.limit.tokens), context)
+        bill = await open_bill(parts.ledger, parts.metrics, parts.tasks, exchange.id, caller, pool.model.name, tokens)
+        exchange.remaining, exchange.is_billed = bill.reservation.remaining, True
+        return bill
+
+    async def _generate(
+        self, exchange: Exchange, pool: PodPool, request: GenerateRequest, bill: Bill
+    ) -> web.StreamResponse:
+        generation: Generation | None = None
+        outcome = Outcome.FAILED
+        try:
+            wire = build_request(exchange.id, request.prompt, request.sampling)
+            assert exchange.caller is not None
+            generation = self._parts.models.begin(pool, exchange.caller.id, wire)
+            if request.is_streamed:
+                return await self._stream(exchange, request, generation, bill)
+            return await self._answer_whole(exchange, request, generation, bill)
+        except _SlowReaderError:
+            outcome = Outcome.SLOW_READER
+            raise asyncio.CancelledError from None
+        except LEFT:
+            outcome = Outcome.CANCELLED
+            raise
+        finally:
+            await bill.settle(outcome, generation)
+
+    async def _answer_whole(
+        self, exchange: Exchange, request: GenerateRequest, generation: Generation, bill: Bill
+    ) -> web.Response:
+        text = bytearray()
+        while not generation.is_ended:
+            await generation.wait()
+            text += generation.take()
+        _check_end(generation)
+        await bill.settle(Outcome.ANSWERED, generation)
+        head = self._build_head(exchange, request, generation)
+        body = build_answer(head, text.decode("utf-8", "replace"), generation.finish_reason, generation.usage)
+        headers = {**build_evidence_headers(generation), **request.headers}
+        return web.Response(body=body, content_type="application/json", headers=headers)
+
+    async def _stream(
+        self, exchange: Exchange, request: GenerateRequest, generation: Generation, bill: Bill
+    ) -> web.StreamResponse:
+        with EventStream(exchange.request, generation, self._parts.read_settings().limits) as stream:
+            generation.on_overflow = stream.cut
+            try:
+                await self._await_first(stream, request, generation)
+                return await self._write_events(exchange, request, generation, stream, bill)
+            except LEFT:
+                if stream.is_slow:
+                    raise _SlowReaderError from None
+                raise
+
+    async def _await_first(self, stream: EventStream, request: GenerateRequest, generation: Generation) -> None:
+        """Wait for the first response. Headers go out with it, or with the first heartbeat before it."""
+        while generation.state in (State.QUEUED, State.WAITING):
+            await generation.wait()
+            if stream.needs_heartbeat and generation.state in (State.QUEUED, State.WAITING):
+                if not stream.is_started:
+                    await stream.start({**build_evidence_headers(generation), **request.headers})
+                await stream.write_heartbeat()
+        if not stream.is_started:
+            if generation.error is not None:
+                raise generation.error
+            await stream.start({**build_evidence_headers(generation), **request.headers})
+
+    async def _write_events(
+        self,
+        exchange: Exchange,
+        request: GenerateRequest,
+        generation: Generation,
+        stream: EventStream,
+        bill: Bill,
+    ) -> web.StreamResponse:
+        envelope = EventEnvelope(self._build_head(exchange, request, generation))
+        data = envelope.build_first()
+        whole = bytearray() if request.has_tools else None
+        while True:
+            text = generation.take()
+            if whole is not None:
+                whole += text
+            elif text:
+                data += envelope.build_piece(text)
+            if generation.is_ended:
+                break
+            if data:
+                await stream.write(data)
+                data = b""
+            elif stream.needs_heartbeat:
+                await stream.write_heartbeat()
+            await generation.wait()
+        try:
+            _check_end(generation)
+        except ServingError as error:
+            await bill.settle(Outcome.FAILED, generation)
+            retry_after = self._parts.read_settings().limits.retry_after_seconds
+            await stream.write(data + b"data: " + convert_serving_error(error, retry_after).body + b"\n\n")
+            return await stream.finish()
+        await bill.settle(Outcome.ANSWERED, generation)
+        finish_reason = generation.finish_reason
+        if whole is not None:
+            parsed = parse_tool_answer(whole.decode("utf-8", "replace"))
+            data += envelope.build_tool_answer(parsed)
+            finish_reason = "tool_calls" if parsed.calls else finish_reason
+        await stream.write(data + envelope.build_end(finish_reason, generation.usage))
+        return await stream.finish()
+
+    def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
+        return AnswerHead(exchange.id, int(self._parts.read_time()), request, generation.evidence)
+
+
+class _SlowReaderError(Exception):
+    """The client did not read, and was cut off."""
+
+
+def _check_end(generation: Generation) -> None:
+    """Raise what the request ended with, unless the answer is whole."""
+    if generation.error is not None:
+        raise generation.error
+    if generation.finish_reason not in ("stop", "length"):
+        raise AnswerFailedError("the answer broke off; try again")
+
+
+def build_evidence_headers(generation: Generation) -> Mapping[str, str]:
+    """Return the headers that say what answers: revision and verdict of the pod."""
+    evidence = generation.evidence
+    headers = {"x-r1plus-verdict": evidence.verdict}
+    if evidence.revision:
+        headers["x-r1plus-revision"] = evidence.revision
+    return headers
+
+
+def build_limit_headers(caller: Caller, remaining: Remaining | None) -> dict[str, str]:
+    """Return `x-ratelimit-*` headers: what the caller may use, and what it has left."""
+    limits, left = caller.limits, remaining or Remaining()
+    values = {
+        "x-ratelimit-limit-requests": limits.requests_per_minute,
+        "x-ratelimit-limit-tokens": limits.tokens_per_minute,
+        "x-ratelimit-limit-budget-tokens": limits.budget_tokens,
+        "x-ratelimit-remaining-requests": left.requests,
+        "x-ratelimit-remaining-tokens": left.tokens,
+        "x-ratelimit-remaining-budget-tokens": left.budget_tokens,
+    }
+    headers = {name: str(value) for name, value in values.items() if value is not None}
+    if remaining is not None:
+        reset = f"{left.reset_seconds:.3f}s"
+        headers |= {"x-ratelimit-reset-requests": reset, "x-ratelimit-reset-tokens": reset}
+    return headers

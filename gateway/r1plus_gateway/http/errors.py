@@ -1,0 +1,98 @@
+"""Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}`."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from r1plus_gateway.access.caller import AccessError
+from r1plus_gateway.serving.errors import (
+    AnswerFailedError,
+    ModelUnavailableError,
+    QueueFullError,
+    RefusedByEngineError,
+    ServingError,
+)
+
+INSUFFICIENT_QUOTA: Final = "insufficient_quota"
+_TYPES: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class ApiError(Exception):
+    """An error answer. `param` names the field that is wrong; `headers` go with it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> bytes:
+        """The error as JSON."""
+        kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        if self.code == INSUFFICIENT_QUOTA:
+            kind = INSUFFICIENT_QUOTA
+        return orjson.dumps({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}})
+
+    def build_response(self) -> web.Response:
+        """Return the answer."""
+        return web.Response(status=self.status, body=self.body, content_type="application/json", headers=self.headers)
+
+
+class InvalidFieldError(ApiError):
+    """400: one field of the body is wrong."""
+
+    def __init__(self, param: str, message: str, *, code: str = "invalid_value") -> None:
+        super().__init__(400, code, f"{param}: {message}", param=param)
+
+
+class UnsupportedFieldError(InvalidFieldError):
+    """400: a field that would change the answer, and that is not supported."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(param, message, code="unsupported_parameter")
+
+
+def convert_access_error(error: AccessError) -> ApiError:
+    """Return the answer of a refusal. Without `retry_after`, clients are told that another try does not help."""
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after + 0.499)))
+    elif error.status == 429:
+        headers["x-should-retry"] = "false"
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return ApiError(error.status, error.code, str(error), headers=headers)
+
+
+def convert_serving_error(error: ServingError, retry_after_seconds: int) -> ApiError:
+    """Return the answer of a model that did not answer."""
+    later = {"Retry-After": str(retry_after_seconds)}
+    if isinstance(error, RefusedByEngineError):
+        message = str(error)
+        is_too_long = "context of" in message or "tokens of the context" in message
+        code = "context_length_exceeded" if is_too_long else "invalid_value"
+        return ApiError(400, code, message, param="messages" if is_too_long else None)
+    if isinstance(error, QueueFullError):
+        return ApiError(503, "queue_full", str(error), headers=later)
+    if isinstance(error, ModelUnavailableError):
+        return ApiError(503, "model_unavailable", str(error), headers=later)
+    code = "answer_failed" if isinstance(error, AnswerFailedError) else "server_error"
+    return ApiError(502, code, str(error))

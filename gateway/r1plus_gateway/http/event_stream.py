@@ -1,0 +1,102 @@
+"""A stream of server-sent events to one client: heartbeats, and the end of a client that does not read."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final
+
+from aiohttp import web
+
+from r1plus_gateway.http.answers import HEARTBEAT
+from r1plus_gateway.serving.generation import Generation
+from r1plus_gateway.settings import GatewayLimits
+
+TICK_SECONDS: Final = 1.0
+HEADERS: Final[Mapping[str, str]] = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",  # proxies do not hold events back
+}
+
+
+class EventStream:
+    """The client's end. One timer for each stream looks at it once a second; nothing is timed for each token."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        generation: Generation,
+        limits: GatewayLimits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._request = request
+        self._generation = generation
+        self._limits = limits
+        self._clock = clock
+        self._tick_seconds = min(TICK_SECONDS, limits.heartbeat_seconds / 4, limits.slow_reader_seconds / 4)
+        self._response: web.StreamResponse | None = None
+        self._written_bytes = 0
+        self._written_at = self._moved_at = clock()
+        self._moved_bytes = 0
+        self.is_slow = False
+
+    def __enter__(self) -> "EventStream":
+        self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._look)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self._timer.cancel()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the status and the headers have been sent."""
+        return self._response is not None
+
+    async def start(self, headers: Mapping[str, str]) -> None:
+        """Send status 200 and the headers."""
+        response = web.StreamResponse(headers={**HEADERS, **headers})
+        self._response = response
+        await response.prepare(self._request)
+
+    @property
+    def needs_heartbeat(self) -> bool:
+        """Whether nothing has been written for so long that a proxy may close the connection."""
+        return self._clock() - self._written_at >= self._limits.heartbeat_seconds
+
+    async def write(self, data: bytes) -> None:
+        """Send events; waits while the client does not read."""
+        assert self._response is not None
+        self._written_bytes += len(data)
+        self._written_at = self._clock()
+        await self._response.write(data)
+
+    async def write_heartbeat(self) -> None:
+        """Send a comment, which clients ignore."""
+        await self.write(HEARTBEAT)
+
+    async def finish(self) -> web.StreamResponse:
+        """End the stream."""
+        assert self._response is not None
+        await self._response.write_eof()
+        return self._response
+
+    def cut(self) -> None:
+        """Close the connection at once: the handler is cancelled, as for any client that leaves."""
+        self.is_slow = True
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._look)
+        if self.needs_heartbeat:
+            self._generation.wake()
+        transport = self._request.transport
+        if transport is None:
+            return
+        waiting = transport.get_write_buffer_size()
+        moved = self._written_bytes - waiting
+        if not waiting or moved > self._moved_bytes:
+            self._moved_bytes, self._moved_at = moved, self._clock()
+        elif self._clock() - self._moved_at >= self._limits.slow_reader_seconds:
+            self.cut()

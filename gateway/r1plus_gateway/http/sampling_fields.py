@@ -1,0 +1,84 @@
+"""Sampling fields, common to all forms of a request: bounds, presets, stop strings, limits of tokens."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from r1plus_contract import inference
+from r1plus_gateway.http.errors import InvalidFieldError
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.presets import NO_PRESET, PRESETS
+from r1plus_gateway.serving.triton_wire import Sampling
+from r1plus_gateway.settings import ModelSettings
+
+MOST_STOP_STRINGS: Final = 16
+MOST_STOP_CHARACTERS: Final = 256
+MOST_TEMPERATURE: Final = 2.0
+MOST_REPETITION_PENALTY: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimit:
+    """How many tokens an answer may have."""
+
+    tokens: int
+    is_explicit: bool
+    """Whether the request says so; else it is the default, or what the context leaves."""
+
+
+def read_sampling(fields: Fields, preset: str) -> Sampling:
+    """Read how to generate; `max_new_tokens` is set later. Explicit values win over the preset's."""
+    values = PRESETS.get(preset, NO_PRESET)
+    temperature = fields.read_number("temperature", 0.0, MOST_TEMPERATURE)
+    top_p = fields.read_number("top_p", 0.0, 1.0, is_low_open=True)
+    penalty = fields.read_number("repetition_penalty", 0.0, MOST_REPETITION_PENALTY, is_low_open=True)
+    seed = fields.read_integer("seed", -(2**63), 2**64 - 1)
+    return Sampling(
+        max_new_tokens=None,
+        temperature=values.temperature if temperature is None else temperature,
+        top_p=values.top_p if top_p is None else top_p,
+        repetition_penalty=values.repetition_penalty if penalty is None else penalty,
+        seed=None if seed is None else seed & (2**64 - 1),
+        stop=_read_stop(fields),
+    )
+
+
+def read_token_limit(fields: Fields, model: ModelSettings, *names: str) -> TokenLimit:
+    """Read the limit of new tokens, which may have several names.
+
+    Raises:
+        InvalidFieldError: a value is out of bounds, or two names contradict each other.
+    """
+    read = {name: fields.read_integer(name, 1, model.context_tokens) for name in names}
+    values = {name: value for name, value in read.items() if value is not None}
+    if len(set(values.values())) > 1:
+        (first, one), (second, other) = list(values.items())[:2]
+        raise InvalidFieldError(second, f"{other} contradicts {first}, which is {one}; send one of them")
+    for value in values.values():
+        return TokenLimit(value, is_explicit=True)
+    return TokenLimit(min(model.max_new_tokens, model.context_tokens), is_explicit=False)
+
+
+def resolve_new_tokens(limit: TokenLimit, model: ModelSettings, prompt_tokens: int | None) -> int | None:
+    """Return the `max_new_tokens` that the engine gets; None lets it take its default, or what the context leaves."""
+    if limit.is_explicit:
+        return limit.tokens
+    if prompt_tokens is not None:
+        return max(1, min(limit.tokens, model.context_tokens - prompt_tokens))
+    return None if limit.tokens >= inference.DEFAULT_MAX_NEW_TOKENS else limit.tokens
+
+
+def _read_stop(fields: Fields) -> bytes | None:
+    value = fields.get("stop")
+    if value is None:
+        return None
+    strings = [value] if isinstance(value, str) else value
+    if not isinstance(strings, list) or not all(isinstance(item, str) for item in strings):
+        raise fields.build_type_error("stop", "a string or a list of strings", value)
+    if len(strings) > MOST_STOP_STRINGS:
+        raise InvalidFieldError("stop", f"{len(strings)} strings exceed {MOST_STOP_STRINGS}")
+    for item in strings:
+        if not 1 <= len(item) <= MOST_STOP_CHARACTERS:
+            raise InvalidFieldError("stop", f"a string has {len(item)} characters, not 1 to {MOST_STOP_CHARACTERS}")
+    return orjson.dumps(strings) if strings else None

@@ -1,0 +1,101 @@
+"""Both servers with what they need, from start to drain. Called by `__main__` and by tests."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+
+from r1plus_gateway.access.caller import Authenticator, Ledger
+from r1plus_gateway.access.usage import UsageReader
+from r1plus_gateway.http.application import Api, GatewayRunner
+from r1plus_gateway.http.completions import GatewayParts
+from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.http.tasks import TaskKeeper
+from r1plus_gateway.http.tls import ServerCertificate
+from r1plus_gateway.serving.evidence import MonitorReader
+from r1plus_gateway.serving.models import Models
+from r1plus_gateway.serving.pods import Resolver, resolve_service
+from r1plus_gateway.settings import POLL_SECONDS, SettingsFile
+from r1plus_gateway.store.tenant import TenantStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGateway:
+    """A gateway that serves."""
+
+    api: Api
+    models: Models
+    port: int
+    internal_port: int
+
+
+@asynccontextmanager
+async def run_gateway(
+    file: SettingsFile,
+    metrics: GatewayMetrics,
+    authenticator: Authenticator,
+    ledger: Ledger,
+    usage: UsageReader,
+    *,
+    store: TenantStore | None = None,
+    resolve: Resolver = resolve_service,
+) -> AsyncIterator[RunningGateway]:
+    """Serve until the block ends; then drain: no new connections, running answers end, bills are settled."""
+    settings = file.current
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+        models = Models(settings, MonitorReader(session), resolve=resolve, on_pods=metrics.set_pods)
+        file.subscribe(models.update)
+        stack.push_async_callback(models.close)
+        await models.start()
+        tasks = TaskKeeper()
+        stack.push_async_callback(tasks.finish)
+        parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks)
+        api = Api(parts, usage, store)
+        certificate = ServerCertificate(settings.tls) if settings.tls else None
+        internal = await _listen(
+            stack, api.build_internal(), settings.host, settings.internal_port, None, {"shutdown_timeout": 1.0}
+        )
+        app = api.build(settings.limits)
+        options = {"shutdown_timeout": settings.drain_seconds, "keepalive_timeout": settings.limits.idle_seconds}
+        port = await _listen(stack, app, settings.host, settings.port, certificate, options)
+        watch = asyncio.create_task(_watch_files(file, certificate))
+        log.info("Gateway of %s listens on port %d, metrics on port %d", settings.namespace, port, internal)
+        try:
+            yield RunningGateway(api, models, port, internal)
+        finally:
+            api.is_draining = True
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
+
+
+async def _listen(
+    stack: AsyncExitStack,
+    app: web.Application,
+    host: str,
+    port: int,
+    certificate: ServerCertificate | None,
+    options: Mapping[str, float],
+) -> int:
+    runner = GatewayRunner(app, **options)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    context = certificate.context if certificate else None
+    await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+    return int(runner.addresses[0][1])
+
+
+async def _watch_files(file: SettingsFile, certificate: ServerCertificate | None) -> None:
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        file.refresh()
+        if certificate is not None:
+            certificate.refresh()

@@ -1,0 +1,142 @@
+"""Tools: the answer is held to a schema that allows one call of a tool, or text where the model may choose.
+
+The engine knows no tools: a system message describes them, and past calls and results become text.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.json_body import Json
+from r1plus_gateway.http.schemas import check_schema, encode_schema, require_schemas
+from r1plus_gateway.settings import ModelSettings
+
+MOST_TOOLS: Final = 128
+_CONTENT: Final[Json] = {
+    "type": "object",
+    "properties": {"content": {"type": "string"}},
+    "required": ["content"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSet:
+    """The tools that an answer may call."""
+
+    schema: bytes
+    """Of the answer."""
+    instruction: str
+    """System message that describes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """An answer under a `ToolSet`: text, or one call."""
+
+    content: str | None
+    calls: tuple[Mapping[str, Any], ...] = ()
+
+
+def read_tools(fields: Fields, model: ModelSettings) -> ToolSet | None:
+    """Read `tools` and `tool_choice`; None where no tool may be called."""
+    entries = fields.read_list("tools", MOST_TOOLS)
+    choice = fields.get("tool_choice")
+    if not entries:
+        if choice not in (None, "none", "auto"):
+            raise InvalidFieldError("tool_choice", "needs tools")
+        return None
+    require_schemas("tools", model)
+    functions = [_read_function(f"tools[{position}]", entry) for position, entry in enumerate(entries)]
+    if choice == "none":
+        return None
+    named = _read_choice(choice)
+    if named is not None:
+        functions = [function for function in functions if function["name"] == named]
+        if not functions:
+            raise InvalidFieldError("tool_choice", f"{named!r:.80} is not one of the tools")
+    must_call = named is not None or choice == "required"
+    options = [_build_option(position, function) for position, function in enumerate(functions)]
+    schema = encode_schema("tools", {"anyOf": options if must_call else [*options, _CONTENT]})
+    return ToolSet(schema, _describe_tools(functions, must_call))
+
+
+def _read_function(path: str, entry: Json) -> dict[str, Json]:
+    if not isinstance(entry, dict):
+        raise InvalidFieldError(path, "expected an object", code="invalid_type")
+    fields = Fields(entry, path)
+    if (kind := fields.read_string("type")) != "function":
+        raise UnsupportedFieldError(f"{path}.type", f"{kind!r:.80} is not supported; only function is")
+    function = fields.read_object("function")
+    fields.refuse_rest()
+    if function is None or not function.read_string("name", most=64):
+        raise InvalidFieldError(f"{path}.function.name", "is missing", code="missing_required_parameter")
+    parameters = function.get("parameters")
+    read = {
+        "name": function.read_string("name", most=64),
+        "description": function.read_string("description", most=4096),
+        "parameters": {"type": "object"} if parameters is None else parameters,
+    }
+    function.refuse_rest(("strict",))
+    if not isinstance(read["parameters"], dict):
+        raise InvalidFieldError(f"{path}.function.parameters", "expected a JSON schema", code="invalid_type")
+    check_schema(f"{path}.function.parameters", read["parameters"])
+    return read
+
+
+def _read_choice(choice: Json) -> str | None:
+    """Return the name of the one tool that must be called, if one is named."""
+    if choice in (None, "auto", "required"):
+        return None
+    function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
+    if isinstance(function, dict) and isinstance(name := function.get("name"), str):
+        return name
+    raise InvalidFieldError("tool_choice", "is not one of none, auto, required, or the name of a function")
+
+
+def _build_option(position: int, function: Mapping[str, Json]) -> Json:
+    arguments = _move_references(function["parameters"], f"#/anyOf/{position}/properties/arguments")
+    return {
+        "type": "object",
+        "properties": {"name": {"const": function["name"]}, "arguments": arguments},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _move_references(schema: Json, base: str) -> Json:
+    """Return a schema whose references lead to its new place in a larger one."""
+    if isinstance(schema, list):
+        return [_move_references(item, base) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: base + value[1:] if key == "$ref" and isinstance(value, str) else _move_references(value, base)
+        for key, value in schema.items()
+    }
+
+
+def _describe_tools(functions: list[dict[str, Json]], must_call: bool) -> str:
+    lines = ["You can call these tools:", *(orjson.dumps(function).decode() for function in functions)]
+    lines.append('To call one, answer with the JSON object {"name": NAME, "arguments": ARGUMENTS}.')
+    if not must_call:
+        lines.append('To answer without a tool, answer with the JSON object {"content": TEXT}.')
+    return "\n".join(lines)
+
+
+def parse_tool_answer(text: str) -> ToolAnswer:
+    """Read the engine's answer. Text that is no whole JSON object, because it was cut, is content."""
+    try:
+        value = orjson.loads(text)
+    except ValueError:
+        return ToolAnswer(text)
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        function = {"name": value["name"], "arguments": orjson.dumps(value.get("arguments")).decode()}
+        return ToolAnswer(None, ({"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function},))
+    content = value.get("content") if isinstance(value, dict) else None
+    return ToolAnswer(content if isinstance(content, str) else text)

@@ -1,0 +1,28 @@
+"""Why a model did not answer.
+
+ServingError
+├── RefusedByEngineError   the request is invalid; the message is for the client
+├── QueueFullError         the gateway's or the engine's queue is full: nothing was computed
+├── ModelUnavailableError  no pod answers
+└── AnswerFailedError      the answer broke off, or the engine failed
+"""
+
+
+class ServingError(Exception):
+    """Base of all; the message is safe to show to the client: no address, no text of a prompt."""
+
+
+class RefusedByEngineError(ServingError):
+    """The engine refuses the request; another try gets the same reply."""
+
+
+class QueueFullError(ServingError):
+    """A queue is full. Nothing was computed; try again later."""
+
+
+class ModelUnavailableError(ServingError):
+    """No pod took the request. Nothing was computed; try again later."""
+
+
+class AnswerFailedError(ServingError):
+    """The answer ended before its end, or the engine reported an error."""

@@ -1,0 +1,90 @@
+"""What a pod's monitor says of the revision that it serves, compared with what the operator wrote."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import aiohttp
+
+from r1plus_contract.jsonable import ContractError, loads
+from r1plus_contract.streams import read_at_most
+from r1plus_contract.verdict import MonitorReport
+from r1plus_gateway.access.caller import Evidence
+from r1plus_gateway.settings import RevisionFacts
+
+UNVERIFIED: Final = Evidence(revision="", engine_digest="", verdict="unverified")
+CACHE_SECONDS: Final = 2.0
+FETCH_SECONDS: Final = 0.5
+MOST_REPORT_BYTES: Final = 256 * 1024
+
+
+class ReportReader(Protocol):
+    """Reads reports of monitors."""
+
+    async def __call__(self, target: str) -> MonitorReport | None:
+        """Return the report of the monitor at `HOST:PORT`; None for any failure."""
+
+
+class MonitorReader:
+    """Reads `GET /verdict` over HTTP."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def __call__(self, target: str) -> MonitorReport | None:
+        """See `ReportReader`."""
+        try:
+            async with asyncio.timeout(FETCH_SECONDS), self._session.get(f"http://{target}/verdict") as response:
+                if response.status != 200:
+                    return None
+                text = await read_at_most(response.content.iter_chunked(64 * 1024), MOST_REPORT_BYTES)
+            return loads(MonitorReport, text, tolerant=True)
+        except (aiohttp.ClientError, TimeoutError, OSError, ContractError):
+            return None
+
+
+class EvidenceCache:
+    """The evidence of one pod, at most `CACHE_SECONDS` old."""
+
+    def __init__(self, target: str, read_report: ReportReader, clock: Callable[[], float]) -> None:
+        self._target = target
+        self._read_report = read_report
+        self._clock = clock
+        self._report: MonitorReport | None = None
+        self._read_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def refresh(self) -> None:
+        """Begin to read the report, if the last one is too old and nobody reads."""
+        if self._task is None and self._clock() - self._read_at > CACHE_SECONDS:
+            self._task = asyncio.create_task(self._read())
+
+    async def get(self, revisions: Sequence[RevisionFacts]) -> Evidence:
+        """Return the evidence; waits at most `FETCH_SECONDS` for a read that has begun."""
+        self.refresh()
+        if self._task is not None:
+            await asyncio.shield(self._task)
+        return match_report(self._report, revisions)
+
+    async def _read(self) -> None:
+        try:
+            self._report = await self._read_report(self._target)
+        finally:
+            self._read_at = self._clock()
+            self._task = None
+
+    async def close(self) -> None:
+        """End a read that has begun."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def match_report(report: MonitorReport | None, revisions: Sequence[RevisionFacts]) -> Evidence:
+    """Return the evidence of a report; `UNVERIFIED` unless the operator knows this revision by this identity."""
+    if report is None:
+        return UNVERIFIED
+    for facts in revisions:
+        if facts.name == report.revision and facts.identity == report.identity:
+            return Evidence(facts.name, facts.engine_digest, report.verdict.value)
+    return UNVERIFIED

@@ -1,0 +1,122 @@
+"""The queue before the models: bounded for each caller and for the tenant, round robin between callers."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from r1plus_gateway.serving.errors import ModelUnavailableError, QueueFullError
+
+_Ticket = asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Lane:
+    capacity: int = 0
+    running: int = 0
+    waiting: OrderedDict[str, deque[_Ticket]] = field(default_factory=OrderedDict)
+    """Caller -> tickets, the oldest first; the caller whose turn is next comes first."""
+
+
+class FairQueue:
+    """One lane for each model; the bounds hold over all lanes."""
+
+    def __init__(self, read_bounds: Callable[[], tuple[int, int]]) -> None:
+        """`read_bounds` returns the most waiting requests of one caller, and of all together."""
+        self._read_bounds = read_bounds
+        self._lanes: dict[str, _Lane] = {}
+        self._waiting_of: dict[str, int] = {}
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait, in all lanes."""
+        return self._waiting
+
+    def set_capacity(self, model: str, capacity: int) -> None:
+        """Let so many requests of a model run at once; those that run stay."""
+        lane = self._lanes.setdefault(model, _Lane())
+        lane.capacity = capacity
+        self._grant(lane)
+
+    def check_room(self, model: str, caller: str) -> None:
+        """Raise QueueFullError if a request would be refused now: before anything is reserved for it."""
+        lane = self._lanes.setdefault(model, _Lane())
+        if lane.running < lane.capacity and not lane.waiting:
+            return
+        per_caller, per_tenant = self._read_bounds()
+        mine = self._waiting_of.get(caller, 0)
+        if mine >= per_caller:
+            raise QueueFullError(f"{mine} of your requests wait already, which is the most; wait for answers")
+        if self._waiting >= per_tenant:
+            raise QueueFullError(f"{self._waiting} requests wait already, which is the most; try again later")
+
+    def refuse_waiting(self, model: str) -> None:
+        """Refuse all that wait for this model: its pods are gone, or are elsewhere now."""
+        lane = self._lanes.setdefault(model, _Lane())
+        for caller, tickets in lane.waiting.items():
+            for ticket in tickets:
+                if not ticket.done():
+                    self._count(caller, -1)
+                    ticket.set_exception(ModelUnavailableError(f"{model} is served elsewhere now; try again"))
+        lane.waiting.clear()
+
+    async def enter(self, model: str, caller: str) -> None:
+        """Wait for a slot; `leave` gives it back.
+
+        Raises:
+            QueueFullError: a bound is reached.
+            ModelUnavailableError: the model is gone meanwhile.
+        """
+        self.check_room(model, caller)
+        lane = self._lanes[model]
+        if lane.running < lane.capacity and not lane.waiting:
+            lane.running += 1
+            return
+        ticket: _Ticket = asyncio.get_running_loop().create_future()
+        lane.waiting.setdefault(caller, deque()).append(ticket)
+        self._count(caller, 1)
+        try:
+            await ticket
+        except asyncio.CancelledError:
+            if ticket.done() and not ticket.cancelled():
+                if ticket.exception() is None:
+                    self.leave(model)  # granted and cancelled in the same moment
+            else:
+                self._withdraw(lane, caller, ticket)
+            raise
+
+    def leave(self, model: str) -> None:
+        """Give a slot back."""
+        lane = self._lanes[model]
+        lane.running -= 1
+        self._grant(lane)
+
+    def _grant(self, lane: _Lane) -> None:
+        while lane.waiting and lane.running < lane.capacity:
+            caller, tickets = next(iter(lane.waiting.items()))
+            ticket = tickets.popleft()
+            lane.waiting.move_to_end(caller)
+            if not tickets:
+                del lane.waiting[caller]
+            if ticket.done():
+                continue  # cancelled: it is withdrawn when its task runs
+            self._count(caller, -1)
+            lane.running += 1
+            ticket.set_result(None)
+
+    def _withdraw(self, lane: _Lane, caller: str, ticket: _Ticket) -> None:
+        self._count(caller, -1)
+        tickets = lane.waiting.get(caller)
+        if tickets is not None and ticket in tickets:
+            tickets.remove(ticket)
+            if not tickets:
+                del lane.waiting[caller]
+
+    def _count(self, caller: str, change: int) -> None:
+        self._waiting += change
+        count = self._waiting_of.get(caller, 0) + change
+        if count:
+            self._waiting_of[caller] = count
+        else:
+            self._waiting_of.pop(caller, None)

@@ -1,0 +1,264 @@
+"""One request to a model: it waits for a slot, is sent to a pod, is sent once more if that pod is gone, and streams.
+
+The HTTP handler waits for progress with `wait` and takes text with `take`. `cancel` ends it in every state.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import grpc
+
+from r1plus_gateway.access.caller import Evidence, Usage
+from r1plus_gateway.serving.errors import (
+    AnswerFailedError,
+    ModelUnavailableError,
+    QueueFullError,
+    ServingError,
+)
+from r1plus_gateway.serving.evidence import UNVERIFIED
+from r1plus_gateway.serving.fair_queue import FairQueue
+from r1plus_gateway.serving.pods import Pod, PodPool
+from r1plus_gateway.serving.triton_wire import METADATA, Progress, classify_status
+
+
+class State(StrEnum):
+    """How far a request is."""
+
+    QUEUED = "queued"
+    WAITING = "waiting"
+    """Sent to a pod; no response yet."""
+    STREAMING = "streaming"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class Times:
+    """Monotonic seconds; 0 before it happened."""
+
+    arrived: float
+    started: float = 0.0
+    first_token: float = 0.0
+    ended: float = 0.0
+
+
+class Generation:
+    """A request in flight. One task of its own sends it and reads the responses."""
+
+    def __init__(
+        self,
+        pool: PodPool,
+        queue: FairQueue,
+        caller: str,
+        request: Any,
+        *,
+        silence_seconds: float,
+        most_waiting_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`most_waiting_bytes`: of text that nobody takes; beyond it the request is cut."""
+        self._pool = pool
+        self._queue = queue
+        self._caller = caller
+        self._request = request
+        self._silence_seconds = silence_seconds
+        self._most_waiting_bytes = most_waiting_bytes
+        self._clock = clock
+        self._progress = Progress()
+        self._changed = asyncio.Event()
+        self._call: Any = None
+        self._is_cancelled = False
+        self.state = State.QUEUED
+        self.error: ServingError | None = None
+        self.evidence: Evidence = UNVERIFIED
+        self.on_overflow: Callable[[], None] = lambda: None
+        """Called when too much text waits; the request is cut then."""
+        self.times = Times(clock())
+        self._task = pool.start(self._run())
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether all text has arrived, or the request has failed."""
+        return self.state is State.ENDED
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a response has arrived."""
+        return self._progress.has_begun
+
+    @property
+    def finish_reason(self) -> str:
+        """Why it ended; empty before the end."""
+        return self._progress.finish_reason
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens by the last response seen."""
+        return Usage(self._progress.prompt_tokens, self._progress.completion_tokens)
+
+    async def wait(self) -> None:
+        """Wait until text has arrived, the request has ended, or `wake` was called."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def wake(self) -> None:
+        """Let `wait` return."""
+        self._changed.set()
+
+    def take(self) -> bytes:
+        """Return the text that has arrived since the last call: whole UTF-8 characters."""
+        return self._progress.take()
+
+    def cancel(self) -> None:
+        """Cancel in any state; the engine's slot is free at its next token."""
+        self._is_cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+        if not self.has_begun:
+            self._task.cancel()
+
+    async def end(self) -> None:
+        """Cancel what still runs, and wait for its task."""
+        if not self.is_ended:
+            self.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            if not len(self._pool):
+                self._pool.choose()  # says that there is no pod
+            async with asyncio.timeout(self._silence_seconds):
+                await self._queue.enter(self._pool.model.name, self._caller)
+            try:
+                await self._send_with_retry()
+            finally:
+                self._queue.leave(self._pool.model.name)
+        except ServingError as error:
+            self.error = error
+        except TimeoutError:
+            self.error = ModelUnavailableError(f"no slot was free for {self._silence_seconds:g} s; try again later")
+        finally:
+            self._end()
+
+    async def _send_with_retry(self) -> None:
+        self.times.started = self._clock()
+        pod = self._pool.choose()
+        try:
+            await self._send(pod)
+        except (ModelUnavailableError, QueueFullError) as error:
+            if isinstance(error, ModelUnavailableError):
+                self._pool.report_failure(pod)
+            if self._progress.has_begun or self._is_cancelled:
+                raise AnswerFailedError("the pod ended before its answer did; try again") from error
+            try:
+                other = self._pool.choose(exclude=pod)
+            except ModelUnavailableError:
+                raise error from None
+            await self._send(other)
+
+    async def _send(self, pod: Pod) -> None:
+        self.state = State.WAITING
+        with self._pool.occupy(pod):
+            pod.evidence.refresh()
+            call = self._call = pod.open_stream(metadata=METADATA)
+            if self._is_cancelled:
+                call.cancel()
+            watchdog = _Watchdog(call, self._silence_seconds, self._clock)
+            try:
+                await self._read(pod, call, watchdog)
+            except asyncio.InvalidStateError as error:  # the call ended while the request was written
+                raise classify_status(await call.code(), await call.details() or "") from error
+            except grpc.aio.AioRpcError as error:
+                raise classify_status(error.code(), error.details() or "") from error
+            except asyncio.CancelledError:
+                if watchdog.has_fired:
+                    raise AnswerFailedError(f"the engine was silent for {self._silence_seconds:g} s") from None
+                raise
+            finally:
+                watchdog.stop()
+                call.cancel()  # of no effect once it has ended
+
+    async def _read(self, pod: Pod, call: Any, watchdog: "_Watchdog") -> None:
+        await call.write(self._request)
+        await call.done_writing()
+        progress = self._progress
+        while (response := await call.read()) is not grpc.aio.EOF:
+            watchdog.feed()
+            is_first = not progress.has_begun
+            progress.update(response)
+            if is_first:
+                await self._begin(pod)
+            if progress.finish_reason:
+                self._end()
+            elif progress.waiting_bytes > self._most_waiting_bytes:
+                self.on_overflow()
+                return
+            self._changed.set()
+        if not progress.finish_reason:
+            raise AnswerFailedError("the pod ended the stream before the answer's end; try again")
+
+    async def _begin(self, pod: Pod) -> None:
+        self.times.first_token = self._clock()
+        self.evidence = await pod.evidence.get(self._pool.model.revisions)
+        self.state = State.STREAMING
+
+    def _end(self) -> None:
+        if self.state is not State.ENDED:
+            self.state = State.ENDED
+            self.times.ended = self._clock()
+        self._changed.set()
+
+
+class _Watchdog:
+    """Cancels a call whose server has been silent for too long. One timer for each call, not for each token."""
+
+    def __init__(self, call: Any, seconds: float, clock: Callable[[], float]) -> None:
+        self._call = call
+        self._seconds = seconds
+        self._clock = clock
+        self._fed_at = clock()
+        self.has_fired = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def feed(self) -> None:
+        """Note that the server has said something."""
+        self._fed_at = self._clock()
+
+    def stop(self) -> None:
+        """End it."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        rest = self._fed_at + self._seconds - self._clock()
+        if rest > 0:
+            self._timer = asyncio.get_running_loop().call_later(rest, self._look)
+            return
+        self.has_fired = True
+        self._call.cancel()
+
+
+async def count_tokens(pool: PodPool, request: Any, seconds: float) -> int:
+    """Ask a pod how many tokens a prompt has (`count_only`).
+
+    Raises:
+        ServingError: no pod says so.
+    """
+    pod = pool.choose()
+    progress = Progress()
+    with pool.occupy(pod):
+        call = pod.open_stream(metadata=METADATA, timeout=seconds)
+        try:
+            await call.write(request)
+            await call.done_writing()
+            while (response := await call.read()) is not grpc.aio.EOF:
+                progress.update(response)
+        except grpc.aio.AioRpcError as error:
+            raise classify_status(error.code(), error.details() or "") from error
+        except asyncio.InvalidStateError as error:
+            raise classify_status(await call.code(), await call.details() or "") from error
+        finally:
+            call.cancel()
+    return progress.prompt_tokens

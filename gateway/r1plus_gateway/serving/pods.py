@@ -1,0 +1,188 @@
+"""The pods of one model: found by DNS, one gRPC channel each, the one with the fewest requests takes the next."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from r1plus_gateway.serving.errors import ModelUnavailableError
+from r1plus_gateway.serving.evidence import EvidenceCache, ReportReader
+from r1plus_gateway.serving.triton_wire import METHOD, MOST_MESSAGE_BYTES
+from r1plus_gateway.settings import ModelSettings
+
+log = logging.getLogger(__name__)
+
+RESOLVE_SECONDS: Final = 2.0
+AVOID_SECONDS: Final = 2.0
+"""For so long a pod that failed is chosen last."""
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),  # bodies are bounded already
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 3000),  # a connection that takes longer has failed
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # Each pod has a connection of its own, also where two gateways run in one process.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Resolver(Protocol):
+    """Finds the addresses of a model's pods."""
+
+    async def __call__(self, host: str, port: int) -> frozenset[str]:
+        """Return the addresses; empty where the name has none.
+
+        Raises:
+            OSError: the name service does not answer; nothing is known.
+        """
+
+
+async def resolve_service(host: str, port: int) -> frozenset[str]:
+    """Resolve a headless Service by the system's resolver. See `Resolver`."""
+    try:
+        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            return frozenset()
+        raise
+    return frozenset(str(entry[4][0]) for entry in entries)
+
+
+@dataclass(slots=True, eq=False)
+class Pod:
+    """One serving pod."""
+
+    address: str
+    channel: Any
+    evidence: EvidenceCache
+    open_stream: Any = field(init=False)
+    """The stub of `ModelStreamInfer`."""
+    requests: int = 0
+    """In flight, from this gateway."""
+    avoid_until: float = 0.0
+    is_listed: bool = True
+    """Whether DNS still names it. Without, it gets no new requests, and running ones go on."""
+
+    def __post_init__(self) -> None:
+        self.open_stream = self.channel.stream_stream(
+            METHOD,
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+        )
+
+
+class PodPool:
+    """The pods of one model."""
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        read_report: ReportReader,
+        *,
+        resolve: Resolver = resolve_service,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[ModelSettings, int], None] = lambda model, pods: None,
+    ) -> None:
+        """`on_change` is called with the number of listed pods when it changes."""
+        self.model = model
+        self._read_report = read_report
+        self._resolve = resolve
+        self._clock = clock
+        self._on_change = on_change
+        self._pods: dict[str, Pod] = {}
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def choose(self, exclude: Pod | None = None) -> Pod:
+        """Return the listed pod with the fewest requests in flight; those that failed just now come last.
+
+        Raises:
+            ModelUnavailableError: there is none.
+        """
+        pods = [pod for pod in self._pods.values() if pod is not exclude]
+        if not pods:
+            raise ModelUnavailableError(f"no pod of {self.model.name} is ready; try again later")
+        now = self._clock()
+        return min(pods, key=lambda pod: (pod.avoid_until > now, pod.requests))
+
+    def report_failure(self, pod: Pod) -> None:
+        """Choose this pod last for a while, and resolve at once."""
+        pod.avoid_until = self._clock() + AVOID_SECONDS
+        self._wake.set()
+
+    @contextlib.contextmanager
+    def occupy(self, pod: Pod) -> Iterator[None]:
+        """Count a request of the pod; the channel of a pod that left closes after its last one."""
+        pod.requests += 1
+        try:
+            yield
+        finally:
+            pod.requests -= 1
+            if not pod.is_listed and not pod.requests:
+                self.start(_close(pod))
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run this as a task that lives until it ends, or until the pool is closed and it has ended."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def run(self) -> None:
+        """Resolve every `RESOLVE_SECONDS`, and at once after a failure, until cancelled."""
+        while True:
+            await self.refresh()
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), RESOLVE_SECONDS)
+
+    async def refresh(self) -> None:
+        """Resolve once. If the name service does not answer, the pods stay."""
+        try:
+            addresses = await self._resolve(self.model.host, self.model.grpc_port)
+        except OSError as error:
+            log.warning("Name of model %s could not be resolved, its pods stay: %s", self.model.name, error)
+            return
+        before = set(self._pods)
+        for address in sorted(addresses - before):
+            self._pods[address] = self._connect(address)
+        for address in before - addresses:
+            self._retire(self._pods.pop(address))
+        if before != set(self._pods):
+            log.info("Model %s has %d pods", self.model.name, len(self._pods))
+            self._on_change(self.model, len(self._pods))
+
+    async def close(self) -> None:
+        """Take no new requests; each channel closes after its last one. Waits for all of them."""
+        while self._pods:
+            self._retire(self._pods.popitem()[1])
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _connect(self, address: str) -> Pod:
+        host = f"[{address}]" if ":" in address else address
+        channel = grpc.aio.insecure_channel(f"{host}:{self.model.grpc_port}", options=_CHANNEL_OPTIONS)
+        evidence = EvidenceCache(f"{host}:{self.model.monitor_port}", self._read_report, self._clock)
+        return Pod(address, channel, evidence)
+
+    def _retire(self, pod: Pod) -> None:
+        pod.is_listed = False
+        if not pod.requests:
+            self.start(_close(pod))
+
+
+async def _close(pod: Pod) -> None:
+    await pod.evidence.close()
+    await pod.channel.close()

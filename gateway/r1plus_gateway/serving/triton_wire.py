@@ -1,0 +1,193 @@
+"""Triton's gRPC messages, built and read without NumPy.
+
+A BYTES tensor of one element is 4 bytes of length, little endian, and the bytes.
+"""
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from r1plus_contract import inference
+from r1plus_gateway.serving.errors import (
+    AnswerFailedError,
+    ModelUnavailableError,
+    QueueFullError,
+    RefusedByEngineError,
+    ServingError,
+)
+
+METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
+METADATA: Final = (("triton_grpc_error", "true"),)
+"""Errors come as gRPC statuses, so that a refusal differs from a failure."""
+MOST_MESSAGE_BYTES: Final = 1024 * 1024
+"""Of one response: pieces of answers are far smaller."""
+
+MESSAGES: Final = "messages"
+"""BYTES: a JSON list of objects with `role` and `content`; instead of `text_input` and `system`."""
+COUNT_ONLY: Final = "count_only"
+"""BOOL: answer with `prompt_tokens` alone."""
+RESPONSE_SCHEMA: Final = "response_schema"
+"""BYTES: JSON schema that the answer must have."""
+
+_NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
+_MOST_MESSAGE_CHARACTERS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to generate. None: the engine's default."""
+
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stop: bytes | None = None
+    """A JSON array of strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to answer: a text with a system message, or `messages` as JSON."""
+
+    text: str = ""
+    system: str = ""
+    is_raw: bool = False
+    messages: bytes | None = None
+    response_schema: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all texts."""
+        return len(self.messages) if self.messages is not None else len(self.text.encode()) + len(self.system.encode())
+
+
+def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) -> Any:
+    """Build a `ModelInferRequest`; without `sampling` one that only counts the prompt's tokens."""
+    request = service_pb2.ModelInferRequest(model_name=inference.MODEL_NAME, id=request_id)
+    if prompt.messages is not None:
+        _add_bytes(request, MESSAGES, prompt.messages)
+    else:
+        _add_bytes(request, inference.PROMPT, prompt.text.encode())
+        if prompt.system:
+            _add_bytes(request, inference.SYSTEM, prompt.system.encode())
+        if prompt.is_raw:
+            _add(request, inference.RAW_PROMPT, "BOOL", b"\x01")
+    if sampling is None:
+        _add(request, COUNT_ONLY, "BOOL", b"\x01")
+        return request
+    if prompt.response_schema is not None:
+        _add_bytes(request, RESPONSE_SCHEMA, prompt.response_schema)
+    numbers = (
+        (inference.MAX_NEW_TOKENS, "INT32", "<i", sampling.max_new_tokens),
+        (inference.TEMPERATURE, "FP32", "<f", sampling.temperature),
+        (inference.TOP_P, "FP32", "<f", sampling.top_p),
+        (inference.REPETITION_PENALTY, "FP32", "<f", sampling.repetition_penalty),
+        (inference.SEED, "UINT64", "<Q", sampling.seed),
+    )
+    for name, datatype, form, value in numbers:
+        if value is not None:
+            _add(request, name, datatype, struct.pack(form, value))
+    if sampling.stop is not None:
+        _add_bytes(request, inference.STOP, sampling.stop)
+    return request
+
+
+def _add_bytes(request: Any, name: str, value: bytes) -> None:
+    _add(request, name, "BYTES", len(value).to_bytes(4, "little") + value)
+
+
+def _add(request: Any, name: str, datatype: str, content: bytes) -> None:
+    request.inputs.add(name=name, datatype=datatype, shape=(1,))
+    request.raw_input_contents.append(content)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the responses of one request have said so far."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = ""
+    pieces: list[bytes] = field(default_factory=list)
+    """Text that nobody has taken yet."""
+    waiting_bytes: int = 0
+    has_begun: bool = False
+
+    def update(self, response: Any) -> None:
+        """Read one `ModelStreamInferResponse`.
+
+        Raises:
+            ServingError: it is an error, or cannot be read.
+        """
+        if response.error_message:
+            raise classify_message(response.error_message)
+        inner = response.infer_response
+        try:
+            for tensor, content in zip(inner.outputs, inner.raw_output_contents, strict=True):
+                self._set(tensor.name, content)
+        except (ValueError, IndexError) as error:
+            raise AnswerFailedError("the engine's response cannot be read; report it to the platform team") from error
+        self.has_begun = True
+
+    def _set(self, name: str, content: bytes) -> None:
+        if name == inference.TEXT:
+            if text := _read_bytes(content):
+                self.pieces.append(text)
+                self.waiting_bytes += len(text)
+        elif name == inference.COMPLETION_TOKENS:
+            self.completion_tokens = max(self.completion_tokens, _read_int32(content))
+        elif name == inference.PROMPT_TOKENS:
+            self.prompt_tokens = max(self.prompt_tokens, _read_int32(content))
+        elif name == inference.FINISH_REASON and len(content) > 4:
+            self.finish_reason = _read_bytes(content).decode("ascii")
+
+    def take(self) -> bytes:
+        """Return the text that has arrived since the last call."""
+        text = b"".join(self.pieces)
+        self.pieces.clear()
+        self.waiting_bytes = 0
+        return text
+
+
+def _read_bytes(content: bytes) -> bytes:
+    if int.from_bytes(content[:4], "little") != len(content) - 4:
+        raise ValueError("not one element")
+    return content[4:]
+
+
+def _read_int32(content: bytes) -> int:
+    if len(content) != 4:
+        raise ValueError("not one element")
+    return int.from_bytes(content, "little", signed=True)
+
+
+def classify_status(code: grpc.StatusCode, details: str) -> ServingError:
+    """Return the error of a gRPC status."""
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return RefusedByEngineError(_shorten(details))
+    if code is grpc.StatusCode.UNAVAILABLE or code is grpc.StatusCode.NOT_FOUND:
+        return classify_message(details) if details.startswith(inference.QUEUE_FULL) else _unavailable()
+    if code is grpc.StatusCode.CANCELLED:
+        return AnswerFailedError("the pod cancelled the request; try again")
+    return classify_message(details)
+
+
+def classify_message(message: str) -> ServingError:
+    """Return the error of a message without a status."""
+    if message.startswith(inference.QUEUE_FULL):
+        return QueueFullError("the engine's queue is full; nothing was computed, try again later")
+    if any(sign in message.casefold() for sign in _NOT_LOADED):
+        return _unavailable()
+    return AnswerFailedError(f"the engine failed: {_shorten(message)}")
+
+
+def _unavailable() -> ModelUnavailableError:
+    return ModelUnavailableError("no pod of the model takes requests now; try again later")
+
+
+def _shorten(message: str) -> str:
+    return " ".join(message.split())[:_MOST_MESSAGE_CHARACTERS]

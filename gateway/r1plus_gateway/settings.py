@@ -1,0 +1,257 @@
+"""The gateway's settings: a JSON file that the operator writes, and that is read again when it changes.
+
+Keys are camelCase. `read_settings` checks everything; `SettingsFile` keeps the last good settings.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from r1plus_contract import inference, names
+from r1plus_contract.jsonable import ContractError, loads
+
+log = logging.getLogger(__name__)
+
+ENV_SETTINGS: Final = "R1PLUS_GATEWAY_SETTINGS"
+MOST_SETTINGS_BYTES: Final = 1024 * 1024
+POLL_SECONDS: Final = 2.0
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the message lists every problem with field, value and remedy."""
+
+
+class Capability(StrEnum):
+    """What a model's engine can do beyond `docs/calling.md`."""
+
+    MESSAGES = "messages"
+    COUNT_ONLY = "count_only"
+    RESPONSE_SCHEMA = "response_schema"
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionFacts:
+    """A revision that a model's pods may serve, so that a pod's report can be compared with it."""
+
+    name: str
+    identity: str
+    """Digest of the serving identity."""
+    engine_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One model, which is one R1PlusDeployment."""
+
+    name: str
+    host: str
+    """Headless Service: one DNS address for each pod."""
+    context_tokens: int
+    batch: int
+    """Requests that run at once in each pod; more wait in the gateway."""
+    grpc_port: int = names.PORT_GRPC
+    monitor_port: int = names.PORT_MONITOR
+    max_new_tokens: int = inference.DEFAULT_MAX_NEW_TOKENS
+    """For a request that sets none."""
+    capabilities: tuple[Capability, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    """Whose ServiceAccounts may call it, besides those of the tenant's own namespace."""
+    measured_presets: tuple[str, ...] = ()
+    """Presets for which a suite has run."""
+    revisions: tuple[RevisionFacts, ...] = ()
+    created_at: int = 0
+    """Seconds since the epoch."""
+
+    def can(self, capability: Capability) -> bool:
+        """Return whether the engine has this capability."""
+        return capability in self.capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayLimits:
+    """What one client may cost the gateway."""
+
+    body_bytes: int = 2 * 1024 * 1024
+    body_seconds: float = 30.0
+    """Longest time for a client to send a body."""
+    idle_seconds: float = 75.0
+    """Longest time for a client to send the headers of a request, its first one or the next."""
+    queue_per_key: int = 32
+    queue_per_tenant: int = 512
+    retry_after_seconds: int = 2
+    """Sent with 503 when a queue is full or no pod is ready."""
+    slow_reader_seconds: float = 30.0
+    slow_reader_bytes: int = 1024 * 1024
+    heartbeat_seconds: float = 10.0
+    silence_seconds: float = 300.0
+    """Longest time without a response of the engine; then the request fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPaths:
+    """A certificate and its key, PEM, mounted from a Secret; read again when they change."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """How tokens of ServiceAccounts are verified. Without an issuer none is accepted."""
+
+    issuer: str = ""
+    """The cluster's: `iss` of its tokens."""
+    jwks: str = "/etc/r1plus/gateway/jwks.json"
+    """The cluster's public keys, beside the settings."""
+    namespaces: tuple[str, ...] = ()
+    """Whose ServiceAccounts may call, besides those of the tenant's own namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Where the tenant's data are: keys, budgets, usage and audit log. Read once, at the start."""
+
+    tenant_uid: str = ""
+    """UID of the tenant's namespace: data of another one are refused."""
+    folder: str = "/var/lib/r1plus/gateway"
+    """The volume, with half of the tenant key. Empty: none, with PostgreSQL."""
+    secret_folder: str = "/etc/r1plus/tenant-key"
+    """Where the Secret with the other half is mounted."""
+    database_url_file: str = ""
+    """File with the URL of the tenant's PostgreSQL database. Empty: encrypted SQLite on the volume."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """All settings of one gateway."""
+
+    namespace: str
+    """The tenant's."""
+    tokens: TokenSettings = TokenSettings()
+    data: DataSettings = DataSettings()
+    models: tuple[ModelSettings, ...] = ()
+    limits: GatewayLimits = GatewayLimits()
+    tls: TlsPaths | None = None
+    host: str = "0.0.0.0"
+    port: int = 8080
+    internal_port: int = 8081
+    """Metrics and probes, without TLS and keys: for Prometheus and the kubelet."""
+    drain_seconds: float = 60.0
+    """Longest time for running answers to end after SIGTERM."""
+
+
+def parse_settings(text: bytes) -> GatewaySettings:
+    """Read settings from JSON.
+
+    Raises:
+        SettingsError: with every problem.
+    """
+    if len(text) > MOST_SETTINGS_BYTES:
+        raise SettingsError(f"settings: {len(text)} bytes exceed {MOST_SETTINGS_BYTES}; name fewer models or revisions")
+    try:
+        settings = loads(GatewaySettings, text)
+    except ContractError as error:
+        raise SettingsError(f"{error}; write what docs/gateway.md lists") from error
+    if problems := list(_find_problems(settings)):
+        raise SettingsError("; ".join(problems))
+    return settings
+
+
+def _find_problems(settings: GatewaySettings) -> Iterator[str]:
+    if not _NAME.fullmatch(settings.namespace):
+        yield f"namespace: {settings.namespace!r:.80} is not a namespace's name; write the tenant's"
+    for name in ("port", "internal_port"):
+        yield from _check_range(name, getattr(settings, name), 0, 65535)
+    seen: set[str] = set()
+    for position, model in enumerate(settings.models):
+        where = f"models[{position}]"
+        if model.name in seen:
+            yield f"{where}.name: {model.name} appears twice; name each model once"
+        seen.add(model.name)
+        yield from _find_model_problems(where, model)
+    for name in GatewayLimits.__dataclass_fields__:
+        value = getattr(settings.limits, name)
+        if value <= 0:
+            yield f"limits.{name}: {value} must be greater than 0; leave it out for the default"
+
+
+def _find_model_problems(where: str, model: ModelSettings) -> Iterator[str]:
+    if not _NAME.fullmatch(model.name):
+        yield f"{where}.name: {model.name!r:.80} is not a DNS label; write the R1PlusDeployment's name"
+    if not model.host:
+        yield f"{where}.host: is empty; write the headless Service's name"
+    yield from _check_range(f"{where}.grpc_port", model.grpc_port, 1, 65535)
+    yield from _check_range(f"{where}.monitor_port", model.monitor_port, 1, 65535)
+    yield from _check_range(f"{where}.context_tokens", model.context_tokens, 1, 2**31 - 1)
+    yield from _check_range(f"{where}.batch", model.batch, 1, 65536)
+    yield from _check_range(f"{where}.max_new_tokens", model.max_new_tokens, 1, model.context_tokens)
+
+
+def _check_range(where: str, value: int, low: int, high: int) -> Iterator[str]:
+    if not low <= value <= high:
+        yield f"{where}: {value} is not between {low} and {high}; correct it"
+
+
+def read_settings(path: Path) -> GatewaySettings:
+    """Read the settings' file.
+
+    Raises:
+        SettingsError: it cannot be read, or its content cannot be used.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}; mount the ConfigMap, or set {ENV_SETTINGS}") from error
+    return parse_settings(text)
+
+
+class SettingsFile:
+    """The settings as last read. A file that becomes unusable is reported once, and the last good settings stay."""
+
+    def __init__(self, path: Path, on_validity: Callable[[bool], None] = lambda is_valid: None) -> None:
+        """Read the file for the first time.
+
+        Raises:
+            SettingsError: nothing to start with.
+        """
+        self._path = path
+        self._on_validity = on_validity
+        self._stamp = self._read_stamp()
+        self.current = read_settings(path)
+        self._listeners: list[Callable[[GatewaySettings], None]] = []
+        on_validity(True)
+
+    def subscribe(self, listener: Callable[[GatewaySettings], None]) -> None:
+        """Call `listener` with each new version."""
+        self._listeners.append(listener)
+
+    def refresh(self) -> None:
+        """Read the file again if it changed. A mounted ConfigMap changes by a new symbolic link: `stat` follows it."""
+        stamp = self._read_stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            settings = read_settings(self._path)
+        except SettingsError as error:
+            self._on_validity(False)
+            log.error("Settings are not usable, the last good ones stay: %.1000s", error)
+            return
+        self._on_validity(True)
+        log.info("Settings read, %d models", len(settings.models))
+        self.current = settings
+        for listener in self._listeners:
+            listener(settings)
+
+    def _read_stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - in one call, following links
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,0 +1,162 @@
+"""The audit log: records chained by HMAC, so that a changed, removed, reordered or cut record is found.
+
+A record's MAC covers the MAC of the record before it. The head (number and MAC of the newest record) is stored in
+`meta`, written in the same transaction, and every few seconds outside of the database, so that a database which was
+put back to an earlier state is found as well. Records hold metadata only: no text of a prompt or an answer.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.store import tables as t
+
+HEAD_FILE: Final = "audit-head.json"
+KEY_VERSION: Final = 1
+_FIRST_MAC: Final = bytes(32)
+_CHUNK: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """What one request, or one action of an administrator, left behind. `subject` is the request's or the key's id."""
+
+    at: float
+    action: str
+    caller_kind: str = ""
+    caller_id: str = ""
+    end_user: str = ""
+    subject: str = ""
+    model: str = ""
+    revision: str = ""
+    engine_digest: str = ""
+    verdict: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    unsettled_tokens: int = 0
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """Number and MAC of the newest record; number 0 has none."""
+
+    seq: int = 0
+    mac: bytes = _FIRST_MAC
+
+    def encode(self) -> str:
+        """Return the head as JSON."""
+        return json.dumps({"seq": self.seq, "mac": self.mac.hex()})
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What `verify_chain` found."""
+
+    records: int
+    head: AuditHead
+    problem: str = ""
+    """The first that was found; empty if the log is whole."""
+
+
+def decode_head(text: str) -> AuditHead:
+    """Return the head that `encode` wrote. Raises ValueError."""
+    try:
+        document = json.loads(text)
+        return AuditHead(int(document["seq"]), bytes.fromhex(document["mac"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError("not the head of an audit log") from error
+
+
+def read_head_file(folder: Path) -> AuditHead | None:
+    """Return the head that was stored outside of the database; None if there is none. Raises ValueError."""
+    try:
+        return decode_head((folder / HEAD_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def write_head_file(folder: Path, head: AuditHead) -> None:
+    """Replace the stored head at once. Raises OSError."""
+    scratch = folder / f"{HEAD_FILE}.new"
+    with scratch.open("w", encoding="utf-8") as file:
+        file.write(head.encode() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(folder / HEAD_FILE)
+
+
+class AuditChain:
+    """Makes rows of records, each chained to the one before."""
+
+    def __init__(self, key: bytes, head: AuditHead) -> None:
+        self._key = key
+        self.head = head
+
+    def append(self, record: AuditRecord) -> dict[str, Any]:
+        """Return the row of the next record."""
+        values = {"seq": self.head.seq + 1, **asdict(record), "key_version": KEY_VERSION}
+        mac = _compute_mac(self._key, self.head.mac, values)
+        self.head = AuditHead(self.head.seq + 1, mac)
+        return {**values, "mac": mac}
+
+
+def verify_chain(connection: Connection, key: bytes, *stored_heads: AuditHead) -> AuditReport:
+    """Read the whole log in one snapshot and compare it with every stored head."""
+    expected, found_macs, problem = AuditHead(), {0: _FIRST_MAC}, ""
+    wanted = {head.seq for head in stored_heads}
+    for row in _read_rows(connection):
+        problem = _check_row(row, key, expected)
+        if problem:
+            return AuditReport(expected.seq, expected, problem)
+        expected = AuditHead(row["seq"], bytes(row["mac"]))
+        if expected.seq in wanted:
+            found_macs[expected.seq] = expected.mac
+    for head in stored_heads:
+        if head.seq > expected.seq:
+            problem = (
+                f"records {expected.seq + 1} to {head.seq} are missing at the end: the log was cut,"
+                " or the database was put back to an earlier state"
+            )
+        elif not hmac.compare_digest(found_macs[head.seq], head.mac):
+            problem = f"record {head.seq} is another one than the stored head says: the log was written again"
+        if problem:
+            break
+    if not problem and stored_heads and stored_heads[0].seq != expected.seq:
+        problem = f"the stored head is record {stored_heads[0].seq}, and the log goes on to {expected.seq}"
+    return AuditReport(expected.seq, expected, problem)
+
+
+def _check_row(row: Mapping[str, Any], key: bytes, before: AuditHead) -> str:
+    if row["seq"] != before.seq + 1:
+        return f"record {before.seq + 1} is missing: the next one is {row['seq']}"
+    values = {name: value for name, value in row.items() if name != "mac"}
+    if not hmac.compare_digest(_compute_mac(key, before.mac, values), bytes(row["mac"])):
+        return f"record {row['seq']} was changed, or moved"
+    return ""
+
+
+def _read_rows(connection: Connection) -> Iterable[Mapping[str, Any]]:
+    last = None
+    while True:
+        statement = sa.select(t.audit).order_by(t.audit.c.seq).limit(_CHUNK)
+        if last is not None:
+            statement = statement.where(t.audit.c.seq > last)
+        rows = [row._asdict() for row in connection.execute(statement)]
+        if not rows:
+            return
+        yield from rows
+        last = rows[-1]["seq"]
+
+
+def _compute_mac(key: bytes, before: bytes, values: Mapping[str, Any]) -> bytes:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hmac.digest(key, before + text.encode(), hashlib.sha256)

@@ -1,0 +1,329 @@
+"""One database: an encrypted SQLite file, or PostgreSQL. Opened by `store.opening`, used by units of work.
+
+Much is as in the registry's `database`. It exists twice because rooms do not import each other, what both may import
+does no I/O, and this one has a key, a file of which it is the only user, and errors that name the state of the data.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, RootTransaction, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlcipher3 import dbapi2 as sqlcipher
+
+from r1plus_gateway.store.errors import (
+    BusyError,
+    ConfigError,
+    CorruptError,
+    FullError,
+    LockedError,
+    ReadOnlyError,
+    StoreError,
+    UnavailableError,
+    WrongKeyError,
+)
+from r1plus_gateway.store.tenant_keys import TenantKeys
+
+DATABASE_FILE: Final = "tenant.db"
+LOCK_FILE: Final = "tenant.lock"
+DRIVERS: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
+"""Secret parameters that libpq accepts in the URL's query."""
+MOST_CHECKED_BYTES: Final = 64 * 2**20
+"""A larger file is not read as a whole at start."""
+ENLARGE: Final = "Enlarge the volume (spec.gateway.storage), or PostgreSQL's"
+RESTORE: Final = "Restore the tenant's last backup"
+_WRITES = "r1plus_writes"
+_FREE_BYTES: Final = 64 * 1024
+"""A volume with less counts as full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits in seconds, except the last."""
+
+    connect: float = 5.0
+    lock: float = 3.0
+    statement: float = 5.0
+    connections: int = 4
+    """Number of connections: one writes."""
+
+
+class Database:
+    """Connections to one database, and transactions on them."""
+
+    def __init__(self, engine: Engine, name: str, folder: Path | None, limits: Limits, lock: TextIO | None) -> None:
+        """Use `open_file` or `open_url`. `folder` is that of a SQLite file."""
+        self.engine = engine
+        self.name = name
+        """For logs and messages, without a secret."""
+        self.limits = limits
+        self._folder = folder
+        self._lock = lock
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a SQLite file."""
+        return self._folder is not None
+
+    @contextlib.contextmanager
+    def transaction(self, *, writes: bool) -> Iterator[Connection]:
+        """Run a transaction on one consistent snapshot, unless it writes. Raises StoreError for driver errors."""
+        with self.translate_errors(), self.engine.connect() as plain:
+            options: dict[str, Any] = {_WRITES: writes}
+            if not writes and not self.is_sqlite:
+                options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            connection = plain.execution_options(**options)
+            transaction = connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                transaction.rollback()
+                raise
+            self._commit(transaction)
+
+    def _commit(self, transaction: RootTransaction) -> None:
+        try:
+            transaction.commit()
+        except DBAPIError as error:
+            translated = self._translate_error(error.orig or error)
+            translated.may_be_written = True
+            raise translated from error
+
+    @contextlib.contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        """Translate driver errors to StoreError."""
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise BusyError(f"{self.name}: all {self.limits.connections} connections are busy") from error
+        except DBAPIError as error:
+            raise self._translate_error(error.orig or error) from error
+        except sqlcipher.Error as error:
+            raise self._translate_error(error) from error
+        except SQLAlchemyError as error:
+            raise UnavailableError(f"{self.name}: {_get_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Close all connections, and let go of the file."""
+        self.engine.dispose()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _translate_error(self, error: BaseException) -> StoreError:
+        text = f"{self.name}: {_get_first_line(error)}"
+        if self._folder is not None:
+            return _translate_sqlite_error(error, text, self._folder)
+        state = getattr(error, "sqlstate", None)
+        if state == "53100":  # disk_full
+            return FullError(f"{text}. {ENLARGE}")
+        if state == "25006":  # read_only_sql_transaction
+            return ReadOnlyError(f"{text}. The server takes no writes: connect to the primary")
+        return UnavailableError(text)
+
+
+def lock_folder(folder: Path) -> TextIO:
+    """Become the only user of the folder until the returned file is closed, or the process ends.
+
+    Raises:
+        LockedError: another process uses it.
+        ReadOnlyError, FullError, ConfigError: of the volume.
+    """
+    path = folder / LOCK_FILE
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise translate_os_error(error, folder) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise LockedError(
+            f"{folder}: another gateway uses the tenant's data. It ends within its grace period; if it does not, look"
+            " for a second pod that mounts this volume. Several replicas need PostgreSQL (spec.data.database)"
+        ) from error
+    return file
+
+
+def open_file(folder: Path, keys: TenantKeys, lock: TextIO, *, is_new: bool, limits: Limits | None = None) -> Database:
+    """Open the encrypted file in `folder`, or create it if it is new. The database owns the lock from then on.
+
+    Raises:
+        WrongKeyError: it was not made with these keys.
+        CorruptError: it is damaged, cut, or missing although it is not new.
+        ReadOnlyError, FullError: of the volume.
+    """
+    limits, path = limits or Limits(), folder / DATABASE_FILE
+    _check_header(path, keys, is_new=is_new)
+    database = Database(_create_sqlite_engine(path, keys, limits), str(path), folder, limits, lock)
+    _check_content(database, path)
+    return database
+
+
+def open_url(url: str, limits: Limits | None = None) -> Database:
+    """Return the PostgreSQL database of a URL; opens no connection. Raises ConfigError, which has no password."""
+    limits, parsed = limits or Limits(), parse_url(url)
+    name = parsed.difference_update_query(SECRETS).render_as_string(hide_password=True)
+    return Database(_create_postgresql_engine(parsed, limits), name, None, limits, None)
+
+
+def parse_url(text: str) -> URL:
+    """Parse a URL into one with our driver. Raises ConfigError, which never has the password."""
+    example = "expected postgresql://USER:PASSWORD@HOST/DATABASE"
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ConfigError(f"The tenant's database is not a URL; {example}") from None
+    driver = DRIVERS.get(url.drivername, url.drivername)
+    if driver not in DRIVERS.values() or not url.database:
+        raise ConfigError(f"The tenant's database {url.drivername!r:.40} is not supported, or has no name; {example}")
+    return url.set(drivername=driver)
+
+
+def translate_os_error(error: OSError, path: Path) -> StoreError:
+    """Return what a failed call on the volume means."""
+    text = f"{path}: {error.strerror}"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ConfigError(f"{text}. The operator mounts the tenant's volume there")
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return ReadOnlyError(f"{text}. Mount the volume so that the gateway's user can write it")
+    return FullError(f"{text}. {ENLARGE}")
+
+
+def _check_header(path: Path, keys: TenantKeys, *, is_new: bool) -> None:
+    try:
+        with path.open("rb") as file:
+            salt = file.read(len(keys.database_salt))
+    except FileNotFoundError:
+        salt = b""
+    except OSError as error:
+        raise translate_os_error(error, path.parent) from error
+    if not salt and is_new:
+        return
+    if len(salt) < len(keys.database_salt):
+        problem = "is cut" if path.exists() else "is missing"
+        raise CorruptError(f"{path} {problem}: keys, budgets and usage are lost. {RESTORE}")
+    if salt != keys.database_salt:
+        raise WrongKeyError(
+            f"{path} was not made with this tenant's key: the file was replaced, or its key ring was. {RESTORE},"
+            " file and key ring together"
+        )
+
+
+def _check_content(database: Database, path: Path) -> None:
+    """Read the first page, and each page of a file that is not large. Raises StoreError."""
+    try:
+        with database.translate_errors(), database.engine.connect() as connection:
+            connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+            if path.stat().st_size <= MOST_CHECKED_BYTES:
+                found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+                if found != "ok":
+                    raise CorruptError(f"{path} is damaged: {_get_first_line(found)}. {RESTORE}")
+    except BaseException:
+        database.engine.dispose()
+        raise
+
+
+def _create_sqlite_engine(path: Path, keys: TenantKeys, limits: Limits) -> Engine:
+    key = f"PRAGMA key = \"x'{keys.database_key.hex()}{keys.database_salt.hex()}'\""
+
+    def connect() -> Any:
+        connection = sqlcipher.connect(str(path), timeout=limits.lock, check_same_thread=False)
+        try:
+            # The driver begins transactions implicitly, and not for schema changes.
+            connection.isolation_level = None
+            # What SQLCipher logs goes to stderr in a form of its own; errors reach us as exceptions.
+            connection.execute("PRAGMA cipher_log_level = NONE")
+            connection.execute(key)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    engine = sa.create_engine(
+        "sqlite+pysqlite://",
+        module=sqlcipher,
+        creator=connect,
+        poolclass=sa.pool.QueuePool,
+        pool_size=limits.connections,
+        max_overflow=0,
+        pool_timeout=limits.connect,
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _create_postgresql_engine(url: URL, limits: Limits) -> Engine:
+    engine = sa.create_engine(
+        url,
+        pool_size=limits.connections,
+        max_overflow=0,
+        pool_timeout=limits.connect,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": max(2, int(limits.connect)),
+            # Detects a lost peer in seconds instead of the kernel's two hours.
+            "keepalives_idle": 5,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15000,
+            # A connection pooler may give each transaction another connection.
+            "prepare_threshold": None,
+        },
+    )
+    timeouts = (
+        f"SET LOCAL statement_timeout = {to_milliseconds(limits.statement)};"
+        f" SET LOCAL lock_timeout = {to_milliseconds(limits.lock)}"
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def set_timeouts(connection: Connection) -> None:
+        if _WRITES in connection.get_execution_options():
+            connection.exec_driver_sql(timeouts)
+
+    return engine
+
+
+def _translate_sqlite_error(error: BaseException, text: str, folder: Path) -> StoreError:
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code == sqlcipher.SQLITE_FULL or (code == sqlcipher.SQLITE_IOERR and _is_volume_full(folder)):
+        return FullError(f"{text}. {ENLARGE}")
+    if code in (sqlcipher.SQLITE_NOTADB, sqlcipher.SQLITE_CORRUPT):
+        return CorruptError(f"{text}. {RESTORE}")
+    if code in (sqlcipher.SQLITE_READONLY, sqlcipher.SQLITE_PERM, sqlcipher.SQLITE_CANTOPEN):
+        return ReadOnlyError(f"{text}. Mount the volume so that the gateway's user can write it")
+    if code in (sqlcipher.SQLITE_BUSY, sqlcipher.SQLITE_LOCKED):
+        return LockedError(f"{text}. Another program has the file open: end it")
+    return UnavailableError(text)
+
+
+def _is_volume_full(folder: Path) -> bool:
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < _FREE_BYTES
+
+
+def _get_first_line(error: object) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def to_milliseconds(seconds: float) -> int:
+    """Return whole milliseconds, at least one: for PostgreSQL zero means no limit."""
+    return max(1, int(seconds * 1000))

@@ -1,0 +1,121 @@
+"""Errors of the tenant's data. Each is a reason of the condition `DataReady`, and its message has the remedy.
+
+StoreError
+├── KeyLostError         half of the tenant key is missing: restore it
+├── WrongKeyError        the halves do not open this data: they belong to other data
+├── ForeignTenantError   the data are another tenant's
+├── CorruptError         a file is damaged or was cut: restore a backup
+├── FullError            the volume is full: enlarge it
+├── ReadOnlyError        the volume cannot be written
+├── LockedError          another process uses the data
+├── SchemaNewerError     a newer program has migrated the data: run that one; reading works
+├── MigrationError       a migration failed, or did not get its locks in time
+├── ConfigError          a setting is missing or invalid
+└── UnavailableError     the database does not answer now
+    └── BusyError        too many requests wait for it
+"""
+
+from enum import StrEnum
+from typing import ClassVar, Self
+
+
+class DataReason(StrEnum):
+    """Reasons of the condition `DataReady`; the first is that of True."""
+
+    READY = "Ready"
+    STARTING = "Starting"
+    KEY_LOST = "KeyLost"
+    WRONG_KEY = "WrongKey"
+    FOREIGN_TENANT = "ForeignTenant"
+    CORRUPT = "DataCorrupt"
+    FULL = "VolumeFull"
+    READ_ONLY = "VolumeReadOnly"
+    LOCKED = "Locked"
+    SCHEMA_NEWER = "SchemaNewer"
+    MIGRATION_FAILED = "MigrationFailed"
+    CONFIG_INVALID = "ConfigInvalid"
+    UNAVAILABLE = "DatabaseUnavailable"
+
+
+class StoreError(Exception):
+    """Base of all errors of the tenant's data."""
+
+    reason: ClassVar[DataReason] = DataReason.UNAVAILABLE
+    may_be_written: bool = False
+    """Whether it came while a transaction was committed, so that nobody knows whether it was."""
+
+    def renew(self) -> Self:
+        """Return the same error without its traceback, to be kept, and raised more than once."""
+        renewed = type(self)(*self.args)
+        renewed.may_be_written = self.may_be_written
+        return renewed
+
+
+class KeyLostError(StoreError):
+    """Half of the tenant key is missing, so nothing can be read."""
+
+    reason = DataReason.KEY_LOST
+
+
+class WrongKeyError(StoreError):
+    """Both halves exist and do not open this data."""
+
+    reason = DataReason.WRONG_KEY
+
+
+class ForeignTenantError(StoreError):
+    """The data say that they belong to another tenant."""
+
+    reason = DataReason.FOREIGN_TENANT
+
+
+class CorruptError(StoreError):
+    """A file is damaged, cut, or missing although it existed."""
+
+    reason = DataReason.CORRUPT
+
+
+class FullError(StoreError):
+    """The volume is full: recording fails, reading works."""
+
+    reason = DataReason.FULL
+
+
+class ReadOnlyError(StoreError):
+    """The volume or its files cannot be written."""
+
+    reason = DataReason.READ_ONLY
+
+
+class LockedError(StoreError):
+    """Another process holds the data."""
+
+    reason = DataReason.LOCKED
+
+
+class SchemaNewerError(StoreError):
+    """The schema is newer than this program: reading works, recording does not."""
+
+    reason = DataReason.SCHEMA_NEWER
+
+
+class MigrationError(StoreError):
+    """The schema could not be migrated; nothing was changed."""
+
+    reason = DataReason.MIGRATION_FAILED
+
+
+class ConfigError(StoreError):
+    """A setting is missing or invalid."""
+
+    reason = DataReason.CONFIG_INVALID
+
+
+class UnavailableError(StoreError):
+    """The database is unavailable now. Nothing of the request was recorded."""
+
+    reason = DataReason.UNAVAILABLE
+
+
+class BusyError(UnavailableError):
+    """Too many requests wait for the database, which itself works."""

@@ -1,0 +1,1 @@
+"""One module per migration; each is one transaction, and can be reverted."""

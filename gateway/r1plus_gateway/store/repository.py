@@ -1,0 +1,396 @@
+"""Reservations, usage and audit records of one transaction. Used inside `store.unit_of_work`, by one writer at a time.
+
+What a batch reads more than once (counters, budgets) is read once, and what it writes is written at its end in one
+statement per table: a batch of many requests costs little more than one.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import SimpleNamespace
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.access.caller import (
+    Caller,
+    Evidence,
+    Limits,
+    Outcome,
+    Remaining,
+    Reservation,
+    Usage,
+)
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.admission import Demand, Standing, check_demand, compute_remaining, leak
+from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decode_head
+from r1plus_gateway.store.clock import LedgerClock, format_day, format_month
+from r1plus_gateway.store.tenant_keys import TenantKeys
+
+LEDGER_LOCK: Final = 0x7231706C757367_01
+"""PostgreSQL advisory lock of whoever writes: replicas take turns, as the chain of audit records asks for anyway."""
+UNSETTLED: Final = "unsettled"
+"""Outcome of a request whose gateway crashed."""
+MOST_TOKENS: Final = 2**53
+MOST_TEXT: Final = 253
+CallerKey = tuple[str, str]
+
+
+class MetaName(StrEnum):
+    """Names of single values in the table `meta`."""
+
+    TENANT = "tenant_uid"
+    KEY_RING = "key_ring"
+    LEDGER_TIME = "ledger_time"
+    AUDIT_HEAD = "audit_head"
+
+
+@dataclass(slots=True)
+class _Running:
+    """Reservations of one caller."""
+
+    count: int = 0
+    tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """By month."""
+
+
+@dataclass(slots=True)
+class _UsageSum:
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    unsettled_tokens: int = 0
+
+
+class LedgerRepository:
+    """The ledger, over one writing transaction."""
+
+    def __init__(self, connection: Connection, keys: TenantKeys, clock: LedgerClock, instance: str) -> None:
+        self.connection = connection
+        self._keys = keys
+        self._instance = instance
+        self._dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        if self._dialect is postgresql:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LEDGER_LOCK)))
+        self._meta: dict[str, str] = {row.name: row.value for row in connection.execute(_SELECT_META)}
+        clock.raise_to(float(self._meta.get(MetaName.LEDGER_TIME, "0")))
+        self.now = clock.read()
+        self._month, self._day = format_month(self.now), format_day(self.now)
+        head = self._meta.get(MetaName.AUDIT_HEAD)
+        self._chain = AuditChain(keys.audit_key, decode_head(head) if head else AuditHead())
+        self._counters: dict[CallerKey, tuple[float, float]] = {}
+        self._changed_counters: set[CallerKey] = set()
+        self._budgets: dict[tuple[str, str, str], int] = {}
+        self._budget_sums: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._running: dict[CallerKey, _Running] = {}
+        self._new: dict[str, dict[str, Any]] = {}
+        self._settled: dict[str, Any] = {}
+        self._usage: dict[tuple[str, str, str, str, str], _UsageSum] = defaultdict(_UsageSum)
+        self._audit: list[dict[str, Any]] = []
+
+    @property
+    def head(self) -> AuditHead:
+        """The newest audit record, once this transaction is committed."""
+        return self._chain.head
+
+    def reserve(self, request_id: str, caller: Caller, model: str, tokens: int) -> Reservation:
+        """Set tokens aside. Raises AccessError (429), and ValueError for a request id that runs already."""
+        if not 0 <= tokens <= MOST_TOKENS:
+            raise ValueError(f"tokens: {tokens} is not between 0 and 2^53")
+        check_text("request_id", request_id)
+        check_text("model", model)
+        key = (caller.kind.value, caller.id)
+        if request_id in self._new or self._find_reservation(request_id) is not None:
+            raise ValueError(f"request_id: {request_id} is in use by a request that runs")
+        standing = self._find_standing(key, caller.limits)
+        check_demand(caller, Demand(tokens, self._month), standing)
+        self._add_reservation(key, caller, request_id, model, tokens)
+        after = Standing(
+            requests=standing.requests + 1,
+            tokens=standing.tokens + tokens,
+            running=standing.running + 1,
+            used_tokens=standing.used_tokens,
+            reserved_tokens=standing.reserved_tokens + tokens,
+        )
+        self._set_counters(key, caller.limits, after.requests, after.tokens)
+        return Reservation(request_id, caller, model, tokens, compute_remaining(caller.limits, after))
+
+    def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: Evidence | None) -> bool:
+        """Replace the reservation by what was used. Return False, and change nothing, if it was settled before."""
+        row = self._find_reservation(reservation.request_id)
+        if row is None:
+            return False
+        prompt_tokens, completion_tokens = max(0, usage.prompt_tokens), max(0, usage.completion_tokens)
+        self._remove_reservation(row)
+        self._return_tokens(row, reservation.caller.limits, row.tokens - prompt_tokens - completion_tokens)
+        record = replace(
+            self._describe(row),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            outcome=outcome.value,
+        )
+        if evidence is not None:
+            record = replace(
+                record,
+                revision=_clip(evidence.revision),
+                engine_digest=_clip(evidence.engine_digest),
+                verdict=_clip(evidence.verdict),
+            )
+        self._record(row, record)
+        return True
+
+    def read_remaining(self, caller: Caller) -> Remaining:
+        """Return what the caller has left now."""
+        key = (caller.kind.value, caller.id)
+        return compute_remaining(caller.limits, self._find_standing(key, caller.limits))
+
+    def void(self, request_id: str, limits: Limits) -> None:
+        """Remove the reservation of a request that never began; nothing was used."""
+        row = self._find_reservation(request_id)
+        if row is not None:
+            self._remove_reservation(row)
+            self._return_tokens(row, limits, row.tokens)
+
+    def settle_orphans(self, instances: Sequence[str] | None = None) -> int:
+        """Settle the reservations of gateways that are gone as used in full; None: of all but this one.
+
+        Return their number.
+        """
+        c = t.reservations.c
+        condition = c.instance != self._instance if instances is None else c.instance.in_(instances)
+        rows = self.connection.execute(sa.select(t.reservations).where(condition)).all()
+        for row in rows:
+            if row.request_id in self._settled:
+                continue
+            self._remove_reservation(row)
+            record = replace(self._describe(row), unsettled_tokens=row.tokens, outcome=UNSETTLED)
+            self._record(row, record)
+        return len(rows)
+
+    def append_audit(self, record: AuditRecord) -> None:
+        """Append a record to the audit log."""
+        self._audit.append(self._chain.append(record))
+
+    def beat(self) -> None:
+        """Say that this gateway runs."""
+        row = {"id": self._instance, "seen_at": self.now, "beats": 1}
+        statement = self._dialect.insert(t.instances).values(row)
+        changes = {"seen_at": statement.excluded.seen_at, "beats": t.instances.c.beats + 1}
+        self.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
+
+    def forget_instances(self, instances: Sequence[str]) -> None:
+        """Remove gateways that are gone."""
+        self.connection.execute(sa.delete(t.instances).where(t.instances.c.id.in_(instances)))
+
+    def forget_other_instances(self) -> None:
+        """Remove all gateways but this one, which is the only user of its file."""
+        self.connection.execute(sa.delete(t.instances).where(t.instances.c.id != self._instance))
+
+    def reset_time(self, clock: LedgerClock) -> None:
+        """Take ledger time back to the wall clock's: an administrator says that the clock was wrong."""
+        clock.reset()
+        self.now = clock.read()
+
+    def flush(self) -> None:
+        """Write what the batch collected; called once, before the commit."""
+        execute, insert = self.connection.execute, self._dialect.insert
+        if self._settled:
+            condition = t.reservations.c.request_id == sa.bindparam("settled_id")
+            execute(sa.delete(t.reservations).where(condition), [{"settled_id": one} for one in self._settled])
+        if self._new:
+            execute(sa.insert(t.reservations), list(self._new.values()))
+        if self._changed_counters:
+            rows = [
+                {"caller_kind": key[0], "caller_id": key[1], "requests": requests, "tokens": tokens}
+                | {"updated_at": self.now}
+                for key in self._changed_counters
+                for requests, tokens in (self._counters[key],)
+            ]
+            execute(_make_upsert(insert(t.counters), ("requests", "tokens", "updated_at")), rows)
+        if self._budget_sums:
+            rows = [
+                {"caller_kind": kind, "caller_id": name, "month": month, "used_tokens": tokens}
+                for (kind, name, month), tokens in self._budget_sums.items()
+            ]
+            execute(_make_sum(insert(t.budgets), t.budgets, ("used_tokens",)), rows)
+        self._flush_usage()
+        if self._audit:
+            execute(sa.insert(t.audit), self._audit)
+            write_meta(self.connection, MetaName.AUDIT_HEAD, self._chain.head.encode())
+        write_meta(self.connection, MetaName.LEDGER_TIME, repr(self.now))
+
+    def _flush_usage(self) -> None:
+        if not self._usage:
+            return
+        sums = ("requests", "prompt_tokens", "completion_tokens", "unsettled_tokens")
+        rows = [
+            {"caller_kind": kind, "caller_id": name, "model": model, "day": day, "end_user": end_user}
+            | {column: getattr(total, column) for column in sums}
+            for (kind, name, model, day, end_user), total in self._usage.items()
+        ]
+        self.connection.execute(_make_sum(self._dialect.insert(t.usage), t.usage, sums), rows)
+
+    def _find_reservation(self, request_id: str) -> Any:
+        if request_id in self._new:  # By a request that left before it was admitted.
+            return SimpleNamespace(**self._new[request_id])
+        if request_id in self._settled:
+            return None
+        return self.connection.execute(_SELECT_RESERVATION, {"wanted": request_id}).one_or_none()
+
+    def _add_reservation(self, key: CallerKey, caller: Caller, request_id: str, model: str, tokens: int) -> None:
+        self._new[request_id] = {
+            "request_id": request_id,
+            "caller_kind": key[0],
+            "caller_id": key[1],
+            "end_user": self._keys.compute_pseudonym(caller.end_user),
+            "model": model,
+            "month": self._month,
+            "tokens": tokens,
+            "reserved_at": self.now,
+            "instance": self._instance,
+        }
+        if running := self._running.get(key):
+            running.count += 1
+            running.tokens[self._month] += tokens
+
+    def _remove_reservation(self, row: Any) -> None:
+        if self._new.pop(row.request_id, None) is None:
+            self._settled[row.request_id] = row
+        if running := self._running.get((row.caller_kind, row.caller_id)):
+            running.count -= 1
+            running.tokens[row.month] -= row.tokens
+
+    def _describe(self, row: Any) -> AuditRecord:
+        return AuditRecord(
+            self.now,
+            "request",
+            caller_kind=row.caller_kind,
+            caller_id=row.caller_id,
+            end_user=row.end_user,
+            subject=row.request_id,
+            model=row.model,
+        )
+
+    def _record(self, row: Any, record: AuditRecord) -> None:
+        """Count what a request used, in the month that it was reserved in and on today's day; append its record."""
+        tokens = record.prompt_tokens + record.completion_tokens + record.unsettled_tokens
+        self._budget_sums[row.caller_kind, row.caller_id, row.month] += tokens
+        total = self._usage[row.caller_kind, row.caller_id, row.model, self._day, row.end_user]
+        total.requests += 1
+        total.prompt_tokens += record.prompt_tokens
+        total.completion_tokens += record.completion_tokens
+        total.unsettled_tokens += record.unsettled_tokens
+        self.append_audit(record)
+
+    def _find_standing(self, key: CallerKey, limits: Limits) -> Standing:
+        requests, tokens = self._find_counters(key, limits)
+        running = self._find_running(key) if _needs_running(limits) else _Running()
+        used = self._find_used(key) if limits.budget_tokens is not None else 0
+        return Standing(requests, tokens, running.count, used, running.tokens[self._month])
+
+    def _find_counters(self, key: CallerKey, limits: Limits) -> tuple[float, float]:
+        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
+            return 0.0, 0.0
+        if key not in self._counters:
+            row = self.connection.execute(_SELECT_COUNTERS, {"kind": key[0], "name": key[1]}).one_or_none()
+            elapsed = self.now - row.updated_at if row else 0.0
+            self._counters[key] = (
+                leak(row.requests, limits.requests_per_minute, elapsed) if row else 0.0,
+                leak(row.tokens, limits.tokens_per_minute, elapsed) if row else 0.0,
+            )
+        return self._counters[key]
+
+    def _set_counters(self, key: CallerKey, limits: Limits, requests: float, tokens: float) -> None:
+        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
+            return
+        self._counters[key] = (requests, tokens)
+        self._changed_counters.add(key)
+
+    def _return_tokens(self, row: Any, limits: Limits, unused: int) -> None:
+        """Give unused tokens back to the limit per minute, less what has leaked since they were reserved."""
+        if limits.tokens_per_minute is None:
+            return
+        key = (row.caller_kind, row.caller_id)
+        requests, tokens = self._find_counters(key, limits)
+        returned = leak(unused, limits.tokens_per_minute, self.now - row.reserved_at) if unused > 0 else unused
+        self._set_counters(key, limits, requests, max(0.0, tokens - returned))
+
+    def _find_running(self, key: CallerKey) -> _Running:
+        if key not in self._running:
+            running = _Running()
+            for row in self.connection.execute(_SELECT_RUNNING, {"kind": key[0], "name": key[1]}):
+                running.count += row.requests
+                running.tokens[row.month] += int(row.tokens)
+            # Not written yet: what this batch has reserved and settled so far.
+            for new in self._new.values():
+                if (new["caller_kind"], new["caller_id"]) == key:
+                    running.count += 1
+                    running.tokens[new["month"]] += new["tokens"]
+            for row in self._settled.values():
+                if (row.caller_kind, row.caller_id) == key:
+                    running.count -= 1
+                    running.tokens[row.month] -= row.tokens
+            self._running[key] = running
+        return self._running[key]
+
+    def _find_used(self, key: CallerKey) -> int:
+        budget = (*key, self._month)
+        if budget not in self._budgets:
+            values = {"kind": key[0], "name": key[1], "month": self._month}
+            self._budgets[budget] = int(self.connection.scalar(_SELECT_BUDGET, values) or 0)
+        return self._budgets[budget] + self._budget_sums.get(budget, 0)
+
+
+def write_meta(connection: Connection, name: MetaName, value: str) -> None:
+    """Store a single value, in a transaction of its caller."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    connection.execute(_make_upsert(dialect.insert(t.meta), ("value",)), [{"name": name.value, "value": value}])
+
+
+def check_text(field_name: str, text: str) -> None:
+    """Raise ValueError if PostgreSQL could not store or index a text."""
+    if not text or len(text) > MOST_TEXT or not text.isprintable():
+        raise ValueError(f"{field_name}: must have 1 to {MOST_TEXT} printable characters")
+
+
+def _clip(text: str) -> str:
+    printable = "".join(one if one.isprintable() else "?" for one in text[:MOST_TEXT])
+    return printable.encode(errors="replace").decode()
+
+
+def _needs_running(limits: Limits) -> bool:
+    return limits.concurrent_requests is not None or limits.budget_tokens is not None
+
+
+def _make_upsert(statement: Any, columns: Sequence[str]) -> Any:
+    changes = {name: statement.excluded[name] for name in columns}
+    return statement.on_conflict_do_update(index_elements=list(statement.table.primary_key.columns), set_=changes)
+
+
+def _make_sum(statement: Any, table: sa.Table, columns: Sequence[str]) -> Any:
+    changes = {name: table.c[name] + statement.excluded[name] for name in columns}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changes)
+
+
+_SELECT_META = sa.select(t.meta).where(t.meta.c.name.in_([MetaName.LEDGER_TIME.value, MetaName.AUDIT_HEAD.value]))
+_SELECT_RESERVATION = sa.select(t.reservations).where(t.reservations.c.request_id == sa.bindparam("wanted"))
+_SELECT_COUNTERS = sa.select(t.counters).where(
+    t.counters.c.caller_kind == sa.bindparam("kind"), t.counters.c.caller_id == sa.bindparam("name")
+)
+_SELECT_BUDGET = sa.select(t.budgets.c.used_tokens).where(
+    t.budgets.c.caller_kind == sa.bindparam("kind"),
+    t.budgets.c.caller_id == sa.bindparam("name"),
+    t.budgets.c.month == sa.bindparam("month"),
+)
+_SELECT_RUNNING = (
+    sa.select(
+        t.reservations.c.month,
+        sa.func.count().label("requests"),
+        sa.func.sum(t.reservations.c.tokens).label("tokens"),
+    )
+    .where(t.reservations.c.caller_kind == sa.bindparam("kind"), t.reservations.c.caller_id == sa.bindparam("name"))
+    .group_by(t.reservations.c.month)
+)

@@ -1,0 +1,145 @@
+"""The tables after the newest migration. `migrations/` creates them, and a test compares the two.
+
+Times are seconds since the epoch, in ledger time (`store.clock`). Months and days are those of UTC. End users are
+pseudonyms. No table has a column for text of a prompt or an answer.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_key",
+    "pk": "pk_%(table_name)s",
+}
+"""Names of constraints and indexes, so that later migrations can refer to them."""
+metadata = MetaData(naming_convention=NAMING)
+
+
+def _make_text_column(name: str, *, is_key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=is_key, nullable=False)
+
+
+def _make_count_column(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _make_text_column("id", is_key=True),
+    _make_text_column("name"),
+    Column("secret_mac", LargeBinary, nullable=False),
+    Column("previous_mac", LargeBinary),
+    Column("previous_expires_at", Double),
+    Column("models", JSON(none_as_null=True)),
+    Column("scopes", JSON, nullable=False),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("concurrent_requests", BigInteger),
+    Column("budget_tokens", BigInteger),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    _make_text_column("caller_kind", is_key=True),
+    _make_text_column("caller_id", is_key=True),
+    Column("requests", Double, nullable=False),
+    Column("tokens", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+"""What a caller used of its limits per minute; it leaks at the limit's rate."""
+
+budgets = Table(
+    "budgets",
+    metadata,
+    _make_text_column("caller_kind", is_key=True),
+    _make_text_column("caller_id", is_key=True),
+    _make_text_column("month", is_key=True),
+    _make_count_column("used_tokens"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    _make_text_column("request_id", is_key=True),
+    _make_text_column("caller_kind"),
+    _make_text_column("caller_id"),
+    _make_text_column("end_user"),
+    _make_text_column("model"),
+    _make_text_column("month"),
+    _make_count_column("tokens"),
+    Column("reserved_at", Double, nullable=False),
+    _make_text_column("instance"),
+    Index("ix_reservations_caller_kind_caller_id", "caller_kind", "caller_id"),
+)
+"""Requests that run: a row goes when its request is settled."""
+
+usage = Table(
+    "usage",
+    metadata,
+    _make_text_column("caller_kind", is_key=True),
+    _make_text_column("caller_id", is_key=True),
+    _make_text_column("model", is_key=True),
+    _make_text_column("day", is_key=True),
+    _make_text_column("end_user", is_key=True),
+    _make_count_column("requests"),
+    _make_count_column("prompt_tokens"),
+    _make_count_column("completion_tokens"),
+    _make_count_column("unsettled_tokens"),
+)
+"""`unsettled_tokens` are those of requests whose gateway crashed: their whole reservation counts as used."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    _make_text_column("action"),
+    _make_text_column("caller_kind"),
+    _make_text_column("caller_id"),
+    _make_text_column("end_user"),
+    _make_text_column("subject"),
+    _make_text_column("model"),
+    _make_text_column("revision"),
+    _make_text_column("engine_digest"),
+    _make_text_column("verdict"),
+    _make_count_column("prompt_tokens"),
+    _make_count_column("completion_tokens"),
+    _make_count_column("unsettled_tokens"),
+    _make_text_column("outcome"),
+    Column("key_version", Integer, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+)
+"""One record per request and per action of an administrator; `subject` is the request's or the key's id."""
+
+instances = Table(
+    "instances",
+    metadata,
+    _make_text_column("id", is_key=True),
+    Column("seen_at", Double, nullable=False),
+    _make_count_column("beats"),
+)
+"""Gateways that use this database: reservations of one that is gone are settled by another."""
+
+meta = Table(
+    "meta",
+    metadata,
+    _make_text_column("name", is_key=True),
+    _make_text_column("value"),
+)
+"""Single values, by name: `MetaName`."""

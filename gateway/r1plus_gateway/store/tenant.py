@@ -1,0 +1,249 @@
+"""The tenant's data as the gateway sees them: opened, watched, and usable or not with a reason.
+
+`run` opens them and keeps trying, so a gateway without its data answers 503 and says why; it does not crash.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.access.api_keys import KeyRecord
+from r1plus_gateway.store.audit import AuditHead, write_head_file
+from r1plus_gateway.store.clock import LedgerClock
+from r1plus_gateway.store.database import translate_os_error
+from r1plus_gateway.store.errors import DataReason, StoreError, UnavailableError
+from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
+from r1plus_gateway.store.key_records import find_record
+from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
+from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring
+from r1plus_gateway.store.repository import LedgerRepository
+from r1plus_gateway.store.unit_of_work import UnitOfWork
+from r1plus_gateway.store.writer import Step, Writer
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
+_READERS: Final = 2
+_SECONDS_AHEAD: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class DataState:
+    """Whether the data can be used: reason and message of the condition `DataReady`."""
+
+    reason: DataReason
+    message: str
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests can be counted, so served."""
+        return self.reason is DataReason.READY
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """Seconds between two beats, and without one until another gateway counts as gone."""
+
+    beat: float = BEAT_SECONDS
+    gone: float = GONE_SECONDS
+
+
+class TenantStore:
+    """One tenant's data. Implements `KeyFinder`; `ledger` implements `Ledger`."""
+
+    def __init__(self, config: StoreConfig, clock: LedgerClock | None = None, periods: Periods | None = None) -> None:
+        """Open nothing yet; `run` does."""
+        self.config = config
+        self.clock = clock or LedgerClock()
+        self.instance = secrets.token_hex(8)
+        self._periods = periods or Periods()
+        self._data: OpenData | None = None
+        self._work: UnitOfWork | None = None
+        self._problem: StoreError = UnavailableError("The tenant's data have not been opened yet")
+        self._state = DataState(DataReason.STARTING, str(self._problem))
+        self._head = AuditHead()
+        self._stored_head = AuditHead()
+        self._instances = InstanceWatch(self.instance, self._periods.gone)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gateway-reader")
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="gateway-keeper")
+        self._writer = Writer(self._open_repository)
+        self.ledger = StoreLedger(self._writer)
+
+    @property
+    def state(self) -> DataState:
+        """Whether the data can be used now, and why not."""
+        return self._state
+
+    async def run(self) -> None:
+        """Open the data, try again while that fails, then watch over them. Never returns."""
+        delay = FIRST_RETRY_SECONDS
+        while self._data is None and not await self.open():
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LAST_RETRY_SECONDS)
+        while True:
+            await asyncio.sleep(self._periods.beat)
+            await self.maintain()
+
+    async def open(self) -> bool:
+        """Open the data once, and settle what crashed gateways left. Return whether that worked."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._keeper, self._open)
+        except StoreError as error:
+            self._set_problem(error)
+            return False
+        return True
+
+    async def maintain(self) -> None:
+        """Do once what is due every few seconds: beat, settle for gateways that are gone, store the audit log's head.
+
+        What fails is the state until it works again.
+        """
+        try:
+            await self.write(lambda ledger: ledger.beat())
+            await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
+        except StoreError as error:
+            self._set_problem(error)
+
+    async def find_key(self, key_id: str) -> KeyRecord | None:
+        """Return the record of an API key, as `KeyFinder` says."""
+        try:
+            return await self.read(lambda connection: find_record(connection, key_id))
+        except StoreError as error:
+            raise refuse_unavailable(error) from error
+
+    def compute_key_mac(self, message: bytes) -> bytes:
+        """Return the MAC of an API key's secret, as `KeyFinder` says."""
+        try:
+            return self.require_data().keys.compute_key_mac(message)
+        except StoreError as error:
+            raise refuse_unavailable(error) from error
+
+    def require_data(self) -> OpenData:
+        """Return the open data. Raises StoreError, why there are none."""
+        if self._data is None:
+            raise self._problem.renew()
+        return self._data
+
+    async def write(self, step: Step[T]) -> T:
+        """Run a step in the writer's next transaction. Raises StoreError, and what the step refuses with."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._writer.submit(step)
+        except TimeoutError as error:
+            raise UnavailableError(f"The tenant's data gave no answer for {ANSWER_SECONDS:g} s") from error
+
+    async def read(self, step: Callable[[Connection], T]) -> T:
+        """Run a step on one consistent snapshot, in a thread. Raises StoreError."""
+        data = self.require_data()
+
+        def work() -> T:
+            with data.database.transaction(writes=False) as connection:
+                return step(connection)
+
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        except TimeoutError as error:
+            raise UnavailableError(f"The tenant's data gave no answer for {ANSWER_SECONDS:g} s") from error
+
+    async def close(self) -> None:
+        """Commit what waits, store the head of the audit log, and close the data."""
+        left = await asyncio.get_running_loop().run_in_executor(self._keeper, self._writer.close)
+        if left:
+            log.warning("Gateway ends with %d settlements unwritten; the next start counts them as used in full", left)
+        with contextlib.suppress(StoreError):
+            await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
+        for threads in (self._readers, self._keeper):
+            threads.shutdown(wait=False, cancel_futures=True)
+        if self._data is not None:
+            self._data.database.close()
+
+    def _open(self) -> None:
+        data = open_data(self.config)
+        work = UnitOfWork(data.database, data.keys, self.clock, self.instance)
+        if data.problem is None:
+            try:
+                self._settle_left(work, data)
+            except BaseException:
+                data.database.close()
+                raise
+        self._data, self._work = data, work
+        if data.problem is None:
+            self._set_ready()
+        else:
+            self._set_problem(data.problem)
+        if self.clock.seconds_ahead > _SECONDS_AHEAD:
+            log.warning(
+                "Ledger time is %.0f s ahead of this machine's clock, which was wrong then or is now; limits and months"
+                " follow ledger time", self.clock.seconds_ahead,
+            )  # fmt: skip
+
+    def _settle_left(self, work: UnitOfWork, data: OpenData) -> None:
+        """Settle what is left of a crashed gateway: this one is the only user of a file; replicas are watched first."""
+        with work.open_repository() as repository:
+            repository.beat()
+            count = repository.settle_orphans() if data.database.is_sqlite else 0
+            if data.database.is_sqlite:
+                repository.forget_other_instances()
+        self._head = repository.head
+        if count:
+            log.warning("%d requests of a gateway that crashed were settled as used in full", count)
+
+    def _maintain(self) -> None:
+        data, work = self.require_data(), self._work
+        assert work is not None
+        refresh_ring(self.config, data.database)
+        if not data.database.is_sqlite:
+            with data.database.transaction(writes=False) as connection:
+                beats = read_beats(connection)
+            if gone := self._instances.observe(beats, time.monotonic()):
+                with work.open_repository() as repository:
+                    count = repository.settle_orphans(gone)
+                    repository.forget_instances(gone)
+                log.warning("%d requests of %d gateways that are gone were settled as used in full", count, len(gone))
+        self._store_head()
+
+    def _store_head(self) -> None:
+        head, folder = self._head, self.config.folder
+        if folder is None or head == self._stored_head:
+            return
+        try:
+            write_head_file(folder, head)
+        except OSError as error:
+            raise translate_os_error(error, folder) from error
+        self._stored_head = head
+
+    @contextlib.contextmanager
+    def _open_repository(self) -> Iterator[LedgerRepository]:
+        """Open a transaction for the writer, and note how it went."""
+        data = self.require_data()
+        if data.problem is not None:
+            raise data.problem.renew()
+        assert self._work is not None
+        try:
+            with self._work.open_repository() as repository:
+                yield repository
+        except StoreError as error:
+            self._set_problem(error)
+            raise
+        self._head = repository.head
+        self._set_ready()
+
+    def _set_ready(self) -> None:
+        if not self._state.is_ready:
+            log.info("Tenant's data can be used")
+        self._state = DataState(DataReason.READY, "The tenant's data can be read and written.")
+
+    def _set_problem(self, error: StoreError) -> None:
+        state = DataState(error.reason, str(error))
+        if state != self._state:
+            log.warning("Tenant's data cannot be used: %s: %s", state.reason.value, state.message)
+        self._problem, self._state = error.renew(), state

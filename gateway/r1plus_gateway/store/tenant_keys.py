@@ -1,0 +1,264 @@
+"""The tenant's keys: two halves, the key ring that they open, and what is derived from its root.
+
+    half in a Secret ‖ half on the volume -- HKDF --> wrapping key -- AES-256-GCM --> root -- HKDF --> database key,
+                                                                                     pepper, audit key, end users' key
+
+Neither a backup of etcd, which keeps Secrets, nor a snapshot of the volume opens the data alone. The root is random and
+wrapped, so rotating the Secret's half wraps it again and changes no key that data were written with. The Secret holds
+one half, or two while it is rotated (`half-1`, `half-2`); the ring has a wrap for each half that the Secret holds.
+
+The ring lies on the volume (`key-ring.json`), or in the database where replicas share one. Called by `store.tenant`.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from r1plus_gateway.store.errors import ConfigError, CorruptError, ForeignTenantError, KeyLostError, WrongKeyError
+
+HALF_BYTES: Final = 32
+HALF_PREFIX: Final = "half-"
+MOST_HALVES: Final = 2
+RING_FILE: Final = "key-ring.json"
+SECRET_NAME: Final = "r1plus-gateway-key"
+"""The Secret with the half, which `r1plus tenant init` makes."""
+_FORMAT: Final = 1
+_NONCE_BYTES: Final = 12
+_SALT_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TenantKeys:
+    """Keys of one tenant, 32 bytes each unless it says otherwise; no representation shows them."""
+
+    database_key: bytes = field(repr=False)
+    database_salt: bytes = field(repr=False)
+    """16 bytes, the first of the database's file: a file with others was not made with this key."""
+    pepper: bytes = field(repr=False)
+    """For the MACs of API keys."""
+    end_user_pepper: bytes = field(repr=False)
+    """For the pseudonyms of end users."""
+    audit_key: bytes = field(repr=False)
+    end_user_wrapping_key: bytes = field(repr=False)
+    """Wraps the data key of each end user, which content is encrypted with (no content is stored yet)."""
+
+    def compute_key_mac(self, message: bytes) -> bytes:
+        """Return the MAC of an API key's secret."""
+        return hmac.digest(self.pepper, message, hashlib.sha256)
+
+    def compute_pseudonym(self, end_user: str) -> str:
+        """Return what is stored of an end user's id: 32 hexadecimal digits; empty for none."""
+        if not end_user:
+            return ""
+        return hmac.digest(self.end_user_pepper, end_user.encode(errors="surrogatepass"), hashlib.sha256).hex()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The root, wrapped once per half of the Secret. `wraps` is from the id of a pair of halves to nonce and text."""
+
+    tenant_uid: str
+    volume_half: bytes = field(repr=False)
+    wraps: Mapping[str, bytes] = field(repr=False)
+    has_database: bool = False
+    """Whether a database was made with it: then one that is missing is lost, not new."""
+
+    def encode(self) -> str:
+        """Return the ring as JSON; it opens nothing without a half of the Secret."""
+        document = {
+            "format": _FORMAT,
+            "tenant": self.tenant_uid,
+            "half": _encode_bytes(self.volume_half),
+            "wraps": {name: _encode_bytes(wrap) for name, wrap in sorted(self.wraps.items())},
+            "hasDatabase": self.has_database,
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+
+def read_halves(folder: Path) -> dict[str, bytes]:
+    """Return the halves that the Secret's folder has, by file name.
+
+    Raises:
+        KeyLostError: there is none.
+        ConfigError: one is not 64 hexadecimal digits, or there are more than two.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.name.startswith(HALF_PREFIX))
+    except OSError:
+        paths = []
+    if not paths:
+        raise KeyLostError(
+            f"{folder} has no half of the tenant key, so the tenant's data cannot be read: Secret {SECRET_NAME} is"
+            " missing or empty. Restore it from the recovery export: r1plus tenant init --from FILE"
+        )
+    if len(paths) > MOST_HALVES:
+        names = ", ".join(path.name for path in paths)
+        raise ConfigError(
+            f"{folder} has {len(paths)} halves ({names}), at most {MOST_HALVES} are valid at a time."
+            f" Remove the oldest from Secret {SECRET_NAME}"
+        )
+    return {path.name: _read_half(path) for path in paths}
+
+
+def make_half() -> str:
+    """Return a new half for the Secret, as its file has it."""
+    return secrets.token_hex(HALF_BYTES)
+
+
+def create_ring(tenant_uid: str, halves: Mapping[str, bytes]) -> KeyRing:
+    """Return a new ring with a new root."""
+    ring = KeyRing(tenant_uid, secrets.token_bytes(HALF_BYTES), {})
+    return _wrap_root(ring, secrets.token_bytes(HALF_BYTES), halves)
+
+
+def open_ring(ring: KeyRing, tenant_uid: str, halves: Mapping[str, bytes]) -> tuple[TenantKeys, KeyRing]:
+    """Return the keys, and the ring with a wrap for exactly the halves of the Secret; it is to be stored if it differs.
+
+    Raises:
+        ForeignTenantError: the ring is another tenant's.
+        WrongKeyError: no half opens it.
+    """
+    if ring.tenant_uid != tenant_uid:
+        raise ForeignTenantError(
+            f"The data belong to tenant {ring.tenant_uid}, and this gateway serves {tenant_uid}; nothing was read."
+            " Mount the volume, or name the database, of this tenant; another tenant's data cannot be taken over"
+        )
+    root = _find_root(ring, halves)
+    if root is None:
+        raise WrongKeyError(
+            f"No half in Secret {SECRET_NAME} ({', '.join(sorted(halves))}) opens the tenant's data: the Secret was"
+            " replaced. Restore the half that was last in use from the recovery export: r1plus tenant init --from FILE"
+        )
+    return _derive_keys(root), _wrap_root(ring, root, halves)
+
+
+def decode_ring(text: str, source: str) -> KeyRing:
+    """Return the ring in `text`. Raises CorruptError, which names `source`."""
+    try:
+        document: dict[str, Any] = json.loads(text)
+        if document["format"] != _FORMAT:
+            raise ValueError("unknown format")
+        return KeyRing(
+            str(document["tenant"]),
+            _decode_bytes(document["half"]),
+            {str(name): _decode_bytes(wrap) for name, wrap in document["wraps"].items()},
+            document["hasDatabase"] is True,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptError(
+            f"{source}: is not a key ring ({type(error).__name__}), so the tenant's data cannot be read."
+            " Restore it from a backup of the volume"
+        ) from None
+
+
+def read_ring(path: Path) -> KeyRing | None:
+    """Return the ring of a file; None if there is no file. Raises CorruptError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        text = ""
+    return decode_ring(text, str(path))
+
+
+def write_ring(path: Path, ring: KeyRing) -> None:
+    """Replace the file at once: a crash leaves the old ring or the new one. Raises OSError."""
+    scratch = path.with_suffix(".new")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(ring.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read_half(path: Path) -> bytes:
+    try:
+        half = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        half = b""
+    if len(half) != HALF_BYTES:
+        raise ConfigError(
+            f"{path}: is not {2 * HALF_BYTES} hexadecimal digits, so it is no half of a tenant key."
+            f" Restore Secret {SECRET_NAME} from the recovery export: r1plus tenant init --from FILE"
+        )
+    return half
+
+
+def _find_root(ring: KeyRing, halves: Mapping[str, bytes]) -> bytes | None:
+    for half in halves.values():
+        wrap = ring.wraps.get(_identify_pair(ring, half))
+        if wrap is None:
+            continue
+        try:
+            return AESGCM(_derive_wrapping_key(ring, half)).decrypt(
+                wrap[:_NONCE_BYTES], wrap[_NONCE_BYTES:], ring.tenant_uid.encode()
+            )
+        except InvalidTag:
+            continue
+    return None
+
+
+def _wrap_root(ring: KeyRing, root: bytes, halves: Mapping[str, bytes]) -> KeyRing:
+    wraps = {}
+    for half in halves.values():
+        pair = _identify_pair(ring, half)
+        wrap = ring.wraps.get(pair)
+        if wrap is None:
+            nonce = secrets.token_bytes(_NONCE_BYTES)
+            wrap = nonce + AESGCM(_derive_wrapping_key(ring, half)).encrypt(nonce, root, ring.tenant_uid.encode())
+        wraps[pair] = wrap
+    return replace(ring, wraps=wraps)
+
+
+def _identify_pair(ring: KeyRing, half: bytes) -> str:
+    return _derive(half + ring.volume_half, f"pair/{ring.tenant_uid}", 8).hex()
+
+
+def _derive_wrapping_key(ring: KeyRing, half: bytes) -> bytes:
+    return _derive(half + ring.volume_half, f"wrapping-key/{ring.tenant_uid}")
+
+
+def _derive_keys(root: bytes) -> TenantKeys:
+    return TenantKeys(
+        database_key=_derive(root, "database-key/1"),
+        database_salt=_derive(root, "database-salt/1", _SALT_BYTES),
+        pepper=_derive(root, "pepper/1"),
+        end_user_pepper=_derive(root, "end-user-pepper/1"),
+        audit_key=_derive(root, "audit-key/1"),
+        end_user_wrapping_key=_derive(root, "end-user-wrapping-key/1"),
+    )
+
+
+def _derive(secret: bytes, purpose: str, length: int = HALF_BYTES) -> bytes:
+    return HKDF(SHA256(), length, salt=None, info=f"r1plus-gateway/{purpose}".encode()).derive(secret)
+
+
+def _encode_bytes(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _decode_bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64") from error

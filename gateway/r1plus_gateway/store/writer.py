@@ -1,0 +1,174 @@
+"""The one writer of the tenant's data: a thread that commits what waits for it in one transaction.
+
+Many requests share one commit, so the volume's latency is paid once. A step that must happen (a settlement) is kept and
+tried again until it is committed; any other step fails at once. The event loop never waits for a driver.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from r1plus_gateway.access.caller import AccessError
+from r1plus_gateway.store.errors import BusyError, StoreError, UnavailableError
+from r1plus_gateway.store.repository import LedgerRepository
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Step = Callable[[LedgerRepository], T]
+MOST_BATCH: Final = 128
+MOST_PENDING: Final = 2000
+"""Steps that wait, those that must happen not counted."""
+RETRY_SECONDS: Final = 0.5
+REFUSALS: Final = (AccessError, ValueError)
+"""What a step raises before it has written anything."""
+
+
+@dataclass(slots=True)
+class _Job:
+    step: Callable[[LedgerRepository], Any]
+    is_required: bool
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+
+_Outcome = tuple[_Job, Any, BaseException | None]
+
+
+class Writer:
+    """A queue of steps, and the thread that runs them."""
+
+    def __init__(self, open_repository: Callable[[], AbstractContextManager[LedgerRepository]]) -> None:
+        """Take what opens a transaction; it raises StoreError while there is none."""
+        self._open_repository = open_repository
+        self._queue: deque[_Job] = deque()
+        self._retries: deque[_Job] = deque()
+        self._retry_at = 0.0
+        self._wakes = threading.Condition()
+        self._stops_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name="gateway-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending(self) -> int:
+        """Steps that wait."""
+        return len(self._queue) + len(self._retries)
+
+    def submit(self, step: Step[T], *, is_required: bool = False) -> "asyncio.Future[T]":
+        """Queue a step and return its result as a future, which is set after the commit.
+
+        A required step runs even if its future is cancelled, and is tried again while the data cannot be written.
+
+        Raises:
+            BusyError: too many steps wait.
+            UnavailableError: the writer has stopped.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        # A required step may outlive who waits for it.
+        future.add_done_callback(_retrieve_error)
+        with self._wakes:
+            if self._stops_at is not None:
+                raise UnavailableError("The gateway is stopping")
+            if not is_required and len(self._queue) >= MOST_PENDING:
+                raise BusyError(f"{len(self._queue)} requests wait for the tenant's data already")
+            self._queue.append(_Job(step, is_required, loop, future))
+            self._wakes.notify()
+        return future
+
+    def close(self, seconds: float = 10.0) -> int:
+        """Run what waits, for at most some seconds, and stop. Return how many required steps are left."""
+        with self._wakes:
+            self._stops_at = time.monotonic() + seconds
+            self._wakes.notify()
+        self._thread.join(seconds + 5.0)
+        return sum(job.is_required for job in (*self._queue, *self._retries))
+
+    def _run(self) -> None:
+        while jobs := self._take():
+            self._perform(jobs)
+
+    def _take(self) -> list[_Job]:
+        """Wait for steps and return the next batch; none at the end."""
+        with self._wakes:
+            while True:
+                now = time.monotonic()
+                is_retry_due = bool(self._retries) and now >= self._retry_at
+                if self._queue or is_retry_due:
+                    break
+                if self._stops_at is not None and (not self._retries or now >= self._stops_at):
+                    return []
+                self._wakes.wait(max(0.0, self._retry_at - now) if self._retries else None)
+            if self._stops_at is not None and now >= self._stops_at:
+                return []
+            jobs: list[_Job] = []
+            sources = (self._retries, self._queue) if is_retry_due else (self._queue,)
+            for source in sources:
+                while source and len(jobs) < MOST_BATCH:
+                    jobs.append(source.popleft())
+            return jobs
+
+    def _perform(self, jobs: list[_Job]) -> None:
+        jobs = [job for job in jobs if job.is_required or not job.future.cancelled()]
+        if not jobs:
+            return
+        try:
+            with self._open_repository() as repository:
+                outcomes = [_attempt(job, repository) for job in jobs]
+        except StoreError as error:
+            self._keep_required(jobs, error)
+            return
+        except Exception as error:
+            if len(jobs) > 1:
+                # One step's defect fails no other step.
+                for job in jobs:
+                    self._perform([job])
+                return
+            log.exception("Step of the ledger failed")
+            outcomes = [(jobs[0], None, error)]
+        _deliver(outcomes)
+
+    def _keep_required(self, jobs: list[_Job], error: StoreError) -> None:
+        required = [job for job in jobs if job.is_required]
+        if required:
+            log.warning("Tenant's data cannot be written, %d settlements wait: %s", len(required), error)
+            with self._wakes:
+                self._retries.extendleft(reversed(required))
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+        _deliver([(job, None, error.renew()) for job in jobs if not job.is_required])
+
+
+def _attempt(job: _Job, repository: LedgerRepository) -> _Outcome:
+    try:
+        return job, job.step(repository), None
+    except REFUSALS as error:
+        return job, None, error
+
+
+def _deliver(outcomes: list[_Outcome]) -> None:
+    """Set the futures, with one wake-up per event loop."""
+    for loop in {outcome[0].loop for outcome in outcomes}:
+        own = [outcome for outcome in outcomes if outcome[0].loop is loop]
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits.
+            loop.call_soon_threadsafe(_set_results, own)
+
+
+def _set_results(outcomes: list[_Outcome]) -> None:
+    for job, result, error in outcomes:
+        if job.future.done():
+            continue
+        if error is None:
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(error)
+
+
+def _retrieve_error(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,123 @@
+"""The gateway before the real tritonserver: what clients get, what is billed, and what a client that leaves costs."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_gateway.access.caller import Outcome
+from support.engine.client import Client
+from support.engine.server import BATCH, CONTEXT, Server
+from support.gateway.fake_triton import FakeTriton, answer
+from support.gateway.rig import Rig, read_events, read_until, running_before
+from support.waiting import eventually
+
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
+
+STORY = "Tell me a long story about a lighthouse."
+RUNNING = "r1plus_engine_running_requests"
+GENERATED = 'r1plus_engine_tokens_total{direction="completion"}'
+PROMPTS = 'r1plus_engine_tokens_total{direction="prompt"}'
+
+
+@asynccontextmanager
+async def gateway(folder: Path, server: Server) -> AsyncIterator[Rig]:
+    """A gateway before this server."""
+    pod = FakeTriton(answer())
+    pod.port = int(server.grpc.rpartition(":")[2])
+    async with running_before(folder, pod, contextTokens=CONTEXT, batch=BATCH) as rig:
+        yield rig
+
+
+async def until_idle(server: Server) -> None:
+    """Wait until the engine runs nothing."""
+    await eventually(lambda: asyncio.to_thread(lambda: server.metric(RUNNING) == 0), "the engine is idle")
+
+
+async def test_a_chat_gets_the_same_answer_as_a_client_of_triton(tmp_path: Path, server: Server, ask: Client) -> None:
+    expected = await asyncio.to_thread(ask, "What is the capital of Sweden?", max_new_tokens=16)
+    async with gateway(tmp_path, server) as rig, rig.chat("What is the capital of Sweden?", max_tokens=16) as response:
+        got = await response.json()
+    assert got["choices"][0]["message"]["content"] == expected.text
+    assert got["choices"][0]["finish_reason"] == expected.reason
+    assert got["usage"]["prompt_tokens"] == expected.prompt_tokens
+    assert got["usage"]["completion_tokens"] == expected.tokens
+
+
+async def test_a_stream_is_the_answer_in_pieces(tmp_path: Path, server: Server) -> None:
+    async with gateway(tmp_path, server) as rig:
+        async with rig.chat(STORY, max_tokens=24) as response:
+            whole = (await response.json())["choices"][0]["message"]["content"]
+        async with rig.chat(STORY, max_tokens=24, stream=True) as response:
+            *chunks, done = await read_events(response)
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert "".join(deltas) == whole
+    assert len([delta for delta in deltas if delta]) > 5
+    assert (done, chunks[-1]["choices"][0]["finish_reason"]) == ("[DONE]", "length")
+
+
+async def test_what_the_engine_refuses_is_the_clients_error(tmp_path: Path, server: Server) -> None:
+    async with gateway(tmp_path, server) as rig:
+        async with rig.chat("word " * 3000) as response:
+            error = (await response.json())["error"]
+            assert (response.status, error["code"]) == (400, "context_length_exceeded")
+        assert "more than the context of" in error["message"]
+        async with rig.chat("x" * (17 * CONTEXT)) as response:
+            assert response.status == 400
+    assert [entry.usage.completion_tokens for entry in rig.ledger.settled] == [0, 0]
+
+
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
+async def test_a_client_that_leaves_frees_the_slot(tmp_path: Path, server: Server, is_streamed: bool) -> None:
+    async with gateway(tmp_path, server) as rig:
+        await until_idle(server)
+        before = server.requests("cancelled")
+
+        async def ask() -> Any:
+            async with rig.chat(STORY, max_tokens=900, stream=is_streamed) as response:
+                return await response.read()
+
+        task = asyncio.create_task(ask())
+        await eventually(lambda: asyncio.to_thread(lambda: server.metric(RUNNING) == 1), "one runs")
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await until_idle(server)
+        await rig.until_settled()
+        assert server.requests("cancelled") == before + 1
+    assert rig.ledger.settled[0].outcome is Outcome.CANCELLED
+
+
+async def test_the_usage_of_whole_streams_is_the_engines_own_count(tmp_path: Path, server: Server) -> None:
+    async with gateway(tmp_path, server) as rig:
+        await until_idle(server)
+        prompts, generated = server.metric(PROMPTS), server.metric(GENERATED)
+
+        async def ask(number: int) -> None:
+            async with rig.chat(f"{STORY} {number}", max_tokens=5 + number, stream=True) as response:
+                await read_events(response)
+
+        await asyncio.gather(*(ask(number) for number in range(8)))
+        await rig.until_settled(8)
+        usages = [entry.usage for entry in rig.ledger.settled]
+        assert sum(usage.completion_tokens for usage in usages) == server.metric(GENERATED) - generated
+        assert sum(usage.prompt_tokens for usage in usages) == server.metric(PROMPTS) - prompts
+
+
+async def test_a_cut_stream_is_billed_by_the_last_response_that_was_seen(tmp_path: Path, server: Server) -> None:
+    """The engine may generate a few tokens more until the cancellation reaches it; nobody pays for those."""
+    async with gateway(tmp_path, server) as rig:
+        await until_idle(server)
+        generated = server.metric(GENERATED)
+        async with rig.chat(STORY, max_tokens=900, stream=True) as response:
+            await read_until(response, b"lighthouse")
+            response.close()
+        await rig.until_settled()
+        await until_idle(server)
+        (settlement,) = rig.ledger.settled
+        seen, counted = settlement.usage.completion_tokens, server.metric(GENERATED) - generated
+        assert 0 < seen <= counted < seen + 50

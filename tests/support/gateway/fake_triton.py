@@ -1,0 +1,169 @@
+"""A server that speaks Triton's streaming protocol over grpc.aio and answers as a script says.
+
+A script is an async generator: it yields `Piece`s, may await gates of the test, and may raise `FailureError`.
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One response."""
+
+    text: str = ""
+    completion_tokens: int = 0
+    prompt_tokens: int = 7
+    finish_reason: str = ""
+
+
+class FailureError(Exception):
+    """Ends a script with a gRPC status."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+Inputs = dict[str, Any]
+Script = Callable[[Inputs], AsyncIterator[Piece]]
+_FORMS = {"INT32": "<i", "FP32": "<f", "UINT64": "<Q"}
+
+
+def read_inputs(request: pb.ModelInferRequest) -> Inputs:
+    """Return the tensors of a request by name; BYTES as text."""
+    values: Inputs = {}
+    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+        assert list(tensor.shape) == [1]
+        if tensor.datatype == "BYTES":
+            assert int.from_bytes(raw[:4], "little") == len(raw) - 4
+            values[tensor.name] = raw[4:].decode()
+        elif tensor.datatype == "BOOL":
+            values[tensor.name] = raw == b"\x01"
+        else:
+            (values[tensor.name],) = struct.unpack(_FORMS[tensor.datatype], raw)
+    return values
+
+
+def build_response(piece: Piece) -> pb.ModelStreamInferResponse:
+    """Return a response as Triton's Python backend sends it."""
+    inner = pb.ModelInferResponse(model_name="r1plus")
+    for name, text in (("text_output", piece.text), ("finish_reason", piece.finish_reason)):
+        inner.outputs.add(name=name, datatype="BYTES", shape=[1])
+        data = text.encode()
+        inner.raw_output_contents.append(len(data).to_bytes(4, "little") + data)
+    for name, number in (("prompt_tokens", piece.prompt_tokens), ("completion_tokens", piece.completion_tokens)):
+        inner.outputs.add(name=name, datatype="INT32", shape=[1])
+        inner.raw_output_contents.append(struct.pack("<i", number))
+    return pb.ModelStreamInferResponse(infer_response=inner)
+
+
+def answer(*tokens: str, finish_reason: str = "stop", gap_s: float = 0.0) -> Script:
+    """Return a script that sends these tokens, `gap_s` apart."""
+
+    async def run(_: Inputs) -> AsyncIterator[Piece]:
+        for count, token in enumerate(tokens, 1):
+            if gap_s:
+                await asyncio.sleep(gap_s)
+            yield Piece(token, count)
+        yield Piece("", len(tokens), finish_reason=finish_reason)
+
+    return run
+
+
+def fail(code: grpc.StatusCode, message: str, *tokens: str) -> Script:
+    """Return a script that sends these tokens and then fails."""
+
+    async def run(_: Inputs) -> AsyncIterator[Piece]:
+        for count, token in enumerate(tokens, 1):
+            yield Piece(token, count)
+        raise FailureError(code, message)
+
+    return run
+
+
+@dataclass
+class Gated:
+    """A script whose tokens the test lets go one by one."""
+
+    tokens: tuple[str, ...]
+    _allowed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
+
+    def release(self, count: int = 1) -> None:
+        """Let this many more tokens go; the end is one."""
+        for _ in range(count):
+            self._allowed.put_nowait(None)
+
+    async def __call__(self, _: Inputs) -> AsyncIterator[Piece]:
+        for count, token in enumerate(self.tokens, 1):
+            await self._allowed.get()
+            yield Piece(token, count)
+        await self._allowed.get()
+        yield Piece("", len(self.tokens), finish_reason="stop")
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Remembers what was asked and how each request ended."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.count_tokens: Callable[[Inputs], int] = lambda inputs: 7
+        self.inputs: list[Inputs] = []
+        self.ids: list[str] = []
+        self.running = 0
+        self.most_running = 0
+        self.cancelled = 0
+        self.sent_tokens = 0
+        self.port = 0
+
+    async def ModelStreamInfer(  # noqa: N802 - the protocol's name
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        assert ("triton_grpc_error", "true") in tuple(context.invocation_metadata())
+        async for request in requests:
+            inputs = read_inputs(request)
+            if inputs.pop("count_only", False):
+                yield build_response(Piece(prompt_tokens=self.count_tokens(inputs), finish_reason="stop"))
+                continue
+            self.inputs.append(inputs)
+            self.ids.append(request.id)
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+            try:
+                async for piece in self.script(inputs):
+                    self.sent_tokens = max(self.sent_tokens, piece.completion_tokens)
+                    yield build_response(piece)
+            except FailureError as error:
+                await context.abort(error.code, str(error))
+            except (asyncio.CancelledError, GeneratorExit):
+                self.cancelled += 1
+                raise
+            finally:
+                self.running -= 1
+
+    @property
+    def messages(self) -> Any:
+        """The messages of the last request."""
+        return json.loads(self.inputs[-1]["messages"])
+
+
+@asynccontextmanager
+async def serving(fake: FakeTriton, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[FakeTriton]:
+    """Serve until the block ends; calls in flight then end as with a killed pod."""
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
+    fake.port = server.add_insecure_port(f"{host}:{port}")
+    await server.start()
+    try:
+        yield fake
+    finally:
+        await server.stop(grace=None)

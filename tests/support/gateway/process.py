@@ -1,0 +1,131 @@
+"""The gateway as a process of its own, with a real store on a volume, before fake pods."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from r1plus_client import AsyncClient
+from r1plus_gateway.settings import ENV_SETTINGS
+from r1plus_gateway.store.tenant_keys import make_half
+from support.apiserver.process import PythonProcess
+from support.gateway.fake_triton import FakeTriton
+from support.gateway.rig import REVISION, FakeMonitor
+from support.gateway.tokens import ISSUER, make_account, make_claims, make_jwk, sign
+from support.ports import free_port
+from support.waiting import eventually
+
+TENANT_UID = "0b5e6a2c-0000-4000-8000-00000000000a"
+
+
+class GatewayProcess(PythonProcess):
+    """`python -m r1plus_gateway` of tenant `team-credit`, with model `credit` at one pod."""
+
+    def __init__(self, folder: Path, pod: FakeTriton, monitor: FakeMonitor) -> None:
+        super().__init__(folder / "gateway.log", "r1plus_gateway")
+        self.folder = folder
+        self.internal_port = free_port()
+        self._signer = rsa.generate_private_key(65537, 2048)
+        for name in ("data", "secret"):
+            (folder / name).mkdir()
+        (folder / "secret" / "half-1").write_text(make_half())
+        (folder / "jwks.json").write_text(json.dumps({"keys": [make_jwk(self._signer, "k1")]}))
+        model = {
+            "name": "credit",
+            "host": "127.0.0.1",
+            "grpcPort": pod.port,
+            "monitorPort": monitor.port,
+            "contextTokens": 1024,
+            "batch": 8,
+            "capabilities": ["messages", "count_only"],
+            "revisions": [REVISION],
+        }
+        self.settings: dict[str, Any] = {
+            "namespace": "team-credit",
+            "host": "127.0.0.1",
+            "port": self.port,
+            "internalPort": self.internal_port,
+            "drainSeconds": 5,
+            "tokens": {"issuer": ISSUER, "jwks": str(folder / "jwks.json"), "namespaces": ["team-app"]},
+            "data": {
+                "tenantUid": TENANT_UID,
+                "folder": str(folder / "data"),
+                "secretFolder": str(folder / "secret"),
+            },
+            "models": [model],
+        }
+        self.write_settings()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, ENV_SETTINGS: str(self.folder / "settings.json")}
+
+    def write_settings(self) -> None:
+        """Replace the settings' file."""
+        (self.folder / "settings.json").write_text(json.dumps(self.settings))
+
+    def make_token(self, namespace: str, name: str) -> str:
+        """Return a token of a ServiceAccount, as the cluster signs it."""
+        return sign(self._signer, make_claims(**make_account(namespace, name), jti=secrets.token_hex(4)))
+
+    @property
+    def admin_headers(self) -> dict[str, str]:
+        """Return what authenticates the tenant's admin."""
+        return {"Authorization": f"Bearer {self.make_token('team-credit', 'r1plus-gateway-admin')}"}
+
+    def make_client(self, key: str) -> AsyncClient:
+        """Return a client that does not try again."""
+        return AsyncClient(self.url, key, max_retries=0)
+
+    async def read_data_state(self) -> dict[str, str]:
+        """Return what the gateway says of its data."""
+        url = f"http://127.0.0.1:{self.internal_port}/data"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            state: dict[str, str] = await response.json()
+            return state
+
+    async def call_admin(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Call the admin API; return status and answer."""
+        own = {**self.admin_headers, **headers}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, f"{self.url}/v1/admin{path}", json=body, headers=own) as response,
+        ):
+            return response.status, await response.json()
+
+    async def create_key(self, **spec: Any) -> str:
+        """Return a new key."""
+        status, answer = await self.call_admin("POST", "/keys", {"name": "app", **spec})
+        assert status == 201, answer
+        return str(answer["key"])
+
+    async def until_ready(self) -> None:
+        """Wait until it takes requests."""
+
+        async def answers() -> bool:
+            try:
+                async with aiohttp.ClientSession() as session, session.get(f"{self.url}/readyz") as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                assert self.returncode is None, self.log
+                return False
+
+        await eventually(answers, "the gateway is ready")
+
+
+@asynccontextmanager
+async def running_process(folder: Path, pod: FakeTriton) -> AsyncIterator[GatewayProcess]:
+    """Run a gateway before this pod."""
+    async with FakeMonitor().listen() as monitor:
+        gateway = GatewayProcess(folder, pod, monitor)
+        gateway.start()
+        try:
+            await gateway.until_ready()
+            yield gateway
+        finally:
+            gateway.kill()

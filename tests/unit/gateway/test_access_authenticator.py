@@ -1,0 +1,100 @@
+"""From the `Authorization` header to a caller, and what is said to whoever is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from r1plus_gateway.access.api_keys import ApiKey, mint_key
+from r1plus_gateway.access.authenticator import REFUSAL, CredentialAuthenticator
+from r1plus_gateway.access.caller import AccessError, Limits
+from r1plus_gateway.access.service_accounts import JwksFile, TokenVerifier
+from r1plus_gateway.store.admin import create_key, revoke_key
+from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.tenant import TenantStore
+from support.gateway.tenant_data import ADMIN, Volume
+
+
+@pytest.fixture
+def authenticator(store: TenantStore, tmp_path: Path) -> CredentialAuthenticator:
+    tokens = TokenVerifier(JwksFile(tmp_path / "jwks.json"), "issuer", "team-credit", lambda _: None)
+    return CredentialAuthenticator(store, tokens, store.clock.read)
+
+
+async def test_a_key_of_the_store_authenticates(store: TenantStore, authenticator: CredentialAuthenticator) -> None:
+    issued = await create_key(store, ADMIN, KeySpec("ci", frozenset({"credit"}), limits=Limits(budget_tokens=7)))
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        caller = await authenticator.authenticate(f"{scheme} {issued.key.encode()}", "")
+        assert caller == issued.record.caller
+
+
+REFUSED: dict[str, Callable[[ApiKey], str]] = {
+    "nothing": lambda key: "",
+    "only the scheme": lambda key: "Bearer",
+    "only the key": lambda key: key.encode(),
+    "another scheme": lambda key: f"Basic {key.encode()}",
+    "two spaces": lambda key: f"Bearer  {key.encode()}",
+    "something behind it": lambda key: f"Bearer {key.encode()} x",
+    "an unknown key": lambda key: f"Bearer {mint_key().encode()}",
+    "another secret": lambda key: f"Bearer {mint_key(key.id).encode()}",
+    "a token of nobody": lambda key: "Bearer a.b.c",
+    "a key with dots": lambda key: "Bearer r1p_a.b.c",
+    "an id of another case": lambda key: f"Bearer {ApiKey(key.id.swapcase(), key.secret).encode()}",
+}
+
+
+@pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
+async def test_whoever_is_refused_learns_nothing(
+    store: TenantStore, authenticator: CredentialAuthenticator, make: Callable[[ApiKey], str]
+) -> None:
+    issued = await create_key(store, ADMIN, KeySpec("ci"))
+    with pytest.raises(AccessError) as refusal:
+        await authenticator.authenticate(make(issued.key), "")
+    assert (refusal.value.status, refusal.value.code, str(refusal.value)) == (401, "invalid_api_key", REFUSAL)
+    assert refusal.value.retry_after is None
+
+
+async def test_a_revoked_key_is_refused_at_once(store: TenantStore, authenticator: CredentialAuthenticator) -> None:
+    issued = await create_key(store, ADMIN, KeySpec("ci"))
+    await authenticator.authenticate(f"Bearer {issued.key.encode()}", "")
+    await revoke_key(store, ADMIN, issued.key.id)
+    with pytest.raises(AccessError, match="revoked"):
+        await authenticator.authenticate(f"Bearer {issued.key.encode()}", "")
+
+
+async def test_a_clock_that_goes_back_revives_no_expired_key(
+    volume: Volume, store: TenantStore, authenticator: CredentialAuthenticator
+) -> None:
+    issued = await create_key(store, ADMIN, KeySpec("ci", expires_at=volume.time.wall + 60))
+    volume.time.advance(61)
+    volume.time.wall -= 3600
+    with pytest.raises(AccessError, match="expired"):
+        await authenticator.authenticate(f"Bearer {issued.key.encode()}", "")
+
+
+async def test_a_key_with_the_scope_names_end_users(store: TenantStore, authenticator: CredentialAuthenticator) -> None:
+    issued = await create_key(store, ADMIN, KeySpec("app", scopes=frozenset({"end-users"})))
+    authorization = f"Bearer {issued.key.encode()}"
+    assert (await authenticator.authenticate(authorization, "ann@bank.example")).end_user == "ann@bank.example"
+    assert (await authenticator.authenticate(authorization, "")).end_user == ""
+    for end_user in ("a" * 257, "ä" * 129, "a\nb", "a\0", "\ud800"):
+        with pytest.raises(AccessError, match="control characters") as refusal:
+            await authenticator.authenticate(authorization, end_user)
+        assert refusal.value.status == 403
+
+
+async def test_a_key_without_the_scope_names_nobody(store: TenantStore, authenticator: CredentialAuthenticator) -> None:
+    issued = await create_key(store, ADMIN, KeySpec("app"))
+    with pytest.raises(AccessError, match=r"may not name end users.*scope end-users") as refusal:
+        await authenticator.authenticate(f"Bearer {issued.key.encode()}", "ann")
+    assert (refusal.value.status, refusal.value.code) == (403, "end_user_not_allowed")
+
+
+async def test_a_store_that_is_not_open_answers_503_to_every_key(volume: Volume, tmp_path: Path) -> None:
+    closed = volume.make_store()
+    tokens = TokenVerifier(JwksFile(tmp_path / "jwks.json"), "issuer", "team-credit", lambda _: None)
+    for text in (mint_key().encode(), "nonsense"):
+        with pytest.raises(AccessError, match="DataReady") as refusal:
+            await CredentialAuthenticator(closed, tokens).authenticate(f"Bearer {text}", "")
+        assert (refusal.value.status, refusal.value.code) == (503, "data_unavailable")
+    await closed.close()

@@ -1,0 +1,287 @@
+"""What no client should send, as raw bytes over a real socket: each is refused with the field, and nothing crashes."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from support.gateway.access import KEY
+from support.gateway.fake_triton import answer
+from support.gateway.rig import Rig, running, send_raw
+from support.tables import for_each
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+USER = {"role": "user", "content": "Hi"}
+BODY = b'{"model":"credit","messages":[{"role":"user","content":"Hi"}]}'
+BODY_LIMIT = 64 * 1024
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    folder = tmp_path_factory.mktemp("gateway")
+    limits = {"bodyBytes": BODY_LIMIT, "bodySeconds": 0.2}
+    capabilities = ["messages", "response_schema"]
+    async with running(folder, answer("a"), settings={"limits": limits}, capabilities=capabilities) as rig:
+        yield rig
+        assert rig.ledger.open == {}
+        assert rig.pod.inputs == [], "something of this reached the engine"
+
+
+def build_head(*lines: str, path: str = "/v1/chat/completions", method: str = "POST") -> bytes:
+    """Return a request's head that asks the server to close the connection."""
+    fixed = (f"{method} {path} HTTP/1.1", f"Authorization: Bearer {KEY}", "Connection: close", *lines)
+    return "\r\n".join(fixed).encode("latin-1") + b"\r\n\r\n"
+
+
+def build_post(body: bytes, *lines: str, **options: str) -> bytes:
+    """Return a whole request."""
+    own = lines or ("Content-Type: application/json",)
+    return build_head("Host: gateway", f"Content-Length: {len(body)}", *own, **options) + body
+
+
+def read_error(answer: bytes) -> tuple[int, Any]:
+    """Return status and error of a raw answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+@for_each("raw", {
+    "two Hosts": build_head("Host: a", "Host: b", f"Content-Length: {len(BODY)}") + BODY,
+    "two lengths": build_head("Host: a", "Content-Length: 5", f"Content-Length: {len(BODY)}") + BODY,
+    "a length and chunks": build_head("Host: a", f"Content-Length: {len(BODY)}", "Transfer-Encoding: chunked") + BODY,
+    "an unknown transfer coding": build_head("Host: a", "Transfer-Encoding: chunked, gzip") + BODY,
+    "a negative length": build_head("Host: a", "Content-Length: -1") + BODY,
+    "a chunk whose length is no number": build_head("Host: a", "Transfer-Encoding: chunked") + b"zz\r\n" + BODY,
+    "a header without a name": build_head("Host: a", ": x"),
+    "a blank before the colon": build_head("Host: a", "Transfer-Encoding : chunked"),
+    "a folded header": build_head("Host: a", "X-A: 1\r\n Transfer-Encoding: chunked"),
+    "a header larger than any": build_head("Host: a", f"X-A: {'a' * 20_000}"),
+    "too many headers": build_head("Host: a", *(f"X-{n}: 1" for n in range(200))),
+    "a line larger than any": build_head("Host: a", path="/v1/" + "a" * 10_000),
+    "a bare line feed in a value": build_head("Host: a", "X-A: 1\nX-B: 2"),
+    "no HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+})  # fmt: skip
+async def test_bad_http(rig: Rig, raw: bytes) -> None:
+    got = await send_raw(rig.gateway.port, raw)
+    assert got.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400", b"HTTP/1.1 505")), got[:200]
+    assert got.count(b"HTTP/1.") == 1, "a second request was read out of the first"
+
+
+@for_each("raw, status, code", {
+    "an upgrade": (build_post(BODY, "Content-Type: application/json", "Upgrade: h2c"), 400, "invalid_request"),
+    "an upgrade to WebSocket": (
+        build_head("Host: a", "Upgrade: websocket", "Sec-WebSocket-Version: 13", path="/v1/models", method="GET"),
+        400,
+        "invalid_request",
+    ),
+    "a compressed body": (
+        build_post(b"\x1f\x8b\x08\x00", "Content-Type: application/json", "Content-Encoding: gzip"),
+        415,
+        "unsupported_media_type",
+    ),
+    "a form": (build_post(b"a=b", "Content-Type: application/x-www-form-urlencoded"), 415, "unsupported_media_type"),
+    "a body larger than the limit": (build_post(b" " * (BODY_LIMIT + 1)), 413, "request_too_large"),
+    "a body that does not come": (build_post(b"")[:-2].replace(b"Length: 0", b"Length: 9") + b"\r\n", 408, "request_timeout"),
+    "another path": (build_post(BODY, path="/v1/chat/completions/"), 404, "not_found"),
+    "a path that is only encoded": (build_post(BODY, path="/v1/../admin"), 404, "not_found"),
+    "another method": (build_head("Host: a", method="DELETE"), 405, "method_not_allowed"),
+    "a model's path that climbs": (build_head("Host: a", path="/v1/models/..%2f..%2fkeys", method="GET"), 404, "model_not_found"),
+})  # fmt: skip
+async def test_bad_requests(rig: Rig, raw: bytes, status: int, code: str) -> None:
+    got, error = read_error(await send_raw(rig.gateway.port, raw))
+    assert (got, error["code"]) == (status, code)
+
+
+@for_each("key", {
+    "no key": "",
+    "another scheme": "Basic YTpi",
+    "SQL": "Bearer r1p_' OR 1=1 --",
+    "a key that looks alike": "Bearer r1p_аlice".encode().decode("latin-1"),
+    "a key and more": f"Bearer {KEY} x",
+})  # fmt: skip
+async def test_bad_keys(rig: Rig, key: str) -> None:
+    raw = build_post(BODY).replace(f"Authorization: Bearer {KEY}".encode(), f"Authorization: {key}".encode("latin-1"))
+    got, error = read_error(await send_raw(rig.gateway.port, raw))
+    assert (got, error["code"]) == (401, "invalid_api_key")
+    assert error["message"] == "the API key is not valid"
+
+
+@for_each("body", {
+    "nothing": b"",
+    "half of it": BODY[:-1],
+    "two values": BODY + BODY,
+    "a list": b"[]",
+    "a byte order mark": b"\xef\xbb\xbf" + BODY,
+    "UTF-16": BODY.decode().encode("utf-16"),
+    "no UTF-8": BODY.replace(b"Hi", b"\xff"),
+    "a key twice": b'{"model":"credit","model":"debit","messages":[]}',
+    "a key twice, deep within": BODY.replace(b'"content":"Hi"', b'"content":"Hi","content":"Ho"'),
+    "NaN": BODY[:-1] + b',"temperature":NaN}',
+    "infinity": BODY[:-1] + b',"temperature":-Infinity}',
+    "a number beyond every float": BODY[:-1] + b',"temperature":1e999}',
+    "an integer of 5,000 digits": BODY[:-1] + b',"seed":' + b"9" * 5000 + b"}",
+    "half of a surrogate pair": BODY.replace(b"Hi", b"\\ud83d"),
+    "half of a surrogate pair in a key": BODY[:-1] + b',"\\udc00":1}',
+    "NUL": BODY.replace(b"Hi", b"\\u0000"),
+    "a raw control character": BODY.replace(b"Hi", b"\x01"),
+    "65 levels": BODY[:-1] + b',"x":' + b"[" * 65 + b"]" * 65 + b"}",
+    "30,000 levels": b"[" * 30_000,
+    "30,000 levels of objects": b'{"a":' * 10_000,
+})  # fmt: skip
+async def test_bad_json(rig: Rig, body: bytes) -> None:
+    got, error = read_error(await send_raw(rig.gateway.port, build_post(body)))
+    assert (got, error["code"], error["type"]) == (400, "invalid_json", "invalid_request_error")
+
+
+async def test_a_key_of_a_megabyte(rig: Rig) -> None:
+    """It may be cut off before its client reads the reason."""
+    got = await send_raw(rig.gateway.port, build_head("Host: a", f"Authorization: Bearer {'a' * 2**20}"))
+    assert got == b"" or got.startswith(b"HTTP/1.0 400")
+
+
+BAD_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
+    "no model": ({"model": None}, "model"),
+    "a model that is a number": ({"model": 1}, "model"),
+    "a model of a kilobyte": ({"model": "m" * 1024}, "model"),
+    "no messages": ({"messages": None}, "messages"),
+    "empty messages": ({"messages": []}, "messages"),
+    "messages that are text": ({"messages": "Hi"}, "messages"),
+    "too many messages": ({"messages": [{}] * 3000}, "messages"),
+    "a message that is text": ({"messages": ["Hi"]}, "messages[0]"),
+    "no role": ({"messages": [{"content": "Hi"}]}, "messages[0].role"),
+    "an unknown role": ({"messages": [{"role": "root", "content": "Hi"}]}, "messages[0].role"),
+    "no content": ({"messages": [{"role": "user"}]}, "messages[0].content"),
+    "content that is a number": ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
+    "no parts": ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+    "an image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        "messages[0].content[0].type",
+    ),
+    "audio": (
+        {"messages": [USER, {"role": "user", "content": [{"type": "input_audio"}]}]},
+        "messages[1].content[0].type",
+    ),
+    "an unknown field of a message": ({"messages": [{**USER, "weight": 1}]}, "messages[0].weight"),
+    "max_tokens 0": ({"max_tokens": 0}, "max_tokens"),
+    "max_tokens -1": ({"max_tokens": -1}, "max_tokens"),
+    "max_tokens 2^63": ({"max_tokens": 2**63}, "max_tokens"),
+    "max_tokens beyond the context": ({"max_tokens": 1025}, "max_tokens"),
+    "max_tokens true": ({"max_tokens": True}, "max_tokens"),
+    "max_tokens 1.5": ({"max_tokens": 1.5}, "max_tokens"),
+    "max_tokens as text": ({"max_tokens": "16"}, "max_tokens"),
+    "two limits that differ": ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens"),
+    "temperature -1": ({"temperature": -1}, "temperature"),
+    "temperature 3": ({"temperature": 3}, "temperature"),
+    "temperature 10^400": ({"temperature": 10**400}, "temperature"),
+    "top_p 0": ({"top_p": 0}, "top_p"),
+    "top_p 1.1": ({"top_p": 1.1}, "top_p"),
+    "repetition_penalty 0": ({"repetition_penalty": 0}, "repetition_penalty"),
+    "seed 2^64": ({"seed": 2**64}, "seed"),
+    "a stop string of 10^4 characters": ({"stop": "x" * 10**4}, "stop"),
+    "an empty stop string": ({"stop": [""]}, "stop"),
+    "17 stop strings": ({"stop": ["a"] * 17}, "stop"),
+    "a stop that is a number": ({"stop": [1]}, "stop"),
+    "stream as text": ({"stream": "true"}, "stream"),
+    "stream_options without a stream": ({"stream_options": {"include_usage": True}}, "stream_options"),
+    "an unknown stream option": ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+    "an unknown preset": ({"preset": "poetry"}, "preset"),
+    "a preset against the model": ({"model": "credit:code", "preset": "math"}, "preset"),
+    "a preset that is a list": ({"preset": ["code"]}, "preset"),
+    "logit_bias": ({"logit_bias": {"50256": -100}}, "logit_bias"),
+    "logprobs": ({"logprobs": True}, "logprobs"),
+    "top_logprobs": ({"top_logprobs": 5}, "top_logprobs"),
+    "two answers": ({"n": 2}, "n"),
+    "n true": ({"n": True}, "n"),
+    "a frequency penalty": ({"frequency_penalty": 0.5}, "frequency_penalty"),
+    "a presence penalty": ({"presence_penalty": -1}, "presence_penalty"),
+    "audio as an answer": ({"modalities": ["text", "audio"]}, "modalities"),
+    "to be stored": ({"store": True}, "store"),
+    "functions of old": ({"functions": [{"name": "f"}]}, "functions"),
+    "a search": ({"web_search_options": {}}, "web_search_options"),
+    "an unknown field": ({"temprature": 0}, "temprature"),
+    "an unknown format": ({"response_format": {"type": "xml"}}, "response_format.type"),
+    "a format that is text": ({"response_format": "json_object"}, "response_format"),
+    "no schema": ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    "a schema that is a list": (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": []}}},
+        "response_format.json_schema.schema",
+    ),
+    "a schema elsewhere": (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "https://x.test/s"}}}},
+        "response_format.json_schema.schema",
+    ),
+    "a pattern of a kilobyte": (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"items": [{"pattern": "a" * 1024}]}}}},
+        "response_format.json_schema.schema",
+    ),
+    "a tool that is no function": ({"tools": [{"type": "computer"}]}, "tools[0].type"),
+    "a tool without a name": ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+    "a tool that is not there": (
+        {
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "tool_choice": {"type": "function", "function": {"name": "g"}},
+        },
+        "tool_choice",
+    ),
+    "a choice without tools": ({"tool_choice": "required"}, "tool_choice"),
+}
+
+
+@for_each("fields, param", BAD_FIELDS)
+async def test_bad_fields_are_named(rig: Rig, fields: dict[str, Any], param: str) -> None:
+    body = {"model": "credit", "messages": [USER], **fields}
+    got, error = read_error(await send_raw(rig.gateway.port, build_post(json.dumps(body).encode())))
+    assert (got, error["param"]) == (400, param)
+    assert len(error["message"]) < 500
+
+
+@for_each("model", {
+    "of nobody": "nothing",
+    "with an unknown preset": "credit:poetry",
+    "that climbs": "../credit",
+    "with bidirectional controls": "credit\u202e",
+})  # fmt: skip
+async def test_models_that_do_not_exist(rig: Rig, model: str) -> None:
+    body = json.dumps({"model": model, "messages": [USER]}).encode()
+    got, error = read_error(await send_raw(rig.gateway.port, build_post(body)))
+    assert (got, error["code"], error["param"]) == (404, "model_not_found", "model")
+
+
+HARMLESS_FIELDS = {
+    "user": "u-1",
+    "metadata": {"a": "b"},
+    "service_tier": "auto",
+    "store": False,
+    "parallel_tool_calls": True,
+    "n": 1,
+    "logprobs": False,
+    "logit_bias": {},
+    "frequency_penalty": 0,
+    "presence_penalty": 0.0,
+    "modalities": ["text"],
+    "response_format": {"type": "text"},
+    "tools": [],
+    "seed": None,
+}
+
+
+async def test_what_cannot_change_the_answer_is_ignored(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("a")) as rig, rig.chat(**HARMLESS_FIELDS) as response:
+        assert response.status == 200
+        assert rig.pod.inputs == [{"text_input": "Hi"}]
+
+
+async def test_a_url_in_absolute_form_is_routed_by_its_path(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("a")) as rig:
+        raw = build_post(BODY, path="http://other.test/v1/chat/completions")
+        assert (await send_raw(rig.gateway.port, raw)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_client_that_sends_half_of_its_headers_is_closed(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("a"), settings={"limits": {"idleSeconds": 0.1}}) as rig:
+        assert await send_raw(rig.gateway.port, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n") == b""

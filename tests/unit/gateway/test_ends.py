@@ -1,0 +1,333 @@
+"""How requests end before their answer does: clients that leave, pods that die, queues that are full, slow readers."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
+from support.gateway.access import ALICE, KEY
+from support.gateway.fake_triton import FakeTriton, Gated, Inputs, Piece, answer, fail, serving
+from support.gateway.rig import Rig, read_events, read_until, running
+from support.tables import for_each
+from support.waiting import eventually
+
+
+def begin(rig: Rig, **fields: Any) -> asyncio.Task[Any]:
+    """Ask in the background; cancelling the task closes the connection."""
+
+    async def ask() -> Any:
+        async with rig.chat(**fields) as response:
+            return response.status, await response.read()
+
+    return asyncio.create_task(ask())
+
+
+async def leave(task: asyncio.Task[Any]) -> None:
+    """Close the client's connection."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@for_each("is_streamed", {"streamed": True, "whole": False})
+async def test_a_client_that_leaves_before_the_first_token_cancels(tmp_path: Path, is_streamed: bool) -> None:
+    async with running(tmp_path, Gated(("a",))) as rig:
+        task = begin(rig, stream=is_streamed)
+        await rig.until_running(1)
+        await leave(task)
+        await rig.until_running(0)
+        await rig.until_settled()
+        assert rig.pod.cancelled == 1
+        assert rig.metric("r1plus_gateway_cancelled_total", model="credit", state="waiting") == 1
+    (settlement,) = rig.ledger.settled
+    assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, Usage(0, 0))
+
+
+@for_each("is_streamed", {"streamed": True, "whole": False})
+async def test_a_client_that_leaves_within_the_answer_pays_for_what_was_seen(tmp_path: Path, is_streamed: bool) -> None:
+    script = Gated(("a", "b", "c"))
+    async with running(tmp_path, script) as rig:
+        task = begin(rig, stream=is_streamed)
+        script.release(2)
+        await eventually(lambda: rig.pod.sent_tokens == 2, "two tokens are sent")
+        await leave(task)
+        await rig.until_running(0)
+        await rig.until_settled()
+    (settlement,) = rig.ledger.settled
+    assert settlement.outcome is Outcome.CANCELLED
+    assert settlement.usage.completion_tokens <= 2
+
+
+async def test_a_client_that_leaves_the_queue_frees_its_place(tmp_path: Path) -> None:
+    script = Gated(("a",))
+    async with running(tmp_path, script, batch=1) as rig:
+        first = begin(rig)
+        await rig.until_running(1)
+        second = begin(rig)
+        await eventually(lambda: rig.gateway.models.queue.waiting == 1, "one waits")
+        await leave(second)
+        await eventually(lambda: rig.gateway.models.queue.waiting == 0, "none waits")
+        script.release(2)
+        assert (await first)[0] == 200
+        await rig.until_settled(2)
+        assert rig.metric("r1plus_gateway_cancelled_total", model="credit", state="queued") == 1
+        assert len(rig.pod.inputs) == 1
+
+
+async def test_a_client_that_leaves_while_tokens_are_reserved_gets_them_back(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("a")) as rig:
+        rig.ledger.gate = asyncio.Event()
+        task = begin(rig)
+        await eventually(lambda: rig.ledger.arrived == 1, "the ledger is asked")
+        await leave(task)
+        rig.ledger.gate.set()
+        await rig.until_settled()
+    assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.CANCELLED]
+    assert rig.pod.inputs == []
+
+
+class Endless:
+    """A script without an end, one kilobyte a token."""
+
+    async def __call__(self, _: Inputs) -> AsyncIterator[Piece]:
+        count = 0
+        while True:
+            count += 1
+            yield Piece("x" * 1024, count)
+            await asyncio.sleep(0)
+
+
+@for_each("limits", {
+    "by bytes": {"slowReaderBytes": 64 * 1024},
+    "by seconds": {"slowReaderSeconds": 0.2, "slowReaderBytes": 64 * 1024 * 1024},
+})  # fmt: skip
+async def test_a_client_that_does_not_read_is_cut(tmp_path: Path, limits: dict[str, Any]) -> None:
+    body = json.dumps({"model": "credit", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    async with running(tmp_path, Endless(), settings={"limits": limits}) as rig:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", rig.gateway.port))
+            await asyncio.get_running_loop().sock_sendall(client, head.encode() + body)
+            await rig.until_settled()
+        await rig.until_running(0)
+    (settlement,) = rig.ledger.settled
+    assert settlement.outcome is Outcome.SLOW_READER
+    assert settlement.usage.completion_tokens > 0
+
+
+async def test_a_pod_that_dies_within_a_stream_ends_it_with_an_error_and_no_done(tmp_path: Path) -> None:
+    script = fail(grpc.StatusCode.UNAVAILABLE, "Socket closed", "one", "two")
+    async with running(tmp_path, script) as rig, rig.chat(stream=True) as response:
+        *chunks, last = await read_events(response)
+        await rig.until_settled()
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "onetwo"
+    assert last["error"]["type"] == "server_error"
+    (settlement,) = rig.ledger.settled
+    assert (settlement.outcome, settlement.usage) == (Outcome.FAILED, Usage(7, 2))
+
+
+@for_each("script, status, code", {
+    "refused by the engine": (fail(grpc.StatusCode.INVALID_ARGUMENT, "top_p: 2 exceeds 1"), 400, "invalid_value"),
+    "too long": (
+        fail(grpc.StatusCode.INVALID_ARGUMENT, "text_input: prompt has 2001 tokens; more than the context of 1024"),
+        400,
+        "context_length_exceeded",
+    ),
+    "the engine's queue is full": (fail(grpc.StatusCode.UNAVAILABLE, "QueueFull: the engine has 5"), 503, "queue_full"),
+    "no pod takes it": (fail(grpc.StatusCode.UNAVAILABLE, "gone"), 503, "model_unavailable"),
+    "the engine failed": (fail(grpc.StatusCode.INTERNAL, "out of memory"), 502, "answer_failed"),
+})  # fmt: skip
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+async def test_a_request_that_fails_before_its_answer(
+    tmp_path: Path, script: Any, status: int, code: str, is_streamed: bool
+) -> None:
+    async with running(tmp_path, script) as rig, rig.chat(stream=is_streamed) as response:
+        assert response.status == status
+        assert (await response.json())["error"]["code"] == code
+        assert ("Retry-After" in response.headers) == (status == 503)
+        await rig.until_settled()
+    assert [(entry.outcome, entry.usage) for entry in rig.ledger.settled] == [(Outcome.FAILED, Usage(0, 0))]
+
+
+async def test_a_request_goes_to_another_pod_once_before_its_first_token(tmp_path: Path) -> None:
+    gone = fail(grpc.StatusCode.UNAVAILABLE, "gone")
+    healthy = FakeTriton(answer("a"))
+    async with running(tmp_path, gone) as rig, serving(healthy, "127.0.0.2", rig.pod.port):
+        rig.addresses = frozenset({"127.0.0.1", "127.0.0.2"})
+        await refresh(rig)
+        for _ in range(3):
+            async with rig.chat() as response:
+                assert response.status == 200
+    assert len(healthy.inputs) == 3
+    assert len(rig.pod.inputs) == 1
+
+
+async def refresh(rig: Rig) -> None:
+    """Resolve the model's name now."""
+    pool = rig.gateway.models.find("credit", ALICE)
+    assert pool is not None
+    await pool.refresh()
+
+
+async def test_a_pod_that_leaves_dns_finishes_what_it_runs_and_gets_nothing_new(tmp_path: Path) -> None:
+    script = Gated(("a",))
+    async with running(tmp_path, script) as rig:
+        old = begin(rig)
+        await rig.until_running(1)
+        async with serving(FakeTriton(answer("b")), "127.0.0.2", rig.pod.port) as other:
+            rig.addresses = frozenset({"127.0.0.2"})
+            await refresh(rig)
+            assert (await begin(rig))[0] == 200
+            script.release(2)
+            assert (await old)[0] == 200
+            assert (len(rig.pod.inputs), len(other.inputs)) == (1, 1)
+
+
+async def test_requests_go_to_the_pod_with_the_fewest(tmp_path: Path) -> None:
+    script = Gated(())
+    async with running(tmp_path, script) as rig, serving(FakeTriton(script), "127.0.0.2", rig.pod.port) as other:
+        rig.addresses = frozenset({"127.0.0.1", "127.0.0.2"})
+        await refresh(rig)
+        tasks = [begin(rig) for _ in range(8)]
+        await eventually(lambda: (rig.pod.running, other.running) == (4, 4), "both run four")
+        script.release(8)
+        assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 8
+
+
+async def test_without_a_pod_the_answer_comes_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("a")) as rig:
+        rig.addresses = frozenset()
+        await refresh(rig)
+        async with rig.chat() as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "2")
+        async with rig.client.get(f"{rig.url}/readyz") as response:
+            assert response.status == 503
+
+
+async def test_a_full_queue_refuses_before_anything_is_reserved(tmp_path: Path) -> None:
+    script = Gated(())
+    async with running(tmp_path, script, batch=1, settings={"limits": {"queuePerKey": 1}}) as rig:
+        running_one = begin(rig)
+        await rig.until_running(1)
+        waiting_one = begin(rig)
+        await eventually(lambda: rig.gateway.models.queue.waiting == 1, "one waits")
+        async with rig.chat() as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "2")
+            assert (await response.json())["error"]["code"] == "queue_full"
+        assert rig.ledger.arrived == 2
+        script.release(2)
+        assert [status for status, _ in await asyncio.gather(running_one, waiting_one)] == [200, 200]
+
+
+@for_each("error, retry_after, should_retry", {
+    "too many requests": (AccessError(429, "rate_limit_exceeded", "slower", retry_after=1.2), "2", None),
+    "no budget left": (AccessError(429, "insufficient_quota", "no tokens left"), None, "false"),
+})  # fmt: skip
+async def test_a_refused_reservation(
+    tmp_path: Path, error: AccessError, retry_after: str | None, should_retry: str | None
+) -> None:
+    async with running(tmp_path, answer("a")) as rig:
+        rig.ledger.refusal = error
+        async with rig.chat() as response:
+            assert response.status == 429
+            assert response.headers.get("Retry-After") == retry_after
+            assert response.headers.get("x-should-retry") == should_retry
+            assert (await response.json())["error"]["code"] == error.code
+    assert rig.pod.inputs == []
+
+
+async def test_a_heartbeat_comes_while_there_is_nothing_to_say(tmp_path: Path) -> None:
+    script = Gated(("a",))
+    limits = {"heartbeatSeconds": 0.05}
+    async with running(tmp_path, script, settings={"limits": limits}) as rig, rig.chat(stream=True) as response:
+        assert (await read_until(response, b": heartbeat\n\n")).startswith(b": heartbeat")
+        script.release()
+        await read_until(response, b'"content":"a"')
+        await read_until(response, b": heartbeat\n\n")
+        script.release()
+        await read_until(response, b"[DONE]")
+
+
+async def test_an_error_after_a_heartbeat_is_an_event(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def script(_: Inputs) -> AsyncIterator[Piece]:
+        await gate.wait()
+        async for piece in fail(grpc.StatusCode.INVALID_ARGUMENT, "top_p: 2 exceeds 1")({}):
+            yield piece
+
+    limits = {"heartbeatSeconds": 0.05}
+    async with running(tmp_path, script, settings={"limits": limits}) as rig, rig.chat(stream=True) as response:
+        await read_until(response, b": heartbeat\n\n")
+        gate.set()
+        events = await read_events(response)
+    assert events[-1]["error"]["message"] == "top_p: 2 exceeds 1"
+
+
+async def test_a_silent_engine_fails_the_request(tmp_path: Path) -> None:
+    limits = {"silenceSeconds": 0.1}
+    async with running(tmp_path, Gated(("a",)), settings={"limits": limits}) as rig, rig.chat() as response:
+        assert response.status == 502
+        assert "silent" in (await response.json())["error"]["message"]
+        await rig.until_running(0)
+
+
+async def test_a_ledger_that_cannot_settle_does_not_take_the_answer_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, answer("a")) as rig:
+        rig.ledger.trouble = OSError("No space left on device")
+        async with rig.chat() as response:
+            assert response.status == 200
+        assert rig.metric("r1plus_gateway_unsettled_total") == 1
+    assert "could not be settled" in caplog.text
+
+
+async def test_who_may_call(tmp_path: Path) -> None:
+    account = CallerKind.SERVICE_ACCOUNT
+    async with running(tmp_path, answer("a"), namespaces=["team-web"]) as rig:
+        rig.authenticator.callers |= {
+            "own": Caller(account, "team-credit/app", "team-credit"),
+            "invited": Caller(account, "team-web/app", "team-web"),
+            "other": Caller(account, "team-x/app", "team-x"),
+            "other model": Caller(CallerKind.API_KEY, "bob", models=frozenset({"debit"})),
+        }
+        statuses = {}
+        bodies = []
+        for key in ("own", "invited", "other", "other model", "nobody"):
+            body = {"model": "credit", "messages": [{"role": "user", "content": "Hi"}]}
+            async with rig.post("/v1/chat/completions", body, Authorization=f"Bearer {key}") as response:
+                statuses[key] = response.status
+                bodies.append(await response.text())
+        assert statuses == {"own": 200, "invited": 200, "other": 404, "other model": 404, "nobody": 401}
+        missing = {"model": "nothing", "messages": [{"role": "user", "content": "Hi"}]}
+        async with rig.post("/v1/chat/completions", missing) as response:
+            assert (await response.text()).replace("nothing", "credit") == bodies[2]
+
+
+async def test_the_drain_lets_answers_end(tmp_path: Path) -> None:
+    script = Gated(("a",))
+    async with running(tmp_path, script) as rig:
+        task = begin(rig)
+        await rig.until_running(1)
+        asyncio.get_running_loop().call_soon(script.release, 2)
+    assert (await task)[0] == 200
+    assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.ANSWERED]
+
+
+async def test_answers_that_outlive_the_drain_are_cut_and_settled(tmp_path: Path) -> None:
+    async with running(tmp_path, Gated(("a",)), settings={"drainSeconds": 0.05}) as rig:
+        task = begin(rig)
+        await rig.until_running(1)
+    await asyncio.gather(task, return_exceptions=True)
+    assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.CANCELLED]

@@ -1,0 +1,213 @@
+"""The gateway as a process: real HTTP, real encrypted store, tokens that the cluster signs; only the pod is a fake."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from openai import AsyncOpenAI
+
+from r1plus_client import AuthenticationError, BudgetExhaustedError, NotFoundError, OverloadedError, RateLimitError
+from support.gateway.fake_triton import FakeTriton, answer, serving
+from support.gateway.process import GatewayProcess, running_process
+from support.waiting import eventually
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("gateway")
+    async with serving(FakeTriton(answer("Stock", "holm"))) as pod, running_process(folder, pod) as process:
+        yield process
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_key_is_shown_once_and_calls(gateway: GatewayProcess) -> None:
+    status, made = await gateway.call_admin(
+        "POST", "/keys", {"name": "app", "models": ["credit"], "limits": {"budget_tokens": 100}}
+    )
+    assert (status, made["name"], made["models"], made["limits"]["budget_tokens"]) == (201, "app", ["credit"], 100)
+    async with gateway.make_client(made["key"]) as client:
+        got = await client.generate(model="credit", prompt="Capital of Sweden?", max_new_tokens=5)
+        usage = await client.read_usage()
+    assert (got.text, got.usage.total_tokens) == ("Stockholm", 9)
+    assert (got.evidence.revision, got.evidence.verdict) == ("credit-1", "Pass")
+    (row,) = usage["data"]
+    assert (row["requests"], row["prompt_tokens"], row["completion_tokens"]) == (1, 7, 2)
+    assert usage["remaining"]["budget_tokens"] == 91
+    _, listed = await gateway.call_admin("GET", "/keys")
+    (listed_key,) = (entry for entry in listed["data"] if entry["id"] == made["id"])
+    assert listed_key == {name: value for name, value in made.items() if name != "key"}
+    secret = made["key"].split("_")[2]
+    assert secret not in gateway.log
+
+
+async def test_the_openai_client_calls_with_a_key(gateway: GatewayProcess) -> None:
+    key = await gateway.create_key()
+    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key) as client:
+        stream = await client.chat.completions.create(
+            model="credit", messages=[{"role": "user", "content": "Hi"}], stream=True
+        )
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+    assert text == "Stockholm"
+
+
+async def test_service_accounts_call_without_a_key(gateway: GatewayProcess) -> None:
+    for namespace in ("team-credit", "team-app"):
+        async with gateway.make_client(gateway.make_token(namespace, "web")) as client:
+            models = [model.id for model in await client.list_models()]
+        assert ("credit" in models) == (namespace == "team-credit"), "the model names no other namespace"
+    async with gateway.make_client(gateway.make_token("team-other", "web")) as client:
+        with pytest.raises(Exception, match="Namespace team-other may not call this gateway"):
+            await client.list_models()
+
+
+async def test_a_rotated_key_lives_on_for_its_grace_and_a_revoked_one_does_not(gateway: GatewayProcess) -> None:
+    first = await gateway.create_key()
+    key_id = first.split("_")[1]
+    _, rotated = await gateway.call_admin("POST", f"/keys/{key_id}/rotate", {"grace_seconds": 3600})
+    for key in (first, rotated["key"]):
+        async with gateway.make_client(key) as client:
+            await client.list_models()
+    _, again = await gateway.call_admin("POST", f"/keys/{key_id}/rotate", {"grace_seconds": 0})
+    async with gateway.make_client(first) as client:
+        with pytest.raises(AuthenticationError):
+            await client.list_models()
+    status, revoked = await gateway.call_admin("DELETE", f"/keys/{key_id}")
+    assert (status, revoked["revoked_at"] is not None) == (200, True)
+    async with gateway.make_client(again["key"]) as client:
+        with pytest.raises(AuthenticationError):
+            await client.list_models()
+
+
+async def test_limits_of_a_key_hold(gateway: GatewayProcess) -> None:
+    budget = await gateway.create_key(limits={"budget_tokens": 20})
+    async with gateway.make_client(budget) as client:
+        await client.generate(model="credit", prompt="x", max_new_tokens=5)
+        with pytest.raises(BudgetExhaustedError):
+            await client.generate(model="credit", prompt="x", max_new_tokens=5)
+    other_model = await gateway.create_key(models=["other"])
+    async with gateway.make_client(other_model) as client:
+        with pytest.raises(NotFoundError):
+            await client.generate(model="credit", prompt="x")
+    minute = await gateway.create_key(limits={"requests_per_minute": 1})
+    async with gateway.make_client(minute) as client:
+        await client.generate(model="credit", prompt="x", max_new_tokens=5)
+        with pytest.raises(RateLimitError) as caught:
+            await client.generate(model="credit", prompt="x", max_new_tokens=5)
+    assert caught.value.retry_after is not None
+
+
+async def test_fifty_requests_at_once_never_exceed_a_budget(gateway: GatewayProcess) -> None:
+    key = await gateway.create_key(limits={"budget_tokens": 100})
+    async with gateway.make_client(key) as client:
+        calls = [client.generate(model="credit", prompt="x", max_new_tokens=5) for _ in range(50)]
+        got = await asyncio.gather(*calls, return_exceptions=True)
+        usage = await client.read_usage()
+    refused = [one for one in got if isinstance(one, BaseException)]
+    assert {type(one) for one in refused} == {BudgetExhaustedError}
+    used = 9 * (50 - len(refused))
+    assert 0 < used <= 100
+    assert usage["remaining"]["budget_tokens"] == 100 - used
+
+
+async def test_usage_and_audit_are_for_admins(gateway: GatewayProcess) -> None:
+    key = await gateway.create_key(name="reported")
+    async with gateway.make_client(key) as client:
+        await client.generate(model="credit", prompt="x", max_new_tokens=5)
+    status, report = await gateway.call_admin("GET", f"/usage?key={key.split('_')[1]}")
+    (row,) = report["data"]
+    assert (status, row["model"], row["prompt_tokens"], row["completion_tokens"]) == (200, "credit", 7, 2)
+    status, audit = await gateway.call_admin("GET", "/audit")
+    assert (status, audit["problem"]) == (200, None)
+    assert audit["records"] > 0
+
+
+NOT_ADMINS = {
+    "a key": None,
+    "another account": ("team-credit", "web"),
+    "another tenant's": ("team-app", "r1plus-gateway-admin"),
+}
+PATHS = [
+    ("POST", "/keys"),
+    ("GET", "/keys"),
+    ("POST", "/keys/a/rotate"),
+    ("DELETE", "/keys/a"),
+    ("GET", "/usage"),
+    ("GET", "/audit"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS, ids=" ".join)
+@pytest.mark.parametrize("account", NOT_ADMINS.values(), ids=NOT_ADMINS)
+async def test_the_admin_api_is_for_admins(
+    gateway: GatewayProcess, method: str, path: str, account: tuple[str, str] | None
+) -> None:
+    credential = gateway.make_token(*account) if account else await gateway.create_key()
+    status, answered = await gateway.call_admin(method, path, Authorization=f"Bearer {credential}")
+    assert (status, answered["error"]["code"]) == (403, "admin_only")
+
+
+BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str]] = {
+    "no name": ("POST", "/keys", {}, 400, "name"),
+    "an unknown field": ("POST", "/keys", {"name": "a", "color": 1}, 400, "color"),
+    "an unknown limit": ("POST", "/keys", {"name": "a", "limits": {"tokens": 1}}, 400, "limits.tokens"),
+    "an unknown scope": ("POST", "/keys", {"name": "a", "scopes": ["root"]}, 400, "scopes"),
+    "models of another type": ("POST", "/keys", {"name": "a", "models": [1]}, 400, "models[0]"),
+    "no model": ("POST", "/keys", {"name": "a", "models": []}, 400, "models"),
+    "a life of nothing": ("POST", "/keys", {"name": "a", "expires_in_seconds": 0}, 400, "expires_in_seconds"),
+    "an unknown key": ("DELETE", "/keys/000000000000", None, 404, "GET /v1/admin/keys lists them"),
+    "a grace of years": ("POST", "/keys/000000000000/rotate", {"grace_seconds": 1e9}, 400, "grace_seconds"),
+    "no day": ("GET", "/usage?first=yesterday", None, 400, "first"),
+    "days the wrong way round": ("GET", "/usage?first=2026-02-01&last=2026-01-01", None, 400, "first"),
+    "an unknown parameter": ("GET", "/usage?user=x", None, 400, "user"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+async def test_bad_admin_requests_name_the_field(gateway: GatewayProcess, case: tuple[str, str, Any, int, str]) -> None:
+    method, path, body, wanted, text = case
+    status, answered = await gateway.call_admin(method, path, body)
+    assert status == wanted
+    assert text in answered["error"]["message"]
+
+
+async def test_a_killed_gateway_counts_what_ran_as_used(tmp_path: Path) -> None:
+    """SIGKILL within an answer: the reservation is settled in full at the next start, once; nothing is lost."""
+    async with serving(FakeTriton(answer(*["a"] * 1000, gap_s=0.05))) as pod, running_process(tmp_path, pod) as process:
+        key = await process.create_key(limits={"budget_tokens": 1000})
+        async with process.make_client(key) as client:
+            stream = await client.stream_generate(model="credit", prompt="x", max_new_tokens=500)
+            with pytest.raises(Exception, match="broke off"):
+                async for _ in stream:
+                    process.kill()
+            process.start()
+            await process.until_ready()
+            usage = await client.read_usage()
+        assert usage["remaining"]["budget_tokens"] == 1000 - 507
+        _, audit = await process.call_admin("GET", "/audit")
+        assert audit["problem"] is None
+
+
+async def test_a_gateway_without_its_key_says_so_and_recovers(tmp_path: Path) -> None:
+    async with serving(FakeTriton(answer("a"))) as pod, running_process(tmp_path, pod) as process:
+        key = await process.create_key()
+        half = tmp_path / "secret" / "half-1"
+        text = half.read_text()
+        half.unlink()
+        process.restart()
+        await process.until_ready()
+        assert (await process.read_data_state())["reason"] == "KeyLost"
+        async with process.make_client(key) as client:
+            with pytest.raises(OverloadedError, match="cannot be used now"):
+                await client.list_models()
+            half.write_text(text)
+            await eventually(lambda: _is_ready(process), "the data can be used")
+            await client.list_models()
+
+
+async def _is_ready(process: GatewayProcess) -> bool:
+    return (await process.read_data_state())["reason"] == "Ready"
