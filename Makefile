@@ -153,6 +153,10 @@ bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, th
 bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelling, probes' cost, through the real Triton; JSON last [ENGINE]
 	@$(PYTHON) -m bench.serving $(if $(ENGINE),--engine $(ENGINE))
 
+.PHONY: bench-gateway
+bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timetable; JSON last [LITELLM=1: LiteLLM beside it, from PyPI]
+	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)
+
 .PHONY: bench-tenancy
 bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, walls back, one more, one noisy; JSON last [STARTS NOISY]
 	@$(PYTHON) -m bench.tenancy $(if $(STARTS),--starts $(STARTS)) $(if $(NOISY),--noisy $(NOISY))

@@ -78,6 +78,8 @@ class GatewayLimits:
     """What one client may cost the gateway."""
 
     body_bytes: int = 2 * 1024 * 1024
+    bodies_bytes: int = 64 * 1024 * 1024
+    """Of all bodies that are read at one time."""
     body_seconds: float = 30.0
     """Longest time for a client to send a body."""
     idle_seconds: float = 75.0

@@ -36,16 +36,21 @@ def _load_model_config_pb2() -> Any:
 
 pb = _load_model_config_pb2()
 _INPUTS = (
-    (inference.PROMPT, pb.TYPE_STRING, False),
-    (inference.SYSTEM, pb.TYPE_STRING, True),
-    (inference.RAW_PROMPT, pb.TYPE_BOOL, True),
-    (inference.MAX_NEW_TOKENS, pb.TYPE_INT32, True),
-    (inference.TEMPERATURE, pb.TYPE_FP32, True),
-    (inference.TOP_P, pb.TYPE_FP32, True),
-    (inference.REPETITION_PENALTY, pb.TYPE_FP32, True),
-    (inference.SEED, pb.TYPE_UINT64, True),
-    (inference.STOP, pb.TYPE_STRING, True),
+    (inference.PROMPT, pb.TYPE_STRING),
+    (inference.SYSTEM, pb.TYPE_STRING),
+    (inference.RAW_PROMPT, pb.TYPE_BOOL),
+    (inference.MAX_NEW_TOKENS, pb.TYPE_INT32),
+    (inference.TEMPERATURE, pb.TYPE_FP32),
+    (inference.TOP_P, pb.TYPE_FP32),
+    (inference.REPETITION_PENALTY, pb.TYPE_FP32),
+    (inference.SEED, pb.TYPE_UINT64),
+    (inference.STOP, pb.TYPE_STRING),
+    (inference.MESSAGES, pb.TYPE_STRING),
+    (inference.COUNT_ONLY, pb.TYPE_BOOL),
+    (inference.RESPONSE_SCHEMA, pb.TYPE_STRING),
+    (inference.GRAMMAR, pb.TYPE_STRING),
 )
+"""All optional for Triton: which go together is checked by `backends.requests`."""
 _OUTPUTS = (
     (inference.TEXT, pb.TYPE_STRING),
     (inference.FINISH_REASON, pb.TYPE_STRING),
@@ -91,7 +96,7 @@ def _build_python_model(engine: EngineSpec, parameters: dict[str, str]) -> Any:
         backend="python",
         # No dynamic batcher: requests join and leave the running batch inside the engine.
         max_batch_size=0,
-        input=[pb.ModelInput(name=n, data_type=kind, dims=[1], optional=open_) for n, kind, open_ in _INPUTS],
+        input=[pb.ModelInput(name=n, data_type=kind, dims=[1], optional=True) for n, kind in _INPUTS],
         output=[pb.ModelOutput(name=n, data_type=kind, dims=[1]) for n, kind in _OUTPUTS],
         # KIND_MODEL: the engine itself selects the pod's GPUs.
         instance_group=[group(count=1, kind=group.KIND_MODEL if on_gpu else group.KIND_CPU)],

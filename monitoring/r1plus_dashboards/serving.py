@@ -43,7 +43,8 @@ SERVING = Board(
                 ),
                 Panel(
                     "Requests a second, by how they ended",
-                    "refused: too long, say; queue_full: too many at once; cancelled: the caller hung up.",
+                    "refused: too long, say; queue_full: too many at once; cancelled: the caller hung up;"
+                    " counted: only the prompt's length was asked for.",
                     (Query(f"sum by (result) ({per_second(of_one(_REQUESTS))})", "{{result}}"),),
                     PanelKind.STACKED,
                 ),

@@ -1,10 +1,9 @@
 """The tensors of the served model: what clients, the prober and the backend agree on.
 
-Every backend of the catalog serves one decoupled model under MODEL_NAME. All inputs have shape [1]; all but PROMPT
-are
-optional. One request is answered by a stream of responses. Each has a piece of text (whole UTF-8 characters), the
-last
-one also FINISH_REASON and the token counts. An error is a Triton error response, never text.
+Every backend of the catalog serves one decoupled model under MODEL_NAME. All inputs have shape [1] and are optional,
+but a request has either PROMPT or MESSAGES. One request is answered by a stream of responses. Each has a piece of text
+(whole UTF-8 characters) and the token counts, the last one also FINISH_REASON. An error is a Triton error response,
+never text. A revision that was made before MESSAGES needs PROMPT and refuses what is newer (docs/calling.md).
 """
 
 from enum import StrEnum
@@ -31,23 +30,44 @@ SEED: Final = "seed"
 otherwise)."""
 STOP: Final = "stop"
 """BYTES: a JSON array of strings; generation ends before the first that appears."""
+MESSAGES: Final = "messages"
+"""BYTES: a JSON array of objects with `role` (a `Role`) and `content` (text), instead of PROMPT, SYSTEM, RAW_PROMPT."""
+COUNT_ONLY: Final = "count_only"
+"""BOOL: answer with PROMPT_TOKENS alone; nothing is generated."""
+RESPONSE_SCHEMA: Final = "response_schema"
+"""BYTES: a JSON schema; the answer is JSON that it describes."""
+GRAMMAR: Final = "grammar"
+"""BYTES: a grammar in EBNF whose rule `root` describes the answer."""
 
 TEXT: Final = "text_output"
 """BYTES: the next piece of the answer; may be empty in the last response."""
 FINISH_REASON: Final = "finish_reason"
 """BYTES: a `FinishReason`, in the last response; empty before."""
 PROMPT_TOKENS: Final = "prompt_tokens"
-"""INT32, in the last response; 0 before."""
+"""INT32, in every response, so that an answer that is cut can be billed; formerly only in the last."""
 COMPLETION_TOKENS: Final = "completion_tokens"
 """INT32: tokens generated so far."""
 
 DEFAULT_MAX_NEW_TOKENS: Final = 512
+MOST_MESSAGES: Final = 10_000
+"""Most messages of one request; also at most one for each token of the context."""
+MOST_REQUEST_ID_CHARACTERS: Final = 128
+"""Characters of Triton's request id that errors and the log repeat."""
 MOST_PROMPT_BYTES_PER_TOKEN: Final = 16
 """Most bytes of prompt and system message together for each token of the context: text has about 4."""
 MOST_TOKEN_BYTES: Final = 256
 """Most bytes of one token: the longest in use are 128 spaces."""
 QUEUE_FULL: Final = "QueueFull"
 """First word of the error of a request when the engine's queue was full: nothing was computed, retry."""
+
+
+class Role(StrEnum):
+    """Who speaks in a message. A chat template may know fewer."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
 
 
 class FinishReason(StrEnum):

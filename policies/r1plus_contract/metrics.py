@@ -32,7 +32,7 @@ ENGINE_TOKENS_TOTAL: Final = "r1plus_engine_tokens_total"  # + direction
 ENGINE_TIME_TO_FIRST_TOKEN_SECONDS: Final = "r1plus_engine_time_to_first_token_seconds"
 ENGINE_RUNNING_REQUESTS: Final = "r1plus_engine_running_requests"
 ENGINE_WAITING_REQUESTS: Final = "r1plus_engine_waiting_requests"
-ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|refused|queue_full|cancelled|error
+ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|counted|refused|queue_full|cancelled|error
 
 # Gateway.
 GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome

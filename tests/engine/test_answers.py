@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jsonschema
 import pytest
 
 from support.engine.client import Answer, Client
 from support.engine.server import CONTEXT, Server
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
@@ -60,6 +62,133 @@ def test_the_system_message_takes_the_place_of_the_templates_own(ask: Client) ->
 
 def test_greedy_answers_are_the_same_every_time(ask: Client) -> None:
     assert len({ask(STORY, max_new_tokens=24).text for _ in range(3)}) == 1
+
+
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is the capital of France?"},
+]
+
+
+def test_messages_are_answered_as_the_same_prompt_is(ask: Client) -> None:
+    single = ask("What is the capital of France?", system="Be brief.", max_new_tokens=16)
+    conversation = ask(messages=CONVERSATION, max_new_tokens=16)
+    assert (conversation.text, conversation.prompt_tokens) == (single.text, single.prompt_tokens)
+    assert conversation.error == ""
+
+
+def test_a_conversation_is_continued(ask: Client) -> None:
+    turns = [{"role": "assistant", "content": "Paris."}, {"role": "user", "content": "What is the capital of Sweden?"}]
+    assert "Stockholm" in ask(messages=[CONVERSATION[1], *turns], max_new_tokens=24).text
+
+
+def test_the_first_response_has_the_tokens_of_the_prompt_and_so_does_the_last(ask: Client) -> None:
+    answer = ask(STORY, max_new_tokens=8)
+    assert len(answer.pieces) > 2
+    assert answer.first_prompt_tokens == answer.prompt_tokens > 10
+
+
+class TestCountOnly:
+    """How long a prompt is, without an answer."""
+
+    def test_the_count_is_what_an_answer_reports(self, ask: Client, server: Server) -> None:
+        answered, before = ask(messages=CONVERSATION, max_new_tokens=1), counts(server)
+        counted = ask(messages=CONVERSATION, count_only=True)
+        assert (counted.prompt_tokens, counted.tokens, counted.text) == (answered.prompt_tokens, 0, "")
+        assert (counted.reason, len(counted.pieces)) == ("stop", 1)
+        wait_until(lambda: counts(server) == {**before, "counted": before["counted"] + 1}, "only `counted` has grown")
+
+    def test_a_prompt_beyond_the_context_is_counted(self, ask: Client) -> None:
+        assert ask("word " * 2000, raw_prompt=True, count_only=True).prompt_tokens == 2001
+
+    def test_nothing_is_counted_of_what_is_wrong(self, ask: Client) -> None:
+        assert "messages[0].role: 'bot'" in ask(messages=[{"role": "bot", "content": "x"}], count_only=True).error
+
+
+def counts(server: Server) -> dict[str, float]:
+    """Return what the server has counted: requests by result, and tokens."""
+    tokens = {
+        direction: server.metric(f'r1plus_engine_tokens_total{{direction="{direction}"}}')
+        for direction in ("prompt", "completion")
+    }
+    return {result: server.requests(result) for result in ("ok", "counted", "refused")} | tokens
+
+
+class TestConstraints:
+    """Answers that a schema or a grammar describes; a wrong one is an error of its request alone."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "name": {"enum": ["Bob", "Eve"]},
+            "age": {"type": "integer", "minimum": 0, "maximum": 99},
+            "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
+        },
+        "required": ["name", "age", "tags"],
+        "additionalProperties": False,
+    }
+
+    def test_an_answer_is_what_the_schema_describes(self, ask: Client) -> None:
+        prompts = ("Tell me of Bob, 7 years old.", "Answer in JSON.", "Hello!")
+        questions = [{"prompt": prompt, "response_schema": self.SCHEMA, "max_new_tokens": 120} for prompt in prompts]
+        answers = ask.all(questions)
+        assert {answer.error for answer in answers} == {""}
+        # A small model may write white space, which JSON allows, until its tokens are used up.
+        whole = [answer for answer in answers if answer.reason == "stop"]
+        assert whole
+        for answer in whole:
+            jsonschema.validate(json.loads(answer.text), self.SCHEMA)
+
+    def test_an_answer_is_what_the_grammar_describes(self, ask: Client) -> None:
+        grammar = 'root ::= ("yes" | "no") ", " [0-9]{3}'
+        answer = ask("Is the sky blue?", grammar=grammar)
+        assert re.fullmatch(r"(yes|no), \d{3}", answer.text), answer
+        assert answer.reason == "stop"
+
+    WRONG: ClassVar[dict[str, dict[str, Any]]] = {
+        "a schema out of bounds": {"response_schema": {"maxLength": 10_000}},
+        "a recursive schema": {"response_schema": {"items": {"$ref": "#"}}},
+        "a remote reference": {"response_schema": {"$ref": "http://example.com/schema.json"}},
+        "a schema that nothing fulfils": {"response_schema": {"type": "integer", "minimum": 5, "maximum": 2}},
+        "an unknown type": {"response_schema": {"type": "colour"}},
+        "a pattern that does not parse": {"response_schema": {"type": "string", "pattern": "("}},
+        "a number beyond all": {"response_schema": {"type": "integer", "maximum": 10**30}},
+        "a grammar without a root": {"grammar": 'a ::= "a"'},
+        "an undefined rule": {"grammar": "root ::= a"},
+        "a grammar that does not parse": {"grammar": 'root ::= "a'},
+    }
+
+    @pytest.mark.parametrize("given", WRONG.values(), ids=WRONG.keys())
+    def test_a_wrong_one_disturbs_nobody(self, ask: Client, server: Server, given: dict[str, Any]) -> None:
+        beside = ask(STORY, max_new_tokens=12).text
+        running = ask.begin(STORY, max_new_tokens=12)
+        with Client(server.grpc) as other:
+            answer = other("Hello", **given)
+            assert all(name in answer.error for name in given), answer.error
+            assert answer.pieces == []
+            assert other("Hello", max_new_tokens=2).error == ""
+        assert ask.take_until_ended(running).text == beside
+
+    def test_constraints_beside_each_other_and_beside_none(self, ask: Client) -> None:
+        plain = ask(STORY, max_new_tokens=12).text
+        grammars = [f'root ::= "{word}"' for word in ("alpha", "beta", "gamma")]
+        questions = [{"prompt": STORY, "grammar": grammar} for grammar in grammars]
+        answers = ask.all([*questions, {"prompt": STORY, "max_new_tokens": 12}])
+        assert [answer.text for answer in answers] == ["alpha", "beta", "gamma", plain]
+
+
+class TestRequestIds:
+    """Triton's request id, in errors and in the log."""
+
+    def test_an_error_and_the_log_name_the_request(self, ask: Client, server: Server) -> None:
+        answer = ask("Hello", request_id="abc-123", max_new_tokens=0)
+        assert answer.error.endswith("max_new_tokens: 0 is less than 1 (request abc-123)")
+        assert "Request abc-123 was refused\n" in server.log.read_text()
+
+    def test_a_long_one_and_one_of_control_characters_are_cut(self, ask: Client, server: Server) -> None:
+        answer = ask("Hello", request_id="x\ny" + "z" * 1000, max_new_tokens=0)
+        assert answer.error.endswith(f"(request x?y{'z' * 125})")
+        assert "x\ny" not in server.log.read_text()
 
 
 class TestCharacters:
@@ -137,6 +266,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "seventeen stop strings": ({"stop": json.dumps(list("abcdefghijklmnopq"))}, ["stop", "17", "16"]),
     "a prompt that is not UTF-8": ({"prompt": b"\xff\xfe"}, ["text_input", "UTF-8", "0xff"]),
     "an empty raw prompt": ({"prompt": "", "raw_prompt": True}, ["text_input", "empty"]),
+    "no prompt at all": ({"prompt": None}, ["text_input: missing; send it, or messages"]),
+    "messages and a prompt": ({"messages": [{"role": "user", "content": "x"}]}, ["messages", "excludes text_input"]),
+    "an unknown role": ({"prompt": None, "messages": [{"role": "bot", "content": "x"}]}, ["messages[0].role", "bot"]),
+    "a schema and a grammar": ({"response_schema": "{}", "grammar": "root ::= a"}, ["response_schema", "grammar"]),
     "two faults at once": ({"top_p": 2.0, "max_new_tokens": 0}, ["top_p", "max_new_tokens"]),
 }
 

@@ -4,6 +4,7 @@ There is no GPU here. `vllm` and `transformers` are stand-ins of a page, written
 are bytes, and the other says the question again, a token a step. What is proved is all around them.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,24 @@ def test_all_inputs_reach_the_engine(ask_gpu: Client) -> None:
     given = {"temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 2**64 - 1}
     answer = ask_gpu("one two three", raw_prompt=True, max_new_tokens=5, **given)
     assert (answer.text, answer.reason, answer.tokens) == ("one t", "length", 5)
+
+
+def test_a_conversation_and_its_count(ask_gpu: Client) -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Ho"},
+        {"role": "tool", "content": "4"},
+    ]
+    answer, counted = ask_gpu(messages=messages), ask_gpu(messages=messages, count_only=True)
+    assert answer.text == "<user>Hi<assistant>Ho<tool>4<assistant>"
+    assert answer.first_prompt_tokens == answer.prompt_tokens == counted.prompt_tokens == len(answer.text)
+    assert (counted.text, counted.tokens, counted.reason) == ("", 0, "stop")
+
+
+def test_a_constraint_is_read_before_the_engine_gets_it(ask_gpu: Client) -> None:
+    refused = ask_gpu("Hi", response_schema={"type": "integer", "minimum": 5})
+    assert "response_schema: the engine cannot compile the schema: Invalid range" in refused.error
+    assert ask_gpu("Hi", raw_prompt=True, response_schema={"type": "string"}).text == "Hi"
 
 
 def test_a_stop_string_over_token_borders_ends_the_answer_before_it(ask_gpu: Client) -> None:
@@ -125,6 +144,39 @@ def test_an_engine_that_cannot_be_opened_ends_the_server_with_the_reason_in_its_
     with ending(Server(tmp_path, installed, models, python=python)) as server:
         server.until_ended()
         assert word in server.log.read_text()
+
+
+def test_the_configuration_of_an_older_revision_is_served_and_refuses_the_newer_inputs(
+    tmp_path: Path, installed: Path, python: str
+) -> None:
+    """Callers go by the words (docs/calling.md)."""
+    models = write_gpu_model(tmp_path)
+    config = models / inference.MODEL_NAME / "config.pbtxt"
+    older = re.sub(
+        r'input \{\n  name: "(messages|count_only|response_schema|grammar)"\n(  .*\n)+\}\n', "", config.read_text()
+    )
+    config.write_text(
+        older.replace(
+            '"text_input"\n  data_type: TYPE_STRING\n  dims: 1\n  optional: true',
+            '"text_input"\n  data_type: TYPE_STRING\n  dims: 1',
+        )
+    )
+    assert len(re.findall("^input ", config.read_text(), re.MULTILINE)) == 9
+    with serving(Server(tmp_path, installed, models, python=python)) as server, Client(server.grpc) as ask:
+        assert ask("Hi", raw_prompt=True).text == "Hi"
+        said = ask("Hi", count_only=True, max_new_tokens=1).error
+        assert "unexpected inference input 'count_only' for model 'r1plus'" in said
+
+
+def test_an_image_that_lacks_an_input_of_its_configuration_ends_the_server(
+    tmp_path: Path, installed: Path, python: str
+) -> None:
+    models = write_gpu_model(tmp_path)
+    config = models / inference.MODEL_NAME / "config.pbtxt"
+    config.write_text(config.read_text().replace('"grammar"', '"newer"'))
+    with ending(Server(tmp_path, installed, models, python=python)) as server:
+        server.until_ended()
+        assert "EngineIncompatible: input: newer: the image is older than the configuration" in server.log.read_text()
 
 
 def test_an_engine_that_is_lost_ends_open_requests_and_the_server(tmp_path: Path, installed: Path, python: str) -> None:

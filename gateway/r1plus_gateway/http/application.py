@@ -1,6 +1,7 @@
 """The aiohttp applications: the API, and the internal one with metrics and probes."""
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -117,8 +118,10 @@ class Api:
             return self._refuse(exchange, _convert_http_error(error))
         except ConnectionError:
             raise  # the client has left
-        except Exception:
-            log.exception("Request %s failed", exchange.id)
+        except Exception as error:  # noqa: BLE001 - the client gets an answer, the log where it happened
+            # Without the error's message, which may quote a prompt.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("Request %s failed with %s\n%s", exchange.id, type(error).__name__, where)
             return self._refuse(exchange, ApiError(500, "internal_error", "the gateway failed; report this request"))
 
     def _refuse(self, exchange: Exchange, error: ApiError) -> web.Response:

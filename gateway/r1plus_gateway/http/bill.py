@@ -47,9 +47,9 @@ class Bill:
         self._metrics.count_usage(model, key, usage)
         try:
             await self._ledger.settle(self.reservation, usage, outcome, evidence)
-        except Exception:  # the tokens stay reserved, so no budget is exceeded
+        except Exception as error:  # noqa: BLE001 - the tokens stay reserved, so no budget is exceeded
             self._metrics.count_unsettled()
-            log.exception("Request %s could not be settled", self.reservation.request_id)
+            log.error("Request %s could not be settled: %s", self.reservation.request_id, type(error).__name__)
 
 
 def _known(evidence: Evidence) -> Evidence | None:

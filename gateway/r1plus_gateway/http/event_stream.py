@@ -12,7 +12,7 @@ from r1plus_gateway.http.answers import HEARTBEAT
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.settings import GatewayLimits
 
-TICK_SECONDS: Final = 1.0
+TICK_SECONDS: Final = 2.0
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
@@ -21,7 +21,7 @@ HEADERS: Final[Mapping[str, str]] = {
 
 
 class EventStream:
-    """The client's end. One timer for each stream looks at it once a second; nothing is timed for each token."""
+    """The client's end. One timer for each stream looks at it every two seconds; nothing is timed for each token."""
 
     def __init__(
         self,

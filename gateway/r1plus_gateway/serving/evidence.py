@@ -53,6 +53,7 @@ class EvidenceCache:
         self._report: MonitorReport | None = None
         self._read_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self._is_failing = False
 
     def refresh(self) -> None:
         """Begin to read the report, if the last one is too old and nobody reads."""
@@ -60,15 +61,19 @@ class EvidenceCache:
             self._task = asyncio.create_task(self._read())
 
     async def get(self, revisions: Sequence[RevisionFacts]) -> Evidence:
-        """Return the evidence; waits at most `FETCH_SECONDS` for a read that has begun."""
+        """Return the evidence; waits at most `FETCH_SECONDS` for a read that has begun.
+
+        A monitor that did not answer the last time delays no second request: it is read in the background.
+        """
         self.refresh()
-        if self._task is not None:
+        if self._task is not None and not self._is_failing:
             await asyncio.shield(self._task)
         return match_report(self._report, revisions)
 
     async def _read(self) -> None:
         try:
             self._report = await self._read_report(self._target)
+            self._is_failing = self._report is None
         finally:
             self._read_at = self._clock()
             self._task = None

@@ -116,6 +116,8 @@ class Progress:
     """Text that nobody has taken yet."""
     waiting_bytes: int = 0
     has_begun: bool = False
+    _names: tuple[str, ...] = ()
+    """Of the tensors; a model sends them in one order, so they are read once."""
 
     def update(self, response: Any) -> None:
         """Read one `ModelStreamInferResponse`.
@@ -126,10 +128,13 @@ class Progress:
         if response.error_message:
             raise classify_message(response.error_message)
         inner = response.infer_response
+        contents = inner.raw_output_contents
         try:
-            for tensor, content in zip(inner.outputs, inner.raw_output_contents, strict=True):
-                self._set(tensor.name, content)
-        except (ValueError, IndexError) as error:
+            if len(contents) != len(self._names):
+                self._names = tuple(tensor.name for tensor in inner.outputs)
+            for name, content in zip(self._names, contents, strict=True):
+                self._set(name, content)
+        except ValueError as error:
             raise AnswerFailedError("the engine's response cannot be read; report it to the platform team") from error
         self.has_begun = True
 
@@ -141,7 +146,8 @@ class Progress:
         elif name == inference.COMPLETION_TOKENS:
             self.completion_tokens = max(self.completion_tokens, _read_int32(content))
         elif name == inference.PROMPT_TOKENS:
-            self.prompt_tokens = max(self.prompt_tokens, _read_int32(content))
+            if not self.prompt_tokens:
+                self.prompt_tokens = _read_int32(content)
         elif name == inference.FINISH_REASON and len(content) > 4:
             self.finish_reason = _read_bytes(content).decode("ascii")
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from r1plus_contract.inference import QUEUE_FULL, FinishReason
 from r1plus_model_repo.backends.answer_text import AnswerText
+from r1plus_model_repo.backends.requests import RefusedError
 
 JOIN_SECONDS = 1.0
 WAITING_PER_SLOT, LEAST_WAITING = 16, 64
@@ -32,13 +33,18 @@ class Job:
     prompt_tokens: int
     sampling: Any
     stop: tuple[str, ...] = ()
+    constraint: str = ""
+    """Input that constrains the answer, if the engine may fail on that input alone."""
 
 
 class Handle(Protocol):
     """One running generation."""
 
     def read(self) -> tuple[Sequence[int], FinishReason | None]:
-        """Return new tokens since the last call and, once it has ended, the reason."""
+        """Return new tokens since the last call and, once it has ended, the reason.
+
+        Raise RefusedError once the engine has refused this request alone.
+        """
 
     def cancel(self) -> None:
         """Free its slot and its cache at the next step."""
@@ -48,7 +54,7 @@ class Pipeline(Protocol):
     """The engine. Only the loop's thread calls it."""
 
     def add(self, job: Job) -> Handle:
-        """Start a generation."""
+        """Start a generation. Raise RefusedError if the engine refuses this request alone."""
 
     def step(self) -> None:
         """Run one forward pass over all running requests."""
@@ -60,7 +66,7 @@ class Pipeline(Protocol):
 class Reply(Protocol):
     """The client's end of one request."""
 
-    def send_piece(self, text: str, completion_tokens: int) -> None:
+    def send_piece(self, text: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Send the next piece of the answer."""
 
     def finish(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
@@ -68,6 +74,9 @@ class Reply(Protocol):
 
     def fail(self, message: str) -> None:
         """Send an error response and end the request."""
+
+    def refuse(self, message: str) -> None:
+        """Send that the request is invalid and end it."""
 
     def reject(self, message: str) -> None:
         """Send that the queue is full and end the request."""
@@ -86,7 +95,7 @@ class Meters(Protocol):
         """Record the time from arrival to the first token."""
 
     def count_request(self, result: str) -> None:
-        """Count an ended request: ok, refused, queue_full, cancelled or error."""
+        """Count an ended request: ok, counted, refused, queue_full, cancelled or error."""
 
     def set_load(self, running: int, waiting: int) -> None:
         """Set how many requests run and wait."""
@@ -240,6 +249,11 @@ class EngineLoop:
         reply.finish("", FinishReason.CANCELLED, job.prompt_tokens, tokens)
         self._release(job)
 
+    def _refuse(self, entry: "_RunningRequest | _WaitingRequest", error: RefusedError) -> None:
+        self._meters.count_request("refused")
+        entry.reply.refuse(str(error))
+        self._release(entry.job)
+
     def _release(self, job: Job) -> None:
         with self._lock:
             self._unanswered -= 1
@@ -256,7 +270,12 @@ class EngineLoop:
                 self._finish_cancelled(queued_request.reply, queued_request.job, 0)
                 continue
             text = AnswerText(self._pipeline.decode, queued_request.job.stop)
-            handle = self._pipeline.add(queued_request.job)
+            try:
+                handle = self._pipeline.add(queued_request.job)
+            except RefusedError as error:
+                del state.waiting[0]
+                self._refuse(queued_request, error)
+                continue
             state.running.append(
                 _RunningRequest(queued_request.job, queued_request.reply, handle, text, queued_request.arrived_at)
             )
@@ -265,7 +284,11 @@ class EngineLoop:
 
     def _send_new_text(self, active_request: _RunningRequest) -> bool:
         """Send new text. Return False when the request has ended."""
-        ids, reason = active_request.handle.read()
+        try:
+            ids, reason = active_request.handle.read()
+        except RefusedError as error:
+            self._refuse(active_request, error)
+            return False
         if ids:
             if not active_request.tokens:
                 self._meters.observe_first_token(self._clock() - active_request.arrived_at)
@@ -278,7 +301,7 @@ class EngineLoop:
             reason = FinishReason.STOP
         if reason is None:
             if text:
-                active_request.reply.send_piece(text, active_request.tokens)
+                active_request.reply.send_piece(text, active_request.job.prompt_tokens, active_request.tokens)
             return True
         self._meters.count_request("ok")
         tail = active_request.text.finish()

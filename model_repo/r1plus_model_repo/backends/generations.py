@@ -6,18 +6,24 @@ Used by `vllm_engine` and `trtllm_engine`, only from the loop's thread.
 from collections.abc import Callable, Hashable, Sequence
 
 from r1plus_contract.inference import FinishReason
+from r1plus_model_repo.backends.requests import RefusedError
 
 
 class Generation:
     """The loop's `Handle`."""
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
+    def __init__(self, cancel: Callable[[], None], constraint: str) -> None:
         self._cancel = cancel
         self._ids: list[int] = []
+        self.constraint = constraint
+        """Input that constrains the answer; empty without one."""
+        self.refusal = ""
         self._reason: FinishReason | None = None
 
     def read(self) -> tuple[Sequence[int], FinishReason | None]:
         """See `Handle`."""
+        if self.refusal:
+            raise RefusedError(self.refusal)
         ids, self._ids = self._ids, []
         return ids, self._reason
 
@@ -38,10 +44,19 @@ class Generations:
         self._cancel = cancel
         self._running: dict[Hashable, Generation] = {}
 
-    def begin(self, request_id: Hashable) -> Generation:
-        """Register a request that the engine accepted."""
-        generation = self._running[request_id] = Generation(lambda: self._cancel_request(request_id))
+    def begin(self, request_id: Hashable, constraint: str = "") -> Generation:
+        """Register a request that the engine accepted. `constraint` names the input that constrains its answer."""
+        generation = self._running[request_id] = Generation(lambda: self._cancel_request(request_id), constraint)
         return generation
+
+    def refuse(self, request_id: Hashable, reason: str) -> bool:
+        """End a request on which the engine failed. Return False unless its constraint may be the cause."""
+        generation = self._running[request_id]
+        if not generation.constraint:
+            return False
+        generation.refusal = f"{generation.constraint}: the engine failed on it: {reason}"
+        del self._running[request_id]
+        return True
 
     def push(self, request_id: Hashable, ids: Sequence[int], reason: FinishReason | None) -> None:
         """Add new tokens of a request and, once it has ended, the reason."""

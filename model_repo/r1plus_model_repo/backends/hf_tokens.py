@@ -12,7 +12,8 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from r1plus_contract import inference
-from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, check_size, limit_new_tokens
+from r1plus_model_repo.backends.control_tokens import ControlTokens
+from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, check_request_size, limit_new_tokens
 
 GENERATION_CONFIG = "generation_config.json"
 """Next to a checkpoint; names all tokens that end an answer, if there are several."""
@@ -28,15 +29,23 @@ class HfTokens:
         # Triton's thread encodes while the loop's thread decodes, and a tokenizer has state: each uses its own.
         self._decoder = copy.deepcopy(self._tokenizer)
         self._encoding = threading.Lock()
+        self._control = ControlTokens(self._list_control_strings())
 
     def prepare_prompt(self, request: GenerationRequest) -> tuple[list[int], int]:
         """Return the prompt's tokens and how many may be generated. Raise RefusedError. Safe from any thread."""
-        check_size(request.prompt, request.system, self._context)
-        with self._encoding:
-            text = request.prompt if request.raw_prompt else self._apply_template(request)
-            # The template adds special tokens; a raw prompt needs them added here.
-            ids = list(self._tokenizer.encode(text, add_special_tokens=request.raw_prompt))
+        ids = self.encode_prompt(request)
         return ids, limit_new_tokens(request, len(ids), self._context)
+
+    def encode_prompt(self, request: GenerationRequest) -> list[int]:
+        """Return the prompt's tokens. Raise RefusedError. Safe from any thread."""
+        check_request_size(request, self._context)
+        with self._encoding:
+            if request.raw_prompt:  # The template adds special tokens; a raw prompt needs them added here.
+                return list(self._tokenizer.encode(request.prompt, add_special_tokens=True))
+            conversation, mark = self._control.mark(request)
+            text = self._apply_template(conversation, mark, request.prompt_input)
+            pieces = text.split(mark) if mark else [text]
+            return [token for piece in pieces for token in self._tokenizer.encode(piece, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens without the special ones; an incomplete character at the end is U+FFFD.
@@ -60,18 +69,40 @@ class HfTokens:
             )
         return ids
 
+    def list_vocabulary(self) -> list[str]:
+        """Return the tokens, as the tokenizer writes them, by id."""
+        vocabulary = self._tokenizer.get_vocab()
+        return sorted(vocabulary, key=vocabulary.__getitem__)
+
+    def dump_tokenizer(self) -> str | None:
+        """Return the tokenizer as its library serialises it, which says how tokens are written; None if it cannot."""
+        library = getattr(self._tokenizer, "backend_tokenizer", None)
+        return None if library is None else str(library.to_str())
+
     def get_pad_id(self) -> int | None:
         """Return the padding token, or None."""
         return None if self._tokenizer.pad_token_id is None else int(self._tokenizer.pad_token_id)
 
-    def _apply_template(self, request: GenerationRequest) -> str:
+    def _apply_template(self, conversation: list[dict[str, str]], mark: str, name: str) -> str:
+        """Return the text of a conversation. `name` is the input that it came from, for errors."""
         if not self._tokenizer.chat_template:
-            raise RefusedError(
-                f"{inference.PROMPT}: the engine's tokenizer has no chat template; set {inference.RAW_PROMPT}"
+            remedy = (
+                f"set {inference.RAW_PROMPT}"
+                if name == inference.PROMPT
+                else f"send {inference.PROMPT} with {inference.RAW_PROMPT}"
             )
-        system = [{"role": "system", "content": request.system}] if request.system else []
-        messages = [*system, {"role": "user", "content": request.prompt}]
+            raise RefusedError(f"{name}: the engine's tokenizer has no chat template; {remedy}")
         try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            return str(self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # a template may raise anything, e.g. if it does not support a system message
-            raise RefusedError(f"{inference.PROMPT}: the engine's chat template rejects it: {error}") from error
+            reason = str(error).replace(mark, "") if mark else str(error)
+            raise RefusedError(f"{name}: the engine's chat template rejects it: {reason}") from error
+
+    def _list_control_strings(self) -> list[str]:
+        """Return the strings of added tokens that are special, or that the chat template writes."""
+        template = str(self._tokenizer.chat_template or "")
+        return [
+            token.content
+            for token in self._tokenizer.added_tokens_decoder.values()
+            if token.special or token.content in template
+        ]

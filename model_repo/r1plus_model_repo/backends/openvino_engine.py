@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy
+import openvino
 import openvino_genai
 
 from r1plus_contract.inference import FinishReason
+from r1plus_model_repo.backends.control_tokens import ControlTokens
 from r1plus_model_repo.backends.engine_loop import Handle, Job
-from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, check_size, limit_new_tokens
+from r1plus_model_repo.backends.openvino_constraints import ConstraintCompiler, build_structured_output
+from r1plus_model_repo.backends.openvino_control import read_split_strings
+from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, check_request_size, limit_new_tokens
 
 BLOCK_TOKENS: Final = 32
 """Tokens per block of the paged KV cache on CPU."""
@@ -90,16 +95,26 @@ class OpenVinoEngine:
         )
         self._tokenizer = self._pipeline.get_tokenizer()
         self._eos = self._tokenizer.get_eos_token_id()
+        self._control = ControlTokens(self._list_control_strings())
+        self._compiler = ConstraintCompiler(settings.path, self._tokenizer, self._eos)
         self._next = 0
 
     def prepare(self, request: GenerationRequest) -> Job:
-        """Tokenise and check against the context. Raise RefusedError. Safe from any thread."""
-        check_size(request.prompt, request.system, self._settings.context)
-        text = request.prompt if request.raw_prompt else self._apply_template(request)
-        tokens = self._tokenizer.encode(text, add_special_tokens=request.raw_prompt).input_ids
+        """Tokenise, check against the context, compile a constraint. Raise RefusedError. Safe from any thread."""
+        tokens = self._encode_prompt(request)
         count = int(tokens.shape[1])
         limit = limit_new_tokens(request, count, self._settings.context)
-        return Job(tokens, count, build_generation_config(request, limit, self._eos), request.stop)
+        config = build_generation_config(request, limit, self._eos)
+        if request.constraint is not None:
+            self._compiler.compile(request.constraint)
+        return Job(tokens, count, config, request.stop)
+
+    def count(self, request: GenerationRequest) -> int:
+        """Return the tokens of the prompt; compile a constraint. Raise RefusedError. Safe from any thread."""
+        count = int(self._encode_prompt(request).shape[1])
+        if request.constraint is not None:
+            self._compiler.compile(request.constraint)
+        return count
 
     def add(self, job: Job) -> Handle:
         """See `Pipeline`."""
@@ -117,10 +132,36 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Do nothing: the engine ends with this process."""
 
-    def _apply_template(self, request: GenerationRequest) -> str:
-        system = [{"role": "system", "content": request.system}] if request.system else []
-        messages = [*system, {"role": "user", "content": request.prompt}]
-        return str(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+    def _encode_prompt(self, request: GenerationRequest) -> Any:
+        """Return the tokens of the prompt, shape [1, n]."""
+        check_request_size(request, self._settings.context)
+        if request.raw_prompt:
+            return self._tokenizer.encode(request.prompt, add_special_tokens=True).input_ids
+        conversation, mark = self._control.mark(request)
+        try:
+            text = str(self._tokenizer.apply_chat_template(conversation, add_generation_prompt=True))
+        except RuntimeError as error:  # a template may reject a role, or the order of roles
+            reason = " ".join(str(error).split()).replace(mark or "\0", "")
+            raise RefusedError(
+                f"{request.prompt_input}: the engine's chat template rejects it: {reason[-300:]}"
+            ) from error
+        pieces = text.split(mark) if mark else [text]
+        tokens = [
+            self._tokenizer.encode(piece, add_special_tokens=False).input_ids for piece in pieces if piece or not mark
+        ]
+        return tokens[0] if len(tokens) == 1 else openvino.Tensor(numpy.concatenate([t.data for t in tokens], axis=1))
+
+    def _list_control_strings(self) -> list[str]:
+        """Return the strings of tokens that the tokenizer splits off and that are no text, or the template's own."""
+        template = self._tokenizer.get_original_chat_template()
+        return [
+            string
+            for string in read_split_strings(self._settings.path)
+            if string in template or not self._tokenizer.decode(self._encode_text(string), skip_special_tokens=True)
+        ]
+
+    def _encode_text(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).input_ids.data[0].tolist())
 
 
 def build_generation_config(request: GenerationRequest, limit: int, eos: int) -> Any:
@@ -134,6 +175,8 @@ def build_generation_config(request: GenerationRequest, limit: int, eos: int) ->
         config.temperature = request.temperature
         config.top_p = request.top_p
         config.rng_seed = secrets.randbits(63) if request.seed is None else request.seed
+    if request.constraint is not None:
+        config.structured_output_config = build_structured_output(request.constraint)
     try:
         config.validate()
     except RuntimeError as error:

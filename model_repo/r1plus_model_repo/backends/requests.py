@@ -2,11 +2,13 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from r1plus_contract import inference
+from r1plus_model_repo.backends.constraints import Constraint, parse_constraint
+from r1plus_model_repo.backends.messages import Message, measure_json_limit, parse_messages
 
 MAX_STOP_STRINGS: Final = 16
 MAX_STOP_CHARACTERS: Final = 256
@@ -23,7 +25,8 @@ class RefusedError(ValueError):
 class GenerationRequest:
     """One request. None: the client did not set it."""
 
-    prompt: str
+    prompt: str = ""
+    """Empty where there are `messages`."""
     system: str = ""
     raw_prompt: bool = False
     max_new_tokens: int | None = None
@@ -32,6 +35,27 @@ class GenerationRequest:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    count_only: bool = False
+    constraint: Constraint | None = None
+
+    @property
+    def prompt_input(self) -> str:
+        """Name of the input with the prompt, for messages."""
+        return inference.MESSAGES if self.messages else inference.PROMPT
+
+    @property
+    def constraint_input(self) -> str:
+        """Name of the input with the constraint; empty without one."""
+        return self.constraint.name if self.constraint else ""
+
+    @property
+    def conversation(self) -> list[dict[str, str]]:
+        """What a chat template is applied to; the same for `text_input` as for one message of the user."""
+        if self.messages:
+            return [{"role": message.role.value, "content": message.content} for message in self.messages]
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": self.prompt}]
 
 
 def parse_request(inputs: Mapping[str, Any], context: int) -> GenerationRequest:
@@ -44,6 +68,7 @@ def parse_request(inputs: Mapping[str, Any], context: int) -> GenerationRequest:
     """
     check_size(inputs.get(inference.PROMPT, b""), inputs.get(inference.SYSTEM, b""), context)
     problems: list[str] = []
+    constraints = {name: _parse_text(inputs, name, problems) for name in (inference.RESPONSE_SCHEMA, inference.GRAMMAR)}
     request = GenerationRequest(
         prompt=_parse_text(inputs, inference.PROMPT, problems),
         system=_parse_text(inputs, inference.SYSTEM, problems),
@@ -54,9 +79,12 @@ def parse_request(inputs: Mapping[str, Any], context: int) -> GenerationRequest:
         repetition_penalty=_parse_number(inputs, inference.REPETITION_PENALTY, 1.0, problems, low=0.0, low_open=True),
         seed=int(inputs[inference.SEED]) if inference.SEED in inputs else None,
         stop=_parse_stop(inputs, problems),
+        messages=_parse_messages(inputs, context, problems),
+        count_only=bool(inputs.get(inference.COUNT_ONLY, False)),
+        constraint=parse_constraint(constraints, problems),
     )
-    if inference.PROMPT not in inputs:
-        problems.append(f"{inference.PROMPT}: missing")
+    if inference.PROMPT not in inputs and inference.MESSAGES not in inputs:
+        problems.append(f"{inference.PROMPT}: missing; send it, or {inference.MESSAGES}")
     if problems:
         raise RefusedError("; ".join(problems))
     return request
@@ -64,7 +92,7 @@ def parse_request(inputs: Mapping[str, Any], context: int) -> GenerationRequest:
 
 def check_size(prompt: str | bytes, system: str | bytes, context: int) -> None:
     """Reject a prompt whose length no tokenizer fits into the context: tokenising takes time and memory."""
-    length, limit = len(prompt) + len(system), inference.MOST_PROMPT_BYTES_PER_TOKEN * context
+    length, limit = len(prompt) + len(system), measure_limit(context)
     if length > limit:
         unit = "bytes" if isinstance(prompt, bytes) else "characters"
         raise RefusedError(
@@ -74,6 +102,27 @@ def check_size(prompt: str | bytes, system: str | bytes, context: int) -> None:
         )
 
 
+def check_request_size(request: GenerationRequest, context: int) -> None:
+    """Reject a request whose texts no tokenizer fits into the context, as `check_size` does."""
+    check_size(request.prompt, request.system, context)
+    _check_contents(request.messages, context)
+
+
+def _check_contents(messages: Iterable[Message], context: int) -> None:
+    length, limit = sum(len(message.content.encode()) for message in messages), measure_limit(context)
+    if length > limit:
+        raise RefusedError(
+            f"{inference.MESSAGES}: contents have {length} bytes, more than {limit}, which is"
+            f" {inference.MOST_PROMPT_BYTES_PER_TOKEN} for each of the {context} tokens of the context;"
+            " leave out the oldest"
+        )
+
+
+def measure_limit(context: int) -> int:
+    """Return the most bytes of a prompt."""
+    return inference.MOST_PROMPT_BYTES_PER_TOKEN * context
+
+
 def limit_new_tokens(request: GenerationRequest, prompt_tokens: int, context: int) -> int:
     """Return how many tokens may be generated. Without `max_new_tokens` it is the default, or the rest of the context.
 
@@ -81,17 +130,34 @@ def limit_new_tokens(request: GenerationRequest, prompt_tokens: int, context: in
         RefusedError: prompt and answer exceed the context; the message has both lengths.
     """
     if prompt_tokens == 0:
-        raise RefusedError(f"{inference.PROMPT}: is empty; send at least one token")
+        raise RefusedError(f"{request.prompt_input}: is empty; send at least one token")
     room = context - prompt_tokens
     new_tokens = request.max_new_tokens or min(inference.DEFAULT_MAX_NEW_TOKENS, max(room, 1))
     if new_tokens > room:
         tokens = "token" if new_tokens == 1 else "tokens"
         raise RefusedError(
-            f"{inference.PROMPT}: prompt has {prompt_tokens} tokens; with {new_tokens} new {tokens} that is"
+            f"{request.prompt_input}: prompt has {prompt_tokens} tokens; with {new_tokens} new {tokens} that is"
             f" {prompt_tokens + new_tokens}, more than the context of {context};"
             f" shorten the prompt or lower {inference.MAX_NEW_TOKENS}"
         )
     return new_tokens
+
+
+def _parse_messages(inputs: Mapping[str, Any], context: int, problems: list[str]) -> tuple[Message, ...]:
+    if inference.MESSAGES not in inputs:
+        return ()
+    for name in (inference.PROMPT, inference.SYSTEM, inference.RAW_PROMPT):
+        if name in inputs:
+            problems.append(f"{inference.MESSAGES}: excludes {name}; send one of them")
+    size, limit = len(inputs[inference.MESSAGES]), measure_json_limit(measure_limit(context))
+    if size > limit:
+        problems.append(f"{inference.MESSAGES}: {size} bytes exceed {limit}; leave out the oldest")
+        return ()
+    count = len(problems)
+    text = _parse_text(inputs, inference.MESSAGES, problems)
+    messages = parse_messages(text, context, problems) if len(problems) == count else ()
+    _check_contents(messages, context)
+    return messages
 
 
 def _parse_text(inputs: Mapping[str, Any], name: str, problems: list[str]) -> str:

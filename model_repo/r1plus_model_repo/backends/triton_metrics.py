@@ -9,7 +9,7 @@ import triton_python_backend_utils as pb_utils
 
 from r1plus_contract import metrics
 
-RESULTS = ("ok", "refused", "queue_full", "cancelled", "error")
+RESULTS = ("ok", "counted", "refused", "queue_full", "cancelled", "error")
 TTFT_BUCKETS = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]
 
 

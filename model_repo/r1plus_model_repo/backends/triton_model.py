@@ -9,9 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from threading import BoundedSemaphore
 from typing import Any, Final, Protocol, cast
 
 import numpy
@@ -34,16 +36,28 @@ INPUTS = (
     inference.REPETITION_PENALTY,
     inference.SEED,
     inference.STOP,
+    inference.MESSAGES,
+    inference.COUNT_ONLY,
+    inference.RESPONSE_SCHEMA,
+    inference.GRAMMAR,
 )
 CLOSE_SECONDS = 25.0
 """Below Triton's exit timeout, so that running answers finish before the server ends."""
+MOST_COMPILING: Final = 16
+"""Requests whose response_schema or grammar waits to be compiled, or is; further ones get QueueFull."""
 
 
 class BackendEngine(Pipeline, Protocol):
     """An engine as the model needs it, in addition to what the loop needs."""
 
     def prepare(self, ask: GenerationRequest) -> Job:
-        """Tokenise and check against the context. Raise RefusedError. Called while the engine steps."""
+        """Tokenise, check against the context, compile a constraint. Raise RefusedError. Called while it steps."""
+
+    def count(self, ask: GenerationRequest) -> int:
+        """Return the tokens of the prompt, also if they exceed the context, and compile a constraint.
+
+        Raise RefusedError. Called while it steps.
+        """
 
     def close(self) -> None:
         """Free the engine; no call follows."""
@@ -77,8 +91,9 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine. An exception here fails the model's load, with its message in the log."""
-        model_parameters = json.loads(args["model_config"])["parameters"]
-        parameters = {name: value["string_value"] for name, value in model_parameters.items()}
+        config = json.loads(args["model_config"])
+        _check_inputs(config["input"])
+        parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         self._context = int(parameters["context"])
         self._meters = TritonMeters()
         self._engine = open_engine(parameters)
@@ -91,28 +106,78 @@ class TritonPythonModel:
             on_death=end_server,
         )
         self._loop.start()
+        # One thread: a constraint takes up to a second, in which other requests are accepted.
+        self._compiler = ThreadPoolExecutor(1, "constraints")
+        self._compiling = BoundedSemaphore(MOST_COMPILING)
         self._guard = ServerGuard(os.getppid())
 
     def execute(self, requests: list[Any]) -> None:
         """Check and queue the requests. Refusals are sent from here, while the engine steps."""
         for request in requests:
-            reply = TritonReply(request.get_response_sender())
-            if self._loop.is_full:
+            reply = TritonReply(request.get_response_sender(), clean_request_id(request.request_id()))
+            if self._loop.is_full and not _read_input(request, inference.COUNT_ONLY):
                 self._loop.reject(reply)  # before tokenising
                 continue
             try:
-                job = self._engine.prepare(parse_request(_read_inputs(request), self._context))
+                ask = parse_request(_read_inputs(request), self._context)
             except RefusedError as error:
-                self._meters.count_request("refused")
-                reply.refuse(str(error))
+                self._refuse(reply, error)
             else:
-                self._loop.submit(job, reply)
+                self._accept(ask, reply)
 
     def finalize(self) -> None:
         """Finish the accepted requests and free the engine."""
+        self._compiler.shutdown()
         self._loop.close(CLOSE_SECONDS)
         self._engine.close()
         self._guard.release()
+
+    def _accept(self, ask: GenerationRequest, reply: "TritonReply") -> None:
+        if ask.constraint is None:
+            self._prepare(ask, reply)
+        elif self._compiling.acquire(blocking=False):
+            self._compiler.submit(self._compile, ask, reply)
+        else:
+            self._loop.reject(reply)
+
+    def _compile(self, ask: GenerationRequest, reply: "TritonReply") -> None:
+        try:
+            if reply.is_cancelled():
+                self._meters.count_request("cancelled")
+                reply.finish("", FinishReason.CANCELLED, 0, 0)
+            else:
+                self._prepare(ask, reply)
+        finally:
+            self._compiling.release()
+
+    def _prepare(self, ask: GenerationRequest, reply: "TritonReply") -> None:
+        """Count or queue a request. Any failure is that of the request alone."""
+        try:
+            if ask.count_only:
+                prompt_tokens = self._engine.count(ask)
+                self._meters.count_request("counted")
+                reply.finish("", FinishReason.STOP, prompt_tokens, 0)
+            else:
+                self._loop.submit(self._engine.prepare(ask), reply)
+        except RefusedError as error:
+            self._refuse(reply, error)
+        except Exception as error:  # noqa: BLE001 - a tokenizer or template may raise anything
+            self._meters.count_request("error")
+            reply.fail(f"the engine could not read the request: {type(error).__name__}: {error!s:.300}")
+
+    def _refuse(self, reply: "TritonReply", error: RefusedError) -> None:
+        self._meters.count_request("refused")
+        reply.refuse(str(error))
+
+
+def _check_inputs(inputs: list[dict[str, Any]]) -> None:
+    """Raise if the configuration has inputs that this image would ignore, such as a constraint on answers."""
+    unknown = sorted({one["name"] for one in inputs} - set(INPUTS))
+    if unknown:
+        raise pb_utils.TritonModelException(
+            f"EngineIncompatible: input: {', '.join(unknown)}: the image is older than the configuration and does not"
+            " know it; use the image of the operator's version"
+        )
 
 
 def open_engine(parameters: Mapping[str, str]) -> BackendEngine:
@@ -143,39 +208,51 @@ def _describe_version(distribution: str) -> str:
 
 
 class TritonReply:
-    """A `Reply` on the response sender of a decoupled request."""
+    """A `Reply` on the response sender of a decoupled request. `request_id` is empty or printable."""
 
-    def __init__(self, sender: Any) -> None:
+    def __init__(self, sender: Any, request_id: str = "") -> None:
         self._sender = sender
+        self._request_id = request_id
         self._is_lost = False
 
-    def send_piece(self, text: str, completion_tokens: int) -> None:
+    def send_piece(self, text: str, prompt_tokens: int, completion_tokens: int) -> None:
         """See `Reply`."""
-        self._send(_build_response(text, "", 0, completion_tokens), 0)
+        self._send(_build_response(text, "", prompt_tokens, completion_tokens), 0)
 
     def finish(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
         """See `Reply`."""
+        if reason is FinishReason.CANCELLED:
+            self._log(f"was cancelled after {prompt_tokens} prompt and {completion_tokens} completion tokens")
         self._send_last(_build_response(text, reason.value, prompt_tokens, completion_tokens))
 
     def fail(self, message: str) -> None:
         """See `Reply`."""
-        self._send_last(pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL)))
+        self._log("failed")
+        self._send_error(message, pb_utils.TritonError.INTERNAL)
 
     def refuse(self, message: str) -> None:
-        """Reply that the request is invalid."""
-        self._send_last(
-            pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
-        )
+        """See `Reply`."""
+        self._log("was refused")
+        self._send_error(message, pb_utils.TritonError.INVALID_ARG)
 
     def reject(self, message: str) -> None:
         """See `Reply`."""
-        self._send_last(
-            pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.UNAVAILABLE))
-        )
+        self._log("found the queue full")
+        self._send_error(message, pb_utils.TritonError.UNAVAILABLE)
 
     def is_cancelled(self) -> bool:
         """See `Reply`. A failed send counts as cancelled."""
         return self._is_lost or bool(self._sender.is_cancelled())
+
+    def _log(self, outcome: str) -> None:
+        """Log how a request with an id ended. The error's message may quote the client's text, so it is left out."""
+        if self._request_id:
+            print(f"Request {self._request_id} {outcome}", file=sys.stderr, flush=True)
+
+    def _send_error(self, message: str, code: Any) -> None:
+        # At the end: clients recognise some errors by their first word.
+        suffix = f" (request {self._request_id})" if self._request_id else ""
+        self._send_last(pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{message}{suffix}", code)))
 
     def _send_last(self, response: Any) -> None:
         self._send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
@@ -186,16 +263,25 @@ class TritonReply:
             self._sender.send(response, flags=flags)
         except pb_utils.TritonModelException as error:
             self._is_lost = True
-            print(f"Failed to send a response: {error}", file=sys.stderr, flush=True)
+            request = f" of request {self._request_id}" if self._request_id else ""
+            print(f"Failed to send a response{request}: {error}", file=sys.stderr, flush=True)
+
+
+def clean_request_id(request_id: str) -> str:
+    """Return a client's request id as errors and the log repeat it: bounded, and without control characters."""
+    characters = request_id[: inference.MOST_REQUEST_ID_CHARACTERS]
+    return "".join(character if character.isprintable() else "?" for character in characters)
 
 
 def _read_inputs(request: Any) -> dict[str, Any]:
-    values = {}
-    for name in INPUTS:
-        tensor = pb_utils.get_input_tensor_by_name(request, name)
-        if tensor is not None:
-            values[name] = tensor.as_numpy().reshape(-1)[0]
-    return values
+    values = {name: _read_input(request, name) for name in INPUTS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_input(request: Any, name: str) -> Any:
+    """Return the value of an input, or None if the request does not have it."""
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy().reshape(-1)[0]
 
 
 def _build_response(text: str, reason: str, prompt_tokens: int, completion_tokens: int) -> Any:

@@ -3,8 +3,9 @@
 For 1.2.1, the last version that loads engines of trtllm-build. Its tag was not available: checked against its
 repository before and after (mid 2025 to 2026), where the parts used here are the same: cpp/tensorrt_llm/nanobind/
 executor/{bindings,executor,executorConfig,request}.cpp, cpp/tensorrt_llm/executor/samplingConfig.cpp, cpp/tensorrt_llm/
-batch_manager/trtGptModel.h, examples/bindings/executor/example_advanced.py; issue 2190 (the output lacks the end
-token), pull request 5974 (a window that is too large).
+batch_manager/{trtGptModel.h,guidedDecoder.cpp}, tensorrt_llm/tokenizer.py (the vocabulary for xgrammar), examples/
+bindings/executor/example_advanced.py; issue 2190 (the output lacks the end token), pull request 5974 (a window that is
+too large).
 """
 
 import datetime
@@ -19,10 +20,12 @@ from tensorrt_llm.bindings import executor as trtllm
 
 from r1plus_contract.engine_fetch import PLAN_PART, TOKENIZER_PART
 from r1plus_contract.inference import FinishReason
+from r1plus_model_repo.backends.constraints import Constraint
 from r1plus_model_repo.backends.engine_loop import Handle, Job
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
+from r1plus_model_repo.backends.xgrammar_check import check_constraint
 
 PLAN_CONFIG: Final = "config.json"
 """Next to the plan, written by trtllm-build: the build settings."""
@@ -63,7 +66,9 @@ class EngineSettings:
         )
 
 
-def build_executor_config(settings: EngineSettings) -> trtllm.ExecutorConfig:
+def build_executor_config(
+    settings: EngineSettings, guidance: trtllm.GuidedDecodingConfig | None
+) -> trtllm.ExecutorConfig:
     """Build the executor's settings."""
     return trtllm.ExecutorConfig(
         max_beam_width=1,
@@ -85,6 +90,22 @@ def build_executor_config(settings: EngineSettings) -> trtllm.ExecutorConfig:
             max_attention_window=list(settings.windows),
             free_gpu_memory_fraction=settings.gpu_memory_fraction,
         ),
+        guided_decoding_config=guidance,
+    )
+
+
+def build_guided_decoding_config(tokens: HfTokens, end_ids: list[int]) -> trtllm.GuidedDecodingConfig | None:
+    """Build the settings by which the executor compiles constraints: the vocabulary, and what may end an answer.
+
+    None if the tokenizer cannot be described: then the engine takes no constraints.
+    """
+    if (description := tokens.dump_tokenizer()) is None:
+        return None
+    return trtllm.GuidedDecodingConfig(
+        trtllm.GuidedDecodingConfig.GuidedDecodingBackend.XGRAMMAR,
+        encoded_vocab=tokens.list_vocabulary(),
+        tokenizer_str=description,
+        stop_token_ids=end_ids,
     )
 
 
@@ -98,12 +119,15 @@ class TrtllmEngine:
         self._end_id, *self._further_end_ids = self._tokens.get_end_ids()
         pad = self._tokens.get_pad_id()
         self._pad_id = self._end_id if pad is None else pad
-        self._executor = trtllm.Executor(str(plan), trtllm.ModelType.DECODER_ONLY, build_executor_config(settings))
+        self._guidance = build_guided_decoding_config(self._tokens, [self._end_id, *self._further_end_ids])
+        config = build_executor_config(settings, self._guidance)
+        self._executor = trtllm.Executor(str(plan), trtllm.ModelType.DECODER_ONLY, config)
         self._generations = Generations(self._executor.cancel_request)
 
     def prepare(self, ask: GenerationRequest) -> Job:
         """Tokenise and check against the context. Raise RefusedError. Safe from any thread."""
         ids, limit = self._tokens.prepare_prompt(ask)
+        self._check_constraint(ask.constraint)
         request = trtllm.Request(
             input_token_ids=ids,
             max_tokens=limit,
@@ -113,8 +137,21 @@ class TrtllmEngine:
             pad_id=self._pad_id,
             # Only one token can be the end; the others are stop words of one token.
             stop_words=[[token] for token in self._further_end_ids] or None,
+            guided_decoding_params=build_guided_decoding_params(ask.constraint),
         )
         return Job(request, len(ids), None, ask.stop)
+
+    def count(self, ask: GenerationRequest) -> int:
+        """Return the tokens of the prompt; check a constraint. Raise RefusedError. Safe from any thread."""
+        self._check_constraint(ask.constraint)
+        return len(self._tokens.encode_prompt(ask))
+
+    def _check_constraint(self, constraint: Constraint | None) -> None:
+        if constraint is None:
+            return
+        if self._guidance is None:
+            raise RefusedError(f"{constraint.name}: the engine's tokenizer cannot constrain answers; leave it out")
+        check_constraint(constraint)
 
     def add(self, job: Job) -> Handle:
         """See `Pipeline`."""
@@ -138,6 +175,16 @@ class TrtllmEngine:
     def close(self) -> None:
         """End the executor's thread."""
         self._executor.shutdown()
+
+
+def build_guided_decoding_params(constraint: Constraint | None) -> trtllm.GuidedDecodingParams | None:
+    """Return the library's form of a constraint."""
+    if constraint is None:
+        return None
+    kinds = trtllm.GuidedDecodingParams.GuideType
+    return trtllm.GuidedDecodingParams(
+        kinds.JSON_SCHEMA if constraint.is_schema else kinds.EBNF_GRAMMAR, constraint.text
+    )
 
 
 def build_sampling_config(request: GenerationRequest) -> trtllm.SamplingConfig:

@@ -2,8 +2,8 @@
 
 Checked against the sources of vLLM 0.11.0, 0.24.0 (Triton 26.07) and 0.33.0, all of engine V1: EngineArgs
 (engine/arg_utils.py), LLMEngine.from_engine_args, add_request, step and abort_request (v1/engine/llm_engine.py),
-SamplingParams and RequestOutputKind (sampling_params.py), CompletionOutput (outputs.py), FINISH_REASON_STRINGS
-(v1/engine/__init__.py).
+SamplingParams, StructuredOutputsParams and RequestOutputKind (sampling_params.py), CompletionOutput (outputs.py),
+FINISH_REASON_STRINGS (v1/engine/__init__.py).
 """
 
 import itertools
@@ -21,6 +21,7 @@ from r1plus_model_repo.backends.engine_loop import Handle, Job
 from r1plus_model_repo.backends.generations import Generations
 from r1plus_model_repo.backends.hf_tokens import HfTokens
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
+from r1plus_model_repo.backends.xgrammar_check import check_constraint
 
 KV_PRECISIONS: Final = {"FP16": "auto", "FP8": "fp8"}
 """KV cache precision -> vLLM's name for it; `auto` is that of the model, float16 here."""
@@ -93,14 +94,25 @@ class VllmEngine:
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenise and check against the context. Raise RefusedError. Safe from any thread."""
         ids, limit = self._tokens.prepare_prompt(request)
-        return Job(ids, len(ids), build_sampling_params(request, limit), request.stop)
+        if request.constraint is not None:
+            check_constraint(request.constraint)
+        return Job(ids, len(ids), build_sampling_params(request, limit), request.stop, request.constraint_input)
+
+    def count(self, request: GenerationRequest) -> int:
+        """Return the tokens of the prompt; check a constraint. Raise RefusedError. Safe from any thread."""
+        if request.constraint is not None:
+            check_constraint(request.constraint)
+        return len(self._tokens.encode_prompt(request))
 
     def add(self, job: Job) -> Handle:
         """See `Pipeline`."""
         request_id = next(self._ids)
-        # Newer versions deprecate prompts without a type.
-        self._engine.add_request(request_id, {"type": "token", "prompt_token_ids": job.prompt}, job.sampling)
-        return self._generations.begin(request_id)
+        try:
+            # Newer versions deprecate prompts without a type.
+            self._engine.add_request(request_id, {"type": "token", "prompt_token_ids": job.prompt}, job.sampling)
+        except ValueError as error:  # vLLM validates what it adds, and raises nothing else for one request.
+            raise RefusedError(f"the engine rejects the request: {error}") from error
+        return self._generations.begin(request_id, job.constraint)
 
     def step(self) -> None:
         """See `Pipeline`. A step returns nothing while a long prompt is read in chunks."""
@@ -110,6 +122,8 @@ class VllmEngine:
             (output,) = answer.outputs
             reason = _REASONS.get(output.finish_reason)
             if output.finish_reason is not None and reason is None:
+                if self._generations.refuse(answer.request_id, output.finish_reason):
+                    continue
                 raise RuntimeError(f"vLLM ended a request unexpectedly: {output.finish_reason}")
             self._generations.push(answer.request_id, output.token_ids, reason)
 
@@ -127,9 +141,15 @@ def build_sampling_params(request: GenerationRequest, limit: int) -> SamplingPar
 
     The loop handles text and stop strings. vLLM reads the tokens that end an answer from the checkpoint.
     """
-    random_fields: dict[str, Any] = {}
+    further_fields: dict[str, Any] = {}
     if request.temperature > 0:
-        random_fields = {"top_p": request.top_p, "seed": None if request.seed is None else request.seed % SEEDS}
+        further_fields = {"top_p": request.top_p, "seed": None if request.seed is None else request.seed % SEEDS}
+    if request.constraint is not None:
+        form = "json" if request.constraint.is_schema else "grammar"
+        # Imported here: a version that has it by another name serves all other requests.
+        from vllm.sampling_params import StructuredOutputsParams
+
+        further_fields["structured_outputs"] = StructuredOutputsParams(**{form: request.constraint.text})
     try:
         return SamplingParams(
             max_tokens=limit,
@@ -137,7 +157,7 @@ def build_sampling_params(request: GenerationRequest, limit: int) -> SamplingPar
             repetition_penalty=request.repetition_penalty,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            **random_fields,
+            **further_fields,
         )
     except ValueError as error:
         raise RefusedError(f"the engine rejects these sampling parameters: {error}") from error

@@ -24,6 +24,10 @@ _TYPES: dict[str, tuple[str, Any]] = {
     inference.REPETITION_PENALTY: ("FP32", np.float32),
     inference.SEED: ("UINT64", np.uint64),
     inference.STOP: ("BYTES", np.object_),
+    inference.MESSAGES: ("BYTES", np.object_),
+    inference.COUNT_ONLY: ("BOOL", np.bool_),
+    inference.RESPONSE_SCHEMA: ("BYTES", np.object_),
+    inference.GRAMMAR: ("BYTES", np.object_),
 }
 
 
@@ -34,6 +38,8 @@ class Answer:
     pieces: list[str] = field(default_factory=list)
     reason: str = ""
     prompt_tokens: int = 0
+    first_prompt_tokens: int | None = None
+    """As the first response has it."""
     tokens: int = 0
     error: str = ""
     begun_at: float = field(default_factory=time.monotonic)
@@ -64,7 +70,7 @@ class Client:
         self._client.stop_stream(cancel_requests=True)
         self._client.close()
 
-    def __call__(self, prompt: str | bytes, **given: Any) -> Answer:
+    def __call__(self, prompt: str | bytes | None = None, **given: Any) -> Answer:
         """Ask one question and wait for the whole answer."""
         (answer,) = self.all([{"prompt": prompt, **given}])
         return answer
@@ -76,16 +82,18 @@ class Client:
             self.take()
         return answers
 
-    def begin(self, prompt: str | bytes, **given: Any) -> Answer:
-        """Ask; the answer fills while `take` runs."""
+    def begin(self, prompt: str | bytes | None = None, request_id: str = "", **given: Any) -> Answer:
+        """Ask; the answer fills while `take` runs. Lists and objects are sent as JSON."""
         self._next += 1
-        answer = self._open[str(self._next)] = Answer()
-        values = {inference.PROMPT: prompt, **given}
-        if inference.STOP in values and not isinstance(values[inference.STOP], str):
-            values[inference.STOP] = json.dumps(values[inference.STOP])
-        inputs = [_tensor(name, value) for name, value in values.items()]
+        request_id = request_id or str(self._next)
+        answer = self._open[request_id] = Answer()
+        values = given if prompt is None else {inference.PROMPT: prompt, **given}
+        inputs = [
+            _tensor(name, json.dumps(value) if isinstance(value, list | dict) else value)
+            for name, value in values.items()
+        ]
         self._client.async_stream_infer(
-            inference.MODEL_NAME, inputs, request_id=str(self._next), enable_empty_final_response=True
+            inference.MODEL_NAME, inputs, request_id=request_id, enable_empty_final_response=True
         )
         return answer
 
@@ -105,6 +113,8 @@ class Client:
             answer.pieces.append(result.as_numpy(inference.TEXT)[0].decode())
             answer.reason = result.as_numpy(inference.FINISH_REASON)[0].decode()
             answer.prompt_tokens = int(result.as_numpy(inference.PROMPT_TOKENS)[0])
+            if answer.first_prompt_tokens is None:
+                answer.first_prompt_tokens = answer.prompt_tokens
             answer.tokens = int(result.as_numpy(inference.COMPLETION_TOKENS)[0])
         if response.parameters["triton_final_response"].bool_param:
             answer.ended_at = time.monotonic()

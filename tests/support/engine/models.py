@@ -116,7 +116,7 @@ STAND_INS: Final = {
 
 
 class AutoTokenizer:
-    eos_token_id, pad_token_id, chat_template = 256, None, "a template"
+    eos_token_id, pad_token_id, chat_template, added_tokens_decoder = 256, None, "a template", {}
 
     @classmethod
     def from_pretrained(cls, name, *, local_files_only, trust_remote_code):
@@ -186,7 +186,25 @@ class LLMEngine:
         output = SimpleNamespace(token_ids=[token], finish_reason=reason)
         return SimpleNamespace(request_id=request_id, outputs=[output])
 ''',
-    "vllm/sampling_params.py": "from types import SimpleNamespace\n\nRequestOutputKind = SimpleNamespace(DELTA=1)\n",
+    "vllm/sampling_params.py": """
+from types import SimpleNamespace
+
+RequestOutputKind = SimpleNamespace(DELTA=1)
+
+
+class StructuredOutputsParams(SimpleNamespace):
+    pass
+""",
+    "xgrammar/__init__.py": '''
+"""A stand-in for xgrammar: it reads all schemas but those with a minimum."""
+
+
+class Grammar:
+    @staticmethod
+    def from_json_schema(schema):
+        if "minimum" in schema:
+            raise RuntimeError("Invalid range: minimum greater than maximum")
+''',
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
+from r1plus_model_repo.backends.requests import RefusedError
 
 SECONDS = 120.0
 """Longest wait for anything that a loop does."""
@@ -17,11 +18,14 @@ class FakeHandle:
     """Generates its job's prompt, one character a step."""
 
     text: str
+    fails_alone: bool = False
     sent: int = 0
     stepped: int = 0
     is_cancelled: bool = False
 
     def read(self) -> tuple[Sequence[int], FinishReason | None]:
+        if self.fails_alone:
+            raise RefusedError("grammar: cannot be compiled")
         ids = [ord(c) for c in self.text[self.sent : self.stepped]]
         self.sent = self.stepped
         return ids, FinishReason.LENGTH if self.sent >= len(self.text) else None
@@ -32,10 +36,16 @@ class FakeHandle:
 
 @dataclass
 class FakeEngine:
-    """`gate`, when given, must be released once per step; the step numbered `fails_at` raises."""
+    """`gate`, when given, must be released once per step; the step numbered `fails_at` raises.
+
+    The prompt `refuses` ends the engine when it is added; `refuses_alone` and `fails_alone` end only their request, when
+    it is added and when it is read.
+    """
 
     fails_at: int = 0
     refuses: str = ""
+    refuses_alone: str = ""
+    fails_alone: str = ""
     gate: threading.Semaphore | None = None
     handles: list[FakeHandle] = field(default_factory=list)
     steps: int = 0
@@ -44,7 +54,9 @@ class FakeEngine:
     def add(self, job: Job) -> FakeHandle:
         if job.prompt == self.refuses:
             raise RuntimeError("add failed")
-        self.handles.append(FakeHandle(job.prompt))
+        if job.prompt == self.refuses_alone:
+            raise RefusedError("grammar: cannot be compiled")
+        self.handles.append(FakeHandle(job.prompt, job.prompt == self.fails_alone))
         return self.handles[-1]
 
     def step(self) -> None:
@@ -71,7 +83,10 @@ class FakeClient:
     pieces: list[str] = field(default_factory=list)
     end: tuple[FinishReason, int, int] | None = None
     failed: str = ""
+    refusal: str = ""
     turned_away: str = ""
+    counts: list[tuple[int, int]] = field(default_factory=list)
+    """Tokens of prompt and answer that each piece came with, but for the last."""
     looked_at: int = 0
     """How often it was asked whether it hung up."""
 
@@ -79,8 +94,9 @@ class FakeClient:
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def send_piece(self, text: str, completion_tokens: int) -> None:
+    def send_piece(self, text: str, prompt_tokens: int, completion_tokens: int) -> None:
         self.pieces.append(text)
+        self.counts.append((prompt_tokens, completion_tokens))
 
     def finish(self, text: str, reason: FinishReason, prompt_tokens: int, completion_tokens: int) -> None:
         self.pieces.append(text)
@@ -89,6 +105,10 @@ class FakeClient:
 
     def fail(self, message: str) -> None:
         self.failed = message
+        self.over.set()
+
+    def refuse(self, message: str) -> None:
+        self.refusal = message
         self.over.set()
 
     def reject(self, message: str) -> None:

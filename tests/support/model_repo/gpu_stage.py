@@ -79,6 +79,10 @@ class GpuStage(LoopStage):
     def prompt_ids(prompt: Any) -> list[int]:
         """Return the tokens of a prepared job's prompt."""
 
+    @abstractmethod
+    def read_constraint(self) -> tuple[str, str] | None:
+        """Return the input and the text by which the library constrains the newest request; None if it does not."""
+
 
 def opened(monkeypatch: pytest.MonkeyPatch, stage: type[GpuStage]) -> Any:
     """Return the backend's module, as it is where its library is installed."""

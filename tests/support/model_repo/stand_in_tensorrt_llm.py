@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from r1plus_model_repo.backends.requests import GenerationRequest
 from support.model_repo.gpu_stage import GpuStage
@@ -44,6 +44,26 @@ class KvCacheConfig:
     free_gpu_memory_fraction: float | None = None
 
 
+GuidedDecodingBackend = enum.Enum("GuidedDecodingBackend", "XGRAMMAR LLGUIDANCE")
+GuideType = enum.Enum("GuideType", "JSON JSON_SCHEMA REGEX EBNF_GRAMMAR STRUCTURAL_TAG")
+
+
+@dataclass
+class GuidedDecodingConfig:
+    backend: GuidedDecodingBackend
+    encoded_vocab: list[str] | None = None
+    tokenizer_str: str | None = None
+    stop_token_ids: list[int] | None = None
+    GuidedDecodingBackend: ClassVar = GuidedDecodingBackend
+
+
+@dataclass
+class GuidedDecodingParams:
+    guide_type: GuideType
+    guide: str | None = None
+    GuideType: ClassVar = GuideType
+
+
 @dataclass(kw_only=True)
 class ExecutorConfig:
     max_beam_width: int = 1
@@ -53,6 +73,7 @@ class ExecutorConfig:
     batching_type: BatchingType = BatchingType.INFLIGHT
     max_batch_size: int | None = None
     fail_fast_on_attention_window_too_large: bool = False
+    guided_decoding_config: GuidedDecodingConfig | None = None
 
 
 @dataclass(kw_only=True)
@@ -80,6 +101,7 @@ class Request:
     end_id: int | None = None
     pad_id: int | None = None
     stop_words: list[list[int]] | None = None
+    guided_decoding_params: GuidedDecodingParams | None = None
 
 
 @dataclass
@@ -193,7 +215,8 @@ class TrtllmStage(GpuStage):
             ModuleType(name) for name in ("tensorrt_llm", "tensorrt_llm.bindings", "tensorrt_llm.bindings.executor")
         )
         configs = (ExecutorConfig, KvCacheConfig, SchedulerConfig, SamplingConfig, Request)
-        for given in (Executor, *configs, ModelType, BatchingType, CapacitySchedulerPolicy):
+        guidance = (GuidedDecodingConfig, GuidedDecodingParams)
+        for given in (Executor, *configs, *guidance, ModelType, BatchingType, CapacitySchedulerPolicy):
             setattr(executor, given.__name__, given)
         executor.FinishReason = End  # type: ignore[attr-defined]
         executor.Result = SimpleNamespace  # type: ignore[attr-defined]
@@ -202,11 +225,11 @@ class TrtllmStage(GpuStage):
         return {module.__name__: module for module in (package, bindings, executor)}
 
     @staticmethod
-    def deliver(folder: Path) -> dict[str, str]:
-        """Write a plan that was built for 4 requests of 128 tokens, and a tokenizer."""
+    def deliver(folder: Path, context: int = 128) -> dict[str, str]:
+        """Write a plan that was built for 4 requests of so many tokens, and a tokenizer."""
         for part in ("plan", "tokenizer"):
             (folder / part).mkdir()
-        built = {"max_batch_size": 4, "max_seq_len": 128, "max_num_tokens": 8192}
+        built = {"max_batch_size": 4, "max_seq_len": context, "max_num_tokens": 8192}
         (folder / "plan" / "config.json").write_text(json.dumps({"version": "1.2.1", "build_config": built}))
         (folder / "tokenizer" / "generation_config.json").write_text(json.dumps({"eos_token_id": [END, MORE]}))
         return {"engine_path": str(folder)}
@@ -223,3 +246,11 @@ class TrtllmStage(GpuStage):
     @staticmethod
     def prompt_ids(prompt: Any) -> list[int]:
         return list(prompt.input_token_ids)
+
+    def read_constraint(self) -> tuple[str, str] | None:
+        guide = self.library.asked[-1].guided_decoding_params
+        if guide is None:
+            return None
+        return {GuideType.JSON_SCHEMA: "response_schema", GuideType.EBNF_GRAMMAR: "grammar"}[
+            guide.guide_type
+        ], guide.guide

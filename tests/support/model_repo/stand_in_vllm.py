@@ -28,6 +28,15 @@ class RequestOutputKind(enum.Enum):
     FINAL_ONLY = 2
 
 
+@dataclass
+class StructuredOutputsParams:
+    json: str | None = None
+    grammar: str | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.json is None) != (self.grammar is None)
+
+
 @dataclass(kw_only=True)
 class SamplingParams:
     """The fields that are used, with vLLM's defaults and checks."""
@@ -39,6 +48,7 @@ class SamplingParams:
     max_tokens: int | None = 16
     detokenize: bool = True
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
+    structured_outputs: StructuredOutputsParams | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.top_p <= 1.0:
@@ -78,6 +88,8 @@ class LLMEngine:
     largest: int = 0
     steps: int = 0
     ends_as: str = ""
+    rejects: str = ""
+    """Why it takes no request."""
     late: list[Any] = field(default_factory=list)
     gate: threading.Semaphore | None = None
     closed: bool = False
@@ -96,6 +108,8 @@ class LLMEngine:
         assert prompt.keys() == {"type", "prompt_token_ids"}
         assert prompt["type"] == "token"
         assert not params.detokenize
+        if self.rejects:
+            raise ValueError(self.rejects)
         self.asked.append(params)
         self.running[request_id] = Request(prompt["prompt_token_ids"], params)
         return request_id
@@ -175,6 +189,7 @@ class VllmStage(GpuStage):
         for given in (EngineArgs, LLMEngine, SamplingParams):
             setattr(vllm, given.__name__, given)
         params.RequestOutputKind = RequestOutputKind  # type: ignore[attr-defined]
+        params.StructuredOutputsParams = StructuredOutputsParams  # type: ignore[attr-defined]
         return {"vllm": vllm, "vllm.sampling_params": params}
 
     @staticmethod
@@ -189,3 +204,9 @@ class VllmStage(GpuStage):
     @staticmethod
     def prompt_ids(prompt: Any) -> list[int]:
         return list(prompt)
+
+    def read_constraint(self) -> tuple[str, str] | None:
+        params = self.library.asked[-1].structured_outputs
+        if params is None:
+            return None
+        return ("response_schema", params.json) if params.json is not None else ("grammar", params.grammar)

@@ -28,6 +28,16 @@ def begin(rig: Rig, **fields: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(ask())
 
 
+def build_stream_request() -> bytes:
+    """Return a request for a stream, as bytes."""
+    body = json.dumps({"model": "credit", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 async def leave(task: asyncio.Task[Any]) -> None:
     """Close the client's connection."""
     task.cancel()
@@ -61,6 +71,18 @@ async def test_a_client_that_leaves_within_the_answer_pays_for_what_was_seen(tmp
     (settlement,) = rig.ledger.settled
     assert settlement.outcome is Outcome.CANCELLED
     assert settlement.usage.completion_tokens <= 2
+
+
+async def test_a_client_that_closes_its_sending_half_has_left(tmp_path: Path) -> None:
+    async with running(tmp_path, Gated(("a",))) as rig:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.gateway.port)
+        writer.write(build_stream_request())
+        await rig.until_running(1)
+        writer.write_eof()
+        assert await reader.read() == b""
+        await rig.until_running(0)
+        await rig.until_settled()
+        writer.close()
 
 
 async def test_a_client_that_leaves_the_queue_frees_its_place(tmp_path: Path) -> None:
@@ -107,17 +129,12 @@ class Endless:
     "by seconds": {"slowReaderSeconds": 0.2, "slowReaderBytes": 64 * 1024 * 1024},
 })  # fmt: skip
 async def test_a_client_that_does_not_read_is_cut(tmp_path: Path, limits: dict[str, Any]) -> None:
-    body = json.dumps({"model": "credit", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
     async with running(tmp_path, Endless(), settings={"limits": limits}) as rig:
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.setblocking(False)
             await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", rig.gateway.port))
-            await asyncio.get_running_loop().sock_sendall(client, head.encode() + body)
+            await asyncio.get_running_loop().sock_sendall(client, build_stream_request())
             await rig.until_settled()
         await rig.until_running(0)
     (settlement,) = rig.ledger.settled

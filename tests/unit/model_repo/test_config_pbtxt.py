@@ -123,7 +123,12 @@ def test_the_configuration_is_what_the_contract_says() -> None:
     config = parse_config(rendered("smollm2-full-f16", 16, 2048))
     assert config.name == inference.MODEL_NAME
     assert config.model_transaction_policy.decoupled
-    assert [i.name for i in config.input if not i.optional] == [inference.PROMPT]
+    assert [i.name for i in config.input if not i.optional] == []
+    assert {i.name for i in config.input} == {
+        *(inference.PROMPT, inference.SYSTEM, inference.RAW_PROMPT, inference.MESSAGES, inference.COUNT_ONLY),
+        *(inference.MAX_NEW_TOKENS, inference.TEMPERATURE, inference.TOP_P, inference.REPETITION_PENALTY),
+        *(inference.SEED, inference.STOP, inference.RESPONSE_SCHEMA, inference.GRAMMAR),
+    }
     assert {o.name for o in config.output} == {
         inference.TEXT,
         inference.FINISH_REASON,

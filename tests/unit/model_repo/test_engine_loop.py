@@ -32,6 +32,26 @@ def test_all_are_answered_with_reason_and_counts() -> None:
     assert len(stage.meters.first) == 3
 
 
+def test_the_first_piece_has_the_tokens_of_the_prompt() -> None:
+    """A stream that is cut has a bill all the same."""
+    stage = Stage(FakeEngine())
+    client = stage.ask("three")
+    stage.run()
+    assert client.counts == [(5, n) for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("at", ["start", "run"])
+def test_what_the_engine_refuses_ends_that_request_alone(at: str) -> None:
+    stage = Stage(FakeEngine(**{"refuses_alone": "bad"} if at == "start" else {"fails_alone": "bad"}), 1)
+    bad, good = stage.ask("bad"), stage.ask("good")
+    stage.run()
+    assert bad.refusal == "grammar: cannot be compiled"
+    assert (good.text, good.end) == ("good", (FinishReason.LENGTH, 5, 4))
+    assert stage.meters.results == ["refused", "ok"]
+    assert stage.deaths == []
+    assert not stage.loop.is_full
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3, 8], ids="batch of {}".format)
 def test_never_more_than_the_batch_run_at_once(batch: int) -> None:
     stage = Stage(FakeEngine(), batch)

@@ -1,11 +1,13 @@
 """What every engine for GPUs does behind the loop, whatever its library: each backend against a stand-in for its own."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r1plus_contract.inference import FinishReason
+from r1plus_model_repo.backends.constraints import parse_constraint
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from support.model_repo.fake_engine import SECONDS
 from support.model_repo.gpu_stage import GpuStage, opened
@@ -110,6 +112,32 @@ def test_finding_05_a_prompt_beyond_any_tokenizer_is_refused_before_it_is_tokeni
 
 def test_a_raw_prompt_begins_as_the_tokenizer_says(stage: GpuStage) -> None:
     assert stage.prompt_ids(stage.engine.prepare(GenerationRequest("Hi", raw_prompt=True)).prompt) == [BEGIN, *b"Hi"]
+
+
+CONSTRAINTS = {"response_schema": '{"type": "boolean"}', "grammar": 'root ::= "yes"'}
+
+
+@pytest.mark.parametrize(("name", "text"), CONSTRAINTS.items(), ids=CONSTRAINTS.keys())
+def test_a_constraint_reaches_the_library(stage: GpuStage, name: str, text: str) -> None:
+    constraint = parse_constraint({name: text}, [])
+    client = stage.ask("one", constraint=constraint)
+    stage.run()
+    assert (client.text, stage.read_constraint()) == ("one", (name, text))
+
+
+def test_without_a_constraint_the_library_gets_none(stage: GpuStage) -> None:
+    stage.ask("one")
+    stage.run()
+    assert stage.read_constraint() is None
+
+
+def test_an_image_without_xgrammar_serves_all_but_constraints(stage: GpuStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xgrammar", None)
+    with pytest.raises(RefusedError, match=r"^grammar: the engine cannot compile the grammar: .*xgrammar"):
+        stage.ask("one", constraint=parse_constraint({"grammar": 'root ::= "a"'}, []))
+    client = stage.ask("two")
+    stage.run()
+    assert client.text == "two"
 
 
 def test_closing_ends_what_the_library_started(stage: GpuStage) -> None:

@@ -1,7 +1,12 @@
 """What clients may ask. (The same refusals are asked of the real server in tests/engine.)"""
 
+import json
+from typing import Any
+
 import pytest
 
+from r1plus_contract.inference import Role
+from r1plus_model_repo.backends.messages import Message
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, limit_new_tokens, parse_request
 
 CONTEXT = 100
@@ -28,8 +33,89 @@ def test_everything_given_is_read() -> None:
     )
 
 
+def test_messages_take_the_place_of_a_prompt() -> None:
+    given = (
+        b'[{"role": "system", "content": "be brief"}, {"content": "gr\xc3\xbc\xc3\x9f \\ud83d\\ude80", "role": "user"}]'
+    )
+    request = parse_request({"messages": given, "count_only": True}, CONTEXT)
+    messages = (Message(Role.SYSTEM, "be brief"), Message(Role.USER, "grüß 🚀"))
+    assert request == GenerationRequest(messages=messages, count_only=True)
+
+
+ONE = {"role": "user", "content": "hi"}
+WRONG_MESSAGES: dict[str, tuple[Any, str]] = {
+    "an unknown role": ([ONE, {"role": "bot", "content": "hi"}], "messages[1].role: 'bot' is not one of system, user,"),
+    "a role that is no text": (
+        [{"role": 3, "content": "hi"}],
+        "messages[0].role: is a number; send one of system, user",
+    ),
+    "no role": ([{"content": "hi"}], "messages[0].role: missing"),
+    "no content": ([{"role": "user"}], "messages[0].content: missing"),
+    "content of parts": ([{"role": "user", "content": [{}]}], "messages[0].content: is an array; send text"),
+    "content of nothing": ([{"role": "user", "content": None}], "messages[0].content: is null; send text"),
+    "half a character": (
+        [{"role": "user", "content": "a\ud800"}],
+        "messages[0].content: has half a character (a lone surr",
+    ),
+    "a field more": ([{**ONE, "name": "x"}], "messages[0].name: unknown field; a message has role and content"),
+    "a text": (["hi"], "messages[0]: is a string; send an object with role and content"),
+    "no list": (ONE, "messages: is an object; send an array of objects with role and content"),
+    "none": ([], "messages: is empty; send at least one message"),
+    "more than the context has tokens": (
+        [ONE] * 101,
+        "messages: 101 messages exceed 100, the tokens of the context of 100;",
+    ),
+    "too long a content": (
+        [{"role": "user", "content": "x" * 1601}],
+        "messages: contents have 1601 bytes, more than 1600",
+    ),
+    "too long together": (
+        [{"role": "user", "content": "é" * 401}] * 2,
+        "messages: contents have 1604 bytes, more than 16",
+    ),
+    "many wrong": ([{"role": "bot", "content": "hi"}] * 9, "messages: 4 more problems like these"),
+}
+
+
+@pytest.mark.parametrize("messages, message", WRONG_MESSAGES.values(), ids=WRONG_MESSAGES.keys())
+def test_a_refusal_of_messages_names_the_place(messages: Any, message: str) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        parse_request({"messages": json.dumps(messages).encode()}, CONTEXT)
+    assert message in str(refusal.value)
+    assert len(str(refusal.value)) < 1000
+
+
+WRONG_JSON = {
+    "no JSON": (b"{", "messages: is not JSON: Expecting property name"),
+    "a key twice": (b'[{"role": "user", "role": "user", "content": "x"}]', "messages: has the key 'role' twice"),
+    "not a number": (b"[NaN]", "messages: has NaN, which is no JSON number"),
+    "nesting without end": (b"[" * 100_000, "messages: is nested too deeply"),
+    "bytes without end": (b" " * 700_000, "messages: 700000 bytes exceed 649600"),
+    "no UTF-8": (b"\xff", "messages: not UTF-8: byte 0 is 0xff"),
+}
+
+
+@pytest.mark.parametrize("text, message", WRONG_JSON.values(), ids=WRONG_JSON.keys())
+def test_messages_that_are_no_json_are_refused(text: bytes, message: str) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        parse_request({"messages": text}, CONTEXT)
+    assert str(refusal.value).startswith(message)
+
+
+def test_more_than_ten_thousand_messages_are_refused_whatever_the_context() -> None:
+    with pytest.raises(RefusedError, match=r"^messages: 10001 messages exceed 10000; leave out the oldest"):
+        parse_request({"messages": json.dumps([ONE] * 10_001).encode()}, 100_000)
+
+
+@pytest.mark.parametrize("name", ["text_input", "system", "raw_prompt"])
+def test_messages_exclude(name: str) -> None:
+    value = False if name == "raw_prompt" else b""
+    with pytest.raises(RefusedError, match=f"^messages: excludes {name}; send one of them"):
+        parse_request({"messages": json.dumps([ONE]).encode(), name: value}, CONTEXT)
+
+
 WRONG = {
-    "no prompt": ({}, "text_input: missing"),
+    "no prompt": ({}, "text_input: missing; send it, or messages"),
     "no tokens": ({"max_new_tokens": 0}, "max_new_tokens: 0 is less than 1"),
     "a cold temperature": ({"temperature": -1.0}, "temperature: -1 must be at least 0"),
     "a hot temperature": ({"temperature": 101.0}, "temperature: 101 exceeds 100"),

@@ -7,11 +7,20 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import FinishReason
-from r1plus_model_repo.backends.requests import GenerationRequest
+from r1plus_model_repo.backends.constraints import parse_constraint
+from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from support.model_repo.fake_engine import SECONDS
 from support.model_repo.gpu_stage import opened
-from support.model_repo.stand_in_tensorrt_llm import MORE, ExecutorConfig, KvCacheConfig, ModelType, TrtllmStage
-from support.model_repo.stand_in_transformers import END, StandInTokenizer
+from support.model_repo.stand_in_tensorrt_llm import (
+    MORE,
+    ExecutorConfig,
+    GuidedDecodingBackend,
+    GuidedDecodingConfig,
+    KvCacheConfig,
+    ModelType,
+    TrtllmStage,
+)
+from support.model_repo.stand_in_transformers import ADDED, END, StandInTokenizer
 
 
 @pytest.fixture
@@ -38,6 +47,12 @@ def test_the_settings_become_the_executors(stage: TrtllmStage, tmp_path: Path) -
         fail_fast_on_attention_window_too_large=True,
         kv_cache_config=KvCacheConfig(
             enable_block_reuse=False, max_tokens=256, max_attention_window=[32, 32, 128], free_gpu_memory_fraction=0.9
+        ),
+        guided_decoding_config=GuidedDecodingConfig(
+            GuidedDecodingBackend.XGRAMMAR,
+            encoded_vocab=[*(f"byte {n}" for n in range(256)), "<begin>", "<end>", *(t for t, _ in ADDED.values())],
+            tokenizer_str="the tokenizer, serialised",
+            stop_token_ids=[END, MORE],
         ),
     )
 
@@ -70,6 +85,16 @@ def test_without_a_seed_each_answer_is_drawn_anew(trtllm_engine: Any) -> None:
 def test_all_are_answered_with_reason_and_counts(stage: TrtllmStage, pace: int) -> None:
     stage.library.pace = pace
     stage.answer_all()
+
+
+def test_a_tokenizer_that_cannot_be_described_takes_no_constraints(
+    monkeypatch: pytest.MonkeyPatch, trtllm_engine: Any, delivered: dict[str, str]
+) -> None:
+    monkeypatch.setattr(StandInTokenizer, "backend_tokenizer", None)
+    stage = TrtllmStage(trtllm_engine, **delivered)
+    assert stage.library.executor_config.guided_decoding_config is None
+    with pytest.raises(RefusedError, match=r"^grammar: the engine's tokenizer cannot constrain answers; leave it out"):
+        stage.ask("one", constraint=parse_constraint({"grammar": 'root ::= "a"'}, []))
 
 
 def test_every_token_that_ends_an_answer_ends_it(stage: TrtllmStage) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import FinishReason
+from r1plus_model_repo.backends.constraints import parse_constraint
 from support.model_repo.gpu_stage import opened
 from support.model_repo.stand_in_vllm import PARAMETERS, EngineArgs, VllmStage
 from support.waiting import wait_until
@@ -56,6 +57,24 @@ def test_who_hangs_up_frees_a_slot_and_what_still_comes_for_it_is_nobodys(vllm_e
     assert leaving.end[0] is FinishReason.CANCELLED
     assert stage.library.cancelled == ["1"]
     assert (staying.text, staying.failed) == ("stay", "")
+    assert stage.deaths == []
+
+
+def test_what_vllm_refuses_when_it_is_added_ends_that_request_alone(vllm_engine: Any) -> None:
+    stage = VllmStage(vllm_engine)
+    stage.library.rejects = "Unsupported guided decoding"
+    refused = stage.ask("one")
+    stage.run()
+    assert refused.refusal == "the engine rejects the request: Unsupported guided decoding"
+    assert stage.deaths == []
+
+
+def test_a_constraint_on_which_vllm_fails_ends_that_request_alone(vllm_engine: Any) -> None:
+    stage = VllmStage(vllm_engine)
+    stage.library.ends_as = "error"
+    refused = stage.ask("one", constraint=parse_constraint({"grammar": 'root ::= "a"'}, []))
+    stage.run()
+    assert refused.refusal == "grammar: the engine failed on it: error"
     assert stage.deaths == []
 
 

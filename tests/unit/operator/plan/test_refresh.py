@@ -48,6 +48,21 @@ def test_finding_09_an_operator_upgrade_rolls_nothing_out_and_says_what_is_outda
     assert world.status["runtime"]["triton"] == CONFIG.triton_image
 
 
+def test_an_operator_upgrade_leaves_the_inputs_of_stored_revisions_and_a_refresh_brings_the_new_ones() -> None:
+    """Inputs are in config.pbtxt, which is stored. The hash of a revision does not cover it (docs/calling.md)."""
+    world, before = upgraded()
+    data = world.one("ControllerRevision", before)["data"]
+    data["configPbtxt"] = older = data["configPbtxt"].replace('"messages"', '"an_input_of_before"')
+    assert '"messages"' not in older
+    world.settle()
+    world.expect(serves=before, runs={before: 1}, Progressing="False Complete")
+    assert (len(world.revisions()), world.revision(before).config_pbtxt) == (1, older)
+    world.ask(Verb.REFRESH, revision=before).settle()
+    candidate = world.candidate()
+    assert '"messages"' in world.revision(candidate).config_pbtxt
+    assert world.revision(before).config_pbtxt == older
+
+
 def test_finding_09_a_refresh_gates_a_candidate_on_the_new_images_before_it_serves() -> None:
     world, before = upgraded()
     world.ask(Verb.REFRESH, revision=before).settle()

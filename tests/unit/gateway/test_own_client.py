@@ -1,0 +1,80 @@
+"""The project's own Python client against the real gateway."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from r1plus_client import (
+    AsyncClient,
+    BudgetExhaustedError,
+    Evidence,
+    InvalidRequestError,
+    Message,
+    OverloadedError,
+    StreamInterruptedError,
+    Usage,
+)
+from r1plus_gateway.access.caller import AccessError
+from support.gateway.access import KEY
+from support.gateway.fake_triton import Script, answer, fail
+from support.gateway.rig import Rig, running
+
+EVIDENCE = Evidence("credit-1", "Pass", "credit-1@sha256:0123456789ab")
+
+
+@asynccontextmanager
+async def client(folder: Path, script: Script) -> AsyncIterator[tuple[Rig, AsyncClient]]:
+    async with running(folder, script) as rig, AsyncClient(rig.url, KEY, max_retries=0) as own:
+        yield rig, own
+
+
+async def test_generate_and_its_stream_give_the_same(tmp_path: Path) -> None:
+    async with client(tmp_path, answer("Stock", "holm")) as (rig, own):
+        whole = await own.generate(model="credit", prompt="Capital of Sweden?", max_new_tokens=8, stop="\n")
+        async with await own.stream_generate(model="credit", prompt="Capital of Sweden?", max_new_tokens=8) as stream:
+            text = "".join([piece async for piece in stream])
+    assert (whole.text, whole.finish_reason, whole.usage, whole.evidence) == (
+        "Stockholm",
+        "stop",
+        Usage(7, 2),
+        EVIDENCE,
+    )
+    assert (text, stream.result.text) == ("Stockholm", "Stockholm")
+    assert (stream.result.usage, stream.result.evidence) == (whole.usage, whole.evidence)
+    assert whole.request_id == rig.pod.ids[0]
+
+
+async def test_chat_and_its_stream_give_the_same(tmp_path: Path) -> None:
+    messages = [Message("system", "Be short."), Message("user", "Capital of Sweden?")]
+    async with client(tmp_path, answer("Stock", "holm")) as (rig, own):
+        whole = await own.chat(model="credit", messages=messages, max_new_tokens=8, preset="code")
+        stream = await own.stream_chat(model="credit", messages=messages)
+        text = "".join([piece async for piece in stream])
+        assert [model.id for model in await own.list_models()][:2] == ["credit", "credit:code"]
+        assert (await own.read_usage())["data"][0]["requests"] == 2
+    assert (whole.text, whole.usage, text, stream.result.usage) == ("Stockholm", Usage(7, 2), "Stockholm", Usage(7, 2))
+    assert rig.pod.inputs[0]["max_new_tokens"] == 8
+
+
+async def test_errors_have_their_types(tmp_path: Path) -> None:
+    async with client(tmp_path, fail(grpc.StatusCode.UNAVAILABLE, "QueueFull: the engine has 5")) as (rig, own):
+        with pytest.raises(OverloadedError):
+            await own.generate(model="credit", prompt="Hi")
+        with pytest.raises(InvalidRequestError) as refused:
+            await own.generate(model="credit", prompt="Hi", max_new_tokens=0)
+        assert refused.value.param == "max_new_tokens"
+        rig.ledger.refusal = AccessError(429, "insufficient_quota", "no tokens are left")
+        with pytest.raises(BudgetExhaustedError):
+            await own.generate(model="credit", prompt="Hi")
+
+
+async def test_a_stream_that_breaks_off_says_what_had_come(tmp_path: Path) -> None:
+    async with client(tmp_path, fail(grpc.StatusCode.INTERNAL, "out of memory", "Stock")) as (_, own):
+        stream = await own.stream_generate(model="credit", prompt="Hi")
+        with pytest.raises(StreamInterruptedError, match="out of memory") as broken:
+            async for _ in stream:
+                pass
+    assert (broken.value.text, broken.value.code) == ("Stock", "answer_failed")
