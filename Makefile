@@ -74,8 +74,8 @@ unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart and pr
 	$(PYTEST_TWO) --dist worksteal tests/unit
 
 .PHONY: test-registry
-test-registry: $(SYNCED) ## Tests of the registry on SQLite and on a real PostgreSQL, installed if it is missing
-	$(PYTEST_TWO) --dist loadgroup tests/registry
+test-registry: $(SYNCED) ## Tests of the registry and of tenants' data on a real PostgreSQL (installed if it is missing), the registry's on SQLite too
+	$(PYTEST_TWO) --dist loadgroup tests/registry tests/tenant_data
 
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
@@ -148,6 +148,10 @@ bench-reconcile: $(SYNCED) ## The operator against a bare client that writes the
 .PHONY: bench-detector
 bench-detector: $(SYNCED) ## The accuracy detector's false alarms and delays, the gate and the interval; a JSON line last [SEED, QUICK=1]
 	@$(PYTHON) -m bench.detector $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick)
+
+.PHONY: bench-ledger
+bench-ledger: $(SYNCED) ## What the gateway's keys and budgets add to a request, with each commit on the disk; JSON last [FOLDER URL]
+	@$(PYTHON) -m bench.ledger $(if $(FOLDER),--folder $(FOLDER)) $(if $(URL),--url $(URL))
 
 .PHONY: bench-serving
 bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelling, probes' cost, through the real Triton; JSON last [ENGINE]

@@ -1,12 +1,13 @@
 """A real cluster behind `cluster.Cluster` and `actions.ActionCluster`, with the user's own kubeconfig and rights.
 
-All methods read, except `patch_deployment`, which only writes R1PlusDeployments. `create_token` creates a token for a
-few minutes.
+All methods read, except `patch_deployment`, which only writes R1PlusDeployments, and `write_secret`. `create_token`
+creates a token for a few minutes.
 """
 
+import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from urllib3.exceptions import HTTPError
 from r1plus_cli.cluster import Json
 from r1plus_cli.errors import CliError
 from r1plus_cli.forward import forward_port
+from r1plus_cli.tenant_key import SecretData
 from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, VERSION
 
 PLURAL = "r1plusdeployments"
@@ -145,6 +147,34 @@ class KubernetesCluster:
                 account, namespace, client.AuthenticationV1TokenRequest(spec=spec)
             )
         return str(response.status.token)
+
+    def get_namespace_uid(self, namespace: str) -> str:
+        """Return the uid of a namespace: a namespace of the same name that is made again has another."""
+        with _translate_errors(f"read namespace {namespace}"):
+            return str(self._core.read_namespace(namespace).metadata.uid)
+
+    def read_secret(self, namespace: str, name: str) -> SecretData | None:
+        """Return a Secret's data; None if it does not exist."""
+        with _translate_errors(f"read Secret {namespace}/{name}"):
+            try:
+                secret = self._core.read_namespaced_secret(name, namespace)
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+                return None
+        values = {key: base64.b64decode(value) for key, value in (secret.data or {}).items()}
+        return SecretData(values, str(secret.metadata.resource_version))
+
+    def write_secret(self, namespace: str, name: str, values: Mapping[str, bytes], version: str | None) -> None:
+        """Create a Secret (`version` None), or replace the one that was read at this version."""
+        metadata = client.V1ObjectMeta(name=name, namespace=namespace, resource_version=version)
+        data = {key: base64.b64encode(value).decode() for key, value in values.items()}
+        body = client.V1Secret(metadata=metadata, data=data, type="Opaque")
+        with _translate_errors(f"write Secret {namespace}/{name}"):
+            if version is None:
+                self._core.create_namespaced_secret(namespace, body)
+            else:
+                self._core.replace_namespaced_secret(name, namespace, body)
 
     def open_tunnel(self, namespace: str, pod: str, port: int) -> Any:
         """Open one connection like `kubectl port-forward`. Raise OSError with the API server's message."""

@@ -21,11 +21,13 @@ from r1plus_cli.engine import app as engine_app
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
 from r1plus_cli.fit import fit_command
+from r1plus_cli.gateway_verbs import audit_command, key_app, usage_command
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
 from r1plus_cli.preview import build_preview, find_unchecked
 from r1plus_cli.rollouts import show_rollouts
 from r1plus_cli.suite import app as suite_app
+from r1plus_cli.tenant import app as tenant_app
 from r1plus_cli.validate import find_problems, find_tenant, find_tenant_problems, merge_engines
 from r1plus_cli.view import COLUMNS, build_view
 from r1plus_contract.names import KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT
@@ -47,6 +49,7 @@ app = typer.Typer(
 read. **history**, **evaluations** and **engines** show what the registry recorded. **suite** makes and signs golden
 suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**, **ack** and **refresh** request an action
 of the operator and record who and why. **rollouts** shows which images serve, and the progress of newer ones.
+**key**, **usage** and **audit** administer a tenant's gateway; **tenant** makes half of its key.
 
 Start here: `r1plus plan -f examples/credit-full.yaml`
 """,
@@ -54,6 +57,8 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 
 app.add_typer(suite_app)
 app.add_typer(engine_app)
+app.add_typer(key_app)
+app.add_typer(tenant_app)
 app.command("fit")(fit_command)
 
 
@@ -397,6 +402,8 @@ def rollouts_command(
 app.command("history")(history_command)
 app.command("evaluations")(evaluations_command)
 app.command("engines")(engines_command)
+app.command("usage")(usage_command)
+app.command("audit")(audit_command)
 
 
 def main() -> None:

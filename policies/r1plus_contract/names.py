@@ -120,6 +120,13 @@ ROLE_REGISTRY_READER: Final = "r1plus-tenant-registry-reader"
 """ClusterRoles that the operator binds in a tenant's namespace, and no others."""
 REGISTRY_READER: Final = "r1plus-registry-reader"
 """Account in each tenant's namespace whose tokens a tenant's people use for the registry, instead of their own."""
+GATEWAY: Final = "r1plus-gateway"
+"""In a tenant's namespace: the gateway's Deployment and Service, and the audience of tokens that it takes."""
+GATEWAY_PORT: Final = 8080
+GATEWAY_ADMIN: Final = "r1plus-gateway-admin"
+"""Account in a tenant's namespace whose tokens reach the gateway's admin API."""
+GATEWAY_KEY: Final = "r1plus-gateway-key"
+"""Secret in a tenant's namespace with half of the tenant key, which `r1plus tenant init` makes."""
 DECOY: Final = "decoy"
 """In the decoy's namespace: the deployment that the isolation test attacks, its Services and the Secret that it
 requests."""

@@ -11,8 +11,11 @@ import pytest
 from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.database import Database, DatabaseLimits
 from r1plus_model_repo.registry.unit_of_work import UnitOfWork
-from support.registry.postgres import Cluster, Postgres
+from support.registry.postgres import Postgres
+from support.registry.servers import cluster, postgresql
 from support.registry.sqlite import Sqlite
+
+__all__ = ["cluster", "postgresql"]
 
 BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 PATIENT = DatabaseLimits(connect=20.0, lock=5.0, statement=60.0)
@@ -23,21 +26,6 @@ def sqlite() -> Iterator[Sqlite]:
     """A folder for files."""
     with closing(Sqlite()) as folder:
         yield folder
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """The files of a new server, which each server starts from."""
-    with closing(Cluster()) as files:
-        yield files
-
-
-@pytest.fixture(scope="session")
-def postgresql(cluster: Cluster) -> Iterator[Postgres]:
-    """One server for all tests that only use it."""
-    with closing(Postgres(cluster)) as server:
-        server.start()
-        yield server
 
 
 @pytest.fixture(scope="session", params=BOTH)

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import jwt
 
+from r1plus_contract.names import GATEWAY, GATEWAY_ADMIN
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
 
 log = logging.getLogger(__name__)
-AUDIENCE: Final = "r1plus-gateway"
-ADMIN: Final = "r1plus-gateway-admin"
+AUDIENCE: Final = GATEWAY
+ADMIN: Final = GATEWAY_ADMIN
 """The ServiceAccount of the tenant's own namespace whose tokens reach the admin API."""
 ALGORITHMS: Final = ("RS256", "ES256")
 """Those that an API server signs with."""

@@ -35,7 +35,7 @@ class AnswerHead:
             "id": _ID_PREFIXES[self.request.form] + self.request_id,
             "object": kind,
             "created": self.created,
-            "model": self.request.model.asked,
+            "model": self.request.model.id,
             "system_fingerprint": build_fingerprint(self.evidence),
         }
 

@@ -107,7 +107,8 @@ class Api:
         """Give the request its id, and turn every error into OpenAI's form. The route is matched before."""
         exchange = request[EXCHANGE] = Exchange(request, create_request_id())
         try:
-            if "Upgrade" in request.headers:
+            # Java's client offers HTTP/2 with its requests in the clear, and takes an answer in HTTP/1.1.
+            if request.headers.get("Upgrade", "h2c").lower() != "h2c":
                 raise ApiError(400, "invalid_request", "Upgrade is not supported; leave the header out")
             return await handler(request)
         except ApiError as error:
@@ -139,12 +140,12 @@ class Api:
         return _respond({"object": "list", "data": entries})
 
     async def _get_model(self, request: web.Request) -> web.Response:
-        asked = request.match_info["model"]
+        model_id = request.match_info["model"]
         for model in self._parts.models.list_for(await self._authenticate(request)):
             for entry in describe_model(model):
-                if entry["id"] == asked:
+                if entry["id"] == model_id:
                     return _respond(entry)
-        raise build_unknown_model_error(asked)
+        raise build_unknown_model_error(model_id)
 
     async def _get_usage(self, request: web.Request) -> web.Response:
         summary = await self._usage.read_usage(await self._authenticate(request))
@@ -195,6 +196,8 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     exchange = request.get(EXCHANGE)
     response.headers.pop("Server", None)
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if "Upgrade" in request.headers:
+        response.force_close()  # what follows on this connection is not read as a request
     if exchange is None:
         return
     response.headers[HEADER_REQUEST_ID] = exchange.id

@@ -23,7 +23,7 @@ from r1plus_gateway.http.requests import GenerateRequest, Parser, read_model_nam
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tools import parse_tool_answer
-from r1plus_gateway.serving.errors import AnswerFailedError, ModelUnavailableError, QueueFullError, ServingError
+from r1plus_gateway.serving.errors import AnswerFailedError, QueueFullError, ServingError
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
@@ -115,7 +115,7 @@ class Completions:
         name = read_model_name(fields)
         pool = self._parts.models.find(name.deployment, caller)
         if pool is None:
-            raise build_unknown_model_error(name.asked)
+            raise build_unknown_model_error(name.id)
         exchange.model = pool.model.name
         request = parse(fields, name, pool.model)
         _check_prompt_size(request, pool.model)
@@ -142,13 +142,13 @@ class Completions:
             self._body_bytes -= size
 
     async def _count(self, pool: PodPool, request_id: str, request: GenerateRequest) -> int | None:
-        """Return the prompt's tokens; None where the engine cannot count, or no pod answers that."""
+        """Return the prompt's tokens; None where the engine cannot count, or the pod does not say."""
         if not pool.model.can(Capability.COUNT_ONLY):
             return None
         try:
             return await count_tokens(pool, build_request(request_id, request.prompt, None), COUNT_SECONDS)
-        except (ModelUnavailableError, AnswerFailedError):
-            return None
+        except ServingError:
+            return None  # what is wrong with the request, the request itself will show
 
     async def _open_bill(
         self,

@@ -37,8 +37,8 @@ class EventStream:
         self._tick_seconds = min(TICK_SECONDS, limits.heartbeat_seconds / 4, limits.slow_reader_seconds / 4)
         self._response: web.StreamResponse | None = None
         self._written_bytes = 0
-        self._written_at = self._moved_at = clock()
-        self._moved_bytes = 0
+        self._written_at = self._progress_at = clock()
+        self._sent_bytes = 0
         self.is_slow = False
 
     def __enter__(self) -> "EventStream":
@@ -94,9 +94,9 @@ class EventStream:
         transport = self._request.transport
         if transport is None:
             return
-        waiting = transport.get_write_buffer_size()
-        moved = self._written_bytes - waiting
-        if not waiting or moved > self._moved_bytes:
-            self._moved_bytes, self._moved_at = moved, self._clock()
-        elif self._clock() - self._moved_at >= self._limits.slow_reader_seconds:
+        unsent = transport.get_write_buffer_size()
+        sent = self._written_bytes - unsent
+        if not unsent or sent > self._sent_bytes:
+            self._sent_bytes, self._progress_at = sent, self._clock()
+        elif self._clock() - self._progress_at >= self._limits.slow_reader_seconds:
             self.cut()

@@ -73,9 +73,9 @@ def _build_object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 def _check(value: Json) -> None:
     """Refuse what no text may hold, what is nested too deep, and what has too many parts."""
     parts = 0
-    waiting = [(value, 1)]
-    while waiting:
-        item, depth = waiting.pop()
+    stack = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
         if isinstance(item, str):
             if "\0" in item:
                 raise ValueError("a string has the character NUL")
@@ -84,9 +84,9 @@ def _check(value: Json) -> None:
             if depth > MOST_DEPTH or parts > MOST_PARTS:
                 raise ValueError(f"it has more than {MOST_DEPTH} levels, or more than {MOST_PARTS} values")
             if isinstance(item, dict):
-                waiting += [(key, depth) for key in item]
+                stack += [(key, depth) for key in item]
                 item = item.values()
-            waiting += [(child, depth + 1) for child in item]
+            stack += [(child, depth + 1) for child in item]
 
 
 def describe(value: Json) -> str:

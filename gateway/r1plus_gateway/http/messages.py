@@ -55,8 +55,8 @@ def build_prompt(messages: list[Message], instruction: str, model: ModelSettings
             f"the engine of {model.name} takes one user message, after at most one system message;"
             f" these are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",
         )
-    listed = [{"role": message.role, "content": message.content} for message in messages]
-    return Prompt(messages=orjson.dumps(listed), response_schema=schema)
+    entries = [{"role": message.role, "content": message.content} for message in messages]
+    return Prompt(messages=orjson.dumps(entries), response_schema=schema)
 
 
 def _add_instruction(messages: list[Message], instruction: str) -> list[Message]:

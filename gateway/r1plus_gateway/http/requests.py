@@ -28,8 +28,8 @@ class Form(StrEnum):
 class ModelName:
     """The model that a request names."""
 
-    asked: str
-    """As in the request: answers repeat it."""
+    id: str
+    """As in the request, with its preset: answers repeat it."""
     deployment: str
     preset: str
 
@@ -56,11 +56,11 @@ Parser = Callable[[Fields, ModelName, ModelSettings], GenerateRequest]
 
 def read_model_name(fields: Fields) -> ModelName:
     """Read `model` and `preset`."""
-    asked = fields.read_string("model")
-    if not asked:
+    model_id = fields.read_string("model")
+    if not model_id:
         raise InvalidFieldError("model", "is missing", code="missing_required_parameter")
-    deployment, preset = split_model(asked, fields.read_string("preset"))
-    return ModelName(asked, deployment, preset)
+    deployment, preset = split_model(model_id, fields.read_string("preset"))
+    return ModelName(model_id, deployment, preset)
 
 
 def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:

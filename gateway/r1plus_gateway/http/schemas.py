@@ -29,12 +29,12 @@ def read_response_format(fields: Fields, model: ModelSettings) -> bytes | None:
     if kind == "json_object":
         form.refuse_rest()
         return _ANY_OBJECT
-    described = form.read_object("json_schema")
+    description = form.read_object("json_schema")
     form.refuse_rest()
-    if described is None:
+    if description is None:
         raise InvalidFieldError("response_format.json_schema", "is missing", code="missing_required_parameter")
-    schema = described.get("schema")
-    described.refuse_rest(("name", "description", "strict"))
+    schema = description.get("schema")
+    description.refuse_rest(("name", "description", "strict"))
     return encode_schema("response_format.json_schema.schema", schema)
 
 

@@ -44,17 +44,17 @@ class Models:
     def update(self, settings: GatewaySettings) -> None:
         """Follow new settings. Requests that run on a pool that goes are answered; those that wait are refused."""
         self._settings = settings
-        wanted = {model.name: model for model in settings.models}
+        new_models = {model.name: model for model in settings.models}
         for name, pool in list(self._pools.items()):
-            new = wanted.get(name)
+            new = new_models.get(name)
             if new is None or _is_elsewhere(new, pool.model):
                 self._stop(name)
             else:
                 pool.model = new
                 self._set_pods(new, len(pool))
-        for name in wanted.keys() - self._pools.keys():
+        for name in new_models.keys() - self._pools.keys():
             pool = PodPool(
-                wanted[name], self._read_report, resolve=self._resolve, clock=self._clock, on_change=self._set_pods
+                new_models[name], self._read_report, resolve=self._resolve, clock=self._clock, on_change=self._set_pods
             )
             self._pools[name] = pool
             self._tasks[name] = asyncio.create_task(pool.run())

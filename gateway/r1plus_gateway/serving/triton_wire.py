@@ -25,14 +25,9 @@ METADATA: Final = (("triton_grpc_error", "true"),)
 MOST_MESSAGE_BYTES: Final = 1024 * 1024
 """Of one response: pieces of answers are far smaller."""
 
-MESSAGES: Final = "messages"
-"""BYTES: a JSON list of objects with `role` and `content`; instead of `text_input` and `system`."""
-COUNT_ONLY: Final = "count_only"
-"""BOOL: answer with `prompt_tokens` alone."""
-RESPONSE_SCHEMA: Final = "response_schema"
-"""BYTES: JSON schema that the answer must have."""
-
 _NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
+_UNKNOWN_INPUT: Final = "unexpected inference input"
+"""What Triton says of an input that is not in the configuration of the pod's revision."""
 _MOST_MESSAGE_CHARACTERS: Final = 500
 
 
@@ -69,7 +64,7 @@ def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) ->
     """Build a `ModelInferRequest`; without `sampling` one that only counts the prompt's tokens."""
     request = service_pb2.ModelInferRequest(model_name=inference.MODEL_NAME, id=request_id)
     if prompt.messages is not None:
-        _add_bytes(request, MESSAGES, prompt.messages)
+        _add_bytes(request, inference.MESSAGES, prompt.messages)
     else:
         _add_bytes(request, inference.PROMPT, prompt.text.encode())
         if prompt.system:
@@ -77,10 +72,10 @@ def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) ->
         if prompt.is_raw:
             _add(request, inference.RAW_PROMPT, "BOOL", b"\x01")
     if sampling is None:
-        _add(request, COUNT_ONLY, "BOOL", b"\x01")
+        _add(request, inference.COUNT_ONLY, "BOOL", b"\x01")
         return request
     if prompt.response_schema is not None:
-        _add_bytes(request, RESPONSE_SCHEMA, prompt.response_schema)
+        _add_bytes(request, inference.RESPONSE_SCHEMA, prompt.response_schema)
     numbers = (
         (inference.MAX_NEW_TOKENS, "INT32", "<i", sampling.max_new_tokens),
         (inference.TEMPERATURE, "FP32", "<f", sampling.temperature),
@@ -173,6 +168,8 @@ def _read_int32(content: bytes) -> int:
 
 def classify_status(code: grpc.StatusCode, details: str) -> ServingError:
     """Return the error of a gRPC status."""
+    if code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith(_UNKNOWN_INPUT):
+        return _unavailable()  # an older pod, which leaves soon
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return RefusedByEngineError(_shorten(details))
     if code is grpc.StatusCode.UNAVAILABLE or code is grpc.StatusCode.NOT_FOUND:

@@ -197,7 +197,7 @@ async def verify_audit(store: TenantStore, head: AuditHead | None = None) -> Aud
         text = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == MetaName.AUDIT_HEAD.value))
         return verify_chain(connection, key, decode_head(text) if text else AuditHead(), *kept)
 
-    return await store.read(verify)
+    return await store.read(verify, is_long=True)
 
 
 async def reset_ledger_time(store: TenantStore, admin: Caller) -> float:

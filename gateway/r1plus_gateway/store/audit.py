@@ -10,7 +10,7 @@ import hmac
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,7 +103,8 @@ class AuditChain:
 
     def append(self, record: AuditRecord) -> dict[str, Any]:
         """Return the row of the next record."""
-        values = {"seq": self.head.seq + 1, **asdict(record), "key_version": KEY_VERSION}
+        values: dict[str, Any] = {name: getattr(record, name) for name in AuditRecord.__slots__}
+        values |= {"seq": self.head.seq + 1, "key_version": KEY_VERSION}
         mac = _compute_mac(self._key, self.head.mac, values)
         self.head = AuditHead(self.head.seq + 1, mac)
         return {**values, "mac": mac}

@@ -53,8 +53,8 @@ class Limits:
     connect: float = 5.0
     lock: float = 3.0
     statement: float = 5.0
-    connections: int = 4
-    """Number of connections: one writes."""
+    connections: int = 5
+    """Number of connections: for the writer, two readers, the keeper and the auditor."""
 
 
 class Database:

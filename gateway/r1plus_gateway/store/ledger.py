@@ -13,6 +13,8 @@ from r1plus_gateway.store.writer import Writer
 log = logging.getLogger(__name__)
 ANSWER_SECONDS: Final = 10.0
 """Longest wait of a request; the driver's own time-outs are shorter."""
+SETTLE_SECONDS: Final = 2.0
+"""How long an answer waits for its settlement to be recorded, before it ends without that."""
 RETRY_SECONDS: Final = 5.0
 
 
@@ -61,7 +63,7 @@ class StoreLedger:
 
         try:
             future = self._writer.submit(settle, is_required=True)
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(SETTLE_SECONDS):
                 is_new = await asyncio.shield(future)
         except (StoreError, TimeoutError) as error:
             log.warning("Settlement of request %s is not recorded yet: %s", reservation.request_id, error)

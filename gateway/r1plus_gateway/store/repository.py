@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.access.caller import (
@@ -24,6 +23,7 @@ from r1plus_gateway.access.caller import (
     Reservation,
     Usage,
 )
+from r1plus_gateway.store import statements
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admission import Demand, Standing, check_demand, compute_remaining, leak
 from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decode_head
@@ -72,14 +72,14 @@ class LedgerRepository:
         self.connection = connection
         self._keys = keys
         self._instance = instance
-        self._dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        if self._dialect is postgresql:
+        self._upserts = statements.build_upserts(connection.dialect.name)
+        if connection.dialect.name != "sqlite":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LEDGER_LOCK)))
-        self._meta: dict[str, str] = {row.name: row.value for row in connection.execute(_SELECT_META)}
-        clock.raise_to(float(self._meta.get(MetaName.LEDGER_TIME, "0")))
+        stored: dict[str, str] = {row.name: row.value for row in connection.execute(statements.SELECT_META)}
+        clock.raise_to(float(stored.get(MetaName.LEDGER_TIME, "0")))
         self.now = clock.read()
         self._month, self._day = format_month(self.now), format_day(self.now)
-        head = self._meta.get(MetaName.AUDIT_HEAD)
+        head = stored.get(MetaName.AUDIT_HEAD)
         self._chain = AuditChain(keys.audit_key, decode_head(head) if head else AuditHead())
         self._counters: dict[CallerKey, tuple[float, float]] = {}
         self._changed_counters: set[CallerKey] = set()
@@ -176,10 +176,7 @@ class LedgerRepository:
 
     def beat(self) -> None:
         """Say that this gateway runs."""
-        row = {"id": self._instance, "seen_at": self.now, "beats": 1}
-        statement = self._dialect.insert(t.instances).values(row)
-        changes = {"seen_at": statement.excluded.seen_at, "beats": t.instances.c.beats + 1}
-        self.connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
+        self.connection.execute(self._upserts.beat, {"id": self._instance, "seen_at": self.now, "beats": 1})
 
     def forget_instances(self, instances: Sequence[str]) -> None:
         """Remove gateways that are gone."""
@@ -196,49 +193,38 @@ class LedgerRepository:
 
     def flush(self) -> None:
         """Write what the batch collected; called once, before the commit."""
-        execute, insert = self.connection.execute, self._dialect.insert
+        execute = self.connection.execute
         if self._settled:
-            condition = t.reservations.c.request_id == sa.bindparam("settled_id")
-            execute(sa.delete(t.reservations).where(condition), [{"settled_id": one} for one in self._settled])
+            execute(statements.DELETE_RESERVATION, [{"settled_id": one} for one in self._settled])
         if self._new:
-            execute(sa.insert(t.reservations), list(self._new.values()))
+            execute(statements.INSERT_RESERVATION, list(self._new.values()))
         if self._changed_counters:
-            rows = [
-                {"caller_kind": key[0], "caller_id": key[1], "requests": requests, "tokens": tokens}
-                | {"updated_at": self.now}
-                for key in self._changed_counters
-                for requests, tokens in (self._counters[key],)
-            ]
-            execute(_make_upsert(insert(t.counters), ("requests", "tokens", "updated_at")), rows)
+            execute(self._upserts.counters, [self._make_counters_row(key) for key in self._changed_counters])
         if self._budget_sums:
             rows = [
                 {"caller_kind": kind, "caller_id": name, "month": month, "used_tokens": tokens}
                 for (kind, name, month), tokens in self._budget_sums.items()
             ]
-            execute(_make_sum(insert(t.budgets), t.budgets, ("used_tokens",)), rows)
-        self._flush_usage()
+            execute(self._upserts.budgets, rows)
+        if self._usage:
+            execute(self._upserts.usage, [_make_usage_row(key, total) for key, total in self._usage.items()])
+        meta = [{"name": MetaName.LEDGER_TIME.value, "value": repr(self.now)}]
         if self._audit:
-            execute(sa.insert(t.audit), self._audit)
-            write_meta(self.connection, MetaName.AUDIT_HEAD, self._chain.head.encode())
-        write_meta(self.connection, MetaName.LEDGER_TIME, repr(self.now))
+            execute(statements.INSERT_AUDIT, self._audit)
+            meta.append({"name": MetaName.AUDIT_HEAD.value, "value": self._chain.head.encode()})
+        execute(self._upserts.meta, meta)
 
-    def _flush_usage(self) -> None:
-        if not self._usage:
-            return
-        sums = ("requests", "prompt_tokens", "completion_tokens", "unsettled_tokens")
-        rows = [
-            {"caller_kind": kind, "caller_id": name, "model": model, "day": day, "end_user": end_user}
-            | {column: getattr(total, column) for column in sums}
-            for (kind, name, model, day, end_user), total in self._usage.items()
-        ]
-        self.connection.execute(_make_sum(self._dialect.insert(t.usage), t.usage, sums), rows)
+    def _make_counters_row(self, key: CallerKey) -> dict[str, Any]:
+        requests, tokens = self._counters[key]
+        row = {"caller_kind": key[0], "caller_id": key[1], "requests": requests, "tokens": tokens}
+        return row | {"updated_at": self.now}
 
     def _find_reservation(self, request_id: str) -> Any:
         if request_id in self._new:  # By a request that left before it was admitted.
             return SimpleNamespace(**self._new[request_id])
         if request_id in self._settled:
             return None
-        return self.connection.execute(_SELECT_RESERVATION, {"wanted": request_id}).one_or_none()
+        return self.connection.execute(statements.SELECT_RESERVATION, {"wanted": request_id}).one_or_none()
 
     def _add_reservation(self, key: CallerKey, caller: Caller, request_id: str, model: str, tokens: int) -> None:
         self._new[request_id] = {
@@ -295,7 +281,7 @@ class LedgerRepository:
         if limits.requests_per_minute is None and limits.tokens_per_minute is None:
             return 0.0, 0.0
         if key not in self._counters:
-            row = self.connection.execute(_SELECT_COUNTERS, {"kind": key[0], "name": key[1]}).one_or_none()
+            row = self.connection.execute(statements.SELECT_COUNTERS, {"kind": key[0], "name": key[1]}).one_or_none()
             elapsed = self.now - row.updated_at if row else 0.0
             self._counters[key] = (
                 leak(row.requests, limits.requests_per_minute, elapsed) if row else 0.0,
@@ -321,7 +307,7 @@ class LedgerRepository:
     def _find_running(self, key: CallerKey) -> _Running:
         if key not in self._running:
             running = _Running()
-            for row in self.connection.execute(_SELECT_RUNNING, {"kind": key[0], "name": key[1]}):
+            for row in self.connection.execute(statements.SELECT_RUNNING, {"kind": key[0], "name": key[1]}):
                 running.count += row.requests
                 running.tokens[row.month] += int(row.tokens)
             # Not written yet: what this batch has reserved and settled so far.
@@ -340,14 +326,14 @@ class LedgerRepository:
         budget = (*key, self._month)
         if budget not in self._budgets:
             values = {"kind": key[0], "name": key[1], "month": self._month}
-            self._budgets[budget] = int(self.connection.scalar(_SELECT_BUDGET, values) or 0)
+            self._budgets[budget] = int(self.connection.scalar(statements.SELECT_BUDGET, values) or 0)
         return self._budgets[budget] + self._budget_sums.get(budget, 0)
 
 
 def write_meta(connection: Connection, name: MetaName, value: str) -> None:
     """Store a single value, in a transaction of its caller."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    connection.execute(_make_upsert(dialect.insert(t.meta), ("value",)), [{"name": name.value, "value": value}])
+    upsert = statements.build_upserts(connection.dialect.name).meta
+    connection.execute(upsert, [{"name": name.value, "value": value}])
 
 
 def check_text(field_name: str, text: str) -> None:
@@ -361,36 +347,10 @@ def _clip(text: str) -> str:
     return printable.encode(errors="replace").decode()
 
 
+def _make_usage_row(key: tuple[str, str, str, str, str], total: _UsageSum) -> dict[str, Any]:
+    row = dict(zip(("caller_kind", "caller_id", "model", "day", "end_user"), key, strict=True))
+    return row | {name: getattr(total, name) for name in statements.USAGE_SUMS}
+
+
 def _needs_running(limits: Limits) -> bool:
     return limits.concurrent_requests is not None or limits.budget_tokens is not None
-
-
-def _make_upsert(statement: Any, columns: Sequence[str]) -> Any:
-    changes = {name: statement.excluded[name] for name in columns}
-    return statement.on_conflict_do_update(index_elements=list(statement.table.primary_key.columns), set_=changes)
-
-
-def _make_sum(statement: Any, table: sa.Table, columns: Sequence[str]) -> Any:
-    changes = {name: table.c[name] + statement.excluded[name] for name in columns}
-    return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changes)
-
-
-_SELECT_META = sa.select(t.meta).where(t.meta.c.name.in_([MetaName.LEDGER_TIME.value, MetaName.AUDIT_HEAD.value]))
-_SELECT_RESERVATION = sa.select(t.reservations).where(t.reservations.c.request_id == sa.bindparam("wanted"))
-_SELECT_COUNTERS = sa.select(t.counters).where(
-    t.counters.c.caller_kind == sa.bindparam("kind"), t.counters.c.caller_id == sa.bindparam("name")
-)
-_SELECT_BUDGET = sa.select(t.budgets.c.used_tokens).where(
-    t.budgets.c.caller_kind == sa.bindparam("kind"),
-    t.budgets.c.caller_id == sa.bindparam("name"),
-    t.budgets.c.month == sa.bindparam("month"),
-)
-_SELECT_RUNNING = (
-    sa.select(
-        t.reservations.c.month,
-        sa.func.count().label("requests"),
-        sa.func.sum(t.reservations.c.tokens).label("tokens"),
-    )
-    .where(t.reservations.c.caller_kind == sa.bindparam("kind"), t.reservations.c.caller_id == sa.bindparam("name"))
-    .group_by(t.reservations.c.month)
-)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 _READERS: Final = 2
+AUDIT_SECONDS: Final = 600.0
+"""Longest verification of the audit log."""
 _SECONDS_AHEAD: Final = 300.0
 
 
@@ -69,17 +71,23 @@ class TenantStore:
         self._work: UnitOfWork | None = None
         self._problem: StoreError = UnavailableError("The tenant's data have not been opened yet")
         self._state = DataState(DataReason.STARTING, str(self._problem))
+        self._key_problem: StoreError | None = None
         self._head = AuditHead()
         self._stored_head = AuditHead()
         self._instances = InstanceWatch(self.instance, self._periods.gone)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gateway-reader")
+        self._auditor = ThreadPoolExecutor(1, thread_name_prefix="gateway-auditor")
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="gateway-keeper")
         self._writer = Writer(self._open_repository)
         self.ledger = StoreLedger(self._writer)
 
     @property
     def state(self) -> DataState:
-        """Whether the data can be used now, and why not."""
+        """Whether the data can be used now, and why not; or why they could not be opened again."""
+        problem = self._key_problem
+        if self._state.is_ready and problem is not None:
+            text = f"{problem}. This gateway runs on with the key that it has, and could not start again"
+            return DataState(problem.reason, text)
         return self._state
 
     async def run(self) -> None:
@@ -111,6 +119,9 @@ class TenantStore:
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
         except StoreError as error:
             self._set_problem(error)
+        except Exception:
+            # The next round may work, and without rounds another gateway would take this one as gone.
+            log.exception("Maintenance of the tenant's data failed")
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""
@@ -140,19 +151,23 @@ class TenantStore:
         except TimeoutError as error:
             raise UnavailableError(f"The tenant's data gave no answer for {ANSWER_SECONDS:g} s") from error
 
-    async def read(self, step: Callable[[Connection], T]) -> T:
-        """Run a step on one consistent snapshot, in a thread. Raises StoreError."""
-        data = self.require_data()
+    async def read(self, step: Callable[[Connection], T], *, is_long: bool = False) -> T:
+        """Run a step on one consistent snapshot, in a thread. Raises StoreError.
+
+        A long step has a thread of its own, so that no look-up of a key waits for it.
+        """
+        data, seconds = self.require_data(), AUDIT_SECONDS if is_long else ANSWER_SECONDS
+        threads = self._auditor if is_long else self._readers
 
         def work() -> T:
             with data.database.transaction(writes=False) as connection:
                 return step(connection)
 
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(threads, work)
         except TimeoutError as error:
-            raise UnavailableError(f"The tenant's data gave no answer for {ANSWER_SECONDS:g} s") from error
+            raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
 
     async def close(self) -> None:
         """Commit what waits, store the head of the audit log, and close the data."""
@@ -161,7 +176,7 @@ class TenantStore:
             log.warning("Gateway ends with %d settlements unwritten; the next start counts them as used in full", left)
         with contextlib.suppress(StoreError):
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
-        for threads in (self._readers, self._keeper):
+        for threads in (self._readers, self._auditor, self._keeper):
             threads.shutdown(wait=False, cancel_futures=True)
         if self._data is not None:
             self._data.database.close()
@@ -200,7 +215,7 @@ class TenantStore:
     def _maintain(self) -> None:
         data, work = self.require_data(), self._work
         assert work is not None
-        refresh_ring(self.config, data.database)
+        self._refresh_ring(data)
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
                 beats = read_beats(connection)
@@ -210,6 +225,17 @@ class TenantStore:
                     repository.forget_instances(gone)
                 log.warning("%d requests of %d gateways that are gone were settled as used in full", count, len(gone))
         self._store_head()
+
+    def _refresh_ring(self, data: OpenData) -> None:
+        """Take over a half that the Secret has now. Its loss stops nothing before the next start, and is told."""
+        try:
+            refresh_ring(self.config, data.database)
+        except StoreError as error:
+            if str(error) != str(self._key_problem):
+                log.warning("Tenant key could not be opened again: %s: %s", error.reason.value, error)
+            self._key_problem = error.renew()
+        else:
+            self._key_problem = None
 
     def _store_head(self) -> None:
         head, folder = self._head, self.config.folder

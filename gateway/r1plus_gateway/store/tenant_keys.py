@@ -27,14 +27,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from r1plus_contract.names import GATEWAY_KEY
 from r1plus_gateway.store.errors import ConfigError, CorruptError, ForeignTenantError, KeyLostError, WrongKeyError
 
 HALF_BYTES: Final = 32
 HALF_PREFIX: Final = "half-"
 MOST_HALVES: Final = 2
 RING_FILE: Final = "key-ring.json"
-SECRET_NAME: Final = "r1plus-gateway-key"
-"""The Secret with the half, which `r1plus tenant init` makes."""
 _FORMAT: Final = 1
 _NONCE_BYTES: Final = 12
 _SALT_BYTES: Final = 16
@@ -101,14 +100,14 @@ def read_halves(folder: Path) -> dict[str, bytes]:
         paths = []
     if not paths:
         raise KeyLostError(
-            f"{folder} has no half of the tenant key, so the tenant's data cannot be read: Secret {SECRET_NAME} is"
+            f"{folder} has no half of the tenant key, so the tenant's data cannot be read: Secret {GATEWAY_KEY} is"
             " missing or empty. Restore it from the recovery export: r1plus tenant init --from FILE"
         )
     if len(paths) > MOST_HALVES:
         names = ", ".join(path.name for path in paths)
         raise ConfigError(
             f"{folder} has {len(paths)} halves ({names}), at most {MOST_HALVES} are valid at a time."
-            f" Remove the oldest from Secret {SECRET_NAME}"
+            f" Remove the oldest from Secret {GATEWAY_KEY}"
         )
     return {path.name: _read_half(path) for path in paths}
 
@@ -139,7 +138,7 @@ def open_ring(ring: KeyRing, tenant_uid: str, halves: Mapping[str, bytes]) -> tu
     root = _find_root(ring, halves)
     if root is None:
         raise WrongKeyError(
-            f"No half in Secret {SECRET_NAME} ({', '.join(sorted(halves))}) opens the tenant's data: the Secret was"
+            f"No half in Secret {GATEWAY_KEY} ({', '.join(sorted(halves))}) opens the tenant's data: the Secret was"
             " replaced. Restore the half that was last in use from the recovery export: r1plus tenant init --from FILE"
         )
     return _derive_keys(root), _wrap_root(ring, root, halves)
@@ -170,7 +169,7 @@ def read_ring(path: Path) -> KeyRing | None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError:
+    except (OSError, UnicodeDecodeError):
         text = ""
     return decode_ring(text, str(path))
 
@@ -199,7 +198,7 @@ def _read_half(path: Path) -> bytes:
     if len(half) != HALF_BYTES:
         raise ConfigError(
             f"{path}: is not {2 * HALF_BYTES} hexadecimal digits, so it is no half of a tenant key."
-            f" Restore Secret {SECRET_NAME} from the recovery export: r1plus tenant init --from FILE"
+            f" Restore Secret {GATEWAY_KEY} from the recovery export: r1plus tenant init --from FILE"
         )
     return half
 

@@ -44,9 +44,17 @@ _Outcome = tuple[_Job, Any, BaseException | None]
 class Writer:
     """A queue of steps, and the thread that runs them."""
 
-    def __init__(self, open_repository: Callable[[], AbstractContextManager[LedgerRepository]]) -> None:
+    def __init__(
+        self,
+        open_repository: Callable[[], AbstractContextManager[LedgerRepository]],
+        *,
+        most_pending: int = MOST_PENDING,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
         """Take what opens a transaction; it raises StoreError while there is none."""
         self._open_repository = open_repository
+        self._most_pending = most_pending
+        self._retry_seconds = retry_seconds
         self._queue: deque[_Job] = deque()
         self._retries: deque[_Job] = deque()
         self._retry_at = 0.0
@@ -76,7 +84,7 @@ class Writer:
         with self._wakes:
             if self._stops_at is not None:
                 raise UnavailableError("The gateway is stopping")
-            if not is_required and len(self._queue) >= MOST_PENDING:
+            if not is_required and len(self._queue) >= self._most_pending:
                 raise BusyError(f"{len(self._queue)} requests wait for the tenant's data already")
             self._queue.append(_Job(step, is_required, loop, future))
             self._wakes.notify()
@@ -140,7 +148,7 @@ class Writer:
             log.warning("Tenant's data cannot be written, %d settlements wait: %s", len(required), error)
             with self._wakes:
                 self._retries.extendleft(reversed(required))
-                self._retry_at = time.monotonic() + RETRY_SECONDS
+                self._retry_at = time.monotonic() + self._retry_seconds
         _deliver([(job, None, error.renew()) for job in jobs if not job.is_required])
 
 

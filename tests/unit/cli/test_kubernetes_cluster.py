@@ -104,3 +104,17 @@ def test_a_missing_object_is_not_a_missing_operator_and_a_missing_kind_is_one(cl
     with pytest.raises(CliError) as refused:
         cluster.create_token("team-credit", "reader", "audience")
     assert "helm install" not in str(refused.value)
+
+
+def test_a_secret_is_read_with_its_version_and_one_that_is_not_there_is_none(
+    cluster: KubernetesCluster, objects: Json
+) -> None:
+    path = "/api/v1/namespaces/team-credit/secrets/r1plus-gateway-key"
+    assert cluster.read_secret("team-credit", "r1plus-gateway-key") is None
+    objects[path] = {"metadata": {"resourceVersion": "7"}, "data": {"half-1": "YWI="}}
+    found = cluster.read_secret("team-credit", "r1plus-gateway-key")
+    assert found is not None
+    assert (found.values, found.version) == ({"half-1": b"ab"}, "7")
+    assert "ab" not in repr(found)
+    objects["/api/v1/namespaces/team-credit"] = {"metadata": {"uid": "u-1"}}
+    assert cluster.get_namespace_uid("team-credit") == "u-1"

@@ -75,7 +75,7 @@ async def test_bad_http(rig: Rig, raw: bytes) -> None:
 
 
 @for_each("raw, status, code", {
-    "an upgrade": (build_post(BODY, "Content-Type: application/json", "Upgrade: h2c"), 400, "invalid_request"),
+    "an upgrade": (build_post(BODY, "Content-Type: application/json", "Upgrade: tcp"), 400, "invalid_request"),
     "an upgrade to WebSocket": (
         build_head("Host: a", "Upgrade: websocket", "Sec-WebSocket-Version: 13", path="/v1/models", method="GET"),
         400,
@@ -303,6 +303,16 @@ async def test_a_url_in_absolute_form_is_routed_by_its_path(tmp_path: Path) -> N
     async with running(tmp_path, answer("a")) as rig:
         raw = build_post(BODY, path="http://other.test/v1/chat/completions")
         assert (await send_raw(rig.gateway.port, raw)).startswith(b"HTTP/1.1 200")
+
+
+async def test_an_offer_of_http_2_is_not_taken_and_hides_no_second_request(tmp_path: Path) -> None:
+    offer = ("Content-Type: application/json", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    raw = build_post(BODY, *offer).replace(b"Connection: close", b"Connection: Upgrade, HTTP2-Settings")
+    hidden = build_head("Host: a", path="/v1/key", method="GET").replace(KEY.encode(), b"r1p_mallory")
+    async with running(tmp_path, answer("a")) as rig:
+        got = await send_raw(rig.gateway.port, raw + hidden)
+        assert got.startswith(b"HTTP/1.1 200 OK")
+        assert got.count(b"HTTP/1.1") == 1
 
 
 async def test_a_client_that_sends_half_of_its_headers_is_closed(tmp_path: Path) -> None:

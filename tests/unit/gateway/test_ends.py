@@ -189,6 +189,17 @@ async def test_a_request_goes_to_another_pod_once_before_its_first_token(tmp_pat
     assert len(rig.pod.inputs) == 1
 
 
+async def test_an_older_pod_that_does_not_know_an_input_is_left_for_a_newer_one(tmp_path: Path) -> None:
+    older = fail(grpc.StatusCode.INVALID_ARGUMENT, "unexpected inference input 'messages' for model 'r1plus'")
+    newer = FakeTriton(answer("a"))
+    async with running(tmp_path, older) as rig, serving(newer, "127.0.0.2", rig.pod.port):
+        rig.addresses = frozenset({"127.0.0.1", "127.0.0.2"})
+        await refresh(rig)
+        async with rig.chat() as response:
+            assert response.status == 200
+    assert len(newer.inputs) == 1
+
+
 async def refresh(rig: Rig) -> None:
     """Resolve the model's name now."""
     pool = rig.gateway.models.find("credit", ALICE)

@@ -165,6 +165,24 @@ async def test_a_lost_half_is_a_state_with_the_remedy_and_nothing_is_made_anew(
         pass
 
 
+async def test_a_half_that_is_lost_while_the_gateway_runs_is_told_and_stops_nothing(volume: Volume) -> None:
+    async with volume.open() as store:
+        half = (volume.config.secret_folder / "half-1").read_text()
+        for lose, reason in ((empty_secret, DataReason.KEY_LOST), (replace_half, DataReason.WRONG_KEY)):
+            lose(volume)
+            await store.maintain()
+            await create_key(store, ADMIN, KeySpec("ci"))
+            assert store.state.reason is reason
+            assert "runs on with the key that it has, and could not start again" in store.state.message
+        write_halves(volume, half_1=half)
+        await store.maintain()
+        assert store.state.is_ready
+
+
+def replace_half(volume: Volume) -> None:
+    write_halves(volume, half_1=make_half())
+
+
 BAD_HALVES = {
     "empty": "",
     "short": "ab" * 31,

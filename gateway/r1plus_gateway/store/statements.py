@@ -1,0 +1,73 @@
+"""The ledger's statements, built once per kind of database: building one costs more than running it."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from r1plus_gateway.store import tables as t
+
+SELECT_META = sa.select(t.meta.c.name, t.meta.c.value).where(t.meta.c.name.in_(["ledger_time", "audit_head"]))
+SELECT_RESERVATION = sa.select(t.reservations).where(t.reservations.c.request_id == sa.bindparam("wanted"))
+SELECT_COUNTERS = sa.select(t.counters.c.requests, t.counters.c.tokens, t.counters.c.updated_at).where(
+    t.counters.c.caller_kind == sa.bindparam("kind"), t.counters.c.caller_id == sa.bindparam("name")
+)
+SELECT_BUDGET = sa.select(t.budgets.c.used_tokens).where(
+    t.budgets.c.caller_kind == sa.bindparam("kind"),
+    t.budgets.c.caller_id == sa.bindparam("name"),
+    t.budgets.c.month == sa.bindparam("month"),
+)
+SELECT_RUNNING = (
+    sa.select(
+        t.reservations.c.month,
+        sa.func.count().label("requests"),
+        sa.func.sum(t.reservations.c.tokens).label("tokens"),
+    )
+    .where(t.reservations.c.caller_kind == sa.bindparam("kind"), t.reservations.c.caller_id == sa.bindparam("name"))
+    .group_by(t.reservations.c.month)
+)
+INSERT_RESERVATION = sa.insert(t.reservations)
+DELETE_RESERVATION = sa.delete(t.reservations).where(t.reservations.c.request_id == sa.bindparam("settled_id"))
+INSERT_AUDIT = sa.insert(t.audit)
+USAGE_SUMS = ("requests", "prompt_tokens", "completion_tokens", "unsettled_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Upserts:
+    """Statements whose form differs between databases."""
+
+    meta: Any
+    counters: Any
+    budgets: Any
+    usage: Any
+    beat: Any
+
+
+@functools.cache
+def build_upserts(dialect: str) -> Upserts:
+    """Return the statements for `sqlite` or `postgresql`."""
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    beat = insert(t.instances)
+    return Upserts(
+        meta=_replace(insert(t.meta), ("value",)),
+        counters=_replace(insert(t.counters), ("requests", "tokens", "updated_at")),
+        budgets=_add(insert(t.budgets), ("used_tokens",)),
+        usage=_add(insert(t.usage), USAGE_SUMS),
+        beat=beat.on_conflict_do_update(
+            index_elements=[t.instances.c.id],
+            set_={"seen_at": beat.excluded.seen_at, "beats": t.instances.c.beats + 1},
+        ),
+    )
+
+
+def _replace(statement: Any, columns: Sequence[str]) -> Any:
+    changes = {name: statement.excluded[name] for name in columns}
+    return statement.on_conflict_do_update(index_elements=list(statement.table.primary_key.columns), set_=changes)
+
+
+def _add(statement: Any, columns: Sequence[str]) -> Any:
+    changes = {name: statement.table.c[name] + statement.excluded[name] for name in columns}
+    return statement.on_conflict_do_update(index_elements=list(statement.table.primary_key.columns), set_=changes)

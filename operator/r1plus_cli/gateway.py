@@ -1,0 +1,158 @@
+"""The admin API of a tenant's gateway: through a forwarded port, with a token that is made for the call.
+
+Called by `gateway_verbs`. The token is of ServiceAccount `r1plus-gateway-admin` of the tenant's namespace, which the
+tenant's administrators may make tokens of; their own token is never sent.
+"""
+
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_contract.names import GATEWAY, GATEWAY_ADMIN, GATEWAY_PORT
+
+TIMEOUT_SECONDS: Final = 30.0
+LONG_SECONDS: Final = 600.0
+"""For the verification of a long audit log."""
+TOKEN_VARIABLE: Final = "R1PLUS_GATEWAY_TOKEN"
+"""A token of the admin ServiceAccount, for those without a kubeconfig: a pipeline's projected token."""
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+Json = dict[str, Any]
+
+
+class GatewayCluster(Protocol):
+    """The part of `kubernetes_cluster.KubernetesCluster` that leads to a gateway."""
+
+    def get_default_namespace(self) -> str:
+        """Return the namespace of the user's context."""
+
+    def create_token(self, namespace: str, account: str, audience: str) -> str:
+        """Create a token of a service account for ten minutes. Raise CliError if the user may not."""
+
+    def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
+        """Yield `host:port` on loopback that leads to a Ready pod of the Service while the context is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayTarget:
+    """Which gateway is called: that of a namespace through a forwarded port, or at a URL."""
+
+    connect: Callable[[], GatewayCluster]
+    """Called if a kubeconfig is needed."""
+    namespace: str | None = None
+    url: str = ""
+    env: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"The gateway at {self.url}" if self.url else f"The gateway of {self.namespace}"
+
+
+def call_admin(
+    target: GatewayTarget,
+    method: str,
+    path: str,
+    *,
+    body: Json | None = None,
+    query: Mapping[str, str] | None = None,
+    seconds: float = TIMEOUT_SECONDS,
+) -> Json:
+    """Call the admin API and return its answer. Raises CliError, and UsageError for a URL that is none."""
+    import httpx  # late: other verbs should not wait a fifth of a second for it
+
+    token = target.env.get(TOKEN_VARIABLE, "")
+    if target.url:
+        _check_url(target.url)
+    if not token or not target.url:
+        cluster = target.connect()
+        target = replace(target, namespace=target.namespace or cluster.get_default_namespace())
+        token = token or _create_token(cluster, target.namespace or "")
+    headers = {"Authorization": f"Bearer {token}"}
+    with _open_client(target) as client:
+        try:
+            answer = client.request(
+                method, f"/v1/admin{path}", json=body, params=query, headers=headers, timeout=seconds
+            )
+        except httpx.HTTPError as error:
+            raise CliError(
+                f"{target.title} does not answer: {error or type(error).__name__}; check that its pod is Ready, and"
+                f" that it is the tenant's"
+            ) from error
+    return _read_answer(target, answer)
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"--gateway: {url!r} is not an http(s) URL")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise UsageError(
+            f"--gateway: no token is sent over plain HTTP to {url}, where others can read it; use https, or leave"
+            " --gateway out (a port is forwarded)"
+        )
+
+
+def _create_token(cluster: GatewayCluster, namespace: str) -> str:
+    try:
+        return cluster.create_token(namespace, GATEWAY_ADMIN, GATEWAY)
+    except CliError as error:
+        raise CliError(
+            f"You may not make a token of ServiceAccount {namespace}/{GATEWAY_ADMIN}: {error}. Ask the platform team to"
+            " add you to spec.admins of the R1PlusTenant"
+        ) from error
+
+
+@contextlib.contextmanager
+def _open_client(target: GatewayTarget) -> Iterator[Any]:
+    import httpx
+
+    if target.url:
+        is_local = urlsplit(target.url).hostname in _LOOPBACK
+        with httpx.Client(base_url=target.url, timeout=TIMEOUT_SECONDS, trust_env=not is_local) as client:
+            yield client
+        return
+    # The port leads through the API server to the pod itself, so its certificate, which is for the host names that
+    # applications use, says nothing more. A proxy of the environment would only see the token.
+    with target.connect().forward(target.namespace or "", GATEWAY, GATEWAY_PORT) as address:
+        scheme = "https" if _speaks_tls(address) else "http"
+        with httpx.Client(
+            base_url=f"{scheme}://{address}", verify=False, timeout=TIMEOUT_SECONDS, trust_env=False
+        ) as client:
+            yield client
+
+
+def _speaks_tls(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, int(port)), TIMEOUT_SECONDS) as connection,
+            context.wrap_socket(connection),
+        ):
+            return True
+    except OSError:  # ssl.SSLError is one: the answer was plain HTTP.
+        return False
+
+
+def _read_answer(target: GatewayTarget, answer: Any) -> Json:
+    try:
+        document = answer.json()
+    except ValueError:
+        document = None
+    if answer.status_code < 300 and isinstance(document, dict):
+        return document
+    error = document.get("error") if isinstance(document, dict) else None
+    message = error.get("message") if isinstance(error, dict) else answer.text[:300]
+    remedy = {
+        401: "; check that the token is new, and that the cluster's keys in the gateway's ConfigMap are current",
+        404: "; see: r1plus key list" if isinstance(error, dict) else "; the gateway is older than this r1plus",
+    }.get(answer.status_code, "")
+    raise CliError(f"{target.title} refused ({answer.status_code}): {message}{remedy}")

@@ -1,0 +1,302 @@
+"""`r1plus key`, `r1plus usage` and `r1plus audit`: what a tenant's administrators do with its gateway."""
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.gateway import LONG_SECONDS, GatewayCluster, GatewayTarget, Json, call_admin
+
+key_app = typer.Typer(
+    name="key",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Administers the API keys of a tenant's gateway. For those whom `spec.admins` of the R1PlusTenant names.
+
+Programs inside the cluster need no key: their ServiceAccount's token does. See docs/gateway-access.md.
+""",
+)
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
+
+
+class Output(StrEnum):
+    """Output formats."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for people; json for programs.")]
+NamespaceOption = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
+]
+GatewayOption = Annotated[
+    str,
+    typer.Option(
+        "--gateway", envvar="R1PLUS_GATEWAY", help="Its URL, if you reach it; by default a port is forwarded."
+    ),
+]
+KubeconfigOption = Annotated[
+    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
+]
+IdArgument = Annotated[str, typer.Argument(help="The key's id: the part between r1p_ and the next _.")]
+
+
+@key_app.command("create")
+def create_command(
+    name: Annotated[str, typer.Argument(help="What the key is for, in your words.")],
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A deployment it may call; repeat it. By default all.")
+    ] = None,
+    names_end_users: Annotated[
+        bool, typer.Option("--end-users", help="It may name end users, by header x-r1plus-end-user.")
+    ] = False,
+    requests: Annotated[int | None, typer.Option("--requests-per-minute", min=0)] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens-per-minute", min=0)] = None,
+    concurrent: Annotated[int | None, typer.Option("--concurrent-requests", min=0)] = None,
+    budget: Annotated[int | None, typer.Option("--budget", min=0, help="Tokens per calendar month, UTC.")] = None,
+    expires: Annotated[
+        str | None, typer.Option("--expires", help="When it ends, such as 90d. By default never.")
+    ] = None,
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Make a key and print it. It is shown this once: nothing can show it again.
+
+    Example: `r1plus key create "web shop" --model credit --budget 2000000 --expires 90d -n team-credit`
+    """
+    limits = {
+        "requests_per_minute": requests,
+        "tokens_per_minute": tokens,
+        "concurrent_requests": concurrent,
+        "budget_tokens": budget,
+    }
+    body: Json = {"name": name, "limits": {key: value for key, value in limits.items() if value is not None}}
+    if models:
+        body["models"] = models
+    if names_end_users:
+        body["scopes"] = ["end-users"]
+    if expires is not None:
+        body["expires_in_seconds"] = parse_duration("--expires", expires)
+    _show_issued(_call(kubeconfig, namespace, gateway, "POST", "/keys", body=body), output)
+
+
+@key_app.command("list")
+def list_command(
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """List all keys, revoked and expired ones as well, the newest first. No secret is stored, so none is shown."""
+    answer = _call(kubeconfig, namespace, gateway, "GET", "/keys")
+    if output is Output.JSON:
+        _print_json(answer)
+        return
+    now = datetime.now(UTC).timestamp()
+    rows = [
+        (
+            key["id"],
+            key["name"],
+            _format_state(key, now),
+            ",".join(key["models"]) if key["models"] is not None else "all",
+            _format_limits(key["limits"]),
+            _format_time(key["expires_at"]),
+        )
+        for key in answer["data"]
+    ]
+    _print_table(("ID", "NAME", "STATE", "MODELS", "LIMITS", "EXPIRES"), rows, "No key exists: r1plus key create NAME")
+
+
+@key_app.command("rotate")
+def rotate_command(
+    key_id: IdArgument,
+    grace: Annotated[str, typer.Option("--grace", help="How long the old secret is valid, at most 30d.")] = "24h",
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Give a key a new secret and print it; the old one is valid for a while. Limits, budget and usage stay."""
+    body = {"grace_seconds": parse_duration("--grace", grace)}
+    answer = _call(kubeconfig, namespace, gateway, "POST", f"/keys/{quote(key_id, safe='')}/rotate", body=body)
+    _show_issued(answer, output)
+
+
+@key_app.command("revoke")
+def revoke_command(
+    key_id: IdArgument,
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Revoke a key: from now on it is refused, with both secrets. Its usage stays in the reports."""
+    answer = _call(kubeconfig, namespace, gateway, "DELETE", f"/keys/{quote(key_id, safe='')}")
+    if output is Output.JSON:
+        _print_json(answer)
+    else:
+        _console().print(Text(f"Key {answer['id']} ({answer['name']}) is revoked"))
+
+
+def usage_command(
+    first: Annotated[str | None, typer.Option("--from", help="First day, UTC. By default 31 days ago.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last day, UTC. By default today.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Id of one key.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="One deployment.")] = None,
+    end_user: Annotated[str | None, typer.Option("--end-user", help="One end user.")] = None,
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Show what was used, by caller, model and day, and what is left of this month's budgets.
+
+    UNSETTLED are tokens of requests whose gateway crashed: their whole reservation counts as used.
+    """
+    values = {"first": first, "last": last, "key": key, "model": model, "end_user": end_user}
+    query = {name: value for name, value in values.items() if value is not None}
+    answer = _call(kubeconfig, namespace, gateway, "GET", "/usage", query=query)
+    if output is Output.JSON:
+        _print_json(answer)
+        return
+    rows = [
+        (
+            row["day"],
+            row["caller_id"],
+            row["model"],
+            *(str(row[name]) for name in ("requests", "prompt_tokens", "completion_tokens", "unsettled_tokens")),
+        )
+        for row in answer["data"]
+    ]
+    heads = ("DAY", "CALLER", "MODEL", "REQUESTS", "PROMPT", "COMPLETION", "UNSETTLED")
+    _print_table(heads, rows, "Nothing was used in these days")
+    if answer["is_cut"]:
+        _console().print(Text("There is more: ask for fewer days, or one key"))
+    budgets = [
+        (row["caller_id"], row["month"], *(_format_count(row[f"{name}_tokens"]) for name in _BUDGET))
+        for row in answer["budgets"]
+    ]
+    if budgets:
+        _console().print()
+        _print_table(("CALLER", "MONTH", *(name.upper() for name in _BUDGET)), budgets, "")
+
+
+_BUDGET: Final = ("used", "reserved", "limit", "left")
+
+
+def audit_command(
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Verify the whole audit log of a tenant's gateway. Exit status 1 if a record was changed, removed or cut.
+
+    Keep the printed head: a later log that does not contain it was written again.
+    """
+    answer = _call(kubeconfig, namespace, gateway, "GET", "/audit", seconds=LONG_SECONDS)
+    if output is Output.JSON:
+        _print_json(answer)
+    elif not answer["problem"]:
+        head = answer["head"]
+        _console().print(Text(f"{answer['records']} records are whole; head {head['seq']} {head['mac']}"))
+    if answer["problem"]:
+        raise CliError(
+            f"The audit log is not whole: {answer['problem']}. Keep a copy of the volume or database as evidence, and"
+            " compare it with the last backup"
+        )
+
+
+def parse_duration(option: str, text: str) -> int:
+    """Return the seconds of `90d`, `24h`, `30m` or `45s`. Raises UsageError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{option}: {text!r} is not a duration; give a number and s, m, h or d, such as 90d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _connect(kubeconfig: str | None) -> GatewayCluster:
+    from r1plus_cli.kubernetes_cluster import KubernetesCluster
+
+    return KubernetesCluster(kubeconfig)
+
+
+def _call(kubeconfig: str | None, namespace: str | None, gateway: str, method: str, path: str, **options: Any) -> Json:
+    target = GatewayTarget(functools.partial(_connect, kubeconfig), namespace, gateway.rstrip("/"))
+    return call_admin(target, method, path, **options)
+
+
+def _show_issued(answer: Json, output: Output) -> None:
+    """Print the key alone on standard output, so that a script can read it, and the rest on standard error."""
+    if output is Output.JSON:
+        _print_json(answer)
+        return
+    sys.stdout.write(f"{answer['key']}\n")
+    old = ""
+    if answer["previous_expires_at"] is not None:
+        old = f" The secret before is valid until {_format_time(answer['previous_expires_at'])}."
+    text = f"Key {answer['id']} ({answer['name']}). Store it now: it is not shown again.{old}"
+    Console(stderr=True, soft_wrap=True).print(Text(text, style="dim"))
+
+
+def _format_state(key: Json, now: float) -> str:
+    if key["revoked_at"] is not None:
+        return "revoked"
+    if key["expires_at"] is not None and key["expires_at"] <= now:
+        return "expired"
+    is_rotating = key["previous_expires_at"] is not None and key["previous_expires_at"] > now
+    return "rotating" if is_rotating else "valid"
+
+
+def _format_limits(limits: Json) -> str:
+    units = {
+        "requests_per_minute": "requests/min",
+        "tokens_per_minute": "tokens/min",
+        "concurrent_requests": "at once",
+        "budget_tokens": "tokens/month",
+    }
+    return ", ".join(f"{limits[name]} {unit}" for name, unit in units.items() if limits[name] is not None) or "none"
+
+
+def _format_time(moment: float | None) -> str:
+    return "never" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _format_count(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _print_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
+    if not rows:
+        _console().print(Text(empty))
+        return
+    table = Table(box=None, pad_edge=False, header_style="")
+    for head in heads:
+        table.add_column(head)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _console().print(table)
+
+
+def _print_json(answer: Json) -> None:
+    sys.stdout.write(json.dumps(answer, indent=1) + "\n")
+
+
+def _console() -> Console:
+    return Console(soft_wrap=not sys.stdout.isatty())

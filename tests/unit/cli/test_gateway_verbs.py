@@ -1,0 +1,199 @@
+"""`r1plus key`, `usage` and `audit` against a gateway that runs, with its real store."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from typer.testing import Result
+
+from devcluster.pki import Authority
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.gateway import TOKEN_VARIABLE, GatewayTarget, call_admin
+from r1plus_cli.gateway_verbs import parse_duration
+from support.cli.command import run
+from support.gateway.fake_triton import FakeTriton, answer, serving
+from support.gateway.process import GatewayProcess, running_process
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+Call = Callable[..., Result]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("gateway")
+    async with serving(FakeTriton(answer("Stock", "holm"))) as pod, running_process(folder, pod) as process:
+        yield process
+
+
+@pytest.fixture
+def call(gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run `r1plus` as the tenant's administrator."""
+    monkeypatch.setenv(TOKEN_VARIABLE, gateway.make_token("team-credit", "r1plus-gateway-admin"))
+    monkeypatch.setenv("R1PLUS_GATEWAY", gateway.url)
+    monkeypatch.setenv("COLUMNS", "200")
+    return run
+
+
+def read_lines(result: Result) -> list[str]:
+    assert result.exit_code == 0, (result.output, result.exception)
+    return [line.rstrip() for line in result.stdout.splitlines()]
+
+
+async def test_a_key_is_printed_alone_listed_rotated_and_revoked(call: Call) -> None:
+    words = ("key", "create", "web shop", "--model", "credit", "--budget", 2000, "--expires", "90d", "--end-users")
+    (key,) = read_lines(call(*words))
+    key_id = key.split("_")[1]
+    heads, *rows = read_lines(call("key", "list"))
+    assert heads.split() == ["ID", "NAME", "STATE", "MODELS", "LIMITS", "EXPIRES"]
+    (row,) = (row for row in rows if row.startswith(key_id))
+    assert row.split()[:5] == [key_id, "web", "shop", "valid", "credit"]
+    assert "2000 tokens/month" in row
+    (rotated,) = read_lines(call("key", "rotate", key_id, "--grace", "1h"))
+    assert rotated.split("_")[1] == key_id and rotated != key
+    assert any("rotating" in row for row in read_lines(call("key", "list")) if row.startswith(key_id))
+    assert read_lines(call("key", "revoke", key_id)) == [f"Key {key_id} (web shop) is revoked"]
+    (row,) = (row for row in read_lines(call("key", "list")) if row.startswith(key_id))
+    assert "revoked" in row
+    assert key.split("_")[2] not in call("key", "list", "-o", "json").output
+
+
+async def test_usage_and_what_is_left_are_shown(call: Call, gateway: GatewayProcess) -> None:
+    key = json.loads(call("key", "create", "counted", "--budget", 100, "-o", "json").stdout)
+    async with gateway.make_client(key["key"]) as client:
+        await client.generate(model="credit", prompt="Capital of Sweden?", max_new_tokens=5)
+    lines = read_lines(await asyncio.to_thread(call, "usage", "--key", key["id"]))
+    assert lines[0].split() == ["DAY", "CALLER", "MODEL", "REQUESTS", "PROMPT", "COMPLETION", "UNSETTLED"]
+    assert lines[1].split()[1:] == [key["id"], "credit", "1", "7", "2", "0"]
+    assert lines[3].split() == ["CALLER", "MONTH", "USED", "RESERVED", "LIMIT", "LEFT"]
+    assert lines[4].split()[0::2][:1] == [key["id"]]
+    assert lines[4].split()[2:] == ["9", "0", "100", "91"]
+    document = json.loads(call("usage", "--key", key["id"], "-o", "json").stdout)
+    assert document["budgets"][0]["left_tokens"] == 91
+    assert (
+        read_lines(call("usage", "--from", "2000-01-01", "--to", "2000-01-02"))[0] == "Nothing was used in these days"
+    )
+
+
+async def test_a_whole_audit_log_is_said_to_be_so(call: Call) -> None:
+    call("key", "create", "audited")
+    (line,) = read_lines(call("audit"))
+    assert "records are whole; head" in line
+
+
+REFUSALS: dict[str, tuple[tuple[object, ...], str]] = {
+    "an unknown key": (("key", "revoke", "nothing00000"), r"refused \(404\): No key has the id.*r1plus key list"),
+    "an id that is a path": (("key", "revoke", "../usage"), r"refused \(404\): No key has the id"),
+    "a wrong day": (("usage", "--from", "yesterday"), r"refused \(400\): first: 'yesterday' is not a day"),
+    "a name of two lines": (("key", "create", "a\nb"), r"refused \(400\): name: must have"),
+    "a grace time of a year": (("key", "rotate", "nothing00000", "--grace", "365d"), r"refused \(400\): grace_seconds"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSALS.values(), ids=REFUSALS)
+async def test_a_refusal_says_why(call: Call, words: tuple[object, ...], message: str) -> None:
+    result = call(*words)
+    assert isinstance(result.exception, CliError)
+    with pytest.raises(CliError, match=message):
+        raise result.exception
+
+
+async def test_another_account_is_no_administrator(
+    call: Call, gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, gateway.make_token("team-credit", "web"))
+    result = call("key", "list")
+    assert isinstance(result.exception, CliError)
+    assert "refused (403): only tokens of ServiceAccount r1plus-gateway-admin" in str(result.exception)
+
+
+class Cluster:
+    """Stands for the API server: makes tokens, and forwards a port."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address = address
+        self.token = token
+
+    def get_default_namespace(self) -> str:
+        return "team-credit"
+
+    def create_token(self, namespace: str, account: str, audience: str) -> str:
+        assert (namespace, account, audience) == ("team-credit", "r1plus-gateway-admin", "r1plus-gateway")
+        if not self.token:
+            raise CliError("Forbidden")
+        return self.token
+
+    @contextlib.contextmanager
+    def forward(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        assert (namespace, service, port) == ("team-credit", "r1plus-gateway", 8080)
+        yield self.address
+
+
+async def test_without_a_url_a_port_is_forwarded_and_a_token_made(gateway: GatewayProcess) -> None:
+    cluster = Cluster(f"127.0.0.1:{gateway.port}", gateway.make_token("team-credit", "r1plus-gateway-admin"))
+    assert call_admin(GatewayTarget(lambda: cluster, env={}), "GET", "/keys")["object"] == "list"
+
+
+async def test_who_may_make_no_token_is_told_whom_to_ask() -> None:
+    target = GatewayTarget(lambda: Cluster("127.0.0.1:1", ""), env={})
+    with pytest.raises(CliError, match=r"ServiceAccount team-credit/r1plus-gateway-admin: Forbidden.*spec.admins"):
+        call_admin(target, "GET", "/keys")
+
+
+async def test_a_gateway_that_is_gone_is_named() -> None:
+    target = GatewayTarget(lambda: Cluster("127.0.0.1:1", "token"), env={})
+    with pytest.raises(CliError, match="The gateway of team-credit does not answer"):
+        call_admin(target, "GET", "/keys")
+
+
+@pytest.mark.parametrize("url", ["ftp://gateway", "gateway:8080", "http://gateway.example.com"])
+async def test_no_token_goes_where_others_read_it(url: str) -> None:
+    with pytest.raises(UsageError, match="--gateway"):
+        call_admin(GatewayTarget(lambda: Cluster("", ""), url=url, env={TOKEN_VARIABLE: "token"}), "GET", "/keys")
+
+
+@pytest.fixture
+def tls_address(tmp_path: Path) -> Iterator[str]:
+    """A server that speaks TLS, with a certificate for another name."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"token": self.headers["Authorization"]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    authority = Authority(tmp_path / "pki")
+    authority.ensure()
+    identity = authority.issue("server", "server", hosts=["gateway.bank.example"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate, identity.key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_a_gateway_with_tls_is_called_with_tls(tls_address: str) -> None:
+    target = GatewayTarget(lambda: Cluster(tls_address, "a-token"), env={})
+    assert call_admin(target, "GET", "/keys") == {"token": "Bearer a-token"}
+
+
+async def test_durations_are_a_number_and_a_unit() -> None:
+    assert [parse_duration("--x", text) for text in ("45s", "30m", "24h", "90d")] == [45, 1800, 86400, 7776000]
+    for text in ("", "90", "d", "1.5d", "-1d", "1w", "١d"):
+        with pytest.raises(UsageError, match="is not a duration"):
+            parse_duration("--x", text)
