@@ -28,31 +28,21 @@ PORT_SERVICE, PORT_SERVICE_TLS = 80, 443
 """Of the Service, without and with a certificate."""
 
 DIR_SETTINGS: Final = "/etc/r1plus/gateway"
-"""ConfigMap `r1plus-gateway`: `gateway.json` (`GatewaySettings`), `jwks.json` and `issuer`."""
+"""ConfigMap `r1plus-gateway`: `gateway.json` (`GatewaySettings`) and `jwks.json`."""
 SETTINGS_FILE: Final = "gateway.json"
 JWKS_FILE: Final = "jwks.json"
 """The API server's signing keys, which ServiceAccounts' tokens are verified with."""
-ISSUER_FILE: Final = "issuer"
-"""The issuer in those tokens."""
-DIR_KEY: Final = "/etc/r1plus/key"
+DIR_KEY: Final = "/etc/r1plus/tenant-key"
 """Secret `r1plus-gateway-key`: files `half-...`."""
 DIR_TLS: Final = "/etc/r1plus/tls"
 """The Secret of the certificate: `tls.crt` and `tls.key`."""
 DIR_DATABASE: Final = "/etc/r1plus/database"
 """The Secret of the database: `url`."""
 DATABASE_URL_FILE: Final = "url"
-DIR_STORE: Final = "/var/lib/r1plus"
+DIR_STORE: Final = "/var/lib/r1plus/gateway"
 """Claim `r1plus-gateway`: the tenant's data, unless PostgreSQL has them."""
-
 ENV_SETTINGS: Final = "R1PLUS_GATEWAY_SETTINGS"
-"""Path of `gateway.json`; `jwks.json` and `issuer` lie beside it."""
-ENV_TENANT_UID: Final = "R1PLUS_GATEWAY_TENANT_UID"
-"""UID of the tenant's namespace: data of another one are refused."""
-ENV_KEY_DIR: Final = "R1PLUS_GATEWAY_KEY_DIR"
-ENV_STORE_DIR: Final = "R1PLUS_GATEWAY_STORE_DIR"
-"""Absent where PostgreSQL has the data."""
-ENV_DATABASE_URL_FILE: Final = "R1PLUS_GATEWAY_DATABASE_URL_FILE"
-"""Absent where the volume has the data."""
+"""Path of `gateway.json`."""
 
 
 def name_pods_service(deployment: str) -> str:
@@ -111,6 +101,8 @@ class GatewayLimits:
     """What one client may cost the gateway."""
 
     body_bytes: int = 2 * 1024 * 1024
+    bodies_bytes: int = 64 * 1024 * 1024
+    """Of all bodies that are read at one time."""
     body_seconds: float = 30.0
     """Longest time for a client to send a body."""
     idle_seconds: float = 75.0
@@ -135,11 +127,39 @@ class TlsPaths:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """How tokens of ServiceAccounts are verified. Without an issuer none is accepted."""
+
+    issuer: str = ""
+    """The cluster's: `iss` of its tokens."""
+    jwks: str = f"{DIR_SETTINGS}/{JWKS_FILE}"
+    """The cluster's public keys, beside the settings."""
+    namespaces: tuple[str, ...] = ()
+    """Whose ServiceAccounts may call, besides those of the tenant's own namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Where the tenant's data are: keys, budgets, usage and audit log. Read once, at the start."""
+
+    tenant_uid: str = ""
+    """UID of the tenant's namespace: data of another one are refused."""
+    folder: str = DIR_STORE
+    """The volume, with half of the tenant key. Empty: none, with PostgreSQL."""
+    secret_folder: str = DIR_KEY
+    """Where the Secret with the other half is mounted."""
+    database_url_file: str = ""
+    """File with the URL of the tenant's PostgreSQL database. Empty: encrypted SQLite on the volume."""
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """All settings of one gateway."""
 
     namespace: str
     """The tenant's."""
+    tokens: TokenSettings = TokenSettings()
+    data: DataSettings = DataSettings()
     models: tuple[ModelSettings, ...] = ()
     limits: GatewayLimits = GatewayLimits()
     tls: TlsPaths | None = None

@@ -96,9 +96,9 @@ async def test_it_is_made_with_the_clusters_issuer_and_keys_and_is_ready_with_it
         await tenant.present(kind, name)
     discovery, jwks = [await tenant.client.read_path(path) for path in TOKEN_ISSUER_URLS]
     data = (await tenant.present("ConfigMap", GATEWAY))["data"]
-    assert data["issuer"] == discovery["issuer"]
     assert json.loads(data["jwks.json"])["keys"] == jwks["keys"]
-    assert (await read_settings(tenant)).namespace == tenant.namespace
+    settings = await read_settings(tenant)
+    assert (settings.namespace, settings.tokens.issuer) == (tenant.namespace, discovery["issuer"])
     assert not operator.forbidden(tenant.namespace), "its own account's rights suffice, issuer and keys included"
     policy = await tenant.present("NetworkPolicy", GATEWAY)
     assert len(callers_of(policy, 8080)) == 2
@@ -168,7 +168,7 @@ async def test_what_somebody_edits_or_deletes_is_put_back(tenant: Tenant, team: 
     sidecar = {"name": "sidecar", "image": "registry.local/s:1"}
     edits: dict[str, Json] = {
         "NetworkPolicy": {"spec": {"ingress": [{}]}},
-        "ConfigMap": {"data": {"issuer": "https://elsewhere.example"}},
+        "ConfigMap": {"data": {"jwks.json": "{}"}},
         "Deployment": {"spec": {"template": {"spec": {"containers": [*before["Deployment", GATEWAY]["spec"]["template"]["spec"]["containers"], sidecar]}}}},
         "Service": {"spec": {"selector": {LABEL_GATEWAY: "true", "app": "mine"}}},
     }  # fmt: skip

@@ -196,18 +196,19 @@ class _EnabledGateway:
         name, gateway, config = self.namespace.name, self.spec.gateway, self.config
         is_exclusive = self._was_closed if is_exclusive is None else is_exclusive
         assert self.observation.issuer is not None
-        settings = gateway_objects.build_settings(self.spec, name, self._list_models())
+        issuer = self.observation.issuer
+        settings = gateway_objects.build_settings(self.namespace, self.spec, self._list_models(), issuer)
         first = [
             gateway_objects.build_network_policy(name, gateway, config, self.nodes, is_exclusive=is_exclusive),
             gateway_objects.build_service_account(name),
-            gateway_objects.build_config(settings, self.observation.issuer),
+            gateway_objects.build_config(settings, issuer),
         ]
         # A claim is made once: whoever enlarges it, as its storage class allows, must not be overruled.
         if gateway.database is None and (name, "PersistentVolumeClaim", GATEWAY) not in self.live:
             first.append(gateway_objects.build_claim(name))
         pods = [
             gateway_objects.build_deployment(
-                self.namespace, self.spec, settings, config, counts_storage=self.observation.counts_storage
+                self.spec, settings, config, counts_storage=self.observation.counts_storage
             )
         ]
         last = [gateway_objects.build_service(name, gateway)]

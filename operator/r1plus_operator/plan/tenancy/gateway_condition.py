@@ -146,7 +146,7 @@ def _explain_pending_volumes(gateway: Gateway, pod: PodFacts) -> str:
     claim = "" if gateway.database else f", or PersistentVolumeClaim {GATEWAY} cannot be attached"
     return (
         f"Pod {pod.name} waits for its volumes: one of these Secrets is missing ({', '.join(secrets)}){claim}."
-        f" The platform team makes {GATEWAY_KEY} (docs/isolation.md); {SHOW_POD}"
+        f" `r1plus tenant init` makes {GATEWAY_KEY}; {SHOW_POD}"
     )
 
 

@@ -13,15 +13,10 @@ from r1plus_contract.gateway import (
     DIR_SETTINGS,
     DIR_STORE,
     DIR_TLS,
-    ENV_DATABASE_URL_FILE,
-    ENV_KEY_DIR,
     ENV_SETTINGS,
-    ENV_STORE_DIR,
-    ENV_TENANT_UID,
     GATEWAY,
     GATEWAY_KEY,
     GATEWAY_SERVICE,
-    ISSUER_FILE,
     JWKS_FILE,
     LABEL_GATEWAY,
     PORT_API,
@@ -29,10 +24,12 @@ from r1plus_contract.gateway import (
     PORT_SERVICE,
     PORT_SERVICE_TLS,
     SETTINGS_FILE,
+    DataSettings,
     GatewayLimits,
     GatewaySettings,
     ModelSettings,
     TlsPaths,
+    TokenSettings,
 )
 from r1plus_contract.isolation import IsolationPart
 from r1plus_contract.jsonable import dumps
@@ -70,11 +67,18 @@ GRACE_SECONDS: Final = PRESTOP_SECONDS + int(GatewaySettings("").drain_seconds) 
 SECRET_MODE: Final = 0o440
 
 
-def build_settings(spec: R1PlusTenantSpec, namespace: str, models: tuple[ModelSettings, ...]) -> GatewaySettings:
+def build_settings(
+    namespace: NamespaceFacts, spec: R1PlusTenantSpec, models: tuple[ModelSettings, ...], issuer: TokenIssuer
+) -> GatewaySettings:
     """Return what the gateway reads from `gateway.json`."""
-    limits = spec.gateway.limits
+    gateway, limits = spec.gateway, spec.gateway.limits
+    sources = {source.namespace for source in gateway.from_ if source.namespace is not None}
+    database = f"{DIR_DATABASE}/{DATABASE_URL_FILE}" if gateway.database else ""
     return GatewaySettings(
-        namespace=namespace,
+        namespace=namespace.name,
+        # Each model names those of them that may call it.
+        tokens=TokenSettings(issuer.issuer, namespaces=tuple(sorted(sources | set(spec.callers.namespaces)))),
+        data=DataSettings(namespace.uid, folder="" if database else DIR_STORE, database_url_file=database),
         models=models,
         limits=GatewayLimits(
             body_bytes=limits.body_bytes,
@@ -82,7 +86,7 @@ def build_settings(spec: R1PlusTenantSpec, namespace: str, models: tuple[ModelSe
             queue_per_tenant=limits.queue_per_tenant,
             silence_seconds=float(limits.silence_seconds),
         ),
-        tls=TlsPaths(f"{DIR_TLS}/tls.crt", f"{DIR_TLS}/tls.key") if spec.gateway.tls else None,
+        tls=TlsPaths(f"{DIR_TLS}/tls.crt", f"{DIR_TLS}/tls.key") if gateway.tls else None,
     )
 
 
@@ -102,7 +106,7 @@ def build_config(settings: GatewaySettings, issuer: TokenIssuer) -> Json:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _build_metadata(settings.namespace),
-        "data": {SETTINGS_FILE: dumps(settings), JWKS_FILE: issuer.jwks, ISSUER_FILE: issuer.issuer},
+        "data": {SETTINGS_FILE: dumps(settings), JWKS_FILE: issuer.jwks},
     }
 
 
@@ -148,12 +152,7 @@ def _build_source_peer(source: GatewaySource) -> Json:
 
 
 def build_deployment(
-    namespace: NamespaceFacts,
-    spec: R1PlusTenantSpec,
-    settings: GatewaySettings,
-    config: OperatorConfig,
-    *,
-    counts_storage: bool,
+    spec: R1PlusTenantSpec, settings: GatewaySettings, config: OperatorConfig, *, counts_storage: bool
 ) -> Json:
     """Return the gateway's Deployment. One pod with a volume is stopped before the next starts, as both write it."""
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -162,7 +161,7 @@ def build_deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _build_metadata(namespace.name),
+        "metadata": _build_metadata(settings.namespace),
         "spec": {
             "replicas": spec.gateway.replicas,
             "revisionHistoryLimit": 1,
@@ -170,7 +169,7 @@ def build_deployment(
             "selector": GATEWAY_PODS,
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
-                "spec": _build_pod(namespace, spec, config, counts_storage=counts_storage),
+                "spec": _build_pod(spec, config, counts_storage=counts_storage),
             },
         },
     }
@@ -178,12 +177,12 @@ def build_deployment(
 
 def _hash_start_settings(settings: GatewaySettings) -> str:
     """Return a digest of what is read only at the start, in 16 hex digits: a change needs new pods."""
-    return hashlib.sha256(dumps([settings.limits, settings.tls]).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        dumps([settings.limits, settings.tls, settings.tokens.issuer, settings.data]).encode()
+    ).hexdigest()[:16]
 
 
-def _build_pod(
-    namespace: NamespaceFacts, spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage: bool
-) -> Json:
+def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage: bool) -> Json:
     placement = spec.placement
     # A tenant with nodes of its own has its prompts on those nodes only.
     selector = placement.node_selectors[0] if placement.node_selectors else {}
@@ -194,7 +193,7 @@ def _build_pod(
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": build_pod_security_context(config.pod_user),
-        "containers": [_build_container(namespace, spec.gateway, config, counts_storage=counts_storage)],
+        "containers": [_build_container(spec.gateway, config, counts_storage=counts_storage)],
         "volumes": _build_volumes(spec.gateway),
         "nodeSelector": {**selector, **PLATFORM},
     }
@@ -209,20 +208,8 @@ def _build_pod(
     return pod
 
 
-def _build_container(
-    namespace: NamespaceFacts, gateway: Gateway, config: OperatorConfig, *, counts_storage: bool
-) -> Json:
+def _build_container(gateway: Gateway, config: OperatorConfig, *, counts_storage: bool) -> Json:
     """Return the container. It runs the image's own entry point: a policy allows no other program beside Secrets."""
-    env = {
-        ENV_SETTINGS: f"{DIR_SETTINGS}/{SETTINGS_FILE}",
-        ENV_TENANT_UID: namespace.uid,
-        ENV_KEY_DIR: DIR_KEY,
-        **(
-            {ENV_DATABASE_URL_FILE: f"{DIR_DATABASE}/{DATABASE_URL_FILE}"}
-            if gateway.database
-            else {ENV_STORE_DIR: DIR_STORE}
-        ),
-    }
     requests, limits = {"cpu": "100m", "memory": "192Mi"}, {"memory": "512Mi"}
     if counts_storage:
         requests["ephemeral-storage"] = mebibytes(LOGS + bytes_of(TMP))
@@ -231,7 +218,7 @@ def _build_container(
         "name": CONTAINER,
         "image": config.gateway_image,
         "imagePullPolicy": "IfNotPresent",
-        "env": [{"name": key, "value": value} for key, value in env.items()],
+        "env": [{"name": ENV_SETTINGS, "value": f"{DIR_SETTINGS}/{SETTINGS_FILE}"}],
         "ports": [
             {"name": "api", "containerPort": PORT_API, "protocol": "TCP"},
             {"name": "internal", "containerPort": PORT_INTERNAL, "protocol": "TCP"},

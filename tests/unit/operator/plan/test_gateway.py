@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from r1plus_contract.gateway import (
     RevisionFacts,
     name_pods_service,
 )
-from r1plus_contract.jsonable import loads
+from r1plus_gateway.settings import parse_settings
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.observation import (
     REFUSED_PODS,
@@ -73,7 +74,8 @@ def list_objects(world: TenantWorld) -> set[tuple[str, str]]:
 
 
 def read_settings(world: TenantWorld) -> GatewaySettings:
-    return loads(GatewaySettings, world.one("ConfigMap", GATEWAY)["data"]["gateway.json"])
+    """Read them as the gateway does, with all of its checks."""
+    return parse_settings(world.one("ConfigMap", GATEWAY)["data"]["gateway.json"].encode())
 
 
 def get_pod(world: TenantWorld) -> Json:
@@ -112,7 +114,9 @@ def test_the_settings_name_what_serves_and_who_may_call_it() -> None:
     assert (settings.limits.body_bytes, settings.limits.silence_seconds) == (4096, 60.0)
     assert settings.tls is None
     data = world.one("ConfigMap", GATEWAY)["data"]
-    assert (data["jwks.json"], data["issuer"]) == (ISSUER.jwks, ISSUER.issuer)
+    assert (data["jwks.json"], settings.tokens.issuer) == (ISSUER.jwks, ISSUER.issuer)
+    assert settings.tokens.namespaces == ("shop",)
+    assert (settings.data.tenant_uid, settings.data.database_url_file) == ("uid-of-team", "")
 
 
 def test_a_promotion_and_a_rotation_of_keys_change_the_settings_and_restart_nothing() -> None:
@@ -151,10 +155,13 @@ def test_its_pod_is_locked_down_and_mounts_the_tenants_secrets_only() -> None:
     secrets = [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume]
     assert secrets == [GATEWAY_KEY, "web-tls"]
     assert {probe["httpGet"]["port"] for name, probe in container.items() if name.endswith("Probe")} == {"internal"}
-    assert read_settings(world).tls is not None
     assert world.one("Service", GATEWAY_SERVICE)["spec"]["ports"][0]["port"] == 443
-    env = {one["name"]: one["value"] for one in container["env"]}
-    assert env["R1PLUS_GATEWAY_TENANT_UID"] == "uid-of-team"
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    settings = read_settings(world)
+    assert {settings.data.folder, settings.data.secret_folder, str(Path(settings.tokens.jwks).parent)} <= mounts
+    assert settings.tls is not None
+    assert str(Path(settings.tls.key).parent) in mounts
+    assert container["env"] == [{"name": "R1PLUS_GATEWAY_SETTINGS", "value": "/etc/r1plus/gateway/gateway.json"}]
 
 
 def test_with_a_volume_one_pod_stops_before_the_next_starts_and_with_a_database_several_run() -> None:
@@ -165,6 +172,8 @@ def test_with_a_volume_one_pod_stops_before_the_next_starts_and_with_a_database_
     spec = several.one("Deployment", GATEWAY)["spec"]
     assert (spec["replicas"], spec["strategy"]["type"]) == (3, "RollingUpdate")
     assert ("PersistentVolumeClaim", GATEWAY) not in list_objects(several)
+    data = read_settings(several).data
+    assert (data.folder, data.database_url_file) == ("", "/etc/r1plus/database/url")
     assert ("PodDisruptionBudget", GATEWAY) in list_objects(several)
     assert ("PodDisruptionBudget", GATEWAY) not in list_objects(alone)
     assert [v["secret"]["secretName"] for v in get_pod(several)["volumes"] if "secret" in v] == [GATEWAY_KEY, "store"]
