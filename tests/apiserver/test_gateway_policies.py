@@ -31,7 +31,7 @@ from support.apiserver.manifests import (
 )
 from support.apiserver.people import APPLY, Answer, Person, people
 from support.apiserver.rights import OPERATOR
-from support.apiserver.walls import CONFIGURED, WALL, assert_held
+from support.apiserver.walls import CONFIGURED, POLICY, assert_held
 from support.plan.tenant_world import facts
 from support.waiting import wait_until
 
@@ -222,5 +222,5 @@ class TestATenantsOwnPeople:
         edited = json.loads(world.nina.ask("GET", path).text)
         edited["spec"]["selector"] = {"app": "mine"}
         assert_held(world.nina.ask("PUT", path, edited), "children", "spec: belongs to the operator")
-        assert made["metadata"]["labels"] == {**WALL, names.LABEL_ISOLATION: "gateway"}
+        assert made["metadata"]["labels"] == {**POLICY, names.LABEL_ISOLATION: "gateway"}
         assert made["metadata"]["name"] != GATEWAY
