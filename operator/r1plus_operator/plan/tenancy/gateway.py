@@ -124,7 +124,9 @@ class _EnabledGateway:
         stages = () if self._find_obstacle() else self._build_stages()
         state = self._build_state(stages)
         finding = derive_gateway_condition(state, self.now)
-        is_exclusive = not self.spec.gateway.direct_access and (self._was_closed or finding.status == "True")
+        # Closing is remembered in the network policy, so it waits until that can be written.
+        can_close = bool(stages) and finding.status == "True"
+        is_exclusive = not self.spec.gateway.direct_access and (self._was_closed or can_close)
         if is_exclusive and not self._was_closed:
             stages = self._build_stages(is_exclusive=True)
         own = frozenset(key for key, obj in self.live.items() if is_gateways(obj))

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from r1plus_contract import names
 from r1plus_contract.gateway import (
@@ -82,6 +84,55 @@ def get_pod(world: TenantWorld) -> Json:
     return dict(world.one("Deployment", GATEWAY)["spec"]["template"]["spec"])
 
 
+GATEWAYS = st.fixed_dictionaries(
+    {"enabled": st.booleans()},
+    optional={
+        "directAccess": st.booleans(),
+        "tls": st.just({"secretName": "web-tls"}),
+        "database": st.just(DATABASE),
+        "replicas": st.integers(0, 3),
+        "nonsense": st.just(1),
+    },
+)
+NAMES = st.sets(st.sampled_from(["credit", "credit-pods", GATEWAY_SERVICE]))
+OBSERVATIONS = st.builds(
+    GatewayObservation,
+    models=NAMES.map(lambda names_of_it: {name: replace(CREDIT, name=name) for name in sorted(names_of_it)}),
+    pods=st.sampled_from([(), (POD,), (replace(POD, ready=False, volumes_pending_since=1.0),)]),
+    issuer=st.sampled_from([None, ISSUER]),
+    kinds=st.sampled_from([frozenset(), frozenset({"PodMonitor"})]),
+    counts_storage=st.booleans(),
+)
+SCENES = st.fixed_dictionaries(
+    {
+        "spec": st.none() | st.builds(lambda gateway: {"gateway": gateway}, GATEWAYS),
+        "gateway": OBSERVATIONS,
+        "namespace": st.builds(facts, is_tenant=st.booleans(), is_terminating=st.booleans()),
+        "leaving": st.booleans(),
+        "deployments": st.sampled_from([(), ("credit",)]),
+        "addresses": st.sampled_from([(), ("10.9.0.4",)]),
+        "refused": st.sampled_from(["", "403: no"]),
+        "config": st.sampled_from([CONFIG, replace(CONFIG, gateway_image=IMAGE)]),
+    }
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SCENES, SCENES)
+def test_whatever_changes_passes_come_to_an_end_and_leave_no_more_than_the_data(before: Json, after: Json) -> None:
+    world = TenantWorld()
+    for scene in (before, after):
+        for field, value in scene.items():
+            setattr(world, field, value)
+        world.settle()
+        for _ in range(2):
+            planned = world.pass_once()
+            assert not planned.has_changes
+            assert planned.status is None
+    if planned.view.gateway is None and world.namespace.is_tenant and not world.namespace.is_terminating:
+        assert {kind for kind, _ in list_objects(world)} <= {"ServiceAccount", "PersistentVolumeClaim"}
+
+
 def test_without_it_a_tenant_is_as_it_was() -> None:
     plain, off = TenantWorld(spec={}), TenantWorld(spec={"gateway": {"enabled": False}})
     for world in (plain, off):
@@ -108,15 +159,15 @@ def test_enabled_it_has_its_objects_and_the_pods_come_after_what_they_mount() ->
 def test_the_settings_name_what_serves_and_who_may_call_it() -> None:
     world = make_world(limits={"bodyBytes": 4096, "silenceSeconds": 60})
     world.settle()
-    settings = read_settings(world)
-    assert settings.namespace == "team"
-    assert settings.models == (replace(CREDIT, namespaces=("shop",)),), "mail is not allowed by the platform team"
-    assert (settings.limits.body_bytes, settings.limits.silence_seconds) == (4096, 60.0)
-    assert settings.tls is None
+    told = read_settings(world)
+    assert told.namespace == "team"
+    assert told.models == (replace(CREDIT, namespaces=("shop",)),), "mail is not allowed by the platform team"
+    assert (told.limits.body_bytes, told.limits.silence_seconds) == (4096, 60.0)
+    assert told.tls is None
     data = world.one("ConfigMap", GATEWAY)["data"]
-    assert (data["jwks.json"], settings.tokens.issuer) == (ISSUER.jwks, ISSUER.issuer)
-    assert settings.tokens.namespaces == ("shop",)
-    assert (settings.data.tenant_uid, settings.data.database_url_file) == ("uid-of-team", "")
+    assert (data["jwks.json"], told.tokens.issuer) == (ISSUER.jwks, ISSUER.issuer)
+    assert told.tokens.namespaces == ("shop",)
+    assert (told.data.tenant_uid, told.data.database_url_file) == ("uid-of-team", "")
 
 
 def test_a_promotion_and_a_rotation_of_keys_change_the_settings_and_restart_nothing() -> None:
@@ -157,10 +208,10 @@ def test_its_pod_is_locked_down_and_mounts_the_tenants_secrets_only() -> None:
     assert {probe["httpGet"]["port"] for name, probe in container.items() if name.endswith("Probe")} == {"internal"}
     assert world.one("Service", GATEWAY_SERVICE)["spec"]["ports"][0]["port"] == 443
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    settings = read_settings(world)
-    assert {settings.data.folder, settings.data.secret_folder, str(Path(settings.tokens.jwks).parent)} <= mounts
-    assert settings.tls is not None
-    assert str(Path(settings.tls.key).parent) in mounts
+    told = read_settings(world)
+    assert {told.data.folder, told.data.secret_folder, str(Path(told.tokens.jwks).parent)} <= mounts
+    assert told.tls is not None
+    assert str(Path(told.tls.key).parent) in mounts
     assert container["env"] == [{"name": "R1PLUS_GATEWAY_SETTINGS", "value": "/etc/r1plus/gateway/gateway.json"}]
 
 
