@@ -5,30 +5,38 @@ The test plays controllers and kubelet: it makes the gateway's pod and says how 
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.gateway import (
+    ENV_SETTINGS,
     GATEWAY,
     GATEWAY_SERVICE,
+    JWKS_FILE,
     LABEL_GATEWAY,
+    SETTINGS_FILE,
     GatewaySettings,
     ModelSettings,
 )
 from r1plus_contract.jsonable import loads
 from r1plus_contract.verdict import Verdict
+from r1plus_gateway.store.tenant_keys import make_half
 from r1plus_operator.api import kinds
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
 from r1plus_operator.plan.revision.record import read
 from r1plus_operator.plan.tenancy import network_policies
 from support.apiserver.chart import GATEWAY_IMAGE
 from support.apiserver.isolation_runs import Team
-from support.apiserver.manifests import CONTEXT, Json
+from support.apiserver.manifests import CONTEXT, SERVICE_ACCOUNT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.process import PythonProcess
 from support.apiserver.tenant import Tenant, apply_pod_as_default
+from support.ports import free_port
 from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
@@ -80,6 +88,49 @@ async def run_gateway(tenant: Tenant, **status: Any) -> str:
     return name
 
 
+class MountedGateway(PythonProcess):
+    """`python -m r1plus_gateway` with the operator's ConfigMap, as the kubelet would mount it, under a test's folder."""
+
+    def __init__(self, folder: Path, config: Json) -> None:
+        super().__init__(folder / "gateway.log", "r1plus_gateway")
+        for name in ("data", "secret"):
+            (folder / name).mkdir()
+        (folder / "secret" / "half-1").write_text(make_half())
+        (folder / JWKS_FILE).write_text(config["data"][JWKS_FILE])
+        settings = json.loads(config["data"][SETTINGS_FILE])
+        settings |= {"host": "127.0.0.1", "port": self.port, "internalPort": free_port(), "drainSeconds": 1}
+        settings["tokens"]["jwks"] = str(folder / JWKS_FILE)
+        settings["data"] |= {"folder": str(folder / "data"), "secretFolder": str(folder / "secret")}
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings))
+        self._settings = folder / SETTINGS_FILE
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, ENV_SETTINGS: str(self._settings)}
+
+    async def list_models(self, token: str) -> int:
+        """Return the status of the answer to a caller with this token."""
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.url}/v1/models", headers=headers) as response,
+        ):
+            return response.status
+
+
+async def mint_token(tenant: Tenant, *, audience: str = GATEWAY, seconds: int = 600) -> str:
+    """Return a token of a ServiceAccount of this namespace, as its pods get one projected."""
+    account = manifest(SERVICE_ACCOUNT, "app", tenant.namespace)
+    await tenant.client.apply(SERVICE_ACCOUNT, account, field_manager="test")
+    spec = {"audiences": [audience], "expirationSeconds": seconds}
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec, **_name("app", tenant)}
+    return str((await tenant.client.create(SERVICE_ACCOUNT, request, subresource="token"))["status"]["token"])
+
+
+def _name(name: str, tenant: Tenant) -> Json:
+    return {"metadata": {"name": name, "namespace": tenant.namespace}}
+
+
 def callers_of(policy: Json, port: int) -> list[Json]:
     """Return the peers that a policy lets in at a port."""
     rules = [rule for rule in policy["spec"]["ingress"] if port in [one["port"] for one in rule["ports"]]]
@@ -104,6 +155,26 @@ async def test_it_is_made_with_the_clusters_issuer_and_keys_and_is_ready_with_it
     assert len(callers_of(policy, 8080)) == 2
     await run_gateway(tenant)
     assert "1 of 1 pods are ready" in await team.until("GatewayReady", "True", "Ready")
+
+
+async def test_the_gateway_takes_what_the_operator_wrote_and_believes_tokens_of_this_cluster(
+    tenant: Tenant, team: Team, neighbour: Tenant, tmp_path: Path
+) -> None:
+    await tenant.allow(gateway={"enabled": True, "from": [{"namespace": neighbour.namespace}]})
+    gateway = MountedGateway(tmp_path, await tenant.present("ConfigMap", GATEWAY))
+    gateway.start()
+    try:
+        token = await mint_token(tenant)
+
+        async def answers() -> bool:
+            return await gateway.list_models(token) == 200
+
+        await eventually(answers, "the gateway answers a caller of its namespace", retry_on=(aiohttp.ClientError,))
+        assert await gateway.list_models(await mint_token(neighbour)) == 200
+        assert await gateway.list_models(await mint_token(tenant, audience="another")) == 401
+        assert await gateway.list_models(await mint_token(tenant, seconds=3600)) == 401, "it lives for too long"
+    finally:
+        gateway.kill()
 
 
 async def test_a_pod_that_waits_for_its_volumes_lacks_a_secret(tenant: Tenant, team: Team) -> None:

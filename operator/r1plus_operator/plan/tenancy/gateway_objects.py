@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection
+from types import MappingProxyType
 from typing import Final
 
 from r1plus_contract import names
@@ -65,6 +66,8 @@ PRESTOP_SECONDS: Final = 5
 """Time for the endpoint to leave every kube-proxy and Ingress controller, before new connections are refused."""
 GRACE_SECONDS: Final = PRESTOP_SECONDS + int(GatewaySettings("").drain_seconds) + 10
 SECRET_MODE: Final = 0o440
+SERIES_LIMITS: Final = MappingProxyType({**SCRAPE_LIMITS, "sampleLimit": 20_000, "bodySizeLimit": "4MiB"})
+"""Limits of one scrape: a gateway has series for each API key and model."""
 
 
 def build_settings(
@@ -303,7 +306,7 @@ def build_pod_monitor(namespace: str, config: OperatorConfig) -> Json:
         "apiVersion": GROUP_VERSION,
         "kind": "PodMonitor",
         "metadata": _build_metadata(namespace),
-        "spec": {"selector": GATEWAY_PODS, **SCRAPE_LIMITS, "podMetricsEndpoints": [endpoint]},
+        "spec": {"selector": GATEWAY_PODS, **SERIES_LIMITS, "podMetricsEndpoints": [endpoint]},
     }
 
 
