@@ -10,18 +10,15 @@ from typing import Final
 
 from r1plus_contract import inference, names
 
-GATEWAY: Final = "r1plus-gateway"
-"""Name of the Deployment, its ServiceAccount, ConfigMap, network policy and claim; also the tokens' audience."""
-GATEWAY_SERVICE: Final = "gateway"
-"""Name of the Service that applications call."""
-GATEWAY_KEY: Final = "r1plus-gateway-key"
-"""Name of the Secret with half of the tenant key, which the platform team makes."""
+GATEWAY: Final = names.GATEWAY
+GATEWAY_SERVICE: Final = names.GATEWAY_SERVICE
+GATEWAY_KEY: Final = names.GATEWAY_KEY
 LABEL_GATEWAY: Final = f"{names.GROUP}/gateway"
 """On the gateway's pods, `true`: network policies and the Service select it."""
 ANNOTATION_DIRECT_ACCESS: Final = f"{names.GROUP}/direct-access"
 """On the gateway's NetworkPolicy: `closed` since the gateway was first ready and only it may call the models."""
 
-PORT_API: Final = 8080
+PORT_API: Final = names.GATEWAY_PORT
 PORT_INTERNAL: Final = 8081
 """Metrics and probes, without TLS and keys."""
 PORT_SERVICE, PORT_SERVICE_TLS = 80, 443
