@@ -108,22 +108,22 @@ class MountedGateway(PythonProcess):
     def environment(self) -> dict[str, str]:
         return {**super().environment, ENV_SETTINGS: str(self._settings)}
 
-    async def list_models(self, token: str) -> int:
+    async def get(self, token: str, path: str = "/v1/models") -> int:
         """Return the status of the answer to a caller with this token."""
         headers = {"Authorization": f"Bearer {token}"}
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"{self.url}/v1/models", headers=headers) as response,
+            session.get(f"{self.url}{path}", headers=headers) as response,
         ):
             return response.status
 
 
-async def mint_token(tenant: Tenant, *, audience: str = GATEWAY, seconds: int = 600) -> str:
+async def mint_token(tenant: Tenant, name: str = "app", *, audience: str = GATEWAY, seconds: int = 600) -> str:
     """Return a token of a ServiceAccount of this namespace, as its pods get one projected."""
-    account = manifest(SERVICE_ACCOUNT, "app", tenant.namespace)
+    account = manifest(SERVICE_ACCOUNT, name, tenant.namespace)
     await tenant.client.apply(SERVICE_ACCOUNT, account, field_manager="test")
     spec = {"audiences": [audience], "expirationSeconds": seconds}
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec, **_name("app", tenant)}
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec, **_name(name, tenant)}
     return str((await tenant.client.create(SERVICE_ACCOUNT, request, subresource="token"))["status"]["token"])
 
 
@@ -167,12 +167,14 @@ async def test_the_gateway_takes_what_the_operator_wrote_and_believes_tokens_of_
         token = await mint_token(tenant)
 
         async def answers() -> bool:
-            return await gateway.list_models(token) == 200
+            return await gateway.get(token) == 200
 
         await eventually(answers, "the gateway answers a caller of its namespace", retry_on=(aiohttp.ClientError,))
-        assert await gateway.list_models(await mint_token(neighbour)) == 200
-        assert await gateway.list_models(await mint_token(tenant, audience="another")) == 401
-        assert await gateway.list_models(await mint_token(tenant, seconds=3600)) == 401, "it lives for too long"
+        assert await gateway.get(await mint_token(neighbour)) == 200
+        assert await gateway.get(await mint_token(tenant, audience="another")) == 401
+        assert await gateway.get(await mint_token(tenant, seconds=3600)) == 401, "it lives for too long"
+        assert await gateway.get(await mint_token(tenant, names.GATEWAY_ADMIN), "/v1/admin/keys") == 200
+        assert await gateway.get(token, "/v1/admin/keys") == 403
     finally:
         gateway.kill()
 

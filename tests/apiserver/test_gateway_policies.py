@@ -22,6 +22,7 @@ from support.apiserver.chart import GATEWAY_IMAGE
 from support.apiserver.manifests import (
     MARK,
     ROLE_BINDING,
+    SERVICE_ACCOUNT,
     manifest,
     pod,
     r1plus_tenant,
@@ -46,6 +47,8 @@ SPEC: Json = {
 }
 NINA = "nina"
 """An administrator of the namespace, by Kubernetes' own role."""
+ANNA = "anna"
+"""The tenant's admin, by ours."""
 Change = Callable[[Json], object]
 
 
@@ -56,6 +59,7 @@ class World:
     namespace: str
     operator: Person
     nina: Person
+    anna: Person
 
     def list_objects(self) -> list[Json]:
         """Return the gateway's objects, as the operator makes them."""
@@ -77,13 +81,18 @@ class World:
 @pytest.fixture(scope="module")
 def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
     namespace = f"t-{uuid.uuid4().hex[:10]}"
-    with people(installed_server, OPERATOR, NINA) as who:
-        made = World(namespace, who[OPERATOR], who[NINA])
+    with people(installed_server, OPERATOR, NINA, ANNA) as who:
+        made = World(namespace, who[OPERATOR], who[NINA], who[ANNA])
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
         admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
+        role = role_binding(namespace, ANNA, names.ROLE_TENANT_ADMIN, user(ANNA))
+        admin.do("POST", ROLE_BINDING.path(namespace), role)
         admin.do("POST", kinds.R1PLUS_TENANT.path(namespace), r1plus_tenant(**SPEC))
         made.operator.gets("patch", "deployments", namespace, "apps")
         made.nina.gets("create", "services", namespace)
+        for account in (obj for obj in made.list_objects() if obj["kind"] == "ServiceAccount"):
+            path = SERVICE_ACCOUNT.path(namespace, account["metadata"]["name"])
+            made.operator.do("PATCH", path, account, kind=APPLY)
         foreign = mount_secret("foreign")
         deployment = made.get_deployment()
         foreign(deployment)
@@ -172,6 +181,30 @@ def test_the_operator_takes_the_gateways_names_only(
         assert answer.status == 201, answer
     else:
         assert_held(answer, "operator-reach", f"metadata.name: {name} is no name that the operator gives")
+
+
+@pytest.mark.parametrize(
+    ("account", "audience", "seconds", "refusal"),
+    [
+        pytest.param(names.GATEWAY_ADMIN, GATEWAY, 600, "", id="for the gateway"),
+        pytest.param(names.GATEWAY_ADMIN, "https://kubernetes.default.svc", 600, "gateway-tokens", id="for the API server"),
+        pytest.param(names.GATEWAY_ADMIN, GATEWAY, 3600, "gateway-tokens", id="for an hour"),
+        pytest.param("default", GATEWAY, 600, "rbac", id="of another account"),
+    ],
+)  # fmt: skip
+def test_a_tenants_admin_makes_tokens_of_the_gateways_admin_for_the_gateway(
+    world: World, account: str, audience: str, seconds: int, refusal: str
+) -> None:
+    world.anna.gets("create", "pods", world.namespace, subresource="portforward")
+    spec = {"audiences": [audience], "expirationSeconds": seconds}
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    answer = world.anna.ask("POST", f"{SERVICE_ACCOUNT.path(world.namespace, account)}/token", review)
+    if refusal == "rbac":
+        assert answer.status == 403, answer
+    elif refusal:
+        assert_held(answer, refusal, "for the audience r1plus-gateway alone")
+    else:
+        assert answer.status == 201, answer
 
 
 SERVICE: Json = {"spec": {"ports": [{"port": 1}]}}

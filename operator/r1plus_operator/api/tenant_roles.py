@@ -74,6 +74,13 @@ def _list_admin_grants() -> tuple[Grant, ...]:
             ("create", "update", "patch", "delete"),
         ),
         Grant("`r1plus ask`; `get` is the same by a websocket", "", ("pods/portforward",), ("get", "create")),
+        Grant(
+            "`r1plus key`, `usage` and `audit`: tokens for the gateway alone, to which a policy holds them",
+            "",
+            ("serviceaccounts/token",),
+            ("create",),
+            names=(names.GATEWAY_ADMIN,),
+        ),
     )
 
 

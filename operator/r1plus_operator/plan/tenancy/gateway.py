@@ -202,7 +202,7 @@ class _EnabledGateway:
         settings = gateway_objects.build_settings(self.namespace, self.spec, self._list_models(), issuer)
         first = [
             gateway_objects.build_network_policy(name, gateway, config, self.nodes, is_exclusive=is_exclusive),
-            gateway_objects.build_service_account(name),
+            *gateway_objects.build_service_accounts(name),
             gateway_objects.build_config(settings, issuer),
         ]
         # A claim is made once: whoever enlarges it, as its storage class allows, must not be overruled.

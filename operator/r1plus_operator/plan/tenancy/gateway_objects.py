@@ -93,14 +93,17 @@ def build_settings(
     )
 
 
-def build_service_account(namespace: str) -> Json:
-    """Return the gateway's service account, which has no rights and no token."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": _build_metadata(namespace),
-        "automountServiceAccountToken": False,
-    }
+def build_service_accounts(namespace: str) -> list[Json]:
+    """Return the gateway's account, and the one whose tokens reach its admin API: neither has rights or a token."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": _build_metadata(namespace, name),
+            "automountServiceAccountToken": False,
+        }
+        for name in (GATEWAY, names.GATEWAY_ADMIN)
+    ]
 
 
 def build_config(settings: GatewaySettings, issuer: TokenIssuer) -> Json:

@@ -44,6 +44,8 @@ from support.plan.world import World
 from support.tables import for_each
 
 IMAGE = "registry.local/gateway:1"
+LEFT = {("PersistentVolumeClaim", GATEWAY), ("ServiceAccount", GATEWAY), ("ServiceAccount", names.GATEWAY_ADMIN)}
+"""What outlives a gateway."""
 ISSUER = TokenIssuer("https://issuer.example", '{"keys":[{"kid":"a"}]}')
 CREDIT = ModelSettings("credit", "credit-pods.team.svc", 2048, 8, namespaces=("mail", "shop"))
 DATABASE: Json = {"secretName": "store", "egress": {"cidr": "10.9.0.0/16", "ports": [5432]}}
@@ -51,6 +53,7 @@ POD = PodFacts("gateway-1", "", "10.0.0.9", True, False, "")
 OBJECTS = {
     ("NetworkPolicy", GATEWAY),
     ("ServiceAccount", GATEWAY),
+    ("ServiceAccount", names.GATEWAY_ADMIN),
     ("ConfigMap", GATEWAY),
     ("PersistentVolumeClaim", GATEWAY),
     ("Deployment", GATEWAY),
@@ -405,7 +408,7 @@ class TestItsEnd:
         world.settle()
         world.spec = {"gateway": {"enabled": False}}
         world.settle()
-        assert list_objects(world) == {("PersistentVolumeClaim", GATEWAY), ("ServiceAccount", GATEWAY)}
+        assert list_objects(world) == LEFT
         world.expect(GatewayReady=("False Disabled", "PersistentVolumeClaim r1plus-gateway", GATEWAY_KEY))
         assert world.plan().view.gateway is None
         del world.live["team", "PersistentVolumeClaim", GATEWAY]
@@ -420,7 +423,7 @@ class TestItsEnd:
         assert list_objects(world) == OBJECTS
         world.deployments = ()
         assert world.pass_once().finalizer is None
-        assert list_objects(world) == {("PersistentVolumeClaim", GATEWAY), ("ServiceAccount", GATEWAY)}
+        assert list_objects(world) == LEFT
         world.settle()
         assert world.spec is None, "the R1PlusTenant is gone"
 
