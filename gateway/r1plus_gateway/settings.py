@@ -72,6 +72,7 @@ def _find_problems(settings: GatewaySettings) -> Iterator[str]:
         yield f"namespace: {settings.namespace!r:.80} is not a namespace's name; write the tenant's"
     for name in ("port", "internal_port"):
         yield from _check_range(name, getattr(settings, name), 0, 65535)
+    yield from _check_range("data.audit_days", settings.data.audit_days, 1, 36500)
     seen: set[str] = set()
     for position, model in enumerate(settings.models):
         where = f"models[{position}]"

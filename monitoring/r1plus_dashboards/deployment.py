@@ -40,7 +40,7 @@ THRESHOLD = Query(f"max({of_one(metrics.ACCURACY_THRESHOLD_RATIO)})", "threshold
 CONFIRMED = Query(f"min by (revision) ({of_one(metrics.CONFIRMED_RATIO)})", "{{revision}}, counted after the alarm")
 ACCURACY = Panel(
     "Accuracy",
-    "Share of the golden suite right in the last complete sweep, with its 99.9 % bounds, and the least that may serve.",
+    "Share of the golden suite that was right in the last complete sweep, with its 99.9 % bounds, and the threshold.",
     (RATIO, LOWER, UPPER, THRESHOLD, CONFIRMED),
     unit="percentunit",
     highest=1,
@@ -51,7 +51,7 @@ _ACCURACY = (
     ACCURACY,
     Panel(
         "Evidence of a change",
-        "Of each pod's detectors and of the pool, as a share of what raises the alarm: it rings at 1, and stays.",
+        "Evidence of each pod's detectors and of all pods; at 1 the alarm is raised, and it stays.",
         (
             Query(_evidence(metrics.DETECTOR_EVIDENCE_RATIO, "pod, detector"), "{{pod}}, {{detector}}"),
             Query(
@@ -63,21 +63,21 @@ _ACCURACY = (
     ),
     Panel(
         "Accuracy by task",
-        "Right among all probes of the last hour; errors and time-outs count as wrong.",
+        "Share of right answers in the last hour's probes; errors and time-outs count as wrong.",
         (Query(_share_right("task"), "{{task}}"),),
         unit="percentunit",
         highest=1,
     ),
     Panel(
         "Revisions side by side",
-        "Right among all probes of the last hour: what serves beside its candidate, or beside what served before.",
+        "Share of right answers in the last hour's probes: the serving revision next to its candidate or predecessor.",
         (Query(_share_right("revision"), "{{revision}}"),),
         unit="percentunit",
         highest=1,
     ),
     Panel(
         "Accuracy by pod and node",
-        "The last complete sweep. One bad row is a pod or its node; all of them are the revision.",
+        "The last complete sweep. If one row is bad, look at the pod and its node; if all are, at the revision.",
         (
             Query(
                 f"min by (pod, node) ({of_one(metrics.ACCURACY_RATIO)}"
@@ -89,8 +89,8 @@ _ACCURACY = (
         unit="percentunit",
     ),
     Panel(
-        "What the watch says",
-        "How many pods stand where since the gate; all at 0 while none is admitted.",
+        "State since the gate",
+        "Number of pods by state; all 0 while no pod is admitted.",
         (Query(f"sum by (standing) ({of_one(metrics.STANDING)})", "{{standing}}"),),
         PanelKind.STACKED,
     ),
@@ -98,7 +98,7 @@ _ACCURACY = (
 _GATE = (
     Panel(
         "Verdict",
-        "Of the gate, or of the last sweep where that no longer bears it out.",
+        "Verdict of the gate, or of a later sweep that contradicts it.",
         (Query(f"max by (revision, verdict) ({of_one(metrics.GATE_VERDICT)}) == 1", "{{revision}} {{verdict}}"),),
         PanelKind.STATES,
     ),
@@ -111,14 +111,14 @@ _GATE = (
     ),
     Panel(
         "Rollbacks",
-        "In the time shown, by what they were for.",
+        "In the time shown, by reason.",
         (Query(f"sum by (reason) (increase({of_one(metrics.ROLLBACKS_TOTAL)}[{RANGE}]))", "{{reason}}"),),
         PanelKind.STAT,
         width=WIDTH // 3,
     ),
     Panel(
-        "In the way of a rollback",
-        "1: for this reason the operator does not go back.",
+        "What blocks a rollback",
+        "1: for this reason the operator does not roll back.",
         (Query(f"max by (reason) ({of_one(metrics.ROLLBACK_BLOCKED)})", "{{reason}}"),),
         PanelKind.STAT,
         width=WIDTH // 3,
@@ -134,13 +134,13 @@ _GATE = (
 _PROBES = (
     Panel(
         "Probes a minute, by outcome",
-        "unscorable: the scorer itself failed.",
+        "unscorable: the scorer failed.",
         (Query(f"60 * sum by (outcome) ({per_second(of_one(_RESULTS))})", "{{outcome}}"),),
         PanelKind.STACKED,
     ),
     Panel(
         "Probes through the Service a minute, by outcome",
-        "As a user asks: by name, through network policies, to any pod. It measures the path, not the pod that asks.",
+        "Sent like a user's request: by Service name, through network policies. They test the path, not a pod.",
         (
             Query(
                 f"60 * sum by (outcome) ({per_second(of_one(metrics.SERVICE_PROBE_RESULTS_TOTAL))})",
@@ -151,7 +151,7 @@ _PROBES = (
     ),
     Panel(
         "Since a probe was last scored",
-        "By the clock of its node. An alert comes about two minutes after the time that a probe may take.",
+        "By the node's clock. R1PlusAccuracyNoData fires about two minutes after a probe's time limit.",
         (
             Query(
                 f"time() - max by (pod) ({of_one(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS)} > 0)",
@@ -162,7 +162,7 @@ _PROBES = (
     ),
     Panel(
         "Probes' share of all tokens",
-        "What watching costs.",
+        "The cost of monitoring.",
         (
             Query(
                 f"sum({per_second(of_one(metrics.PROBE_TOKENS_TOTAL))})"
@@ -174,18 +174,18 @@ _PROBES = (
     ),
     Panel(
         "Probes not sent, a minute",
-        "They give way to users, but for a floor.",
+        "Probes give way to users, down to a minimum rate.",
         (Query(f"60 * sum by (reason) ({per_second(of_one(metrics.PROBE_SKIPPED_TOTAL))})", "{{reason}}"),),
     ),
     Panel(
         "How long a probe takes",
-        "To the whole answer.",
+        "Until the whole answer is there.",
         tuple(Query(quantile(q, of_one(f"{metrics.PROBE_DURATION_SECONDS}_bucket")), f"{q:.0%}") for q in (0.5, 0.95)),
         unit="s",
     ),
     Panel(
-        "Times the prober was started anew",
-        "By its supervisor; the pod goes on serving.",
+        "Restarts of the monitor's process",
+        "The supervisor restarts it; the pod goes on serving.",
         (Query(f"max by (pod) ({of_one(metrics.PROBER_RESTARTS_TOTAL)})", "{{pod}}"),),
     ),
 )
@@ -193,7 +193,7 @@ _FAILED = f'verdict="{Verdict.FAIL}"'
 DEPLOYMENT = Board(
     uid="r1plus-deployment",
     title="R1+ / deployment",
-    meaning="One R1PlusDeployment: is it right, how sure is that, and what is done about it.",
+    meaning="One R1PlusDeployment: its accuracy, how certain that is, and what the operator does.",
     of_one=True,
     rows=(("Is it right?", _ACCURACY), ("Gate and rollbacks", _GATE), ("Probes", _PROBES)),
     events=(

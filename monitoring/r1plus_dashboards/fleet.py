@@ -1,7 +1,7 @@
 """All deployments at a glance: which are right, which are not, who carries what load."""
 
 from r1plus_contract import metrics
-from r1plus_contract.verdict import Standing
+from r1plus_contract.verdict import WatchStanding
 from r1plus_dashboards.build import RANGE, WIDTH, Board, Panel, PanelKind, Query, per_second
 from r1plus_operator.api.conditions import ConditionType
 
@@ -19,18 +19,22 @@ def _number(title: str, meaning: str, expr: str) -> Panel:
     return Panel(title, meaning, (Query(expr),), PanelKind.STAT, width=WIDTH // 6)
 
 
-STANDING_BELOW = f'max by ({_DEPLOYMENT}) ({metrics.STANDING}{{standing="{Standing.BELOW_THRESHOLD}"}})'
+STANDING_BELOW = f'max by ({_DEPLOYMENT}) ({metrics.STANDING}{{standing="{WatchStanding.BELOW_THRESHOLD}"}})'
 FLEET = Board(
     uid="r1plus-fleet",
     title="R1+ / fleet",
     meaning="Every R1PlusDeployment of the cluster.",
     rows=(
         (
-            "How it stands",
+            "Overview",
             (
-                _number("Deployments", "That the operator knows.", f"count({_holds(ConditionType.READY)})"),
-                _number("Ready", "They take traffic.", f"sum({_holds(ConditionType.READY)})"),
-                _number("Verified", "What they ask for has a Pass.", f"sum({_holds(ConditionType.QUALITY_VERIFIED)})"),
+                _number("Deployments", "R1PlusDeployments in the cluster.", f"count({_holds(ConditionType.READY)})"),
+                _number("Ready", "Deployments that take traffic.", f"sum({_holds(ConditionType.READY)})"),
+                _number(
+                    "Verified",
+                    "Deployments whose spec has passed its gate.",
+                    f"sum({_holds(ConditionType.QUALITY_VERIFIED)})",
+                ),
                 _number("Below the threshold", "Counted after an alarm.", f"sum({STANDING_BELOW})"),
                 _number(
                     "Alerts", "Firing now.", 'count(ALERTS{alertname=~"R1Plus.+",alertstate="firing"}) or vector(0)'
@@ -43,7 +47,7 @@ FLEET = Board(
             (
                 Panel(
                     "Above the threshold by",
-                    "Share of the golden suite right in the last sweep, less the least that may serve; the worst pod.",
+                    "Share of the golden suite right in the last sweep, minus the threshold; the worst pod.",
                     (Query(f"min by ({_DEPLOYMENT}) ({_MARGIN})", _NAMED),),
                     unit="percentunit",
                 ),
@@ -60,7 +64,7 @@ FLEET = Board(
                 ),
                 Panel(
                     "One by one",
-                    "The worst pod's last sweep, the least that may serve, seconds since a probe was scored.",
+                    "The worst pod's last sweep, the threshold, seconds since a probe was scored.",
                     (
                         Query(f"min by ({_DEPLOYMENT}) ({metrics.ACCURACY_RATIO})", "accuracy"),
                         Query(f"max by ({_DEPLOYMENT}) ({metrics.DEPLOYMENT_THRESHOLD_RATIO})", "threshold"),
@@ -79,7 +83,7 @@ FLEET = Board(
             (
                 Panel(
                     "Tokens answered a second",
-                    "Of users and probes.",
+                    "For users and probes.",
                     (
                         Query(
                             f"sum by ({_DEPLOYMENT}) ("
@@ -92,7 +96,7 @@ FLEET = Board(
                 ),
                 Panel(
                     "Requests that wait for a slot",
-                    "Above 0 for long: more is asked than answered.",
+                    "Above 0 for long: more requests come than are answered.",
                     (Query(f"sum by ({_DEPLOYMENT}) ({metrics.ENGINE_WAITING_REQUESTS})", _NAMED),),
                     PanelKind.STACKED,
                 ),

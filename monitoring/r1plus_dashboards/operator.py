@@ -19,20 +19,20 @@ OPERATOR = Board(
                     PanelKind.STATES,
                 ),
                 Panel(
-                    "Since a pass last went well",
-                    "Every deployment is looked at every 19 minutes at the latest.",
+                    "Since the last successful reconcile",
+                    "Every deployment is reconciled at least every 19 minutes.",
                     (Query(f"time() - max({metrics.LAST_PASS_TIMESTAMP_SECONDS} > 0)", "seconds"),),
                     unit="s",
                 ),
                 Panel(
-                    "Passes a second",
-                    "error: to be tried again, more and more slowly.",
+                    "Reconciles a second",
+                    "error: retried with growing delays.",
                     (Query(f"sum by (result) ({per_second(metrics.RECONCILE_TOTAL)})", "{{result}}"),),
                     PanelKind.STACKED,
                 ),
                 Panel(
-                    "How long a pass takes",
-                    "Reading is from memory: it is the writes.",
+                    "How long a reconcile takes",
+                    "Reads come from memory, so this is the time of the writes.",
                     tuple(
                         Query(quantile(q, f"{metrics.RECONCILE_DURATION_SECONDS}_bucket"), f"{q:.0%}")
                         for q in (0.5, 0.95)
@@ -40,13 +40,13 @@ OPERATOR = Board(
                     unit="s",
                 ),
                 Panel(
-                    "Deployments that wait for a pass",
-                    "Of the replica that leads; a standby's are worked on by nobody.",
+                    "Deployments that wait for a reconcile",
+                    "On the leader; a standby does not work on its queue.",
                     (Query(f"max({metrics.QUEUE_DEPTH} and on (pod) {metrics.LEADER} == 1)", "waiting"),),
                 ),
                 Panel(
                     "Writes to the API server in the time shown",
-                    "In a steady state there are none but the Lease's.",
+                    "In a steady state only the Lease is written.",
                     (Query(f"sum by (kind) (increase({metrics.API_WRITES_TOTAL}[{RANGE}]))", "{{kind}}"),),
                     PanelKind.STAT,
                 ),
@@ -67,7 +67,7 @@ OPERATOR = Board(
                 ),
                 Panel(
                     "Refused by their gate",
-                    "Deployments that ask for what did not pass.",
+                    "Deployments whose new revision failed its gate.",
                     (Query(f"sum(max by ({_EACH}) ({metrics.CANDIDATE_REFUSED}))"),),
                     PanelKind.STAT,
                     width=WIDTH // 6,
@@ -80,8 +80,8 @@ OPERATOR = Board(
                     width=WIDTH // 6,
                 ),
                 Panel(
-                    "Rollbacks in want of something",
-                    "Deployments that fell and are not rolled back, though their spec asks for it.",
+                    "Blocked rollbacks",
+                    "Deployments below the threshold that should be rolled back and are not.",
                     (Query(f'sum(max by ({_EACH}) ({metrics.ROLLBACK_BLOCKED}{{reason!="AlertOnly"}}))'),),
                     PanelKind.STAT,
                     width=WIDTH // 6,
@@ -92,16 +92,16 @@ OPERATOR = Board(
             "Isolation between tenants",
             (
                 Panel(
-                    "Isolation verified",
-                    "1: the newest isolation test blocked every forbidden connection, and its control got through."
-                    " 0: not so. -1: unknown, for example before a deployment serves there.",
+                    "Isolation proven",
+                    "1: the newest isolation test found every forbidden connection blocked. 0: not all were blocked."
+                    " -1: unknown, for example before anything serves.",
                     (Query(f"min by (namespace) ({metrics.ISOLATION_VERIFIED})", "{{namespace}}"),),
                     PanelKind.STATES,
                     width=WIDTH // 3,
                 ),
                 Panel(
-                    "Attempts of each tenant's newest test",
-                    "open: got through. unseen: blocked, but its control was blocked as well, which proves nothing.",
+                    "Attempts of each tenant's newest isolation test",
+                    "open: not blocked. unseen: blocked, but not proven, because the control failed as well.",
                     (
                         Query(
                             f"sum by (outcome) (max by (namespace, outcome) ({metrics.ISOLATION_TRIES}))", "{{outcome}}"
@@ -111,7 +111,7 @@ OPERATOR = Board(
                     width=WIDTH // 3,
                 ),
                 Panel(
-                    "Since the newest test",
+                    "Since the newest isolation test",
                     "One an hour, and one after each change of a network policy.",
                     (
                         Query(

@@ -56,7 +56,7 @@ SERVING = Board(
                 ),
                 Panel(
                     "Waiting for a slot",
-                    "Above 0 for long: more is asked than answered.",
+                    "Above 0 for long: more requests come than are answered.",
                     (Query(f"sum by (pod) ({of_one(metrics.ENGINE_WAITING_REQUESTS)})", "{{pod}}"),),
                     PanelKind.STACKED,
                 ),

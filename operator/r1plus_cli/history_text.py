@@ -41,7 +41,7 @@ REASONS: Final[Mapping[str, str]] = {
     "Errors": "too many questions were not answered",
     "SuiteMismatch": "the recorded answers no longer get their recorded scores",
     "OneBadPod": "one pod is bad and leaves traffic",
-    "LastThatServes": "one pod is bad and stays in traffic, because it cannot be spared",
+    "LastThatServes": "one pod is bad and stays in traffic, because it is the only Ready one",
     "AlreadyQuarantined": "one pod is bad and stays in traffic, because another is in quarantine",
     "OneNode": "not rolled back, because all bad pods share one node",
     "Pinned": "not rolled back, because traffic is pinned",

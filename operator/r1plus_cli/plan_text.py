@@ -120,8 +120,8 @@ def _format_quality_lines(preview: Preview, target: Target) -> list[str]:
     accuracy, header = preview.spec.accuracy, target.suite.header
     strata = ", ".join(f"{name} {count}" for name, count in target.suite.strata().items())
     gate_texts = {
-        "Enforce": "no traffic before a Pass on this very engine, batch and hardware",
-        "Observe": "serves at once and is monitored; a failing engine raises the alert and does not stop at the gate",
+        "Enforce": "takes traffic only after a Pass on this engine, batch and hardware",
+        "Observe": "serves at once without a Pass; a failing engine raises the alert",
     }
     reference_engine = target.engine.spec.reference.inherited_from
     suite_text = f"{header.version}: {header.items} items ({strata}), sha256 {header.sha256[:12]}…"

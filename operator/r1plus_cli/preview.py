@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from r1plus_cli.documents import Document
 from r1plus_contract.names import LABEL_SUITE, TENANT
-from r1plus_contract.suite import Sampling, Suite, SuiteHeader
+from r1plus_contract.suite import Suite, SuiteHeader, SuiteSampling
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
@@ -150,7 +150,7 @@ def find_unchecked(
 def _build_placeholder_suites(spec: R1PlusDeploymentSpec, engines: Iterable[Engine]) -> dict[str, SuiteSource]:
     """Return suites without items for all names that the plan may request and that are not available."""
     names = {spec.accuracy.suite or "", *(engine.spec.reference.suite for engine in engines)} - {""}
-    headers = (SuiteHeader(name, "", "", "", "", "", "", 0, Sampling()) for name in names)
+    headers = (SuiteHeader(name, "", "", "", "", "", "", 0, SuiteSampling()) for name in names)
     return {header.name: SuiteSource(header.name, "", "", Suite(header, ())) for header in headers}
 
 

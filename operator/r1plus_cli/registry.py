@@ -149,9 +149,8 @@ class Registry:
                 refusals.append(str(error))
         raise CliError(
             "You may not create a token for the registry: ask the platform team to add you to spec.viewers"
-            " of R1PlusTenant"
-            f" {names.TENANT} of your namespace, or set {TOKEN_VARIABLE} to one of an account that may read your"
-            f" R1PlusDeployments, for instance {MAKE_TOKEN}; {'; '.join(refusals)}"
+            f" of R1PlusTenant {names.TENANT} of your namespace. Or set {TOKEN_VARIABLE} to a token of an account that"
+            f" may read your R1PlusDeployments, for instance {MAKE_TOKEN}; {'; '.join(refusals)}"
         )
 
     def _list_accounts(self, cluster: TunnelCluster, namespace: str | None) -> Iterator[tuple[str, str]]:

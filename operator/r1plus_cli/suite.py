@@ -118,13 +118,13 @@ def build_command(
     from r1plus_cli.suite_build import SuiteOptions, build, read_candidates
     from r1plus_cli.suite_engines import EngineOptions, open_sources
     from r1plus_cli.suite_store import find_existing, save
-    from r1plus_contract.suite import Sampling
+    from r1plus_contract.suite import SuiteSampling
     from r1plus_monitoring.curate.selection import Shape
 
     suite_options = SuiteOptions(name, family, tier, reference)
     items, problems = read_candidates(candidates)
     _exit_on_problems(str(candidates), [*suite_options.find_problems(), *find_existing(out), *problems])
-    sampling = Sampling(max_new_tokens=max_new_tokens, stop=tuple(stop or ()), system=system)
+    sampling = SuiteSampling(max_new_tokens=max_new_tokens, stop=tuple(stop or ()), system=system)
     shape = Shape(size=size, min_size=min_items, min_strata=min_strata, min_per_stratum=min_per_stratum)
     engines = EngineOptions(served or (), deployment, engine_dir or ())
     with (

@@ -11,7 +11,7 @@ from pathlib import Path
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_contract.delivery import digest_folder
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.suite import Item, Sampling, Suite, encode_items
+from r1plus_contract.suite import Item, Suite, SuiteSampling, encode_items
 from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.suite_check import read_items
 from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles
@@ -79,7 +79,7 @@ def build(
     candidates: Sequence[Item],
     sources: Sequence[AnswerSource],
     options: SuiteOptions,
-    sampling: Sampling,
+    sampling: SuiteSampling,
     *,
     batch: int,
     shape: Shape,

@@ -9,7 +9,7 @@ from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.suite_build import AnswerSource
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
-from r1plus_contract.suite import Sampling
+from r1plus_contract.suite import SuiteSampling
 from r1plus_monitoring.curate.asking import ProcessAsker
 from r1plus_monitoring.curate.served import ServedAsker
 
@@ -27,7 +27,7 @@ class EngineOptions:
 @contextlib.contextmanager
 def open_sources(
     engines: EngineOptions,
-    sampling: Sampling,
+    sampling: SuiteSampling,
     connect: Callable[[], Cluster],
     namespace: str | None,
     on_answer: Callable[[], None],

@@ -45,7 +45,7 @@ T = TypeVar("T")
 _PROXY_URL = re.compile(r"http://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[1-9][0-9]{0,4}")
 
 
-class ConfigError(Exception):
+class OperatorConfigError(Exception):
     """A setting is absent or invalid; the message names the variable and the chart's value behind it."""
 
 
@@ -139,13 +139,13 @@ def _read_gpu_runtimes(text: str) -> dict[str, GpuRuntime]:
             str(backend): GpuRuntime(str(one["image"]), str(one["version"])) for backend, one in document.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(
+        raise OperatorConfigError(
             f"R1PLUS_GPU_RUNTIMES: {text!r:.120}: {error!r}; the chart sets it from images.gpu, which names image and"
             " version by backend"
         ) from error
     if unknown := sorted(set(runtimes) - {backend.value for backend in SERVABLE}):
         backends = " and ".join(sorted(backend.value for backend in SERVABLE))
-        raise ConfigError(f"R1PLUS_GPU_RUNTIMES: {unknown[0]!r:.60}: images.gpu is for {backends}")
+        raise OperatorConfigError(f"R1PLUS_GPU_RUNTIMES: {unknown[0]!r:.60}: images.gpu is for {backends}")
     return runtimes
 
 
@@ -198,14 +198,14 @@ def _read_json(variable: str, text: str, read: Callable[[Any], T], source: str) 
     try:
         return read(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{variable}: {text!r:.120}: {error!r}; the chart sets it from {source}") from error
+        raise OperatorConfigError(f"{variable}: {text!r:.120}: {error!r}; the chart sets it from {source}") from error
 
 
 def _read_suite_trust(env: Mapping[str, str]) -> SuiteTrust:
     keys = frozenset(key for key in env.get("R1PLUS_SUITE_KEYS", "").split(",") if key)
     for key in sorted(keys):
         if decode_base64(key, PUBLIC_KEY_BYTES) is None:
-            raise ConfigError(
+            raise OperatorConfigError(
                 f"R1PLUS_SUITE_KEYS: {key!r:.60} is no Ed25519 public key in base64; the chart sets it from "
                 "suites.trustedKeys, and `r1plus suite keygen` prints such a key"
             )
@@ -232,7 +232,7 @@ def _read_isolation_terms(env: Mapping[str, str]) -> IsolationTerms:
 def _check_decoy(operator: OperatorConfig) -> None:
     decoy = operator.isolation.decoy_namespace
     if decoy and operator.is_reserved(decoy):
-        raise ConfigError(
+        raise OperatorConfigError(
             f"R1PLUS_DECOY_NAMESPACE: {decoy} is reserved for Kubernetes, the operator or monitoring; use another;"
             " the chart sets it from isolation.decoyNamespace"
         )
@@ -244,7 +244,7 @@ def _read_list(env: Mapping[str, str], name: str) -> list[str]:
 
 def _read_runtime_update(text: str) -> RuntimeUpdate:
     if text not in set(RuntimeUpdate):
-        raise ConfigError(
+        raise OperatorConfigError(
             f"R1PLUS_RUNTIME_UPDATE: {text!r:.60} is neither {' nor '.join(RuntimeUpdate)}; the chart sets it from"
             " runtime.update"
         )
@@ -255,7 +255,7 @@ def _read_interval(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (seconds := float(text)) < math.inf:
             return seconds
-    raise ConfigError(
+    raise OperatorConfigError(
         f"R1PLUS_PROBE_SECONDS: {text!r:.60} is not a number of seconds above 0; the chart sets it from"
         " isolation.everySeconds, e.g. 3600"
     )
@@ -263,7 +263,7 @@ def _read_interval(text: str) -> float:
 
 def _parse_port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise ConfigError(
+        raise OperatorConfigError(
             f"R1PLUS_API_SERVER_PORTS: {text!r:.60} is not a port; the chart sets it from networkPolicy.apiServerPorts,"
             " e.g. 443 and 6443"
         )
@@ -278,7 +278,7 @@ def _parse_networks(words: Iterable[str], variable: str, value: str) -> tuple[st
             networks.append(str(ipaddress.ip_network(word, strict=False)))
         except ValueError as error:
             text = f"{variable}: {word!r:.60} is not a network; the chart sets it from {value}, e.g. 10.0.0.1/32"
-            raise ConfigError(text) from error
+            raise OperatorConfigError(text) from error
     return tuple(networks)
 
 
@@ -286,7 +286,7 @@ def _read_volume_terms(env: Mapping[str, str]) -> VolumeTerms:
     mode = env.get("R1PLUS_DELIVERY_ACCESS_MODE", AccessMode.ONE_NODE.value)
     if mode not in set(AccessMode):
         access_modes = " or ".join(AccessMode)
-        raise ConfigError(
+        raise OperatorConfigError(
             f"R1PLUS_DELIVERY_ACCESS_MODE: {mode!r:.60} is neither {access_modes}; the chart sets it from"
             " delivery.volume.accessMode"
         )
@@ -305,7 +305,7 @@ def _read_volume_terms(env: Mapping[str, str]) -> VolumeTerms:
 def _check_ca_pem(text: str) -> str:
     """Return certificates in PEM after checking them. The operator copies them into tenants' namespaces."""
     if "PRIVATE KEY" in text:
-        raise ConfigError(
+        raise OperatorConfigError(
             "R1PLUS_DELIVERY_CA: holds a private key, which every tenant could read; put certificates only into the"
             " chart's delivery.ca"
         )
@@ -313,7 +313,7 @@ def _check_ca_pem(text: str) -> str:
         try:
             create_tls_context(text)
         except FillError as error:
-            raise ConfigError(f"R1PLUS_DELIVERY_CA: {error}") from error
+            raise OperatorConfigError(f"R1PLUS_DELIVERY_CA: {error}") from error
     return text
 
 
@@ -323,19 +323,19 @@ def _read_proxy_terms(env: Mapping[str, str]) -> ProxyTerms | None:
     if not url:
         return None
     if "@" in url:  # The error is logged, so it does not show the address.
-        raise ConfigError(
+        raise OperatorConfigError(
             "R1PLUS_DELIVERY_PROXY: carries a user or a password, which every tenant could read in its Job's ConfigMap;"
             " let the proxy admit the cluster's addresses without one, and set delivery.proxy.url to http://HOST:PORT"
         )
     if not _PROXY_URL.fullmatch(url) or int(url.rpartition(":")[2]) > 65535:
-        raise ConfigError(
+        raise OperatorConfigError(
             f"R1PLUS_DELIVERY_PROXY: {url!r:.120} is not http://HOST:PORT; the chart sets it from delivery.proxy.url."
             " What passes through the proxy is TLS, whose other end is the archive's server"
         )
     variable = "R1PLUS_DELIVERY_PROXY_CIDRS"
     cidrs = _parse_networks(_read_list(env, variable), variable, "delivery.proxy.cidrs")
     if not cidrs:
-        raise ConfigError(
+        raise OperatorConfigError(
             f"{variable}: empty, so that no Job could reach the proxy; the chart sets it from"
             " delivery.proxy.cidrs, e.g. 10.0.9.7/32"
         )
@@ -352,7 +352,7 @@ def _read_public_keys(text: str) -> tuple[str, ...]:
         try:
             load_public_key(key)
         except ValueError as error:
-            raise ConfigError(
+            raise OperatorConfigError(
                 f"R1PLUS_DELIVERY_KEYS: {key.splitlines()[0]!r:.60}: {error}; the chart sets it from"
                 " delivery.trustedKeys, and `openssl ec -in signing.pem -pubout` prints such a key"
             ) from error
@@ -366,5 +366,5 @@ def _build_identity(env: Mapping[str, str]) -> str:
 
 def _read_required(env: Mapping[str, str], name: str, value: str) -> str:
     if not env.get(name):
-        raise ConfigError(f"{name} is not set; the chart sets it from {value}")
+        raise OperatorConfigError(f"{name} is not set; the chart sets it from {value}")
     return env[name]

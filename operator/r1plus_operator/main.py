@@ -24,7 +24,7 @@ import uvloop
 
 from r1plus_contract import names
 from r1plus_operator import health
-from r1plus_operator.config import ConfigError, OperatorSettings, load_settings
+from r1plus_operator.config import OperatorConfigError, OperatorSettings, load_settings
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.deployment import DeploymentReconciler
 from r1plus_operator.controllers.tenant import TenantReconciler
@@ -95,7 +95,7 @@ def main() -> None:
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         settings = load_settings()
-    except (ConfigError, ValueError, OSError) as error:
+    except (OperatorConfigError, ValueError, OSError) as error:
         log.error("Configuration is invalid: %s", error)
         sys.exit(2)
     collect_seldom()

@@ -147,6 +147,8 @@ class DataSettings:
     """Where the Secret with the other half is mounted."""
     database_url_file: str = ""
     """File with the URL of the tenant's PostgreSQL database. Empty: encrypted SQLite on the volume."""
+    audit_days: int = 400
+    """How long records of the audit log are kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ MAX_SUITE_BYTES: Final = 900 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SuiteSampling:
     """How every item is asked. Greedy unless a suite says otherwise."""
 
     max_new_tokens: int = 24
@@ -53,7 +53,7 @@ class SuiteHeader:
     reference_engine: str
     sha256: str
     items: int
-    sampling: Sampling
+    sampling: SuiteSampling
     scorer_version: str = SCORER_VERSION
 
 
@@ -81,7 +81,7 @@ def encode_items(items: Sequence[Item]) -> str:
     return "".join(dumps(item) + "\n" for item in sorted(items, key=lambda item: item.id))
 
 
-def suite_hash(items_text: str, sampling: Sampling, scorer_version: str) -> str:
+def suite_hash(items_text: str, sampling: SuiteSampling, scorer_version: str) -> str:
     """Return the sha256, 64 hex digits, of everything that decides what a score means."""
     head = dumps({"sampling": sampling, "scorerVersion": scorer_version})
     return hashlib.sha256(f"{head}\n{items_text}".encode()).hexdigest()

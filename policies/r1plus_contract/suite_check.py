@@ -11,7 +11,16 @@ from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
-from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, Suite, SuiteError, SuiteHeader, load_suite, suite_hash
+from r1plus_contract.suite import (
+    SCORER_VERSION,
+    Item,
+    Suite,
+    SuiteError,
+    SuiteHeader,
+    SuiteSampling,
+    load_suite,
+    suite_hash,
+)
 from r1plus_contract.suite_answers import find_answer_problem
 from r1plus_contract.suite_baseline import find_reference_result
 from r1plus_contract.suite_files import SuiteFiles
@@ -92,13 +101,13 @@ def _read_header(text: str) -> tuple[SuiteHeader | None, list[str]]:
     problems = [f"{SUITE_FILE}: sampling.{problem}" for problem in _check_sampling(header.sampling)]
     if header.scorer_version != SCORER_VERSION:
         problems.append(
-            f"{SUITE_FILE}: scorerVersion: {header.scorer_version:.40} is not {SCORER_VERSION}, the scorers' own; "
-            "build the suite again"
+            f"{SUITE_FILE}: scorerVersion: the suite was built for scorers of version {header.scorer_version:.40}, this"
+            f" release has {SCORER_VERSION}; build the suite again"
         )
     return header, problems
 
 
-def _check_sampling(sampling: Sampling) -> Iterator[str]:
+def _check_sampling(sampling: SuiteSampling) -> Iterator[str]:
     if not 1 <= sampling.max_new_tokens <= MAX_NEW_TOKENS:
         yield f"maxNewTokens: {sampling.max_new_tokens} is not between 1 and {MAX_NEW_TOKENS}"
     if not 0.0 <= sampling.temperature <= 2.0:

@@ -92,7 +92,7 @@ class SweepFigures:
     lost_items: tuple[str, ...] = ()
 
 
-class Standing(StrEnum):
+class WatchStanding(StrEnum):
     """The result of the watch over an admitted pod, in addition to the gate's verdict."""
 
     STEADY = "Steady"
@@ -110,7 +110,7 @@ class Standing(StrEnum):
 class Watch:
     """The detectors of one pod. It changes when its meaning changes: evidence is given in powers of ten."""
 
-    standing: Standing
+    standing: WatchStanding
     watched: int
     """Items that the revision passed in its gate."""
     evidence: float = 0.0
@@ -129,7 +129,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class GateProgress:
     """How far the gate is, in probes."""
 
     done: int
@@ -167,7 +167,7 @@ class MonitorReport:
     suite_hash: str = ""
     admitted: bool = False
     gate: GateReport | None = None
-    progress: Progress | None = None
+    progress: GateProgress | None = None
     sweep: SweepFigures | None = None
     watch: Watch | None = None
     """None until the pod is admitted and its gate is decided."""

@@ -16,7 +16,7 @@ import yaml
 from devcluster.apiserver_only import ApiServer
 from devcluster.toolchain import kubectl as kubectl_program
 from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.importing.model import Model
+from r1plus_model_repo.importing.model import SourceModel
 from r1plus_model_repo.importing.package.manifest import ImportOptions, build_spec, render_manifest
 from r1plus_model_repo.kv_shape import KvShape
 from r1plus_operator.api import crd, kinds, rbac
@@ -233,7 +233,7 @@ def test_the_shipped_engines_are_taken(kubectl: Kubectl) -> None:
 
 @pytest.mark.parametrize("wish", [{}, {"inherited_from": "smollm2-full-f16"}], ids=["unmeasured", "inherited"])
 def test_the_manifest_of_an_imported_engine_is_taken(kubectl: Kubectl, tmp_path: Path, wish: Json) -> None:
-    model = Model(tmp_path, (), KvShape(30, 3, 64), 8192, 134515008, "Q4_K_M", 10**8)
+    model = SourceModel(tmp_path, (), KvShape(30, 3, 64), 8192, 134515008, "Q4_K_M", 10**8)
     spec = build_spec(
         ImportOptions("bank-lite", "lite", "bank", **wish), model, "0" * 64, f"{'long' * 100}.gguf, sha256 1"
     )

@@ -102,7 +102,7 @@ async def test_what_is_taken_is_told_made_whole_and_left_alone(operator: Operato
     await asyncio.gather(*(settle(tenant, name, case) for name, case in made.items()))
     await eventually(lambda: is_resting(operator), "no pass is made any more, nor asked for")
     assert await operator.ready()
-    wrong = [line for line in operator.log.splitlines() if "ERROR" in line or "was refused" in line]
+    wrong = [line for line in operator.log.splitlines() if "ERROR" in line or "Reconcile of " in line]
     assert [line for line in wrong if not is_namesakes(line)] == []
 
 
@@ -159,7 +159,7 @@ def is_namesakes(line: str) -> bool:
     Its owner is another; and the data of a ControllerRevision, which name the owner's UID, cannot be changed.
     """
     of_another = ("cannot set an ownerRef on a resource you can't delete", 'ControllerRevision.apps "reborn-')
-    return "/reborn was refused" in line and any(words in line for words in of_another)
+    return "/reborn failed: " in line and any(words in line for words in of_another)
 
 
 async def is_resting(operator: OperatorProcess) -> bool:

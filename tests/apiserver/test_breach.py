@@ -12,7 +12,7 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.requests import Request, Verb, build_annotations
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.record import read
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
@@ -98,7 +98,7 @@ async def two_revisions(tenant: Tenant, second: Monitors, **spec: Any) -> Pair:
 
 def fall(monitors: Monitors) -> None:
     """The continuous check of this monitor's pod counts six items that its gate had."""
-    monitors.stand(Standing.BELOW_THRESHOLD, lost=LOST, correct=204)
+    monitors.stand(WatchStanding.BELOW_THRESHOLD, lost=LOST, correct=204)
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ async def test_what_fell_comes_back_by_a_gate_of_its_own_since_somebody_let_it(
 async def test_an_acknowledgement_is_waited_for_before_a_fall_is_answered_again(
     operator: OperatorProcess, tenant: Tenant, pair: Pair
 ) -> None:
-    pair.second.stand(Standing.STEADY)
+    pair.second.stand(WatchStanding.STEADY)
     await pair.ask(Verb.ACK, "the node is mended")
     await tenant.events("Acknowledged")
     token = (await pair.settings())["acknowledged"]
@@ -280,7 +280,7 @@ async def test_one_bad_pod_of_two_is_quarantined_and_its_revision_stays(
     for pod in (one, other):
         await tenant.set_ready(pod, ready=True)
     await tenant.switched(revision)
-    second.stand(Standing.STEADY)
+    second.stand(WatchStanding.STEADY)
     fall(tenant.monitors)
     pod = await tenant.child_that(
         "Pod",

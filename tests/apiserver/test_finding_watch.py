@@ -8,7 +8,7 @@ import yaml
 from r1plus_cli.suite_store import render_manifest
 from r1plus_contract import names
 from r1plus_contract.suite_files import SuiteFiles
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.api import kinds
 from r1plus_operator.observe.suite_signature import generate_key, sign
 from support.apiserver.manifests import Json
@@ -40,7 +40,7 @@ class Deployed:
     bad: str
 
     def drop(self) -> None:
-        self.monitors.stand(Standing.BELOW_THRESHOLD, lost=("loans-1", "loans-2"), correct=4)
+        self.monitors.stand(WatchStanding.BELOW_THRESHOLD, lost=("loans-1", "loans-2"), correct=4)
 
     async def incident(self, reason: str) -> Json:
         """Wait for an incident of this reason; return it."""

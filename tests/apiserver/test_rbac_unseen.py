@@ -13,7 +13,7 @@ from devcluster.apiserver_only import ApiServer
 from e2e.rbac_surplus import UNSEEN, Right
 from r1plus_contract import names
 from r1plus_operator.api import crd, kinds, rbac
-from r1plus_operator.api.rbac import Grant
+from r1plus_operator.api.rbac import RbacGrant
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import ForbiddenError
 from support.apiserver.manifests import (
@@ -78,7 +78,7 @@ BODIES: Mapping[str, Json] = {
 }
 """What a kind does not do without."""
 Act = Callable[[Scene, Right], Awaitable[None]]
-SHOWN: dict[str, tuple[Act, tuple[Grant, ...], str]] = {
+SHOWN: dict[str, tuple[Act, tuple[RbacGrant, ...], str]] = {
     "update": (owned, rbac.list_operator_grants(), "cannot set blockOwnerDeletion"),
     "delete": (disowned, rbac.list_operator_grants(), "cannot set an ownerRef on a resource you can't delete"),
     "bind": (bound, rbac.list_operator_grants(), "attempting to grant RBAC permissions not currently held"),
@@ -90,7 +90,7 @@ RIGHTS = [right for right in UNSEEN if right.verb in SHOWN and (right.group, rig
 DEFINITIONS = [right for right in UNSEEN if right.resource == crd.CRD.plural]
 
 
-def without(grants: tuple[Grant, ...], right: Right) -> tuple[Grant, ...]:
+def without(grants: tuple[RbacGrant, ...], right: Right) -> tuple[RbacGrant, ...]:
     """The same grants, less one right."""
     kept = []
     for row in grants:

@@ -18,7 +18,7 @@ from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.registry import reviews
-from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.errors import RegistryUnavailableError
 from r1plus_model_repo.registry.reviews import AccessRequest
 from r1plus_operator.api import kinds, rbac, tenant_roles
 from r1plus_operator.plan.tenancy import network_policies
@@ -47,7 +47,9 @@ from support.waiting import eventually
 pytestmark = pytest.mark.apiserver
 Q4_1 = {"precision": "Q4_1"}
 READS = (
-    rbac.Grant("Its own", kinds.R1PLUS_DEPLOYMENT.group, (kinds.R1PLUS_DEPLOYMENT.plural,), ("get", "list", "watch")),
+    rbac.RbacGrant(
+        "Its own", kinds.R1PLUS_DEPLOYMENT.group, (kinds.R1PLUS_DEPLOYMENT.plural,), ("get", "list", "watch")
+    ),
 )
 
 
@@ -212,7 +214,7 @@ async def test_finding_19_a_tenants_people_read_by_an_account_that_the_operator_
     with pytest.raises(CliError, match="r1plus-registry-reader may not list r1plusengines"):
         await asyncio.to_thread(asking.read_engines, tenant.namespace)
     # As docs/registry.md says where a tenant's people shall see the catalog.
-    lists = rbac.Grant("The catalog", kinds.R1PLUS_ENGINE.group, (kinds.R1PLUS_ENGINE.plural,), ("list",))
+    lists = rbac.RbacGrant("The catalog", kinds.R1PLUS_ENGINE.group, (kinds.R1PLUS_ENGINE.plural,), ("list",))
     reader = service_account(names.REGISTRY_READER, tenant.namespace)
     await grant(rig.client, f"{tenant.namespace}-engines", (lists,), reader)
 
@@ -349,7 +351,7 @@ async def test_an_account_that_may_not_ask_and_an_api_server_that_is_not_there_l
         ("https://127.0.0.1:1", "did not answer the TokenReview"),
     ):
         async with reviews.Reviews(reviews.ApiServer(url, apiserver.ca, tmp_path / "token")) as asking:
-            with pytest.raises(UnavailableError, match=said):
+            with pytest.raises(RegistryUnavailableError, match=said):
                 await asking.authenticate("whoever")
 
 

@@ -11,17 +11,17 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_operator.api import kinds
-from r1plus_operator.api.rbac import Grant
+from r1plus_operator.api.rbac import RbacGrant
 from r1plus_operator.runtime import connection
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.errors import (
     ApiError,
+    ApiServerError,
     ConflictError,
     ForbiddenError,
     InvalidError,
     NotFoundError,
-    ServerError,
     UnauthorizedError,
 )
 from r1plus_operator.runtime.resources import Resource
@@ -140,7 +140,7 @@ Broken = Callable[[ApiClient, str], Awaitable[Any]]
         ),
         pytest.param(
             lambda c, ns: c.apply(DEPLOYMENTS, {**deployment(ns), "spec": {"nonsense": 1}}, field_manager="t"),
-            ServerError, "Unknown", id="a field that the schema does not have: the server answers 500",
+            ApiServerError, "Unknown", id="a field that the schema does not have: the server answers 500",
         ),
     ],
 )  # fmt: skip
@@ -173,7 +173,7 @@ async def test_a_service_account_may_what_its_binding_says_and_its_token_may_rot
         file.write_text(await token(client, "sa", namespace))
         with pytest.raises(ForbiddenError, match=rf"system:serviceaccount:{namespace}:sa.*cannot list.*configmaps"):
             await pod.list(CONFIG_MAPS, namespace)
-        may_list = Grant("Test", "", ("configmaps",), ("list",))
+        may_list = RbacGrant("Test", "", ("configmaps",), ("list",))
         await grant(client, "sa", (may_list,), manifests.service_account("sa", namespace), namespace=namespace)
 
         async def listed() -> tuple[list[dict[str, Any]]]:

@@ -8,7 +8,7 @@ import yaml
 
 from r1plus_cli.suite_store import render_manifest
 from r1plus_contract.suite_files import SuiteFiles
-from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
+from r1plus_contract.verdict import Shadow, Verdict, Watch, WatchStanding
 from r1plus_operator.api import kinds
 from r1plus_operator.observe.suite_signature import generate_key, sign
 from r1plus_operator.plan.revision.record import read
@@ -95,7 +95,7 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
 
     gate = replace(await tenant.decide(serving, Verdict.PASS), batch=1)
     shadow = Shadow("bank-v2", settings["suiteHash"], 100, gate, ran_under=await tenant.config_digest("credit"))
-    watch = Watch(Standing.STEADY, len(ITEMS))
+    watch = Watch(WatchStanding.STEADY, len(ITEMS))
     tenant.monitors.report = replace(before, watch=watch, shadow=shadow, sequence=before.sequence + 1)
     await tenant.until("credit", "QualityVerified", "True", "GatePassed")
     one = "the monitors have the new suite alone"

@@ -11,7 +11,7 @@ from bench.reconcile.audit import Request, parsed
 from e2e import chart
 from r1plus_contract.names import GROUP, ROLE_REGISTRY_READER, ROLE_TENANT_ADMIN, ROLE_TENANT_VIEWER
 from r1plus_operator.api import crd, kinds, rbac
-from r1plus_operator.api.rbac import Grant
+from r1plus_operator.api.rbac import RbacGrant
 
 CREATED = 201
 """The answer to a server-side apply of an object that was not there: the API server has asked for `create` as well."""
@@ -36,7 +36,7 @@ class Holder:
     """A service account of the chart's, and what it was given."""
 
     user: str
-    grants: tuple[Grant, ...]
+    grants: tuple[RbacGrant, ...]
 
 
 def _account(name: str) -> str:
@@ -81,7 +81,7 @@ UNSEEN: Mapping[Right, str] = {
 """Rights that leave no line in the log, with the reason; tests/apiserver/test_rbac_unseen.py takes each away and sees the refusal."""
 
 
-def granted(grants: Iterable[Grant]) -> frozenset[Right]:
+def granted(grants: Iterable[RbacGrant]) -> frozenset[Right]:
     """Each verb on each kind, and on each object where the grant names some."""
     return frozenset(
         Right(grant.group, resource, verb, name)

@@ -176,6 +176,17 @@ class TestConstraints:
         answers = ask.all([*questions, {"prompt": STORY, "max_new_tokens": 12}])
         assert [answer.text for answer in answers] == ["alpha", "beta", "gamma", plain]
 
+    def test_while_one_is_compiled_others_are_accepted_and_answered(self, ask: Client) -> None:
+        running = ask.begin(STORY, max_new_tokens=400)
+        ask.take()
+        constrained = ask.begin("Hello", grammar='root ::= [^"]{1,127}', max_new_tokens=2)
+        counted = ask.begin("Hello", count_only=True)
+        ask.take_until_ended(constrained)
+        ask.hang_up()
+        assert constrained.error == ""
+        assert counted.ended_at < constrained.came_at[0]
+        assert any(constrained.begun_at < at < constrained.came_at[0] for at in running.came_at)
+
 
 class TestRequestIds:
     """Triton's request id, in errors and in the log."""

@@ -13,6 +13,8 @@ import pytest
 from devcluster.cache import cache_dir
 from r1plus_contract.inference import Role
 from r1plus_contract.suite import load_suite
+from r1plus_model_repo.backends.constraints import Constraint, parse_grammar
+from r1plus_model_repo.backends.openvino_constraints import ConstraintCompiler
 from r1plus_model_repo.backends.openvino_control import parse_pattern, read_split_strings
 from r1plus_model_repo.backends.openvino_engine import EngineSettings, OpenVinoEngine
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
@@ -67,6 +69,19 @@ def subject(request: pytest.FixtureRequest, engine: OpenVinoEngine) -> Iterator[
 
 class TestOpenVino(EngineContract):
     """OpenVINO GenAI."""
+
+
+def test_what_a_process_compiles_is_bounded_and_what_it_knows_goes_on(engine: OpenVinoEngine) -> None:
+    known, other = parse_grammar('root ::= "a"'), parse_grammar('root ::= "b"')
+    wrong = Constraint("grammar", "root ::= nothing", nodes=3, repetitions=0)
+    compiler = ConstraintCompiler(engine._settings.path, engine._tokenizer, engine._eos, most_bytes=64 * 1024)
+    for _ in range(3):
+        with pytest.raises(RefusedError, match=r"^grammar: the engine cannot compile the grammar: .*nothing"):
+            compiler.compile(wrong)
+    compiler.compile(known)
+    with pytest.raises(RefusedError, match=r"^grammar: the engine has compiled 1 different schemas and grammars"):
+        compiler.compile(other)
+    compiler.compile(known)
 
 
 def test_a_template_that_rejects_a_conversation_refuses_the_request(engine: OpenVinoEngine) -> None:

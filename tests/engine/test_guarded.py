@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from r1plus_cli import stream
 from r1plus_contract import inference
-from r1plus_contract.suite import Sampling
+from r1plus_contract.suite import SuiteSampling
 from r1plus_monitoring.probe.client import TritonEngine
 from r1plus_operator.plan.podspec.triton_args import KEY, RESTRICTED_APIS
 from support.engine.server import Server, serving
@@ -235,7 +235,7 @@ async def test_the_monitor_asks(server: Server) -> None:
     try:
         assert await engine.is_model_ready()
         await eventually(has_no_queue, "the server says within a second that nobody waits")
-        reply = await engine.ask("What is the capital of France?", Sampling(max_new_tokens=24))
+        reply = await engine.ask("What is the capital of France?", SuiteSampling(max_new_tokens=24))
         assert (reply.failure, "Paris" in reply.text) == (None, True)
     finally:
         await engine.close()

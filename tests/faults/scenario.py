@@ -16,7 +16,7 @@ from faults.lane import Lane
 from faults.oracle import CONVERGE_SECONDS
 from faults.rig import Case, Rig
 from r1plus_contract import names
-from r1plus_contract.verdict import MonitorReport, Phase, Progress, Verdict
+from r1plus_contract.verdict import GateProgress, MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.runtime.errors import ApiError, NotFoundError
 from support.apiserver.monitors import Monitors
@@ -285,7 +285,7 @@ class Story:
         self.rig.changes[self.namespace].note()
 
     def _gating(self, revision: str) -> MonitorReport:
-        progress = Progress(42, 100, "sweep 1")
+        progress = GateProgress(42, 100, "sweep 1")
         return MonitorReport(
             revision,
             "",

@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.database import Database, DatabaseLimits
-from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from r1plus_model_repo.registry.database import DatabaseLimits, RegistryDatabase
+from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 from support.registry.postgres import Postgres
 from support.registry.servers import cluster, postgresql
 from support.registry.sqlite import Sqlite
@@ -39,15 +39,15 @@ def server(request: pytest.FixtureRequest) -> Sqlite | Postgres:
 def template(server: Sqlite | Postgres) -> Iterator[str]:
     """The DSN of a database with the newest schema, to be copied."""
     with server.scratch() as dsn:
-        with closing(Database(dsn, PATIENT)) as database:
+        with closing(RegistryDatabase(dsn, PATIENT)) as database:
             migration.migrate(database)
         yield dsn
 
 
 @pytest.fixture
-def empty(server: Sqlite | Postgres) -> Iterator[Database]:
+def empty(server: Sqlite | Postgres) -> Iterator[RegistryDatabase]:
     """A database without a schema."""
-    with server.scratch() as dsn, closing(Database(dsn, PATIENT)) as database:
+    with server.scratch() as dsn, closing(RegistryDatabase(dsn, PATIENT)) as database:
         yield database
 
 
@@ -59,13 +59,13 @@ def dsn(server: Sqlite | Postgres, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def database(dsn: str) -> Iterator[Database]:
+def database(dsn: str) -> Iterator[RegistryDatabase]:
     """The database with the newest schema."""
-    with closing(Database(dsn, PATIENT)) as opened:
+    with closing(RegistryDatabase(dsn, PATIENT)) as opened:
         yield opened
 
 
 @pytest.fixture
-def work(database: Database) -> UnitOfWork:
+def work(database: RegistryDatabase) -> RegistryUnitOfWork:
     """Units of work on it, at a fixed time."""
-    return UnitOfWork(database, clock=lambda: 1_800_000_000.0)
+    return RegistryUnitOfWork(database, clock=lambda: 1_800_000_000.0)

@@ -15,11 +15,11 @@ import pytest
 from r1plus_contract.history import Facts
 from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.__main__ import main
-from r1plus_model_repo.registry.database import VARIABLE, Database
-from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.database import VARIABLE, RegistryDatabase
+from r1plus_model_repo.registry.errors import RegistryUnavailableError
 from r1plus_model_repo.registry.storage import Storage
 from r1plus_model_repo.registry.tables import metadata
-from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 from support.registry import story
 from support.registry.postgres import Postgres
 from support.registry.sqlite import Sqlite
@@ -29,15 +29,15 @@ LATER = story.of("uid-2")
 PAGE = (Path(__file__).parents[2] / "docs" / "registry.md").read_text()
 
 
-def record(database: Database, *facts: Facts) -> list[dict[str, int]]:
+def record(database: RegistryDatabase, *facts: Facts) -> list[dict[str, int]]:
     recorded = []
     for one in facts:
-        with UnitOfWork(database).open_repository() as repository:
+        with RegistryUnitOfWork(database).open_repository() as repository:
             recorded.append(repository.record(one))
     return recorded
 
 
-def lose(database: Database) -> None:
+def lose(database: RegistryDatabase) -> None:
     """Every table, as if the volume were new."""
     with database.transaction(writes=True) as connection:
         for table in ("alembic_version", *reversed(metadata.sorted_tables)):
@@ -45,15 +45,15 @@ def lose(database: Database) -> None:
 
 
 @pytest.fixture
-def sqlite_file(sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    with sqlite.scratch() as dsn, closing(Database(dsn)) as database:
+def sqlite_file(sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryDatabase]:
+    with sqlite.scratch() as dsn, closing(RegistryDatabase(dsn)) as database:
         monkeypatch.setenv(VARIABLE, dsn)
         migration.migrate(database)
         yield database
 
 
 async def test_finding_18_a_sqlite_registry_is_restored_while_the_service_runs(
-    sqlite_file: Database, tmp_path: Path
+    sqlite_file: RegistryDatabase, tmp_path: Path
 ) -> None:
     copy = tmp_path / "registry.db"
     record(sqlite_file, story.FACTS)
@@ -72,7 +72,7 @@ async def test_finding_18_a_sqlite_registry_is_restored_while_the_service_runs(
 
 
 async def test_a_backup_of_an_older_schema_is_migrated_by_the_service_that_runs(
-    sqlite_file: Database, tmp_path: Path
+    sqlite_file: RegistryDatabase, tmp_path: Path
 ) -> None:
     record(sqlite_file, story.FACTS)
     migration.migrate(sqlite_file, "0001")
@@ -86,7 +86,7 @@ async def test_a_backup_of_an_older_schema_is_migrated_by_the_service_that_runs(
     async def recorded() -> bool:
         return await storage.find_problem() == "" and await storage.record(story.FACTS) == {}
 
-    await eventually(recorded, "the service goes on", retry_on=(UnavailableError,))
+    await eventually(recorded, "the service goes on", retry_on=(RegistryUnavailableError,))
     assert migration.read_revision(sqlite_file) == migration.get_head()
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
@@ -121,7 +121,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize(("spoil", "said"), UNUSABLE.values(), ids=UNUSABLE)
 def test_a_copy_that_cannot_be_used_is_refused_and_nothing_is_lost(
-    sqlite_file: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Any, said: str
+    sqlite_file: RegistryDatabase, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Any, said: str
 ) -> None:
     copy = tmp_path / "registry.db"
     record(sqlite_file, story.FACTS)
@@ -139,7 +139,7 @@ def test_finding_18_a_postgresql_registry_is_restored_by_the_documented_commands
 ) -> None:
     commands = re.findall(r"^(pg_(?:dump|restore) .*)$", PAGE, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["pg_dump", "pg_restore"]
-    with postgresql.scratch() as dsn, closing(Database(dsn)) as database:
+    with postgresql.scratch() as dsn, closing(RegistryDatabase(dsn)) as database:
         migration.migrate(database)
         record(database, story.FACTS)
         for command in commands:
@@ -152,7 +152,7 @@ def test_finding_18_a_postgresql_registry_is_restored_by_the_documented_commands
                 lose(database)
         assert migration.migrate(database) == (migration.get_head(), migration.get_head())
         assert record(database, story.FACTS, LATER)[0] == {}
-        with UnitOfWork(database).open_reader() as reader:
+        with RegistryUnitOfWork(database).open_reader() as reader:
             assert len(reader.read_evaluations(None, None, include_ended=False, items=False)) == 2
         monkeypatch.setenv(VARIABLE, dsn)
         assert main(["backup", "--to", str(tmp_path / "x")]) == 2

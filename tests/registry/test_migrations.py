@@ -23,17 +23,17 @@ from alembic.migration import MigrationContext
 from r1plus_contract.history import Facts
 from r1plus_model_repo.registry import migration, tables
 from r1plus_model_repo.registry.__main__ import main
-from r1plus_model_repo.registry.database import VARIABLE, Database, DatabaseLimits
-from r1plus_model_repo.registry.errors import DatabaseSchemaError, UnavailableError
+from r1plus_model_repo.registry.database import VARIABLE, DatabaseLimits, RegistryDatabase
+from r1plus_model_repo.registry.errors import DatabaseSchemaError, RegistryUnavailableError
 from r1plus_model_repo.registry.migration import BASE, HEAD, MigrationTimeouts, migrate
-from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 from support.registry import story
 from support.waiting import DEADLINE_SECONDS, wait_until
 
 ALL = [script.revision for script in migration.load_scripts().walk_revisions()][::-1]
 
 
-def contents(database: Database) -> dict[str, list[tuple[object, ...]]]:
+def contents(database: RegistryDatabase) -> dict[str, list[tuple[object, ...]]]:
     """Every row of every table, but for columns that only the newest schema has."""
     with database.transaction(writes=False) as connection:
         return {
@@ -49,12 +49,12 @@ def _columns(table: sa.Table) -> list[sa.Column[object]]:
     return [column for column in table.columns if column.name not in newest]
 
 
-def test_the_migrations_make_the_tables(database: Database) -> None:
+def test_the_migrations_make_the_tables(database: RegistryDatabase) -> None:
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
 
 
-def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: UnitOfWork) -> None:
+def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: RegistryUnitOfWork) -> None:
     database = work.database
     with work.open_repository() as repository:
         repository.record(story.FACTS)
@@ -71,7 +71,7 @@ def test_each_migration_goes_forward_and_back_with_data_in_the_tables(work: Unit
 
 
 def test_the_documented_way_back_runs_the_migration_in_the_place_of_the_service(
-    database: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
+    database: RegistryDatabase, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "registry.md").read_text()
     patch = {one["path"]: one["value"] for one in json.loads(re.findall(r"--type=json -p '(.*?)'", page, re.DOTALL)[0])}
@@ -84,25 +84,25 @@ def test_the_documented_way_back_runs_the_migration_in_the_place_of_the_service(
         assert migration.read_revision(database) == words[-1] != ALL[-1]
 
 
-def test_foreign_keys_hold_after_going_back_and_forward(work: UnitOfWork) -> None:
+def test_foreign_keys_hold_after_going_back_and_forward(work: RegistryUnitOfWork) -> None:
     migrate(work.database, ALL[0])
     migrate(work.database, HEAD)
     with pytest.raises(Exception, match=r"(?i)foreign key"), work.database.transaction(writes=True) as connection:
         connection.execute(sa.insert(tables.suite_items).values(suite_id=99, item="a", stratum="b"))
 
 
-def test_back_to_nothing_and_forward_again(database: Database) -> None:
+def test_back_to_nothing_and_forward_again(database: RegistryDatabase) -> None:
     assert migrate(database, BASE) == (ALL[-1], "")
     assert migrate(database) == ("", ALL[-1])
 
 
 @pytest.mark.parametrize("to", ["9999", "nonsense", "-1 OR 1=1"])
-def test_a_revision_that_is_not_there_is_named(database: Database, to: str) -> None:
+def test_a_revision_that_is_not_there_is_named(database: RegistryDatabase, to: str) -> None:
     with pytest.raises(DatabaseSchemaError, match=f"migrate --to {to}"):
         migrate(database, to)
 
 
-def test_a_schema_from_the_future_is_left_alone(database: Database) -> None:
+def test_a_schema_from_the_future_is_left_alone(database: RegistryDatabase) -> None:
     with database.transaction(writes=True) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(DatabaseSchemaError, match=r"is at 9999, newer than this program.*migrate --to"):
@@ -110,7 +110,7 @@ def test_a_schema_from_the_future_is_left_alone(database: Database) -> None:
     assert migration.read_revision(database) == "9999"
 
 
-def test_of_several_at_once_each_finds_the_newest_schema(empty: Database) -> None:
+def test_of_several_at_once_each_finds_the_newest_schema(empty: RegistryDatabase) -> None:
     with ThreadPoolExecutor(3) as threads:
         ends = list(threads.map(lambda _: migrate(empty), range(3)))
     assert sorted(before for before, _ in ends) == ["", ALL[-1], ALL[-1]]
@@ -118,8 +118,8 @@ def test_of_several_at_once_each_finds_the_newest_schema(empty: Database) -> Non
 
 
 def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
-    database = Database(dsn, DatabaseLimits(connect=10.0, lock=10.0, statement=20.0, connections=6))
-    with UnitOfWork(database).open_repository() as repository:
+    database = RegistryDatabase(dsn, DatabaseLimits(connect=10.0, lock=10.0, statement=20.0, connections=6))
+    with RegistryUnitOfWork(database).open_repository() as repository:
         repository.record(Facts(deployments=(story.DEPLOYMENT,)))
     stop, written, longest = threading.Event(), [0, 0, 0], [0.0, 0.0, 0.0]
 
@@ -136,7 +136,7 @@ def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
                     }
                     connection.execute(sa.insert(tables.alarms).values(values))
                 written[lane] += 1
-            except UnavailableError:
+            except RegistryUnavailableError:
                 pass  # Told in time that nothing was written: asked again, as the operator does.
             longest[lane] = max(longest[lane], time.monotonic() - started)
 
@@ -149,7 +149,9 @@ def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
         try:
             for revision in [ALL[0], HEAD] * 4:
                 seen = sum(written)
-                wait_until(partial(is_at, revision), f"the schema is at {revision}", retry_on=(UnavailableError,))
+                wait_until(
+                    partial(is_at, revision), f"the schema is at {revision}", retry_on=(RegistryUnavailableError,)
+                )
                 wait_until(
                     lambda seen=seen: sum(written) > seen + 3 or any(lane.done() for lane in lanes), "the load goes on"
                 )
@@ -164,9 +166,9 @@ def test_under_load_nothing_is_lost_and_nobody_waits_for_long(dsn: str) -> None:
 
 
 @pytest.fixture
-def held(database: Database) -> Iterator[Callable[[], None]]:
+def held(database: RegistryDatabase) -> Iterator[Callable[[], None]]:
     """Somebody holds a lock that each step of the way back to 0001 needs; the fixture's value lets go of it."""
-    other = Database(database.url.render_as_string(hide_password=False))
+    other = RegistryDatabase(database.url.render_as_string(hide_password=False))
     connection = other.engine.connect()
     if database.is_sqlite:
         connection.exec_driver_sql("SELECT 1")  # BEGIN IMMEDIATE
@@ -178,17 +180,17 @@ def held(database: Database) -> Iterator[Callable[[], None]]:
 
 
 def test_a_migration_that_cannot_have_its_locks_gives_up_and_leaves_what_was(
-    dsn: str, database: Database, held: Callable[[], None]
+    dsn: str, database: RegistryDatabase, held: Callable[[], None]
 ) -> None:
-    with closing(Database(dsn, replace(database.limits, lock=0.3))) as impatient:
-        with pytest.raises(UnavailableError, match="lock"):
+    with closing(RegistryDatabase(dsn, replace(database.limits, lock=0.3))) as impatient:
+        with pytest.raises(RegistryUnavailableError, match="lock"):
             migrate(impatient, ALL[0], MigrationTimeouts(lock=0.3))
         assert migration.read_revision(impatient) == ALL[-1]
     held()
     assert migrate(database, ALL[0]) == (ALL[-1], ALL[0])
 
 
-def fill(database: Database, count: int) -> None:
+def fill(database: RegistryDatabase, count: int) -> None:
     """Add evaluations, of which the way forward to 0002 makes an index."""
     row = {column.name: "x" * 40 for column in tables.evaluations.columns if isinstance(column.type, sa.Text)}
     row |= {
@@ -196,7 +198,7 @@ def fill(database: Database, count: int) -> None:
     }
     row |= {"deployment_uid": story.UID}
     row.pop("id")
-    with UnitOfWork(database).open_repository() as repository:
+    with RegistryUnitOfWork(database).open_repository() as repository:
         repository.record(Facts(deployments=(story.DEPLOYMENT,)))
     with database.transaction(writes=True) as connection:
         connection.execute(sa.insert(tables.evaluations), [row | {"decided_at": f"{n:040}"} for n in range(count)])
@@ -223,7 +225,7 @@ main(["migrate"])
 """The command, which waits for ever after the last change of 0002; SQLite writes to its log what is not committed."""
 
 
-def test_a_migration_that_is_killed_half_way_was_never_there(database: Database) -> None:
+def test_a_migration_that_is_killed_half_way_was_never_there(database: RegistryDatabase) -> None:
     """Killed by SIGKILL after its changes of the schema and before they are committed; twice, and a third ends well."""
     fill(database, 3_000)
     migrate(database, ALL[0])
@@ -249,7 +251,7 @@ def test_a_migration_that_is_killed_half_way_was_never_there(database: Database)
     assert contents(database) == before
 
 
-def _half_way(database: Database) -> bool:
+def _half_way(database: RegistryDatabase) -> bool:
     """Whether a migration holds changes that nobody else sees yet."""
     if database.is_sqlite:
         wal = Path(f"{database.url.database}-wal")
@@ -259,7 +261,7 @@ def _half_way(database: Database) -> bool:
         return bool(connection.exec_driver_sql(held).scalar())
 
 
-def _schema(database: Database) -> dict[str, set[str]]:
+def _schema(database: RegistryDatabase) -> dict[str, set[str]]:
     """Columns and indexes by table."""
     found: dict[str, set[str]] = {}
     with database.engine.connect() as connection:

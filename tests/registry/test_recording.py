@@ -11,15 +11,15 @@ from r1plus_contract.history import DeploymentFact, Facts, ItemResult, RolloutEv
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.registry import checks, migration
-from r1plus_model_repo.registry.database import Database
+from r1plus_model_repo.registry.database import RegistryDatabase
 from r1plus_model_repo.registry.errors import DocumentError
-from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 from support.registry import story
 
 EACH_ONCE = dict.fromkeys(("deployments", "engines", "suites", "revisions", "evaluations", "rollouts", "alarms"), 1)
 
 
-def record(work: UnitOfWork, facts: Facts) -> dict[str, int]:
+def record(work: RegistryUnitOfWork, facts: Facts) -> dict[str, int]:
     with work.open_repository() as repository:
         return repository.record(facts)
 
@@ -28,7 +28,7 @@ def report(**changes: Any) -> Facts:
     return Facts(evaluations=(replace(story.EVALUATION, report=replace(story.REPORT, **changes)),))
 
 
-def test_what_is_sent_twice_is_recorded_once(work: UnitOfWork) -> None:
+def test_what_is_sent_twice_is_recorded_once(work: RegistryUnitOfWork) -> None:
     assert record(work, story.FACTS) == EACH_ONCE
     assert record(work, story.FACTS) == {}
     with work.open_reader() as reader:
@@ -36,7 +36,7 @@ def test_what_is_sent_twice_is_recorded_once(work: UnitOfWork) -> None:
     assert [len(part) for part in (history.revisions, history.evaluations, history.rollouts, history.alarms)] == [1] * 4
 
 
-def test_what_is_read_is_what_was_sent(work: UnitOfWork) -> None:
+def test_what_is_read_is_what_was_sent(work: RegistryUnitOfWork) -> None:
     record(work, loads(Facts, dumps(story.FACTS)))
     with work.open_reader() as reader:
         (history,) = reader.read_histories("team-credit", "credit", include_ended=False)
@@ -77,18 +77,18 @@ KEYS: dict[str, tuple[str, Facts]] = {
 
 
 @pytest.mark.parametrize(("kind", "facts"), KEYS.values(), ids=KEYS)
-def test_each_part_of_a_natural_key_tells_facts_apart(work: UnitOfWork, kind: str, facts: Facts) -> None:
+def test_each_part_of_a_natural_key_tells_facts_apart(work: RegistryUnitOfWork, kind: str, facts: Facts) -> None:
     record(work, story.FACTS)
     assert record(work, facts) == {kind: 1}
     assert record(work, facts) == {}
 
 
-def test_two_deployments_have_each_their_own(work: UnitOfWork) -> None:
+def test_two_deployments_have_each_their_own(work: RegistryUnitOfWork) -> None:
     record(work, story.FACTS)
     assert record(work, story.of("another-uid")) == {k: 1 for k in EACH_ONCE if k not in ("engines", "suites")}
 
 
-def test_a_delivery_that_cannot_be_recorded_whole_is_not_recorded_at_all(work: UnitOfWork) -> None:
+def test_a_delivery_that_cannot_be_recorded_whole_is_not_recorded_at_all(work: RegistryUnitOfWork) -> None:
     stray = replace(story.FACTS, alarms=(replace(story.ALARM, deployment="nobody"),))
     with pytest.raises(DocumentError, match="'nobody' is neither recorded nor in"):
         record(work, stray)
@@ -97,13 +97,13 @@ def test_a_delivery_that_cannot_be_recorded_whole_is_not_recorded_at_all(work: U
         assert reader.read_engines() == ()
 
 
-def test_at_the_same_time_from_four_sides_each_fact_is_recorded_once(work: UnitOfWork) -> None:
+def test_at_the_same_time_from_four_sides_each_fact_is_recorded_once(work: RegistryUnitOfWork) -> None:
     with ThreadPoolExecutor(4) as threads:
         receipts = list(threads.map(lambda _: record(work, story.FACTS), range(12)))
     assert {kind: sum(one.get(kind, 0) for one in receipts) for kind in EACH_ONCE} == EACH_ONCE
 
 
-def test_what_lives_no_more_has_ended_and_is_not_shown_to_everybody(work: UnitOfWork) -> None:
+def test_what_lives_no_more_has_ended_and_is_not_shown_to_everybody(work: RegistryUnitOfWork) -> None:
     record(work, story.FACTS)
     record(work, story.of("namesake"))
     assert record(work, Facts(live=("namesake",))) == {"ended": 1}
@@ -118,7 +118,7 @@ def test_what_lives_no_more_has_ended_and_is_not_shown_to_everybody(work: UnitOf
         assert len(reader.read_evaluations(None, None, include_ended=True, items=False)) == 2
 
 
-def test_one_that_was_thought_to_have_ended_and_is_there_has_not(work: UnitOfWork) -> None:
+def test_one_that_was_thought_to_have_ended_and_is_there_has_not(work: RegistryUnitOfWork) -> None:
     record(work, story.FACTS)
     record(work, Facts(live=()))
     record(work, Facts(live=(story.UID,)))
@@ -126,7 +126,7 @@ def test_one_that_was_thought_to_have_ended_and_is_there_has_not(work: UnitOfWor
         assert [one.ended for one in reader.read_histories("team-credit", "credit", include_ended=False)] == [False]
 
 
-def test_every_item_is_told_where_the_report_names_all_that_were_lost(work: UnitOfWork) -> None:
+def test_every_item_is_told_where_the_report_names_all_that_were_lost(work: RegistryUnitOfWork) -> None:
     record(work, story.FACTS)
     assert items(work) == (
         ItemResult("c1", "capitals", True),
@@ -135,24 +135,24 @@ def test_every_item_is_told_where_the_report_names_all_that_were_lost(work: Unit
     )
 
 
-def test_an_item_is_not_called_right_where_the_report_names_but_some_that_were_lost(work: UnitOfWork) -> None:
+def test_an_item_is_not_called_right_where_the_report_names_but_some_that_were_lost(work: RegistryUnitOfWork) -> None:
     record(work, replace(story.FACTS, evaluations=report(lost=3).evaluations))
     assert [one.right for one in items(work)] == [None, False, False]
 
 
-def test_of_an_unknown_suite_the_lost_items_are_told(work: UnitOfWork) -> None:
+def test_of_an_unknown_suite_the_lost_items_are_told(work: RegistryUnitOfWork) -> None:
     record(work, replace(story.FACTS, suites=()))
     assert items(work) == (ItemResult("c2", "", False), ItemResult("s1", "", False))
 
 
-def test_a_tenants_own_suite_is_taken_before_a_shipped_one_and_nobody_elses(work: UnitOfWork) -> None:
+def test_a_tenants_own_suite_is_taken_before_a_shipped_one_and_nobody_elses(work: RegistryUnitOfWork) -> None:
     own = replace(story.SUITE, namespace="team-credit", items=(SuiteItem("c1", "own"),))
     strange = replace(story.SUITE, namespace="team-other", items=(SuiteItem("c1", "strange"),))
     record(work, replace(story.FACTS, suites=(story.SUITE, strange, own)))
     assert items(work)[0] == ItemResult("c1", "own", True)
 
 
-def items(work: UnitOfWork) -> tuple[ItemResult, ...]:
+def items(work: RegistryUnitOfWork) -> tuple[ItemResult, ...]:
     with work.open_reader() as reader:
         (found,) = reader.read_evaluations("team-credit", "credit", include_ended=False, items=True)
     return found.items
@@ -195,14 +195,14 @@ def test_what_is_just_within_its_limit_is_taken_as_it_is(facts: Facts) -> None:
     assert checks.check_facts(facts) == facts
 
 
-def test_the_largest_that_is_accepted_is_recorded(work: UnitOfWork) -> None:
+def test_the_largest_that_is_accepted_is_recorded(work: RegistryUnitOfWork) -> None:
     widest = "\N{GRINNING FACE}" * 63
     largest = replace(story.REPORT, control=widest, acknowledged=widest, scorer_version=widest, suite_hash=widest, decided_at=widest, lost=2**63 - 1)  # fmt: skip
     facts = replace(story.FACTS, revisions=(replace(story.REVISION, name=widest),), evaluations=(replace(story.EVALUATION, revision=widest, report=largest),))  # fmt: skip
     assert record(work, checks.check_facts(facts)) == EACH_ONCE
 
 
-def test_a_nul_that_a_pod_has_said_spoils_nothing(work: UnitOfWork) -> None:
+def test_a_nul_that_a_pod_has_said_spoils_nothing(work: RegistryUnitOfWork) -> None:
     facts = checks.check_facts(report(message="a\0b", lost_items=("c\0",)))
     record(work, replace(story.FACTS, evaluations=facts.evaluations))
     with work.open_reader() as reader:
@@ -214,19 +214,19 @@ def test_a_nul_that_a_pod_has_said_spoils_nothing(work: UnitOfWork) -> None:
 
 
 @pytest.fixture
-def reopened(database: Database) -> Iterator[Database]:
-    other = Database(database.url.render_as_string(hide_password=False))
+def reopened(database: RegistryDatabase) -> Iterator[RegistryDatabase]:
+    other = RegistryDatabase(database.url.render_as_string(hide_password=False))
     yield other
     other.close()
 
 
-def test_another_process_finds_what_was_recorded(work: UnitOfWork, reopened: Database) -> None:
+def test_another_process_finds_what_was_recorded(work: RegistryUnitOfWork, reopened: RegistryDatabase) -> None:
     record(work, story.FACTS)
     assert migration.migrate(reopened) == (migration.get_head(), migration.get_head())
-    assert record(UnitOfWork(reopened), story.FACTS) == {}
+    assert record(RegistryUnitOfWork(reopened), story.FACTS) == {}
 
 
-def test_in_which_namespace_a_deployment_is_is_filled_in_once(work: UnitOfWork) -> None:
+def test_in_which_namespace_a_deployment_is_is_filled_in_once(work: RegistryUnitOfWork) -> None:
     for uid in ("", "first", "second"):
         record(work, Facts(deployments=(replace(story.DEPLOYMENT, namespace_uid=uid),)))
     with work.open_reader() as reader:
@@ -234,7 +234,7 @@ def test_in_which_namespace_a_deployment_is_is_filled_in_once(work: UnitOfWork) 
     assert found.deployment.namespace_uid == "first"
 
 
-def test_a_deployment_is_known_by_its_uid_alone(work: UnitOfWork) -> None:
+def test_a_deployment_is_known_by_its_uid_alone(work: RegistryUnitOfWork) -> None:
     record(work, story.FACTS)
     assert record(work, Facts(deployments=(DeploymentFact(story.UID, "elsewhere", "other"),))) == {}
     with work.open_reader() as reader:

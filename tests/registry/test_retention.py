@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry, Counter
 
 from r1plus_contract.history import Facts, SuiteFact, SuiteItem
 from r1plus_model_repo.registry import retention, tables
-from r1plus_model_repo.registry.database import Database, DatabaseLimits
-from r1plus_model_repo.registry.errors import FullError
+from r1plus_model_repo.registry.database import DatabaseLimits, RegistryDatabase
+from r1plus_model_repo.registry.errors import RegistryFullError
 from r1plus_model_repo.registry.migration import migrate
 from r1plus_model_repo.registry.retention import DAY_SECONDS, Pruner, Retention
 from r1plus_model_repo.registry.storage import Storage
-from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 from support.registry import story
 from support.registry.sqlite import Sqlite
 from support.waiting import eventually
@@ -31,13 +31,13 @@ OTHER = "uid-2"
 class Registry:
     """A database, told of things at times of the test's."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: RegistryDatabase) -> None:
         self.database = database
         self.now = NOW
         self.pruned: dict[str, int] = {}
 
     def tell(self, *facts: Facts) -> None:
-        with UnitOfWork(self.database, lambda: self.now).open_repository() as repository:
+        with RegistryUnitOfWork(self.database, lambda: self.now).open_repository() as repository:
             for one in facts:
                 repository.record(one)
 
@@ -73,7 +73,7 @@ class Registry:
 
 
 @pytest.fixture
-def registry(database: Database) -> Registry:
+def registry(database: RegistryDatabase) -> Registry:
     return Registry(database)
 
 
@@ -200,23 +200,23 @@ def test_finding_18_what_was_pruned_makes_room_on_a_volume_that_is_full(
     sqlite: Sqlite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite's file does not shrink: room within it counts, as long as its log has some beside it."""
-    with sqlite.scratch() as dsn, closing(Database(dsn, DatabaseLimits(room=2**20))) as database:
+    with sqlite.scratch() as dsn, closing(RegistryDatabase(dsn, DatabaseLimits(room=2**20))) as database:
         migrate(database)
         registry = Registry(database)
         free = 3 * 2**18
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
         alarms = tuple(replace(story.ALARM, since=str(n), text="x" * 4000) for n in range(200))
         registry.tell(replace(story.FACTS, alarms=alarms))
-        with pytest.raises(FullError):
+        with pytest.raises(RegistryFullError):
             database.require_room()
         registry.prune(Retention(entries=100))
         database.require_room()
         free = 2**18
-        with pytest.raises(FullError):
+        with pytest.raises(RegistryFullError):
             database.require_room()
 
 
-async def test_a_tenants_share_is_held_to_as_soon_as_something_is_recorded(database: Database) -> None:
+async def test_a_tenants_share_is_held_to_as_soon_as_something_is_recorded(database: RegistryDatabase) -> None:
     told = Registry(database)
     told.tell(story.FACTS)
     metric = Counter("pruned", "Rows.", ["table"], registry=CollectorRegistry())

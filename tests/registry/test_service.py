@@ -22,8 +22,8 @@ from r1plus_contract.history import Facts
 from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_model_repo.registry import queries
 from r1plus_model_repo.registry import storage as storage_module
-from r1plus_model_repo.registry.database import Database, DatabaseLimits
-from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.database import DatabaseLimits, RegistryDatabase
+from r1plus_model_repo.registry.errors import RegistryUnavailableError
 from r1plus_model_repo.registry.queries import Reader
 from r1plus_model_repo.registry.retention import Pruner, Retention
 from r1plus_model_repo.registry.reviews import AccessRequest, User
@@ -49,7 +49,7 @@ class Reviewed:
 
     async def authenticate(self, token: str) -> User | None:
         if self.down:
-            raise UnavailableError("The API server did not answer the TokenReview: down")
+            raise RegistryUnavailableError("The API server did not answer the TokenReview: down")
         return User(token) if token in (WRITER, TENANT, PLATFORM) else None
 
     async def can_access(self, user: User, access: AccessRequest) -> bool:
@@ -103,7 +103,7 @@ async def serve() -> AsyncIterator[Serve]:
         async def start(
             dsn: str | Path, limits: DatabaseLimits = SHORT, *, ready: bool = True, retention: Retention | None = None
         ) -> Client:
-            storage = Storage(Database(dsn, limits))
+            storage = Storage(RegistryDatabase(dsn, limits))
             ends.callback(storage.close)
             reviewed = Reviewed()
             keeping = asyncio.create_task(storage.run())
@@ -539,7 +539,7 @@ async def test_a_frozen_server_hangs_nobody_for_long(
 
 
 async def test_a_schema_that_is_gone_is_made_anew(filled: Client, dsn: str) -> None:
-    database = Database(dsn)
+    database = RegistryDatabase(dsn)
     with database.transaction(writes=True) as connection:
         for table in ("alembic_version", *reversed(metadata.sorted_tables)):
             connection.exec_driver_sql(f"DROP TABLE {table}")

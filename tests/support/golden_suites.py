@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, SuiteHeader, encode_items, suite_hash
+from r1plus_contract.suite import SCORER_VERSION, Item, SuiteHeader, SuiteSampling, encode_items, suite_hash
 from r1plus_contract.suite_files import SuiteFiles
 
 NAME = "bank-v1"
-SAMPLING = Sampling(stop=("\n",))
+SAMPLING = SuiteSampling(stop=("\n",))
 ITEMS = tuple(
     Item(f"{stratum}-{n}", stratum, f"{stratum} {n}?", "contains", (f"answer {n}",))
     for stratum in ("loans", "savings")
@@ -21,7 +21,7 @@ def files_of(
     *,
     text: str | None = None,
     name: str = NAME,
-    sampling: Sampling = SAMPLING,
+    sampling: SuiteSampling = SAMPLING,
     count: int | None = None,
     version: str = SCORER_VERSION,
 ) -> SuiteFiles:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -229,6 +232,28 @@ async def test_a_migration_waits_for_its_turn_and_gives_up_in_time(tenant: Volum
             with pytest.raises(StoreError, match="another gateway's migration has run for") as failure:
                 migrate(database, Patience(turn=0.2))
             assert failure.value.reason is DataReason.MIGRATION_FAILED
+
+
+async def test_the_role_and_database_of_the_documentation_are_enough_and_shut_to_others(
+    postgresql: Postgres, tenant: Volume
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gateway-access.md").read_text()
+    (block,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    statements = block.replace("long and random", "one").strip().split("\n")
+    other = [statement.replace("t_8f3a", "t_other") for statement in statements]
+    try:
+        for statement in statements + other:
+            postgresql.execute(statement)
+        own = postgresql.dsn("t_8f3a").replace(f"admin:{PASSWORD}", "t_8f3a:one")
+        async with replace(tenant, url=own).open() as store:
+            await create_key(store, ADMIN, KeySpec("ci"))
+            assert (await verify_audit(store)).problem == ""
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            postgresql.execute("SELECT 1", postgresql.dsn("t_8f3a").replace(f"admin:{PASSWORD}", "t_other:one"))
+    finally:
+        for name in ("t_8f3a", "t_other"):
+            postgresql.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            postgresql.execute(f"DROP ROLE IF EXISTS {name}")
 
 
 async def test_no_message_has_the_password(tenant: Volume) -> None:

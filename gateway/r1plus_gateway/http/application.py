@@ -162,11 +162,9 @@ class Api:
         return web.Response(text="ok\n")
 
     async def get_readiness(self, _: web.Request) -> web.Response:
-        """Answer whether requests can be taken."""
+        """Answer whether requests are taken. A model without pods answers with an error of its own."""
         if self.is_draining:
             return web.Response(status=503, text="draining\n")
-        if not self._parts.models.are_ready:
-            return web.Response(status=503, text="no model has a pod\n")
         return web.Response(text="ok\n")
 
     def build_internal(self) -> web.Application:

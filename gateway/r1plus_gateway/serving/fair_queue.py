@@ -33,6 +33,10 @@ class FairQueue:
         """Requests that wait, in all lanes."""
         return self._waiting
 
+    def count_running(self, model: str) -> int:
+        """Return how many requests of a model hold a slot."""
+        return self._lanes[model].running if model in self._lanes else 0
+
     def set_capacity(self, model: str, capacity: int) -> None:
         """Let so many requests of a model run at once; those that run stay."""
         lane = self._lanes.setdefault(model, _Lane())

@@ -68,11 +68,6 @@ class Models:
         pool = self._pools.get(name)
         return pool if pool is not None and self._is_allowed(pool.model, caller) else None
 
-    @property
-    def are_ready(self) -> bool:
-        """Whether some model has a pod, or there is no model."""
-        return not self._pools or any(len(pool) for pool in self._pools.values())
-
     def begin(self, pool: PodPool, caller: str, request: Any) -> Generation:
         """Begin a request; the caller of this ends it."""
         limits = self._settings.limits

@@ -14,7 +14,15 @@ from r1plus_gateway.access.api_keys import ApiKey, KeyRecord, compute_secret_mac
 from r1plus_gateway.access.caller import Caller, CallerKind
 from r1plus_gateway.store import key_records
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.audit import AuditHead, AuditRecord, AuditReport, decode_head, read_head_file, verify_chain
+from r1plus_gateway.store.audit import (
+    AuditHead,
+    AuditRecord,
+    AuditReport,
+    decode_head,
+    open_base,
+    read_head_file,
+    verify_chain,
+)
 from r1plus_gateway.store.clock import format_month
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.repository import LedgerRepository, MetaName
@@ -188,14 +196,20 @@ async def verify_audit(store: TenantStore, head: AuditHead | None = None) -> Aud
     kept = [head] if head else []
     try:
         # Read before the snapshot: a head that is stored later may be newer than it.
-        stored = read_head_file(folder) if folder else None
+        outside = read_head_file(folder) if folder else None
     except (OSError, ValueError) as error:
         return AuditReport(0, AuditHead(), f"the head that is stored on the volume cannot be read: {error}")
-    kept += [stored] if stored else []
+    kept += [outside] if outside else []
 
     def verify(connection: Connection) -> AuditReport:
-        text = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == MetaName.AUDIT_HEAD.value))
-        return verify_chain(connection, key, decode_head(text) if text else AuditHead(), *kept)
+        stored = {row.name: row.value for row in connection.execute(sa.select(t.meta))}
+        head_text, base_text = stored.get(MetaName.AUDIT_HEAD), stored.get(MetaName.AUDIT_BASE)
+        try:
+            base = open_base(key, base_text)
+            own = decode_head(head_text) if head_text else AuditHead()
+        except ValueError as error:
+            return AuditReport(0, AuditHead(), f"what the database says of the log cannot be trusted: {error}")
+        return verify_chain(connection, key, base, own, *kept)
 
     return await store.read(verify, is_long=True)
 

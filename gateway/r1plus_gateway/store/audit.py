@@ -2,7 +2,8 @@
 
 A record's MAC covers the MAC of the record before it. The head (number and MAC of the newest record) is stored in
 `meta`, written in the same transaction, and every few seconds outside of the database, so that a database which was
-put back to an earlier state is found as well. Records hold metadata only: no text of a prompt or an answer.
+put back to an earlier state is found as well. Records that retention removed leave a base: the last of them, sealed by
+an HMAC, so that only a gateway can move it. Records hold metadata only: no text of a prompt or an answer.
 """
 
 import hashlib
@@ -110,19 +111,36 @@ class AuditChain:
         return {**values, "mac": mac}
 
 
-def verify_chain(connection: Connection, key: bytes, *stored_heads: AuditHead) -> AuditReport:
-    """Read the whole log in one snapshot and compare it with every stored head."""
-    expected, found_macs, problem = AuditHead(), {0: _FIRST_MAC}, ""
+def seal_base(key: bytes, base: AuditHead) -> str:
+    """Return the base of a log, the records up to which were removed, as it is stored."""
+    return json.dumps({"seq": base.seq, "mac": base.mac.hex(), "seal": _compute_seal(key, base).hex()})
+
+
+def open_base(key: bytes, text: str | None) -> AuditHead:
+    """Return the stored base; that of a whole log if there is none. Raises ValueError if it was changed."""
+    if text is None:
+        return AuditHead()
+    base = decode_head(text)
+    if not hmac.compare_digest(_compute_seal(key, base), bytes.fromhex(str(json.loads(text).get("seal")))):
+        raise ValueError("the base of an audit log was changed")
+    return base
+
+
+def verify_chain(connection: Connection, key: bytes, base: AuditHead, *stored_heads: AuditHead) -> AuditReport:
+    """Read the log from its base in one snapshot and compare it with every stored head."""
+    expected, found_macs, problem = base, {base.seq: base.mac}, ""
     wanted = {head.seq for head in stored_heads}
     for row in _read_rows(connection):
         problem = _check_row(row, key, expected)
         if problem:
-            return AuditReport(expected.seq, expected, problem)
+            return AuditReport(expected.seq - base.seq, expected, problem)
         expected = AuditHead(row["seq"], bytes(row["mac"]))
         if expected.seq in wanted:
             found_macs[expected.seq] = expected.mac
     for head in stored_heads:
-        if head.seq > expected.seq:
+        if head.seq < base.seq:
+            problem = f"record {head.seq} was removed by retention, with all up to {base.seq}: compare a newer head"
+        elif head.seq > expected.seq:
             problem = (
                 f"records {expected.seq + 1} to {head.seq} are missing at the end: the log was cut,"
                 " or the database was put back to an earlier state"
@@ -133,7 +151,7 @@ def verify_chain(connection: Connection, key: bytes, *stored_heads: AuditHead) -
             break
     if not problem and stored_heads and stored_heads[0].seq != expected.seq:
         problem = f"the stored head is record {stored_heads[0].seq}, and the log goes on to {expected.seq}"
-    return AuditReport(expected.seq, expected, problem)
+    return AuditReport(expected.seq - base.seq, expected, problem)
 
 
 def _check_row(row: Mapping[str, Any], key: bytes, before: AuditHead) -> str:
@@ -156,6 +174,10 @@ def _read_rows(connection: Connection) -> Iterable[Mapping[str, Any]]:
             return
         yield from rows
         last = rows[-1]["seq"]
+
+
+def _compute_seal(key: bytes, base: AuditHead) -> bytes:
+    return hmac.digest(key, b"audit-base\0" + base.encode().encode(), hashlib.sha256)
 
 
 def _compute_mac(key: bytes, before: bytes, values: Mapping[str, Any]) -> bytes:

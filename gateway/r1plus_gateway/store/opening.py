@@ -28,7 +28,7 @@ from r1plus_gateway.store.errors import (
     KeyLostError,
     SchemaNewerError,
 )
-from r1plus_gateway.store.repository import LEDGER_LOCK, MetaName, write_meta
+from r1plus_gateway.store.repository import MetaName, write_meta
 from r1plus_gateway.store.tenant_keys import (
     RING_FILE,
     KeyRing,
@@ -56,6 +56,8 @@ class StoreConfig:
     """The volume: the SQLite database, the key ring and the head of the audit log."""
     url: str = ""
     limits: Limits = field(default_factory=Limits)
+    audit_days: float = 400.0
+    """How long audit records are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,6 @@ def _open_stored_ring(
 ) -> TenantKeys:
     """Open the ring in the database; make it if the database is new."""
     with database.transaction(writes=may_write) as connection:
-        if may_write:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LEDGER_LOCK)))
         text = _read_meta(connection, MetaName.KEY_RING)
         if text is None:
             if not may_write or _read_meta(connection, MetaName.TENANT) is not None:

@@ -6,7 +6,7 @@ statement per table: a batch of many requests costs little more than one.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import SimpleNamespace
 from typing import Any, Final
@@ -26,16 +26,16 @@ from r1plus_gateway.access.caller import (
 from r1plus_gateway.store import statements
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admission import Demand, Standing, check_demand, compute_remaining, leak
-from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decode_head
+from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decode_head, seal_base
 from r1plus_gateway.store.clock import LedgerClock, format_day, format_month
 from r1plus_gateway.store.tenant_keys import TenantKeys
 
-LEDGER_LOCK: Final = 0x7231706C757367_01
-"""PostgreSQL advisory lock of whoever writes: replicas take turns, as the chain of audit records asks for anyway."""
 UNSETTLED: Final = "unsettled"
 """Outcome of a request whose gateway crashed."""
 MOST_TOKENS: Final = 2**53
 MOST_TEXT: Final = 253
+MOST_PRUNED: Final = 1000
+"""Audit records that one transaction removes: requests wait for it."""
 CallerKey = tuple[str, str]
 
 
@@ -46,15 +46,19 @@ class MetaName(StrEnum):
     KEY_RING = "key_ring"
     LEDGER_TIME = "ledger_time"
     AUDIT_HEAD = "audit_head"
+    AUDIT_BASE = "audit_base"
 
 
 @dataclass(slots=True)
-class _Running:
-    """Reservations of one caller."""
+class _CallerState:
+    """What limits ask of one caller: of the minute at a time, of its running requests, and of the current month."""
 
-    count: int = 0
-    tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """By month."""
+    requests: float
+    tokens: float
+    updated_at: float
+    running: int
+    reserved_tokens: int
+    used_tokens: int
 
 
 @dataclass(slots=True)
@@ -73,19 +77,15 @@ class LedgerRepository:
         self._keys = keys
         self._instance = instance
         self._upserts = statements.build_upserts(connection.dialect.name)
-        if connection.dialect.name != "sqlite":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LEDGER_LOCK)))
         stored: dict[str, str] = {row.name: row.value for row in connection.execute(statements.SELECT_META)}
         clock.raise_to(float(stored.get(MetaName.LEDGER_TIME, "0")))
         self.now = clock.read()
         self._month, self._day = format_month(self.now), format_day(self.now)
         head = stored.get(MetaName.AUDIT_HEAD)
         self._chain = AuditChain(keys.audit_key, decode_head(head) if head else AuditHead())
-        self._counters: dict[CallerKey, tuple[float, float]] = {}
+        self._callers: dict[CallerKey, _CallerState] = {}
         self._changed_counters: set[CallerKey] = set()
-        self._budgets: dict[tuple[str, str, str], int] = {}
         self._budget_sums: dict[tuple[str, str, str], int] = defaultdict(int)
-        self._running: dict[CallerKey, _Running] = {}
         self._new: dict[str, dict[str, Any]] = {}
         self._settled: dict[str, Any] = {}
         self._usage: dict[tuple[str, str, str, str, str], _UsageSum] = defaultdict(_UsageSum)
@@ -174,6 +174,23 @@ class LedgerRepository:
         """Append a record to the audit log."""
         self._audit.append(self._chain.append(record))
 
+    def prune_audit(self, before: float, most: int = MOST_PRUNED) -> int:
+        """Remove the oldest audit records from before a time, at most so many and never the newest; return how many."""
+        c = t.audit.c
+        oldest = self.connection.scalar(sa.select(sa.func.min(c.seq)))
+        if oldest is None:
+            return 0
+        kept = self.connection.scalar(sa.select(c.seq).where(c.at >= before).order_by(c.seq).limit(1))
+        newest = self.connection.scalar(sa.select(sa.func.max(c.seq)))
+        last = min((newest if kept is None else kept) - 1, oldest + most - 1)
+        if last < oldest:
+            return 0
+        mac = self.connection.execute(sa.select(c.mac).where(c.seq == last)).scalar_one()
+        self.connection.execute(sa.delete(t.audit).where(c.seq <= last))
+        write_meta(self.connection, MetaName.AUDIT_BASE, seal_base(self._keys.audit_key, AuditHead(last, bytes(mac))))
+        self.append_audit(AuditRecord(self.now, "prune_audit", subject=f"{oldest}-{last}"))
+        return int(last - oldest + 1)
+
     def beat(self) -> None:
         """Say that this gateway runs."""
         self.connection.execute(self._upserts.beat, {"id": self._instance, "seen_at": self.now, "beats": 1})
@@ -195,29 +212,29 @@ class LedgerRepository:
         """Write what the batch collected; called once, before the commit."""
         execute = self.connection.execute
         if self._settled:
-            execute(statements.DELETE_RESERVATION, [{"settled_id": one} for one in self._settled])
+            execute(statements.DELETE_RESERVATION, _join([{"settled_id": one} for one in self._settled]))
         if self._new:
-            execute(statements.INSERT_RESERVATION, list(self._new.values()))
+            execute(statements.INSERT_RESERVATION, _join(list(self._new.values())))
         if self._changed_counters:
-            execute(self._upserts.counters, [self._make_counters_row(key) for key in self._changed_counters])
+            execute(self._upserts.counters, _join([self._make_counters_row(key) for key in self._changed_counters]))
         if self._budget_sums:
             rows = [
                 {"caller_kind": kind, "caller_id": name, "month": month, "used_tokens": tokens}
                 for (kind, name, month), tokens in self._budget_sums.items()
             ]
-            execute(self._upserts.budgets, rows)
+            execute(self._upserts.budgets, _join(rows))
         if self._usage:
-            execute(self._upserts.usage, [_make_usage_row(key, total) for key, total in self._usage.items()])
+            execute(self._upserts.usage, _join([_make_usage_row(*item) for item in self._usage.items()]))
         meta = [{"name": MetaName.LEDGER_TIME.value, "value": repr(self.now)}]
         if self._audit:
-            execute(statements.INSERT_AUDIT, self._audit)
+            execute(statements.INSERT_AUDIT, _join(self._audit))
             meta.append({"name": MetaName.AUDIT_HEAD.value, "value": self._chain.head.encode()})
-        execute(self._upserts.meta, meta)
+        execute(self._upserts.meta, _join(meta))
 
     def _make_counters_row(self, key: CallerKey) -> dict[str, Any]:
-        requests, tokens = self._counters[key]
-        row = {"caller_kind": key[0], "caller_id": key[1], "requests": requests, "tokens": tokens}
-        return row | {"updated_at": self.now}
+        state = self._callers[key]
+        row = {"caller_kind": key[0], "caller_id": key[1], "requests": state.requests, "tokens": state.tokens}
+        return row | {"updated_at": state.updated_at}
 
     def _find_reservation(self, request_id: str) -> Any:
         if request_id in self._new:  # By a request that left before it was admitted.
@@ -238,16 +255,16 @@ class LedgerRepository:
             "reserved_at": self.now,
             "instance": self._instance,
         }
-        if running := self._running.get(key):
-            running.count += 1
-            running.tokens[self._month] += tokens
+        if state := self._callers.get(key):
+            state.running += 1
+            state.reserved_tokens += tokens
 
     def _remove_reservation(self, row: Any) -> None:
         if self._new.pop(row.request_id, None) is None:
             self._settled[row.request_id] = row
-        if running := self._running.get((row.caller_kind, row.caller_id)):
-            running.count -= 1
-            running.tokens[row.month] -= row.tokens
+        if state := self._callers.get((row.caller_kind, row.caller_id)):
+            state.running -= 1
+            state.reserved_tokens -= row.tokens if row.month == self._month else 0
 
     def _describe(self, row: Any) -> AuditRecord:
         return AuditRecord(
@@ -272,27 +289,41 @@ class LedgerRepository:
         self.append_audit(record)
 
     def _find_standing(self, key: CallerKey, limits: Limits) -> Standing:
-        requests, tokens = self._find_counters(key, limits)
-        running = self._find_running(key) if _needs_running(limits) else _Running()
-        used = self._find_used(key) if limits.budget_tokens is not None else 0
-        return Standing(requests, tokens, running.count, used, running.tokens[self._month])
+        if limits == Limits():
+            return Standing(0.0, 0.0, 0, 0, 0)
+        state = self._find_caller(key)
+        elapsed = self.now - state.updated_at
+        return Standing(
+            requests=leak(state.requests, limits.requests_per_minute, elapsed),
+            tokens=leak(state.tokens, limits.tokens_per_minute, elapsed),
+            running=state.running,
+            used_tokens=state.used_tokens + self._budget_sums.get((*key, self._month), 0),
+            reserved_tokens=state.reserved_tokens,
+        )
 
-    def _find_counters(self, key: CallerKey, limits: Limits) -> tuple[float, float]:
-        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
-            return 0.0, 0.0
-        if key not in self._counters:
-            row = self.connection.execute(statements.SELECT_COUNTERS, {"kind": key[0], "name": key[1]}).one_or_none()
-            elapsed = self.now - row.updated_at if row else 0.0
-            self._counters[key] = (
-                leak(row.requests, limits.requests_per_minute, elapsed) if row else 0.0,
-                leak(row.tokens, limits.tokens_per_minute, elapsed) if row else 0.0,
+    def _find_caller(self, key: CallerKey) -> _CallerState:
+        if key not in self._callers:
+            values = {"kind": key[0], "name": key[1], "month": self._month}
+            row = self.connection.execute(statements.SELECT_CALLER, values).one()
+            # Not written yet: what this batch has reserved and settled so far.
+            new = [one for one in self._new.values() if (one["caller_kind"], one["caller_id"]) == key]
+            settled = [one for one in self._settled.values() if (one.caller_kind, one.caller_id) == key]
+            reserved = int(row.reserved_tokens or 0) + sum(one["tokens"] for one in new)
+            self._callers[key] = _CallerState(
+                requests=row.requests or 0.0,
+                tokens=row.tokens or 0.0,
+                updated_at=self.now if row.updated_at is None else row.updated_at,
+                running=row.running + len(new) - len(settled),
+                reserved_tokens=reserved - sum(one.tokens for one in settled if one.month == self._month),
+                used_tokens=int(row.used_tokens or 0),
             )
-        return self._counters[key]
+        return self._callers[key]
 
     def _set_counters(self, key: CallerKey, limits: Limits, requests: float, tokens: float) -> None:
         if limits.requests_per_minute is None and limits.tokens_per_minute is None:
             return
-        self._counters[key] = (requests, tokens)
+        state = self._find_caller(key)
+        state.requests, state.tokens, state.updated_at = requests, tokens, self.now
         self._changed_counters.add(key)
 
     def _return_tokens(self, row: Any, limits: Limits, unused: int) -> None:
@@ -300,34 +331,9 @@ class LedgerRepository:
         if limits.tokens_per_minute is None:
             return
         key = (row.caller_kind, row.caller_id)
-        requests, tokens = self._find_counters(key, limits)
+        standing = self._find_standing(key, limits)
         returned = leak(unused, limits.tokens_per_minute, self.now - row.reserved_at) if unused > 0 else unused
-        self._set_counters(key, limits, requests, max(0.0, tokens - returned))
-
-    def _find_running(self, key: CallerKey) -> _Running:
-        if key not in self._running:
-            running = _Running()
-            for row in self.connection.execute(statements.SELECT_RUNNING, {"kind": key[0], "name": key[1]}):
-                running.count += row.requests
-                running.tokens[row.month] += int(row.tokens)
-            # Not written yet: what this batch has reserved and settled so far.
-            for new in self._new.values():
-                if (new["caller_kind"], new["caller_id"]) == key:
-                    running.count += 1
-                    running.tokens[new["month"]] += new["tokens"]
-            for row in self._settled.values():
-                if (row.caller_kind, row.caller_id) == key:
-                    running.count -= 1
-                    running.tokens[row.month] -= row.tokens
-            self._running[key] = running
-        return self._running[key]
-
-    def _find_used(self, key: CallerKey) -> int:
-        budget = (*key, self._month)
-        if budget not in self._budgets:
-            values = {"kind": key[0], "name": key[1], "month": self._month}
-            self._budgets[budget] = int(self.connection.scalar(statements.SELECT_BUDGET, values) or 0)
-        return self._budgets[budget] + self._budget_sums.get(budget, 0)
+        self._set_counters(key, limits, standing.requests, max(0.0, standing.tokens - returned))
 
 
 def write_meta(connection: Connection, name: MetaName, value: str) -> None:
@@ -352,5 +358,6 @@ def _make_usage_row(key: tuple[str, str, str, str, str], total: _UsageSum) -> di
     return row | {name: getattr(total, name) for name in statements.USAGE_SUMS}
 
 
-def _needs_running(limits: Limits) -> bool:
-    return limits.concurrent_requests is not None or limits.budget_tokens is not None
+def _join(rows: list[dict[str, Any]]) -> Any:
+    """Return a single row as itself: PostgreSQL's driver takes more exchanges for a list."""
+    return rows[0] if len(rows) == 1 else rows

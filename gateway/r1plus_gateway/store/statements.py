@@ -12,23 +12,25 @@ from r1plus_gateway.store import tables as t
 
 SELECT_META = sa.select(t.meta.c.name, t.meta.c.value).where(t.meta.c.name.in_(["ledger_time", "audit_head"]))
 SELECT_RESERVATION = sa.select(t.reservations).where(t.reservations.c.request_id == sa.bindparam("wanted"))
-SELECT_COUNTERS = sa.select(t.counters.c.requests, t.counters.c.tokens, t.counters.c.updated_at).where(
-    t.counters.c.caller_kind == sa.bindparam("kind"), t.counters.c.caller_id == sa.bindparam("name")
+
+
+def _pick(table: sa.Table, column: Any, *conditions: Any) -> Any:
+    """Return what a table has of one caller."""
+    own = (table.c.caller_kind == sa.bindparam("kind"), table.c.caller_id == sa.bindparam("name"))
+    return sa.select(column).select_from(table).where(*own, *conditions).scalar_subquery()
+
+
+_RESERVED: Any = sa.func.sum(t.reservations.c.tokens)
+_MONTH: Any = sa.bindparam("month")
+SELECT_CALLER = sa.select(
+    _pick(t.counters, t.counters.c.requests).label("requests"),
+    _pick(t.counters, t.counters.c.tokens).label("tokens"),
+    _pick(t.counters, t.counters.c.updated_at).label("updated_at"),
+    _pick(t.reservations, sa.func.count()).label("running"),
+    _pick(t.reservations, _RESERVED, t.reservations.c.month == _MONTH).label("reserved_tokens"),
+    _pick(t.budgets, t.budgets.c.used_tokens, t.budgets.c.month == _MONTH).label("used_tokens"),
 )
-SELECT_BUDGET = sa.select(t.budgets.c.used_tokens).where(
-    t.budgets.c.caller_kind == sa.bindparam("kind"),
-    t.budgets.c.caller_id == sa.bindparam("name"),
-    t.budgets.c.month == sa.bindparam("month"),
-)
-SELECT_RUNNING = (
-    sa.select(
-        t.reservations.c.month,
-        sa.func.count().label("requests"),
-        sa.func.sum(t.reservations.c.tokens).label("tokens"),
-    )
-    .where(t.reservations.c.caller_kind == sa.bindparam("kind"), t.reservations.c.caller_id == sa.bindparam("name"))
-    .group_by(t.reservations.c.month)
-)
+"""All that limits ask for: what a caller has used of the minute, what runs, and what it has used of a month."""
 INSERT_RESERVATION = sa.insert(t.reservations)
 DELETE_RESERVATION = sa.delete(t.reservations).where(t.reservations.c.request_id == sa.bindparam("settled_id"))
 INSERT_AUDIT = sa.insert(t.audit)

@@ -19,12 +19,12 @@ from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.store.audit import AuditHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.database import translate_os_error
-from r1plus_gateway.store.errors import DataReason, StoreError, UnavailableError
+from r1plus_gateway.store.errors import BusyError, DataReason, StoreError, UnavailableError
 from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
 from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
 from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring
-from r1plus_gateway.store.repository import LedgerRepository
+from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
 from r1plus_gateway.store.unit_of_work import UnitOfWork
 from r1plus_gateway.store.writer import Step, Writer
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 _READERS: Final = 2
+MOST_READS: Final = 500
+"""Reads that run or wait: credentials that nobody knows are looked up as well, however many are sent."""
 AUDIT_SECONDS: Final = 600.0
 """Longest verification of the audit log."""
 _SECONDS_AHEAD: Final = 300.0
@@ -52,10 +54,11 @@ class DataState:
 
 @dataclass(frozen=True, slots=True)
 class Periods:
-    """Seconds between two beats, and without one until another gateway counts as gone."""
+    """Seconds between two beats, without one until another gateway counts as gone, and between two prunings."""
 
     beat: float = BEAT_SECONDS
     gone: float = GONE_SECONDS
+    prune: float = 3600.0
 
 
 class TenantStore:
@@ -72,6 +75,8 @@ class TenantStore:
         self._problem: StoreError = UnavailableError("The tenant's data have not been opened yet")
         self._state = DataState(DataReason.STARTING, str(self._problem))
         self._key_problem: StoreError | None = None
+        self._prune_at = 0.0
+        self._reads = 0
         self._head = AuditHead()
         self._stored_head = AuditHead()
         self._instances = InstanceWatch(self.instance, self._periods.gone)
@@ -110,18 +115,28 @@ class TenantStore:
         return True
 
     async def maintain(self) -> None:
-        """Do once what is due every few seconds: beat, settle for gateways that are gone, store the audit log's head.
+        """Do once what is due every few seconds: beat, settle for gateways that are gone, tidy up, store the head.
 
         What fails is the state until it works again.
         """
         try:
             await self.write(lambda ledger: ledger.beat())
+            await self._prune()
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
         except StoreError as error:
             self._set_problem(error)
         except Exception:
             # The next round may work, and without rounds another gateway would take this one as gone.
             log.exception("Maintenance of the tenant's data failed")
+
+    async def _prune(self) -> None:
+        """Remove what is older than its retention, once an hour."""
+        if time.monotonic() < self._prune_at:
+            return
+        before = self.clock.read() - self.config.audit_days * 86400
+        while await self.write(lambda ledger: ledger.prune_audit(before)) == MOST_PRUNED:
+            pass
+        self._prune_at = time.monotonic() + self._periods.prune
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""
@@ -158,16 +173,21 @@ class TenantStore:
         """
         data, seconds = self.require_data(), AUDIT_SECONDS if is_long else ANSWER_SECONDS
         threads = self._auditor if is_long else self._readers
+        if self._reads >= MOST_READS:
+            raise BusyError(f"{self._reads} reads wait for the tenant's data already")
 
         def work() -> T:
             with data.database.transaction(writes=False) as connection:
                 return step(connection)
 
+        self._reads += 1
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.get_running_loop().run_in_executor(threads, work)
         except TimeoutError as error:
             raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
+        finally:
+            self._reads -= 1
 
     async def close(self) -> None:
         """Commit what waits, store the head of the audit log, and close the data."""
@@ -216,6 +236,7 @@ class TenantStore:
         data, work = self.require_data(), self._work
         assert work is not None
         self._refresh_ring(data)
+        data.database.checkpoint()
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
                 beats = read_beats(connection)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from r1plus_contract.inference import GRAMMAR, RESPONSE_SCHEMA
+from r1plus_model_repo.backends.constraint_shape import ShapeError, measure_grammar, measure_pattern
 from r1plus_model_repo.backends.json_input import load_json
 from r1plus_model_repo.backends.messages import find_surrogate
 
@@ -22,7 +23,7 @@ MOST_NODES: Final = 2000
 MOST_PROPERTIES: Final = 100
 """Properties of one object: the time to compile optional ones grows with their square."""
 MOST_REPETITIONS: Final = 128
-"""Sum of the lengths and counts that repeat characters: 200 of them take seconds to compile."""
+"""Characters that lengths and counted repetitions repeat, together: 200 of them take seconds to compile."""
 MOST_ITEMS: Final = 1000
 MOST_PATTERN: Final = 256
 """Characters of a regular expression in a schema."""
@@ -44,7 +45,6 @@ _ANNOTATIONS: Final = frozenset(
     }
 )
 _ENFORCED: Final = _SCHEMA_MAPS | _SCHEMA_LISTS | _SCHEMAS | _LENGTHS | _COUNTS | _PLAIN
-_QUANTIFIER: Final = re.compile(r"\{\s*(\d+)?\s*(?:,\s*(\d+)?\s*)?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def parse_schema(text: str) -> Constraint:
 
 
 def parse_grammar(text: str) -> Constraint:
-    """Return the grammar as a constraint. Raise ConstraintError. Only its size is checked, not its rules."""
+    """Return the grammar as a constraint. Raise ConstraintError. Rules that `root` does not need are not read."""
     _check_bytes(GRAMMAR, text)
     if "\0" in text:
         raise ConstraintError(f"{GRAMMAR}: has a NUL character; remove it")
@@ -110,9 +110,15 @@ def parse_grammar(text: str) -> Constraint:
         deepest = max(deepest, depth)
     _check_depth(GRAMMAR, deepest)
     _check_limit(GRAMMAR, "symbols", nodes, MOST_NODES)
-    repetitions = _sum_quantifiers(_blank_literals(text))
-    _check_limit(GRAMMAR, "repetitions in braces", repetitions, MOST_REPETITIONS)
-    return Constraint(GRAMMAR, text, nodes, repetitions)
+    try:
+        shape = measure_grammar(text)
+    except ShapeError as error:
+        raise ConstraintError(f"{GRAMMAR}: {error}") from error
+    except RecursionError as error:
+        raise ConstraintError(f"{GRAMMAR}: its rules name each other in too long a chain; simplify it") from error
+    _check_limit(GRAMMAR, "symbols, with counted repetitions written out,", shape.weight, MOST_NODES)
+    _check_limit(GRAMMAR, "characters in counted repetitions", shape.repeated, MOST_REPETITIONS)
+    return Constraint(GRAMMAR, text, nodes, shape.repeated)
 
 
 def find_surrogate_in(value: Any) -> str | None:
@@ -210,7 +216,12 @@ class _SchemaWalk:
         if not isinstance(value, str) or "\0" in value:
             raise ConstraintError(f"{place}: is no regular expression")
         _check_limit(place, "characters", len(value), MOST_PATTERN)
-        self._repeat(_sum_quantifiers(value), place)
+        _check_limit(place, "parentheses", value.count("("), MOST_DEPTH)
+        try:
+            shape = measure_pattern(value)
+        except ShapeError as error:
+            raise ConstraintError(f"{place}: {error}") from error
+        self._repeat(shape.repeated, place)
 
     def _visit_data(self, value: Any, depth: int) -> None:
         pending = [(value, depth)]
@@ -246,11 +257,6 @@ def _check_depth(name: str, depth: int) -> None:
 def _check_limit(place: str, what: str, value: int, limit: int) -> None:
     if value > limit:
         raise ConstraintError(f"{place}: {value} {what} exceed {limit}; simplify it")
-
-
-def _sum_quantifiers(text: str) -> int:
-    """Return the sum of the largest numbers of all `{n}`, `{n,}` and `{n,m}`."""
-    return sum(max(int(number[:9]) for number in match if number) for match in _QUANTIFIER.findall(text) if any(match))
 
 
 _LITERALS: Final = re.compile(r'#[^\n]*|"(?:\\.|[^"\\\n])*"|\[(?:\\.|[^\]\\])*\]')

@@ -31,7 +31,7 @@ class ControlTokens:
         Raise RefusedError if there are too many.
         """
         conversation = request.conversation
-        pieces = [self._cut(message["content"]) for message in conversation]
+        pieces = [self._split_control_strings(message["content"]) for message in conversation]
         cuts = sum(len(parts) - 1 for parts in pieces)
         if cuts > MOST_CUTS:
             raise RefusedError(
@@ -44,7 +44,7 @@ class ControlTokens:
         marked = [{**message, "content": mark.join(parts)} for message, parts in zip(conversation, pieces, strict=True)]
         return marked, mark
 
-    def _cut(self, content: str) -> list[str]:
+    def _split_control_strings(self, content: str) -> list[str]:
         """Cut a text within each control string, until no piece has one."""
         pieces = [content]
         for string in self._strings:

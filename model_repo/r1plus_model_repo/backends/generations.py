@@ -9,7 +9,7 @@ from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.requests import RefusedError
 
 
-class Generation:
+class EngineGeneration:
     """The loop's `Handle`."""
 
     def __init__(self, cancel: Callable[[], None], constraint: str) -> None:
@@ -42,11 +42,11 @@ class Generations:
 
     def __init__(self, cancel: Callable[[Hashable], None]) -> None:
         self._cancel = cancel
-        self._running: dict[Hashable, Generation] = {}
+        self._running: dict[Hashable, EngineGeneration] = {}
 
-    def begin(self, request_id: Hashable, constraint: str = "") -> Generation:
+    def begin(self, request_id: Hashable, constraint: str = "") -> EngineGeneration:
         """Register a request that the engine accepted. `constraint` names the input that constrains its answer."""
-        generation = self._running[request_id] = Generation(lambda: self._cancel_request(request_id), constraint)
+        generation = self._running[request_id] = EngineGeneration(lambda: self._cancel_request(request_id), constraint)
         return generation
 
     def refuse(self, request_id: Hashable, reason: str) -> bool:

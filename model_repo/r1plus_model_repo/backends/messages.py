@@ -16,7 +16,7 @@ _FIELDS: Final = ("role", "content")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ChatMessage:
     """One turn of a conversation."""
 
     role: Role
@@ -28,7 +28,7 @@ def measure_json_limit(content_bytes: int) -> int:
     return BYTES_PER_CHARACTER * content_bytes + BYTES_PER_MESSAGE * MOST_MESSAGES
 
 
-def parse_messages(text: str, context: int, problems: list[str]) -> tuple[Message, ...]:
+def parse_messages(text: str, context: int, problems: list[str]) -> tuple[ChatMessage, ...]:
     """Return the messages. Add what is wrong to `problems`, each with its place, such as `messages[2].role`."""
     try:
         value = load_json(text)
@@ -51,7 +51,7 @@ def parse_messages(text: str, context: int, problems: list[str]) -> tuple[Messag
         *message_problems[: MOST_PROBLEMS + (more == 1)],
         *((f"{MESSAGES}: {more} more problems like these",) if more > 1 else ()),
     ]
-    return () if message_problems else tuple(Message(Role(item["role"]), item["content"]) for item in value)
+    return () if message_problems else tuple(ChatMessage(Role(item["role"]), item["content"]) for item in value)
 
 
 def _find_problems(place: int, item: Any) -> list[str]:

@@ -40,10 +40,11 @@ def build_structured_output(constraint: Constraint) -> Any:
 class ConstraintCompiler:
     """Tries constraints. Safe from any thread; one at a time."""
 
-    def __init__(self, engine: Path, tokenizer: Any, eos: int) -> None:
+    def __init__(self, engine: Path, tokenizer: Any, eos: int, most_bytes: int = MOST_COMPILED_BYTES) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._eos = eos
+        self._most_bytes = most_bytes
         self._vocabulary = 0
         self._compiled: set[bytes] = set()
         self._bytes = 0
@@ -59,7 +60,7 @@ class ConstraintCompiler:
             if self._trial is None:
                 self._trial = self._build_trial()
             size = self._estimate_bytes(constraint)
-            if self._bytes + size > MOST_COMPILED_BYTES:
+            if self._bytes + size > self._most_bytes:
                 raise RefusedError(
                     f"{constraint.name}: the engine has compiled {len(self._compiled)} different schemas and grammars"
                     " since it started, and has no memory for more; send one that it knows, or restart the pod"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from r1plus_contract import inference
 from r1plus_model_repo.backends.constraints import Constraint, parse_constraint
-from r1plus_model_repo.backends.messages import Message, measure_json_limit, parse_messages
+from r1plus_model_repo.backends.messages import ChatMessage, measure_json_limit, parse_messages
 
 MAX_STOP_STRINGS: Final = 16
 MAX_STOP_CHARACTERS: Final = 256
@@ -35,7 +35,7 @@ class GenerationRequest:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    messages: tuple[Message, ...] = ()
+    messages: tuple[ChatMessage, ...] = ()
     count_only: bool = False
     constraint: Constraint | None = None
 
@@ -108,7 +108,7 @@ def check_request_size(request: GenerationRequest, context: int) -> None:
     _check_contents(request.messages, context)
 
 
-def _check_contents(messages: Iterable[Message], context: int) -> None:
+def _check_contents(messages: Iterable[ChatMessage], context: int) -> None:
     length, limit = sum(len(message.content.encode()) for message in messages), measure_limit(context)
     if length > limit:
         raise RefusedError(
@@ -143,7 +143,7 @@ def limit_new_tokens(request: GenerationRequest, prompt_tokens: int, context: in
     return new_tokens
 
 
-def _parse_messages(inputs: Mapping[str, Any], context: int, problems: list[str]) -> tuple[Message, ...]:
+def _parse_messages(inputs: Mapping[str, Any], context: int, problems: list[str]) -> tuple[ChatMessage, ...]:
     if inference.MESSAGES not in inputs:
         return ()
     for name in (inference.PROMPT, inference.SYSTEM, inference.RAW_PROMPT):

@@ -106,7 +106,7 @@ class TritonPythonModel:
             on_death=end_server,
         )
         self._loop.start()
-        # One thread: a constraint takes up to a second, in which other requests are accepted.
+        # One thread: a constraint may take seconds, in which other requests are accepted.
         self._compiler = ThreadPoolExecutor(1, "constraints")
         self._compiling = BoundedSemaphore(MOST_COMPILING)
         self._guard = ServerGuard(os.getppid())

@@ -15,7 +15,7 @@ from typing import Any
 
 from r1plus_contract.delivery import build_listing, digest_folder, digest_listing, hash_file, parse_listing
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
+from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, SourceModel
 from r1plus_model_repo.importing.openvino.ir import try_template
 from r1plus_model_repo.importing.openvino.tokenizer_limit import remove_limit
 from r1plus_model_repo.importing.options import check_backend
@@ -74,7 +74,7 @@ def import_engine(
     return ImportResult(target, digest, spec.files.source, tuple(notes))
 
 
-def _describe(model: Model) -> str:
+def _describe(model: SourceModel) -> str:
     shape = model.shape
     return (
         f"{model.precision}, {model.parameters:,} parameters, {shape.layers} layers, {shape.kv_heads} KV heads of"
@@ -83,7 +83,7 @@ def _describe(model: Model) -> str:
 
 
 def _make_openvino(
-    model: Model,
+    model: SourceModel,
     options: ImportOptions,
     engine: Path,
     workspace: Path,
@@ -109,7 +109,7 @@ def _make_openvino(
 
 
 def _copy_gpu_files(
-    model: Model, options: ImportOptions, claims: Claims, engine: Path, progress: Callable[[str], None]
+    model: SourceModel, options: ImportOptions, claims: Claims, engine: Path, progress: Callable[[str], None]
 ) -> dict[str, Any]:
     """Copy a checkpoint or plan for GPUs and read the copy again. Return where the files come from."""
     progress("copying the files")
@@ -127,18 +127,18 @@ def _copy_gpu_files(
     return origin
 
 
-def _format_name(model: Model) -> str:
+def _format_name(model: SourceModel) -> str:
     if model.gpu is None or model.gpu.backend != TENSORRT_LLM:
         return "huggingface"
     return "trtllm-plan" if model.gpu.built else "trtllm-checkpoint"
 
 
-def _source_name(model: Model) -> str:
+def _source_name(model: SourceModel) -> str:
     """Return the printable name of the source: a file may have any name, and the manifest is YAML."""
     return "".join(c if c.isprintable() else "?" for c in model.source.resolve().name)
 
 
-def _hash_origin(model: Model) -> dict[str, Any]:
+def _hash_origin(model: SourceModel) -> dict[str, Any]:
     """Return the name and sha256 of the source; no path, since the engine's digest covers it."""
     if model.files:
         sha256_of_files = {part: hash_file(model.source / part) for part in model.files}
@@ -147,7 +147,7 @@ def _hash_origin(model: Model) -> dict[str, Any]:
 
 
 def _build_facts(
-    options: ImportOptions, model: Model, origin: Mapping[str, Any], form: str, converter: Mapping[str, str]
+    options: ImportOptions, model: SourceModel, origin: Mapping[str, Any], form: str, converter: Mapping[str, str]
 ) -> dict[str, Any]:
     return {
         "engine": options.name,
@@ -166,7 +166,7 @@ def _build_facts(
     }
 
 
-def _copy_openvino(model: Model, engine: Path, notes: list[str]) -> None:
+def _copy_openvino(model: SourceModel, engine: Path, notes: list[str]) -> None:
     engine.mkdir(parents=True)
     for name in model.files:
         shutil.copyfile(model.source / name, engine / name)
@@ -176,7 +176,7 @@ def _copy_openvino(model: Model, engine: Path, notes: list[str]) -> None:
         notes.append(f"{error}: if the tokenizer truncates long prompts, it still does")
 
 
-def _check_shape(model: Model, engine: Path) -> None:
+def _check_shape(model: SourceModel, engine: Path) -> None:
     """Check that the engine has the shape that was read, so that the sizes in the manifest are correct."""
     try:
         shape = read_kv_shape(engine)

@@ -50,7 +50,7 @@ class GpuDetails:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class SourceModel:
     """What a catalog entry says of a model, and the files of which an engine is made."""
 
     source: Path

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.database import Database
-from r1plus_model_repo.registry.errors import RegistryConfigError, UnavailableError
+from r1plus_model_repo.registry.database import RegistryDatabase
+from r1plus_model_repo.registry.errors import RegistryConfigError, RegistryUnavailableError
 
 
-def back_up(database: Database, to: Path) -> None:
+def back_up(database: RegistryDatabase, to: Path) -> None:
     """Write a consistent copy to `to`, complete or not at all. Raise ConfigError or UnavailableError."""
     part = to.with_name(f"{to.name}.part")
     with _translate_errors(to), contextlib.closing(_open_existing(_get_sqlite_path(database, "pg_dump"))) as live:
@@ -22,7 +22,7 @@ def back_up(database: Database, to: Path) -> None:
         part.replace(to)
 
 
-def restore(database: Database, source: Path) -> None:
+def restore(database: RegistryDatabase, source: Path) -> None:
     """Replace the recorded facts by a copy, completely or not at all.
 
     The service migrates a copy with an older schema at the next request.
@@ -33,7 +33,7 @@ def restore(database: Database, source: Path) -> None:
         SchemaError: the copy is newer than this program.
     """
     path = _get_sqlite_path(database, "pg_restore")
-    with contextlib.closing(Database(f"sqlite:///{source.absolute()}")) as copy:
+    with contextlib.closing(RegistryDatabase(f"sqlite:///{source.absolute()}")) as copy:
         _require_whole(copy, source)
         migration.require_known(copy)
     with (
@@ -44,16 +44,16 @@ def restore(database: Database, source: Path) -> None:
         backup.backup(live)
 
 
-def _require_whole(copy: Database, source: Path) -> None:
+def _require_whole(copy: RegistryDatabase, source: Path) -> None:
     with _translate_errors(source), contextlib.closing(_open_existing(source)) as connection:
         result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if result != "ok":
-            raise UnavailableError(f"{source}: is damaged: {result}; nothing was restored")
+            raise RegistryUnavailableError(f"{source}: is damaged: {result}; nothing was restored")
     if not migration.read_revision(copy):
         raise RegistryConfigError(f"{source}: is not a registry; nothing was restored")
 
 
-def _get_sqlite_path(database: Database, alternative: str) -> Path:
+def _get_sqlite_path(database: RegistryDatabase, alternative: str) -> Path:
     if not database.is_sqlite:
         raise RegistryConfigError(f"{database.name}: is not a SQLite file; use {alternative}: docs/registry.md")
     return Path(database.url.database or "")
@@ -69,4 +69,4 @@ def _translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise UnavailableError(f"{path}: {error}") from error
+        raise RegistryUnavailableError(f"{path}: {error}") from error

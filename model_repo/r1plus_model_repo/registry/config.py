@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.history import PORT
-from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, Database
+from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, RegistryDatabase
 from r1plus_model_repo.registry.errors import RegistryConfigError
 from r1plus_model_repo.registry.retention import Retention
 from r1plus_model_repo.registry.reviews import ApiServer
@@ -19,7 +19,7 @@ SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 class RegistrySettings:
     """All settings of `__main__`."""
 
-    database: Database
+    database: RegistryDatabase
     api: ApiServer
     writer: str
     """The only user that may record: the full name of the operator's service account."""
@@ -27,12 +27,12 @@ class RegistrySettings:
     retention: Retention
 
 
-def read_database(env: Mapping[str, str] = os.environ) -> Database:
+def read_database(env: Mapping[str, str] = os.environ) -> RegistryDatabase:
     """Return the database of the DSN. Raise ConfigError, also if the folder of a SQLite file does not exist."""
     file, dsn = env.get(FILE_VARIABLE, ""), env.get(VARIABLE, "").strip()
     if not file and not dsn:
         raise RegistryConfigError(f"{VARIABLE} is not set; the chart sets it from registry.database")
-    database = Database(Path(file) if file else dsn)
+    database = RegistryDatabase(Path(file) if file else dsn)
     folder = Path(database.url.database or "").parent
     if database.is_sqlite and not folder.is_dir():
         raise RegistryConfigError(

@@ -21,9 +21,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from r1plus_model_repo.registry.errors import (
     DatabaseSchemaError,
     DocumentError,
-    FullError,
     RegistryConfigError,
-    UnavailableError,
+    RegistryFullError,
+    RegistryUnavailableError,
 )
 
 VARIABLE: Final = "R1PLUS_REGISTRY_DSN"
@@ -67,7 +67,7 @@ def parse_dsn(dsn: str, variable: str = VARIABLE) -> URL:
     return url.set(drivername=driver)
 
 
-class Database:
+class RegistryDatabase:
     """Connections to one database, and transactions on them."""
 
     def __init__(self, dsn: str | Path, limits: DatabaseLimits | None = None) -> None:
@@ -127,11 +127,13 @@ class Database:
         try:
             yield
         except PoolTimeoutError as error:
-            raise UnavailableError(f"{self.name}: all {self.limits.connections} connections are busy") from error
+            raise RegistryUnavailableError(
+                f"{self.name}: all {self.limits.connections} connections are busy"
+            ) from error
         except DBAPIError as error:
             raise self._translate_error(error) from error
         except SQLAlchemyError as error:
-            raise UnavailableError(f"{self.name}: {_get_first_line(error)}") from error
+            raise RegistryUnavailableError(f"{self.name}: {_get_first_line(error)}") from error
 
     def require_room(self) -> None:
         """Raise FullError if the volume of the SQLite file lacks room for a delivery; PostgreSQL reports that itself.
@@ -144,10 +146,10 @@ class Database:
         try:
             free = shutil.disk_usage(folder).free
         except OSError as error:
-            raise UnavailableError(f"{self.name}: {error.strerror}: {folder}") from error
+            raise RegistryUnavailableError(f"{self.name}: {error.strerror}: {folder}") from error
         if free < self.limits.room // 2 or free < self.limits.room - self._count_spare_bytes():
             problem = f"the volume is full: {free / 2**20:.1f} MiB free, {self.limits.room / 2**20:g} MiB needed"
-            raise FullError(f"{self.name}: {problem}; {ENLARGE}")
+            raise RegistryFullError(f"{self.name}: {problem}; {ENLARGE}")
 
     def _count_spare_bytes(self) -> int:
         """Return the unused bytes within SQLite's file."""
@@ -163,10 +165,10 @@ class Database:
         if is_schema_missing or (isinstance(error, ProgrammingError) and not self.is_sqlite):
             return DatabaseSchemaError(f"{message}; check that the schema is migrated")
         if _is_full(error.orig):
-            return FullError(f"{message}; {ENLARGE}")
+            return RegistryFullError(f"{message}; {ENLARGE}")
         if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
             return DocumentError(message)
-        return UnavailableError(message)
+        return RegistryUnavailableError(message)
 
     def close(self) -> None:
         """Close all connections."""

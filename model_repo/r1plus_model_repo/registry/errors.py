@@ -22,15 +22,15 @@ class DocumentError(RegistryError):
     """A document has a value that cannot be recorded."""
 
 
-class UnavailableError(RegistryError):
+class RegistryUnavailableError(RegistryError):
     """The database is unavailable now. Nothing of the request was recorded."""
 
 
-class BusyError(UnavailableError):
+class RegistryBusyError(RegistryUnavailableError):
     """Too many requests wait for the database, which itself works."""
 
 
-class FullError(UnavailableError):
+class RegistryFullError(RegistryUnavailableError):
     """The volume is full: recording fails, reading works."""
 
 

@@ -20,8 +20,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
-from r1plus_model_repo.registry.database import Database
-from r1plus_model_repo.registry.errors import DatabaseSchemaError, UnavailableError
+from r1plus_model_repo.registry.database import RegistryDatabase
+from r1plus_model_repo.registry.errors import DatabaseSchemaError, RegistryUnavailableError
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 HEAD: Final = "head"
@@ -50,13 +50,13 @@ def get_head() -> str:
     return str(load_scripts().get_current_head())
 
 
-def read_revision(database: Database) -> str:
+def read_revision(database: RegistryDatabase) -> str:
     """Return the revision of the database's schema; empty before the first migration."""
     with database.transaction(writes=False) as connection:
         return MigrationContext.configure(connection).get_current_revision() or ""
 
 
-def require_known(database: Database) -> None:
+def require_known(database: RegistryDatabase) -> None:
     """Raise SchemaError if the schema is newer than this program."""
     revision = read_revision(database)
     if revision and revision not in {script.revision for script in load_scripts().walk_revisions()}:
@@ -66,7 +66,7 @@ def require_known(database: Database) -> None:
         )
 
 
-def migrate(database: Database, to: str = HEAD, patience: MigrationTimeouts | None = None) -> tuple[str, str]:
+def migrate(database: RegistryDatabase, to: str = HEAD, patience: MigrationTimeouts | None = None) -> tuple[str, str]:
     """Migrate the schema to `to`, up or down. Return the revisions before and after; empty: none.
 
     Raises:
@@ -84,7 +84,7 @@ def migrate(database: Database, to: str = HEAD, patience: MigrationTimeouts | No
         return before, read_revision(database)
 
 
-def _run_migration(database: Database, before: str, to: str, patience: MigrationTimeouts) -> None:
+def _run_migration(database: RegistryDatabase, before: str, to: str, patience: MigrationTimeouts) -> None:
     is_downgrade = to == BASE or to in _list_past_revisions(before)
     with database.translate_errors(), database.engine.connect() as connection:
         if database.is_sqlite:
@@ -125,7 +125,7 @@ def _to_milliseconds(seconds: float) -> int:
 
 
 @contextlib.contextmanager
-def _hold_lock(database: Database, patience: MigrationTimeouts) -> Iterator[None]:
+def _hold_lock(database: RegistryDatabase, patience: MigrationTimeouts) -> Iterator[None]:
     """Hold the right to migrate; it ends with the process."""
     if database.is_sqlite:
         with _hold_file_lock(database, patience.turn):
@@ -137,20 +137,20 @@ def _hold_lock(database: Database, patience: MigrationTimeouts) -> Iterator[None
         try:
             holder.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
         except sa.exc.OperationalError as error:
-            raise UnavailableError(
+            raise RegistryUnavailableError(
                 f"{database.name}: another migration has run for {patience.turn:g} s; try again later"
             ) from error
         yield
 
 
 @contextlib.contextmanager
-def _hold_file_lock(database: Database, patience: float) -> Iterator[None]:
+def _hold_file_lock(database: RegistryDatabase, patience: float) -> Iterator[None]:
     path = Path(f"{database.url.database}.migrating")
     deadline = time.monotonic() + patience
     try:
         file = path.open("w")
     except OSError as error:
-        raise UnavailableError(f"{database.name}: {error.strerror}: {path}") from error
+        raise RegistryUnavailableError(f"{database.name}: {error.strerror}: {path}") from error
     with file:
         while True:
             try:
@@ -158,7 +158,7 @@ def _hold_file_lock(database: Database, patience: float) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise UnavailableError(
+                    raise RegistryUnavailableError(
                         f"{database.name}: another migration has run for {patience:g} s; try again later"
                     ) from error
                 time.sleep(_POLL_SECONDS)

@@ -22,7 +22,7 @@ import aiohttp
 from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.streams import read_at_most
-from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.errors import RegistryUnavailableError
 
 TIMEOUT_SECONDS: Final = 5.0
 CACHE_SECONDS: Final = 10.0
@@ -174,14 +174,14 @@ class Reviews:
                 if method == "GET" and answer.status == 404:
                     return {}
                 if answer.status not in (200, 201):
-                    raise UnavailableError(
+                    raise RegistryUnavailableError(
                         f"The API server refused the {kind}: {answer.status} {_extract_message(text)}"
                     )
                 document: dict[str, Any] = json.loads(text)
                 return document
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
-            raise UnavailableError(f"The API server did not answer the {kind}: {reason}") from error
+            raise RegistryUnavailableError(f"The API server did not answer the {kind}: {reason}") from error
 
 
 def _extract_message(text: bytes) -> str:

@@ -35,7 +35,7 @@ from r1plus_contract.history import (
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_model_repo.registry.checks import check_facts
-from r1plus_model_repo.registry.errors import DocumentError, FullError, UnavailableError
+from r1plus_model_repo.registry.errors import DocumentError, RegistryFullError, RegistryUnavailableError
 from r1plus_model_repo.registry.retention import Pruner
 from r1plus_model_repo.registry.reviews import AccessRequest, User
 from r1plus_model_repo.registry.storage import Storage
@@ -239,9 +239,9 @@ class Service:
         try:
             _reject_nul(request)
             return await handler(request)
-        except UnavailableError as error:
+        except RegistryUnavailableError as error:
             headers = {"Retry-After": str(RETRY_SECONDS)}
-            status = 507 if isinstance(error, FullError) else 503
+            status = 507 if isinstance(error, RegistryFullError) else 503
             return web.Response(
                 text=_format_error(str(error)), status=status, content_type="application/json", headers=headers
             )

@@ -15,10 +15,15 @@ from sqlalchemy.engine import Connection
 
 from r1plus_contract.history import Facts
 from r1plus_model_repo.registry import migration
-from r1plus_model_repo.registry.database import Database
-from r1plus_model_repo.registry.errors import BusyError, DatabaseSchemaError, RegistryError, UnavailableError
+from r1plus_model_repo.registry.database import RegistryDatabase
+from r1plus_model_repo.registry.errors import (
+    DatabaseSchemaError,
+    RegistryBusyError,
+    RegistryError,
+    RegistryUnavailableError,
+)
 from r1plus_model_repo.registry.queries import Reader
-from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,9 +36,9 @@ FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 class Storage:
     """One database, which `run` prepares and keeps usable."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: RegistryDatabase) -> None:
         self._database = database
-        self._work = UnitOfWork(database)
+        self._work = RegistryUnitOfWork(database)
         self._threads = ThreadPoolExecutor(database.limits.connections, thread_name_prefix="registry-database")
         self._migrator = ThreadPoolExecutor(1, thread_name_prefix="registry-migration")
         self._pending = 0
@@ -124,16 +129,16 @@ class Storage:
             self._set_problem("its DSN has changed; connecting to the new one")
             self._needs_preparation.set()
         if self._needs_preparation.is_set():
-            raise UnavailableError(self.problem)
+            raise RegistryUnavailableError(self.problem)
         if self._pending >= MOST_PENDING:
-            raise BusyError(f"{self._database.name}: {self._pending} requests are waiting already")
+            raise RegistryBusyError(f"{self._database.name}: {self._pending} requests are waiting already")
         try:
             return await self._run_bounded(work)
         except DatabaseSchemaError as error:
             self._set_problem(str(error))
             self._needs_preparation.set()
-            raise UnavailableError(str(error)) from error
-        except UnavailableError as error:
+            raise RegistryUnavailableError(str(error)) from error
+        except RegistryUnavailableError as error:
             self._set_problem(str(error))
             raise
 
@@ -145,7 +150,7 @@ class Storage:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except TimeoutError as error:
-            raise UnavailableError(f"{self._database.name}: no answer for {ANSWER_SECONDS:g} s") from error
+            raise RegistryUnavailableError(f"{self._database.name}: no answer for {ANSWER_SECONDS:g} s") from error
         finally:
             self._pending -= 1
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
-from r1plus_model_repo.registry.database import Database
+from r1plus_model_repo.registry.database import RegistryDatabase
 from r1plus_model_repo.registry.queries import Reader
 from r1plus_model_repo.registry.repository import FactRepository
 
 
 @dataclass(frozen=True, slots=True)
-class UnitOfWork:
+class RegistryUnitOfWork:
     """Transactions over one database."""
 
-    database: Database
+    database: RegistryDatabase
     clock: Callable[[], float] = time.time
 
     @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from r1plus_contract.delivery import digest_folder
 from r1plus_contract.settings import REFERENCE_FILE
-from r1plus_contract.suite import Sampling
+from r1plus_contract.suite import SuiteSampling
 from r1plus_contract.suite_reference import write_reference
 from r1plus_monitoring.curate import record
 from r1plus_monitoring.curate.asking import ProcessAsker
@@ -26,7 +26,7 @@ from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sampl
 from r1plus_monitoring.curate.served import ServedAsker
 from r1plus_monitoring.scoring.replay import record as select_answers
 
-SAMPLING = Sampling(max_new_tokens=24, stop=("\n", "."))
+SAMPLING = SuiteSampling(max_new_tokens=24, stop=("\n", "."))
 """Greedy; an answer ends with its first sentence, which keeps a probe under 25 tokens."""
 
 

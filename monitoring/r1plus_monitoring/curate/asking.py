@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.suite import Item, Sampling
+from r1plus_contract.suite import Item, SuiteSampling
 
 CHILD: Final = "r1plus_monitoring.curate.genai"
 NATIVE: Final = "native"
@@ -55,7 +55,7 @@ class ChildRequest:
 
     engine: str
     condition: AskingCondition
-    sampling: Sampling
+    sampling: SuiteSampling
     items: tuple[Item, ...]
 
 
@@ -76,7 +76,7 @@ class Asker(Protocol):
 class ProcessAsker:
     """Asks an engine folder in a process of its own. Used by `__main__`."""
 
-    def __init__(self, engine: Path, sampling: Sampling) -> None:
+    def __init__(self, engine: Path, sampling: SuiteSampling) -> None:
         """`engine` holds OpenVINO IR, as the served pod has it."""
         self._engine = engine
         self._sampling = sampling

@@ -13,7 +13,7 @@ from typing import Any, Final
 import openvino_genai as genai
 
 from r1plus_contract.jsonable import dumps, loads
-from r1plus_contract.suite import Item, Sampling
+from r1plus_contract.suite import Item, SuiteSampling
 from r1plus_monitoring.curate.asking import (
     F32,
     AskingCondition,
@@ -48,7 +48,7 @@ def open_pipeline(engine: str, condition: AskingCondition) -> Any:
     return genai.ContinuousBatchingPipeline(engine, scheduler, "CPU", dict(properties))
 
 
-def ask_all(pipeline: Any, items: Sequence[Item], sampling: Sampling, batch: int) -> tuple[CandidateAnswer, ...]:
+def ask_all(pipeline: Any, items: Sequence[Item], sampling: SuiteSampling, batch: int) -> tuple[CandidateAnswer, ...]:
     """Keep `batch` requests in flight until every item has its answer."""
     tokenizer = pipeline.get_tokenizer()
     config = build_generation_config(sampling)
@@ -66,7 +66,7 @@ def ask_all(pipeline: Any, items: Sequence[Item], sampling: Sampling, batch: int
     return tuple(answers[number] for number in range(len(items)))
 
 
-def build_generation_config(sampling: Sampling) -> Any:
+def build_generation_config(sampling: SuiteSampling) -> Any:
     """Build a greedy configuration; a suite that samples cannot be curated by agreement of conditions."""
     if sampling.temperature != 0:
         raise ValueError(f"sampling.temperature: {sampling.temperature} is not 0; the curator asks greedily")
@@ -79,7 +79,7 @@ def build_generation_config(sampling: Sampling) -> Any:
     return config
 
 
-def apply_chat_template(tokenizer: Any, item: Item, sampling: Sampling) -> str:
+def apply_chat_template(tokenizer: Any, item: Item, sampling: SuiteSampling) -> str:
     """Return the prompt with the chat template around it."""
     messages = [{"role": "user", "content": item.prompt}]
     if sampling.system:

@@ -18,9 +18,9 @@ from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE
 from r1plus_contract.suite import (
     SCORER_VERSION,
     Item,
-    Sampling,
     Suite,
     SuiteHeader,
+    SuiteSampling,
     encode_items,
     load_suite,
     suite_hash,
@@ -94,7 +94,13 @@ def _split_field(line: str) -> tuple[str, str]:
 
 
 def build_header(
-    name: str, tier: str, description: str, engine: str, sampling: Sampling, items: Sequence[Item], family: str = FAMILY
+    name: str,
+    tier: str,
+    description: str,
+    engine: str,
+    sampling: SuiteSampling,
+    items: Sequence[Item],
+    family: str = FAMILY,
 ) -> SuiteHeader:
     """Build the header of these items. A suite named `x-v2` has version 2.0.0."""
     return SuiteHeader(

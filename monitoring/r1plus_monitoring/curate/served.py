@@ -6,7 +6,7 @@ It measures what the gate will see: the served backend's stop strings, batching 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from r1plus_contract.suite import Item, Sampling
+from r1plus_contract.suite import Item, SuiteSampling
 from r1plus_monitoring.curate.asking import AskingCondition, CandidateAnswer, shuffle
 from r1plus_monitoring.probe.client import TritonEngine
 
@@ -17,7 +17,9 @@ SECONDS: float = 300.0
 class ServedAsker:
     """Asks a running server at `http` and `grpc` (host:port)."""
 
-    def __init__(self, http: str, grpc: str, sampling: Sampling, on_answer: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, http: str, grpc: str, sampling: SuiteSampling, on_answer: Callable[[], None] = lambda: None
+    ) -> None:
         """`on_answer` is called after every answer."""
         self._addresses = (http, grpc)
         self._sampling = sampling

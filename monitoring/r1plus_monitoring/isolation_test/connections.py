@@ -12,7 +12,7 @@ from r1plus_monitoring.isolation_test.attempts import EXPECT_OPEN, EXPECT_SHUT, 
 from r1plus_monitoring.isolation_test.network import (
     CONNECT_SECONDS,
     Address,
-    Resolver,
+    HostResolver,
     connect,
     describe_error,
     resolve,
@@ -56,7 +56,7 @@ async def try_doors(
     return Findings(tuple(await asyncio.gather(*attempts)))
 
 
-async def attempt_door(door: ConnectionTarget, resolver: Resolver = resolve) -> Attempt:
+async def attempt_door(door: ConnectionTarget, resolver: HostResolver = resolve) -> Attempt:
     """Try every address of the door's name once, all at once: one that is open makes it open."""
     try:
         addresses = await resolver(door.host, door.port)

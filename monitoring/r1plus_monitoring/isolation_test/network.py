@@ -25,7 +25,7 @@ class Address:
         return str(self.where[0])
 
 
-class Resolver(Protocol):
+class HostResolver(Protocol):
     """Finds the addresses of a name; raises OSError."""
 
     async def __call__(self, host: str, port: int) -> tuple[Address, ...]: ...

@@ -23,7 +23,7 @@ from r1plus_contract import inference
 from r1plus_contract.inference import MOST_TOKEN_BYTES
 from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
 from r1plus_contract.streams import read_at_most
-from r1plus_contract.suite import Sampling
+from r1plus_contract.suite import SuiteSampling
 
 _WAITING_SERIES: Final = re.compile(rf"{ENGINE_WAITING_REQUESTS}[ {{]")
 
@@ -61,7 +61,7 @@ class EngineClient(Protocol):
     async def count_waiting_requests(self) -> int | None:
         """Return how many requests wait for a slot now; None where the engine does not report it."""
 
-    async def ask(self, prompt: str, sampling: Sampling) -> ProbeReply:
+    async def ask(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
         """Ask for one answer. Never raises for what the engine or the network does."""
 
     async def close(self) -> None:
@@ -112,7 +112,7 @@ class TritonEngine:
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
             return None
 
-    async def ask(self, prompt: str, sampling: Sampling) -> ProbeReply:
+    async def ask(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
         """Stream one answer to its end. A cancellation always ends it, whatever gRPC says instead."""
         task = asyncio.current_task()
         assert task is not None
@@ -123,7 +123,7 @@ class TritonEngine:
             raise asyncio.CancelledError
         return reply
 
-    async def _ask_in_time(self, prompt: str, sampling: Sampling) -> ProbeReply:
+    async def _ask_in_time(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._stream(prompt, sampling)
@@ -139,7 +139,7 @@ class TritonEngine:
         await self._http.close()
         await self._grpc.close()
 
-    async def _stream(self, prompt: str, sampling: Sampling) -> ProbeReply:
+    async def _stream(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
         request = {"model_name": inference.MODEL_NAME, "inputs": build_inputs(prompt, sampling)}
         stream = self._grpc.stream_infer(_yield_once(request))
         pieces: list[str] = []
@@ -164,7 +164,7 @@ class TritonEngine:
         return reply
 
 
-def _reject_long_answer(sampling: Sampling) -> ProbeReply:
+def _reject_long_answer(sampling: SuiteSampling) -> ProbeReply:
     most = MOST_TOKEN_BYTES * sampling.max_new_tokens
     return ProbeReply(
         failure=Failure.SERVER_ERROR,
@@ -181,7 +181,7 @@ def parse_waiting_requests(exposition: str) -> int | None:
         return None
 
 
-def build_inputs(prompt: str, sampling: Sampling) -> list[InferInput]:
+def build_inputs(prompt: str, sampling: SuiteSampling) -> list[InferInput]:
     """Build the request's inputs; optional ones only where the suite differs from the default."""
     inputs = [
         _build_bytes_input(inference.PROMPT, prompt),

@@ -8,7 +8,7 @@ from typing import Final
 
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.outcomes import ProbeResult
-from r1plus_contract.suite import Item, Sampling
+from r1plus_contract.suite import Item, SuiteSampling
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.client import EngineClient, Failure, ProbeReply
 from r1plus_monitoring.report.exposition import SKIPPED_BUSY, SKIPPED_NOT_READY, Exposition
@@ -76,7 +76,7 @@ class Prompter:
         self,
         engine: EngineClient,
         items: dict[str, Item],
-        sampling: Sampling,
+        sampling: SuiteSampling,
         exposition: Exposition,
         record_probe: RecordProbe | None = None,
     ) -> None:

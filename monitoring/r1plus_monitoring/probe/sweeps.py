@@ -17,7 +17,7 @@ from r1plus_policies.watch.confirmation import ALPHA
 
 
 def compute_figures(scores: dict[str, bool], finished_at: str) -> SweepFigures:
-    """Return the figures of a complete sweep. `scores`: item id -> right?"""
+    """Return a complete sweep's count, its Clopper-Pearson bounds and first lost ids. `scores`: item id -> right?"""
     correct = sum(scores.values())
     bounds = clopper_pearson(correct, len(scores), ALPHA)
     lost = tuple(sorted(item for item, right in scores.items() if not right))

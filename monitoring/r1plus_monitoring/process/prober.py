@@ -176,7 +176,7 @@ class Prober:
             await self._report_blocked(identity)
             return
         if sources.problem or sources.settings is None or sources.suite is None:
-            problem = sources.problem or SourceProblem("SuiteMissing", "there is no suite")
+            problem = sources.problem or SourceProblem("SuiteMissing", "no suite is mounted; check spec.accuracy.suite")
             await self._report_blocked(problem, identity, sources.settings)
             return
         items = {item.id: item for item in sources.suite.items}

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from r1plus_contract import metrics as names
 from r1plus_contract.suite import Suite
-from r1plus_contract.verdict import Standing, SweepFigures, Verdict, Watch
+from r1plus_contract.verdict import SweepFigures, Verdict, Watch, WatchStanding
 
 SKIPPED_NOT_READY: Final = "model_not_ready"
 SKIPPED_BUSY: Final = "engine_busy"
@@ -149,7 +149,7 @@ class Exposition:
 
     def set_watch(self, watch: Watch | None) -> None:
         """Show the standing of the watch; all standings are 0 while there is none."""
-        for member in Standing:
+        for member in WatchStanding:
             present = watch is not None and watch.standing is member
             self._standing.labels(**self._own, standing=member.value).set(present)
         self._confirmed.clear()

@@ -35,7 +35,7 @@ class ReportPublisher:
             phase=Phase.WAITING_FOR_MODEL,
             verdict=Verdict.NO_DATA,
             reason="Starting",
-            message="the prober has started",
+            message="the monitor has started",
             sequence=self._limit,
             prober_restarts=restarts,
         )

@@ -38,6 +38,8 @@ FORMER_SUITE_FILES: Final = (FORMER_SUITE_FILE, FORMER_ITEMS_FILE, FORMER_REFERE
 FILES: Final = (SETTINGS_FILE, VERDICTS_FILE, *SUITE_FILES, *FORMER_SUITE_FILES)
 IDENTITY_FILE: Final = "identity.json"
 SUITE_MISMATCH: Final = "SuiteMismatch"
+CHECK_SETTINGS: Final = "check ConfigMap NAME-accuracy, which only the operator writes"
+CHECK_REVISION: Final = "check the revision's ConfigMap, which only the operator writes"
 """Reason: recorded answers do not get their recorded scores, or are not the ones the operator accepted."""
 MOST_LISTED: Final = 3
 
@@ -117,12 +119,13 @@ def check_identity(folder: Path, promised: str) -> ServingIdentity | SourceProbl
     try:
         identity = loads(ServingIdentity, (folder / IDENTITY_FILE).read_bytes())
     except OSError as error:
-        return SourceProblem("IdentityMissing", f"{IDENTITY_FILE}: cannot be read: {error.strerror}")
+        return SourceProblem("IdentityMissing", f"{IDENTITY_FILE}: cannot be read: {error.strerror}; {CHECK_REVISION}")
     except ContractError as error:
-        return SourceProblem("IdentityInvalid", f"{IDENTITY_FILE}: {error}")
+        return SourceProblem("IdentityInvalid", f"{IDENTITY_FILE}: {error}; {CHECK_REVISION}")
     if identity.digest() != promised:
         return SourceProblem(
-            "IdentityMismatch", f"{IDENTITY_FILE} has digest {identity.digest()}, the pod was made for {promised}"
+            "IdentityMismatch",
+            f"{IDENTITY_FILE} has digest {identity.digest()}, the pod was made for {promised}; {CHECK_REVISION}",
         )
     return identity
 
@@ -131,11 +134,12 @@ def _read(folder: Path, fingerprint: Fingerprint, identity: str) -> Sources:
     try:
         settings = loads(MonitorSettings, (folder / SETTINGS_FILE).read_bytes(), tolerant=True)
     except OSError as error:
-        return Sources(
-            fingerprint, problem=SourceProblem("SettingsMissing", f"{SETTINGS_FILE}: cannot be read: {error.strerror}")
-        )
+        text = f"{SETTINGS_FILE}: cannot be read: {error.strerror}; {CHECK_SETTINGS}"
+        return Sources(fingerprint, problem=SourceProblem("SettingsMissing", text))
     except ContractError as error:
-        return Sources(fingerprint, problem=SourceProblem("SettingsInvalid", f"{SETTINGS_FILE}: {error}"))
+        return Sources(
+            fingerprint, problem=SourceProblem("SettingsInvalid", f"{SETTINGS_FILE}: {error}; {CHECK_SETTINGS}")
+        )
     if problem := _check_settings(settings):
         return Sources(fingerprint, problem=problem)
     verdicts = _read_verdicts(folder)
@@ -179,18 +183,17 @@ def _read_verdicts(folder: Path) -> KnownVerdicts | SourceProblem:
     except FileNotFoundError:
         return KnownVerdicts()
     except OSError as error:
-        return SourceProblem("VerdictsInvalid", f"{VERDICTS_FILE}: cannot be read: {error.strerror}")
+        return SourceProblem("VerdictsInvalid", f"{VERDICTS_FILE}: cannot be read: {error.strerror}; {CHECK_SETTINGS}")
     except ContractError as error:
-        return SourceProblem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}")
+        return SourceProblem("VerdictsInvalid", f"{VERDICTS_FILE}: {error}; {CHECK_SETTINGS}")
 
 
 def _read_suite(folder: Path, settings: MonitorSettings, files: SuiteFileNames) -> Suite | SourceProblem:
     try:
         header, items = ((folder / name).read_bytes().decode() for name in files[:2])
     except OSError as error:
-        return SourceProblem(
-            "SuiteMissing", f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}"
-        )
+        text = f"suite {settings.suite}: {Path(error.filename or '').name}: {error.strerror}; {CHECK_SETTINGS}"
+        return SourceProblem("SuiteMissing", text)
     except UnicodeDecodeError as error:
         return SourceProblem("SuiteInvalid", f"suite {settings.suite}: not UTF-8: {error.reason}")
     try:
@@ -201,7 +204,8 @@ def _read_suite(folder: Path, settings: MonitorSettings, files: SuiteFileNames) 
     if suite.header.sha256 != settings.suite_hash:
         return SourceProblem(
             "SuiteHashMismatch",
-            f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment requires {settings.suite_hash}",
+            f"suite {settings.suite}: sha256 is {suite.header.sha256}, the deployment requires {settings.suite_hash};"
+            f" {CHECK_SETTINGS}",
         )
     return suite
 
@@ -230,11 +234,11 @@ def _with_replay(
     if differences:
         more = f" and {len(differences) - MOST_LISTED} more" if len(differences) > MOST_LISTED else ""
         listed_differences = "; ".join(differences[:MOST_LISTED]) + more
-        return _with_mismatch(sources, f"recorded answers of the reference get other scores now: {listed_differences}")
+        return _with_mismatch(sources, f"recorded answers no longer get their recorded scores: {listed_differences}")
     return dataclasses.replace(sources, replay_passed=True)
 
 
 def _with_mismatch(sources: Sources, message: str) -> Sources:
-    remedy = "no verdict is given; fix the suite or the monitor's image"
+    remedy = "accuracy is unknown; restore the suite or the monitor's image"
     problem = SourceProblem(SUITE_MISMATCH, f"{message}; {remedy}")
     return dataclasses.replace(sources, suite=None, problem=problem, replay_passed=False)

@@ -13,7 +13,7 @@ from r1plus_contract.admission import Admission, read_token, write_token
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
 from r1plus_contract.suite import Suite
-from r1plus_contract.verdict import Gate, GateReport, Phase, Progress, Standing, Verdict
+from r1plus_contract.verdict import Gate, GateProgress, GateReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.logs import format_time, log
 from r1plus_monitoring.probe.probes import Pace, Prompter
 from r1plus_monitoring.session.gatekeeper import Gatekeeper
@@ -33,10 +33,10 @@ from r1plus_policies.watch.memory import WatchState, build_watch_report
 from r1plus_policies.watch.memory import describe_watch as describe_watch
 
 REASONS: Final = {
-    Standing.CONFIRMING: "AccuracyConfirming",
-    Standing.CHANGED: "AccuracyChanged",
-    Standing.BELOW_THRESHOLD: "AccuracyBelowThreshold",
-    Standing.ERRORS: "ServerErrors",
+    WatchStanding.CONFIRMING: "AccuracyConfirming",
+    WatchStanding.CHANGED: "AccuracyChanged",
+    WatchStanding.BELOW_THRESHOLD: "AccuracyBelowThreshold",
+    WatchStanding.ERRORS: "ServerErrors",
 }
 """Reason of a report whose gate passed, by standing; only BELOW_THRESHOLD is a Fail."""
 
@@ -249,7 +249,7 @@ class EvaluationSession:
                 REASONS[watch_report.standing],
                 describe_watch(state, self._build_gate_items(), self._threshold),
             )
-            if watch_report.standing is Standing.BELOW_THRESHOLD:
+            if watch_report.standing is WatchStanding.BELOW_THRESHOLD:
                 verdict = Verdict.FAIL
         self._context.exposition.set_progress(1)
         self._context.publisher.update(
@@ -290,7 +290,7 @@ class EvaluationSession:
             phase=Phase.WAITING_FOR_MODEL,
             verdict=Verdict.NO_DATA,
             reason="WaitingForModel",
-            message="the model does not answer readiness yet",
+            message="the model is not ready yet",
             suite=self._suite.header.name,
             suite_hash=self._suite.header.sha256,
             admitted=self._is_admitted,
@@ -311,7 +311,7 @@ class EvaluationSession:
             verdict=Verdict.NO_DATA,
             reason="GateRunning",
             message=text,
-            progress=Progress(done=run.probe_count, total=run.probe_total, text=text),
+            progress=GateProgress(done=run.probe_count, total=run.probe_total, text=text),
         )
 
     @property

@@ -13,7 +13,7 @@ from r1plus_monitoring.probe.sweeps import compute_figures
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.session.scorer_recheck import ScorerRecheck
-from r1plus_monitoring.store.state import LastSweep, State, StateStore
+from r1plus_monitoring.store.state import LastSweep, MonitorState, StateStore
 from r1plus_policies.gate.verdict import VerdictSubject
 
 _SAVE_EVERY: Final = 1.0
@@ -50,7 +50,7 @@ class SessionStore:
         self._saved_at = float("-inf")
 
     @property
-    def state(self) -> State:
+    def state(self) -> MonitorState:
         """The stored state."""
         return self._context.store.state
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from r1plus_contract.settings import MonitorSettings
-from r1plus_contract.verdict import GateReport, Standing, Verdict
+from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.probes import OUTCOMES, Pace, Prompter, Result
 from r1plus_monitoring.probe.sweeps import sweep
@@ -165,7 +165,7 @@ class SubjectWatch:
         can_recount = self.state.confirmed is not None and self._recounted_seed != seed
         if not can_recount or wrong <= max_lost_items(len(self._items), self._threshold):
             return
-        if derive_standing(self.state, self._items, self._threshold) is not Standing.BELOW_THRESHOLD:
+        if derive_standing(self.state, self._items, self._threshold) is not WatchStanding.BELOW_THRESHOLD:
             self._recounted_seed = seed
             self._store_state(recount(self.state, self._context.seed()))
 

@@ -65,7 +65,7 @@ class LastSweep:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class MonitorState:
     """The file's content."""
 
     sequence: int = 0
@@ -96,19 +96,19 @@ class StateStore:
         self._path = folder / STATE_FILE
         self.state = self._load()
 
-    def save(self, state: State) -> None:
+    def save(self, state: MonitorState) -> None:
         """Replace the file in one step; a reader sees the old one or the new one."""
         self.state = state
         replace_text(self._path, dumps(state))
 
-    def _load(self) -> State:
+    def _load(self) -> MonitorState:
         try:
-            return loads(State, self._path.read_bytes())
+            return loads(MonitorState, self._path.read_bytes())
         except FileNotFoundError:
-            return State()
+            return MonitorState()
         except ContractError as error:
             log("warning", "State file was unreadable, started without it", error=str(error))
-            return State()
+            return MonitorState()
 
 
 def touch_heartbeat(folder: Path) -> None:

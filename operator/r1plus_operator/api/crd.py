@@ -40,7 +40,7 @@ _DEPLOYMENT_COLUMNS = (
     ("Accuracy", ".status.accuracy", "Right / all items of the golden suite, as last counted."),
     ("Verdict", ".status.verdict", "Pass, Fail, Inconclusive, NoData or Error."),
     ("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves."),
-    ("Reason", ".status.reason", "Why it does not serve. If it serves: why the spec is not what serves."),
+    ("Reason", ".status.reason", "Why it does not serve. If it serves: why the spec is not rolled out."),
 )
 _ENGINE_COLUMNS = (
     ("Family", ".spec.family", "Model family."),

@@ -122,7 +122,7 @@ def _read_suite(folder: Path) -> SuiteFiles:
     return SuiteFiles.of({path.name: path.read_bytes().decode() for path in paths if path.exists()})
 
 
-def render_role(kind: str, name: str, grants: Iterable[rbac.Grant], more: str = "") -> str:
+def render_role(kind: str, name: str, grants: Iterable[rbac.RbacGrant], more: str = "") -> str:
     """Render the template of a Role or ClusterRole, with `more` metadata; each rule under the reason for it."""
     rules = "".join(_render_rule(grant) for grant in grants)
     return _ROLE.format(heading=_FILE_HEADING.format(source="rbac.py"), kind=kind, name=name, more=more, rules=rules)
@@ -153,7 +153,7 @@ def _render_if(value: str, template: str) -> str:
     return f"{{{{- if .Values.{value} }}}}\n{template}{{{{- end }}}}\n"
 
 
-def _render_rule(grant: rbac.Grant) -> str:
+def _render_rule(grant: rbac.RbacGrant) -> str:
     fields = [f"{key}: {json.dumps(value)}" for key, value in grant.build_rule().items()]
     return f"  # {grant.why}.\n  - " + "\n    ".join(fields) + "\n"
 

@@ -16,7 +16,7 @@ TOKEN_ISSUER_URLS = ("/.well-known/openid-configuration", "/openid/v1/jwks")
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class RbacGrant:
     """Verbs on kinds of one API group, or on URLs; `names` narrows it to objects of these names."""
 
     why: str
@@ -40,13 +40,13 @@ _APPLY_VERBS = ("create", "patch")
 """Server-side apply is a patch; if the object is absent, the API server requires `create` as well."""
 
 
-def list_operator_grants() -> tuple[Grant, ...]:
+def list_operator_grants() -> tuple[RbacGrant, ...]:
     """Return what the operator needs in every namespace."""
     deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
     return (
         _grant_on("What tenants ask for", deployments, _CACHE_VERBS),
-        Grant("The answer to it", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
-        Grant(
+        RbacGrant("The answer to it", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
+        RbacGrant(
             "Owner references that hold up a deletion; OwnerReferencesPermissionEnforcement asks for it",
             deployments.group,
             (f"{deployments.plural}/finalizers",),
@@ -58,10 +58,10 @@ def list_operator_grants() -> tuple[Grant, ...]:
             tenants,
             (*_CACHE_VERBS, "patch"),
         ),
-        Grant("The answer to it", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
+        RbacGrant("The answer to it", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
         _grant_on("Which namespaces are tenants, and how they are held to Pod Security", kinds.NAMESPACE, _CACHE_VERBS),
         *(
-            Grant(
+            RbacGrant(
                 "Children of a deployment, network policies of a tenant",
                 group,
                 resources,
@@ -70,7 +70,7 @@ def list_operator_grants() -> tuple[Grant, ...]:
             for group, resources in _group_children()
         ),
         *(
-            Grant(
+            RbacGrant(
                 "What is over of them, and owner references that somebody took away:"
                 " OwnerReferencesPermissionEnforcement asks for it",
                 group,
@@ -79,7 +79,7 @@ def list_operator_grants() -> tuple[Grant, ...]:
             )
             for group, resources in _group_children()
         ),
-        Grant(
+        RbacGrant(
             "A RoleBinding to these, and to no other: neither `escalate` nor a right of theirs is needed",
             "rbac.authorization.k8s.io",
             ("clusterroles",),
@@ -94,7 +94,7 @@ def list_operator_grants() -> tuple[Grant, ...]:
         _grant_on("Whether a Service leads to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHE_VERBS),
         _grant_on("What nodes can hold", kinds.NODE, _CACHE_VERBS),
         _grant_on("What happened, reported to the tenant", kinds.EVENT, _APPLY_VERBS),
-        Grant(
+        RbacGrant(
             "Who issues the tokens of service accounts, and with which keys: tenants' gateways verify them",
             "",
             (),
@@ -104,26 +104,26 @@ def list_operator_grants() -> tuple[Grant, ...]:
     )
 
 
-def list_lease_grants() -> tuple[Grant, ...]:
+def list_lease_grants() -> tuple[RbacGrant, ...]:
     """Return what the operator needs in addition in its own namespace."""
     return (
-        Grant(
+        RbacGrant(
             "The first Lease: a right to create cannot name what it creates", LEASE.group, (LEASE.plural,), ("create",)
         ),
-        Grant("Who holds it writes", LEASE.group, (LEASE.plural,), ("get", "patch"), names=(names.LEASE,)),
+        RbacGrant("Who holds it writes", LEASE.group, (LEASE.plural,), ("get", "patch"), names=(names.LEASE,)),
     )
 
 
-def list_registry_grants() -> tuple[Grant, ...]:
+def list_registry_grants() -> tuple[RbacGrant, ...]:
     """Return what the registry needs: to check whose a token is and what that account may read. It writes no object."""
     return (
-        Grant("Whose a token is", "authentication.k8s.io", ("tokenreviews",), ("create",)),
-        Grant("What its account may read", "authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
-        Grant("Whether a namespace is still the one that a history is of", "", ("namespaces",), ("get",)),
+        RbacGrant("Whose a token is", "authentication.k8s.io", ("tokenreviews",), ("create",)),
+        RbacGrant("What its account may read", "authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
+        RbacGrant("Whether a namespace is still the one that a history is of", "", ("namespaces",), ("get",)),
     )
 
 
-def list_registry_reader_grants() -> tuple[Grant, ...]:
+def list_registry_reader_grants() -> tuple[RbacGrant, ...]:
     """Return what lets an account read everything in the registry."""
     reads = ("get", "list")
     return (
@@ -132,16 +132,16 @@ def list_registry_reader_grants() -> tuple[Grant, ...]:
     )
 
 
-def list_tenant_registry_reader_grants() -> tuple[Grant, ...]:
+def list_tenant_registry_reader_grants() -> tuple[RbacGrant, ...]:
     """Return what lets an account read its namespace's records in the registry. A tenant's people may read as much."""
     return (_grant_on("Histories and evaluations of the namespace", kinds.R1PLUS_DEPLOYMENT, ("get", "list")),)
 
 
-def list_crd_hook_grants() -> tuple[Grant, ...]:
+def list_crd_hook_grants() -> tuple[RbacGrant, ...]:
     """Return what the chart's hook needs: exactly our definitions."""
     ours = tuple(definition["metadata"]["name"] for definition in crd.build_definitions().values())
     return (
-        Grant(
+        RbacGrant(
             "Apply the definitions and see them established",
             crd.CRD.group,
             (crd.CRD.plural,),
@@ -151,8 +151,8 @@ def list_crd_hook_grants() -> tuple[Grant, ...]:
     )
 
 
-def _grant_on(why: str, resource: Resource, verbs: tuple[str, ...]) -> Grant:
-    return Grant(why, resource.group, (resource.plural,), verbs)
+def _grant_on(why: str, resource: Resource, verbs: tuple[str, ...]) -> RbacGrant:
+    return RbacGrant(why, resource.group, (resource.plural,), verbs)
 
 
 def _group_children() -> list[tuple[str, tuple[str, ...]]]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from r1plus_contract import names
 from r1plus_operator.api import kinds
-from r1plus_operator.api.rbac import Grant
+from r1plus_operator.api.rbac import RbacGrant
 from r1plus_operator.runtime.resources import Resource
 
 _READ = ("get", "list", "watch")
@@ -23,33 +23,35 @@ AGGREGATED_ROLES: Final = ((names.ROLE_TENANT_ADMIN, TO_ADMIN), (names.ROLE_TENA
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class TenantRole:
     """A ClusterRole with the roles that include it."""
 
     name: str
     why: str
     into: tuple[str, ...]
     """Labels."""
-    grants: tuple[Grant, ...]
+    grants: tuple[RbacGrant, ...]
 
 
-def list_roles() -> tuple[Role, ...]:
+def list_roles() -> tuple[TenantRole, ...]:
     """Return the roles that the chart installs in addition to the two aggregated ones."""
     return (
-        Role(f"{names.ROLE_TENANT_ADMIN}-base", "For who runs a tenant's models", (TO_ADMIN,), _list_admin_grants()),
-        Role(
+        TenantRole(
+            f"{names.ROLE_TENANT_ADMIN}-base", "For who runs a tenant's models", (TO_ADMIN,), _list_admin_grants()
+        ),
+        TenantRole(
             f"{names.ROLE_TENANT_VIEWER}-base",
             "For who looks after them, too",
             (TO_ADMIN, TO_VIEWER),
             _list_viewer_grants(),
         ),
-        Role(
+        TenantRole(
             "r1plus-view",
             "Also for who may read a namespace anyway",
             (TO_ADMIN, TO_VIEWER, TO_VIEW),
             _list_view_grants(),
         ),
-        Role(
+        TenantRole(
             "r1plus-catalog-viewer",
             "Engines are no namespace's: bind this one by a ClusterRoleBinding, for `r1plus explain`",
             (),
@@ -58,23 +60,23 @@ def list_roles() -> tuple[Role, ...]:
     )
 
 
-def _list_admin_grants() -> tuple[Grant, ...]:
+def _list_admin_grants() -> tuple[RbacGrant, ...]:
     deployments = kinds.R1PLUS_DEPLOYMENT
     return (
-        Grant(
+        RbacGrant(
             "Everything to its models; `r1plus rollback`, `pin`, `unpin` and `ack` are annotations of theirs",
             deployments.group,
             (deployments.plural,),
             ("create", "update", "patch", "delete", "deletecollection"),
         ),
-        Grant(
+        RbacGrant(
             "Golden suites of its own; the policies keep the operator's ConfigMaps as they are",
             "",
             ("configmaps",),
             ("create", "update", "patch", "delete"),
         ),
-        Grant("`r1plus ask`; `get` is the same by a websocket", "", ("pods/portforward",), ("get", "create")),
-        Grant(
+        RbacGrant("`r1plus ask`; `get` is the same by a websocket", "", ("pods/portforward",), ("get", "create")),
+        RbacGrant(
             "`r1plus key`, `usage` and `audit`: tokens for the gateway alone, to which a policy holds them",
             "",
             ("serviceaccounts/token",),
@@ -84,14 +86,14 @@ def _list_admin_grants() -> tuple[Grant, ...]:
     )
 
 
-def _list_view_grants() -> tuple[Grant, ...]:
+def _list_view_grants() -> tuple[RbacGrant, ...]:
     return (
         _grant_read("What is asked for, and what came of it", kinds.R1PLUS_DEPLOYMENT),
         _grant_read("What the platform team allows, and whether isolation tests passed", kinds.R1PLUS_TENANT),
     )
 
 
-def _list_viewer_grants() -> tuple[Grant, ...]:
+def _list_viewer_grants() -> tuple[RbacGrant, ...]:
     """Return the right to read everything that the operator creates, and its state."""
     groups: dict[str, list[str]] = {}
     for resource in kinds.CHILDREN:
@@ -100,15 +102,15 @@ def _list_viewer_grants() -> tuple[Grant, ...]:
     groups["apps"] += ["replicasets"]
     groups |= {"discovery.k8s.io": ["endpointslices"], "events.k8s.io": ["events"]}
     child_grants = (
-        Grant(
+        RbacGrant(
             "What the operator makes of it: network policies, quota and history included", group, tuple(plurals), _READ
         )
         for group, plurals in groups.items()
     )
     return (
         *child_grants,
-        Grant("Why a pod does not start", "", ("pods/log",), ("get",)),
-        Grant(
+        RbacGrant("Why a pod does not start", "", ("pods/log",), ("get",)),
+        RbacGrant(
             "`r1plus history`: tokens for the registry alone, to which a policy holds them",
             "",
             ("serviceaccounts/token",),
@@ -118,5 +120,5 @@ def _list_viewer_grants() -> tuple[Grant, ...]:
     )
 
 
-def _grant_read(why: str, resource: Resource) -> Grant:
-    return Grant(why, resource.group, (resource.plural,), _READ)
+def _grant_read(why: str, resource: Resource) -> RbacGrant:
+    return RbacGrant(why, resource.group, (resource.plural,), _READ)

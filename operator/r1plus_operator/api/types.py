@@ -175,7 +175,7 @@ class RolloutTerms(ApiModel):
 
     strategy: Strategy = Field(
         Strategy.BLUE_GREEN,
-        description="BlueGreen: next to what serves, no outage. InPlace: what serves stops first, to make room.",
+        description="BlueGreen: both revisions run, no outage. InPlace: the current one stops first, to make room.",
     )
     deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$", max_length=5)] = Field(
         "1h",
@@ -222,7 +222,7 @@ class Delivery(ApiModel):
     )
 
 
-class Access(ApiModel):
+class AccessTerms(ApiModel):
     """Who may call the model."""
 
     namespaces: tuple[DnsLabel, ...] = Field(
@@ -241,7 +241,7 @@ class R1PlusDeploymentSpec(ApiModel):
     placement: Placement = Field(default_factory=Placement, description="Which nodes may serve.")
     accuracy: Accuracy = Field(default_factory=Accuracy, description="Required accuracy, and the response.")
     rollout: RolloutTerms = Field(default_factory=RolloutTerms, description="How a new revision takes over.")
-    access: Access = Field(default_factory=Access, description="Who may call the model.")
+    access: AccessTerms = Field(default_factory=AccessTerms, description="Who may call the model.")
     delivery: Delivery = Field(default_factory=Delivery, description="How the engine's files get to the pods.")
 
 
@@ -283,8 +283,8 @@ class Incident(ApiModel):
 class RuntimeStatus(ApiModel):
     """Which images serve, the engine's apart, and whether newer ones are available."""
 
-    triton: Annotated[str, Field(max_length=512)] = Field("", description="Image of Triton that serves.")
-    monitor: Annotated[str, Field(max_length=512)] = Field("", description="Image of the accuracy monitor beside it.")
+    triton: Annotated[str, Field(max_length=512)] = Field("", description="Image of Triton.")
+    monitor: Annotated[str, Field(max_length=512)] = Field("", description="Image of the accuracy monitor.")
     outdated: Flag = Field(False, description="Whether newer images are available: see `r1plus refresh`.")
     vulnerable: Flag = Field(False, description="Whether the chart's `runtime.vulnerable` names one of them.")
     reason: Annotated[str, Field(max_length=64)] = Field(
@@ -322,7 +322,7 @@ class R1PlusDeploymentStatus(ApiModel):
     )
     reason: Annotated[str, Field(max_length=63)] | None = Field(
         None,
-        description="Why it does not serve. If it serves: why the spec is not what serves. A condition's reason.",
+        description="Why it does not serve. If it serves: why the spec is not rolled out. A condition's reason.",
     )
     last_good: Annotated[str, Field(max_length=63)] | None = Field(
         None,

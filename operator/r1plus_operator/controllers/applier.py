@@ -25,7 +25,7 @@ class OwnerGoneError(Exception):
     """The R1PlusDeployment does not exist any more, or another object has its name."""
 
 
-class Writer(Protocol):
+class ApiWriter(Protocol):
     """The verbs that the applier uses; `runtime.client.ApiClient` has them."""
 
     async def list(self, res: Resource, namespace: str | None = None, *, name: str = "") -> tuple[list[Json], str]:
@@ -66,7 +66,7 @@ class CacheWriter(Protocol):
 class Applier:
     """Applies stages in order, the objects of a stage concurrently: network policies come before their pods."""
 
-    def __init__(self, client: Writer, cache: CacheWriter) -> None:
+    def __init__(self, client: ApiWriter, cache: CacheWriter) -> None:
         self._client = client
         self._cache = cache
 

@@ -56,6 +56,7 @@ class MonitorPoller:
         round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._observer = observer
+        self._monitors = observer.monitors
         self._pools = pools
         self._interval = interval
         self._rand = rand
@@ -92,7 +93,7 @@ class MonitorPoller:
 
     async def poll_all(self, session: aiohttp.ClientSession) -> None:
         """Poll all pods that have an address, once; drop the reports of pods that are gone."""
-        pods_to_poll = self._observer.list_monitored_pods()
+        pods_to_poll = self._monitors.list_pods()
         self._forget_except({pod.uid for pod in pods_to_poll})
         pods = [pod for pod in pods_to_poll if pod.facts.ip and not pod.facts.terminating]
         for namespace, pods_of_namespace in groupby(sorted(pods, key=_get_namespace), key=_get_namespace):
@@ -106,7 +107,7 @@ class MonitorPoller:
                 log.error("Monitors of namespace %s could not be polled", namespace, exc_info=error)
         for key in list(self._observer.crs):
             self._refresh_pool(key)
-        self._observer.drop_stale_pools()
+        self._monitors.drop_stale_pools()
 
     def _forget_except(self, uids: set[str]) -> None:
         """Drop what is stored of pods that are gone or not polled any more.
@@ -116,7 +117,7 @@ class MonitorPoller:
         self._unanswered &= uids
         for uid in self._answered_at.keys() - uids:
             del self._answered_at[uid]
-        self._observer.drop_stale_monitors(uids)
+        self._monitors.drop_stale_pods(uids)
 
     async def _poll_namespace(self, session: aiohttp.ClientSession, pods: list[ServingPod]) -> None:
         """Poll a namespace's pods, those that answered last time first: so a dead node's pods delay no others."""
@@ -148,7 +149,7 @@ class MonitorPoller:
             log.warning("Monitor of pod %s/%s reports another revision: %.80r", *where, report.revision)
             return
         self._answered_at[pod.uid] = self._clock()
-        self._observer.store_report(pod, report)
+        self._monitors.store_report(pod, report)
 
     def _record_silence(self, pod: ServingPod, round_start: float) -> None:
         """Replace the report of a pod that is silent for too long, measured up to the start of the round."""
@@ -156,8 +157,8 @@ class MonitorPoller:
         if answered_at is None and should_answer(pod.facts):
             self._answered_at[pod.uid] = self._clock()
         elif answered_at is not None and round_start - answered_at >= SILENT_SECONDS:
-            self._observer.store_report(
-                pod, build_silent_report(self._observer.reports.get(pod.uid), pod.facts, pod.namespace)
+            self._monitors.store_report(
+                pod, build_silent_report(self._monitors.reports.get(pod.uid), pod.facts, pod.namespace)
             )
 
     async def _poll_outcomes(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
@@ -178,7 +179,7 @@ class MonitorPoller:
             return
         progress = await self._fetch(session, pod, PROGRESS_PATH, FillProgress, MAX_REPORT_BYTES)
         if progress is not None:
-            self._observer.store_progress(pod, progress)
+            self._monitors.store_progress(pod, progress)
 
     async def _fetch(
         self, session: aiohttp.ClientSession, pod: ServingPod, path: str, kind: type[T], most: int
@@ -195,15 +196,9 @@ class MonitorPoller:
 
     def _refresh_pool(self, key: Key) -> None:
         """Store what a deployment's pool shows now, and enqueue the deployment if that is news."""
-        signal = self._pools.read_view(key, lambda: self._list_sweeps(key))
+        signal = self._pools.read_view(key, lambda: self._monitors.list_sweeps(key))
         view, is_news = signal if signal else (None, False)
-        self._observer.store_pool(key, view, is_news=is_news)
-
-    def _list_sweeps(self, key: Key) -> dict[str, str]:
-        """Return pod -> when the last sweep in its report ended."""
-        pods = self._observer.pods.store.by_index(f"{key[0]}/{key[1]}")
-        reports = {pod.name: self._observer.reports.get(pod.uid) for pod in pods}
-        return {name: report.sweep.finished_at for name, report in reports.items() if report and report.sweep}
+        self._monitors.store_pool(key, view, is_news=is_news)
 
 
 def _get_namespace(pod: ServingPod) -> str:

@@ -5,14 +5,12 @@ Built by main; the reconcilers call `observe` and its like, the applier calls `u
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_contract.engine_fetch import FillProgress
 from r1plus_contract.gateway import ModelSettings
-from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import (
     gateway_observation,
@@ -31,6 +29,7 @@ from r1plus_operator.observe.caches import (
     Key,
     select_index,
 )
+from r1plus_operator.observe.monitor_state import MonitorReports
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.projections import CachedObject, Child, EngineObject
 from r1plus_operator.observe.revision_slots import REVISION, RevisionSlots
@@ -43,7 +42,6 @@ from r1plus_operator.plan.observation import (
     Json,
     NamespaceFacts,
     Observation,
-    PoolView,
     PrometheusState,
     PrometheusView,
     SuiteSource,
@@ -92,8 +90,6 @@ class Observer:
         self._decoy = decoy_namespace
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
-        self.reports: dict[str, MonitorReport] = {}
-        """Pod's uid -> its monitor's last report; a namesake has none yet."""
         self._prometheus: PrometheusView | None = None
         self._token_issuer: TokenIssuer | None = None
         self.children: dict[str, Reflector[Child]] = {
@@ -133,12 +129,9 @@ class Observer:
         self._caches = Caches(
             self.children, self.pods, self.namespaces, self.tenants, self.nodes, self.engines, self.endpoints
         )
-        self.progress: dict[str, FillProgress] = {}
-        """Pod's uid -> how far its Job has filled a volume."""
+        self.monitors = MonitorReports(self._caches, self.crs, enqueue)
         self.volume_write_errors: dict[str, dict[str, str]] = {}
         """Namespace -> volume -> why the API server refused a write for it."""
-        self.pools: dict[Key, PoolView] = {}
-        """Deployment -> its pooled detector."""
         self.suites = TenantSuites(client, self._on_suite_change)
         self.waves = Waves(slots)
         self._slots = RevisionSlots(self._caches, self.crs, self.waves, enqueue)
@@ -240,39 +233,6 @@ class Observer:
         if before is not None and "deletionTimestamp" in meta and "deletionTimestamp" not in before["metadata"]:
             self._slots.leave(key, meta["uid"])
 
-    def store_report(self, pod: ServingPod, report: MonitorReport) -> None:
-        """Store a monitor's report, and enqueue the deployment if it changed."""
-        if self.reports.get(pod.uid) != report:
-            self.reports[pod.uid] = report
-            self._enqueue((pod.namespace, pod.deployment))
-
-    def store_progress(self, pod: ServingPod, progress: FillProgress) -> None:
-        """Store how far a Job has filled a volume, and enqueue the namespace's volumes if it changed."""
-        if self.progress.get(pod.uid) != progress:
-            self.progress[pod.uid] = progress
-            self._enqueue((pod.namespace, VOLUMES_NAME))
-
-    def store_pool(self, key: Key, view: PoolView | None, *, is_news: bool) -> None:
-        """Store what a deployment's pooled detector shows, None if it has none, and enqueue it if that is news."""
-        if view is None:
-            self.pools.pop(key, None)
-        else:
-            self.pools[key] = view
-        if is_news:
-            self._enqueue(key)
-
-    def drop_stale_monitors(self, uids: Collection[str]) -> None:
-        """Drop reports and progress of all pods but these."""
-        by_uid: tuple[dict[str, Any], ...] = (self.reports, self.progress)
-        for values in by_uid:
-            for uid in values.keys() - set(uids):
-                del values[uid]
-
-    def drop_stale_pools(self) -> None:
-        """Drop the pooled detectors of deployments that are gone."""
-        for key in self.pools.keys() - self.crs.keys():
-            del self.pools[key]
-
     def store_volume_write_errors(self, namespace: str, errors: dict[str, str]) -> None:
         """Store why the API server refused writes for a namespace's volumes, by volume."""
         self.volume_write_errors[namespace] = errors
@@ -337,6 +297,7 @@ class Observer:
         namespace = key[0]
         # Sorted: a pod's event moves it in the store, and messages must not change with that.
         pods = sorted(self.pods.store.by_index(f"{namespace}/{key[1]}"), key=lambda pod: pod.name)
+        reports = self.monitors.reports
         tenant_suites = self.suites.list_cached(namespace) if suites is None else suites
         return Observation(
             cr=cr,
@@ -346,12 +307,12 @@ class Observer:
             suite_names=frozenset(self._shipped) | self.suites.list_names(namespace),
             children=self._caches.list_children(key, cr["metadata"]["uid"]),
             pods=tuple(pod.facts for pod in pods),
-            reports={pod.name: self.reports[pod.uid] for pod in pods if pod.uid in self.reports},
+            reports={pod.name: reports[pod.uid] for pod in pods if pod.uid in reports},
             kinds=frozenset(r.kind for r in kinds.OPTIONAL_CHILDREN if self.children[r.kind].is_available),
             prometheus_state=self._select_prometheus_state(key),
-            pool=self.pools.get(key),
+            pool=self.monitors.pools.get(key),
             endpoints=self._list_endpoints(key),
-            volumes=volume_observation.observe_volume_facts(self._caches, namespace, self.progress),
+            volumes=volume_observation.observe_volume_facts(self._caches, namespace, self.monitors.progress),
             volume_write_errors=self.volume_write_errors.get(namespace, {}),
         )
 
@@ -389,26 +350,6 @@ class Observer:
     def list_leftovers(self, namespace: str) -> tuple[tuple[str, str, str, str], ...]:
         """Return namespace, kind, name and uid of what is left of a tenant whose namespace is gone."""
         return tenant_observation.list_leftovers(self._caches, namespace)
-
-    def list_monitored_pods(self) -> tuple[ServingPod, ...]:
-        """Return the pods that may be polled: those of a known revision, or of a volume's Job.
-
-        The label alone proves nothing: anyone who may create pods can set it.
-        """
-        return tuple(pod for pod in self.pods.store.items() if self._is_of_revision(pod) or self._fills_volume(pod))
-
-    def _is_of_revision(self, pod: ServingPod) -> bool:
-        cr = self.crs.get((pod.namespace, pod.deployment))
-        revision = self.children["ControllerRevision"].store.get(pod.namespace, pod.facts.revision)
-        if cr is None or revision is None:
-            return False
-        is_owned = revision.owner == cr["metadata"]["uid"]
-        is_pod_owner = pod.facts.owner_uid == (revision.pods_owner_uid or revision.owner)
-        return is_owned and is_pod_owner and pod.facts.is_made_by(revision.name)
-
-    def _fills_volume(self, pod: ServingPod) -> bool:
-        job = self.children["Job"].store.get(pod.namespace, pod.volume)
-        return job is not None and job.volume == pod.volume and job.uid == pod.job
 
     def list_live_engines(self) -> dict[str, Json]:
         """Return every R1PlusEngine as it is in the cluster, by name."""

@@ -56,7 +56,7 @@ class RevisionSlots:
         for waiting_key in self._waves.record((revision.namespace, revision.name), key, refresh):
             self._enqueue(waiting_key)
 
-    def forget(self, revision: Key) -> None:
-        """Drop a revision that is gone."""
-        for waiting_key in self._waves.record(revision, revision, None):
+    def forget(self, key: Key) -> None:
+        """Free the slot of a revision that is gone. `key`: (namespace, name)."""
+        for waiting_key in self._waves.record(key, key, None):
             self._enqueue(waiting_key)

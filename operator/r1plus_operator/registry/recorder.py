@@ -263,10 +263,10 @@ class FactRecorder:
         else:
             self._metrics.count_delivered(len(keys))
         for key in keys:
-            self._mark_recorded(key)
+            self._finish(key)
 
-    def _mark_recorded(self, key: int) -> None:
-        """Move a fact from those that wait to those that are recorded."""
+    def _finish(self, key: int) -> None:
+        """Move a fact from those that wait to those that are done: recorded, or refused for good."""
         owner = self._pending.pop(key).owner
         if owner is None:
             self._shared.add(key)

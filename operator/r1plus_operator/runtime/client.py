@@ -26,8 +26,8 @@ from r1plus_operator.runtime.backoff import Backoff
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.errors import (
     ApiError,
+    ApiServerError,
     FencedError,
-    ServerError,
     TooManyRequestsError,
     TransportError,
     from_response,
@@ -317,7 +317,7 @@ class ApiClient:
         while True:
             try:
                 return await self._send_once(call)
-            except (TooManyRequestsError, ServerError, TransportError) as error:
+            except (TooManyRequestsError, ApiServerError, TransportError) as error:
                 delay = self._retry_delay(error, call, failures)
                 if delay is None:
                     raise
@@ -337,7 +337,7 @@ class ApiClient:
             return None
         if isinstance(error, TransportError) and (not call.is_repeatable or error.reason == "Timeout"):
             return None
-        if isinstance(error, ServerError) and (not call.is_repeatable or retry_after is None):
+        if isinstance(error, ApiServerError) and (not call.is_repeatable or retry_after is None):
             return None
         return max(retry_after or 0.0, self._limits.retry.compute_delay(failures, self._rand))
 

@@ -84,7 +84,7 @@ class TooManyRequestsError(ApiError):
     """429. The server did nothing with the request."""
 
 
-class ServerError(ApiError):
+class ApiServerError(ApiError):
     """Any 5xx."""
 
 
@@ -152,7 +152,7 @@ def from_response(code: int, body: bytes, headers: Mapping[str, str], *, request
 
 
 def _select_error_type(code: int) -> type[ApiError]:
-    return ServerError if code >= 500 else _BY_STATUS.get(code, ApiError)
+    return ApiServerError if code >= 500 else _BY_STATUS.get(code, ApiError)
 
 
 def _parse_seconds(header: str | None) -> float | None:

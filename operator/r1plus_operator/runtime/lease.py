@@ -119,9 +119,9 @@ class Claim:
         return observation.version if has_expired or observation.holder in ("", self._identity) else None
 
     def find_renewable_version(self) -> str | None:
-        """Return the resourceVersion that a renewal replaces (empty.
+        """Return the resourceVersion that a renewal replaces, or None if another took the Lease.
 
-        Create it again); None if another took the Lease.
+        Empty: the Lease is gone, and the renewal creates it again.
         """
         observation = self._observation
         is_ours = observation is not None and (observation.holder, observation.transitions) == (

@@ -68,7 +68,7 @@ def build_bets(p0: float) -> Bets:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class DetectorEvidence:
     """The memory of a detector."""
 
     logs: Logs = ()
@@ -77,7 +77,7 @@ class Evidence:
     """Latched: evidence may decrease after an alarm, and the alarm stays."""
 
 
-def advance(evidence: Evidence, block: Sequence[Logs], alarm_at: float) -> Evidence:
+def advance(evidence: DetectorEvidence, block: Sequence[Logs], alarm_at: float) -> DetectorEvidence:
     """Take one step: M <- (M + B) * product of L over the block's B answers.
 
     A block is what was in flight together, so that no bet on one of its answers could know another; its order does
@@ -91,7 +91,7 @@ def advance(evidence: Evidence, block: Sequence[Logs], alarm_at: float) -> Evide
         logs = tuple([_log_sum(m, start) + math.fsum(gains) for m, *gains in zip(before, *block, strict=True)])
     else:
         return evidence
-    return Evidence(logs, evidence.alarmed or log_mean(logs) >= math.log(alarm_at))
+    return DetectorEvidence(logs, evidence.alarmed or log_mean(logs) >= math.log(alarm_at))
 
 
 def log_mean(logs: Logs) -> float:
@@ -102,7 +102,7 @@ def log_mean(logs: Logs) -> float:
     return top + math.log(sum([math.exp(m - top) for m in logs]) / len(logs))
 
 
-def evidence_ratio(evidence: Evidence, alarm_at: float) -> float:
+def evidence_ratio(evidence: DetectorEvidence, alarm_at: float) -> float:
     """Return M / A for the metric: 1 or more from the alarm on, 0 before the first step."""
     evidence_share = math.exp(min(log_mean(evidence.logs) - math.log(alarm_at), 700.0))
     return max(1.0, evidence_share) if evidence.alarmed else evidence_share
@@ -126,7 +126,7 @@ class Detector:
     key: DetectorKey
     alarm_at: float
     """A: fixed at the start, so that later changes of rates or replicas do not alter the promise."""
-    evidence: Evidence = field(default_factory=Evidence)
+    evidence: DetectorEvidence = field(default_factory=DetectorEvidence)
     failed: tuple[str, ...] = ()
     """Sorted ids of items whose last answer failed."""
 

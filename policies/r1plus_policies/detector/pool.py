@@ -19,8 +19,8 @@ from r1plus_policies.bounds import Interval
 from r1plus_policies.detector.confidence import confidence_sequence
 from r1plus_policies.detector.detector import (
     Bets,
+    DetectorEvidence,
     DetectorKey,
-    Evidence,
     Logs,
     advance,
     build_bets,
@@ -40,9 +40,9 @@ MOST_RETIRED: Final = 16
 class DetectorPair:
     """The two detectors of one set of pods."""
 
-    accuracy: Evidence = field(default_factory=Evidence)
+    accuracy: DetectorEvidence = field(default_factory=DetectorEvidence)
     """Observes answers only: a server error is no evidence on answers."""
-    errors: Evidence = field(default_factory=Evidence)
+    errors: DetectorEvidence = field(default_factory=DetectorEvidence)
     """Observes every outcome; a failure is an error or a time-out of the server."""
 
 
@@ -244,10 +244,10 @@ def _take_smaller_pair(a: DetectorPair, b: DetectorPair) -> DetectorPair:
     return DetectorPair(_take_smaller(a.accuracy, b.accuracy), _take_smaller(a.errors, b.errors))
 
 
-def _take_smaller(a: Evidence, b: Evidence) -> Evidence:
+def _take_smaller(a: DetectorEvidence, b: DetectorEvidence) -> DetectorEvidence:
     """Take the smaller evidence per bet; no evidence at all is the smallest."""
     logs = tuple(min(pair) for pair in zip(a.logs, b.logs, strict=True)) if a.logs and b.logs else ()
-    return Evidence(logs, a.alarmed and b.alarmed)
+    return DetectorEvidence(logs, a.alarmed and b.alarmed)
 
 
 def _without_key(mapping: Mapping[str, T], key: str) -> dict[str, T]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.timestamps import format_timestamp
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_policies.rollback.response import (
     NO_ROOM_SECONDS,
     Action,
@@ -37,7 +37,7 @@ def respond(health: DeploymentHealth) -> Response:
 
 def check_steady(health: DeploymentHealth) -> Response | None:
     """Respond that nothing is wrong: no alarm, no request, no control pass."""
-    bad = (Standing.CONFIRMING, Standing.CHANGED, Standing.BELOW_THRESHOLD, Standing.ERRORS)
+    bad = (WatchStanding.CONFIRMING, WatchStanding.CHANGED, WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS)
     alarms = any(p.standing in bad for p in health.pods) or health.pool.without_worst >= 1
     if alarms or health.control or health.rollback_request:
         return None
@@ -65,7 +65,7 @@ def check_confirmed(health: DeploymentHealth) -> Response | None:
         or health.erring_pods
     ):
         return None
-    is_counting = any(p.standing is Standing.CONFIRMING for p in health.pods)
+    is_counting = any(p.standing is WatchStanding.CONFIRMING for p in health.pods)
     if is_counting or (health.pool.below is None and health.pool.without_worst >= 1):
         text = (
             f"Revision {health.current} raised an alarm; its monitor now asks the whole suite to count the lost items"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 
 BAKE_SECONDS: Final = 600.0
 """How long a revision must carry traffic before it can be a rollback target."""
@@ -97,7 +97,7 @@ class PodHealth:
     """One pod of the serving revision."""
 
     name: str
-    standing: Standing | None = None
+    standing: WatchStanding | None = None
     """As its monitor reports; None without a report, which is no evidence."""
     evidence: float = 0.0
     """Of its own detector, as a share of what raises the alarm."""
@@ -109,7 +109,7 @@ class PodHealth:
     @property
     def has_dropped(self) -> bool:
         """Counted exactly, and below the threshold."""
-        return self.standing is Standing.BELOW_THRESHOLD
+        return self.standing is WatchStanding.BELOW_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class DeploymentHealth:
     @property
     def erring_pods(self) -> tuple[PodHealth, ...]:
         """Pods in traffic whose engine returns errors too often."""
-        return tuple(p for p in self.pods if p.standing is Standing.ERRORS and not p.is_quarantined)
+        return tuple(p for p in self.pods if p.standing is WatchStanding.ERRORS and not p.is_quarantined)
 
     @property
     def bad_pod(self) -> PodHealth | None:
@@ -221,7 +221,7 @@ class DeploymentHealth:
 
     def _has_pool_dropped(self, in_traffic: list[PodHealth]) -> bool:
         """Compare the pool. Sweeps ask once, so flips may lower one; a pod's own exact count outweighs them."""
-        counted_above = any(p.standing is Standing.CHANGED for p in in_traffic if p.name != self.pool.worst)
+        counted_above = any(p.standing is WatchStanding.CHANGED for p in in_traffic if p.name != self.pool.worst)
         return self.pool.without_worst >= 1 and self.pool.below is True and not counted_above
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from r1plus_contract.outcomes import ProbeResult
-from r1plus_contract.verdict import Standing
+from r1plus_contract.verdict import WatchStanding
 from r1plus_policies.bounds import binomial_quantile, clopper_pearson
 from r1plus_policies.gate.verdict import FAILS_TO_LOSE, SINGLE_ASKS, GateItem, max_lost_in_stratum, max_lost_items
 
@@ -106,7 +106,7 @@ def count_answers(items: Sequence[GateItem], confirmation: Confirmation, p0: flo
     )
 
 
-def judge_count(items: Sequence[GateItem], answer_count: AnswerCount, limits: ConfirmationLimits) -> Standing:
+def judge_count(items: Sequence[GateItem], answer_count: AnswerCount, limits: ConfirmationLimits) -> WatchStanding:
     """Judge the count. One that errors cut short can show a drop, never that enough is right."""
     limit = max_lost_items(answer_count.items, limits.threshold)
     lost_counts = count_by_stratum(items, answer_count.lost_items)
@@ -115,14 +115,14 @@ def judge_count(items: Sequence[GateItem], answer_count: AnswerCount, limits: Co
         n > max_lost_in_stratum(sizes[stratum], limits.threshold) for stratum, n in lost_counts.items()
     )
     if len(answer_count.lost_items) > limit or is_stratum_broken or answer_count.first_upper < limits.threshold:
-        return Standing.BELOW_THRESHOLD
+        return WatchStanding.BELOW_THRESHOLD
     if (
         limits.errors_alarmed
         or not answer_count.whole
         or len(answer_count.lost_items) + len(answer_count.unanswered_items) > limit
     ):
-        return Standing.ERRORS
-    return Standing.CHANGED
+        return WatchStanding.ERRORS
+    return WatchStanding.CHANGED
 
 
 def count_by_stratum(items: Sequence[GateItem], item_ids: Sequence[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
-from r1plus_contract.verdict import GateReport, Standing, StratumFigures, SweepFigures, Verdict, Watch
+from r1plus_contract.verdict import GateReport, StratumFigures, SweepFigures, Verdict, Watch, WatchStanding
 from r1plus_policies.bounds import clopper_pearson
 from r1plus_policies.detector.detector import Detector, observe_answer
 from r1plus_policies.gate.verdict import MOST_LOST_ITEMS, GateItem, VerdictSubject, max_lost_in_stratum, max_lost_items
@@ -26,7 +26,7 @@ from r1plus_policies.watch.confirmation import (
 
 LEAST_EVIDENCE: Final = 1e-4
 """Evidence below this share of an alarm is reported as none: it changes with every flip."""
-_GRAVITY: Final = (Standing.CHANGED, Standing.ERRORS, Standing.BELOW_THRESHOLD)
+_GRAVITY: Final = (WatchStanding.CHANGED, WatchStanding.ERRORS, WatchStanding.BELOW_THRESHOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ def record_confirmation(state: WatchState, items: Sequence[GateItem], threshold:
     )
 
 
-def derive_standing(state: WatchState, items: Sequence[GateItem], threshold: float) -> Standing:
+def derive_standing(state: WatchState, items: Sequence[GateItem], threshold: float) -> WatchStanding:
     """Return the standing under this threshold: a count is judged by the current threshold."""
     if not state.alarmed_at:
-        return Standing.STEADY
+        return WatchStanding.STEADY
     if state.confirmed is None:
-        return Standing.CONFIRMING
+        return WatchStanding.CONFIRMING
     answer_count = count_answers(items, state.confirmed, state.errors.key.p0)
     return judge_count(items, answer_count, ConfirmationLimits(threshold, state.errors.key.p0, state.errors.alarmed))
 

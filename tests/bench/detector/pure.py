@@ -6,7 +6,7 @@ Every answer belongs to another item here, so the repeat bet is never made; `per
 import random
 from dataclasses import dataclass, field
 
-from r1plus_policies.detector.detector import Evidence, advance, build_bets
+from r1plus_policies.detector.detector import DetectorEvidence, advance, build_bets
 
 P0 = 0.95
 ALARM_AT = 1e5
@@ -17,12 +17,12 @@ WARM = (1000, 2000)
 
 def in_control(seed: int, probes: int) -> int:
     """False alarms in so many probes at exactly p0, the detector starting anew after each."""
-    chance, table, evidence, alarms = random.Random(seed), build_bets(P0), Evidence(), 0
+    chance, table, evidence, alarms = random.Random(seed), build_bets(P0), DetectorEvidence(), 0
     right, wrong = (table.gains_of(True, False),), (table.gains_of(False, False),)
     for _ in range(probes):
         evidence = advance(evidence, right if chance.random() < P0 else wrong, ALARM_AT)
         if evidence.alarmed:
-            alarms, evidence = alarms + 1, Evidence()
+            alarms, evidence = alarms + 1, DetectorEvidence()
     return alarms
 
 
@@ -40,16 +40,18 @@ def delays(seed: int, runs: int) -> Delays:
     """`runs` changes of each size, from a detector that has watched a sound engine and from a new one."""
     chance, found = random.Random(seed), Delays()
     for _ in range(runs):
-        warm = _run(chance, P0, Evidence(), chance.randint(*WARM))[0]
+        warm = _run(chance, P0, DetectorEvidence(), chance.randint(*WARM))[0]
         found.early += warm.alarmed
         for p in SHIFTS:
             if not warm.alarmed:
                 found.warm[p].append(_run(chance, p, warm)[1])
-            found.fresh[p].append(_run(chance, p, Evidence())[1])
+            found.fresh[p].append(_run(chance, p, DetectorEvidence())[1])
     return found
 
 
-def _run(chance: random.Random, p: float, evidence: Evidence, probes: int = 10**9) -> tuple[Evidence, int]:
+def _run(
+    chance: random.Random, p: float, evidence: DetectorEvidence, probes: int = 10**9
+) -> tuple[DetectorEvidence, int]:
     """Up to the alarm, or so many probes; and how many there were."""
     table, asked = build_bets(P0), 0
     right, wrong = (table.gains_of(True, False),), (table.gains_of(False, False),)

@@ -20,7 +20,7 @@ from r1plus_cli.errors import CliError
 from r1plus_cli.stream import Question, ask
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.names import PORT_GRPC
-from r1plus_contract.suite import Item, Sampling, Suite
+from r1plus_contract.suite import Item, Suite, SuiteSampling
 from r1plus_monitoring.scoring.scorers import score
 
 LOOK_EVERY_S = 0.5
@@ -34,7 +34,7 @@ class Client:
 
     address: str
     items: Sequence[Item]
-    sampling: Sampling
+    sampling: SuiteSampling
     pause_s: float = 0.4
     answered: int = 0
     failures: list[str] = field(default_factory=list)

@@ -3,7 +3,7 @@
 from e2e.suites import OwnSuite, sealed
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.metrics import OutcomeLabel
-from r1plus_contract.suite import SCORER_VERSION, Item, Sampling, SuiteHeader
+from r1plus_contract.suite import SCORER_VERSION, Item, SuiteHeader, SuiteSampling
 from r1plus_contract.suite_reference import RecordedAnswer
 from r1plus_operator.observe.suite_signature import generate_key
 
@@ -32,7 +32,7 @@ def echo_suite() -> OwnSuite:
         reference_engine="a stand-in that says every prompt again",
         sha256="",
         items=len(items),
-        sampling=Sampling(max_new_tokens=96),
+        sampling=SuiteSampling(max_new_tokens=96),
         scorer_version=SCORER_VERSION,
     )
     # Of each item an answer that is right and one that is wrong: the monitor holds its scorer to both.

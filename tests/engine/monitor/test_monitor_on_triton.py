@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.admission import read_token
-from r1plus_contract.suite import Sampling
+from r1plus_contract.suite import SuiteSampling
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_monitoring.probe.client import Failure, TritonEngine
 from r1plus_monitoring.process.prober import Prober
@@ -43,16 +43,16 @@ async def engine(scripted_server: Server) -> AsyncIterator[TritonEngine]:
 
 async def test_an_answer_comes_whole_with_its_counts(engine: TritonEngine) -> None:
     assert await engine.is_model_ready()
-    reply = await engine.ask("hello", Sampling())
+    reply = await engine.ask("hello", SuiteSampling())
     assert (reply.text, reply.finish_reason, reply.failure) == ("yes", "stop", None)
     assert (reply.prompt_tokens, reply.completion_tokens) == (7, 2)
 
 
 async def test_sampling_arrives_as_the_suite_says(engine: TritonEngine) -> None:
-    sampling = Sampling(
+    sampling = SuiteSampling(
         max_new_tokens=9, temperature=0.5, top_p=0.25, repetition_penalty=1.5, stop=("\n", "é"), system="be brief"
     )
-    plain = json.loads((await engine.ask("what was sent", Sampling())).text)
+    plain = json.loads((await engine.ask("what was sent", SuiteSampling())).text)
     assert plain == {"max_new_tokens": 24, "temperature": 0.0}
     full = json.loads((await engine.ask("what was sent", sampling)).text)
     assert full == {
@@ -77,19 +77,19 @@ async def test_sampling_arrives_as_the_suite_says(engine: TritonEngine) -> None:
 )
 async def test_failures_have_names(scripted_server: Server, prompt: str, seconds: float, failure: Failure) -> None:
     async with connected(scripted_server.http, scripted_server.grpc, seconds) as engine:
-        assert (await engine.ask(prompt, Sampling())).failure is failure
-        assert (await engine.ask("hello", Sampling())).text == "yes", "the next one is not affected"
+        assert (await engine.ask(prompt, SuiteSampling())).failure is failure
+        assert (await engine.ask("hello", SuiteSampling())).text == "yes", "the next one is not affected"
 
 
 async def test_nobody_there_is_a_transport_failure() -> None:
     async with connected(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}") as engine:
         assert not await engine.is_model_ready()
-        assert (await engine.ask("hello", Sampling())).failure is Failure.TRANSPORT
+        assert (await engine.ask("hello", SuiteSampling())).failure is Failure.TRANSPORT
 
 
 async def test_sixteen_at_once_all_get_their_own_answers(engine: TritonEngine) -> None:
     prompts = [f"additions-{n:03}" for n in range(16)]
-    replies = await asyncio.gather(*(engine.ask(prompt, Sampling()) for prompt in prompts))
+    replies = await asyncio.gather(*(engine.ask(prompt, SuiteSampling()) for prompt in prompts))
     assert [r.text for r in replies] == ["no" if p in WRONG_ADDITIONS else "yes" for p in prompts]
 
 

@@ -13,7 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.engine_fetch import PROGRESS_PATH, FillProgress
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome
-from r1plus_contract.verdict import MonitorReport, Standing, SweepFigures, Watch
+from r1plus_contract.verdict import MonitorReport, SweepFigures, Watch, WatchStanding
 from support.waiting import eventually
 
 _addresses: Iterator[str] = (f"127.{100 + os.getpid() % 100}.{i // 250}.{i % 250 + 2}" for i in itertools.count())
@@ -54,7 +54,7 @@ class Monitors:
         if self._runner:
             await self._runner.cleanup()
 
-    def stand(self, standing: Standing, *, lost: tuple[str, ...] = (), correct: int = 210) -> None:
+    def stand(self, standing: WatchStanding, *, lost: tuple[str, ...] = (), correct: int = 210) -> None:
         """Let the watch over the pod say this, after a count."""
         assert self.report is not None
         count = SweepFigures(correct, 210, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)

@@ -30,7 +30,7 @@ OPERATOR = account(OPERATOR_NAMESPACE)
 
 
 async def grant(
-    client: ApiClient, name: str, grants: Sequence[rbac.Grant], *subjects: Json, namespace: str = ""
+    client: ApiClient, name: str, grants: Sequence[rbac.RbacGrant], *subjects: Json, namespace: str = ""
 ) -> None:
     """Give the subjects these rights, and no others by this name: in one namespace, or everywhere."""
     rules = [row.build_rule() for row in grants]

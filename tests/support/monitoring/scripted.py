@@ -24,9 +24,9 @@ from r1plus_contract.settings import ControlOrder, Former, KnownVerdicts, Monito
 from r1plus_contract.suite import (
     SCORER_VERSION,
     Item,
-    Sampling,
     Suite,
     SuiteHeader,
+    SuiteSampling,
     encode_items,
     load_suite,
     suite_hash,
@@ -36,7 +36,7 @@ from r1plus_monitoring.config import Config, read_config
 from r1plus_monitoring.logs import Clock, utc_now
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import REPLAY_EVERY, Prober
-from r1plus_monitoring.store.state import State, StateStore
+from r1plus_monitoring.store.state import MonitorState, StateStore
 from support.waiting import DEADLINE_SECONDS, eventually
 
 Behaviour = Callable[[str, int], Awaitable[ProbeReply | None]]
@@ -60,7 +60,7 @@ def small_suite(per_stratum: int = 25, strata: tuple[str, ...] = ("additions", "
         for n in range(per_stratum)
     ]
     text = encode_items(items)
-    sampling = Sampling()
+    sampling = SuiteSampling()
     header = SuiteHeader(
         name="small-v1",
         version="1.0.0",
@@ -104,7 +104,7 @@ class ScriptedEngine:
         self.ready_looks += 1
         return self.is_ready
 
-    async def ask(self, prompt: str, sampling: Sampling) -> ProbeReply:
+    async def ask(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
         before, self._times[prompt] = self._times[prompt], self._times[prompt] + 1
         self.asked.append(prompt)
         is_answered = len(self.asked) <= self.answers
@@ -249,7 +249,7 @@ def gate_report(pod: Pod, suite: Suite | None = None, **changes: Any) -> GateRep
     return replace(report, **changes)
 
 
-def stored_state(pod: Pod) -> State:
+def stored_state(pod: Pod) -> MonitorState:
     """Return what a prober that starts now would remember."""
     return StateStore(pod.state).state
 

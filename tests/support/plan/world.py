@@ -12,8 +12,8 @@ from r1plus_contract import names
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.requests import Request, Verb, build_annotations, next_order, read_requests
 from r1plus_contract.settings import MonitorSettings
-from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, load_suite, suite_hash
-from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, SweepFigures, Verdict, Watch
+from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, load_suite, suite_hash
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, SweepFigures, Verdict, Watch, WatchStanding
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
@@ -55,7 +55,9 @@ def suite(name: str, salt: str = "") -> SuiteSource:
     """A sound suite of four items."""
     items = [Item(f"i{i}{salt}", "s", f"Question {i}?", "contains", (f"answer {i}",)) for i in range(4)]
     text = encode_items(items)
-    header = SuiteHeader(name, "1.0.0", "smollm2", "full", "", "e", suite_hash(text, Sampling(), "1"), 4, Sampling())
+    header = SuiteHeader(
+        name, "1.0.0", "smollm2", "full", "", "e", suite_hash(text, SuiteSampling(), "1"), 4, SuiteSampling()
+    )
     return SuiteSource(name, dumps(header), text, load_suite(dumps(header), text))
 
 
@@ -239,25 +241,25 @@ class World(Timed):
                 self.reports[name] = replace(report, gate=replace(report.gate, **fields))
         return self
 
-    def stand(self, pod: str, standing: Standing, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
+    def stand(self, pod: str, standing: WatchStanding, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
         """Let the pod's monitor watch, and report this standing; it has counted what was lost."""
         count = SweepFigures(4 - len(lost), 4, 0.0, 1.0, "2026-01-01T00:00:00Z", lost)
         watch = Watch(standing, 4, evidence, confirmation=count, lost_since_gate=lost)
         self.reports[pod] = replace(self.reports[pod], watch=watch)
         return self
 
-    def stand_all(self, standing: Standing, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
+    def stand_all(self, standing: WatchStanding, *, lost: tuple[str, ...] = (), evidence: float = 0.0) -> Self:
         for pod in self.pods:
             self.stand(pod, standing, lost=lost, evidence=evidence)
         return self
 
     def steady(self) -> Self:
         """Let every pod stand as it did at its gate."""
-        return self.stand_all(Standing.STEADY)
+        return self.stand_all(WatchStanding.STEADY)
 
     def drop(self, *lost: str) -> Self:
         """Let the accuracy of every pod drop below the threshold."""
-        return self.stand_all(Standing.BELOW_THRESHOLD, lost=lost or ("i0",), evidence=2.0)
+        return self.stand_all(WatchStanding.BELOW_THRESHOLD, lost=lost or ("i0",), evidence=2.0)
 
     def gate(
         self, revision: str, verdict: Verdict, *, lost: int = 0, batch: int | None = None, suite_name: str = ""

@@ -9,15 +9,15 @@ from r1plus_contract.jsonable import to_jsonable
 from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
 from r1plus_contract.suite import Item, Suite
 from r1plus_contract.verdict import (
+    GateProgress,
     GateReport,
     MonitorReport,
     Phase,
-    Progress,
     Shadow,
-    Standing,
     StratumFigures,
     Verdict,
     Watch,
+    WatchStanding,
 )
 from r1plus_monitoring.probe.sweeps import compute_figures
 from r1plus_operator.plan.revision.record import Revision
@@ -67,7 +67,7 @@ class Monitored:
         """Return the report of a gate that is so far."""
         total = (FULL_SWEEPS + 1) * len(self.suite.items)
         text = f"sweep 2 of {FULL_SWEEPS} at batch {self.revision.batch}: {percent} of 100"
-        progress = Progress(total * percent // 100, total, text)
+        progress = GateProgress(total * percent // 100, total, text)
         return self._report(Phase.GATING, Verdict.NO_DATA, "GateRunning", text, progress=progress)
 
     def watching(self, gate: GateReport, *, is_admitted: bool | None = None, shadow: Shadow | None = None) -> Json:
@@ -82,7 +82,7 @@ class Monitored:
             gate.message,
             gate=gate,
             admitted=passed if is_admitted is None else is_admitted,
-            watch=Watch(Standing.STEADY, len(self.suite.items) - gate.lost),
+            watch=Watch(WatchStanding.STEADY, len(self.suite.items) - gate.lost),
             sweep=sweep,
             acknowledged=self.settings["acknowledged"],
             shadow=shadow,
@@ -108,7 +108,7 @@ class Monitored:
             text,
             gate=gate,
             admitted=True,
-            watch=Watch(Standing.BELOW_THRESHOLD, len(items), 1.0, 0.0, now, count, tuple(gone), strata),
+            watch=Watch(WatchStanding.BELOW_THRESHOLD, len(items), 1.0, 0.0, now, count, tuple(gone), strata),
             sweep=count,
             acknowledged=self.settings["acknowledged"],
         )

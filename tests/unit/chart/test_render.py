@@ -101,7 +101,9 @@ def test_a_pod_has_time_to_end_its_passes_and_its_probes_ask_its_own_port(render
         ),
     ],
 )
-def test_rights_are_the_tables_without_a_wildcard(render: Render, name: str, grants: tuple[rbac.Grant, ...]) -> None:
+def test_rights_are_the_tables_without_a_wildcard(
+    render: Render, name: str, grants: tuple[rbac.RbacGrant, ...]
+) -> None:
     rules = one(render(), "ClusterRole", name)["rules"]
     assert rules == [grant.build_rule() for grant in grants]
     assert not [rule for rule in rules for values in rule.values() if "*" in values]

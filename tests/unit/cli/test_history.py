@@ -35,7 +35,7 @@ from r1plus_contract.history import (
 )
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Verb
-from r1plus_contract.verdict import GateReport, Standing, StratumFigures, Verdict
+from r1plus_contract.verdict import GateReport, StratumFigures, Verdict, WatchStanding
 from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, USER_REQUEST
 from r1plus_operator.plan.status.incident import ROLLED_BACK
 from r1plus_policies.rollback.response import RollbackReason
@@ -116,9 +116,9 @@ def test_what_somebody_asked_for_says_what_who_and_why(verb: Verb) -> None:
 
 
 def test_every_reason_of_an_alarm_has_plain_words() -> None:
-    quiet = {RollbackReason.STEADY, RollbackReason.CONFIRMING, Standing.STEADY, Standing.CONFIRMING}
+    quiet = {RollbackReason.STEADY, RollbackReason.CONFIRMING, WatchStanding.STEADY, WatchStanding.CONFIRMING}
     assert {
-        reason.value for reason in (*RollbackReason, *Standing) if reason not in quiet
+        reason.value for reason in (*RollbackReason, *WatchStanding) if reason not in quiet
     } <= history_text.REASONS.keys()
     assert {USER_REQUEST, BELOW_THRESHOLD, ROLLED_BACK} <= history_text.REASONS.keys()
 

@@ -8,7 +8,7 @@ from typer.testing import Result
 
 from r1plus_cli.local import SHIPPED_CATALOG, load_engines
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.suite import Item, Sampling, SuiteHeader, encode_items, suite_hash
+from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, suite_hash
 from support.cli import command
 
 CR = """
@@ -25,7 +25,7 @@ spec:
 def suites(tmp_path: Path) -> Path:
     """A folder with a small suite under every name that the shipped catalog refers to."""
     items = encode_items([Item(f"sums-{n}", f"sums of {n}", f"{n} + 1?", "numeric", (str(n + 1),)) for n in range(3)])
-    sampling = Sampling()
+    sampling = SuiteSampling()
     for name in {engine.spec.reference.suite for engine in load_engines(SHIPPED_CATALOG)}:
         sha256 = suite_hash(items, sampling, "1")
         header = SuiteHeader(name, "1.0.0", "smollm2", "full", "", "smollm2-full-f16", sha256, 3, sampling)

@@ -22,7 +22,7 @@ from r1plus_cli.suite_store import load, render_manifest, save
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.names import PORT_GRPC, PORT_HTTP
 from r1plus_contract.settings import REFERENCE_FILE
-from r1plus_contract.suite import Item, Sampling, load_suite
+from r1plus_contract.suite import Item, SuiteSampling, load_suite
 from r1plus_contract.suite_baseline import BaselineFigures, Measurement
 from r1plus_contract.suite_files import SuiteFiles, key_id
 from r1plus_monitoring.curate.asking import AskingCondition
@@ -168,7 +168,7 @@ def test_a_deployment_is_asked_through_forwarded_ports(namespace: str | None, as
         heard: list[None] = []
         engines = EngineOptions(deployment="credit")
         with open_sources(
-            engines, Sampling(), lambda: cast(Cluster, cluster), namespace, lambda: heard.append(None)
+            engines, SuiteSampling(), lambda: cast(Cluster, cluster), namespace, lambda: heard.append(None)
         ) as found:
             given = found[0].asker.ask(CANDIDATES[:3], AskingCondition(batch=2, order=1))
     assert cluster.asked == [(asked, "credit", PORT_HTTP), (asked, "credit", PORT_GRPC)]
@@ -404,7 +404,7 @@ def test_two_suites_differ_in_items_strata_and_what_must_be_scored_again(tmp_pat
 
 def test_another_way_of_asking_makes_every_item_new(tmp_path: Path) -> None:
     old = written(tmp_path / "old", files_of())
-    told = run("diff", old, written(tmp_path / "new", files_of(sampling=Sampling(max_new_tokens=5, stop=("\n",)))))
+    told = run("diff", old, written(tmp_path / "new", files_of(sampling=SuiteSampling(max_new_tokens=5, stop=("\n",)))))
     assert "sampling.maxNewTokens: 24 -> 5" in told.stdout
     assert "to score again: 8 of 8 items, since items are asked or scored differently" in told.stdout
 

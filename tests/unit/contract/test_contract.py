@@ -12,13 +12,22 @@ from r1plus_contract.delivery import build_listing, digest_folder
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
-from r1plus_contract.suite import Item, Sampling, Suite, SuiteError, SuiteHeader, encode_items, load_suite, suite_hash
+from r1plus_contract.suite import (
+    Item,
+    Suite,
+    SuiteError,
+    SuiteHeader,
+    SuiteSampling,
+    encode_items,
+    load_suite,
+    suite_hash,
+)
 from r1plus_contract.verdict import (
     Gate,
+    GateProgress,
     GateReport,
     MonitorReport,
     Phase,
-    Progress,
     StratumFigures,
     SweepFigures,
     Verdict,
@@ -35,7 +44,7 @@ REPORT = MonitorReport(
     "R",
     "m",
     gate=GATE,
-    progress=Progress(1, 2, "t"),
+    progress=GateProgress(1, 2, "t"),
     sweep=SweepFigures(1, 2, 0.1, 0.9, "t"),
 )
 IDENTITY = ServingIdentity("e", "d", "c", "t", 32, 2048)
@@ -175,7 +184,7 @@ class Draft:
     """A suite about to be spoiled."""
 
     items: tuple[Item, ...] = tuple(Item(f"i{i}", "s", "q", "contains", ("a",)) for i in range(3))
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SuiteSampling = field(default_factory=SuiteSampling)
     count: int = 3
     version: str = "1"
 
@@ -197,7 +206,7 @@ TWICE = (Item("a", "s", "q", "exact", ("x",)), Item("a", "s", "q", "exact", ("x"
     ("draft", "given", "word"),
     [
         pytest.param(Draft(), {"hashed": "0" * 64}, "promises 0000", id="a wrong hash"),
-        pytest.param(Draft(), {"text": encode_items(Draft().items).replace('"q"', '"Q"'), "hashed": suite_hash(encode_items(Draft().items), Sampling(), "1")}, "sha256 is", id="an altered item"),
+        pytest.param(Draft(), {"text": encode_items(Draft().items).replace('"q"', '"Q"'), "hashed": suite_hash(encode_items(Draft().items), SuiteSampling(), "1")}, "sha256 is", id="an altered item"),
         pytest.param(Draft(count=4), {}, "3 items", id="an item missing"),
         pytest.param(Draft(items=TWICE, count=2), {}, "unique", id="an item twice"),
         pytest.param(Draft(items=(Item("a", "s", "q", "exact", ()),), count=1), {}, "item a has no answer", id="an item without an answer"),
@@ -219,5 +228,5 @@ def test_the_order_in_which_items_are_written_does_not_matter(items: list[Item])
 
 def test_sampling_belongs_to_the_hash() -> None:
     text = encode_items(Draft().items)
-    assert suite_hash(text, Sampling(), "1") != suite_hash(text, Sampling(max_new_tokens=25), "1")
-    assert suite_hash(text, Sampling(), "1") != suite_hash(text, Sampling(), "2")
+    assert suite_hash(text, SuiteSampling(), "1") != suite_hash(text, SuiteSampling(max_new_tokens=25), "1")
+    assert suite_hash(text, SuiteSampling(), "1") != suite_hash(text, SuiteSampling(), "2")

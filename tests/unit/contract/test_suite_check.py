@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
-from r1plus_contract.suite import Item, Sampling, SuiteError, load_suite
+from r1plus_contract.suite import Item, SuiteError, SuiteSampling, load_suite
 from r1plus_contract.suite_answers import KEYWORDS, MAX_ANSWER, MAX_DEPTH, find_answer_problem, find_schema_problem
 from r1plus_contract.suite_baseline import find_reference_result
 from r1plus_contract.suite_check import check
@@ -49,7 +49,7 @@ def test_every_problem_is_told_at_once() -> None:
         "not json\n\n"
         '{"answers":[],"id":"a","prompt":" ","scorer":"exact","stratum":"loans"}\n'
         '{"answers":["x"],"id":"a","prompt":"q","scorer":"judge","stratum":"loans"}\n',
-        sampling=Sampling(max_new_tokens=0, temperature=-1, top_p=0, repetition_penalty=0),
+        sampling=SuiteSampling(max_new_tokens=0, temperature=-1, top_p=0, repetition_penalty=0),
         version="9",
     )
     told = problems(spoilt)
@@ -58,7 +58,7 @@ def test_every_problem_is_told_at_once() -> None:
         "suite.json: sampling.temperature: -1",
         "suite.json: sampling.topP: 0",
         "suite.json: sampling.repetitionPenalty: 0",
-        "suite.json: scorerVersion: 9 is not 1",
+        "suite.json: scorerVersion: the suite was built for scorers of version 9, this release has",
         "items.jsonl:1: answers[0]: 'x' for scorer numeric",
         "items.jsonl:2: Item: not JSON",
         "items.jsonl:4: prompt: is empty",

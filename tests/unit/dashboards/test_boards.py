@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from r1plus_contract import metrics
 from r1plus_contract.suite import load_suite
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_dashboards import generate
 from r1plus_dashboards.asking import Chosen
 from r1plus_dashboards.build import Board, PanelKind, Query
@@ -65,7 +65,7 @@ def of_a_pod() -> Scraped:
     yield metrics.GOLDEN_SUITE_INFO, POD | suite, "1x60"
     for verdict in Verdict:
         yield metrics.GATE_VERDICT, POD | {"verdict": verdict.value}, "1x60" if verdict is Verdict.PASS else "0x60"
-    for standing in Standing:
+    for standing in WatchStanding:
         yield metrics.STANDING, POD | {"standing": standing.value}, "0x60"
     for detector in ("accuracy", "errors"):
         yield metrics.DETECTOR_EVIDENCE_RATIO, POD | {"detector": detector}, "0x60"

@@ -13,7 +13,7 @@ from e2e.story import Name
 from e2e.suites import own_suite, shipped
 from e2e.waiting import wait_for
 from r1plus_contract.names import LABEL_REVISION
-from r1plus_contract.suite import Sampling
+from r1plus_contract.suite import SuiteSampling
 from r1plus_contract.suite_check import check
 from r1plus_contract.suite_reference import read_reference
 from r1plus_monitoring.scoring.replay import replay
@@ -64,7 +64,7 @@ def test_the_faulty_images_replace_modules_that_the_product_has() -> None:
 
 
 def test_a_client_tells_what_was_answered_wrongly_before_a_moment() -> None:
-    client = Client("nowhere:1", (), Sampling(), wrong=[(1.0, "a"), (2.0, "b")])
+    client = Client("nowhere:1", (), SuiteSampling(), wrong=[(1.0, "a"), (2.0, "b")])
     assert client.wrong_before(2.0) == ["a"]
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from bench.reconcile.audit import Request
 from e2e.rbac_surplus import HOLDERS, UNSEEN, Holder, Right, granted, requests_in, surplus, used
-from r1plus_operator.api.rbac import Grant
+from r1plus_operator.api.rbac import RbacGrant
 from support.audit_log import OPERATOR, audit_line
 
 GRANTS = (
-    Grant("what it writes", "apps", ("deployments", "deployments/status"), ("create", "patch")),
-    Grant("who leads", "coordination.k8s.io", ("leases",), ("get",), names=("r1plus-operator",)),
+    RbacGrant("what it writes", "apps", ("deployments", "deployments/status"), ("create", "patch")),
+    RbacGrant("who leads", "coordination.k8s.io", ("leases",), ("get",), names=("r1plus-operator",)),
 )
 WRITTEN = {Right("apps", "deployments/status", verb) for verb in ("create", "patch")}
 

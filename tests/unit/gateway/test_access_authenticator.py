@@ -1,5 +1,6 @@
 """From the `Authorization` header to a caller, and what is said to whoever is refused."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from r1plus_gateway.access.caller import AccessError, Limits
 from r1plus_gateway.access.service_accounts import JwksFile, TokenVerifier
 from r1plus_gateway.store.admin import create_key, revoke_key
 from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant import MOST_READS, TenantStore
 from support.gateway.tenant_data import ADMIN, Volume
 
 
@@ -88,6 +89,17 @@ async def test_a_key_without_the_scope_names_nobody(store: TenantStore, authenti
     with pytest.raises(AccessError, match=r"may not name end users.*scope end-users") as refusal:
         await authenticator.authenticate(f"Bearer {issued.key.encode()}", "ann")
     assert (refusal.value.status, refusal.value.code) == (403, "end_user_not_allowed")
+
+
+async def test_of_a_flood_of_unknown_keys_what_is_too_much_is_refused_at_once(
+    store: TenantStore, authenticator: CredentialAuthenticator
+) -> None:
+    issued = await create_key(store, ADMIN, KeySpec("ci"))
+    calls = (authenticator.authenticate(f"Bearer {mint_key().encode()}", "") for _ in range(MOST_READS + 50))
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    statuses = [end.status for end in ends if isinstance(end, AccessError)]
+    assert (statuses.count(401), statuses.count(503)) == (MOST_READS, 50)
+    await authenticator.authenticate(f"Bearer {issued.key.encode()}", "")
 
 
 async def test_a_store_that_is_not_open_answers_503_to_every_key(volume: Volume, tmp_path: Path) -> None:

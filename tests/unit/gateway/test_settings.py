@@ -36,6 +36,7 @@ def test_what_is_left_out_has_a_default() -> None:
     "port 0": (encode(models=[{**MODEL, "grpcPort": 0}]), "models[0].grpc_port"),
     "a port that is text": (encode(models=[{**MODEL, "grpcPort": "8001"}]), "GatewaySettings.models[0].grpcPort"),
     "no slots": (encode(models=[{**MODEL, "batch": 0}]), "models[0].batch"),
+    "an audit log that is kept for no day": (encode(data={"auditDays": 0}), "data.audit_days"),
     "more new tokens than the context": (encode(models=[{**MODEL, "maxNewTokens": 1025}]), "models[0].max_new_tokens"),
     "an unknown capability": (encode(models=[{**MODEL, "capabilities": ["sing"]}]), "GatewaySettings.models[0].capabilities[0]"),
     "a limit of 0": (encode(limits={"bodyBytes": 0}), "limits.body_bytes"),

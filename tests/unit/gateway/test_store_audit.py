@@ -1,5 +1,6 @@
 """The audit log: a record that was changed, removed, moved or cut is found, and no text of a request is in it."""
 
+import json
 import re
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import create_key, revoke_key, rotate_key, verify_audit
 from r1plus_gateway.store.audit import HEAD_FILE, AuditHead, read_head_file
 from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant import Periods, TenantStore
 from support.gateway.tenant_data import ADMIN, EVIDENCE, Volume, count_from, make_caller, settle
 
 RECORDS = 6
@@ -145,6 +146,49 @@ async def test_a_log_that_was_written_again_from_some_record_on_is_found_by_a_he
     await filled.maintain()
     assert (await verify_audit(filled)).problem == ""
     assert "record 6 is another one" in (await verify_audit(filled, kept)).problem
+
+
+async def test_records_are_removed_when_they_are_old_and_the_rest_is_still_verified(volume: Volume) -> None:
+    next_id = count_from()
+    periods = Periods(prune=0.0)
+    store = volume.make_store(periods)
+    assert await store.open()
+    for _ in range(3):
+        for _ in range(4):
+            await settle(store, await store.ledger.reserve(next_id(), make_caller(), "credit", 10), 1, 2)
+        kept = (await verify_audit(store)).head
+        volume.time.advance(200 * 86400)
+    await store.maintain()
+    report = await verify_audit(store, kept)
+    assert (report.records, report.head.seq, report.problem) == (9, 13, "")
+    rows = await store.read(lambda connection: connection.execute(sa.select(t.audit).order_by(t.audit.c.seq)).all())
+    assert [row.seq for row in rows] == list(range(5, 14))
+    assert (rows[-1].action, rows[-1].subject) == ("prune_audit", "1-4")
+    await store.maintain()
+    assert (await verify_audit(store)).head == report.head, "nothing more is old"
+    assert "record 2 was removed by retention" in (await verify_audit(store, AuditHead(2, bytes(32)))).problem
+    volume.time.advance(10_000 * 86400)
+    await store.maintain()
+    report = await verify_audit(store)
+    assert (report.records, report.problem) == (2, ""), "the newest record always stays"
+    await store.close()
+
+
+def move_base(connection: sa.Connection) -> None:
+    """Remove old records and say that retention did, without the audit key."""
+    row = connection.execute(sa.select(t.audit.c.seq, t.audit.c.mac).where(t.audit.c.seq == 3)).one()
+    connection.execute(sa.delete(t.audit).where(t.audit.c.seq <= 3))
+    text = json.dumps({"seq": row.seq, "mac": row.mac.hex(), "seal": "00" * 32})
+    connection.execute(sa.insert(t.meta).values(name="audit_base", value=text))
+
+
+async def test_records_that_retention_did_not_remove_are_missed(filled: TenantStore) -> None:
+    await filled.write(lambda ledger: move_base(ledger.connection))
+    assert "the base of an audit log was changed" in (await verify_audit(filled)).problem
+
+
+async def test_a_head_of_no_record_is_a_finding(filled: TenantStore) -> None:
+    assert (await verify_audit(filled, AuditHead(-1, bytes(32)))).problem != ""
 
 
 async def test_a_head_file_that_is_damaged_is_a_finding(volume: Volume, filled: TenantStore) -> None:

@@ -100,6 +100,18 @@ async def test_while_nothing_can_be_written_a_settlement_waits_and_is_recorded_a
     assert [(budget.used_tokens, budget.reserved_tokens) for budget in report.budgets] == [(42, 0)]
 
 
+async def test_maintenance_moves_the_log_into_the_file(volume: Volume, store: TenantStore) -> None:
+    next_id, log = count_from(), volume.database.with_name("tenant.db-wal")
+    running = [store.ledger.reserve(next_id(), make_caller(), "credit", 10) for _ in range(300)]
+    await asyncio.gather(*(settle(store, one, 1, 1) for one in await asyncio.gather(*running)))
+    before = volume.database.stat().st_size
+    await store.maintain()
+    assert volume.database.stat().st_size > before + 50_000
+    size = log.stat().st_size
+    await settle(store, await store.ledger.reserve(next_id(), make_caller(), "credit", 10), 1, 1)
+    assert log.stat().st_size == size, "a log that is in the file begins again"
+
+
 async def test_settlements_that_wait_at_the_end_are_written_before_the_data_are_closed(volume: Volume) -> None:
     async with volume.open() as store:
         running = [await store.ledger.reserve(f"r{n}", CALLER, "credit", 10) for n in range(20)]

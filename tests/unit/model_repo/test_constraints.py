@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from r1plus_model_repo.backends.constraints import (
     MOST_BYTES,
@@ -55,11 +57,46 @@ def test_a_schema_within_the_bounds_is_taken() -> None:
 
 
 def test_a_grammar_within_the_bounds_is_taken() -> None:
-    text = 'root ::= "((((" [({] a{2,9}  # ((((\na ::= "\\"" | ("b" "c")+\n'
+    text = 'root ::= "((((" [({] a{2,9}  # ((((\na ::= "\\"" | ("b" "c")\n'
     constraint, problems = read(grammar=text)
     assert problems == []
     assert constraint is not None
-    assert (constraint.is_schema, constraint.text, constraint.repetitions) == (False, text, 9)
+    assert (constraint.is_schema, constraint.text, constraint.repetitions) == (False, text, 27)
+
+
+GRAMMARS = {
+    "a choice": 'root ::= "yes" | "no"',
+    "a list": 'root ::= item (", " item)*\nitem ::= [a-z ]+',
+    "lines": 'root ::= line+\nline ::= "- " [^\\n]+ "\\n"',
+    "free text before a word": 'root ::= [a-zA-Z ]* "END"',
+    "keys and values": 'root ::= (key ": " value "\\n")+\nkey ::= [a-z]+\nvalue ::= [a-z]+ (" " [a-z]+)*',
+    "other scripts": 'root ::= ("ä" | [\\u4e00-\\u9fff])+ "\\x41"',
+    "rules before the root": 'word ::= [a-z]+\nroot ::= "a ::= b" word',
+}
+
+
+@pytest.mark.parametrize("grammar", GRAMMARS.values(), ids=GRAMMARS.keys())
+def test_a_grammar_that_costs_little_is_taken(grammar: str) -> None:
+    constraint, problems = read(grammar=grammar)
+    assert problems == []
+    assert constraint is not None
+
+
+PATTERNS = (
+    r"^\d{4}-\d{2}-\d{2}$",
+    r"^(\d{3}-){2}\d{4}$",
+    r"^[\w.+-]+@[\w-]+(\.[\w-]+)+$",
+    "^#[0-9a-fA-F]{6}$",
+    "(?:a|b)*?c",
+    r"[^\]]+",
+    r"^\+?[1-9]\d{1,14}$",
+    "^[a-z]+( [a-z]+)*$",
+)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_that_costs_little_is_taken(pattern: str) -> None:
+    assert read(response_schema={"type": "string", "pattern": pattern})[1] == []
 
 
 def test_no_constraint_is_none() -> None:
@@ -105,7 +142,19 @@ WRONG: dict[str, tuple[str | Json, str]] = {
     ),
     "a long text": ({"maxLength": 129}, "response_schema.maxLength: 129 characters"),
     "long texts together": ({"prefixItems": [{"maxLength": 65}, {"minLength": 64}]}, "129 characters"),
-    "a pattern that repeats": ({"pattern": "(a{100}b{,29})+"}, "response_schema.pattern: 129 characters"),
+    "a pattern that repeats": ({"pattern": "(a{100}b{1,29}c)+"}, "response_schema.pattern: 129 characters"),
+    "a pattern that can be split in many ways": (
+        {"pattern": "(a+)+$"},
+        "response_schema.pattern: repeats an expression",
+    ),
+    "a pattern over two lines of the same": (
+        {"pattern": r"^(\w+\s?)*$"},
+        "response_schema.pattern: repeats an expression",
+    ),
+    "a pattern that does not parse": ({"pattern": "("}, "response_schema.pattern: cannot be read at character 1"),
+    "a count that is none": ({"pattern": "a{99999999999}"}, "response_schema.pattern: cannot be read at character 1"),
+    "a deep pattern": ({"pattern": "(" * 120 + ")" * 120}, "response_schema.pattern: 120 parentheses exceed 32"),
+    "a look ahead": ({"pattern": "(?=a)b"}, "response_schema.pattern: cannot be read at character 0; leave out"),
     "a long pattern": ({"pattern": "a" * 257}, "response_schema.pattern: 257 characters exceed 256"),
     "many items": ({"maxItems": 1001}, "response_schema.maxItems: 1001 items exceed 1000"),
     "a length that is no number": ({"maxLength": "5"}, "response_schema.maxLength: '5' is no whole number"),
@@ -130,8 +179,25 @@ WRONG_GRAMMARS = {
     "too many bytes": ("root ::= " + "a " * MOST_BYTES, f"bytes exceed {MOST_BYTES}"),
     "too deep": ("root ::= " + "(" * 33 + ")" * 33, f"grammar: is nested more than {MOST_DEPTH} levels deep"),
     "too many symbols": ("root ::= " + "a " * MOST_NODES, f"symbols exceed {MOST_NODES}"),
-    "too many repetitions": ("root ::= [a-z]{100} [a-z]{3,29}", "129 repetitions in braces exceed 128"),
-    "repetitions without end": ("root ::= a{99999999999999999999}", "999999999 repetitions in braces exceed 128"),
+    "too many repetitions": ("root ::= [a-z]{100} [a-z]{3,29}", "129 characters in counted repetitions exceed 128"),
+    "repetitions that multiply": ("root ::= a{12}\na ::= b{11}\nb ::= [a-z]", "143 characters in counted repetitions"),
+    "repetitions without end": ("root ::= [a]{99999999999999999999}", "rule 'root' cannot be read at character 12"),
+    "no root": ('a ::= "b"', "grammar: rule 'root' is not defined"),
+    "an undefined rule": ("root ::= a", "grammar: rule 'a' is not defined"),
+    "a recursive rule": ('root ::= "(" root ")" | "x"', "grammar: rule 'root' is recursive; write it as a repetition"),
+    "rules that name each other": ("root ::= a\na ::= b\nb ::= a", "grammar: rule 'a' is recursive"),
+    "a repetition of a repetition": (
+        "root ::= ([a-z]+ [a-z]+)+",
+        "grammar: rule 'root' repeats an expression that itself",
+    ),
+    "over two rules": ("root ::= a*\na ::= [a-z ]*", "rule 'root' repeats an expression that itself repeats"),
+    "many ways to go on": (
+        "root ::= ([a-z]+ | [a-f] [0-9]*)*",
+        "rule 'root' repeats an expression that itself repeats",
+    ),
+    "a string without an end": ('root ::= "a', "grammar: rule 'root' has a string without an end"),
+    "a parenthesis without an end": ('root ::= ("a"', "grammar: rule 'root' cannot be read at character"),
+    "what is no grammar": ("root ::= <yes>", "grammar: rule 'root' cannot be read at character 9"),
     "NUL": ("root ::= \0", "grammar: has a NUL character"),
 }
 
@@ -141,6 +207,39 @@ def test_a_grammar_out_of_bounds_is_refused(grammar: str, message: str) -> None:
     constraint, problems = read(grammar=grammar)
     assert constraint is None
     assert message in "".join(problems)
+
+
+SYMBOLS = (
+    "root",
+    " ::= ",
+    "a",
+    "|",
+    "(",
+    ")",
+    "[",
+    "]",
+    "^",
+    "-",
+    "*",
+    "+",
+    "?",
+    "{2}",
+    "{",
+    "}",
+    '"',
+    "\\",
+    "#",
+    "\n",
+    "é",
+    "x4",
+)
+
+
+@given(st.lists(st.sampled_from(SYMBOLS), max_size=20).map("".join))
+def test_whatever_is_sent_is_taken_or_refused(text: str) -> None:
+    for texts in ({"grammar": f"root ::= {text}"}, {"response_schema": {"pattern": text}}, {"response_schema": text}):
+        constraint, problems = read(**texts)
+        assert (constraint is None) == bool(problems) or text == ""
 
 
 def test_both_at_once_are_refused() -> None:

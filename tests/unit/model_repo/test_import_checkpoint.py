@@ -13,7 +13,7 @@ from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.model import VLLM, Claims, GpuDetails, Model
+from r1plus_model_repo.importing.model import VLLM, Claims, GpuDetails, SourceModel
 from r1plus_model_repo.importing.package.manifest import ImportOptions, build_spec
 from r1plus_model_repo.kv_shape import KvShape
 from support.model_repo.checkpoints import (
@@ -158,7 +158,7 @@ PUBLISHED = {"full": (40, 5120, 14336), "lite": (28, 3072, 8192), "edge": (24, 8
 def test_memory_is_estimated_as_for_the_published_shapes(tier: str, widths: tuple[int, int, int]) -> None:
     spec = next(e.spec for e in load_catalog(Path(catalog.__file__).parent) if e.name == f"r1plus-{tier}-fp16-vllm")
     shape = spec.architecture
-    model = Model(
+    model = SourceModel(
         Path(),
         ("config.json",),
         KvShape(shape.layers, shape.kv_heads, shape.head_size),

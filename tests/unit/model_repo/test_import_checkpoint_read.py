@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1plus_model_repo.importing.errors import WeightsError
-from r1plus_model_repo.importing.model import VLLM, Claims, Model
+from r1plus_model_repo.importing.model import VLLM, Claims, SourceModel
 from r1plus_model_repo.importing.readers import read_source
 from r1plus_model_repo.kv_shape import KvShape
 from support.model_repo.checkpoints import (
@@ -68,7 +68,7 @@ def test_the_window_and_who_keeps_all_tokens_are_read(
     assert (gpu.window, gpu.global_layers) == expected
 
 
-def facts(model: Model) -> tuple[str, int, int]:
+def facts(model: SourceModel) -> tuple[str, int, int]:
     return model.precision, model.parameters, model.weights_bytes
 
 

@@ -15,7 +15,7 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.importing.engine import import_engine
 from r1plus_model_repo.importing.errors import ImportingError
-from r1plus_model_repo.importing.model import Claims, Model
+from r1plus_model_repo.importing.model import Claims, SourceModel
 from r1plus_model_repo.importing.openvino.ir import FILES
 from r1plus_model_repo.importing.package.folders import lock_folder
 from r1plus_model_repo.importing.package.manifest import ImportOptions, ImportOptionsError, estimate_weights_memory
@@ -259,6 +259,6 @@ SIZES = {"smollm2-full-f16": 269030342, "smollm2-lite-q8-0": 143952092, "smollm2
 @pytest.mark.parametrize(("name", "size"), SIZES.items(), ids=SIZES.keys())
 def test_memory_of_weights_is_estimated_near_and_not_below_what_was_measured(name: str, size: int) -> None:
     spec = next(e.spec for e in load_catalog(Path(catalog.__file__).parent) if e.name == name)
-    model = Model(Path(), (), KvShape(30, 3, 64), 8192, spec.architecture.parameters, spec.precision, size)
+    model = SourceModel(Path(), (), KvShape(30, 3, 64), 8192, spec.architecture.parameters, spec.precision, size)
     measured = bytes_of(spec.requirements.weights_memory)
     assert measured <= bytes_of(estimate_weights_memory(model)) <= 1.25 * measured

@@ -10,7 +10,7 @@ import yaml
 
 from r1plus_contract.delivery import digest_folder
 from r1plus_model_repo.importing.engine import import_engine
-from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, Model
+from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, SourceModel
 from r1plus_model_repo.importing.package.manifest import ImportOptions
 from r1plus_model_repo.importing.readers import read_source
 from support.model_repo.checkpoints import (
@@ -165,7 +165,7 @@ def test_the_checkpoint_says_what_it_is(
     assert {key: said(model, key) for key in expected} == expected
 
 
-def said(model: Model, key: str) -> object:
+def said(model: SourceModel, key: str) -> object:
     for place in (model, model.gpu, model.shape):
         if hasattr(place, key):
             return getattr(place, key)

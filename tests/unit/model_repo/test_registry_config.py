@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_model_repo.registry.__main__ import main
 from r1plus_model_repo.registry.config import read_settings
-from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, Database, parse_dsn
+from r1plus_model_repo.registry.database import FILE_VARIABLE, VARIABLE, RegistryDatabase, parse_dsn
 from r1plus_model_repo.registry.errors import RegistryConfigError
 
 SECRET = "hunter2"
@@ -85,7 +85,7 @@ DSNS = {
 
 @pytest.mark.parametrize("dsn", DSNS.values(), ids=DSNS)
 def test_a_password_is_shown_nowhere_wherever_the_dsn_has_it(dsn: str) -> None:
-    database = Database(dsn)
+    database = RegistryDatabase(dsn)
     assert SECRET not in database.name
     assert database.name.startswith("postgresql+psycopg://u")
     assert SECRET in database.url.render_as_string(hide_password=False)

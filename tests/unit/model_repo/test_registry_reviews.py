@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_model_repo.registry.errors import UnavailableError
+from r1plus_model_repo.registry.errors import RegistryUnavailableError
 from r1plus_model_repo.registry.reviews import ApiServer, Reviews
 from support.rotating_tls import RotatingServer
 
@@ -19,7 +19,7 @@ async def test_finding_17_token_reviews_succeed_after_the_ca_of_the_api_server_h
     ):
         assert (await reviews.authenticate("first")) is not None
         server.rotate()
-        with pytest.raises(UnavailableError, match="certificate verify failed"):
+        with pytest.raises(RegistryUnavailableError, match="certificate verify failed"):
             await reviews.authenticate("second")
         server.publish()
         assert (await reviews.authenticate("second")) is not None

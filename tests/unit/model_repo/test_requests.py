@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.inference import Role
-from r1plus_model_repo.backends.messages import Message
+from r1plus_model_repo.backends.messages import ChatMessage
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, limit_new_tokens, parse_request
 
 CONTEXT = 100
@@ -38,7 +38,7 @@ def test_messages_take_the_place_of_a_prompt() -> None:
         b'[{"role": "system", "content": "be brief"}, {"content": "gr\xc3\xbc\xc3\x9f \\ud83d\\ude80", "role": "user"}]'
     )
     request = parse_request({"messages": given, "count_only": True}, CONTEXT)
-    messages = (Message(Role.SYSTEM, "be brief"), Message(Role.USER, "grüß 🚀"))
+    messages = (ChatMessage(Role.SYSTEM, "be brief"), ChatMessage(Role.USER, "grüß 🚀"))
     assert request == GenerationRequest(messages=messages, count_only=True)
 
 

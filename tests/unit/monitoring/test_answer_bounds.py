@@ -13,11 +13,11 @@ from tritonclient.grpc import service_pb2_grpc
 from r1plus_contract import inference
 from r1plus_contract.inference import MOST_TOKEN_BYTES, QUEUE_FULL
 from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
-from r1plus_contract.suite import Sampling
+from r1plus_contract.suite import SuiteSampling
 from r1plus_monitoring.probe.client import MOST_MESSAGE_BYTES, MOST_METRICS_BYTES, Failure, ProbeReply, TritonEngine
 from support.http_server import serving
 
-SAMPLING = Sampling(max_new_tokens=4)
+SAMPLING = SuiteSampling(max_new_tokens=4)
 MOST = MOST_TOKEN_BYTES * SAMPLING.max_new_tokens
 
 

@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 
-from r1plus_contract.suite import Sampling
+from r1plus_contract.suite import SuiteSampling
 from r1plus_monitoring.probe.client import TritonEngine
 
 
@@ -41,7 +41,7 @@ async def test_a_cancelled_question_ends_though_grpc_reports_a_lost_server_inste
     engine = TritonEngine("127.0.0.1:1", "127.0.0.1:1", timeout=600)
     await engine._grpc.close()
     engine._grpc = stream = LosingStream()
-    asking = asyncio.create_task(engine.ask("hello", Sampling()))
+    asking = asyncio.create_task(engine.ask("hello", SuiteSampling()))
     await stream.begun.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):

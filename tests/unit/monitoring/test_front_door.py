@@ -7,8 +7,8 @@ import pytest
 
 from r1plus_contract import metrics
 from r1plus_contract.admission import Admission, write_token
-from r1plus_contract.suite import Sampling
-from r1plus_contract.verdict import Gate, Standing, Verdict
+from r1plus_contract.suite import SuiteSampling
+from r1plus_contract.verdict import Gate, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import build_prober
 from support.monitoring.scripted import (
@@ -41,7 +41,7 @@ class Way:
         way = self
 
         class Connection(ScriptedEngine):
-            async def ask(self, prompt: str, sampling: Sampling) -> ProbeReply:
+            async def ask(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
                 way.asked.append((target, prompt))
                 return way.reply
 
@@ -79,7 +79,7 @@ async def test_a_way_that_is_broken_says_nothing_of_the_pod(pod: Pod, reply: Pro
         await until(lambda: len(way.asked) > 60, "many of them")
         report = prober.publisher.report
         assert report.watch is not None
-        assert (report.verdict, report.watch.standing) == (Verdict.PASS, Standing.STEADY)
+        assert (report.verdict, report.watch.standing) == (Verdict.PASS, WatchStanding.STEADY)
         assert metric(prober, metrics.SERVICE_PROBE_RESULTS_TOTAL, outcome=outcome) >= 60
         assert metric(prober, metrics.PROBE_RESULTS_TOTAL, outcome=outcome) == 0
         assert all(o.result.value == "1" for o in prober.publisher.build_outcome_page(0).outcomes)

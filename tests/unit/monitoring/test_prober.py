@@ -9,7 +9,7 @@ import pytest
 
 from r1plus_contract.admission import Admission, read_token
 from r1plus_contract.settings import ControlOrder
-from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
+from r1plus_contract.verdict import Gate, GateReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from support.monitoring.scripted import (
@@ -278,7 +278,7 @@ async def test_an_engine_that_is_gone_is_no_evidence_but_errors_are(pod: Pod) ->
         report = prober.publisher.report
         assert report.verdict is Verdict.PASS, "what it answers is right"
         assert report.watch is not None
-        assert report.watch.standing is Standing.ERRORS
+        assert report.watch.standing is WatchStanding.ERRORS
         assert (report.watch.error_evidence, report.watch.evidence) == (1.0, 0.0)
         assert "items got no answer, and the sweep stopped early because of errors" in report.message
 

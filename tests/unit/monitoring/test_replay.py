@@ -114,7 +114,7 @@ def test_a_mismatch_takes_the_suite_away(pod: Pod, mount: Callable[[Pod], None],
     assert found.problem is not None
     assert (found.problem.reason, found.suite, found.replay_passed) == ("SuiteMismatch", None, False)
     assert words in found.problem.message
-    assert "no verdict is given; fix the suite" in found.problem.message
+    assert "accuracy is unknown; restore the suite" in found.problem.message
 
 
 def test_answers_that_replay_say_so_and_without_any_nothing_is_claimed(pod: Pod) -> None:

@@ -11,7 +11,7 @@ from r1plus_contract import metrics
 from r1plus_contract.admission import read_token
 from r1plus_contract.suite import load_suite
 from r1plus_contract.suite_reference import write_reference
-from r1plus_contract.verdict import Gate, GateReport, Phase, Standing, Verdict
+from r1plus_contract.verdict import Gate, GateReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import Failure, ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from support.monitoring.replaying import OWN, WRONG, alter_unseen
@@ -60,7 +60,7 @@ async def gate_on_the_new_suite(prober: Prober) -> GateReport:
     return await eventually(lambda: shadow_gate(prober), "a gate on the new suite", period_s=0.005)
 
 
-def said(prober: Prober) -> tuple[Standing | None, Verdict | None]:
+def said(prober: Prober) -> tuple[WatchStanding | None, Verdict | None]:
     """What the watch says by the suite that counts, and the gate by the new one."""
     report, gate = prober.publisher.report, shadow_gate(prober)
     return report.watch.standing if report.watch else None, gate.verdict if gate else None
@@ -80,7 +80,7 @@ async def test_the_watch_goes_on_by_the_former_suite_until_the_new_one_counts(
         assert (gate.verdict, gate.suite_hash, gate.batch) == (verdict, NEW_HASH, 1)
         assert (report.verdict, report.suite_hash, report.admitted) == (Verdict.PASS, OLD_HASH, True)
         assert report.watch is not None
-        assert report.watch.standing is Standing.STEADY
+        assert report.watch.standing is WatchStanding.STEADY
         after = prober.publisher.build_outcome_page(0)
         assert (after.epoch, after.suite_hash) == (page.epoch, OLD_HASH)
         assert after.newest > page.newest, "the watch was never cut off"
@@ -107,7 +107,7 @@ async def test_a_fall_by_the_former_suite_is_seen_while_the_new_one_is_asked(pod
         pod.mount(suite=NEW, former=small_suite())
         await until(lambda: prober.publisher.report.shadow, "a shadow")
         engine.wrong |= ADDITIONS
-        await until(lambda: said(prober)[0] is Standing.BELOW_THRESHOLD, "the former suite's count")
+        await until(lambda: said(prober)[0] is WatchStanding.BELOW_THRESHOLD, "the former suite's count")
         assert prober.publisher.report.verdict is Verdict.FAIL
 
 
@@ -120,7 +120,7 @@ async def test_what_a_pod_that_had_fallen_failed_is_asked_anew_once_it_is_mended
         prober = await stack.enter_async_context(serving(pod, engine))
         engine.wrong |= ADDITIONS | LETTERS
         pod.mount(suite=NEW, former=small_suite())
-        await until(lambda: said(prober) == (Standing.BELOW_THRESHOLD, Verdict.FAIL), "a fall, by both suites")
+        await until(lambda: said(prober) == (WatchStanding.BELOW_THRESHOLD, Verdict.FAIL), "a fall, by both suites")
         if restarted:
             await stack.aclose()
         engine.wrong.clear()
@@ -129,8 +129,8 @@ async def test_what_a_pod_that_had_fallen_failed_is_asked_anew_once_it_is_mended
             prober = await stack.enter_async_context(running(pod, engine))
 
         def mended() -> bool:
-            assert said(prober) != (Standing.STEADY, Verdict.FAIL)
-            return said(prober) == (Standing.STEADY, Verdict.PASS)
+            assert said(prober) != (WatchStanding.STEADY, Verdict.FAIL)
+            return said(prober) == (WatchStanding.STEADY, Verdict.PASS)
 
         await until(mended, "a watch that is steady, and another gate on the new suite")
 

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics as names
 from r1plus_contract.jsonable import loads
-from r1plus_contract.suite import Item, Sampling
-from r1plus_contract.verdict import MonitorReport, Standing, SweepFigures, Verdict
+from r1plus_contract.suite import Item, SuiteSampling
+from r1plus_contract.verdict import MonitorReport, SweepFigures, Verdict, WatchStanding
 from r1plus_monitoring.config import read_config
 from r1plus_monitoring.logs import log
 from r1plus_monitoring.probe.client import Failure, ProbeReply
@@ -22,7 +22,7 @@ from r1plus_monitoring.probe.probes import LABELS, SCORES, Prompter, Result, cla
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
-from r1plus_monitoring.store.state import PartialSweep, State, StateStore, read_restarts
+from r1plus_monitoring.store.state import MonitorState, PartialSweep, StateStore, read_restarts
 from r1plus_policies.gate.verdict import VerdictSubject
 from support.monitoring.scripted import ScriptedEngine, loaded
 
@@ -58,7 +58,7 @@ def test_counters_are_there_at_zero_from_the_start(exposition: Exposition) -> No
         ({"reason": "engine_busy"}, 0.0),
     ]
     assert found[names.DETECTOR_EVIDENCE_RATIO] == [({"detector": "accuracy"}, 0.0), ({"detector": "errors"}, 0.0)]
-    assert found[names.STANDING] == [({"standing": member.value}, 0.0) for member in Standing]
+    assert found[names.STANDING] == [({"standing": member.value}, 0.0) for member in WatchStanding]
     assert found[names.PROBER_RESTARTS_TOTAL] == [({}, 0.0)]
     assert found[names.ACCURACY_THRESHOLD_RATIO] == [({}, 0.98)]
     assert len(found[names.PROBE_TOKENS_TOTAL]) == 2
@@ -115,7 +115,7 @@ async def test_a_probe_is_judged_and_counted(
 
     item = Item("i", "additions", "p", "exact", ("yes",))
     engine = ScriptedEngine(behaviour=behave)
-    assert await Prompter(engine, {"i": item}, Sampling(), exposition).ask("i") is result
+    assert await Prompter(engine, {"i": item}, SuiteSampling(), exposition).ask("i") is result
     assert classify_reply(item, reply) is result
     counted = [labels for labels, n in samples(exposition)[names.PROBE_RESULTS_TOTAL] if n]
     assert counted == [{"task": "additions", "outcome": label}]
@@ -185,7 +185,7 @@ async def test_verdict_metrics_and_health_over_http(tmp_path: Path, exposition: 
 
 
 def test_state_comes_back_as_it_was_stored(tmp_path: Path) -> None:
-    state = State(sequence=7, sweep=PartialSweep(VerdictSubject("a", "b", "c", "d"), 2**62, {"i": "1"}))
+    state = MonitorState(sequence=7, sweep=PartialSweep(VerdictSubject("a", "b", "c", "d"), 2**62, {"i": "1"}))
     StateStore(tmp_path).save(state)
     assert StateStore(tmp_path).state == state
 
@@ -200,7 +200,7 @@ def test_state_comes_back_as_it_was_stored(tmp_path: Path) -> None:
 )
 def test_damaged_state_is_no_state(tmp_path: Path, damage: str) -> None:
     (tmp_path / "state.json").write_text(damage)
-    assert StateStore(tmp_path).state == State()
+    assert StateStore(tmp_path).state == MonitorState()
 
 
 @pytest.mark.parametrize(
@@ -240,5 +240,5 @@ async def test_logs_hold_no_prompt_and_no_answer(exposition: Exposition, capsys:
         return dataclasses.replace(ProbeReply("SECRET ANSWER", "stop"), failure=Failure.SERVER_ERROR, detail="error")
 
     item = Item("i", "additions", "SECRET PROMPT", "exact", ("yes",))
-    await Prompter(ScriptedEngine(behaviour=behave), {"i": item}, Sampling(), exposition).ask("i")
+    await Prompter(ScriptedEngine(behaviour=behave), {"i": item}, SuiteSampling(), exposition).ask("i")
     assert "SECRET" not in capsys.readouterr().err

@@ -12,11 +12,11 @@ from r1plus_contract import metrics as names
 from r1plus_contract.admission import read_token
 from r1plus_contract.jsonable import loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeResult
-from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Standing, Verdict
+from r1plus_contract.verdict import Gate, GateReport, MonitorReport, Phase, Verdict, WatchStanding
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_monitoring.report.web import serve
-from r1plus_policies.detector.detector import Evidence, observe_answer
+from r1plus_policies.detector.detector import DetectorEvidence, observe_answer
 from r1plus_policies.watch.memory import WatchState
 from support.monitoring.scripted import (
     ADDITIONS,
@@ -39,11 +39,11 @@ ASKED_BY_A_GATE = 4
 pytestmark = pytest.mark.usefixtures("mounted")
 
 
-def standing(prober: Prober) -> Standing | None:
+def standing(prober: Prober) -> WatchStanding | None:
     return prober.publisher.report.watch.standing if prober.publisher.report.watch else None
 
 
-async def stands_at(prober: Prober, wanted: Standing) -> MonitorReport:
+async def stands_at(prober: Prober, wanted: WatchStanding) -> MonitorReport:
     await until(lambda: standing(prober) is wanted, wanted.value)
     return prober.publisher.report
 
@@ -69,9 +69,9 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
     engine = ScriptedEngine()
     async with running(pod, engine) as prober:
         gate = (await watching(prober)).gate
-        assert standing(prober) is Standing.STEADY
+        assert standing(prober) is WatchStanding.STEADY
         engine.wrong = ADDITIONS
-        report = await stands_at(prober, Standing.BELOW_THRESHOLD)
+        report = await stands_at(prober, WatchStanding.BELOW_THRESHOLD)
         assert (report.verdict, report.reason, report.gate) == (Verdict.FAIL, "AccuracyBelowThreshold", gate)
         assert report.message == (
             "25 items lost since the gate: additions 25; 25 of 50 lost in all, 2 allowed at threshold 0.96; "
@@ -90,20 +90,20 @@ async def test_an_engine_that_falls_is_found_counted_and_stays_below_until_someb
         assert read_token(pod.admission) is not None
         engine.wrong = set()
         await another_sweep(prober, SOUND_SWEEP)
-        assert (prober.publisher.report.verdict, standing(prober)) == (Verdict.FAIL, Standing.BELOW_THRESHOLD)
+        assert (prober.publisher.report.verdict, standing(prober)) == (Verdict.FAIL, WatchStanding.BELOW_THRESHOLD)
 
 
 async def test_a_change_above_the_threshold_is_told_and_one_that_grows_is_counted_again(pod: Pod) -> None:
     engine = ScriptedEngine()
     async with watched(pod, engine) as prober:
         engine.wrong = {"capitals-003"}
-        report = await stands_at(prober, Standing.CHANGED)
+        report = await stands_at(prober, WatchStanding.CHANGED)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyChanged")
         assert (
             report.message == "1 item lost since the gate: capitals 1; 1 of 50 lost in all, 2 allowed at threshold 0.96"
         )
         engine.wrong = {"capitals-003", "capitals-004", "capitals-005", "additions-001"}
-        report = await stands_at(prober, Standing.BELOW_THRESHOLD)
+        report = await stands_at(prober, WatchStanding.BELOW_THRESHOLD)
         assert "4 items lost since the gate: capitals 3, additions 1" in report.message
 
 
@@ -112,7 +112,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
     hold, counted = asyncio.Event(), list[str]()
 
     async def slow(item: str, before: int) -> ProbeReply | None:
-        if standing(prober) is Standing.CONFIRMING:
+        if standing(prober) is WatchStanding.CONFIRMING:
             counted.append(item)
             if len(counted) > 10:
                 await hold.wait()
@@ -120,7 +120,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
 
     async with watched(pod, engine) as prober:
         engine.wrong, engine.behaviour = ADDITIONS, slow
-        report = await stands_at(prober, Standing.CONFIRMING)
+        report = await stands_at(prober, WatchStanding.CONFIRMING)
         assert (report.verdict, report.reason) == (Verdict.PASS, "AccuracyConfirming")
         assert "lost items are being counted over all 50" in report.message
         await until(lambda: len(counted) > 10, "a count under way")
@@ -128,7 +128,7 @@ async def test_counting_is_said_and_goes_on_after_a_restart_and_only_counts_once
     assert counting is not None
     second = ScriptedEngine(wrong=ADDITIONS)
     async with running(pod, second) as prober:
-        await stands_at(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, WatchStanding.BELOW_THRESHOLD)
     assert stored(pod).confirmed is not None
     assert stored(pod).confirmed.seed == counting.seed  # type: ignore[union-attr]
 
@@ -137,17 +137,17 @@ async def test_an_acknowledged_alarm_ends_with_a_pass_of_the_gates_sweeps(pod: P
     engine = ScriptedEngine(wrong=set())
     async with watched(pod, engine) as prober:
         engine.wrong = ADDITIONS
-        await stands_at(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, WatchStanding.BELOW_THRESHOLD)
         before = prober.publisher.build_outcome_page(0)
         assert (before.acknowledged, before.acknowledged_after) == ("", 0)
         pod.mount(acknowledged="first")
         await until(lambda: stored(pod).acknowledged == "first", "an answer to the acknowledgement")
         report = prober.publisher.report
-        assert (report.verdict, standing(prober)) == (Verdict.FAIL, Standing.BELOW_THRESHOLD), "nothing was mended"
+        assert (report.verdict, standing(prober)) == (Verdict.FAIL, WatchStanding.BELOW_THRESHOLD), "nothing was mended"
         assert (report.threshold, report.acknowledged) == (0.96, "first")
         engine.wrong, engine.most_running = set(), 0
         pod.mount(acknowledged="second")
-        report = await stands_at(prober, Standing.STEADY)
+        report = await stands_at(prober, WatchStanding.STEADY)
         assert (report.verdict, report.reason, report.acknowledged) == (Verdict.PASS, "Passed", "second")
         assert report.watch is not None
         assert report.watch.alarmed_at == ""
@@ -177,9 +177,9 @@ async def test_a_lower_threshold_judges_the_same_count_anew(pod: Pod) -> None:
     engine = ScriptedEngine()
     async with watched(pod, engine) as prober:
         engine.wrong = {f"additions-{n:03}" for n in range(4)}
-        await stands_at(prober, Standing.BELOW_THRESHOLD)
+        await stands_at(prober, WatchStanding.BELOW_THRESHOLD)
         pod.mount(threshold=0.5)
-        report = await stands_at(prober, Standing.CHANGED)
+        report = await stands_at(prober, WatchStanding.CHANGED)
         assert (report.verdict, report.threshold) == (Verdict.PASS, 0.5)
 
 
@@ -216,7 +216,7 @@ async def test_evidence_is_the_same_whether_the_prober_died_or_not(pod: Pod) -> 
     async with running(pod, engine) as prober:
         await until(lambda: stored(pod).sequence >= journal.newest, "the rest heard")
         first = stored(pod)
-    fresh = dataclasses.replace(first.accuracy, evidence=Evidence(), failed=())
+    fresh = dataclasses.replace(first.accuracy, evidence=DetectorEvidence(), failed=())
     for outcome in prober.publisher.build_outcome_page(0).outcomes[: first.sequence]:
         fresh = observe_answer(fresh, outcome.item, outcome.result is ProbeResult.CORRECT)
     assert first.accuracy == fresh
@@ -258,7 +258,7 @@ async def test_a_clock_that_is_off_is_no_alarm_and_loses_nothing(pod: Pod, hours
     newest = prober.publisher.build_outcome_page(0).newest
     async with watched(pod, engine, clock=lambda: datetime.now(UTC) + timedelta(hours=hours)) as prober:
         await another_sweep(prober, SOUND_SWEEP)
-        assert (standing(prober), prober.publisher.report.verdict) == (Standing.STEADY, Verdict.PASS)
+        assert (standing(prober), prober.publisher.report.verdict) == (WatchStanding.STEADY, Verdict.PASS)
         page = prober.publisher.build_outcome_page(0)
         assert page.newest > newest
         kept = range(max(1, page.newest - MOST_OUTCOMES + 1), page.newest + 1)
@@ -273,7 +273,7 @@ async def test_what_the_gate_had_lost_is_not_watched(pod: Pod) -> None:
         page = prober.publisher.build_outcome_page(0)
         assert page.watched == 48
         assert {"capitals-001", "capitals-002"}.isdisjoint(o.item for o in page.outcomes)
-        assert standing(prober) is Standing.STEADY
+        assert standing(prober) is WatchStanding.STEADY
 
 
 async def test_where_the_gate_stopped_early_the_first_sweep_tells_what_is_watched(pod: Pod) -> None:
@@ -285,7 +285,7 @@ async def test_where_the_gate_stopped_early_the_first_sweep_tells_what_is_watche
         await until(lambda: prober.publisher.build_outcome_page(0).watched == 25, "a first sweep")
         await until(lambda: prober.publisher.build_outcome_page(0).newest > 30, "outcomes")
         assert ADDITIONS.isdisjoint(o.item for o in prober.publisher.build_outcome_page(0).outcomes)
-        assert (standing(prober), prober.publisher.report.reason) == (Standing.STEADY, "Passed")
+        assert (standing(prober), prober.publisher.report.reason) == (WatchStanding.STEADY, "Passed")
 
 
 async def test_a_refused_pod_is_not_watched(pod: Pod) -> None:

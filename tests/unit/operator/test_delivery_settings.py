@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_operator.config import ConfigError, load_settings
+from r1plus_operator.config import OperatorConfigError, load_settings
 from r1plus_operator.plan.settings import AccessMode, ProxyTerms
 
 KEY = (Path(__file__).parents[1] / "model_repo/engine_fetch/signed/signing.pub").read_text()
@@ -47,7 +47,7 @@ def test_images_for_gpus_are_named_by_backend(least: dict[str, str]) -> None:
     ],
 )
 def test_what_cannot_be_used_is_named(least: dict[str, str], variable: str, value: str, names: str) -> None:
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(OperatorConfigError) as raised:
         load_settings({**least, variable: value})
     assert str(raised.value).startswith(variable)
     assert names in str(raised.value)
@@ -93,7 +93,7 @@ def test_finding_13_a_proxy_is_read_with_its_networks_and_exceptions(least: dict
 def test_finding_13_a_proxy_or_ca_that_cannot_be_used_is_named_with_a_remedy(
     least: dict[str, str], settings: dict[str, str], said: list[str]
 ) -> None:
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(OperatorConfigError) as raised:
         load_settings({**least, **PROXY, **settings})
     assert [words for words in said if words not in str(raised.value)] == [], str(raised.value)
     assert "SECRET" not in str(raised.value)

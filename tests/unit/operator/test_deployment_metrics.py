@@ -10,16 +10,16 @@ from prometheus_client import CollectorRegistry
 from r1plus_contract import metrics
 from r1plus_operator.metrics.deployments import DeploymentMetrics
 from r1plus_operator.plan.status.metrics import PlanMetrics
-from r1plus_policies.detector.detector import DetectorKey, Evidence
+from r1plus_policies.detector.detector import DetectorEvidence, DetectorKey
 from r1plus_policies.detector.pool import DetectorPair, Pool
 from r1plus_policies.rollback.response import BLOCK_REASONS
 
 KEY = ("team", "credit")
 WHOSE = {"namespace": "team", "deployment": "credit"}
 FACTS = PlanMetrics("full", 0.98)
-QUARTER = Evidence((math.log(0.25e5),))
+QUARTER = DetectorEvidence((math.log(0.25e5),))
 POOL = Pool(
-    DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, DetectorPair(Evidence(), QUARTER), right=300, answered=300
+    DetectorKey("", "credit-1", "h" * 64, 0.98), 1e5, DetectorPair(DetectorEvidence(), QUARTER), right=300, answered=300
 )
 
 

@@ -14,9 +14,9 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.registry import migration
 from r1plus_model_repo.registry.checks import check_facts
-from r1plus_model_repo.registry.database import Database
+from r1plus_model_repo.registry.database import RegistryDatabase
 from r1plus_model_repo.registry.errors import DocumentError
-from r1plus_model_repo.registry.unit_of_work import UnitOfWork
+from r1plus_model_repo.registry.unit_of_work import RegistryUnitOfWork
 from r1plus_operator.observe.caches import Key
 from r1plus_operator.observe.projections import EngineObject
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation
@@ -76,7 +76,7 @@ class Meter:
 class Sink:
     """Straight into a registry's database, where nothing stands in the way."""
 
-    work: UnitOfWork
+    work: RegistryUnitOfWork
     down: bool = False
     deliveries: list[Facts] = field(default_factory=list)
     new: list[dict[str, int]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Sink:
 class Rig:
     """A recorder over worlds, a sink, and a clock that the test turns."""
 
-    def __init__(self, work: UnitOfWork, observations: dict[Key, Observation]) -> None:
+    def __init__(self, work: RegistryUnitOfWork, observations: dict[Key, Observation]) -> None:
         self.now = 0.0
         self.world = Worlds(observations)
         self.sink = Sink(work)
@@ -121,16 +121,16 @@ class Rig:
 def template() -> Iterator[tuple[Sqlite, str]]:
     """A registry's database, to be copied."""
     with closing(Sqlite()) as sqlite, sqlite.scratch() as dsn:
-        with closing(Database(dsn)) as database:
+        with closing(RegistryDatabase(dsn)) as database:
             migration.migrate(database)
         yield sqlite, dsn
 
 
 @pytest.fixture
-def work(template: tuple[Sqlite, str]) -> Iterator[UnitOfWork]:
+def work(template: tuple[Sqlite, str]) -> Iterator[RegistryUnitOfWork]:
     sqlite, dsn = template
-    with sqlite.scratch(dsn) as copy, closing(Database(copy)) as database:
-        yield UnitOfWork(database)
+    with sqlite.scratch(dsn) as copy, closing(RegistryDatabase(copy)) as database:
+        yield RegistryUnitOfWork(database)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def observed() -> Observation:
 
 
 @pytest.fixture
-def rig(work: UnitOfWork, observed: Observation) -> Rig:
+def rig(work: RegistryUnitOfWork, observed: Observation) -> Rig:
     return Rig(work, {KEY: observed})
 
 
@@ -157,7 +157,7 @@ async def test_all_that_the_cluster_keeps_is_recorded_and_nothing_twice(rig: Rig
     assert (rig.recorder.backlog, rig.meter.waits, rig.meter.refused_facts) == (0, 0, 0)
 
 
-async def test_another_operator_tells_all_again_and_nothing_of_it_is_new(rig: Rig, work: UnitOfWork) -> None:
+async def test_another_operator_tells_all_again_and_nothing_of_it_is_new(rig: Rig, work: RegistryUnitOfWork) -> None:
     await rig.turn()
     successor = Rig(work, rig.world.observations)
     await successor.turn()
@@ -234,7 +234,7 @@ async def test_a_fact_that_cannot_be_recorded_holds_up_no_other(rig: Rig) -> Non
 
 
 async def test_what_waits_is_bounded_and_the_rest_comes_when_there_is_room(
-    work: UnitOfWork, observed: Observation, monkeypatch: pytest.MonkeyPatch
+    work: RegistryUnitOfWork, observed: Observation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder_module, "MOST_WAITING", 30)
     many = {("team", f"credit-{n}"): of(observed, n) for n in range(40)}
@@ -256,7 +256,7 @@ def of(observed: Observation, number: int) -> Observation:
     return replace(observed, cr={**observed.cr, "metadata": meta})
 
 
-async def test_one_that_is_gone_has_ended_and_its_namesake_has_not(rig: Rig, work: UnitOfWork) -> None:
+async def test_one_that_is_gone_has_ended_and_its_namesake_has_not(rig: Rig, work: RegistryUnitOfWork) -> None:
     await rig.turn(lives=True)
     rig.world.observations[KEY] = of(rig.world.observations[KEY], 7)
     cr = rig.world.observations[KEY].cr
@@ -271,7 +271,7 @@ async def test_one_that_is_gone_has_ended_and_its_namesake_has_not(rig: Rig, wor
     assert len(rig.sink.deliveries) == count
 
 
-async def test_before_the_caches_have_settled_nothing_is_said_to_have_ended(rig: Rig, work: UnitOfWork) -> None:
+async def test_before_the_caches_have_settled_nothing_is_said_to_have_ended(rig: Rig, work: RegistryUnitOfWork) -> None:
     with work.open_repository() as repository:
         repository.record(Facts(deployments=(DeploymentFact("older", "team", "credit"),)))
     await rig.turn(lives=False)
@@ -284,8 +284,8 @@ async def test_a_database_that_was_restored_from_long_ago_is_told_all_again(
 ) -> None:
     await rig.turn(lives=True)
     sqlite, dsn = template
-    with sqlite.scratch(dsn) as fresh, closing(Database(fresh)) as database:
-        rig.sink.work = UnitOfWork(database)
+    with sqlite.scratch(dsn) as fresh, closing(RegistryDatabase(fresh)) as database:
+        rig.sink.work = RegistryUnitOfWork(database)
         rig.recorder.forget_recorded()
         await rig.turn(lives=True)
         assert rig.recorded()["revisions"] == 2
@@ -302,7 +302,9 @@ async def test_an_object_that_cannot_be_read_keeps_no_other_facts_back(
     assert rig.recorder.backlog > 5
 
 
-async def test_left_running_it_delivers_what_is_noticed(work: UnitOfWork, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_left_running_it_delivers_what_is_noticed(
+    work: RegistryUnitOfWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recorder_module, "GATHER_SECONDS", 0.0)
     world = PlanWorld(dict(FULL))
     name = world.bring_up()
@@ -362,7 +364,9 @@ def test_a_deployment_is_of_the_namespace_that_it_was_made_in(namespace: Namespa
 
 
 @pytest.mark.parametrize("steps", range(6))
-async def test_it_ends_when_it_is_cancelled_just_after_something_was_noticed(work: UnitOfWork, steps: int) -> None:
+async def test_it_ends_when_it_is_cancelled_just_after_something_was_noticed(
+    work: RegistryUnitOfWork, steps: int
+) -> None:
     """As at shutdown: the last pass notices its deployment, and everything beside it is cancelled."""
     rig = Rig(work, {})
     running = asyncio.create_task(rig.recorder.run(rig.sink))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_operator.config import ConfigError, load_settings
+from r1plus_operator.config import OperatorConfigError, load_settings
 from r1plus_operator.plan.settings import IsolationTerms
 
 Terms = Callable[..., IsolationTerms]
@@ -58,7 +58,7 @@ def test_what_is_empty_is_not_said(terms: Terms, variable: str) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_named(terms: Terms, variable: str, value: Any, names: str) -> None:
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(OperatorConfigError) as raised:
         terms(**{variable: value})
     assert str(raised.value).startswith(variable)
     assert names in str(raised.value)

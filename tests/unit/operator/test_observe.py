@@ -191,7 +191,7 @@ def pod(uid: str) -> dict[str, Any]:
 )
 def test_what_a_monitor_said_is_its_own_pods(uid: str, heard: bool) -> None:
     seen = known()
-    seen.reports["p1"] = MonitorReport("credit-a", "", Phase.WATCHING, Verdict.PASS, "Passed", "")
+    seen.monitors.reports["p1"] = MonitorReport("credit-a", "", Phase.WATCHING, Verdict.PASS, "Passed", "")
     projected = pod_projection.project_pod(pod(uid))
     assert projected is not None
     seen.pods.store.upsert(projected)

@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.engine_fetch import FillOrder
 from r1plus_contract.requests import Verb
-from r1plus_operator.config import ConfigError, load_settings
+from r1plus_operator.config import OperatorConfigError, load_settings
 from r1plus_operator.observe import projections
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
@@ -70,7 +70,7 @@ def test_finding_13_policies_let_out_to_dns_where_it_is_answered(of: str) -> Non
     ],
 )
 def test_what_cannot_be_used_is_named(least: dict[str, str], variable: str, text: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=f"{variable}: .*the chart sets it from {value}"):
+    with pytest.raises(OperatorConfigError, match=f"{variable}: .*the chart sets it from {value}"):
         load_settings({**least, variable: text})
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_operator.config import ConfigError, load_settings
+from r1plus_operator.config import OperatorConfigError, load_settings
 from r1plus_operator.plan.settings import RuntimeUpdate
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -31,5 +31,5 @@ def test_finding_09_all_of_it_is_read(least: dict[str, str]) -> None:
 
 
 def test_finding_09_another_word_is_refused_with_its_chart_value(least: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=r"R1PLUS_RUNTIME_UPDATE: 'Sometimes'.*runtime\.update"):
+    with pytest.raises(OperatorConfigError, match=r"R1PLUS_RUNTIME_UPDATE: 'Sometimes'.*runtime\.update"):
         load_settings({**least, "R1PLUS_RUNTIME_UPDATE": "Sometimes"})

@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract.suite import Suite, load_suite
-from r1plus_contract.verdict import Standing, SweepFigures, Watch
+from r1plus_contract.verdict import SweepFigures, Watch, WatchStanding
 from r1plus_monitoring.report.exposition import MOST_TASKS, Exposition
 from r1plus_operator.plan.manifests.alerts import SCRAPE_LIMITS, build_pod_monitor
 from r1plus_operator.plan.manifests.children import Owner
@@ -35,7 +35,7 @@ def largest() -> Exposition:
     suite = suite_with(500)
     exposition.set_suite(suite, 0.98)
     exposition.set_accuracy(FIGURES)
-    exposition.set_watch(Watch(Standing.STEADY, 4, confirmation=FIGURES))
+    exposition.set_watch(Watch(WatchStanding.STEADY, 4, confirmation=FIGURES))
     exposition.set_replay(True)
     for stratum in suite.strata():
         exposition.record_probe(stratum, "correct", 0.1, 1, 1)

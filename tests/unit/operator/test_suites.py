@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from r1plus_contract.suite import SuiteError
 from r1plus_contract.suite_files import SIGNATURE_FILE, SuiteFiles, key_id
 from r1plus_contract.verdict import Phase, Verdict
-from r1plus_operator.config import ConfigError, load_settings, load_shipped_suites, read_suite_folder
+from r1plus_operator.config import OperatorConfigError, load_settings, load_shipped_suites, read_suite_folder
 from r1plus_operator.observe import suite_projection
 from r1plus_operator.observe.suite_signature import KeyPair, find_signer, generate_key, read_key, sign
 from r1plus_operator.pins import SHIPPED_SUITES
@@ -220,7 +220,7 @@ def test_signatures_are_required_unless_they_are_plainly_not(
 def test_trusted_keys_come_from_the_chart_and_one_that_is_none_is_refused(least: dict[str, str]) -> None:
     keys = f"{OURS.public},{FOREIGN.public}"
     assert load_settings(least | {"R1PLUS_SUITE_KEYS": keys}).operator.suite_trust.keys == set(keys.split(","))
-    with pytest.raises(ConfigError, match="R1PLUS_SUITE_KEYS: 'AAAA' is no Ed25519 public key"):
+    with pytest.raises(OperatorConfigError, match="R1PLUS_SUITE_KEYS: 'AAAA' is no Ed25519 public key"):
         load_settings(least | {"R1PLUS_SUITE_KEYS": f"{OURS.public},AAAA"})
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import MonitorReport, Phase, Standing, Verdict, Watch
+from r1plus_contract.verdict import MonitorReport, Phase, Verdict, Watch, WatchStanding
 from r1plus_operator.api import kinds
 from r1plus_operator.main import MOST_LOGGED, OneLineFormatter
 from r1plus_operator.observe import pod_projection, projections
@@ -32,7 +32,7 @@ from support.waiting import eventually
 
 CR = {"metadata": {"namespace": "t", "name": "credit", "uid": "cr1"}}
 OWNER = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, "name": "credit", "uid": "cr1"}
-WATCH = Watch(Standing.STEADY, 4)
+WATCH = Watch(WatchStanding.STEADY, 4)
 PASSES = MonitorReport("credit-a", "id", Phase.WATCHING, Verdict.PASS, "Passed", "", "s", "hash", watch=WATCH)
 
 
@@ -95,7 +95,7 @@ class Road:
         """What counts as said by the pod after one more round."""
         self.now += seconds
         await self.source.poll_all(self.session)
-        return self.observer.reports.get("p1")
+        return self.observer.monitors.reports.get("p1")
 
 
 def no_pools(road: Road) -> Pools:
@@ -266,10 +266,10 @@ async def test_finding_22_pods_that_swallow_packets_delay_no_other_tenants_monit
 
         async def all_are_heard() -> bool:
             await source.poll_all(session)
-            return {f"g{number}" for number in range(40)} <= road.observer.reports.keys()
+            return {f"g{number}" for number in range(40)} <= road.observer.monitors.reports.keys()
 
         for _ in range(2):
-            road.observer.reports.clear()
+            road.observer.monitors.reports.clear()
             await eventually(all_are_heard, "every genuine monitor is heard")
         with silent_server:
             assert connections(silent_server) <= CONCURRENCY // SHARES
@@ -341,7 +341,7 @@ async def test_finding_22_what_fails_for_one_namespace_ends_nothing(
         raise OverflowError("int too large to convert to float")
 
     with monkeypatch.context() as patch:
-        patch.setattr(road.observer, "store_report", fail)
+        patch.setattr(road.observer.monitors, "store_report", fail)
         assert await road.after(0) is None
     assert "Monitors of namespace t could not be polled" in caplog.text
     assert await road.after(0) == PASSES

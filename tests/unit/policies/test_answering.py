@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_policies.rollback import decision
 from r1plus_policies.rollback.decision import CHECKS, respond
 from r1plus_policies.rollback.response import (
@@ -28,11 +28,11 @@ from support.tables import for_each
 
 NOW = 100_000.0
 FELL, CHANGED, COUNTING, ERRORS, FINE = (
-    Standing.BELOW_THRESHOLD,
-    Standing.CHANGED,
-    Standing.CONFIRMING,
-    Standing.ERRORS,
-    Standing.STEADY,
+    WatchStanding.BELOW_THRESHOLD,
+    WatchStanding.CHANGED,
+    WatchStanding.CONFIRMING,
+    WatchStanding.ERRORS,
+    WatchStanding.STEADY,
 )
 GOOD = PastRevision("good", 1000.0, BAKE_SECONDS, has_passed=True, has_engine=True)
 BAD = PodHealth("a", FELL, 2.0, "n1")
@@ -258,7 +258,7 @@ def test_it_says_when_time_alone_may_change_the_answer(observed: DeploymentHealt
 PODS = st.builds(
     PodHealth,
     name=st.sampled_from("abcdef"),
-    standing=st.none() | st.sampled_from(Standing),
+    standing=st.none() | st.sampled_from(WatchStanding),
     evidence=st.sampled_from((0.0, 0.1, 1.0, 4.0)),
     node=st.sampled_from(("", "n1", "n2")),
     serves=st.booleans(),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.outcomes import ProbeResult
-from r1plus_contract.verdict import Standing
+from r1plus_contract.verdict import WatchStanding
 from r1plus_policies.gate.verdict import GateItem
 from r1plus_policies.watch.confirmation import (
     WINDOW,
@@ -51,20 +51,20 @@ TERMS = ConfirmationLimits(0.98, 0.98)
 
 
 @for_each("behaviour, terms, standing", {
-    "nothing lost: something has changed all the same": (failing(0, "additions"), TERMS, Standing.CHANGED),
-    "two of 200, four allowed": (failing(2, "additions"), TERMS, Standing.CHANGED),
-    "three of a stratum of 100, three allowed": (failing(3, "additions"), TERMS, Standing.CHANGED),
-    "four of one stratum are too many": (failing(4, "additions"), TERMS, Standing.BELOW_THRESHOLD),
-    "unless the threshold is lower": (failing(4, "additions"), ConfirmationLimits(0.97, 0.98), Standing.CHANGED),
-    "nine flips lose no item": (failing(9, "additions", times=1), TERMS, Standing.CHANGED),
-    "one first answer in ten wrong is no flip any more": (sometimes(10), TERMS, Standing.BELOW_THRESHOLD),
-    "two items without an answer": (failing(2, "additions", ERROR), TERMS, Standing.CHANGED),
-    "five items without an answer": (failing(5, "additions", ERROR), ConfirmationLimits(0.98, 0.9), Standing.ERRORS),
-    "half of it errors": (failing(100, "additions", ERROR), TERMS, Standing.ERRORS),
-    "errors rang and are over": (failing(0, "additions"), ConfirmationLimits(0.98, 0.98, True), Standing.ERRORS),
-    "errors rang and answers are wrong": (failing(9, "capitals"), ConfirmationLimits(0.98, 0.98, True), Standing.BELOW_THRESHOLD),
+    "nothing lost: something has changed all the same": (failing(0, "additions"), TERMS, WatchStanding.CHANGED),
+    "two of 200, four allowed": (failing(2, "additions"), TERMS, WatchStanding.CHANGED),
+    "three of a stratum of 100, three allowed": (failing(3, "additions"), TERMS, WatchStanding.CHANGED),
+    "four of one stratum are too many": (failing(4, "additions"), TERMS, WatchStanding.BELOW_THRESHOLD),
+    "unless the threshold is lower": (failing(4, "additions"), ConfirmationLimits(0.97, 0.98), WatchStanding.CHANGED),
+    "nine flips lose no item": (failing(9, "additions", times=1), TERMS, WatchStanding.CHANGED),
+    "one first answer in ten wrong is no flip any more": (sometimes(10), TERMS, WatchStanding.BELOW_THRESHOLD),
+    "two items without an answer": (failing(2, "additions", ERROR), TERMS, WatchStanding.CHANGED),
+    "five items without an answer": (failing(5, "additions", ERROR), ConfirmationLimits(0.98, 0.9), WatchStanding.ERRORS),
+    "half of it errors": (failing(100, "additions", ERROR), TERMS, WatchStanding.ERRORS),
+    "errors rang and are over": (failing(0, "additions"), ConfirmationLimits(0.98, 0.98, True), WatchStanding.ERRORS),
+    "errors rang and answers are wrong": (failing(9, "capitals"), ConfirmationLimits(0.98, 0.98, True), WatchStanding.BELOW_THRESHOLD),
 })  # fmt: skip
-def test_standings(behaviour: Behaviour, terms: ConfirmationLimits, standing: Standing) -> None:
+def test_standings(behaviour: Behaviour, terms: ConfirmationLimits, standing: WatchStanding) -> None:
     found, _ = run(behaviour)
     assert judge_count(ITEMS, count_answers(ITEMS, found, 0.98), terms) is standing
 
@@ -75,8 +75,8 @@ def test_over_all_strata_the_share_decides() -> None:
 
     found = count_answers(ITEMS, run(behaviour)[0], 0.98)
     assert (len(found.lost_items), found.right, found.whole) == (5, 195, True)
-    assert judge_count(ITEMS, found, TERMS) is Standing.BELOW_THRESHOLD
-    assert judge_count(ITEMS, found, ConfirmationLimits(0.975, 0.98)) is Standing.CHANGED
+    assert judge_count(ITEMS, found, TERMS) is WatchStanding.BELOW_THRESHOLD
+    assert judge_count(ITEMS, found, ConfirmationLimits(0.975, 0.98)) is WatchStanding.CHANGED
 
 
 def test_every_item_is_asked_before_any_is_asked_again() -> None:
@@ -96,7 +96,7 @@ def test_a_server_that_only_errs_is_not_waited_for() -> None:
     assert has_too_many_errors(found, 0.98)
     counted = count_answers(ITEMS, found, 0.98)
     assert (counted.whole, counted.right, counted.lost_items) == (False, 0, ())
-    assert judge_count(ITEMS, counted, TERMS) is Standing.ERRORS
+    assert judge_count(ITEMS, counted, TERMS) is WatchStanding.ERRORS
 
 
 def test_errors_are_a_rate_over_the_newest_probes_and_not_a_row() -> None:

@@ -11,8 +11,8 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_policies.detector.budget import Budget
 from r1plus_policies.detector.detector import (
     Detector,
+    DetectorEvidence,
     DetectorKey,
-    Evidence,
     advance,
     build_bets,
     evidence_ratio,
@@ -98,7 +98,7 @@ def test_what_a_threshold_cannot_be(alarm_at: float) -> None:
 
 def test_a_state_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"evidence\.logs: 2 numbers, this p0 has 5 bets"):
-        Detector(KEY, 1e5, Evidence((0.0, 0.0)))
+        Detector(KEY, 1e5, DetectorEvidence((0.0, 0.0)))
 
 
 @given(ANSWERS, ANSWERS)
@@ -126,7 +126,7 @@ def test_evidence_of_another_key_is_no_evidence(other: DetectorKey) -> None:
 
 def test_a_stored_nan_is_not_read() -> None:
     """No comparison would ever find it above A."""
-    text = dumps(Detector(KEY, 1e5, Evidence((0.0,) * 5))).replace("[0.0,", "[NaN,")
+    text = dumps(Detector(KEY, 1e5, DetectorEvidence((0.0,) * 5))).replace("[0.0,", "[NaN,")
     with pytest.raises(ContractError, match=r"evidence\.logs\[0\]: expected a finite number"):
         loads(Detector, text)
 
@@ -148,14 +148,14 @@ def test_an_alarm_stays() -> None:
 def test_the_alarm_is_at_its_threshold_and_not_above() -> None:
     logs = observe_answer(fresh(), "a", False).evidence.logs
     exact = math.exp(log_mean(logs))
-    assert advance(Evidence(), (logs,), exact * (1 - 1e-12)).alarmed
-    assert not advance(Evidence(), (logs,), exact * (1 + 1e-12)).alarmed
+    assert advance(DetectorEvidence(), (logs,), exact * (1 - 1e-12)).alarmed
+    assert not advance(DetectorEvidence(), (logs,), exact * (1 + 1e-12)).alarmed
 
 
 def test_evidence_beyond_every_float_is_still_a_number() -> None:
     detector = after([("a", False)] * 2000, fresh())
     assert math.isfinite(detector.ratio)
-    assert evidence_ratio(Evidence((-1e6,) * 5), 1e5) == 0.0
+    assert evidence_ratio(DetectorEvidence((-1e6,) * 5), 1e5) == 0.0
 
 
 def test_an_item_that_fails_again_says_more_than_another_that_fails() -> None:

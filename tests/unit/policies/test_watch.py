@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
-from r1plus_contract.verdict import GateReport, Standing, Verdict
+from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
 from r1plus_policies.detector.detector import Detector, DetectorKey
 from r1plus_policies.gate.verdict import GateItem, VerdictSubject
 from r1plus_policies.watch.confirmation import next_item, record_answer
@@ -60,24 +60,24 @@ RANG = after(NEW, [WRONG] * 6)
 
 
 def test_the_first_alarm_is_dated_and_starts_one_count() -> None:
-    assert (NEW.alarmed_at, derive_standing(NEW, ITEMS, 0.95)) == ("", Standing.STEADY)
+    assert (NEW.alarmed_at, derive_standing(NEW, ITEMS, 0.95)) == ("", WatchStanding.STEADY)
     before = after(NEW, [WRONG] * 5)
     assert (before.alarmed_at, before.counting) == ("", None)
     assert (RANG.alarmed_at, RANG.counting and RANG.counting.seed) == ("t6", 6)
     later = after(RANG, [WRONG] * 5, first=7)
     assert (later.alarmed_at, later.counting) == ("t6", RANG.counting)
-    assert derive_standing(later, ITEMS, 0.95) is Standing.CONFIRMING
+    assert derive_standing(later, ITEMS, 0.95) is WatchStanding.CONFIRMING
     assert "raised an alarm at t6; lost items are being counted over all 100" in describe_watch(later, ITEMS, 0.95)
 
 
 def test_errors_ring_their_own_bell_and_another_count() -> None:
     state = counted(RANG, set())
-    assert derive_standing(state, ITEMS, 0.95) is Standing.CHANGED
+    assert derive_standing(state, ITEMS, 0.95) is WatchStanding.CHANGED
     errs = after(state, [ERROR] * 8, first=7)
     assert errs.counting is not None
     assert errs.accuracy == state.accuracy
     assert errs.alarmed_at == "t6"
-    assert derive_standing(counted(errs, set()), ITEMS, 0.95) is Standing.ERRORS
+    assert derive_standing(counted(errs, set()), ITEMS, 0.95) is WatchStanding.ERRORS
 
 
 @given(st.lists(st.sampled_from([RIGHT, WRONG, ERROR]), max_size=30), st.integers(0, 30))
@@ -90,14 +90,14 @@ def test_what_was_heard_is_heard_once(results: list[ProbeResult], again: int) ->
 @pytest.mark.parametrize(
     ("wrong", "found", "words"),
     [
-        pytest.param({"i00"}, Standing.CHANGED, "0 items lost since the gate; 1 of 100 lost in all, 5 allowed", id="nothing new"),
-        pytest.param({"i00", "i02", "i04", "i01"}, Standing.CHANGED,
+        pytest.param({"i00"}, WatchStanding.CHANGED, "0 items lost since the gate; 1 of 100 lost in all, 5 allowed", id="nothing new"),
+        pytest.param({"i00", "i02", "i04", "i01"}, WatchStanding.CHANGED,
                      "3 items lost since the gate: even 2, odd 1; 4 of 100 lost in all, 5 allowed at threshold 0.95", id="above"),
-        pytest.param({f"i{n:02}" for n in range(6)}, Standing.BELOW_THRESHOLD,
+        pytest.param({f"i{n:02}" for n in range(6)}, WatchStanding.BELOW_THRESHOLD,
                      "5 items lost since the gate: odd 3, even 2; 6 of 100 lost in all, 5 allowed at threshold 0.95", id="below"),
     ],
 )  # fmt: skip
-def test_what_a_count_says(wrong: set[str], found: Standing, words: str) -> None:
+def test_what_a_count_says(wrong: set[str], found: WatchStanding, words: str) -> None:
     state = counted(RANG, wrong)
     assert state.counting is None
     report = build_watch_report(state, ITEMS, 0.95)
@@ -119,10 +119,10 @@ def test_a_graver_count_replaces_a_milder_one_and_not_the_other_way() -> None:
     bad = {f"i{n:02}" for n in range(9)}
     mild = counted(RANG, {"i02"}, "first")
     grave = counted(recount(mild, 7), bad, "second")
-    assert (grave.confirmed_at, derive_standing(grave, ITEMS, 0.95)) == ("second", Standing.BELOW_THRESHOLD)
+    assert (grave.confirmed_at, derive_standing(grave, ITEMS, 0.95)) == ("second", WatchStanding.BELOW_THRESHOLD)
     still = counted(recount(grave, 8), set(), "third")
-    assert (still.confirmed_at, derive_standing(still, ITEMS, 0.95)) == ("second", Standing.BELOW_THRESHOLD)
-    assert derive_standing(still, ITEMS, 0.9) is Standing.CHANGED, "a lower threshold judges the same count"
+    assert (still.confirmed_at, derive_standing(still, ITEMS, 0.95)) == ("second", WatchStanding.BELOW_THRESHOLD)
+    assert derive_standing(still, ITEMS, 0.9) is WatchStanding.CHANGED, "a lower threshold judges the same count"
 
 
 def test_a_count_under_way_is_not_begun_anew() -> None:

@@ -11,13 +11,13 @@ from r1plus_model_repo.importing.huggingface.config import read_shape
 from r1plus_model_repo.importing.huggingface.safetensors_header import SUFFIX
 from r1plus_model_repo.importing.huggingface.tokenizer_files import list_tokenizer_files
 from r1plus_model_repo.importing.huggingface.weights import MISTRAL, check_tensors, describe_served_weights, read_shards
-from r1plus_model_repo.importing.model import VLLM, Claims, GpuDetails, ImportFindings, Model
+from r1plus_model_repo.importing.model import VLLM, Claims, GpuDetails, ImportFindings, SourceModel
 from r1plus_model_repo.kv_shape import KvShape
 
 PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def read_checkpoint(source: Path, claims: Claims) -> Model:
+def read_checkpoint(source: Path, claims: Claims) -> SourceModel:
     """Read the checkpoint in the folder. Raise WeightsError with everything that is wrong or missing."""
     findings = ImportFindings()
     _check_kind(source, findings)
@@ -32,7 +32,7 @@ def read_checkpoint(source: Path, claims: Claims) -> Model:
         check_tensors(shape, config, tensors, findings)
     weights_served = describe_served_weights(config, shape.has_tied_embeddings, tensors, claims, findings)
     findings.raise_problems(source)
-    return Model(
+    return SourceModel(
         source,
         (CONFIG, *weight_files, *tokenizer),
         KvShape(shape.layers, shape.kv_heads, shape.head_size),

@@ -62,7 +62,7 @@ def check_remote_code(auto_map: object, name: str, findings: ImportFindings) -> 
         )
 
 
-def check_standalone(source: Path, findings: ImportFindings, prefix: str) -> tuple[str, ...]:
+def check_tokenizer_without_model(source: Path, findings: ImportFindings, prefix: str) -> tuple[str, ...]:
     """Check a tokenizer that the runtime loads without the model: it needs a class and a token that ends answers.
 
     Returns further files to copy.

@@ -14,7 +14,7 @@ from r1plus_model_repo.importing.folder_files import (
     check_template,
     read_json,
 )
-from r1plus_model_repo.importing.model import Claims, ImportFindings, Model
+from r1plus_model_repo.importing.model import Claims, ImportFindings, SourceModel
 from r1plus_model_repo.importing.openvino.ir import FILES
 from r1plus_model_repo.kv_shape import KvShape, read_kv_shape
 
@@ -24,7 +24,7 @@ COPIED_FILES = (TEMPLATE, CONFIG, GENERATION_CONFIG, OPENVINO_CONFIG, SPECIAL_TO
 _PRECISIONS = {"int8": "INT8", "int4": "INT4", "nf4": "NF4", "fp16": "FP16", "fp32": "FP32", "f8e4m3": "FP8"}
 
 
-def read_folder(source: Path, claims: Claims) -> Model:
+def read_folder(source: Path, claims: Claims) -> SourceModel:
     """Read the model in the folder. Raise WeightsError with everything that is wrong or missing."""
     findings = ImportFindings()
     _check_files(source, findings)
@@ -52,7 +52,7 @@ def read_folder(source: Path, claims: Claims) -> Model:
     findings.raise_problems(source)
     size = (source / "openvino_model.bin").stat().st_size
     files = (*FILES, *(name for name in COPIED_FILES if (source / name).is_file()))
-    return Model(source, files, shape, context, claims.parameters or 0, precision or "", size)
+    return SourceModel(source, files, shape, context, claims.parameters or 0, precision or "", size)
 
 
 def _check_files(source: Path, findings: ImportFindings) -> None:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from r1plus_contract import names
 from r1plus_model_repo.catalog.quantity import mebibytes
 from r1plus_model_repo.catalog.types import EngineName, EngineSpec, spec_problems
-from r1plus_model_repo.importing.model import OPENVINO, Model
+from r1plus_model_repo.importing.model import OPENVINO, SourceModel
 from r1plus_model_repo.importing.options import ImportOptions, ImportOptionsError
 from r1plus_model_repo.importing.tensorrt_llm import engine_fields
 
@@ -30,7 +30,7 @@ RUNTIME_MEMORY = "750Mi"
 BEST_BATCH, MAX_BATCH = 16, 32
 
 
-def estimate_weights_memory(model: Model) -> str:
+def estimate_weights_memory(model: SourceModel) -> str:
     """Estimate the memory of the loaded weights.
 
     On CPU, computing is in FP32: weights of 16 bits or more are held both as stored and unpacked, quantised ones stay
@@ -43,7 +43,7 @@ def estimate_weights_memory(model: Model) -> str:
     return mebibytes(int(need))
 
 
-def build_spec(options: ImportOptions, model: Model, sha256: str, origin: str) -> EngineSpec:
+def build_spec(options: ImportOptions, model: SourceModel, sha256: str, origin: str) -> EngineSpec:
     """Build the engine's spec.
 
     Raise ImportOptionsError with every problem as `spec.field: what is wrong (got value)`.

@@ -19,9 +19,9 @@ from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links, read_json
 from r1plus_model_repo.importing.huggingface.config import read_intermediate_size
 from r1plus_model_repo.importing.huggingface.safetensors_header import Tensor, read_tensors
-from r1plus_model_repo.importing.huggingface.tokenizer_files import check_standalone, list_tokenizer_files
+from r1plus_model_repo.importing.huggingface.tokenizer_files import check_tokenizer_without_model, list_tokenizer_files
 from r1plus_model_repo.importing.huggingface.weights import count_parameters
-from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, GpuDetails, ImportFindings, Model
+from r1plus_model_repo.importing.model import TENSORRT_LLM, Claims, GpuDetails, ImportFindings, SourceModel
 from r1plus_model_repo.kv_shape import KvShape
 
 RUNTIME: Final = "1.2.1"
@@ -58,7 +58,7 @@ class _Shape:
         return self.heads, self.hidden_size, self.intermediate
 
 
-def read_trtllm(source: Path, claims: Claims) -> Model:
+def read_trtllm(source: Path, claims: Claims) -> SourceModel:
     """Read the model in the folder. Raise WeightsError with everything that is wrong or missing."""
     findings = ImportFindings()
     is_built = _is_built(source, findings)
@@ -73,7 +73,7 @@ def read_trtllm(source: Path, claims: Claims) -> Model:
     ]
     findings.raise_problems(source)
     tokenizer = list_tokenizer_files(source, findings, f"{TOKENIZER_PART}/")
-    tokenizer += check_standalone(source, findings, f"{TOKENIZER_PART}/")
+    tokenizer += check_tokenizer_without_model(source, findings, f"{TOKENIZER_PART}/")
     files = (*(name for name in names if (source / name).is_file()), *tokenizer)
     config = Values(read_json(source, part + CONFIG, findings), part + CONFIG, findings)
     findings.raise_problems(source)
@@ -101,7 +101,7 @@ def _is_built(source: Path, findings: ImportFindings) -> bool:
 
 def _read_checkpoint(
     source: Path, files: tuple[str, ...], config: Values, claims: Claims, findings: ImportFindings
-) -> Model:
+) -> SourceModel:
     shape = _read_shape(config)
     name = f"{CHECKPOINT_PART}/{RANK}"
     try:
@@ -126,10 +126,12 @@ def _read_checkpoint(
     findings.raise_problems(source)
     size = sum(one.bytes for one in tensors.values())
     parameter_count = claims.parameters or parameters
-    return Model(source, files, shape.kv, context, parameter_count, precision, size, tuple(findings.notes), gpu)
+    return SourceModel(source, files, shape.kv, context, parameter_count, precision, size, tuple(findings.notes), gpu)
 
 
-def _read_plan(source: Path, files: tuple[str, ...], config: Values, claims: Claims, findings: ImportFindings) -> Model:
+def _read_plan(
+    source: Path, files: tuple[str, ...], config: Values, claims: Claims, findings: ImportFindings
+) -> SourceModel:
     version, pretrained_config, build = (
         config.fields.get("version"),
         config.get_object("pretrained_config"),
@@ -166,7 +168,9 @@ def _read_plan(source: Path, files: tuple[str, ...], config: Values, claims: Cla
     )
     findings.raise_problems(source)
     size = sum((source / name).stat().st_size for name in files if name.endswith((ENGINE, MANAGED_WEIGHTS_FILE)))
-    return Model(source, files, shape.kv, context, claims.parameters or 0, precision, size, tuple(findings.notes), gpu)
+    return SourceModel(
+        source, files, shape.kv, context, claims.parameters or 0, precision, size, tuple(findings.notes), gpu
+    )
 
 
 def _read_shape(config: Values) -> _Shape:

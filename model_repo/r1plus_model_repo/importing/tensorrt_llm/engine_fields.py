@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from r1plus_model_repo.catalog.quantity import mebibytes
-from r1plus_model_repo.importing.model import STEP_TOKENS, TENSORRT_LLM, GpuDetails, Model
+from r1plus_model_repo.importing.model import STEP_TOKENS, TENSORRT_LLM, GpuDetails, SourceModel
 from r1plus_model_repo.importing.options import GPUS, PRODUCTS, STEP, ImportOptions
 from r1plus_model_repo.importing.tensorrt_llm.checkpoint import RUNTIME
 
@@ -19,7 +19,7 @@ _ELEMENT_BYTES = 2
 """Bytes of an activation: computing is in 16 bits, whatever the precision of the weights."""
 
 
-def find_gpu_problems(options: ImportOptions, model: Model) -> tuple[str, ...]:
+def find_gpu_problems(options: ImportOptions, model: SourceModel) -> tuple[str, ...]:
     """Return where the options do not fit the model, as `spec.field: what is wrong; what to do`."""
     gpu, problems = model.gpu, []
     if gpu is None:

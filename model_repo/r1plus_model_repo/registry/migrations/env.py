@@ -8,7 +8,7 @@ import os
 from alembic import context
 from sqlalchemy.engine import Connection
 
-from r1plus_model_repo.registry.database import VARIABLE, Database
+from r1plus_model_repo.registry.database import VARIABLE, RegistryDatabase
 from r1plus_model_repo.registry.tables import metadata
 
 
@@ -28,5 +28,5 @@ shared_connection = context.config.attributes.get("connection")
 if shared_connection is not None:
     run(shared_connection)
 else:
-    with Database(os.environ[VARIABLE]).engine.connect() as connection:
+    with RegistryDatabase(os.environ[VARIABLE]).engine.connect() as connection:
         run(connection)

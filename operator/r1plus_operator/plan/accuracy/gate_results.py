@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import GateReport, MonitorReport, Standing, Verdict
+from r1plus_contract.verdict import GateReport, MonitorReport, Verdict, WatchStanding
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.inputs import PassInputs
@@ -23,7 +23,7 @@ def list_gates(report: MonitorReport) -> tuple[GateReport, ...]:
     The latter says nothing of the revision while something is wrong with the pod: its scorer has changed, or it answers
     otherwise than at its gate. A monitor that has just restarted does not know that yet.
     """
-    is_steady = report.watch is not None and report.watch.standing is Standing.STEADY
+    is_steady = report.watch is not None and report.watch.standing is WatchStanding.STEADY
     is_sound = is_steady and report.reason != Reason.SUITE_MISMATCH
     shadow_gate = report.shadow.gate if report.shadow and is_sound else None
     return tuple(gate for gate in (report.gate, shadow_gate) if gate is not None)

@@ -339,7 +339,9 @@ def _find_container_problem(subject: str, container: ContainerFacts) -> Finding 
         text = f"{subject}: its builder ended with {container.exit_code}: {message[-600:]}"
         return Finding("False", Reason.DELIVERY_FAILED, text)
     reason = message.partition(":")[0]
-    return Finding("False", _CONDITION_REASONS.get(reason, Reason.DELIVERY_FAILED), f"{subject}: {message[:900]}")
+    condition_reason = _CONDITION_REASONS.get(reason, Reason.DELIVERY_FAILED)
+    text = message.removeprefix(f"{condition_reason}: ")
+    return Finding("False", condition_reason, f"{subject}: {text[:900]}")
 
 
 def _describe_progress(facts: VolumeFacts) -> str:

@@ -24,7 +24,7 @@ def check_readable(tenant: TenantView) -> Problem | None:
     if not tenant.unreadable:
         return None
     message = (
-        "R1PlusTenant tenant cannot be read, so nothing new starts, because its allowed nodes are unknown. What serves"
+        "R1PlusTenant tenant cannot be read, so nothing new starts, because its allowed nodes are unknown. Serving"
         f" goes on; ask the platform team to correct it: {tenant.unreadable}"
     )
     return Problem(ConditionType.CAPACITY_FITS, Reason.PLACEMENT_NOT_ALLOWED, message)

@@ -128,7 +128,10 @@ def resolve(
 def build_engine_request(
     spec: R1PlusDeploymentSpec, config: OperatorConfig, serving_engine: Engine | None = None
 ) -> EngineRequest:
-    """Return the request to the engine selection; `serving_engine` takes traffic now."""
+    """Return the request to the engine selection.
+
+    The reference score of `serving_engine`, which takes traffic now, is the minimum, unless `allowLower` is set.
+    """
     return EngineRequest(
         spec.tier.value,
         spec.engine.family or config.default_family,
@@ -171,7 +174,7 @@ def resolve_suite(
         return Problem(ConditionType.QUALITY_VERIFIED, Reason.SUITE_NOT_FOUND, text)
     if source.suite is None:
         reason = Reason.SUITE_HASH_MISMATCH if "sha256 is" in source.problem else Reason.SUITE_INVALID
-        text = f"spec.accuracy.suite: {source.problem}; build the suite again or name another"
+        text = f"spec.accuracy.suite: {source.problem}; or name another suite"
         return Problem(ConditionType.QUALITY_VERIFIED, reason, text)
     return source
 

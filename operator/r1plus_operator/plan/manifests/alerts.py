@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from r1plus_contract import metrics, names
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.api.conditions import ConditionType
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.manifests.children import Owner
@@ -194,7 +194,7 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
     """Yield the alerts about what the monitors measure."""
     upper = scope.select_serving(metrics.ACCURACY_UPPER_BOUND_RATIO)
     # The bound replaces the confirmed count for an older monitor, and for a pod without a Pass (gate: Observe).
-    below_threshold = scope.select_serving(metrics.STANDING, standing=Standing.BELOW_THRESHOLD)
+    below_threshold = scope.select_serving(metrics.STANDING, standing=WatchStanding.BELOW_THRESHOLD)
     below = f"{below_threshold} == 1 or on (pod) {upper} < {threshold}"
     yield Alert(
         metrics.ALERT_BELOW_THRESHOLD,
@@ -210,7 +210,7 @@ def _build_accuracy_alerts(scope: AlertScope, threshold: float, items: int | Non
         metrics.ALERT_CHANGED,
         "warning",
         "accuracy",
-        f"count by (revision) ({scope.select_serving(metrics.STANDING, standing=Standing.CHANGED)} == 1)",
+        f"count by (revision) ({scope.select_serving(metrics.STANDING, standing=WatchStanding.CHANGED)} == 1)",
         "",
         "answers differently than when it passed its gate",
         "It lost items since then but is still above its threshold, so traffic stays. Accept it by `r1plus ack`, or go"

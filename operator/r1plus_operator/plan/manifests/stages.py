@@ -78,7 +78,7 @@ def find_changes(
         apply=apply,
         delete=()
         if is_paused
-        else (*_find_idle(live, revisions, surplus, rollout), *_find_idle_pods_service(inputs, stages)),
+        else (*_list_deletable(live, revisions, surplus, rollout), *_find_idle_pods_service(inputs, stages)),
     )
 
 
@@ -121,7 +121,7 @@ def _patch_foreign_items(obj: Json, live: Mapping[tuple[str, str], Json]) -> Pat
     return (*_key(obj), tuple(patch)) if patch else None
 
 
-def _find_idle(
+def _list_deletable(
     live: Mapping[tuple[str, str], Json], revisions: Mapping[str, Revision], surplus: Set[str], rollout: Rollout
 ) -> tuple[tuple[str, str, str], ...]:
     """Return (kind, name, uid) of the objects of revisions that do not run, and of revisions that are not kept."""

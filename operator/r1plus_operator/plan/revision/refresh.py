@@ -117,7 +117,7 @@ def find_refresh_blocker(
         return "traffic is being rolled back; the update begins after that"
     if cause is not Cause.USER_REQUEST and spec.rollout.strategy is Strategy.IN_PLACE:
         remedy = f"{format_command(Verb.REFRESH)} allows that outage"
-        return f"spec.rollout.strategy is InPlace, so the update would stop what serves; {remedy}"
+        return f"spec.rollout.strategy is InPlace, so the update would stop the serving pods; {remedy}"
     if cause is not Cause.USER_REQUEST and spec.replicas == 0:
         remedy = f"{format_command(Verb.REFRESH)} requests one for later"
         return f"spec.replicas is 0, so no candidate can be gated; {remedy}"

@@ -23,7 +23,7 @@ from r1plus_contract.history import (
 )
 from r1plus_contract.jsonable import ContractError, dumps
 from r1plus_contract.requests import read_requests
-from r1plus_contract.verdict import Gate, Standing, Verdict, Watch
+from r1plus_contract.verdict import Gate, Verdict, Watch, WatchStanding
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation, SuiteSource
 from r1plus_operator.plan.revision.record import Revision, read
@@ -145,7 +145,7 @@ def _build_alarm_facts(uid: str, observed: Observation) -> Iterator[AlarmFact]:
     for pod in observed.pods:
         report = observed.reports.get(pod.name)
         watch = report.watch if report else None
-        if watch is not None and watch.alarmed_at and watch.standing is not Standing.STEADY:
+        if watch is not None and watch.alarmed_at and watch.standing is not WatchStanding.STEADY:
             yield AlarmFact(
                 deployment=uid,
                 revision=_shorten(pod.revision),

@@ -5,7 +5,7 @@ all (`Revision.own_pods`).
 """
 
 from r1plus_contract.suite import Suite
-from r1plus_contract.verdict import MonitorReport, Phase, Standing, Verdict
+from r1plus_contract.verdict import MonitorReport, Phase, Verdict, WatchStanding
 from r1plus_operator.plan.observation import PodFacts
 from r1plus_operator.plan.revision.rollback_record import MOST_TEXT, AccuracyDrop
 from r1plus_operator.plan.rollback.context import BreachContext
@@ -21,7 +21,7 @@ def has_dropped(context: BreachContext, before: bool) -> bool:
     """Whether a pod in traffic was counted below the threshold; `before` while no monitor reports anything."""
     standings = [read_standing(context, context.report(pod)) for pod in context.pods_in_traffic]
     reports = [standing for standing in standings if standing is not None]
-    return Standing.BELOW_THRESHOLD in reports if reports else before
+    return WatchStanding.BELOW_THRESHOLD in reports if reports else before
 
 
 def has_suite_mismatch(context: BreachContext) -> bool:
@@ -42,7 +42,7 @@ def list_mismatches(context: BreachContext, pods: list[PodFacts]) -> list[Monito
 def measure_drop(context: BreachContext) -> AccuracyDrop:
     """Return what dropped, by the worst pod's own count."""
     reports = context.reports(context.pods(context.current.name))
-    bad = [report for report in reports if read_standing(context, report) not in (None, Standing.STEADY)]
+    bad = [report for report in reports if read_standing(context, report) not in (None, WatchStanding.STEADY)]
     worst = max(bad, key=lambda report: report.watch.evidence if report.watch else 0.0, default=None)
     gate = context.current.verdict_for(context.suite_hash, context.spec.accuracy.threshold)
     before = f"{gate.items - gate.lost}/{gate.items}" if gate and gate.verdict is Verdict.PASS else ""
@@ -51,7 +51,7 @@ def measure_drop(context: BreachContext) -> AccuracyDrop:
     now, lines = format_count(worst), list_lost_items(worst, context.suite)
     text = f"{now} right" + (f", {before} at its gate" if before else "") if now else worst.message[:MOST_TEXT]
     if lines:
-        text += f"; lost: {', '.join(line.split(' (')[0] for line in lines)}"
+        text += f"; lost in stratum {', '.join(line.split(' (')[0] for line in lines)}"
     return AccuracyDrop(before, now, lines, text)
 
 
@@ -93,7 +93,7 @@ def format_count(report: MonitorReport) -> str:
     return f"{report.sweep.correct}/{report.sweep.total}" if report.sweep else ""
 
 
-def read_standing(context: BreachContext, report: MonitorReport | None) -> Standing | None:
+def read_standing(context: BreachContext, report: MonitorReport | None) -> WatchStanding | None:
     """Return the standing of a pod that may serve; None where its report is not about this identity and suite.
 
     A standing under another threshold, or from before an acknowledgement, says nothing under the present ones: the pod
@@ -106,15 +106,15 @@ def read_standing(context: BreachContext, report: MonitorReport | None) -> Stand
         None,
         context.acknowledgement,
     )
-    return Standing.CONFIRMING if is_outdated and standing not in (None, Standing.STEADY) else standing
+    return WatchStanding.CONFIRMING if is_outdated and standing not in (None, WatchStanding.STEADY) else standing
 
 
-def _reported_standing(report: MonitorReport) -> Standing | None:
+def _reported_standing(report: MonitorReport) -> WatchStanding | None:
     gate, about = report.gate, (report.identity, report.suite_hash)
     if gate and gate.verdict is Verdict.FAIL and (gate.identity, gate.suite_hash) == about:
-        return Standing.BELOW_THRESHOLD
+        return WatchStanding.BELOW_THRESHOLD
     if report.watch:
         return report.watch.standing
     if report.phase is not Phase.WATCHING:
         return None
-    return Standing.BELOW_THRESHOLD if report.verdict is Verdict.FAIL else Standing.STEADY
+    return WatchStanding.BELOW_THRESHOLD if report.verdict is Verdict.FAIL else WatchStanding.STEADY

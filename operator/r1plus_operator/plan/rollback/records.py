@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from r1plus_contract.requests import Verb, read_requests
 from r1plus_contract.settings import ControlOrder
-from r1plus_contract.verdict import GateReport, Standing, Verdict
+from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.observation import Observation
@@ -52,7 +52,7 @@ def begin_record(context: BreachContext, target: str) -> RollbackRecord:
         fell=replace(drop, text=request.summary[:MOST_TEXT]) if request else drop,
         request=request.token if request else "",
         before=tuple(sorted(before.targets)) if before else (),
-        fallen=any(standing is Standing.BELOW_THRESHOLD for standing in standings),
+        fallen=any(standing is WatchStanding.BELOW_THRESHOLD for standing in standings),
     )
 
 

@@ -68,7 +68,7 @@ def check_rule_evaluation(_observation: Observation, prometheus: PrometheusState
     if failing_rule is None:
         return None
     text = f"Prometheus cannot evaluate {failing_rule.name}, so that alert cannot fire: {failing_rule.error}"
-    return Finding("False", Reason.RULE_FAILING, f"{text}; see its page /rules and its log")
+    return Finding("False", Reason.RULE_FAILING, f"{text}; see Prometheus's page /rules and its log")
 
 
 def check_targets_exist(observation: Observation, prometheus: PrometheusState, revision: str) -> Finding | None:

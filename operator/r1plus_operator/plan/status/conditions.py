@@ -262,9 +262,8 @@ def _derive_loading(s: StatusContext, pods: list[PodFacts]) -> Finding:
     if is_kept_out or (s.rollout is not None and s.rollout.stage is RolloutStage.REFUSED):
         return Finding("True", Reason.ENGINE_CHOSEN, choice_text)
     if s.is_paused and ("Deployment", s.subject or "") not in s.observation.children:
-        return Finding(
-            "Unknown", Reason.PAUSED, f"{choice_text}. Deployment {s.subject} does not exist; {_explain_pause(s)}"
-        )
+        text = f"Deployment {s.subject} is not started: {_explain_pause(s)}. Engine {choice_text}"
+        return Finding("Unknown", Reason.PAUSED, text)
     return Finding("Unknown", Reason.ENGINE_LOADING, f"{choice_text}; the engine is loading")
 
 
@@ -395,7 +394,7 @@ def _explain_unproven(s: StatusContext, revision: Revision, pod: str) -> str:
         )
     config = name_accuracy_config(s.observation.name)
     text = f"The Pass of pod {pod} does not count: the pod did not run the gate, or not with ConfigMap {config} as the"
-    return f"{text} operator wrote it. Find the other writer in the audit log, then delete the pod"
+    return f"{text} operator wrote it. Find in the audit log who else wrote that ConfigMap, then delete the pod"
 
 
 def _derive_quality_despite_problem(s: StatusContext, problem: Problem) -> Finding:
@@ -423,10 +422,12 @@ def _report_shadowed_suite(s: StatusContext) -> Finding:
     progress = f"{latest.percent} % of its gate" if latest else "not begun yet"
     gate = s.current.verdict_for(hash_of(old), s.spec.accuracy.threshold)
     figures = f". By suite {old.name}: {gate.verdict}, {gate.message}" if gate else ""
-    state = f"cannot run: {problem}" if problem else f"runs beside it ({progress})"
+    state = f"cannot run: {problem}" if problem else f"runs in parallel ({progress})"
     if latest and latest.percent == 100 and (unproven_pods := s.list_unproven_pods(s.subject)):
         state = f"does not count. {_explain_unproven(s, s.current, unproven_pods[0])}"
-    text = f"Revision {s.current.name} is judged by its former suite {old.name}; the new suite {new.name} {state}"
+    text = (
+        f"Traffic is unaffected. Revision {s.current.name} still counts by suite {old.name}; suite {new.name} {state}"
+    )
     rule = f"Suite {new.name} counts once its gate is decided"
     return Finding("Unknown", Reason.SUITE_SHADOWED, f"{text}. {rule}{figures}")
 
@@ -456,7 +457,8 @@ def _report_undecided(report: MonitorReport | None) -> Finding:
         )
     if report.verdict is Verdict.INCONCLUSIVE:
         return Finding("Unknown", Reason.GATE_INCONCLUSIVE, report.message)
-    return Finding("Unknown", Reason.NOT_YET_KNOWN, f"{report.phase}: {report.message}")
+    text = f"The monitor reports {report.phase}, and no gate result of this revision counts yet: {report.message}"
+    return Finding("Unknown", Reason.NOT_YET_KNOWN, text)
 
 
 def _derive_isolation_verified(s: StatusContext) -> Finding:
@@ -540,7 +542,10 @@ def _report_rollout(s: StatusContext) -> Finding:
         return Finding(status, s.delivery_finding.reason, f"Revision {s.subject} waits for its engine; see EngineReady")
     stage = s.rollout.stage
     if stage is RolloutStage.REFUSED:
-        return Finding("False", Reason.CANDIDATE_REFUSED, f"Revision {s.subject} failed its gate; see QualityVerified")
+        text = f"Revision {s.subject} failed its gate; see QualityVerified"
+        if s.current:
+            text += f". Traffic stays with revision {s.current.name}"
+        return Finding("False", Reason.CANDIDATE_REFUSED, text)
     if stage is RolloutStage.BLOCKED:
         return Finding("False", Reason.BLOCKED, "spec.replicas: 0, so no candidate is started; raise it to roll out")
     if stage in (RolloutStage.NONE, RolloutStage.PROMOTE):
@@ -567,7 +572,7 @@ def _report_blocked(problem: Problem) -> Finding:
         return Finding(
             "False",
             Reason.INVALID_SPEC,
-            f"{problem.message}. What serves continues with the last valid spec; correct the fields",
+            f"{problem.message}. The serving revision keeps the last valid spec; correct the fields",
         )
     return Finding(
         "False", Reason.BLOCKED, f"{problem.condition} blocks the rollout ({problem.reason}); see its message"

@@ -130,7 +130,7 @@ def _check_is_tenant(observation: TenantObservation, config: OperatorConfig) -> 
         return Finding("False", Reason.NAMESPACE_RESERVED, text)
     if not observation.namespace.is_tenant:
         text = (
-            f"metadata.namespace: {name} does not have the label {names.LABEL_TENANT}=true: what serves stays isolated,"
+            f"metadata.namespace: {name} does not have the label {names.LABEL_TENANT}=true: serving pods stay isolated,"
             " and nothing new is rolled out; the platform team must label it, or move the deployments"
         )
         return Finding("False", Reason.NAMESPACE_NOT_TENANT, text)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract import metrics
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.plan.manifests.alerts import DEFAULT_TERMS, AlertScope, build_rules
 from r1plus_operator.plan.manifests.promql import escape_template, format_series, quote
 from r1plus_operator.plan.settings import AlertTerms
@@ -37,7 +37,7 @@ def upper(**labels: str) -> str:
     return of(metrics.ACCURACY_UPPER_BOUND_RATIO, **labels)
 
 
-def standing(which: Standing, **labels: str) -> str:
+def standing(which: WatchStanding, **labels: str) -> str:
     return of(metrics.STANDING, **labels, standing=which.value)
 
 
@@ -124,8 +124,8 @@ def gauges(name: Callable[..., str], value: str, silent: dict[str, str]) -> list
     ]  # fmt: skip
 
 
-def _standing(which: Standing) -> list[Case]:
-    others = [one for one in Standing if one is not which]
+def _standing(which: WatchStanding) -> list[Case]:
+    others = [one for one in WatchStanding if one is not which]
     return [
         *gauges(partial(standing, which), "1x60", {"not so": "0x60", "not a number": "NaNx60"}),
         Case("every other standing", {standing(one): "1x60" for one in others} | {standing(which): "0x60"}, 0),
@@ -134,10 +134,10 @@ def _standing(which: Standing) -> list[Case]:
 
 
 BELOW = [
-    *_standing(Standing.BELOW_THRESHOLD),
+    *_standing(WatchStanding.BELOW_THRESHOLD),
     *(replace(case, said=f"by the bound: {case.said}") for case in gauges(upper, "0.62x60", {"at the threshold": "0.98x60", "sound": "1x60", "not a number": "NaNx60"})),
-    Case("a pod that says both is one alert", {standing(Standing.BELOW_THRESHOLD): "1x60", upper(): "0.62x60"}, 1),
-    Case("a pod in doubt, and a sweep that is still fine", {standing(Standing.BELOW_THRESHOLD): "1x60", upper(): "1x60"}, 1),
+    Case("a pod that says both is one alert", {standing(WatchStanding.BELOW_THRESHOLD): "1x60", upper(): "0.62x60"}, 1),
+    Case("a pod in doubt, and a sweep that is still fine", {standing(WatchStanding.BELOW_THRESHOLD): "1x60", upper(): "1x60"}, 1),
 ]  # fmt: skip
 
 NOT_VERIFIED = [
@@ -288,7 +288,7 @@ QUEUE_GROWING = [
 
 CASES = {
     metrics.ALERT_BELOW_THRESHOLD: BELOW,
-    metrics.ALERT_CHANGED: _standing(Standing.CHANGED),
+    metrics.ALERT_CHANGED: _standing(WatchStanding.CHANGED),
     metrics.ALERT_NOT_VERIFIED: NOT_VERIFIED,
     metrics.ALERT_SERVER_ERRORS: SERVER_ERRORS,
     metrics.ALERT_SUITE_MISMATCH: SUITE_MISMATCH,
@@ -401,10 +401,10 @@ def test_finding_23_labels_severities_and_runbooks_are_the_installations() -> No
 
 
 FIGURES = [
-    pytest.param({standing(Standing.BELOW_THRESHOLD): "1x60", confirmed(): "0.6351x60", ratio(): "1x60"}, "134", id="by the count after an alarm"),
+    pytest.param({standing(WatchStanding.BELOW_THRESHOLD): "1x60", confirmed(): "0.6351x60", ratio(): "1x60"}, "134", id="by the count after an alarm"),
     pytest.param({upper(): "0.7x60", ratio(): "0.6351x60"}, "134", id="by the last sweep"),
     pytest.param({upper(): "0.7x60", ratio(): "0.6351x60", ratio(pod="p2"): "0.9x60"}, "134", id="by the worst pod"),
-    pytest.param({standing(Standing.BELOW_THRESHOLD): "1x60"}, "too few", id="no figure"),
+    pytest.param({standing(WatchStanding.BELOW_THRESHOLD): "1x60"}, "too few", id="no figure"),
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
-from r1plus_contract.verdict import Phase, Progress, Standing, Verdict
+from r1plus_contract.verdict import GateProgress, Phase, Verdict, WatchStanding
 from support.plan.falls import DAY, FULL, NEXT, ROLLBACK, fallen, rolled_back
 from support.plan.world import World, observe_world, suite
 from support.tables import for_each
@@ -105,21 +105,21 @@ def test_an_acknowledgement_clears_a_fail_that_observe_let_through_by(
 
 
 @for_each("standing, fields, status", {
-    "an older monitor is taken at its word": (Standing.BELOW_THRESHOLD, {}, "False RollingBack"),
+    "an older monitor is taken at its word": (WatchStanding.BELOW_THRESHOLD, {}, "False RollingBack"),
     "a fall under what holds now is a fall":
-        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": "now"}, "False RollingBack"),
+        (WatchStanding.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": "now"}, "False RollingBack"),
     "one under another threshold is not known yet":
-        (Standing.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, "True GatePassed"),
+        (WatchStanding.BELOW_THRESHOLD, {"threshold": 0.99, "acknowledged": "now"}, "True GatePassed"),
     "one from before the acknowledgement is not known yet":
-        (Standing.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, "True GatePassed"),
+        (WatchStanding.BELOW_THRESHOLD, {"threshold": 0.98, "acknowledged": ""}, "True GatePassed"),
     "of a pod that is not watched there is nothing to acknowledge":
-        (Standing.BELOW_THRESHOLD, {"threshold": 0.98}, "False RollingBack"),
-    "nor are errors": (Standing.ERRORS, {"acknowledged": ""}, "True GatePassed"),
-    "nor is a change": (Standing.CHANGED, {"acknowledged": ""}, "True GatePassed"),
-    "steadiness stays": (Standing.STEADY, {"acknowledged": ""}, "True GatePassed"),
+        (WatchStanding.BELOW_THRESHOLD, {"threshold": 0.98}, "False RollingBack"),
+    "nor are errors": (WatchStanding.ERRORS, {"acknowledged": ""}, "True GatePassed"),
+    "nor is a change": (WatchStanding.CHANGED, {"acknowledged": ""}, "True GatePassed"),
+    "steadiness stays": (WatchStanding.STEADY, {"acknowledged": ""}, "True GatePassed"),
 })  # fmt: skip
 def test_only_what_was_found_under_what_holds_now_moves_anything(
-    standing: Standing, fields: dict[str, Any], status: str
+    standing: WatchStanding, fields: dict[str, Any], status: str
 ) -> None:
     world, _, bad = fallen()
     world.ask(Verb.ACK)
@@ -214,7 +214,7 @@ def test_how_far_the_control_of_a_rollback_is_stands_in_the_conditions_in_steps(
     world.start_pods(good).gate(good, Verdict.PASS).report_gate(good, control="of another time")
     said = []
     for done in (0, 380, 383, 633):
-        world.report(good, phase=Phase.GATING, progress=Progress(done, 633, "")).settle()
+        world.report(good, phase=Phase.GATING, progress=GateProgress(done, 633, "")).settle()
         said.append(world.condition("Progressing")[2].rpartition("; ")[2])
         world.expect(Progressing="True RollingBack", QualityVerified=("RollingBack", said[-1]))
         assert said[-1] in world.status["incident"]["next"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract.requests import Verb
-from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
+from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
 from r1plus_operator.plan.observation import PoolView
 from r1plus_operator.plan.rollback.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from support.plan.falls import fallen, pooled, swept
@@ -18,7 +18,7 @@ def quarantine_one() -> tuple[World, str, str, str, str]:
     """One of two pods of the bad revision fell and is in quarantine; world, good, bad, that pod and the other one."""
     world, good, bad = fallen(replicas=2)
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY).settle()
+    world.stand(other, WatchStanding.STEADY).settle()
     return world, good, bad, one, other
 
 
@@ -31,7 +31,7 @@ def serve_two() -> tuple[World, str]:
 def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
     world, good, bad = fallen(replicas=2)
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY)
+    world.stand(other, WatchStanding.STEADY)
     planned = world.pass_once()
     assert [name for name, _ in planned.relabel] == [one]
     assert planned.facts.quarantined
@@ -49,7 +49,7 @@ def test_one_bad_pod_of_two_is_quarantined_and_replaced() -> None:
 def test_a_second_pod_that_falls_beside_the_quarantined_one_is_the_revision() -> None:
     world, good, _, one, other = quarantine_one()
     assert world.pods[one].quarantine is not None
-    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0).settle()
+    world.stand(other, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0).settle()
     assert world.status["candidate"] == good
 
 
@@ -63,7 +63,7 @@ def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_
     broken = one if quarantined else new
     world.reports[broken] = replace(world.reports[broken], phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None)
     for pod in {other, new} - {broken}:
-        world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
+        world.stand(pod, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
     world.settle()
     assert world.condition("QualityVerified")[1] == ("RollingBack" if quarantined else "SuiteMismatch")
     assert world.status.get("candidate") == (good if quarantined else None)
@@ -95,7 +95,7 @@ def test_a_quarantine_whose_note_was_damaged_is_over() -> None:
 
 def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
     world, good, _, one, other = quarantine_one()
-    world.stand(other, Standing.BELOW_THRESHOLD, lost=("i0",), evidence=1.0).settle()
+    world.stand(other, WatchStanding.BELOW_THRESHOLD, lost=("i0",), evidence=1.0).settle()
     world.start_pods(good).control(Verdict.PASS)
     world.settle()
     assert one in world.pods
@@ -121,7 +121,7 @@ def test_the_sweeps_that_count_are_those_of_the_pods_whose_evidence_counts() -> 
     world, _, bad = fallen(replicas=2)
     one, other = sorted(world.pods)
     for pod, correct in ((one, 4), (other, 0)):
-        world.stand(pod, Standing.STEADY, evidence=1.0)
+        world.stand(pod, WatchStanding.STEADY, evidence=1.0)
         figures = SweepFigures(correct, 4, 0.0, 1.0, "2026-01-02T00:00:00Z")
         world.reports[pod] = replace(world.reports[pod], sweep=figures)
     pooled(world, bad, worst=other)

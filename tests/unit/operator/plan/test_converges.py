@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.revision.record import KEPT_REVISIONS, Revision, read
 from r1plus_operator.plan.status.requeue import AT_ONCE_SECONDS
@@ -175,7 +175,10 @@ class Operated(RuleBasedStateMachine):
         assert not self.forgotten
 
     def teardown(self) -> None:
-        """From wherever the walk has led: sound specs and a world that works make three rollouts, as in a fresh world."""
+        """From wherever the walk has led.
+
+        Sound specs and a world that works make three rollouts, as in a fresh world.
+        """
         self._story()
         assert self._end() == undisturbed()
 
@@ -225,7 +228,10 @@ class Operated(RuleBasedStateMachine):
         return revision
 
     def _is_held_back(self, first: str, second: str) -> None:
-        """Pods that are Ready take no traffic for that; no gate without a decision lets them, nor one beside traffic."""
+        """Pods that are Ready take no traffic for that.
+
+        No gate without a decision lets them, nor one beside traffic.
+        """
         assert self._running() == {first: 2, second: 1}
         self._ready(second)
         self.it_comes_to_rest()
@@ -246,7 +252,10 @@ class Operated(RuleBasedStateMachine):
         assert self.world.candidate() == second
 
     def _switches(self, old: str, new: str, *, passes: bool = True) -> None:
-        """Once it is Ready as stable is, `new` takes the traffic; the pods of `old` stay for the drain, then they go."""
+        """Once it is Ready as stable is, `new` takes the traffic.
+
+        The pods of `old` stay for the drain, then they go.
+        """
         if passes:
             self.world.start_pods(new, ready=False)
             self.world.gate(new, Verdict.PASS)
@@ -393,9 +402,11 @@ class Answered(Operated):
     def somebody_changes_what_is_done_about_a_fall(self, change: dict[str, Any]) -> None:
         self.world.change(**change)
 
-    @rule(data=st.data(), standing=st.sampled_from(Standing), lost=st.sampled_from(((), ("i0",), ("i0", "i1"))))
+    @rule(data=st.data(), standing=st.sampled_from(WatchStanding), lost=st.sampled_from(((), ("i0",), ("i0", "i1"))))
     @precondition(lambda self: self.world.reports)
-    def a_monitor_says_how_its_pod_stands(self, data: st.DataObject, standing: Standing, lost: tuple[str, ...]) -> None:
+    def a_monitor_says_how_its_pod_stands(
+        self, data: st.DataObject, standing: WatchStanding, lost: tuple[str, ...]
+    ) -> None:
         self.world.stand(data.draw(st.sampled_from(sorted(self.world.reports))), standing, lost=lost, evidence=1.5)
 
     @rule(data=st.data(), verdict=st.sampled_from((Verdict.PASS, Verdict.FAIL)))

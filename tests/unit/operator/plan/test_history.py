@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_contract.history import AlarmFact, EvaluationFact, RevisionFact, RolloutEvent, RolloutFact
 from r1plus_contract.requests import Verb
-from r1plus_contract.verdict import Standing, Verdict
+from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.plan.revision import registry_facts
 from support.plan.falls import FULL, fallen, rolled_back
 from support.plan.world import CATALOG, World, suite
@@ -109,7 +109,7 @@ def test_a_pods_alarm_is_told_once_it_has_one() -> None:
     ]
     watch = world.reports[pod].watch
     assert watch is not None
-    for standing, count in ((Standing.BELOW_THRESHOLD, 1), (Standing.STEADY, 0)):
+    for standing, count in ((WatchStanding.BELOW_THRESHOLD, 1), (WatchStanding.STEADY, 0)):
         alarmed = replace(watch, standing=standing, alarmed_at="2026-01-01T00:00:00Z")
         world.reports[pod] = replace(world.reports[pod], watch=alarmed)
         found = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1plus_contract.verdict import Standing
+from r1plus_contract.verdict import WatchStanding
 from r1plus_operator.plan.rollback import quarantine
 from r1plus_operator.plan.rollback.quarantine import REPLACEMENT_SECONDS
 from r1plus_operator.plan.status.conditions import ALERTS_GRACE_SECONDS
@@ -31,7 +31,7 @@ def test_of_a_pod_in_quarantine_it_is(waited: float) -> None:
     world, _, _ = fallen(replicas=2)
     world.now += ALERTS_GRACE_SECONDS
     one, other = sorted(world.pods)
-    world.stand(other, Standing.STEADY).settle()
+    world.stand(other, WatchStanding.STEADY).settle()
     world.now += waited
     held = quarantine.read(world.pods[one])
     assert held is not None

@@ -7,7 +7,7 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_contract.identity import document_digest
-from r1plus_contract.verdict import Phase, Standing, SweepFigures, Verdict
+from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, build_silent_report
 from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
@@ -390,14 +390,14 @@ def test_without_prometheus_operator_there_are_no_alerts_and_the_status_says_so(
 
 
 def test_a_running_gate_is_told_in_steps_so_that_the_status_is_written_rarely() -> None:
-    from r1plus_contract.verdict import MonitorReport, Progress
+    from r1plus_contract.verdict import GateProgress, MonitorReport
 
     world = start_world()
     name = world.candidate()
     world.start_pods(name)
     messages = set()
     for done in range(100):
-        progress = Progress(done, 100, "sweep 1")
+        progress = GateProgress(done, 100, "sweep 1")
         report = MonitorReport(
             name, "x", Phase.GATING, Verdict.NO_DATA, "Gating", "", "smollm2-full-v1", progress=progress
         )
@@ -563,7 +563,7 @@ def test_a_monitor_that_is_silent_is_no_good_news_and_moves_nothing(heard: bool)
 def test_the_accuracy_shown_is_what_was_counted_last(swept: str, shown: str) -> None:
     world = serve_world()
     (pod,) = world.pods
-    world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1", "i2"))
+    world.stand(pod, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1", "i2"))
     watch = world.reports[pod].watch
     assert watch.confirmation is not None
     counted = replace(watch, confirmation=replace(watch.confirmation, finished_at="2026-01-01T00:00:01Z"))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from r1plus_contract.requests import Verb
 from r1plus_contract.settings import SUPPORTS_SHADOW
-from r1plus_contract.verdict import Shadow, Standing, Verdict, Watch
+from r1plus_contract.verdict import Shadow, Verdict, Watch, WatchStanding
 from r1plus_operator.plan.accuracy.proof import KEPT_CONFIGS
 from support.plan.falls import controlled, fallen
 from support.plan.world import CONFIG, FULL, NEXT, World, observe_world, serve_world, start_world, suite
@@ -135,7 +135,7 @@ def test_finding_01_a_suite_that_is_asked_beside_needs_the_same_proof() -> None:
     world = serve_world()
     serving = world.selected()
     world.suites[V2] = suite(V2, salt="x")
-    steady = {name: replace(r, watch=Watch(Standing.STEADY, 4)) for name, r in world.reports.items()}
+    steady = {name: replace(r, watch=Watch(WatchStanding.STEADY, 4)) for name, r in world.reports.items()}
     world.apply(accuracy={"suite": V2})
     world.gate(serving, Verdict.PASS, batch=1)
     gate = next(iter(world.reports.values())).gate
@@ -172,7 +172,7 @@ def test_what_serves_with_an_older_monitor_is_not_rendered_again() -> None:
     world = age(serve_world())
     serving, before = world.selected(), world.revision(world.selected())
     world.suites[V2] = suite(V2, salt="x")
-    steady = {name: replace(r, watch=Watch(Standing.STEADY, 4)) for name, r in world.reports.items()}
+    steady = {name: replace(r, watch=Watch(WatchStanding.STEADY, 4)) for name, r in world.reports.items()}
     world.apply(accuracy={"suite": V2})
     world.gate(serving, Verdict.PASS, batch=1)
     shadow = Shadow(V2, world.suite_hash(V2), 100, next(iter(world.reports.values())).gate)

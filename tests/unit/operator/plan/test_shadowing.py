@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.settings import Former
-from r1plus_contract.verdict import GateReport, Phase, Shadow, Standing, Verdict, Watch
+from r1plus_contract.verdict import GateReport, Phase, Shadow, Verdict, Watch, WatchStanding
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_operator.plan.accuracy.suite_selection import MOST_BYTES
 from r1plus_operator.plan.settings import SuiteTrust
@@ -44,7 +44,7 @@ def to_a_third(world: World) -> str:
 
 def beside(world: World, revision: str, said: Verdict | None, *, percent: int = 100, problem: str = "") -> World:
     """The monitors of a revision, which watch it, say this of the new suite; of the former one what they said."""
-    before = {n: replace(r, watch=r.watch or Watch(Standing.STEADY, 4)) for n, r in world.reports.items()}
+    before = {n: replace(r, watch=r.watch or Watch(WatchStanding.STEADY, 4)) for n, r in world.reports.items()}
     gate: GateReport | None = None
     if said is not None:
         world.gate(revision, said, lost=3 if said is Verdict.FAIL else 0, batch=1)
@@ -71,7 +71,7 @@ def test_what_serves_goes_on_being_judged_by_the_former_suite_and_the_status_say
     assert (status, reason) == ("Unknown", "SuiteShadowed")
     assert [
         words
-        for words in (f"By suite {V1}: Pass, lost 0 of 4 items", f"suite {V2} runs beside it (not begun yet)")
+        for words in (f"By suite {V1}: Pass, lost 0 of 4 items", f"suite {V2} runs in parallel (not begun yet)")
         if words not in message
     ] == []
     assert (world.status["suite"], world.status["accuracy"], world.status["verdict"]) == (V1, "4/4", "Pass")
@@ -85,7 +85,7 @@ def test_how_far_it_is_and_why_it_cannot_be_asked_are_told() -> None:
     world, serving = shadowed()
     beside(world, serving, None, percent=40)
     assert world.settle().writes == 0
-    assert f"suite {V2} runs beside it (40 % of its gate)" in world.condition("QualityVerified")[2]
+    assert f"suite {V2} runs in parallel (40 % of its gate)" in world.condition("QualityVerified")[2]
     beside(world, serving, None, problem="SuiteMismatch: item i0x").settle()
     assert f"suite {V2} cannot run: SuiteMismatch: item i0x" in world.condition("QualityVerified")[2]
     assert world.monitor_settings().former is not None
@@ -247,7 +247,7 @@ def test_a_way_back_that_was_begun_under_the_former_suite_is_void_once_the_new_o
     world, _, bad = controlled()
     moved(world).settle()
     for pod in (n for n, p in world.pods.items() if p.revision == bad):
-        world.stand(pod, Standing.STEADY)
+        world.stand(pod, WatchStanding.STEADY)
     beside(world, bad, Verdict.PASS).settle()
     world.expect(serves=bad, runs={bad: 1}, QualityVerified="True GatePassed")
 
@@ -341,7 +341,7 @@ IN_DOUBT = {
         {pod: replace(w.reports[pod], phase=Phase.WAITING_FOR_MODEL, verdict=Verdict.NO_DATA, gate=None, watch=None)}
     ),
     "one in quarantine": lambda w, pod: w.pods.update({pod: replace(w.pods[pod], quarantine="{}")}),
-    "one that has alarmed": lambda w, pod: w.stand(pod, Standing.CONFIRMING, evidence=2.0),
+    "one that has alarmed": lambda w, pod: w.stand(pod, WatchStanding.CONFIRMING, evidence=2.0),
     "one whose scorer is not what it was":
         lambda w, pod: w.reports.update({pod: replace(w.reports[pod], phase=Phase.BLOCKED, reason="SuiteMismatch")}),
 }  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_contract.suite_baseline import Measurement
-from r1plus_contract.verdict import MonitorReport, Standing, Verdict
+from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_model_repo.catalog.types import Backend
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.deployment import Plan
@@ -198,12 +198,12 @@ def state(name: str) -> World:
 def drop_all(world: World) -> None:
     for pod in list(world.reports):
         if world.pods[pod].revision == world.selected():
-            world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=2.0)
+            world.stand(pod, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=2.0)
 
 
 def drop_one(world: World) -> None:
     pod = min(pod for pod in world.reports if world.pods[pod].revision == world.selected())
-    world.stand(pod, Standing.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=9.0)
+    world.stand(pod, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=9.0)
 
 
 def keep(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Standing, StratumFigures, Verdict, Watch
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, StratumFigures, Verdict, Watch, WatchStanding
 from r1plus_operator.plan.rollback import eligibility
 from r1plus_operator.plan.rollback.drop import list_lost_items
 from r1plus_policies.gate.verdict import MOST_LOST_ITEMS
@@ -68,7 +68,7 @@ def test_a_rollback_by_hand_is_not_offered_where_none_can_be_and_it_is_said_why(
 
 
 def report(*, gate: GateReport | None = None, lost: tuple[str, ...] = ()) -> MonitorReport:
-    watch = Watch(Standing.BELOW_THRESHOLD, 4, lost_since_gate=lost)
+    watch = Watch(WatchStanding.BELOW_THRESHOLD, 4, lost_since_gate=lost)
     return MonitorReport("r", "i", Phase.WATCHING, Verdict.FAIL, "x", "x", gate=gate, watch=watch)
 
 

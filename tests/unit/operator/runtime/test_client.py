@@ -13,13 +13,13 @@ from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.errors import (
     ApiError,
+    ApiServerError,
     ConflictError,
     FieldCause,
     ForbiddenError,
     GoneError,
     InvalidError,
     NotFoundError,
-    ServerError,
     TooManyRequestsError,
     TransportError,
     UnauthorizedError,
@@ -110,9 +110,9 @@ HALF = raw(200, b'{"kind": "Config')
         pytest.param(create, [dropped(), ok()], TransportError, 1, id="no answer: a create is not sent again"),
         pytest.param(json_patch, [dropped(), ok()], TransportError, 1, id="no answer: a JSON patch is not sent again"),
         pytest.param(get, [SILENT], TransportError, 1, id="a timeout has cost enough: not again"),
-        pytest.param(get, [refusal(500), ok()], ServerError, 1, id="500: the caller decides"),
+        pytest.param(get, [refusal(500), ok()], ApiServerError, 1, id="500: the caller decides"),
         pytest.param(get, [LEAVING, ok()], None, 2, id="503 with Retry-After: again"),
-        pytest.param(create, [LEAVING], ServerError, 1, id="503 on a create: it may have happened"),
+        pytest.param(create, [LEAVING], ApiServerError, 1, id="503 on a create: it may have happened"),
         pytest.param(apply, [refusal(409, "Conflict"), ok()], ConflictError, 1, id="409: the caller reads again"),
         pytest.param(apply, [refusal(422, "Invalid"), ok()], InvalidError, 1, id="422: never again"),
     ],
@@ -141,7 +141,7 @@ async def test_retry_after_is_waited_for() -> None:
     ("code", "error"),
     [
         (400, ApiError), (401, UnauthorizedError), (403, ForbiddenError), (404, NotFoundError), (409, ConflictError),
-        (410, GoneError), (422, InvalidError), (500, ServerError), (504, ServerError),
+        (410, GoneError), (422, InvalidError), (500, ApiServerError), (504, ApiServerError),
     ],
 )  # fmt: skip
 async def test_each_status_has_its_error(code: int, error: type[ApiError]) -> None:
@@ -160,7 +160,7 @@ async def test_an_invalid_object_names_its_fields_and_a_busy_server_its_delay() 
 
 async def test_a_page_that_is_no_status_is_quoted_briefly() -> None:
     got, _ = await outcome(get, raw(502, b"<html>bad gateway" + b"x" * 5000))
-    assert isinstance(got, ServerError)
+    assert isinstance(got, ApiServerError)
     assert got.message.startswith("<html>bad gateway")
     assert len(got.message) == 300
 

@@ -1,0 +1,85 @@
+"""What the monitors have reported, by pod and by deployment. The monitor poller writes it, the observer reads it."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from r1plus_contract.engine_fetch import FillProgress
+from r1plus_contract.verdict import MonitorReport
+from r1plus_operator.observe.caches import VOLUMES_NAME, Caches, Key
+from r1plus_operator.observe.pod_projection import ServingPod
+from r1plus_operator.plan.observation import Json, PoolView
+
+
+class MonitorReports:
+    """Reports, progress and pooled detectors. What changes enqueues the key that it concerns."""
+
+    def __init__(self, caches: Caches, crs: Mapping[Key, Json], enqueue: Callable[[Key], None]) -> None:
+        self._caches = caches
+        self._crs = crs
+        self._enqueue = enqueue
+        self.reports: dict[str, MonitorReport] = {}
+        """Pod's uid -> its monitor's last report; a namesake has none yet."""
+        self.progress: dict[str, FillProgress] = {}
+        """Pod's uid -> how far its Job has filled a volume."""
+        self.pools: dict[Key, PoolView] = {}
+        """Deployment -> its pooled detector."""
+
+    def store_report(self, pod: ServingPod, report: MonitorReport) -> None:
+        """Store a monitor's report, and enqueue the deployment if it changed."""
+        if self.reports.get(pod.uid) != report:
+            self.reports[pod.uid] = report
+            self._enqueue((pod.namespace, pod.deployment))
+
+    def store_progress(self, pod: ServingPod, progress: FillProgress) -> None:
+        """Store how far a Job has filled a volume, and enqueue the namespace's volumes if it changed."""
+        if self.progress.get(pod.uid) != progress:
+            self.progress[pod.uid] = progress
+            self._enqueue((pod.namespace, VOLUMES_NAME))
+
+    def store_pool(self, key: Key, view: PoolView | None, *, is_news: bool) -> None:
+        """Store what a deployment's pooled detector shows, None if it has none, and enqueue it if that is news."""
+        if view is None:
+            self.pools.pop(key, None)
+        else:
+            self.pools[key] = view
+        if is_news:
+            self._enqueue(key)
+
+    def drop_stale_pods(self, uids: Collection[str]) -> None:
+        """Drop reports and progress of all pods but these."""
+        by_uid: tuple[dict[str, Any], ...] = (self.reports, self.progress)
+        for values in by_uid:
+            for uid in values.keys() - set(uids):
+                del values[uid]
+
+    def drop_stale_pools(self) -> None:
+        """Drop the pooled detectors of deployments that are gone."""
+        for key in self.pools.keys() - self._crs.keys():
+            del self.pools[key]
+
+    def list_pods(self) -> tuple[ServingPod, ...]:
+        """Return the pods that may be polled: those of a known revision, or of a volume's Job.
+
+        The label alone proves nothing: anyone who may create pods can set it.
+        """
+        pods = self._caches.pods.store.items()
+        return tuple(pod for pod in pods if self._is_of_revision(pod) or self._fills_volume(pod))
+
+    def list_sweeps(self, key: Key) -> dict[str, str]:
+        """Return pod -> when the last sweep in its report ended."""
+        pods = self._caches.pods.store.by_index(f"{key[0]}/{key[1]}")
+        reports = {pod.name: self.reports.get(pod.uid) for pod in pods}
+        return {name: report.sweep.finished_at for name, report in reports.items() if report and report.sweep}
+
+    def _is_of_revision(self, pod: ServingPod) -> bool:
+        cr = self._crs.get((pod.namespace, pod.deployment))
+        revision = self._caches.children["ControllerRevision"].store.get(pod.namespace, pod.facts.revision)
+        if cr is None or revision is None:
+            return False
+        is_owned = revision.owner == cr["metadata"]["uid"]
+        is_pod_owner = pod.facts.owner_uid == (revision.pods_owner_uid or revision.owner)
+        return is_owned and is_pod_owner and pod.facts.is_made_by(revision.name)
+
+    def _fills_volume(self, pod: ServingPod) -> bool:
+        job = self._caches.children["Job"].store.get(pod.namespace, pod.volume)
+        return job is not None and job.volume == pod.volume and job.uid == pod.job
