@@ -10,12 +10,13 @@ from typing import Final
 
 import uvloop
 
+from r1plus_contract.gateway import DIR_SETTINGS, SETTINGS_FILE
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
 from r1plus_gateway.settings import ENV_SETTINGS, SettingsError, SettingsFile
 from r1plus_gateway.store.service import run_access
 
-DEFAULT_SETTINGS: Final = "/etc/r1plus/gateway/settings.json"
+DEFAULT_SETTINGS: Final = f"{DIR_SETTINGS}/{SETTINGS_FILE}"
 
 
 def main() -> int:

@@ -7,17 +7,40 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract import inference, names
+from r1plus_contract.gateway import (
+    ENV_SETTINGS,
+    Capability,
+    DataSettings,
+    GatewayLimits,
+    GatewaySettings,
+    ModelSettings,
+    RevisionFacts,
+    TlsPaths,
+    TokenSettings,
+)
 from r1plus_contract.jsonable import ContractError, loads
 
+__all__ = (
+    "ENV_SETTINGS",
+    "POLL_SECONDS",
+    "Capability",
+    "DataSettings",
+    "GatewayLimits",
+    "GatewaySettings",
+    "ModelSettings",
+    "RevisionFacts",
+    "SettingsError",
+    "SettingsFile",
+    "TlsPaths",
+    "TokenSettings",
+    "parse_settings",
+    "read_settings",
+)
 log = logging.getLogger(__name__)
 
-ENV_SETTINGS: Final = "R1PLUS_GATEWAY_SETTINGS"
 MOST_SETTINGS_BYTES: Final = 1024 * 1024
 POLL_SECONDS: Final = 2.0
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -25,129 +48,6 @@ _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 class SettingsError(ValueError):
     """Settings that cannot be used; the message lists every problem with field, value and remedy."""
-
-
-class Capability(StrEnum):
-    """What a model's engine can do beyond `docs/calling.md`."""
-
-    MESSAGES = "messages"
-    COUNT_ONLY = "count_only"
-    RESPONSE_SCHEMA = "response_schema"
-
-
-@dataclass(frozen=True, slots=True)
-class RevisionFacts:
-    """A revision that a model's pods may serve, so that a pod's report can be compared with it."""
-
-    name: str
-    identity: str
-    """Digest of the serving identity."""
-    engine_digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSettings:
-    """One model, which is one R1PlusDeployment."""
-
-    name: str
-    host: str
-    """Headless Service: one DNS address for each pod."""
-    context_tokens: int
-    batch: int
-    """Requests that run at once in each pod; more wait in the gateway."""
-    grpc_port: int = names.PORT_GRPC
-    monitor_port: int = names.PORT_MONITOR
-    max_new_tokens: int = inference.DEFAULT_MAX_NEW_TOKENS
-    """For a request that sets none."""
-    capabilities: tuple[Capability, ...] = ()
-    namespaces: tuple[str, ...] = ()
-    """Whose ServiceAccounts may call it, besides those of the tenant's own namespace."""
-    measured_presets: tuple[str, ...] = ()
-    """Presets for which a suite has run."""
-    revisions: tuple[RevisionFacts, ...] = ()
-    created_at: int = 0
-    """Seconds since the epoch."""
-
-    def can(self, capability: Capability) -> bool:
-        """Return whether the engine has this capability."""
-        return capability in self.capabilities
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayLimits:
-    """What one client may cost the gateway."""
-
-    body_bytes: int = 2 * 1024 * 1024
-    bodies_bytes: int = 64 * 1024 * 1024
-    """Of all bodies that are read at one time."""
-    body_seconds: float = 30.0
-    """Longest time for a client to send a body."""
-    idle_seconds: float = 75.0
-    """Longest time for a client to send the headers of a request, its first one or the next."""
-    queue_per_key: int = 32
-    queue_per_tenant: int = 512
-    retry_after_seconds: int = 2
-    """Sent with 503 when a queue is full or no pod is ready."""
-    slow_reader_seconds: float = 30.0
-    slow_reader_bytes: int = 1024 * 1024
-    heartbeat_seconds: float = 10.0
-    silence_seconds: float = 300.0
-    """Longest time without a response of the engine; then the request fails."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsPaths:
-    """A certificate and its key, PEM, mounted from a Secret; read again when they change."""
-
-    certificate: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSettings:
-    """How tokens of ServiceAccounts are verified. Without an issuer none is accepted."""
-
-    issuer: str = ""
-    """The cluster's: `iss` of its tokens."""
-    jwks: str = "/etc/r1plus/gateway/jwks.json"
-    """The cluster's public keys, beside the settings."""
-    namespaces: tuple[str, ...] = ()
-    """Whose ServiceAccounts may call, besides those of the tenant's own namespace."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataSettings:
-    """Where the tenant's data are: keys, budgets, usage and audit log. Read once, at the start."""
-
-    tenant_uid: str = ""
-    """UID of the tenant's namespace: data of another one are refused."""
-    folder: str = "/var/lib/r1plus/gateway"
-    """The volume, with half of the tenant key. Empty: none, with PostgreSQL."""
-    secret_folder: str = "/etc/r1plus/tenant-key"
-    """Where the Secret with the other half is mounted."""
-    database_url_file: str = ""
-    """File with the URL of the tenant's PostgreSQL database. Empty: encrypted SQLite on the volume."""
-    audit_days: int = 400
-    """How long records of the audit log are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatewaySettings:
-    """All settings of one gateway."""
-
-    namespace: str
-    """The tenant's."""
-    tokens: TokenSettings = TokenSettings()
-    data: DataSettings = DataSettings()
-    models: tuple[ModelSettings, ...] = ()
-    limits: GatewayLimits = GatewayLimits()
-    tls: TlsPaths | None = None
-    host: str = "0.0.0.0"
-    port: int = 8080
-    internal_port: int = 8081
-    """Metrics and probes, without TLS and keys: for Prometheus and the kubelet."""
-    drain_seconds: float = 60.0
-    """Longest time for running answers to end after SIGTERM."""
 
 
 def parse_settings(text: bytes) -> GatewaySettings:

@@ -36,6 +36,7 @@ from r1plus_operator.observe.monitor_poller import MonitorPoller
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.prometheus_poller import PrometheusPoller
+from r1plus_operator.observe.token_issuer import TokenIssuerPoller
 from r1plus_operator.registry.client import RegistryClient
 from r1plus_operator.registry.recorder import FactRecorder
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
@@ -46,6 +47,7 @@ from r1plus_operator.runtime.pace import GroupRateLimiter
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 
 log = logging.getLogger(__name__)
+Poller = MonitorPoller | PrometheusPoller | TokenIssuerPoller
 RESYNC_SECONDS = 900.0
 FIRST_ANSWERS_SECONDS = 15.0
 PROMETHEUS_SECONDS = 20.0
@@ -119,7 +121,7 @@ class OperatorParts:
     observer: Observer
     queue: WorkQueue[Key]
     reconciler: DeploymentReconciler
-    pollers: tuple[MonitorPoller | PrometheusPoller, ...]
+    pollers: tuple[Poller, ...]
     elector: Elector
     instruments: OperatorMetrics
     workers: int
@@ -194,7 +196,7 @@ def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) ->
             TenantReconciler(observer, applier, queue, settings.operator, instruments.isolation),
             on_reconciled=on_reconciled,
         ),
-        pollers=build_pollers(settings, observer, pools),
+        pollers=build_pollers(settings, client, observer, pools),
         elector=elector,
         instruments=instruments,
         workers=settings.workers,
@@ -219,13 +221,16 @@ def build_recorder(
 
 
 def build_pollers(
-    settings: OperatorSettings, observer: Observer, pools: Pools
-) -> tuple[MonitorPoller | PrometheusPoller, ...]:
-    """Build a leader's pollers: of the monitors, and of Prometheus if its address is known."""
+    settings: OperatorSettings, client: ApiClient, observer: Observer, pools: Pools
+) -> tuple[Poller, ...]:
+    """Build a leader's pollers: of monitors, of the token issuer, and of Prometheus if its address is known."""
     rand = random.Random()  # noqa: S311 - jitter only
-    monitors = MonitorPoller(observer, pools, settings.verdict_interval, rand)
+    pollers = (
+        MonitorPoller(observer, pools, settings.verdict_interval, rand),
+        TokenIssuerPoller(client, observer, rand),
+    )
     url = settings.operator.prometheus_url
-    return (monitors, PrometheusPoller(observer, url, PROMETHEUS_SECONDS, rand)) if url else (monitors,)
+    return (*pollers, PrometheusPoller(observer, url, PROMETHEUS_SECONDS, rand)) if url else pollers
 
 
 async def operate(parts: OperatorParts) -> None:

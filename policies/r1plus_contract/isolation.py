@@ -18,6 +18,8 @@ class IsolationPart(StrEnum):
     """Objects of a run of the isolation test."""
     DECOY = "decoy"
     """The target of the isolation test."""
+    GATEWAY = "gateway"
+    """What exists as long as the tenant's gateway is enabled, and its claim, which stays."""
 
 
 class IsolationProbe(StrEnum):

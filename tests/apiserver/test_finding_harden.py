@@ -10,6 +10,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
+from r1plus_contract.gateway import LABEL_GATEWAY
 from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
@@ -440,7 +441,7 @@ LEAVES_OUT_OURS: dict[str, Json] = {
     "all but ours": {
         "matchExpressions": [
             {"key": key, "operator": "DoesNotExist"}
-            for key in (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME)
+            for key in (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME, LABEL_GATEWAY)
         ]
     },
 }

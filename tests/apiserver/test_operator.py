@@ -139,7 +139,7 @@ async def narrowed(client: ApiClient) -> AsyncIterator[None]:
     """The operator may not write PodDisruptionBudgets."""
     rules = [row.build_rule() for row in rbac.list_operator_grants()]
     for rule in rules:
-        if "poddisruptionbudgets" in rule["resources"]:
+        if "poddisruptionbudgets" in rule.get("resources", ()):
             rule["verbs"] = [verb for verb in rule["verbs"] if verb not in ("create", "patch")]
     await client.patch(CLUSTER_ROLE, OPERATOR_NAMESPACE, None, {"rules": rules})
     yield

@@ -12,6 +12,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
+from r1plus_contract.gateway import LABEL_GATEWAY
 from r1plus_operator.api import kinds
 from support.apiserver.manifests import (
     CHILD,
@@ -37,7 +38,7 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.apiserver
 NINA, OTTO, ANNA, PAULA, TESS = "nina", "otto", "anna", "paula", "tess"
 """Namespace admin (Kubernetes' own role); the same with every right but ours; tenant's admin; platform; writer of R1PlusTenants."""
-OURS = (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME)
+OURS = (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME, LABEL_GATEWAY)
 NETWORK_POLICY = kinds.BY_KIND["NetworkPolicy"]
 NETWORK, APPS, R1PLUS = "networking.k8s.io/v1", "apps/v1", names.API_VERSION
 

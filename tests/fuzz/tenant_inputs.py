@@ -35,23 +35,39 @@ def run_by(kind: str, name: str) -> Json:
     return tenant(admins=[{"kind": kind, "name": name}])
 
 
+def gateway(**fields: Any) -> Json:
+    """A tenant with a gateway."""
+    return tenant(gateway={"enabled": True, **fields})
+
+
+def reaches(**source: Any) -> Json:
+    """A tenant whose gateway this may connect to."""
+    return gateway(**{"from": [source]})
+
+
 REFUSED: dict[str, tuple[Case, ...]] = {
     "missing required": (
+        Refused(gateway(tls={}), ("spec.gateway.tls.secretName: Required value",)),
+        Refused(gateway(database={"secretName": "store"}), ("spec.gateway.database.egress: Required value",)),
         Refused(tenant(egress=[{"cidr": "10.0.0.0/8"}]), ("spec.egress[0].ports: Required value",)),
         Refused(tenant(admins=[{"kind": "User"}]), ("spec.admins[0].name: Required value",)),
     ),
     "null": (Refused(calls(None), ("spec.callers.namespaces[0]", "null")),),
     "wrong type": (
+        Refused(tenant(gateway="yes"), ("spec.gateway", "object")),
         Refused(tenant(egress="10.0.0.0/8"), ("spec.egress", "array")),
         Refused(tenant(callers={"namespaces": "team-b"}), ("spec.callers.namespaces", "array")),
     ),
     "int as string": (Refused(way(cidr="10.0.0.0/8", ports=["443"]), ("spec.egress[0].ports[0]", "integer", "string")),),
     "empty list": (Refused(way(cidr="10.0.0.0/8", ports=[]), ("spec.egress[0].ports", "at least 1 items")),),
     "empty string": (
+        Refused(gateway(tls={"secretName": ""}), ("spec.gateway.tls.secretName",)),
         Refused(calls(""), ("spec.callers.namespaces[0]",)),
         Refused(run_by("User", ""), ("spec.admins[0].name",)),
     ),
     "unknown field": (
+        Refused(gateway(image="evil:1"), ('unknown field "spec.gateway.image"',)),
+        Refused(gateway(tls={"secretName": "a", "namespace": "b"}), ('unknown field "spec.gateway.tls.namespace"',)),
         Refused(tenant(secretRef={"namespace": "team-b", "name": "db"}), ('unknown field "spec.secretRef"',)),
         Refused(way(cidr="10.0.0.0/8", protocol="UDP"), ('unknown field "spec.egress[0].protocol"',)),
         Refused(
@@ -59,10 +75,16 @@ REFUSED: dict[str, tuple[Case, ...]] = {
             ('unknown field "spec.admins[0].namespace"',),
         ),
     ),
-    "0": (Refused(way(cidr="10.0.0.0/8", ports=[0]), ("spec.egress[0].ports[0]", "0", "greater than or equal to 1")),),
+    "0": (
+        Refused(way(cidr="10.0.0.0/8", ports=[0]), ("spec.egress[0].ports[0]", "0", "greater than or equal to 1")),
+        Refused(gateway(limits={"queuePerKey": 0}), ("spec.gateway.limits.queuePerKey", "greater than or equal to 1")),
+    ),
     "-1": (Refused(tenant(quota={"pods": -1}), ("spec.quota.pods", "-1", "greater than or equal to 0")),),
     "2^31": (Refused(way(cidr="10.0.0.0/8", ports=[65536]), ("spec.egress[0].ports[0]", "less than or equal to 65535")),),
-    "2^63": (Refused(tenant(quota={"deployments": 2**63}), ("spec.quota.deployments", "integer")),),
+    "2^63": (
+        Refused(tenant(quota={"deployments": 2**63}), ("spec.quota.deployments", "integer")),
+        Refused(gateway(limits={"bodyBytes": 2**63}), ("spec.gateway.limits.bodyBytes", "integer")),
+    ),
     "1x": (Refused(tenant(quota={"cpu": "lots"}), ("spec.quota.cpu", '"lots"', LABEL)),),
     "-1Gi": (Refused(tenant(quota={"memory": "-1Gi"}), ("spec.quota.memory", '"-1Gi"', LABEL)),),
     "fractional GPU": (Refused(tenant(quota={"gpus": 0.5}), ("spec.quota.gpus", "integer")),),
@@ -103,6 +125,14 @@ REFUSED: dict[str, tuple[Case, ...]] = {
         Refused(run_by("ServiceAccount", "team-b/ci"), ("spec.admins[0]", "without a namespace in front")),
     ),
     "URL to metadata IP/loopback/file:": (
+        Refused(reaches(cidr="10.0.0.1"), ("spec.gateway.from[0].cidr", LABEL)),
+        Refused(reaches(cidr="::ffff:a9fe:a9fe/128"), ("spec.gateway.from[0]", NETWORK)),
+        Refused(reaches(), ("spec.gateway.from[0]", "exactly one of cidr and namespace")),
+        Refused(reaches(cidr="10.0.0.0/8", namespace="web"), ("spec.gateway.from[0]", "exactly one of cidr")),
+        Refused(
+            gateway(database={"secretName": "a", "egress": {"cidr": "169.254.169.254/32", "ports": [80]}}),
+            ("spec.gateway.database.egress", OWN),
+        ),
         *(
             Refused(way(cidr=network), ("spec.egress[0]", OWN))
             for network in ("169.254.169.254/32", "127.0.0.1/8", "127.0.0.1/32", "::1/128", "fe80::1/64", "fd00:ec2::254/128")
@@ -116,6 +146,19 @@ REFUSED: dict[str, tuple[Case, ...]] = {
         Refused(way(cidr="metadata.google.internal/32"), ("spec.egress[0].cidr", LABEL)),
         Refused(way(cidr="10.0.0.0/8", namespace="team-b"), ("spec.egress[0]", "exactly one of cidr and namespace")),
         Refused(way(), ("spec.egress[0]", "exactly one of cidr and namespace")),
+    ),
+    "bool-as-yes": (
+        Refused(tenant(gateway={"enabled": "yes"}), ("spec.gateway.enabled", "boolean")),
+    ),
+    "replicas 0": (
+        Refused(gateway(replicas=0), ("spec.gateway.replicas", "greater than or equal to 1")),
+    ),
+    "replicas 10^6": (
+        Refused(gateway(replicas=6), ("spec.gateway.replicas", "less than or equal to 5")),
+        Refused(gateway(replicas=2), ("spec.gateway", "more than 1 need database")),
+    ),
+    "../": (
+        Refused(gateway(tls={"secretName": "../web"}), ("spec.gateway.tls.secretName", LABEL)),
     ),
     "generateName": (Refused(tenant("", {"generateName": "tenant"}), ("metadata.name", "tenant")),),
 }  # fmt: skip
@@ -131,5 +174,12 @@ TAKEN: dict[str, Json] = {
     "a group with letters of its own": run_by("Group", "Kreditabteilung-Zürich"),
     "a service account of this namespace": run_by("ServiceAccount", "ci.bot"),
     "a quota": tenant(quota={"deployments": 3, "pods": 20, "cpu": "16", "memory": "64Gi", "gpus": 0, "storage": "1Ti"}),
+    "a gateway": gateway(directAccess=False, tls={"secretName": "web.tls"}, limits={"bodyBytes": 1024}),
+    "a gateway that is off": tenant(gateway={}),
+    "a gateway of several pods": gateway(
+        replicas=5, database={"secretName": "store", "egress": {"namespace": "postgres", "ports": [5432]}}
+    ),
+    "whoever reaches the cluster": reaches(cidr="0.0.0.0/0"),
+    "an Ingress controller": reaches(namespace="ingress-nginx"),
     "a status on create, which is dropped": {**tenant(), "status": {"isolation": {"finished": "2030-01-01T00:00:00Z"}}},
 }

@@ -20,6 +20,7 @@ OTHER_VALUES: dict[str, Any] = {
         "operator": "registry.example.com/operator@sha256:1",
         "monitor": "registry.example.com/monitor:2",
         "registry": "registry.example.com/registry:4",
+        "gateway": "registry.example.com/gateway:5",
         "triton": "registry.example.com/triton:3",
         "pullPolicy": "Always",
         "engines": {"smollm2-full-f16": f"registry.example.com/f16@sha256:{'4' * 64}"},

@@ -98,6 +98,9 @@ before each start.
 {{- range $name := list "operator" "monitor" "registry" "triton" -}}
 {{- $_ := set $images $name (get $.Values.images $name) -}}
 {{- end -}}
+{{- with .Values.images.gateway -}}
+{{- $_ := set $images "gateway" . -}}
+{{- end -}}
 {{- range $backend, $runtime := .Values.images.gpu -}}
 {{- $_ := set $images (printf "gpu.%s.image" $backend) $runtime.image -}}
 {{- end -}}

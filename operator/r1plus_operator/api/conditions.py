@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Every condition of an R1PlusDeployment, in the order shown. An R1PlusTenant has two of them."""
+    """Every condition, in the order shown. Ready and IsolationVerified are also an R1PlusTenant's."""
 
     READY = "Ready"
     ENGINE_READY = "EngineReady"
@@ -14,6 +14,12 @@ class ConditionType(StrEnum):
     ISOLATION_VERIFIED = "IsolationVerified"
     ALERTS_WIRED = "AlertsWired"
     PROGRESSING = "Progressing"
+    GATEWAY_READY = "GatewayReady"
+    """Of an R1PlusTenant only."""
+
+
+DEPLOYMENT_CONDITIONS = tuple(kind for kind in ConditionType if kind is not ConditionType.GATEWAY_READY)
+"""The conditions of an R1PlusDeployment."""
 
 
 class Reason(StrEnum):
@@ -97,6 +103,14 @@ class Reason(StrEnum):
     NETWORK_POLICIES_APPLIED = "NetworkPoliciesApplied"
     EGRESS_NOT_OPENED = "EgressNotOpened"
     DELETING = "Deleting"
+    # GatewayReady
+    READY = "Ready"
+    STARTING = "Starting"
+    DISABLED = "Disabled"
+    KEY_MISSING = "KeyMissing"
+    IMAGE_NOT_SET = "ImageNotSet"
+    ISSUER_UNKNOWN = "IssuerUnknown"
+    NAME_TAKEN = "NameTaken"
     # AlertsWired
     WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"

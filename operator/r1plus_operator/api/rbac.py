@@ -12,19 +12,25 @@ from r1plus_operator.api.schema import Json
 from r1plus_operator.runtime.lease import LEASE
 from r1plus_operator.runtime.resources import Resource
 
+TOKEN_ISSUER_URLS = ("/.well-known/openid-configuration", "/openid/v1/jwks")
+
 
 @dataclass(frozen=True, slots=True)
 class RbacGrant:
-    """Verbs on kinds of one API group; `names` narrows it to objects of these names."""
+    """Verbs on kinds of one API group, or on URLs; `names` narrows it to objects of these names."""
 
     why: str
     group: str
     resources: tuple[str, ...]
     verbs: tuple[str, ...]
     names: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    """Instead of kinds: paths of the API server that are no objects."""
 
     def build_rule(self) -> Json:
         """Build the rule as a role lists it."""
+        if self.urls:
+            return {"nonResourceURLs": list(self.urls), "verbs": list(self.verbs)}
         rule: Json = {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
         return rule | {"resourceNames": list(self.names)} if self.names else rule
 
@@ -88,6 +94,13 @@ def list_operator_grants() -> tuple[RbacGrant, ...]:
         _grant_on("Whether a Service leads to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHE_VERBS),
         _grant_on("What nodes can hold", kinds.NODE, _CACHE_VERBS),
         _grant_on("What happened, reported to the tenant", kinds.EVENT, _APPLY_VERBS),
+        RbacGrant(
+            "Who issues the tokens of service accounts, and with which keys: tenants' gateways verify them",
+            "",
+            (),
+            ("get",),
+            urls=TOKEN_ISSUER_URLS,
+        ),
     )
 
 

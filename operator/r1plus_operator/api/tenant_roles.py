@@ -76,6 +76,13 @@ def _list_admin_grants() -> tuple[RbacGrant, ...]:
             ("create", "update", "patch", "delete"),
         ),
         RbacGrant("`r1plus ask`; `get` is the same by a websocket", "", ("pods/portforward",), ("get", "create")),
+        RbacGrant(
+            "`r1plus key`, `usage` and `audit`: tokens for the gateway alone, to which a policy holds them",
+            "",
+            ("serviceaccounts/token",),
+            ("create",),
+            names=(names.GATEWAY_ADMIN,),
+        ),
     )
 
 

@@ -12,8 +12,16 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from r1plus_model_repo.catalog.types import Cores, Quantity
-from r1plus_model_repo.catalog.wire import WHOLE, ApiModel, Rule, build_rules_config, drop_nulls
-from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel, LabelKey, LabelValue, Toleration
+from r1plus_model_repo.catalog.wire import (
+    DNS_SUBDOMAIN,
+    WHOLE,
+    ApiModel,
+    JsonInteger,
+    Rule,
+    build_rules_config,
+    drop_nulls,
+)
+from r1plus_operator.api.types import TIME, Condition, Count, DnsLabel, Flag, LabelKey, LabelValue, Toleration
 
 CIDR = r"^([0-9]{1,3}([.][0-9]{1,3}){3}|[0-9a-f:]{2,39})/(0|[1-9][0-9]{0,2})$"
 SUBJECT_NAME = r"^[^\x00-\x20\x7f]+$"
@@ -29,6 +37,7 @@ NEVER_OPENED = (
 )
 """A node's own addresses, and those at which clouds issue credentials: no egress rule allows them."""
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
+SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 
 
 class SubjectKind(StrEnum):
@@ -179,6 +188,106 @@ class Quota(ApiModel):
     )
 
 
+class GatewaySource(ApiModel):
+    """Who may connect to the gateway, in addition to the tenant's own pods."""
+
+    model_config = build_rules_config(_ONE_WAY, _A_NETWORK)
+
+    cidr: Annotated[str, Field(max_length=43, pattern=CIDR)] | None = Field(None, description="A network.")
+    namespace: DnsLabel | None = Field(
+        None, description="All pods of another namespace, e.g. that of an Ingress controller."
+    )
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> "GatewaySource":
+        if (self.cidr is None) == (self.namespace is None):
+            raise ValueError(_ONE_WAY.message)
+        try:
+            address = ipaddress.ip_interface(self.cidr).ip if self.cidr else None
+        except ValueError as error:
+            raise ValueError(f"{_A_NETWORK.message}: {self.cidr}") from error
+        if mapped := getattr(address, "ipv4_mapped", None):
+            raise ValueError(f"{_A_NETWORK.message}, and {mapped} is written as such: {self.cidr}")
+        return self
+
+
+class GatewayTls(ApiModel):
+    """The gateway's certificate."""
+
+    secret_name: SecretName = Field(
+        description="Secret of this namespace with `tls.crt` and `tls.key`; the gateway reads it again when it changes."
+    )
+
+
+class GatewayDatabase(ApiModel):
+    """PostgreSQL for the tenant's data, instead of a volume."""
+
+    secret_name: SecretName = Field(
+        description="Secret of this namespace whose key `url` is postgresql://USER:PASSWORD@HOST/DATABASE."
+    )
+    egress: Egress = Field(description="Where PostgreSQL is: only the gateway may connect to it.")
+
+
+class GatewayCaps(ApiModel):
+    """What one client may cost the gateway."""
+
+    body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024), WHOLE] = Field(
+        2 * 1024 * 1024, description="Largest body of a request."
+    )
+    queue_per_key: Annotated[int, Field(ge=1, le=10_000), WHOLE] = Field(
+        32, description="Requests of one key that wait for a model; more are refused with 503."
+    )
+    queue_per_tenant: Annotated[int, Field(ge=1, le=100_000), WHOLE] = Field(
+        512, description="Requests of all keys together that wait; more are refused with 503."
+    )
+    silence_seconds: Annotated[int, Field(ge=1, le=3600), WHOLE] = Field(
+        300, description="Longest time without a response of the engine; then the request fails."
+    )
+
+
+_REPLICAS_SHARE = Rule(
+    "!has(self.replicas) || self.replicas <= 1 || has(self.database)",
+    "replicas: more than 1 need database, since a volume has one writer; set database.secretName, or replicas: 1",
+)
+
+
+class Gateway(ApiModel):
+    """The tenant's HTTP entry to its models. Nothing of it exists unless `enabled` is true."""
+
+    model_config = build_rules_config(_REPLICAS_SHARE)
+
+    enabled: Flag = Field(
+        False, description="Whether there is one. Switched off, its volume and its Secrets stay, and all else goes."
+    )
+    replicas: Annotated[JsonInteger, Field(ge=1, le=5)] = Field(
+        1, description="Pods of the gateway; more than one need `database`."
+    )
+    direct_access: Flag = Field(
+        True,
+        description=(
+            "Whether others than the gateway may call the models, as `spec.access` of each allows. False closes that as"
+            " soon as the gateway is ready, and keeps it closed."
+        ),
+    )
+    from_: tuple[GatewaySource, ...] = Field(
+        (),
+        alias="from",
+        max_length=32,
+        description="Who may connect, in addition to this namespace's pods: Ingress controllers, namespaces, networks.",
+    )
+    tls: GatewayTls | None = Field(None, description="Serve TLS with this certificate. Default: plain HTTP.")
+    limits: GatewayCaps = Field(default_factory=GatewayCaps, description="What one client may cost the gateway.")
+    database: GatewayDatabase | None = Field(
+        None, description="PostgreSQL for keys, usage and audit log. Default: an encrypted file on a volume."
+    )
+
+    @model_validator(mode="after")
+    def _share_a_database(self) -> "Gateway":
+        if self.replicas > 1 and self.database is None:
+            raise ValueError(_REPLICAS_SHARE.message)
+        return self
+
+
 class R1PlusTenantSpec(ApiModel):
     """Everything is optional. By default there are no callers from outside, no egress and no administrators."""
 
@@ -198,6 +307,7 @@ class R1PlusTenantSpec(ApiModel):
     placement: TenantPlacement = Field(
         default_factory=TenantPlacement, description="On which nodes the tenant's models may run."
     )
+    gateway: Gateway = Field(default_factory=Gateway, description="The tenant's HTTP entry to its models.")
 
 
 class Isolation(ApiModel):

@@ -84,9 +84,10 @@ class Applier:
         """
         await self.write_status(cr, plan.status, prove=plan.creates)
         quarantined_pods = frozenset([pod for pod, patch in plan.relabel if await self._relabel(cr, pod, patch)])
-        await _run_concurrently([self._remove_foreign_fields(cr, *patch_of_child) for patch_of_child in plan.clear])
-        await self._apply_stages(cr["metadata"]["namespace"], plan.apply)
-        await _run_concurrently([self._delete(cr["metadata"]["namespace"], *key) for key in plan.delete])
+        namespace = cr["metadata"]["namespace"]
+        await _run_concurrently([self._remove_foreign_fields(namespace, *patch) for patch in plan.clear])
+        await self._apply_stages(namespace, plan.apply)
+        await _run_concurrently([self._delete(namespace, *key) for key in plan.delete])
         for event in plan.notes:
             if not event.pod or event.pod in quarantined_pods:
                 await self._write_event(cr, event, now)
@@ -134,6 +135,7 @@ class Applier:
                 await self._remove_finalizer(cr)
         except ApiError as error:
             first_error = error
+        await _run_concurrently([self._remove_foreign_fields(*patch) for patch in plan.clear])
         for stage in plan.apply:
             await _run_concurrently([self._apply(obj) for obj in stage])
             log.info("Applied: %s", ", ".join(f"{obj['kind']} {_format_key(obj)}" for obj in stage))
@@ -232,9 +234,8 @@ class Applier:
         write = self._client.apply(resource, obj, field_manager=names.FIELD_MANAGER)
         await self._cache.write_through(obj, write)
 
-    async def _remove_foreign_fields(self, cr: Json, kind: str, name: str, patch: tuple[Json, ...]) -> None:
+    async def _remove_foreign_fields(self, namespace: str, kind: str, name: str, patch: tuple[Json, ...]) -> None:
         """Remove what others added. If that is refused, the apply that follows may remove it, else the next pass."""
-        namespace = cr["metadata"]["namespace"]
         try:
             await self._client.patch(kinds.BY_KIND[kind], name, namespace, patch, content_type=JSON_PATCH)
         except InvalidError as error:

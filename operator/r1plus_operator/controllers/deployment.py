@@ -72,6 +72,7 @@ class DeploymentReconciler:
                 await self._reconcile_deployment(key)
             finally:
                 self._observer.release_slot(key)
+                self._tenants.follow_deployment(key)
 
     async def _reconcile_deployment(self, key: Key) -> None:
         try:

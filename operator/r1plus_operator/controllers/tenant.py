@@ -2,14 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
+from r1plus_contract.gateway import ModelSettings
 from r1plus_operator.api import fence
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.metrics.isolation import IsolationMetrics
-from r1plus_operator.observe.caches import Key
+from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import TenantView
 from r1plus_operator.plan.settings import OperatorConfig
@@ -54,12 +56,24 @@ class TenantReconciler:
         """Namespace -> the plan of its last pass, if that wrote anything."""
         self._refusals: dict[str, str] = {}
         """Namespace -> which write of the last pass failed, why, and what to do."""
+        self._models: dict[str, Mapping[str, ModelSettings | None]] = {}
+        """Namespace with a gateway -> its deployments, as the last pass has told the gateway of them."""
 
     def get_view(self, namespace: str) -> TenantView:
         """Return the namespace as a tenant, as its last pass left it; before the first, as it is now."""
         if namespace not in self._views and (observation := self._observer.observe_tenant(namespace)):
             self._views[namespace] = plan_tenant(observation, self._config, self._clock()).view
         return self._views.get(namespace, _NOT_OBSERVED)
+
+    def follow_deployment(self, key: Key) -> None:
+        """Enqueue the tenant after a pass over a deployment, if its gateway must be told what has changed."""
+        namespace, name = key
+        models = self._models.get(namespace)
+        if models is None:
+            return
+        is_known, exists = name in models, key in self._observer.crs
+        if is_known is not exists or (exists and models[name] != self._observer.observe_model(key)):
+            self._queue.add((namespace, TENANT_NAME))
 
     async def reconcile(self, key: Key) -> None:
         """Reconcile a namespace as a tenant; if its view changed, enqueue its deployments."""
@@ -99,6 +113,10 @@ class TenantReconciler:
         """Plan a pass, and update view, metrics and active runs by it."""
         namespace = observation.namespace.name
         next_plan = plan_tenant(observation, self._config, self._clock())
+        if next_plan.view.gateway is not None:
+            self._models[namespace] = observation.gateway.models
+        else:
+            self._models.pop(namespace, None)
         if next_plan.view != self._views.get(namespace):
             self._views[namespace] = next_plan.view
             self._observer.enqueue_deployments(namespace)
@@ -120,8 +138,9 @@ class TenantReconciler:
 
     async def _forget(self, namespace: str) -> None:
         """Forget a namespace that is gone, and delete what is left of it in the decoy's namespace."""
-        for by_namespace in (self._views, self._last_plans, self._refusals):
-            by_namespace.pop(namespace, None)
+        by_namespace: tuple[dict[str, Any], ...] = (self._views, self._last_plans, self._refusals, self._models)
+        for values in by_namespace:
+            values.pop(namespace, None)
         self._active_runs.discard(namespace)
         self._metrics.forget(namespace)
         if leftovers := self._observer.list_leftovers(namespace):
@@ -139,4 +158,4 @@ class TenantReconciler:
 
 
 def _list_writes(tenant_plan: TenantPlan) -> tuple[object, ...]:
-    return tenant_plan.apply, tenant_plan.delete, tenant_plan.finalizer
+    return tenant_plan.clear, tenant_plan.apply, tenant_plan.delete, tenant_plan.finalizer

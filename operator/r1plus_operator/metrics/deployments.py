@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from r1plus_contract import metrics
-from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.api.conditions import DEPLOYMENT_CONDITIONS, Reason
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, USER_REQUEST
 from r1plus_operator.plan.status.metrics import PlanMetrics
@@ -26,7 +26,7 @@ from r1plus_policies.rollback.response import BLOCK_REASONS
 Key = tuple[str, str]
 _LABELS: Final = ("namespace", "deployment")
 _VALUES: Final = {"True": 1, "False": 0}
-_CONDITIONS: Final = tuple(kind.value for kind in ConditionType)
+_CONDITIONS: Final = tuple(kind.value for kind in DEPLOYMENT_CONDITIONS)
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class _DeploymentState:
     engine: str
     facts: PlanMetrics
     conditions: tuple[int, ...]
-    """In the order of `ConditionType`."""
+    """In the order of `DEPLOYMENT_CONDITIONS`."""
     is_refused: bool
     is_overdue: bool
     rollbacks: Counter[str] = field(default_factory=Counter)

@@ -21,6 +21,8 @@ VOLUMES_NAME = ""
 """(namespace, this) is the queue's key for the volumes of a namespace; no R1PlusDeployment has such a name."""
 TENANT_NAME = "tenant/"
 """(namespace, this) is the queue's key for a namespace as a tenant; no R1PlusDeployment has such a name."""
+GATEWAY_NAME = "gateway/"
+"""(namespace, this) indexes the pods of a tenant's gateway; no R1PlusDeployment has such a name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,25 @@ from functools import partial
 from typing import Any
 
 from r1plus_contract import names
+from r1plus_contract.gateway import ModelSettings
 from r1plus_operator.api import kinds
-from r1plus_operator.observe import node_projection, pod_projection, projections, tenant_observation, volume_observation
-from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Caches, Key, select_index
+from r1plus_operator.observe import (
+    gateway_observation,
+    node_projection,
+    pod_projection,
+    projections,
+    tenant_observation,
+    volume_observation,
+)
+from r1plus_operator.observe.caches import (
+    CATALOG_KEY,
+    GATEWAY_NAME,
+    TENANT_NAME,
+    VOLUMES_NAME,
+    Caches,
+    Key,
+    select_index,
+)
 from r1plus_operator.observe.monitor_state import MonitorReports
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.projections import CachedObject, Child, EngineObject
@@ -29,6 +45,7 @@ from r1plus_operator.plan.observation import (
     PrometheusState,
     PrometheusView,
     SuiteSource,
+    TokenIssuer,
 )
 from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.tenancy.tenant import TENANT_GRANTS, TenantObservation
@@ -74,6 +91,7 @@ class Observer:
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
         self._prometheus: PrometheusView | None = None
+        self._token_issuer: TokenIssuer | None = None
         self.children: dict[str, Reflector[Child]] = {
             resource.kind: self._build_child_reflector(client, resource) for resource in kinds.CHILDREN
         }
@@ -83,9 +101,7 @@ class Observer:
             project=pod_projection.project_pod,
             on_change=self._on_pod_change,
             label_selector=_OURS,
-            index=lambda pod: (
-                f"{pod.probed_namespace}/{TENANT_NAME}" if pod.probed_namespace else f"{pod.namespace}/{pod.deployment}"
-            ),
+            index=_select_pod_index,
         )
         self.namespaces: Reflector[CachedObject] = Reflector(
             client, kinds.NAMESPACE, project=projections.project_namespace, on_change=self._on_namespace_change
@@ -311,7 +327,21 @@ class Observer:
 
     def observe_tenant(self, namespace: str) -> TenantObservation | None:
         """Return a namespace as a tenant; None if there is none of that name."""
-        return tenant_observation.observe_tenant(self._caches, namespace, self.crs, self._decoy)
+        return tenant_observation.observe_tenant(self._caches, namespace, self.crs, self._decoy, self._token_issuer)
+
+    def observe_model(self, key: Key) -> ModelSettings | None:
+        """Return an R1PlusDeployment as a model of its gateway; None while there is no pod to reach, or no CR."""
+        cr = self.crs.get(key)
+        return gateway_observation.observe_model(self._caches, key, cr) if cr else None
+
+    def store_token_issuer(self, issuer: TokenIssuer) -> None:
+        """Store who issues ServiceAccounts' tokens, and enqueue the tenants with a gateway if that changed."""
+        if issuer == self._token_issuer:
+            return
+        self._token_issuer = issuer
+        for namespace, name in self.list_tenant_keys():
+            if gateway_observation.has_gateway(self._caches, namespace):
+                self._enqueue((namespace, name))
 
     def find_namespace(self, name: str) -> NamespaceFacts | None:
         """Return a namespace, tenant or not; None if there is none of that name."""
@@ -381,6 +411,9 @@ class Observer:
         if pod.probed_namespace:
             self._enqueue((pod.probed_namespace, TENANT_NAME))
             return
+        if pod.is_gateway:
+            self._enqueue((pod.namespace, TENANT_NAME))
+            return
         self._enqueue((pod.namespace, pod.deployment))
         if not pod.facts.ready:
             return
@@ -416,10 +449,10 @@ class Observer:
     def _on_node_change(self, _event: str, _node: CachedObject) -> None:
         self._enqueue_all(None)
         for tenant in self.tenants.store.items():
-            if tenant.value["spec"].get("egress"):
-                self._enqueue(
-                    (tenant.namespace, TENANT_NAME)
-                )  # Egress to a network excludes the nodes' addresses in it.
+            # Egress to a network excludes the nodes' addresses in it; a gateway's pods ask for what nodes report.
+            has_gateway = gateway_observation.has_gateway(self._caches, tenant.namespace)
+            if has_gateway or tenant_observation.has_egress(tenant.value["spec"]):
+                self._enqueue((tenant.namespace, TENANT_NAME))
 
     def _on_suite_change(self, event: str, suite: CachedObject) -> None:
         self._enqueue_all(suite.namespace, self._enqueue if event == "ADDED" else self._enqueue_edited)
@@ -428,6 +461,13 @@ class Observer:
         for key in self.crs:
             if namespace is None or key[0] == namespace:
                 (enqueue or self._enqueue)(key)
+
+
+def _select_pod_index(pod: ServingPod) -> str:
+    """Return the index value of a pod: the tenant whose isolation it tests, its gateway, or its deployment."""
+    if pod.probed_namespace:
+        return f"{pod.probed_namespace}/{TENANT_NAME}"
+    return f"{pod.namespace}/{GATEWAY_NAME if pod.is_gateway else pod.deployment}"
 
 
 def _read_version(cr: Json) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from r1plus_contract import names
+from r1plus_contract.gateway import LABEL_GATEWAY
 from r1plus_contract.timestamps import parse_timestamp
 from r1plus_operator.observe.projections import find_controller, read_probed_namespace
 from r1plus_operator.plan.observation import ContainerFacts, Json, PodFacts
@@ -27,13 +28,15 @@ class ServingPod:
     """The namespace whose isolation it tests; empty: it tests none."""
     job: str = ""
     """uid of its controller, if that is a Job."""
+    is_gateway: bool = False
+    """Whether it is of the tenant's gateway."""
 
 
 def project_pod(obj: Json) -> ServingPod | None:
     """Return a pod's facts; None if it has our managed-by label alone, which anyone may set."""
     meta, status = obj["metadata"], obj.get("status") or {}
     labels = meta.get("labels") or {}
-    if not labels.keys() & {names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE}:
+    if not labels.keys() & {names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE, LABEL_GATEWAY}:
         return None
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     schedule_condition = conditions.get("PodScheduled") or {}
@@ -61,6 +64,7 @@ def project_pod(obj: Json) -> ServingPod | None:
         if unschedulable
         else None,
         grace_ends_at=parse_timestamp(meta.get("deletionTimestamp", "")),
+        volumes_pending_since=_read_volumes_wait(conditions),
         ready_since=parse_timestamp(ready_condition.get("lastTransitionTime") or "") if is_ready else None,
     )
     is_probe = names.LABEL_PROBE in labels
@@ -74,7 +78,17 @@ def project_pod(obj: Json) -> ServingPod | None:
         labels.get(names.LABEL_VOLUME, ""),
         read_probed_namespace(meta) if is_probe else "",
         find_controller(meta, "Job").get("uid", ""),
+        LABEL_GATEWAY in labels,
     )
+
+
+def _read_volumes_wait(conditions: dict[str, Json]) -> float | None:
+    """Return since when a scheduled pod waits for its node to mount its volumes and to create its network."""
+    if (conditions.get("PodReadyToStartContainers") or {}).get("status") != "False":
+        return None
+    schedule_condition = conditions.get("PodScheduled") or {}
+    is_scheduled = schedule_condition.get("status") == "True"
+    return parse_timestamp(schedule_condition.get("lastTransitionTime") or "") if is_scheduled else None
 
 
 def _read_failure(status: Json) -> str:

@@ -1,18 +1,23 @@
 """What the caches show of a namespace as a tenant. Called by the observer."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import lru_cache
 
 from r1plus_contract import names
 from r1plus_operator.observe.caches import TENANT_NAME, Caches, Key, format_volumes_index
+from r1plus_operator.observe.gateway_observation import observe_gateway
 from r1plus_operator.observe.projections import Child
+from r1plus_operator.plan.observation import Json, TokenIssuer
 from r1plus_operator.plan.tenancy.tenant import TenantObservation, hash_policies
 
 
-def observe_tenant(caches: Caches, namespace: str, crs: Iterable[Key], decoy: str) -> TenantObservation | None:
+def observe_tenant(
+    caches: Caches, namespace: str, crs: Mapping[Key, Json], decoy: str, issuer: TokenIssuer | None = None
+) -> TenantObservation | None:
     """Return a namespace as a tenant; None if there is none of that name.
 
-    `crs`: the keys of all R1PlusDeployments; `decoy`: the decoy's namespace, empty if isolation is not tested.
+    `crs`: all R1PlusDeployments; `decoy`: the decoy's namespace, empty if isolation is not tested; `issuer`: of
+    ServiceAccounts' tokens.
     """
     facts = caches.find_namespace(namespace)
     if facts is None:
@@ -31,13 +36,20 @@ def observe_tenant(caches: Caches, namespace: str, crs: Iterable[Key], decoy: st
         deployments=tuple(sorted(key[1] for key in crs if key[0] == namespace)) if is_leaving else (),
         volumes=tuple(sorted(claim.name for claim in claims)),
         policy_digests=_hash_network_policies(caches, namespace) if facts.is_tenant and decoy else {},
-        node_addresses=_list_node_addresses(caches) if cr and cr.value["spec"].get("egress") else (),
+        node_addresses=_list_node_addresses(caches) if cr and has_egress(cr.value["spec"]) else (),
         pods={
             (pod.namespace, pod.job): pod.facts
             for pod in sorted(caches.pods.store.by_index(f"{namespace}/{TENANT_NAME}"), key=lambda pod: pod.name)
         },
         is_decoy_ready=_is_decoy_ready(caches, decoy),
+        gateway=observe_gateway(caches, namespace, crs, issuer),
     )
+
+
+def has_egress(spec: Json) -> bool:
+    """Return whether a tenant's spec opens a way out, from which nodes' addresses are excluded."""
+    gateway = spec.get("gateway")
+    return bool(spec.get("egress")) or (isinstance(gateway, dict) and bool(gateway.get("database")))
 
 
 def list_leftovers(caches: Caches, namespace: str) -> tuple[tuple[str, str, str, str], ...]:

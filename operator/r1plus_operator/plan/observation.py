@@ -71,6 +71,25 @@ class NamespaceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenIssuer:
+    """Who issues ServiceAccounts' tokens, and with which keys, as the API server says."""
+
+    issuer: str
+    jwks: str
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayView:
+    """What the passes over a tenant's deployments need to know about its gateway."""
+
+    is_exclusive: bool = False
+    """Whether only the gateway may call the models."""
+    unreachable: frozenset[str] = frozenset()
+    """Deployments without a headless Service, because another deployment has its name."""
+
+
+@dataclass(frozen=True, slots=True)
 class TenantView:
     """What the passes over a tenant's deployments need to know about the tenant."""
 
@@ -88,6 +107,8 @@ class TenantView:
     """Why its R1PlusTenant cannot be read, so that its limits are unknown; empty: it can, or there is none."""
     assigns_users: bool = False
     """Whether the namespace assigns users (`NamespaceFacts`)."""
+    gateway: GatewayView | None = None
+    """Its gateway; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +169,11 @@ class PodFacts:
     """Seconds since the epoch."""
     ready_since: float | None = None
     """Seconds since the epoch; None while it is not ready."""
+    volumes_pending_since: float | None = None
+    """When it was scheduled, seconds since the epoch, while its node has not prepared it; None: the node has.
+
+    Preparing is mounting volumes, for which Secrets and ConfigMaps must exist, and creating the pod's network.
+    """
 
     def is_made_by(self, revision: str) -> bool:
         """Whether the Deployment of a revision created it, by its label and its ReplicaSet.

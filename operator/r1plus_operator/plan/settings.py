@@ -165,6 +165,8 @@ class OperatorConfig:
     prometheus_url: str = ""
     """Prometheus that the operator queries for rules and targets; empty: it does not query any."""
     has_registry: bool = False
+    gateway_image: str = ""
+    """Image of tenants' gateways; empty: there are none."""
     image_pull_secrets: tuple[str, ...] = ()
     gpu_runtimes: Mapping[str, GpuRuntime] = field(default_factory=dict)
     """Backend -> its Triton image; `triton_image` serves the CPU backends."""

@@ -144,6 +144,10 @@ class ApiClient:
         """Read one object."""
         return await self._send(_Call("GET", res.path(namespace, name), is_repeatable=True))
 
+    async def read_path(self, path: str) -> Object:
+        """Read a JSON document that is no object, such as `/openid/v1/jwks`, whatever its media type."""
+        return await self._send(_Call("GET", path, is_repeatable=True, accept="*/*"))
+
     async def list(
         self, res: Resource, namespace: str | None = None, *, name: str = "", label_selector: str = "", limit: int = 500
     ) -> Page:

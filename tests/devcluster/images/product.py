@@ -1,4 +1,4 @@
-"""The images that the project ships: `operator`, `monitor`, `registry`, and Triton for machines without a GPU, `triton-cpu`.
+"""The images that the project ships: `operator`, `monitor`, `registry`, `gateway`, and Triton without a GPU, `triton-cpu`.
 
 Their Containerfiles lie beside what they build and take their base as an argument: whoever has a registry builds them
 on an ordinary Python image, out of the context that `python -m devcluster.images context NAME DIR` lays out.
@@ -28,6 +28,8 @@ class Product:
     left_out: tuple[str, ...] = ()
     """Files of those packages that it does not."""
     tritonserver: bool = False
+    is_in_demo: bool = True
+    """Whether the demo and the end-to-end tests build it."""
 
 
 # Tests and headers that a running image never reads.
@@ -66,6 +68,13 @@ PRODUCTS: dict[str, Product] = {
         rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/registry"),
         left_out=_NEVER_RUN,
     ),
+    "gateway": Product(
+        containerfile="gateway/Containerfile",
+        extra="gateway",
+        rooms=("r1plus_contract", "r1plus_gateway"),
+        left_out=_NEVER_RUN,
+        is_in_demo=False,
+    ),
     "triton-cpu": Product(
         containerfile="model_repo/Containerfile.triton",
         extra="engine",
@@ -87,6 +96,7 @@ PRODUCTS: dict[str, Product] = {
     ),
 }
 NAMES: tuple[str, ...] = tuple(PRODUCTS)
+DEMO_NAMES: tuple[str, ...] = tuple(name for name, product in PRODUCTS.items() if product.is_in_demo)
 
 
 def recipe(name: str, wheel: Path) -> Recipe:

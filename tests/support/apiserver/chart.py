@@ -38,6 +38,7 @@ from support.apiserver.server import CHART, started_with_crds
 from support.waiting import wait_until
 
 DECOY_NAMESPACE, PULL_SECRET = "r1plus-decoy", "registry"
+GATEWAY_IMAGE = "registry.local/gateway:1"
 FIRST = (kinds.NAMESPACE, SERVICE_ACCOUNT, SECRET, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING)
 POLICIES = (POLICY, POLICY_BINDING)
 INSTALLED = {resource.kind: resource for resource in (*FIRST, *POLICIES)}
@@ -58,7 +59,12 @@ def helm(*words: str, kubeconfig: Path | None = None, home: Path | None = None) 
 @functools.cache
 def _rendered() -> str:
     words = ["template", "r1plus", str(CHART), f"--namespace={OPERATOR_NAMESPACE}", f"--kube-version={KUBERNETES}"]
-    chosen = ("leaderElection.fence=false", "images.requireDigests=false", f"imagePullSecrets={{{PULL_SECRET}}}")
+    chosen = (
+        "leaderElection.fence=false",
+        "images.requireDigests=false",
+        f"imagePullSecrets={{{PULL_SECRET}}}",
+        f"images.gateway={GATEWAY_IMAGE}",
+    )
     return helm(*words, *(f"--set={value}" for value in chosen))
 
 

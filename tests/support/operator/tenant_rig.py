@@ -85,7 +85,7 @@ class Cluster:
             *path, last = step["path"].split("/")[1:]
             at: Any = found
             for part in path:
-                at = at[part]
+                at = at[int(part) if isinstance(at, list) else part]
             place = int(last) if isinstance(at, list) else last
             if step["op"] == "test" and at[place] != step["value"]:
                 raise InvalidError(422, "Invalid", "the test failed")

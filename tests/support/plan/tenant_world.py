@@ -22,6 +22,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, Json, NamespaceFacts, PodFacts
 from r1plus_operator.plan.settings import IsolationTerms, OperatorConfig
 from r1plus_operator.plan.tenancy import isolation_test_run
+from r1plus_operator.plan.tenancy.gateway import GatewayObservation
 from r1plus_operator.plan.tenancy.tenant import ObjectKey, TenantObservation, TenantPlan, plan_tenant
 from support.plan.builders import job_pod
 from support.plan.conditions import assert_conditions
@@ -81,6 +82,7 @@ class TenantWorld(Timed):
     crowded: bool = False
     refused: str = ""
     now: float = 10_000.0
+    gateway: GatewayObservation = field(default_factory=GatewayObservation)
     config: OperatorConfig = CONFIG
     writes: int = 0
     made: list[isolation_test_run.IsolationTestRun] = field(default_factory=list)
@@ -114,6 +116,7 @@ class TenantWorld(Timed):
             self.decoy_ready,
             self.crowded,
             self.refused,
+            self.gateway,
         )
 
     def plan(self) -> TenantPlan:

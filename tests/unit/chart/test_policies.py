@@ -60,7 +60,7 @@ def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
         "requests",
         "metadata-size",
     )
-    for name in (*asked_of_all, "registry-tokens", "replica-sets"):
+    for name in (*asked_of_all, "registry-tokens", "gateway-tokens", "replica-sets"):
         del found[f"r1plus-operator-{name}"]
     for name, policy in found.items():
         asked = [*policy.get("matchConditions", ()), *policy["validations"]]

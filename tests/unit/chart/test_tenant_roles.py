@@ -12,7 +12,7 @@ from support.chart import Objects, Render, one
 Rights = set[tuple[str, str, str]]
 READS = {"get", "list", "watch"}
 TOKEN = ("", "serviceaccounts/token", "create")
-"""For the registry: of one account by name, as a test says."""
+"""For the registry and for the gateway: of one account each by name, as a test says."""
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,11 @@ def test_an_admin_may_write_deployments_and_suites_and_reach_a_port_and_nothing_
     assert written == {("r1plus.ai", kinds.DEPLOYMENTS_PLURAL), ("", "configmaps"), ("", "pods/portforward")}
 
 
-def test_finding_19_both_make_tokens_of_the_registrys_reader_and_of_no_other_account(objects: Objects) -> None:
+def test_finding_19_both_make_tokens_of_the_registrys_reader_and_an_admin_of_the_gateways(objects: Objects) -> None:
     rules = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o.get("rules", ())]
-    tokens = [rule for rule in rules if "serviceaccounts/token" in rule["resources"]]
-    assert [(rule["verbs"], rule["resourceNames"]) for rule in tokens] == [(["create"], [names.REGISTRY_READER])]
+    tokens = [rule for rule in rules if "serviceaccounts/token" in rule.get("resources", ())]
+    made = [(["create"], [names.GATEWAY_ADMIN]), (["create"], [names.REGISTRY_READER])]
+    assert [(rule["verbs"], rule["resourceNames"]) for rule in tokens] == made
 
 
 def test_finding_19_the_registrys_reader_may_do_nothing_that_a_viewer_may_not(

@@ -131,7 +131,9 @@ def test_finding_13_a_proxy_or_ca_that_tells_secrets_or_leads_nowhere_is_refused
 
 
 DIGEST = f"@sha256:{'4' * 64}"
-PINNED = {name: f"registry.example.com/{name}{DIGEST}" for name in ("operator", "monitor", "registry", "triton")}
+PINNED = {
+    name: f"registry.example.com/{name}{DIGEST}" for name in ("operator", "monitor", "registry", "gateway", "triton")
+}
 
 
 @pytest.mark.parametrize("name", [*PINNED, "gpu.vllm.image"])
@@ -143,6 +145,14 @@ def test_finding_06_an_image_that_a_tag_names_is_refused(render: Render, refusal
     said = refusal({"images": {**images, **tagged}})
     assert f"images.{name}: a/b:1 has a tag, which may be moved" in said
     assert "images.requireDigests=false" in said
+
+
+def test_without_an_image_there_are_no_gateways_and_digests_of_the_others_suffice(render: Render) -> None:
+    images = {name: image for name, image in PINNED.items() if name != "gateway"}
+    objects = render({"images": {"requireDigests": True, **images, "gateway": ""}})
+    (operator,) = [o for o in objects if o["kind"] == "Deployment"]
+    env = {one["name"]: one.get("value") for one in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["R1PLUS_GATEWAY_IMAGE"] == ""
 
 
 def test_finding_06_digests_are_required_by_default(refusal: Refusal) -> None:

@@ -131,7 +131,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def forward(self, namespace: str, service: str, port: int) -> Iterator[str]:
-        assert (namespace, service, port) == ("team-credit", "r1plus-gateway", 8080)
+        assert (namespace, service, port) == ("team-credit", "gateway", 8080)
         yield self.address
 
 

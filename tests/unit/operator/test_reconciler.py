@@ -39,6 +39,9 @@ class Parts:
     def get_view(self, namespace: str) -> TenantView:
         return ISOLATED
 
+    def follow_deployment(self, key: Any) -> None:
+        """There is no gateway."""
+
     async def apply_plan(self, cr: object, plan: Plan, now: float) -> frozenset[str]:
         self.world.status = plan.status
         raise ForbiddenError(403, "Forbidden", "Service credit belongs to another R1PlusDeployment")

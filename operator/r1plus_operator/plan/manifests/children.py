@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection
 
 from r1plus_contract import names
+from r1plus_contract.gateway import LABEL_GATEWAY, name_pods_service
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.settings import (
     FORMER_SUITE_FILES,
@@ -17,7 +18,7 @@ from r1plus_contract.settings import (
 )
 from r1plus_contract.verdict import GateReport
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.observation import Json, SuiteSource
+from r1plus_operator.plan.observation import GatewayView, Json, SuiteSource
 from r1plus_operator.plan.podspec.pod import STARTUP_SECONDS, name_accuracy_config
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.settings import DnsTerms, OperatorConfig
@@ -28,6 +29,8 @@ STEADINESS = 0.98
 """Settings of the monitors' and the pooled detectors; docs/accuracy.md has the resulting figures."""
 NOTHING_PROMOTED = "nothing-promoted"
 """Selector value of a Service before the first promotion. No revision has this name: each ends in ten hex digits."""
+GATEWAY_PODS: Json = {"matchLabels": {LABEL_GATEWAY: "true"}}
+"""Selector of the pods of the tenant's gateway."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
@@ -80,12 +83,14 @@ def build_service_account(owner: Owner) -> Json:
     }
 
 
-def build_network_policy(owner: Owner, callers: Collection[str], config: OperatorConfig) -> Json:
+def build_network_policy(
+    owner: Owner, callers: Collection[str], config: OperatorConfig, gateway: GatewayView | None = None
+) -> Json:
     """Return the deployment's NetworkPolicy. `callers` are other namespaces that may call it."""
     spec = {
         "podSelector": owner.pod_selector,
         "policyTypes": ["Ingress", "Egress"],
-        **build_serving_rules(owner.pod_selector, callers, config),
+        **build_serving_rules(owner.pod_selector, callers, config, gateway),
     }
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -95,17 +100,18 @@ def build_network_policy(owner: Owner, callers: Collection[str], config: Operato
     }
 
 
-def build_serving_rules(pods: Json, callers: Collection[str], config: OperatorConfig) -> dict[str, list[Json]]:
+def build_serving_rules(
+    pods: Json, callers: Collection[str], config: OperatorConfig, gateway: GatewayView | None = None
+) -> dict[str, list[Json]]:
     """Return the ingress and egress rules of serving pods.
 
     In: callers to Triton, Prometheus to both metrics ports, the operator to the monitor. Out: DNS, and the deployment's
     own pods at the Service's port, through which monitors test the users' path.
     """
-    who = [{"podSelector": {}}, *(build_namespace_peer(name) for name in sorted(set(callers)))]
     prometheus = [build_namespace_peer(config.monitoring_namespace)]
     return {
         "ingress": [
-            {"from": who, "ports": build_tcp_ports(names.PORT_HTTP, names.PORT_GRPC)},
+            *_build_caller_rules(pods, callers, gateway),
             {"from": prometheus, "ports": build_tcp_ports(names.PORT_TRITON_METRICS, names.PORT_MONITOR)},
             {"from": [build_namespace_peer(config.operator_namespace)], "ports": build_tcp_ports(names.PORT_MONITOR)},
         ],
@@ -114,6 +120,17 @@ def build_serving_rules(pods: Json, callers: Collection[str], config: OperatorCo
             {"to": [{"podSelector": pods}], "ports": build_tcp_ports(names.PORT_GRPC)},
         ],
     }
+
+
+def _build_caller_rules(pods: Json, callers: Collection[str], gateway: GatewayView | None) -> list[Json]:
+    """Return who may call a model: this namespace and `callers`, or the gateway and the model's own pods alone."""
+    who = [{"podSelector": {}}, *(build_namespace_peer(name) for name in sorted(set(callers)))]
+    direct = {"from": who, "ports": build_tcp_ports(names.PORT_HTTP, names.PORT_GRPC)}
+    if gateway is None:
+        return [direct]
+    own = {"from": [{"podSelector": pods}], "ports": build_tcp_ports(names.PORT_GRPC)}
+    ports = build_tcp_ports(names.PORT_GRPC, names.PORT_MONITOR)
+    return [own if gateway.is_exclusive else direct, {"from": [{"podSelector": GATEWAY_PODS}], "ports": ports}]
 
 
 def build_namespace_peer(name: str) -> Json:
@@ -250,6 +267,19 @@ def build_service(owner: Owner, revision: str) -> Json:
                 {"name": "http", "port": names.PORT_HTTP, "targetPort": "http", "protocol": "TCP"},
             ],
         },
+    }
+
+
+def build_pods_service(owner: Owner, revision: str) -> Json:
+    """Return the headless Service by which the tenant's gateway finds each pod of the revision that takes traffic."""
+    service = build_service(owner, revision)
+    ports = [
+        {"name": "grpc", "port": names.PORT_GRPC, "targetPort": "grpc", "protocol": "TCP"},
+        {"name": "monitor", "port": names.PORT_MONITOR, "targetPort": "monitor", "protocol": "TCP"},
+    ]
+    return service | {
+        "metadata": owner.build_metadata(name_pods_service(owner.name)),
+        "spec": service["spec"] | {"clusterIP": "None", "ports": ports},
     }
 
 

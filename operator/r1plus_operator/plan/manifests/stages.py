@@ -4,10 +4,11 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from r1plus_contract import names
+from r1plus_contract.gateway import name_pods_service
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests import alerts, children, pause
 from r1plus_operator.plan.manifests.drift import foreign_items_patch, is_in_sync, with_preconditions, with_spec_hash
-from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.observation import GatewayView, Json
 from r1plus_operator.plan.revision.record import Revision, to_object
 from r1plus_policies.rollout import Rollout
 
@@ -44,7 +45,7 @@ def build_manifests(
     owner = children.Owner(inputs.observed.cr)
     history = [revision for revision in revisions.values() if revision.name not in surplus]
     first = [
-        children.build_network_policy(owner, _allowed_callers(inputs), inputs.config),
+        children.build_network_policy(owner, _allowed_callers(inputs), inputs.config, _find_gateway(inputs)),
         children.build_service_account(owner),
         *(to_object(r, owner.build_metadata(r.name, {names.LABEL_REVISION: r.name})) for r in history),
         *(children.build_revision_config(owner, revisions[name]) for name in rollout.replicas),
@@ -75,7 +76,9 @@ def find_changes(
     return Changes(
         clear=pause.build_mark_patches(live, paused=is_paused) + foreign_items,
         apply=apply,
-        delete=() if is_paused else _list_deletable(live, revisions, surplus, rollout),
+        delete=()
+        if is_paused
+        else (*_list_deletable(live, revisions, surplus, rollout), *_find_idle_pods_service(inputs, stages)),
     )
 
 
@@ -85,12 +88,20 @@ def _build_last(
     last, kinds = [children.build_disruption_budget(owner)], inputs.observed.kinds
     if has_service:
         # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
-        last.append(children.build_service(owner, rollout.current or children.NOTHING_PROMOTED))
+        revision = rollout.current or children.NOTHING_PROMOTED
+        last.append(children.build_service(owner, revision))
+        gateway = _find_gateway(inputs)
+        if gateway is not None and owner.name not in gateway.unreachable:
+            last.append(children.build_pods_service(owner, revision))
     if "PodMonitor" in kinds:
         last.append(alerts.build_pod_monitor(owner, inputs.config))
     if "PrometheusRule" in kinds and rollout.current:
         last.append(alerts.build_prometheus_rule(owner, inputs.spec, rollout.current, inputs.config, suite_items))
     return last
+
+
+def _find_gateway(inputs: PassInputs) -> GatewayView | None:
+    return inputs.observed.tenant.gateway if inputs.observed.tenant else None
 
 
 def _allowed_callers(inputs: PassInputs) -> set[str]:
@@ -120,6 +131,14 @@ def _list_deletable(
         if (is_of_pods and name not in rollout.replicas) or (kind == "ControllerRevision" and name in surplus):
             idle.append((kind, name, obj["metadata"]["uid"]))
     return tuple(idle)
+
+
+def _find_idle_pods_service(inputs: PassInputs, stages: tuple[list[Json], ...]) -> tuple[tuple[str, str, str], ...]:
+    """Return (kind, name, uid) of the headless Service, if no gateway needs it any more."""
+    key = "Service", name_pods_service(inputs.observed.name)
+    live = inputs.observed.children.get(key)
+    is_needed = any(_key(obj) == key for stage in stages for obj in stage)
+    return () if live is None or is_needed else ((*key, live["metadata"]["uid"]),)
 
 
 def _key(obj: Json) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Collection, Iterable
 
 from r1plus_contract import names
+from r1plus_contract.gateway import LABEL_GATEWAY, PORT_API
 from r1plus_contract.isolation import IsolationPart
 from r1plus_model_repo.catalog.quantity import bytes_of, canonical_count, mebibytes
 from r1plus_operator.api.tenants import (
@@ -20,8 +21,13 @@ from r1plus_operator.api.tenants import (
     SubjectKind,
     is_within,
 )
-from r1plus_operator.plan.manifests.children import build_dns_rule, build_namespace_peer, build_tcp_ports
-from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.manifests.children import (
+    GATEWAY_PODS,
+    build_dns_rule,
+    build_namespace_peer,
+    build_tcp_ports,
+)
+from r1plus_operator.plan.observation import GatewayView, Json
 from r1plus_operator.plan.settings import DnsTerms
 
 DEFAULT_DENY, CALLERS = "r1plus-default-deny", "r1plus-callers"
@@ -50,19 +56,35 @@ def build_default_deny(namespace: str) -> Json:
     return build_policy(build_metadata(namespace, DEFAULT_DENY), {}, [], [])
 
 
-def build_callers_policy(namespace: str, egress: Iterable[Egress], dns: DnsTerms, nodes: Collection[str] = ()) -> Json:
+def build_callers_policy(
+    namespace: str,
+    egress: Iterable[Egress],
+    dns: DnsTerms,
+    nodes: Collection[str] = (),
+    gateway: GatewayView | None = None,
+) -> Json:
     """Return the NetworkPolicy of the tenant's own pods: out to DNS, its models, and what the platform team allows.
 
     `nodes` are the nodes' addresses, which are excluded from every network.
     """
-    callers: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in _OURS]}
+    labels = (*_OURS, *([LABEL_GATEWAY] if gateway else []))
+    callers: Json = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in labels]}
     models = {"podSelector": {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}}
-    out = [build_dns_rule(dns), {"to": [models], "ports": build_tcp_ports(names.PORT_HTTP, names.PORT_GRPC)}]
-    out += [{"to": [_build_peer(way, nodes)], "ports": build_tcp_ports(*sorted(set(way.ports)))} for way in egress]
+    out = [build_dns_rule(dns)]
+    if gateway is None or not gateway.is_exclusive:
+        out.append({"to": [models], "ports": build_tcp_ports(names.PORT_HTTP, names.PORT_GRPC)})
+    if gateway is not None:
+        out.append({"to": [{"podSelector": GATEWAY_PODS}], "ports": build_tcp_ports(PORT_API)})
+    out += [build_egress_rule(way, nodes) for way in egress]
     return build_policy(build_metadata(namespace, CALLERS), callers, [], out)
 
 
-def _build_peer(way: Egress, nodes: Collection[str]) -> Json:
+def build_egress_rule(way: Egress, nodes: Collection[str]) -> Json:
+    """Return the rule that opens one way out, but not to nodes."""
+    return {"to": [_build_egress_peer(way, nodes)], "ports": build_tcp_ports(*sorted(set(way.ports)))}
+
+
+def _build_egress_peer(way: Egress, nodes: Collection[str]) -> Json:
     if way.namespace is not None:
         return build_namespace_peer(way.namespace)
     assert way.cidr is not None

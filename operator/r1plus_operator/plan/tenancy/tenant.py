@@ -13,26 +13,37 @@ from dataclasses import dataclass, field, replace
 from pydantic import ValidationError
 
 from r1plus_contract import names
+from r1plus_contract.gateway import GATEWAY_SERVICE
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.tenants import R1PlusTenantSpec
-from r1plus_operator.plan.manifests.drift import is_in_sync, with_preconditions, with_spec_hash
+from r1plus_operator.plan.manifests.drift import (
+    foreign_items_patch,
+    is_in_sync,
+    with_preconditions,
+    with_spec_hash,
+)
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TenantView
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.status.conditions import build_conditions
 from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_test_run, network_policies
+from r1plus_operator.plan.tenancy.gateway import GatewayObservation, GatewayPlan, is_gateways, plan_gateway
 from r1plus_operator.plan.tenancy.isolation_condition import derive_isolation_condition
 from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestResult
 
 QUOTA_KINDS = ("ResourceQuota", "LimitRange")
 TENANT_GRANTS = (*QUOTA_KINDS, "RoleBinding")
 """Kinds that an R1PlusTenant grants, and that are deleted with it."""
-TENANT_KINDS = ("NetworkPolicy", *TENANT_GRANTS, "ServiceAccount", "Job", "Deployment", "Service")
-"""Kinds of objects that belong to a tenant, including the decoy's."""
+GATEWAY_KINDS = ("ConfigMap", "PersistentVolumeClaim", "PodDisruptionBudget", "PodMonitor")
+"""Kinds that only a gateway has."""
+TENANT_KINDS = ("NetworkPolicy", *TENANT_GRANTS, "ServiceAccount", "Job", "Deployment", "Service", *GATEWAY_KINDS)
+"""Kinds of objects that belong to a tenant, including the decoy's and the gateway's."""
 RETAINED_KINDS = ("ServiceAccount", "Service")
 """Kinds that stay until the namespace is deleted, because they do nothing: accounts without rights, empty Services."""
+DATA_KINDS = ("ServiceAccount", "PersistentVolumeClaim")
+"""Kinds of a gateway's objects that outlive it."""
 ObjectKey = tuple[str, str, str]
 """Namespace, kind and name."""
 
@@ -62,6 +73,7 @@ class TenantObservation:
     """Whether the maximum number of runs of other tenants is active."""
     write_error: str = ""
     """The write that failed in the last pass, with the API server's message and the remedy; empty: none failed."""
+    gateway: GatewayObservation = field(default_factory=GatewayObservation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,8 @@ class TenantPlan:
     """What to write. `apply` is in stages: a stage is complete before the next begins."""
 
     view: TenantView
+    clear: tuple[tuple[str, str, str, tuple[Json, ...]], ...] = ()
+    """(namespace, kind, name, JSON patch): items that others put into lists of the gateway's objects."""
     apply: tuple[tuple[Json, ...], ...] = ()
     delete: tuple[tuple[str, str, str, str], ...] = ()
     """(namespace, kind, name, uid)."""
@@ -140,23 +154,26 @@ class _TenantPass:
         runs = tuple(one for one in runs if one.run.uid == observation.namespace.uid)
         newest = next((one for one in runs if one.ended_at is not None), None)
         pending_deletions = self._list_pending_deletions()
-        stages = self._build_stages(pending_deletions)
+        gateway = self._plan_gateway(pending_deletions)
+        stages = self._build_stages(pending_deletions, gateway)
         writes = tuple(changed_stage for stage in stages if (changed_stage := self._select_changed(stage)))
         if observation.namespace.is_terminating:
             writes = ()  # The API server creates nothing there any more, and deletes everything.
         new_jobs, requeue_after = self._plan_run(runs) if self._is_probed and not writes else ((), None)
         desired = (*(obj for stage in stages for obj in stage), *new_jobs)
-        kept_keys = set(map(_get_key, desired)) | self._list_kept_keys(runs, newest)
+        kept_keys = set(map(_get_key, desired)) | self._list_kept_keys(runs, newest) | gateway.kept
         verdict, ready = self._derive_isolation(writes, newest), self._derive_ready(pending_deletions)
+        findings = _build_findings(ready, verdict, gateway)
         return TenantPlan(
-            view=self._build_view(verdict),
+            view=self._build_view(verdict, gateway),
+            clear=tuple(patch for stage in writes for obj in stage if (patch := self._patch_foreign_items(obj))),
             apply=(*writes, *((new_jobs,) if new_jobs else ())),
             delete=self._list_deletions(kept_keys),
             finalizer=self._decide_finalizer(pending_deletions),
-            status=self._build_status(newest, ready, verdict) if self._keeps_finalizer(pending_deletions) else None,
+            status=self._build_status(newest, findings) if self._keeps_finalizer(pending_deletions) else None,
             newest=newest,
             has_active_run=bool(new_jobs) or (bool(runs) and runs[0].ended_at is None),
-            requeue_after=requeue_after,
+            requeue_after=min((one for one in (requeue_after, gateway.requeue_after) if one is not None), default=None),
         )
 
     def refuse(self, refusal: Finding) -> TenantPlan:
@@ -166,16 +183,38 @@ class _TenantPass:
         grants; otherwise neither it nor its namespace could ever be deleted.
         """
         pending_deletions = self._list_pending_deletions()
+        gateway = self._plan_gateway(pending_deletions)
         live, can_delete = self.observation.live, pending_deletions == ()
-        granted_keys = {key for key in live if key[1] in TENANT_GRANTS} if can_delete else set()
+        granted_keys = {key for key, obj in live.items() if _is_granted(key, obj)} if can_delete else set()
+        findings = _build_findings(refusal, refusal, gateway)
         return TenantPlan(
-            view=replace(self._build_view(refusal), is_tenant=False),
+            view=replace(self._build_view(refusal, gateway), is_tenant=False),
             delete=self._list_deletions(live.keys() - granted_keys),
             finalizer=None if pending_deletions is None else self._decide_finalizer(pending_deletions),
-            status=self._build_status(None, refusal, refusal) if self._keeps_finalizer(pending_deletions) else None,
+            status=self._build_status(None, findings) if self._keeps_finalizer(pending_deletions) else None,
         )
 
-    def _build_view(self, verdict: Finding) -> TenantView:
+    def _plan_gateway(self, pending_deletions: tuple[str, ...] | None) -> GatewayPlan:
+        observation = self.observation
+        return plan_gateway(
+            observation.namespace,
+            self.spec,
+            observation.gateway,
+            observation.live,
+            self.config,
+            self.now,
+            is_readable=not self.problem,
+            is_leaving=self._is_decoy or observation.cr is None or pending_deletions == (),
+            nodes=observation.node_addresses,
+            write_error=observation.write_error,
+        )
+
+    def _patch_foreign_items(self, obj: Json) -> tuple[str, str, str, tuple[Json, ...]] | None:
+        """Return the patch that removes what others added to a list of the gateway's, which no apply removes."""
+        patch = foreign_items_patch(obj, self.observation.live.get(_get_key(obj))) if is_gateways(obj) else []
+        return (*_get_key(obj), tuple(patch)) if patch else None
+
+    def _build_view(self, verdict: Finding, gateway: GatewayPlan) -> TenantView:
         return TenantView(
             verdict.status,
             verdict.reason,
@@ -184,10 +223,11 @@ class _TenantPass:
             placement=self.spec.placement,
             unreadable=self.problem,
             assigns_users=self.observation.namespace.assigns_users,
+            gateway=gateway.view,
         )
 
     def _list_deletions(self, kept_keys: AbstractSet[ObjectKey]) -> tuple[tuple[str, str, str, str], ...]:
-        surplus = [key for key in self.observation.live if key not in kept_keys and key[1] not in RETAINED_KINDS]
+        surplus = [key for key in self.observation.live if key not in kept_keys and not _is_retained(key)]
         return tuple((*key, self.observation.live[key]["metadata"]["uid"]) for key in surplus)
 
     def _derive_isolation(self, writes: tuple[tuple[Json, ...], ...], newest: IsolationTestResult | None) -> Finding:
@@ -226,7 +266,7 @@ class _TenantPass:
 
     def _keeps_finalizer(self, pending_deletions: tuple[str, ...] | None) -> bool:
         """Whether the R1PlusTenant keeps its finalizer: until its grants are gone, too."""
-        return pending_deletions != () or any(kind in TENANT_GRANTS for _, kind, _ in self.observation.live)
+        return pending_deletions != () or any(_is_granted(key, obj) for key, obj in self.observation.live.items())
 
     def _decide_finalizer(self, pending_deletions: tuple[str, ...] | None) -> bool | None:
         if self.observation.cr is None:
@@ -241,8 +281,8 @@ class _TenantPass:
             return None  # The API server refuses a new finalizer on a deleted object; and nothing is granted any more.
         return should_have if should_have != has_finalizer else None
 
-    def _build_stages(self, pending_deletions: tuple[str, ...] | None) -> list[list[Json]]:
-        """Return the stages: the default deny, its exceptions, access rights, last what the isolation test needs."""
+    def _build_stages(self, pending_deletions: tuple[str, ...] | None, gateway: GatewayPlan) -> list[list[Json]]:
+        """Return the stages: default deny, exceptions, access rights, the isolation test's needs, the gateway."""
         namespace = self.observation.namespace.name
         if self._is_decoy:
             return [
@@ -255,7 +295,7 @@ class _TenantPass:
             if not network_policies.find_covered_node(way, self.observation.node_addresses)
         ]
         callers_policy = network_policies.build_callers_policy(
-            namespace, allowed_egress, self.config.dns, self.observation.node_addresses
+            namespace, allowed_egress, self.config.dns, self.observation.node_addresses, gateway.view
         )
         stages = [[network_policies.build_default_deny(namespace)], [callers_policy]]
         if self.observation.cr is not None and pending_deletions != ():
@@ -270,7 +310,7 @@ class _TenantPass:
                     isolation_test_jobs.build_network_policy(namespace, self.config),
                 ]
             )
-        return stages
+        return stages + [list(stage) for stage in gateway.stages]
 
     def _select_changed(self, stage: list[Json]) -> tuple[Json, ...]:
         pairs = ((obj, self.observation.live.get(_get_key(obj))) for obj in map(with_spec_hash, stage))
@@ -348,14 +388,15 @@ class _TenantPass:
             "True", Reason.NETWORK_POLICIES_APPLIED, "Network policies deny all traffic except what spec allows"
         )
 
-    def _build_status(self, newest: IsolationTestResult | None, ready: Finding, isolation: Finding) -> Json | None:
+    def _build_status(
+        self, newest: IsolationTestResult | None, findings: Mapping[ConditionType, Finding]
+    ) -> Json | None:
         """Return the R1PlusTenant's status; None: there is nothing to write."""
         cr = self.observation.cr
         if cr is None:
             return None
         before = cr.get("status") or {}
         generation = int(cr["metadata"].get("generation", 0))
-        findings = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
         new_conditions = build_conditions(findings, before, generation, self.now)
         status: Json = {
             "observedGeneration": generation,
@@ -363,6 +404,20 @@ class _TenantPass:
             **_build_isolation_status(newest),
         }
         return status if status != before else None
+
+
+def _build_findings(ready: Finding, isolation: Finding, gateway: GatewayPlan) -> dict[ConditionType, Finding]:
+    findings = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
+    return findings | ({ConditionType.GATEWAY_READY: gateway.finding} if gateway.finding else {})
+
+
+def _is_retained(key: ObjectKey) -> bool:
+    return key[1] in RETAINED_KINDS and key[1:] != ("Service", GATEWAY_SERVICE)
+
+
+def _is_granted(key: ObjectKey, obj: Json) -> bool:
+    """Return whether an object goes before its R1PlusTenant: its grants and its gateway, but not the gateway's data."""
+    return key[1] in TENANT_GRANTS or (is_gateways(obj) and key[1] not in DATA_KINDS)
 
 
 def _build_isolation_status(newest: IsolationTestResult | None) -> Json:

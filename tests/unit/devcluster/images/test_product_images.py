@@ -10,7 +10,7 @@ from devcluster.images.product import PRODUCTS
 from devcluster.images.python_layers import belongs
 from devcluster.images.sources import ROOT
 
-ROOMS = ("policies", "model_repo", "monitoring", "operator")
+ROOMS = ("policies", "model_repo", "monitoring", "operator", "gateway")
 
 
 def _sources() -> dict[str, Path]:

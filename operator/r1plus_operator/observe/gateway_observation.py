@@ -1,0 +1,60 @@
+"""What the caches show of a tenant's gateway and of the models that it serves. Called by the observer."""
+
+import contextlib
+from collections.abc import Mapping
+from functools import lru_cache
+
+from r1plus_contract import names
+from r1plus_contract.gateway import GATEWAY, ModelSettings, name_pods_service
+from r1plus_contract.jsonable import ContractError
+from r1plus_operator.api import kinds
+from r1plus_operator.observe.caches import GATEWAY_NAME, Caches, Key
+from r1plus_operator.observe.projections import Child
+from r1plus_operator.plan.observation import Json, TokenIssuer
+from r1plus_operator.plan.revision.record import Revision, read
+from r1plus_operator.plan.tenancy.gateway import GatewayObservation
+from r1plus_operator.plan.tenancy.gateway_models import build_model
+
+
+def has_gateway(caches: Caches, namespace: str) -> bool:
+    """Return whether a namespace has a gateway, or its R1PlusTenant asks for one."""
+    cr = caches.tenants.store.get(namespace, names.TENANT)
+    gateway = (cr.value["spec"].get("gateway") if cr else None) or {}
+    is_enabled = isinstance(gateway, dict) and bool(gateway.get("enabled"))
+    return is_enabled or caches.children["NetworkPolicy"].store.get(namespace, GATEWAY) is not None
+
+
+def observe_gateway(
+    caches: Caches, namespace: str, crs: Mapping[Key, Json], issuer: TokenIssuer | None
+) -> GatewayObservation:
+    """Return what a pass over a namespace needs of its gateway; nothing if it has none."""
+    if not has_gateway(caches, namespace):
+        return GatewayObservation()
+    pods = caches.pods.store.by_index(f"{namespace}/{GATEWAY_NAME}")
+    nodes = [entry.value for entry in caches.nodes.store.items()]
+    return GatewayObservation(
+        models={key[1]: observe_model(caches, key, cr) for key, cr in sorted(crs.items()) if key[0] == namespace},
+        pods=tuple(pod.facts for pod in sorted(pods, key=lambda pod: pod.name)),
+        issuer=issuer,
+        kinds=frozenset(one.kind for one in kinds.OPTIONAL_CHILDREN if caches.children[one.kind].is_available),
+        counts_storage=bool(nodes) and all(node.storage_bytes is not None for node in nodes),
+    )
+
+
+def observe_model(caches: Caches, key: Key, cr: Json) -> ModelSettings | None:
+    """Return an R1PlusDeployment as a model; None while the gateway cannot reach a pod of it."""
+    uid = cr["metadata"]["uid"]
+    service = caches.children["Service"].store.get(key[0], name_pods_service(key[1]))
+    if service is None or service.owner != uid or service.is_deleting or "deletionTimestamp" in cr["metadata"]:
+        return None
+    children = caches.children["ControllerRevision"].store.by_index(uid)
+    revisions = [revision for child in children if not child.is_deleting and (revision := _read_revision(child))]
+    return build_model(cr, service.live, revisions)
+
+
+@lru_cache(maxsize=4096)
+def _read_revision(child: Child) -> Revision | None:
+    """Return a revision; None if it was damaged by hand. Cached, since revisions seldom change and are large."""
+    with contextlib.suppress(ContractError):
+        return read(child.live)
+    return None

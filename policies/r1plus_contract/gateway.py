@@ -1,0 +1,170 @@
+"""The tenant's gateway: what the operator writes for it, and what both agree on.
+
+The operator writes `GatewaySettings` into ConfigMap `r1plus-gateway` and mounts it beside the cluster's signing keys;
+the gateway reads the files again when they change. Keys of the JSON are camelCase (`jsonable`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from r1plus_contract import inference, names
+
+GATEWAY: Final = names.GATEWAY
+GATEWAY_SERVICE: Final = names.GATEWAY_SERVICE
+GATEWAY_KEY: Final = names.GATEWAY_KEY
+LABEL_GATEWAY: Final = f"{names.GROUP}/gateway"
+"""On the gateway's pods, `true`: network policies and the Service select it."""
+ANNOTATION_DIRECT_ACCESS: Final = f"{names.GROUP}/direct-access"
+"""On the gateway's NetworkPolicy: `closed` since the gateway was first ready and only it may call the models."""
+
+PORT_API: Final = names.GATEWAY_PORT
+PORT_INTERNAL: Final = 8081
+"""Metrics and probes, without TLS and keys."""
+PORT_SERVICE, PORT_SERVICE_TLS = 80, 443
+"""Of the Service, without and with a certificate."""
+
+DIR_SETTINGS: Final = "/etc/r1plus/gateway"
+"""ConfigMap `r1plus-gateway`: `gateway.json` (`GatewaySettings`) and `jwks.json`."""
+SETTINGS_FILE: Final = "gateway.json"
+JWKS_FILE: Final = "jwks.json"
+"""The API server's signing keys, which ServiceAccounts' tokens are verified with."""
+DIR_KEY: Final = "/etc/r1plus/tenant-key"
+"""Secret `r1plus-gateway-key`: files `half-...`."""
+DIR_TLS: Final = "/etc/r1plus/tls"
+"""The Secret of the certificate: `tls.crt` and `tls.key`."""
+DIR_DATABASE: Final = "/etc/r1plus/database"
+"""The Secret of the database: `url`."""
+DATABASE_URL_FILE: Final = "url"
+DIR_STORE: Final = "/var/lib/r1plus/gateway"
+"""Claim `r1plus-gateway`: the tenant's data, unless PostgreSQL has them."""
+ENV_SETTINGS: Final = "R1PLUS_GATEWAY_SETTINGS"
+"""Path of `gateway.json`."""
+
+
+def name_pods_service(deployment: str) -> str:
+    """Return the name of a deployment's headless Service, which has an address for each serving pod."""
+    return f"{deployment}-pods"
+
+
+class Capability(StrEnum):
+    """What a model's engine can do beyond `docs/calling.md`; the values are inputs of its Triton model."""
+
+    MESSAGES = "messages"
+    COUNT_ONLY = "count_only"
+    RESPONSE_SCHEMA = "response_schema"
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionFacts:
+    """A revision that a model's pods may serve, so that a pod's report can be compared with it."""
+
+    name: str
+    identity: str
+    """Digest of the serving identity."""
+    engine_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One model, which is one R1PlusDeployment."""
+
+    name: str
+    host: str
+    """Headless Service: one DNS address for each pod."""
+    context_tokens: int
+    batch: int
+    """Requests that run at once in each pod; more wait in the gateway."""
+    grpc_port: int = names.PORT_GRPC
+    monitor_port: int = names.PORT_MONITOR
+    max_new_tokens: int = inference.DEFAULT_MAX_NEW_TOKENS
+    """For a request that sets none."""
+    capabilities: tuple[Capability, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    """Whose ServiceAccounts may call it, besides those of the tenant's own namespace."""
+    measured_presets: tuple[str, ...] = ()
+    """Presets for which a suite has run."""
+    revisions: tuple[RevisionFacts, ...] = ()
+    created_at: int = 0
+    """Seconds since the epoch."""
+
+    def can(self, capability: Capability) -> bool:
+        """Return whether the engine has this capability."""
+        return capability in self.capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayLimits:
+    """What one client may cost the gateway."""
+
+    body_bytes: int = 2 * 1024 * 1024
+    bodies_bytes: int = 64 * 1024 * 1024
+    """Of all bodies that are read at one time."""
+    body_seconds: float = 30.0
+    """Longest time for a client to send a body."""
+    idle_seconds: float = 75.0
+    """Longest time for a client to send the headers of a request, its first one or the next."""
+    queue_per_key: int = 32
+    queue_per_tenant: int = 512
+    retry_after_seconds: int = 2
+    """Sent with 503 when a queue is full or no pod is ready."""
+    slow_reader_seconds: float = 30.0
+    slow_reader_bytes: int = 1024 * 1024
+    heartbeat_seconds: float = 10.0
+    silence_seconds: float = 300.0
+    """Longest time without a response of the engine; then the request fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPaths:
+    """A certificate and its key, PEM, mounted from a Secret; read again when they change."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """How tokens of ServiceAccounts are verified. Without an issuer none is accepted."""
+
+    issuer: str = ""
+    """The cluster's: `iss` of its tokens."""
+    jwks: str = f"{DIR_SETTINGS}/{JWKS_FILE}"
+    """The cluster's public keys, beside the settings."""
+    namespaces: tuple[str, ...] = ()
+    """Whose ServiceAccounts may call, besides those of the tenant's own namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Where the tenant's data are: keys, budgets, usage and audit log. Read once, at the start."""
+
+    tenant_uid: str = ""
+    """UID of the tenant's namespace: data of another one are refused."""
+    folder: str = DIR_STORE
+    """The volume, with half of the tenant key. Empty: none, with PostgreSQL."""
+    secret_folder: str = DIR_KEY
+    """Where the Secret with the other half is mounted."""
+    database_url_file: str = ""
+    """File with the URL of the tenant's PostgreSQL database. Empty: encrypted SQLite on the volume."""
+    audit_days: int = 400
+    """How long records of the audit log are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """All settings of one gateway."""
+
+    namespace: str
+    """The tenant's."""
+    tokens: TokenSettings = TokenSettings()
+    data: DataSettings = DataSettings()
+    models: tuple[ModelSettings, ...] = ()
+    limits: GatewayLimits = GatewayLimits()
+    tls: TlsPaths | None = None
+    host: str = "0.0.0.0"
+    port: int = PORT_API
+    internal_port: int = PORT_INTERNAL
+    """Metrics and probes, without TLS and keys: for Prometheus and the kubelet."""
+    drain_seconds: float = 60.0
+    """Longest time for running answers to end after SIGTERM."""

@@ -1,0 +1,259 @@
+"""A tenant's gateway mounts Secrets: the policies that hold the operator's account to which, and beside which program.
+
+Also what nobody but the operator makes around it. Every refusal stands beside its control.
+"""
+
+import copy
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from devcluster.apiserver_only import ApiServer
+from r1plus_contract import names
+from r1plus_contract.gateway import GATEWAY, GATEWAY_SERVICE, LABEL_GATEWAY
+from r1plus_operator.api import kinds
+from r1plus_operator.plan.observation import Json, TokenIssuer
+from r1plus_operator.plan.tenancy.gateway import GatewayObservation
+from r1plus_operator.plan.tenancy.tenant import TenantObservation, plan_tenant
+from support.apiserver.chart import GATEWAY_IMAGE
+from support.apiserver.manifests import (
+    MARK,
+    ROLE_BINDING,
+    SERVICE_ACCOUNT,
+    manifest,
+    pod,
+    r1plus_tenant,
+    role_binding,
+    tenant_namespace,
+    user,
+)
+from support.apiserver.people import APPLY, Answer, Person, people
+from support.apiserver.rights import OPERATOR
+from support.apiserver.walls import CONFIGURED, POLICY, assert_held
+from support.plan.tenant_world import facts
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.apiserver
+SPEC: Json = {
+    "gateway": {
+        "enabled": True,
+        "replicas": 2,
+        "tls": {"secretName": "web-tls"},
+        "database": {"secretName": "store", "egress": {"cidr": "10.9.0.0/16", "ports": [5432]}},
+    }
+}
+NINA = "nina"
+"""An administrator of the namespace, by Kubernetes' own role."""
+ANNA = "anna"
+"""The tenant's admin, by ours."""
+Change = Callable[[Json], object]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A tenant whose R1PlusTenant asks for a gateway, and who writes there."""
+
+    namespace: str
+    operator: Person
+    nina: Person
+    anna: Person
+
+    def list_objects(self) -> list[Json]:
+        """Return the gateway's objects, as the operator makes them."""
+        cr = {"metadata": {"name": names.TENANT, "namespace": self.namespace, "uid": "1"}, "spec": SPEC, "status": {}}
+        gateway = GatewayObservation(issuer=TokenIssuer("https://issuer.example", '{"keys":[]}'))
+        config = replace(CONFIGURED, gateway_image=GATEWAY_IMAGE)
+        stages = plan_tenant(TenantObservation(facts(self.namespace), cr, {}, gateway=gateway), config, 0.0).apply
+        return [obj for stage in stages[-3:] for obj in stage]
+
+    def get_deployment(self) -> Json:
+        return copy.deepcopy(next(obj for obj in self.list_objects() if obj["kind"] == "Deployment"))
+
+    def apply(self, obj: Json) -> Answer:
+        """Apply an object as the operator; a dry run."""
+        path = kinds.BY_KIND[obj["kind"]].path(obj["metadata"]["namespace"], obj["metadata"]["name"])
+        return self.operator.ask("PATCH", path, obj, kind=APPLY)
+
+
+@pytest.fixture(scope="module")
+def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
+    namespace = f"t-{uuid.uuid4().hex[:10]}"
+    with people(installed_server, OPERATOR, NINA, ANNA) as who:
+        made = World(namespace, who[OPERATOR], who[NINA], who[ANNA])
+        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
+        admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
+        role = role_binding(namespace, ANNA, names.ROLE_TENANT_ADMIN, user(ANNA))
+        admin.do("POST", ROLE_BINDING.path(namespace), role)
+        admin.do("POST", kinds.R1PLUS_TENANT.path(namespace), r1plus_tenant(**SPEC))
+        made.operator.gets("patch", "deployments", namespace, "apps")
+        made.nina.gets("create", "services", namespace)
+        for account in (obj for obj in made.list_objects() if obj["kind"] == "ServiceAccount"):
+            path = SERVICE_ACCOUNT.path(namespace, account["metadata"]["name"])
+            made.operator.do("PATCH", path, account, kind=APPLY)
+        foreign = mount_secret("foreign")
+        deployment = made.get_deployment()
+        foreign(deployment)
+        wait_until(lambda: made.apply(deployment).status == 403, "the policy knows the R1PlusTenant")
+        yield made
+
+
+def get_pod(deployment: Json) -> Json:
+    spec: Json = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def get_container(deployment: Json) -> Json:
+    container: Json = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def mount_secret(name: str) -> Change:
+    return lambda it: get_pod(it)["volumes"].append({"name": "more", "secret": {"secretName": name}})
+
+
+def rename(name: str) -> Change:
+    return lambda it: it["metadata"].update(name=name)
+
+
+def add_init_container(deployment: Json) -> None:
+    secure = get_container(deployment)["securityContext"]
+    get_pod(deployment)["initContainers"] = [{"name": "i", "image": "evil:1", "securityContext": secure}]
+
+
+HELD: dict[str, tuple[Change, str, str]] = {
+    "a Secret that the R1PlusTenant does not name": (mount_secret("foreign"), "gateway-secrets", "r1plus-gateway-key, web-tls, store"),
+    "an image of its own choice": (lambda it: get_container(it).update(image="evil:1"), "gateway-pods", "the chart's images.gateway"),
+    "another program": (lambda it: get_container(it).update(command=["sh"]), "gateway-pods", "no command, no args"),
+    "other arguments": (lambda it: get_container(it).update(args=["-c", "x"]), "gateway-pods", "no command, no args"),
+    "a library in its environment": (lambda it: get_container(it)["env"].append({"name": "PYTHONPATH", "value": "/tmp"}), "gateway-pods", "R1PLUS_GATEWAY_"),
+    "a probe that runs a program": (lambda it: get_container(it).update(livenessProbe={"exec": {"command": ["sh"]}}), "gateway-pods", "no probe that runs"),
+    "a hook that does": (lambda it: get_container(it).update(lifecycle={"preStop": {"exec": {"command": ["sh"]}}}), "gateway-pods", "no hook but /bin/sleep"),
+    "a hook after its start": (lambda it: get_container(it)["lifecycle"].update(postStart={"exec": {"command": ["/bin/sleep"]}}), "gateway-pods", "no hook but"),
+    "files over the program's own": (lambda it: get_container(it)["volumeMounts"].append({"name": "settings", "mountPath": "/opt/r1plus"}), "gateway-pods", "nothing lies over"),
+    "an init container of another image": (add_init_container, "gateway-pods", "the chart's images.gateway"),
+    "a Secret in another Deployment": (rename("r1plus-x"), "operator-templates", "no Secret but the gateway's"),
+    "another account": (lambda it: get_pod(it).update(serviceAccountName="deployer"), "operator-templates", "as r1plus-gateway"),
+    "another claim": (lambda it: get_pod(it)["volumes"].append({"name": "c", "persistentVolumeClaim": {"claimName": "data"}}), "operator-templates", "the gateway r1plus-gateway"),
+    "a token": (lambda it: get_pod(it).update(automountServiceAccountToken=True), "operator-templates", "must be false"),
+}  # fmt: skip
+
+
+def test_all_that_the_operator_makes_of_a_gateway_is_let_through(world: World) -> None:
+    objects = world.list_objects()
+    assert {obj["kind"] for obj in objects} == {
+        "NetworkPolicy", "ServiceAccount", "ConfigMap", "Deployment", "Service", "PodDisruptionBudget"
+    }  # fmt: skip
+    for obj in objects:
+        answer = world.apply(obj)
+        assert answer.status in (200, 201), f"{obj['kind']}: {answer}"
+
+
+@pytest.mark.parametrize(("change", "policy", "said"), HELD.values(), ids=HELD)
+def test_the_operators_account_cannot_read_more_by_a_gateway(
+    world: World, change: Change, policy: str, said: str
+) -> None:
+    deployment = world.get_deployment()
+    assert world.apply(deployment).status == 201
+    change(deployment)
+    assert_held(world.apply(deployment), policy, said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "labels", "is_allowed"),
+    [
+        pytest.param("Service", "gateway", {}, True, id="the gateway's Service"),
+        pytest.param("Service", "credit-pods", {names.LABEL_DEPLOYMENT: "credit"}, True, id="a headless one of its deployment"),
+        pytest.param("Service", "other-pods", {names.LABEL_DEPLOYMENT: "credit"}, False, id="one of another deployment"),
+        pytest.param("Service", "gateway", {names.LABEL_DEPLOYMENT: "credit"}, False, id="the gateway's for a deployment"),
+        pytest.param("ConfigMap", "gateway", {}, False, id="another kind of that name"),
+    ],
+)  # fmt: skip
+def test_the_operator_takes_the_gateways_names_only(
+    world: World, kind: str, name: str, labels: dict[str, str], is_allowed: bool
+) -> None:
+    fields = {"spec": {"ports": [{"port": 1}]}} if kind == "Service" else {}
+    obj = manifest(kinds.BY_KIND[kind], name, world.namespace, labels={**MARK, **labels}, **fields)
+    answer = world.apply(obj)
+    if is_allowed:
+        assert answer.status == 201, answer
+    else:
+        assert_held(answer, "operator-reach", f"metadata.name: {name} is no name that the operator gives")
+
+
+@pytest.mark.parametrize(
+    ("account", "audience", "seconds", "refusal"),
+    [
+        pytest.param(names.GATEWAY_ADMIN, GATEWAY, 600, "", id="for the gateway"),
+        pytest.param(names.GATEWAY_ADMIN, "https://kubernetes.default.svc", 600, "gateway-tokens", id="for the API server"),
+        pytest.param(names.GATEWAY_ADMIN, GATEWAY, 3600, "gateway-tokens", id="for an hour"),
+        pytest.param("default", GATEWAY, 600, "rbac", id="of another account"),
+    ],
+)  # fmt: skip
+def test_a_tenants_admin_makes_tokens_of_the_gateways_admin_for_the_gateway(
+    world: World, account: str, audience: str, seconds: int, refusal: str
+) -> None:
+    world.anna.gets("create", "pods", world.namespace, subresource="portforward")
+    spec = {"audiences": [audience], "expirationSeconds": seconds}
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    answer = world.anna.ask("POST", f"{SERVICE_ACCOUNT.path(world.namespace, account)}/token", review)
+    if refusal == "rbac":
+        assert answer.status == 403, answer
+    elif refusal:
+        assert_held(answer, refusal, "for the audience r1plus-gateway alone")
+    else:
+        assert answer.status == 201, answer
+
+
+SERVICE: Json = {"spec": {"ports": [{"port": 1}]}}
+RULES: Json = {"ingress": [{}], "policyTypes": ["Ingress"]}
+
+
+def leave_out(*keys: str) -> Json:
+    return {"podSelector": {"matchExpressions": [{"key": key, "operator": "DoesNotExist"} for key in keys]}}
+
+
+OURS = (names.LABEL_DEPLOYMENT, names.LABEL_PROBE, names.LABEL_VOLUME)
+
+
+class TestATenantsOwnPeople:
+    """They take none of the gateway's names, wear none of its labels, open it to nobody and do not take it away."""
+
+    @pytest.mark.parametrize(
+        ("name", "is_held"), [(GATEWAY_SERVICE, True), ("credit-pods", True), ("my-gateway", False)]
+    )
+    def test_make_no_service_of_its_names(self, world: World, name: str, is_held: bool) -> None:
+        body = manifest(kinds.BY_KIND["Service"], name, **SERVICE)
+        answer = world.nina.ask("POST", kinds.BY_KIND["Service"].path(world.namespace), body)
+        if is_held:
+            assert_held(answer, "names", "Services also gateway and ...-pods")
+        else:
+            assert answer.status == 201, answer
+
+    def test_make_no_pod_with_its_label(self, world: World) -> None:
+        path = kinds.POD.path(world.namespace)
+        assert_held(
+            world.nina.ask("POST", path, pod("x", labels={LABEL_GATEWAY: "true"})), "serving-pods", LABEL_GATEWAY
+        )
+
+    def test_open_it_by_no_network_policy(self, world: World, admin: Person) -> None:
+        kind = kinds.BY_KIND["NetworkPolicy"]
+        opens, spares = (
+            manifest(kind, "mine", spec={**leave_out(*keys), **RULES}) for keys in (OURS, (*OURS, LABEL_GATEWAY))
+        )
+        assert_held(admin.ask("POST", kind.path(world.namespace), opens), "walls", "spec.gateway.from")
+        assert admin.ask("POST", kind.path(world.namespace), spares).status == 201
+
+    def test_delete_nothing_of_it(self, world: World) -> None:
+        kind = kinds.BY_KIND["Service"]
+        made = next(obj for obj in world.list_objects() if obj["kind"] == "Service")
+        path = kind.path(world.namespace, GATEWAY_SERVICE)
+        world.operator.do("PATCH", path, made, kind=APPLY)
+        assert_held(world.nina.ask("DELETE", path), "kept", "only the platform team deletes it")
+        edited = json.loads(world.nina.ask("GET", path).text)
+        edited["spec"]["selector"] = {"app": "mine"}
+        assert_held(world.nina.ask("PUT", path, edited), "children", "spec: belongs to the operator")
+        assert made["metadata"]["labels"] == {**POLICY, names.LABEL_ISOLATION: "gateway"}
+        assert made["metadata"]["name"] != GATEWAY
