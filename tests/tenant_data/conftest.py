@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from r1plus_gateway.store.database import Limits
+from r1plus_gateway.store.database import StoreLimits
 from support.gateway.tenant_data import Volume
 from support.registry.postgres import Postgres
 from support.registry.servers import cluster, postgresql
 from support.scratch import make_scratch_folder
 
 __all__ = ["cluster", "postgresql"]
-PATIENT = Limits(connect=20.0, lock=20.0, statement=60.0)
+PATIENT = StoreLimits(connect=20.0, lock=20.0, statement=60.0)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import AccessError, Limits, Reservation
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import UsageQuery, create_key, list_keys, report_usage, revoke_key, verify_audit
-from r1plus_gateway.store.database import Limits as DatabaseLimits
+from r1plus_gateway.store.database import StoreLimits
 from r1plus_gateway.store.errors import DataReason, StoreError
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.migration import ADVISORY_LOCK, Patience, migrate
@@ -271,7 +271,7 @@ async def test_no_message_has_the_password(tenant: Volume) -> None:
 
 
 async def test_a_database_that_is_gone_and_back_loses_nothing(cluster: Cluster, tmp_path: Any) -> None:
-    limits = DatabaseLimits(connect=2.0, lock=5.0, statement=5.0)
+    limits = StoreLimits(connect=2.0, lock=5.0, statement=5.0)
     next_id = count_from()
     with closing(Postgres(cluster)) as server:
         server.start()

@@ -64,7 +64,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class AnswerEvidence:
     """What answered: the revision, the digest of its engine, and the verdict of the pod that answered."""
 
     revision: str
@@ -130,7 +130,9 @@ class Ledger(Protocol):
                 nothing can be recorded, since what is not metered is not served.
         """
 
-    async def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: Evidence | None) -> None:
+    async def settle(
+        self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None
+    ) -> None:
         """Replace the reservation by what was used, and append one record to the audit log.
 
         Called exactly once; a second call for the same reservation changes nothing.

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
-from r1plus_gateway.http.errors import ApiError, InvalidFieldError
+from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.store import admin
@@ -64,9 +64,9 @@ class Administration:
             except StoreError as error:
                 raise refuse_unavailable(error) from error
             except LookupError as error:
-                raise ApiError(404, "key_not_found", f"{error}; GET /v1/admin/keys lists them") from error
+                raise RequestError(404, "key_not_found", f"{error}; GET /v1/admin/keys lists them") from error
             except ValueError as error:
-                raise ApiError(400, "invalid_value", str(error)) from error
+                raise RequestError(400, "invalid_value", str(error)) from error
 
         return guarded
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from r1plus_gateway.access.caller import Evidence, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Usage
 from r1plus_gateway.http.requests import Form, GenerateRequest
 from r1plus_gateway.http.tools import ToolAnswer, parse_tool_answer
 
@@ -27,7 +27,7 @@ class AnswerHead:
     created: int
     """Seconds since the epoch."""
     request: GenerateRequest
-    evidence: Evidence
+    evidence: AnswerEvidence
 
     def build(self, kind: str) -> dict[str, Any]:
         """Return the fields before the choices."""
@@ -40,7 +40,7 @@ class AnswerHead:
         }
 
 
-def build_fingerprint(evidence: Evidence) -> str | None:
+def build_fingerprint(evidence: AnswerEvidence) -> str | None:
     """Return revision and engine in one word; None where it is not verified what answered."""
     return f"{evidence.revision}@{evidence.engine_digest[:19]}" if evidence.revision else None
 

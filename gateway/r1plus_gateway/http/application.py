@@ -22,7 +22,7 @@ from r1plus_gateway.http.completions import (
     build_limit_headers,
     create_request_id,
 )
-from r1plus_gateway.http.errors import ApiError, convert_access_error
+from r1plus_gateway.http.errors import RequestError, convert_access_error
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
 from r1plus_gateway.http.requests import Parser, parse_chat, parse_generate, parse_text
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
@@ -109,9 +109,9 @@ class Api:
         try:
             # Java's client offers HTTP/2 with its requests in the clear, and takes an answer in HTTP/1.1.
             if request.headers.get("Upgrade", "h2c").lower() != "h2c":
-                raise ApiError(400, "invalid_request", "Upgrade is not supported; leave the header out")
+                raise RequestError(400, "invalid_request", "Upgrade is not supported; leave the header out")
             return await handler(request)
-        except ApiError as error:
+        except RequestError as error:
             return self._refuse(exchange, error)
         except AccessError as error:
             return self._refuse(exchange, convert_access_error(error))
@@ -123,9 +123,11 @@ class Api:
             # Without the error's message, which may quote a prompt.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("Request %s failed with %s\n%s", exchange.id, type(error).__name__, where)
-            return self._refuse(exchange, ApiError(500, "internal_error", "the gateway failed; report this request"))
+            return self._refuse(
+                exchange, RequestError(500, "internal_error", "the gateway failed; report this request")
+            )
 
-    def _refuse(self, exchange: Exchange, error: ApiError) -> web.Response:
+    def _refuse(self, exchange: Exchange, error: RequestError) -> web.Response:
         if not exchange.is_billed:
             outcome = "refused" if error.status < 500 else "failed"
             self._parts.metrics.count_request(exchange.model, exchange.key, outcome)
@@ -203,10 +205,10 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
         response.headers.update(build_limit_headers(exchange.caller, exchange.remaining))
 
 
-def _convert_http_error(error: web.HTTPException) -> ApiError:
+def _convert_http_error(error: web.HTTPException) -> RequestError:
     codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    return ApiError(error.status, codes.get(error.status, "invalid_request"), error.reason, headers=headers)
+    return RequestError(error.status, codes.get(error.status, "invalid_request"), error.reason, headers=headers)
 
 
 def _respond(value: Any) -> web.Response:

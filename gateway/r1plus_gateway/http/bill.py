@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from r1plus_gateway.access.caller import Caller, Evidence, Ledger, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Caller, Ledger, Outcome, Reservation, Usage
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.serving.errors import RefusedByEngineError
@@ -52,7 +52,7 @@ class Bill:
             log.error("Request %s could not be settled: %s", self.reservation.request_id, type(error).__name__)
 
 
-def _known(evidence: Evidence) -> Evidence | None:
+def _known(evidence: AnswerEvidence) -> AnswerEvidence | None:
     return evidence if evidence.revision else None
 
 

@@ -13,7 +13,7 @@ from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
 from r1plus_gateway.access.caller import AccessError, Authenticator, Caller, Ledger, Outcome, Remaining
 from r1plus_gateway.http.answers import AnswerHead, EventEnvelope, build_answer
 from r1plus_gateway.http.bill import Bill, open_bill
-from r1plus_gateway.http.errors import ApiError, convert_access_error, convert_serving_error
+from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
 from r1plus_gateway.http.event_stream import EventStream
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json, read_object
@@ -99,7 +99,7 @@ class Completions:
         """Answer one request.
 
         Raises:
-            ApiError: it is refused, or failed before anything was sent.
+            RequestError: it is refused, or failed before anything was sent.
         """
         try:
             return await self._answer(exchange, parse)
@@ -278,7 +278,7 @@ def _check_prompt_size(request: GenerateRequest, model: ModelSettings) -> None:
     most = MOST_PROMPT_BYTES_PER_TOKEN * model.context_tokens
     if request.prompt.size > most:
         message = f"the prompt has {request.prompt.size} bytes, more than {most}, which no tokenizer fits into the"
-        raise ApiError(
+        raise RequestError(
             400, "context_length_exceeded", f"{message} context of {model.context_tokens} tokens; shorten it"
         )
 

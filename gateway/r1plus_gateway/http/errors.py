@@ -24,7 +24,7 @@ _TYPES: Final[Mapping[int, str]] = {
 }
 
 
-class ApiError(Exception):
+class RequestError(Exception):
     """An error answer. `param` names the field that is wrong; `headers` go with it."""
 
     def __init__(
@@ -56,7 +56,7 @@ class ApiError(Exception):
         return web.Response(status=self.status, body=self.body, content_type="application/json", headers=self.headers)
 
 
-class InvalidFieldError(ApiError):
+class InvalidFieldError(RequestError):
     """400: one field of the body is wrong."""
 
     def __init__(self, param: str, message: str, *, code: str = "invalid_value") -> None:
@@ -70,7 +70,7 @@ class UnsupportedFieldError(InvalidFieldError):
         super().__init__(param, message, code="unsupported_parameter")
 
 
-def convert_access_error(error: AccessError) -> ApiError:
+def convert_access_error(error: AccessError) -> RequestError:
     """Return the answer of a refusal. Without `retry_after`, clients are told that another try does not help."""
     headers: dict[str, str] = {}
     if error.retry_after is not None:
@@ -79,20 +79,20 @@ def convert_access_error(error: AccessError) -> ApiError:
         headers["x-should-retry"] = "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return ApiError(error.status, error.code, str(error), headers=headers)
+    return RequestError(error.status, error.code, str(error), headers=headers)
 
 
-def convert_serving_error(error: ServingError, retry_after_seconds: int) -> ApiError:
+def convert_serving_error(error: ServingError, retry_after_seconds: int) -> RequestError:
     """Return the answer of a model that did not answer."""
     later = {"Retry-After": str(retry_after_seconds)}
     if isinstance(error, RefusedByEngineError):
         message = str(error)
         is_too_long = "context of" in message or "tokens of the context" in message
         code = "context_length_exceeded" if is_too_long else "invalid_value"
-        return ApiError(400, code, message, param="messages" if is_too_long else None)
+        return RequestError(400, code, message, param="messages" if is_too_long else None)
     if isinstance(error, QueueFullError):
-        return ApiError(503, "queue_full", str(error), headers=later)
+        return RequestError(503, "queue_full", str(error), headers=later)
     if isinstance(error, ModelUnavailableError):
-        return ApiError(503, "model_unavailable", str(error), headers=later)
+        return RequestError(503, "model_unavailable", str(error), headers=later)
     code = "answer_failed" if isinstance(error, AnswerFailedError) else "server_error"
-    return ApiError(502, code, str(error))
+    return RequestError(502, code, str(error))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from r1plus_gateway.http.errors import ApiError
+from r1plus_gateway.http.errors import RequestError
 
 Json = Any
 MOST_DEPTH: Final = 64
@@ -29,23 +29,23 @@ async def read_object(request: web.Request, seconds: float) -> dict[str, Json]:
     """Read the body as a JSON object.
 
     Raises:
-        ApiError: 400, 408, 413 or 415.
+        RequestError: 400, 408, 413 or 415.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise ApiError(415, "unsupported_media_type", "Content-Encoding is not supported; send the body as it is")
+        raise RequestError(415, "unsupported_media_type", "Content-Encoding is not supported; send the body as it is")
     media = request.content_type
     if media not in ("application/json", "application/octet-stream"):  # the second: no header was sent
-        raise ApiError(415, "unsupported_media_type", f"Content-Type {media!r:.80} is not application/json")
+        raise RequestError(415, "unsupported_media_type", f"Content-Type {media!r:.80} is not application/json")
     try:
         async with asyncio.timeout(seconds):
             body = await request.read()
     except TimeoutError:
-        raise ApiError(408, "request_timeout", f"the body did not arrive within {seconds:g} s") from None
+        raise RequestError(408, "request_timeout", f"the body did not arrive within {seconds:g} s") from None
     return parse_object(body)
 
 
 def parse_object(body: bytes) -> dict[str, Json]:
-    """Parse a JSON object. Raises ApiError 400."""
+    """Parse a JSON object. Raises RequestError 400."""
     try:
         value = _parse(body)
     except ValueError as error:
@@ -94,5 +94,5 @@ def describe(value: Json) -> str:
     return _KINDS.get(type(value), "a value")
 
 
-def _bad_json(reason: str) -> ApiError:
-    return ApiError(400, "invalid_json", f"the body is not the JSON that is expected: {reason:.200}")
+def _bad_json(reason: str) -> RequestError:
+    return RequestError(400, "invalid_json", f"the body is not the JSON that is expected: {reason:.200}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_gateway.http.errors import ApiError, InvalidFieldError
+from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 
 SEPARATOR: Final = ":"
 
@@ -32,7 +32,7 @@ def split_model(model: str, preset: str) -> tuple[str, str]:
     """Return the deployment and the preset of a model id such as `credit:code` and of the field `preset`.
 
     Raises:
-        ApiError: they contradict each other, or there is no such preset.
+        RequestError: they contradict each other, or there is no such preset.
     """
     name, separator, suffix = model.partition(SEPARATOR)
     if separator and suffix not in PRESETS:
@@ -44,7 +44,7 @@ def split_model(model: str, preset: str) -> tuple[str, str]:
     return name, suffix or preset
 
 
-def build_unknown_model_error(model: str) -> ApiError:
+def build_unknown_model_error(model: str) -> RequestError:
     """Return the one answer for models that do not exist and for those that this caller may not call."""
     message = f"the model {model!r:.100} does not exist, or you may not call it; GET /v1/models lists yours"
-    return ApiError(404, "model_not_found", message, param="model")
+    return RequestError(404, "model_not_found", message, param="model")

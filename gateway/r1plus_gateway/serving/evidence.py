@@ -9,10 +9,10 @@ import aiohttp
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_gateway.access.caller import Evidence
+from r1plus_gateway.access.caller import AnswerEvidence
 from r1plus_gateway.settings import RevisionFacts
 
-UNVERIFIED: Final = Evidence(revision="", engine_digest="", verdict="unverified")
+UNVERIFIED: Final = AnswerEvidence(revision="", engine_digest="", verdict="unverified")
 CACHE_SECONDS: Final = 2.0
 FETCH_SECONDS: Final = 0.5
 MOST_REPORT_BYTES: Final = 256 * 1024
@@ -60,7 +60,7 @@ class EvidenceCache:
         if self._task is None and self._clock() - self._read_at > CACHE_SECONDS:
             self._task = asyncio.create_task(self._read())
 
-    async def get(self, revisions: Sequence[RevisionFacts]) -> Evidence:
+    async def get(self, revisions: Sequence[RevisionFacts]) -> AnswerEvidence:
         """Return the evidence; waits at most `FETCH_SECONDS` for a read that has begun.
 
         A monitor that did not answer the last time delays no second request: it is read in the background.
@@ -85,11 +85,11 @@ class EvidenceCache:
             await asyncio.gather(self._task, return_exceptions=True)
 
 
-def match_report(report: MonitorReport | None, revisions: Sequence[RevisionFacts]) -> Evidence:
+def match_report(report: MonitorReport | None, revisions: Sequence[RevisionFacts]) -> AnswerEvidence:
     """Return the evidence of a report; `UNVERIFIED` unless the operator knows this revision by this identity."""
     if report is None:
         return UNVERIFIED
     for facts in revisions:
         if facts.name == report.revision and facts.identity == report.identity:
-            return Evidence(facts.name, facts.engine_digest, report.verdict.value)
+            return AnswerEvidence(facts.name, facts.engine_digest, report.verdict.value)
     return UNVERIFIED

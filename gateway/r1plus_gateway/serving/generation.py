@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from r1plus_gateway.access.caller import Evidence, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Usage
 from r1plus_gateway.serving.errors import (
     AnswerFailedError,
     ModelUnavailableError,
@@ -74,7 +74,7 @@ class Generation:
         self._is_cancelled = False
         self.state = State.QUEUED
         self.error: ServingError | None = None
-        self.evidence: Evidence = UNVERIFIED
+        self.evidence: AnswerEvidence = UNVERIFIED
         self.on_overflow: Callable[[], None] = lambda: None
         """Called when too much text waits; the request is cut then."""
         self.times = Times(clock())

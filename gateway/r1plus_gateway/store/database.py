@@ -57,8 +57,8 @@ _FREE_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits in seconds, except the last."""
+class StoreLimits:
+    """StoreLimits in seconds, except the last."""
 
     connect: float = 5.0
     lock: float = 3.0
@@ -70,7 +70,9 @@ class Limits:
 class Database:
     """Connections to one database, and transactions on them."""
 
-    def __init__(self, engine: Engine, name: str, folder: Path | None, limits: Limits, lock: TextIO | None) -> None:
+    def __init__(
+        self, engine: Engine, name: str, folder: Path | None, limits: StoreLimits, lock: TextIO | None
+    ) -> None:
         """Use `open_file` or `open_url`. `folder` is that of a SQLite file."""
         self.engine = engine
         self.name = name
@@ -170,7 +172,9 @@ def lock_folder(folder: Path) -> TextIO:
     return file
 
 
-def open_file(folder: Path, keys: TenantKeys, lock: TextIO, *, is_new: bool, limits: Limits | None = None) -> Database:
+def open_file(
+    folder: Path, keys: TenantKeys, lock: TextIO, *, is_new: bool, limits: StoreLimits | None = None
+) -> Database:
     """Open the encrypted file in `folder`, or create it if it is new. The database owns the lock from then on.
 
     Raises:
@@ -178,16 +182,16 @@ def open_file(folder: Path, keys: TenantKeys, lock: TextIO, *, is_new: bool, lim
         CorruptError: it is damaged, cut, or missing although it is not new.
         ReadOnlyError, FullError: of the volume.
     """
-    limits, path = limits or Limits(), folder / DATABASE_FILE
+    limits, path = limits or StoreLimits(), folder / DATABASE_FILE
     _check_header(path, keys, is_new=is_new)
     database = Database(_create_sqlite_engine(path, keys, limits), str(path), folder, limits, lock)
     _check_content(database, path)
     return database
 
 
-def open_url(url: str, limits: Limits | None = None) -> Database:
+def open_url(url: str, limits: StoreLimits | None = None) -> Database:
     """Return the PostgreSQL database of a URL; opens no connection. Raises ConfigError, which has no password."""
-    limits, parsed = limits or Limits(), parse_url(url)
+    limits, parsed = limits or StoreLimits(), parse_url(url)
     name = parsed.difference_update_query(SECRETS).render_as_string(hide_password=True)
     return Database(_create_postgresql_engine(parsed, limits), name, None, limits, None)
 
@@ -249,7 +253,7 @@ def _check_content(database: Database, path: Path) -> None:
         raise
 
 
-def _create_sqlite_engine(path: Path, keys: TenantKeys, limits: Limits) -> Engine:
+def _create_sqlite_engine(path: Path, keys: TenantKeys, limits: StoreLimits) -> Engine:
     key = f"PRAGMA key = \"x'{keys.database_key.hex()}{keys.database_salt.hex()}'\""
 
     def connect() -> Any:
@@ -285,7 +289,7 @@ def _create_sqlite_engine(path: Path, keys: TenantKeys, limits: Limits) -> Engin
     return engine
 
 
-def _create_postgresql_engine(url: URL, limits: Limits) -> Engine:
+def _create_postgresql_engine(url: URL, limits: StoreLimits) -> Engine:
     engine = sa.create_engine(
         url,
         pool_size=limits.connections,

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from typing import Any, Final
 
-from r1plus_gateway.access.caller import AccessError, Caller, Evidence, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, Outcome, Reservation, Usage
 from r1plus_gateway.store.errors import BusyError, StoreError
 from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.writer import Writer
@@ -51,7 +51,9 @@ class StoreLedger:
             if not has_answer:
                 self._void(request_id, caller)
 
-    async def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: Evidence | None) -> None:
+    async def settle(
+        self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None
+    ) -> None:
         """Record what was used, as `Ledger` says.
 
         While the data cannot be written it waits in memory, and if the gateway dies meanwhile, the next one counts the

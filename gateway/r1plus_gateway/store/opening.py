@@ -16,7 +16,7 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.database import (
     DATABASE_FILE,
     Database,
-    Limits,
+    StoreLimits,
     lock_folder,
     open_file,
     open_url,
@@ -55,7 +55,7 @@ class StoreConfig:
     folder: Path | None = None
     """The volume: the SQLite database, the key ring and the head of the audit log."""
     url: str = ""
-    limits: Limits = field(default_factory=Limits)
+    limits: StoreLimits = field(default_factory=StoreLimits)
     audit_days: float = 400.0
     """How long audit records are kept."""
 

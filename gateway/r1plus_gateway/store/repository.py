@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.access.caller import (
+    AnswerEvidence,
     Caller,
-    Evidence,
     Limits,
     Outcome,
     Remaining,
@@ -118,7 +118,7 @@ class LedgerRepository:
         self._set_counters(key, caller.limits, after.requests, after.tokens)
         return Reservation(request_id, caller, model, tokens, compute_remaining(caller.limits, after))
 
-    def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: Evidence | None) -> bool:
+    def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None) -> bool:
         """Replace the reservation by what was used. Return False, and change nothing, if it was settled before."""
         row = self._find_reservation(reservation.request_id)
         if row is None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from r1plus_gateway.access.caller import (
     AccessError,
+    AnswerEvidence,
     Caller,
     CallerKind,
-    Evidence,
     Limits,
     Outcome,
     Remaining,
@@ -41,7 +41,7 @@ class Settlement:
     reservation: Reservation
     usage: Usage
     outcome: Outcome
-    evidence: Evidence | None
+    evidence: AnswerEvidence | None
 
 
 @dataclass
@@ -70,7 +70,9 @@ class FakeLedger:
         self.open[request_id] = reservation
         return reservation
 
-    async def settle(self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: Evidence | None) -> None:
+    async def settle(
+        self, reservation: Reservation, usage: Usage, outcome: Outcome, evidence: AnswerEvidence | None
+    ) -> None:
         """See `Ledger`."""
         del self.open[reservation.request_id]
         if self.trouble is not None:

@@ -5,17 +5,17 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from r1plus_gateway.access.caller import Caller, CallerKind, Evidence, Limits, Outcome, Reservation, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Caller, CallerKind, Limits, Outcome, Reservation, Usage
 from r1plus_gateway.store.clock import LedgerClock
-from r1plus_gateway.store.database import Limits as DatabaseLimits
+from r1plus_gateway.store.database import StoreLimits
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_keys import make_half
 
 TENANT_UID = "0b5e6a2c-0000-4000-8000-00000000000a"
 ADMIN = Caller(CallerKind.ADMIN, "team-credit/r1plus-gateway-admin", namespace="team-credit")
-EVIDENCE = Evidence("credit-aaaaaaaaaa", "sha256:" + "d" * 64, "Pass")
-DATABASE_LIMITS = DatabaseLimits(lock=0.2)
+EVIDENCE = AnswerEvidence("credit-aaaaaaaaaa", "sha256:" + "d" * 64, "Pass")
+DATABASE_LIMITS = StoreLimits(lock=0.2)
 """A test that takes a lock waits for no longer."""
 START = 1_800_000_000.0
 
@@ -44,7 +44,7 @@ class Volume:
     folder: Path
     tenant_uid: str = TENANT_UID
     url: str = ""
-    limits: DatabaseLimits = DATABASE_LIMITS
+    limits: StoreLimits = DATABASE_LIMITS
     time: Time = field(default_factory=Time)
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
-from r1plus_gateway.access.caller import Evidence
+from r1plus_gateway.access.caller import AnswerEvidence
 from r1plus_gateway.serving.errors import ModelUnavailableError
 from r1plus_gateway.serving.evidence import UNVERIFIED, EvidenceCache
 from r1plus_gateway.serving.pods import PodPool, resolve_service
@@ -100,7 +100,7 @@ async def test_evidence_is_read_again_after_two_seconds() -> None:
 
     cache = EvidenceCache("10.0.0.1:8080", read, clock)
     revisions = [RevisionFacts("credit-1", "1d", "sha256:01")]
-    assert await cache.get(revisions) == Evidence("credit-1", "sha256:01", "Pass")
+    assert await cache.get(revisions) == AnswerEvidence("credit-1", "sha256:01", "Pass")
     await asyncio.gather(*(cache.get(revisions) for _ in range(5)))
     assert reads == 1
     clock.now = 2.1

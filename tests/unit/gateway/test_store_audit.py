@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from r1plus_gateway.access.caller import Evidence, Outcome, Usage
+from r1plus_gateway.access.caller import AnswerEvidence, Outcome, Usage
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import create_key, revoke_key, rotate_key, verify_audit
 from r1plus_gateway.store.audit import HEAD_FILE, AuditHead, read_head_file
@@ -206,7 +206,7 @@ async def test_the_chain_goes_on_after_a_restart(volume: Volume) -> None:
 
 
 async def test_hostile_texts_of_a_pod_are_recorded_as_one_bounded_line(store: TenantStore) -> None:
-    evidence = Evidence("r\n\0\ud800" + "x" * 10_000, "d" * 10_000, "Pass\r\n")
+    evidence = AnswerEvidence("r\n\0\ud800" + "x" * 10_000, "d" * 10_000, "Pass\r\n")
     reservation = await store.ledger.reserve("a", make_caller(), "credit", 10)
     await store.ledger.settle(reservation, Usage(1, 1), Outcome.ANSWERED, evidence)
     (row,) = await store.read(lambda connection: connection.execute(sa.select(t.audit)).all())
