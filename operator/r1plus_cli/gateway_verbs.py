@@ -1,12 +1,10 @@
 """`r1plus key`, `r1plus usage` and `r1plus audit`: what a tenant's administrators do with its gateway."""
 
 import functools
-import json
 import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -17,6 +15,8 @@ from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.gateway import LONG_SECONDS, GatewayCluster, GatewayTarget, Json, call_admin
+from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, open_console, print_document
+from r1plus_contract.timestamps import format_timestamp
 
 key_app = typer.Typer(
     name="key",
@@ -32,25 +32,11 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
 
 
-class Output(StrEnum):
-    """Output formats."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for people; json for programs.")]
-NamespaceOption = Annotated[
-    str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
-]
 GatewayOption = Annotated[
     str,
     typer.Option(
         "--gateway", envvar="R1PLUS_GATEWAY", help="Its URL, if you reach it; by default a port is forwarded."
     ),
-]
-KubeconfigOption = Annotated[
-    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
 ]
 IdArgument = Annotated[str, typer.Argument(help="The key's id: the part between r1p_ and the next _.")]
 
@@ -105,8 +91,8 @@ def list_command(
 ) -> None:
     """List all keys, revoked and expired ones as well, the newest first. No secret is stored, so none is shown."""
     answer = _call(kubeconfig, namespace, gateway, "GET", "/keys")
-    if output is Output.JSON:
-        _print_json(answer)
+    if output is not Output.TABLE:
+        print_document(answer, output)
         return
     now = datetime.now(UTC).timestamp()
     rows = [
@@ -148,10 +134,10 @@ def revoke_command(
 ) -> None:
     """Revoke a key: from now on it is refused, with both secrets. Its usage stays in the reports."""
     answer = _call(kubeconfig, namespace, gateway, "DELETE", f"/keys/{quote(key_id, safe='')}")
-    if output is Output.JSON:
-        _print_json(answer)
+    if output is not Output.TABLE:
+        print_document(answer, output)
     else:
-        _console().print(Text(f"Key {answer['id']} ({answer['name']}) is revoked"))
+        open_console().print(Text(f"Key {answer['id']} ({answer['name']}) is revoked"))
 
 
 def usage_command(
@@ -172,8 +158,8 @@ def usage_command(
     values = {"first": first, "last": last, "key": key, "model": model, "end_user": end_user}
     query = {name: value for name, value in values.items() if value is not None}
     answer = _call(kubeconfig, namespace, gateway, "GET", "/usage", query=query)
-    if output is Output.JSON:
-        _print_json(answer)
+    if output is not Output.TABLE:
+        print_document(answer, output)
         return
     rows = [
         (
@@ -187,13 +173,13 @@ def usage_command(
     heads = ("DAY", "CALLER", "MODEL", "REQUESTS", "PROMPT", "COMPLETION", "UNSETTLED")
     _print_table(heads, rows, "Nothing was used in these days")
     if answer["is_cut"]:
-        _console().print(Text("There is more: ask for fewer days, or one key"))
+        open_console().print(Text("There is more: ask for fewer days, or one key"))
     budgets = [
         (row["caller_id"], row["month"], *(_format_count(row[f"{name}_tokens"]) for name in _BUDGET))
         for row in answer["budgets"]
     ]
     if budgets:
-        _console().print()
+        open_console().print()
         _print_table(("CALLER", "MONTH", *(name.upper() for name in _BUDGET)), budgets, "")
 
 
@@ -211,11 +197,11 @@ def audit_command(
     Keep the printed head: a later log that does not contain it was written again.
     """
     answer = _call(kubeconfig, namespace, gateway, "GET", "/audit", seconds=LONG_SECONDS)
-    if output is Output.JSON:
-        _print_json(answer)
+    if output is not Output.TABLE:
+        print_document(answer, output)
     elif not answer["problem"]:
         head = answer["head"]
-        _console().print(Text(f"{answer['records']} records are whole; head {head['seq']} {head['mac']}"))
+        open_console().print(Text(f"{answer['records']} records are whole; head {head['seq']} {head['mac']}"))
     if answer["problem"]:
         raise CliError(
             f"The audit log is not whole: {answer['problem']}. Keep a copy of the volume or database as evidence, and"
@@ -244,8 +230,8 @@ def _call(kubeconfig: str | None, namespace: str | None, gateway: str, method: s
 
 def _show_issued(answer: Json, output: Output) -> None:
     """Print the key alone on standard output, so that a script can read it, and the rest on standard error."""
-    if output is Output.JSON:
-        _print_json(answer)
+    if output is not Output.TABLE:
+        print_document(answer, output)
         return
     sys.stdout.write(f"{answer['key']}\n")
     old = ""
@@ -275,7 +261,7 @@ def _format_limits(limits: Json) -> str:
 
 
 def _format_time(moment: float | None) -> str:
-    return "never" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return "never" if moment is None else format_timestamp(moment)
 
 
 def _format_count(value: int | None) -> str:
@@ -284,19 +270,11 @@ def _format_count(value: int | None) -> str:
 
 def _print_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
     if not rows:
-        _console().print(Text(empty))
+        open_console().print(Text(empty))
         return
     table = Table(box=None, pad_edge=False, header_style="")
     for head in heads:
         table.add_column(head)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    _console().print(table)
-
-
-def _print_json(answer: Json) -> None:
-    sys.stdout.write(json.dumps(answer, indent=1) + "\n")
-
-
-def _console() -> Console:
-    return Console(soft_wrap=not sys.stdout.isatty())
+    open_console().print(table)

@@ -1,37 +1,17 @@
 """`r1plus history`, `r1plus engines` and `r1plus evaluations`: what the registry recorded."""
 
-import sys
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
-from rich.console import Console
 
 from r1plus_cli import history_text
 from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, open_console, print_document
 from r1plus_cli.registry import DEFAULT, Registry, RegistryAddress, TunnelCluster, parse_address
-from r1plus_contract.jsonable import dumps, to_jsonable
 
-
-class Output(StrEnum):
-    """Output formats."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
-
-
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for people; json or yaml for programs.")]
 RegistryOption = Annotated[
     str,
     typer.Option("--registry", envvar="R1PLUS_REGISTRY", help="NAMESPACE/NAME of its StatefulSet, or its URL."),
-]
-NamespaceOption = Annotated[
-    str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
-]
-KubeconfigOption = Annotated[
-    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
 ]
 
 
@@ -53,9 +33,9 @@ def history_command(
     if not response.items:
         raise CliError(f"{space}/{name}: nothing is recorded; check the name: r1plus status -A")
     if output is Output.TABLE:
-        history_text.show_histories(_console(), response.items)
+        history_text.show_histories(open_console(), response.items)
     else:
-        _print_document(response, output)
+        print_document(response, output)
 
 
 def engines_command(
@@ -67,9 +47,9 @@ def engines_command(
     """List every engine that is or was in the catalog: source of its files and reference, and its gates."""
     response = _open_registry(registry, kubeconfig).read_engines(namespace)
     if output is Output.TABLE:
-        history_text.show_engines(_console(), response.items)
+        history_text.show_engines(open_console(), response.items)
     else:
-        _print_document(response, output)
+        print_document(response, output)
 
 
 def evaluations_command(
@@ -87,9 +67,9 @@ def evaluations_command(
     space = None if everywhere else namespace or _get_default_namespace(kubeconfig)
     response = _open_registry(registry, kubeconfig).read_evaluations(space, name, items=items)
     if output is Output.TABLE:
-        history_text.show_evaluations(_console(), response.items)
+        history_text.show_evaluations(open_console(), response.items)
     else:
-        _print_document(response, output)
+        print_document(response, output)
 
 
 def _open_registry(text: str, kubeconfig: str | None) -> Registry:
@@ -107,14 +87,3 @@ def _get_default_namespace(kubeconfig: str | None) -> str:
     from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
     return KubernetesCluster(kubeconfig).get_default_namespace()
-
-
-def _console() -> Console:
-    return Console(soft_wrap=not sys.stdout.isatty())
-
-
-def _print_document(value: Any, output: Output) -> None:
-    if output is Output.JSON:
-        sys.stdout.write(dumps(value) + "\n")
-    else:
-        sys.stdout.write(yaml.safe_dump(to_jsonable(value), sort_keys=False, allow_unicode=True))

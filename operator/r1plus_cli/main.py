@@ -24,6 +24,7 @@ from r1plus_cli.fit import fit_command
 from r1plus_cli.gateway_verbs import audit_command, key_app, usage_command
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
+from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 from r1plus_cli.preview import build_preview, find_unchecked
 from r1plus_cli.rollouts import show_rollouts
 from r1plus_cli.suite import app as suite_app
@@ -86,12 +87,6 @@ CatalogOption = Annotated[
 FamilyOption = Annotated[
     str, typer.Option("--family", help="Engine family if the spec has none: the chart's `defaultFamily`.")
 ]
-NamespaceOption = Annotated[
-    str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
-]
-KubeconfigOption = Annotated[
-    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
-]
 
 
 @app.command("plan")
@@ -114,7 +109,7 @@ def plan_command(
     if output not in ("text", "yaml"):
         raise UsageError(f"--output: {output!r} is neither text nor yaml")
     config, engines, memory = local.build_config(family), local.load_engines(catalog), _parse_memory(node_memory)
-    console, shipped_suites, has_failed = _console(), local.load_suites(suites), False
+    console, shipped_suites, has_failed = open_console(), local.load_suites(suites), False
     documents = read_documents(file, KIND_DEPLOYMENT)
     engines, results = merge_engines(documents[KIND_ENGINE], engines)
     results += [(document.title, find_tenant_problems(document)) for document in documents[KIND_TENANT]]
@@ -162,9 +157,9 @@ def validate_command(
         if problems:
             _show_problems(title, problems)
             continue
-        _console().print(Text(f"{title}: valid", style="green"))
+        open_console().print(Text(f"{title}: valid", style="green"))
         for line in unchecked.get(title, ()):
-            _console().print(Text(f"  not checked offline: {line}"))
+            open_console().print(Text(f"  not checked offline: {line}"))
     raise typer.Exit(1 if any(problems for _, problems in results) else 0)
 
 
@@ -184,11 +179,11 @@ def status_command(
     if name is not None and space is None:
         raise UsageError("A name needs one namespace: give -n, not -A")
     if cluster.is_operator_ready() is False:
-        _console().print(Text(runnable_hint(status_text.NO_OPERATOR), style="bold red"))
+        open_console().print(Text(runnable_hint(status_text.NO_OPERATOR), style="bold red"))
     if watch:
         _watch(cluster, space, name)
     elif name is not None and space is not None:
-        status_text.show_one(_console(), build_view(cluster.get_deployment(space, name)), datetime.now(UTC))
+        status_text.show_one(open_console(), build_view(cluster.get_deployment(space, name)), datetime.now(UTC))
     else:
         _show_all(cluster, space)
 
@@ -208,7 +203,7 @@ def explain_command(
     cluster = _connect(kubeconfig)
     space = namespace or cluster.get_default_namespace()
     shipped_suites, config = local.load_suites(suites), local.build_config(family)
-    can_be_served = explain(_console(), cluster, space, name, shipped_suites, config)
+    can_be_served = explain(open_console(), cluster, space, name, shipped_suites, config)
     raise typer.Exit(0 if can_be_served else 1)
 
 
@@ -384,7 +379,7 @@ def refresh_command(
     cluster = KubernetesCluster(kubeconfig)
     space = None if everywhere else namespace or cluster.get_default_namespace()
     for line in refresh_all(cluster, cluster.list_deployments(space), reason, datetime.now(UTC)):
-        _console().print(Text(runnable_hint(line)))
+        open_console().print(Text(runnable_hint(line)))
 
 
 @app.command("rollouts")
@@ -396,7 +391,7 @@ def rollouts_command(
     """Show which images serve, and the progress of newer ones: under way, waiting, failed."""
     cluster = _connect(kubeconfig)
     space = None if everywhere else namespace or cluster.get_default_namespace()
-    show_rollouts(_console(), [build_view(cr) for cr in cluster.list_deployments(space)])
+    show_rollouts(open_console(), [build_view(cr) for cr in cluster.list_deployments(space)])
 
 
 app.command("history")(history_command)
@@ -427,11 +422,7 @@ def _request_action(verb: Verb, name: str, reason: str, namespace: str | None, k
 
     cluster = KubernetesCluster(kubeconfig)
     space = namespace or cluster.get_default_namespace()
-    _console().print(Text(runnable_hint(request_action(cluster, space, name, verb, reason, datetime.now(UTC)))))
-
-
-def _console() -> Console:
-    return Console(soft_wrap=not sys.stdout.isatty())
+    open_console().print(Text(runnable_hint(request_action(cluster, space, name, verb, reason, datetime.now(UTC)))))
 
 
 def _write(text: str) -> None:
@@ -468,9 +459,9 @@ def _show_all(cluster: Cluster, namespace: str | None) -> None:
     if not views:
         where = "any namespace" if namespace is None else f"namespace {namespace}"
         hint = "kubectl apply -f examples/tenants.yaml -f examples/credit-full.yaml"
-        _console().print(Text(runnable_hint(f"No R1PlusDeployment in {where}; try: {hint}")))
+        open_console().print(Text(runnable_hint(f"No R1PlusDeployment in {where}; try: {hint}")))
         return
-    status_text.show_table(_console(), views, datetime.now(UTC))
+    status_text.show_table(open_console(), views, datetime.now(UTC))
 
 
 def _watch(cluster: Cluster, namespace: str | None, name: str | None) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.options import KubeconfigOption, NamespaceOption
 from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles, key_id
 
@@ -50,12 +51,6 @@ FolderOption = Annotated[
 ]
 BatchOption = Annotated[
     int, typer.Option("--batch", min=1, max=1024, help="Production batch: the batch that your deployment serves at.")
-]
-NamespaceOption = Annotated[
-    str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
-]
-KubeconfigOption = Annotated[
-    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
 ]
 ConfigMapOption = Annotated[
     Path | None, typer.Option("--configmap", help="Write the ConfigMap's manifest here as well; - is standard output.")

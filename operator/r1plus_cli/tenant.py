@@ -10,6 +10,7 @@ from rich.text import Text
 
 from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
+from r1plus_cli.options import KubeconfigOption
 from r1plus_cli.tenant_key import SecretCluster, begin_rotation, create_half, finish_rotation, restore_halves
 from r1plus_contract.names import GATEWAY_KEY
 
@@ -25,9 +26,6 @@ Secret and export are both lost, the data are lost.
 """,
 )
 NamespaceOption = Annotated[str, typer.Option("-n", "--namespace", help="The tenant.")]
-KubeconfigOption = Annotated[
-    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
-]
 
 
 @app.command("init")

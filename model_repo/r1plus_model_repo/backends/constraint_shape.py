@@ -40,7 +40,7 @@ class ShapeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ConstraintShape:
     """An expression, as far as its cost needs it."""
 
     is_nullable: bool = True
@@ -57,9 +57,9 @@ class Shape:
     repeated: int = 0
     """Those of them that counted repetitions have added."""
 
-    def then(self, other: "Shape") -> "Shape":
+    def then(self, other: "ConstraintShape") -> "ConstraintShape":
         """Return this followed by `other`."""
-        return Shape(
+        return ConstraintShape(
             self.is_nullable and other.is_nullable,
             self.first | (other.first if self.is_nullable else 0),
             other.tail | (self.tail if other.is_nullable else 0),
@@ -69,10 +69,10 @@ class Shape:
             self.repeated + other.repeated,
         )
 
-    def either(self, other: "Shape") -> "Shape":
+    def either(self, other: "ConstraintShape") -> "ConstraintShape":
         """Return this or `other`."""
         conflict = self.first & other.first or (self.is_nullable and other.is_nullable)
-        return Shape(
+        return ConstraintShape(
             self.is_nullable or other.is_nullable,
             self.first | other.first,
             self.tail | other.tail,
@@ -82,7 +82,7 @@ class Shape:
             self.repeated + other.repeated,
         )
 
-    def repeat(self, least: int, most: int | None) -> "Shape":
+    def repeat(self, least: int, most: int | None) -> "ConstraintShape":
         """Return this `least` to `most` times. Raise ShapeError if it repeats what can be split in many ways."""
         is_optional = (least, most) == (0, 1)
         is_split_once = self.is_deterministic and not self.is_nullable and not self.tail & self.first
@@ -91,7 +91,7 @@ class Shape:
                 "repeats an expression that itself repeats, where a text can be split in several ways;"
                 " put a separator between the repetitions that neither begins nor continues them"
             )
-        return Shape(
+        return ConstraintShape(
             self.is_nullable or least == 0,
             self.first,
             self.tail | (self.first if least != most else 0),
@@ -102,12 +102,12 @@ class Shape:
         )
 
 
-def measure_grammar(text: str) -> Shape:
+def measure_grammar(text: str) -> ConstraintShape:
     """Return the shape of the rule `root`. Raise ShapeError with the rule's name."""
     return _GrammarReader(text).measure("root")
 
 
-def measure_pattern(text: str) -> Shape:
+def measure_pattern(text: str) -> ConstraintShape:
     """Return the shape of a regular expression. Raise ShapeError."""
     reader = _PatternReader(text)
     shape = reader.read_choice()
@@ -124,19 +124,19 @@ class _Reader:
         self.at = begin
         self.end = len(text) if end is None else end
 
-    def read_choice(self) -> Shape:
+    def read_choice(self) -> ConstraintShape:
         shape = self._read_sequence()
         while self._take("|"):
             shape = shape.either(self._read_sequence())
         return shape
 
-    def _read_sequence(self) -> Shape:
-        shape = Shape()
+    def _read_sequence(self) -> ConstraintShape:
+        shape = ConstraintShape()
         while (self._skip() or self.at < self.end) and self.text[self.at] not in "|)":
             shape = shape.then(self._read_repetition(self._read_term()))
         return shape
 
-    def _read_repetition(self, shape: Shape) -> Shape:
+    def _read_repetition(self, shape: ConstraintShape) -> ConstraintShape:
         while not self._skip() and self.at < self.end:
             if self.text[self.at] in "*+?":
                 shape = shape.repeat(*{"*": (0, None), "+": (1, None), "?": (0, 1)}[self.text[self.at]])
@@ -150,10 +150,10 @@ class _Reader:
             self._skip_modifier()
         return shape
 
-    def _read_term(self) -> Shape:
+    def _read_term(self) -> ConstraintShape:
         raise NotImplementedError
 
-    def _read_group(self, begin: int) -> Shape:
+    def _read_group(self, begin: int) -> ConstraintShape:
         """Read the rest of a group whose content begins there."""
         self.at = begin
         shape = self.read_choice()
@@ -161,7 +161,7 @@ class _Reader:
             raise ShapeError(f"cannot be read at character {self.at}; close the parenthesis")
         return shape
 
-    def _read_class(self) -> Shape:
+    def _read_class(self) -> ConstraintShape:
         """Read `[...]`, at its beginning."""
         begin, characters, previous = self.at, 0, ""
         self.at += 1
@@ -220,7 +220,7 @@ class _Reader:
 class _PatternReader(_Reader):
     """A reader of regular expressions."""
 
-    def _read_term(self) -> Shape:
+    def _read_term(self) -> ConstraintShape:
         symbol = self.text[self.at]
         if symbol == "(":
             match = _GROUP.match(self.text, self.at)
@@ -233,7 +233,7 @@ class _PatternReader(_Reader):
             raise ShapeError(f"cannot be read at character {self.at}; write \\{symbol} if you mean the character")
         if symbol in "^$.":
             self.at += 1
-            return _one_of(ALL) if symbol == "." else Shape()
+            return _one_of(ALL) if symbol == "." else ConstraintShape()
         return _one_of(self._read_character()[1])
 
     def _skip_modifier(self) -> None:
@@ -249,10 +249,10 @@ class _GrammarReader:
         heads = list(_RULE.finditer(_blank_strings(self._text)))
         ends = [*(head.start() for head in heads[1:]), len(self._text)]
         self._rules = {head.group(1): (head.end(), end) for head, end in zip(heads, ends, strict=True)}
-        self._shapes: dict[str, Shape] = {}
+        self._shapes: dict[str, ConstraintShape] = {}
         self._open: list[str] = []
 
-    def measure(self, name: str) -> Shape:
+    def measure(self, name: str) -> ConstraintShape:
         """Return the shape of a rule."""
         if name in self._shapes:
             return self._shapes[name]
@@ -277,11 +277,11 @@ class _GrammarReader:
 class _RuleReader(_Reader):
     """A reader of one rule's body. `measure` returns the shape of a rule that it names."""
 
-    def __init__(self, text: str, begin: int, end: int, measure: Callable[[str], Shape]) -> None:
+    def __init__(self, text: str, begin: int, end: int, measure: Callable[[str], ConstraintShape]) -> None:
         super().__init__(text, begin, end)
         self._measure = measure
 
-    def _read_term(self) -> Shape:
+    def _read_term(self) -> ConstraintShape:
         symbol = self.text[self.at]
         if symbol == "(":
             return self._read_group(self.at + 1)
@@ -295,8 +295,8 @@ class _RuleReader(_Reader):
         self.at = match.end()
         return self._measure(match.group())
 
-    def _read_string(self) -> Shape:
-        shape = Shape()
+    def _read_string(self) -> ConstraintShape:
+        shape = ConstraintShape()
         self.at += 1
         while self.at < self.end and self.text[self.at] != '"':
             shape = shape.then(_one_of(self._read_character()[1]))
@@ -324,8 +324,8 @@ def _blank_strings(text: str) -> str:
     return _TEXTS.sub(lambda match: " " * len(match.group()), text)
 
 
-def _one_of(characters: int) -> Shape:
-    return Shape(is_nullable=False, first=characters, weight=1)
+def _one_of(characters: int) -> ConstraintShape:
+    return ConstraintShape(is_nullable=False, first=characters, weight=1)
 
 
 def _bit(character: str) -> int:

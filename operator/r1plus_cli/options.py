@@ -1,0 +1,41 @@
+"""Options that several verbs take, and how their answers are printed."""
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from r1plus_contract.jsonable import dumps, to_jsonable
+
+
+class Output(StrEnum):
+    """Output formats."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="table for people; json or yaml for programs.")]
+NamespaceOption = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="Tenant; by default your context's namespace.")
+]
+KubeconfigOption = Annotated[
+    str | None, typer.Option("--kubeconfig", help="By default $KUBECONFIG, then ~/.kube/config.")
+]
+
+
+def open_console() -> Console:
+    """Return a console on standard output. Lines that a pipe reads are not wrapped."""
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def print_document(value: Any, output: Output) -> None:
+    """Print a value of the contract, or plain JSON, as JSON or YAML."""
+    if output is Output.JSON:
+        sys.stdout.write(dumps(value) + "\n")
+    else:
+        sys.stdout.write(yaml.safe_dump(to_jsonable(value), sort_keys=False, allow_unicode=True))
