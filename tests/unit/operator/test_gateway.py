@@ -15,7 +15,7 @@ from r1plus_operator.observe.caches import TENANT_NAME
 from r1plus_operator.observe.pod_projection import project_pod
 from r1plus_operator.observe.token_issuer import TokenIssuerPoller, read_issuer
 from r1plus_operator.plan.observation import GatewayView, Json, TenantView, TokenIssuer
-from r1plus_operator.runtime.errors import ServerError
+from r1plus_operator.runtime.errors import ApiServerError
 from support.operator.tenant_rig import Rig
 from support.plan.tenant_world import CONFIG
 from support.plan.world import World
@@ -86,7 +86,6 @@ class TestWhatWakesIt:
         observation = rig.observer.observe_tenant("team")
         assert observation is not None
         assert [pod.name for pod in observation.gateway.pods] == [f"{GATEWAY}-1"]
-        assert rig.observer.list_monitored_pods() == ()
 
     async def test_other_keys_of_the_cluster(self) -> None:
         rig = await make_rig()
@@ -150,7 +149,7 @@ class FakeApi:
 
     async def read_path(self, path: str) -> Json:
         if path not in self.answers:
-            raise ServerError(503, "ServiceUnavailable", "etcd is away")
+            raise ApiServerError(503, "ServiceUnavailable", "etcd is away")
         return self.answers[path]
 
     def store_token_issuer(self, issuer: TokenIssuer) -> None:
