@@ -62,7 +62,7 @@ def test_finding_02_metadata_that_every_edit_would_send_to_all_who_watch_is_refu
     answer = create(admin, namespace, LARGE[what])
     assert answer.status == 403, answer
     assert f"'{BINDING}'" in answer.text
-    assert " bytes, and 16384 are allowed" in answer.text
+    assert " bytes, more than the allowed 16384" in answer.text
     assert "remove the largest annotation" in answer.text
 
 

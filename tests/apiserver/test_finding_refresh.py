@@ -162,7 +162,7 @@ async def test_finding_11_a_wave_goes_on_one_by_one_stops_at_a_failure_and_survi
     await until_runtime(second, "RefreshFailed")
     labels = {"namespace": second.namespace, "deployment": "credit"}
     await operator.shows(metrics.REFRESH_FAILED, **labels)
-    assert "stopped" in await until_message(third, "stopped")
+    assert await until_message(third, "another deployment failed with these images")
     assert len(await third.listed("ControllerRevision")) == 1
     request_action(cli, second.namespace, "credit", Verb.ACK, "its own suite was at fault", NOW)
     await until_runtime(third, "RefreshUnderWay")
@@ -185,7 +185,7 @@ async def assert_only(one: Tenant, serving: dict[str, str], tenants: list[Tenant
     for tenant in tenants:
         current = await revision_of(tenant, serving[tenant.namespace])
         if tenant is not one and current.runtime == runtime(1):
-            assert "its turn" in await until_message(tenant, "its turn")
+            assert await until_message(tenant, "other deployments are updated first")
             assert len(await tenant.listed("ControllerRevision")) == 1
 
 
@@ -224,7 +224,7 @@ async def test_finding_11_a_newer_engine_of_the_catalog_is_rolled_out_one_by_one
     before = {tenant.namespace: await tenant.serve(tier="lite") for tenant in (first, second)}
     await client.create(kinds.R1PLUS_ENGINE, newer_engine)
     await until_runtime(first, "RefreshUnderWay")
-    assert "its turn" in await until_message(second, "its turn")
+    assert await until_message(second, "other deployments are updated first")
     assert len(await second.listed("ControllerRevision")) == 1
     for tenant in (first, second):
         made = await decide(tenant, Verdict.PASS, before[tenant.namespace])
@@ -243,6 +243,6 @@ async def test_finding_11_a_namespace_that_is_no_tenant_any_more_holds_no_slot(
         await until_runtime(tenant, "RuntimeOutdated")
         request_action(cli, tenant.namespace, "credit", Verb.REFRESH, "CVE-2026-24207", NOW)
     await until_runtime(first, "RefreshUnderWay")
-    await until_message(second, "its turn")
+    await until_message(second, "other deployments are updated first")
     await first.label(names.LABEL_TENANT, None)
     await until_runtime(second, "RefreshUnderWay")

@@ -180,6 +180,7 @@ async def test_finding_06_a_pod_that_runs_another_image_than_the_gated_one_is_re
     moved = await tenant.run_pod(revision, ready=True, suffix="moved")
     await tenant.set_status(moved, **runs("b"))
     message = await tenant.until("credit", "QualityVerified", "False", "ImageChanged")
-    assert f"{moved} of revision {revision}: container {names.CONTAINER_TRITON} runs sha256:bbb" in message
+    assert f"Pod {moved} runs another image" in message
+    assert f"Revision {revision}: container {names.CONTAINER_TRITON} runs sha256:bbb" in message
     await tenant.set_status(moved, **runs("a"))
     await tenant.until("credit", "QualityVerified", "True", "GatePassed")

@@ -259,6 +259,8 @@ def listening(pid: int) -> set[int]:
 
 def test_it_listens_on_three_ports_whatever_the_images_environment_says(other_server: Server) -> None:
     own = {int(address.rpartition(":")[2]) for address in (other_server.http, other_server.grpc, other_server.metrics)}
+    # The port of the metrics opens last, after those that say that the server is ready.
+    wait_until(lambda: own <= listening(other_server.process.pid), "its three ports are open")
     assert listening(other_server.process.pid) == own
 
 
