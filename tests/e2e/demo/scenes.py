@@ -14,6 +14,7 @@ from r1plus_cli import history_text
 from r1plus_cli.status import format_cells
 from r1plus_cli.view import COLUMNS, QUALITY, READY
 from r1plus_contract.names import PORT_GRPC
+from r1plus_contract.plain_text import to_printable
 
 QUESTIONS = (
     "What is the capital of Sweden?",
@@ -106,4 +107,4 @@ def recall(target: Target, full: Name, teller: Teller) -> None:
     teller.line(f"What the registry has kept of {revision}: r1plus history {full.name} -n {full.namespace}")
     for at, name, text, _ in history_text.list_events(history):
         if name == revision:
-            teller.line(f"{at[:19]}  {history_text.plain(text)}")
+            teller.line(f"{at[:19]}  {to_printable(text)}")
