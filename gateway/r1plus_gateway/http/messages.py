@@ -17,14 +17,14 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True)
-class ChatMessage:
+class PromptMessage:
     """One message, as the engine gets it."""
 
     role: str
     content: str
 
 
-def read_messages(fields: Fields) -> list[ChatMessage]:
+def read_messages(fields: Fields) -> list[PromptMessage]:
     """Read `messages`.
 
     Raises:
@@ -36,7 +36,7 @@ def read_messages(fields: Fields) -> list[ChatMessage]:
     return [_read_message(f"messages[{position}]", entry) for position, entry in enumerate(entries)]
 
 
-def build_prompt(messages: list[ChatMessage], instruction: str, model: ModelSettings, schema: bytes | None) -> Prompt:
+def build_prompt(messages: list[PromptMessage], instruction: str, model: ModelSettings, schema: bytes | None) -> Prompt:
     """Return what the engine gets. One user message goes by the input that the gate has measured.
 
     Raises:
@@ -59,13 +59,13 @@ def build_prompt(messages: list[ChatMessage], instruction: str, model: ModelSett
     return Prompt(messages=orjson.dumps(entries), response_schema=schema)
 
 
-def _add_instruction(messages: list[ChatMessage], instruction: str) -> list[ChatMessage]:
+def _add_instruction(messages: list[PromptMessage], instruction: str) -> list[PromptMessage]:
     if messages[0].role == "system":
-        return [ChatMessage("system", f"{messages[0].content}\n\n{instruction}"), *messages[1:]]
-    return [ChatMessage("system", instruction), *messages]
+        return [PromptMessage("system", f"{messages[0].content}\n\n{instruction}"), *messages[1:]]
+    return [PromptMessage("system", instruction), *messages]
 
 
-def _read_message(path: str, entry: Json) -> ChatMessage:
+def _read_message(path: str, entry: Json) -> PromptMessage:
     if not isinstance(entry, dict):
         raise InvalidFieldError(path, "expected an object", code="invalid_type")
     fields = Fields(entry, path)
@@ -79,8 +79,8 @@ def _read_message(path: str, entry: Json) -> ChatMessage:
     if calls:
         content = "\n".join(filter(None, [content, *(_describe_call(path, call) for call in calls)]))
     if role == "tool":
-        return ChatMessage("user", f"Result of the tool call {call_id}: {content}")
-    return ChatMessage("system" if role == "developer" else role, content)
+        return PromptMessage("user", f"Result of the tool call {call_id}: {content}")
+    return PromptMessage("system" if role == "developer" else role, content)
 
 
 def _read_content(path: str, content: Json, *, is_optional: bool) -> str:
