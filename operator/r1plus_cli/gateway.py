@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_contract.names import GATEWAY, GATEWAY_ADMIN, GATEWAY_PORT, GATEWAY_SERVICE
+from r1plus_contract.gateway import GATEWAY, GATEWAY_ADMIN, GATEWAY_SERVICE, PORT_API
 
 TIMEOUT_SECONDS: Final = 30.0
 LONG_SECONDS: Final = 600.0
@@ -120,7 +120,7 @@ def _open_client(target: GatewayTarget) -> Iterator[Any]:
         return
     # The port leads through the API server to the pod itself, so its certificate, which is for the host names that
     # applications use, says nothing more. A proxy of the environment would only see the token.
-    with target.connect().forward(target.namespace or "", GATEWAY_SERVICE, GATEWAY_PORT) as address:
+    with target.connect().forward(target.namespace or "", GATEWAY_SERVICE, PORT_API) as address:
         scheme = "https" if _speaks_tls(address) else "http"
         with httpx.Client(
             base_url=f"{scheme}://{address}", verify=False, timeout=TIMEOUT_SECONDS, trust_env=False

@@ -12,7 +12,7 @@ from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption
 from r1plus_cli.tenant_key import SecretCluster, begin_rotation, create_half, finish_rotation, restore_halves
-from r1plus_contract.names import GATEWAY_KEY
+from r1plus_contract.gateway import GATEWAY_KEY
 
 app = typer.Typer(
     name="tenant",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_contract.names import GATEWAY_KEY
+from r1plus_contract.gateway import GATEWAY_KEY
 from r1plus_gateway.store.tenant_keys import HALF_PREFIX, MOST_HALVES, make_half
 
 EXPORT_KIND: Final = "R1PlusTenantKeyExport"

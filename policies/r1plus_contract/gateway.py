@@ -10,15 +10,21 @@ from typing import Final
 
 from r1plus_contract import inference, names
 
-GATEWAY: Final = names.GATEWAY
-GATEWAY_SERVICE: Final = names.GATEWAY_SERVICE
-GATEWAY_KEY: Final = names.GATEWAY_KEY
+GATEWAY: Final = "r1plus-gateway"
+"""In a tenant's namespace: the gateway's Deployment, account, settings and claim; also the audience of its tokens."""
+GATEWAY_SERVICE: Final = "gateway"
+"""The Service that applications call."""
+GATEWAY_ADMIN: Final = "r1plus-gateway-admin"
+"""Account in a tenant's namespace whose tokens reach the gateway's admin API."""
+GATEWAY_KEY: Final = "r1plus-gateway-key"
+"""Secret in a tenant's namespace with half of the tenant key, which `r1plus tenant init` makes."""
 LABEL_GATEWAY: Final = f"{names.GROUP}/gateway"
 """On the gateway's pods, `true`: network policies and the Service select it."""
 ANNOTATION_DIRECT_ACCESS: Final = f"{names.GROUP}/direct-access"
 """On the gateway's NetworkPolicy: `closed` since the gateway was first ready and only it may call the models."""
 
-PORT_API: Final = names.GATEWAY_PORT
+PORT_API: Final = 8080
+"""Of the gateway's pods."""
 PORT_INTERNAL: Final = 8081
 """Metrics and probes, without TLS and keys."""
 PORT_SERVICE, PORT_SERVICE_TLS = 80, 443

@@ -59,6 +59,13 @@ MOST_TOKEN_BYTES: Final = 256
 """Most bytes of one token: the longest in use are 128 spaces."""
 QUEUE_FULL: Final = "QueueFull"
 """First word of the error of a request when the engine's queue was full: nothing was computed, retry."""
+_NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
+"""What Triton says while no model is there to answer: at the start, at its end, between two versions."""
+
+
+def is_not_loaded(message: str) -> bool:
+    """Return whether Triton's error says that no model is there to answer now."""
+    return any(sign in message.casefold() for sign in _NOT_LOADED)
 
 
 class Role(StrEnum):

@@ -16,6 +16,7 @@ from r1plus_contract import names
 from r1plus_contract.gateway import (
     ENV_SETTINGS,
     GATEWAY,
+    GATEWAY_ADMIN,
     GATEWAY_SERVICE,
     JWKS_FILE,
     LABEL_GATEWAY,
@@ -173,7 +174,7 @@ async def test_the_gateway_takes_what_the_operator_wrote_and_believes_tokens_of_
         assert await gateway.get(await mint_token(neighbour)) == 200
         assert await gateway.get(await mint_token(tenant, audience="another")) == 401
         assert await gateway.get(await mint_token(tenant, seconds=3600)) == 401, "it lives for too long"
-        assert await gateway.get(await mint_token(tenant, names.GATEWAY_ADMIN), "/v1/admin/keys") == 200
+        assert await gateway.get(await mint_token(tenant, GATEWAY_ADMIN), "/v1/admin/keys") == 200
         assert await gateway.get(token, "/v1/admin/keys") == 403
     finally:
         gateway.kill()

@@ -13,7 +13,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.gateway import GATEWAY, GATEWAY_SERVICE, LABEL_GATEWAY
+from r1plus_contract.gateway import GATEWAY, GATEWAY_ADMIN, GATEWAY_SERVICE, LABEL_GATEWAY
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.observation import Json, TokenIssuer
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
@@ -186,9 +186,9 @@ def test_the_operator_takes_the_gateways_names_only(
 @pytest.mark.parametrize(
     ("account", "audience", "seconds", "refusal"),
     [
-        pytest.param(names.GATEWAY_ADMIN, GATEWAY, 600, "", id="for the gateway"),
-        pytest.param(names.GATEWAY_ADMIN, "https://kubernetes.default.svc", 600, "gateway-tokens", id="for the API server"),
-        pytest.param(names.GATEWAY_ADMIN, GATEWAY, 3600, "gateway-tokens", id="for an hour"),
+        pytest.param(GATEWAY_ADMIN, GATEWAY, 600, "", id="for the gateway"),
+        pytest.param(GATEWAY_ADMIN, "https://kubernetes.default.svc", 600, "gateway-tokens", id="for the API server"),
+        pytest.param(GATEWAY_ADMIN, GATEWAY, 3600, "gateway-tokens", id="for an hour"),
         pytest.param("default", GATEWAY, 600, "rbac", id="of another account"),
     ],
 )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import jwt
 
-from r1plus_contract.names import GATEWAY, GATEWAY_ADMIN
+from r1plus_contract.gateway import GATEWAY, GATEWAY_ADMIN
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
 
 log = logging.getLogger(__name__)

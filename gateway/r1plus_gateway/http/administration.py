@@ -55,7 +55,7 @@ class Administration:
         ]
 
     def _guard(self, handler: AdminHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def guarded(request: web.Request) -> web.Response:
+        async def handle(request: web.Request) -> web.Response:
             caller = await self._authenticate(request)
             if caller.kind is not CallerKind.ADMIN:
                 raise AccessError(403, "admin_only", ONLY_ADMINS)
@@ -68,7 +68,7 @@ class Administration:
             except ValueError as error:
                 raise RequestError(400, "invalid_value", str(error)) from error
 
-        return guarded
+        return handle
 
     async def _create_key(self, request: web.Request, caller: Caller) -> web.Response:
         fields = Fields(await read_object(request, BODY_SECONDS))

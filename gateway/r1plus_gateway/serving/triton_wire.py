@@ -25,7 +25,6 @@ METADATA: Final = (("triton_grpc_error", "true"),)
 MOST_MESSAGE_BYTES: Final = 1024 * 1024
 """Of one response: pieces of answers are far smaller."""
 
-_NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
 _UNKNOWN_INPUT: Final = "unexpected inference input"
 """What Triton says of an input that is not in the configuration of the pod's revision."""
 _MOST_MESSAGE_CHARACTERS: Final = 500
@@ -183,7 +182,7 @@ def classify_message(message: str) -> ServingError:
     """Return the error of a message without a status."""
     if message.startswith(inference.QUEUE_FULL):
         return QueueFullError("the engine's queue is full; nothing was computed, try again later")
-    if any(sign in message.casefold() for sign in _NOT_LOADED):
+    if inference.is_not_loaded(message):
         return _unavailable()
     return AnswerFailedError(f"the engine failed: {_shorten(message)}")
 

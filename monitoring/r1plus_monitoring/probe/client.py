@@ -68,8 +68,6 @@ class EngineClient(Protocol):
         """Close the connections."""
 
 
-_NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting", "server is not ready")
-"""What Triton says while no model is there to answer: at the start, at its end, between two versions."""
 _READY_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 _METRICS_TIMEOUT: Final = aiohttp.ClientTimeout(total=1)
 MOST_METRICS_BYTES: Final = 1024 * 1024
@@ -248,7 +246,7 @@ def _classify_error(error: InferenceServerException) -> ProbeReply:
     if message.startswith(inference.QUEUE_FULL):
         return ProbeReply(failure=Failure.TRANSPORT, detail="the engine's queue is full")
     is_unavailable = any(sign in status for sign in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"))
-    if is_unavailable or any(sign in message.casefold() for sign in _NOT_LOADED):
+    if is_unavailable or inference.is_not_loaded(message):
         return ProbeReply(failure=Failure.TRANSPORT, detail=status or "the model is not loaded")
     return ProbeReply(failure=Failure.SERVER_ERROR, detail=status or "the model answered with an error")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from r1plus_contract import names
+from r1plus_contract.gateway import GATEWAY_ADMIN
 from r1plus_operator.api import kinds
 from r1plus_operator.api.rbac import RbacGrant
 from r1plus_operator.runtime.resources import Resource
@@ -81,7 +82,7 @@ def _list_admin_grants() -> tuple[RbacGrant, ...]:
             "",
             ("serviceaccounts/token",),
             ("create",),
-            names=(names.GATEWAY_ADMIN,),
+            names=(GATEWAY_ADMIN,),
         ),
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
+from r1plus_contract.gateway import GATEWAY_ADMIN
 from r1plus_operator.api import kinds
 from r1plus_operator.api.tenant_roles import AGGREGATED_ROLES, TO_VIEW
 from support.chart import Objects, Render, one
@@ -52,7 +53,7 @@ def test_an_admin_may_write_deployments_and_suites_and_reach_a_port_and_nothing_
 def test_finding_19_both_make_tokens_of_the_registrys_reader_and_an_admin_of_the_gateways(objects: Objects) -> None:
     rules = [rule for o in objects if o["kind"] == "ClusterRole" for rule in o.get("rules", ())]
     tokens = [rule for rule in rules if "serviceaccounts/token" in rule.get("resources", ())]
-    made = [(["create"], [names.GATEWAY_ADMIN]), (["create"], [names.REGISTRY_READER])]
+    made = [(["create"], [GATEWAY_ADMIN]), (["create"], [names.REGISTRY_READER])]
     assert [(rule["verbs"], rule["resourceNames"]) for rule in tokens] == made
 
 

@@ -16,6 +16,7 @@ from r1plus_contract.gateway import (
     DIR_TLS,
     ENV_SETTINGS,
     GATEWAY,
+    GATEWAY_ADMIN,
     GATEWAY_KEY,
     GATEWAY_SERVICE,
     JWKS_FILE,
@@ -102,7 +103,7 @@ def build_service_accounts(namespace: str) -> list[Json]:
             "metadata": _build_metadata(namespace, name),
             "automountServiceAccountToken": False,
         }
-        for name in (GATEWAY, names.GATEWAY_ADMIN)
+        for name in (GATEWAY, GATEWAY_ADMIN)
     ]
 
 

@@ -13,6 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.gateway import (
     ANNOTATION_DIRECT_ACCESS,
     GATEWAY,
+    GATEWAY_ADMIN,
     GATEWAY_KEY,
     GATEWAY_SERVICE,
     LABEL_GATEWAY,
@@ -44,7 +45,7 @@ from support.plan.world import World
 from support.tables import for_each
 
 IMAGE = "registry.local/gateway:1"
-LEFT = {("PersistentVolumeClaim", GATEWAY), ("ServiceAccount", GATEWAY), ("ServiceAccount", names.GATEWAY_ADMIN)}
+LEFT = {("PersistentVolumeClaim", GATEWAY), ("ServiceAccount", GATEWAY), ("ServiceAccount", GATEWAY_ADMIN)}
 """What outlives a gateway."""
 ISSUER = TokenIssuer("https://issuer.example", '{"keys":[{"kid":"a"}]}')
 CREDIT = ModelSettings("credit", "credit-pods.team.svc", 2048, 8, namespaces=("mail", "shop"))
@@ -53,7 +54,7 @@ POD = PodFacts("gateway-1", "", "10.0.0.9", True, False, "")
 OBJECTS = {
     ("NetworkPolicy", GATEWAY),
     ("ServiceAccount", GATEWAY),
-    ("ServiceAccount", names.GATEWAY_ADMIN),
+    ("ServiceAccount", GATEWAY_ADMIN),
     ("ConfigMap", GATEWAY),
     ("PersistentVolumeClaim", GATEWAY),
     ("Deployment", GATEWAY),
