@@ -33,7 +33,7 @@ MessageLike = Message | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the gateway is, and as whom to call it.
+    """Where the gateway is, and the credential to call it with.
 
     `token_file` holds a ServiceAccount's token and is read for each request, since Kubernetes rotates it.
     """

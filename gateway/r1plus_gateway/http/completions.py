@@ -34,7 +34,7 @@ HEADER_REQUEST_ID: Final = "x-request-id"
 HEADER_END_USER: Final = "x-r1plus-end-user"
 COUNT_SECONDS: Final = 10.0
 TEMPLATE_TOKENS: Final = 256
-"""At most so many tokens of a chat template, where nobody counts: a few for each message."""
+"""At most so many tokens of a chat template, where the engine cannot count: a few for each message."""
 LEFT: Final = (asyncio.CancelledError, ConnectionError)
 """What a client that leaves raises in its handler."""
 

@@ -56,7 +56,7 @@ class EvidenceCache:
         self._is_failing = False
 
     def refresh(self) -> None:
-        """Begin to read the report, if the last one is too old and nobody reads."""
+        """Begin to read the report, if the last one is too old and no read is under way."""
         if self._task is None and self._clock() - self._read_at > CACHE_SECONDS:
             self._task = asyncio.create_task(self._read())
 

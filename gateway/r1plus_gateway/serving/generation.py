@@ -59,7 +59,7 @@ class Generation:
         most_waiting_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`most_waiting_bytes`: of text that nobody takes; beyond it the request is cut."""
+        """`most_waiting_bytes`: of text that the reader has not taken; beyond it the request is cut."""
         self._pool = pool
         self._queue = queue
         self._caller = caller

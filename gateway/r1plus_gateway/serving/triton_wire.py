@@ -107,7 +107,7 @@ class Progress:
     completion_tokens: int = 0
     finish_reason: str = ""
     pieces: list[bytes] = field(default_factory=list)
-    """Text that nobody has taken yet."""
+    """Text that the reader has not taken yet."""
     waiting_bytes: int = 0
     has_begun: bool = False
     _names: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
 
 _ROUNDING = 1e-6
 _RETRY_SECONDS = 1.0
-"""For a limit of concurrent requests: nobody knows when one ends."""
+"""For a limit of concurrent requests: it is not known when one ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
 MOST_CHECKED_BYTES: Final = 64 * 2**20
 """A larger file is not read as a whole at start."""
 WRITER_LOCK: Final = 0x7231706C757367_01
-"""PostgreSQL advisory lock of whoever writes: replicas take turns, as the chain of audit records asks for anyway."""
+"""PostgreSQL advisory lock of the writer: replicas take turns, as the chain of audit records asks for anyway."""
 ENLARGE: Final = "Enlarge the volume (spec.gateway.storage), or PostgreSQL's"
 RESTORE: Final = "Restore the tenant's last backup"
 _WRITES = "r1plus_writes"

@@ -42,7 +42,7 @@ class StoreError(Exception):
 
     reason: ClassVar[DataReason] = DataReason.UNAVAILABLE
     may_be_written: bool = False
-    """Whether it came while a transaction was committed, so that nobody knows whether it was."""
+    """Whether it came while a transaction was committed, so that it is not known whether it was."""
 
     def renew(self) -> Self:
         """Return the same error without its traceback, to be kept, and raised more than once."""

@@ -27,7 +27,7 @@ class StoreLedger:
     async def reserve(self, request_id: str, caller: Caller, model: str, tokens: int) -> Reservation:
         """Set tokens aside, as `Ledger` says.
 
-        A reservation that nobody waits for any more (its client left, or the wait was too long) is removed again.
+        A reservation that no request waits for any more (its client left, or the wait was too long) is removed again.
         """
 
         def reserve(ledger: LedgerRepository) -> Reservation:

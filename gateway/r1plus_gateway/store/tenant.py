@@ -33,7 +33,7 @@ T = TypeVar("T")
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 _READERS: Final = 2
 MOST_READS: Final = 500
-"""Reads that run or wait: credentials that nobody knows are looked up as well, however many are sent."""
+"""Reads that run or wait: unknown credentials are looked up as well, however many are sent."""
 AUDIT_SECONDS: Final = 600.0
 """Longest verification of the audit log."""
 _SECONDS_AHEAD: Final = 300.0

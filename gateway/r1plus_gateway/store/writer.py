@@ -163,7 +163,7 @@ def _deliver(outcomes: list[_Outcome]) -> None:
     """Set the futures, with one wake-up per event loop."""
     for loop in {outcome[0].loop for outcome in outcomes}:
         own = [outcome for outcome in outcomes if outcome[0].loop is loop]
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits.
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nothing waits.
             loop.call_soon_threadsafe(_set_results, own)
 
 

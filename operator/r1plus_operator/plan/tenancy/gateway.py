@@ -205,7 +205,7 @@ class _EnabledGateway:
             *gateway_objects.build_service_accounts(name),
             gateway_objects.build_config(settings, issuer),
         ]
-        # A claim is made once: whoever enlarges it, as its storage class allows, must not be overruled.
+        # A claim is made once: a person who enlarges it, as its storage class allows, is not overruled.
         if gateway.database is None and (name, "PersistentVolumeClaim", GATEWAY) not in self.live:
             first.append(gateway_objects.build_claim(name))
         pods = [

@@ -268,7 +268,7 @@ def _build_volumes(gateway: Gateway) -> list[Json]:
 
 
 def _build_secret_volume(name: str, secret: str) -> Json:
-    """Return the volume of a Secret that must exist: a gateway without its keys would start and serve nobody."""
+    """Return the volume of a Secret that must exist: a gateway without its keys would start and serve no request."""
     return {"name": name, "secret": {"secretName": secret, "defaultMode": SECRET_MODE}}
 
 
