@@ -14,6 +14,7 @@ from typing import Any
 import openai
 import yaml
 
+from devcluster.api import pod_ready
 from e2e import story
 from e2e.asking import Asker
 from e2e.command_line import run_r1plus
@@ -91,6 +92,11 @@ def until_ready(kube: Kube, namespace: str, tell: Tell) -> Json:
 def gateway_pods(kube: Kube, namespace: str) -> list[Json]:
     """Return the gateway's pods, terminating ones as well."""
     return kube.all("pods", namespace, GATEWAY_PODS)
+
+
+def is_up(pod: Json) -> bool:
+    """Return whether a pod is ready, and stays."""
+    return pod_ready(pod) and "deletionTimestamp" not in pod["metadata"]
 
 
 def describe_pods(kube: Kube, namespace: str) -> str:
@@ -210,8 +216,12 @@ class GatewayAsker(Asker):
     key: str = field(default="", repr=False)
     model: str = ""
     retries: int = 0
+    max_tokens: int = SHORT
+    is_streamed: bool = False
     evidence: Counter[Evidence] = field(default_factory=Counter)
     """How many answers came from where."""
+    newest: Evidence = Evidence("", "")
+    """Of the last answer."""
 
     @property
     def revisions(self) -> set[str]:
@@ -222,16 +232,30 @@ class GatewayAsker(Asker):
         """See `Asker`."""
         try:
             with open_client(self.address, self.key, retries=self.retries) as client:
-                reply = ask(client, self.model)
+                newest = self._stream(client) if self.is_streamed else self._ask(client)
         except openai.OpenAIError as error:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             raise CliError(f"{type(error).__name__}: {error}{cause}") from error
-        self.evidence[reply.evidence] += 1
+        self.newest = newest
+        self.evidence[newest] += 1
 
     def summary(self) -> str:
         """In one line, with what the answers' headers said."""
         told = ", ".join(f"{count} by {evidence}" for evidence, count in sorted(self.evidence.items()))
         return f"{Asker.summary(self)}; {told}"
+
+    def _ask(self, client: openai.OpenAI) -> Evidence:
+        return ask(client, self.model, self.max_tokens).evidence
+
+    def _stream(self, client: openai.OpenAI) -> Evidence:
+        """Read a stream to its end. Raises CliError if it has none, and openai.OpenAIError."""
+        raw = client.chat.completions.with_raw_response.create(
+            model=self.model, messages=QUESTION, max_tokens=self.max_tokens, stream=True
+        )
+        reasons = [chunk.choices[0].finish_reason for chunk in raw.parse() if chunk.choices]
+        if not reasons or reasons[-1] is None:
+            raise CliError(f"a stream of {len(reasons)} events ended without a reason")
+        return read_evidence(raw.headers)
 
 
 def read_usage(kube: Kube, namespace: str) -> dict[str, int]:

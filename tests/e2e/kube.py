@@ -87,6 +87,10 @@ class Kube:
         """`kubectl apply` of one object."""
         self.kubectl("apply", "-f", "-", given=json.dumps(body))
 
+    def create_at(self, path: str, body: Json) -> Json:
+        """Create an object at a path, such as that of a subresource."""
+        return self._call("POST", path, body=body, headers={"Content-Type": "application/json"})
+
     def delete(self, plural: str, namespace: str | None, name: str) -> None:
         """Delete one object; one that has gone already is fine."""
         try:
