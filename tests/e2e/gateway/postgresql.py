@@ -51,9 +51,7 @@ class PostgreSql:
         (container,) = pod["spec"]["containers"]
         container["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
         container["resources"] = {"requests": {"cpu": "5m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
-        hosts = [{"name": "data", "emptyDir": {}}]
-        # /dev/shm stays writable, and /tmp is not needed.
-        pod["spec"] |= {"volumes": hosts}
+        pod["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
         self.kube.apply(pod)
         self.kube.apply(_service())
         wait_for(self._answers, "PostgreSQL answers", self._logs, period_s=1.0)
@@ -73,6 +71,14 @@ class PostgreSql:
         """Run a statement as the administrator."""
         words = (f"{_BIN}/psql", "-h", "/data", "-U", "admin", "-d", database, "-v", "ON_ERROR_STOP=1", "-Atc")
         return self.kube.kubectl("exec", f"--namespace={NAMESPACE}", NAME, "--", *words, statement)
+
+    def copy_database(self, source: str, name: str, owner: str) -> None:
+        """Restore a dump of a database into a new one, in which everything is the owner's."""
+        self.run(f"DROP DATABASE IF EXISTS {name}")
+        self.run(f"CREATE DATABASE {name} OWNER {owner}")
+        dump = f"{_BIN}/pg_dump -h /data -U admin --no-owner --no-privileges {source}"
+        restore = f"{_BIN}/psql -h /data -U admin -d {name} -q -v ON_ERROR_STOP=1 -c 'SET ROLE {owner}' -f -"
+        self.kube.kubectl("exec", f"--namespace={NAMESPACE}", NAME, "--", "sh", "-c", f"{dump} | {restore}")
 
     def stop(self) -> None:
         """Remove it with its data."""
