@@ -92,15 +92,15 @@ def ask_gateway(target: Target, full: Name, teller: Teller) -> ApiKey:
         environment = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": key.secret, "NO_PROXY": "127.0.0.1"}
         script = ASK_SCRIPT.relative_to(story.EXAMPLES.parent)
         teller.line(f"With OpenAI's client: .venv/bin/python {script}")
-        _show(ASK_SCRIPT.read_text().split('"""\n\n', 1)[1], teller)
-        _show(_run(environment, sys.executable, str(ASK_SCRIPT)), teller, ">>> ")
+        show_lines(ASK_SCRIPT.read_text().split('"""\n\n', 1)[1], teller)
+        show_lines(run_command(environment, sys.executable, str(ASK_SCRIPT)), teller, ">>> ")
         teller.line("With curl, of whose headers these are shown:")
-        _show(CURL, teller)
-        _show_answer(_run(environment, "bash", "-c", CURL), teller)
+        show_lines(CURL, teller)
+        show_answer(run_command(environment, "bash", "-c", CURL), teller)
     return key
 
 
-def _run(environment: Mapping[str, str], *command: str) -> str:
+def run_command(environment: Mapping[str, str], *command: str) -> str:
     """Return what the command prints; raise StoryError if it fails."""
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **environment}
@@ -110,16 +110,16 @@ def _run(environment: Mapping[str, str], *command: str) -> str:
     return done.stdout
 
 
-def _show(text: str, teller: Teller, prefix: str = "  ") -> None:
+def show_lines(text: str, teller: Teller, prefix: str = "  ") -> None:
     for row in text.rstrip().splitlines():
         teller.line(f"{prefix}{to_printable(row)}")
 
 
-def _show_answer(printed: str, teller: Teller) -> None:
+def show_answer(printed: str, teller: Teller) -> None:
     """Show what `curl -i` printed; raise StoryError unless it is an answer."""
     head, _, body = printed.replace("\r\n", "\n").partition("\n\n")
     rows = [row for row in head.splitlines() if row.lower().startswith(SHOWN_HEADERS)]
-    _show("\n".join([*rows, body]), teller, ">>> ")
+    show_lines("\n".join([*rows, body]), teller, ">>> ")
     if not json.loads(body).get("choices"):
         raise StoryError(f"curl got no answer: {printed}")
 
