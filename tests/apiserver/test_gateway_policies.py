@@ -18,6 +18,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan.observation import Json, TokenIssuer
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
 from r1plus_operator.plan.tenancy.tenant import TenantObservation, plan_tenant
+from r1plus_operator.runtime.resources import Resource
 from support.apiserver.chart import GATEWAY_IMAGE
 from support.apiserver.manifests import (
     MARK,
@@ -25,6 +26,7 @@ from support.apiserver.manifests import (
     SERVICE_ACCOUNT,
     manifest,
     pod,
+    pod_template,
     r1plus_tenant,
     role_binding,
     tenant_namespace,
@@ -257,3 +259,88 @@ class TestATenantsOwnPeople:
         assert_held(world.nina.ask("PUT", path, edited), "children", "spec: belongs to the operator")
         assert made["metadata"]["labels"] == {**POLICY, names.LABEL_ISOLATION: "gateway"}
         assert made["metadata"]["name"] != GATEWAY
+
+    @pytest.mark.parametrize("person", [NINA, ANNA])
+    def test_mount_its_volume_in_no_pod(self, world: World, admin: Person, person: str) -> None:
+        path = kinds.POD.path(world.namespace)
+        body = pod("reads", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": GATEWAY}}])
+        if person == ANNA:
+            assert world.anna.ask("POST", path, body).status == 403, "she makes no pods at all"
+            return
+        assert_held(
+            world.nina.ask("POST", path, body), "engine-volumes", "holds the tenant's keys, usage and audit log"
+        )
+        assert admin.ask("POST", path, body).status == 201, "the platform team restores it"
+        body["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = "own"
+        assert world.nina.ask("POST", path, body).status == 201
+
+    def test_make_no_claim_of_its_name_by_a_pod(self, world: World) -> None:
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        volume = {"name": "gateway", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}
+        path = kinds.POD.path(world.namespace)
+        assert_held(
+            world.nina.ask("POST", path, pod("r1plus", volumes=[volume])), "engine-volumes", "the operator gives"
+        )
+        assert world.nina.ask("POST", path, pod("own", volumes=[volume])).status == 201
+
+    def test_run_no_pod_as_its_admin(self, world: World, admin: Person) -> None:
+        path = kinds.POD.path(world.namespace)
+        for field in ("serviceAccountName", "serviceAccount"):
+            body = pod("administers", **{field: GATEWAY_ADMIN})
+            for person in (world.nina, admin):
+                assert_held(person.ask("POST", path, body), "gateway-tokens", "no pod runs as r1plus-gateway-admin")
+        token = {"serviceAccountToken": {"audience": GATEWAY, "expirationSeconds": 600, "path": "token"}}
+        own = pod("calls", volumes=[{"name": "w", "projected": {"sources": [token]}}])
+        assert world.nina.ask("POST", path, own).status == 201
+
+
+REPLICA_SET = Resource("apps", "v1", "replicasets", "ReplicaSet")
+CHANGES: dict[str, Json] = {
+    "its owner": {"metadata": {"ownerReferences": None}},
+    "the gateway's label": {"metadata": {"labels": {LABEL_GATEWAY: None}}},
+    "the label that its Deployment gave it": {"metadata": {"labels": {"pod-template-hash": None}}},
+    "its replicas": {"spec": {"replicas": 7}},
+    "how it may be deleted": {"metadata": {"finalizers": ["nina/keeps-it"]}},
+    "a label of ours": {"metadata": {"labels": {names.LABEL_DEPLOYMENT: "credit"}}},
+}
+
+
+@pytest.fixture(scope="module")
+def replica_set(world: World, admin: Person) -> Iterator[str]:
+    """The name of the one that the deployment controller makes of the gateway's Deployment."""
+    path = kinds.BY_KIND["Deployment"].path(world.namespace, GATEWAY)
+    world.operator.do("PATCH", path, world.get_deployment(), kind=APPLY)
+    world.nina.gets("delete", "replicasets", world.namespace, "apps")
+
+    def find() -> str:
+        items = json.loads(admin.ask("GET", REPLICA_SET.path(world.namespace)).text)["items"]
+        return str(items[0]["metadata"]["name"]) if items else ""
+
+    yield wait_until(find, "the deployment controller has made a ReplicaSet")
+    admin.do("DELETE", path)
+    wait_until(lambda: not find(), "the garbage collector has deleted it")
+
+
+class TestItsReplicaSet:
+    """Pods of a ReplicaSet without its owner would take callers' keys, and no Deployment would replace them."""
+
+    @pytest.mark.parametrize("body", CHANGES.values(), ids=CHANGES)
+    def test_is_changed_by_nobody(self, world: World, admin: Person, replica_set: str, body: Json) -> None:
+        path = REPLICA_SET.path(world.namespace, replica_set)
+        assert_held(world.nina.ask("PATCH", path, body), "gateway-replica-sets", "edit the R1PlusTenant")
+        own = {"metadata": {"labels": {"team": "blue"}, "annotations": {"a": "b"}}}
+        assert world.nina.ask("PATCH", path, own).status == 200
+        assert admin.ask("PATCH", path, body).status == 200
+
+    def test_is_deleted_and_made_by_nobody(self, world: World, admin: Person, replica_set: str) -> None:
+        everything = REPLICA_SET.path(world.namespace)
+        path = REPLICA_SET.path(world.namespace, replica_set)
+        for way in (path, f"{path}?propagationPolicy=Orphan", everything):
+            assert_held(world.nina.ask("DELETE", way), "gateway-replica-sets", "edit the R1PlusTenant")
+        assert admin.ask("DELETE", path).status == 200
+        labels = {"app": "own"}
+        spec = {"selector": {"matchLabels": labels}, "template": pod_template(labels)}
+        body = manifest(REPLICA_SET, "own", spec=spec)
+        assert world.nina.ask("POST", everything, body).status == 201
+        body["metadata"]["labels"] = {LABEL_GATEWAY: "true"}
+        assert_held(world.nina.ask("POST", everything, body), "gateway-replica-sets", "edit the R1PlusTenant")

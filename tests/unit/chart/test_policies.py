@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names
+from r1plus_contract.gateway import LABEL_GATEWAY
 from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import fence, kinds
 from r1plus_operator.api.tenants import CONTROL_PLANE
@@ -60,7 +61,7 @@ def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
         "requests",
         "metadata-size",
     )
-    for name in (*asked_of_all, "registry-tokens", "gateway-tokens", "replica-sets"):
+    for name in (*asked_of_all, "registry-tokens", "gateway-tokens", "replica-sets", "gateway-replica-sets"):
         del found[f"r1plus-operator-{name}"]
     for name, policy in found.items():
         asked = [*policy.get("matchConditions", ()), *policy["validations"]]
@@ -75,8 +76,9 @@ def test_labels_and_marks_are_the_contracts(objects: Objects) -> None:
         }
     marks = found["r1plus-operator-marks"]["matchConstraints"]["objectSelector"]
     assert marks == {"matchExpressions": [{"key": names.LABEL_ISOLATION, "operator": "Exists"}]}
-    replica_sets = found["r1plus-operator-replica-sets"]["matchConstraints"]["objectSelector"]
-    assert replica_sets == {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}
+    for name, label in (("replica-sets", names.LABEL_DEPLOYMENT), ("gateway-replica-sets", LABEL_GATEWAY)):
+        selector = found[f"r1plus-operator-{name}"]["matchConstraints"]["objectSelector"]
+        assert selector == {"matchExpressions": [{"key": label, "operator": "Exists"}]}
     of_pods = (names.LABEL_DEPLOYMENT, names.LABEL_REVISION, names.LABEL_SERVING, names.LABEL_VOLUME, names.LABEL_PROBE)
     for name in ("serving-pods", "serving-templates"):
         conditions = str(found[f"r1plus-operator-{name}"]["matchConditions"])
