@@ -139,6 +139,9 @@ class TokenSettings:
     """The cluster's public keys, beside the settings."""
     namespaces: tuple[str, ...] = ()
     """Whose ServiceAccounts may call, besides those of the tenant's own namespace."""
+    not_before: int = 0
+    """When the tenant's namespace was created, in seconds since the epoch. Older tokens of its accounts are of a
+    namespace of the same name that was deleted: another tenant's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from r1plus_contract.gateway import (
     ModelSettings,
 )
 from r1plus_contract.jsonable import loads
+from r1plus_contract.timestamps import parse_timestamp
 from r1plus_contract.verdict import Verdict
 from r1plus_gateway.store.tenant_keys import make_half
 from r1plus_operator.api import kinds
@@ -151,6 +152,8 @@ async def test_it_is_made_with_the_clusters_issuer_and_keys_and_is_ready_with_it
     assert json.loads(data["jwks.json"])["keys"] == jwks["keys"]
     settings = await read_settings(tenant)
     assert (settings.namespace, settings.tokens.issuer) == (tenant.namespace, discovery["issuer"])
+    namespace = await tenant.client.get(kinds.NAMESPACE, tenant.namespace)
+    assert settings.tokens.not_before == parse_timestamp(namespace["metadata"]["creationTimestamp"]) > 0
     assert not operator.forbidden(tenant.namespace), "its own account's rights suffice, issuer and keys included"
     policy = await tenant.present("NetworkPolicy", GATEWAY)
     assert len(callers_of(policy, 8080)) == 2

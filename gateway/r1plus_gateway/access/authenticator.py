@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from r1plus_gateway.access.api_keys import PREFIX, SCOPE_END_USERS, KeyFinder, verify_key
@@ -56,4 +57,4 @@ def _add_end_user(caller: Caller, end_user: str) -> Caller:
             "end_user_not_allowed",
             f"x-r1plus-end-user is refused: it has more than {MOST_END_USER_BYTES} bytes, or control characters.",
         )
-    return Caller(caller.kind, caller.id, caller.namespace, caller.models, caller.scopes, caller.limits, end_user)
+    return replace(caller, end_user=end_user)

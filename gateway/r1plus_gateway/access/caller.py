@@ -53,6 +53,13 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     limits: Limits = Limits()
     end_user: str = ""
+    group: str = ""
+    """With whom it shares a turn in the queue and a series of metrics: the namespace of another tenant's account."""
+
+    @property
+    def group_id(self) -> str:
+        """Who takes turns in the queue: the caller, or its group."""
+        return self.group or self.id
 
 
 @dataclass(frozen=True)

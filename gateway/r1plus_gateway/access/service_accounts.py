@@ -18,6 +18,7 @@ from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
 
 log = logging.getLogger(__name__)
 AUDIENCE: Final = GATEWAY
+"""Of tokens for any gateway. Those for one tenant's alone have its namespace behind a slash."""
 ADMIN: Final = GATEWAY_ADMIN
 """The ServiceAccount of the tenant's own namespace whose tokens reach the admin API."""
 ALGORITHMS: Final = ("RS256", "ES256")
@@ -44,6 +45,7 @@ FindGrant = Callable[[str], Grant | None]
 class _Account:
     namespace: str
     name: str
+    issued_at: float
 
 
 class JwksFile:
@@ -81,12 +83,16 @@ class JwksFile:
 class TokenVerifier:
     """Verifies tokens of ServiceAccounts and says who calls."""
 
-    def __init__(self, jwks: JwksFile, issuer: str, namespace: str, find_grant: FindGrant) -> None:
-        """Take the cluster's issuer, the tenant's own namespace, and which namespaces may call."""
+    def __init__(
+        self, jwks: JwksFile, issuer: str, namespace: str, find_grant: FindGrant, not_before: float = 0.0
+    ) -> None:
+        """Take the cluster's issuer, the tenant's namespace, which namespaces may call, and when its own was made."""
         self._jwks = jwks
         self._issuer = issuer
         self._namespace = namespace
+        self._audiences = (AUDIENCE, f"{AUDIENCE}/{namespace}")
         self._find_grant = find_grant
+        self._not_before = not_before
 
     def verify(self, token: str) -> Caller | None:
         """Return the caller of a valid token, else None.
@@ -95,10 +101,10 @@ class TokenVerifier:
             AccessError: 403, the token is valid and its namespace may not call.
         """
         account = self._read_account(token)
-        if account is None:
+        if account is None or (account.namespace == self._namespace and account.issued_at < self._not_before):
             return None
         caller_id = f"{account.namespace}/{account.name}"
-        if account == _Account(self._namespace, ADMIN):
+        if (account.namespace, account.name) == (self._namespace, ADMIN):
             return Caller(CallerKind.ADMIN, caller_id, namespace=account.namespace)
         grant = self._find_grant(account.namespace)
         if grant is None:
@@ -114,6 +120,8 @@ class TokenVerifier:
             namespace=account.namespace,
             models=grant.models,
             limits=grant.limits,
+            # A namespace makes as many accounts as it likes.
+            group="" if account.namespace == self._namespace else account.namespace,
         )
 
     def _read_account(self, token: str) -> _Account | None:
@@ -135,7 +143,7 @@ class TokenVerifier:
                     token,
                     key,
                     algorithms=[key.algorithm_name],
-                    audience=AUDIENCE,
+                    audience=self._audiences,
                     issuer=self._issuer,
                     leeway=LEEWAY_SECONDS,
                     options={"require": list(_REQUIRED), "enforce_minimum_key_length": True},
@@ -161,7 +169,7 @@ def _find_account(claims: dict[str, Any]) -> _Account | None:
         return None
     if not namespace or claims["sub"] != f"system:serviceaccount:{namespace}:{name}":
         return None
-    return _Account(namespace, name)
+    return _Account(namespace, name, issued_at)
 
 
 def _read_keys(path: Path) -> dict[str, list[jwt.PyJWK]]:

@@ -31,7 +31,7 @@ class Bill:
         await asyncio.shield(self._settlement)
 
     async def _settle(self, outcome: Outcome, generation: Generation | None) -> None:
-        model, key = self.reservation.model, self.reservation.caller.id
+        model, key = self.reservation.model, self.reservation.caller.group_id
         usage, evidence = NOTHING, None
         if generation is not None:
             state = generation.state

@@ -66,8 +66,8 @@ class Exchange:
 
     @property
     def key(self) -> str:
-        """Id of the caller; empty before it is known."""
-        return self.caller.id if self.caller else ""
+        """Whose series of metrics counts the request: the caller's or its group's; empty before it is known."""
+        return self.caller.group_id if self.caller else ""
 
 
 def create_request_id() -> str:
@@ -119,7 +119,7 @@ class Completions:
         exchange.model = pool.model.name
         request = parse(fields, name, pool.model)
         _check_prompt_size(request, pool.model)
-        self._parts.models.queue.check_room(pool.model.name, caller.id)
+        self._parts.models.queue.check_room(pool.model.name, caller.group_id)
         prompt_tokens = await self._count(pool, exchange.id, request)
         new_tokens = resolve_new_tokens(request.limit, pool.model, prompt_tokens)
         bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
@@ -175,7 +175,7 @@ class Completions:
         try:
             wire = build_request(exchange.id, request.prompt, request.sampling)
             assert exchange.caller is not None
-            generation = self._parts.models.begin(pool, exchange.caller.id, wire)
+            generation = self._parts.models.begin(pool, exchange.caller.group_id, wire)
             if request.is_streamed:
                 return await self._stream(exchange, request, generation, bill)
             return await self._answer_whole(exchange, request, generation, bill)

@@ -42,7 +42,9 @@ async def run_access(file: SettingsFile) -> AsyncIterator[AccessService]:
         may_call = namespace == current.namespace or namespace in current.tokens.namespaces
         return Grant() if may_call else None
 
-    verifier = TokenVerifier(JwksFile(Path(tokens.jwks)), tokens.issuer, settings.namespace, find_grant)
+    verifier = TokenVerifier(
+        JwksFile(Path(tokens.jwks)), tokens.issuer, settings.namespace, find_grant, tokens.not_before
+    )
     # The first try before the servers listen: usually no caller ever meets a gateway without its data.
     await store.open()
     watch = asyncio.create_task(store.run())

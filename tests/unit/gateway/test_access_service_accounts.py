@@ -42,8 +42,8 @@ class Cluster:
         scratch.write_text(json.dumps({"keys": list(keys)}))
         scratch.replace(self.path)
 
-    def make_verifier(self) -> TokenVerifier:
-        return TokenVerifier(JwksFile(self.path), ISSUER, "team-credit", self.grants.get)
+    def make_verifier(self, not_before: float = 0.0) -> TokenVerifier:
+        return TokenVerifier(JwksFile(self.path), ISSUER, "team-credit", self.grants.get, not_before)
 
 
 @pytest.fixture
@@ -65,6 +65,23 @@ def test_a_token_says_which_service_account_calls(cluster: Cluster, rsa_key: rsa
 def test_an_api_server_may_sign_with_elliptic_curves(cluster: Cluster, ec_key: ec.EllipticCurvePrivateKey) -> None:
     cluster.publish(make_jwk(ec_key, "k1"))
     assert cluster.make_verifier().verify(sign(ec_key, make_claims(), algorithm="ES256")) is not None
+
+
+AUDIENCES = {
+    "any gateway": (["r1plus-gateway"], True),
+    "this tenant's gateway": (["r1plus-gateway/team-credit"], True),
+    "another tenant's gateway": (["r1plus-gateway/team-app"], False),
+    "a tenant whose name begins alike": (["r1plus-gateway/team-credit2"], False),
+    "no tenant's gateway": (["r1plus-gateway/"], False),
+}
+
+
+@pytest.mark.parametrize(("audience", "is_valid"), AUDIENCES.values(), ids=AUDIENCES)
+def test_a_token_may_be_for_one_tenants_gateway_alone(
+    cluster: Cluster, rsa_key: rsa.RSAPrivateKey, audience: list[str], is_valid: bool
+) -> None:
+    caller = cluster.make_verifier().verify(sign(rsa_key, make_claims(aud=audience)))
+    assert (caller is not None) is is_valid
 
 
 ADMINS = {
@@ -93,6 +110,38 @@ def test_a_namespace_that_may_not_call_is_told_so(cluster: Cluster, rsa_key: rsa
     with pytest.raises(AccessError, match=r"Namespace team-x may not call.*spec.gateway.from") as refusal:
         cluster.make_verifier().verify(sign(rsa_key, make_claims(**make_account("team-x", "web"))))
     assert (refusal.value.status, refusal.value.code) == (403, "namespace_not_allowed")
+
+
+@pytest.mark.parametrize(("namespace", "group_id"), [("team-app", "team-app"), ("team-credit", "team-credit/web")])
+def test_accounts_of_another_namespace_share_a_turn_as_it_can_make_any_number(
+    cluster: Cluster, rsa_key: rsa.RSAPrivateKey, namespace: str, group_id: str
+) -> None:
+    cluster.grants["team-credit"] = Grant()
+    caller = cluster.make_verifier().verify(sign(rsa_key, make_claims(**make_account(namespace, "web"))))
+    assert caller is not None
+    assert (caller.id, caller.group_id) == (f"{namespace}/web", group_id)
+
+
+CREATED = 30
+"""Seconds since the tenant's namespace was created."""
+AGES = {
+    "the old tenant's administrator": ("team-credit", "r1plus-gateway-admin", CREATED + 30, False),
+    "an account of the old tenant's": ("team-credit", "web", CREATED + 30, False),
+    "the tenant's administrator": ("team-credit", "r1plus-gateway-admin", CREATED - 20, True),
+    "an account of another namespace, which is older": ("team-app", "web", CREATED + 30, True),
+}
+
+
+@pytest.mark.parametrize(("namespace", "name", "age", "is_valid"), AGES.values(), ids=AGES)
+def test_a_namespace_that_was_made_again_takes_no_tokens_of_the_one_before(
+    cluster: Cluster, rsa_key: rsa.RSAPrivateKey, namespace: str, name: str, age: int, is_valid: bool
+) -> None:
+    cluster.grants["team-credit"] = Grant()
+    now = int(time.time())
+    times = {"iat": now - age, "nbf": now - age, "exp": now - age + 600}
+    token = sign(rsa_key, make_claims(**make_account(namespace, name), **times))
+    assert (cluster.make_verifier(not_before=now - CREATED).verify(token) is not None) is is_valid
+    assert cluster.make_verifier().verify(token) is not None
 
 
 BAD_CLAIMS: dict[str, Callable[[int], dict[str, Any]]] = {

@@ -257,6 +257,33 @@ async def test_a_full_queue_refuses_before_anything_is_reserved(tmp_path: Path) 
         assert [status for status, _ in await asyncio.gather(running_one, waiting_one)] == [200, 200]
 
 
+async def test_accounts_of_one_foreign_namespace_wait_together_and_leave_room_for_others(tmp_path: Path) -> None:
+    script = Gated(())
+    async with running(
+        tmp_path, script, batch=1, namespaces=["team-web"], settings={"limits": {"queuePerKey": 1}}
+    ) as rig:
+        for name in ("one", "two"):
+            account = Caller(CallerKind.SERVICE_ACCOUNT, f"team-web/{name}", "team-web", group="team-web")
+            rig.authenticator.callers[name] = account
+        body = {"model": "credit", "messages": [{"role": "user", "content": "Hi"}]}
+
+        async def ask_as(name: str) -> int:
+            async with rig.post("/v1/chat/completions", body, Authorization=f"Bearer {name}") as response:
+                return int(response.status)
+
+        first = begin(rig)
+        await rig.until_running(1)
+        second = asyncio.create_task(ask_as("one"))
+        await eventually(lambda: rig.gateway.models.queue.waiting == 1, "one waits")
+        assert await ask_as("two") == 503
+        own = begin(rig)
+        await eventually(lambda: rig.gateway.models.queue.waiting == 2, "the tenant's own caller waits beside them")
+        script.release(3)
+        assert [status for status, _ in await asyncio.gather(first, own)] == [200, 200]
+        assert await second == 200
+        assert rig.metric("r1plus_gateway_requests_total", model="credit", key="team-web", outcome="answered") == 1
+
+
 @for_each("error, retry_after, should_retry", {
     "too many requests": (AccessError(429, "rate_limit_exceeded", "slower", retry_after=1.2), "2", None),
     "no budget left": (AccessError(429, "insufficient_quota", "no tokens left"), None, "false"),

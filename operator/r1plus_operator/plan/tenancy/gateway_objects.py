@@ -35,6 +35,7 @@ from r1plus_contract.gateway import (
 )
 from r1plus_contract.isolation import IsolationPart
 from r1plus_contract.jsonable import dumps
+from r1plus_contract.timestamps import parse_timestamp
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_operator.api.tenants import Gateway, GatewaySource, R1PlusTenantSpec
 from r1plus_operator.plan.manifests.alerts import GROUP_VERSION, SCRAPE_LIMITS
@@ -81,7 +82,11 @@ def build_settings(
     return GatewaySettings(
         namespace=namespace.name,
         # Each model names those of them that may call it.
-        tokens=TokenSettings(issuer.issuer, namespaces=tuple(sorted(sources | set(spec.callers.namespaces)))),
+        tokens=TokenSettings(
+            issuer.issuer,
+            namespaces=tuple(sorted(sources | set(spec.callers.namespaces))),
+            not_before=int(parse_timestamp(namespace.created_at)),
+        ),
         data=DataSettings(namespace.uid, folder="" if database else DIR_STORE, database_url_file=database),
         models=models,
         limits=GatewayLimits(
