@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -50,11 +51,16 @@ def init_tenant(kube: Kube, namespace: str, tell: Tell) -> None:
     """
     if kube.get("secrets", namespace, GATEWAY_KEY) is not None:
         return
-    found = kube.get("namespaces", None, namespace)
-    assert found is not None, namespace
-    export = kube.kubeconfig.parent / f"{namespace}-{found['metadata']['uid'][:8]}-recovery.json"
+    export = export_path(kube, namespace)
     option = "--from" if export.exists() else "--export"
     tell(run_r1plus(kube, "tenant", "init", "-n", namespace, option, str(export)).stdout.strip())
+
+
+def export_path(kube: Kube, namespace: str) -> Path:
+    """Return where the recovery export of a namespace, as it is now, lies."""
+    found = kube.get("namespaces", None, namespace)
+    assert found is not None, namespace
+    return kube.kubeconfig.parent / f"{namespace}-{found['metadata']['uid'][:8]}-recovery.json"
 
 
 def gateway_condition(kube: Kube, namespace: str) -> Json:

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from e2e.isolation.people import MERGE, Answer, Ask, Person
-from e2e.isolation.stage import (
-    World,
-)
+from e2e.isolation.stage import Side, World
 from e2e.kube import Json
 from r1plus_contract.names import (
     API_VERSION,
@@ -19,6 +17,7 @@ DRY = "dryRun=All"
 WATCH = "watch=true&timeoutSeconds=1"
 STRICT = f"{DRY}&fieldValidation=Strict"
 ATTACHED = "command=true&container=triton&stdout=true"
+ATTACHED_TO_GATEWAY = "command=true&container=gateway&stdout=true"
 MONITORING_GROUP = "monitoring.coreos.com"
 Asks = Callable[[World], Ask]
 
@@ -112,3 +111,8 @@ def anybodys(
 def into_pod(w: World, namespace: str, rest: str) -> str:
     """A path of B's serving pod."""
     return core(namespace, f"pods/{w.b.pod['metadata']['name']}/{rest}")
+
+
+def into_gateway(side: Side, rest: str) -> str:
+    """A path of a side's gateway's pod; `rest` begins with what follows its name."""
+    return core(side.namespace, f"pods/{side.gateway_pod['metadata']['name']}{rest}")

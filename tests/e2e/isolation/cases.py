@@ -1,9 +1,11 @@
 """Vectors that are requests to the API server: what A's administrator asks for, and who gets the same through."""
 
+import json
 from collections.abc import Callable
 
 from e2e.isolation.asking import (
     ATTACHED,
+    ATTACHED_TO_GATEWAY,
     DRY,
     MONITORING_GROUP,
     STRICT,
@@ -14,6 +16,7 @@ from e2e.isolation.asking import (
     bob,
     core,
     get,
+    into_gateway,
     into_pod,
     let_in,
     merge,
@@ -23,9 +26,10 @@ from e2e.isolation.asking import (
     post,
     same,
 )
-from e2e.isolation.people import Ask
+from e2e.isolation.people import REVIEW, Ask
 from e2e.isolation.stage import (
     CLAIM,
+    INTRUDER,
     KEEPER,
     MODEL,
     OPEN,
@@ -39,6 +43,15 @@ from e2e.isolation.stage import (
 )
 from e2e.kube import Json
 from e2e.objects import ordinary_pod
+from r1plus_contract.gateway import (
+    GATEWAY,
+    GATEWAY_ADMIN,
+    GATEWAY_KEY,
+    GATEWAY_SERVICE,
+    JWKS_FILE,
+    LABEL_GATEWAY,
+    PORT_INTERNAL,
+)
 from r1plus_contract.names import (
     API_VERSION,
     LABEL_DEPLOYMENT,
@@ -50,6 +63,8 @@ from r1plus_contract.names import (
     TENANT,
 )
 
+NOTE: Json = {"metadata": {"annotations": {"example.org/note": "mine"}}}
+STRATEGIC = "application/strategic-merge-patch+json"
 SECRETS = (
     same(1, "get a Secret", lambda w, ns: get(core(ns, f"secrets/{SECRET}"))),
     same(1, "list Secrets", lambda w, ns: get(core(ns, "secrets"))),
@@ -91,7 +106,7 @@ INTO_PODS = (
                     ]
                 }
             },
-            "application/strategic-merge-patch+json",
+            STRATEGIC,
         ),
     ),
 )
@@ -330,6 +345,7 @@ RULES = (
     _monitor("PodMonitor", "podmonitors", {"selector": {}, "podMetricsEndpoints": [ENDPOINT]}),
     _monitor("ServiceMonitor", "servicemonitors", {"selector": {}, "endpoints": [ENDPOINT]}),
     _monitor("PrometheusRule", "prometheusrules", RULE),
+    Case(33, "the PodMonitor of one's own gateway", lambda w: merge(of(MONITORING_GROUP, w.a.namespace, f"podmonitors/{GATEWAY}"), {"spec": {"podMetricsEndpoints": [ENDPOINT]}}), lambda w: merge(of(MONITORING_GROUP, w.a.namespace, f"podmonitors/{GATEWAY}"), NOTE), platform),
     Case(33, "the PodMonitor that the operator made", lambda w: merge(of(MONITORING_GROUP, w.a.namespace, f"podmonitors/{MODEL}"), {"spec": {"podMetricsEndpoints": [ENDPOINT]}}), lambda w: merge(of(MONITORING_GROUP, w.a.namespace, f"podmonitors/{MODEL}"), {"metadata": {"annotations": {"note": "seen"}}}), platform),
 )  # fmt: skip
 
@@ -352,7 +368,85 @@ TEXTS = (
     same(34, "Events", lambda w, ns: get(core(ns, "events"))),
     same(34, "the conditions of its deployment", lambda w, ns: get(ours(ns, f"r1plusdeployments/{MODEL}"))),
 )
+
+
+def _token(namespace: str, audience: str, account: str = GATEWAY_ADMIN) -> Ask:
+    spec = {"audiences": [audience], "expirationSeconds": 600}
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    return post(core(namespace, f"serviceaccounts/{account}/token"), body)
+
+
+def _gateway(namespace: str, rest: str = "") -> str:
+    return of("apps", namespace, f"deployments/{GATEWAY}{rest}")
+
+
+def _gateway_set(w: World) -> str:
+    (found,) = w.kube.all("replicasets", w.a.namespace, f"{LABEL_GATEWAY}=true")
+    return of("apps", w.a.namespace, f"replicasets/{found['metadata']['name']}")
+
+
+def _debugged(namespace: str, path: str, w: World) -> Ask:
+    container = ordinary_pod("e", namespace, w.image)["spec"]["containers"][0] | {"name": "debug", "resources": {}}
+    body = {"spec": {"ephemeralContainers": [container]}}
+    return Ask("PATCH", f"{path}/ephemeralcontainers?{DRY}", body, STRATEGIC)
+
+
+def _replace_program(w: World) -> Ask:
+    container = {"name": "gateway", "image": w.image}
+    body = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    return Ask("PATCH", f"{_gateway(w.a.namespace)}?{DRY}", body, STRATEGIC)
+
+
+def _slice(w: World) -> Json:
+    meta = {"name": "mine", "namespace": w.a.namespace, "labels": {"kubernetes.io/service-name": GATEWAY_SERVICE}}
+    ports = [{"name": "http", "port": 8080, "protocol": "TCP"}]
+    head = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, "addressType": "IPv4"}
+    return {**head, "ports": ports, "endpoints": [{"addresses": ["10.9.8.7"]}]}
+
+
+def _speak(w: World) -> Ask:
+    name = f"system:serviceaccount:{w.b.namespace}:{GATEWAY_ADMIN}"
+    body: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    return Ask("POST", REVIEW, body, headers={"Impersonate-User": name})
+
+
+OWN_KEYS = json.dumps({"keys": [{"kty": "oct", "kid": "mine", "k": "bWluZQ"}]})
+INTO_GATEWAYS = (
+    same(1, "get half of the tenant's key", lambda w, ns: get(core(ns, f"secrets/{GATEWAY_KEY}"))),
+    same(1, "a token of its gateway's administrator", lambda w, ns: _token(ns, GATEWAY)),
+    anybodys(2, "exec into its gateway", lambda w: Ask("POST", into_gateway(w.b, f"/exec?{ATTACHED_TO_GATEWAY}")), seen=let_in),
+    anybodys(2, "attach to its gateway", lambda w: Ask("POST", into_gateway(w.b, "/attach?container=gateway")), seen=let_in),
+    anybodys(2, "port-forward to its gateway", lambda w: Ask("POST", into_gateway(w.b, "/portforward")), bob, seen=let_in),
+    anybodys(2, "proxy to its gateway", lambda w: get(into_gateway(w.b, f":{PORT_INTERNAL}/proxy/healthz")), bob),
+    Case(2, "an ephemeral container in its gateway", lambda w: _debugged(w.b.namespace, into_gateway(w.b, ""), w), lambda w: _debugged(w.b.namespace, core(w.b.namespace, f"pods/{KEEPER}"), w), bob),
+    Case(2, "exec into one's own gateway", lambda w: Ask("POST", into_gateway(w.a, f"/exec?{ATTACHED_TO_GATEWAY}")), lambda w: Ask("POST", core(w.a.namespace, f"pods/{KEEPER}/exec?command=true&container=main&stdout=true")), alice, seen=let_in, words="-exec"),
+    Case(2, "an ephemeral container in one's own gateway", lambda w: _debugged(w.a.namespace, into_gateway(w.a, ""), w), lambda w: _debugged(w.a.namespace, core(w.a.namespace, f"pods/{KEEPER}"), w), alice, words="-serving-pods"),
+    anybodys(5, "who may call one's own gateway", lambda w: merge(ours(w.a.namespace, f"r1plustenants/{TENANT}"), {"spec": {"gateway": {"from": [{"namespace": w.b.namespace}]}}})),
+    anybodys(5, "who may call B's gateway", lambda w: merge(ours(w.b.namespace, f"r1plustenants/{TENANT}"), {"spec": {"gateway": {"from": [{"namespace": w.a.namespace}]}}})),
+    Case(6, "the scale of one's own gateway", lambda w: merge(_gateway(w.a.namespace, "/scale"), {"spec": {"replicas": 0}}), lambda w: get(_gateway(w.a.namespace, "/scale")), alice, words="-scale"),
+    Case(6, "a gateway's ReplicaSet without its owner", lambda w: merge(_gateway_set(w), {"metadata": {"ownerReferences": None}}), lambda w: merge(_gateway_set(w), NOTE), alice, words="-gateway-replica-sets"),
+    Case(7, "a token of the gateway's administrator for the API server", lambda w: _token(w.a.namespace, "https://kubernetes.default.svc"), lambda w: _token(w.a.namespace, GATEWAY), alice, words="-gateway-tokens"),
+    Case(7, "a pod that runs as the gateway's administrator", lambda w: _pod(w, w.a.namespace, serviceAccountName=GATEWAY_ADMIN), lambda w: _pod(w, w.a.namespace, serviceAccountName=INTRUDER), alice, words="-gateway-tokens"),
+    anybodys(7, "speak as B's gateway's administrator", _speak),
+    same(8, "the claim of its gateway", lambda w, ns: get(core(ns, f"persistentvolumeclaims/{GATEWAY}"))),
+    Case(8, "a pod in B that mounts its gateway's claim", lambda w: _pod(w, w.b.namespace, volumes=_engine_claim(GATEWAY)), lambda w: _pod(w, w.b.namespace, volumes=_engine_claim(GATEWAY)), platform),
+    Case(8, "mount one's own gateway's claim", lambda w: _pod(w, w.a.namespace, volumes=_engine_claim(GATEWAY)), lambda w: _pod(w, w.a.namespace, volumes=_engine_claim(CLAIM)), alice, words="-engine-volumes"),
+    same(10, "a note on its gateway", lambda w, ns: merge(_gateway(ns), NOTE)),
+    Case(10, "another owner of one's own gateway", lambda w: merge(_gateway(w.a.namespace), {"metadata": {"ownerReferences": [_owned_by_b(w)]}}), lambda w: merge(_gateway(w.a.namespace), NOTE), alice, words="-children"),
+    anybodys(10, "delete B's gateway", lambda w: Ask("DELETE", f"{_gateway(w.b.namespace)}?{DRY}")),
+    anybodys(10, "delete one's own gateway", lambda w: Ask("DELETE", f"{_gateway(w.a.namespace)}?{DRY}")),
+    Case(16, "another program in one's own gateway", _replace_program, lambda w: merge(_gateway(w.a.namespace), NOTE), alice, words="-children"),
+    Case(16, "keys of one's own that its gateway believes", lambda w: merge(core(w.a.namespace, f"configmaps/{GATEWAY}"), {"data": {JWKS_FILE: OWN_KEYS}}), lambda w: merge(core(w.a.namespace, f"configmaps/{GATEWAY}"), NOTE), alice, words="-children"),
+    Case(16, "another selector of the gateway's Service", lambda w: merge(core(w.a.namespace, f"services/{GATEWAY_SERVICE}"), {"spec": {"selector": {"app": "mine"}}}), lambda w: merge(core(w.a.namespace, f"services/{GATEWAY_SERVICE}"), NOTE), alice, words="-children"),
+    anybodys(16, "an address of one's own behind the gateway's Service", lambda w: post(of("discovery.k8s.io", w.a.namespace, "endpointslices"), _slice(w))),
+    Case(16, "a pod in the gateway's clothes", lambda w: _labelled(w, {LABEL_GATEWAY: "true"}), lambda w: _labelled(w, {"app": "mine"}), alice, words="-serving-pods"),
+    Case(16, "a network policy that opens one's own gateway", lambda w: _policy(w, "in", podSelector={"matchLabels": {LABEL_GATEWAY: "true"}}, policyTypes=["Ingress"], ingress=[{}]), lambda w: _policy(w, "shut", podSelector={"matchLabels": {LABEL_GATEWAY: "true"}}, policyTypes=["Ingress"]), alice, words="-walls"),
+    anybodys(16, "another network policy of B's gateway", lambda w: merge(of("networking.k8s.io", w.b.namespace, f"networkpolicies/{GATEWAY}"), NOTE)),
+    same(34, "its gateway's settings", lambda w, ns: get(core(ns, f"configmaps/{GATEWAY}"))),
+    anybodys(34, "logs of its gateway", lambda w: get(into_gateway(w.b, "/log?tailLines=1")), bob),
+)  # fmt: skip
+
 CASES: tuple[Case, ...] = (
     *SECRETS, *INTO_PODS, *REFERENCES, *LISTS, *NAMESPACES, *SUBRESOURCES, *RIGHTS, *VOLUMES, *NODES, *OWNERS, *EXHAUSTION,
-    *WAYS_OUT, *SUITES, *RULES, *LABELS, *TEXTS,
+    *WAYS_OUT, *SUITES, *RULES, *LABELS, *TEXTS, *INTO_GATEWAYS,
 )  # fmt: skip

@@ -34,7 +34,7 @@ NAMES: Mapping[int, str] = {
     22: "catalog, statistics, EXPLAIN",
     23: "shadow a name by search_path",
     24: "vector search across tenants",
-    25: "guess the id of a key, a request or a conversation",
+    25: "guess a conversation's id",
     26: "read another tenant's evaluation set",
     27: "load a model",
     28: "register another tenant's shared memory",
@@ -49,7 +49,8 @@ NAMES: Mapping[int, str] = {
     37: "decrypt with a shredded key",
 }
 NOT_APPLICABLE: Mapping[int, str] = {
-    24: "no vectors are stored yet: they come with the tenant's knowledge",
+    24: "no vectors are stored yet: they come with files and knowledge bases",
+    25: "no conversation is stored yet: a gateway keeps keys, usage and an audit log only",
 }
 
 

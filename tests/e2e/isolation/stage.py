@@ -1,7 +1,7 @@
 """Two tenants side by side: A, whose administrator and whose pods attack, and B, which has what is worth having.
 
-Both serve the demo's smallest engine, each held to a small suite of its own. Beside them a namespace without walls, from
-which the same tries get through: the controls.
+Both serve the demo's smallest engine, each held to a small suite of its own, and each has a gateway. Beside them a namespace
+without walls, from which the same tries get through: the controls. B's gateway lets it in, A's does not.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 from devcluster import bringup
 from devcluster.pki import Authority
 from devcluster.toolchain import kubectl
-from e2e import objects, story
+from e2e import gateways, objects, story
 from e2e.isolation.matrix import Trial
 from e2e.isolation.people import Person
 from e2e.kube import Json, Kube
@@ -104,6 +104,19 @@ class Side:
         """Inside its ordinary pod."""
         return Place(self.kube, self.namespace, INTRUDER, "main")
 
+    @property
+    def gateway_pod(self) -> Json:
+        """Its gateway's pod, now."""
+
+        def look() -> Json | None:
+            return next((pod for pod in gateways.gateway_pods(self.kube, self.namespace) if gateways.is_up(pod)), None)
+
+        return wait_for(look, f"the gateway of {self.namespace} runs")
+
+    def gateway(self) -> Place:
+        """Inside its gateway."""
+        return Place(self.kube, self.namespace, self.gateway_pod["metadata"]["name"], "gateway")
+
 
 @dataclass(slots=True)
 class World:
@@ -182,6 +195,11 @@ def deployment(side: Side, name: str = MODEL, **spec: Any) -> Json:
     return objects.deployment(side.namespace, name, TIER, **{"context": {"maxTokens": 1024}, "accuracy": held, **spec})
 
 
+def gateway_of(namespace: str) -> Json:
+    """`spec.gateway` of a side's R1PlusTenant: data in a file on its volume."""
+    return {"enabled": True, "from": [{"namespace": OPEN}] if namespace == B else [], "database": None}
+
+
 def binding(name: str, namespace: str, role: str, subjects: Sequence[Json]) -> Json:
     """A RoleBinding to a ClusterRole."""
     ref = {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}
@@ -202,6 +220,8 @@ def account(name: str, namespace: str) -> Json:
 
 PLACES = {"its server": lambda world: world.a.triton(), "an ordinary pod": lambda world: world.a.ordinary()}
 """Where A attacks from, by what it is called in a test's id."""
+ALL_PLACES = {**PLACES, "its gateway": lambda world: world.a.gateway()}
+"""Likewise, with the pod that calls A's models for others."""
 WHERE = "import socket; print(socket.gethostbyname(socket.gethostname()))"
 
 
@@ -233,6 +253,7 @@ class Builder:
         self._open()
         for side in sides:
             story.until_ready(self.kube, [side.name], print)
+            gateways.until_ready(self.kube, side.namespace, print)
             for pod in (INTRUDER, KEEPER):
                 what = f"{side.namespace}/{pod} runs"
                 wait_for(lambda p=pod, s=side: running(self.kube, s.namespace, p), what)
@@ -253,7 +274,9 @@ class Builder:
         make_namespace(kube, namespace)
         subjects = [user(admin), account(INTRUDER, namespace)]
         own = [{"kind": "User", "name": admin}, {"kind": "ServiceAccount", "name": INTRUDER}]
-        kube.apply(objects.tenant(namespace, admins=own, quota={"pods": 12, "deployments": 300, "memory": "12Gi"}))
+        quota = {"pods": 12, "deployments": 300, "memory": "12Gi"}
+        kube.apply(objects.tenant(namespace, admins=own, quota=quota, gateway=gateway_of(namespace)))
+        gateways.init_tenant(kube, namespace, print)
         kube.apply(binding("administers", namespace, "admin", subjects))
         self._belongings(side)
         side.token = kube.kubectl("create", "token", INTRUDER, f"--namespace={namespace}", "--duration=2h").strip()

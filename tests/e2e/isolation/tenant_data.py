@@ -12,7 +12,7 @@ from e2e import gateways
 from e2e.gateway import postgresql
 from e2e.gateway.postgresql import PostgreSql
 from e2e.gateways import ApiKey
-from e2e.isolation.stage import Place, Side, World
+from e2e.isolation.stage import Place, Side, World, gateway_of
 from e2e.kube import Json
 from e2e.waiting import wait_for
 from r1plus_contract.gateway import DATABASE_URL_FILE, PORT_INTERNAL
@@ -123,27 +123,40 @@ def write_secret(side: Side, url: str) -> None:
 
 
 def serve(world: World, server: PostgreSql) -> tuple[TenantData, TenantData]:
-    """Give both sides a gateway, whose data lie in a database of their own, as docs/gateway-access.md prepares it."""
+    """Move both gateways' data to a database of their own, as docs/gateway-access.md prepares it; they begin empty."""
     names = {world.a.namespace: "t_3c91", world.b.namespace: "t_7be0"}
     urls = {}
     for side in (world.a, world.b):
         urls[side.namespace] = server.create_database(names[side.namespace])
         write_secret(side, urls[side.namespace])
-        gateways.init_tenant(world.kube, side.namespace, print)
         egress = {"namespace": postgresql.NAMESPACE, "ports": [postgresql.PORT]}
-        _configure(side, {"enabled": True, "database": {"secretName": SECRET, "egress": egress}})
+        _configure(side, gateway_of(side.namespace) | {"database": {"secretName": SECRET, "egress": egress}})
     made = []
     for side in (world.a, world.b):
-        gateways.until_ready(world.kube, side.namespace, print)
+        _until_mounted(side, "database")
         key = gateways.create_key(world.kube, side.namespace, side.admin_name)
         made.append(TenantData(side, server, names[side.namespace], urls[side.namespace], key))
     return made[0], made[1]
 
 
-def remove(world: World) -> None:
-    """Take both gateways away."""
+def use_volumes(world: World) -> None:
+    """Move both gateways back to the files on their volumes."""
     for side in (world.a, world.b):
-        _configure(side, None)
+        _configure(side, gateway_of(side.namespace))
+    for side in (world.a, world.b):
+        _until_mounted(side, "store")
+
+
+def _until_mounted(side: Side, volume: str) -> None:
+    """Wait until the only pod of the gateway has this volume, and is ready."""
+
+    def look() -> bool:
+        pods = gateways.gateway_pods(side.kube, side.namespace)
+        has_it = [pod for pod in pods if volume in {one["name"] for one in pod["spec"]["volumes"]}]
+        return len(pods) == len(has_it) == 1 and gateways.is_up(pods[0])
+
+    what = f"the gateway of {side.namespace} has its data in volume {volume}"
+    wait_for(look, what, lambda: gateways.describe_pods(side.kube, side.namespace))
 
 
 def _configure(side: Side, gateway: Any) -> None:

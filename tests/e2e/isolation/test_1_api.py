@@ -8,7 +8,7 @@ from devcluster.layout import API_SERVICE_ADDRESS, NODE_ADDRESS
 from e2e.isolation.cases import CASES, Case
 from e2e.isolation.matrix import NAMES, Trial
 from e2e.isolation.people import REVIEW
-from e2e.isolation.stage import Place, World
+from e2e.isolation.stage import ALL_PLACES, Place, World
 from e2e.kube import Json
 from e2e.waiting import wait_for
 
@@ -63,7 +63,7 @@ def from_pods(world: World) -> FromPods:
     who = {"method": "POST", "path": REVIEW, "tls": True, "headers": _bearer(world), "body": world.text(_review())}
     said = world.open_place().one(*ADDRESSES[0], **who)
     assert f"system:serviceaccount:{world.a.namespace}:intruder" in said, said
-    places = (world.a.triton(), world.a.ordinary())
+    places = [place(world) for place in ALL_PLACES.values()]
     return FromPods(world.open_place().try_all(tries), {str(place): place.try_all(tries) for place in places})
 
 
@@ -83,7 +83,7 @@ def test_from_a_broken_pod_with_a_stolen_token_the_api_server_is_not_even_reache
         trial.shut(f"from {place}", not got_out, got_out)
 
 
-def test_the_server_has_no_token_and_an_ordinary_pod_has_one(world: World) -> None:
+def test_server_and_gateway_have_no_token_and_an_ordinary_pod_has_one(world: World) -> None:
     """The control of the first half is the second: the same look sees a token where there is one."""
     look = (
         "python3",
@@ -95,7 +95,7 @@ def test_the_server_has_no_token_and_an_ordinary_pod_has_one(world: World) -> No
         return place.run(*look).strip() == "True"
 
     assert wait_for(lambda: has(world.a.ordinary()), "an ordinary pod has its token")
-    assert not has(world.a.triton())
+    assert not has(world.a.triton()) and not has(world.a.gateway())
 
 
 def _bearer(world: World) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from devcluster.layout import NODE_ADDRESS
 from e2e.isolation.matrix import Trial
-from e2e.isolation.stage import OPEN, PLACES, Side, World, running, stands_in
+from e2e.isolation.stage import ALL_PLACES, OPEN, Side, World, running, stands_in
 from e2e.kube import Json
 from e2e.objects import ordinary_pod
 from e2e.waiting import wait_for
@@ -40,12 +40,12 @@ def doors_of(side: Side, ports: tuple[int, ...]) -> list[Json]:
 
 
 @pytest.mark.vector(13)
-@pytest.mark.parametrize("of", PLACES)
+@pytest.mark.parametrize("of", ALL_PLACES)
 @pytest.mark.parametrize("ports", [FOR_CALLERS, FOR_WATCHERS], ids=["its callers' ports", "its ports of metrics"])
 def test_no_pod_of_another_tenant_connects_to_the_model(
     world: World, trial: Trial, ports: tuple[int, ...], of: str
 ) -> None:
-    place, doors = PLACES[of](world), doors_of(world.b, ports)
+    place, doors = ALL_PLACES[of](world), doors_of(world.b, ports)
     stands_in(trial, world, place)
     allowed = world.b.ordinary() if ports == FOR_CALLERS else world.watcher()
     seen = allowed.try_all(doors)
@@ -132,11 +132,11 @@ def metadata_service(world: World, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.vector(15)
-@pytest.mark.parametrize("of", PLACES)
+@pytest.mark.parametrize("of", ALL_PLACES)
 def test_neither_the_node_nor_the_metadata_service_is_reached(
     world: World, trial: Trial, metadata_service: None, of: str
 ) -> None:
-    place = PLACES[of](world)
+    place = ALL_PLACES[of](world)
     stands_in(trial, world, place)
     seen = world.open_place().try_all(NODES_DOORS)
     trial.open("from a pod without walls", all(how.startswith("open ") for how in seen.values()), seen)
