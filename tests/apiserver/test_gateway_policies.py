@@ -13,7 +13,7 @@ import pytest
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
-from r1plus_contract.gateway import GATEWAY, GATEWAY_ADMIN, GATEWAY_SERVICE, LABEL_GATEWAY
+from r1plus_contract.gateway import GATEWAY, GATEWAY_ADMIN, GATEWAY_KEY, GATEWAY_SERVICE, LABEL_GATEWAY
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.observation import Json, TokenIssuer
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
@@ -23,6 +23,7 @@ from support.apiserver.chart import GATEWAY_IMAGE
 from support.apiserver.manifests import (
     MARK,
     ROLE_BINDING,
+    SECRET,
     SERVICE_ACCOUNT,
     manifest,
     pod,
@@ -282,6 +283,33 @@ class TestATenantsOwnPeople:
             world.nina.ask("POST", path, pod("r1plus", volumes=[volume])), "engine-volumes", "the operator gives"
         )
         assert world.nina.ask("POST", path, pod("own", volumes=[volume])).status == 201
+
+    def test_write_and_delete_no_half_of_its_key(self, world: World, admin: Person) -> None:
+        def half(name: str) -> Json:
+            return manifest(SECRET, name, stringData={"half-1": "00" * 32})
+
+        path, said = SECRET.path(world.namespace), "only the platform team"
+        world.nina.gets("delete", "secrets", world.namespace)
+        assert_held(world.nina.ask("POST", path, half(GATEWAY_KEY)), "gateway-key", said)
+        for name in (GATEWAY_KEY, "own"):
+            admin.do("POST", path, half(name))
+        change = {"stringData": {"half-1": "11" * 32}}
+        assert_held(world.nina.ask("PATCH", f"{path}/{GATEWAY_KEY}", change), "gateway-key", said)
+        for way in (f"{path}/{GATEWAY_KEY}", path):
+            assert_held(world.nina.ask("DELETE", way), "gateway-key", said)
+        assert world.nina.ask("PATCH", f"{path}/own", change).status == 200
+        assert world.nina.ask("DELETE", f"{path}/own").status == 200
+        assert admin.ask("PATCH", f"{path}/{GATEWAY_KEY}", change).status == 200
+        assert admin.ask("DELETE", f"{path}/{GATEWAY_KEY}").status == 200
+
+    @pytest.mark.parametrize("meta", [{"name": GATEWAY}, {"name": GATEWAY_ADMIN}, {"generateName": "r1plus-"}])
+    def test_make_no_deployment_whose_objects_have_its_names(self, world: World, meta: Json) -> None:
+        path = kinds.R1PLUS_DEPLOYMENT.path(world.namespace)
+        body = manifest(kinds.R1PLUS_DEPLOYMENT, "credit", spec={"tier": "lite"})
+        world.anna.gets("create", "r1plusdeployments", world.namespace, "r1plus.ai")
+        assert world.anna.ask("POST", path, body).status == 201
+        body["metadata"] = meta
+        assert_held(world.anna.ask("POST", path, body), "deployments", "names that begin with r1plus-")
 
     def test_run_no_pod_as_its_admin(self, world: World, admin: Person) -> None:
         path = kinds.POD.path(world.namespace)

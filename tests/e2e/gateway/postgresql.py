@@ -12,6 +12,8 @@ from e2e.waiting import wait_for
 
 NAMESPACE, NAME, PORT = "postgresql", "postgresql", 5432
 HOST = f"{NAME}.{NAMESPACE}.svc"
+CONNECTIONS, ROLE_CONNECTIONS = 60, 25
+"""Of the server, and of one tenant's role."""
 _BIN = "/usr/lib/postgresql/15/bin"
 _CONTAINERFILE = """\
 ARG BASE
@@ -25,7 +27,7 @@ mkdir -p /data/db && chmod 700 /data/db
 test -e /data/db/PG_VERSION || {_BIN}/initdb -D /data/db -U admin --auth-local=trust --auth-host=scram-sha-256 \
   --encoding=UTF8 --locale=C.UTF-8 --no-sync
 exec {_BIN}/postgres -D /data/db -c listen_addresses='*' -c unix_socket_directories=/data \
-  -c shared_buffers=16MB -c max_connections=60
+  -c shared_buffers=16MB -c max_connections={CONNECTIONS}
 """
 
 
@@ -60,7 +62,7 @@ class PostgreSql:
         """Create a database and a role of that name; return the URL with the role's password."""
         password = secrets.token_urlsafe(24)
         for statement in (
-            f"CREATE ROLE {name} LOGIN PASSWORD '{password}'",
+            f"CREATE ROLE {name} LOGIN CONNECTION LIMIT {ROLE_CONNECTIONS} PASSWORD '{password}'",
             f"CREATE DATABASE {name} OWNER {name}",
             f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC",
         ):

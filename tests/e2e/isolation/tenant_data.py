@@ -38,6 +38,17 @@ except psycopg.OperationalError as error:
     ended += [f"refused {error}"] * (len(request["statements"]) - len(ended))
 print(json.dumps(ended))
 """
+_FLOOD = """
+import json, sys
+import psycopg
+request, held, said = json.load(sys.stdin), [], "all"
+try:
+    while len(held) < request["most"]:
+        held.append(psycopg.connect(request["url"], connect_timeout=10))
+except psycopg.OperationalError as error:
+    said = str(error)
+print(json.dumps([len(held), said]))
+"""
 _GET = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read().decode())"
 
 
@@ -73,6 +84,12 @@ class TenantData:
         url = f"{self.url.rpartition('/')[0]}/{database}" if database else self.url
         given = json.dumps({"url": url, "statements": statements})
         return list(json.loads(self.place().run("python3", "-c", _RUN_SQL, given=given)))
+
+    def open_connections(self, most: int) -> tuple[int, str]:
+        """Open so many connections by the side's own role; how many there were, and what was said of the next."""
+        given = json.dumps({"url": self.url, "most": most})
+        held, said = json.loads(self.place().run("python3", "-c", _FLOOD, given=given))
+        return int(held), str(said)
 
     def current_role(self) -> str:
         """As whom SQL is run, by PostgreSQL's own word."""

@@ -14,7 +14,7 @@ from devcluster.steps import Steps
 from e2e import gateways, story
 from e2e.command_line import run_r1plus
 from e2e.gateway import postgresql
-from e2e.gateway.postgresql import HOST, PORT, PostgreSql
+from e2e.gateway.postgresql import HOST, PORT, ROLE_CONNECTIONS, PostgreSql
 from e2e.isolation import tenant_data
 from e2e.isolation.gateway_calls import ask, call
 from e2e.isolation.matrix import Trial
@@ -105,6 +105,7 @@ SQL = (
     Sql(21, "a program of the server", ("CREATE TEMP VIEW mine AS SELECT count(*) FROM api_keys", "SELECT * FROM mine"), ("COPY api_keys TO PROGRAM 'id'",), "must be superuser"),
     Sql(21, "a file of the server", OWN_KEYS, ("COPY api_keys TO '/data/stolen'",), "must be superuser"),
     Sql(21, "the server's files", OWN_KEYS, ("SELECT pg_read_file('postgresql.conf')",), "denied"),
+    Sql(21, "end B's sessions", ("SELECT count(*) FROM pg_stat_activity WHERE usename = '{b}'",), ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{b}'",), "must be a member of the role"),
     Sql(21, "empty B's tables", ("BEGIN", "TRUNCATE usage", "ROLLBACK"), ("TRUNCATE {b}.public.usage",), "cross-database"),
     Sql(21, "a function in a language of the server", ("CREATE FUNCTION pg_temp.one() RETURNS int LANGUAGE sql AS 'SELECT 1'",), ("CREATE FUNCTION pg_temp.own() RETURNS int LANGUAGE c AS 'libc', 'getpid'",), "denied"),
     Sql(22, "statistics of B's tables", ("SELECT count(*) FROM pg_stats",), ("SELECT * FROM {b}.pg_catalog.pg_stats",), "cross-database"),
@@ -125,6 +126,14 @@ def test_sql_of_a_is_refused(world: World, both: Gateways, trial: Trial, case: S
     attack = [statement.format(**names) for statement in case.attack]
     ended = both.a.run_sql(*attack, database=both.b.database if case.is_in_bs else case.database)
     trial.shut(case.what, is_refused(ended, case.words), ended)
+
+
+@pytest.mark.vector(11)
+def test_a_takes_not_all_connections_of_the_server(both: Gateways, trial: Trial) -> None:
+    trial.by(both.a.database, both.a.current_role())
+    held, said = both.a.open_connections(postgresql.CONNECTIONS)
+    trial.open("A's own connections", held > 0, said)
+    trial.shut("all of them", held < ROLE_CONNECTIONS and "too many connections for role" in said, (held, said))
 
 
 @pytest.mark.vector(19)

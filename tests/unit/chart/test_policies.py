@@ -61,7 +61,14 @@ def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
         "requests",
         "metadata-size",
     )
-    for name in (*asked_of_all, "registry-tokens", "gateway-tokens", "replica-sets", "gateway-replica-sets"):
+    for name in (
+        *asked_of_all,
+        "registry-tokens",
+        "gateway-tokens",
+        "gateway-key",
+        "replica-sets",
+        "gateway-replica-sets",
+    ):
         del found[f"r1plus-operator-{name}"]
     for name, policy in found.items():
         asked = [*policy.get("matchConditions", ()), *policy["validations"]]
