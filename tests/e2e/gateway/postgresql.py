@@ -64,7 +64,7 @@ class PostgreSql:
         for statement in (
             f"CREATE ROLE {name} LOGIN CONNECTION LIMIT {ROLE_CONNECTIONS} PASSWORD '{password}'",
             f"CREATE DATABASE {name} OWNER {name}",
-            f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC",
+            f"REVOKE CONNECT ON DATABASE {name}, postgres, template1 FROM PUBLIC",
         ):
             self.run(statement)
         return f"postgresql://{name}:{password}@{HOST}/{name}"

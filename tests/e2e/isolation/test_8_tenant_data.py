@@ -110,7 +110,8 @@ SQL = (
     Sql(21, "a function in a language of the server", ("CREATE FUNCTION pg_temp.one() RETURNS int LANGUAGE sql AS 'SELECT 1'",), ("CREATE FUNCTION pg_temp.own() RETURNS int LANGUAGE c AS 'libc', 'getpid'",), "denied"),
     Sql(22, "statistics of B's tables", ("SELECT count(*) FROM pg_stats",), ("SELECT * FROM {b}.pg_catalog.pg_stats",), "cross-database"),
     Sql(23, "a table in B's search path", ("BEGIN", "CREATE TABLE public.shadow (x int)", "ROLLBACK"), ("CREATE TABLE public.api_keys (x int)",), "permission denied for database", is_in_bs=True),
-    Sql(23, "a table where the server's administrator looks", OWN_KEYS, ("CREATE TABLE public.api_keys (x int)",), "permission denied for schema public", database="postgres"),
+    Sql(23, "a table where the server's administrator looks", OWN_KEYS, ("CREATE TABLE public.api_keys (x int)",), "permission denied for database", database="postgres"),
+    Sql(23, "something in what B's next database is made from", ("BEGIN", "SELECT lo_create(0)", "ROLLBACK"), ("SELECT lo_create(0)",), "permission denied for database", database="template1"),
 )  # fmt: skip
 
 
