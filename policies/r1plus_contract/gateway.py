@@ -69,6 +69,7 @@ class RevisionFacts:
     identity: str
     """Digest of the serving identity."""
     engine_digest: str
+    """sha256 of the engine's files, in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
