@@ -69,7 +69,6 @@ class RevisionFacts:
     identity: str
     """Digest of the serving identity."""
     engine_digest: str
-    """sha256 of the engine's files, in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
