@@ -15,7 +15,7 @@ def test_the_values_are_accepted_and_the_chart_names_the_images_that_are_loaded(
     loaded = re.findall(r"[\w-]+:0\.1\.0", PAGE.partition("\nkind load ")[2].partition("```")[0])
     rendered = json.dumps(render(VALUES))
 
-    assert len(loaded) == 6
+    assert len(loaded) == 7
     assert [image for image in loaded if image not in rendered] == []
 
 
