@@ -381,7 +381,8 @@ def _gateway(namespace: str, rest: str = "") -> str:
 
 
 def _gateway_set(w: World) -> str:
-    (found,) = w.kube.all("replicasets", w.a.namespace, f"{LABEL_GATEWAY}=true")
+    sets = w.kube.all("replicasets", w.a.namespace, f"{LABEL_GATEWAY}=true")
+    (found,) = (one for one in sets if one["spec"]["replicas"])
     return of("apps", w.a.namespace, f"replicasets/{found['metadata']['name']}")
 
 
@@ -418,9 +419,9 @@ INTO_GATEWAYS = (
     anybodys(2, "attach to its gateway", lambda w: Ask("POST", into_gateway(w.b, "/attach?container=gateway")), seen=let_in),
     anybodys(2, "port-forward to its gateway", lambda w: Ask("POST", into_gateway(w.b, "/portforward")), bob, seen=let_in),
     anybodys(2, "proxy to its gateway", lambda w: get(into_gateway(w.b, f":{PORT_INTERNAL}/proxy/healthz")), bob),
-    Case(2, "an ephemeral container in its gateway", lambda w: _debugged(w.b.namespace, into_gateway(w.b, ""), w), lambda w: _debugged(w.b.namespace, core(w.b.namespace, f"pods/{KEEPER}"), w), bob),
+    Case(2, "an ephemeral container in its gateway", lambda w: _debugged(w.b.namespace, into_gateway(w.b, ""), w), lambda w: _debugged(w.b.namespace, core(w.b.namespace, f"pods/{KEEPER}"), w), platform),
     Case(2, "exec into one's own gateway", lambda w: Ask("POST", into_gateway(w.a, f"/exec?{ATTACHED_TO_GATEWAY}")), lambda w: Ask("POST", core(w.a.namespace, f"pods/{KEEPER}/exec?command=true&container=main&stdout=true")), alice, seen=let_in, words="-exec"),
-    Case(2, "an ephemeral container in one's own gateway", lambda w: _debugged(w.a.namespace, into_gateway(w.a, ""), w), lambda w: _debugged(w.a.namespace, core(w.a.namespace, f"pods/{KEEPER}"), w), alice, words="-serving-pods"),
+    Case(2, "an ephemeral container in one's own gateway", lambda w: _debugged(w.a.namespace, into_gateway(w.a, ""), w), lambda w: _debugged(w.a.namespace, core(w.a.namespace, f"pods/{KEEPER}"), w), platform),
     anybodys(5, "who may call one's own gateway", lambda w: merge(ours(w.a.namespace, f"r1plustenants/{TENANT}"), {"spec": {"gateway": {"from": [{"namespace": w.b.namespace}]}}})),
     anybodys(5, "who may call B's gateway", lambda w: merge(ours(w.b.namespace, f"r1plustenants/{TENANT}"), {"spec": {"gateway": {"from": [{"namespace": w.a.namespace}]}}})),
     Case(6, "the scale of one's own gateway", lambda w: merge(_gateway(w.a.namespace, "/scale"), {"spec": {"replicas": 0}}), lambda w: get(_gateway(w.a.namespace, "/scale")), alice, words="-scale"),
