@@ -52,8 +52,8 @@ def call_both(world: World) -> Iterator[tuple[Caller, Caller]]:
 
 
 def call(url: str, path: str, credential: str, method: str = "GET", **headers: str) -> httpx.Response:
-    """Call a gateway; `path` begins with /."""
-    sent = {"Authorization": f"Bearer {credential}", **headers}
+    """Call a gateway; `path` begins with /. Without a credential there is no header for one."""
+    sent = _authorize(credential) | headers
     with httpx.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
         return client.request(method, url.removesuffix("/v1") + path, headers=sent)
 
@@ -61,9 +61,13 @@ def call(url: str, path: str, credential: str, method: str = "GET", **headers: s
 def ask(url: str, credential: str, **headers: str) -> httpx.Response:
     """Ask the model, with headers besides."""
     body = {"model": MODEL, "messages": gateways.QUESTION, "max_tokens": 4}
-    sent = {"Authorization": f"Bearer {credential}", **headers}
+    sent = _authorize(credential) | headers
     with httpx.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
         return client.post(f"{url}/chat/completions", json=body, headers=sent)
+
+
+def _authorize(credential: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {credential}"} if credential else {}
 
 
 @dataclass(frozen=True, slots=True)
