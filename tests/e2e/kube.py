@@ -34,6 +34,7 @@ ROOTS: Mapping[str, str] = {
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
     "jobs": "/apis/batch/v1",
     "deployments": "/apis/apps/v1",
+    "replicasets": "/apis/apps/v1",
     "controllerrevisions": "/apis/apps/v1",
     "leases": "/apis/coordination.k8s.io/v1",
     "networkpolicies": "/apis/networking.k8s.io/v1",

@@ -145,7 +145,7 @@ with tempfile.TemporaryDirectory() as scratch:
     folder, secret = Path(scratch, "copy"), Path(scratch, "secret")
     folder.mkdir(), secret.mkdir()
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(request["copy"]))) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     if request["half"]:
         (secret / "half-1").write_text(request["half"])
     uid = request["uid"] or json.loads(Path("/etc/r1plus/gateway/gateway.json").read_text())["data"]["tenantUid"]
