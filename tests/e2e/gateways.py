@@ -29,7 +29,8 @@ from r1plus_contract.names import KIND_TENANT, TENANT
 GATEWAY_READY = "GatewayReady"
 GATEWAY_PODS = f"{LABEL_GATEWAY}=true"
 """Selects the pods of a namespace's gateway."""
-QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of Sweden?"}]
+Messages = list[Any]
+QUESTION: Messages = [{"role": "user", "content": "What is the capital of Sweden?"}]
 SHORT = 8
 """Tokens of an answer where only its arrival matters."""
 
@@ -172,9 +173,9 @@ def read_evidence(headers: Any) -> Evidence:
     return Evidence(headers.get("x-r1plus-revision", ""), headers.get("x-r1plus-verdict", ""))
 
 
-def ask(client: openai.OpenAI, model: str, max_tokens: int = SHORT) -> Reply:
+def ask(client: openai.OpenAI, model: str, max_tokens: int = SHORT, messages: Messages = QUESTION) -> Reply:
     """Ask once, not streamed. Raises openai.OpenAIError."""
-    raw = client.chat.completions.with_raw_response.create(model=model, messages=QUESTION, max_tokens=max_tokens)
+    raw = client.chat.completions.with_raw_response.create(model=model, messages=messages, max_tokens=max_tokens)
     answer = raw.parse()
     return Reply(
         text=answer.choices[0].message.content or "",
@@ -244,13 +245,17 @@ class GatewayAsker(Asker):
         told = ", ".join(f"{count} by {evidence}" for evidence, count in sorted(self.evidence.items()))
         return f"{Asker.summary(self)}; {told}"
 
+    @property
+    def _messages(self) -> Messages:
+        return [{"role": "user", "content": self.prompt}]
+
     def _ask(self, client: openai.OpenAI) -> Evidence:
-        return ask(client, self.model, self.max_tokens).evidence
+        return ask(client, self.model, self.max_tokens, self._messages).evidence
 
     def _stream(self, client: openai.OpenAI) -> Evidence:
         """Read a stream to its end. Raises CliError if it has none, and openai.OpenAIError."""
         raw = client.chat.completions.with_raw_response.create(
-            model=self.model, messages=QUESTION, max_tokens=self.max_tokens, stream=True
+            model=self.model, messages=self._messages, max_tokens=self.max_tokens, stream=True
         )
         reasons = [chunk.choices[0].finish_reason for chunk in raw.parse() if chunk.choices]
         if not reasons or reasons[-1] is None:
