@@ -10,6 +10,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from r1plus_contract.connections import limit_connections
+from r1plus_contract.gateway import DATA_PATH, DataState
+from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.http.administration import Administration
@@ -164,9 +166,17 @@ class Api:
         return web.Response(text="ok\n")
 
     async def get_readiness(self, _: web.Request) -> web.Response:
-        """Answer whether requests are taken. A model without pods answers with an error of its own."""
+        """Answer whether requests are taken, and for which reason not: what the reason means is not for callers.
+
+        A model without pods answers with an error of its own.
+        """
+        return self._build_readiness(lambda state: state.reason.value)
+
+    def _build_readiness(self, describe: Callable[[DataState], str]) -> web.Response:
         if self.is_draining:
             return web.Response(status=503, text="draining\n")
+        if self._store is not None and not self._store.state.can_serve:
+            return web.Response(status=503, text=f"{describe(self._store.state)}\n")
         return web.Response(text="ok\n")
 
     def build_internal(self) -> web.Application:
@@ -176,16 +186,19 @@ class Api:
             return web.Response(body=self._parts.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
         async def get_data_state(_: web.Request) -> web.Response:
-            state = self._store.state if self._store is not None else None
-            return _respond({"reason": state.reason.value, "message": state.message} if state else {})
+            state = to_jsonable(self._store.state) if self._store is not None else {}
+            return _respond(state)
+
+        async def get_readiness(_: web.Request) -> web.Response:
+            return self._build_readiness(lambda state: f"{state.reason.value}: {state.message}")
 
         app = web.Application(client_max_size=1024)
         app.add_routes(
             [
                 web.get("/metrics", get_metrics),
-                web.get("/data", get_data_state),
+                web.get(DATA_PATH, get_data_state),
                 web.get("/healthz", self.get_health),
-                web.get("/readyz", self.get_readiness),
+                web.get("/readyz", get_readiness),
             ]
         )
         return app
