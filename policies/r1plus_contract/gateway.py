@@ -89,6 +89,30 @@ class DataState:
         return self.reason is DataReason.READY
 
 
+class GatewayOutcome(StrEnum):
+    """How a request to a gateway ended, in its metrics."""
+
+    ANSWERED = "answered"
+    CANCELLED = "cancelled"
+    """The client left."""
+    SLOW_READER = "slow_reader"
+    """The client did not read, and was cut off."""
+    REFUSED = "refused"
+    """Something is wrong with the request or its credential."""
+    RATE_LIMITED = "rate_limited"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    OVERLOADED = "overloaded"
+    """A queue was full."""
+    UNAVAILABLE = "unavailable"
+    """No pod, or the tenant's data could not be used."""
+    FAILED = "failed"
+    """The pod or the gateway failed."""
+
+
+GATEWAY_ERRORS: Final = (GatewayOutcome.FAILED, GatewayOutcome.OVERLOADED, GatewayOutcome.UNAVAILABLE)
+"""Outcomes that are not the caller's doing: the error rate counts these, against these and the answers."""
+
+
 class Capability(StrEnum):
     """What a model's engine can do beyond `docs/calling.md`; the values are inputs of its Triton model."""
 

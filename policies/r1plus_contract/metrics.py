@@ -35,14 +35,24 @@ ENGINE_WAITING_REQUESTS: Final = "r1plus_engine_waiting_requests"
 ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|counted|refused|queue_full|cancelled|error
 
 # Gateway.
-GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome
-GATEWAY_TOKENS_TOTAL: Final = "r1plus_gateway_tokens_total"  # + model, key, direction
-GATEWAY_CANCELLED_TOTAL: Final = "r1plus_gateway_cancelled_total"  # + model, state: queued|waiting|streaming|ended
-GATEWAY_UNSETTLED_TOTAL: Final = "r1plus_gateway_unsettled_total"
+GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome; ended requests
+GATEWAY_TOKENS_TOTAL: Final = "r1plus_gateway_tokens_total"  # + model, key, direction: prompt|completion; as billed
+GATEWAY_CANCELLED_TOTAL: Final = "r1plus_gateway_cancelled_total"  # + model, key, state: queued|waiting|streaming|ended
+GATEWAY_UNSETTLED_TOTAL: Final = "r1plus_gateway_unsettled_total"  # requests whose use could not be recorded
 GATEWAY_TIME_TO_FIRST_TOKEN_SECONDS: Final = "r1plus_gateway_time_to_first_token_seconds"  # histogram, + model
 GATEWAY_TIME_PER_OUTPUT_TOKEN_SECONDS: Final = "r1plus_gateway_time_per_output_token_seconds"  # histogram, + model
-GATEWAY_QUEUE_SECONDS: Final = "r1plus_gateway_queue_seconds"  # histogram, + model
-GATEWAY_PODS: Final = "r1plus_gateway_pods"  # + model
+GATEWAY_QUEUE_SECONDS: Final = "r1plus_gateway_queue_seconds"  # histogram, + model; the wait for a slot
+GATEWAY_KEY_FIRST_TOKEN_SECONDS: Final = "r1plus_gateway_key_time_to_first_token_seconds"  # sum and count, + model, key
+GATEWAY_KEY_OUTPUT_TOKEN_SECONDS: Final = (
+    "r1plus_gateway_key_time_per_output_token_seconds"  # sum and count, + model, key
+)
+GATEWAY_KEY_QUEUE_SECONDS: Final = "r1plus_gateway_key_queue_seconds"  # sum and count, + model, key
+GATEWAY_BUDGET_LIMIT_TOKENS: Final = "r1plus_gateway_budget_limit_tokens"  # + key; a month's, of keys with a budget
+GATEWAY_BUDGET_LEFT_TOKENS: Final = "r1plus_gateway_budget_left_tokens"  # + key; of this month (UTC)
+GATEWAY_RUNNING_REQUESTS: Final = "r1plus_gateway_running_requests"  # + model
+GATEWAY_WAITING_REQUESTS: Final = "r1plus_gateway_waiting_requests"  # + model
+GATEWAY_PODS: Final = "r1plus_gateway_pods"  # + model; pods that take requests
+GATEWAY_DATA_STATE: Final = "r1plus_gateway_data_state"  # + reason, as of GatewayReady; 1 for the present one, else 0
 GATEWAY_SETTINGS_VALID: Final = "r1plus_gateway_settings_valid"  # 0: the file is not usable, the last good one is used
 
 # Operator.
