@@ -208,6 +208,10 @@ class GatewayMetrics:
         if key and pair not in self._used_at and len(self._used_at) >= MOST_PAIRS:
             return OTHER
         if key:
+            if pair not in self._used_at:
+                # A counter that begins with its first event shows no increase.
+                for outcome in GatewayOutcome:
+                    self._requests.labels(model, key, outcome.value)
             self._used_at[pair] = self._clock()
         return key
 

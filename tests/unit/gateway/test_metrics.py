@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from r1plus_contract import metrics as names
@@ -21,11 +22,14 @@ from r1plus_gateway.store.admin import create_key, revoke_key
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.usage_reader import read_key_budgets
-from r1plus_operator.plan.tenancy.gateway_objects import SERIES_LIMITS
+from r1plus_operator.plan.tenancy.gateway_objects import SERIES_LIMITS, build_pod_monitor
 from support.gateway.fake_triton import FakeTriton, Gated, answer, serving
 from support.gateway.process import running_process
 from support.gateway.rig import Rig, running
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
+from support.http_server import serving as serving_http
+from support.plan.tenant_world import CONFIG
+from support.prometheus import prometheus
 from support.tables import for_each
 from support.waiting import eventually
 
@@ -141,6 +145,18 @@ def test_times_are_from_the_arrival_and_a_wait_that_was_cancelled_counts() -> No
         assert samples[f"{name}_count", (("model", "credit"),)] == count
 
 
+def make_largest() -> bytes:
+    """Return what a gateway exports at most: names as long as any, and more callers than have series of their own."""
+    metrics, models = GatewayMetrics(), [f"{'m' * 60}{number:03}" for number in range(50)]
+    fill(metrics, [f"{'n' * 63}/{'s' * 248}{number:05}" for number in range(2 * MOST_PAIRS)], models)
+    for model in models:
+        metrics.set_pods(model, 1)
+        metrics.set_load(model, 1, 1)
+    metrics.update_keys([KeyBudget(f"{number:012}", 10, 5) for number in range(300)])
+    metrics.set_data_state(DataReason.READY)
+    return metrics.render()
+
+
 def fill(metrics: GatewayMetrics, callers: list[str], models: list[str]) -> None:
     """Count every kind of event of each caller, on one model each."""
     times = Times(1.0, 1.1, started=1.2, first_token=2.0, ended=3.0)
@@ -158,14 +174,7 @@ class TestWhoHasSeries:
     """Callers by id, so many of them at most, and none that is gone."""
 
     def test_what_a_gateway_exports_at_most_is_within_the_limits_of_its_scrape(self) -> None:
-        metrics, models = GatewayMetrics(), [f"{'m' * 60}{number:03}" for number in range(50)]
-        fill(metrics, [f"{'n' * 63}/{'s' * 248}{number:05}" for number in range(2 * MOST_PAIRS)], models)
-        for model in models:
-            metrics.set_pods(model, 1)
-            metrics.set_load(model, 1, 1)
-        metrics.update_keys([KeyBudget(f"{number:012}", 10, 5) for number in range(300)])
-        metrics.set_data_state(DataReason.READY)
-        text = metrics.render()
+        text = make_largest()
         assert len(read_samples(text)) < int(SERIES_LIMITS["sampleLimit"]) / 1.5
         assert len(text) < 4 * 2**20 / 1.2
         callers = {
@@ -173,6 +182,35 @@ class TestWhoHasSeries:
         }
         assert len(callers) == MOST_PAIRS
         assert OTHER in read_labels(text, "key")
+
+    async def test_prometheus_takes_it_whole_and_adds_the_tenants_namespace(self, tmp_path: Path) -> None:
+        """By the PodMonitor as prometheus-operator writes it; what a target has of its own comes from the pod."""
+        spec = build_pod_monitor("team", CONFIG)["spec"]
+        (endpoint,) = spec["podMetricsEndpoints"]
+        assert "honorLabels" not in endpoint
+        limits = {re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", name): spec[name] for name in SERIES_LIMITS}
+        text = make_largest()
+        samples = read_samples(text)
+        target = {"namespace": "team", "pod": "r1plus-gateway-1", "container": "gateway", "endpoint": "internal"}
+        own = set(target) | {"job", "instance"}
+        assert not own & {name for _, labels in samples for name, _ in labels}
+
+        async def answer_metrics(_: web.Request) -> web.Response:
+            return web.Response(body=text, content_type="text/plain")
+
+        async with serving_http(web.get("/metrics", answer_metrics)) as url, aiohttp.ClientSession() as session:
+            job = {"job_name": "g", "scrape_interval": "3s", "scrape_timeout": "3s", **limits}
+            job["static_configs"] = [{"targets": [url.removeprefix("http://")], "labels": target}]
+            with prometheus(tmp_path, scrape_configs=[job]) as server:
+
+                async def count() -> int:
+                    query = f'count({{__name__=~"r1plus_gateway_.+",namespace="team",pod="{target["pod"]}"}})'
+                    async with session.get(f"{server}/api/v1/query", params={"query": query}) as response:
+                        result = (await response.json())["data"]["result"]
+                        return int(result[0]["value"][1]) if result else 0
+
+                found = await eventually(count, "the gateway was scraped", retry_on=(aiohttp.ClientError,))
+        assert found == len(samples)
 
     def test_series_of_a_key_end_with_it_and_those_of_accounts_stay(self) -> None:
         metrics = GatewayMetrics()
