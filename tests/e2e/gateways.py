@@ -100,6 +100,20 @@ def is_up(pod: Json) -> bool:
     return pod_ready(pod) and "deletionTimestamp" not in pod["metadata"]
 
 
+def is_running(pod: Json) -> bool:
+    """Return whether a pod's containers run, and it stays, ready or not."""
+    return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+def until_up(kube: Kube, namespace: str) -> None:
+    """Wait until a pod of the gateway is ready."""
+
+    def look() -> bool:
+        return any(is_up(pod) for pod in gateway_pods(kube, namespace))
+
+    wait_for(look, f"a pod of the gateway of {namespace} is ready", lambda: describe_pods(kube, namespace))
+
+
 def describe_pods(kube: Kube, namespace: str) -> str:
     """Return what a person would look at when a gateway is not ready."""
     words = ("describe", "pods", "--namespace", namespace, "--selector", GATEWAY_PODS)
