@@ -30,7 +30,8 @@ from r1plus_contract.names import KIND_TENANT, TENANT
 GATEWAY_READY = "GatewayReady"
 GATEWAY_PODS = f"{LABEL_GATEWAY}=true"
 """Selects the pods of a namespace's gateway."""
-QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of Sweden?"}]
+Messages = list[Any]
+QUESTION: Messages = [{"role": "user", "content": "What is the capital of Sweden?"}]
 SHORT = 8
 """Tokens of an answer where only its arrival matters."""
 
@@ -103,6 +104,20 @@ def gateway_pods(kube: Kube, namespace: str) -> list[Json]:
 def is_up(pod: Json) -> bool:
     """Return whether a pod is ready, and stays."""
     return pod_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+
+
+def is_running(pod: Json) -> bool:
+    """Return whether a pod's containers run, and it stays, ready or not."""
+    return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+def until_up(kube: Kube, namespace: str) -> None:
+    """Wait until a pod of the gateway is ready."""
+
+    def look() -> bool:
+        return any(is_up(pod) for pod in gateway_pods(kube, namespace))
+
+    wait_for(look, f"a pod of the gateway of {namespace} is ready", lambda: describe_pods(kube, namespace))
 
 
 def describe_pods(kube: Kube, namespace: str) -> str:
@@ -178,9 +193,9 @@ def read_evidence(headers: Any) -> Evidence:
     return Evidence(headers.get("x-r1plus-revision", ""), headers.get("x-r1plus-verdict", ""))
 
 
-def ask(client: openai.OpenAI, model: str, max_tokens: int = SHORT) -> Reply:
+def ask(client: openai.OpenAI, model: str, max_tokens: int = SHORT, messages: Messages = QUESTION) -> Reply:
     """Ask once, not streamed. Raises openai.OpenAIError."""
-    raw = client.chat.completions.with_raw_response.create(model=model, messages=QUESTION, max_tokens=max_tokens)
+    raw = client.chat.completions.with_raw_response.create(model=model, messages=messages, max_tokens=max_tokens)
     answer = raw.parse()
     return Reply(
         text=answer.choices[0].message.content or "",
@@ -250,13 +265,17 @@ class GatewayAsker(Asker):
         told = ", ".join(f"{count} by {evidence}" for evidence, count in sorted(self.evidence.items()))
         return f"{Asker.summary(self)}; {told}"
 
+    @property
+    def _messages(self) -> Messages:
+        return [{"role": "user", "content": self.prompt}]
+
     def _ask(self, client: openai.OpenAI) -> Evidence:
-        return ask(client, self.model, self.max_tokens).evidence
+        return ask(client, self.model, self.max_tokens, self._messages).evidence
 
     def _stream(self, client: openai.OpenAI) -> Evidence:
         """Read a stream to its end. Raises CliError if it has none, and openai.OpenAIError."""
         raw = client.chat.completions.with_raw_response.create(
-            model=self.model, messages=QUESTION, max_tokens=self.max_tokens, stream=True
+            model=self.model, messages=self._messages, max_tokens=self.max_tokens, stream=True
         )
         reasons = [chunk.choices[0].finish_reason for chunk in raw.parse() if chunk.choices]
         if not reasons or reasons[-1] is None:

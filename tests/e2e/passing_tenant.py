@@ -18,7 +18,6 @@ KEPT_REVISIONS, CHANGES = 10, 12
 GATEWAY_PARTS = (
     ("deployments", GATEWAY),
     ("services", GATEWAY_SERVICE),
-    ("serviceaccounts", GATEWAY),
     ("configmaps", GATEWAY),
     ("networkpolicies", GATEWAY),
     ("poddisruptionbudgets", GATEWAY),

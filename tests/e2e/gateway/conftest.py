@@ -23,6 +23,7 @@ from r1plus_operator.observe.suite_signature import generate_key
 
 NAMESPACE, MODEL = "story-gateway", "triage"
 BAKE_SECONDS = 20
+STREAM_TOKENS = 400
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +85,11 @@ class ServedTenant:
     def asker(self, url: str, key: ApiKey, **options: Any) -> GatewayAsker:
         """Return a client that asks all the time, once it is entered."""
         return GatewayAsker(url, key=key.secret, model=self.name.name, **options)
+
+    def stream_asker(self, url: str, key: ApiKey, **options: Any) -> GatewayAsker:
+        """Return one whose answers are streams of some seconds."""
+        prompt = "Write a long story about a ship, an island and a storm."
+        return self.asker(url, key, prompt=prompt, max_tokens=STREAM_TOKENS, is_streamed=True, **options)
 
 
 @pytest.fixture(scope="session")

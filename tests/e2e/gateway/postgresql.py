@@ -24,8 +24,10 @@ USER 1000:1000
 _START = f"""
 set -e
 mkdir -p /data/db && chmod 700 /data/db
-test -e /data/db/PG_VERSION || {_BIN}/initdb -D /data/db -U admin --auth-local=trust --auth-host=scram-sha-256 \
-  --encoding=UTF8 --locale=C.UTF-8 --no-sync
+if [ ! -e /data/db/PG_VERSION ]; then
+  {_BIN}/initdb -D /data/db -U admin --auth-local=trust --auth-host=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 --no-sync
+  echo 'host all all all scram-sha-256' >> /data/db/pg_hba.conf
+fi
 exec {_BIN}/postgres -D /data/db -c listen_addresses='*' -c unix_socket_directories=/data \
   -c shared_buffers=16MB -c max_connections={CONNECTIONS}
 """

@@ -32,8 +32,6 @@ from r1plus_contract.names import PORT_GRPC
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(3600)]
 
-LONG = 200
-"""Tokens of a stream that takes some seconds."""
 PATIENT = 12
 """Tries by which OpenAI's client waits a minute."""
 DATABASE_SECRET = "gateway-database"
@@ -43,7 +41,7 @@ def test_promotion_and_rollback_fail_no_request(served: ServedTenant, url: str, 
     kube, name = served.kube, served.name
     served.until_answers(url, key)
     first = story.serving_revision(kube, name)
-    with served.asker(url, key) as short, served.asker(url, key, max_tokens=LONG, is_streamed=True) as long:
+    with served.asker(url, key) as short, served.stream_asker(url, key) as long:
         began = time.monotonic()
         wait_for(lambda: time.monotonic() - began > BAKE_SECONDS + 2, "the first revision can be gone back to")
         served.tenant.change(name, context={"maxTokens": 1000})
@@ -116,11 +114,16 @@ GONE = (
     ("services", name_pods_service(MODEL)),
     ("configmaps", GATEWAY),
     ("networkpolicies", GATEWAY),
-    ("serviceaccounts", GATEWAY),
-    ("serviceaccounts", GATEWAY_ADMIN),
     ("podmonitors", GATEWAY),
 )
-KEPT = (("persistentvolumeclaims", GATEWAY), ("secrets", GATEWAY_KEY), ("services", MODEL))
+KEPT = (
+    ("persistentvolumeclaims", GATEWAY),
+    ("secrets", GATEWAY_KEY),
+    ("services", MODEL),
+    ("serviceaccounts", GATEWAY),
+    ("serviceaccounts", GATEWAY_ADMIN),
+)
+"""The model's Service, the data, and accounts that may do nothing."""
 
 
 def test_switched_off_all_goes_but_its_data_and_switched_on_again_old_keys_work(
@@ -162,7 +165,7 @@ def test_two_pods_on_postgresql_fail_no_request_when_either_goes(served: ServedT
         # By default OpenAI's client tries a request three times.
         with (
             served.asker(url, key, retries=2) as short,
-            served.asker(url, key, retries=2, max_tokens=LONG, is_streamed=True) as long,
+            served.stream_asker(url, key, retries=2) as long,
         ):
             for pod in gateways.gateway_pods(kube, NAMESPACE):
                 short.more_answers()

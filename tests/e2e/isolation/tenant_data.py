@@ -15,7 +15,7 @@ from e2e.gateways import ApiKey
 from e2e.isolation.stage import Place, Side, World, gateway_of
 from e2e.kube import Json
 from e2e.waiting import wait_for
-from r1plus_contract.gateway import DATABASE_URL_FILE, PORT_INTERNAL
+from r1plus_contract.gateway import DATABASE_URL_FILE, PORT_API, PORT_INTERNAL
 from r1plus_contract.names import TENANT
 
 SECRET = "gateway-database"
@@ -49,6 +49,15 @@ except psycopg.OperationalError as error:
     said = str(error)
 print(json.dumps([len(held), said]))
 """
+_STATUS = """
+import json, sys, urllib.error, urllib.request
+url, key = json.load(sys.stdin)
+request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+try:
+    print(urllib.request.urlopen(request, timeout=20).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
 _GET = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read().decode())"
 
 
@@ -68,7 +77,8 @@ class TenantData:
         kube, namespace = self.side.kube, self.side.namespace
 
         def look() -> str | None:
-            pods = (pod for pod in gateways.gateway_pods(kube, namespace) if gateways.is_up(pod))
+            # Not Ready while its data cannot be used, which is what some tests are about.
+            pods = (pod for pod in gateways.gateway_pods(kube, namespace) if gateways.is_running(pod))
             return next((str(pod["metadata"]["name"]) for pod in pods), None)
 
         return Place(kube, namespace, wait_for(look, f"the gateway of {namespace} runs"), CONTAINER)
@@ -110,6 +120,11 @@ class TenantData:
         wait_for(
             lambda: not old & {p["metadata"]["name"] for p in gateways.gateway_pods(kube, namespace)}, "it is gone"
         )
+
+    def read_status(self, key: str) -> int:
+        """How the gateway answers a key; asked inside its pod, since no Service leads to one that cannot use its data."""
+        given = json.dumps([f"http://127.0.0.1:{PORT_API}/v1/models", key])
+        return int(self.place().run("python3", "-c", _STATUS, given=given))
 
     def data_reason(self) -> str:
         """What the gateway says of its data."""
