@@ -329,7 +329,7 @@ CHANGES: dict[str, Json] = {
     "the label that its Deployment gave it": {"metadata": {"labels": {"pod-template-hash": None}}},
     "its replicas": {"spec": {"replicas": 7}},
     "how it may be deleted": {"metadata": {"finalizers": ["nina/keeps-it"]}},
-    "a label of ours": {"metadata": {"labels": {names.LABEL_DEPLOYMENT: "credit"}}},
+    "a label of ours": {"metadata": {"labels": {names.LABEL_REVISION: "credit-1"}}},
 }
 
 
