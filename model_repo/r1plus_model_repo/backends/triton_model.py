@@ -137,9 +137,7 @@ class TritonPythonModel:
             reply.finish("", FinishReason.CANCELLED, prompt_tokens, completion_tokens)
 
         if not self._usage.call_when_ended(clean_request_id(request_id), send):
-            reply.refuse(
-                f"{inference.USAGE_OF}: no request of this id has run here lately, or too many wait"
-            )
+            reply.refuse(f"{inference.USAGE_OF}: no request of this id has run here lately, or too many wait")
 
     def finalize(self) -> None:
         """Finish the accepted requests and free the engine."""
