@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from aiohttp import web
@@ -63,6 +63,7 @@ class Exchange:
     remaining: Remaining | None = None
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
+    arrived: float = field(default_factory=time.monotonic)
 
     @property
     def key(self) -> str:
@@ -175,7 +176,7 @@ class Completions:
         try:
             wire = build_request(exchange.id, request.prompt, request.sampling)
             assert exchange.caller is not None
-            generation = self._parts.models.begin(pool, exchange.caller.id, wire)
+            generation = self._parts.models.begin(pool, exchange.caller.id, wire, exchange.arrived)
             if request.is_streamed:
                 return await self._stream(exchange, request, generation, bill)
             return await self._answer_whole(exchange, request, generation, bill)
