@@ -71,16 +71,6 @@ async def small_volume(folder: Path) -> AsyncIterator[SmallVolume]:
         yield gateway
 
 
-async def until_reason(gateway: GatewayProcess, reason: str) -> str:
-    """Wait until the gateway says this of its data; return the message."""
-
-    async def look() -> str | None:
-        state = await gateway.read_data_state()
-        return state["message"] if state["reason"] == reason else None
-
-    return await eventually(look, f"the data are {reason}")
-
-
 async def ask(client: AsyncClient) -> None:
     """Ask for one answer."""
     await client.generate(model="credit", prompt="x", max_new_tokens=5)
@@ -109,9 +99,9 @@ async def test_a_full_volume_refuses_and_loses_nothing(tmp_path: Path) -> None:
             count, error = await ask_until_refused(client)
             assert (error.status, error.code) == (503, "data_unavailable")
             assert str(tmp_path) not in str(error)
-            assert "Enlarge the volume" in await until_reason(gateway, "VolumeFull")
+            assert "Enlarge the volume" in await gateway.until_unready("VolumeFull")
             (gateway.volume / "filler").unlink()
-            await until_reason(gateway, "Ready")
+            await gateway.until_ready()
             await ask(client)
             (row,) = (await client.read_usage())["data"]
         assert row["requests"] == count + 2
@@ -132,8 +122,9 @@ async def test_a_read_only_volume_is_said_and_what_it_has_is_there_afterwards(tm
         async with gateway.make_client(key) as client:
             await ask(client)
             gateway.stop()
-            async with started(ReadOnlyVolume(tmp_path / "second", pod, monitor, beside=gateway)) as reading:
-                assert "can write it" in await until_reason(reading, "VolumeReadOnly")
+            reading = ReadOnlyVolume(tmp_path / "second", pod, monitor, beside=gateway)
+            async with started(reading, unready="VolumeReadOnly"):
+                assert "can write it" in await reading.until_unready("VolumeReadOnly")
                 async with reading.make_client(key) as refused:
                     with pytest.raises(OverloadedError) as caught:
                         await ask(refused)
@@ -155,8 +146,7 @@ async def test_a_database_that_is_damaged_while_it_runs_is_said_and_never_an_err
                 file.seek(10 * PAGE)
                 file.write(b"\xff" * PAGE)
             gateway.start()
-            await gateway.until_ready()
-            assert "backup" in await until_reason(gateway, "DataCorrupt")
+            assert "backup" in await gateway.until_unready("DataCorrupt")
             with pytest.raises(OverloadedError) as caught:
                 await ask(client)
             assert caught.value.code == "data_unavailable"
@@ -172,14 +162,13 @@ async def test_a_second_gateway_on_one_volume_waits_and_takes_over(tmp_path: Pat
         started(GatewayProcess(tmp_path, pod, monitor)) as first,
     ):
         key = await first.create_key()
-        async with started(GatewayProcess(tmp_path / "second", pod, monitor, beside=first)) as second:
-            await until_reason(second, "Locked")
-            async with second.make_client(key) as client:
-                with pytest.raises(OverloadedError):
-                    await ask(client)
-                first.stop()
-                await until_reason(second, "Ready")
-                await eventually(lambda: _answers(client), "the second one answers", retry_on=(R1PlusError,))
+        waiting = GatewayProcess(tmp_path / "second", pod, monitor, beside=first)
+        async with started(waiting, unready="Locked") as second, second.make_client(key) as client:
+            with pytest.raises(OverloadedError):
+                await ask(client)
+            first.stop()
+            await second.until_ready()
+            await eventually(lambda: _answers(client), "the second one answers", retry_on=(R1PlusError,))
 
 
 async def _answers(client: AsyncClient) -> bool:

@@ -172,11 +172,11 @@ async def running_process(folder: Path, pod: FakeTriton) -> AsyncIterator[Gatewa
 
 
 @asynccontextmanager
-async def started(gateway: GatewayProcess) -> AsyncIterator[GatewayProcess]:
-    """Start this gateway for the block."""
+async def started(gateway: GatewayProcess, *, unready: str = "") -> AsyncIterator[GatewayProcess]:
+    """Start this gateway for the block; `unready`: it cannot use its data, for this reason."""
     gateway.start()
     try:
-        await gateway.until_ready()
+        await (gateway.until_unready(unready) if unready else gateway.until_ready())
         yield gateway
     finally:
         gateway.kill()
