@@ -280,6 +280,7 @@ class Operated(RuleBasedStateMachine):
 
         As much as `rollout.drain`: monitors of pods that nobody gated do not say what these run.
         """
+        self.it_comes_to_rest()  # The switch may have to be made.
         self.world.now = max(self.world.now, *(r.promoted_at or 0.0 for r in self._revisions())) + 660.0
         self.it_comes_to_rest()
 
