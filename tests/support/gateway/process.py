@@ -26,7 +26,8 @@ TENANT_UID = "0b5e6a2c-0000-4000-8000-00000000000a"
 class GatewayProcess(PythonProcess):
     """`python -m r1plus_gateway` of tenant `team-credit`, with model `credit` at one pod."""
 
-    def __init__(self, folder: Path, pod: FakeTriton, monitor: FakeMonitor) -> None:
+    def __init__(self, folder: Path, pod: FakeTriton, monitor: FakeMonitor, **model: Any) -> None:
+        """`model`: settings of the model that differ from the usual ones."""
         super().__init__(folder / "gateway.log", "r1plus_gateway")
         self.folder = folder
         self.internal_port = free_port()
@@ -35,7 +36,7 @@ class GatewayProcess(PythonProcess):
             (folder / name).mkdir()
         (folder / "secret" / "half-1").write_text(make_half())
         (folder / "jwks.json").write_text(json.dumps({"keys": [make_jwk(self._signer, "k1")]}))
-        model = {
+        entry = {
             "name": "credit",
             "host": "127.0.0.1",
             "grpcPort": pod.port,
@@ -44,6 +45,7 @@ class GatewayProcess(PythonProcess):
             "batch": 8,
             "capabilities": ["messages", "count_only"],
             "revisions": [REVISION],
+            **model,
         }
         self.settings: dict[str, Any] = {
             "namespace": "team-credit",
@@ -57,7 +59,7 @@ class GatewayProcess(PythonProcess):
                 "folder": str(folder / "data"),
                 "secretFolder": str(folder / "secret"),
             },
-            "models": [model],
+            "models": [entry],
         }
         self.write_settings()
 
@@ -119,10 +121,10 @@ class GatewayProcess(PythonProcess):
 
 
 @asynccontextmanager
-async def running_process(folder: Path, pod: FakeTriton) -> AsyncIterator[GatewayProcess]:
-    """Run a gateway before this pod."""
+async def running_process(folder: Path, pod: FakeTriton, **model: Any) -> AsyncIterator[GatewayProcess]:
+    """Run a gateway before this pod; `model` as for `GatewayProcess`."""
     async with FakeMonitor().listen() as monitor:
-        gateway = GatewayProcess(folder, pod, monitor)
+        gateway = GatewayProcess(folder, pod, monitor, **model)
         gateway.start()
         try:
             await gateway.until_ready()
