@@ -1,7 +1,7 @@
 """`make test-conformance`: what programs written for OpenAI's API find at a gateway; a JSON line last.
 
 llm-comply, the real `openai` client in three major versions, and schemathesis, each in an environment of its own. The
-gateway is a process with a real store; behind it the real tritonserver serves a test engine.
+gateway is a process with a real store; behind it the real tritonserver serves a test engine, for schemathesis a stand-in.
 """
 
 import asyncio
@@ -16,15 +16,23 @@ from typing import Final
 from conformance.clients import CLIENTS, run_client
 from conformance.comply import CHAT, RESPONSES, run_comply
 from conformance.environments import name_version
+from conformance.fuzz import run_fuzz
 from conformance.results import Result, Tally
 from devcluster.cache import cache_dir
 from r1plus_model_repo.importing.smollm2 import build_engines
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, laid_out, serving
 from support.gateway.fake_triton import FakeTriton, answer
+from support.gateway.fake_triton import serving as serving_stand_in
 from support.gateway.process import GatewayProcess, running_process
 
 ENGINE: Final = "smollm2-lite-q8-0"
 """The smallest that ends its answers by itself, which cases of llm-comply ask for."""
+
+MODEL: Final = {
+    "contextTokens": CONTEXT,
+    "batch": BATCH,
+    "capabilities": ["messages", "count_only", "response_schema"],
+}
 
 
 @contextlib.contextmanager
@@ -41,8 +49,7 @@ async def running_gateway(folder: Path, server: Server) -> AsyncIterator[Gateway
     """Run a gateway before this server."""
     pod = FakeTriton(answer())
     pod.port = int(server.grpc.rpartition(":")[2])
-    capabilities = ["messages", "count_only", "response_schema"]
-    async with running_process(folder, pod, contextTokens=CONTEXT, batch=BATCH, capabilities=capabilities) as gateway:
+    async with running_process(folder, pod, **MODEL) as gateway:
         yield gateway
 
 
@@ -72,12 +79,27 @@ async def run_before_engine(tally: Tally) -> None:
                     )
 
 
+async def run_before_stand_in(tally: Tally) -> None:
+    """Run what sends thousands of requests: a stand-in for the engine answers them."""
+    with tempfile.TemporaryDirectory(prefix="r1plus-conformance-") as name:
+        script = answer("Stock", "holm")
+        async with serving_stand_in(FakeTriton(script)) as pod, running_process(Path(name), pod, **MODEL) as gateway:
+            admin = gateway.make_token("team-credit", "r1plus-gateway-admin")
+            credentials = {"caller": await gateway.create_key(), "admin": admin}
+            results = await asyncio.to_thread(lambda: list(run_fuzz(gateway.url, CONTEXT, credentials)))
+            if gateway.returncode is not None:
+                results.append(Result("the gateway runs", problem=gateway.log[-800:]))
+            tally.add(name_version("schemathesis"), results)
+
+
 async def main() -> int:
     """Run all parts; return the exit status."""
     tally = Tally()
     print(f"Backend: tritonserver with {ENGINE}", flush=True)
     await run_before_engine(tally)
-    print(tally.encode(backend=f"tritonserver, {ENGINE}"))
+    print("Backend: a stand-in for tritonserver", flush=True)
+    await run_before_stand_in(tally)
+    print(tally.encode(backend=f"tritonserver with {ENGINE}; a stand-in for schemathesis"))
     return 1 if tally.failures else 0
 
 

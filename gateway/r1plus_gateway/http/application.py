@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -23,14 +23,25 @@ from r1plus_gateway.http.completions import (
     create_request_id,
 )
 from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
-from r1plus_gateway.http.requests import Parser, parse_chat, parse_generate, parse_text
+from r1plus_gateway.http.requests import (
+    CHAT,
+    GENERATE,
+    TEXT,
+    Parser,
+    parse_chat,
+    parse_generate,
+    parse_text,
+)
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
 from r1plus_gateway.store.tenant import TenantStore
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+MODEL_ID: Final = Parameter(
+    "model", "Id of a model, with its preset if it has one: `NAME:code`.", {"type": "string"}, is_in_path=True
+)
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 MOST_CONNECTIONS: Final = 4096
 MOST_CONNECTIONS_OF_PEER: Final = 2048
@@ -74,27 +85,74 @@ class Api:
         self._usage = usage
         self._completions = Completions(parts)
         self.is_draining = False
+        self._operations = self._list_operations()
+        self._document = orjson.dumps(build_document(self._operations))
 
     def build(self, limits: GatewayLimits) -> web.Application:
         """Return the application. A body larger than `limits.body_bytes` at the start is refused while it is read."""
         app = web.Application(client_max_size=limits.body_bytes, middlewares=[self._convert_errors])
         app.on_response_prepare.append(_add_headers)
-        app.add_routes(
-            [
-                web.post("/v1/chat/completions", self._complete(parse_chat)),
-                web.post("/v1/completions", self._complete(parse_text)),
-                web.post("/v1/generate", self._complete(parse_generate)),
-                web.get("/v1/models", self._list_models, allow_head=False),
-                web.get("/v1/models/{model}", self._get_model, allow_head=False),
-                web.get("/v1/usage", self._get_usage, allow_head=False),
-                web.get("/v1/key", self._get_key, allow_head=False),
-                web.get("/healthz", self.get_health),
-                web.get("/readyz", self.get_readiness),
-            ]
-        )
-        if self._store is not None:
-            app.add_routes(Administration(self._store, self._authenticate).build_routes())
+        app.add_routes([operation.build_route() for operation in self._operations])
         return app
+
+    def _list_operations(self) -> list[Operation]:
+        chat, text, generate = (self._complete(parse) for parse in (parse_chat, parse_text, parse_generate))
+        asked: dict[str, Any] = {"errors": (404, 429, 502)}
+        operations = [
+            Operation(
+                "POST",
+                "/v1/chat/completions",
+                "Answer a chat, by the engine's chat template.",
+                chat,
+                "ChatCompletion",
+                "ChatCompletionChunk",
+                body=CHAT,
+                **asked,
+            ),
+            Operation(
+                "POST",
+                "/v1/completions",
+                "Continue a prompt as it is, without a template.",
+                text,
+                "TextCompletion",
+                "TextCompletionChunk",
+                body=TEXT,
+                **asked,
+            ),
+            Operation(
+                "POST",
+                "/v1/generate",
+                "Answer a prompt: the native form.",
+                generate,
+                "Generation",
+                "GenerationChunk",
+                body=GENERATE,
+                **asked,
+            ),
+            Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
+            Operation(
+                "GET",
+                "/v1/models/{model}",
+                "Describe one model.",
+                self._get_model,
+                "Model",
+                parameters=(MODEL_ID,),
+                errors=(404,),
+            ),
+            Operation("GET", "/v1/usage", "Your usage in this calendar month, UTC.", self._get_usage, "OwnUsage"),
+            Operation("GET", "/v1/key", "Describe your key, without the key.", self._get_key, "OwnKey"),
+            Operation("GET", "/openapi.json", "This document.", self._get_document, "Document", is_public=True),
+            Operation("GET", "/healthz", "Whether the process runs.", self.get_health, "", is_public=True),
+            Operation(
+                "GET", "/readyz", "Whether requests are taken.", self.get_readiness, "", errors=(503,), is_public=True
+            ),
+        ]
+        if self._store is not None:
+            operations += Administration(self._store, self._authenticate).list_operations()
+        return operations
+
+    async def _get_document(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._document, content_type="application/json")
 
     def _complete(self, parse: Parser) -> Handler:
         async def complete(request: web.Request) -> web.StreamResponse:
