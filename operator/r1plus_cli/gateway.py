@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.hosts import is_loopback
 from r1plus_contract.gateway import GATEWAY, GATEWAY_ADMIN, GATEWAY_SERVICE, PORT_API
 
 TIMEOUT_SECONDS: Final = 30.0
@@ -22,7 +23,6 @@ LONG_SECONDS: Final = 600.0
 """For the verification of a long audit log."""
 TOKEN_VARIABLE: Final = "R1PLUS_GATEWAY_TOKEN"
 """A token of the admin ServiceAccount, for those without a kubeconfig: a pipeline's projected token."""
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 Json = dict[str, Any]
 
 
@@ -92,7 +92,7 @@ def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"--gateway: {url!r} is not an http(s) URL")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise UsageError(
             f"--gateway: no token is sent over plain HTTP to {url}, where others can read it; use https, or leave"
             " --gateway out (a port is forwarded)"
@@ -114,7 +114,7 @@ def _open_client(target: GatewayTarget) -> Iterator[Any]:
     import httpx
 
     if target.url:
-        is_local = urlsplit(target.url).hostname in _LOOPBACK
+        is_local = is_loopback(urlsplit(target.url).hostname or "")
         with httpx.Client(base_url=target.url, timeout=TIMEOUT_SECONDS, trust_env=not is_local) as client:
             yield client
         return

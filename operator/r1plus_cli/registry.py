@@ -12,11 +12,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.hosts import is_loopback
 from r1plus_contract import names
 from r1plus_contract.history import AUDIENCE, PORT, Evaluations, Histories, RecordedEngines
 from r1plus_contract.jsonable import ContractError, loads
@@ -56,14 +56,7 @@ class RegistryAddress:
     def is_plaintext(self) -> bool:
         """Whether others can read what is sent there; a forwarded port ends on this machine."""
         parts = urlsplit(self.url)
-        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def parse_address(text: str) -> RegistryAddress:
@@ -164,7 +157,7 @@ def _get_over_http(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
     import httpx  # late: other verbs should not wait a fifth of a second for it
 
     # A forwarded port is on this machine: a proxy of the environment would only see the token.
-    trust_env = not _is_loopback(urlsplit(url).hostname or "")
+    trust_env = not is_loopback(urlsplit(url).hostname or "")
     try:
         answer = httpx.get(url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=trust_env)
     except httpx.HTTPError as error:

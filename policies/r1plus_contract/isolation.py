@@ -1,7 +1,7 @@
 """The isolation test: what the probe tries, and what it found. Orders are arguments, findings a termination message.
 
 The operator creates the Jobs, and `r1plus_monitoring.isolation_test` runs in them. It reads only what its Job names.
-Every attempt has a control: the same attempt from a pod that is allowed, which shows that an open door is noticed.
+Every attempt has a control: the same attempt from a pod that is allowed, which shows that a success is noticed.
 """
 
 from dataclasses import dataclass
@@ -40,11 +40,11 @@ DIR_TOKEN: Final = "/var/run/secrets/r1plus.ai/walls"
 """Projected volume of a container that asks: `token` (of its own service account) and `ca.crt`."""
 API_HOST: Final = "kubernetes.default.svc"
 BANNER: Final = b"r1plus-decoy\n"
-"""What the decoy sends to every client: nothing else on that address counts as the open door of the decoy."""
+"""What the decoy sends to every client, so that no other listener on its address is taken for it."""
 
 
 class Against(StrEnum):
-    """Owner of a door."""
+    """Whom a connection would reach."""
 
     DECOY = "decoy"
     """Another tenant's. Its control must find it open: we run the listener."""
@@ -93,12 +93,12 @@ class AttemptOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AttemptFinding:
-    """The finding on one door or question. Short names: a termination message has 4096 bytes."""
+    """The finding on one connection or request. Short names: a termination message has 4096 bytes."""
 
     n: str
-    """Name of the door or question."""
+    """Name of the connection or request."""
     o: AttemptOutcome
-    """The final outcome: policies take a moment to apply to a new pod, so an open door is tried again for a while."""
+    """The final outcome: one that succeeds is tried again, since policies take a moment to apply to a new pod."""
     late: int = 0
     """Milliseconds for which it was open before it was shut; 0: never."""
     d: str = ""

@@ -1,10 +1,8 @@
 """Judges a run of the isolation test: each attempt together with its control.
 
-The operator calls it once the containers of the run have ended; absent findings are passed as absent. Shut doors
-alone
-prove nothing: a pod without a network finds every door shut. So a door counts as held only where the same attempt
-from
-an allowed pod found it open. An allowed door must also have been open.
+The operator calls it after the containers of the run have ended; a container may have left no findings. A blocked
+attempt alone proves nothing, since a pod without a network is blocked everywhere. So it counts only if the same attempt
+succeeded from the control, a pod that is allowed. The pod's own allowed connection must succeed, too.
 """
 
 from collections import Counter
@@ -23,31 +21,30 @@ class IsolationVerdict(StrEnum):
 
     HELD = "held"
     OPEN = "open"
-    """Some attempt got through."""
+    """At least one forbidden attempt succeeded."""
     NOT_ENFORCED = "notEnforced"
-    """Every decoy door that could be open was: nothing here enforces NetworkPolicies."""
+    """Every connection to the decoy succeeded: nothing enforces NetworkPolicies."""
     UNPROVEN = "unproven"
-    """None got through, and that proves nothing: no network, no control, no report, or nothing tried."""
+    """No attempt succeeded, and that proves nothing: no network, no control, no report, or no attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class IsolationJudgement:
-    """Names as they were ordered, doors first. Each door and question is in one of the four, except an open door of
-    the
-        pod's own, as it should be."""
+    """Names of attempts in the order of the Job, connections first. Each is in one of the four tuples, except the pod's
+    own allowed connection if it succeeded."""
 
     verdict: IsolationVerdict
     held: tuple[str, ...] = ()
-    """Shut, and its control found it open."""
+    """Blocked, and the control's succeeded."""
     open: tuple[str, ...] = ()
-    """Open, whatever the control found."""
+    """Succeeded, whatever the control found."""
     unseen: tuple[str, ...] = ()
-    """Not open, and not open for the control: no proof. A platform without such a door is not at fault."""
+    """Blocked for the control, too, which proves nothing. Not every platform has every target."""
     failed: tuple[str, ...] = ()
-    """No finding from the probe or its control, or an inconclusive one; a door of the pod's own that is not open; a
-        name ordered twice, or reported and never ordered."""
+    """No conclusive finding from the test or its control; or the pod's own connection failed; or the name is in the Job
+    twice, or not at all."""
     late: int = 0
-    """Milliseconds: the longest for which a door that must be shut was open at the pod's start."""
+    """Milliseconds: the longest time for which a forbidden connection succeeded at the pod's start."""
 
 
 class _Fate(StrEnum):
@@ -56,32 +53,38 @@ class _Fate(StrEnum):
     UNSEEN = "unseen"
     FAILED = "failed"
     RIGHT = "right"
-    """Open, as a door of the pod's own should be."""
+    """The pod's own connection, which succeeded as it should."""
 
 
 def judge_isolation(
-    doors: tuple[ConnectionTarget, ...],
-    questions: tuple[ApiRequest, ...],
-    door_findings: Findings | None,
-    question_findings: Findings | None,
-    control_door_findings: Findings | None,
-    control_question_findings: Findings | None,
+    connections: tuple[ConnectionTarget, ...],
+    requests: tuple[ApiRequest, ...],
+    connection_findings: Findings | None,
+    request_findings: Findings | None,
+    control_connection_findings: Findings | None,
+    control_request_findings: Findings | None,
 ) -> IsolationJudgement:
-    """Judge a run. Findings are None where a container left none; they may lack any of what was ordered."""
-    door_outcomes, control_door_outcomes = _collect_outcomes(door_findings), _collect_outcomes(control_door_findings)
-    question_outcomes, control_question_outcomes = (
-        _collect_outcomes(question_findings),
-        _collect_outcomes(control_question_findings),
+    """Judge a run. Findings are None if a container left none, and may lack any attempt of the Job."""
+    connection_outcomes, control_connection_outcomes = (
+        _collect_outcomes(connection_findings),
+        _collect_outcomes(control_connection_findings),
+    )
+    request_outcomes, control_request_outcomes = (
+        _collect_outcomes(request_findings),
+        _collect_outcomes(control_request_findings),
     )
     fates = _merge_fates(
         [
-            *((door.name, _judge_door(door, door_outcomes, control_door_outcomes)) for door in doors),
             *(
-                (question.name, _judge_forbidden(question.name, question_outcomes, control_question_outcomes))
-                for question in questions
+                (connection.name, _judge_connection(connection, connection_outcomes, control_connection_outcomes))
+                for connection in connections
             ),
-            *((name, _Fate.FAILED) for name in _find_unordered(door_outcomes, doors)),
-            *((name, _Fate.FAILED) for name in _find_unordered(question_outcomes, questions)),
+            *(
+                (request.name, _judge_forbidden(request.name, request_outcomes, control_request_outcomes))
+                for request in requests
+            ),
+            *((name, _Fate.FAILED) for name in _find_unordered(connection_outcomes, connections)),
+            *((name, _Fate.FAILED) for name in _find_unordered(request_outcomes, requests)),
         ]
     )
 
@@ -90,8 +93,8 @@ def judge_isolation(
 
     verdict = (
         IsolationVerdict.NOT_ENFORCED
-        if _is_unenforced(doors, door_outcomes, control_door_outcomes)
-        else _choose_verdict(doors, fates)
+        if _is_unenforced(connections, connection_outcomes, control_connection_outcomes)
+        else _choose_verdict(connections, fates)
     )
     return IsolationJudgement(
         verdict,
@@ -99,7 +102,7 @@ def judge_isolation(
         names_of(_Fate.OPEN),
         names_of(_Fate.UNSEEN),
         names_of(_Fate.FAILED),
-        _find_longest_late(doors, door_findings),
+        _find_longest_late(connections, connection_findings),
     )
 
 
@@ -110,10 +113,10 @@ def _collect_outcomes(findings: Findings | None) -> OutcomesByName:
     return outcomes
 
 
-def _judge_door(door: ConnectionTarget, outcomes: OutcomesByName, control: OutcomesByName) -> _Fate:
-    if door.against is not Against.OWN:
-        return _judge_forbidden(door.name, outcomes, control)
-    return _Fate.RIGHT if _is_only(door.name, outcomes, AttemptOutcome.OPEN) else _Fate.FAILED
+def _judge_connection(connection: ConnectionTarget, outcomes: OutcomesByName, control: OutcomesByName) -> _Fate:
+    if connection.against is not Against.OWN:
+        return _judge_forbidden(connection.name, outcomes, control)
+    return _Fate.RIGHT if _is_only(connection.name, outcomes, AttemptOutcome.OPEN) else _Fate.FAILED
 
 
 def _judge_forbidden(name: str, outcomes: OutcomesByName, control: OutcomesByName) -> _Fate:
@@ -134,13 +137,13 @@ def _is_only(name: str, outcomes: OutcomesByName, outcome: AttemptOutcome) -> bo
 def _find_unordered(
     outcomes: OutcomesByName, targets: tuple[ConnectionTarget, ...] | tuple[ApiRequest, ...]
 ) -> Iterable[str]:
-    """Return names that were reported and not ordered: such a probe may not have received the order."""
+    """Return names that were reported and are not in the Job: that container may have run other arguments."""
     names = {one.name for one in targets}
     return (name for name in outcomes if name not in names)
 
 
 def _merge_fates(fates: list[tuple[str, _Fate]]) -> dict[str, _Fate]:
-    """Return one fate a name. A name of two attempts proves nothing of either, unless one of them got through."""
+    """Return one fate for each name. A name of two attempts proves nothing, unless one of them succeeded."""
     times = Counter(name for name, _ in fates)
     open_names = {name for name, fate in fates if fate is _Fate.OPEN}
     return {
@@ -148,25 +151,27 @@ def _merge_fates(fates: list[tuple[str, _Fate]]) -> dict[str, _Fate]:
     }
 
 
-def _is_unenforced(doors: tuple[ConnectionTarget, ...], outcomes: OutcomesByName, control: OutcomesByName) -> bool:
-    """Return whether every decoy door that the control saw was open to the probe; at least one."""
-    decoys = (door.name for door in doors if door.against is Against.DECOY)
+def _is_unenforced(
+    connections: tuple[ConnectionTarget, ...], outcomes: OutcomesByName, control: OutcomesByName
+) -> bool:
+    """Return whether the test reached every decoy connection that its control reached, and at least one."""
+    decoys = (connection.name for connection in connections if connection.against is Against.DECOY)
     seen_names = [name for name in decoys if _is_only(name, control, AttemptOutcome.OPEN)]
     return bool(seen_names) and all(AttemptOutcome.OPEN in outcomes.get(name, ()) for name in seen_names)
 
 
-def _choose_verdict(doors: tuple[ConnectionTarget, ...], fates: Mapping[str, _Fate]) -> IsolationVerdict:
-    """Choose the verdict. An open door comes first: it is certain, whatever else is missing."""
+def _choose_verdict(connections: tuple[ConnectionTarget, ...], fates: Mapping[str, _Fate]) -> IsolationVerdict:
+    """Choose the verdict. A forbidden connection that succeeded decides, whatever else is missing."""
     if _Fate.OPEN in fates.values():
         return IsolationVerdict.OPEN
-    may_be_unseen = {door.name for door in doors if door.against is Against.PLATFORM}
+    may_be_unseen = {connection.name for connection in connections if connection.against is Against.PLATFORM}
     unseen_names = {name for name, fate in fates.items() if fate is _Fate.UNSEEN} - may_be_unseen
-    tried_kinds = {door.against for door in doors}
+    tried_kinds = {connection.against for connection in connections}
     if unseen_names or _Fate.FAILED in fates.values() or not tried_kinds >= {Against.DECOY, Against.OWN}:
         return IsolationVerdict.UNPROVEN
     return IsolationVerdict.HELD
 
 
-def _find_longest_late(doors: tuple[ConnectionTarget, ...], findings: Findings | None) -> int:
-    forbidden_names = {door.name for door in doors if door.against is not Against.OWN}
+def _find_longest_late(connections: tuple[ConnectionTarget, ...], findings: Findings | None) -> int:
+    forbidden_names = {connection.name for connection in connections if connection.against is not Against.OWN}
     return max((one.late for one in (findings.tries if findings else ()) if one.n in forbidden_names), default=0)

@@ -1,4 +1,4 @@
-{{/* Name of everything: the release's, unless that says it already. */}}
+{{/* Name of the chart's objects: the release's name, with `r1plus` added unless it has it. */}}
 {{- define "r1plus-operator.fullname" -}}
 {{- if contains .Release.Name .Chart.Name -}}
 {{ .Chart.Name }}

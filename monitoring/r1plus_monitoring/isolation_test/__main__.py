@@ -14,9 +14,9 @@ from r1plus_contract.termination import TERMINATION_LOG, write_termination_messa
 from r1plus_monitoring.isolation_test import api_requests, connections, decoy
 from r1plus_monitoring.isolation_test.arguments import (
     OrderError,
-    parse_doors,
+    parse_connections,
     parse_ports,
-    parse_questions,
+    parse_requests,
     parse_seconds,
 )
 from r1plus_monitoring.isolation_test.attempts import ROUNDS_SECONDS, Rounds
@@ -30,9 +30,9 @@ Tests a tenant's isolation and reports the findings; the operator judges them.
   ask     sends requests to the API server, all at once
 
 An attempt that must fail (the default, --expect shut) is repeated while it succeeds: network policies take a moment to
-apply to a new pod. --expect open is for the control: the same attempts from a pod that is allowed through, which shows
-that an open door would be noticed. Findings go to the termination log as JSON, a line for each attempt to standard
-output. Exit code: 0 whatever the findings, 2 if the arguments are invalid.
+apply to a new pod. --expect open is for the control: the same attempts from a pod that is allowed, which shows that a
+success would be noticed. Findings go to the termination log as JSON, a line for each attempt to standard output.
+Exit code: 0 whatever the findings, 2 if the arguments are invalid.
 
 Examples:
   python3 -m r1plus_monitoring.isolation_test decoy --ports 8000,8001,8002,8080
@@ -43,7 +43,7 @@ Examples:
     '[{"name": "secrets", "method": "GET", "path": "/api/v1/namespaces/r1plus-decoy/secrets"}]'
 
 `against` is decoy (another tenant's: open only if the decoy itself answers), platform, or own (allowed: it shows that
-the network works). A question with "anonymous": true is sent without the token; one that writes needs dryRun=All in its
+the network works). A request with "anonymous": true is sent without the token; one that writes needs dryRun=All in its
 path's query.
 """
 
@@ -72,10 +72,10 @@ def run_test(arguments: argparse.Namespace, start: float) -> Findings:
     rounds = Rounds(parse_seconds(arguments.rounds_for), say=partial(print, flush=True))
     expect = AttemptOutcome(arguments.expect)
     if arguments.command == "knock":
-        return asyncio.run(connections.try_doors(parse_doors(arguments.doors), expect, rounds, start))
-    questions = parse_questions(arguments.questions)
+        return asyncio.run(connections.try_connections(parse_connections(arguments.doors), expect, rounds, start))
+    requests = parse_requests(arguments.questions)
     api = api_requests.load_api(arguments.token_dir, *arguments.api)
-    return asyncio.run(api_requests.send_requests(questions, api, expect, rounds, start))
+    return asyncio.run(api_requests.send_requests(requests, api, expect, rounds, start))
 
 
 def _exit(code: int, *_: object) -> NoReturn:

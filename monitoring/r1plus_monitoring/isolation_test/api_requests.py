@@ -50,21 +50,21 @@ def load_api(folder: Path, host: str, port: int) -> ApiEndpoint:
 
 
 async def send_requests(
-    questions: tuple[ApiRequest, ...], api: ApiEndpoint, expect: AttemptOutcome, rounds: Rounds, start: float
+    requests: tuple[ApiRequest, ...], api: ApiEndpoint, expect: AttemptOutcome, rounds: Rounds, start: float
 ) -> Findings:
     """Send every request until it is answered. With `expect` OPEN, for the control, until the answer is no refusal."""
     expectation = EXPECT_OPEN if expect is AttemptOutcome.OPEN else EXPECT_ANSWER
     attempts = (
-        attempt_until_settled(q.name, expectation, partial(attempt_request, q, api), rounds, start) for q in questions
+        attempt_until_settled(q.name, expectation, partial(attempt_request, q, api), rounds, start) for q in requests
     )
     return Findings(tuple(await asyncio.gather(*attempts)))
 
 
-async def attempt_request(question: ApiRequest, api: ApiEndpoint) -> Attempt:
+async def attempt_request(request: ApiRequest, api: ApiEndpoint) -> Attempt:
     """Send one request once."""
     try:
         async with asyncio.timeout(api.patience):
-            status = await _request_status(question, api)
+            status = await _request_status(request, api)
     except ssl.SSLCertVerificationError as error:
         return Attempt(AttemptOutcome.FAILED, f"TLS: {error.verify_message}")
     except ssl.SSLError as error:
@@ -82,7 +82,7 @@ def _classify_status(status: int) -> AttemptOutcome:
     return AttemptOutcome.FAILED if status == BUSY_STATUS or status >= 500 else AttemptOutcome.OPEN
 
 
-async def _request_status(question: ApiRequest, api: ApiEndpoint) -> int | None:
+async def _request_status(request: ApiRequest, api: ApiEndpoint) -> int | None:
     """Return the status code of the answer; None where the answer is not HTTP."""
     connection = await _open_connection(api)
     try:
@@ -91,7 +91,7 @@ async def _request_status(question: ApiRequest, api: ApiEndpoint) -> int | None:
         connection.close()
         raise
     try:
-        writer.write(_encode_request(question, api))
+        writer.write(_encode_request(request, api))
         await writer.drain()
         # ValueError: a line without an end.
         with suppress(ValueError):
@@ -114,16 +114,16 @@ async def _open_connection(api: ApiEndpoint) -> socket.socket:
     raise last_error
 
 
-def _encode_request(question: ApiRequest, api: ApiEndpoint) -> bytes:
-    body = question.body.encode()
+def _encode_request(request: ApiRequest, api: ApiEndpoint) -> bytes:
+    body = request.body.encode()
     head = [
-        f"{question.method} {question.path} HTTP/1.1",
+        f"{request.method} {request.path} HTTP/1.1",
         f"Host: {api.host}:{api.port}",
         "User-Agent: r1plus-walls",
         "Accept: application/json",
         "Connection: close",
-        *([] if question.anonymous else [f"Authorization: Bearer {api.token}"]),
-        *([f"Content-Type: {question.content_type}"] if body else []),
-        *([f"Content-Length: {len(body)}"] if body or question.method not in READ_METHODS else []),
+        *([] if request.anonymous else [f"Authorization: Bearer {api.token}"]),
+        *([f"Content-Type: {request.content_type}"] if body else []),
+        *([f"Content-Length: {len(body)}"] if body or request.method not in READ_METHODS else []),
     ]
     return "\r\n".join([*head, "", ""]).encode("ascii") + body

@@ -26,14 +26,14 @@ class OrderError(ValueError):
     """An order is invalid: the message names argument, value and remedy."""
 
 
-def parse_doors(text: str) -> tuple[ConnectionTarget, ...]:
+def parse_connections(text: str) -> tuple[ConnectionTarget, ...]:
     """Parse `--doors`; raise OrderError."""
-    return _parse_list(tuple[ConnectionTarget, ...], "--doors", text, _check_door)
+    return _parse_list(tuple[ConnectionTarget, ...], "--doors", text, _check_connection)
 
 
-def parse_questions(text: str) -> tuple[ApiRequest, ...]:
+def parse_requests(text: str) -> tuple[ApiRequest, ...]:
     """Parse `--questions`; raise OrderError."""
-    return _parse_list(tuple[ApiRequest, ...], "--questions", text, _check_question)
+    return _parse_list(tuple[ApiRequest, ...], "--questions", text, _check_request)
 
 
 def parse_ports(text: str) -> tuple[int, ...]:
@@ -82,32 +82,32 @@ def _check_names(names: list[str]) -> Iterator[str]:
         )
 
 
-def _check_door(door: ConnectionTarget) -> Iterator[str]:
-    if not door.name:
+def _check_connection(connection: ConnectionTarget) -> Iterator[str]:
+    if not connection.name:
         yield "name: empty; findings are listed by name, so set one"
-    if "$(" in door.host:
-        yield f"host: {door.host!r} was not expanded; set an environment variable of that name on the container"
-    elif not _LINE.fullmatch(door.host):
-        yield f"host: {door.host!r} is no name or IP address"
-    if not 1 <= door.port <= 65535:
-        yield f"port: {door.port} is not from 1 to 65535"
+    if "$(" in connection.host:
+        yield f"host: {connection.host!r} was not expanded; set an environment variable of that name on the container"
+    elif not _LINE.fullmatch(connection.host):
+        yield f"host: {connection.host!r} is no name or IP address"
+    if not 1 <= connection.port <= 65535:
+        yield f"port: {connection.port} is not from 1 to 65535"
 
 
-def _check_question(question: ApiRequest) -> Iterator[str]:
-    if not question.name:
+def _check_request(request: ApiRequest) -> Iterator[str]:
+    if not request.name:
         yield "name: empty; findings are listed by name, so set one"
-    if not re.fullmatch("[A-Z]+", question.method):
-        yield f"method: {question.method!r} is no HTTP method, such as GET"
-    if not (question.path.startswith("/") and _LINE.fullmatch(question.path)):
-        yield f"path: {question.path!r} is no path of the API server, such as /api/v1/pods"
-    if not _LINE.fullmatch(question.content_type):
-        yield f"contentType: {question.content_type!r} is no media type, such as application/json"
-    if not _is_json(question.body):
-        yield f"body: {question.body!r:.80} is not JSON"
-    path, _, query = question.path.partition("?")
-    is_harmless = question.method in READ_METHODS or DRY_RUN in query.split("&") or path.endswith(STREAMS)
+    if not re.fullmatch("[A-Z]+", request.method):
+        yield f"method: {request.method!r} is no HTTP method, such as GET"
+    if not (request.path.startswith("/") and _LINE.fullmatch(request.path)):
+        yield f"path: {request.path!r} is no path of the API server, such as /api/v1/pods"
+    if not _LINE.fullmatch(request.content_type):
+        yield f"contentType: {request.content_type!r} is no media type, such as application/json"
+    if not _is_json(request.body):
+        yield f"body: {request.body!r:.80} is not JSON"
+    path, _, query = request.path.partition("?")
+    is_harmless = request.method in READ_METHODS or DRY_RUN in query.split("&") or path.endswith(STREAMS)
     if not is_harmless:
-        yield f"path: a {question.method} must change nothing even if it is allowed; add {DRY_RUN} to its query"
+        yield f"path: a {request.method} must change nothing even if it is allowed; add {DRY_RUN} to its query"
 
 
 def _is_json(body: str) -> bool:

@@ -1,7 +1,7 @@
 """One test, repeated until its result is stable or the time is up.
 
-Network policies take a moment to apply to a new pod, also those that allow. So no first result is final: a door that
-is open and must be shut gets another chance, and a shut one is tried again to see that it stays shut.
+Network policies take a moment to apply to a new pod, also those that allow. So no first result is final: a forbidden
+connection that succeeds is tried again, and so is a blocked one, to see that it stays blocked.
 """
 
 import asyncio

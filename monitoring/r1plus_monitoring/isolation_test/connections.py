@@ -38,32 +38,31 @@ CONNECT_ERRORS: Final = frozenset(
 _WORST_FIRST: Final = (AttemptOutcome.OPEN, AttemptOutcome.FAILED, AttemptOutcome.SHUT)
 
 
-async def try_doors(
-    doors: tuple[ConnectionTarget, ...], expect: AttemptOutcome, rounds: Rounds, start: float
+async def try_connections(
+    connections: tuple[ConnectionTarget, ...], expect: AttemptOutcome, rounds: Rounds, start: float
 ) -> Findings:
-    """Try every door until its result is stable. `expect` OPEN is for the control, which is allowed through all of
-    them."""
+    """Try every connection until its result is stable. `expect` OPEN is for the control, whose attempts are allowed."""
     attempts = (
         attempt_until_settled(
-            door.name,
-            EXPECT_OPEN if expect is AttemptOutcome.OPEN or door.against is Against.OWN else EXPECT_SHUT,
-            partial(attempt_door, door),
+            connection.name,
+            EXPECT_OPEN if expect is AttemptOutcome.OPEN or connection.against is Against.OWN else EXPECT_SHUT,
+            partial(attempt_connection, connection),
             rounds,
             start,
         )
-        for door in doors
+        for connection in connections
     )
     return Findings(tuple(await asyncio.gather(*attempts)))
 
 
-async def attempt_door(door: ConnectionTarget, resolver: HostResolver = resolve) -> Attempt:
-    """Try every address of the door's name once, all at once: one that is open makes it open."""
+async def attempt_connection(connection: ConnectionTarget, resolver: HostResolver = resolve) -> Attempt:
+    """Try every address of the connection's name once, all at once: one that is open makes it open."""
     try:
-        addresses = await resolver(door.host, door.port)
+        addresses = await resolver(connection.host, connection.port)
     except OSError as error:
-        return Attempt(AttemptOutcome.FAILED, f"{door.host}: {describe_error(error)}")
-    attempts = await asyncio.gather(*(_attempt_address(address, door.against) for address in addresses))
-    no_address = Attempt(AttemptOutcome.FAILED, f"{door.host}: has no address")
+        return Attempt(AttemptOutcome.FAILED, f"{connection.host}: {describe_error(error)}")
+    attempts = await asyncio.gather(*(_attempt_address(address, connection.against) for address in addresses))
+    no_address = Attempt(AttemptOutcome.FAILED, f"{connection.host}: has no address")
     return min(attempts, key=lambda one: _WORST_FIRST.index(one.outcome), default=no_address)
 
 

@@ -44,25 +44,25 @@ def list_operator_grants() -> tuple[RbacGrant, ...]:
     """Return what the operator needs in every namespace."""
     deployments, engines, tenants = kinds.R1PLUS_DEPLOYMENT, kinds.R1PLUS_ENGINE, kinds.R1PLUS_TENANT
     return (
-        _grant_on("What tenants ask for", deployments, _CACHE_VERBS),
-        RbacGrant("The answer to it", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
+        _grant_on("Read the deployments", deployments, _CACHE_VERBS),
+        RbacGrant("Write their status", deployments.group, (f"{deployments.plural}/status",), ("patch",)),
         RbacGrant(
-            "Owner references that hold up a deletion; OwnerReferencesPermissionEnforcement asks for it",
+            "Set blockOwnerDeletion in owner references; OwnerReferencesPermissionEnforcement requires it",
             deployments.group,
             (f"{deployments.plural}/finalizers",),
             ("update",),
         ),
-        _grant_on("The shipped catalog is applied, and repaired", engines, (*_CACHE_VERBS, *_APPLY_VERBS)),
+        _grant_on("Apply and repair the shipped catalog", engines, (*_CACHE_VERBS, *_APPLY_VERBS)),
         _grant_on(
-            "What the platform team allows; its finalizer keeps it until what it had made is gone",
+            "Read the tenants; set the finalizer that keeps one until its objects are deleted",
             tenants,
             (*_CACHE_VERBS, "patch"),
         ),
-        RbacGrant("The answer to it", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
-        _grant_on("Which namespaces are tenants, and how they are held to Pod Security", kinds.NAMESPACE, _CACHE_VERBS),
+        RbacGrant("Write their status", tenants.group, (f"{tenants.plural}/status",), ("patch",)),
+        _grant_on("See which namespaces are tenants, and their Pod Security labels", kinds.NAMESPACE, _CACHE_VERBS),
         *(
             RbacGrant(
-                "Children of a deployment, network policies of a tenant",
+                "Apply the children of a deployment and the objects of a tenant",
                 group,
                 resources,
                 (*_CACHE_VERBS, *_APPLY_VERBS),
@@ -71,8 +71,8 @@ def list_operator_grants() -> tuple[RbacGrant, ...]:
         ),
         *(
             RbacGrant(
-                "What is over of them, and owner references that somebody took away:"
-                " OwnerReferencesPermissionEnforcement asks for it",
+                "Delete those that are no longer needed; restore removed owner references, for which"
+                " OwnerReferencesPermissionEnforcement requires this right",
                 group,
                 resources,
                 ("delete",),
@@ -80,22 +80,22 @@ def list_operator_grants() -> tuple[RbacGrant, ...]:
             for group, resources in _group_children()
         ),
         RbacGrant(
-            "A RoleBinding to these, and to no other: neither `escalate` nor a right of theirs is needed",
+            "Bind these roles and no others; `escalate` and their own rights are not needed",
             "rbac.authorization.k8s.io",
             ("clusterroles",),
             ("bind",),
             names=(names.ROLE_TENANT_ADMIN, names.ROLE_TENANT_VIEWER, names.ROLE_REGISTRY_READER),
         ),
         _grant_on(
-            "How serving pods fare; a bad one is labelled out of traffic, and deleted in time",
+            "Watch serving pods; label a bad one out of traffic, and delete it later",
             kinds.POD,
             (*_CACHE_VERBS, "patch", "delete"),
         ),
-        _grant_on("Whether a Service leads to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHE_VERBS),
-        _grant_on("What nodes can hold", kinds.NODE, _CACHE_VERBS),
-        _grant_on("What happened, reported to the tenant", kinds.EVENT, _APPLY_VERBS),
+        _grant_on("See whether a Service routes to the pods that it selects", kinds.ENDPOINT_SLICE, _CACHE_VERBS),
+        _grant_on("Read the capacity of nodes", kinds.NODE, _CACHE_VERBS),
+        _grant_on("Report Events to the tenant", kinds.EVENT, _APPLY_VERBS),
         RbacGrant(
-            "Who issues the tokens of service accounts, and with which keys: tenants' gateways verify them",
+            "Read the issuer and keys of ServiceAccount tokens, for tenants' gateways",
             "",
             (),
             ("get",),
@@ -108,18 +108,18 @@ def list_lease_grants() -> tuple[RbacGrant, ...]:
     """Return what the operator needs in addition in its own namespace."""
     return (
         RbacGrant(
-            "The first Lease: a right to create cannot name what it creates", LEASE.group, (LEASE.plural,), ("create",)
+            "Create the Lease; RBAC cannot restrict `create` to a name", LEASE.group, (LEASE.plural,), ("create",)
         ),
-        RbacGrant("Who holds it writes", LEASE.group, (LEASE.plural,), ("get", "patch"), names=(names.LEASE,)),
+        RbacGrant("Renew the Lease", LEASE.group, (LEASE.plural,), ("get", "patch"), names=(names.LEASE,)),
     )
 
 
 def list_registry_grants() -> tuple[RbacGrant, ...]:
     """Return what the registry needs: to check whose a token is and what that account may read. It writes no object."""
     return (
-        RbacGrant("Whose a token is", "authentication.k8s.io", ("tokenreviews",), ("create",)),
-        RbacGrant("What its account may read", "authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
-        RbacGrant("Whether a namespace is still the one that a history is of", "", ("namespaces",), ("get",)),
+        RbacGrant("Find the user of a token", "authentication.k8s.io", ("tokenreviews",), ("create",)),
+        RbacGrant("Find what that user may read", "authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
+        RbacGrant("See whether a namespace is still the one in the record", "", ("namespaces",), ("get",)),
     )
 
 
@@ -127,14 +127,14 @@ def list_registry_reader_grants() -> tuple[RbacGrant, ...]:
     """Return what lets an account read everything in the registry."""
     reads = ("get", "list")
     return (
-        _grant_on("Histories and evaluations of every namespace", kinds.R1PLUS_DEPLOYMENT, reads),
-        _grant_on("Engines", kinds.R1PLUS_ENGINE, reads),
+        _grant_on("Read history and evaluations of every namespace", kinds.R1PLUS_DEPLOYMENT, reads),
+        _grant_on("Read engines", kinds.R1PLUS_ENGINE, reads),
     )
 
 
 def list_tenant_registry_reader_grants() -> tuple[RbacGrant, ...]:
     """Return what lets an account read its namespace's records in the registry. A tenant's people may read as much."""
-    return (_grant_on("Histories and evaluations of the namespace", kinds.R1PLUS_DEPLOYMENT, ("get", "list")),)
+    return (_grant_on("Read history and evaluations of the namespace", kinds.R1PLUS_DEPLOYMENT, ("get", "list")),)
 
 
 def list_crd_hook_grants() -> tuple[RbacGrant, ...]:
@@ -142,7 +142,7 @@ def list_crd_hook_grants() -> tuple[RbacGrant, ...]:
     ours = tuple(definition["metadata"]["name"] for definition in crd.build_definitions().values())
     return (
         RbacGrant(
-            "Apply the definitions and see them established",
+            "Apply the CRDs and wait until they are established",
             crd.CRD.group,
             (crd.CRD.plural,),
             ("get", *_APPLY_VERBS),

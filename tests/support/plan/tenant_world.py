@@ -40,11 +40,11 @@ CONFIG = OperatorConfig(
     ),
 )
 DECOYS = tuple(
-    door.name
-    for door in isolation_test_run.list_connection_targets(
+    connection.name
+    for connection in isolation_test_run.list_connection_targets(
         IsolationProbe.CONTROL, isolation_test_run.IsolationTestRun("t", "u", "d", {}, 0), CONFIG
     )
-    if door.against == "decoy"
+    if connection.against == "decoy"
 )
 GIVES: Json = {
     "admins": [{"kind": "Group", "name": "credit-ml"}],
@@ -267,13 +267,13 @@ def last_words(
     run, template = isolation_test_run.read_run(job), job["spec"]["template"]
     assert run is not None
     probe = IsolationProbe(template["metadata"]["labels"][names.LABEL_PROBE])
-    doors, questions = (
+    connections, requests = (
         isolation_test_run.list_connection_targets(probe, run, config),
         isolation_test_run.list_api_requests(config),
     )
     control = probe is IsolationProbe.CONTROL
-    own = {door.name for door in doors if door.against is Against.OWN}
-    tried = {CONTAINER_KNOCK: [one.name for one in doors], CONTAINER_ASK: [one.name for one in questions]}
+    own = {connection.name for connection in connections if connection.against is Against.OWN}
+    tried = {CONTAINER_KNOCK: [one.name for one in connections], CONTAINER_ASK: [one.name for one in requests]}
     through = (
         {name for names_of_one in tried.values() for name in names_of_one} - {*blind} if control else {*opened} | own
     )

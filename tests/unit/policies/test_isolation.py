@@ -38,8 +38,8 @@ ISOLATED = ("decoy-http", "decoy-pod", "metadata", "secrets", "secrets-anonymous
 class Run:
     """A run, as its four containers tell it; as a good one does, unless said otherwise."""
 
-    doors: tuple[ConnectionTarget, ...] = DOORS
-    questions: tuple[ApiRequest, ...] = QUESTIONS
+    connections: tuple[ConnectionTarget, ...] = DOORS
+    requests: tuple[ApiRequest, ...] = QUESTIONS
     knocked: Findings | None = GOOD_KNOCKS
     asked: Findings | None = GOOD_ANSWERS
     control_knocked: Findings | None = GOOD_CONTROL_KNOCKS
@@ -47,7 +47,7 @@ class Run:
 
     def judged(self) -> IsolationJudgement:
         return judge_isolation(
-            self.doors, self.questions, self.knocked, self.asked, self.control_knocked, self.control_asked
+            self.connections, self.requests, self.knocked, self.asked, self.control_knocked, self.control_asked
         )
 
 
@@ -77,20 +77,20 @@ HELD, OPENED, NOT_ENFORCED, UNPROVEN = (
 
 CASES = {
     "all shut, and all seen open by the control": (Run(), expect(HELD)),
-    "a platform without that door is none the worse":
+    "a platform without that connection is none the worse":
         (Run(control_knocked=seen(metadata=SHUT)), expect(HELD, unseen=("metadata",))),
     "nor one whose name does not resolve for anybody": (
         Run(knocked=knocked(metadata=FAILED), control_knocked=seen(metadata=FAILED)),
         expect(HELD, unseen=("metadata",)),
     ),
-    "a platform's door that is open is open, though the control saw nothing":
+    "a platform's connection that is open is open, though the control saw nothing":
         (Run(knocked=knocked(metadata=OPEN), control_knocked=seen(metadata=SHUT)), expect(OPENED, open=("metadata",))),
-    "a platform's door that the control never tried is not excused":
+    "a platform's connection that the control never tried is not excused":
         (Run(control_knocked=seen(metadata=None)), expect(UNPROVEN, failed=("metadata",))),
-    "a platform's door on which the prober failed and the control did not":
+    "a platform's connection on which the prober failed and the control did not":
         (Run(knocked=knocked(metadata=FAILED)), expect(UNPROVEN, failed=("metadata",))),
-    "one of the decoy's doors is open": (Run(knocked=knocked(decoy_pod=OPEN)), expect(OPENED, open=("decoy-pod",))),
-    "all the decoy's doors are open":
+    "one of the decoy's connections is open": (Run(knocked=knocked(decoy_pod=OPEN)), expect(OPENED, open=("decoy-pod",))),
+    "all the decoy's connections are open":
         (Run(knocked=knocked(decoy_pod=OPEN, decoy_http=OPEN)), expect(NOT_ENFORCED, open=("decoy-http", "decoy-pod"))),
     "all of them that the control saw are open": (
         Run(knocked=knocked(decoy_pod=OPEN), control_knocked=seen(decoy_http=SHUT)),
@@ -108,14 +108,14 @@ CASES = {
             failed=("metadata", "own-dns", "secrets", "secrets-anonymous"),
         ),
     ),
-    "a question is answered": (Run(asked=asked(secrets=OPEN)), expect(OPENED, open=("secrets",))),
-    "a question is answered to nobody in particular": (
+    "a request is answered": (Run(asked=asked(secrets=OPEN)), expect(OPENED, open=("secrets",))),
+    "a request is answered to nobody in particular": (
         Run(asked=asked(secrets_anonymous=OPEN), control_asked=None),
         expect(OPENED, open=("secrets-anonymous",), failed=("secrets",)),
     ),
-    "the control is refused its question":
+    "the control is refused its request":
         (Run(control_asked=answered(secrets=SHUT)), expect(UNPROVEN, unseen=("secrets",))),
-    "the control of the anonymous question is refused":
+    "the control of the anonymous request is refused":
         (Run(control_asked=answered(secrets_anonymous=SHUT)), expect(UNPROVEN, unseen=("secrets-anonymous",))),
     "the API server did not answer the prober":
         (Run(asked=asked(secrets=FAILED)), expect(UNPROVEN, failed=("secrets",))),
@@ -125,16 +125,16 @@ CASES = {
     "the decoy's name does not resolve for the prober":
         (Run(knocked=knocked(decoy_http=FAILED)), expect(UNPROVEN, failed=("decoy-http",))),
     "the pod had no network": (Run(knocked=knocked(own_dns=SHUT)), expect(UNPROVEN, failed=("own-dns",))),
-    "the pod could not find its own door":
+    "the pod could not find its own connection":
         (Run(knocked=knocked(own_dns=FAILED)), expect(UNPROVEN, failed=("own-dns",))),
-    "its own door was ordered, and it says nothing of it":
+    "its own connection was ordered, and it says nothing of it":
         (Run(knocked=knocked(own_dns=None)), expect(UNPROVEN, failed=("own-dns",))),
-    "that the control has its own door shut says nothing": (Run(control_knocked=seen(own_dns=SHUT)), expect(HELD)),
-    "a door was ordered, and nobody says a word on it": (
+    "that the control has its own connection shut says nothing": (Run(control_knocked=seen(own_dns=SHUT)), expect(HELD)),
+    "a connection was ordered, and nobody says a word on it": (
         Run(knocked=knocked(decoy_pod=None), control_knocked=seen(decoy_pod=None)),
         expect(UNPROVEN, failed=("decoy-pod",)),
     ),
-    "a door was ordered, and the prober says nothing of it":
+    "a connection was ordered, and the prober says nothing of it":
         (Run(knocked=knocked(decoy_pod=None)), expect(UNPROVEN, failed=("decoy-pod",))),
     "no container says anything": (
         Run(knocked=None, asked=None, control_knocked=None, control_asked=None),
@@ -152,32 +152,32 @@ CASES = {
     "the control that asks says nothing":
         (Run(control_asked=None), expect(UNPROVEN, failed=("secrets", "secrets-anonymous"))),
     "nothing was ordered": (
-        Run(doors=(), questions=(), knocked=None, asked=None, control_knocked=None, control_asked=None),
+        Run(connections=(), requests=(), knocked=None, asked=None, control_knocked=None, control_asked=None),
         IsolationJudgement(UNPROVEN),
     ),
-    "no door of the decoy's was ordered":
-        (Run(doors=(DNS,), questions=(), knocked=found(own_dns=OPEN), asked=None), IsolationJudgement(UNPROVEN)),
-    "no door was ordered that is open by right": (
-        Run(doors=(HTTP,), questions=(), knocked=found(decoy_http=SHUT), asked=None),
+    "no connection of the decoy's was ordered":
+        (Run(connections=(DNS,), requests=(), knocked=found(own_dns=OPEN), asked=None), IsolationJudgement(UNPROVEN)),
+    "no connection was ordered that is open by right": (
+        Run(connections=(HTTP,), requests=(), knocked=found(decoy_http=SHUT), asked=None),
         IsolationJudgement(UNPROVEN, ("decoy-http",)),
     ),
     "no platform was ordered to be tried": (
-        Run(doors=(HTTP, DNS), questions=(), knocked=found(decoy_http=SHUT, own_dns=OPEN), asked=None),
+        Run(connections=(HTTP, DNS), requests=(), knocked=found(decoy_http=SHUT, own_dns=OPEN), asked=None),
         IsolationJudgement(HELD, ("decoy-http",)),
     ),
-    "no question was ordered, and none answered":
-        (Run(questions=(), asked=None, control_asked=None), IsolationJudgement(HELD, ("decoy-http", "decoy-pod", "metadata"))),
-    "a door was found that nobody ordered": (Run(knocked=knocked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
-    "a question was answered that nobody asked":
+    "no request was ordered, and none answered":
+        (Run(requests=(), asked=None, control_asked=None), IsolationJudgement(HELD, ("decoy-http", "decoy-pod", "metadata"))),
+    "a connection was found that nobody ordered": (Run(knocked=knocked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
+    "a request was answered that nobody asked":
         (Run(asked=asked(another=SHUT)), expect(UNPROVEN, failed=("another",))),
     "the control may have tried more":
         (Run(control_knocked=seen(another=OPEN), control_asked=answered(another=OPEN)), expect(HELD)),
-    "two doors of one name": (Run(doors=(*DOORS, HTTP)), expect(UNPROVEN, failed=("decoy-http",))),
-    "two doors of one name, one of them open":
-        (Run(doors=(*DOORS, ConnectionTarget("own-dns", "decoy", 53, Against.PLATFORM))), expect(OPENED, open=("own-dns",))),
-    "a door and a question of one name": (
+    "two connections of one name": (Run(connections=(*DOORS, HTTP)), expect(UNPROVEN, failed=("decoy-http",))),
+    "two connections of one name, one of them open":
+        (Run(connections=(*DOORS, ConnectionTarget("own-dns", "decoy", 53, Against.PLATFORM))), expect(OPENED, open=("own-dns",))),
+    "a connection and a request of one name": (
         Run(
-            doors=(*DOORS, ConnectionTarget("secrets", "decoy", 8002, Against.DECOY)),
+            connections=(*DOORS, ConnectionTarget("secrets", "decoy", 8002, Against.DECOY)),
             knocked=knocked(secrets=SHUT),
             control_knocked=seen(secrets=OPEN),
         ),
@@ -203,8 +203,8 @@ def twice(name: str, first: AttemptOutcome, second: AttemptOutcome) -> Findings:
     "shut and then open is open": ("metadata", SHUT, OPEN, OPENED),
     "open and then shut is open": ("metadata", OPEN, SHUT, OPENED),
     "shut and failed decides nothing": ("metadata", SHUT, FAILED, UNPROVEN),
-    "its own door open twice is open": ("own_dns", OPEN, OPEN, HELD),
-    "its own door open and shut decides nothing": ("own_dns", OPEN, SHUT, UNPROVEN),
+    "its own connection open twice is open": ("own_dns", OPEN, OPEN, HELD),
+    "its own connection open and shut decides nothing": ("own_dns", OPEN, SHUT, UNPROVEN),
 })  # fmt: skip
 def test_what_is_said_twice_counts_as_the_worse(
     name: str, first: AttemptOutcome, second: AttemptOutcome, expected: IsolationVerdict
@@ -226,9 +226,9 @@ def late(**by: int) -> Findings:
     "nothing found": (Findings(()), 0),
     "never open": (late(), 0),
     "the longest counts": (late(decoy_http=900, decoy_pod=1700, metadata=200), 1700),
-    "a platform's door counts": (late(metadata=200), 200),
-    "its own door may stay open": (late(own_dns=5000, metadata=200), 200),
-    "not a door that was never ordered": (Findings((AttemptFinding("another", SHUT, late=9),)), 0),
+    "a platform's connection counts": (late(metadata=200), 200),
+    "its own connection may stay open": (late(own_dns=5000, metadata=200), 200),
+    "not a connection that was never ordered": (Findings((AttemptFinding("another", SHUT, late=9),)), 0),
 })  # fmt: skip
 def test_for_how_long_a_policy_was_late(findings: Findings | None, expected: int) -> None:
     assert Run(knocked=findings).judged().late == expected
@@ -278,14 +278,14 @@ def test_everything_ordered_is_told_once(run: Run) -> None:
     judged = run.judged()
     told = [*judged.held, *judged.open, *judged.unseen, *judged.failed]
     assert len(told) == len(set(told))
-    isolated = {d.name for d in run.doors if d.against is not Against.OWN} | {q.name for q in run.questions}
+    isolated = {d.name for d in run.connections if d.against is not Against.OWN} | {q.name for q in run.requests}
     assert isolated <= set(told)
 
 
 @given(RUNS)
 def test_what_is_held_was_found_shut_and_seen_open(run: Run) -> None:
-    names = {d.name: (run.knocked, run.control_knocked) for d in run.doors}
-    names |= {q.name: (run.asked, run.control_asked) for q in run.questions}
+    names = {d.name: (run.knocked, run.control_knocked) for d in run.connections}
+    names |= {q.name: (run.asked, run.control_asked) for q in run.requests}
     for name in run.judged().held:
         tried, control = names[name]
         assert (outcomes(tried, name), outcomes(control, name)) == ({SHUT}, {OPEN})
@@ -293,8 +293,8 @@ def test_what_is_held_was_found_shut_and_seen_open(run: Run) -> None:
 
 @given(RUNS)
 def test_what_was_open_is_never_good_news(run: Run) -> None:
-    opened = {d.name for d in run.doors if d.against is not Against.OWN and OPEN in outcomes(run.knocked, d.name)}
-    opened |= {q.name for q in run.questions if OPEN in outcomes(run.asked, q.name)}
+    opened = {d.name for d in run.connections if d.against is not Against.OWN and OPEN in outcomes(run.knocked, d.name)}
+    opened |= {q.name for q in run.requests if OPEN in outcomes(run.asked, q.name)}
     judged = run.judged()
     assert set(judged.open) == opened
     assert (judged.verdict in (OPENED, NOT_ENFORCED)) == bool(opened)
@@ -307,9 +307,9 @@ def test_held_means_that_everything_was_shown(run: Run) -> None:
         return
     assert not judged.open
     assert not judged.failed
-    assert set(judged.unseen) <= {d.name for d in run.doors if d.against is Against.PLATFORM}
-    assert {Against.DECOY, Against.OWN} <= {d.against for d in run.doors}
-    assert all(outcomes(run.knocked, d.name) == {OPEN} for d in run.doors if d.against is Against.OWN)
+    assert set(judged.unseen) <= {d.name for d in run.connections if d.against is Against.PLATFORM}
+    assert {Against.DECOY, Against.OWN} <= {d.against for d in run.connections}
+    assert all(outcomes(run.knocked, d.name) == {OPEN} for d in run.connections if d.against is Against.OWN)
 
 
 def without(findings: Findings | None, name: str) -> Findings | None:
@@ -324,8 +324,8 @@ def without(findings: Findings | None, name: str) -> Findings | None:
 def test_a_word_that_is_missing_never_makes_good_news(run: Run, name: str, where: str) -> None:
     """Taking away what was ordered and said: what did not hold does not hold then, either."""
     words = {w: getattr(run, w) for w in ("knocked", "asked", "control_knocked", "control_asked")}
-    fewer = Run(run.doors, run.questions, **{**words, where: without(words[where], name)})
+    fewer = Run(run.connections, run.requests, **{**words, where: without(words[where], name)})
     contradicted = len(outcomes(words[where], name)) > 1
-    ordered = name in {d.name for d in run.doors} | {q.name for q in run.questions}
+    ordered = name in {d.name for d in run.connections} | {q.name for q in run.requests}
     if ordered and not contradicted and run.judged().verdict is not HELD:
         assert fewer.judged().verdict is not HELD

@@ -240,7 +240,7 @@ def _derive_engine_ready(s: StatusContext) -> Finding:
     pods = s.list_pods(s.subject)
     for pod in pods:
         for container in pod.containers:
-            if problem := _find_container_problem(container):
+            if problem := _find_container_problem(pod, container):
                 return problem
     foreign_pods = [pod.name for pod in s.observation.foreign_pods if pod.revision == s.subject and not pod.terminating]
     if foreign_pods:
@@ -267,26 +267,23 @@ def _derive_loading(s: StatusContext, pods: list[PodFacts]) -> Finding:
     return Finding("Unknown", Reason.ENGINE_LOADING, f"{choice_text}; the engine is loading")
 
 
-def _find_container_problem(container: ContainerFacts) -> Finding | None:
+def _find_container_problem(pod: PodFacts, container: ContainerFacts) -> Finding | None:
     detail = f": {container.message.strip()[:600]}" if container.message else ""
     for marker in (Reason.ENGINE_DIGEST_MISMATCH, Reason.ARCHITECTURE_MISMATCH, Reason.ENGINE_INCOMPATIBLE):
         if marker in container.message:
             report = container.message[container.message.index(marker) :]
             return Finding("False", marker, report.strip().splitlines()[0][:900])
     if container.has_pull_error:
-        remedy = "check the image's name and the pull secrets"
-        return Finding(
-            "False",
-            Reason.IMAGE_PULL_FAILED,
-            f"The image of container {container.name} cannot be pulled{detail}; {remedy}",
-        )
+        text = f"Pod {pod.name} cannot pull the image of container {container.name}{detail}"
+        return Finding("False", Reason.IMAGE_PULL_FAILED, f"{text}; check the image's name and the pull secrets")
     if container.terminated_reason == "OOMKilled":
         remedy = "lower spec.batching.maxBatchSize or spec.context.maxTokens"
-        return Finding("False", Reason.OUT_OF_MEMORY, f"Container {container.name} ran out of memory; {remedy}")
+        text = f"Container {container.name} of pod {pod.name} ran out of memory"
+        return Finding("False", Reason.OUT_OF_MEMORY, f"{text}; {remedy}")
     if container.waiting_reason == "CrashLoopBackOff":
-        text = f"Container {container.name} exits repeatedly (last exit code {container.exit_code}){detail}"
-        remedy = f"see `kubectl logs --previous -c {container.name}` of its pod"
-        return Finding("False", Reason.CRASH_LOOPING, f"{text}; {remedy}")
+        text = f"Container {container.name} of pod {pod.name} exits repeatedly (last exit code {container.exit_code})"
+        remedy = f"see `kubectl logs {pod.name} -c {container.name} --previous`"
+        return Finding("False", Reason.CRASH_LOOPING, f"{text}{detail}; {remedy}")
     return None
 
 
@@ -295,7 +292,7 @@ def _find_pod_problem(pods: list[PodFacts]) -> str:
         if pod.unschedulable:
             return pod.unschedulable
         for container in pod.containers:
-            if problem := _find_container_problem(container):
+            if problem := _find_container_problem(pod, container):
                 return problem.message
     return ""
 

@@ -69,8 +69,12 @@ def _report_run(judgement: IsolationJudgement) -> Finding:
         text = f"{len(judgement.held)} of {total} forbidden connections were blocked"
         rest = f". {len(untested_names)} could not be tested: {_list_some(untested_names)}" if untested_names else ""
         return Finding("True", Reason.ISOLATION_ENFORCED, text + rest)
-    names_of_rest = _list_some((*judgement.failed, *judgement.unseen))
-    text = f"Isolation is not proven: the isolation test has no result for {names_of_rest}; see the pods of its Jobs"
+    causes = []
+    if judgement.failed:
+        causes.append(f" No result for {_list_some(judgement.failed)}.")
+    if judgement.unseen:
+        causes.append(f" The control could not connect either: {_list_some(judgement.unseen)}.")
+    text = f"Isolation is not proven; see the pods of the isolation test's Jobs.{''.join(causes)}"
     return Finding("Unknown", Reason.PROBE_FAILED, text)
 
 

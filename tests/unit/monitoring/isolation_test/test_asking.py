@@ -48,10 +48,10 @@ async def test_the_code_of_an_answer_decides(
         assert await attempt_request(READ, api(tmp_path, server)) == Attempt(outcome, f"HTTP {status}")
 
 
-async def request_of(question: ApiRequest, folder: Path, tls: ssl.SSLContext) -> str:
-    """Put the question to a server that refuses it, and return what the server has read."""
+async def request_of(request: ApiRequest, folder: Path, tls: ssl.SSLContext) -> str:
+    """Put the request to a server that refuses it, and return what the server has read."""
     async with ApiServer(tls, [answer(403)]) as server:
-        assert (await attempt_request(question, api(folder, server))).outcome is SHUT
+        assert (await attempt_request(request, api(folder, server))).outcome is SHUT
     (request,) = server.requests
     return request.decode().replace(f":{server.port}", ":PORT")
 
@@ -71,9 +71,9 @@ async def test_who_asks_as_nobody_shows_no_token(tmp_path: Path, tls: ssl.SSLCon
 
 
 async def test_a_write_carries_its_body(tmp_path: Path, tls: ssl.SSLContext) -> None:
-    question = ApiRequest("w", "PATCH", "/a?dryRun=All", '{"a":"ä"}', "application/merge-patch+json")
-    head, _, body = (await request_of(question, tmp_path, tls)).partition("\r\n\r\n")
-    assert body == question.body
+    request = ApiRequest("w", "PATCH", "/a?dryRun=All", '{"a":"ä"}', "application/merge-patch+json")
+    head, _, body = (await request_of(request, tmp_path, tls)).partition("\r\n\r\n")
+    assert body == request.body
     assert {"Content-Type: application/merge-patch+json", "Content-Length: 10"} <= set(head.split("\r\n"))
 
 
@@ -117,8 +117,8 @@ async def test_another_authoritys_server_hears_no_token(tmp_path: Path) -> None:
     other = authority_and_server(tmp_path / "other")
     authority_and_server(tmp_path / "own")
     async with ApiServer(other, [answer(200)]) as server:
-        for question in (READ, NOBODY):
-            seen = await attempt_request(question, api(tmp_path / "own", server))
+        for request in (READ, NOBODY):
+            seen = await attempt_request(request, api(tmp_path / "own", server))
             assert (seen.outcome, seen.detail.startswith("TLS: ")) == (FAILED, True)
     assert not server.requests
 

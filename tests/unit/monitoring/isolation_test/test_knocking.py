@@ -11,7 +11,7 @@ import pytest
 from r1plus_contract.isolation import BANNER, Against, AttemptFinding, AttemptOutcome, ConnectionTarget, Findings
 from r1plus_monitoring.isolation_test import decoy
 from r1plus_monitoring.isolation_test.attempts import Attempt, Rounds
-from r1plus_monitoring.isolation_test.connections import attempt_door, try_doors
+from r1plus_monitoring.isolation_test.connections import attempt_connection, try_connections
 from r1plus_monitoring.isolation_test.network import Address, resolve
 from r1plus_monitoring.isolation_test.termination_message import encode_findings
 from support.virtual_time import virtual_time
@@ -70,7 +70,7 @@ async def says(cleanup: ExitStack, words: bytes, *, hang: bool = False, host: st
 
 async def test_the_decoy_is_found(cleanup: ExitStack) -> None:
     port = await decoy_port(cleanup)
-    assert await attempt_door(ConnectionTarget("d", HERE, port, DECOY)) == Attempt(OPEN, f"{HERE} is the decoy")
+    assert await attempt_connection(ConnectionTarget("d", HERE, port, DECOY)) == Attempt(OPEN, f"{HERE} is the decoy")
 
 
 async def test_the_decoy_says_who_it_is_and_closes(cleanup: ExitStack) -> None:
@@ -82,14 +82,16 @@ async def test_the_decoy_says_who_it_is_and_closes(cleanup: ExitStack) -> None:
 @pytest.mark.parametrize("against", Against)
 async def test_a_port_that_refuses_is_shut(cleanup: ExitStack, against: Against) -> None:
     port = port_of(bound(cleanup))
-    assert await attempt_door(ConnectionTarget("d", HERE, port, against)) == Attempt(SHUT, f"{HERE} connection refused")
+    assert await attempt_connection(ConnectionTarget("d", HERE, port, against)) == Attempt(
+        SHUT, f"{HERE} connection refused"
+    )
 
 
 @pytest.mark.parametrize("against", [PLATFORM, OWN])
 async def test_whoever_connects_is_through(cleanup: ExitStack, against: Against) -> None:
     listening = bound(cleanup)
     listening.listen()
-    assert await attempt_door(ConnectionTarget("d", HERE, port_of(listening), against)) == Attempt(
+    assert await attempt_connection(ConnectionTarget("d", HERE, port_of(listening), against)) == Attempt(
         OPEN, f"{HERE} connected"
     )
 
@@ -105,14 +107,14 @@ async def test_whoever_connects_is_through(cleanup: ExitStack, against: Against)
 )
 async def test_another_on_the_decoys_address_is_not_the_decoy(cleanup: ExitStack, words: bytes, hang: bool) -> None:
     port = await says(cleanup, words, hang=hang)
-    seen = await attempt_door(ConnectionTarget("d", HERE, port, DECOY))
+    seen = await attempt_connection(ConnectionTarget("d", HERE, port, DECOY))
     assert seen == Attempt(FAILED, f"{HERE} connected, but it is not the decoy that answers")
 
 
 async def test_a_decoy_that_says_more_is_the_decoy(cleanup: ExitStack) -> None:
     """Its first words decide; no more of them are read."""
     assert (
-        await attempt_door(ConnectionTarget("d", HERE, await says(cleanup, BANNER + b"more"), DECOY))
+        await attempt_connection(ConnectionTarget("d", HERE, await says(cleanup, BANNER + b"more"), DECOY))
     ).outcome is OPEN
 
 
@@ -125,20 +127,20 @@ async def test_packets_that_vanish_are_blocked(cleanup: ExitStack) -> None:
         one.setblocking(False)
         one.connect_ex((HERE, port_of(full)))
     with virtual_time():
-        assert await attempt_door(ConnectionTarget("d", HERE, port_of(full), PLATFORM), here) == Attempt(
+        assert await attempt_connection(ConnectionTarget("d", HERE, port_of(full), PLATFORM), here) == Attempt(
             SHUT, f"{HERE} timed out"
         )
 
 
 @pytest.mark.parametrize("host", [NO_NAME, "a..b", "x" * 70 + ".svc"])
 async def test_a_name_without_an_address_says_nothing(host: str) -> None:
-    seen = await attempt_door(ConnectionTarget("d", host, 80, PLATFORM))
+    seen = await attempt_connection(ConnectionTarget("d", host, 80, PLATFORM))
     assert (seen.outcome, seen.detail.startswith(f"{host}: ")) == (FAILED, True)
 
 
 async def test_an_address_of_no_network_is_shut() -> None:
     """Class E: the system itself has no way there."""
-    assert (await attempt_door(ConnectionTarget("d", "255.255.255.255", 80, PLATFORM))).outcome is SHUT
+    assert (await attempt_connection(ConnectionTarget("d", "255.255.255.255", 80, PLATFORM))).outcome is SHUT
 
 
 async def resolved(host: str, port: int) -> tuple[Address, ...]:
@@ -170,18 +172,20 @@ async def test_a_name_with_one_open_address_is_open(
     for one in (first, bound(cleanup, "127.0.0.3", port_of(first))):
         if one.getsockname()[0] in listening:
             one.listen()
-    assert (await attempt_door(ConnectionTarget("d", "a.name", port_of(first), PLATFORM), resolved)).outcome is outcome
+    assert (
+        await attempt_connection(ConnectionTarget("d", "a.name", port_of(first), PLATFORM), resolved)
+    ).outcome is outcome
 
 
 async def test_one_address_that_says_nothing_leaves_the_name_undecided(cleanup: ExitStack) -> None:
     """The other one refuses."""
     port = await says(cleanup, b"", host="127.0.0.2")
     bound(cleanup, "127.0.0.3", port)
-    assert (await attempt_door(ConnectionTarget("d", "a.name", port, DECOY), resolved)).outcome is FAILED
+    assert (await attempt_connection(ConnectionTarget("d", "a.name", port, DECOY), resolved)).outcome is FAILED
 
 
 async def test_a_name_without_any_address() -> None:
-    assert await attempt_door(ConnectionTarget("d", "a.name", 80, OWN), nothing) == Attempt(
+    assert await attempt_connection(ConnectionTarget("d", "a.name", 80, OWN), nothing) == Attempt(
         FAILED, "a.name: has no address"
     )
 
@@ -191,15 +195,15 @@ async def test_the_system_says_each_address_once() -> None:
     assert [str(one) for one in found] == [HERE]
 
 
-async def knocked(doors: list[ConnectionTarget], rounds: Rounds, expect: AttemptOutcome = SHUT) -> Findings:
-    return await try_doors(tuple(doors), expect, rounds, rounds.now())
+async def knocked(connections: list[ConnectionTarget], rounds: Rounds, expect: AttemptOutcome = SHUT) -> Findings:
+    return await try_connections(tuple(connections), expect, rounds, rounds.now())
 
 
 async def test_every_door_is_found_in_its_order(cleanup: ExitStack) -> None:
     listening, port = bound(cleanup), await decoy_port(cleanup)
     listening.listen()
     refusing = port_of(bound(cleanup))
-    doors = [
+    connections = [
         ConnectionTarget("own", HERE, port_of(listening), OWN),
         ConnectionTarget("decoy", HERE, port, DECOY),
         ConnectionTarget("decoy-shut", HERE, refusing, DECOY),
@@ -207,7 +211,7 @@ async def test_every_door_is_found_in_its_order(cleanup: ExitStack) -> None:
         ConnectionTarget("nowhere", NO_NAME, 80, PLATFORM),
         ConnectionTarget("own-shut", HERE, refusing, OWN),
     ]
-    found = await knocked(doors, Rounds(0.0, pause=no_pause, say=quiet))
+    found = await knocked(connections, Rounds(0.0, pause=no_pause, say=quiet))
     assert [(one.n, one.o) for one in found.tries] == [
         ("own", OPEN),
         ("decoy", OPEN),
@@ -230,8 +234,8 @@ async def no_pause(_seconds: float) -> None:
 async def test_a_policy_that_comes_late_is_found_shut_and_late(cleanup: ExitStack) -> None:
     """It comes after the first knock."""
     (server,) = await decoy.listen((0,), HERE)
-    door = ConnectionTarget("d", HERE, port_of(server.sockets[0]), DECOY)
-    (found,) = (await knocked([door], Rounds(pause=no_pause, say=lambda _: server.close()))).tries
+    connection = ConnectionTarget("d", HERE, port_of(server.sockets[0]), DECOY)
+    (found,) = (await knocked([connection], Rounds(pause=no_pause, say=lambda _: server.close()))).tries
     assert (found.o, found.late > 0) == (SHUT, True)
 
 

@@ -61,12 +61,12 @@ def test_the_decoy_listens_on_every_port_and_ends_at_once() -> None:
 def test_what_was_found_are_the_last_words(log: Path) -> None:
     port = free_port()
     with decoy(port):
-        doors = [
+        connections = [
             {"name": "decoy", "host": "127.0.0.1", "port": port, "against": "decoy"},
             {"name": "own", "host": "127.0.0.1", "port": port, "against": "own"},
             {"name": "shut", "host": "127.0.0.1", "port": 1, "against": "platform"},
         ]
-        ran = run("knock", "--doors", json.dumps(doors), "--rounds-for", "0", log=log)
+        ran = run("knock", "--doors", json.dumps(connections), "--rounds-for", "0", log=log)
     assert (ran.returncode, ran.stderr) == (0, "")
     found = {one.n: one.o for one in loads(Findings, log.read_text()).tries}
     assert found == {"decoy": AttemptOutcome.OPEN, "own": AttemptOutcome.OPEN, "shut": AttemptOutcome.SHUT}
@@ -76,9 +76,9 @@ def test_what_was_found_are_the_last_words(log: Path) -> None:
 
 def test_the_control_finds_the_decoy_open_at_once(log: Path) -> None:
     port = free_port()
-    doors = [{"name": "decoy", "host": "127.0.0.1", "port": port, "against": "decoy"}]
+    connections = [{"name": "decoy", "host": "127.0.0.1", "port": port, "against": "decoy"}]
     with decoy(port):
-        ran = run("knock", "--doors", json.dumps(doors), "--expect", "open", log=log)
+        ran = run("knock", "--doors", json.dumps(connections), "--expect", "open", log=log)
     assert ran.returncode == 0
     (found,) = loads(Findings, log.read_text()).tries
     assert (found.o, found.late) == (AttemptOutcome.OPEN, 0)
@@ -87,9 +87,9 @@ def test_the_control_finds_the_decoy_open_at_once(log: Path) -> None:
 async def test_questions_are_put_with_what_the_volume_holds(tmp_path: Path, log: Path) -> None:
     folder = tmp_path / "walls"
     context = authority_and_server(folder)
-    questions = [{"name": "secrets", "method": "GET", "path": "/api/v1/secrets"}]
+    requests = [{"name": "secrets", "method": "GET", "path": "/api/v1/secrets"}]
     async with ApiServer(context, [answer(503), answer(200)]) as server:
-        arguments = ["--questions", json.dumps(questions), "--token-dir", str(folder), "--api", f"{HOST}:{server.port}"]
+        arguments = ["--questions", json.dumps(requests), "--token-dir", str(folder), "--api", f"{HOST}:{server.port}"]
         ran = await asyncio.to_thread(run, "ask", *arguments, log=log)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert await asyncio.to_thread(log.read_text) == '{"tries":[{"d":"HTTP 200","late":0,"n":"secrets","o":"open"}]}'
@@ -104,8 +104,8 @@ async def test_questions_are_put_with_what_the_volume_holds(tmp_path: Path, log:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(["knock", "--doors", "[]"], "--doors: empty list", id="no doors"),
-        pytest.param(["ask", "--questions", "{}"], "--questions: expected a list", id="no questions"),
+        pytest.param(["knock", "--doors", "[]"], "--doors: empty list", id="no connections"),
+        pytest.param(["ask", "--questions", "{}"], "--questions: expected a list", id="no requests"),
         pytest.param(["ask", "--questions", '[{"name":"a","method":"GET","path":"/"}]', "--token-dir", "/nowhere"],
                      "/nowhere: ", id="no token"),
         pytest.param(["knock", "--doors", "[]", "--rounds-for", "soon"], "--rounds-for: 'soon'", id="no seconds"),
@@ -123,7 +123,7 @@ def test_an_order_that_cannot_be_tried_is_refused_in_the_last_words(log: Path, a
     [
         pytest.param([], "decoy|knock|ask", id="no verb"),
         pytest.param(["steal"], "invalid choice: 'steal'", id="another verb"),
-        pytest.param(["knock"], "--doors", id="no doors"),
+        pytest.param(["knock"], "--doors", id="no connections"),
         pytest.param(["knock", "--doors", "[]", "--expect", "failed"], "--expect", id="a wish that is none"),
         pytest.param(["decoy", "--ports", "0"], "--ports: '0' is no list", id="no ports"),
         pytest.param(["ask", "--questions", "[]", "--api", "443"], "'443' is not HOST:PORT", id="no API server"),
@@ -144,8 +144,8 @@ def test_help_teaches() -> None:
 def test_a_knock_that_is_told_to_end_does_so_without_a_word(log: Path) -> None:
     with socket.socket() as refusing:
         refusing.bind(("127.0.0.1", 0))
-        door = {"name": "own", "host": "127.0.0.1", "port": refusing.getsockname()[1], "against": "own"}
-        command = [*POLICIES, "knock", "--doors", json.dumps([door]), "--termination-log", str(log)]
+        connection = {"name": "own", "host": "127.0.0.1", "port": refusing.getsockname()[1], "against": "own"}
+        command = [*POLICIES, "knock", "--doors", json.dumps([connection]), "--termination-log", str(log)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             assert "own: shut" in process.stdout.readline()

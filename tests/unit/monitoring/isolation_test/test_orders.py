@@ -11,9 +11,9 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.termination import MAX_MESSAGE
 from r1plus_monitoring.isolation_test.arguments import (
     OrderError,
-    parse_doors,
+    parse_connections,
     parse_ports,
-    parse_questions,
+    parse_requests,
     parse_seconds,
 )
 from r1plus_monitoring.isolation_test.termination_message import minimal_size
@@ -26,22 +26,22 @@ WRITE = {"name": "write", "method": "POST", "path": "/api/v1/pods?pretty=1&dryRu
 
 
 def test_doors_are_read_as_the_contract_writes_them() -> None:
-    doors = (
+    connections = (
         ConnectionTarget("decoy", "decoy.r1plus-decoy.svc", 8000, Against.DECOY),
         ConnectionTarget("metadata", "169.254.169.254", 1, Against.PLATFORM),
         ConnectionTarget("node", "fd00::1", 65535, Against.OWN),
     )
-    assert parse_doors(dumps(doors)) == doors
+    assert parse_connections(dumps(connections)) == connections
 
 
 def test_questions_are_read_as_the_contract_writes_them() -> None:
-    questions = (
+    requests = (
         ApiRequest("secrets", "GET", "/api/v1/secrets"),
         ApiRequest("pods", "POST", "/api/v1/pods?dryRun=All", '{"kind":"Pod"}', "application/yaml", anonymous=True),
         ApiRequest("exec", "POST", "/api/v1/namespaces/a/pods/b/exec?command=true"),
         ApiRequest("none", "HEAD", "/"),
     )
-    assert parse_questions(dumps(questions)) == questions
+    assert parse_requests(dumps(requests)) == requests
 
 
 def test_what_the_operator_orders_can_be_tried() -> None:
@@ -51,18 +51,18 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         "registry": "http://registry.r1plus-system.svc:8080",
     }
     config = replace(build_config(DEFAULT_FAMILY), isolation=IsolationTerms("r1plus-decoy", other_targets=beside))
-    doors = isolation_test_run.list_connection_targets(
+    connections = isolation_test_run.list_connection_targets(
         IsolationProbe.CONTROL, isolation_test_run.IsolationTestRun("team", "u", "credit", {}, 0), config
     )
     # As the kubelet hands them over.
-    assert len(parse_doors(dumps(doors).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(doors)
-    questions = isolation_test_run.list_api_requests(config)
-    assert parse_questions(dumps(questions)) == questions
-    assert {one.against for one in doors} == set(Against)
+    assert len(parse_connections(dumps(connections).replace("$(R1PLUS_NODE_IP)", "10.0.0.1"))) == len(connections)
+    requests = isolation_test_run.list_api_requests(config)
+    assert parse_requests(dumps(requests)) == requests
+    assert {one.against for one in connections} == set(Against)
 
 
 @pytest.mark.parametrize(
-    ("doors", "says"),
+    ("connections", "says"),
     [
         pytest.param("{", "--doors: not JSON", id="no JSON"),
         pytest.param("[" * 100_000, "--doors: not JSON", id="nested without end"),
@@ -80,18 +80,18 @@ def test_what_the_operator_orders_can_be_tried() -> None:
         pytest.param([{**DOOR, "host": "$(NODE_IP)"}], "--doors[0].host: '$(NODE_IP)' was not expanded",
                      id="a variable"),
         pytest.param([DOOR, DOOR], "--doors: 2 of them are named 'decoy'", id="two of one name"),
-        pytest.param([{**DOOR, "name": f"a-door-with-a-long-name-{n}"} for n in range(80)],
+        pytest.param([{**DOOR, "name": f"a-connection-with-a-long-name-{n}"} for n in range(80)],
                      "--doors: the findings of 80 with these names take", id="more than there are words for"),
     ],
 )  # fmt: skip
-def test_doors_that_cannot_be_tried(doors: str | list[object], says: str) -> None:
+def test_doors_that_cannot_be_tried(connections: str | list[object], says: str) -> None:
     with pytest.raises(OrderError) as refused:
-        parse_doors(doors if isinstance(doors, str) else json.dumps(doors))
+        parse_connections(connections if isinstance(connections, str) else json.dumps(connections))
     assert says in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("question", "says"),
+    ("api_request", "says"),
     [
         pytest.param({**QUESTION, "name": ""}, "--questions[0].name: empty", id="no name"),
         pytest.param({**QUESTION, "method": "get"}, "--questions[0].method: 'get' is no HTTP method",
@@ -112,16 +112,16 @@ def test_doors_that_cannot_be_tried(doors: str | list[object], says: str) -> Non
         pytest.param({**QUESTION, "anonymous": 1}, "--questions[0].anonymous: expected a value of type bool", id="one"),
     ],
 )  # fmt: skip
-def test_questions_that_cannot_be_put(question: dict[str, object], says: str) -> None:
+def test_questions_that_cannot_be_put(api_request: dict[str, object], says: str) -> None:
     with pytest.raises(OrderError) as refused:
-        parse_questions(json.dumps([question]))
+        parse_requests(json.dumps([api_request]))
     assert says in str(refused.value)
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     wrong = [{**DOOR, "port": 0}, {**DOOR, "host": "", "port": -1}]
     with pytest.raises(OrderError) as refused:
-        parse_doors(json.dumps(wrong))
+        parse_connections(json.dumps(wrong))
     said = str(refused.value).split("; ")
     assert [one.partition(":")[0] for one in said] == [
         "--doors[0].port",
@@ -132,14 +132,17 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_thirty_two_doors_are_not_too_many() -> None:
-    assert len(parse_doors(json.dumps([{**DOOR, "name": f"decoy-pod-address-{n:02}:8000"} for n in range(32)]))) == 32
+    assert (
+        len(parse_connections(json.dumps([{**DOOR, "name": f"decoy-pod-address-{n:02}:8000"} for n in range(32)])))
+        == 32
+    )
 
 
 def test_names_may_fill_the_last_words_to_the_byte() -> None:
     name = "n" * (MAX_MESSAGE - minimal_size([""]))
-    assert parse_doors(json.dumps([{**DOOR, "name": name}]))[0].name == name
+    assert parse_connections(json.dumps([{**DOOR, "name": name}]))[0].name == name
     with pytest.raises(OrderError, match=f"take {MAX_MESSAGE + 1} bytes"):
-        parse_doors(json.dumps([{**DOOR, "name": f"{name}n"}]))
+        parse_connections(json.dumps([{**DOOR, "name": f"{name}n"}]))
 
 
 @pytest.mark.parametrize("text", ["", "0", "65536", "8000,", "8000,8000", "http", "-1", "8000;8001", "²"])

@@ -45,7 +45,7 @@ class World:
 
     async def tried(self, wish: Expectation, seconds: float = 30.0) -> AttemptFinding:
         rounds = Rounds(seconds, self.now, self.pause, self.heard.append)
-        return await attempt_until_settled("door", wish, self.attempt, rounds, self.began)
+        return await attempt_until_settled("connection", wish, self.attempt, rounds, self.began)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ class World:
         pytest.param(EXPECT_SHUT, [O] * 40 + [S, O], O, 42, 31000, id="and found open after it"),
         pytest.param(EXPECT_SHUT, [O] * 40 + [S, F], F, 42, 29500, id="and found to say nothing after it"),
         pytest.param(EXPECT_SHUT, [S, O] * 40, O, 42, 31000, id="a wall that flaps is open"),
-        pytest.param(EXPECT_OPEN, [O], O, 1, 0, id="a door that is open is believed"),
-        pytest.param(EXPECT_OPEN, [S, F, O], O, 3, 0, id="a door that opens later"),
-        pytest.param(EXPECT_OPEN, [S], S, 41, 0, id="a door that never opens"),
-        pytest.param(EXPECT_OPEN, [F], F, 41, 0, id="a door that cannot be found"),
+        pytest.param(EXPECT_OPEN, [O], O, 1, 0, id="a connection that is open is believed"),
+        pytest.param(EXPECT_OPEN, [S, F, O], O, 3, 0, id="a connection that opens later"),
+        pytest.param(EXPECT_OPEN, [S], S, 41, 0, id="a connection that never opens"),
+        pytest.param(EXPECT_OPEN, [F], F, 41, 0, id="a connection that cannot be found"),
         pytest.param(EXPECT_ANSWER, [S], S, 1, 0, id="a refusal is an answer"),
         pytest.param(EXPECT_ANSWER, [O], O, 1, 0, id="so is the contrary"),
         pytest.param(EXPECT_ANSWER, [F, F, S], S, 3, 0, id="no answer is asked for again"),
@@ -81,27 +81,27 @@ async def test_a_try_settles(
     wish: Expectation, ends: list[AttemptOutcome], outcome: AttemptOutcome, attempts: int, late: int
 ) -> None:
     world = World(ends)
-    assert await world.tried(wish) == AttemptFinding("door", outcome, late, f"attempt {attempts}")
+    assert await world.tried(wish) == AttemptFinding("connection", outcome, late, f"attempt {attempts}")
     assert len(world.heard) == attempts
 
 
 async def test_each_attempt_is_told_to_people() -> None:
     world = World([O, S])
     await world.tried(EXPECT_SHUT)
-    assert world.heard[:2] == ["   0.2 s  door: open, attempt 1", "   1.0 s  door: shut, attempt 2"]
+    assert world.heard[:2] == ["   0.2 s  connection: open, attempt 1", "   1.0 s  connection: shut, attempt 2"]
 
 
 async def test_time_counts_from_the_processs_beginning() -> None:
     """It may have begun before its first attempt."""
     world = World([O, S], time=1020.0)
-    assert await world.tried(EXPECT_SHUT) == AttemptFinding("door", S, 20250, "attempt 4")
+    assert await world.tried(EXPECT_SHUT) == AttemptFinding("connection", S, 20250, "attempt 4")
     world = World([O], time=1029.9)
     assert (await world.tried(EXPECT_SHUT)).d == "attempt 1"
 
 
 async def test_the_time_is_up_at_its_end() -> None:
     world = World([O])
-    assert await world.tried(EXPECT_SHUT, seconds=1.0) == AttemptFinding("door", O, 1000, "attempt 2")
+    assert await world.tried(EXPECT_SHUT, seconds=1.0) == AttemptFinding("connection", O, 1000, "attempt 2")
 
 
 async def test_an_open_policy_is_late_by_something() -> None:

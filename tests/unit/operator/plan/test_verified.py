@@ -43,7 +43,7 @@ GOING_ON = replace(HELD, jobs_ended_at=None, ended_at=None)
         ),
         pytest.param(facts(), True, STANDING, OPEN, "False", "IsolationBroken", ": decoy-pod:8000, kubelet", id="what is open is named"),
         pytest.param(facts(), True, STANDING, NOT_ENFORCED, "False", "NetworkPolicyNotEnforced", "(decoy-pod:8000, decoy-service)", id="a network that enforces nothing"),
-        pytest.param(facts(), True, STANDING, UNPROVEN, "Unknown", "ProbeFailed", "own-service, decoy-pod:8000", id="a run that shows nothing"),
+        pytest.param(facts(), True, STANDING, UNPROVEN, "Unknown", "ProbeFailed", "No result for own-service. The control could not connect either: decoy-pod:8000.", id="a run that shows nothing"),
         pytest.param(facts(), True, STANDING, None, "Unknown", "Probing", "first isolation test", id="no run yet"),
         pytest.param(facts(), True, STANDING, GOING_ON, "Unknown", "Probing", "first isolation test", id="none that has ended"),
         pytest.param(facts(), True, {}, None, "Unknown", "Pending", "no deployment in this namespace is serving", id="nothing to knock under the walls of"),
