@@ -2,18 +2,17 @@
 
 import logging
 import traceback
-from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import limit_connections
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.completions import (
+    HEADER_END_USER,
     HEADER_REQUEST_ID,
     Completions,
     Exchange,
@@ -42,37 +41,8 @@ log = logging.getLogger(__name__)
 MODEL_ID: Final = Parameter(
     "model", "Id of a model, with its preset if it has one: `NAME:code`.", {"type": "string"}, is_in_path=True
 )
+SINGLE_HEADERS: Final = ("Authorization", HEADER_END_USER, "Content-Encoding", "Transfer-Encoding")
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
-MOST_CONNECTIONS: Final = 4096
-MOST_CONNECTIONS_OF_PEER: Final = 2048
-"""A peer may be an Ingress controller, behind which all clients are."""
-RUNNER_OPTIONS: Final[Mapping[str, Any]] = {
-    "access_log": None,
-    "handler_cancellation": True,
-    "auto_decompress": False,
-    "max_line_size": 4096,
-    "max_field_size": 8190,
-    "max_headers": 64,
-    "lingering_time": 1.0,  # for the rest of a body that was refused
-}
-
-
-class GatewayRunner(web.AppRunner):
-    """A runner that cancels handlers whose clients leave, and that bounds connections."""
-
-    def __init__(self, app: web.Application, **options: Any) -> None:
-        # aiohttp would log what it cannot parse, so a key in a malformed header; handlers' errors are logged here.
-        quiet = logging.getLogger(f"{__name__}.parser")
-        quiet.setLevel(logging.CRITICAL + 1)
-        super().__init__(app, **RUNNER_OPTIONS, logger=quiet, **options)
-
-    @property
-    def server(self) -> Any:
-        """The factory that a site calls for the protocol of each new connection."""
-        server = super().server
-        if server is None:
-            return None
-        return limit_connections(server, MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER)
 
 
 class Api:
@@ -165,6 +135,7 @@ class Api:
         """Give the request its id, and turn every error into OpenAI's form. The route is matched before."""
         exchange = request[EXCHANGE] = Exchange(request, create_request_id())
         try:
+            _check_headers(request)
             # Java's client offers HTTP/2 with its requests in the clear, and takes an answer in HTTP/1.1.
             if request.headers.get("Upgrade", "h2c").lower() != "h2c":
                 raise RequestError(400, "invalid_request", "Upgrade is not supported; leave the header out")
@@ -247,6 +218,17 @@ class Api:
             ]
         )
         return app
+
+
+def _check_headers(request: web.Request) -> None:
+    """Refuse a header that is there twice, where the one that counts decides who calls, or how the body is read.
+
+    Raises:
+        RequestError: 400.
+    """
+    for name in SINGLE_HEADERS:
+        if len(request.headers.getall(name, ())) > 1:
+            raise RequestError(400, "invalid_request", f"the header {name} is there twice; send it once")
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

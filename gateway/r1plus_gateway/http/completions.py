@@ -11,24 +11,25 @@ from aiohttp import web
 
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
 from r1plus_gateway.access.caller import AccessError, Authenticator, Caller, Ledger, Outcome, Remaining
+from r1plus_gateway.http.admission import BodyBudget, Holds
 from r1plus_gateway.http.answers import AnswerHead, EventEnvelope, build_answer
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
 from r1plus_gateway.http.event_stream import EventStream
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.json_body import Json, read_object
+from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.requests import GenerateRequest, Parser, read_model_name
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tools import parse_tool_answer
-from r1plus_gateway.serving.errors import AnswerFailedError, QueueFullError, ServingError
+from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
 from r1plus_gateway.serving.triton_wire import build_request
-from r1plus_gateway.settings import Capability, GatewayLimits, GatewaySettings, ModelSettings
+from r1plus_gateway.settings import Capability, GatewaySettings, ModelSettings
 
 HEADER_REQUEST_ID: Final = "x-request-id"
 HEADER_END_USER: Final = "x-r1plus-end-user"
@@ -93,7 +94,8 @@ class Completions:
 
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
-        self._body_bytes = 0
+        self._bodies = BodyBudget()
+        self._holds = Holds()
 
     async def answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
         """Answer one request.
@@ -104,14 +106,18 @@ class Completions:
         try:
             return await self._answer(exchange, parse)
         except AccessError as error:
+            if exchange.caller is not None:
+                self._holds.remember(exchange.caller, error)
             raise convert_access_error(error) from error
         except ServingError as error:
             raise convert_serving_error(error, self._parts.read_settings().limits.retry_after_seconds) from error
 
     async def _answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
         caller = await authenticate(self._parts, exchange)
+        self._holds.check(caller)
         settings = self._parts.read_settings()
-        fields = Fields(await self._read_body(exchange.request, settings.limits))
+        with self._bodies.reserve(caller.id, exchange.request.content_length, settings.limits):
+            fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))
         name = read_model_name(fields)
         pool = self._parts.models.find(name.deployment, caller)
         if pool is None:
@@ -125,21 +131,6 @@ class Completions:
         bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
         request = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
         return await self._generate(exchange, pool, request, bill)
-
-    async def _read_body(self, request: web.Request, limits: GatewayLimits) -> dict[str, Json]:
-        """Read the body, while all bodies that are read together stay within a bound.
-
-        Raises:
-            QueueFullError: they would not.
-        """
-        size = min(request.content_length or limits.body_bytes, limits.body_bytes)
-        if self._body_bytes + size > limits.bodies_bytes:
-            raise QueueFullError("too many large requests arrive at once; try again later")
-        self._body_bytes += size
-        try:
-            return await read_object(request, limits.body_seconds)
-        finally:
-            self._body_bytes -= size
 
     async def _count(self, pool: PodPool, request_id: str, request: GenerateRequest) -> int | None:
         """Return the prompt's tokens; None where the engine cannot count, or the pod does not say."""

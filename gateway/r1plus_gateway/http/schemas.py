@@ -71,7 +71,7 @@ def check_schema(param: str, schema: Json) -> None:
     if not isinstance(schema, dict):
         return
     for keyword, value in schema.items():
-        if keyword in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
+        if keyword in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(value, str) and not value.startswith("#"):
             raise InvalidFieldError(param, f"{keyword} {value!r:.80} leads outside of the schema; put it below $defs")
         if keyword == "pattern" and isinstance(value, str) and len(value) > MOST_PATTERN_CHARACTERS:
             raise InvalidFieldError(param, f"a pattern of {len(value)} characters exceeds {MOST_PATTERN_CHARACTERS}")

@@ -12,8 +12,9 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Authenticator, Ledger
 from r1plus_gateway.access.usage import UsageReader
-from r1plus_gateway.http.application import Api, GatewayRunner
+from r1plus_gateway.http.application import Api
 from r1plus_gateway.http.completions import GatewayParts
+from r1plus_gateway.http.connections import GatewayRunner
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tls import ServerCertificate
