@@ -133,12 +133,10 @@ class Administration:
             grace = GRACE.read(fields)
             ROTATION_BODY.refuse_rest(fields)
         seconds = admin.GRACE_SECONDS if grace is None else grace
-        return _respond(
-            _describe_issued(await admin.rotate_key(self._store, caller, request.match_info["id"], seconds))
-        )
+        return _respond(_describe_issued(await admin.rotate_key(self._store, caller, _read_id(request), seconds)))
 
     async def _revoke_key(self, request: web.Request, caller: Caller) -> web.Response:
-        return _respond(describe_key(await admin.revoke_key(self._store, caller, request.match_info["id"])))
+        return _respond(describe_key(await admin.revoke_key(self._store, caller, _read_id(request))))
 
     async def _report_usage(self, request: web.Request, _: Caller) -> web.Response:
         today = date.fromisoformat(format_day(self._store.clock.read()))
@@ -171,6 +169,14 @@ def describe_key(record: KeyRecord) -> dict[str, Any]:
 
 def _describe_issued(issued: admin.IssuedKey) -> dict[str, Any]:
     return {**describe_key(issued.record), "key": issued.key.encode()}
+
+
+def _read_id(request: web.Request) -> str:
+    """Return the key's id. Raises LookupError for what no database should be asked for."""
+    key_id = request.match_info["id"]
+    if not key_id.isprintable():
+        raise LookupError(f"No key has the id {key_id!r:.40}")
+    return key_id
 
 
 def _read_spec(fields: Fields, now: float) -> KeySpec:

@@ -126,15 +126,15 @@ def read_query(request: web.Request, parameters: Iterable[Parameter]) -> dict[st
     """Return the parameters of the query.
 
     Raises:
-        InvalidFieldError: one is not known, is empty, or is there twice.
+        InvalidFieldError: one is not known, is empty or not printable, or is there twice.
     """
     known = {parameter.name for parameter in parameters if not parameter.is_in_path}
     values: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in known:
             raise InvalidFieldError(name[:80], f"is not a known parameter; known are {', '.join(sorted(known))}")
-        if not value:
-            raise InvalidFieldError(name, "is empty; leave it out")
+        if not value or not value.isprintable():
+            raise InvalidFieldError(name, "is empty, or has control characters; leave it out")
         if name in values:
             raise InvalidFieldError(name, "is there twice; send it once")
         values[name] = value
