@@ -62,6 +62,8 @@ class Exchange:
     caller: Caller | None = None
     model: str = ""
     remaining: Remaining | None = None
+    schema_field: str = ""
+    """The field that a schema of the answer comes from."""
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
 
@@ -110,7 +112,7 @@ class Completions:
                 self._holds.remember(exchange.caller, error)
             raise convert_access_error(error) from error
         except ServingError as error:
-            raise convert_serving_error(error, self._parts.read_settings().limits.retry_after_seconds) from error
+            raise self._convert(exchange, error) from error
 
     async def _answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
         caller = await authenticate(self._parts, exchange)
@@ -124,6 +126,7 @@ class Completions:
             raise build_unknown_model_error(name.id)
         exchange.model = pool.model.name
         request = parse(fields, name, pool.model)
+        exchange.schema_field = "tools" if request.has_tools else "response_format"
         _check_prompt_size(request, pool.model)
         self._parts.models.queue.check_room(pool.model.name, caller.id)
         prompt_tokens = await self._count(pool, exchange.id, request)
@@ -248,8 +251,7 @@ class Completions:
             _check_end(generation)
         except ServingError as error:
             await bill.settle(Outcome.FAILED, generation)
-            retry_after = self._parts.read_settings().limits.retry_after_seconds
-            await stream.write(data + b"data: " + convert_serving_error(error, retry_after).body + b"\n\n")
+            await stream.write(data + b"data: " + self._convert(exchange, error).body + b"\n\n")
             return await stream.finish()
         await bill.settle(Outcome.ANSWERED, generation)
         finish_reason = generation.finish_reason
@@ -259,6 +261,10 @@ class Completions:
             finish_reason = "tool_calls" if parsed.calls else finish_reason
         await stream.write(data + envelope.build_end(finish_reason, generation.usage))
         return await stream.finish()
+
+    def _convert(self, exchange: Exchange, error: ServingError) -> RequestError:
+        retry_after = self._parts.read_settings().limits.retry_after_seconds
+        return convert_serving_error(error, retry_after, exchange.schema_field)
 
     def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
         return AnswerHead(exchange.id, int(self._parts.read_time()), request, generation.evidence)
