@@ -15,6 +15,7 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "system": ("has no place in a raw prompt",),
     "first": ("is after last",),
     "name": ("printable characters",),
+    **dict.fromkeys(("key", "model", "end_user"), ("has control characters",)),
     "models": ("is not the name of an R1PlusDeployment",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""

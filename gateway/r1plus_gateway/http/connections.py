@@ -1,15 +1,20 @@
 """Connections of clients: how many, how large a request's head may be, and what is answered to what is no HTTP."""
 
 import logging
+import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 
 from r1plus_contract.connections import limit_connections
 from r1plus_gateway.http.errors import RequestError
 
 MOST_CONNECTIONS: Final = 4096
+BACKLOG: Final = 1024
+RECEIVE_BYTES: Final = 64 * 1024
+"""What the kernel keeps of a connection that is not read; by default it may be 6 MB."""
 MOST_CONNECTIONS_OF_PEER: Final = 2048
 """A peer may be an Ingress controller, behind which all clients are."""
 RUNNER_OPTIONS: Final[Mapping[str, Any]] = {
@@ -28,9 +33,24 @@ _QUIET.setLevel(logging.CRITICAL + 1)
 
 
 class Connection(web.RequestHandler):
-    """One client's connection. What cannot be parsed is not quoted in the answer either."""
+    """One client's connection. What cannot be parsed is not quoted in the answer either.
 
-    __slots__ = ()
+    libuv reads up to 8 MB before anything else runs, and aiohttp keeps each piece that it could not parse, twice.
+    So after the first such piece all others are dropped: a client that goes on costs no memory.
+    """
+
+    __slots__ = ("_is_broken",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._is_broken = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, unless something before it could not be parsed."""
+        if self._is_broken:
+            return
+        super().data_received(data)
+        self._is_broken = bool(self._messages) and not isinstance(self._messages[-1][0], RawRequestMessage)
 
     def handle_error(
         self,
@@ -65,6 +85,15 @@ class _ConnectionFactory:
 
     def __call__(self) -> Connection:
         return Connection(self._server, loop=self._server._loop, **self._server._kwargs)
+
+
+def create_listener(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # connections inherit it
+    listener.setblocking(False)
+    return listener
 
 
 class GatewayRunner(web.AppRunner):

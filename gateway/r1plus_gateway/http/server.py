@@ -14,7 +14,7 @@ from r1plus_gateway.access.caller import Authenticator, Ledger
 from r1plus_gateway.access.usage import UsageReader
 from r1plus_gateway.http.application import Api
 from r1plus_gateway.http.completions import GatewayParts
-from r1plus_gateway.http.connections import GatewayRunner
+from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, create_listener
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tls import ServerCertificate
@@ -90,7 +90,7 @@ async def _listen(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     context = certificate.context if certificate else None
-    await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+    await web.SockSite(runner, create_listener(host, port), ssl_context=context, backlog=BACKLOG).start()
     return int(runner.addresses[0][1])
 
 

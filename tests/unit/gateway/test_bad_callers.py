@@ -1,11 +1,14 @@
 """Holders of a key, and those without one, against a gateway with its real store: what they try leads nowhere."""
 
 import asyncio
+import contextlib
 import json
 import secrets
+import socket
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -260,3 +263,43 @@ async def test_a_budget_holds_whatever_is_tried(gateway: GatewayProcess) -> None
         usage = await client.read_usage()
     used = sum(row["prompt_tokens"] + row["completion_tokens"] for row in usage["data"])
     assert 0 < used <= budget
+
+
+ENDLESS = {
+    "a header": (b"GET / HTTP/1.1\r\nX: ", b"b" * 65536),
+    "a path": (b"GET /", b"b" * 65536),
+    "what follows an upgrade": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b" " * 65536,
+    ),
+    "a trailer": (
+        b"POST /v1/generate HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+        b"b" * 65536,
+    ),
+}
+
+
+@for_each("begun, piece", ENDLESS)
+async def test_what_never_ends_costs_no_memory(gateway: GatewayProcess, begun: bytes, piece: bytes) -> None:
+    """40 clients without a key send as fast as they can. Without a limit each would take 15 MB."""
+
+    def flood() -> int:
+        sent = 0
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as client:
+            client.sendall(begun)
+            while sent < 40_000_000:
+                client.sendall(piece)
+                sent += len(piece)
+        return sent
+
+    before = read_memory(gateway.pid)
+    sent = await asyncio.gather(*(asyncio.to_thread(flood) for _ in range(40)))
+    assert sum(sent) > 1_000_000
+    assert max(sent) < 40_000_000, "it was not cut"
+    assert read_memory(gateway.pid) - before < 100_000_000
+
+
+def read_memory(pid: int) -> int:
+    """Return the most bytes that a process has held."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
