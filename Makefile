@@ -161,6 +161,10 @@ bench-ledger: $(SYNCED) ## What the gateway's keys and budgets add to a request,
 bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelling, probes' cost, through the real Triton; JSON last [ENGINE]
 	@$(PYTHON) -m bench.serving $(if $(ENGINE),--engine $(ENGINE))
 
+.PHONY: bench-presets
+bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]
+	@$(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))
+
 .PHONY: bench-gateway
 bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timetable; JSON last [LITELLM=1: LiteLLM beside it, from PyPI]
 	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)

@@ -19,8 +19,9 @@ class Preset:
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
-    # At temperature 0 `top_p` has no effect. 0.2 is a convention, not a measurement.
-    "code": Preset(temperature=0.2, top_p=0.92),
+    # At temperature 0 `top_p` has no effect. Of the temperatures in `make bench-presets`, 0.1 is the highest that loses
+    # no more of smollm2's golden suite than its gate allows.
+    "code": Preset(temperature=0.1, top_p=0.92),
     "creative": Preset(repetition_penalty=1.2),
     # Greedy: the calculator that `math_mode` needs is not part of the gateway yet.
     "math": Preset(temperature=0.0),

@@ -89,13 +89,13 @@ def main() -> None:
     spec = next(e.spec for e in load_catalog(Path(catalog.__file__).parent) if e.name == name)
     folder = build_engines(cache_dir() / "engines", print)[name].folder
     settings = _settings(spec, folder)
-    with _server(spec, folder) as server:
+    with serve_engine(spec, folder) as server:
         batches, alone = _batches(server)
         cost = _probes_cost(server)
         steps, left = _cancel(server)
         peak = server.peak_bytes()
     inside = _in_process(settings, "throughput", "--questions", json.dumps(_prompts(MOST)), "--tokens", str(TOKENS))
-    with _server(spec, folder) as server:
+    with serve_engine(spec, folder) as server:
         again, _ = _batches(server, (MOST,))
     many = statistics.mean((batches[MOST].tokens_per_second, again[MOST].tokens_per_second))
     prefix = [_in_process(settings, "prefix", *option)["first_token_seconds"] for option in ((), ("--option",))]
@@ -131,7 +131,7 @@ def _settings(spec: EngineSpec, folder: Path, context: int = CONTEXT) -> Json:
 
 
 @contextmanager
-def _server(spec: EngineSpec, folder: Path) -> Iterator[Server]:
+def serve_engine(spec: EngineSpec, folder: Path) -> Iterator[Server]:
     """A tritonserver with the engine, as a pod has it."""
     with tempfile.TemporaryDirectory(prefix="r1plus-bench-") as name:
         models = deliver(Path(name), spec, folder, MOST, CONTEXT)

@@ -124,8 +124,8 @@ async def test_length_still_works_and_is_deprecated(tmp_path: Path) -> None:
 
 @for_each("fields, sampling", {
     "nothing": ({}, {}),
-    "the code preset as a model id": ({"model": "credit:code"}, {"temperature": 0.2, "top_p": 0.92}),
-    "the code preset as a field": ({"preset": "code"}, {"temperature": 0.2, "top_p": 0.92}),
+    "the code preset as a model id": ({"model": "credit:code"}, {"temperature": 0.1, "top_p": 0.92}),
+    "the code preset as a field": ({"preset": "code"}, {"temperature": 0.1, "top_p": 0.92}),
     "the creative preset": ({"preset": "creative"}, {"repetition_penalty": 1.2}),
     "the math preset": ({"preset": "math"}, {"temperature": 0.0}),
     "what a request sets wins over its preset": ({"preset": "code", "temperature": 0}, {"temperature": 0.0, "top_p": 0.92}),
@@ -246,7 +246,7 @@ async def test_models_usage_and_key(tmp_path: Path) -> None:
             "credit:math": "unmeasured",
         }
         assert listed["credit"]["default_temperature"] == 0
-        assert listed["credit:code"]["default_temperature"] == 0.2
+        assert listed["credit:code"]["default_temperature"] == 0.1
         async with rig.get("/v1/models/credit:code") as response:
             assert (await response.json())["id"] == "credit:code"
         async with rig.get("/v1/usage") as response:
