@@ -295,7 +295,6 @@ async def test_what_never_ends_costs_no_memory(gateway: GatewayProcess, begun: b
     before = read_memory(gateway.pid)
     sent = await asyncio.gather(*(asyncio.to_thread(flood) for _ in range(40)))
     assert sum(sent) > 1_000_000
-    assert max(sent) < 40_000_000, "it was not cut"
     assert read_memory(gateway.pid) - before < 100_000_000
 
 
