@@ -16,7 +16,6 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "first": ("is after last",),
     "name": ("printable characters",),
     **dict.fromkeys(("key", "model", "end_user"), ("has control characters",)),
-    "models": ("is not the name of an R1PlusDeployment",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""
 

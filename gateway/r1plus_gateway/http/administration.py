@@ -29,7 +29,7 @@ from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
 from r1plus_gateway.store.errors import StoreError
-from r1plus_gateway.store.key_records import LIMITS, MOST_LIMIT, MOST_MODELS, KeySpec
+from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
 from r1plus_gateway.store.tenant import TenantStore
@@ -43,7 +43,7 @@ ONLY_ADMINS: Final = (
     " or `r1plus usage`, which make one"
 )
 
-_MODEL: Final = {"type": "string", "minLength": 1, "maxLength": MOST_TEXT}
+_MODEL: Final = {"type": "string", "pattern": MODEL_NAME}
 NAME: Final = StringField("name", most=MOST_TEXT, is_required=True)
 MODELS: Final = ListField("models", MOST_MODELS, _MODEL, least=1)
 SCOPE_NAMES: Final = ListField("scopes", MOST_MODELS, {"enum": sorted(SCOPES)})

@@ -49,6 +49,9 @@ def check_demand(caller: Caller, demand: Demand, standing: Standing) -> None:
             f"this request may use {demand.tokens} tokens, more than its limit of {limits.tokens_per_minute} per"
             " minute. Lower max_tokens, or ask the tenant's administrator to raise the limit",
         )
+    if 0 in (limits.requests_per_minute, limits.concurrent_requests):
+        message = "it may not send requests: its limit is 0. Ask the tenant's administrator to raise the limit"
+        raise _refuse(caller, message, hold_seconds=_SPENT_SECONDS)
     rates = (
         ("requests", limits.requests_per_minute, standing.requests, 1.0),
         ("tokens", limits.tokens_per_minute, standing.tokens, float(demand.tokens)),
