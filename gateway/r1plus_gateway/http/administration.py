@@ -93,7 +93,8 @@ class Administration:
                 "IssuedKey",
                 body=ROTATION_BODY,
                 is_body_required=False,
-                **named,
+                parameters=(KEY_ID,),
+                errors=(404, 409),
             ),
             Operation("DELETE", key, "Revoke a key.", self._guard(self._revoke_key), "Key", **named),
             Operation("GET", "/v1/admin/usage", "Usage by day.", usage, "UsageReport", parameters=USAGE_QUERY),
@@ -111,6 +112,8 @@ class Administration:
                 raise refuse_unavailable(error) from error
             except LookupError as error:
                 raise RequestError(404, "key_not_found", f"{error}; GET /v1/admin/keys lists them") from error
+            except admin.KeyRevokedError as error:
+                raise RequestError(409, "key_revoked", str(error)) from error
             except ValueError as error:
                 # The store's messages begin with the field.
                 raise RequestError(400, "invalid_value", str(error), param=str(error).partition(":")[0]) from error
