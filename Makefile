@@ -121,6 +121,10 @@ e2e-accuracy: $(SYNCED) ## The stories of accuracy (gate, fall, rollback, silenc
 e2e-rollouts: $(SYNCED) ## A rollout superseded five times under traffic, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/test_superseded.py
 
+.PHONY: e2e-gateway
+e2e-gateway: $(SYNCED) ## A tenant's gateway through promotion, rollback, kills, removal and PostgreSQL, on the embedded cluster
+	$(PYTEST) -m e2e_long -s tests/e2e/gateway
+
 .PHONY: e2e-restricted
 e2e-restricted: $(SYNCED) ## A deployment where pods run as users that the cluster assigns, as on OpenShift, on the embedded cluster
 	$(PYTEST) -m e2e_long tests/e2e/test_restricted.py

@@ -22,6 +22,7 @@ DEFAULT_SETTINGS: Final = f"{DIR_SETTINGS}/{SETTINGS_FILE}"
 def main() -> int:
     """Run the gateway; return the exit status: 2 for settings that cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # `store.opening` says which schema there was and is
     metrics = GatewayMetrics()
     try:
         file = SettingsFile(Path(os.environ.get(ENV_SETTINGS, DEFAULT_SETTINGS)), metrics.set_settings_validity)

@@ -22,6 +22,8 @@ class Chosen:
 
     namespace: str
     deployment: str
+    model: str = ".*"
+    key: str = ".*"
     rate_interval: str = "2m"
     """At least four scrapes."""
     span: str = "1h"
@@ -31,6 +33,8 @@ class Chosen:
         values = {
             "$namespace": self.namespace,
             "$deployment": self.deployment,
+            "$model": self.model,
+            "$key": self.key,
             "$__rate_interval": self.rate_interval,
             "$__range": self.span,
         }

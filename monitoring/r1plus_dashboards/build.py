@@ -70,13 +70,14 @@ class GraphEvent:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One dashboard. `of_one`: about the deployment that is chosen above it."""
+    """One dashboard. `of_one`: about the deployment that is chosen above it; `of_tenant`: about the tenant."""
 
     uid: str
     title: str
     meaning: str
     rows: tuple[tuple[str, tuple[Panel, ...]], ...]
     of_one: bool = False
+    of_tenant: bool = False
     events: tuple[GraphEvent, ...] = ()
 
     @property
@@ -88,6 +89,12 @@ class Board:
 def of_one(metric: str, *matchers: str) -> str:
     """Series of the chosen deployment."""
     chosen = ('namespace="$namespace"', 'deployment="$deployment"', *matchers)
+    return f"{metric}{{{','.join(chosen)}}}"
+
+
+def of_tenant(metric: str, *matchers: str, labels: Sequence[str] = ("model", "key")) -> str:
+    """Series of the chosen tenant's gateway, of the chosen models and keys as far as they have these `labels`."""
+    chosen = ('namespace="$namespace"', *(f'{label}=~"${label}"' for label in labels), *matchers)
     return f"{metric}{{{','.join(chosen)}}}"
 
 
@@ -115,7 +122,7 @@ def to_json(board: Board) -> str:
         .link(_other_boards())
         .with_variable(builders.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
     )
-    for variable in _variables() if board.of_one else ():
+    for variable in _variables(board):
         made = made.with_variable(variable)
     for event in board.events:
         made = made.annotation(_annotation(event))
@@ -131,19 +138,27 @@ def _other_boards() -> builders.DashboardLink:
     return link.as_dropdown(True).include_vars(True).keep_time(True)
 
 
-def _variables() -> Sequence[builders.QueryVariable]:
-    known = metrics.GATE_VERDICT
-    asked = {
-        "namespace": f"label_values({known}, namespace)",
-        "deployment": f'label_values({known}{{namespace="$namespace"}}, deployment)',
-    }
-    return [
-        builders.QueryVariable(name)
-        .query(query)
-        .datasource(SOURCE)
-        .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
-        for name, query in asked.items()
-    ]
+def _variables(board: Board) -> Sequence[builders.QueryVariable]:
+    if board.of_one:
+        known = metrics.GATE_VERDICT
+        deployment = f'label_values({known}{{namespace="$namespace"}}, deployment)'
+        return [_variable("namespace", f"label_values({known}, namespace)"), _variable("deployment", deployment)]
+    if board.of_tenant:
+        requests = f'{metrics.GATEWAY_REQUESTS_TOTAL}{{namespace="$namespace"}}'
+        several = [_several(name, f"label_values({requests}, {name})") for name in ("model", "key")]
+        return [_variable("namespace", f"label_values({metrics.GATEWAY_DATA_STATE}, namespace)"), *several]
+    return []
+
+
+def _variable(name: str, query: str) -> builders.QueryVariable:
+    made = builders.QueryVariable(name).query(query).datasource(SOURCE)
+    return made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
+
+
+def _several(name: str, query: str) -> builders.QueryVariable:
+    """A variable with several values, at first all: also series without this label, of requests that were refused."""
+    every = dashboard.VariableOption(selected=True, text="All", value="$__all")
+    return _variable(name, query).multi(True).include_all(True).all_value(".*").current(every)
 
 
 def _annotation(event: GraphEvent) -> builders.AnnotationQuery:

@@ -13,13 +13,20 @@ from r1plus_dashboards.deployment import DEPLOYMENT
 from r1plus_dashboards.fleet import FLEET
 from r1plus_dashboards.operator import OPERATOR
 from r1plus_dashboards.serving import SERVING
+from r1plus_dashboards.usage import USAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = Path("charts/r1plus-operator/files")
 RULES = Path("monitoring/rules")
 FOLDERS = (FILES / "dashboards", FILES / "rules")
 """They hold nothing else: a file that is no longer generated is removed."""
-BOARDS: dict[str, Board] = {"fleet": FLEET, "deployment": DEPLOYMENT, "serving": SERVING, "operator": OPERATOR}
+BOARDS: dict[str, Board] = {
+    "fleet": FLEET,
+    "deployment": DEPLOYMENT,
+    "serving": SERVING,
+    "operator": OPERATOR,
+    "usage": USAGE,
+}
 
 
 def outputs(root: Path) -> dict[Path, str]:

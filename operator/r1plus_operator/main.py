@@ -193,7 +193,7 @@ def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) ->
             settings.catalog,
             pools,
             metrics,
-            TenantReconciler(observer, applier, queue, settings.operator, instruments.isolation),
+            TenantReconciler(observer, applier, queue, settings.operator, instruments.isolation, instruments.gateways),
             on_reconciled=on_reconciled,
         ),
         pollers=build_pollers(settings, client, observer, pools),

@@ -46,11 +46,71 @@ DIR_STORE: Final = "/var/lib/r1plus/gateway"
 """Claim `r1plus-gateway`: the tenant's data, unless PostgreSQL has them."""
 ENV_SETTINGS: Final = "R1PLUS_GATEWAY_SETTINGS"
 """Path of `gateway.json`."""
+DATA_PATH: Final = "/data"
+"""On the internal port: `DataState`."""
 
 
 def name_pods_service(deployment: str) -> str:
     """Return the name of a deployment's headless Service, which has an address for each serving pod."""
     return f"{deployment}-pods"
+
+
+class DataReason(StrEnum):
+    """Whether a gateway can use the tenant's data, and why not. Each is also a reason of condition GatewayReady."""
+
+    READY = "Ready"
+    STARTING = "Starting"
+    KEY_LOST = "KeyLost"
+    WRONG_KEY = "WrongKey"
+    FOREIGN_TENANT = "ForeignTenant"
+    CORRUPT = "DataCorrupt"
+    FULL = "VolumeFull"
+    READ_ONLY = "VolumeReadOnly"
+    LOCKED = "Locked"
+    SCHEMA_NEWER = "SchemaNewer"
+    MIGRATION_FAILED = "MigrationFailed"
+    CONFIG_INVALID = "ConfigInvalid"
+    UNAVAILABLE = "DatabaseUnavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class DataState:
+    """What a gateway reports of the tenant's data."""
+
+    reason: DataReason
+    message: str
+    """Cause and remedy, without a secret."""
+    can_serve: bool = False
+    """Whether requests can be counted, so served. Also while the half of a key is lost that only a start needs."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.reason is DataReason.READY
+
+
+class GatewayOutcome(StrEnum):
+    """How a request to a gateway ended, in its metrics."""
+
+    ANSWERED = "answered"
+    CANCELLED = "cancelled"
+    """The client left."""
+    SLOW_READER = "slow_reader"
+    """The client did not read, and was cut off."""
+    REFUSED = "refused"
+    """Something is wrong with the request or its credential."""
+    RATE_LIMITED = "rate_limited"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    OVERLOADED = "overloaded"
+    """A queue was full."""
+    UNAVAILABLE = "unavailable"
+    """No pod, or the tenant's data could not be used."""
+    FAILED = "failed"
+    """The pod or the gateway failed."""
+
+
+GATEWAY_ERRORS: Final = (GatewayOutcome.FAILED, GatewayOutcome.OVERLOADED, GatewayOutcome.UNAVAILABLE)
+"""Outcomes that are not the caller's doing: the error rate counts these, against these and the answers."""
 
 
 class Capability(StrEnum):

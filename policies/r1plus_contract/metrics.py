@@ -35,14 +35,24 @@ ENGINE_WAITING_REQUESTS: Final = "r1plus_engine_waiting_requests"
 ENGINE_REQUESTS_TOTAL: Final = "r1plus_engine_requests_total"  # + result: ok|counted|refused|queue_full|cancelled|error
 
 # Gateway.
-GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome
-GATEWAY_TOKENS_TOTAL: Final = "r1plus_gateway_tokens_total"  # + model, key, direction
-GATEWAY_CANCELLED_TOTAL: Final = "r1plus_gateway_cancelled_total"  # + model, state: queued|waiting|streaming|ended
-GATEWAY_UNSETTLED_TOTAL: Final = "r1plus_gateway_unsettled_total"
+GATEWAY_REQUESTS_TOTAL: Final = "r1plus_gateway_requests_total"  # + model, key, outcome; ended requests
+GATEWAY_TOKENS_TOTAL: Final = "r1plus_gateway_tokens_total"  # + model, key, direction: prompt|completion; as billed
+GATEWAY_CANCELLED_TOTAL: Final = "r1plus_gateway_cancelled_total"  # + model, key, state: queued|waiting|streaming|ended
+GATEWAY_UNSETTLED_TOTAL: Final = "r1plus_gateway_unsettled_total"  # requests whose use could not be recorded
 GATEWAY_TIME_TO_FIRST_TOKEN_SECONDS: Final = "r1plus_gateway_time_to_first_token_seconds"  # histogram, + model
 GATEWAY_TIME_PER_OUTPUT_TOKEN_SECONDS: Final = "r1plus_gateway_time_per_output_token_seconds"  # histogram, + model
-GATEWAY_QUEUE_SECONDS: Final = "r1plus_gateway_queue_seconds"  # histogram, + model
-GATEWAY_PODS: Final = "r1plus_gateway_pods"  # + model
+GATEWAY_QUEUE_SECONDS: Final = "r1plus_gateway_queue_seconds"  # histogram, + model; the wait for a slot
+GATEWAY_KEY_FIRST_TOKEN_SECONDS: Final = "r1plus_gateway_key_time_to_first_token_seconds"  # sum and count, + model, key
+GATEWAY_KEY_OUTPUT_TOKEN_SECONDS: Final = (
+    "r1plus_gateway_key_time_per_output_token_seconds"  # sum and count, + model, key
+)
+GATEWAY_KEY_QUEUE_SECONDS: Final = "r1plus_gateway_key_queue_seconds"  # sum and count, + model, key
+GATEWAY_BUDGET_LIMIT_TOKENS: Final = "r1plus_gateway_budget_limit_tokens"  # + key; a month's, of keys with a budget
+GATEWAY_BUDGET_LEFT_TOKENS: Final = "r1plus_gateway_budget_left_tokens"  # + key; of this month (UTC)
+GATEWAY_RUNNING_REQUESTS: Final = "r1plus_gateway_running_requests"  # + model
+GATEWAY_WAITING_REQUESTS: Final = "r1plus_gateway_waiting_requests"  # + model
+GATEWAY_PODS: Final = "r1plus_gateway_pods"  # + model; pods that take requests
+GATEWAY_DATA_STATE: Final = "r1plus_gateway_data_state"  # + reason, as of GatewayReady; 1 for the present one, else 0
 GATEWAY_SETTINGS_VALID: Final = "r1plus_gateway_settings_valid"  # 0: the file is not usable, the last good one is used
 
 # Operator.
@@ -73,6 +83,7 @@ RUNTIME_VULNERABLE: Final = (
 REFRESH_FAILED: Final = (
     "r1plus_refresh_failed"  # + namespace, deployment; 1 while this stops updates of other deployments
 )
+GATEWAY_READY: Final = "r1plus_gateway_ready"  # + namespace; GatewayReady: 1 True, 0 False, -1 Unknown; if enabled
 ISOLATION_VERIFIED: Final = "r1plus_isolation_verified"  # + namespace; 1 True, 0 False, -1 Unknown
 ISOLATION_TRIES: Final = "r1plus_isolation_tries"  # + namespace, outcome: held|open|unseen; of the newest run
 ISOLATION_RUN_TIMESTAMP_SECONDS: Final = "r1plus_isolation_run_timestamp_seconds"  # + namespace; when it ended
@@ -99,6 +110,11 @@ ALERT_OPERATOR_STALLED: Final = "R1PlusOperatorStalled"
 ALERT_REGISTRY_BEHIND: Final = "R1PlusRegistryBehind"
 ALERT_RUNTIME_OUTDATED: Final = "R1PlusRuntimeOutdated"
 ALERT_RUNTIME_WAVE_STOPPED: Final = "R1PlusRuntimeWaveStopped"
+ALERT_GATEWAY_DOWN: Final = "R1PlusGatewayDown"
+ALERT_GATEWAY_DATA_PROBLEM: Final = "R1PlusGatewayDataProblem"
+ALERT_GATEWAY_ERRORS: Final = "R1PlusGatewayErrors"
+ALERT_GATEWAY_HIGH_LATENCY: Final = "R1PlusGatewayHighLatency"
+ALERT_GATEWAY_BUDGET_EXHAUSTED: Final = "R1PlusGatewayBudgetExhausted"
 ALERT_ISOLATION_BROKEN: Final = "R1PlusIsolationBroken"
 ALERT_ISOLATION_NOT_VERIFIED: Final = "R1PlusIsolationNotVerified"
 

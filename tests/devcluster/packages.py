@@ -15,6 +15,7 @@ PACKAGES: tuple[str, ...] = (
     "conntrack",
     "containerd",
     "containernetworking-plugins",
+    "curl",
     "gcc",
     "git",
     "iproute2",

@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 from e2e.waiting import wait_for
 from r1plus_cli.errors import CliError
@@ -22,12 +23,20 @@ class Asker:
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
-    def __enter__(self) -> "Asker":
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to ask, in a thread."""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the question that is being answered."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=60.0)
@@ -48,13 +57,17 @@ class Asker:
         text = f"{questions}, {len(self.failures)} failed, the slowest took {self.slowest_s:.1f} s"
         return text if not self.failures else f"{text}; the first failure: {self.failures[0]}"
 
+    def ask(self) -> None:
+        """Ask once. Raises CliError if the question was not answered."""
+        ask(self.address, Question(self.prompt, max_new_tokens=8), timeout_s=60.0)
+
     def _run(self) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                ask(self.address, Question(self.prompt, max_new_tokens=8), timeout_s=60.0)
+                self.ask()
                 self.answered += 1
             except CliError as error:
-                self.failures.append(str(error))
+                self.failures.append(f"{time.strftime('%H:%M:%S')} {error}")
             self.slowest_s = max(self.slowest_s, time.monotonic() - began)
             self._stop.wait(self.pause_s)

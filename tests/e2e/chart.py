@@ -32,6 +32,7 @@ def values_of(parts: Parts) -> dict[str, Any]:
             "operator": parts.refs["operator"],
             "monitor": parts.refs["monitor"],
             "registry": parts.refs["registry"],
+            "gateway": parts.refs["gateway"],
             "triton": parts.refs["triton-cpu"],
             "engines": parts.engines,
         },

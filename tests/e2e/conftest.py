@@ -98,6 +98,7 @@ def passing(kube: Kube) -> Iterator[list[Future[None]]]:
         passing_tenant.replace_revisions,
         passing_tenant.read_history,
         passing_tenant.take_back_grants,
+        passing_tenant.switch_gateway,
         passing_tenant.delete_tenant,
     )
     yield run_in_background(*(partial(stage, kube) for stage in stages))

@@ -24,6 +24,8 @@ ROOTS: Mapping[str, str] = {
     "pods": "/api/v1",
     "services": "/api/v1",
     "configmaps": "/api/v1",
+    "secrets": "/api/v1",
+    "serviceaccounts": "/api/v1",
     "events": "/api/v1",
     "nodes": "/api/v1",
     "persistentvolumeclaims": "/api/v1",
@@ -35,6 +37,8 @@ ROOTS: Mapping[str, str] = {
     "controllerrevisions": "/apis/apps/v1",
     "leases": "/apis/coordination.k8s.io/v1",
     "networkpolicies": "/apis/networking.k8s.io/v1",
+    "poddisruptionbudgets": "/apis/policy/v1",
+    "podmonitors": "/apis/monitoring.coreos.com/v1",
     "r1plusdeployments": f"/apis/{GROUP}/{VERSION}",
     "r1plustenants": f"/apis/{GROUP}/{VERSION}",
     "r1plusengines": f"/apis/{GROUP}/{VERSION}",
@@ -82,6 +86,10 @@ class Kube:
     def apply(self, body: Json) -> None:
         """`kubectl apply` of one object."""
         self.kubectl("apply", "-f", "-", given=json.dumps(body))
+
+    def create_at(self, path: str, body: Json) -> Json:
+        """Create an object at a path, such as that of a subresource."""
+        return self._call("POST", path, body=body, headers={"Content-Type": "application/json"})
 
     def delete(self, plural: str, namespace: str | None, name: str) -> None:
         """Delete one object; one that has gone already is fine."""

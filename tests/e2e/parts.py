@@ -18,7 +18,7 @@ from e2e.waiting import StoryError
 from r1plus_model_repo.importing.smollm2 import RECIPES, EngineBuild, build_engines
 
 IMAGES_VARIABLE = "R1PLUS_IMAGES"
-PRODUCTS = ("operator", "monitor", "registry", "triton-cpu")
+PRODUCTS = ("operator", "monitor", "registry", "gateway", "triton-cpu")
 ENGINE_PREFIX = "engine/"
 
 
@@ -63,7 +63,8 @@ def given_path() -> Path | None:
 
 def given(path: Path | None) -> Parts:
     """The references in `path`; StoryError says what the file must hold."""
-    wanted = f'{{"operator": REF, "monitor": REF, "registry": REF, "triton-cpu": REF, "{ENGINE_PREFIX}smollm2-full-f16": REF, ...}}'
+    products = ", ".join(f'"{name}": REF' for name in PRODUCTS)
+    wanted = f'{{{products}, "{ENGINE_PREFIX}smollm2-full-f16": REF, ...}}'
     if path is None:
         raise StoryError(
             f"KUBECONFIG names a cluster of your own, for which nothing is built: set {IMAGES_VARIABLE} to a JSON file {wanted} with references"

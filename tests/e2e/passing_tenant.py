@@ -8,12 +8,21 @@ from pathlib import Path
 from e2e import objects
 from e2e.kube import Json, Kube
 from e2e.waiting import wait_for
+from r1plus_contract.gateway import GATEWAY, GATEWAY_SERVICE
 from r1plus_contract.history import AUDIENCE
 from r1plus_contract.names import REGISTRY_READER, TENANT
 
 NAMESPACE, MODEL, READER = "team-passing", "credit", "reader"
 FAMILY, FORMER = "passing", "passing-former"
 KEPT_REVISIONS, CHANGES = 10, 12
+GATEWAY_PARTS = (
+    ("deployments", GATEWAY),
+    ("services", GATEWAY_SERVICE),
+    ("configmaps", GATEWAY),
+    ("networkpolicies", GATEWAY),
+    ("poddisruptionbudgets", GATEWAY),
+    ("podmonitors", GATEWAY),
+)
 GIVEN = ("resourcequotas", "limitranges", "rolebindings")
 
 
@@ -100,6 +109,19 @@ def take_back_grants(kube: Kube) -> None:
     # The quota stays, since ConfigMaps are always counted.
     for plural, left in zip(GIVEN, (["r1plus-tenant"], [], [REGISTRY_READER]), strict=True):
         until(kube, plural, left)
+
+
+def switch_gateway(kube: Kube) -> None:
+    """A gateway of two pods, which wait for Secrets that nobody makes, and then none: all that it had is deleted."""
+    nowhere = {"secretName": "nobody-made-this", "egress": {"namespace": NAMESPACE, "ports": [5432]}}
+    kube.apply(objects.tenant(NAMESPACE, gateway={"enabled": True, "replicas": 2, "database": nowhere}))
+
+    def parts() -> list[tuple[str, str]]:
+        return [(plural, name) for plural, name in GATEWAY_PARTS if name in ours(kube, plural)]
+
+    wait_for(lambda: parts() == list(GATEWAY_PARTS), "the gateway is made", lambda: str(parts()))
+    kube.apply(objects.tenant(NAMESPACE))
+    wait_for(lambda: not parts(), "the gateway goes", lambda: str(parts()))
 
 
 def delete_tenant(kube: Kube) -> None:

@@ -76,10 +76,13 @@ def deployment_in(example: Path, accuracy: Json | None = None) -> dict[str, Any]
 
 
 def apply(kube: Kube, *examples: Path) -> None:
-    """`kubectl apply`, as a user would; after tenants whoever makes deployments waits until their quotas are counted."""
+    """`kubectl apply`, as a user would. Tenants: `gateways.apply_tenants`."""
     kube.kubectl("apply", *(f"--filename={example}" for example in examples))
-    if TENANTS in examples:
-        wait_for(lambda: counted(kube), "every tenant's quota is counted", lambda: uncounted(kube))
+
+
+def until_counted(kube: Kube) -> None:
+    """Wait until what tenants' quotas limit can be made."""
+    wait_for(lambda: counted(kube), "every tenant's quota is counted", lambda: uncounted(kube))
 
 
 def counted(kube: Kube) -> bool:

@@ -104,6 +104,7 @@ def looking_around(kubeconfig: Path, prometheus: str, alertmanager: str) -> list
         f"  {BIN}/r1plus status credit -n team-credit",
         f"  {BIN}/r1plus history credit -n team-credit",
         f"  {BIN}/r1plus ask assistant -n team-support 'What is the capital of Sweden?'",
+        f"  {BIN}/r1plus usage -n team-credit",
         "Prometheus and Alertmanager answer at their APIs only, since their web pages are not built in:",
         f"  {BIN}/promtool query instant {prometheus} r1plus_accuracy_ratio",
         f"  amtool --alertmanager.url={alertmanager} alert",

@@ -1,15 +1,12 @@
 """A namespace of a story's own with its deployments, and what is recorded on their revisions."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from e2e import evidence, objects, story
+from e2e.command_line import run_r1plus
 from e2e.kube import Json, Kube
 from e2e.story import Name
 from e2e.waiting import wait_for
@@ -90,10 +87,7 @@ def in_container(kube: Kube, name: Name, pod: str, container: str, *words: str) 
 
 def r1plus_status(kube: Kube, name: Name) -> str:
     """What `r1plus status NAME -n NAMESPACE` prints."""
-    command = [str(Path(sys.executable).parent / "r1plus"), "status", name.name, "-n", name.namespace]
-    env = {**os.environ, "KUBECONFIG": str(kube.kubeconfig), "COLUMNS": "160"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=env)
-    return done.stdout
+    return run_r1plus(kube, "status", name.name, "-n", name.namespace).stdout
 
 
 def _annotation(kube: Kube, name: Name, revision: str, annotation: str) -> Json:

@@ -252,13 +252,15 @@ def test_a_regression_is_refused_with_its_figures_and_traffic_never_moves(regres
     assert "lost" in quality.message
     assert refusal.after == refusal.before
     assert refusal.failures == []
+    assert refusal.revisions == {refusal.before}
 
 
 def test_forced_through_it_raises_the_accuracy_alert_at_alertmanager(regression: Regression) -> None:
-    alert = regression.alerted.result()
+    forced = regression.alerted.result()
 
-    assert alert.labels["severity"] == "critical"
-    assert alert.summary
+    assert forced.alert.labels["severity"] == "critical"
+    assert forced.alert.summary
+    assert forced.failures == []
 
 
 def test_the_registry_tells_the_story_of_the_refused_revision_with_its_figures(

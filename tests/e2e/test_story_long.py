@@ -5,7 +5,7 @@
 
 import pytest
 
-from e2e import story
+from e2e import gateways, story
 from e2e.story import EDGE, FULL, Name, name_in
 from e2e.target import Target
 from r1plus_cli.view import DeploymentView
@@ -18,7 +18,7 @@ NAMES = {"full": name_in(FULL), "edge": name_in(EDGE)}
 @pytest.fixture(scope="module")
 def served(target: Target) -> dict[Name, DeploymentView]:
     """Both, once they are Ready."""
-    story.apply(target.kube, story.TENANTS)
+    gateways.apply_tenants(target.kube, print)
     story.apply(target.kube, FULL, EDGE)
     return story.until_ready(target.kube, list(NAMES.values()), print)
 

@@ -5,7 +5,7 @@
 
 import pytest
 
-from e2e import story
+from e2e import gateways, story
 from e2e.asking import Asker
 from e2e.kube import Json, Kube
 from e2e.story import EDGE, name_in
@@ -20,7 +20,7 @@ TIMES = 5
 
 def test_five_rollouts_superseded_in_a_row_fail_no_request_and_leave_nothing(target: Target) -> None:
     kube, name = target.kube, name_in(EDGE)
-    story.apply(kube, story.TENANTS)
+    gateways.apply_tenants(kube, print)
     story.apply(kube, EDGE)
     story.until_ready(kube, [name], print)
     stable = story.serving_revision(kube, name)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from devcluster.steps import Steps
-from e2e import story
+from e2e import gateways, story
 from e2e.kube import Json, Kube
 from e2e.story import EDGE, FULL, LITE, Name, name_in
 from e2e.suites import own_suite
@@ -37,7 +37,7 @@ def apply_tiers(kube: Kube) -> Applied:
     key, accuracy = generate_key(), {}
     names = {"full": name_in(FULL), "lite": name_in(LITE), "edge": name_in(EDGE)}
     with Steps(1).step("tenants, and their quotas counted"):
-        story.apply(kube, story.TENANTS)
+        gateways.apply_tenants(kube, print)
     story.apply(kube, LITE)
     for example, tier in SMALL_SUITES.items():
         suite = own_suite(tier, key, PER_STRATUM)

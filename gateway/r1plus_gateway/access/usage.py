@@ -28,6 +28,15 @@ class UsageSummary:
     remaining: Remaining = _UNLIMITED
 
 
+@dataclass(frozen=True, slots=True)
+class KeyBudget:
+    """A valid API key, and its budget of this month if it has one."""
+
+    id: str
+    limit_tokens: int | None = None
+    left_tokens: int = 0
+
+
 class UsageReader(Protocol):
     """Reads what was settled."""
 

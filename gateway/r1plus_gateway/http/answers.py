@@ -41,8 +41,11 @@ class AnswerHead:
 
 
 def build_fingerprint(evidence: AnswerEvidence) -> str | None:
-    """Return revision and engine in one word; None where it is not verified what answered."""
-    return f"{evidence.revision}@{evidence.engine_digest[:19]}" if evidence.revision else None
+    """Return revision and engine in one word; None where it is not verified what answered.
+
+    A serving identity has the engine's digest without the name of the algorithm.
+    """
+    return f"{evidence.revision}@sha256:{evidence.engine_digest[:12]}" if evidence.revision else None
 
 
 def build_usage(usage: Usage) -> dict[str, int]:

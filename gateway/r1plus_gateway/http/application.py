@@ -1,13 +1,17 @@
 """The aiohttp applications: the API, and the internal one with metrics and probes."""
 
+import asyncio
 import logging
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from r1plus_contract.gateway import DATA_PATH, DataState
+from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.http.administration import Administration
@@ -22,6 +26,7 @@ from r1plus_gateway.http.completions import (
     create_request_id,
 )
 from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
 from r1plus_gateway.http.requests import (
@@ -158,8 +163,7 @@ class Api:
 
     def _refuse(self, exchange: Exchange, error: RequestError) -> web.Response:
         if not exchange.is_billed:
-            outcome = "refused" if error.status < 500 else "failed"
-            self._parts.metrics.count_request(exchange.model, exchange.key, outcome)
+            self._parts.metrics.count_request(exchange.model, exchange.key, classify_refusal(error))
         return error.build_response()
 
     async def _authenticate(self, request: web.Request) -> Caller:
@@ -193,28 +197,49 @@ class Api:
         return web.Response(text="ok\n")
 
     async def get_readiness(self, _: web.Request) -> web.Response:
-        """Answer whether requests are taken. A model without pods answers with an error of its own."""
+        """Answer whether requests are taken, and for which reason not: what the reason means is not for callers.
+
+        A model without pods answers with an error of its own.
+        """
+        return self._build_readiness(lambda state: state.reason.value)
+
+    def _build_readiness(self, describe: Callable[[DataState], str]) -> web.Response:
         if self.is_draining:
             return web.Response(status=503, text="draining\n")
+        if self._store is not None and not self._store.state.can_serve:
+            return web.Response(status=503, text=f"{describe(self._store.state)}\n")
         return web.Response(text="ok\n")
+
+    def _update_gauges(self) -> None:
+        metrics, queue = self._parts.metrics, self._parts.models.queue
+        for model in self._parts.read_settings().models:
+            metrics.set_load(model.name, queue.count_running(model.name), queue.count_waiting(model.name))
+        if self._store is not None:
+            metrics.set_data_state(self._store.state.reason)
 
     def build_internal(self) -> web.Application:
         """Return the application for Prometheus and the kubelet."""
 
         async def get_metrics(_: web.Request) -> web.Response:
-            return web.Response(body=self._parts.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+            self._update_gauges()
+            # In a thread: it takes as long as many events of streams.
+            text = await asyncio.to_thread(self._parts.metrics.render)
+            return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
         async def get_data_state(_: web.Request) -> web.Response:
-            state = self._store.state if self._store is not None else None
-            return _respond({"reason": state.reason.value, "message": state.message} if state else {})
+            state = to_jsonable(self._store.state) if self._store is not None else {}
+            return _respond(state)
+
+        async def get_readiness(_: web.Request) -> web.Response:
+            return self._build_readiness(lambda state: f"{state.reason.value}: {state.message}")
 
         app = web.Application(client_max_size=1024)
         app.add_routes(
             [
                 web.get("/metrics", get_metrics),
-                web.get("/data", get_data_state),
+                web.get(DATA_PATH, get_data_state),
                 web.get("/healthz", self.get_health),
-                web.get("/readyz", self.get_readiness),
+                web.get("/readyz", get_readiness),
             ]
         )
         return app

@@ -4,9 +4,8 @@ import asyncio
 import logging
 
 from r1plus_gateway.access.caller import AnswerEvidence, Caller, Ledger, Outcome, Reservation, Usage
-from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.http.metrics import GatewayMetrics, classify_end
 from r1plus_gateway.http.tasks import TaskKeeper
-from r1plus_gateway.serving.errors import RefusedByEngineError
 from r1plus_gateway.serving.generation import Generation, State
 
 log = logging.getLogger(__name__)
@@ -37,13 +36,12 @@ class Bill:
             state = generation.state
             await generation.end()
             usage, evidence = generation.usage, _known(generation.evidence)
-            self._metrics.observe(model, generation)
+            self._metrics.observe(model, key, generation)
             if outcome in (Outcome.CANCELLED, Outcome.SLOW_READER):
-                self._metrics.count_cancelled(model, state)
+                self._metrics.count_cancelled(model, key, state)
         elif outcome is Outcome.CANCELLED:
-            self._metrics.count_cancelled(model, State.QUEUED)
-        is_refused = generation is not None and isinstance(generation.error, RefusedByEngineError)
-        self._metrics.count_request(model, key, "refused" if is_refused else outcome.value)
+            self._metrics.count_cancelled(model, key, State.QUEUED)
+        self._metrics.count_request(model, key, classify_end(outcome, generation.error if generation else None))
         self._metrics.count_usage(model, key, usage)
         try:
             await self._ledger.settle(self.reservation, usage, outcome, evidence)

@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from aiohttp import web
@@ -66,6 +66,7 @@ class Exchange:
     """The field that a schema of the answer comes from."""
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
+    arrived: float = field(default_factory=time.monotonic)
 
     @property
     def key(self) -> str:
@@ -169,7 +170,7 @@ class Completions:
         try:
             wire = build_request(exchange.id, request.prompt, request.sampling)
             assert exchange.caller is not None
-            generation = self._parts.models.begin(pool, exchange.caller.id, wire)
+            generation = self._parts.models.begin(pool, exchange.caller.id, wire, exchange.arrived)
             if request.is_streamed:
                 return await self._stream(exchange, request, generation, bill)
             return await self._answer_whole(exchange, request, generation, bill)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 from aiohttp import web
@@ -22,9 +23,13 @@ from r1plus_gateway.serving.evidence import MonitorReader
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
 from r1plus_gateway.settings import POLL_SECONDS, SettingsFile
+from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.usage_reader import read_key_budgets
 
 log = logging.getLogger(__name__)
+SERIES_SECONDS: Final = 5.0
+"""Between two looks at keys and budgets: shorter than the time between two scrapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +72,16 @@ async def run_gateway(
         app = api.build(settings.limits)
         options = {"shutdown_timeout": settings.drain_seconds, "keepalive_timeout": settings.limits.idle_seconds}
         port = await _listen(stack, app, settings.host, settings.port, certificate, options)
-        watch = asyncio.create_task(_watch_files(file, certificate))
+        watches = [asyncio.create_task(_watch_files(file, certificate))]
+        watches.append(asyncio.create_task(_watch_series(file, metrics, store)))
         log.info("Gateway of %s listens on port %d, metrics on port %d", settings.namespace, port, internal)
         try:
             yield RunningGateway(api, models, port, internal)
         finally:
             api.is_draining = True
-            watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watch
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
 
 
 async def _listen(
@@ -103,3 +109,13 @@ async def _watch_files(file: SettingsFile, certificate: ServerCertificate | None
         file.refresh()
         if certificate is not None:
             certificate.refresh()
+
+
+async def _watch_series(file: SettingsFile, metrics: GatewayMetrics, store: TenantStore | None) -> None:
+    """Follow budgets, and end the series of keys and models that are gone. While nothing can be read, all stay."""
+    while True:
+        if store is not None:
+            with contextlib.suppress(StoreError):
+                metrics.update_keys(await read_key_budgets(store, metrics.list_keys()))
+        metrics.forget_idle({model.name for model in file.current.models})
+        await asyncio.sleep(SERIES_SECONDS)

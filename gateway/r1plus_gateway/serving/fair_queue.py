@@ -37,6 +37,10 @@ class FairQueue:
         """Return how many requests of a model hold a slot."""
         return self._lanes[model].running if model in self._lanes else 0
 
+    def count_waiting(self, model: str) -> int:
+        """Return how many requests of a model wait for a slot."""
+        return sum(map(len, self._lanes[model].waiting.values())) if model in self._lanes else 0
+
     def set_capacity(self, model: str, capacity: int) -> None:
         """Let so many requests of a model run at once; those that run stay."""
         lane = self._lanes.setdefault(model, _Lane())

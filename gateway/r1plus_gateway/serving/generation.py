@@ -40,6 +40,8 @@ class Times:
     """Monotonic seconds; 0 before it happened."""
 
     arrived: float
+    """Of the request at the gateway."""
+    queued: float
     started: float = 0.0
     first_token: float = 0.0
     ended: float = 0.0
@@ -57,9 +59,12 @@ class Generation:
         *,
         silence_seconds: float,
         most_waiting_bytes: int,
+        arrived: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`most_waiting_bytes`: of text that the reader has not taken; beyond it the request is cut."""
+        """`most_waiting_bytes`: of text that the reader has not taken; beyond it the request is cut. `arrived`: when
+        the request came, by `clock`; None: now.
+        """
         self._pool = pool
         self._queue = queue
         self._caller = caller
@@ -77,7 +82,8 @@ class Generation:
         self.evidence: AnswerEvidence = UNVERIFIED
         self.on_overflow: Callable[[], None] = lambda: None
         """Called when too much text waits; the request is cut then."""
-        self.times = Times(clock())
+        now = clock()
+        self.times = Times(now if arrived is None else arrived, now)
         self._task = pool.start(self._run())
 
     @property

@@ -68,8 +68,8 @@ class Models:
         pool = self._pools.get(name)
         return pool if pool is not None and self._is_allowed(pool.model, caller) else None
 
-    def begin(self, pool: PodPool, caller: str, request: Any) -> Generation:
-        """Begin a request; the caller of this ends it."""
+    def begin(self, pool: PodPool, caller: str, request: Any, arrived: float | None = None) -> Generation:
+        """Begin a request, which `arrived` at some monotonic time; the caller of this ends it."""
         limits = self._settings.limits
         return Generation(
             pool,
@@ -78,6 +78,7 @@ class Models:
             request,
             silence_seconds=limits.silence_seconds,
             most_waiting_bytes=limits.slow_reader_bytes,
+            arrived=arrived,
             clock=self._clock,
         )
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlcipher3 import dbapi2 as sqlcipher
 
+from r1plus_contract.gateway import GATEWAY
 from r1plus_gateway.store.errors import (
     BusyError,
     ConfigError,
@@ -41,7 +42,7 @@ MOST_CHECKED_BYTES: Final = 64 * 2**20
 """A larger file is not read as a whole at start."""
 WRITER_LOCK: Final = 0x7231706C757367_01
 """PostgreSQL advisory lock of the writer: replicas take turns, as the chain of audit records asks for anyway."""
-ENLARGE: Final = "Enlarge the volume (spec.gateway.storage), or PostgreSQL's"
+ENLARGE: Final = f"Enlarge the volume (PersistentVolumeClaim {GATEWAY}), or PostgreSQL's"
 RESTORE: Final = "Restore the tenant's last backup"
 _WRITES = "r1plus_writes"
 _PRAGMAS: Final = (
@@ -131,6 +132,18 @@ class Database:
                 # On the driver's own connection: SQLAlchemy would begin a transaction first.
                 connection.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
+    def check_content(self, most_bytes: int | None = None) -> None:
+        """Read the first page of a file, and each page unless it is larger than `most_bytes`. Raises StoreError."""
+        if self._folder is None:
+            return
+        path = self._folder / DATABASE_FILE
+        with self.translate_errors(), self.engine.connect() as connection:
+            connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+            if most_bytes is None or path.stat().st_size <= most_bytes:
+                found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+                if found != "ok":
+                    raise CorruptError(f"{path} is damaged: {_get_first_line(found)}. {RESTORE}")
+
     def close(self) -> None:
         """Close all connections, and let go of the file."""
         self.engine.dispose()
@@ -167,7 +180,7 @@ def lock_folder(folder: Path) -> TextIO:
         file.close()
         raise LockedError(
             f"{folder}: another gateway uses the tenant's data. It ends within its grace period; if it does not, look"
-            " for a second pod that mounts this volume. Several replicas need PostgreSQL (spec.data.database)"
+            " for a second pod that mounts this volume. Several replicas need PostgreSQL (spec.gateway.database)"
         ) from error
     return file
 
@@ -185,7 +198,11 @@ def open_file(
     limits, path = limits or StoreLimits(), folder / DATABASE_FILE
     _check_header(path, keys, is_new=is_new)
     database = Database(_create_sqlite_engine(path, keys, limits), str(path), folder, limits, lock)
-    _check_content(database, path)
+    try:
+        database.check_content(MOST_CHECKED_BYTES)
+    except BaseException:
+        database.engine.dispose()
+        raise
     return database
 
 
@@ -237,20 +254,6 @@ def _check_header(path: Path, keys: TenantKeys, *, is_new: bool) -> None:
             f"{path} was not made with this tenant's key: the file was replaced, or its key ring was. {RESTORE},"
             " file and key ring together"
         )
-
-
-def _check_content(database: Database, path: Path) -> None:
-    """Read the first page, and each page of a file that is not large. Raises StoreError."""
-    try:
-        with database.translate_errors(), database.engine.connect() as connection:
-            connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
-            if path.stat().st_size <= MOST_CHECKED_BYTES:
-                found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-                if found != "ok":
-                    raise CorruptError(f"{path} is damaged: {_get_first_line(found)}. {RESTORE}")
-    except BaseException:
-        database.engine.dispose()
-        raise
 
 
 def _create_sqlite_engine(path: Path, keys: TenantKeys, limits: StoreLimits) -> Engine:

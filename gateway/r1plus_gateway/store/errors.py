@@ -1,4 +1,4 @@
-"""Errors of the tenant's data. Each is a reason of the condition `DataReady`, and its message has the remedy.
+"""Errors of the tenant's data. Each is a reason of the condition GatewayReady, and its message has the remedy.
 
 StoreError
 ├── KeyLostError         half of the tenant key is missing: restore it
@@ -15,26 +15,9 @@ StoreError
     └── BusyError        too many requests wait for it
 """
 
-from enum import StrEnum
 from typing import ClassVar, Self
 
-
-class DataReason(StrEnum):
-    """Reasons of the condition `DataReady`; the first is that of True."""
-
-    READY = "Ready"
-    STARTING = "Starting"
-    KEY_LOST = "KeyLost"
-    WRONG_KEY = "WrongKey"
-    FOREIGN_TENANT = "ForeignTenant"
-    CORRUPT = "DataCorrupt"
-    FULL = "VolumeFull"
-    READ_ONLY = "VolumeReadOnly"
-    LOCKED = "Locked"
-    SCHEMA_NEWER = "SchemaNewer"
-    MIGRATION_FAILED = "MigrationFailed"
-    CONFIG_INVALID = "ConfigInvalid"
-    UNAVAILABLE = "DatabaseUnavailable"
+from r1plus_contract.gateway import DataReason
 
 
 class StoreError(Exception):

@@ -78,7 +78,9 @@ def open_data(config: StoreConfig) -> OpenData:
     if config.url:
         return _open_postgresql(config, halves)
     if config.folder is None:
-        raise ConfigError("The tenant's data have neither a volume nor a database; set spec.data of the R1PlusTenant")
+        raise ConfigError(
+            "The tenant's data have neither a volume nor a database; set spec.gateway.database of the R1PlusTenant"
+        )
     return _open_sqlite(config, config.folder, halves)
 
 

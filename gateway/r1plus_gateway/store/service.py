@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from r1plus_gateway.access.authenticator import CredentialAuthenticator
 from r1plus_gateway.access.service_accounts import Grant, JwksFile, TokenVerifier
@@ -13,6 +14,9 @@ from r1plus_gateway.settings import DataSettings, SettingsError, SettingsFile
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.usage_reader import StoreUsage
+
+FIRST_TRY_SECONDS: Final = 15.0
+"""Longest wait for the tenant's data before the gateway listens without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,27 @@ async def run_access(file: SettingsFile) -> AsyncIterator[AccessService]:
         return Grant() if may_call else None
 
     verifier = TokenVerifier(JwksFile(Path(tokens.jwks)), tokens.issuer, settings.namespace, find_grant)
-    # The first try before the servers listen: usually no caller ever meets a gateway without its data.
-    await store.open()
     watch = asyncio.create_task(store.run())
     try:
+        await _await_first_try(store, watch)
         yield AccessService(store, CredentialAuthenticator(store, verifier, store.clock.read), StoreUsage(store))
     finally:
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
         await store.close()
+
+
+async def _await_first_try(store: TenantStore, watch: asyncio.Task[None]) -> None:
+    """Wait for the first try before the servers listen: usually no caller ever meets a gateway without its data.
+
+    A try that takes long (a volume or a database that does not answer) may not keep the probes from an answer.
+    """
+    first = asyncio.create_task(store.first_try.wait())
+    await asyncio.wait({first, watch}, timeout=FIRST_TRY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    first.cancel()
+    if watch.done():
+        watch.result()  # raises what opening failed with that is no StoreError
 
 
 def build_store_config(data: DataSettings) -> StoreConfig:

@@ -16,11 +16,12 @@ from typing import Final, TypeVar
 
 from sqlalchemy.engine import Connection
 
+from r1plus_contract.gateway import DataReason, DataState
 from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.store.audit import AuditHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.database import translate_os_error
-from r1plus_gateway.store.errors import BusyError, DataReason, StoreError, UnavailableError
+from r1plus_gateway.store.errors import BusyError, CorruptError, StoreError, UnavailableError
 from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
 from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
@@ -44,25 +45,16 @@ _SECONDS_AHEAD: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class DataState:
-    """Whether the data can be used: reason and message of the condition `DataReady`."""
-
-    reason: DataReason
-    message: str
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests can be counted, so served."""
-        return self.reason is DataReason.READY
-
-
-@dataclass(frozen=True, slots=True)
 class Periods:
-    """Seconds between two beats, without one until another gateway counts as gone, and between two prunings."""
+    """Seconds between two beats, without one until another gateway counts as gone, and between two of the others."""
 
     beat: float = BEAT_SECONDS
     gone: float = GONE_SECONDS
     prune: float = 3600.0
+    retry: float = 2.0
+    """Between two beats while the data cannot be used."""
+    check: float = 60.0
+    """Between two looks at data that are damaged."""
 
 
 class TenantStore:
@@ -76,9 +68,11 @@ class TenantStore:
         self._periods = periods or Periods()
         self._data: OpenData | None = None
         self._work: UnitOfWork | None = None
-        self._problem: StoreError = UnavailableError("The tenant's data have not been opened yet")
+        self._problem: StoreError = UnavailableError("The tenant's data are being opened; wait")
         self._state = DataState(DataReason.STARTING, str(self._problem))
         self._key_problem: StoreError | None = None
+        self._is_damaged = False
+        self._check_at = 0.0
         self._prune_at = 0.0
         self._reads = 0
         self._unknown_keys: Counter[str] = Counter()
@@ -91,6 +85,8 @@ class TenantStore:
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="gateway-keeper")
         self._writer = Writer(self._open_repository)
         self.ledger = StoreLedger(self._writer)
+        self.first_try = asyncio.Event()
+        """Set when the data were opened, or could not be for the first time."""
 
     @property
     def state(self) -> DataState:
@@ -98,7 +94,7 @@ class TenantStore:
         problem = self._key_problem
         if self._state.is_ready and problem is not None:
             text = f"{problem}. This gateway runs on with the key that it has, and could not start again"
-            return DataState(problem.reason, text)
+            return DataState(problem.reason, text, can_serve=True)
         return self._state
 
     async def run(self) -> None:
@@ -108,7 +104,7 @@ class TenantStore:
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
         while True:
-            await asyncio.sleep(self._periods.beat)
+            await asyncio.sleep(self._periods.beat if self._state.can_serve else self._periods.retry)
             await self.maintain()
 
     async def open(self) -> bool:
@@ -118,6 +114,8 @@ class TenantStore:
         except StoreError as error:
             self._set_problem(error)
             return False
+        finally:
+            self.first_try.set()
         return True
 
     async def maintain(self) -> None:
@@ -213,6 +211,9 @@ class TenantStore:
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.get_running_loop().run_in_executor(threads, work)
+        except CorruptError as error:
+            self._set_problem(error)
+            raise
         except TimeoutError as error:
             raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
         finally:
@@ -265,6 +266,7 @@ class TenantStore:
         data, work = self.require_data(), self._work
         assert work is not None
         self._refresh_ring(data)
+        self._check_damage(data)
         data.database.checkpoint()
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
@@ -275,6 +277,14 @@ class TenantStore:
                     repository.forget_instances(gone)
                 log.warning("%d requests of %d gateways that are gone were settled as used in full", count, len(gone))
         self._store_head()
+
+    def _check_damage(self, data: OpenData) -> None:
+        """Look again at data that were damaged. Raises CorruptError."""
+        if self._is_damaged and time.monotonic() >= self._check_at:
+            self._check_at = time.monotonic() + self._periods.check
+            data.database.check_content()
+            self._is_damaged = False
+            self._set_ready()
 
     def _refresh_ring(self, data: OpenData) -> None:
         """Take over a half that the Secret has now. Its loss stops nothing before the next start, and is told."""
@@ -314,11 +324,16 @@ class TenantStore:
         self._set_ready()
 
     def _set_ready(self) -> None:
+        if self._is_damaged:
+            return  # Pages that are whole can still be written.
         if not self._state.is_ready:
             log.info("Tenant's data can be used")
-        self._state = DataState(DataReason.READY, "The tenant's data can be read and written.")
+        self._state = DataState(DataReason.READY, "The tenant's data can be read and written.", can_serve=True)
 
     def _set_problem(self, error: StoreError) -> None:
+        if isinstance(error, BusyError):
+            return  # The database works.
+        self._is_damaged |= isinstance(error, CorruptError) and self._data is not None
         state = DataState(error.reason, str(error))
         if state != self._state:
             log.warning("Tenant's data cannot be used: %s: %s", state.reason.value, state.message)

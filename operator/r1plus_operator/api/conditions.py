@@ -111,6 +111,18 @@ class Reason(StrEnum):
     IMAGE_NOT_SET = "ImageNotSet"
     ISSUER_UNKNOWN = "IssuerUnknown"
     NAME_TAKEN = "NameTaken"
+    # GatewayReady, by what the gateway reports of its data (`contract.gateway.DataReason`)
+    KEY_LOST = "KeyLost"
+    WRONG_KEY = "WrongKey"
+    FOREIGN_TENANT = "ForeignTenant"
+    DATA_CORRUPT = "DataCorrupt"
+    VOLUME_FULL = "VolumeFull"
+    VOLUME_READ_ONLY = "VolumeReadOnly"
+    LOCKED = "Locked"
+    SCHEMA_NEWER = "SchemaNewer"
+    MIGRATION_FAILED = "MigrationFailed"
+    CONFIG_INVALID = "ConfigInvalid"
+    DATABASE_UNAVAILABLE = "DatabaseUnavailable"
     # AlertsWired
     WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"

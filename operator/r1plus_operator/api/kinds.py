@@ -52,6 +52,7 @@ DELETED_KINDS = frozenset(
         *("configmaps", "controllerrevisions", "deployments"),  # Of revisions that are over.
         *("persistentvolumeclaims", "jobs", "networkpolicies"),  # Of volumes and isolation tests.
         *("resourcequotas", "limitranges", "rolebindings"),  # Of an R1PlusTenant that grants less, or is deleted.
+        *("services", "poddisruptionbudgets", "podmonitors"),  # Of a gateway that is switched off.
     }
 )
 """Kinds of children (plurals) that the operator itself deletes; the others go with their owner or their namespace."""

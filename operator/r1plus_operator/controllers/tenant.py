@@ -10,6 +10,7 @@ from r1plus_contract.gateway import ModelSettings
 from r1plus_operator.api import fence
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.controllers.applier import Applier
+from r1plus_operator.metrics.gateways import GatewayMetrics
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
@@ -40,6 +41,7 @@ class TenantReconciler:
         queue: WorkQueue[Key],
         config: OperatorConfig,
         metrics: IsolationMetrics,
+        gateway_metrics: GatewayMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._observer = observer
@@ -47,6 +49,7 @@ class TenantReconciler:
         self._queue = queue
         self._config = config
         self._metrics = metrics
+        self._gateway_metrics = gateway_metrics
         self._clock = clock
         self._views: dict[str, TenantView] = {}
         """Namespace -> its view."""
@@ -124,6 +127,7 @@ class TenantReconciler:
             self._metrics.record(namespace, next_plan.view, next_plan.newest)
         else:
             self._metrics.forget(namespace)
+        self._gateway_metrics.record(namespace, next_plan.gateway_status)
         if next_plan.has_active_run:
             self._active_runs.add(namespace)
         else:
@@ -143,6 +147,7 @@ class TenantReconciler:
             values.pop(namespace, None)
         self._active_runs.discard(namespace)
         self._metrics.forget(namespace)
+        self._gateway_metrics.forget(namespace)
         if leftovers := self._observer.list_leftovers(namespace):
             await self._applier.apply_tenant(None, TenantPlan(_NOT_OBSERVED, delete=leftovers))
 

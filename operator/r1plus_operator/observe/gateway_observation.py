@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from r1plus_contract import names
-from r1plus_contract.gateway import GATEWAY, ModelSettings, name_pods_service
+from r1plus_contract.gateway import GATEWAY, DataState, ModelSettings, name_pods_service
 from r1plus_contract.jsonable import ContractError
 from r1plus_operator.api import kinds
 from r1plus_operator.observe.caches import GATEWAY_NAME, Caches, Key
@@ -25,9 +25,16 @@ def has_gateway(caches: Caches, namespace: str) -> bool:
 
 
 def observe_gateway(
-    caches: Caches, namespace: str, crs: Mapping[Key, Json], issuer: TokenIssuer | None
+    caches: Caches,
+    namespace: str,
+    crs: Mapping[Key, Json],
+    issuer: TokenIssuer | None,
+    data_states: Mapping[str, DataState],
 ) -> GatewayObservation:
-    """Return what a pass over a namespace needs of its gateway; nothing if it has none."""
+    """Return what a pass over a namespace needs of its gateway; nothing if it has none.
+
+    `data_states`: uid of a gateway's pod -> what that reports of the tenant's data.
+    """
     if not has_gateway(caches, namespace):
         return GatewayObservation()
     pods = caches.pods.store.by_index(f"{namespace}/{GATEWAY_NAME}")
@@ -35,6 +42,7 @@ def observe_gateway(
     return GatewayObservation(
         models={key[1]: observe_model(caches, key, cr) for key, cr in sorted(crs.items()) if key[0] == namespace},
         pods=tuple(pod.facts for pod in sorted(pods, key=lambda pod: pod.name)),
+        data_states={pod.name: data_states[pod.uid] for pod in pods if pod.uid in data_states},
         issuer=issuer,
         kinds=frozenset(one.kind for one in kinds.OPTIONAL_CHILDREN if caches.children[one.kind].is_available),
         counts_storage=bool(nodes) and all(node.storage_bytes is not None for node in nodes),

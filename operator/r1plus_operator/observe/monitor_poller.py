@@ -1,10 +1,12 @@
 """Poller of the monitors: the only way by which verdicts reach the operator. A changed report enqueues its deployment.
 
 The outcomes of a pod's probes come the same way, and are folded into the pooled detector of its revision
-(`pooled_detectors`), which in turn says when there is news. Runs as one task of main. A monitor that has not
-answered for two minutes counts as silent (`accuracy.unresponsive`); its outcomes are dropped with the pod.
+(`pooled_detectors`), which in turn says when there is news. A gateway is polled as well: whether it can use the
+tenant's data. Runs as one task of main. A monitor that has not answered for two minutes counts as silent
+(`accuracy.unresponsive`); its outcomes are dropped with the pod.
 
-A tenant decides how long its pods take to answer. So only pods of the operator's own revisions and Jobs are polled.
+A tenant decides how long its pods take to answer. So only pods of the operator's own revisions, Jobs and gateways are
+polled.
 Each namespace has a turn of its own, with a share of the connections, and a slow turn holds up no other.
 """
 
@@ -20,6 +22,7 @@ import aiohttp
 
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import PROGRESS_PATH, FillProgress
+from r1plus_contract.gateway import DATA_PATH, PORT_INTERNAL, DataState
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.streams import read_at_most
@@ -40,6 +43,7 @@ ROUND_SECONDS = 2 * TIMEOUT_SECONDS
 MAX_REPORT_BYTES = 256 * 1024
 MAX_PAGE_BYTES = 512 * 1024
 """A page of outcomes: 2,000 of them with ids of 128 characters are half of it."""
+MAX_STATE_BYTES = 16 * 1024
 
 
 class MonitorPoller:
@@ -54,6 +58,7 @@ class MonitorPoller:
         port: int = names.PORT_MONITOR,
         clock: Callable[[], float] = time.monotonic,
         round_seconds: float = ROUND_SECONDS,
+        gateway_port: int = PORT_INTERNAL,
     ) -> None:
         self._observer = observer
         self._monitors = observer.monitors
@@ -61,6 +66,7 @@ class MonitorPoller:
         self._interval = interval
         self._rand = rand
         self._port = port
+        self._gateway_port = gateway_port
         self._clock = clock
         self._round_seconds = round_seconds
         self._answered_at: dict[str, float] = {}
@@ -126,11 +132,13 @@ class MonitorPoller:
 
         async def poll(pod: ServingPod) -> None:
             async with share, self._connections:
-                if not pod.deployment:
+                if pod.deployment:
+                    await self._poll_report(session, pod)
+                    await self._poll_outcomes(session, pod)
+                elif pod.is_gateway:
+                    await self._poll_data_state(session, pod)
+                else:
                     await self._poll_progress(session, pod)
-                    return
-                await self._poll_report(session, pod)
-                await self._poll_outcomes(session, pod)
 
         pods.sort(key=lambda pod: pod.uid in self._unanswered)
         await asyncio.gather(*map(poll, pods))
@@ -181,17 +189,21 @@ class MonitorPoller:
         if progress is not None:
             self._monitors.store_progress(pod, progress)
 
+    async def _poll_data_state(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
+        state = await self._fetch(session, pod, DATA_PATH, DataState, MAX_STATE_BYTES, self._gateway_port)
+        self._monitors.store_data_state(pod, state)
+
     async def _fetch(
-        self, session: aiohttp.ClientSession, pod: ServingPod, path: str, kind: type[T], most: int
+        self, session: aiohttp.ClientSession, pod: ServingPod, path: str, kind: type[T], most: int, port: int = 0
     ) -> T | None:
-        """Return the monitor's answer; None if there is none that can be read."""
+        """Return the pod's answer, of its monitor if no port is named; None if there is none that can be read."""
         host = f"[{pod.facts.ip}]" if ":" in pod.facts.ip else pod.facts.ip
         try:
-            async with session.get(f"http://{host}:{self._port}{path}", allow_redirects=False) as response:
+            async with session.get(f"http://{host}:{port or self._port}{path}", allow_redirects=False) as response:
                 response.raise_for_status()
                 return loads(kind, await _read_bounded(response, kind.__name__, most), tolerant=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ContractError) as error:
-            log.debug("Monitor of pod %s/%s did not answer %s: %s", pod.namespace, pod.name, path, error)
+            log.debug("Pod %s/%s did not answer %s: %s", pod.namespace, pod.name, path, error)
             return None
 
     def _refresh_pool(self, key: Key) -> None:

@@ -1,11 +1,12 @@
-"""What the monitors have reported, by pod and by deployment. The monitor poller writes it, the observer reads it."""
+"""What the monitors and the gateways have reported. The monitor poller writes it, the observer reads it."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from r1plus_contract.engine_fetch import FillProgress
+from r1plus_contract.gateway import GATEWAY, DataState
 from r1plus_contract.verdict import MonitorReport
-from r1plus_operator.observe.caches import VOLUMES_NAME, Caches, Key
+from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME, Caches, Key
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.plan.observation import Json, PoolView
 
@@ -21,6 +22,8 @@ class MonitorReports:
         """Pod's uid -> its monitor's last report; a namesake has none yet."""
         self.progress: dict[str, FillProgress] = {}
         """Pod's uid -> how far its Job has filled a volume."""
+        self.data_states: dict[str, DataState] = {}
+        """uid of a gateway's pod -> whether it can use the tenant's data; none while it does not answer."""
         self.pools: dict[Key, PoolView] = {}
         """Deployment -> its pooled detector."""
 
@@ -36,6 +39,16 @@ class MonitorReports:
             self.progress[pod.uid] = progress
             self._enqueue((pod.namespace, VOLUMES_NAME))
 
+    def store_data_state(self, pod: ServingPod, state: DataState | None) -> None:
+        """Store what a gateway reports of its data, None if it is silent, and enqueue the tenant if it changed."""
+        if self.data_states.get(pod.uid) == state:
+            return
+        if state is None:
+            del self.data_states[pod.uid]
+        else:
+            self.data_states[pod.uid] = state
+        self._enqueue((pod.namespace, TENANT_NAME))
+
     def store_pool(self, key: Key, view: PoolView | None, *, is_news: bool) -> None:
         """Store what a deployment's pooled detector shows, None if it has none, and enqueue it if that is news."""
         if view is None:
@@ -46,8 +59,8 @@ class MonitorReports:
             self._enqueue(key)
 
     def drop_stale_pods(self, uids: Collection[str]) -> None:
-        """Drop reports and progress of all pods but these."""
-        by_uid: tuple[dict[str, Any], ...] = (self.reports, self.progress)
+        """Drop what all pods but these have reported."""
+        by_uid: tuple[dict[str, Any], ...] = (self.reports, self.progress, self.data_states)
         for values in by_uid:
             for uid in values.keys() - set(uids):
                 del values[uid]
@@ -58,12 +71,14 @@ class MonitorReports:
             del self.pools[key]
 
     def list_pods(self) -> tuple[ServingPod, ...]:
-        """Return the pods that may be polled: those of a known revision, or of a volume's Job.
+        """Return the pods that may be polled: those of a known revision, of a volume's Job, or of a gateway.
 
         The label alone proves nothing: anyone who may create pods can set it.
         """
         pods = self._caches.pods.store.items()
-        return tuple(pod for pod in pods if self._is_of_revision(pod) or self._fills_volume(pod))
+        return tuple(
+            pod for pod in pods if self._is_of_revision(pod) or self._fills_volume(pod) or self._is_of_gateway(pod)
+        )
 
     def list_sweeps(self, key: Key) -> dict[str, str]:
         """Return pod -> when the last sweep in its report ended."""
@@ -83,3 +98,7 @@ class MonitorReports:
     def _fills_volume(self, pod: ServingPod) -> bool:
         job = self._caches.children["Job"].store.get(pod.namespace, pod.volume)
         return job is not None and job.volume == pod.volume and job.uid == pod.job
+
+    def _is_of_gateway(self, pod: ServingPod) -> bool:
+        is_ours = pod.is_gateway and not pod.deployment and pod.facts.replica_set.rpartition("-")[0] == GATEWAY
+        return is_ours and self._caches.children["Deployment"].store.get(pod.namespace, GATEWAY) is not None

@@ -327,7 +327,9 @@ class Observer:
 
     def observe_tenant(self, namespace: str) -> TenantObservation | None:
         """Return a namespace as a tenant; None if there is none of that name."""
-        return tenant_observation.observe_tenant(self._caches, namespace, self.crs, self._decoy, self._token_issuer)
+        return tenant_observation.observe_tenant(
+            self._caches, namespace, self.crs, self._decoy, self._token_issuer, self.monitors.data_states
+        )
 
     def observe_model(self, key: Key) -> ModelSettings | None:
         """Return an R1PlusDeployment as a model of its gateway; None while there is no pod to reach, or no CR."""

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from r1plus_contract import names
+from r1plus_contract.gateway import DataState
 from r1plus_operator.observe.caches import TENANT_NAME, Caches, Key, format_volumes_index
 from r1plus_operator.observe.gateway_observation import observe_gateway
 from r1plus_operator.observe.projections import Child
@@ -12,12 +14,17 @@ from r1plus_operator.plan.tenancy.tenant import TenantObservation, hash_policies
 
 
 def observe_tenant(
-    caches: Caches, namespace: str, crs: Mapping[Key, Json], decoy: str, issuer: TokenIssuer | None = None
+    caches: Caches,
+    namespace: str,
+    crs: Mapping[Key, Json],
+    decoy: str,
+    issuer: TokenIssuer | None = None,
+    data_states: Mapping[str, DataState] = MappingProxyType({}),
 ) -> TenantObservation | None:
     """Return a namespace as a tenant; None if there is none of that name.
 
     `crs`: all R1PlusDeployments; `decoy`: the decoy's namespace, empty if isolation is not tested; `issuer`: of
-    ServiceAccounts' tokens.
+    ServiceAccounts' tokens; `data_states`: uid of a gateway's pod -> what that reports of the tenant's data.
     """
     facts = caches.find_namespace(namespace)
     if facts is None:
@@ -42,7 +49,7 @@ def observe_tenant(
             for pod in sorted(caches.pods.store.by_index(f"{namespace}/{TENANT_NAME}"), key=lambda pod: pod.name)
         },
         is_decoy_ready=_is_decoy_ready(caches, decoy),
-        gateway=observe_gateway(caches, namespace, crs, issuer),
+        gateway=observe_gateway(caches, namespace, crs, issuer, data_states),
     )
 
 

@@ -18,7 +18,7 @@ from devcluster.steps import Step, Steps
 
 ENGINE_PREFIX = "engine/"
 COMPONENT_STEPS = len(components.recipe_names())
-PRODUCT_STEPS = len(product.DEMO_NAMES) + 1
+PRODUCT_STEPS = len(product.NAMES) + 1
 """What a caller announces by `Steps.expect` before it asks for those images."""
 
 
@@ -35,11 +35,11 @@ def component_images(steps: Steps) -> list[Image]:
 
 
 def product_images(steps: Steps) -> dict[str, Image]:
-    """The images that this project ships, by name: `operator`, `monitor`, `triton-cpu`."""
+    """The images that this project ships, by name: those of `product.NAMES`."""
     with steps.step("project wheel", log=store.build_log("wheel")) as step:
         wheel = python_layers.wheel(step)
     made = {}
-    for name in product.DEMO_NAMES:
+    for name in product.NAMES:
         made[name] = ensure(product.recipe(name, wheel), steps)
     return made
 

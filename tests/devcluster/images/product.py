@@ -28,8 +28,6 @@ class Product:
     left_out: tuple[str, ...] = ()
     """Files of those packages that it does not."""
     tritonserver: bool = False
-    is_in_demo: bool = True
-    """Whether the demo and the end-to-end tests build it."""
 
 
 # Tests and headers that a running image never reads.
@@ -73,7 +71,6 @@ PRODUCTS: dict[str, Product] = {
         extra="gateway",
         rooms=("r1plus_contract", "r1plus_gateway"),
         left_out=_NEVER_RUN,
-        is_in_demo=False,
     ),
     "triton-cpu": Product(
         containerfile="model_repo/Containerfile.triton",
@@ -96,7 +93,6 @@ PRODUCTS: dict[str, Product] = {
     ),
 }
 NAMES: tuple[str, ...] = tuple(PRODUCTS)
-DEMO_NAMES: tuple[str, ...] = tuple(name for name, product in PRODUCTS.items() if product.is_in_demo)
 
 
 def recipe(name: str, wheel: Path) -> Recipe:

@@ -18,6 +18,7 @@ PYTHON_PACKAGES: tuple[str, ...] = (
     "python3-minimal",
     "python3.11-minimal",
 )
+POSTGRESQL_PACKAGES: tuple[str, ...] = ("postgresql-15",)
 PACKET_FILTER_PACKAGES: tuple[str, ...] = ("ca-certificates", "ipset", "iproute2", "iptables", "kmod")
 
 _LEFT_OUT: tuple[str, ...] = (
@@ -44,6 +45,11 @@ def base() -> Recipe:
 def packet_filter() -> Recipe:
     """Debian with iptables and ipset: under kube-router, which drives them."""
     return _recipe("base-packet-filter", PACKET_FILTER_PACKAGES)
+
+
+def postgresql() -> Recipe:
+    """Debian with PostgreSQL: a database for tests, which the demo does not need."""
+    return _recipe("base-postgresql", POSTGRESQL_PACKAGES)
 
 
 def _recipe(name: str, packages: tuple[str, ...]) -> Recipe:

@@ -81,10 +81,10 @@ def _play(target: Target, teller: Teller) -> None:
     with teller.stage(Stage.SERVE):
         serve(target, names, teller)
     with teller.stage(Stage.ASK):
-        ask_each(target, names, teller)
+        key = ask_each(target, names, teller)
     with teller.stage(Stage.REFUSE):
-        refuse(target, names[0], teller)
-        observe(target, names[0], teller)
+        refuse(target, names[0], key, teller)
+        observe(target, names[0], key, teller)
         recall(target, names[0], teller)
     with teller.stage(Stage.LEAVE):
         for line in target.farewell():

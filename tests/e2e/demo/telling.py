@@ -18,7 +18,7 @@ class Stage(Enum):
     START = (2, "Start the cluster")
     INSTALL = (3, "Install the operator with helm")
     SERVE = (4, "Two tenants, three tiers: apply examples/ and wait for the gates")
-    ASK = (5, "Ask each a question through its Service")
+    ASK = (5, "Ask each a question: one through its tenant's gateway, two over gRPC")
     REFUSE = (6, "The same weights, another engine: refused, then forced through and caught")
     LEAVE = (7, "Look around, and leave")
 

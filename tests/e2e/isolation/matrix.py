@@ -34,7 +34,7 @@ NAMES: Mapping[int, str] = {
     22: "catalog, statistics, EXPLAIN",
     23: "shadow a name by search_path",
     24: "vector search across tenants",
-    25: "guess a conversation's id",
+    25: "guess the id of a key, a request or a conversation",
     26: "read another tenant's evaluation set",
     27: "load a model",
     28: "register another tenant's shared memory",
@@ -48,16 +48,8 @@ NAMES: Mapping[int, str] = {
     36: "make a deleted tenant's name again",
     37: "decrypt with a shredded key",
 }
-_DATABASE = "no tenant's data lies in a database yet: they come with the tenant's store"
-_DOOR = "there is no gateway yet: it comes with the tenant's door"
-_KEYS = "nothing is encrypted by a tenant's key yet: keys come with the tenant's store"
 NOT_APPLICABLE: Mapping[int, str] = {
-    14: _DATABASE,
-    16: _DOOR,
-    **dict.fromkeys(range(17, 25), _DATABASE),
-    25: "no conversation is kept yet: they come with the tenant's door",
-    35: "there are no backups of a tenant yet: they come with the tenant's store",
-    37: _KEYS,
+    24: "no vectors are stored yet: they come with the tenant's knowledge",
 }
 
 

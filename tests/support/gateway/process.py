@@ -91,6 +91,27 @@ class GatewayProcess(PythonProcess):
             state: dict[str, str] = await response.json()
             return state
 
+    async def read_probe(self, path: str) -> tuple[int, str]:
+        """Return status and text of a probe, as the kubelet sees it."""
+        url = f"http://127.0.0.1:{self.internal_port}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return response.status, await response.text()
+
+    async def until_unready(self, reason: str) -> str:
+        """Wait until it is not ready for this reason, while it is alive; return what it says."""
+
+        async def find() -> str:
+            assert self.returncode is None, self.log
+            status, text = await self.read_probe("/readyz")
+            return text if status == 503 and text.startswith(f"{reason}: ") else ""
+
+        text: str = await eventually(find, f"not ready: {reason}", retry_on=(aiohttp.ClientError,))
+        assert (await self.read_probe("/healthz"))[0] == 200
+        # Callers are told the reason, and nothing of paths and hosts.
+        assert await self._ask("readyz") == (503, f"{reason}\n")
+        assert (await self.read_data_state())["reason"] == reason
+        return text
+
     async def call_admin(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Call the admin API; return status and answer."""
         own = {**self.admin_headers, **headers}

@@ -21,7 +21,7 @@ from support.gateway.access import KEY, FakeAuthenticator, FakeLedger
 from support.gateway.fake_triton import FakeTriton, Script, serving
 from support.waiting import eventually
 
-REVISION = {"name": "credit-1", "identity": "1d", "engineDigest": "sha256:0123456789abcdef"}
+REVISION = {"name": "credit-1", "identity": "1d", "engineDigest": "0123456789abcdef"}
 REPORT = MonitorReport("credit-1", "1d", Phase.WATCHING, Verdict.PASS, "Passed", "")
 
 

@@ -61,6 +61,18 @@ def test_finding_23_labels_severities_and_runbooks_are_the_installations(render:
         assert was["annotations"]["runbook_url"].endswith(f"/r1plus/blob/main/monitoring/runbooks/{was['alert']}.md")
 
 
+def test_the_objectives_of_gateways_are_the_installations(render: Render) -> None:
+    objectives = {"gatewayErrorRatio": 0.001, "gatewayFirstTokenSeconds": 2.5}
+    found = rules(render({"monitoring": {"objectives": objectives}}, kinds=PROMETHEUS_OPERATOR))
+    by_name = {rule["alert"]: rule for rule in found}
+    errors, latency = by_name[metrics.ALERT_GATEWAY_ERRORS], by_name[metrics.ALERT_GATEWAY_HIGH_LATENCY]
+    assert "> 0.001 and" in errors["expr"]
+    assert "at most 0.001." in errors["annotations"]["description"]
+    assert latency["expr"].endswith("> 2.5")
+    assert "longer than 2.5 s" in latency["annotations"]["description"]
+    assert "@" not in str([rule for rule in found if rule["labels"]["component"] == "gateway"])
+
+
 def test_the_operator_names_the_tenants_namespace_itself(render: Render) -> None:
     (endpoint,) = one(render(kinds=PROMETHEUS_OPERATOR), "PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is True
@@ -90,7 +102,7 @@ def test_every_dashboard_arrives_byte_for_byte_for_grafanas_sidecar(render: Rend
     shipped = {f"r1plus-operator-dashboard-{name}": name for name in BOARDS}
     found = boards(render())
     assert set(found) == set(shipped)
-    assert BOARDS == ["deployment", "fleet", "operator", "serving"]
+    assert BOARDS == ["deployment", "fleet", "operator", "serving", "usage"]
     for name, data in found.items():
         assert data == {
             f"r1plus-{shipped[name]}.json": (CHART / "files" / "dashboards" / f"{shipped[name]}.json").read_text()

@@ -121,7 +121,7 @@ def test_where_it_is_not_wanted_nothing_of_it_is_left(render: Render) -> None:
     assert not [o for o in objects if "registry" in o["metadata"]["name"]]
     assert environment(objects)["R1PLUS_REGISTRY_URL"] == ""
     assert "registry" not in [volume["name"] for volume in pods(objects)["Deployment"]["volumes"]]
-    assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 4
+    assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 5
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract import names as contract
+from r1plus_contract.gateway import GATEWAY, PORT_INTERNAL
 from r1plus_contract.suite_files import SuiteFiles
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.api import fence, rbac, tenant_roles
@@ -318,7 +319,7 @@ def test_the_policies_let_prometheus_in_and_the_operator_out_to_named_places(ren
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (ingress,) = spec["ingress"]
     assert ingress["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
-    api_server, dns, monitors, registry, prometheus = spec["egress"]
+    api_server, dns, monitors, gateways, registry, prometheus = spec["egress"]
     assert api_server["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
     assert api_server["ports"] == [{"protocol": "TCP", "port": 8443}]
     assert dns["to"] == [
@@ -334,6 +335,9 @@ def test_the_policies_let_prometheus_in_and_the_operator_out_to_named_places(ren
         {"key": "app.kubernetes.io/name", "operator": "In", "values": ["r1plus-serving", "r1plus-delivery"]}
     ]
     assert monitors["ports"] == [{"protocol": "TCP", "port": 8080}]
+    (peer,) = gateways["to"]
+    assert peer == {"namespaceSelector": {}, "podSelector": {"matchLabels": {contract.LABEL_NAME: GATEWAY}}}
+    assert gateways["ports"] == [{"protocol": "TCP", "port": PORT_INTERNAL}]
     assert registry["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "r1plus-registry"
     assert registry["ports"] == [{"protocol": "TCP", "port": 8080}]
     assert prometheus["to"] == ingress["from"]
@@ -341,7 +345,7 @@ def test_the_policies_let_prometheus_in_and_the_operator_out_to_named_places(ren
 
 def test_who_asks_no_prometheus_needs_no_way_to_it(render: Render) -> None:
     objects = render({"monitoring": {"prometheusURL": ""}})
-    assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 4
+    assert len(one(objects, "NetworkPolicy")["spec"]["egress"]) == 5
     assert environment(objects)["R1PLUS_PROMETHEUS_URL"] == ""
 
 

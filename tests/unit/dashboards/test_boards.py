@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +13,17 @@ import yaml
 from prometheus_client import generate_latest
 
 from r1plus_contract import metrics
+from r1plus_contract.gateway import DataReason, GatewayOutcome
 from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_dashboards import generate
 from r1plus_dashboards.asking import Chosen
 from r1plus_dashboards.build import Board, PanelKind, Query
 from r1plus_dashboards.generate import BOARDS
+from r1plus_gateway.access.caller import Usage
+from r1plus_gateway.access.usage import KeyBudget
+from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.serving.generation import State, Times
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_operator.metrics.instruments import OperatorMetrics
 from r1plus_operator.plan.manifests.promql import format_series
@@ -76,6 +82,35 @@ def of_a_pod() -> Scraped:
     yield "up", POD | {"node": "n1", "endpoint": "triton-metrics"}, "1x60"
 
 
+def of_a_gateway() -> Scraped:
+    """What a tenant's gateway says of its callers, and the operator of it."""
+    gateway = {"namespace": "team", "pod": "r1plus-gateway-1"}
+    caller = gateway | {"model": "credit", "key": "bwHFlxl2joC2"}
+    for outcome in GatewayOutcome:
+        yield metrics.GATEWAY_REQUESTS_TOTAL, caller | {"outcome": outcome.value}, ABOVE_ZERO
+    for direction in ("prompt", "completion"):
+        yield metrics.GATEWAY_TOKENS_TOTAL, caller | {"direction": direction}, ABOVE_ZERO
+    for state in ("queued", "waiting", "streaming", "ended"):
+        yield metrics.GATEWAY_CANCELLED_TOTAL, caller | {"state": state}, ABOVE_ZERO
+    of_model = gateway | {"model": "credit"}
+    for histogram, summary in (
+        (metrics.GATEWAY_TIME_TO_FIRST_TOKEN_SECONDS, metrics.GATEWAY_KEY_FIRST_TOKEN_SECONDS),
+        (metrics.GATEWAY_TIME_PER_OUTPUT_TOKEN_SECONDS, metrics.GATEWAY_KEY_OUTPUT_TOKEN_SECONDS),
+        (metrics.GATEWAY_QUEUE_SECONDS, metrics.GATEWAY_KEY_QUEUE_SECONDS),
+    ):
+        for bound in ("0.5", "+Inf"):
+            yield f"{histogram}_bucket", of_model | {"le": bound}, ABOVE_ZERO
+        for part in ("sum", "count"):
+            yield f"{summary}_{part}", caller, ABOVE_ZERO
+    for name in (metrics.GATEWAY_RUNNING_REQUESTS, metrics.GATEWAY_WAITING_REQUESTS, metrics.GATEWAY_PODS):
+        yield name, of_model, "1x60"
+    for name in (metrics.GATEWAY_BUDGET_LIMIT_TOKENS, metrics.GATEWAY_BUDGET_LEFT_TOKENS):
+        yield name, gateway | {"key": "bwHFlxl2joC2"}, "5x60"
+    for reason in DataReason:
+        yield metrics.GATEWAY_DATA_STATE, gateway | {"reason": reason.value}, f"{int(reason is DataReason.READY)}x60"
+    yield metrics.GATEWAY_READY, {"pod": "operator-1", "namespace": "team"}, "1x60"
+
+
 def of_the_operator() -> Scraped:
     """What it says of itself and of the deployment."""
     for result in ("ok", "error"):
@@ -101,7 +136,7 @@ def of_the_operator() -> Scraped:
         yield metrics.ISOLATION_TRIES, {"pod": "operator-1", "namespace": "team", "outcome": outcome}, "1x60"
 
 
-WORLD = [*of_a_pod(), *of_the_operator()]
+WORLD = [*of_a_pod(), *of_the_operator(), *of_a_gateway()]
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +206,21 @@ def labels_in(text: str) -> dict[str, set[str]]:
     return found
 
 
+def gateway_exposition() -> str:
+    """Return what a gateway exports after a request."""
+    gateway = GatewayMetrics()
+    times = Times(1.0, 1.1, started=1.2, first_token=2.0, ended=3.0)
+    gateway.observe("credit", "key", SimpleNamespace(times=times, usage=Usage(3, 11)))  # type: ignore[arg-type]
+    gateway.count_request("credit", "key", GatewayOutcome.ANSWERED)
+    gateway.count_usage("credit", "key", Usage(3, 11))
+    gateway.count_cancelled("credit", "key", State.QUEUED)
+    gateway.update_keys([KeyBudget("key", 2, 1)])
+    gateway.set_data_state(DataReason.READY)
+    gateway.set_pods("credit", 1)
+    gateway.set_load("credit", 1, 1)
+    return gateway.render().decode()
+
+
 def test_the_series_tried_are_labelled_as_the_monitor_and_the_operator_label_them() -> None:
     monitor = Exposition("team", "credit", "credit-1")
     folder = ROOT / "monitoring" / "suites" / "smollm2-edge-v1"
@@ -181,15 +231,17 @@ def test_the_series_tried_are_labelled_as_the_monitor_and_the_operator_label_the
     tried: dict[str, set[str]] = {}
     for name, labels, _ in WORLD:
         tried.setdefault(name, set()).update(set(labels) - ELSEWHERE)
+    # The tenant's namespace comes from the gateway's target.
+    said |= {name: labels | {"namespace"} for name, labels in labels_in(gateway_exposition()).items()}
     both = said.keys() & tried.keys()
-    assert len(both) >= 12
+    assert len(both) >= 26
     assert {name: said[name] - ELSEWHERE for name in both} == {name: tried[name] for name in both}
 
 
 def test_every_metric_asked_for_is_the_contracts() -> None:
     known = {value for name, value in vars(metrics).items() if name.isupper() and str(value).startswith("r1plus_")}
     asked = {name for p in QUERIES for q in p.values for name in re.findall(r"r1plus_\w+", q.expr)}  # type: ignore[attr-defined]
-    assert {re.sub("_bucket$", "", name) for name in asked} <= known
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in asked} <= known
 
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
@@ -204,8 +256,10 @@ def test_what_grafana_gets_holds_every_panel_and_query(board: Board) -> None:
         assert made["description"]
         assert all(target["instant"] == (meant.kind in (PanelKind.STAT, PanelKind.TABLE)) for target in made["targets"])
     variables = [variable["name"] for variable in shipped["templating"]["list"]]
-    assert variables == (["datasource", "namespace", "deployment"] if board.of_one else ["datasource"])
-    assert ("$namespace" in json.dumps(panels)) is board.of_one
+    own = ["deployment"] if board.of_one else ["model", "key"] if board.of_tenant else []
+    assert variables == (["datasource", "namespace", *own] if own else ["datasource"])
+    assert [name for name in own if f"${name}" not in json.dumps(panels)] == []
+    assert ("$namespace" in json.dumps(panels)) is bool(own)
 
 
 def test_titles_and_uids_are_not_used_twice() -> None:

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from r1plus_cli.local import DEFAULT_FAMILY, build_config
 from r1plus_cli.main import app
-from r1plus_contract import metrics, names
+from r1plus_contract import gateway, metrics, names
 from r1plus_contract.isolation import Against, IsolationProbe
 from r1plus_operator.api import crd
 from r1plus_operator.plan.manifests.alerts import AlertScope, build_rules
@@ -22,8 +22,13 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "monitoring" / "runbooks"
 INDEX = (FOLDER / "README.md").read_text()
 PAGES = {page.stem: page.read_text() for page in sorted(FOLDER.glob("R1Plus*.md"))}
-OPERATOR = yaml.safe_load((ROOT / "monitoring" / "rules" / "operator.yaml").read_text())["groups"][0]["rules"]
-SEVERITIES = {r["alert"]: r["labels"]["severity"] for r in (*build_rules(AlertScope("n", "d", "r"), 0.98), *OPERATOR)}
+CHART = [
+    rule
+    for path in (ROOT / "monitoring" / "rules").glob("*.yaml")
+    for group in yaml.safe_load(path.read_text())["groups"]
+    for rule in group["rules"]
+]
+SEVERITIES = {r["alert"]: r["labels"]["severity"] for r in (*build_rules(AlertScope("n", "d", "r"), 0.98), *CHART)}
 
 METRICS = {value for name, value in vars(metrics).items() if name.isupper() and str(value).startswith("r1plus_")}
 KINDS = {names.KIND_DEPLOYMENT, names.KIND_ENGINE, names.KIND_TENANT}
@@ -124,7 +129,7 @@ def test_every_field_exists(alert: str) -> None:
 @each_page
 def test_every_label_container_and_other_alert_exists(alert: str) -> None:
     page = PAGES[alert]
-    keys = {value for value in vars(names).values() if isinstance(value, str)}
+    keys = {value for value in (*vars(names).values(), gateway.LABEL_GATEWAY) if isinstance(value, str)}
     assert set(re.findall(r"r1plus\.ai/[a-z-]+", page)) <= keys
     assert set(re.findall(r" -c (\w+)", page)) <= {names.CONTAINER_TRITON, names.CONTAINER_MONITOR}
     assert set(re.findall(r"R1Plus[A-Z]\w+", page)) <= set(SEVERITIES) | KINDS

@@ -158,7 +158,7 @@ def test_when_the_gate_decided_is_read_off_the_revision() -> None:
 
 GIVEN = {
     "nothing": (None, "set R1PLUS_IMAGES"),
-    "a file that lacks an image": ({"operator": "a", "monitor": "b", "registry": "c"}, "lacks triton-cpu"),
+    "a file that lacks an image": ({"operator": "a", "monitor": "b", "registry": "c"}, "lacks gateway, triton-cpu"),
 }
 
 

@@ -53,7 +53,7 @@ async def test_a_client_that_leaves_before_the_first_token_cancels(tmp_path: Pat
         await rig.until_running(0)
         await rig.until_settled()
         assert rig.pod.cancelled == 1
-        assert rig.metric("r1plus_gateway_cancelled_total", model="credit", state="waiting") == 1
+        assert rig.metric("r1plus_gateway_cancelled_total", model="credit", key="alice", state="waiting") == 1
     (settlement,) = rig.ledger.settled
     assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, Usage(0, 0))
 
@@ -97,7 +97,7 @@ async def test_a_client_that_leaves_the_queue_frees_its_place(tmp_path: Path) ->
         script.release(2)
         assert (await first)[0] == 200
         await rig.until_settled(2)
-        assert rig.metric("r1plus_gateway_cancelled_total", model="credit", state="queued") == 1
+        assert rig.metric("r1plus_gateway_cancelled_total", model="credit", key="alice", state="queued") == 1
         assert len(rig.pod.inputs) == 1
 
 

@@ -9,10 +9,9 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from r1plus_client import AuthenticationError, BudgetExhaustedError, NotFoundError, OverloadedError, RateLimitError
+from r1plus_client import AuthenticationError, BudgetExhaustedError, NotFoundError, RateLimitError
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import GatewayProcess, running_process
-from support.waiting import eventually
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -190,24 +189,3 @@ async def test_a_killed_gateway_counts_what_ran_as_used(tmp_path: Path) -> None:
         assert usage["remaining"]["budget_tokens"] == 1000 - 507
         _, audit = await process.call_admin("GET", "/audit")
         assert audit["problem"] is None
-
-
-async def test_a_gateway_without_its_key_says_so_and_recovers(tmp_path: Path) -> None:
-    async with serving(FakeTriton(answer("a"))) as pod, running_process(tmp_path, pod) as process:
-        key = await process.create_key()
-        half = tmp_path / "secret" / "half-1"
-        text = half.read_text()
-        half.unlink()
-        process.restart()
-        await process.until_ready()
-        assert (await process.read_data_state())["reason"] == "KeyLost"
-        async with process.make_client(key) as client:
-            with pytest.raises(OverloadedError, match="cannot be used now"):
-                await client.list_models()
-            half.write_text(text)
-            await eventually(lambda: _is_ready(process), "the data can be used")
-            await client.list_models()
-
-
-async def _is_ready(process: GatewayProcess) -> bool:
-    return (await process.read_data_state())["reason"] == "Ready"

@@ -1,4 +1,4 @@
-"""The operator's own alerts, judged by the real promtool: when they fire, when they are silent, and that any change of
+"""The chart's alerts (the operator's own, and those on gateways), judged by the real promtool: when they fire, when they are silent, and that any change of
 a comparison, a selector or a duration would be found out."""
 
 from collections.abc import Callable
@@ -9,17 +9,25 @@ import pytest
 import yaml
 
 from r1plus_contract import metrics
+from r1plus_contract.gateway import GATEWAY_ERRORS, DataReason, GatewayOutcome
 from r1plus_operator.plan.manifests.promql import format_series
 from support.promtool import Case, Judged, Rule, mutants
 
 ROOT = Path(__file__).parents[3]
-TEXT = (ROOT / "monitoring" / "rules" / "operator.yaml").read_text()
 JOB = "r1plus-system/r1plus-operator"
-RULES: dict[str, Rule] = {
-    " ".join(filter(None, (rule["alert"], rule["labels"].get("cause")))): rule
-    for group in yaml.safe_load(TEXT.replace("@JOB@", JOB))["groups"]
-    for rule in group["rules"]
-}
+VALUES = {"@JOB@": JOB, "@ERROR_RATIO@": "0.05", "@FIRST_TOKEN_SECONDS@": "5"}
+
+
+def read_rules(name: str) -> dict[str, Rule]:
+    """Return the rules of a file as the chart writes them with its default values."""
+    text = (ROOT / "monitoring" / "rules" / name).read_text()
+    for placeholder, value in VALUES.items():
+        text = text.replace(placeholder, value)
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    return {" ".join(filter(None, (rule["alert"], rule["labels"].get("cause")))): rule for rule in rules}
+
+
+RULES: dict[str, Rule] = {**read_rules("operator.yaml"), **read_rules("gateway.yaml")}
 STALLED = metrics.ALERT_OPERATOR_STALLED
 
 
@@ -67,7 +75,92 @@ VERIFIED = of(metrics.ISOLATION_VERIFIED, namespace="team")
 GOT_THROUGH, HELD = tries("open"), tries("held")
 SHOWN, SERVES = holds("IsolationVerified"), holds("Ready")
 
+GATEWAY_READY = of(metrics.GATEWAY_READY, namespace="team")
+
+
+def ended(outcome: GatewayOutcome, **labels: str) -> str:
+    """Requests of a gateway's caller that ended so."""
+    own = {"namespace": "team", "pod": "gw-1", "model": "credit", "key": "k1", "outcome": outcome.value}
+    return format_series(metrics.GATEWAY_REQUESTS_TOTAL, **(own | labels))
+
+
+def data(reason: DataReason, **labels: str) -> str:
+    own = {"namespace": "team", "pod": "gw-1", "reason": reason.value}
+    return format_series(metrics.GATEWAY_DATA_STATE, **(own | labels))
+
+
+def started(within: str, **labels: str) -> str:
+    """Requests whose first token came within so many seconds."""
+    own = {"namespace": "team", "pod": "gw-1", "model": "credit", "le": within}
+    return format_series(f"{metrics.GATEWAY_TIME_TO_FIRST_TOKEN_SECONDS}_bucket", **(own | labels))
+
+
+def starts(early: str, late: str, **labels: str) -> dict[str, str]:
+    """Requests that started within 2.5 s, and all."""
+    return {started("2.5", **labels): early, started("10.0", **labels): late, started("+Inf", **labels): late}
+
+
+ANSWERED, FAILED = ended(GatewayOutcome.ANSWERED), ended(GatewayOutcome.FAILED)
+EXHAUSTED = ended(GatewayOutcome.BUDGET_EXHAUSTED)
+LOST, DATA_READY = data(DataReason.KEY_LOST), data(DataReason.READY)
 CASES = {
+    metrics.ALERT_GATEWAY_DOWN: [
+        Case("ready", {GATEWAY_READY: "1x60"}, 0),
+        Case("not ready", {GATEWAY_READY: "0x60"}, 1, labels={"namespace": "team", "severity": "critical"}),
+        Case("the spec cannot be read", {GATEWAY_READY: "-1x60"}, 0),
+        Case("for 4 minutes", {GATEWAY_READY: "0x60"}, 0, at="4m"),
+        Case("for 6 minutes", {GATEWAY_READY: "0x60"}, 1, at="6m"),
+        Case("a restart", {GATEWAY_READY: "1x40 0x2 1x20"}, 0),
+        Case("two tenants", {GATEWAY_READY: "0x60", of(metrics.GATEWAY_READY, namespace="other"): "0x60"}, 2),
+        Case("told by two replicas", {GATEWAY_READY: "0x60", of(metrics.GATEWAY_READY, "b", namespace="team"): "0x60"}, 1),
+        Case("somebody else's word", {of(metrics.GATEWAY_READY, namespace="team", **ELSE): "0x60"}, 0),
+    ],
+    metrics.ALERT_GATEWAY_DATA_PROBLEM: [
+        Case("nothing is wrong", {DATA_READY: "1x60", LOST: "0x60"}, 0),
+        Case("a key is lost", {DATA_READY: "0x60", LOST: "1x60"}, 1, labels={"namespace": "team", "pod": "gw-1", "reason": "KeyLost", "severity": "warning"}),
+        Case("for 9 minutes", {LOST: "1x60"}, 0, at="9m"),
+        Case("for 11 minutes", {LOST: "1x60"}, 1, at="11m"),
+        Case("of one of two pods", {LOST: "1x60", data(DataReason.READY, pod="gw-2"): "1x60"}, 1),
+        Case("of two tenants", {LOST: "1x60", data(DataReason.FULL, namespace="other"): "1x60"}, 2),
+        Case("it was repaired", {LOST: "1x40 0x20", DATA_READY: "0x40 1x20"}, 0),
+    ],
+    metrics.ALERT_GATEWAY_ERRORS: [
+        Case("all are answered", {ANSWERED: "0+10x60", FAILED: "0x60"}, 0),
+        Case("a tenth fails", {ANSWERED: "0+90x60", FAILED: "0+10x60"}, 1, labels={"namespace": "team", "model": "credit", "severity": "warning"}),
+        Case("one of 25 fails", {ANSWERED: "0+96x60", FAILED: "0+4x60"}, 0),
+        Case("as many as are allowed", {ANSWERED: "0+95x60", FAILED: "0+5x60"}, 0),
+        Case("for 4 minutes", {ANSWERED: "0+90x60", FAILED: "0x41 10+10x19"}, 0, at="45m"),
+        Case("for 12 minutes", {ANSWERED: "0+90x60", FAILED: "0x33 10+10x27"}, 1, at="46m"),
+        Case("five of six in five minutes", {ANSWERED: "0x40 1x20", FAILED: "0+1x60"}, 1),
+        Case("a single one now and then", {ANSWERED: "0+1x60", FAILED: "0+0.5x60"}, 0),
+        Case("no queue has room", {ANSWERED: "0+9x60", ended(GatewayOutcome.OVERLOADED): "0+2x60"}, 1),
+        Case("no pod can be reached", {ended(GatewayOutcome.UNAVAILABLE): "0+2x60"}, 1),
+        Case("before the model was known", {ended(GatewayOutcome.UNAVAILABLE, model="", key=""): "0+2x60"}, 1, labels={"namespace": "team"}),
+        Case("half are refused", {ANSWERED: "0+10x60", ended(GatewayOutcome.REFUSED): "0+10x60", FAILED: "0x60"}, 0),
+        Case("what callers do wrong hides no failure", {ANSWERED: "0+90x60", FAILED: "0+10x60", ended(GatewayOutcome.REFUSED): "0+900x60", ended(GatewayOutcome.CANCELLED): "0+900x60"}, 1),
+        Case("half leave, and others are limited", {ANSWERED: "0+10x60", ended(GatewayOutcome.CANCELLED): "0+10x60", ended(GatewayOutcome.RATE_LIMITED): "0+10x60"}, 0),
+        Case("of two models", {ANSWERED: "0+10x60", FAILED: "0+9x60", ended(GatewayOutcome.FAILED, model="debit"): "0+9x60"}, 2),
+        Case("of two keys and two pods", {ANSWERED: "0+10x60", FAILED: "0+9x60", ended(GatewayOutcome.FAILED, key="k2", pod="gw-2"): "0+9x60"}, 1),
+    ],
+    metrics.ALERT_GATEWAY_HIGH_LATENCY: [
+        Case("in time", starts("0+10x60", "0+10x60"), 0),
+        Case("a fifth is late", starts("0+8x60", "0+10x60"), 1, labels={"namespace": "team", "model": "credit", "severity": "warning"}),
+        Case("just in time", {started("5.0"): "0+1x60", started("+Inf"): "0+9x60"}, 0),
+        Case("one of 50 is late", starts("0+49x60", "0+50x60"), 0),
+        Case("nobody asks", starts("5x60", "9x60"), 0),
+        Case("for 9 minutes", starts("0+8x60", "0+10x60"), 0, at="9m"),
+        Case("for 13 minutes", starts("0+8x60", "0+10x60"), 1, at="13m"),
+        Case("of two models", {**starts("0+8x60", "0+10x60"), **starts("0+8x60", "0+10x60", model="debit")}, 2),
+        Case("of two pods, of which one is slow", {**starts("0+50x60", "0+50x60"), **starts("0+1x60", "0+2x60", pod="gw-2")}, 0),
+    ],
+    metrics.ALERT_GATEWAY_BUDGET_EXHAUSTED: [
+        Case("refused a minute ago", {EXHAUSTED: "0x43 1x17"}, 1, labels={"namespace": "team", "key": "k1", "severity": "warning"}),
+        Case("never", {EXHAUSTED: "0x60"}, 0),
+        Case("long ago", {EXHAUSTED: "0x9 1x51"}, 0),
+        Case("of two models", {EXHAUSTED: "0x43 1x17", ended(GatewayOutcome.BUDGET_EXHAUSTED, model="debit"): "0x43 1x17"}, 1),
+        Case("of two keys", {EXHAUSTED: "0x43 1x17", ended(GatewayOutcome.BUDGET_EXHAUSTED, key="k2"): "0x43 1x17"}, 2),
+        Case("another limit", {ended(GatewayOutcome.RATE_LIMITED): "0x43 1x17", ANSWERED: "0+1x60"}, 0),
+    ],
     f"{STALLED} absent": [
         Case("a leader and a standby", SOUND, 0),
         Case("no replica at all", {}, 1),
@@ -240,3 +333,17 @@ def test_every_rule_names_its_severity_and_its_page() -> None:
         assert rule["annotations"]["summary"]
         assert rule["annotations"]["description"].endswith(".")
         assert rule["annotations"]["runbook_url"].endswith(f"/monitoring/runbooks/{rule['alert']}.md")
+
+
+def test_the_rules_name_the_outcomes_of_the_contract() -> None:
+    expr = RULES[metrics.ALERT_GATEWAY_ERRORS]["expr"]
+    errors = "|".join(GATEWAY_ERRORS)
+    assert expr.count(f'outcome=~"{errors}"') == 2
+    assert f'outcome=~"{GatewayOutcome.ANSWERED}|{errors}"' in expr
+    assert f'outcome="{GatewayOutcome.BUDGET_EXHAUSTED}"' in RULES[metrics.ALERT_GATEWAY_BUDGET_EXHAUSTED]["expr"]
+
+
+def test_the_objectives_are_the_charts_defaults() -> None:
+    values = yaml.safe_load((ROOT / "charts" / "r1plus-operator" / "values.yaml").read_text())
+    objectives = values["monitoring"]["objectives"]
+    assert [str(one) for one in objectives.values()] == [VALUES["@ERROR_RATIO@"], VALUES["@FIRST_TOKEN_SECONDS@"]]

@@ -5,17 +5,23 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
-from r1plus_contract import names
-from r1plus_contract.gateway import GATEWAY, LABEL_GATEWAY
+from r1plus_contract import metrics, names
+from r1plus_contract.gateway import DATA_PATH, GATEWAY, LABEL_GATEWAY, DataReason, DataState
+from r1plus_contract.jsonable import dumps
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
 from r1plus_operator.observe.caches import TENANT_NAME
+from r1plus_operator.observe.monitor_poller import MonitorPoller
 from r1plus_operator.observe.pod_projection import project_pod
+from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.token_issuer import TokenIssuerPoller, read_issuer
 from r1plus_operator.plan.observation import GatewayView, Json, TenantView, TokenIssuer
 from r1plus_operator.runtime.errors import ApiServerError
+from support.http_server import serving
 from support.operator.tenant_rig import Rig
 from support.plan.tenant_world import CONFIG
 from support.plan.world import World
@@ -182,3 +188,93 @@ async def test_a_failure_keeps_the_last_answer_and_is_logged_once(caplog: pytest
 def test_what_is_no_issuer_is_refused(discovery: Json, jwks: Json, cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         read_issuer(discovery, jwks)
+
+
+class Poll:
+    """A gateway's pod with its internal port on loopback, polled by hand."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.text = ""
+        """What it answers; empty: an error."""
+        self.asked = 0
+
+    async def answer(self, _: web.Request) -> web.Response:
+        """Answer as a gateway's internal port does."""
+        self.asked += 1
+        return web.Response(text=self.text) if self.text else web.Response(status=503)
+
+    def add_pod(self, ip: str = "127.0.0.1", **meta: Any) -> None:
+        """Let the gateway have a pod."""
+        owner = {"kind": "ReplicaSet", "name": f"{GATEWAY}-7d9f", "uid": "rs1", "controller": True}
+        head = {"name": f"{GATEWAY}-1", "namespace": "team", "uid": "p1", "labels": LABELS, "ownerReferences": [owner]}
+        self.rig.say("ADDED", "Pod", {"metadata": head | meta, "spec": {}, "status": {"podIP": ip}})
+        self.rig.asked_for()
+
+    async def once(self, says: str) -> DataState | None:
+        """Poll while it answers this; return what a pass reads of it."""
+        self.text = says
+        pools = Pools(lambda: 0.0, lambda key, pool: None)
+        async with serving(web.get(DATA_PATH, self.answer)) as url, aiohttp.ClientSession() as session:
+            port = int(url.rpartition(":")[2])
+            poller = MonitorPoller(self.rig.observer, pools, 10.0, random.Random(1), 1, gateway_port=port)
+            await poller.poll_all(session)
+        observation = self.rig.observer.observe_tenant("team")
+        assert observation is not None
+        return observation.gateway.data_states.get(f"{GATEWAY}-1")
+
+
+FULL = DataState(DataReason.FULL, "Enlarge the volume")
+
+
+class TestWhatItReports:
+    """The state of its data reaches the pass, and its condition the metrics."""
+
+    async def test_a_state_is_read_once_and_wakes_the_tenant_when_it_changes(self) -> None:
+        rig = await make_rig()
+        rig.say("ADDED", "Deployment", rig.cluster.objects["Deployment", "team", GATEWAY])
+        poll = Poll(rig)
+        poll.add_pod()
+        assert await poll.once(dumps(FULL)) == FULL
+        assert rig.asked_for() == [KEY]
+        assert await poll.once(dumps(FULL)) == FULL
+        assert rig.asked_for() == []
+        assert await poll.once("") is None, "one that does not answer reports nothing"
+        assert rig.asked_for() == [KEY]
+        await rig.work()
+        assert rig.registry.get_sample_value(metrics.GATEWAY_READY, {"namespace": "team"}) == 0
+
+    @for_each("answer", {
+        "no JSON": "<html>",
+        "an unknown reason": '{"reason": "Odd", "message": ""}',
+        "a document without end": '{"reason": "' + "x" * 100_000 + '"}',
+        "a list": "[]",
+    })  # fmt: skip
+    async def test_nonsense_is_no_report(self, answer: str) -> None:
+        rig = await make_rig()
+        rig.say("ADDED", "Deployment", rig.cluster.objects["Deployment", "team", GATEWAY])
+        poll = Poll(rig)
+        poll.add_pod()
+        assert await poll.once(answer) is None
+        assert poll.asked == 1
+
+    @for_each("meta", {
+        "nobody's": {"ownerReferences": []},
+        "another ReplicaSet's": {"ownerReferences": [{"kind": "ReplicaSet", "name": "web-7d9f", "uid": "x", "controller": True}]},
+        "a deployment's as well": {"labels": LABELS | {names.LABEL_DEPLOYMENT: "credit"}},
+        "of a namespace without a gateway": {"namespace": "other"},
+    })  # fmt: skip
+    async def test_a_pod_that_only_has_the_label_is_not_asked(self, meta: Json) -> None:
+        rig = await make_rig()
+        rig.say("ADDED", "Deployment", rig.cluster.objects["Deployment", "team", GATEWAY])
+        poll = Poll(rig)
+        poll.add_pod(**meta)
+        assert await poll.once(dumps(FULL)) is None
+        assert poll.asked == 0
+
+    async def test_the_metric_goes_with_the_gateway(self) -> None:
+        rig = await make_rig()
+        assert rig.registry.get_sample_value(metrics.GATEWAY_READY, {"namespace": "team"}) == 0
+        rig.give("team", {"gateway": {"enabled": False}})
+        await rig.work()
+        assert rig.registry.get_sample_value(metrics.GATEWAY_READY, {"namespace": "team"}) is None

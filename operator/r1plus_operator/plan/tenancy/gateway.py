@@ -12,6 +12,7 @@ from r1plus_contract.gateway import (
     ANNOTATION_DIRECT_ACCESS,
     GATEWAY,
     GATEWAY_SERVICE,
+    DataState,
     ModelSettings,
     name_pods_service,
 )
@@ -48,6 +49,8 @@ class GatewayObservation:
     """Optional kinds that the cluster has."""
     counts_storage: bool = False
     """Whether all nodes report their ephemeral storage."""
+    data_states: Mapping[str, DataState] = field(default_factory=dict)
+    """Name of a pod -> what it reports of the tenant's data; none: it has not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,7 @@ class _EnabledGateway:
         return GatewayState(
             gateway=self.spec.gateway,
             pods=self.observation.pods,
+            data_states=self.observation.data_states,
             missing=tuple(
                 f"{obj['kind']} {obj['metadata']['name']}"
                 for obj in missing

@@ -1,8 +1,12 @@
-"""Condition GatewayReady of an R1PlusTenant: the first check that applies. The pods' states tell what Secrets lack."""
+"""Condition GatewayReady of an R1PlusTenant: the first check that applies.
 
-from dataclasses import dataclass
+The pods' states show what Secrets lack, and the pods report what is wrong with the tenant's data.
+"""
 
-from r1plus_contract.gateway import GATEWAY, GATEWAY_KEY, GATEWAY_SERVICE
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from r1plus_contract.gateway import GATEWAY, GATEWAY_KEY, GATEWAY_SERVICE, DataReason, DataState
 from r1plus_operator.api.conditions import Finding, Reason
 from r1plus_operator.api.tenants import Gateway
 from r1plus_operator.plan.observation import ContainerFacts, PodFacts
@@ -20,6 +24,8 @@ class GatewayState:
 
     gateway: Gateway
     pods: tuple[PodFacts, ...]
+    data_states: Mapping[str, DataState] = field(default_factory=dict)
+    """Name of a pod -> what it reports of the tenant's data; none: it has not answered."""
     missing: tuple[str, ...] = ()
     """Objects that are not in place yet, as `KIND NAME`."""
     write_error: str = ""
@@ -105,7 +111,16 @@ def _report_ready(state: GatewayState) -> Finding | None:
         return None
     models = f"{len(state.models)} model{'' if len(state.models) == 1 else 's'}"
     text = f"{ready} of {state.gateway.replicas} pods are ready; Service {GATEWAY_SERVICE} serves {models}"
-    return Finding("True", Reason.READY, text + _explain_unreachable(state))
+    return Finding("True", Reason.READY, text + _explain_unreachable(state) + _explain_data(state))
+
+
+def _explain_data(state: GatewayState) -> str:
+    """Say what is wrong with the data of one pod while the gateway as a whole is ready."""
+    for pod in state.live_pods:
+        data = state.data_states.get(pod.name)
+        if data is not None and not (data.is_ready or data.reason is DataReason.STARTING):
+            return f". Pod {pod.name} reports {data.reason.value}: {_shorten(data.message)}"
+    return ""
 
 
 def _explain_unreachable(state: GatewayState) -> str:
@@ -132,10 +147,23 @@ def _find_pod_problem(state: GatewayState, now: float) -> Finding | None:
             return Finding("False", Reason.UNSCHEDULABLE, text)
         if pod.volumes_pending_since is not None and now - pod.volumes_pending_since >= VOLUMES_SECONDS:
             return Finding("False", Reason.KEY_MISSING, _explain_pending_volumes(state.gateway, pod))
+        if problem := _find_data_problem(pod, state.data_states.get(pod.name)):
+            return problem
         for container in pod.containers:
             if problem := _find_container_problem(pod, container):
                 return problem
     return None
+
+
+def _find_data_problem(pod: PodFacts, data: DataState | None) -> Finding | None:
+    if data is None or data.can_serve or pod.ready:
+        return None
+    text = f"Pod {pod.name} cannot use the tenant's data: {_shorten(data.message)}"
+    return Finding("False", Reason(data.reason.value), text)
+
+
+def _shorten(message: str) -> str:
+    return " ".join(message.split())[:MAX_DETAIL]
 
 
 def _explain_pending_volumes(gateway: Gateway, pod: PodFacts) -> str:

@@ -132,8 +132,8 @@ def build_network_policy(
 ) -> Json:
     """Return the gateway's NetworkPolicy.
 
-    In: the tenant's own pods and `from` at the API, Prometheus at the metrics. Out: DNS, models and their monitors,
-    PostgreSQL. `nodes`: addresses of nodes, to which no egress leads.
+    In: the tenant's own pods and `from` at the API, Prometheus at the metrics, the operator at the data's state. Out:
+    DNS, models and their monitors, PostgreSQL. `nodes`: addresses of nodes, to which no egress leads.
     """
     models = {"podSelector": {"matchExpressions": [{"key": names.LABEL_DEPLOYMENT, "operator": "Exists"}]}}
     egress = [
@@ -143,10 +143,10 @@ def build_network_policy(
     if gateway.database is not None:
         egress.append(build_egress_rule(gateway.database.egress, nodes))
     clients = [{"podSelector": {}}, *map(_build_source_peer, gateway.from_)]
-    prometheus = [build_namespace_peer(config.monitoring_namespace)]
+    platform = [build_namespace_peer(config.monitoring_namespace), build_namespace_peer(config.operator_namespace)]
     ingress = [
         {"from": clients, "ports": build_tcp_ports(PORT_API)},
-        {"from": prometheus, "ports": build_tcp_ports(PORT_INTERNAL)},
+        {"from": platform, "ports": build_tcp_ports(PORT_INTERNAL)},
     ]
     annotations = {ANNOTATION_DIRECT_ACCESS: CLOSED} if is_exclusive else {}
     return build_policy(_build_metadata(namespace, **annotations), GATEWAY_PODS, ingress, egress)

@@ -94,6 +94,8 @@ class TenantPlan:
     """The newest run that has ended."""
     has_active_run: bool = False
     """Whether a run is active, or begins now."""
+    gateway_status: str = ""
+    """Status of condition GatewayReady; empty: no gateway is enabled."""
     requeue_after: float | None = None
 
     @property
@@ -137,6 +139,10 @@ def _check_is_tenant(observation: TenantObservation, config: OperatorConfig) -> 
     return None
 
 
+def _read_status(gateway: GatewayPlan) -> str:
+    return gateway.finding.status if gateway.view is not None and gateway.finding is not None else ""
+
+
 @dataclass(slots=True)
 class _TenantPass:
     """One pass over one namespace."""
@@ -173,6 +179,7 @@ class _TenantPass:
             status=self._build_status(newest, findings) if self._keeps_finalizer(pending_deletions) else None,
             newest=newest,
             has_active_run=bool(new_jobs) or (bool(runs) and runs[0].ended_at is None),
+            gateway_status=_read_status(gateway),
             requeue_after=min((one for one in (requeue_after, gateway.requeue_after) if one is not None), default=None),
         )
 
@@ -192,6 +199,7 @@ class _TenantPass:
             delete=self._list_deletions(live.keys() - granted_keys),
             finalizer=None if pending_deletions is None else self._decide_finalizer(pending_deletions),
             status=self._build_status(None, findings) if self._keeps_finalizer(pending_deletions) else None,
+            gateway_status=_read_status(gateway),
         )
 
     def _plan_gateway(self, pending_deletions: tuple[str, ...] | None) -> GatewayPlan:

@@ -18,6 +18,8 @@ from r1plus_contract.gateway import (
     GATEWAY_SERVICE,
     LABEL_GATEWAY,
     Capability,
+    DataReason,
+    DataState,
     GatewaySettings,
     ModelSettings,
     RevisionFacts,
@@ -271,12 +273,16 @@ class TestWhoConnects:
         world.settle()
         spec = world.one("NetworkPolicy", GATEWAY)["spec"]
         assert selects(spec["podSelector"], {LABEL_GATEWAY: "true"})
-        clients, prometheus = spec["ingress"]
+        clients, platform = spec["ingress"]
         assert clients["from"][0] == {"podSelector": {}}
         assert clients["from"][1]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "ingress"
         assert clients["from"][2] == {"ipBlock": {"cidr": "10.1.0.0/16"}}
         assert [port["port"] for port in clients["ports"]] == [8080]
-        assert [port["port"] for port in prometheus["ports"]] == [8081]
+        sources = [
+            source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for source in platform["from"]
+        ]
+        assert sources == ["monitoring", "r1plus-system"]
+        assert [port["port"] for port in platform["ports"]] == [8081]
         _, models, database = spec["egress"]
         assert [port["port"] for port in models["ports"]] == [names.PORT_GRPC, names.PORT_MONITOR]
         assert selects(models["to"][0]["podSelector"], {names.LABEL_DEPLOYMENT: "credit"})
@@ -352,6 +358,29 @@ class TestTheCondition:
         world.gateway = replace(world.gateway, pods=pods)
         world.pass_once()
         world.expect(GatewayReady=expected)
+
+    @for_each("ready, state, expected", {
+        "the volume is full": (False, DataState(DataReason.FULL, "/data: no space.\nEnlarge it"), ("False VolumeFull", "Pod gateway-1 cannot use the tenant's data: /data: no space. Enlarge it")),
+        "PostgreSQL is gone": (False, DataState(DataReason.UNAVAILABLE, "refused"), ("False DatabaseUnavailable", "refused")),
+        "it opens its data": (False, DataState(DataReason.STARTING, "are being opened; wait"), ("False Starting", "are being opened; wait")),
+        "it can serve, and its probe has not seen that": (False, DataState(DataReason.READY, "fine", True), ("False Starting", "kubectl logs gateway-1")),
+        "its probe has not failed often enough": (True, DataState(DataReason.LOCKED, "in use"), ("True Ready", "Pod gateway-1 reports Locked: in use")),
+        "a half is gone that only a start needs": (True, DataState(DataReason.KEY_LOST, "could not start again", True), ("True Ready", "reports KeyLost: could not start again")),
+        "nothing is wrong": (True, DataState(DataReason.READY, "fine", True), ("True Ready", "serves 1 model")),
+        "the message is endless": (False, DataState(DataReason.CORRUPT, "x" * 10_000), ("False DataCorrupt", "x" * 600)),
+    })  # fmt: skip
+    def test_of_one_that_reports_on_its_data(self, ready: bool, state: DataState, expected: Any) -> None:
+        world = make_world()
+        world.settle()
+        world.gateway = replace(world.gateway, pods=(replace(POD, ready=ready),), data_states={POD.name: state})
+        world.pass_once()
+        world.expect(GatewayReady=expected)
+        (condition,) = [one for one in world.status["conditions"] if one["type"] == "GatewayReady"]
+        assert len(condition["message"]) < 800
+        assert "fine" not in condition["message"]
+
+    def test_every_reason_of_a_gateway_is_one_of_the_condition(self) -> None:
+        assert {reason.value for reason in DataReason} <= {reason.value for reason in Reason}
 
     def test_a_pod_that_waits_for_its_volumes_is_looked_at_again_in_time(self) -> None:
         world = make_world(starts(volumes_pending_since=10_000.0))

@@ -1,0 +1,123 @@
+"""A tenant with a gateway and one small model, for all tests of this folder; away again at the end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from devcluster import kubeconfig
+from devcluster.steps import Steps
+from e2e import gateways, objects
+from e2e.gateway import postgresql
+from e2e.gateway.postgresql import PostgreSql
+from e2e.gateways import ApiKey, GatewayAsker
+from e2e.kube import Json, Kube
+from e2e.parts import Parts
+from e2e.story import Name
+from e2e.suites import own_suite
+from e2e.target import Target
+from e2e.tenants import Tenant
+from r1plus_contract.names import TENANT
+from r1plus_operator.observe.suite_signature import generate_key
+
+NAMESPACE, MODEL = "story-gateway", "triage"
+BAKE_SECONDS = 20
+STREAM_TOKENS = 400
+
+
+@pytest.fixture(scope="session")
+def chart_values() -> dict[str, Any]:
+    """Twenty seconds of traffic make a revision one to go back to."""
+    return {"rollback": {"bakeSeconds": BAKE_SECONDS}, "verdictIntervalSeconds": 2}
+
+
+@pytest.fixture(scope="session")
+def database_image(built: Parts) -> str:
+    """PostgreSQL, which only these tests have."""
+    return built.refs["postgresql"]
+
+
+@pytest.fixture(scope="session")
+def built(built: Parts) -> Parts:
+    """With it on the node."""
+    if kubeconfig.of_ones_own():
+        pytest.skip("the image of PostgreSQL is built for the embedded cluster; unset KUBECONFIG")
+    image = postgresql.build_image(Steps())
+    return replace(built, archives=(*built.archives, image), refs={**built.refs, "postgresql": image.pinned})
+
+
+@pytest.fixture(scope="session")
+def database(kube: Kube, database_image: str) -> Iterator[PostgreSql]:
+    """A server that answers."""
+    server = PostgreSql(kube, database_image)
+    server.start()
+    yield server
+    server.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTenant:
+    """A model behind its tenant's gateway."""
+
+    target: Target
+    tenant: Tenant
+    name: Name
+
+    @property
+    def kube(self) -> Kube:
+        """The cluster's API."""
+        return self.target.kube
+
+    def configure(self, **gateway: object) -> None:
+        """Ask for another gateway: these fields, and no others."""
+        self.kube.apply(objects.tenant(NAMESPACE, gateway=gateway))
+
+    def until_ready(self) -> Json:
+        """Wait until the gateway is ready."""
+        return gateways.until_ready(self.kube, NAMESPACE, print)
+
+    def until_answers(self, url: str, key: ApiKey) -> None:
+        """Wait until the gateway answers with evidence of what serves."""
+        with gateways.open_client(url, key.secret) as client:
+            gateways.until_verified(client, self.kube, self.name)
+
+    def asker(self, url: str, key: ApiKey, **options: Any) -> GatewayAsker:
+        """Return a client that asks all the time, once it is entered."""
+        return GatewayAsker(url, key=key.secret, model=self.name.name, **options)
+
+    def stream_asker(self, url: str, key: ApiKey, **options: Any) -> GatewayAsker:
+        """Return one whose answers are streams of some seconds."""
+        prompt = "Write a long story about a ship, an island and a storm."
+        return self.asker(url, key, prompt=prompt, max_tokens=STREAM_TOKENS, is_streamed=True, **options)
+
+
+@pytest.fixture(scope="session")
+def served(target: Target) -> Iterator[ServedTenant]:
+    """The model serves, and the gateway is ready."""
+    tenant = Tenant(target.kube, NAMESPACE, print)
+    tenant.make()
+    one = ServedTenant(target, tenant, Name(NAMESPACE, MODEL))
+    one.configure(enabled=True)
+    gateways.init_tenant(target.kube, NAMESPACE, print)
+    suite = own_suite("edge", generate_key(), per_stratum=10)
+    suite.put(target.kube, NAMESPACE)
+    tenant.apply(MODEL, "edge", accuracy={**suite.held, "threshold": 0.95}, context={"maxTokens": 1024})
+    tenant.until_ready(one.name)
+    one.until_ready()
+    yield one
+    target.kube.delete("r1plustenants", NAMESPACE, TENANT)
+    tenant.clear()
+
+
+@pytest.fixture(scope="session")
+def key(served: ServedTenant) -> ApiKey:
+    """A key of the gateway whose data are on a volume."""
+    return gateways.create_key(served.kube, NAMESPACE, "clients")
+
+
+@pytest.fixture
+def url(served: ServedTenant) -> Iterator[str]:
+    """The gateway's base URL, which changes when its Service is made again."""
+    with gateways.reach(served.target, NAMESPACE) as found:
+        yield found

@@ -1,0 +1,292 @@
+"""A tenant's gateway and its data: keys, usage and budgets of B, out of reach of A's gateway, keys and administrators.
+
+Both tenants' data lie in one PostgreSQL, which is the weaker of the two stores: in the default one, a file on the tenant's
+own volume, there is no other tenant's SQL.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from devcluster.steps import Steps
+from e2e import gateways, story
+from e2e.command_line import run_r1plus
+from e2e.gateway import postgresql
+from e2e.gateway.postgresql import HOST, PORT, PostgreSql
+from e2e.isolation import tenant_data
+from e2e.isolation.matrix import Trial
+from e2e.isolation.stage import MODEL, PLACES, World, stands_in
+from e2e.isolation.tenant_data import TenantData, is_done, is_refused
+from e2e.target import EmbeddedTarget
+from r1plus_contract.gateway import GATEWAY_ADMIN, GATEWAY_KEY, PORT_API
+
+pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """Both, and the base URLs of their APIs from here."""
+
+    a: TenantData
+    b: TenantData
+    url_of_a: str
+    url_of_b: str
+
+
+@pytest.fixture(scope="module")
+def server(world: World, embedded: EmbeddedTarget) -> Iterator[PostgreSql]:
+    """A PostgreSQL that both tenants' gateways may reach."""
+    image = postgresql.build_image(Steps())
+    embedded.cluster.import_images([image])
+    found = PostgreSql(world.kube, image.pinned)
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def both(world: World, server: PostgreSql) -> Iterator[Gateways]:
+    """Both gateways answer."""
+    a, b = tenant_data.serve(world, server)
+    with (
+        gateways.reach(world.target, world.a.namespace) as url_of_a,
+        gateways.reach(world.target, world.b.namespace) as url_of_b,
+    ):
+        for one, url in ((a, url_of_a), (b, url_of_b)):
+            with gateways.open_client(url, one.key.secret) as client:
+                gateways.until_verified(client, world.kube, one.side.name)
+        yield Gateways(a, b, url_of_a, url_of_b)
+    tenant_data.remove(world)
+
+
+def call(url: str, path: str, token: str, method: str = "GET", **headers: str) -> httpx.Response:
+    """Call a gateway."""
+    sent = {"Authorization": f"Bearer {token}", **headers}
+    with httpx.Client(trust_env=False, timeout=60.0) as client:
+        return client.request(method, url.removesuffix("/v1") + path, headers=sent)
+
+
+def ask(url: str, token: str, **headers: str) -> httpx.Response:
+    """Ask the model, with headers besides."""
+    body = {"model": MODEL, "messages": gateways.QUESTION, "max_tokens": 4}
+    sent = {"Authorization": f"Bearer {token}", **headers}
+    with httpx.Client(trust_env=False, timeout=60.0) as client:
+        return client.post(f"{url}/chat/completions", json=body, headers=sent)
+
+
+@pytest.mark.vector(14)
+@pytest.mark.parametrize("of", PLACES)
+def test_no_pod_but_the_gateway_reaches_postgresql(world: World, both: Gateways, trial: Trial, of: str) -> None:
+    place = PLACES[of](world)
+    stands_in(trial, world, place)
+    seen = both.a.place().run("python3", "-c", CONNECT, HOST, str(PORT)).strip()
+    trial.open("A's gateway", seen == "connected", seen)
+    found = world.kube.get("services", postgresql.NAMESPACE, postgresql.NAME) or {}
+    said = place.one(found["spec"]["clusterIP"], PORT)
+    trial.shut("the server", said.startswith("shut "), said)
+
+
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 20); print('connected')"
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """What A's role must not do, beside what it may."""
+
+    vector: int
+    what: str
+    control: tuple[str, ...]
+    attack: tuple[str, ...]
+    """The last statement has to be refused; `{b}` is B's database and role, `{a}` A's own."""
+    words: str
+    """In the refusal."""
+    is_in_bs: bool = False
+    """Whether the attack connects to B's database."""
+    database: str = ""
+
+
+OWN_KEYS = ("SELECT count(*) FROM api_keys",)
+SQL = (
+    Sql(14, "connect to B's database", OWN_KEYS, ("SELECT 1",), "permission denied for database", is_in_bs=True),
+    Sql(17, "B's keys by the name of its database", OWN_KEYS, ("SELECT id FROM {b}.public.api_keys",), "cross-database"),
+    Sql(17, "B's usage changed from its database", OWN_KEYS, ("DELETE FROM usage",), "permission denied for database", is_in_bs=True),
+    Sql(18, "B's role", ("SET ROLE {a}",), ("SET ROLE {b}",), "permission denied to set role"),
+    Sql(18, "B's session", ("SET SESSION AUTHORIZATION {a}",), ("SET SESSION AUTHORIZATION {b}",), "permission denied to set session authorization"),
+    Sql(18, "a setting of B's role", ("SET work_mem = '4MB'",), ("ALTER ROLE {b} SET search_path = mine",), "denied"),
+    Sql(18, "more rights for oneself", ("ALTER ROLE {a} SET work_mem = '4MB'", "ALTER ROLE {a} RESET work_mem"), ("ALTER ROLE {a} SUPERUSER",), "must be superuser"),
+    Sql(21, "a program of the server", ("CREATE TEMP VIEW mine AS SELECT count(*) FROM api_keys", "SELECT * FROM mine"), ("COPY api_keys TO PROGRAM 'id'",), "must be superuser"),
+    Sql(21, "a file of the server", OWN_KEYS, ("COPY api_keys TO '/data/stolen'",), "must be superuser"),
+    Sql(21, "the server's files", OWN_KEYS, ("SELECT pg_read_file('postgresql.conf')",), "denied"),
+    Sql(21, "empty B's tables", ("BEGIN", "TRUNCATE usage", "ROLLBACK"), ("TRUNCATE {b}.public.usage",), "cross-database"),
+    Sql(21, "a function in a language of the server", ("CREATE FUNCTION pg_temp.one() RETURNS int LANGUAGE sql AS 'SELECT 1'",), ("CREATE FUNCTION pg_temp.own() RETURNS int LANGUAGE c AS 'libc', 'getpid'",), "denied"),
+    Sql(22, "statistics of B's tables", ("SELECT count(*) FROM pg_stats",), ("SELECT * FROM {b}.pg_catalog.pg_stats",), "cross-database"),
+    Sql(23, "a table in B's search path", ("BEGIN", "CREATE TABLE public.shadow (x int)", "ROLLBACK"), ("CREATE TABLE public.api_keys (x int)",), "permission denied for database", is_in_bs=True),
+    Sql(23, "a table where the server's administrator looks", OWN_KEYS, ("CREATE TABLE public.api_keys (x int)",), "permission denied for schema public", database="postgres"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=f"{case.vector}: {case.what}", marks=pytest.mark.vector(case.vector)) for case in SQL],
+)
+def test_sql_of_a_is_refused(world: World, both: Gateways, trial: Trial, case: Sql) -> None:
+    names = {"a": both.a.database, "b": both.b.database}
+    trial.by(both.a.database, both.a.current_role())
+    seen = both.a.run_sql(*(statement.format(**names) for statement in case.control))
+    trial.open("the same in its own database", is_done(seen), seen)
+    attack = [statement.format(**names) for statement in case.attack]
+    ended = both.a.run_sql(*attack, database=both.b.database if case.is_in_bs else case.database)
+    trial.shut(case.what, is_refused(ended, case.words), ended)
+
+
+@pytest.mark.vector(19)
+def test_a_session_of_a_has_nothing_of_one_of_bs(both: Gateways, trial: Trial) -> None:
+    look = "SELECT coalesce(current_setting('r1plus.canary', true), ''), to_regclass('pg_temp.leftover') IS NOT NULL"
+    trial.by(both.a.database, both.a.current_role())
+    seen = both.b.run_sql("SET r1plus.canary = 'of-b'", "CREATE TEMP TABLE leftover (x int)", look)
+    trial.open("B sees its own", seen[-1] == 'done [["of-b", "True"]]', seen)
+    ended = both.a.run_sql(look)
+    trial.shut("A sees them", ended == ['done [["", "False"]]'], ended)
+
+
+@pytest.mark.vector(20)
+def test_a_key_id_of_bs_does_not_show_by_a_conflict(both: Gateways, trial: Trial) -> None:
+    def insert(key_id: str) -> list[str]:
+        row = f"INSERT INTO api_keys (id, name, secret_mac, scopes, created_at) VALUES ('{key_id}', '', '', '[]', 0)"
+        return both.a.run_sql("BEGIN", row, "ROLLBACK")[1:2]
+
+    trial.by(both.a.database, both.a.current_role())
+    own = insert(both.a.key.id)
+    trial.open("its own id is a conflict", is_refused(own, "duplicate key"), own)
+    theirs = insert(both.b.key.id)
+    trial.shut("B's id is one", is_done(theirs), theirs)
+
+
+@pytest.mark.vector(22)
+def test_what_bs_gateway_asks_the_server_is_not_shown(both: Gateways, trial: Trial) -> None:
+    """Names of databases and roles are, and say nothing of the tenant."""
+
+    def look(role: str) -> list[str]:
+        return both.a.run_sql(f"SELECT DISTINCT query FROM pg_stat_activity WHERE usename = '{role}'")
+
+    trial.by(both.a.database, both.a.current_role())
+    own = look(both.a.database)
+    trial.open("A's own", is_done(own) and "pg_stat_activity" in own[0], own)
+    theirs = look(both.b.database)
+    trial.shut("B's", theirs == ['done [["<insufficient privilege>"]]'], theirs)
+    names = both.a.run_sql("SELECT datname FROM pg_database UNION SELECT rolname FROM pg_roles")
+    trial.shut("the tenant's name", both.b.side.namespace not in names[0], names)
+
+
+@pytest.mark.vector(16)
+@pytest.mark.parametrize("of", PLACES)
+def test_no_pod_of_a_reaches_bs_gateway(world: World, both: Gateways, trial: Trial, of: str) -> None:
+    place = PLACES[of](world)
+    stands_in(trial, world, place)
+    allowed = world.b.ordinary()
+    seen = allowed.one(both.b.address, PORT_API)
+    trial.open(f"from {allowed}", seen.startswith("open "), seen)
+    said = place.one(both.b.address, PORT_API)
+    trial.shut(f"from {place}", said.startswith("shut "), said)
+
+
+def list_spoofs(namespace: str) -> dict[str, dict[str, str]]:
+    """Return headers by which other gateways have chosen a tenant, by what they are."""
+    host = f"gateway.{namespace}.svc"
+    return {
+        "x-tenant": {"X-Tenant": namespace, "X-Tenant-ID": namespace, "X-R1plus-Tenant": namespace},
+        "namespace": {"X-Namespace": namespace, "X-R1plus-Namespace": namespace, "X-Scope-OrgID": namespace},
+        "host": {"Host": host},
+        "forwarded": {"X-Forwarded-Host": host, "Forwarded": f"host={host}", "X-Original-URL": "/v1/admin/keys"},
+        "organization": {"OpenAI-Organization": namespace, "OpenAI-Project": namespace},
+    }
+
+
+@pytest.mark.vector(16)
+@pytest.mark.parametrize("how", list_spoofs("x"))
+def test_no_header_makes_a_key_of_a_one_of_bs(world: World, both: Gateways, trial: Trial, how: str) -> None:
+    headers = list_spoofs(world.b.namespace)[how]
+    revisions = [story.serving_revision(world.kube, side.name) for side in (world.a, world.b)]
+    trial.by(both.a.key.id, call(both.url_of_a, "/v1/key", both.a.key.secret).json()["id"])
+    own = ask(both.url_of_b, both.b.key.secret, **headers)
+    trial.open("B's key at B's gateway", own.headers.get("x-r1plus-revision") == revisions[1], own.text)
+    there = ask(both.url_of_b, both.a.key.secret, **headers)
+    trial.shut("A's key at B's gateway", there.status_code == 401, there.text)
+    here = ask(both.url_of_a, both.a.key.secret, **headers)
+    trial.shut(
+        "A's key at A's gateway reaches B's model", here.headers.get("x-r1plus-revision") == revisions[0], here.text
+    )
+
+
+@pytest.mark.vector(25)
+def test_bs_key_ids_are_to_as_administrators_like_ids_that_do_not_exist(
+    world: World, both: Gateways, trial: Trial
+) -> None:
+    def rotate(key_id: str) -> httpx.Response:
+        return call(both.url_of_a, f"/v1/admin/keys/{key_id}/rotate", admin, "POST")
+
+    admin = gateways.create_token(world.kube, world.a.namespace, GATEWAY_ADMIN)
+    keys = call(both.url_of_a, "/v1/admin/keys", admin)
+    trial.by(both.a.key.id, keys.json()["data"][0]["id"])
+    trial.open("A's own id", rotate(both.a.key.id).status_code == 200)
+    theirs, nobodys = rotate(both.b.key.id), rotate("000000000000")
+    trial.shut("B's", theirs.status_code == nobodys.status_code == 404, theirs.text)
+    trial.shut("a difference", theirs.text.replace(both.b.key.id, "000000000000") == nobodys.text, theirs.text)
+
+
+@pytest.mark.vector(25)
+@pytest.mark.parametrize("path", ["/v1/admin/keys", "/v1/admin/usage", "/v1/admin/audit", "/v1/usage"])
+def test_no_token_of_as_reads_bs_keys_and_usage(world: World, both: Gateways, trial: Trial, path: str) -> None:
+    account = GATEWAY_ADMIN if "admin" in path else "default"
+    tokens = [gateways.create_token(world.kube, side.namespace, account) for side in (world.a, world.b)]
+    trial.by("200", str(call(both.url_of_a, path, tokens[0]).status_code))
+    own = call(both.url_of_b, path, tokens[1])
+    trial.open("B's own", own.status_code == 200, own.text)
+    answer = call(both.url_of_b, path, tokens[0])
+    trial.shut("A's", answer.status_code in (401, 403) and both.b.key.id not in answer.text, answer.text)
+
+
+@pytest.mark.vector(35)
+def test_a_backup_of_bs_database_is_not_opened_by_as_gateway(world: World, both: Gateways, trial: Trial) -> None:
+    a, b = both.a, both.b
+    trial.by(a.database, a.current_role())
+    try:
+        a.server.copy_database(a.database, f"{a.database}_copy", a.database)
+        a.use_database(f"{a.database}_copy")
+        own = a.until_reason(lambda reason: reason == "Ready", "A's gateway opens a copy of its own")
+        seen = a.read_status(a.key.secret)
+        trial.open("a backup of A's", own == "Ready" and seen == 200, seen)
+        a.server.copy_database(b.database, f"{b.database}_copy", a.database)
+        a.use_database(f"{b.database}_copy")
+        said = a.until_reason(lambda reason: reason not in ("", "Ready", "Starting"), "A's gateway judges B's backup")
+        trial.shut("a backup of B's", said in ("ForeignTenant", "WrongKey", "KeyLost"), said)
+        answers = [a.read_status(key.secret) for key in (a.key, b.key)]
+        trial.shut("a key at A's gateway", set(answers) <= {401, 503}, answers)
+    finally:
+        a.use_database(a.database)
+        a.until_reason(lambda reason: reason == "Ready", "A's gateway opens its own database")
+
+
+@pytest.mark.vector(37)
+def test_without_its_half_of_the_key_a_tenants_data_do_not_open(world: World, both: Gateways, trial: Trial) -> None:
+    a, kube = both.a, world.kube
+    trial.by(a.database, a.current_role())
+    trial.open("with the half", a.data_reason() == "Ready", a.data_reason())
+    saved = kube.get("secrets", a.side.namespace, GATEWAY_KEY) or {}
+    meta = {"name": GATEWAY_KEY, "namespace": a.side.namespace}
+    try:
+        shredded = dict.fromkeys(saved["data"], "00" * 32)
+        kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": shredded})
+        a.restart()
+        said = a.until_reason(lambda reason: reason not in ("", "Ready", "Starting"), "the gateway judges the key")
+        trial.shut("with another half", said in ("WrongKey", "KeyLost"), said)
+        answer = a.read_status(a.key.secret)
+        trial.shut("a key of before", answer == 503, answer)
+    finally:
+        kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": saved["data"]})
+        a.restart()
+        a.until_reason(lambda reason: reason == "Ready", "the data open again")
+    gateways.until_up(kube, a.side.namespace)
+    assert "records are whole" in run_r1plus(kube, "audit", "-n", a.side.namespace).stdout
