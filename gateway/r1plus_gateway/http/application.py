@@ -246,7 +246,7 @@ class Api:
 
 
 def _check_headers(request: web.Request) -> None:
-    """Refuse a header that is there twice, where the one that counts decides who calls, or how the body is read.
+    """Refuse a header that is there twice, or says nothing, where it decides who calls, or how the body is read.
 
     Raises:
         RequestError: 400.
@@ -254,6 +254,11 @@ def _check_headers(request: web.Request) -> None:
     for name in SINGLE_HEADERS:
         if len(request.headers.getall(name, ())) > 1:
             raise RequestError(400, "invalid_request", f"the header {name} is there twice; send it once")
+    if not request.headers.get(HEADER_END_USER, "x").strip():
+        # Else the key itself would count as the person, where a program has lost a name.
+        raise RequestError(
+            400, "invalid_request", f"the header {HEADER_END_USER} is empty; leave it out, or send a name"
+        )
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

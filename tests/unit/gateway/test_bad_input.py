@@ -151,6 +151,11 @@ async def test_bad_http(rig: Rig, raw: bytes) -> None:
         400,
         "invalid_request",
     ),
+    "an end user without a name": (
+        build_post(BODY, "Content-Type: application/json", "x-r1plus-end-user: "),
+        400,
+        "invalid_request",
+    ),
     "a broken chunk that comes late": (
         build_head("Host: a", "Content-Type: application/json", "Transfer-Encoding: chunked") + b"2\r\n{}",
         408,
