@@ -55,6 +55,11 @@ class Connection(web.RequestHandler):
         super().__init__(*args, **options)
         self._is_broken = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._current_request is not None
+
     def data_received(self, data: bytes) -> None:
         """Parse what has come, unless something before it could not be parsed."""
         if self._is_broken:
@@ -89,9 +94,14 @@ class _ConnectionFactory:
 
     @property
     def connections(self) -> list[Any]:
-        """See `r1plus_contract.connections.Server`."""
+        """The open connections in the order in which they go: idle ones first, the oldest first.
+
+        Only a caller with a credential keeps a connection busy, so others do not cut its answers off.
+        """
         connections: list[Any] = self._server.connections
-        return connections
+        if len(connections) < min(MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER):
+            return []  # none has to go
+        return sorted(connections, key=lambda connection: connection.is_busy)
 
     def __call__(self) -> Connection:
         return Connection(self._server, loop=self._server._loop, **self._server._kwargs)

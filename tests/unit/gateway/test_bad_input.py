@@ -13,9 +13,10 @@ import pytest_asyncio
 from jsonschema import Draft202012Validator
 
 from r1plus_gateway.access.caller import AccessError
+from r1plus_gateway.http import connections
 from support.gateway.access import ALICE, KEY
-from support.gateway.fake_triton import answer
-from support.gateway.rig import Rig, running, send_raw
+from support.gateway.fake_triton import Gated, answer
+from support.gateway.rig import Rig, read_events, running, send_raw
 from support.tables import for_each
 from support.waiting import eventually
 
@@ -588,3 +589,18 @@ async def test_a_caller_without_requests_left_costs_nothing_more(tmp_path: Path)
         body = {"model": "credit", "messages": [USER]}
         async with rig.post("/v1/chat/completions", body, Authorization="Bearer r1p_bob") as response:
             assert response.status == 200
+
+
+async def test_idle_connections_do_not_cut_off_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many connections: those go that ask for nothing, though the answer's is the oldest."""
+    for name in ("MOST_CONNECTIONS", "MOST_CONNECTIONS_OF_PEER"):
+        monkeypatch.setattr(connections, name, 5)
+    script = Gated(("a", "b"))
+    script.release()
+    async with running(tmp_path, script) as rig, rig.chat(stream=True) as response:
+        idle = [await asyncio.open_connection("127.0.0.1", rig.gateway.port) for _ in range(20)]
+        await eventually(lambda: sum(reader.at_eof() for reader, _ in idle) >= 15, "idle ones are closed")
+        script.release(2)
+        assert (await read_events(response))[-1] == "[DONE]"
+        for _, writer in idle:
+            writer.close()
