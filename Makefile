@@ -77,6 +77,10 @@ unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart and pr
 test-registry: $(SYNCED) ## Tests of the registry and of tenants' data on a real PostgreSQL (installed if it is missing), the registry's on SQLite too
 	$(PYTEST_TWO) --dist loadgroup tests/registry tests/tenant_data
 
+.PHONY: test-gateway-faults
+test-gateway-faults: $(SYNCED) ## The gateway's process when all around it fails: pods, volumes, PostgreSQL, rotations, idle clients; two of it
+	$(PYTEST) tests/gateway_faults
+
 .PHONY: test-apiserver
 test-apiserver: $(SYNCED) ## Tests against the real kube-apiserver and etcd, on loopback
 	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "apiserver and not apiserver_long" tests/faults tests/apiserver

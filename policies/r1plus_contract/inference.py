@@ -48,6 +48,10 @@ PROMPT_TOKENS: Final = "prompt_tokens"
 COMPLETION_TOKENS: Final = "completion_tokens"
 """INT32: tokens generated so far."""
 
+USAGE_OF: Final = "usage_of"
+"""Request parameter, with COUNT_ONLY: answer with the tokens that the engine has counted for the request of this id,
+once that has ended. So a stream that was cut is billed exactly. An older image refuses: there is no prompt."""
+
 DEFAULT_MAX_NEW_TOKENS: Final = 512
 MOST_MESSAGES: Final = 10_000
 """Most messages of one request; also at most one for each token of the context."""

@@ -184,3 +184,6 @@ class MonitorReport:
     ran_under: str = ""
     """`settings.hash_config` of what was mounted when this pod began to run `gate`. Empty: it read `gate` in
     `verdicts.json`, or the monitor is an older one."""
+    user_requests: int | None = None
+    """Requests that the engine runs or has queued, without the monitor's probes; counted when the report is read, and
+    no change of the report. None: the engine does not say, or the monitor is an older one."""

@@ -4,15 +4,18 @@ Pure: called by the operator's plan with what it observed. Only a Pass promotes 
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from r1plus_contract.verdict import Gate, Verdict
 from r1plus_policies.backoff import double_delay
 
 DRAIN_SECONDS = 20.0
-"""How long the previous revision's pods stay after the switch, for open connections."""
-
+"""How long the previous revision's pods stay after the switch in any case, for clients that do not know of it yet."""
+GATEWAY_DRAIN_SECONDS = 40.0
+"""The same where a gateway calls them. It finds pods by DNS, whose answers may be 30 s old."""
+DRAIN_LOOK_SECONDS = 5.0
+"""How often it is looked whether the previous revision's pods still run requests."""
 
 RETRY_SECONDS, MAX_RETRY_SECONDS = 600.0, 21_600.0
 """Until a candidate that found no room is tried again: doubled each time, up to a maximum."""
@@ -54,6 +57,8 @@ class RevisionState:
     """Since when one of its pods has found no node, seconds since the epoch."""
     retry_at: float | None = None
     """When it is tried again, seconds since the epoch; None unless it was withdrawn for lack of room."""
+    user_requests: int | None = 0
+    """Requests that its pods run, without probes; None: a pod does not report them."""
 
 
 class RolloutStage(StrEnum):
@@ -82,6 +87,10 @@ class RolloutSettings:
     """Seconds from a candidate's first pod to its promotion."""
     is_held: bool = False
     """Whether no new revision may take traffic, since the spec cannot be served at present."""
+    least_drain: float = DRAIN_SECONDS
+    """Seconds for which pods stay after the switch in any case."""
+    drain: float = 600.0
+    """Most seconds for which they stay while they run requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +105,24 @@ class Rollout:
     overdue: bool = False
     """The deadline of a first revision has passed; it still tries, since there is no rollback target."""
     requeue_after: float | None = None
+    draining: dict[str, float] = field(default_factory=dict)
+    """Revisions whose pods stay for the requests that they run -> until when at the latest, seconds since the epoch."""
+    drained_out: frozenset[str] = frozenset()
+    """Revisions with pods that lost traffic so long ago that these end at once, whatever they run."""
 
 
 def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: RolloutSettings, now: float) -> Rollout:
     """Decide for the `target` revision (None: the spec yields none and nothing serves, so running pods stay)."""
+    return _drain(_decide(target, revisions, terms, now), target, revisions, terms, now)
+
+
+def _decide(target: str | None, revisions: tuple[RevisionState, ...], terms: RolloutSettings, now: float) -> Rollout:
     current = _find_current(revisions)
     if target is None:
         replicas = {s.name: s.replicas for s in revisions if s.replicas}
         return Rollout(None, RolloutStage.BLOCKED, replicas)
     if current and target == current.name:
-        return _keep_steady(current, revisions, terms.replicas, now)
+        return Rollout(current.name, RolloutStage.NONE, {current.name: terms.replicas})
     candidate = next((state for state in revisions if state.name == target), RevisionState(target))
     if current and terms.is_held:
         return _hold_rollout(current, candidate, terms)
@@ -193,12 +210,53 @@ def _hold_rollout(current: RevisionState, candidate: RevisionState, terms: Rollo
     return Rollout(current.name, RolloutStage.BLOCKED, {current.name: terms.replicas, **replicas})
 
 
-def _keep_steady(current: RevisionState, revisions: tuple[RevisionState, ...], replicas: int, now: float) -> Rollout:
-    replica_counts = {current.name: replicas}
-    seconds_left = (current.promoted_at or 0.0) + DRAIN_SECONDS - now
-    draining_replicas = {
-        s.name: s.replicas for s in revisions if s.replicas and s.name != current.name and s.promoted_at
-    }
-    if seconds_left > 0 and draining_replicas:
-        return Rollout(current.name, RolloutStage.NONE, replica_counts | draining_replicas, requeue_after=seconds_left)
-    return Rollout(current.name, RolloutStage.NONE, replica_counts)
+def _drain(
+    rollout: Rollout, target: str | None, revisions: tuple[RevisionState, ...], terms: RolloutSettings, now: float
+) -> Rollout:
+    """Return the rollout with the pods of revisions that have lost traffic: they stay for the requests that they run.
+
+    In place there is room for one revision, so a candidate does not wait for them.
+    """
+    current = _find_current(revisions)
+    if current is None or target is None:
+        return rollout
+    ends = {s.name: end for s in revisions if (end := _find_end_of_traffic(s, revisions)) is not None}
+    late = {s.name for s in revisions if s.pods and ends.get(s.name, now) + max(terms.drain, terms.least_drain) <= now}
+    drained_out = frozenset(late - rollout.replicas.keys())
+    if terms.strategy is Strategy.IN_PLACE and target != current.name:
+        return replace(rollout, drained_out=drained_out)
+    waits, replicas, draining = [rollout.requeue_after], dict(rollout.replicas), {}
+    for state in revisions:
+        if state.name not in ends or not state.replicas or state.name == rollout.current:
+            continue
+        wait = _remaining_drain(state, ends[state.name], terms, now)
+        if wait > 0:
+            # A rollback target may drain still: its control needs one pod, its requests all that they run on.
+            replicas[state.name] = max(replicas.get(state.name, 0), state.replicas)
+            waits.append(wait)
+            if now - ends[state.name] >= terms.least_drain:
+                draining[state.name] = ends[state.name] + terms.drain
+    requeue_after = min((wait for wait in waits if wait is not None), default=None)
+    return replace(
+        rollout,
+        replicas=replicas,
+        requeue_after=requeue_after,
+        draining=draining,
+        drained_out=drained_out - replicas.keys(),
+    )
+
+
+def _find_end_of_traffic(state: RevisionState, revisions: tuple[RevisionState, ...]) -> float | None:
+    """Return when the next revision was promoted; None while it serves, and for one that never did."""
+    since = state.promoted_at
+    if since is None:
+        return None
+    return min((s.promoted_at for s in revisions if s.promoted_at is not None and s.promoted_at > since), default=None)
+
+
+def _remaining_drain(state: RevisionState, ended_at: float, terms: RolloutSettings, now: float) -> float:
+    """Return the seconds until its pods are looked at again; 0 or less: they end now."""
+    age = now - ended_at
+    if age < terms.least_drain:
+        return terms.least_drain - age
+    return min(DRAIN_LOOK_SECONDS, terms.drain - age) if state.user_requests != 0 else 0.0

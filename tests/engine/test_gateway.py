@@ -14,7 +14,7 @@ from r1plus_gateway.access.caller import Outcome
 from support.engine.client import Client
 from support.engine.server import BATCH, CONTEXT, Server
 from support.gateway.fake_triton import FakeTriton, answer
-from support.gateway.rig import Rig, read_events, read_until, running_before
+from support.gateway.rig import Rig, read_events, running_before
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
@@ -108,20 +108,49 @@ async def test_the_usage_of_whole_streams_is_the_engines_own_count(tmp_path: Pat
         assert sum(usage.prompt_tokens for usage in usages) == server.metric(PROMPTS) - prompts
 
 
-async def test_a_cut_stream_is_billed_by_the_last_response_that_was_seen(tmp_path: Path, server: Server) -> None:
-    """The engine may generate a few tokens more until the cancellation reaches it; nobody pays for those."""
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 5, 8, 13], ids="after {} events".format)
+async def test_the_usage_of_cut_streams_is_the_engines_own_count(tmp_path: Path, server: Server, cut: int) -> None:
+    """Whatever the engine generates until the cancellation reaches it, and whatever nobody has seen of it."""
     async with gateway(tmp_path, server) as rig:
         await until_idle(server)
-        generated = server.metric(GENERATED)
-        async with rig.chat(STORY, max_tokens=900, stream=True) as response:
-            await read_until(response, b"lighthouse")
-            response.close()
-        await rig.until_settled()
+        prompts, generated = server.metric(PROMPTS), server.metric(GENERATED)
+
+        async def ask(number: int) -> None:
+            async with rig.chat(f"{STORY} {number}", max_tokens=900, stream=True) as response:
+                seen = 0
+                while seen < cut:
+                    seen += (await asyncio.wait_for(response.content.readany(), 60)).count(b"data: ")
+                response.close()
+
+        await asyncio.gather(*(ask(number) for number in range(8)))
+        await rig.until_settled(8)
         await until_idle(server)
-        (settlement,) = rig.ledger.settled
-        seen, counted = settlement.usage.completion_tokens, server.metric(GENERATED) - generated
-        assert 0 < seen <= counted < seen + 50
-        assert settlement.usage.prompt_tokens > 0
+        usages = [entry.usage for entry in rig.ledger.settled]
+        assert sum(usage.completion_tokens for usage in usages) == server.metric(GENERATED) - generated
+        assert sum(usage.prompt_tokens for usage in usages) == server.metric(PROMPTS) - prompts
+    assert {entry.outcome for entry in rig.ledger.settled} == {Outcome.CANCELLED}
+
+
+async def test_a_request_that_is_cut_before_its_answer_costs_what_was_read(tmp_path: Path, server: Server) -> None:
+    """All clients leave at one moment, while the engine reads their prompts one after another."""
+    async with gateway(tmp_path, server) as rig:
+        await until_idle(server)
+        prompts, generated = server.metric(PROMPTS), server.metric(GENERATED)
+
+        async def ask(number: int) -> None:
+            async with rig.chat(f"{STORY} {number}", max_tokens=900) as response:
+                await response.read()
+
+        tasks = [asyncio.create_task(ask(number)) for number in range(BATCH)]
+        await eventually(lambda: asyncio.to_thread(lambda: server.metric(RUNNING) > 0), "some run")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await eventually(lambda: not rig.ledger.open, "all are settled")
+        await until_idle(server)
+        usages = [entry.usage for entry in rig.ledger.settled]
+        assert sum(usage.completion_tokens for usage in usages) == server.metric(GENERATED) - generated
+        assert sum(usage.prompt_tokens for usage in usages) == server.metric(PROMPTS) - prompts
 
 
 async def test_prompts_are_counted_before_tokens_are_reserved(tmp_path: Path, server: Server) -> None:

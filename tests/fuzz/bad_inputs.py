@@ -351,6 +351,12 @@ LIFE: dict[str, tuple[Case, ...]] = {
         Refused(full(rollout={"deadline": "1h30m"}), ("spec.rollout.deadline", '"1h30m"', LABEL)),
         Refused(full(rollout={"deadline": "0s"}), ("spec.rollout.deadline", '"0s"', LABEL)),
         Taken(full("deadline", rollout={"deadline": "9999h"})),
+        *(
+            Refused(full(rollout={"drain": wrong}), ("spec.rollout.drain", f'"{wrong}"', LABEL))
+            for wrong in ("soon", "0s", "1h30m", "25h", "1000m", "-5m", "١٠m")
+        ),
+        Refused(full(rollout={"drain": 600}), ("spec.rollout.drain", "string")),
+        *(Taken(full(f"drain-{right}", rollout={"drain": right})) for right in ("1s", "9999s", "999m", "24h")),
     ),
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ class Bill:
         self.reservation = reservation
 
     async def settle(self, outcome: Outcome, generation: Generation | None) -> None:
-        """End the request, and record what was used by the last response seen; a cancellation does not stop it."""
+        """End the request, and record what was used, cut or not; a cancellation does not stop it."""
         if self._settlement is None:
             self._settlement = self._tasks.start(self._settle(outcome, generation))
         await asyncio.shield(self._settlement)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -22,7 +22,10 @@ from r1plus_gateway.serving.errors import (
 from r1plus_gateway.serving.evidence import UNVERIFIED
 from r1plus_gateway.serving.fair_queue import FairQueue
 from r1plus_gateway.serving.pods import Pod, PodPool
-from r1plus_gateway.serving.triton_wire import METADATA, Progress, classify_status
+from r1plus_gateway.serving.triton_wire import METADATA, Progress, build_usage_request, classify_status
+
+USAGE_SECONDS: Final = 5.0
+"""Longest wait for what a cut request has used: the engine ends it after its present step."""
 
 
 class State(StrEnum):
@@ -103,7 +106,7 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        """Tokens by the last response seen."""
+        """Tokens by the last response seen; of a cut request those that the engine counted, if it says so."""
         return Usage(self._progress.prompt_tokens, self._progress.completion_tokens)
 
     async def wait(self) -> None:
@@ -186,14 +189,29 @@ class Generation:
             except asyncio.InvalidStateError as error:  # the call ended while the request was written
                 raise classify_status(await call.code(), await call.details() or "") from error
             except grpc.aio.AioRpcError as error:
+                if self.has_begun and error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    await self._read_final_usage(pod)
                 raise classify_status(error.code(), error.details() or "") from error
             except asyncio.CancelledError:
+                call.cancel()
+                await self._read_final_usage(pod)
                 if watchdog.has_fired:
                     raise AnswerFailedError(f"the engine was silent for {self._silence_seconds:g} s") from None
                 raise
             finally:
                 watchdog.stop()
                 call.cancel()  # of no effect once it has ended
+
+    async def _read_final_usage(self, pod: Pod) -> None:
+        """Ask what the engine has counted for a request that was cut: its last responses were not seen.
+
+        A pod that does not say so leaves the usage as it was seen.
+        """
+        try:
+            said = await ask_pod(pod, build_usage_request(self._request.id), USAGE_SECONDS)
+        except ServingError:
+            return  # an older image, or a pod that has just ended
+        self._progress.prompt_tokens, self._progress.completion_tokens = said.prompt_tokens, said.completion_tokens
 
     async def _read(self, pod: Pod, call: Any, watchdog: "_Watchdog") -> None:
         await call.write(self._request)
@@ -209,6 +227,8 @@ class Generation:
                 self._end()
             elif progress.waiting_bytes > self._most_waiting_bytes:
                 self.on_overflow()
+                call.cancel()
+                await self._read_final_usage(pod)
                 return
             self.wake()
         if not progress.finish_reason:
@@ -257,18 +277,27 @@ async def count_tokens(pool: PodPool, request: Any, seconds: float) -> int:
         ServingError: no pod says so.
     """
     pod = pool.choose()
-    progress = Progress()
     with pool.occupy(pod):
-        call = pod.open_stream(metadata=METADATA, timeout=seconds)
-        try:
-            await call.write(request)
-            await call.done_writing()
-            while (response := await call.read()) is not grpc.aio.EOF:
-                progress.update(response)
-        except grpc.aio.AioRpcError as error:
-            raise classify_status(error.code(), error.details() or "") from error
-        except asyncio.InvalidStateError as error:
-            raise classify_status(await call.code(), await call.details() or "") from error
-        finally:
-            call.cancel()
-    return progress.prompt_tokens
+        return (await ask_pod(pod, request, seconds)).prompt_tokens
+
+
+async def ask_pod(pod: Pod, request: Any, seconds: float) -> Progress:
+    """Send a request that generates nothing; return what the pod answers.
+
+    Raises:
+        ServingError: it does not within `seconds`, or refuses.
+    """
+    progress = Progress()
+    call = pod.open_stream(metadata=METADATA, timeout=seconds)
+    try:
+        await call.write(request)
+        await call.done_writing()
+        while (response := await call.read()) is not grpc.aio.EOF:
+            progress.update(response)
+    except grpc.aio.AioRpcError as error:
+        raise classify_status(error.code(), error.details() or "") from error
+    except asyncio.InvalidStateError as error:
+        raise classify_status(await call.code(), await call.details() or "") from error
+    finally:
+        call.cancel()
+    return progress

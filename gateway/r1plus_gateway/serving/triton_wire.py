@@ -90,6 +90,14 @@ def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) ->
     return request
 
 
+def build_usage_request(request_id: str) -> Any:
+    """Build a `ModelInferRequest` that asks what the request of this id has used."""
+    request = service_pb2.ModelInferRequest(model_name=inference.MODEL_NAME)
+    request.parameters[inference.USAGE_OF].string_param = request_id
+    _add(request, inference.COUNT_ONLY, "BOOL", b"\x01")
+    return request
+
+
 def _add_bytes(request: Any, name: str, value: bytes) -> None:
     _add(request, name, "BYTES", len(value).to_bytes(4, "little") + value)
 

@@ -84,6 +84,9 @@ class Reply(Protocol):
     def is_cancelled(self) -> bool:
         """Return whether the client has hung up."""
 
+    def record_usage(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Note what the meters have counted for this request so far; called before the response that follows."""
+
 
 class Meters(Protocol):
     """The loop's metrics."""
@@ -207,12 +210,14 @@ class EngineLoop:
     def _run_pass(self) -> bool:
         """Run one pass. Return False when the loop is closed and all requests are answered."""
         open_ = self._receive()
-        self._drop_cancelled()
+        self._drop_cancelled_waiting()
         self._admit()
         state = self._state
         self._meters.set_load(len(state.running), len(state.waiting))
         if state.running:
             self._pipeline.step()
+            # After the step, in which clients leave: what it made for them is neither counted nor sent.
+            self._drop_cancelled_running()
             state.running = [active_request for active_request in state.running if self._send_new_text(active_request)]
         if not state.running and not state.waiting:
             self._meters.set_load(0, 0)
@@ -232,12 +237,15 @@ class EngineLoop:
         self._arrivals.put(None)
         return False
 
-    def _drop_cancelled(self) -> None:
+    def _drop_cancelled_running(self) -> None:
         state = self._state
         for active_request in [r for r in state.running if r.reply.is_cancelled()]:
             active_request.handle.cancel()
             state.running.remove(active_request)
             self._finish_cancelled(active_request.reply, active_request.job, active_request.tokens)
+
+    def _drop_cancelled_waiting(self) -> None:
+        state = self._state
         begin = state.cancel_cursor if state.cancel_cursor < len(state.waiting) else 0
         state.cancel_cursor = begin + CANCEL_LOOKS
         for queued_request in [w for w in state.waiting[begin : begin + CANCEL_LOOKS] if w.reply.is_cancelled()]:
@@ -281,6 +289,7 @@ class EngineLoop:
             )
             del state.waiting[0]
             self._meters.count_tokens("prompt", queued_request.job.prompt_tokens)
+            queued_request.reply.record_usage(queued_request.job.prompt_tokens, 0)
 
     def _send_new_text(self, active_request: _RunningRequest) -> bool:
         """Send new text. Return False when the request has ended."""
@@ -294,6 +303,7 @@ class EngineLoop:
                 self._meters.observe_first_token(self._clock() - active_request.arrived_at)
             active_request.tokens += len(ids)
             self._meters.count_tokens("completion", len(ids))
+            active_request.reply.record_usage(active_request.job.prompt_tokens, active_request.tokens)
         text = active_request.text.push(ids) if ids else ""
         if active_request.text.is_stopped and reason is None:
             active_request.handle.cancel()

@@ -25,6 +25,7 @@ from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
 from r1plus_model_repo.backends.guard import ServerGuard, end_server
 from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError, parse_request
 from r1plus_model_repo.backends.triton_metrics import TritonMeters
+from r1plus_model_repo.backends.usage_records import UsageRecords
 
 INPUTS = (
     inference.PROMPT,
@@ -109,12 +110,16 @@ class TritonPythonModel:
         # One thread: a constraint may take seconds, in which other requests are accepted.
         self._compiler = ThreadPoolExecutor(1, "constraints")
         self._compiling = BoundedSemaphore(MOST_COMPILING)
+        self._usage = UsageRecords()
         self._guard = ServerGuard(os.getppid())
 
     def execute(self, requests: list[Any]) -> None:
         """Check and queue the requests. Refusals are sent from here, while the engine steps."""
         for request in requests:
-            reply = TritonReply(request.get_response_sender(), clean_request_id(request.request_id()))
+            if named := _read_parameter(request, inference.USAGE_OF):
+                self._answer_usage(named, TritonReply(request.get_response_sender()))
+                continue
+            reply = TritonReply(request.get_response_sender(), clean_request_id(request.request_id()), self._usage)
             if self._loop.is_full and not _read_input(request, inference.COUNT_ONLY):
                 self._loop.reject(reply)  # before tokenising
                 continue
@@ -124,6 +129,15 @@ class TritonPythonModel:
                 self._refuse(reply, error)
             else:
                 self._accept(ask, reply)
+
+    def _answer_usage(self, request_id: str, reply: "TritonReply") -> None:
+        """Send what was counted for a request once it has ended, at once if it has."""
+
+        def send(prompt_tokens: int, completion_tokens: int) -> None:
+            reply.finish("", FinishReason.CANCELLED, prompt_tokens, completion_tokens)
+
+        if not self._usage.call_when_ended(clean_request_id(request_id), send):
+            reply.refuse(f"{inference.USAGE_OF}: no request of this id has run here lately, or too many wait")
 
     def finalize(self) -> None:
         """Finish the accepted requests and free the engine."""
@@ -210,10 +224,15 @@ def _describe_version(distribution: str) -> str:
 class TritonReply:
     """A `Reply` on the response sender of a decoupled request. `request_id` is empty or printable."""
 
-    def __init__(self, sender: Any, request_id: str = "") -> None:
+    def __init__(self, sender: Any, request_id: str = "", usage: UsageRecords | None = None) -> None:
+        """`usage`: remembers what a request with an id has used."""
         self._sender = sender
         self._request_id = request_id
+        self._usage = usage if request_id else None
+        self._counted = (0, 0)
         self._is_lost = False
+        if self._usage is not None:
+            self._usage.begin(request_id)
 
     def send_piece(self, text: str, prompt_tokens: int, completion_tokens: int) -> None:
         """See `Reply`."""
@@ -244,6 +263,10 @@ class TritonReply:
         """See `Reply`. A failed send counts as cancelled."""
         return self._is_lost or bool(self._sender.is_cancelled())
 
+    def record_usage(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """See `Reply`."""
+        self._counted = (prompt_tokens, completion_tokens)
+
     def _log(self, outcome: str) -> None:
         """Log how a request with an id ended. The error's message may quote the client's text, so it is left out."""
         if self._request_id:
@@ -256,6 +279,8 @@ class TritonReply:
 
     def _send_last(self, response: Any) -> None:
         self._send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        if self._usage is not None:
+            self._usage.end(self._request_id, *self._counted)
 
     def _send(self, response: Any, flags: int) -> None:
         """Send a response. A failure for one client must not end the engine for the others."""
@@ -282,6 +307,13 @@ def _read_input(request: Any, name: str) -> Any:
     """Return the value of an input, or None if the request does not have it."""
     tensor = pb_utils.get_input_tensor_by_name(request, name)
     return None if tensor is None else tensor.as_numpy().reshape(-1)[0]
+
+
+def _read_parameter(request: Any, name: str) -> str:
+    """Return a parameter of the request; empty if it does not have it."""
+    text = request.parameters()
+    value = json.loads(text).get(name, "") if text else ""
+    return value if isinstance(value, str) else ""
 
 
 def _build_response(text: str, reason: str, prompt_tokens: int, completion_tokens: int) -> Any:

@@ -21,11 +21,11 @@ from tritonclient.utils import InferenceServerException
 
 from r1plus_contract import inference
 from r1plus_contract.inference import MOST_TOKEN_BYTES
-from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
+from r1plus_contract.metrics import ENGINE_RUNNING_REQUESTS, ENGINE_WAITING_REQUESTS
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.suite import SuiteSampling
 
-_WAITING_SERIES: Final = re.compile(rf"{ENGINE_WAITING_REQUESTS}[ {{]")
+_LOAD_SERIES: Final = re.compile(rf"({ENGINE_RUNNING_REQUESTS}|{ENGINE_WAITING_REQUESTS})[ {{]")
 
 
 class Failure(StrEnum):
@@ -61,6 +61,9 @@ class EngineClient(Protocol):
     async def count_waiting_requests(self) -> int | None:
         """Return how many requests wait for a slot now; None where the engine does not report it."""
 
+    async def count_user_requests(self) -> int | None:
+        """Return how many requests run or wait now, without probes; None where the engine does not report it."""
+
     async def ask(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
         """Ask for one answer. Never raises for what the engine or the network does."""
 
@@ -89,6 +92,8 @@ class TritonEngine:
         self._http = aiohttp.ClientSession(timeout=_READY_TIMEOUT)
         limits = [("grpc.max_receive_message_length", MOST_MESSAGE_BYTES)]
         self._grpc = InferenceServerClient(grpc_target, channel_args=limits)
+        self._streaming: set[object] = set()
+        """Probes that have had a response and have not ended: the engine surely counts them as running."""
 
     async def is_model_ready(self) -> bool:
         """Return whether the model is ready. Server readiness is no substitute: it fails during any load."""
@@ -100,15 +105,30 @@ class TritonEngine:
 
     async def count_waiting_requests(self) -> int | None:
         """Return the sum over the engine's own gauge; None where it cannot be read."""
-        if not self._metrics_url:
+        return parse_load(await self._read_metrics()).get(ENGINE_WAITING_REQUESTS)
+
+    async def count_user_requests(self) -> int | None:
+        """Return what the engine's gauges say, less the probes that stream before and after they are read.
+
+        A probe that begins or ends meanwhile counts as a user's: rather one too many than one too few.
+        """
+        before = set(self._streaming)
+        load = parse_load(await self._read_metrics())
+        if load.keys() != {ENGINE_RUNNING_REQUESTS, ENGINE_WAITING_REQUESTS}:
             return None
+        return max(0, sum(load.values()) - len(before & self._streaming))
+
+    async def _read_metrics(self) -> str:
+        """Return Triton's exposition text; empty where it cannot be read."""
+        if not self._metrics_url:
+            return ""
         try:
             async with self._http.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as response:
                 response.raise_for_status()
                 body = await read_at_most(response.content.iter_chunked(64 * 1024), MOST_METRICS_BYTES)
-                return parse_waiting_requests(body.decode())
+                return body.decode()
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
-            return None
+            return ""
 
     async def ask(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
         """Stream one answer to its end. A cancellation always ends it, whatever gRPC says instead."""
@@ -142,6 +162,7 @@ class TritonEngine:
         stream = self._grpc.stream_infer(_yield_once(request))
         pieces: list[str] = []
         room = MOST_TOKEN_BYTES * sampling.max_new_tokens
+        mark = object()
         reply = ProbeReply(failure=Failure.SERVER_ERROR, detail="the stream ended without a finish reason")
         try:
             # To its end: a stream that is dropped counts as a cancelled request in the server.
@@ -155,9 +176,12 @@ class TritonEngine:
                 if room < 0:
                     return _reject_long_answer(sampling)
                 pieces.append(part.text)
+                self._streaming.add(mark)
                 if part.finish_reason:
+                    self._streaming.discard(mark)
                     reply = replace(part, text="".join(pieces))
         finally:
+            self._streaming.discard(mark)
             stream.cancel()
         return reply
 
@@ -170,13 +194,16 @@ def _reject_long_answer(sampling: SuiteSampling) -> ProbeReply:
     )
 
 
-def parse_waiting_requests(exposition: str) -> int | None:
-    """Parse Triton's exposition text; None where the gauge is absent or is no number."""
-    values = [line.rpartition(" ")[2] for line in exposition.splitlines() if _WAITING_SERIES.match(line)]
-    try:
-        return int(sum(map(float, values))) if values else None
-    except (ValueError, OverflowError):
-        return None
+def parse_load(exposition: str) -> dict[str, int]:
+    """Parse Triton's exposition text: gauge -> sum over its series; without one that is absent or is no number."""
+    load: dict[str, int] = {}
+    for line in exposition.splitlines():
+        if match := _LOAD_SERIES.match(line):
+            try:
+                load[match[1]] = load.get(match[1], 0) + int(float(line.rpartition(" ")[2]))
+            except (ValueError, OverflowError):
+                return {}
+    return load
 
 
 def build_inputs(prompt: str, sampling: SuiteSampling) -> list[InferInput]:

@@ -24,6 +24,7 @@ from r1plus_monitoring.logs import Clock, log, utc_now
 from r1plus_monitoring.probe.client import EngineClient, TritonEngine
 from r1plus_monitoring.probe.probes import Prompter, wait_until_ready
 from r1plus_monitoring.probe.service_probe import INTERVAL_SECONDS, Connect, ServiceProbe
+from r1plus_monitoring.probe.user_requests import UserRequests
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
 from r1plus_monitoring.report.web import serve
@@ -58,6 +59,7 @@ class Prober:
         self._config = config
         self._replay_every = replay_every
         self._engine = engine
+        self._user_requests = UserRequests(engine)
         self.exposition = Exposition(config.namespace, config.deployment, config.revision)
         store = StateStore(config.state_dir)
         count = read_restarts(config.state_dir)
@@ -90,7 +92,8 @@ class Prober:
 
     async def run(self) -> None:
         """Serve and follow until cancelled."""
-        runner = await serve(self.publisher, self.exposition, _listener(self._config))
+        listener = _listener(self._config)
+        runner = await serve(self.publisher, self.exposition, listener, self._user_requests.count)
         heartbeat = asyncio.create_task(self._beat_forever())
         try:
             await self._follow()
@@ -98,6 +101,7 @@ class Prober:
             heartbeat.cancel()
             await self._suite_shadow.stop()
             await runner.cleanup()
+            await self._user_requests.close()
             await self._engine.close()
 
     async def _beat_forever(self) -> None:

@@ -7,6 +7,8 @@ and nothing here contains a prompt or an answer.
 """
 
 import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -25,11 +27,22 @@ class MonitorRunner(ConnectionLimits, web.AppRunner):
     """A runner whose connections and unfinished requests are bounded."""
 
 
-async def serve(publisher: ReportPublisher, exposition: Exposition, listener: socket.socket) -> web.AppRunner:
+async def count_nothing() -> int | None:
+    """Return that the number of requests is not known."""
+    return None
+
+
+async def serve(
+    publisher: ReportPublisher,
+    exposition: Exposition,
+    listener: socket.socket,
+    count_user_requests: Callable[[], Awaitable[int | None]] = count_nothing,
+) -> web.AppRunner:
     """Serve on this socket; the caller cleans the runner up, which closes it."""
 
     async def get_verdict(_: web.Request) -> web.Response:
-        return web.Response(text=dumps(publisher.report), content_type="application/json")
+        report = replace(publisher.report, user_requests=await count_user_requests())
+        return web.Response(text=dumps(report), content_type="application/json")
 
     async def get_outcomes(request: web.Request) -> web.Response:
         since = request.query.get("since", "0")

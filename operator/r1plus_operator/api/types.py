@@ -170,6 +170,9 @@ class Accuracy(ApiModel):
     )
 
 
+_UP_TO_A_DAY = r"^([1-9][0-9]{0,3}s|[1-9][0-9]{0,2}m|([1-9]|1[0-9]|2[0-4])h)$"
+
+
 class RolloutTerms(ApiModel):
     """How a new revision takes over."""
 
@@ -180,6 +183,13 @@ class RolloutTerms(ApiModel):
     deadline: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}[smh]$", max_length=5)] = Field(
         "1h",
         description="Time for a candidate to be promoted; after it the candidate is withdrawn, e.g. 90s, 30m, 2h.",
+    )
+    drain: Annotated[str, Field(pattern=_UP_TO_A_DAY, max_length=5)] = Field(
+        "10m",
+        description=(
+            "Most time for which pods that lose traffic stay for the requests that they run, e.g. 90s, 10m, 2h; at most"
+            " 24h. A pod that is deleted waits by the value that its revision was made with."
+        ),
     )
     pinned: Flag = Field(
         False,
@@ -200,7 +210,17 @@ class RolloutTerms(ApiModel):
     @property
     def deadline_seconds(self) -> float:
         """`deadline` in seconds."""
-        return float(self.deadline[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.deadline[-1]]
+        return _read_duration(self.deadline)
+
+    @property
+    def drain_seconds(self) -> float:
+        """`drain` in seconds."""
+        return _read_duration(self.drain)
+
+
+def _read_duration(text: str) -> float:
+    """Return the seconds of a whole number with its unit."""
+    return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
 
 
 class DeliveryMode(StrEnum):

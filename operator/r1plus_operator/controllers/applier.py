@@ -12,6 +12,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.podspec.pod import GRACE_SECONDS
 from r1plus_operator.plan.tenancy.tenant import TenantPlan
 from r1plus_operator.plan.tenancy.volumes import VolumesPlan
 from r1plus_operator.runtime.client import JSON_PATCH
@@ -42,7 +43,14 @@ class ApiWriter(Protocol):
         """Change single fields."""
 
     async def delete(
-        self, res: Resource, name: str, namespace: str | None = None, *, uid: str | None = None, propagation: str = ...
+        self,
+        res: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: str = ...,
+        grace_seconds: int | None = None,
     ) -> Json:
         """Delete exactly this object."""
 
@@ -88,6 +96,8 @@ class Applier:
         await _run_concurrently([self._remove_foreign_fields(namespace, *patch) for patch in plan.clear])
         await self._apply_stages(namespace, plan.apply)
         await _run_concurrently([self._delete(namespace, *key) for key in plan.delete])
+        # After their Deployment: it would replace them.
+        await _run_concurrently([self._delete(namespace, "Pod", *pod, grace=GRACE_SECONDS) for pod in plan.cut])
         for event in plan.notes:
             if not event.pod or event.pod in quarantined_pods:
                 await self._write_event(cr, event, now)
@@ -254,9 +264,10 @@ class Applier:
         log.warning("Quarantined Pod %s/%s", namespace, pod)
         return True
 
-    async def _delete(self, namespace: str, kind: str, name: str, uid: str) -> None:
+    async def _delete(self, namespace: str, kind: str, name: str, uid: str, grace: int | None = None) -> None:
+        """Delete an object; a pod with a grace period other than its own, seconds."""
         try:
-            await self._client.delete(kinds.BY_KIND[kind], name, namespace, uid=uid)
+            await self._client.delete(kinds.BY_KIND[kind], name, namespace, uid=uid, grace_seconds=grace)
         except NotFoundError:
             log.debug("%s %s/%s was deleted already", kind, namespace, name)
         self._cache.evict(kind, namespace, name)

@@ -149,6 +149,8 @@ class MonitorPoller:
     async def _poll_report(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         self._unanswered.add(pod.uid)
         report = await self._fetch(session, pod, "/verdict", MonitorReport, MAX_REPORT_BYTES)
+        if report is None or report.revision != pod.facts.revision:
+            self._monitors.forget_user_requests(pod)
         if report is None:
             return
         self._unanswered.discard(pod.uid)

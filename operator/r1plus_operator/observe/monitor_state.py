@@ -1,6 +1,7 @@
 """What the monitors and the gateways have reported. The monitor poller writes it, the observer reads it."""
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from r1plus_contract.engine_fetch import FillProgress
@@ -28,10 +29,16 @@ class MonitorReports:
         """Deployment -> its pooled detector."""
 
     def store_report(self, pod: ServingPod, report: MonitorReport) -> None:
-        """Store a monitor's report, and enqueue the deployment if it changed."""
-        if self.reports.get(pod.uid) != report:
-            self.reports[pod.uid] = report
+        """Store a monitor's report, and enqueue the deployment if it changed; how many requests run is no change."""
+        before = self.reports.get(pod.uid)
+        self.reports[pod.uid] = report
+        if before is None or replace(before, user_requests=report.user_requests) != report:
             self._enqueue((pod.namespace, pod.deployment))
+
+    def forget_user_requests(self, pod: ServingPod) -> None:
+        """Forget how many requests a pod runs: its monitor has not said so the last time."""
+        if report := self.reports.get(pod.uid):
+            self.reports[pod.uid] = replace(report, user_requests=None)
 
     def store_progress(self, pod: ServingPod, progress: FillProgress) -> None:
         """Store how far a Job has filled a volume, and enqueue the namespace's volumes if it changed."""

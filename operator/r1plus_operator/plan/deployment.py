@@ -30,7 +30,7 @@ from r1plus_operator.plan.rollback.assessment import HealthAssessment, assess_he
 from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_operator.plan.rollback.records import build_control_order
 from r1plus_operator.plan.rollout.choice import RevisionChoice, choose_revision
-from r1plus_operator.plan.rollout.decision import decide_rollout
+from r1plus_operator.plan.rollout.decision import decide_rollout, list_overdue_pods
 from r1plus_operator.plan.rollout.history import select_surplus
 from r1plus_operator.plan.rollout.records import record_last_valid, record_rollout, retry_expired
 from r1plus_operator.plan.settings import OperatorConfig
@@ -62,6 +62,8 @@ class Plan:
     """Seconds after which time alone changes the plan; everything else that it depends on is an event."""
     relabel: tuple[tuple[str, tuple[Json, ...]], ...] = ()
     """(pod, JSON patch): out of traffic, into quarantine. Goes first, after the status."""
+    cut: tuple[tuple[str, str], ...] = ()
+    """(pod, uid): deleted with a short grace period, since it has had `rollout.drain` for its requests."""
     pool: PoolRequest | None = None
     """The pooled detector to keep from now on."""
     facts: PlanMetrics = field(default_factory=PlanMetrics)
@@ -75,7 +77,8 @@ class Plan:
     @property
     def writes(self) -> int:
         """How many objects are written, without the status."""
-        return len(self.relabel) + len(self.clear) + sum(len(stage) for stage in self.apply) + len(self.delete)
+        deletions = len(self.delete) + len(self.cut)
+        return len(self.relabel) + len(self.clear) + sum(len(stage) for stage in self.apply) + deletions
 
     @property
     def creates(self) -> bool:
@@ -160,6 +163,7 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSu
         clear=changes.clear,
         apply=changes.apply,
         delete=(*changes.delete, *(("Pod", pod.name, pod.uid) for pod, _ in ends)),
+        cut=() if is_paused else list_overdue_pods(inputs, rollout),
         status=status,
         notes=(
             *build_transition_events(observation.cr.get("status") or {}, status),
@@ -173,7 +177,7 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSu
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
         lacks_mounted=mounted_suites.has_unread and current is not None and observation.mounted is None,
     )
-    return result if inputs.is_tenant else replace(result, relabel=(), clear=(), apply=(), delete=())
+    return result if inputs.is_tenant else replace(result, relabel=(), clear=(), apply=(), delete=(), cut=())
 
 
 def _find_mounted(inputs: PassInputs) -> MountedSuites:

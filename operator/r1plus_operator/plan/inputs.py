@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.selection import Problem
-from r1plus_operator.plan.observation import Observation
+from r1plus_operator.plan.observation import GatewayView, Observation
 from r1plus_operator.plan.settings import OperatorConfig
 
 
@@ -26,3 +26,8 @@ class PassInputs:
     def is_tenant(self) -> bool:
         """Whether anything may be written into the namespace."""
         return self.observed.tenant is None or self.observed.tenant.is_tenant
+
+    @property
+    def gateway(self) -> GatewayView | None:
+        """The tenant's gateway; None: there is none."""
+        return self.observed.tenant.gateway if self.observed.tenant else None

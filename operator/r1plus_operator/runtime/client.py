@@ -247,14 +247,19 @@ class ApiClient:
         *,
         uid: str | None = None,
         propagation: str = "Background",
+        grace_seconds: int | None = None,
     ) -> Object:
         """Delete an object; with `uid` only that very one, not a namesake that came after it (ConflictError).
+
+        `grace_seconds`: instead of the pod's own grace period.
 
         aiohttp repeats a DELETE whose connection broke. Give `uid` where you can: without it a namesake may be hit.
         """
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid:
             body["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
         path = res.path(namespace, name)
         return await self._write("delete", res, _Call("DELETE", path, "", body, is_repeatable=uid is not None))
 

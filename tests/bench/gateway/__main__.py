@@ -225,14 +225,11 @@ def measure_cancelling(at: Stage) -> Json:
 
         wait_until(are_settled, "all cut streams are settled")
         stats = get_json(f"http://{at.pod}/stats")
-        for name, (cut_ns, request_id) in seen["cuts"].items():
+        for name, cut_ns in seen["cuts"].items():
             if name not in stats:
                 continue  # it left before the pod knew of it
             delays.append((stats[name]["cancelled_ns"] - cut_ns) / 1e6)
-            if request_id:
-                wrong += bills[request_id][0] != stats[name]["tokens"]
-            else:
-                wrong += stats[name]["tokens"] != 0
+            wrong += bills[stats[name]["request_id"]][0] != stats[name]["tokens"]
     return {"cancel_p99_ms": round(percentile(delays, 0.99), 2), "cut_usage_wrong": wrong}
 
 

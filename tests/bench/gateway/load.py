@@ -22,7 +22,6 @@ from r1plus_gateway.serving.triton_wire import METADATA, METHOD, Prompt, Samplin
 from support.gateway.access import KEY
 
 TOKEN = re.compile(rb"t(\d+):(\d+) ")
-REQUEST_ID = re.compile(rb"x-request-id: (\w+)", re.IGNORECASE)
 
 
 @dataclass
@@ -33,7 +32,6 @@ class Stream:
     delays: list[int] = field(default_factory=list)
     arrivals: list[int] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
-    request_id: str = ""
     cut_ns: int = 0
 
     def see(self, data: bytes) -> None:
@@ -66,8 +64,6 @@ def read_http(target: str, model: str, key: str) -> Opener:
             start = await reader.readuntil(b"\r\n\r\n")
             if b" 200 " not in start[:16]:
                 raise SystemExit(f"{start.decode()} {(await reader.read(500)).decode()}")
-            if found := REQUEST_ID.search(start):
-                stream.request_id = found[1].decode()
             while True:
                 data = await reader.read(65536)
                 if not data:
@@ -160,7 +156,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "processor_seconds": processor,
         "events": sum(len(stream.numbers) for stream in streams),
-        "cuts": {stream.name: [stream.cut_ns, stream.request_id] for stream in streams if stream.cut_ns},
+        "cuts": {stream.name: stream.cut_ns for stream in streams if stream.cut_ns},
     }
 
 

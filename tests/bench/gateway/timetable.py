@@ -26,6 +26,8 @@ class Sent:
 
     tokens: int = 0
     cancelled_ns: int = 0
+    request_id: str = ""
+    """As the gateway named it."""
 
 
 class Timetable:
@@ -33,6 +35,7 @@ class Timetable:
 
     def __init__(self) -> None:
         self.sent: dict[str, Sent] = {}
+        self.pod = FakeTriton(self.answer)
 
     async def emit(self, prompt: str) -> AsyncIterator[tuple[int, str]]:
         """Yield number and text of each token."""
@@ -59,6 +62,10 @@ class Timetable:
 
     async def get_stats(self, _: web.Request) -> web.Response:
         """Return what was sent, by request, and forget it."""
+        names = [inputs["text_input"].split()[0] for inputs in self.pod.inputs]
+        for name, request_id in zip(names, self.pod.ids, strict=True):
+            if name in self.sent:
+                self.sent[name].request_id = request_id
         stats = {name: asdict(sent) for name, sent in self.sent.items()}
         self.sent.clear()
         return web.json_response(stats)
@@ -97,7 +104,7 @@ async def serve(grpc_port: int, http_port: int) -> None:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", http_port, backlog=1024).start()
-    async with serving(FakeTriton(timetable.answer), port=grpc_port):
+    async with serving(timetable.pod, port=grpc_port):
         await asyncio.Event().wait()
 
 

@@ -211,7 +211,16 @@ class Tenant:
         )
         under = await self.config_digest(revision.rsplit("-", 1)[0])
         (monitors or self.monitors).report = MonitorReport(
-            revision, identity, Phase.WATCHING, verdict, reason, message, *suite, gate=gate, ran_under=under
+            revision,
+            identity,
+            Phase.WATCHING,
+            verdict,
+            reason,
+            message,
+            *suite,
+            gate=gate,
+            ran_under=under,
+            user_requests=0,
         )
         return gate
 

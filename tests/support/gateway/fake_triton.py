@@ -123,6 +123,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.most_running = 0
         self.cancelled = 0
         self.sent_tokens = 0
+        self.knows_usage = True
+        """Whether it tells what a request that was cut has used; older images do not."""
+        self.usage: dict[str, tuple[int, int]] = {}
+        """By request id: tokens of prompt and answer that were counted."""
+        self._ended: dict[str, asyncio.Event] = {}
         self.port = 0
 
     async def ModelStreamInfer(  # noqa: N802 - the protocol's name
@@ -131,16 +136,21 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         assert ("triton_grpc_error", "true") in tuple(context.invocation_metadata())
         async for request in requests:
             inputs = read_inputs(request)
+            if named := request.parameters["usage_of"].string_param:
+                yield await self._tell_usage(named, context)
+                continue
             if inputs.pop("count_only", False):
                 yield build_response(Piece(prompt_tokens=self.count_tokens(inputs), finish_reason="stop"))
                 continue
             self.inputs.append(inputs)
             self.ids.append(request.id)
+            self._ended[request.id] = asyncio.Event()
             self.running += 1
             self.most_running = max(self.most_running, self.running)
             try:
                 async for piece in self.script(inputs):
                     self.sent_tokens = max(self.sent_tokens, piece.completion_tokens)
+                    self.usage[request.id] = (piece.prompt_tokens, piece.completion_tokens)
                     yield build_response(piece)
             except FailureError as error:
                 await context.abort(error.code, str(error))
@@ -149,6 +159,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 raise
             finally:
                 self.running -= 1
+                self._ended[request.id].set()
+
+    async def _tell_usage(self, request_id: str, context: grpc.aio.ServicerContext) -> pb.ModelStreamInferResponse:
+        if not self.knows_usage or request_id not in self._ended:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "text_input: is missing")
+        await self._ended[request_id].wait()
+        prompt, completion = self.usage.get(request_id, (0, 0))
+        return build_response(Piece("", completion, prompt, "cancelled"))
 
     @property
     def messages(self) -> Any:

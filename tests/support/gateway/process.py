@@ -5,37 +5,55 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from r1plus_client import AsyncClient
+from r1plus_contract.atomic_files import replace_text
 from r1plus_gateway.settings import ENV_SETTINGS
 from r1plus_gateway.store.tenant_keys import make_half
 from support.apiserver.process import PythonProcess
 from support.gateway.fake_triton import FakeTriton
 from support.gateway.rig import REVISION, FakeMonitor
-from support.gateway.tokens import ISSUER, make_account, make_claims, make_jwk, sign
+from support.gateway.tokens import ISSUER, PrivateKey, make_account, make_claims, make_jwk, sign
 from support.ports import free_port
 from support.waiting import eventually
 
 TENANT_UID = "0b5e6a2c-0000-4000-8000-00000000000a"
 
 
+class Listener(Protocol):
+    """What listens on a port of loopback."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
+
+
 class GatewayProcess(PythonProcess):
     """`python -m r1plus_gateway` of tenant `team-credit`, with model `credit` at one pod."""
 
-    def __init__(self, folder: Path, pod: FakeTriton, monitor: FakeMonitor, **model: Any) -> None:
-        """`model`: settings of the model that differ from the usual ones."""
+    def __init__(
+        self, folder: Path, pod: Listener, monitor: Listener, *, beside: "GatewayProcess | None" = None, **model: Any
+    ) -> None:
+        """`beside`: another gateway of the tenant, whose data, tenant key and token issuer this one has too.
+
+        `model`: settings of the model that differ from the usual ones.
+        """
         super().__init__(folder / "gateway.log", "r1plus_gateway")
         self.folder = folder
         self.internal_port = free_port()
-        self._signer = rsa.generate_private_key(65537, 2048)
-        for name in ("data", "secret"):
-            (folder / name).mkdir()
-        (folder / "secret" / "half-1").write_text(make_half())
-        (folder / "jwks.json").write_text(json.dumps({"keys": [make_jwk(self._signer, "k1")]}))
+        self.signers: dict[str, PrivateKey] = (
+            beside.signers if beside else {"k1": rsa.generate_private_key(65537, 2048)}
+        )
+        """By key id: what the cluster signs tokens with; the last one signs."""
+        if beside is None:
+            for name in ("data", "secret"):
+                (folder / name).mkdir()
+            (folder / "secret" / "half-1").write_text(make_half())
+            self.write_jwks()
         entry = {
             "name": "credit",
             "host": "127.0.0.1",
@@ -61,6 +79,8 @@ class GatewayProcess(PythonProcess):
             },
             "models": [entry],
         }
+        if beside is not None:
+            self.settings |= {name: beside.settings[name] for name in ("tokens", "data")}
         self.write_settings()
 
     @property
@@ -71,9 +91,16 @@ class GatewayProcess(PythonProcess):
         """Replace the settings' file."""
         (self.folder / "settings.json").write_text(json.dumps(self.settings))
 
+    def write_jwks(self) -> None:
+        """Publish the keys of all signers, as the kubelet replaces a mounted file."""
+        keys = [make_jwk(key, key_id) for key_id, key in self.signers.items()]
+        replace_text(self.folder / "jwks.json", json.dumps({"keys": keys}))
+
     def make_token(self, namespace: str, name: str) -> str:
-        """Return a token of a ServiceAccount, as the cluster signs it."""
-        return sign(self._signer, make_claims(**make_account(namespace, name), jti=secrets.token_hex(4)))
+        """Return a token of a ServiceAccount, as the cluster signs it now."""
+        key_id, signer = list(self.signers.items())[-1]
+        claims = make_claims(**make_account(namespace, name), jti=secrets.token_hex(4))
+        return sign(signer, claims, key_id)
 
     @property
     def admin_headers(self) -> dict[str, str]:
@@ -144,11 +171,16 @@ class GatewayProcess(PythonProcess):
 @asynccontextmanager
 async def running_process(folder: Path, pod: FakeTriton, **model: Any) -> AsyncIterator[GatewayProcess]:
     """Run a gateway before this pod; `model` as for `GatewayProcess`."""
-    async with FakeMonitor().listen() as monitor:
-        gateway = GatewayProcess(folder, pod, monitor, **model)
-        gateway.start()
-        try:
-            await gateway.until_ready()
-            yield gateway
-        finally:
-            gateway.kill()
+    async with FakeMonitor().listen() as monitor, started(GatewayProcess(folder, pod, monitor, **model)) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def started(gateway: GatewayProcess, *, unready: str = "") -> AsyncIterator[GatewayProcess]:
+    """Start this gateway for the block; `unready`: it cannot use its data, for this reason."""
+    gateway.start()
+    try:
+        await (gateway.until_unready(unready) if unready else gateway.until_ready())
+        yield gateway
+    finally:
+        gateway.kill()

@@ -87,6 +87,8 @@ class FakeClient:
     turned_away: str = ""
     counts: list[tuple[int, int]] = field(default_factory=list)
     """Tokens of prompt and answer that each piece came with, but for the last."""
+    usage: tuple[int, int] = (0, 0)
+    """Tokens of prompt and answer that were counted for it."""
     looked_at: int = 0
     """How often it was asked whether it hung up."""
 
@@ -118,6 +120,9 @@ class FakeClient:
     def is_cancelled(self) -> bool:
         self.looked_at += 1
         return self.hung_up.is_set()
+
+    def record_usage(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self.usage = (prompt_tokens, completion_tokens)
 
 
 @dataclass

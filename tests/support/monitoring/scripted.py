@@ -96,6 +96,7 @@ class ScriptedEngine:
     closed: bool = False
     queue: int | None = None
     """Requests that wait for a slot."""
+    user_requests: int | None = 0
     looks: int = 0
     ready_looks: int = 0
     _times: Counter[str] = field(default_factory=Counter)
@@ -123,6 +124,9 @@ class ScriptedEngine:
     async def count_waiting_requests(self) -> int | None:
         self.looks += 1
         return self.queue
+
+    async def count_user_requests(self) -> int | None:
+        return self.user_requests
 
     async def close(self) -> None:
         self.closed = True

@@ -95,7 +95,14 @@ class Cluster:
         return self.keep(res.kind, found)
 
     async def delete(
-        self, res: Resource, name: str, namespace: str | None = None, *, uid: str | None = None, propagation: str = ""
+        self,
+        res: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: str = "",
+        grace_seconds: int | None = None,
     ) -> Json:
         self.log.append(f"delete {res.kind} {namespace}/{name}")
         found = self.objects.pop((res.kind, namespace or "", name), None)

@@ -46,10 +46,18 @@ class Server:
         return self._answer("patch " + res.kind, name, {"patched": body})
 
     async def delete(
-        self, res: Resource, name: str, namespace: str | None = None, *, uid: str | None = None, propagation: str = ""
+        self,
+        res: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: str = "",
+        grace_seconds: int | None = None,
     ) -> Json:
         assert namespace == "t"
-        return self._answer("delete " + res.kind, f"{name} {uid}", {})
+        within = "" if grace_seconds is None else f" within {grace_seconds} s"
+        return self._answer("delete " + res.kind, f"{name} {uid}{within}", {})
 
     async def write_through(self, child: Json, write: Awaitable[Json]) -> None:
         await write

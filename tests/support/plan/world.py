@@ -196,7 +196,7 @@ class World(Timed):
             live["metadata"]["labels"] = labels | ({key: patch["value"]} if patch["op"] == "add" else {})
 
     def start_pods(self, revision: str, *, ready: bool = False) -> Self:
-        """Start what the Deployment asks for, as the kubelet does."""
+        """Start what the Deployment asks for, as the kubelet does; monitors of `ready` ones report as the first one's."""
         deployment = self.one("Deployment", revision)["spec"]
         pod_spec = deployment["template"]["spec"]
         template, images = hash_pod_spec(pod_spec), list_images(pod_spec)
@@ -216,6 +216,8 @@ class World(Timed):
                 "u-1",
                 f"uid-{name}",
             )
+            if ready and (first := self.reports.get(f"{revision}-0")):
+                self.reports.setdefault(name, first)
         return self
 
     def set_ready(self, revision: str) -> Self:
@@ -274,7 +276,7 @@ class World(Timed):
             verdict, reason, message, identity, suite_name, digest, "1", threshold, 4, lost, 0, batch=asked
         )
         report = MonitorReport(
-            revision, identity, Phase.WATCHING, verdict, reason, message, suite_name, digest, gate=gate
+            revision, identity, Phase.WATCHING, verdict, reason, message, suite_name, digest, gate=gate, user_requests=0
         )
         report = replace(report, ran_under=self.status["accuracyConfigs"][-1])
         self.reports |= {pod.name: report for pod in self.pods.values() if pod.revision == revision}

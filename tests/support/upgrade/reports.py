@@ -149,6 +149,7 @@ class Monitored:
             sequence=int(datetime.now(UTC).timestamp()),
             threshold=self.settings["threshold"],
             ran_under=self.config_digest if more.get("gate") else "",
+            user_requests=0,
             **more,
         )
         return dict(to_jsonable(report))

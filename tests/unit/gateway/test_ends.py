@@ -38,6 +38,14 @@ def build_stream_request() -> bytes:
     return head.encode() + body
 
 
+async def stop_reading(client: socket.socket, rig: Rig) -> None:
+    """Ask for a stream, and read none of it."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", rig.gateway.port))
+    await asyncio.get_running_loop().sock_sendall(client, build_stream_request())
+
+
 async def leave(task: asyncio.Task[Any]) -> None:
     """Close the client's connection."""
     task.cancel()
@@ -59,7 +67,9 @@ async def test_a_client_that_leaves_before_the_first_token_cancels(tmp_path: Pat
 
 
 @for_each("is_streamed", {"streamed": True, "whole": False})
-async def test_a_client_that_leaves_within_the_answer_pays_for_what_was_seen(tmp_path: Path, is_streamed: bool) -> None:
+async def test_a_client_that_leaves_within_the_answer_pays_for_what_the_engine_counted(
+    tmp_path: Path, is_streamed: bool
+) -> None:
     script = Gated(("a", "b", "c"))
     async with running(tmp_path, script) as rig:
         task = begin(rig, stream=is_streamed)
@@ -69,8 +79,50 @@ async def test_a_client_that_leaves_within_the_answer_pays_for_what_was_seen(tmp
         await rig.until_running(0)
         await rig.until_settled()
     (settlement,) = rig.ledger.settled
-    assert settlement.outcome is Outcome.CANCELLED
-    assert settlement.usage.completion_tokens <= 2
+    assert (settlement.outcome, settlement.usage) == (Outcome.CANCELLED, Usage(7, 2))
+
+
+@for_each("knows_usage, usage", {"now": (True, Usage(7, 5)), "before": (False, Usage(7, 2))})
+async def test_tokens_that_no_response_has_shown_are_paid_if_the_engine_counts_them(
+    tmp_path: Path, knows_usage: bool, usage: Usage
+) -> None:
+    """Text is held back until a character is whole. An older image does not tell: then what was seen counts."""
+    seen = asyncio.Event()
+
+    async def script(_: Inputs) -> AsyncIterator[Piece]:
+        yield Piece("a", 2)
+        rig.pod.usage[rig.pod.ids[-1]] = (7, 5)
+        seen.set()
+        await asyncio.Event().wait()
+
+    async with running(tmp_path, script) as rig:
+        rig.pod.knows_usage = knows_usage
+        async with rig.chat(stream=True) as response:
+            await read_until(response, b'"a"')
+            await seen.wait()
+            response.close()
+        await rig.until_settled()
+    assert rig.ledger.settled[0].usage == usage
+
+
+async def test_a_prompt_that_was_read_is_paid_though_no_response_came(tmp_path: Path) -> None:
+    async with running(tmp_path, Gated(("a",))) as rig:
+        task = begin(rig)
+        await rig.until_running(1)
+        rig.pod.usage[rig.pod.ids[-1]] = (7, 0)
+        await leave(task)
+        await rig.until_settled()
+    assert rig.ledger.settled[0].usage == Usage(7, 0)
+
+
+async def test_a_slow_reader_pays_for_what_the_engine_counted(tmp_path: Path) -> None:
+    limits = {"slowReaderBytes": 64 * 1024}
+    async with running(tmp_path, Endless(), settings={"limits": limits}) as rig:
+        with socket.socket() as client:
+            await stop_reading(client, rig)
+            await rig.until_settled()
+        await rig.until_running(0)
+    assert rig.ledger.settled[0].usage == Usage(*rig.pod.usage[rig.pod.ids[0]])
 
 
 async def test_a_client_that_closes_its_sending_half_has_left(tmp_path: Path) -> None:
@@ -131,10 +183,7 @@ class Endless:
 async def test_a_client_that_does_not_read_is_cut(tmp_path: Path, limits: dict[str, Any]) -> None:
     async with running(tmp_path, Endless(), settings={"limits": limits}) as rig:
         with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", rig.gateway.port))
-            await asyncio.get_running_loop().sock_sendall(client, build_stream_request())
+            await stop_reading(client, rig)
             await rig.until_settled()
         await rig.until_running(0)
     (settlement,) = rig.ledger.settled

@@ -106,6 +106,29 @@ def test_who_hangs_up_is_let_go_within_a_step_and_the_other_is_not() -> None:
     assert sorted(stage.meters.results) == ["cancelled", "cancelled", "ok"]
 
 
+def test_what_a_step_made_for_who_left_during_it_is_neither_counted_nor_sent() -> None:
+    gate = threading.Semaphore(0)
+    stage = Stage(FakeEngine(gate=gate), 1)
+    leaving = stage.ask("x" * 1000)
+    stage.loop.start()
+    gate.release(3)
+    wait_until(lambda: len(leaving.counts) == 3, "three tokens are sent")
+    leaving.hung_up.set()  # the fourth step waits for the gate
+    gate.release(1000)
+    stage.close()
+    assert (leaving.text, leaving.end) == ("xxx", (FinishReason.CANCELLED, 5, 3))
+    assert stage.meters.counted == {"prompt": 5, "completion": 3}
+
+
+def test_usage_is_what_the_meters_counted_however_a_request_ends() -> None:
+    stage = Stage(FakeEngine(fails_alone="bad"), 1)
+    clients = [stage.ask(text) for text in ("whole", "bad", "never")]
+    clients[2].hung_up.set()
+    stage.run()
+    assert [client.usage for client in clients] == [(5, 5), (5, 0), (0, 0)]
+    assert stage.meters.counted == {"prompt": 10, "completion": 5}
+
+
 FAILURES = {
     "a step fails": FakeEngine(fails_at=3),
     "the first step fails": FakeEngine(fails_at=1),

@@ -3,9 +3,10 @@
 import pytest
 from aiohttp import web
 
-from r1plus_monitoring.probe.client import TritonEngine, parse_waiting_requests
+from r1plus_monitoring.probe.client import TritonEngine, parse_load
 
 GAUGE = "r1plus_engine_waiting_requests"
+RUNNING = "r1plus_engine_running_requests"
 
 
 @pytest.mark.parametrize(
@@ -22,18 +23,19 @@ GAUGE = "r1plus_engine_waiting_requests"
     ],
 )
 def test_reading_the_gauge(text: str, waiting: int | None) -> None:
-    assert parse_waiting_requests(text) == waiting
+    assert parse_load(text).get(GAUGE) == waiting
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "waiting"),
+    ("status", "body", "waiting", "all_requests"),
     [
-        pytest.param(200, f"{GAUGE} 4\n".encode(), 4, id="it says so"),
-        pytest.param(503, b"", None, id="it does not answer now"),
-        pytest.param(200, b"\xff\xfe\xff", None, id="it answers nonsense"),
+        pytest.param(200, f"{GAUGE} 4\n{RUNNING} 2\n".encode(), 4, 6, id="it says so"),
+        pytest.param(200, f"{GAUGE} 4\n".encode(), 4, None, id="it says half of it"),
+        pytest.param(503, b"", None, None, id="it does not answer now"),
+        pytest.param(200, b"\xff\xfe\xff", None, None, id="it answers nonsense"),
     ],
 )
-async def test_asking_triton(status: int, body: bytes, waiting: int | None) -> None:
+async def test_asking_triton(status: int, body: bytes, waiting: int | None, all_requests: int | None) -> None:
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
 
@@ -48,6 +50,7 @@ async def test_asking_triton(status: int, body: bytes, waiting: int | None) -> N
     unasked = TritonEngine("127.0.0.1:1", "127.0.0.1:1", 1)
     try:
         assert await engine.count_waiting_requests() == waiting
+        assert await engine.count_user_requests() == all_requests
         assert await silent.count_waiting_requests() is None
         assert await unasked.count_waiting_requests() is None
     finally:

@@ -33,6 +33,11 @@ STRAY = ("Service", "c", ({"op": "remove", "path": "/spec/ports/1"},))
         (Plan(apply=((SEEN,),), status=STATUS), STATUS, ["Service c"]),
         (Plan(delete=(GONE,), status=STATUS), STATUS, ["delete Deployment old u-old"]),
         (
+            Plan(delete=(GONE,), cut=(("old-1", "u-1"),), status=STATUS),
+            STATUS,
+            ["delete Deployment old u-old", "delete Pod old-1 u-1 within 45 s"],
+        ),
+        (
             Plan(((STRAY),), ((SEEN, child("ConfigMap", uid="m")), (NEW,)), (GONE,), STATUS, (Event("Promoted", "m", "now"),)),
             {},
             [TOLD, "patch Service c", "Service c", "ConfigMap c", "Service c", "delete Deployment old u-old", "Event Promoted"],
@@ -44,6 +49,7 @@ STRAY = ("Service", "c", ({"op": "remove", "path": "/spec/ports/1"},))
         "before a child can come into being the status proves that its owner is there",
         "a child that is only repaired needs no proof",
         "nor does a deletion",
+        "pods are cut after their Deployment, which would replace them",
         "status, what others put in the way, stages, deletions, news",
     ],
 )  # fmt: skip

@@ -195,6 +195,18 @@ def test_a_monitor_that_could_not_score_keeps_its_reason() -> None:
     assert build_silent_report(blocked, facts.facts, "t") == blocked
 
 
+async def test_how_many_requests_run_is_as_new_as_the_last_answer_and_no_news(road: Road) -> None:
+    for count in (3, 0):
+        road.says = replace(PASSES, user_requests=count)
+        report = await road.after(10)
+        assert report is not None
+        assert report.user_requests == count
+    assert len(road.asked) == 1
+    road.says = None
+    assert await road.after(10) == PASSES, "nothing is known of them any more"
+    assert len(road.asked) == 1
+
+
 STRANGERS = {
     "it has the mark alone": {"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}, "ownerReferences": []},
     "its Job is none that is known": {

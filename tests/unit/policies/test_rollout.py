@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from r1plus_contract.verdict import Gate, Verdict
 from r1plus_policies.rollout import (
+    DRAIN_LOOK_SECONDS,
     DRAIN_SECONDS,
+    GATEWAY_DRAIN_SECONDS,
     UNSCHEDULABLE_SECONDS,
     RevisionState,
     Rollout,
@@ -188,6 +190,60 @@ def test_tries_come_ever_later_and_in_place_seldom() -> None:
     assert retry_delay(1, Strategy.IN_PLACE) == retry_delay(9, Strategy.IN_PLACE) == 21_600
 
 
+DRAIN = 600.0
+
+
+def since_switch(seconds: float, *others: RevisionState, target: str = "a", **terms: Any) -> Rollout:
+    """Decide so long after "a" took over from others."""
+    settings = RolloutSettings(2, deadline=DEADLINE, drain=DRAIN, **terms)
+    return decide(target=target, revisions=(stable(promoted_at=NOW - seconds), *others), terms=settings, now=NOW)
+
+
+def busy(requests: int | None = 1, **facts: Any) -> RevisionState:
+    return replace(PREVIOUS, pods=2, user_requests=requests, **facts)
+
+
+@for_each("rollout, runs, requeue_after", {
+    "requests that run keep their pods":
+        (lambda: since_switch(DRAIN_SECONDS, busy()), {"a": 2, "o": 2}, DRAIN_LOOK_SECONDS),
+    "so does a monitor that does not say": (lambda: since_switch(100, busy(None)), {"a": 2, "o": 2}, DRAIN_LOOK_SECONDS),
+    "without requests they go": (lambda: since_switch(DRAIN_SECONDS, busy(0)), {"a": 2}, None),
+    "not before clients have had time to notice":
+        (lambda: since_switch(DRAIN_SECONDS - 1, busy(0)), {"a": 2, "o": 2}, 1),
+    "a gateway notices later":
+        (lambda: since_switch(30, busy(0), least_drain=GATEWAY_DRAIN_SECONDS), {"a": 2, "o": 2}, 10),
+    "they are looked at when the time is up": (lambda: since_switch(DRAIN - 2, busy()), {"a": 2, "o": 2}, 2),
+    "then they go, whatever they run": (lambda: since_switch(DRAIN, busy()), {"a": 2}, None),
+    "a candidate does not end them":
+        (lambda: since_switch(100, busy(), waiting(30), target="b"), {"a": 2, "o": 2, "b": 1}, DRAIN_LOOK_SECONDS),
+    "nor does its refusal": (lambda: since_switch(100, busy(), FAILED, target="b"), {"a": 2, "o": 2}, DRAIN_LOOK_SECONDS),
+    "nor its promotion":
+        (lambda: since_switch(100, busy(), passed(ready=2, replicas=2), target="b"), {"a": 2, "o": 2, "b": 2}, DRAIN_LOOK_SECONDS),
+    "a rollback target keeps the pods that its requests run on":
+        (lambda: since_switch(100, busy(ready=0), target="o"), {"a": 2, "o": 2}, DRAIN_LOOK_SECONDS),
+    "in place a candidate gets the room":
+        (lambda: since_switch(100, busy(), waiting(30), target="b", strategy=Strategy.IN_PLACE), {"a": 0, "b": 0}, DEADLINE - 30),
+})  # fmt: skip
+def test_pods_that_lost_traffic(
+    rollout: Callable[[], Rollout], runs: dict[str, int], requeue_after: float | None
+) -> None:
+    decision = rollout()
+    assert (decision.replicas, decision.requeue_after) == (runs, requeue_after)
+
+
+def test_each_revision_drains_from_the_moment_at_which_it_lost_traffic_itself() -> None:
+    older = replace(busy(), name="x", promoted_at=0.5)
+    recent = since_switch(100, replace(busy(), promoted_at=NOW - DRAIN), older)
+    assert recent.replicas == {"a": 2, "o": 2}
+    assert (recent.draining, recent.drained_out) == ({"o": NOW - 100 + DRAIN}, {"x"})
+
+
+def test_going_back_is_not_held_up_by_requests_of_what_is_left() -> None:
+    left, target = stable(promoted_at=NOW - 100), passed("o", ready=2, replicas=2, promoted_at=1.0, user_requests=3)
+    back = run("o", replace(left, user_requests=9), target)
+    assert (back.promote, back.replicas) == ("o", {"a": 2, "o": 2})
+
+
 def test_a_candidate_without_a_deadline_is_not_looked_at_for_time_alone() -> None:
     terms = RolloutSettings(2, Gate.ENFORCE, Strategy.BLUE_GREEN, math.inf)
     assert decide(target="b", revisions=(stable(),), terms=terms, now=NOW).requeue_after is None
@@ -219,6 +275,7 @@ states = st.builds(
     has_room=st.booleans(),
     unschedulable_since=st.none() | st.floats(1, NOW),
     retry_at=st.none() | st.floats(NOW + 1, 2 * NOW),
+    user_requests=st.none() | st.integers(0, 2),
 )
 worlds = st.lists(states, max_size=4, unique_by=lambda s: s.name).map(tuple)
 

@@ -8,7 +8,7 @@ from r1plus_contract.gateway import name_pods_service
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests import alerts, children, pause
 from r1plus_operator.plan.manifests.drift import foreign_items_patch, is_in_sync, with_preconditions, with_spec_hash
-from r1plus_operator.plan.observation import GatewayView, Json
+from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision, to_object
 from r1plus_policies.rollout import Rollout
 
@@ -45,7 +45,7 @@ def build_manifests(
     owner = children.Owner(inputs.observed.cr)
     history = [revision for revision in revisions.values() if revision.name not in surplus]
     first = [
-        children.build_network_policy(owner, _allowed_callers(inputs), inputs.config, _find_gateway(inputs)),
+        children.build_network_policy(owner, _allowed_callers(inputs), inputs.config, inputs.gateway),
         children.build_service_account(owner),
         *(to_object(r, owner.build_metadata(r.name, {names.LABEL_REVISION: r.name})) for r in history),
         *(children.build_revision_config(owner, revisions[name]) for name in rollout.replicas),
@@ -90,18 +90,13 @@ def _build_last(
         # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
         revision = rollout.current or children.NOTHING_PROMOTED
         last.append(children.build_service(owner, revision))
-        gateway = _find_gateway(inputs)
-        if gateway is not None and owner.name not in gateway.unreachable:
+        if inputs.gateway is not None and owner.name not in inputs.gateway.unreachable:
             last.append(children.build_pods_service(owner, revision))
     if "PodMonitor" in kinds:
         last.append(alerts.build_pod_monitor(owner, inputs.config))
     if "PrometheusRule" in kinds and rollout.current:
         last.append(alerts.build_prometheus_rule(owner, inputs.spec, rollout.current, inputs.config, suite_items))
     return last
-
-
-def _find_gateway(inputs: PassInputs) -> GatewayView | None:
-    return inputs.observed.tenant.gateway if inputs.observed.tenant else None
 
 
 def _allowed_callers(inputs: PassInputs) -> set[str]:

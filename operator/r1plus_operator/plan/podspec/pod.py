@@ -7,7 +7,7 @@ model is ready *and* the admission token exists.
 
 import hashlib
 
-from r1plus_contract import names
+from r1plus_contract import metrics, names
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.engine_fetch import ENGINE_FOLDER
 from r1plus_contract.inference import MODEL_NAME
@@ -20,6 +20,7 @@ from r1plus_operator.plan.podspec.triton_args import EXIT_TIMEOUT_SECONDS, build
 from r1plus_operator.plan.settings import AccessMode, OperatorConfig, PodUser
 from r1plus_policies.engine.hardware import UNKNOWN, WHOLE_GPU, Gpus
 from r1plus_policies.engine.memory_fit import Fit
+from r1plus_policies.rollout import Strategy
 
 HOSTNAME = "kubernetes.io/hostname"
 """Label with a node's name."""
@@ -30,6 +31,7 @@ GPU_TOLERATION = {"key": WHOLE_GPU, "operator": "Exists"}
 PRESTOP_SECONDS = 5
 """Time for the endpoint to leave every kube-proxy, because Triton resets new HTTP requests after SIGTERM."""
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
+"""Grace period of a pod that does not wait for its requests; with `rollout.drain` it is so much longer."""
 STARTUP_SECONDS, STARTUP_SECONDS_GPU = 600, 1800
 """Time to load the engine. On GPUs it has tens of GiB, and kernels are compiled."""
 SHM, SHM_GPU = "256Mi", "1Gi"
@@ -78,14 +80,14 @@ def build_pod_template(
         "serviceAccountName": owner,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": GRACE_SECONDS + compute_drain_seconds(spec),
         "securityContext": build_pod_security_context(config.pod_user),
         "initContainers": [
             *([] if volume else [_build_engine_container(engine)]),
             _build_verify_container(config, volume),
         ],
         "containers": [
-            _build_triton_container(engine, fit, identity, config, volume, gpus),
+            _build_triton_container(engine, fit, identity, config, volume, gpus, compute_drain_seconds(spec)),
             _build_monitor_container(namespace, owner, revision, identity, config),
         ],
         "volumes": _build_volumes(owner, revision, engine, volume),
@@ -287,7 +289,13 @@ def _compute_memory(engine: Engine, fit: Fit) -> tuple[Json, Json]:
 
 
 def _build_triton_container(
-    engine: Engine, fit: Fit, identity: str, config: OperatorConfig, volume: str, gpus: Gpus | None
+    engine: Engine,
+    fit: Fit,
+    identity: str,
+    config: OperatorConfig,
+    volume: str,
+    gpus: Gpus | None,
+    drain_seconds: int,
 ) -> Json:
     requirements = engine.spec.requirements
     requests, limits = _compute_memory(engine, fit)
@@ -329,7 +337,7 @@ def _build_triton_container(
             "timeoutSeconds": 10,
             "failureThreshold": 3,
         },
-        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_SECONDS)]}}},
+        "lifecycle": {"preStop": {"exec": {"command": build_prestop_command(drain_seconds)}}},
         "volumeMounts": [
             *_build_delivery_mounts(volume, read_only=True),
             build_mount("admission", names.DIR_ADMISSION, read_only=True),
@@ -337,6 +345,31 @@ def _build_triton_container(
             build_mount("tmp", "/tmp"),
         ],
     }
+
+
+def compute_drain_seconds(spec: R1PlusDeploymentSpec) -> int:
+    """Return how long a deleted pod waits for its requests, seconds. In place its successor waits for the room."""
+    return 0 if spec.rollout.strategy is Strategy.IN_PLACE else int(spec.rollout.drain_seconds)
+
+
+def build_prestop_command(drain_seconds: int) -> list[str]:
+    """Return the command that runs before SIGTERM: it lets endpoints leave, then waits while the engine runs requests.
+
+    The monitor has ended by then, so its probes are no such requests. NVIDIA's image has no code of ours: bash only.
+    """
+    if not drain_seconds:
+        return ["/bin/sleep", str(PRESTOP_SECONDS)]
+    gauges = f"{metrics.ENGINE_RUNNING_REQUESTS}*|{metrics.ENGINE_WAITING_REQUESTS}*"
+    script = (
+        f"sleep {PRESTOP_SECONDS}; end=$((SECONDS + {drain_seconds}));"
+        " while [ $SECONDS -lt $end ]; do"
+        f" exec 3<>/dev/tcp/127.0.0.1/{names.PORT_TRITON_METRICS} || exit 0;"
+        " printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; busy=0;"
+        " while read -r -t 10 name value rest <&3 || { [ $? -le 128 ] || busy=1; false; }; do"
+        f' case "$name" in {gauges}) [ "${{value%%.*}}" = 0 ] || busy=1;; esac; done;'
+        " [ $busy = 1 ] || exit 0; exec 3>&-; sleep 1; done"
+    )
+    return ["/bin/bash", "-c", script]
 
 
 def build_readiness_script() -> str:

@@ -8,11 +8,23 @@ from r1plus_contract.verdict import Gate, Verdict
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection, hash_of
 from r1plus_operator.plan.engine.nodes import has_room, is_lost
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.observation import REFUSED_PODS, PodFacts
+from r1plus_operator.plan.observation import REFUSED_PODS, Observation, PodFacts
+from r1plus_operator.plan.podspec.pod import GRACE_SECONDS
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
-from r1plus_policies.rollout import RevisionState, Rollout, RolloutSettings, RolloutStage, Strategy, decide
+from r1plus_policies.rollout import (
+    DRAIN_SECONDS,
+    GATEWAY_DRAIN_SECONDS,
+    RevisionState,
+    Rollout,
+    RolloutSettings,
+    RolloutStage,
+    Strategy,
+    decide,
+)
 
+CLOCK_SECONDS = 5.0
+"""By how much the API server's clock may be ahead of ours, so that no pod is deleted twice."""
 _ON_ITS_WAY = (RolloutStage.GATING, RolloutStage.SCALING, RolloutStage.PROMOTE)
 
 
@@ -44,6 +56,18 @@ def is_under_way(
 ) -> bool:
     """Whether a candidate that the spec asks for is on its way to traffic, were there no rollback."""
     return _decide(inputs, revisions, suites, candidate, None).stage in _ON_ITS_WAY
+
+
+def list_overdue_pods(inputs: PassInputs, rollout: Rollout) -> tuple[tuple[str, str], ...]:
+    """Return (name, uid) of pods that have had `rollout.drain` for their requests and would go on beyond it."""
+    latest = inputs.now + GRACE_SECONDS + CLOCK_SECONDS
+    return tuple(
+        (pod.name, pod.uid)
+        for pod in inputs.observed.pods
+        if pod.revision in rollout.drained_out
+        and pod.quarantine is None
+        and (not pod.terminating or pod.grace_ends_at > latest)
+    )
 
 
 def find_capacity_problem(inputs: PassInputs, revision: Revision) -> str:
@@ -85,6 +109,8 @@ def _decide(
             spec.rollout.strategy,
             math.inf if rollback else spec.rollout.deadline_seconds,
             is_held=inputs.problem is not None and (rollback is None or not inputs.is_tenant),
+            least_drain=GATEWAY_DRAIN_SECONDS if inputs.gateway is not None else DRAIN_SECONDS,
+            drain=spec.rollout.drain_seconds,
         ),
         now=inputs.now,
     )
@@ -108,7 +134,25 @@ def _state(
         has_room=_has_room(inputs, revision),
         unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
         retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
+        user_requests=_count_user_requests(observed, pods),
     )
+
+
+def _count_user_requests(observed: Observation, pods: list[PodFacts]) -> int | None:
+    """Return how many requests pods run; None where one that is Ready does not say.
+
+    A deleted pod ends its requests by itself.
+    """
+    total = 0
+    for pod in pods:
+        report = observed.reports.get(pod.name)
+        count = report.user_requests if report else None
+        if pod.terminating or (count is None and not pod.ready):
+            continue
+        if count is None:
+            return None
+        total += count
+    return total
 
 
 def _verdict(inputs: PassInputs, revision: Revision, suites: SuiteSelection | None) -> Verdict | None:

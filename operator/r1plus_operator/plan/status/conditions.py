@@ -547,7 +547,10 @@ def _report_rollout(s: StatusContext) -> Finding:
         return Finding("False", Reason.BLOCKED, "spec.replicas: 0, so no candidate is started; raise it to roll out")
     if stage in (RolloutStage.NONE, RolloutStage.PROMOTE):
         engine = f" ({s.current.engine})" if s.current else ""
-        return Finding("False", Reason.COMPLETE, f"Revision {s.rollout.current}{engine} takes traffic")
+        text = f"Revision {s.rollout.current}{engine} takes traffic"
+        for name, end in s.rollout.draining.items():
+            text += f"; pods of {name} stay for the requests that they run, until {format_timestamp(end)} at the latest"
+        return Finding("False", Reason.COMPLETE, text)
     if stage is RolloutStage.EXPIRED or s.rollout.overdue:
         return _report_overdue(s)
     no_room_text = f"waits: no node takes its pod now, so {s.rollout.current} is not stopped for it; free or add a node"

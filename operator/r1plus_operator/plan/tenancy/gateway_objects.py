@@ -65,7 +65,8 @@ STORE_SIZE: Final = "1Gi"
 TMP: Final = "16Mi"
 PRESTOP_SECONDS: Final = 5
 """Time for the endpoint to leave every kube-proxy and Ingress controller, before new connections are refused."""
-GRACE_SECONDS: Final = PRESTOP_SECONDS + int(GatewaySettings("").drain_seconds) + 10
+DRAIN_SECONDS, ROLLING_DRAIN_SECONDS = 60, 600
+"""Time for running answers to end. With a volume the next gateway waits for it; with a database it runs already."""
 SECRET_MODE: Final = 0o440
 SERIES_LIMITS: Final = MappingProxyType({**SCRAPE_LIMITS, "sampleLimit": 20_000, "bodySizeLimit": "4MiB"})
 """Limits of one scrape: a gateway has series for each API key and model."""
@@ -84,6 +85,7 @@ def build_settings(
         tokens=TokenSettings(issuer.issuer, namespaces=tuple(sorted(sources | set(spec.callers.namespaces)))),
         data=DataSettings(namespace.uid, folder="" if database else DIR_STORE, database_url_file=database),
         models=models,
+        drain_seconds=float(_select_drain_seconds(gateway)),
         limits=GatewayLimits(
             body_bytes=limits.body_bytes,
             queue_per_key=limits.queue_per_key,
@@ -92,6 +94,10 @@ def build_settings(
         ),
         tls=TlsPaths(f"{DIR_TLS}/tls.crt", f"{DIR_TLS}/tls.key") if gateway.tls else None,
     )
+
+
+def _select_drain_seconds(gateway: Gateway) -> int:
+    return ROLLING_DRAIN_SECONDS if gateway.database else DRAIN_SECONDS
 
 
 def build_service_accounts(namespace: str) -> list[Json]:
@@ -198,7 +204,7 @@ def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage
         "serviceAccountName": GATEWAY,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": PRESTOP_SECONDS + _select_drain_seconds(spec.gateway) + 10,
         "securityContext": build_pod_security_context(config.pod_user),
         "containers": [_build_container(spec.gateway, config, counts_storage=counts_storage)],
         "volumes": _build_volumes(spec.gateway),

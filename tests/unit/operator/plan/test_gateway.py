@@ -236,6 +236,14 @@ def test_with_a_volume_one_pod_stops_before_the_next_starts_and_with_a_database_
     assert [v["secret"]["secretName"] for v in get_pod(several)["volumes"] if "secret" in v] == [GATEWAY_KEY, "store"]
 
 
+@for_each("database, seconds", {"the next one waits for its volume": (None, 60), "others answer": (DATABASE, 600)})
+def test_running_answers_end_before_its_grace_period(database: Json | None, seconds: int) -> None:
+    world = make_world(database=database) if database else make_world()
+    world.settle()
+    assert read_settings(world).drain_seconds == seconds
+    assert get_pod(world)["terminationGracePeriodSeconds"] == 5 + seconds + 10
+
+
 def test_a_claim_that_was_enlarged_is_not_overruled() -> None:
     world = make_world()
     world.settle()
