@@ -97,6 +97,10 @@ test-apiserver-long: $(SYNCED) ## Beyond make test: the leader's hand-over and f
 test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines
 	$(PYTEST) -m triton tests/engine
 
+.PHONY: test-conformance
+test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last
+	@$(PYTHON) -m conformance
+
 .PHONY: test-memory
 test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's
 	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py

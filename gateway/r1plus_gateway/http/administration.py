@@ -3,6 +3,7 @@
 A secret is in exactly one answer: that of the request which made it.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import date, timedelta
@@ -11,16 +12,26 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from r1plus_gateway.access.api_keys import KeyRecord
+from r1plus_gateway.access.api_keys import SCOPES, KeyRecord
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
+from r1plus_gateway.http.field_tables import (
+    IntegerField,
+    ListField,
+    NumberField,
+    ObjectField,
+    StringField,
+    Table,
+)
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
+from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
 from r1plus_gateway.store.errors import StoreError
-from r1plus_gateway.store.key_records import LIMITS, MOST_LIMIT, MOST_MODELS, KeySpec
+from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
 from r1plus_gateway.store.ledger import refuse_unavailable
+from r1plus_gateway.store.repository import MOST_TEXT
 from r1plus_gateway.store.tenant import TenantStore
 
 BODY_SECONDS: Final = 10.0
@@ -30,6 +41,28 @@ DEFAULT_DAYS: Final = 31
 ONLY_ADMINS: Final = (
     "only tokens of ServiceAccount r1plus-gateway-admin of the tenant's namespace reach the admin API; use `r1plus key`"
     " or `r1plus usage`, which make one"
+)
+
+_MODEL: Final = {"type": "string", "pattern": MODEL_NAME}
+NAME: Final = StringField("name", most=MOST_TEXT, is_required=True)
+MODELS: Final = ListField("models", MOST_MODELS, _MODEL, least=1)
+SCOPE_NAMES: Final = ListField("scopes", MOST_MODELS, {"enum": sorted(SCOPES)})
+LIMIT_FIELDS: Final = tuple(IntegerField(name, 0, MOST_LIMIT) for name in LIMITS)
+KEY_LIMITS: Final = ObjectField("limits", Table(LIMIT_FIELDS))
+LIFE: Final = NumberField("expires_in_seconds", 1, LONGEST_LIFE_SECONDS)
+KEY_BODY: Final = Table((NAME, MODELS, SCOPE_NAMES, KEY_LIMITS, LIFE))
+GRACE: Final = NumberField("grace_seconds", 0, admin.LONGEST_GRACE_SECONDS)
+ROTATION_BODY: Final = Table((GRACE,))
+KEY_ID: Final = Parameter("id", "The key's id.", {"type": "string", "minLength": 1}, is_in_path=True)
+_DAY_FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_DAY: Final = {"type": "string", "format": "date"}
+_NAME: Final = {"type": "string", "minLength": 1}
+USAGE_QUERY: Final = (
+    Parameter("first", f"The first day, UTC; {DEFAULT_DAYS} days ago without it.", _DAY),
+    Parameter("last", "The last day, UTC; today without it.", _DAY),
+    Parameter("key", "Of one key, by its id.", _NAME),
+    Parameter("model", "Of one model.", _NAME),
+    Parameter("end_user", "Of one end user.", _NAME),
 )
 
 Authenticate = Callable[[web.Request], Awaitable[Caller]]
@@ -43,15 +76,29 @@ class Administration:
         self._store = store
         self._authenticate = authenticate
 
-    def build_routes(self) -> Sequence[web.RouteDef]:
-        """Return the routes. Each handler runs for admins only."""
+    def list_operations(self) -> Sequence[Operation]:
+        """Return the endpoints. Each handler runs for admins only."""
+        keys, key = "/v1/admin/keys", "/v1/admin/keys/{id}"
+        named: dict[str, Any] = {"parameters": (KEY_ID,), "errors": (404,)}
+        create, rotate = self._guard(self._create_key), self._guard(self._rotate_key)
+        usage = self._guard(self._report_usage)
         return [
-            web.post("/v1/admin/keys", self._guard(self._create_key)),
-            web.get("/v1/admin/keys", self._guard(self._list_keys), allow_head=False),
-            web.post("/v1/admin/keys/{id}/rotate", self._guard(self._rotate_key)),
-            web.delete("/v1/admin/keys/{id}", self._guard(self._revoke_key)),
-            web.get("/v1/admin/usage", self._guard(self._report_usage), allow_head=False),
-            web.get("/v1/admin/audit", self._guard(self._verify_audit), allow_head=False),
+            Operation("POST", keys, "Make a key.", create, "IssuedKey", status=201, body=KEY_BODY),
+            Operation("GET", keys, "List all keys.", self._guard(self._list_keys), "Keys"),
+            Operation(
+                "POST",
+                f"{key}/rotate",
+                "Give a key a new secret.",
+                rotate,
+                "IssuedKey",
+                body=ROTATION_BODY,
+                is_body_required=False,
+                parameters=(KEY_ID,),
+                errors=(404, 409),
+            ),
+            Operation("DELETE", key, "Revoke a key.", self._guard(self._revoke_key), "Key", **named),
+            Operation("GET", "/v1/admin/usage", "Usage by day.", usage, "UsageReport", parameters=USAGE_QUERY),
+            Operation("GET", "/v1/admin/audit", "Verify the audit log.", self._guard(self._verify_audit), "Audit"),
         ]
 
     def _guard(self, handler: AdminHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -65,8 +112,11 @@ class Administration:
                 raise refuse_unavailable(error) from error
             except LookupError as error:
                 raise RequestError(404, "key_not_found", f"{error}; GET /v1/admin/keys lists them") from error
+            except admin.KeyRevokedError as error:
+                raise RequestError(409, "key_revoked", str(error)) from error
             except ValueError as error:
-                raise RequestError(400, "invalid_value", str(error)) from error
+                # The store's messages begin with the field.
+                raise RequestError(400, "invalid_value", str(error), param=str(error).partition(":")[0]) from error
 
         return handle
 
@@ -83,15 +133,13 @@ class Administration:
         grace: float | None = None
         if request.can_read_body:
             fields = Fields(await read_object(request, BODY_SECONDS))
-            grace = fields.read_number("grace_seconds", 0, admin.LONGEST_GRACE_SECONDS)
-            fields.refuse_rest()
+            grace = GRACE.read(fields)
+            ROTATION_BODY.refuse_rest(fields)
         seconds = admin.GRACE_SECONDS if grace is None else grace
-        return _respond(
-            _describe_issued(await admin.rotate_key(self._store, caller, request.match_info["id"], seconds))
-        )
+        return _respond(_describe_issued(await admin.rotate_key(self._store, caller, _read_id(request), seconds)))
 
     async def _revoke_key(self, request: web.Request, caller: Caller) -> web.Response:
-        return _respond(describe_key(await admin.revoke_key(self._store, caller, request.match_info["id"])))
+        return _respond(describe_key(await admin.revoke_key(self._store, caller, _read_id(request))))
 
     async def _report_usage(self, request: web.Request, _: Caller) -> web.Response:
         today = date.fromisoformat(format_day(self._store.clock.read()))
@@ -126,32 +174,37 @@ def _describe_issued(issued: admin.IssuedKey) -> dict[str, Any]:
     return {**describe_key(issued.record), "key": issued.key.encode()}
 
 
+def _read_id(request: web.Request) -> str:
+    """Return the key's id. Raises LookupError for what no database should be asked for."""
+    key_id = request.match_info["id"]
+    if not key_id.isprintable():
+        raise LookupError(f"No key has the id {key_id!r:.40}")
+    return key_id
+
+
 def _read_spec(fields: Fields, now: float) -> KeySpec:
     """Read what is asked for. `models` absent is all of the tenant's; `expires_in_seconds` absent is never."""
-    limits = fields.read_object("limits")
-    values = {name: limits.read_integer(name, 0, MOST_LIMIT) for name in LIMITS} if limits else {}
+    limits = KEY_LIMITS.read(fields)
+    values = {field.name: field.read(limits) for field in LIMIT_FIELDS} if limits else {}
     if limits:
-        limits.refuse_rest()
-    models = _read_names(fields, "models") if fields.has("models") else None
-    spec = KeySpec(fields.read_string("name"), models, _read_names(fields, "scopes"), Limits(**values))
-    seconds = fields.read_number("expires_in_seconds", 0, LONGEST_LIFE_SECONDS, is_low_open=True)
-    fields.refuse_rest()
+        KEY_LIMITS.table.refuse_rest(limits)
+    models = _read_names(fields, MODELS) if fields.has(MODELS.name) else None
+    spec = KeySpec(NAME.read(fields), models, _read_names(fields, SCOPE_NAMES), Limits(**values))
+    seconds = LIFE.read(fields)
+    KEY_BODY.refuse_rest(fields)
     return spec if seconds is None else replace(spec, expires_at=now + seconds)
 
 
-def _read_names(fields: Fields, name: str) -> frozenset[str]:
-    values = fields.read_list(name, MOST_MODELS)
+def _read_names(fields: Fields, field: ListField) -> frozenset[str]:
+    values = field.read(fields)
     for position, value in enumerate(values):
         if not isinstance(value, str):
-            raise fields.build_type_error(f"{name}[{position}]", "a string", value)
+            raise fields.build_type_error(f"{field.name}[{position}]", "a string", value)
     return frozenset(values)
 
 
 def _read_usage_query(request: web.Request, today: date) -> admin.UsageQuery:
-    query = request.query
-    known = {"first", "last", "key", "model", "end_user"}
-    if unknown := sorted(query.keys() - known):
-        raise InvalidFieldError(unknown[0][:80], f"is not a known parameter; known are {', '.join(sorted(known))}")
+    query = read_query(request, USAGE_QUERY)
     first = _read_day(query.get("first", ""), "first", today - timedelta(days=DEFAULT_DAYS))
     last = _read_day(query.get("last", ""), "last", today)
     if first > last:
@@ -165,9 +218,12 @@ def _read_day(text: str, name: str, default: date) -> date:
     if not text:
         return default
     try:
-        return date.fromisoformat(text)
+        # It would take other forms of a day as well, such as 20261127.
+        if _DAY_FORM.fullmatch(text):
+            return date.fromisoformat(text)
     except ValueError:
-        raise InvalidFieldError(name, f"{text!r:.40} is not a day (UTC), such as 2026-11-27") from None
+        pass
+    raise InvalidFieldError(name, f"{text!r:.40} is not a day (UTC), such as 2026-11-27")
 
 
 def _respond(value: Any, status: int = 200) -> web.Response:

@@ -65,7 +65,7 @@ def build_answer(head: AnswerHead, text: str, finish_reason: str, usage: Usage) 
     elif head.request.form is Form.TEXT:
         answer["choices"] = [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}]
     else:
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
         if head.request.has_tools:
             parsed = parse_tool_answer(text)
             message["content"] = parsed.content

@@ -3,20 +3,20 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import limit_connections
 from r1plus_contract.gateway import DATA_PATH, DataState
 from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.completions import (
+    HEADER_END_USER,
     HEADER_REQUEST_ID,
     Completions,
     Exchange,
@@ -27,45 +27,27 @@ from r1plus_gateway.http.completions import (
 )
 from r1plus_gateway.http.errors import RequestError, convert_access_error
 from r1plus_gateway.http.metrics import classify_refusal
+from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
-from r1plus_gateway.http.requests import Parser, parse_chat, parse_generate, parse_text
+from r1plus_gateway.http.requests import (
+    CHAT,
+    GENERATE,
+    TEXT,
+    Parser,
+    parse_chat,
+    parse_generate,
+    parse_text,
+)
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
 from r1plus_gateway.store.tenant import TenantStore
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+MODEL_ID: Final = Parameter(
+    "model", "Id of a model, with its preset if it has one: `NAME:code`.", {"type": "string"}, is_in_path=True
+)
+SINGLE_HEADERS: Final = ("Authorization", HEADER_END_USER, "Content-Encoding", "Transfer-Encoding")
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
-MOST_CONNECTIONS: Final = 4096
-MOST_CONNECTIONS_OF_PEER: Final = 2048
-"""A peer may be an Ingress controller, behind which all clients are."""
-RUNNER_OPTIONS: Final[Mapping[str, Any]] = {
-    "access_log": None,
-    "handler_cancellation": True,
-    "auto_decompress": False,
-    "max_line_size": 4096,
-    "max_field_size": 8190,
-    "max_headers": 64,
-    "lingering_time": 1.0,  # for the rest of a body that was refused
-}
-
-
-class GatewayRunner(web.AppRunner):
-    """A runner that cancels handlers whose clients leave, and that bounds connections."""
-
-    def __init__(self, app: web.Application, **options: Any) -> None:
-        # aiohttp would log what it cannot parse, so a key in a malformed header; handlers' errors are logged here.
-        quiet = logging.getLogger(f"{__name__}.parser")
-        quiet.setLevel(logging.CRITICAL + 1)
-        super().__init__(app, **RUNNER_OPTIONS, logger=quiet, **options)
-
-    @property
-    def server(self) -> Any:
-        """The factory that a site calls for the protocol of each new connection."""
-        server = super().server
-        if server is None:
-            return None
-        return limit_connections(server, MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER)
 
 
 class Api:
@@ -78,27 +60,74 @@ class Api:
         self._usage = usage
         self._completions = Completions(parts)
         self.is_draining = False
+        self._operations = self._list_operations()
+        self._document = orjson.dumps(build_document(self._operations))
 
     def build(self, limits: GatewayLimits) -> web.Application:
         """Return the application. A body larger than `limits.body_bytes` at the start is refused while it is read."""
         app = web.Application(client_max_size=limits.body_bytes, middlewares=[self._convert_errors])
         app.on_response_prepare.append(_add_headers)
-        app.add_routes(
-            [
-                web.post("/v1/chat/completions", self._complete(parse_chat)),
-                web.post("/v1/completions", self._complete(parse_text)),
-                web.post("/v1/generate", self._complete(parse_generate)),
-                web.get("/v1/models", self._list_models, allow_head=False),
-                web.get("/v1/models/{model}", self._get_model, allow_head=False),
-                web.get("/v1/usage", self._get_usage, allow_head=False),
-                web.get("/v1/key", self._get_key, allow_head=False),
-                web.get("/healthz", self.get_health),
-                web.get("/readyz", self.get_readiness),
-            ]
-        )
-        if self._store is not None:
-            app.add_routes(Administration(self._store, self._authenticate).build_routes())
+        app.add_routes([operation.build_route() for operation in self._operations])
         return app
+
+    def _list_operations(self) -> list[Operation]:
+        chat, text, generate = (self._complete(parse) for parse in (parse_chat, parse_text, parse_generate))
+        asked: dict[str, Any] = {"errors": (404, 429, 502)}
+        operations = [
+            Operation(
+                "POST",
+                "/v1/chat/completions",
+                "Answer a chat, by the engine's chat template.",
+                chat,
+                "ChatCompletion",
+                "ChatCompletionChunk",
+                body=CHAT,
+                **asked,
+            ),
+            Operation(
+                "POST",
+                "/v1/completions",
+                "Continue a prompt as it is, without a template.",
+                text,
+                "TextCompletion",
+                "TextCompletionChunk",
+                body=TEXT,
+                **asked,
+            ),
+            Operation(
+                "POST",
+                "/v1/generate",
+                "Answer a prompt: the native form.",
+                generate,
+                "Generation",
+                "GenerationChunk",
+                body=GENERATE,
+                **asked,
+            ),
+            Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
+            Operation(
+                "GET",
+                "/v1/models/{model}",
+                "Describe one model.",
+                self._get_model,
+                "Model",
+                parameters=(MODEL_ID,),
+                errors=(404,),
+            ),
+            Operation("GET", "/v1/usage", "Your usage in this calendar month, UTC.", self._get_usage, "OwnUsage"),
+            Operation("GET", "/v1/key", "Describe your key, without the key.", self._get_key, "OwnKey"),
+            Operation("GET", "/openapi.json", "This document.", self._get_document, "Document", is_public=True),
+            Operation("GET", "/healthz", "Whether the process runs.", self.get_health, "", is_public=True),
+            Operation(
+                "GET", "/readyz", "Whether requests are taken.", self.get_readiness, "", errors=(503,), is_public=True
+            ),
+        ]
+        if self._store is not None:
+            operations += Administration(self._store, self._authenticate).list_operations()
+        return operations
+
+    async def _get_document(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._document, content_type="application/json")
 
     def _complete(self, parse: Parser) -> Handler:
         async def complete(request: web.Request) -> web.StreamResponse:
@@ -111,6 +140,7 @@ class Api:
         """Give the request its id, and turn every error into OpenAI's form. The route is matched before."""
         exchange = request[EXCHANGE] = Exchange(request, create_request_id())
         try:
+            _check_headers(request)
             # Java's client offers HTTP/2 with its requests in the clear, and takes an answer in HTTP/1.1.
             if request.headers.get("Upgrade", "h2c").lower() != "h2c":
                 raise RequestError(400, "invalid_request", "Upgrade is not supported; leave the header out")
@@ -213,6 +243,22 @@ class Api:
             ]
         )
         return app
+
+
+def _check_headers(request: web.Request) -> None:
+    """Refuse a header that is there twice, or says nothing, where it decides who calls, or how the body is read.
+
+    Raises:
+        RequestError: 400.
+    """
+    for name in SINGLE_HEADERS:
+        if len(request.headers.getall(name, ())) > 1:
+            raise RequestError(400, "invalid_request", f"the header {name} is there twice; send it once")
+    if not request.headers.get(HEADER_END_USER, "x").strip():
+        # Else the key itself would count as the person, where a program has lost a name.
+        raise RequestError(
+            400, "invalid_request", f"the header {HEADER_END_USER} is empty; leave it out, or send a name"
+        )
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

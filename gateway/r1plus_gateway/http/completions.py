@@ -11,24 +11,25 @@ from aiohttp import web
 
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
 from r1plus_gateway.access.caller import AccessError, Authenticator, Caller, Ledger, Outcome, Remaining
+from r1plus_gateway.http.admission import BodyBudget, Holds
 from r1plus_gateway.http.answers import AnswerHead, EventEnvelope, build_answer
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
 from r1plus_gateway.http.event_stream import EventStream
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.json_body import Json, read_object
+from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.requests import GenerateRequest, Parser, read_model_name
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tools import parse_tool_answer
-from r1plus_gateway.serving.errors import AnswerFailedError, QueueFullError, ServingError
+from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
 from r1plus_gateway.serving.triton_wire import build_request
-from r1plus_gateway.settings import Capability, GatewayLimits, GatewaySettings, ModelSettings
+from r1plus_gateway.settings import Capability, GatewaySettings, ModelSettings
 
 HEADER_REQUEST_ID: Final = "x-request-id"
 HEADER_END_USER: Final = "x-r1plus-end-user"
@@ -61,6 +62,8 @@ class Exchange:
     caller: Caller | None = None
     model: str = ""
     remaining: Remaining | None = None
+    schema_field: str = ""
+    """The field that a schema of the answer comes from."""
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
     arrived: float = field(default_factory=time.monotonic)
@@ -94,7 +97,8 @@ class Completions:
 
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
-        self._body_bytes = 0
+        self._bodies = BodyBudget()
+        self._holds = Holds()
 
     async def answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
         """Answer one request.
@@ -105,20 +109,25 @@ class Completions:
         try:
             return await self._answer(exchange, parse)
         except AccessError as error:
+            if exchange.caller is not None:
+                self._holds.remember(exchange.caller, error)
             raise convert_access_error(error) from error
         except ServingError as error:
-            raise convert_serving_error(error, self._parts.read_settings().limits.retry_after_seconds) from error
+            raise self._convert(exchange, error) from error
 
     async def _answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
         caller = await authenticate(self._parts, exchange)
+        self._holds.check(caller)
         settings = self._parts.read_settings()
-        fields = Fields(await self._read_body(exchange.request, settings.limits))
+        with self._bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
+            fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))
         name = read_model_name(fields)
         pool = self._parts.models.find(name.deployment, caller)
         if pool is None:
             raise build_unknown_model_error(name.id)
         exchange.model = pool.model.name
         request = parse(fields, name, pool.model)
+        exchange.schema_field = "tools" if request.has_tools else "response_format"
         _check_prompt_size(request, pool.model)
         self._parts.models.queue.check_room(pool.model.name, caller.group_id)
         prompt_tokens = await self._count(pool, exchange.id, request)
@@ -126,21 +135,6 @@ class Completions:
         bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
         request = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
         return await self._generate(exchange, pool, request, bill)
-
-    async def _read_body(self, request: web.Request, limits: GatewayLimits) -> dict[str, Json]:
-        """Read the body, while all bodies that are read together stay within a bound.
-
-        Raises:
-            QueueFullError: they would not.
-        """
-        size = min(request.content_length or limits.body_bytes, limits.body_bytes)
-        if self._body_bytes + size > limits.bodies_bytes:
-            raise QueueFullError("too many large requests arrive at once; try again later")
-        self._body_bytes += size
-        try:
-            return await read_object(request, limits.body_seconds)
-        finally:
-            self._body_bytes -= size
 
     async def _count(self, pool: PodPool, request_id: str, request: GenerateRequest) -> int | None:
         """Return the prompt's tokens; None where the engine cannot count, or the pod does not say."""
@@ -258,8 +252,7 @@ class Completions:
             _check_end(generation)
         except ServingError as error:
             await bill.settle(Outcome.FAILED, generation)
-            retry_after = self._parts.read_settings().limits.retry_after_seconds
-            await stream.write(data + b"data: " + convert_serving_error(error, retry_after).body + b"\n\n")
+            await stream.write(data + b"data: " + self._convert(exchange, error).body + b"\n\n")
             return await stream.finish()
         await bill.settle(Outcome.ANSWERED, generation)
         finish_reason = generation.finish_reason
@@ -269,6 +262,10 @@ class Completions:
             finish_reason = "tool_calls" if parsed.calls else finish_reason
         await stream.write(data + envelope.build_end(finish_reason, generation.usage))
         return await stream.finish()
+
+    def _convert(self, exchange: Exchange, error: ServingError) -> RequestError:
+        retry_after = self._parts.read_settings().limits.retry_after_seconds
+        return convert_serving_error(error, retry_after, exchange.schema_field)
 
     def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
         return AnswerHead(exchange.id, int(self._parts.read_time()), request, generation.evidence)

@@ -1,47 +1,11 @@
 """The fields of a request body, read with their types and bounds. Every error names the field."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Set
+from typing import Any
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.json_body import Json, describe
-
-IGNORED: Final = frozenset(
-    {
-        "user",
-        "metadata",
-        "service_tier",
-        "parallel_tool_calls",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "prediction",
-    }
-)
-"""Fields that cannot change the answer."""
-HARMLESS: Final[Mapping[str, tuple[Json, ...]]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "store": (False,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "modalities": (["text"],),
-    "functions": ([],),
-    "function_call": ("none",),
-    "audio": (),
-    "web_search_options": (),
-    "reasoning_effort": (),
-    "verbosity": (),
-    "top_k": (),
-    "min_p": (),
-}
-"""Fields that are not supported -> values that ask for nothing, besides null."""
 
 
 class Fields:
@@ -50,7 +14,6 @@ class Fields:
     def __init__(self, body: Mapping[str, Json], path: str = "") -> None:
         self._body = body
         self._path = f"{path}." if path else ""
-        self._known: set[str] = set()
 
     def has(self, name: str) -> bool:
         """Return whether the field is there and not null."""
@@ -58,7 +21,6 @@ class Fields:
 
     def get(self, name: str) -> Json:
         """Return the field's value as it is; None without it."""
-        self._known.add(name)
         return self._body.get(name)
 
     def read_string(self, name: str, default: str = "", *, most: int = 256) -> str:
@@ -93,6 +55,8 @@ class Fields:
         value = self.get(name)
         if value is None:
             return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON has one kind of number: some programs write 16.0
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.build_type_error(name, "an integer", value)
         if not low <= value <= high:
@@ -132,21 +96,30 @@ class Fields:
             raise InvalidFieldError(self._path + name, f"{len(value)} items exceed {most}")
         return value
 
-    def refuse_rest(self, ignored: Iterable[str] = ()) -> None:
-        """Refuse every field that was not read, unless it asks for nothing."""
-        for name in self._body.keys() - self._known - set(ignored):
-            value = self._body[name]
-            if value is None or _is_harmless(name, value):
+    def refuse_rest(self, known: Set[str], unsupported: Mapping[str, tuple[Json, ...]]) -> None:
+        """Refuse every field that is not known. `unsupported`: those that are, with these values, as good as absent."""
+        for name in sorted(self._body.keys() - known):
+            value, harmless = self._body[name], unsupported.get(name, ())
+            if value is None or any(_is_same(value, one) for one in harmless):
                 continue
-            reason = "is not supported" if name in HARMLESS else "is not a known field; leave it out"
-            if HARMLESS.get(name):
-                reason += f"; leave it out, or send {HARMLESS[name][0]!r}"
+            reason = "is not supported" if name in unsupported else "is not a known field; leave it out"
+            if harmless:
+                reason += f"; leave it out, or send {harmless[0]!r}"
             raise UnsupportedFieldError(f"{self._path}{name}"[:120], reason)
+
+    def build_missing_error(self, name: str) -> InvalidFieldError:
+        """Return the error of a field that is missing or empty."""
+        return InvalidFieldError(self._path + name, "is missing or empty", code="missing_required_parameter")
+
+    def build_value_error(self, name: str, message: str) -> InvalidFieldError:
+        """Return the error of a value that is not allowed."""
+        return InvalidFieldError(self._path + name, message)
 
     def build_type_error(self, name: str, expected: str, value: Json) -> InvalidFieldError:
         """Return the error of a value of another type."""
         return InvalidFieldError(self._path + name, f"expected {expected}, got {describe(value)}", code="invalid_type")
 
 
-def _is_harmless(name: str, value: Any) -> bool:
-    return any(type(value) is type(harmless) and value == harmless for harmless in HARMLESS.get(name, ()))
+def _is_same(value: Any, other: Any) -> bool:
+    """Compare as JSON does: true is not 1."""
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)

@@ -31,11 +31,18 @@ async def read_object(request: web.Request, seconds: float) -> dict[str, Json]:
     Raises:
         RequestError: 400, 408, 413 or 415.
     """
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RequestError(415, "unsupported_media_type", "Content-Encoding is not supported; send the body as it is")
-    media = request.content_type
-    if media not in ("application/json", "application/octet-stream"):  # the second: no header was sent
+    headers = request.headers
+    for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        if headers.get(name, plain).strip().lower() != plain:
+            raise RequestError(415, "unsupported_media_type", f"{name} is not supported; send the body as it is")
+    if "Content-Type" in headers and request.content_type != "application/json":
+        media = headers["Content-Type"]
         raise RequestError(415, "unsupported_media_type", f"Content-Type {media!r:.80} is not application/json")
+    if (request.charset or "utf-8").lower() not in ("utf-8", "us-ascii"):
+        raise RequestError(415, "unsupported_media_type", "JSON is UTF-8; leave the charset of Content-Type out")
+    if (request.content_length or 0) > request.client_max_size:
+        message = f"the body has {request.content_length} bytes, more than {request.client_max_size}; send less"
+        raise RequestError(413, "request_too_large", message)
     try:
         async with asyncio.timeout(seconds):
             body = await request.read()

@@ -1,11 +1,20 @@
 """The `messages` of a chat: roles and texts. What is not text is refused."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.field_tables import (
+    ListField,
+    OtherField,
+    StringField,
+    Table,
+    choose,
+    read_item,
+)
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.serving.triton_wire import Prompt
@@ -14,6 +23,64 @@ from r1plus_gateway.settings import Capability, ModelSettings
 MOST_MESSAGES: Final = 2048
 MOST_PARTS: Final = 256
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+
+PART_TYPE: Final = StringField("type", values=("text",), is_required=True)
+PART_TEXT: Final = OtherField("text", {"type": "string"}, is_required=True)
+PART: Final = Table((PART_TYPE, PART_TEXT))
+_CONTENT: Final = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "array",
+            "items": PART.build_schema(),
+            "minItems": 1,
+            "maxItems": MOST_PARTS,
+        },
+    ]
+}
+CONTENT: Final = OtherField("content", _CONTENT, is_required=True)
+CALL_ID: Final = StringField("tool_call_id")
+CALLS: Final = ListField(
+    "tool_calls",
+    MOST_PARTS,
+    {
+        "type": "object",
+        "properties": {
+            "function": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "arguments": {}},
+                "required": ["name"],
+            }
+        },
+        "required": ["function"],
+    },
+)
+IGNORED: Final = frozenset({"name", "refusal", "annotations"})
+
+
+def _build_table(*roles: str, more: tuple[ListField | StringField, ...] = (), content: OtherField = CONTENT) -> Table:
+    return Table((StringField("role", values=roles, is_required=True), content, *more), ignored=IGNORED)
+
+
+_PLAIN: Final = _build_table("system", "developer", "user")
+_TABLES: Final[Mapping[str, Table]] = {
+    **dict.fromkeys(("system", "developer", "user"), _PLAIN),
+    "assistant": _build_table("assistant", more=(CALLS,)),
+    "tool": _build_table("tool", more=(CALL_ID,)),
+}
+_CALLING: Final = Table(
+    (
+        StringField("role", values=("assistant",), is_required=True),
+        OtherField("content", _CONTENT),
+        ListField("tool_calls", MOST_PARTS, CALLS.items, is_required=True),
+    ),
+    ignored=IGNORED,
+)
+"""A message that calls tools needs no content."""
+ROLE: Final = StringField("role", values=ROLES, is_required=True)
+MESSAGES: Final = ListField(
+    "messages", MOST_MESSAGES, choose([_PLAIN, _TABLES["assistant"], _CALLING, _TABLES["tool"]]), is_required=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +97,7 @@ def read_messages(fields: Fields) -> list[PromptMessage]:
     Raises:
         InvalidFieldError: there is none, or one has another form.
     """
-    entries = fields.read_list("messages", MOST_MESSAGES)
-    if not entries:
-        raise InvalidFieldError("messages", "send at least one message", code="missing_required_parameter")
+    entries = MESSAGES.read(fields)
     return [_read_message(f"messages[{position}]", entry) for position, entry in enumerate(entries)]
 
 
@@ -66,16 +131,12 @@ def _add_instruction(messages: list[PromptMessage], instruction: str) -> list[Pr
 
 
 def _read_message(path: str, entry: Json) -> PromptMessage:
-    if not isinstance(entry, dict):
-        raise InvalidFieldError(path, "expected an object", code="invalid_type")
-    fields = Fields(entry, path)
-    role = fields.read_string("role")
-    if role not in ROLES:
-        raise InvalidFieldError(f"{path}.role", f"{role!r:.80} is not one of {', '.join(ROLES)}")
-    calls = fields.read_list("tool_calls", MOST_PARTS) if role == "assistant" else []
-    call_id = fields.read_string("tool_call_id") if role == "tool" else ""
-    content = _read_content(path, fields.get("content"), is_optional=bool(calls))
-    fields.refuse_rest(("name", "refusal", "annotations"))
+    fields = read_item(path, entry)
+    role = ROLE.read(fields)
+    calls = CALLS.read(fields) if role == "assistant" else []
+    call_id = CALL_ID.read(fields) if role == "tool" else ""
+    content = _read_content(path, fields.get(CONTENT.name), is_optional=bool(calls))
+    _TABLES[role].refuse_rest(fields)
     if calls:
         content = "\n".join(filter(None, [content, *(_describe_call(path, call) for call in calls)]))
     if role == "tool":
@@ -96,15 +157,13 @@ def _read_content(path: str, content: Json, *, is_optional: bool) -> str:
 
 
 def _read_part(path: str, part: Json) -> str:
-    if not isinstance(part, dict):
-        raise InvalidFieldError(path, "expected an object", code="invalid_type")
-    fields = Fields(part, path)
-    if (kind := fields.read_string("type")) != "text":
+    fields = read_item(path, part)
+    if (kind := fields.read_string(PART_TYPE.name)) not in PART_TYPE.values:
         raise UnsupportedFieldError(f"{path}.type", f"{kind!r:.80} is not supported; the models read text only")
-    text = fields.read_text("text")
-    fields.refuse_rest()
+    text = fields.read_text(PART_TEXT.name)
+    PART.refuse_rest(fields)
     if text is None:
-        raise InvalidFieldError(f"{path}.text", "is missing", code="missing_required_parameter")
+        raise fields.build_missing_error(PART_TEXT.name)
     return text
 
 

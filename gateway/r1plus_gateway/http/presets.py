@@ -33,13 +33,11 @@ def split_model(model: str, preset: str) -> tuple[str, str]:
     """Return the deployment and the preset of a model id such as `credit:code` and of the field `preset`.
 
     Raises:
-        RequestError: they contradict each other, or there is no such preset.
+        RequestError: they contradict each other, or the model id names no preset.
     """
     name, separator, suffix = model.partition(SEPARATOR)
     if separator and suffix not in PRESETS:
         raise build_unknown_model_error(model)
-    if preset and preset not in PRESETS:
-        raise InvalidFieldError("preset", f"{preset!r:.80} is not one of {', '.join(PRESETS)}")
     if suffix and preset and suffix != preset:
         raise InvalidFieldError("preset", f"{preset} contradicts the model {model}; leave one of them out")
     return name, suffix or preset

@@ -3,17 +3,93 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
-from r1plus_gateway.http.fields import IGNORED, Fields
+from r1plus_gateway.http.field_tables import (
+    FlagField,
+    ObjectField,
+    OtherField,
+    StringField,
+    Table,
+    TextField,
+)
+from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
-from r1plus_gateway.http.messages import build_prompt, read_messages
-from r1plus_gateway.http.presets import split_model
-from r1plus_gateway.http.sampling_fields import TokenLimit, read_sampling, read_token_limit
-from r1plus_gateway.http.schemas import read_response_format
-from r1plus_gateway.http.tools import read_tools
+from r1plus_gateway.http.messages import MESSAGES, build_prompt, read_messages
+from r1plus_gateway.http.presets import PRESETS, split_model
+from r1plus_gateway.http.sampling_fields import (
+    SAMPLING,
+    TokenLimit,
+    build_limit_fields,
+    read_sampling,
+    read_token_limit,
+)
+from r1plus_gateway.http.schemas import RESPONSE_FORMAT, read_response_format
+from r1plus_gateway.http.tools import TOOL_FIELDS, read_tools
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
 from r1plus_gateway.settings import ModelSettings
+
+IGNORED: Final = frozenset(
+    {
+        "user",
+        "metadata",
+        "service_tier",
+        "parallel_tool_calls",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "prediction",
+    }
+)
+"""Fields that cannot change the answer."""
+UNSUPPORTED: Final[Mapping[str, tuple[Json, ...]]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "store": (False,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "modalities": (["text"],),
+    "functions": ([],),
+    "function_call": ("none",),
+    "audio": (),
+    "web_search_options": (),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "top_k": (),
+    "min_p": (),
+}
+"""Fields that are not supported -> values that ask for nothing, besides null."""
+
+MODEL: Final = StringField("model", is_required=True)
+PRESET: Final = StringField("preset", values=tuple(PRESETS))
+STREAM: Final = FlagField("stream")
+INCLUDE_USAGE: Final = FlagField("include_usage")
+STREAM_OPTIONS: Final = ObjectField(
+    "stream_options", Table((INCLUDE_USAGE,), ignored=frozenset({"include_obfuscation"}))
+)
+CHAT_LIMITS: Final = build_limit_fields("max_tokens", "max_completion_tokens")
+TEXT_LIMITS: Final = build_limit_fields("max_tokens")
+GENERATE_LIMITS: Final = build_limit_fields("max_new_tokens", "length")
+_TEXT: Final = {"type": "string", "minLength": 1}
+TEXT_PROMPT: Final = OtherField(
+    "prompt", {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 1}]}, is_required=True
+)
+PROMPT: Final = TextField("prompt", is_required=True)
+SYSTEM: Final = TextField("system")
+RAW_PROMPT: Final = FlagField("raw_prompt")
+_COMMON: Final = (MODEL, PRESET, STREAM, *SAMPLING)
+CHAT: Final = Table(
+    (*_COMMON, MESSAGES, RESPONSE_FORMAT, *TOOL_FIELDS, STREAM_OPTIONS, *CHAT_LIMITS), IGNORED, UNSUPPORTED
+)
+TEXT: Final = Table((*_COMMON, TEXT_PROMPT, STREAM_OPTIONS, *TEXT_LIMITS), IGNORED, UNSUPPORTED)
+GENERATE: Final = Table((*_COMMON, PROMPT, SYSTEM, RAW_PROMPT, RESPONSE_FORMAT, *GENERATE_LIMITS), IGNORED, UNSUPPORTED)
+"""The bodies of the three forms: what they list is read, and is what the OpenAPI document says."""
 
 
 class Form(StrEnum):
@@ -56,10 +132,8 @@ Parser = Callable[[Fields, ModelName, ModelSettings], GenerateRequest]
 
 def read_model_name(fields: Fields) -> ModelName:
     """Read `model` and `preset`."""
-    model_id = fields.read_string("model")
-    if not model_id:
-        raise InvalidFieldError("model", "is missing", code="missing_required_parameter")
-    deployment, preset = split_model(model_id, fields.read_string("preset"))
+    model_id = MODEL.read(fields)
+    deployment, preset = split_model(model_id, PRESET.read(fields))
     return ModelName(model_id, deployment, preset)
 
 
@@ -72,8 +146,8 @@ def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
         raise UnsupportedFieldError("response_format", "cannot be held together with tools; send one of them")
     is_streamed, includes_usage = _read_stream(fields)
     sampling = read_sampling(fields, name.preset)
-    limit = read_token_limit(fields, model, "max_tokens", "max_completion_tokens")
-    fields.refuse_rest(IGNORED)
+    limit = read_token_limit(fields, model, CHAT_LIMITS)
+    CHAT.refuse_rest(fields)
     instruction = tools.instruction if tools else ""
     prompt = build_prompt(messages, instruction, model, tools.schema if tools else schema)
     return GenerateRequest(
@@ -83,29 +157,27 @@ def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
 
 def parse_text(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
     """Parse the body of `POST /v1/completions`: the prompt is continued, without a chat template."""
-    text = _read_single_prompt(fields.get("prompt"))
+    text = _read_single_prompt(fields.get(TEXT_PROMPT.name))
     is_streamed, includes_usage = _read_stream(fields)
     sampling = read_sampling(fields, name.preset)
-    limit = read_token_limit(fields, model, "max_tokens")
-    fields.refuse_rest(IGNORED)
+    limit = read_token_limit(fields, model, TEXT_LIMITS)
+    TEXT.refuse_rest(fields)
     return GenerateRequest(Form.TEXT, name, Prompt(text, is_raw=True), sampling, limit, is_streamed, includes_usage)
 
 
 def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
     """Parse the body of `POST /v1/generate`: `length` is the former name of `max_new_tokens`."""
-    text = fields.read_text("prompt")
-    if not text:
-        raise InvalidFieldError("prompt", "is missing or empty", code="missing_required_parameter")
-    system = fields.read_text("system") or ""
-    is_raw = fields.read_flag("raw_prompt")
+    text = PROMPT.read(fields) or ""
+    system = SYSTEM.read(fields) or ""
+    is_raw = RAW_PROMPT.read(fields)
     if is_raw and system:
         raise InvalidFieldError("system", "has no place in a raw prompt; leave it out")
     schema = read_response_format(fields, model)
-    is_streamed = fields.read_flag("stream")
+    is_streamed = STREAM.read(fields)
     sampling = read_sampling(fields, name.preset)
     headers = {"Deprecation": "true"} if fields.has("length") else {}
-    limit = read_token_limit(fields, model, "max_new_tokens", "length")
-    fields.refuse_rest(IGNORED)
+    limit = read_token_limit(fields, model, GENERATE_LIMITS)
+    GENERATE.refuse_rest(fields)
     prompt = Prompt(text, system, is_raw, response_schema=schema)
     return GenerateRequest(
         Form.GENERATE, name, prompt, sampling, limit, is_streamed, includes_usage=True, headers=headers
@@ -113,14 +185,14 @@ def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> Gen
 
 
 def _read_stream(fields: Fields) -> tuple[bool, bool]:
-    is_streamed = fields.read_flag("stream")
-    options = fields.read_object("stream_options")
+    is_streamed = STREAM.read(fields)
+    options = STREAM_OPTIONS.read(fields)
     if options is None:
         return is_streamed, False
     if not is_streamed:
         raise InvalidFieldError("stream_options", "needs stream: true")
-    includes_usage = options.read_flag("include_usage")
-    options.refuse_rest(("include_obfuscation",))
+    includes_usage = INCLUDE_USAGE.read(options)
+    STREAM_OPTIONS.table.refuse_rest(options)
     return True, includes_usage
 
 

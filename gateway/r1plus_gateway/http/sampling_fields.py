@@ -1,5 +1,6 @@
 """Sampling fields, common to all forms of a request: bounds, presets, stop strings, limits of tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,6 +8,7 @@ import orjson
 
 from r1plus_contract import inference
 from r1plus_gateway.http.errors import InvalidFieldError
+from r1plus_gateway.http.field_tables import IntegerField, NumberField, OtherField
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.presets import NO_PRESET, PRESETS
 from r1plus_gateway.serving.triton_wire import Sampling
@@ -14,8 +16,15 @@ from r1plus_gateway.settings import ModelSettings
 
 MOST_STOP_STRINGS: Final = 16
 MOST_STOP_CHARACTERS: Final = 256
-MOST_TEMPERATURE: Final = 2.0
-MOST_REPETITION_PENALTY: Final = 10.0
+TEMPERATURE: Final = NumberField("temperature", 0.0, 2.0)
+TOP_P: Final = NumberField("top_p", 0.0, 1.0, is_low_open=True)
+REPETITION_PENALTY: Final = NumberField("repetition_penalty", 0.0, 10.0, is_low_open=True)
+SEED: Final = IntegerField("seed", -(2**63), 2**64 - 1)
+_STOP_STRING: Final = {"type": "string", "minLength": 1, "maxLength": MOST_STOP_CHARACTERS}
+STOP: Final = OtherField(
+    "stop", {"anyOf": [_STOP_STRING, {"type": "array", "items": _STOP_STRING, "maxItems": MOST_STOP_STRINGS}]}
+)
+SAMPLING: Final = (TEMPERATURE, TOP_P, REPETITION_PENALTY, SEED, STOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +39,10 @@ class TokenLimit:
 def read_sampling(fields: Fields, preset: str) -> Sampling:
     """Read how to generate; `max_new_tokens` is set later. Explicit values win over the preset's."""
     values = PRESETS.get(preset, NO_PRESET)
-    temperature = fields.read_number("temperature", 0.0, MOST_TEMPERATURE)
-    top_p = fields.read_number("top_p", 0.0, 1.0, is_low_open=True)
-    penalty = fields.read_number("repetition_penalty", 0.0, MOST_REPETITION_PENALTY, is_low_open=True)
-    seed = fields.read_integer("seed", -(2**63), 2**64 - 1)
+    temperature = TEMPERATURE.read(fields)
+    top_p = TOP_P.read(fields)
+    penalty = REPETITION_PENALTY.read(fields)
+    seed = SEED.read(fields)
     return Sampling(
         max_new_tokens=None,
         temperature=values.temperature if temperature is None else temperature,
@@ -44,13 +53,18 @@ def read_sampling(fields: Fields, preset: str) -> Sampling:
     )
 
 
-def read_token_limit(fields: Fields, model: ModelSettings, *names: str) -> TokenLimit:
+def build_limit_fields(*names: str) -> tuple[IntegerField, ...]:
+    """Return the fields of a limit of new tokens; the model's context is their upper bound."""
+    return tuple(IntegerField(name, 1, None) for name in names)
+
+
+def read_token_limit(fields: Fields, model: ModelSettings, names: Sequence[IntegerField]) -> TokenLimit:
     """Read the limit of new tokens, which may have several names.
 
     Raises:
         InvalidFieldError: a value is out of bounds, or two names contradict each other.
     """
-    read = {name: fields.read_integer(name, 1, model.context_tokens) for name in names}
+    read = {field.name: field.read(fields, model.context_tokens) for field in names}
     values = {name: value for name, value in read.items() if value is not None}
     if len(set(values.values())) > 1:
         (first, one), (second, other) = list(values.items())[:2]
@@ -70,7 +84,7 @@ def resolve_new_tokens(limit: TokenLimit, model: ModelSettings, prompt_tokens: i
 
 
 def _read_stop(fields: Fields) -> bytes | None:
-    value = fields.get("stop")
+    value = fields.get(STOP.name)
     if value is None:
         return None
     strings = [value] if isinstance(value, str) else value

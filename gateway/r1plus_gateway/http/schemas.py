@@ -5,6 +5,7 @@ from typing import Final
 import orjson
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.field_tables import ObjectField, OtherField, StringField, Table, choose
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.settings import Capability, ModelSettings
@@ -13,28 +14,31 @@ MOST_SCHEMA_BYTES: Final = 64 * 1024
 MOST_PATTERN_CHARACTERS: Final = 512
 _ANY_OBJECT: Final = b'{"type":"object"}'
 
+FORMAT_TYPE: Final = StringField("type", values=("text", "json_object", "json_schema"), is_required=True)
+SCHEMA: Final = OtherField("schema", {"type": "object"}, is_required=True)
+DESCRIPTION: Final = ObjectField(
+    "json_schema", Table((SCHEMA,), ignored=frozenset({"name", "description", "strict"})), is_required=True
+)
+_PLAIN: Final = Table((StringField("type", values=("text", "json_object"), is_required=True),))
+_WITH_SCHEMA: Final = Table((StringField("type", values=("json_schema",), is_required=True), DESCRIPTION))
+RESPONSE_FORMAT: Final = OtherField("response_format", choose([_PLAIN, _WITH_SCHEMA]))
+
 
 def read_response_format(fields: Fields, model: ModelSettings) -> bytes | None:
     """Return the schema that `response_format` asks for; None for free text."""
-    form = fields.read_object("response_format")
+    form = fields.read_object(RESPONSE_FORMAT.name)
     if form is None:
         return None
-    kind = form.read_string("type")
+    kind = FORMAT_TYPE.read(form)
+    (_WITH_SCHEMA if kind == "json_schema" else _PLAIN).refuse_rest(form)
     if kind == "text":
-        form.refuse_rest()
         return None
-    if kind not in ("json_object", "json_schema"):
-        raise InvalidFieldError("response_format.type", f"{kind!r:.80} is not one of text, json_object, json_schema")
     require_schemas("response_format", model)
-    if kind == "json_object":
-        form.refuse_rest()
-        return _ANY_OBJECT
-    description = form.read_object("json_schema")
-    form.refuse_rest()
+    description = DESCRIPTION.read(form) if kind == "json_schema" else None
     if description is None:
-        raise InvalidFieldError("response_format.json_schema", "is missing", code="missing_required_parameter")
-    schema = description.get("schema")
-    description.refuse_rest(("name", "description", "strict"))
+        return _ANY_OBJECT
+    schema = description.get(SCHEMA.name)
+    DESCRIPTION.table.refuse_rest(description)
     return encode_schema("response_format.json_schema.schema", schema)
 
 
@@ -67,7 +71,7 @@ def check_schema(param: str, schema: Json) -> None:
     if not isinstance(schema, dict):
         return
     for keyword, value in schema.items():
-        if keyword in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
+        if keyword in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(value, str) and not value.startswith("#"):
             raise InvalidFieldError(param, f"{keyword} {value!r:.80} leads outside of the schema; put it below $defs")
         if keyword == "pattern" and isinstance(value, str) and len(value) > MOST_PATTERN_CHARACTERS:
             raise InvalidFieldError(param, f"a pattern of {len(value)} characters exceeds {MOST_PATTERN_CHARACTERS}")

@@ -13,8 +13,9 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Authenticator, Ledger
 from r1plus_gateway.access.usage import UsageReader
-from r1plus_gateway.http.application import Api, GatewayRunner
+from r1plus_gateway.http.application import Api
 from r1plus_gateway.http.completions import GatewayParts
+from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, TlsSite, create_listener
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tls import ServerCertificate
@@ -94,8 +95,11 @@ async def _listen(
     runner = GatewayRunner(app, **options)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    context = certificate.context if certificate else None
-    await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+    listener = create_listener(host, port)
+    if certificate is None:
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+    else:
+        await TlsSite(runner, listener, certificate.context).start()
     return int(runner.addresses[0][1])
 
 

@@ -11,12 +11,46 @@ from typing import Any, Final
 import orjson
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.field_tables import (
+    ListField,
+    ObjectField,
+    OtherField,
+    StringField,
+    Table,
+    read_item,
+)
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.schemas import check_schema, encode_schema, require_schemas
 from r1plus_gateway.settings import ModelSettings
 
 MOST_TOOLS: Final = 128
+TOOL_NAME: Final = StringField("name", most=64, is_required=True)
+TOOL_DESCRIPTION: Final = StringField("description", most=4096)
+PARAMETERS: Final = OtherField("parameters", {"type": "object"})
+FUNCTION: Final = ObjectField(
+    "function", Table((TOOL_NAME, TOOL_DESCRIPTION, PARAMETERS), ignored=frozenset({"strict"})), is_required=True
+)
+TOOL_TYPE: Final = StringField("type", values=("function",), is_required=True)
+TOOL: Final = Table((TOOL_TYPE, FUNCTION))
+TOOLS: Final = ListField("tools", MOST_TOOLS, TOOL.build_schema())
+CHOICE: Final = OtherField(
+    "tool_choice",
+    {
+        "anyOf": [
+            {"enum": ["none", "auto", "required"]},
+            {
+                "type": "object",
+                "properties": {
+                    "type": {"const": "function"},
+                    "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+                },
+                "required": ["type", "function"],
+            },
+        ]
+    },
+)
+TOOL_FIELDS: Final = (TOOLS, CHOICE)
 _CONTENT: Final[Json] = {
     "type": "object",
     "properties": {"content": {"type": "string"}},
@@ -45,8 +79,8 @@ class ToolAnswer:
 
 def read_tools(fields: Fields, model: ModelSettings) -> ToolSet | None:
     """Read `tools` and `tool_choice`; None where no tool may be called."""
-    entries = fields.read_list("tools", MOST_TOOLS)
-    choice = fields.get("tool_choice")
+    entries = TOOLS.read(fields)
+    choice = fields.get(CHOICE.name)
     if not entries:
         if choice not in (None, "none", "auto"):
             raise InvalidFieldError("tool_choice", "needs tools")
@@ -67,22 +101,19 @@ def read_tools(fields: Fields, model: ModelSettings) -> ToolSet | None:
 
 
 def _read_function(path: str, entry: Json) -> dict[str, Json]:
-    if not isinstance(entry, dict):
-        raise InvalidFieldError(path, "expected an object", code="invalid_type")
-    fields = Fields(entry, path)
-    if (kind := fields.read_string("type")) != "function":
+    fields = read_item(path, entry)
+    if (kind := fields.read_string(TOOL_TYPE.name)) not in TOOL_TYPE.values:
         raise UnsupportedFieldError(f"{path}.type", f"{kind!r:.80} is not supported; only function is")
-    function = fields.read_object("function")
-    fields.refuse_rest()
-    if function is None or not function.read_string("name", most=64):
-        raise InvalidFieldError(f"{path}.function.name", "is missing", code="missing_required_parameter")
-    parameters = function.get("parameters")
+    function = FUNCTION.read(fields)
+    assert function is not None
+    TOOL.refuse_rest(fields)
+    parameters = function.get(PARAMETERS.name)
     read = {
-        "name": function.read_string("name", most=64),
-        "description": function.read_string("description", most=4096),
+        "name": TOOL_NAME.read(function),
+        "description": TOOL_DESCRIPTION.read(function),
         "parameters": {"type": "object"} if parameters is None else parameters,
     }
-    function.refuse_rest(("strict",))
+    FUNCTION.table.refuse_rest(function)
     if not isinstance(read["parameters"], dict):
         raise InvalidFieldError(f"{path}.function.parameters", "expected a JSON schema", code="invalid_type")
     check_schema(f"{path}.function.parameters", read["parameters"])

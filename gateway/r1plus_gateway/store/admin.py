@@ -34,6 +34,10 @@ LONGEST_GRACE_SECONDS: Final = 30 * 86400.0
 MOST_ROWS: Final = 10_000
 
 
+class KeyRevokedError(ValueError):
+    """The key is revoked; that cannot be undone."""
+
+
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
     """A key with its secret, which is shown this once."""
@@ -133,7 +137,7 @@ async def list_keys(store: TenantStore) -> list[KeyRecord]:
 async def rotate_key(store: TenantStore, admin: Caller, key_id: str, grace_seconds: float = GRACE_SECONDS) -> IssuedKey:
     """Give a key a new secret; the one before is valid for a while, and any older one no more.
 
-    Id, limits, budget and usage stay. Raises LookupError, ValueError for a revoked key or a wrong grace, StoreError.
+    Id, limits, budget and usage stay. Raises LookupError, KeyRevokedError, ValueError for a wrong grace, StoreError.
     """
     if not 0 <= grace_seconds <= LONGEST_GRACE_SECONDS:
         raise ValueError(f"grace: {grace_seconds:g} s is not between 0 and {LONGEST_GRACE_SECONDS:g} s")
@@ -145,7 +149,7 @@ async def rotate_key(store: TenantStore, admin: Caller, key_id: str, grace_secon
         if record is None:
             return None
         if record.revoked_at is not None:
-            raise ValueError(f"Key {key_id} is revoked, so it cannot be rotated; create a new one")
+            raise KeyRevokedError(f"Key {key_id} is revoked, so it cannot be rotated; create a new one")
         record = replace(
             record,
             secret_mac=mac,

@@ -11,6 +11,8 @@ from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
 _ROUNDING = 1e-6
 _RETRY_SECONDS = 1.0
 """For a limit of concurrent requests: it is not known when one ends."""
+_SPENT_SECONDS = 5.0
+"""A budget that is spent stays so until the month ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ def check_demand(caller: Caller, demand: Demand, standing: Standing) -> None:
             f"this request may use {demand.tokens} tokens, more than its limit of {limits.tokens_per_minute} per"
             " minute. Lower max_tokens, or ask the tenant's administrator to raise the limit",
         )
+    if 0 in (limits.requests_per_minute, limits.concurrent_requests):
+        message = "it may not send requests: its limit is 0. Ask the tenant's administrator to raise the limit"
+        raise _refuse(caller, message, hold_seconds=_SPENT_SECONDS)
     rates = (
         ("requests", limits.requests_per_minute, standing.requests, 1.0),
         ("tokens", limits.tokens_per_minute, standing.tokens, float(demand.tokens)),
@@ -55,7 +60,7 @@ def check_demand(caller: Caller, demand: Demand, standing: Standing) -> None:
     seconds, what, limit = max(waits, key=lambda wait: wait[0])
     if seconds > 0:
         message = f"its limit of {limit} {what} per minute is used up. Try again in {seconds:.1f} s"
-        raise _refuse(caller, message, seconds)
+        raise _refuse(caller, message, seconds, hold_seconds=waits[0][0])
     if limits.concurrent_requests is not None and standing.running >= limits.concurrent_requests:
         message = f"{standing.running} of its requests run, which is its limit. Try again when one has ended"
         raise _refuse(caller, message, _RETRY_SECONDS)
@@ -87,11 +92,15 @@ def _check_budget(caller: Caller, demand: Demand, standing: Standing) -> None:
         f" {demand.month}. Lower max_tokens, wait for the next month (UTC), or ask the tenant's administrator to raise"
         f" the budget: {standing.used_tokens} of {budget} used, {standing.reserved_tokens} set aside for requests that"
         " run",
+        hold_seconds=_SPENT_SECONDS if standing.used_tokens >= budget else 0.0,
     )
 
 
-def _refuse(caller: Caller, message: str, retry_after: float | None = None) -> AccessError:
-    return AccessError(429, "rate_limit_exceeded", f"{_name(caller)}: {message}", retry_after=retry_after)
+def _refuse(
+    caller: Caller, message: str, retry_after: float | None = None, *, hold_seconds: float = 0.0
+) -> AccessError:
+    text = f"{_name(caller)}: {message}"
+    return AccessError(429, "rate_limit_exceeded", text, retry_after=retry_after, hold_seconds=hold_seconds)
 
 
 def _name(caller: Caller) -> str:

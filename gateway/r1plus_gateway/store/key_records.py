@@ -1,5 +1,6 @@
 """Records of API keys in the database: found by a bound id, made, rotated and revoked. Used by `admin` and `tenant`."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,8 @@ from r1plus_gateway.store.repository import check_text
 LIMITS: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "budget_tokens")
 MOST_LIMIT: Final = 2**53
 MOST_MODELS: Final = 256
+MODEL_NAME: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+"""Of an R1PlusDeployment. A preset is no model of its own."""
 _SELECT = sa.select(t.api_keys).where(t.api_keys.c.id == sa.bindparam("wanted"))
 
 
@@ -41,7 +44,7 @@ def check_spec(spec: KeySpec, now: float) -> None:
     if spec.models is not None and (not spec.models or len(spec.models) > MOST_MODELS):
         problems.append(f"models: has {len(spec.models)} entries; give 1 to {MOST_MODELS}, or none for all")
     for model in spec.models or ():
-        if not model.isprintable() or not 0 < len(model) <= 253:
+        if not re.fullmatch(MODEL_NAME, model):
             problems.append(f"models: {model!r:.40} is not the name of an R1PlusDeployment")
     for name in LIMITS:
         value = getattr(spec.limits, name)

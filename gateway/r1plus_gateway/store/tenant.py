@@ -8,6 +8,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ T = TypeVar("T")
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 _READERS: Final = 2
 MOST_READS: Final = 500
+MOST_UNKNOWN_KEYS: Final = 128
+"""Ids of keys that have not called yet, looked up at one time: a flood of forged keys does not keep out the others."""
+MOST_KNOWN_KEYS: Final = 10_000
 """Reads that run or wait: unknown credentials are looked up as well, however many are sent."""
 AUDIT_SECONDS: Final = 600.0
 """Longest verification of the audit log."""
@@ -71,6 +75,8 @@ class TenantStore:
         self._check_at = 0.0
         self._prune_at = 0.0
         self._reads = 0
+        self._unknown_keys: Counter[str] = Counter()
+        self._known_keys: dict[str, None] = {}
         self._head = AuditHead()
         self._stored_head = AuditHead()
         self._instances = InstanceWatch(self.instance, self._periods.gone)
@@ -139,9 +145,32 @@ class TenantStore:
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""
         try:
-            return await self.read(lambda connection: find_record(connection, key_id))
+            if key_id in self._known_keys:
+                return await self._read_key(key_id)
+            return await self._find_unknown_key(key_id)
         except StoreError as error:
             raise refuse_unavailable(error) from error
+
+    async def _find_unknown_key(self, key_id: str) -> KeyRecord | None:
+        """Look up a key that has not called yet. Raises StoreError, BusyError where too many are looked up."""
+        unknown = self._unknown_keys
+        if key_id not in unknown and len(unknown) >= MOST_UNKNOWN_KEYS:
+            raise BusyError(f"{len(unknown)} keys that are not known are looked up already")
+        unknown[key_id] += 1
+        try:
+            record = await self._read_key(key_id)
+        finally:
+            unknown[key_id] -= 1
+            if not unknown[key_id]:
+                del unknown[key_id]
+        if record is not None:
+            if len(self._known_keys) >= MOST_KNOWN_KEYS:
+                del self._known_keys[next(iter(self._known_keys))]
+            self._known_keys[key_id] = None
+        return record
+
+    async def _read_key(self, key_id: str) -> KeyRecord | None:
+        return await self.read(lambda connection: find_record(connection, key_id))
 
     def compute_key_mac(self, message: bytes) -> bytes:
         """Return the MAC of an API key's secret, as `KeyFinder` says."""

@@ -36,9 +36,12 @@ class GatewayProcess(PythonProcess):
     """`python -m r1plus_gateway` of tenant `team-credit`, with model `credit` at one pod."""
 
     def __init__(
-        self, folder: Path, pod: Listener, monitor: Listener, *, beside: "GatewayProcess | None" = None
+        self, folder: Path, pod: Listener, monitor: Listener, *, beside: "GatewayProcess | None" = None, **model: Any
     ) -> None:
-        """`beside`: another gateway of the tenant, whose data, tenant key and token issuer this one has too."""
+        """`beside`: another gateway of the tenant, whose data, tenant key and token issuer this one has too.
+
+        `model`: settings of the model that differ from the usual ones.
+        """
         super().__init__(folder / "gateway.log", "r1plus_gateway")
         self.folder = folder
         self.internal_port = free_port()
@@ -51,7 +54,7 @@ class GatewayProcess(PythonProcess):
                 (folder / name).mkdir()
             (folder / "secret" / "half-1").write_text(make_half())
             self.write_jwks()
-        model = {
+        entry = {
             "name": "credit",
             "host": "127.0.0.1",
             "grpcPort": pod.port,
@@ -60,6 +63,7 @@ class GatewayProcess(PythonProcess):
             "batch": 8,
             "capabilities": ["messages", "count_only"],
             "revisions": [REVISION],
+            **model,
         }
         self.settings: dict[str, Any] = {
             "namespace": "team-credit",
@@ -73,7 +77,7 @@ class GatewayProcess(PythonProcess):
                 "folder": str(folder / "data"),
                 "secretFolder": str(folder / "secret"),
             },
-            "models": [model],
+            "models": [entry],
         }
         if beside is not None:
             self.settings |= {name: beside.settings[name] for name in ("tokens", "data")}
@@ -165,9 +169,9 @@ class GatewayProcess(PythonProcess):
 
 
 @asynccontextmanager
-async def running_process(folder: Path, pod: FakeTriton) -> AsyncIterator[GatewayProcess]:
-    """Run a gateway before this pod."""
-    async with FakeMonitor().listen() as monitor, started(GatewayProcess(folder, pod, monitor)) as gateway:
+async def running_process(folder: Path, pod: FakeTriton, **model: Any) -> AsyncIterator[GatewayProcess]:
+    """Run a gateway before this pod; `model` as for `GatewayProcess`."""
+    async with FakeMonitor().listen() as monitor, started(GatewayProcess(folder, pod, monitor, **model)) as gateway:
         yield gateway
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from r1plus_gateway.access.api_keys import ApiKey, mint_key
 from r1plus_gateway.access.authenticator import REFUSAL, CredentialAuthenticator
-from r1plus_gateway.access.caller import AccessError, Limits
+from r1plus_gateway.access.caller import AccessError, Caller, Limits
 from r1plus_gateway.access.service_accounts import JwksFile, TokenVerifier
 from r1plus_gateway.store.admin import create_key, revoke_key
 from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.tenant import MOST_READS, TenantStore
+from r1plus_gateway.store.tenant import MOST_READS, MOST_UNKNOWN_KEYS, TenantStore
 from support.gateway.tenant_data import ADMIN, Volume
 
 
@@ -91,15 +91,28 @@ async def test_a_key_without_the_scope_names_nobody(store: TenantStore, authenti
     assert (refusal.value.status, refusal.value.code) == (403, "end_user_not_allowed")
 
 
-async def test_of_a_flood_of_unknown_keys_what_is_too_much_is_refused_at_once(
+async def test_a_flood_of_forged_keys_is_refused_at_once_and_keeps_out_no_key_that_has_called(
     store: TenantStore, authenticator: CredentialAuthenticator
 ) -> None:
-    issued = await create_key(store, ADMIN, KeySpec("ci"))
-    calls = (authenticator.authenticate(f"Bearer {mint_key().encode()}", "") for _ in range(MOST_READS + 50))
-    ends = await asyncio.gather(*calls, return_exceptions=True)
+    known, new = [(await create_key(store, ADMIN, KeySpec(name))).key.encode() for name in ("known", "new")]
+    await authenticator.authenticate(f"Bearer {known}", "")
+    forged = [authenticator.authenticate(f"Bearer {mint_key().encode()}", "") for _ in range(MOST_UNKNOWN_KEYS + 50)]
+    own = [authenticator.authenticate(f"Bearer {known}", "") for _ in range(50)]
+    ends = await asyncio.gather(*forged, *own, return_exceptions=True)
     statuses = [end.status for end in ends if isinstance(end, AccessError)]
-    assert (statuses.count(401), statuses.count(503)) == (MOST_READS, 50)
-    await authenticator.authenticate(f"Bearer {issued.key.encode()}", "")
+    assert (statuses.count(401), statuses.count(503)) == (MOST_UNKNOWN_KEYS, 50)
+    assert len([end for end in ends if isinstance(end, Caller)]) == 50
+    callers = await asyncio.gather(*(authenticator.authenticate(f"Bearer {new}", "") for _ in range(300)))
+    assert len(callers) == 300, "many requests of one new key count once"
+
+
+async def test_more_look_ups_than_can_wait_are_refused(store: TenantStore) -> None:
+    issued = await create_key(store, ADMIN, KeySpec("ci"))
+    await store.find_key(issued.record.id)
+    ends = await asyncio.gather(
+        *(store.find_key(issued.record.id) for _ in range(MOST_READS + 50)), return_exceptions=True
+    )
+    assert len([end for end in ends if isinstance(end, AccessError) and end.status == 503]) == 50
 
 
 async def test_a_store_that_is_not_open_answers_503_to_every_key(volume: Volume, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ async def test_a_chat_has_the_form_of_openai(tmp_path: Path) -> None:
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": "Stockholm", "refusal": None},
+                    "message": {"role": "assistant", "content": "Stockholm", "refusal": None, "annotations": []},
                     "logprobs": None,
                     "finish_reason": "stop",
                 }

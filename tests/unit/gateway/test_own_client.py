@@ -1,8 +1,10 @@
 """The project's own Python client against the real gateway."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -78,3 +80,18 @@ async def test_a_stream_that_breaks_off_says_what_had_come(tmp_path: Path) -> No
             async for _ in stream:
                 pass
     assert (broken.value.text, broken.value.code) == ("Stock", "answer_failed")
+
+
+async def test_the_program_of_the_page_for_r1_runs_as_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[3] / "docs" / "r1-to-r1plus.md"
+    program = page.read_text().split("```python")[1].split("```")[0]
+    async with client(tmp_path, answer("Stock", "holm")) as (rig, _):
+        here = program.replace("http://gateway.team-credit.svc", rig.url).replace("r1p_...", KEY)
+        with pytest.warns(DeprecationWarning, match="`length` is R1's name: use `max_new_tokens`"):
+            names: dict[str, Any] = {}
+            await asyncio.to_thread(exec, here, names)
+            names["client"].close()
+        assert rig.pod.inputs[0]["max_new_tokens"] == 20
+    assert capsys.readouterr().out == "Stockholm\n"

@@ -98,6 +98,7 @@ async def test_requests_per_minute_come_back_one_by_one(volume: Volume, store: T
         await store.ledger.reserve(next_id(), caller, "credit", 1)
     assert refusal.value.code == "rate_limit_exceeded"
     assert refusal.value.retry_after == pytest.approx(10.0)
+    assert refusal.value.hold_seconds == pytest.approx(10.0), "whatever it asks for"
     volume.time.advance(10)
     await store.ledger.reserve(next_id(), caller, "credit", 1)
     with pytest.raises(AccessError):
@@ -113,6 +114,7 @@ async def test_tokens_per_minute_count_what_is_reserved_and_give_back_what_was_n
     with pytest.raises(AccessError, match="tokens per minute") as refusal:
         await store.ledger.reserve("b", caller, "credit", 100)
     assert refusal.value.retry_after == pytest.approx(10.0)
+    assert refusal.value.hold_seconds == 0, "a smaller request may fit"
     await settle(store, first, 100, 100)
     assert (await store.ledger.reserve("b", caller, "credit", 400)).remaining.tokens == 0
 
@@ -149,8 +151,9 @@ async def test_concurrent_requests_are_those_that_are_not_settled(store: TenantS
     "limits", [Limits(0), Limits(tokens_per_minute=0), Limits(concurrent_requests=0), Limits(budget_tokens=0)]
 )
 async def test_a_limit_of_zero_admits_nothing(store: TenantStore, limits: Limits) -> None:
-    with pytest.raises(AccessError):
+    with pytest.raises(AccessError) as refusal:
         await store.ledger.reserve("a", make_caller(limits=limits), "credit", 1)
+    assert refusal.value.retry_after is None, "waiting does not help"
 
 
 async def test_a_refused_request_takes_nothing(store: TenantStore) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from devcluster.pki import Authority
+from r1plus_gateway.http import connections
 from r1plus_gateway.http.tls import ServerCertificate
 from r1plus_gateway.settings import SettingsError, TlsPaths
 from support.gateway.access import KEY
 from support.gateway.fake_triton import Gated
 from support.gateway.rig import running
+from support.waiting import eventually
 
 
 class Mount:
@@ -101,3 +103,31 @@ async def test_a_client_that_leaves_over_tls_cancels(tmp_path: Path) -> None:
         writer.close()
         await rig.until_running(0)
         await rig.until_settled()
+
+
+async def test_handshakes_that_do_not_end_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten clients that send nothing three are waited for, and not for long; a client of TLS is accepted after."""
+    monkeypatch.setattr(connections, "MOST_HANDSHAKES_OF_PEER", 3)
+    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.5)
+    mount = Mount(tmp_path)
+    settings = {"tls": {"certificate": mount.paths.certificate, "key": mount.paths.key}}
+    async with running(tmp_path, Gated(("a",)), settings=settings) as rig:
+        silent = [await asyncio.open_connection("127.0.0.1", rig.gateway.port) for _ in range(10)]
+        await eventually(lambda: sum(reader.at_eof() for reader, _ in silent) == 7, "seven are closed at once")
+        assert not await is_answered(mount.authority, rig.gateway.port)
+        await eventually(lambda: all(reader.at_eof() for reader, _ in silent), "the others are closed")
+        assert await is_answered(mount.authority, rig.gateway.port)
+        for _, writer in silent:
+            writer.close()
+
+
+async def is_answered(authority: Authority, port: int) -> bool:
+    """Return whether a client of TLS gets an answer."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust(authority))
+    except OSError:
+        return False
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    got = await reader.read()
+    writer.close()
+    return got.startswith(b"HTTP/1.1 200")

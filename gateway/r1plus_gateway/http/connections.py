@@ -1,0 +1,208 @@
+"""Connections of clients: how many, how large a request's head may be, and what is answered to what is no HTTP."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
+
+from r1plus_contract.connections import limit_connections
+from r1plus_gateway.http.errors import RequestError
+
+MOST_CONNECTIONS: Final = 4096
+BACKLOG: Final = 1024
+MOST_HANDSHAKES: Final = 1024
+"""TLS handshakes at once; further clients are closed."""
+MOST_HANDSHAKES_OF_PEER: Final = 256
+HANDSHAKE_SECONDS: Final = 10.0
+ACCEPT_AGAIN_SECONDS: Final = 0.5
+"""After an error, such as too many open files."""
+RECEIVE_BYTES: Final = 64 * 1024
+"""What the kernel keeps of a connection that is not read; by default it may be 6 MB."""
+MOST_CONNECTIONS_OF_PEER: Final = 2048
+"""A peer may be an Ingress controller, behind which all clients are."""
+RUNNER_OPTIONS: Final[Mapping[str, Any]] = {
+    "access_log": None,
+    "handler_cancellation": True,
+    "auto_decompress": False,
+    "max_line_size": 4096,
+    "max_field_size": 8190,
+    "max_headers": 64,
+    "lingering_time": 1.0,  # for the rest of a body that was refused
+}
+
+log = logging.getLogger(__name__)
+# aiohttp would log what it cannot parse, so a key in a malformed header; handlers' errors are logged by the handlers.
+_QUIET: Final = logging.getLogger(f"{__name__}.parser")
+_QUIET.setLevel(logging.CRITICAL + 1)
+
+
+class Connection(web.RequestHandler):
+    """One client's connection. What cannot be parsed is not quoted in the answer either.
+
+    libuv reads up to 8 MB before anything else runs, and aiohttp keeps each piece that it could not parse, twice.
+    So after the first such piece all others are dropped: a client that goes on costs no memory.
+    """
+
+    __slots__ = ("_is_broken",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._is_broken = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._current_request is not None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, unless something before it could not be parsed."""
+        if self._is_broken:
+            return
+        super().data_received(data)
+        self._is_broken = bool(self._messages) and not isinstance(self._messages[-1][0], RawRequestMessage)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to a request that no handler has seen."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of the answer is sent already")
+        error = RequestError(status, "invalid_request", "the request is not valid HTTP, or its head is too large")
+        if status >= 500:
+            error = RequestError(status, "internal_error", "the gateway failed; report this request")
+        response = error.build_response()
+        response.headers["Server"] = "r1plus"  # instead of aiohttp's, with its version
+        response.force_close()
+        return response
+
+
+class _ConnectionFactory:
+    """Makes the protocol of each new connection for a server."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    @property
+    def connections(self) -> list[Any]:
+        """The open connections in the order in which they go: idle ones first, the oldest first.
+
+        Only a caller with a credential keeps a connection busy, so others do not cut its answers off.
+        """
+        connections: list[Any] = self._server.connections
+        if len(connections) < min(MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER):
+            return []  # none has to go
+        return sorted(connections, key=lambda connection: connection.is_busy)
+
+    def __call__(self) -> Connection:
+        return Connection(self._server, loop=self._server._loop, **self._server._kwargs)
+
+
+def create_listener(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # connections inherit it
+    listener.setblocking(False)
+    return listener
+
+
+class TlsSite(web.BaseSite):
+    """A site that accepts by itself, so that it bounds what has not finished its TLS handshake.
+
+    Such a connection costs 50 KB and belongs to no server yet, so `limit_connections` does not see it.
+    """
+
+    def __init__(self, runner: web.BaseRunner, listener: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(runner, ssl_context=context)
+        self._connect: Any = runner.server
+        self._listener = listener
+        self._accepting: asyncio.Task[None] | None = None
+        self._handshakes: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def name(self) -> str:
+        """See `BaseSite`."""
+        host, port = self._listener.getsockname()[:2]
+        return f"https://{host}:{port}"
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        await super().start()
+        self._accepting = asyncio.create_task(self._accept())
+        self._server = _Listening(self._listener)  # type: ignore[assignment]
+
+    async def stop(self) -> None:
+        """Accept no more, and give up handshakes."""
+        await super().stop()
+        tasks = [*self._tasks, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listener.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                client, address = await loop.sock_accept(self._listener)
+            except OSError as error:
+                log.warning("No connection could be accepted: %s", error)
+                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                continue
+            peer = str(address[0])
+            if self._handshakes[peer] >= MOST_HANDSHAKES_OF_PEER or len(self._tasks) >= MOST_HANDSHAKES:
+                client.close()
+                continue
+            task = asyncio.create_task(self._shake_hands(client, peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _shake_hands(self, client: socket.socket, peer: str) -> None:
+        self._handshakes[peer] += 1
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._connect, client, ssl=self._ssl_context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
+        except OSError:  # TLS errors and time-outs are some
+            client.close()
+        finally:
+            self._handshakes[peer] -= 1
+            if not self._handshakes[peer]:
+                del self._handshakes[peer]
+
+
+class _Listening:
+    """Where a site listens, for its runner."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.sockets = [listener]
+
+    def close(self) -> None:
+        """The site closes it."""
+        self.sockets.clear()
+
+
+class GatewayRunner(web.AppRunner):
+    """A runner that cancels handlers whose clients leave, and that bounds connections."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, **RUNNER_OPTIONS, logger=_QUIET, **options)
+
+    @property
+    def server(self) -> Any:
+        """The factory that a site calls for the protocol of each new connection."""
+        server = super().server
+        if server is None:
+            return None
+        return limit_connections(_ConnectionFactory(server), MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER)

@@ -1,0 +1,159 @@
+"""What an endpoint takes and answers, and its handler: routes and OpenAPI document are made of one list."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+
+from r1plus_gateway.http.answer_schemas import COMPONENTS, Schema, refer
+from r1plus_gateway.http.errors import InvalidFieldError
+from r1plus_gateway.http.field_tables import Table
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JSON: Final = "application/json"
+ANY: Final = (400, 500)
+"""What every request may get: 400 for an Upgrade."""
+CALLER: Final = (401, 403, 503)
+"""What every request with a credential may get; 503 while keys cannot be read."""
+BODY: Final = (408, 413, 415)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a path or of the query."""
+
+    name: str
+    about: str
+    schema: Schema
+    is_in_path: bool = False
+
+    def build(self) -> Schema:
+        """Return its description."""
+        return {
+            "name": self.name,
+            "in": "path" if self.is_in_path else "query",
+            "required": self.is_in_path,
+            "description": self.about,
+            "schema": self.schema,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One endpoint."""
+
+    method: str
+    path: str
+    about: str
+    handler: Handler
+    answer: str
+    """Name of the answer's schema; empty for plain text."""
+    events: str = ""
+    """Name of the schema of a stream's events, where it streams."""
+    status: int = 200
+    body: Table | None = None
+    is_body_required: bool = True
+    parameters: tuple[Parameter, ...] = ()
+    errors: tuple[int, ...] = ()
+    """Besides those that follow from the rest."""
+    is_public: bool = False
+
+    @property
+    def statuses(self) -> Sequence[int]:
+        """All error statuses."""
+        codes = {*ANY, *self.errors}
+        if not self.is_public:
+            codes.update(CALLER)
+        if self.body is not None:
+            codes.update(BODY)
+        return sorted(codes)
+
+    def build_route(self) -> web.RouteDef:
+        """Return the route."""
+        options = {"allow_head": self.is_public} if self.method == "GET" else {}
+        return web.RouteDef(self.method, self.path, self.handler, options)
+
+    def build(self) -> Schema:
+        """Return its description."""
+        described: Schema = {
+            "summary": self.about,
+            "operationId": self._name(),
+            "parameters": [parameter.build() for parameter in self.parameters],
+            "responses": {
+                str(self.status): self._build_answer(),
+                **{str(status): self._build_error(status) for status in self.statuses},
+            },
+        }
+        if self.body is not None:
+            content = {JSON: {"schema": self.body.build_schema()}}
+            described["requestBody"] = {"required": self.is_body_required, "content": content}
+        if self.is_public:
+            described["security"] = []
+        return described
+
+    def _name(self) -> str:
+        words = [word.strip("{}") for word in self.path.split("/") if word]
+        return "_".join([self.method.lower(), *words]).replace(".", "_")
+
+    def _build_error(self, status: int) -> Schema:
+        plain: Schema = {} if self.answer else {"text/plain": {}}
+        return {"description": HTTPStatus(status).phrase, "content": {JSON: {"schema": refer("Error")}, **plain}}
+
+    def _build_answer(self) -> Schema:
+        content: Schema = {JSON: {"schema": refer(self.answer)}} if self.answer else {"text/plain": {}}
+        if self.events:
+            content["text/event-stream"] = {"schema": _build_event(self.events)}
+        headers = {} if self.is_public else _HEADERS
+        return {"description": HTTPStatus(self.status).phrase, "content": content, "headers": headers}
+
+
+_HEADERS: Final[Mapping[str, Any]] = {
+    "x-request-id": {"description": "Name it when you report a problem.", "schema": {"type": "string"}},
+}
+
+
+def _build_event(name: str) -> Schema:
+    """Return the schema of one event of a stream, which is how OpenAPI 3.1 describes a stream."""
+    parts = {"contentMediaType": JSON, "contentSchema": {"anyOf": [refer(name), refer("Error")]}}
+    data = {"anyOf": [{"const": "[DONE]"}, {"type": "string", "not": {"const": "[DONE]"}, **parts}]}
+    about = f"With `stream: true`: one event. Its data is a {name}, an Error, or `[DONE]`, which ends a whole answer."
+    return {"type": "object", "description": about, "properties": {"data": data}, "required": ["data"]}
+
+
+def read_query(request: web.Request, parameters: Iterable[Parameter]) -> dict[str, str]:
+    """Return the parameters of the query.
+
+    Raises:
+        InvalidFieldError: one is not known, is empty or not printable, or is there twice.
+    """
+    known = {parameter.name for parameter in parameters if not parameter.is_in_path}
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name not in known:
+            raise InvalidFieldError(name[:80], f"is not a known parameter; known are {', '.join(sorted(known))}")
+        if not value or not value.isprintable():
+            raise InvalidFieldError(name, "is empty, or has control characters; leave it out")
+        if name in values:
+            raise InvalidFieldError(name, "is there twice; send it once")
+        values[name] = value
+    return values
+
+
+def build_document(operations: Iterable[Operation]) -> Schema:
+    """Return the OpenAPI document. It names no model, no key and no limit of this tenant: anyone may read it."""
+    paths: dict[str, Schema] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = operation.build()
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "r1plus gateway", "version": "v1", "description": "docs/gateway.md describes it in words."},
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "schemas": dict(COMPONENTS),
+        },
+    }

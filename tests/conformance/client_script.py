@@ -1,0 +1,336 @@
+"""Run by the interpreter of another environment, which has `openai` and nothing of ours: one line of JSON for each case.
+
+The model behind the gateway is a small one: cases look at the form of an answer, never at what it says.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any, Literal
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+URL = f"{os.environ['GATEWAY']}/v1"
+KEYS: dict[str, str] = json.loads(os.environ["KEYS"])
+QUESTION: Any = [{"role": "user", "content": "What is the capital of Sweden?"}]
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+client = OpenAI(base_url=URL, api_key=KEYS["valid"], max_retries=0, timeout=300)
+CASES: list[Callable[[], None]] = []
+
+
+class City(BaseModel):
+    """What a parsed answer is."""
+
+    name: Literal["Oslo", "Stockholm"]
+    has_river: bool
+
+
+def case(function: Callable[[], None]) -> Callable[[], None]:
+    """Add a case."""
+    CASES.append(function)
+    return function
+
+
+def expect(kind: type[BaseException], call: Callable[[], Any]) -> Any:
+    """Return the error of this class that the call raises."""
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__} was raised")
+
+
+def chat(**fields: Any) -> Any:
+    """Ask."""
+    return client.chat.completions.create(**{"model": "credit", "messages": QUESTION, "max_tokens": 8, **fields})
+
+
+@case
+def a_whole_answer() -> None:
+    got = chat()
+    (choice,) = got.choices
+    assert got.object == "chat.completion" and got.id.startswith("chatcmpl-") and got.model == "credit"
+    assert choice.message.role == "assistant" and choice.message.content
+    assert choice.finish_reason in ("stop", "length")
+    assert got.usage.prompt_tokens > 0 and 0 < got.usage.completion_tokens <= 8
+    assert got.usage.total_tokens == got.usage.prompt_tokens + got.usage.completion_tokens
+    assert got.system_fingerprint is None or got.system_fingerprint
+    assert got._request_id and got._request_id in got.id
+
+
+@case
+def a_stream() -> None:
+    chunks = list(chat(stream=True))
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert all(chunk.object == "chat.completion.chunk" and chunk.usage is None for chunk in chunks)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == chat().choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].choices[0].finish_reason in ("stop", "length") and not chunks[-1].choices[0].delta.content
+
+
+@case
+def a_stream_with_its_usage() -> None:
+    chunks = list(chat(stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+@case
+def the_stream_helper() -> None:
+    with client.chat.completions.stream(model="credit", messages=QUESTION, max_tokens=8) as stream:
+        kinds = {event.type for event in stream}
+        final = stream.get_final_completion()
+    assert "content.delta" in kinds and final.choices[0].message.content
+
+
+@case
+def a_stream_in_a_with_block_that_is_left() -> None:
+    with chat(stream=True, max_tokens=500) as stream:
+        next(iter(stream))
+    assert chat().choices, "the gateway goes on"
+
+
+@case
+def an_asynchronous_client() -> None:
+    async def ask() -> None:
+        async with AsyncOpenAI(base_url=URL, api_key=KEYS["valid"], max_retries=0) as ai:
+            calls = [ai.chat.completions.create(model="credit", messages=QUESTION, max_tokens=4) for _ in range(4)]
+            assert all(got.choices[0].message.content for got in await asyncio.gather(*calls))
+            stream = await ai.chat.completions.create(model="credit", messages=QUESTION, max_tokens=4, stream=True)
+            assert [chunk async for chunk in stream]
+
+    asyncio.run(ask())
+
+
+@case
+def an_asynchronous_call_that_is_cancelled() -> None:
+    async def ask() -> None:
+        async with AsyncOpenAI(base_url=URL, api_key=KEYS["valid"], max_retries=0) as ai:
+            call = ai.chat.completions.create(model="credit", messages=QUESTION, max_tokens=500)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(call, 0.2)
+
+    asyncio.run(ask())
+    assert chat().choices
+
+
+@case
+def a_conversation() -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "My name is Ada."},
+        {"role": "assistant", "content": "Hello Ada."},
+        {"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "my name?"}]},
+    ]
+    assert chat(messages=messages).usage.prompt_tokens > 20
+
+
+@case
+def a_developer_message() -> None:
+    assert chat(messages=[{"role": "developer", "content": "Be brief."}, *QUESTION]).choices
+
+
+@case
+def limits_and_stop_strings() -> None:
+    got = client.chat.completions.create(model="credit", messages=QUESTION, max_completion_tokens=2)
+    assert got.choices[0].finish_reason == "length" and got.usage.completion_tokens == 2
+    whole = chat(max_tokens=16).choices[0].message.content
+    stop = whole.split()[1]
+    got = chat(max_tokens=16, stop=[stop])
+    assert got.choices[0].finish_reason == "stop" and stop not in got.choices[0].message.content
+
+
+@case
+def the_same_seed_gives_the_same_answer() -> None:
+    first, second = (chat(temperature=1.0, seed=7).choices[0].message.content for _ in range(2))
+    assert first == second
+
+
+@case
+def fields_that_cannot_change_the_answer() -> None:
+    assert chat(user="u", metadata={"a": "b"}, n=1, store=False, parallel_tool_calls=True, logprobs=False).choices
+
+
+@case
+def an_answer_that_is_parsed() -> None:
+    parse = getattr(client.chat.completions, "parse", None) or client.beta.chat.completions.parse
+    got = parse(model="credit", messages=QUESTION, response_format=City, max_tokens=64)
+    parsed = got.choices[0].message.parsed
+    assert isinstance(parsed, City)
+
+
+@case
+def an_answer_that_is_json() -> None:
+    got = chat(response_format={"type": "json_object"}, max_tokens=256, stop=["}"])
+    assert got.choices[0].message.content.lstrip().startswith("{")
+
+
+@case
+def a_tool_call_and_its_result() -> None:
+    got = chat(tools=[TOOL], tool_choice="required", max_tokens=96).choices[0]
+    assert got.finish_reason == "tool_calls" and got.message.content is None
+    (call,) = got.message.tool_calls
+    assert call.type == "function" and call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
+    history = [
+        *QUESTION,
+        got.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "Rain"},
+    ]
+    assert chat(messages=history, tools=[TOOL], tool_choice="none").choices[0].message.content
+
+
+@case
+def a_tool_call_of_a_stream() -> None:
+    named = {"type": "function", "function": {"name": "weather"}}
+    with client.chat.completions.stream(
+        model="credit", messages=QUESTION, tools=[TOOL], tool_choice=named, max_tokens=96
+    ) as stream:
+        final = stream.get_final_completion()
+    (call,) = final.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
+
+
+@case
+def a_text_completion() -> None:
+    got = client.completions.create(model="credit", prompt="The capital of Sweden is", max_tokens=4)
+    assert got.object == "text_completion" and got.choices[0].text and got.usage.completion_tokens == 4
+    chunks = list(client.completions.create(model="credit", prompt="One, two,", max_tokens=4, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) and chunks[-1].choices[0].finish_reason
+
+
+@case
+def models() -> None:
+    ids = [model.id for model in client.models.list()]
+    assert ids == ["credit", "credit:code", "credit:creative", "credit:math"]
+    assert client.models.retrieve("credit:code").id == "credit:code"
+
+
+@case
+def presets() -> None:
+    assert chat(extra_body={"preset": "creative"}).model == "credit"
+    assert chat(model="credit:creative").model == "credit:creative"
+
+
+@case
+def raw_responses_and_headers() -> None:
+    raw = client.chat.completions.with_raw_response.create(model="credit", messages=QUESTION, max_tokens=2)
+    assert raw.headers["x-request-id"] in raw.parse().id
+    assert raw.headers["x-r1plus-verdict"] == "Pass" and raw.headers["x-r1plus-revision"] == "credit-1"
+    with client.chat.completions.with_streaming_response.create(
+        model="credit", messages=QUESTION, max_tokens=2, stream=True
+    ) as response:
+        lines = [line for line in response.iter_lines() if line]
+    assert response.headers["content-type"].startswith("text/event-stream") and lines[-1] == "data: [DONE]"
+
+
+@case
+def a_bad_field() -> None:
+    error = expect(openai.BadRequestError, lambda: chat(n=2))
+    assert (error.param, error.code, error.type) == ("n", "unsupported_parameter", "invalid_request_error")
+    assert error.request_id and error.body["message"]
+
+
+@case
+def a_bad_field_of_a_stream() -> None:
+    assert expect(openai.BadRequestError, lambda: chat(stream=True, logprobs=True)).param == "logprobs"
+
+
+@case
+def a_prompt_that_is_too_long() -> None:
+    long = [{"role": "user", "content": "word " * 3000}]
+    assert expect(openai.BadRequestError, lambda: chat(messages=long)).code == "context_length_exceeded"
+
+
+@case
+def an_image() -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    error = expect(openai.BadRequestError, lambda: chat(messages=[{"role": "user", "content": [part]}]))
+    assert error.param == "messages[0].content[0].type"
+
+
+@case
+def a_model_that_does_not_exist() -> None:
+    assert expect(openai.NotFoundError, lambda: chat(model="gpt-5")).code == "model_not_found"
+    assert expect(openai.NotFoundError, lambda: client.models.retrieve("gpt-5")).code == "model_not_found"
+
+
+@case
+def a_key_that_is_not_valid() -> None:
+    other = client.with_options(api_key="r1p_mallory")
+    error = expect(openai.AuthenticationError, other.models.list)
+    assert error.code == "invalid_api_key"
+
+
+@case
+def a_budget_that_is_used_up_is_not_tried_again() -> None:
+    other = client.with_options(api_key=KEYS["exhausted"], max_retries=2)
+    error = expect(
+        openai.RateLimitError,
+        lambda: other.chat.completions.create(model="credit", messages=QUESTION, max_tokens=8),
+    )
+    assert error.code == "insufficient_quota" and error.response.headers["x-should-retry"] == "false"
+
+
+@case
+def a_rate_limit_says_when_to_try_again() -> None:
+    other = client.with_options(api_key=KEYS["slow"])
+
+    def ask() -> Any:
+        return other.chat.completions.create(model="credit", messages=QUESTION, max_tokens=1)
+
+    expect(openai.RateLimitError, lambda: [ask(), ask()])
+    error = expect(openai.RateLimitError, ask)
+    assert error.code == "rate_limit_exceeded" and int(error.response.headers["retry-after"]) >= 1
+
+
+@case
+def an_endpoint_that_is_not_there() -> None:
+    error = expect(openai.NotFoundError, lambda: client.embeddings.create(model="credit", input="x"))
+    assert error.code == "not_found"
+
+
+@case
+def a_timeout_of_the_client() -> None:
+    hurried = client.with_options(timeout=0.2)
+    expect(
+        openai.APITimeoutError,
+        lambda: hurried.chat.completions.create(model="credit", messages=QUESTION, max_tokens=500, temperature=1),
+    )
+    assert chat().choices
+
+
+def main() -> None:
+    """Run all; a failure's problem is its last line of traceback and what was raised."""
+    for function in CASES:
+        problem = ""
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 - the next case runs
+            where = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
+            own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == __file__]
+            where = own[-1] if own else where
+            problem = f"{type(error).__name__}: {error} (line {where.lineno if where else '?'}: {where.line if where else ''})"
+        print(json.dumps({"case": function.__name__.replace("_", " "), "problem": problem}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

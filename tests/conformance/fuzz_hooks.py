@@ -1,0 +1,31 @@
+"""Loaded by schemathesis, in its own environment: what the document allows is refused only for what it cannot say."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import schemathesis
+
+UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
+    "stream_options": ("needs stream: true",),
+    "tool_choice": ("needs tools", "is not one of the tools"),
+    "response_format": ("cannot be held together with tools",),
+    "max_completion_tokens": ("contradicts",),
+    "length": ("contradicts",),
+    "system": ("has no place in a raw prompt",),
+    "first": ("is after last",),
+    "name": ("printable characters",),
+    **dict.fromkeys(("key", "model", "end_user"), ("has control characters",)),
+}
+"""What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""
+
+
+@schemathesis.check
+def refused_for_what_is_unsaid(ctx: Any, response: Any, case: Any) -> None:
+    """Fail where a request that the document allows is refused for anything else."""
+    meta = case.meta
+    if meta is None or not meta.generation.mode.is_positive or response.status_code not in (400, 413, 415):
+        return
+    error = json.loads(response.text)["error"]
+    words = UNSAID.get(error["param"], ())
+    assert any(word in error["message"] for word in words), f"valid by the document, and refused: {error}"
