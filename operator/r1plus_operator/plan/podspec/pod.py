@@ -32,6 +32,8 @@ PRESTOP_SECONDS = 5
 """Time for the endpoint to leave every kube-proxy, because Triton resets new HTTP requests after SIGTERM."""
 GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
 """Grace period of a pod that does not wait for its requests; with `rollout.drain` it is so much longer."""
+HUNG_LOOKS = 3
+"""How often in a row Triton may leave a request for its metrics unanswered for 10 s before a deleted pod ends."""
 STARTUP_SECONDS, STARTUP_SECONDS_GPU = 600, 1800
 """Time to load the engine. On GPUs it has tens of GiB, and kernels are compiled."""
 SHM, SHM_GPU = "256Mi", "1Gi"
@@ -324,12 +326,15 @@ def _build_triton_container(
             "periodSeconds": 2,
             "timeoutSeconds": 5,
             "failureThreshold": (STARTUP_SECONDS_GPU if requirements.gpu else STARTUP_SECONDS) // 2,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
         },
         "livenessProbe": {
             "httpGet": {"path": "/v2/health/live", "port": "http"},
             "periodSeconds": 20,
             "timeoutSeconds": 10,
             "failureThreshold": 6,
+            # A server that has failed runs no requests worth the wait of the preStop hook.
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
         },
         "readinessProbe": {
             "exec": {"command": ["/bin/bash", "-c", build_readiness_script()]},
@@ -355,19 +360,21 @@ def compute_drain_seconds(spec: R1PlusDeploymentSpec) -> int:
 def build_prestop_command(drain_seconds: int) -> list[str]:
     """Return the command that runs before SIGTERM: it lets endpoints leave, then waits while the engine runs requests.
 
-    The monitor has ended by then, so its probes are no such requests. NVIDIA's image has no code of ours: bash only.
+    The monitor has ended by then, so its probes are no such requests. A server that hangs is not waited for. NVIDIA's
+    image has no code of ours: bash only.
     """
     if not drain_seconds:
         return ["/bin/sleep", str(PRESTOP_SECONDS)]
     gauges = f"{metrics.ENGINE_RUNNING_REQUESTS}*|{metrics.ENGINE_WAITING_REQUESTS}*"
     script = (
-        f"sleep {PRESTOP_SECONDS}; end=$((SECONDS + {drain_seconds}));"
+        f"sleep {PRESTOP_SECONDS}; end=$((SECONDS + {drain_seconds})); hung=0;"
         " while [ $SECONDS -lt $end ]; do"
         f" exec 3<>/dev/tcp/127.0.0.1/{names.PORT_TRITON_METRICS} || exit 0;"
-        " printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; busy=0;"
-        " while read -r -t 10 name value rest <&3 || { [ $? -le 128 ] || busy=1; false; }; do"
+        " printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; busy=0; late=0;"
+        " while read -r -t 10 name value rest <&3 || { [ $? -le 128 ] || late=1; false; }; do"
         f' case "$name" in {gauges}) [ "${{value%%.*}}" = 0 ] || busy=1;; esac; done;'
-        " [ $busy = 1 ] || exit 0; exec 3>&-; sleep 1; done"
+        f" hung=$((late ? hung + 1 : 0)); [ $hung -lt {HUNG_LOOKS} ] || exit 0;"
+        " [ $busy$late != 00 ] || exit 0; exec 3>&-; sleep 1; done"
     )
     return ["/bin/bash", "-c", script]
 

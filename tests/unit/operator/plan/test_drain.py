@@ -10,7 +10,7 @@ import pytest
 
 from r1plus_contract import names
 from r1plus_operator.plan.observation import GatewayView, Json, TenantView
-from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, PRESTOP_SECONDS, build_prestop_command
+from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, PRESTOP_SECONDS, build_prestop_command
 from r1plus_policies.rollout import DRAIN_LOOK_SECONDS, DRAIN_SECONDS, GATEWAY_DRAIN_SECONDS
 from support.plan.world import World
 from support.tables import for_each
@@ -105,6 +105,14 @@ def test_a_deleted_pod_has_the_time_for_its_requests() -> None:
     assert hook["exec"]["command"] == build_prestop_command(int(DRAIN))
 
 
+def test_a_container_whose_probe_fails_restarts_without_the_drain() -> None:
+    world, _, second = switched()
+    triton = next(c for c in get_pod_spec(world, second)["containers"] if c["name"] == names.CONTAINER_TRITON)
+    graces = {triton[probe]["terminationGracePeriodSeconds"] for probe in ("startupProbe", "livenessProbe")}
+    assert graces == {GRACE_SECONDS}
+    assert "terminationGracePeriodSeconds" not in triton["readinessProbe"], "the API server refuses it there"
+
+
 def test_in_place_its_successor_waits_for_the_room() -> None:
     world = World({**SPEC, "rollout": {"strategy": "InPlace"}})
     pod = get_pod_spec(world, world.bring_up())
@@ -142,10 +150,14 @@ async def metrics_at(write: Callable[[], str | None]) -> AsyncIterator[int]:
         server.close()
 
 
-async def run_prestop(port: int, drain_seconds: int = 300) -> float:
-    """Run the hook, without the sleep at its beginning; return its seconds."""
+async def run_prestop(port: int, drain_seconds: int = 300, patience: float = 10) -> float:
+    """Run the hook with so much patience per answer, without the sleep at its beginning; return its seconds."""
     shell, option, script = build_prestop_command(drain_seconds)
-    script = script.replace(str(names.PORT_TRITON_METRICS), str(port)).replace(f"sleep {PRESTOP_SECONDS};", "")
+    script = (
+        script.replace(str(names.PORT_TRITON_METRICS), str(port))
+        .replace(f"sleep {PRESTOP_SECONDS};", "")
+        .replace("-t 10 ", f"-t {patience} ")
+    )
     begin = asyncio.get_running_loop().time()
     process = await asyncio.create_subprocess_exec(shell, option, script)
     assert await asyncio.wait_for(process.wait(), 120) == 0
@@ -175,6 +187,13 @@ async def test_the_hook_does_not_wait_for_a_server_that_has_ended() -> None:
     async with metrics_at(lambda: "") as port:
         pass
     await run_prestop(port)
+
+
+async def test_the_hook_does_not_wait_for_a_server_that_hangs() -> None:
+    looks: list[None] = []
+    async with metrics_at(lambda: looks.append(None)) as port:
+        await run_prestop(port, patience=0.1)
+    assert len(looks) == HUNG_LOOKS
 
 
 async def test_the_hook_ends_when_the_time_is_up() -> None:
