@@ -108,7 +108,7 @@ class Rollout:
     draining: dict[str, float] = field(default_factory=dict)
     """Revisions whose pods stay for the requests that they run -> until when at the latest, seconds since the epoch."""
     drained_out: frozenset[str] = frozenset()
-    """Revisions with pods that lost traffic so long ago that these end at once, whatever they run."""
+    """Revisions whose pods end at once, whatever they run: their time is over, or another revision needs the room."""
 
 
 def decide(*, target: str | None, revisions: tuple[RevisionState, ...], terms: RolloutSettings, now: float) -> Rollout:
@@ -215,27 +215,33 @@ def _drain(
 ) -> Rollout:
     """Return the rollout with the pods of revisions that have lost traffic: they stay for the requests that they run.
 
-    In place there is room for one revision, so a candidate does not wait for them.
+    In place there is room for one revision, so a candidate does not wait for them: what was stopped ends at once, also
+    where its pods were made under another strategy and would wait by themselves. Without replicas nothing stays.
     """
     current = _find_current(revisions)
     if current is None or target is None:
         return rollout
-    ends = {s.name: end for s in revisions if (end := _find_end_of_traffic(s, revisions)) is not None}
-    late = {s.name for s in revisions if s.pods and ends.get(s.name, now) + max(terms.drain, terms.least_drain) <= now}
-    drained_out = frozenset(late - rollout.replicas.keys())
     if terms.strategy is Strategy.IN_PLACE and target != current.name:
+        return replace(
+            rollout, drained_out=frozenset(s.name for s in revisions if s.pods and not rollout.replicas.get(s.name))
+        )
+    ends = {s.name: end for s in revisions if (end := _find_end_of_traffic(s, revisions)) is not None}
+    limits = {s.name: _limit_drain(s, terms) for s in revisions}
+    late = {s.name for s in revisions if s.pods and s.name in ends and ends[s.name] + limits[s.name] <= now}
+    drained_out = frozenset(late - rollout.replicas.keys())
+    if terms.replicas == 0:
         return replace(rollout, drained_out=drained_out)
     waits, replicas, draining = [rollout.requeue_after], dict(rollout.replicas), {}
     for state in revisions:
         if state.name not in ends or not state.replicas or state.name == rollout.current:
             continue
-        wait = _remaining_drain(state, ends[state.name], terms, now)
+        wait = _remaining_drain(state, now - ends[state.name], limits[state.name], terms)
         if wait > 0:
             # A rollback target may drain still: its control needs one pod, its requests all that they run on.
             replicas[state.name] = max(replicas.get(state.name, 0), state.replicas)
             waits.append(wait)
             if now - ends[state.name] >= terms.least_drain:
-                draining[state.name] = ends[state.name] + terms.drain
+                draining[state.name] = ends[state.name] + limits[state.name]
     requeue_after = min((wait for wait in waits if wait is not None), default=None)
     return replace(
         rollout,
@@ -254,9 +260,17 @@ def _find_end_of_traffic(state: RevisionState, revisions: tuple[RevisionState, .
     return min((s.promoted_at for s in revisions if s.promoted_at is not None and s.promoted_at > since), default=None)
 
 
-def _remaining_drain(state: RevisionState, ended_at: float, terms: RolloutSettings, now: float) -> float:
-    """Return the seconds until its pods are looked at again; 0 or less: they end now."""
-    age = now - ended_at
+def _limit_drain(state: RevisionState, terms: RolloutSettings) -> float:
+    """Return the seconds for which its pods stay at most after it has lost traffic.
+
+    Where its accuracy had dropped, new requests on open connections would go on getting wrong answers.
+    """
+    return terms.least_drain if state.has_dropped else max(terms.drain, terms.least_drain)
+
+
+def _remaining_drain(state: RevisionState, age: float, limit: float, terms: RolloutSettings) -> float:
+    """Return the seconds until its pods are looked at again, `age` seconds after it lost traffic; 0 or less: they end
+    now."""
     if age < terms.least_drain:
         return terms.least_drain - age
-    return min(DRAIN_LOOK_SECONDS, terms.drain - age) if state.user_requests != 0 else 0.0
+    return min(DRAIN_LOOK_SECONDS, limit - age) if state.user_requests != 0 else 0.0

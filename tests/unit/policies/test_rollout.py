@@ -223,6 +223,11 @@ def busy(requests: int | None = 1, **facts: Any) -> RevisionState:
         (lambda: since_switch(100, busy(ready=0), target="o"), {"a": 2, "o": 2}, DRAIN_LOOK_SECONDS),
     "in place a candidate gets the room":
         (lambda: since_switch(100, busy(), waiting(30), target="b", strategy=Strategy.IN_PLACE), {"a": 0, "b": 0}, DEADLINE - 30),
+    "without replicas nothing stays": (lambda: decide(target="a", revisions=(stable(promoted_at=NOW - 100), busy()),
+                                                      terms=RolloutSettings(0, drain=DRAIN), now=NOW), {"a": 0}, None),
+    "after an accuracy drop they have the time that clients need":
+        (lambda: since_switch(DRAIN_SECONDS - 1, busy(has_dropped=True)), {"a": 2, "o": 2}, 1),
+    "and no more": (lambda: since_switch(DRAIN_SECONDS, busy(has_dropped=True)), {"a": 2}, None),
 })  # fmt: skip
 def test_pods_that_lost_traffic(
     rollout: Callable[[], Rollout], runs: dict[str, int], requeue_after: float | None
@@ -236,6 +241,23 @@ def test_each_revision_drains_from_the_moment_at_which_it_lost_traffic_itself() 
     recent = since_switch(100, replace(busy(), promoted_at=NOW - DRAIN), older)
     assert recent.replicas == {"a": 2, "o": 2}
     assert (recent.draining, recent.drained_out) == ({"o": NOW - 100 + DRAIN}, {"x"})
+
+
+def test_pods_whose_accuracy_dropped_do_not_wait_by_themselves() -> None:
+    assert since_switch(DRAIN_SECONDS, busy(has_dropped=True)).drained_out == {"o"}
+    assert not since_switch(DRAIN_SECONDS - 1, busy(has_dropped=True)).drained_out
+
+
+@for_each("decision, drained_out", {
+    "what serves is being stopped": (lambda: in_place("b", stable(), RevisionState("b")), {"a"}),
+    "what served waits by itself": (lambda: in_place("b", replace(GONE, pods=2), RevisionState("b")), {"a"}),
+    "an older one does, too": (lambda: in_place("b", GONE, replace(PREVIOUS, pods=1), RevisionState("b")), {"o"}),
+    "a candidate that was refused": (lambda: in_place("b", GONE, replace(FAILED, pods=1)), {"b"}),
+    "without room nothing is stopped": (lambda: in_place("b", stable(), RevisionState("b", has_room=False)), set()),
+    "a candidate in its gate goes on": (lambda: in_place("b", GONE, RevisionState("b", pods=1, replicas=1)), set()),
+})  # fmt: skip
+def test_in_place_what_is_stopped_ends_at_once(decision: Callable[[], Rollout], drained_out: set[str]) -> None:
+    assert decision().drained_out == drained_out
 
 
 def test_going_back_is_not_held_up_by_requests_of_what_is_left() -> None:
