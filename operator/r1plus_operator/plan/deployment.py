@@ -63,7 +63,7 @@ class Plan:
     relabel: tuple[tuple[str, tuple[Json, ...]], ...] = ()
     """(pod, JSON patch): out of traffic, into quarantine. Goes first, after the status."""
     cut: tuple[tuple[str, str], ...] = ()
-    """(pod, uid): deleted with a short grace period, since it has had `rollout.drain` for its requests."""
+    """(pod, uid): deleted with a short grace period: its drain is over, its room is needed, or its quarantine ends."""
     pool: PoolRequest | None = None
     """The pooled detector to keep from now on."""
     facts: PlanMetrics = field(default_factory=PlanMetrics)
@@ -162,8 +162,8 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSu
         else (),
         clear=changes.clear,
         apply=changes.apply,
-        delete=(*changes.delete, *(("Pod", pod.name, pod.uid) for pod, _ in ends)),
-        cut=() if is_paused else list_overdue_pods(inputs, rollout),
+        delete=changes.delete,
+        cut=() if is_paused else (*((pod.name, pod.uid) for pod, _ in ends), *list_overdue_pods(inputs, rollout)),
         status=status,
         notes=(
             *build_transition_events(observation.cr.get("status") or {}, status),

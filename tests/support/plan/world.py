@@ -143,10 +143,9 @@ class World(Timed):
             uid = self.children.get(key, {"metadata": {"uid": f"{uids}-{len(self.children)}"}})["metadata"]["uid"]
             self.children[key] = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
         for kind, name, _ in planned.delete[: max(0, writes - len(objects))]:
-            if kind == "Pod":
-                del self.pods[name]
-            else:
-                del self.children[kind, name]
+            del self.children[kind, name]
+        for name, _ in planned.cut[: max(0, writes - len(objects) - len(planned.delete))]:
+            del self.pods[name]
         self.status = planned.status
         self._reap()
 

@@ -36,10 +36,10 @@ def _die_at(world: World, write: int, *, backwards: bool) -> None:
             act(world)
         planned = world.plan()
         writes = [obj for stage in planned.apply for obj in stage]
-        if len(writes) + len(planned.delete) >= left:
+        if len(writes) + len(planned.delete) + len(planned.cut) >= left:
             world.carry_out(planned, left, backwards=backwards)
             return
-        left -= len(writes) + len(planned.delete)
+        left -= len(writes) + len(planned.delete) + len(planned.cut)
         world.pass_once()
 
 

@@ -82,7 +82,7 @@ def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> Non
     world.pods[new.name] = new
     world.now = began + seconds
     planned = world.pass_once()
-    assert (("Pod", one, f"uid-{one}") in planned.delete) is bool(goes)
+    assert ((one, f"uid-{one}") in planned.cut) is bool(goes)
     told = [note.message for note in planned.notes if note.reason == "QuarantineEnded"]
     assert [goes in message for message in told] == ([True] if goes else [])
 
@@ -90,7 +90,7 @@ def test_a_quarantine_ends(seconds: float, unschedulable: str, goes: str) -> Non
 def test_a_quarantine_whose_note_was_damaged_is_over() -> None:
     world, _, _, one, _ = quarantine_one()
     world.pods[one] = replace(world.pods[one], quarantine="{")
-    assert ("Pod", one, f"uid-{one}") in world.pass_once().delete
+    assert (one, f"uid-{one}") in world.pass_once().cut
 
 
 def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
@@ -100,7 +100,7 @@ def test_a_quarantine_does_not_outlive_the_traffic_of_its_revision() -> None:
     world.settle()
     assert one in world.pods
     world.set_ready(good)
-    assert ("Pod", one, f"uid-{one}") in world.pass_once().delete
+    assert (one, f"uid-{one}") in world.pass_once().cut
     assert world.selected() == good
 
 
