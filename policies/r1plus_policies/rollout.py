@@ -92,6 +92,11 @@ class RolloutSettings:
     drain: float = 600.0
     """Most seconds for which they stay while they run requests."""
 
+    @property
+    def is_rollback(self) -> bool:
+        """Whether the rollout is a rollback: only that has no deadline here."""
+        return self.deadline == math.inf
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
@@ -160,7 +165,7 @@ def _remaining_patience(candidate: RevisionState, terms: RolloutSettings, now: f
     """Return the seconds for which a candidate may still look for a node; unlimited for a rollback without a
     deadline."""
     since = candidate.unschedulable_since
-    if since is None or terms.strategy is not Strategy.IN_PLACE or terms.deadline == math.inf:
+    if since is None or terms.strategy is not Strategy.IN_PLACE or terms.is_rollback:
         return math.inf
     return since + UNSCHEDULABLE_SECONDS - now
 
@@ -226,7 +231,7 @@ def _drain(
             rollout, drained_out=frozenset(s.name for s in revisions if s.pods and not rollout.replicas.get(s.name))
         )
     ends = {s.name: end for s in revisions if (end := _find_end_of_traffic(s, revisions)) is not None}
-    limits = {s.name: _limit_drain(s, terms) for s in revisions}
+    limits = {s.name: _limit_drain(s, target, revisions, terms) for s in revisions}
     late = {s.name for s in revisions if s.pods and s.name in ends and ends[s.name] + limits[s.name] <= now}
     drained_out = frozenset(late - rollout.replicas.keys())
     if terms.replicas == 0:
@@ -260,12 +265,20 @@ def _find_end_of_traffic(state: RevisionState, revisions: tuple[RevisionState, .
     return min((s.promoted_at for s in revisions if s.promoted_at is not None and s.promoted_at > since), default=None)
 
 
-def _limit_drain(state: RevisionState, terms: RolloutSettings) -> float:
+def _limit_drain(
+    state: RevisionState, target: str, revisions: tuple[RevisionState, ...], terms: RolloutSettings
+) -> float:
     """Return the seconds for which its pods stay at most after it has lost traffic.
 
-    Where its accuracy had dropped, new requests on open connections would go on getting wrong answers.
+    Where its accuracy had dropped, new requests on open connections would go on getting wrong answers. A rollback
+    target that finds no node gets the room.
     """
-    return terms.least_drain if state.has_dropped else max(terms.drain, terms.least_drain)
+    is_in_the_way = terms.is_rollback and state.name != target and _finds_no_node(target, revisions)
+    return terms.least_drain if state.has_dropped or is_in_the_way else max(terms.drain, terms.least_drain)
+
+
+def _finds_no_node(name: str, revisions: tuple[RevisionState, ...]) -> bool:
+    return any(s.name == name and s.unschedulable_since is not None for s in revisions)
 
 
 def _remaining_drain(state: RevisionState, age: float, limit: float, terms: RolloutSettings) -> float:

@@ -260,6 +260,21 @@ def test_in_place_what_is_stopped_ends_at_once(decision: Callable[[], Rollout], 
     assert decision().drained_out == drained_out
 
 
+@for_each("unschedulable_since, deadline, runs", {
+    "a rollback target that finds no node gets the room": (NOW - 1, math.inf, {"a": 2, "b": 1}),
+    "one that has a node needs none": (None, math.inf, {"a": 2, "b": 1, "o": 2}),
+    "a candidate waits": (NOW - 1, DEADLINE, {"a": 2, "b": 1, "o": 2}),
+})  # fmt: skip
+def test_a_rollback_ends_the_drain_of_another_revision(
+    unschedulable_since: float | None, deadline: float, runs: dict[str, int]
+) -> None:
+    target = replace(waiting(30), promoted_at=0.5, pods=1, unschedulable_since=unschedulable_since)
+    terms = RolloutSettings(2, deadline=deadline, drain=DRAIN)
+    decision = decide(target="b", revisions=(stable(promoted_at=NOW - 100), busy(), target), terms=terms, now=NOW)
+    assert decision.replicas == runs
+    assert decision.drained_out == ({"o"} if "o" not in runs else set())
+
+
 def test_going_back_is_not_held_up_by_requests_of_what_is_left() -> None:
     left, target = stable(promoted_at=NOW - 100), passed("o", ready=2, replicas=2, promoted_at=1.0, user_requests=3)
     back = run("o", replace(left, user_requests=9), target)
