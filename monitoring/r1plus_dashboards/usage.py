@@ -181,10 +181,9 @@ _HEALTH = (
         PanelKind.STATES,
     ),
     Panel(
-        "Gateway ready",
-        "1: a pod of it takes requests. 0: none does.",
-        (Query(f"max by (namespace) ({of_tenant(metrics.GATEWAY_READY, labels=())})", "{{namespace}}"),),
-        PanelKind.STATES,
+        "Gateway pods that are ready",
+        "Pods that take requests. 0: every call over HTTP fails.",
+        (Query(f"max by (namespace) ({of_tenant(metrics.GATEWAY_READY_PODS, labels=())})", "{{namespace}}"),),
     ),
     Panel(
         "Pods of each model",

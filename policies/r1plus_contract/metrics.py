@@ -84,6 +84,7 @@ REFRESH_FAILED: Final = (
     "r1plus_refresh_failed"  # + namespace, deployment; 1 while this stops updates of other deployments
 )
 GATEWAY_READY: Final = "r1plus_gateway_ready"  # + namespace; GatewayReady: 1 True, 0 False, -1 Unknown; if enabled
+GATEWAY_READY_PODS: Final = "r1plus_gateway_ready_pods"  # + namespace; pods that take requests; if enabled
 ISOLATION_VERIFIED: Final = "r1plus_isolation_verified"  # + namespace; 1 True, 0 False, -1 Unknown
 ISOLATION_TRIES: Final = "r1plus_isolation_tries"  # + namespace, outcome: held|open|unseen; of the newest run
 ISOLATION_RUN_TIMESTAMP_SECONDS: Final = "r1plus_isolation_run_timestamp_seconds"  # + namespace; when it ended

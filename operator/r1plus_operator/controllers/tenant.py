@@ -127,7 +127,7 @@ class TenantReconciler:
             self._metrics.record(namespace, next_plan.view, next_plan.newest)
         else:
             self._metrics.forget(namespace)
-        self._gateway_metrics.record(namespace, next_plan.gateway_status)
+        self._gateway_metrics.record(namespace, next_plan.gateway_status, next_plan.gateway_ready_pods)
         if next_plan.has_active_run:
             self._active_runs.add(namespace)
         else:

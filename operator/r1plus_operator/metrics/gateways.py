@@ -20,13 +20,14 @@ class GatewayMetrics(Collector):
     """Series of all gateways."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._values: dict[str, int] = {}
+        self._values: dict[str, tuple[int, int]] = {}
+        """Namespace -> status of GatewayReady, ready pods."""
         registry.register(self)
 
-    def record(self, namespace: str, status: str) -> None:
-        """Record the status of condition GatewayReady; empty: there is no gateway."""
+    def record(self, namespace: str, status: str, ready_pods: int) -> None:
+        """Record the status of condition GatewayReady and how many pods are ready; empty: there is no gateway."""
         if status:
-            self._values[namespace] = _VALUES.get(status, -1)
+            self._values[namespace] = _VALUES.get(status, -1), ready_pods
         else:
             self.forget(namespace)
 
@@ -35,17 +36,22 @@ class GatewayMetrics(Collector):
         self._values.pop(namespace, None)
 
     def describe(self) -> Iterable[Metric]:
-        """Return the family without samples."""
+        """Return the families without samples."""
         return self._build_families({})
 
     def collect(self) -> Iterable[Metric]:
-        """Return the family with its samples."""
+        """Return the families with their samples."""
         return self._build_families(dict(self._values))
 
-    def _build_families(self, values: Mapping[str, int]) -> Iterable[Metric]:
+    def _build_families(self, values: Mapping[str, tuple[int, int]]) -> Iterable[Metric]:
         gauge = GaugeMetricFamily(
             metrics.GATEWAY_READY, "GatewayReady: 1 True, 0 False, -1 Unknown.", labels=["namespace"]
         )
-        for namespace, value in values.items():
+        pods = GaugeMetricFamily(
+            metrics.GATEWAY_READY_PODS, "Pods of the gateway that take requests.", labels=["namespace"]
+        )
+        for namespace, (value, ready_pods) in values.items():
             gauge.add_metric([namespace], value)
+            pods.add_metric([namespace], ready_pods)
         yield gauge
+        yield pods

@@ -108,7 +108,7 @@ def of_a_gateway() -> Scraped:
         yield name, gateway | {"key": "bwHFlxl2joC2"}, "5x60"
     for reason in DataReason:
         yield metrics.GATEWAY_DATA_STATE, gateway | {"reason": reason.value}, f"{int(reason is DataReason.READY)}x60"
-    yield metrics.GATEWAY_READY, {"pod": "operator-1", "namespace": "team"}, "1x60"
+    yield metrics.GATEWAY_READY_PODS, {"pod": "operator-1", "namespace": "team"}, "1x60"
 
 
 def of_the_operator() -> Scraped:

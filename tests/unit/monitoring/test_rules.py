@@ -75,7 +75,7 @@ VERIFIED = of(metrics.ISOLATION_VERIFIED, namespace="team")
 GOT_THROUGH, HELD = tries("open"), tries("held")
 SHOWN, SERVES = holds("IsolationVerified"), holds("Ready")
 
-GATEWAY_READY = of(metrics.GATEWAY_READY, namespace="team")
+READY_PODS = of(metrics.GATEWAY_READY_PODS, namespace="team")
 
 
 def ended(outcome: GatewayOutcome, **labels: str) -> str:
@@ -105,15 +105,15 @@ EXHAUSTED = ended(GatewayOutcome.BUDGET_EXHAUSTED)
 LOST, DATA_READY = data(DataReason.KEY_LOST), data(DataReason.READY)
 CASES = {
     metrics.ALERT_GATEWAY_DOWN: [
-        Case("ready", {GATEWAY_READY: "1x60"}, 0),
-        Case("not ready", {GATEWAY_READY: "0x60"}, 1, labels={"namespace": "team", "severity": "critical"}),
-        Case("the spec cannot be read", {GATEWAY_READY: "-1x60"}, 0),
-        Case("for 4 minutes", {GATEWAY_READY: "0x60"}, 0, at="4m"),
-        Case("for 6 minutes", {GATEWAY_READY: "0x60"}, 1, at="6m"),
-        Case("a restart", {GATEWAY_READY: "1x40 0x2 1x20"}, 0),
-        Case("two tenants", {GATEWAY_READY: "0x60", of(metrics.GATEWAY_READY, namespace="other"): "0x60"}, 2),
-        Case("told by two replicas", {GATEWAY_READY: "0x60", of(metrics.GATEWAY_READY, "b", namespace="team"): "0x60"}, 1),
-        Case("somebody else's word", {of(metrics.GATEWAY_READY, namespace="team", **ELSE): "0x60"}, 0),
+        Case("ready", {READY_PODS: "1x60"}, 0),
+        Case("not ready", {READY_PODS: "0x60"}, 1, labels={"namespace": "team", "severity": "critical"}),
+        Case("two pods, then one", {READY_PODS: "2x30 1x30"}, 0),
+        Case("for 4 minutes", {READY_PODS: "0x60"}, 0, at="4m"),
+        Case("for 6 minutes", {READY_PODS: "0x60"}, 1, at="6m"),
+        Case("a restart", {READY_PODS: "1x40 0x2 1x20"}, 0),
+        Case("two tenants", {READY_PODS: "0x60", of(metrics.GATEWAY_READY_PODS, namespace="other"): "0x60"}, 2),
+        Case("told by two replicas", {READY_PODS: "0x60", of(metrics.GATEWAY_READY_PODS, "b", namespace="team"): "0x60"}, 1),
+        Case("somebody else's word", {of(metrics.GATEWAY_READY_PODS, namespace="team", **ELSE): "0x60"}, 0),
     ],
     metrics.ALERT_GATEWAY_DATA_PROBLEM: [
         Case("nothing is wrong", {DATA_READY: "1x60", LOST: "0x60"}, 0),

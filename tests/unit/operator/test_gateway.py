@@ -272,9 +272,14 @@ class TestWhatItReports:
         assert await poll.once(dumps(FULL)) is None
         assert poll.asked == 0
 
-    async def test_the_metric_goes_with_the_gateway(self) -> None:
+    async def test_the_metrics_go_with_the_gateway(self) -> None:
         rig = await make_rig()
         assert rig.registry.get_sample_value(metrics.GATEWAY_READY, {"namespace": "team"}) == 0
+        assert rig.registry.get_sample_value(metrics.GATEWAY_READY_PODS, {"namespace": "team"}) == 0
+        rig.pod("team", f"{GATEWAY}-1", LABELS)
+        await rig.work()
+        assert rig.registry.get_sample_value(metrics.GATEWAY_READY_PODS, {"namespace": "team"}) == 1
         rig.give("team", {"gateway": {"enabled": False}})
         await rig.work()
         assert rig.registry.get_sample_value(metrics.GATEWAY_READY, {"namespace": "team"}) is None
+        assert rig.registry.get_sample_value(metrics.GATEWAY_READY_PODS, {"namespace": "team"}) is None

@@ -96,6 +96,8 @@ class TenantPlan:
     """Whether a run is active, or begins now."""
     gateway_status: str = ""
     """Status of condition GatewayReady; empty: no gateway is enabled."""
+    gateway_ready_pods: int = 0
+    """How many of its pods take requests, whatever the condition says of its setup."""
     requeue_after: float | None = None
 
     @property
@@ -180,8 +182,12 @@ class _TenantPass:
             newest=newest,
             has_active_run=bool(new_jobs) or (bool(runs) and runs[0].ended_at is None),
             gateway_status=_read_status(gateway),
+            gateway_ready_pods=self._count_ready_gateway_pods(),
             requeue_after=min((one for one in (requeue_after, gateway.requeue_after) if one is not None), default=None),
         )
+
+    def _count_ready_gateway_pods(self) -> int:
+        return sum(pod.ready and not pod.terminating for pod in self.observation.gateway.pods)
 
     def refuse(self, refusal: Finding) -> TenantPlan:
         """Plan a pass over a namespace that is not a tenant: existing objects stay.
@@ -200,6 +206,7 @@ class _TenantPass:
             finalizer=None if pending_deletions is None else self._decide_finalizer(pending_deletions),
             status=self._build_status(None, findings) if self._keeps_finalizer(pending_deletions) else None,
             gateway_status=_read_status(gateway),
+            gateway_ready_pods=self._count_ready_gateway_pods(),
         )
 
     def _plan_gateway(self, pending_deletions: tuple[str, ...] | None) -> GatewayPlan:

@@ -416,10 +416,11 @@ class TestTheCondition:
 
     def test_a_database_among_the_nodes_stays_shut(self) -> None:
         egress = {"cidr": "10.9.0.4/32", "ports": [5432]}
-        world = make_world(database={"secretName": "store", "egress": egress})
+        world = make_world(POD, database={"secretName": "store", "egress": egress})
         world.addresses = ("10.9.0.4",)
         world.settle()
         world.expect(GatewayReady=("False EgressNotOpened", "10.9.0.4/32", "another network"))
+        assert world.plan().gateway_ready_pods == 1, "a pod that serves already goes on"
 
     def test_a_deployment_whose_headless_service_another_one_has_is_named(self) -> None:
         world = make_world(POD)
