@@ -109,6 +109,8 @@ class Rollout:
     """It takes traffic from now on; the next decision handles what follows, the drain included."""
     overdue: bool = False
     """The deadline of a first revision has passed; it still tries, since there is no rollback target."""
+    restarts_deadline: bool = False
+    """The candidate's deadline begins again: it has passed while pods that drain had the room."""
     requeue_after: float | None = None
     draining: dict[str, float] = field(default_factory=dict)
     """Revisions whose pods stay for the requests that they run -> until when at the latest, seconds since the epoch."""
@@ -136,6 +138,8 @@ def _decide(target: str | None, revisions: tuple[RevisionState, ...], terms: Rol
     if terms.replicas == 0:
         return Rollout(serving_name, RolloutStage.BLOCKED, {**stable, target: 0})
     seconds_left = terms.deadline - (now - candidate.candidate_since if candidate.candidate_since is not None else 0.0)
+    restarts_deadline = seconds_left <= 0 and _waits_for_drain(candidate, current, revisions)
+    seconds_left = terms.deadline if restarts_deadline else seconds_left
     stage = _choose_stage(candidate, terms.gate, _count_needed(current, terms))
     patience = _remaining_patience(candidate, terms, now)
     if (
@@ -157,8 +161,24 @@ def _decide(target: str | None, revisions: tuple[RevisionState, ...], terms: Rol
     if other_replicas is not stable and current and current.replicas and not candidate.has_room:
         return Rollout(serving_name, RolloutStage.NO_ROOM, stable, requeue_after=ends_in)
     return Rollout(
-        serving_name, stage, {**other_replicas, target: count}, overdue=seconds_left <= 0, requeue_after=ends_in
+        serving_name,
+        stage,
+        {**other_replicas, target: count},
+        overdue=seconds_left <= 0,
+        restarts_deadline=restarts_deadline,
+        requeue_after=ends_in,
     )
+
+
+def _waits_for_drain(
+    candidate: RevisionState, current: RevisionState | None, revisions: tuple[RevisionState, ...]
+) -> bool:
+    """Whether the candidate's pods find no room, or none may be made, while an older revision's pods drain."""
+    has_no_room = candidate.unschedulable_since is not None or (bool(candidate.replicas) and not candidate.pods)
+    older = [
+        s for s in revisions if s.promoted_at is not None and s.name not in (candidate.name, current and current.name)
+    ]
+    return current is not None and has_no_room and any(s.pods for s in older)
 
 
 def _remaining_patience(candidate: RevisionState, terms: RolloutSettings, now: float) -> float:

@@ -275,6 +275,21 @@ def test_a_rollback_ends_the_drain_of_another_revision(
     assert decision.drained_out == ({"o"} if "o" not in runs else set())
 
 
+@for_each("candidate, drains, restarts", {
+    "no node has room for it": (looking(DEADLINE), 1, True),
+    "a quota refuses its pod": (waiting(DEADLINE), 1, True),
+    "its deadline has not passed": (looking(DEADLINE - 1), 1, False),
+    "nothing drains any more": (looking(DEADLINE), 0, False),
+    "it has room": (replace(waiting(DEADLINE), pods=1), 1, False),
+})  # fmt: skip
+def test_a_deadline_begins_again_if_it_passed_while_another_revision_drained(
+    candidate: RevisionState, drains: int, restarts: bool
+) -> None:
+    decision = since_switch(100, replace(busy(), pods=drains), candidate, target="b")
+    is_expired = not restarts and candidate.candidate_since == NOW - DEADLINE
+    assert (decision.restarts_deadline, decision.stage is RolloutStage.EXPIRED) == (restarts, is_expired)
+
+
 def test_going_back_is_not_held_up_by_requests_of_what_is_left() -> None:
     left, target = stable(promoted_at=NOW - 100), passed("o", ready=2, replicas=2, promoted_at=1.0, user_requests=3)
     back = run("o", replace(left, user_requests=9), target)

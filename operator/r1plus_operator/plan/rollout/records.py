@@ -50,7 +50,9 @@ def record_rollout(
     is_held = inputs.problem is not None and rollback is None
     revisions = _record_expiry(inputs, revisions, rollout, rollout_revision)
     candidate = rollout_revision if rollout_revision != rollout.current and not is_held else None
-    revisions = _date_candidacy(inputs, revisions, candidate, spec_revision if is_held else None)
+    revisions = _date_candidacy(
+        inputs, revisions, candidate, spec_revision if is_held else None, restarts=rollout.restarts_deadline
+    )
     return _record_refresh_outcomes(inputs, revisions, rollout, spec_revision, rollout_revision)
 
 
@@ -106,17 +108,24 @@ def _record_expiry(
 
 
 def _date_candidacy(
-    inputs: PassInputs, revisions: Mapping[str, Revision], candidate: str | None, held: str | None
+    inputs: PassInputs,
+    revisions: Mapping[str, Revision],
+    candidate: str | None,
+    held: str | None,
+    *,
+    restarts: bool,
 ) -> Mapping[str, Revision]:
     """Date since when the candidate has been one. Every other revision loses its date, so that it starts again.
 
-    `held`: what a Problem keeps from being a candidate. That it was withdrawn is not forgotten meanwhile.
+    `held`: what a Problem keeps from being a candidate. That it was withdrawn is not forgotten meanwhile. `restarts`:
+    the candidate's deadline begins again.
     """
     after = dict(revisions)
     for name, revision in revisions.items():
         if name == held and revision.is_expired:
             continue
-        since = (revision.candidate_since or inputs.now) if name == candidate else None
+        before = None if restarts else revision.candidate_since
+        since = (before or inputs.now) if name == candidate else None
         expiry = revision.expiry if name == candidate else None
         if (since, expiry) != (revision.candidate_since, revision.expiry):
             after[name] = replace(revision, candidate_since=since, expiry=expiry)

@@ -91,6 +91,18 @@ def test_the_next_candidate_does_not_end_a_stream() -> None:
     world.expect(serves=second, runs={first: 1, second: 1, third: 1})
 
 
+def test_a_candidate_whose_room_drains_is_not_withdrawn() -> None:
+    world, first, second = switched(drain="24h", deadline="1h")
+    world.report(first, user_requests=1).wait(DRAIN_SECONDS)
+    third = world.apply(context={"maxTokens": 512})
+    world.start_pods(third).set_pods(third, unschedulable="0/1 nodes", unschedulable_since=world.now)
+    world.wait(3600).settle()
+    world.expect(serves=second, runs={first: 1, second: 1, third: 1})
+    world.report(first, user_requests=0).settle()
+    world.set_pods(third, unschedulable="", unschedulable_since=None).settle()
+    world.expect(serves=second, runs={second: 1, third: 1})
+
+
 def get_pod_spec(world: World, revision: str) -> Json:
     """Return the spec of a revision's pods."""
     spec: Json = world.one("Deployment", revision)["spec"]["template"]["spec"]
