@@ -148,6 +148,8 @@ CASES = {
         Case("just in time", {started("5.0"): "0+1x60", started("+Inf"): "0+9x60"}, 0),
         Case("one of 50 is late", starts("0+49x60", "0+50x60"), 0),
         Case("nobody asks", starts("5x60", "9x60"), 0),
+        Case("all of a few are late", starts("0x60", "0+1x60"), 0),
+        Case("all of 20 are late", starts("0x60", "0+2x60"), 1),
         Case("for 9 minutes", starts("0+8x60", "0+10x60"), 0, at="9m"),
         Case("for 13 minutes", starts("0+8x60", "0+10x60"), 1, at="13m"),
         Case("of two models", {**starts("0+8x60", "0+10x60"), **starts("0+8x60", "0+10x60", model="debit")}, 2),
