@@ -12,6 +12,7 @@ Each namespace has a turn of its own, with a share of the connections, and a slo
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -44,6 +45,8 @@ MAX_REPORT_BYTES = 256 * 1024
 MAX_PAGE_BYTES = 512 * 1024
 """A page of outcomes: 2,000 of them with ids of 128 characters are half of it."""
 MAX_STATE_BYTES = 16 * 1024
+DATA_STATE_SECONDS = 60.0
+"""How long a gateway's last answer counts while it does not answer."""
 
 
 class MonitorPoller:
@@ -70,7 +73,7 @@ class MonitorPoller:
         self._clock = clock
         self._round_seconds = round_seconds
         self._answered_at: dict[str, float] = {}
-        """Pod's uid -> when its monitor answered last, or was first seen to run."""
+        """Pod's uid -> when its monitor answered last, or was first seen to run; of a gateway, the former."""
         self._unanswered: set[str] = set()
         """uids of pods whose monitor did not answer the last request."""
         self._connections = asyncio.Semaphore(CONCURRENCY)
@@ -193,6 +196,10 @@ class MonitorPoller:
 
     async def _poll_data_state(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         state = await self._fetch(session, pod, DATA_PATH, DataState, MAX_STATE_BYTES, self._gateway_port)
+        if state is not None:
+            self._answered_at[pod.uid] = self._clock()
+        elif self._clock() - self._answered_at.get(pod.uid, -math.inf) < DATA_STATE_SECONDS:
+            return
         self._monitors.store_data_state(pod, state)
 
     async def _fetch(

@@ -24,7 +24,7 @@ class MonitorReports:
         self.progress: dict[str, FillProgress] = {}
         """Pod's uid -> how far its Job has filled a volume."""
         self.data_states: dict[str, DataState] = {}
-        """uid of a gateway's pod -> whether it can use the tenant's data; none while it does not answer."""
+        """uid of a gateway's pod -> whether it can use the tenant's data; none once it has not answered for a while."""
         self.pools: dict[Key, PoolView] = {}
         """Deployment -> its pooled detector."""
 

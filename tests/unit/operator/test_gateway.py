@@ -15,7 +15,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
 from r1plus_operator.observe.caches import TENANT_NAME
-from r1plus_operator.observe.monitor_poller import MonitorPoller
+from r1plus_operator.observe.monitor_poller import DATA_STATE_SECONDS, MonitorPoller
 from r1plus_operator.observe.pod_projection import project_pod
 from r1plus_operator.observe.pooled_detectors import Pools
 from r1plus_operator.observe.token_issuer import TokenIssuerPoller, read_issuer
@@ -213,15 +213,21 @@ class Poll:
 
     async def once(self, says: str) -> DataState | None:
         """Poll while it answers this; return what a pass reads of it."""
-        self.text = says
-        pools = Pools(lambda: 0.0, lambda key, pool: None)
+        return (await self.at_times((says, 0.0)))[0]
+
+    async def at_times(self, *answers: tuple[str, float]) -> list[DataState | None]:
+        """Poll with one poller, while it answers this at that second; return what a pass reads of it each time."""
+        pools, states, now = Pools(lambda: 0.0, lambda key, pool: None), [], 0.0
         async with serving(web.get(DATA_PATH, self.answer)) as url, aiohttp.ClientSession() as session:
-            port = int(url.rpartition(":")[2])
-            poller = MonitorPoller(self.rig.observer, pools, 10.0, random.Random(1), 1, gateway_port=port)
-            await poller.poll_all(session)
-        observation = self.rig.observer.observe_tenant("team")
-        assert observation is not None
-        return observation.gateway.data_states.get(f"{GATEWAY}-1")
+            port, rand = int(url.rpartition(":")[2]), random.Random(1)
+            poller = MonitorPoller(self.rig.observer, pools, 10.0, rand, 1, clock=lambda: now, gateway_port=port)
+            for self.text, at in answers:
+                now = at
+                await poller.poll_all(session)
+                observation = self.rig.observer.observe_tenant("team")
+                assert observation is not None
+                states.append(observation.gateway.data_states.get(f"{GATEWAY}-1"))
+        return states
 
 
 FULL = DataState(DataReason.FULL, "Enlarge the volume")
@@ -243,6 +249,14 @@ class TestWhatItReports:
         assert rig.asked_for() == [KEY]
         await rig.work()
         assert rig.registry.get_sample_value(metrics.GATEWAY_READY, {"namespace": "team"}) == 0
+
+    async def test_an_answer_that_is_missing_changes_nothing_for_a_minute(self) -> None:
+        rig = await make_rig()
+        rig.say("ADDED", "Deployment", rig.cluster.objects["Deployment", "team", GATEWAY])
+        poll = Poll(rig)
+        poll.add_pod()
+        states = await poll.at_times((dumps(FULL), 0.0), ("", DATA_STATE_SECONDS - 1), ("", DATA_STATE_SECONDS))
+        assert states == [FULL, FULL, None]
 
     @for_each("answer", {
         "no JSON": "<html>",
