@@ -145,7 +145,9 @@ class World(Timed):
         for kind, name, _ in planned.delete[: max(0, writes - len(objects))]:
             del self.children[kind, name]
         for name, _ in planned.cut[: max(0, writes - len(objects) - len(planned.delete))]:
-            del self.pods[name]
+            # The others go with their Deployment.
+            if self.pods[name].quarantine is not None:
+                del self.pods[name]
         self.status = planned.status
         self._reap()
 
