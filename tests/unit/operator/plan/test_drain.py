@@ -12,6 +12,7 @@ from r1plus_contract import names
 from r1plus_operator.plan.observation import GatewayView, Json, TenantView
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, PRESTOP_SECONDS, build_prestop_command
 from r1plus_policies.rollout import DRAIN_LOOK_SECONDS, DRAIN_SECONDS, GATEWAY_DRAIN_SECONDS
+from support.plan.falls import rolled_back
 from support.plan.world import World
 from support.tables import for_each
 
@@ -82,6 +83,16 @@ def test_a_rollback_moves_traffic_at_once_and_what_is_left_drains() -> None:
     world.expect(serves=first, runs={first: 1, second: 1})
     world.wait(DRAIN_SECONDS).settle()
     world.expect(serves=first, runs={first: 1, second: 1})
+
+
+def test_after_an_accuracy_drop_what_is_left_ends_soon() -> None:
+    world, good, bad = rolled_back()
+    world.report(bad, user_requests=2).settle()
+    world.expect(serves=good, runs={good: 1, bad: 1})
+    world.wait(DRAIN_SECONDS)
+    assert [pod for pod, _ in world.plan().cut] == [f"{bad}-0"]
+    world.settle()
+    world.expect(serves=good, runs={good: 1})
 
 
 def test_the_next_candidate_does_not_end_a_stream() -> None:
