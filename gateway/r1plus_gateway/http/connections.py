@@ -22,6 +22,8 @@ MOST_HANDSHAKES_OF_PEER: Final = 256
 HANDSHAKE_SECONDS: Final = 10.0
 ACCEPT_AGAIN_SECONDS: Final = 0.5
 """After an error, such as too many open files."""
+CANCEL_SECONDS: Final = 1.0
+"""For a cancelled handler to begin its settlement, which is waited for elsewhere."""
 RECEIVE_BYTES: Final = 64 * 1024
 """What the kernel keeps of a connection that is not read; by default it may be 6 MB."""
 MOST_CONNECTIONS_OF_PEER: Final = 2048
@@ -59,6 +61,17 @@ class Connection(web.RequestHandler):
     def is_busy(self) -> bool:
         """Whether a request is being answered."""
         return self._current_request is not None
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Let a running answer end within `timeout` seconds; then cancel it. aiohttp's own waits for it twice."""
+        task = self._task_handler
+        if self._request_in_progress and task is not None:
+            self._force_close = True  # no request follows
+            _, running = await asyncio.wait([task], timeout=timeout)
+            if running:
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_SECONDS)
+        await super().shutdown(CANCEL_SECONDS)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, unless something before it could not be parsed."""

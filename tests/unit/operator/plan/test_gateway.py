@@ -241,7 +241,7 @@ def test_running_answers_end_before_its_grace_period(database: Json | None, seco
     world = make_world(database=database) if database else make_world()
     world.settle()
     assert read_settings(world).drain_seconds == seconds
-    assert get_pod(world)["terminationGracePeriodSeconds"] == 5 + seconds + 10
+    assert get_pod(world)["terminationGracePeriodSeconds"] == 5 + seconds + 25
 
 
 def test_a_claim_that_was_enlarged_is_not_overruled() -> None:
