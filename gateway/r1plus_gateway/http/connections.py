@@ -62,7 +62,7 @@ class Connection(web.RequestHandler):
         """Whether a request is being answered."""
         return self._current_request is not None
 
-    async def shutdown(self, timeout: float | None = 15.0) -> None:
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp calls it so
         """Let a running answer end within `timeout` seconds; then cancel it. aiohttp's own waits for it twice."""
         task = self._task_handler
         if self._request_in_progress and task is not None:
