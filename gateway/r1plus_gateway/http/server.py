@@ -70,7 +70,11 @@ async def run_gateway(
             stack, api.build_internal(), settings.host, settings.internal_port, None, {"shutdown_timeout": 1.0}
         )
         app = api.build(settings.limits)
-        options = {"shutdown_timeout": settings.drain_seconds, "keepalive_timeout": settings.limits.idle_seconds}
+        options = {
+            "shutdown_timeout": settings.drain_seconds,
+            "keepalive_timeout": settings.limits.idle_seconds,
+            "slow_reader_seconds": settings.limits.slow_reader_seconds,
+        }
         port = await _listen(stack, app, settings.host, settings.port, certificate, options)
         watches = [asyncio.create_task(_watch_files(file, certificate))]
         watches.append(asyncio.create_task(_watch_series(file, metrics, store)))
