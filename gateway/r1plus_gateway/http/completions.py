@@ -66,6 +66,8 @@ class Exchange:
     """The field that a schema of the answer comes from."""
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
+    has_answer: bool = False
+    """Whether an answer has begun: its status is said."""
     arrived: float = field(default_factory=time.monotonic)
 
     @property
