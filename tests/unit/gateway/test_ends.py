@@ -115,6 +115,26 @@ async def test_a_prompt_that_was_read_is_paid_though_no_response_came(tmp_path: 
     assert rig.ledger.settled[0].usage == Usage(7, 0)
 
 
+async def test_an_engine_that_does_not_say_what_it_used_makes_nothing_free(tmp_path: Path) -> None:
+    script = Gated(("a", "b", "c"))
+    async with running(tmp_path, script, capabilities=["count_only"]) as rig:
+        rig.pod.is_silent_on_usage = True
+        rig.pod.count_tokens = lambda _: 9
+        await leave_and_settle(rig, begin(rig), 1)
+        script.release(2)
+        task = begin(rig, stream=True)
+        await eventually(lambda: rig.pod.sent_tokens == 2, "two tokens are sent")
+        await leave_and_settle(rig, task, 2)
+    assert [entry.usage for entry in rig.ledger.settled] == [Usage(9, 0), Usage(9, 2)]
+
+
+async def leave_and_settle(rig: Rig, task: asyncio.Task[Any], settled: int) -> None:
+    """Let the client leave a request that runs, and wait for its settlement."""
+    await rig.until_running(1)
+    await leave(task)
+    await rig.until_settled(settled)
+
+
 async def test_a_slow_reader_pays_for_what_the_engine_counted(tmp_path: Path) -> None:
     limits = {"slowReaderBytes": 64 * 1024}
     async with running(tmp_path, Endless(), settings={"limits": limits}) as rig:
