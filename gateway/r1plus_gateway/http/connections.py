@@ -260,7 +260,8 @@ class GatewayRunner(web.AppRunner):
         while True:
             await asyncio.sleep(min(MOST_LOOK_SECONDS, seconds / 4))
             server = super().server
-            for connection in server.connections if server is not None else ():
+            connections: list[Any] = server.connections if server is not None else []
+            for connection in connections:
                 connection.cut_slow_reader(loop.time(), seconds)
 
     @property
