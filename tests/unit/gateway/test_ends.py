@@ -417,6 +417,20 @@ async def test_a_ledger_that_cannot_settle_does_not_take_the_answer_away(
     assert "could not be settled" in caplog.text
 
 
+async def test_metrics_that_fail_leave_no_reservation_and_take_no_answer_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError
+
+    async with running(tmp_path, answer("a")) as rig:
+        monkeypatch.setattr(rig.metrics, "observe", fail)
+        async with rig.chat() as response:
+            assert response.status == 200
+        await rig.until_settled()
+    assert "could not be counted: ValueError" in caplog.text
+
+
 async def test_who_may_call(tmp_path: Path) -> None:
     account = CallerKind.SERVICE_ACCOUNT
     async with running(tmp_path, answer("a"), namespaces=["team-web"]) as rig:
