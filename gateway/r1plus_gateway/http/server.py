@@ -120,6 +120,7 @@ async def _watch_series(file: SettingsFile, metrics: GatewayMetrics, store: Tena
     while True:
         if store is not None:
             with contextlib.suppress(StoreError):
-                metrics.update_keys(await read_key_budgets(store, metrics.list_keys()))
+                asked = metrics.list_keys()
+                metrics.update_keys(await read_key_budgets(store, asked), asked)
         metrics.forget_idle({model.name for model in file.current.models})
         await asyncio.sleep(SERIES_SECONDS)
