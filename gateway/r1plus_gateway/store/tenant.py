@@ -88,6 +88,8 @@ class TenantStore:
         self.ledger = StoreLedger(self._writer)
         self.first_try = asyncio.Event()
         """Set when the data were opened, or could not be for the first time."""
+        self.is_watched = False
+        """Whether the gateway listens, and `run` goes on whatever happens."""
 
     @property
     def state(self) -> DataState:
@@ -109,11 +111,20 @@ class TenantStore:
             await self.maintain()
 
     async def open(self) -> bool:
-        """Open the data once, and settle what crashed gateways left. Return whether that worked."""
+        """Open the data once, and settle what crashed gateways left. Return whether that worked.
+
+        An unexpected error ends a gateway that starts; later the tries go on.
+        """
         try:
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._open)
         except StoreError as error:
             self._set_problem(error)
+            return False
+        except Exception as error:
+            if not self.is_watched:
+                raise
+            log.exception("Tenant's data could not be opened")
+            self._set_problem(UnavailableError(f"The tenant's data could not be opened: {type(error).__name__}"))
             return False
         finally:
             self.first_try.set()
@@ -135,13 +146,12 @@ class TenantStore:
             log.exception("Maintenance of the tenant's data failed")
 
     async def _prune(self) -> None:
-        """Remove what is older than its retention, once an hour."""
+        """Remove what is older than its retention, once an hour: one batch per round, so that no beat is late."""
         if time.monotonic() < self._prune_at:
             return
         before = self.clock.read() - self.config.audit_days * 86400
-        while await self.write(lambda ledger: ledger.prune_audit(before)) == MOST_PRUNED:
-            pass
-        self._prune_at = time.monotonic() + self._periods.prune
+        if await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) < MOST_PRUNED:
+            self._prune_at = time.monotonic() + self._periods.prune
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""

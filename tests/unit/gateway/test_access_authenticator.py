@@ -157,7 +157,7 @@ async def test_a_store_that_is_not_open_answers_503_to_every_key(volume: Volume,
     closed = volume.make_store()
     tokens = TokenVerifier(JwksFile(tmp_path / "jwks.json"), "issuer", "team-credit", lambda _: None)
     for text in (mint_key().encode(), "nonsense"):
-        with pytest.raises(AccessError, match="DataReady") as refusal:
+        with pytest.raises(AccessError, match="GatewayReady") as refusal:
             await CredentialAuthenticator(closed, tokens).authenticate(f"Bearer {text}", "")
         assert (refusal.value.status, refusal.value.code) == (503, "data_unavailable")
     await closed.close()

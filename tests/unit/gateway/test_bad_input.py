@@ -624,3 +624,15 @@ async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path, monkeypatc
             requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400
             await asyncio.get_running_loop().sock_sendall(client, requests)
             await eventually(lambda: ends, "the gateway has ended the connection", 30)
+
+
+async def test_a_credential_that_is_there_twice_is_refused_everywhere(rig: Rig) -> None:
+    """Also where none is needed: no two parts of a system may take another one of them."""
+    async with rig.client.get(rig.url + "/openapi.json") as response:
+        paths = (await response.json())["paths"]
+    calls = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    for method, path in [*calls, ("GET", "/nothing")]:
+        head = build_head(
+            "Host: a", "authorization: Bearer other", path=path.replace("{model}", "credit"), method=method
+        )
+        assert (await send_raw(rig.gateway.port, head)).startswith(b"HTTP/1.1 400 "), (method, path)
