@@ -8,6 +8,8 @@ _REQUESTS, _TOKENS = metrics.GATEWAY_REQUESTS_TOTAL, metrics.GATEWAY_TOKENS_TOTA
 _BAD = f'outcome=~"{"|".join(GATEWAY_ERRORS)}"'
 _SERVED = f'outcome=~"{"|".join((GatewayOutcome.ANSWERED, *GATEWAY_ERRORS))}"'
 _LIMITED = f'outcome=~"{GatewayOutcome.BUDGET_EXHAUSTED}|{GatewayOutcome.RATE_LIMITED}|{GatewayOutcome.REFUSED}"'
+REFUSED = f"sum by (key, outcome) ({per_second(of_tenant(_REQUESTS, _LIMITED))})"
+CANCELLED = f"sum by (key, state) ({per_second(of_tenant(metrics.GATEWAY_CANCELLED_TOTAL))})"
 _PROMPT, _COMPLETION = (f'direction="{direction}"' for direction in ("prompt", "completion"))
 
 
@@ -25,6 +27,11 @@ def _in_range(metric: str, *matchers: str) -> str:
 
 def _number(title: str, meaning: str, expr: str, unit: str = "short") -> Panel:
     return Panel(title, meaning, (Query(expr),), PanelKind.STAT, unit=unit, width=WIDTH // 4)
+
+
+def _or_zero(by_key: str) -> str:
+    """Return the expression with 0 for keys that have requests and no series of their own here."""
+    return f"{by_key} or 0 * sum by (key) ({_in_range(_REQUESTS)})"
 
 
 def _quantiles(histogram: str) -> tuple[Query, ...]:
@@ -51,7 +58,7 @@ _USE = (
     _number(
         "Failed",
         "Share of requests that failed for no fault of the caller, in the time shown.",
-        f"sum({_in_range(_REQUESTS, _BAD)}) / sum({_in_range(_REQUESTS, _SERVED)})",
+        f"(sum({_in_range(_REQUESTS, _BAD)}) or vector(0)) / sum({_in_range(_REQUESTS, _SERVED)})",
         "percentunit",
     ),
     Panel(
@@ -90,8 +97,8 @@ _USE = (
             Query(f"sum by (key) ({_in_range(_REQUESTS)})", "requests"),
             Query(f"sum by (key) ({_in_range(_TOKENS, _PROMPT)})", "prompt tokens"),
             Query(f"sum by (key) ({_in_range(_TOKENS, _COMPLETION)})", "completion tokens"),
-            Query(f"sum by (key) ({_in_range(_REQUESTS, _BAD)})", "failed"),
-            Query(f"sum by (key) ({_in_range(metrics.GATEWAY_CANCELLED_TOTAL)})", "cancelled"),
+            Query(_or_zero(f"sum by (key) ({_in_range(_REQUESTS, _BAD)})"), "failed"),
+            Query(_or_zero(f"sum by (key) ({_in_range(metrics.GATEWAY_CANCELLED_TOTAL)})"), "cancelled"),
             Query(f"min by (key) ({_of_keys(metrics.GATEWAY_BUDGET_LEFT_TOKENS)})", "tokens left"),
         ),
         PanelKind.TABLE,
@@ -115,7 +122,7 @@ _BUDGETS = (
     Panel(
         "Refused a second",
         "budget_exhausted, rate_limited: the key's limits; refused: the request or its credential is wrong.",
-        (Query(f"sum by (key, outcome) ({per_second(of_tenant(_REQUESTS, _LIMITED))})", "{{key}} {{outcome}}"),),
+        (Query(REFUSED, "{{key}} {{outcome}}"),),
         PanelKind.STACKED,
     ),
 )
@@ -151,11 +158,7 @@ _QUEUE = (
     Panel(
         "Cancelled a second, by how far they were",
         "queued, waiting (no token yet), streaming: the client left, or did not read.",
-        (
-            Query(
-                f"sum by (key, state) ({per_second(of_tenant(metrics.GATEWAY_CANCELLED_TOTAL))})", "{{key}} {{state}}"
-            ),
-        ),
+        (Query(CANCELLED, "{{key}} {{state}}"),),
         PanelKind.STACKED,
     ),
 )
@@ -167,7 +170,8 @@ _HEALTH = (
         " before it was known.",
         (
             Query(
-                f"sum by (model) ({per_second(of_tenant(_REQUESTS, _BAD))})"
+                f"(sum by (model) ({per_second(of_tenant(_REQUESTS, _BAD))})"
+                f" or 0 * sum by (model) ({per_second(of_tenant(_REQUESTS, _SERVED))}))"
                 f" / sum by (model) ({per_second(of_tenant(_REQUESTS, _SERVED))})",
                 "{{model}}",
             ),

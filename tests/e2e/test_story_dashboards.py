@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e import chart
+from e2e import chart, gateways
+from e2e.gateways import GatewayAsker
 from e2e.regression import Regression
 from e2e.story import GATE_SECONDS, Name
 from e2e.target import Target
@@ -19,6 +20,7 @@ from r1plus_dashboards.asking import AskingError, Chosen, Window, ask, rules
 from r1plus_dashboards.build import Panel
 from r1plus_dashboards.deployment import CONFIRMED
 from r1plus_dashboards.generate import BOARDS
+from r1plus_dashboards.usage import CANCELLED, REFUSED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(7200)]
 
@@ -27,8 +29,8 @@ SEEN_SECONDS = 600.0
 AT_LEAST_SECONDS = 3.0
 WINDOW_SECONDS, STEP_SECONDS = 1800.0, 15.0
 PANELS = [pytest.param(panel, id=f"{name}: {panel.title}") for name, board in BOARDS.items() for panel in board.panels]
-RIGHTLY_EMPTY = {CONFIRMED}
-"""While no detector has alarmed."""
+RIGHTLY_EMPTY = {CONFIRMED, REFUSED, CANCELLED}
+"""While no detector has alarmed, and the gateway has refused nobody and nobody has left."""
 ALERTS = {value for name, value in vars(metrics).items() if name.startswith("ALERT_")}
 
 
@@ -37,6 +39,18 @@ def shown(regression: Regression) -> Name:
     """A deployment that serves and is probed."""
     regression.first_day.result()
     return regression.full
+
+
+@pytest.fixture(scope="module")
+def asked(shown: Name, target: Target) -> Iterator[GatewayAsker]:
+    """A program that asks the tenant's gateway as long as panels are looked at, with a key that has a budget."""
+    gateways.until_ready(target.kube, shown.namespace, print)
+    key = gateways.create_key(target.kube, shown.namespace, "dashboards", "--budget", "1000000")
+    with (
+        gateways.reach(target, shown.namespace) as url,
+        GatewayAsker(url, pause_s=2.0, key=key.secret, model=shown.name) as asker,
+    ):
+        yield asker
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +75,9 @@ def empty(url: str, panel: Panel, name: Name) -> list[str]:
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_the_panel_is_not_empty(shown: Name, prometheus: str, deadline: float, panel: Panel) -> None:
+def test_the_panel_is_not_empty(
+    shown: Name, asked: GatewayAsker, prometheus: str, deadline: float, panel: Panel
+) -> None:
     seconds = max(deadline - time.monotonic(), AT_LEAST_SECONDS)
     what = f"something to show under {panel.title!r}"
 
@@ -72,7 +88,7 @@ def test_the_panel_is_not_empty(shown: Name, prometheus: str, deadline: float, p
         except AskingError as error:
             return [str(error)]
 
-    wait_for(lambda: not missing(), what, lambda: "\n".join(missing()), seconds=seconds)
+    wait_for(lambda: not missing(), what, lambda: "\n".join([*missing(), asked.summary()]), seconds=seconds)
 
 
 def test_every_rule_is_loaded_and_can_be_evaluated(shown: Name, prometheus: str) -> None:
