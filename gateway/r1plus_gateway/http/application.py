@@ -164,6 +164,10 @@ class Api:
     def _refuse(self, exchange: Exchange, error: RequestError) -> web.Response:
         if not exchange.is_billed:
             self._parts.metrics.count_request(exchange.model, exchange.key, classify_refusal(error))
+        if exchange.has_answer:
+            if exchange.request.transport is not None:
+                exchange.request.transport.abort()  # a second head within the answer would be read as its text
+            raise ConnectionResetError("the answer has begun, so it cannot become an error")
         return error.build_response()
 
     async def _authenticate(self, request: web.Request) -> Caller:
@@ -270,6 +274,7 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
         response.force_close()  # what follows on this connection is not read as a request
     if exchange is None:
         return
+    exchange.has_answer = True
     response.headers[HEADER_REQUEST_ID] = exchange.id
     if exchange.caller is not None:
         response.headers.update(build_limit_headers(exchange.caller, exchange.remaining))

@@ -30,24 +30,30 @@ class Bill:
         await asyncio.shield(self._settlement)
 
     async def _settle(self, outcome: Outcome, generation: Generation | None) -> None:
-        model, key = self.reservation.model, self.reservation.caller.group_id
-        usage, evidence = NOTHING, None
+        usage, evidence, state = NOTHING, None, State.QUEUED
         if generation is not None:
             state = generation.state
             await generation.end()
             usage, evidence = generation.usage, _known(generation.evidence)
-            self._metrics.observe(model, key, generation)
-            if outcome in (Outcome.CANCELLED, Outcome.SLOW_READER):
-                self._metrics.count_cancelled(model, key, state)
-        elif outcome is Outcome.CANCELLED:
-            self._metrics.count_cancelled(model, key, State.QUEUED)
-        self._metrics.count_request(model, key, classify_end(outcome, generation.error if generation else None))
-        self._metrics.count_usage(model, key, usage)
         try:
             await self._ledger.settle(self.reservation, usage, outcome, evidence)
         except Exception as error:  # noqa: BLE001 - the tokens stay reserved, so no budget is exceeded
             self._metrics.count_unsettled()
             log.error("Request %s could not be settled: %s", self.reservation.request_id, type(error).__name__)
+        try:
+            self._count(outcome, usage, generation, state)
+        except Exception as error:  # noqa: BLE001 - the answer is whole and billed
+            log.error("Request %s could not be counted: %s", self.reservation.request_id, type(error).__name__)
+
+    def _count(self, outcome: Outcome, usage: Usage, generation: Generation | None, state: State) -> None:
+        """Count the request in the metrics; `state` is how far it was when it was ended."""
+        model, key = self.reservation.model, self.reservation.caller.group_id
+        if generation is not None:
+            self._metrics.observe(model, key, generation)
+        if outcome is Outcome.CANCELLED or (outcome is Outcome.SLOW_READER and generation is not None):
+            self._metrics.count_cancelled(model, key, state)
+        self._metrics.count_request(model, key, classify_end(outcome, generation.error if generation else None))
+        self._metrics.count_usage(model, key, usage)
 
 
 def _known(evidence: AnswerEvidence) -> AnswerEvidence | None:

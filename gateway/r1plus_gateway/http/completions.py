@@ -66,6 +66,8 @@ class Exchange:
     """The field that a schema of the answer comes from."""
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
+    has_answer: bool = False
+    """Whether an answer has begun: its status is said."""
     arrived: float = field(default_factory=time.monotonic)
 
     @property
@@ -134,7 +136,7 @@ class Completions:
         new_tokens = resolve_new_tokens(request.limit, pool.model, prompt_tokens)
         bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
         request = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
-        return await self._generate(exchange, pool, request, bill)
+        return await self._generate(exchange, pool, request, bill, prompt_tokens or 0)
 
     async def _count(self, pool: PodPool, request_id: str, request: GenerateRequest) -> int | None:
         """Return the prompt's tokens; None where the engine cannot count, or the pod does not say."""
@@ -163,14 +165,15 @@ class Completions:
         return bill
 
     async def _generate(
-        self, exchange: Exchange, pool: PodPool, request: GenerateRequest, bill: Bill
+        self, exchange: Exchange, pool: PodPool, request: GenerateRequest, bill: Bill, prompt_tokens: int
     ) -> web.StreamResponse:
         generation: Generation | None = None
         outcome = Outcome.FAILED
         try:
             wire = build_request(exchange.id, request.prompt, request.sampling)
             assert exchange.caller is not None
-            generation = self._parts.models.begin(pool, exchange.caller.group_id, wire, exchange.arrived)
+            caller = exchange.caller.group_id
+            generation = self._parts.models.begin(pool, caller, wire, exchange.arrived, prompt_tokens)
             if request.is_streamed:
                 return await self._stream(exchange, request, generation, bill)
             return await self._answer_whole(exchange, request, generation, bill)

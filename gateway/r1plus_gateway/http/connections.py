@@ -22,6 +22,12 @@ MOST_HANDSHAKES_OF_PEER: Final = 256
 HANDSHAKE_SECONDS: Final = 10.0
 ACCEPT_AGAIN_SECONDS: Final = 0.5
 """After an error, such as too many open files."""
+CANCEL_SECONDS: Final = 1.0
+"""For a cancelled handler to begin its settlement, which is waited for elsewhere."""
+SEND_BYTES: Final = 16 * 1024
+"""What may be unsent before the next write waits."""
+MOST_LOOK_SECONDS: Final = 2.0
+"""Between two looks at clients that do not read."""
 RECEIVE_BYTES: Final = 64 * 1024
 """What the kernel keeps of a connection that is not read; by default it may be 6 MB."""
 MOST_CONNECTIONS_OF_PEER: Final = 2048
@@ -49,16 +55,51 @@ class Connection(web.RequestHandler):
     So after the first such piece all others are dropped: a client that goes on costs no memory.
     """
 
-    __slots__ = ("_is_broken",)
+    __slots__ = ("_client", "_is_broken", "_progress_at", "_unsent_bytes")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._is_broken = False
+        self._client: Any = None
+        self._unsent_bytes = 0
+        self._progress_at = 0.0
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a request is being answered."""
-        return self._current_request is not None
+    def rank(self) -> int:
+        """How much is lost with the connection: 0 nothing, 1 an answer that is written, 2 one that is being made."""
+        return 2 if self._current_request is not None else int(self._request_in_progress)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin. aiohttp forgets a transport that it closes, though what is unsent keeps it open."""
+        self._client = transport
+        self._client.set_write_buffer_limits(high=SEND_BYTES)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._client = None
+        super().connection_lost(exc)
+
+    def cut_slow_reader(self, now: float, seconds: float) -> None:
+        """End the connection of a client that has taken nothing for so long. An event stream cuts its own."""
+        is_watched = self._client is not None and self._current_request is None
+        unsent = self._client.get_write_buffer_size() if is_watched else 0
+        if not unsent or unsent < self._unsent_bytes:
+            self._progress_at = now
+        elif now - self._progress_at >= seconds:
+            self._client.abort()
+        self._unsent_bytes = unsent
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp calls it so
+        """Let a running answer end within `timeout` seconds; then cancel it. aiohttp's own waits for it twice."""
+        task = self._task_handler
+        if self._request_in_progress and task is not None:
+            self._force_close = True  # no request follows
+            _, running = await asyncio.wait([task], timeout=timeout)
+            if running:
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_SECONDS)
+        await super().shutdown(CANCEL_SECONDS)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, unless something before it could not be parsed."""
@@ -101,7 +142,7 @@ class _ConnectionFactory:
         connections: list[Any] = self._server.connections
         if len(connections) < min(MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER):
             return []  # none has to go
-        return sorted(connections, key=lambda connection: connection.is_busy)
+        return sorted(connections, key=lambda connection: connection.rank)
 
     def __call__(self) -> Connection:
         return Connection(self._server, loop=self._server._loop, **self._server._kwargs)
@@ -194,10 +235,34 @@ class _Listening:
 
 
 class GatewayRunner(web.AppRunner):
-    """A runner that cancels handlers whose clients leave, and that bounds connections."""
+    """A runner that cancels handlers whose clients leave, bounds connections, and cuts clients that do not read."""
 
-    def __init__(self, app: web.Application, **options: Any) -> None:
+    def __init__(self, app: web.Application, *, slow_reader_seconds: float = 30.0, **options: Any) -> None:
         super().__init__(app, **RUNNER_OPTIONS, logger=_QUIET, **options)
+        self._slow_reader_seconds = slow_reader_seconds
+        self._watch: asyncio.Task[None] | None = None
+
+    async def setup(self) -> None:
+        """Begin, before any site."""
+        await super().setup()
+        self._watch = asyncio.create_task(self._cut_slow_readers())
+
+    async def cleanup(self) -> None:
+        """End: a client that does not read holds up the drain no longer than otherwise."""
+        try:
+            await super().cleanup()
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
+
+    async def _cut_slow_readers(self) -> None:
+        loop, seconds = asyncio.get_running_loop(), self._slow_reader_seconds
+        while True:
+            await asyncio.sleep(min(MOST_LOOK_SECONDS, seconds / 4))
+            server = super().server
+            connections: list[Any] = server.connections if server is not None else []
+            for connection in connections:
+                connection.cut_slow_reader(loop.time(), seconds)
 
     @property
     def server(self) -> Any:

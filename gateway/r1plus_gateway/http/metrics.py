@@ -174,8 +174,8 @@ class GatewayMetrics:
         """Return the ids of the API keys that have series of their own."""
         return sorted({key for _, key in self._used_at if _is_api_key(key)})
 
-    def update_keys(self, keys: Iterable[KeyBudget]) -> None:
-        """Take over which keys are valid, with their budgets; series of all others go."""
+    def update_keys(self, keys: Iterable[KeyBudget], asked: Collection[str]) -> None:
+        """Take over which of the keys in `asked` are valid, with their budgets; series of the others of them go."""
         valid = {budget.id: budget for budget in keys}
         for budget in valid.values():
             if budget.limit_tokens is not None:
@@ -185,7 +185,7 @@ class GatewayMetrics:
             for labels in _list_labels(gauge):
                 if labels["key"] not in valid or valid[labels["key"]].limit_tokens is None:
                     gauge.remove_by_labels(labels)
-        for pair in [pair for pair in self._used_at if _is_api_key(pair[1]) and pair[1] not in valid]:
+        for pair in [pair for pair in self._used_at if pair[1] in asked and pair[1] not in valid]:
             self._forget(pair)
 
     def forget_idle(self, models: Collection[str]) -> None:

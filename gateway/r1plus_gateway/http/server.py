@@ -70,7 +70,11 @@ async def run_gateway(
             stack, api.build_internal(), settings.host, settings.internal_port, None, {"shutdown_timeout": 1.0}
         )
         app = api.build(settings.limits)
-        options = {"shutdown_timeout": settings.drain_seconds, "keepalive_timeout": settings.limits.idle_seconds}
+        options = {
+            "shutdown_timeout": settings.drain_seconds,
+            "keepalive_timeout": settings.limits.idle_seconds,
+            "slow_reader_seconds": settings.limits.slow_reader_seconds,
+        }
         port = await _listen(stack, app, settings.host, settings.port, certificate, options)
         watches = [asyncio.create_task(_watch_files(file, certificate))]
         watches.append(asyncio.create_task(_watch_series(file, metrics, store)))
@@ -106,16 +110,23 @@ async def _listen(
 async def _watch_files(file: SettingsFile, certificate: ServerCertificate | None) -> None:
     while True:
         await asyncio.sleep(POLL_SECONDS)
-        file.refresh()
-        if certificate is not None:
-            certificate.refresh()
+        try:
+            file.refresh()
+            if certificate is not None:
+                certificate.refresh()
+        except Exception:
+            log.exception("Settings or certificate could not be followed; trying again")
 
 
 async def _watch_series(file: SettingsFile, metrics: GatewayMetrics, store: TenantStore | None) -> None:
     """Follow budgets, and end the series of keys and models that are gone. While nothing can be read, all stay."""
     while True:
-        if store is not None:
-            with contextlib.suppress(StoreError):
-                metrics.update_keys(await read_key_budgets(store, metrics.list_keys()))
-        metrics.forget_idle({model.name for model in file.current.models})
+        try:
+            if store is not None:
+                with contextlib.suppress(StoreError):
+                    asked = metrics.list_keys()
+                    metrics.update_keys(await read_key_budgets(store, asked), asked)
+            metrics.forget_idle({model.name for model in file.current.models})
+        except Exception:
+            log.exception("Metrics of keys and models could not be followed; trying again")
         await asyncio.sleep(SERIES_SECONDS)

@@ -161,13 +161,14 @@ def _describe_tools(functions: list[dict[str, Json]], must_call: bool) -> str:
 
 
 def parse_tool_answer(text: str) -> ToolAnswer:
-    """Read the engine's answer. Text that is no whole JSON object, because it was cut, is content."""
+    """Read the engine's answer. Text that is no whole JSON object, because it was cut or nests too deep, is content."""
     try:
         value = orjson.loads(text)
-    except ValueError:
+        arguments = orjson.dumps(value.get("arguments") if isinstance(value, dict) else None).decode()
+    except (ValueError, orjson.JSONEncodeError):
         return ToolAnswer(text)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
-        function = {"name": value["name"], "arguments": orjson.dumps(value.get("arguments")).decode()}
+        function = {"name": value["name"], "arguments": arguments}
         return ToolAnswer(None, ({"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function},))
     content = value.get("content") if isinstance(value, dict) else None
     return ToolAnswer(content if isinstance(content, str) else text)

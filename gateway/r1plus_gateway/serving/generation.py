@@ -62,11 +62,12 @@ class Generation:
         *,
         silence_seconds: float,
         most_waiting_bytes: int,
+        counted_prompt_tokens: int = 0,
         arrived: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`most_waiting_bytes`: of text that the reader has not taken; beyond it the request is cut. `arrived`: when
-        the request came, by `clock`; None: now.
+        the request came, by `clock`; None: now. `counted_prompt_tokens`: by the engine, before; 0: not counted.
         """
         self._pool = pool
         self._queue = queue
@@ -74,6 +75,7 @@ class Generation:
         self._request = request
         self._silence_seconds = silence_seconds
         self._most_waiting_bytes = most_waiting_bytes
+        self._counted_prompt_tokens = counted_prompt_tokens
         self._clock = clock
         self._progress = Progress()
         self._has_changed = False
@@ -205,13 +207,20 @@ class Generation:
     async def _read_final_usage(self, pod: Pod) -> None:
         """Ask what the engine has counted for a request that was cut: its last responses were not seen.
 
-        A pod that does not say so leaves the usage as it was seen.
+        A pod that has gone, or an older image, leaves the usage as it was seen. One that does not answer in time has
+        worked on the prompt, which was counted before. What was seen is never lowered.
         """
+        progress, counted = self._progress, Progress(prompt_tokens=self._counted_prompt_tokens)
         try:
             said = await ask_pod(pod, build_usage_request(self._request.id), USAGE_SECONDS)
+        except AnswerFailedError:
+            said = counted
         except ServingError:
-            return  # an older image, or a pod that has just ended
-        self._progress.prompt_tokens, self._progress.completion_tokens = said.prompt_tokens, said.completion_tokens
+            return
+        if not said.has_begun:
+            said = counted
+        progress.prompt_tokens = max(progress.prompt_tokens, said.prompt_tokens)
+        progress.completion_tokens = max(progress.completion_tokens, said.completion_tokens)
 
     async def _read(self, pod: Pod, call: Any, watchdog: "_Watchdog") -> None:
         await call.write(self._request)

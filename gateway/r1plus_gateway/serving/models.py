@@ -68,7 +68,9 @@ class Models:
         pool = self._pools.get(name)
         return pool if pool is not None and self._is_allowed(pool.model, caller) else None
 
-    def begin(self, pool: PodPool, caller: str, request: Any, arrived: float | None = None) -> Generation:
+    def begin(
+        self, pool: PodPool, caller: str, request: Any, arrived: float | None = None, counted_prompt_tokens: int = 0
+    ) -> Generation:
         """Begin a request, which `arrived` at some monotonic time; the caller of this ends it."""
         limits = self._settings.limits
         return Generation(
@@ -78,6 +80,7 @@ class Models:
             request,
             silence_seconds=limits.silence_seconds,
             most_waiting_bytes=limits.slow_reader_bytes,
+            counted_prompt_tokens=counted_prompt_tokens,
             arrived=arrived,
             clock=self._clock,
         )

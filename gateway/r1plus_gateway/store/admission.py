@@ -4,10 +4,13 @@ What a caller used of a limit per minute leaks at the limit's rate (a leaky buck
 minute admits 60 at once, and then one per second.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits, Remaining
 
+INSUFFICIENT_QUOTA = "insufficient_quota"
+LEAST_TOKENS = 2
+"""Of any request: one of the prompt, one of the answer."""
 _ROUNDING = 1e-6
 _RETRY_SECONDS = 1.0
 """For a limit of concurrent requests: it is not known when one ends."""
@@ -66,6 +69,12 @@ def check_demand(caller: Caller, demand: Demand, standing: Standing) -> None:
         raise _refuse(caller, message, _RETRY_SECONDS)
 
 
+def charge_refusal(limits: Limits, standing: Standing) -> Standing:
+    """Return what a caller uses after a refusal for its budget: it costs a request, as the prompt was counted."""
+    most = float(limits.requests_per_minute or 0)
+    return replace(standing, requests=max(standing.requests, min(standing.requests + 1, most)))
+
+
 def compute_remaining(limits: Limits, standing: Standing) -> Remaining:
     """Return what is left for the headers."""
     waits = (
@@ -85,14 +94,16 @@ def _check_budget(caller: Caller, demand: Demand, standing: Standing) -> None:
     budget = caller.limits.budget_tokens
     if budget is None or standing.used_tokens + standing.reserved_tokens + demand.tokens <= budget:
         return
+    is_spent = standing.used_tokens + LEAST_TOKENS > budget
+    requests_wait = _compute_wait(caller.limits.requests_per_minute, standing.requests, 1.0)
     raise AccessError(
         429,
-        "insufficient_quota",
+        INSUFFICIENT_QUOTA,
         f"{_name(caller)}: this request may use {demand.tokens} tokens, more than is left of its budget for"
         f" {demand.month}. Lower max_tokens, wait for the next month (UTC), or ask the tenant's administrator to raise"
         f" the budget: {standing.used_tokens} of {budget} used, {standing.reserved_tokens} set aside for requests that"
         " run",
-        hold_seconds=_SPENT_SECONDS if standing.used_tokens >= budget else 0.0,
+        hold_seconds=_SPENT_SECONDS if is_spent else requests_wait,
     )
 
 

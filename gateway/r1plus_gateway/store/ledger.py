@@ -88,6 +88,6 @@ def refuse_unavailable(error: BaseException) -> AccessError:
         503,
         "data_unavailable",
         f"The tenant's data cannot be used now ({reason}), so requests can be neither counted nor served. Try again"
-        " later; the platform team sees the cause in condition DataReady.",
+        " later; the platform team sees the cause in condition GatewayReady.",
         retry_after=1.0 if isinstance(error, BusyError) else RETRY_SECONDS,
     )

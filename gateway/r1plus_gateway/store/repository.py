@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.access.caller import (
+    AccessError,
     AnswerEvidence,
     Caller,
     Limits,
@@ -25,7 +26,15 @@ from r1plus_gateway.access.caller import (
 )
 from r1plus_gateway.store import statements
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admission import Demand, Standing, check_demand, compute_remaining, leak
+from r1plus_gateway.store.admission import (
+    INSUFFICIENT_QUOTA,
+    Demand,
+    Standing,
+    charge_refusal,
+    check_demand,
+    compute_remaining,
+    leak,
+)
 from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decode_head, seal_base
 from r1plus_gateway.store.clock import LedgerClock, format_day, format_month
 from r1plus_gateway.store.tenant_keys import TenantKeys
@@ -106,7 +115,13 @@ class LedgerRepository:
         if request_id in self._new or self._find_reservation(request_id) is not None:
             raise ValueError(f"request_id: {request_id} is in use by a request that runs")
         standing = self._find_standing(key, caller.limits)
-        check_demand(caller, Demand(tokens, self._month), standing)
+        try:
+            check_demand(caller, Demand(tokens, self._month), standing)
+        except AccessError as error:
+            if error.code == INSUFFICIENT_QUOTA and caller.limits.requests_per_minute is not None:
+                charged = charge_refusal(caller.limits, standing)
+                self._set_counters(key, caller.limits, charged.requests, charged.tokens)
+            raise
         self._add_reservation(key, caller, request_id, model, tokens)
         after = Standing(
             requests=standing.requests + 1,

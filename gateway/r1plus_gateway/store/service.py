@@ -52,6 +52,7 @@ async def run_access(file: SettingsFile) -> AsyncIterator[AccessService]:
     watch = asyncio.create_task(store.run())
     try:
         await _await_first_try(store, watch)
+        store.is_watched = True
         yield AccessService(store, CredentialAuthenticator(store, verifier, store.clock.read), StoreUsage(store))
     finally:
         watch.cancel()

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,10 +34,10 @@ T = TypeVar("T")
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 15.0
 _READERS: Final = 2
 MOST_READS: Final = 500
+"""Reads that run or wait."""
 MOST_UNKNOWN_KEYS: Final = 128
-"""Ids of keys that have not called yet, looked up at one time: a flood of forged keys does not keep out the others."""
+"""Look-ups of keys that have not called yet, at one time: a flood of forged keys does not keep out the others."""
 MOST_KNOWN_KEYS: Final = 10_000
-"""Reads that run or wait: unknown credentials are looked up as well, however many are sent."""
 AUDIT_SECONDS: Final = 600.0
 """Longest verification of the audit log."""
 _SECONDS_AHEAD: Final = 300.0
@@ -75,7 +74,9 @@ class TenantStore:
         self._check_at = 0.0
         self._prune_at = 0.0
         self._reads = 0
-        self._unknown_keys: Counter[str] = Counter()
+        self._unknown_reads = 0
+        self._look_ups: dict[str, asyncio.Task[KeyRecord | None]] = {}
+        """Id of a key -> its look-up that has not begun to read."""
         self._known_keys: dict[str, None] = {}
         self._head = AuditHead()
         self._stored_head = AuditHead()
@@ -87,6 +88,8 @@ class TenantStore:
         self.ledger = StoreLedger(self._writer)
         self.first_try = asyncio.Event()
         """Set when the data were opened, or could not be for the first time."""
+        self.is_watched = False
+        """Whether the gateway listens, and `run` goes on whatever happens."""
 
     @property
     def state(self) -> DataState:
@@ -108,11 +111,20 @@ class TenantStore:
             await self.maintain()
 
     async def open(self) -> bool:
-        """Open the data once, and settle what crashed gateways left. Return whether that worked."""
+        """Open the data once, and settle what crashed gateways left. Return whether that worked.
+
+        An unexpected error ends a gateway that starts; later the tries go on.
+        """
         try:
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._open)
         except StoreError as error:
             self._set_problem(error)
+            return False
+        except Exception as error:
+            if not self.is_watched:
+                raise
+            log.exception("Tenant's data could not be opened")
+            self._set_problem(UnavailableError(f"The tenant's data could not be opened: {type(error).__name__}"))
             return False
         finally:
             self.first_try.set()
@@ -134,43 +146,56 @@ class TenantStore:
             log.exception("Maintenance of the tenant's data failed")
 
     async def _prune(self) -> None:
-        """Remove what is older than its retention, once an hour."""
+        """Remove what is older than its retention, once an hour: one batch per round, so that no beat is late."""
         if time.monotonic() < self._prune_at:
             return
         before = self.clock.read() - self.config.audit_days * 86400
-        while await self.write(lambda ledger: ledger.prune_audit(before)) == MOST_PRUNED:
-            pass
-        self._prune_at = time.monotonic() + self._periods.prune
+        if await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) < MOST_PRUNED:
+            self._prune_at = time.monotonic() + self._periods.prune
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""
         try:
-            if key_id in self._known_keys:
-                return await self._read_key(key_id)
-            return await self._find_unknown_key(key_id)
+            return await asyncio.shield(self._look_ups.get(key_id) or self._start_look_up(key_id))
         except StoreError as error:
             raise refuse_unavailable(error) from error
 
-    async def _find_unknown_key(self, key_id: str) -> KeyRecord | None:
-        """Look up a key that has not called yet. Raises StoreError, BusyError where too many are looked up."""
-        unknown = self._unknown_keys
-        if key_id not in unknown and len(unknown) >= MOST_UNKNOWN_KEYS:
-            raise BusyError(f"{len(unknown)} keys that are not known are looked up already")
-        unknown[key_id] += 1
+    def _start_look_up(self, key_id: str) -> "asyncio.Task[KeyRecord | None]":
+        """Begin a look-up that all share who ask before it reads: so no request sees what was before it came.
+
+        Raises:
+            BusyError: too many keys are looked up that have not called yet.
+        """
+        is_known = key_id in self._known_keys
+        if not is_known and self._unknown_reads >= MOST_UNKNOWN_KEYS:
+            raise BusyError(f"{self._unknown_reads} keys that are not known are looked up already")
+        self._unknown_reads += not is_known
+        task = self._look_ups[key_id] = asyncio.create_task(self._look_up(key_id))
+
+        def end(task: "asyncio.Task[KeyRecord | None]") -> None:
+            self._unknown_reads -= not is_known
+            if not task.cancelled():
+                task.exception()  # else it is logged where all who asked have left
+
+        task.add_done_callback(end)
+        return task
+
+    async def _look_up(self, key_id: str) -> KeyRecord | None:
+        task = asyncio.current_task()
+
+        def stop_sharing() -> None:
+            if self._look_ups.get(key_id) is task:
+                self._look_ups.pop(key_id, None)
+
         try:
-            record = await self._read_key(key_id)
+            record = await self.read(lambda connection: find_record(connection, key_id), on_start=stop_sharing)
         finally:
-            unknown[key_id] -= 1
-            if not unknown[key_id]:
-                del unknown[key_id]
-        if record is not None:
+            stop_sharing()
+        if record is not None and key_id not in self._known_keys:
             if len(self._known_keys) >= MOST_KNOWN_KEYS:
                 del self._known_keys[next(iter(self._known_keys))]
             self._known_keys[key_id] = None
         return record
-
-    async def _read_key(self, key_id: str) -> KeyRecord | None:
-        return await self.read(lambda connection: find_record(connection, key_id))
 
     def compute_key_mac(self, message: bytes) -> bytes:
         """Return the MAC of an API key's secret, as `KeyFinder` says."""
@@ -193,10 +218,17 @@ class TenantStore:
         except TimeoutError as error:
             raise UnavailableError(f"The tenant's data gave no answer for {ANSWER_SECONDS:g} s") from error
 
-    async def read(self, step: Callable[[Connection], T], *, is_long: bool = False) -> T:
+    async def read(
+        self,
+        step: Callable[[Connection], T],
+        *,
+        is_long: bool = False,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> T:
         """Run a step on one consistent snapshot, in a thread. Raises StoreError.
 
-        A long step has a thread of its own, so that no look-up of a key waits for it.
+        A long step has a thread of its own, so that no look-up of a key waits for it. `on_start` is called in the
+        thread before the snapshot is made.
         """
         data, seconds = self.require_data(), AUDIT_SECONDS if is_long else ANSWER_SECONDS
         threads = self._auditor if is_long else self._readers
@@ -204,6 +236,7 @@ class TenantStore:
             raise BusyError(f"{self._reads} reads wait for the tenant's data already")
 
         def work() -> T:
+            on_start()
             with data.database.transaction(writes=False) as connection:
                 return step(connection)
 

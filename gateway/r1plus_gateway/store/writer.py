@@ -27,7 +27,7 @@ MOST_PENDING: Final = 2000
 """Steps that wait, those that must happen not counted."""
 RETRY_SECONDS: Final = 0.5
 REFUSALS: Final = (AccessError, ValueError)
-"""What a step raises before it has written anything."""
+"""What a step refuses with; what it has written until then is whole, and is committed."""
 
 
 @dataclass(slots=True)

@@ -231,8 +231,9 @@ class GatewayDatabase(ApiModel):
 class GatewayCaps(ApiModel):
     """What one client may cost the gateway."""
 
-    body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024), WHOLE] = Field(
-        2 * 1024 * 1024, description="Largest body of a request."
+    body_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024), WHOLE] = Field(
+        2 * 1024 * 1024,
+        description="Largest body of a request; at most a fourth of what the gateway holds of all bodies.",
     )
     queue_per_key: Annotated[int, Field(ge=1, le=10_000), WHOLE] = Field(
         32, description="Requests of one key that wait for a model; more are refused with 503."

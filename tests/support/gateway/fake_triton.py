@@ -125,6 +125,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.sent_tokens = 0
         self.knows_usage = True
         """Whether it tells what a request that was cut has used; older images do not."""
+        self.is_silent_on_usage = False
+        """Whether it ends the stream of such a question without a response."""
         self.usage: dict[str, tuple[int, int]] = {}
         """By request id: tokens of prompt and answer that were counted."""
         self._ended: dict[str, asyncio.Event] = {}
@@ -137,7 +139,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         async for request in requests:
             inputs = read_inputs(request)
             if named := request.parameters["usage_of"].string_param:
-                yield await self._tell_usage(named, context)
+                if not self.is_silent_on_usage:
+                    yield await self._tell_usage(named, context)
                 continue
             if inputs.pop("count_only", False):
                 yield build_response(Piece(prompt_tokens=self.count_tokens(inputs), finish_reason="stop"))

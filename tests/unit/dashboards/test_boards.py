@@ -214,7 +214,7 @@ def gateway_exposition() -> str:
     gateway.count_request("credit", "key", GatewayOutcome.ANSWERED)
     gateway.count_usage("credit", "key", Usage(3, 11))
     gateway.count_cancelled("credit", "key", State.QUEUED)
-    gateway.update_keys([KeyBudget("key", 2, 1)])
+    gateway.update_keys([KeyBudget("key", 2, 1)], ["key"])
     gateway.set_data_state(DataReason.READY)
     gateway.set_pods("credit", 1)
     gateway.set_load("credit", 1, 1)

@@ -1,17 +1,21 @@
 """From the `Authorization` header to a caller, and what is said to whoever is refused."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Connection
 
-from r1plus_gateway.access.api_keys import ApiKey, mint_key
+from r1plus_gateway.access.api_keys import ApiKey, KeyRecord, mint_key
 from r1plus_gateway.access.authenticator import REFUSAL, CredentialAuthenticator
 from r1plus_gateway.access.caller import AccessError, Caller, Limits
 from r1plus_gateway.access.service_accounts import JwksFile, TokenVerifier
+from r1plus_gateway.store import tenant
 from r1plus_gateway.store.admin import create_key, revoke_key
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.errors import BusyError
+from r1plus_gateway.store.key_records import KeySpec, find_record
 from r1plus_gateway.store.tenant import MOST_READS, MOST_UNKNOWN_KEYS, TenantStore
 from support.gateway.tenant_data import ADMIN, Volume
 
@@ -106,20 +110,54 @@ async def test_a_flood_of_forged_keys_is_refused_at_once_and_keeps_out_no_key_th
     assert len(callers) == 300, "many requests of one new key count once"
 
 
-async def test_more_look_ups_than_can_wait_are_refused(store: TenantStore) -> None:
+async def test_a_flood_of_malformed_keys_keeps_out_no_key(
+    store: TenantStore, authenticator: CredentialAuthenticator
+) -> None:
+    known, new = [(await create_key(store, ADMIN, KeySpec(name))).key.encode() for name in ("known", "new")]
+    await authenticator.authenticate(f"Bearer {known}", "")
+    flood = [authenticator.authenticate("Bearer nonsense", "") for _ in range(MOST_READS + 100)]
+    own = [authenticator.authenticate(f"Bearer {key}", "") for key in (known, new)]
+    *refusals, first, second = await asyncio.gather(*flood, *own, return_exceptions=True)
+    assert {end.status for end in refusals if isinstance(end, AccessError)} == {401}
+    assert isinstance(first, Caller)
+    assert isinstance(second, Caller)
+
+
+async def test_more_reads_than_can_wait_are_refused(store: TenantStore) -> None:
+    reads = (store.read(lambda connection: find_record(connection, "x")) for _ in range(MOST_READS + 50))
+    ends = await asyncio.gather(*reads, return_exceptions=True)
+    assert len([end for end in ends if isinstance(end, BusyError)]) == 50
+
+
+async def test_a_look_up_that_reads_already_is_not_shared(store: TenantStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that comes after a revocation never gets what was read before it."""
     issued = await create_key(store, ADMIN, KeySpec("ci"))
-    await store.find_key(issued.record.id)
-    ends = await asyncio.gather(
-        *(store.find_key(issued.record.id) for _ in range(MOST_READS + 50)), return_exceptions=True
-    )
-    assert len([end for end in ends if isinstance(end, AccessError) and end.status == 503]) == 50
+    has_read, may_end = threading.Event(), threading.Event()
+
+    def find(connection: Connection, key_id: str) -> KeyRecord | None:
+        record = find_record(connection, key_id)
+        if not has_read.is_set():
+            has_read.set()
+            may_end.wait(60)
+        return record
+
+    monkeypatch.setattr(tenant, "find_record", find)
+    first = asyncio.create_task(store.find_key(issued.record.id))
+    await asyncio.to_thread(has_read.wait, 60)
+    await revoke_key(store, ADMIN, issued.record.id)
+    second = await store.find_key(issued.record.id)
+    may_end.set()
+    record = await first
+    assert record is not None
+    assert second is not None
+    assert (record.revoked_at is None, second.revoked_at is None) == (True, False)
 
 
 async def test_a_store_that_is_not_open_answers_503_to_every_key(volume: Volume, tmp_path: Path) -> None:
     closed = volume.make_store()
     tokens = TokenVerifier(JwksFile(tmp_path / "jwks.json"), "issuer", "team-credit", lambda _: None)
     for text in (mint_key().encode(), "nonsense"):
-        with pytest.raises(AccessError, match="DataReady") as refusal:
+        with pytest.raises(AccessError, match="GatewayReady") as refusal:
             await CredentialAuthenticator(closed, tokens).authenticate(f"Bearer {text}", "")
         assert (refusal.value.status, refusal.value.code) == (503, "data_unavailable")
     await closed.close()

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from r1plus_gateway.access.caller import Outcome, Usage
+from r1plus_gateway.http.answers import EventEnvelope
+from r1plus_gateway.http.tools import parse_tool_answer
 from support.gateway.fake_triton import Gated, Inputs, answer
 from support.gateway.rig import read_events, read_until, running
 from support.tables import for_each
@@ -272,3 +275,21 @@ async def test_metrics_and_probes(tmp_path: Path) -> None:
         for path in ("/healthz", "/readyz"):
             async with rig.client.get(internal + path) as response:
                 assert response.status == 200
+
+
+def test_a_call_that_nests_too_deep_to_be_written_is_content() -> None:
+    text = '{"name":"f","arguments":' + "[" * 260 + "]" * 260 + "}"
+    assert parse_tool_answer(text).content == text
+
+
+async def test_a_failure_within_a_stream_ends_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And writes no second head, which a client would read as a part of the answer."""
+
+    def fail(*_: Any) -> bytes:
+        raise RuntimeError
+
+    monkeypatch.setattr(EventEnvelope, "build_end", fail)
+    async with running(tmp_path, answer("a")) as rig, rig.chat(stream=True) as response:
+        assert response.status == 200
+        with pytest.raises(aiohttp.ClientError):
+            assert b"internal_error" not in await response.read()

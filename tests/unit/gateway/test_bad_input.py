@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -604,3 +605,34 @@ async def test_idle_connections_do_not_cut_off_an_answer(tmp_path: Path, monkeyp
         assert (await read_events(response))[-1] == "[DONE]"
         for _, writer in idle:
             writer.close()
+
+
+async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whole answers, too: what they take of memory is bounded in time, and they hold up no drain."""
+    ends = []
+
+    class Watched(connections.Connection):
+        def connection_lost(self, exc: BaseException | None) -> None:
+            ends.append(exc)
+            super().connection_lost(exc)
+
+    monkeypatch.setattr(connections, "Connection", Watched)
+    async with running(tmp_path, answer("a"), settings={"limits": {"slowReaderSeconds": 0.2}}) as rig:
+        with socket.create_connection(("127.0.0.1", rig.gateway.port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400
+            await asyncio.get_running_loop().sock_sendall(client, requests)
+            await eventually(lambda: ends, "the gateway has ended the connection", 30)
+
+
+async def test_a_credential_that_is_there_twice_is_refused_everywhere(rig: Rig) -> None:
+    """Also where none is needed: no two parts of a system may take another one of them."""
+    async with rig.client.get(rig.url + "/openapi.json") as response:
+        paths = (await response.json())["paths"]
+    calls = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    for method, path in [*calls, ("GET", "/nothing")]:
+        head = build_head(
+            "Host: a", "authorization: Bearer other", path=path.replace("{model}", "credit"), method=method
+        )
+        assert (await send_raw(rig.gateway.port, head)).startswith(b"HTTP/1.1 400 "), (method, path)

@@ -115,6 +115,26 @@ async def test_a_prompt_that_was_read_is_paid_though_no_response_came(tmp_path: 
     assert rig.ledger.settled[0].usage == Usage(7, 0)
 
 
+async def test_an_engine_that_does_not_say_what_it_used_makes_nothing_free(tmp_path: Path) -> None:
+    script = Gated(("a", "b", "c"))
+    async with running(tmp_path, script, capabilities=["count_only"]) as rig:
+        rig.pod.is_silent_on_usage = True
+        rig.pod.count_tokens = lambda _: 9
+        await leave_and_settle(rig, begin(rig), 1)
+        script.release(2)
+        task = begin(rig, stream=True)
+        await eventually(lambda: rig.pod.sent_tokens == 2, "two tokens are sent")
+        await leave_and_settle(rig, task, 2)
+    assert [entry.usage for entry in rig.ledger.settled] == [Usage(9, 0), Usage(9, 2)]
+
+
+async def leave_and_settle(rig: Rig, task: asyncio.Task[Any], settled: int) -> None:
+    """Let the client leave a request that runs, and wait for its settlement."""
+    await rig.until_running(1)
+    await leave(task)
+    await rig.until_settled(settled)
+
+
 async def test_a_slow_reader_pays_for_what_the_engine_counted(tmp_path: Path) -> None:
     limits = {"slowReaderBytes": 64 * 1024}
     async with running(tmp_path, Endless(), settings={"limits": limits}) as rig:
@@ -397,6 +417,20 @@ async def test_a_ledger_that_cannot_settle_does_not_take_the_answer_away(
     assert "could not be settled" in caplog.text
 
 
+async def test_metrics_that_fail_leave_no_reservation_and_take_no_answer_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError
+
+    async with running(tmp_path, answer("a")) as rig:
+        monkeypatch.setattr(rig.metrics, "observe", fail)
+        async with rig.chat() as response:
+            assert response.status == 200
+        await rig.until_settled()
+    assert "could not be counted: ValueError" in caplog.text
+
+
 async def test_who_may_call(tmp_path: Path) -> None:
     account = CallerKind.SERVICE_ACCOUNT
     async with running(tmp_path, answer("a"), namespaces=["team-web"]) as rig:
@@ -430,8 +464,12 @@ async def test_the_drain_lets_answers_end(tmp_path: Path) -> None:
 
 
 async def test_answers_that_outlive_the_drain_are_cut_and_settled(tmp_path: Path) -> None:
-    async with running(tmp_path, Gated(("a",)), settings={"drainSeconds": 0.05}) as rig:
+    drain_seconds = 1.0
+    loop = asyncio.get_running_loop()
+    async with running(tmp_path, Gated(("a",)), settings={"drainSeconds": drain_seconds}) as rig:
         task = begin(rig)
         await rig.until_running(1)
+        start = loop.time()
+    assert drain_seconds <= loop.time() - start < 2 * drain_seconds, "it waits once, not twice"
     await asyncio.gather(task, return_exceptions=True)
     assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.CANCELLED]

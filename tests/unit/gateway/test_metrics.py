@@ -152,7 +152,7 @@ def make_largest() -> bytes:
     for model in models:
         metrics.set_pods(model, 1)
         metrics.set_load(model, 1, 1)
-    metrics.update_keys([KeyBudget(f"{number:012}", 10, 5) for number in range(300)])
+    metrics.update_keys([KeyBudget(f"{number:012}", 10, 5) for number in range(300)], metrics.list_keys())
     metrics.set_data_state(DataReason.READY)
     return metrics.render()
 
@@ -216,13 +216,21 @@ class TestWhoHasSeries:
         metrics = GatewayMetrics()
         fill(metrics, ["aaa", "bbb", "team/web"], ["credit"])
         assert metrics.list_keys() == ["aaa", "bbb"]
-        metrics.update_keys([KeyBudget("aaa", 100, 40), KeyBudget("bbb")])
+        metrics.update_keys([KeyBudget("aaa", 100, 40), KeyBudget("bbb")], metrics.list_keys())
         assert (names.GATEWAY_BUDGET_LEFT_TOKENS, (("key", "aaa"),)) in read_samples(metrics.render())
-        metrics.update_keys([KeyBudget("bbb")])
+        metrics.update_keys([KeyBudget("bbb")], metrics.list_keys())
         assert read_labels(metrics.render(), "key") == {"bbb", "team/web"}
         fill(metrics, ["aaa"], ["credit"])  # what ran when it was revoked
-        metrics.update_keys([KeyBudget("bbb")])
+        metrics.update_keys([KeyBudget("bbb")], metrics.list_keys())
         assert read_labels(metrics.render(), "key") == {"bbb", "team/web"}
+
+    def test_a_key_that_calls_first_while_keys_are_read_keeps_its_series(self) -> None:
+        metrics = GatewayMetrics()
+        fill(metrics, ["aaa"], ["credit"])
+        asked = metrics.list_keys()
+        fill(metrics, ["bbb"], ["credit"])
+        metrics.update_keys([], asked)
+        assert read_labels(metrics.render(), "key") == {"bbb"}
 
     def test_series_of_who_does_not_call_and_of_models_that_are_gone_end(self) -> None:
         now = 1000.0
@@ -242,7 +250,7 @@ class TestWhoHasSeries:
     def test_a_place_that_is_free_again_is_given_to_another_caller(self) -> None:
         metrics = GatewayMetrics()
         fill(metrics, [f"{number:012}" for number in range(MOST_PAIRS)], ["credit"])
-        metrics.update_keys([])
+        metrics.update_keys([], metrics.list_keys())
         fill(metrics, ["newcomer0000"], ["credit"])
         assert read_labels(metrics.render(), "key") == {"newcomer0000"}
 
@@ -267,7 +275,7 @@ async def issue(store: TenantStore, name: str, budget: int | None) -> str:
 def test_names_are_as_prometheus_wants_them_and_all_are_exported() -> None:
     metrics = GatewayMetrics()
     fill(metrics, ["aaa"], ["credit"])
-    metrics.update_keys([KeyBudget("aaa", 2, 1)])
+    metrics.update_keys([KeyBudget("aaa", 2, 1)], metrics.list_keys())
     metrics.set_data_state(DataReason.FULL)
     metrics.set_settings_validity(True)
     metrics.set_pods("credit", 1)

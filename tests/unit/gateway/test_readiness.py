@@ -13,17 +13,18 @@ import pytest
 
 from r1plus_client import OverloadedError
 from r1plus_contract.gateway import DataReason
+from r1plus_gateway.http import server
 from r1plus_gateway.settings import SettingsFile
-from r1plus_gateway.store import service
+from r1plus_gateway.store import service, tenant
 from r1plus_gateway.store.admin import create_key, list_keys
 from r1plus_gateway.store.errors import CorruptError
 from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.opening import StoreConfig
+from r1plus_gateway.store.opening import OpenData, StoreConfig
 from r1plus_gateway.store.tenant import Periods
 from support.apiserver.process import DIES_WITH_PARENT
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import GatewayProcess, running_process
-from support.gateway.rig import FakeMonitor
+from support.gateway.rig import FakeMonitor, running
 from support.gateway.tenant_data import ADMIN, Volume
 from support.waiting import eventually
 
@@ -215,3 +216,39 @@ async def test_a_gateway_that_cannot_open_its_data_for_a_defect_of_its_own_ends(
     with pytest.raises(ZeroDivisionError):
         async with service.run_access(SettingsFile(path)):
             pass
+
+
+async def test_data_that_cannot_be_opened_for_an_unexpected_reason_are_tried_again(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: StoreConfig) -> OpenData:
+        raise RuntimeError
+
+    store = volume.make_store()
+    store.is_watched = True  # its first try had no end in time
+    with monkeypatch.context() as patch:
+        patch.setattr(tenant, "open_data", fail)
+        assert not await store.open()
+    assert "RuntimeError" in store.state.message
+    assert "could not be opened" in caplog.text
+    assert await store.open()
+    await store.close()
+
+
+async def test_settings_are_followed_after_an_unexpected_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(server, "SERIES_SECONDS", 0.01)
+    async with running(tmp_path, answer("a")) as rig:
+        for owner, method in ((rig.file, "refresh"), (rig.metrics, "forget_idle")):
+            calls: list[Any] = []
+
+            def fail_once(*arguments: Any, calls: list[Any] = calls) -> None:
+                calls.append(arguments)
+                if len(calls) == 1:
+                    raise RuntimeError
+
+            monkeypatch.setattr(owner, method, fail_once)
+            await eventually(lambda calls=calls: len(calls) > 1, f"{method} is called again")  # type: ignore[misc]
+    assert caplog.text.count("could not be followed") == 2

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import AnswerEvidence, Outcome, Usage
 from r1plus_gateway.store import tables as t
+from r1plus_gateway.store import tenant
 from r1plus_gateway.store.admin import create_key, revoke_key, rotate_key, verify_audit
 from r1plus_gateway.store.audit import HEAD_FILE, AuditHead, read_head_file
 from r1plus_gateway.store.key_records import KeySpec
@@ -212,3 +213,20 @@ async def test_hostile_texts_of_a_pod_are_recorded_as_one_bounded_line(store: Te
     (row,) = await store.read(lambda connection: connection.execute(sa.select(t.audit)).all())
     assert (row.revision[:5], len(row.revision), len(row.engine_digest), row.verdict) == ("r???x", 253, 253, "Pass??")
     assert (await verify_audit(store)).problem == ""
+
+
+async def test_old_records_are_removed_in_one_batch_per_round(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the beat waits for all of them, and another gateway takes this one as gone."""
+    monkeypatch.setattr(tenant, "MOST_PRUNED", 2)
+    next_id = count_from()
+    store = volume.make_store()
+    assert await store.open()
+    for _ in range(5):
+        await settle(store, await store.ledger.reserve(next_id(), make_caller(), "credit", 10), 1, 2)
+    volume.time.advance(1000 * 86400)
+    firsts = []
+    for _ in range(3):
+        await store.maintain()
+        firsts.append(await store.read(lambda connection: connection.scalar(sa.select(sa.func.min(t.audit.c.seq)))))
+    assert firsts == [3, 5, 6]
+    await store.close()

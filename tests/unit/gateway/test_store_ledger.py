@@ -156,13 +156,13 @@ async def test_a_limit_of_zero_admits_nothing(store: TenantStore, limits: Limits
     assert refusal.value.retry_after is None, "waiting does not help"
 
 
-async def test_a_refused_request_takes_nothing(store: TenantStore) -> None:
+async def test_a_request_refused_for_the_budget_takes_no_tokens(store: TenantStore) -> None:
     caller = make_caller(limits=Limits(requests_per_minute=5, tokens_per_minute=100, budget_tokens=50))
-    for name in "abcdefgh":
+    for name in "ab":
         with pytest.raises(AccessError):
             await store.ledger.reserve(name, caller, "credit", 60)
     remaining = (await store.ledger.reserve("i", caller, "credit", 50)).remaining
-    assert (remaining.requests, remaining.tokens, remaining.budget_tokens) == (4, 50, 0)
+    assert (remaining.requests, remaining.tokens, remaining.budget_tokens) == (2, 50, 0)
 
 
 WRONG: dict[str, tuple[str, str, int]] = {
@@ -313,3 +313,25 @@ async def test_no_end_user_is_readable_in_the_database(volume: Volume, store: Te
     text = await store.read(dump)
     assert "credit-aaaaaaaaaa" in text
     assert "bank.example" not in text
+
+
+async def test_a_refusal_for_the_budget_costs_a_request_of_the_minute(volume: Volume, store: TenantStore) -> None:
+    """Its prompt was counted by a pod: a key that has spent nearly all may not have that without limit."""
+    caller = make_caller(limits=Limits(budget_tokens=100, requests_per_minute=3))
+    await settle(store, await store.ledger.reserve("first", caller, "credit", 90), 60, 30)
+    holds = []
+    for number in range(3):
+        with pytest.raises(AccessError, match="more than is left of its budget") as refusal:
+            await store.ledger.reserve(f"r{number}", caller, "credit", 40)
+        holds.append(refusal.value.hold_seconds)
+    assert holds == [0, 0, pytest.approx(20.0)]
+    volume.time.advance(20)
+    await store.ledger.reserve("small", caller, "credit", 10)
+
+
+async def test_a_budget_that_leaves_no_prompt_and_answer_is_spent(store: TenantStore) -> None:
+    caller = make_caller(limits=Limits(budget_tokens=100))
+    await settle(store, await store.ledger.reserve("first", caller, "credit", 99), 60, 39)
+    with pytest.raises(AccessError) as refusal:
+        await store.ledger.reserve("second", caller, "credit", 2)
+    assert refusal.value.hold_seconds > 0

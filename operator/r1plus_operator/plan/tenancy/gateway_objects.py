@@ -68,6 +68,9 @@ PRESTOP_SECONDS: Final = 5
 """Time for the endpoint to leave every kube-proxy and Ingress controller, before new connections are refused."""
 DRAIN_SECONDS, ROLLING_DRAIN_SECONDS = 60, 600
 """Time for running answers to end. With a volume the next gateway waits for it; with a database it runs already."""
+EXIT_SECONDS: Final = 25
+"""For what follows the drain: cancelled answers end (3 s), their usage is read (5 s) and settled (2 s), the writer
+commits (10 s)."""
 SECRET_MODE: Final = 0o440
 SERIES_LIMITS: Final = MappingProxyType({**SCRAPE_LIMITS, "sampleLimit": 20_000, "bodySizeLimit": "4MiB"})
 """Limits of one scrape: a gateway has series for each API key and model."""
@@ -209,7 +212,7 @@ def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage
         "serviceAccountName": GATEWAY,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": PRESTOP_SECONDS + _select_drain_seconds(spec.gateway) + 10,
+        "terminationGracePeriodSeconds": PRESTOP_SECONDS + _select_drain_seconds(spec.gateway) + EXIT_SECONDS,
         "securityContext": build_pod_security_context(config.pod_user),
         "containers": [_build_container(spec.gateway, config, counts_storage=counts_storage)],
         "volumes": _build_volumes(spec.gateway),

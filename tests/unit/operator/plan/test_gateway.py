@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from r1plus_contract import names
 from r1plus_contract.gateway import (
@@ -20,13 +21,16 @@ from r1plus_contract.gateway import (
     Capability,
     DataReason,
     DataState,
+    GatewayLimits,
     GatewaySettings,
     ModelSettings,
     RevisionFacts,
     name_pods_service,
 )
+from r1plus_gateway.http.admission import SHARE_OF_CALLER
 from r1plus_gateway.settings import parse_settings
 from r1plus_operator.api.conditions import Reason
+from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.plan.observation import (
     REFUSED_PODS,
     ContainerFacts,
@@ -241,7 +245,14 @@ def test_running_answers_end_before_its_grace_period(database: Json | None, seco
     world = make_world(database=database) if database else make_world()
     world.settle()
     assert read_settings(world).drain_seconds == seconds
-    assert get_pod(world)["terminationGracePeriodSeconds"] == 5 + seconds + 10
+    assert get_pod(world)["terminationGracePeriodSeconds"] == 5 + seconds + 25
+
+
+def test_one_body_is_at_most_a_callers_share_of_all() -> None:
+    most = GatewayLimits().bodies_bytes // SHARE_OF_CALLER
+    R1PlusTenantSpec.model_validate({"gateway": {"limits": {"bodyBytes": most}}})
+    with pytest.raises(ValidationError, match="bodyBytes"):
+        R1PlusTenantSpec.model_validate({"gateway": {"limits": {"bodyBytes": most + 1}}})
 
 
 def test_a_claim_that_was_enlarged_is_not_overruled() -> None:
