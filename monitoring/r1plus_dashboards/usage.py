@@ -8,8 +8,6 @@ _REQUESTS, _TOKENS = metrics.GATEWAY_REQUESTS_TOTAL, metrics.GATEWAY_TOKENS_TOTA
 _BAD = f'outcome=~"{"|".join(GATEWAY_ERRORS)}"'
 _SERVED = f'outcome=~"{"|".join((GatewayOutcome.ANSWERED, *GATEWAY_ERRORS))}"'
 _LIMITED = f'outcome=~"{GatewayOutcome.BUDGET_EXHAUSTED}|{GatewayOutcome.RATE_LIMITED}|{GatewayOutcome.REFUSED}"'
-REFUSED = f"sum by (key, outcome) ({per_second(of_tenant(_REQUESTS, _LIMITED))})"
-CANCELLED = f"sum by (key, state) ({per_second(of_tenant(metrics.GATEWAY_CANCELLED_TOTAL))})"
 _PROMPT, _COMPLETION = (f'direction="{direction}"' for direction in ("prompt", "completion"))
 
 
@@ -105,6 +103,10 @@ _USE = (
         width=WIDTH,
     ),
 )
+REFUSED = Query(f"sum by (key, outcome) ({per_second(of_tenant(_REQUESTS, _LIMITED))})", "{{key}} {{outcome}}")
+CANCELLED = Query(
+    f"sum by (key, state) ({per_second(of_tenant(metrics.GATEWAY_CANCELLED_TOTAL))})", "{{key}} {{state}}"
+)
 _BUDGETS = (
     Panel(
         "Share of the budget that is left",
@@ -122,7 +124,7 @@ _BUDGETS = (
     Panel(
         "Refused a second",
         "budget_exhausted, rate_limited: the key's limits; refused: the request or its credential is wrong.",
-        (Query(REFUSED, "{{key}} {{outcome}}"),),
+        (REFUSED,),
         PanelKind.STACKED,
     ),
 )
@@ -158,7 +160,7 @@ _QUEUE = (
     Panel(
         "Cancelled a second, by how far they were",
         "queued, waiting (no token yet), streaming: the client left, or did not read.",
-        (Query(CANCELLED, "{{key}} {{state}}"),),
+        (CANCELLED,),
         PanelKind.STACKED,
     ),
 )
