@@ -1,13 +1,12 @@
 """What is lost when a process dies in the midst of streams: a pod, or the gateway. Nothing is, and nothing counts twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from r1plus_client import AsyncClient, R1PlusError, StreamInterruptedError
-from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
+from support.gateway.fake_triton import FakeTriton, count_up, serving
 from support.gateway.pod_process import running_pod
 from support.gateway.process import GatewayProcess, running_process, started
 from support.waiting import eventually
@@ -48,18 +47,9 @@ async def test_streams_of_a_killed_pod_end_with_an_error_and_cost_what_was_seen(
             await eventually(is_found_again, "the pod is found again", retry_on=(R1PlusError,))
 
 
-async def count_slowly(inputs: Inputs) -> AsyncIterator[Piece]:
-    """Answer with as many tokens as the prompt says."""
-    most = int(inputs["text_input"])
-    for count in range(1, most + 1):
-        yield Piece("a ", count)
-        await asyncio.sleep(0.01)
-    yield Piece("", most, finish_reason="stop")
-
-
 async def test_a_gateway_that_is_killed_again_and_again_counts_each_request_once(tmp_path: Path) -> None:
     """What ran counts in full, and what had ended by its tokens."""
-    async with serving(FakeTriton(count_slowly)) as pod, running_process(tmp_path, pod) as gateway:
+    async with serving(FakeTriton(count_up)) as pod, running_process(tmp_path, pod) as gateway:
         key = await gateway.create_key(limits={"budget_tokens": 100_000})
         async with gateway.make_client(key) as client:
             for _ in range(3):
@@ -78,7 +68,7 @@ async def test_a_gateway_that_is_killed_again_and_again_counts_each_request_once
 
 async def test_a_budget_under_attack_is_never_exceeded(tmp_path: Path) -> None:
     """Fifty at a time: whole answers, streams, streams that are cut, until nothing is left; each token counts once."""
-    async with serving(FakeTriton(count_slowly)) as pod, running_process(tmp_path, pod) as gateway:
+    async with serving(FakeTriton(count_up)) as pod, running_process(tmp_path, pod) as gateway:
         key = await gateway.create_key(limits={"budget_tokens": 1000})
         statuses: list[str] = []
 

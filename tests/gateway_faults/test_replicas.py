@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_client import AsyncClient, BudgetExhaustedError, OverloadedError, R1PlusError
-from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
+from support.gateway.fake_triton import FakeTriton, count_up, serving
 from support.gateway.process import GatewayProcess, started
 from support.gateway.rig import FakeMonitor
 from support.registry.postgres import PASSWORD, Cluster, Postgres
@@ -25,15 +25,6 @@ class Replicas:
     pod: FakeTriton
     first: GatewayProcess
     second: GatewayProcess
-
-
-async def count_up(inputs: Inputs) -> AsyncIterator[Piece]:
-    """Answer with as many tokens as the prompt says, a hundred in a second."""
-    most = int(inputs["text_input"])
-    for count in range(1, most + 1):
-        yield Piece("a ", count)
-        await asyncio.sleep(0.01)
-    yield Piece("", most, finish_reason="stop")
 
 
 @asynccontextmanager

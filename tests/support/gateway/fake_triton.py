@@ -80,6 +80,15 @@ def answer(*tokens: str, finish_reason: str = "stop", gap_s: float = 0.0) -> Scr
     return run
 
 
+async def count_up(inputs: Inputs) -> AsyncIterator[Piece]:
+    """Answer with as many tokens as the prompt says, a hundred in a second: a script."""
+    most = int(inputs["text_input"])
+    for count in range(1, most + 1):
+        yield Piece("a ", count)
+        await asyncio.sleep(0.01)
+    yield Piece("", most, finish_reason="stop")
+
+
 def fail(code: grpc.StatusCode, message: str, *tokens: str) -> Script:
     """Return a script that sends these tokens and then fails."""
 
