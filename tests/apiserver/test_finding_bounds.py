@@ -228,6 +228,8 @@ def test_finding_02_a_tenants_config_maps_are_in_its_quota(installed_server: Api
 
     wait_until(is_counted, "the quota is counted")
     *within, beyond = [config_map(f"suite-{number}", namespace, {names.LABEL_SUITE: "x"}) for number in range(4)]
+    # Admission reads its own copy of the quota, which may be older than the one that a client reads.
+    wait_until(lambda: admin.ask("POST", config_maps, beyond).status == 201, "admission has seen the quota's count")
     for suite in within:
         admin.do("POST", config_maps, suite)
     answer = admin.ask("POST", config_maps, beyond)
