@@ -189,14 +189,11 @@ class Completions:
     async def _answer_whole(
         self, exchange: Exchange, request: GenerateRequest, generation: Generation, bill: Bill
     ) -> web.Response:
-        text = bytearray()
-        while not generation.is_ended:
-            await generation.wait()
-            text += generation.take()
+        text = await _read_whole(generation)
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
         head = self._build_head(exchange, request, generation)
-        body = build_answer(head, text.decode("utf-8", "replace"), generation.finish_reason, generation.usage)
+        body = build_answer(head, text, generation.finish_reason, generation.usage)
         headers = {**build_evidence_headers(generation), **request.headers}
         return web.Response(body=body, content_type="application/json", headers=headers)
 
@@ -235,22 +232,12 @@ class Completions:
         bill: Bill,
     ) -> web.StreamResponse:
         envelope = EventEnvelope(self._build_head(exchange, request, generation))
-        data = envelope.build_first()
-        whole = bytearray() if request.has_tools else None
-        while True:
-            text = generation.take()
-            if whole is not None:
-                whole += text
-            elif text:
-                data += envelope.build_piece(text)
-            if generation.is_ended:
-                break
-            if data:
-                await stream.write(data)
-                data = b""
-            elif stream.needs_heartbeat:
-                await stream.write_heartbeat()
-            await generation.wait()
+        whole, data = "", b""
+        if request.has_tools:  # only the whole answer says whether it is a call
+            await stream.write(envelope.build_first())
+            whole = await _read_whole(generation, stream)
+        else:
+            data = await _write_text(stream, generation, envelope)
         try:
             _check_end(generation)
         except ServingError as error:
@@ -259,8 +246,8 @@ class Completions:
             return await stream.finish()
         await bill.settle(Outcome.ANSWERED, generation)
         finish_reason = generation.finish_reason
-        if whole is not None:
-            parsed = parse_tool_answer(whole.decode("utf-8", "replace"))
+        if request.has_tools:
+            parsed = parse_tool_answer(whole)
             data += envelope.build_tool_answer(parsed)
             finish_reason = "tool_calls" if parsed.calls else finish_reason
         await stream.write(data + envelope.build_end(finish_reason, generation.usage))
@@ -282,6 +269,47 @@ def _check_prompt_size(request: GenerateRequest, model: ModelSettings) -> None:
         raise RequestError(
             400, "context_length_exceeded", f"{message} context of {model.context_tokens} tokens; shorten it"
         )
+
+
+async def _write_text(stream: EventStream, generation: Generation, envelope: EventEnvelope) -> bytes:
+    """Write text as it arrives until the request has ended; return the events that are still to be written."""
+
+    def write_at_once() -> bool:
+        """Write what has arrived, unless the client is behind: then the task that waits writes it, and waits for it."""
+        if not stream.has_sent_all:
+            return False
+        if text := generation.take():
+            stream.write_at_once(envelope.build_piece(text))
+        return True
+
+    data = envelope.build_first()
+    while True:
+        if text := generation.take():
+            data += envelope.build_piece(text)
+        if generation.is_ended:
+            return data
+        if data:
+            await stream.write(data)
+            data = b""
+        elif stream.needs_heartbeat:
+            await stream.write_heartbeat()
+        await generation.wait(write_at_once)
+
+
+async def _read_whole(generation: Generation, stream: EventStream | None = None) -> str:
+    """Return the text once the request has ended. Heartbeats keep the stream's connection meanwhile."""
+    text = bytearray()
+
+    def take() -> bool:
+        text.extend(generation.take())
+        return True
+
+    while not generation.is_ended:
+        await generation.wait(take)
+        if stream is not None and stream.needs_heartbeat:
+            await stream.write_heartbeat()
+    take()
+    return text.decode("utf-8", "replace")
 
 
 class _SlowReaderError(Exception):

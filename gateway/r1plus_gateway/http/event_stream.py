@@ -36,6 +36,7 @@ class EventStream:
         self._clock = clock
         self._tick_seconds = min(TICK_SECONDS, limits.heartbeat_seconds / 4, limits.slow_reader_seconds / 4)
         self._response: web.StreamResponse | None = None
+        self._is_chunked = True
         self._written_bytes = 0
         self._written_at = self._progress_at = clock()
         self._sent_bytes = 0
@@ -58,6 +59,7 @@ class EventStream:
         response = web.StreamResponse(headers={**HEADERS, **headers})
         self._response = response
         await response.prepare(self._request)
+        self._is_chunked = "Transfer-Encoding" in response.headers  # not for a client of HTTP/1.0
 
     @property
     def needs_heartbeat(self) -> bool:
@@ -70,6 +72,20 @@ class EventStream:
         self._written_bytes += len(data)
         self._written_at = self._clock()
         await self._response.write(data)
+
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether the client is there, and the kernel has taken everything that was written."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
+
+    def write_at_once(self, data: bytes) -> None:
+        """Send events to a client for which `has_sent_all` holds, without waiting and without aiohttp's layers."""
+        self._written_bytes += len(data)
+        self._written_at = self._clock()
+        transport = self._request.transport
+        assert transport is not None
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     async def write_heartbeat(self) -> None:
         """Send a comment, which clients ignore."""
