@@ -30,7 +30,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_gateway.store.tenant_keys import make_half
 from r1plus_operator.api import kinds
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.plan.tenancy import network_policies
 from support.apiserver.chart import GATEWAY_IMAGE
 from support.apiserver.isolation_runs import Team
@@ -210,7 +210,7 @@ async def test_it_follows_promotions_callers_and_deletions(tenant: Tenant, team:
     await tenant.allow(gateway=ENABLED, callers={"namespaces": ["shop"]})
     first = await tenant.serve()
     model = await model_that(tenant, lambda one: one.revisions, "the gateway is told of the model")
-    stored = read(await tenant.present("ControllerRevision", first))
+    stored = read_revision(await tenant.present("ControllerRevision", first))
     assert model.host == f"credit-pods.{tenant.namespace}.svc"
     assert [one.name for one in model.revisions] == [first]
     assert (model.batch, model.revisions[0].identity) == (stored.batch, stored.identity_digest)

@@ -40,7 +40,7 @@ from r1plus_operator.plan.observation import (
     TenantView,
     TokenIssuer,
 )
-from r1plus_operator.plan.revision.record import read_revisions
+from r1plus_operator.plan.revision.storage import read_revisions
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
 from r1plus_operator.plan.tenancy.gateway_condition import VOLUMES_SECONDS
