@@ -107,7 +107,8 @@ async def test_fifty_requests_at_once_never_exceed_a_budget(gateway: GatewayProc
         got = await asyncio.gather(*calls, return_exceptions=True)
         usage = await client.read_usage()
     refused = [one for one in got if isinstance(one, BaseException)]
-    assert {type(one) for one in refused} == {BudgetExhaustedError}
+    # While answers are open their tokens may come back: those that were not counted any more are to come again.
+    assert BudgetExhaustedError in {type(one) for one in refused} <= {BudgetExhaustedError, RateLimitError}
     used = 9 * (50 - len(refused))
     assert 0 < used <= 100
     assert usage["remaining"]["budget_tokens"] == 100 - used
