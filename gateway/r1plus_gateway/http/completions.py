@@ -14,6 +14,7 @@ from r1plus_gateway.access.caller import (
     AccessError,
     Authenticator,
     Caller,
+    CallerKind,
     Ledger,
     Outcome,
     Remaining,
@@ -43,6 +44,10 @@ HEADER_END_USER: Final = "x-r1plus-end-user"
 COUNT_SECONDS: Final = 10.0
 TEMPLATE_TOKENS: Final = 256
 """At most so many tokens of a chat template, where the engine cannot count: a few for each message."""
+ADMINISTERS_ONLY: Final = (
+    "ServiceAccount r1plus-gateway-admin administers and does not generate: no budget holds its tokens. Call with an"
+    " API key, which `r1plus key create` makes, or with a token of another ServiceAccount."
+)
 LEFT: Final = (asyncio.CancelledError, ConnectionError)
 """What a client that leaves raises in its handler."""
 
@@ -127,6 +132,8 @@ class Completions:
 
     async def _answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
         caller = await authenticate(self._parts, exchange)
+        if caller.kind is CallerKind.ADMIN:
+            raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
         self._holds.check(caller)
         settings = self._parts.read_settings()
         with self._bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
