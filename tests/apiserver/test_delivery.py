@@ -9,7 +9,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillPhase, FillProgress
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import until_refused
@@ -33,7 +33,7 @@ def operator_settings() -> dict[str, str]:
 async def volume_of(tenant: Tenant, name: str) -> str:
     """The volume of the present candidate, once its Job is there."""
     revision = await tenant.candidate(name)
-    volume = read(await tenant.present("ControllerRevision", revision)).volume
+    volume = read_revision(await tenant.present("ControllerRevision", revision)).volume
     assert volume is not None
     await tenant.present("Job", volume.name)
     return volume.name
@@ -86,7 +86,7 @@ async def test_an_engine_is_brought_to_a_volume_and_then_served_from_it(
     for kind in ("Job", "NetworkPolicy", "ConfigMap"):
         await tenant.absent(kind, volume)
     claim = await tenant.present("PersistentVolumeClaim", volume)
-    digest = read(await tenant.present("ControllerRevision", revision)).identity.engine_digest
+    digest = read_revision(await tenant.present("ControllerRevision", revision)).identity.engine_digest
     assert claim["metadata"]["annotations"][names.ANNOTATION_DELIVERED] == digest
     assert await tenant.bring_up("credit") == revision
 

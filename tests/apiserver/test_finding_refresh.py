@@ -19,7 +19,8 @@ from r1plus_contract import metrics, names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision.record import Runtime, read
+from r1plus_operator.plan.revision.record import Runtime
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
@@ -89,7 +90,7 @@ async def deployments(tenant: Tenant) -> dict[str, tuple[Any, ...]]:
 
 
 async def revision_of(tenant: Tenant, name: str) -> Any:
-    return read(await tenant.present("ControllerRevision", name))
+    return read_revision(await tenant.present("ControllerRevision", name))
 
 
 async def test_finding_09_patched_images_reach_what_serves_when_somebody_asks(

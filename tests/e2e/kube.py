@@ -14,7 +14,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from devcluster.toolchain import kubectl
-from r1plus_contract.names import GROUP, LABEL_DEPLOYMENT, VERSION
+from r1plus_contract.names import GROUP, LABEL_DEPLOYMENT, LABEL_REVISION, VERSION
 
 Json = dict[str, Any]
 
@@ -74,8 +74,8 @@ class Kube:
             raise
 
     def pods_of(self, namespace: str, deployment: str) -> list[Json]:
-        """Every pod of an R1PlusDeployment, whatever its revision."""
-        return self.all("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment}")
+        """Every pod that serves, or will, whatever its revision; not the isolation test's, which stay until its next run."""
+        return self.all("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment},{LABEL_REVISION}")
 
     def patch(
         self, plural: str, namespace: str, name: str, body: Json, headers: Mapping[str, str] | None = None
