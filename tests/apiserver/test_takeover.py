@@ -260,7 +260,7 @@ def _parsed(text: str) -> Any:
 
 
 def parts_of(*names_of_parts: str, generation: bool = False, **looks: Look) -> Look:
-    """Return what reads these parts of an object, its generation and what `looks` read_revision, by name."""
+    """Return what reads these parts of an object, its generation and what `looks` read, by name."""
 
     def look(obj: Json) -> Json:
         parts = {name: obj.get(name) for name in names_of_parts} | {name: one(obj) for name, one in looks.items()}
