@@ -26,6 +26,10 @@ TOKEN_VARIABLE: Final = "R1PLUS_GATEWAY_TOKEN"
 Json = dict[str, Any]
 
 
+class UnavailableError(CliError):
+    """The gateway gave no answer, or none while it cannot use the tenant's data."""
+
+
 class GatewayCluster(Protocol):
     """The part of `kubernetes_cluster.KubernetesCluster` that leads to a gateway."""
 
@@ -37,6 +41,9 @@ class GatewayCluster(Protocol):
 
     def forward(self, namespace: str, service: str, port: int) -> AbstractContextManager[str]:
         """Yield `host:port` on loopback that leads to a Ready pod of the Service while the context is open."""
+
+    def explain_gateway(self, namespace: str) -> str:
+        """Return reason, cause and remedy of a gateway that is not ready; empty if it is, or nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +82,21 @@ def call_admin(
         target = replace(target, namespace=target.namespace or cluster.get_default_namespace())
         token = token or _create_token(cluster, target.namespace or "")
     headers = {"Authorization": f"Bearer {token}"}
-    with _open_client(target) as client:
-        try:
-            answer = client.request(
-                method, f"/v1/admin{path}", json=body, params=query, headers=headers, timeout=seconds
-            )
-        except httpx.HTTPError as error:
-            raise CliError(
-                f"{target.title} does not answer: {error or type(error).__name__}; check that its pod is Ready, and"
-                f" that it is the tenant's"
-            ) from error
-    return _read_answer(target, answer)
+    try:
+        with _open_client(target) as client:
+            try:
+                answer = client.request(
+                    method, f"/v1/admin{path}", json=body, params=query, headers=headers, timeout=seconds
+                )
+            except httpx.HTTPError as error:
+                raise UnavailableError(
+                    f"{target.title} does not answer: {error or type(error).__name__}; check that its pod is Ready, and"
+                    f" that it is the tenant's"
+                ) from error
+        return _read_answer(target, answer)
+    except UnavailableError as error:
+        problem = "" if target.url else target.connect().explain_gateway(target.namespace or "")
+        raise CliError(f"{target.title} serves nothing: {problem}" if problem else str(error)) from error
 
 
 def _check_url(url: str) -> None:
@@ -120,7 +131,12 @@ def _open_client(target: GatewayTarget) -> Iterator[Any]:
         return
     # The port leads through the API server to the pod itself, so its certificate, which is for the host names that
     # applications use, says nothing more. A proxy of the environment would only see the token.
-    with target.connect().forward(target.namespace or "", GATEWAY_SERVICE, PORT_API) as address:
+    with contextlib.ExitStack() as stack:
+        try:
+            forwarded = target.connect().forward(target.namespace or "", GATEWAY_SERVICE, PORT_API)
+            address = stack.enter_context(forwarded)
+        except CliError as error:
+            raise UnavailableError(str(error)) from error
         scheme = "https" if _speaks_tls(address) else "http"
         with httpx.Client(
             base_url=f"{scheme}://{address}", verify=False, timeout=TIMEOUT_SECONDS, trust_env=False
@@ -155,4 +171,5 @@ def _read_answer(target: GatewayTarget, answer: Any) -> Json:
         401: "; check that the token is new, and that the cluster's keys in the gateway's ConfigMap are current",
         404: "; see: r1plus key list" if isinstance(error, dict) else "; the gateway is older than this r1plus",
     }.get(answer.status_code, "")
-    raise CliError(f"{target.title} refused ({answer.status_code}): {message}{remedy}")
+    kind = UnavailableError if answer.status_code == 503 else CliError
+    raise kind(f"{target.title} refused ({answer.status_code}): {message}{remedy}")

@@ -22,10 +22,13 @@ from r1plus_cli.cluster import Json
 from r1plus_cli.errors import CliError
 from r1plus_cli.forward import forward_port
 from r1plus_cli.tenant_key import SecretData
-from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, VERSION
+from r1plus_contract.gateway import GATEWAY_SERVICE
+from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, TENANT, VERSION
 
 PLURAL = "r1plusdeployments"
 ENGINES_PLURAL = "r1plusengines"
+TENANTS_PLURAL = "r1plustenants"
+GATEWAY_READY = "GatewayReady"
 WATCH_SECONDS = 300
 OPERATOR_SELECTOR = "app.kubernetes.io/name=r1plus-operator"
 
@@ -123,6 +126,16 @@ class KubernetesCluster:
         """Forward a port to one Ready pod of the Service, like `kubectl port-forward service/NAME`."""
         return forward_port(self._core, namespace, self._find_ready_pod(namespace, service), port)
 
+    def explain_gateway(self, namespace: str) -> str:
+        """Return reason, cause and remedy of a gateway that is not ready; empty if it is, or nothing is known."""
+        try:
+            tenant = self._objects.get_namespaced_custom_object(GROUP, VERSION, namespace, TENANTS_PLURAL, TENANT)
+        except (ApiException, HTTPError):
+            return ""
+        conditions = tenant.get("status", {}).get("conditions", [])
+        found = next((one for one in conditions if one["type"] == GATEWAY_READY and one["status"] != "True"), None)
+        return f"{found['reason']}: {found['message']}" if found else ""
+
     def get_username(self) -> str:
         """Return the user's name for the API server; servers before 1.28 do not report it."""
         with _translate_errors("ask who you are"):
@@ -210,6 +223,8 @@ class KubernetesCluster:
 
     def _find_ready_pod(self, namespace: str, service: str) -> str:
         hint = f"see: r1plus status {service} -n {namespace}"
+        if service == GATEWAY_SERVICE:
+            hint = f"condition {GATEWAY_READY} of R1PlusTenant {TENANT} in namespace {namespace} says why"
         with _translate_errors(f"find the Service {namespace}/{service}"):
             try:
                 selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}

@@ -14,8 +14,8 @@ from r1plus_contract.outcomes import ProbeOutcome, ProbeResult
 from r1plus_contract.requests import Request, Verb, build_annotations
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision.record import read
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_operator.plan.revision.storage import read_revision
 from support.apiserver.manifests import CONTEXT, Json
 from support.apiserver.monitors import Monitors
 from support.apiserver.operator_process import OperatorProcess
@@ -79,7 +79,7 @@ class Pair:
         """What is written down of going back, once something is."""
 
         async def find() -> RollbackRecord | None:
-            return read(await self.tenant.present("ControllerRevision", self.bad)).rollback
+            return read_revision(await self.tenant.present("ControllerRevision", self.bad)).rollback
 
         return await eventually(find, "the attempt is written down")
 
@@ -135,7 +135,7 @@ async def test_a_fall_is_told_only_where_that_is_asked_for(
 async def test_a_fall_is_answered_by_a_control_and_a_switch_and_does_not_return(
     operator: OperatorProcess, tenant: Tenant, pair: Pair
 ) -> None:
-    before = read(await tenant.present("ControllerRevision", pair.good)).template
+    before = read_revision(await tenant.present("ControllerRevision", pair.good)).template
     fall(pair.second)
     await pair.going_back()
     deployment = await tenant.present("Deployment", pair.good)
@@ -148,7 +148,7 @@ async def test_a_fall_is_answered_by_a_control_and_a_switch_and_does_not_return(
     record = await pair.record()
     assert (record.to, record.control, record.cause) == (pair.good, Verdict.PASS, "BelowThreshold")
     assert record.switched_at is not None
-    assert read(await tenant.present("ControllerRevision", pair.good)).template == before
+    assert read_revision(await tenant.present("ControllerRevision", pair.good)).template == before
     for reason in ("RollingBack", "RolledBack"):
         await tenant.events(reason)
     await operator.shows("r1plus_rollbacks_total", namespace=tenant.namespace, reason="BelowThreshold")
@@ -164,7 +164,7 @@ async def test_what_fell_comes_back_by_a_gate_of_its_own_since_somebody_let_it(
     await falling.control(Verdict.PASS)
     await falling.switch_back()
     await falling.ask(Verb.ACK, "another driver")
-    identity = read(await tenant.present("ControllerRevision", falling.bad)).identity_digest
+    identity = read_revision(await tenant.present("ControllerRevision", falling.bad)).identity_digest
 
     async def ordered() -> bool:
         return bool(((await falling.settings())["control"] or {}).get("identity") == identity)
@@ -332,7 +332,7 @@ async def test_outcomes_are_pooled_written_down_and_not_heard_twice_by_the_next_
     tenant.monitors.outcomes = tuple(ProbeOutcome(n, LOST[n % 6], ProbeResult.INCORRECT) for n in range(1, 61))
 
     async def pool() -> object:
-        return read(await tenant.present("ControllerRevision", revision)).pool
+        return read_revision(await tenant.present("ControllerRevision", revision)).pool
 
     await eventually(pool, "an alarm of the pool is written down")
     assert await operator.metric("r1plus_pool_evidence_ratio", namespace=tenant.namespace, detector="accuracy") >= 1

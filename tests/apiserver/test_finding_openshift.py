@@ -17,7 +17,7 @@ from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.podspec.pod import has_user
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from support.apiserver.audit import writes_at_rest, writes_of
 from support.apiserver.chart import DECOY_NAMESPACE
 from support.apiserver.isolation_runs import Team
@@ -119,7 +119,7 @@ async def test_finding_13_a_candidate_converges_when_its_namespace_gets_a_range(
     await tenant.deploy("credit", tier="full", context=CONTEXT)
     refused = await tenant.candidate("credit")
     before = await tenant.present("ControllerRevision", refused)
-    assert has_user(read(before).template["spec"])
+    assert has_user(read_revision(before).template["spec"])
     await assign_users(tenant)
     revision = await without_user(tenant)
     assert_admitted(await pass_gate(tenant, revision), await template_of(tenant, "Deployment", revision))
@@ -177,7 +177,7 @@ async def test_finding_13_a_delivery_is_admitted_also_one_that_began_before_the_
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     await tenant.deploy("credit", tier="full", context=CONTEXT, delivery={"mode": "Volume"})
-    volume = read(await tenant.present("ControllerRevision", await tenant.candidate("credit"))).volume
+    volume = read_revision(await tenant.present("ControllerRevision", await tenant.candidate("credit"))).volume
     assert volume is not None
     await tenant.present("Job", volume.name)
     await assign_users(tenant)

@@ -10,7 +10,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.runtime.client import ApiClient
 from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
@@ -57,7 +57,7 @@ async def test_finding_13_a_job_behind_a_proxy_is_admitted_with_its_policies_and
     operator: OperatorProcess, tenant: Tenant, archive: str
 ) -> None:
     await tenant.deploy("credit", tier="full", context=CONTEXT, engine={"family": archive})
-    volume = read(await tenant.present("ControllerRevision", await tenant.candidate("credit"))).volume
+    volume = read_revision(await tenant.present("ControllerRevision", await tenant.candidate("credit"))).volume
     assert volume is not None
     job = await tenant.present("Job", volume.name)
     told = (await tenant.present("ConfigMap", volume.name))["data"]

@@ -21,7 +21,8 @@ from r1plus_contract.verdict import GateReport, Phase, Verdict
 from r1plus_monitoring.probe.client import ProbeReply
 from r1plus_monitoring.process.prober import Prober
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision.record import Revision, read
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.runtime.client import JSON_PATCH
 from support.apiserver.manifests import CONTEXT, Json
 from support.apiserver.monitors import Monitors
@@ -74,7 +75,7 @@ async def start_candidate(tenant: Tenant) -> tuple[Revision, Monitors, dict[str,
     """Ask for another revision and run its pod; return it, where its monitor is asked, and what that has mounted."""
     await tenant.deploy("credit", tier="full", context={"maxTokens": 2048})
     candidate = await tenant.candidate("credit")
-    revision = read(await tenant.present("ControllerRevision", candidate))
+    revision = read_revision(await tenant.present("ControllerRevision", candidate))
     place = Monitors()
     await tenant.run_pod(candidate, ready=True, monitors=place)
     return revision, place, (await tenant.present("ConfigMap", "credit-accuracy"))["data"]
@@ -96,7 +97,7 @@ async def test_finding_01_a_pass_out_of_a_forged_configuration_is_not_taken(
         message = await tenant.until("credit", "QualityVerified", "False", "PassUnproven")
         assert "delete the pod" in message
         assert (await tenant.cr("credit"))["status"]["candidate"] == candidate
-        assert read(await tenant.present("ControllerRevision", candidate)).verdicts == ()
+        assert read_revision(await tenant.present("ControllerRevision", candidate)).verdicts == ()
         assert await tenant.selected() == serving
 
     sound = SoundEngine(load_suite(files["suite.json"], files["items.jsonl"]).items)
@@ -150,7 +151,8 @@ async def test_finding_01_an_edited_owner_reference_comes_back_and_the_object_st
                 return all(now["metadata"].get(part) == before["metadata"].get(part) for part in KEPT)
 
             await tenant.child_that(resource.kind, name, is_as_before, f"{resource.kind} is as before: {what}")
-    assert (await tenant.condition("credit", "Progressing"))[:2] == ("False", "Complete")
+    # The status is written first, of what was seen before the repair.
+    await tenant.until("credit", "Progressing", "False", "Complete")
 
 
 KEPT = ("uid", "ownerReferences", "labels", "annotations")
@@ -174,7 +176,9 @@ async def test_finding_06_a_pod_that_runs_another_image_than_the_gated_one_is_re
     await tenant.decide(revision, Verdict.PASS)
     await tenant.until("credit", "Ready", "True", "Serving")
     gated = {names.CONTAINER_TRITON: (f"sha256:{'a' * 64}",)}
-    await tenant.child_that("ControllerRevision", revision, lambda obj: read(obj).images == gated, "it is recorded")
+    await tenant.child_that(
+        "ControllerRevision", revision, lambda obj: read_revision(obj).images == gated, "it is recorded"
+    )
 
     await tenant.client.delete(kinds.POD, pod, tenant.namespace)
     moved = await tenant.run_pod(revision, ready=True, suffix="moved")

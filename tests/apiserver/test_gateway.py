@@ -3,34 +3,41 @@
 The test plays controllers and kubelet: it makes the gateway's pod and says how it fares.
 """
 
+import contextlib
 import json
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.gateway import (
+    DATA_PATH,
     ENV_SETTINGS,
     GATEWAY,
     GATEWAY_ADMIN,
     GATEWAY_SERVICE,
     JWKS_FILE,
     LABEL_GATEWAY,
+    PORT_INTERNAL,
     SETTINGS_FILE,
+    DataReason,
+    DataState,
     GatewaySettings,
     ModelSettings,
 )
-from r1plus_contract.jsonable import loads
+from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.timestamps import parse_timestamp
 from r1plus_contract.verdict import Verdict
 from r1plus_gateway.store.tenant_keys import make_half
 from r1plus_operator.api import kinds
 from r1plus_operator.api.rbac import TOKEN_ISSUER_URLS
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.plan.tenancy import network_policies
 from support.apiserver.chart import GATEWAY_IMAGE
 from support.apiserver.isolation_runs import Team
@@ -183,6 +190,53 @@ async def test_the_gateway_takes_what_the_operator_wrote_and_believes_tokens_of_
         gateway.kill()
 
 
+class DataPort:
+    """The internal port of the gateway's pod: says how the tenant's data are."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.state = DataState(DataReason.FULL, "no space; enlarge the volume")
+
+    async def _answer(self, _: web.Request) -> web.Response:
+        return web.Response(text=dumps(self.state))
+
+    @contextlib.asynccontextmanager
+    async def listen(self) -> AsyncIterator["DataPort"]:
+        """Serve until the block ends."""
+        app = web.Application()
+        app.add_routes([web.get(DATA_PATH, self._answer)])
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._address, PORT_INTERNAL).start()
+            yield self
+        finally:
+            await runner.cleanup()
+
+
+async def test_callers_of_a_gateway_whose_data_cannot_be_used_reach_it_until_one_can_serve(
+    tenant: Tenant, team: Team
+) -> None:
+    await tenant.allow(gateway=ENABLED)
+
+    async def until_published(is_published: bool) -> None:
+        def holds(service: Json) -> bool:
+            return bool(service["spec"].get("publishNotReadyAddresses")) is is_published
+
+        await tenant.child_that("Service", GATEWAY_SERVICE, holds, f"published: {is_published}")
+
+    async with DataPort(tenant.monitors.address).listen() as port:
+        name = await run_gateway(tenant, phase="Running", conditions=[{"type": "Ready", "status": "False"}])
+        await team.until("GatewayReady", "False", "VolumeFull")
+        await until_published(is_published=True)
+        port.state = DataState(DataReason.READY, "fine", True)
+        await team.until("GatewayReady", "False", "Starting")
+        await until_published(is_published=True)
+        await tenant.set_status(name, phase="Running", conditions=[{"type": "Ready", "status": "True"}])
+        await team.until("GatewayReady", "True", "Ready")
+        await until_published(is_published=False)
+
+
 async def test_a_pod_that_waits_for_its_volumes_lacks_a_secret(tenant: Tenant, team: Team) -> None:
     await tenant.allow(gateway=ENABLED)
     conditions = [
@@ -210,7 +264,7 @@ async def test_it_follows_promotions_callers_and_deletions(tenant: Tenant, team:
     await tenant.allow(gateway=ENABLED, callers={"namespaces": ["shop"]})
     first = await tenant.serve()
     model = await model_that(tenant, lambda one: one.revisions, "the gateway is told of the model")
-    stored = read(await tenant.present("ControllerRevision", first))
+    stored = read_revision(await tenant.present("ControllerRevision", first))
     assert model.host == f"credit-pods.{tenant.namespace}.svc"
     assert [one.name for one in model.revisions] == [first]
     assert (model.batch, model.revisions[0].identity) == (stored.batch, stored.identity_digest)

@@ -11,7 +11,7 @@ from r1plus_contract.suite_files import SuiteFiles
 from r1plus_contract.verdict import Shadow, Verdict, Watch, WatchStanding
 from r1plus_operator.api import kinds
 from r1plus_operator.observe.suite_signature import generate_key, sign
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.tenant import Tenant
 from support.golden_suites import BAD, ITEMS, NAME, baseline_of, files_of, with_item
@@ -101,6 +101,6 @@ async def test_a_new_version_is_asked_beside_the_former_one_and_counts_once_its_
     one = "the monitors have the new suite alone"
     await tenant.child_that("ConfigMap", "credit-accuracy", lambda obj: "former-items.jsonl" not in obj["data"], one)
     assert (await tenant.settings("credit")).get("former") is None
-    stored = read(await tenant.present("ControllerRevision", serving))
+    stored = read_revision(await tenant.present("ControllerRevision", serving))
     assert [v.suite_hash for v in stored.verdicts] == [before.suite_hash, settings["suiteHash"]]
     assert (await tenant.condition("credit", "Ready"))[0] == "True"

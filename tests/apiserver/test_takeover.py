@@ -20,7 +20,7 @@ from devcluster.steps import Steps
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import DECOY_NAMESPACE, TENANT_NAMESPACE, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES
@@ -189,7 +189,7 @@ async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:
     control, candidate = (cluster.stored.get("R1PlusDeployment", name)["status"] for name in ("dropping", "gating"))
     await cluster.go_on([one["pod"] for one in cluster.stored.monitors if "next" in one])
     await tenant.switched(control["candidate"], "dropping")
-    if read(await tenant.present("ControllerRevision", candidate["candidate"])).can_prove_gates:
+    if read_revision(await tenant.present("ControllerRevision", candidate["candidate"])).can_prove_gates:
         await tenant.switched(candidate["candidate"], "gating")
     else:
         await assert_candidate_is_gated_again(tenant, candidate)
@@ -197,7 +197,7 @@ async def assert_what_was_under_way_ends(cluster: RestoredCluster) -> None:
     await tenant.until("gating", "QualityVerified", "True", "GatePassed")
     for name in ("dropping", "gating"):
         await tenant.until(name, "Ready", "True", "Serving")
-    record = read(await tenant.present("ControllerRevision", control["revision"])).rollback
+    record = read_revision(await tenant.present("ControllerRevision", control["revision"])).rollback
     assert record is not None
     assert (record.to, record.control) == (control["candidate"], Verdict.PASS)
     assert record.switched_at is not None
@@ -210,7 +210,9 @@ async def assert_candidate_is_gated_again(tenant: Tenant, before: Json) -> None:
     """
     again = await tenant.candidate("gating", other_than=before["candidate"])
     assert await tenant.selected("gating") == before["revision"]
-    old, new = [read(await tenant.present("ControllerRevision", name)) for name in (before["candidate"], again)]
+    old, new = [
+        read_revision(await tenant.present("ControllerRevision", name)) for name in (before["candidate"], again)
+    ]
     assert (old.verdicts, new.can_prove_gates, new.identity.engine) == ((), True, old.identity.engine)
     monitors = Monitors()
     await monitors.start()

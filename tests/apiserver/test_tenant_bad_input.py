@@ -11,7 +11,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.plan.tenancy.isolation_test_run import read_run as run_of
 from r1plus_operator.plan.tenancy.network_policies import CALLERS, DEFAULT_DENY
 from r1plus_operator.runtime.client import ApiClient
@@ -89,7 +89,12 @@ async def allow(tenant: Tenant, **quota: object) -> None:
 
     def is_counted(it: Json) -> bool:
         named, counted = it["spec"].get("hard", {}), it.get("status", {})
-        return "pods" in named and counted.get("hard") == named and counted.get("used", {}).keys() == named.keys()
+        asked = str(quota["pods"])
+        return (
+            named.get("pods") == asked
+            and counted.get("hard") == named
+            and counted.get("used", {}).keys() == named.keys()
+        )
 
     await tenant.child_that("ResourceQuota", "r1plus-tenant", is_counted, "the quota is counted")
 
@@ -152,7 +157,7 @@ async def test_a_claim_that_somebody_made_beforehand_is_not_taken_over(
     first, second = governed
     spec: Json = {"tier": "full", "context": CONTEXT, "delivery": {"mode": "Volume"}}
     await first.deploy("credit", **spec)
-    volume = read(await first.present("ControllerRevision", await first.candidate("credit"))).volume
+    volume = read_revision(await first.present("ControllerRevision", await first.candidate("credit"))).volume
     assert volume is not None
     size = {"requests": {"storage": "1Gi"}}
     claimed = {"accessModes": ["ReadWriteOnce"], "volumeName": "bound-elsewhere", "resources": size}

@@ -14,7 +14,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from devcluster.toolchain import kubectl
-from r1plus_contract.names import GROUP, LABEL_DEPLOYMENT, VERSION
+from r1plus_contract.names import GROUP, LABEL_DEPLOYMENT, LABEL_REVISION, VERSION
 
 Json = dict[str, Any]
 
@@ -74,8 +74,8 @@ class Kube:
             raise
 
     def pods_of(self, namespace: str, deployment: str) -> list[Json]:
-        """Every pod of an R1PlusDeployment, whatever its revision."""
-        return self.all("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment}")
+        """Every pod that serves, or will, whatever its revision; not the isolation test's, which stay until its next run."""
+        return self.all("pods", namespace, f"{LABEL_DEPLOYMENT}={deployment},{LABEL_REVISION}")
 
     def patch(
         self, plural: str, namespace: str, name: str, body: Json, headers: Mapping[str, str] | None = None
@@ -91,6 +91,12 @@ class Kube:
     def create_at(self, path: str, body: Json) -> Json:
         """Create an object at a path, such as that of a subresource."""
         return self._call("POST", path, body=body, headers={"Content-Type": "application/json"})
+
+    def create(self, plural: str, namespace: str | None, body: Json, *, dry_run: bool = False) -> Json:
+        """Create an object."""
+        query = [("dryRun", "All")] if dry_run else []
+        kind = {"Content-Type": "application/json"}
+        return self._call("POST", _path(plural, namespace), query=query, body=body, headers=kind)
 
     def delete(self, plural: str, namespace: str | None, name: str) -> None:
         """Delete one object; one that has gone already is fine."""

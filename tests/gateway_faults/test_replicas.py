@@ -35,9 +35,11 @@ async def replicas(folder: Path, url: str) -> AsyncIterator[Replicas]:
         (folder / "url").write_text(url)
         first.settings["data"] |= {"databaseUrlFile": str(folder / "url")}
         del first.settings["data"]["folder"]
-        first.write_settings()
         (folder / "second").mkdir()
         second = GatewayProcess(folder / "second", pod, monitor, beside=first)
+        for one in (first, second):
+            one.settings["limits"] = {"queuePerKey": 1000}  # as many prompts are counted for requests that are refused
+            one.write_settings()
         async with started(first), started(second):
             yield Replicas(pod, first, second)
 

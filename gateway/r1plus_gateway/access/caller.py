@@ -106,17 +106,26 @@ class AccessError(Exception):
     `status` is 401, 403, 404, 429, or 503 while the tenant's data cannot be used; `code` is OpenAI's error code
     (`invalid_api_key`, `model_not_found`, `rate_limit_exceeded`, `insufficient_quota`), for 503 `data_unavailable`.
     `retry_after` is in seconds; None says that another try does not help. For `hold_seconds` every request of the
-    caller would be refused for the same reason, whatever it asks for.
+    caller would be refused for the same reason, whatever it asks for. `left_tokens` is what its budget has left, if it
+    is refused for that.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after: float | None = None, hold_seconds: float = 0.0
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        hold_seconds: float = 0.0,
+        left_tokens: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.retry_after = retry_after
         self.hold_seconds = hold_seconds
+        self.left_tokens = left_tokens
 
 
 class Authenticator(Protocol):

@@ -1,15 +1,20 @@
-"""What is refused before anything is read for it: bodies beyond the bounds, callers whose limit is used up."""
+"""What a request may cost before it is admitted: its body, and a pod that counts its prompt.
 
+Callers whose limit is used up are refused before anything is read.
+"""
+
+import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.serving.errors import QueueFullError
 from r1plus_gateway.settings import GatewayLimits
+from r1plus_gateway.store.admission import leak
 
 SHARE_OF_CALLER: Final = 4
 """A caller may fill the fourth part of what all bodies may take."""
@@ -83,6 +88,72 @@ class Holds:
             if len(self._holds) >= MOST_HOLDS:
                 self._holds.clear()
             self._holds[_name(caller)] = _Hold(self._clock() + error.hold_seconds, error)
+
+
+@dataclass(slots=True)
+class _Turns:
+    semaphore: asyncio.Semaphore
+    users: int = 0
+
+
+class CountAllowance:
+    """Prompts that pods count for a caller: each costs one of an allowance, until its request is admitted.
+
+    So `most` are counted at once, and as many in a minute of those that are refused, or left. The allowance is of one
+    gateway, and leaks as limits per minute do.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._turns: dict[str, _Turns] = {}
+        self._levels: dict[str, tuple[float, float]] = {}
+        """Caller -> what it has taken, and when that was computed."""
+
+    @contextlib.asynccontextmanager
+    async def wait_for_turn(self, caller: str, most: int) -> AsyncIterator[None]:
+        """Wait until fewer than `most` requests of the caller are within such a block, then run this one."""
+        turns = self._turns.setdefault(caller, _Turns(asyncio.Semaphore(most)))
+        turns.users += 1
+        try:
+            async with turns.semaphore:
+                yield
+        finally:
+            turns.users -= 1
+            if not turns.users:
+                del self._turns[caller]
+
+    def take(self, caller: str, most: int) -> bool:
+        """Return whether a prompt may be counted now; if so, it has cost one."""
+        level = self._read(caller, most)
+        if level + 1 > most:
+            return False
+        self._write(caller, level + 1)
+        return True
+
+    def give_back(self, caller: str) -> None:
+        """Return the cost of a count: its request was admitted."""
+        level, at = self._levels.get(caller, (0.0, 0.0))
+        if level > 1:
+            self._levels[caller] = (level - 1, at)
+        else:
+            self._levels.pop(caller, None)
+
+    def charge(self, caller: str, most: int) -> None:
+        """Let a count cost one again: its request was admitted, and left or failed before a pod began it."""
+        self._write(caller, self._read(caller, most) + 1)
+
+    def compute_wait(self, caller: str, most: int) -> float:
+        """Return the seconds until a prompt may be counted."""
+        return max(0.0, self._read(caller, most) + 1 - most) * 60 / most
+
+    def _read(self, caller: str, most: int) -> float:
+        level, at = self._levels.get(caller, (0.0, 0.0))
+        return leak(level, most, self._clock() - at)
+
+    def _write(self, caller: str, level: float) -> None:
+        if len(self._levels) >= MOST_HOLDS and caller not in self._levels:
+            self._levels.clear()
+        self._levels[caller] = (level, self._clock())
 
 
 def _name(caller: Caller) -> str:

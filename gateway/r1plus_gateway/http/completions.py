@@ -10,8 +10,16 @@ from typing import Final
 from aiohttp import web
 
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
-from r1plus_gateway.access.caller import AccessError, Authenticator, Caller, Ledger, Outcome, Remaining
-from r1plus_gateway.http.admission import BodyBudget, Holds
+from r1plus_gateway.access.caller import (
+    AccessError,
+    Authenticator,
+    Caller,
+    CallerKind,
+    Ledger,
+    Outcome,
+    Remaining,
+)
+from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds
 from r1plus_gateway.http.answers import AnswerHead, EventEnvelope, build_answer
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
@@ -36,6 +44,10 @@ HEADER_END_USER: Final = "x-r1plus-end-user"
 COUNT_SECONDS: Final = 10.0
 TEMPLATE_TOKENS: Final = 256
 """At most so many tokens of a chat template, where the engine cannot count: a few for each message."""
+ADMINISTERS_ONLY: Final = (
+    "ServiceAccount r1plus-gateway-admin administers and does not generate: no budget holds its tokens. Call with an"
+    " API key, which `r1plus key create` makes, or with a token of another ServiceAccount."
+)
 LEFT: Final = (asyncio.CancelledError, ConnectionError)
 """What a client that leaves raises in its handler."""
 
@@ -101,6 +113,7 @@ class Completions:
         self._parts = parts
         self._bodies = BodyBudget()
         self._holds = Holds()
+        self._counts = CountAllowance()
 
     async def answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
         """Answer one request.
@@ -119,6 +132,8 @@ class Completions:
 
     async def _answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
         caller = await authenticate(self._parts, exchange)
+        if caller.kind is CallerKind.ADMIN:
+            raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
         self._holds.check(caller)
         settings = self._parts.read_settings()
         with self._bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
@@ -132,16 +147,44 @@ class Completions:
         exchange.schema_field = "tools" if request.has_tools else "response_format"
         _check_prompt_size(request, pool.model)
         self._parts.models.queue.check_room(pool.model.name, caller.group_id)
-        prompt_tokens = await self._count(pool, exchange.id, request)
+        request, bill, prompt_tokens = await self._admit(exchange, caller, pool, request)
+        return await self._generate(exchange, pool, request, bill, prompt_tokens or 0)
+
+    async def _admit(
+        self, exchange: Exchange, caller: Caller, pool: PodPool, request: GenerateRequest
+    ) -> tuple[GenerateRequest, Bill, int | None]:
+        """Reserve a request; return it with its limit of new tokens, its bill, and its prompt's tokens if counted.
+
+        A caller whose requests were refused after too many counts gets none for a while: its prompts are reserved by
+        their size, as where the engine cannot count. So a flood of refused requests costs the pods little, and takes
+        nothing from the caller's requests that its budget has room for.
+        """
+        if not pool.model.can(Capability.COUNT_ONLY):
+            return await self._reserve(exchange, caller, pool, request, None)
+        group, most = caller.group_id, self._parts.read_settings().limits.queue_per_key
+        async with self._counts.wait_for_turn(group, most):
+            if self._counts.take(group, most):
+                prompt_tokens = await self._count(pool, exchange.id, request)
+                admitted = await self._reserve(exchange, caller, pool, request, prompt_tokens)
+                self._counts.give_back(group)
+                return admitted
+            try:
+                return await self._reserve(exchange, caller, pool, request, None)
+            except AccessError as error:
+                if _depends_on_size(error, request):
+                    raise _refuse_uncounted(self._counts.compute_wait(group, most), most) from error
+                raise
+
+    async def _reserve(
+        self, exchange: Exchange, caller: Caller, pool: PodPool, request: GenerateRequest, prompt_tokens: int | None
+    ) -> tuple[GenerateRequest, Bill, int | None]:
         new_tokens = resolve_new_tokens(request.limit, pool.model, prompt_tokens)
         bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
         request = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
-        return await self._generate(exchange, pool, request, bill, prompt_tokens or 0)
+        return request, bill, prompt_tokens
 
     async def _count(self, pool: PodPool, request_id: str, request: GenerateRequest) -> int | None:
-        """Return the prompt's tokens; None where the engine cannot count, or the pod does not say."""
-        if not pool.model.can(Capability.COUNT_ONLY):
-            return None
+        """Return the prompt's tokens; None if the pod does not say."""
         try:
             return await count_tokens(pool, build_request(request_id, request.prompt, None), COUNT_SECONDS)
         except ServingError:
@@ -184,6 +227,8 @@ class Completions:
             outcome = Outcome.CANCELLED
             raise
         finally:
+            if prompt_tokens and not (generation and generation.has_reached_pod):
+                self._counts.charge(bill.reservation.caller.group_id, self._parts.read_settings().limits.queue_per_key)
             await bill.settle(outcome, generation)
 
     async def _answer_whole(
@@ -310,6 +355,24 @@ async def _read_whole(generation: Generation, stream: EventStream | None = None)
             await stream.write_heartbeat()
     take()
     return text.decode("utf-8", "replace")
+
+
+def _depends_on_size(error: AccessError, request: GenerateRequest) -> bool:
+    """Return whether the request might have been admitted by its tokens, and was not by its size in bytes."""
+    least = 1 + (request.limit.tokens if request.limit.is_explicit else 1)
+    has_room = error.left_tokens is None or error.left_tokens >= least
+    return has_room and error.status == 429 and error.retry_after is None and not error.hold_seconds
+
+
+def _refuse_uncounted(seconds: float, most: int) -> AccessError:
+    return AccessError(
+        429,
+        "rate_limit_exceeded",
+        f"{most} prompts of yours were counted within a minute and not admitted, so this one was reserved by its size"
+        " in bytes, which does not fit your limits. Send smaller requests, or lower max_tokens; this one is counted"
+        f" again in {seconds:.1f} s",
+        retry_after=seconds,
+    )
 
 
 class _SlowReaderError(Exception):

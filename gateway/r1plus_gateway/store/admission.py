@@ -104,6 +104,7 @@ def _check_budget(caller: Caller, demand: Demand, standing: Standing) -> None:
         f" the budget: {standing.used_tokens} of {budget} used, {standing.reserved_tokens} set aside for requests that"
         " run",
         hold_seconds=_SPENT_SECONDS if is_spent else requests_wait,
+        left_tokens=max(0, budget - standing.used_tokens - standing.reserved_tokens),
     )
 
 

@@ -16,7 +16,7 @@ from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import TenantView
 from r1plus_operator.plan.settings import OperatorConfig
-from r1plus_operator.plan.status.conditions import FAILED_REMEDY, REFUSED_REMEDY
+from r1plus_operator.plan.status.explanations import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.plan.tenancy.isolation_test_run import MAX_CONCURRENT_RUNS
 from r1plus_operator.plan.tenancy.tenant import TenantObservation, TenantPlan, plan_tenant
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError

@@ -11,7 +11,8 @@ from r1plus_operator.api import kinds
 from r1plus_operator.observe.caches import GATEWAY_NAME, Caches, Key
 from r1plus_operator.observe.projections import Child
 from r1plus_operator.plan.observation import Json, TokenIssuer
-from r1plus_operator.plan.revision.record import Revision, read
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
 from r1plus_operator.plan.tenancy.gateway_models import build_model
 
@@ -64,5 +65,5 @@ def observe_model(caches: Caches, key: Key, cr: Json) -> ModelSettings | None:
 def _read_revision(child: Child) -> Revision | None:
     """Return a revision; None if it was damaged by hand. Cached, since revisions seldom change and are large."""
     with contextlib.suppress(ContractError):
-        return read(child.live)
+        return read_revision(child.live)
     return None

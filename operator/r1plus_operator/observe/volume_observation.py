@@ -7,7 +7,7 @@ from r1plus_operator.observe.caches import VOLUMES_NAME, Caches, format_volumes_
 from r1plus_operator.observe.projections import find_controller
 from r1plus_operator.plan.engine.delivery import EngineVolume, is_finished, with_current_source
 from r1plus_operator.plan.observation import JOB_ENDED, VolumeFacts
-from r1plus_operator.plan.revision.record import read_volume
+from r1plus_operator.plan.revision.storage import read_volume
 from r1plus_operator.plan.tenancy.volumes import (
     FAILED,
     VOLUME_KINDS,

@@ -21,10 +21,11 @@ from r1plus_operator.plan.observation import Json, Observation
 from r1plus_operator.plan.podspec.pod import name_accuracy_config
 from r1plus_operator.plan.requests import build_request_events
 from r1plus_operator.plan.revision.foreign_pods import split_foreign_pods
-from r1plus_operator.plan.revision.record import Revision, find_current_revision, read_revisions, redate
+from r1plus_operator.plan.revision.record import Revision, find_current_revision
 from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.revision.resolution import resolve_spec
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_operator.plan.revision.storage import read_revisions, redate
 from r1plus_operator.plan.rollback import quarantine
 from r1plus_operator.plan.rollback.assessment import HealthAssessment, assess_health, choose_rollout_revision
 from r1plus_operator.plan.rollback.outcome import BreachOutcome

@@ -13,7 +13,7 @@ from r1plus_contract import names
 from r1plus_contract.settings import hash_config
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.errors import NotFoundError
 from support.apiserver.manifests import (
@@ -202,7 +202,7 @@ class Tenant:
         self, revision: str, verdict: Verdict, *, lost: int = 0, monitors: Monitors | None = None, control: str = ""
     ) -> GateReport:
         """Let the revision's monitor report a decided gate, of the `control` where one is ordered."""
-        stored = read(await self.present("ControllerRevision", revision))
+        stored = read_revision(await self.present("ControllerRevision", revision))
         settings = await self.settings(revision.rsplit("-", 1)[0])
         identity, suite = stored.identity_digest, (settings["suite"], settings["suiteHash"])
         reason, message = "TooManyLost" if lost else "Passed", f"lost {lost} of 210 items, 4 allowed"

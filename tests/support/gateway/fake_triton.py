@@ -120,12 +120,24 @@ class Gated:
         yield Piece("", len(self.tokens), finish_reason="stop")
 
 
+@dataclass
+class PromptCounter:
+    """Counts so many tokens for each prompt, and how often it is asked."""
+
+    tokens: int = 7
+    asked: int = 0
+
+    def __call__(self, _: Inputs) -> int:
+        self.asked += 1
+        return self.tokens
+
+
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Remembers what was asked and how each request ended."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.count_tokens: Callable[[Inputs], int] = lambda inputs: 7
+        self.count_tokens: Callable[[Inputs], int] = PromptCounter()
         self.inputs: list[Inputs] = []
         self.ids: list[str] = []
         self.running = 0

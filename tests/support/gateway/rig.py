@@ -113,9 +113,10 @@ class Rig:
         """Get a path."""
         return self.client.get(self.url + path, headers={"Authorization": f"Bearer {key}"})
 
-    async def until_settled(self, count: int = 1) -> None:
-        """Wait until so many requests are settled and none is open."""
-        await eventually(lambda: len(self.ledger.settled) == count and not self.ledger.open, f"{count} settled")
+    async def until_settled(self, count: int = 1, *, still_open: int = 0) -> None:
+        """Wait until so many requests are settled, and so many are open."""
+        ledger = self.ledger
+        await eventually(lambda: len(ledger.settled) == count and len(ledger.open) == still_open, f"{count} settled")
 
     async def until_running(self, count: int) -> None:
         """Wait until the pod runs so many requests."""

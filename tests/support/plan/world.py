@@ -32,7 +32,8 @@ from r1plus_operator.plan.observation import (
     WaveView,
 )
 from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
-from r1plus_operator.plan.revision.record import Revision, read
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from support.plan.conditions import assert_conditions
 from support.plan.timed import Timed
@@ -348,10 +349,10 @@ class World(Timed):
 
     def revision(self, name: str = "") -> Revision:
         """Return the stored revision, by default the candidate."""
-        return read(self.one("ControllerRevision", name or self.candidate()))
+        return read_revision(self.one("ControllerRevision", name or self.candidate()))
 
     def revisions(self) -> list[Revision]:
-        return [read(obj) for obj in self.live("ControllerRevision")]
+        return [read_revision(obj) for obj in self.live("ControllerRevision")]
 
     def volume(self) -> EngineVolume:
         """Return the volume that the candidate's engine is delivered to."""

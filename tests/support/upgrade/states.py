@@ -22,7 +22,7 @@ from r1plus_contract.suite import load_suite
 from r1plus_contract.verdict import Shadow
 from r1plus_operator.api import kinds
 from r1plus_operator.observe.suite_signature import generate_key, sign
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.runtime.client import ApiClient
 from support.upgrade.fixture import TENANT_NAMESPACE
 from support.upgrade.kubelet import Kubelet
@@ -281,7 +281,7 @@ class Recording:
 
     async def monitored(self, name: str, revision: str) -> Monitored:
         """Return what a revision's monitors know."""
-        stored = read(await self.tenant.present("ControllerRevision", revision))
+        stored = read_revision(await self.tenant.present("ControllerRevision", revision))
         data = (await self.tenant.present("ConfigMap", f"{name}-accuracy"))["data"]
         settings = json.loads(data["settings.json"])
         is_former = stored.identity_digest in (settings["former"] or {}).get("identities", ())
@@ -292,7 +292,7 @@ class Recording:
     async def volume(self, name: str) -> str:
         """Return the volume of the candidate, whose Job is there."""
         candidate = await self.tenant.candidate(name)
-        volume = read(await self.tenant.present("ControllerRevision", candidate)).volume
+        volume = read_revision(await self.tenant.present("ControllerRevision", candidate)).volume
         assert volume is not None
         await self.tenant.present("Job", volume.name)
         return volume.name
@@ -335,11 +335,11 @@ class Recording:
 
     async def has_pool(self, revision: str) -> bool:
         """Whether a checkpoint of the pooled detector is stored."""
-        return bool(read(await self.tenant.present("ControllerRevision", revision)).pool)
+        return bool(read_revision(await self.tenant.present("ControllerRevision", revision)).pool)
 
     async def has_refresh(self, revision: str) -> bool:
         """Whether an answer to a request for newer images is stored."""
-        return read(await self.tenant.present("ControllerRevision", revision)).refresh is not None
+        return read_revision(await self.tenant.present("ControllerRevision", revision)).refresh is not None
 
     async def is_complete(self, name: str) -> bool:
         """Whether nothing holds its rollout, and none is under way."""

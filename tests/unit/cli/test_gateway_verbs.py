@@ -19,7 +19,8 @@ from r1plus_cli.gateway import TOKEN_VARIABLE, GatewayTarget, call_admin
 from r1plus_cli.gateway_verbs import parse_duration
 from support.cli.command import run
 from support.gateway.fake_triton import FakeTriton, answer, serving
-from support.gateway.process import GatewayProcess, running_process
+from support.gateway.process import GatewayProcess, running_process, started
+from support.gateway.rig import FakeMonitor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Call = Callable[..., Result]
@@ -114,11 +115,16 @@ async def test_another_account_is_no_administrator(
 
 
 class Cluster:
-    """Stands for the API server: makes tokens, and forwards a port."""
+    """Stands for the API server: makes tokens, forwards a port, and knows what is wrong with the gateway."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, problem: str = "") -> None:
         self.address = address
         self.token = token
+        self.problem = problem
+
+    def explain_gateway(self, namespace: str) -> str:
+        assert namespace == "team-credit"
+        return self.problem
 
     def get_default_namespace(self) -> str:
         return "team-credit"
@@ -132,6 +138,8 @@ class Cluster:
     @contextlib.contextmanager
     def forward(self, namespace: str, service: str, port: int) -> Iterator[str]:
         assert (namespace, service, port) == ("team-credit", "gateway", 8080)
+        if not self.address:
+            raise CliError("no Ready pod behind the Service")
         yield self.address
 
 
@@ -150,6 +158,30 @@ async def test_a_gateway_that_is_gone_is_named() -> None:
     target = GatewayTarget(lambda: Cluster("127.0.0.1:1", "token"), env={})
     with pytest.raises(CliError, match="The gateway of team-credit does not answer"):
         call_admin(target, "GET", "/keys")
+
+
+PROBLEM = "KeyLost: Pod gateway-1 cannot use the tenant's data: half-1 is missing; r1plus tenant init --from FILE"
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:1"], ids=["no pod is ready", "it does not answer"])
+async def test_why_a_gateway_answers_nothing_is_said_with_the_remedy(address: str) -> None:
+    target = GatewayTarget(lambda: Cluster(address, "token", PROBLEM), env={})
+    with pytest.raises(CliError) as refused:
+        call_admin(target, "GET", "/keys")
+    assert str(refused.value) == f"The gateway of team-credit serves nothing: {PROBLEM}"
+
+
+async def test_why_a_gateway_refuses_for_its_data_is_said_with_the_remedy(tmp_path: Path) -> None:
+    """Its pod answers, and callers are told the reason alone."""
+    async with serving(FakeTriton(answer("a"))) as pod, FakeMonitor().listen() as monitor:
+        broken = GatewayProcess(tmp_path, pod, monitor)
+        (tmp_path / "secret" / "half-1").unlink()
+        async with started(broken, unready="KeyLost"):
+            token = broken.make_token("team-credit", "r1plus-gateway-admin")
+            for problem, said in ((PROBLEM, f"serves nothing: {PROBLEM}"), ("", r"refused \(503\).*\(KeyLost\)")):
+                cluster = Cluster(f"127.0.0.1:{broken.port}", token, problem)
+                with pytest.raises(CliError, match=said):
+                    await asyncio.to_thread(call_admin, GatewayTarget(lambda c=cluster: c, env={}), "GET", "/keys")
 
 
 @pytest.mark.parametrize("url", ["ftp://gateway", "gateway:8080", "http://gateway.example.com"])

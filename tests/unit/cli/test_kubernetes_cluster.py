@@ -98,6 +98,33 @@ def test_a_service_that_leads_nowhere_points_to_the_status(
     assert said.endswith("r1plus status credit -n team-credit")
 
 
+TENANT = "/apis/r1plus.ai/v1alpha1/namespaces/team-credit/r1plustenants/tenant"
+STATES: dict[str, tuple[Json | None, str]] = {
+    "it is not ready": ({"status": "False", "reason": "KeyLost", "message": "half-1 is missing"}, "KeyLost: half-1 is missing"),
+    "it is ready": ({"status": "True", "reason": "Ready", "message": "1 of 1"}, ""),
+    "nothing is known of it": (None, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("condition", "said"), STATES.values(), ids=STATES)
+def test_what_is_wrong_with_a_gateway_is_read_from_the_r1plustenant(
+    cluster: KubernetesCluster, objects: Json, condition: Json | None, said: str
+) -> None:
+    conditions = [{"type": "GatewayReady", **condition}] if condition else []
+    objects[TENANT] = {"status": {"conditions": [{"type": "Ready", "status": "True"}, *conditions]}}
+    assert cluster.explain_gateway("team-credit") == said
+
+
+def test_who_may_not_read_the_r1plustenant_is_told_nothing_of_it(cluster: KubernetesCluster) -> None:
+    assert cluster.explain_gateway("team-credit") == ""
+
+
+def test_a_gateway_without_a_ready_pod_points_to_its_condition(cluster: KubernetesCluster, objects: Json) -> None:
+    objects |= {"/api/v1/namespaces/team-credit/services/gateway": SERVICE, PODS: pods()}
+    with pytest.raises(CliError, match=r"no Ready pod.*condition GatewayReady of R1PlusTenant tenant"):
+        cluster.forward("team-credit", "gateway", 8080)
+
+
 def test_a_missing_object_is_not_a_missing_operator_and_a_missing_kind_is_one(cluster: KubernetesCluster) -> None:
     with pytest.raises(CliError, match="install the operator"):
         cluster.list_engines()

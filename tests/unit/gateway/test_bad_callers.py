@@ -16,10 +16,12 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
+from r1plus_contract.gateway import GatewayLimits
 from r1plus_gateway.access.api_keys import mint_key
-from support.gateway.fake_triton import FakeTriton, answer, serving
+from support.gateway.fake_triton import FakeTriton, PromptCounter, answer, serving
 from support.gateway.process import GatewayProcess, running_process
 from support.tables import for_each
+from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,9 +29,15 @@ BODY = {"model": "credit", "messages": [{"role": "user", "content": "Hi"}], "max
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
+async def pod() -> AsyncIterator[FakeTriton]:
+    async with serving(FakeTriton(answer("Stock", "holm"))) as fake:
+        yield fake
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory, pod: FakeTriton) -> AsyncIterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("gateway")
-    async with serving(FakeTriton(answer("Stock", "holm"))) as pod, running_process(folder, pod) as process:
+    async with running_process(folder, pod) as process:
         yield process
         _, audit = await process.call_admin("GET", "/audit")
         assert audit["problem"] is None
@@ -133,11 +141,14 @@ async def test_time_says_nothing_about_ids(gateway: GatewayProcess, key: str) ->
 
         assert await ask(limited, "credit") == await ask(limited, "debits")
         assert (await ask(limited, "credit"))[0] == 404
-        ratio = await compare(lambda: ask(limited, "credit"), lambda: ask(limited, "debits"))
-        assert ratio < 1.5
         known, unknown = mint_key(key.split("_")[1]).encode(), mint_key().encode()
-        ratio = await compare(lambda: ask(known, "credit"), lambda: ask(unknown, "credit"))
-        assert ratio < 1.5
+        for first, second in (((limited, "credit"), (limited, "debits")), ((known, "credit"), (unknown, "credit"))):
+
+            async def take_as_long(first: tuple[str, str] = first, second: tuple[str, str] = second) -> bool:
+                """What other processes take of the processor now and then differs; what an id costs stays."""
+                return await compare(lambda: ask(*first), lambda: ask(*second)) < 1.5
+
+            await eventually(take_as_long, f"{first} and {second} take as long")
 
 
 @for_each("method, path", {
@@ -263,6 +274,32 @@ async def test_a_budget_holds_whatever_is_tried(gateway: GatewayProcess) -> None
         usage = await client.read_usage()
     used = sum(row["prompt_tokens"] + row["completion_tokens"] for row in usage["data"])
     assert 0 < used <= budget
+
+
+async def test_a_nearly_spent_key_makes_pods_count_no_prompts_without_end(
+    gateway: GatewayProcess, pod: FakeTriton
+) -> None:
+    """It has no limit per minute, and its budget leaves room for small requests only."""
+    counter = pod.count_tokens = PromptCounter(tokens=500)
+    key = await gateway.create_key(limits={"budget_tokens": 40})
+    text = {**BODY, "messages": [{"role": "user", "content": "x" * 2000}]}
+
+    async def attack(most_tokens: int) -> tuple[int, str, bool]:
+        body = {**text, "max_tokens": most_tokens}
+        status, got, headers = await call(gateway, "POST", "/v1/chat/completions", key, body)
+        return status, got["error"]["code"], "Retry-After" in headers
+
+    began, refusals, most = time.monotonic(), set(), GatewayLimits().queue_per_key
+    for _ in range(6):
+        refusals |= set(await asyncio.gather(*(attack(4) for _ in range(30))))
+    assert refusals == {(429, "insufficient_quota", False), (429, "rate_limit_exceeded", True)}
+    assert set(await asyncio.gather(*(attack(50) for _ in range(30)))) == {(429, "insufficient_quota", False)}
+    assert most <= counter.asked <= most + (time.monotonic() - began) * most / 60 + 1
+    # Another key of the tenant has its own counts.
+    before, counter.tokens = counter.asked, 7
+    other = await gateway.create_key(limits={"budget_tokens": 40})
+    assert (await call(gateway, "POST", "/v1/chat/completions", other, BODY))[0] == 200
+    assert counter.asked == before + 1
 
 
 ENDLESS = {

@@ -495,10 +495,17 @@ async def test_the_drain_lets_answers_end(tmp_path: Path) -> None:
 async def test_answers_that_outlive_the_drain_are_cut_and_settled(tmp_path: Path) -> None:
     drain_seconds = 1.0
     loop = asyncio.get_running_loop()
-    async with running(tmp_path, Gated(("a",)), settings={"drainSeconds": drain_seconds}) as rig:
-        task = begin(rig)
-        await rig.until_running(1)
-        start = loop.time()
-    assert drain_seconds <= loop.time() - start < 2 * drain_seconds, "it waits once, not twice"
-    await asyncio.gather(task, return_exceptions=True)
-    assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.CANCELLED]
+
+    async def waits_once() -> bool:
+        """On a machine that does other things it may be late; who waits twice takes twice as long every time."""
+        async with running(tmp_path, Gated(("a",)), settings={"drainSeconds": drain_seconds}) as rig:
+            task = begin(rig)
+            await rig.until_running(1)
+            start = loop.time()
+        seconds = loop.time() - start
+        await asyncio.gather(task, return_exceptions=True)
+        assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.CANCELLED]
+        assert seconds >= drain_seconds
+        return seconds < 2 * drain_seconds
+
+    await eventually(waits_once, "it waits once, not twice")

@@ -33,9 +33,10 @@ from r1plus_operator.observe import node_projection, pod_projection, projections
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.selection import Target, resolve
 from r1plus_operator.plan.revision.last_valid import LastValid
-from r1plus_operator.plan.revision.record import GatedImages, hash_revision, read, to_object
 from r1plus_operator.plan.revision.refresh import Refresh
+from r1plus_operator.plan.revision.rendering import hash_revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_operator.plan.revision.storage import GatedImages, read_revision, to_object
 from r1plus_operator.plan.rollback.quarantine import Quarantine
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestRun
@@ -130,7 +131,7 @@ def revisions_of(cluster: StoredCluster, deployment: str) -> list[Json]:
 
 
 def rewrite_revision(stored: Json) -> Json:
-    return to_object(read(stored), {"name": stored["metadata"]["name"], "annotations": {}})
+    return to_object(read_revision(stored), {"name": stored["metadata"]["name"], "annotations": {}})
 
 
 def of_contract(kind: type[Any]) -> Callable[[Any], Any]:
@@ -216,7 +217,7 @@ def test_each_serving_pod_is_its_revisions_own(folder: Path) -> None:
     pods = [
         pod.facts for obj in cluster.of_kind("Pod") if (pod := pod_projection.project_pod(obj)) and pod.facts.revision
     ]
-    own = [pod.name for pod in pods if read(cluster.get("ControllerRevision", pod.revision)).own_pods([pod])]
+    own = [pod.name for pod in pods if read_revision(cluster.get("ControllerRevision", pod.revision)).own_pods([pod])]
     assert pods
     assert own == [pod.name for pod in pods]
 

@@ -11,7 +11,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_operator.controllers.tenant import FAILURES_BEFORE_REPORT, WITHOUT_EFFECT_SECONDS
 from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.status.conditions import FAILED_REMEDY, REFUSED_REMEDY
+from r1plus_operator.plan.status.explanations import FAILED_REMEDY, REFUSED_REMEDY
 from r1plus_operator.plan.tenancy import isolation_test_jobs, isolation_test_run, network_policies
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from support.operator.tenant_rig import Rig, ended

@@ -10,7 +10,8 @@ from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.accuracy.suite_selection import SuiteSelection
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import read_ack_token
-from r1plus_operator.plan.revision.record import Revision, clip_report
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.storage import clip_report
 from r1plus_policies.gate.verdict import rejudge
 
 MOST_VERDICT_BYTES: Final = 64 * 1024

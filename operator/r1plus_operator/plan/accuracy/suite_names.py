@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.record import read_revisions
+from r1plus_operator.plan.revision.storage import read_revisions
 
 
 def list_suite_names(cr: Json, engines: Iterable[Engine], children: Mapping[tuple[str, str], Json]) -> frozenset[str]:

@@ -9,7 +9,8 @@ from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.manifests import alerts, children, pause
 from r1plus_operator.plan.manifests.drift import foreign_items_patch, is_in_sync, with_preconditions, with_spec_hash
 from r1plus_operator.plan.observation import Json
-from r1plus_operator.plan.revision.record import Revision, to_object
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.storage import to_object
 from r1plus_policies.rollout import Rollout
 
 Patch = tuple[str, str, tuple[Json, ...]]

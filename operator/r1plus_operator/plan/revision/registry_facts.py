@@ -26,8 +26,9 @@ from r1plus_contract.requests import read_requests
 from r1plus_contract.verdict import Gate, Verdict, Watch, WatchStanding
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, Observation, SuiteSource
-from r1plus_operator.plan.revision.record import Revision, read
+from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_operator.plan.revision.storage import read_revision
 
 MAX_BYTES = 250
 """Limit of a text that identifies a fact, because the registry indexes it. A pod may report any text."""
@@ -64,7 +65,7 @@ def _read_revisions(observed: Observation) -> Iterator[Revision]:
     for (kind, _), live in sorted(observed.children.items()):
         if kind == "ControllerRevision":
             try:
-                yield read(live)
+                yield read_revision(live)
             except ContractError:
                 continue  # A foreign object; the plan reports it.
 

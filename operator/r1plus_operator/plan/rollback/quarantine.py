@@ -13,7 +13,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.plan.events import Event
 from r1plus_operator.plan.observation import Json, Observation, PodFacts
-from r1plus_operator.plan.revision.record import MAX_MESSAGE
+from r1plus_operator.plan.revision.storage import MAX_MESSAGE
 from r1plus_policies.rollback.response import Action, Response
 
 KEPT_SECONDS: Final = 3600.0

@@ -197,6 +197,20 @@ class _EnabledGateway:
         models = (model for _, model in sorted(self.observation.models.items()) if model is not None)
         return tuple(restrict_callers(model, callers) for model in models if model.name not in self._unreachable)
 
+    def _should_publish_unready(self) -> bool:
+        """Return whether the Service leads to pods that are not ready: they tell callers why none can serve.
+
+        From the first report of data that cannot be used, until a pod is ready that can use them: so callers always
+        get an answer, and an ordinary start changes no Service. A pod that can serve keeps the others out.
+        """
+        pods = [pod for pod in self.observation.pods if not pod.terminating]
+        states = [(pod.ready, self.observation.data_states.get(pod.name)) for pod in pods]
+        if any(is_ready and (state is None or state.can_serve) for is_ready, state in states):
+            return False
+        service = self.live.get((self.namespace.name, "Service", GATEWAY_SERVICE)) or {"spec": {}}
+        is_published = bool(service["spec"].get("publishNotReadyAddresses"))
+        return is_published or any(state is not None and not state.can_serve for _, state in states)
+
     def _build_stages(self, *, is_exclusive: bool | None = None) -> tuple[tuple[Json, ...], ...]:
         """Return the network policy and what pods mount, then the pods, then what leads to them."""
         name, gateway, config = self.namespace.name, self.spec.gateway, self.config
@@ -217,7 +231,7 @@ class _EnabledGateway:
                 self.spec, settings, config, counts_storage=self.observation.counts_storage
             )
         ]
-        last = [gateway_objects.build_service(name, gateway)]
+        last = [gateway_objects.build_service(name, gateway, publishes_unready=self._should_publish_unready())]
         if gateway.replicas > 1:
             last.append(gateway_objects.build_disruption_budget(name))
         if "PodMonitor" in self.observation.kinds:

@@ -286,9 +286,11 @@ def _build_secret_volume(name: str, secret: str) -> Json:
     return {"name": name, "secret": {"secretName": secret, "defaultMode": SECRET_MODE}}
 
 
-def build_service(namespace: str, gateway: Gateway) -> Json:
-    """Return the Service that applications call."""
+def build_service(namespace: str, gateway: Gateway, *, publishes_unready: bool = False) -> Json:
+    """Return the Service that applications call; `publishes_unready`: it leads to pods that are not ready as well."""
     name, port = ("https", PORT_SERVICE_TLS) if gateway.tls else ("http", PORT_SERVICE)
+    # Written only where it is true: the API server leaves a false one out.
+    published: Json = {"publishNotReadyAddresses": True} if publishes_unready else {}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -297,6 +299,7 @@ def build_service(namespace: str, gateway: Gateway) -> Json:
             "type": "ClusterIP",
             "selector": {LABEL_GATEWAY: "true"},
             "ports": [{"name": name, "port": port, "targetPort": "api", "protocol": "TCP"}],
+            **published,
         },
     }
 

@@ -11,7 +11,7 @@ from r1plus_contract import names
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, Verdict
 from r1plus_operator.plan.observation import REFUSED_PODS
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from support.plan.falls import DAY, FULL, ROLLBACK, controlled, fallen, rolled_back
 from support.plan.world import World, observe_world
 from support.tables import for_each
@@ -181,20 +181,20 @@ BLOCKED: dict[str, tuple[Callable[[World], None], str]] = {
 
 
 def _spoil(world: World, what: str) -> None:
-    good = min((read(obj) for obj in world.live("ControllerRevision")), key=lambda r: r.number)
+    good = min((read_revision(obj) for obj in world.live("ControllerRevision")), key=lambda r: r.number)
     stored = world.one("ControllerRevision", good.name)
     notes, data = stored["metadata"]["annotations"], stored["data"]
     if what == "engine":
         stored["data"] = {**data, "identity": {**data["identity"], "engineDigest": "0" * 64}}
         for verdict in (v := json.loads(notes[names.ANNOTATION_VERDICT]))["reports"]:
-            verdict["identity"] = read(stored).identity_digest
+            verdict["identity"] = read_revision(stored).identity_digest
         notes[names.ANNOTATION_VERDICT] = json.dumps(v)
     elif what == "monitor":
         stored["data"] = {key: value for key, value in data.items() if key != "monitorSpeaks"}
     elif what == "suite":
         notes[names.ANNOTATION_VERDICT] = notes[names.ANNOTATION_VERDICT].replace(good.verdicts[0].suite_hash, "0" * 64)
     else:
-        bad = max((read(obj) for obj in world.live("ControllerRevision")), key=lambda r: r.number)
+        bad = max((read_revision(obj) for obj in world.live("ControllerRevision")), key=lambda r: r.number)
         notes[names.ANNOTATION_PROMOTED_AT] = f"{(bad.promoted_at or 0.0) - 1.0:.3f}"
 
 

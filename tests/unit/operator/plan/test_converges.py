@@ -18,7 +18,8 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.requests import Request, Verb
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.plan.deployment import plan
-from r1plus_operator.plan.revision.record import KEPT_REVISIONS, Revision, read
+from r1plus_operator.plan.revision.record import KEPT_REVISIONS, Revision
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.plan.status.requeue import AT_ONCE_SECONDS
 from support.plan.world import DAY, NODE, World
 
@@ -387,7 +388,7 @@ class Operated(RuleBasedStateMachine):
     def _revisions(self) -> list[Revision]:
         """Read each stored revision once: nothing changes one in place, and a walk asks for them after every step."""
         live = self.world.live("ControllerRevision")
-        self.known = {id(obj): self.known.get(id(obj)) or (obj, read(obj)) for obj in live}
+        self.known = {id(obj): self.known.get(id(obj)) or (obj, read_revision(obj)) for obj in live}
         return [self.known[id(obj)][1] for obj in live]
 
 

@@ -13,8 +13,9 @@ from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.observe.node_projection import project_node
 from r1plus_operator.plan.observation import REFUSED_PODS, NodeFacts
-from r1plus_operator.plan.revision.record import Revision, redate
+from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.rollback_record import BELOW_THRESHOLD, AccuracyDrop, RollbackRecord, RollbackTerms
+from r1plus_operator.plan.revision.storage import redate
 from r1plus_policies.rollout import DRAIN_SECONDS
 from support.plan.falls import controlled, fallen
 from support.plan.world import DAY, NEXT, World, start_world

@@ -40,7 +40,7 @@ from r1plus_operator.plan.observation import (
     TenantView,
     TokenIssuer,
 )
-from r1plus_operator.plan.revision.record import read_revisions
+from r1plus_operator.plan.revision.storage import read_revisions
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
 from r1plus_operator.plan.tenancy.gateway_condition import VOLUMES_SECONDS
@@ -448,6 +448,50 @@ class TestTheCondition:
         world.settle()
         world.expect(GatewayReady="True Ready")
         assert world.live == before
+
+
+FULL = DataState(DataReason.FULL, "no space; enlarge the volume")
+FINE = DataState(DataReason.READY, "fine", True)
+BROKEN, OTHER = replace(POD, name="gateway-2", ready=False), replace(POD, name="gateway-3")
+
+
+class TestCallersOfOneThatCannotServe:
+    """They get an answer with the reason instead of no connection, and never one while another pod can serve."""
+
+    def publishes(self, world: TenantWorld, *pods: PodFacts, **states: DataState) -> bool:
+        """Return whether the Service leads to pods that are not ready, after passes over these pods."""
+        data_states = {name.replace("_", "-"): state for name, state in states.items()}
+        world.gateway = replace(world.gateway, pods=pods, data_states=data_states)
+        world.settle()
+        assert not world.pass_once().has_changes
+        return bool(world.one("Service", GATEWAY_SERVICE)["spec"].get("publishNotReadyAddresses"))
+
+    @for_each("pods, states, is_published", {
+        "its only pod is ready": ((POD,), {"gateway_1": FINE}, False),
+        "its only pod is not ready and reports why": ((starts(),), {"gateway_1": FULL}, True),
+        "its only pod reports why, and its probe has not failed yet": ((POD,), {"gateway_1": FULL}, True),
+        "a half is gone that only a start needs": ((POD,), {"gateway_1": replace(FULL, can_serve=True)}, False),
+        "one of two pods can serve": ((OTHER, BROKEN), {"gateway_2": FULL, "gateway_3": FINE}, False),
+        "neither of two pods can": ((OTHER, BROKEN), {"gateway_2": FULL, "gateway_3": FULL}, True),
+        "one of them says nothing, and is ready": ((OTHER, BROKEN), {"gateway_2": FULL}, False),
+        "it starts, and its data can be used": ((starts(),), {"gateway_1": FINE}, False),
+        "it starts, and says nothing yet": ((starts(),), {}, False),
+        "the pod that reports why only ends": ((replace(BROKEN, terminating=True),), {"gateway_2": FULL}, False),
+        "there is none": ((), {}, False),
+    })  # fmt: skip
+    def test_the_service_leads_to_pods_that_are_not_ready(
+        self, pods: tuple[PodFacts, ...], states: dict[str, DataState], is_published: bool
+    ) -> None:
+        world = make_world(replicas=2, database=DATABASE)
+        assert self.publishes(world, *pods, **states) is is_published
+
+    def test_it_does_until_one_is_ready_so_that_a_repair_leaves_no_gap(self) -> None:
+        world = make_world()
+        assert self.publishes(world, starts(), gateway_1=FULL)
+        assert self.publishes(world, starts(), gateway_1=FINE), "its probe has not seen that yet"
+        assert self.publishes(world), "its pod is replaced"
+        assert not self.publishes(world, POD, gateway_1=FINE)
+        assert not self.publishes(world, starts(), gateway_1=FINE)
 
 
 class TestItsEnd:

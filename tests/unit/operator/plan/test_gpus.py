@@ -11,7 +11,7 @@ from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFacts, Taint, VolumeFacts
 from r1plus_operator.plan.podspec.pod import GPU_TOLERATION, PLATFORM
-from r1plus_operator.plan.revision.record import read
+from r1plus_operator.plan.revision.storage import read_revision
 from r1plus_operator.plan.settings import GpuRuntime
 from r1plus_operator.plan.tenancy.volumes import VolumeNeed, VolumesObservation, VolumesPlan, plan_volumes
 from r1plus_policies.engine.hardware import Gpus
@@ -280,7 +280,7 @@ def test_nobody_builds_what_nobody_waits_for_any_more() -> None:
     world = world_of(LLM)
     for batch in (4, 8, 16):
         world.apply(batching={"maxBatchSize": batch})
-    assert [read(live).batch for live in world.live("ControllerRevision")] == [16]
+    assert [read_revision(live).batch for live in world.live("ControllerRevision")] == [16]
 
 
 def test_a_build_is_tried_again_seldom() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.plan.revision.record import find_current_revision, read
+from r1plus_operator.plan.revision.record import find_current_revision
+from r1plus_operator.plan.revision.storage import read_revision
 from support.plan.world import CATALOG, World, serve_world
 
 FULL = {"tier": "full", "context": {"maxTokens": 2048}}
@@ -79,6 +80,6 @@ def test_what_serves_is_what_was_promoted_last_and_not_what_was_tried_last() -> 
     world = served()
     candidate = world.apply(engine={"precision": "Q4_1"})
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
-    serves = find_current_revision(read(live) for live in world.live("ControllerRevision"))
+    serves = find_current_revision(read_revision(live) for live in world.live("ControllerRevision"))
     assert serves.engine == "smollm2-full-f16"
     assert find_current_revision([]) is None

@@ -11,7 +11,7 @@ from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
 from r1plus_operator.plan.accuracy.unresponsive import MONITOR_SILENT, build_silent_report
 from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
-from r1plus_operator.plan.revision.record import read, to_object
+from r1plus_operator.plan.revision.storage import read_revision, to_object
 from r1plus_operator.plan.status.conditions import ENDPOINTS_GRACE_SECONDS
 from support.plan.world import CONFIG, DAY, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
@@ -348,7 +348,7 @@ def test_what_another_version_put_into_a_revision_stays_and_makes_no_write() -> 
     name = world.bring_up()
     stored = world.one("ControllerRevision", name)
     stored["data"] = {**stored["data"], "novelty": 1, "identity": {**stored["data"]["identity"], "novelty": 1}}
-    kept = read(stored)
+    kept = read_revision(stored)
     assert (kept.data["novelty"], kept.identity_digest) == (1, document_digest(stored["data"]["identity"]))
     assert to_object(kept, stored["metadata"])["data"] == stored["data"]
 

@@ -13,8 +13,8 @@ from r1plus_operator.plan.accuracy.suite_selection import SuiteSelector
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.revision.foreign_pods import split_foreign_pods
-from r1plus_operator.plan.revision.record import read_revisions
 from r1plus_operator.plan.revision.resolution import resolve_spec
+from r1plus_operator.plan.revision.storage import read_revisions
 from r1plus_operator.plan.rollback.assessment import assess_health, choose_rollout_revision
 from r1plus_operator.plan.rollout.choice import choose_revision
 from r1plus_operator.plan.rollout.decision import decide_rollout

@@ -6,7 +6,8 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite_files import MAX_BYTES
 from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.plan.accuracy.gate_results import MOST_VERDICT_BYTES, record_gate_result, select_known_verdicts
-from r1plus_operator.plan.revision.record import KEPT_VERDICTS, Revision, clip_report, read, to_object
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.storage import KEPT_VERDICTS, clip_report, read_revision, to_object
 from support.plan.world import World
 from support.tables import for_each
 
@@ -91,6 +92,6 @@ def test_what_was_passed_at_the_serving_batch_is_kept_however_many_suites_take_e
     versions = [str(n) for n in range(KEPT_VERDICTS + 1)]
     for version in versions:
         known = record_gate_result(known, replace(passed, suite_hash=version), {version}, 0.98, "")
-        known = read(to_object(known, {"name": "a"}))
+        known = read_revision(to_object(known, {"name": "a"}))
     assert [v.suite_hash for v in known.verdicts] == [HASH, *versions[2:]]
     assert known.has_passed(versions[-1], 0.98)

@@ -1,0 +1,103 @@
+"""Pods count prompts before they are billed: how much of that a caller gets whose requests are not admitted."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_contract.gateway import GatewayLimits
+from r1plus_gateway.access.caller import AccessError
+from r1plus_gateway.http import completions
+from r1plus_gateway.http.admission import CountAllowance
+from support.gateway.fake_triton import Gated, PromptCounter, answer
+from support.gateway.rig import Rig, running
+from support.waiting import eventually
+
+MOST = GatewayLimits().queue_per_key
+COUNTS: dict[str, Any] = {"capabilities": ["messages", "count_only"]}
+
+
+async def test_what_is_not_counted_is_reserved_by_its_size_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completions, "CountAllowance", lambda: CountAllowance(lambda: 0.0))
+    counter = PromptCounter()
+    async with running(tmp_path, answer("a"), **COUNTS) as rig:
+        rig.pod.count_tokens = counter
+        rig.ledger.refusal = AccessError(429, "insufficient_quota", "no tokens left")
+        for _ in range(MOST):
+            assert (await _ask(rig))[:2] == (429, "insufficient_quota")
+        assert counter.asked == MOST
+        status, code, headers = await _ask(rig)
+        assert (status, code) == (429, "rate_limit_exceeded")
+        assert 1 <= int(headers["Retry-After"]) <= 3
+        for left, code in ((50, "insufficient_quota"), (51, "rate_limit_exceeded")):
+            rig.ledger.refusal = AccessError(429, "insufficient_quota", "too few tokens left", left_tokens=left)
+            assert (await _ask(rig))[:2] == (429, code)
+        rig.ledger.refusal = None
+        assert (await _ask(rig))[0] == 200
+        assert rig.ledger.settled[-1].reservation.tokens > 256, "by its bytes, and a template's tokens"
+        assert counter.asked == MOST
+
+
+async def test_requests_that_leave_the_queue_cost_what_refused_ones_cost(tmp_path: Path) -> None:
+    counter, script, most = PromptCounter(), Gated(("a",)), 3
+    settings = {"limits": {"queuePerKey": most}}
+    async with running(tmp_path, script, settings=settings, batch=1, **COUNTS) as rig:
+        rig.pod.count_tokens = counter
+        began = time.monotonic()
+        first = asyncio.create_task(_ask(rig))
+        await rig.until_running(1)
+        leavers = 2 * most + 2
+        for number in range(leavers):
+            waits = asyncio.create_task(_ask(rig))
+            await eventually(lambda: rig.gateway.models.queue.waiting == 1, "it waits")
+            waits.cancel()
+            await rig.until_settled(number + 1, still_open=1)
+        assert counter.asked <= 1 + most + (time.monotonic() - began) * most / 60
+        script.release(2)
+        assert (await first)[0] == 200
+
+
+async def test_requests_that_are_answered_cost_nothing(tmp_path: Path) -> None:
+    counter = PromptCounter()
+    async with running(tmp_path, answer("a"), **COUNTS) as rig:
+        rig.pod.count_tokens = counter
+        for _ in range(MOST + 8):
+            assert (await _ask(rig))[0] == 200
+    assert counter.asked == MOST + 8
+
+
+async def test_a_burst_of_requests_is_counted_in_turn(tmp_path: Path) -> None:
+    counter = PromptCounter()
+    settings = {"limits": {"queuePerKey": 2}}
+    async with running(tmp_path, answer("a"), settings=settings, batch=64, **COUNTS) as rig:
+        rig.pod.count_tokens = counter
+        assert {status for status, _, _ in await asyncio.gather(*(_ask(rig) for _ in range(30)))} == {200}
+    assert counter.asked == 30
+    assert {entry.reservation.tokens for entry in rig.ledger.settled} == {7 + 50}
+
+
+def test_the_allowance_comes_back_with_time_and_bounds_what_is_counted_at_once() -> None:
+    now = [100.0]
+    allowance = CountAllowance(lambda: now[0])
+    assert [allowance.take("a", 2) for _ in range(3)] == [True, True, False]
+    assert allowance.take("b", 2)
+    assert allowance.compute_wait("a", 2) == 30.0
+    now[0] += 29
+    assert not allowance.take("a", 2)
+    now[0] += 1
+    assert allowance.take("a", 2)
+    allowance.give_back("a")
+    assert allowance.take("a", 2)
+    now[0] += 3600
+    assert allowance.compute_wait("a", 2) == 0.0
+    assert [allowance.take("a", 2) for _ in range(3)] == [True, True, False]
+
+
+async def _ask(rig: Rig) -> tuple[int, str, Any]:
+    async with rig.chat(max_tokens=50) as response:
+        error = (await response.json()).get("error", {})
+        return response.status, error.get("code", ""), response.headers
