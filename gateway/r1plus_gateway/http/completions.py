@@ -23,7 +23,7 @@ from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds
 from r1plus_gateway.http.answers import AnswerHead, EventEnvelope, build_answer
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
-from r1plus_gateway.http.event_stream import EventStream
+from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.metrics import GatewayMetrics
@@ -234,7 +234,7 @@ class Completions:
     async def _answer_whole(
         self, exchange: Exchange, request: GenerateRequest, generation: Generation, bill: Bill
     ) -> web.Response:
-        text = await _read_whole(generation)
+        text = await read_whole(generation)
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
         head = self._build_head(exchange, request, generation)
@@ -280,9 +280,9 @@ class Completions:
         whole, data = "", b""
         if request.has_tools:  # only the whole answer says whether it is a call
             await stream.write(envelope.build_first())
-            whole = await _read_whole(generation, stream)
+            whole = await read_whole(generation, stream)
         else:
-            data = await _write_text(stream, generation, envelope)
+            data = await write_text(stream, generation, envelope)
         try:
             _check_end(generation)
         except ServingError as error:
@@ -314,47 +314,6 @@ def _check_prompt_size(request: GenerateRequest, model: ModelSettings) -> None:
         raise RequestError(
             400, "context_length_exceeded", f"{message} context of {model.context_tokens} tokens; shorten it"
         )
-
-
-async def _write_text(stream: EventStream, generation: Generation, envelope: EventEnvelope) -> bytes:
-    """Write text as it arrives until the request has ended; return the events that are still to be written."""
-
-    def write_at_once() -> bool:
-        """Write what has arrived, unless the client is behind: then the task that waits writes it, and waits for it."""
-        if not stream.has_sent_all:
-            return False
-        if text := generation.take():
-            stream.write_at_once(envelope.build_piece(text))
-        return True
-
-    data = envelope.build_first()
-    while True:
-        if text := generation.take():
-            data += envelope.build_piece(text)
-        if generation.is_ended:
-            return data
-        if data:
-            await stream.write(data)
-            data = b""
-        elif stream.needs_heartbeat:
-            await stream.write_heartbeat()
-        await generation.wait(write_at_once)
-
-
-async def _read_whole(generation: Generation, stream: EventStream | None = None) -> str:
-    """Return the text once the request has ended. Heartbeats keep the stream's connection meanwhile."""
-    text = bytearray()
-
-    def take() -> bool:
-        text.extend(generation.take())
-        return True
-
-    while not generation.is_ended:
-        await generation.wait(take)
-        if stream is not None and stream.needs_heartbeat:
-            await stream.write_heartbeat()
-    take()
-    return text.decode("utf-8", "replace")
 
 
 def _depends_on_size(error: AccessError, request: GenerateRequest) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from r1plus_gateway.http.answers import HEARTBEAT
+from r1plus_gateway.http.answers import HEARTBEAT, EventEnvelope
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.settings import GatewayLimits
 
@@ -116,3 +116,44 @@ class EventStream:
             self._sent_bytes, self._progress_at = sent, self._clock()
         elif self._clock() - self._progress_at >= self._limits.slow_reader_seconds:
             self.cut()
+
+
+async def write_text(stream: EventStream, generation: Generation, envelope: EventEnvelope) -> bytes:
+    """Write text as it arrives until the request has ended; return the events that are still to be written."""
+
+    def write_at_once() -> bool:
+        """Write what has arrived, unless the client is behind: then the task that waits writes it, and waits for it."""
+        if not stream.has_sent_all:
+            return False
+        if text := generation.take():
+            stream.write_at_once(envelope.build_piece(text))
+        return True
+
+    data = envelope.build_first()
+    while True:
+        if text := generation.take():
+            data += envelope.build_piece(text)
+        if generation.is_ended:
+            return data
+        if data:
+            await stream.write(data)
+            data = b""
+        elif stream.needs_heartbeat:
+            await stream.write_heartbeat()
+        await generation.wait(write_at_once)
+
+
+async def read_whole(generation: Generation, stream: EventStream | None = None) -> str:
+    """Return the text once the request has ended. Heartbeats keep the stream's connection meanwhile."""
+    text = bytearray()
+
+    def take() -> bool:
+        text.extend(generation.take())
+        return True
+
+    while not generation.is_ended:
+        await generation.wait(take)
+        if stream is not None and stream.needs_heartbeat:
+            await stream.write_heartbeat()
+    take()
+    return text.decode("utf-8", "replace")
