@@ -269,6 +269,12 @@ def parts_of(*names_of_parts: str, generation: bool = False, **looks: Look) -> L
     return look
 
 
+def bounds_of(budget: Json) -> Json:
+    """Return the spec of a PodDisruptionBudget; of its selector the deployment, since later versions ask for more."""
+    spec = dict(budget["spec"])
+    return spec | {"selector": spec["selector"]["matchLabels"][names.LABEL_DEPLOYMENT]}
+
+
 KEPT: Mapping[str, Look] = MappingProxyType(
     {
         "ControllerRevision": parts_of("data", "revision", annotations=annotations_of),
@@ -279,7 +285,7 @@ KEPT: Mapping[str, Look] = MappingProxyType(
         "PersistentVolumeClaim": parts_of("spec", annotations=annotations_of),
         "Job": parts_of("spec", annotations=annotations_of),
         "NetworkPolicy": parts_of("spec"),
-        "PodDisruptionBudget": parts_of("spec"),
+        "PodDisruptionBudget": parts_of(spec=bounds_of),
         "RoleBinding": parts_of("roleRef", "subjects"),
         "ResourceQuota": parts_of("spec"),
         "LimitRange": parts_of("spec"),
