@@ -96,7 +96,7 @@ def call_admin(
         return _read_answer(target, answer)
     except UnavailableError as error:
         problem = "" if target.url else target.connect().explain_gateway(target.namespace or "")
-        raise CliError(f"{target.title} serves nothing: {problem}" if problem else str(error)) from error
+        raise CliError(f"{error}. Its condition GatewayReady: {problem}" if problem else str(error)) from error
 
 
 def _check_url(url: str) -> None:

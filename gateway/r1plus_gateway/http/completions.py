@@ -162,7 +162,8 @@ class Completions:
         if not pool.model.can(Capability.COUNT_ONLY):
             return await self._reserve(exchange, caller, pool, request, None)
         group, most = caller.group_id, self._parts.read_settings().limits.queue_per_key
-        async with self._counts.wait_for_turn(group, most):
+        async with self._counts.wait_for_turn(f"{group} {pool.model.name}", most):
+            self._parts.models.queue.check_room(pool.model.name, group)
             if self._counts.take(group, most):
                 prompt_tokens = await self._count(pool, exchange.id, request)
                 admitted = await self._reserve(exchange, caller, pool, request, prompt_tokens)
@@ -172,7 +173,7 @@ class Completions:
                 return await self._reserve(exchange, caller, pool, request, None)
             except AccessError as error:
                 if _depends_on_size(error, request):
-                    raise _refuse_uncounted(self._counts.compute_wait(group, most), most) from error
+                    raise _refuse_uncounted(error, self._counts.compute_wait(group, most), most) from error
                 raise
 
     async def _reserve(
@@ -227,9 +228,13 @@ class Completions:
             outcome = Outcome.CANCELLED
             raise
         finally:
-            if prompt_tokens and not (generation and generation.has_reached_pod):
-                self._counts.charge(bill.reservation.caller.group_id, self._parts.read_settings().limits.queue_per_key)
-            await bill.settle(outcome, generation)
+            try:
+                await bill.settle(outcome, generation)
+            finally:
+                if prompt_tokens and not (generation and generation.usage.prompt_tokens):
+                    # Counted, and not billed.
+                    group, most = bill.reservation.caller.group_id, self._parts.read_settings().limits.queue_per_key
+                    self._counts.charge(group, most)
 
     async def _answer_whole(
         self, exchange: Exchange, request: GenerateRequest, generation: Generation, bill: Bill
@@ -320,10 +325,12 @@ def _depends_on_size(error: AccessError, request: GenerateRequest) -> bool:
     """Return whether the request might have been admitted by its tokens, and was not by its size in bytes."""
     least = 1 + (request.limit.tokens if request.limit.is_explicit else 1)
     has_room = error.left_tokens is None or error.left_tokens >= least
-    return has_room and error.status == 429 and error.retry_after is None and not error.hold_seconds
+    return has_room and error.status == 429 and error.retry_after is None
 
 
-def _refuse_uncounted(seconds: float, most: int) -> AccessError:
+def _refuse_uncounted(error: AccessError, seconds: float, most: int) -> AccessError:
+    """Return the refusal of a prompt that was reserved by its size, and is counted again in `seconds`."""
+    seconds = max(seconds, error.hold_seconds)
     return AccessError(
         429,
         "rate_limit_exceeded",
@@ -331,6 +338,7 @@ def _refuse_uncounted(seconds: float, most: int) -> AccessError:
         " in bytes, which does not fit your limits. Send smaller requests, or lower max_tokens; this one is counted"
         f" again in {seconds:.1f} s",
         retry_after=seconds,
+        hold_seconds=error.hold_seconds,
     )
 
 

@@ -104,11 +104,6 @@ class Generation:
         return self._progress.has_begun
 
     @property
-    def has_reached_pod(self) -> bool:
-        """Whether a pod works on it, or has begun to answer: its prompt is billed."""
-        return self.has_begun or self.state is State.WAITING
-
-    @property
     def finish_reason(self) -> str:
         """Why it ended; empty before the end."""
         return self._progress.finish_reason

@@ -20,6 +20,7 @@ from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.volumes import plan_volumes
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
 from r1plus_operator.runtime.queue import WorkQueue
+from r1plus_policies.backoff import double_delay
 
 log = logging.getLogger(__name__)
 FIRST_BACKOFF_SECONDS, LONG_BACKOFF_SECONDS = 1.0, 60.0
@@ -183,7 +184,7 @@ class DeploymentReconciler:
             return error.retry_after
         if isinstance(error, ForbiddenError):
             # Admission and RBAC may learn of a quota's count, a tenant or a right later than the operator does.
-            return min(FIRST_BACKOFF_SECONDS * 2.0 ** self._queue.count_failures(key), LONG_BACKOFF_SECONDS)
+            return double_delay(self._queue.count_failures(key) + 1, FIRST_BACKOFF_SECONDS, LONG_BACKOFF_SECONDS)
         return LONG_BACKOFF_SECONDS if isinstance(error, InvalidError) else error.retry_after
 
 

@@ -53,7 +53,7 @@ class FakeMonitor:
 
 
 class Rig:
-    """One gateway, one model `credit`, one pod, one caller."""
+    """One gateway, one model `credit` unless a test adds others, one pod, one caller."""
 
     def __init__(self, folder: Path, pod: FakeTriton, monitor: FakeMonitor, **model: Any) -> None:
         self.pod = pod
@@ -72,6 +72,7 @@ class Rig:
             "revisions": [REVISION],
             **model,
         }
+        self.other_models: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {
             "namespace": "team-credit",
             "host": "127.0.0.1",
@@ -87,7 +88,7 @@ class Rig:
 
     def write_settings(self) -> None:
         """Write the file anew."""
-        self.path.write_bytes(orjson.dumps({**self.settings, "models": [self.model]}))
+        self.path.write_bytes(orjson.dumps({**self.settings, "models": [self.model, *self.other_models]}))
 
     async def resolve(self, host: str, port: int) -> frozenset[str]:
         """Stand in for DNS."""

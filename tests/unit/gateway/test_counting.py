@@ -11,6 +11,7 @@ from r1plus_contract.gateway import GatewayLimits
 from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.http import completions
 from r1plus_gateway.http.admission import CountAllowance
+from r1plus_gateway.http.bill import NOTHING
 from support.gateway.fake_triton import Gated, PromptCounter, answer
 from support.gateway.rig import Rig, running
 from support.waiting import eventually
@@ -61,6 +62,45 @@ async def test_requests_that_leave_the_queue_cost_what_refused_ones_cost(tmp_pat
         assert (await first)[0] == 200
 
 
+async def test_requests_that_leave_the_engines_own_queue_cost_the_same(tmp_path: Path) -> None:
+    counter, most = PromptCounter(), 3
+    async with running(tmp_path, Gated(("a",)), settings={"limits": {"queuePerKey": most}}, **COUNTS) as rig:
+        rig.pod.count_tokens = counter
+        began = time.monotonic()
+        leavers = 2 * most + 2
+        for number in range(leavers):
+            waits = asyncio.create_task(_ask(rig))
+            await rig.until_running(1)
+            waits.cancel()
+            await rig.until_settled(number + 1)
+        assert {entry.usage for entry in rig.ledger.settled} == {NOTHING}
+        assert counter.asked <= most + (time.monotonic() - began) * most / 60
+
+
+async def test_a_model_that_hangs_delays_no_other_model_of_the_key(tmp_path: Path) -> None:
+    most, connected, disconnected = 2, asyncio.Event(), asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+        disconnected.set()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    async with server, running(tmp_path, answer("a"), settings={"limits": {"queuePerKey": most}}, **COUNTS) as rig:
+        port = server.sockets[0].getsockname()[1]
+        rig.other_models = [rig.model | {"name": "debit", "host": "debit-pods", "grpcPort": port}]
+        rig.write_settings()
+        await eventually(lambda: len(rig.file.current.models) == 2, "the gateway has both models")
+        hung = [asyncio.create_task(_ask(rig, model="debit")) for _ in range(2 * most)]
+        await connected.wait()
+        assert (await _ask(rig))[0] == 200
+        assert not any(task.done() for task in hung)
+        for task in hung:
+            task.cancel()
+    await disconnected.wait()
+
+
 async def test_requests_that_are_answered_cost_nothing(tmp_path: Path) -> None:
     counter = PromptCounter()
     async with running(tmp_path, answer("a"), **COUNTS) as rig:
@@ -97,7 +137,7 @@ def test_the_allowance_comes_back_with_time_and_bounds_what_is_counted_at_once()
     assert [allowance.take("a", 2) for _ in range(3)] == [True, True, False]
 
 
-async def _ask(rig: Rig) -> tuple[int, str, Any]:
-    async with rig.chat(max_tokens=50) as response:
+async def _ask(rig: Rig, model: str = "credit") -> tuple[int, str, Any]:
+    async with rig.chat(max_tokens=50, model=model) as response:
         error = (await response.json()).get("error", {})
         return response.status, error.get("code", ""), response.headers

@@ -93,6 +93,16 @@ async def test_a_refusal_is_tried_again_soon_at_first(error: ApiError, seconds: 
     assert delays == seconds
 
 
+async def test_a_refusal_that_lasts_for_days_is_still_tried_every_minute() -> None:
+    queue: WorkQueue[Any] = WorkQueue()
+    parts: Any = Parts()
+    reconciler = DeploymentReconciler(parts, parts, queue, CONFIG, (), parts, parts, parts)
+    for _ in range(2_000):
+        queue.add_failed(KEY, 0.0)
+    queue.shut_down()
+    assert reconciler.on_error(KEY, ForbiddenError(403, "Forbidden", "no")) == 60.0
+
+
 async def test_finding_11_a_candidate_whose_write_is_refused_leaves_the_line() -> None:
     """Else its passes would call each other without a pause, and nobody behind it would begin."""
     parts: Any = Parts()

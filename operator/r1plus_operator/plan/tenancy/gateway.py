@@ -12,6 +12,7 @@ from r1plus_contract.gateway import (
     ANNOTATION_DIRECT_ACCESS,
     GATEWAY,
     GATEWAY_SERVICE,
+    DataReason,
     DataState,
     ModelSettings,
     name_pods_service,
@@ -201,7 +202,7 @@ class _EnabledGateway:
         """Return whether the Service leads to pods that are not ready: they tell callers why none can serve.
 
         From the first report of data that cannot be used, until a pod is ready that can use them: so callers always
-        get an answer, and an ordinary start changes no Service. A pod that can serve keeps the others out.
+        get an answer, and a start, however long, changes no Service. A pod that can serve keeps the others out.
         """
         pods = [pod for pod in self.observation.pods if not pod.terminating]
         states = [(pod.ready, self.observation.data_states.get(pod.name)) for pod in pods]
@@ -209,7 +210,9 @@ class _EnabledGateway:
             return False
         service = self.live.get((self.namespace.name, "Service", GATEWAY_SERVICE)) or {"spec": {}}
         is_published = bool(service["spec"].get("publishNotReadyAddresses"))
-        return is_published or any(state is not None and not state.can_serve for _, state in states)
+        return is_published or any(
+            state is not None and not state.can_serve and state.reason is not DataReason.STARTING for _, state in states
+        )
 
     def _build_stages(self, *, is_exclusive: bool | None = None) -> tuple[tuple[Json, ...], ...]:
         """Return the network policy and what pods mount, then the pods, then what leads to them."""

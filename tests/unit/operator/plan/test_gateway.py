@@ -476,6 +476,7 @@ class TestCallersOfOneThatCannotServe:
         "one of them says nothing, and is ready": ((OTHER, BROKEN), {"gateway_2": FULL}, False),
         "it starts, and its data can be used": ((starts(),), {"gateway_1": FINE}, False),
         "it starts, and says nothing yet": ((starts(),), {}, False),
+        "it opens its data for long": ((starts(),), {"gateway_1": DataState(DataReason.STARTING, "wait")}, False),
         "the pod that reports why only ends": ((replace(BROKEN, terminating=True),), {"gateway_2": FULL}, False),
         "there is none": ((), {}, False),
     })  # fmt: skip
