@@ -425,7 +425,9 @@ class TestTheCondition:
         "a database's network cannot be opened": ({"addresses": ("10.9.0.4",)}, True, "False EgressNotOpened"),
         "a write is refused": ({"refused": "403: no", "spec": {"gateway": {"enabled": True}}}, True, "False WriteRefused"),
     })  # fmt: skip
-    def test_of_one_that_cannot_be_changed_while_its_pods_serve(self, change: dict[str, Any], service_stands: bool, expected: str) -> None:
+    def test_of_one_that_cannot_be_changed_while_its_pods_serve(
+        self, change: dict[str, Any], service_stands: bool, expected: str
+    ) -> None:
         world = make_world(POD, database={"secretName": "store", "egress": {"cidr": "10.9.0.4/32", "ports": [5432]}})
         world.settle()
         for field, value in change.items():
