@@ -647,6 +647,26 @@ class TestADeploymentOfATenantWithAGateway:
         assert model.revisions == (facts_of_it,)
         assert (model.namespaces, model.created_at) == (("shop",), 100)
 
+    def test_names_a_candidate_before_it_takes_traffic(self) -> None:
+        world = self.serve(GatewayView())
+
+        def list_revisions() -> set[str]:
+            revisions = read_revisions(world.children).values()
+            model = build_model(world.observed().cr, world.children["Service", "credit-pods"], revisions)
+            assert model is not None
+            return {one.name for one in model.revisions}
+
+        first = world.selected()
+        second = world.apply(context={"maxTokens": 1024})
+        world.expect(serves=first)
+        assert list_revisions() == {first, second}, "its answers have evidence from the first one on"
+        world.bring_up()
+        world.expect(serves=second)
+        assert list_revisions() == {first, second}
+        third = world.apply(context={"maxTokens": 512})
+        world.apply(context={"maxTokens": 1024})
+        assert third not in list_revisions(), "one that is no candidate any more is not known"
+
     def test_whose_configuration_has_the_inputs_has_the_capabilities(self) -> None:
         world = self.serve(GatewayView())
         (revision,) = read_revisions(world.children).values()
