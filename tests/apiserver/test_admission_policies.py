@@ -30,7 +30,7 @@ from support.apiserver.manifests import (
     user,
 )
 from support.apiserver.operator_process import OperatorProcess
-from support.apiserver.people import groups_of
+from support.apiserver.people import Person, groups_of, until_pods_are_taken
 from support.apiserver.rights import OPERATOR
 from support.apiserver.tenant import Tenant
 from support.waiting import eventually
@@ -69,7 +69,8 @@ class World:
 
 
 @pytest.fixture
-async def world(server: ApiServer, operator: OperatorProcess, tenant: Tenant) -> AsyncIterator[World]:
+async def world(server: ApiServer, admin: Person, operator: OperatorProcess, tenant: Tenant) -> AsyncIterator[World]:
+    until_pods_are_taken(admin, tenant.namespace)
     await tenant.client.create(ROLE_BINDING, role_binding(tenant.namespace, ALICE, "cluster-admin", user(ALICE)))
     async with (
         ApiClient.from_kubeconfig(server.kubeconfig_for(ALICE)) as alice,

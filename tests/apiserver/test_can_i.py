@@ -68,10 +68,11 @@ class Asked:
 def asked(installed_server: ApiServer, admin: Person, tmp_path_factory: pytest.TempPathFactory) -> Asked:
     tenant = f"t-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(tenant))
-    for role, name in ((names.ROLE_TENANT_ADMIN, "anna"), (names.ROLE_TENANT_VIEWER, "vera")):
-        admin.do("POST", ROLE_BINDING.path(tenant), role_binding(tenant, name, role, user(name)))
+    # The bindings that are waited for come last: bindings are known in their order.
     reader = service_account(names.REGISTRY_READER, tenant)
     admin.do("POST", ROLE_BINDING.path(tenant), role_binding(tenant, "reader", names.ROLE_REGISTRY_READER, reader))
+    for role, name in ((names.ROLE_TENANT_ADMIN, "anna"), (names.ROLE_TENANT_VIEWER, "vera")):
+        admin.do("POST", ROLE_BINDING.path(tenant), role_binding(tenant, name, role, user(name)))
     with people(installed_server, "anna", "vera") as known:
         known["anna"].gets("create", "pods", tenant, subresource="portforward")
         # The part that all share, and the viewer's part.

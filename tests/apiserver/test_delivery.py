@@ -12,6 +12,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.plan.revision.storage import read_revision
 from support.apiserver.manifests import CONTEXT, Json, manifest
 from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.people import until_refused
 from support.apiserver.tenant import Tenant, apply_pod_as_default, end_job
 from support.waiting import eventually
 
@@ -20,6 +21,7 @@ CLAIM, QUOTA = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "Resou
 SPEC: Json = {"tier": "full", "context": CONTEXT, "delivery": {"mode": "Volume"}}
 UNSIGNED = {"R1PLUS_DELIVERY_REQUIRE_SIGNATURE": "false"}
 LONG_AGO = "2026-01-01T00:00:00Z"
+CLAIMED: Json = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +163,14 @@ async def test_a_deleted_policy_comes_back_and_a_deleted_claim_is_filled_anew(
     assert names.ANNOTATION_DELIVERED not in claim["metadata"].get("annotations", {})
 
 
-async def test_a_quota_that_forbids_the_volume_is_told(operator: OperatorProcess, tenant: Tenant) -> None:
+async def test_a_quota_that_forbids_the_volume_is_told(
+    operator: OperatorProcess, apiserver: ApiServer, tenant: Tenant
+) -> None:
     none = {"persistentvolumeclaims": "0"}
     await tenant.client.create(QUOTA, manifest(QUOTA, "no-volumes", tenant.namespace, spec={"hard": none}))
     counted = {"status": {"hard": none, "used": none}}
     await tenant.client.patch(QUOTA, "no-volumes", tenant.namespace, counted, subresource="status")
+    until_refused(apiserver, manifest(CLAIM, "probe", spec=CLAIMED), tenant.namespace, "exceeded quota")
     await tenant.deploy("credit", **SPEC)
     assert "exceeded quota" in await tenant.until("credit", "EngineReady", "False", "DeliveryFailed")
     assert (await tenant.condition("credit", "Progressing"))[0] == "False"
@@ -177,6 +182,7 @@ async def test_the_operator_starts_anew_without_a_write(
     volume = await deliver(tenant)
     revision = await tenant.candidate("credit")
     await tenant.present("Deployment", revision)
+    await tenant.absent("Job", volume)
     operator.stop()
     parts = (("PersistentVolumeClaim", volume), ("Deployment", revision), ("ControllerRevision", revision))
     before = [(await tenant.present(*part))["metadata"]["resourceVersion"] for part in parts]

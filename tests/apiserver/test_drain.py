@@ -63,7 +63,8 @@ async def test_an_old_revision_with_a_stream_stays_until_that_ends(
 async def test_a_stream_without_an_end_holds_it_for_the_drain_at_the_latest(
     operator: OperatorProcess, tenant: Tenant, second: Monitors
 ) -> None:
-    at = await switch(tenant, second, "25s")
+    # Pods stay for 20 s in any case; what is said of their requests is said from then on.
+    at = await switch(tenant, second, "40s")
     await at.until_it_stays()
     await tenant.absent("Deployment", at.first)
     await tenant.absent("Pod", f"{at.first}-pod")

@@ -34,7 +34,7 @@ from support.apiserver.manifests import (
     tenant_namespace,
     user,
 )
-from support.apiserver.people import Answer, Person, people
+from support.apiserver.people import Answer, Person, people, until_pods_are_taken
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE
 from support.apiserver.walls import CONFIGURED, assert_held
 from support.waiting import wait_until
@@ -326,6 +326,7 @@ def namespace(installed_server: ApiServer, admin: Person) -> Iterator[Namespace]
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(name))
     admin.do("POST", ROLE_BINDING.path(name), role_binding(name, "admins", "admin", user(NADIA)))
     made = deployment("credit-0123456789", labels, CHILD)
+    until_pods_are_taken(admin, name)
     with people(installed_server, NADIA, OPERATOR) as who:
         who[NADIA].gets("delete", "replicasets", name, "apps")
         who[OPERATOR].do("POST", DEPLOYMENT.path(name), made)

@@ -39,7 +39,7 @@ from support.apiserver.manifests import (
     user,
 )
 from support.apiserver.operator_process import OperatorProcess
-from support.apiserver.people import Answer, Person, people
+from support.apiserver.people import Answer, Person, people, until_pods_are_taken
 from support.apiserver.rights import OPERATOR
 from support.apiserver.tenant import Tenant, apply_pod
 from support.apiserver.walls import assert_held
@@ -217,6 +217,8 @@ def taken(installed_server: ApiServer, admin: Person) -> Iterator[Taken]:
     with people(installed_server, OPERATOR) as who:
         operator = who[OPERATOR]
         operator.gets("create", "secrets", "kube-system")
+        for namespace in (tenant, plain):
+            until_pods_are_taken(admin, namespace)
         served = [resource.path(plain) for resource in kinds.OPTIONAL_CHILDREN]
         wait_until(
             lambda: all(admin.ask("GET", path).status == 200 for path in served), "PodMonitors and rules are served"
@@ -228,6 +230,8 @@ def taken(installed_server: ApiServer, admin: Person) -> Iterator[Taken]:
         wait_until(
             lambda: not operator.may("create", "secrets", "kube-system"), "the operator has its own rights again"
         )
+        gone = [CRD.path(name=resource.name) for resource in kinds.OPTIONAL_CHILDREN]
+        wait_until(lambda: all(admin.ask("GET", path).status == 404 for path in gone), "the definitions are gone")
 
 
 LABELLED: Json = {"a": "b"}

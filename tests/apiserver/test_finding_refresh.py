@@ -154,7 +154,7 @@ async def test_finding_11_a_wave_goes_on_one_by_one_stops_at_a_failure_and_survi
     assert len(list(refresh_all(cli, bodies, "CVE-2026-24207", NOW))) == 3
     await assert_only(first, serving, tenants)
     operator.restart()
-    await eventually(operator.leads, "the operator leads again")
+    await operator.has_made_passes()
     await assert_only(first, serving, tenants)
     await decide(first, Verdict.PASS, serving[first.namespace])
     serving[first.namespace] = await first.selected()
@@ -206,12 +206,16 @@ async def test_finding_11_automatic_refreshes_by_itself_and_never_by_an_outage(
 
 
 @pytest.fixture
-async def newer_engine(client: ApiClient) -> AsyncIterator[Json]:
+async def newer_engine(operator: OperatorProcess, client: ApiClient) -> AsyncIterator[Json]:
     """A newer version of the engine that serves tier lite, to be created; it goes with the test."""
-    engines, _ = await client.list(kinds.R1PLUS_ENGINE)
-    lite = [
-        e["spec"] for e in engines if e["metadata"]["name"].startswith("smollm2-lite") and e["spec"].get("artifact")
-    ]
+
+    async def find() -> list[Json]:
+        engines, _ = await client.list(kinds.R1PLUS_ENGINE)
+        return [
+            e["spec"] for e in engines if e["metadata"]["name"].startswith("smollm2-lite") and e["spec"].get("artifact")
+        ]
+
+    lite = await eventually(find, "the operator has applied its catalog")
     body = manifest(kinds.R1PLUS_ENGINE, f"smollm2-lite-{uuid.uuid4().hex[:8]}", spec={**lite[0], "version": "9.0.0"})
     yield body
     await client.delete(kinds.R1PLUS_ENGINE, body["metadata"]["name"])

@@ -151,7 +151,8 @@ async def test_finding_01_an_edited_owner_reference_comes_back_and_the_object_st
                 return all(now["metadata"].get(part) == before["metadata"].get(part) for part in KEPT)
 
             await tenant.child_that(resource.kind, name, is_as_before, f"{resource.kind} is as before: {what}")
-    assert (await tenant.condition("credit", "Progressing"))[:2] == ("False", "Complete")
+    # The status is written first, of what was seen before the repair.
+    await tenant.until("credit", "Progressing", "False", "Complete")
 
 
 KEPT = ("uid", "ownerReferences", "labels", "annotations")

@@ -99,7 +99,8 @@ def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
             "rules": rules,
         }
         admin.do("POST", f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles", role)
-        for name, kind in (("all", "Role"), ("admin", "ClusterRole")):
+        # What is waited for comes last: bindings are known in their order.
+        for name, kind in (("admin", "ClusterRole"), ("all", "Role")):
             admin.do(
                 "POST",
                 ROLE_BINDING.path(namespace),

@@ -33,7 +33,7 @@ from support.apiserver.manifests import (
     tenant_namespace,
     user,
 )
-from support.apiserver.people import APPLY, Answer, Person, people
+from support.apiserver.people import APPLY, Answer, Person, people, until_pods_are_taken
 from support.apiserver.rights import OPERATOR
 from support.apiserver.walls import CONFIGURED, POLICY, assert_held
 from support.plan.tenant_world import facts
@@ -87,6 +87,7 @@ def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
     with people(installed_server, OPERATOR, NINA, ANNA) as who:
         made = World(namespace, who[OPERATOR], who[NINA], who[ANNA])
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
+        until_pods_are_taken(admin, namespace)
         admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
         role = role_binding(namespace, ANNA, names.ROLE_TENANT_ADMIN, user(ANNA))
         admin.do("POST", ROLE_BINDING.path(namespace), role)

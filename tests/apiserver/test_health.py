@@ -14,7 +14,7 @@ from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.reflector import Reflector
 from support.apiserver.broken_network import broken_network
 from support.apiserver.reflected import PATIENT, project, put
-from support.waiting import eventually
+from support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.apiserver
 STUCK_SECONDS = 2.0
@@ -46,7 +46,7 @@ async def test_a_stuck_watch_fails_the_probe_until_it_moves(
 
         async def probe(status: int) -> bool:
             nonlocal said
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as http:
                 answer = await http.get(f"http://127.0.0.1:{port}/healthz")
             said = (answer.status_code, answer.text)
             return answer.status_code == status

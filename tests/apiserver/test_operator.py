@@ -10,9 +10,9 @@ from r1plus_contract.verdict import Verdict
 from r1plus_operator.api import kinds, rbac
 from r1plus_operator.runtime.client import JSON_PATCH, ApiClient
 from support.apiserver.audit import writes_at_rest, writes_of
-from support.apiserver.manifests import CLUSTER_ROLE, CONTEXT, MARK, Json, manifest
+from support.apiserver.manifests import CLUSTER_ROLE, CONTEXT, MARK, Json, manifest, user
 from support.apiserver.operator_process import OperatorProcess
-from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant_operator
+from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant_operator, may
 from support.apiserver.tenant import Tenant
 from support.waiting import eventually
 
@@ -136,12 +136,18 @@ async def test_a_killed_operator_starts_again_and_writes_nothing(
 
 @pytest.fixture
 async def narrowed(client: ApiClient) -> AsyncIterator[None]:
-    """The operator may not write PodDisruptionBudgets."""
+    """The operator may not write PodDisruptionBudgets, and the API server knows it."""
     rules = [row.build_rule() for row in rbac.list_operator_grants()]
     for rule in rules:
         if "poddisruptionbudgets" in rule.get("resources", ()):
             rule["verbs"] = [verb for verb in rule["verbs"] if verb not in ("create", "patch")]
     await client.patch(CLUSTER_ROLE, OPERATOR_NAMESPACE, None, {"rules": rules})
+    taken = rbac.RbacGrant("Taken away", "policy", ("poddisruptionbudgets",), ("create",))
+
+    async def is_known() -> bool:
+        return not await may(client, user(OPERATOR), taken)
+
+    await eventually(is_known, "the authoriser knows it")
     yield
     await grant_operator(client)
 

@@ -26,7 +26,7 @@ from support.apiserver.manifests import (
     role_binding,
     user,
 )
-from support.apiserver.rights import grant
+from support.apiserver.rights import write_rights
 from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
@@ -147,9 +147,9 @@ async def test_without_it_the_api_server_refuses(
         async def ends(how: str) -> bool:
             return how in await answer(act, scene, right)
 
-        await grant(client, name, grants, user(name))
+        await write_rights(client, name, grants, user(name))
         await eventually(lambda: ends("done"), f"with all rights {right} is used")
-        await grant(client, name, without(grants, right), user(name))
+        await write_rights(client, name, without(grants, right), user(name))
         await eventually(lambda: ends(words), f"without {right} it is refused: {words}")
 
 
@@ -175,8 +175,8 @@ async def test_without_it_an_upgrade_that_brings_a_kind_fails(
                 return how in str(error)
             return how == "done"
 
-        await grant(client, name, without(hook, theirs), user(name))
+        await write_rights(client, name, without(hook, theirs), user(name))
         await eventually(lambda: ends("cannot create resource"), f"without {right} it is refused")
-        await grant(client, name, hook, user(name))
+        await write_rights(client, name, hook, user(name))
         await eventually(lambda: ends("done"), f"with {right} it is made")
     await client.delete(crd.CRD, f"{plural}.{new}")

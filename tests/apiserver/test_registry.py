@@ -42,7 +42,7 @@ from support.apiserver.registry_process import READER, WRITER, RegistryProcess
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, grant, grant_operator, token
 from support.apiserver.server import add_node
 from support.apiserver.tenant import Tenant
-from support.waiting import eventually
+from support.waiting import DEADLINE_SECONDS, eventually
 
 pytestmark = pytest.mark.apiserver
 Q4_1 = {"precision": "Q4_1"}
@@ -79,6 +79,12 @@ class Rig:
             return any((e["revision"], e["report"]["verdict"]) == (revision, verdict) for e in found)
 
         await eventually(there, f"the registry knows {verdict} of {revision}")
+
+    async def tells_of_another(self, tenant: Tenant, name: str) -> None:
+        """Deploy, and wait until the registry knows it: and with it all that there was to tell before."""
+        await tenant.deploy(name, tier="full", context=CONTEXT)
+        await tenant.candidate(name)
+        await eventually(lambda: self.history(tenant, name), f"the registry knows {name}")
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +310,7 @@ async def test_only_the_operators_own_account_records(rig: Rig, tenant: Tenant) 
         (WRITER, ()),
     ):
         bearer = await token(rig.client, account, OPERATOR_NAMESPACE, *audiences)
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=DEADLINE_SECONDS) as http:
             headers = {"Authorization": f"Bearer {bearer}"}
             answer = await http.post(f"{rig.registry.url}/v1/facts", json={}, headers=headers)
         assert answer.status_code == (403 if AUDIENCE in audiences else 401), answer.text
@@ -377,11 +383,10 @@ async def test_the_service_may_be_away_while_things_happen_and_misses_nothing(ri
     rig.registry.start()
     await eventually(rig.registry.ready, "the registry is ready again")
     await rig.recorded(tenant, bad, "Fail")
+    await rig.tells_of_another(tenant, "other")
     before = await rig.history(tenant)
     assert rig.operator.stop() == 0
     rig.operator.start()
-    await tenant.deploy("other", tier="full", context=CONTEXT)
-    await tenant.candidate("other")
-    await eventually(lambda: rig.history(tenant, "other"), "the next operator tells, too")
+    await rig.tells_of_another(tenant, "third")
     assert await rig.history(tenant) == before
     assert rig.registry.stop() == 0

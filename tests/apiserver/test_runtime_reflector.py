@@ -181,8 +181,11 @@ async def test_queue_reflector_and_client_repair_what_is_deleted(client: ApiClie
     working = asyncio.create_task(run_workers(queue, 4, reconcile, on_error=lambda _, error: failures.append(error)))
     await asyncio.gather(*(put(client, namespace, f"want-{i}") for i in range(10)))
     await eventually(lambda: len(reflector.store) == 20, "every want has its have")
+    deleted = {item.uid for item in reflector.store.items()}
     await asyncio.gather(*(client.delete(CONFIG_MAP, f"have-{i}", namespace) for i in range(10)))
-    await eventually(lambda: len(reflector.store) == 20, "every want has its have")
+    await eventually(
+        lambda: len({item.uid for item in reflector.store.items()} - deleted) == 10, "every want has another have"
+    )
     await asyncio.gather(*(client.delete(CONFIG_MAP, f"want-{i}", namespace) for i in range(10)))
     await eventually(lambda: len(reflector.store) == 0, "all are gone")
     queue.shut_down()

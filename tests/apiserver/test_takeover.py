@@ -260,13 +260,19 @@ def _parsed(text: str) -> Any:
 
 
 def parts_of(*names_of_parts: str, generation: bool = False, **looks: Look) -> Look:
-    """Return what reads these parts of an object, its generation and what `looks` read_revision, by name."""
+    """Return what reads these parts of an object, its generation and what `looks` read, by name."""
 
     def look(obj: Json) -> Json:
         parts = {name: obj.get(name) for name in names_of_parts} | {name: one(obj) for name, one in looks.items()}
         return parts | ({"generation": obj["metadata"]["generation"]} if generation else {})
 
     return look
+
+
+def bounds_of(budget: Json) -> Json:
+    """Return the spec of a PodDisruptionBudget; of its selector the deployment, since later versions ask for more."""
+    spec = dict(budget["spec"])
+    return spec | {"selector": spec["selector"]["matchLabels"][names.LABEL_DEPLOYMENT]}
 
 
 KEPT: Mapping[str, Look] = MappingProxyType(
@@ -279,7 +285,7 @@ KEPT: Mapping[str, Look] = MappingProxyType(
         "PersistentVolumeClaim": parts_of("spec", annotations=annotations_of),
         "Job": parts_of("spec", annotations=annotations_of),
         "NetworkPolicy": parts_of("spec"),
-        "PodDisruptionBudget": parts_of("spec"),
+        "PodDisruptionBudget": parts_of(spec=bounds_of),
         "RoleBinding": parts_of("roleRef", "subjects"),
         "ResourceQuota": parts_of("spec"),
         "LimitRange": parts_of("spec"),

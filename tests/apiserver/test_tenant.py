@@ -226,6 +226,7 @@ async def test_a_label_that_goes_in_mid_rollout_holds_the_rollout_and_nothing_th
     serves = await tenant.serve()
     await tenant.deploy("credit", **{**SPEC, "context": {"maxTokens": 2048}})
     candidate = await tenant.candidate("credit")
+    await tenant.present("Deployment", candidate)
     await tenant.label(names.LABEL_TENANT, None)
     await tenant.until("credit", "IsolationVerified", "False", "NamespaceNotTenant")
     pod = await tenant.run_pod(candidate, ready=False)

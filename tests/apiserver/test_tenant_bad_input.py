@@ -89,7 +89,12 @@ async def allow(tenant: Tenant, **quota: object) -> None:
 
     def is_counted(it: Json) -> bool:
         named, counted = it["spec"].get("hard", {}), it.get("status", {})
-        return "pods" in named and counted.get("hard") == named and counted.get("used", {}).keys() == named.keys()
+        asked = str(quota["pods"])
+        return (
+            named.get("pods") == asked
+            and counted.get("hard") == named
+            and counted.get("used", {}).keys() == named.keys()
+        )
 
     await tenant.child_that("ResourceQuota", "r1plus-tenant", is_counted, "the quota is counted")
 

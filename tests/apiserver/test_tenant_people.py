@@ -33,7 +33,7 @@ from support.apiserver.manifests import (
     tenant_namespace,
     user,
 )
-from support.apiserver.people import APPLY, Answer, Person, nobody, people
+from support.apiserver.people import APPLY, Answer, Person, nobody, people, until_pods_are_taken
 from support.apiserver.rights import OPERATOR, OPERATOR_NAMESPACE, account
 from support.apiserver.walls import CONFIGURED, POLICY, REVISION, assert_held
 from support.waiting import wait_until
@@ -70,6 +70,7 @@ def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
     with people(installed_server, *known) as who, nobody(installed_server) as anonymous:
         for body in (tenant_namespace(a), tenant_namespace(b), manifest(kinds.NAMESPACE, plain)):
             admin.do("POST", kinds.NAMESPACE.path(), body)
+        until_pods_are_taken(admin, a)
         platform = f"{CLUSTER_ROLE_BINDING.path(name='platform')}?fieldManager=test"
         admin.do("PATCH", platform, cluster_role_binding("platform", "cluster-admin", user(PAULA)), kind=APPLY)
         who[PAULA].gets("create", "r1plustenants", a, "r1plus.ai")

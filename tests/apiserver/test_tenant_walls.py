@@ -409,5 +409,7 @@ def test_policies_are_kept_where_a_namespace_has_lost_its_label(installed_server
         who[OPERATOR].do("POST", there, network_policy("r1plus-default-deny", {}, POLICY))
         who[NINA].do("POST", there, network_policy("own", {}))
         admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: None}}})
+        more = network_policy("r1plus-more", {}, POLICY)
+        wait_until(lambda: who[OPERATOR].ask("POST", there, more).refused, "the policies know that it is no tenant")
         assert_held(who[NINA].ask("DELETE", f"{there}/r1plus-default-deny"), "kept", "")
         assert who[NINA].ask("DELETE", f"{there}/own").status == 200

@@ -24,7 +24,7 @@ from devcluster.layout import Layout, loopback_layout
 from devcluster.parts import API_SERVER_BINARIES
 from devcluster.pki import Authority, Certificate
 
-READY_S = 60.0
+READY_S = 300.0
 _RECORD = "layout.json"
 
 

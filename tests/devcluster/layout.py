@@ -3,6 +3,10 @@
 There are two: the whole cluster in its network namespace, and an API server alone on loopback for a test.
 """
 
+import errno
+import functools
+import itertools
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +104,32 @@ def loopback_layout(folder: Path) -> Layout:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on, all different; held open together so that none comes twice."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
+    """Loopback ports that nobody listens on; none comes twice in a process.
+
+    They lie below those that the kernel gives to connections and to servers that leave the choice to it. Who is to listen
+    there may come later, or go and come again: each process has a stretch of its own, and goes through that in turn.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = _FIRST_PORT + (os.getpid() * _STRETCH + next(_turns)) % _count_ports()
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+        ports.append(port)
     return ports
+
+
+_FIRST_PORT, _STRETCH = 12_000, 331
+_turns = itertools.count()
+
+
+@functools.cache
+def _count_ports() -> int:
+    """How many there are up to the first one of the kernel's; never few, wherever that lies."""
+    kernels_first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return max(kernels_first - _FIRST_PORT, 10_000)

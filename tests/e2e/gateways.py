@@ -120,6 +120,12 @@ def until_up(kube: Kube, namespace: str) -> None:
     wait_for(look, f"a pod of the gateway of {namespace} is ready", lambda: describe_pods(kube, namespace))
 
 
+def evict(kube: Kube, namespace: str, pod: str) -> None:
+    """Evict a pod, as a drain of its node does."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
+    kube.create_at(f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", body)
+
+
 def describe_pods(kube: Kube, namespace: str) -> str:
     """Return what a person would look at when a gateway is not ready."""
     words = ("describe", "pods", "--namespace", namespace, "--selector", GATEWAY_PODS)

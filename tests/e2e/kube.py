@@ -92,6 +92,12 @@ class Kube:
         """Create an object at a path, such as that of a subresource."""
         return self._call("POST", path, body=body, headers={"Content-Type": "application/json"})
 
+    def create(self, plural: str, namespace: str | None, body: Json, *, dry_run: bool = False) -> Json:
+        """Create an object."""
+        query = [("dryRun", "All")] if dry_run else []
+        kind = {"Content-Type": "application/json"}
+        return self._call("POST", _path(plural, namespace), query=query, body=body, headers=kind)
+
     def delete(self, plural: str, namespace: str | None, name: str) -> None:
         """Delete one object; one that has gone already is fine."""
         try:

@@ -9,13 +9,15 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from kubernetes.client.exceptions import ApiException
 
 from devcluster.api import pod_ready
-from e2e import evidence
+from e2e import evidence, objects
 from e2e.inside import monitor_report
 from e2e.kube import Json, Kube
 from e2e.target import Target
@@ -83,6 +85,22 @@ def apply(kube: Kube, *examples: Path) -> None:
 def until_counted(kube: Kube) -> None:
     """Wait until what tenants' quotas limit can be made."""
     wait_for(lambda: counted(kube), "every tenant's quota is counted", lambda: uncounted(kube))
+    for namespace in limited(kube):
+        wait_for(partial(is_admitted, kube, namespace), f"deployments are admitted in {namespace}")
+
+
+def limited(kube: Kube) -> set[str]:
+    """Return the namespaces whose R1PlusTenant has a quota."""
+    return {t["metadata"]["namespace"] for t in kube.all("r1plustenants") if t["spec"].get("quota")}
+
+
+def is_admitted(kube: Kube, namespace: str) -> bool:
+    """Whether the API server's admission knows the counts too: its own copy may be older than the one that a client reads."""
+    try:
+        kube.create("r1plusdeployments", namespace, objects.deployment(namespace, "probe"), dry_run=True)
+    except ApiException as error:
+        return "status unknown for quota" not in str(error.body)
+    return True
 
 
 def counted(kube: Kube) -> bool:
@@ -91,7 +109,7 @@ def counted(kube: Kube) -> bool:
     Until then it refuses what they limit: `status unknown for quota`. Its controller looks for new kinds, such as ours
     just after the installation, twice a minute.
     """
-    wanted = {t["metadata"]["namespace"] for t in kube.all("r1plustenants") if t["spec"].get("quota")}
+    wanted = limited(kube)
     quotas = kube.all("resourcequotas", selector="app.kubernetes.io/managed-by=r1plus-operator")
     stand = {q["metadata"]["namespace"] for q in quotas}
     known = all(set(q["spec"]["hard"]) <= set(q.get("status", {}).get("used", ())) for q in quotas)

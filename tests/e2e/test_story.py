@@ -205,9 +205,15 @@ def test_the_prober_finds_each_tenants_policies_shut(applied: Applied, kube: Kub
         print,
     )
     assert found[applied.names[tier]].reason_of("IsolationVerified") == "IsolationEnforced"
-    tenant = kube.get("r1plustenants", applied.names[tier].namespace, "tenant")
-    assert tenant is not None
-    told = tenant["status"]["isolation"]
+    namespace = applied.names[tier].namespace
+
+    def find() -> Json | None:
+        """What the R1PlusTenant says: it is written when its deployments have been told."""
+        tenant = kube.get("r1plustenants", namespace, "tenant") or {}
+        is_held = story.condition(tenant, "IsolationVerified").get("reason") == "IsolationEnforced"
+        return dict(tenant["status"]["isolation"]) if is_held else None
+
+    told = wait_for(find, f"the R1PlusTenant of {namespace} says so, too")
     assert told["held"] >= 20
     assert told["open"] == []
 

@@ -5,7 +5,7 @@ It runs after `test_story`, by its name, on whatever that left serving.
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -16,7 +16,7 @@ from e2e.story import GATE_SECONDS, Name
 from e2e.target import Target
 from e2e.waiting import wait_for
 from r1plus_contract import metrics
-from r1plus_dashboards.asking import AskingError, Chosen, Window, ask, rules
+from r1plus_dashboards.asking import AskingError, Chosen, Line, Window, ask, rules
 from r1plus_dashboards.build import Panel
 from r1plus_dashboards.deployment import CONFIRMED
 from r1plus_dashboards.generate import BOARDS
@@ -31,6 +31,8 @@ WINDOW_SECONDS, STEP_SECONDS = 1800.0, 15.0
 PANELS = [pytest.param(panel, id=f"{name}: {panel.title}") for name, board in BOARDS.items() for panel in board.panels]
 RIGHTLY_EMPTY = {CONFIRMED, REFUSED, CANCELLED}
 """While no detector has alarmed, and the gateway has refused nobody and nobody has left."""
+CLOSED = (AskingError,)
+"""Prometheus may close a connection while it reads its rules anew."""
 ALERTS = {value for name, value in vars(metrics).items() if name.startswith("ALERT_")}
 
 
@@ -82,10 +84,10 @@ def test_the_panel_is_not_empty(
     what = f"something to show under {panel.title!r}"
 
     def missing() -> list[str]:
-        """Which queries show nothing. Prometheus may close a connection while it reads its rules anew."""
+        """Which queries show nothing."""
         try:
             return empty(prometheus, panel, shown)
-        except AskingError as error:
+        except CLOSED as error:
             return [str(error)]
 
     wait_for(lambda: not missing(), what, lambda: "\n".join([*missing(), asked.summary()]), seconds=seconds)
@@ -96,19 +98,25 @@ def test_every_rule_is_loaded_and_can_be_evaluated(shown: Name, prometheus: str)
         found = [rule for rule in rules(prometheus) if rule["name"] in ALERTS and rule["health"] != "unknown"]
         return found if {rule["name"] for rule in found} == ALERTS else None
 
-    found = wait_for(ours, "all rules loaded and evaluated", seconds=GATE_SECONDS)
+    found = wait_for(ours, "all rules loaded and evaluated", seconds=GATE_SECONDS, retry_on=CLOSED)
     assert {rule["name"]: rule.get("lastError", "") for rule in found if rule["health"] != "ok"} == {}
 
 
 def test_the_operators_rules_are_about_the_job_that_prometheus_has(shown: Name, prometheus: str) -> None:
-    stalled = [rule["query"] for rule in rules(prometheus) if rule["name"] == metrics.ALERT_OPERATOR_STALLED]
+    def find() -> list[str]:
+        return [rule["query"] for rule in rules(prometheus) if rule["name"] == metrics.ALERT_OPERATOR_STALLED]
+
+    stalled = wait_for(find, f"{metrics.ALERT_OPERATOR_STALLED} is loaded", retry_on=CLOSED)
     jobs = {job for query in stalled for job in re.findall(r'job="([^"]+)"', query)}
     assert len(jobs) == 1
-    now = time.time()
-    window = Window(now - 60.0, now, STEP_SECONDS)
     (job,) = jobs
     assert job.startswith(f"{chart.NAMESPACE}/")
-    up = wait_for(lambda: ask(prometheus, f'up{{job="{job}"}} == 1', window), f"{job} is scraped")
+
+    def is_up() -> Sequence[Line]:
+        now = time.time()
+        return ask(prometheus, f'up{{job="{job}"}} == 1', Window(now - 60.0, now, STEP_SECONDS))
+
+    up = wait_for(is_up, f"{job} is scraped", retry_on=CLOSED)
     assert all(line.labels["namespace"] == chart.NAMESPACE for line in up)
 
 
@@ -118,4 +126,4 @@ def test_a_tenants_namespace_is_its_own_in_what_the_operator_says(shown: Name, p
         about = f'{{namespace="{shown.namespace}",deployment="{shown.name}",type="Ready"}}'
         return bool(ask(prometheus, metrics.DEPLOYMENT_CONDITION + about, Window(now - 60.0, now, STEP_SECONDS)))
 
-    wait_for(told, f"the operator speaks of {shown}")
+    wait_for(told, f"the operator speaks of {shown}", retry_on=CLOSED)

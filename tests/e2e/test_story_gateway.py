@@ -139,7 +139,7 @@ def callers(served: Name, target: Target, built: Parts) -> dict[str, tuple[Calle
     """Pods of the tenant that try from one moment, by what they try."""
     kube, started = target.kube, {}
     model = kube.get("pods", served.namespace, story.until_pod(kube, served))
-    (gateway,) = gateways.gateway_pods(kube, served.namespace)
+    (gateway,) = filter(gateways.is_up, gateways.gateway_pods(kube, served.namespace))
     assert model is not None
     for what, (is_gateway, expected) in CALLERS.items():
         pod, port = (gateway, PORT_API) if is_gateway else (model, PORT_GRPC)

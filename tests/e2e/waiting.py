@@ -23,6 +23,10 @@ def wait_for(
     *,
     seconds: float = SECONDS,
     period_s: float = PERIOD_SECONDS,
+    retry_on: tuple[type[BaseException], ...] = (),
 ) -> T:
-    """Call `look` until it returns something true, and return that; raise WaitError with the evidence otherwise."""
-    return wait_until(look, what, seconds, period_s=period_s, evidence=evidence, retry_on=UNREACHABLE)
+    """Call `look` until it returns something true, and return that; raise WaitError with the evidence otherwise.
+
+    Errors in `retry_on` mean "not yet", too.
+    """
+    return wait_until(look, what, seconds, period_s=period_s, evidence=evidence, retry_on=(*UNREACHABLE, *retry_on))

@@ -82,7 +82,9 @@ def sampled(reference: Reference) -> list[Point]:
         point
         for fault in (*OF_WRITES, *OF_EVENTS)
         if fault is not Fault.KILL
-        for point in rand.sample([p for p in reference.points([fault]) if " events " not in p.what], PER_FAULT)
+        for point in rand.sample(
+            sorted((p for p in reference.points([fault]) if " events " not in p.what), key=str), PER_FAULT
+        )
     ]
 
 
@@ -104,16 +106,27 @@ async def test_a_verdict_that_lands_after_the_promotion_and_a_new_candidate_undo
 
 
 class Held(Story):
-    """A deployment that goes while the operator is held up for longer than any calm lasts."""
+    """A deployment that goes while the operator is held up until long after all of it is gone."""
 
     async def _phases(self, interlude: Callable[[Story], Awaitable[None]] | None) -> Json:
         await self.bring_up(self.case.first)
         await self.calm()
         operator = self.rig.operator.process
         operator.signal(signal.SIGSTOP)
-        asyncio.get_running_loop().call_later(4 * CALM_SECONDS, operator.signal, signal.SIGCONT)
-        await self.remove()
+        going_on = asyncio.create_task(self._go_on())
+        try:
+            await self.remove()
+            await going_on
+        finally:
+            going_on.cancel()
+            operator.signal(signal.SIGCONT)
         return {}
+
+    async def _go_on(self) -> None:
+        """Let the operator go on after a calm that is longer than those that a story waits for."""
+        await self.reached(lambda: not self._left(), "all of it is gone")
+        await asyncio.sleep(2 * CALM_SECONDS)
+        self.rig.operator.process.signal(signal.SIGCONT)
 
 
 async def test_what_a_slow_operator_does_about_a_deletion_is_no_write_in_the_silence_after(made: Rig) -> None:

@@ -23,7 +23,7 @@ from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds
 from r1plus_gateway.http.answers import AnswerHead, EventEnvelope, build_answer
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
-from r1plus_gateway.http.event_stream import EventStream
+from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.metrics import GatewayMetrics
@@ -234,14 +234,11 @@ class Completions:
     async def _answer_whole(
         self, exchange: Exchange, request: GenerateRequest, generation: Generation, bill: Bill
     ) -> web.Response:
-        text = bytearray()
-        while not generation.is_ended:
-            await generation.wait()
-            text += generation.take()
+        text = await read_whole(generation)
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
         head = self._build_head(exchange, request, generation)
-        body = build_answer(head, text.decode("utf-8", "replace"), generation.finish_reason, generation.usage)
+        body = build_answer(head, text, generation.finish_reason, generation.usage)
         headers = {**build_evidence_headers(generation), **request.headers}
         return web.Response(body=body, content_type="application/json", headers=headers)
 
@@ -280,22 +277,12 @@ class Completions:
         bill: Bill,
     ) -> web.StreamResponse:
         envelope = EventEnvelope(self._build_head(exchange, request, generation))
-        data = envelope.build_first()
-        whole = bytearray() if request.has_tools else None
-        while True:
-            text = generation.take()
-            if whole is not None:
-                whole += text
-            elif text:
-                data += envelope.build_piece(text)
-            if generation.is_ended:
-                break
-            if data:
-                await stream.write(data)
-                data = b""
-            elif stream.needs_heartbeat:
-                await stream.write_heartbeat()
-            await generation.wait()
+        whole, data = "", b""
+        if request.has_tools:  # only the whole answer says whether it is a call
+            await stream.write(envelope.build_first())
+            whole = await read_whole(generation, stream)
+        else:
+            data = await write_text(stream, generation, envelope)
         try:
             _check_end(generation)
         except ServingError as error:
@@ -304,8 +291,8 @@ class Completions:
             return await stream.finish()
         await bill.settle(Outcome.ANSWERED, generation)
         finish_reason = generation.finish_reason
-        if whole is not None:
-            parsed = parse_tool_answer(whole.decode("utf-8", "replace"))
+        if request.has_tools:
+            parsed = parse_tool_answer(whole)
             data += envelope.build_tool_answer(parsed)
             finish_reason = "tool_calls" if parsed.calls else finish_reason
         await stream.write(data + envelope.build_end(finish_reason, generation.usage))

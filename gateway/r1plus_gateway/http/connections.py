@@ -182,12 +182,12 @@ class TlsSite(web.BaseSite):
             if self._handshakes[peer] >= MOST_HANDSHAKES_OF_PEER or len(self._tasks) >= MOST_HANDSHAKES:
                 client.close()
                 continue
+            self._handshakes[peer] += 1  # Here, for many are accepted before the first task begins.
             task = asyncio.create_task(self._shake_hands(client, peer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _shake_hands(self, client: socket.socket, peer: str) -> None:
-        self._handshakes[peer] += 1
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._connect, client, ssl=self._ssl_context, ssl_handshake_timeout=HANDSHAKE_SECONDS

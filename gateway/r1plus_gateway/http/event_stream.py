@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from r1plus_gateway.http.answers import HEARTBEAT
+from r1plus_gateway.http.answers import HEARTBEAT, EventEnvelope
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.settings import GatewayLimits
 
@@ -36,6 +36,7 @@ class EventStream:
         self._clock = clock
         self._tick_seconds = min(TICK_SECONDS, limits.heartbeat_seconds / 4, limits.slow_reader_seconds / 4)
         self._response: web.StreamResponse | None = None
+        self._is_chunked = True
         self._written_bytes = 0
         self._written_at = self._progress_at = clock()
         self._sent_bytes = 0
@@ -58,6 +59,7 @@ class EventStream:
         response = web.StreamResponse(headers={**HEADERS, **headers})
         self._response = response
         await response.prepare(self._request)
+        self._is_chunked = "Transfer-Encoding" in response.headers  # not for a client of HTTP/1.0
 
     @property
     def needs_heartbeat(self) -> bool:
@@ -70,6 +72,20 @@ class EventStream:
         self._written_bytes += len(data)
         self._written_at = self._clock()
         await self._response.write(data)
+
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether the client is there, and the kernel has taken everything that was written."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
+
+    def write_at_once(self, data: bytes) -> None:
+        """Send events to a client for which `has_sent_all` holds, without waiting and without aiohttp's layers."""
+        self._written_bytes += len(data)
+        self._written_at = self._clock()
+        transport = self._request.transport
+        assert transport is not None
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     async def write_heartbeat(self) -> None:
         """Send a comment, which clients ignore."""
@@ -100,3 +116,44 @@ class EventStream:
             self._sent_bytes, self._progress_at = sent, self._clock()
         elif self._clock() - self._progress_at >= self._limits.slow_reader_seconds:
             self.cut()
+
+
+async def write_text(stream: EventStream, generation: Generation, envelope: EventEnvelope) -> bytes:
+    """Write text as it arrives until the request has ended; return the events that are still to be written."""
+
+    def write_at_once() -> bool:
+        """Write what has arrived, unless the client is behind: then the task that waits writes it, and waits for it."""
+        if not stream.has_sent_all:
+            return False
+        if text := generation.take():
+            stream.write_at_once(envelope.build_piece(text))
+        return True
+
+    data = envelope.build_first()
+    while True:
+        if text := generation.take():
+            data += envelope.build_piece(text)
+        if generation.is_ended:
+            return data
+        if data:
+            await stream.write(data)
+            data = b""
+        elif stream.needs_heartbeat:
+            await stream.write_heartbeat()
+        await generation.wait(write_at_once)
+
+
+async def read_whole(generation: Generation, stream: EventStream | None = None) -> str:
+    """Return the text once the request has ended. Heartbeats keep the stream's connection meanwhile."""
+    text = bytearray()
+
+    def take() -> bool:
+        text.extend(generation.take())
+        return True
+
+    while not generation.is_ended:
+        await generation.wait(take)
+        if stream is not None and stream.needs_heartbeat:
+            await stream.write_heartbeat()
+    take()
+    return text.decode("utf-8", "replace")

@@ -80,6 +80,8 @@ class Generation:
         self._progress = Progress()
         self._has_changed = False
         self._waiter: asyncio.Future[None] | None = None
+        self._on_text: Callable[[], bool] | None = None
+        """Of the task that is in `wait`, until it is woken."""
         self._call: Any = None
         self._is_cancelled = False
         self.state = State.QUEUED
@@ -116,19 +118,24 @@ class Generation:
         """Tokens by the last response seen; of a cut request those that the engine counted, if it says so."""
         return Usage(self._progress.prompt_tokens, self._progress.completion_tokens)
 
-    async def wait(self) -> None:
-        """Wait until text has arrived, the request has ended, or `wake` was called."""
+    async def wait(self, on_text: Callable[[], bool] | None = None) -> None:
+        """Wait until text has arrived, the request has ended, or `wake` was called.
+
+        `on_text` is called when text arrives meanwhile; if it returns true, it has taken the text, and the wait goes
+        on. The task that reads calls it, so such a token costs no switch to the task that waits.
+        """
         if not self._has_changed:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter, self._on_text = asyncio.get_running_loop().create_future(), on_text
             try:
                 await self._waiter
             finally:
-                self._waiter = None
+                self._waiter = self._on_text = None
         self._has_changed = False
 
     def wake(self) -> None:
         """Let `wait` return. A future alone costs less for each token than an asyncio.Event."""
         self._has_changed = True
+        self._on_text = None  # the waiting task takes what comes from here on
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -244,7 +251,8 @@ class Generation:
                 call.cancel()
                 await self._read_final_usage(pod)
                 return
-            self.wake()
+            if self._on_text is None or not self._on_text():
+                self.wake()
         if not progress.finish_reason:
             raise AnswerFailedError("the pod ended the stream before the answer's end; try again")
 

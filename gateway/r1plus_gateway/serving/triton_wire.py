@@ -4,6 +4,7 @@ A BYTES tensor of one element is 4 bytes of length, little endian, and the bytes
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -118,8 +119,7 @@ class Progress:
     """Text that the reader has not taken yet."""
     waiting_bytes: int = 0
     has_begun: bool = False
-    _names: tuple[str, ...] = ()
-    """Of the tensors; a model sends them in one order, so they are read once."""
+    _layout: "_Layout | None" = None
 
     def update(self, response: Any) -> None:
         """Read one `ModelStreamInferResponse`.
@@ -130,27 +130,26 @@ class Progress:
         if response.error_message:
             raise classify_message(response.error_message)
         inner = response.infer_response
-        contents = inner.raw_output_contents
         try:
-            if len(contents) != len(self._names):
-                self._names = tuple(tensor.name for tensor in inner.outputs)
-            for name, content in zip(self._names, contents, strict=True):
-                self._set(name, content)
+            if self._layout is None or self._layout.size != len(inner.raw_output_contents):
+                self._layout = _read_layout(inner)
+            self._update_from(inner.raw_output_contents, self._layout)
         except ValueError as error:
             raise AnswerFailedError("the engine's response cannot be read; report it to the platform team") from error
         self.has_begun = True
 
-    def _set(self, name: str, content: bytes) -> None:
-        if name == inference.TEXT:
-            if text := _read_bytes(content):
-                self.pieces.append(text)
-                self.waiting_bytes += len(text)
-        elif name == inference.COMPLETION_TOKENS:
-            self.completion_tokens = max(self.completion_tokens, _read_int32(content))
-        elif name == inference.PROMPT_TOKENS:
-            if not self.prompt_tokens:
-                self.prompt_tokens = _read_int32(content)
-        elif name == inference.FINISH_REASON and len(content) > 4:
+    def _update_from(self, contents: Sequence[bytes], layout: "_Layout") -> None:
+        """Read the tensors' contents. This runs for each token, so it touches no tensor without news."""
+        if layout.text is not None and (text := _read_bytes(contents[layout.text])):
+            self.pieces.append(text)
+            self.waiting_bytes += len(text)
+        if layout.completion_tokens is not None:
+            tokens = _read_int32(contents[layout.completion_tokens])
+            if tokens > self.completion_tokens:
+                self.completion_tokens = tokens
+        if layout.prompt_tokens is not None and not self.prompt_tokens:
+            self.prompt_tokens = _read_int32(contents[layout.prompt_tokens])
+        if layout.finish_reason is not None and len(content := contents[layout.finish_reason]) > 4:
             self.finish_reason = _read_bytes(content).decode("ascii")
 
     def take(self) -> bytes:
@@ -159,6 +158,27 @@ class Progress:
         self.pieces.clear()
         self.waiting_bytes = 0
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a response has which tensor; None: nowhere. A model sends its tensors in one order, so it is read once."""
+
+    size: int
+    text: int | None
+    completion_tokens: int | None
+    prompt_tokens: int | None
+    finish_reason: int | None
+
+
+def _read_layout(response: Any) -> _Layout:
+    """Return the layout of a `ModelInferResponse`. Raises ValueError: tensors and contents differ in number."""
+    size = len(response.raw_output_contents)
+    if len(response.outputs) != size:
+        raise ValueError("tensors and contents differ in number")
+    positions = {tensor.name: position for position, tensor in enumerate(response.outputs)}
+    fields = (inference.TEXT, inference.COMPLETION_TOKENS, inference.PROMPT_TOKENS, inference.FINISH_REASON)
+    return _Layout(size, *(positions.get(name) for name in fields))
 
 
 def _read_bytes(content: bytes) -> bytes:

@@ -22,8 +22,8 @@ from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidErro
 from r1plus_operator.runtime.queue import WorkQueue
 
 log = logging.getLogger(__name__)
-LONG_BACKOFF_SECONDS = 60.0
-"""After a refusal that a retry will not change."""
+FIRST_BACKOFF_SECONDS, LONG_BACKOFF_SECONDS = 1.0, 60.0
+"""After a refusal: the first retry, and every one that most likely changes nothing."""
 TEST_ISOLATION_SECONDS = 1.0
 """From a change of a deployment's network policies to the namespace's pass that has them tested."""
 
@@ -179,9 +179,12 @@ class DeploymentReconciler:
             log.error("Reconcile of %s/%s failed", *key, exc_info=error)
             return None
         log.warning("Reconcile of %s/%s failed: %s", *key, error)
-        if isinstance(error, InvalidError | ForbiddenError) and fence.SUFFIX not in error.message:
-            return LONG_BACKOFF_SECONDS
-        return error.retry_after
+        if fence.SUFFIX in error.message:
+            return error.retry_after
+        if isinstance(error, ForbiddenError):
+            # Admission and RBAC may learn of a quota's count, a tenant or a right later than the operator does.
+            return min(FIRST_BACKOFF_SECONDS * 2.0 ** self._queue.count_failures(key), LONG_BACKOFF_SECONDS)
+        return LONG_BACKOFF_SECONDS if isinstance(error, InvalidError) else error.retry_after
 
 
 def _ignore(_key: Key) -> None:

@@ -61,7 +61,7 @@ class UnauthorizedError(ApiError):
 
 
 class ForbiddenError(ApiError):
-    """403. Asking again without a change of rights gives the same answer."""
+    """403. Asking again gives the same answer until the API server sees other rights, quotas or policies."""
 
 
 class NotFoundError(ApiError):

@@ -84,12 +84,12 @@ class ServedTenant:
 
     def asker(self, url: str, key: ApiKey, **options: Any) -> GatewayAsker:
         """Return a client that asks all the time, once it is entered."""
-        return GatewayAsker(url, key=key.secret, model=self.name.name, **options)
+        return GatewayAsker(url, key=key.secret, **{"model": self.name.name, **options})
 
     def stream_asker(self, url: str, key: ApiKey, **options: Any) -> GatewayAsker:
         """Return one whose answers are streams of some seconds."""
-        prompt = "Write a long story about a ship, an island and a storm."
-        return self.asker(url, key, prompt=prompt, max_tokens=STREAM_TOKENS, is_streamed=True, **options)
+        long = {"prompt": "Write a long story about a ship, an island and a storm.", "max_tokens": STREAM_TOKENS}
+        return self.asker(url, key, is_streamed=True, **{**long, **options})
 
 
 @pytest.fixture(scope="session")

@@ -169,7 +169,7 @@ def test_two_pods_on_postgresql_fail_no_request_when_either_goes(served: ServedT
         ):
             for pod in gateways.gateway_pods(kube, NAMESPACE):
                 short.more_answers()
-                _evict(kube, pod["metadata"]["name"])
+                gateways.evict(kube, NAMESPACE, pod["metadata"]["name"])
                 _until_replaced(kube, pod["metadata"]["uid"], 2)
                 short.more_answers()
                 long.more_answers(1)
@@ -219,12 +219,6 @@ def _is_closed(kube: Kube) -> bool:
     """Whether the model's network policy lets in the gateway alone."""
     policy = kube.get("networkpolicies", NAMESPACE, GATEWAY) or {}
     return ANNOTATION_DIRECT_ACCESS in (policy.get("metadata", {}).get("annotations") or {})
-
-
-def _evict(kube: Kube, pod: str) -> None:
-    """As a drain of its node does."""
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
-    kube.create_at(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction", body)
 
 
 def _list_existing(kube: Kube, *names: tuple[str, str]) -> list[tuple[str, str]]:

@@ -1,13 +1,16 @@
 """What the API server's audit log says of the writes of an account."""
 
 import json
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_operator.api import kinds
+from support.apiserver.people import administrator
 from support.apiserver.rights import OPERATOR
 from support.apiserver.tenant import Tenant
-from support.waiting import eventually
+from support.waiting import eventually, wait_until
 
 POD_OF = "authentication.kubernetes.io/pod-name"
 
@@ -33,10 +36,29 @@ class Write:
         return "/leases" in self.path
 
 
+def read_audit_log(server: ApiServer) -> list[str]:
+    """Return the lines of everything that the API server has answered until now.
+
+    It writes a line some time after its answer, and the last line may not be whole yet.
+    """
+    mark = uuid.uuid4().hex
+    with administrator(server) as admin:
+        admin.ask("GET", kinds.CONFIG_MAP.path("default", mark))
+
+    def find() -> str:
+        text = server.audit_log.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        return whole if mark in whole else ""
+
+    return wait_until(find, "the audit log has the newest request", period_s=0.01).splitlines()
+
+
 def writes_of(server: ApiServer, account: str, namespace: str = "") -> list[Write]:
     """Return what an account asked the API server to write, in the order of asking; in this namespace if it is given."""
     found = []
-    for line in server.audit_log.read_text().splitlines():
+    for line in read_audit_log(server):
+        if account not in line:
+            continue
         entry = json.loads(line)
         user, path = entry["user"], entry["requestURI"]
         if entry["stage"] not in ("ResponseComplete", "Panic") or user["username"] != account:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import httpx
 
 from devcluster.apiserver_only import ApiServer
+from r1plus_operator.api import kinds
 from r1plus_operator.runtime import connection
-from support.apiserver.manifests import Json
+from support.apiserver.manifests import SERVICE_ACCOUNT, Json
 from support.waiting import wait_until
 
 MERGE, STRATEGIC, APPLY = (
@@ -107,6 +108,19 @@ def administrator(server: ApiServer) -> Iterator[Person]:
     """Who may do everything."""
     with person(server, "admin", ("system:masters",)) as made:
         yield made
+
+
+def until_refused(server: ApiServer, body: Json, namespace: str, said: str) -> None:
+    """Wait until admission refuses to make this object, and says so: it sees quotas and policies later than clients do."""
+    path = kinds.BY_KIND[body["kind"]].path(namespace)
+    with administrator(server) as admin:
+        wait_until(lambda: said in admin.ask("POST", path, body).text, f"a {body['kind']} is refused: {said}")
+
+
+def until_pods_are_taken(admin: Person, namespace: str) -> None:
+    """Wait until pods can be made in a namespace: the controllers give it a service account some time after it is made."""
+    path = SERVICE_ACCOUNT.path(namespace, "default")
+    wait_until(lambda: admin.ask("GET", path).status == 200, f"{namespace} has its service account")
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Rights of accounts: roles and bindings written to the API server, and tokens."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from r1plus_operator.api import kinds, rbac
 from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.resources import Resource
 from support.apiserver.manifests import (
     CLUSTER_ROLE,
     CLUSTER_ROLE_BINDING,
@@ -17,6 +19,8 @@ from support.apiserver.manifests import (
     role_binding,
     user,
 )
+from support.apiserver.people import groups_of
+from support.waiting import eventually
 
 OPERATOR_NAMESPACE = "r1plus-system"
 
@@ -27,9 +31,37 @@ def account(namespace: str, name: str = "r1plus-operator") -> str:
 
 
 OPERATOR = account(OPERATOR_NAMESPACE)
+REVIEW = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", False)
+
+
+async def may(client: ApiClient, subject: Json, right: rbac.RbacGrant, namespace: str = "") -> bool:
+    """Return whether RBAC lets a user or a service account do the first thing of a grant, in a namespace or everywhere."""
+    name = subject["name"] if subject["kind"] == "User" else account(subject["namespace"], subject["name"])
+    spec: Json = {"user": name, "groups": list(groups_of(name))}
+    if right.urls:
+        spec["nonResourceAttributes"] = {"path": right.urls[0], "verb": right.verbs[0]}
+    else:
+        resource, _, subresource = right.resources[0].partition("/")
+        about = {"group": right.group, "resource": resource, "subresource": subresource, "verb": right.verbs[0]}
+        spec["resourceAttributes"] = about | {"namespace": namespace, "name": right.names[0] if right.names else ""}
+    answer = await client.create(REVIEW, manifest(REVIEW, "", spec=spec) | {"metadata": {}})
+    return bool(answer["status"]["allowed"])
 
 
 async def grant(
+    client: ApiClient, name: str, grants: Sequence[rbac.RbacGrant], *subjects: Json, namespace: str = ""
+) -> None:
+    """Give the subjects these rights as `write_rights` does; return once the API server's authoriser knows them."""
+    await write_rights(client, name, grants, *subjects, namespace=namespace)
+
+    async def are_known() -> bool:
+        asked = [may(client, subject, right, namespace) for subject in subjects for right in grants]
+        return all(await asyncio.gather(*asked))
+
+    await eventually(are_known, f"the authoriser knows the rights of {name}")
+
+
+async def write_rights(
     client: ApiClient, name: str, grants: Sequence[rbac.RbacGrant], *subjects: Json, namespace: str = ""
 ) -> None:
     """Give the subjects these rights, and no others by this name: in one namespace, or everywhere."""

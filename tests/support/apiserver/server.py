@@ -14,6 +14,8 @@ from devcluster.steps import Steps
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
 from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.errors import NotFoundError
+from r1plus_operator.runtime.resources import Resource
 from support.apiserver.manifests import Json, condition_of, manifest
 from support.waiting import eventually
 
@@ -51,13 +53,23 @@ async def install_chart_crds(client: ApiClient) -> None:
 
 
 async def install_crd(client: ApiClient, crd: Json) -> None:
-    """Apply a definition and wait until the server serves it."""
+    """Apply a definition and wait until the server serves each of its versions: some time after it says so."""
     name = (await client.apply(CRD, crd, field_manager="test"))["metadata"]["name"]
+    spec = crd["spec"]
+    versions = [
+        Resource(spec["group"], version["name"], spec["names"]["plural"], spec["names"]["kind"], False)
+        for version in spec["versions"]
+        if version["served"]
+    ]
 
     async def is_served() -> bool:
-        return condition_of(await client.get(CRD, name), "Established")[0] == "True"
+        if condition_of(await client.get(CRD, name), "Established")[0] != "True":
+            return False
+        for version in versions:
+            await client.list(version)
+        return True
 
-    await eventually(is_served, f"{name} is served", period_s=0.02)
+    await eventually(is_served, f"{name} is served", period_s=0.02, retry_on=(NotFoundError,))
 
 
 async def add_node(client: ApiClient) -> None:

@@ -1,5 +1,7 @@
 """What the components are told: files and flags that a trap of the machine or of Kubernetes hangs on."""
 
+import itertools
+import socket
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -93,5 +95,16 @@ def test_an_api_server_alone_listens_on_loopback(tmp_path: Path) -> None:
     assert cluster_layout().api_url == f"https://{NODE_ADDRESS}:6443"
 
 
-def test_free_ports_are_all_different() -> None:
-    assert len(set(free_ports(20))) == 20
+def test_free_ports_are_all_different_and_none_is_the_kernels() -> None:
+    ports = [*free_ports(20), *free_ports(20)]
+    assert len(set(ports)) == 40
+    kernels_first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(ports) < max(kernels_first, 22_000)
+
+
+def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devcluster.layout._turns", itertools.count())
+    (taken,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", taken)):
+        monkeypatch.setattr("devcluster.layout._turns", itertools.count())
+        assert free_ports(1) != [taken]

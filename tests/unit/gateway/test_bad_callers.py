@@ -21,6 +21,7 @@ from r1plus_gateway.access.api_keys import mint_key
 from support.gateway.fake_triton import FakeTriton, PromptCounter, answer, serving
 from support.gateway.process import GatewayProcess, running_process
 from support.tables import for_each
+from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -140,11 +141,14 @@ async def test_time_says_nothing_about_ids(gateway: GatewayProcess, key: str) ->
 
         assert await ask(limited, "credit") == await ask(limited, "debits")
         assert (await ask(limited, "credit"))[0] == 404
-        ratio = await compare(lambda: ask(limited, "credit"), lambda: ask(limited, "debits"))
-        assert ratio < 1.5
         known, unknown = mint_key(key.split("_")[1]).encode(), mint_key().encode()
-        ratio = await compare(lambda: ask(known, "credit"), lambda: ask(unknown, "credit"))
-        assert ratio < 1.5
+        for first, second in (((limited, "credit"), (limited, "debits")), ((known, "credit"), (unknown, "credit"))):
+
+            async def take_as_long(first: tuple[str, str] = first, second: tuple[str, str] = second) -> bool:
+                """What other processes take of the processor now and then differs; what an id costs stays."""
+                return await compare(lambda: ask(*first), lambda: ask(*second)) < 1.5
+
+            await eventually(take_as_long, f"{first} and {second} take as long")
 
 
 @for_each("method, path", {

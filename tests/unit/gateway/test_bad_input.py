@@ -31,7 +31,7 @@ BODY_LIMIT = 256 * 1024
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     folder = tmp_path_factory.mktemp("gateway")
-    limits = {"bodyBytes": BODY_LIMIT, "bodiesBytes": BODY_LIMIT + 1024, "bodySeconds": 0.5}
+    limits = {"bodyBytes": BODY_LIMIT, "bodiesBytes": BODY_LIMIT + 1024, "bodySeconds": 3.0}
     capabilities = ["messages", "response_schema"]
     async with running(folder, answer("a"), settings={"limits": limits}, capabilities=capabilities) as rig:
         yield rig

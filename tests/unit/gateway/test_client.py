@@ -276,7 +276,7 @@ async def test_an_answer_that_takes_too_long_is_not_asked_for_again(gateway: Gat
         return answer(GENERATION)
 
     gateway.answers = [wait, wait]
-    client = {"timeout": httpx.Timeout(10.0, read=0.05)}
+    client = {"timeout": httpx.Timeout(10.0, read=1.0)}
     with pytest.raises(GatewayConnectionError, match="took too long"):
         await call(gateway.url, "generate", client, model="credit", prompt="x")
     release.set()

@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from r1plus_contract.gateway import GatewayLimits
 from r1plus_gateway.access.caller import AccessError
+from r1plus_gateway.http import completions
 from r1plus_gateway.http.admission import CountAllowance
 from support.gateway.fake_triton import Gated, PromptCounter, answer
 from support.gateway.rig import Rig, running
@@ -16,7 +19,10 @@ MOST = GatewayLimits().queue_per_key
 COUNTS: dict[str, Any] = {"capabilities": ["messages", "count_only"]}
 
 
-async def test_what_is_not_counted_is_reserved_by_its_size_and_runs(tmp_path: Path) -> None:
+async def test_what_is_not_counted_is_reserved_by_its_size_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completions, "CountAllowance", lambda: CountAllowance(lambda: 0.0))
     counter = PromptCounter()
     async with running(tmp_path, answer("a"), **COUNTS) as rig:
         rig.pod.count_tokens = counter

@@ -1,10 +1,13 @@
 """How requests end before their answer does: clients that leave, pods that die, queues that are full, slow readers."""
 
 import asyncio
+import http.client
+import io
 import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -28,22 +31,22 @@ def begin(rig: Rig, **fields: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(ask())
 
 
-def build_stream_request() -> bytes:
+def build_stream_request(version: str = "HTTP/1.1") -> bytes:
     """Return a request for a stream, as bytes."""
     body = json.dumps({"model": "credit", "messages": [{"role": "user", "content": "Hi"}], "stream": True}).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST /v1/chat/completions {version}\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body
 
 
-async def stop_reading(client: socket.socket, rig: Rig) -> None:
+async def stop_reading(client: socket.socket, rig: Rig, version: str = "HTTP/1.1") -> None:
     """Ask for a stream, and read none of it."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.setblocking(False)
     await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", rig.gateway.port))
-    await asyncio.get_running_loop().sock_sendall(client, build_stream_request())
+    await asyncio.get_running_loop().sock_sendall(client, build_stream_request(version))
 
 
 async def leave(task: asyncio.Task[Any]) -> None:
@@ -145,6 +148,32 @@ async def test_a_slow_reader_pays_for_what_the_engine_counted(tmp_path: Path) ->
     assert rig.ledger.settled[0].usage == Usage(*rig.pod.usage[rig.pod.ids[0]])
 
 
+@for_each("version", {"in chunks": "HTTP/1.1", "to its end, in HTTP/1.0": "HTTP/1.0"})
+async def test_a_client_that_reads_late_gets_every_token_in_order(tmp_path: Path, version: str) -> None:
+    tokens = [f"{number:05}{'x' * 8192}" for number in range(1000)]  # more than the kernel keeps
+    settings = {"limits": {"slowReaderBytes": 16 * 1024 * 1024}}
+    async with running(tmp_path, answer(*tokens), settings=settings) as rig:
+        with socket.socket() as client:
+            await stop_reading(client, rig, version)
+            await eventually(lambda: rig.pod.sent_tokens == len(tokens), "all tokens are sent")
+            reader, writer = await asyncio.open_connection(sock=client)
+            sent = await reader.read(-1)
+            writer.close()
+        await rig.until_settled()
+    events = [line.removeprefix(b"data: ") for line in read_body(sent).split(b"\n\n") if line]
+    assert events.pop() == b"[DONE]"
+    text = "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events)
+    assert text == "".join(tokens)
+    assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.ANSWERED]
+
+
+def read_body(sent: bytes) -> bytes:
+    """Return the body of an answer whose bytes these are."""
+    response = http.client.HTTPResponse(SimpleNamespace(makefile=lambda _: io.BytesIO(sent)))  # type: ignore[arg-type]
+    response.begin()
+    return response.read()
+
+
 async def test_a_client_that_closes_its_sending_half_has_left(tmp_path: Path) -> None:
     async with running(tmp_path, Gated(("a",))) as rig:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.gateway.port)
@@ -197,7 +226,7 @@ class Endless:
 
 
 @for_each("limits", {
-    "by bytes": {"slowReaderBytes": 64 * 1024},
+    "by bytes": {"slowReaderBytes": 64 * 1024, "slowReaderSeconds": 3600},
     "by seconds": {"slowReaderSeconds": 0.2, "slowReaderBytes": 64 * 1024 * 1024},
 })  # fmt: skip
 async def test_a_client_that_does_not_read_is_cut(tmp_path: Path, limits: dict[str, Any]) -> None:
@@ -466,10 +495,17 @@ async def test_the_drain_lets_answers_end(tmp_path: Path) -> None:
 async def test_answers_that_outlive_the_drain_are_cut_and_settled(tmp_path: Path) -> None:
     drain_seconds = 1.0
     loop = asyncio.get_running_loop()
-    async with running(tmp_path, Gated(("a",)), settings={"drainSeconds": drain_seconds}) as rig:
-        task = begin(rig)
-        await rig.until_running(1)
-        start = loop.time()
-    assert drain_seconds <= loop.time() - start < 2 * drain_seconds, "it waits once, not twice"
-    await asyncio.gather(task, return_exceptions=True)
-    assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.CANCELLED]
+
+    async def waits_once() -> bool:
+        """On a machine that does other things it may be late; who waits twice takes twice as long every time."""
+        async with running(tmp_path, Gated(("a",)), settings={"drainSeconds": drain_seconds}) as rig:
+            task = begin(rig)
+            await rig.until_running(1)
+            start = loop.time()
+        seconds = loop.time() - start
+        await asyncio.gather(task, return_exceptions=True)
+        assert [entry.outcome for entry in rig.ledger.settled] == [Outcome.CANCELLED]
+        assert seconds >= drain_seconds
+        return seconds < 2 * drain_seconds
+
+    await eventually(waits_once, "it waits once, not twice")

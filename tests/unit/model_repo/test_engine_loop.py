@@ -93,6 +93,7 @@ def test_who_hangs_up_is_let_go_within_a_step_and_the_other_is_not() -> None:
     leaving, waiting_too, staying = stage.ask("x" * 1000), stage.ask("never"), stage.ask("stay")
     stage.loop.start()
     gate.release(3)
+    wait_until(lambda: leaving.counts, "the first is running")
     leaving.hung_up.set()
     waiting_too.hung_up.set()
     gate.release(1000)

@@ -204,8 +204,8 @@ def test_finding_05_who_asks_between_two_probers_is_answered_by_the_next(pod: Po
 
 def test_a_port_that_is_taken_is_reported_and_tried_again(pod: Pod) -> None:
     pod.mount()
-    with socket.create_server(("0.0.0.0", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("0.0.0.0", port)) as taken:
         command, environ = prober_process(pod, port)
         with supervised(pod.state, command, {**environ, "PORT": str(port)}):
             wait_until(lambda: logged(pod.state, "Prober could not be started"), "a try")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from r1plus_operator.api import fence
 from r1plus_operator.controllers.deployment import DeploymentReconciler
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
@@ -12,7 +13,8 @@ from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.observation import Observation, SuiteSource, TenantView
 from r1plus_operator.plan.revision.refresh import SlotRequest
 from r1plus_operator.plan.settings import RuntimeUpdate
-from r1plus_operator.runtime.errors import ApiError, ForbiddenError
+from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
+from r1plus_operator.runtime.queue import WorkQueue
 from support.plan.world import CONFIG, World, serve_world
 
 KEY, BEHIND = ("team", "credit"), ("team", "support")
@@ -60,6 +62,35 @@ async def test_a_refused_write_changes_nothing_of_what_is_said_about_isolation()
     assert conditions["IsolationVerified"] == ("True", "IsolationEnforced")
     assert conditions["Progressing"] == ("False", "WriteRefused")
     assert not [note for note in plan.notes if "Isolation" in note.message]
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        pytest.param(
+            ForbiddenError(403, "Forbidden", "status unknown for quota: r1plus-tenant"),
+            [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0],
+            id="what admission refuses may be let through a moment later",
+        ),
+        pytest.param(InvalidError(422, "Invalid", "spec.a: Required value"), [60.0] * 3, id="a schema stays as it is"),
+        pytest.param(
+            ForbiddenError(403, "Forbidden", f"policy x{fence.SUFFIX} refused it"),
+            [None] * 3,
+            id="the fence asks who leads",
+        ),
+        pytest.param(ApiError(500, "InternalError", "etcd: no leader"), [None] * 3, id="the server's own failure"),
+    ],
+)
+async def test_a_refusal_is_tried_again_soon_at_first(error: ApiError, seconds: list[float | None]) -> None:
+    queue: WorkQueue[Any] = WorkQueue()
+    parts: Any = Parts()
+    reconciler = DeploymentReconciler(parts, parts, queue, CONFIG, (), parts, parts, parts)
+    delays = []
+    for _ in seconds:
+        delays.append(reconciler.on_error(KEY, error))
+        queue.add_failed(KEY, delays[-1])
+    queue.shut_down()
+    assert delays == seconds
 
 
 async def test_finding_11_a_candidate_whose_write_is_refused_leaves_the_line() -> None:

@@ -32,9 +32,9 @@ from r1plus_operator.config import load_shipped_suites
 from r1plus_operator.observe import node_projection, pod_projection, projections, suite_projection
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.selection import Target, resolve
+from r1plus_operator.plan.revision.factory import hash_revision
 from r1plus_operator.plan.revision.last_valid import LastValid
 from r1plus_operator.plan.revision.refresh import Refresh
-from r1plus_operator.plan.revision.rendering import hash_revision
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_operator.plan.revision.storage import GatedImages, read_revision, to_object
 from r1plus_operator.plan.rollback.quarantine import Quarantine

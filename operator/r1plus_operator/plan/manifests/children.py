@@ -28,7 +28,7 @@ LEAST_PODS = 8
 STEADINESS = 0.98
 """Settings of the monitors' and the pooled detectors; docs/accuracy.md has the resulting figures."""
 NOTHING_PROMOTED = "nothing-promoted"
-"""Selector value of a Service before the first promotion. No revision has this name: each ends in ten hex digits."""
+"""Selector value of Service and disruption budget before a promotion. A revision's name ends in ten hex digits."""
 GATEWAY_PODS: Json = {"matchLabels": {LABEL_GATEWAY: "true"}}
 """Selector of the pods of the tenant's gateway."""
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
@@ -67,10 +67,9 @@ class Owner:
         """Selector of every pod of this deployment, whatever its revision."""
         return {"matchLabels": {names.LABEL_DEPLOYMENT: self.name}}
 
-    @property
-    def serving_selector(self) -> Json:
-        """Selector of the serving pods only. The isolation test's pods have the same network policy, but no budget."""
-        return {**self.pod_selector, "matchExpressions": [{"key": names.LABEL_SERVING, "operator": "Exists"}]}
+    def select_pods_in_traffic(self, revision: str) -> dict[str, str]:
+        """Return the labels of a revision's pods that may take traffic: no quarantined ones, none of a test."""
+        return {names.LABEL_DEPLOYMENT: self.name, names.LABEL_REVISION: revision, names.LABEL_SERVING: "true"}
 
 
 def build_service_account(owner: Owner) -> Json:
@@ -237,13 +236,7 @@ def build_deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revisio
             "progressDeadlineSeconds": int(spec.rollout.deadline_seconds) + STARTUP_SECONDS,
             "revisionHistoryLimit": 1,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "selector": {
-                "matchLabels": {
-                    names.LABEL_DEPLOYMENT: owner.name,
-                    names.LABEL_REVISION: revision.name,
-                    names.LABEL_SERVING: "true",
-                }
-            },
+            "selector": {"matchLabels": owner.select_pods_in_traffic(revision.name)},
             "template": revision.template,
         },
     }
@@ -257,11 +250,7 @@ def build_service(owner: Owner, revision: str) -> Json:
         "metadata": owner.build_metadata(owner.name),
         "spec": {
             "type": "ClusterIP",
-            "selector": {
-                names.LABEL_DEPLOYMENT: owner.name,
-                names.LABEL_REVISION: revision,
-                names.LABEL_SERVING: "true",
-            },
+            "selector": owner.select_pods_in_traffic(revision),
             "ports": [
                 {"name": "grpc", "port": names.PORT_GRPC, "targetPort": "grpc", "protocol": "TCP"},
                 {"name": "http", "port": names.PORT_HTTP, "targetPort": "http", "protocol": "TCP"},
@@ -283,11 +272,16 @@ def build_pods_service(owner: Owner, revision: str) -> Json:
     }
 
 
-def build_disruption_budget(owner: Owner) -> Json:
-    """Return the PodDisruptionBudget: a drain evicts one pod at a time, and unhealthy pods at once."""
+def build_disruption_budget(owner: Owner, revision: str) -> Json:
+    """Return the PodDisruptionBudget: a drain evicts one pod at a time, and unhealthy pods at once.
+
+    It selects the revision that takes traffic. Pods that outlive their Deployment, as draining or quarantined ones do,
+    have no controller; while a budget selects one, Kubernetes cannot count and evicts nothing.
+    """
+    selector = {"matchLabels": owner.select_pods_in_traffic(revision)}
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": owner.build_metadata(owner.name),
-        "spec": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": owner.serving_selector},
+        "spec": {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": selector},
     }

@@ -86,10 +86,10 @@ def find_changes(
 def _build_last(
     inputs: PassInputs, owner: children.Owner, rollout: Rollout, suite_items: int | None, *, has_service: bool
 ) -> list[Json]:
-    last, kinds = [children.build_disruption_budget(owner)], inputs.observed.kinds
+    # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
+    revision = rollout.current or children.NOTHING_PROMOTED
+    last, kinds = [children.build_disruption_budget(owner, revision)], inputs.observed.kinds
     if has_service:
-        # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
-        revision = rollout.current or children.NOTHING_PROMOTED
         last.append(children.build_service(owner, revision))
         if inputs.gateway is not None and owner.name not in inputs.gateway.unreachable:
             last.append(children.build_pods_service(owner, revision))

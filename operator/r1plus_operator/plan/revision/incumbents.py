@@ -6,8 +6,8 @@ from itertools import product
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.feasibility import Incumbent
 from r1plus_operator.plan.engine.selection import Problem, Target
+from r1plus_operator.plan.revision.factory import is_made_for
 from r1plus_operator.plan.revision.record import Revision
-from r1plus_operator.plan.revision.rendering import is_made_for
 
 
 def prefer_incumbents(

@@ -16,10 +16,10 @@ from r1plus_operator.plan.engine.feasibility import Incumbent
 from r1plus_operator.plan.engine.placement import check_placement, check_readable
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import Json, Observation
+from r1plus_operator.plan.revision.factory import is_made_for
 from r1plus_operator.plan.revision.incumbents import prefer_incumbents
 from r1plus_operator.plan.revision.last_valid import dump_spec, readable_spec, with_switches, with_threshold
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
-from r1plus_operator.plan.revision.rendering import is_made_for
 from r1plus_operator.plan.settings import OperatorConfig
 
 

@@ -11,6 +11,7 @@ from r1plus_operator.plan.accuracy.suite_selection import hash_of, select_suites
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.inputs import PassInputs
 from r1plus_operator.plan.requests import read_ack_token
+from r1plus_operator.plan.revision.factory import build_revision, hash_request, hash_revision, select_runtime
 from r1plus_operator.plan.revision.record import Revision, Runtime, find_current_revision
 from r1plus_operator.plan.revision.refresh import (
     Cause,
@@ -21,7 +22,6 @@ from r1plus_operator.plan.revision.refresh import (
     find_refresh_request,
     take_slot,
 )
-from r1plus_operator.plan.revision.rendering import build_revision, hash_request, hash_revision, select_runtime
 from r1plus_operator.plan.revision.resolution import Resolution
 from r1plus_operator.plan.rollout.history import is_unbuilt
 from r1plus_operator.plan.settings import RuntimeUpdate

@@ -41,6 +41,25 @@ def test_finding_01_a_service_selects_no_revision_before_the_first_promotion(gat
     assert world.candidate() != NOTHING_PROMOTED
 
 
+def test_a_disruption_budget_selects_what_the_service_does() -> None:
+    """Pods of another revision may have no Deployment any more, and Kubernetes would evict none for them."""
+    world = World(dict(FULL))
+
+    def selected() -> str:
+        budget = world.one("PodDisruptionBudget", "credit")["spec"]["selector"]
+        assert budget == {"matchLabels": world.one("Service", "credit")["spec"]["selector"]}
+        return world.selected()
+
+    world.pass_once()
+    assert selected() == NOTHING_PROMOTED
+    first = world.bring_up()
+    assert selected() == first
+    second = world.apply(context={"maxTokens": 2048})
+    assert selected() == first
+    world.bring_up()
+    assert selected() == second
+
+
 def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
     world = serve_world()
     world.wait(ENDPOINTS_GRACE_SECONDS)

@@ -211,7 +211,7 @@ async def test_what_is_reported(
     lists: list[Answer], watches: list[Answer], reported: list[str], resumed_at: str
 ) -> None:
     watch_count = len(watches)
-    timing = replace(FAST, inactivity=0.2) if FALLS_SILENT in watches else FAST
+    timing = replace(FAST, inactivity=2.0) if FALLS_SILENT in watches else FAST
     async with watching(list(lists), list(watches), timing=timing) as watcher:
         await watcher.until_told(*reported)
         await watcher.until_watched(watch_count)
