@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import ConnectionLimits
+from r1plus_contract.connections import BoundedConnection, ConnectionLimits
 from r1plus_operator.runtime.resources import Resource
 
 STUCK_SECONDS = 200.0
@@ -49,8 +49,14 @@ def find_problem(watchers: Iterable[WatchActivity], late: float, *, stuck_after:
     return f"the event loop was {late:.1f} s late" if late > LATE_SECONDS else ""
 
 
+class _Connection(BoundedConnection, web.RequestHandler):
+    """One client's connection."""
+
+
 class HealthRunner(ConnectionLimits, web.AppRunner):
     """A runner with limits on connections and unfinished requests."""
+
+    protocol = _Connection
 
 
 async def serve(

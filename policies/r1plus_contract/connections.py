@@ -1,6 +1,7 @@
 """Limits on the connections and unfinished requests of our servers: no client fills their memory."""
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -10,6 +11,12 @@ MOST_CONNECTIONS: Final = 64
 """Connections at once."""
 MOST_CONNECTIONS_OF_PEER: Final = 32
 """Connections at once from one address. The operator and Prometheus have one or two to a server, an Ingress more."""
+MOST_WAITING_REQUESTS: Final = 1
+"""Whole requests of a connection that wait for the answer to another one; our clients send one at a time."""
+RECEIVE_BYTES: Final = 64 * 1024
+"""What the kernel keeps of a connection that is not read; by default it may be 6 MB."""
+SHUTDOWN_SECONDS: Final = 1.0
+"""For answers that run when a server ends; aiohttp waits twice as long. A client may read nothing for ever."""
 REQUEST_LIMITS: Final[Mapping[str, Any]] = MappingProxyType(
     {"max_line_size": 2048, "max_field_size": 4096, "max_headers": 48, "keepalive_timeout": 30.0}
 )
@@ -19,25 +26,95 @@ after `keepalive_timeout` seconds; our clients close an unused one after 15."""
 
 
 class Connection(Protocol):
-    """The connection of a client; aiohttp's `RequestHandler`."""
+    """The connection of a client; a `BoundedConnection`."""
 
     @property
     def peername(self) -> Any:
         """The client's address and port; None where it has gone."""
 
-    def force_close(self) -> None:
+    def evict(self) -> None:
         """Close it without finishing the request."""
 
 
 class Server(Protocol):
-    """Creates a protocol for each connection; aiohttp's `Server`."""
+    """Creates a protocol for each connection; `ConnectionFactory`."""
+
+    @property
+    def connections(self) -> list[Any]:
+        """The open connections, those that go last at the end."""
+
+    def __call__(self) -> Any:
+        """Return the protocol of a new connection."""
+
+
+class BoundedConnection:
+    """Mixed into aiohttp's `RequestHandler`, which the contract does not import: one connection costs little memory.
+
+    A loop may read up to 8 MB before anything else runs, and aiohttp keeps each piece that it could not parse, twice.
+    So after the first such piece all others are dropped. It also reads 32 requests ahead, each with a whole head.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._max_msg_queue_size, self._msg_queue_resume_size = MOST_WAITING_REQUESTS, 0
+        self._client: Any = None
+        self._is_broken = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin. aiohttp forgets a transport that it closes, though what is unsent keeps it open."""
+        self._client = transport
+        self._client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        super().connection_made(transport)  # type: ignore[misc]
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._client = None
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, unless something before it could not be parsed."""
+        if self._is_broken:
+            return
+        super().data_received(data)  # type: ignore[misc]
+        messages: Any = self._messages  # type: ignore[attr-defined]
+        self._is_broken = bool(messages) and hasattr(messages[-1][0], "exc")
+
+    def evict(self) -> None:
+        """Close it at once. aiohttp waits until the client has read what is unsent, so perhaps for ever."""
+        if self._client is not None:
+            self._client.abort()
+
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> Any:
+        """Return the answer to a request that failed, or that is no HTTP: such a one is not quoted, nor logged."""
+        if status < 500:
+            exc, message = None, "the request is not valid HTTP, or its head is too large\n"
+        return super().handle_error(request, status, exc, message)  # type: ignore[misc]
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Log what a handler raised."""
+        if options.get("exc_info") is not None:
+            super().log_exception(*args, **options)  # type: ignore[misc]
+
+
+class ConnectionFactory:
+    """Makes the protocol of each new connection for an aiohttp server."""
+
+    def __init__(self, server: Any, protocol: type[Any]) -> None:
+        """`protocol`: a `RequestHandler` with `BoundedConnection`."""
+        self._server = server
+        self._protocol = protocol
 
     @property
     def connections(self) -> list[Any]:
         """The open connections, the oldest first."""
+        connections: list[Any] = self._server.connections
+        return connections
 
     def __call__(self) -> Any:
         """Return the protocol of a new connection."""
+        return self._protocol(self._server, loop=self._server._loop, **self._server._kwargs)
 
 
 def limit_connections(
@@ -45,9 +122,8 @@ def limit_connections(
 ) -> Callable[[], Any]:
     """Return a factory of the server's protocols that closes the oldest connections where there are too many.
 
-    A peer with too many loses its own first, so that no other client is cut off. A new one is never refused:
-    otherwise a
-    client that holds all connections would lock out the others.
+    A peer with too many loses its own first, so that no other client is cut off. A new one is never refused: otherwise
+    a client that holds all connections would lock out the others.
     """
 
     def close_excess() -> None:
@@ -57,7 +133,7 @@ def limit_connections(
         for connection in reversed(connections):
             peer = str((connection.peername or ("",))[0])
             if open_count >= most or of_peer[peer] >= most_of_peer:
-                connection.force_close()
+                connection.evict()
             else:
                 open_count += 1
                 of_peer[peer] += 1
@@ -73,11 +149,25 @@ def limit_connections(
 class ConnectionLimits:
     """Mixed into aiohttp's `AppRunner`, which the contract does not import: clients cannot fill the memory."""
 
-    def __init__(self, app: Any, **options: Any) -> None:
-        super().__init__(app, access_log=None, **options, **REQUEST_LIMITS)  # type: ignore[call-arg]
+    protocol: type[Any]
+    """`RequestHandler` with `BoundedConnection`."""
+
+    def __init__(self, app: Any, *, shutdown_timeout: float | None = None, **options: Any) -> None:
+        timeout = SHUTDOWN_SECONDS if shutdown_timeout is None else shutdown_timeout
+        super().__init__(  # type: ignore[call-arg]
+            app, access_log=None, shutdown_timeout=timeout, **options, **REQUEST_LIMITS
+        )
+
+    async def cleanup(self) -> None:
+        """End. What a client has not read by then is dropped: aiohttp would leave its connection open."""
+        server: Any = super().server  # type: ignore[misc]
+        connections: list[Connection] = server.connections if server is not None else []
+        await super().cleanup()  # type: ignore[misc]
+        for connection in connections:
+            connection.evict()
 
     @property
     def server(self) -> Any:
         """The factory that a site calls for the protocol of each new connection."""
         server = super().server  # type: ignore[misc]
-        return limit_connections(server) if server is not None else None
+        return limit_connections(ConnectionFactory(server, self.protocol)) if server is not None else None

@@ -55,10 +55,17 @@ class RevisionState:
     """Whether a node takes its pods once what serves has stopped."""
     unschedulable_since: float | None = None
     """Since when one of its pods has found no node, seconds since the epoch."""
+    is_over_quota: bool = False
+    """Whether a ResourceQuota refuses its pods."""
     retry_at: float | None = None
     """When it is tried again, seconds since the epoch; None unless it was withdrawn for lack of room."""
     user_requests: int | None = 0
     """Requests that its pods run, without probes; None: a pod does not report them."""
+
+    @property
+    def finds_no_room(self) -> bool:
+        """Whether the scheduler or a quota leaves one of its pods out."""
+        return self.unschedulable_since is not None or self.is_over_quota
 
 
 class RolloutStage(StrEnum):
@@ -174,7 +181,7 @@ def _waits_for_drain(
     candidate: RevisionState, current: RevisionState | None, revisions: tuple[RevisionState, ...]
 ) -> bool:
     """Whether the candidate's pods find no room, or none may be made, while an older revision's pods drain."""
-    has_no_room = candidate.unschedulable_since is not None or (bool(candidate.replicas) and not candidate.pods)
+    has_no_room = candidate.finds_no_room or (bool(candidate.replicas) and not candidate.pods)
     older = [
         s for s in revisions if s.promoted_at is not None and s.name not in (candidate.name, current and current.name)
     ]
@@ -291,14 +298,14 @@ def _limit_drain(
     """Return the seconds for which its pods stay at most after it has lost traffic.
 
     Where its accuracy had dropped, new requests on open connections would go on getting wrong answers. A rollback
-    target that finds no node gets the room.
+    target that finds no node, or no quota, gets the room.
     """
-    is_in_the_way = terms.is_rollback and state.name != target and _finds_no_node(target, revisions)
+    is_in_the_way = terms.is_rollback and state.name != target and _finds_no_room(target, revisions)
     return terms.least_drain if state.has_dropped or is_in_the_way else max(terms.drain, terms.least_drain)
 
 
-def _finds_no_node(name: str, revisions: tuple[RevisionState, ...]) -> bool:
-    return any(s.name == name and s.unschedulable_since is not None for s in revisions)
+def _finds_no_room(name: str, revisions: tuple[RevisionState, ...]) -> bool:
+    return any(s.name == name and s.finds_no_room for s in revisions)
 
 
 def _remaining_drain(state: RevisionState, age: float, limit: float, terms: RolloutSettings) -> float:

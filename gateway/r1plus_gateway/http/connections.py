@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.http_parser import RawRequestMessage
 
-from r1plus_contract.connections import limit_connections
+from r1plus_contract.connections import RECEIVE_BYTES, BoundedConnection, ConnectionFactory, limit_connections
 from r1plus_gateway.http.errors import RequestError
 
 MOST_CONNECTIONS: Final = 4096
@@ -28,8 +27,6 @@ SEND_BYTES: Final = 16 * 1024
 """What may be unsent before the next write waits."""
 MOST_LOOK_SECONDS: Final = 2.0
 """Between two looks at clients that do not read."""
-RECEIVE_BYTES: Final = 64 * 1024
-"""What the kernel keeps of a connection that is not read; by default it may be 6 MB."""
 MOST_CONNECTIONS_OF_PEER: Final = 2048
 """A peer may be an Ingress controller, behind which all clients are."""
 RUNNER_OPTIONS: Final[Mapping[str, Any]] = {
@@ -48,19 +45,11 @@ _QUIET: Final = logging.getLogger(f"{__name__}.parser")
 _QUIET.setLevel(logging.CRITICAL + 1)
 
 
-class Connection(web.RequestHandler):
-    """One client's connection. What cannot be parsed is not quoted in the answer either.
-
-    libuv reads up to 8 MB before anything else runs, and aiohttp keeps each piece that it could not parse, twice.
-    So after the first such piece all others are dropped: a client that goes on costs no memory.
-    """
-
-    __slots__ = ("_client", "_is_broken", "_progress_at", "_unsent_bytes")
+class Connection(BoundedConnection, web.RequestHandler):
+    """One client's connection. What cannot be parsed is not quoted in the answer either."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._is_broken = False
-        self._client: Any = None
         self._unsent_bytes = 0
         self._progress_at = 0.0
 
@@ -70,15 +59,16 @@ class Connection(web.RequestHandler):
         return 2 if self._current_request is not None else int(self._request_in_progress)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin. aiohttp forgets a transport that it closes, though what is unsent keeps it open."""
-        self._client = transport
-        self._client.set_write_buffer_limits(high=SEND_BYTES)
+        """Begin."""
         super().connection_made(transport)
+        self._client.set_write_buffer_limits(high=SEND_BYTES)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """End."""
-        self._client = None
-        super().connection_lost(exc)
+    def evict(self) -> None:
+        """Close it; at once if that has begun already, and the client does not read the rest."""
+        if self.transport is None:
+            super().evict()
+        else:
+            self.force_close()
 
     def cut_slow_reader(self, now: float, seconds: float) -> None:
         """End the connection of a client that has taken nothing for so long. An event stream cuts its own."""
@@ -101,13 +91,6 @@ class Connection(web.RequestHandler):
                 await asyncio.wait([task], timeout=CANCEL_SECONDS)
         await super().shutdown(CANCEL_SECONDS)
 
-    def data_received(self, data: bytes) -> None:
-        """Parse what has come, unless something before it could not be parsed."""
-        if self._is_broken:
-            return
-        super().data_received(data)
-        self._is_broken = bool(self._messages) and not isinstance(self._messages[-1][0], RawRequestMessage)
-
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -127,11 +110,8 @@ class Connection(web.RequestHandler):
         return response
 
 
-class _ConnectionFactory:
+class _ConnectionFactory(ConnectionFactory):
     """Makes the protocol of each new connection for a server."""
-
-    def __init__(self, server: Any) -> None:
-        self._server = server
 
     @property
     def connections(self) -> list[Any]:
@@ -139,13 +119,10 @@ class _ConnectionFactory:
 
         Only a caller with a credential keeps a connection busy, so others do not cut its answers off.
         """
-        connections: list[Any] = self._server.connections
+        connections = super().connections
         if len(connections) < min(MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER):
             return []  # none has to go
         return sorted(connections, key=lambda connection: connection.rank)
-
-    def __call__(self) -> Connection:
-        return Connection(self._server, loop=self._server._loop, **self._server._kwargs)
 
 
 def create_listener(host: str, port: int) -> socket.socket:
@@ -270,4 +247,4 @@ class GatewayRunner(web.AppRunner):
         server = super().server
         if server is None:
             return None
-        return limit_connections(_ConnectionFactory(server), MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER)
+        return limit_connections(_ConnectionFactory(server, Connection), MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER)

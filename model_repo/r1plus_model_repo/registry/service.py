@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from r1plus_contract import names
-from r1plus_contract.connections import ConnectionLimits
+from r1plus_contract.connections import BoundedConnection, ConnectionLimits
 from r1plus_contract.history import (
     AUDIENCE,
     MOST_BODY_BYTES,
@@ -255,8 +255,14 @@ class Service:
             return web.Response(text=text, status=500, content_type="application/json")
 
 
+class _Connection(BoundedConnection, web.RequestHandler):
+    """One client's connection."""
+
+
 class RegistryRunner(ConnectionLimits, web.AppRunner):
     """A runner with limits on connections and unfinished requests."""
+
+    protocol = _Connection
 
 
 def _reject_nul(request: web.Request) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from r1plus_contract.connections import ConnectionLimits
+from r1plus_contract.connections import BoundedConnection, ConnectionLimits
 from r1plus_contract.jsonable import dumps
 from r1plus_monitoring.report.exposition import Exposition
 from r1plus_monitoring.report.publisher import ReportPublisher
@@ -23,8 +23,14 @@ MOST_DIGITS: Final = 18
 """Of a sequence number: more than any monitor will ever count."""
 
 
+class _Connection(BoundedConnection, web.RequestHandler):
+    """One client's connection."""
+
+
 class MonitorRunner(ConnectionLimits, web.AppRunner):
     """A runner whose connections and unfinished requests are bounded."""
+
+    protocol = _Connection
 
 
 async def count_nothing() -> int | None:

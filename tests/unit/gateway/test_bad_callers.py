@@ -335,6 +335,30 @@ async def test_what_never_ends_costs_no_memory(gateway: GatewayProcess, begun: b
     assert read_memory(gateway.pid) - before < 100_000_000
 
 
+async def test_requests_behind_answers_that_nobody_reads_cost_no_memory(gateway: GatewayProcess) -> None:
+    """Ten clients without a key send large ones. aiohttp would read 32 of each ahead, so 15 MB."""
+    fields = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(60))
+    large = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n"
+
+    def flood() -> int:
+        sent = 0
+        with socket.socket() as client, contextlib.suppress(OSError):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", gateway.port))
+            client.settimeout(2)
+            for _ in range(40):
+                client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
+            for _ in range(100):
+                client.sendall(large)
+                sent += len(large)
+        return sent
+
+    before = read_memory(gateway.pid)
+    sent = await asyncio.gather(*(asyncio.to_thread(flood) for _ in range(10)))
+    assert sum(sent) > 1_000_000
+    assert read_memory(gateway.pid) - before < 180_000_000
+
+
 def read_memory(pid: int) -> int:
     """Return the most bytes that a process has held."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -260,15 +260,18 @@ def test_in_place_what_is_stopped_ends_at_once(decision: Callable[[], Rollout], 
     assert decision().drained_out == drained_out
 
 
-@for_each("unschedulable_since, deadline, runs", {
-    "a rollback target that finds no node gets the room": (NOW - 1, math.inf, {"a": 2, "b": 1}),
-    "one that has a node needs none": (None, math.inf, {"a": 2, "b": 1, "o": 2}),
-    "a candidate waits": (NOW - 1, DEADLINE, {"a": 2, "b": 1, "o": 2}),
+@for_each("target, deadline, runs", {
+    "a rollback target that finds no node gets the room": (looking(1), math.inf, {"a": 2, "b": 1}),
+    "and one that a quota refuses": (replace(waiting(30), is_over_quota=True), math.inf, {"a": 2, "b": 1}),
+    "one whose pods are not made yet needs none": (waiting(0), math.inf, {"a": 2, "b": 1, "o": 2}),
+    "one that has a node needs none": (replace(waiting(30), pods=1), math.inf, {"a": 2, "b": 1, "o": 2}),
+    "a candidate waits for a node": (looking(1), DEADLINE, {"a": 2, "b": 1, "o": 2}),
+    "and for the quota": (replace(waiting(30), is_over_quota=True), DEADLINE, {"a": 2, "b": 1, "o": 2}),
 })  # fmt: skip
 def test_a_rollback_ends_the_drain_of_another_revision(
-    unschedulable_since: float | None, deadline: float, runs: dict[str, int]
+    target: RevisionState, deadline: float, runs: dict[str, int]
 ) -> None:
-    target = replace(waiting(30), promoted_at=0.5, pods=1, unschedulable_since=unschedulable_since)
+    target = replace(target, promoted_at=0.5)
     terms = RolloutSettings(2, deadline=deadline, drain=DRAIN)
     decision = decide(target="b", revisions=(stable(promoted_at=NOW - 100), busy(), target), terms=terms, now=NOW)
     assert decision.replicas == runs
@@ -278,6 +281,7 @@ def test_a_rollback_ends_the_drain_of_another_revision(
 @for_each("candidate, drains, restarts", {
     "no node has room for it": (looking(DEADLINE), 1, True),
     "a quota refuses its pod": (waiting(DEADLINE), 1, True),
+    "a quota refuses one of its pods": (replace(waiting(DEADLINE), pods=1, is_over_quota=True), 1, True),
     "its deadline has not passed": (looking(DEADLINE - 1), 1, False),
     "nothing drains any more": (looking(DEADLINE), 0, False),
     "it has room": (replace(waiting(DEADLINE), pods=1), 1, False),
@@ -326,6 +330,7 @@ states = st.builds(
     promoted_at=st.none() | st.floats(1, NOW),
     has_room=st.booleans(),
     unschedulable_since=st.none() | st.floats(1, NOW),
+    is_over_quota=st.booleans(),
     retry_at=st.none() | st.floats(NOW + 1, 2 * NOW),
     user_requests=st.none() | st.integers(0, 2),
 )

@@ -73,13 +73,18 @@ def list_overdue_pods(inputs: PassInputs, rollout: Rollout) -> tuple[tuple[str, 
 def find_capacity_problem(inputs: PassInputs, revision: Revision) -> str:
     """Return what the scheduler or a quota reports of a revision's pods; empty while there is room."""
     observed = inputs.observed
-    refusal = observed.children.get(("Deployment", revision.name), {}).get(REFUSED_PODS, "")
-    if "exceeded quota" in refusal:
-        return str(refusal)
+    if refusal := _find_quota_refusal(observed, revision):
+        return refusal
     reports = (pod.unschedulable for pod in observed.pods if pod.revision == revision.name)
     if report := next(filter(None, reports), ""):
         return report
     return "" if _has_room(inputs, revision) else "no node takes its pod"
+
+
+def _find_quota_refusal(observed: Observation, revision: Revision) -> str:
+    """Return what the API server reports where a ResourceQuota refuses a revision's pods; empty: it does not."""
+    refusal = str(observed.children.get(("Deployment", revision.name), {}).get(REFUSED_PODS, ""))
+    return refusal if "exceeded quota" in refusal else ""
 
 
 def _decide(
@@ -133,6 +138,7 @@ def _state(
         has_dropped=revision.last_valid is not None and revision.last_valid.has_dropped,
         has_room=_has_room(inputs, revision),
         unschedulable_since=min((p.unschedulable_since for p in pods if p.unschedulable_since), default=None),
+        is_over_quota=bool(_find_quota_refusal(observed, revision)),
         retry_at=revision.expiry.retry_at if revision.expiry and revision.is_expired else None,
         user_requests=_count_user_requests(observed, pods),
     )

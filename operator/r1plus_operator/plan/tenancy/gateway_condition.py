@@ -4,7 +4,7 @@ The pods' states show what Secrets lack, and the pods report what is wrong with 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from r1plus_contract.gateway import GATEWAY, GATEWAY_KEY, GATEWAY_SERVICE, DataReason, DataState
 from r1plus_operator.api.conditions import Finding, Reason
@@ -47,11 +47,16 @@ class GatewayState:
         """The pods that are not terminating, sorted by name."""
         return sorted((pod for pod in self.pods if not pod.terminating), key=lambda pod: pod.name)
 
+    @property
+    def ready_pods(self) -> int:
+        """How many of them are ready."""
+        return sum(1 for pod in self.live_pods if pod.ready)
+
 
 def derive_gateway_condition(state: GatewayState, now: float) -> Finding:
     """Return the condition of an enabled gateway."""
     return (
-        _find_setup_problem(state)
+        _report_setup_problem(state)
         or _report_ready(state)
         or _find_pod_problem(state, now)
         or Finding("False", Reason.STARTING, _explain_start(state))
@@ -77,14 +82,23 @@ def compute_volumes_wait(state: GatewayState, now: float) -> float | None:
     return min((wait for wait in waits if wait > 0), default=None)
 
 
+def _report_setup_problem(state: GatewayState) -> Finding | None:
+    """Return what keeps the gateway from being made or changed, and whether pods serve all the same."""
+    problem, ready = _find_setup_problem(state), state.ready_pods
+    if problem is None or not ready:
+        return problem
+    text = f". Pods that run go on unchanged: {ready} of {state.gateway.replicas} are ready"
+    return replace(problem, message=problem.message + text)
+
+
 def _find_setup_problem(state: GatewayState) -> Finding | None:
     if not state.has_image:
-        text = "No image for gateways is set, so there is none: set the chart's images.gateway"
+        text = "No image for gateways is set, so none is made or changed: set the chart's images.gateway"
         return Finding("False", Reason.IMAGE_NOT_SET, text)
     if state.is_name_taken:
         text = (
-            f"R1PlusDeployment {GATEWAY_SERVICE} has the name of the gateway's Service, so the gateway is not made:"
-            " deploy it under another name"
+            f"R1PlusDeployment {GATEWAY_SERVICE} has the name of the gateway's Service, so nothing of the gateway is"
+            " made or changed: deploy it under another name"
         )
         return Finding("False", Reason.NAME_TAKEN, text)
     if state.blocked_network:
@@ -106,7 +120,7 @@ def _find_setup_problem(state: GatewayState) -> Finding | None:
 
 
 def _report_ready(state: GatewayState) -> Finding | None:
-    ready = sum(1 for pod in state.live_pods if pod.ready)
+    ready = state.ready_pods
     if not ready or state.missing:
         return None
     models = f"{len(state.models)} model{'' if len(state.models) == 1 else 's'}"

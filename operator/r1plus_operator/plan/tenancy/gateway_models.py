@@ -16,7 +16,8 @@ from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision
 
 MAX_REVISIONS: Final = 3
-"""The one that takes traffic, and those before it: DNS answers with their pods for up to half a minute."""
+"""The one that takes traffic, and those before it: DNS answers with their pods for up to half a minute. A candidate
+comes in addition."""
 _INPUT = re.compile(r'name: *"(\w+)"')
 
 
@@ -25,6 +26,7 @@ def build_model(cr: Json, service: Json, revisions: Iterable[Revision]) -> Model
 
     `service` is its headless Service. `namespaces` are those that the deployment names, allowed or not.
     """
+    revisions = tuple(revisions)
     promoted = sorted(
         (one for one in revisions if one.promoted_at is not None), key=lambda one: one.promoted_at or 0.0, reverse=True
     )
@@ -34,6 +36,8 @@ def build_model(cr: Json, service: Json, revisions: Iterable[Revision]) -> Model
         return None
     meta = cr["metadata"]
     served = [current, *(one for one in promoted if one is not current)][:MAX_REVISIONS]
+    # A candidate may take traffic before its gateway reads its settings again, a minute after they change.
+    candidates = [one for one in revisions if one.candidate_since is not None and one not in served]
     return ModelSettings(
         name=meta["name"],
         host=f"{name_pods_service(meta['name'])}.{meta['namespace']}.svc",
@@ -42,7 +46,9 @@ def build_model(cr: Json, service: Json, revisions: Iterable[Revision]) -> Model
         max_new_tokens=min(DEFAULT_MAX_NEW_TOKENS, current.context),
         capabilities=_list_capabilities(current),
         namespaces=tuple(sorted(set(((cr.get("spec") or {}).get("access") or {}).get("namespaces") or ()))),
-        revisions=tuple(RevisionFacts(one.name, one.identity_digest, one.identity.engine_digest) for one in served),
+        revisions=tuple(
+            RevisionFacts(one.name, one.identity_digest, one.identity.engine_digest) for one in (*served, *candidates)
+        ),
         created_at=int(parse_timestamp(meta.get("creationTimestamp") or "")),
     )
 

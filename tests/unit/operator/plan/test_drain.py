@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from r1plus_contract import names
-from r1plus_operator.plan.observation import GatewayView, Json, TenantView
+from r1plus_operator.plan.observation import REFUSED_PODS, GatewayView, Json, TenantView
 from r1plus_operator.plan.podspec.pod import GRACE_SECONDS, HUNG_LOOKS, PRESTOP_SECONDS, build_prestop_command
 from r1plus_policies.rollout import DRAIN_LOOK_SECONDS, DRAIN_SECONDS, GATEWAY_DRAIN_SECONDS
 from support.plan.falls import rolled_back
@@ -102,15 +102,26 @@ def test_the_next_candidate_does_not_end_a_stream() -> None:
     world.expect(serves=second, runs={first: 1, second: 1, third: 1})
 
 
-def test_a_candidate_whose_room_drains_is_not_withdrawn() -> None:
+def unscheduled(world: World, revision: str) -> None:
+    world.set_pods(revision, unschedulable="0/1 nodes", unschedulable_since=world.now)
+
+
+def refused(world: World, revision: str) -> None:
+    world.one("Deployment", revision)[REFUSED_PODS] = "exceeded quota: pods"
+
+
+@for_each("leave_out", {"no node has room": unscheduled, "the quota has none": refused})
+def test_a_candidate_whose_room_drains_is_not_withdrawn(leave_out: Callable[[World, str], None]) -> None:
     world, first, second = switched(drain="24h", deadline="1h")
     world.report(first, user_requests=1).wait(DRAIN_SECONDS)
     third = world.apply(context={"maxTokens": 512})
-    world.start_pods(third).set_pods(third, unschedulable="0/1 nodes", unschedulable_since=world.now)
+    leave_out(world.start_pods(third), third)
     world.wait(3600).settle()
     world.expect(serves=second, runs={first: 1, second: 1, third: 1})
     world.report(first, user_requests=0).settle()
-    world.set_pods(third, unschedulable="", unschedulable_since=None).settle()
+    world.set_pods(third, unschedulable="", unschedulable_since=None)
+    world.one("Deployment", third).pop(REFUSED_PODS, None)
+    world.settle()
     world.expect(serves=second, runs={second: 1, third: 1})
 
 

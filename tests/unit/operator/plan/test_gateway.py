@@ -419,6 +419,26 @@ class TestTheCondition:
         world.expect(GatewayReady=expected, Ready="True")
         assert list_objects(world) == set()
 
+    @for_each("change, service_stands, expected", {
+        "no image is set any more": ({"config": CONFIG}, True, "False ImageNotSet"),
+        "its Service is gone, and a deployment has the name": ({"gateway": GatewayObservation({GATEWAY_SERVICE: None}, (POD,), ISSUER)}, False, "False NameTaken"),
+        "a database's network cannot be opened": ({"addresses": ("10.9.0.4",)}, True, "False EgressNotOpened"),
+        "a write is refused": ({"refused": "403: no", "spec": {"gateway": {"enabled": True}}}, True, "False WriteRefused"),
+    })  # fmt: skip
+    def test_of_one_that_cannot_be_changed_while_its_pods_serve(
+        self, change: dict[str, Any], service_stands: bool, expected: str
+    ) -> None:
+        world = make_world(POD, database={"secretName": "store", "egress": {"cidr": "10.9.0.4/32", "ports": [5432]}})
+        world.settle()
+        for field, value in change.items():
+            setattr(world, field, value)
+        if not service_stands:
+            del world.live[world.namespace.name, "Service", GATEWAY_SERVICE]
+        world.pass_once()
+        world.expect(GatewayReady=(expected, "Pods that run go on unchanged", "are ready"))
+        (condition,) = [one for one in world.status["conditions"] if one["type"] == "GatewayReady"]
+        assert not any(claim in condition["message"] for claim in ("there is none", "is not made"))
+
     def test_a_write_that_is_refused_is_reported_with_the_remedy(self) -> None:
         world = make_world()
         world.refused = "403: no; ask an administrator"
@@ -627,6 +647,26 @@ class TestADeploymentOfATenantWithAGateway:
         facts_of_it = RevisionFacts(revision.name, revision.identity_digest, revision.identity.engine_digest)
         assert model.revisions == (facts_of_it,)
         assert (model.namespaces, model.created_at) == (("shop",), 100)
+
+    def test_names_a_candidate_before_it_takes_traffic(self) -> None:
+        world = self.serve(GatewayView())
+
+        def list_revisions() -> set[str]:
+            revisions = read_revisions(world.children).values()
+            model = build_model(world.observed().cr, world.children["Service", "credit-pods"], revisions)
+            assert model is not None
+            return {one.name for one in model.revisions}
+
+        first = world.selected()
+        second = world.apply(context={"maxTokens": 1024})
+        world.expect(serves=first)
+        assert list_revisions() == {first, second}, "its answers have evidence from the first one on"
+        world.bring_up()
+        world.expect(serves=second)
+        assert list_revisions() == {first, second}
+        third = world.apply(context={"maxTokens": 512})
+        world.apply(context={"maxTokens": 1024})
+        assert third not in list_revisions(), "one that is no candidate any more is not known"
 
     def test_whose_configuration_has_the_inputs_has_the_capabilities(self) -> None:
         world = self.serve(GatewayView())
