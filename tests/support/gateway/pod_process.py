@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 
 from support.apiserver.process import PythonProcess
+from support.paths import TESTS
 from support.ports import free_port
 from support.waiting import eventually
 
@@ -27,6 +28,11 @@ class PodProcess(PythonProcess):
         super().__init__(folder / "pod.log", "bench.gateway.timetable", "--grpc", str(grpc), "--http", str(http))
         self.port = grpc
         self.monitor = Port(http)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """With the benches, also where a test is run alone."""
+        return {**super().environment, "PYTHONPATH": str(TESTS)}
 
     async def answers(self) -> bool:
         """Return whether it serves."""
