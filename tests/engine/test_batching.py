@@ -151,6 +151,7 @@ class TestLostEngine:
     def test_an_idle_server_that_is_asked_to_end_does_so_cleanly(self, own_server: Server) -> None:
         with Client(own_server.grpc) as ask:
             assert ask("Hello", max_new_tokens=2).error == ""
+        own_server.until_callers_left()
         own_server.process.send_signal(signal.SIGTERM)
         own_server.until_ended()
         assert own_server.process.returncode == 0

@@ -32,6 +32,8 @@ OPEN: Final = ("--disable-auto-complete-config", "--exit-timeout-secs=30")
 """Options of a server all of whose APIs are open, but for loading models."""
 HURRIED: Final = "--exit-timeout-secs=2"
 """For a server whose engine is lost: Triton waits for the lost requests until its exit timeout, 30 s in a pod."""
+HELD = ("01", "08")
+"""States of /proc/net/tcp: established, and closed by the other side alone."""
 BATCH, CONTEXT = 32, 1024
 """Of the server that all tests of serving ask."""
 SHARED_MEMORY: Final = Path("/dev/shm")
@@ -93,6 +95,16 @@ class Server:
     def until_ended(self) -> None:
         """Wait until the process has ended by itself."""
         wait_until(self.has_ended, "tritonserver ends", 600.0, evidence=self.last_words)
+
+    def until_callers_left(self) -> None:
+        """Wait until it holds no connection of a gRPC client any more: also of one that has closed it long since."""
+        port = f":{int(self.grpc.rpartition(':')[2]):04X}"
+
+        def connections() -> list[str]:
+            rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            return [state for _, local, _, state, *_ in rows if local.endswith(port) and state in HELD]
+
+        wait_until(lambda: not connections(), "the server has closed its clients' connections")
 
     def until_metric(self, series: str, value: float) -> None:
         """Wait until a series has this value."""
