@@ -6,6 +6,7 @@ but a request has either PROMPT or MESSAGES. One request is answered by a stream
 never text. A revision that was made before MESSAGES needs PROMPT and refuses what is newer (docs/calling.md).
 """
 
+import re
 from enum import StrEnum
 from typing import Final
 
@@ -70,6 +71,34 @@ _NOT_LOADED: Final = ("unknown model", "not at ready state", "stopped accepting"
 def is_not_loaded(message: str) -> bool:
     """Return whether Triton's error says that no model is there to answer now."""
     return any(sign in message.casefold() for sign in _NOT_LOADED)
+
+
+_INPUTS: Final = frozenset(
+    {
+        PROMPT,
+        SYSTEM,
+        RAW_PROMPT,
+        MAX_NEW_TOKENS,
+        TEMPERATURE,
+        TOP_P,
+        REPETITION_PENALTY,
+        SEED,
+        STOP,
+        MESSAGES,
+        COUNT_ONLY,
+        RESPONSE_SCHEMA,
+        GRAMMAR,
+    }
+)
+_REJECTED: Final = "the engine rejects "
+_PLACE: Final = re.compile(r"([a-z_]+)[.\[:]")
+"""Beginning of a message about an input, or a place in it: `response_schema.properties.a: ...`."""
+
+
+def is_refusal(message: str) -> bool:
+    """Return whether the error of a stream says that the request is invalid: it begins with the input that is wrong."""
+    place = _PLACE.match(message)
+    return (place is not None and place[1] in _INPUTS) or message.startswith(_REJECTED)
 
 
 class Role(StrEnum):

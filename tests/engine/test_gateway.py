@@ -8,9 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from r1plus_gateway.access.caller import Outcome
+from r1plus_gateway.serving.errors import RefusedByEngineError
+from r1plus_gateway.serving.generation import ask_pod
+from r1plus_gateway.serving.pods import Pod
+from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request
 from support.engine.client import Client
 from support.engine.server import BATCH, CONTEXT, Server
 from support.gateway.fake_triton import FakeTriton, answer
@@ -214,6 +219,7 @@ def build_format(schema: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
 
 
+CALLERS, REFUSALS = 64, 60
 TREE = {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}}
 BAD_CONSTRAINTS: dict[str, dict[str, Any]] = {
     "a schema that holds itself": build_format(TREE),
@@ -246,6 +252,23 @@ async def test_constraints_that_could_stop_the_server_are_the_clients_error(tmp_
             async with rig.chat("Hi", max_tokens=1) as response:
                 assert response.status == 200, name
     assert {entry.outcome for entry in rig.ledger.settled} == {Outcome.FAILED, Outcome.ANSWERED}
+
+
+async def test_requests_that_are_refused_side_by_side_leave_the_server_alive(server: Server) -> None:
+    """With errors as gRPC statuses (`triton_grpc_error`) Triton 2.51 died of some hundred of them."""
+    nothing = build_request("x", Prompt("Hi"), Sampling(max_new_tokens=0))
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(server.grpc)) for _ in range(CALLERS)]
+        evidence: Any = None
+
+        async def ask(channel: grpc.aio.Channel) -> None:
+            pod = Pod(server.grpc, channel, evidence)
+            for _ in range(REFUSALS):
+                with pytest.raises(RefusedByEngineError, match="max_new_tokens"):
+                    await ask_pod(pod, nothing, 300.0)
+
+        await asyncio.gather(*map(ask, channels))
+    assert server.get("/v2/models/r1plus/ready") is not None
 
 
 async def test_control_strings_stay_text_wherever_a_client_writes_them(tmp_path: Path, server: Server) -> None:

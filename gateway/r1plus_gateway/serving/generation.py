@@ -4,6 +4,7 @@ The HTTP handler waits for progress with `wait` and takes text with `take`. `can
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +23,14 @@ from r1plus_gateway.serving.errors import (
 from r1plus_gateway.serving.evidence import UNVERIFIED
 from r1plus_gateway.serving.fair_queue import FairQueue
 from r1plus_gateway.serving.pods import Pod, PodPool
-from r1plus_gateway.serving.triton_wire import METADATA, Progress, build_usage_request, classify_status
+from r1plus_gateway.serving.triton_wire import Progress, build_usage_request, classify_status
 
 USAGE_SECONDS: Final = 5.0
 """Longest wait for what a cut request has used: the engine ends it after its present step."""
+
+
+END_SECONDS: Final = 1.0
+"""Longest wait for the end of a stream whose last response was an error."""
 
 
 class State(StrEnum):
@@ -189,7 +194,7 @@ class Generation:
         self.state = State.WAITING
         with self._pool.occupy(pod):
             pod.evidence.refresh()
-            call = self._call = pod.open_stream(metadata=METADATA)
+            call = self._call = pod.open_stream()
             if self._is_cancelled:
                 call.cancel()
             watchdog = _Watchdog(call, self._silence_seconds)
@@ -236,7 +241,7 @@ class Generation:
         while (response := await call.read()) is not grpc.aio.EOF:
             watchdog.is_fed = True
             is_first = not progress.has_begun
-            progress.update(response)
+            await _update(progress, call, response)
             if is_first:
                 await self._begin(pod)
             if progress.finish_reason:
@@ -287,6 +292,18 @@ class _Watchdog:
             self._call.cancel()
 
 
+async def _update(progress: Progress, call: Any, response: Any) -> None:
+    """Read a response. After an error the server ends the stream, which is not cancelled at that moment."""
+    try:
+        progress.update(response)
+    except ServingError:
+        with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(END_SECONDS):
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+        raise
+
+
 async def count_tokens(pool: PodPool, request: Any, seconds: float) -> int:
     """Ask a pod how many tokens a prompt has (`count_only`).
 
@@ -305,12 +322,12 @@ async def ask_pod(pod: Pod, request: Any, seconds: float) -> Progress:
         ServingError: it does not within `seconds`, or refuses.
     """
     progress = Progress()
-    call = pod.open_stream(metadata=METADATA, timeout=seconds)
+    call = pod.open_stream(timeout=seconds)
     try:
         await call.write(request)
         await call.done_writing()
         while (response := await call.read()) is not grpc.aio.EOF:
-            progress.update(response)
+            await _update(progress, call, response)
     except grpc.aio.AioRpcError as error:
         raise classify_status(error.code(), error.details() or "") from error
     except asyncio.InvalidStateError as error:

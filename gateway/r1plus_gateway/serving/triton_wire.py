@@ -21,8 +21,6 @@ from r1plus_gateway.serving.errors import (
 )
 
 METHOD: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
-METADATA: Final = (("triton_grpc_error", "true"),)
-"""Errors come as gRPC statuses, so that a refusal differs from a failure."""
 MOST_MESSAGE_BYTES: Final = 1024 * 1024
 """Of one response: pieces of answers are far smaller."""
 
@@ -195,22 +193,24 @@ def _read_int32(content: bytes) -> int:
 
 def classify_status(code: grpc.StatusCode, details: str) -> ServingError:
     """Return the error of a gRPC status."""
-    if code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith(_UNKNOWN_INPUT):
-        return _unavailable()  # an older pod, which leaves soon
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return RefusedByEngineError(_shorten(details))
     if code is grpc.StatusCode.UNAVAILABLE or code is grpc.StatusCode.NOT_FOUND:
-        return classify_message(details) if details.startswith(inference.QUEUE_FULL) else _unavailable()
+        return _unavailable()
     if code is grpc.StatusCode.CANCELLED:
         return AnswerFailedError("the pod cancelled the request; try again")
     return classify_message(details)
 
 
 def classify_message(message: str) -> ServingError:
-    """Return the error of a message without a status."""
+    """Return the error of a response.
+
+    Triton could send errors as gRPC statuses instead (`triton_grpc_error`). But 2.51 dies of it within a second where
+    some requests are refused side by side.
+    """
     if message.startswith(inference.QUEUE_FULL):
         return QueueFullError("the engine's queue is full; nothing was computed, try again later")
-    if inference.is_not_loaded(message):
+    if inference.is_refusal(message):
+        return RefusedByEngineError(_shorten(message))
+    if inference.is_not_loaded(message) or _UNKNOWN_INPUT in message:  # of an older pod, which leaves soon
         return _unavailable()
     return AnswerFailedError(f"the engine failed: {_shorten(message)}")
 

@@ -18,7 +18,7 @@ import uvloop
 from tritonclient.grpc import service_pb2
 
 from r1plus_contract import inference
-from r1plus_gateway.serving.triton_wire import METADATA, METHOD, Prompt, Sampling, build_request
+from r1plus_gateway.serving.triton_wire import METHOD, Prompt, Sampling, build_request
 from support.gateway.access import KEY
 
 TOKEN = re.compile(rb"t(\d+):(\d+) ")
@@ -88,7 +88,7 @@ def read_grpc(channel: Any) -> Opener:
     )
 
     async def read(stream: Stream, prompt: str) -> AsyncIterator[bytes]:
-        call = open_stream(metadata=METADATA)
+        call = open_stream()
         await call.write(build_request(stream.name, Prompt(prompt), Sampling(4096)))
         await call.done_writing()
         try:

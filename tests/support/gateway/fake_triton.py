@@ -15,6 +15,8 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from r1plus_contract import inference
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -27,7 +29,7 @@ class Piece:
 
 
 class FailureError(Exception):
-    """Ends a script with a gRPC status."""
+    """Ends a script: with a response that is an error, as the engine does, or with a gRPC status, as a pod that is gone."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
@@ -156,12 +158,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     async def ModelStreamInfer(  # noqa: N802 - the protocol's name
         self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        assert ("triton_grpc_error", "true") in tuple(context.invocation_metadata())
+        assert "triton_grpc_error" not in dict(context.invocation_metadata()), "Triton 2.51 dies of it"
         async for request in requests:
             inputs = read_inputs(request)
             if named := request.parameters["usage_of"].string_param:
                 if not self.is_silent_on_usage:
-                    yield await self._tell_usage(named, context)
+                    yield await self._tell_usage(named)
                 continue
             if inputs.pop("count_only", False):
                 yield build_response(Piece(prompt_tokens=self.count_tokens(inputs), finish_reason="stop"))
@@ -177,7 +179,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                     self.usage[request.id] = (piece.prompt_tokens, piece.completion_tokens)
                     yield build_response(piece)
             except FailureError as error:
-                await context.abort(error.code, str(error))
+                if error.code is grpc.StatusCode.UNAVAILABLE and not str(error).startswith(inference.QUEUE_FULL):
+                    await context.abort(error.code, str(error))
+                yield pb.ModelStreamInferResponse(error_message=str(error))
             except (asyncio.CancelledError, GeneratorExit):
                 self.cancelled += 1
                 raise
@@ -185,9 +189,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 self.running -= 1
                 self._ended[request.id].set()
 
-    async def _tell_usage(self, request_id: str, context: grpc.aio.ServicerContext) -> pb.ModelStreamInferResponse:
+    async def _tell_usage(self, request_id: str) -> pb.ModelStreamInferResponse:
         if not self.knows_usage or request_id not in self._ended:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "text_input: is missing")
+            return pb.ModelStreamInferResponse(error_message="text_input: is missing")
         await self._ended[request_id].wait()
         prompt, completion = self.usage.get(request_id, (0, 0))
         return build_response(Piece("", completion, prompt, "cancelled"))
