@@ -99,8 +99,8 @@ class _Turns:
 class CountAllowance:
     """Prompts that pods count for a caller: each costs one of an allowance, until its request is admitted.
 
-    So `most` are counted at once, and as many in a minute of those that are refused, or left. The allowance is of one
-    gateway, and leaks as limits per minute do.
+    So at most `most` prompts in a minute are counted for requests that are refused, or end without a bill. The
+    allowance is of one gateway, and leaks as limits per minute do.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -110,9 +110,9 @@ class CountAllowance:
         """Caller -> what it has taken, and when that was computed."""
 
     @contextlib.asynccontextmanager
-    async def wait_for_turn(self, caller: str, most: int) -> AsyncIterator[None]:
-        """Wait until fewer than `most` requests of the caller are within such a block, then run this one."""
-        turns = self._turns.setdefault(caller, _Turns(asyncio.Semaphore(most)))
+    async def wait_for_turn(self, line: str, most: int) -> AsyncIterator[None]:
+        """Wait until fewer than `most` requests of this line, a caller's for one model, are within such a block."""
+        turns = self._turns.setdefault(line, _Turns(asyncio.Semaphore(most)))
         turns.users += 1
         try:
             async with turns.semaphore:
@@ -120,7 +120,7 @@ class CountAllowance:
         finally:
             turns.users -= 1
             if not turns.users:
-                del self._turns[caller]
+                del self._turns[line]
 
     def take(self, caller: str, most: int) -> bool:
         """Return whether a prompt may be counted now; if so, it has cost one."""
@@ -139,7 +139,7 @@ class CountAllowance:
             self._levels.pop(caller, None)
 
     def charge(self, caller: str, most: int) -> None:
-        """Let a count cost one again: its request was admitted, and left or failed before a pod began it."""
+        """Let a count cost one again: its request was admitted, and ended without a bill for the prompt."""
         self._write(caller, self._read(caller, most) + 1)
 
     def compute_wait(self, caller: str, most: int) -> float:

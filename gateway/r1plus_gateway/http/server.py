@@ -114,7 +114,7 @@ async def _watch_files(file: SettingsFile, certificate: ServerCertificate | None
             file.refresh()
             if certificate is not None:
                 certificate.refresh()
-        except Exception:
+        except Exception:  # else the task ends, and nothing is followed any more
             log.exception("Settings or certificate could not be followed; trying again")
 
 
@@ -127,6 +127,6 @@ async def _watch_series(file: SettingsFile, metrics: GatewayMetrics, store: Tena
                     asked = metrics.list_keys()
                     metrics.update_keys(await read_key_budgets(store, asked), asked)
             metrics.forget_idle({model.name for model in file.current.models})
-        except Exception:
+        except Exception:  # as above
             log.exception("Metrics of keys and models could not be followed; trying again")
         await asyncio.sleep(SERIES_SECONDS)

@@ -45,19 +45,19 @@ def test_a_disruption_budget_selects_what_the_service_does() -> None:
     """Pods of another revision may have no Deployment any more, and Kubernetes would evict none for them."""
     world = World(dict(FULL))
 
-    def selected() -> str:
+    def read_selected_revision() -> str:
         budget = world.one("PodDisruptionBudget", "credit")["spec"]["selector"]
         assert budget == {"matchLabels": world.one("Service", "credit")["spec"]["selector"]}
         return world.selected()
 
     world.pass_once()
-    assert selected() == NOTHING_PROMOTED
+    assert read_selected_revision() == NOTHING_PROMOTED
     first = world.bring_up()
-    assert selected() == first
+    assert read_selected_revision() == first
     second = world.apply(context={"maxTokens": 2048})
-    assert selected() == first
+    assert read_selected_revision() == first
     world.bring_up()
-    assert selected() == second
+    assert read_selected_revision() == second
 
 
 def test_ready_waits_until_the_service_leads_to_a_ready_pod() -> None:
