@@ -24,11 +24,11 @@ from r1plus_cli.forward import forward_port
 from r1plus_cli.tenant_key import SecretData
 from r1plus_contract.gateway import GATEWAY_SERVICE
 from r1plus_contract.names import GROUP, KIND_DEPLOYMENT, LABEL_SUITE, TENANT, VERSION
+from r1plus_operator.api.conditions import ConditionType
 
 PLURAL = "r1plusdeployments"
 ENGINES_PLURAL = "r1plusengines"
 TENANTS_PLURAL = "r1plustenants"
-GATEWAY_READY = "GatewayReady"
 WATCH_SECONDS = 300
 OPERATOR_SELECTOR = "app.kubernetes.io/name=r1plus-operator"
 
@@ -133,7 +133,9 @@ class KubernetesCluster:
         except (ApiException, HTTPError):
             return ""
         conditions = tenant.get("status", {}).get("conditions", [])
-        found = next((one for one in conditions if one["type"] == GATEWAY_READY and one["status"] != "True"), None)
+        found = next(
+            (one for one in conditions if one["type"] == ConditionType.GATEWAY_READY and one["status"] != "True"), None
+        )
         return f"{found['reason']}: {found['message']}" if found else ""
 
     def get_username(self) -> str:
@@ -224,7 +226,7 @@ class KubernetesCluster:
     def _find_ready_pod(self, namespace: str, service: str) -> str:
         hint = f"see: r1plus status {service} -n {namespace}"
         if service == GATEWAY_SERVICE:
-            hint = f"condition {GATEWAY_READY} of R1PlusTenant {TENANT} in namespace {namespace} says why"
+            hint = f"condition {ConditionType.GATEWAY_READY} of R1PlusTenant {TENANT} in namespace {namespace} says why"
         with _translate_errors(f"find the Service {namespace}/{service}"):
             try:
                 selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}

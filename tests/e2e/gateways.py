@@ -26,8 +26,9 @@ from e2e.waiting import StoryError, wait_for
 from r1plus_cli.errors import CliError
 from r1plus_contract.gateway import GATEWAY, GATEWAY_KEY, GATEWAY_SERVICE, LABEL_GATEWAY, PORT_SERVICE
 from r1plus_contract.names import KIND_TENANT, TENANT
+from r1plus_operator.api.conditions import ConditionType
 
-GATEWAY_READY = "GatewayReady"
+GATEWAY_READY = ConditionType.GATEWAY_READY.value
 GATEWAY_PODS = f"{LABEL_GATEWAY}=true"
 """Selects the pods of a namespace's gateway."""
 Messages = list[Any]

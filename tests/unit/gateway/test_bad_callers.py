@@ -329,10 +329,7 @@ async def test_what_never_ends_costs_no_memory(gateway: GatewayProcess, begun: b
                 sent += len(piece)
         return sent
 
-    before = read_memory(gateway.pid)
-    sent = await asyncio.gather(*(asyncio.to_thread(flood) for _ in range(40)))
-    assert sum(sent) > 1_000_000
-    assert read_memory(gateway.pid) - before < 100_000_000
+    assert await measure_growth(gateway, flood, clients=40) < 100_000_000
 
 
 async def test_requests_behind_answers_that_nobody_reads_cost_no_memory(gateway: GatewayProcess) -> None:
@@ -353,10 +350,15 @@ async def test_requests_behind_answers_that_nobody_reads_cost_no_memory(gateway:
                 sent += len(large)
         return sent
 
+    assert await measure_growth(gateway, flood, clients=10) < 180_000_000
+
+
+async def measure_growth(gateway: GatewayProcess, flood: Callable[[], int], *, clients: int) -> int:
+    """Return by how many bytes the gateway has grown once so many clients have sent; `flood` returns what one did."""
     before = read_memory(gateway.pid)
-    sent = await asyncio.gather(*(asyncio.to_thread(flood) for _ in range(10)))
+    sent = await asyncio.gather(*(asyncio.to_thread(flood) for _ in range(clients)))
     assert sum(sent) > 1_000_000
-    assert read_memory(gateway.pid) - before < 180_000_000
+    return read_memory(gateway.pid) - before
 
 
 def read_memory(pid: int) -> int:
