@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from r1plus_calculator.sandbox.seccomp import install_filter, set_process_options
@@ -17,8 +18,8 @@ class WorkerLimits:
     """What one worker may use: it answers one request."""
 
     cpu_seconds: int = 2
-    memory_bytes: int = 512 * 1024 * 1024
-    """Of its address space: about 190 MiB are of Python and SymPy."""
+    memory_bytes: int = 272 * 1024 * 1024
+    """Of address space, beyond what it has from its supervisor: 240 MiB of Python and SymPy, so 512 MiB in all."""
     wall_seconds: float = 2.0
     """Then its supervisor kills it."""
 
@@ -43,6 +44,12 @@ def reset_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def _read_address_space() -> int:
+    """Return the bytes of address space that this process has."""
+    pages = Path("/proc/self/statm").read_text().split()[0]
+    return int(pages) * resource.getpagesize()
+
+
 def confine(limits: WorkerLimits) -> None:
     """Take from this process all that computing does not need, for the rest of its life.
 
@@ -50,9 +57,10 @@ def confine(limits: WorkerLimits) -> None:
         SandboxError: the kernel does not take a limit; nothing may be computed then.
     """
     set_process_options()
+    memory = _read_address_space() + limits.memory_bytes
     for kind, most in (
         (resource.RLIMIT_CPU, limits.cpu_seconds),
-        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_NOFILE, 0),
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_FSIZE, 0),

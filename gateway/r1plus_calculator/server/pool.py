@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from r1plus_calculator.sandbox.confinement import WorkerLimits
-from r1plus_calculator.server.wire import FrameError, encode_failure, pack, read_frame
+from r1plus_calculator.server.wire import FrameError, encode_failure, pack, read_length
 from r1plus_calculator.server.worker import READY, Evaluator, run_worker
-from r1plus_contract.calculator import ANSWER_SECONDS, MOST_REPLY_BYTES, FailureCode
+from r1plus_contract.calculator import ANSWER_SECONDS, LENGTH_BYTES, MOST_REPLY_BYTES, FailureCode
 
 log = logging.getLogger(__name__)
 START_SECONDS: Final = 20.0
@@ -56,30 +56,46 @@ class Worker:
         its.close()
         own.setblocking(False)
         self._socket = own
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
         self._exit = os.pidfd_open(self.pid)
         self._status: int | None = None
 
     async def start(self) -> str:
         """Wait until it is ready; return why it is not, or nothing."""
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(START_SECONDS):
-                first = await self._reader.read(1)
+                first = await loop.sock_recv(self._socket, 1)
                 if first == READY:
                     return ""
-                return (await self._reader.read(500)).decode(errors="replace") or "it ended while it started"
+                return (await loop.sock_recv(self._socket, 500)).decode(errors="replace") or "it ended while it started"
         except (TimeoutError, OSError) as error:
             return f"no sign of it: {type(error).__name__}"
 
     def listen(self) -> asyncio.Task[bytes]:
         """Wait for its reply in the background; before a request was sent, this ends only if it dies."""
-        return asyncio.create_task(read_frame(self._reader, MOST_REPLY_BYTES))
+        return asyncio.create_task(self._read_reply())
 
-    def send(self, payload: bytes) -> None:
+    async def _read_reply(self) -> bytes:
+        length = read_length(await self._receive(LENGTH_BYTES), MOST_REPLY_BYTES)
+        return await self._receive(length)
+
+    async def _receive(self, count: int) -> bytes:
+        """Return so many bytes.
+
+        Raises:
+            FrameError: it has ended before.
+        """
+        data = b""
+        while len(data) < count:
+            chunk = await asyncio.get_running_loop().sock_recv(self._socket, count - len(data))
+            if not chunk:
+                raise FrameError("the worker has ended")
+            data += chunk
+        return data
+
+    async def send(self, payload: bytes) -> None:
         """Send its request."""
-        self._writer.write(pack(payload))
+        await asyncio.get_running_loop().sock_sendall(self._socket, pack(payload))
 
     async def end(self) -> int:
         """Kill it if it still runs; return its exit status, negative for a signal."""
@@ -97,7 +113,7 @@ class Worker:
             loop.remove_reader(self._exit)
         self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])  # noqa: ASYNC222 - it has ended
         os.close(self._exit)
-        self._writer.close()
+        self._socket.close()
 
 
 @dataclass(slots=True)
@@ -116,6 +132,8 @@ class Pool:
     killed: int = 0
     _jobs: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
     _slots: list[asyncio.Task[None]] = field(default_factory=list)
+    _endings: set[asyncio.Task[int]] = field(default_factory=set)
+    """Workers that are being killed and reaped, also when their slots are stopped meanwhile."""
     _pause: float = FIRST_PAUSE
 
     @property
@@ -137,6 +155,7 @@ class Pool:
         for slot in self._slots:
             slot.cancel()
         await asyncio.gather(*self._slots, return_exceptions=True)
+        await asyncio.gather(*self._endings, return_exceptions=True)
 
     async def ask(self, payload: bytes) -> bytes:
         """Return the reply to a request, within `answer_seconds`."""
@@ -168,7 +187,10 @@ class Pool:
                     continue
             finally:
                 self.idle.pop(worker.pid, None)
-                await asyncio.shield(worker.end())
+                ending = asyncio.create_task(worker.end())
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
+                await asyncio.shield(ending)
             log.error("Worker did not start: %s", trouble)
             await asyncio.sleep(self._pause)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -216,14 +238,14 @@ class Pool:
         left = min(self.limits.wall_seconds, job.deadline - loop.time())
         started = time.monotonic()
         try:
-            worker.send(job.payload)
             async with asyncio.timeout(left):
+                await worker.send(job.payload)
                 answer = await reply
             self.answered += 1
         except TimeoutError:
             self.killed += 1
             answer = _TIME_LIMIT
-        except (asyncio.IncompleteReadError, FrameError, OSError):
+        except (FrameError, OSError):
             self.killed += 1
             status = await worker.end()
             has_overrun = status == -signal.SIGXCPU or time.monotonic() - started > self.limits.cpu_seconds

@@ -62,8 +62,8 @@ class CalculatorServer:
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
             pass  # the client has left, or is too slow
         finally:
+            await _close(writer)
             self.connections.discard(task)
-            writer.close()
 
     async def _answer(self, payload: bytes) -> bytes:
         if not payload:
@@ -76,6 +76,16 @@ class CalculatorServer:
         """Return how the calculator is."""
         pool = self.pool
         return CalculatorHealth(pool.is_ready, len(pool.idle), pool.running, pool.waiting, pool.answered, pool.killed)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection; what its client does not take in time is dropped."""
+    writer.close()
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            await writer.wait_closed()
+    except (TimeoutError, OSError):
+        writer.transport.abort()
 
 
 async def _read_request(reader: asyncio.StreamReader) -> bytes:

@@ -16,7 +16,12 @@ def pack(payload: bytes) -> bytes:
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-def _read_length(head: bytes, most: int) -> int:
+def read_length(head: bytes, most: int) -> int:
+    """Return the length of a frame's content.
+
+    Raises:
+        FrameError: it is 0 or too large.
+    """
     length = int.from_bytes(head, "big")
     if not 0 < length <= most:
         raise FrameError(f"a frame of {length} bytes is not between 1 and {most} bytes")
@@ -30,7 +35,7 @@ async def read_frame(reader: asyncio.StreamReader, most: int) -> bytes:
         FrameError: it is empty or too large.
         asyncio.IncompleteReadError: the other side has closed the connection.
     """
-    length = _read_length(await reader.readexactly(LENGTH_BYTES), most)
+    length = read_length(await reader.readexactly(LENGTH_BYTES), most)
     return await reader.readexactly(length)
 
 
@@ -41,7 +46,7 @@ def read_frame_from(descriptor: int, most: int) -> bytes:
         FrameError: it is empty or too large.
     """
     head = _read_exactly(descriptor, LENGTH_BYTES)
-    return _read_exactly(descriptor, _read_length(head, most)) if head else b""
+    return _read_exactly(descriptor, read_length(head, most)) if head else b""
 
 
 def _read_exactly(descriptor: int, count: int) -> bytes:

@@ -106,6 +106,16 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "GenerationChunk": _object(
         {"usage": _USAGE}, **_build_head("generation.chunk"), text=TEXT, finish_reason=_or_null(_END)
     ),
+    "Calculation": _object(
+        object=_const("calculation"),
+        id=TEXT,
+        expression=TEXT,
+        exact=_or_null(TEXT),
+        numeric=_or_null(TEXT),
+        verified={"type": "boolean"},
+        check=TEXT,
+        notes=_list(TEXT),
+    ),
     "Model": _object(
         id=TEXT,
         object=_const("model"),

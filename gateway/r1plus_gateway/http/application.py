@@ -14,7 +14,9 @@ from r1plus_contract.gateway import DATA_PATH, DataState
 from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
+from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.http.administration import Administration
+from r1plus_gateway.http.calculations import CALCULATE, Calculations
 from r1plus_gateway.http.completions import (
     HEADER_END_USER,
     HEADER_REQUEST_ID,
@@ -53,12 +55,19 @@ EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 class Api:
     """The handlers of the API."""
 
-    def __init__(self, parts: GatewayParts, usage: UsageReader, store: TenantStore | None = None) -> None:
+    def __init__(
+        self,
+        parts: GatewayParts,
+        usage: UsageReader,
+        store: TenantStore | None = None,
+        calculator: Calculator | None = None,
+    ) -> None:
         """Without a store there is no admin API, and nothing to say about the data."""
         self._parts = parts
         self._store = store
         self._usage = usage
         self._completions = Completions(parts)
+        self._calculations = Calculations(parts, calculator, self._completions.bodies, self._completions.holds)
         self.is_draining = False
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))
@@ -103,6 +112,15 @@ class Api:
                 "GenerationChunk",
                 body=GENERATE,
                 **asked,
+            ),
+            Operation(
+                "POST",
+                "/v1/calculate",
+                "Calculate an expression: exactly, numerically, and checked by a second method.",
+                self._calculate,
+                "Calculation",
+                body=CALCULATE,
+                errors=(429, 502),
             ),
             Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
             Operation(
@@ -172,6 +190,9 @@ class Api:
 
     async def _authenticate(self, request: web.Request) -> Caller:
         return await authenticate(self._parts, request[EXCHANGE])
+
+    async def _calculate(self, request: web.Request) -> web.Response:
+        return await self._calculations.answer(request[EXCHANGE])
 
     async def _list_models(self, request: web.Request) -> web.Response:
         models = self._parts.models.list_for(await self._authenticate(request))

@@ -111,8 +111,8 @@ class Completions:
 
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
-        self._bodies = BodyBudget()
-        self._holds = Holds()
+        self.bodies = BodyBudget()
+        self.holds = Holds()
         self._counts = CountAllowance()
 
     async def answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
@@ -125,7 +125,7 @@ class Completions:
             return await self._answer(exchange, parse)
         except AccessError as error:
             if exchange.caller is not None:
-                self._holds.remember(exchange.caller, error)
+                self.holds.remember(exchange.caller, error)
             raise convert_access_error(error) from error
         except ServingError as error:
             raise self._convert(exchange, error) from error
@@ -134,9 +134,9 @@ class Completions:
         caller = await authenticate(self._parts, exchange)
         if caller.kind is CallerKind.ADMIN:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
-        self._holds.check(caller)
+        self.holds.check(caller)
         settings = self._parts.read_settings()
-        with self._bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
+        with self.bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
             fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))
         name = read_model_name(fields)
         pool = self._parts.models.find(name.deployment, caller)
