@@ -54,6 +54,11 @@ CALCULUS: Final = (
     "sum(k^2, k, 1, n)",
 )
 TOLERANCE: Final = 1e-9
+_HALVES: Final = (
+    ("practice", practice.TEMPLATES),
+    ("reported", reported.TEMPLATES),
+    ("fresh", reported.FRESH),
+)
 
 
 @dataclass(slots=True)
@@ -160,7 +165,7 @@ async def run(folder: Path, tasks: int, hostile: int, seed: int, *, shows_misses
             seconds, ends = await time_answers(client, expressions)
             figures |= {f"{name}_p50_ms": quantile(seconds, 0.5), f"{name}_p99_ms": quantile(seconds, 0.99)}
             figures[f"{name}_answered"] = round(ends["answer"] / len(seconds), 4)
-        for name, templates in (("practice", practice.TEMPLATES), ("reported", reported.TEMPLATES)):
+        for name, templates in _HALVES:
             result = await score(client, generate(templates, tasks, seed))
             figures |= {f"{name}_{key}": value for key, value in result.describe().items()}
             if shows_misses:
