@@ -45,15 +45,15 @@ _ASKS: Final = re.compile(
 _ANSWERS: Final = re.compile(r"\s*(?:=\s*(?:\?|$)|equals?\b|is (?:what|equal)|makes\b|gives\b|\?)", re.IGNORECASE)
 _LINK: Final = r"(?:\s*(?:the|of|for|function|expression|equation|polynomial|following|f\(x\)\s*=|y\s*=|this|:))*\s*$"
 _DERIVE: Final = re.compile(
-    r"(?:(?P<order>first|second|third|fourth)?\s*derivative of|differentiate|derive|"
-    r"(?<![A-Za-z])d\s*/\s*d(?P<variable>[a-z])(?: of)?)" + _LINK,
+    r"\b(?:(?:(?P<order>first|second|third|fourth)\s+)?derivative of|differentiate|derive|"
+    r"d\s*/\s*d(?P<variable>[a-z])(?: of)?)" + _LINK,
     re.IGNORECASE,
 )
 _INTEGRATE: Final = re.compile(
-    r"(?:integral of|antiderivative of|primitive of|integrate|area under)" + _LINK, re.IGNORECASE
+    r"\b(?:integral of|antiderivative of|primitive of|integrate|area under)" + _LINK, re.IGNORECASE
 )
-_LIMIT: Final = re.compile(r"limit of" + _LINK, re.IGNORECASE)
-_REWRITE: Final = re.compile(r"(?P<word>simplify|factor(?:i[sz]e)?|expand|multiply out)" + _LINK, re.IGNORECASE)
+_LIMIT: Final = re.compile(r"\blimit of" + _LINK, re.IGNORECASE)
+_REWRITE: Final = re.compile(r"\b(?P<word>simplify|factor(?:i[sz]e)?|expand|multiply out)" + _LINK, re.IGNORECASE)
 _SOLVE: Final = re.compile(
     r"\b(?:solve|solving|solutions?|roots?|zeros|satisf(?:y|ies)|such that|for which|find [a-z]|determine [a-z]"
     r"|what (?:is|are|value of) [a-z](?: and [a-z])?)\b",

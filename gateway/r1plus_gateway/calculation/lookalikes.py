@@ -32,8 +32,10 @@ LOOKALIKES: Final[Mapping[str, re.Pattern[str]]] = {
         r"\b[A-Za-z]\w{0,64}_\w+\b|\b\w{0,32}[A-Za-z]{2}\w{0,32}(?:-\w{1,32})+\b"
         r"|\b\w{1,32}(?:-\w{0,32}[A-Za-z]{2}\w{0,32}){1,8}\b"
     ),
-    "a range with a word": re.compile(
-        r"\b\d+(?:\.\d+)?\s*[-\u2013]\s*\d+(?:\.\d+)?(?=\s*(?:[A-Za-z]{2,}|%|[$\u20ac\u00a3]))", re.IGNORECASE
+    "a range with a unit": re.compile(
+        r"(?<![\d.^*/+=(-])\d+(?:\.\d+)?[-\u2013]\d+(?:\.\d+)?"
+        r"(?=\s*(?:(?!(?:is|equals?|makes|gives|for|and|or|in|please|exactly|really|then|with)\b)[A-Za-z]{2,}|[%$\u20ac\u00a3]))",
+        re.IGNORECASE,
     ),
     "a range after a word": re.compile(
         r"\b(?:pages?|pp?\.|chapters?|lines?|sections?|rooms?|items?|steps?|weeks?|days?|years?|ages?|score[ds]?|won|lost)"

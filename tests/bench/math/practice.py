@@ -59,6 +59,21 @@ def _exclaimed(draw: random.Random) -> Task:
     return _number(f"What is {a}!?", value)
 
 
+def _power_before_a_word(draw: random.Random) -> Task:
+    a, b = draw.randint(2, 9), draw.randint(2, 99)
+    return _number(f"Evaluate {a}^3 - {b} and tell me.", a**3 - b)
+
+
+def _difference_before_a_word(draw: random.Random) -> Task:
+    a, b = draw.randint(2, 99), draw.randint(2, 99)
+    return _number(f"What is {a}-{b} exactly", a - b)
+
+
+def _opposite(draw: random.Random) -> Task:
+    polynomial = draw_polynomial(draw, 2)
+    return Task("calculus", f"I need the antiderivative of {polynomial.write()}", slope=polynomial)
+
+
 def _equation(draw: random.Random) -> Task:
     a, root, b = draw.randint(2, 9), draw.randint(-9, 9), draw.randint(1, 9)
     return Task("algebra", f"Find x such that {a}x - {b} = {a * root - b}.", solutions={"x": (Fraction(root),)})
@@ -123,6 +138,9 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     _grouped,
     _share,
     _exclaimed,
+    _power_before_a_word,
+    _difference_before_a_word,
+    _opposite,
     _equation,
     _two_equations,
     _roots,

@@ -35,6 +35,9 @@ from support.tables import for_each
         "a second derivative": ("second derivative of x^4", "diff(x^4, x, 2)"),
         "a derivative by a variable": ("Differentiate a*t^2 with respect to t.", "diff(a*t^2, t)"),
         "a derivative as it is written": ("d/dx of exp(5x)?", "diff(exp(5x), x)"),
+        "an antiderivative, which is no derivative": ("the antiderivative of 4x", "integrate(4x, x)"),
+        "a power before a word": ("Evaluate 10^4 - 300 for me.", "10^4 - 300"),
+        "a difference before a word": ("What is 12-7 exactly", "12-7"),
         "an integral": ("integrate 4*x^2 + 6 dx", "integrate(4*x^2 + 6, x)"),
         "an integral with bounds": ("the integral of 4x^2 from 0 to 4", "integrate(4x^2, x, 0, 4)"),
         "an integral with other bounds": (
@@ -75,7 +78,7 @@ def test_its_place_in_the_text_is_known() -> None:
         "an address of a network": "192.168.0.1:8080/24",
         "a phone number": "+1 (555) 010-9999, 0711-1234567, 555-0199",
         "an ISBN": "ISBN 978-3-16-148410-0",
-        "ranges": "From 9-5, pp. 3-7, 2-3 people, size 10-12, 10 - 12 minutes.",
+        "ranges": "From 9-5, pp. 3-7, 2-3 people, size 10-12, 10 - 12 minutes, 20-25 min.",
         "a list": "- 3 apples\n* 2 plums\n+ 1 pear\n1. first\n2) second",
         "a list in a line": "1. Boil water. 2. Add 200 g of rice. 3. Wait.",
         "words with a slash": "and/or, 1/2 cup, km/h, 3/4 of them, TCP/IP, a/b test",
