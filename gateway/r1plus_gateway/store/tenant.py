@@ -26,6 +26,7 @@ from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
 from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring
 from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
+from r1plus_gateway.store.retention import prune_content
 from r1plus_gateway.store.unit_of_work import UnitOfWork
 from r1plus_gateway.store.writer import Step, Writer
 
@@ -73,6 +74,8 @@ class TenantStore:
         self._is_damaged = False
         self._check_at = 0.0
         self._prune_at = 0.0
+        self.content_days = config.content_days
+        """How long content is kept; 0: none is stored. The tenant's policy may change it at any time."""
         self._reads = 0
         self._unknown_reads = 0
         self._look_ups: dict[str, asyncio.Task[KeyRecord | None]] = {}
@@ -150,7 +153,10 @@ class TenantStore:
         if time.monotonic() < self._prune_at:
             return
         before = self.clock.read() - self.config.audit_days * 86400
-        if await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) < MOST_PRUNED:
+        has_more = await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) == MOST_PRUNED
+        days = self.content_days
+        has_more |= await self.write(lambda ledger: prune_content(ledger.connection, ledger.now, days))
+        if not has_more:
             self._prune_at = time.monotonic() + self._periods.prune
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
@@ -251,6 +257,11 @@ class TenantStore:
             raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
         finally:
             self._reads -= 1
+
+    async def empty_log(self) -> None:
+        """Leave nothing of deleted rows in the database's log. Raises StoreError."""
+        database = self.require_data().database
+        await asyncio.get_running_loop().run_in_executor(self._keeper, database.empty_log)
 
     async def close(self) -> None:
         """Commit what waits, store the head of the audit log, and close the data."""
