@@ -38,10 +38,11 @@ class ErasureScope:
         return "end user" if self.end_user else f"{self.caller_kind} {self.caller_id}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureReceipt:
     """What was erased, signed by the tenant's receipt key."""
 
+    object: str = "erasure_receipt"
     id: str
     tenant_uid: str
     scope: str
@@ -64,8 +65,7 @@ class ErasureReceipt:
 async def erase(store: TenantStore, admin: Caller, scope: ErasureScope) -> ErasureReceipt:
     """Delete content and destroy its keys, in one transaction; then empty what the database keeps of deleted rows.
 
-    Erasing what is not there gives a receipt of nothing. Raises StoreError; BusyError if the log could not be emptied,
-    though the erasure is committed: try again.
+    Erasing what is not there gives a receipt of nothing. Raises StoreError.
     """
     data = store.require_data()
     pseudonym = data.keys.compute_pseudonym(scope.end_user)
@@ -98,10 +98,15 @@ async def erase(store: TenantStore, admin: Caller, scope: ErasureScope) -> Erasu
     return sign_receipt(values, data.keys.receipt_key)
 
 
+def get_public_key(store: TenantStore) -> str:
+    """Return what receipts of this tenant are verified with: Ed25519, base64. Raises StoreError."""
+    return _encode_public_key(Ed25519PrivateKey.from_private_bytes(store.require_data().keys.receipt_key))
+
+
 def sign_receipt(values: Mapping[str, Any], private_key: bytes) -> ErasureReceipt:
     """Return a receipt of these values with its signature."""
     key = Ed25519PrivateKey.from_private_bytes(private_key)
-    public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    public = _encode_public_key(key)
     unsigned = ErasureReceipt(**values, public_key=public, signature="")
     signature = key.sign(encode_receipt(asdict(unsigned)))
     return ErasureReceipt(**values, public_key=public, signature=base64.b64encode(signature).decode())
@@ -120,6 +125,10 @@ def verify_receipt(receipt: Mapping[str, Any], public_key: str) -> bool:
     except (InvalidSignature, ValueError, KeyError, TypeError):
         return False
     return receipt.get("public_key") == public_key
+
+
+def _encode_public_key(key: Ed25519PrivateKey) -> str:
+    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
 
 def _erase(connection: Connection, scope: ErasureScope, pseudonym: str) -> dict[str, Any]:

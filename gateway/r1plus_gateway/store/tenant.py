@@ -74,8 +74,8 @@ class TenantStore:
         self._is_damaged = False
         self._check_at = 0.0
         self._prune_at = 0.0
-        self.content_days = config.content_days
-        """How long content is kept; 0: none is stored. The tenant's policy may change it at any time."""
+        self._has_deleted = True
+        """Whether the database's log may have rows that were deleted: also those of a gateway before this one."""
         self._reads = 0
         self._unknown_reads = 0
         self._look_ups: dict[str, asyncio.Task[KeyRecord | None]] = {}
@@ -154,8 +154,9 @@ class TenantStore:
             return
         before = self.clock.read() - self.config.audit_days * 86400
         has_more = await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) == MOST_PRUNED
-        days = self.content_days
+        days = self.config.content_days
         has_more |= await self.write(lambda ledger: prune_content(ledger.connection, ledger.now, days))
+        self._has_deleted = True
         if not has_more:
             self._prune_at = time.monotonic() + self._periods.prune
 
@@ -259,9 +260,23 @@ class TenantStore:
             self._reads -= 1
 
     async def empty_log(self) -> None:
-        """Leave nothing of deleted rows in the database's log. Raises StoreError."""
+        """Leave nothing of deleted rows in the database's log: now, or as soon as no reader needs it."""
+        self._has_deleted = True
+        await asyncio.get_running_loop().run_in_executor(self._keeper, self._move_log)
+
+    def _move_log(self) -> None:
+        """Move the log into the file; empty it where rows were deleted, once no reader needs it."""
         database = self.require_data().database
-        await asyncio.get_running_loop().run_in_executor(self._keeper, database.empty_log)
+        if not self._has_deleted:
+            database.checkpoint()
+            return
+        with contextlib.suppress(BusyError):  # the next round tries again
+            self._has_deleted = False
+            try:
+                database.empty_log()
+            except BaseException:
+                self._has_deleted = True
+                raise
 
     async def close(self) -> None:
         """Commit what waits, store the head of the audit log, and close the data."""
@@ -311,7 +326,7 @@ class TenantStore:
         assert work is not None
         self._refresh_ring(data)
         self._check_damage(data)
-        data.database.checkpoint()
+        self._move_log()
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
                 beats = read_beats(connection)

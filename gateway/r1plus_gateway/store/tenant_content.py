@@ -23,7 +23,7 @@ class TenantContent:
     @property
     def is_stored(self) -> bool:
         """Whether the tenant's policy lets content be stored."""
-        return self._store.content_days > 0
+        return self._store.config.content_days > 0
 
     async def read(self, caller: Caller, step: Callable[[ContentReader], T]) -> T:
         """Run a step on one consistent snapshot.

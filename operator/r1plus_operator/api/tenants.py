@@ -289,6 +289,18 @@ class Gateway(ApiModel):
         return self
 
 
+class TenantData(ApiModel):
+    """What the tenant's gateway stores of what callers and models say."""
+
+    retention_days: Annotated[JsonInteger, Field(ge=1, le=3650)] | None = Field(
+        None,
+        description=(
+            "How long conversations and responses are kept after their last use, each end user's under a key of its"
+            " own. Absent: none is stored; what is stored already goes as the value before said."
+        ),
+    )
+
+
 class R1PlusTenantSpec(ApiModel):
     """Everything is optional. By default there are no callers from outside, no egress and no administrators."""
 
@@ -309,6 +321,9 @@ class R1PlusTenantSpec(ApiModel):
         default_factory=TenantPlacement, description="On which nodes the tenant's models may run."
     )
     gateway: Gateway = Field(default_factory=Gateway, description="The tenant's HTTP entry to its models.")
+    data: TenantData = Field(
+        default_factory=TenantData, description="What the gateway stores of what callers and models say."
+    )
 
 
 class Isolation(ApiModel):

@@ -17,6 +17,5 @@ def say(text: str, role: str = "user") -> dict[str, Any]:
 
 
 def make_content(store: TenantStore, limits: ContentLimits = LIMITS) -> TenantContent:
-    """Return the content of a store whose policy keeps it for 30 days."""
-    store.content_days = 30.0
+    """Return the content of all callers of a store."""
     return TenantContent(store, lambda: limits)

@@ -256,19 +256,23 @@ async def test_content_goes_when_it_was_not_used_for_as_long_as_the_policy_says(
     await read_size(store)
 
 
-async def test_a_tenant_that_stops_storing_keeps_what_it_has_for_as_long_as_was_said(
-    volume: Volume, content: TenantContent, store: TenantStore
-) -> None:
-    made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("x")]))
-    await store.maintain()
-    store.content_days = 0.0
-    assert not content.is_stored
+async def test_a_tenant_that_stops_storing_keeps_what_it_has_for_as_long_as_was_said(volume: Volume) -> None:
+    async with volume.open() as store:
+        content = make_content(store)
+        assert content.is_stored
+        made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("x")]))
+        await store.maintain()
+    volume.content_days = 0.0
     volume.time.advance(29 * 86400)
-    await store.maintain()
-    assert await content.read(CALLER, lambda one: one.find_conversation(made.id)) is not None
+    async with volume.open() as store:
+        content = make_content(store)
+        assert not content.is_stored
+        await store.maintain()
+        assert await content.read(CALLER, lambda one: one.find_conversation(made.id)) is not None
     volume.time.advance(2 * 86400)
-    await store.maintain()
-    assert count_rows(store, t.conversations, t.conversation_items, t.data_keys) == [0, 0, 0]
+    async with volume.open() as store:
+        await store.maintain()
+        assert count_rows(store, t.conversations, t.conversation_items, t.data_keys) == [0, 0, 0]
 
 
 async def test_much_old_content_goes_in_several_rounds(
