@@ -20,6 +20,8 @@ MOST_ITEMS: Final = 2048
 """Of one conversation: as many as a request may have messages."""
 MOST_HISTORY: Final = 2048
 """Responses that one may follow."""
+PAGE_BYTES: Final = 2**20
+"""A page of a list ends before it has more, unless its first entry alone does: answers are held in memory."""
 _PREFIXES: Final[Mapping[str, str]] = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -27,6 +29,10 @@ T = TypeVar("T")
 
 class ContentLimitError(ValueError):
     """There is no room for more content."""
+
+
+class HistoryTooLongError(Exception):
+    """What was said before is longer than any prompt may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +136,21 @@ class ContentReader:
                 return None
             statement = statement.where(c.position > position if page.is_ascending else c.position < position)
         order = c.position if page.is_ascending else c.position.desc()
-        rows = self.connection.execute(statement.order_by(order).limit(page.limit + 1)).all()
-        return Listed([self._make_item(row) for row in rows[: page.limit]], len(rows) > page.limit)
+        sizes = statement.with_only_columns(c.id, sa.func.length(c.content).label("size")).order_by(order)
+        found = self.connection.execute(sizes.limit(page.limit + 1)).all()
+        fitting = _count_fitting([row.size for row in found[: page.limit]])
+        rows = self.connection.execute(statement.order_by(order).limit(fitting)).all()
+        return Listed([self._make_item(row) for row in rows], len(found) > fitting)
+
+    def read_items(self, conversation_id: str, most_bytes: int) -> list[Item]:
+        """Return all items of a conversation that exists. Raises HistoryTooLongError."""
+        c = t.conversation_items.c
+        is_item = c.conversation_id == conversation_id
+        _check_length(
+            self.connection.scalar(sa.select(sa.func.sum(sa.func.length(c.content))).where(is_item)), most_bytes
+        )
+        rows = self.connection.execute(sa.select(t.conversation_items).where(is_item).order_by(c.position))
+        return [self._make_item(row) for row in rows]
 
     def find_item(self, conversation_id: str, item_id: str) -> Item | None:
         """Return an item of a conversation that exists."""
@@ -152,22 +171,28 @@ class ContentReader:
         content = self._decrypt(row, "responses", row.content)
         return StoredResponse(row.id, row.previous_id, content["input"], content["answer"])
 
-    def read_history(self, response_id: str) -> list[StoredResponse] | None:
+    def read_history(self, response_id: str, most_bytes: int) -> list[StoredResponse] | None:
         """Return a response and all that it follows, the oldest first; None if one of them is not there.
 
         Raises:
-            ContentLimitError: it follows more than `MOST_HISTORY`.
+            HistoryTooLongError: it follows more than `MOST_HISTORY`, or all together have more bytes.
         """
-        history: list[StoredResponse] = []
+        c, chain, size = t.responses.c, [], 0
         while response_id:
-            found = self.find_response(response_id)
-            if found is None:
+            is_own = (c.id == response_id, *self._match(t.responses))
+            row = self.connection.execute(
+                sa.select(c.previous_id, sa.func.length(c.content).label("size")).where(*is_own)
+            ).one_or_none()
+            if row is None:
                 return None
-            history.append(found)
-            if len(history) > MOST_HISTORY:
-                raise ContentLimitError(f"it follows more than {MOST_HISTORY} responses; start a new one")
-            response_id = found.previous_id
-        return history[::-1]
+            chain.append(response_id)
+            size += row.size
+            _check_length(size, most_bytes)
+            if len(chain) > MOST_HISTORY:
+                raise HistoryTooLongError(f"it follows more than {MOST_HISTORY} responses")
+            response_id = row.previous_id
+        found = [self.find_response(one) for one in reversed(chain)]
+        return [one for one in found if one is not None]
 
     def _match(self, table: sa.Table) -> tuple[Any, ...]:
         return match_owner(table, self.owner)
@@ -361,6 +386,21 @@ class ContentWriter(ContentReader):
                         " delete conversations and responses"
                     )
         add_size(self.connection, self.owner, size)
+
+
+def _count_fitting(sizes: Sequence[int]) -> int:
+    """Return how many entries a page has room for; at least the first."""
+    total = 0
+    for position, size in enumerate(sizes):
+        total += size
+        if total > PAGE_BYTES and position:
+            return position
+    return len(sizes)
+
+
+def _check_length(size: int | None, most: int) -> None:
+    if size is not None and size > most:
+        raise HistoryTooLongError(f"it has {size} bytes, more than {most}")
 
 
 def make_id(prefix: str) -> str:

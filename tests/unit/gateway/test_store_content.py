@@ -13,6 +13,7 @@ from r1plus_gateway.store.content import (
     ContentLimitError,
     ContentLimits,
     ContentReader,
+    HistoryTooLongError,
     Listed,
     Page,
     StoredResponse,
@@ -20,7 +21,7 @@ from r1plus_gateway.store.content import (
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_content import TenantContent
-from support.gateway.content import make_content, say
+from support.gateway.content import MIB, make_content, say
 from support.gateway.tenant_data import Volume, make_caller
 
 CALLER = make_caller()
@@ -98,7 +99,7 @@ async def test_nobody_else_finds_changes_or_deletes_content(
     assert await content.read(other, lambda one: one.list_conversations(Page(after=made.id))) is None
     assert await content.read(other, lambda one: one.list_conversations(Page())) == Listed([], has_more=False)
     assert await content.read(other, lambda one: one.find_response("resp_1")) is None
-    assert await content.read(other, lambda one: one.read_history("resp_1")) is None
+    assert await content.read(other, lambda one: one.read_history("resp_1", MIB)) is None
     assert await content.write(other, lambda one: one.replace_attributes(made.id, {"a": "b"})) is None
     assert await content.write(other, lambda one: one.append_items(made.id, [say("x")])) is None
     assert not await content.write(other, lambda one: one.delete_item(made.id, item.id))
@@ -163,10 +164,34 @@ async def test_a_history_is_the_chain_of_responses_and_breaks_where_one_was_dele
     ]
     for one in chain:
         await content.write(CALLER, lambda writer: writer.store_response(one))  # noqa: B023
-    assert await content.read(CALLER, lambda one: one.read_history("resp_3")) == chain
-    assert await content.read(CALLER, lambda one: one.read_history("resp_1")) == chain[:2]
+    assert await content.read(CALLER, lambda one: one.read_history("resp_3", MIB)) == chain
+    assert await content.read(CALLER, lambda one: one.read_history("resp_1", MIB)) == chain[:2]
     await content.write(CALLER, lambda one: one.delete_response("resp_2"))
-    assert await content.read(CALLER, lambda one: one.read_history("resp_3")) is None
+    assert await content.read(CALLER, lambda one: one.read_history("resp_3", MIB)) is None
+
+
+async def test_a_page_ends_before_it_is_too_large_to_hold(store: TenantStore) -> None:
+    content = make_content(store, ContentLimits(8 * MIB, 8 * MIB))
+    sizes = [MIB // 2, MIB // 4, MIB // 4, 2 * MIB, 10]
+    made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("x" * size) for size in sizes]))
+    pages, after, has_more = [], "", True
+    while has_more:
+        page = Page(100, after, is_ascending=True)
+        listed = await content.read(CALLER, lambda one: one.list_items(made.id, page))  # type: ignore[assignment]  # noqa: B023
+        pages.append([len(item.content["content"][0]["text"]) for item in listed.entries])
+        after, has_more = listed.entries[-1].id, listed.has_more
+    assert pages == [sizes[:2], sizes[2:3], sizes[3:4], sizes[4:]]
+
+
+async def test_a_history_that_no_prompt_could_hold_is_not_read(content: TenantContent) -> None:
+    made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("x" * 500)] * 3))
+    assert len(await content.read(CALLER, lambda one: one.read_items(made.id, 5000))) == 3
+    for number, previous in enumerate(("", "resp_0", "resp_1")):
+        answer = StoredResponse(f"resp_{number}", previous, [say("x" * 500)], {})
+        await content.write(CALLER, lambda one: one.store_response(answer))  # noqa: B023
+    for read in (lambda one: one.read_items(made.id, 1500), lambda one: one.read_history("resp_2", 1500)):
+        with pytest.raises(HistoryTooLongError, match="bytes, more than 1500"):
+            await content.read(CALLER, read)
 
 
 async def test_a_conversation_takes_no_more_items_than_a_request_may_have(content: TenantContent) -> None:
