@@ -142,7 +142,8 @@ def _check_is_tenant(observation: TenantObservation, config: OperatorConfig) -> 
 
 
 def _read_status(gateway: GatewayPlan) -> str:
-    return gateway.finding.status if gateway.view is not None and gateway.finding is not None else ""
+    finding = gateway.findings.get(ConditionType.GATEWAY_READY)
+    return finding.status if gateway.view is not None and finding is not None else ""
 
 
 @dataclass(slots=True)
@@ -422,8 +423,7 @@ class _TenantPass:
 
 
 def _build_findings(ready: Finding, isolation: Finding, gateway: GatewayPlan) -> dict[ConditionType, Finding]:
-    findings = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
-    return findings | ({ConditionType.GATEWAY_READY: gateway.finding} if gateway.finding else {})
+    return {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation, **gateway.findings}
 
 
 def _is_retained(key: ObjectKey) -> bool:
