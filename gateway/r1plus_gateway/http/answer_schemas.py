@@ -166,7 +166,13 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         ),
         is_cut={"type": "boolean"},
     ),
-    "Audit": _object(object=_const("audit"), records=COUNT, head=_object(seq=COUNT, mac=TEXT), problem=_or_null(TEXT)),
+    "Audit": _object(
+        object=_const("audit"),
+        records=COUNT,
+        head=_object(seq=COUNT, mac=TEXT),
+        problem=_or_null(TEXT),
+        restores=_list(_object(seq=COUNT, at=NUMBER, restore_id=TEXT, backup=TEXT)),
+    ),
     "ErasureReceipt": _object(
         object=_const("erasure_receipt"),
         id=TEXT,
@@ -183,5 +189,13 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         signature=TEXT,
     ),
     "ReceiptKey": _object(object=_const("receipt_key"), public_key=TEXT),
+    "Restore": _object(
+        object=_const("restore"),
+        id=_or_null(TEXT),
+        backup=_object(id=TEXT, created_at=COUNT, schema=TEXT, tenant_uid=TEXT),
+        rows={"type": "object", "additionalProperties": COUNT},
+        data_keys=COUNT,
+        unreadable_rows=_or_null(COUNT),
+    ),
     "Document": {"type": "object"},
 }

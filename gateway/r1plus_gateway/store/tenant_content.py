@@ -57,4 +57,5 @@ class TenantContent:
             raise refuse_unavailable(error) from error
 
     def _open_cipher(self) -> ContentCipher:
-        return ContentCipher(self._store.require_data().keys, self._store.config.tenant_uid)
+        data = self._store.require_data()
+        return ContentCipher(data.keys, data.content_uid)
