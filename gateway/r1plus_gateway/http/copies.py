@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.operations import FILE, Parameter, read_query
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.backup import make_copy
@@ -46,9 +46,11 @@ class Copies:
 
     async def check(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Read what the client sends, and say what it is."""
-        needs_new = read_query(request, (FOR_RESTORE,)).get("for_restore", "false") == "true"
+        answer = read_query(request, (FOR_RESTORE,)).get(FOR_RESTORE.name, "false")
+        if answer not in ("true", "false"):
+            raise InvalidFieldError(FOR_RESTORE.name, f"{answer!r:.40} is neither true nor false")
         with self._open_body(request) as read:
-            return _respond(await check_backup(self._store, caller, read, needs_new=needs_new), 200)
+            return _respond(await check_backup(self._store, caller, read, needs_new=answer == "true"), 200)
 
     async def restore(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Restore what the client sends."""

@@ -107,9 +107,10 @@ async def restore_backup(store: TenantStore, admin: Caller, read: Read) -> Resto
 
 
 async def _restore_held(store: TenantStore, admin: Caller, read: Read) -> RestoreReport:
-    store.copier.require_free()
+    site = _describe_site(store, admin)
+    await store.copier.run(partial(_require_new_data, site))  # else who calls a tenant in use would get 503
     with store.hold():
-        restored = await store.copier.run(partial(restore, _describe_site(store, admin), read))
+        restored = await store.copier.run(partial(restore, site, read))
         await store.adopt(restored.data, restored.head)
     await store.empty_log()
     return restored.report
@@ -121,8 +122,7 @@ def _describe_site(store: TenantStore, admin: Caller) -> Site:
 
 def _check(site: Site, read: Read, *, needs_new: bool) -> RestoreReport:
     if needs_new:
-        with site.data.database.transaction(writes=False) as connection:
-            _require_new(connection)
+        _require_new_data(site)
     reader, source = _open_keys(site, read)
     counts = decode_tables(reader.open_frames(source.keys.backup_key), lambda _: None, "keys")
     backup = _open_backup(site, read, source)
@@ -150,6 +150,11 @@ def restore(site: Site, read: Read) -> _Restored:
     return _Restored(data, head, report)
 
 
+def _require_new_data(site: Site) -> None:
+    with site.data.database.transaction(writes=False) as connection:
+        _require_new(connection)
+
+
 def _require_new(connection: Connection) -> None:
     counts = {
         table.name: connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
@@ -158,7 +163,7 @@ def _require_new(connection: Connection) -> None:
     }
     if used := [f"{count} {name}" for name, count in counts.items() if count]:
         raise NotNewError(
-            f"data: this tenant's are in use ({', '.join(used)} are there), and a restore replaces nothing; restore"
+            f"This tenant's data are in use ({', '.join(used)} are there), and a restore replaces nothing; restore"
             " into a new volume or database, before applications call"
         )
 

@@ -264,15 +264,22 @@ async def use_content(store: TenantStore) -> None:
     "content": (use_content, "1 content_sizes, 1 conversations, 1 data_keys are there"),
 })  # fmt: skip
 async def test_a_restore_replaces_nothing(
-    store: TenantStore, filled: Filled, elsewhere: Volume, use: Callable[[TenantStore], Any], message: str
+    store: TenantStore,
+    filled: Filled,
+    elsewhere: Volume,
+    use: Callable[[TenantStore], Any],
+    message: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     files = await back_up(store)
     async with elsewhere.open() as other:
         await use(other)
         before = await read_rows(other)
+        caplog.clear()
         for attempt in (restore(other, files), check(other, files, needs_new=True)):
             with pytest.raises(NotNewError, match=message):
                 await attempt
+        assert "cannot be used" not in caplog.text, "callers do not notice"
         assert await read_rows(other) == before
         assert (await check(other, files)).rows["api_keys"] == 1
 
