@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from r1plus_cli.erasure_verbs import erase_command, verify_receipt_command
+from r1plus_cli.content_verbs import erase_command, rotate_data_keys_command, verify_receipt_command
 from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 `init` and `rotate-key` are for the platform team, which may write Secrets. The gateway's volume has the other half;
 neither opens the tenant's data alone. Keep the recovery export offline: if Secret and export are both lost, the data
-are lost. `erase` is for those whom `spec.admins` of the R1PlusTenant names.
+are lost. The other verbs are for those whom `spec.admins` of the R1PlusTenant names.
 """,
 )
 NamespaceOption = Annotated[str, typer.Option("-n", "--namespace", help="The tenant.")]
@@ -81,6 +81,7 @@ def rotate_command(
         _say(f"{finish_rotation(cluster, namespace)} is removed from Secret {namespace}/{GATEWAY_KEY}")
 
 
+app.command("rotate-data-keys")(rotate_data_keys_command)
 app.command("erase")(erase_command)
 app.command("verify-receipt")(verify_receipt_command)
 

@@ -182,6 +182,7 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         public_key=TEXT,
         signature=TEXT,
     ),
+    "DataKeys": _object(object=_const("data_keys"), owners=COUNT, older_keys=COUNT, rows_left=COUNT),
     "ReceiptKey": _object(object=_const("receipt_key"), public_key=TEXT),
     "Document": {"type": "object"},
 }
