@@ -394,8 +394,9 @@ async def test_it_goes_with_its_r1plustenant_once_no_deployment_is_left(
     await team.is_gone()
     for kind, name in PARTS:
         assert await tenant.child(kind, name) is None
-    has_data = await tenant.child("PersistentVolumeClaim", GATEWAY) is not None
-    assert has_data == (policy == "Retain")
+    claim = await tenant.child("PersistentVolumeClaim", GATEWAY)
+    assert claim is not None, "no controller of this cluster removes the claim's own finalizer"
+    assert ("deletionTimestamp" in claim["metadata"]) == (policy == "Delete")
 
 
 async def test_a_deployment_with_the_name_of_its_service_is_told_of(tenant: Tenant, team: Team) -> None:
