@@ -15,6 +15,10 @@ class Fields:
         self._body = body
         self._path = f"{path}." if path else ""
 
+    def locate(self, name: str) -> str:
+        """Return the path of a field from the body, for errors."""
+        return self._path + name
+
     def has(self, name: str) -> bool:
         """Return whether the field is there and not null."""
         return self.get(name) is not None

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from r1plus_gateway.access.caller import Outcome, Usage
-from r1plus_gateway.http.answers import EventEnvelope
+from r1plus_gateway.http.completion_forms import ChatEvents
 from r1plus_gateway.http.tools import parse_tool_answer
 from support.gateway.fake_triton import Gated, Inputs, answer
 from support.gateway.rig import read_events, read_until, running
@@ -288,7 +288,7 @@ async def test_a_failure_within_a_stream_ends_the_connection(tmp_path: Path, mon
     def fail(*_: Any) -> bytes:
         raise RuntimeError
 
-    monkeypatch.setattr(EventEnvelope, "build_end", fail)
+    monkeypatch.setattr(ChatEvents, "build_end", fail)
     async with running(tmp_path, answer("a")) as rig, rig.chat(stream=True) as response:
         assert response.status == 200
         with pytest.raises(aiohttp.ClientError):
