@@ -31,6 +31,7 @@ from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
+from r1plus_gateway.http.response_form import ResponseForm
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
 from r1plus_gateway.store.tenant import TenantStore
 
@@ -52,7 +53,7 @@ class Api:
         self._store = store
         self._usage = usage
         self._completions = Completions(parts)
-        self._forms: tuple[Form, ...] = (ChatForm(), TextForm(), GenerateForm())
+        self._forms: tuple[Form, ...] = (ChatForm(), ResponseForm(), TextForm(), GenerateForm())
         self.is_draining = False
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))

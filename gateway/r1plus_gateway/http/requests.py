@@ -134,7 +134,7 @@ def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
     schema = RESPONSE_FORMAT.read(fields, model)
     tools = read_tools(fields, model)
     refuse_both(RESPONSE_FORMAT.name, schema, tools)
-    is_streamed, includes_usage = _read_stream(fields)
+    is_streamed, includes_usage = read_stream(fields)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, CHAT_LIMITS)
     CHAT.refuse_rest(fields)
@@ -146,7 +146,7 @@ def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
 def parse_text(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
     """Parse the body of `POST /v1/completions`: the prompt is continued, without a chat template."""
     text = _read_single_prompt(fields.get(TEXT_PROMPT.name))
-    is_streamed, includes_usage = _read_stream(fields)
+    is_streamed, includes_usage = read_stream(fields)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, TEXT_LIMITS)
     TEXT.refuse_rest(fields)
@@ -176,7 +176,8 @@ def refuse_both(param: str, schema: bytes | None, tools: ToolSet | None) -> None
         raise UnsupportedFieldError(param, "cannot be held together with tools; send one of them")
 
 
-def _read_stream(fields: Fields) -> tuple[bool, bool]:
+def read_stream(fields: Fields) -> tuple[bool, bool]:
+    """Return whether to stream, and whether a stream ends with a chunk of the usage."""
     is_streamed = STREAM.read(fields)
     options = STREAM_OPTIONS.read(fields)
     if options is None:

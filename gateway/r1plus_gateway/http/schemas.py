@@ -59,7 +59,10 @@ class FormatField:
     def _read_schema(self, form: Fields) -> bytes:
         description = form if self.is_flat else DESCRIPTION.read(form)
         assert description is not None
-        if not self.is_flat:
+        if self.is_flat:
+            FORMAT_NAME.read(form)
+            FORMAT_DESCRIPTION.read(form)
+        else:
             DESCRIPTION.table.refuse_rest(description)
         return encode_schema(description.locate(SCHEMA.name), description.get(SCHEMA.name))
 
