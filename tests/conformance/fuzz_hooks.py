@@ -10,6 +10,7 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "stream_options": ("needs stream: true",),
     "tool_choice": ("needs tools", "is not one of the tools"),
     "response_format": ("cannot be held together with tools",),
+    "text.format": ("cannot be held together with tools",),
     "max_completion_tokens": ("contradicts",),
     "length": ("contradicts",),
     "system": ("has no place in a raw prompt",),

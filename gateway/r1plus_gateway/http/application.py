@@ -15,6 +15,7 @@ from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.http.administration import Administration
+from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
 from r1plus_gateway.http.completions import (
     HEADER_END_USER,
     HEADER_REQUEST_ID,
@@ -26,18 +27,11 @@ from r1plus_gateway.http.completions import (
     create_request_id,
 )
 from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
-from r1plus_gateway.http.requests import (
-    CHAT,
-    GENERATE,
-    TEXT,
-    Parser,
-    parse_chat,
-    parse_generate,
-    parse_text,
-)
+from r1plus_gateway.http.response_form import ResponseForm
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
 from r1plus_gateway.store.tenant import TenantStore
 
@@ -59,6 +53,7 @@ class Api:
         self._store = store
         self._usage = usage
         self._completions = Completions(parts)
+        self._forms: tuple[Form, ...] = (ChatForm(), ResponseForm(), TextForm(), GenerateForm())
         self.is_draining = False
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))
@@ -71,39 +66,8 @@ class Api:
         return app
 
     def _list_operations(self) -> list[Operation]:
-        chat, text, generate = (self._complete(parse) for parse in (parse_chat, parse_text, parse_generate))
-        asked: dict[str, Any] = {"errors": (404, 429, 502)}
         operations = [
-            Operation(
-                "POST",
-                "/v1/chat/completions",
-                "Answer a chat, by the engine's chat template.",
-                chat,
-                "ChatCompletion",
-                "ChatCompletionChunk",
-                body=CHAT,
-                **asked,
-            ),
-            Operation(
-                "POST",
-                "/v1/completions",
-                "Continue a prompt as it is, without a template.",
-                text,
-                "TextCompletion",
-                "TextCompletionChunk",
-                body=TEXT,
-                **asked,
-            ),
-            Operation(
-                "POST",
-                "/v1/generate",
-                "Answer a prompt: the native form.",
-                generate,
-                "Generation",
-                "GenerationChunk",
-                body=GENERATE,
-                **asked,
-            ),
+            *(self._describe_form(form) for form in self._forms),
             Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
             Operation(
                 "GET",
@@ -129,11 +93,23 @@ class Api:
     async def _get_document(self, _: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
 
-    def _complete(self, parse: Parser) -> Handler:
-        async def complete(request: web.Request) -> web.StreamResponse:
-            return await self._completions.answer(request[EXCHANGE], parse)
+    def _describe_form(self, form: Form) -> Operation:
+        """Return the endpoint of a form."""
 
-        return complete
+        async def complete(request: web.Request) -> web.StreamResponse:
+            return await self._completions.answer(request[EXCHANGE], form)
+
+        about = form.description
+        return Operation(
+            "POST",
+            about.path,
+            about.about,
+            complete,
+            about.answer,
+            about.events,
+            body=about.body,
+            errors=(404, 429, 502),
+        )
 
     @web.middleware
     async def _convert_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
