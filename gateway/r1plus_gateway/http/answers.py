@@ -1,6 +1,7 @@
 """What every form of an answer has: its head, its end, and the writer of a stream's events."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from r1plus_gateway.access.caller import AnswerEvidence, Usage
@@ -12,6 +13,20 @@ DONE: Final = b"data: [DONE]\n\n"
 """Ends a stream whose answer is whole."""
 
 
+class StorageOutcome(StrEnum):
+    """Whether an answer is stored, and why not."""
+
+    PENDING = "pending"
+    """It is stored when it is whole."""
+    STORED = "stored"
+    NOT_REQUESTED = "not_requested"
+    """The request says so, or the tenant stores nothing."""
+    LIMIT_EXCEEDED = "limit_exceeded"
+    GONE = "gone"
+    """The conversation was deleted meanwhile."""
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
     """What all parts of one answer repeat."""
@@ -21,6 +36,7 @@ class AnswerHead:
     """Seconds since the epoch."""
     request: GenerateRequest
     evidence: AnswerEvidence
+    storage: StorageOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +62,11 @@ class EventWriter(Protocol):
     def build_tool_answer(self, text: str) -> bytes:
         """Return the events of an answer under tools, which had to be read whole."""
 
-    def build_end(self, end: AnswerEnd) -> bytes:
-        """Return the last events of an answer that is whole."""
+    def read_text(self) -> str:
+        """Return the text that was written, where the form repeats it at its end."""
+
+    def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
+        """Return the last events of an answer that is whole; `head` says whether it is stored."""
 
     def build_error(self, error: RequestError, usage: Usage) -> bytes:
         """Return the last events of an answer that broke off; `usage` is what it has cost."""

@@ -26,14 +26,20 @@ from r1plus_gateway.http.completions import (
     build_limit_headers,
     create_request_id,
 )
+from r1plus_gateway.http.content_handlers import ContentTurns
+from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.errors import RequestError, convert_access_error
 from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
 from r1plus_gateway.http.response_form import ResponseForm
+from r1plus_gateway.http.response_storage import ResponseStorage
+from r1plus_gateway.http.stored_responses import StoredResponses
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
+from r1plus_gateway.store.content import ContentLimits
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_content import TenantContent
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +58,11 @@ class Api:
         self._parts = parts
         self._store = store
         self._usage = usage
-        self._completions = Completions(parts)
-        self._forms: tuple[Form, ...] = (ChatForm(), ResponseForm(), TextForm(), GenerateForm())
+        self._content = TenantContent(store, self._read_content_limits) if store is not None else None
+        storage = ResponseStorage(self._content) if self._content is not None else None
+        self._completions = Completions(parts, storage)
+        responses = ResponseForm(storage.read_continuation) if storage is not None else ResponseForm()
+        self._forms: tuple[Form, ...] = (ChatForm(), responses, TextForm(), GenerateForm())
         self.is_draining = False
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))
@@ -86,9 +95,19 @@ class Api:
                 "GET", "/readyz", "Whether requests are taken.", self.get_readiness, "", errors=(503,), is_public=True
             ),
         ]
+        if self._content is not None:
+            turns, bodies, read_settings = ContentTurns(), self._completions.bodies, self._parts.read_settings
+            for handlers in (Conversations, StoredResponses):
+                operations += handlers(
+                    self._content, self._authenticate, turns, bodies, read_settings
+                ).list_operations()
         if self._store is not None:
             operations += Administration(self._store, self._authenticate).list_operations()
         return operations
+
+    def _read_content_limits(self) -> ContentLimits:
+        limits = self._parts.read_settings().limits
+        return ContentLimits(limits.content_bytes_per_key, limits.content_bytes_per_tenant)
 
     async def _get_document(self, _: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")

@@ -177,8 +177,12 @@ class ChunkEvents(ABC):
         """See `EventWriter`."""
         return self.build_piece(text.encode())
 
+    def read_text(self) -> str:
+        """See `EventWriter`."""
+        return ""
+
     @abstractmethod
-    def build_end(self, end: AnswerEnd) -> bytes:
+    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
 
     def build_error(self, error: RequestError, _: Usage) -> bytes:
@@ -196,7 +200,7 @@ class ChunkEvents(ABC):
 class TextEvents(ChunkEvents):
     """The chunks of a text completion."""
 
-    def build_end(self, end: AnswerEnd) -> bytes:
+    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
         last = self._encode(self._wrap(self._build_last(end.finish_reason)))
         if self._request.includes_usage:
@@ -243,7 +247,7 @@ class ChatEvents(TextEvents):
 class GenerateEvents(ChunkEvents):
     """The chunks of the native form; the last one has the usage."""
 
-    def build_end(self, end: AnswerEnd) -> bytes:
+    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
         last = {"text": "", "finish_reason": end.finish_reason, "usage": build_usage(end.usage)}
         return self._encode(last) + DONE

@@ -20,7 +20,7 @@ from r1plus_gateway.access.caller import (
     Remaining,
 )
 from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds
-from r1plus_gateway.http.answers import AnswerEnd, AnswerHead
+from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, StorageOutcome
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
 from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
@@ -30,6 +30,7 @@ from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.requests import GenerateRequest, read_model_name
+from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
@@ -110,9 +111,10 @@ async def authenticate(parts: GatewayParts, exchange: Exchange) -> Caller:
 class Completions:
     """Answers the requests that generate."""
 
-    def __init__(self, parts: GatewayParts) -> None:
+    def __init__(self, parts: GatewayParts, storage: ResponseStorage | None = None) -> None:
         self._parts = parts
-        self._bodies = BodyBudget()
+        self._storage = storage
+        self.bodies = BodyBudget()
         self._holds = Holds()
         self._counts = CountAllowance()
 
@@ -137,7 +139,7 @@ class Completions:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
         self._holds.check(caller)
         settings = self._parts.read_settings()
-        with self._bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
+        with self.bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
             fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))
         name = read_model_name(fields)
         pool = self._parts.models.find(name.deployment, caller)
@@ -244,8 +246,10 @@ class Completions:
         text = await read_whole(generation)
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
-        head = self._build_head(exchange, request, generation)
-        body = form.build_answer(head, text, self._build_end(generation))
+        head, end = self._build_head(exchange, request, generation), self._build_end(generation)
+        body = form.build_answer(head, text, end)
+        if request.storage is not None:
+            body = form.build_answer(await self._store(exchange, head, body), text, end)
         headers = {**build_evidence_headers(generation), **request.headers}
         return web.Response(body=body, content_type="application/json", headers=headers)
 
@@ -284,7 +288,8 @@ class Completions:
         stream: EventStream,
         bill: Bill,
     ) -> web.StreamResponse:
-        events = form.open_events(self._build_head(exchange, request, generation))
+        head = self._build_head(exchange, request, generation)
+        events = form.open_events(head)
         whole, data = "", b""
         if request.has_tools:  # only the whole answer says whether it is a call
             await stream.write(events.build_first())
@@ -300,8 +305,18 @@ class Completions:
         await bill.settle(Outcome.ANSWERED, generation)
         if request.has_tools:
             data += events.build_tool_answer(whole)
-        await stream.write(data + events.build_end(self._build_end(generation)))
+        end = self._build_end(generation)
+        if request.storage is not None:
+            text = whole if request.has_tools else events.read_text()
+            head = await self._store(exchange, head, form.build_answer(head, text, end))
+        await stream.write(data + events.build_end(head, end))
         return await stream.finish()
+
+    async def _store(self, exchange: Exchange, head: AnswerHead, answer: bytes) -> AnswerHead:
+        """Store a whole answer; return the head that says whether it was."""
+        assert self._storage is not None
+        assert exchange.caller is not None
+        return await self._storage.store(exchange.caller, head, answer)
 
     def _convert(self, exchange: Exchange, error: ServingError) -> RequestError:
         retry_after = self._parts.read_settings().limits.retry_after_seconds
@@ -310,7 +325,8 @@ class Completions:
         )
 
     def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
-        return AnswerHead(exchange.id, int(self._parts.read_time()), request, generation.evidence)
+        storage = StorageOutcome.PENDING if request.storage else StorageOutcome.NOT_REQUESTED
+        return AnswerHead(exchange.id, int(self._parts.read_time()), request, generation.evidence, storage)
 
     def _build_end(self, generation: Generation) -> AnswerEnd:
         return AnswerEnd(generation.finish_reason, generation.usage, int(self._parts.read_time()))

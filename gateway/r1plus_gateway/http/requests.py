@@ -1,6 +1,6 @@
 """Requests: chat and text completions as OpenAI has them, the native `generate`, and what all forms share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -104,6 +104,20 @@ class ModelName:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageRequest:
+    """What is to be stored when the answer is whole."""
+
+    items: Sequence[Mapping[str, Json]]
+    """Of the request, without those before them."""
+    previous_id: str = ""
+    """The response that this one follows; empty: none."""
+    conversation_id: str = ""
+    """The conversation that request and answer are added to; empty: none."""
+    keeps_response: bool = False
+    """Whether the response can be read and continued later."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """A request whose fields are all checked."""
 
@@ -119,6 +133,8 @@ class GenerateRequest:
     """For the answer: warnings."""
     echo: Mapping[str, Json] = field(default_factory=dict)
     """Fields that the answer repeats."""
+    storage: StorageRequest | None = None
+    """None: nothing is stored."""
 
 
 def read_model_name(fields: Fields) -> ModelName:

@@ -13,9 +13,9 @@ from r1plus_gateway.http.forms import FormDescription
 from r1plus_gateway.http.requests import GenerateRequest, ModelName
 from r1plus_gateway.http.response_requests import (
     RESPONSE,
-    EarlierReader,
+    ContinuationReader,
     parse_response,
-    refuse_earlier,
+    refuse_continuation,
 )
 from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
 from r1plus_gateway.settings import ModelSettings
@@ -24,8 +24,6 @@ COMPLETED, INCOMPLETE, IN_PROGRESS, FAILED = "completed", "incomplete", "in_prog
 MARK: Final = 10**15
 """Number of an event that is only there to be taken apart."""
 _CONSTANTS: Final[Mapping[str, Any]] = {
-    "previous_response_id": None,
-    "store": False,
     "background": False,
     "truncation": "disabled",
     "parallel_tool_calls": False,
@@ -38,7 +36,7 @@ _CONSTANTS: Final[Mapping[str, Any]] = {
     "safety_identifier": None,
     "prompt_cache_key": None,
 }
-"""What holds of every response, whatever was asked: nothing is stored, and an answer has at most one call."""
+"""What holds of every response, whatever was asked: an answer has at most one call."""
 
 
 class ResponseForm:
@@ -46,7 +44,7 @@ class ResponseForm:
 
     description: Final = FormDescription(
         "/v1/responses",
-        "Answer a conversation, by the engine's chat template: OpenAI's Responses API. Nothing is stored.",
+        "Answer a conversation, by the engine's chat template: OpenAI's Responses API.",
         RESPONSE,
         "Response",
         "ResponseEvent",
@@ -54,15 +52,15 @@ class ResponseForm:
         "text.format",
     )
 
-    def __init__(self, read_earlier: EarlierReader = refuse_earlier) -> None:
-        """`read_earlier`: looks up what a request continues."""
-        self._read_earlier = read_earlier
+    def __init__(self, read_continuation: ContinuationReader = refuse_continuation) -> None:
+        """`read_continuation`: looks up what a request continues."""
+        self._read_continuation = read_continuation
 
     async def read_request(
         self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
     ) -> GenerateRequest:
         """See `Form`."""
-        return parse_response(fields, name, model, await self._read_earlier(fields, caller))
+        return parse_response(fields, name, model, await self._read_continuation(fields, model, caller))
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""
@@ -131,8 +129,13 @@ class ResponseEvents:
             )
         )
 
-    def build_end(self, end: AnswerEnd) -> bytes:
+    def read_text(self) -> str:
         """See `EventWriter`."""
+        return "".join(self._text)
+
+    def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
+        """See `EventWriter`."""
+        self._head = head
         status = _read_status(end, self._call)
         data = self._close_message(status) if self._is_open else b""
         response = _build_response(self._head, status, self._build_output(status), end.usage, end.at)
@@ -217,7 +220,7 @@ def _build_response(
         **head.request.echo,
         "output": output,
         "usage": None if usage is None else _build_usage(usage),
-        "r1plus": _build_evidence(head.evidence),
+        "r1plus": {**_build_evidence(head.evidence), "storage": head.storage},
     }
 
 

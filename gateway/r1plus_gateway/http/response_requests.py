@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.http.errors import UnsupportedFieldError
-from r1plus_gateway.http.field_tables import FlagField, ListField, ObjectField, Table, TextField
+from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.field_tables import (
+    FlagField,
+    ListField,
+    ObjectField,
+    OtherField,
+    StringField,
+    Table,
+    TextField,
+)
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.messages import PromptMessage, build_prompt
@@ -16,10 +24,11 @@ from r1plus_gateway.http.requests import (
     STREAM_OPTIONS,
     GenerateRequest,
     ModelName,
+    StorageRequest,
     read_stream,
     refuse_both,
 )
-from r1plus_gateway.http.response_items import INPUT
+from r1plus_gateway.http.response_items import INPUT, Item, build_messages
 from r1plus_gateway.http.sampling_fields import (
     TokenLimit,
     build_limit_fields,
@@ -62,10 +71,12 @@ IGNORED: Final = frozenset(
     }
 )
 """Fields that cannot change the answer."""
-EARLIER: Final = ("previous_response_id", "conversation")
-"""Fields that name messages before those of `input`. They are refused as long as nothing is stored."""
+PREVIOUS: Final = StringField("previous_response_id", most=128)
+_ID: Final = {"type": "string", "minLength": 1, "maxLength": 128}
+CONVERSATION: Final = OtherField(
+    "conversation", {"anyOf": [_ID, {"type": "object", "properties": {"id": _ID}, "required": ["id"]}]}
+)
 UNSUPPORTED: Final[Mapping[str, tuple[Json, ...]]] = {
-    **dict.fromkeys(EARLIER, ()),
     "truncation": ("disabled",),
     "background": (False,),
     "top_logprobs": (0,),
@@ -91,6 +102,8 @@ RESPONSE: Final = Table(
         INCLUDE,
         METADATA,
         STORE,
+        PREVIOUS,
+        CONVERSATION,
         STREAM_OPTIONS,
         *LIMITS,
     ),
@@ -98,21 +111,51 @@ RESPONSE: Final = Table(
     UNSUPPORTED,
 )
 
-EarlierReader = Callable[[Fields, Caller], Awaitable[Sequence[PromptMessage]]]
-"""Returns the messages that a request continues, without earlier instructions: those do not carry over."""
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What a request continues: a response, or a conversation, or neither."""
+
+    previous_id: str = ""
+    conversation_id: str = ""
+    items: Sequence[Item] = ()
+    """All that was said before, the oldest first, without earlier instructions: those do not carry over."""
+    is_storing: bool = False
+    """Whether the tenant's policy lets responses be stored."""
 
 
-async def refuse_earlier(fields: Fields, _: Caller) -> Sequence[PromptMessage]:
-    """Return no messages: nothing is stored.
+ContinuationReader = Callable[[Fields, ModelSettings, Caller], Awaitable[Continuation]]
+NOTHING: Final = Continuation()
+
+
+async def refuse_continuation(fields: Fields, _: ModelSettings, __: Caller) -> Continuation:
+    """Return nothing to continue, for a gateway without stored content.
 
     Raises:
         UnsupportedFieldError: the request continues something.
     """
-    for name in EARLIER:
+    for name in (PREVIOUS.name, CONVERSATION.name):
         if fields.has(name):
             message = "no response is stored, so none can be continued; send the whole conversation in input"
             raise UnsupportedFieldError(name, message)
-    return ()
+    return NOTHING
+
+
+def read_continuation_names(fields: Fields) -> tuple[str, str]:
+    """Return the ids of the response and of the conversation that a request continues; empty: none.
+
+    Raises:
+        InvalidFieldError: both are named, or one is no id.
+    """
+    previous, conversation = PREVIOUS.read(fields), fields.get(CONVERSATION.name)
+    name = conversation.get("id") if isinstance(conversation, dict) else conversation
+    if conversation is None:
+        return previous, ""
+    if not isinstance(name, str) or not 1 <= len(name) <= 128:
+        raise fields.build_type_error(CONVERSATION.name, "an id, or an object with one", conversation)
+    if previous:
+        raise InvalidFieldError(CONVERSATION.name, "cannot be continued together with a response; send one of them")
+    return "", name
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +168,11 @@ class _TextConfig:
 
 
 def parse_response(
-    fields: Fields, name: ModelName, model: ModelSettings, earlier: Sequence[PromptMessage] = ()
+    fields: Fields, name: ModelName, model: ModelSettings, earlier: Continuation = NOTHING
 ) -> GenerateRequest:
-    """Parse a body that continues `earlier` messages."""
-    messages = [*earlier, *INPUT.read(fields)]
+    """Parse a body that continues something earlier."""
+    items = INPUT.read(fields)
+    messages = build_messages([*earlier.items, *items])
     instructions = INSTRUCTIONS.read(fields)
     if instructions:
         messages = [PromptMessage("system", instructions), *messages]
@@ -137,7 +181,7 @@ def parse_response(
     refuse_both("text.format", text.schema, tools)
     _read_include(fields)
     metadata = METADATA.read(fields)
-    STORE.read(fields)
+    storage = _read_storage(fields, earlier, items)
     is_streamed, _ = read_stream(fields)
     if (reasoning := REASONING.read(fields)) is not None:
         REASONING.table.refuse_rest(reasoning)
@@ -153,8 +197,29 @@ def parse_response(
         "metadata": metadata,
         **_echo_tools(fields),
         **_echo_sampling(sampling, limit),
+        **_echo_storage(earlier, storage),
     }
-    return GenerateRequest(name, prompt, sampling, limit, is_streamed, has_tools=tools is not None, echo=echo)
+    return GenerateRequest(
+        name, prompt, sampling, limit, is_streamed, has_tools=tools is not None, echo=echo, storage=storage
+    )
+
+
+def _read_storage(fields: Fields, earlier: Continuation, items: Sequence[Item]) -> StorageRequest | None:
+    """Return what is stored with the answer. Without `store` a response is, as OpenAI has it, if the policy lets it."""
+    is_wanted = STORE.read(fields) if fields.has(STORE.name) else True
+    keeps_response = is_wanted and earlier.is_storing
+    if not keeps_response and not earlier.conversation_id:
+        return None
+    return StorageRequest(items, earlier.previous_id, earlier.conversation_id, keeps_response)
+
+
+def _echo_storage(earlier: Continuation, storage: StorageRequest | None) -> dict[str, Any]:
+    conversation = {"conversation": {"id": earlier.conversation_id}} if earlier.conversation_id else {}
+    return {
+        "store": storage is not None and storage.keeps_response,
+        "previous_response_id": earlier.previous_id or None,
+        **conversation,
+    }
 
 
 def _read_text_config(fields: Fields, model: ModelSettings) -> _TextConfig:

@@ -15,6 +15,7 @@ from r1plus_gateway.http.answer_schemas import (
     or_null,
     refer,
 )
+from r1plus_gateway.http.answers import StorageOutcome
 
 _FALSE: Final[Schema] = {"type": "boolean", "const": False}
 _TRUE: Final[Schema] = {"type": "boolean", "const": True}
@@ -50,7 +51,12 @@ _USAGE: Final[Schema] = build_object(
     output_tokens_details=build_object(reasoning_tokens=_ZERO),
     total_tokens=COUNT,
 )
-_EVIDENCE: Final[Schema] = build_object(revision=or_null(TEXT), engine_digest=or_null(TEXT), verdict=TEXT)
+_EVIDENCE: Final[Schema] = build_object(
+    revision=or_null(TEXT),
+    engine_digest=or_null(TEXT),
+    verdict=TEXT,
+    storage={"enum": [outcome.value for outcome in StorageOutcome]},
+)
 
 
 def _build_event(kind: str, **fields: Schema) -> Schema:
@@ -79,6 +85,7 @@ _EVENTS: Final = (
 
 RESPONSE_COMPONENTS: Final[Mapping[str, Schema]] = {
     "Response": build_object(
+        {"conversation": build_object(id=TEXT)},
         id=TEXT,
         object=build_const("response"),
         created_at=COUNT,
@@ -87,8 +94,8 @@ RESPONSE_COMPONENTS: Final[Mapping[str, Schema]] = {
         error=or_null(build_object(code=TEXT, message=TEXT)),
         incomplete_details=or_null(build_object(reason=build_const("max_output_tokens"))),
         model=TEXT,
-        previous_response_id=NULL,
-        store=_FALSE,
+        previous_response_id=or_null(TEXT),
+        store={"type": "boolean"},
         background=_FALSE,
         truncation=build_const("disabled"),
         parallel_tool_calls=_FALSE,

@@ -69,7 +69,7 @@ class StoredResponse:
 
     id: str
     previous_id: str
-    input: Sequence[Json]
+    input: Sequence[Mapping[str, Any]]
     """Items of the request, without those of the responses before."""
     answer: Json
 
@@ -228,7 +228,7 @@ class ContentWriter(ContentReader):
         self._now = now
         self._limits = limits
 
-    def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Json]) -> Conversation:
+    def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> Conversation:
         """Store a new conversation. Raises ContentLimitError."""
         key = self._get_newest_key()
         conversation = Conversation(make_id("conv"), self._now, self._now, dict(attributes))
@@ -255,7 +255,7 @@ class ContentWriter(ContentReader):
         )
         return Conversation(conversation_id, before.created_at, self._now, dict(attributes))
 
-    def append_items(self, conversation_id: str, items: Sequence[Json]) -> list[Item] | None:
+    def append_items(self, conversation_id: str, items: Sequence[Mapping[str, Any]]) -> list[Item] | None:
         """Add items at the end of a conversation; None if there is none. Raises ContentLimitError."""
         if self._find_row(conversation_id) is None:
             return None
@@ -324,7 +324,7 @@ class ContentWriter(ContentReader):
         return {name: getattr(self.owner, name) for name in t.OWNER}
 
     def _make_items(
-        self, key: DataKey, conversation_id: str, items: Sequence[Json], position: int
+        self, key: DataKey, conversation_id: str, items: Sequence[Mapping[str, Any]], position: int
     ) -> list[dict[str, Any]]:
         rows = []
         for offset, item in enumerate(items):
