@@ -47,11 +47,11 @@ class ResponseForm:
     description: Final = FormDescription(
         "/v1/responses",
         "Answer a conversation, by the engine's chat template: OpenAI's Responses API. Nothing is stored.",
-        RESPONSE,
-        "Response",
-        "ResponseEvent",
-        "input",
-        "text.format",
+        body=RESPONSE,
+        answer="Response",
+        events="ResponseEvent",
+        prompt_field="input",
+        schema_field="text.format",
     )
 
     def __init__(self, read_earlier: EarlierReader = refuse_earlier) -> None:
