@@ -1,4 +1,4 @@
-"""`r1plus tenant`: half of a tenant's key, made, restored and rotated by the platform team."""
+"""`r1plus tenant`: half of a tenant's key, made, restored and rotated by the platform team; erasure of content."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.content_verbs import erase_command, rotate_data_keys_command, verify_receipt_command
 from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption
@@ -19,10 +20,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Makes, restores and rotates half of a tenant's key. For the platform team, which may write Secrets.
+    help="""Makes, restores and rotates half of a tenant's key, and erases what its gateway has stored.
 
-The gateway's volume has the other half; neither opens the tenant's data alone. Keep the recovery export offline: if
-Secret and export are both lost, the data are lost.
+`init` and `rotate-key` are for the platform team, which may write Secrets. The gateway's volume has the other half;
+neither opens the tenant's data alone. Keep the recovery export offline: if Secret and export are both lost, the data
+are lost. The other verbs are for those whom `spec.admins` of the R1PlusTenant names.
 """,
 )
 NamespaceOption = Annotated[str, typer.Option("-n", "--namespace", help="The tenant.")]
@@ -77,6 +79,11 @@ def rotate_command(
         )
     else:
         _say(f"{finish_rotation(cluster, namespace)} is removed from Secret {namespace}/{GATEWAY_KEY}")
+
+
+app.command("rotate-data-keys")(rotate_data_keys_command)
+app.command("erase")(erase_command)
+app.command("verify-receipt")(verify_receipt_command)
 
 
 def _connect(kubeconfig: str | None) -> SecretCluster:

@@ -1,4 +1,4 @@
-"""The admin API: keys, usage, and verification of the audit log. Only for the tenant's admin ServiceAccount.
+"""The admin API: keys, usage, the audit log, and erasure of content. Only for the tenant's admin ServiceAccount.
 
 A secret is in exactly one answer: that of the request which made it.
 """
@@ -28,8 +28,10 @@ from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
+from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
+from r1plus_gateway.store.key_rotation import KeyRotation, read_rotation
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
 from r1plus_gateway.store.tenant import TenantStore
@@ -54,6 +56,10 @@ KEY_BODY: Final = Table((NAME, MODELS, SCOPE_NAMES, KEY_LIMITS, LIFE))
 GRACE: Final = NumberField("grace_seconds", 0, admin.LONGEST_GRACE_SECONDS)
 ROTATION_BODY: Final = Table((GRACE,))
 KEY_ID: Final = Parameter("id", "The key's id.", {"type": "string", "minLength": 1}, is_in_path=True)
+END_USER: Final = StringField("end_user")
+ERASED_KEY: Final = StringField("key")
+ACCOUNT: Final = StringField("service_account")
+ERASURE_BODY: Final = Table((END_USER, ERASED_KEY, ACCOUNT))
 _DAY_FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DAY: Final = {"type": "string", "format": "date"}
 _NAME: Final = {"type": "string", "minLength": 1}
@@ -99,6 +105,36 @@ class Administration:
             Operation("DELETE", key, "Revoke a key.", self._guard(self._revoke_key), "Key", **named),
             Operation("GET", "/v1/admin/usage", "Usage by day.", usage, "UsageReport", parameters=USAGE_QUERY),
             Operation("GET", "/v1/admin/audit", "Verify the audit log.", self._guard(self._verify_audit), "Audit"),
+            Operation(
+                "POST",
+                "/v1/admin/erasures",
+                "Erase what was stored for one end user, with every key, or for one key or ServiceAccount.",
+                self._guard(self._erase),
+                "ErasureReceipt",
+                status=201,
+                body=ERASURE_BODY,
+            ),
+            Operation(
+                "GET",
+                "/v1/admin/data-keys",
+                "Describe the keys of content.",
+                self._guard(self._report_data_keys),
+                "DataKeys",
+            ),
+            Operation(
+                "POST",
+                "/v1/admin/data-keys/rotate",
+                "Give the content of each caller and end user a new key.",
+                self._guard(self._rotate_data_keys),
+                "DataKeys",
+            ),
+            Operation(
+                "GET",
+                "/v1/admin/receipt-key",
+                "What receipts of erasures are verified with.",
+                self._guard(self._get_receipt_key),
+                "ReceiptKey",
+            ),
         ]
 
     def _guard(self, handler: AdminHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -153,6 +189,20 @@ class Administration:
         head = {"seq": report.head.seq, "mac": report.head.mac.hex()}
         return _respond({"object": "audit", "records": report.records, "head": head, "problem": report.problem or None})
 
+    async def _rotate_data_keys(self, _: web.Request, caller: Caller) -> web.Response:
+        return _respond(_describe_rotation(await admin.rotate_data_keys(self._store, caller)))
+
+    async def _report_data_keys(self, _: web.Request, __: Caller) -> web.Response:
+        return _respond(_describe_rotation(await self._store.read(read_rotation)))
+
+    async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
+        return _respond({"object": "receipt_key", "public_key": get_public_key(self._store)})
+
+    async def _erase(self, request: web.Request, caller: Caller) -> web.Response:
+        scope = _read_scope(Fields(await read_object(request, BODY_SECONDS)))
+        receipt = await erase(self._store, caller, scope)
+        return _respond(asdict(receipt), 201)
+
 
 def describe_key(record: KeyRecord) -> dict[str, Any]:
     """Return a key as the admin API shows it: no secret, and nothing that is made from one. Times: epoch seconds."""
@@ -168,6 +218,10 @@ def describe_key(record: KeyRecord) -> dict[str, Any]:
         "revoked_at": record.revoked_at,
         "previous_expires_at": record.previous_expires_at,
     }
+
+
+def _describe_rotation(rotation: KeyRotation) -> dict[str, Any]:
+    return {"object": "data_keys", **asdict(rotation)}
 
 
 def _describe_issued(issued: admin.IssuedKey) -> dict[str, Any]:
@@ -193,6 +247,24 @@ def _read_spec(fields: Fields, now: float) -> KeySpec:
     seconds = LIFE.read(fields)
     KEY_BODY.refuse_rest(fields)
     return spec if seconds is None else replace(spec, expires_at=now + seconds)
+
+
+def _read_scope(fields: Fields) -> ErasureScope:
+    """Read whose content is erased. Raises InvalidFieldError unless exactly one is named."""
+    end_user, key, account = END_USER.read(fields), ERASED_KEY.read(fields), ACCOUNT.read(fields)
+    ERASURE_BODY.refuse_rest(fields)
+    named = [name for name, value in (("end_user", end_user), ("key", key), ("service_account", account)) if value]
+    if len(named) != 1:
+        problem = f"{', '.join(named)} are named" if named else "nobody is named"
+        raise InvalidFieldError(
+            named[-1] if named else END_USER.name,
+            f"{problem}; send one of end_user, key (an id) and service_account (NAMESPACE/NAME)",
+        )
+    if end_user:
+        return ErasureScope(end_user=end_user)
+    if key:
+        return ErasureScope(caller_kind=CallerKind.API_KEY.value, caller_id=key)
+    return ErasureScope(caller_kind=CallerKind.SERVICE_ACCOUNT.value, caller_id=account)
 
 
 def _read_names(fields: Fields, field: ListField) -> frozenset[str]:

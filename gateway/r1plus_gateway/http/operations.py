@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from r1plus_gateway.http.answer_schemas import COMPONENTS, Schema, refer
+from r1plus_gateway.http.content_schemas import CONTENT_COMPONENTS
 from r1plus_gateway.http.errors import InvalidFieldError
 from r1plus_gateway.http.field_tables import Table
 from r1plus_gateway.http.response_schemas import RESPONSE_COMPONENTS
@@ -155,6 +156,6 @@ def build_document(operations: Iterable[Operation]) -> Schema:
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**COMPONENTS, **RESPONSE_COMPONENTS},
+            "schemas": {**COMPONENTS, **RESPONSE_COMPONENTS, **CONTENT_COMPONENTS},
         },
     }

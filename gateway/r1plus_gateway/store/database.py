@@ -49,6 +49,8 @@ _PRAGMAS: Final = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
+    # What is deleted is overwritten, and does not wait in a free page.
+    "secure_delete = ON",
     # The keeper moves the log into the file; a request does so only if it falls behind by 40 MB.
     "wal_autocheckpoint = 10000",
     "journal_size_limit = 67108864",
@@ -131,6 +133,18 @@ class Database:
             with self.translate_errors(), self.engine.connect() as connection:
                 # On the driver's own connection: SQLAlchemy would begin a transaction first.
                 connection.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def empty_log(self) -> None:
+        """Move SQLite's log into its file and cut it to nothing, so that no deleted row is left in it.
+
+        Raises StoreError; BusyError while a reader needs the log.
+        """
+        if not self.is_sqlite:
+            return
+        with self.translate_errors(), self.engine.connect() as connection:
+            is_busy = connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if is_busy:
+            raise BusyError(f"{self.name}: a reader needs the log, so it could not be emptied")
 
     def check_content(self, most_bytes: int | None = None) -> None:
         """Read the first page of a file, and each page unless it is larger than `most_bytes`. Raises StoreError."""

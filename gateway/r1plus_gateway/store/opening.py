@@ -58,6 +58,8 @@ class StoreConfig:
     limits: StoreLimits = field(default_factory=StoreLimits)
     audit_days: float = 400.0
     """How long audit records are kept."""
+    content_days: float = 0.0
+    """How long conversations and responses are kept; 0: none is stored."""
 
 
 @dataclass(frozen=True, slots=True)

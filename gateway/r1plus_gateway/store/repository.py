@@ -56,6 +56,7 @@ class MetaName(StrEnum):
     LEDGER_TIME = "ledger_time"
     AUDIT_HEAD = "audit_head"
     AUDIT_BASE = "audit_base"
+    CONTENT_DAYS = "content_days"
 
 
 @dataclass(slots=True)

@@ -19,13 +19,16 @@ from r1plus_contract.gateway import DataReason, DataState
 from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.store.audit import AuditHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
+from r1plus_gateway.store.content_cipher import ContentCipher, UnreadableContentError
 from r1plus_gateway.store.database import translate_os_error
 from r1plus_gateway.store.errors import BusyError, CorruptError, StoreError, UnavailableError
 from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
 from r1plus_gateway.store.key_records import find_record
+from r1plus_gateway.store.key_rotation import continue_rotation
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
 from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring
 from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
+from r1plus_gateway.store.retention import prune_content
 from r1plus_gateway.store.unit_of_work import UnitOfWork
 from r1plus_gateway.store.writer import Step, Writer
 
@@ -40,6 +43,8 @@ MOST_UNKNOWN_KEYS: Final = 128
 MOST_KNOWN_KEYS: Final = 10_000
 AUDIT_SECONDS: Final = 600.0
 """Longest verification of the audit log."""
+ROTATIONS_PER_ROUND: Final = 20
+"""Transactions that encrypt again between two beats."""
 _SECONDS_AHEAD: Final = 300.0
 
 
@@ -73,6 +78,10 @@ class TenantStore:
         self._is_damaged = False
         self._check_at = 0.0
         self._prune_at = 0.0
+        self._is_rotating = True
+        """Whether older data keys may be in use: also those that a gateway before this one left."""
+        self._has_deleted = True
+        """Whether the database's log may have rows that were deleted: also those of a gateway before this one."""
         self._reads = 0
         self._unknown_reads = 0
         self._look_ups: dict[str, asyncio.Task[KeyRecord | None]] = {}
@@ -138,6 +147,7 @@ class TenantStore:
         try:
             await self.write(lambda ledger: ledger.beat())
             await self._prune()
+            await self._rotate()
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
         except StoreError as error:
             self._set_problem(error)
@@ -150,8 +160,29 @@ class TenantStore:
         if time.monotonic() < self._prune_at:
             return
         before = self.clock.read() - self.config.audit_days * 86400
-        if await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) < MOST_PRUNED:
+        has_more = await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) == MOST_PRUNED
+        days = self.config.content_days
+        has_more |= await self.write(lambda ledger: prune_content(ledger.connection, ledger.now, days))
+        self._has_deleted = True
+        if not has_more:
             self._prune_at = time.monotonic() + self._periods.prune
+
+    def resume_rotation(self) -> None:
+        """Let the rounds of `maintain` encrypt again what older data keys encrypted."""
+        self._is_rotating = True
+
+    async def _rotate(self) -> None:
+        """Encrypt again what older data keys encrypted, as much as a round has time for."""
+        cipher = self.cipher
+        for _ in range(ROTATIONS_PER_ROUND):
+            if not self._is_rotating:
+                return
+            try:
+                self._is_rotating = await self.write(lambda ledger: continue_rotation(ledger.connection, cipher))
+            except UnreadableContentError as error:
+                self._is_rotating = False
+                log.error("Rotation of data keys stopped, older keys stay: %s; delete it and rotate again", error)
+            self._has_deleted = True
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""
@@ -204,6 +235,11 @@ class TenantStore:
         except StoreError as error:
             raise refuse_unavailable(error) from error
 
+    @property
+    def cipher(self) -> ContentCipher:
+        """What encrypts content. Raises StoreError while the data are not open."""
+        return ContentCipher(self.require_data().keys, self.config.tenant_uid)
+
     def require_data(self) -> OpenData:
         """Return the open data. Raises StoreError, why there are none."""
         if self._data is None:
@@ -251,6 +287,25 @@ class TenantStore:
             raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
         finally:
             self._reads -= 1
+
+    async def empty_log(self) -> None:
+        """Leave nothing of deleted rows in the database's log: now, or as soon as no reader needs it."""
+        self._has_deleted = True
+        await asyncio.get_running_loop().run_in_executor(self._keeper, self._move_log)
+
+    def _move_log(self) -> None:
+        """Move the log into the file; empty it where rows were deleted, once no reader needs it."""
+        database = self.require_data().database
+        if not self._has_deleted:
+            database.checkpoint()
+            return
+        with contextlib.suppress(BusyError):  # the next round tries again
+            self._has_deleted = False
+            try:
+                database.empty_log()
+            except BaseException:
+                self._has_deleted = True
+                raise
 
     async def close(self) -> None:
         """Commit what waits, store the head of the audit log, and close the data."""
@@ -300,7 +355,7 @@ class TenantStore:
         assert work is not None
         self._refresh_ring(data)
         self._check_damage(data)
-        data.database.checkpoint()
+        self._move_log()
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
                 beats = read_beats(connection)

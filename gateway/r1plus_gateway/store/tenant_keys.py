@@ -1,7 +1,7 @@
 """The tenant's keys: two halves, the key ring that they open, and what is derived from its root.
 
     half in a Secret ‖ half on the volume -- HKDF --> wrapping key -- AES-256-GCM --> root -- HKDF --> database key,
-                                                                                     pepper, audit key, end users' key
+                                               peppers, audit key, receipt key, wrapping key of data keys
 
 Neither a backup of etcd, which keeps Secrets, nor a snapshot of the volume opens the data alone. The root is random and
 wrapped, so rotating the Secret's half wraps it again and changes no key that data were written with. The Secret holds
@@ -52,7 +52,9 @@ class TenantKeys:
     """For the pseudonyms of end users."""
     audit_key: bytes = field(repr=False)
     end_user_wrapping_key: bytes = field(repr=False)
-    """Wraps the data key of each end user, which content is encrypted with (no content is stored yet)."""
+    """Wraps the data key of each owner, which content is encrypted with."""
+    receipt_key: bytes = field(repr=False)
+    """Ed25519, signs receipts of erasures."""
 
     def compute_key_mac(self, message: bytes) -> bytes:
         """Return the MAC of an API key's secret."""
@@ -245,6 +247,7 @@ def _derive_keys(root: bytes) -> TenantKeys:
         end_user_pepper=_derive(root, "end-user-pepper/1"),
         audit_key=_derive(root, "audit-key/1"),
         end_user_wrapping_key=_derive(root, "end-user-wrapping-key/1"),
+        receipt_key=_derive(root, "receipt-key/1"),
     )
 
 
