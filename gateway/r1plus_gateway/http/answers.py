@@ -81,9 +81,9 @@ def build_fingerprint(evidence: AnswerEvidence) -> str | None:
 
 
 def split_event(event: bytes, *markers: Any) -> list[bytes]:
-    """Return the parts of an encoded event around the encoded markers, which it has once each and in this order."""
+    """Return the parts of an encoded event around the encoded markers, which it has in this order."""
     parts = []
     for marker in markers:
-        before, event = event.split(marker)
+        before, event = event.split(marker, 1)
         parts.append(before)
     return [*parts, event]

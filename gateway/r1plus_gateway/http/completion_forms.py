@@ -33,29 +33,29 @@ from r1plus_gateway.settings import ModelSettings
 CHAT_FORM: Final = FormDescription(
     "/v1/chat/completions",
     "Answer a chat, by the engine's chat template.",
-    CHAT,
-    "ChatCompletion",
-    "ChatCompletionChunk",
-    "messages",
-    "response_format",
+    body=CHAT,
+    answer="ChatCompletion",
+    events="ChatCompletionChunk",
+    prompt_field="messages",
+    schema_field="response_format",
 )
 TEXT_FORM: Final = FormDescription(
     "/v1/completions",
     "Continue a prompt as it is, without a template.",
-    TEXT,
-    "TextCompletion",
-    "TextCompletionChunk",
-    "prompt",
-    "response_format",
+    body=TEXT,
+    answer="TextCompletion",
+    events="TextCompletionChunk",
+    prompt_field="prompt",
+    schema_field="response_format",
 )
 GENERATE_FORM: Final = FormDescription(
     "/v1/generate",
     "Answer a prompt: the native form.",
-    GENERATE,
-    "Generation",
-    "GenerationChunk",
-    "prompt",
-    "response_format",
+    body=GENERATE,
+    answer="Generation",
+    events="GenerationChunk",
+    prompt_field="prompt",
+    schema_field="response_format",
 )
 
 

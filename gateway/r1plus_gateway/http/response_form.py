@@ -45,11 +45,11 @@ class ResponseForm:
     description: Final = FormDescription(
         "/v1/responses",
         "Answer a conversation, by the engine's chat template: OpenAI's Responses API.",
-        RESPONSE,
-        "Response",
-        "ResponseEvent",
-        "input",
-        "text.format",
+        body=RESPONSE,
+        answer="Response",
+        events="ResponseEvent",
+        prompt_field="input",
+        schema_field="text.format",
     )
 
     def __init__(self, read_continuation: ContinuationReader = refuse_continuation) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.field_tables import (
@@ -40,6 +42,8 @@ from r1plus_gateway.http.tools import FLAT_TOOLS, read_tools
 from r1plus_gateway.serving.triton_wire import Sampling
 from r1plus_gateway.settings import ModelSettings
 
+MOST_TOOL_BYTES: Final = 256 * 1024
+"""Also of tools that may not be called, which no schema bounds."""
 INSTRUCTIONS: Final = TextField("instructions")
 STORE: Final = FlagField("store")
 TEXT_CONFIG: Final = ObjectField("text", Table((TEXT_FORMAT,), unsupported={"verbosity": ("medium",)}))
@@ -242,7 +246,11 @@ def _read_include(fields: Fields) -> None:
 
 
 def _echo_tools(fields: Fields) -> dict[str, Any]:
-    """Return tools and choice, which have been read, as the answer repeats them."""
+    """Return tools and choice, which have been read, as the answer repeats them.
+
+    Raises:
+        InvalidFieldError: the tools are too large to be repeated in several events.
+    """
     choice = fields.get(FLAT_TOOLS.choice.name) or "auto"
     tools = [
         {
@@ -254,6 +262,8 @@ def _echo_tools(fields: Fields) -> dict[str, Any]:
         }
         for tool in fields.get(FLAT_TOOLS.tools.name) or []
     ]
+    if (size := len(orjson.dumps(tools))) > MOST_TOOL_BYTES:
+        raise InvalidFieldError(FLAT_TOOLS.tools.name, f"{size} bytes exceed {MOST_TOOL_BYTES}; send fewer")
     return {
         "tools": tools,
         "tool_choice": choice if isinstance(choice, str) else {"type": "function", "name": choice["name"]},

@@ -142,7 +142,7 @@ async def test_a_conversation_of_responses_without_storage(tmp_path: Path) -> No
     async with client(tmp_path, answer("Stockholm"), capabilities=["messages"]) as (rig, ai):
         asked: Any = [{"role": "user", "content": "Capital of Sweden?"}]
         first = await ai.responses.create(model="credit", input=asked)
-        asked += [item.model_dump() for item in first.output]
+        asked += first.output
         asked.append({"role": "user", "content": "And of Norway?"})
         await ai.responses.create(model="credit", input=asked)
         assert rig.pod.messages == [
@@ -177,17 +177,20 @@ async def test_a_response_that_calls_a_tool(tmp_path: Path) -> None:
             (call,) = (await stream.get_final_response()).output
         assert call.type == "function_call"
         assert (call.name, call.arguments) == ("weather", '{"city":"Oslo"}')
-        asked += [call.model_dump(exclude={"parsed_arguments"})]
-        asked += [{"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}]
+        asked += [call, {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}]
         got = await ai.responses.create(model="credit", input=asked, tools=tools, tool_choice="none")
         assert got.output
         assert rig.pod.messages[-1] == {"role": "user", "content": f"Result of the tool call {call.call_id}: Rain"}
 
 
 async def test_a_response_that_is_parsed(tmp_path: Path) -> None:
-    async with client(tmp_path, answer('{"name":"Oslo"}'), capabilities=["response_schema"]) as (_, ai):
+    script = answer('{"name":"Oslo"}')
+    async with client(tmp_path, script, capabilities=["messages", "response_schema"]) as (rig, ai):
         got = await ai.responses.parse(model="credit", input="A city?", text_format=City)
-    assert got.output_parsed == City(name="Oslo")
+        assert got.output_parsed == City(name="Oslo")
+        more: Any = [*got.output, {"role": "user", "content": "Another?"}]
+        await ai.responses.create(model="credit", input=more)
+        assert rig.pod.messages[0] == {"role": "assistant", "content": '{"name":"Oslo"}'}
 
 
 async def test_events_that_break_off_raise(tmp_path: Path) -> None:

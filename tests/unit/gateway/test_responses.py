@@ -277,6 +277,15 @@ async def test_a_response_repeats_what_it_was_made_with(
     assert {name: got[name] for name in repeated} == repeated
 
 
+async def test_tools_that_events_would_repeat_at_length_are_refused(tmp_path: Path) -> None:
+    large = {"type": "function", "name": "f", "parameters": {"description": "x" * 60_000}}
+    async with running(tmp_path, answer("a"), capabilities=CAPABILITIES) as rig:
+        async with rig.respond(tools=[large] * 4, tool_choice="none") as response:
+            assert response.status == 200
+        async with rig.respond(tools=[large] * 5, tool_choice="none") as response:
+            assert (response.status, (await response.json())["error"]["param"]) == (400, "tools")
+
+
 async def test_a_stream_has_the_events_of_openai(tmp_path: Path) -> None:
     async with running(tmp_path, answer("Grüß", ' "Gott"')) as rig, rig.respond(stream=True) as response:
         assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
