@@ -13,8 +13,8 @@ import pytest_asyncio
 from jsonschema import Draft202012Validator
 
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.requests import ModelName, parse_chat, parse_generate, parse_text
-from r1plus_gateway.http.response_requests import parse_response
+from r1plus_gateway.http.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text
+from r1plus_gateway.http.response_requests import parse_response, read_continuation_names
 from r1plus_gateway.settings import Capability, ModelSettings
 from support.gateway.fake_triton import FakeTriton, Script, answer, fail, serving
 from support.gateway.process import GatewayProcess, running_process
@@ -180,11 +180,17 @@ def find_edges(field: Json) -> Iterator[tuple[Any, bool]]:
         yield math.nextafter(field["exclusiveMinimum"], math.inf), True
 
 
+def parse_whole_response(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
+    """Parse a response as its form does: what it continues is read first."""
+    read_continuation_names(fields)
+    return parse_response(fields, name, model)
+
+
 @for_each("parse, body, path", {
     "chat": (parse_chat, CHAT, "/v1/chat/completions"),
     "text": (parse_text, TEXT, "/v1/completions"),
     "generate": (parse_generate, TEXT, "/v1/generate"),
-    "response": (parse_response, {**RESPONSE, "tools": [FLAT_TOOL]}, "/v1/responses"),
+    "response": (parse_whole_response, {**RESPONSE, "tools": [FLAT_TOOL]}, "/v1/responses"),
 })  # fmt: skip
 async def test_every_field_that_it_lists_is_read(document: Json, parse: Any, body: Json, path: str) -> None:
     """What a table has and its parser does not read would be taken, and do nothing."""

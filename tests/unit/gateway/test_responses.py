@@ -10,9 +10,9 @@ import pytest
 
 from r1plus_gateway.access.caller import Caller, Outcome, Usage
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.messages import PromptMessage
 from r1plus_gateway.http.requests import ModelName
 from r1plus_gateway.http.response_form import ResponseForm
+from r1plus_gateway.http.response_requests import Continuation
 from r1plus_gateway.settings import Capability, ModelSettings
 from support.gateway.access import ALICE
 from support.gateway.fake_triton import Gated, Inputs, Piece, answer, fail
@@ -94,7 +94,12 @@ async def test_a_response_has_the_form_of_openai(tmp_path: Path) -> None:
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": 9,
             },
-            "r1plus": {"revision": "credit-1", "engine_digest": "sha256:0123456789abcdef", "verdict": "Pass"},
+            "r1plus": {
+                "revision": "credit-1",
+                "engine_digest": "sha256:0123456789abcdef",
+                "verdict": "Pass",
+                "storage": "not_requested",
+            },
         }
         assert response.headers["x-r1plus-revision"] == "credit-1"
         assert response.headers["x-r1plus-verdict"] == "Pass"
@@ -113,7 +118,12 @@ async def test_what_does_not_match_is_unverified(tmp_path: Path) -> None:
         rig.monitor.body = "<html>"
         async with rig.respond() as response:
             evidence = (await response.json())["r1plus"]
-    assert evidence == {"revision": None, "engine_digest": None, "verdict": "unverified"}
+    assert evidence == {
+        "revision": None,
+        "engine_digest": None,
+        "verdict": "unverified",
+        "storage": "not_requested",
+    }
 
 
 @for_each("response, chat", {
@@ -521,11 +531,11 @@ async def test_a_text_that_looks_like_a_part_of_an_event_stays_text(tmp_path: Pa
     "an item that is stored": ({"type": "item_reference", "id": "msg_1"}, "input[0].type"),
     "an id without more": ({"id": "msg_1"}, "input[0].type"),
 })  # fmt: skip
-async def test_what_is_stored_nowhere_is_refused(tmp_path: Path, item: dict[str, str], path: str) -> None:
+async def test_an_item_by_its_id_alone_is_refused(tmp_path: Path, item: dict[str, str], path: str) -> None:
     async with running(tmp_path, answer("a")) as rig, rig.respond([item, USER]) as response:
         error = (await response.json())["error"]
     assert (response.status, error["param"]) == (400, path)
-    assert "nothing is stored" in error["message"]
+    assert "send the item itself" in error["message"]
 
 
 @for_each("fields", {
@@ -542,14 +552,18 @@ async def test_nothing_can_be_continued(tmp_path: Path, fields: dict[str, Any]) 
 
 
 async def test_earlier_messages_come_between_instructions_and_input() -> None:
-    """By a reader that knows some; the gateway's own knows none."""
+    """By a reader that knows some; a gateway without a store knows none."""
 
-    async def read_earlier(_: Fields, caller: Caller) -> list[PromptMessage]:
-        return [PromptMessage("user", f"I am {caller.id}."), PromptMessage("assistant", "Hello.")]
+    async def read_continuation(_: Fields, __: ModelSettings, caller: Caller) -> Continuation:
+        said = (("user", f"I am {caller.id}."), ("assistant", "Hello."))
+        items = [{"type": "message", "role": role, "content": [{"text": text}]} for role, text in said]
+        return Continuation(items=items)
 
     fields = Fields({"model": "credit", "input": "Who am I?", "instructions": "Be brief."})
     model = ModelSettings("credit", "h", 1024, 4, capabilities=tuple(Capability))
-    request = await ResponseForm(read_earlier).read_request(fields, ModelName("credit", "credit", ""), model, ALICE)
+    request = await ResponseForm(read_continuation).read_request(
+        fields, ModelName("credit", "credit", ""), model, ALICE
+    )
     assert request.prompt.messages is not None
     assert [tuple(entry.values()) for entry in json.loads(request.prompt.messages)] == [
         ("system", "Be brief."),
