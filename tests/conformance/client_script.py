@@ -230,7 +230,7 @@ def a_response() -> None:
     assert (got.status == "incomplete") == (got.incomplete_details is not None)
     assert got.usage.input_tokens > 0 and 0 < got.usage.output_tokens <= 16
     assert got.usage.total_tokens == got.usage.input_tokens + got.usage.output_tokens
-    assert got.store is False and got.error is None and got.r1plus["verdict"] == "Pass"
+    assert got.store is True and got.error is None and got.r1plus["verdict"] == "Pass"
     assert (
         got.output_text
         == chat(messages=[{"role": "system", "content": "Be brief."}, *QUESTION], max_tokens=16)
@@ -283,8 +283,32 @@ def a_conversation_of_responses() -> None:
     first = respond()
     history = [*QUESTION, *(item.model_dump(exclude_none=True) for item in first.output), *QUESTION]
     assert respond(input=history).usage.input_tokens > first.usage.input_tokens
-    error = expect(openai.BadRequestError, lambda: respond(previous_response_id=first.id))
-    assert error.param == "previous_response_id" and error.code == "unsupported_parameter"
+
+
+@case
+def stored_responses_that_are_continued() -> None:
+    first = respond()
+    second = respond(previous_response_id=first.id)
+    assert second.previous_response_id == first.id and second.usage.input_tokens > first.usage.input_tokens
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+    assert respond(store=False).store is False
+    client.responses.delete(first.id)
+    assert expect(openai.NotFoundError, lambda: client.responses.retrieve(first.id)).code == "not_found"
+    assert expect(openai.NotFoundError, lambda: respond(previous_response_id=second.id)).code == "not_found"
+
+
+@case
+def a_stored_conversation() -> None:
+    if not hasattr(client, "conversations"):
+        return  # of before October 2025
+    begun = client.conversations.create(metadata={"topic": "cities"}, items=[{"type": "message", **QUESTION[0]}])
+    answered = respond(conversation=begun.id)
+    items = list(client.conversations.items.list(begun.id, order="asc", limit=2))
+    assert [item.role for item in items] == ["user", "user", "assistant"]
+    assert items[2].content[0].text == answered.output_text
+    assert client.conversations.update(begun.id, metadata={"topic": "b"}).metadata == {"topic": "b"}
+    assert client.conversations.delete(begun.id).deleted
+    assert expect(openai.NotFoundError, lambda: client.conversations.retrieve(begun.id)).code == "not_found"
 
 
 @case

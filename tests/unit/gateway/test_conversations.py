@@ -11,8 +11,7 @@ import pytest_asyncio
 from yarl import URL
 
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
-from support.gateway.process import GatewayProcess, running_process, started
-from support.gateway.rig import FakeMonitor
+from support.gateway.process import GatewayProcess, running_process
 from support.tables import for_each
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -29,15 +28,11 @@ async def repeat_last(inputs: Inputs) -> Any:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("gateway")
-    async with serving(FakeTriton(repeat_last)) as pod, FakeMonitor().listen() as monitor:
-        process = GatewayProcess(folder, pod, monitor)
-        process.settings["data"]["contentDays"] = 30
-        process.settings["limits"] = {"contentBytesPerKey": 20_000}
-        process.write_settings()
-        async with started(process):
-            yield process
-            _, audit = await process.call_admin("GET", "/audit")
-            assert audit["problem"] is None
+    settings = {"data": {"contentDays": 30}, "limits": {"contentBytesPerKey": 20_000}}
+    async with serving(FakeTriton(repeat_last)) as pod, running_process(folder, pod, settings) as process:
+        yield process
+        _, audit = await process.call_admin("GET", "/audit")
+        assert audit["problem"] is None
 
 
 class Client:
