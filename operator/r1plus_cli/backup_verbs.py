@@ -61,7 +61,12 @@ def backup_command(
     with contextlib.ExitStack() as stack:
         backup_part, keys_part = (stack.enter_context(_open_part(path)) for path in (file, keys))
         backup = _download(target, "/backup", StreamKind.BACKUP, backup_part, check)
-        _download(target, "/backup-keys", StreamKind.KEYS, keys_part, check)
+        newest = _download(target, "/backup-keys", StreamKind.KEYS, keys_part, check)
+        if newest.rotation != backup.rotation:
+            raise CliError(
+                "A rotation of data keys ended while the backup was made, so its content would not be readable; nothing"
+                " was written. Make the backup again"
+            )
         size = backup_part.stat().st_size
         _put(keys_part, keys)
         _put(backup_part, file)
@@ -74,6 +79,9 @@ def restore_command(
     file: FileOption,
     keys: KeysOption,
     is_dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and restore nothing.")] = False,
+    is_confirmed: Annotated[
+        bool, typer.Option("--yes", help="Restore also what cannot be read, and do not ask.")
+    ] = False,
     namespace: NamespaceOption = None,
     gateway: GatewayOption = "",
     kubeconfig: KubeconfigOption = None,
@@ -90,13 +98,10 @@ def restore_command(
     if is_dry_run:
         _say(f"{_describe(checked)}. Nothing was restored, and it could be")
         return
+    if checked["unreadable_rows"] and not is_confirmed:
+        typer.confirm(f"{_describe_unreadable(checked)}. Restore all the same?", abort=True)
     restored = _upload(target, "/restores", file, keys, "Restoring")
     _say(f"Restored {_describe(restored)}")
-    if unreadable := restored["unreadable_rows"]:
-        _say(
-            f"{unreadable} rows cannot be read: their keys were destroyed, by erasures since the backup. To remove"
-            " them: r1plus tenant erase --end-user ID"
-        )
 
 
 def verify_backup_command(
@@ -111,7 +116,7 @@ def verify_backup_command(
     Exit status 1 if a file is cut, changed, another tenant's, or not the one that goes with the other.
     """
     target = find_target(kubeconfig, namespace, gateway)
-    _say(f"{_describe(_upload(target, '/backup-checks', file, keys, 'Checking'))} are whole")
+    _say(f"{_describe(_upload(target, '/backup-checks', file, keys, 'Checking'))}: both files are whole")
 
 
 def _read_kept_keys(keys: Path) -> StreamHeader | None:
@@ -216,9 +221,17 @@ def _show_progress(title: str, total: int | None) -> Iterator[Advance]:
 
 def _describe(answer: Json) -> str:
     backup = answer["backup"]
-    return (
+    text = (
         f"{sum(answer['rows'].values())} rows of {backup['id']} of {format_timestamp(backup['created_at'])}, and"
         f" {answer['data_keys']} data keys"
+    )
+    return f"{text}; {_describe_unreadable(answer)}" if answer["unreadable_rows"] else text
+
+
+def _describe_unreadable(answer: Json) -> str:
+    return (
+        f"{answer['unreadable_rows']} rows of content cannot be read, since their keys were destroyed after the backup:"
+        " by erasures, or by a rotation of data keys"
     )
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.backup_verbs import backup_command, restore_command, verify_backup_command
-from r1plus_cli.erasure_verbs import erase_command, verify_receipt_command
+from r1plus_cli.content_verbs import erase_command, rotate_data_keys_command, verify_receipt_command
 from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption
@@ -25,7 +25,7 @@ app = typer.Typer(
 
 `init` and `rotate-key` are for the platform team, which may write Secrets. The gateway's volume has the other half;
 neither opens the tenant's data alone. Keep the recovery export offline: if Secret and export are both lost, the data
-are lost. `backup`, `restore` and `erase` are for those whom `spec.admins` of the R1PlusTenant names.
+are lost. The other verbs are for those whom `spec.admins` of the R1PlusTenant names.
 """,
 )
 NamespaceOption = Annotated[str, typer.Option("-n", "--namespace", help="The tenant.")]
@@ -94,6 +94,7 @@ def rotate_command(
 app.command("backup")(backup_command)
 app.command("restore")(restore_command)
 app.command("verify-backup")(verify_backup_command)
+app.command("rotate-data-keys")(rotate_data_keys_command)
 app.command("erase")(erase_command)
 app.command("verify-receipt")(verify_receipt_command)
 

@@ -34,6 +34,7 @@ from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
+from r1plus_gateway.store.key_rotation import KeyRotation, read_rotation
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
 from r1plus_gateway.store.restoration import NotNewError
@@ -119,6 +120,20 @@ class Administration:
                 "ErasureReceipt",
                 status=201,
                 body=ERASURE_BODY,
+            ),
+            Operation(
+                "GET",
+                "/v1/admin/data-keys",
+                "Describe the keys of content.",
+                self._guard(self._report_data_keys),
+                "DataKeys",
+            ),
+            Operation(
+                "POST",
+                "/v1/admin/data-keys/rotate",
+                "Give the content of each caller and end user a new key.",
+                self._guard(self._rotate_data_keys),
+                "DataKeys",
             ),
             Operation(
                 "GET",
@@ -215,6 +230,12 @@ class Administration:
         answer = {"object": "audit", "records": report.records, "head": head, "problem": report.problem or None}
         return _respond({**answer, "restores": [asdict(note) for note in report.restores]})
 
+    async def _rotate_data_keys(self, _: web.Request, caller: Caller) -> web.Response:
+        return _respond(_describe_rotation(await admin.rotate_data_keys(self._store, caller)))
+
+    async def _report_data_keys(self, _: web.Request, __: Caller) -> web.Response:
+        return _respond(_describe_rotation(await self._store.read(read_rotation)))
+
     async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
         return _respond({"object": "receipt_key", "public_key": get_public_key(self._store)})
 
@@ -238,6 +259,10 @@ def describe_key(record: KeyRecord) -> dict[str, Any]:
         "revoked_at": record.revoked_at,
         "previous_expires_at": record.previous_expires_at,
     }
+
+
+def _describe_rotation(rotation: KeyRotation) -> dict[str, Any]:
+    return {"object": "data_keys", **asdict(rotation)}
 
 
 def _describe_issued(issued: admin.IssuedKey) -> dict[str, Any]:

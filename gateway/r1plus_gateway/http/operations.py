@@ -8,8 +8,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from r1plus_gateway.http.answer_schemas import COMPONENTS, Schema, refer
+from r1plus_gateway.http.content_schemas import CONTENT_COMPONENTS
 from r1plus_gateway.http.errors import InvalidFieldError
 from r1plus_gateway.http.field_tables import Table
+from r1plus_gateway.http.response_schemas import RESPONSE_COMPONENTS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = "application/json"
@@ -163,6 +165,6 @@ def build_document(operations: Iterable[Operation]) -> Schema:
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": dict(COMPONENTS),
+            "schemas": {**COMPONENTS, **RESPONSE_COMPONENTS, **CONTENT_COMPONENTS},
         },
     }

@@ -26,6 +26,7 @@ from r1plus_gateway.store.audit import (
 )
 from r1plus_gateway.store.clock import format_month
 from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.key_rotation import KeyRotation, begin_rotation, read_rotation
 from r1plus_gateway.store.repository import LedgerRepository, MetaName
 from r1plus_gateway.store.tenant import TenantStore
 
@@ -247,6 +248,20 @@ async def reset_ledger_time(store: TenantStore, admin: Caller) -> float:
         return seconds
 
     return await store.write(reset)
+
+
+async def rotate_data_keys(store: TenantStore, admin: Caller) -> KeyRotation:
+    """Give each owner's content a new data key, and return how much is to be encrypted again. Raises StoreError."""
+    cipher = store.cipher
+
+    def rotate(ledger: LedgerRepository) -> KeyRotation:
+        count = begin_rotation(ledger.connection, cipher, ledger.now)
+        _append_action(ledger, admin, "rotate_data_keys", f"{count} owners")
+        return read_rotation(ledger.connection)
+
+    rotation = await store.write(rotate)
+    store.resume_rotation()
+    return rotation
 
 
 def _append_action(ledger: LedgerRepository, admin: Caller, action: str, subject: str) -> None:

@@ -18,7 +18,7 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import migration
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.audit import AuditRecord
-from r1plus_gateway.store.opening import read_key_material
+from r1plus_gateway.store.opening import read_key_material, read_rotation_name
 from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.sealed_stream import NAMES, StreamHeader, StreamKind, seal
 from r1plus_gateway.store.table_copy import BACKED_UP, count_rows, encode_tables
@@ -62,6 +62,7 @@ async def make_copy(store: TenantStore, admin: Caller, kind: StreamKind) -> Asyn
             schema=migration.read_revision_within(connection),
             created_at=created_at,
             rows=count_rows(connection, TABLES[kind]),
+            rotation=read_rotation_name(connection),
             ring=material.ring if material else "",
             adopted_root=material.adopted_root if material else "",
         )

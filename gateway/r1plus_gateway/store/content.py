@@ -69,7 +69,7 @@ class StoredResponse:
 
     id: str
     previous_id: str
-    input: Sequence[Json]
+    input: Sequence[Mapping[str, Any]]
     """Items of the request, without those of the responses before."""
     answer: Json
 
@@ -125,13 +125,12 @@ class ContentReader:
         return Listed([self._make_conversation(row) for row in rows[: page.limit]], len(rows) > page.limit)
 
     def list_items(self, conversation_id: str, page: Page) -> Listed[Item] | None:
-        """Return items of a conversation that exists, as they were said; None if `page.after` is none of them."""
+        """Return items of a conversation of this owner as they were said; None if `page.after` is none of them."""
         c = t.conversation_items.c
-        statement = sa.select(t.conversation_items).where(c.conversation_id == conversation_id)
+        is_item = self._match_items(conversation_id)
+        statement = sa.select(t.conversation_items).where(*is_item)
         if page.after:
-            position = self.connection.scalar(
-                sa.select(c.position).where(c.conversation_id == conversation_id, c.id == page.after)
-            )
+            position = self.connection.scalar(sa.select(c.position).where(*is_item, c.id == page.after))
             if position is None:
                 return None
             statement = statement.where(c.position > position if page.is_ascending else c.position < position)
@@ -143,21 +142,18 @@ class ContentReader:
         return Listed([self._make_item(row) for row in rows], len(found) > fitting)
 
     def read_items(self, conversation_id: str, most_bytes: int) -> list[Item]:
-        """Return all items of a conversation that exists. Raises HistoryTooLongError."""
-        c = t.conversation_items.c
-        is_item = c.conversation_id == conversation_id
+        """Return all items of a conversation of this owner. Raises HistoryTooLongError."""
+        c, is_item = t.conversation_items.c, self._match_items(conversation_id)
         _check_length(
-            self.connection.scalar(sa.select(sa.func.sum(sa.func.length(c.content))).where(is_item)), most_bytes
+            self.connection.scalar(sa.select(sa.func.sum(sa.func.length(c.content))).where(*is_item)), most_bytes
         )
-        rows = self.connection.execute(sa.select(t.conversation_items).where(is_item).order_by(c.position))
+        rows = self.connection.execute(sa.select(t.conversation_items).where(*is_item).order_by(c.position))
         return [self._make_item(row) for row in rows]
 
     def find_item(self, conversation_id: str, item_id: str) -> Item | None:
-        """Return an item of a conversation that exists."""
-        c = t.conversation_items.c
-        row = self.connection.execute(
-            sa.select(t.conversation_items).where(c.conversation_id == conversation_id, c.id == item_id)
-        ).one_or_none()
+        """Return an item of a conversation of this owner."""
+        is_item = (*self._match_items(conversation_id), t.conversation_items.c.id == item_id)
+        row = self.connection.execute(sa.select(t.conversation_items).where(*is_item)).one_or_none()
         return None if row is None else self._make_item(row)
 
     def find_response(self, response_id: str) -> StoredResponse | None:
@@ -197,6 +193,12 @@ class ContentReader:
     def _match(self, table: sa.Table) -> tuple[Any, ...]:
         return match_owner(table, self.owner)
 
+    def _match_items(self, conversation_id: str) -> tuple[Any, ...]:
+        """Return the conditions that an item is of this conversation, and that the conversation is this owner's."""
+        c = t.conversations.c
+        is_own = sa.exists(sa.select(c.id).where(c.id == conversation_id, *self._match(t.conversations)))
+        return (t.conversation_items.c.conversation_id == conversation_id, is_own)
+
     def _make_conversation(self, row: Any) -> Conversation:
         attributes = self._decrypt(row, "conversations", row.attributes)
         return Conversation(row.id, row.created_at, row.used_at, attributes)
@@ -228,7 +230,7 @@ class ContentWriter(ContentReader):
         self._now = now
         self._limits = limits
 
-    def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Json]) -> Conversation:
+    def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> Conversation:
         """Store a new conversation. Raises ContentLimitError."""
         key = self._get_newest_key()
         conversation = Conversation(make_id("conv"), self._now, self._now, dict(attributes))
@@ -255,7 +257,7 @@ class ContentWriter(ContentReader):
         )
         return Conversation(conversation_id, before.created_at, self._now, dict(attributes))
 
-    def append_items(self, conversation_id: str, items: Sequence[Json]) -> list[Item] | None:
+    def append_items(self, conversation_id: str, items: Sequence[Mapping[str, Any]]) -> list[Item] | None:
         """Add items at the end of a conversation; None if there is none. Raises ContentLimitError."""
         if self._find_row(conversation_id) is None:
             return None
@@ -324,7 +326,7 @@ class ContentWriter(ContentReader):
         return {name: getattr(self.owner, name) for name in t.OWNER}
 
     def _make_items(
-        self, key: DataKey, conversation_id: str, items: Sequence[Json], position: int
+        self, key: DataKey, conversation_id: str, items: Sequence[Mapping[str, Any]], position: int
     ) -> list[dict[str, Any]]:
         rows = []
         for offset, item in enumerate(items):

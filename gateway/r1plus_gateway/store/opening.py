@@ -87,6 +87,11 @@ class KeyMaterial:
     adopted_root: str
 
 
+def read_rotation_name(connection: Connection) -> str:
+    """Return the name of the last rotation of data keys that has ended; empty: none has."""
+    return _read_meta(connection, MetaName.ROTATION) or ""
+
+
 def open_data(config: StoreConfig) -> OpenData:
     """Open the tenant's data, and make them at the first start. Raises StoreError."""
     if not config.tenant_uid:

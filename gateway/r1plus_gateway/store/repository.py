@@ -58,6 +58,8 @@ class MetaName(StrEnum):
     AUDIT_HEAD = "audit_head"
     AUDIT_BASE = "audit_base"
     CONTENT_DAYS = "content_days"
+    ROTATION = "data_key_rotation"
+    """Names the last rotation of data keys that has ended: keys of another one do not open what it has encrypted."""
     ADOPTED_ROOT = "adopted_root"
 
 

@@ -6,7 +6,7 @@ has, which proves whose it is; its root is adopted (`store.adopted_root`). Calle
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -46,10 +46,10 @@ class RestoreReport:
     rows: Mapping[str, int]
     """By table."""
     data_keys: int
+    unreadable_rows: int
+    """Rows with content whose data key is not in the keys file: it was destroyed, by an erasure or a rotation since."""
     restore_id: str = ""
     """Empty after a check."""
-    unreadable_rows: int | None = None
-    """Rows with content whose data key is not in the keys file: of end users that were erased. None after a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,25 @@ class _Source:
     header: StreamHeader
     keys: TenantKeys = field(repr=False)
     root: AdoptedRoot = field(repr=False)
+
+
+class _Intake:
+    """Where rows go, and which of them no key opens."""
+
+    def __init__(self, insert: Callable[[TableRows], None]) -> None:
+        self._insert = insert
+        self.key_ids: set[str] = set()
+        self.unreadable = 0
+
+    def take_keys(self, batch: TableRows) -> None:
+        """Take data keys, which come first."""
+        self.key_ids.update(row["id"] for row in batch.rows)
+        self._insert(batch)
+
+    def take_rows(self, batch: TableRows) -> None:
+        """Take rows of the backup."""
+        self.unreadable += sum("key_id" in row and row["key_id"] not in self.key_ids for row in batch.rows)
+        self._insert(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +143,12 @@ def _check(site: Site, read: Read, *, needs_new: bool) -> RestoreReport:
     if needs_new:
         _require_new_data(site)
     reader, source = _open_keys(site, read)
-    counts = decode_tables(reader.open_frames(source.keys.backup_key), lambda _: None, "keys")
+    intake = _Intake(lambda _: None)
+    decode_tables(reader.open_frames(source.keys.backup_key), intake.take_keys, "keys")
     backup = _open_backup(site, read, source)
-    rows = decode_tables(backup.open_frames(source.keys.backup_key), lambda _: None, "backup")
+    rows = decode_tables(backup.open_frames(source.keys.backup_key), intake.take_rows, "backup")
     backup.require_end()
-    return RestoreReport(backup.header, rows, counts.get(t.data_keys.name, 0))
+    return RestoreReport(backup.header, rows, len(intake.key_ids), intake.unreadable)
 
 
 def restore(site: Site, read: Read) -> _Restored:
@@ -139,14 +159,13 @@ def restore(site: Site, read: Read) -> _Restored:
         _require_new(connection)
         _empty(connection)
         reader, source = _open_keys(site, read)
-        take = partial(TableRows.insert, connection=connection)
-        counts = decode_tables(reader.open_frames(source.keys.backup_key), take, "keys")
+        intake = _Intake(partial(TableRows.insert, connection=connection))
+        decode_tables(reader.open_frames(source.keys.backup_key), intake.take_keys, "keys")
         backup = _open_backup(site, read, source)
-        rows = _import_tables(connection, backup, source)
+        rows = _import_tables(connection, backup, source, intake)
         backup.require_end()
         data, head = _adopt(site, connection, source, backup.header)
-        unreadable = _count_unreadable(connection)
-    report = RestoreReport(backup.header, rows, counts.get(t.data_keys.name, 0), data.restore_id, unreadable)
+    report = RestoreReport(backup.header, rows, len(intake.key_ids), intake.unreadable, data.restore_id)
     return _Restored(data, head, report)
 
 
@@ -228,16 +247,17 @@ def _require_own(header: StreamHeader, name: str, site: Site) -> None:
         )
 
 
-def _import_tables(connection: Connection, backup: StreamReader, source: _Source) -> Mapping[str, int]:
+def _import_tables(
+    connection: Connection, backup: StreamReader, source: _Source, intake: "_Intake"
+) -> Mapping[str, int]:
     """Import the backup's tables; those of an older schema into tables like them, which are migrated then."""
-    take = partial(TableRows.insert, connection=connection)
     frames = backup.open_frames(source.keys.backup_key)
     if backup.header.schema == migration.get_head():
-        return decode_tables(frames, take, "backup")
+        return decode_tables(frames, intake.take_rows, "backup")
     keys: list[Any] = [dict(row) for row in connection.execute(sa.select(t.data_keys)).mappings()]
     connection.execute(sa.delete(t.data_keys))
     migration.move_within(connection, backup.header.schema)
-    rows = decode_tables(frames, take, "backup")
+    rows = decode_tables(frames, intake.take_rows, "backup")
     migration.move_within(connection, migration.get_head())
     if keys:
         connection.execute(sa.insert(t.data_keys), keys)
@@ -269,13 +289,3 @@ def _adopt(site: Site, connection: Connection, source: _Source, backup: StreamHe
     )
     ledger.flush()
     return data, ledger.head
-
-
-def _count_unreadable(connection: Connection) -> int:
-    """Return how many rows have content whose data key did not come."""
-    known, count = sa.select(t.data_keys.c.id), 0
-    for table in t.metadata.sorted_tables:
-        if "key_id" in table.c:
-            statement = sa.select(sa.func.count()).select_from(table).where(table.c.key_id.not_in(known))
-            count += connection.scalar(statement) or 0
-    return count

@@ -70,6 +70,8 @@ class StreamHeader:
     """Seconds since the epoch, in ledger time."""
     rows: int
     """How many it has: for those who show progress."""
+    rotation: str = ""
+    """The last rotation of data keys: an older backup's content does not open with keys that are newer than it."""
     ring: str = field(default="", repr=False)
     """In a keys file: the key ring, which a half of the Secret opens."""
     adopted_root: str = field(default="", repr=False)
@@ -191,7 +193,7 @@ class StreamReader:
 
 
 def _check_types(header: StreamHeader) -> None:
-    texts = (header.id, header.namespace, header.tenant_uid, header.root_id, header.schema)
+    texts = (header.id, header.namespace, header.tenant_uid, header.root_id, header.schema, header.rotation)
     more = (header.ring, header.adopted_root, header.salt)
     numbers = (header.created_at, header.rows)
     if not all(isinstance(text, str) for text in (*texts, *more)) or not all(type(one) is int for one in numbers):

@@ -19,11 +19,13 @@ from r1plus_contract.gateway import DataReason, DataState
 from r1plus_gateway.access.api_keys import KeyRecord
 from r1plus_gateway.store.audit import AuditHead, OutsideHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
+from r1plus_gateway.store.content_cipher import ContentCipher, UnreadableContentError
 from r1plus_gateway.store.copy_thread import CopyThread
 from r1plus_gateway.store.database import translate_os_error
 from r1plus_gateway.store.errors import BusyError, CorruptError, RestoringError, StoreError, UnavailableError
 from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
 from r1plus_gateway.store.key_records import find_record
+from r1plus_gateway.store.key_rotation import continue_rotation
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
 from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring, reopen_keys
 from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
@@ -42,6 +44,8 @@ MOST_UNKNOWN_KEYS: Final = 128
 MOST_KNOWN_KEYS: Final = 10_000
 AUDIT_SECONDS: Final = 600.0
 """Longest verification of the audit log."""
+ROTATIONS_PER_ROUND: Final = 20
+"""Transactions that encrypt again between two beats."""
 _SECONDS_AHEAD: Final = 300.0
 
 
@@ -75,6 +79,8 @@ class TenantStore:
         self._is_damaged = False
         self._check_at = 0.0
         self._prune_at = 0.0
+        self._is_rotating = True
+        """Whether older data keys may be in use: also those that a gateway before this one left."""
         self._has_deleted = True
         """Whether the database's log may have rows that were deleted: also those of a gateway before this one."""
         self._reads = 0
@@ -147,6 +153,7 @@ class TenantStore:
         try:
             await self._beat()
             await self._prune()
+            await self._rotate()
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
         except StoreError as error:
             self._set_problem(error)
@@ -172,6 +179,23 @@ class TenantStore:
         self._has_deleted = True
         if not has_more:
             self._prune_at = time.monotonic() + self._periods.prune
+
+    def resume_rotation(self) -> None:
+        """Let the rounds of `maintain` encrypt again what older data keys encrypted."""
+        self._is_rotating = True
+
+    async def _rotate(self) -> None:
+        """Encrypt again what older data keys encrypted, as much as a round has time for."""
+        cipher = self.cipher
+        for _ in range(ROTATIONS_PER_ROUND):
+            if not self._is_rotating:
+                return
+            try:
+                self._is_rotating = await self.write(lambda ledger: continue_rotation(ledger.connection, cipher))
+            except UnreadableContentError as error:
+                self._is_rotating = False
+                log.error("Rotation of data keys stopped, older keys stay: %s; delete it and rotate again", error)
+            self._has_deleted = True
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """Return the record of an API key, as `KeyFinder` says."""
@@ -223,6 +247,12 @@ class TenantStore:
             return self.require_data().keys.compute_key_mac(message)
         except StoreError as error:
             raise refuse_unavailable(error) from error
+
+    @property
+    def cipher(self) -> ContentCipher:
+        """What encrypts content. Raises StoreError while the data are not open."""
+        data = self.require_data()
+        return ContentCipher(data.keys, data.content_uid)
 
     def require_data(self) -> OpenData:
         """Return the open data. Raises StoreError, why there are none."""
@@ -295,6 +325,7 @@ class TenantStore:
         self._data, self._head = data, head
         self._work = UnitOfWork(data.database, data.keys, self.clock, self.instance, data.adopted_root)
         self._known_keys.clear()
+        self._is_rotating = True  # as it may have been where the data come from
 
     def _reopen_keys(self) -> None:
         self._take(reopen_keys(self.config, self.require_data()), self._head)

@@ -5,7 +5,6 @@ from typing import TypeVar
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store.content import ContentLimits, ContentReader, ContentWriter
-from r1plus_gateway.store.content_cipher import ContentCipher
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.tenant import TenantStore
@@ -33,7 +32,7 @@ class TenantContent:
             UnreadableContentError: what is stored does not decrypt.
         """
         try:
-            cipher = self._open_cipher()
+            cipher = self._store.cipher
             owner = cipher.identify(caller)
             return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner)))
         except StoreError as error:
@@ -48,14 +47,10 @@ class TenantContent:
             UnreadableContentError: what is stored does not decrypt.
         """
         try:
-            cipher, limits = self._open_cipher(), self._read_limits()
+            cipher, limits = self._store.cipher, self._read_limits()
             owner = cipher.identify(caller)
             return await self._store.write(
                 lambda ledger: step(ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
             )
         except StoreError as error:
             raise refuse_unavailable(error) from error
-
-    def _open_cipher(self) -> ContentCipher:
-        data = self._store.require_data()
-        return ContentCipher(data.keys, data.content_uid)

@@ -289,6 +289,13 @@ class Gateway(ApiModel):
         return self
 
 
+class DeletionPolicy(StrEnum):
+    """What happens to the gateway's volume when the R1PlusTenant is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
 class TenantData(ApiModel):
     """What the tenant's gateway stores of what callers and models say."""
 
@@ -297,6 +304,13 @@ class TenantData(ApiModel):
         description=(
             "How long conversations and responses are kept after their last use, each end user's under a key of its"
             " own. Absent: none is stored; what is stored already goes as the value before said."
+        ),
+    )
+    deletion_policy: DeletionPolicy = Field(
+        DeletionPolicy.RETAIN,
+        description=(
+            "What happens to the gateway's volume, with keys, usage and content, when the R1PlusTenant is deleted."
+            " Retain: it stays until the namespace is deleted. Delete: it goes first. A database of your own stays."
         ),
     )
 

@@ -93,7 +93,7 @@ async def test_a_backup_is_made_verified_and_restored_into_another_cluster(tenan
     assert f"{keys}: the keys for this and all older backups. Keep it apart" in printed
     assert list_names(tmp_path) == {"backup", "keys"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (file, keys)} == {0o600}
-    assert "are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
+    assert "both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
     assert "Nothing was restored, and it could be" in tenant.succeed(
         tenant.there, "tenant", "restore", *words, "--dry-run"
     )
@@ -116,9 +116,9 @@ async def test_the_keys_are_replaced_and_an_older_backup_goes_with_them(tenant: 
     assert "instead of those of 20" in tenant.succeed(tenant.here, "tenant", "backup", *second)
     assert (tmp_path / "keys").read_bytes() != keys
     for words in (first, second):
-        assert "are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
+        assert "both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
     (tmp_path / "keys").write_bytes(keys)
-    assert "are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *first)
+    assert "both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *first)
 
 
 def cut(file: Path) -> None:

@@ -105,6 +105,13 @@ async def test_an_erasure_leaves_a_receipt_that_can_be_verified(call: Call, tmp_
         )
 
 
+async def test_data_keys_are_rotated_where_there_are_none(call: Call) -> None:
+    assert read_lines(call("tenant", "rotate-data-keys")) == [
+        "0 owners of content have a new key",
+        "0 rows are left to encrypt again; 0 older keys go after that",
+    ]
+
+
 @pytest.mark.parametrize(
     "words", [(), ("--end-user", "a", "--key", "b"), ("--end-user", "")], ids=["nobody", "two", "an empty name"]
 )

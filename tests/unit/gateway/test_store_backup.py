@@ -27,6 +27,7 @@ from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
 from r1plus_gateway.store.errors import DataReason, RestoringError, StoreError
 from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.key_rotation import begin_rotation, continue_rotation
 from r1plus_gateway.store.restoration import NotNewError, restore_backup
 from r1plus_gateway.store.sealed_stream import StreamKind, seal
 from r1plus_gateway.store.table_copy import BACKED_UP, LEFT_OUT, encode_tables
@@ -236,6 +237,46 @@ async def test_an_old_keys_file_revives_an_end_user_that_was_erased(
     async with elsewhere.open() as other:
         await restore(other, old)
         assert await read_texts(other, filled) == [say("x"), say("y")]
+
+
+async def rotate_data_keys(store: TenantStore) -> None:
+    cipher = store.cipher
+    await store.write(lambda ledger: begin_rotation(ledger.connection, cipher, ledger.now))
+    while await store.write(lambda ledger: continue_rotation(ledger.connection, cipher, 1)):
+        pass
+
+
+async def test_a_rotation_of_data_keys_is_seen_in_the_headers_and_in_a_check(
+    store: TenantStore, filled: Filled, elsewhere: Volume
+) -> None:
+    backup = await copy(store, StreamKind.BACKUP)
+    await rotate_data_keys(store)
+    keys = await copy(store, StreamKind.KEYS)
+    assert read_header(backup).rotation == "" != read_header(keys, StreamKind.KEYS).rotation
+    assert (await check(store, Files(backup, keys))).unreadable_rows == 6
+    again = await back_up(store)
+    assert read_header(again.backup).rotation == read_header(again.keys, StreamKind.KEYS).rotation
+    assert (await check(store, again)).unreadable_rows == 0
+
+
+async def test_a_rotation_goes_on_where_the_data_are_restored(
+    store: TenantStore, filled: Filled, elsewhere: Volume
+) -> None:
+    cipher = store.cipher
+    await store.write(lambda ledger: begin_rotation(ledger.connection, cipher, ledger.now))
+    await store.write(lambda ledger: continue_rotation(ledger.connection, cipher, 1))
+    files = await back_up(store)
+    async with elsewhere.open() as other:
+        assert ((await restore(other, files)).unreadable_rows, await count_keys(other)) == (0, 4)
+        await other.maintain()
+        assert await count_keys(other) == 2
+        assert await read_texts(other, filled) == [say("x"), say("y")]
+
+
+async def count_keys(store: TenantStore) -> int:
+    return await store.read(
+        lambda connection: connection.scalar(sa.select(sa.func.count()).select_from(t.data_keys)) or 0
+    )
 
 
 # Where.

@@ -98,6 +98,9 @@ async def test_nobody_else_finds_changes_or_deletes_content(
     assert await content.read(other, lambda one: one.find_conversation(made.id)) is None
     assert await content.read(other, lambda one: one.list_conversations(Page(after=made.id))) is None
     assert await content.read(other, lambda one: one.list_conversations(Page())) == Listed([], has_more=False)
+    assert await content.read(other, lambda one: one.list_items(made.id, Page())) == Listed([], has_more=False)
+    assert await content.read(other, lambda one: one.find_item(made.id, item.id)) is None
+    assert await content.read(other, lambda one: one.read_items(made.id, MIB)) == []
     assert await content.read(other, lambda one: one.find_response("resp_1")) is None
     assert await content.read(other, lambda one: one.read_history("resp_1", MIB)) is None
     assert await content.write(other, lambda one: one.replace_attributes(made.id, {"a": "b"})) is None

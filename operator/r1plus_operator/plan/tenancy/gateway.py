@@ -20,7 +20,7 @@ from r1plus_contract.gateway import (
 from r1plus_contract.isolation import IsolationPart
 from r1plus_contract.names import LABEL_ISOLATION
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
-from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.tenants import DeletionPolicy, R1PlusTenantSpec
 from r1plus_operator.plan.manifests.drift import is_in_sync, with_spec_hash
 from r1plus_operator.plan.observation import REFUSED_PODS, GatewayView, Json, NamespaceFacts, PodFacts, TokenIssuer
 from r1plus_operator.plan.settings import OperatorConfig
@@ -79,16 +79,20 @@ def plan_gateway(
     *,
     is_readable: bool = True,
     is_leaving: bool = False,
+    is_tenant_deleted: bool = False,
     nodes: Collection[str] = (),
     write_error: str = "",
 ) -> GatewayPlan:
     """Plan the gateway of a namespace.
 
     `is_readable`: whether the R1PlusTenant's spec could be read; `is_leaving`: whether what the R1PlusTenant grants is
-    being deleted; `nodes`: addresses of nodes; `write_error`: the write that failed in the last pass.
+    being deleted, or there is no R1PlusTenant; `is_tenant_deleted`: whether one is being deleted, and waits for nothing
+    but that; `nodes`: addresses of nodes; `write_error`: the write that failed in the last pass.
     """
     own = frozenset(key for key, obj in live.items() if is_gateways(obj))
     claim = frozenset({(namespace.name, "PersistentVolumeClaim", GATEWAY)}) & own
+    if is_tenant_deleted and spec.data.deletion_policy is DeletionPolicy.DELETE:
+        return GatewayPlan()
     if is_leaving or (is_readable and not spec.gateway.enabled):
         return GatewayPlan(kept=claim, findings=report_disabled() if claim else {})
     if not is_readable:

@@ -565,6 +565,30 @@ class TestItsEnd:
         world.settle()
         assert world.spec is None, "the R1PlusTenant is gone"
 
+    @for_each("policy, left", {
+        "by default its data stay": ({}, LEFT),
+        "its data stay": ({"deletionPolicy": "Retain"}, LEFT),
+        "its data go as well": ({"deletionPolicy": "Delete"}, LEFT - {("PersistentVolumeClaim", GATEWAY)}),
+    })  # fmt: skip
+    def test_with_its_r1plustenant(self, policy: Json, left: set[tuple[str, str]]) -> None:
+        world = make_world(POD)
+        world.spec = {**world.spec, "data": policy}
+        world.settle()
+        assert list_objects(world) == OBJECTS
+        world.leaving = True
+        assert world.pass_once().finalizer is None, "the R1PlusTenant waits until all has gone"
+        world.settle()
+        assert list_objects(world) == left
+        assert world.spec is None, "the R1PlusTenant is gone"
+
+    def test_switched_off_its_data_stay_whatever_is_to_go_with_the_r1plustenant(self) -> None:
+        world = make_world(POD)
+        world.spec = {"gateway": {"enabled": True}, "data": {"deletionPolicy": "Delete"}}
+        world.settle()
+        world.spec = {"gateway": {"enabled": False}, "data": {"deletionPolicy": "Delete"}}
+        world.settle()
+        assert list_objects(world) == LEFT
+
     @pytest.mark.parametrize(
         "spec", [{"gateway": {"replicas": 9}}, {"gateway": "yes"}, {"quota": {"pods": "many"}}], ids=str
     )

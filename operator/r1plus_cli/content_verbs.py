@@ -1,4 +1,4 @@
-"""`r1plus tenant erase` and `verify-receipt`: for the tenant's administrators, through its gateway."""
+"""What a tenant's administrators do with stored content, through its gateway. Called by `tenant`."""
 
 import json
 import sys
@@ -54,6 +54,24 @@ def erase_command(
     counts = ", ".join(f"{answer[name]} {name}" for name in ("conversations", "items", "responses"))
     Console(stderr=True, soft_wrap=True).print(
         Text(f"{counts} are erased, and {len(answer['data_keys'])} keys destroyed", style="dim")
+    )
+
+
+def rotate_data_keys_command(
+    namespace: NamespaceOption = None,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Give the content of each caller and end user a new key. What older keys encrypted is encrypted again meanwhile.
+
+    Nothing stops. While a rotation is under way, this begins no other and says how much is left.
+    """
+    state = call(kubeconfig, namespace, gateway, "GET", "/data-keys")
+    if not state["older_keys"]:
+        state = call(kubeconfig, namespace, gateway, "POST", "/data-keys/rotate")
+        open_console().print(Text(f"{state['owners']} owners of content have a new key"))
+    open_console().print(
+        Text(f"{state['rows_left']} rows are left to encrypt again; {state['older_keys']} older keys go after that")
     )
 
 
