@@ -16,7 +16,10 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "system": ("has no place in a raw prompt",),
     "first": ("is after last",),
     "name": ("printable characters",),
-    **dict.fromkeys(("key", "model", "end_user", "include", "include[]"), ("has control characters",)),
+    **dict.fromkeys(("model", "include", "include[]"), ("has control characters",)),
+    "end_user": ("has control characters", "nobody is named"),
+    "key": ("has control characters", "are named"),
+    "service_account": ("are named",),
     "after": ("is no entry of this list", "has control characters"),
     "conversation": ("cannot be continued together with a response",),
 }

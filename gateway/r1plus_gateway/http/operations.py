@@ -31,6 +31,8 @@ class Parameter:
     about: str
     schema: Schema
     is_in_path: bool = False
+    pattern: str = ""
+    """Regular expression that a part of a path matches as a whole, or there is no such endpoint; empty: any."""
 
     def build(self) -> Schema:
         """Return its description."""
@@ -39,7 +41,7 @@ class Parameter:
             "in": "path" if self.is_in_path else "query",
             "required": self.is_in_path,
             "description": self.about,
-            "schema": self.schema,
+            "schema": {**self.schema, **({"pattern": f"^{self.pattern}$"} if self.pattern else {})},
         }
 
 
@@ -80,7 +82,11 @@ class Operation:
     def build_route(self) -> web.RouteDef:
         """Return the route."""
         options = {"allow_head": self.is_public} if self.method == "GET" else {}
-        return web.RouteDef(self.method, self.path, self.handler, options)
+        path = self.path
+        for parameter in self.parameters:
+            if parameter.pattern:
+                path = path.replace(f"{{{parameter.name}}}", f"{{{parameter.name}:{parameter.pattern}}}")
+        return web.RouteDef(self.method, path, self.handler, options)
 
     def build(self) -> Schema:
         """Return its description."""
