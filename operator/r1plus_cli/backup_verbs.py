@@ -72,7 +72,7 @@ def backup_command(
         _put(backup_part, file)
     replaced = f", instead of those of {format_timestamp(before.created_at)}" if before else ""
     _say(f"{file}: {backup.rows} rows, {size} bytes, as of {format_timestamp(backup.created_at)}")
-    _say(f"{keys}: the keys for this and all older backups{replaced}. Keep it apart from {file}, and only the newest")
+    _say(f"{keys}: {newest.rows} data keys, for this backup and older ones{replaced}. Keep it apart from the backups")
 
 
 def restore_command(
@@ -96,7 +96,7 @@ def restore_command(
     target = find_target(kubeconfig, namespace, gateway)
     checked = _upload(target, "/backup-checks", file, keys, "Checking", for_restore="true")
     if is_dry_run:
-        _say(f"{_describe(checked)}. Nothing was restored, and it could be")
+        _say(f"Nothing was restored. It could be: {_describe(checked)}")
         return
     if checked["unreadable_rows"] and not is_confirmed:
         typer.confirm(f"{_describe_unreadable(checked)}. Restore all the same?", abort=True)
@@ -116,7 +116,7 @@ def verify_backup_command(
     Exit status 1 if a file is cut, changed, another tenant's, or not the one that goes with the other.
     """
     target = find_target(kubeconfig, namespace, gateway)
-    _say(f"{_describe(_upload(target, '/backup-checks', file, keys, 'Checking'))}: both files are whole")
+    _say(f"Both files are whole: {_describe(_upload(target, '/backup-checks', file, keys, 'Checking'))}")
 
 
 def _read_kept_keys(keys: Path) -> StreamHeader | None:

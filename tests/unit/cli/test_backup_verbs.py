@@ -90,13 +90,11 @@ async def test_a_backup_is_made_verified_and_restored_into_another_cluster(tenan
     words = ("--file", file, "--keys", keys)
     printed = tenant.succeed(tenant.here, "tenant", "backup", *words)
     assert re.search(rf"{file}: \d+ rows, {file.stat().st_size} bytes, as of 20", printed)
-    assert f"{keys}: the keys for this and all older backups. Keep it apart" in printed
+    assert f"{keys}: 0 data keys, for this backup and older ones. Keep it apart from the backups" in printed
     assert list_names(tmp_path) == {"backup", "keys"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (file, keys)} == {0o600}
-    assert "both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
-    assert "Nothing was restored, and it could be" in tenant.succeed(
-        tenant.there, "tenant", "restore", *words, "--dry-run"
-    )
+    assert "Both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
+    assert "Nothing was restored. It could be" in tenant.succeed(tenant.there, "tenant", "restore", *words, "--dry-run")
     restored = tenant.succeed(tenant.there, "tenant", "restore", *words)
     assert re.fullmatch(r"Restored \d+ rows of backup_[0-9a-f]{32} of 20\S+Z, and 0 data keys", restored)
     async with tenant.there.make_client(key) as client:
@@ -116,9 +114,9 @@ async def test_the_keys_are_replaced_and_an_older_backup_goes_with_them(tenant: 
     assert "instead of those of 20" in tenant.succeed(tenant.here, "tenant", "backup", *second)
     assert (tmp_path / "keys").read_bytes() != keys
     for words in (first, second):
-        assert "both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
+        assert "Both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
     (tmp_path / "keys").write_bytes(keys)
-    assert "both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *first)
+    assert "Both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *first)
 
 
 def cut(file: Path) -> None:
