@@ -103,13 +103,14 @@ class BodyReader:
         self._content = content
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
+        self._ends_at = self._loop.time() + LONGEST_SECONDS
 
     def __call__(self, count: int) -> bytes:
         """Return so many bytes; fewer at the end only. Raises TimeoutError where the client sends nothing."""
         return asyncio.run_coroutine_threadsafe(self._read(count), self._loop).result()
 
     async def _read(self, count: int) -> bytes:
-        async with asyncio.timeout(self._seconds):
+        async with asyncio.timeout_at(min(self._ends_at, self._loop.time() + self._seconds)):
             try:
                 return await self._content.readexactly(count)
             except asyncio.IncompleteReadError as error:

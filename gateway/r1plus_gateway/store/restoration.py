@@ -209,8 +209,8 @@ def _open_keys(site: Site, read: Read) -> tuple[StreamReader, _Source]:
         adopted = AdoptedRoot(root, ring.tenant_uid, "")
         if header.adopted_root:
             adopted = open_adopted_root(header.adopted_root, own, ring.tenant_uid, "keys")
-    except CorruptError as error:
-        raise SealedStreamError(f"keys: was changed ({error})") from error
+    except (CorruptError, UnicodeError) as error:
+        raise SealedStreamError(f"keys: was changed ({error}); copy it again") from error
     keys = derive_keys(adopted.root)
     if keys.root_id != header.root_id:
         raise SealedStreamError("keys: has a header that was changed; copy it again")

@@ -33,6 +33,9 @@ _MAGIC: Final = b"R1PLUS\0\1"
 _LENGTH: Final = struct.Struct(">I")
 _IS_LAST: Final = 1 << 31
 _TAG_BYTES: Final = 16
+_MOST_NAME: Final = 253
+_MOST_NUMBER: Final = 1 << 36
+"""Seconds since the epoch, and rows."""
 _SALT_BYTES: Final = 32
 
 Read = Callable[[int], bytes]
@@ -165,7 +168,7 @@ class StreamReader:
             if found is not kind:
                 raise self._refuse(f"is a file of {NAMES[found]}; the files were swapped", is_file=False)
             header = StreamHeader(**{**document, "kind": found})
-            _check_types(header)
+            _check_fields(header)
         except SealedStreamError:
             raise
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -192,12 +195,16 @@ class StreamReader:
         return SealedStreamError(f"{self._name}: {problem}{remedy}")
 
 
-def _check_types(header: StreamHeader) -> None:
-    texts = (header.id, header.namespace, header.tenant_uid, header.root_id, header.schema, header.rotation)
-    more = (header.ring, header.adopted_root, header.salt)
-    numbers = (header.created_at, header.rows)
-    if not all(isinstance(text, str) for text in (*texts, *more)) or not all(type(one) is int for one in numbers):
-        raise TypeError("another type")
+def _check_fields(header: StreamHeader) -> None:
+    """Raise ValueError for what no gateway writes: messages quote some of these."""
+    names = (header.id, header.namespace, header.tenant_uid, header.root_id, header.schema, header.rotation)
+    for text in (*names, header.ring, header.adopted_root, header.salt):
+        if not isinstance(text, str):
+            raise TypeError("another type")
+    if not all(len(name) <= _MOST_NAME and name.isprintable() for name in names):
+        raise ValueError("no name")
+    if not all(type(number) is int and 0 <= number < _MOST_NUMBER for number in (header.created_at, header.rows)):
+        raise ValueError("no number")
 
 
 def _seal_frame(cipher: AESGCM, bound: bytes, number: int, plain: bytes, *, is_last: bool) -> bytes:

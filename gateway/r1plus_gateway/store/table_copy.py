@@ -149,13 +149,14 @@ def _encode(record: Any) -> bytes:
 
 
 def _split_records(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    buffer, size = b"", _LENGTH.size
+    buffer, size = bytearray(), _LENGTH.size
     for piece in pieces:
-        buffer, start = buffer + piece, 0
+        buffer += piece
+        start = 0
         while len(buffer) - start >= size:
             end = start + size + _LENGTH.unpack_from(buffer, start)[0]
             if len(buffer) < end:
                 break
-            yield buffer[start + size : end]
+            yield bytes(buffer[start + size : end])
             start = end
-        buffer = buffer[start:]
+        del buffer[:start]

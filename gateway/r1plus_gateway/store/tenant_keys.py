@@ -224,7 +224,7 @@ def find_root(ring: KeyRing, halves: Mapping[str, bytes]) -> bytes | None:
             return AESGCM(_derive_wrapping_key(ring, half)).decrypt(
                 wrap[:_NONCE_BYTES], wrap[_NONCE_BYTES:], ring.tenant_uid.encode()
             )
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: shorter than a nonce and a tag
             continue
     return None
 

@@ -1,6 +1,7 @@
 """Backups that do not fit: each is refused with its name, the value and the remedy, before anything is written."""
 
 import io
+import json
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -62,6 +63,13 @@ def flip(stream: bytes, place: int) -> bytes:
     return stream[:place] + bytes([stream[place] ^ 1]) + stream[place + 1 :]
 
 
+def change_ring(files: Files, key: bytes, change: Callable[[str], str], **more: str) -> Files:
+    """Return a keys file whose ring has other wraps of the root."""
+    ring = json.loads(StreamReader(io.BytesIO(files.keys).read, StreamKind.KEYS).header.ring)
+    ring = {**ring, "wraps": {name: change(wrap) for name, wrap in ring["wraps"].items()}, **more}
+    return change_keys(ring=json.dumps(ring))(files, key)
+
+
 REFUSED: dict[str, tuple[Spoil, str]] = {
     "a backup that is cut": (lambda files, _: replace(files, backup=files.backup[:-1]), "backup: is cut at byte"),
     "a backup without its end": (lambda files, _: replace(files, backup=files.backup[:500]), "backup: is cut"),
@@ -82,6 +90,14 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         "keys: was changed",
     ),
     "a keys file with another ring": (change_keys(ring="{}"), "keys: was changed"),
+    "a ring that was cut": (
+        lambda files, key: change_ring(files, key, lambda wrap: wrap[:4]),
+        "keys: no half in Secret",
+    ),
+    "a ring of no tenant": (
+        lambda files, key: change_ring(files, key, lambda wrap: wrap, tenant="\ud800"),
+        "keys: was changed",
+    ),
     "a keys file with another root": (change_keys(adopted_root="AAAA"), "keys: was changed"),
     "a keys file of another root": (change_keys(root_id="ab"), "keys: has a header that was changed"),
     "a backup of another root": (
