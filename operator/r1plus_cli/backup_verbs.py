@@ -137,7 +137,8 @@ def _open_part(path: Path) -> Iterator[Path]:
     """Yield a new file beside `path`, which only its owner reads; it is gone after the block unless it was renamed."""
     part = path.with_name(f"{path.name}.part")
     try:
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        part.unlink(missing_ok=True)  # of a run that was killed
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise UsageError(f"{part}: {error.strerror}") from error
     try:

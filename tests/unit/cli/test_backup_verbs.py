@@ -1,5 +1,6 @@
 """`r1plus tenant backup`, `restore` and `verify-backup` between two gateways that run, with their real stores."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from typer.testing import Result
@@ -55,13 +57,14 @@ async def gateways(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tu
     async with (
         serving(FakeTriton(answer("Stock", "holm"))) as pod,
         FakeMonitor().listen() as monitor,
-        running_process(folders[0], pod) as here,
     ):
-        there = GatewayProcess(folders[1], pod, monitor)
+        here, there = (GatewayProcess(folder, pod, monitor) for folder in folders)
         there.settings["data"]["tenantUid"] = "uid-of-another-cluster"
-        there.write_settings()
+        for gateway in (here, there):
+            gateway.settings["data"]["contentDays"] = 30
+            gateway.write_settings()
         shutil.copy(folders[0] / "secret" / "half-1", folders[1] / "secret" / "half-1")
-        async with started(there):
+        async with started(here), started(there):
             yield here, there
 
 
@@ -82,29 +85,58 @@ def back_up(tenant: Tenant, folder: Path, name: str = "backup") -> tuple[object,
     return words
 
 
-async def test_a_backup_is_made_verified_and_restored_into_another_cluster(tenant: Tenant, tmp_path: Path) -> None:
-    key = tenant.succeed(tenant.here, "key", "create", "shop", "--budget", 1000)
-    async with tenant.here.make_client(key) as client:
+async def talk(gateway: GatewayProcess, key: str, end_user: str, method: str, body: object = None) -> tuple[int, int]:
+    """Begin a conversation, or list those that there are; return the status and the number of entries."""
+    headers = {"Authorization": f"Bearer {key}", "x-r1plus-end-user": end_user}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, f"{gateway.url}/v1/conversations", json=body, headers=headers) as response,
+    ):
+        return response.status, len((await response.json()).get("data", ()))
+
+
+async def test_backup_erase_and_restore_into_another_cluster(tenant: Tenant, tmp_path: Path) -> None:
+    """The story of docs/tenant-data.md."""
+    here, there, people = tenant.here, tenant.there, ("anna@example.com", "bert@example.com")
+    key = tenant.succeed(here, "key", "create", "shop", "--budget", 1000, "--end-users")
+    async with here.make_client(key) as client:
         await client.generate(model="credit", prompt="Capital of Sweden?", max_new_tokens=5)
+    said = {"items": [{"type": "message", "role": "user", "content": "Two invoices are open."}]}
+    for person in people:
+        assert (await talk(here, key, person, "POST", said))[0] == 200
     file, keys = tmp_path / "backup", tmp_path / "keys"
     words = ("--file", file, "--keys", keys)
-    printed = tenant.succeed(tenant.here, "tenant", "backup", *words)
+    (tmp_path / "backup.part").write_text("of a run that was killed")
+    printed = tenant.succeed(here, "tenant", "backup", *words)
     assert re.search(rf"{file}: \d+ rows, {file.stat().st_size} bytes, as of 20", printed)
-    assert f"{keys}: 0 data keys, for this backup and older ones. Keep it apart from the backups" in printed
+    assert f"{keys}: 2 data keys, for this backup and older ones. Keep it apart from the backups" in printed
     assert list_names(tmp_path) == {"backup", "keys"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (file, keys)} == {0o600}
-    assert "Both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
-    assert "Nothing was restored. It could be" in tenant.succeed(tenant.there, "tenant", "restore", *words, "--dry-run")
-    restored = tenant.succeed(tenant.there, "tenant", "restore", *words)
-    assert re.fullmatch(r"Restored \d+ rows of backup_[0-9a-f]{32} of 20\S+Z, and 0 data keys", restored)
-    async with tenant.there.make_client(key) as client:
+    assert "Both files are whole" in tenant.succeed(here, "tenant", "verify-backup", *words)
+    assert "Nothing was restored. It could be" in tenant.succeed(there, "tenant", "restore", *words, "--dry-run")
+
+    tenant.succeed(here, "tenant", "erase", "--end-user", people[0], "--yes", "--receipt", tmp_path / "receipt")
+    newest = ("--file", tmp_path / "newest", "--keys", keys)
+    assert "1 data keys, for this backup and older ones, instead of" in tenant.succeed(
+        here, "tenant", "backup", *newest
+    )
+    lost = "2 rows of content cannot be read, since their keys were destroyed after the backup: by erasures"
+    assert lost in tenant.succeed(here, "tenant", "verify-backup", *words)
+    asked = tenant.call(there, "tenant", "restore", *words)
+    assert (asked.exit_code, lost in asked.output) == (1, True)
+    restored = tenant.succeed(there, "tenant", "restore", *words, "--yes")
+    assert re.match(r"Restored \d+ rows of backup_[0-9a-f]{32} of 20\S+Z, and 1 data keys; " + lost, restored)
+
+    async with there.make_client(key) as client:
         await client.generate(model="credit", prompt="Capital of Sweden?", max_new_tokens=5)
-    assert " 18 " in tenant.succeed(tenant.there, "usage"), "9 tokens here, and 9 there"
-    audit = tenant.succeed(tenant.there, "audit")
+    usage = json.loads(tenant.call(there, "usage", "-o", "json").stdout)
+    assert [row["used_tokens"] for row in usage["budgets"]] == [18], "9 tokens here, and 9 there"
+    assert [await talk(there, key, person, "GET") for person in people] == [(410, 0), (200, 1)]
+    audit = tenant.succeed(there, "audit")
     assert "records are whole" in audit
     assert re.search(r"Record \d+: restored at 20\S+Z from backup_[0-9a-f]{32} of 20\S+Z; what was recorded", audit)
-    error = tenant.fail(tenant.there, "tenant", "restore", *words)
-    assert "refused (409): This tenant's data are in use (1 api_keys" in str(error)
+    assert "refused (409): This tenant's data are in use" in str(tenant.fail(there, "tenant", "restore", *words))
+    assert "Receipt erasure_" in tenant.succeed(there, "tenant", "verify-receipt", tmp_path / "receipt")
 
 
 async def test_the_keys_are_replaced_and_an_older_backup_goes_with_them(tenant: Tenant, tmp_path: Path) -> None:
