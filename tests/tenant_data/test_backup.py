@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from r1plus_gateway.access.api_keys import verify_key
+from r1plus_gateway.store import migration
 from r1plus_gateway.store.admin import create_key, verify_audit
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.erasure import ErasureScope, erase
@@ -18,7 +19,17 @@ from r1plus_gateway.store.errors import RestoringError
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.restoration import NotNewError
 from r1plus_gateway.store.sealed_stream import StreamKind
-from support.gateway.backups import BERT, Files, back_up, copy, fill, make_elsewhere, read_texts, restore
+from support.gateway.backups import (
+    BERT,
+    Files,
+    back_up,
+    back_up_first_schema,
+    copy,
+    fill,
+    make_elsewhere,
+    read_texts,
+    restore,
+)
 from support.gateway.content import say
 from support.gateway.killed_restore import kill_restores, prepare
 from support.gateway.tenant_data import ADMIN, Volume
@@ -97,6 +108,19 @@ async def test_an_end_user_that_was_erased_stays_unreadable(tenant: Volume, post
             with pytest.raises(UnreadableContentError, match="is gone"):
                 await read_texts(other, filled)
             assert await read_texts(other, filled, BERT) == [say("x"), say("y")]
+
+
+async def test_a_backup_of_an_older_schema_is_migrated(tenant: Volume, postgresql: Postgres, folder: Path) -> None:
+    here = replace(tenant, url="")
+    async with here.open() as store:
+        issued = await create_key(store, ADMIN, KeySpec("old"))
+        files = await back_up_first_schema(store)
+    with postgresql.scratch() as url:
+        async with replace(make_elsewhere(here, folder), url=url, limits=tenant.limits).open() as other:
+            assert "conversations" not in (await restore(other, files)).rows
+            assert await verify_key(issued.key.encode(), other, other.clock.read()) is not None
+            assert migration.read_revision(other.require_data().database) == migration.get_head()
+            assert (await verify_audit(other)).problem == ""
 
 
 def test_a_restore_that_is_killed_leaves_the_state_before_or_after(

@@ -103,7 +103,7 @@ class Operation:
             content = {JSON: {"schema": self.body.build_schema()}}
             described["requestBody"] = {"required": self.is_body_required, "content": content}
         if self.takes_file:
-            described["requestBody"] = {"required": True, "content": {FILE: {}}}
+            described["requestBody"] = {"required": True, "content": _FILE_CONTENT}
         if self.is_public:
             described["security"] = []
         return described
@@ -119,13 +119,14 @@ class Operation:
     def _build_answer(self) -> Schema:
         content: Schema = {JSON: {"schema": refer(self.answer)}} if self.answer else {"text/plain": {}}
         if self.is_file:
-            content = {FILE: {}}
+            content = dict(_FILE_CONTENT)
         if self.events:
             content["text/event-stream"] = {"schema": _build_event(self.events)}
         headers = {} if self.is_public else _HEADERS
         return {"description": HTTPStatus(self.status).phrase, "content": content, "headers": headers}
 
 
+_FILE_CONTENT: Final[Schema] = {FILE: {"schema": {"type": "string", "format": "binary"}}}
 _HEADERS: Final[Mapping[str, Any]] = {
     "x-request-id": {"description": "Name it when you report a problem.", "schema": {"type": "string"}},
 }

@@ -3,20 +3,22 @@
 import io
 import shutil
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller, Limits
+from r1plus_gateway.store import migration
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import IssuedKey, create_key
 from r1plus_gateway.store.backup import make_copy
 from r1plus_gateway.store.content import Page
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.restoration import RestoreReport, check_backup, restore_backup
-from r1plus_gateway.store.sealed_stream import StreamHeader, StreamKind, StreamReader
+from r1plus_gateway.store.sealed_stream import StreamHeader, StreamKind, StreamReader, seal
+from r1plus_gateway.store.table_copy import BACKED_UP, encode_tables
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, make_caller, settle
@@ -48,6 +50,18 @@ async def back_up(store: TenantStore) -> Files:
     """Return a backup, and the keys as they are after it."""
     backup = await copy(store, StreamKind.BACKUP)
     return Files(backup, await copy(store, StreamKind.KEYS))
+
+
+async def back_up_first_schema(store: TenantStore) -> Files:
+    """Return a backup as the first release has made them, which had no content; the store's own goes."""
+    files = await back_up(store)
+    data, header = store.require_data(), replace(read_header(files.backup), schema="0001")
+    with data.database.transaction(writes=True) as connection:
+        migration.move_within(connection, "0001")
+        tables = [table for table in BACKED_UP if sa.inspect(connection).has_table(table.name)]
+        backup = b"".join(seal(header, data.keys.backup_key, encode_tables(connection, tables)))
+        migration.move_within(connection, migration.get_head())
+    return replace(files, backup=backup)
 
 
 async def restore(store: TenantStore, files: Files) -> RestoreReport:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import io
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import date
@@ -29,7 +29,7 @@ from r1plus_gateway.store.errors import DataReason, RestoringError, StoreError
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.key_rotation import begin_rotation, continue_rotation
 from r1plus_gateway.store.restoration import NotNewError, restore_backup
-from r1plus_gateway.store.sealed_stream import StreamKind, seal
+from r1plus_gateway.store.sealed_stream import StreamKind
 from r1plus_gateway.store.table_copy import BACKED_UP, LEFT_OUT, encode_tables
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_keys import make_half
@@ -39,6 +39,7 @@ from support.gateway.backups import (
     Files,
     Filled,
     back_up,
+    back_up_first_schema,
     check,
     copy,
     fill,
@@ -384,25 +385,11 @@ async def test_a_head_of_before_the_restore_is_no_alarm_and_one_of_a_lost_restor
 # An older schema, a client that leaves, and requests meanwhile.
 
 
-@pytest.fixture
-async def old_files(store: TenantStore) -> AsyncIterator[Files]:
-    """A backup that the release before has made, which had no content."""
-    issued = await create_key(store, ADMIN, KeySpec("old"))
-    files = await back_up(store)
-    header = read_header(files.backup)
-    database, key = store.require_data().database, store.require_data().keys.backup_key
-    with database.transaction(writes=True) as connection:
-        migration.move_within(connection, "0001")
-        tables = [table for table in BACKED_UP if sa.inspect(connection).has_table(table.name)]
-        backup = b"".join(seal(replace(header, schema="0001"), key, encode_tables(connection, tables)))
-        migration.move_within(connection, migration.get_head())
-    assert issued
-    yield replace(files, backup=backup)
-
-
-async def test_a_backup_of_an_older_schema_is_migrated(old_files: Files, elsewhere: Volume) -> None:
+async def test_a_backup_of_an_older_schema_is_migrated(store: TenantStore, elsewhere: Volume) -> None:
+    await create_key(store, ADMIN, KeySpec("old"))
+    files = await back_up_first_schema(store)
     async with elsewhere.open() as other:
-        report = await restore(other, old_files)
+        report = await restore(other, files)
         assert "conversations" not in report.rows
         assert [record.name for record in await list_keys(other)] == ["old"]
         assert migration.read_revision(other.require_data().database) == migration.get_head()
