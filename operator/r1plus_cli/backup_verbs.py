@@ -149,12 +149,15 @@ def _open_part(path: Path) -> Iterator[Path]:
 
 def _put(part: Path, path: Path) -> None:
     """Give a whole file its name, at once."""
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        part.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise CliError(f"{path}: {error.strerror}; name another folder") from error
 
 
 def _download(

@@ -1,6 +1,7 @@
 """Backup and restore with PostgreSQL: between it and a volume, between replicas, and through kills."""
 
 import asyncio
+import io
 import shutil
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -15,9 +16,9 @@ from r1plus_gateway.store import migration
 from r1plus_gateway.store.admin import create_key, verify_audit
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.erasure import ErasureScope, erase
-from r1plus_gateway.store.errors import RestoringError
+from r1plus_gateway.store.errors import RestoringError, UnavailableError
 from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.restoration import NotNewError
+from r1plus_gateway.store.restoration import NotNewError, restore_backup
 from r1plus_gateway.store.sealed_stream import StreamKind
 from support.gateway.backups import (
     BERT,
@@ -121,6 +122,32 @@ async def test_a_backup_of_an_older_schema_is_migrated(tenant: Volume, postgresq
             assert await verify_key(issued.key.encode(), other, other.clock.read()) is not None
             assert migration.read_revision(other.require_data().database) == migration.get_head()
             assert (await verify_audit(other)).problem == ""
+
+
+async def test_a_database_that_is_lost_during_a_restore_has_nothing_of_it(
+    tenant: Volume, postgresql: Postgres, folder: Path
+) -> None:
+    async with tenant.open() as store:
+        filled = await fill(store)
+        files = await back_up(store)
+    with postgresql.scratch() as url:
+        database, stream = url.rpartition("/")[2], io.BytesIO(files.body)
+
+        def read(count: int) -> bytes:
+            if stream.tell() > len(files.keys):
+                with psycopg.connect(postgresql.dsn(), autocommit=True) as admin:
+                    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                    admin.execute(others, (database,))
+            return stream.read(count)
+
+        async with replace(make_elsewhere(tenant, folder), url=url, limits=tenant.limits).open() as other:
+            with pytest.raises(UnavailableError):
+                await restore_backup(other, ADMIN, read)
+            await other.maintain()
+            assert other.state.is_ready, other.state
+            assert (await verify_audit(other)).records == 0
+            await restore(other, files)
+            assert await read_texts(other, filled) == [say("x"), say("y")]
 
 
 def test_a_restore_that_is_killed_leaves_the_state_before_or_after(

@@ -25,6 +25,7 @@ from r1plus_gateway.store.tenant import TenantStore
 FOR_RESTORE: Final = Parameter(
     "for_restore", "Also ask whether they could be restored here, now.", {"enum": ["true", "false"]}
 )
+_GRACE_SECONDS: Final = 5.0
 LONGEST_SECONDS: Final = 6 * 3600.0
 """Of one copy: SQLite's log grows as long as a snapshot is open."""
 
@@ -107,7 +108,8 @@ class BodyReader:
 
     def __call__(self, count: int) -> bytes:
         """Return so many bytes; fewer at the end only. Raises TimeoutError where the client sends nothing."""
-        return asyncio.run_coroutine_threadsafe(self._read(count), self._loop).result()
+        reading = asyncio.run_coroutine_threadsafe(self._read(count), self._loop)
+        return reading.result(self._seconds + _GRACE_SECONDS)  # a loop that has ended would never answer
 
     async def _read(self, count: int) -> bytes:
         async with asyncio.timeout_at(min(self._ends_at, self._loop.time() + self._seconds)):
