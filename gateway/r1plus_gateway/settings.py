@@ -73,6 +73,7 @@ def _find_problems(settings: GatewaySettings) -> Iterator[str]:
     for name in ("port", "internal_port"):
         yield from _check_range(name, getattr(settings, name), 0, 65535)
     yield from _check_range("data.audit_days", settings.data.audit_days, 1, 36500)
+    yield from _check_range("data.content_days", settings.data.content_days, 0, 36500)
     seen: set[str] = set()
     for position, model in enumerate(settings.models):
         where = f"models[{position}]"

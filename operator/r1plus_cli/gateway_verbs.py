@@ -79,7 +79,7 @@ def create_command(
         body["scopes"] = ["end-users"]
     if expires is not None:
         body["expires_in_seconds"] = parse_duration("--expires", expires)
-    _show_issued(_call(kubeconfig, namespace, gateway, "POST", "/keys", body=body), output)
+    _show_issued(call(kubeconfig, namespace, gateway, "POST", "/keys", body=body), output)
 
 
 @key_app.command("list")
@@ -90,7 +90,7 @@ def list_command(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """List all keys, revoked and expired ones as well, the newest first. No secret is stored, so none is shown."""
-    answer = _call(kubeconfig, namespace, gateway, "GET", "/keys")
+    answer = call(kubeconfig, namespace, gateway, "GET", "/keys")
     if output is not Output.TABLE:
         print_document(answer, output)
         return
@@ -120,7 +120,7 @@ def rotate_command(
 ) -> None:
     """Give a key a new secret and print it; the old one is valid for a while. Limits, budget and usage stay."""
     body = {"grace_seconds": parse_duration("--grace", grace)}
-    answer = _call(kubeconfig, namespace, gateway, "POST", f"/keys/{quote(key_id, safe='')}/rotate", body=body)
+    answer = call(kubeconfig, namespace, gateway, "POST", f"/keys/{quote(key_id, safe='')}/rotate", body=body)
     _show_issued(answer, output)
 
 
@@ -133,7 +133,7 @@ def revoke_command(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Revoke a key: from now on it is refused, with both secrets. Its usage stays in the reports."""
-    answer = _call(kubeconfig, namespace, gateway, "DELETE", f"/keys/{quote(key_id, safe='')}")
+    answer = call(kubeconfig, namespace, gateway, "DELETE", f"/keys/{quote(key_id, safe='')}")
     if output is not Output.TABLE:
         print_document(answer, output)
     else:
@@ -157,7 +157,7 @@ def usage_command(
     """
     values = {"first": first, "last": last, "key": key, "model": model, "end_user": end_user}
     query = {name: value for name, value in values.items() if value is not None}
-    answer = _call(kubeconfig, namespace, gateway, "GET", "/usage", query=query)
+    answer = call(kubeconfig, namespace, gateway, "GET", "/usage", query=query)
     if output is not Output.TABLE:
         print_document(answer, output)
         return
@@ -196,12 +196,19 @@ def audit_command(
 
     Keep the printed head: a later log that does not contain it was written again.
     """
-    answer = _call(kubeconfig, namespace, gateway, "GET", "/audit", seconds=LONG_SECONDS)
+    answer = call(kubeconfig, namespace, gateway, "GET", "/audit", seconds=LONG_SECONDS)
     if output is not Output.TABLE:
         print_document(answer, output)
     elif not answer["problem"]:
         head = answer["head"]
         open_console().print(Text(f"{answer['records']} records are whole; head {head['seq']} {head['mac']}"))
+        for note in answer.get("restores", ()):  # a gateway of the release before says nothing of them
+            open_console().print(
+                Text(
+                    f"Record {note['seq']}: restored at {_format_time(note['at'])} from {note['backup']};"
+                    " what was recorded after that backup is not in this log"
+                )
+            )
     if answer["problem"]:
         raise CliError(
             f"The audit log is not whole: {answer['problem']}. Keep a copy of the volume or database as evidence, and"
@@ -223,9 +230,14 @@ def _connect(kubeconfig: str | None) -> GatewayCluster:
     return KubernetesCluster(kubeconfig)
 
 
-def _call(kubeconfig: str | None, namespace: str | None, gateway: str, method: str, path: str, **options: Any) -> Json:
-    target = GatewayTarget(functools.partial(_connect, kubeconfig), namespace, gateway.rstrip("/"))
-    return call_admin(target, method, path, **options)
+def find_target(kubeconfig: str | None, namespace: str | None, gateway: str) -> GatewayTarget:
+    """Return which gateway is meant."""
+    return GatewayTarget(functools.partial(_connect, kubeconfig), namespace, gateway.rstrip("/"))
+
+
+def call(kubeconfig: str | None, namespace: str | None, gateway: str, method: str, path: str, **options: Any) -> Json:
+    """Call the admin API of a tenant's gateway, as `call_admin` does."""
+    return call_admin(find_target(kubeconfig, namespace, gateway), method, path, **options)
 
 
 def _show_issued(answer: Json, output: Output) -> None:

@@ -177,6 +177,10 @@ class GatewayLimits:
     slow_reader_seconds: float = 30.0
     slow_reader_bytes: int = 1024 * 1024
     heartbeat_seconds: float = 10.0
+    content_bytes_per_key: int = 64 * 1024 * 1024
+    """Of stored conversations and responses, encrypted."""
+    content_bytes_per_tenant: int = 512 * 1024 * 1024
+    """At most half of the volume: a full one stops the ledger, so all requests."""
     silence_seconds: float = 300.0
     """Longest time without a response of the engine; then the request fails."""
 
@@ -218,6 +222,8 @@ class DataSettings:
     """File with the URL of the tenant's PostgreSQL database. Empty: encrypted SQLite on the volume."""
     audit_days: int = 400
     """How long records of the audit log are kept."""
+    content_days: int = 0
+    """How long conversations and responses are kept after their last use. 0: none is stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -379,8 +379,11 @@ async def test_switched_off_all_goes_but_its_data(tenant: Tenant, team: Team) ->
     assert callers_of(policy, names.PORT_GRPC) == [{"podSelector": {}}]
 
 
-async def test_it_goes_with_its_r1plustenant_once_no_deployment_is_left(tenant: Tenant, team: Team) -> None:
-    await tenant.allow(gateway=ENABLED)
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+async def test_it_goes_with_its_r1plustenant_once_no_deployment_is_left(
+    tenant: Tenant, team: Team, policy: str
+) -> None:
+    await tenant.allow(gateway=ENABLED, data={"deletionPolicy": policy})
     await tenant.deploy("credit", tier="full", context=CONTEXT)
     await tenant.candidate("credit")
     await tenant.present("Deployment", GATEWAY)
@@ -391,7 +394,9 @@ async def test_it_goes_with_its_r1plustenant_once_no_deployment_is_left(tenant: 
     await team.is_gone()
     for kind, name in PARTS:
         assert await tenant.child(kind, name) is None
-    assert await tenant.child("PersistentVolumeClaim", GATEWAY) is not None
+    claim = await tenant.child("PersistentVolumeClaim", GATEWAY)
+    assert claim is not None, "no controller of this cluster removes the claim's own finalizer"
+    assert ("deletionTimestamp" in claim["metadata"]) == (policy == "Delete")
 
 
 async def test_a_deployment_with_the_name_of_its_service_is_told_of(tenant: Tenant, team: Team) -> None:

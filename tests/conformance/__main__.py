@@ -35,6 +35,10 @@ MODEL: Final = {
 }
 
 
+STORING: Final = {"data": {"contentDays": 1}}
+"""Settings of a tenant that stores conversations."""
+
+
 @contextlib.contextmanager
 def serving_engine(folder: Path) -> Iterator[Server]:
     """Run tritonserver with the engine."""
@@ -49,7 +53,7 @@ async def running_gateway(folder: Path, server: Server) -> AsyncIterator[Gateway
     """Run a gateway before this server."""
     pod = FakeTriton(answer())
     pod.port = int(server.grpc.rpartition(":")[2])
-    async with running_process(folder, pod, **MODEL) as gateway:
+    async with running_process(folder, pod, STORING, **MODEL) as gateway:
         yield gateway
 
 
@@ -83,7 +87,10 @@ async def run_before_stand_in(tally: Tally) -> None:
     """Run what sends thousands of requests: a stand-in for the engine answers them."""
     with tempfile.TemporaryDirectory(prefix="r1plus-conformance-") as name:
         script = answer("Stock", "holm")
-        async with serving_stand_in(FakeTriton(script)) as pod, running_process(Path(name), pod, **MODEL) as gateway:
+        async with (
+            serving_stand_in(FakeTriton(script)) as pod,
+            running_process(Path(name), pod, STORING, **MODEL) as gateway,
+        ):
             admin = gateway.make_token("team-credit", "r1plus-gateway-admin")
             credentials = {"caller": await gateway.create_key(), "admin": admin}
             results = await asyncio.to_thread(lambda: list(run_fuzz(gateway.url, CONTEXT, credentials)))

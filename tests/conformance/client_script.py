@@ -217,6 +217,110 @@ def a_text_completion() -> None:
     assert "".join(chunk.choices[0].text for chunk in chunks) and chunks[-1].choices[0].finish_reason
 
 
+def respond(**fields: Any) -> Any:
+    """Ask by the Responses API."""
+    return client.responses.create(**{"model": "credit", "input": QUESTION, "max_output_tokens": 16, **fields})
+
+
+@case
+def a_response() -> None:
+    got = respond(metadata={"trace": "7"}, instructions="Be brief.")
+    assert got.object == "response" and got.id.startswith("resp_") and got._request_id in got.id
+    assert got.status in ("completed", "incomplete") and got.output_text and got.metadata == {"trace": "7"}
+    assert (got.status == "incomplete") == (got.incomplete_details is not None)
+    assert got.usage.input_tokens > 0 and 0 < got.usage.output_tokens <= 16
+    assert got.usage.total_tokens == got.usage.input_tokens + got.usage.output_tokens
+    assert got.store is True and got.error is None and got.r1plus["verdict"] == "Pass"
+    assert (
+        got.output_text
+        == chat(messages=[{"role": "system", "content": "Be brief."}, *QUESTION], max_tokens=16)
+        .choices[0]
+        .message.content
+    )
+
+
+@case
+def the_events_of_a_response() -> None:
+    events = list(respond(stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[0].type == "response.created" and events[-1].type in ("response.completed", "response.incomplete")
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert text and text == events[-1].response.output_text == respond().output_text
+    for event in events:
+        type(event).model_validate(event.model_dump(by_alias=True, exclude_unset=True))
+
+
+@case
+def the_stream_helper_of_responses() -> None:
+    with client.responses.stream(model="credit", input="Say hello.", max_output_tokens=400) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert kinds[-1] == "response.completed" and final.output_text
+
+
+@case
+def a_response_that_is_parsed() -> None:
+    got = client.responses.parse(model="credit", input=QUESTION, text_format=City, max_output_tokens=64)
+    assert isinstance(got.output_parsed, City)
+
+
+@case
+def a_tool_call_of_a_response_and_its_result() -> None:
+    tool = {"type": "function", "strict": True, **TOOL["function"]}
+    got = respond(tools=[tool], tool_choice="required", max_output_tokens=96)
+    (call,) = got.output
+    assert call.type == "function_call" and call.name == "weather"
+    assert json.loads(call.arguments)["city"] in ("Oslo", "Rome")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
+    history = [*QUESTION, call.model_dump(exclude_none=True), result]
+    assert respond(input=history, tools=[tool], tool_choice="none").output_text
+    kinds = [event.type for event in respond(tools=[tool], tool_choice="required", max_output_tokens=96, stream=True)]
+    assert "response.function_call_arguments.done" in kinds and kinds[-1] == "response.completed"
+
+
+@case
+def a_conversation_of_responses() -> None:
+    first = respond()
+    history = [*QUESTION, *(item.model_dump(exclude_none=True) for item in first.output), *QUESTION]
+    assert respond(input=history).usage.input_tokens > first.usage.input_tokens
+
+
+@case
+def stored_responses_that_are_continued() -> None:
+    first = respond()
+    second = respond(previous_response_id=first.id)
+    assert second.previous_response_id == first.id and second.usage.input_tokens > first.usage.input_tokens
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+    assert respond(store=False).store is False
+    client.responses.delete(first.id)
+    assert expect(openai.NotFoundError, lambda: client.responses.retrieve(first.id)).code == "not_found"
+    assert expect(openai.NotFoundError, lambda: respond(previous_response_id=second.id)).code == "not_found"
+
+
+@case
+def a_stored_conversation() -> None:
+    if not hasattr(client, "conversations"):
+        return  # of before October 2025
+    begun = client.conversations.create(metadata={"topic": "cities"}, items=[{"type": "message", **QUESTION[0]}])
+    answered = respond(conversation=begun.id)
+    items = list(client.conversations.items.list(begun.id, order="asc", limit=2))
+    assert [item.role for item in items] == ["user", "user", "assistant"]
+    assert items[2].content[0].text == answered.output_text
+    assert client.conversations.update(begun.id, metadata={"topic": "b"}).metadata == {"topic": "b"}
+    assert client.conversations.delete(begun.id).deleted
+    assert expect(openai.NotFoundError, lambda: client.conversations.retrieve(begun.id)).code == "not_found"
+
+
+@case
+def bad_fields_of_a_response() -> None:
+    assert expect(openai.BadRequestError, lambda: respond(truncation="auto")).param == "truncation"
+    assert expect(openai.BadRequestError, lambda: respond(input="word " * 3000)).code == "context_length_exceeded"
+    assert expect(openai.BadRequestError, lambda: respond(stream=True, background=True)).param == "background"
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"}
+    error = expect(openai.BadRequestError, lambda: respond(input=[{"role": "user", "content": [image]}]))
+    assert error.param == "input[0].content[0].type"
+
+
 @case
 def models() -> None:
     ids = [model.id for model in client.models.list()]

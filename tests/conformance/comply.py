@@ -1,4 +1,4 @@
-"""llm-comply: OpenAI's specification of chat completions, case by case, and what it has for Responses."""
+"""llm-comply: the specifications of chat completions (OpenAI's) and of Open Responses, case by case."""
 
 import json
 import os
@@ -11,21 +11,25 @@ from conformance.results import Result
 
 TIMEOUT_SECONDS: Final = 300
 CHAT, RESPONSES = "openai-chat", "open-responses"
-NOT_APPLICABLE: Final[Mapping[str, str]] = {
-    "chat-image-input": "the models read text only; the gateway refuses images with 400 and names the part",
-    "chat-reasoning-summary": "the models have no reasoning of their own; the gateway refuses reasoning_effort with 400",
+NO_ENDPOINT: Final = "expected object containing 'compact', got ''"
+"""What llm-comply says, as advice, of a server without `/v1/responses/compact`."""
+NO_IMAGES: Final = "the models read text only; the gateway refuses images with 400 and names the part"
+NO_REASONING: Final = "the models have no reasoning of their own; the gateway refuses {} with 400"
+NO_COMPACTION: Final = "no model here compacts a conversation into what only its server reads; the gateway answers 404"
+NOT_APPLICABLE: Final[Mapping[str, tuple[str, str]]] = {
+    "chat-image-input": (NO_IMAGES, "HTTP 400"),
+    "chat-reasoning-summary": (NO_REASONING.format("reasoning_effort"), "HTTP 400"),
+    "image-input": (NO_IMAGES, "HTTP 400"),
+    "reasoning-summary": (NO_REASONING.format("reasoning"), "HTTP 400"),
+    "compact-response": (NO_COMPACTION, NO_ENDPOINT),
 }
-"""Cases of chat that the gateway refuses by design."""
-NO_RESPONSES: Final = "the Responses API is not built yet; the gateway answers 404 to /v1/responses"
+"""Cases that the gateway refuses by design -> why, and what llm-comply then says."""
 
 
 def run_comply(kind: str, url: str, key: str) -> Iterator[Result]:
     """Run the cases of one API. What is not applicable must be refused as the reason says, else it has failed."""
     for case in _run(kind, url, key):
-        if kind == CHAT:
-            yield _judge(case, NOT_APPLICABLE.get(case["id"], ""), "HTTP 400")
-        else:
-            yield _judge(case, NO_RESPONSES, "HTTP 404")
+        yield _judge(case, *NOT_APPLICABLE.get(case["id"], ("", "")))
 
 
 def _run(kind: str, url: str, key: str) -> list[dict[str, Any]]:
@@ -42,12 +46,11 @@ def _run(kind: str, url: str, key: str) -> list[dict[str, Any]]:
 
 
 def _judge(case: Mapping[str, Any], reason: str, refusal: str) -> Result:
-    errors = case.get("errors", [])
+    # Its advice counts as well: a field that OpenAI always sends, a prefix that it always gives.
+    problems = [*case.get("errors", []), *case.get("warnings", [])]
     if not reason:
-        # Its advice counts as well: a field that OpenAI always sends, a prefix that it always gives.
-        return Result(case["id"], problem="; ".join([*errors, *case.get("warnings", [])]))
-    is_refused = case["status"] == "failed" and any(error.startswith(refusal) for error in errors)
-    # It skips some cases itself, and two of Responses take a 404 for an answer.
-    if is_refused or case["status"] == "skipped" or (reason == NO_RESPONSES and case["status"] == "passed"):
+        return Result(case["id"], problem="; ".join(problems))
+    # It skips some cases itself.
+    if case["status"] == "skipped" or any(problem.startswith(refusal) for problem in problems):
         return Result(case["id"], reason=reason)
-    return Result(case["id"], problem=f"expected {refusal}, got {errors or case['status']}")
+    return Result(case["id"], problem=f"expected {refusal}, got {problems or case['status']}")

@@ -41,9 +41,9 @@ def _name_the_model(document: Any, context_tokens: int) -> None:
         for operation in operations.values():
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             properties = body.get("properties", {})
-            if "messages" in properties or "prompt" in properties:
+            if {"messages", "prompt", "input"} & properties.keys():
                 properties["model"] = {"enum": ["credit"]}
-            for name in ("max_tokens", "max_completion_tokens", "max_new_tokens", "length"):
+            for name in ("max_tokens", "max_completion_tokens", "max_new_tokens", "length", "max_output_tokens"):
                 if name in properties:
                     properties[name]["maximum"] = context_tokens
 

@@ -10,12 +10,19 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "stream_options": ("needs stream: true",),
     "tool_choice": ("needs tools", "is not one of the tools"),
     "response_format": ("cannot be held together with tools",),
+    "text.format": ("cannot be held together with tools",),
     "max_completion_tokens": ("contradicts",),
     "length": ("contradicts",),
     "system": ("has no place in a raw prompt",),
     "first": ("is after last",),
     "name": ("printable characters",),
-    **dict.fromkeys(("key", "model", "end_user"), ("has control characters",)),
+    **dict.fromkeys(("model", "include", "include[]"), ("has control characters",)),
+    "end_user": ("has control characters", "nobody is named"),
+    "key": ("has control characters", "are named"),
+    "service_account": ("are named",),
+    "after": ("is no entry of this list", "has control characters"),
+    "keys": ("is not a file of r1plus tenant backup",),
+    "conversation": ("cannot be continued together with a response",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""
 

@@ -40,6 +40,11 @@ def gateway(**fields: Any) -> Json:
     return tenant(gateway={"enabled": True, **fields})
 
 
+def keeps(days: Any) -> Json:
+    """A tenant whose gateway keeps conversations for so many days."""
+    return tenant(data={"retentionDays": days})
+
+
 def reaches(**source: Any) -> Json:
     """A tenant whose gateway this may connect to."""
     return gateway(**{"from": [source]})
@@ -55,10 +60,14 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     "null": (Refused(calls(None), ("spec.callers.namespaces[0]", "null")),),
     "wrong type": (
         Refused(tenant(gateway="yes"), ("spec.gateway", "object")),
+        Refused(tenant(data=30), ("spec.data", "object")),
         Refused(tenant(egress="10.0.0.0/8"), ("spec.egress", "array")),
         Refused(tenant(callers={"namespaces": "team-b"}), ("spec.callers.namespaces", "array")),
     ),
-    "int as string": (Refused(way(cidr="10.0.0.0/8", ports=["443"]), ("spec.egress[0].ports[0]", "integer", "string")),),
+    "int as string": (
+        Refused(way(cidr="10.0.0.0/8", ports=["443"]), ("spec.egress[0].ports[0]", "integer", "string")),
+        Refused(keeps("30"), ("spec.data.retentionDays", "integer", "string")),
+    ),
     "empty list": (Refused(way(cidr="10.0.0.0/8", ports=[]), ("spec.egress[0].ports", "at least 1 items")),),
     "empty string": (
         Refused(gateway(tls={"secretName": ""}), ("spec.gateway.tls.secretName",)),
@@ -67,6 +76,7 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     ),
     "unknown field": (
         Refused(gateway(image="evil:1"), ('unknown field "spec.gateway.image"',)),
+        Refused(tenant(data={"key": "a"}), ('unknown field "spec.data.key"',)),
         Refused(gateway(tls={"secretName": "a", "namespace": "b"}), ('unknown field "spec.gateway.tls.namespace"',)),
         Refused(tenant(secretRef={"namespace": "team-b", "name": "db"}), ('unknown field "spec.secretRef"',)),
         Refused(way(cidr="10.0.0.0/8", protocol="UDP"), ('unknown field "spec.egress[0].protocol"',)),
@@ -78,9 +88,13 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     "0": (
         Refused(way(cidr="10.0.0.0/8", ports=[0]), ("spec.egress[0].ports[0]", "0", "greater than or equal to 1")),
         Refused(gateway(limits={"queuePerKey": 0}), ("spec.gateway.limits.queuePerKey", "greater than or equal to 1")),
+        Refused(keeps(0), ("spec.data.retentionDays", "greater than or equal to 1")),
     ),
     "-1": (Refused(tenant(quota={"pods": -1}), ("spec.quota.pods", "-1", "greater than or equal to 0")),),
-    "2^31": (Refused(way(cidr="10.0.0.0/8", ports=[65536]), ("spec.egress[0].ports[0]", "less than or equal to 65535")),),
+    "2^31": (
+        Refused(way(cidr="10.0.0.0/8", ports=[65536]), ("spec.egress[0].ports[0]", "less than or equal to 65535")),
+        Refused(keeps(2**31), ("spec.data.retentionDays", "less than or equal to 3650")),
+    ),
     "2^63": (
         Refused(tenant(quota={"deployments": 2**63}), ("spec.quota.deployments", "integer")),
         Refused(gateway(limits={"bodyBytes": 2**63}), ("spec.gateway.limits.bodyBytes", "integer")),

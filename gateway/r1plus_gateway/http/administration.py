@@ -1,4 +1,4 @@
-"""The admin API: keys, usage, and verification of the audit log. Only for the tenant's admin ServiceAccount.
+"""The admin API: keys, usage, audit log, erasure, backup. Only for the tenant's admin ServiceAccount.
 
 A secret is in exactly one answer: that of the request which made it.
 """
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.api_keys import SCOPES, KeyRecord
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
+from r1plus_gateway.http.copies import FOR_RESTORE, Copies
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.field_tables import (
     IntegerField,
@@ -26,12 +27,17 @@ from r1plus_gateway.http.field_tables import (
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
+from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
+from r1plus_gateway.store.copy_thread import CopyRunningError
+from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
+from r1plus_gateway.store.key_rotation import KeyRotation, read_rotation
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
+from r1plus_gateway.store.restoration import NotNewError
 from r1plus_gateway.store.tenant import TenantStore
 
 BODY_SECONDS: Final = 10.0
@@ -54,6 +60,10 @@ KEY_BODY: Final = Table((NAME, MODELS, SCOPE_NAMES, KEY_LIMITS, LIFE))
 GRACE: Final = NumberField("grace_seconds", 0, admin.LONGEST_GRACE_SECONDS)
 ROTATION_BODY: Final = Table((GRACE,))
 KEY_ID: Final = Parameter("id", "The key's id.", {"type": "string", "minLength": 1}, is_in_path=True)
+END_USER: Final = StringField("end_user")
+ERASED_KEY: Final = StringField("key")
+ACCOUNT: Final = StringField("service_account")
+ERASURE_BODY: Final = Table((END_USER, ERASED_KEY, ACCOUNT))
 _DAY_FORM: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DAY: Final = {"type": "string", "format": "date"}
 _NAME: Final = {"type": "string", "minLength": 1}
@@ -66,15 +76,18 @@ USAGE_QUERY: Final = (
 )
 
 Authenticate = Callable[[web.Request], Awaitable[Caller]]
-AdminHandler = Callable[[web.Request, Caller], Awaitable[web.Response]]
+AdminHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
 
 class Administration:
     """The handlers of the admin API."""
 
-    def __init__(self, store: TenantStore, authenticate: Authenticate) -> None:
+    def __init__(
+        self, store: TenantStore, authenticate: Authenticate, read_limits: Callable[[], GatewayLimits]
+    ) -> None:
         self._store = store
         self._authenticate = authenticate
+        self._copies = Copies(store, read_limits)
 
     def list_operations(self) -> Sequence[Operation]:
         """Return the endpoints. Each handler runs for admins only."""
@@ -99,10 +112,69 @@ class Administration:
             Operation("DELETE", key, "Revoke a key.", self._guard(self._revoke_key), "Key", **named),
             Operation("GET", "/v1/admin/usage", "Usage by day.", usage, "UsageReport", parameters=USAGE_QUERY),
             Operation("GET", "/v1/admin/audit", "Verify the audit log.", self._guard(self._verify_audit), "Audit"),
+            Operation(
+                "POST",
+                "/v1/admin/erasures",
+                "Erase what was stored for one end user, with every key, or for one key or ServiceAccount.",
+                self._guard(self._erase),
+                "ErasureReceipt",
+                status=201,
+                body=ERASURE_BODY,
+            ),
+            Operation(
+                "GET",
+                "/v1/admin/data-keys",
+                "Describe the keys of content.",
+                self._guard(self._report_data_keys),
+                "DataKeys",
+            ),
+            Operation(
+                "POST",
+                "/v1/admin/data-keys/rotate",
+                "Give the content of each caller and end user a new key.",
+                self._guard(self._rotate_data_keys),
+                "DataKeys",
+            ),
+            Operation(
+                "GET",
+                "/v1/admin/receipt-key",
+                "What receipts of erasures are verified with.",
+                self._guard(self._get_receipt_key),
+                "ReceiptKey",
+            ),
+            *self._list_copy_operations(),
         ]
 
-    def _guard(self, handler: AdminHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def handle(request: web.Request) -> web.Response:
+    def _list_copy_operations(self) -> Sequence[Operation]:
+        copies, path = self._copies, "/v1/admin"
+        sent: dict[str, Any] = {"is_file": True, "errors": (409,)}
+        taken: dict[str, Any] = {"takes_file": True, "errors": (409,)}
+        backup, keys = self._guard(copies.send_backup), self._guard(copies.send_keys)
+        return [
+            Operation("GET", f"{path}/backup", "Copy all but the keys.", backup, "", **sent),
+            Operation("GET", f"{path}/backup-keys", "Copy the wrapped keys.", keys, "", **sent),
+            Operation(
+                "POST",
+                f"{path}/backup-checks",
+                "Read a keys file and its backup, one after the other, to their ends, and change nothing.",
+                self._guard(copies.check),
+                "Restore",
+                parameters=(FOR_RESTORE,),
+                **taken,
+            ),
+            Operation(
+                "POST",
+                f"{path}/restores",
+                "Restore a keys file and its backup, one after the other, into data that are new.",
+                self._guard(copies.restore),
+                "Restore",
+                status=201,
+                **taken,
+            ),
+        ]
+
+    def _guard(self, handler: AdminHandler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
             caller = await self._authenticate(request)
             if caller.kind is not CallerKind.ADMIN:
                 raise AccessError(403, "admin_only", ONLY_ADMINS)
@@ -114,6 +186,10 @@ class Administration:
                 raise RequestError(404, "key_not_found", f"{error}; GET /v1/admin/keys lists them") from error
             except admin.KeyRevokedError as error:
                 raise RequestError(409, "key_revoked", str(error)) from error
+            except CopyRunningError as error:
+                raise RequestError(409, "copy_running", str(error)) from error
+            except NotNewError as error:
+                raise RequestError(409, "data_in_use", str(error)) from error
             except ValueError as error:
                 # The store's messages begin with the field.
                 raise RequestError(400, "invalid_value", str(error), param=str(error).partition(":")[0]) from error
@@ -151,7 +227,22 @@ class Administration:
     async def _verify_audit(self, _: web.Request, __: Caller) -> web.Response:
         report = await admin.verify_audit(self._store)
         head = {"seq": report.head.seq, "mac": report.head.mac.hex()}
-        return _respond({"object": "audit", "records": report.records, "head": head, "problem": report.problem or None})
+        answer = {"object": "audit", "records": report.records, "head": head, "problem": report.problem or None}
+        return _respond({**answer, "restores": [asdict(note) for note in report.restores]})
+
+    async def _rotate_data_keys(self, _: web.Request, caller: Caller) -> web.Response:
+        return _respond(_describe_rotation(await admin.rotate_data_keys(self._store, caller)))
+
+    async def _report_data_keys(self, _: web.Request, __: Caller) -> web.Response:
+        return _respond(_describe_rotation(await self._store.read(read_rotation)))
+
+    async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
+        return _respond({"object": "receipt_key", "public_key": get_public_key(self._store)})
+
+    async def _erase(self, request: web.Request, caller: Caller) -> web.Response:
+        scope = _read_scope(Fields(await read_object(request, BODY_SECONDS)))
+        receipt = await erase(self._store, caller, scope)
+        return _respond(asdict(receipt), 201)
 
 
 def describe_key(record: KeyRecord) -> dict[str, Any]:
@@ -168,6 +259,10 @@ def describe_key(record: KeyRecord) -> dict[str, Any]:
         "revoked_at": record.revoked_at,
         "previous_expires_at": record.previous_expires_at,
     }
+
+
+def _describe_rotation(rotation: KeyRotation) -> dict[str, Any]:
+    return {"object": "data_keys", **asdict(rotation)}
 
 
 def _describe_issued(issued: admin.IssuedKey) -> dict[str, Any]:
@@ -193,6 +288,24 @@ def _read_spec(fields: Fields, now: float) -> KeySpec:
     seconds = LIFE.read(fields)
     KEY_BODY.refuse_rest(fields)
     return spec if seconds is None else replace(spec, expires_at=now + seconds)
+
+
+def _read_scope(fields: Fields) -> ErasureScope:
+    """Read whose content is erased. Raises InvalidFieldError unless exactly one is named."""
+    end_user, key, account = END_USER.read(fields), ERASED_KEY.read(fields), ACCOUNT.read(fields)
+    ERASURE_BODY.refuse_rest(fields)
+    named = [name for name, value in (("end_user", end_user), ("key", key), ("service_account", account)) if value]
+    if len(named) != 1:
+        problem = f"{', '.join(named)} are named" if named else "nobody is named"
+        raise InvalidFieldError(
+            named[-1] if named else END_USER.name,
+            f"{problem}; send one of end_user, key (an id) and service_account (NAMESPACE/NAME)",
+        )
+    if end_user:
+        return ErasureScope(end_user=end_user)
+    if key:
+        return ErasureScope(caller_kind=CallerKind.API_KEY.value, caller_id=key)
+    return ErasureScope(caller_kind=CallerKind.SERVICE_ACCOUNT.value, caller_id=account)
 
 
 def _read_names(fields: Fields, field: ListField) -> frozenset[str]:

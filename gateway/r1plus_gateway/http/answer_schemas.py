@@ -15,11 +15,12 @@ def refer(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _or_null(schema: Schema) -> Schema:
+def or_null(schema: Schema) -> Schema:
+    """Return a schema that takes null as well."""
     return {"anyOf": [schema, NULL]}
 
 
-def _object(_optional: Mapping[str, Schema] | None = None, **properties: Schema) -> Schema:
+def build_object(_optional: Mapping[str, Schema] | None = None, **properties: Schema) -> Schema:
     """Return a closed object; `_optional` fields may be absent."""
     return {
         "type": "object",
@@ -29,49 +30,53 @@ def _object(_optional: Mapping[str, Schema] | None = None, **properties: Schema)
     }
 
 
-def _list(items: Schema) -> Schema:
+def build_list(items: Schema) -> Schema:
+    """Return a list of such items."""
     return {"type": "array", "items": items}
 
 
-def _const(value: str) -> Schema:
+def build_const(value: str) -> Schema:
+    """Return a schema of this one text."""
     return {"type": "string", "const": value}
 
 
 def _build_head(kind: str) -> dict[str, Schema]:
     return {
         "id": TEXT,
-        "object": _const(kind),
+        "object": build_const(kind),
         "created": COUNT,
         "model": TEXT,
-        "system_fingerprint": _or_null(TEXT),
+        "system_fingerprint": or_null(TEXT),
     }
 
 
 _END: Final[Schema] = {"enum": ["stop", "length"]}
 _CHAT_END: Final[Schema] = {"enum": ["stop", "length", "tool_calls"]}
-_CALL: Final[Schema] = _object(id=TEXT, type=_const("function"), function=_object(name=TEXT, arguments=TEXT))
-_MESSAGE: Final[Schema] = _object(
-    {"tool_calls": _list(_CALL)},
-    role=_const("assistant"),
-    content=_or_null(TEXT),
+_CALL: Final[Schema] = build_object(
+    id=TEXT, type=build_const("function"), function=build_object(name=TEXT, arguments=TEXT)
+)
+_MESSAGE: Final[Schema] = build_object(
+    {"tool_calls": build_list(_CALL)},
+    role=build_const("assistant"),
+    content=or_null(TEXT),
     refusal=NULL,
-    annotations=_list({}),
+    annotations=build_list({}),
 )
 _DELTA: Final[Schema] = {
     "type": "object",
-    "properties": {"role": TEXT, "content": _or_null(TEXT), "tool_calls": _list({"type": "object"})},
+    "properties": {"role": TEXT, "content": or_null(TEXT), "tool_calls": build_list({"type": "object"})},
     "additionalProperties": False,
 }
 _USAGE: Final = refer("Usage")
 _LIMIT_NAMES: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "budget_tokens")
-_LIMITS: Final[Schema] = _object(**{name: _or_null(COUNT) for name in _LIMIT_NAMES})
-_TIME: Final[Schema] = _or_null(NUMBER)
+_LIMITS: Final[Schema] = build_object(**{name: or_null(COUNT) for name in _LIMIT_NAMES})
+_TIME: Final[Schema] = or_null(NUMBER)
 _KEY: Final[dict[str, Schema]] = {
-    "object": _const("api_key"),
+    "object": build_const("api_key"),
     "id": TEXT,
     "name": TEXT,
-    "models": _or_null(_list(TEXT)),
-    "scopes": _list(TEXT),
+    "models": or_null(build_list(TEXT)),
+    "scopes": build_list(TEXT),
     "limits": _LIMITS,
     "created_at": NUMBER,
     "expires_at": _TIME,
@@ -80,79 +85,79 @@ _KEY: Final[dict[str, Schema]] = {
 }
 
 COMPONENTS: Final[Mapping[str, Schema]] = {
-    "Error": _object(error=_object(message=TEXT, type=TEXT, param=_or_null(TEXT), code=TEXT)),
-    "Usage": _object(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
-    "ChatCompletion": _object(
+    "Error": build_object(error=build_object(message=TEXT, type=TEXT, param=or_null(TEXT), code=TEXT)),
+    "Usage": build_object(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
+    "ChatCompletion": build_object(
         **_build_head("chat.completion"),
-        choices=_list(_object(index=COUNT, message=_MESSAGE, logprobs=NULL, finish_reason=_CHAT_END)),
+        choices=build_list(build_object(index=COUNT, message=_MESSAGE, logprobs=NULL, finish_reason=_CHAT_END)),
         usage=_USAGE,
     ),
-    "ChatCompletionChunk": _object(
-        {"usage": _or_null(_USAGE)},
+    "ChatCompletionChunk": build_object(
+        {"usage": or_null(_USAGE)},
         **_build_head("chat.completion.chunk"),
-        choices=_list(_object(index=COUNT, delta=_DELTA, logprobs=NULL, finish_reason=_or_null(_CHAT_END))),
+        choices=build_list(build_object(index=COUNT, delta=_DELTA, logprobs=NULL, finish_reason=or_null(_CHAT_END))),
     ),
-    "TextCompletion": _object(
+    "TextCompletion": build_object(
         **_build_head("text_completion"),
-        choices=_list(_object(index=COUNT, text=TEXT, logprobs=NULL, finish_reason=_END)),
+        choices=build_list(build_object(index=COUNT, text=TEXT, logprobs=NULL, finish_reason=_END)),
         usage=_USAGE,
     ),
-    "TextCompletionChunk": _object(
-        {"usage": _or_null(_USAGE)},
+    "TextCompletionChunk": build_object(
+        {"usage": or_null(_USAGE)},
         **_build_head("text_completion"),
-        choices=_list(_object(index=COUNT, text=TEXT, logprobs=NULL, finish_reason=_or_null(_END))),
+        choices=build_list(build_object(index=COUNT, text=TEXT, logprobs=NULL, finish_reason=or_null(_END))),
     ),
-    "Generation": _object(**_build_head("generation"), text=TEXT, finish_reason=_END, usage=_USAGE),
-    "GenerationChunk": _object(
-        {"usage": _USAGE}, **_build_head("generation.chunk"), text=TEXT, finish_reason=_or_null(_END)
+    "Generation": build_object(**_build_head("generation"), text=TEXT, finish_reason=_END, usage=_USAGE),
+    "GenerationChunk": build_object(
+        {"usage": _USAGE}, **_build_head("generation.chunk"), text=TEXT, finish_reason=or_null(_END)
     ),
-    "Calculation": _object(
-        object=_const("calculation"),
+    "Calculation": build_object(
+        object=build_const("calculation"),
         id=TEXT,
         expression=TEXT,
-        exact=_or_null(TEXT),
-        numeric=_or_null(TEXT),
+        exact=or_null(TEXT),
+        numeric=or_null(TEXT),
         verified={"type": "boolean"},
         check=TEXT,
-        notes=_list(TEXT),
+        notes=build_list(TEXT),
     ),
-    "Model": _object(
+    "Model": build_object(
         id=TEXT,
-        object=_const("model"),
+        object=build_const("model"),
         created=COUNT,
-        owned_by=_const("r1plus"),
-        r1plus=_object(
+        owned_by=build_const("r1plus"),
+        r1plus=build_object(
             context_tokens=COUNT,
             default_max_new_tokens=COUNT,
             default_temperature=NUMBER,
-            capabilities=_list(TEXT),
-            preset=_or_null(TEXT),
+            capabilities=build_list(TEXT),
+            preset=or_null(TEXT),
             accuracy={"enum": ["gated", "measured", "unmeasured"]},
         ),
     ),
-    "Models": _object(object=_const("list"), data=_list(refer("Model"))),
-    "OwnUsage": _object(
-        object=_const("usage"),
-        period=_const("month"),
-        data=_list(_object(model=TEXT, requests=COUNT, prompt_tokens=COUNT, completion_tokens=COUNT)),
-        remaining=_object(requests=_or_null(COUNT), tokens=_or_null(COUNT), budget_tokens=_or_null(COUNT)),
+    "Models": build_object(object=build_const("list"), data=build_list(refer("Model"))),
+    "OwnUsage": build_object(
+        object=build_const("usage"),
+        period=build_const("month"),
+        data=build_list(build_object(model=TEXT, requests=COUNT, prompt_tokens=COUNT, completion_tokens=COUNT)),
+        remaining=build_object(requests=or_null(COUNT), tokens=or_null(COUNT), budget_tokens=or_null(COUNT)),
     ),
-    "OwnKey": _object(
-        object=_const("key"),
+    "OwnKey": build_object(
+        object=build_const("key"),
         id=TEXT,
         kind={"enum": ["api_key", "service_account", "admin"]},
-        models=_list(TEXT),
-        scopes=_list(TEXT),
-        end_user=_or_null(TEXT),
+        models=build_list(TEXT),
+        scopes=build_list(TEXT),
+        end_user=or_null(TEXT),
         limits=_LIMITS,
     ),
-    "Key": _object(**_KEY),
-    "IssuedKey": _object(**_KEY, key={"type": "string", "description": "The secret. It is shown this once."}),
-    "Keys": _object(object=_const("list"), data=_list(refer("Key"))),
-    "UsageReport": _object(
-        object=_const("usage"),
-        data=_list(
-            _object(
+    "Key": build_object(**_KEY),
+    "IssuedKey": build_object(**_KEY, key={"type": "string", "description": "The secret. It is shown this once."}),
+    "Keys": build_object(object=build_const("list"), data=build_list(refer("Key"))),
+    "UsageReport": build_object(
+        object=build_const("usage"),
+        data=build_list(
+            build_object(
                 caller_kind=TEXT,
                 caller_id=TEXT,
                 model=TEXT,
@@ -163,19 +168,33 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
                 unsettled_tokens=COUNT,
             )
         ),
-        budgets=_list(
-            _object(
+        budgets=build_list(
+            build_object(
                 caller_kind=TEXT,
                 caller_id=TEXT,
                 month=TEXT,
                 used_tokens=COUNT,
                 reserved_tokens=COUNT,
-                limit_tokens=_or_null(COUNT),
-                left_tokens=_or_null(COUNT),
+                limit_tokens=or_null(COUNT),
+                left_tokens=or_null(COUNT),
             )
         ),
         is_cut={"type": "boolean"},
     ),
-    "Audit": _object(object=_const("audit"), records=COUNT, head=_object(seq=COUNT, mac=TEXT), problem=_or_null(TEXT)),
+    "Audit": build_object(
+        object=build_const("audit"),
+        records=COUNT,
+        head=build_object(seq=COUNT, mac=TEXT),
+        problem=or_null(TEXT),
+        restores=build_list(build_object(seq=COUNT, at=NUMBER, restore_id=TEXT, backup=TEXT)),
+    ),
+    "Restore": build_object(
+        object=build_const("restore"),
+        id=or_null(TEXT),
+        backup=build_object(id=TEXT, created_at=COUNT, schema=TEXT, tenant_uid=TEXT),
+        rows={"type": "object", "additionalProperties": COUNT},
+        data_keys=COUNT,
+        unreadable_rows=COUNT,
+    ),
     "Document": {"type": "object"},
 }

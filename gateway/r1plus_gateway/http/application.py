@@ -17,6 +17,7 @@ from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.calculations import CALCULATE, Calculations
+from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
 from r1plus_gateway.http.completions import (
     HEADER_END_USER,
     HEADER_REQUEST_ID,
@@ -27,21 +28,20 @@ from r1plus_gateway.http.completions import (
     build_limit_headers,
     create_request_id,
 )
+from r1plus_gateway.http.content_handlers import ContentTurns
+from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
-from r1plus_gateway.http.requests import (
-    CHAT,
-    GENERATE,
-    TEXT,
-    Parser,
-    parse_chat,
-    parse_generate,
-    parse_text,
-)
+from r1plus_gateway.http.response_form import ResponseForm
+from r1plus_gateway.http.response_storage import ResponseStorage
+from r1plus_gateway.http.stored_responses import StoredResponses
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
+from r1plus_gateway.store.content import ContentLimits
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_content import TenantContent
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,11 @@ class Api:
         self._parts = parts
         self._store = store
         self._usage = usage
-        self._completions = Completions(parts)
+        self._content = TenantContent(store, self._read_content_limits) if store is not None else None
+        storage = ResponseStorage(self._content) if self._content is not None else None
+        self._completions = Completions(parts, storage)
+        responses = ResponseForm(storage.read_continuation) if storage is not None else ResponseForm()
+        self._forms: tuple[Form, ...] = (ChatForm(), responses, TextForm(), GenerateForm())
         self._calculations = Calculations(parts, calculator, self._completions.bodies, self._completions.holds)
         self.is_draining = False
         self._operations = self._list_operations()
@@ -80,39 +84,8 @@ class Api:
         return app
 
     def _list_operations(self) -> list[Operation]:
-        chat, text, generate = (self._complete(parse) for parse in (parse_chat, parse_text, parse_generate))
-        asked: dict[str, Any] = {"errors": (404, 429, 502)}
         operations = [
-            Operation(
-                "POST",
-                "/v1/chat/completions",
-                "Answer a chat, by the engine's chat template.",
-                chat,
-                "ChatCompletion",
-                "ChatCompletionChunk",
-                body=CHAT,
-                **asked,
-            ),
-            Operation(
-                "POST",
-                "/v1/completions",
-                "Continue a prompt as it is, without a template.",
-                text,
-                "TextCompletion",
-                "TextCompletionChunk",
-                body=TEXT,
-                **asked,
-            ),
-            Operation(
-                "POST",
-                "/v1/generate",
-                "Answer a prompt: the native form.",
-                generate,
-                "Generation",
-                "GenerationChunk",
-                body=GENERATE,
-                **asked,
-            ),
+            *(self._describe_form(form) for form in self._forms),
             Operation(
                 "POST",
                 "/v1/calculate",
@@ -140,18 +113,40 @@ class Api:
                 "GET", "/readyz", "Whether requests are taken.", self.get_readiness, "", errors=(503,), is_public=True
             ),
         ]
+        if self._content is not None:
+            turns, bodies, read_settings = ContentTurns(), self._completions.bodies, self._parts.read_settings
+            for handlers in (Conversations, StoredResponses):
+                operations += handlers(
+                    self._content, self._authenticate, turns, bodies, read_settings
+                ).list_operations()
         if self._store is not None:
-            operations += Administration(self._store, self._authenticate).list_operations()
+            operations += Administration(self._store, self._authenticate, self._read_limits).list_operations()
         return operations
+
+    def _read_content_limits(self) -> ContentLimits:
+        limits = self._parts.read_settings().limits
+        return ContentLimits(limits.content_bytes_per_key, limits.content_bytes_per_tenant)
 
     async def _get_document(self, _: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
 
-    def _complete(self, parse: Parser) -> Handler:
-        async def complete(request: web.Request) -> web.StreamResponse:
-            return await self._completions.answer(request[EXCHANGE], parse)
+    def _describe_form(self, form: Form) -> Operation:
+        """Return the endpoint of a form."""
 
-        return complete
+        async def complete(request: web.Request) -> web.StreamResponse:
+            return await self._completions.answer(request[EXCHANGE], form)
+
+        about = form.description
+        return Operation(
+            "POST",
+            about.path,
+            about.about,
+            complete,
+            about.answer,
+            about.events,
+            body=about.body,
+            errors=(404, 429, 502),
+        )
 
     @web.middleware
     async def _convert_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -193,6 +188,9 @@ class Api:
 
     async def _calculate(self, request: web.Request) -> web.Response:
         return await self._calculations.answer(request[EXCHANGE])
+
+    def _read_limits(self) -> GatewayLimits:
+        return self._parts.read_settings().limits
 
     async def _list_models(self, request: web.Request) -> web.Response:
         models = self._parts.models.list_for(await self._authenticate(request))

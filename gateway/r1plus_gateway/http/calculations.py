@@ -69,7 +69,7 @@ class Calculations:
             raise convert_access_error(error) from error
         except ServingError as error:
             retry_after = self._parts.read_settings().limits.retry_after_seconds
-            raise convert_serving_error(error, retry_after) from error
+            raise convert_serving_error(error, retry_after, prompt_field="expression", schema_field="") from error
 
     async def _answer(self, exchange: Exchange) -> web.Response:
         caller = await authenticate(self._parts, exchange)

@@ -20,18 +20,19 @@ from r1plus_gateway.access.caller import (
     Remaining,
 )
 from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds
-from r1plus_gateway.http.answers import AnswerHead, EventEnvelope, build_answer
+from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, StorageOutcome
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
 from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.presets import build_unknown_model_error
-from r1plus_gateway.http.requests import GenerateRequest, Parser, read_model_name
+from r1plus_gateway.http.requests import GenerateRequest, read_model_name
+from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.tasks import TaskKeeper
-from r1plus_gateway.http.tools import parse_tool_answer
 from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
 from r1plus_gateway.serving.models import Models
@@ -74,8 +75,9 @@ class Exchange:
     caller: Caller | None = None
     model: str = ""
     remaining: Remaining | None = None
+    prompt_field: str = ""
     schema_field: str = ""
-    """The field that a schema of the answer comes from."""
+    """The fields that the prompt and a schema of the answer come from."""
     is_billed: bool = False
     """Whether the request is counted when its bill is settled."""
     has_answer: bool = False
@@ -109,20 +111,21 @@ async def authenticate(parts: GatewayParts, exchange: Exchange) -> Caller:
 class Completions:
     """Answers the requests that generate."""
 
-    def __init__(self, parts: GatewayParts) -> None:
+    def __init__(self, parts: GatewayParts, storage: ResponseStorage | None = None) -> None:
         self._parts = parts
+        self._storage = storage
         self.bodies = BodyBudget()
         self.holds = Holds()
         self._counts = CountAllowance()
 
-    async def answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
-        """Answer one request.
+    async def answer(self, exchange: Exchange, form: Form) -> web.StreamResponse:
+        """Answer one request of this form.
 
         Raises:
             RequestError: it is refused, or failed before anything was sent.
         """
         try:
-            return await self._answer(exchange, parse)
+            return await self._answer(exchange, form)
         except AccessError as error:
             if exchange.caller is not None:
                 self.holds.remember(exchange.caller, error)
@@ -130,7 +133,7 @@ class Completions:
         except ServingError as error:
             raise self._convert(exchange, error) from error
 
-    async def _answer(self, exchange: Exchange, parse: Parser) -> web.StreamResponse:
+    async def _answer(self, exchange: Exchange, form: Form) -> web.StreamResponse:
         caller = await authenticate(self._parts, exchange)
         if caller.kind is CallerKind.ADMIN:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
@@ -143,12 +146,13 @@ class Completions:
         if pool is None:
             raise build_unknown_model_error(name.id)
         exchange.model = pool.model.name
-        request = parse(fields, name, pool.model)
-        exchange.schema_field = "tools" if request.has_tools else "response_format"
-        _check_prompt_size(request, pool.model)
+        request = await form.read_request(fields, name, pool.model, caller)
+        exchange.prompt_field = form.description.prompt_field
+        exchange.schema_field = "tools" if request.has_tools else form.description.schema_field
+        _check_prompt_size(exchange, request, pool.model)
         self._parts.models.queue.check_room(pool.model.name, caller.group_id)
         request, bill, prompt_tokens = await self._admit(exchange, caller, pool, request)
-        return await self._generate(exchange, pool, request, bill, prompt_tokens or 0)
+        return await self._generate(exchange, form, pool, request, bill, prompt_tokens or 0)
 
     async def _admit(
         self, exchange: Exchange, caller: Caller, pool: PodPool, request: GenerateRequest
@@ -209,7 +213,7 @@ class Completions:
         return bill
 
     async def _generate(
-        self, exchange: Exchange, pool: PodPool, request: GenerateRequest, bill: Bill, prompt_tokens: int
+        self, exchange: Exchange, form: Form, pool: PodPool, request: GenerateRequest, bill: Bill, prompt_tokens: int
     ) -> web.StreamResponse:
         generation: Generation | None = None
         outcome = Outcome.FAILED
@@ -219,8 +223,8 @@ class Completions:
             caller = exchange.caller.group_id
             generation = self._parts.models.begin(pool, caller, wire, exchange.arrived, prompt_tokens)
             if request.is_streamed:
-                return await self._stream(exchange, request, generation, bill)
-            return await self._answer_whole(exchange, request, generation, bill)
+                return await self._stream(exchange, form, request, generation, bill)
+            return await self._answer_whole(exchange, form, request, generation, bill)
         except _SlowReaderError:
             outcome = Outcome.SLOW_READER
             raise asyncio.CancelledError from None
@@ -237,24 +241,26 @@ class Completions:
                     self._counts.charge(group, most)
 
     async def _answer_whole(
-        self, exchange: Exchange, request: GenerateRequest, generation: Generation, bill: Bill
+        self, exchange: Exchange, form: Form, request: GenerateRequest, generation: Generation, bill: Bill
     ) -> web.Response:
         text = await read_whole(generation)
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
-        head = self._build_head(exchange, request, generation)
-        body = build_answer(head, text, generation.finish_reason, generation.usage)
+        head, end = self._build_head(exchange, request, generation), self._build_end(generation)
+        body = form.build_answer(head, text, end)
+        if request.storage is not None:
+            body = form.build_answer(await self._store(exchange, head, body), text, end)
         headers = {**build_evidence_headers(generation), **request.headers}
         return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def _stream(
-        self, exchange: Exchange, request: GenerateRequest, generation: Generation, bill: Bill
+        self, exchange: Exchange, form: Form, request: GenerateRequest, generation: Generation, bill: Bill
     ) -> web.StreamResponse:
         with EventStream(exchange.request, generation, self._parts.read_settings().limits) as stream:
             generation.on_overflow = stream.cut
             try:
                 await self._await_first(stream, request, generation)
-                return await self._write_events(exchange, request, generation, stream, bill)
+                return await self._write_events(exchange, form, request, generation, stream, bill)
             except LEFT:
                 if stream.is_slow:
                     raise _SlowReaderError from None
@@ -276,48 +282,66 @@ class Completions:
     async def _write_events(
         self,
         exchange: Exchange,
+        form: Form,
         request: GenerateRequest,
         generation: Generation,
         stream: EventStream,
         bill: Bill,
     ) -> web.StreamResponse:
-        envelope = EventEnvelope(self._build_head(exchange, request, generation))
+        head = self._build_head(exchange, request, generation)
+        events = form.open_events(head)
         whole, data = "", b""
         if request.has_tools:  # only the whole answer says whether it is a call
-            await stream.write(envelope.build_first())
+            await stream.write(events.build_first())
             whole = await read_whole(generation, stream)
         else:
-            data = await write_text(stream, generation, envelope)
+            data = await write_text(stream, generation, events)
         try:
             _check_end(generation)
         except ServingError as error:
             await bill.settle(Outcome.FAILED, generation)
-            await stream.write(data + b"data: " + self._convert(exchange, error).body + b"\n\n")
+            await stream.write(data + events.build_error(self._convert(exchange, error), generation.usage))
             return await stream.finish()
         await bill.settle(Outcome.ANSWERED, generation)
-        finish_reason = generation.finish_reason
         if request.has_tools:
-            parsed = parse_tool_answer(whole)
-            data += envelope.build_tool_answer(parsed)
-            finish_reason = "tool_calls" if parsed.calls else finish_reason
-        await stream.write(data + envelope.build_end(finish_reason, generation.usage))
+            data += events.build_tool_answer(whole)
+        end = self._build_end(generation)
+        if request.storage is not None:
+            text = whole if request.has_tools else events.read_text()
+            head = await self._store(exchange, head, form.build_answer(head, text, end))
+        await stream.write(data + events.build_end(head, end))
         return await stream.finish()
+
+    async def _store(self, exchange: Exchange, head: AnswerHead, answer: bytes) -> AnswerHead:
+        """Store a whole answer; return the head that says whether it was."""
+        assert self._storage is not None
+        assert exchange.caller is not None
+        return await self._storage.store(exchange.caller, head, answer)
 
     def _convert(self, exchange: Exchange, error: ServingError) -> RequestError:
         retry_after = self._parts.read_settings().limits.retry_after_seconds
-        return convert_serving_error(error, retry_after, exchange.schema_field)
+        return convert_serving_error(
+            error, retry_after, prompt_field=exchange.prompt_field, schema_field=exchange.schema_field
+        )
 
     def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
-        return AnswerHead(exchange.id, int(self._parts.read_time()), request, generation.evidence)
+        storage = StorageOutcome.PENDING if request.storage else StorageOutcome.NOT_REQUESTED
+        return AnswerHead(exchange.id, int(self._parts.read_time()), request, generation.evidence, storage)
+
+    def _build_end(self, generation: Generation) -> AnswerEnd:
+        return AnswerEnd(generation.finish_reason, generation.usage, int(self._parts.read_time()))
 
 
-def _check_prompt_size(request: GenerateRequest, model: ModelSettings) -> None:
+def _check_prompt_size(exchange: Exchange, request: GenerateRequest, model: ModelSettings) -> None:
     """Refuse a prompt that no tokenizer fits into the context, as the engine does, before anything is reserved."""
     most = MOST_PROMPT_BYTES_PER_TOKEN * model.context_tokens
     if request.prompt.size > most:
         message = f"the prompt has {request.prompt.size} bytes, more than {most}, which no tokenizer fits into the"
         raise RequestError(
-            400, "context_length_exceeded", f"{message} context of {model.context_tokens} tokens; shorten it"
+            400,
+            "context_length_exceeded",
+            f"{message} context of {model.context_tokens} tokens; shorten it",
+            param=exchange.prompt_field,
         )
 
 

@@ -83,15 +83,20 @@ def convert_access_error(error: AccessError) -> RequestError:
     return RequestError(error.status, error.code, str(error), headers=headers)
 
 
-def convert_serving_error(error: ServingError, retry_after_seconds: int, schema_field: str = "") -> RequestError:
-    """Return the answer of a model that did not answer. `schema_field`: which field the answer's schema came from."""
+def convert_serving_error(
+    error: ServingError, retry_after_seconds: int, *, prompt_field: str, schema_field: str
+) -> RequestError:
+    """Return the answer of a model that did not answer.
+
+    `prompt_field`, `schema_field`: which fields of the request the prompt and the answer's schema came from.
+    """
     later = {"Retry-After": str(retry_after_seconds)}
     if isinstance(error, RefusedByEngineError):
         message = str(error)
         is_too_long = "context of" in message or "tokens of the context" in message
         code = "context_length_exceeded" if is_too_long else "invalid_value"
-        param = schema_field if message.startswith(RESPONSE_SCHEMA) and schema_field else None
-        return RequestError(400, code, message, param="messages" if is_too_long else param)
+        param = schema_field if message.startswith(RESPONSE_SCHEMA) else None
+        return RequestError(400, code, message, param=prompt_field if is_too_long else param)
     if isinstance(error, QueueFullError):
         return RequestError(503, "queue_full", str(error), headers=later)
     if isinstance(error, ModelUnavailableError):

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from r1plus_gateway.http.answers import HEARTBEAT, EventEnvelope
+from r1plus_gateway.http.answers import HEARTBEAT, EventWriter
 from r1plus_gateway.serving.generation import Generation
 from r1plus_gateway.settings import GatewayLimits
 
@@ -118,7 +118,7 @@ class EventStream:
             self.cut()
 
 
-async def write_text(stream: EventStream, generation: Generation, envelope: EventEnvelope) -> bytes:
+async def write_text(stream: EventStream, generation: Generation, events: EventWriter) -> bytes:
     """Write text as it arrives until the request has ended; return the events that are still to be written."""
 
     def write_at_once() -> bool:
@@ -126,13 +126,13 @@ async def write_text(stream: EventStream, generation: Generation, envelope: Even
         if not stream.has_sent_all:
             return False
         if text := generation.take():
-            stream.write_at_once(envelope.build_piece(text))
+            stream.write_at_once(events.build_piece(text))
         return True
 
-    data = envelope.build_first()
+    data = events.build_first()
     while True:
         if text := generation.take():
-            data += envelope.build_piece(text)
+            data += events.build_piece(text)
         if generation.is_ended:
             return data
         if data:

@@ -15,6 +15,10 @@ class Fields:
         self._body = body
         self._path = f"{path}." if path else ""
 
+    def locate(self, name: str) -> str:
+        """Return the path of a field from the body, for errors."""
+        return self._path + name
+
     def has(self, name: str) -> bool:
         """Return whether the field is there and not null."""
         return self.get(name) is not None
@@ -55,11 +59,12 @@ class Fields:
         value = self.get(name)
         if value is None:
             return None
+        is_rounded = isinstance(value, float) and abs(value) >= 2**63
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # JSON has one kind of number: some programs write 16.0
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.build_type_error(name, "an integer", value)
-        if not low <= value <= high:
+        if is_rounded or not low <= value <= high:
             raise InvalidFieldError(self._path + name, f"{str(value)[:40]} is not between {low} and {high}")
         return value
 

@@ -65,7 +65,13 @@ def parse_object(body: bytes) -> dict[str, Json]:
 def _parse(body: bytes) -> Json:
     """Parse twice: orjson is strict and quick, so what costs too much is refused before json looks for double keys."""
     _check(orjson.loads(body))
-    return json.loads(body, object_pairs_hook=_build_object)
+    return json.loads(body, object_pairs_hook=_build_object, parse_int=_parse_integer)
+
+
+def _parse_integer(text: str) -> int | float:
+    """Return an integer; one beyond 64 bits as a float, as orjson does, which writes no other."""
+    value = int(text)
+    return value if -(2**63) <= value < 2**64 else float(value)
 
 
 def _build_object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

@@ -1,7 +1,7 @@
 """The `messages` of a chat: roles and texts. What is not text is refused."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
@@ -24,21 +24,52 @@ MOST_MESSAGES: Final = 2048
 MOST_PARTS: Final = 256
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
-PART_TYPE: Final = StringField("type", values=("text",), is_required=True)
 PART_TEXT: Final = OtherField("text", {"type": "string"}, is_required=True)
-PART: Final = Table((PART_TYPE, PART_TEXT))
-_CONTENT: Final = {
-    "anyOf": [
-        {"type": "string"},
-        {
-            "type": "array",
-            "items": PART.build_schema(),
-            "minItems": 1,
-            "maxItems": MOST_PARTS,
-        },
-    ]
-}
-CONTENT: Final = OtherField("content", _CONTENT, is_required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentField:
+    """A text: a string, or a list of parts, whose texts are joined."""
+
+    name: str
+    kind: StringField
+    part: Table
+    """Of one part, with the kind and `PART_TEXT`."""
+    is_required: bool = True
+
+    def read(self, fields: Fields) -> str:
+        """Return the text.
+
+        Raises:
+            InvalidFieldError: there is none, or it is neither a string nor a list of texts.
+        """
+        path, content = fields.locate(self.name), fields.get(self.name)
+        if isinstance(content, str):
+            return content
+        if not isinstance(content, list):
+            raise InvalidFieldError(path, "expected a string or a list of parts", code="invalid_type")
+        if not 1 <= len(content) <= MOST_PARTS:
+            raise InvalidFieldError(path, f"{len(content)} parts; send 1 to {MOST_PARTS}")
+        return "".join(self._read_part(f"{path}[{position}]", part) for position, part in enumerate(content))
+
+    def build_schema(self) -> dict[str, Json]:
+        """See `Field`."""
+        parts = {"type": "array", "items": self.part.build_schema(), "minItems": 1, "maxItems": MOST_PARTS}
+        return {"anyOf": [{"type": "string"}, parts]}
+
+    def _read_part(self, path: str, part: Json) -> str:
+        fields = read_item(path, part)
+        if (kind := fields.read_string(self.kind.name)) not in self.kind.values:
+            raise UnsupportedFieldError(f"{path}.type", f"{kind!r:.80} is not supported; the models read text only")
+        text = fields.read_text(PART_TEXT.name)
+        self.part.refuse_rest(fields)
+        if text is None:
+            raise fields.build_missing_error(PART_TEXT.name)
+        return text
+
+
+PART_TYPE: Final = StringField("type", values=("text",), is_required=True)
+CONTENT: Final = ContentField("content", PART_TYPE, Table((PART_TYPE, PART_TEXT)))
 CALL_ID: Final = StringField("tool_call_id")
 CALLS: Final = ListField(
     "tool_calls",
@@ -58,8 +89,8 @@ CALLS: Final = ListField(
 IGNORED: Final = frozenset({"name", "refusal", "annotations"})
 
 
-def _build_table(*roles: str, more: tuple[ListField | StringField, ...] = (), content: OtherField = CONTENT) -> Table:
-    return Table((StringField("role", values=roles, is_required=True), content, *more), ignored=IGNORED)
+def _build_table(*roles: str, more: tuple[ListField | StringField, ...] = ()) -> Table:
+    return Table((StringField("role", values=roles, is_required=True), CONTENT, *more), ignored=IGNORED)
 
 
 _PLAIN: Final = _build_table("system", "developer", "user")
@@ -71,7 +102,7 @@ _TABLES: Final[Mapping[str, Table]] = {
 _CALLING: Final = Table(
     (
         StringField("role", values=("assistant",), is_required=True),
-        OtherField("content", _CONTENT),
+        replace(CONTENT, is_required=False),
         ListField("tool_calls", MOST_PARTS, CALLS.items, is_required=True),
     ),
     ignored=IGNORED,
@@ -101,8 +132,17 @@ def read_messages(fields: Fields) -> list[PromptMessage]:
     return [_read_message(f"messages[{position}]", entry) for position, entry in enumerate(entries)]
 
 
-def build_prompt(messages: list[PromptMessage], instruction: str, model: ModelSettings, schema: bytes | None) -> Prompt:
+def build_prompt(
+    messages: list[PromptMessage],
+    instruction: str,
+    model: ModelSettings,
+    schema: bytes | None,
+    *,
+    param: str = MESSAGES.name,
+) -> Prompt:
     """Return what the engine gets. One user message goes by the input that the gate has measured.
+
+    `param`: the field of the request that the messages come from.
 
     Raises:
         UnsupportedFieldError: the engine takes no conversation.
@@ -116,7 +156,7 @@ def build_prompt(messages: list[PromptMessage], instruction: str, model: ModelSe
         return Prompt(text=messages[1].content, system=messages[0].content, response_schema=schema)
     if not model.can(Capability.MESSAGES):
         raise UnsupportedFieldError(
-            "messages",
+            param,
             f"the engine of {model.name} takes one user message, after at most one system message;"
             f" these are {', '.join(roles[:8])}{', ...' if len(roles) > 8 else ''}",
         )
@@ -135,40 +175,36 @@ def _read_message(path: str, entry: Json) -> PromptMessage:
     role = ROLE.read(fields)
     calls = CALLS.read(fields) if role == "assistant" else []
     call_id = CALL_ID.read(fields) if role == "tool" else ""
-    content = _read_content(path, fields.get(CONTENT.name), is_optional=bool(calls))
+    content = "" if calls and not fields.has(CONTENT.name) else CONTENT.read(fields)
     _TABLES[role].refuse_rest(fields)
-    if calls:
-        content = "\n".join(filter(None, [content, *(_describe_call(path, call) for call in calls)]))
     if role == "tool":
-        return PromptMessage("user", f"Result of the tool call {call_id}: {content}")
+        return build_result_message(call_id, content)
+    message = build_message(role, content)
+    return add_calls(message, [_read_call(path, call) for call in calls]) if calls else message
+
+
+def build_message(role: str, content: str) -> PromptMessage:
+    """Return a message; developers speak as the system does."""
     return PromptMessage("system" if role == "developer" else role, content)
 
 
-def _read_content(path: str, content: Json, *, is_optional: bool) -> str:
-    if content is None and is_optional:
-        return ""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise InvalidFieldError(f"{path}.content", "expected a string or a list of parts", code="invalid_type")
-    if not 1 <= len(content) <= MOST_PARTS:
-        raise InvalidFieldError(f"{path}.content", f"{len(content)} parts; send 1 to {MOST_PARTS}")
-    return "".join(_read_part(f"{path}.content[{position}]", part) for position, part in enumerate(content))
+def add_calls(message: PromptMessage, calls: list[str]) -> PromptMessage:
+    """Return the message with the calls of tools that it made: the engine reads them as text."""
+    return PromptMessage(message.role, "\n".join(filter(None, [message.content, *calls])))
 
 
-def _read_part(path: str, part: Json) -> str:
-    fields = read_item(path, part)
-    if (kind := fields.read_string(PART_TYPE.name)) not in PART_TYPE.values:
-        raise UnsupportedFieldError(f"{path}.type", f"{kind!r:.80} is not supported; the models read text only")
-    text = fields.read_text(PART_TEXT.name)
-    PART.refuse_rest(fields)
-    if text is None:
-        raise fields.build_missing_error(PART_TEXT.name)
-    return text
+def build_result_message(call_id: str, content: str) -> PromptMessage:
+    """Return what the engine gets of a tool's result."""
+    return PromptMessage("user", f"Result of the tool call {call_id}: {content}")
 
 
-def _describe_call(path: str, call: Json) -> str:
+def describe_call(name: str, arguments: Json) -> str:
+    """Return what the engine gets of a past call."""
+    return orjson.dumps({"name": name, "arguments": arguments}).decode()
+
+
+def _read_call(path: str, call: Json) -> str:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise InvalidFieldError(f"{path}.tool_calls", "expected calls of functions", code="invalid_type")
-    return orjson.dumps({"name": function["name"], "arguments": function.get("arguments")}).decode()
+    return describe_call(function["name"], function.get("arguments"))

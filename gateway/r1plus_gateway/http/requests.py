@@ -1,8 +1,7 @@
-"""The three forms of a request: chat and text completions as OpenAI has them, and the native `generate`."""
+"""Requests: chat and text completions as OpenAI has them, the native `generate`, and what all forms share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
@@ -25,8 +24,8 @@ from r1plus_gateway.http.sampling_fields import (
     read_sampling,
     read_token_limit,
 )
-from r1plus_gateway.http.schemas import RESPONSE_FORMAT, read_response_format
-from r1plus_gateway.http.tools import TOOL_FIELDS, read_tools
+from r1plus_gateway.http.schemas import RESPONSE_FORMAT
+from r1plus_gateway.http.tools import CHAT_TOOLS, ToolSet, read_tools
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
 from r1plus_gateway.settings import ModelSettings
 
@@ -83,21 +82,15 @@ TEXT_PROMPT: Final = OtherField(
 PROMPT: Final = TextField("prompt", is_required=True)
 SYSTEM: Final = TextField("system")
 RAW_PROMPT: Final = FlagField("raw_prompt")
-_COMMON: Final = (MODEL, PRESET, STREAM, *SAMPLING)
+COMMON: Final = (MODEL, PRESET, STREAM, *SAMPLING)
 CHAT: Final = Table(
-    (*_COMMON, MESSAGES, RESPONSE_FORMAT, *TOOL_FIELDS, STREAM_OPTIONS, *CHAT_LIMITS), IGNORED, UNSUPPORTED
+    (*COMMON, MESSAGES, RESPONSE_FORMAT, CHAT_TOOLS.tools, CHAT_TOOLS.choice, STREAM_OPTIONS, *CHAT_LIMITS),
+    IGNORED,
+    UNSUPPORTED,
 )
-TEXT: Final = Table((*_COMMON, TEXT_PROMPT, STREAM_OPTIONS, *TEXT_LIMITS), IGNORED, UNSUPPORTED)
-GENERATE: Final = Table((*_COMMON, PROMPT, SYSTEM, RAW_PROMPT, RESPONSE_FORMAT, *GENERATE_LIMITS), IGNORED, UNSUPPORTED)
+TEXT: Final = Table((*COMMON, TEXT_PROMPT, STREAM_OPTIONS, *TEXT_LIMITS), IGNORED, UNSUPPORTED)
+GENERATE: Final = Table((*COMMON, PROMPT, SYSTEM, RAW_PROMPT, RESPONSE_FORMAT, *GENERATE_LIMITS), IGNORED, UNSUPPORTED)
 """The bodies of the three forms: what they list is read, and is what the OpenAPI document says."""
-
-
-class Form(StrEnum):
-    """Which endpoint is called; the value is the object's name in whole answers."""
-
-    CHAT = "chat.completion"
-    TEXT = "text_completion"
-    GENERATE = "generation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +104,23 @@ class ModelName:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageRequest:
+    """What is to be stored when the answer is whole."""
+
+    items: Sequence[Mapping[str, Json]]
+    """Of the request, without those before them."""
+    previous_id: str = ""
+    """The response that this one follows; empty: none."""
+    conversation_id: str = ""
+    """The conversation that request and answer are added to; empty: none."""
+    keeps_response: bool = False
+    """Whether the response can be read and continued later."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """A request whose fields are all checked."""
 
-    form: Form
     model: ModelName
     prompt: Prompt
     sampling: Sampling
@@ -125,9 +131,10 @@ class GenerateRequest:
     has_tools: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     """For the answer: warnings."""
-
-
-Parser = Callable[[Fields, ModelName, ModelSettings], GenerateRequest]
+    echo: Mapping[str, Json] = field(default_factory=dict)
+    """Fields that the answer repeats."""
+    storage: StorageRequest | None = None
+    """None: nothing is stored."""
 
 
 def read_model_name(fields: Fields) -> ModelName:
@@ -140,29 +147,26 @@ def read_model_name(fields: Fields) -> ModelName:
 def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
     """Parse the body of `POST /v1/chat/completions`."""
     messages = read_messages(fields)
-    schema = read_response_format(fields, model)
+    schema = RESPONSE_FORMAT.read(fields, model)
     tools = read_tools(fields, model)
-    if schema is not None and tools is not None:
-        raise UnsupportedFieldError("response_format", "cannot be held together with tools; send one of them")
-    is_streamed, includes_usage = _read_stream(fields)
+    refuse_both(RESPONSE_FORMAT.name, schema, tools)
+    is_streamed, includes_usage = read_stream(fields)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, CHAT_LIMITS)
     CHAT.refuse_rest(fields)
     instruction = tools.instruction if tools else ""
     prompt = build_prompt(messages, instruction, model, tools.schema if tools else schema)
-    return GenerateRequest(
-        Form.CHAT, name, prompt, sampling, limit, is_streamed, includes_usage, has_tools=tools is not None
-    )
+    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage, has_tools=tools is not None)
 
 
 def parse_text(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
     """Parse the body of `POST /v1/completions`: the prompt is continued, without a chat template."""
     text = _read_single_prompt(fields.get(TEXT_PROMPT.name))
-    is_streamed, includes_usage = _read_stream(fields)
+    is_streamed, includes_usage = read_stream(fields)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, TEXT_LIMITS)
     TEXT.refuse_rest(fields)
-    return GenerateRequest(Form.TEXT, name, Prompt(text, is_raw=True), sampling, limit, is_streamed, includes_usage)
+    return GenerateRequest(name, Prompt(text, is_raw=True), sampling, limit, is_streamed, includes_usage)
 
 
 def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
@@ -172,19 +176,24 @@ def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> Gen
     is_raw = RAW_PROMPT.read(fields)
     if is_raw and system:
         raise InvalidFieldError("system", "has no place in a raw prompt; leave it out")
-    schema = read_response_format(fields, model)
+    schema = RESPONSE_FORMAT.read(fields, model)
     is_streamed = STREAM.read(fields)
     sampling = read_sampling(fields, name.preset)
     headers = {"Deprecation": "true"} if fields.has("length") else {}
     limit = read_token_limit(fields, model, GENERATE_LIMITS)
     GENERATE.refuse_rest(fields)
     prompt = Prompt(text, system, is_raw, response_schema=schema)
-    return GenerateRequest(
-        Form.GENERATE, name, prompt, sampling, limit, is_streamed, includes_usage=True, headers=headers
-    )
+    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage=True, headers=headers)
 
 
-def _read_stream(fields: Fields) -> tuple[bool, bool]:
+def refuse_both(param: str, schema: bytes | None, tools: ToolSet | None) -> None:
+    """Refuse a form of the answer together with tools: an answer is held to one schema."""
+    if schema is not None and tools is not None:
+        raise UnsupportedFieldError(param, "cannot be held together with tools; send one of them")
+
+
+def read_stream(fields: Fields) -> tuple[bool, bool]:
+    """Return whether to stream, and whether a stream ends with a chunk of the usage."""
     is_streamed = STREAM.read(fields)
     options = STREAM_OPTIONS.read(fields)
     if options is None:

@@ -1,5 +1,6 @@
-"""JSON schemas that constrain an answer: `response_format` and the parameters of tools."""
+"""JSON schemas that constrain an answer: `response_format`, `text.format` and the parameters of tools."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -20,26 +21,62 @@ DESCRIPTION: Final = ObjectField(
     "json_schema", Table((SCHEMA,), ignored=frozenset({"name", "description", "strict"})), is_required=True
 )
 _PLAIN: Final = Table((StringField("type", values=("text", "json_object"), is_required=True),))
-_WITH_SCHEMA: Final = Table((StringField("type", values=("json_schema",), is_required=True), DESCRIPTION))
-RESPONSE_FORMAT: Final = OtherField("response_format", choose([_PLAIN, _WITH_SCHEMA]))
 
 
-def read_response_format(fields: Fields, model: ModelSettings) -> bytes | None:
-    """Return the schema that `response_format` asks for; None for free text."""
-    form = fields.read_object(RESPONSE_FORMAT.name)
-    if form is None:
-        return None
-    kind = FORMAT_TYPE.read(form)
-    (_WITH_SCHEMA if kind == "json_schema" else _PLAIN).refuse_rest(form)
-    if kind == "text":
-        return None
-    require_schemas("response_format", model)
-    description = DESCRIPTION.read(form) if kind == "json_schema" else None
-    if description is None:
-        return _ANY_OBJECT
-    schema = description.get(SCHEMA.name)
-    DESCRIPTION.table.refuse_rest(description)
-    return encode_schema("response_format.json_schema.schema", schema)
+@dataclass(frozen=True, slots=True)
+class FormatField:
+    """Which form an answer has: free text, any JSON object, or one that follows a schema."""
+
+    name: str
+    described: Table
+    """Of a format with a schema."""
+    is_flat: bool = False
+    """Whether the schema is a field of the format; else it is in an object `json_schema`."""
+    is_required: bool = False
+
+    def read(self, fields: Fields, model: ModelSettings) -> bytes | None:
+        """Return the schema of the answer; None for free text.
+
+        Raises:
+            InvalidFieldError: it is none of these, or the engine cannot follow a schema.
+        """
+        form = fields.read_object(self.name)
+        if form is None:
+            return None
+        kind = FORMAT_TYPE.read(form)
+        (self.described if kind == "json_schema" else _PLAIN).refuse_rest(form)
+        if kind == "text":
+            return None
+        require_schemas(fields.locate(self.name), model)
+        if kind == "json_object":
+            return _ANY_OBJECT
+        return self._read_schema(form)
+
+    def build_schema(self) -> dict[str, Json]:
+        """See `Field`."""
+        return choose([_PLAIN, self.described])
+
+    def _read_schema(self, form: Fields) -> bytes:
+        description = form if self.is_flat else DESCRIPTION.read(form)
+        assert description is not None
+        if self.is_flat:
+            FORMAT_NAME.read(form)
+            FORMAT_DESCRIPTION.read(form)
+        else:
+            DESCRIPTION.table.refuse_rest(description)
+        return encode_schema(description.locate(SCHEMA.name), description.get(SCHEMA.name))
+
+
+_WITH_SCHEMA: Final = StringField("type", values=("json_schema",), is_required=True)
+RESPONSE_FORMAT: Final = FormatField("response_format", Table((_WITH_SCHEMA, DESCRIPTION)))
+FORMAT_NAME: Final = StringField("name", most=64, is_required=True)
+FORMAT_DESCRIPTION: Final = StringField("description", most=4096)
+TEXT_FORMAT: Final = FormatField(
+    "format",
+    Table((_WITH_SCHEMA, SCHEMA, FORMAT_NAME, FORMAT_DESCRIPTION), ignored=frozenset({"strict"})),
+    is_flat=True,
+)
+"""`text.format` of a response: an answer is always held to its schema, strict or not."""
 
 
 def require_schemas(param: str, model: ModelSettings) -> None:

@@ -6,7 +6,7 @@ The engine knows no tools: a system message describes them, and past calls and r
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -32,25 +32,34 @@ FUNCTION: Final = ObjectField(
     "function", Table((TOOL_NAME, TOOL_DESCRIPTION, PARAMETERS), ignored=frozenset({"strict"})), is_required=True
 )
 TOOL_TYPE: Final = StringField("type", values=("function",), is_required=True)
-TOOL: Final = Table((TOOL_TYPE, FUNCTION))
-TOOLS: Final = ListField("tools", MOST_TOOLS, TOOL.build_schema())
-CHOICE: Final = OtherField(
-    "tool_choice",
-    {
-        "anyOf": [
-            {"enum": ["none", "auto", "required"]},
-            {
-                "type": "object",
-                "properties": {
-                    "type": {"const": "function"},
-                    "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
-                },
-                "required": ["type", "function"],
-            },
-        ]
-    },
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFields:
+    """The fields `tools` and `tool_choice` of an endpoint."""
+
+    tool: Table
+    tools: ListField
+    choice: OtherField
+    is_flat: bool
+    """Whether name and parameters are fields of the tool; else they are in an object `function`."""
+
+
+def _build_tool_fields(tool: Table, named: Mapping[str, Json], *, is_flat: bool) -> ToolFields:
+    """Return the fields; `named`: what names a function in `tool_choice`, besides its type."""
+    properties = {"type": {"const": "function"}, **named}
+    one = {"type": "object", "properties": properties, "required": list(properties)}
+    choice = OtherField("tool_choice", {"anyOf": [{"enum": ["none", "auto", "required"]}, one]})
+    return ToolFields(tool, ListField("tools", MOST_TOOLS, tool.build_schema()), choice, is_flat)
+
+
+_NAME: Final[Json] = {"name": {"type": "string"}}
+_FUNCTION: Final[Json] = {"type": "object", "properties": _NAME, "required": ["name"]}
+CHAT_TOOLS: Final = _build_tool_fields(Table((TOOL_TYPE, FUNCTION)), {"function": _FUNCTION}, is_flat=False)
+FLAT_TOOLS: Final = _build_tool_fields(
+    Table((TOOL_TYPE, TOOL_NAME, TOOL_DESCRIPTION, PARAMETERS), ignored=frozenset({"strict"})), _NAME, is_flat=True
 )
-TOOL_FIELDS: Final = (TOOLS, CHOICE)
+"""Those of a response."""
 _CONTENT: Final[Json] = {
     "type": "object",
     "properties": {"content": {"type": "string"}},
@@ -70,26 +79,36 @@ class ToolSet:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolAnswer:
     """An answer under a `ToolSet`: text, or one call."""
 
-    content: str | None
-    calls: tuple[Mapping[str, Any], ...] = ()
+    content: str
+    call: ToolCall | None = None
 
 
-def read_tools(fields: Fields, model: ModelSettings) -> ToolSet | None:
+def read_tools(fields: Fields, model: ModelSettings, form: ToolFields = CHAT_TOOLS) -> ToolSet | None:
     """Read `tools` and `tool_choice`; None where no tool may be called."""
-    entries = TOOLS.read(fields)
-    choice = fields.get(CHOICE.name)
+    entries = form.tools.read(fields)
+    choice = fields.get(form.choice.name)
     if not entries:
         if choice not in (None, "none", "auto"):
             raise InvalidFieldError("tool_choice", "needs tools")
         return None
     require_schemas("tools", model)
-    functions = [_read_function(f"tools[{position}]", entry) for position, entry in enumerate(entries)]
+    functions = [_read_function(f"tools[{position}]", entry, form) for position, entry in enumerate(entries)]
     if choice == "none":
         return None
-    named = _read_choice(choice)
+    named = _read_choice(choice, form)
     if named is not None:
         functions = [function for function in functions if function["name"] == named]
         if not functions:
@@ -100,31 +119,33 @@ def read_tools(fields: Fields, model: ModelSettings) -> ToolSet | None:
     return ToolSet(schema, _describe_tools(functions, must_call))
 
 
-def _read_function(path: str, entry: Json) -> dict[str, Json]:
+def _read_function(path: str, entry: Json, form: ToolFields) -> dict[str, Json]:
     fields = read_item(path, entry)
     if (kind := fields.read_string(TOOL_TYPE.name)) not in TOOL_TYPE.values:
         raise UnsupportedFieldError(f"{path}.type", f"{kind!r:.80} is not supported; only function is")
-    function = FUNCTION.read(fields)
+    function = fields if form.is_flat else FUNCTION.read(fields)
     assert function is not None
-    TOOL.refuse_rest(fields)
+    form.tool.refuse_rest(fields)
     parameters = function.get(PARAMETERS.name)
     read = {
         "name": TOOL_NAME.read(function),
         "description": TOOL_DESCRIPTION.read(function),
         "parameters": {"type": "object"} if parameters is None else parameters,
     }
-    FUNCTION.table.refuse_rest(function)
+    if not form.is_flat:
+        FUNCTION.table.refuse_rest(function)
     if not isinstance(read["parameters"], dict):
-        raise InvalidFieldError(f"{path}.function.parameters", "expected a JSON schema", code="invalid_type")
-    check_schema(f"{path}.function.parameters", read["parameters"])
+        raise InvalidFieldError(function.locate(PARAMETERS.name), "expected a JSON schema", code="invalid_type")
+    check_schema(function.locate(PARAMETERS.name), read["parameters"])
     return read
 
 
-def _read_choice(choice: Json) -> str | None:
+def _read_choice(choice: Json, form: ToolFields) -> str | None:
     """Return the name of the one tool that must be called, if one is named."""
     if choice in (None, "auto", "required"):
         return None
-    function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
+    named = choice if isinstance(choice, dict) and choice.get("type") == "function" else {}
+    function = named if form.is_flat else named.get("function")
     if isinstance(function, dict) and isinstance(name := function.get("name"), str):
         return name
     raise InvalidFieldError("tool_choice", "is not one of none, auto, required, or the name of a function")
@@ -168,7 +189,6 @@ def parse_tool_answer(text: str) -> ToolAnswer:
     except (ValueError, orjson.JSONEncodeError):
         return ToolAnswer(text)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
-        function = {"name": value["name"], "arguments": arguments}
-        return ToolAnswer(None, ({"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function},))
+        return ToolAnswer("", ToolCall(f"call_{uuid.uuid4().hex[:24]}", value["name"], arguments))
     content = value.get("content") if isinstance(value, dict) else None
     return ToolAnswer(content if isinstance(content, str) else text)

@@ -49,10 +49,13 @@ _PRAGMAS: Final = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
+    # What is deleted is overwritten, and does not wait in a free page.
+    "secure_delete = ON",
     # The keeper moves the log into the file; a request does so only if it falls behind by 40 MB.
     "wal_autocheckpoint = 10000",
     "journal_size_limit = 67108864",
 )
+_COPY_STATEMENT_SECONDS: Final = 300.0
 _FREE_BYTES: Final = 64 * 1024
 """A volume with less counts as full."""
 
@@ -64,8 +67,8 @@ class StoreLimits:
     connect: float = 5.0
     lock: float = 3.0
     statement: float = 5.0
-    connections: int = 5
-    """Number of connections: for the writer, two readers, the keeper and the auditor."""
+    connections: int = 6
+    """Number of connections: for the writer, two readers, the keeper, the auditor and the copier."""
 
 
 class Database:
@@ -125,12 +128,32 @@ class Database:
         except SQLAlchemyError as error:
             raise UnavailableError(f"{self.name}: {_get_first_line(error)}") from error
 
+    def allow_long_statements(self, connection: Connection) -> None:
+        """Let this transaction's statements, and its waits for a client, take longer than a request's."""
+        if not self.is_sqlite:
+            connection.exec_driver_sql(
+                f"SET LOCAL statement_timeout = {to_milliseconds(_COPY_STATEMENT_SECONDS)};"
+                " SET LOCAL idle_in_transaction_session_timeout = 0"
+            )
+
     def checkpoint(self) -> None:
         """Move SQLite's log into its file, so that no request has to. Raises StoreError."""
         if self.is_sqlite:
             with self.translate_errors(), self.engine.connect() as connection:
                 # On the driver's own connection: SQLAlchemy would begin a transaction first.
                 connection.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def empty_log(self) -> None:
+        """Move SQLite's log into its file and cut it to nothing, so that no deleted row is left in it.
+
+        Raises StoreError; BusyError while a reader needs the log.
+        """
+        if not self.is_sqlite:
+            return
+        with self.translate_errors(), self.engine.connect() as connection:
+            is_busy = connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if is_busy:
+            raise BusyError(f"{self.name}: a reader needs the log, so it could not be emptied")
 
     def check_content(self, most_bytes: int | None = None) -> None:
         """Read the first page of a file, and each page unless it is larger than `most_bytes`. Raises StoreError."""

@@ -84,4 +84,11 @@ def build_store_config(data: DataSettings) -> StoreConfig:
                 f"data.databaseUrlFile: {data.database_url_file}: {error.strerror}; mount the Secret that holds the URL"
             ) from error
     folder = Path(data.folder) if data.folder else None
-    return StoreConfig(data.tenant_uid, Path(data.secret_folder), folder, url, audit_days=data.audit_days)
+    return StoreConfig(
+        data.tenant_uid,
+        Path(data.secret_folder),
+        folder,
+        url,
+        audit_days=data.audit_days,
+        content_days=data.content_days,
+    )

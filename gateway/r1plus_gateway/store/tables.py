@@ -1,7 +1,8 @@
 """The tables after the newest migration. `migrations/` creates them, and a test compares the two.
 
 Times are seconds since the epoch, in ledger time (`store.clock`). Months and days are those of UTC. End users are
-pseudonyms. No table has a column for text of a prompt or an answer.
+pseudonyms. Text of prompts and answers is only in columns of type LargeBinary that name a `key_id` beside them:
+encrypted under the data key of their owner (`store.content_cipher`).
 """
 
 from sqlalchemy import (
@@ -15,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 NAMING = {
@@ -24,6 +26,8 @@ NAMING = {
 }
 """Names of constraints and indexes, so that later migrations can refer to them."""
 metadata = MetaData(naming_convention=NAMING)
+OWNER = ("caller_kind", "caller_id", "end_user")
+"""Whose content a row is: the columns of `content_cipher.Owner`."""
 
 
 def _make_text_column(name: str, *, is_key: bool = False) -> Column[str]:
@@ -32,6 +36,10 @@ def _make_text_column(name: str, *, is_key: bool = False) -> Column[str]:
 
 def _make_count_column(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False)
+
+
+def _make_owner_columns(*, are_keys: bool = False) -> tuple[Column[str], ...]:
+    return tuple(_make_text_column(name, is_key=are_keys) for name in OWNER)
 
 
 api_keys = Table(
@@ -135,6 +143,67 @@ instances = Table(
     _make_count_column("beats"),
 )
 """Gateways that use this database: reservations of one that is gone are settled by another."""
+
+
+data_keys = Table(
+    "data_keys",
+    metadata,
+    _make_text_column("id", is_key=True),
+    *_make_owner_columns(),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("ix_data_keys_owner", *OWNER),
+)
+"""Of an owner's keys the newest encrypts; an older one decrypts until nothing needs it. Backups do not have them."""
+
+conversations = Table(
+    "conversations",
+    metadata,
+    _make_text_column("id", is_key=True),
+    *_make_owner_columns(),
+    Column("created_at", Double, nullable=False),
+    Column("used_at", Double, nullable=False),
+    _make_text_column("key_id"),
+    Column("attributes", LargeBinary, nullable=False),
+    Index("ix_conversations_owner", *OWNER),
+    Index("ix_conversations_used_at", "used_at"),
+)
+"""`attributes` is the API's `metadata`, as JSON. Retention counts from `used_at`."""
+
+conversation_items = Table(
+    "conversation_items",
+    metadata,
+    _make_text_column("id", is_key=True),
+    _make_text_column("conversation_id"),
+    _make_count_column("position"),
+    Column("created_at", Double, nullable=False),
+    _make_text_column("key_id"),
+    Column("content", LargeBinary, nullable=False),
+    UniqueConstraint("conversation_id", "position"),
+)
+"""What was said in a conversation, an item as JSON a row; an item's owner is its conversation's."""
+
+responses = Table(
+    "responses",
+    metadata,
+    _make_text_column("id", is_key=True),
+    *_make_owner_columns(),
+    _make_text_column("previous_id"),
+    Column("created_at", Double, nullable=False),
+    _make_text_column("key_id"),
+    Column("content", LargeBinary, nullable=False),
+    Index("ix_responses_owner", *OWNER),
+    Index("ix_responses_created_at", "created_at"),
+)
+"""Stored responses, each with the items of its request, as JSON. `previous_id` is the response that it follows."""
+
+content_sizes = Table(
+    "content_sizes",
+    metadata,
+    *_make_owner_columns(are_keys=True),
+    _make_count_column("bytes"),
+)
+"""Bytes of content that each owner has stored."""
 
 meta = Table(
     "meta",

@@ -16,9 +16,13 @@ class ConditionType(StrEnum):
     PROGRESSING = "Progressing"
     GATEWAY_READY = "GatewayReady"
     """Of an R1PlusTenant only."""
+    DATA_READY = "DataReady"
+    """Of an R1PlusTenant only."""
 
 
-DEPLOYMENT_CONDITIONS = tuple(kind for kind in ConditionType if kind is not ConditionType.GATEWAY_READY)
+DEPLOYMENT_CONDITIONS = tuple(
+    kind for kind in ConditionType if kind not in (ConditionType.GATEWAY_READY, ConditionType.DATA_READY)
+)
 """The conditions of an R1PlusDeployment."""
 
 
@@ -103,7 +107,7 @@ class Reason(StrEnum):
     NETWORK_POLICIES_APPLIED = "NetworkPoliciesApplied"
     EGRESS_NOT_OPENED = "EgressNotOpened"
     DELETING = "Deleting"
-    # GatewayReady
+    # GatewayReady, DataReady
     READY = "Ready"
     STARTING = "Starting"
     DISABLED = "Disabled"
@@ -111,7 +115,7 @@ class Reason(StrEnum):
     IMAGE_NOT_SET = "ImageNotSet"
     ISSUER_UNKNOWN = "IssuerUnknown"
     NAME_TAKEN = "NameTaken"
-    # GatewayReady, by what the gateway reports of its data (`contract.gateway.DataReason`)
+    # GatewayReady and DataReady, by what the gateway reports of its data (`contract.gateway.DataReason`)
     KEY_LOST = "KeyLost"
     WRONG_KEY = "WrongKey"
     FOREIGN_TENANT = "ForeignTenant"

@@ -289,6 +289,32 @@ class Gateway(ApiModel):
         return self
 
 
+class DeletionPolicy(StrEnum):
+    """What happens to the gateway's volume when the R1PlusTenant is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class TenantData(ApiModel):
+    """What the tenant's gateway stores of what callers and models say."""
+
+    retention_days: Annotated[JsonInteger, Field(ge=1, le=3650)] | None = Field(
+        None,
+        description=(
+            "How long conversations and responses are kept after their last use, each end user's under a key of its"
+            " own. Absent: none is stored; what is stored already goes as the value before said."
+        ),
+    )
+    deletion_policy: DeletionPolicy = Field(
+        DeletionPolicy.RETAIN,
+        description=(
+            "What happens to the gateway's volume, with keys, usage and content, when the R1PlusTenant is deleted."
+            " Retain: it stays until the namespace is deleted. Delete: it goes first. A database of your own stays."
+        ),
+    )
+
+
 class R1PlusTenantSpec(ApiModel):
     """Everything is optional. By default there are no callers from outside, no egress and no administrators."""
 
@@ -309,6 +335,9 @@ class R1PlusTenantSpec(ApiModel):
         default_factory=TenantPlacement, description="On which nodes the tenant's models may run."
     )
     gateway: Gateway = Field(default_factory=Gateway, description="The tenant's HTTP entry to its models.")
+    data: TenantData = Field(
+        default_factory=TenantData, description="What the gateway stores of what callers and models say."
+    )
 
 
 class Isolation(ApiModel):

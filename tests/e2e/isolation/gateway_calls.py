@@ -51,11 +51,11 @@ def call_both(world: World) -> Iterator[tuple[Caller, Caller]]:
         yield made[0], made[1]
 
 
-def call(url: str, path: str, credential: str, method: str = "GET", **headers: str) -> httpx.Response:
+def call(url: str, path: str, credential: str, method: str = "GET", body: Any = None, **headers: str) -> httpx.Response:
     """Call a gateway; `path` begins with /. Without a credential there is no header for one."""
     sent = _authorize(credential) | headers
     with httpx.Client(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
-        return client.request(method, url.removesuffix("/v1") + path, headers=sent)
+        return client.request(method, url.removesuffix("/v1") + path, headers=sent, json=body)
 
 
 def ask(url: str, credential: str, **headers: str) -> httpx.Response:

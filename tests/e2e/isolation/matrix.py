@@ -50,7 +50,6 @@ NAMES: Mapping[int, str] = {
 }
 NOT_APPLICABLE: Mapping[int, str] = {
     24: "no vectors are stored yet: they come with files and knowledge bases",
-    25: "no conversation is stored yet: a gateway keeps keys, usage and an audit log only",
 }
 
 

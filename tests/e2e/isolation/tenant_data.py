@@ -192,7 +192,8 @@ def _until_mounted(side: Side, volume: str) -> None:
 
 
 def _configure(side: Side, gateway: Any) -> None:
-    side.kube.patch("r1plustenants", side.namespace, TENANT, {"spec": {"gateway": gateway}})
+    spec = {"gateway": gateway, "data": {"retentionDays": 1}}
+    side.kube.patch("r1plustenants", side.namespace, TENANT, {"spec": spec})
 
 
 def is_done(ended: Sequence[str]) -> bool:

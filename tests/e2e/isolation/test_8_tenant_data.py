@@ -232,6 +232,61 @@ def test_no_token_of_as_reads_bs_keys_and_usage(world: World, both: Gateways, tr
     trial.shut("A's", answer.status_code in (401, 403) and both.b.key.id not in answer.text, answer.text)
 
 
+def begin_conversation(url: str, key: str, text: str) -> str:
+    """Store a conversation of one message; return its id."""
+    items = [{"role": "user", "content": text}]
+    answer = call(url, "/v1/conversations", key, "POST", {"items": items})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.mark.vector(25)
+def test_the_id_of_a_conversation_of_bs_is_worth_nothing(both: Gateways, trial: Trial) -> None:
+    canary = both.b.side.canary
+    name = begin_conversation(both.url_of_b, both.b.key.secret, canary)
+    path = f"/v1/conversations/{name}/items"
+    trial.by(both.a.key.id, call(both.url_of_a, "/v1/key", both.a.key.secret).json()["id"])
+    own = call(both.url_of_b, path, both.b.key.secret)
+    trial.open("B's key at B's gateway", own.status_code == 200 and canary in own.text, own.text)
+    for url, status in ((both.url_of_b, 401), (both.url_of_a, 404)):
+        answer = call(url, path, both.a.key.secret)
+        trial.shut(f"A's key at {url}", answer.status_code == status and canary not in answer.text, answer.text)
+    nobodys = call(both.url_of_a, path.replace(name, "conv_0"), both.a.key.secret)
+    theirs = call(both.url_of_a, path, both.a.key.secret)
+    trial.shut("a difference", theirs.text.replace(name, "conv_0") == nobodys.text, theirs.text)
+
+
+@pytest.mark.vector(25)
+def test_rows_of_bs_do_not_open_in_as_database(both: Gateways, trial: Trial) -> None:
+    """As somebody has them who got at B's database: text, and the data key that opens it."""
+    a, b, canary = both.a, both.b, both.b.side.canary
+    stolen = begin_conversation(both.url_of_b, b.key.secret, canary)
+    own = begin_conversation(both.url_of_a, a.key.secret, "mine")
+    path = f"/v1/conversations/{own}/items"
+    trial.by(a.database, a.current_role())
+    seen = call(both.url_of_a, path, a.key.secret)
+    trial.open("A's own", seen.status_code == 200 and "mine" in seen.text, seen.text)
+
+    def read_of_b(what: str) -> str:
+        joined = "conversation_items JOIN data_keys ON data_keys.id = conversation_items.key_id"
+        return b.server.run(f"SELECT {what} FROM {joined} WHERE conversation_id = '{stolen}'", b.database).strip()
+
+    content = read_of_b("encode(content, 'hex')")
+    key_id, wrapped = read_of_b("key_id"), read_of_b("encode(wrapped_key, 'hex')")
+    columns = "id, caller_kind, caller_id, end_user, wrapped_key, created_at"
+    own_key = f"SELECT '{key_id}', caller_kind, caller_id, end_user, decode('{wrapped}', 'hex'), 0"
+    changes = [
+        f"UPDATE conversation_items SET content = decode('{content}', 'hex') WHERE conversation_id = '{own}'",
+        f"INSERT INTO data_keys ({columns}) {own_key} FROM data_keys LIMIT 1",
+        f"UPDATE conversation_items SET key_id = '{key_id}' WHERE conversation_id = '{own}'",
+    ]
+    for change, what in zip(changes, ("its text", "its key", "both"), strict=True):
+        done = a.run_sql(change)
+        assert is_done(done), done
+        answer = call(both.url_of_a, path, a.key.secret)
+        trial.shut(what, answer.status_code == 410 and canary not in answer.text, answer.text)
+
+
 @pytest.mark.vector(35)
 def test_a_backup_of_bs_database_is_not_opened_by_as_gateway(world: World, both: Gateways, trial: Trial) -> None:
     a, b = both.a, both.b

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -169,10 +169,17 @@ class GatewayProcess(PythonProcess):
 
 
 @asynccontextmanager
-async def running_process(folder: Path, pod: FakeTriton, **model: Any) -> AsyncIterator[GatewayProcess]:
-    """Run a gateway before this pod; `model` as for `GatewayProcess`."""
-    async with FakeMonitor().listen() as monitor, started(GatewayProcess(folder, pod, monitor, **model)) as gateway:
-        yield gateway
+async def running_process(
+    folder: Path, pod: FakeTriton, settings: Mapping[str, Mapping[str, Any]] | None = None, **model: Any
+) -> AsyncIterator[GatewayProcess]:
+    """Run a gateway before this pod; `model` as for `GatewayProcess`, `settings`: other settings, by their section."""
+    async with FakeMonitor().listen() as monitor:
+        gateway = GatewayProcess(folder, pod, monitor, **model)
+        for section, values in (settings or {}).items():
+            gateway.settings[section] = {**gateway.settings.get(section, {}), **values}
+        gateway.write_settings()
+        async with started(gateway):
+            yield gateway
 
 
 @asynccontextmanager

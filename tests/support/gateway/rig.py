@@ -112,6 +112,10 @@ class Rig:
         messages = [{"role": "user", "content": text}]
         return self.post("/v1/chat/completions", {"model": "credit", "messages": messages, **fields})
 
+    def respond(self, question: Any = "Hi", /, **fields: Any) -> Any:
+        """Ask one question, or for what follows these items, by the Responses API."""
+        return self.post("/v1/responses", {"model": "credit", "input": question, **fields})
+
     def get(self, path: str, key: str = KEY) -> Any:
         """Get a path."""
         return self.client.get(self.url + path, headers={"Authorization": f"Bearer {key}"})
@@ -173,6 +177,18 @@ async def read_events(response: aiohttp.ClientResponse) -> list[Any]:
     lines = [line async for line in response.content]
     data = [line.removeprefix(b"data: ").strip() for line in lines if line.startswith(b"data: ")]
     return ["[DONE]" if entry == b"[DONE]" else json.loads(entry) for entry in data]
+
+
+async def read_typed_events(response: aiohttp.ClientResponse) -> list[Any]:
+    """Return the events of a stream of the Responses API; each line `event:` says the type of the data after it."""
+    blocks = [block for block in (await response.read()).decode().split("\n\n") if block and block[0] != ":"]
+    events: list[Any] = []
+    for block in blocks:
+        *kind, data = block.split("\n")
+        value: Any = "[DONE]" if data == "data: [DONE]" else json.loads(data.removeprefix("data: "))
+        assert kind == ([] if value == "[DONE]" else [f"event: {value['type']}"])
+        events.append(value)
+    return events
 
 
 async def read_until(response: aiohttp.ClientResponse, text: bytes) -> bytes:

@@ -45,12 +45,20 @@ class Volume:
     tenant_uid: str = TENANT_UID
     url: str = ""
     limits: StoreLimits = DATABASE_LIMITS
+    content_days: float = 30.0
     time: Time = field(default_factory=Time)
 
     @property
     def config(self) -> StoreConfig:
         """What the gateway is told."""
-        return StoreConfig(self.tenant_uid, self.folder / "secret", self.folder / "data", self.url, self.limits)
+        return StoreConfig(
+            self.tenant_uid,
+            self.folder / "secret",
+            self.folder / "data",
+            self.url,
+            self.limits,
+            content_days=self.content_days,
+        )
 
     @property
     def database(self) -> Path:

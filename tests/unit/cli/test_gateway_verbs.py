@@ -88,6 +88,45 @@ async def test_a_whole_audit_log_is_said_to_be_so(call: Call) -> None:
     assert "records are whole; head" in line
 
 
+async def test_an_erasure_leaves_a_receipt_that_can_be_verified(call: Call, tmp_path: Path) -> None:
+    receipt = tmp_path / "anna.json"
+    erased = call("tenant", "erase", "--end-user", "anna@example.com", "--receipt", receipt, "--yes")
+    assert "Erased conversations: 0, items: 0, responses: 0; data keys destroyed: 0" in erased.stderr
+    (line,) = read_lines(call("tenant", "verify-receipt", receipt))
+    assert line.startswith("Receipt erasure_") and "is whole: signed by" in line
+    again = call("tenant", "erase", "--end-user", "anna@example.com", "--receipt", receipt, "--yes")
+    assert isinstance(again.exception, UsageError) and "exists; name a new file" in str(again.exception)
+    document = json.loads(receipt.read_text())
+    receipt.write_text(json.dumps(document | {"items": 7}))
+    for key in ((), ("--public-key", document["public_key"])):
+        changed = call("tenant", "verify-receipt", receipt, *key)
+        assert isinstance(changed.exception, CliError) and "it was changed, or is another tenant's" in str(
+            changed.exception
+        )
+
+
+async def test_data_keys_are_rotated_where_there_are_none(call: Call) -> None:
+    assert read_lines(call("tenant", "rotate-data-keys")) == [
+        "0 owners of content have a new key",
+        "0 rows are left to encrypt again; 0 older keys go after that",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--end-user", "a", "--key", "b"), ("--end-user", "")], ids=["nobody", "two", "an empty name"]
+)
+async def test_an_erasure_names_exactly_one(call: Call, words: tuple[str, ...]) -> None:
+    result = call("tenant", "erase", "--yes", *words)
+    assert isinstance(result.exception, UsageError)
+    assert "Name one of --end-user, --key and --service-account" in str(result.exception)
+
+
+async def test_an_erasure_is_asked_for_twice(call: Call) -> None:
+    result = call("tenant", "erase", "--key", "key000000001")
+    assert result.exit_code == 1
+    assert "Erase what is stored for key000000001? This cannot be undone" in result.output
+
+
 REFUSALS: dict[str, tuple[tuple[object, ...], str]] = {
     "an unknown key": (("key", "revoke", "nothing00000"), r"refused \(404\): No key has the id.*r1plus key list"),
     "an id that is a path": (("key", "revoke", "../usage"), r"refused \(404\): No key has the id"),

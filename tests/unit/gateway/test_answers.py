@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from r1plus_gateway.access.caller import Outcome, Usage
-from r1plus_gateway.http.answers import EventEnvelope
+from r1plus_gateway.http.completion_forms import ChatEvents
 from r1plus_gateway.http.tools import parse_tool_answer
 from support.gateway.fake_triton import Gated, Inputs, answer
 from support.gateway.rig import read_events, read_until, running
@@ -214,6 +214,19 @@ async def test_a_tool_is_called(tmp_path: Path) -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+async def test_integers_beyond_64_bits_reach_the_engine_as_floats(tmp_path: Path) -> None:
+    limit = 10**30
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"maximum": limit}}}]
+    calls = [{"function": {"name": "f", "arguments": {"a": -limit}}}]
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": calls}]
+    body = json.dumps({"model": "credit", "messages": messages, "tools": tools}).encode()
+    async with running(tmp_path, answer(CALL), capabilities=["messages", "response_schema"]) as rig:
+        async with rig.post("/v1/chat/completions", body) as response:
+            assert response.status == 200
+        assert '"maximum":1e+30' in rig.pod.inputs[0]["response_schema"]
+        assert '{"a":-1e+30}' in rig.pod.messages[-1]["content"]
+
+
 async def test_text_instead_of_a_tool_is_content(tmp_path: Path) -> None:
     script = answer('{"content":"Hi"}')
     async with running(tmp_path, script, capabilities=["response_schema"]) as rig, rig.chat(tools=TOOLS) as response:
@@ -288,7 +301,7 @@ async def test_a_failure_within_a_stream_ends_the_connection(tmp_path: Path, mon
     def fail(*_: Any) -> bytes:
         raise RuntimeError
 
-    monkeypatch.setattr(EventEnvelope, "build_end", fail)
+    monkeypatch.setattr(ChatEvents, "build_end", fail)
     async with running(tmp_path, answer("a")) as rig, rig.chat(stream=True) as response:
         assert response.status == 200
         with pytest.raises(aiohttp.ClientError):

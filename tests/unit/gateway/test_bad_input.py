@@ -377,6 +377,106 @@ async def test_bad_fields_are_named(rig: Rig, fields: dict[str, Any], param: str
     assert len(error["message"]) < 500
 
 
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "c", "output": "x"}
+FORMAT = {"type": "json_schema", "name": "n", "schema": {}}
+BAD_RESPONSE_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
+    "no input": ({"input": None}, "input"),
+    "an empty input": ({"input": ""}, "input"),
+    "no items": ({"input": []}, "input"),
+    "an input that is an object": ({"input": USER}, "input"),
+    "too many items": ({"input": [USER] * 3000}, "input"),
+    "an item that is text": ({"input": ["Hi"]}, "input[0]"),
+    "an item of another type": ({"input": [USER, {"type": "web_search_call", "id": "w"}]}, "input[1].type"),
+    "reasoning": ({"input": [{"type": "reasoning", "summary": []}, USER]}, "input[0].type"),
+    "a type that is a number": ({"input": [{**USER, "type": 1}]}, "input[0].type"),
+    "no role": ({"input": [{"content": "Hi"}]}, "input[0].role"),
+    "an unknown role": ({"input": [{"role": "tool", "content": "Hi"}]}, "input[0].role"),
+    "no content": ({"input": [{"role": "user"}]}, "input[0].content"),
+    "no parts": ({"input": [{"role": "user", "content": []}]}, "input[0].content"),
+    "a part of a chat": ({"input": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, "input[0].content[0].type"),
+    "a part without a text": ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
+    "an image": (
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA=="}]}]},
+        "input[0].content[0].type",
+    ),
+    "a file": ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0].type"),
+    "an unknown field of a message": ({"input": [{**USER, "weight": 1}]}, "input[0].weight"),
+    "a call without an id": ({"input": [{**CALL, "call_id": None}]}, "input[0].call_id"),
+    "a call without a name": ({"input": [{**CALL, "name": ""}]}, "input[0].name"),
+    "a call without arguments": ({"input": [{**CALL, "arguments": None}]}, "input[0].arguments"),
+    "arguments that are an object": ({"input": [{**CALL, "arguments": {}}]}, "input[0].arguments"),
+    "a call in a namespace": ({"input": [{**CALL, "namespace": "n"}]}, "input[0].namespace"),
+    "a result without an id": ({"input": [CALL, {**RESULT, "call_id": ""}]}, "input[1].call_id"),
+    "a result that is an object": ({"input": [CALL, {**RESULT, "output": {}}]}, "input[1].output"),
+    "a result that is an image": ({"input": [CALL, {**RESULT, "output": [{"type": "input_image"}]}]}, "input[1].output[0].type"),
+    "messages as well": ({"messages": [USER]}, "messages"),
+    "instructions that are a list": ({"instructions": [USER]}, "instructions"),
+    "max_output_tokens 0": ({"max_output_tokens": 0}, "max_output_tokens"),
+    "max_output_tokens beyond the context": ({"max_output_tokens": 1025}, "max_output_tokens"),
+    "a limit of a chat": ({"max_tokens": 5}, "max_tokens"),
+    "temperature 3": ({"temperature": 3}, "temperature"),
+    "an unknown preset": ({"preset": "poetry"}, "preset"),
+    "17 pairs of metadata": ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
+    "metadata with a long name": ({"metadata": {"n" * 65: ""}}, "metadata"),
+    "metadata with a long value": ({"metadata": {"a": "v" * 513}}, "metadata.a"),
+    "metadata with a number": ({"metadata": {"a": 1}}, "metadata.a"),
+    "metadata that is a list": ({"metadata": []}, "metadata"),
+    "truncation": ({"truncation": "auto"}, "truncation"),
+    "the background": ({"background": True}, "background"),
+    "store as text": ({"store": "yes"}, "store"),
+    "log probabilities": ({"include": ["message.output_text.logprobs"]}, "include[0]"),
+    "to include something unknown": ({"include": ["reasoning.encrypted_content", 1]}, "include[1]"),
+    "top_logprobs": ({"top_logprobs": 5}, "top_logprobs"),
+    "effort": ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
+    "a summary of reasoning": ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+    "reasoning that is text": ({"reasoning": "low"}, "reasoning"),
+    "verbosity": ({"text": {"verbosity": "low"}}, "text.verbosity"),
+    "an unknown format": ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
+    "a format of a chat": ({"response_format": {"type": "json_object"}}, "response_format"),
+    "a format without a name": ({"text": {"format": {**FORMAT, "name": None}}}, "text.format.name"),
+    "a format without a schema": ({"text": {"format": {**FORMAT, "schema": None}}}, "text.format.schema"),
+    "a schema of a chat": ({"text": {"format": {"type": "json_schema", "json_schema": FORMAT}}}, "text.format.json_schema"),
+    "a schema elsewhere": ({"text": {"format": {**FORMAT, "schema": {"$ref": "https://x.test/s"}}}}, "text.format.schema"),
+    "a schema and tools": (
+        {"text": {"format": FORMAT}, "tools": [{"type": "function", "name": "f"}]},
+        "text.format",
+    ),
+    "a tool that OpenAI runs": ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+    "a tool of a chat": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools[0].function"),
+    "a tool without a name": ({"tools": [{"type": "function"}]}, "tools[0].name"),
+    "parameters that are a list": ({"tools": [{"type": "function", "name": "f", "parameters": []}]}, "tools[0].parameters"),
+    "parameters elsewhere": (
+        {"tools": [{"type": "function", "name": "f", "parameters": {"$ref": "https://x.test/s"}}]},
+        "tools[0].parameters",
+    ),
+    "a tool that is not there": (
+        {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "function", "name": "g"}},
+        "tool_choice",
+    ),
+    "a choice of a chat": (
+        {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+        "tool_choice",
+    ),
+    "a choice of several": (
+        {"tools": [{"type": "function", "name": "f"}],
+         "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}},
+        "tool_choice",
+    ),
+    "a stored prompt": ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+    "an unknown field": ({"temprature": 0}, "temprature"),
+    "options of no stream": ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
+}  # fmt: skip
+
+
+@for_each("fields, param", BAD_RESPONSE_FIELDS)
+async def test_bad_fields_of_a_response_are_named(rig: Rig, fields: dict[str, Any], param: str) -> None:
+    body = json.dumps({"model": "credit", "input": "Hi", **fields}).encode()
+    got, error = read_error(await send_raw(rig.gateway.port, build_post(body, path="/v1/responses")))
+    assert (got, error["param"]) == (400, param)
+    assert len(error["message"]) < 500
+
+
 @for_each("model", {
     "of nobody": "nothing",
     "with an unknown preset": "credit:poetry",
@@ -409,6 +509,36 @@ HARMLESS_FIELDS = {
 
 async def test_what_cannot_change_the_answer_is_ignored(tmp_path: Path) -> None:
     async with running(tmp_path, answer("a")) as rig, rig.chat(**HARMLESS_FIELDS) as response:
+        assert response.status == 200
+        assert rig.pod.inputs == [{"text_input": "Hi"}]
+
+
+HARMLESS_RESPONSE_FIELDS = {
+    "user": "u-1",
+    "safety_identifier": "u-1",
+    "prompt_cache_key": "k",
+    "metadata": {"a": "b"},
+    "service_tier": "auto",
+    "store": True,
+    "parallel_tool_calls": True,
+    "max_tool_calls": 3,
+    "include": ["reasoning.encrypted_content", "file_search_call.results"],
+    "reasoning": {"effort": "none", "summary": None},
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "truncation": "disabled",
+    "background": False,
+    "top_logprobs": 0,
+    "tools": [],
+    "tool_choice": "auto",
+    "previous_response_id": None,
+    "conversation": None,
+    "stream": True,
+    "stream_options": {"include_obfuscation": False},
+}
+
+
+async def test_what_cannot_change_a_response_is_ignored(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("a")) as rig, rig.respond(**HARMLESS_RESPONSE_FIELDS) as response:
         assert response.status == 200
         assert rig.pod.inputs == [{"text_input": "Hi"}]
 
@@ -453,6 +583,7 @@ async def test_every_field_refuses_every_other_type(rig: Rig) -> None:
         ("/v1/chat/completions", {"messages": [USER]}),
         ("/v1/completions", {"prompt": "Hi"}),
         ("/v1/generate", {"prompt": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
     ):
         schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         for name, field in schema["properties"].items():
@@ -466,7 +597,7 @@ async def test_every_field_refuses_every_other_type(rig: Rig) -> None:
                 got, error = read_error(await send_raw(rig.gateway.port, build_post(body, path=path)))
                 assert (got, error["param"].partition(".")[0].partition("[")[0]) == (400, name), (path, name, kind)
                 tried += 1
-    assert tried > 200
+    assert tried > 300
 
 
 @for_each("text", {

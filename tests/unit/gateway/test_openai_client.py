@@ -10,6 +10,8 @@ import grpc
 import openai
 import pytest
 from openai import AsyncOpenAI
+from openai.types.responses import Response
+from pydantic import BaseModel
 
 from r1plus_gateway.access.caller import AccessError, Outcome
 from support.gateway.access import KEY
@@ -115,6 +117,89 @@ async def test_a_stream_that_breaks_off_raises(tmp_path: Path) -> None:
         with pytest.raises(openai.APIError, match="out of memory"):
             async for chunk in stream:
                 text += chunk.choices[0].delta.content or ""
+    assert text == "Stock"
+
+
+class City(BaseModel):
+    """What a parsed response is."""
+
+    name: str
+
+
+async def test_a_response(tmp_path: Path) -> None:
+    async with client(tmp_path, answer("Stock", "holm")) as (_, ai):
+        got = await ai.responses.create(model="credit", input="Capital of Sweden?")
+    assert (got.output_text, got.status, got.store) == ("Stockholm", "completed", False)
+    assert got.usage is not None
+    assert got.usage.total_tokens == 9
+    assert got._request_id
+    assert got.id == f"resp_{got._request_id}"
+    Response.model_validate(got.model_dump(by_alias=True))
+
+
+async def test_a_conversation_of_responses_without_storage(tmp_path: Path) -> None:
+    """Each request sends the answers before it back, as the client gives them."""
+    async with client(tmp_path, answer("Stockholm"), capabilities=["messages"]) as (rig, ai):
+        asked: Any = [{"role": "user", "content": "Capital of Sweden?"}]
+        first = await ai.responses.create(model="credit", input=asked)
+        asked += first.output
+        asked.append({"role": "user", "content": "And of Norway?"})
+        await ai.responses.create(model="credit", input=asked)
+        assert rig.pod.messages == [
+            {"role": "user", "content": "Capital of Sweden?"},
+            {"role": "assistant", "content": "Stockholm"},
+            {"role": "user", "content": "And of Norway?"},
+        ]
+        with pytest.raises(openai.BadRequestError) as refused:
+            await ai.responses.create(model="credit", input="And?", previous_response_id=first.id)
+        assert refused.value.param == "previous_response_id"
+
+
+async def test_the_events_of_a_response(tmp_path: Path) -> None:
+    async with client(tmp_path, answer("Stock", "holm")) as (_, ai):
+        stream = await ai.responses.create(model="credit", input="Capital of Sweden?", stream=True)
+        events = [event async for event in stream]
+        async with ai.responses.stream(model="credit", input="Capital of Sweden?") as helper:
+            final = await helper.get_final_response()
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "Stockholm"
+    for event in events:
+        type(event).model_validate(event.model_dump(by_alias=True))
+    assert events[-1].type == "response.completed"
+    assert final.output_text == "Stockholm"
+
+
+async def test_a_response_that_calls_a_tool(tmp_path: Path) -> None:
+    script = answer('{"name":"weather","arguments":{"city":"Oslo"}}')
+    tools: Any = [{"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}]
+    async with client(tmp_path, script, capabilities=["messages", "response_schema"]) as (rig, ai):
+        asked: Any = [{"role": "user", "content": "Weather in Oslo?"}]
+        async with ai.responses.stream(model="credit", input=asked, tools=tools) as stream:
+            (call,) = (await stream.get_final_response()).output
+        assert call.type == "function_call"
+        assert (call.name, call.arguments) == ("weather", '{"city":"Oslo"}')
+        asked += [call, {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}]
+        got = await ai.responses.create(model="credit", input=asked, tools=tools, tool_choice="none")
+        assert got.output
+        assert rig.pod.messages[-1] == {"role": "user", "content": f"Result of the tool call {call.call_id}: Rain"}
+
+
+async def test_a_response_that_is_parsed(tmp_path: Path) -> None:
+    script = answer('{"name":"Oslo"}')
+    async with client(tmp_path, script, capabilities=["messages", "response_schema"]) as (rig, ai):
+        got = await ai.responses.parse(model="credit", input="A city?", text_format=City)
+        assert got.output_parsed == City(name="Oslo")
+        more: Any = [*got.output, {"role": "user", "content": "Another?"}]
+        await ai.responses.create(model="credit", input=more)
+        assert rig.pod.messages[0] == {"role": "assistant", "content": '{"name":"Oslo"}'}
+
+
+async def test_events_that_break_off_raise(tmp_path: Path) -> None:
+    async with client(tmp_path, fail(grpc.StatusCode.INTERNAL, "out of memory", "Stock")) as (_, ai):
+        stream = await ai.responses.create(model="credit", input="Capital of Sweden?", stream=True)
+        text = ""
+        with pytest.raises(openai.APIError, match="out of memory"):
+            async for event in stream:
+                text += event.delta if event.type == "response.output_text.delta" else ""
     assert text == "Stock"
 
 

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
 
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.requests import ModelName, parse_chat, parse_generate, parse_text
+from r1plus_gateway.http.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text
+from r1plus_gateway.http.response_requests import parse_response, read_continuation_names
 from r1plus_gateway.settings import Capability, ModelSettings
-from support.gateway.fake_triton import FakeTriton, answer, serving
+from support.gateway.fake_triton import FakeTriton, Script, answer, fail, serving
 from support.gateway.process import GatewayProcess, running_process
-from support.gateway.rig import Rig, read_events, running
+from support.gateway.rig import Rig, read_events, read_typed_events, running
 from support.tables import for_each
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,10 +29,13 @@ CAPABILITIES = ["messages", "count_only", "response_schema"]
 TOOL = {"type": "function", "function": {"name": "f"}}
 CHAT: Json = {"model": "credit", "messages": [USER]}
 TEXT: Json = {"model": "credit", "prompt": "Hi"}
+FLAT_TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+RESPONSE: Json = {"model": "credit", "input": "Hi"}
 FORMS = {
-    "/v1/chat/completions": (CHAT, "ChatCompletion"),
-    "/v1/completions": (TEXT, "TextCompletion"),
-    "/v1/generate": (TEXT, "Generation"),
+    "/v1/chat/completions": (CHAT, "ChatCompletion", "ChatCompletionChunk"),
+    "/v1/responses": (RESPONSE, "Response", "ResponseEvent"),
+    "/v1/completions": (TEXT, "TextCompletion", "TextCompletionChunk"),
+    "/v1/generate": (TEXT, "Generation", "GenerationChunk"),
 }
 BODIES = {**FORMS, "/v1/calculate": ({"expression": "6 * 7"}, "Calculation")}
 
@@ -86,7 +91,7 @@ async def test_every_route_is_in_it(rig: Rig, document: Json) -> None:
 @pytest.mark.parametrize("path", FORMS)
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
 async def test_answers_have_the_form_that_it_says(rig: Rig, document: Json, path: str, is_streamed: bool) -> None:
-    body, name = FORMS[path]
+    body, name, event_name = FORMS[path]
     more = {"stream_options": {"include_usage": True}} if is_streamed and name != "Generation" else {}
     async with rig.post(path, {**body, "stream": is_streamed, **more}) as response:
         assert response.status == 200
@@ -96,7 +101,7 @@ async def test_answers_have_the_form_that_it_says(rig: Rig, document: Json, path
         *events, done = await read_events(response)
     assert (len(events) >= 3, done) == (True, "[DONE]")
     for event in events:
-        check(document, f"{name}Chunk", event)
+        check(document, event_name, event)
 
 
 async def test_a_calculation_has_the_form_that_it_says(rig: Rig, document: Json) -> None:
@@ -114,6 +119,30 @@ async def test_a_tool_call_has_the_form_that_it_says(tmp_path: Path, document: J
                         check(document, "ChatCompletionChunk", event)
                 else:
                     check(document, "ChatCompletion", await response.json())
+
+
+@for_each("script, fields", {
+    "a call": (answer('{"name":"f","arguments":{}}'), {"tools": [FLAT_TOOL], "tool_choice": "required"}),
+    "a named call": (
+        answer('{"name":"f","arguments":{}}'), {"tools": [FLAT_TOOL], "tool_choice": {"type": "function", "name": "f"}}
+    ),
+    "cut by its limit": (answer("a", finish_reason="length"), {"max_output_tokens": 1}),
+    "under a schema": (
+        answer("{}"), {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "description": "d"}}}
+    ),
+    "failed": (fail(grpc.StatusCode.UNAVAILABLE, "gone", "a"), {"metadata": {"a": "b"}, "instructions": "Be brief."}),
+})  # fmt: skip
+async def test_a_response_has_the_form_that_it_says(
+    tmp_path: Path, document: Json, script: Script, fields: Json
+) -> None:
+    async with running(tmp_path, script, capabilities=CAPABILITIES) as rig:
+        async with rig.respond(**fields) as response:
+            check(document, "Response" if response.status == 200 else "Error", await response.json())
+        async with rig.respond(stream=True, **fields) as response:
+            events = [event for event in await read_typed_events(response) if event != "[DONE]"]
+    assert len(events) >= 5
+    for event in events:
+        check(document, "ResponseEvent", event)
 
 
 @for_each("path, name", {
@@ -158,10 +187,17 @@ def find_edges(field: Json) -> Iterator[tuple[Any, bool]]:
         yield math.nextafter(field["exclusiveMinimum"], math.inf), True
 
 
+def parse_whole_response(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
+    """Parse a response as its form does: what it continues is read first."""
+    read_continuation_names(fields)
+    return parse_response(fields, name, model)
+
+
 @for_each("parse, body, path", {
     "chat": (parse_chat, CHAT, "/v1/chat/completions"),
     "text": (parse_text, TEXT, "/v1/completions"),
     "generate": (parse_generate, TEXT, "/v1/generate"),
+    "response": (parse_whole_response, {**RESPONSE, "tools": [FLAT_TOOL]}, "/v1/responses"),
 })  # fmt: skip
 async def test_every_field_that_it_lists_is_read(document: Json, parse: Any, body: Json, path: str) -> None:
     """What a table has and its parser does not read would be taken, and do nothing."""
@@ -171,7 +207,7 @@ async def test_every_field_that_it_lists_is_read(document: Json, parse: Any, bod
         for name, field in schema["properties"].items()
         if not field or "enum" in field or field == {"type": "null"}
     }
-    read = Recording({**body, "tools": [TOOL], "stream": True})
+    read = Recording({"tools": [TOOL], **body, "stream": True})
     model = ModelSettings("credit", "h", 1024, 4, capabilities=tuple(Capability))
     parse(read, ModelName("credit", "credit", ""), model)
     assert set(schema["properties"]) - ignored - read.names <= {"model", "preset"}

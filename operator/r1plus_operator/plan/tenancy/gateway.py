@@ -19,12 +19,13 @@ from r1plus_contract.gateway import (
 )
 from r1plus_contract.isolation import IsolationPart
 from r1plus_contract.names import LABEL_ISOLATION
-from r1plus_operator.api.conditions import Finding, Reason
-from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.conditions import ConditionType, Finding, Reason
+from r1plus_operator.api.tenants import DeletionPolicy, R1PlusTenantSpec
 from r1plus_operator.plan.manifests.drift import is_in_sync, with_spec_hash
 from r1plus_operator.plan.observation import REFUSED_PODS, GatewayView, Json, NamespaceFacts, PodFacts, TokenIssuer
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy import gateway_objects
+from r1plus_operator.plan.tenancy.data_condition import derive_data_condition
 from r1plus_operator.plan.tenancy.gateway_condition import (
     GatewayState,
     compute_volumes_wait,
@@ -63,8 +64,8 @@ class GatewayPlan:
     stages: tuple[tuple[Json, ...], ...] = ()
     kept: frozenset[ObjectKey] = frozenset()
     """Objects that stay though no stage has them."""
-    finding: Finding | None = None
-    """Condition GatewayReady; None: there is no gateway, and no data of one."""
+    findings: Mapping[ConditionType, Finding] = field(default_factory=dict)
+    """Conditions GatewayReady and DataReady; none: there is no gateway, and no data of one."""
     requeue_after: float | None = None
 
 
@@ -78,18 +79,22 @@ def plan_gateway(
     *,
     is_readable: bool = True,
     is_leaving: bool = False,
+    is_tenant_deleted: bool = False,
     nodes: Collection[str] = (),
     write_error: str = "",
 ) -> GatewayPlan:
     """Plan the gateway of a namespace.
 
     `is_readable`: whether the R1PlusTenant's spec could be read; `is_leaving`: whether what the R1PlusTenant grants is
-    being deleted; `nodes`: addresses of nodes; `write_error`: the write that failed in the last pass.
+    being deleted, or there is no R1PlusTenant; `is_tenant_deleted`: whether one is being deleted, and waits for nothing
+    but that; `nodes`: addresses of nodes; `write_error`: the write that failed in the last pass.
     """
     own = frozenset(key for key, obj in live.items() if is_gateways(obj))
     claim = frozenset({(namespace.name, "PersistentVolumeClaim", GATEWAY)}) & own
+    if is_tenant_deleted and spec.data.deletion_policy is DeletionPolicy.DELETE:
+        return GatewayPlan()
     if is_leaving or (is_readable and not spec.gateway.enabled):
-        return GatewayPlan(kept=claim, finding=report_disabled() if claim else None)
+        return GatewayPlan(kept=claim, findings=report_disabled() if claim else {})
     if not is_readable:
         return _keep_gateway(namespace.name, observation, live, own, claim)
     return _EnabledGateway(namespace, spec, observation, live, config, now, nodes, write_error).plan(claim)
@@ -108,7 +113,10 @@ def _keep_gateway(
         return GatewayPlan(kept=own)
     view = GatewayView(_is_closed(policy), frozenset(_list_unreachable(observation.models)))
     text = "spec cannot be read, so the gateway stays as it is; correct what condition Ready names"
-    return GatewayPlan(view, kept=own | claim, finding=Finding("Unknown", Reason.INVALID_SPEC, text))
+    unknown = dict.fromkeys(
+        (ConditionType.GATEWAY_READY, ConditionType.DATA_READY), Finding("Unknown", Reason.INVALID_SPEC, text)
+    )
+    return GatewayPlan(view, kept=own | claim, findings=unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,10 @@ class _EnabledGateway:
             stages=stages,
             # Without what its objects need, a gateway that runs goes on.
             kept=claim if stages else own,
-            finding=finding,
+            findings={
+                ConditionType.GATEWAY_READY: finding,
+                ConditionType.DATA_READY: derive_data_condition(state, self.spec.data.retention_days, self.now),
+            },
             requeue_after=compute_volumes_wait(state, self.now),
         )
 

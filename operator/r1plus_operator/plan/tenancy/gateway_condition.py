@@ -6,8 +6,8 @@ The pods' states show what Secrets lack, and the pods report what is wrong with 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from r1plus_contract.gateway import GATEWAY, GATEWAY_KEY, GATEWAY_SERVICE, DataReason, DataState
-from r1plus_operator.api.conditions import Finding, Reason
+from r1plus_contract.gateway import GATEWAY, GATEWAY_KEY, GATEWAY_SERVICE, DataState
+from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.tenants import Gateway
 from r1plus_operator.plan.observation import ContainerFacts, PodFacts
 
@@ -63,13 +63,14 @@ def derive_gateway_condition(state: GatewayState, now: float) -> Finding:
     )
 
 
-def report_disabled() -> Finding:
-    """Return the condition of a gateway that was switched off, while its data exist."""
+def report_disabled() -> dict[ConditionType, Finding]:
+    """Return the conditions of a gateway that was switched off, while its data exist."""
     text = (
         f"The gateway is switched off. PersistentVolumeClaim {GATEWAY} still holds its data, which Secret {GATEWAY_KEY}"
         " opens. Set spec.gateway.enabled to use them again, or let the platform team delete both"
     )
-    return Finding("False", Reason.DISABLED, text)
+    unknown = Finding("Unknown", Reason.DISABLED, "The gateway is switched off, so nothing reports on its data")
+    return {ConditionType.GATEWAY_READY: Finding("False", Reason.DISABLED, text), ConditionType.DATA_READY: unknown}
 
 
 def compute_volumes_wait(state: GatewayState, now: float) -> float | None:
@@ -125,16 +126,7 @@ def _report_ready(state: GatewayState) -> Finding | None:
         return None
     models = f"{len(state.models)} model{'' if len(state.models) == 1 else 's'}"
     text = f"{ready} of {state.gateway.replicas} pods are ready; Service {GATEWAY_SERVICE} serves {models}"
-    return Finding("True", Reason.READY, text + _explain_unreachable(state) + _explain_data(state))
-
-
-def _explain_data(state: GatewayState) -> str:
-    """Say what is wrong with the data of one pod while the gateway as a whole is ready."""
-    for pod in state.live_pods:
-        data = state.data_states.get(pod.name)
-        if data is not None and not (data.is_ready or data.reason is DataReason.STARTING):
-            return f". Pod {pod.name} reports {data.reason.value}: {_shorten(data.message)}"
-    return ""
+    return Finding("True", Reason.READY, text + _explain_unreachable(state))
 
 
 def _explain_unreachable(state: GatewayState) -> str:
@@ -159,8 +151,8 @@ def _find_pod_problem(state: GatewayState, now: float) -> Finding | None:
         if pod.unschedulable:
             text = f"Pod {pod.name}: {pod.unschedulable}; free capacity, or provide a default storage class"
             return Finding("False", Reason.UNSCHEDULABLE, text)
-        if pod.volumes_pending_since is not None and now - pod.volumes_pending_since >= VOLUMES_SECONDS:
-            return Finding("False", Reason.KEY_MISSING, _explain_pending_volumes(state.gateway, pod))
+        if problem := find_missing_volumes(state.gateway, pod, now):
+            return problem
         if problem := _find_data_problem(pod, state.data_states.get(pod.name)):
             return problem
         for container in pod.containers:
@@ -172,24 +164,28 @@ def _find_pod_problem(state: GatewayState, now: float) -> Finding | None:
 def _find_data_problem(pod: PodFacts, data: DataState | None) -> Finding | None:
     if data is None or data.can_serve or pod.ready:
         return None
-    text = f"Pod {pod.name} cannot use the tenant's data: {_shorten(data.message)}"
+    text = f"Pod {pod.name} cannot use the tenant's data: {shorten(data.message)}"
     return Finding("False", Reason(data.reason.value), text)
 
 
-def _shorten(message: str) -> str:
+def shorten(message: str) -> str:
+    """Return a pod's message in one line of at most `MAX_DETAIL` characters."""
     return " ".join(message.split())[:MAX_DETAIL]
 
 
-def _explain_pending_volumes(gateway: Gateway, pod: PodFacts) -> str:
-    """Say what a pod waits for. The operator cannot read Secrets, so it names all that the pod mounts."""
+def find_missing_volumes(gateway: Gateway, pod: PodFacts, now: float) -> Finding | None:
+    """Return what a pod's volumes lack. The operator cannot read Secrets, so it names all that the pod mounts."""
+    if pod.volumes_pending_since is None or now - pod.volumes_pending_since < VOLUMES_SECONDS:
+        return None
     secrets = [GATEWAY_KEY]
     secrets += [gateway.tls.secret_name] if gateway.tls else []
     secrets += [gateway.database.secret_name] if gateway.database else []
     claim = "" if gateway.database else f", or PersistentVolumeClaim {GATEWAY} cannot be attached"
-    return (
+    text = (
         f"Pod {pod.name} waits for its volumes: one of these Secrets is missing ({', '.join(secrets)}){claim}."
         f" `r1plus tenant init` makes {GATEWAY_KEY}; {SHOW_POD}"
     )
+    return Finding("False", Reason.KEY_MISSING, text)
 
 
 def _find_container_problem(pod: PodFacts, container: ContainerFacts) -> Finding | None:

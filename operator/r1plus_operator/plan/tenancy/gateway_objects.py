@@ -91,7 +91,12 @@ def build_settings(
             namespaces=tuple(sorted(sources | set(spec.callers.namespaces))),
             not_before=int(parse_timestamp(namespace.created_at)),
         ),
-        data=DataSettings(namespace.uid, folder="" if database else DIR_STORE, database_url_file=database),
+        data=DataSettings(
+            namespace.uid,
+            folder="" if database else DIR_STORE,
+            database_url_file=database,
+            content_days=spec.data.retention_days or 0,
+        ),
         models=models,
         drain_seconds=float(_select_drain_seconds(gateway)),
         limits=GatewayLimits(

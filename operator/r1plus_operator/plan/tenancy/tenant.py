@@ -18,7 +18,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_model_repo.catalog.types import spec_problems
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
-from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.tenants import DeletionPolicy, R1PlusTenantSpec
 from r1plus_operator.plan.manifests.drift import (
     foreign_items_patch,
     is_in_sync,
@@ -142,7 +142,8 @@ def _check_is_tenant(observation: TenantObservation, config: OperatorConfig) -> 
 
 
 def _read_status(gateway: GatewayPlan) -> str:
-    return gateway.finding.status if gateway.view is not None and gateway.finding is not None else ""
+    finding = gateway.findings.get(ConditionType.GATEWAY_READY)
+    return finding.status if gateway.view is not None and finding is not None else ""
 
 
 @dataclass(slots=True)
@@ -198,7 +199,7 @@ class _TenantPass:
         pending_deletions = self._list_pending_deletions()
         gateway = self._plan_gateway(pending_deletions)
         live, can_delete = self.observation.live, pending_deletions == ()
-        granted_keys = {key for key, obj in live.items() if _is_granted(key, obj)} if can_delete else set()
+        granted_keys = {key for key, obj in live.items() if self._is_granted(key, obj)} if can_delete else set()
         findings = _build_findings(refusal, refusal, gateway)
         return TenantPlan(
             view=replace(self._build_view(refusal, gateway), is_tenant=False),
@@ -220,6 +221,7 @@ class _TenantPass:
             self.now,
             is_readable=not self.problem,
             is_leaving=self._is_decoy or observation.cr is None or pending_deletions == (),
+            is_tenant_deleted=pending_deletions == (),
             nodes=observation.node_addresses,
             write_error=observation.write_error,
         )
@@ -281,7 +283,13 @@ class _TenantPass:
 
     def _keeps_finalizer(self, pending_deletions: tuple[str, ...] | None) -> bool:
         """Whether the R1PlusTenant keeps its finalizer: until its grants are gone, too."""
-        return pending_deletions != () or any(_is_granted(key, obj) for key, obj in self.observation.live.items())
+        return pending_deletions != () or any(self._is_granted(key, obj) for key, obj in self.observation.live.items())
+
+    def _is_granted(self, key: ObjectKey, obj: Json) -> bool:
+        """Return whether an object goes before its R1PlusTenant: its grants, its gateway, and data that it says."""
+        if is_gateways(obj) and key[1] == "PersistentVolumeClaim":
+            return self.spec.data.deletion_policy is DeletionPolicy.DELETE
+        return key[1] in TENANT_GRANTS or (is_gateways(obj) and key[1] not in DATA_KINDS)
 
     def _decide_finalizer(self, pending_deletions: tuple[str, ...] | None) -> bool | None:
         if self.observation.cr is None:
@@ -422,17 +430,11 @@ class _TenantPass:
 
 
 def _build_findings(ready: Finding, isolation: Finding, gateway: GatewayPlan) -> dict[ConditionType, Finding]:
-    findings = {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation}
-    return findings | ({ConditionType.GATEWAY_READY: gateway.finding} if gateway.finding else {})
+    return {ConditionType.READY: ready, ConditionType.ISOLATION_VERIFIED: isolation, **gateway.findings}
 
 
 def _is_retained(key: ObjectKey) -> bool:
     return key[1] in RETAINED_KINDS and key[1:] != ("Service", GATEWAY_SERVICE)
-
-
-def _is_granted(key: ObjectKey, obj: Json) -> bool:
-    """Return whether an object goes before its R1PlusTenant: its grants and its gateway, but not the gateway's data."""
-    return key[1] in TENANT_GRANTS or (is_gateways(obj) and key[1] not in DATA_KINDS)
 
 
 def _build_isolation_status(newest: IsolationTestResult | None) -> Json:

@@ -378,25 +378,45 @@ class TestTheCondition:
         world.pass_once()
         world.expect(GatewayReady=expected)
 
-    @for_each("ready, state, expected", {
-        "the volume is full": (False, DataState(DataReason.FULL, "/data: no space.\nEnlarge it"), ("False VolumeFull", "Pod gateway-1 cannot use the tenant's data: /data: no space. Enlarge it")),
-        "PostgreSQL is gone": (False, DataState(DataReason.UNAVAILABLE, "refused"), ("False DatabaseUnavailable", "refused")),
-        "it opens its data": (False, DataState(DataReason.STARTING, "are being opened; wait"), ("False Starting", "are being opened; wait")),
-        "it can serve, and its probe has not seen that": (False, DataState(DataReason.READY, "fine", True), ("False Starting", "kubectl logs gateway-1")),
-        "its probe has not failed often enough": (True, DataState(DataReason.LOCKED, "in use"), ("True Ready", "Pod gateway-1 reports Locked: in use")),
-        "a half is gone that only a start needs": (True, DataState(DataReason.KEY_LOST, "could not start again", True), ("True Ready", "reports KeyLost: could not start again")),
-        "nothing is wrong": (True, DataState(DataReason.READY, "fine", True), ("True Ready", "serves 1 model")),
-        "the message is endless": (False, DataState(DataReason.CORRUPT, "x" * 10_000), ("False DataCorrupt", "x" * 600)),
+    @for_each("ready, state, expected, of_data", {
+        "the volume is full": (False, DataState(DataReason.FULL, "/data: no space.\nEnlarge it"), ("False VolumeFull", "Pod gateway-1 cannot use the tenant's data: /data: no space. Enlarge it"), ("False VolumeFull", "Pod gateway-1 reports: /data: no space. Enlarge it")),
+        "PostgreSQL is gone": (False, DataState(DataReason.UNAVAILABLE, "refused"), ("False DatabaseUnavailable", "refused"), ("False DatabaseUnavailable", "refused")),
+        "it opens its data": (False, DataState(DataReason.STARTING, "are being opened; wait"), ("False Starting", "are being opened; wait"), ("Unknown Starting", "see GatewayReady")),
+        "it can serve, and its probe has not seen that": (False, DataState(DataReason.READY, "fine", True), ("False Starting", "kubectl logs gateway-1"), ("True Ready", "can be read and written")),
+        "its probe has not failed often enough": (True, DataState(DataReason.LOCKED, "in use"), "True Ready", ("False Locked", "Pod gateway-1 reports: in use")),
+        "a half is gone that only a start needs": (True, DataState(DataReason.KEY_LOST, "could not start again", True), "True Ready", ("False KeyLost", "could not start again")),
+        "nothing is wrong": (True, DataState(DataReason.READY, "fine", True), ("True Ready", "serves 1 model"), ("True Ready", "No conversation is stored", "spec.data.retentionDays")),
+        "the message is endless": (False, DataState(DataReason.CORRUPT, "x" * 10_000), ("False DataCorrupt", "x" * 600), ("False DataCorrupt", "x" * 600)),
     })  # fmt: skip
-    def test_of_one_that_reports_on_its_data(self, ready: bool, state: DataState, expected: Any) -> None:
+    def test_of_one_that_reports_on_its_data(self, ready: bool, state: DataState, expected: Any, of_data: Any) -> None:
         world = make_world()
         world.settle()
         world.gateway = replace(world.gateway, pods=(replace(POD, ready=ready),), data_states={POD.name: state})
         world.pass_once()
-        world.expect(GatewayReady=expected)
-        (condition,) = [one for one in world.status["conditions"] if one["type"] == "GatewayReady"]
-        assert len(condition["message"]) < 800
-        assert "fine" not in condition["message"]
+        world.expect(GatewayReady=expected, DataReady=of_data)
+        for condition in world.status["conditions"]:
+            assert len(condition["message"]) < 800
+            assert "fine" not in condition["message"]
+
+    @for_each("pod, expected", {
+        "none has reported": (POD, ("Unknown Starting", "see GatewayReady")),
+        "a Secret is missing": (starts(volumes_pending_since=0.0), ("False KeyMissing", GATEWAY_KEY)),
+    })  # fmt: skip
+    def test_of_data_that_nothing_is_known_of(self, pod: PodFacts, expected: Any) -> None:
+        world = make_world(pod)
+        world.settle()
+        world.now = 10_000.0
+        world.pass_once()
+        world.expect(DataReady=expected)
+
+    def test_of_data_that_are_kept_says_for_how_long(self) -> None:
+        world = make_world(POD)
+        world.spec = {**world.spec, "data": {"retentionDays": 30}}
+        world.gateway = replace(world.gateway, data_states={POD.name: DataState(DataReason.READY, "fine", True)})
+        world.settle()
+        world.expect(DataReady=("True Ready", "Conversations are kept for 30 days after their last use"))
+        settings = json.loads(world.one("ConfigMap", GATEWAY)["data"]["gateway.json"])
+        assert settings["data"]["contentDays"] == 30
 
     def test_every_reason_of_a_gateway_is_one_of_the_condition(self) -> None:
         assert {reason.value for reason in DataReason} <= {reason.value for reason in Reason}
@@ -524,7 +544,10 @@ class TestItsEnd:
         world.spec = {"gateway": {"enabled": False}}
         world.settle()
         assert list_objects(world) == LEFT
-        world.expect(GatewayReady=("False Disabled", "PersistentVolumeClaim r1plus-gateway", GATEWAY_KEY))
+        world.expect(
+            GatewayReady=("False Disabled", "PersistentVolumeClaim r1plus-gateway", GATEWAY_KEY),
+            DataReady="Unknown Disabled",
+        )
         assert world.plan().view.gateway is None
         del world.live["team", "PersistentVolumeClaim", GATEWAY]
         world.settle()
@@ -542,6 +565,30 @@ class TestItsEnd:
         world.settle()
         assert world.spec is None, "the R1PlusTenant is gone"
 
+    @for_each("policy, left", {
+        "by default its data stay": ({}, LEFT),
+        "its data stay": ({"deletionPolicy": "Retain"}, LEFT),
+        "its data go as well": ({"deletionPolicy": "Delete"}, LEFT - {("PersistentVolumeClaim", GATEWAY)}),
+    })  # fmt: skip
+    def test_with_its_r1plustenant(self, policy: Json, left: set[tuple[str, str]]) -> None:
+        world = make_world(POD)
+        world.spec = {**world.spec, "data": policy}
+        world.settle()
+        assert list_objects(world) == OBJECTS
+        world.leaving = True
+        assert world.pass_once().finalizer is None, "the R1PlusTenant waits until all has gone"
+        world.settle()
+        assert list_objects(world) == left
+        assert world.spec is None, "the R1PlusTenant is gone"
+
+    def test_switched_off_its_data_stay_whatever_is_to_go_with_the_r1plustenant(self) -> None:
+        world = make_world(POD)
+        world.spec = {"gateway": {"enabled": True}, "data": {"deletionPolicy": "Delete"}}
+        world.settle()
+        world.spec = {"gateway": {"enabled": False}, "data": {"deletionPolicy": "Delete"}}
+        world.settle()
+        assert list_objects(world) == LEFT
+
     @pytest.mark.parametrize(
         "spec", [{"gateway": {"replicas": 9}}, {"gateway": "yes"}, {"quota": {"pods": "many"}}], ids=str
     )
@@ -552,7 +599,7 @@ class TestItsEnd:
         world.spec = spec
         world.settle()
         assert {key: obj for key, obj in world.live.items() if key[2] in (GATEWAY, GATEWAY_SERVICE)} == before
-        world.expect(GatewayReady="Unknown InvalidSpec", Ready="False InvalidSpec")
+        world.expect(GatewayReady="Unknown InvalidSpec", DataReady="Unknown InvalidSpec", Ready="False InvalidSpec")
         assert world.plan().view.gateway == GatewayView(is_exclusive=True)
 
     def test_a_lost_label_changes_nothing_of_it(self) -> None:

@@ -1,0 +1,256 @@
+"""The forms whose streams are chunks: chat and text completions as OpenAI has them, and the native `generate`."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Final
+
+import orjson
+
+from r1plus_gateway.access.caller import Caller, Usage
+from r1plus_gateway.http.answers import (
+    DONE,
+    AnswerEnd,
+    AnswerHead,
+    EventWriter,
+    build_fingerprint,
+    split_event,
+)
+from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.forms import FormDescription
+from r1plus_gateway.http.requests import (
+    CHAT,
+    GENERATE,
+    TEXT,
+    GenerateRequest,
+    ModelName,
+    parse_chat,
+    parse_generate,
+    parse_text,
+)
+from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
+from r1plus_gateway.settings import ModelSettings
+
+CHAT_FORM: Final = FormDescription(
+    "/v1/chat/completions",
+    "Answer a chat, by the engine's chat template.",
+    body=CHAT,
+    answer="ChatCompletion",
+    events="ChatCompletionChunk",
+    prompt_field="messages",
+    schema_field="response_format",
+)
+TEXT_FORM: Final = FormDescription(
+    "/v1/completions",
+    "Continue a prompt as it is, without a template.",
+    body=TEXT,
+    answer="TextCompletion",
+    events="TextCompletionChunk",
+    prompt_field="prompt",
+    schema_field="response_format",
+)
+GENERATE_FORM: Final = FormDescription(
+    "/v1/generate",
+    "Answer a prompt: the native form.",
+    body=GENERATE,
+    answer="Generation",
+    events="GenerationChunk",
+    prompt_field="prompt",
+    schema_field="response_format",
+)
+
+
+def build_usage(usage: Usage) -> dict[str, int]:
+    """Return the usage as OpenAI's clients read it."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _build_head(head: AnswerHead, prefix: str, kind: str) -> dict[str, Any]:
+    """Return the fields before the choices."""
+    return {
+        "id": prefix + head.request_id,
+        "object": kind,
+        "created": head.created,
+        "model": head.request.model.id,
+        "system_fingerprint": build_fingerprint(head.evidence),
+    }
+
+
+def _build_choice(finish_reason: str | None, **content: Any) -> dict[str, Any]:
+    """Return the one choice of a whole answer or of a chunk."""
+    return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _build_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+class ChatForm:
+    """`POST /v1/chat/completions`."""
+
+    description: Final = CHAT_FORM
+
+    async def read_request(self, fields: Fields, name: ModelName, model: ModelSettings, _: Caller) -> GenerateRequest:
+        """See `Form`."""
+        return parse_chat(fields, name, model)
+
+    def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
+        """See `Form`."""
+        finish_reason = end.finish_reason
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+        if head.request.has_tools:
+            parsed = parse_tool_answer(text)
+            message["content"] = parsed.content
+            if parsed.call is not None:
+                finish_reason = "tool_calls"
+                message |= {"content": None, "tool_calls": [_build_call(parsed.call)]}
+        choice = _build_choice(finish_reason, message=message)
+        answer = _build_head(head, "chatcmpl-", "chat.completion")
+        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage)})
+
+    def open_events(self, head: AnswerHead) -> EventWriter:
+        """See `Form`."""
+        return ChatEvents(head, "chatcmpl-", "chat.completion.chunk")
+
+
+class TextForm:
+    """`POST /v1/completions`."""
+
+    description: Final = TEXT_FORM
+
+    async def read_request(self, fields: Fields, name: ModelName, model: ModelSettings, _: Caller) -> GenerateRequest:
+        """See `Form`."""
+        return parse_text(fields, name, model)
+
+    def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
+        """See `Form`."""
+        choice = _build_choice(end.finish_reason, text=text)
+        answer = _build_head(head, "cmpl-", "text_completion")
+        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage)})
+
+    def open_events(self, head: AnswerHead) -> EventWriter:
+        """See `Form`."""
+        return TextEvents(head, "cmpl-", "text_completion")
+
+
+class GenerateForm:
+    """`POST /v1/generate`."""
+
+    description: Final = GENERATE_FORM
+
+    async def read_request(self, fields: Fields, name: ModelName, model: ModelSettings, _: Caller) -> GenerateRequest:
+        """See `Form`."""
+        return parse_generate(fields, name, model)
+
+    def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
+        """See `Form`."""
+        answer = _build_head(head, "gen-", "generation")
+        own = {"text": text, "finish_reason": end.finish_reason, "usage": build_usage(end.usage)}
+        return orjson.dumps({**answer, **own})
+
+    def open_events(self, head: AnswerHead) -> EventWriter:
+        """See `Form`."""
+        return GenerateEvents(head, "gen-", "generation.chunk")
+
+
+class ChunkEvents(ABC):
+    """The chunks of one stream. Only the text differs between pieces, so only the text is encoded for each."""
+
+    def __init__(self, head: AnswerHead, prefix: str, kind: str) -> None:
+        self._request = head.request
+        self._head = _build_head(head, prefix, kind)
+        marker = "\x1aTEXT\x1a"
+        self._before, self._after = split_event(self._encode(self._build_text(marker)), orjson.dumps(marker))
+
+    def build_first(self) -> bytes:
+        """See `EventWriter`."""
+        return b""
+
+    def build_piece(self, text: bytes) -> bytes:
+        """See `EventWriter`."""
+        return self._before + orjson.dumps(text.decode("utf-8", "replace")) + self._after
+
+    def build_tool_answer(self, text: str) -> bytes:
+        """See `EventWriter`."""
+        return self.build_piece(text.encode())
+
+    def read_text(self) -> str:
+        """See `EventWriter`."""
+        return ""
+
+    @abstractmethod
+    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
+        """See `EventWriter`."""
+
+    def build_error(self, error: RequestError, _: Usage) -> bytes:
+        """See `EventWriter`."""
+        return b"data: " + error.body + b"\n\n"
+
+    @abstractmethod
+    def _build_text(self, text: str) -> dict[str, Any]:
+        """Return the own fields of a chunk of text."""
+
+    def _encode(self, fields: dict[str, Any]) -> bytes:
+        return b"data: " + orjson.dumps({**self._head, **fields}) + b"\n\n"
+
+
+class TextEvents(ChunkEvents):
+    """The chunks of a text completion."""
+
+    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
+        """See `EventWriter`."""
+        last = self._encode(self._wrap(self._build_last(end.finish_reason)))
+        if self._request.includes_usage:
+            last += self._encode({"choices": [], "usage": build_usage(end.usage)})
+        return last + DONE
+
+    def _build_last(self, finish_reason: str) -> dict[str, Any]:
+        """Return the choice that says why the text has ended."""
+        return _build_choice(finish_reason, text="")
+
+    def _build_text(self, text: str) -> dict[str, Any]:
+        return self._wrap(_build_choice(None, text=text))
+
+    def _wrap(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return {"choices": [choice], **({"usage": None} if self._request.includes_usage else {})}
+
+
+class ChatEvents(TextEvents):
+    """The chunks of a chat."""
+
+    _has_call = False
+
+    def build_first(self) -> bytes:
+        """See `EventWriter`."""
+        content = None if self._request.has_tools else ""
+        return self._encode(self._wrap(_build_choice(None, delta={"role": "assistant", "content": content})))
+
+    def build_tool_answer(self, text: str) -> bytes:
+        """See `EventWriter`."""
+        answer = parse_tool_answer(text)
+        if answer.call is None:
+            return self.build_piece(answer.content.encode())
+        self._has_call = True
+        delta = {"tool_calls": [{"index": 0, **_build_call(answer.call)}]}
+        return self._encode(self._wrap(_build_choice(None, delta=delta)))
+
+    def _build_last(self, finish_reason: str) -> dict[str, Any]:
+        return _build_choice("tool_calls" if self._has_call else finish_reason, delta={})
+
+    def _build_text(self, text: str) -> dict[str, Any]:
+        return self._wrap(_build_choice(None, delta={"content": text}))
+
+
+class GenerateEvents(ChunkEvents):
+    """The chunks of the native form; the last one has the usage."""
+
+    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
+        """See `EventWriter`."""
+        last = {"text": "", "finish_reason": end.finish_reason, "usage": build_usage(end.usage)}
+        return self._encode(last) + DONE
+
+    def _build_text(self, text: str) -> dict[str, Any]:
+        return {"text": text, "finish_reason": None}

@@ -1,0 +1,195 @@
+"""What handlers of stored content share: who may call, pages, ids, and errors."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+import orjson
+from aiohttp import web
+
+from r1plus_gateway.access.caller import AccessError, Caller, CallerKind
+from r1plus_gateway.http.admission import BodyBudget
+from r1plus_gateway.http.errors import InvalidFieldError, RequestError
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.json_body import read_object
+from r1plus_gateway.http.operations import Parameter, read_query
+from r1plus_gateway.serving.errors import QueueFullError
+from r1plus_gateway.settings import GatewaySettings
+from r1plus_gateway.store.content import ContentLimitError, Item, Listed, Page
+from r1plus_gateway.store.content_cipher import UnreadableContentError
+from r1plus_gateway.store.tenant_content import TenantContent
+
+T = TypeVar("T")
+MOST_ENTRIES: Final = 100
+MOST_ID_CHARACTERS: Final = 128
+ADMIN_HAS_NONE: Final = (
+    "ServiceAccount r1plus-gateway-admin has no conversations and no responses: it administers. Call with the API key,"
+    " or with the token, whose they are."
+)
+NOT_STORED: Final = (
+    "this tenant stores no conversations and no responses; send all messages with each request, or ask the platform"
+    " team to set spec.data.retentionDays of the R1PlusTenant"
+)
+PAGE: Final = (
+    Parameter("limit", "Entries; 20 without it.", {"type": "integer", "minimum": 1, "maximum": MOST_ENTRIES}),
+    Parameter("order", "By time: `asc`, or `desc`, the newest first.", {"enum": ["asc", "desc"]}),
+    Parameter("after", "Id of the last entry of the page before.", {"type": "string", "minLength": 1}),
+    Parameter("include", "Ignored: entries have no parts that are left out.", {"type": "string", "minLength": 1}),
+    Parameter("include[]", "Ignored, as `include`.", {"type": "string", "minLength": 1}),
+)
+Authenticate = Callable[[web.Request], Awaitable[Caller]]
+ContentHandler = Callable[[web.Request, Caller], Awaitable[web.Response]]
+
+
+class ContentTurns:
+    """Requests of each caller that use stored content now: all share the one writer."""
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def take(self, caller: Caller, most: int) -> Iterator[None]:
+        """Count a request for the block.
+
+        Raises:
+            AccessError: 429, the caller runs so many already.
+        """
+        group = caller.group_id
+        if self._running[group] >= most:
+            message = f"{most} requests of yours use stored content now; wait for one to end"
+            raise AccessError(429, "rate_limit_exceeded", message, retry_after=1.0)
+        self._running[group] += 1
+        try:
+            yield
+        finally:
+            self._running[group] -= 1
+            if not self._running[group]:
+                del self._running[group]
+
+
+class ContentHandlers:
+    """The common part of handlers of stored content."""
+
+    def __init__(
+        self,
+        content: TenantContent,
+        authenticate: Authenticate,
+        turns: ContentTurns,
+        bodies: BodyBudget,
+        read_settings: Callable[[], GatewaySettings],
+    ) -> None:
+        self._content = content
+        self._authenticate = authenticate
+        self._turns = turns
+        self._bodies = bodies
+        self._read_settings = read_settings
+
+    def _guard(self, handler: ContentHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Return a handler for any caller but administrators, whose errors are answers."""
+
+        async def handle(request: web.Request) -> web.Response:
+            caller = await self._authenticate(request)
+            if caller.kind is CallerKind.ADMIN:
+                raise AccessError(403, "admin_not_allowed", ADMIN_HAS_NONE)
+            with self._turns.take(caller, self._read_settings().limits.queue_per_key), convert_content_errors():
+                return await handler(request, caller)
+
+        return handle
+
+    def _require_storage(self) -> None:
+        """Raise RequestError 403 where the tenant's policy stores nothing."""
+        if not self._content.is_stored:
+            raise RequestError(403, "storage_disabled", NOT_STORED)
+
+    async def _read_body(self, request: web.Request, caller: Caller) -> Fields:
+        """Return the body's fields."""
+        limits = self._read_settings().limits
+        try:
+            with self._bodies.reserve(caller.group_id, request.content_length, limits):
+                return Fields(await read_object(request, limits.body_seconds))
+        except QueueFullError as error:
+            later = {"Retry-After": str(limits.retry_after_seconds)}
+            raise RequestError(503, "queue_full", str(error), headers=later) from error
+
+
+@contextlib.contextmanager
+def convert_content_errors() -> Iterator[None]:
+    """Turn what stored content raises into answers."""
+    try:
+        yield
+    except ContentLimitError as error:
+        raise RequestError(413, "storage_limit_exceeded", str(error)) from error
+    except UnreadableContentError as error:
+        raise RequestError(
+            410,
+            "content_unreadable",
+            "what is stored under this id cannot be decrypted: its key was destroyed by an erasure, or it was changed."
+            " Delete it, and begin a new one",
+        ) from error
+
+
+def read_id(request: web.Request, parameter: Parameter) -> str:
+    """Return an id of the path. Raises RequestError 404 for what no database should be asked for."""
+    return check_id(request.match_info[parameter.name])
+
+
+def check_id(name: str) -> str:
+    """Return an id as it is. Raises RequestError 404 for what no database should be asked for."""
+    if not name.isprintable() or len(name) > MOST_ID_CHARACTERS:
+        raise refuse_unknown(name)
+    return name
+
+
+def refuse_unknown(name: str) -> RequestError:
+    """Return the refusal of an id that this caller has nothing under."""
+    message = f"you have stored nothing under the id {name!r:.80}; what other keys and end users store is not yours"
+    return RequestError(404, "not_found", message)
+
+
+def require(found: T | None, name: str) -> T:
+    """Return what was found under an id. Raises RequestError 404 for nothing."""
+    if found is None:
+        raise refuse_unknown(name)
+    return found
+
+
+def read_page(request: web.Request) -> Page:
+    """Return which part of a list a request asks for. Raises InvalidFieldError."""
+    query = read_query(request, PAGE)
+    text, order = query.get("limit", "20"), query.get("order", "desc")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= MOST_ENTRIES):
+        raise InvalidFieldError("limit", f"{text!r:.40} is not a number from 1 to {MOST_ENTRIES}")
+    if order not in ("asc", "desc"):
+        raise InvalidFieldError("order", f"{order!r:.40} is not one of asc, desc")
+    return Page(int(text), query.get("after", ""), order == "asc")
+
+
+def require_page(listed: Listed[T] | None, page: Page) -> Listed[T]:
+    """Return a part of a list. Raises InvalidFieldError if it was to come after an entry that is not there."""
+    if listed is None:
+        raise InvalidFieldError("after", f"{page.after!r:.80} is no entry of this list; send the id of the last one")
+    return listed
+
+
+def describe_list(listed: Listed[T], describe: Callable[[T], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a part of a list as OpenAI's clients read it."""
+    entries = [describe(entry) for entry in listed.entries]
+    return {
+        "object": "list",
+        "data": entries,
+        "first_id": entries[0]["id"] if entries else None,
+        "last_id": entries[-1]["id"] if entries else None,
+        "has_more": listed.has_more,
+    }
+
+
+def describe_item(item: Item) -> dict[str, Any]:
+    """Return an item as OpenAI's clients read it."""
+    return {"id": item.id, "status": "completed", **item.content}
+
+
+def respond(value: Any) -> web.Response:
+    """Return an answer that no cache may keep."""
+    headers = {"Cache-Control": "no-store"}
+    return web.Response(body=orjson.dumps(value), content_type="application/json", headers=headers)

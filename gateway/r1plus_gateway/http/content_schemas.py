@@ -1,0 +1,81 @@
+"""Schemas of what the gateway answers about stored content: conversations, and what administrators do with it."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from r1plus_gateway.http.answer_schemas import (
+    COUNT,
+    TEXT,
+    Schema,
+    build_const,
+    build_list,
+    build_object,
+    or_null,
+    refer,
+)
+
+_TRUE: Final[Schema] = {"type": "boolean", "const": True}
+_METADATA: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
+_PART: Final[Schema] = {
+    "anyOf": [
+        build_object(type=build_const("input_text"), text=TEXT),
+        build_object(type=build_const("output_text"), text=TEXT, annotations=build_list({}), logprobs=build_list({})),
+    ]
+}
+_ENDED: Final[Schema] = {"enum": ["completed", "incomplete"]}
+_ITEM: Final[Schema] = {
+    "anyOf": [
+        build_object(
+            id=TEXT,
+            type=build_const("message"),
+            status=_ENDED,
+            role={"enum": ["user", "assistant", "system", "developer"]},
+            content=build_list(_PART),
+        ),
+        build_object(
+            id=TEXT, type=build_const("function_call"), status=_ENDED, call_id=TEXT, name=TEXT, arguments=TEXT
+        ),
+        build_object(id=TEXT, type=build_const("function_call_output"), status=_ENDED, call_id=TEXT, output=TEXT),
+    ]
+}
+
+
+def _build_page(name: str) -> Schema:
+    return build_object(
+        object=build_const("list"),
+        data=build_list(refer(name)),
+        first_id=or_null(TEXT),
+        last_id=or_null(TEXT),
+        has_more={"type": "boolean"},
+    )
+
+
+def _build_deleted(kind: str) -> Schema:
+    return build_object(id=TEXT, object=build_const(kind), deleted=_TRUE)
+
+
+CONTENT_COMPONENTS: Final[Mapping[str, Schema]] = {
+    "Conversation": build_object(id=TEXT, object=build_const("conversation"), created_at=COUNT, metadata=_METADATA),
+    "Conversations": _build_page("Conversation"),
+    "ConversationItem": _ITEM,
+    "ConversationItems": _build_page("ConversationItem"),
+    "DeletedConversation": _build_deleted("conversation.deleted"),
+    "DeletedResponse": _build_deleted("response"),
+    "ErasureReceipt": build_object(
+        object=build_const("erasure_receipt"),
+        id=TEXT,
+        tenant_uid=TEXT,
+        scope=TEXT,
+        end_user=TEXT,
+        erased_at=COUNT,
+        requested_by=TEXT,
+        conversations=COUNT,
+        items=COUNT,
+        responses=COUNT,
+        data_keys=build_list(TEXT),
+        public_key=TEXT,
+        signature=TEXT,
+    ),
+    "DataKeys": build_object(object=build_const("data_keys"), owners=COUNT, older_keys=COUNT, rows_left=COUNT),
+    "ReceiptKey": build_object(object=build_const("receipt_key"), public_key=TEXT),
+}

@@ -1,0 +1,51 @@
+"""What a form of generation is: how one endpoint reads a request, and how it writes the answer."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, EventWriter
+from r1plus_gateway.http.field_tables import Table
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.requests import GenerateRequest, ModelName
+from r1plus_gateway.settings import ModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class FormDescription:
+    """What the OpenAPI document and the errors say of a form."""
+
+    path: str
+    about: str
+    body: Table
+    answer: str
+    """Name of the schema of a whole answer."""
+    events: str
+    """Name of the schema of a stream's events."""
+    prompt_field: str
+    """The field of a request that may be too long for the model."""
+    schema_field: str
+    """The field that a schema of the answer comes from, unless tools make it."""
+
+
+class Form(Protocol):
+    """One endpoint that generates."""
+
+    @property
+    def description(self) -> FormDescription:
+        """What is said of it."""
+
+    async def read_request(
+        self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
+    ) -> GenerateRequest:
+        """Read a body.
+
+        Raises:
+            RequestError: it is refused.
+        """
+
+    def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
+        """Return a whole answer."""
+
+    def open_events(self, head: AnswerHead) -> EventWriter:
+        """Return the writer of an answer's stream."""

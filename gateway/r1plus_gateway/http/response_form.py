@@ -1,0 +1,243 @@
+"""`POST /v1/responses`: OpenAI's Responses API, as a whole object and as typed events."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from r1plus_gateway.access.caller import AnswerEvidence, Caller, Usage
+from r1plus_gateway.http.answers import DONE, AnswerEnd, AnswerHead, EventWriter, split_event
+from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.forms import FormDescription
+from r1plus_gateway.http.requests import GenerateRequest, ModelName
+from r1plus_gateway.http.response_requests import (
+    RESPONSE,
+    ContinuationReader,
+    parse_response,
+    refuse_continuation,
+)
+from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
+from r1plus_gateway.settings import ModelSettings
+
+COMPLETED, INCOMPLETE, IN_PROGRESS, FAILED = "completed", "incomplete", "in_progress", "failed"
+MARK: Final = 10**15
+"""Number of an event that is only there to be taken apart."""
+_CONSTANTS: Final[Mapping[str, Any]] = {
+    "background": False,
+    "truncation": "disabled",
+    "parallel_tool_calls": False,
+    "max_tool_calls": None,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "top_logprobs": 0,
+    "reasoning": {"effort": None, "summary": None},
+    "service_tier": "default",
+    "safety_identifier": None,
+    "prompt_cache_key": None,
+}
+"""What holds of every response, whatever was asked: an answer has at most one call."""
+
+
+class ResponseForm:
+    """`POST /v1/responses`."""
+
+    description: Final = FormDescription(
+        "/v1/responses",
+        "Answer a conversation, by the engine's chat template: OpenAI's Responses API.",
+        body=RESPONSE,
+        answer="Response",
+        events="ResponseEvent",
+        prompt_field="input",
+        schema_field="text.format",
+    )
+
+    def __init__(self, read_continuation: ContinuationReader = refuse_continuation) -> None:
+        """`read_continuation`: looks up what a request continues."""
+        self._read_continuation = read_continuation
+
+    async def read_request(
+        self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
+    ) -> GenerateRequest:
+        """See `Form`."""
+        return parse_response(fields, name, model, await self._read_continuation(fields, model, caller))
+
+    def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
+        """See `Form`."""
+        content, call = text, None
+        if head.request.has_tools:
+            answer = parse_tool_answer(text)
+            content, call = answer.content, answer.call
+        status = _read_status(end, call)
+        item = _build_message(head, status, content) if call is None else _build_call(head, status, call)
+        return orjson.dumps(_build_response(head, status, [item], end.usage, end.at))
+
+    def open_events(self, head: AnswerHead) -> EventWriter:
+        """See `Form`."""
+        return ResponseEvents(head)
+
+
+class ResponseEvents:
+    """The events of one stream. For a piece only its text is encoded, and its number."""
+
+    def __init__(self, head: AnswerHead) -> None:
+        self._head = head
+        self._number = MARK
+        """Of the next event."""
+        self._text: list[str] = []
+        """Pieces of the message, which its last events repeat."""
+        self._is_open = False
+        """Whether a message has begun."""
+        self._call: ToolCall | None = None
+        self._place = {"item_id": _name_item(head, "msg"), "output_index": 0, "content_index": 0}
+        marker = "\x1aTEXT\x1a"
+        event = self._encode("response.output_text.delta", **self._place, delta=marker, logprobs=[])
+        self._before, self._middle, self._after = split_event(event, b"%d" % MARK, orjson.dumps(marker))
+        self._number = 0
+
+    def build_first(self) -> bytes:
+        """See `EventWriter`."""
+        begun = _build_response(self._head, IN_PROGRESS, [])
+        data = self._encode("response.created", response=begun) + self._encode("response.in_progress", response=begun)
+        return data if self._head.request.has_tools else data + self._open_message()
+
+    def build_piece(self, text: bytes) -> bytes:
+        """See `EventWriter`."""
+        piece = text.decode("utf-8", "replace")
+        self._text.append(piece)
+        number = self._number
+        self._number = number + 1
+        return b"".join((self._before, orjson.dumps(number), self._middle, orjson.dumps(piece), self._after))
+
+    def build_tool_answer(self, text: str) -> bytes:
+        """See `EventWriter`."""
+        answer = parse_tool_answer(text)
+        if answer.call is None:
+            return self._open_message() + self.build_piece(answer.content.encode())
+        self._call = call = answer.call
+        place = {"item_id": _name_item(self._head, "fc"), "output_index": 0}
+        item = _build_call(self._head, COMPLETED, call)
+        begun = {**item, "status": IN_PROGRESS, "arguments": ""}
+        return b"".join(
+            (
+                self._encode("response.output_item.added", output_index=0, item=begun),
+                self._encode("response.function_call_arguments.delta", **place, delta=call.arguments),
+                self._encode(
+                    "response.function_call_arguments.done", **place, name=call.name, arguments=call.arguments
+                ),
+                self._encode("response.output_item.done", output_index=0, item=item),
+            )
+        )
+
+    def read_text(self) -> str:
+        """See `EventWriter`."""
+        return "".join(self._text)
+
+    def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
+        """See `EventWriter`."""
+        self._head = head
+        status = _read_status(end, self._call)
+        data = self._close_message(status) if self._is_open else b""
+        response = _build_response(self._head, status, self._build_output(status), end.usage, end.at)
+        return data + self._encode(f"response.{status}", response=response) + DONE
+
+    def build_error(self, error: RequestError, usage: Usage) -> bytes:
+        """See `EventWriter`. The first event is the one that OpenAI's client raises; many programs read no other."""
+        body = orjson.loads(error.body)["error"]
+        flat = {name: body[name] for name in ("code", "message", "param")}
+        response = _build_response(self._head, FAILED, self._build_output(INCOMPLETE), usage)
+        code = "server_error" if error.status >= 500 else "invalid_prompt"
+        response["error"] = {"code": code, "message": error.message}
+        return self._encode("error", **flat, error=body) + self._encode("response.failed", response=response)
+
+    def _open_message(self) -> bytes:
+        self._is_open = True
+        item = {**_build_message(self._head, IN_PROGRESS, ""), "content": []}
+        return self._encode("response.output_item.added", output_index=0, item=item) + self._encode(
+            "response.content_part.added", **self._place, part=_build_part("")
+        )
+
+    def _close_message(self, status: str) -> bytes:
+        text = "".join(self._text)
+        return b"".join(
+            (
+                self._encode("response.output_text.done", **self._place, text=text, logprobs=[]),
+                self._encode("response.content_part.done", **self._place, part=_build_part(text)),
+                self._encode(
+                    "response.output_item.done", output_index=0, item=_build_message(self._head, status, text)
+                ),
+            )
+        )
+
+    def _build_output(self, status: str) -> list[dict[str, Any]]:
+        if self._call is not None:
+            return [_build_call(self._head, COMPLETED, self._call)]
+        return [_build_message(self._head, status, "".join(self._text))] if self._is_open else []
+
+    def _encode(self, kind: str, **fields: Any) -> bytes:
+        event = {"type": kind, "sequence_number": self._number, **fields}
+        self._number += 1
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(event))
+
+
+def _read_status(end: AnswerEnd, call: ToolCall | None) -> str:
+    """Return how a response has ended. A call that can be read is whole."""
+    return COMPLETED if call is not None or end.finish_reason == "stop" else INCOMPLETE
+
+
+def _name_item(head: AnswerHead, prefix: str) -> str:
+    return f"{prefix}_{head.request_id}"
+
+
+def _build_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _build_message(head: AnswerHead, status: str, text: str) -> dict[str, Any]:
+    own = {"role": "assistant", "content": [_build_part(text)]}
+    return {"type": "message", "id": _name_item(head, "msg"), "status": status, **own}
+
+
+def _build_call(head: AnswerHead, status: str, call: ToolCall) -> dict[str, Any]:
+    own = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+    return {"type": "function_call", "id": _name_item(head, "fc"), "status": status, **own}
+
+
+def _build_response(
+    head: AnswerHead, status: str, output: list[dict[str, Any]], usage: Usage | None = None, ended: int | None = None
+) -> dict[str, Any]:
+    """Return a response object; `ended`: seconds since the epoch."""
+    return {
+        "id": _name_item(head, "resp"),
+        "object": "response",
+        "created_at": head.created,
+        "completed_at": ended if status == COMPLETED else None,
+        "status": status,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if status == INCOMPLETE else None,
+        "model": head.request.model.id,
+        **_CONSTANTS,
+        **head.request.echo,
+        "output": output,
+        "usage": None if usage is None else _build_usage(usage),
+        "r1plus": {**_build_evidence(head.evidence), "storage": head.storage},
+    }
+
+
+def _build_usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _build_evidence(evidence: AnswerEvidence) -> dict[str, str | None]:
+    """Return what answers, as the headers say it too; null where it is not verified."""
+    return {
+        "revision": evidence.revision or None,
+        "engine_digest": f"sha256:{evidence.engine_digest}" if evidence.engine_digest else None,
+        "verdict": evidence.verdict,
+    }

@@ -1,0 +1,138 @@
+"""Items: what is said in a response or a conversation, and what tools are called with and answer.
+
+A request's items are checked and brought into one form, which is stored as it is. Messages for a prompt are made of
+that form, so a stored conversation gives the same prompt as one that is sent whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from r1plus_gateway.http.errors import UnsupportedFieldError
+from r1plus_gateway.http.field_tables import OtherField, StringField, Table, choose, read_item
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.json_body import Json
+from r1plus_gateway.http.messages import (
+    MOST_MESSAGES,
+    PART_TEXT,
+    ContentField,
+    PromptMessage,
+    add_calls,
+    build_message,
+    build_result_message,
+    describe_call,
+)
+
+Item = Mapping[str, Any]
+"""An item in the one form, without an id: a message has one part of text, a result is a text."""
+PART_TYPE: Final = StringField("type", values=("input_text", "output_text"), is_required=True)
+PART: Final = Table((PART_TYPE, PART_TEXT), ignored=frozenset({"annotations", "logprobs", "prompt_cache_breakpoint"}))
+ROLE: Final = StringField("role", values=("user", "assistant", "system", "developer"), is_required=True)
+CONTENT: Final = ContentField("content", PART_TYPE, PART)
+CALL_ID: Final = StringField("call_id", most=64, is_required=True)
+CALL_NAME: Final = StringField("name", most=64, is_required=True)
+ARGUMENTS: Final = OtherField("arguments", {"type": "string"}, is_required=True)
+OUTPUT: Final = ContentField("output", PART_TYPE, PART)
+IGNORED: Final = frozenset({"id", "status"})
+"""Of every item: an answer's item can be sent back as it is."""
+MESSAGE: Final = Table((StringField("type", values=("message",)), ROLE, CONTENT), ignored=IGNORED | {"phase"})
+CALL: Final = Table(
+    (StringField("type", values=("function_call",), is_required=True), CALL_ID, CALL_NAME, ARGUMENTS), ignored=IGNORED
+)
+RESULT: Final = Table(
+    (StringField("type", values=("function_call_output",), is_required=True), CALL_ID, OUTPUT),
+    ignored=IGNORED | {"name"},
+)
+ITEM_SCHEMA: Final = choose([MESSAGE, CALL, RESULT])
+
+
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """What to answer."""
+
+    name: str = "input"
+    is_required: bool = True
+
+    def read(self, fields: Fields) -> list[Item]:
+        """Return the items.
+
+        Raises:
+            InvalidFieldError: there is none, or one is not a text, a call of a function, or its result.
+        """
+        value = fields.get(self.name)
+        if value is None or value in ("", []):
+            raise fields.build_missing_error(self.name)
+        if isinstance(value, str):
+            return [_build_message("user", value)]
+        if not isinstance(value, list):
+            raise fields.build_type_error(self.name, "a string or a list of items", value)
+        if len(value) > MOST_MESSAGES:
+            raise fields.build_value_error(self.name, f"{len(value)} items exceed {MOST_MESSAGES}")
+        return [read_response_item(f"{self.name}[{position}]", item) for position, item in enumerate(value)]
+
+    def build_schema(self) -> dict[str, Json]:
+        """See `Field`."""
+        items = {"type": "array", "items": ITEM_SCHEMA, "minItems": 1, "maxItems": MOST_MESSAGES}
+        return {"anyOf": [{"type": "string", "minLength": 1}, items]}
+
+
+INPUT: Final = InputField()
+
+
+def read_response_item(path: str, value: Json) -> Item:
+    """Read one item at `path` of a body.
+
+    Raises:
+        InvalidFieldError: it is not a text, a call of a function, or its result.
+    """
+    item = read_item(path, value)
+    kind = _read_kind(item)
+    if kind == "function_call":
+        call_id, name, arguments = CALL_ID.read(item), CALL_NAME.read(item), item.read_text(ARGUMENTS.name)
+        CALL.refuse_rest(item)
+        if arguments is None:
+            raise item.build_missing_error(ARGUMENTS.name)
+        return {"type": kind, "call_id": call_id, "name": name, "arguments": arguments}
+    if kind == "function_call_output":
+        call_id, output = CALL_ID.read(item), OUTPUT.read(item)
+        RESULT.refuse_rest(item)
+        return {"type": kind, "call_id": call_id, "output": output}
+    role, content = ROLE.read(item), CONTENT.read(item)
+    MESSAGE.refuse_rest(item)
+    return _build_message(role, content)
+
+
+def build_messages(items: Sequence[Item]) -> list[PromptMessage]:
+    """Return the messages that a chat would have. A call joins the message before it, as a chat's calls do."""
+    messages: list[PromptMessage] = []
+    for item in items:
+        if item["type"] == "function_call":
+            is_joined = bool(messages) and messages[-1].role == "assistant"
+            before = messages.pop() if is_joined else build_message("assistant", "")
+            messages.append(add_calls(before, [describe_call(item["name"], item["arguments"])]))
+        elif item["type"] == "function_call_output":
+            messages.append(build_result_message(item["call_id"], item["output"]))
+        else:
+            messages.append(build_message(item["role"], "".join(part["text"] for part in item["content"])))
+    return messages
+
+
+def _build_message(role: str, text: str) -> Item:
+    if role == "assistant":
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    else:
+        part = {"type": "input_text", "text": text}
+    return {"type": "message", "role": role, "content": [part]}
+
+
+def _read_kind(item: Fields) -> str:
+    """Return the type of an item. Without one it is a message, or a reference if it has nothing but an id."""
+    is_reference = item.has("id") and not item.has("role")
+    kind = item.read_string("type") or ("item_reference" if is_reference else "message")
+    if kind == "item_reference":
+        message = "item_reference is not supported; send the item itself, or name its conversation"
+        raise UnsupportedFieldError(item.locate("type"), message)
+    if kind not in ("message", "function_call", "function_call_output"):
+        message = f"{kind!r:.80} is not supported; send message, function_call or function_call_output"
+        raise UnsupportedFieldError(item.locate("type"), message)
+    return kind

@@ -1,0 +1,279 @@
+"""The body of `POST /v1/responses`. Its prompt is the one that a chat of the same messages has."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.field_tables import (
+    FlagField,
+    ListField,
+    ObjectField,
+    OtherField,
+    StringField,
+    Table,
+    TextField,
+)
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.json_body import Json
+from r1plus_gateway.http.messages import PromptMessage, build_prompt
+from r1plus_gateway.http.metadata import METADATA
+from r1plus_gateway.http.requests import (
+    COMMON,
+    STREAM_OPTIONS,
+    GenerateRequest,
+    ModelName,
+    StorageRequest,
+    read_stream,
+    refuse_both,
+)
+from r1plus_gateway.http.response_items import INPUT, Item, build_messages
+from r1plus_gateway.http.sampling_fields import (
+    TokenLimit,
+    build_limit_fields,
+    read_sampling,
+    read_token_limit,
+)
+from r1plus_gateway.http.schemas import TEXT_FORMAT
+from r1plus_gateway.http.tools import FLAT_TOOLS, read_tools
+from r1plus_gateway.serving.triton_wire import Sampling
+from r1plus_gateway.settings import ModelSettings
+
+MOST_TOOL_BYTES: Final = 256 * 1024
+"""Also of tools that may not be called, which no schema bounds."""
+INSTRUCTIONS: Final = TextField("instructions")
+STORE: Final = FlagField("store")
+TEXT_CONFIG: Final = ObjectField("text", Table((TEXT_FORMAT,), unsupported={"verbosity": ("medium",)}))
+REASONING: Final = ObjectField(
+    "reasoning", Table((), unsupported={"effort": ("none",), "summary": (), "generate_summary": ()})
+)
+INCLUDABLE: Final = (
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "message.input_image.image_url",
+)
+"""Parts of items that no answer has, so that asking for them changes nothing."""
+INCLUDE: Final = ListField("include", 32, {"type": "string", "enum": list(INCLUDABLE)})
+LIMITS: Final = build_limit_fields("max_output_tokens")
+IGNORED: Final = frozenset(
+    {
+        "user",
+        "service_tier",
+        "parallel_tool_calls",
+        "max_tool_calls",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "prompt_cache_options",
+    }
+)
+"""Fields that cannot change the answer."""
+PREVIOUS: Final = StringField("previous_response_id", most=128)
+_ID: Final = {"type": "string", "minLength": 1, "maxLength": 128}
+CONVERSATION: Final = OtherField(
+    "conversation", {"anyOf": [_ID, {"type": "object", "properties": {"id": _ID}, "required": ["id"]}]}
+)
+UNSUPPORTED: Final[Mapping[str, tuple[Json, ...]]] = {
+    "truncation": ("disabled",),
+    "background": (False,),
+    "top_logprobs": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "prompt": (),
+    "context_management": (),
+    "moderation": (),
+    "top_k": (),
+    "min_p": (),
+}
+"""Fields that are not supported -> values that ask for nothing, besides null."""
+RESPONSE: Final = Table(
+    (
+        *COMMON,
+        INPUT,
+        INSTRUCTIONS,
+        TEXT_CONFIG,
+        FLAT_TOOLS.tools,
+        FLAT_TOOLS.choice,
+        REASONING,
+        INCLUDE,
+        METADATA,
+        STORE,
+        PREVIOUS,
+        CONVERSATION,
+        STREAM_OPTIONS,
+        *LIMITS,
+    ),
+    IGNORED,
+    UNSUPPORTED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What a request continues: a response, or a conversation, or neither."""
+
+    previous_id: str = ""
+    conversation_id: str = ""
+    items: Sequence[Item] = ()
+    """All that was said before, the oldest first, without earlier instructions: those do not carry over."""
+    is_storing: bool = False
+    """Whether the tenant's policy lets responses be stored."""
+
+
+ContinuationReader = Callable[[Fields, ModelSettings, Caller], Awaitable[Continuation]]
+NOTHING: Final = Continuation()
+
+
+async def refuse_continuation(fields: Fields, _: ModelSettings, __: Caller) -> Continuation:
+    """Return nothing to continue, for a gateway without stored content.
+
+    Raises:
+        UnsupportedFieldError: the request continues something.
+    """
+    for name in (PREVIOUS.name, CONVERSATION.name):
+        if fields.has(name):
+            message = "no response is stored, so none can be continued; send the whole conversation in input"
+            raise UnsupportedFieldError(name, message)
+    return NOTHING
+
+
+def read_continuation_names(fields: Fields) -> tuple[str, str]:
+    """Return the ids of the response and of the conversation that a request continues; empty: none.
+
+    Raises:
+        InvalidFieldError: both are named, or one is no id.
+    """
+    previous, conversation = PREVIOUS.read(fields), fields.get(CONVERSATION.name)
+    name = conversation.get("id") if isinstance(conversation, dict) else conversation
+    if conversation is None:
+        return previous, ""
+    if not isinstance(name, str) or not 1 <= len(name) <= 128:
+        raise fields.build_type_error(CONVERSATION.name, "an id, or an object with one", conversation)
+    if previous:
+        raise InvalidFieldError(CONVERSATION.name, "cannot be continued together with a response; send one of them")
+    return "", name
+
+
+@dataclass(frozen=True, slots=True)
+class _TextConfig:
+    """What `text` asks for."""
+
+    schema: bytes | None
+    format: Mapping[str, Json]
+    """As the answer repeats it."""
+
+
+def parse_response(
+    fields: Fields, name: ModelName, model: ModelSettings, earlier: Continuation = NOTHING
+) -> GenerateRequest:
+    """Parse a body that continues something earlier."""
+    items = INPUT.read(fields)
+    messages = build_messages([*earlier.items, *items])
+    instructions = INSTRUCTIONS.read(fields)
+    if instructions:
+        messages = [PromptMessage("system", instructions), *messages]
+    text = _read_text_config(fields, model)
+    tools = read_tools(fields, model, FLAT_TOOLS)
+    refuse_both("text.format", text.schema, tools)
+    _read_include(fields)
+    metadata = METADATA.read(fields)
+    storage = _read_storage(fields, earlier, items)
+    is_streamed, _ = read_stream(fields)
+    if (reasoning := REASONING.read(fields)) is not None:
+        REASONING.table.refuse_rest(reasoning)
+    sampling = read_sampling(fields, name.preset)
+    limit = read_token_limit(fields, model, LIMITS)
+    RESPONSE.refuse_rest(fields)
+    instruction = tools.instruction if tools else ""
+    schema = tools.schema if tools else text.schema
+    prompt = build_prompt(messages, instruction, model, schema, param=INPUT.name)
+    echo = {
+        "instructions": instructions or None,
+        "text": {"format": text.format},
+        "metadata": metadata,
+        **_echo_tools(fields),
+        **_echo_sampling(sampling, limit),
+        **_echo_storage(earlier, storage),
+    }
+    return GenerateRequest(
+        name, prompt, sampling, limit, is_streamed, has_tools=tools is not None, echo=echo, storage=storage
+    )
+
+
+def _read_storage(fields: Fields, earlier: Continuation, items: Sequence[Item]) -> StorageRequest | None:
+    """Return what is stored with the answer. Without `store` a response is, as OpenAI has it, if the policy lets it."""
+    is_wanted = STORE.read(fields) if fields.has(STORE.name) else True
+    keeps_response = is_wanted and earlier.is_storing
+    if not keeps_response and not earlier.conversation_id:
+        return None
+    return StorageRequest(items, earlier.previous_id, earlier.conversation_id, keeps_response)
+
+
+def _echo_storage(earlier: Continuation, storage: StorageRequest | None) -> dict[str, Any]:
+    conversation = {"conversation": {"id": earlier.conversation_id}} if earlier.conversation_id else {}
+    return {
+        "store": storage is not None and storage.keeps_response,
+        "previous_response_id": earlier.previous_id or None,
+        **conversation,
+    }
+
+
+def _read_text_config(fields: Fields, model: ModelSettings) -> _TextConfig:
+    config = TEXT_CONFIG.read(fields)
+    if config is None:
+        return _TextConfig(None, {"type": "text"})
+    schema = TEXT_FORMAT.read(config, model)
+    TEXT_CONFIG.table.refuse_rest(config)
+    form = config.get(TEXT_FORMAT.name) or {"type": "text"}
+    if form["type"] != "json_schema":
+        return _TextConfig(schema, {"type": form["type"]})
+    names = ("type", "name", "description", "schema")
+    return _TextConfig(schema, {**{name: form.get(name) for name in names}, "strict": True})
+
+
+def _read_include(fields: Fields) -> None:
+    for position, item in enumerate(INCLUDE.read(fields)):
+        if item not in INCLUDABLE:
+            raise UnsupportedFieldError(f"{INCLUDE.name}[{position}]", f"{item!r:.80} is not supported; leave it out")
+
+
+def _echo_tools(fields: Fields) -> dict[str, Any]:
+    """Return tools and choice, which have been read, as the answer repeats them.
+
+    Raises:
+        InvalidFieldError: the tools are too large to be repeated in several events.
+    """
+    choice = fields.get(FLAT_TOOLS.choice.name) or "auto"
+    tools = [
+        {
+            "type": "function",
+            "name": tool["name"],
+            "description": tool.get("description"),
+            "parameters": tool.get("parameters"),
+            "strict": True,
+        }
+        for tool in fields.get(FLAT_TOOLS.tools.name) or []
+    ]
+    if (size := len(orjson.dumps(tools))) > MOST_TOOL_BYTES:
+        raise InvalidFieldError(FLAT_TOOLS.tools.name, f"{size} bytes exceed {MOST_TOOL_BYTES}; send fewer")
+    return {
+        "tools": tools,
+        "tool_choice": choice if isinstance(choice, str) else {"type": "function", "name": choice["name"]},
+    }
+
+
+def _echo_sampling(sampling: Sampling, limit: TokenLimit) -> dict[str, Any]:
+    """Return what holds; the engine's defaults are temperature 0 and all tokens."""
+    return {
+        "temperature": sampling.temperature or 0,
+        "top_p": 1 if sampling.top_p is None else sampling.top_p,
+        "max_output_tokens": limit.tokens if limit.is_explicit else None,
+    }

@@ -1,0 +1,122 @@
+"""Storage of responses: what a request continues is read before its prompt is made, what it says is stored at its end.
+
+The client learns of an answer's end after it was stored, and the answer says whether it was. What cannot be stored is
+answered all the same: it was generated, and is billed.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import orjson
+
+from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
+from r1plus_gateway.access.caller import AccessError, Caller
+from r1plus_gateway.http.answers import AnswerHead, StorageOutcome
+from r1plus_gateway.http.content_handlers import NOT_STORED, check_id, convert_content_errors, refuse_unknown
+from r1plus_gateway.http.errors import InvalidFieldError, RequestError
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.requests import StorageRequest
+from r1plus_gateway.http.response_items import Item
+from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
+from r1plus_gateway.settings import ModelSettings
+from r1plus_gateway.store.content import (
+    ContentLimitError,
+    ContentReader,
+    ContentWriter,
+    HistoryTooLongError,
+    StoredResponse,
+)
+from r1plus_gateway.store.tenant_content import TenantContent
+
+log = logging.getLogger(__name__)
+LEAST_HISTORY_BYTES: Final = 256 * 2**10
+HISTORY_FACTOR: Final = 4
+"""What is read to be continued has at most so many times the bytes of the largest prompt, and these: a stored response
+has more than its text, and what is longer fits into no context."""
+
+
+class ResponseStorage:
+    """Reads and stores responses of each caller."""
+
+    def __init__(self, content: TenantContent) -> None:
+        self._content = content
+
+    async def read_continuation(self, fields: Fields, model: ModelSettings, caller: Caller) -> Continuation:
+        """Return what a request continues.
+
+        Raises:
+            RequestError: it is not there, or longer than any context.
+        """
+        previous, conversation = read_continuation_names(fields)
+        if conversation and not self._content.is_stored:
+            raise RequestError(403, "storage_disabled", NOT_STORED, param=CONVERSATION.name)
+        name, field = (previous, PREVIOUS) if previous else (conversation, CONVERSATION)
+        items: Sequence[Item] | None = ()
+        if name:
+            check_id(name)
+            most = LEAST_HISTORY_BYTES + HISTORY_FACTOR * MOST_PROMPT_BYTES_PER_TOKEN * model.context_tokens
+            read = _read_response_items if previous else _read_conversation_items
+            try:
+                with convert_content_errors():
+                    items = await self._content.read(caller, lambda content: read(content, name, most))
+            except HistoryTooLongError as error:
+                message = f"{error}, which fits into no context; begin a new one"
+                raise InvalidFieldError(field.name, message, code="context_length_exceeded") from error
+            if items is None:
+                raise refuse_unknown(name)
+        return Continuation(previous, conversation, items or (), self._content.is_stored)
+
+    async def store(self, caller: Caller, head: AnswerHead, answer: bytes) -> AnswerHead:
+        """Store a whole answer, the JSON of a response; return the head of what the client gets."""
+        request = head.request.storage
+        if request is None:
+            return head
+        stored = replace(head, storage=StorageOutcome.STORED)
+        response = orjson.loads(answer)
+        try:
+            with convert_content_errors():
+                is_there = await self._content.write(caller, lambda content: _store(content, request, response))
+        except RequestError as error:
+            is_limit = isinstance(error.__cause__, ContentLimitError)
+            return _build_unstored(head, StorageOutcome.LIMIT_EXCEEDED if is_limit else StorageOutcome.FAILED)
+        except AccessError as error:
+            log.warning("Response %s is not stored: %s", head.request_id, error.code)
+            return _build_unstored(head, StorageOutcome.FAILED)
+        return stored if is_there else _build_unstored(head, StorageOutcome.GONE)
+
+
+def _build_unstored(head: AnswerHead, outcome: StorageOutcome) -> AnswerHead:
+    request = replace(head.request, echo={**head.request.echo, "store": False})
+    return replace(head, request=request, storage=outcome)
+
+
+def _store(content: ContentWriter, request: StorageRequest, response: dict[str, object]) -> bool:
+    """Store a response in one transaction. Return whether its conversation is still there."""
+    items = [dict(item) for item in request.items]
+    output = [_strip(item) for item in response["output"]]  # type: ignore[attr-defined]
+    if request.conversation_id and content.append_items(request.conversation_id, [*items, *output]) is None:
+        return False
+    if request.keeps_response:
+        answer = {**response, "r1plus": {**response["r1plus"], "storage": StorageOutcome.STORED}}  # type: ignore[dict-item]
+        content.store_response(StoredResponse(str(response["id"]), request.previous_id, items, answer))
+    return True
+
+
+def _read_response_items(content: ContentReader, name: str, most: int) -> list[Item] | None:
+    history = content.read_history(name, most)
+    if history is None:
+        return None
+    return [item for one in history for item in (*one.input, *map(_strip, one.answer["output"]))]
+
+
+def _read_conversation_items(content: ContentReader, name: str, most: int) -> list[Item] | None:
+    if content.find_conversation(name) is None:
+        return None
+    return [item.content for item in content.read_items(name, most)]
+
+
+def _strip(item: Item) -> dict[str, object]:
+    """Return an answer's item in the one form, without what only an answer says."""
+    return {name: value for name, value in item.items() if name not in ("id", "status")}

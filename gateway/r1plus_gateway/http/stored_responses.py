@@ -1,0 +1,77 @@
+"""`/v1/responses/{id}`: responses that were stored, read and deleted by those whose they are."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.http.content_handlers import (
+    PAGE,
+    ContentHandlers,
+    describe_item,
+    describe_list,
+    read_id,
+    read_page,
+    refuse_unknown,
+    require,
+    require_page,
+    respond,
+)
+from r1plus_gateway.http.operations import Operation, Parameter
+from r1plus_gateway.store.content import Item, Listed, Page, StoredResponse
+
+ID: Final = Parameter("id", "The response's id.", {"type": "string"}, is_in_path=True, pattern="resp_[0-9a-f]+")
+
+
+class StoredResponses(ContentHandlers):
+    """The handlers. They cost no tokens."""
+
+    def list_operations(self) -> Sequence[Operation]:
+        """Return the endpoints."""
+        one = "/v1/responses/{id}"
+        named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410, 429)}
+        return [
+            Operation("GET", one, "Return a stored response.", self._guard(self._get), "Response", **named),
+            Operation(
+                "DELETE", one, "Delete a stored response.", self._guard(self._delete), "DeletedResponse", **named
+            ),
+            Operation(
+                "GET",
+                f"{one}/input_items",
+                "List the items of a stored response's request.",
+                self._guard(self._list_items),
+                "ConversationItems",
+                parameters=(ID, *PAGE),
+                errors=(404, 410, 429),
+            ),
+        ]
+
+    async def _get(self, request: web.Request, caller: Caller) -> web.Response:
+        return respond((await self._find(read_id(request, ID), caller)).answer)
+
+    async def _delete(self, request: web.Request, caller: Caller) -> web.Response:
+        name = read_id(request, ID)
+        if not await self._content.write(caller, lambda content: content.delete_response(name)):
+            raise refuse_unknown(name)
+        return respond({"id": name, "object": "response", "deleted": True})
+
+    async def _list_items(self, request: web.Request, caller: Caller) -> web.Response:
+        page = read_page(request)
+        found = await self._find(read_id(request, ID), caller)
+        return respond(describe_list(require_page(_cut_page(found, page), page), describe_item))
+
+    async def _find(self, name: str, caller: Caller) -> StoredResponse:
+        return require(await self._content.read(caller, lambda content: content.find_response(name)), name)
+
+
+def _cut_page(response: StoredResponse, page: Page) -> Listed[Item] | None:
+    """Return a part of a request's items, whose ids are made of their places; None if `after` is none of them."""
+    stem = response.id.partition("_")[2]
+    items = [Item(f"msg_{stem}_{place}", dict(content)) for place, content in enumerate(response.input)]
+    items = items if page.is_ascending else items[::-1]
+    names = [item.id for item in items]
+    if page.after and page.after not in names:
+        return None
+    first = names.index(page.after) + 1 if page.after else 0
+    return Listed(items[first : first + page.limit], len(items) > first + page.limit)

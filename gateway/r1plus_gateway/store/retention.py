@@ -1,0 +1,63 @@
+"""Retention of content: what is older than the tenant's policy goes, with the data keys that nothing needs any more.
+
+A tenant that stops storing keeps what it has stored for as long as it was promised, and stores nothing new.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.content import add_size, delete_conversations
+from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.repository import MetaName, write_meta
+
+MOST_PRUNED: Final = 100
+"""Conversations, and responses, that one transaction deletes: requests wait for it."""
+
+
+def prune_content(connection: Connection, now: float, days: float, most: int = MOST_PRUNED) -> bool:
+    """Delete the oldest content that is older than so many days. Return whether there may be more.
+
+    0 days: nothing new is stored, and what is there is kept for as long as the last policy said.
+    """
+    name = MetaName.CONTENT_DAYS
+    if days:
+        write_meta(connection, name, repr(days))
+    else:
+        stored: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name.value))
+        if stored is None:
+            return False
+        days = float(stored)
+    return _delete_older(connection, now - days * 86400, most)
+
+
+def _delete_older(connection: Connection, before: float, most: int) -> bool:
+    c = t.conversations.c
+    owner = [c[name] for name in t.OWNER]
+    old = connection.execute(sa.select(c.id, *owner).where(c.used_at < before).order_by(c.used_at).limit(most)).all()
+    delete_conversations(connection, [(row.id, Owner(*row[1:])) for row in old])
+    r = t.responses.c
+    size = sa.func.length(r.content)
+    stale = connection.execute(
+        sa.select(r.id, size, *(r[name] for name in t.OWNER))
+        .where(r.created_at < before)
+        .order_by(r.created_at)
+        .limit(most)
+    ).all()
+    if stale:
+        connection.execute(sa.delete(t.responses).where(r.id.in_([row.id for row in stale])))
+        for row in stale:
+            add_size(connection, Owner(*row[2:]), -row[1])
+    if old or stale:
+        _drop_unused_keys(connection)
+    return most in (len(old), len(stale))
+
+
+def _drop_unused_keys(connection: Connection) -> None:
+    """Destroy the keys of owners that have nothing stored."""
+    k, s = t.data_keys.c, t.content_sizes.c
+    connection.execute(sa.delete(t.content_sizes).where(s.bytes <= 0))
+    is_own = [s[name] == k[name] for name in t.OWNER]
+    connection.execute(sa.delete(t.data_keys).where(~sa.exists(sa.select(s.bytes).where(*is_own))))

@@ -1,0 +1,56 @@
+"""What callers do with stored content: reads in a thread, changes in the writer's next transaction."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.store.content import ContentLimits, ContentReader, ContentWriter
+from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.ledger import refuse_unavailable
+from r1plus_gateway.store.tenant import TenantStore
+
+T = TypeVar("T")
+
+
+class TenantContent:
+    """The content of all callers. Each step sees that of the caller and its end user only."""
+
+    def __init__(self, store: TenantStore, read_limits: Callable[[], ContentLimits]) -> None:
+        self._store = store
+        self._read_limits = read_limits
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the tenant's policy lets content be stored."""
+        return self._store.config.content_days > 0
+
+    async def read(self, caller: Caller, step: Callable[[ContentReader], T]) -> T:
+        """Run a step on one consistent snapshot.
+
+        Raises:
+            AccessError: 503 while the data cannot be read.
+            UnreadableContentError: what is stored does not decrypt.
+        """
+        try:
+            cipher = self._store.cipher
+            owner = cipher.identify(caller)
+            return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner)))
+        except StoreError as error:
+            raise refuse_unavailable(error) from error
+
+    async def write(self, caller: Caller, step: Callable[[ContentWriter], T]) -> T:
+        """Run a step in one transaction.
+
+        Raises:
+            AccessError: 503 while the data cannot be written.
+            ContentLimitError: there is no room.
+            UnreadableContentError: what is stored does not decrypt.
+        """
+        try:
+            cipher, limits = self._store.cipher, self._read_limits()
+            owner = cipher.identify(caller)
+            return await self._store.write(
+                lambda ledger: step(ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
+            )
+        except StoreError as error:
+            raise refuse_unavailable(error) from error

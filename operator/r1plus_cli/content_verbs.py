@@ -1,0 +1,96 @@
+"""What a tenant's administrators do with stored content, through its gateway. Called by `tenant`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.gateway_verbs import GatewayOption, call
+from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
+
+
+def erase_command(
+    end_user: Annotated[
+        str | None, typer.Option("--end-user", help="Id of a person, as in header x-r1plus-end-user: with every key.")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Id of a key: with all its end users.")] = None,
+    account: Annotated[
+        str | None, typer.Option("--service-account", help="NAMESPACE/NAME of a ServiceAccount.")
+    ] = None,
+    receipt: Annotated[
+        Path | None, typer.Option("--receipt", help="New file for the signed receipt. By default it is printed.")
+    ] = None,
+    is_confirmed: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    namespace: NamespaceOption = None,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Erase stored conversations and responses, and destroy their keys. This cannot be undone.
+
+    The receipt says what went, and which keys were destroyed. Usage and audit log stay; they name no person.
+
+    Example: `r1plus tenant erase --end-user anna@example.com --receipt anna.json -n team-credit`
+    """
+    named = {"end_user": end_user, "key": key, "service_account": account}
+    body = {name: value for name, value in named.items() if value}
+    if len(body) != 1:
+        raise UsageError("Name one of --end-user, --key and --service-account")
+    if receipt is not None and receipt.exists():
+        raise UsageError(f"--receipt: {receipt} exists; name a new file")
+    if not is_confirmed:
+        typer.confirm(f"Erase what is stored for {next(iter(body.values()))}? This cannot be undone", abort=True)
+    answer = call(kubeconfig, namespace, gateway, "POST", "/erasures", body=body)
+    text = json.dumps(answer, indent=1)
+    if receipt is None:
+        sys.stdout.write(f"{text}\n")
+    else:
+        with receipt.open("x", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    counts = ", ".join(f"{name}: {answer[name]}" for name in ("conversations", "items", "responses"))
+    summary = f"Erased {counts}; data keys destroyed: {len(answer['data_keys'])}"
+    Console(stderr=True, soft_wrap=True).print(Text(summary, style="dim"))
+
+
+def rotate_data_keys_command(
+    namespace: NamespaceOption = None,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Give the content of each caller and end user a new key. What older keys encrypted is encrypted again meanwhile.
+
+    Nothing stops. While a rotation is under way, this begins no other and says how much is left.
+    """
+    state = call(kubeconfig, namespace, gateway, "GET", "/data-keys")
+    if not state["older_keys"]:
+        state = call(kubeconfig, namespace, gateway, "POST", "/data-keys/rotate")
+        open_console().print(Text(f"{state['owners']} owners of content have a new key"))
+    open_console().print(
+        Text(f"{state['rows_left']} rows are left to encrypt again; {state['older_keys']} older keys go after that")
+    )
+
+
+def verify_receipt_command(
+    file: Annotated[Path, typer.Argument(help="The receipt.", exists=True, dir_okay=False)],
+    public_key: Annotated[
+        str, typer.Option("--public-key", help="The tenant's, as you noted it. By default its gateway is asked.")
+    ] = "",
+    namespace: NamespaceOption = None,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Verify the receipt of an erasure. Exit status 1 if it was changed, or is not this tenant's."""
+    from r1plus_gateway.store.erasure import verify_receipt
+
+    key = public_key or str(call(kubeconfig, namespace, gateway, "GET", "/receipt-key")["public_key"])
+    try:
+        document: Any = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not verify_receipt(document, key):
+        raise CliError(f"{file} is not a receipt that key {key} has signed: it was changed, or is another tenant's")
+    open_console().print(Text(f"Receipt {document['id']} is whole: signed by {key}"))

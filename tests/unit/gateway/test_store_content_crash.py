@@ -1,0 +1,42 @@
+"""A gateway that is killed while it changes content: what is left is the state before the change."""
+
+import json
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from support.paths import TESTS
+from support.scratch import make_scratch_folder
+from support.waiting import DEADLINE_SECONDS
+
+STRIDE = 4
+"""Of some hundred statements each fourth is enough to meet each change."""
+
+
+def kill_at_statements(folder: Path, stride: int) -> None:
+    """Kill a gateway at its statements, and look at what each kill left."""
+    command = [sys.executable, "-m", "support.gateway.content_crash", str(folder), str(stride)]
+    done = subprocess.run(
+        command, cwd=TESTS, capture_output=True, text=True, timeout=10 * DEADLINE_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert result["problems"] == [], done.stderr[-2000:]
+    states: dict[int, list[object]] = {}
+    for steps, state in result["seen"]:
+        states.setdefault(steps, [])
+        if state not in states[steps]:
+            states[steps].append(state)
+    assert {steps: len(found) for steps, found in states.items()} == dict.fromkeys(states, 1)
+    assert all(before != after for before, after in pairwise(states.values())), "each step changes what is read"
+    assert len(states) > 10
+
+
+def test_each_change_is_there_as_a_whole_or_not_at_all() -> None:
+    folder = make_scratch_folder("r1plus-crash-")
+    try:
+        kill_at_statements(folder, STRIDE)
+    finally:
+        shutil.rmtree(folder)

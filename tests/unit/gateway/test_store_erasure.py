@@ -1,0 +1,165 @@
+"""Erasure: what goes, what stays, what a receipt proves, and what a copy from before still shows."""
+
+import base64
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.admin import verify_audit
+from r1plus_gateway.store.content import Page, StoredResponse
+from r1plus_gateway.store.content_cipher import UnreadableContentError
+from r1plus_gateway.store.erasure import ErasureScope, erase, verify_receipt
+from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_content import TenantContent
+from support.gateway.content import make_content, say
+from support.gateway.tenant_data import ADMIN, TENANT_UID, Volume, make_caller
+from support.scratch import make_scratch_folder
+
+ANNA = make_caller(end_user="anna@example.com")
+ANNA_ELSEWHERE = make_caller("key000000002", end_user="anna@example.com")
+BERT = make_caller(end_user="bert@example.com")
+EVERYBODY = (ANNA, ANNA_ELSEWHERE, BERT, make_caller())
+
+
+async def fill(content: TenantContent) -> None:
+    """Store a conversation and a response for everybody."""
+    for number, caller in enumerate(EVERYBODY):
+        answer = StoredResponse(f"resp_{number}", "", [say("q")], {"text": "a"})
+        await content.write(caller, lambda one: one.create_conversation({}, [say("x"), say("y")]))
+        await content.write(caller, lambda one: one.store_response(answer))  # noqa: B023
+
+
+async def list_owners(content: TenantContent) -> list[Caller]:
+    """Return who has conversations."""
+    listed = [(caller, await content.read(caller, lambda one: one.list_conversations(Page()))) for caller in EVERYBODY]
+    return [caller for caller, found in listed if found is not None and found.entries]
+
+
+@pytest.mark.parametrize(
+    ("scope", "left", "counts"),
+    [
+        (ErasureScope(end_user="anna@example.com"), [BERT, make_caller()], (2, 4, 2, 2)),
+        (
+            ErasureScope(caller_kind="api_key", caller_id="key000000001"),
+            [ANNA_ELSEWHERE],
+            (3, 6, 3, 3),
+        ),
+        (ErasureScope(end_user="nobody"), list(EVERYBODY), (0, 0, 0, 0)),
+    ],
+    ids=["an end user, with every key", "a key, with its end users", "somebody unknown"],
+)
+async def test_erasure_takes_what_it_names_and_says_how_much(
+    scope: ErasureScope, left: list[Caller], counts: tuple[int, ...], store: TenantStore
+) -> None:
+    content = make_content(store)
+    await fill(content)
+    receipt = await erase(store, ADMIN, scope)
+    assert (receipt.conversations, receipt.items, receipt.responses, len(receipt.data_keys)) == counts
+    assert await list_owners(content) == left
+    database = store.require_data().database
+    with database.transaction(writes=False) as connection:
+        keys = set(connection.scalars(sa.select(t.data_keys.c.id)))
+        for table in (t.data_keys, t.content_sizes, t.responses):
+            assert connection.scalar(sa.select(sa.func.count()).select_from(table)) == len(left)
+        assert connection.scalar(sa.select(sa.func.count()).select_from(t.conversation_items)) == 2 * len(left)
+    assert not keys & set(receipt.data_keys)
+
+
+async def test_erasure_is_in_the_audit_log_without_the_persons_name(volume: Volume, store: TenantStore) -> None:
+    await fill(make_content(store))
+    receipt = await erase(store, ADMIN, ErasureScope(end_user="anna@example.com"))
+    with store.require_data().database.transaction(writes=False) as connection:
+        row = connection.execute(sa.select(t.audit).order_by(t.audit.c.seq.desc()).limit(1)).one()
+    assert (row.action, row.caller_id, row.subject, row.end_user) == (
+        "erase_content",
+        ADMIN.id,
+        receipt.id,
+        receipt.end_user,
+    )
+    assert "anna" not in repr(row) + repr(receipt)
+    assert (await verify_audit(store)).problem == ""
+    assert receipt.tenant_uid == TENANT_UID
+    assert receipt.erased_at == int(volume.time.wall)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda receipt: receipt | {"items": 0},
+        lambda receipt: receipt | {"data_keys": []},
+        lambda receipt: receipt | {"tenant_uid": "another"},
+        lambda receipt: receipt | {"more": 1},
+        lambda receipt: receipt | {"signature": base64.b64encode(bytes(64)).decode()},
+        lambda receipt: receipt | {"signature": "?"},
+        lambda receipt: receipt | {"public_key": "?"},
+        lambda receipt: {},
+    ],
+    ids=["a count", "no keys", "a tenant", "a field", "no signature", "no base64", "no key", "nothing"],
+)
+async def test_a_receipt_is_valid_as_it_is_and_not_when_it_was_changed(
+    change: Callable[[dict[str, Any]], dict[str, Any]], store: TenantStore
+) -> None:
+    await fill(make_content(store))
+    receipt = asdict(await erase(store, ADMIN, ErasureScope(end_user="anna@example.com")))
+    assert verify_receipt(receipt, receipt["public_key"])
+    assert not verify_receipt(change(receipt), receipt["public_key"])
+
+
+async def test_a_receipt_of_another_tenants_key_is_not_valid(store: TenantStore) -> None:
+    receipt = asdict(await erase(store, ADMIN, ErasureScope(end_user="x")))
+    folder = make_scratch_folder("r1plus-tenant-")
+    async with Volume(folder).make().open() as other:
+        foreign = asdict(await erase(other, ADMIN, ErasureScope(end_user="x")))
+    shutil.rmtree(folder)
+    assert foreign["public_key"] != receipt["public_key"]
+    assert not verify_receipt(foreign, receipt["public_key"])
+
+
+async def test_the_public_key_stays_over_a_restart(volume: Volume) -> None:
+    keys = set()
+    for _ in range(2):
+        async with volume.open() as store:
+            keys.add((await erase(store, ADMIN, ErasureScope(end_user="x"))).public_key)
+    assert len(keys) == 1
+
+
+async def test_after_an_erasure_the_log_of_the_database_is_empty(volume: Volume, store: TenantStore) -> None:
+    await fill(make_content(store))
+    log = volume.database.with_name("tenant.db-wal")
+    assert log.stat().st_size > 0
+    await erase(store, ADMIN, ErasureScope(end_user="anna@example.com"))
+    assert log.stat().st_size == 0
+
+
+async def test_rows_from_before_an_erasure_are_unreadable_without_the_keys_that_it_destroyed(
+    store: TenantStore,
+) -> None:
+    content = make_content(store)
+    made = await content.write(ANNA, lambda one: one.create_conversation({}, [say("x")]))
+    database, tables = store.require_data().database, (t.conversations, t.conversation_items)
+    with database.transaction(writes=False) as connection:
+        copies = [(table, connection.execute(sa.select(table)).mappings().all()) for table in tables]
+    await erase(store, ADMIN, ErasureScope(end_user="anna@example.com"))
+    # A restored backup of content.
+    with database.transaction(writes=True) as connection:
+        for table, rows in copies:
+            connection.execute(sa.insert(table), [dict(row) for row in rows])
+    with pytest.raises(UnreadableContentError, match="is gone"):
+        await content.read(ANNA, lambda one: one.find_conversation(made.id))
+
+
+async def test_an_end_user_can_store_again_after_an_erasure(store: TenantStore) -> None:
+    content = make_content(store)
+    await fill(content)
+    first = await erase(store, ADMIN, ErasureScope(end_user="anna@example.com"))
+    await content.write(ANNA, lambda one: one.create_conversation({}, [say("again")]))
+    second = await erase(store, ADMIN, ErasureScope(end_user="anna@example.com"))
+    assert (second.conversations, len(second.data_keys)) == (1, 1)
+    assert not set(first.data_keys) & set(second.data_keys)
+    assert replace(first, id="") != replace(second, id="")
