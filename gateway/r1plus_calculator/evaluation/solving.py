@@ -90,7 +90,9 @@ def _solve_one(
     if not difference.has(symbol):
         if sympy.simplify(difference) == 0:
             raise NoResultError(f"the equation holds for every {symbol.name}, as far as both sides have a value")
-        return Solutions(unknowns, sides, (), is_counted=difference.is_number)
+        if not difference.is_number:
+            raise NoResultError(f"the equation does not depend on {symbol.name}; name another unknown")
+        return Solutions(unknowns, sides, (), is_counted=True)
     expanded = sympy.expand(difference)
     if expanded.is_polynomial(symbol):
         return _solve_polynomial(unknowns, sides, sympy.Poly(expanded, symbol))
