@@ -3,6 +3,7 @@
 from typing import Final
 
 import mpmath
+from sympy.polys.polyerrors import BasePolynomialError
 
 from r1plus_calculator.evaluation.building import build
 from r1plus_calculator.evaluation.checks import (
@@ -36,6 +37,13 @@ def calculate(text: str, digits: int) -> Calculation:
     """
     tree = parse(text)
     check_sizes(tree)
+    try:
+        return _calculate(tree, digits)
+    except (NotImplementedError, BasePolynomialError) as error:
+        raise NoResultError("no method is known for this; write the expression in another way, or in parts") from error
+
+
+def _calculate(tree: Node, digits: int) -> Calculation:
     if isinstance(tree, Call) and tree.function == "solve":
         return _calculate_solutions(tree, digits)
     try:

@@ -136,17 +136,25 @@ async def score(client: CalculatorClient, tasks: Iterable[Task]) -> Score:
     return result
 
 
-async def time_answers(client: CalculatorClient, expressions: Iterable[str]) -> tuple[list[float], Counter[str]]:
-    """Return seconds, and how often which end was reached; one at a time."""
-    seconds, ends = [], Counter[str]()
-    for expression in expressions:
-        payload = json.dumps({"expression": expression or " "}).encode()
-        if len(payload) > MOST_REQUEST_BYTES:
-            continue
-        started = time.perf_counter()
-        reply = await client.ask(payload)
-        seconds.append(time.perf_counter() - started)
-        ends[reply["failure"]["code"] if reply["failure"] else "answer"] += 1
+async def time_answers(
+    client: CalculatorClient, expressions: Iterable[str], at_once: int = 1
+) -> tuple[list[float], Counter[str]]:
+    """Return seconds, and how often which end was reached."""
+    seconds: list[float] = []
+    ends = Counter[str]()
+    waiting = iter(expressions)
+
+    async def ask_in_turn() -> None:
+        for expression in waiting:
+            payload = json.dumps({"expression": expression or " "}).encode()
+            if len(payload) > MOST_REQUEST_BYTES:
+                continue
+            started = time.perf_counter()
+            reply = await client.ask(payload)
+            seconds.append(time.perf_counter() - started)
+            ends[reply["failure"]["code"] if reply["failure"] else "answer"] += 1
+
+    await asyncio.gather(*[ask_in_turn() for _ in range(at_once)])
     return seconds, ends
 
 
@@ -156,7 +164,7 @@ def quantile(seconds: list[float], share: float) -> float:
     return round(ranked[min(len(ranked) - 1, int(share * len(ranked)))] * 1000, 1)
 
 
-async def run(folder: Path, tasks: int, hostile: int, seed: int, *, shows_misses: bool) -> dict[str, Any]:
+async def run(folder: Path, tasks: int, hostile: int, seed: int, at_once: int, *, shows_misses: bool) -> dict[str, Any]:
     """Measure; return the figures."""
     preload_once()
     figures: dict[str, Any] = {}
@@ -170,7 +178,7 @@ async def run(folder: Path, tasks: int, hostile: int, seed: int, *, shows_misses
             figures |= {f"{name}_{key}": value for key, value in result.describe().items()}
             if shows_misses:
                 print(*result.misses, sep="\n")
-        seconds, ends = await time_answers(client, generate_hostile(hostile, seed))
+        seconds, ends = await time_answers(client, generate_hostile(hostile, seed), at_once)
         figures |= {"hostile": len(seconds), "hostile_p50_ms": quantile(seconds, 0.5)}
         figures |= {"hostile_p99_ms": quantile(seconds, 0.99), "hostile_max_ms": quantile(seconds, 1.0)}
         figures |= {"hostile_ends": dict(ends.most_common()), "is_ready_after": server.pool.is_ready}
@@ -181,12 +189,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.math", description=__doc__)
     parser.add_argument("--tasks", type=int, default=528, help="of each half")
     parser.add_argument("--hostile", type=int, default=300)
+    parser.add_argument("--at-once", type=int, default=1, help="hostile expressions that run at a time")
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show the tasks that went wrong")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="r1plus-math-"))
     try:
-        work = run(folder, options.tasks, options.hostile, options.seed, shows_misses=options.misses)
+        work = run(folder, options.tasks, options.hostile, options.seed, options.at_once, shows_misses=options.misses)
         with mpmath.workdps(30):
             figures = asyncio.run(work)
     finally:
