@@ -60,7 +60,8 @@ def _build(language: Language, random_: random.Random) -> ScriptedConversation:
         stale = values[0] if changes else ""
         facts.append(ScriptedFact(template.kind, values[-1], stale, random_.choice(template.asked), turns[-1]))
     decoys = _place_decoys(templates, free, random_)
-    turns = [_say(language, said.get(turn, ""), decoys.get(turn, ""), random_) for turn in range(TURNS)]
+    talk = random_.sample(language.talk, len(language.talk))
+    turns = [_say(language, talk, said.get(turn, ""), decoys.get(turn, ""), random_) for turn in range(TURNS)]
     return ScriptedConversation(turns, facts)
 
 
@@ -69,11 +70,12 @@ def _place_decoys(templates: Sequence[FactTemplate], free: list[int], random_: r
     return {free.pop(): template.decoy for template in templates if random_.random() < DECOY_SHARE}
 
 
-def _say(language: Language, statement: str, decoy: str, random_: random.Random) -> tuple[str, str]:
-    """Return one turn."""
-    talk = " ".join(random_.sample(language.talk, random_.choice((1, 1, 2))))
+def _say(language: Language, talk: list[str], statement: str, decoy: str, random_: random.Random) -> tuple[str, str]:
+    """Return one turn. Nothing of the talk is said twice: repetitions are too easily told from facts."""
+    is_embedded = random_.random() < EMBEDDED_SHARE
+    most = 2 if len(talk) > TURNS else 1
+    texts = [talk.pop() for _ in range(min(random_.choice((1, 1, 2)), most) if is_embedded or not statement else 0)]
     if not statement:
-        return f"{talk} {decoy}".strip(), random_.choice(language.replies)
-    if random_.random() < EMBEDDED_SHARE:
-        statement = f"{talk} {statement}" if random_.random() < 0.5 else f"{statement} {talk}"
-    return statement, random_.choice(language.acknowledgements)
+        return " ".join(filter(None, [*texts, decoy])), random_.choice(language.replies)
+    texts.insert(random_.choice((0, len(texts))), statement)
+    return " ".join(texts), random_.choice(language.acknowledgements)
