@@ -16,8 +16,12 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "system": ("has no place in a raw prompt",),
     "first": ("is after last",),
     "name": ("printable characters",),
-    **dict.fromkeys(("key", "model", "end_user", "include", "include[]"), ("has control characters",)),
+    **dict.fromkeys(("model", "include", "include[]"), ("has control characters",)),
+    "end_user": ("has control characters", "nobody is named"),
+    "key": ("has control characters", "are named"),
+    "service_account": ("are named",),
     "after": ("is no entry of this list", "has control characters"),
+    "keys": ("is not a file of r1plus tenant backup",),
     "conversation": ("cannot be continued together with a response",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""

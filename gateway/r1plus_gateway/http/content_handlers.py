@@ -32,7 +32,7 @@ NOT_STORED: Final = (
     " team to set spec.data.retentionDays of the R1PlusTenant"
 )
 PAGE: Final = (
-    Parameter("limit", f"Entries, 1 to {MOST_ENTRIES}; 20 without it.", {"type": "integer"}),
+    Parameter("limit", "Entries; 20 without it.", {"type": "integer", "minimum": 1, "maximum": MOST_ENTRIES}),
     Parameter("order", "By time: `asc`, or `desc`, the newest first.", {"enum": ["asc", "desc"]}),
     Parameter("after", "Id of the last entry of the page before.", {"type": "string", "minLength": 1}),
     Parameter("include", "Ignored: entries have no parts that are left out.", {"type": "string", "minLength": 1}),
@@ -103,10 +103,8 @@ class ContentHandlers:
             raise RequestError(403, "storage_disabled", NOT_STORED)
 
     async def _read_body(self, request: web.Request, caller: Caller) -> Fields:
-        """Return the body's fields; none without a body."""
+        """Return the body's fields."""
         limits = self._read_settings().limits
-        if not request.can_read_body:
-            return Fields({})
         try:
             with self._bodies.reserve(caller.group_id, request.content_length, limits):
                 return Fields(await read_object(request, limits.body_seconds))

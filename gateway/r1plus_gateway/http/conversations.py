@@ -20,7 +20,7 @@ from r1plus_gateway.http.content_handlers import (
 )
 from r1plus_gateway.http.field_tables import ListField, Table
 from r1plus_gateway.http.fields import Fields
-from r1plus_gateway.http.metadata import METADATA
+from r1plus_gateway.http.metadata import METADATA, MetadataField
 from r1plus_gateway.http.operations import Operation, Parameter
 from r1plus_gateway.http.response_items import ITEM_SCHEMA, read_response_item
 from r1plus_gateway.http.response_items import Item as NewItem
@@ -31,7 +31,8 @@ MOST_NEW_ITEMS: Final = 20
 ITEMS: Final = ListField("items", MOST_NEW_ITEMS, ITEM_SCHEMA)
 NEW_ITEMS: Final = ListField("items", MOST_NEW_ITEMS, ITEM_SCHEMA, is_required=True)
 CREATION: Final = Table((ITEMS, METADATA))
-CHANGE: Final = Table((METADATA,))
+NEW_METADATA: Final = MetadataField(is_required=True)
+CHANGE: Final = Table((NEW_METADATA,))
 ADDITION: Final = Table((NEW_ITEMS,))
 ID: Final = Parameter("id", "The conversation's id.", {"type": "string"}, is_in_path=True)
 ITEM_ID: Final = Parameter("item", "The item's id.", {"type": "string"}, is_in_path=True)
@@ -119,7 +120,7 @@ class Conversations(ContentHandlers):
 
     async def _create(self, request: web.Request, caller: Caller) -> web.Response:
         self._require_storage()
-        fields = await self._read_body(request, caller)
+        fields = await self._read_body(request, caller) if request.can_read_body else Fields({})
         items, attributes = _read_items(fields, ITEMS), METADATA.read(fields)
         CREATION.refuse_rest(fields)
         made = await self._content.write(caller, lambda content: content.create_conversation(attributes, items))
@@ -138,7 +139,7 @@ class Conversations(ContentHandlers):
     async def _change(self, request: web.Request, caller: Caller) -> web.Response:
         name = read_id(request, ID)
         fields = await self._read_body(request, caller)
-        attributes = METADATA.read(fields)
+        attributes = NEW_METADATA.read(fields)
         CHANGE.refuse_rest(fields)
         changed = await self._content.write(caller, lambda content: content.replace_attributes(name, attributes))
         return respond(describe_conversation(require(changed, name)))

@@ -27,6 +27,8 @@ class MetadataField:
             InvalidFieldError: there are too many, one is too long, or a value is no string.
         """
         pairs = fields.get(self.name)
+        if pairs is None and self.is_required:
+            raise fields.build_missing_error(self.name)
         if pairs is None:
             return {}
         if not isinstance(pairs, dict):

@@ -15,6 +15,7 @@ from r1plus_gateway.http.response_schemas import RESPONSE_COMPONENTS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = "application/json"
+FILE: Final = "application/octet-stream"
 ANY: Final = (400, 500)
 """What every request may get: 400 for an Upgrade."""
 CALLER: Final = (401, 403, 503)
@@ -30,6 +31,8 @@ class Parameter:
     about: str
     schema: Schema
     is_in_path: bool = False
+    pattern: str = ""
+    """Regular expression that a part of a path matches as a whole, or there is no such endpoint; empty: any."""
 
     def build(self) -> Schema:
         """Return its description."""
@@ -38,7 +41,7 @@ class Parameter:
             "in": "path" if self.is_in_path else "query",
             "required": self.is_in_path,
             "description": self.about,
-            "schema": self.schema,
+            "schema": {**self.schema, **({"pattern": f"^{self.pattern}$"} if self.pattern else {})},
         }
 
 
@@ -51,7 +54,7 @@ class Operation:
     about: str
     handler: Handler
     answer: str
-    """Name of the answer's schema; empty for plain text."""
+    """Name of the answer's schema; empty for plain text, and for a file."""
     events: str = ""
     """Name of the schema of a stream's events, where it streams."""
     status: int = 200
@@ -61,6 +64,10 @@ class Operation:
     errors: tuple[int, ...] = ()
     """Besides those that follow from the rest."""
     is_public: bool = False
+    is_file: bool = False
+    """Whether the answer is a file, and no JSON."""
+    takes_file: bool = False
+    """Whether the body is one."""
 
     @property
     def statuses(self) -> Sequence[int]:
@@ -68,14 +75,18 @@ class Operation:
         codes = {*ANY, *self.errors}
         if not self.is_public:
             codes.update(CALLER)
-        if self.body is not None:
+        if self.body is not None or self.takes_file:
             codes.update(BODY)
         return sorted(codes)
 
     def build_route(self) -> web.RouteDef:
         """Return the route."""
         options = {"allow_head": self.is_public} if self.method == "GET" else {}
-        return web.RouteDef(self.method, self.path, self.handler, options)
+        path = self.path
+        for parameter in self.parameters:
+            if parameter.pattern:
+                path = path.replace(f"{{{parameter.name}}}", f"{{{parameter.name}:{parameter.pattern}}}")
+        return web.RouteDef(self.method, path, self.handler, options)
 
     def build(self) -> Schema:
         """Return its description."""
@@ -91,6 +102,8 @@ class Operation:
         if self.body is not None:
             content = {JSON: {"schema": self.body.build_schema()}}
             described["requestBody"] = {"required": self.is_body_required, "content": content}
+        if self.takes_file:
+            described["requestBody"] = {"required": True, "content": _FILE_CONTENT}
         if self.is_public:
             described["security"] = []
         return described
@@ -100,17 +113,20 @@ class Operation:
         return "_".join([self.method.lower(), *words]).replace(".", "_")
 
     def _build_error(self, status: int) -> Schema:
-        plain: Schema = {} if self.answer else {"text/plain": {}}
+        plain: Schema = {} if self.answer or self.is_file else {"text/plain": {}}
         return {"description": HTTPStatus(status).phrase, "content": {JSON: {"schema": refer("Error")}, **plain}}
 
     def _build_answer(self) -> Schema:
         content: Schema = {JSON: {"schema": refer(self.answer)}} if self.answer else {"text/plain": {}}
+        if self.is_file:
+            content = dict(_FILE_CONTENT)
         if self.events:
             content["text/event-stream"] = {"schema": _build_event(self.events)}
         headers = {} if self.is_public else _HEADERS
         return {"description": HTTPStatus(self.status).phrase, "content": content, "headers": headers}
 
 
+_FILE_CONTENT: Final[Schema] = {FILE: {"schema": {"type": "string", "format": "binary"}}}
 _HEADERS: Final[Mapping[str, Any]] = {
     "x-request-id": {"description": "Name it when you report a problem.", "schema": {"type": "string"}},
 }

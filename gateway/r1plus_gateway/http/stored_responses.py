@@ -21,7 +21,7 @@ from r1plus_gateway.http.content_handlers import (
 from r1plus_gateway.http.operations import Operation, Parameter
 from r1plus_gateway.store.content import Item, Listed, Page, StoredResponse
 
-ID: Final = Parameter("id", "The response's id.", {"type": "string"}, is_in_path=True)
+ID: Final = Parameter("id", "The response's id.", {"type": "string"}, is_in_path=True, pattern="resp_[0-9a-f]+")
 
 
 class StoredResponses(ContentHandlers):

@@ -401,7 +401,7 @@ class ContentWriter(ContentReader):
         if size > 0:
             is_caller = (c.caller_kind == self.owner.caller_kind, c.caller_id == self.owner.caller_id)
             own = self.connection.scalar(sa.select(sa.func.sum(c.bytes)).where(*is_caller)) or 0
-            every = self.connection.scalar(sa.select(sa.func.sum(c.bytes))) or 0
+            every = read_stored_bytes(self.connection)
             for whose, stored, most in (
                 ("this key", own, self._limits.caller_bytes),
                 ("the tenant", every, self._limits.tenant_bytes),
@@ -427,6 +427,11 @@ def _count_fitting(sizes: Sequence[int]) -> int:
 def _check_length(size: int | None, most: int) -> None:
     if size is not None and size > most:
         raise HistoryTooLongError(f"it has {size} bytes, more than {most}")
+
+
+def read_stored_bytes(connection: Connection) -> int:
+    """Return the bytes that all owners have stored."""
+    return int(connection.scalar(sa.select(sa.func.sum(t.content_sizes.c.bytes))) or 0)
 
 
 def make_id(prefix: str) -> str:

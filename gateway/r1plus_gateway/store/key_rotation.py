@@ -4,6 +4,7 @@ Both keys are valid meanwhile, so nothing stops. A round that is cut leaves rows
 in the round after which nothing needs them.
 """
 
+import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
+from r1plus_gateway.store.repository import MetaName, write_meta
 
 MOST_ROWS: Final = 200
 """That one transaction encrypts again: requests wait for it."""
@@ -83,6 +85,7 @@ def continue_rotation(connection: Connection, cipher: ContentCipher, most: int =
         if rows:
             return True
     connection.execute(sa.delete(t.data_keys).where(t.data_keys.c.id.in_(list(older))))
+    write_meta(connection, MetaName.ROTATION, secrets.token_hex(8))
     return False
 
 

@@ -244,6 +244,7 @@ async def test_an_erased_end_user_has_nothing_left(gateway: GatewayProcess, othe
     "an item that is none": ("POST", "/conversations", {"items": [7]}, "items[0]"),
     "metadata of another type": ("POST", "/conversations", {"metadata": [1]}, "metadata"),
     "metadata that is too long": ("POST", "/conversations", {"metadata": {"a": "x" * 513}}, "metadata.a"),
+    "metadata that is not there": ("POST", "/conversations/conv_x", {}, "metadata"),
     "a page of none": ("GET", "/conversations?limit=0", None, "limit"),
     "a page that is too long": ("GET", "/conversations?limit=101", None, "limit"),
     "a page of another script": ("GET", "/conversations?limit=%D9%A7", None, "limit"),
@@ -254,7 +255,7 @@ async def test_an_erased_end_user_has_nothing_left(gateway: GatewayProcess, othe
     "a conversation of another type": ("POST", "/responses", {"model": "credit", "input": "a", "conversation": 7}, "conversation"),
     "a conversation without an id": ("POST", "/responses", {"model": "credit", "input": "a", "conversation": {}}, "conversation"),
 })  # fmt: skip
-async def test_bad_input(client: Client, method: str, path: str, body: Any, param: str) -> None:
+async def test_bad_input(client: Client, method: str, path: str, body: Any, param: str | None) -> None:
     status, answer = await client.call(method, path, body)
     assert (status, answer["error"]["param"]) == (400, param), answer
 
@@ -271,6 +272,11 @@ async def test_ids_that_nothing_has(client: Client, name: str) -> None:
     for path in (f"/conversations/{name}", f"/conversations/{name}/items", f"/responses/{name}"):
         status, answer = await client.call("GET", path)
         assert (status, answer["error"]["code"]) == (404, "not_found"), path
+
+
+async def test_what_no_response_is_has_no_endpoint(client: Client) -> None:
+    status, answer = await client.call("POST", "/responses/compact", {"input": "a"})
+    assert (status, answer["error"]["code"]) == (404, "not_found")
 
 
 async def test_an_administrator_has_no_conversations(gateway: GatewayProcess) -> None:

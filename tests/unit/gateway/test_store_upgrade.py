@@ -1,0 +1,58 @@
+"""Data that an earlier gateway wrote: `tests/golden/gateway-COMMIT` has its volume and half of the key, made for this."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import pytest
+
+from r1plus_gateway.access.api_keys import verify_key
+from r1plus_gateway.store import migration
+from r1plus_gateway.store.admin import UsageQuery, report_usage, verify_audit
+from r1plus_gateway.store.content import Page
+from support.gateway.content import make_content, say
+from support.gateway.tenant_data import Volume, make_caller
+from support.paths import TESTS
+from support.scratch import make_scratch_folder
+
+EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1))
+EARLIER = sorted(path.name for path in (TESTS / "golden").glob("gateway-*"))
+
+
+@pytest.fixture(params=EARLIER)
+def earlier(request: pytest.FixtureRequest) -> Iterator[tuple[Volume, dict[str, Any]]]:
+    """A copy of what an earlier gateway left on its volume, and the keys that it issued."""
+    folder = make_scratch_folder("r1plus-tenant-")
+    shutil.copytree(TESTS / "golden" / request.param, folder, dirs_exist_ok=True)
+    facts = json.loads((folder / "facts.json").read_text())
+    yield Volume(folder, facts["tenant"]), facts
+    shutil.rmtree(folder)
+
+
+async def test_keys_usage_and_audit_log_of_an_earlier_gateway_are_all_there(
+    earlier: tuple[Volume, dict[str, Any]],
+) -> None:
+    volume, facts = earlier
+    async with volume.open() as store:
+        assert migration.read_revision(store.require_data().database) == migration.get_head()
+        found = await verify_key(facts["key"], store, store.clock.read())
+        assert found is not None
+        assert (found.name, found.limits.budget_tokens) == ("web shop", 1000)
+        assert await verify_key(facts["revoked"], store, store.clock.read()) is None
+        report = await report_usage(store, EVER)
+        used = sorted((row.prompt_tokens, row.completion_tokens, row.unsettled_tokens) for row in report.rows)
+        assert used == [(30, 12, 50)], "a request that ran when it ended counts in full"
+        assert (await verify_audit(store)).problem == ""
+
+
+async def test_a_store_of_an_earlier_gateway_takes_content(earlier: tuple[Volume, dict[str, Any]]) -> None:
+    volume, _ = earlier
+    caller = make_caller(end_user="anna@example.com")
+    async with volume.open() as store:
+        made = await make_content(store).write(caller, lambda one: one.create_conversation({}, [say("x")]))
+    async with volume.open() as store:
+        listed = await make_content(store).read(caller, lambda one: one.list_items(made.id, Page()))
+        assert listed is not None
+        assert [item.content for item in listed.entries] == [say("x")]
