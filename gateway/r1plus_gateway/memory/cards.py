@@ -4,7 +4,7 @@ Only what the user said becomes a card: neither answers of a model, nor results 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,7 +44,6 @@ class Card:
 
     sentence: Sentence
     kinds: frozenset[FactKind]
-    words: frozenset[str]
     is_own: bool
     """Whether it speaks of the user."""
     is_change: bool
@@ -55,7 +54,7 @@ class Card:
 
 def make_cards(sentences: Sequence[Sentence]) -> list[Card]:
     """Return the cards of what the user said, the oldest first."""
-    cards, splitter = [], WordSplitter()
+    cards = []
     for sentence in sentences:
         if sentence.speaker is not Speaker.USER:
             continue
@@ -63,7 +62,7 @@ def make_cards(sentences: Sequence[Sentence]) -> list[Card]:
             continue
         kinds, is_of_user = find_kinds(sentence.text), is_own(sentence.text)
         if kinds or is_of_user:
-            cards.append(_make_card(sentence, kinds, is_of_user, frozenset(splitter.split(sentence.text))))
+            cards.append(_make_card(sentence, kinds, is_of_user))
     return cards
 
 
@@ -73,14 +72,17 @@ def find_superseded(cards: Sequence[Card]) -> set[int]:
     A correction supersedes the newest older card that shares a rare word and a kind with it. Without a sign of a
     correction only a sentence of nearly the same words does. What is in doubt stays: the newer one comes later.
     """
-    counts = Counter(word for card in cards for word in card.words)
-    most = max(LEAST_RARE, int(RARE_SHARE * len(cards)))
+    recent, splitter = cards[-MOST_COMPARED:], WordSplitter()
+    texts = [frozenset(splitter.split(card.sentence.text)) for card in recent]
+    counts = Counter(word for words in texts for word in words)
+    most = max(LEAST_RARE, int(RARE_SHARE * len(recent)))
+    rare = {word for word, count in counts.items() if count <= most}
     superseded: set[int] = set()
-    recent = cards[-MOST_COMPARED:]
     for index, newer in enumerate(recent):
-        older = [card for card in recent[:index] if card.sentence.turn < newer.sentence.turn]
-        for card in reversed(older):
-            if card.sentence.position not in superseded and _supersedes(newer, card, counts, most):
+        for older in range(index - 1, -1, -1):
+            card = recent[older]
+            is_before = card.sentence.turn < newer.sentence.turn and card.sentence.position not in superseded
+            if is_before and _supersedes(newer, texts[index], card, texts[older], rare):
                 superseded.add(card.sentence.position)
                 break
     return superseded
@@ -92,16 +94,16 @@ def rank_cards(cards: Sequence[Card], question: str) -> list[int]:
     return sorted(range(len(cards)), key=lambda index: (-_weigh(cards[index], asked), -index))
 
 
-def _supersedes(newer: Card, older: Card, counts: Mapping[str, int], most: int) -> bool:
-    common = newer.words & older.words
-    if newer.words == older.words:
+def _supersedes(newer: Card, words: frozenset[str], older: Card, older_words: frozenset[str], rare: set[str]) -> bool:
+    if words == older_words:
         return True
+    common = words & older_words
     if not common or not newer.kinds & older.kinds:
         return False
-    frame = _list_frame(common)
-    if len(frame) > 1 and len(frame) >= SAME_FRAME * len(_list_frame(newer.words | older.words)):
+    if newer.is_change and common & rare:
         return True
-    return newer.is_change and any(counts[word] <= most for word in common)
+    frame = _list_frame(common)
+    return len(frame) > 1 and len(frame) >= SAME_FRAME * len(_list_frame(words | older_words))
 
 
 def _list_frame(words: frozenset[str]) -> set[str]:
@@ -113,7 +115,7 @@ def _weigh(card: Card, asked: frozenset[FactKind]) -> float:
     return card.weight + _ASKED_WEIGHT * bool(card.kinds & asked)
 
 
-def _make_card(sentence: Sentence, kinds: frozenset[FactKind], is_of_user: bool, words: frozenset[str]) -> Card:
+def _make_card(sentence: Sentence, kinds: frozenset[FactKind], is_of_user: bool) -> Card:
     text = sentence.text
     is_correcting, is_story = is_change(text), is_narrative(text)
     weight = (
@@ -124,4 +126,4 @@ def _make_card(sentence: Sentence, kinds: frozenset[FactKind], is_of_user: bool,
         - _NARRATIVE_WEIGHT * is_story
         - _OTHERS_WEIGHT * is_about_others(text)
     )
-    return Card(sentence, kinds, words, is_of_user, is_correcting, weight)
+    return Card(sentence, kinds, is_of_user, is_correcting, weight)

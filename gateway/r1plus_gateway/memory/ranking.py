@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from r1plus_gateway.memory.turns import Sentence, Speaker
-from r1plus_gateway.memory.words import WordSplitter
+from r1plus_gateway.memory.words import LEAST_STEM, WordSplitter
 
 SATURATION: Final = 1.2
 LENGTH_WEIGHT: Final = 0.75
@@ -15,6 +15,9 @@ LEAST_SHARE: Final = 0.5
 """Of the question's words that a sentence needs which the user did not say: models say a lot, with any word in it."""
 RANK_CONSTANT: Final = 60
 """Of reciprocal rank fusion, as in Cormack et al. 2009."""
+
+
+_NONE: Final[Counter[str]] = Counter()
 
 
 class Ranking(Protocol):
@@ -33,13 +36,18 @@ class WordRanking:
         words = set(splitter.split(question))
         if not words or not sentences:
             return []
-        texts = [splitter.split(sentence.text) for sentence in sentences]
-        mean = sum(map(len, texts)) / len(texts) or 1.0
-        counts = [Counter(word for word in text if word in words) for text in texts]
+        beginnings = [word[:LEAST_STEM] for word in words]
+        mean = sum(len(sentence.text) for sentence in sentences) / len(sentences)
+        counts = [
+            Counter(word for word in splitter.split(sentence.text) if word in words)
+            if _may_have(sentence.text, beginnings)
+            else _NONE
+            for sentence in sentences
+        ]
         rarity = _compute_rarity(words, counts)
         scores = [
-            _score(count, rarity, 1 - LENGTH_WEIGHT + LENGTH_WEIGHT * len(text) / mean)
-            for text, count in zip(texts, counts, strict=True)
+            _score(count, rarity, 1 - LENGTH_WEIGHT + LENGTH_WEIGHT * len(sentence.text) / mean) if count else 0.0
+            for sentence, count in zip(sentences, counts, strict=True)
         ]
         hits = [
             index
@@ -48,6 +56,14 @@ class WordRanking:
             and scores[index] > 0
         ]
         return sorted(hits, key=lambda index: (sentences[index].speaker is not Speaker.USER, -scores[index], -index))
+
+
+def _may_have(text: str, beginnings: Sequence[str]) -> bool:
+    """Return whether a text may have a word that begins so: most have none, and splitting them costs the most."""
+    if not text.isascii():
+        return True
+    lowered = text.lower()
+    return any(beginning in lowered for beginning in beginnings)
 
 
 def fuse_rankings(rankings: Iterable[Sequence[int]]) -> dict[int, float]:
