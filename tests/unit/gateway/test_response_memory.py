@@ -162,6 +162,22 @@ async def test_memory_that_was_estimated_too_small_is_packed_again(caller: Calle
     assert len(caller.prompt.encode()) <= 400 + len("What is my code?") + 2
 
 
+async def test_where_nothing_is_continued_memory_has_nothing(caller: Caller) -> None:
+    status, answer = await caller.respond("Hm?", memory={"enabled": True})
+    figures = answer["r1plus"]["memory"]
+    assert (status, caller.prompt) == (200, "Hm?")
+    assert sum(figures.values()) == figures["budget_tokens"] == CONTEXT // 2
+
+
+async def test_a_budget_leaves_room_for_the_answer(caller: Caller) -> None:
+    conversation = await caller.begin(*[FILLER] * 24)
+    memory = {"enabled": True, "budget_tokens": CONTEXT}
+    fields = {"conversation": conversation, "memory": memory, "max_output_tokens": 300}
+    status, answer = await caller.respond("Which boats lay in the river? " * 20, **fields)
+    assert status == 200, answer
+    assert len(caller.prompt.encode()) // 4 <= CONTEXT - 300
+
+
 async def test_what_developers_say_is_kept(caller: Caller) -> None:
     conversation = await caller.begin("Speak in rhymes.", *[FILLER] * 12, role="developer")
     memory = {"enabled": True, "budget_tokens": 128}
