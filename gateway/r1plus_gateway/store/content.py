@@ -141,12 +141,29 @@ class ContentReader:
         rows = self.connection.execute(statement.order_by(order).limit(fitting)).all()
         return Listed([self._make_item(row) for row in rows], len(found) > fitting)
 
-    def read_items(self, conversation_id: str, most_bytes: int) -> list[Item]:
-        """Return all items of a conversation of this owner. Raises HistoryTooLongError."""
+    def read_items(self, conversation_id: str, most_bytes: int, *, cuts_oldest: bool = False) -> list[Item]:
+        """Return all items of a conversation of this owner.
+
+        `cuts_oldest`: of a conversation with more bytes, return the newest items that have no more.
+
+        Raises:
+            HistoryTooLongError: it has more bytes, and is not to be cut.
+        """
         c, is_item = t.conversation_items.c, self._match_items(conversation_id)
-        _check_length(
-            self.connection.scalar(sa.select(sa.func.sum(sa.func.length(c.content))).where(*is_item)), most_bytes
-        )
+        size = sa.func.length(c.content).label("size")
+        if cuts_oldest:
+            sizes = self.connection.execute(sa.select(c.position, size).where(*is_item).order_by(c.position.desc()))
+            position, total = None, 0
+            for row in sizes:
+                total += row.size
+                if total > most_bytes:
+                    break
+                position = row.position
+            if position is None:
+                return []
+            is_item = (*is_item, c.position >= position)
+        else:
+            _check_length(self.connection.scalar(sa.select(sa.func.sum(size)).where(*is_item)), most_bytes)
         rows = self.connection.execute(sa.select(t.conversation_items).where(*is_item).order_by(c.position))
         return [self._make_item(row) for row in rows]
 
@@ -167,13 +184,18 @@ class ContentReader:
         content = self._decrypt(row, "responses", row.content)
         return StoredResponse(row.id, row.previous_id, content["input"], content["answer"])
 
-    def read_history(self, response_id: str, most_bytes: int) -> list[StoredResponse] | None:
+    def read_history(
+        self, response_id: str, most_bytes: int, *, cuts_oldest: bool = False
+    ) -> list[StoredResponse] | None:
         """Return a response and all that it follows, the oldest first; None if one of them is not there.
+
+        `cuts_oldest`: of a longer history, return the newest responses that have no more bytes.
 
         Raises:
             HistoryTooLongError: it follows more than `MOST_HISTORY`, or all together have more bytes.
         """
-        c, chain, size = t.responses.c, [], 0
+        c, size = t.responses.c, 0
+        chain: list[str] = []
         while response_id:
             is_own = (c.id == response_id, *self._match(t.responses))
             row = self.connection.execute(
@@ -181,8 +203,10 @@ class ContentReader:
             ).one_or_none()
             if row is None:
                 return None
-            chain.append(response_id)
             size += row.size
+            if cuts_oldest and (size > most_bytes or len(chain) == MOST_HISTORY):
+                break
+            chain.append(response_id)
             _check_length(size, most_bytes)
             if len(chain) > MOST_HISTORY:
                 raise HistoryTooLongError(f"it follows more than {MOST_HISTORY} responses")
