@@ -8,6 +8,7 @@ from r1plus_gateway.store.content import ContentLimits, ContentReader, ContentWr
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.writer import REFUSALS
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class TenantContent:
             raise refuse_unavailable(error) from error
 
     async def write(self, caller: Caller, step: Callable[[ContentWriter], T]) -> T:
-        """Run a step in one transaction.
+        """Run a step in one transaction. A step that refuses has changed nothing.
 
         Raises:
             AccessError: 503 while the data cannot be written.
@@ -50,7 +51,20 @@ class TenantContent:
             cipher, limits = self._store.cipher, self._read_limits()
             owner = cipher.identify(caller)
             return await self._store.write(
-                lambda ledger: step(ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
+                lambda ledger: _take_step(step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
             )
         except StoreError as error:
             raise refuse_unavailable(error) from error
+
+
+def _take_step(step: Callable[[ContentWriter], T], content: ContentWriter) -> T:
+    """Run a step. What it refuses with takes back what it has written, which the writer would commit."""
+    savepoint = content.connection.begin_nested()
+    try:
+        result = step(content)
+    except REFUSALS:
+        # Any other error ends the whole transaction, of which the database may have nothing left by then.
+        savepoint.rollback()
+        raise
+    savepoint.commit()
+    return result
