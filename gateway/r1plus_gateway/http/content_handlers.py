@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -102,15 +102,17 @@ class ContentHandlers:
         if not self._content.is_stored:
             raise RequestError(403, "storage_disabled", NOT_STORED)
 
-    async def _read_body(self, request: web.Request, caller: Caller) -> Fields:
-        """Return the body's fields."""
+    @contextlib.asynccontextmanager
+    async def _read_body(self, request: web.Request, caller: Caller) -> AsyncIterator[Fields]:
+        """Yield the body's fields. A body counts as long as it waits to be stored: it is in memory."""
         limits = self._read_settings().limits
-        try:
-            with self._bodies.reserve(caller.group_id, request.content_length, limits):
-                return Fields(await read_object(request, limits.body_seconds))
-        except QueueFullError as error:
-            later = {"Retry-After": str(limits.retry_after_seconds)}
-            raise RequestError(503, "queue_full", str(error), headers=later) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._bodies.reserve(caller.group_id, request.content_length, limits))
+            except QueueFullError as error:
+                later = {"Retry-After": str(limits.retry_after_seconds)}
+                raise RequestError(503, "queue_full", str(error), headers=later) from error
+            yield Fields(await read_object(request, limits.body_seconds))
 
 
 @contextlib.contextmanager

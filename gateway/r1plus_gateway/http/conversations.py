@@ -1,5 +1,6 @@
 """`/v1/conversations`: what callers keep of what was said, each end user's for itself."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -120,10 +121,11 @@ class Conversations(ContentHandlers):
 
     async def _create(self, request: web.Request, caller: Caller) -> web.Response:
         self._require_storage()
-        fields = await self._read_body(request, caller) if request.can_read_body else Fields({})
-        items, attributes = _read_items(fields, ITEMS), METADATA.read(fields)
-        CREATION.refuse_rest(fields)
-        made = await self._content.write(caller, lambda content: content.create_conversation(attributes, items))
+        body = self._read_body(request, caller) if request.can_read_body else contextlib.nullcontext(Fields({}))
+        async with body as fields:
+            items, attributes = _read_items(fields, ITEMS), METADATA.read(fields)
+            CREATION.refuse_rest(fields)
+            made = await self._content.write(caller, lambda content: content.create_conversation(attributes, items))
         return respond(describe_conversation(made))
 
     async def _list(self, request: web.Request, caller: Caller) -> web.Response:
@@ -138,10 +140,10 @@ class Conversations(ContentHandlers):
 
     async def _change(self, request: web.Request, caller: Caller) -> web.Response:
         name = read_id(request, ID)
-        fields = await self._read_body(request, caller)
-        attributes = NEW_METADATA.read(fields)
-        CHANGE.refuse_rest(fields)
-        changed = await self._content.write(caller, lambda content: content.replace_attributes(name, attributes))
+        async with self._read_body(request, caller) as fields:
+            attributes = NEW_METADATA.read(fields)
+            CHANGE.refuse_rest(fields)
+            changed = await self._content.write(caller, lambda content: content.replace_attributes(name, attributes))
         return respond(describe_conversation(require(changed, name)))
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.Response:
@@ -153,10 +155,10 @@ class Conversations(ContentHandlers):
     async def _add_items(self, request: web.Request, caller: Caller) -> web.Response:
         self._require_storage()
         name = read_id(request, ID)
-        fields = await self._read_body(request, caller)
-        items = _read_items(fields, NEW_ITEMS)
-        ADDITION.refuse_rest(fields)
-        added = require(await self._content.write(caller, lambda content: content.append_items(name, items)), name)
+        async with self._read_body(request, caller) as fields:
+            items = _read_items(fields, NEW_ITEMS)
+            ADDITION.refuse_rest(fields)
+            added = require(await self._content.write(caller, lambda content: content.append_items(name, items)), name)
         return respond(describe_list(Listed(added, has_more=False), describe_item))
 
     async def _list_items(self, request: web.Request, caller: Caller) -> web.Response:

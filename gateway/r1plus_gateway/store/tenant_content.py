@@ -1,9 +1,10 @@
 """What callers do with stored content: reads in a thread, changes in the writer's next transaction."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.store.content import ContentLimits, ContentReader, ContentWriter
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.ledger import refuse_unavailable
@@ -11,6 +12,10 @@ from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.writer import REFUSALS
 
 T = TypeVar("T")
+READS_AT_ONCE: Final = 1
+"""Of one caller: the other thread looks up the keys of the others."""
+WRITES_AT_ONCE: Final = 2
+"""Of one caller: the reservations of the others wait for no more of them."""
 
 
 class TenantContent:
@@ -19,6 +24,8 @@ class TenantContent:
     def __init__(self, store: TenantStore, read_limits: Callable[[], ContentLimits]) -> None:
         self._store = store
         self._read_limits = read_limits
+        self._readers = Turns()
+        self._writers = Turns()
 
     @property
     def is_stored(self) -> bool:
@@ -35,7 +42,8 @@ class TenantContent:
         try:
             cipher = self._store.cipher
             owner = cipher.identify(caller)
-            return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner)))
+            async with self._readers.wait(caller.group_id, READS_AT_ONCE):
+                return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner)))
         except StoreError as error:
             raise refuse_unavailable(error) from error
 
@@ -50,9 +58,10 @@ class TenantContent:
         try:
             cipher, limits = self._store.cipher, self._read_limits()
             owner = cipher.identify(caller)
-            return await self._store.write(
-                lambda ledger: _take_step(step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
-            )
+            async with self._writers.wait(caller.group_id, WRITES_AT_ONCE):
+                return await self._store.write(
+                    lambda ledger: _take_step(step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
+                )
         except StoreError as error:
             raise refuse_unavailable(error) from error
 

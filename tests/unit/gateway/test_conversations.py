@@ -144,6 +144,17 @@ async def test_a_response_is_continued_by_its_id(client: Client) -> None:
     assert (status, error["error"]["code"]) == (404, "not_found"), "what it continues is gone"
 
 
+async def test_a_response_whose_history_is_broken_says_so(client: Client) -> None:
+    first = await client.respond("one")
+    second = await client.respond("two", previous_response_id=first["id"])
+    await client.get("DELETE", f"/responses/{first['id']}")
+    body = {"model": "credit", "input": "three", "previous_response_id": second["id"]}
+    status, answer = await client.call("POST", "/responses", body)
+    assert (status, answer["error"]["code"], answer["error"]["param"]) == (404, "not_found", "previous_response_id")
+    assert f"{second['id']} follows {first['id']}, which is not there" in answer["error"]["message"]
+    assert await client.get("GET", f"/responses/{second['id']}")
+
+
 async def test_a_conversation_grows_by_what_is_asked_and_answered(client: Client) -> None:
     conversation = (await client.get("POST", "/conversations"))["id"]
     first = await client.respond("One.", conversation=conversation)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -28,10 +29,11 @@ from r1plus_gateway.store.content import (
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.tenant import Periods, TenantStore
-from r1plus_gateway.store.tenant_content import TenantContent
+from r1plus_gateway.store.tenant_content import WRITES_AT_ONCE, TenantContent
 from support.gateway.content import MIB, check_books, make_content, say
 from support.gateway.content_crash import take_steps
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
+from support.waiting import eventually
 
 CALLER = make_caller()
 ANNA = make_caller(end_user="anna@example.com")
@@ -400,6 +402,35 @@ async def test_old_conversations_of_many_items_go_a_few_at_a_time(
         await store.maintain()
         left += count_rows(store, t.conversations)
     assert left == [4, 2, 0, 0]
+
+
+async def test_reads_of_one_caller_leave_a_thread_to_the_others(content: TenantContent) -> None:
+    """Keys are looked up by the same threads."""
+    gate = threading.Event()
+    slow = [asyncio.create_task(content.read(ANNA, lambda _: gate.wait(60))) for _ in range(5)]
+    other = make_caller("key000000002")
+    async with asyncio.timeout(30):
+        assert await content.read(other, lambda one: one.find_conversation("conv_1")) is None
+    assert not any(task.done() for task in slow)
+    gate.set()
+    assert all(await asyncio.gather(*slow))
+
+
+async def test_few_writes_of_one_caller_are_before_those_of_the_others(
+    content: TenantContent, store: TenantStore
+) -> None:
+    gate, order = threading.Event(), list[str]()
+    running = asyncio.create_task(store.write(lambda _: gate.wait(60)))
+    other = make_caller("key000000002")
+    callers = [ANNA] * 20 + [other]
+    writes = [
+        asyncio.create_task(content.write(caller, lambda one: order.append(one.owner.caller_id))) for caller in callers
+    ]
+    await eventually(lambda: store._writer.pending == WRITES_AT_ONCE + 1, "the first of each wait", period_s=0.001)
+    gate.set()
+    await asyncio.gather(running, *writes)
+    assert order.index(other.id) == WRITES_AT_ONCE
+    assert len(order) == 21
 
 
 SMALL = ("meta", "content_totals", "instances", "chain", "api_keys", "reservations")
