@@ -8,6 +8,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.content_handlers import (
+    INCLUDE,
     PAGE,
     ContentHandlers,
     describe_item,
@@ -22,7 +23,7 @@ from r1plus_gateway.http.content_handlers import (
 from r1plus_gateway.http.field_tables import ListField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.metadata import METADATA, MetadataField
-from r1plus_gateway.http.operations import Operation, Parameter
+from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.response_items import ITEM_SCHEMA, read_response_item
 from r1plus_gateway.http.response_items import Item as NewItem
 from r1plus_gateway.store.content import Conversation, Listed
@@ -105,7 +106,7 @@ class Conversations(ContentHandlers):
                 "Return an item.",
                 self._guard(self._get_item),
                 "ConversationItem",
-                parameters=(ID, ITEM_ID),
+                parameters=(ID, ITEM_ID, *INCLUDE),
                 **listed,
             ),
             Operation(
@@ -171,6 +172,7 @@ class Conversations(ContentHandlers):
 
     async def _get_item(self, request: web.Request, caller: Caller) -> web.Response:
         name, item = read_id(request, ID), read_id(request, ITEM_ID)
+        read_query(request, INCLUDE)
         found, entry = await self._content.read(
             caller, lambda content: (content.find_conversation(name), content.find_item(name, item))
         )

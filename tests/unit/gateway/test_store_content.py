@@ -419,8 +419,9 @@ async def test_reads_of_one_caller_leave_a_thread_to_the_others(content: TenantC
 async def test_few_writes_of_one_caller_are_before_those_of_the_others(
     content: TenantContent, store: TenantStore
 ) -> None:
-    gate, order = threading.Event(), list[str]()
-    running = asyncio.create_task(store.write(lambda _: gate.wait(60)))
+    gate, has_begun, order = threading.Event(), threading.Event(), list[str]()
+    running = asyncio.create_task(store.write(lambda _: (has_begun.set(), gate.wait(60))))
+    await eventually(has_begun.is_set, "the writer is busy", period_s=0.001)
     other = make_caller("key000000002")
     callers = [ANNA] * 20 + [other]
     writes = [
