@@ -177,6 +177,10 @@ bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's 
 bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timetable; JSON last [LITELLM=1: LiteLLM beside it, from PyPI]
 	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)
 
+.PHONY: bench-memory
+bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; JSON last [HALF=development SEED]
+	@$(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: bench-tenancy
 bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, walls back, one more, one noisy; JSON last [STARTS NOISY]
 	@$(PYTHON) -m bench.tenancy $(if $(STARTS),--starts $(STARTS)) $(if $(NOISY),--noisy $(NOISY))

@@ -187,6 +187,15 @@ _HEALTH = (
         PanelKind.STATES,
     ),
     Panel(
+        "Stored conversations",
+        "Of all keys, encrypted. At the limit answers go on, and are not stored.",
+        (
+            Query(f"max by (namespace) ({of_tenant(metrics.GATEWAY_CONTENT_BYTES, labels=())})", "stored"),
+            Query(f"max by (namespace) ({of_tenant(metrics.GATEWAY_CONTENT_LIMIT_BYTES, labels=())})", "limit"),
+        ),
+        unit="bytes",
+    ),
+    Panel(
         "Gateway pods that are ready",
         "Pods that take requests. 0: every call over HTTP fails.",
         (Query(f"max by (namespace) ({of_tenant(metrics.GATEWAY_READY_PODS, labels=())})", "{{namespace}}"),),

@@ -51,10 +51,9 @@ def erase_command(
     else:
         with receipt.open("x", encoding="utf-8") as file:
             file.write(f"{text}\n")
-    counts = ", ".join(f"{answer[name]} {name}" for name in ("conversations", "items", "responses"))
-    Console(stderr=True, soft_wrap=True).print(
-        Text(f"{counts} are erased, and {len(answer['data_keys'])} keys destroyed", style="dim")
-    )
+    counts = ", ".join(f"{name}: {answer[name]}" for name in ("conversations", "items", "responses"))
+    summary = f"Erased {counts}; data keys destroyed: {len(answer['data_keys'])}"
+    Console(stderr=True, soft_wrap=True).print(Text(summary, style="dim"))
 
 
 def rotate_data_keys_command(

@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
@@ -72,6 +72,54 @@ def call_admin(
     seconds: float = TIMEOUT_SECONDS,
 ) -> Json:
     """Call the admin API and return its answer. Raises CliError, and UsageError for a URL that is none."""
+    with _open_session(target) as session:
+        return session.read_answer(session.request(method, path, json=body, params=query, timeout=seconds))
+
+
+def upload(
+    target: GatewayTarget, path: str, pieces: Iterable[bytes], size: int, query: Mapping[str, str] | None = None
+) -> Json:
+    """Send a file of so many bytes to the admin API and return its answer. Raises CliError."""
+    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+    with _open_session(target) as session:
+        answer = session.request("POST", path, content=pieces, params=query, headers=headers, timeout=LONG_SECONDS)
+        return session.read_answer(answer)
+
+
+@contextlib.contextmanager
+def open_download(target: GatewayTarget, path: str) -> Iterator[Iterator[bytes]]:
+    """Yield a file of the admin API in pieces. Raises CliError, also within the block if the connection ends early."""
+    with _open_session(target) as session, session.stream(path) as answer:
+        if answer.status_code != 200:
+            answer.read()
+            session.read_answer(answer)
+        yield answer.iter_raw()
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A client of one gateway, with the admin's token."""
+
+    client: Any
+    target: GatewayTarget
+    headers: Mapping[str, str] = field(repr=False)
+
+    def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:
+        return self.client.request(method, f"/v1/admin{path}", headers={**self.headers, **(headers or {})}, **options)
+
+    def stream(self, path: str) -> AbstractContextManager[Any]:
+        stream: AbstractContextManager[Any] = self.client.stream(
+            "GET", f"/v1/admin{path}", headers=dict(self.headers), timeout=TIMEOUT_SECONDS
+        )
+        return stream
+
+    def read_answer(self, answer: Any) -> Json:
+        return _read_answer(self.target, answer)
+
+
+@contextlib.contextmanager
+def _open_session(target: GatewayTarget) -> Iterator[_Session]:
+    """Yield a session; what fails within it is told with the gateway's condition."""
     import httpx  # late: other verbs should not wait a fifth of a second for it
 
     token = target.env.get(TOKEN_VARIABLE, "")
@@ -81,19 +129,15 @@ def call_admin(
         cluster = target.connect()
         target = replace(target, namespace=target.namespace or cluster.get_default_namespace())
         token = token or _create_token(cluster, target.namespace or "")
-    headers = {"Authorization": f"Bearer {token}"}
     try:
         with _open_client(target) as client:
             try:
-                answer = client.request(
-                    method, f"/v1/admin{path}", json=body, params=query, headers=headers, timeout=seconds
-                )
+                yield _Session(client, target, {"Authorization": f"Bearer {token}"})
             except httpx.HTTPError as error:
                 raise UnavailableError(
                     f"{target.title} does not answer: {error or type(error).__name__}; check that its pod is Ready, and"
                     f" that it is the tenant's"
                 ) from error
-        return _read_answer(target, answer)
     except UnavailableError as error:
         problem = "" if target.url else target.connect().explain_gateway(target.namespace or "")
         raise CliError(f"{error}. Its condition GatewayReady: {problem}" if problem else str(error)) from error

@@ -202,6 +202,13 @@ def audit_command(
     elif not answer["problem"]:
         head = answer["head"]
         open_console().print(Text(f"{answer['records']} records are whole; head {head['seq']} {head['mac']}"))
+        for note in answer.get("restores", ()):  # a gateway of the release before says nothing of them
+            open_console().print(
+                Text(
+                    f"Record {note['seq']}: restored at {_format_time(note['at'])} from {note['backup']};"
+                    " what was recorded after that backup is not in this log"
+                )
+            )
     if answer["problem"]:
         raise CliError(
             f"The audit log is not whole: {answer['problem']}. Keep a copy of the volume or database as evidence, and"
@@ -223,10 +230,14 @@ def _connect(kubeconfig: str | None) -> GatewayCluster:
     return KubernetesCluster(kubeconfig)
 
 
+def find_target(kubeconfig: str | None, namespace: str | None, gateway: str) -> GatewayTarget:
+    """Return which gateway is meant."""
+    return GatewayTarget(functools.partial(_connect, kubeconfig), namespace, gateway.rstrip("/"))
+
+
 def call(kubeconfig: str | None, namespace: str | None, gateway: str, method: str, path: str, **options: Any) -> Json:
     """Call the admin API of a tenant's gateway, as `call_admin` does."""
-    target = GatewayTarget(functools.partial(_connect, kubeconfig), namespace, gateway.rstrip("/"))
-    return call_admin(target, method, path, **options)
+    return call_admin(find_target(kubeconfig, namespace, gateway), method, path, **options)
 
 
 def _show_issued(answer: Json, output: Output) -> None:

@@ -50,7 +50,8 @@ app = typer.Typer(
 read. **history**, **evaluations** and **engines** show what the registry recorded. **suite** makes and signs golden
 suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**, **ack** and **refresh** request an action
 of the operator and record who and why. **rollouts** shows which images serve, and the progress of newer ones.
-**key**, **usage** and **audit** administer a tenant's gateway; **tenant** makes half of its key.
+**key**, **usage** and **audit** administer a tenant's gateway; **tenant** makes half of its key, backs up its data
+and restores them.
 
 Start here: `r1plus plan -f examples/credit-full.yaml`
 """,

@@ -1,4 +1,4 @@
-"""`r1plus tenant`: half of a tenant's key, made, restored and rotated by the platform team; erasure of content."""
+"""`r1plus tenant`: half of a tenant's key, made, restored and rotated by the platform team; backup and erasure."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from r1plus_cli.backup_verbs import backup_command, restore_command, verify_backup_command
 from r1plus_cli.content_verbs import erase_command, rotate_data_keys_command, verify_receipt_command
 from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
@@ -20,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Makes, restores and rotates half of a tenant's key, and erases what its gateway has stored.
+    help="""Makes, restores and rotates half of a tenant's key; backs up, restores and erases what its gateway stores.
 
 `init` and `rotate-key` are for the platform team, which may write Secrets. The gateway's volume has the other half;
 neither opens the tenant's data alone. Keep the recovery export offline: if Secret and export are both lost, the data
@@ -37,6 +38,12 @@ def init_command(
         Path | None, typer.Option("--export", help="New file for the recovery export, to be kept offline.")
     ] = None,
     source: Annotated[Path | None, typer.Option("--from", help="Recovery export to restore the Secret from.")] = None,
+    is_another_cluster: Annotated[
+        bool,
+        typer.Option(
+            "--another-cluster", help="With --from: the export is of this tenant in another cluster. No question."
+        ),
+    ] = False,
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Make the Secret with half of a tenant's key, or restore it from a recovery export.
@@ -50,8 +57,11 @@ def init_command(
         create_half(cluster, namespace, export)
         _say(f"Secret {namespace}/{GATEWAY_KEY} is made. Move {export} to a place offline: it restores the Secret")
     elif source is not None:
-        restore_halves(cluster, namespace, source)
-        _say(f"Secret {namespace}/{GATEWAY_KEY} is restored. The gateway opens the tenant's data within two minutes")
+        is_foreign = restore_halves(cluster, namespace, source, lambda text: is_another_cluster or _ask(text))
+        then = "The gateway opens the tenant's data within two minutes"
+        if is_foreign:
+            then = f"Next, once the gateway is ready: r1plus tenant restore -n {namespace} --file BACKUP --keys KEYS"
+        _say(f"Secret {namespace}/{GATEWAY_KEY} is restored. {then}")
 
 
 @app.command("rotate-key")
@@ -81,6 +91,9 @@ def rotate_command(
         _say(f"{finish_rotation(cluster, namespace)} is removed from Secret {namespace}/{GATEWAY_KEY}")
 
 
+app.command("backup")(backup_command)
+app.command("restore")(restore_command)
+app.command("verify-backup")(verify_backup_command)
 app.command("rotate-data-keys")(rotate_data_keys_command)
 app.command("erase")(erase_command)
 app.command("verify-receipt")(verify_receipt_command)
@@ -91,6 +104,11 @@ def _connect(kubeconfig: str | None) -> SecretCluster:
     from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
     return KubernetesCluster(kubeconfig)
+
+
+def _ask(question: str) -> bool:
+    """Ask a person; nobody is there to answer where no terminal is."""
+    return sys.stdin.isatty() and typer.confirm(question)
 
 
 def _say(text: str) -> None:

@@ -7,7 +7,7 @@ so no half is ever in use that only the cluster has.
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -63,16 +63,49 @@ def create_half(cluster: SecretCluster, namespace: str, export: Path) -> None:
     cluster.write_secret(namespace, GATEWAY_KEY, _encode(halves), None)
 
 
-def restore_halves(cluster: SecretCluster, namespace: str, source: Path) -> None:
-    """Make the Secret what the export says. Raises CliError if the export is another tenant's."""
+def restore_halves(
+    cluster: SecretCluster, namespace: str, source: Path, confirm: Callable[[str], bool] = lambda _: False
+) -> bool:
+    """Make the Secret what the export says. Return whether the export is of another cluster.
+
+    `confirm` is asked before the half of a namespace with another uid is taken: that of another cluster, or of one that
+    was deleted. It opens backups of that tenant, and none of the data that are here.
+
+    Raises:
+        CliError: the export is another tenant's, or was not confirmed; or data here need the half that the Secret has.
+    """
     export, uid = read_export(source), cluster.get_namespace_uid(namespace)
-    if export.tenant_uid != uid:
+    existing, halves = cluster.read_secret(namespace, GATEWAY_KEY), _encode(export.halves)
+    is_foreign = export.tenant_uid != uid
+    if is_foreign:
+        _require_same_tenant(source, export, namespace, uid, confirm)
+        if existing is not None and dict(existing.values) != halves:
+            raise CliError(
+                f"Secret {namespace}/{GATEWAY_KEY} has another half than {source}, and data that are here may need it;"
+                " nothing was changed. If nothing is here yet, delete the Secret and the gateway's volume first"
+            )
+    cluster.write_secret(namespace, GATEWAY_KEY, halves, existing.version if existing else None)
+    return is_foreign
+
+
+def _require_same_tenant(
+    source: Path, export: RecoveryExport, namespace: str, uid: str, confirm: Callable[[str], bool]
+) -> None:
+    problem = (
+        f"{source} is of tenant {export.namespace} with uid {export.tenant_uid},"
+        f" and namespace {namespace} has uid {uid}"
+    )
+    if export.namespace != namespace:
+        raise CliError(f"{problem}; nothing was changed. No half, and no backup, opens in another tenant")
+    question = (
+        f"{problem}: another cluster, or the namespace was deleted and made again. Its half opens backups of that"
+        " tenant (r1plus tenant restore), and no data that are here. Is this the same tenant?"
+    )
+    if not confirm(question):
         raise CliError(
-            f"{source} is of tenant {export.namespace} with uid {export.tenant_uid}, and namespace {namespace} has uid"
-            f" {uid}; nothing was changed. Data of another tenant, or of a namespace that was deleted, do not open here"
+            f"{problem}; nothing was changed. Data of another tenant, or of a namespace that was deleted, do not open"
+            " here. To restore a backup of the same tenant from another cluster, give --another-cluster"
         )
-    existing = cluster.read_secret(namespace, GATEWAY_KEY)
-    cluster.write_secret(namespace, GATEWAY_KEY, _encode(export.halves), existing.version if existing else None)
 
 
 def begin_rotation(cluster: SecretCluster, namespace: str, export: Path) -> str:

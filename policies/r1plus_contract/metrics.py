@@ -53,6 +53,8 @@ GATEWAY_RUNNING_REQUESTS: Final = "r1plus_gateway_running_requests"  # + model
 GATEWAY_WAITING_REQUESTS: Final = "r1plus_gateway_waiting_requests"  # + model
 GATEWAY_PODS: Final = "r1plus_gateway_pods"  # + model; pods that take requests
 GATEWAY_DATA_STATE: Final = "r1plus_gateway_data_state"  # + reason, as of GatewayReady; 1 for the present one, else 0
+GATEWAY_CONTENT_BYTES: Final = "r1plus_gateway_content_bytes"  # stored conversations and responses of the tenant
+GATEWAY_CONTENT_LIMIT_BYTES: Final = "r1plus_gateway_content_limit_bytes"  # beyond it nothing more is stored
 GATEWAY_SETTINGS_VALID: Final = "r1plus_gateway_settings_valid"  # 0: the file is not usable, the last good one is used
 
 # Operator.
@@ -116,6 +118,7 @@ ALERT_GATEWAY_DATA_PROBLEM: Final = "R1PlusGatewayDataProblem"
 ALERT_GATEWAY_ERRORS: Final = "R1PlusGatewayErrors"
 ALERT_GATEWAY_HIGH_LATENCY: Final = "R1PlusGatewayHighLatency"
 ALERT_GATEWAY_BUDGET_EXHAUSTED: Final = "R1PlusGatewayBudgetExhausted"
+ALERT_GATEWAY_CONTENT_NEAR_LIMIT: Final = "R1PlusGatewayContentNearLimit"
 ALERT_ISOLATION_BROKEN: Final = "R1PlusIsolationBroken"
 ALERT_ISOLATION_NOT_VERIFIED: Final = "R1PlusIsolationNotVerified"
 

@@ -21,6 +21,7 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "key": ("has control characters", "are named"),
     "service_account": ("are named",),
     "after": ("is no entry of this list", "has control characters"),
+    "keys": ("is not a file of r1plus tenant backup",),
     "conversation": ("cannot be continued together with a response",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""

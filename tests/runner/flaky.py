@@ -19,6 +19,8 @@ def repeat_part(name: str, times: int, hogs: int, logs: Path) -> int:
     )
     for test, count in failures.most_common():
         print(f"  failed {count} of {times}: {test}")
+    if details := next((result.details for result in results if result.failed and not result.failures), ""):
+        print(f"What the part itself says:\n{details}")
     figures = {
         "part": name,
         "runs": times,

@@ -1,4 +1,4 @@
-"""The admin API: keys, usage, the audit log, and erasure of content. Only for the tenant's admin ServiceAccount.
+"""The admin API: keys, usage, audit log, erasure, backup. Only for the tenant's admin ServiceAccount.
 
 A secret is in exactly one answer: that of the request which made it.
 """
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.api_keys import SCOPES, KeyRecord
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
+from r1plus_gateway.http.copies import FOR_RESTORE, Copies
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.field_tables import (
     IntegerField,
@@ -26,14 +27,17 @@ from r1plus_gateway.http.field_tables import (
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
+from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
+from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
 from r1plus_gateway.store.key_rotation import KeyRotation, read_rotation
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
+from r1plus_gateway.store.restoration import NotNewError
 from r1plus_gateway.store.tenant import TenantStore
 
 BODY_SECONDS: Final = 10.0
@@ -72,15 +76,18 @@ USAGE_QUERY: Final = (
 )
 
 Authenticate = Callable[[web.Request], Awaitable[Caller]]
-AdminHandler = Callable[[web.Request, Caller], Awaitable[web.Response]]
+AdminHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
 
 class Administration:
     """The handlers of the admin API."""
 
-    def __init__(self, store: TenantStore, authenticate: Authenticate) -> None:
+    def __init__(
+        self, store: TenantStore, authenticate: Authenticate, read_limits: Callable[[], GatewayLimits]
+    ) -> None:
         self._store = store
         self._authenticate = authenticate
+        self._copies = Copies(store, read_limits)
 
     def list_operations(self) -> Sequence[Operation]:
         """Return the endpoints. Each handler runs for admins only."""
@@ -135,10 +142,39 @@ class Administration:
                 self._guard(self._get_receipt_key),
                 "ReceiptKey",
             ),
+            *self._list_copy_operations(),
         ]
 
-    def _guard(self, handler: AdminHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def handle(request: web.Request) -> web.Response:
+    def _list_copy_operations(self) -> Sequence[Operation]:
+        copies, path = self._copies, "/v1/admin"
+        sent: dict[str, Any] = {"is_file": True, "errors": (409,)}
+        taken: dict[str, Any] = {"takes_file": True, "errors": (409,)}
+        backup, keys = self._guard(copies.send_backup), self._guard(copies.send_keys)
+        return [
+            Operation("GET", f"{path}/backup", "Copy all but the keys.", backup, "", **sent),
+            Operation("GET", f"{path}/backup-keys", "Copy the wrapped keys.", keys, "", **sent),
+            Operation(
+                "POST",
+                f"{path}/backup-checks",
+                "Read a keys file and its backup, one after the other, to their ends, and change nothing.",
+                self._guard(copies.check),
+                "Restore",
+                parameters=(FOR_RESTORE,),
+                **taken,
+            ),
+            Operation(
+                "POST",
+                f"{path}/restores",
+                "Restore a keys file and its backup, one after the other, into data that are new.",
+                self._guard(copies.restore),
+                "Restore",
+                status=201,
+                **taken,
+            ),
+        ]
+
+    def _guard(self, handler: AdminHandler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
             caller = await self._authenticate(request)
             if caller.kind is not CallerKind.ADMIN:
                 raise AccessError(403, "admin_only", ONLY_ADMINS)
@@ -150,6 +186,10 @@ class Administration:
                 raise RequestError(404, "key_not_found", f"{error}; GET /v1/admin/keys lists them") from error
             except admin.KeyRevokedError as error:
                 raise RequestError(409, "key_revoked", str(error)) from error
+            except CopyRunningError as error:
+                raise RequestError(409, "copy_running", str(error)) from error
+            except NotNewError as error:
+                raise RequestError(409, "data_in_use", str(error)) from error
             except ValueError as error:
                 # The store's messages begin with the field.
                 raise RequestError(400, "invalid_value", str(error), param=str(error).partition(":")[0]) from error
@@ -187,7 +227,8 @@ class Administration:
     async def _verify_audit(self, _: web.Request, __: Caller) -> web.Response:
         report = await admin.verify_audit(self._store)
         head = {"seq": report.head.seq, "mac": report.head.mac.hex()}
-        return _respond({"object": "audit", "records": report.records, "head": head, "problem": report.problem or None})
+        answer = {"object": "audit", "records": report.records, "head": head, "problem": report.problem or None}
+        return _respond({**answer, "restores": [asdict(note) for note in report.restores]})
 
     async def _rotate_data_keys(self, _: web.Request, caller: Caller) -> web.Response:
         return _respond(_describe_rotation(await admin.rotate_data_keys(self._store, caller)))

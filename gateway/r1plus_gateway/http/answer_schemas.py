@@ -172,7 +172,19 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         is_cut={"type": "boolean"},
     ),
     "Audit": build_object(
-        object=build_const("audit"), records=COUNT, head=build_object(seq=COUNT, mac=TEXT), problem=or_null(TEXT)
+        object=build_const("audit"),
+        records=COUNT,
+        head=build_object(seq=COUNT, mac=TEXT),
+        problem=or_null(TEXT),
+        restores=build_list(build_object(seq=COUNT, at=NUMBER, restore_id=TEXT, backup=TEXT)),
+    ),
+    "Restore": build_object(
+        object=build_const("restore"),
+        id=or_null(TEXT),
+        backup=build_object(id=TEXT, created_at=COUNT, schema=TEXT, tenant_uid=TEXT),
+        rows={"type": "object", "additionalProperties": COUNT},
+        data_keys=COUNT,
+        unreadable_rows=COUNT,
     ),
     "Document": {"type": "object"},
 }

@@ -105,7 +105,7 @@ class Api:
                     self._content, self._authenticate, self._turns, bodies, read_settings
                 ).list_operations()
         if self._store is not None:
-            operations += Administration(self._store, self._authenticate).list_operations()
+            operations += Administration(self._store, self._authenticate, self._read_limits).list_operations()
         return operations
 
     def _read_content_limits(self) -> ContentLimits:
@@ -170,6 +170,9 @@ class Api:
 
     async def _authenticate(self, request: web.Request) -> Caller:
         return await authenticate(self._parts, request[EXCHANGE])
+
+    def _read_limits(self) -> GatewayLimits:
+        return self._parts.read_settings().limits
 
     async def _list_models(self, request: web.Request) -> web.Response:
         models = self._parts.models.list_for(await self._authenticate(request))

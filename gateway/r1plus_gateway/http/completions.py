@@ -169,7 +169,7 @@ class Completions:
         async with self._counts.wait_for_turn(f"{group} {pool.model.name}", most):
             self._parts.models.queue.check_room(pool.model.name, group)
             if self._counts.take(group, most):
-                prompt_tokens = await self._count(pool, exchange.id, request)
+                request, prompt_tokens = await self._count_fitting(pool, exchange.id, request)
                 admitted = await self._reserve(exchange, caller, pool, request, prompt_tokens)
                 self._counts.give_back(group)
                 return admitted
@@ -187,6 +187,17 @@ class Completions:
         bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
         request = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
         return request, bill, prompt_tokens
+
+    async def _count_fitting(
+        self, pool: PodPool, request_id: str, request: GenerateRequest
+    ) -> tuple[GenerateRequest, int | None]:
+        """Count a prompt; memory that was estimated too small is packed again, once, by what the engine counts."""
+        prompt_tokens = await self._count(pool, request_id, request)
+        if request.memory is not None and prompt_tokens is not None:
+            smaller = await asyncio.to_thread(request.memory.shrink, prompt_tokens)
+            if smaller is not None:
+                return smaller, await self._count(pool, request_id, smaller)
+        return request, prompt_tokens
 
     async def _count(self, pool: PodPool, request_id: str, request: GenerateRequest) -> int | None:
         """Return the prompt's tokens; None if the pod does not say."""

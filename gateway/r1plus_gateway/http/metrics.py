@@ -107,6 +107,8 @@ class GatewayMetrics:
         self._budget_left = gauge(names.GATEWAY_BUDGET_LEFT_TOKENS, "What is left of this month's budget", ("key",))
         self._running = gauge(names.GATEWAY_RUNNING_REQUESTS, "Requests that hold a slot", ("model",))
         self._waiting = gauge(names.GATEWAY_WAITING_REQUESTS, "Requests that wait for a slot", ("model",))
+        self._content = gauge(names.GATEWAY_CONTENT_BYTES, "Stored conversations and responses, encrypted")
+        self._content_limit = gauge(names.GATEWAY_CONTENT_LIMIT_BYTES, "Most that the tenant may store")
         self._pods = gauge(names.GATEWAY_PODS, "Pods that take requests", ("model",))
         self._settings = gauge(names.GATEWAY_SETTINGS_VALID, "1: the settings' file is in use")
         self._data_state = gauge(names.GATEWAY_DATA_STATE, "1 for the present state of the tenant's data", ("reason",))
@@ -140,6 +142,11 @@ class GatewayMetrics:
         """Set the state of the tenant's data."""
         for reason in DataReason:
             self._data_state.labels(reason.value).set(reason is present)
+
+    def set_content(self, stored_bytes: int, limit_bytes: int) -> None:
+        """Set how much the tenant has stored, and may store."""
+        self._content.set(stored_bytes)
+        self._content_limit.set(limit_bytes)
 
     def count_request(self, model: str, key: str, outcome: GatewayOutcome) -> None:
         """Count an ended request. `model` and `key` are empty where the request was refused before they were known."""

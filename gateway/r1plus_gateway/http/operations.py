@@ -15,6 +15,7 @@ from r1plus_gateway.http.response_schemas import RESPONSE_COMPONENTS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = "application/json"
+FILE: Final = "application/octet-stream"
 ANY: Final = (400, 500)
 """What every request may get: 400 for an Upgrade."""
 CALLER: Final = (401, 403, 503)
@@ -55,7 +56,7 @@ class Operation:
     about: str
     handler: Handler
     answer: str
-    """Name of the answer's schema; empty for plain text."""
+    """Name of the answer's schema; empty for plain text, and for a file."""
     events: str = ""
     """Name of the schema of a stream's events, where it streams."""
     status: int = 200
@@ -65,6 +66,10 @@ class Operation:
     errors: tuple[int, ...] = ()
     """Besides those that follow from the rest."""
     is_public: bool = False
+    is_file: bool = False
+    """Whether the answer is a file, and no JSON."""
+    takes_file: bool = False
+    """Whether the body is one."""
 
     @property
     def statuses(self) -> Sequence[int]:
@@ -72,7 +77,7 @@ class Operation:
         codes = {*ANY, *self.errors}
         if not self.is_public:
             codes.update(CALLER)
-        if self.body is not None:
+        if self.body is not None or self.takes_file:
             codes.update(BODY)
         return sorted(codes)
 
@@ -99,6 +104,8 @@ class Operation:
         if self.body is not None:
             content = {JSON: {"schema": self.body.build_schema()}}
             described["requestBody"] = {"required": self.is_body_required, "content": content}
+        if self.takes_file:
+            described["requestBody"] = {"required": True, "content": _FILE_CONTENT}
         if self.is_public:
             described["security"] = []
         return described
@@ -108,17 +115,20 @@ class Operation:
         return "_".join([self.method.lower(), *words]).replace(".", "_")
 
     def _build_error(self, status: int) -> Schema:
-        plain: Schema = {} if self.answer else {"text/plain": {}}
+        plain: Schema = {} if self.answer or self.is_file else {"text/plain": {}}
         return {"description": HTTPStatus(status).phrase, "content": {JSON: {"schema": refer("Error")}, **plain}}
 
     def _build_answer(self) -> Schema:
         content: Schema = {JSON: {"schema": refer(self.answer)}} if self.answer else {"text/plain": {}}
+        if self.is_file:
+            content = dict(_FILE_CONTENT)
         if self.events:
             content["text/event-stream"] = {"schema": _build_event(self.events)}
         headers = {} if self.is_public else _HEADERS
         return {"description": HTTPStatus(self.status).phrase, "content": content, "headers": headers}
 
 
+_FILE_CONTENT: Final[Schema] = {FILE: {"schema": {"type": "string", "format": "binary"}}}
 _HEADERS: Final[Mapping[str, Any]] = {
     "x-request-id": {"description": "Name it when you report a problem.", "schema": {"type": "string"}},
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.field_tables import (
@@ -135,6 +135,18 @@ class GenerateRequest:
     """Fields that the answer repeats."""
     storage: StorageRequest | None = None
     """None: nothing is stored."""
+    memory: "MemoryPrompt | None" = None
+    """None: the prompt has all that was said before."""
+
+
+class MemoryPrompt(Protocol):
+    """Memory in a prompt."""
+
+    def build_figures(self) -> dict[str, int]:
+        """Return what the answer says of it."""
+
+    def shrink(self, prompt_tokens: int) -> GenerateRequest | None:
+        """Return the request with less memory, if the engine counts more tokens than its budget has; None if not."""
 
 
 def read_model_name(fields: Fields) -> ModelName:

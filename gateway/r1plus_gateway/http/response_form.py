@@ -1,5 +1,6 @@
 """`POST /v1/responses`: OpenAI's Responses API, as a whole object and as typed events."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.forms import FormDescription
 from r1plus_gateway.http.requests import GenerateRequest, ModelName
+from r1plus_gateway.http.response_memory import MEMORY
 from r1plus_gateway.http.response_requests import (
     RESPONSE,
     ContinuationReader,
@@ -21,6 +23,10 @@ from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
 from r1plus_gateway.settings import ModelSettings
 
 COMPLETED, INCOMPLETE, IN_PROGRESS, FAILED = "completed", "incomplete", "in_progress", "failed"
+MOST_ITEMS_AT_ONCE: Final = 16
+"""Items before, above which memory is packed in a thread: it takes milliseconds for each dozen."""
+MOST_PACKING: Final = 2
+"""Requests whose memory is packed at once: it takes processor time from running streams."""
 MARK: Final = 10**15
 """Number of an event that is only there to be taken apart."""
 _CONSTANTS: Final[Mapping[str, Any]] = {
@@ -55,12 +61,17 @@ class ResponseForm:
     def __init__(self, read_continuation: ContinuationReader = refuse_continuation) -> None:
         """`read_continuation`: looks up what a request continues."""
         self._read_continuation = read_continuation
+        self._packing = asyncio.Semaphore(MOST_PACKING)
 
     async def read_request(
         self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
     ) -> GenerateRequest:
         """See `Form`."""
-        return parse_response(fields, name, model, await self._read_continuation(fields, model, caller))
+        earlier = await self._read_continuation(fields, model, caller)
+        if fields.has(MEMORY.name) and len(earlier.items) > MOST_ITEMS_AT_ONCE:
+            async with self._packing:
+                return await asyncio.to_thread(parse_response, fields, name, model, earlier)
+        return parse_response(fields, name, model, earlier)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""
@@ -220,8 +231,13 @@ def _build_response(
         **head.request.echo,
         "output": output,
         "usage": None if usage is None else _build_usage(usage),
-        "r1plus": {**_build_evidence(head.evidence), "storage": head.storage},
+        "r1plus": {**_build_evidence(head.evidence), "storage": head.storage, **_build_memory(head.request)},
     }
+
+
+def _build_memory(request: GenerateRequest) -> dict[str, Any]:
+    """Return what memory put into the prompt, where it was asked for."""
+    return {} if request.memory is None else {"memory": request.memory.build_figures()}
 
 
 def _build_usage(usage: Usage) -> dict[str, Any]:

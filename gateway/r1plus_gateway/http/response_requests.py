@@ -1,7 +1,7 @@
 """The body of `POST /v1/responses`. Its prompt is the one that a chat of the same messages has."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -31,6 +31,7 @@ from r1plus_gateway.http.requests import (
     refuse_both,
 )
 from r1plus_gateway.http.response_items import INPUT, Item, build_messages
+from r1plus_gateway.http.response_memory import MEMORY, MemoryUse, read_memory_budget, recall_messages
 from r1plus_gateway.http.sampling_fields import (
     TokenLimit,
     build_limit_fields,
@@ -39,7 +40,7 @@ from r1plus_gateway.http.sampling_fields import (
 )
 from r1plus_gateway.http.schemas import TEXT_FORMAT
 from r1plus_gateway.http.tools import FLAT_TOOLS, read_tools
-from r1plus_gateway.serving.triton_wire import Sampling
+from r1plus_gateway.serving.triton_wire import Prompt, Sampling
 from r1plus_gateway.settings import ModelSettings
 
 MOST_TOOL_BYTES: Final = 256 * 1024
@@ -108,6 +109,7 @@ RESPONSE: Final = Table(
         STORE,
         PREVIOUS,
         CONVERSATION,
+        MEMORY,
         STREAM_OPTIONS,
         *LIMITS,
     ),
@@ -176,10 +178,8 @@ def parse_response(
 ) -> GenerateRequest:
     """Parse a body that continues something earlier."""
     items = INPUT.read(fields)
-    messages = build_messages([*earlier.items, *items])
+    budget = read_memory_budget(fields, model)
     instructions = INSTRUCTIONS.read(fields)
-    if instructions:
-        messages = [PromptMessage("system", instructions), *messages]
     text = _read_text_config(fields, model)
     tools = read_tools(fields, model, FLAT_TOOLS)
     refuse_both("text.format", text.schema, tools)
@@ -192,9 +192,6 @@ def parse_response(
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, LIMITS)
     RESPONSE.refuse_rest(fields)
-    instruction = tools.instruction if tools else ""
-    schema = tools.schema if tools else text.schema
-    prompt = build_prompt(messages, instruction, model, schema, param=INPUT.name)
     echo = {
         "instructions": instructions or None,
         "text": {"format": text.format},
@@ -203,9 +200,67 @@ def parse_response(
         **_echo_sampling(sampling, limit),
         **_echo_storage(earlier, storage),
     }
-    return GenerateRequest(
+    plan = _PromptPlan(
+        earlier.items,
+        items,
+        instructions or "",
+        tools.instruction if tools else "",
+        tools.schema if tools else text.schema,
+    )
+    prompt, memory = plan.build(model, budget)
+    request = GenerateRequest(
         name, prompt, sampling, limit, is_streamed, has_tools=tools is not None, echo=echo, storage=storage
     )
+    return request if memory is None else replace(request, memory=_RecalledMemory(memory, plan, model, request))
+
+
+@dataclass(frozen=True, slots=True)
+class _PromptPlan:
+    """What a prompt is made of."""
+
+    earlier: Sequence[Item]
+    items: Sequence[Item]
+    instructions: str
+    """Of the request."""
+    instruction: str
+    """Of the tools."""
+    schema: bytes | None
+
+    def build(self, model: ModelSettings, budget: int | None) -> tuple[Prompt, MemoryUse | None]:
+        """Return the prompt; `budget`: tokens of memory, instead of all that was said before."""
+        use = None
+        if budget is None:
+            messages = build_messages([*self.earlier, *self.items])
+        else:
+            messages, use = recall_messages(self.earlier, self.items, budget)
+        if self.instructions:
+            messages = [PromptMessage("system", self.instructions), *messages]
+        return build_prompt(messages, self.instruction, model, self.schema, param=INPUT.name), use
+
+
+@dataclass(frozen=True, slots=True)
+class _RecalledMemory:
+    """See `MemoryPrompt`."""
+
+    use: MemoryUse
+    plan: _PromptPlan
+    model: ModelSettings
+    request: GenerateRequest
+
+    def build_figures(self) -> dict[str, int]:
+        """See `MemoryPrompt`."""
+        return self.use.build_figures()
+
+    def shrink(self, prompt_tokens: int) -> GenerateRequest | None:
+        """See `MemoryPrompt`."""
+        limit, context = self.request.limit, self.model.context_tokens
+        answer = limit.tokens if limit.is_explicit else min(limit.tokens, context // 4)
+        budget = self.use.find_smaller_budget(prompt_tokens, context - answer)
+        if budget is None:
+            return None
+        prompt, use = self.plan.build(self.model, budget)
+        assert use is not None
+        return replace(self.request, prompt=prompt, memory=replace(self, use=use))
 
 
 def _read_storage(fields: Fields, earlier: Continuation, items: Sequence[Item]) -> StorageRequest | None:

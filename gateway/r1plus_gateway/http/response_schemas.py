@@ -51,7 +51,11 @@ _USAGE: Final[Schema] = build_object(
     output_tokens_details=build_object(reasoning_tokens=_ZERO),
     total_tokens=COUNT,
 )
+_MEMORY: Final[Schema] = build_object(
+    budget_tokens=COUNT, estimated_tokens=COUNT, turns=COUNT, verbatim_turns=COUNT, cards=COUNT, retrieved=COUNT
+)
 _EVIDENCE: Final[Schema] = build_object(
+    {"memory": _MEMORY},
     revision=or_null(TEXT),
     engine_digest=or_null(TEXT),
     verdict=TEXT,

@@ -25,6 +25,7 @@ from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.requests import StorageRequest
 from r1plus_gateway.http.response_items import Item
+from r1plus_gateway.http.response_memory import read_memory_budget
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
 from r1plus_gateway.store.content import (
@@ -69,14 +70,15 @@ class ResponseStorage:
             check_id(name)
             most = LEAST_HISTORY_BYTES + HISTORY_FACTOR * MOST_PROMPT_BYTES_PER_TOKEN * model.context_tokens
             read = _read_response_items if previous else _read_conversation_items
+            has_memory = read_memory_budget(fields, model) is not None
             try:
                 with self._turns.take(caller, self._read_settings().limits.queue_per_key), convert_content_errors():
-                    items = await self._content.read(caller, lambda content: read(content, name, most))
+                    items = await self._content.read(caller, lambda content: read(content, name, most, has_memory))
             except HistoryBrokenError as error:
                 message = "so it cannot be continued: that one was deleted, or its time is over. Send what was said"
                 raise RequestError(404, "not_found", f"{error}, {message} in input", param=field.name) from error
             except HistoryTooLongError as error:
-                message = f"{error}, which fits into no context; begin a new one"
+                message = f"{error}, which fits into no context; begin a new one, or send memory"
                 raise InvalidFieldError(field.name, message, code="context_length_exceeded") from error
             if items is None:
                 raise refuse_unknown(name)
@@ -118,17 +120,17 @@ def _store(content: ContentWriter, request: StorageRequest, response: dict[str, 
     return True
 
 
-def _read_response_items(content: ContentReader, name: str, most: int) -> list[Item] | None:
-    history = content.read_history(name, most)
+def _read_response_items(content: ContentReader, name: str, most: int, cuts_oldest: bool) -> list[Item] | None:
+    history = content.read_history(name, most, cuts_oldest=cuts_oldest)
     if history is None:
         return None
     return [item for one in history for item in (*one.input, *map(_strip, one.answer["output"]))]
 
 
-def _read_conversation_items(content: ContentReader, name: str, most: int) -> list[Item] | None:
+def _read_conversation_items(content: ContentReader, name: str, most: int, cuts_oldest: bool) -> list[Item] | None:
     if content.find_conversation(name) is None:
         return None
-    return [item.content for item in content.read_items(name, most)]
+    return [item.content for item in content.read_items(name, most, cuts_oldest=cuts_oldest)]
 
 
 def _strip(item: Item) -> dict[str, object]:

@@ -23,6 +23,7 @@ from r1plus_gateway.serving.evidence import MonitorReader
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
 from r1plus_gateway.settings import POLL_SECONDS, SettingsFile
+from r1plus_gateway.store.content import read_stored_bytes
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.usage_reader import read_key_budgets
@@ -126,6 +127,9 @@ async def _watch_series(file: SettingsFile, metrics: GatewayMetrics, store: Tena
                 with contextlib.suppress(StoreError):
                     asked = metrics.list_keys()
                     metrics.update_keys(await read_key_budgets(store, asked), asked)
+                    metrics.set_content(
+                        await store.read(read_stored_bytes), file.current.limits.content_bytes_per_tenant
+                    )
             metrics.forget_idle({model.name for model in file.current.models})
         except Exception:  # as above
             log.exception("Metrics of keys and models could not be followed; trying again")

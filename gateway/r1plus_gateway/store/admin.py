@@ -18,6 +18,7 @@ from r1plus_gateway.store.audit import (
     AuditHead,
     AuditRecord,
     AuditReport,
+    OutsideHead,
     decode_head,
     open_base,
     read_head_file,
@@ -198,14 +199,16 @@ async def verify_audit(store: TenantStore, head: AuditHead | None = None) -> Aud
 
     Raises StoreError.
     """
-    key, folder = store.require_data().keys.audit_key, store.config.folder
-    kept = [head] if head else []
+    data, folder = store.require_data(), store.config.folder
+    key, kept = data.keys.audit_key, [head] if head else []
     try:
         # Read before the snapshot: a head that is stored later may be newer than it.
         outside = read_head_file(folder) if folder else None
     except (OSError, ValueError) as error:
         return AuditReport(0, AuditHead(), f"the head that is stored on the volume cannot be read: {error}")
-    kept += [outside] if outside else []
+    is_current = outside is not None and outside.restore_id == data.restore_id
+    if outside is not None and is_current:
+        kept.append(outside.head)
 
     def verify(connection: Connection) -> AuditReport:
         stored = {row.name: row.value for row in connection.execute(sa.select(t.meta))}
@@ -215,9 +218,22 @@ async def verify_audit(store: TenantStore, head: AuditHead | None = None) -> Aud
             own = decode_head(head_text) if head_text else AuditHead()
         except ValueError as error:
             return AuditReport(0, AuditHead(), f"what the database says of the log cannot be trusted: {error}")
-        return verify_chain(connection, key, base, own, *kept)
+        report = verify_chain(connection, key, base, own, *kept)
+        if outside is not None and not is_current and not report.problem:
+            return replace(report, problem=_compare_restores(outside, report))
+        return report
 
     return await store.read(verify, is_long=True)
+
+
+def _compare_restores(outside: OutsideHead, report: AuditReport) -> str:
+    """Return what is wrong with a head of another restore than the database's; nothing if it is of before that."""
+    if not outside.restore_id or outside.restore_id in {note.restore_id for note in report.restores}:
+        return ""
+    return (
+        f"the head that is stored on the volume is of {outside.restore_id}, which the log does not have: the database"
+        " was put back to an earlier state"
+    )
 
 
 async def reset_ledger_time(store: TenantStore, admin: Caller) -> float:

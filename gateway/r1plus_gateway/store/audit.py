@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.store import tables as t
 
 HEAD_FILE: Final = "audit-head.json"
+RESTORE_ACTION: Final = "restore"
 KEY_VERSION: Final = 1
 _FIRST_MAC: Final = bytes(32)
 _CHUNK: Final = 1000
@@ -59,6 +60,25 @@ class AuditHead:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideHead:
+    """A head that is stored outside of the database, and after which restore of a backup (empty: none)."""
+
+    head: AuditHead
+    restore_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreNote:
+    """A restore that the log records: what was recorded after the backup was made is not in it."""
+
+    seq: int
+    at: float
+    restore_id: str
+    backup: str
+    """Which backup, in words."""
+
+
+@dataclass(frozen=True, slots=True)
 class AuditReport:
     """What `verify_chain` found."""
 
@@ -66,6 +86,7 @@ class AuditReport:
     head: AuditHead
     problem: str = ""
     """The first that was found; empty if the log is whole."""
+    restores: tuple[RestoreNote, ...] = ()
 
 
 def decode_head(text: str) -> AuditHead:
@@ -77,19 +98,23 @@ def decode_head(text: str) -> AuditHead:
         raise ValueError("not the head of an audit log") from error
 
 
-def read_head_file(folder: Path) -> AuditHead | None:
+def read_head_file(folder: Path) -> OutsideHead | None:
     """Return the head that was stored outside of the database; None if there is none. Raises ValueError."""
     try:
-        return decode_head((folder / HEAD_FILE).read_text(encoding="utf-8"))
+        text = (folder / HEAD_FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    return OutsideHead(decode_head(text), str(json.loads(text).get("restore", "")))
 
 
-def write_head_file(folder: Path, head: AuditHead) -> None:
+def write_head_file(folder: Path, outside: OutsideHead) -> None:
     """Replace the stored head at once. Raises OSError."""
     scratch = folder / f"{HEAD_FILE}.new"
+    document = json.loads(outside.head.encode())
+    if outside.restore_id:
+        document["restore"] = outside.restore_id
     with scratch.open("w", encoding="utf-8") as file:
-        file.write(head.encode() + "\n")
+        file.write(json.dumps(document) + "\n")
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(folder / HEAD_FILE)
@@ -128,30 +153,39 @@ def open_base(key: bytes, text: str | None) -> AuditHead:
 
 def verify_chain(connection: Connection, key: bytes, base: AuditHead, *stored_heads: AuditHead) -> AuditReport:
     """Read the log from its base in one snapshot and compare it with every stored head."""
-    expected, found_macs, problem = base, {base.seq: base.mac}, ""
+    expected, found_macs = base, {base.seq: base.mac}
     wanted = {head.seq for head in stored_heads}
+    restores: list[RestoreNote] = []
     for row in _read_rows(connection):
         problem = _check_row(row, key, expected)
         if problem:
-            return AuditReport(expected.seq - base.seq, expected, problem)
+            return AuditReport(expected.seq - base.seq, expected, problem, tuple(restores))
         expected = AuditHead(row["seq"], bytes(row["mac"]))
+        if row["action"] == RESTORE_ACTION:
+            restores.append(RestoreNote(row["seq"], row["at"], row["subject"], row["outcome"]))
         if expected.seq in wanted:
             found_macs[expected.seq] = expected.mac
-    for head in stored_heads:
+    problem = _compare_heads(stored_heads, base, expected, found_macs)
+    if problem and restores:
+        problem += f"; a restore, which record {restores[-1].seq} says, loses records newer than its backup"
+    return AuditReport(expected.seq - base.seq, expected, problem, tuple(restores))
+
+
+def _compare_heads(heads: Sequence[AuditHead], base: AuditHead, last: AuditHead, found: Mapping[int, bytes]) -> str:
+    """Return what is wrong with the log by its stored heads, of which the first is its own."""
+    for head in heads:
         if head.seq < base.seq:
-            problem = f"record {head.seq} was removed by retention, with all up to {base.seq}: compare a newer head"
-        elif head.seq > expected.seq:
-            problem = (
-                f"records {expected.seq + 1} to {head.seq} are missing at the end: the log was cut,"
+            return f"record {head.seq} was removed by retention, with all up to {base.seq}: compare a newer head"
+        if head.seq > last.seq:
+            return (
+                f"records {last.seq + 1} to {head.seq} are missing at the end: the log was cut,"
                 " or the database was put back to an earlier state"
             )
-        elif not hmac.compare_digest(found_macs[head.seq], head.mac):
-            problem = f"record {head.seq} is another one than the stored head says: the log was written again"
-        if problem:
-            break
-    if not problem and stored_heads and stored_heads[0].seq != expected.seq:
-        problem = f"the stored head is record {stored_heads[0].seq}, and the log goes on to {expected.seq}"
-    return AuditReport(expected.seq - base.seq, expected, problem)
+        if not hmac.compare_digest(found[head.seq], head.mac):
+            return f"record {head.seq} is another one than the stored head says: the log was written again"
+    if heads and heads[0].seq != last.seq:
+        return f"the stored head is record {heads[0].seq}, and the log goes on to {last.seq}"
+    return ""
 
 
 def _check_row(row: Mapping[str, Any], key: bytes, before: AuditHead) -> str:

@@ -153,12 +153,29 @@ class ContentReader:
         rows = self.connection.execute(statement.order_by(order).limit(fitting)).all()
         return Listed([self._make_item(row) for row in rows], len(found) > fitting)
 
-    def read_items(self, conversation_id: str, most_bytes: int) -> list[Item]:
-        """Return all items of a conversation of this owner. Raises HistoryTooLongError."""
+    def read_items(self, conversation_id: str, most_bytes: int, *, cuts_oldest: bool = False) -> list[Item]:
+        """Return all items of a conversation of this owner.
+
+        `cuts_oldest`: of a conversation with more bytes, return the newest items that have no more.
+
+        Raises:
+            HistoryTooLongError: it has more bytes, and is not to be cut.
+        """
         c, is_item = t.conversation_items.c, self._match_items(conversation_id)
-        _check_length(
-            self.connection.scalar(sa.select(sa.func.sum(sa.func.length(c.content))).where(*is_item)), most_bytes
-        )
+        size = sa.func.length(c.content).label("size")
+        if cuts_oldest:
+            sizes = self.connection.execute(sa.select(c.position, size).where(*is_item).order_by(c.position.desc()))
+            position, total = None, 0
+            for row in sizes:
+                total += row.size
+                if total > most_bytes:
+                    break
+                position = row.position
+            if position is None:
+                return []
+            is_item = (*is_item, c.position >= position)
+        else:
+            _check_length(self.connection.scalar(sa.select(sa.func.sum(size)).where(*is_item)), most_bytes)
         rows = self.connection.execute(sa.select(t.conversation_items).where(*is_item).order_by(c.position))
         return [self._make_item(row) for row in rows]
 
@@ -176,8 +193,12 @@ class ContentReader:
         ).one_or_none()
         return None if row is None else self._make_response(row)
 
-    def read_history(self, response_id: str, most_bytes: int) -> list[StoredResponse] | None:
+    def read_history(
+        self, response_id: str, most_bytes: int, *, cuts_oldest: bool = False
+    ) -> list[StoredResponse] | None:
         """Return a response and all that it follows, the oldest first; None if it is not there.
+
+        `cuts_oldest`: of a longer history, return the newest responses that have no more bytes.
 
         Raises:
             HistoryBrokenError: one that it follows is not there.
@@ -193,10 +214,13 @@ class ContentReader:
         found = self.connection.execute(sa.select(chain).order_by(chain.c.place)).all()
         if not found:
             return None
-        _check_length(found[-1].size, most_bytes)
-        if len(found) > MOST_HISTORY:
+        is_whole = found[-1].size <= most_bytes and len(found) <= MOST_HISTORY
+        if not is_whole and cuts_oldest:
+            found = found[:-1]
+        elif not is_whole:
+            _check_length(found[-1].size, most_bytes)
             raise HistoryTooLongError(f"it follows more than {MOST_HISTORY} responses")
-        if found[-1].previous_id:
+        elif found[-1].previous_id:
             raise HistoryBrokenError(f"{response_id} follows {found[-1].previous_id}, which is not there")
         responses = self._read_responses([row.id for row in found])
         return [responses[row.id] for row in reversed(found)]
@@ -416,7 +440,7 @@ class ContentWriter(ContentReader):
                 f"{size} bytes more exceed the {self._limits.caller_bytes} that this key may store, of which {own} are"
                 " in use; delete conversations and responses"
             )
-        if int(self.connection.scalar(sa.select(sa.func.sum(totals.bytes))) or 0) + size > self._limits.tenant_bytes:
+        if read_stored_bytes(self.connection) + size > self._limits.tenant_bytes:
             # How much the others have stored is not the caller's to know.
             raise ContentLimitError(
                 f"{size} bytes more exceed what is left of the {self._limits.tenant_bytes} that all of the tenant may"
@@ -437,6 +461,11 @@ def _count_fitting(sizes: Sequence[int]) -> int:
 def _check_length(size: int | None, most: int) -> None:
     if size is not None and size > most:
         raise HistoryTooLongError(f"it has {size} bytes, more than {most}")
+
+
+def read_stored_bytes(connection: Connection) -> int:
+    """Return the bytes that all owners have stored."""
+    return int(connection.scalar(sa.select(sa.func.sum(t.content_totals.c.bytes))) or 0)
 
 
 def make_id(prefix: str) -> str:

@@ -55,6 +55,7 @@ _PRAGMAS: Final = (
     "wal_autocheckpoint = 10000",
     "journal_size_limit = 67108864",
 )
+_COPY_STATEMENT_SECONDS: Final = 300.0
 _FREE_BYTES: Final = 64 * 1024
 """A volume with less counts as full."""
 
@@ -66,8 +67,8 @@ class StoreLimits:
     connect: float = 5.0
     lock: float = 3.0
     statement: float = 5.0
-    connections: int = 5
-    """Number of connections: for the writer, two readers, the keeper and the auditor."""
+    connections: int = 6
+    """Number of connections: for the writer, two readers, the keeper, the auditor and the copier."""
 
 
 class Database:
@@ -126,6 +127,14 @@ class Database:
             raise self._translate_error(error) from error
         except SQLAlchemyError as error:
             raise UnavailableError(f"{self.name}: {_get_first_line(error)}") from error
+
+    def allow_long_statements(self, connection: Connection) -> None:
+        """Let this transaction's statements, and its waits for a client, take longer than a request's."""
+        if not self.is_sqlite:
+            connection.exec_driver_sql(
+                f"SET LOCAL statement_timeout = {to_milliseconds(_COPY_STATEMENT_SECONDS)};"
+                " SET LOCAL idle_in_transaction_session_timeout = 0"
+            )
 
     def checkpoint(self) -> None:
         """Move SQLite's log into its file, so that no request has to. Raises StoreError."""

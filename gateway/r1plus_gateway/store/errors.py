@@ -12,7 +12,8 @@ StoreError
 ├── MigrationError       a migration failed, or did not get its locks in time
 ├── ConfigError          a setting is missing or invalid
 └── UnavailableError     the database does not answer now
-    └── BusyError        too many requests wait for it
+    ├── BusyError        too many requests wait for it
+    └── RestoringError   a backup is being restored, or was a moment ago: wait
 """
 
 from typing import ClassVar, Self
@@ -102,3 +103,9 @@ class UnavailableError(StoreError):
 
 class BusyError(UnavailableError):
     """Too many requests wait for the database, which itself works."""
+
+
+class RestoringError(UnavailableError):
+    """A backup is being restored, or another replica has restored one a moment ago."""
+
+    reason = DataReason.STARTING

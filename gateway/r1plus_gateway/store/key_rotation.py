@@ -4,6 +4,7 @@ Both keys are valid meanwhile, so nothing stops. A round that is cut leaves rows
 in the round after which nothing needs them.
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import match_owner
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
+from r1plus_gateway.store.repository import MetaName, write_meta
 
 MOST_ROWS: Final = 200
 """That one transaction encrypts again: requests wait for it."""
@@ -56,7 +58,9 @@ class KeyRotation:
     """That an older key encrypts."""
 
 
-def begin_rotation(connection: Connection, cipher: ContentCipher, now: float, after: Owner | None) -> list[Owner]:
+def begin_rotation(
+    connection: Connection, cipher: ContentCipher, now: float, after: Owner | None = None
+) -> list[Owner]:
     """Make a new key for the next owners after one, `MOST_OWNERS`; return them, fewer at the end."""
     c = t.data_keys.c
     names = [c[name] for name in t.OWNER]
@@ -105,6 +109,7 @@ def continue_rotation(connection: Connection, cipher: ContentCipher, most: int =
         if rotation.encrypt_again(table, column, most):
             return True
     connection.execute(sa.delete(t.data_keys).where(t.data_keys.c.id.in_(list(older))))
+    write_meta(connection, MetaName.ROTATION, secrets.token_hex(8))
     return len(older) == MOST_KEYS
 
 

@@ -17,6 +17,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store.database import Database, to_milliseconds
 from r1plus_gateway.store.errors import LockedError, MigrationError, SchemaNewerError, UnavailableError
@@ -48,13 +49,31 @@ def get_head() -> str:
 def read_revision(database: Database) -> str:
     """Return the revision of the database's schema; empty before the first migration."""
     with database.transaction(writes=False) as connection:
-        return MigrationContext.configure(connection).get_current_revision() or ""
+        return read_revision_within(connection)
+
+
+def read_revision_within(connection: Connection) -> str:
+    """Return the revision that a transaction sees; empty before the first migration."""
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def is_known(revision: str) -> bool:
+    """Return whether this program has the revision."""
+    return revision in {script.revision for script in load_scripts().walk_revisions()}
+
+
+def move_within(connection: Connection, revision: str) -> None:
+    """Migrate the schema forward or back within a transaction of the caller. Raises CommandError."""
+    config = _build_config()
+    config.attributes["connection"] = connection
+    is_back = revision != get_head()
+    (command.downgrade if is_back else command.upgrade)(config, revision)
 
 
 def require_known(database: Database) -> None:
     """Raise SchemaNewerError if the schema is newer than this program."""
     revision = read_revision(database)
-    if revision and revision not in {script.revision for script in load_scripts().walk_revisions()}:
+    if revision and not is_known(revision):
         raise SchemaNewerError(
             f"{database.name}: the schema is at {revision}, newer than this gateway, whose newest is {get_head()}."
             " Keys and usage can be read, and no request is served. Run the newer gateway, or restore a backup that"

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import migration
 from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.adopted_root import open_adopted_root
 from r1plus_gateway.store.database import (
     DATABASE_FILE,
     Database,
@@ -68,8 +69,27 @@ class OpenData:
 
     database: Database
     keys: TenantKeys
+    content_uid: str
+    """UID of the tenant that content is bound to: another one where a backup of another cluster was restored."""
     problem: SchemaNewerError | None = None
     """Why the data can only be read; None while they can be written."""
+    adopted_root: str = ""
+    """The sealed root that came with a restored backup, as table `meta` has it; empty: none."""
+    restore_id: str = ""
+    """Of the restore that brought it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMaterial:
+    """What opens the tenant's data together with a half of the Secret: what a keys file carries."""
+
+    ring: str
+    adopted_root: str
+
+
+def read_rotation_name(connection: Connection) -> str:
+    """Return the name of the last rotation of data keys that has ended; empty: none has."""
+    return _read_meta(connection, MetaName.ROTATION) or ""
 
 
 def open_data(config: StoreConfig) -> OpenData:
@@ -79,21 +99,61 @@ def open_data(config: StoreConfig) -> OpenData:
     halves = read_halves(config.secret_folder)
     if config.url:
         return _open_postgresql(config, halves)
-    if config.folder is None:
-        raise ConfigError(
-            "The tenant's data have neither a volume nor a database; set spec.gateway.database of the R1PlusTenant"
-        )
-    return _open_sqlite(config, config.folder, halves)
+    return _open_sqlite(config, _get_folder(config), halves)
 
 
 def refresh_ring(config: StoreConfig, database: Database) -> None:
     """Wrap the root for the halves that the Secret has now; called while the gateway runs. Raises StoreError."""
+    _refresh_own_keys(config, database)
+
+
+def reopen_keys(config: StoreConfig, data: OpenData) -> OpenData:
+    """Return the data with the keys that they have now, after another replica restored a backup. Raises StoreError."""
+    return _apply_adopted_root(config, data.database, _refresh_own_keys(config, data.database), data.problem)
+
+
+def read_key_material(config: StoreConfig, connection: Connection) -> KeyMaterial:
+    """Return what a keys file carries. Raises StoreError."""
+    if config.url:
+        text = _read_meta(connection, MetaName.KEY_RING)
+    else:
+        ring = read_ring(_get_folder(config) / RING_FILE)
+        text = None if ring is None else ring.encode()
+    if text is None:
+        raise KeyLostError("The key ring is missing, so a backup could not be read. Restore it first")
+    return KeyMaterial(text, _read_meta(connection, MetaName.ADOPTED_ROOT) or "")
+
+
+def _refresh_own_keys(config: StoreConfig, database: Database) -> TenantKeys:
     halves = read_halves(config.secret_folder)
     if config.url:
-        _open_stored_ring(config, database, halves)
-    elif config.folder is not None and (ring := read_ring(config.folder / RING_FILE)) is not None:
-        _, renewed = open_ring(ring, config.tenant_uid, halves)
-        _store_ring(config.folder, ring, renewed)
+        return _open_stored_ring(config, database, halves)
+    folder = _get_folder(config)
+    ring = read_ring(folder / RING_FILE)
+    if ring is None:
+        raise KeyLostError(f"{folder / RING_FILE} is missing. Restore the file from a backup of the volume")
+    keys, renewed = open_ring(ring, config.tenant_uid, halves)
+    _store_ring(folder, ring, renewed)
+    return keys
+
+
+def _apply_adopted_root(
+    config: StoreConfig, database: Database, own: TenantKeys, problem: SchemaNewerError | None
+) -> OpenData:
+    with database.transaction(writes=False) as connection:
+        text = _read_meta(connection, MetaName.ADOPTED_ROOT)
+    if text is None:
+        return OpenData(database, own, config.tenant_uid, problem)
+    adopted = open_adopted_root(text, own, config.tenant_uid, database.name)
+    return OpenData(database, adopted.derive_keys(own), adopted.content_uid, problem, text, adopted.restore_id)
+
+
+def _get_folder(config: StoreConfig) -> Path:
+    if config.folder is None:
+        raise ConfigError(
+            "The tenant's data have neither a volume nor a database; set spec.gateway.database of the R1PlusTenant"
+        )
+    return config.folder
 
 
 def _open_sqlite(config: StoreConfig, folder: Path, halves: dict[str, bytes]) -> OpenData:
@@ -121,10 +181,10 @@ def _open_locked(config: StoreConfig, folder: Path, halves: dict[str, bytes], lo
         problem = _migrate(database)
         _require_tenant(database, config.tenant_uid, may_write=problem is None)
         _store_ring(folder, ring, replace(renewed, has_database=True))
+        return _apply_adopted_root(config, database, keys, problem)
     except BaseException:
         database.close()
         raise
-    return OpenData(database, keys, problem)
 
 
 def _open_postgresql(config: StoreConfig, halves: dict[str, bytes]) -> OpenData:
@@ -133,10 +193,10 @@ def _open_postgresql(config: StoreConfig, halves: dict[str, bytes]) -> OpenData:
         problem = _migrate(database)
         keys = _open_stored_ring(config, database, halves, may_write=problem is None)
         _require_tenant(database, config.tenant_uid, may_write=problem is None)
+        return _apply_adopted_root(config, database, keys, problem)
     except BaseException:
         database.close()
         raise
-    return OpenData(database, keys, problem)
 
 
 def _migrate(database: Database) -> SchemaNewerError | None:

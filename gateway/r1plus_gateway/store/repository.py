@@ -37,6 +37,7 @@ from r1plus_gateway.store.admission import (
 )
 from r1plus_gateway.store.audit import AuditChain, AuditHead, AuditRecord, decode_head, seal_base
 from r1plus_gateway.store.clock import LedgerClock, format_day, format_month
+from r1plus_gateway.store.errors import RestoringError
 from r1plus_gateway.store.tenant_keys import TenantKeys
 
 UNSETTLED: Final = "unsettled"
@@ -57,6 +58,13 @@ class MetaName(StrEnum):
     AUDIT_HEAD = "audit_head"
     AUDIT_BASE = "audit_base"
     CONTENT_DAYS = "content_days"
+    ROTATION = "data_key_rotation"
+    """Names the last rotation of data keys that has ended: keys of another one do not open what it has encrypted."""
+    ADOPTED_ROOT = "adopted_root"
+
+
+OWN_META: Final = (MetaName.TENANT, MetaName.KEY_RING, MetaName.ADOPTED_ROOT)
+"""What says whose database it is, and with which keys: in no backup, and a restore changes the last only."""
 
 
 @dataclass(slots=True)
@@ -82,12 +90,21 @@ class _UsageSum:
 class LedgerRepository:
     """The ledger, over one writing transaction."""
 
-    def __init__(self, connection: Connection, keys: TenantKeys, clock: LedgerClock, instance: str) -> None:
+    def __init__(
+        self, connection: Connection, keys: TenantKeys, clock: LedgerClock, instance: str, adopted_root: str = ""
+    ) -> None:
+        """Take the keys, and the sealed root that they come from if it was adopted.
+
+        Raises:
+            RestoringError: another replica has restored a backup since, so the keys are others now.
+        """
         self.connection = connection
         self._keys = keys
         self._instance = instance
         self._upserts = statements.build_upserts(connection.dialect.name)
         stored: dict[str, str] = {row.name: row.value for row in connection.execute(statements.SELECT_META)}
+        if stored.get(MetaName.ADOPTED_ROOT, "") != adopted_root:
+            raise RestoringError("The tenant's data were restored from a backup, and are opened again; wait")
         clock.raise_to(float(stored.get(MetaName.LEDGER_TIME, "0")))
         self.now = clock.read()
         self._month, self._day = format_month(self.now), format_day(self.now)

@@ -10,7 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from r1plus_gateway.store import tables as t
 
-SELECT_META = sa.select(t.meta.c.name, t.meta.c.value).where(t.meta.c.name.in_(["ledger_time", "audit_head"]))
+SELECT_META = sa.select(t.meta.c.name, t.meta.c.value).where(
+    t.meta.c.name.in_(["ledger_time", "audit_head", "adopted_root"])
+)
 SELECT_RESERVATION = sa.select(t.reservations).where(t.reservations.c.request_id == sa.bindparam("wanted"))
 
 

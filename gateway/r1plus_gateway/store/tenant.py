@@ -17,16 +17,17 @@ from sqlalchemy.engine import Connection
 
 from r1plus_contract.gateway import DataReason, DataState
 from r1plus_gateway.access.api_keys import KeyRecord
-from r1plus_gateway.store.audit import AuditHead, write_head_file
+from r1plus_gateway.store.audit import AuditHead, OutsideHead, write_head_file
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.content_cipher import ContentCipher, UnreadableContentError
+from r1plus_gateway.store.copy_thread import CopyThread
 from r1plus_gateway.store.database import translate_os_error
-from r1plus_gateway.store.errors import BusyError, CorruptError, StoreError, UnavailableError
+from r1plus_gateway.store.errors import BusyError, CorruptError, RestoringError, StoreError, UnavailableError
 from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceWatch, read_beats
 from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.key_rotation import continue_rotation
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
-from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring
+from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring, reopen_keys
 from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
 from r1plus_gateway.store.retention import prune_content
 from r1plus_gateway.store.unit_of_work import UnitOfWork
@@ -88,11 +89,14 @@ class TenantStore:
         """Id of a key -> its look-up that has not begun to read."""
         self._known_keys: dict[str, None] = {}
         self._head = AuditHead()
-        self._stored_head = AuditHead()
+        self._stored_head = OutsideHead(AuditHead())
         self._instances = InstanceWatch(self.instance, self._periods.gone)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gateway-reader")
         self._auditor = ThreadPoolExecutor(1, thread_name_prefix="gateway-auditor")
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="gateway-keeper")
+        self.copier = CopyThread()
+        """Makes and restores backups."""
+        self._is_held = False
         self._writer = Writer(self._open_repository)
         self.ledger = StoreLedger(self._writer)
         self.first_try = asyncio.Event()
@@ -144,8 +148,10 @@ class TenantStore:
 
         What fails is the state until it works again.
         """
+        if self._is_held:
+            return
         try:
-            await self.write(lambda ledger: ledger.beat())
+            await self._beat()
             await self._prune()
             await self._rotate()
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._maintain)
@@ -154,6 +160,13 @@ class TenantStore:
         except Exception:
             # The next round may work, and without rounds another gateway would take this one as gone.
             log.exception("Maintenance of the tenant's data failed")
+
+    async def _beat(self) -> None:
+        try:
+            await self.write(lambda ledger: ledger.beat())
+        except RestoringError:  # by another replica
+            await asyncio.get_running_loop().run_in_executor(self._keeper, self._reopen_keys)
+            await self.write(lambda ledger: ledger.beat())
 
     async def _prune(self) -> None:
         """Remove what is older than its retention, once an hour: one batch per round, so that no beat is late."""
@@ -238,7 +251,8 @@ class TenantStore:
     @property
     def cipher(self) -> ContentCipher:
         """What encrypts content. Raises StoreError while the data are not open."""
-        return ContentCipher(self.require_data().keys, self.config.tenant_uid)
+        data = self.require_data()
+        return ContentCipher(data.keys, data.content_uid)
 
     def require_data(self) -> OpenData:
         """Return the open data. Raises StoreError, why there are none."""
@@ -288,6 +302,34 @@ class TenantStore:
         finally:
             self._reads -= 1
 
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[OpenData]:
+        """Record nothing in the block, since a backup is restored: what would be gets 503. Raises StoreError."""
+        data = self.require_data()
+        if data.problem is not None:
+            raise data.problem.renew()
+        self._is_held = True
+        self._set_problem(RestoringError("A backup is restored into the tenant's data; wait"))
+        try:
+            yield data
+        finally:
+            self._is_held = False
+            self._set_ready()
+
+    async def adopt(self, data: OpenData, head: AuditHead) -> None:
+        """Go on with the keys and the audit log that came with a backup."""
+        self._take(data, head)
+        await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
+
+    def _take(self, data: OpenData, head: AuditHead) -> None:
+        self._data, self._head = data, head
+        self._work = UnitOfWork(data.database, data.keys, self.clock, self.instance, data.adopted_root)
+        self._known_keys.clear()
+        self._is_rotating = True  # as it may have been where the data come from
+
+    def _reopen_keys(self) -> None:
+        self._take(reopen_keys(self.config, self.require_data()), self._head)
+
     async def empty_log(self) -> None:
         """Leave nothing of deleted rows in the database's log: now, or as soon as no reader needs it."""
         self._has_deleted = True
@@ -316,12 +358,13 @@ class TenantStore:
             await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
         for threads in (self._readers, self._auditor, self._keeper):
             threads.shutdown(wait=False, cancel_futures=True)
+        self.copier.close()
         if self._data is not None:
             self._data.database.close()
 
     def _open(self) -> None:
         data = open_data(self.config)
-        work = UnitOfWork(data.database, data.keys, self.clock, self.instance)
+        work = UnitOfWork(data.database, data.keys, self.clock, self.instance, data.adopted_root)
         if data.problem is None:
             try:
                 self._settle_left(work, data)
@@ -386,8 +429,8 @@ class TenantStore:
             self._key_problem = None
 
     def _store_head(self) -> None:
-        head, folder = self._head, self.config.folder
-        if folder is None or head == self._stored_head:
+        head, folder = OutsideHead(self._head, self.require_data().restore_id), self.config.folder
+        if folder is None or head == self._stored_head or not head.head.seq:
             return
         try:
             write_head_file(folder, head)
@@ -399,8 +442,8 @@ class TenantStore:
     def _open_repository(self) -> Iterator[LedgerRepository]:
         """Open a transaction for the writer, and note how it went."""
         data = self.require_data()
-        if data.problem is not None:
-            raise data.problem.renew()
+        if data.problem is not None or self._is_held:
+            raise (data.problem or self._problem).renew()
         assert self._work is not None
         try:
             with self._work.open_repository() as repository:

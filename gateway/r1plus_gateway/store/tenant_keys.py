@@ -55,6 +55,15 @@ class TenantKeys:
     """Wraps the data key of each owner, which content is encrypted with."""
     receipt_key: bytes = field(repr=False)
     """Ed25519, signs receipts of erasures."""
+    backup_key: bytes = field(repr=False)
+    """The keys of backups and keys files are derived from it."""
+    adoption_key: bytes = field(repr=False)
+    """Seals a root that came with a restored backup: `store.adopted_root`."""
+
+    @property
+    def root_id(self) -> str:
+        """What names the root without showing it: 16 hexadecimal digits."""
+        return _derive(self.backup_key, "root-id/1", 8).hex()
 
     def compute_key_mac(self, message: bytes) -> bytes:
         """Return the MAC of an API key's secret."""
@@ -137,13 +146,13 @@ def open_ring(ring: KeyRing, tenant_uid: str, halves: Mapping[str, bytes]) -> tu
             f"The data belong to tenant {ring.tenant_uid}, and this gateway serves {tenant_uid}; nothing was read."
             " Mount the volume, or name the database, of this tenant; another tenant's data cannot be taken over"
         )
-    root = _find_root(ring, halves)
+    root = find_root(ring, halves)
     if root is None:
         raise WrongKeyError(
             f"No half in Secret {GATEWAY_KEY} ({', '.join(sorted(halves))}) opens the tenant's data: the Secret was"
             " replaced. Restore the half that was last in use from the recovery export: r1plus tenant init --from FILE"
         )
-    return _derive_keys(root), _wrap_root(ring, root, halves)
+    return derive_keys(root), _wrap_root(ring, root, halves)
 
 
 def decode_ring(text: str, source: str) -> KeyRing:
@@ -205,7 +214,8 @@ def _read_half(path: Path) -> bytes:
     return half
 
 
-def _find_root(ring: KeyRing, halves: Mapping[str, bytes]) -> bytes | None:
+def find_root(ring: KeyRing, halves: Mapping[str, bytes]) -> bytes | None:
+    """Return the root; None if no half opens the ring. `open_ring` also asks whose ring it is."""
     for half in halves.values():
         wrap = ring.wraps.get(_identify_pair(ring, half))
         if wrap is None:
@@ -214,7 +224,7 @@ def _find_root(ring: KeyRing, halves: Mapping[str, bytes]) -> bytes | None:
             return AESGCM(_derive_wrapping_key(ring, half)).decrypt(
                 wrap[:_NONCE_BYTES], wrap[_NONCE_BYTES:], ring.tenant_uid.encode()
             )
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: shorter than a nonce and a tag
             continue
     return None
 
@@ -239,7 +249,8 @@ def _derive_wrapping_key(ring: KeyRing, half: bytes) -> bytes:
     return _derive(half + ring.volume_half, f"wrapping-key/{ring.tenant_uid}")
 
 
-def _derive_keys(root: bytes) -> TenantKeys:
+def derive_keys(root: bytes) -> TenantKeys:
+    """Return the keys of a root."""
     return TenantKeys(
         database_key=_derive(root, "database-key/1"),
         database_salt=_derive(root, "database-salt/1", _SALT_BYTES),
@@ -248,6 +259,8 @@ def _derive_keys(root: bytes) -> TenantKeys:
         audit_key=_derive(root, "audit-key/1"),
         end_user_wrapping_key=_derive(root, "end-user-wrapping-key/1"),
         receipt_key=_derive(root, "receipt-key/1"),
+        backup_key=_derive(root, "backup-key/1"),
+        adoption_key=_derive(root, "adoption-key/1"),
     )
 
 

@@ -18,11 +18,12 @@ class UnitOfWork:
     keys: TenantKeys
     clock: LedgerClock
     instance: str
+    adopted_root: str = ""
 
     @contextlib.contextmanager
     def open_repository(self) -> Iterator[LedgerRepository]:
         """Yield a repository. Commit at the end of the block, or record nothing if it raises."""
         with self.database.transaction(writes=True) as connection:
-            repository = LedgerRepository(connection, self.keys, self.clock, self.instance)
+            repository = LedgerRepository(connection, self.keys, self.clock, self.instance, self.adopted_root)
             yield repository
             repository.flush()

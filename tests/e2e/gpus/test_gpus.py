@@ -206,7 +206,7 @@ def test_an_engine_is_built_where_it_serves_and_what_serves_is_what_was_built(
 
     revision = until_serving(tenant, credit)
     assert claims(kube) == {volume_of(wanted): wanted.checkpoint}
-    wait_for(lambda: not kube.all("jobs", TENANT), "the Job has gone")
+    wait_for(lambda: not kube.all("jobs", TENANT, LABEL_VOLUME), "the Job has gone")
     assert volume_of(wanted) not in [p["metadata"]["name"] for p in kube.all("networkpolicies", TENANT)]
     assert product_of(kube, credit) == L40S.product
     (pod,) = pods_of(kube, credit, revision)

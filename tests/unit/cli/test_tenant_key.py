@@ -9,12 +9,14 @@ import pytest
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.tenant_key import (
+    RecoveryExport,
     SecretData,
     begin_rotation,
     create_half,
     finish_rotation,
     read_export,
     restore_halves,
+    write_export,
 )
 from r1plus_gateway.store.tenant_keys import read_halves
 from support.cli.command import run
@@ -120,6 +122,47 @@ def test_an_export_of_another_tenant_restores_nothing(cluster: Cluster, tmp_path
     with pytest.raises(CliError, match="is of tenant team-credit with uid 0b5e6a2c"):
         restore_halves(cluster, TENANT, tmp_path / "export")
     assert cluster.halves == made
+
+
+def test_the_half_of_the_same_tenant_in_another_cluster_is_taken_if_that_is_confirmed(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    create_half(cluster, TENANT, tmp_path / "export")
+    made, cluster.values, cluster.uid = cluster.halves, None, "uid-of-another-cluster"
+    questions: list[str] = []
+
+    def confirm(question: str) -> bool:
+        questions.append(question)
+        return len(questions) > 1
+
+    with pytest.raises(CliError, match=r"nothing was changed.*give --another-cluster"):
+        restore_halves(cluster, TENANT, tmp_path / "export", confirm)
+    assert cluster.values is None
+    assert restore_halves(cluster, TENANT, tmp_path / "export", confirm)
+    assert cluster.halves == made
+    assert "namespace team-credit has uid uid-of-another-cluster: another cluster, or the namespace was" in questions[0]
+    assert restore_halves(cluster, TENANT, tmp_path / "export", confirm), "again, and it is the same half"
+    cluster.uid = UID
+    assert not restore_halves(cluster, TENANT, tmp_path / "export")
+
+
+def test_a_half_that_data_here_may_need_is_not_replaced_by_that_of_another_cluster(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    create_half(cluster, TENANT, tmp_path / "export")
+    cluster.values, cluster.uid = None, "uid-of-another-cluster"
+    create_half(cluster, TENANT, tmp_path / "own")
+    own = cluster.halves
+    with pytest.raises(CliError, match=r"has another half than .*export, and data that are here may need it"):
+        restore_halves(cluster, TENANT, tmp_path / "export", lambda _: True)
+    assert cluster.halves == own
+
+
+def test_a_half_of_another_namespace_is_never_taken(cluster: Cluster, tmp_path: Path) -> None:
+    write_export(tmp_path / "export", RecoveryExport("team-risk", "another", {"half-1": "ab" * 32}))
+    with pytest.raises(CliError, match=r"is of tenant team-risk.*No half, and no backup, opens in another tenant"):
+        restore_halves(cluster, TENANT, tmp_path / "export", lambda _: True)
+    assert cluster.values is None
 
 
 def test_without_the_secret_nothing_is_rotated(cluster: Cluster, tmp_path: Path) -> None:

@@ -104,10 +104,15 @@ def of_a_gateway() -> Scraped:
             yield f"{summary}_{part}", caller, ABOVE_ZERO
     for name in (metrics.GATEWAY_RUNNING_REQUESTS, metrics.GATEWAY_WAITING_REQUESTS, metrics.GATEWAY_PODS):
         yield name, of_model, "1x60"
-    for name in (metrics.GATEWAY_BUDGET_LIMIT_TOKENS, metrics.GATEWAY_BUDGET_LEFT_TOKENS):
-        yield name, gateway | {"key": "bwHFlxl2joC2"}, "5x60"
+    of_key = gateway | {"key": "bwHFlxl2joC2"}
+    yield from (
+        (name, of_key, "5x60") for name in (metrics.GATEWAY_BUDGET_LIMIT_TOKENS, metrics.GATEWAY_BUDGET_LEFT_TOKENS)
+    )
     for reason in DataReason:
         yield metrics.GATEWAY_DATA_STATE, gateway | {"reason": reason.value}, f"{int(reason is DataReason.READY)}x60"
+    yield from (
+        (name, gateway, "9x60") for name in (metrics.GATEWAY_CONTENT_BYTES, metrics.GATEWAY_CONTENT_LIMIT_BYTES)
+    )
     yield metrics.GATEWAY_READY_PODS, {"pod": "operator-1", "namespace": "team"}, "1x60"
 
 

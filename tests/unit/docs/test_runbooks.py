@@ -61,10 +61,12 @@ def verbs() -> set[str]:
 
 
 def has_field(path: str) -> bool:
-    """Whether the spec of an R1PlusDeployment has it."""
-    here = crd.build_definitions()["r1plus.ai_r1plusdeployments.yaml"]["spec"]["versions"][0]["schema"][
-        "openAPIV3Schema"
-    ]
+    """Whether the spec of an R1PlusDeployment or of an R1PlusTenant has it."""
+    return any(has_field_of(kind, path) for kind in ("r1plusdeployments", "r1plustenants"))
+
+
+def has_field_of(kind: str, path: str) -> bool:
+    here = crd.build_definitions()[f"r1plus.ai_{kind}.yaml"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for part in ("spec", *path.split(".")):
         here = here.get("properties", {}).get(part)
         if here is None:

@@ -11,7 +11,7 @@ from r1plus_gateway.access.caller import AnswerEvidence, Outcome, Usage
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store import tenant
 from r1plus_gateway.store.admin import create_key, revoke_key, rotate_key, verify_audit
-from r1plus_gateway.store.audit import HEAD_FILE, AuditHead, read_head_file
+from r1plus_gateway.store.audit import HEAD_FILE, AuditHead, OutsideHead, read_head_file
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from support.gateway.tenant_data import ADMIN, EVIDENCE, Volume, count_from, make_caller, settle
@@ -73,7 +73,7 @@ async def test_a_whole_log_is_verified_to_its_head(filled: TenantStore) -> None:
     report = await verify_audit(filled)
     assert (report.records, report.problem) == (RECORDS, "")
     assert filled.config.folder is not None
-    assert read_head_file(filled.config.folder) == report.head
+    assert read_head_file(filled.config.folder) == OutsideHead(report.head)
     assert (await verify_audit(filled, report.head)).problem == ""
 
 

@@ -202,6 +202,20 @@ async def test_a_history_that_no_prompt_could_hold_is_not_read(content: TenantCo
             await content.read(CALLER, read)
 
 
+async def test_of_a_history_that_is_too_long_the_newest_part_is_read(content: TenantContent) -> None:
+    made = await content.write(CALLER, lambda one: one.create_conversation({}, [say(f"{n}" * 500) for n in range(4)]))
+    chain = [StoredResponse(f"resp_{n}", f"resp_{n - 1}" if n else "", [say(f"{n}" * 500)], {}) for n in range(4)]
+    for answer in chain:
+        await content.write(CALLER, lambda one: one.store_response(answer))  # noqa: B023
+    for most, count in ((0, 0), (1500, 2), (MIB, 4)):
+        items = await content.read(CALLER, lambda one: one.read_items(made.id, most, cuts_oldest=True))  # noqa: B023
+        assert [item.content["content"][0]["text"][0] for item in items] == ["0", "1", "2", "3"][4 - count :]
+        history = await content.read(CALLER, lambda one: one.read_history("resp_3", most, cuts_oldest=True))  # noqa: B023
+        assert history == chain[4 - count :]
+
+    assert await content.read(ANNA, lambda one: one.read_items(made.id, MIB, cuts_oldest=True)) == []
+
+
 async def test_a_conversation_takes_no_more_items_than_a_request_may_have(store: TenantStore) -> None:
     content = make_content(store, ContentLimits(4 * MIB, 4 * MIB))
     made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("x")] * (MOST_ITEMS - 1)))

@@ -89,6 +89,15 @@ def data(reason: DataReason, **labels: str) -> str:
     return format_series(metrics.GATEWAY_DATA_STATE, **(own | labels))
 
 
+def stores(values: str, **labels: str) -> dict[str, str]:
+    """What a tenant has stored of 100 bytes."""
+    own = {"namespace": "team", "pod": "gw-1", **labels}
+    return {
+        format_series(metrics.GATEWAY_CONTENT_BYTES, **own): values,
+        format_series(metrics.GATEWAY_CONTENT_LIMIT_BYTES, **own): "100x60",
+    }
+
+
 def started(within: str, **labels: str) -> str:
     """Requests whose first token came within so many seconds."""
     own = {"namespace": "team", "pod": "gw-1", "model": "credit", "le": within}
@@ -154,6 +163,16 @@ CASES = {
         Case("for 13 minutes", starts("0+8x60", "0+10x60"), 1, at="13m"),
         Case("of two models", {**starts("0+8x60", "0+10x60"), **starts("0+8x60", "0+10x60", model="debit")}, 2),
         Case("of two pods, of which one is slow", {**starts("0+50x60", "0+50x60"), **starts("0+1x60", "0+2x60", pod="gw-2")}, 0),
+    ],
+    metrics.ALERT_GATEWAY_CONTENT_NEAR_LIMIT: [
+        Case("nothing is stored", stores("0x60"), 0),
+        Case("nine tenths", stores("90x60"), 0),
+        Case("more", stores("91x60"), 1, labels={"namespace": "team", "severity": "warning"}),
+        Case("for 14 minutes", stores("91x60"), 0, at="14m"),
+        Case("for 16 minutes", stores("91x60"), 1, at="16m"),
+        Case("of two replicas, which say the same", {**stores("95x60"), **stores("95x60", pod="gw-2")}, 1),
+        Case("of two tenants", {**stores("95x60"), **stores("95x60", namespace="other")}, 2),
+        Case("some was deleted", stores("95x40 50x20"), 0),
     ],
     metrics.ALERT_GATEWAY_BUDGET_EXHAUSTED: [
         Case("refused a minute ago", {EXHAUSTED: "0x43 1x17"}, 1, labels={"namespace": "team", "key": "k1", "severity": "warning"}),

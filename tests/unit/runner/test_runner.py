@@ -186,6 +186,12 @@ def test_repeating_counts_what_fails(project: Path) -> None:
     assert figures["failures"] == {f"test_bad.py::test_{name}": 2 for name in ("leaves", "breaks", "asks")}
 
 
+def test_repeating_a_part_that_there_is_not_says_so(project: Path) -> None:
+    status, output = run(project, "--repeat", "1", "engine")
+    assert status == 1
+    assert "No rule to make target 'engine'" in output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_an_interrupted_run_takes_fixtures_down_and_leaves_nothing_running(
     project: Path, slow: Slow, number: signal.Signals

@@ -26,7 +26,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_data_keys"),
     )
     op.create_index("ix_data_keys_owner", "data_keys", OWNER)
-    op.create_index("ix_data_keys_end_user", "data_keys", ["end_user"])
     op.create_table(
         "conversations",
         sa.Column("id", sa.Text(), nullable=False),
@@ -37,9 +36,7 @@ def upgrade() -> None:
         sa.Column("attributes", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_conversations"),
     )
-    op.create_index("ix_conversations_owner", "conversations", [*OWNER, "created_at", "id"])
-    op.create_index("ix_conversations_end_user", "conversations", ["end_user"])
-    op.create_index("ix_conversations_key_id", "conversations", ["key_id"])
+    op.create_index("ix_conversations_owner", "conversations", OWNER)
     op.create_index("ix_conversations_used_at", "conversations", ["used_at"])
     op.create_table(
         "conversation_items",
@@ -52,7 +49,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_conversation_items"),
         sa.UniqueConstraint("conversation_id", "position", name="uq_conversation_items_key"),
     )
-    op.create_index("ix_conversation_items_key_id", "conversation_items", ["key_id"])
     op.create_table(
         "responses",
         sa.Column("id", sa.Text(), nullable=False),
@@ -64,8 +60,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_responses"),
     )
     op.create_index("ix_responses_owner", "responses", OWNER)
-    op.create_index("ix_responses_end_user", "responses", ["end_user"])
-    op.create_index("ix_responses_key_id", "responses", ["key_id"])
     op.create_index("ix_responses_created_at", "responses", ["created_at"])
     op.create_table(
         "content_sizes",
@@ -73,17 +67,9 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint(*OWNER, name="pk_content_sizes"),
     )
-    op.create_index("ix_content_sizes_end_user", "content_sizes", ["end_user"])
-    op.create_table(
-        "content_totals",
-        sa.Column("caller_kind", sa.Text(), nullable=False),
-        sa.Column("caller_id", sa.Text(), nullable=False),
-        sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("caller_kind", "caller_id", name="pk_content_totals"),
-    )
 
 
 def downgrade() -> None:
     """Drop the content."""
-    for table in ("content_totals", "content_sizes", "responses", "conversation_items", "conversations", "data_keys"):
+    for table in ("content_sizes", "responses", "conversation_items", "conversations", "data_keys"):
         op.drop_table(table)

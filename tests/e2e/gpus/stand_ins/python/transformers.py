@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 
 class AutoTokenizer:
     """What `r1plus_model_repo.backends.hf_tokens` uses of it."""
 
     eos_token_id, pad_token_id, chat_template = 256, None, "a template"
+    added_tokens_decoder: ClassVar[dict[int, object]] = {}
 
     @classmethod
     def from_pretrained(cls, name: str, *, local_files_only: bool, trust_remote_code: bool) -> "AutoTokenizer":

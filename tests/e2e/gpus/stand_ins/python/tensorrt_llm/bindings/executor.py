@@ -40,6 +40,24 @@ class KvCacheConfig:
     free_gpu_memory_fraction: float
 
 
+@dataclass
+class GuidedDecodingConfig:
+    """See ExecutorConfig. The stand-in for the tokenizer cannot be described, so none is made."""
+
+    backend: enum.Enum
+    encoded_vocab: list[str]
+    tokenizer_str: str
+    stop_token_ids: list[int]
+
+
+@dataclass
+class GuidedDecodingParams:
+    """Of one request that is held to a schema or a grammar; none is."""
+
+    guide_type: enum.Enum
+    guide: str
+
+
 @dataclass(kw_only=True)
 class ExecutorConfig:
     """The keywords that are used, and no others."""
@@ -51,6 +69,7 @@ class ExecutorConfig:
     kv_cache_config: KvCacheConfig
     enable_chunked_context: bool
     fail_fast_on_attention_window_too_large: bool
+    guided_decoding_config: GuidedDecodingConfig | None
 
 
 @dataclass(kw_only=True)
@@ -76,6 +95,7 @@ class Request:
     end_id: int
     pad_id: int
     stop_words: list[list[int]] | None
+    guided_decoding_params: GuidedDecodingParams | None
 
 
 @dataclass(slots=True)

@@ -1,0 +1,143 @@
+"""Memory in a response: what of an earlier conversation enters its prompt, where the request asks for memory.
+
+Off, a prompt has all that was said before. On, it has the newest turns, and quotations of those before them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from r1plus_contract.inference import Role
+from r1plus_gateway.http.field_tables import FlagField, IntegerField, ObjectField, Table
+from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.messages import PromptMessage
+from r1plus_gateway.http.response_items import Item, build_messages
+from r1plus_gateway.memory.packing import Memory, pack_memory
+from r1plus_gateway.memory.turns import Speaker, Utterance, group_turns
+from r1plus_gateway.settings import ModelSettings
+
+DEFAULT_SHARE: Final = 0.5
+"""Of the model's context, for memory."""
+LEAST_BUDGET: Final = 64
+MOST_QUESTION_CHARACTERS: Final = 4_000
+"""Of the end of what is asked now, by which earlier turns are searched."""
+SAFETY: Final = 0.9
+"""Of a budget that was counted and exceeded, for the next try."""
+ENABLED: Final = FlagField("enabled", is_required=True)
+BUDGET: Final = IntegerField("budget_tokens", LEAST_BUDGET, None)
+MEMORY: Final = ObjectField("memory", Table((ENABLED, BUDGET)))
+_DIGIT: Final = re.compile(r"[0-9]")
+_INSTRUCTING: Final = ("system", "developer")
+
+
+class EstimatedTokens:
+    """Estimates tokens by the bytes of a text; the engine's count of the whole prompt corrects it."""
+
+    def count(self, text: str) -> int:
+        """Return about four bytes a token, of digits and other scripts one and two."""
+        others = len(text.encode("utf-8", "replace")) - len(text)
+        digits = len(_DIGIT.findall(text))
+        return (len(text) - digits + 3) // 4 + digits + (others + 1) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What memory put into a prompt."""
+
+    memory: Memory
+    turns: int
+    """That were read, the newest of the conversation."""
+    estimated_tokens: int
+    """Of the whole prompt."""
+
+    def build_figures(self) -> dict[str, int]:
+        """Return what the answer says of it."""
+        return {
+            "budget_tokens": self.memory.budget,
+            "estimated_tokens": self.memory.tokens,
+            "turns": self.turns,
+            "verbatim_turns": len(self.memory.verbatim),
+            "cards": self.memory.cards,
+            "retrieved": self.memory.retrieved,
+        }
+
+    def find_smaller_budget(self, prompt_tokens: int, most_tokens: int) -> int | None:
+        """Return the budget for another try, in estimated tokens; None if this one holds.
+
+        `prompt_tokens`: of the whole prompt, as the engine counts them; `most_tokens`: that it may have.
+        """
+        ratio = max(1.0, prompt_tokens / max(1, self.estimated_tokens))
+        excess = max(0, prompt_tokens - most_tokens)
+        is_held = self.memory.tokens * ratio <= self.memory.budget and excess == 0
+        if is_held or self.memory.tokens == 0:
+            return None
+        return max(0, int(SAFETY * min(self.memory.budget / ratio, self.memory.tokens - excess / ratio)))
+
+
+def read_memory_budget(fields: Fields, model: ModelSettings) -> int | None:
+    """Return the tokens that memory may have; None without memory.
+
+    Raises:
+        InvalidFieldError: `memory` has another form, or a budget beyond the context.
+    """
+    options = MEMORY.read(fields)
+    if options is None:
+        return None
+    if not options.has(ENABLED.name):
+        raise options.build_missing_error(ENABLED.name)
+    is_enabled = ENABLED.read(options)
+    budget = BUDGET.read(options, max(LEAST_BUDGET, model.context_tokens))
+    MEMORY.table.refuse_rest(options)
+    if not is_enabled:
+        return None
+    return int(DEFAULT_SHARE * model.context_tokens) if budget is None else budget
+
+
+def recall_messages(
+    earlier: Sequence[Item], items: Sequence[Item], budget: int
+) -> tuple[list[PromptMessage], MemoryUse]:
+    """Return the messages of a prompt with memory. What developers said before is kept; it is no memory."""
+    instructions = [item for item in earlier if item.get("role") in _INSTRUCTING]
+    said = [item for item in earlier if item.get("role") not in _INSTRUCTING]
+    counter = EstimatedTokens()
+    turns = group_turns([_make_utterance(item) for item in said])
+    memory = pack_memory(turns, _find_question(items), budget, counter)
+    kept = sum(len(turn.utterances) for turn in memory.verbatim)
+    messages = build_messages([*instructions, *said[len(said) - kept :], *items])
+    messages = _insert_block(messages, memory.block)
+    tokens = sum(counter.count(message.content) for message in messages)
+    return messages, MemoryUse(memory, len(turns), tokens)
+
+
+def _insert_block(messages: list[PromptMessage], block: str) -> list[PromptMessage]:
+    """Put quotations before the first message that is none of a developer.
+
+    They join what a user says there: some chat templates take no two messages of a user after one another.
+    """
+    if not block:
+        return messages
+    place = next((index for index, one in enumerate(messages) if one.role != Role.SYSTEM), len(messages))
+    if place < len(messages) and messages[place].role == Role.USER:
+        joined = PromptMessage(Role.USER, f"{block}\n\n{messages[place].content}")
+        return [*messages[:place], joined, *messages[place + 1 :]]
+    return [*messages[:place], PromptMessage(Role.USER, block), *messages[place:]]
+
+
+def _make_utterance(item: Item) -> Utterance:
+    if item["type"] == "function_call_output":
+        return Utterance(Speaker.TOOL, item["output"])
+    if item["type"] == "function_call":
+        return Utterance(Speaker.ASSISTANT, f"{item['name']} {item['arguments']}")
+    speaker = Speaker.USER if item["role"] == "user" else Speaker.ASSISTANT
+    return Utterance(speaker, _read_text(item))
+
+
+def _read_text(item: Mapping[str, object]) -> str:
+    return "".join(part["text"] for part in item["content"])  # type: ignore[attr-defined]
+
+
+def _find_question(items: Sequence[Item]) -> str:
+    """Return what the user asks now."""
+    texts = [_read_text(item) for item in items if item.get("role") == "user"]
+    return "\n".join(texts)[-MOST_QUESTION_CHARACTERS:]

@@ -1,0 +1,181 @@
+"""`make bench-memory`: how many facts of a conversation are in the prompt, at a quarter of the conversation's tokens.
+
+Each of 120 scripted conversations has 20 turns and five facts, some of which change. After the last turn each fact is
+asked for, and the prompt is searched for its latest value. Rules may be written on the half `development`; figures are
+those of the half `reported`. Then two end users hold a thousand conversations through a real gateway, and each prompt is
+searched for markers of others and for deleted ones. A table by kind, then a JSON line: shares of the facts, and counts of
+facts and harm.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.memory import baselines
+from bench.memory.conversations import ScriptedConversation, ScriptedFact, build_conversations
+from bench.memory.development import DEVELOPMENT
+from bench.memory.matching import has_value
+from bench.memory.reported import REPORTED
+from bench.memory.tokens import EngineTokens
+from bench.memory.wilson import compute_wilson_lower
+from r1plus_gateway.http.response_memory import EstimatedTokens
+from r1plus_gateway.memory.packing import Memory, pack_memory
+from r1plus_gateway.memory.turns import Speaker, Turn, Utterance, group_turns
+from support.gateway.fake_triton import FakeTriton, serving
+from support.gateway.interleaving import Leaks, answer_briefly, count_leaks
+from support.gateway.process import running_process
+
+SHARE = 0.25
+"""Of the conversation's tokens."""
+ALPHA = 0.05
+LONG = 1000
+REPETITIONS = 9
+
+
+class Tally:
+    """Counts over all facts of a half."""
+
+    def __init__(self, counter: EngineTokens, seed: int, *, shows_misses: bool) -> None:
+        self._counter = counter
+        self._random = random.Random(seed)
+        self._shows_misses = shows_misses
+        self.facts = Counter[str]()
+        self.hits = defaultdict[str, Counter[str]](Counter)
+        """By way of choosing: facts by kind."""
+        self.harm = Counter({"stale": 0, "stale_alone": 0, "foreign": 0, "deleted": 0})
+        self.tokens = 0
+        self.largest_share = 0.0
+
+    def measure(self, conversation: ScriptedConversation, other: ScriptedConversation) -> None:
+        """Ask for each fact; `other`: a conversation of another end user."""
+        turns = make_turns(conversation)
+        whole = baselines.choose_all(turns)
+        size = sum(self._counter.count(one.text) for turn in turns for one in turn.utterances)
+        budget = int(SHARE * size)
+        foreign = [fact.latest for fact in other.facts if not has_value(whole, fact.latest)]
+        for fact in conversation.facts:
+            self.facts[fact.kind] += 1
+            memory = pack_memory(turns, fact.question, budget, self._counter)
+            prompt = self._check_size(memory, budget, size)
+            self._count("included", fact, prompt)
+            if self._shows_misses and not has_value(prompt, fact.latest):
+                user = next(user for user, _ in conversation.turns if has_value(user, fact.latest))
+                print(f"{fact.kind} | {fact.question} | {user}")
+            self._count_baselines(turns, fact, budget)
+            is_stale = bool(fact.stale) and has_value(prompt, fact.stale)
+            self.harm["stale"] += is_stale
+            self.harm["stale_alone"] += is_stale and not has_value(prompt, fact.latest)
+            self.harm["foreign"] += sum(has_value(prompt, value) for value in foreign)
+            self.harm["deleted"] += self._is_deleted_there(conversation, fact, budget)
+
+    def _check_size(self, memory: Memory, budget: int, size: int) -> str:
+        """Return the prompt before the question; what it says of its size has to hold by the tokenizer."""
+        texts = [memory.block, *(one.text for turn in memory.verbatim for one in turn.utterances)]
+        tokens = sum(map(self._counter.count, texts))
+        assert tokens <= memory.tokens <= budget, (tokens, memory.tokens, budget)
+        self.tokens += tokens
+        self.largest_share = max(self.largest_share, tokens / size)
+        return "\n".join(texts)
+
+    def _count(self, name: str, fact: ScriptedFact, prompt: str) -> None:
+        self.hits[name][fact.kind] += has_value(prompt, fact.latest)
+
+    def _count_baselines(self, turns: Sequence[Turn], fact: ScriptedFact, budget: int) -> None:
+        counter = self._counter
+        self._count("last5", fact, baselines.choose_last(turns))
+        self._count("recency", fact, baselines.choose_newest(turns, budget, counter))
+        self._count("recency_user", fact, baselines.choose_newest_of_user(turns, budget, counter))
+        self._count("random", fact, baselines.choose_randomly(turns, budget, counter, self._random))
+        self._count("full_context", fact, baselines.choose_all(turns))
+
+    def _is_deleted_there(self, conversation: ScriptedConversation, fact: ScriptedFact, budget: int) -> bool:
+        """Return whether a fact is in the prompt after what said it was deleted."""
+        left = make_turns(conversation, without=fact.turn)
+        memory = pack_memory(left, fact.question, budget, self._counter)
+        return has_value(f"{memory.block}\n{baselines.choose_all(memory.verbatim)}", fact.latest)
+
+    def build_figures(self) -> dict[str, float]:
+        """Return the figures of the JSON line."""
+        facts = self.facts.total()
+        included = self.hits["included"].total()
+        return {
+            "facts": facts,
+            "included": round(included / facts, 4),
+            "lower95": round(compute_wilson_lower(included, facts, ALPHA), 4),
+            **{name: round(hits.total() / facts, 4) for name, hits in self.hits.items() if name != "included"},
+            **self.harm,
+            "tokens_per_fact": round(self.tokens / max(1, included)),
+            "largest_share": round(self.largest_share, 4),
+        }
+
+
+def main() -> None:
+    """Measure one half and print a JSON line last."""
+    parser = argparse.ArgumentParser(description="Facts of a conversation that reach the prompt.")
+    parser.add_argument("--half", choices=("reported", "development"), default="reported")
+    parser.add_argument("--seed", type=int, default=19)
+    parser.add_argument("--misses", action="store_true", help="show what is missed; of the half `development` only")
+    parser.add_argument("--conversations", type=int, default=1000, help="through the gateway")
+    arguments = parser.parse_args()
+    if arguments.misses and arguments.half == "reported":
+        parser.error("--misses: rules must not be written on the reported half; add --half development")
+    half = {"reported": REPORTED, "development": DEVELOPMENT}[arguments.half]
+    conversations = list(build_conversations(half, arguments.seed))
+    tally = Tally(EngineTokens(), arguments.seed, shows_misses=arguments.misses)
+    for conversation, other in zip(conversations, [*conversations[1:], conversations[0]], strict=True):
+        tally.measure(conversation, other)
+    _print_table(tally)
+    leaks = asyncio.run(measure_leaks(arguments.conversations))
+    tally.harm["foreign"] += leaks.foreign
+    tally.harm["deleted"] += leaks.deleted
+    print(f"{leaks.prompts} prompts through the gateway, {leaks.recalled} with the marker of their own conversation")
+    print(json.dumps({"half": half.name, "seed": arguments.seed, **tally.build_figures(), **measure_pace()}))
+
+
+async def measure_leaks(conversations: int) -> Leaks:
+    """Return what reached prompts of others through a real gateway."""
+    settings = {"data": {"contentDays": 30}}
+    pod = FakeTriton(answer_briefly)
+    with tempfile.TemporaryDirectory(prefix="r1plus-memory-") as folder:
+        async with serving(pod), running_process(Path(folder), pod, settings) as gateway:
+            return await count_leaks(gateway, pod, conversations)
+
+
+def measure_pace() -> dict[str, float]:
+    """Return the milliseconds of processor time for packing `LONG` turns, the median of some."""
+    conversations = build_conversations(DEVELOPMENT, 1)
+    turns = group_turns([one for script in conversations for turn in make_turns(script) for one in turn.utterances])
+    seconds = []
+    for _ in range(REPETITIONS):
+        begin = time.thread_time()
+        pack_memory(turns[:LONG], "When does our version come out?", 2_000, EstimatedTokens())
+        seconds.append(time.thread_time() - begin)
+    return {f"pack_{LONG}_turns_cpu_ms": round(1000 * statistics.median(seconds))}
+
+
+def make_turns(conversation: ScriptedConversation, without: int | None = None) -> list[Turn]:
+    """Return the turns of a conversation; `without`: one whose text by the user was deleted."""
+    utterances = []
+    for number, (user, assistant) in enumerate(conversation.turns):
+        if number != without:
+            utterances.append(Utterance(Speaker.USER, user))
+        utterances.append(Utterance(Speaker.ASSISTANT, assistant))
+    return group_turns(utterances)
+
+
+def _print_table(tally: Tally) -> None:
+    names = list(tally.hits)
+    print(f"{'kind':<12}{'facts':>6}" + "".join(f"{name:>14}" for name in names))
+    for kind, facts in tally.facts.items():
+        print(f"{kind:<12}{facts:>6}" + "".join(f"{tally.hits[name][kind] / facts:>14.3f}" for name in names))
+
+
+if __name__ == "__main__":
+    main()
