@@ -271,7 +271,12 @@ async def rotate_data_keys(store: TenantStore, admin: Caller) -> KeyRotation:
             last = owners[-1]
     finally:
         store.resume_rotation()
-    return await store.read(read_rotation)
+    return await report_data_keys(store)
+
+
+async def report_data_keys(store: TenantStore) -> KeyRotation:
+    """Return how far a rotation of data keys is. No look-up of a key waits for this. Raises StoreError."""
+    return await store.read(read_rotation, is_long=True)
 
 
 def _append_action(ledger: LedgerRepository, admin: Caller, action: str, subject: str) -> None:
