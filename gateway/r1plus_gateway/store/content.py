@@ -4,6 +4,7 @@ Every statement names the owner, so another caller's id finds nothing. What is d
 transaction as its size. Called with the connection of `TenantStore.read` or `write`.
 """
 
+import itertools
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -205,13 +206,15 @@ class ContentReader:
             HistoryTooLongError: it follows more than `MOST_HISTORY`, or all together have more bytes.
         """
         c, size = t.responses.c, sa.func.length(t.responses.c.content)
-        is_own = self._match(t.responses)
-        first = sa.select(c.id, c.previous_id, size.label("size"), sa.literal(1).label("place"))
-        chain = first.where(c.id == response_id, *is_own).cte("chain", recursive=True)
-        before = sa.select(c.id, c.previous_id, chain.c.size + size, chain.c.place + 1)
+        owner = [c[name] for name in t.OWNER]
+        first = sa.select(c.id, c.previous_id, *owner, size.label("size"), sa.literal(1).label("place"))
+        chain = first.where(c.id == response_id, *self._match(t.responses)).cte("chain", recursive=True)
+        # By the id alone: PostgreSQL would look through all of the owner's for each step if it were named.
+        before = sa.select(c.id, c.previous_id, *owner, chain.c.size + size, chain.c.place + 1)
         has_room = (chain.c.place <= MOST_HISTORY, chain.c.size <= most_bytes)
-        chain = chain.union_all(before.where(c.id == chain.c.previous_id, *is_own, *has_room))
-        found = self.connection.execute(sa.select(chain).order_by(chain.c.place)).all()
+        chain = chain.union_all(before.where(c.id == chain.c.previous_id, *has_room))
+        rows = self.connection.execute(sa.select(chain).order_by(chain.c.place)).all()
+        found = list(itertools.takewhile(self._is_own, rows))
         if not found:
             return None
         is_whole = found[-1].size <= most_bytes and len(found) <= MOST_HISTORY
@@ -224,6 +227,9 @@ class ContentReader:
             raise HistoryBrokenError(f"{response_id} follows {found[-1].previous_id}, which is not there")
         responses = self._read_responses([row.id for row in found])
         return [responses[row.id] for row in reversed(found)]
+
+    def _is_own(self, row: Any) -> bool:
+        return all(getattr(row, name) == getattr(self.owner, name) for name in t.OWNER)
 
     def _read_responses(self, ids: Sequence[str]) -> dict[str, StoredResponse]:
         """Return responses of this owner by their ids, which were found as its own."""

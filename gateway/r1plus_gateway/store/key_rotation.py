@@ -17,7 +17,7 @@ from r1plus_gateway.store.content import match_owner
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.repository import MetaName, write_meta
 
-MOST_ROWS: Final = 200
+MOST_ROWS: Final = 100
 """That one transaction encrypts again: requests wait for it."""
 MOST_BYTES: Final = 2**20
 """Of those rows together, or one row: they are in memory."""

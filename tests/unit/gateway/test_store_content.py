@@ -178,6 +178,16 @@ async def test_a_history_is_the_chain_of_responses_and_breaks_where_one_was_dele
     assert await content.read(CALLER, lambda one: one.read_history("resp_2", MIB)) is None
 
 
+async def test_a_history_ends_at_what_another_owner_has(content: TenantContent) -> None:
+    for caller, answer in (
+        (CALLER, StoredResponse("resp_1", "", [say(SECRET)], {})),
+        (ANNA, StoredResponse("resp_2", "resp_1", [say("x")], {})),
+    ):
+        await content.write(caller, lambda one: one.store_response(answer))  # noqa: B023
+    with pytest.raises(HistoryBrokenError, match="resp_2 follows resp_1, which is not there"):
+        await content.read(ANNA, lambda one: one.read_history("resp_2", MIB))
+
+
 async def test_a_page_ends_before_it_is_too_large_to_hold(store: TenantStore) -> None:
     content = make_content(store, ContentLimits(8 * MIB, 8 * MIB))
     sizes = [MIB // 2, MIB // 4, MIB // 4, 2 * MIB, 10]
