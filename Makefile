@@ -173,6 +173,10 @@ bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelli
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]
 	@$(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))
 
+.PHONY: bench-math
+bench-math: $(SYNCED) ## The calculator: times, tasks built backwards from their answers, hostile expressions; JSON last [TASKS HOSTILE AT_ONCE SEED]
+	@$(PYTHON) -m bench.math $(if $(TASKS),--tasks $(TASKS)) $(if $(HOSTILE),--hostile $(HOSTILE)) $(if $(AT_ONCE),--at-once $(AT_ONCE)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: bench-gateway
 bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timetable; JSON last [LITELLM=1: LiteLLM beside it, from PyPI]
 	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)

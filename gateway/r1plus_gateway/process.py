@@ -10,7 +10,9 @@ from typing import Final
 
 import uvloop
 
+from r1plus_contract.calculator import ENV_SOCKET
 from r1plus_contract.gateway import DIR_SETTINGS, SETTINGS_FILE
+from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
 from r1plus_gateway.settings import ENV_SETTINGS, SettingsError, SettingsFile
@@ -33,12 +35,27 @@ def run() -> int:
     return 0
 
 
+def _find_calculator() -> Calculator | None:
+    """Return the calculator beside this gateway, if its socket is named."""
+    path = os.environ.get(ENV_SOCKET, "")
+    return SocketCalculator(path) if path else None
+
+
 async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    calculator = _find_calculator()
     async with (
         run_access(file) as access,
-        run_gateway(file, metrics, access.authenticator, access.store.ledger, access.usage, store=access.store),
+        run_gateway(
+            file,
+            metrics,
+            access.authenticator,
+            access.store.ledger,
+            access.usage,
+            store=access.store,
+            calculator=calculator,
+        ),
     ):
         await stop.wait()

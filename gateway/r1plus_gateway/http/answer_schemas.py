@@ -111,6 +111,16 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "GenerationChunk": build_object(
         {"usage": _USAGE}, **_build_head("generation.chunk"), text=TEXT, finish_reason=or_null(_END)
     ),
+    "Calculation": build_object(
+        object=build_const("calculation"),
+        id=TEXT,
+        expression=TEXT,
+        exact=or_null(TEXT),
+        numeric=or_null(TEXT),
+        verified={"type": "boolean"},
+        check=TEXT,
+        notes=build_list(TEXT),
+    ),
     "Model": build_object(
         id=TEXT,
         object=build_const("model"),

@@ -14,7 +14,9 @@ from r1plus_contract.gateway import DATA_PATH, DataState
 from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
+from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.http.administration import Administration
+from r1plus_gateway.http.calculations import CALCULATE, Calculations
 from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
 from r1plus_gateway.http.completions import (
     HEADER_END_USER,
@@ -53,7 +55,13 @@ EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 class Api:
     """The handlers of the API."""
 
-    def __init__(self, parts: GatewayParts, usage: UsageReader, store: TenantStore | None = None) -> None:
+    def __init__(
+        self,
+        parts: GatewayParts,
+        usage: UsageReader,
+        store: TenantStore | None = None,
+        calculator: Calculator | None = None,
+    ) -> None:
         """Without a store there is no admin API, and nothing to say about the data."""
         self._parts = parts
         self._store = store
@@ -66,6 +74,7 @@ class Api:
         self._completions = Completions(parts, storage)
         responses = ResponseForm(storage.read_continuation) if storage is not None else ResponseForm()
         self._forms: tuple[Form, ...] = (ChatForm(), responses, TextForm(), GenerateForm())
+        self._calculations = Calculations(parts, calculator, self._completions.bodies, self._completions.holds)
         self.is_draining = False
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))
@@ -80,6 +89,15 @@ class Api:
     def _list_operations(self) -> list[Operation]:
         operations = [
             *(self._describe_form(form) for form in self._forms),
+            Operation(
+                "POST",
+                "/v1/calculate",
+                "Calculate an expression: exactly, numerically, and checked by a second method.",
+                self._calculate,
+                "Calculation",
+                body=CALCULATE,
+                errors=(429, 502),
+            ),
             Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
             Operation(
                 "GET",
@@ -170,6 +188,9 @@ class Api:
 
     async def _authenticate(self, request: web.Request) -> Caller:
         return await authenticate(self._parts, request[EXCHANGE])
+
+    async def _calculate(self, request: web.Request) -> web.Response:
+        return await self._calculations.answer(request[EXCHANGE])
 
     def _read_limits(self) -> GatewayLimits:
         return self._parts.read_settings().limits

@@ -115,7 +115,7 @@ class Completions:
         self._parts = parts
         self._storage = storage
         self.bodies = BodyBudget()
-        self._holds = Holds()
+        self.holds = Holds()
         self._counts = CountAllowance()
 
     async def answer(self, exchange: Exchange, form: Form) -> web.StreamResponse:
@@ -128,7 +128,7 @@ class Completions:
             return await self._answer(exchange, form)
         except AccessError as error:
             if exchange.caller is not None:
-                self._holds.remember(exchange.caller, error)
+                self.holds.remember(exchange.caller, error)
             raise convert_access_error(error) from error
         except ServingError as error:
             raise self._convert(exchange, error) from error
@@ -137,7 +137,7 @@ class Completions:
         caller = await authenticate(self._parts, exchange)
         if caller.kind is CallerKind.ADMIN:
             raise AccessError(403, "admin_not_allowed", ADMINISTERS_ONLY)
-        self._holds.check(caller)
+        self.holds.check(caller)
         settings = self._parts.read_settings()
         with self.bodies.reserve(caller.group_id, exchange.request.content_length, settings.limits):
             fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))

@@ -39,6 +39,8 @@ _OUTCOMES_OF_CODES: Final[Mapping[str, GatewayOutcome]] = {
     "queue_full": GatewayOutcome.OVERLOADED,
     "data_unavailable": GatewayOutcome.UNAVAILABLE,
     "model_unavailable": GatewayOutcome.UNAVAILABLE,
+    "calculator_busy": GatewayOutcome.OVERLOADED,
+    "calculator_not_configured": GatewayOutcome.UNAVAILABLE,
 }
 
 

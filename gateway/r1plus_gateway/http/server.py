@@ -13,6 +13,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Authenticator, Ledger
 from r1plus_gateway.access.usage import UsageReader
+from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.http.application import Api
 from r1plus_gateway.http.completions import GatewayParts
 from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, TlsSite, create_listener
@@ -52,6 +53,7 @@ async def run_gateway(
     usage: UsageReader,
     *,
     store: TenantStore | None = None,
+    calculator: Calculator | None = None,
     resolve: Resolver = resolve_service,
 ) -> AsyncIterator[RunningGateway]:
     """Serve until the block ends; then drain: no new connections, running answers end, bills are settled."""
@@ -65,7 +67,7 @@ async def run_gateway(
         tasks = TaskKeeper()
         stack.push_async_callback(tasks.finish)
         parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks)
-        api = Api(parts, usage, store)
+        api = Api(parts, usage, store, calculator)
         certificate = ServerCertificate(settings.tls) if settings.tls else None
         internal = await _listen(
             stack, api.build_internal(), settings.host, settings.internal_port, None, {"shutdown_timeout": 1.0}

@@ -69,7 +69,7 @@ PRODUCTS: dict[str, Product] = {
     "gateway": Product(
         containerfile="gateway/Containerfile",
         extra="gateway",
-        rooms=("r1plus_contract", "r1plus_gateway"),
+        rooms=("r1plus_contract", "r1plus_gateway", "r1plus_calculator/__init__.py", "r1plus_calculator/grammar"),
         left_out=_NEVER_RUN,
     ),
     "triton-cpu": Product(

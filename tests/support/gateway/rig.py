@@ -18,6 +18,7 @@ from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import RunningGateway, run_gateway
 from r1plus_gateway.settings import SettingsFile
 from support.gateway.access import KEY, FakeAuthenticator, FakeLedger
+from support.gateway.fake_calculator import FakeCalculator
 from support.gateway.fake_triton import FakeTriton, Script, serving
 from support.waiting import eventually
 
@@ -62,6 +63,7 @@ class Rig:
         self.authenticator = FakeAuthenticator()
         self.ledger = FakeLedger()
         self.metrics = GatewayMetrics()
+        self.calculator = FakeCalculator()
         self.model: dict[str, Any] = {
             "name": "credit",
             "host": "credit-pods",
@@ -134,16 +136,27 @@ class Rig:
 
 @asynccontextmanager
 async def running(
-    folder: Path, script: Script, *, settings: dict[str, Any] | None = None, **model: Any
+    folder: Path,
+    script: Script,
+    *,
+    settings: dict[str, Any] | None = None,
+    has_calculator: bool = True,
+    **model: Any,
 ) -> AsyncIterator[Rig]:
     """Run a gateway before one pod that answers by a script."""
-    async with serving(FakeTriton(script)) as pod, running_before(folder, pod, settings=settings, **model) as rig:
+    options: dict[str, Any] = {"settings": settings, "has_calculator": has_calculator}
+    async with serving(FakeTriton(script)) as pod, running_before(folder, pod, **options, **model) as rig:
         yield rig
 
 
 @asynccontextmanager
 async def running_before(
-    folder: Path, pod: FakeTriton, *, settings: dict[str, Any] | None = None, **model: Any
+    folder: Path,
+    pod: FakeTriton,
+    *,
+    settings: dict[str, Any] | None = None,
+    has_calculator: bool = True,
+    **model: Any,
 ) -> AsyncIterator[Rig]:
     """Run a gateway before the pod at `pod.port`."""
     async with AsyncExitStack() as stack:
@@ -154,7 +167,8 @@ async def running_before(
         rig.client = await stack.enter_async_context(aiohttp.ClientSession())
         rig.file = SettingsFile(rig.path, rig.metrics.set_settings_validity)
         parts = (rig.file, rig.metrics, rig.authenticator, rig.ledger, rig.ledger)
-        rig.gateway = await stack.enter_async_context(run_gateway(*parts, resolve=rig.resolve))
+        calculator = rig.calculator if has_calculator else None
+        rig.gateway = await stack.enter_async_context(run_gateway(*parts, calculator=calculator, resolve=rig.resolve))
         yield rig
 
 

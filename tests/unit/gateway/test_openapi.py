@@ -37,6 +37,7 @@ FORMS = {
     "/v1/completions": (TEXT, "TextCompletion", "TextCompletionChunk"),
     "/v1/generate": (TEXT, "Generation", "GenerationChunk"),
 }
+BODIES = {**FORMS, "/v1/calculate": ({"expression": "6 * 7"}, "Calculation")}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -103,6 +104,12 @@ async def test_answers_have_the_form_that_it_says(rig: Rig, document: Json, path
         check(document, event_name, event)
 
 
+async def test_a_calculation_has_the_form_that_it_says(rig: Rig, document: Json) -> None:
+    body, name = BODIES["/v1/calculate"]
+    async with rig.post("/v1/calculate", body) as response:
+        check(document, name, await response.json())
+
+
 async def test_a_tool_call_has_the_form_that_it_says(tmp_path: Path, document: Json) -> None:
     async with running(tmp_path, answer('{"name":"f","arguments":{}}'), capabilities=CAPABILITIES) as rig:
         for is_streamed in (False, True):
@@ -158,7 +165,7 @@ async def test_bounds_are_those_that_hold(rig: Rig, document: Json) -> None:
     for path, schema in find_bodies(document):
         for name, field in schema["properties"].items():
             for value, is_within in find_edges(field):
-                async with rig.post(path, json.dumps({**FORMS[path][0], name: value}).encode()) as response:
+                async with rig.post(path, json.dumps({**BODIES[path][0], name: value}).encode()) as response:
                     got = await response.json()
                 if is_within:
                     assert response.status == 200, (path, name, value, got)

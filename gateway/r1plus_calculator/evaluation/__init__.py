@@ -1,0 +1,1 @@
+"""Trees to results: SymPy finds them, mpmath checks them. No text is ever given to SymPy."""

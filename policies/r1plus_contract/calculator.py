@@ -1,0 +1,99 @@
+"""The tenant's calculator: what the gateway asks it, and what both agree on.
+
+One request and one reply go over a Unix socket, then the calculator closes it. Each is a frame: its length in bytes
+(big-endian, 4 bytes), then JSON in UTF-8, whose keys are camelCase (`jsonable`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+ENV_SOCKET: Final = "R1PLUS_CALCULATOR_SOCKET"
+"""Path of the socket, for both sides. A gateway without it has no calculator."""
+DEFAULT_SOCKET: Final = "/run/r1plus/calculator/calculator.sock"
+LENGTH_BYTES: Final = 4
+MOST_REQUEST_BYTES: Final = 16 * 1024
+"""An expression of the longest kind, with each character escaped."""
+MOST_REPLY_BYTES: Final = 64 * 1024
+ANSWER_SECONDS: Final = 2.5
+"""Within so long a request has a reply, or an error."""
+MOST_DIGITS: Final = 50
+"""Significant digits of a numeric result."""
+DEFAULT_DIGITS: Final = 15
+
+
+class FailureCode(StrEnum):
+    """Why an expression has no result. The first seven are the expression's, the others the calculator's."""
+
+    SYNTAX = "syntax"
+    AMBIGUOUS = "ambiguous"
+    UNKNOWN_NAME = "unknown_name"
+    LIMIT = "limit"
+    UNDEFINED = "undefined"
+    NO_RESULT = "no_result"
+    DISAGREEMENT = "disagreement"
+    TIME_LIMIT = "time_limit"
+    MEMORY_LIMIT = "memory_limit"
+    BUSY = "busy"
+    INVALID_REQUEST = "invalid_request"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CalculationRequest:
+    """One expression; an empty one asks for the calculator's health."""
+
+    expression: str
+    digits: int = DEFAULT_DIGITS
+    """Significant digits of the numeric result, 1 to `MOST_DIGITS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calculation:
+    """A result."""
+
+    expression: str
+    """As the calculator has read it, with every operator written."""
+    exact: str | None
+    """In the grammar of expressions; None where only a number was found."""
+    numeric: str | None
+    """None where variables remain, or where the digits are not certain."""
+    verified: bool
+    """Whether a second method that shares no code with the first gave the same."""
+    check: str
+    """What that method did, or why there is none."""
+    notes: tuple[str, ...] = ()
+    """What has to be known to read the result: real solutions only, for example."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalculationFailure:
+    """Why there is no result: cause and remedy in words."""
+
+    code: FailureCode
+    message: str
+    position: int | None = None
+    """Characters of the expression before the one to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalculatorHealth:
+    """How the calculator is."""
+
+    is_ready: bool
+    idle_workers: int
+    running: int
+    waiting: int
+    answered: int
+    """Since its start."""
+    killed: int
+    """Workers that overran their time, or died."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalculatorReply:
+    """Exactly one of the three."""
+
+    calculation: Calculation | None = None
+    failure: CalculationFailure | None = None
+    health: CalculatorHealth | None = None

@@ -1,0 +1,31 @@
+"""A calculator in memory."""
+
+import asyncio
+
+from r1plus_contract.calculator import Calculation, CalculationFailure, CalculatorReply, FailureCode
+
+
+class FakeCalculator:
+    """Answers every expression by 42, unless it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.failure: CalculationFailure | None = None
+        self.trouble: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        """Answers wait for it."""
+
+    def fail(self, code: FailureCode, message: str = "it cannot") -> None:
+        """Answer with a failure from now on."""
+        self.failure = CalculationFailure(code, message)
+
+    async def calculate(self, expression: str, digits: int) -> CalculatorReply:
+        """See `Calculator`."""
+        self.asked.append((expression, digits))
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        if self.failure is not None:
+            return CalculatorReply(failure=self.failure)
+        return CalculatorReply(Calculation(expression, "42", "42", True, "counted twice", ("a note",)))

@@ -1,0 +1,264 @@
+"""Results: exact, numeric, verified by a second method, and what has none."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import r1plus_calculator
+from r1plus_calculator.evaluation.checks import confirm, confirm_solutions, read_rows
+from r1plus_calculator.evaluation.evaluator import calculate
+from r1plus_calculator.evaluation.solving import solve
+from r1plus_calculator.grammar.errors import (
+    CalculatorError,
+    DisagreementError,
+    LimitExceededError,
+    NoResultError,
+    UndefinedError,
+    UnknownNameError,
+)
+from r1plus_calculator.grammar.parser import parse, parse_result
+from r1plus_calculator.grammar.tree import Call
+from r1plus_contract.calculator import DEFAULT_DIGITS, Calculation
+from support.tables import for_each
+
+
+def run(text: str, digits: int = DEFAULT_DIGITS) -> Calculation:
+    """Calculate."""
+    return calculate(text, digits)
+
+
+@for_each(
+    "text, exact, numeric",
+    {
+        "arithmetic": ("2+3*4", "14", "14"),
+        "decimals are exact": ("0.1+0.2", "3/10", "0.3"),
+        "a large power": ("2^100", "1267650600228229401496703205376", "1.26765060022823e30"),
+        "a root": ("sqrt(8)", "2*sqrt(2)", "2.82842712474619"),
+        "degrees": ("sin(degrees(30))", "1/2", "0.5"),
+        "a percentage": ("15% * 80", "12", "12"),
+        "a factorial": ("100!/98!", "9900", "9900"),
+        "a small number": ("1e-30*3", "3/1000000000000000000000000000000", "3e-30"),
+        "a logarithm": ("log(8, 2)", "3", "3"),
+        "a real cube root": ("cbrt(-27)", "-3", "-3"),
+        "a complex number": ("sqrt(-4)", "2*i", "2*i"),
+        "Euler": ("e^(i*pi)", "-1", "-1"),
+        "large terms that cancel": ("(e^100 + 1) - e^100", "1", "1"),
+        "a remainder": ("mod(-7, 3)", "2", "2"),
+        "whole numbers": ("gcd(12, 18) + lcm(4, 6)", "18", "18"),
+        "a floor": ("floor(7/2) + ceil(7/2)", "7", "7"),
+        "a binomial": ("binomial(10, 3)", "120", "120"),
+        "the larger one": ("max(3, sqrt(10))", "sqrt(10)", "3.16227766016838"),
+        "a definite integral": ("integrate(1/(1+x^2), x, 0, 1)", "pi/4", "0.785398163397448"),
+        "over all numbers": ("integrate(exp(-x^2), x, -inf, inf)", "sqrt(pi)", "1.77245385090552"),
+        "a period, where antiderivatives jump": (
+            "integrate(1/(2+cos(x)), x, 0, 2*pi)",
+            "2*sqrt(3)*pi/3",
+            "3.62759872846844",
+        ),
+        "a limit": ("limit(sin(x)/x, x, 0)", "1", "1"),
+        "a limit at infinity": ("limit((1+1/n)^n, n, inf)", "e", "2.71828182845905"),
+        "an endless sum": ("sum(1/k^2, k, 1, inf)", "pi^2/6", "1.64493406684823"),
+        "a sum": ("sum(k, k, 1, 100)", "5050", "5050"),
+        "the primes of a number": ("factor(2^10 - 24)", "2^3*5^3", "1000"),
+        "two solutions": ("solve(x^2-5x+6=0, x)", "[x = 2, x = 3]", "[x = 2, x = 3]"),
+        "complex solutions": ("solve(x^2+1=0)", "[x = -i, x = i]", "[x = -i, x = i]"),
+        "a solution twice": ("solve(x^2-2x+1=0)", "[x = 1]", "[x = 1]"),
+        "a logarithm as solution": ("solve(exp(x)=2)", "[x = ln(2)]", "[x = 0.693147180559945]"),
+        "no false solution of a root": ("solve(sqrt(x+3)=x-3)", "[x = 6]", "[x = 6]"),
+        "a system": ("solve([x+y=3, x-y=1], [x, y])", "[[x = 2, y = 1]]", "[[x = 2, y = 1]]"),
+        "a system of quadrics": (
+            "solve([x*y=2, x+y=3])",
+            "[[x = 1, y = 2], [x = 2, y = 1]]",
+            "[[x = 1, y = 2], [x = 2, y = 1]]",
+        ),
+    },
+)
+def test_a_number_is_exact_numeric_and_verified(text: str, exact: str, numeric: str) -> None:
+    result = run(text)
+    assert (result.exact, result.numeric) == (exact, numeric)
+    assert result.verified, result.check
+    parse_result(exact)
+
+
+@for_each(
+    "text, exact",
+    {
+        "like terms": ("x + x", "2*x"),
+        "a derivative": ("diff(x^2*sin(x), x)", "x^2*cos(x) + 2*x*sin(x)"),
+        "a second derivative": ("diff(x^4, x, 2)", "12*x^2"),
+        "an antiderivative": ("integrate(x^2*exp(x), x)", "(x^2 - 2*x + 2)*exp(x)"),
+        "an antiderivative beyond elementary functions": ("integrate(sin(x)/x, x)", "Si(x)"),
+        "a series": ("series(cos(x), x, 0, 5)", "x^4/24 - x^2/2 + 1"),
+        "a sum with a variable bound": ("sum(k^2, k, 1, n)", "n^3/3 + n^2/2 + n/6"),
+        "an identity": ("simplify(sin(x)^2 + cos(x)^2)", "1"),
+        "factors": ("factor(x^4 - 1)", "(x - 1)*(x + 1)*(x^2 + 1)"),
+        "an expansion": ("expand((x+1)^3)", "x^3 + 3*x^2 + 3*x + 1"),
+        "a nested command": ("simplify(diff(ln(x^2+1), x))", "2*x/(x^2 + 1)"),
+        "a formula": (
+            "solve(a*x^2+b*x+c=0, x)",
+            "[x = -b/(2*a) - sqrt(-4*a*c + b^2)/(2*a), x = -b/(2*a) + sqrt(-4*a*c + b^2)/(2*a)]",
+        ),
+    },
+)
+def test_an_expression_with_variables_is_exact_and_verified(text: str, exact: str) -> None:
+    result = run(text)
+    assert result.exact == exact
+    assert result.verified, result.check
+
+
+@for_each(
+    "text, error, words",
+    {
+        "a division by zero": ("1/0", UndefinedError, "division by zero"),
+        "a hidden division by zero": ("1/(1/(2-2))", UndefinedError, "division by zero"),
+        "zero to the power of zero": ("0^0", UndefinedError, "no agreed value"),
+        "a pole": ("tan(pi/2)", UndefinedError, "in tan"),
+        "a logarithm of zero": ("ln(0)", UndefinedError, "in ln"),
+        "infinity less infinity": ("inf - inf", UndefinedError, "no value"),
+        "a factorial of a fraction": ("2.5!", UndefinedError, "gamma"),
+        "a factorial below zero": ("(-1)!", UndefinedError, "gamma"),
+        "a remainder by zero": ("mod(3, 0)", UndefinedError, "mod"),
+        "gcd of fractions": ("gcd(1/2, 3)", UndefinedError, "whole numbers"),
+        "a limit with two sides": ("limit(1/x, x, 0)", UndefinedError, "left or right"),
+        "a limit that oscillates": ("limit(sin(x), x, inf)", UndefinedError, "oscillates"),
+        "an integral over a pole": ("integrate(1/x, x, -1, 1)", UndefinedError, "does not converge"),
+        "one bound alone": ("integrate(x, x, 1)", UndefinedError, "both bounds"),
+        "an order that is no number": ("diff(x, x, y)", UndefinedError, "whole number from 1"),
+        "no closed form": ("integrate(exp(sin(x)), x)", NoResultError, "closed form"),
+        "endless solutions": ("solve(sin(x)=0)", NoResultError, "infinitely many"),
+        "an identity": ("solve(x=x)", NoResultError, "every x"),
+        "a system with a line of solutions": ("solve([x+y=3, 2x+2y=6], [x, y])", NoResultError, "infinitely many"),
+        "an unknown that is not in it": ("solve(x^2 = 4, y)", NoResultError, "does not depend on y"),
+        "an unknown that is not named": ("solve(a*x=b)", UnknownNameError, "variables are a, b, x"),
+        "an unknown that is a number": ("solve(x=2, 3)", UnknownNameError, "names the unknowns"),
+        "what SymPy has no method for": (
+            "series(asin(tan(floor(ln(erf(exp(x^2))+1)/3))), x, 0, 9)",
+            NoResultError,
+            "in parts",
+        ),
+        "a result that is too long": ("expand((a+b+c+d)^20)", LimitExceededError, "result has"),
+    },
+)
+def test_what_has_no_result_says_why_and_what_to_do(text: str, error: type[CalculatorError], words: str) -> None:
+    with pytest.raises(error, match=words):
+        run(text)
+
+
+def test_solutions_that_do_not_exist_are_an_empty_list() -> None:
+    assert run("solve(2=3, x)").exact == "[]"
+    result = run("solve(sqrt(x) = -1)")
+    assert (result.exact, result.notes) == ("[]", ("real solutions only",))
+
+
+def test_a_quintic_has_numbers_and_no_closed_form() -> None:
+    result = run("solve(x^5 - x - 1 = 0)", digits=8)
+    assert result.exact is None
+    assert result.verified
+    assert str(result.numeric).startswith("[x = 1.167304, x = -0.76488443 - 0.35247155*i, ")
+
+
+def test_an_integral_without_closed_form_is_a_number_and_not_verified() -> None:
+    result = run("integrate(exp(sin(x)), x, 0, 1)")
+    assert (result.exact, result.numeric, result.verified) == (None, "1.63186961", False)
+
+
+def test_digits_are_as_many_as_asked_for() -> None:
+    assert run("sqrt(2)", digits=50).numeric == "1.4142135623730950488016887242096980785696718753769"
+    assert run("sqrt(2)", digits=1).numeric == "1"
+
+
+def test_a_number_whose_digits_are_not_certain_has_none() -> None:
+    result = run("sqrt(2) + sqrt(3) - sqrt(5 + 2*sqrt(6))")  # it is 0, and no precision shows that
+    assert result.numeric is None
+
+
+def test_a_result_as_large_as_allowed_is_printed_and_read_again() -> None:
+    assert len(str(run("1000!").exact)) == 2568
+
+
+@for_each(
+    "text, wrong",
+    {
+        "a number": ("sqrt(2)", "1.41421356237309504"),
+        "a whole number": ("2^64", "18446744073709551615"),
+        "a derivative": ("diff(x^3, x)", "3*x^2 + 1"),
+        "an antiderivative": ("integrate(cos(x), x)", "-sin(x)"),
+        "a definite integral": ("integrate(1/(2+cos(x)), x, 0, 2*pi)", "0"),
+        "a series": ("series(exp(x), x, 0, 4)", "x^3/5 + x^2/2 + x + 1"),
+        "a sum": ("sum(k, k, 1, n)", "n^2/2"),
+        "a simplification": ("simplify((x^2-1)/(x-1))", "x - 1"),
+        "an absolute value": ("simplify(sqrt(x^2))", "x"),
+    },
+)
+def test_a_wrong_result_is_withheld(text: str, wrong: str) -> None:
+    with pytest.raises(DisagreementError, match="withheld"):
+        confirm(parse(text), parse_result(wrong))
+
+
+@for_each(
+    "text, wrong",
+    {
+        "a limit": ("limit(sin(x)/x, x, 0)", "2"),
+        "a limit that is not infinite": ("limit(sin(x)/x, x, 0)", "inf"),
+        "an endless sum": ("sum(1/k^2, k, 1, inf)", "2"),
+    },
+)
+def test_a_wrong_result_that_cannot_be_refuted_is_not_verified(text: str, wrong: str) -> None:
+    assert not confirm(parse(text), parse_result(wrong)).is_verified
+
+
+@for_each(
+    "text, wrong",
+    {
+        "a number that does not solve": ("solve(exp(x) = 2)", "[x = 1]"),
+        "a solution that is missing": ("solve(abs(x-2) = 3)", "[x = 5]"),
+    },
+)
+def test_wrong_solutions_are_withheld(text: str, wrong: str) -> None:
+    call = parse(text)
+    assert isinstance(call, Call)
+    with pytest.raises(DisagreementError, match="withheld"):
+        confirm_solutions(solve(call), read_rows(parse_result(wrong)))
+
+
+FORBIDDEN = {
+    *("eval", "exec", "compile", "__import__", "getattr", "setattr", "globals", "vars", "open", "input", "breakpoint"),
+    *("sympify", "parse_expr", "lambdify", "autowrap", "ufuncify", "preview", "nsimplify"),
+}
+ALLOWED_GETATTR = "numbers.py"
+"""It looks mpmath's functions up by constant names while it is imported."""
+FOLDER = Path(next(iter(r1plus_calculator.__path__)))
+
+
+def _list_names(tree: ast.AST) -> set[str]:
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {part for alias in node.names for part in (*alias.name.split("."), alias.asname or "")}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "evaluation").rglob("*.py")), ids=lambda path: path.name)
+def test_no_text_reaches_what_evaluates_texts(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert _list_names(tree) & FORBIDDEN <= ({"getattr"} if path.name == ALLOWED_GETATTR else set())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "S"]
+    # SymPy sympifies its arguments, so none of them is a text; `Symbol` takes a name, and `limit` a direction.
+    for call in calls:
+        if not (isinstance(call.func, ast.Attribute) and ast.unparse(call.func).startswith("sympy.")):
+            continue
+        texts = [part for part in call.args if isinstance(part, ast.Constant | ast.JoinedStr)]
+        assert all(isinstance(part, ast.Constant) and not isinstance(part.value, str) for part in texts), ast.unparse(
+            call
+        )
+
+
+def test_the_guard_sees_what_it_forbids() -> None:
+    assert _list_names(
+        ast.parse("import sympy.parsing\nfrom sympy import sympify as x\nsympy.lambdify(1)\neval(y)")
+    ) >= {
+        *("sympify", "lambdify", "eval", "parsing"),
+    }

@@ -1,0 +1,33 @@
+"""The process as the image starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from r1plus_contract.calculator import ENV_SOCKET
+from support.waiting import wait_until
+
+
+def test_the_process_serves_answers_for_its_health_and_ends_with_sigterm(tmp_path: Path) -> None:
+    path = tmp_path / "calculator.sock"
+    environment = {**os.environ, ENV_SOCKET: str(path)}
+    command = [sys.executable, "-m", "r1plus_calculator"]
+
+    def check() -> int:
+        return subprocess.run([*command, "health"], env=environment, capture_output=True).returncode
+
+    assert check() == 1
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
+        try:
+            wait_until(path.exists, "it listens", 300)
+            wait_until(lambda: check() == 0, "it is healthy")
+            workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(120) == 0
+        finally:
+            process.kill()
+    assert not path.exists()
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert "Calculator stopped" in (tmp_path / "log").read_text()
