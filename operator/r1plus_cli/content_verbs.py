@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.gateway import LONG_SECONDS
 from r1plus_cli.gateway_verbs import GatewayOption, call
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 
@@ -44,7 +45,7 @@ def erase_command(
         raise UsageError(f"--receipt: {receipt} exists; name a new file")
     if not is_confirmed:
         typer.confirm(f"Erase what is stored for {next(iter(body.values()))}? This cannot be undone", abort=True)
-    answer = call(kubeconfig, namespace, gateway, "POST", "/erasures", body=body)
+    answer = call(kubeconfig, namespace, gateway, "POST", "/erasures", body=body, seconds=LONG_SECONDS)
     text = json.dumps(answer, indent=1)
     if receipt is None:
         sys.stdout.write(f"{text}\n")
@@ -65,9 +66,9 @@ def rotate_data_keys_command(
 
     Nothing stops. While a rotation is under way, this begins no other and says how much is left.
     """
-    state = call(kubeconfig, namespace, gateway, "GET", "/data-keys")
+    state = call(kubeconfig, namespace, gateway, "GET", "/data-keys", seconds=LONG_SECONDS)
     if not state["older_keys"]:
-        state = call(kubeconfig, namespace, gateway, "POST", "/data-keys/rotate")
+        state = call(kubeconfig, namespace, gateway, "POST", "/data-keys/rotate", seconds=LONG_SECONDS)
         open_console().print(Text(f"{state['owners']} owners of content have a new key"))
     open_console().print(
         Text(f"{state['rows_left']} rows are left to encrypt again; {state['older_keys']} older keys go after that")

@@ -34,7 +34,7 @@ from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
-from r1plus_gateway.store.key_rotation import KeyRotation, read_rotation
+from r1plus_gateway.store.key_rotation import KeyRotation
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
 from r1plus_gateway.store.restoration import NotNewError
@@ -234,7 +234,7 @@ class Administration:
         return _respond(_describe_rotation(await admin.rotate_data_keys(self._store, caller)))
 
     async def _report_data_keys(self, _: web.Request, __: Caller) -> web.Response:
-        return _respond(_describe_rotation(await self._store.read(read_rotation)))
+        return _respond(_describe_rotation(await admin.report_data_keys(self._store)))
 
     async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
         return _respond({"object": "receipt_key", "public_key": get_public_key(self._store)})

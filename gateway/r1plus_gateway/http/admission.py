@@ -3,15 +3,16 @@
 Callers whose limit is used up are refused before anything is read.
 """
 
-import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from r1plus_gateway.access.caller import AccessError, Caller
+from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.serving.errors import QueueFullError
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.admission import leak
@@ -90,12 +91,6 @@ class Holds:
             self._holds[_name(caller)] = _Hold(self._clock() + error.hold_seconds, error)
 
 
-@dataclass(slots=True)
-class _Turns:
-    semaphore: asyncio.Semaphore
-    users: int = 0
-
-
 class CountAllowance:
     """Prompts that pods count for a caller: each costs one of an allowance, until its request is admitted.
 
@@ -105,22 +100,13 @@ class CountAllowance:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._turns: dict[str, _Turns] = {}
+        self._turns = Turns()
         self._levels: dict[str, tuple[float, float]] = {}
         """Caller -> what it has taken, and when that was computed."""
 
-    @contextlib.asynccontextmanager
-    async def wait_for_turn(self, line: str, most: int) -> AsyncIterator[None]:
+    def wait_for_turn(self, line: str, most: int) -> AbstractAsyncContextManager[None]:
         """Wait until fewer than `most` requests of this line, a caller's for one model, are within such a block."""
-        turns = self._turns.setdefault(line, _Turns(asyncio.Semaphore(most)))
-        turns.users += 1
-        try:
-            async with turns.semaphore:
-                yield
-        finally:
-            turns.users -= 1
-            if not turns.users:
-                del self._turns[line]
+        return self._turns.wait(line, most)
 
     def take(self, caller: str, most: int) -> bool:
         """Return whether a prompt may be counted now; if so, it has cost one."""

@@ -67,7 +67,10 @@ class Api:
         self._store = store
         self._usage = usage
         self._content = TenantContent(store, self._read_content_limits) if store is not None else None
-        storage = ResponseStorage(self._content) if self._content is not None else None
+        self._turns = ContentTurns()
+        storage = (
+            ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
+        )
         self._completions = Completions(parts, storage)
         responses = ResponseForm(storage.read_continuation) if storage is not None else ResponseForm()
         self._forms: tuple[Form, ...] = (ChatForm(), responses, TextForm(), GenerateForm())
@@ -114,10 +117,10 @@ class Api:
             ),
         ]
         if self._content is not None:
-            turns, bodies, read_settings = ContentTurns(), self._completions.bodies, self._parts.read_settings
+            bodies, read_settings = self._completions.bodies, self._parts.read_settings
             for handlers in (Conversations, StoredResponses):
                 operations += handlers(
-                    self._content, self._authenticate, turns, bodies, read_settings
+                    self._content, self._authenticate, self._turns, bodies, read_settings
                 ).list_operations()
         if self._store is not None:
             operations += Administration(self._store, self._authenticate, self._read_limits).list_operations()

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind
 from r1plus_gateway.http.admission import BodyBudget
+from r1plus_gateway.http.answer_schemas import Schema
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
@@ -31,12 +32,16 @@ NOT_STORED: Final = (
     "this tenant stores no conversations and no responses; send all messages with each request, or ask the platform"
     " team to set spec.data.retentionDays of the R1PlusTenant"
 )
+_INCLUDED: Final[Schema] = {"type": "string", "minLength": 1}
+INCLUDE: Final = (
+    Parameter("include", "Ignored: nothing is left out that it could ask for.", _INCLUDED, is_repeatable=True),
+    Parameter("include[]", "Ignored, as `include`.", _INCLUDED, is_repeatable=True),
+)
 PAGE: Final = (
-    Parameter("limit", "Entries; 20 without it.", {"type": "integer", "minimum": 1, "maximum": MOST_ENTRIES}),
+    Parameter("limit", f"Entries, 1 to {MOST_ENTRIES}; 20 without it.", {"type": "integer"}),
     Parameter("order", "By time: `asc`, or `desc`, the newest first.", {"enum": ["asc", "desc"]}),
     Parameter("after", "Id of the last entry of the page before.", {"type": "string", "minLength": 1}),
-    Parameter("include", "Ignored: entries have no parts that are left out.", {"type": "string", "minLength": 1}),
-    Parameter("include[]", "Ignored, as `include`.", {"type": "string", "minLength": 1}),
+    *INCLUDE,
 )
 Authenticate = Callable[[web.Request], Awaitable[Caller]]
 ContentHandler = Callable[[web.Request, Caller], Awaitable[web.Response]]
@@ -102,15 +107,17 @@ class ContentHandlers:
         if not self._content.is_stored:
             raise RequestError(403, "storage_disabled", NOT_STORED)
 
-    async def _read_body(self, request: web.Request, caller: Caller) -> Fields:
-        """Return the body's fields."""
+    @contextlib.asynccontextmanager
+    async def _read_body(self, request: web.Request, caller: Caller) -> AsyncIterator[Fields]:
+        """Yield the body's fields. A body counts as long as it waits to be stored: it is in memory."""
         limits = self._read_settings().limits
-        try:
-            with self._bodies.reserve(caller.group_id, request.content_length, limits):
-                return Fields(await read_object(request, limits.body_seconds))
-        except QueueFullError as error:
-            later = {"Retry-After": str(limits.retry_after_seconds)}
-            raise RequestError(503, "queue_full", str(error), headers=later) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._bodies.reserve(caller.group_id, request.content_length, limits))
+            except QueueFullError as error:
+                later = {"Retry-After": str(limits.retry_after_seconds)}
+                raise RequestError(503, "queue_full", str(error), headers=later) from error
+            yield Fields(await read_object(request, limits.body_seconds))
 
 
 @contextlib.contextmanager

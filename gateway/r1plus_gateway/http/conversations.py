@@ -1,5 +1,6 @@
 """`/v1/conversations`: what callers keep of what was said, each end user's for itself."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -7,6 +8,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.content_handlers import (
+    INCLUDE,
     PAGE,
     ContentHandlers,
     describe_item,
@@ -21,7 +23,7 @@ from r1plus_gateway.http.content_handlers import (
 from r1plus_gateway.http.field_tables import ListField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.metadata import METADATA, MetadataField
-from r1plus_gateway.http.operations import Operation, Parameter
+from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.response_items import ITEM_SCHEMA, read_response_item
 from r1plus_gateway.http.response_items import Item as NewItem
 from r1plus_gateway.store.content import Conversation, Listed
@@ -104,7 +106,7 @@ class Conversations(ContentHandlers):
                 "Return an item.",
                 self._guard(self._get_item),
                 "ConversationItem",
-                parameters=(ID, ITEM_ID),
+                parameters=(ID, ITEM_ID, *INCLUDE),
                 **listed,
             ),
             Operation(
@@ -120,10 +122,11 @@ class Conversations(ContentHandlers):
 
     async def _create(self, request: web.Request, caller: Caller) -> web.Response:
         self._require_storage()
-        fields = await self._read_body(request, caller) if request.can_read_body else Fields({})
-        items, attributes = _read_items(fields, ITEMS), METADATA.read(fields)
-        CREATION.refuse_rest(fields)
-        made = await self._content.write(caller, lambda content: content.create_conversation(attributes, items))
+        body = self._read_body(request, caller) if request.can_read_body else contextlib.nullcontext(Fields({}))
+        async with body as fields:
+            items, attributes = _read_items(fields, ITEMS), METADATA.read(fields)
+            CREATION.refuse_rest(fields)
+            made = await self._content.write(caller, lambda content: content.create_conversation(attributes, items))
         return respond(describe_conversation(made))
 
     async def _list(self, request: web.Request, caller: Caller) -> web.Response:
@@ -138,10 +141,10 @@ class Conversations(ContentHandlers):
 
     async def _change(self, request: web.Request, caller: Caller) -> web.Response:
         name = read_id(request, ID)
-        fields = await self._read_body(request, caller)
-        attributes = NEW_METADATA.read(fields)
-        CHANGE.refuse_rest(fields)
-        changed = await self._content.write(caller, lambda content: content.replace_attributes(name, attributes))
+        async with self._read_body(request, caller) as fields:
+            attributes = NEW_METADATA.read(fields)
+            CHANGE.refuse_rest(fields)
+            changed = await self._content.write(caller, lambda content: content.replace_attributes(name, attributes))
         return respond(describe_conversation(require(changed, name)))
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.Response:
@@ -153,10 +156,10 @@ class Conversations(ContentHandlers):
     async def _add_items(self, request: web.Request, caller: Caller) -> web.Response:
         self._require_storage()
         name = read_id(request, ID)
-        fields = await self._read_body(request, caller)
-        items = _read_items(fields, NEW_ITEMS)
-        ADDITION.refuse_rest(fields)
-        added = require(await self._content.write(caller, lambda content: content.append_items(name, items)), name)
+        async with self._read_body(request, caller) as fields:
+            items = _read_items(fields, NEW_ITEMS)
+            ADDITION.refuse_rest(fields)
+            added = require(await self._content.write(caller, lambda content: content.append_items(name, items)), name)
         return respond(describe_list(Listed(added, has_more=False), describe_item))
 
     async def _list_items(self, request: web.Request, caller: Caller) -> web.Response:
@@ -169,6 +172,7 @@ class Conversations(ContentHandlers):
 
     async def _get_item(self, request: web.Request, caller: Caller) -> web.Response:
         name, item = read_id(request, ID), read_id(request, ITEM_ID)
+        read_query(request, INCLUDE)
         found, entry = await self._content.read(
             caller, lambda content: (content.find_conversation(name), content.find_item(name, item))
         )

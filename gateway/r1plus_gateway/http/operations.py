@@ -31,6 +31,8 @@ class Parameter:
     about: str
     schema: Schema
     is_in_path: bool = False
+    is_repeatable: bool = False
+    """Whether a query may have it more than once; the last one counts."""
     pattern: str = ""
     """Regular expression that a part of a path matches as a whole, or there is no such endpoint; empty: any."""
 
@@ -146,14 +148,14 @@ def read_query(request: web.Request, parameters: Iterable[Parameter]) -> dict[st
     Raises:
         InvalidFieldError: one is not known, is empty or not printable, or is there twice.
     """
-    known = {parameter.name for parameter in parameters if not parameter.is_in_path}
+    known = {parameter.name: parameter for parameter in parameters if not parameter.is_in_path}
     values: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in known:
             raise InvalidFieldError(name[:80], f"is not a known parameter; known are {', '.join(sorted(known))}")
         if not value or not value.isprintable():
             raise InvalidFieldError(name, "is empty, or has control characters; leave it out")
-        if name in values:
+        if name in values and not known[name].is_repeatable:
             raise InvalidFieldError(name, "is there twice; send it once")
         values[name] = value
     return values

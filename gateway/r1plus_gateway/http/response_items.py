@@ -105,16 +105,27 @@ def read_response_item(path: str, value: Json) -> Item:
 def build_messages(items: Sequence[Item]) -> list[PromptMessage]:
     """Return the messages that a chat would have. A call joins the message before it, as a chat's calls do."""
     messages: list[PromptMessage] = []
+    calls: list[str] = []
+    """Of the last message. They join it together: one by one each would copy all before it."""
     for item in items:
         if item["type"] == "function_call":
-            is_joined = bool(messages) and messages[-1].role == "assistant"
-            before = messages.pop() if is_joined else build_message("assistant", "")
-            messages.append(add_calls(before, [describe_call(item["name"], item["arguments"])]))
-        elif item["type"] == "function_call_output":
+            if not calls and not (messages and messages[-1].role == "assistant"):
+                messages.append(build_message("assistant", ""))
+            calls.append(describe_call(item["name"], item["arguments"]))
+            continue
+        _join_calls(messages, calls)
+        if item["type"] == "function_call_output":
             messages.append(build_result_message(item["call_id"], item["output"]))
         else:
             messages.append(build_message(item["role"], "".join(part["text"] for part in item["content"])))
+    _join_calls(messages, calls)
     return messages
+
+
+def _join_calls(messages: list[PromptMessage], calls: list[str]) -> None:
+    if calls:
+        messages.append(add_calls(messages.pop(), calls))
+        calls.clear()
 
 
 def _build_message(role: str, text: str) -> Item:

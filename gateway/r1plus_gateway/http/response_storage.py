@@ -5,7 +5,7 @@ answered all the same: it was generated, and is billed.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -14,18 +14,25 @@ import orjson
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.http.answers import AnswerHead, StorageOutcome
-from r1plus_gateway.http.content_handlers import NOT_STORED, check_id, convert_content_errors, refuse_unknown
+from r1plus_gateway.http.content_handlers import (
+    NOT_STORED,
+    ContentTurns,
+    check_id,
+    convert_content_errors,
+    refuse_unknown,
+)
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.requests import StorageRequest
 from r1plus_gateway.http.response_items import Item
 from r1plus_gateway.http.response_memory import read_memory_budget
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
-from r1plus_gateway.settings import ModelSettings
+from r1plus_gateway.settings import GatewaySettings, ModelSettings
 from r1plus_gateway.store.content import (
     ContentLimitError,
     ContentReader,
     ContentWriter,
+    HistoryBrokenError,
     HistoryTooLongError,
     StoredResponse,
 )
@@ -41,8 +48,12 @@ has more than its text, and what is longer fits into no context."""
 class ResponseStorage:
     """Reads and stores responses of each caller."""
 
-    def __init__(self, content: TenantContent) -> None:
+    def __init__(
+        self, content: TenantContent, turns: ContentTurns, read_settings: Callable[[], GatewaySettings]
+    ) -> None:
         self._content = content
+        self._turns = turns
+        self._read_settings = read_settings
 
     async def read_continuation(self, fields: Fields, model: ModelSettings, caller: Caller) -> Continuation:
         """Return what a request continues.
@@ -61,8 +72,11 @@ class ResponseStorage:
             read = _read_response_items if previous else _read_conversation_items
             has_memory = read_memory_budget(fields, model) is not None
             try:
-                with convert_content_errors():
+                with self._turns.take(caller, self._read_settings().limits.queue_per_key), convert_content_errors():
                     items = await self._content.read(caller, lambda content: read(content, name, most, has_memory))
+            except HistoryBrokenError as error:
+                message = "so it cannot be continued: that one was deleted, or its time is over. Send what was said"
+                raise RequestError(404, "not_found", f"{error}, {message} in input", param=field.name) from error
             except HistoryTooLongError as error:
                 message = f"{error}, which fits into no context; begin a new one, or send memory"
                 raise InvalidFieldError(field.name, message, code="context_length_exceeded") from error

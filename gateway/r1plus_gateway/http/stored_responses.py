@@ -7,6 +7,7 @@ from aiohttp import web
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.content_handlers import (
+    INCLUDE,
     PAGE,
     ContentHandlers,
     describe_item,
@@ -18,10 +19,13 @@ from r1plus_gateway.http.content_handlers import (
     require_page,
     respond,
 )
-from r1plus_gateway.http.operations import Operation, Parameter
+from r1plus_gateway.http.errors import UnsupportedFieldError
+from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.store.content import Item, Listed, Page, StoredResponse
 
 ID: Final = Parameter("id", "The response's id.", {"type": "string"}, is_in_path=True, pattern="resp_[0-9a-f]+")
+STREAM: Final = Parameter("stream", "A stored response is not streamed again.", {"enum": ["false"]})
+OPTIONS: Final = (STREAM, *INCLUDE)
 
 
 class StoredResponses(ContentHandlers):
@@ -32,7 +36,15 @@ class StoredResponses(ContentHandlers):
         one = "/v1/responses/{id}"
         named: dict[str, Any] = {"parameters": (ID,), "errors": (404, 410, 429)}
         return [
-            Operation("GET", one, "Return a stored response.", self._guard(self._get), "Response", **named),
+            Operation(
+                "GET",
+                one,
+                "Return a stored response.",
+                self._guard(self._get),
+                "Response",
+                parameters=(ID, *OPTIONS),
+                errors=(404, 410, 429),
+            ),
             Operation(
                 "DELETE", one, "Delete a stored response.", self._guard(self._delete), "DeletedResponse", **named
             ),
@@ -48,6 +60,8 @@ class StoredResponses(ContentHandlers):
         ]
 
     async def _get(self, request: web.Request, caller: Caller) -> web.Response:
+        if read_query(request, OPTIONS).get(STREAM.name, "false") != "false":
+            raise UnsupportedFieldError(STREAM.name, "a stored response is not streamed again; leave it out")
         return respond((await self._find(read_id(request, ID), caller)).answer)
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.Response:

@@ -25,8 +25,9 @@ from r1plus_gateway.store.audit import (
     verify_chain,
 )
 from r1plus_gateway.store.clock import format_month
+from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.key_rotation import KeyRotation, begin_rotation, read_rotation
+from r1plus_gateway.store.key_rotation import MOST_OWNERS, KeyRotation, begin_rotation, read_rotation
 from r1plus_gateway.store.repository import LedgerRepository, MetaName
 from r1plus_gateway.store.tenant import TenantStore
 
@@ -251,17 +252,31 @@ async def reset_ledger_time(store: TenantStore, admin: Caller) -> float:
 
 
 async def rotate_data_keys(store: TenantStore, admin: Caller) -> KeyRotation:
-    """Give each owner's content a new data key, and return how much is to be encrypted again. Raises StoreError."""
+    """Give each owner's content a new data key, and return how much is to be encrypted again.
+
+    Owners get theirs in several transactions, each with its audit record, so that requests do not wait for all of them.
+    If one fails, some owners have a new key. Raises StoreError.
+    """
     cipher = store.cipher
+    last: Owner | None = None
 
-    def rotate(ledger: LedgerRepository) -> KeyRotation:
-        count = begin_rotation(ledger.connection, cipher, ledger.now)
-        _append_action(ledger, admin, "rotate_data_keys", f"{count} owners")
-        return read_rotation(ledger.connection)
+    def rotate(ledger: LedgerRepository) -> list[Owner]:
+        owners = begin_rotation(ledger.connection, cipher, ledger.now, last)
+        if owners or last is None:
+            _append_action(ledger, admin, "rotate_data_keys", f"{len(owners)} owners")
+        return owners
 
-    rotation = await store.write(rotate)
-    store.resume_rotation()
-    return rotation
+    try:
+        while len(owners := await store.write(rotate)) == MOST_OWNERS:
+            last = owners[-1]
+    finally:
+        store.resume_rotation()
+    return await report_data_keys(store)
+
+
+async def report_data_keys(store: TenantStore) -> KeyRotation:
+    """Return how far a rotation of data keys is. No look-up of a key waits for this. Raises StoreError."""
+    return await store.read(read_rotation, is_long=True)
 
 
 def _append_action(ledger: LedgerRepository, admin: Caller, action: str, subject: str) -> None:

@@ -4,8 +4,9 @@ Every statement names the owner, so another caller's id finds nothing. What is d
 transaction as its size. Called with the connection of `TenantStore.read` or `write`.
 """
 
+import itertools
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,9 +21,17 @@ MOST_ITEMS: Final = 2048
 """Of one conversation: as many as a request may have messages."""
 MOST_HISTORY: Final = 2048
 """Responses that one may follow."""
+ENTRY_BYTES: Final = 512
+"""That limits count for each conversation, item and response besides its ciphertext: what a row costs."""
+OWNER_BYTES: Final = 1024
+"""That limits count for each owner with content: its data key, and its entry in the books."""
 PAGE_BYTES: Final = 2**20
 """A page of a list ends before it has more, unless its first entry alone does: answers are held in memory."""
+_MOST_NAMED: Final = 256
+"""Ids in one statement."""
 _PREFIXES: Final[Mapping[str, str]] = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
+_OWNED: Final = (t.conversations, t.responses)
+"""Tables whose rows name their owner, and are encrypted under its keys."""
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -35,9 +44,13 @@ class HistoryTooLongError(Exception):
     """What was said before is longer than any prompt may be."""
 
 
+class HistoryBrokenError(Exception):
+    """A response is there, and one that it follows is not."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContentLimits:
-    """Bytes of stored content, as ciphertext."""
+    """Bytes of stored content: ciphertext, `ENTRY_BYTES` and `OWNER_BYTES`."""
 
     caller_bytes: int
     """Of one caller, with all its end users."""
@@ -179,40 +192,58 @@ class ContentReader:
         row = self.connection.execute(
             sa.select(t.responses).where(c.id == response_id, *self._match(t.responses))
         ).one_or_none()
-        if row is None:
-            return None
-        content = self._decrypt(row, "responses", row.content)
-        return StoredResponse(row.id, row.previous_id, content["input"], content["answer"])
+        return None if row is None else self._make_response(row)
 
     def read_history(
         self, response_id: str, most_bytes: int, *, cuts_oldest: bool = False
     ) -> list[StoredResponse] | None:
-        """Return a response and all that it follows, the oldest first; None if one of them is not there.
+        """Return a response and all that it follows, the oldest first; None if it is not there.
 
         `cuts_oldest`: of a longer history, return the newest responses that have no more bytes.
 
         Raises:
+            HistoryBrokenError: one that it follows is not there.
             HistoryTooLongError: it follows more than `MOST_HISTORY`, or all together have more bytes.
         """
-        c, size = t.responses.c, 0
-        chain: list[str] = []
-        while response_id:
-            is_own = (c.id == response_id, *self._match(t.responses))
-            row = self.connection.execute(
-                sa.select(c.previous_id, sa.func.length(c.content).label("size")).where(*is_own)
-            ).one_or_none()
-            if row is None:
-                return None
-            size += row.size
-            if cuts_oldest and (size > most_bytes or len(chain) == MOST_HISTORY):
-                break
-            chain.append(response_id)
-            _check_length(size, most_bytes)
-            if len(chain) > MOST_HISTORY:
-                raise HistoryTooLongError(f"it follows more than {MOST_HISTORY} responses")
-            response_id = row.previous_id
-        found = [self.find_response(one) for one in reversed(chain)]
-        return [one for one in found if one is not None]
+        c, size = t.responses.c, sa.func.length(t.responses.c.content)
+        owner = [c[name] for name in t.OWNER]
+        first = sa.select(c.id, c.previous_id, *owner, size.label("size"), sa.literal(1).label("place"))
+        chain = first.where(c.id == response_id, *self._match(t.responses)).cte("chain", recursive=True)
+        # By the id alone: PostgreSQL would look through all of the owner's for each step if it were named.
+        before = sa.select(c.id, c.previous_id, *owner, chain.c.size + size, chain.c.place + 1)
+        has_room = (chain.c.place <= MOST_HISTORY, chain.c.size <= most_bytes)
+        chain = chain.union_all(before.where(c.id == chain.c.previous_id, *has_room))
+        rows = self.connection.execute(sa.select(chain).order_by(chain.c.place)).all()
+        found = list(itertools.takewhile(self._is_own, rows))
+        if not found:
+            return None
+        is_whole = found[-1].size <= most_bytes and len(found) <= MOST_HISTORY
+        if not is_whole and cuts_oldest:
+            found = found[:-1]
+        elif not is_whole:
+            _check_length(found[-1].size, most_bytes)
+            raise HistoryTooLongError(f"it follows more than {MOST_HISTORY} responses")
+        elif found[-1].previous_id:
+            raise HistoryBrokenError(f"{response_id} follows {found[-1].previous_id}, which is not there")
+        responses = self._read_responses([row.id for row in found])
+        return [responses[row.id] for row in reversed(found)]
+
+    def _is_own(self, row: Any) -> bool:
+        return all(getattr(row, name) == getattr(self.owner, name) for name in t.OWNER)
+
+    def _read_responses(self, ids: Sequence[str]) -> dict[str, StoredResponse]:
+        """Return responses of this owner by their ids, which were found as its own."""
+        c, responses = t.responses.c, {}
+        for start in range(0, len(ids), _MOST_NAMED):
+            # SQLite would look through all of the owner's if the statement named it. Another owner's do not decrypt.
+            is_named = c.id.in_(ids[start : start + _MOST_NAMED])
+            for row in self.connection.execute(sa.select(t.responses).where(is_named)):
+                responses[row.id] = self._make_response(row)
+        return responses
+
+    def _make_response(self, row: Any) -> StoredResponse:
+        content = self._decrypt(row, "responses", row.content)
+        return StoredResponse(row.id, row.previous_id, content["input"], content["answer"])
 
     def _match(self, table: sa.Table) -> tuple[Any, ...]:
         return match_owner(table, self.owner)
@@ -273,7 +304,7 @@ class ContentWriter(ContentReader):
             return None
         key = self._get_newest_key()
         sealed = self._encrypt(key, "conversations", conversation_id, attributes)
-        self._grow([sealed], released=len(before.attributes))
+        self._grow([sealed], replaced=before.attributes)
         self.connection.execute(
             sa.update(t.conversations)
             .where(t.conversations.c.id == conversation_id)
@@ -309,7 +340,7 @@ class ContentWriter(ContentReader):
         if size is None:
             return False
         self.connection.execute(sa.delete(t.conversation_items).where(*is_item))
-        add_size(self.connection, self.owner, -size)
+        add_size(self.connection, self.owner, -size - ENTRY_BYTES)
         self._touch(conversation_id)
         return True
 
@@ -337,7 +368,7 @@ class ContentWriter(ContentReader):
         if size is None:
             return False
         self.connection.execute(sa.delete(t.responses).where(*is_own))
-        add_size(self.connection, self.owner, -size)
+        add_size(self.connection, self.owner, -size - ENTRY_BYTES)
         return True
 
     def _find_row(self, conversation_id: str) -> Any:
@@ -395,23 +426,32 @@ class ContentWriter(ContentReader):
         self._data_keys[key.id] = key
         return key
 
-    def _grow(self, contents: Iterable[bytes], *, released: int = 0) -> None:
-        """Count new content. Raises ContentLimitError where there is no room."""
-        size, c = sum(map(len, contents)) - released, t.content_sizes.c
+    def _grow(self, contents: Sequence[bytes], *, replaced: bytes | None = None) -> None:
+        """Count new content, or one that replaces another. Raises ContentLimitError where there is no room."""
+        size = sum(len(content) + ENTRY_BYTES for content in contents)
+        if replaced is not None:
+            size -= len(replaced) + ENTRY_BYTES
         if size > 0:
-            is_caller = (c.caller_kind == self.owner.caller_kind, c.caller_id == self.owner.caller_id)
-            own = self.connection.scalar(sa.select(sa.func.sum(c.bytes)).where(*is_caller)) or 0
-            every = read_stored_bytes(self.connection)
-            for whose, stored, most in (
-                ("this key", own, self._limits.caller_bytes),
-                ("the tenant", every, self._limits.tenant_bytes),
-            ):
-                if stored + size > most:
-                    raise ContentLimitError(
-                        f"{size} bytes more exceed the {most} that {whose} may store, of which {stored} are in use;"
-                        " delete conversations and responses"
-                    )
+            self._check_room(size)
         add_size(self.connection, self.owner, size)
+
+    def _check_room(self, size: int) -> None:
+        sizes, totals = t.content_sizes, t.content_totals.c
+        if self.connection.scalar(sa.select(sizes.c.bytes).where(*match_owner(sizes, self.owner))) is None:
+            size += OWNER_BYTES
+        is_caller = (totals.caller_kind == self.owner.caller_kind, totals.caller_id == self.owner.caller_id)
+        own = self.connection.scalar(sa.select(totals.bytes).where(*is_caller)) or 0
+        if own + size > self._limits.caller_bytes:
+            raise ContentLimitError(
+                f"{size} bytes more exceed the {self._limits.caller_bytes} that this key may store, of which {own} are"
+                " in use; delete conversations and responses"
+            )
+        if read_stored_bytes(self.connection) + size > self._limits.tenant_bytes:
+            # How much the others have stored is not the caller's to know.
+            raise ContentLimitError(
+                f"{size} bytes more exceed what is left of the {self._limits.tenant_bytes} that all of the tenant may"
+                " store; delete conversations and responses, or ask the platform team"
+            )
 
 
 def _count_fitting(sizes: Sequence[int]) -> int:
@@ -431,7 +471,7 @@ def _check_length(size: int | None, most: int) -> None:
 
 def read_stored_bytes(connection: Connection) -> int:
     """Return the bytes that all owners have stored."""
-    return int(connection.scalar(sa.select(sa.func.sum(t.content_sizes.c.bytes))) or 0)
+    return int(connection.scalar(sa.select(sa.func.sum(t.content_totals.c.bytes))) or 0)
 
 
 def make_id(prefix: str) -> str:
@@ -445,14 +485,37 @@ def match_owner(table: sa.Table, owner: Owner) -> tuple[Any, ...]:
 
 
 def add_size(connection: Connection, owner: Owner, size: int) -> None:
-    """Count bytes that an owner has stored, or has no longer."""
-    is_own = match_owner(t.content_sizes, owner)
-    changed = connection.execute(
-        sa.update(t.content_sizes).where(*is_own).values(bytes=t.content_sizes.c.bytes + size)
-    ).rowcount
-    if not changed:
+    """Count bytes that an owner has stored, or has no longer. One without content loses its entry and its data keys."""
+    is_own, bytes_ = match_owner(t.content_sizes, owner), t.content_sizes.c.bytes
+    added = size
+    if not connection.execute(sa.update(t.content_sizes).where(*is_own).values(bytes=bytes_ + size)).rowcount:
+        added += OWNER_BYTES
         own = {name: getattr(owner, name) for name in t.OWNER}
-        connection.execute(sa.insert(t.content_sizes), [own | {"bytes": size}])
+        connection.execute(sa.insert(t.content_sizes), [own | {"bytes": added}])
+    if size < 0:
+        left = connection.scalar(sa.select(bytes_).where(*is_own)) or 0
+        if left <= OWNER_BYTES:
+            connection.execute(sa.delete(t.content_sizes).where(*is_own))
+            _delete_keys(connection, owner)
+            added -= left
+    add_total(connection, owner.caller_kind, owner.caller_id, added)
+
+
+def add_total(connection: Connection, caller_kind: str, caller_id: str, size: int) -> None:
+    """Count bytes that a caller has stored with all its end users, or has no longer."""
+    c = t.content_totals.c
+    is_caller = (c.caller_kind == caller_kind, c.caller_id == caller_id)
+    if not connection.execute(sa.update(t.content_totals).where(*is_caller).values(bytes=c.bytes + size)).rowcount:
+        own = {"caller_kind": caller_kind, "caller_id": caller_id}
+        connection.execute(sa.insert(t.content_totals), [own | {"bytes": size}])
+
+
+def _delete_keys(connection: Connection, owner: Owner) -> None:
+    """Destroy an owner's data keys, whatever the books say, only if nothing needs them."""
+    needed = [sa.exists(sa.select(table.c.id).where(*match_owner(table, owner))) for table in _OWNED]
+    connection.execute(
+        sa.delete(t.data_keys).where(*match_owner(t.data_keys, owner), *(~is_needed for is_needed in needed))
+    )
 
 
 def delete_conversations(connection: Connection, conversations: Sequence[tuple[str, Owner]]) -> int:
@@ -470,6 +533,6 @@ def delete_conversations(connection: Connection, conversations: Sequence[tuple[s
         )
         connection.execute(sa.delete(t.conversation_items).where(c.conversation_id == conversation_id))
         connection.execute(sa.delete(t.conversations).where(t.conversations.c.id == conversation_id))
-        add_size(connection, owner, -int(size or 0) - int(own or 0))
+        add_size(connection, owner, -int(size or 0) - int(own or 0) - (count + 1) * ENTRY_BYTES)
         items += count
     return items

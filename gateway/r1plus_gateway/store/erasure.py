@@ -5,6 +5,7 @@ content has, nobody can read it. `docs/tenant-data.md` says what that proves, an
 """
 
 import base64
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +20,15 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.audit import AuditRecord
+from r1plus_gateway.store.content import add_total
+from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.tenant import TenantStore
 
+log = logging.getLogger(__name__)
 ERASE_ACTION: Final = "erase_content"
+ERASURE_SECONDS: Final = 120.0
+"""Longest wait for an erasure: its receipt would be lost, and a second one would be of nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,8 @@ class ErasureReceipt:
 async def erase(store: TenantStore, admin: Caller, scope: ErasureScope) -> ErasureReceipt:
     """Delete content and destroy its keys, in one transaction; then empty what the database keeps of deleted rows.
 
-    Erasing what is not there gives a receipt of nothing. Raises StoreError.
+    Erasing what is not there gives a receipt of nothing. Once the rows are deleted there is a receipt, also if the log
+    can only be emptied later. Raises StoreError.
     """
     data = store.require_data()
     pseudonym = data.keys.compute_pseudonym(scope.end_user)
@@ -93,8 +100,11 @@ async def erase(store: TenantStore, admin: Caller, scope: ErasureScope) -> Erasu
         )
         return values
 
-    values = await store.write(run)
-    await store.empty_log()
+    values = await store.write(run, ERASURE_SECONDS)
+    try:
+        await store.empty_log()
+    except StoreError as error:
+        log.warning("Log of the database still has what was erased, and is emptied later: %s", error)
     return sign_receipt(values, data.keys.receipt_key)
 
 
@@ -147,6 +157,10 @@ def _erase(connection: Connection, scope: ErasureScope, pseudonym: str) -> dict[
         "responses": connection.execute(sa.delete(t.responses).where(*matches(t.responses))).rowcount,
         "data_keys": list(connection.scalars(keys)),
     }
+    sizes, c = matches(t.content_sizes), t.content_sizes.c
+    callers = sa.select(c.caller_kind, c.caller_id, sa.func.sum(c.bytes)).where(*sizes)
+    for kind, name, size in connection.execute(callers.group_by(c.caller_kind, c.caller_id)).all():
+        add_total(connection, kind, name, -int(size))
     for table in (t.data_keys, t.content_sizes):
         connection.execute(sa.delete(table).where(*matches(table)))
     return erased

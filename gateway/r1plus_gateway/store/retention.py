@@ -9,12 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import add_size, delete_conversations
+from r1plus_gateway.store.content import ENTRY_BYTES, add_size, delete_conversations
 from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.repository import MetaName, write_meta
 
 MOST_PRUNED: Final = 100
 """Conversations, and responses, that one transaction deletes: requests wait for it."""
+MOST_PRUNED_ITEMS: Final = 2048
+"""Items of conversations that one transaction deletes, and those of one conversation more."""
 
 
 def prune_content(connection: Connection, now: float, days: float, most: int = MOST_PRUNED) -> bool:
@@ -34,10 +36,7 @@ def prune_content(connection: Connection, now: float, days: float, most: int = M
 
 
 def _delete_older(connection: Connection, before: float, most: int) -> bool:
-    c = t.conversations.c
-    owner = [c[name] for name in t.OWNER]
-    old = connection.execute(sa.select(c.id, *owner).where(c.used_at < before).order_by(c.used_at).limit(most)).all()
-    delete_conversations(connection, [(row.id, Owner(*row[1:])) for row in old])
+    has_more = _delete_older_conversations(connection, before, most)
     r = t.responses.c
     size = sa.func.length(r.content)
     stale = connection.execute(
@@ -49,15 +48,17 @@ def _delete_older(connection: Connection, before: float, most: int) -> bool:
     if stale:
         connection.execute(sa.delete(t.responses).where(r.id.in_([row.id for row in stale])))
         for row in stale:
-            add_size(connection, Owner(*row[2:]), -row[1])
-    if old or stale:
-        _drop_unused_keys(connection)
-    return most in (len(old), len(stale))
+            add_size(connection, Owner(*row[2:]), -row[1] - ENTRY_BYTES)
+    return has_more or len(stale) == most
 
 
-def _drop_unused_keys(connection: Connection) -> None:
-    """Destroy the keys of owners that have nothing stored."""
-    k, s = t.data_keys.c, t.content_sizes.c
-    connection.execute(sa.delete(t.content_sizes).where(s.bytes <= 0))
-    is_own = [s[name] == k[name] for name in t.OWNER]
-    connection.execute(sa.delete(t.data_keys).where(~sa.exists(sa.select(s.bytes).where(*is_own))))
+def _delete_older_conversations(connection: Connection, before: float, most: int) -> bool:
+    c = t.conversations.c
+    owner = [c[name] for name in t.OWNER]
+    old = connection.execute(sa.select(c.id, *owner).where(c.used_at < before).order_by(c.used_at).limit(most)).all()
+    items = 0
+    for place, row in enumerate(old):
+        if items > MOST_PRUNED_ITEMS:
+            return place < len(old)
+        items += delete_conversations(connection, [(row.id, Owner(*row[1:]))])
+    return len(old) == most

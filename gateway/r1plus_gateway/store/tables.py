@@ -153,6 +153,7 @@ data_keys = Table(
     Column("wrapped_key", LargeBinary, nullable=False),
     Column("created_at", Double, nullable=False),
     Index("ix_data_keys_owner", *OWNER),
+    Index("ix_data_keys_end_user", "end_user"),
 )
 """Of an owner's keys the newest encrypts; an older one decrypts until nothing needs it. Backups do not have them."""
 
@@ -165,7 +166,9 @@ conversations = Table(
     Column("used_at", Double, nullable=False),
     _make_text_column("key_id"),
     Column("attributes", LargeBinary, nullable=False),
-    Index("ix_conversations_owner", *OWNER),
+    Index("ix_conversations_owner", *OWNER, "created_at", "id"),
+    Index("ix_conversations_end_user", "end_user"),
+    Index("ix_conversations_key_id", "key_id"),
     Index("ix_conversations_used_at", "used_at"),
 )
 """`attributes` is the API's `metadata`, as JSON. Retention counts from `used_at`."""
@@ -180,6 +183,7 @@ conversation_items = Table(
     _make_text_column("key_id"),
     Column("content", LargeBinary, nullable=False),
     UniqueConstraint("conversation_id", "position"),
+    Index("ix_conversation_items_key_id", "key_id"),
 )
 """What was said in a conversation, an item as JSON a row; an item's owner is its conversation's."""
 
@@ -193,6 +197,8 @@ responses = Table(
     _make_text_column("key_id"),
     Column("content", LargeBinary, nullable=False),
     Index("ix_responses_owner", *OWNER),
+    Index("ix_responses_end_user", "end_user"),
+    Index("ix_responses_key_id", "key_id"),
     Index("ix_responses_created_at", "created_at"),
 )
 """Stored responses, each with the items of its request, as JSON. `previous_id` is the response that it follows."""
@@ -202,8 +208,18 @@ content_sizes = Table(
     metadata,
     *_make_owner_columns(are_keys=True),
     _make_count_column("bytes"),
+    Index("ix_content_sizes_end_user", "end_user"),
 )
-"""Bytes of content that each owner has stored."""
+"""Bytes of content that each owner has stored, as limits count them. An owner without content has no row."""
+
+content_totals = Table(
+    "content_totals",
+    metadata,
+    _make_text_column("caller_kind", is_key=True),
+    _make_text_column("caller_id", is_key=True),
+    _make_count_column("bytes"),
+)
+"""The sum of `content_sizes` of each caller, with all its end users: a limit is checked without adding them all up."""
 
 meta = Table(
     "meta",

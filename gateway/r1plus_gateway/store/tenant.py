@@ -260,13 +260,13 @@ class TenantStore:
             raise self._problem.renew()
         return self._data
 
-    async def write(self, step: Step[T]) -> T:
+    async def write(self, step: Step[T], seconds: float = ANSWER_SECONDS) -> T:
         """Run a step in the writer's next transaction. Raises StoreError, and what the step refuses with."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await self._writer.submit(step)
         except TimeoutError as error:
-            raise UnavailableError(f"The tenant's data gave no answer for {ANSWER_SECONDS:g} s") from error
+            raise UnavailableError(f"The tenant's data gave no answer for {seconds:g} s") from error
 
     async def read(
         self,

@@ -1,15 +1,21 @@
 """What callers do with stored content: reads in a thread, changes in the writer's next transaction."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.store.content import ContentLimits, ContentReader, ContentWriter
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.writer import REFUSALS
 
 T = TypeVar("T")
+READS_AT_ONCE: Final = 1
+"""Of one caller: the other thread looks up the keys of the others."""
+WRITES_AT_ONCE: Final = 2
+"""Of one caller: the reservations of the others wait for no more of them."""
 
 
 class TenantContent:
@@ -18,6 +24,8 @@ class TenantContent:
     def __init__(self, store: TenantStore, read_limits: Callable[[], ContentLimits]) -> None:
         self._store = store
         self._read_limits = read_limits
+        self._readers = Turns()
+        self._writers = Turns()
 
     @property
     def is_stored(self) -> bool:
@@ -34,12 +42,13 @@ class TenantContent:
         try:
             cipher = self._store.cipher
             owner = cipher.identify(caller)
-            return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner)))
+            async with self._readers.wait(caller.group_id, READS_AT_ONCE):
+                return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner)))
         except StoreError as error:
             raise refuse_unavailable(error) from error
 
     async def write(self, caller: Caller, step: Callable[[ContentWriter], T]) -> T:
-        """Run a step in one transaction.
+        """Run a step in one transaction. A step that refuses has changed nothing.
 
         Raises:
             AccessError: 503 while the data cannot be written.
@@ -49,8 +58,22 @@ class TenantContent:
         try:
             cipher, limits = self._store.cipher, self._read_limits()
             owner = cipher.identify(caller)
-            return await self._store.write(
-                lambda ledger: step(ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
-            )
+            async with self._writers.wait(caller.group_id, WRITES_AT_ONCE):
+                return await self._store.write(
+                    lambda ledger: _take_step(step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
+                )
         except StoreError as error:
             raise refuse_unavailable(error) from error
+
+
+def _take_step(step: Callable[[ContentWriter], T], content: ContentWriter) -> T:
+    """Run a step. What it refuses with takes back what it has written, which the writer would commit."""
+    savepoint = content.connection.begin_nested()
+    try:
+        result = step(content)
+    except REFUSALS:
+        # Any other error ends the whole transaction, of which the database may have nothing left by then.
+        savepoint.rollback()
+        raise
+    savepoint.commit()
+    return result

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from r1plus_gateway.access.caller import AccessError
+from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.errors import BusyError, StoreError, UnavailableError
 from r1plus_gateway.store.repository import LedgerRepository
 
@@ -26,7 +27,7 @@ MOST_BATCH: Final = 128
 MOST_PENDING: Final = 2000
 """Steps that wait, those that must happen not counted."""
 RETRY_SECONDS: Final = 0.5
-REFUSALS: Final = (AccessError, ValueError)
+REFUSALS: Final = (AccessError, ValueError, UnreadableContentError)
 """What a step refuses with; what it has written until then is whole, and is committed."""
 
 

@@ -144,6 +144,36 @@ async def test_a_response_is_continued_by_its_id(client: Client) -> None:
     assert (status, error["error"]["code"]) == (404, "not_found"), "what it continues is gone"
 
 
+async def test_openais_client_may_ask_for_parts_that_no_entry_has(client: Client) -> None:
+    """It repeats `include[]` for each."""
+    response = await client.respond("one")
+    made = await client.get("POST", "/conversations", {"items": [say("Hi")]})
+    items = f"/conversations/{made['id']}/items"
+    item = (await client.get("GET", items))["data"][0]["id"]
+    for path in (items, f"{items}/{item}", f"/responses/{response['id']}", f"/responses/{response['id']}/input_items"):
+        query = "include[]=message.output_text.logprobs&include[]=reasoning.encrypted_content"
+        assert await client.get("GET", f"{path}?{query}") == await client.get("GET", path)
+
+
+@pytest.mark.parametrize("query", ["stream=true", "starting_after=3", "include_obfuscation=true"])
+async def test_a_stored_response_is_not_streamed_again(client: Client, query: str) -> None:
+    response = await client.respond("one")
+    assert await client.get("GET", f"/responses/{response['id']}?stream=false") == response
+    status, answer = await client.call("GET", f"/responses/{response['id']}?{query}")
+    assert (status, answer["error"]["param"]) == (400, query.partition("=")[0])
+
+
+async def test_a_response_whose_history_is_broken_says_so(client: Client) -> None:
+    first = await client.respond("one")
+    second = await client.respond("two", previous_response_id=first["id"])
+    await client.get("DELETE", f"/responses/{first['id']}")
+    body = {"model": "credit", "input": "three", "previous_response_id": second["id"]}
+    status, answer = await client.call("POST", "/responses", body)
+    assert (status, answer["error"]["code"], answer["error"]["param"]) == (404, "not_found", "previous_response_id")
+    assert f"{second['id']} follows {first['id']}, which is not there" in answer["error"]["message"]
+    assert await client.get("GET", f"/responses/{second['id']}")
+
+
 async def test_a_conversation_grows_by_what_is_asked_and_answered(client: Client) -> None:
     conversation = (await client.get("POST", "/conversations"))["id"]
     first = await client.respond("One.", conversation=conversation)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from r1plus_gateway.access.caller import Caller, Outcome, Usage
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.messages import describe_call
 from r1plus_gateway.http.requests import ModelName
 from r1plus_gateway.http.response_form import ResponseForm
+from r1plus_gateway.http.response_items import build_messages
 from r1plus_gateway.http.response_requests import Continuation
 from r1plus_gateway.settings import Capability, ModelSettings
 from support.gateway.access import ALICE
@@ -571,3 +574,37 @@ async def test_earlier_messages_come_between_instructions_and_input() -> None:
         ("assistant", "Hello."),
         ("user", "Who am I?"),
     ]
+
+
+def test_many_calls_in_a_row_are_read_in_the_time_that_their_length_takes() -> None:
+    """The event loop waits meanwhile: joined one by one these calls took 17 s, and take 0.1 s."""
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "x" * 4000}
+    began = time.process_time()
+    messages = build_messages([{"type": "message", "role": "user", "content": [{"text": "Hi"}]}, *[call] * 2048])
+    assert time.process_time() - began < 5.0
+    assert [message.role for message in messages] == ["user", "assistant"]
+    assert messages[1].content == "\n".join([describe_call("f", "x" * 4000)] * 2048)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "roles"),
+    [
+        ("uac", "u a"),
+        ("uacc", "u a"),
+        ("uc", "u a"),
+        ("ucocc", "u a u a"),
+        ("ucac", "u a a"),
+        ("c", "a"),
+    ],
+)
+def test_a_call_joins_the_message_before_it(kinds: str, roles: str) -> None:
+    """u: a user's message, a: an assistant's, c: a call, o: its output."""
+    items: dict[str, Any] = {
+        "u": {"type": "message", "role": "user", "content": [{"text": "Hi"}]},
+        "a": {"type": "message", "role": "assistant", "content": [{"text": "Hello"}]},
+        "c": {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        "o": {"type": "function_call_output", "call_id": "c", "output": "7"},
+    }
+    messages = build_messages([items[kind] for kind in kinds])
+    assert " ".join(message.role[0] for message in messages) == roles
+    assert sum(message.content.count('"name":"f"') for message in messages) == kinds.count("c")

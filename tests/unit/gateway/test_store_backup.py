@@ -303,7 +303,7 @@ async def use_content(store: TenantStore) -> None:
     "a key": (use_key, "1 api_keys, 1 audit are there"),
     "usage": (use_usage, "1 audit, 1 budgets, 1 usage are there"),
     "a request that runs": (use_request, "1 reservations are there"),
-    "content": (use_content, "1 content_sizes, 1 conversations, 1 data_keys are there"),
+    "content": (use_content, "1 content_sizes, 1 content_totals, 1 conversations, 1 data_keys are there"),
 })  # fmt: skip
 async def test_a_restore_replaces_nothing(
     store: TenantStore,

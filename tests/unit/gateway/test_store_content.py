@@ -1,32 +1,43 @@
 """Stored content: whose it is, how much there may be, what the file shows, and when it goes."""
 
+import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller, CallerKind
+from r1plus_gateway.store import retention
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import (
+    ENTRY_BYTES,
     MOST_ITEMS,
+    OWNER_BYTES,
     ContentLimitError,
     ContentLimits,
     ContentReader,
+    ContentWriter,
+    HistoryBrokenError,
     HistoryTooLongError,
     Listed,
     Page,
     StoredResponse,
 )
 from r1plus_gateway.store.content_cipher import UnreadableContentError
+from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.tenant import Periods, TenantStore
-from r1plus_gateway.store.tenant_content import TenantContent
-from support.gateway.content import MIB, make_content, say
-from support.gateway.tenant_data import Volume, make_caller
+from r1plus_gateway.store.tenant_content import WRITES_AT_ONCE, TenantContent
+from support.gateway.content import MIB, check_books, make_content, say
+from support.gateway.content_crash import take_steps
+from support.gateway.tenant_data import ADMIN, Volume, make_caller
+from support.waiting import eventually
 
 CALLER = make_caller()
 ANNA = make_caller(end_user="anna@example.com")
-SECRET = "the vault's code is 4711"
+SECRET = "the vault's code is sesame"
 
 
 @pytest.fixture
@@ -50,15 +61,7 @@ def count_rows(store: TenantStore, *tables: sa.Table) -> list[int]:
 
 async def read_size(store: TenantStore) -> int:
     """Return the bytes that the books say, after comparing them with the rows."""
-
-    def read(connection: sa.Connection) -> int:
-        columns = (t.conversations.c.attributes, t.conversation_items.c.content, t.responses.c.content)
-        stored = sum(connection.scalar(sa.select(sa.func.sum(sa.func.length(column)))) or 0 for column in columns)
-        booked = connection.scalar(sa.select(sa.func.sum(t.content_sizes.c.bytes))) or 0
-        assert booked == stored
-        return int(stored)
-
-    return await store.read(read)
+    return await store.read(check_books)
 
 
 async def test_a_conversation_is_read_as_it_was_written_also_after_a_restart(volume: Volume) -> None:
@@ -170,7 +173,19 @@ async def test_a_history_is_the_chain_of_responses_and_breaks_where_one_was_dele
     assert await content.read(CALLER, lambda one: one.read_history("resp_3", MIB)) == chain
     assert await content.read(CALLER, lambda one: one.read_history("resp_1", MIB)) == chain[:2]
     await content.write(CALLER, lambda one: one.delete_response("resp_2"))
-    assert await content.read(CALLER, lambda one: one.read_history("resp_3", MIB)) is None
+    with pytest.raises(HistoryBrokenError, match="resp_3 follows resp_2, which is not there"):
+        await content.read(CALLER, lambda one: one.read_history("resp_3", MIB))
+    assert await content.read(CALLER, lambda one: one.read_history("resp_2", MIB)) is None
+
+
+async def test_a_history_ends_at_what_another_owner_has(content: TenantContent) -> None:
+    for caller, answer in (
+        (CALLER, StoredResponse("resp_1", "", [say(SECRET)], {})),
+        (ANNA, StoredResponse("resp_2", "resp_1", [say("x")], {})),
+    ):
+        await content.write(caller, lambda one: one.store_response(answer))  # noqa: B023
+    with pytest.raises(HistoryBrokenError, match="resp_2 follows resp_1, which is not there"):
+        await content.read(ANNA, lambda one: one.read_history("resp_2", MIB))
 
 
 async def test_a_page_ends_before_it_is_too_large_to_hold(store: TenantStore) -> None:
@@ -211,7 +226,8 @@ async def test_of_a_history_that_is_too_long_the_newest_part_is_read(content: Te
     assert await content.read(ANNA, lambda one: one.read_items(made.id, MIB, cuts_oldest=True)) == []
 
 
-async def test_a_conversation_takes_no_more_items_than_a_request_may_have(content: TenantContent) -> None:
+async def test_a_conversation_takes_no_more_items_than_a_request_may_have(store: TenantStore) -> None:
+    content = make_content(store, ContentLimits(4 * MIB, 4 * MIB))
     made = await content.write(CALLER, lambda one: one.create_conversation({}, [say("x")] * (MOST_ITEMS - 1)))
     await content.write(CALLER, lambda one: one.append_items(made.id, [say("last")]))
     with pytest.raises(ContentLimitError, match="2048 are in the conversation, and 1 more exceed 2048"):
@@ -219,32 +235,99 @@ async def test_a_conversation_takes_no_more_items_than_a_request_may_have(conten
 
 
 @pytest.mark.parametrize(
-    ("limits", "who"),
+    ("limits", "message"),
     [
-        (ContentLimits(2000, 10_000), "this key"),
-        (ContentLimits(10_000, 2000), "the tenant"),
+        (ContentLimits(6000, 20_000), "exceed the 6000 that this key may store, of which {} are in use"),
+        (ContentLimits(20_000, 6000), "exceed what is left of the 6000 that all of the tenant may store; delete"),
     ],
     ids=["of the caller", "of the tenant"],
 )
 async def test_content_that_exceeds_a_limit_is_refused_and_nothing_of_it_is_stored(
-    limits: ContentLimits, who: str, store: TenantStore
+    limits: ContentLimits, message: str, store: TenantStore
 ) -> None:
     content = make_content(store, limits)
     made = await content.write(ANNA, lambda one: one.create_conversation({}, [say("x" * 1000)]))
     before = await read_size(store)
     other = make_caller(end_user="bert@example.com")
-    with pytest.raises(ContentLimitError, match=f"exceed the 2000 that {who} may store, of which {before} are in use"):
-        await content.write(other, lambda one: one.create_conversation({}, [say("x" * 1000)]))
+    with pytest.raises(ContentLimitError, match=message.format(before)):
+        await content.write(other, lambda one: one.create_conversation({}, [say("x" * 2000)]))
     with pytest.raises(ContentLimitError):
-        await content.write(ANNA, lambda one: one.append_items(made.id, [say("x" * 1000)]))
+        await content.write(ANNA, lambda one: one.append_items(made.id, [say("x" * 3000)]))
     with pytest.raises(ContentLimitError):
-        await content.write(ANNA, lambda one: one.replace_attributes(made.id, {"a": "x" * 2000}))
+        await content.write(ANNA, lambda one: one.replace_attributes(made.id, {"a": "x" * 4000}))
     with pytest.raises(ContentLimitError):
-        await content.write(ANNA, lambda one: one.store_response(StoredResponse("r", "", [say("x" * 1000)], {})))
+        await content.write(ANNA, lambda one: one.store_response(StoredResponse("r", "", [say("x" * 3000)], {})))
     assert await read_size(store) == before
     assert count_rows(store, t.conversations, t.conversation_items, t.responses) == [1, 1, 0]
     await content.write(ANNA, lambda one: one.delete_conversation(made.id))
-    await content.write(other, lambda one: one.create_conversation({}, [say("x" * 1000)]))
+    await content.write(other, lambda one: one.create_conversation({}, [say("x" * 2000)]))
+    await read_size(store)
+
+
+async def test_a_step_that_is_refused_halfway_has_stored_nothing(store: TenantStore) -> None:
+    content = make_content(store, ContentLimits(6000, 20_000))
+    made = await content.write(CALLER, lambda one: one.create_conversation({}, []))
+
+    def append_and_store(one: ContentWriter) -> None:
+        one.append_items(made.id, [say("x" * 1000)])
+        one.store_response(StoredResponse("resp_1", "", [say("x" * 1000)], {"text": "x" * 3000}))
+
+    before = await read_size(store)
+    with pytest.raises(ContentLimitError):
+        await content.write(CALLER, append_and_store)
+    assert await read_size(store) == before
+    assert count_rows(store, t.conversation_items, t.responses) == [0, 0]
+
+
+async def test_entries_without_text_fill_the_limit_as_well(store: TenantStore) -> None:
+    """Each costs a row of the volume: 64 MiB of empty conversations would fill it."""
+    content = make_content(store, ContentLimits(20_000, 40_000))
+    count = 0
+    with pytest.raises(ContentLimitError):
+        for count in range(1000):  # noqa: B007 - the last one counts
+            await content.write(CALLER, lambda one: one.create_conversation({}, []))
+    assert count == (20_000 - OWNER_BYTES) // (ENTRY_BYTES + 30)
+    with pytest.raises(ContentLimitError):
+        for number in range(1000):
+            caller = make_caller("key000000002", end_user=f"user-{number}")
+            await content.write(caller, lambda one: one.create_conversation({}, []))
+    assert number == 20_000 // (OWNER_BYTES + ENTRY_BYTES + 30)
+    await read_size(store)
+
+
+async def test_owners_whose_content_is_gone_or_was_refused_leave_nothing(store: TenantStore) -> None:
+    content = make_content(store, ContentLimits(6000, 20_000))
+    for number in range(5):
+        caller = make_caller(end_user=f"user-{number}")
+        made = await content.write(caller, lambda one: one.create_conversation({}, [say("x")]))
+        answer = StoredResponse(f"resp_{number}", "", [say("x")], {})
+        await content.write(caller, lambda one: one.store_response(answer))  # noqa: B023
+        await content.write(caller, lambda one: one.delete_conversation(made.id))  # noqa: B023
+        assert count_rows(store, t.data_keys, t.content_sizes) == [1, 1], "a response is still there"
+        await content.write(caller, lambda one: one.delete_response(answer.id))  # noqa: B023
+        with pytest.raises(ContentLimitError):
+            await content.write(caller, lambda one: one.create_conversation({}, [say("x" * 6000)]))
+    assert count_rows(store, t.data_keys, t.content_sizes) == [0, 0]
+    assert await read_size(store) == 0
+
+
+async def test_a_step_that_finds_unreadable_content_delays_no_other(
+    content: TenantContent, store: TenantStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await content.write(ANNA, lambda one: one.create_conversation({}, []))
+    with store.require_data().database.transaction(writes=True) as connection:
+        connection.execute(sa.update(t.data_keys).values(wrapped_key=b"x" * 60))
+    begun = []
+
+    def refuse(one: ContentWriter) -> None:
+        begun.append(one)
+        one.append_items(made.id, [say("x")])
+
+    others = [content.write(CALLER, lambda one: one.create_conversation({}, [])) for _ in range(3)]
+    results = await asyncio.gather(*others, content.write(ANNA, refuse), return_exceptions=True)
+    assert [type(result).__name__ for result in results] == [*["Conversation"] * 3, "UnreadableContentError"]
+    assert len(begun) == 1, "the batch was run again"
+    assert "failed" not in caplog.text
 
 
 async def test_rows_hold_no_text_and_do_not_decrypt_in_another_place(
@@ -256,8 +339,8 @@ async def test_rows_hold_no_text_and_do_not_decrypt_in_another_place(
     with database.transaction(writes=False) as connection:
         for table in t.metadata.sorted_tables:
             for row in connection.execute(sa.select(table)):
-                assert b"4711" not in b"".join(one for one in row if isinstance(one, bytes))
-                assert "4711" not in repr(row)
+                assert b"sesame" not in b"".join(one for one in row if isinstance(one, bytes))
+                assert "sesame" not in repr(row)
                 assert "anna" not in repr(row)
     items = t.conversation_items
     with database.transaction(writes=True) as connection:
@@ -328,3 +411,97 @@ async def test_much_old_content_goes_in_several_rounds(
         await store.maintain()
         left += count_rows(store, t.conversations)
     assert left == [150, 50, 0, 0]
+
+
+async def test_old_conversations_of_many_items_go_a_few_at_a_time(
+    volume: Volume, content: TenantContent, store: TenantStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests wait while they go."""
+    monkeypatch.setattr(retention, "MOST_PRUNED_ITEMS", 10)
+    for _ in range(6):
+        await content.write(CALLER, lambda one: one.create_conversation({}, [say("x")] * 6))
+    volume.time.advance(31 * 86400)
+    left = []
+    for _ in range(4):
+        await store.maintain()
+        left += count_rows(store, t.conversations)
+    assert left == [4, 2, 0, 0]
+
+
+async def test_reads_of_one_caller_leave_a_thread_to_the_others(content: TenantContent) -> None:
+    """Keys are looked up by the same threads."""
+    gate = threading.Event()
+    slow = [asyncio.create_task(content.read(ANNA, lambda _: gate.wait(60))) for _ in range(5)]
+    other = make_caller("key000000002")
+    async with asyncio.timeout(30):
+        assert await content.read(other, lambda one: one.find_conversation("conv_1")) is None
+    assert not any(task.done() for task in slow)
+    gate.set()
+    assert all(await asyncio.gather(*slow))
+
+
+async def test_few_writes_of_one_caller_are_before_those_of_the_others(
+    content: TenantContent, store: TenantStore
+) -> None:
+    gate, has_begun, order = threading.Event(), threading.Event(), list[str]()
+    running = asyncio.create_task(store.write(lambda _: (has_begun.set(), gate.wait(60))))
+    await eventually(has_begun.is_set, "the writer is busy", period_s=0.001)
+    other = make_caller("key000000002")
+    callers = [ANNA] * 20 + [other]
+    writes = [
+        asyncio.create_task(content.write(caller, lambda one: order.append(one.owner.caller_id))) for caller in callers
+    ]
+    await eventually(lambda: store._writer.pending == WRITES_AT_ONCE + 1, "the first of each wait", period_s=0.001)
+    gate.set()
+    await asyncio.gather(running, *writes)
+    assert order.index(other.id) == WRITES_AT_ONCE
+    assert len(order) == 21
+
+
+SMALL = ("meta", "content_totals", "instances", "chain", "api_keys", "reservations")
+"""Tables that have few rows whatever is stored."""
+
+
+OF_ALL_KEYS = {
+    ("data_keys", "SCAN data_keys USING INDEX ix_data_keys_owner"),
+    ("data_keys)", "SCAN anon_1"),
+    ("data_keys", "SCAN old"),
+    ("data_keys", "SCAN new"),
+}
+"""A rotation gives each owner a new key, a few at a time, looks for older ones, and counts what is left."""
+
+
+async def test_no_statement_reads_a_whole_table_but_those_that_are_about_all_keys(store: TenantStore) -> None:
+    """At 10^5 rows each that does holds up all requests for seconds."""
+    statements: dict[str, Any] = {}
+
+    def note(_: object, __: object, statement: str, parameters: Any, ___: object, is_many: bool) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
+            statements.setdefault(statement, parameters[0] if is_many else parameters)
+
+    database = store.require_data().database
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    await take_steps(store, lambda: None)
+    content = make_content(store)
+    await content.write(CALLER, lambda one: one.store_response(StoredResponse("resp_1", "", [], {})))
+    await content.read(CALLER, lambda one: one.read_history("resp_1", MIB))
+    for page in (Page(), Page(is_ascending=True)):
+        await content.read(CALLER, lambda one: one.list_conversations(page))  # noqa: B023
+    await erase(store, ADMIN, ErasureScope(caller_kind=CALLER.kind.value, caller_id=CALLER.id))
+    sa.event.remove(database.engine, "before_cursor_execute", note)
+    assert len(statements) > 50
+    slow = set()
+    with database.engine.connect() as connection:
+        for statement, parameters in statements.items():
+            plan = connection.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            table = statement.split("FROM")[-1].split()[0]
+            slow |= {(table, str(row[3])) for row in plan if _is_slow(table, statement, str(row[3]))}
+    assert {entry for entry in slow if "COVERING INDEX" not in entry[1] and entry not in OF_ALL_KEYS} == set()
+
+
+def _is_slow(table: str, statement: str, step: str) -> bool:
+    """Return whether a step of a plan takes the longer, the more is stored. An owner has few keys, but much content."""
+    if step.startswith("SCAN "):
+        return step.split()[1] not in SMALL
+    is_sorted = "TEMP B-TREE FOR ORDER BY" in step and table in ("conversations", "conversation_items", "responses")
+    return is_sorted or ("responses.id IN" in statement and "ix_responses_owner" in step)

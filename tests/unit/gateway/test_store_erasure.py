@@ -15,9 +15,10 @@ from r1plus_gateway.store.admin import verify_audit
 from r1plus_gateway.store.content import Page, StoredResponse
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.erasure import ErasureScope, erase, verify_receipt
+from r1plus_gateway.store.errors import FullError
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_content import TenantContent
-from support.gateway.content import make_content, say
+from support.gateway.content import check_books, make_content, say
 from support.gateway.tenant_data import ADMIN, TENANT_UID, Volume, make_caller
 from support.scratch import make_scratch_folder
 
@@ -135,6 +136,29 @@ async def test_after_an_erasure_the_log_of_the_database_is_empty(volume: Volume,
     assert log.stat().st_size > 0
     await erase(store, ADMIN, ErasureScope(end_user="anna@example.com"))
     assert log.stat().st_size == 0
+
+
+async def test_a_log_that_cannot_be_emptied_now_costs_no_receipt(
+    store: TenantStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rows and the keys are gone by then, and a second erasure would find nothing."""
+    await fill(make_content(store))
+
+    def fail() -> None:
+        raise FullError("tenant.db: disk I/O error")
+
+    monkeypatch.setattr(store.require_data().database, "empty_log", fail)
+    receipt = await erase(store, ADMIN, ErasureScope(end_user="anna@example.com"))
+    assert receipt.conversations == 2
+    assert verify_receipt(asdict(receipt), receipt.public_key)
+    assert "still has what was erased, and is emptied later" in caplog.text
+
+
+async def test_an_erasure_counts_off_what_each_caller_has_stored(store: TenantStore) -> None:
+    await fill(make_content(store))
+    for scope in (ErasureScope(end_user="anna@example.com"), ErasureScope(caller_kind="api_key", caller_id=BERT.id)):
+        await erase(store, ADMIN, scope)
+        await store.read(check_books)
 
 
 async def test_rows_from_before_an_erasure_are_unreadable_without_the_keys_that_it_destroyed(

@@ -4,6 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.store import admin, key_rotation
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import rotate_data_keys, verify_audit
 from r1plus_gateway.store.content import Page, StoredResponse
@@ -111,3 +112,31 @@ async def test_a_row_that_does_not_decrypt_stops_the_rotation_and_destroys_no_ke
 
 async def test_there_is_nothing_to_rotate_where_nothing_is_stored(store: TenantStore) -> None:
     assert await rotate_data_keys(store, ADMIN) == KeyRotation(owners=0, older_keys=0, rows_left=0)
+
+
+async def test_owners_get_their_new_keys_a_few_at_a_time(store: TenantStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests wait for each transaction: with 10^5 owners one for all held them up for 20 s."""
+    content = make_content(store)
+    await fill(content)
+    for module in (admin, key_rotation):
+        monkeypatch.setattr(module, "MOST_OWNERS", 1)
+    assert await rotate_data_keys(store, ADMIN) == KeyRotation(owners=2, older_keys=2, rows_left=10)
+    with store.require_data().database.transaction(writes=False) as connection:
+        is_begin = t.audit.c.action == "rotate_data_keys"
+        records = connection.scalars(sa.select(t.audit.c.subject).where(is_begin).order_by(t.audit.c.seq)).all()
+    assert records == ["1 owners", "1 owners"]
+    await store.maintain()
+    assert (await store.read(read_rotation)).older_keys == 0
+
+
+async def test_large_rows_are_encrypted_again_one_at_a_time(
+    store: TenantStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 rows of 2 MiB would not fit into the container."""
+    monkeypatch.setattr(key_rotation, "MOST_BYTES", 1)
+    await fill(make_content(store))
+    await rotate_data_keys(store, ADMIN)
+    cipher, left = store.cipher, []
+    while await store.write(lambda one: continue_rotation(one.connection, cipher)):
+        left.append((await store.read(read_rotation)).rows_left)
+    assert left == [*range(9, -1, -1)]

@@ -46,7 +46,7 @@ async def prepare(volume: Volume, folder: Path) -> None:
     async with volume.open() as store:
         await fill(store)
         text = say("x" * 2000)
-        await make_content(store).write(make_caller(), lambda one: one.create_conversation({}, [text] * 400))
+        await make_content(store).write(make_caller(), lambda one: one.create_conversation({}, [text] * 300))
         (folder / "body").write_bytes((await back_up(store)).body)
     make_elsewhere(volume, folder / "there")
 

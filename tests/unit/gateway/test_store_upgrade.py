@@ -7,12 +7,15 @@ from datetime import date
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.store import migration
+from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import UsageQuery, report_usage, verify_audit
-from r1plus_gateway.store.content import Page
-from support.gateway.content import make_content, say
+from r1plus_gateway.store.content import Page, StoredResponse
+from support.gateway.content import check_books, make_content, say
+from support.gateway.content_crash import take_steps
 from support.gateway.tenant_data import Volume, make_caller
 from support.paths import TESTS
 from support.scratch import make_scratch_folder
@@ -56,3 +59,23 @@ async def test_a_store_of_an_earlier_gateway_takes_content(earlier: tuple[Volume
         listed = await make_content(store).read(caller, lambda one: one.list_items(made.id, Page()))
         assert listed is not None
         assert [item.content for item in listed.entries] == [say("x")]
+
+
+async def test_content_of_the_schema_before_is_counted_again(volume: Volume) -> None:
+    """It counted ciphertext only, and kept an entry and a key of owners whose content is gone."""
+    async with volume.open() as store:
+        await take_steps(store, lambda: None)
+        content = make_content(store)
+        for name in ("anna", "bert"):
+            caller = make_caller(end_user=name)
+            await content.write(caller, lambda one: one.create_conversation({"a": "b"}, [say("x"), say("y")]))
+            answer = StoredResponse(f"resp_of_{name}", "", [say("q")], {})
+            await content.write(caller, lambda one: one.store_response(answer))  # noqa: B023
+        with store.require_data().database.transaction(writes=True) as connection:
+            before = check_books(connection)
+            migration.move_within(connection, "0002")
+            connection.execute(sa.update(t.content_sizes).values(bytes=1))
+            gone = {"caller_kind": "api_key", "caller_id": "key000000009", "end_user": "", "bytes": 0}
+            connection.execute(sa.insert(t.content_sizes), [gone])
+    async with volume.open() as store:
+        assert await store.read(check_books) == before
