@@ -28,14 +28,9 @@ from r1plus_gateway.http.response_items import Item
 from r1plus_gateway.http.response_memory import read_memory_budget
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
-from r1plus_gateway.store.content import (
-    ContentLimitError,
-    ContentReader,
-    ContentWriter,
-    HistoryBrokenError,
-    HistoryTooLongError,
-    StoredResponse,
-)
+from r1plus_gateway.store.content import ContentLimitError, HistoryBrokenError, HistoryTooLongError, StoredResponse
+from r1plus_gateway.store.content_reader import ContentReader
+from r1plus_gateway.store.content_writer import ContentWriter
 from r1plus_gateway.store.tenant_content import TenantContent
 
 log = logging.getLogger(__name__)

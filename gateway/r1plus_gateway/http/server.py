@@ -24,7 +24,7 @@ from r1plus_gateway.serving.evidence import MonitorReader
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
 from r1plus_gateway.settings import POLL_SECONDS, SettingsFile
-from r1plus_gateway.store.content import read_stored_bytes
+from r1plus_gateway.store.content_books import read_stored_bytes
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.usage_reader import read_key_budgets

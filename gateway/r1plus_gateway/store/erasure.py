@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.audit import AuditRecord
-from r1plus_gateway.store.content import add_total
+from r1plus_gateway.store.content_books import add_total
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.tenant import TenantStore

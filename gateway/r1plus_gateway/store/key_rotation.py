@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import match_owner
+from r1plus_gateway.store.content_books import match_owner
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.repository import MetaName, write_meta
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import ENTRY_BYTES, add_size, delete_conversations
+from r1plus_gateway.store.content import ENTRY_BYTES
+from r1plus_gateway.store.content_books import add_size, delete_conversations
 from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.repository import MetaName, write_meta
 

@@ -5,7 +5,9 @@ from typing import Final, TypeVar
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.access.turns import Turns
-from r1plus_gateway.store.content import ContentLimits, ContentReader, ContentWriter
+from r1plus_gateway.store.content import ContentLimits
+from r1plus_gateway.store.content_reader import ContentReader
+from r1plus_gateway.store.content_writer import ContentWriter
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.tenant import TenantStore

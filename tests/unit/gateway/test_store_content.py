@@ -18,8 +18,6 @@ from r1plus_gateway.store.content import (
     OWNER_BYTES,
     ContentLimitError,
     ContentLimits,
-    ContentReader,
-    ContentWriter,
     HistoryBrokenError,
     HistoryTooLongError,
     Listed,
@@ -27,6 +25,8 @@ from r1plus_gateway.store.content import (
     StoredResponse,
 )
 from r1plus_gateway.store.content_cipher import UnreadableContentError
+from r1plus_gateway.store.content_reader import ContentReader
+from r1plus_gateway.store.content_writer import ContentWriter
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_content import WRITES_AT_ONCE, TenantContent

@@ -1,0 +1,215 @@
+"""What one owner has stored, read in one transaction. Every statement names the owner: another's id finds nothing.
+
+Called with the connection of `TenantStore.read` or `write`.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.content import (
+    MOST_HISTORY,
+    PAGE_BYTES,
+    Conversation,
+    HistoryBrokenError,
+    HistoryTooLongError,
+    Item,
+    Listed,
+    Page,
+    StoredResponse,
+)
+from r1plus_gateway.store.content_books import match_owner
+from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
+
+_MOST_NAMED: Final = 256
+"""Ids in one statement."""
+
+
+class ContentReader:
+    """Reads what one owner has stored."""
+
+    def __init__(self, connection: Connection, cipher: ContentCipher, owner: Owner) -> None:
+        self.connection = connection
+        self.cipher = cipher
+        self.owner = owner
+        self._data_keys: dict[str, DataKey] = {}
+
+    def find_conversation(self, conversation_id: str) -> Conversation | None:
+        """Return a conversation of this owner. Raises UnreadableContentError."""
+        c = t.conversations.c
+        found = self.connection.execute(
+            sa.select(t.conversations).where(c.id == conversation_id, *self._match(t.conversations))
+        ).one_or_none()
+        return None if found is None else self._make_conversation(found)
+
+    def list_conversations(self, page: Page) -> Listed[Conversation] | None:
+        """Return conversations by the time they were made; None if `page.after` is none of them."""
+        c, after = t.conversations.c, None
+        if page.after:
+            after = self.find_conversation(page.after)
+            if after is None:
+                return None
+        place = sa.tuple_(c.created_at, c.id)
+        statement = sa.select(t.conversations).where(*self._match(t.conversations))
+        if after is not None:
+            bound = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))
+            statement = statement.where(place > bound if page.is_ascending else place < bound)
+        order = (c.created_at, c.id) if page.is_ascending else (c.created_at.desc(), c.id.desc())
+        rows = self.connection.execute(statement.order_by(*order).limit(page.limit + 1)).all()
+        return Listed([self._make_conversation(row) for row in rows[: page.limit]], len(rows) > page.limit)
+
+    def list_items(self, conversation_id: str, page: Page) -> Listed[Item] | None:
+        """Return items of a conversation of this owner as they were said; None if `page.after` is none of them."""
+        c = t.conversation_items.c
+        is_item = self._match_items(conversation_id)
+        statement = sa.select(t.conversation_items).where(*is_item)
+        if page.after:
+            position = self.connection.scalar(sa.select(c.position).where(*is_item, c.id == page.after))
+            if position is None:
+                return None
+            statement = statement.where(c.position > position if page.is_ascending else c.position < position)
+        order = c.position if page.is_ascending else c.position.desc()
+        sizes = statement.with_only_columns(c.id, sa.func.length(c.content).label("size")).order_by(order)
+        found = self.connection.execute(sizes.limit(page.limit + 1)).all()
+        fitting = _count_fitting([row.size for row in found[: page.limit]])
+        rows = self.connection.execute(statement.order_by(order).limit(fitting)).all()
+        return Listed([self._make_item(row) for row in rows], len(found) > fitting)
+
+    def read_items(self, conversation_id: str, most_bytes: int, *, cuts_oldest: bool = False) -> list[Item]:
+        """Return all items of a conversation of this owner.
+
+        `cuts_oldest`: of a conversation with more bytes, return the newest items that have no more.
+
+        Raises:
+            HistoryTooLongError: it has more bytes, and is not to be cut.
+        """
+        c, is_item = t.conversation_items.c, self._match_items(conversation_id)
+        size = sa.func.length(c.content).label("size")
+        if cuts_oldest:
+            sizes = self.connection.execute(sa.select(c.position, size).where(*is_item).order_by(c.position.desc()))
+            position, total = None, 0
+            for row in sizes:
+                total += row.size
+                if total > most_bytes:
+                    break
+                position = row.position
+            if position is None:
+                return []
+            is_item = (*is_item, c.position >= position)
+        else:
+            _check_length(self.connection.scalar(sa.select(sa.func.sum(size)).where(*is_item)), most_bytes)
+        rows = self.connection.execute(sa.select(t.conversation_items).where(*is_item).order_by(c.position))
+        return [self._make_item(row) for row in rows]
+
+    def find_item(self, conversation_id: str, item_id: str) -> Item | None:
+        """Return an item of a conversation of this owner."""
+        is_item = (*self._match_items(conversation_id), t.conversation_items.c.id == item_id)
+        row = self.connection.execute(sa.select(t.conversation_items).where(*is_item)).one_or_none()
+        return None if row is None else self._make_item(row)
+
+    def find_response(self, response_id: str) -> StoredResponse | None:
+        """Return a stored response of this owner. Raises UnreadableContentError."""
+        c = t.responses.c
+        row = self.connection.execute(
+            sa.select(t.responses).where(c.id == response_id, *self._match(t.responses))
+        ).one_or_none()
+        return None if row is None else self._make_response(row)
+
+    def read_history(
+        self, response_id: str, most_bytes: int, *, cuts_oldest: bool = False
+    ) -> list[StoredResponse] | None:
+        """Return a response and all that it follows, the oldest first; None if it is not there.
+
+        `cuts_oldest`: of a longer history, return the newest responses that have no more bytes.
+
+        Raises:
+            HistoryBrokenError: one that it follows is not there.
+            HistoryTooLongError: it follows more than `MOST_HISTORY`, or all together have more bytes.
+        """
+        c, size = t.responses.c, sa.func.length(t.responses.c.content)
+        owner = [c[name] for name in t.OWNER]
+        first = sa.select(c.id, c.previous_id, *owner, size.label("size"), sa.literal(1).label("place"))
+        chain = first.where(c.id == response_id, *self._match(t.responses)).cte("chain", recursive=True)
+        # By the id alone: PostgreSQL would look through all of the owner's for each step if it were named.
+        before = sa.select(c.id, c.previous_id, *owner, chain.c.size + size, chain.c.place + 1)
+        has_room = (chain.c.place <= MOST_HISTORY, chain.c.size <= most_bytes)
+        chain = chain.union_all(before.where(c.id == chain.c.previous_id, *has_room))
+        rows = self.connection.execute(sa.select(chain).order_by(chain.c.place)).all()
+        found = list(itertools.takewhile(self._is_own, rows))
+        if not found:
+            return None
+        is_whole = found[-1].size <= most_bytes and len(found) <= MOST_HISTORY
+        if not is_whole and cuts_oldest:
+            found = found[:-1]
+        elif not is_whole:
+            _check_length(found[-1].size, most_bytes)
+            raise HistoryTooLongError(f"it follows more than {MOST_HISTORY} responses")
+        elif found[-1].previous_id:
+            raise HistoryBrokenError(f"{response_id} follows {found[-1].previous_id}, which is not there")
+        responses = self._read_responses([row.id for row in found])
+        return [responses[row.id] for row in reversed(found)]
+
+    def _is_own(self, row: Any) -> bool:
+        return all(getattr(row, name) == getattr(self.owner, name) for name in t.OWNER)
+
+    def _read_responses(self, ids: Sequence[str]) -> dict[str, StoredResponse]:
+        """Return responses of this owner by their ids, which were found as its own."""
+        c, responses = t.responses.c, {}
+        for start in range(0, len(ids), _MOST_NAMED):
+            # SQLite would look through all of the owner's if the statement named it. Another owner's do not decrypt.
+            is_named = c.id.in_(ids[start : start + _MOST_NAMED])
+            for row in self.connection.execute(sa.select(t.responses).where(is_named)):
+                responses[row.id] = self._make_response(row)
+        return responses
+
+    def _make_response(self, row: Any) -> StoredResponse:
+        content = self._decrypt(row, "responses", row.content)
+        return StoredResponse(row.id, row.previous_id, content["input"], content["answer"])
+
+    def _match(self, table: sa.Table) -> tuple[Any, ...]:
+        return match_owner(table, self.owner)
+
+    def _match_items(self, conversation_id: str) -> tuple[Any, ...]:
+        """Return the conditions that an item is of this conversation, and that the conversation is this owner's."""
+        c = t.conversations.c
+        is_own = sa.exists(sa.select(c.id).where(c.id == conversation_id, *self._match(t.conversations)))
+        return (t.conversation_items.c.conversation_id == conversation_id, is_own)
+
+    def _make_conversation(self, row: Any) -> Conversation:
+        attributes = self._decrypt(row, "conversations", row.attributes)
+        return Conversation(row.id, row.created_at, row.used_at, attributes)
+
+    def _make_item(self, row: Any) -> Item:
+        return Item(row.id, self._decrypt(row, "conversation_items", row.content))
+
+    def _decrypt(self, row: Any, table: str, content: bytes) -> Any:
+        return orjson.loads(self.cipher.decrypt(self._open_key(row.key_id), table, row.id, bytes(content)))
+
+    def _open_key(self, key_id: str) -> DataKey:
+        if key_id not in self._data_keys:
+            c = t.data_keys.c
+            wrapped = self.connection.scalar(sa.select(c.wrapped_key).where(c.id == key_id, *self._match(t.data_keys)))
+            if wrapped is None:
+                raise UnreadableContentError(f"Data key {key_id} is gone: what it encrypted cannot be read any more")
+            self._data_keys[key_id] = self.cipher.unwrap_key(key_id, self.owner, bytes(wrapped))
+        return self._data_keys[key_id]
+
+
+def _count_fitting(sizes: Sequence[int]) -> int:
+    """Return how many entries a page has room for; at least the first."""
+    total = 0
+    for position, size in enumerate(sizes):
+        total += size
+        if total > PAGE_BYTES and position:
+            return position
+    return len(sizes)
+
+
+def _check_length(size: int | None, most: int) -> None:
+    if size is not None and size > most:
+        raise HistoryTooLongError(f"it has {size} bytes, more than {most}")

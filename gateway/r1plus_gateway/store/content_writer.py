@@ -1,0 +1,211 @@
+"""Changes of what one owner has stored, in one transaction with the books. Called with that of `TenantStore.write`."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.content import (
+    ENTRY_BYTES,
+    MOST_ITEMS,
+    OWNER_BYTES,
+    ContentLimitError,
+    ContentLimits,
+    Conversation,
+    Item,
+    StoredResponse,
+)
+from r1plus_gateway.store.content_books import add_size, delete_conversations, match_owner, read_stored_bytes
+from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
+from r1plus_gateway.store.content_reader import ContentReader
+
+_PREFIXES: Final[Mapping[str, str]] = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
+
+
+class ContentWriter(ContentReader):
+    """Changes what one owner has stored. What raises ContentLimitError has stored no content."""
+
+    def __init__(
+        self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float, limits: ContentLimits
+    ) -> None:
+        """Take a connection that writes; `now` is ledger time."""
+        super().__init__(connection, cipher, owner)
+        self._now = now
+        self._limits = limits
+
+    def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> Conversation:
+        """Store a new conversation. Raises ContentLimitError."""
+        key = self._get_newest_key()
+        conversation = Conversation(make_id("conv"), self._now, self._now, dict(attributes))
+        sealed = self._encrypt(key, "conversations", conversation.id, conversation.attributes)
+        rows = self._make_items(key, conversation.id, items, 0)
+        self._grow([sealed, *(row["content"] for row in rows)])
+        row = {**self._own(), "id": conversation.id, "created_at": self._now, "used_at": self._now}
+        self.connection.execute(sa.insert(t.conversations), [row | {"key_id": key.id, "attributes": sealed}])
+        self._insert_items(rows)
+        return conversation
+
+    def replace_attributes(self, conversation_id: str, attributes: Mapping[str, str]) -> Conversation | None:
+        """Give a conversation other attributes; None if there is none."""
+        before = self._find_row(conversation_id)
+        if before is None:
+            return None
+        key = self._get_newest_key()
+        sealed = self._encrypt(key, "conversations", conversation_id, attributes)
+        self._grow([sealed], replaced=before.attributes)
+        self.connection.execute(
+            sa.update(t.conversations)
+            .where(t.conversations.c.id == conversation_id)
+            .values(attributes=sealed, key_id=key.id, used_at=self._now)
+        )
+        return Conversation(conversation_id, before.created_at, self._now, dict(attributes))
+
+    def append_items(self, conversation_id: str, items: Sequence[Mapping[str, Any]]) -> list[Item] | None:
+        """Add items at the end of a conversation; None if there is none. Raises ContentLimitError."""
+        if self._find_row(conversation_id) is None:
+            return None
+        c = t.conversation_items.c
+        count, last = self.connection.execute(
+            sa.select(sa.func.count(), sa.func.max(c.position)).where(c.conversation_id == conversation_id)
+        ).one()
+        if count + len(items) > MOST_ITEMS:
+            raise ContentLimitError(
+                f"items: {count} are in the conversation, and {len(items)} more exceed {MOST_ITEMS}; start a new one"
+            )
+        rows = self._make_items(self._get_newest_key(), conversation_id, items, 0 if last is None else last + 1)
+        self._grow([row["content"] for row in rows])
+        self._insert_items(rows)
+        self._touch(conversation_id)
+        return [Item(row["id"], dict(item)) for row, item in zip(rows, items, strict=True)]
+
+    def delete_item(self, conversation_id: str, item_id: str) -> bool:
+        """Delete an item; return whether there was one."""
+        c = t.conversation_items.c
+        if self._find_row(conversation_id) is None:
+            return False
+        is_item = (c.conversation_id == conversation_id, c.id == item_id)
+        size = self.connection.scalar(sa.select(sa.func.length(c.content)).where(*is_item))
+        if size is None:
+            return False
+        self.connection.execute(sa.delete(t.conversation_items).where(*is_item))
+        add_size(self.connection, self.owner, -size - ENTRY_BYTES)
+        self._touch(conversation_id)
+        return True
+
+    def delete_conversation(self, conversation_id: str) -> bool:
+        """Delete a conversation with its items; return whether there was one."""
+        if self._find_row(conversation_id) is None:
+            return False
+        delete_conversations(self.connection, [(conversation_id, self.owner)])
+        return True
+
+    def store_response(self, response: StoredResponse) -> None:
+        """Store a response. Raises ContentLimitError."""
+        key = self._get_newest_key()
+        content = {"input": list(response.input), "answer": response.answer}
+        sealed = self._encrypt(key, "responses", response.id, content)
+        self._grow([sealed])
+        row = {**self._own(), "id": response.id, "previous_id": response.previous_id, "created_at": self._now}
+        self.connection.execute(sa.insert(t.responses), [row | {"key_id": key.id, "content": sealed}])
+
+    def delete_response(self, response_id: str) -> bool:
+        """Delete a response; return whether there was one. What follows it can no longer be continued."""
+        c = t.responses.c
+        is_own = (c.id == response_id, *self._match(t.responses))
+        size = self.connection.scalar(sa.select(sa.func.length(c.content)).where(*is_own))
+        if size is None:
+            return False
+        self.connection.execute(sa.delete(t.responses).where(*is_own))
+        add_size(self.connection, self.owner, -size - ENTRY_BYTES)
+        return True
+
+    def _find_row(self, conversation_id: str) -> Any:
+        c = t.conversations.c
+        return self.connection.execute(
+            sa.select(t.conversations).where(c.id == conversation_id, *self._match(t.conversations))
+        ).one_or_none()
+
+    def _own(self) -> dict[str, str]:
+        return {name: getattr(self.owner, name) for name in t.OWNER}
+
+    def _make_items(
+        self, key: DataKey, conversation_id: str, items: Sequence[Mapping[str, Any]], position: int
+    ) -> list[dict[str, Any]]:
+        rows = []
+        for offset, item in enumerate(items):
+            row_id = make_id(_PREFIXES.get(item.get("type", ""), "item"))
+            rows.append(
+                {
+                    "id": row_id,
+                    "conversation_id": conversation_id,
+                    "position": position + offset,
+                    "created_at": self._now,
+                    "key_id": key.id,
+                    "content": self._encrypt(key, "conversation_items", row_id, item),
+                }
+            )
+        return rows
+
+    def _insert_items(self, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self.connection.execute(sa.insert(t.conversation_items), rows)
+
+    def _touch(self, conversation_id: str) -> None:
+        self.connection.execute(
+            sa.update(t.conversations).where(t.conversations.c.id == conversation_id).values(used_at=self._now)
+        )
+
+    def _encrypt(self, key: DataKey, table: str, row: str, content: Any) -> bytes:
+        return self.cipher.encrypt(key, table, row, orjson.dumps(content))
+
+    def _get_newest_key(self) -> DataKey:
+        """Return the key that encrypts; made with the owner's first content."""
+        c = t.data_keys.c
+        row = self.connection.execute(
+            sa.select(c.id).where(*self._match(t.data_keys)).order_by(c.created_at.desc(), c.id).limit(1)
+        ).one_or_none()
+        if row is not None:
+            return self._open_key(row.id)
+        key, wrapped = self.cipher.create_key(self.owner)
+        self.connection.execute(
+            sa.insert(t.data_keys),
+            [{**self._own(), "id": key.id, "wrapped_key": wrapped, "created_at": self._now}],
+        )
+        self._data_keys[key.id] = key
+        return key
+
+    def _grow(self, contents: Sequence[bytes], *, replaced: bytes | None = None) -> None:
+        """Count new content, or one that replaces another. Raises ContentLimitError where there is no room."""
+        size = sum(len(content) + ENTRY_BYTES for content in contents)
+        if replaced is not None:
+            size -= len(replaced) + ENTRY_BYTES
+        if size > 0:
+            self._check_room(size)
+        add_size(self.connection, self.owner, size)
+
+    def _check_room(self, size: int) -> None:
+        sizes, totals = t.content_sizes, t.content_totals.c
+        if self.connection.scalar(sa.select(sizes.c.bytes).where(*match_owner(sizes, self.owner))) is None:
+            size += OWNER_BYTES
+        is_caller = (totals.caller_kind == self.owner.caller_kind, totals.caller_id == self.owner.caller_id)
+        own = self.connection.scalar(sa.select(totals.bytes).where(*is_caller)) or 0
+        if own + size > self._limits.caller_bytes:
+            raise ContentLimitError(
+                f"{size} bytes more exceed the {self._limits.caller_bytes} that this key may store, of which {own} are"
+                " in use; delete conversations and responses"
+            )
+        if read_stored_bytes(self.connection) + size > self._limits.tenant_bytes:
+            # How much the others have stored is not the caller's to know.
+            raise ContentLimitError(
+                f"{size} bytes more exceed what is left of the {self._limits.tenant_bytes} that all of the tenant may"
+                " store; delete conversations and responses, or ask the platform team"
+            )
+
+
+def make_id(prefix: str) -> str:
+    """Return a new id that nobody can guess."""
+    return f"{prefix}_{secrets.token_hex(16)}"
