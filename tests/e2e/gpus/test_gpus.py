@@ -292,7 +292,7 @@ def test_without_a_gpu_or_an_image_for_the_backend_it_says_what_is_missing(
     credit = Name(TENANT, "credit")
     register(tenant.kube, made, OTHER_FAMILY, CHECKPOINT, backend="vllm")
     other = deploy(tenant, suite, "other", OTHER_FAMILY)
-    told(tenant, other, "EngineReady", r"^False RuntimeNotServed .*runs on vllm; .*images\.gpu")
+    told(tenant, other, "EngineReady", r"^False RuntimeNotServed .*needs the backend vllm, .*images\.gpu")
     late = deploy(tenant, suite, "late", FAMILY, SHORTER)
     node.loses_its_device_plugin()
     for name in (late, credit):
