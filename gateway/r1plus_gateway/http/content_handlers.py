@@ -38,7 +38,7 @@ INCLUDE: Final = (
     Parameter("include[]", "Ignored, as `include`.", _INCLUDED, is_repeatable=True),
 )
 PAGE: Final = (
-    Parameter("limit", f"Entries, 1 to {MOST_ENTRIES}; 20 without it.", {"type": "integer"}),
+    Parameter("limit", "Entries; 20 without it.", {"type": "integer", "minimum": 1, "maximum": MOST_ENTRIES}),
     Parameter("order", "By time: `asc`, or `desc`, the newest first.", {"enum": ["asc", "desc"]}),
     Parameter("after", "Id of the last entry of the page before.", {"type": "string", "minLength": 1}),
     *INCLUDE,

@@ -309,6 +309,18 @@ async def test_what_no_response_is_has_no_endpoint(client: Client) -> None:
     assert (status, answer["error"]["code"]) == (404, "not_found")
 
 
+@for_each("path", {
+    "conversations": "/v1/conversations",
+    "items": "/v1/conversations/{id}/items",
+    "items of a request": "/v1/responses/{id}/input_items",
+})  # fmt: skip
+async def test_the_document_says_how_long_a_page_may_be(gateway: GatewayProcess, path: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{gateway.url}/openapi.json") as response:
+        listed = (await response.json())["paths"][path]["get"]
+    (limit,) = (one["schema"] for one in listed["parameters"] if one["name"] == "limit")
+    assert limit == {"type": "integer", "minimum": 1, "maximum": 100}
+
+
 async def test_an_administrator_has_no_conversations(gateway: GatewayProcess) -> None:
     admin = Client(gateway, gateway.make_token("team-credit", "r1plus-gateway-admin"))
     status, answer = await admin.call("GET", "/conversations")
