@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from datetime import date, timedelta
 from typing import Any, Final
 
-import orjson
 from aiohttp import web
 
 from r1plus_gateway.access.api_keys import SCOPES, KeyRecord
@@ -27,6 +26,7 @@ from r1plus_gateway.http.field_tables import (
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
+from r1plus_gateway.http.private_answers import respond
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
@@ -199,11 +199,11 @@ class Administration:
     async def _create_key(self, request: web.Request, caller: Caller) -> web.Response:
         fields = Fields(await read_object(request, BODY_SECONDS))
         spec = _read_spec(fields, self._store.clock.read())
-        return _respond(_describe_issued(await admin.create_key(self._store, caller, spec)), 201)
+        return respond(_describe_issued(await admin.create_key(self._store, caller, spec)), 201)
 
     async def _list_keys(self, _: web.Request, __: Caller) -> web.Response:
         records = await admin.list_keys(self._store)
-        return _respond({"object": "list", "data": [describe_key(record) for record in records]})
+        return respond({"object": "list", "data": [describe_key(record) for record in records]})
 
     async def _rotate_key(self, request: web.Request, caller: Caller) -> web.Response:
         grace: float | None = None
@@ -212,37 +212,37 @@ class Administration:
             grace = GRACE.read(fields)
             ROTATION_BODY.refuse_rest(fields)
         seconds = admin.GRACE_SECONDS if grace is None else grace
-        return _respond(_describe_issued(await admin.rotate_key(self._store, caller, _read_id(request), seconds)))
+        return respond(_describe_issued(await admin.rotate_key(self._store, caller, _read_id(request), seconds)))
 
     async def _revoke_key(self, request: web.Request, caller: Caller) -> web.Response:
-        return _respond(describe_key(await admin.revoke_key(self._store, caller, _read_id(request))))
+        return respond(describe_key(await admin.revoke_key(self._store, caller, _read_id(request))))
 
     async def _report_usage(self, request: web.Request, _: Caller) -> web.Response:
         today = date.fromisoformat(format_day(self._store.clock.read()))
         report = await admin.report_usage(self._store, _read_usage_query(request, today))
         budgets = [{**asdict(row), "left_tokens": row.left_tokens} for row in report.budgets]
         rows = [asdict(row) for row in report.rows]
-        return _respond({"object": "usage", "data": rows, "budgets": budgets, "is_cut": report.is_cut})
+        return respond({"object": "usage", "data": rows, "budgets": budgets, "is_cut": report.is_cut})
 
     async def _verify_audit(self, _: web.Request, __: Caller) -> web.Response:
         report = await admin.verify_audit(self._store)
         head = {"seq": report.head.seq, "mac": report.head.mac.hex()}
         answer = {"object": "audit", "records": report.records, "head": head, "problem": report.problem or None}
-        return _respond({**answer, "restores": [asdict(note) for note in report.restores]})
+        return respond({**answer, "restores": [asdict(note) for note in report.restores]})
 
     async def _rotate_data_keys(self, _: web.Request, caller: Caller) -> web.Response:
-        return _respond(_describe_rotation(await admin.rotate_data_keys(self._store, caller)))
+        return respond(_describe_rotation(await admin.rotate_data_keys(self._store, caller)))
 
     async def _report_data_keys(self, _: web.Request, __: Caller) -> web.Response:
-        return _respond(_describe_rotation(await admin.report_data_keys(self._store)))
+        return respond(_describe_rotation(await admin.report_data_keys(self._store)))
 
     async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
-        return _respond({"object": "receipt_key", "public_key": get_public_key(self._store)})
+        return respond({"object": "receipt_key", "public_key": get_public_key(self._store)})
 
     async def _erase(self, request: web.Request, caller: Caller) -> web.Response:
         scope = _read_scope(Fields(await read_object(request, BODY_SECONDS)))
         receipt = await erase(self._store, caller, scope)
-        return _respond(asdict(receipt), 201)
+        return respond(asdict(receipt), 201)
 
 
 def describe_key(record: KeyRecord) -> dict[str, Any]:
@@ -337,9 +337,3 @@ def _read_day(text: str, name: str, default: date) -> date:
     except ValueError:
         pass
     raise InvalidFieldError(name, f"{text!r:.40} is not a day (UTC), such as 2026-11-27")
-
-
-def _respond(value: Any, status: int = 200) -> web.Response:
-    # A key is in some of these: no cache may keep it.
-    headers = {"Cache-Control": "no-store"}
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=headers)

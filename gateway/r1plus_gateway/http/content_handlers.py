@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
-import orjson
 from aiohttp import web
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind
@@ -194,9 +193,3 @@ def describe_list(listed: Listed[T], describe: Callable[[T], Mapping[str, Any]])
 def describe_item(item: Item) -> dict[str, Any]:
     """Return an item as OpenAI's clients read it."""
     return {"id": item.id, "status": "completed", **item.content}
-
-
-def respond(value: Any) -> web.Response:
-    """Return an answer that no cache may keep."""
-    headers = {"Cache-Control": "no-store"}
-    return web.Response(body=orjson.dumps(value), content_type="application/json", headers=headers)

@@ -18,12 +18,12 @@ from r1plus_gateway.http.content_handlers import (
     refuse_unknown,
     require,
     require_page,
-    respond,
 )
 from r1plus_gateway.http.field_tables import ListField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.metadata import METADATA, MetadataField
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
+from r1plus_gateway.http.private_answers import respond
 from r1plus_gateway.http.response_items import ITEM_SCHEMA, read_response_item
 from r1plus_gateway.http.response_items import Item as NewItem
 from r1plus_gateway.store.content import Conversation, Listed

@@ -17,10 +17,10 @@ from r1plus_gateway.http.content_handlers import (
     refuse_unknown,
     require,
     require_page,
-    respond,
 )
 from r1plus_gateway.http.errors import UnsupportedFieldError
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
+from r1plus_gateway.http.private_answers import respond
 from r1plus_gateway.store.content import Item, Listed, Page, StoredResponse
 
 ID: Final = Parameter("id", "The response's id.", {"type": "string"}, is_in_path=True, pattern="resp_[0-9a-f]+")

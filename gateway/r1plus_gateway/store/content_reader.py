@@ -41,11 +41,8 @@ class ContentReader:
 
     def find_conversation(self, conversation_id: str) -> Conversation | None:
         """Return a conversation of this owner. Raises UnreadableContentError."""
-        c = t.conversations.c
-        found = self.connection.execute(
-            sa.select(t.conversations).where(c.id == conversation_id, *self._match(t.conversations))
-        ).one_or_none()
-        return None if found is None else self._make_conversation(found)
+        row = self._find_row(conversation_id)
+        return None if row is None else self._make_conversation(row)
 
     def list_conversations(self, page: Page) -> Listed[Conversation] | None:
         """Return conversations by the time they were made; None if `page.after` is none of them."""
@@ -170,6 +167,11 @@ class ContentReader:
     def _make_response(self, row: Any) -> StoredResponse:
         content = self._decrypt(row, "responses", row.content)
         return StoredResponse(row.id, row.previous_id, content["input"], content["answer"])
+
+    def _find_row(self, conversation_id: str) -> Any:
+        """Return the row of a conversation of this owner as it is stored; None if there is none."""
+        is_own = (t.conversations.c.id == conversation_id, *self._match(t.conversations))
+        return self.connection.execute(sa.select(t.conversations).where(*is_own)).one_or_none()
 
     def _match(self, table: sa.Table) -> tuple[Any, ...]:
         return match_owner(table, self.owner)

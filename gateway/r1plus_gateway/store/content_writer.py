@@ -123,12 +123,6 @@ class ContentWriter(ContentReader):
         add_size(self.connection, self.owner, -size - ENTRY_BYTES)
         return True
 
-    def _find_row(self, conversation_id: str) -> Any:
-        c = t.conversations.c
-        return self.connection.execute(
-            sa.select(t.conversations).where(c.id == conversation_id, *self._match(t.conversations))
-        ).one_or_none()
-
     def _own(self) -> dict[str, str]:
         return {name: getattr(self.owner, name) for name in t.OWNER}
 

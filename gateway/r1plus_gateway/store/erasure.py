@@ -8,7 +8,7 @@ import base64
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -116,10 +116,9 @@ def get_public_key(store: TenantStore) -> str:
 def sign_receipt(values: Mapping[str, Any], private_key: bytes) -> ErasureReceipt:
     """Return a receipt of these values with its signature."""
     key = Ed25519PrivateKey.from_private_bytes(private_key)
-    public = _encode_public_key(key)
-    unsigned = ErasureReceipt(**values, public_key=public, signature="")
+    unsigned = ErasureReceipt(**values, public_key=_encode_public_key(key), signature="")
     signature = key.sign(encode_receipt(asdict(unsigned)))
-    return ErasureReceipt(**values, public_key=public, signature=base64.b64encode(signature).decode())
+    return replace(unsigned, signature=base64.b64encode(signature).decode())
 
 
 def encode_receipt(receipt: Mapping[str, Any]) -> bytes:

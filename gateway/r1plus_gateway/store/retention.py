@@ -58,8 +58,8 @@ def _delete_older_conversations(connection: Connection, before: float, most: int
     owner = [c[name] for name in t.OWNER]
     old = connection.execute(sa.select(c.id, *owner).where(c.used_at < before).order_by(c.used_at).limit(most)).all()
     items = 0
-    for place, row in enumerate(old):
+    for row in old:
         if items > MOST_PRUNED_ITEMS:
-            return place < len(old)
+            return True
         items += delete_conversations(connection, [(row.id, Owner(*row[1:]))])
     return len(old) == most

@@ -322,10 +322,12 @@ class TenantStore:
         await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
 
     def _take(self, data: OpenData, head: AuditHead) -> None:
-        self._data, self._head = data, head
-        self._work = UnitOfWork(data.database, data.keys, self.clock, self.instance, data.adopted_root)
+        self._data, self._work, self._head = data, self._make_work(data), head
         self._known_keys.clear()
         self._is_rotating = True  # as it may have been where the data come from
+
+    def _make_work(self, data: OpenData) -> UnitOfWork:
+        return UnitOfWork(data.database, data.keys, self.clock, self.instance, data.adopted_root)
 
     def _reopen_keys(self) -> None:
         self._take(reopen_keys(self.config, self.require_data()), self._head)
@@ -364,7 +366,7 @@ class TenantStore:
 
     def _open(self) -> None:
         data = open_data(self.config)
-        work = UnitOfWork(data.database, data.keys, self.clock, self.instance, data.adopted_root)
+        work = self._make_work(data)
         if data.problem is None:
             try:
                 self._settle_left(work, data)
