@@ -69,8 +69,8 @@ scan: $(SYNCED) ## checkov over the rendered chart and over what the operator ma
 	@$(PYTHON) -m scan
 
 .PHONY: unit
-unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart and promtool for the rules
-	@$(PYTHON) -m devcluster build helm promtool
+unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promtool and Prometheus for rules and metrics
+	@$(PYTHON) -m devcluster build helm promtool prometheus
 	$(PYTEST_TWO) --dist worksteal tests/unit
 
 .PHONY: test-registry
