@@ -6,6 +6,7 @@ own volume, there is no other tenant's SQL.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,9 +19,10 @@ from e2e.gateway.postgresql import HOST, PORT, ROLE_CONNECTIONS, PostgreSql
 from e2e.isolation import tenant_data
 from e2e.isolation.gateway_calls import ask, call
 from e2e.isolation.matrix import Trial
-from e2e.isolation.stage import PLACES, World, stands_in
+from e2e.isolation.stage import PLACES, Side, World, stands_in
 from e2e.isolation.tenant_data import TenantData, is_done, is_refused
 from e2e.target import EmbeddedTarget
+from e2e.waiting import StoryError
 from r1plus_contract.gateway import GATEWAY_ADMIN, GATEWAY_KEY
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
@@ -285,6 +287,48 @@ def test_rows_of_bs_do_not_open_in_as_database(both: Gateways, trial: Trial) -> 
         assert is_done(done), done
         answer = call(both.url_of_a, path, a.key.secret)
         trial.shut(what, answer.status_code == 410 and canary not in answer.text, answer.text)
+
+
+@pytest.mark.vector(25)
+def test_what_b_remembers_across_conversations_is_not_as(both: Gateways, trial: Trial) -> None:
+    canary = both.b.side.canary
+    made = call(both.url_of_b, "/v1/memories", both.b.key.secret, "POST", {"text": canary})
+    assert made.status_code == 200, made.text
+    path = f"/v1/memories/{made.json()['id']}"
+    trial.by(both.a.key.id, call(both.url_of_a, "/v1/key", both.a.key.secret).json()["id"])
+    own = call(both.url_of_b, path, both.b.key.secret)
+    trial.open("B's key at B's gateway", own.status_code == 200 and canary in own.text, own.text)
+    for url, status in ((both.url_of_b, 401), (both.url_of_a, 404)):
+        for method in ("GET", "DELETE"):
+            answer = call(url, path, both.a.key.secret, method)
+            trial.shut(f"A's key, {method} at {url}", answer.status_code == status, answer.text)
+    listed = call(both.url_of_a, "/v1/memories", both.a.key.secret)
+    trial.shut("in A's list", canary not in listed.text, listed.text)
+
+
+@pytest.mark.vector(35)
+def test_backup_files_of_bs_are_not_taken_by_as_gateway(
+    world: World, both: Gateways, trial: Trial, tmp_path: Path
+) -> None:
+    """As somebody has them who got at both files of B, and who administers A."""
+
+    def name_files(side: Side) -> list[str]:
+        folder = tmp_path / side.namespace
+        return ["--file", str(folder / "data.r1b"), "--keys", str(folder / "keys.r1k")]
+
+    for side in (world.a, world.b):
+        (tmp_path / side.namespace).mkdir()
+        run_r1plus(world.kube, "tenant", "backup", *name_files(side), "-n", side.namespace)
+    at_a = ("-n", world.a.namespace)
+    trial.by(both.a.database, both.a.current_role())
+    seen = run_r1plus(world.kube, "tenant", "verify-backup", *name_files(world.a), *at_a)
+    trial.open("A's own files", "Both files are whole" in seen.stdout + seen.stderr, seen.stderr)
+    for verb in (["verify-backup"], ["restore", "--yes"]):
+        with pytest.raises(StoryError) as refused:
+            run_r1plus(world.kube, "tenant", *verb, *name_files(world.b), *at_a)
+        said = str(refused.value)
+        is_seen = f"is of tenant {world.b.namespace}" in said or "data are in use" in said
+        trial.shut(f"B's files, {verb[0]}", is_seen, said)
 
 
 @pytest.mark.vector(35)
