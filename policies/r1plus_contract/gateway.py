@@ -180,7 +180,15 @@ class GatewayLimits:
     content_bytes_per_key: int = 64 * 1024 * 1024
     """Of stored conversations and responses, encrypted."""
     content_bytes_per_tenant: int = 512 * 1024 * 1024
-    """At most half of the volume: a full one stops the ledger, so all requests."""
+    """Of all stored content. At most half of the volume: a full one stops the ledger, so all requests."""
+    knowledge_bytes_per_key: int = 256 * 1024 * 1024
+    """Of files and vector stores, encrypted."""
+    chunks_per_tenant: int = 100_000
+    """Of all vector stores."""
+    file_bytes: int = 32 * 1024 * 1024
+    """Of one uploaded file."""
+    index_bytes: int = 192 * 1024 * 1024
+    """Of memory, for indexes of vector stores; the least recently searched goes first."""
     silence_seconds: float = 300.0
     """Longest time without a response of the engine; then the request fails."""
 
@@ -224,6 +232,8 @@ class DataSettings:
     """How long records of the audit log are kept."""
     content_days: int = 0
     """How long conversations and responses are kept after their last use. 0: none is stored."""
+    has_knowledge: bool = False
+    """Whether callers may upload files and make vector stores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,12 @@ class Api:
 
     def _read_content_limits(self) -> ContentLimits:
         limits = self._parts.read_settings().limits
-        return ContentLimits(limits.content_bytes_per_key, limits.content_bytes_per_tenant)
+        return ContentLimits(
+            limits.content_bytes_per_key,
+            limits.content_bytes_per_tenant,
+            limits.knowledge_bytes_per_key,
+            limits.chunks_per_tenant,
+        )
 
     async def _get_document(self, _: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
