@@ -14,7 +14,7 @@ from r1plus_cli.gateway import LONG_SECONDS
 from r1plus_cli.gateway_verbs import GatewayOption, call
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 
-ERASED: Final = ("conversations", "items", "responses", "files", "vector_stores", "chunks")
+ERASED: Final = ("conversations", "items", "responses", "memories", "files", "vector_stores", "chunks")
 """Counts of a receipt; that of an older gateway has the first three."""
 
 
@@ -34,7 +34,7 @@ def erase_command(
     gateway: GatewayOption = "",
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Erase stored conversations, responses and knowledge, and destroy their keys. This cannot be undone.
+    """Erase stored conversations, responses, memories and knowledge, and destroy their keys. This cannot be undone.
 
     The receipt says what went, and which keys were destroyed. Usage and audit log stay; they name no person.
 

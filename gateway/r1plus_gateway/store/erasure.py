@@ -60,6 +60,7 @@ class ErasureReceipt:
     conversations: int
     items: int
     responses: int
+    memories: int
     files: int
     vector_stores: int
     chunks: int
@@ -157,6 +158,7 @@ def _erase(connection: Connection, scope: ErasureScope, pseudonym: str) -> dict[
         "items": connection.execute(items).rowcount,
         "conversations": connection.execute(sa.delete(t.conversations).where(*matches(t.conversations))).rowcount,
         "responses": connection.execute(sa.delete(t.responses).where(*matches(t.responses))).rowcount,
+        "memories": connection.execute(sa.delete(t.memories).where(*matches(t.memories))).rowcount,
         "data_keys": list(connection.scalars(keys)),
     }
     erased |= _erase_knowledge(connection, matches)

@@ -29,6 +29,7 @@ _ENCRYPTED: Final = (
     (t.conversations, t.conversations.c.attributes),
     (t.conversation_items, t.conversation_items.c.content),
     (t.responses, t.responses.c.content),
+    (t.memories, t.memories.c.content),
     (t.files, t.files.c.attributes),
     (t.file_parts, t.file_parts.c.content),
     (t.vector_stores, t.vector_stores.c.attributes),

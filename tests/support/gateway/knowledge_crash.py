@@ -84,13 +84,17 @@ async def read_state(store: TenantStore) -> State:
             listed = await knowledge.read(owner, lambda one: one.list_store_files(one_store.id, ALL))  # noqa: B023
             assert listed is not None
             state.append([one_store.name, one_store.version, one_store.chunks, one_store.expires_days])
-            for file in listed.entries:
-                batches = await knowledge.read(owner, lambda one: one.read_batches(file))  # noqa: B023
-                assert sum(len(batch.chunks) for batch in batches) == file.chunks
-                state.append([file.state, [[batch.engine, batch.chunks[0].text] for batch in batches]])
+            for one_file in listed.entries:
+                batches = await knowledge.read(owner, lambda one: one.read_batches(one_file))  # noqa: B023
+                assert sum(len(batch.chunks) for batch in batches) == one_file.chunks
+                state.append([one_file.state, [[batch.engine, batch.chunks[0].text] for batch in batches]])
     rotation = await store.read(read_rotation)
     # What is not seen yet, too: parts of an upload.
-    return [sorted(state, key=str), [rotation.owners, rotation.older_keys, rotation.rows_left], await store.read(check_sizes)]
+    return [
+        sorted(state, key=str),
+        [rotation.owners, rotation.older_keys, rotation.rows_left],
+        await store.read(check_sizes),
+    ]
 
 
 def check_sizes(connection: object) -> int:
