@@ -20,7 +20,7 @@ async def exchange_frames(path: str, name: str, request: bytes, most_reply_bytes
     Raises:
         HelperUnavailableError: there is none within so many seconds.
     """
-    reader, writer = await _connect(path, name)
+    reader, writer = await connect_to_helper(path, name)
     try:
         async with asyncio.timeout(seconds):
             writer.write(len(request).to_bytes(LENGTH_BYTES, "big") + request)
@@ -42,7 +42,8 @@ async def exchange_frames(path: str, name: str, request: bytes, most_reply_bytes
             await writer.wait_closed()
 
 
-async def _connect(path: str, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect_to_helper(path: str, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection to the process beside the gateway. Raises HelperUnavailableError."""
     deadline = asyncio.get_running_loop().time() + RECONNECT_SECONDS
     while True:
         try:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from r1plus_calculator.server.server import SocketError, run_calculator
+from r1plus_calculator.server.server import run_calculator
 from r1plus_contract.calculator import (
     DEFAULT_SOCKET,
     ENV_SOCKET,
@@ -19,6 +19,7 @@ from r1plus_contract.calculator import (
     CalculatorReply,
 )
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_sandbox.sockets import SocketError
 
 log = logging.getLogger(__name__)
 HEALTH_SECONDS: Final = 2.0

@@ -4,16 +4,13 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from r1plus_calculator.sandbox.confinement import WorkerLimits
 from r1plus_calculator.server.pool import Pool
-from r1plus_calculator.server.wire import FrameError, encode_failure, pack, read_frame
+from r1plus_calculator.server.wire import encode_failure
 from r1plus_calculator.server.worker import Evaluator, answer
 from r1plus_contract.calculator import (
     ANSWER_SECONDS,
@@ -23,6 +20,9 @@ from r1plus_contract.calculator import (
     FailureCode,
 )
 from r1plus_contract.jsonable import dumps
+from r1plus_sandbox.confinement import WorkerLimits
+from r1plus_sandbox.frames import FrameError, pack, read_frame
+from r1plus_sandbox.sockets import refuse_path, remove_old_socket, remove_socket, share_socket
 
 log = logging.getLogger(__name__)
 MOST_CONNECTIONS: Final = 256
@@ -30,12 +30,6 @@ REQUEST_SECONDS: Final = 2.0
 """For a client to send its request, and to take its reply."""
 DRAIN_SECONDS: Final = 3.0
 """For running calculations after SIGTERM."""
-SOCKET_MODE: Final = 0o660
-"""The gateway has a user of its own, and a group in common."""
-
-
-class SocketError(RuntimeError):
-    """The socket's path cannot be used."""
 
 
 @dataclass(slots=True)
@@ -125,44 +119,19 @@ async def run_calculator(
     """
     pool = Pool(limits or WorkerLimits(), size, evaluate, answer_seconds)
     server = CalculatorServer(pool)
-    _remove_old_socket(path)
+    remove_old_socket(path)
     pool.start()
     try:
         listener = await asyncio.start_unix_server(server.handle, path, backlog=MOST_CONNECTIONS)
-        _share_socket(path)
+        share_socket(path)
         try:
             yield server
         finally:
             listener.close()
-            _remove_socket(path)
+            remove_socket(path)
             if running := [task for task in server.connections if task is not None]:
                 await asyncio.wait(running, timeout=DRAIN_SECONDS)
     except OSError as error:
-        raise SocketError(f"{path}: {error.strerror}; mount a volume there that this user may write to") from error
+        raise refuse_path(path, error) from error
     finally:
         await pool.stop()
-
-
-def _share_socket(path: Path) -> None:
-    path.chmod(SOCKET_MODE)
-
-
-def _remove_socket(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-def _remove_old_socket(path: Path) -> None:
-    """Remove what a predecessor left that was killed.
-
-    Raises:
-        SocketError: something else is there.
-    """
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SocketError(f"{path}: {error.strerror}; name a path that can be used") from error
-    if not stat.S_ISSOCK(mode):
-        raise SocketError(f"{path}: is no socket; remove it, or name another path")
-    path.unlink()

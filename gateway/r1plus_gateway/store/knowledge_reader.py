@@ -5,7 +5,7 @@ Another owner's id finds nothing. Called with the connection of `TenantStore.rea
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -17,6 +17,7 @@ from r1plus_gateway.store.content import Listed, Page
 from r1plus_gateway.store.content_cipher import ContentCipher, Owner
 from r1plus_gateway.store.data_keys import KeyChain
 from r1plus_gateway.store.knowledge import (
+    Chunk,
     ChunkBatch,
     FileState,
     Ingestion,
@@ -28,6 +29,14 @@ from r1plus_gateway.store.knowledge import (
 )
 
 _MOST_NAMED: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """When a vector store that expires was last used, and what time it is."""
+
+    used_at: float
+    now: float
 
 
 class KnowledgeReader:
@@ -129,14 +138,16 @@ class KnowledgeReader:
         rows = self.connection.execute(sa.select(t.chunk_batches).where(*is_batch).order_by(c.position).limit(most))
         return [self._make_batch(row, owner) for row in rows]
 
-    def read_batch(self, store_id: str, batch_id: str) -> ChunkBatch | None:
-        """Return one batch of a vector store; None if it is not there any more. Raises UnreadableContentError."""
-        owner, files, c = self._find_owner(t.vector_stores, store_id), t.vector_store_files.c, t.chunk_batches.c
-        within = sa.select(files.id).where(files.vector_store_id == store_id)
-        row = self.connection.execute(
-            sa.select(t.chunk_batches).where(c.id == batch_id, c.vector_store_file_id.in_(within))
-        ).one_or_none()
-        return None if owner is None or row is None else self._make_batch(row, owner)
+    def read_chunk(self, file: VectorStoreFile, batch: int, index: int) -> Chunk | None:
+        """Return one chunk of a file; None if it is not there any more. Raises UnreadableContentError."""
+        found = self.read_batches(file, batch - 1, 1)
+        is_there = bool(found) and found[0].position == batch and index < len(found[0].chunks)
+        return found[0].chunks[index] if is_there else None
+
+    def find_expiry(self, store_id: str) -> Expiry | None:
+        """Return when a vector store that expires was last used; None for any other."""
+        row = self._find_row(t.vector_stores, store_id)
+        return None if row is None or row.expires_at is None else Expiry(row.used_at, self.now)
 
     def _match_visible(self, table: sa.Table) -> tuple[Any, ...]:
         """Return the conditions that a row is this owner's, or its caller's, and has not expired."""

@@ -54,7 +54,7 @@ class TenantKnowledge:
         """
         try:
             cipher, now = self._store.cipher, self._store.clock.read()
-            async with self._readers.wait(_name_line(owner), READS_AT_ONCE):
+            async with self._readers.wait(f"{_name_line(owner)} {is_long}", READS_AT_ONCE):
                 return await self._store.read(
                     lambda connection: step(KnowledgeReader(connection, cipher, owner, now)), is_long=is_long
                 )
