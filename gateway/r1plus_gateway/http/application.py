@@ -31,6 +31,7 @@ from r1plus_gateway.http.completions import (
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.memories import Memories
 from r1plus_gateway.http.metrics import classify_refusal
@@ -39,6 +40,8 @@ from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_
 from r1plus_gateway.http.response_form import ResponseForm
 from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.stored_responses import StoredResponses
+from r1plus_gateway.http.vector_stores import VectorStores
+from r1plus_gateway.knowledge.service import KnowledgeService, read_content_limits
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
 from r1plus_gateway.store.content import ContentLimits
 from r1plus_gateway.store.tenant import TenantStore
@@ -62,8 +65,10 @@ class Api:
         usage: UsageReader,
         store: TenantStore | None = None,
         calculator: Calculator | None = None,
+        knowledge: KnowledgeService | None = None,
     ) -> None:
         """Without a store there is no admin API, and nothing to say about the data."""
+        self._knowledge = knowledge
         self._parts = parts
         self._store = store
         self._usage = usage
@@ -123,18 +128,17 @@ class Api:
                 operations += handlers(
                     self._content, self._authenticate, self._turns, bodies, read_settings
                 ).list_operations()
+        if self._content is not None and self._knowledge is not None:
+            for knowledge in (Files, VectorStores):
+                operations += knowledge(
+                    self._content, self._authenticate, self._turns, bodies, read_settings, self._knowledge
+                ).list_operations()
         if self._store is not None:
             operations += Administration(self._store, self._authenticate, self._read_limits).list_operations()
         return operations
 
     def _read_content_limits(self) -> ContentLimits:
-        limits = self._parts.read_settings().limits
-        return ContentLimits(
-            limits.content_bytes_per_key,
-            limits.content_bytes_per_tenant,
-            limits.knowledge_bytes_per_key,
-            limits.chunks_per_tenant,
-        )
+        return read_content_limits(self._read_limits())
 
     async def _get_document(self, _: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Protocol
 
 from r1plus_contract.documents import (
@@ -43,7 +43,7 @@ class UnreadableDocumentError(Exception):
 class DocumentReader(Protocol):
     """What reads documents."""
 
-    def read(self, name: str, size: int, read_part: ReadPart) -> AsyncIterator[DocumentReply]:
+    def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
         """Yield what a document has, while it is read.
 
         Raises:
@@ -59,7 +59,7 @@ class SocketDocumentReader:
         self._path = path
         self._silence_seconds = silence_seconds
 
-    async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncIterator[DocumentReply]:
+    async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
         """See `DocumentReader`."""
         try:
             reader, writer = await connect_to_helper(self._path, NAME)

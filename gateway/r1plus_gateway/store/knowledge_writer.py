@@ -47,14 +47,18 @@ class KnowledgeWriter(KnowledgeReader):
         super().__init__(connection, cipher, owner, now)
         self._limits = limits
 
-    def begin_file(self, name: str, purpose: str, expires_at: float | None) -> str:
+    def begin_file(self, name: str) -> str:
         """Store a file without content, which nobody sees yet; return its id. Raises ContentLimitError."""
-        file_id, about = make_id("file"), orjson.dumps({"name": name, "purpose": purpose})
+        file_id, about = make_id("file"), _encode_about(name, "")
         row = self._seal("files", "attributes", file_id, about)
         self._grow([row["attributes"]])
-        times = {"created_at": self.now, "expires_at": expires_at}
-        own = {**self._own(), **times, "state": FileState.UPLOADING.value, "bytes": 0}
-        self.connection.execute(sa.insert(t.files), [row | own])
+        state = {
+            "created_at": self.now,
+            "expires_at": None,
+            "state": FileState.UPLOADING.value,
+            "bytes": 0,
+        }
+        self.connection.execute(sa.insert(t.files), [row | self._own() | state])
         return file_id
 
     def append_part(self, file_id: str, position: int, content: bytes) -> bool:
@@ -69,10 +73,18 @@ class KnowledgeWriter(KnowledgeReader):
         self.connection.execute(sa.insert(t.file_parts), [row | {"file_id": file_id, "position": position}])
         return True
 
-    def finish_file(self, file_id: str) -> StoredFile | None:
-        """Let a file be seen, which is whole; None if it is gone."""
-        closed = sa.update(t.files).where(*self._match_open(file_id)).values(state=FileState.WHOLE.value)
-        return self.find_file(file_id) if self.connection.execute(closed).rowcount else None
+    def finish_file(self, file_id: str, name: str, purpose: str, expires_after: float | None) -> StoredFile | None:
+        """Let a whole file be seen; `expires_after`: seconds. None if it is gone. Raises ContentLimitError."""
+        is_open = self._match_open(file_id)
+        before = self.connection.scalar(sa.select(t.files.c.attributes).where(*is_open))
+        if before is None:
+            return None
+        row = self._seal("files", "attributes", file_id, _encode_about(name, purpose))
+        self._grow([row["attributes"]], replaced=bytes(before))
+        expires_at = None if expires_after is None else self.now + expires_after
+        state = {"state": FileState.WHOLE.value, "expires_at": expires_at}
+        self.connection.execute(sa.update(t.files).where(*is_open).values(row | state))
+        return self.find_file(file_id)
 
     def drop_upload(self, file_id: str) -> None:
         """Delete what there is of a file that was not finished."""
@@ -134,6 +146,20 @@ class KnowledgeWriter(KnowledgeReader):
             return False
         delete_vector_stores(self.connection, [(store_id, self.owner)])
         return True
+
+    def change_store_file(self, store_id: str, file_id: str, attributes: Mapping[str, Any]) -> VectorStoreFile | None:
+        """Give a file of a vector store other attributes; None unless both are this owner's."""
+        file = self.find_store_file(store_id, file_id)
+        if file is None or not self._is_own(t.vector_stores, store_id):
+            return None
+        c = t.vector_store_files.c
+        before = self.connection.execute(sa.select(c.content).where(c.id == file.id)).scalar_one()
+        ingestion = replace(file.ingestion, attributes=dict(attributes))
+        row = self._seal("vector_store_files", "content", file.id, encode_ingestion(ingestion))
+        self._grow([row["content"]], replaced=bytes(before))
+        self.connection.execute(sa.update(t.vector_store_files).where(c.id == file.id).values(row))
+        mark_changed(self.connection, [store_id])
+        return self.find_store_file(store_id, file_id)
 
     def add_store_file(self, store_id: str, file_id: str, ingestion: Ingestion) -> VectorStoreFile | None:
         """Let a file be read into a vector store. One that is there already is read again.
@@ -280,6 +306,10 @@ class KnowledgeWriter(KnowledgeReader):
                 f"{size} bytes more exceed what is left of the {limits.tenant_bytes} that all of the tenant may"
                 " store; delete files and vector stores, or ask the platform team"
             )
+
+
+def _encode_about(name: str, purpose: str) -> bytes:
+    return orjson.dumps({"name": name, "purpose": purpose})
 
 
 def reset_ingestion(ingestion: Ingestion, reader: str) -> Ingestion:

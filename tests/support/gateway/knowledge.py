@@ -27,10 +27,10 @@ def make_batch(position: int, *texts: str, engine: str = ENGINE) -> ChunkBatch:
 
 async def upload(knowledge: TenantKnowledge, owner: Owner, *parts: bytes, name: str = "notes.txt") -> StoredFile:
     """Upload a file, a part at a time."""
-    file_id = await knowledge.write(owner, lambda one: one.begin_file(name, "assistants", None))
+    file_id = await knowledge.write(owner, lambda one: one.begin_file(name))
     for position, part in enumerate(parts):
         assert await knowledge.write(owner, lambda one: one.append_part(file_id, position, part))  # noqa: B023
-    file = await knowledge.write(owner, lambda one: one.finish_file(file_id))
+    file = await knowledge.write(owner, lambda one: one.finish_file(file_id, name, "assistants", None))
     assert file is not None
     return file
 

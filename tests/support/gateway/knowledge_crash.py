@@ -27,11 +27,11 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
     key, anna = knowledge.identify(KEY), knowledge.identify(ANNA)
     names = {}
     for owner in (key, anna):
-        file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt", "assistants", None))
+        file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
         on_step()
         await knowledge.write(owner, lambda one: one.append_part(file_id, 0, b"one"))  # noqa: B023
         on_step()
-        await knowledge.write(owner, lambda one: one.finish_file(file_id))  # noqa: B023
+        await knowledge.write(owner, lambda one: one.finish_file(file_id, "a.txt", "assistants", None))  # noqa: B023
         on_step()
         store_id = await make_store(knowledge, owner)
         on_step()

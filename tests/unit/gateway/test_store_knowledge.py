@@ -200,9 +200,9 @@ async def test_an_erasure_takes_an_end_users_knowledge_and_leaves_the_keys(
 async def test_what_expires_is_gone_at_once_and_deleted_within_the_hour(volume: Volume) -> None:
     async with volume.open() as store:
         knowledge = make_knowledge(store)
-        owner, now = knowledge.identify(KEY), store.clock.read()
-        ends = await knowledge.write(owner, lambda one: one.begin_file("a.txt", "assistants", now + 3600))
-        await knowledge.write(owner, lambda one: one.finish_file(ends))
+        owner = knowledge.identify(KEY)
+        ends = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+        await knowledge.write(owner, lambda one: one.finish_file(ends, "a.txt", "assistants", 3600.0))
         stays = await upload(knowledge, owner, b"two")
         made = await knowledge.write(owner, lambda one: one.create_vector_store("s", "", {}, 1))
         volume.time.advance(2 * 86400)
@@ -218,7 +218,7 @@ async def test_what_expires_is_gone_at_once_and_deleted_within_the_hour(volume: 
 
 async def test_what_is_left_of_an_upload_that_was_cut_goes(store: TenantStore, knowledge: TenantKnowledge) -> None:
     owner = knowledge.identify(KEY)
-    file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt", "assistants", None))
+    file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
     await knowledge.write(owner, lambda one: one.append_part(file_id, 0, b"x"))
     assert await knowledge.read(owner, lambda one: one.find_file(file_id)) is None
     await store.write(lambda one: prune_knowledge(one.connection, one.now + UPLOAD_SECONDS - 60))
