@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from r1plus_calculator.sandbox.confinement import WorkerLimits
-from r1plus_calculator.server.wire import FrameError, encode_failure, pack, read_length
+from r1plus_calculator.server.wire import encode_failure
 from r1plus_calculator.server.worker import READY, Evaluator, run_worker
-from r1plus_contract.calculator import ANSWER_SECONDS, LENGTH_BYTES, MOST_REPLY_BYTES, FailureCode
+from r1plus_contract.calculator import ANSWER_SECONDS, MOST_REPLY_BYTES, FailureCode
+from r1plus_contract.frames import LENGTH_BYTES, FrameError, pack, read_length
 
 log = logging.getLogger(__name__)
 START_SECONDS: Final = 20.0

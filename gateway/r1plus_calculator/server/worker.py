@@ -9,7 +9,7 @@ from r1plus_calculator.evaluation.evaluator import calculate
 from r1plus_calculator.grammar.errors import CalculatorError
 from r1plus_calculator.sandbox.confinement import SOCKET, WorkerLimits, confine, keep_only_socket, reset_signals
 from r1plus_calculator.sandbox.seccomp import SandboxError
-from r1plus_calculator.server.wire import encode_failure, pack, read_frame_from, write_to
+from r1plus_calculator.server.wire import encode_failure
 from r1plus_contract.calculator import (
     MOST_DIGITS,
     MOST_REPLY_BYTES,
@@ -18,6 +18,7 @@ from r1plus_contract.calculator import (
     CalculatorReply,
     FailureCode,
 )
+from r1plus_contract.frames import pack, read_frame_from, write_to
 from r1plus_contract.jsonable import ContractError, dumps, loads
 
 READY: Final = b"R"

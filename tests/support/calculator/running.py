@@ -11,9 +11,9 @@ from typing import Any
 from r1plus_calculator.sandbox.confinement import WorkerLimits
 from r1plus_calculator.server.preload import preload
 from r1plus_calculator.server.server import CalculatorServer, run_calculator
-from r1plus_calculator.server.wire import pack
 from r1plus_calculator.server.worker import Evaluator, answer
 from r1plus_contract.calculator import LENGTH_BYTES, CalculationRequest
+from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
 from support.waiting import eventually
 
