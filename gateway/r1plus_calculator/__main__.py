@@ -1,16 +1,18 @@
-"""`python -m r1plus_calculator [health]`: see `server.process`."""
+"""`python -m r1plus_calculator [health]`: see `server.process` and `server.health`."""
 
 import sys
-
-from r1plus_calculator.server.process import check_health, run
 
 
 def main() -> int:
     """Run the calculator, or ask a running one; return the exit status."""
     match sys.argv[1:]:
         case []:
+            from r1plus_calculator.server.process import run
+
             return run()
         case ["health"]:
+            from r1plus_calculator.server.health import check_health
+
             return check_health()
     print(__doc__)
     return 2

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from typing import Final
 
-LENGTH_BYTES: Final = 4
+from r1plus_contract.frames import FrameError, pack, read_frame
+
 RECONNECT_SECONDS: Final = 0.5
 """For a process that restarts."""
 RETRY_SECONDS: Final = 0.05
@@ -23,15 +24,12 @@ async def exchange_frames(path: str, name: str, request: bytes, most_reply_bytes
     reader, writer = await connect_to_helper(path, name)
     try:
         async with asyncio.timeout(seconds):
-            writer.write(len(request).to_bytes(LENGTH_BYTES, "big") + request)
+            writer.write(pack(request))
             await writer.drain()
-            length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
-            if not 0 < length <= most_reply_bytes:
-                raise HelperUnavailableError(
-                    f"the {name} has sent a reply of {length} bytes, which is not between 1 and {most_reply_bytes};"
-                    " ask the platform team whether gateway and container are of one release"
-                )
-            return await reader.readexactly(length)
+            return await read_frame(reader, most_reply_bytes)
+    except FrameError as error:
+        remedy = "ask the platform team whether gateway and container are of one release"
+        raise HelperUnavailableError(f"the {name} has sent {error}; {remedy}") from error
     except TimeoutError as error:
         raise HelperUnavailableError(f"the {name} has not answered within {seconds:g} s; try again later") from error
     except (OSError, asyncio.IncompleteReadError) as error:

@@ -12,7 +12,6 @@ from typing import Final
 ENV_SOCKET: Final = "R1PLUS_DOCUMENTS_SOCKET"
 """Path of the socket, for both sides. A gateway without it reads no documents."""
 DEFAULT_SOCKET: Final = "/run/r1plus/documents/documents.sock"
-LENGTH_BYTES: Final = 4
 MOST_REQUEST_BYTES: Final = 16 * 1024
 MOST_FRAME_BYTES: Final = 256 * 1024
 """Of a document's bytes."""

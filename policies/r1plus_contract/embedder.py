@@ -17,8 +17,11 @@ ENV_ENGINE_DIR: Final = "R1PLUS_EMBEDDER_ENGINE_DIR"
 """Folder of its files."""
 ENV_SHA256: Final = "R1PLUS_EMBEDDER_SHA256"
 """Digest that the files must have: the other half. Empty: whatever they have."""
-DEFAULT_ENGINE_DIR: Final = "/engine"
-LENGTH_BYTES: Final = 4
+ENV_THREADS: Final = "R1PLUS_EMBEDDER_THREADS"
+"""Of one computation; 1 without it."""
+ENV_IDLE_SECONDS: Final = "R1PLUS_EMBEDDER_IDLE_SECONDS"
+"""After so long without a request the engine's memory is freed."""
+DEFAULT_ENGINE_DIR: Final = "/run/r1plus/engine"
 MOST_TEXTS: Final = 32
 """Texts of one request. Whoever has more sends several, and others take their turn in between."""
 MOST_TEXT_BYTES: Final = 32 * 1024

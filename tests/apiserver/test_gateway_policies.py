@@ -44,6 +44,7 @@ SPEC: Json = {
     "gateway": {
         "enabled": True,
         "replicas": 2,
+        "calculator": True,
         "tls": {"secretName": "web-tls"},
         "database": {"secretName": "store", "egress": {"cidr": "10.9.0.0/16", "ports": [5432]}},
     }
@@ -114,6 +115,52 @@ def get_container(deployment: Json) -> Json:
     return container
 
 
+def get_helper(deployment: Json, name: str = "calculator") -> Json:
+    (container,) = [one for one in get_pod(deployment)["containers"] if one["name"] == name]
+    helper: Json = container
+    return helper
+
+
+def mount_in_helper(volume: str, path: str) -> Change:
+    return lambda it: get_helper(it)["volumeMounts"].append({"name": volume, "mountPath": path})
+
+
+def swap_socket(source: Json) -> Change:
+    """Make the helper's volume one of another kind, under the same name."""
+
+    def change(deployment: Json) -> None:
+        volumes = get_pod(deployment)["volumes"]
+        volumes[:] = [volume for volume in volumes if volume["name"] != "calculator"] + [
+            {"name": "calculator", **source}
+        ]
+
+    return change
+
+
+def run_in_helper(kind: str, *command: str) -> Change:
+    return lambda it: get_helper(it).update({kind: {"exec": {"command": list(command)}}})
+
+
+def make_user(container: Callable[[Json], Json], user: int | None) -> Change:
+    def change(deployment: Json) -> None:
+        secure = container(deployment)["securityContext"]
+        secure.pop("runAsUser", None)
+        secure.update({} if user is None else {"runAsUser": user})
+
+    return change
+
+
+def add_second_helper(deployment: Json) -> None:
+    """Add a program that no policy knows."""
+    get_pod(deployment)["containers"].append({**get_helper(deployment), "name": "miner"})
+
+
+def start_helper_first(deployment: Json) -> None:
+    helper = get_helper(deployment)
+    get_pod(deployment)["containers"].remove(helper)
+    get_pod(deployment)["initContainers"] = [{key: helper[key] for key in helper if not key.endswith("Probe")}]
+
+
 def mount_secret(name: str) -> Change:
     return lambda it: get_pod(it)["volumes"].append({"name": "more", "secret": {"secretName": name}})
 
@@ -141,6 +188,32 @@ HELD: dict[str, tuple[Change, str, str]] = {
     "a Secret in another Deployment": (rename("r1plus-x"), "operator-templates", "no Secret but the gateway's"),
     "another account": (lambda it: get_pod(it).update(serviceAccountName="deployer"), "operator-templates", "as r1plus-gateway"),
     "another claim": (lambda it: get_pod(it)["volumes"].append({"name": "c", "persistentVolumeClaim": {"claimName": "data"}}), "operator-templates", "the gateway r1plus-gateway"),
+    "another program in a helper": (lambda it: get_helper(it).update(command=["sh", "-c", "x"]), "gateway-pods", "runs python3 -m with its own module"),
+    "another module in a helper": (lambda it: get_helper(it).update(command=["python3", "-m", "r1plus_gateway"]), "gateway-pods", "runs python3 -m with its own module"),
+    "code for Python in a helper": (lambda it: get_helper(it).update(command=["python3", "-c", "x"]), "gateway-pods", "runs python3 -m with its own module"),
+    "a helper by the image's entry point": (lambda it: get_helper(it).pop("command"), "gateway-pods", "runs python3 -m with its own module"),
+    "arguments for a helper": (lambda it: get_helper(it).update(args=["-c", "x"]), "gateway-pods", "no args, no hook"),
+    "another image in a helper": (lambda it: get_helper(it).update(image="evil:1"), "gateway-pods", "the chart's images.gateway"),
+    "a library in a helper's environment": (lambda it: get_helper(it)["env"].append({"name": "PYTHONPATH", "value": "/tmp"}), "gateway-pods", "R1PLUS_..._SOCKET only"),
+    "the gateway's settings in a helper": (lambda it: get_helper(it)["env"].append({"name": "R1PLUS_GATEWAY_SETTINGS", "value": "/x"}), "gateway-pods", "R1PLUS_..._SOCKET only"),
+    "a liveness probe of a helper that runs a program": (run_in_helper("livenessProbe", "sh"), "gateway-pods", "its probes the same with health"),
+    "a startup probe of a helper that runs a program": (run_in_helper("startupProbe", "python3", "-c", "x"), "gateway-pods", "its probes the same with health"),
+    "a hook of a helper": (lambda it: get_helper(it).update(lifecycle={"preStop": {"exec": {"command": ["/bin/sleep", "5"]}}}), "gateway-pods", "no args, no hook"),
+    "the tenant's key in a helper": (mount_in_helper("key", "/etc/r1plus/tenant-key"), "gateway-pods", "no Secret and no claim"),
+    "the tenant's key in a helper, as its /tmp": (mount_in_helper("key", "/tmp"), "gateway-pods", "no Secret and no claim"),
+    "a Secret as a helper's volume": (swap_socket({"secret": {"secretName": "r1plus-gateway-key"}}), "gateway-pods", "no Secret and no claim"),
+    "a claim as a helper's volume": (swap_socket({"persistentVolumeClaim": {"claimName": "r1plus-gateway"}}), "gateway-pods", "no Secret and no claim"),
+    "the settings as a helper's volume": (swap_socket({"configMap": {"name": "r1plus-gateway"}}), "gateway-pods", "no Secret and no claim"),
+    "the gateway's /tmp in a helper": (mount_in_helper("tmp", "/tmp"), "gateway-pods", "no Secret and no claim"),
+    "a helper's volume over its program": (mount_in_helper("calculator", "/opt/r1plus"), "gateway-pods", "no Secret and no claim"),
+    "a helper with the gateway's user": (make_user(get_helper, 1000), "gateway-pods", "a user of its own"),
+    "a helper without a user of its own": (make_user(get_helper, None), "gateway-pods", "a user of its own"),
+    "the gateway as a helper's user": (make_user(get_container, 1001), "gateway-pods", "a user of its own"),
+    "a helper that no policy knows": (add_second_helper, "gateway-pods", "no command, no args"),
+    "a helper before the gateway": (start_helper_first, "gateway-pods", "no command, no args"),
+    "a helper's Secret in its environment": (lambda it: get_helper(it).update(env=[{"name": "R1PLUS_CALCULATOR_SOCKET", "valueFrom": {"secretKeyRef": {"name": "r1plus-gateway-key", "key": "half"}}}]), "operator-templates", "no Secret in their environment"),
+    "another folder for a helper's socket in the gateway": (lambda it: get_container(it)["volumeMounts"].append({"name": "calculator", "mountPath": "/opt/r1plus"}), "gateway-pods", "nothing lies over"),
+    "the settings over a helper's socket in the gateway": (lambda it: get_container(it)["volumeMounts"][-1].update(name="settings"), "gateway-pods", "nothing lies over"),
     "a token": (lambda it: get_pod(it).update(automountServiceAccountToken=True), "operator-templates", "must be false"),
 }  # fmt: skip
 
@@ -153,6 +226,23 @@ def test_all_that_the_operator_makes_of_a_gateway_is_let_through(world: World) -
     for obj in objects:
         answer = world.apply(obj)
         assert answer.status in (200, 201), f"{obj['kind']}: {answer}"
+
+
+def test_where_a_namespace_assigns_users_no_container_names_one(world: World) -> None:
+    deployment = world.get_deployment()
+    make_user(get_helper, None)(deployment)
+    for field in ("runAsUser", "runAsGroup", "fsGroup"):
+        get_pod(deployment)["securityContext"].pop(field)
+    assert world.apply(deployment).status == 201
+
+
+def test_without_helpers_the_gateway_is_let_through_as_before(world: World) -> None:
+    deployment = world.get_deployment()
+    get_pod(deployment)["containers"].remove(get_helper(deployment))
+    container = get_container(deployment)
+    container["env"] = container["env"][:1]
+    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "calculator"]
+    assert world.apply(deployment).status == 201
 
 
 @pytest.mark.parametrize(("change", "policy", "said"), HELD.values(), ids=HELD)

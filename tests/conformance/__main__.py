@@ -1,7 +1,8 @@
 """`make test-conformance`: what programs written for OpenAI's API find at a gateway; a JSON line last.
 
 llm-comply, the real `openai` client in three major versions, and schemathesis, each in an environment of its own. The
-gateway is a process with a real store; behind it the real tritonserver serves a test engine, for schemathesis a stand-in.
+gateway is a process with a real store and a real calculator; behind it the real tritonserver serves a test engine, for
+schemathesis a stand-in.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from conformance.fuzz import run_fuzz
 from conformance.results import Result, Tally
 from devcluster.cache import cache_dir
 from r1plus_model_repo.importing.smollm2 import build_engines
+from support.calculator.process import running_calculator_process
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, laid_out, serving
 from support.gateway.fake_triton import FakeTriton, answer
 from support.gateway.fake_triton import serving as serving_stand_in
@@ -53,7 +55,10 @@ async def running_gateway(folder: Path, server: Server) -> AsyncIterator[Gateway
     """Run a gateway before this server."""
     pod = FakeTriton(answer())
     pod.port = int(server.grpc.rpartition(":")[2])
-    async with running_process(folder, pod, STORING, **MODEL) as gateway:
+    async with (
+        running_calculator_process(folder) as calculator,
+        running_process(folder, pod, STORING, calculator=calculator, **MODEL) as gateway,
+    ):
         yield gateway
 
 
@@ -89,7 +94,8 @@ async def run_before_stand_in(tally: Tally) -> None:
         script = answer("Stock", "holm")
         async with (
             serving_stand_in(FakeTriton(script)) as pod,
-            running_process(Path(name), pod, STORING, **MODEL) as gateway,
+            running_calculator_process(Path(name)) as calculator,
+            running_process(Path(name), pod, STORING, calculator=calculator, **MODEL) as gateway,
         ):
             admin = gateway.make_token("team-credit", "r1plus-gateway-admin")
             credentials = {"caller": await gateway.create_key(), "admin": admin}

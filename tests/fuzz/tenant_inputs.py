@@ -163,6 +163,8 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     ),
     "bool-as-yes": (
         Refused(tenant(gateway={"enabled": "yes"}), ("spec.gateway.enabled", "boolean")),
+        Refused(gateway(calculator="yes"), ("spec.gateway.calculator", "boolean")),
+        Refused(gateway(calculator={"image": "evil:1"}), ("spec.gateway.calculator", "boolean")),
     ),
     "replicas 0": (
         Refused(gateway(replicas=0), ("spec.gateway.replicas", "greater than or equal to 1")),
@@ -190,6 +192,7 @@ TAKEN: dict[str, Json] = {
     "a quota": tenant(quota={"deployments": 3, "pods": 20, "cpu": "16", "memory": "64Gi", "gpus": 0, "storage": "1Ti"}),
     "a gateway": gateway(directAccess=False, tls={"secretName": "web.tls"}, limits={"bodyBytes": 1024}),
     "a gateway that is off": tenant(gateway={}),
+    "a gateway with a calculator": gateway(calculator=True),
     "a gateway of several pods": gateway(
         replicas=5, database={"secretName": "store", "egress": {"namespace": "postgres", "ports": [5432]}}
     ),

@@ -11,10 +11,10 @@ from typing import Final
 
 from r1plus_calculator.server.wire import encode_failure
 from r1plus_calculator.server.worker import READY, Evaluator, run_worker
-from r1plus_contract.calculator import ANSWER_SECONDS, LENGTH_BYTES, MOST_REPLY_BYTES, FailureCode
+from r1plus_contract.calculator import ANSWER_SECONDS, MOST_REPLY_BYTES, FailureCode
+from r1plus_contract.frames import LENGTH_BYTES, FrameError, pack, read_length
 from r1plus_sandbox.children import ForkedChild
 from r1plus_sandbox.confinement import WorkerLimits
-from r1plus_sandbox.frames import FrameError, pack, read_length
 
 log = logging.getLogger(__name__)
 START_SECONDS: Final = 20.0

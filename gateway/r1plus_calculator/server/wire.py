@@ -1,4 +1,4 @@
-"""Replies of the calculator as they are sent."""
+"""Replies of requests without a result."""
 
 from r1plus_contract.calculator import CalculationFailure, CalculatorReply, FailureCode
 from r1plus_contract.jsonable import dumps

@@ -16,9 +16,9 @@ from r1plus_contract.calculator import (
     CalculatorReply,
     FailureCode,
 )
+from r1plus_contract.frames import pack, read_frame_from, write_to
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_sandbox.confinement import SOCKET, WorkerLimits, confine, keep_only_socket, reset_signals
-from r1plus_sandbox.frames import pack, read_frame_from, write_to
 from r1plus_sandbox.seccomp import SandboxError
 
 READY: Final = b"R"

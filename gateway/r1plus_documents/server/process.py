@@ -12,14 +12,13 @@ from typing import Final
 from r1plus_contract.documents import (
     DEFAULT_SOCKET,
     ENV_SOCKET,
-    LENGTH_BYTES,
     MOST_REPLY_BYTES,
     DocumentReply,
     DocumentRequest,
 )
+from r1plus_contract.frame_server import SocketError
+from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_sandbox.frames import pack
-from r1plus_sandbox.sockets import SocketError
 
 log = logging.getLogger(__name__)
 HEALTH_SECONDS: Final = 5.0

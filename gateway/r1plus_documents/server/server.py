@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.frame_server import refuse_path, remove_old_socket, remove_socket, share_socket
 from r1plus_documents.server.worker import LIMITS, run_worker
 from r1plus_sandbox.children import ForkedChild
 from r1plus_sandbox.confinement import WorkerLimits
-from r1plus_sandbox.sockets import refuse_path, remove_old_socket, remove_socket, share_socket
 
 log = logging.getLogger(__name__)
 MOST_AT_ONCE: Final = 2

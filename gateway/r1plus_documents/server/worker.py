@@ -17,11 +17,11 @@ from r1plus_contract.documents import (
     TextBlock,
     UnreadablePage,
 )
+from r1plus_contract.frames import FrameError, pack, read_frame_from, write_to
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_documents.reading.errors import ReadingError, TimeLimitError
 from r1plus_documents.reading.formats import find_format, read_blocks
 from r1plus_sandbox.confinement import SOCKET, WorkerLimits, confine, keep_only_socket, reset_signals
-from r1plus_sandbox.frames import FrameError, pack, read_frame_from, write_to
 from r1plus_sandbox.seccomp import SandboxError
 
 LIMITS: Final = WorkerLimits(cpu_seconds=240, memory_bytes=384 * 2**20, wall_seconds=1800.0)

@@ -37,7 +37,8 @@ EXPRESSION: Final = StringField("expression", most=MOST_BYTES, is_required=True)
 DIGITS: Final = IntegerField("digits", 1, MOST_DIGITS)
 CALCULATE: Final = Table((EXPRESSION, DIGITS))
 NOT_CONFIGURED: Final = (
-    "this gateway has no calculator, so nothing was calculated. Ask the platform team to run one beside the gateway"
+    "this gateway has no calculator, so nothing was calculated. Ask the platform team to set spec.gateway.calculator:"
+    " true in the R1PlusTenant"
 )
 ADMINISTERS_ONLY: Final = (
     "ServiceAccount r1plus-gateway-admin administers and does not calculate. Call with an API key, which"

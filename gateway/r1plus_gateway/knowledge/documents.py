@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Protocol
 
 from r1plus_contract.documents import (
-    LENGTH_BYTES,
     MOST_REPLY_BYTES,
     DocumentFailure,
     DocumentFailureCode,
     DocumentReply,
     DocumentRequest,
 )
+from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_gateway.helper_socket import HelperUnavailableError, connect_to_helper
 
@@ -123,7 +123,7 @@ async def _send(writer: asyncio.StreamWriter, request: DocumentRequest, read_par
 
 
 def _write_frame(writer: asyncio.StreamWriter, payload: bytes) -> None:
-    writer.write(len(payload).to_bytes(LENGTH_BYTES, "big") + payload)
+    writer.write(pack(payload))
 
 
 async def _read_reply(reader: asyncio.StreamReader) -> DocumentReply:

@@ -281,6 +281,13 @@ class Gateway(ApiModel):
     database: GatewayDatabase | None = Field(
         None, description="PostgreSQL for keys, usage and audit log. Default: an encrypted file on a volume."
     )
+    calculator: Flag = Field(
+        False,
+        description=(
+            "Whether a calculator runs in the gateway's pods, in a container of its own, for `math_mode` and"
+            " `POST /v1/calculate`. It requests 50m CPU and 128Mi memory. A change restarts the gateway."
+        ),
+    )
 
     @model_validator(mode="after")
     def _share_a_database(self) -> "Gateway":

@@ -16,15 +16,15 @@ from devcluster.images.sources import ROOT, link_tree
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One shipped image: its Containerfile, the extra with its dependencies, and the rooms that it runs."""
+    """One shipped image: its Containerfile, the extras with its dependencies, and the rooms that it runs."""
 
     containerfile: str
-    extra: str
+    extras: tuple[str, ...]
     rooms: tuple[str, ...]
     not_rooms: tuple[str, ...] = ()
     """Parts of those rooms that only developers run."""
     only: tuple[str, ...] = ()
-    """Packages of the extra that the image needs; empty for all."""
+    """Packages of the extras that the image needs; empty for all."""
     left_out: tuple[str, ...] = ()
     """Files of those packages that it does not."""
     tritonserver: bool = False
@@ -36,7 +36,7 @@ _NEVER_RUN = ("bin", "*/tests", "*/*/tests", "*/test", "*/include")
 PRODUCTS: dict[str, Product] = {
     "operator": Product(
         containerfile="operator/Containerfile",
-        extra="operator",
+        extras=("operator",),
         rooms=("r1plus_contract", "r1plus_policies", "r1plus_model_repo", "r1plus_operator"),
         not_rooms=("r1plus_model_repo/backends", "r1plus_model_repo/importing", "r1plus_model_repo/registry"),
         left_out=_NEVER_RUN,
@@ -45,7 +45,7 @@ PRODUCTS: dict[str, Product] = {
     # backends it only carries: the init container lays them beside the model that a Triton image of NVIDIA's loads.
     "monitor": Product(
         containerfile="monitoring/Containerfile",
-        extra="monitor",
+        extras=("monitor",),
         rooms=(
             "r1plus_contract",
             "r1plus_policies",
@@ -62,19 +62,20 @@ PRODUCTS: dict[str, Product] = {
     ),
     "registry": Product(
         containerfile="model_repo/Containerfile.registry",
-        extra="registry",
+        extras=("registry",),
         rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/registry"),
         left_out=_NEVER_RUN,
     ),
     "gateway": Product(
         containerfile="gateway/Containerfile",
-        extra="gateway",
-        rooms=("r1plus_contract", "r1plus_gateway", "r1plus_calculator/__init__.py", "r1plus_calculator/grammar"),
+        # Its helpers' programs as well: they run as containers of their own in the gateway's pod.
+        extras=("gateway", "calculator"),
+        rooms=("r1plus_contract", "r1plus_gateway", "r1plus_calculator"),
         left_out=_NEVER_RUN,
     ),
     "triton-cpu": Product(
         containerfile="model_repo/Containerfile.triton",
-        extra="engine",
+        extras=("engine",),
         rooms=("r1plus_contract", "r1plus_model_repo/__init__.py", "r1plus_model_repo/backends"),
         # Without openvino-telemetry: nothing in a tenant's pod reports to anyone, and OpenVINO does without it.
         only=("numpy", "openvino", "openvino-genai", "openvino-tokenizers"),
@@ -98,7 +99,7 @@ NAMES: tuple[str, ...] = tuple(PRODUCTS)
 def recipe(name: str, wheel: Path) -> Recipe:
     """How to make the product `name` out of the project's wheel."""
     product = PRODUCTS[name]
-    dependencies = python_layers.locked_dependencies(product.extra, product.only, product.left_out)
+    dependencies = python_layers.locked_dependencies(product.extras, product.only, product.left_out)
     server = (triton.WHEEL,) if product.tritonserver else ()
     ingredients = (dependencies.key, python_layers.rooms_digest(wheel, product.rooms, product.not_rooms), *server)
     text = (ROOT / product.containerfile).read_text()

@@ -8,6 +8,7 @@ line tool, say, must not make a new Triton image, since that would be another se
 import os
 import shutil
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +24,23 @@ PYTHON = "3.11"
 """Of the images' base; dependencies are chosen for it whatever Python this tool runs on."""
 
 _PLATFORM = "x86_64-manylinux_2_35"
-_WHEEL_INPUTS = ("policies", "model_repo", "monitoring", "operator", "pyproject.toml", "README.md", "LICENSE")
+_WHEEL_INPUTS = (
+    "policies",
+    "model_repo",
+    "monitoring",
+    "operator",
+    "gateway",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 _WHEELS_KEPT = 3
 _SETS_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The packages of an extra, as `name==version` lines of the lock, less what the image has no use for."""
+    """The packages of some extras, as `name==version` lines of the lock, less what the image has no use for."""
 
     requirements: str
     left_out: tuple[str, ...] = ()
@@ -42,9 +52,12 @@ class Dependencies:
         return digest((PYTHON, _PLATFORM, self.requirements, *self.left_out))[:16]
 
 
-def locked_dependencies(extra: str, only: tuple[str, ...] = (), left_out: tuple[str, ...] = ()) -> Dependencies:
-    """What `uv.lock` says for one extra; with `only`, no other packages than those."""
-    command = [uv(), "export", "--quiet", "--frozen", "--no-emit-project", "--no-default-groups", "--extra", extra]
+def locked_dependencies(
+    extras: Iterable[str], only: tuple[str, ...] = (), left_out: tuple[str, ...] = ()
+) -> Dependencies:
+    """What `uv.lock` says for these extras; with `only`, no other packages than those."""
+    command = [uv(), "export", "--quiet", "--frozen", "--no-emit-project", "--no-default-groups"]
+    command += [argument for extra in extras for argument in ("--extra", extra)]
     exported = output([*command, "--no-hashes", "--no-annotate", "--no-header"], cwd=ROOT)
     lines = [line for line in exported.splitlines() if not only or line.split("==")[0] in only]
     return Dependencies("\n".join(lines) + "\n", left_out)

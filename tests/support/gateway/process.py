@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from r1plus_client import AsyncClient
 from r1plus_contract.atomic_files import replace_text
+from r1plus_contract.calculator import ENV_SOCKET
 from r1plus_gateway.settings import ENV_SETTINGS
 from r1plus_gateway.store.tenant_keys import make_half
 from support.apiserver.process import PythonProcess
@@ -44,6 +45,8 @@ class GatewayProcess(PythonProcess):
         """
         super().__init__(folder / "gateway.log", "r1plus_gateway")
         self.folder = folder
+        self.calculator: Path | None = None
+        """Socket of the calculator; None: there is none."""
         self.internal_port = free_port()
         self.signers: dict[str, PrivateKey] = (
             beside.signers if beside else {"k1": rsa.generate_private_key(65537, 2048)}
@@ -85,7 +88,8 @@ class GatewayProcess(PythonProcess):
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**super().environment, ENV_SETTINGS: str(self.folder / "settings.json")}
+        calculator = {ENV_SOCKET: str(self.calculator)} if self.calculator is not None else {}
+        return {**super().environment, ENV_SETTINGS: str(self.folder / "settings.json"), **calculator}
 
     def write_settings(self) -> None:
         """Replace the settings' file."""
@@ -170,11 +174,20 @@ class GatewayProcess(PythonProcess):
 
 @asynccontextmanager
 async def running_process(
-    folder: Path, pod: FakeTriton, settings: Mapping[str, Mapping[str, Any]] | None = None, **model: Any
+    folder: Path,
+    pod: FakeTriton,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    calculator: Path | None = None,
+    **model: Any,
 ) -> AsyncIterator[GatewayProcess]:
-    """Run a gateway before this pod; `model` as for `GatewayProcess`, `settings`: other settings, by their section."""
+    """Run a gateway before this pod; `model` as for `GatewayProcess`, `settings`: other settings, by their section.
+
+    `calculator`: the socket of one.
+    """
     async with FakeMonitor().listen() as monitor:
         gateway = GatewayProcess(folder, pod, monitor, **model)
+        gateway.calculator = calculator
         for section, values in (settings or {}).items():
             gateway.settings[section] = {**gateway.settings.get(section, {}), **values}
         gateway.write_settings()

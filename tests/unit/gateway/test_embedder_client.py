@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from r1plus_contract.embedder import (
-    LENGTH_BYTES,
     MOST_REQUEST_BYTES,
     MOST_TEXT_BYTES,
     MOST_TEXTS,
@@ -22,17 +21,14 @@ from r1plus_contract.embedder import (
     EmbeddingFailureCode,
     TextEmbeddings,
 )
+from r1plus_contract.frames import LENGTH_BYTES
+from r1plus_contract.frames import pack as frame
 from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_gateway.embedding.client import EmbedderUnavailableError, SocketEmbedder, TextRefusedError
 from support.tables import for_each
 
 ENGINE = "minilm@sha256:" + "5a" * 32
 Request = dict[str, Any]
-
-
-def frame(payload: bytes) -> bytes:
-    """Return a frame."""
-    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
 def count_texts(request: Request) -> bytes:

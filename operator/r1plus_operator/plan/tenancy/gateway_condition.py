@@ -195,8 +195,8 @@ def _find_container_problem(pod: PodFacts, container: ContainerFacts) -> Finding
         return Finding("False", Reason.IMAGE_PULL_FAILED, text)
     if container.waiting_reason == "CrashLoopBackOff":
         text = (
-            f"Pod {pod.name} exits repeatedly (last exit code {container.exit_code}){detail}; its log says why:"
-            f" kubectl logs {pod.name}"
+            f"Container {container.name} of pod {pod.name} exits repeatedly (last exit code {container.exit_code})"
+            f"{detail}; its log says why: kubectl logs {pod.name} -c {container.name}"
         )
         return Finding("False", Reason.CRASH_LOOPING, text)
     return None

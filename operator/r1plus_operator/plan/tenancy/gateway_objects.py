@@ -56,6 +56,13 @@ from r1plus_operator.plan.podspec.pod import (
     build_pod_security_context,
 )
 from r1plus_operator.plan.settings import OperatorConfig
+from r1plus_operator.plan.tenancy.gateway_helpers import (
+    build_helper_container,
+    build_helper_volumes,
+    build_socket_mounts,
+    list_socket_variables,
+    select_helpers,
+)
 from r1plus_operator.plan.tenancy.network_policies import build_egress_rule, build_metadata, build_policy
 
 CONTAINER: Final = "gateway"
@@ -209,7 +216,7 @@ def _hash_start_settings(settings: GatewaySettings) -> str:
 
 
 def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage: bool) -> Json:
-    placement = spec.placement
+    placement, helpers = spec.placement, select_helpers(spec.gateway)
     # A tenant with nodes of its own has its prompts on those nodes only.
     selector = placement.node_selectors[0] if placement.node_selectors else {}
     tolerations = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in placement.tolerations]
@@ -219,8 +226,11 @@ def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": PRESTOP_SECONDS + _select_drain_seconds(spec.gateway) + EXIT_SECONDS,
         "securityContext": build_pod_security_context(config.pod_user),
-        "containers": [_build_container(spec.gateway, config, counts_storage=counts_storage)],
-        "volumes": _build_volumes(spec.gateway),
+        "containers": [
+            _build_container(spec.gateway, config, counts_storage=counts_storage),
+            *(build_helper_container(helper, config, counts_storage=counts_storage) for helper in helpers),
+        ],
+        "volumes": [*_build_volumes(spec.gateway), *build_helper_volumes(helpers)],
         "nodeSelector": {**selector, **PLATFORM},
     }
     if tolerations:
@@ -236,6 +246,7 @@ def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage
 
 def _build_container(gateway: Gateway, config: OperatorConfig, *, counts_storage: bool) -> Json:
     """Return the container. It runs the image's own entry point: a policy allows no other program beside Secrets."""
+    helpers = select_helpers(gateway)
     requests, limits = {"cpu": "100m", "memory": "192Mi"}, {"memory": "512Mi"}
     if counts_storage:
         requests["ephemeral-storage"] = mebibytes(LOGS + bytes_of(TMP))
@@ -244,7 +255,10 @@ def _build_container(gateway: Gateway, config: OperatorConfig, *, counts_storage
         "name": CONTAINER,
         "image": config.gateway_image,
         "imagePullPolicy": "IfNotPresent",
-        "env": [{"name": ENV_SETTINGS, "value": f"{DIR_SETTINGS}/{SETTINGS_FILE}"}],
+        "env": [
+            {"name": ENV_SETTINGS, "value": f"{DIR_SETTINGS}/{SETTINGS_FILE}"},
+            *list_socket_variables(helpers),
+        ],
         "ports": [
             {"name": "api", "containerPort": PORT_API, "protocol": "TCP"},
             {"name": "internal", "containerPort": PORT_INTERNAL, "protocol": "TCP"},
@@ -256,7 +270,7 @@ def _build_container(gateway: Gateway, config: OperatorConfig, *, counts_storage
         "livenessProbe": _build_probe("/healthz", periodSeconds=20, timeoutSeconds=10, failureThreshold=3),
         "readinessProbe": _build_probe("/readyz", periodSeconds=3, timeoutSeconds=5),
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_SECONDS)]}}},
-        "volumeMounts": _build_mounts(gateway),
+        "volumeMounts": [*_build_mounts(gateway), *build_socket_mounts(helpers)],
     }
 
 

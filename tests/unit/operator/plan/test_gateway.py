@@ -101,6 +101,7 @@ GATEWAYS = st.fixed_dictionaries(
         "tls": st.just({"secretName": "web-tls"}),
         "database": st.just(DATABASE),
         "replicas": st.integers(0, 3),
+        "calculator": st.booleans(),
         "nonsense": st.just(1),
     },
 )
@@ -363,7 +364,8 @@ class TestTheCondition:
         "a Secret is missing": ((starts(volumes_pending_since=10_000.0 - VOLUMES_SECONDS - 5),), "", ("False KeyMissing", GATEWAY_KEY, "web-tls", "kubectl describe pod")),
         "the image is": ((starts(containers=container(waiting_reason="ImagePullBackOff", message="not found")),), "", ("False ImagePullFailed", "not found", "images.gateway")),
         "no node takes it": ((starts(unschedulable="0/1 nodes"),), "", ("False Unschedulable", "0/1 nodes", "storage class")),
-        "it ends again and again": ((starts(containers=container(waiting_reason="CrashLoopBackOff", exit_code=2, message="Settings are not usable")),), "", ("False CrashLooping", "exit code 2", "Settings are not usable")),
+        "it ends again and again": ((starts(containers=container(waiting_reason="CrashLoopBackOff", exit_code=2, message="Settings are not usable")),), "", ("False CrashLooping", "exit code 2", "Settings are not usable", "-c gateway")),
+        "its calculator does": ((starts(containers=(ContainerFacts("calculator", ready=False, waiting_reason="CrashLoopBackOff", exit_code=2),)),), "", ("False CrashLooping", "Container calculator of pod gateway-1", "kubectl logs gateway-1 -c calculator")),
         "the quota has no room": ((), "pods is forbidden: exceeded quota: pods=20", ("False QuotaExceeded", "exceeded quota", "spec.quota")),
         "admission refuses it": ((), "denied by policy x", ("False PodRefused", "denied by policy x")),
         "the former one only ends": ((replace(POD, terminating=True),), "", ("False Starting", "no pod yet")),

@@ -1,4 +1,4 @@
-"""Frames on a stream: a length (4 bytes, big-endian), then so many bytes."""
+"""Frames on sockets and pipes between processes of one pod: a length in 4 bytes, big-endian, then that many bytes."""
 
 import asyncio
 import os

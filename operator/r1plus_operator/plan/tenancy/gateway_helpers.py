@@ -1,0 +1,151 @@
+"""Containers that help a tenant's gateway, in its pod: what each runs, and what it shares with the gateway. Pure.
+
+A helper runs another program of the gateway's image under a user of its own. Both meet at a Unix socket on an emptyDir
+that no other container mounts. A helper has no Secret, no token and no volume of the tenant. Policy `gateway-pods` of
+the chart holds the operator to that, and knows the helpers by name.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from r1plus_contract import calculator
+from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
+from r1plus_operator.api.tenants import Gateway
+from r1plus_operator.plan.observation import Json
+from r1plus_operator.plan.podspec.pod import build_container_security_context, build_mount
+from r1plus_operator.plan.settings import OperatorConfig
+
+SOCKET_SIZE: Final = "1Mi"
+LOGS, LOGS_LIMIT = 32 * 2**20, 128 * 2**20
+"""Disk for a helper's log on the node, bytes: request and limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a container requests, and may use at most."""
+
+    cpu: str
+    cpu_limit: str
+    memory: str
+    memory_limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayHelper:
+    """One helper. `python3 -m MODULE` serves its socket, and `python3 -m MODULE health` asks one that runs."""
+
+    name: str
+    """Of its container and of the volume with its socket."""
+    module: str
+    user_offset: int
+    """Added to the gateway's user, so that each container has its own; the group is common."""
+    socket_env: str
+    """Variable with the path of the socket, for both sides: R1PLUS_NAME_SOCKET."""
+    socket: str
+    """Path of the socket; its folder is the volume's mount."""
+    resources: Resources
+    tmp: str = ""
+    """Size of its /tmp; empty: it has none."""
+    mounts: tuple[Json, ...] = ()
+    volumes: tuple[Json, ...] = ()
+    """What it mounts beyond its socket and /tmp; policy `gateway-pods` has to know each."""
+
+    @property
+    def command(self) -> list[str]:
+        """What its container runs."""
+        return ["python3", "-m", self.module]
+
+    @property
+    def socket_folder(self) -> str:
+        """Where both sides mount the volume with the socket."""
+        return self.socket.rpartition("/")[0]
+
+    @property
+    def environment(self) -> Json:
+        """The variable that both sides have."""
+        return {"name": self.socket_env, "value": self.socket}
+
+
+CALCULATOR: Final = GatewayHelper(
+    name="calculator",
+    module="r1plus_calculator",
+    user_offset=1,
+    socket_env=calculator.ENV_SOCKET,
+    socket=calculator.DEFAULT_SOCKET,
+    # Four workers of 272 MiB beyond their supervisor's 100.
+    resources=Resources(cpu="50m", cpu_limit="2", memory="128Mi", memory_limit="1280Mi"),
+)
+
+
+def select_helpers(gateway: Gateway) -> tuple[GatewayHelper, ...]:
+    """Return the helpers that a gateway asks for."""
+    return (CALCULATOR,) if gateway.calculator else ()
+
+
+def build_helper_container(helper: GatewayHelper, config: OperatorConfig, *, counts_storage: bool) -> Json:
+    """Return a helper's container. Where the namespace assigns users, it has the gateway's."""
+    user = config.pod_user.run_as_user
+    return {
+        "name": helper.name,
+        "image": config.gateway_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": helper.command,
+        "env": [helper.environment],
+        "resources": _build_resources(helper, counts_storage=counts_storage),
+        "securityContext": {
+            **build_container_security_context(),
+            **({} if user is None else {"runAsUser": user + helper.user_offset}),
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "startupProbe": _build_probe(helper, periodSeconds=2, timeoutSeconds=5, failureThreshold=60),
+        "livenessProbe": _build_probe(helper, periodSeconds=20, timeoutSeconds=10, failureThreshold=3),
+        "volumeMounts": [
+            build_mount(helper.name, helper.socket_folder),
+            *([build_mount(_name_tmp(helper), "/tmp")] if helper.tmp else []),
+            *helper.mounts,
+        ],
+    }
+
+
+def _build_resources(helper: GatewayHelper, *, counts_storage: bool) -> Json:
+    sizes = helper.resources
+    requests = {"cpu": sizes.cpu, "memory": sizes.memory}
+    limits = {"cpu": sizes.cpu_limit, "memory": sizes.memory_limit}
+    if counts_storage:
+        disk = bytes_of(SOCKET_SIZE) + (bytes_of(helper.tmp) if helper.tmp else 0)
+        requests["ephemeral-storage"] = mebibytes(LOGS + disk)
+        limits["ephemeral-storage"] = mebibytes(LOGS_LIMIT + disk)
+    return {"requests": requests, "limits": limits}
+
+
+def _build_probe(helper: GatewayHelper, **fields: int) -> Json:
+    """Return a probe. None asks for readiness: without a helper the gateway still serves what does not need it."""
+    return {"exec": {"command": [*helper.command, "health"]}, **fields}
+
+
+def build_helper_volumes(helpers: Sequence[GatewayHelper]) -> list[Json]:
+    """Return the pod's volumes for its helpers."""
+    return [volume for helper in helpers for volume in _build_volumes(helper)]
+
+
+def _build_volumes(helper: GatewayHelper) -> list[Json]:
+    return [
+        {"name": helper.name, "emptyDir": {"sizeLimit": SOCKET_SIZE}},
+        *([{"name": _name_tmp(helper), "emptyDir": {"sizeLimit": helper.tmp}}] if helper.tmp else []),
+        *helper.volumes,
+    ]
+
+
+def _name_tmp(helper: GatewayHelper) -> str:
+    return f"{helper.name}-tmp"
+
+
+def build_socket_mounts(helpers: Sequence[GatewayHelper]) -> list[Json]:
+    """Return the gateway's mounts of its helpers' sockets. It connects to them, and writes no file there."""
+    return [build_mount(helper.name, helper.socket_folder, read_only=True) for helper in helpers]
+
+
+def list_socket_variables(helpers: Sequence[GatewayHelper]) -> list[Json]:
+    """Return the gateway's variables that name its helpers' sockets."""
+    return [helper.environment for helper in helpers]
