@@ -12,6 +12,7 @@ from r1plus_documents.reading.errors import ReadingError, refuse_damaged
 
 _SCANNED: Final = "has pictures and no text: it was scanned. Let a program recognise its text (OCR), and upload that"
 _DAMAGED: Final = "cannot be read: it is damaged. Print the document into a new PDF, and upload that"
+_ENCRYPTION: Final = b"/Encrypt"
 _SPACE: Final = re.compile(r"[^\S\n]+")
 _PARAGRAPH_END: Final = re.compile(r"\n\s*\n")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
@@ -46,17 +47,21 @@ def _open(data: bytes) -> Any:
     try:
         reader = pypdf.PdfReader(io.BytesIO(data), strict=False)
         if reader.is_encrypted:
-            message = "is encrypted; save it without a password"
-            raise ReadingError(DocumentFailureCode.ENCRYPTED, message)
+            raise _refuse_encrypted()
         count = len(reader.pages)
     except (MemoryError, ReadingError):
         raise
     except Exception as error:
-        raise refuse_damaged("PDF") from error
+        # An empty password is tried, for which a child may lack what it could load.
+        raise (_refuse_encrypted() if _ENCRYPTION in data else refuse_damaged("PDF")) from error
     if count > MOST_PAGES:
         message = f"has {count} pages, more than {MOST_PAGES}; split it"
         raise ReadingError(DocumentFailureCode.LIMIT, message)
     return reader.pages
+
+
+def _refuse_encrypted() -> ReadingError:
+    return ReadingError(DocumentFailureCode.ENCRYPTED, "is encrypted; save it without a password")
 
 
 def _has_pictures(page: Any) -> bool:
