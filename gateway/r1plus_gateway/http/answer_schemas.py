@@ -64,7 +64,12 @@ _MESSAGE: Final[Schema] = build_object(
 )
 _DELTA: Final[Schema] = {
     "type": "object",
-    "properties": {"role": TEXT, "content": or_null(TEXT), "tool_calls": build_list({"type": "object"})},
+    "properties": {
+        "role": TEXT,
+        "content": or_null(TEXT),
+        "tool_calls": build_list({"type": "object"}),
+        "annotations": build_list({}),
+    },
     "additionalProperties": False,
 }
 _USAGE: Final = refer("Usage")
@@ -88,12 +93,13 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Error": build_object(error=build_object(message=TEXT, type=TEXT, param=or_null(TEXT), code=TEXT)),
     "Usage": build_object(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
     "ChatCompletion": build_object(
+        {"r1plus": {"type": "object"}},
         **_build_head("chat.completion"),
         choices=build_list(build_object(index=COUNT, message=_MESSAGE, logprobs=NULL, finish_reason=_CHAT_END)),
         usage=_USAGE,
     ),
     "ChatCompletionChunk": build_object(
-        {"usage": or_null(_USAGE)},
+        {"usage": or_null(_USAGE), "r1plus": {"type": "object"}},
         **_build_head("chat.completion.chunk"),
         choices=build_list(build_object(index=COUNT, delta=_DELTA, logprobs=NULL, finish_reason=or_null(_CHAT_END))),
     ),

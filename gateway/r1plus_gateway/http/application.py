@@ -31,13 +31,16 @@ from r1plus_gateway.http.completions import (
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.file_search import refuse_search
 from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
+from r1plus_gateway.http.knowledge_search import make_finder
 from r1plus_gateway.http.memories import Memories
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
 from r1plus_gateway.http.response_form import ResponseForm
+from r1plus_gateway.http.response_requests import refuse_continuation
 from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.stored_responses import StoredResponses
 from r1plus_gateway.http.vector_stores import VectorStores
@@ -78,8 +81,10 @@ class Api:
             ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
         )
         self._completions = Completions(parts, storage)
-        responses = ResponseForm(storage.read_continuation) if storage is not None else ResponseForm()
-        self._forms: tuple[Form, ...] = (ChatForm(), responses, TextForm(), GenerateForm())
+        find_knowledge = make_finder(knowledge) if knowledge is not None else refuse_search
+        read_continuation = storage.read_continuation if storage is not None else refuse_continuation
+        responses = ResponseForm(read_continuation, find_knowledge)
+        self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())
         self._calculations = Calculations(parts, calculator, self._completions.bodies, self._completions.holds)
         self.is_draining = False
         self._operations = self._list_operations()

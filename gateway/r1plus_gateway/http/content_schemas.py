@@ -5,6 +5,7 @@ from typing import Final
 
 from r1plus_gateway.http.answer_schemas import (
     COUNT,
+    NULL,
     TEXT,
     Schema,
     build_const,
@@ -37,6 +38,9 @@ _ITEM: Final[Schema] = {
             id=TEXT, type=build_const("function_call"), status=_ENDED, call_id=TEXT, name=TEXT, arguments=TEXT
         ),
         build_object(id=TEXT, type=build_const("function_call_output"), status=_ENDED, call_id=TEXT, output=TEXT),
+        build_object(
+            {"results": NULL}, id=TEXT, type=build_const("file_search_call"), status=_ENDED, queries=build_list(TEXT)
+        ),
     ]
 }
 

@@ -12,7 +12,7 @@ from r1plus_gateway.http.content_handlers import (
     refuse_unknown,
 )
 from r1plus_gateway.http.errors import RequestError
-from r1plus_gateway.knowledge.search import Passage, SearchMethod
+from r1plus_gateway.knowledge.search import SearchMethod
 from r1plus_gateway.knowledge.service import KnowledgeService
 from r1plus_gateway.settings import GatewaySettings
 from r1plus_gateway.store.content_cipher import Owner
@@ -138,12 +138,6 @@ def _describe_problem(problem: IngestionProblem | None) -> dict[str, str] | None
     elif problem.code in _OF_SERVER:
         code = "server_error"
     return {"code": code, "message": problem.message}
-
-
-def describe_place(passage: Passage) -> dict[str, Any]:
-    """Return where a passage is in its document."""
-    chunk = passage.chunk
-    return {"page": chunk.page, "heading": chunk.heading, "start": chunk.start, "end": chunk.end}
 
 
 def respond_file(name: str) -> dict[str, str]:

@@ -26,6 +26,28 @@ PLACE: Final[Mapping[str, Schema]] = {"page": or_null(COUNT), "heading": TEXT, "
 """Where a passage is in its document: page, heading, and characters of the document's text before its ends."""
 
 
+CITATION: Final[Schema] = build_object(
+    type=build_const("file_citation"),
+    index=COUNT,
+    file_id=TEXT,
+    filename=TEXT,
+    number=COUNT,
+    basis={"enum": ["number", "words"]},
+    **PLACE,
+)
+KNOWLEDGE: Final[Schema] = build_object(
+    search=METHOD,
+    found=COUNT,
+    estimated_tokens=COUNT,
+    passages=build_list(
+        build_object(
+            number=COUNT, vector_store_id=TEXT, file_id=TEXT, filename=TEXT, score=NUMBER, is_cited=_FLAG, **PLACE
+        )
+    ),
+)
+"""What an answer says of the documents that were quoted to the model."""
+
+
 def _build_page(name: str) -> Schema:
     return build_object(
         object=build_const("list"),

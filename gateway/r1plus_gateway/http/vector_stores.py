@@ -32,7 +32,6 @@ from r1plus_gateway.http.knowledge_fields import (
 )
 from r1plus_gateway.http.knowledge_handlers import (
     KnowledgeHandlers,
-    describe_place,
     describe_store_file,
     describe_vector_store,
 )
@@ -41,6 +40,7 @@ from r1plus_gateway.http.metadata import METADATA
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.private_answers import respond
 from r1plus_gateway.knowledge.chunking import ChunkSize
+from r1plus_gateway.knowledge.quotation import describe_passage_place
 from r1plus_gateway.knowledge.search import Passage
 from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.knowledge import Ingestion, IngestionState, VectorStore
@@ -332,5 +332,5 @@ def _describe_result(passage: Passage) -> dict[str, Any]:
         "score": round(passage.score, 6),
         "attributes": dict(passage.attributes),
         "content": [{"type": "text", "text": passage.chunk.text}],
-        "r1plus": describe_place(passage),
+        "r1plus": describe_passage_place(passage),
     }

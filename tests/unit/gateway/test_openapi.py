@@ -13,6 +13,7 @@ import pytest_asyncio
 from jsonschema import Draft202012Validator
 
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.file_search import read_knowledge
 from r1plus_gateway.http.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text
 from r1plus_gateway.http.response_requests import parse_response, read_continuation_names
 from r1plus_gateway.settings import Capability, ModelSettings
@@ -193,8 +194,14 @@ def parse_whole_response(fields: Fields, name: ModelName, model: ModelSettings) 
     return parse_response(fields, name, model)
 
 
+def parse_whole_chat(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
+    """Parse a chat with what is searched for it."""
+    read_knowledge(fields)
+    return parse_chat(fields, name, model)
+
+
 @for_each("parse, body, path", {
-    "chat": (parse_chat, CHAT, "/v1/chat/completions"),
+    "chat": (parse_whole_chat, CHAT, "/v1/chat/completions"),
     "text": (parse_text, TEXT, "/v1/completions"),
     "generate": (parse_generate, TEXT, "/v1/generate"),
     "response": (parse_whole_response, {**RESPONSE, "tools": [FLAT_TOOL]}, "/v1/responses"),
