@@ -23,11 +23,14 @@ HOOKS: Final = Path(__file__).with_name("fuzz_hooks.py")
 PHASES: Final = ("coverage", "fuzzing")
 
 
-def run_fuzz(url: str, context_tokens: int, credentials: Mapping[str, str]) -> Iterator[Result]:
-    """Test every operation; `credentials` are of a `caller` and of an `admin`."""
+def run_fuzz(
+    url: str, context_tokens: int, embedding: Mapping[str, Any], credentials: Mapping[str, str]
+) -> Iterator[Result]:
+    """Test every operation; `embedding`: the gateway's settings of it; `credentials`: of a `caller` and an `admin`."""
     with urllib.request.urlopen(f"{url}/openapi.json", timeout=30) as answer:
         document = json.loads(answer.read())
     _name_the_model(document, context_tokens)
+    _name_the_engine(document, embedding)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "openapi.json"
         for who, option in (("caller", "--exclude-path-regex"), ("admin", "--include-path-regex")):
@@ -46,6 +49,12 @@ def _name_the_model(document: Any, context_tokens: int) -> None:
             for name in ("max_tokens", "max_completion_tokens", "max_new_tokens", "length", "max_output_tokens"):
                 if name in properties:
                     properties[name]["maximum"] = context_tokens
+
+
+def _name_the_engine(document: Any, embedding: Mapping[str, Any]) -> None:
+    body = document["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body["properties"]["model"] = {"enum": [embedding["name"]]}
+    body["properties"]["dimensions"] = {"enum": [embedding["dimensions"], None]}
 
 
 def _run(url: str, document: Path, credential: str, *choice: str) -> Iterator[Result]:

@@ -11,11 +11,13 @@ import aiohttp
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from r1plus_client import AsyncClient
+from r1plus_contract import calculator as calculator_contract
+from r1plus_contract import embedder as embedder_contract
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.calculator import ENV_SOCKET
 from r1plus_gateway.settings import ENV_SETTINGS
 from r1plus_gateway.store.tenant_keys import make_half
 from support.apiserver.process import PythonProcess
+from support.embedding.process import EmbedderProcess
 from support.gateway.fake_triton import FakeTriton
 from support.gateway.rig import REVISION, FakeMonitor
 from support.gateway.tokens import ISSUER, PrivateKey, make_account, make_claims, make_jwk, sign
@@ -47,6 +49,7 @@ class GatewayProcess(PythonProcess):
         self.folder = folder
         self.calculator: Path | None = None
         """Socket of the calculator; None: there is none."""
+        self.embedder: EmbedderProcess | None = None
         self.internal_port = free_port()
         self.signers: dict[str, PrivateKey] = (
             beside.signers if beside else {"k1": rsa.generate_private_key(65537, 2048)}
@@ -88,8 +91,12 @@ class GatewayProcess(PythonProcess):
 
     @property
     def environment(self) -> dict[str, str]:
-        calculator = {ENV_SOCKET: str(self.calculator)} if self.calculator is not None else {}
-        return {**super().environment, ENV_SETTINGS: str(self.folder / "settings.json"), **calculator}
+        sockets = {}
+        if self.calculator is not None:
+            sockets[calculator_contract.ENV_SOCKET] = str(self.calculator)
+        if self.embedder is not None:
+            sockets[embedder_contract.ENV_SOCKET] = str(self.embedder.socket)
+        return {**super().environment, ENV_SETTINGS: str(self.folder / "settings.json"), **sockets}
 
     def write_settings(self) -> None:
         """Replace the settings' file."""
@@ -179,6 +186,7 @@ async def running_process(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     calculator: Path | None = None,
+    embedder: EmbedderProcess | None = None,
     **model: Any,
 ) -> AsyncIterator[GatewayProcess]:
     """Run a gateway before this pod; `model` as for `GatewayProcess`, `settings`: other settings, by their section.
@@ -188,6 +196,9 @@ async def running_process(
     async with FakeMonitor().listen() as monitor:
         gateway = GatewayProcess(folder, pod, monitor, **model)
         gateway.calculator = calculator
+        gateway.embedder = embedder
+        if embedder is not None:
+            gateway.settings["embedding"] = embedder.settings
         for section, values in (settings or {}).items():
             gateway.settings[section] = {**gateway.settings.get(section, {}), **values}
         gateway.write_settings()
