@@ -11,31 +11,17 @@ import pytest
 from r1plus_contract import embedder
 from r1plus_contract.calculator import DEFAULT_SOCKET, ENV_SOCKET
 from r1plus_contract.gateway import GATEWAY
-from r1plus_model_repo.catalog.embedding import EmbeddingEngine, EmbeddingEngineSpec
+from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TokenIssuer
 from r1plus_operator.plan.settings import PodUser
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
 from r1plus_operator.plan.tenancy.gateway_helpers import CALCULATOR, GatewayHelper, build_embedder
+from support.plan.embedding_engine import EMBEDDING_ENGINE
 from support.plan.tenant_world import CONFIG, TenantWorld
 from support.tables import for_each
 
 ISSUER = TokenIssuer("https://issuer.example", '{"keys":[{"kid":"a"}]}')
-ENGINE = EmbeddingEngine(
-    "minilm",
-    EmbeddingEngineSpec.model_validate(
-        {
-            "kind": "embedding",
-            "family": "minilm",
-            "version": "1.0.0",
-            "precision": "FP16",
-            "backend": "openvino",
-            "artifact": {"image": "registry.local/minilm:1", "sha256": "5a" * 32},
-            "requirements": {"cpu": "2500m", "weightsMemory": "140Mi", "runtimeMemory": "240Mi"},
-            "embedding": {"dimensions": 384, "mostTokens": 256, "parameters": 22_000_000},
-        }
-    ),
-)
-SWITCHES = {"calculator": CALCULATOR, "embedding": build_embedder(ENGINE)}
+SWITCHES = {"calculator": CALCULATOR, "embedding": build_embedder(EMBEDDING_ENGINE)}
 """Field of spec.gateway -> the helper that it asks for."""
 ON: dict[str, Any] = {"calculator": True, "embedding": {"engine": "minilm"}}
 
@@ -43,7 +29,7 @@ ON: dict[str, Any] = {"calculator": True, "embedding": {"engine": "minilm"}}
 def make_world(**gateway: Any) -> TenantWorld:
     return TenantWorld(
         spec={"gateway": {"enabled": True, **gateway}},
-        gateway=GatewayObservation({}, (), ISSUER, embedding=ENGINE, has_embedding_name=True),
+        gateway=GatewayObservation({}, (), ISSUER, embedding=EMBEDDING_ENGINE, has_embedding_name=True),
         config=replace(CONFIG, gateway_image="registry.local/gateway:1"),
     )
 
@@ -217,16 +203,18 @@ def test_an_engine_that_cannot_embed_changes_nothing_and_the_condition_names_it(
     assert (ready["status"], ready["reason"]) == ("False", "EngineNotFound")
     assert words in ready["message"]
     assert "name an engine of kind embedding" in ready["message"]
-    world.gateway = replace(world.gateway, embedding=ENGINE)
+    world.gateway = replace(world.gateway, embedding=EMBEDDING_ENGINE)
     assert "embedder" in split(settle_pod(world))[1]
 
 
 def test_an_engine_of_other_files_restarts_the_pod() -> None:
     world = make_world(embedding=ON["embedding"])
     before = settle_pod(world)
-    spec = ENGINE.spec.model_copy(
+    spec = EMBEDDING_ENGINE.spec.model_copy(
         update={
-            "artifact": ENGINE.spec.artifact.model_copy(update={"sha256": "6b" * 32, "image": "registry.local/m:2"})
+            "artifact": EMBEDDING_ENGINE.spec.artifact.model_copy(
+                update={"sha256": "6b" * 32, "image": "registry.local/m:2"}
+            )
         }
     )
     world.gateway = replace(world.gateway, embedding=EmbeddingEngine("minilm", spec))
