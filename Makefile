@@ -101,6 +101,10 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last
 	@$(PYTHON) -m conformance
 
+.PHONY: test-embedding
+test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against transformers' on over 200 texts
+	$(PYTEST) -m embedding -s tests/embedding
+
 .PHONY: test-memory
 test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's
 	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py

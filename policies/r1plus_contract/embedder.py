@@ -21,7 +21,7 @@ ENV_THREADS: Final = "R1PLUS_EMBEDDER_THREADS"
 """Of one computation; 1 without it."""
 ENV_IDLE_SECONDS: Final = "R1PLUS_EMBEDDER_IDLE_SECONDS"
 """After so long without a request the engine's memory is freed."""
-DEFAULT_ENGINE_DIR: Final = "/run/r1plus/engine"
+DEFAULT_ENGINE_DIR: Final = "/run/r1plus/embedder-engine"
 MOST_TEXTS: Final = 32
 """Texts of one request. Whoever has more sends several, and others take their turn in between."""
 MOST_TEXT_BYTES: Final = 32 * 1024

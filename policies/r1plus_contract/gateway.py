@@ -237,6 +237,26 @@ class DataSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingSettings:
+    """The engine of the embedder beside the gateway, which is one R1PlusEngine of kind embedding."""
+
+    name: str
+    """Callers name it as a model."""
+    sha256: str
+    """Digest of its files."""
+    dimensions: int
+    most_tokens: int
+    """Tokens of the longest text that it reads whole."""
+    created_at: int = 0
+    """Seconds since the epoch."""
+
+    @property
+    def identity(self) -> str:
+        """NAME@sha256:DIGEST, as the embedder names it."""
+        return f"{self.name}@sha256:{self.sha256}"
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """All settings of one gateway."""
 
@@ -253,3 +273,5 @@ class GatewaySettings:
     """Metrics and probes, without TLS and keys: for Prometheus and the kubelet."""
     drain_seconds: float = 60.0
     """Longest time for running answers to end after SIGTERM."""
+    embedding: EmbeddingSettings | None = None
+    """None: this gateway has no embedder."""

@@ -1,5 +1,6 @@
 """The client of the embedder's socket: texts in, vectors out, in requests that others can take turns with."""
 
+import asyncio
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from r1plus_gateway.helper_socket import HelperUnavailableError, exchange_frames
 GRACE_SECONDS: Final = 0.5
 """Beyond the time in which an embedder answers."""
 HEALTH_SECONDS: Final = 5.0
+MOST_AT_ONCE: Final = 8
+"""Requests at the embedder, which computes one at a time: further ones wait here, in the order of their arrival."""
 MOST_TEXTS_BYTES: Final = (MOST_REQUEST_BYTES - 4096) // 6
 """Of the texts of one request in UTF-8: JSON writes some characters in six bytes."""
 NOT_UNDERSTOOD: Final = "the embedder's answer is not understood; ask the platform team to look at its release"
@@ -89,9 +92,10 @@ class SocketEmbedder:
     def __init__(self, path: str, answer_seconds: float = ANSWER_SECONDS + GRACE_SECONDS) -> None:
         self._path = path
         self._answer_seconds = answer_seconds
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def embed(self, texts: Sequence[str], *, truncate: bool = True) -> Embeddings:
-        """See `Embedder`. The requests of one call follow each other."""
+        """See `Embedder`. The requests of one call follow each other, and those of other calls come in between."""
         if not texts:
             raise ValueError("texts: empty; give at least one")
         parts: list[Embeddings] = []
@@ -117,7 +121,8 @@ class SocketEmbedder:
         return health
 
     async def _embed_part(self, texts: Sequence[str], start: int, truncate: bool) -> Embeddings:
-        reply = await self._ask(EmbeddingRequest(tuple(texts), truncate), self._answer_seconds)
+        async with self._turns:
+            reply = await self._ask(EmbeddingRequest(tuple(texts), truncate), self._answer_seconds)
         if reply.failure is not None:
             raise _convert_failure(reply.failure, start)
         if reply.embeddings is None:

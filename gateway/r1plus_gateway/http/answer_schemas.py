@@ -127,19 +127,33 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         check=TEXT,
         notes=build_list(TEXT),
     ),
+    "Embeddings": build_object(
+        object=build_const("list"),
+        data=build_list(
+            build_object(object=build_const("embedding"), index=COUNT, embedding={"anyOf": [build_list(NUMBER), TEXT]})
+        ),
+        model=TEXT,
+        usage=build_object(prompt_tokens=COUNT, total_tokens=COUNT),
+        r1plus=build_object(engine=TEXT, truncated=build_list(COUNT)),
+    ),
     "Model": build_object(
         id=TEXT,
         object=build_const("model"),
         created=COUNT,
         owned_by=build_const("r1plus"),
-        r1plus=build_object(
-            context_tokens=COUNT,
-            default_max_new_tokens=COUNT,
-            default_temperature=NUMBER,
-            capabilities=build_list(TEXT),
-            preset=or_null(TEXT),
-            accuracy={"enum": ["gated", "measured", "unmeasured"]},
-        ),
+        r1plus={
+            "anyOf": [
+                build_object(
+                    context_tokens=COUNT,
+                    default_max_new_tokens=COUNT,
+                    default_temperature=NUMBER,
+                    capabilities=build_list(TEXT),
+                    preset=or_null(TEXT),
+                    accuracy={"enum": ["gated", "measured", "unmeasured"]},
+                ),
+                build_object(context_tokens=COUNT, dimensions=COUNT, engine=TEXT, capabilities=build_list(TEXT)),
+            ]
+        },
     ),
     "Models": build_object(object=build_const("list"), data=build_list(refer("Model"))),
     "OwnUsage": build_object(

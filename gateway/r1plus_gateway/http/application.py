@@ -15,6 +15,7 @@ from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.calculation.client import Calculator
+from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.calculations import CALCULATE, Calculations
 from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
@@ -30,6 +31,7 @@ from r1plus_gateway.http.completions import (
 )
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
+from r1plus_gateway.http.embeddings import EMBED, TextVectors, describe_engine, find_engine
 from r1plus_gateway.http.errors import RequestError, convert_access_error
 from r1plus_gateway.http.file_search import refuse_search
 from r1plus_gateway.http.files import Files
@@ -68,6 +70,7 @@ class Api:
         usage: UsageReader,
         store: TenantStore | None = None,
         calculator: Calculator | None = None,
+        embedder: Embedder | None = None,
         knowledge: KnowledgeService | None = None,
     ) -> None:
         """Without a store there is no admin API, and nothing to say about the data."""
@@ -86,6 +89,7 @@ class Api:
         responses = ResponseForm(read_continuation, find_knowledge)
         self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())
         self._calculations = Calculations(parts, calculator, self._completions.bodies, self._completions.holds)
+        self._vectors = TextVectors(parts, embedder, self._completions.bodies, self._completions.holds)
         self.is_draining = False
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))
@@ -108,6 +112,15 @@ class Api:
                 "Calculation",
                 body=CALCULATE,
                 errors=(429, 502),
+            ),
+            Operation(
+                "POST",
+                "/v1/embeddings",
+                "Turn texts into vectors of length 1, by the tenant's embedding engine.",
+                self._embed,
+                "Embeddings",
+                body=EMBED,
+                errors=(404, 429),
             ),
             Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
             Operation(
@@ -207,20 +220,26 @@ class Api:
     async def _calculate(self, request: web.Request) -> web.Response:
         return await self._calculations.answer(request[EXCHANGE])
 
+    async def _embed(self, request: web.Request) -> web.Response:
+        return await self._vectors.answer(request[EXCHANGE])
+
     def _read_limits(self) -> GatewayLimits:
         return self._parts.read_settings().limits
 
     async def _list_models(self, request: web.Request) -> web.Response:
-        models = self._parts.models.list_for(await self._authenticate(request))
-        entries = [entry for model in models for entry in describe_model(model)]
-        return _respond({"object": "list", "data": entries})
+        return _respond({"object": "list", "data": self._describe_models(await self._authenticate(request))})
+
+    def _describe_models(self, caller: Caller) -> list[dict[str, Any]]:
+        """Return the entries of all models that a caller may call, the embedding engine last."""
+        entries = [entry for model in self._parts.models.list_for(caller) for entry in describe_model(model)]
+        engine = find_engine(self._parts.read_settings(), caller)
+        return entries if engine is None else [*entries, describe_engine(engine)]
 
     async def _get_model(self, request: web.Request) -> web.Response:
         model_id = request.match_info["model"]
-        for model in self._parts.models.list_for(await self._authenticate(request)):
-            for entry in describe_model(model):
-                if entry["id"] == model_id:
-                    return _respond(entry)
+        for entry in self._describe_models(await self._authenticate(request)):
+            if entry["id"] == model_id:
+                return _respond(entry)
         raise build_unknown_model_error(model_id)
 
     async def _get_usage(self, request: web.Request) -> web.Response:
@@ -231,7 +250,8 @@ class Api:
     async def _get_key(self, request: web.Request) -> web.Response:
         caller = await self._authenticate(request)
         models = [model.name for model in self._parts.models.list_for(caller)]
-        return _respond(describe_caller(caller, models))
+        engine = find_engine(self._parts.read_settings(), caller)
+        return _respond(describe_caller(caller, [*models, engine.name] if engine is not None else models))
 
     async def get_health(self, _: web.Request) -> web.Response:
         """Answer that the process runs."""

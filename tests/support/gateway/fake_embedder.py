@@ -12,6 +12,8 @@ from r1plus_gateway.embedding.client import Embeddings, TextRefusedError
 ENGINE = "minilm@sha256:" + "5a" * 32
 DIMENSIONS = 384
 MOST_TOKENS = 256
+EMBEDDING = {"name": "minilm", "sha256": "5a" * 32, "dimensions": DIMENSIONS, "mostTokens": MOST_TOKENS}
+"""What a gateway's settings say of it."""
 
 
 class FakeEmbedder:

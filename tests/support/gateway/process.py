@@ -18,6 +18,7 @@ from r1plus_contract.atomic_files import replace_text
 from r1plus_gateway.settings import ENV_SETTINGS
 from r1plus_gateway.store.tenant_keys import make_half
 from support.apiserver.process import PythonProcess
+from support.embedding.process import EmbedderProcess
 from support.gateway.fake_triton import FakeTriton
 from support.gateway.rig import REVISION, FakeMonitor
 from support.gateway.tokens import ISSUER, PrivateKey, make_account, make_claims, make_jwk, sign
@@ -181,7 +182,7 @@ async def running_process(
     *,
     calculator: Path | None = None,
     documents: Path | None = None,
-    embedder: Path | None = None,
+    embedder: EmbedderProcess | None = None,
     **model: Any,
 ) -> AsyncIterator[GatewayProcess]:
     """Run a gateway before this pod; `model` as for `GatewayProcess`, `settings`: other settings, by their section.
@@ -190,11 +191,10 @@ async def running_process(
     """
     async with FakeMonitor().listen() as monitor:
         gateway = GatewayProcess(folder, pod, monitor, **model)
-        sockets = {
-            calculator_contract.ENV_SOCKET: calculator,
-            documents_contract.ENV_SOCKET: documents,
-            embedder_contract.ENV_SOCKET: embedder,
-        }
+        sockets = {calculator_contract.ENV_SOCKET: calculator, documents_contract.ENV_SOCKET: documents}
+        if embedder is not None:
+            sockets[embedder_contract.ENV_SOCKET] = embedder.socket
+            gateway.settings["embedding"] = embedder.settings
         gateway.sockets = {name: str(path) for name, path in sockets.items() if path is not None}
         for section, values in (settings or {}).items():
             gateway.settings[section] = {**gateway.settings.get(section, {}), **values}

@@ -17,6 +17,7 @@ from r1plus_gateway.http.file_search import read_knowledge
 from r1plus_gateway.http.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text
 from r1plus_gateway.http.response_requests import parse_response, read_continuation_names
 from r1plus_gateway.settings import Capability, ModelSettings
+from support.gateway.fake_embedder import EMBEDDING
 from support.gateway.fake_triton import FakeTriton, Script, answer, fail, serving
 from support.gateway.process import GatewayProcess, running_process
 from support.gateway.rig import Rig, read_events, read_typed_events, running
@@ -38,13 +39,17 @@ FORMS = {
     "/v1/completions": (TEXT, "TextCompletion", "TextCompletionChunk"),
     "/v1/generate": (TEXT, "Generation", "GenerationChunk"),
 }
-BODIES = {**FORMS, "/v1/calculate": ({"expression": "6 * 7"}, "Calculation")}
+BODIES = {
+    **FORMS,
+    "/v1/calculate": ({"expression": "6 * 7"}, "Calculation"),
+    "/v1/embeddings": ({"model": "minilm", "input": ["a"]}, "Embeddings"),
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     folder = tmp_path_factory.mktemp("gateway")
-    async with running(folder, answer("a", "b"), capabilities=CAPABILITIES) as rig:
+    async with running(folder, answer("a", "b"), settings={"embedding": EMBEDDING}, capabilities=CAPABILITIES) as rig:
         yield rig
 
 
@@ -106,9 +111,10 @@ async def test_answers_have_the_form_that_it_says(rig: Rig, document: Json, path
 
 
 async def test_a_calculation_has_the_form_that_it_says(rig: Rig, document: Json) -> None:
-    body, name = BODIES["/v1/calculate"]
-    async with rig.post("/v1/calculate", body) as response:
-        check(document, name, await response.json())
+    for path in ("/v1/calculate", "/v1/embeddings"):
+        body, name = BODIES[path]
+        async with rig.post(path, body) as response:
+            check(document, name, await response.json())
 
 
 async def test_a_tool_call_has_the_form_that_it_says(tmp_path: Path, document: Json) -> None:
