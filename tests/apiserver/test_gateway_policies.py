@@ -47,6 +47,7 @@ SPEC: Json = {
         "enabled": True,
         "replicas": 2,
         "calculator": True,
+        "knowledge": True,
         "embedding": {"engine": "minilm"},
         "tls": {"secretName": "web-tls"},
         "database": {"secretName": "store", "egress": {"cidr": "10.9.0.0/16", "ports": [5432]}},
@@ -261,7 +262,7 @@ def test_all_that_the_operator_makes_of_a_gateway_is_let_through(world: World) -
 
 def test_where_a_namespace_assigns_users_no_container_names_one(world: World) -> None:
     deployment = world.get_deployment()
-    for name in ("calculator", "embedder"):
+    for name in ("calculator", "embedder", "documents"):
         make_user(partial(get_helper, name=name), None)(deployment)
     for field in ("runAsUser", "runAsGroup", "fsGroup"):
         get_pod(deployment)["securityContext"].pop(field)
@@ -270,13 +271,15 @@ def test_where_a_namespace_assigns_users_no_container_names_one(world: World) ->
 
 def test_without_helpers_the_gateway_is_let_through_as_before(world: World) -> None:
     deployment = world.get_deployment()
-    for name in ("calculator", "embedder"):
+    for name in ("calculator", "embedder", "documents"):
         get_pod(deployment)["containers"].remove(get_helper(deployment, name))
     del get_pod(deployment)["initContainers"]
     container = get_container(deployment)
     container["env"] = container["env"][:1]
     mounts = container["volumeMounts"]
-    container["volumeMounts"] = [mount for mount in mounts if mount["name"] not in ("calculator", "embedder")]
+    container["volumeMounts"] = [
+        mount for mount in mounts if mount["name"] not in ("calculator", "embedder", "documents")
+    ]
     assert world.apply(deployment).status == 201
 
 

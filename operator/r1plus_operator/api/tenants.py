@@ -296,6 +296,14 @@ class Gateway(ApiModel):
             " `POST /v1/calculate`. It requests 50m CPU and 128Mi memory. A change restarts the gateway."
         ),
     )
+    knowledge: Flag = Field(
+        False,
+        description=(
+            "Whether callers may keep documents, for `/v1/files`, `/v1/vector_stores` and `file_search`. A container of"
+            " its own reads them; it requests 50m CPU and 128Mi memory, and the gateway may use 1Gi. False deletes"
+            " nothing that is stored. A change restarts the gateway."
+        ),
+    )
     embedding: GatewayEmbedding | None = Field(
         None,
         description=(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract import calculator, embedder
+from r1plus_contract import calculator, documents, embedder
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes, millicores_of
 from r1plus_operator.api.tenants import Gateway
@@ -88,6 +88,17 @@ CALCULATOR: Final = GatewayHelper(
 )
 
 
+DOCUMENTS: Final = GatewayHelper(
+    name="documents",
+    module="r1plus_documents",
+    user_offset=3,
+    socket_env=documents.ENV_SOCKET,
+    socket=documents.DEFAULT_SOCKET,
+    # Two documents at once, of 384 MiB beyond their supervisor's 100.
+    resources=Resources(cpu="50m", cpu_limit="2", memory="128Mi", memory_limit="960Mi"),
+)
+
+
 def build_embedder(engine: EmbeddingEngine) -> GatewayHelper:
     """Return the embedder with an engine, whose files an init container copies out of the engine's image.
 
@@ -134,7 +145,11 @@ def build_embedder(engine: EmbeddingEngine) -> GatewayHelper:
 
 def select_helpers(gateway: Gateway, engine: EmbeddingEngine | None) -> tuple[GatewayHelper, ...]:
     """Return the helpers that a gateway asks for. `engine`: the one that it embeds with; None: it does not."""
-    return (*((CALCULATOR,) if gateway.calculator else ()), *((build_embedder(engine),) if engine is not None else ()))
+    return (
+        *((CALCULATOR,) if gateway.calculator else ()),
+        *((build_embedder(engine),) if engine is not None else ()),
+        *((DOCUMENTS,) if gateway.knowledge else ()),
+    )
 
 
 def build_helper_container(helper: GatewayHelper, config: OperatorConfig, *, counts_storage: bool) -> Json:

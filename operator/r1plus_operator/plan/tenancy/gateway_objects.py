@@ -83,6 +83,9 @@ EXIT_SECONDS: Final = 25
 """For what follows the drain: cancelled answers end (3 s), their usage is read (5 s) and settled (2 s), the writer
 commits (10 s)."""
 SECRET_MODE: Final = 0o440
+MEMORY: Final = ("192Mi", "512Mi")
+KNOWLEDGE_MEMORY: Final = ("256Mi", "1Gi")
+"""Request and limit; with knowledge also for indexes, of which there are 192 MiB."""
 SERIES_LIMITS: Final = MappingProxyType({**SCRAPE_LIMITS, "sampleLimit": 20_000, "bodySizeLimit": "4MiB"})
 """Limits of one scrape: a gateway has series for each API key and model."""
 
@@ -111,6 +114,7 @@ def build_settings(
             folder="" if database else DIR_STORE,
             database_url_file=database,
             content_days=spec.data.retention_days or 0,
+            has_knowledge=gateway.knowledge,
         ),
         models=models,
         drain_seconds=float(_select_drain_seconds(gateway)),
@@ -273,7 +277,8 @@ def _build_container(
     gateway: Gateway, helpers: Sequence[GatewayHelper], config: OperatorConfig, *, counts_storage: bool
 ) -> Json:
     """Return the container. It runs the image's own entry point: a policy allows no other program beside Secrets."""
-    requests, limits = {"cpu": "100m", "memory": "192Mi"}, {"memory": "512Mi"}
+    memory, memory_limit = KNOWLEDGE_MEMORY if gateway.knowledge else MEMORY
+    requests, limits = {"cpu": "100m", "memory": memory}, {"memory": memory_limit}
     if counts_storage:
         requests["ephemeral-storage"] = mebibytes(LOGS + bytes_of(TMP))
         limits["ephemeral-storage"] = mebibytes(LOGS_LIMIT + bytes_of(TMP))

@@ -15,15 +15,15 @@ from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_operator.plan.observation import Json, NamespaceFacts, TokenIssuer
 from r1plus_operator.plan.settings import PodUser
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
-from r1plus_operator.plan.tenancy.gateway_helpers import CALCULATOR, GatewayHelper, build_embedder
+from r1plus_operator.plan.tenancy.gateway_helpers import CALCULATOR, DOCUMENTS, GatewayHelper, build_embedder
 from support.plan.embedding_engine import EMBEDDING_ENGINE
 from support.plan.tenant_world import CONFIG, TenantWorld
 from support.tables import for_each
 
 ISSUER = TokenIssuer("https://issuer.example", '{"keys":[{"kid":"a"}]}')
-SWITCHES = {"calculator": CALCULATOR, "embedding": build_embedder(EMBEDDING_ENGINE)}
+SWITCHES = {"calculator": CALCULATOR, "embedding": build_embedder(EMBEDDING_ENGINE), "knowledge": DOCUMENTS}
 """Field of spec.gateway -> the helper that it asks for."""
-ON: dict[str, Any] = {"calculator": True, "embedding": {"engine": "minilm"}}
+ON: dict[str, Any] = {"calculator": True, "embedding": {"engine": "minilm"}, "knowledge": True}
 
 
 def make_world(**gateway: Any) -> TenantWorld:
