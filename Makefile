@@ -101,6 +101,10 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last
 	@$(PYTHON) -m conformance
 
+.PHONY: test-embedding
+test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against transformers' on over 200 texts
+	$(PYTEST) -m embedding -s tests/embedding
+
 .PHONY: test-memory
 test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's
 	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py
@@ -182,8 +186,8 @@ bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timeta
 	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)
 
 .PHONY: bench-memory
-bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; JSON last [HALF=development SEED]
-	@$(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED))
+bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; and what the served model answers; JSON last [HALF=development SEED ANSWERS=32]
+	@$(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED)) $(if $(ANSWERS),--answers $(ANSWERS))
 
 .PHONY: bench-tenancy
 bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, walls back, one more, one noisy; JSON last [STARTS NOISY]

@@ -10,11 +10,13 @@ from typing import Final
 
 import uvloop
 
-from r1plus_contract.calculator import ENV_SOCKET
+from r1plus_contract import calculator, documents, embedder
 from r1plus_contract.gateway import DIR_SETTINGS, SETTINGS_FILE
 from r1plus_gateway.calculation.client import Calculator, SocketCalculator
+from r1plus_gateway.embedding.client import Embedder, SocketEmbedder
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
+from r1plus_gateway.knowledge.documents import DocumentReader, SocketDocumentReader
 from r1plus_gateway.settings import ENV_SETTINGS, SettingsError, SettingsFile
 from r1plus_gateway.store.service import run_access
 
@@ -37,15 +39,26 @@ def run() -> int:
 
 def _find_calculator() -> Calculator | None:
     """Return the calculator beside this gateway, if its socket is named."""
-    path = os.environ.get(ENV_SOCKET, "")
+    path = os.environ.get(calculator.ENV_SOCKET, "")
     return SocketCalculator(path) if path else None
+
+
+def _find_documents() -> DocumentReader | None:
+    """Return the reader of documents beside this gateway, if its socket is named."""
+    path = os.environ.get(documents.ENV_SOCKET, "")
+    return SocketDocumentReader(path) if path else None
+
+
+def _find_embedder() -> Embedder | None:
+    """Return the embedder beside this gateway, if its socket is named."""
+    path = os.environ.get(embedder.ENV_SOCKET, "")
+    return SocketEmbedder(path) if path else None
 
 
 async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    calculator = _find_calculator()
     async with (
         run_access(file) as access,
         run_gateway(
@@ -55,7 +68,9 @@ async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
             access.store.ledger,
             access.usage,
             store=access.store,
-            calculator=calculator,
+            calculator=_find_calculator(),
+            documents=_find_documents(),
+            embedder=_find_embedder(),
         ),
     ):
         await stop.wait()

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.embedder import MOST_DIMENSIONS
 from r1plus_contract.gateway import (
     ENV_SETTINGS,
     Capability,
     DataSettings,
+    EmbeddingSettings,
     GatewayLimits,
     GatewaySettings,
     ModelSettings,
@@ -28,6 +30,7 @@ __all__ = (
     "POLL_SECONDS",
     "Capability",
     "DataSettings",
+    "EmbeddingSettings",
     "GatewayLimits",
     "GatewaySettings",
     "ModelSettings",
@@ -44,6 +47,9 @@ log = logging.getLogger(__name__)
 MOST_SETTINGS_BYTES: Final = 1024 * 1024
 POLL_SECONDS: Final = 2.0
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_ENGINE_NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+MOST_EMBEDDING_TOKENS: Final = 8192
 
 
 class SettingsError(ValueError):
@@ -81,6 +87,8 @@ def _find_problems(settings: GatewaySettings) -> Iterator[str]:
             yield f"{where}.name: {model.name} appears twice; name each model once"
         seen.add(model.name)
         yield from _find_model_problems(where, model)
+    if settings.embedding is not None:
+        yield from _find_embedding_problems(settings.embedding)
     for name in GatewayLimits.__dataclass_fields__:
         value = getattr(settings.limits, name)
         if value <= 0:
@@ -97,6 +105,15 @@ def _find_model_problems(where: str, model: ModelSettings) -> Iterator[str]:
     yield from _check_range(f"{where}.context_tokens", model.context_tokens, 1, 2**31 - 1)
     yield from _check_range(f"{where}.batch", model.batch, 1, 65536)
     yield from _check_range(f"{where}.max_new_tokens", model.max_new_tokens, 1, model.context_tokens)
+
+
+def _find_embedding_problems(embedding: EmbeddingSettings) -> Iterator[str]:
+    if not _ENGINE_NAME.fullmatch(embedding.name):
+        yield f"embedding.name: {embedding.name!r:.80} is not an engine's name; write the R1PlusEngine's name"
+    if not _SHA256.fullmatch(embedding.sha256):
+        yield f"embedding.sha256: {embedding.sha256!r:.80} is not 64 hex digits; write the engine's digest"
+    yield from _check_range("embedding.dimensions", embedding.dimensions, 1, MOST_DIMENSIONS)
+    yield from _check_range("embedding.most_tokens", embedding.most_tokens, 1, MOST_EMBEDDING_TOKENS)
 
 
 def _check_range(where: str, value: int, low: int, high: int) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.gateway import LONG_SECONDS
 from r1plus_cli.gateway_verbs import GatewayOption, call
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
+
+ERASED: Final = ("conversations", "items", "responses", "memories", "files", "vector_stores", "chunks")
+"""Counts of a receipt; that of an older gateway has the first three."""
 
 
 def erase_command(
@@ -31,7 +34,7 @@ def erase_command(
     gateway: GatewayOption = "",
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Erase stored conversations, responses and memories, and destroy their keys. This cannot be undone.
+    """Erase stored conversations, responses, memories and knowledge, and destroy their keys. This cannot be undone.
 
     The receipt says what went, and which keys were destroyed. Usage and audit log stay; they name no person.
 
@@ -52,9 +55,7 @@ def erase_command(
     else:
         with receipt.open("x", encoding="utf-8") as file:
             file.write(f"{text}\n")
-    # A gateway of the release before has no memories.
-    kinds = [name for name in ("conversations", "items", "responses", "memories") if name in answer]
-    counts = ", ".join(f"{name}: {answer[name]}" for name in kinds)
+    counts = ", ".join(f"{name.replace('_', ' ')}: {answer[name]}" for name in ERASED if name in answer)
     summary = f"Erased {counts}; data keys destroyed: {len(answer['data_keys'])}"
     Console(stderr=True, soft_wrap=True).print(Text(summary, style="dim"))
 

@@ -4,10 +4,10 @@ It parses options and calls `r1plus_model_repo.importing`.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.hints import runnable_hint
+
+if TYPE_CHECKING:
+    from r1plus_model_repo.importing.engine import ImportResult
 
 app = typer.Typer(
     name="engine",
@@ -45,8 +48,13 @@ def import_command(
         typer.Argument(metavar="FILE|DIR", help="A .gguf file, or a folder: OpenVINO IR, or a checkpoint for GPUs."),
     ],
     name: Annotated[str, typer.Option("--name", help="Name of the engine, such as bank-lite-q8-0.")],
-    tier: Annotated[str, typer.Option("--tier", help="Service level: full, lite or edge.")],
     out: Annotated[Path, typer.Option("--out", help="Folder that receives NAME/.")],
+    tier: Annotated[
+        str | None, typer.Option("--tier", help="Service level: full, lite or edge. Required for generation.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--kind", help="generation: answers prompts. embedding: turns texts into vectors.")
+    ] = "generation",
     backend: Annotated[
         str, typer.Option("--backend", help="What runs it: openvino on CPU, vllm or tensorrtllm on GPUs.")
     ] = "openvino",
@@ -67,7 +75,10 @@ def import_command(
         str | None,
         typer.Option("--inherited-from", help="Engine whose reference it should reach. Default: none."),
     ] = None,
-    cpu: Annotated[str, typer.Option("--cpu", help="CPU limit of a pod, and threads of the engine.")] = "2",
+    cpu: Annotated[
+        str | None,
+        typer.Option("--cpu", help="CPU limit of a pod, and threads of the engine. Default: 2, for embedding 1."),
+    ] = None,
     best_batch: Annotated[
         int | None,
         typer.Option("--best-batch", help="Beyond it throughput hardly grows. Default: 16, on a GPU 32."),
@@ -120,7 +131,35 @@ def import_command(
     with **--gpu-product**. Weights are hard-linked if possible. Pickles and a model's own code are rejected.
 
     Example: `r1plus engine import Qwen3-8B --backend vllm --name bank-full --tier full --out engines`
+
+    With **--kind embedding**, DIR is a sentence-transformers model of the BERT family in safetensors. The engine serves
+    `/v1/embeddings` in the pods of a tenant's gateway.
+
+    Example: `r1plus engine import all-MiniLM-L6-v2 --kind embedding --name bank-embed --out engines`
     """
+    if kind == "embedding":
+        foreign = {
+            "--tier": tier,
+            "--suite": suite,
+            "--inherited-from": inherited_from,
+            "--best-batch": best_batch,
+            "--max-batch": max_batch,
+            "--gpus": gpus,
+            "--gpu-product": gpu_product,
+            "--max-num-tokens": max_num_tokens,
+            "--context": context,
+            "--precision": precision,
+            "--parameters": parameters,
+            "--backend": backend if backend != "openvino" else None,
+        }
+        _check_foreign_options(foreign)
+        with _translate_errors():
+            _import_embedding(source, out, name, family, version, image, cpu, weights_memory, runtime_memory)
+        return
+    if kind != "generation":
+        raise UsageError(f"--kind: {kind!r:.40} is not one of generation, embedding")
+    if tier is None:
+        raise UsageError("--tier: missing; give full, lite or edge")
     with _translate_errors():
         from r1plus_model_repo.importing.engine import import_engine
         from r1plus_model_repo.importing.model import Claims
@@ -134,7 +173,7 @@ def import_command(
             image=image,
             suite=suite,
             inherited_from=inherited_from,
-            cpu=cpu,
+            cpu=cpu or "2",
             best_batch=best_batch,
             max_batch=max_batch,
             weights_memory=weights_memory,
@@ -148,6 +187,45 @@ def import_command(
             result = import_engine(source, out, options, Claims(context, parameters, precision), _progress)
         except ImportOptionsError as error:
             raise UsageError("\n".join(_name_options(error.problems))) from error
+    _report_import(result)
+
+
+def _check_foreign_options(values: Mapping[str, object]) -> None:
+    """Refuse options that mean nothing for an engine of kind embedding."""
+    if given := [option for option, value in values.items() if value]:
+        raise UsageError(f"{', '.join(given)}: not for --kind embedding; leave them out")
+
+
+def _import_embedding(
+    source: Path,
+    out: Path,
+    name: str,
+    family: str | None,
+    version: str,
+    image: str | None,
+    cpu: str | None,
+    weights_memory: str | None,
+    runtime_memory: str | None,
+) -> None:
+    from r1plus_model_repo.importing.embedding.engine import EmbeddingOptions, import_embedding_engine
+    from r1plus_model_repo.importing.options import ImportOptionsError
+
+    options = EmbeddingOptions(
+        name,
+        family if family is not None else name.partition("-")[0],
+        version,
+        image,
+        cpu or "1",
+        weights_memory,
+        runtime_memory,
+    )
+    try:
+        _report_import(import_embedding_engine(source, out, options, _progress))
+    except ImportOptionsError as error:
+        raise UsageError("\n".join(_name_options(error.problems))) from error
+
+
+def _report_import(result: "ImportResult") -> None:
     for note in result.notes:
         _say(f"Note: {note}", style="yellow")
     _say(f"{result.folder}: sha256 {result.sha256}", style="green")

@@ -23,6 +23,8 @@ LONG_SECONDS: Final = 600.0
 """For the verification of a long audit log."""
 TOKEN_VARIABLE: Final = "R1PLUS_GATEWAY_TOKEN"
 """A token of the admin ServiceAccount, for those without a kubeconfig: a pipeline's projected token."""
+KEY_VARIABLE: Final = "R1PLUS_API_KEY"
+"""A key of the gateway, for verbs that do what applications do."""
 Json = dict[str, Any]
 
 
@@ -96,9 +98,34 @@ def open_download(target: GatewayTarget, path: str) -> Iterator[Iterator[bytes]]
         yield answer.iter_raw()
 
 
+@contextlib.contextmanager
+def open_caller_session(target: GatewayTarget, end_user: str = "") -> Iterator["CallerSession"]:
+    """Yield the API of a gateway for the holder of the key in `KEY_VARIABLE`. Raises CliError."""
+    key = target.env.get(KEY_VARIABLE, "")
+    if not key:
+        raise UsageError(f"{KEY_VARIABLE} is not set; put a key of r1plus key create into it")
+    with _open_session(target, key) as session:
+        headers = {**session.headers, **({"x-r1plus-end-user": end_user} if end_user else {})}
+        yield CallerSession(replace(session, headers=headers))
+
+
+@dataclass(frozen=True, slots=True)
+class CallerSession:
+    """The API as a caller has it."""
+
+    session: "_Session"
+
+    def call(self, method: str, path: str, seconds: float = TIMEOUT_SECONDS, **options: Any) -> Json:
+        """Return an answer. Raises CliError."""
+        session = self.session
+        url = f"/v1{path}"
+        answer = session.client.request(method, url, headers=dict(session.headers), timeout=seconds, **options)
+        return session.read_answer(answer)
+
+
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """A client of one gateway, with the admin's token."""
+    """A client of one gateway, with the admin's token or a caller's key."""
 
     client: Any
     target: GatewayTarget
@@ -118,11 +145,11 @@ class _Session:
 
 
 @contextlib.contextmanager
-def _open_session(target: GatewayTarget) -> Iterator[_Session]:
-    """Yield a session; what fails within it is told with the gateway's condition."""
+def _open_session(target: GatewayTarget, key: str = "") -> Iterator[_Session]:
+    """Yield a session of the admin, or of a key's holder; what fails is told with the gateway's condition."""
     import httpx  # late: other verbs should not wait a fifth of a second for it
 
-    token = target.env.get(TOKEN_VARIABLE, "")
+    token = key or target.env.get(TOKEN_VARIABLE, "")
     if target.url:
         _check_url(target.url)
     if not token or not target.url:

@@ -24,6 +24,7 @@ from r1plus_cli.fit import fit_command
 from r1plus_cli.gateway_verbs import audit_command, key_app, usage_command
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.history_verbs import engines_command, evaluations_command, history_command
+from r1plus_cli.knowledge_verbs import knowledge_app
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 from r1plus_cli.preview import build_preview, find_unchecked
 from r1plus_cli.rollouts import show_rollouts
@@ -60,6 +61,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 app.add_typer(suite_app)
 app.add_typer(engine_app)
 app.add_typer(key_app)
+app.add_typer(knowledge_app)
 app.add_typer(tenant_app)
 app.command("fit")(fit_command)
 

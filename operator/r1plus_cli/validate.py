@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from r1plus_cli.documents import Document
 from r1plus_contract.names import API_VERSION, TENANT
-from r1plus_model_repo.catalog.loader import read_engine
+from r1plus_model_repo.catalog.loader import AnyEngine, read_engine
 from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, Engine, spec_problems
 from r1plus_model_repo.catalog.wire import DNS_SUBDOMAIN
 from r1plus_operator.api.tenants import R1PlusTenantSpec
@@ -41,13 +41,13 @@ def find_problems(
     return [*problems, *_find_catalog_problems(spec, engines, config), *_find_tenant_conflicts(spec, tenant)]
 
 
-def parse_engine(document: Document) -> Engine | list[str]:
+def parse_engine(document: Document) -> AnyEngine | list[str]:
     """Return the R1PlusEngine, or all its problems."""
     if problems := _find_version_problems(document):
         return problems
     result = read_engine(document.source, document.body)
     prefixes = (f"{document.source}: {document.name}: ", f"{document.source}: ")
-    if isinstance(result, Engine):
+    if isinstance(result, AnyEngine):
         return result if _ENGINE_NAME.fullmatch(result.name) else [_describe_engine_name_problem(result.name)]
     return [next((line.removeprefix(p) for p in prefixes if line.startswith(p)), line) for line in result]
 
@@ -59,7 +59,7 @@ def merge_engines(
     results = []
     for document in documents:
         result = parse_engine(document)
-        results.append((f"{document.source}: {document.name}", [] if isinstance(result, Engine) else result))
+        results.append((f"{document.source}: {document.name}", [] if isinstance(result, AnyEngine) else result))
         if isinstance(result, Engine):
             catalog = (*(engine for engine in catalog if engine.name != result.name), result)
     return catalog, results

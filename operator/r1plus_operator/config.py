@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 
 from r1plus_contract.settings import SUITE_FILE
 from r1plus_contract.suite_files import MAX_BYTES, PUBLIC_KEY_BYTES, SuiteFiles, decode_base64
-from r1plus_model_repo.catalog.loader import load_catalog
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.loader import AnyEngine, load_all_engines
 from r1plus_model_repo.engine_fetch.download import create_tls_context
 from r1plus_model_repo.engine_fetch.errors import FillError
 from r1plus_model_repo.engine_fetch.signature import load_public_key
@@ -54,7 +53,7 @@ class OperatorSettings:
     """Everything main needs."""
 
     operator: OperatorConfig
-    catalog: tuple[Engine, ...]
+    catalog: tuple[AnyEngine, ...]
     suites: Mapping[str, SuiteSource]
     verdict_interval: float
     workers: int
@@ -99,7 +98,7 @@ def load_settings(env: Mapping[str, str] = os.environ) -> OperatorSettings:
     _check_decoy(operator)
     return OperatorSettings(
         operator=operator,
-        catalog=load_catalog(Path(_read_required(env, "R1PLUS_CATALOG_DIR", "catalog"))),
+        catalog=load_all_engines(Path(_read_required(env, "R1PLUS_CATALOG_DIR", "catalog"))),
         suites=load_shipped_suites(Path(_read_required(env, "R1PLUS_SUITES_DIR", "suites"))),
         verdict_interval=float(env.get("R1PLUS_VERDICT_INTERVAL_SECONDS", "10")),
         workers=int(env.get("R1PLUS_WORKERS", "16")),

@@ -180,7 +180,15 @@ class GatewayLimits:
     content_bytes_per_key: int = 64 * 1024 * 1024
     """Of stored conversations and responses, encrypted."""
     content_bytes_per_tenant: int = 512 * 1024 * 1024
-    """At most half of the volume: a full one stops the ledger, so all requests."""
+    """Of all stored content. At most half of the volume: a full one stops the ledger, so all requests."""
+    knowledge_bytes_per_key: int = 256 * 1024 * 1024
+    """Of files and vector stores, encrypted."""
+    chunks_per_tenant: int = 100_000
+    """Of all vector stores."""
+    file_bytes: int = 32 * 1024 * 1024
+    """Of one uploaded file."""
+    index_bytes: int = 192 * 1024 * 1024
+    """Of memory, for indexes of vector stores; the least recently searched goes first."""
     silence_seconds: float = 300.0
     """Longest time without a response of the engine; then the request fails."""
 
@@ -224,6 +232,28 @@ class DataSettings:
     """How long records of the audit log are kept."""
     content_days: int = 0
     """How long conversations and responses are kept after their last use. 0: none is stored."""
+    has_knowledge: bool = False
+    """Whether callers may upload files and make vector stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSettings:
+    """The engine of the embedder beside the gateway, which is one R1PlusEngine of kind embedding."""
+
+    name: str
+    """Callers name it as a model."""
+    sha256: str
+    """Digest of its files."""
+    dimensions: int
+    most_tokens: int
+    """Tokens of the longest text that it reads whole."""
+    created_at: int = 0
+    """Seconds since the epoch."""
+
+    @property
+    def identity(self) -> str:
+        """NAME@sha256:DIGEST, as the embedder names it."""
+        return f"{self.name}@sha256:{self.sha256}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +273,5 @@ class GatewaySettings:
     """Metrics and probes, without TLS and keys: for Prometheus and the kubelet."""
     drain_seconds: float = 60.0
     """Longest time for running answers to end after SIGTERM."""
+    embedding: EmbeddingSettings | None = None
+    """None: this gateway has no embedder."""

@@ -8,6 +8,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -36,6 +37,7 @@ from support.apiserver.manifests import (
 from support.apiserver.people import APPLY, Answer, Person, people, until_pods_are_taken
 from support.apiserver.rights import OPERATOR
 from support.apiserver.walls import CONFIGURED, POLICY, assert_held
+from support.plan.embedding_engine import EMBEDDING_ENGINE
 from support.plan.tenant_world import facts
 from support.waiting import wait_until
 
@@ -45,6 +47,8 @@ SPEC: Json = {
         "enabled": True,
         "replicas": 2,
         "calculator": True,
+        "knowledge": True,
+        "embedding": {"engine": "minilm"},
         "tls": {"secretName": "web-tls"},
         "database": {"secretName": "store", "egress": {"cidr": "10.9.0.0/16", "ports": [5432]}},
     }
@@ -68,7 +72,8 @@ class World:
     def list_objects(self) -> list[Json]:
         """Return the gateway's objects, as the operator makes them."""
         cr = {"metadata": {"name": names.TENANT, "namespace": self.namespace, "uid": "1"}, "spec": SPEC, "status": {}}
-        gateway = GatewayObservation(issuer=TokenIssuer("https://issuer.example", '{"keys":[]}'))
+        issuer = TokenIssuer("https://issuer.example", '{"keys":[]}')
+        gateway = GatewayObservation(issuer=issuer, embedding=EMBEDDING_ENGINE)
         config = replace(CONFIGURED, gateway_image=GATEWAY_IMAGE)
         stages = plan_tenant(TenantObservation(facts(self.namespace), cr, {}, gateway=gateway), config, 0.0).apply
         return [obj for stage in stages[-3:] for obj in stage]
@@ -119,6 +124,25 @@ def get_helper(deployment: Json, name: str = "calculator") -> Json:
     (container,) = [one for one in get_pod(deployment)["containers"] if one["name"] == name]
     helper: Json = container
     return helper
+
+
+def get_copy(deployment: Json) -> Json:
+    """Return the init container that copies the embedder's engine."""
+    (container,) = get_pod(deployment)["initContainers"]
+    copying: Json = container
+    return copying
+
+
+def fill_engine_volume(source: Json) -> Change:
+    """Make the volume of the embedder's engine one of another kind, under the same name."""
+
+    def change(deployment: Json) -> None:
+        volumes = get_pod(deployment)["volumes"]
+        volumes[:] = [one for one in volumes if one["name"] != "embedder-engine"] + [
+            {"name": "embedder-engine", **source}
+        ]
+
+    return change
 
 
 def mount_in_helper(volume: str, path: str) -> Change:
@@ -194,8 +218,8 @@ HELD: dict[str, tuple[Change, str, str]] = {
     "a helper by the image's entry point": (lambda it: get_helper(it).pop("command"), "gateway-pods", "runs python3 -m with its own module"),
     "arguments for a helper": (lambda it: get_helper(it).update(args=["-c", "x"]), "gateway-pods", "no args, no hook"),
     "another image in a helper": (lambda it: get_helper(it).update(image="evil:1"), "gateway-pods", "the chart's images.gateway"),
-    "a library in a helper's environment": (lambda it: get_helper(it)["env"].append({"name": "PYTHONPATH", "value": "/tmp"}), "gateway-pods", "R1PLUS_..._SOCKET only"),
-    "the gateway's settings in a helper": (lambda it: get_helper(it)["env"].append({"name": "R1PLUS_GATEWAY_SETTINGS", "value": "/x"}), "gateway-pods", "R1PLUS_..._SOCKET only"),
+    "a library in a helper's environment": (lambda it: get_helper(it)["env"].append({"name": "PYTHONPATH", "value": "/tmp"}), "gateway-pods", "R1PLUS_..._ of its own only"),
+    "the gateway's settings in a helper": (lambda it: get_helper(it)["env"].append({"name": "R1PLUS_GATEWAY_SETTINGS", "value": "/x"}), "gateway-pods", "R1PLUS_..._ of its own only"),
     "a liveness probe of a helper that runs a program": (run_in_helper("livenessProbe", "sh"), "gateway-pods", "its probes the same with health"),
     "a startup probe of a helper that runs a program": (run_in_helper("startupProbe", "python3", "-c", "x"), "gateway-pods", "its probes the same with health"),
     "a hook of a helper": (lambda it: get_helper(it).update(lifecycle={"preStop": {"exec": {"command": ["/bin/sleep", "5"]}}}), "gateway-pods", "no args, no hook"),
@@ -214,6 +238,14 @@ HELD: dict[str, tuple[Change, str, str]] = {
     "a helper's Secret in its environment": (lambda it: get_helper(it).update(env=[{"name": "R1PLUS_CALCULATOR_SOCKET", "valueFrom": {"secretKeyRef": {"name": "r1plus-gateway-key", "key": "half"}}}]), "operator-templates", "no Secret in their environment"),
     "another folder for a helper's socket in the gateway": (lambda it: get_container(it)["volumeMounts"].append({"name": "calculator", "mountPath": "/opt/r1plus"}), "gateway-pods", "nothing lies over"),
     "the settings over a helper's socket in the gateway": (lambda it: get_container(it)["volumeMounts"][-1].update(name="settings"), "gateway-pods", "nothing lies over"),
+    "another program in what copies an engine": (lambda it: get_copy(it).update(command=["/bin/sh", "-ec", "x"]), "gateway-pods", "runs that copy only"),
+    "arguments for what copies an engine": (lambda it: get_copy(it).update(args=["x"]), "gateway-pods", "runs that copy only"),
+    "the tenant's key in what copies an engine": (lambda it: get_copy(it)["volumeMounts"].append({"name": "key", "mountPath": "/engine"}), "gateway-pods", "no Secret, no claim"),
+    "a Secret as an engine": (fill_engine_volume({"secret": {"secretName": "r1plus-gateway-key"}}), "gateway-pods", "no Secret"),
+    "a claim as an engine": (fill_engine_volume({"persistentVolumeClaim": {"claimName": "r1plus-gateway"}}), "gateway-pods", "no Secret"),
+    "a variable of what copies an engine": (lambda it: get_copy(it).update(env=[{"name": "A", "value": "b"}]), "gateway-pods", "no variable"),
+    "what copies an engine and stays": (lambda it: get_copy(it).update(restartPolicy="Always"), "gateway-pods", "and it ends"),
+    "a copy under another name": (lambda it: get_copy(it).update(name="copy"), "gateway-pods", "the chart's images.gateway"),
     "a token": (lambda it: get_pod(it).update(automountServiceAccountToken=True), "operator-templates", "must be false"),
 }  # fmt: skip
 
@@ -230,7 +262,8 @@ def test_all_that_the_operator_makes_of_a_gateway_is_let_through(world: World) -
 
 def test_where_a_namespace_assigns_users_no_container_names_one(world: World) -> None:
     deployment = world.get_deployment()
-    make_user(get_helper, None)(deployment)
+    for name in ("calculator", "embedder", "documents"):
+        make_user(partial(get_helper, name=name), None)(deployment)
     for field in ("runAsUser", "runAsGroup", "fsGroup"):
         get_pod(deployment)["securityContext"].pop(field)
     assert world.apply(deployment).status == 201
@@ -238,10 +271,15 @@ def test_where_a_namespace_assigns_users_no_container_names_one(world: World) ->
 
 def test_without_helpers_the_gateway_is_let_through_as_before(world: World) -> None:
     deployment = world.get_deployment()
-    get_pod(deployment)["containers"].remove(get_helper(deployment))
+    for name in ("calculator", "embedder", "documents"):
+        get_pod(deployment)["containers"].remove(get_helper(deployment, name))
+    del get_pod(deployment)["initContainers"]
     container = get_container(deployment)
     container["env"] = container["env"][:1]
-    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "calculator"]
+    mounts = container["volumeMounts"]
+    container["volumeMounts"] = [
+        mount for mount in mounts if mount["name"] not in ("calculator", "embedder", "documents")
+    ]
     assert world.apply(deployment).status == 201
 
 

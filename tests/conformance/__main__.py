@@ -1,7 +1,7 @@
 """`make test-conformance`: what programs written for OpenAI's API find at a gateway; a JSON line last.
 
 llm-comply, the real `openai` client in three major versions, and schemathesis, each in an environment of its own. The
-gateway is a process with a real store and a real calculator; behind it the real tritonserver serves a test engine, for
+gateway is a process with a real store, a real calculator and a real embedder; behind it the real tritonserver serves a test engine, for
 schemathesis a stand-in.
 """
 
@@ -20,8 +20,10 @@ from conformance.environments import name_version
 from conformance.fuzz import run_fuzz
 from conformance.results import Result, Tally
 from devcluster.cache import cache_dir
+from r1plus_model_repo.importing.embedding import minilm
 from r1plus_model_repo.importing.smollm2 import build_engines
 from support.calculator.process import running_calculator_process
+from support.embedding.process import EmbedderProcess, running_embedder_process
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, laid_out, serving
 from support.gateway.fake_triton import FakeTriton, answer
 from support.gateway.fake_triton import serving as serving_stand_in
@@ -51,13 +53,22 @@ def serving_engine(folder: Path) -> Iterator[Server]:
 
 
 @asynccontextmanager
+async def running_minilm(folder: Path) -> AsyncIterator[EmbedderProcess]:
+    """Run the embedder with the shipped engine."""
+    engine = await asyncio.to_thread(minilm.build_minilm, cache_dir() / "engines", lambda line: None)
+    async with running_embedder_process(folder, engine, minilm.NAME) as embedder:
+        yield embedder
+
+
+@asynccontextmanager
 async def running_gateway(folder: Path, server: Server) -> AsyncIterator[GatewayProcess]:
     """Run a gateway before this server."""
     pod = FakeTriton(answer())
     pod.port = int(server.grpc.rpartition(":")[2])
     async with (
         running_calculator_process(folder) as calculator,
-        running_process(folder, pod, STORING, calculator=calculator, **MODEL) as gateway,
+        running_minilm(folder) as embedder,
+        running_process(folder, pod, STORING, calculator=calculator, embedder=embedder, **MODEL) as gateway,
     ):
         yield gateway
 
@@ -95,11 +106,14 @@ async def run_before_stand_in(tally: Tally) -> None:
         async with (
             serving_stand_in(FakeTriton(script)) as pod,
             running_calculator_process(Path(name)) as calculator,
-            running_process(Path(name), pod, STORING, calculator=calculator, **MODEL) as gateway,
+            running_minilm(Path(name)) as embedder,
+            running_process(Path(name), pod, STORING, calculator=calculator, embedder=embedder, **MODEL) as gateway,
         ):
             admin = gateway.make_token("team-credit", "r1plus-gateway-admin")
             credentials = {"caller": await gateway.create_key(), "admin": admin}
-            results = await asyncio.to_thread(lambda: list(run_fuzz(gateway.url, CONTEXT, credentials)))
+            results = await asyncio.to_thread(
+                lambda: list(run_fuzz(gateway.url, CONTEXT, embedder.settings, credentials))
+            )
             if gateway.returncode is not None:
                 results.append(Result("the gateway runs", problem=gateway.log[-800:]))
             tally.add(name_version("schemathesis"), results)

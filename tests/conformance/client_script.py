@@ -32,6 +32,7 @@ TOOL: Any = {
     },
 }
 client = OpenAI(base_url=URL, api_key=KEYS["valid"], max_retries=0, timeout=300)
+EMBEDDING_MODEL = "all-minilm-l6-v2"
 CASES: list[Callable[[], None]] = []
 
 
@@ -408,8 +409,34 @@ def a_rate_limit_says_when_to_try_again() -> None:
 
 @case
 def an_endpoint_that_is_not_there() -> None:
-    error = expect(openai.NotFoundError, lambda: client.embeddings.create(model="credit", input="x"))
+    error = expect(openai.NotFoundError, lambda: client.moderations.create(input="x"))
     assert error.code == "not_found"
+
+
+@case
+def embeddings_of_several_texts() -> None:
+    """The client asks for base64 by default, and decodes it."""
+    texts = ["How do I open an account?", "Opening a bank account", "The weather in Oslo"]
+    for options in ({}, {"encoding_format": "float"}):
+        got = client.embeddings.create(model=EMBEDDING_MODEL, input=texts, **options)
+        first, near, far = ([float(number) for number in item.embedding] for item in got.data)
+        assert [item.index for item in got.data] == [0, 1, 2] and len(first) == 384
+        assert abs(sum(number * number for number in first) - 1) < 1e-4
+        assert (
+            sum(a * b for a, b in zip(first, near, strict=True))
+            > sum(a * b for a, b in zip(first, far, strict=True)) + 0.3
+        )
+        assert got.model == EMBEDDING_MODEL and got.usage.prompt_tokens == got.usage.total_tokens > 9
+
+
+@case
+def embeddings_that_cannot_be() -> None:
+    error = expect(openai.NotFoundError, lambda: client.embeddings.create(model="credit", input="x"))
+    assert error.code == "model_not_found"
+    error = expect(openai.BadRequestError, lambda: client.embeddings.create(model=EMBEDDING_MODEL, input=[1, 2]))
+    assert error.code == "invalid_type" and "send the texts themselves" in str(error)
+    error = expect(openai.BadRequestError, lambda: client.embeddings.create(model=EMBEDDING_MODEL, input="w " * 300))
+    assert error.code == "text_refused" and "256" in str(error)
 
 
 @case

@@ -26,7 +26,8 @@ def prepare(name: str) -> Path:
             log = log_dir() / "conformance.log"
             with staged(folder) as made:
                 run([uv(), "venv", "--relocatable", made], log=log)
-                install = [uv(), "pip", "install", "--no-deps", "--python", made / "bin" / "python"]
+                # Without the project's settings of uv, which leave a package out.
+                install = [uv(), "pip", "install", "--no-config", "--no-deps", "--python", made / "bin" / "python"]
                 run([*install, *pins], log=log)
     return folder / "bin"
 

@@ -20,14 +20,19 @@ SECONDS: Final = 600
 ADMIN: Final = "/v1/admin/"
 HOOKS: Final = Path(__file__).with_name("fuzz_hooks.py")
 """Has a check in place of `positive_data_acceptance`, which knows no relations between fields."""
+REFUSALS: Final = (400, 401, 403, 404, 405, 413, 415, 429)
+"""Of what the document does not allow; 413: a list that is too long may be a body that is too large."""
 PHASES: Final = ("coverage", "fuzzing")
 
 
-def run_fuzz(url: str, context_tokens: int, credentials: Mapping[str, str]) -> Iterator[Result]:
-    """Test every operation; `credentials` are of a `caller` and of an `admin`."""
+def run_fuzz(
+    url: str, context_tokens: int, embedding: Mapping[str, Any], credentials: Mapping[str, str]
+) -> Iterator[Result]:
+    """Test every operation; `embedding`: the gateway's settings of it; `credentials`: of a `caller` and an `admin`."""
     with urllib.request.urlopen(f"{url}/openapi.json", timeout=30) as answer:
         document = json.loads(answer.read())
     _name_the_model(document, context_tokens)
+    _name_the_engine(document, embedding)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "openapi.json"
         for who, option in (("caller", "--exclude-path-regex"), ("admin", "--include-path-regex")):
@@ -48,11 +53,20 @@ def _name_the_model(document: Any, context_tokens: int) -> None:
                     properties[name]["maximum"] = context_tokens
 
 
+def _name_the_engine(document: Any, embedding: Mapping[str, Any]) -> None:
+    body = document["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body["properties"]["model"] = {"enum": [embedding["name"]]}
+    body["properties"]["dimensions"] = {"enum": [embedding["dimensions"], None]}
+
+
 def _run(url: str, document: Path, credential: str, *choice: str) -> Iterator[Result]:
     report = document.with_name("report.xml")
     # The configuration takes the credential from the environment: a command line is for all to see.
     settings = document.with_name("schemathesis.toml")
-    settings.write_text(f'hooks = "{HOOKS}"\nheaders = {{ Authorization = "Bearer ${{CREDENTIAL}}" }}\n')
+    settings.write_text(
+        f'hooks = "{HOOKS}"\nheaders = {{ Authorization = "Bearer ${{CREDENTIAL}}" }}\n'
+        f"[checks]\nnegative_data_rejection.expected-statuses = {list(REFUSALS)}\n"
+    )
     command = [prepare("schemathesis") / "st", "--config-file", settings, "run", document, "--url", url, *choice]
     command += ["--phases", ",".join(PHASES), "--seed", str(SEED), "--max-examples", str(EXAMPLES), "--no-color"]
     command += ["--generation-database", "none", "--generation-allow-x00", "false"]

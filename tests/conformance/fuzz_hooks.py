@@ -22,6 +22,8 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "service_account": ("are named",),
     "after": ("is no entry of this list", "has control characters"),
     "keys": ("is not a file of r1plus tenant backup",),
+    "dimensions": ("leave it out",),
+    "input": ("bytes exceed", "tokens, and the engine reads"),
     "conversation": ("cannot be continued together with a response",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""
@@ -34,5 +36,6 @@ def refused_for_what_is_unsaid(ctx: Any, response: Any, case: Any) -> None:
     if meta is None or not meta.generation.mode.is_positive or response.status_code not in (400, 413, 415):
         return
     error = json.loads(response.text)["error"]
-    words = UNSAID.get(error["param"], ())
+    param = error["param"] or ""
+    words = UNSAID.get(param) or UNSAID.get(param.partition("[")[0], ())
     assert any(word in error["message"] for word in words), f"valid by the document, and refused: {error}"

@@ -42,6 +42,17 @@ def engine(name: str, **changes: Any) -> Json:
     return {"apiVersion": names.API_VERSION, "kind": names.KIND_ENGINE, "metadata": {"name": name}, "spec": spec}
 
 
+def embedding_engine(name: str, **fields: Any) -> Json:
+    """An R1PlusEngine of kind embedding, with these fields besides; None takes one away."""
+    spec = {
+        "kind": "embedding",
+        **{key: ENGINE[key] for key in ("version", "precision", "backend", "artifact", "requirements")},
+    }
+    spec |= {"family": name, "embedding": {"dimensions": 384, "mostTokens": 256, "parameters": 1}, **fields}
+    kept = {key: value for key, value in spec.items() if value is not None}
+    return {"apiVersion": names.API_VERSION, "kind": names.KIND_ENGINE, "metadata": {"name": name}, "spec": kept}
+
+
 def archive(url: str) -> Json:
     """`spec.artifact` of an engine that is fetched from there."""
     return {"archive": {"url": url, "sha256": "0" * 64, "size": "1Gi"}, "sha256": "0" * 64}
@@ -187,6 +198,19 @@ QUANTITIES: dict[str, tuple[Case, ...]] = {
         Refused(engine("bad", architecture_globalLayers=0), ("spec", "architecture.window and globalLayers must be absent with backend openvino")),
         Refused(engine("bad", kvPrecision="INT8"), ("spec", "kvPrecision must be FP16 with backend openvino")),
         Refused(engine("bad", requirements_gpu={"count": 1}), ("spec", "requirements.gpu is required, except for backend openvino")),
+        Refused(engine("bad", kind="chat"), ("spec.kind", '"chat"', '"generation", "embedding"')),
+        Refused(engine("bad", kind="embedding"), ("spec.embedding", "is required with kind embedding")),
+        Refused(engine("bad", tier=None), ("spec.tier", "tier is required, unless kind is embedding")),
+        Refused(engine("bad", reference=None), ("spec.reference", "reference is required, unless kind is embedding")),
+        Refused(embedding_engine("bad", tier="full"), ("spec.tier", "must be absent with kind embedding")),
+        Refused(embedding_engine("bad", batch={"best": 1, "max": 1}), ("spec.batch", "must be absent with kind embedding")),
+        Refused(embedding_engine("bad", kind=None), ("spec.embedding", "must be absent otherwise")),
+        Refused(embedding_engine("bad", embedding=None), ("spec.embedding", "is required with kind embedding")),
+        Refused(embedding_engine("bad", artifact=None), ("spec.artifact", "is required with kind embedding")),
+        Refused(embedding_engine("bad", artifact=archive("https://artifacts.bank.example/e.tar")), ("spec.artifact", "with an image is required")),
+        Refused(embedding_engine("bad", backend="vllm"), ("spec.backend", "must be openvino with kind embedding")),
+        Refused(embedding_engine("bad", embedding={"dimensions": 0, "mostTokens": 256, "parameters": 1}), ("spec.embedding.dimensions", "greater than or equal to 1")),
+        Refused(embedding_engine("bad", embedding={"dimensions": 1, "mostTokens": 9000, "parameters": 1}), ("spec.embedding.mostTokens", "less than or equal to 8192")),
         Taken(engine("cores", requirements_cpu="2000m", requirements_cpuRequest="0.500")),
     ),
     "memory < engine need": (

@@ -14,7 +14,8 @@ import aiohttp
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from r1plus_contract.names import TENANT
-from r1plus_model_repo.catalog.types import EngineName, EngineSpec
+from r1plus_model_repo.catalog.embedding import SPEC
+from r1plus_model_repo.catalog.types import EngineName
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.api.tenants import R1PlusTenantSpec, R1PlusTenantStatus
 from r1plus_operator.api.types import DNS_1035, MAX_NAME, DeploymentName, R1PlusDeploymentSpec, R1PlusDeploymentStatus
@@ -76,7 +77,7 @@ def subjects(deployed: Json, tenant: Json) -> tuple[Subject, ...]:
     only = {"type": "string", "enum": [TENANT]}
     return (
         Subject("R1PlusDeployment.spec", deployment["spec"], TypeAdapter(R1PlusDeploymentSpec), deployments, _specified(deployments), _spec),
-        Subject("R1PlusEngine.spec", engine["spec"], TypeAdapter(EngineSpec), engines, _specified(engines), _spec),
+        Subject("R1PlusEngine.spec", engine["spec"], SPEC, engines, _specified(engines), _spec),
         Subject("R1PlusTenant.spec", allowed["spec"], TypeAdapter(Annotated[R1PlusTenantSpec, BeforeValidator(_defaulted)]), tenants, _specified(tenants, TENANT), _spec),
         Subject("R1PlusDeployment.status", deployment["status"], TypeAdapter(R1PlusDeploymentStatus | None), deployments, _with_status(deployed), _status, deployed["metadata"]["name"]),
         Subject("R1PlusTenant.status", allowed["status"], TypeAdapter(R1PlusTenantStatus | None), tenants, _with_status(tenant), _status, TENANT, STORED),

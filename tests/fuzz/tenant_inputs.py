@@ -53,6 +53,7 @@ def reaches(**source: Any) -> Json:
 REFUSED: dict[str, tuple[Case, ...]] = {
     "missing required": (
         Refused(gateway(tls={}), ("spec.gateway.tls.secretName: Required value",)),
+        Refused(gateway(embedding={}), ("spec.gateway.embedding.engine: Required value",)),
         Refused(gateway(database={"secretName": "store"}), ("spec.gateway.database.egress: Required value",)),
         Refused(tenant(egress=[{"cidr": "10.0.0.0/8"}]), ("spec.egress[0].ports: Required value",)),
         Refused(tenant(admins=[{"kind": "User"}]), ("spec.admins[0].name: Required value",)),
@@ -70,11 +71,13 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     ),
     "empty list": (Refused(way(cidr="10.0.0.0/8", ports=[]), ("spec.egress[0].ports", "at least 1 items")),),
     "empty string": (
+        Refused(gateway(embedding={"engine": ""}), ("spec.gateway.embedding.engine",)),
         Refused(gateway(tls={"secretName": ""}), ("spec.gateway.tls.secretName",)),
         Refused(calls(""), ("spec.callers.namespaces[0]",)),
         Refused(run_by("User", ""), ("spec.admins[0].name",)),
     ),
     "unknown field": (
+        Refused(gateway(embedding={"engine": "a", "image": "evil:1"}), ('unknown field "spec.gateway.embedding.image"',)),
         Refused(gateway(image="evil:1"), ('unknown field "spec.gateway.image"',)),
         Refused(tenant(data={"key": "a"}), ('unknown field "spec.data.key"',)),
         Refused(gateway(tls={"secretName": "a", "namespace": "b"}), ('unknown field "spec.gateway.tls.namespace"',)),
@@ -165,6 +168,7 @@ REFUSED: dict[str, tuple[Case, ...]] = {
         Refused(tenant(gateway={"enabled": "yes"}), ("spec.gateway.enabled", "boolean")),
         Refused(gateway(calculator="yes"), ("spec.gateway.calculator", "boolean")),
         Refused(gateway(calculator={"image": "evil:1"}), ("spec.gateway.calculator", "boolean")),
+        Refused(gateway(knowledge="yes"), ("spec.gateway.knowledge", "boolean")),
     ),
     "replicas 0": (
         Refused(gateway(replicas=0), ("spec.gateway.replicas", "greater than or equal to 1")),
@@ -193,6 +197,7 @@ TAKEN: dict[str, Json] = {
     "a gateway": gateway(directAccess=False, tls={"secretName": "web.tls"}, limits={"bodyBytes": 1024}),
     "a gateway that is off": tenant(gateway={}),
     "a gateway with a calculator": gateway(calculator=True),
+    "a gateway with knowledge": gateway(knowledge=True),
     "a gateway of several pods": gateway(
         replicas=5, database={"secretName": "store", "egress": {"namespace": "postgres", "ports": [5432]}}
     ),

@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from r1plus_calculator.sandbox.confinement import WorkerLimits
-from r1plus_calculator.server.wire import FrameError, encode_failure, pack, read_length
+from r1plus_calculator.server.wire import encode_failure
 from r1plus_calculator.server.worker import READY, Evaluator, run_worker
-from r1plus_contract.calculator import ANSWER_SECONDS, LENGTH_BYTES, MOST_REPLY_BYTES, FailureCode
+from r1plus_contract.calculator import ANSWER_SECONDS, MOST_REPLY_BYTES, FailureCode
+from r1plus_contract.frames import LENGTH_BYTES, FrameError, pack, read_length
+from r1plus_sandbox.children import ForkedChild
+from r1plus_sandbox.confinement import WorkerLimits
 
 log = logging.getLogger(__name__)
 START_SECONDS: Final = 20.0
@@ -50,14 +51,11 @@ class Worker:
 
     def __init__(self, limits: WorkerLimits, evaluate: Evaluator) -> None:
         own, its = socket.socketpair()
-        self.pid = os.fork()
-        if not self.pid:
-            run_worker(its.fileno(), limits, evaluate)
+        self._child = ForkedChild(lambda: run_worker(its.fileno(), limits, evaluate))
+        self.pid = self._child.pid
         its.close()
         own.setblocking(False)
         self._socket = own
-        self._exit = os.pidfd_open(self.pid)
-        self._status: int | None = None
 
     async def start(self) -> str:
         """Wait until it is ready; return why it is not, or nothing."""
@@ -99,21 +97,9 @@ class Worker:
 
     async def end(self) -> int:
         """Kill it if it still runs; return its exit status, negative for a signal."""
-        if self._status is None:
-            signal.pidfd_send_signal(self._exit, signal.SIGKILL)  # a zombie takes it without effect
-            await self._wait()
-        return self._status or 0
-
-    async def _wait(self) -> None:
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._exit, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(self._exit)
-        self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])  # noqa: ASYNC222 - it has ended
-        os.close(self._exit)
+        status = await self._child.end()
         self._socket.close()
+        return status
 
 
 @dataclass(slots=True)

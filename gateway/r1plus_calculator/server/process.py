@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from r1plus_calculator.server.health import read_socket_path
-from r1plus_calculator.server.server import SocketError, run_calculator
+from r1plus_calculator.server.server import run_calculator
+from r1plus_contract.frame_server import SocketError
 
 log = logging.getLogger(__name__)
 

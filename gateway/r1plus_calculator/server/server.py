@@ -1,19 +1,14 @@
 """The socket: frames in, frames out. Requests are handed on as they are; only workers read them."""
 
-import asyncio
 import contextlib
 import json
-import logging
-import os
-import stat
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_calculator.sandbox.confinement import WorkerLimits
 from r1plus_calculator.server.pool import Pool
-from r1plus_calculator.server.wire import FrameError, encode_failure, pack, read_frame
+from r1plus_calculator.server.wire import encode_failure
 from r1plus_calculator.server.worker import Evaluator, answer
 from r1plus_contract.calculator import (
     ANSWER_SECONDS,
@@ -22,20 +17,9 @@ from r1plus_contract.calculator import (
     CalculatorReply,
     FailureCode,
 )
+from r1plus_contract.frame_server import serve_frames
 from r1plus_contract.jsonable import dumps
-
-log = logging.getLogger(__name__)
-MOST_CONNECTIONS: Final = 256
-REQUEST_SECONDS: Final = 2.0
-"""For a client to send its request, and to take its reply."""
-DRAIN_SECONDS: Final = 3.0
-"""For running calculations after SIGTERM."""
-SOCKET_MODE: Final = 0o660
-"""The gateway has a user of its own, and a group in common."""
-
-
-class SocketError(RuntimeError):
-    """The socket's path cannot be used."""
+from r1plus_sandbox.confinement import WorkerLimits
 
 
 @dataclass(slots=True)
@@ -43,29 +27,11 @@ class CalculatorServer:
     """Serves one socket with one pool."""
 
     pool: Pool
-    connections: set[asyncio.Task[None] | None] = field(default_factory=set)
+    connections: Collection[object] = ()
     """Those that are being answered."""
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection: one request, one reply."""
-        task = asyncio.current_task()
-        self.connections.add(task)
-        try:
-            if len(self.connections) > MOST_CONNECTIONS:
-                return
-            async with asyncio.timeout(REQUEST_SECONDS):
-                payload = await _read_request(reader)
-            reply = await self._answer(payload)
-            async with asyncio.timeout(REQUEST_SECONDS):
-                writer.write(pack(reply))
-                await writer.drain()
-        except (TimeoutError, asyncio.IncompleteReadError, OSError):
-            pass  # the client has left, or is too slow
-        finally:
-            await _close(writer)
-            self.connections.discard(task)
-
-    async def _answer(self, payload: bytes) -> bytes:
+    async def answer(self, payload: bytes) -> bytes:
+        """Return the reply to a request."""
         if not payload:
             return encode_failure(FailureCode.INVALID_REQUEST, f"a request has 1 to {MOST_REQUEST_BYTES} bytes")
         if _asks_for_health(payload):
@@ -76,24 +42,6 @@ class CalculatorServer:
         """Return how the calculator is."""
         pool = self.pool
         return CalculatorHealth(pool.is_ready, len(pool.idle), pool.running, pool.waiting, pool.answered, pool.killed)
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    """Close a connection; what its client does not take in time is dropped."""
-    writer.close()
-    try:
-        async with asyncio.timeout(REQUEST_SECONDS):
-            await writer.wait_closed()
-    except (TimeoutError, OSError):
-        writer.transport.abort()
-
-
-async def _read_request(reader: asyncio.StreamReader) -> bytes:
-    """Return a request; empty if its length is out of bounds."""
-    try:
-        return await read_frame(reader, MOST_REQUEST_BYTES)
-    except FrameError:
-        return b""
 
 
 _HEALTH_REQUEST_BYTES: Final = 64
@@ -125,44 +73,10 @@ async def run_calculator(
     """
     pool = Pool(limits or WorkerLimits(), size, evaluate, answer_seconds)
     server = CalculatorServer(pool)
-    _remove_old_socket(path)
     pool.start()
     try:
-        listener = await asyncio.start_unix_server(server.handle, path, backlog=MOST_CONNECTIONS)
-        _share_socket(path)
-        try:
+        async with serve_frames(path, server.answer, MOST_REQUEST_BYTES) as frames:
+            server.connections = frames.connections
             yield server
-        finally:
-            listener.close()
-            _remove_socket(path)
-            if running := [task for task in server.connections if task is not None]:
-                await asyncio.wait(running, timeout=DRAIN_SECONDS)
-    except OSError as error:
-        raise SocketError(f"{path}: {error.strerror}; mount a volume there that this user may write to") from error
     finally:
         await pool.stop()
-
-
-def _share_socket(path: Path) -> None:
-    path.chmod(SOCKET_MODE)
-
-
-def _remove_socket(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-def _remove_old_socket(path: Path) -> None:
-    """Remove what a predecessor left that was killed.
-
-    Raises:
-        SocketError: something else is there.
-    """
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SocketError(f"{path}: {error.strerror}; name a path that can be used") from error
-    if not stat.S_ISSOCK(mode):
-        raise SocketError(f"{path}: is no socket; remove it, or name another path")
-    path.unlink()

@@ -3,13 +3,11 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 from r1plus_calculator.evaluation.evaluator import calculate
 from r1plus_calculator.grammar.errors import CalculatorError
-from r1plus_calculator.sandbox.confinement import SOCKET, WorkerLimits, confine, keep_only_socket, reset_signals
-from r1plus_calculator.sandbox.seccomp import SandboxError
-from r1plus_calculator.server.wire import encode_failure, pack, read_frame_from, write_to
+from r1plus_calculator.server.wire import encode_failure
 from r1plus_contract.calculator import (
     MOST_DIGITS,
     MOST_REPLY_BYTES,
@@ -18,7 +16,10 @@ from r1plus_contract.calculator import (
     CalculatorReply,
     FailureCode,
 )
+from r1plus_contract.frames import pack, read_frame_from, write_to
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_sandbox.confinement import SOCKET, WorkerLimits, confine, keep_only_socket, reset_signals
+from r1plus_sandbox.seccomp import SandboxError
 
 READY: Final = b"R"
 REFUSED: Final = b"X"
@@ -72,7 +73,7 @@ def _answer(payload: bytes) -> bytes:
     return reply
 
 
-def run_worker(descriptor: int, limits: WorkerLimits, evaluate: Evaluator = answer) -> None:
+def run_worker(descriptor: int, limits: WorkerLimits, evaluate: Evaluator = answer) -> NoReturn:
     """Confine this process, say that it is ready, answer one request, and end the process. It does not return."""
     status = 1
     try:
@@ -83,12 +84,12 @@ def run_worker(descriptor: int, limits: WorkerLimits, evaluate: Evaluator = answ
             confine(limits)
         except (SandboxError, OSError, ValueError) as error:
             write_to(SOCKET, REFUSED + str(error).encode()[:500])
-            return
-        write_to(SOCKET, READY)
-        payload = read_frame_from(SOCKET, MOST_REQUEST_BYTES)
-        if payload:
-            write_to(SOCKET, pack(evaluate(payload)))
-        status = 0
+        else:
+            write_to(SOCKET, READY)
+            payload = read_frame_from(SOCKET, MOST_REQUEST_BYTES)
+            if payload:
+                write_to(SOCKET, pack(evaluate(payload)))
+            status = 0
     except BaseException:  # noqa: BLE001 - a fork must not run its parent's handlers
         status = 1
     finally:

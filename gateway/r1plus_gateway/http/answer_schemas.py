@@ -64,7 +64,12 @@ _MESSAGE: Final[Schema] = build_object(
 )
 _DELTA: Final[Schema] = {
     "type": "object",
-    "properties": {"role": TEXT, "content": or_null(TEXT), "tool_calls": build_list({"type": "object"})},
+    "properties": {
+        "role": TEXT,
+        "content": or_null(TEXT),
+        "tool_calls": build_list({"type": "object"}),
+        "annotations": build_list({}),
+    },
     "additionalProperties": False,
 }
 _USAGE: Final = refer("Usage")
@@ -88,12 +93,13 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Error": build_object(error=build_object(message=TEXT, type=TEXT, param=or_null(TEXT), code=TEXT)),
     "Usage": build_object(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
     "ChatCompletion": build_object(
+        {"r1plus": {"type": "object"}},
         **_build_head("chat.completion"),
         choices=build_list(build_object(index=COUNT, message=_MESSAGE, logprobs=NULL, finish_reason=_CHAT_END)),
         usage=_USAGE,
     ),
     "ChatCompletionChunk": build_object(
-        {"usage": or_null(_USAGE)},
+        {"usage": or_null(_USAGE), "r1plus": {"type": "object"}},
         **_build_head("chat.completion.chunk"),
         choices=build_list(build_object(index=COUNT, delta=_DELTA, logprobs=NULL, finish_reason=or_null(_CHAT_END))),
     ),
@@ -121,19 +127,33 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         check=TEXT,
         notes=build_list(TEXT),
     ),
+    "Embeddings": build_object(
+        object=build_const("list"),
+        data=build_list(
+            build_object(object=build_const("embedding"), index=COUNT, embedding={"anyOf": [build_list(NUMBER), TEXT]})
+        ),
+        model=TEXT,
+        usage=build_object(prompt_tokens=COUNT, total_tokens=COUNT),
+        r1plus=build_object(engine=TEXT, truncated=build_list(COUNT)),
+    ),
     "Model": build_object(
         id=TEXT,
         object=build_const("model"),
         created=COUNT,
         owned_by=build_const("r1plus"),
-        r1plus=build_object(
-            context_tokens=COUNT,
-            default_max_new_tokens=COUNT,
-            default_temperature=NUMBER,
-            capabilities=build_list(TEXT),
-            preset=or_null(TEXT),
-            accuracy={"enum": ["gated", "measured", "unmeasured"]},
-        ),
+        r1plus={
+            "anyOf": [
+                build_object(
+                    context_tokens=COUNT,
+                    default_max_new_tokens=COUNT,
+                    default_temperature=NUMBER,
+                    capabilities=build_list(TEXT),
+                    preset=or_null(TEXT),
+                    accuracy={"enum": ["gated", "measured", "unmeasured"]},
+                ),
+                build_object(context_tokens=COUNT, dimensions=COUNT, engine=TEXT, capabilities=build_list(TEXT)),
+            ]
+        },
     ),
     "Models": build_object(object=build_const("list"), data=build_list(refer("Model"))),
     "OwnUsage": build_object(

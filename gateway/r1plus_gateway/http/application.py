@@ -15,6 +15,7 @@ from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.calculation.client import Calculator
+from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.calculations import CALCULATE, Calculations
 from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
@@ -30,15 +31,22 @@ from r1plus_gateway.http.completions import (
 )
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
+from r1plus_gateway.http.embeddings import EMBED, TextVectors, describe_engine, find_engine
 from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.file_search import refuse_search
+from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
+from r1plus_gateway.http.knowledge_search import make_finder
 from r1plus_gateway.http.memories import Memories
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
 from r1plus_gateway.http.response_form import ResponseForm
+from r1plus_gateway.http.response_requests import refuse_continuation
 from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.stored_responses import StoredResponses
+from r1plus_gateway.http.vector_stores import VectorStores
+from r1plus_gateway.knowledge.service import KnowledgeService, read_content_limits
 from r1plus_gateway.settings import GatewayLimits, ModelSettings
 from r1plus_gateway.store.content import ContentLimits
 from r1plus_gateway.store.tenant import TenantStore
@@ -62,8 +70,11 @@ class Api:
         usage: UsageReader,
         store: TenantStore | None = None,
         calculator: Calculator | None = None,
+        embedder: Embedder | None = None,
+        knowledge: KnowledgeService | None = None,
     ) -> None:
         """Without a store there is no admin API, and nothing to say about the data."""
+        self._knowledge = knowledge
         self._parts = parts
         self._store = store
         self._usage = usage
@@ -73,9 +84,12 @@ class Api:
             ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
         )
         self._completions = Completions(parts, storage)
-        responses = ResponseForm(storage.read_continuation) if storage is not None else ResponseForm()
-        self._forms: tuple[Form, ...] = (ChatForm(), responses, TextForm(), GenerateForm())
+        find_knowledge = make_finder(knowledge) if knowledge is not None else refuse_search
+        read_continuation = storage.read_continuation if storage is not None else refuse_continuation
+        responses = ResponseForm(read_continuation, find_knowledge)
+        self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())
         self._calculations = Calculations(parts, calculator, self._completions.bodies, self._completions.holds)
+        self._vectors = TextVectors(parts, embedder, self._completions.bodies, self._completions.holds)
         self.is_draining = False
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))
@@ -98,6 +112,15 @@ class Api:
                 "Calculation",
                 body=CALCULATE,
                 errors=(429, 502),
+            ),
+            Operation(
+                "POST",
+                "/v1/embeddings",
+                "Turn texts into vectors of length 1, by the tenant's embedding engine.",
+                self._embed,
+                "Embeddings",
+                body=EMBED,
+                errors=(404, 429),
             ),
             Operation("GET", "/v1/models", "List the models that you may call.", self._list_models, "Models"),
             Operation(
@@ -123,13 +146,17 @@ class Api:
                 operations += handlers(
                     self._content, self._authenticate, self._turns, bodies, read_settings
                 ).list_operations()
+        if self._content is not None and self._knowledge is not None:
+            for knowledge in (Files, VectorStores):
+                operations += knowledge(
+                    self._content, self._authenticate, self._turns, bodies, read_settings, self._knowledge
+                ).list_operations()
         if self._store is not None:
             operations += Administration(self._store, self._authenticate, self._read_limits).list_operations()
         return operations
 
     def _read_content_limits(self) -> ContentLimits:
-        limits = self._parts.read_settings().limits
-        return ContentLimits(limits.content_bytes_per_key, limits.content_bytes_per_tenant)
+        return read_content_limits(self._read_limits())
 
     async def _get_document(self, _: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")
@@ -193,20 +220,26 @@ class Api:
     async def _calculate(self, request: web.Request) -> web.Response:
         return await self._calculations.answer(request[EXCHANGE])
 
+    async def _embed(self, request: web.Request) -> web.Response:
+        return await self._vectors.answer(request[EXCHANGE])
+
     def _read_limits(self) -> GatewayLimits:
         return self._parts.read_settings().limits
 
     async def _list_models(self, request: web.Request) -> web.Response:
-        models = self._parts.models.list_for(await self._authenticate(request))
-        entries = [entry for model in models for entry in describe_model(model)]
-        return _respond({"object": "list", "data": entries})
+        return _respond({"object": "list", "data": self._describe_models(await self._authenticate(request))})
+
+    def _describe_models(self, caller: Caller) -> list[dict[str, Any]]:
+        """Return the entries of all models that a caller may call, the embedding engine last."""
+        entries = [entry for model in self._parts.models.list_for(caller) for entry in describe_model(model)]
+        engine = find_engine(self._parts.read_settings(), caller)
+        return entries if engine is None else [*entries, describe_engine(engine)]
 
     async def _get_model(self, request: web.Request) -> web.Response:
         model_id = request.match_info["model"]
-        for model in self._parts.models.list_for(await self._authenticate(request)):
-            for entry in describe_model(model):
-                if entry["id"] == model_id:
-                    return _respond(entry)
+        for entry in self._describe_models(await self._authenticate(request)):
+            if entry["id"] == model_id:
+                return _respond(entry)
         raise build_unknown_model_error(model_id)
 
     async def _get_usage(self, request: web.Request) -> web.Response:
@@ -217,7 +250,8 @@ class Api:
     async def _get_key(self, request: web.Request) -> web.Response:
         caller = await self._authenticate(request)
         models = [model.name for model in self._parts.models.list_for(caller)]
-        return _respond(describe_caller(caller, models))
+        engine = find_engine(self._parts.read_settings(), caller)
+        return _respond(describe_caller(caller, [*models, engine.name] if engine is not None else models))
 
     async def get_health(self, _: web.Request) -> web.Response:
         """Answer that the process runs."""

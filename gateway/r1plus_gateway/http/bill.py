@@ -23,14 +23,26 @@ class Bill:
         self._settlement: asyncio.Task[None] | None = None
         self.reservation = reservation
 
-    async def settle(self, outcome: Outcome, generation: Generation | None) -> None:
-        """End the request, and record what was used, cut or not; a cancellation does not stop it."""
+    async def settle(
+        self,
+        outcome: Outcome,
+        generation: Generation | None,
+        *,
+        usage: Usage = NOTHING,
+        evidence: AnswerEvidence | None = None,
+    ) -> None:
+        """End the request, and record what was used, cut or not; a cancellation does not stop it.
+
+        Usage and evidence are the generation's, where there is one.
+        """
         if self._settlement is None:
-            self._settlement = self._tasks.start(self._settle(outcome, generation))
+            self._settlement = self._tasks.start(self._settle(outcome, generation, usage, evidence))
         await asyncio.shield(self._settlement)
 
-    async def _settle(self, outcome: Outcome, generation: Generation | None) -> None:
-        usage, evidence, state = NOTHING, None, State.QUEUED
+    async def _settle(
+        self, outcome: Outcome, generation: Generation | None, usage: Usage, evidence: AnswerEvidence | None
+    ) -> None:
+        state = State.QUEUED
         if generation is not None:
             state = generation.state
             await generation.end()

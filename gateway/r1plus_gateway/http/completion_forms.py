@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import orjson
 
+from r1plus_contract.inference import Role
 from r1plus_gateway.access.caller import Caller, Usage
 from r1plus_gateway.http.answers import (
     DONE,
@@ -16,7 +17,15 @@ from r1plus_gateway.http.answers import (
 )
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.file_search import (
+    KnowledgeFinder,
+    build_annotations,
+    build_knowledge_figures,
+    read_knowledge,
+    refuse_search,
+)
 from r1plus_gateway.http.forms import FormDescription
+from r1plus_gateway.http.messages import read_messages
 from r1plus_gateway.http.requests import (
     CHAT,
     GENERATE,
@@ -28,6 +37,7 @@ from r1plus_gateway.http.requests import (
     parse_text,
 )
 from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
+from r1plus_gateway.knowledge.citations import find_citations
 from r1plus_gateway.settings import ModelSettings
 
 CHAT_FORM: Final = FormDescription(
@@ -88,14 +98,34 @@ def _build_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
+def _build_knowledge(head: AnswerHead, text: str) -> dict[str, Any]:
+    """Return `annotations` and `r1plus` of an answer before which documents were searched; nothing of another."""
+    quoted = head.request.knowledge
+    if quoted is None:
+        return {}
+    citations = find_citations(text, quoted.passages)
+    annotations = build_annotations(citations, quoted.passages)
+    return {"annotations": annotations, "r1plus": {"knowledge": build_knowledge_figures(quoted, citations)}}
+
+
 class ChatForm:
     """`POST /v1/chat/completions`."""
 
     description: Final = CHAT_FORM
 
-    async def read_request(self, fields: Fields, name: ModelName, model: ModelSettings, _: Caller) -> GenerateRequest:
+    def __init__(self, find_knowledge: KnowledgeFinder = refuse_search) -> None:
+        """`find_knowledge`: what `knowledge` of a request finds."""
+        self._find_knowledge = find_knowledge
+
+    async def read_request(
+        self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
+    ) -> GenerateRequest:
         """See `Form`."""
-        return parse_chat(fields, name, model)
+        search, found = read_knowledge(fields), None
+        if search is not None:
+            said = [message.content for message in read_messages(fields) if message.role == Role.USER]
+            found = await self._find_knowledge(search, "\n".join(said[-1:]), caller)
+        return parse_chat(fields, name, model, found)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""
@@ -107,9 +137,11 @@ class ChatForm:
             if parsed.call is not None:
                 finish_reason = "tool_calls"
                 message |= {"content": None, "tool_calls": [_build_call(parsed.call)]}
+        cited = _build_knowledge(head, message["content"] or "")
+        message["annotations"] = cited.pop("annotations", [])
         choice = _build_choice(finish_reason, message=message)
         answer = _build_head(head, "chatcmpl-", "chat.completion")
-        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage)})
+        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage), **cited})
 
     def open_events(self, head: AnswerHead) -> EventWriter:
         """See `Form`."""
@@ -202,7 +234,7 @@ class TextEvents(ChunkEvents):
 
     def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
-        last = self._encode(self._wrap(self._build_last(end.finish_reason)))
+        last = self._encode({**self._wrap(self._build_last(end.finish_reason)), **self._build_rest()})
         if self._request.includes_usage:
             last += self._encode({"choices": [], "usage": build_usage(end.usage)})
         return last + DONE
@@ -210,6 +242,10 @@ class TextEvents(ChunkEvents):
     def _build_last(self, finish_reason: str) -> dict[str, Any]:
         """Return the choice that says why the text has ended."""
         return _build_choice(finish_reason, text="")
+
+    def _build_rest(self) -> dict[str, Any]:
+        """Return what else the last chunk has."""
+        return {}
 
     def _build_text(self, text: str) -> dict[str, Any]:
         return self._wrap(_build_choice(None, text=text))
@@ -222,6 +258,18 @@ class ChatEvents(TextEvents):
     """The chunks of a chat."""
 
     _has_call = False
+
+    def __init__(self, head: AnswerHead, prefix: str, kind: str) -> None:
+        super().__init__(head, prefix, kind)
+        self._answer = head
+        self._pieces: list[bytes] = []
+        """Of an answer that may cite documents."""
+
+    def build_piece(self, text: bytes) -> bytes:
+        """See `EventWriter`."""
+        if self._request.knowledge is not None:
+            self._pieces.append(text)
+        return super().build_piece(text)
 
     def build_first(self) -> bytes:
         """See `EventWriter`."""
@@ -238,7 +286,15 @@ class ChatEvents(TextEvents):
         return self._encode(self._wrap(_build_choice(None, delta=delta)))
 
     def _build_last(self, finish_reason: str) -> dict[str, Any]:
-        return _build_choice("tool_calls" if self._has_call else finish_reason, delta={})
+        annotations = self._describe_knowledge().get("annotations")
+        delta = {"annotations": annotations} if annotations else {}
+        return _build_choice("tool_calls" if self._has_call else finish_reason, delta=delta)
+
+    def _build_rest(self) -> dict[str, Any]:
+        return {name: value for name, value in self._describe_knowledge().items() if name != "annotations"}
+
+    def _describe_knowledge(self) -> dict[str, Any]:
+        return _build_knowledge(self._answer, b"".join(self._pieces).decode("utf-8", "replace"))
 
     def _build_text(self, text: str) -> dict[str, Any]:
         return self._wrap(_build_choice(None, delta={"content": text}))

@@ -191,10 +191,10 @@ class Completions:
     async def _count_fitting(
         self, pool: PodPool, request_id: str, request: GenerateRequest
     ) -> tuple[GenerateRequest, int | None]:
-        """Count a prompt; memory that was estimated too small is packed again, once, by what the engine counts."""
+        """Count a prompt; what was packed by an estimate is packed again, once, by what the engine counts."""
         prompt_tokens = await self._count(pool, request_id, request)
-        if request.memory is not None and prompt_tokens is not None:
-            smaller = await asyncio.to_thread(request.memory.shrink, prompt_tokens)
+        if request.packing is not None and prompt_tokens is not None:
+            smaller = await asyncio.to_thread(request.packing.shrink, prompt_tokens)
             if smaller is not None:
                 return smaller, await self._count(pool, request_id, smaller)
         return request, prompt_tokens

@@ -21,6 +21,7 @@ from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.tenant_content import TenantContent
 
 T = TypeVar("T")
+R = TypeVar("R", bound=web.StreamResponse)
 MOST_ENTRIES: Final = 100
 MOST_ID_CHARACTERS: Final = 128
 ADMIN_HAS_NONE: Final = (
@@ -43,7 +44,7 @@ PAGE: Final = (
     *INCLUDE,
 )
 Authenticate = Callable[[web.Request], Awaitable[Caller]]
-ContentHandler = Callable[[web.Request, Caller], Awaitable[web.Response]]
+ContentHandler = Callable[[web.Request, Caller], Awaitable[R]]
 
 
 class ContentTurns:
@@ -89,10 +90,10 @@ class ContentHandlers:
         self._bodies = bodies
         self._read_settings = read_settings
 
-    def _guard(self, handler: ContentHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _guard(self, handler: ContentHandler[R]) -> Callable[[web.Request], Awaitable[R]]:
         """Return a handler for any caller but administrators, whose errors are answers."""
 
-        async def handle(request: web.Request) -> web.Response:
+        async def handle(request: web.Request) -> R:
             caller = await self._authenticate(request)
             if caller.kind is CallerKind.ADMIN:
                 raise AccessError(403, "admin_not_allowed", ADMIN_HAS_NONE)
@@ -162,7 +163,11 @@ def require(found: T | None, name: str) -> T:
 
 def read_page(request: web.Request) -> Page:
     """Return which part of a list a request asks for. Raises InvalidFieldError."""
-    query = read_query(request, PAGE)
+    return read_page_of(read_query(request, PAGE))
+
+
+def read_page_of(query: Mapping[str, str]) -> Page:
+    """Return which part of a list a query asks for. Raises InvalidFieldError."""
     text, order = query.get("limit", "20"), query.get("order", "desc")
     if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= MOST_ENTRIES):
         raise InvalidFieldError("limit", f"{text!r:.40} is not a number from 1 to {MOST_ENTRIES}")

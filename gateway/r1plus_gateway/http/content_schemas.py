@@ -5,6 +5,7 @@ from typing import Final
 
 from r1plus_gateway.http.answer_schemas import (
     COUNT,
+    NULL,
     TEXT,
     Schema,
     build_const,
@@ -37,6 +38,9 @@ _ITEM: Final[Schema] = {
             id=TEXT, type=build_const("function_call"), status=_ENDED, call_id=TEXT, name=TEXT, arguments=TEXT
         ),
         build_object(id=TEXT, type=build_const("function_call_output"), status=_ENDED, call_id=TEXT, output=TEXT),
+        build_object(
+            {"results": NULL}, id=TEXT, type=build_const("file_search_call"), status=_ENDED, queries=build_list(TEXT)
+        ),
     ]
 }
 
@@ -84,6 +88,9 @@ CONTENT_COMPONENTS: Final[Mapping[str, Schema]] = {
         items=COUNT,
         responses=COUNT,
         memories=COUNT,
+        files=COUNT,
+        vector_stores=COUNT,
+        chunks=COUNT,
         data_keys=build_list(TEXT),
         public_key=TEXT,
         signature=TEXT,

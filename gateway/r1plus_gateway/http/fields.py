@@ -15,6 +15,12 @@ class Fields:
         self._body = body
         self._path = f"{path}." if path else ""
 
+    def change(self, values: Mapping[str, Json]) -> "Fields":
+        """Return the fields with other values; None: without the field."""
+        changed = Fields({**self._body, **values})
+        changed._path = self._path
+        return changed
+
     def locate(self, name: str) -> str:
         """Return the path of a field from the body, for errors."""
         return self._path + name

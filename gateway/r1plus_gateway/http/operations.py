@@ -1,7 +1,7 @@
 """What an endpoint takes and answers, and its handler: routes and OpenAPI document are made of one list."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -11,11 +11,13 @@ from r1plus_gateway.http.answer_schemas import COMPONENTS, Schema, refer
 from r1plus_gateway.http.content_schemas import CONTENT_COMPONENTS
 from r1plus_gateway.http.errors import InvalidFieldError
 from r1plus_gateway.http.field_tables import Table
+from r1plus_gateway.http.knowledge_schemas import KNOWLEDGE_COMPONENTS
 from r1plus_gateway.http.response_schemas import RESPONSE_COMPONENTS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = "application/json"
 FILE: Final = "application/octet-stream"
+FORM: Final = "multipart/form-data"
 ANY: Final = (400, 500)
 """What every request may get: 400 for an Upgrade."""
 CALLER: Final = (401, 403, 503)
@@ -70,6 +72,8 @@ class Operation:
     """Whether the answer is a file, and no JSON."""
     takes_file: bool = False
     """Whether the body is one."""
+    form: Schema = field(default_factory=dict)
+    """Schema of a body of type multipart/form-data, where it is one."""
 
     @property
     def statuses(self) -> Sequence[int]:
@@ -77,7 +81,7 @@ class Operation:
         codes = {*ANY, *self.errors}
         if not self.is_public:
             codes.update(CALLER)
-        if self.body is not None or self.takes_file:
+        if self.body is not None or self.takes_file or self.form:
             codes.update(BODY)
         return sorted(codes)
 
@@ -106,6 +110,8 @@ class Operation:
             described["requestBody"] = {"required": self.is_body_required, "content": content}
         if self.takes_file:
             described["requestBody"] = {"required": True, "content": _FILE_CONTENT}
+        if self.form:
+            described["requestBody"] = {"required": True, "content": {FORM: {"schema": self.form}}}
         if self.is_public:
             described["security"] = []
         return described
@@ -174,6 +180,6 @@ def build_document(operations: Iterable[Operation]) -> Schema:
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**COMPONENTS, **RESPONSE_COMPONENTS, **CONTENT_COMPONENTS},
+            "schemas": {**COMPONENTS, **RESPONSE_COMPONENTS, **CONTENT_COMPONENTS, **KNOWLEDGE_COMPONENTS},
         },
     }

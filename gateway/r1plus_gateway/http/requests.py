@@ -1,10 +1,11 @@
 """Requests: chat and text completions as OpenAI has them, the native `generate`, and what all forms share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.estimated_tokens import EstimatedTokens
 from r1plus_gateway.http.field_tables import (
     FlagField,
     ObjectField,
@@ -14,8 +15,9 @@ from r1plus_gateway.http.field_tables import (
     TextField,
 )
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.file_search import KNOWLEDGE, KNOWLEDGE_SHARE, FoundPassages, insert_passages
 from r1plus_gateway.http.json_body import Json
-from r1plus_gateway.http.messages import MESSAGES, build_prompt, read_messages
+from r1plus_gateway.http.messages import MESSAGES, PromptMessage, build_prompt, read_messages
 from r1plus_gateway.http.presets import PRESETS, split_model
 from r1plus_gateway.http.sampling_fields import (
     SAMPLING,
@@ -26,6 +28,7 @@ from r1plus_gateway.http.sampling_fields import (
 )
 from r1plus_gateway.http.schemas import RESPONSE_FORMAT
 from r1plus_gateway.http.tools import CHAT_TOOLS, ToolSet, read_tools
+from r1plus_gateway.knowledge.quotation import QuotedPassages, pack_passages, shrink_quotations
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
 from r1plus_gateway.settings import ModelSettings
 from r1plus_gateway.store.content import MemoryChanges
@@ -85,7 +88,7 @@ SYSTEM: Final = TextField("system")
 RAW_PROMPT: Final = FlagField("raw_prompt")
 COMMON: Final = (MODEL, PRESET, STREAM, *SAMPLING)
 CHAT: Final = Table(
-    (*COMMON, MESSAGES, RESPONSE_FORMAT, CHAT_TOOLS.tools, CHAT_TOOLS.choice, STREAM_OPTIONS, *CHAT_LIMITS),
+    (*COMMON, MESSAGES, RESPONSE_FORMAT, CHAT_TOOLS.tools, CHAT_TOOLS.choice, KNOWLEDGE, STREAM_OPTIONS, *CHAT_LIMITS),
     IGNORED,
     UNSUPPORTED,
 )
@@ -138,18 +141,28 @@ class GenerateRequest:
     """Fields that the answer repeats."""
     storage: StorageRequest | None = None
     """None: nothing is stored."""
-    memory: "MemoryPrompt | None" = None
+    memory: "MemoryFigures | None" = None
     """None: the prompt has all that was said before."""
+    knowledge: QuotedPassages | None = None
+    """None: nothing was searched."""
+    includes_results: bool = False
+    """Whether the answer has the texts of what was found."""
+    packing: "PromptPacking | None" = None
+    """None: nothing in the prompt can be left out."""
 
 
-class MemoryPrompt(Protocol):
+class MemoryFigures(Protocol):
     """Memory in a prompt."""
 
     def build_figures(self) -> dict[str, int]:
         """Return what the answer says of it."""
 
+
+class PromptPacking(Protocol):
+    """What of a prompt was packed into a budget: quotations of documents, and memory."""
+
     def shrink(self, prompt_tokens: int) -> GenerateRequest | None:
-        """Return the request with less memory, if the engine counts more tokens than its budget has; None if not."""
+        """Return the request with less of it, if the engine counts more tokens than there is room for; None if not."""
 
 
 def read_model_name(fields: Fields) -> ModelName:
@@ -159,8 +172,10 @@ def read_model_name(fields: Fields) -> ModelName:
     return ModelName(model_id, deployment, preset)
 
 
-def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
-    """Parse the body of `POST /v1/chat/completions`."""
+def parse_chat(
+    fields: Fields, name: ModelName, model: ModelSettings, found: FoundPassages | None = None
+) -> GenerateRequest:
+    """Parse the body of `POST /v1/chat/completions`; `found`: what its `knowledge` has found."""
     messages = read_messages(fields)
     schema = RESPONSE_FORMAT.read(fields, model)
     tools = read_tools(fields, model)
@@ -170,8 +185,54 @@ def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
     limit = read_token_limit(fields, model, CHAT_LIMITS)
     CHAT.refuse_rest(fields)
     instruction = tools.instruction if tools else ""
-    prompt = build_prompt(messages, instruction, model, tools.schema if tools else schema)
-    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage, has_tools=tools is not None)
+    plan = ChatPlan(messages, instruction, tools.schema if tools else schema, model, found)
+    has_tools = tools is not None
+    request = GenerateRequest(name, plan.build()[0], sampling, limit, is_streamed, includes_usage, has_tools)
+    return request if found is None else plan.pack(request, int(KNOWLEDGE_SHARE * model.context_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPlan:
+    """What the prompt of a chat is made of."""
+
+    messages: Sequence[PromptMessage]
+    instruction: str
+    """Of the tools."""
+    schema: bytes | None
+    model: ModelSettings
+    found: FoundPassages | None
+
+    def build(self, quoted: QuotedPassages | None = None) -> tuple[Prompt, int]:
+        """Return the prompt with these quotations, and its tokens, estimated."""
+        messages = list(self.messages) if quoted is None else insert_passages(self.messages, quoted.block)
+        tokens = sum(EstimatedTokens().count(message.content) for message in messages) if quoted else 0
+        return build_prompt(messages, self.instruction, self.model, self.schema), tokens
+
+    def pack(self, request: GenerateRequest, budget: int) -> GenerateRequest:
+        """Return a request with quotations of at most so many tokens."""
+        assert self.found is not None
+        quoted = pack_passages(self.found.result, self.found.question, budget, EstimatedTokens())
+        prompt, tokens = self.build(quoted)
+        packed = replace(request, prompt=prompt, knowledge=quoted)
+        return replace(packed, packing=_ChatPacking(self, packed, tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class _ChatPacking:
+    """See `PromptPacking`."""
+
+    plan: ChatPlan
+    request: GenerateRequest
+    tokens: int
+    """Of the whole prompt, estimated."""
+
+    def shrink(self, prompt_tokens: int) -> GenerateRequest | None:
+        """See `PromptPacking`."""
+        limit, context, quoted = self.request.limit, self.plan.model.context_tokens, self.request.knowledge
+        assert quoted is not None
+        answer = limit.tokens if limit.is_explicit else min(limit.tokens, context // 4)
+        budget, saved = shrink_quotations(quoted, self.tokens, prompt_tokens, context - answer)
+        return self.plan.pack(self.request, budget) if saved else None
 
 
 def parse_text(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:

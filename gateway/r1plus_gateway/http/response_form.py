@@ -1,7 +1,7 @@
 """`POST /v1/responses`: OpenAI's Responses API, as a whole object and as typed events."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -10,9 +10,18 @@ from r1plus_gateway.access.caller import AnswerEvidence, Caller, Usage
 from r1plus_gateway.http.answers import DONE, AnswerEnd, AnswerHead, EventWriter, split_event
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.file_search import (
+    KnowledgeFinder,
+    build_annotations,
+    build_knowledge_figures,
+    build_results,
+    refuse_search,
+    split_file_search,
+)
 from r1plus_gateway.http.forms import FormDescription
 from r1plus_gateway.http.requests import GenerateRequest, ModelName
-from r1plus_gateway.http.response_memory import MEMORY
+from r1plus_gateway.http.response_items import INPUT, SEARCH_CALL
+from r1plus_gateway.http.response_memory import MEMORY, find_question
 from r1plus_gateway.http.response_requests import (
     RESPONSE,
     ContinuationReader,
@@ -20,6 +29,7 @@ from r1plus_gateway.http.response_requests import (
     refuse_continuation,
 )
 from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
+from r1plus_gateway.knowledge.citations import Citation, find_citations
 from r1plus_gateway.settings import ModelSettings
 
 COMPLETED, INCOMPLETE, IN_PROGRESS, FAILED = "completed", "incomplete", "in_progress", "failed"
@@ -27,6 +37,8 @@ MOST_ITEMS_AT_ONCE: Final = 16
 """Items before, above which memory is packed in a thread: it takes milliseconds for each dozen."""
 MOST_PACKING: Final = 2
 """Requests whose memory is packed at once: it takes processor time from running streams."""
+SEARCH_STATES: Final = ("in_progress", "searching", "completed")
+"""Of the events of a search."""
 MARK: Final = 10**15
 """Number of an event that is only there to be taken apart."""
 _CONSTANTS: Final[Mapping[str, Any]] = {
@@ -58,20 +70,29 @@ class ResponseForm:
         schema_field="text.format",
     )
 
-    def __init__(self, read_continuation: ContinuationReader = refuse_continuation) -> None:
-        """`read_continuation`: looks up what a request continues."""
+    def __init__(
+        self,
+        read_continuation: ContinuationReader = refuse_continuation,
+        find_knowledge: KnowledgeFinder = refuse_search,
+    ) -> None:
+        """`read_continuation`: looks up what a request continues; `find_knowledge`: what its file_search finds."""
         self._read_continuation = read_continuation
+        self._find_knowledge = find_knowledge
         self._packing = asyncio.Semaphore(MOST_PACKING)
 
     async def read_request(
         self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
     ) -> GenerateRequest:
         """See `Form`."""
+        fields, search = split_file_search(fields)
         earlier = await self._read_continuation(fields, model, caller)
+        found = None
+        if search is not None:
+            found = await self._find_knowledge(search, find_question(INPUT.read(fields)), caller)
         if fields.has(MEMORY.name) and len(earlier.items) + len(earlier.remembered) > MOST_ITEMS_AT_ONCE:
             async with self._packing:
-                return await asyncio.to_thread(parse_response, fields, name, model, earlier)
-        return parse_response(fields, name, model, earlier)
+                return await asyncio.to_thread(parse_response, fields, name, model, earlier, found)
+        return parse_response(fields, name, model, earlier, found)
 
     def build_answer(self, head: AnswerHead, text: str, end: AnswerEnd) -> bytes:
         """See `Form`."""
@@ -81,7 +102,8 @@ class ResponseForm:
             content, call = answer.content, answer.call
         status = _read_status(end, call)
         item = _build_message(head, status, content) if call is None else _build_call(head, status, call)
-        return orjson.dumps(_build_response(head, status, [item], end.usage, end.at))
+        output = [*_build_searches(head), item]
+        return orjson.dumps(_build_response(head, status, output, end.usage, end.at, content))
 
     def open_events(self, head: AnswerHead) -> EventWriter:
         """See `Form`."""
@@ -100,7 +122,9 @@ class ResponseEvents:
         self._is_open = False
         """Whether a message has begun."""
         self._call: ToolCall | None = None
-        self._place = {"item_id": _name_item(head, "msg"), "output_index": 0, "content_index": 0}
+        self._index = len(_build_searches(head))
+        """Of the message, or of the call of a function, among the items."""
+        self._place = {"item_id": _name_item(head, "msg"), "output_index": self._index, "content_index": 0}
         marker = "\x1aTEXT\x1a"
         event = self._encode("response.output_text.delta", **self._place, delta=marker, logprobs=[])
         self._before, self._middle, self._after = split_event(event, b"%d" % MARK, orjson.dumps(marker))
@@ -110,6 +134,7 @@ class ResponseEvents:
         """See `EventWriter`."""
         begun = _build_response(self._head, IN_PROGRESS, [])
         data = self._encode("response.created", response=begun) + self._encode("response.in_progress", response=begun)
+        data += self._build_search_events()
         return data if self._head.request.has_tools else data + self._open_message()
 
     def build_piece(self, text: bytes) -> bytes:
@@ -126,17 +151,17 @@ class ResponseEvents:
         if answer.call is None:
             return self._open_message() + self.build_piece(answer.content.encode())
         self._call = call = answer.call
-        place = {"item_id": _name_item(self._head, "fc"), "output_index": 0}
+        place = {"item_id": _name_item(self._head, "fc"), "output_index": self._index}
         item = _build_call(self._head, COMPLETED, call)
         begun = {**item, "status": IN_PROGRESS, "arguments": ""}
         return b"".join(
             (
-                self._encode("response.output_item.added", output_index=0, item=begun),
+                self._encode("response.output_item.added", output_index=self._index, item=begun),
                 self._encode("response.function_call_arguments.delta", **place, delta=call.arguments),
                 self._encode(
                     "response.function_call_arguments.done", **place, name=call.name, arguments=call.arguments
                 ),
-                self._encode("response.output_item.done", output_index=0, item=item),
+                self._encode("response.output_item.done", output_index=self._index, item=item),
             )
         )
 
@@ -149,7 +174,9 @@ class ResponseEvents:
         self._head = head
         status = _read_status(end, self._call)
         data = self._close_message(status) if self._is_open else b""
-        response = _build_response(self._head, status, self._build_output(status), end.usage, end.at)
+        response = _build_response(
+            self._head, status, self._build_output(status), end.usage, end.at, "".join(self._text)
+        )
         return data + self._encode(f"response.{status}", response=response) + DONE
 
     def build_error(self, error: RequestError, usage: Usage) -> bytes:
@@ -161,29 +188,47 @@ class ResponseEvents:
         response["error"] = {"code": code, "message": error.message}
         return self._encode("error", **flat, error=body) + self._encode("response.failed", response=response)
 
+    def _build_search_events(self) -> bytes:
+        """Return the events of a search, which was made before the model began."""
+        events = []
+        for item in _build_searches(self._head):
+            place = {"item_id": item["id"], "output_index": 0}
+            begun = {**item, "status": IN_PROGRESS, "results": None}
+            events += [
+                self._encode("response.output_item.added", output_index=0, item=begun),
+                *(self._encode(f"response.file_search_call.{state}", **place) for state in SEARCH_STATES),
+                self._encode("response.output_item.done", output_index=0, item=item),
+            ]
+        return b"".join(events)
+
     def _open_message(self) -> bytes:
         self._is_open = True
         item = {**_build_message(self._head, IN_PROGRESS, ""), "content": []}
-        return self._encode("response.output_item.added", output_index=0, item=item) + self._encode(
+        return self._encode("response.output_item.added", output_index=self._index, item=item) + self._encode(
             "response.content_part.added", **self._place, part=_build_part("")
         )
 
     def _close_message(self, status: str) -> bytes:
-        text = "".join(self._text)
+        item = _build_message(self._head, status, "".join(self._text))
+        (part,) = item["content"]
+        added = "response.output_text.annotation.added"
         return b"".join(
             (
-                self._encode("response.output_text.done", **self._place, text=text, logprobs=[]),
-                self._encode("response.content_part.done", **self._place, part=_build_part(text)),
-                self._encode(
-                    "response.output_item.done", output_index=0, item=_build_message(self._head, status, text)
+                *(
+                    self._encode(added, **self._place, annotation_index=number, annotation=one)
+                    for number, one in enumerate(part["annotations"])
                 ),
+                self._encode("response.output_text.done", **self._place, text=part["text"], logprobs=[]),
+                self._encode("response.content_part.done", **self._place, part=part),
+                self._encode("response.output_item.done", output_index=self._index, item=item),
             )
         )
 
     def _build_output(self, status: str) -> list[dict[str, Any]]:
+        searches = _build_searches(self._head)
         if self._call is not None:
-            return [_build_call(self._head, COMPLETED, self._call)]
-        return [_build_message(self._head, status, "".join(self._text))] if self._is_open else []
+            return [*searches, _build_call(self._head, COMPLETED, self._call)]
+        return [*searches, *([_build_message(self._head, status, "".join(self._text))] if self._is_open else [])]
 
     def _encode(self, kind: str, **fields: Any) -> bytes:
         event = {"type": kind, "sequence_number": self._number, **fields}
@@ -200,12 +245,29 @@ def _name_item(head: AnswerHead, prefix: str) -> str:
     return f"{prefix}_{head.request_id}"
 
 
-def _build_part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _build_part(text: str, annotations: Sequence[Any] = ()) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": list(annotations), "logprobs": []}
+
+
+def _build_searches(head: AnswerHead) -> list[dict[str, Any]]:
+    """Return the item of the search that was made; none without one."""
+    quoted = head.request.knowledge
+    if quoted is None:
+        return []
+    results = build_results(quoted) if head.request.includes_results else None
+    own = {"queries": [quoted.question], "results": results}
+    return [{"type": SEARCH_CALL, "id": _name_item(head, "fs"), "status": COMPLETED, **own}]
+
+
+def _find_citations(head: AnswerHead, text: str) -> Sequence[Citation]:
+    quoted = head.request.knowledge
+    return find_citations(text, quoted.passages) if quoted is not None else ()
 
 
 def _build_message(head: AnswerHead, status: str, text: str) -> dict[str, Any]:
-    own = {"role": "assistant", "content": [_build_part(text)]}
+    quoted = head.request.knowledge
+    annotations = build_annotations(_find_citations(head, text), quoted.passages) if quoted is not None else ()
+    own = {"role": "assistant", "content": [_build_part(text, annotations)]}
     return {"type": "message", "id": _name_item(head, "msg"), "status": status, **own}
 
 
@@ -215,9 +277,14 @@ def _build_call(head: AnswerHead, status: str, call: ToolCall) -> dict[str, Any]
 
 
 def _build_response(
-    head: AnswerHead, status: str, output: list[dict[str, Any]], usage: Usage | None = None, ended: int | None = None
+    head: AnswerHead,
+    status: str,
+    output: list[dict[str, Any]],
+    usage: Usage | None = None,
+    ended: int | None = None,
+    text: str = "",
 ) -> dict[str, Any]:
-    """Return a response object; `ended`: seconds since the epoch."""
+    """Return a response object; `ended`: seconds since the epoch; `text`: of the message, which may cite."""
     return {
         "id": _name_item(head, "resp"),
         "object": "response",
@@ -231,7 +298,12 @@ def _build_response(
         **head.request.echo,
         "output": output,
         "usage": None if usage is None else _build_usage(usage),
-        "r1plus": {**_build_evidence(head.evidence), "storage": head.storage, **_build_memory(head.request)},
+        "r1plus": {
+            **_build_evidence(head.evidence),
+            "storage": head.storage,
+            **_build_memory(head.request),
+            **_build_knowledge(head, text),
+        },
     }
 
 
@@ -242,6 +314,12 @@ def _build_memory(request: GenerateRequest) -> dict[str, Any]:
     changes = request.storage.memories if request.storage else None
     kept = {} if changes is None else {"kept": len(changes.said)}
     return {"memory": {**request.memory.build_figures(), **kept}}
+
+
+def _build_knowledge(head: AnswerHead, text: str) -> dict[str, Any]:
+    """Return what was searched and quoted, where the request asks for it."""
+    quoted = head.request.knowledge
+    return {} if quoted is None else {"knowledge": build_knowledge_figures(quoted, _find_citations(head, text))}
 
 
 def _build_usage(usage: Usage) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from r1plus_gateway.http.errors import UnsupportedFieldError
-from r1plus_gateway.http.field_tables import OtherField, StringField, Table, choose, read_item
+from r1plus_gateway.http.field_tables import ListField, OtherField, StringField, Table, choose, read_item
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.messages import (
@@ -33,6 +33,7 @@ CALL_ID: Final = StringField("call_id", most=64, is_required=True)
 CALL_NAME: Final = StringField("name", most=64, is_required=True)
 ARGUMENTS: Final = OtherField("arguments", {"type": "string"}, is_required=True)
 OUTPUT: Final = ContentField("output", PART_TYPE, PART)
+SEARCH_CALL: Final = "file_search_call"
 IGNORED: Final = frozenset({"id", "status"})
 """Of every item: an answer's item can be sent back as it is."""
 MESSAGE: Final = Table((StringField("type", values=("message",)), ROLE, CONTENT), ignored=IGNORED | {"phase"})
@@ -43,7 +44,15 @@ RESULT: Final = Table(
     (StringField("type", values=("function_call_output",), is_required=True), CALL_ID, OUTPUT),
     ignored=IGNORED | {"name"},
 )
-ITEM_SCHEMA: Final = choose([MESSAGE, CALL, RESULT])
+QUERIES: Final = ListField("queries", 8, {"type": "string", "maxLength": 4096})
+SEARCH: Final = Table(
+    (
+        StringField("type", values=(SEARCH_CALL,), is_required=True),
+        QUERIES,
+    ),
+    ignored=IGNORED | {"results"},
+)
+ITEM_SCHEMA: Final = choose([MESSAGE, CALL, RESULT, SEARCH])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +106,20 @@ def read_response_item(path: str, value: Json) -> Item:
         call_id, output = CALL_ID.read(item), OUTPUT.read(item)
         RESULT.refuse_rest(item)
         return {"type": kind, "call_id": call_id, "output": output}
+    if kind == SEARCH_CALL:
+        queries = QUERIES.read(item)
+        SEARCH.refuse_rest(item)
+        if not all(isinstance(one, str) for one in queries):
+            raise item.build_type_error(QUERIES.name, "a list of texts", queries)
+        return {"type": kind, "queries": queries}
     role, content = ROLE.read(item), CONTENT.read(item)
     MESSAGE.refuse_rest(item)
     return _build_message(role, content)
+
+
+def drop_searches(items: Sequence[Item]) -> list[Item]:
+    """Return the items without searches: what those found is no part of what was said."""
+    return [item for item in items if item["type"] != SEARCH_CALL]
 
 
 def build_messages(items: Sequence[Item]) -> list[PromptMessage]:
@@ -107,7 +127,7 @@ def build_messages(items: Sequence[Item]) -> list[PromptMessage]:
     messages: list[PromptMessage] = []
     calls: list[str] = []
     """Of the last message. They join it together: one by one each would copy all before it."""
-    for item in items:
+    for item in drop_searches(items):
         if item["type"] == "function_call":
             if not calls and not (messages and messages[-1].role == "assistant"):
                 messages.append(build_message("assistant", ""))
@@ -143,7 +163,7 @@ def _read_kind(item: Fields) -> str:
     if kind == "item_reference":
         message = "item_reference is not supported; send the item itself, or name its conversation"
         raise UnsupportedFieldError(item.locate("type"), message)
-    if kind not in ("message", "function_call", "function_call_output"):
+    if kind not in ("message", "function_call", "function_call_output", SEARCH_CALL):
         message = f"{kind!r:.80} is not supported; send message, function_call or function_call_output"
         raise UnsupportedFieldError(item.locate("type"), message)
     return kind

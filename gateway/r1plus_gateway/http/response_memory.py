@@ -3,16 +3,16 @@
 Off, a prompt has all that was said before. On, it has the newest turns, and quotations of those before them.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from r1plus_contract.inference import Role
+from r1plus_gateway.http.estimated_tokens import EstimatedTokens
 from r1plus_gateway.http.field_tables import FlagField, IntegerField, ObjectField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.messages import PromptMessage
-from r1plus_gateway.http.response_items import Item, build_messages
+from r1plus_gateway.http.response_items import Item, build_messages, drop_searches
 from r1plus_gateway.memory.long_term import plan_keeping
 from r1plus_gateway.memory.packing import Memory, pack_memory
 from r1plus_gateway.memory.turns import Speaker, Utterance, group_turns
@@ -31,18 +31,7 @@ BUDGET: Final = IntegerField("budget_tokens", LEAST_BUDGET, None)
 RECALL, KEEP = "recall", "keep"
 LONG_TERM: Final = StringField("long_term", values=(RECALL, KEEP))
 MEMORY: Final = ObjectField("memory", Table((ENABLED, BUDGET, LONG_TERM)))
-_DIGIT: Final = re.compile(r"[0-9]")
 _INSTRUCTING: Final = ("system", "developer")
-
-
-class EstimatedTokens:
-    """Estimates tokens by the bytes of a text; the engine's count of the whole prompt corrects it."""
-
-    def count(self, text: str) -> int:
-        """Return about four bytes a token, of digits and other scripts one and two."""
-        others = len(text.encode("utf-8", "replace")) - len(text)
-        digits = len(_DIGIT.findall(text))
-        return (len(text) - digits + 3) // 4 + digits + (others + 1) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +110,10 @@ def recall_messages(
     `remembered`: what the user said in other conversations, the oldest first.
     """
     instructions = [item for item in earlier if item.get("role") in _INSTRUCTING]
-    said = [item for item in earlier if item.get("role") not in _INSTRUCTING]
+    said = [item for item in drop_searches(earlier) if item.get("role") not in _INSTRUCTING]
     counter = EstimatedTokens()
     turns = group_turns([_make_utterance(item) for item in said])
-    memory = pack_memory(turns, _find_question(items), budget, counter, remembered=remembered)
+    memory = pack_memory(turns, find_question(items), budget, counter, remembered=remembered)
     kept = sum(len(turn.utterances) for turn in memory.verbatim)
     messages = build_messages([*instructions, *said[len(said) - kept :], *items])
     messages = _insert_block(messages, memory.block)
@@ -166,7 +155,7 @@ def _read_text(item: Mapping[str, object]) -> str:
     return "".join(part["text"] for part in item["content"])  # type: ignore[attr-defined]
 
 
-def _find_question(items: Sequence[Item]) -> str:
+def find_question(items: Sequence[Item]) -> str:
     """Return what the user asks now."""
     texts = [_read_text(item) for item in items if item.get("role") == "user"]
     return "\n".join(texts)[-MOST_QUESTION_CHARACTERS:]

@@ -8,6 +8,7 @@ import orjson
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
+from r1plus_gateway.http.estimated_tokens import EstimatedTokens
 from r1plus_gateway.http.field_tables import (
     FlagField,
     ListField,
@@ -16,8 +17,11 @@ from r1plus_gateway.http.field_tables import (
     StringField,
     Table,
     TextField,
+    choose,
 )
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.file_search import KNOWLEDGE_SHARE, FoundPassages, insert_passages
+from r1plus_gateway.http.file_search import TOOL as FILE_SEARCH_TOOL
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.messages import PromptMessage, build_prompt
 from r1plus_gateway.http.metadata import METADATA
@@ -50,6 +54,7 @@ from r1plus_gateway.http.sampling_fields import (
 )
 from r1plus_gateway.http.schemas import TEXT_FORMAT
 from r1plus_gateway.http.tools import FLAT_TOOLS, read_tools
+from r1plus_gateway.knowledge.quotation import QuotedPassages, pack_passages, shrink_quotations
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
 from r1plus_gateway.settings import ModelSettings
 from r1plus_gateway.store.content import StoredMemory
@@ -62,16 +67,17 @@ TEXT_CONFIG: Final = ObjectField("text", Table((TEXT_FORMAT,), unsupported={"ver
 REASONING: Final = ObjectField(
     "reasoning", Table((), unsupported={"effort": ("none",), "summary": (), "generate_summary": ()})
 )
+RESULTS_INCLUDED: Final = "file_search_call.results"
 INCLUDABLE: Final = (
     "reasoning.encrypted_content",
-    "file_search_call.results",
+    RESULTS_INCLUDED,
     "web_search_call.results",
     "web_search_call.action.sources",
     "code_interpreter_call.outputs",
     "computer_call_output.output.image_url",
     "message.input_image.image_url",
 )
-"""Parts of items that no answer has, so that asking for them changes nothing."""
+"""Parts of items that may be asked for; but for results of searches no answer has any."""
 INCLUDE: Final = ListField("include", 32, {"type": "string", "enum": list(INCLUDABLE)})
 LIMITS: Final = build_limit_fields("max_output_tokens")
 IGNORED: Final = frozenset(
@@ -106,14 +112,26 @@ UNSUPPORTED: Final[Mapping[str, tuple[Json, ...]]] = {
     "min_p": (),
 }
 """Fields that are not supported -> values that ask for nothing, besides null."""
+TOOLS_AND_SEARCH: Final = ListField(
+    FLAT_TOOLS.tools.name, FLAT_TOOLS.tools.most, choose([FLAT_TOOLS.tool, FILE_SEARCH_TOOL])
+)
+TOOL_CHOICE: Final = OtherField(
+    FLAT_TOOLS.choice.name,
+    {
+        "anyOf": [
+            FLAT_TOOLS.choice.build_schema(),
+            {"type": "object", "properties": {"type": {"const": "file_search"}}, "required": ["type"]},
+        ]
+    },
+)
 RESPONSE: Final = Table(
     (
         *COMMON,
         INPUT,
         INSTRUCTIONS,
         TEXT_CONFIG,
-        FLAT_TOOLS.tools,
-        FLAT_TOOLS.choice,
+        TOOLS_AND_SEARCH,
+        TOOL_CHOICE,
         REASONING,
         INCLUDE,
         METADATA,
@@ -187,16 +205,20 @@ class _TextConfig:
 
 
 def parse_response(
-    fields: Fields, name: ModelName, model: ModelSettings, earlier: Continuation = NOTHING
+    fields: Fields,
+    name: ModelName,
+    model: ModelSettings,
+    earlier: Continuation = NOTHING,
+    found: FoundPassages | None = None,
 ) -> GenerateRequest:
-    """Parse a body that continues something earlier."""
+    """Parse a body that continues something earlier, without the tool `file_search`; `found`: what that has found."""
     items = INPUT.read(fields)
     options = read_memory_options(fields, model)
     instructions = INSTRUCTIONS.read(fields)
     text = _read_text_config(fields, model)
     tools = read_tools(fields, model, FLAT_TOOLS)
     refuse_both("text.format", text.schema, tools)
-    _read_include(fields)
+    includes_results = RESULTS_INCLUDED in _read_include(fields)
     metadata = METADATA.read(fields)
     storage = _read_storage(fields, earlier, items, options)
     is_streamed, _ = read_stream(fields)
@@ -209,7 +231,7 @@ def parse_response(
         "instructions": instructions or None,
         "text": {"format": text.format},
         "metadata": metadata,
-        **_echo_tools(fields),
+        **_echo_tools(fields, found),
         **_echo_sampling(sampling, limit),
         **_echo_storage(earlier, storage),
     }
@@ -220,12 +242,46 @@ def parse_response(
         tools.instruction if tools else "",
         tools.schema if tools else text.schema,
         [memory.text for memory in earlier.remembered],
+        found,
     )
-    prompt, memory = plan.build(model, None if options is None else options.budget)
+    knowledge_budget = None if found is None else int(KNOWLEDGE_SHARE * model.context_tokens)
+    built = plan.build(model, None if options is None else options.budget, knowledge_budget)
     request = GenerateRequest(
-        name, prompt, sampling, limit, is_streamed, has_tools=tools is not None, echo=echo, storage=storage
+        name,
+        built.prompt,
+        sampling,
+        limit,
+        is_streamed,
+        has_tools=tools is not None,
+        echo=echo,
+        storage=storage,
+        includes_results=includes_results,
     )
-    return request if memory is None else replace(request, memory=_RecalledMemory(memory, plan, model, request))
+    return _add_packing(request, _ResponsePacking(built, plan, model, request))
+
+
+def _add_packing(request: GenerateRequest, packing: "_ResponsePacking") -> GenerateRequest:
+    """Return a request with what says how its prompt was packed, if it was."""
+    built = packing.built
+    is_packed = built.memory is not None or built.knowledge is not None
+    return replace(
+        request,
+        prompt=built.prompt,
+        memory=built.memory,
+        knowledge=built.knowledge,
+        packing=packing if is_packed else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _BuiltPrompt:
+    """A prompt, and what was packed into it."""
+
+    prompt: Prompt
+    memory: MemoryUse | None
+    knowledge: QuotedPassages | None
+    tokens: int
+    """Estimated, of all messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,42 +296,56 @@ class _PromptPlan:
     """Of the tools."""
     schema: bytes | None
     remembered: Sequence[str]
+    found: FoundPassages | None
 
-    def build(self, model: ModelSettings, budget: int | None) -> tuple[Prompt, MemoryUse | None]:
-        """Return the prompt; `budget`: tokens of memory, instead of all that was said before."""
-        use = None
+    def build(self, model: ModelSettings, budget: int | None, knowledge_budget: int | None) -> _BuiltPrompt:
+        """Return the prompt.
+
+        `budget`: tokens of memory, instead of all that was said before; `knowledge_budget`: tokens of quotations.
+        """
+        use, quoted, counter = None, None, EstimatedTokens()
         if budget is None:
             messages = build_messages([*self.earlier, *self.items])
         else:
             messages, use = recall_messages(self.earlier, self.items, budget, self.remembered)
         if self.instructions:
             messages = [PromptMessage("system", self.instructions), *messages]
-        return build_prompt(messages, self.instruction, model, self.schema, param=INPUT.name), use
+        if self.found is not None and knowledge_budget is not None:
+            quoted = pack_passages(self.found.result, self.found.question, knowledge_budget, counter)
+            messages = insert_passages(messages, quoted.block)
+        tokens = sum(counter.count(message.content) for message in messages) if use or quoted else 0
+        prompt = build_prompt(messages, self.instruction, model, self.schema, param=INPUT.name)
+        return _BuiltPrompt(prompt, use, quoted, tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class _RecalledMemory:
-    """See `MemoryPrompt`."""
+class _ResponsePacking:
+    """See `PromptPacking`. Quotations of documents give way before memory does."""
 
-    use: MemoryUse
+    built: _BuiltPrompt
     plan: _PromptPlan
     model: ModelSettings
     request: GenerateRequest
 
-    def build_figures(self) -> dict[str, int]:
-        """See `MemoryPrompt`."""
-        return self.use.build_figures()
-
     def shrink(self, prompt_tokens: int) -> GenerateRequest | None:
-        """See `MemoryPrompt`."""
-        limit, context = self.request.limit, self.model.context_tokens
+        """See `PromptPacking`."""
+        limit, context, built = self.request.limit, self.model.context_tokens, self.built
         answer = limit.tokens if limit.is_explicit else min(limit.tokens, context // 4)
-        budget = self.use.find_smaller_budget(prompt_tokens, context - answer)
-        if budget is None:
+        most = context - answer
+        knowledge_budget, saved = None, 0
+        if built.knowledge is not None:
+            knowledge_budget, saved = shrink_quotations(built.knowledge, built.tokens, prompt_tokens, most)
+        budget = None
+        if built.memory is not None:
+            use = replace(built.memory, estimated_tokens=built.tokens)
+            smaller = use.find_smaller_budget(prompt_tokens - saved, most)
+            budget = built.memory.memory.budget if smaller is None else smaller
+            if smaller is None and not saved:
+                return None
+        elif not saved:
             return None
-        prompt, use = self.plan.build(self.model, budget)
-        assert use is not None
-        return replace(self.request, prompt=prompt, memory=replace(self, use=use))
+        built = self.plan.build(self.model, budget, knowledge_budget)
+        return _add_packing(self.request, replace(self, built=built))
 
 
 def _read_storage(
@@ -320,13 +390,15 @@ def _read_text_config(fields: Fields, model: ModelSettings) -> _TextConfig:
     return _TextConfig(schema, {**{name: form.get(name) for name in names}, "strict": True})
 
 
-def _read_include(fields: Fields) -> None:
-    for position, item in enumerate(INCLUDE.read(fields)):
+def _read_include(fields: Fields) -> list[Json]:
+    included = INCLUDE.read(fields)
+    for position, item in enumerate(included):
         if item not in INCLUDABLE:
             raise UnsupportedFieldError(f"{INCLUDE.name}[{position}]", f"{item!r:.80} is not supported; leave it out")
+    return included
 
 
-def _echo_tools(fields: Fields) -> dict[str, Any]:
+def _echo_tools(fields: Fields, found: FoundPassages | None) -> dict[str, Any]:
     """Return tools and choice, which have been read, as the answer repeats them.
 
     Raises:
@@ -346,7 +418,7 @@ def _echo_tools(fields: Fields) -> dict[str, Any]:
     if (size := len(orjson.dumps(tools))) > MOST_TOOL_BYTES:
         raise InvalidFieldError(FLAT_TOOLS.tools.name, f"{size} bytes exceed {MOST_TOOL_BYTES}; send fewer")
     return {
-        "tools": tools,
+        "tools": [*tools, *([found.search.echo] if found else [])],
         "tool_choice": choice if isinstance(choice, str) else {"type": "function", "name": choice["name"]},
     }
 

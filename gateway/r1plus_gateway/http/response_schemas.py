@@ -16,14 +16,17 @@ from r1plus_gateway.http.answer_schemas import (
     refer,
 )
 from r1plus_gateway.http.answers import StorageOutcome
+from r1plus_gateway.http.knowledge_schemas import CITATION, KNOWLEDGE
 
 _FALSE: Final[Schema] = {"type": "boolean", "const": False}
 _TRUE: Final[Schema] = {"type": "boolean", "const": True}
+_INDEX: Final[Schema] = {"enum": [0, 1]}
+"""Of an item: the second one follows a search."""
 _ZERO: Final[Schema] = {"type": "integer", "const": 0}
 _ANY: Final[Schema] = {"type": "object"}
 _STATUS: Final[Schema] = {"enum": ["in_progress", "completed", "incomplete"]}
 _PART: Final[Schema] = build_object(
-    type=build_const("output_text"), text=TEXT, annotations=build_list({}), logprobs=build_list({})
+    type=build_const("output_text"), text=TEXT, annotations=build_list(CITATION), logprobs=build_list({})
 )
 _MESSAGE: Final[Schema] = build_object(
     type=build_const("message"), id=TEXT, status=_STATUS, role=build_const("assistant"), content=build_list(_PART)
@@ -31,9 +34,24 @@ _MESSAGE: Final[Schema] = build_object(
 _CALL: Final[Schema] = build_object(
     type=build_const("function_call"), id=TEXT, status=_STATUS, call_id=TEXT, name=TEXT, arguments=TEXT
 )
-_ITEM: Final[Schema] = {"anyOf": [_MESSAGE, _CALL]}
+_RESULT: Final[Schema] = build_object(file_id=TEXT, filename=TEXT, score=NUMBER, text=TEXT, attributes=_ANY)
+_SEARCH: Final[Schema] = build_object(
+    type=build_const("file_search_call"),
+    id=TEXT,
+    status=_STATUS,
+    queries=build_list(TEXT),
+    results=or_null(build_list(_RESULT)),
+)
+_ITEM: Final[Schema] = {"anyOf": [_MESSAGE, _CALL, _SEARCH]}
 _TOOL: Final[Schema] = build_object(
     type=build_const("function"), name=TEXT, description=or_null(TEXT), parameters=or_null(_ANY), strict=_TRUE
+)
+_SEARCH_TOOL: Final[Schema] = build_object(
+    type=build_const("file_search"),
+    vector_store_ids=build_list(TEXT),
+    max_num_results=or_null(COUNT),
+    filters=or_null(_ANY),
+    ranking_options=or_null(_ANY),
 )
 _CHOICE: Final[Schema] = {
     "anyOf": [{"enum": ["none", "auto", "required"]}, build_object(type=build_const("function"), name=TEXT)]
@@ -62,7 +80,7 @@ _MEMORY: Final[Schema] = build_object(
     remembered=COUNT,
 )
 _EVIDENCE: Final[Schema] = build_object(
-    {"memory": _MEMORY},
+    {"memory": _MEMORY, "knowledge": KNOWLEDGE},
     revision=or_null(TEXT),
     engine_digest=or_null(TEXT),
     verdict=TEXT,
@@ -74,15 +92,18 @@ def _build_event(kind: str, **fields: Schema) -> Schema:
     return build_object(type=build_const(kind), sequence_number=COUNT, **fields)
 
 
-_PLACE: Final[Mapping[str, Any]] = {"item_id": TEXT, "output_index": _ZERO}
+_PLACE: Final[Mapping[str, Any]] = {"item_id": TEXT, "output_index": _INDEX}
 _TEXT_PLACE: Final[Mapping[str, Any]] = {**_PLACE, "content_index": _ZERO}
 _LIFE: Final = ("created", "in_progress", "completed", "incomplete", "failed")
+_SEARCHING: Final = ("in_progress", "searching", "completed")
 _EVENTS: Final = (
     *(_build_event(f"response.{name}", response=refer("Response")) for name in _LIFE),
-    *(_build_event(f"response.output_item.{name}", output_index=_ZERO, item=_ITEM) for name in ("added", "done")),
+    *(_build_event(f"response.output_item.{name}", output_index=_INDEX, item=_ITEM) for name in ("added", "done")),
     *(_build_event(f"response.content_part.{name}", **_TEXT_PLACE, part=_PART) for name in ("added", "done")),
     _build_event("response.output_text.delta", **_TEXT_PLACE, delta=TEXT, logprobs=build_list({})),
     _build_event("response.output_text.done", **_TEXT_PLACE, text=TEXT, logprobs=build_list({})),
+    *(_build_event(f"response.file_search_call.{name}", **_PLACE) for name in _SEARCHING),
+    _build_event("response.output_text.annotation.added", **_TEXT_PLACE, annotation_index=COUNT, annotation=CITATION),
     _build_event("response.function_call_arguments.delta", **_PLACE, delta=TEXT),
     _build_event("response.function_call_arguments.done", **_PLACE, name=TEXT, arguments=TEXT),
     _build_event(
@@ -121,7 +142,7 @@ RESPONSE_COMPONENTS: Final[Mapping[str, Schema]] = {
         instructions=or_null(TEXT),
         text=build_object(format=_FORMAT),
         metadata={"type": "object", "additionalProperties": TEXT},
-        tools=build_list(_TOOL),
+        tools=build_list({"anyOf": [_TOOL, _SEARCH_TOOL]}),
         tool_choice=_CHOICE,
         temperature=NUMBER,
         top_p=NUMBER,

@@ -24,7 +24,7 @@ from r1plus_gateway.http.content_handlers import (
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.requests import StorageRequest
-from r1plus_gateway.http.response_items import Item
+from r1plus_gateway.http.response_items import SEARCH_CALL, Item
 from r1plus_gateway.http.response_memory import LONG_TERM, MEMORY, read_memory_options
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
@@ -149,4 +149,5 @@ class _Reading:
 
 def _strip(item: Item) -> dict[str, object]:
     """Return an answer's item in the one form, without what only an answer says."""
-    return {name: value for name, value in item.items() if name not in ("id", "status")}
+    own = ("id", "status", *(["results"] if item["type"] == SEARCH_CALL else []))
+    return {name: value for name, value in item.items() if name not in own}

@@ -14,16 +14,19 @@ from aiohttp import web
 from r1plus_gateway.access.caller import Authenticator, Ledger
 from r1plus_gateway.access.usage import UsageReader
 from r1plus_gateway.calculation.client import Calculator
+from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.application import Api
 from r1plus_gateway.http.completions import GatewayParts
 from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, TlsSite, create_listener
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tls import ServerCertificate
+from r1plus_gateway.knowledge.documents import DocumentReader
+from r1plus_gateway.knowledge.service import run_knowledge
 from r1plus_gateway.serving.evidence import MonitorReader
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
-from r1plus_gateway.settings import POLL_SECONDS, SettingsFile
+from r1plus_gateway.settings import POLL_SECONDS, GatewaySettings, SettingsFile
 from r1plus_gateway.store.content_books import read_stored_bytes
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.tenant import TenantStore
@@ -54,6 +57,8 @@ async def run_gateway(
     *,
     store: TenantStore | None = None,
     calculator: Calculator | None = None,
+    documents: DocumentReader | None = None,
+    embedder: Embedder | None = None,
     resolve: Resolver = resolve_service,
 ) -> AsyncIterator[RunningGateway]:
     """Serve until the block ends; then drain: no new connections, running answers end, bills are settled."""
@@ -67,7 +72,11 @@ async def run_gateway(
         tasks = TaskKeeper()
         stack.push_async_callback(tasks.finish)
         parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks)
-        api = Api(parts, usage, store, calculator)
+        knowledge = None
+        if store is not None:
+            running = run_knowledge(store, lambda: file.current.limits, documents, embedder)
+            knowledge = await stack.enter_async_context(running)
+        api = Api(parts, usage, store, calculator, embedder, knowledge)
         certificate = ServerCertificate(settings.tls) if settings.tls else None
         internal = await _listen(
             stack, api.build_internal(), settings.host, settings.internal_port, None, {"shutdown_timeout": 1.0}
@@ -121,6 +130,12 @@ async def _watch_files(file: SettingsFile, certificate: ServerCertificate | None
             log.exception("Settings or certificate could not be followed; trying again")
 
 
+def _list_names(settings: GatewaySettings) -> set[str]:
+    """Return what callers name as a model."""
+    engines = {settings.embedding.name} if settings.embedding is not None else set()
+    return {model.name for model in settings.models} | engines
+
+
 async def _watch_series(file: SettingsFile, metrics: GatewayMetrics, store: TenantStore | None) -> None:
     """Follow budgets, and end the series of keys and models that are gone. While nothing can be read, all stay."""
     while True:
@@ -132,7 +147,7 @@ async def _watch_series(file: SettingsFile, metrics: GatewayMetrics, store: Tena
                     metrics.set_content(
                         await store.read(read_stored_bytes), file.current.limits.content_bytes_per_tenant
                     )
-            metrics.forget_idle({model.name for model in file.current.models})
+            metrics.forget_idle(_list_names(file.current))
         except Exception:  # as above
             log.exception("Metrics of keys and models could not be followed; trying again")
         await asyncio.sleep(SERIES_SECONDS)

@@ -40,8 +40,13 @@ class ContentLimits:
     """Bytes of stored content: ciphertext, `ENTRY_BYTES` and `OWNER_BYTES`."""
 
     caller_bytes: int
-    """Of one caller, with all its end users."""
+    """Of one caller, with all its end users, without its knowledge."""
     tenant_bytes: int
+    """Of all callers, knowledge included."""
+    knowledge_caller_bytes: int = 256 * 2**20
+    """Of one caller's files and vector stores, with those of its end users."""
+    tenant_chunks: int = 100_000
+    """Of all vector stores: each is compared with each question."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,27 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ENTRY_BYTES, OWNER_BYTES
 from r1plus_gateway.store.content_cipher import Owner
 
-_OWNED: Final = (t.conversations, t.responses, t.memories)
+_OWNED: Final = (t.conversations, t.responses, t.memories, t.files, t.vector_stores)
 """Tables whose rows name their owner, and are encrypted under its keys."""
 
 
 def read_stored_bytes(connection: Connection) -> int:
     """Return the bytes that all owners have stored."""
     return int(connection.scalar(sa.select(sa.func.sum(t.content_totals.c.bytes))) or 0)
+
+
+def read_caller_bytes(connection: Connection, owner: Owner) -> int:
+    """Return the bytes that the caller of an owner has stored with all its end users."""
+    c = t.content_totals.c
+    is_caller = (c.caller_kind == owner.caller_kind, c.caller_id == owner.caller_id)
+    return int(connection.scalar(sa.select(c.bytes).where(*is_caller)) or 0)
+
+
+def measure_new_owner(connection: Connection, owner: Owner) -> int:
+    """Return what an owner's first content costs besides itself; 0 if it has some."""
+    sizes = t.content_sizes
+    has_content = connection.scalar(sa.select(sizes.c.bytes).where(*match_owner(sizes, owner))) is not None
+    return 0 if has_content else OWNER_BYTES
 
 
 def match_owner(table: sa.Table, owner: Owner) -> tuple[Any, ...]:

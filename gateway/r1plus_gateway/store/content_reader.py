@@ -27,7 +27,8 @@ from r1plus_gateway.store.content import (
     StoredResponse,
 )
 from r1plus_gateway.store.content_books import match_owner
-from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
+from r1plus_gateway.store.content_cipher import ContentCipher, Owner
+from r1plus_gateway.store.data_keys import KeyChain
 
 _MOST_NAMED: Final = 256
 """Ids in one statement."""
@@ -40,7 +41,7 @@ class ContentReader:
         self.connection = connection
         self.cipher = cipher
         self.owner = owner
-        self._data_keys: dict[str, DataKey] = {}
+        self._keys = KeyChain(connection, cipher)
 
     def find_conversation(self, conversation_id: str) -> Conversation | None:
         """Return a conversation of this owner. Raises UnreadableContentError."""
@@ -219,16 +220,7 @@ class ContentReader:
         return Item(row.id, self._decrypt(row, "conversation_items", row.content))
 
     def _decrypt(self, row: Any, table: str, content: bytes) -> Any:
-        return orjson.loads(self.cipher.decrypt(self._open_key(row.key_id), table, row.id, bytes(content)))
-
-    def _open_key(self, key_id: str) -> DataKey:
-        if key_id not in self._data_keys:
-            c = t.data_keys.c
-            wrapped = self.connection.scalar(sa.select(c.wrapped_key).where(c.id == key_id, *self._match(t.data_keys)))
-            if wrapped is None:
-                raise UnreadableContentError(f"Data key {key_id} is gone: what it encrypted cannot be read any more")
-            self._data_keys[key_id] = self.cipher.unwrap_key(key_id, self.owner, bytes(wrapped))
-        return self._data_keys[key_id]
+        return orjson.loads(self.cipher.decrypt(self._keys.open(row.key_id, self.owner), table, row.id, bytes(content)))
 
 
 def _count_fitting(sizes: Sequence[int]) -> int:

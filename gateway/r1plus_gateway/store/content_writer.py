@@ -14,7 +14,6 @@ from r1plus_gateway.store.content import (
     ENTRY_BYTES,
     MOST_ITEMS,
     MOST_MEMORIES,
-    OWNER_BYTES,
     ContentLimitError,
     ContentLimits,
     Conversation,
@@ -24,9 +23,16 @@ from r1plus_gateway.store.content import (
     StoredMemory,
     StoredResponse,
 )
-from r1plus_gateway.store.content_books import add_size, delete_conversations, match_owner, read_stored_bytes
+from r1plus_gateway.store.content_books import (
+    add_size,
+    delete_conversations,
+    measure_new_owner,
+    read_caller_bytes,
+    read_stored_bytes,
+)
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.content_reader import ContentReader
+from r1plus_gateway.store.knowledge_books import read_caller_knowledge
 
 DAY_SECONDS: Final = 86_400.0
 _PREFIXES: Final[Mapping[str, str]] = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
@@ -215,20 +221,7 @@ class ContentWriter(ContentReader):
         return self.cipher.encrypt(key, table, row, orjson.dumps(content))
 
     def _get_newest_key(self) -> DataKey:
-        """Return the key that encrypts; made with the owner's first content."""
-        c = t.data_keys.c
-        row = self.connection.execute(
-            sa.select(c.id).where(*self._match(t.data_keys)).order_by(c.created_at.desc(), c.id).limit(1)
-        ).one_or_none()
-        if row is not None:
-            return self._open_key(row.id)
-        key, wrapped = self.cipher.create_key(self.owner)
-        self.connection.execute(
-            sa.insert(t.data_keys),
-            [{**self._own(), "id": key.id, "wrapped_key": wrapped, "created_at": self._now}],
-        )
-        self._data_keys[key.id] = key
-        return key
+        return self._keys.get_newest(self.owner, self._now)
 
     def _grow(self, contents: Sequence[bytes], *, replaced: bytes | None = None) -> None:
         """Count new content, or one that replaces another. Raises ContentLimitError where there is no room."""
@@ -240,14 +233,11 @@ class ContentWriter(ContentReader):
         add_size(self.connection, self.owner, size)
 
     def _check_room(self, size: int) -> None:
-        sizes, totals = t.content_sizes, t.content_totals.c
-        if self.connection.scalar(sa.select(sizes.c.bytes).where(*match_owner(sizes, self.owner))) is None:
-            size += OWNER_BYTES
-        is_caller = (totals.caller_kind == self.owner.caller_kind, totals.caller_id == self.owner.caller_id)
-        own = self.connection.scalar(sa.select(totals.bytes).where(*is_caller)) or 0
-        if own + size > self._limits.caller_bytes:
+        size += measure_new_owner(self.connection, self.owner)
+        kept = read_caller_bytes(self.connection, self.owner) - read_caller_knowledge(self.connection, self.owner).bytes
+        if kept + size > self._limits.caller_bytes:
             raise ContentLimitError(
-                f"{size} bytes more exceed the {self._limits.caller_bytes} that this key may store, of which {own} are"
+                f"{size} bytes more exceed the {self._limits.caller_bytes} that this key may store, of which {kept} are"
                 " in use; delete conversations and responses"
             )
         if read_stored_bytes(self.connection) + size > self._limits.tenant_bytes:

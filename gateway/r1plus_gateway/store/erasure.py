@@ -7,7 +7,7 @@ content has, nobody can read it. `docs/tenant-data.md` says what that proves, an
 import base64
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -61,6 +61,9 @@ class ErasureReceipt:
     items: int
     responses: int
     memories: int
+    files: int
+    vector_stores: int
+    chunks: int
     data_keys: Sequence[str]
     """Ids of the keys that were destroyed."""
     public_key: str
@@ -158,10 +161,30 @@ def _erase(connection: Connection, scope: ErasureScope, pseudonym: str) -> dict[
         "memories": connection.execute(sa.delete(t.memories).where(*matches(t.memories))).rowcount,
         "data_keys": list(connection.scalars(keys)),
     }
+    erased |= _erase_knowledge(connection, matches)
     sizes, c = matches(t.content_sizes), t.content_sizes.c
     callers = sa.select(c.caller_kind, c.caller_id, sa.func.sum(c.bytes)).where(*sizes)
     for kind, name, size in connection.execute(callers.group_by(c.caller_kind, c.caller_id)).all():
         add_total(connection, kind, name, -int(size))
-    for table in (t.data_keys, t.content_sizes):
+    for table in (t.data_keys, t.content_sizes, t.knowledge_sizes):
         connection.execute(sa.delete(table).where(*matches(table)))
     return erased
+
+
+def _erase_knowledge(connection: Connection, matches: Callable[[sa.Table], list[Any]]) -> dict[str, int]:
+    """Delete files and vector stores; their sizes go with those of all content."""
+    files, stores = t.files.c, t.vector_stores.c
+    own_files = sa.select(files.id).where(*matches(t.files))
+    own_stores = sa.select(stores.id).where(*matches(t.vector_stores))
+    read = sa.select(t.vector_store_files.c.id).where(t.vector_store_files.c.vector_store_id.in_(own_stores))
+    batches = t.chunk_batches.c
+    is_chunk = batches.vector_store_file_id.in_(read)
+    chunks = connection.scalar(sa.select(sa.func.sum(batches.chunks)).where(is_chunk)) or 0
+    connection.execute(sa.delete(t.chunk_batches).where(is_chunk))
+    connection.execute(sa.delete(t.vector_store_files).where(t.vector_store_files.c.vector_store_id.in_(own_stores)))
+    connection.execute(sa.delete(t.file_parts).where(t.file_parts.c.file_id.in_(own_files)))
+    return {
+        "files": connection.execute(sa.delete(t.files).where(*matches(t.files))).rowcount,
+        "vector_stores": connection.execute(sa.delete(t.vector_stores).where(*matches(t.vector_stores))).rowcount,
+        "chunks": int(chunks),
+    }

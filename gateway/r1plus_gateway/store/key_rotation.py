@@ -30,6 +30,11 @@ _ENCRYPTED: Final = (
     (t.conversation_items, t.conversation_items.c.content),
     (t.responses, t.responses.c.content),
     (t.memories, t.memories.c.content),
+    (t.files, t.files.c.attributes),
+    (t.file_parts, t.file_parts.c.content),
+    (t.vector_stores, t.vector_stores.c.attributes),
+    (t.vector_store_files, t.vector_store_files.c.content),
+    (t.chunk_batches, t.chunk_batches.c.content),
 )
 """Tables whose rows name a `key_id`, and what of them it encrypts."""
 _OLD: Final = t.data_keys.alias("old")

@@ -61,6 +61,8 @@ class StoreConfig:
     """How long audit records are kept."""
     content_days: float = 0.0
     """How long conversations and responses are kept; 0: none is stored."""
+    has_knowledge: bool = False
+    """Whether files and vector stores may be stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,14 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ENTRY_BYTES
 from r1plus_gateway.store.content_books import add_size, delete_conversations
 from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.knowledge import UPLOAD_SECONDS, FileState
+from r1plus_gateway.store.knowledge_books import delete_files, delete_vector_stores
 from r1plus_gateway.store.repository import MetaName, write_meta
 
 MOST_PRUNED: Final = 100
 """Conversations, and responses, that one transaction deletes: requests wait for it."""
+MOST_PRUNED_KNOWLEDGE: Final = 4
+"""Files, and vector stores: each may have megabytes."""
 MOST_PRUNED_ITEMS: Final = 2048
 """Items of conversations that one transaction deletes, and those of one conversation more."""
 
@@ -35,6 +39,22 @@ def prune_content(connection: Connection, now: float, days: float, most: int = M
             return has_more
         days = float(stored)
     return _delete_older(connection, now - days * 86400, most) or has_more
+
+
+def prune_knowledge(connection: Connection, now: float, most: int = MOST_PRUNED_KNOWLEDGE) -> bool:
+    """Delete files and vector stores whose time is over, and uploads that were cut. Return whether there may be more.
+
+    Knowledge has no other end: whoever uploads a file, deletes it.
+    """
+    f, v = t.files.c, t.vector_stores.c
+    is_cut = sa.and_(f.state == FileState.UPLOADING, f.created_at < now - UPLOAD_SECONDS)
+    owners = [f[name] for name in t.OWNER]
+    files = connection.execute(sa.select(f.id, *owners).where(sa.or_(f.expires_at <= now, is_cut)).limit(most)).all()
+    delete_files(connection, [(file_id, Owner(*own)) for file_id, *own in files])
+    owners = [v[name] for name in t.OWNER]
+    stores = connection.execute(sa.select(v.id, *owners).where(v.expires_at <= now).limit(most)).all()
+    delete_vector_stores(connection, [(store_id, Owner(*own)) for store_id, *own in stores])
+    return most in (len(files), len(stores))
 
 
 def _delete_older(connection: Connection, before: float, most: int) -> bool:

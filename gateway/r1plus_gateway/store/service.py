@@ -91,4 +91,5 @@ def build_store_config(data: DataSettings) -> StoreConfig:
         url,
         audit_days=data.audit_days,
         content_days=data.content_days,
+        has_knowledge=data.has_knowledge,
     )

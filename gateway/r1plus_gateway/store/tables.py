@@ -237,6 +237,100 @@ content_totals = Table(
 )
 """The sum of `content_sizes` of each caller, with all its end users: a limit is checked without adding them all up."""
 
+files = Table(
+    "files",
+    metadata,
+    _make_text_column("id", is_key=True),
+    *_make_owner_columns(),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    _make_text_column("state"),
+    _make_count_column("bytes"),
+    _make_text_column("key_id"),
+    Column("attributes", LargeBinary, nullable=False),
+    Index("ix_files_owner", *OWNER, "created_at", "id"),
+    Index("ix_files_end_user", "end_user"),
+    Index("ix_files_key_id", "key_id"),
+    Index("ix_files_expires_at", "expires_at"),
+    Index("ix_files_state", "state", "created_at"),
+)
+"""Uploaded files. `bytes` is the size as it was sent; `attributes` has the file's name, as JSON."""
+
+file_parts = Table(
+    "file_parts",
+    metadata,
+    _make_text_column("id", is_key=True),
+    _make_text_column("file_id"),
+    _make_count_column("position"),
+    _make_text_column("key_id"),
+    Column("content", LargeBinary, nullable=False),
+    UniqueConstraint("file_id", "position"),
+    Index("ix_file_parts_key_id", "key_id"),
+)
+"""What a file consists of, in parts, as a file comes: a whole one would hold up the writer."""
+
+vector_stores = Table(
+    "vector_stores",
+    metadata,
+    _make_text_column("id", is_key=True),
+    *_make_owner_columns(),
+    Column("created_at", Double, nullable=False),
+    Column("used_at", Double, nullable=False),
+    Column("expires_at", Double),
+    _make_count_column("version"),
+    _make_text_column("key_id"),
+    Column("attributes", LargeBinary, nullable=False),
+    Index("ix_vector_stores_owner", *OWNER, "created_at", "id"),
+    Index("ix_vector_stores_end_user", "end_user"),
+    Index("ix_vector_stores_key_id", "key_id"),
+    Index("ix_vector_stores_expires_at", "expires_at"),
+)
+"""Sets of files that are searched. `version` grows with each change of what a search finds: indexes are of one."""
+
+vector_store_files = Table(
+    "vector_store_files",
+    metadata,
+    _make_text_column("id", is_key=True),
+    _make_text_column("vector_store_id"),
+    _make_text_column("file_id"),
+    Column("created_at", Double, nullable=False),
+    _make_text_column("state"),
+    _make_count_column("chunks"),
+    _make_text_column("key_id"),
+    Column("content", LargeBinary, nullable=False),
+    UniqueConstraint("vector_store_id", "file_id"),
+    Index("ix_vector_store_files_file_id", "file_id"),
+    Index("ix_vector_store_files_key_id", "key_id"),
+    Index("ix_vector_store_files_state", "state"),
+)
+"""A file in a vector store, and how far it was read. Its owner is the vector store's, and that of the file."""
+
+chunk_batches = Table(
+    "chunk_batches",
+    metadata,
+    _make_text_column("id", is_key=True),
+    _make_text_column("vector_store_file_id"),
+    _make_count_column("position"),
+    _make_count_column("chunks"),
+    _make_text_column("engine"),
+    _make_text_column("key_id"),
+    Column("content", LargeBinary, nullable=False),
+    UniqueConstraint("vector_store_file_id", "position"),
+    Index("ix_chunk_batches_key_id", "key_id"),
+)
+"""Consecutive chunks of a file with their vectors: a batch a row, as they are made and read. `engine` is the identity
+of the embedder that made the vectors; empty: there are none."""
+
+knowledge_sizes = Table(
+    "knowledge_sizes",
+    metadata,
+    *_make_owner_columns(are_keys=True),
+    _make_count_column("bytes"),
+    _make_count_column("chunks"),
+    Index("ix_knowledge_sizes_end_user", "end_user"),
+)
+"""Which part of `content_sizes` is of files and vector stores, and how many chunks there are."""
+
 meta = Table(
     "meta",
     metadata,

@@ -29,7 +29,7 @@ from r1plus_gateway.store.key_rotation import continue_rotation
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
 from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring, reopen_keys
 from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
-from r1plus_gateway.store.retention import prune_content
+from r1plus_gateway.store.retention import prune_content, prune_knowledge
 from r1plus_gateway.store.unit_of_work import UnitOfWork
 from r1plus_gateway.store.writer import Step, Writer
 
@@ -176,6 +176,7 @@ class TenantStore:
         has_more = await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) == MOST_PRUNED
         days = self.config.content_days
         has_more |= await self.write(lambda ledger: prune_content(ledger.connection, ledger.now, days))
+        has_more |= await self.write(lambda ledger: prune_knowledge(ledger.connection, ledger.now))
         self._has_deleted = True
         if not has_more:
             self._prune_at = time.monotonic() + self._periods.prune

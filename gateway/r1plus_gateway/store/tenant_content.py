@@ -1,7 +1,9 @@
 """What callers do with stored content: reads in a thread, changes in the writer's next transaction."""
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
+
+from sqlalchemy.engine import Connection
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.access.turns import Turns
@@ -14,6 +16,15 @@ from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.writer import REFUSALS
 
 T = TypeVar("T")
+
+
+class SteppedWriter(Protocol):
+    """What changes content in a transaction of others."""
+
+    connection: Connection
+
+
+W = TypeVar("W", bound=SteppedWriter)
 READS_AT_ONCE: Final = 1
 """Of one caller: the other thread looks up the keys of the others."""
 WRITES_AT_ONCE: Final = 2
@@ -67,13 +78,13 @@ class TenantContent:
             owner = cipher.identify(caller)
             async with self._writers.wait(caller.group_id, WRITES_AT_ONCE):
                 return await self._store.write(
-                    lambda ledger: _take_step(step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
+                    lambda ledger: take_step(step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
                 )
         except StoreError as error:
             raise refuse_unavailable(error) from error
 
 
-def _take_step(step: Callable[[ContentWriter], T], content: ContentWriter) -> T:
+def take_step(step: Callable[[W], T], content: W) -> T:
     """Run a step. What it refuses with takes back what it has written, which the writer would commit."""
     savepoint = content.connection.begin_nested()
     try:

@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from r1plus_contract import names
-from r1plus_model_repo.catalog.types import Engine, EngineSpec, spec_problems
+from r1plus_model_repo.catalog.embedding import EmbeddingEngine, EmbeddingEngineSpec, read_spec, select_model
+from r1plus_model_repo.catalog.types import Engine, spec_problems
 
 
 class CatalogError(ValueError):
@@ -23,20 +24,32 @@ class CatalogError(ValueError):
         self.problems = problems
 
 
+AnyEngine = Engine | EmbeddingEngine
+
+
 def load_catalog(source: Path | str) -> tuple[Engine, ...]:
-    """Return the engines of a folder (each *.yaml), of a file, or of YAML text, sorted by name. Raise CatalogError."""
-    engines: list[Engine] = []
+    """Return the engines that answer prompts, of a folder (each *.yaml), of a file, or of YAML text, sorted by name.
+
+    Raises:
+        CatalogError: with the problems of all engines, of either kind.
+    """
+    return tuple(engine for engine in load_all_engines(source) if isinstance(engine, Engine))
+
+
+def load_all_engines(source: Path | str) -> tuple[AnyEngine, ...]:
+    """Return the engines of both kinds, as `load_catalog`."""
+    engines: list[AnyEngine] = []
     problems: list[str] = []
     for origin, text in _read_texts(source):
         for document in _parse_documents(origin, text, problems):
             result = read_engine(origin, document)
-            if isinstance(result, Engine):
+            if isinstance(result, AnyEngine):
                 engines.append(result)
             else:
                 problems.extend(result)
     counts = Counter(engine.name for engine in engines)
     problems += [f"metadata.name: {name}: {n} engines have this name" for name, n in sorted(counts.items()) if n > 1]
-    problems += _find_dangling_references(engines)
+    problems += _find_dangling_references([engine for engine in engines if isinstance(engine, Engine)])
     if problems:
         raise CatalogError(tuple(problems))
     return tuple(sorted(engines, key=lambda engine: engine.name))
@@ -60,7 +73,7 @@ def _parse_documents(origin: str, text: str, problems: list[str]) -> list[Any]:
         return []
 
 
-def read_engine(origin: str, document: Any) -> Engine | tuple[str, ...]:
+def read_engine(origin: str, document: Any) -> AnyEngine | tuple[str, ...]:
     """Return the R1PlusEngine in a parsed YAML document, or all its problems."""
     kind = document.get("kind") if isinstance(document, Mapping) else None
     api = document.get("apiVersion") if isinstance(document, Mapping) else None
@@ -72,9 +85,11 @@ def read_engine(origin: str, document: Any) -> Engine | tuple[str, ...]:
     if not isinstance(name, str) or not name:
         return (f"{origin}: metadata.name: missing",)
     try:
-        return Engine(name, EngineSpec.model_validate(document.get("spec")))
+        spec = read_spec(document.get("spec"))
     except ValidationError as error:
-        return tuple(f"{origin}: {name}: {problem}" for problem in spec_problems(error, EngineSpec))
+        model = select_model(document.get("spec"))
+        return tuple(f"{origin}: {name}: {problem}" for problem in spec_problems(error, model))
+    return EmbeddingEngine(name, spec) if isinstance(spec, EmbeddingEngineSpec) else Engine(name, spec)
 
 
 def _find_dangling_references(engines: list[Engine]) -> list[str]:

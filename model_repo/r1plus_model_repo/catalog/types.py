@@ -5,11 +5,11 @@ of what the operator and the command line read from a cluster.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -63,6 +63,13 @@ class Tier(StrEnum):
     FULL = "full"
     LITE = "lite"
     EDGE = "edge"
+
+
+class EngineKind(StrEnum):
+    """What an engine does."""
+
+    GENERATION = "generation"
+    EMBEDDING = "embedding"
 
 
 class Backend(StrEnum):
@@ -318,7 +325,8 @@ _GPU_BACKEND = Rule(
     "requirements.gpu is required, except for backend openvino, which runs on CPU and must not have it",
 )
 _OPENVINO_ATTENTION = Rule(
-    "self.backend != 'openvino' || !(has(self.architecture.window) || has(self.architecture.globalLayers))",
+    "self.backend != 'openvino' || !has(self.architecture)"
+    " || !(has(self.architecture.window) || has(self.architecture.globalLayers))",
     "architecture.window and globalLayers must be absent with backend openvino, whose layers keep all tokens",
 )
 _OPENVINO_KV = Rule(
@@ -326,13 +334,40 @@ _OPENVINO_KV = Rule(
     "kvPrecision must be FP16 with backend openvino, whose KV cache has 16 bits",
 )
 _MEASURED_FILES = Rule(
-    "has(self.artifact) || has(self.reference.claimedBy)",
+    "has(self.artifact) || has(self.reference) && has(self.reference.claimedBy)",
     "artifact is required unless reference.claimedBy is set",
 )
 
 
+Family = Annotated[
+    str,
+    Field(min_length=1, max_length=63, pattern=DNS_LABEL, description="Model family, e.g. r1plus or smollm2."),
+]
+Version = Annotated[
+    str,
+    Field(
+        min_length=5,
+        max_length=32,
+        pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$",
+        description="Version of the build, MAJOR.MINOR.PATCH; deployments take the newest.",
+    ),
+]
+Precision = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=16,
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="Precision of the weights, e.g. FP16, Q8_0, Q4_1.",
+    ),
+]
+GENERATION_ONLY = ("tier", "architecture", "kvPrecision", "build", "batch", "reference")
+EMBEDDING_ONLY = ("embedding",)
+"""Fields that only one of the kinds has."""
+
+
 class EngineSpec(ApiModel):
-    """R1PlusEngine.spec."""
+    """R1PlusEngine.spec of kind generation, the default."""
 
     model_config = build_rules_config(
         _GPU_BACKEND,
@@ -344,16 +379,17 @@ class EngineSpec(ApiModel):
         _MEASURED_FILES,
     )
 
-    family: Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)] = Field(
-        description="Model family, e.g. r1plus or smollm2."
+    kind: Literal[EngineKind.GENERATION] | None = Field(
+        None,
+        description=(
+            "`generation`: answers prompts, in the pods of an R1PlusDeployment. `embedding`: turns texts into vectors,"
+            " in the pod of a tenant's gateway. Default: generation."
+        ),
     )
+    family: Family
     tier: Tier = Field(description="Service level of the engine: full, lite or edge.")
-    version: Annotated[str, Field(min_length=5, max_length=32, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] = Field(
-        description="Version of the build, MAJOR.MINOR.PATCH; deployments take the newest."
-    )
-    precision: Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[A-Za-z0-9_]+$")] = Field(
-        description="Precision of the weights, e.g. FP16, Q8_0, Q4_1."
-    )
+    version: Version
+    precision: Precision
     backend: Backend = Field(description="Runtime of the engine inside Triton.")
     architecture: Architecture = Field(description="The model's shape.")
     kv_precision: KvPrecision | None = Field(None, description="Precision of the KV cache. Default: FP16.")
@@ -374,6 +410,15 @@ class EngineSpec(ApiModel):
     requirements: Requirements = Field(description="Memory and CPU, without the KV cache.")
     batch: Batch = Field(description="How many requests the engine runs at once.")
     reference: Reference = Field(description="Accuracy that the engine must reach.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_embedding(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if any(value.get(name) is not None for name in EMBEDDING_ONLY):
+            raise ValueError("embedding must be absent, unless kind is embedding; leave it out, or set kind")
+        return {key: item for key, item in value.items() if key not in EMBEDDING_ONLY}
 
     @model_validator(mode="after")
     def _check_backend(self) -> "EngineSpec":

@@ -26,7 +26,7 @@ from r1plus_model_repo.importing.readers import read_source
 from r1plus_model_repo.kv_shape import read_kv_shape
 
 ENGINE, CONTAINERFILE, MANIFEST = "engine", "Containerfile", "engine.yaml"
-_TEMPLATE = Path(__file__).parent / "Containerfile.engine"
+CONTAINERFILE_TEMPLATE = Path(__file__).parent / "Containerfile.engine"
 _PLACEHOLDER_SHA256 = "0" * 64
 
 
@@ -70,7 +70,7 @@ def import_engine(
         digest = digest_folder(engine)
         spec = build_spec(options, model, digest, f"{origin['file']}, sha256 {origin['sha256']}")
         (part / MANIFEST).write_text(render_manifest(options.name, spec, origin), encoding="utf-8")
-        shutil.copyfile(_TEMPLATE, part / CONTAINERFILE)
+        shutil.copyfile(CONTAINERFILE_TEMPLATE, part / CONTAINERFILE)
     return ImportResult(target, digest, spec.files.source, tuple(notes))
 
 

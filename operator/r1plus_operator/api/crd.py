@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel
 
 from r1plus_contract import names
-from r1plus_model_repo.catalog.types import MAX_ENGINE_NAME, EngineSpec
+from r1plus_model_repo.catalog.embedding import EmbeddingEngineSpec
+from r1plus_model_repo.catalog.types import EMBEDDING_ONLY, GENERATION_ONLY, MAX_ENGINE_NAME, EngineKind, EngineSpec
 from r1plus_operator.api import kinds
 from r1plus_operator.api.schema import Json, build_structural_schema
 from r1plus_operator.api.tenants import R1PlusTenantSpec, R1PlusTenantStatus
@@ -43,6 +44,7 @@ _DEPLOYMENT_COLUMNS = (
     ("Reason", ".status.reason", "Why it does not serve. If it serves: why the spec is not rolled out."),
 )
 _ENGINE_COLUMNS = (
+    ("Kind", ".spec.kind", "What it does; empty: generation."),
     ("Family", ".spec.family", "Model family."),
     ("Tier", ".spec.tier", "Service level that the engine is made for."),
     ("Version", ".spec.version", "Version of the build."),
@@ -98,10 +100,58 @@ def build_engine_definition() -> Json:
     """Build R1PlusEngine: cluster-scoped; to add a model is to add one."""
     schema = _build_root_schema(
         "A loadable build of a model: where its files are, what it needs, and its measured accuracy.",
-        {"spec": build_structural_schema(EngineSpec, path="spec")},
+        {"spec": _build_engine_spec_schema()},
         [_build_name_length_rule(MAX_ENGINE_NAME, "serving pods have it as a label")],
     )
     return _build_definition(kinds.R1PLUS_ENGINE, "r1e", _build_version(schema, _ENGINE_COLUMNS))
+
+
+def _build_engine_spec_schema() -> Json:
+    """Build the schema of both kinds of engine: the fields of either, and rules that say which belong to which.
+
+    `kind` has no default: objects of releases that did not know it stay as they are, for those releases too.
+    """
+    generation = build_structural_schema(EngineSpec, path="spec")
+    embedding = build_structural_schema(EmbeddingEngineSpec, path="spec")
+    kind = generation["properties"]["kind"] | {"enum": [kind.value for kind in EngineKind]}
+    foreign = {name: embedding["properties"][name] for name in EMBEDDING_ONLY}
+    return generation | {
+        "description": "R1PlusEngine.spec.",
+        "properties": {**generation["properties"], "kind": kind, **foreign},
+        "required": [name for name in generation["required"] if name not in GENERATION_ONLY],
+        "x-kubernetes-validations": [
+            *(
+                _build_kind_rule(name, f"{_IS_EMBEDDING} || has(self.{name})", "is required, unless kind is embedding")
+                for name in generation["required"]
+                if name in GENERATION_ONLY
+            ),
+            *(
+                _build_kind_rule(name, f"!{_IS_EMBEDDING} || !has(self.{name})", "must be absent with kind embedding")
+                for name in GENERATION_ONLY
+            ),
+            _build_kind_rule(
+                "embedding",
+                f"{_IS_EMBEDDING} == has(self.embedding)",
+                "is required with kind embedding, and must be absent otherwise",
+            ),
+            _build_kind_rule(
+                "backend", f"!{_IS_EMBEDDING} || self.backend == 'openvino'", "must be openvino with kind embedding"
+            ),
+            _build_kind_rule(
+                "artifact",
+                f"!{_IS_EMBEDDING} || has(self.artifact) && has(self.artifact.image)",
+                "with an image is required with kind embedding: the gateway's pod copies it from there",
+            ),
+            *generation["x-kubernetes-validations"],
+        ],
+    }
+
+
+_IS_EMBEDDING = f"(has(self.kind) && self.kind == '{EngineKind.EMBEDDING}')"
+
+
+def _build_kind_rule(field: str, rule: str, message: str) -> Json:
+    return {"rule": rule, "fieldPath": f".{field}", "message": f"{field} {message}"}
 
 
 def build_tenant_definition() -> Json:

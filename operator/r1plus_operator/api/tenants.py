@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from r1plus_model_repo.catalog.types import Cores, Quantity
+from r1plus_model_repo.catalog.types import Cores, EngineName, Quantity
 from r1plus_model_repo.catalog.wire import (
     DNS_SUBDOMAIN,
     WHOLE,
@@ -252,6 +252,14 @@ _REPLICAS_SHARE = Rule(
 )
 
 
+class GatewayEmbedding(ApiModel):
+    """An embedder in the gateway's pods, in a container of its own."""
+
+    engine: EngineName = Field(
+        description="R1PlusEngine of kind embedding, e.g. `all-minilm-l6-v2`, which the chart brings."
+    )
+
+
 class Gateway(ApiModel):
     """The tenant's HTTP entry to its models. Nothing of it exists unless `enabled` is true."""
 
@@ -286,6 +294,21 @@ class Gateway(ApiModel):
         description=(
             "Whether a calculator runs in the gateway's pods, in a container of its own, for `math_mode` and"
             " `POST /v1/calculate`. It requests 50m CPU and 128Mi memory. A change restarts the gateway."
+        ),
+    )
+    knowledge: Flag = Field(
+        False,
+        description=(
+            "Whether callers may keep documents, for `/v1/files`, `/v1/vector_stores` and `file_search`. A container of"
+            " its own reads them; it requests 50m CPU and 128Mi memory, and the gateway may use 1Gi. False deletes"
+            " nothing that is stored. A change restarts the gateway."
+        ),
+    )
+    embedding: GatewayEmbedding | None = Field(
+        None,
+        description=(
+            "Vectors of texts, for `POST /v1/embeddings`. Default: none. A change restarts the gateway, and vectors of"
+            " one engine are not comparable with those of another."
         ),
     )
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.loader import AnyEngine
 from r1plus_operator.api import fence
 from r1plus_operator.controllers.applier import Applier, OwnerGoneError
 from r1plus_operator.controllers.tenant import TenantReconciler
@@ -38,7 +38,7 @@ class DeploymentReconciler:
         applier: Applier,
         queue: WorkQueue[Key],
         config: OperatorConfig,
-        catalog: tuple[Engine, ...],
+        catalog: tuple[AnyEngine, ...],
         pools: Pools,
         metrics: DeploymentMetrics,
         tenants: TenantReconciler,

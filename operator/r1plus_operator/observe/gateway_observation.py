@@ -9,7 +9,7 @@ from r1plus_contract.gateway import GATEWAY, DataState, ModelSettings, name_pods
 from r1plus_contract.jsonable import ContractError
 from r1plus_operator.api import kinds
 from r1plus_operator.observe.caches import GATEWAY_NAME, Caches, Key
-from r1plus_operator.observe.projections import Child
+from r1plus_operator.observe.projections import Child, EngineObject
 from r1plus_operator.plan.observation import Json, TokenIssuer
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.storage import read_revision
@@ -39,6 +39,7 @@ def observe_gateway(
     if not has_gateway(caches, namespace):
         return GatewayObservation()
     pods = caches.pods.store.by_index(f"{namespace}/{GATEWAY_NAME}")
+    engine = _find_embedding_engine(caches, namespace)
     nodes = [entry.value for entry in caches.nodes.store.items()]
     return GatewayObservation(
         models={key[1]: observe_model(caches, key, cr) for key, cr in sorted(crs.items()) if key[0] == namespace},
@@ -46,8 +47,25 @@ def observe_gateway(
         data_states={pod.name: data_states[pod.uid] for pod in pods if pod.uid in data_states},
         issuer=issuer,
         kinds=frozenset(one.kind for one in kinds.OPTIONAL_CHILDREN if caches.children[one.kind].is_available),
+        embedding=engine.embedding if engine is not None else None,
+        has_embedding_name=engine is not None,
         counts_storage=bool(nodes) and all(node.storage_bytes is not None for node in nodes),
     )
+
+
+def name_embedding_engine(caches: Caches, namespace: str) -> str:
+    """Return the engine that a namespace's gateway embeds with; empty: it names none, or its spec cannot be read."""
+    cr = caches.tenants.store.get(namespace, names.TENANT)
+    gateway = cr.value["spec"].get("gateway") if cr else None
+    embedding = gateway.get("embedding") if isinstance(gateway, dict) else None
+    name = embedding.get("engine") if isinstance(embedding, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _find_embedding_engine(caches: Caches, namespace: str) -> EngineObject | None:
+    name = name_embedding_engine(caches, namespace)
+    entry = caches.engines.store.get("", name) if name else None
+    return entry.value if entry is not None else None
 
 
 def observe_model(caches: Caches, key: Key, cr: Json) -> ModelSettings | None:

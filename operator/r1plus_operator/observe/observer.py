@@ -440,8 +440,11 @@ class Observer:
         """Return the keys of all namespaces that are tenants."""
         return [(entry.name, TENANT_NAME) for entry in self.namespaces.store.items() if entry.value.is_tenant]
 
-    def _on_engine_change(self, _event: str, _engine: CachedObject) -> None:
+    def _on_engine_change(self, _event: str, engine: CachedObject) -> None:
         self._enqueue(CATALOG_KEY)
+        for tenant in self.tenants.store.items():
+            if gateway_observation.name_embedding_engine(self._caches, tenant.namespace) == engine.name:
+                self._enqueue((tenant.namespace, TENANT_NAME))
         self._enqueue_all(None)
         # An R1PlusEngine says where its engine is fetched from.
         claims = self.children["PersistentVolumeClaim"].store.items()

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from r1plus_contract import names
 from r1plus_contract.requests import build_annotations, read_requests
 from r1plus_contract.timestamps import parse_timestamp
-from r1plus_model_repo.catalog.types import Engine, EngineSpec
+from r1plus_model_repo.catalog.embedding import EmbeddingEngine, EmbeddingEngineSpec, read_spec
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.manifests.drift import fold_texts
 from r1plus_operator.plan.observation import (
@@ -249,10 +250,13 @@ def project_tenant(obj: Json) -> CachedObject:
 
 @dataclass(frozen=True, slots=True)
 class EngineObject:
-    """An R1PlusEngine as it is in the cluster, and parsed; `engine` is None if it does not validate."""
+    """An R1PlusEngine as it is in the cluster, and parsed."""
 
     live: Json
     engine: Engine | None
+    """None if it does not validate, or is of kind embedding."""
+    embedding: EmbeddingEngine | None = None
+    """None if it does not validate, or answers prompts."""
 
 
 def project_engine(obj: Json) -> CachedObject:
@@ -262,8 +266,11 @@ def project_engine(obj: Json) -> CachedObject:
         "spec": obj.get("spec"),
     }
     live = {"apiVersion": names.API_VERSION, "kind": names.KIND_ENGINE, **slim}
+    name = obj["metadata"]["name"]
     try:
-        engine = Engine(obj["metadata"]["name"], EngineSpec.model_validate(obj.get("spec") or {}))
+        spec = read_spec(obj.get("spec") or {})
     except ValidationError:
-        engine = None
-    return build_cached_object(obj, EngineObject(live, engine))
+        return build_cached_object(obj, EngineObject(live, None))
+    if isinstance(spec, EmbeddingEngineSpec):
+        return build_cached_object(obj, EngineObject(live, None, EmbeddingEngine(name, spec)))
+    return build_cached_object(obj, EngineObject(live, Engine(name, spec)))

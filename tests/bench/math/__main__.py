@@ -26,9 +26,9 @@ from r1plus_calculator.evaluation.numbers import UncertainError, convert, differ
 from r1plus_calculator.grammar.errors import CalculatorError
 from r1plus_calculator.grammar.parser import parse_result
 from r1plus_calculator.grammar.tree import Items, Node
-from r1plus_calculator.sandbox.confinement import WorkerLimits
 from r1plus_contract.calculator import MOST_REQUEST_BYTES
 from r1plus_gateway.calculation.expressions import find_expressions
+from r1plus_sandbox.confinement import WorkerLimits
 from support.calculator.hostile import generate_hostile
 from support.calculator.running import CalculatorClient, preload_once, running_calculator
 

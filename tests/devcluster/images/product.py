@@ -69,8 +69,8 @@ PRODUCTS: dict[str, Product] = {
     "gateway": Product(
         containerfile="gateway/Containerfile",
         # Its helpers' programs as well: they run as containers of their own in the gateway's pod.
-        extras=("gateway", "calculator"),
-        rooms=("r1plus_contract", "r1plus_gateway", "r1plus_calculator"),
+        extras=("gateway", "calculator", "documents"),
+        rooms=("r1plus_contract", "r1plus_gateway", "r1plus_sandbox", "r1plus_calculator", "r1plus_documents"),
         left_out=_NEVER_RUN,
     ),
     "triton-cpu": Product(

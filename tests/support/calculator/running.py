@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from r1plus_calculator.sandbox.confinement import WorkerLimits
 from r1plus_calculator.server.preload import preload
 from r1plus_calculator.server.server import CalculatorServer, run_calculator
-from r1plus_calculator.server.wire import pack
 from r1plus_calculator.server.worker import Evaluator, answer
 from r1plus_contract.calculator import LENGTH_BYTES, CalculationRequest
+from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
+from r1plus_sandbox.confinement import WorkerLimits
 from support.waiting import eventually
 
 PATIENT = WorkerLimits(cpu_seconds=60, wall_seconds=60.0)

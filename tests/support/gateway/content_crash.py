@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from support.gateway.tenant_data import ADMIN, Volume, make_caller
 ANNA, BERT = make_caller(end_user="anna"), make_caller(end_user="bert")
 DAY = 86400.0
 State = list[Any]
+Steps = Callable[[TenantStore, Callable[[], None]], Awaitable[None]]
+"""Changes content in each way that there is, and calls the function when a change is committed."""
+ReadState = Callable[[TenantStore], Awaitable[State]]
 
 
 async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
@@ -108,7 +111,7 @@ def _check_books(connection: sa.Connection) -> None:
     assert not lost, "items without a conversation are left"
 
 
-async def run_until_killed(volume: Volume, statement: int, report: int) -> None:
+async def run_until_killed(volume: Volume, statement: int, report: int, steps: Steps) -> None:
     """Change content, and end by SIGKILL before the n-th statement that changes something; tell of steps on `report`."""
     store = volume.make_store()
     assert await store.open()
@@ -128,7 +131,7 @@ async def run_until_killed(volume: Volume, statement: int, report: int) -> None:
     engine = store.require_data().database.engine
     sa.event.listen(engine, "before_cursor_execute", kill)
     sa.event.listen(engine, "commit", lambda connection: kill(connection, 0, "COMMIT"))
-    await take_steps(store, say_step)
+    await steps(store, say_step)
     await store.close()
 
 
@@ -150,23 +153,23 @@ def fork(work: Callable[[int], Any]) -> tuple[bytes, int]:
     return written, os.waitpid(pid, 0)[1]
 
 
-async def read_after(volume: Volume, report: int) -> None:
+async def read_after(volume: Volume, report: int, read: ReadState) -> None:
     """Open the data again, and write what can be read to `report`."""
     async with volume.open() as store:
-        os.write(report, json.dumps(await read_state(store)).encode())
+        os.write(report, json.dumps(await read(store)).encode())
 
 
-def main(folder: Path, stride: int) -> None:
-    """Kill at each statement, or at each one of so many, until a child ends by itself."""
+def main(folder: Path, stride: int, take: Steps, read: ReadState) -> None:
+    """Kill at each statement of some steps, or at each one of so many, until a child ends by itself."""
     problems, seen, statement, has_ended = [], [], 1, False
     while not has_ended:
         volume = Volume(folder / str(statement)).make()
-        steps, status = fork(lambda report: run_until_killed(volume, statement, report))  # noqa: B023
+        steps, status = fork(lambda report: run_until_killed(volume, statement, report, take))  # noqa: B023
         has_ended = status == 0
         if not has_ended and not os.WIFSIGNALED(status):
             problems.append(f"statement {statement}: a step failed")
             break
-        text, status = fork(lambda report: read_after(volume, report))  # noqa: B023
+        text, status = fork(lambda report: read_after(volume, report, read))  # noqa: B023
         if status != 0:
             problems.append(f"statement {statement}, after {len(steps)} steps: what is left is not right")
         else:
@@ -176,4 +179,4 @@ def main(folder: Path, stride: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), take_steps, read_state)

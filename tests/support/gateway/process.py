@@ -11,11 +11,14 @@ import aiohttp
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from r1plus_client import AsyncClient
+from r1plus_contract import calculator as calculator_contract
+from r1plus_contract import documents as documents_contract
+from r1plus_contract import embedder as embedder_contract
 from r1plus_contract.atomic_files import replace_text
-from r1plus_contract.calculator import ENV_SOCKET
 from r1plus_gateway.settings import ENV_SETTINGS
 from r1plus_gateway.store.tenant_keys import make_half
 from support.apiserver.process import PythonProcess
+from support.embedding.process import EmbedderProcess
 from support.gateway.fake_triton import FakeTriton
 from support.gateway.rig import REVISION, FakeMonitor
 from support.gateway.tokens import ISSUER, PrivateKey, make_account, make_claims, make_jwk, sign
@@ -45,8 +48,8 @@ class GatewayProcess(PythonProcess):
         """
         super().__init__(folder / "gateway.log", "r1plus_gateway")
         self.folder = folder
-        self.calculator: Path | None = None
-        """Socket of the calculator; None: there is none."""
+        self.sockets: dict[str, str] = {}
+        """Variable -> path of the socket of a process beside it."""
         self.internal_port = free_port()
         self.signers: dict[str, PrivateKey] = (
             beside.signers if beside else {"k1": rsa.generate_private_key(65537, 2048)}
@@ -88,8 +91,7 @@ class GatewayProcess(PythonProcess):
 
     @property
     def environment(self) -> dict[str, str]:
-        calculator = {ENV_SOCKET: str(self.calculator)} if self.calculator is not None else {}
-        return {**super().environment, ENV_SETTINGS: str(self.folder / "settings.json"), **calculator}
+        return {**super().environment, ENV_SETTINGS: str(self.folder / "settings.json"), **self.sockets}
 
     def write_settings(self) -> None:
         """Replace the settings' file."""
@@ -179,15 +181,21 @@ async def running_process(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     calculator: Path | None = None,
+    documents: Path | None = None,
+    embedder: EmbedderProcess | None = None,
     **model: Any,
 ) -> AsyncIterator[GatewayProcess]:
     """Run a gateway before this pod; `model` as for `GatewayProcess`, `settings`: other settings, by their section.
 
-    `calculator`: the socket of one.
+    `calculator`, `documents`, `embedder`: the socket of one.
     """
     async with FakeMonitor().listen() as monitor:
         gateway = GatewayProcess(folder, pod, monitor, **model)
-        gateway.calculator = calculator
+        sockets = {calculator_contract.ENV_SOCKET: calculator, documents_contract.ENV_SOCKET: documents}
+        if embedder is not None:
+            sockets[embedder_contract.ENV_SOCKET] = embedder.socket
+            gateway.settings["embedding"] = embedder.settings
+        gateway.sockets = {name: str(path) for name, path in sockets.items() if path is not None}
         for section, values in (settings or {}).items():
             gateway.settings[section] = {**gateway.settings.get(section, {}), **values}
         gateway.write_settings()

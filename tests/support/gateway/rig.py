@@ -14,11 +14,13 @@ from aiohttp import web
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
+from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import RunningGateway, run_gateway
 from r1plus_gateway.settings import SettingsFile
 from support.gateway.access import KEY, FakeAuthenticator, FakeLedger
 from support.gateway.fake_calculator import FakeCalculator
+from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.fake_triton import FakeTriton, Script, serving
 from support.waiting import eventually
 
@@ -64,6 +66,7 @@ class Rig:
         self.ledger = FakeLedger()
         self.metrics = GatewayMetrics()
         self.calculator = FakeCalculator()
+        self.embedder = FakeEmbedder()
         self.model: dict[str, Any] = {
             "name": "credit",
             "host": "credit-pods",
@@ -141,10 +144,17 @@ async def running(
     *,
     settings: dict[str, Any] | None = None,
     has_calculator: bool = True,
+    has_embedder: bool = True,
+    embedder: Embedder | None = None,
     **model: Any,
 ) -> AsyncIterator[Rig]:
-    """Run a gateway before one pod that answers by a script."""
-    options: dict[str, Any] = {"settings": settings, "has_calculator": has_calculator}
+    """Run a gateway before one pod that answers by a script. `embedder`: instead of the one in memory."""
+    options: dict[str, Any] = {
+        "settings": settings,
+        "has_calculator": has_calculator,
+        "has_embedder": has_embedder,
+        "embedder": embedder,
+    }
     async with serving(FakeTriton(script)) as pod, running_before(folder, pod, **options, **model) as rig:
         yield rig
 
@@ -156,6 +166,8 @@ async def running_before(
     *,
     settings: dict[str, Any] | None = None,
     has_calculator: bool = True,
+    has_embedder: bool = True,
+    embedder: Embedder | None = None,
     **model: Any,
 ) -> AsyncIterator[Rig]:
     """Run a gateway before the pod at `pod.port`."""
@@ -167,8 +179,14 @@ async def running_before(
         rig.client = await stack.enter_async_context(aiohttp.ClientSession())
         rig.file = SettingsFile(rig.path, rig.metrics.set_settings_validity)
         parts = (rig.file, rig.metrics, rig.authenticator, rig.ledger, rig.ledger)
-        calculator = rig.calculator if has_calculator else None
-        rig.gateway = await stack.enter_async_context(run_gateway(*parts, calculator=calculator, resolve=rig.resolve))
+        rig.gateway = await stack.enter_async_context(
+            run_gateway(
+                *parts,
+                calculator=rig.calculator if has_calculator else None,
+                embedder=(embedder or rig.embedder) if has_embedder else None,
+                resolve=rig.resolve,
+            )
+        )
         yield rig
 
 

@@ -58,6 +58,7 @@ class Volume:
             self.url,
             self.limits,
             content_days=self.content_days,
+            has_knowledge=True,
         )
 
     @property

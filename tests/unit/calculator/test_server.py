@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from r1plus_calculator.sandbox.confinement import WorkerLimits
-from r1plus_calculator.server.server import CalculatorServer, SocketError, run_calculator
+from r1plus_calculator.server.server import CalculatorServer, run_calculator
 from r1plus_calculator.server.worker import guard
 from r1plus_contract.calculator import LENGTH_BYTES, MOST_REQUEST_BYTES
+from r1plus_contract.frame_server import SocketError
+from r1plus_sandbox.confinement import WorkerLimits
 from support.calculator.hostile import generate_hostile
 from support.calculator.running import CalculatorClient, preload_once, running_calculator
 from support.tables import for_each

@@ -158,7 +158,7 @@ def test_names_columns_and_scope_are_those_that_users_type() -> None:
         "Tier", "Engine", "Batch", "Accuracy", "Verdict", "Ready", "Reason", "Age",
     ]  # fmt: skip
     assert [c["name"] for c in engines["versions"][0]["additionalPrinterColumns"]] == [
-        "Family", "Tier", "Version", "Precision", "Backend", "Suite", "Age",
+        "Kind", "Family", "Tier", "Version", "Precision", "Backend", "Suite", "Age",
     ]  # fmt: skip
 
 

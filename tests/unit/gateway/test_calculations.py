@@ -192,8 +192,8 @@ REPLY = dumps(CalculatorReply(Calculation("1", "1", "1", True, ""))).encode()
     {
         "nothing": (b"", "broke off"),
         "half a reply": (len(REPLY).to_bytes(LENGTH_BYTES, "big") + REPLY[:9], "broke off"),
-        "no JSON": (b"\x00\x00\x00\x01{", "broke off"),
-        "an endless reply": (b"\xff\xff\xff\xff", "broke off"),
+        "no JSON": (b"\x00\x00\x00\x01{", "not understood"),
+        "an endless reply": (b"\xff\xff\xff\xff", "not between 1 and"),
     },
 )
 async def test_a_calculator_that_misbehaves_is_an_error(tmp_path: Path, data: bytes, words: str) -> None:

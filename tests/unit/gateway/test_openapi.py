@@ -13,9 +13,11 @@ import pytest_asyncio
 from jsonschema import Draft202012Validator
 
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.file_search import read_knowledge
 from r1plus_gateway.http.requests import GenerateRequest, ModelName, parse_chat, parse_generate, parse_text
 from r1plus_gateway.http.response_requests import parse_response, read_continuation_names
 from r1plus_gateway.settings import Capability, ModelSettings
+from support.gateway.fake_embedder import EMBEDDING
 from support.gateway.fake_triton import FakeTriton, Script, answer, fail, serving
 from support.gateway.process import GatewayProcess, running_process
 from support.gateway.rig import Rig, read_events, read_typed_events, running
@@ -37,13 +39,17 @@ FORMS = {
     "/v1/completions": (TEXT, "TextCompletion", "TextCompletionChunk"),
     "/v1/generate": (TEXT, "Generation", "GenerationChunk"),
 }
-BODIES = {**FORMS, "/v1/calculate": ({"expression": "6 * 7"}, "Calculation")}
+BODIES = {
+    **FORMS,
+    "/v1/calculate": ({"expression": "6 * 7"}, "Calculation"),
+    "/v1/embeddings": ({"model": "minilm", "input": ["a"]}, "Embeddings"),
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
     folder = tmp_path_factory.mktemp("gateway")
-    async with running(folder, answer("a", "b"), capabilities=CAPABILITIES) as rig:
+    async with running(folder, answer("a", "b"), settings={"embedding": EMBEDDING}, capabilities=CAPABILITIES) as rig:
         yield rig
 
 
@@ -105,9 +111,10 @@ async def test_answers_have_the_form_that_it_says(rig: Rig, document: Json, path
 
 
 async def test_a_calculation_has_the_form_that_it_says(rig: Rig, document: Json) -> None:
-    body, name = BODIES["/v1/calculate"]
-    async with rig.post("/v1/calculate", body) as response:
-        check(document, name, await response.json())
+    for path in ("/v1/calculate", "/v1/embeddings"):
+        body, name = BODIES[path]
+        async with rig.post(path, body) as response:
+            check(document, name, await response.json())
 
 
 async def test_a_tool_call_has_the_form_that_it_says(tmp_path: Path, document: Json) -> None:
@@ -193,8 +200,14 @@ def parse_whole_response(fields: Fields, name: ModelName, model: ModelSettings) 
     return parse_response(fields, name, model)
 
 
+def parse_whole_chat(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
+    """Parse a chat with what is searched for it."""
+    read_knowledge(fields)
+    return parse_chat(fields, name, model)
+
+
 @for_each("parse, body, path", {
-    "chat": (parse_chat, CHAT, "/v1/chat/completions"),
+    "chat": (parse_whole_chat, CHAT, "/v1/chat/completions"),
     "text": (parse_text, TEXT, "/v1/completions"),
     "generate": (parse_generate, TEXT, "/v1/generate"),
     "response": (parse_whole_response, {**RESPONSE, "tools": [FLAT_TOOL]}, "/v1/responses"),

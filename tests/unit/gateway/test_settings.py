@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from r1plus_gateway.settings import Capability, SettingsError, SettingsFile, parse_settings
+from support.gateway.fake_embedder import EMBEDDING
 from support.tables import for_each
 
 MODEL = {"name": "credit", "host": "credit-pods", "contextTokens": 1024, "batch": 4}
@@ -40,6 +41,10 @@ def test_what_is_left_out_has_a_default() -> None:
     "more new tokens than the context": (encode(models=[{**MODEL, "maxNewTokens": 1025}]), "models[0].max_new_tokens"),
     "an unknown capability": (encode(models=[{**MODEL, "capabilities": ["sing"]}]), "GatewaySettings.models[0].capabilities[0]"),
     "a limit of 0": (encode(limits={"bodyBytes": 0}), "limits.body_bytes"),
+    "an engine's name with a colon": (encode(embedding={**EMBEDDING, "name": "a:b"}), "embedding.name"),
+    "a digest that is none": (encode(embedding={**EMBEDDING, "sha256": "5a"}), "embedding.sha256"),
+    "no dimensions": (encode(embedding={**EMBEDDING, "dimensions": 0}), "embedding.dimensions"),
+    "endless texts": (encode(embedding={**EMBEDDING, "mostTokens": 9000}), "embedding.most_tokens"),
     "more than a megabyte": (b" " * (2**20 + 1), "settings"),
 })  # fmt: skip
 def test_bad_settings_are_refused_by_field(text: bytes, field: str) -> None:

@@ -7,6 +7,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from support.paths import TESTS
 from support.scratch import make_scratch_folder
 from support.waiting import DEADLINE_SECONDS
@@ -15,9 +17,9 @@ STRIDE = 4
 """Of some hundred statements each fourth is enough to meet each change."""
 
 
-def kill_at_statements(folder: Path, stride: int) -> None:
+def kill_at_statements(folder: Path, stride: int, module: str = "content_crash") -> None:
     """Kill a gateway at its statements, and look at what each kill left."""
-    command = [sys.executable, "-m", "support.gateway.content_crash", str(folder), str(stride)]
+    command = [sys.executable, "-m", f"support.gateway.{module}", str(folder), str(stride)]
     done = subprocess.run(
         command, cwd=TESTS, capture_output=True, text=True, timeout=10 * DEADLINE_SECONDS, check=False
     )
@@ -34,9 +36,14 @@ def kill_at_statements(folder: Path, stride: int) -> None:
     assert len(states) > 10
 
 
-def test_each_change_is_there_as_a_whole_or_not_at_all() -> None:
+@pytest.mark.parametrize(
+    ("module", "stride"),
+    [("content_crash", STRIDE), ("knowledge_crash", 2 * STRIDE)],
+    ids=["conversations", "knowledge"],
+)
+def test_each_change_is_there_as_a_whole_or_not_at_all(module: str, stride: int) -> None:
     folder = make_scratch_folder("r1plus-crash-")
     try:
-        kill_at_statements(folder, STRIDE)
+        kill_at_statements(folder, stride, module)
     finally:
         shutil.rmtree(folder)

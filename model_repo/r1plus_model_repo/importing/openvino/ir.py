@@ -31,7 +31,7 @@ _TRY = (
     f"sys.exit(0 if 'r1plus-question' in text else {_QUESTION_DROPPED})"
 )
 # Outside of CI jobs OpenVINO writes an id under $HOME/intel at import and sends it to Google Analytics.
-_NO_TELEMETRY = {"CI": "true"}
+NO_TELEMETRY = {"CI": "true"}
 _LAYER_NAME = re.compile(r'(<layer id="\d+" name=")([^"]*)(")')
 _COUNTER = re.compile(r"(?<=_)\d+")
 
@@ -47,7 +47,7 @@ def convert(weights: Path, workspace: Path, target: Path, sha256: str | None = N
     if sha256 is not None and hash_file(source) != sha256:
         raise ImportingError(f"{weights.name}: changed during the import; import it again when it is complete")
     command = [sys.executable, "-c", _CONVERT, str(source)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _NO_TELEMETRY)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | NO_TELEMETRY)
     if result.returncode != 0:
         reason = result.stderr.strip()[-800:] or f"exit status {result.returncode}; -9 means out of memory"
         raise ImportingError(f"{weights.name}: conversion to OpenVINO IR failed: {reason}")
@@ -74,7 +74,7 @@ def try_template(folder: Path, name: str, seconds: int = 20) -> None:
     in a process with a timeout. `name` is what the message calls the weights.
     """
     command = [sys.executable, "-c", _TRY, str(folder), str(seconds)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _NO_TELEMETRY)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | NO_TELEMETRY)
     if result.returncode == 0:
         return
     if result.returncode == -signal.SIGALRM:

@@ -19,6 +19,7 @@ from r1plus_contract.gateway import (
 )
 from r1plus_contract.isolation import IsolationPart
 from r1plus_contract.names import LABEL_ISOLATION
+from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.api.tenants import DeletionPolicy, R1PlusTenantSpec
 from r1plus_operator.plan.manifests.drift import is_in_sync, with_spec_hash
@@ -53,6 +54,10 @@ class GatewayObservation:
     """Whether all nodes report their ephemeral storage."""
     data_states: Mapping[str, DataState] = field(default_factory=dict)
     """Name of a pod -> what it reports of the tenant's data; none: it has not answered."""
+    embedding: EmbeddingEngine | None = None
+    """The engine that the spec embeds with; None: it names none, or none of kind embedding."""
+    has_embedding_name: bool = False
+    """Whether the cluster has an R1PlusEngine of the name in the spec, of whatever kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +176,13 @@ class _EnabledGateway:
 
     def _find_obstacle(self) -> bool:
         has_inputs = self.config.gateway_image and self.observation.issuer is not None
-        return not has_inputs or self._is_name_taken or bool(self._find_blocked_network())
+        return not has_inputs or self._is_name_taken or bool(self._find_blocked_network()) or bool(self._missing_engine)
+
+    @property
+    def _missing_engine(self) -> str:
+        """Name of the engine that the spec embeds with, if there is none; empty: there is, or none is named."""
+        wanted = self.spec.gateway.embedding
+        return wanted.engine if wanted is not None and self.observation.embedding is None else ""
 
     def _build_state(self, stages: tuple[tuple[Json, ...], ...]) -> GatewayState:
         objects = [with_spec_hash(obj) for stage in stages for obj in stage]
@@ -196,6 +207,8 @@ class _EnabledGateway:
             has_issuer=self.observation.issuer is not None or (self.namespace.name, "ConfigMap", GATEWAY) in self.live,
             is_name_taken=self._is_name_taken,
             blocked_network=self._find_blocked_network(),
+            missing_engine=self._missing_engine,
+            is_engine_of_other_kind=self.observation.has_embedding_name,
         )
 
     def _find_blocked_network(self) -> str:
@@ -231,7 +244,8 @@ class _EnabledGateway:
         is_exclusive = self._was_closed if is_exclusive is None else is_exclusive
         assert self.observation.issuer is not None
         issuer = self.observation.issuer
-        settings = gateway_objects.build_settings(self.namespace, self.spec, self._list_models(), issuer)
+        engine = self.observation.embedding if gateway.embedding is not None else None
+        settings = gateway_objects.build_settings(self.namespace, self.spec, self._list_models(), issuer, engine)
         first = [
             gateway_objects.build_network_policy(name, gateway, config, self.nodes, is_exclusive=is_exclusive),
             *gateway_objects.build_service_accounts(name),
@@ -242,7 +256,7 @@ class _EnabledGateway:
             first.append(gateway_objects.build_claim(name))
         pods = [
             gateway_objects.build_deployment(
-                self.spec, settings, config, counts_storage=self.observation.counts_storage
+                self.spec, settings, config, engine, counts_storage=self.observation.counts_storage
             )
         ]
         last = [gateway_objects.build_service(name, gateway, publishes_unready=self._should_publish_unready())]

@@ -41,6 +41,10 @@ class GatewayState:
     """Whether an R1PlusDeployment has the name of the gateway's Service."""
     blocked_network: str = ""
     """The database's network, if it contains only nodes; empty: it does not."""
+    missing_engine: str = ""
+    """The engine that `spec.gateway.embedding` names, if it cannot embed; empty: it can, or none is named."""
+    is_engine_of_other_kind: bool = False
+    """Whether the cluster has it, but not as one of kind embedding."""
 
     @property
     def live_pods(self) -> list[PodFacts]:
@@ -83,6 +87,18 @@ def compute_volumes_wait(state: GatewayState, now: float) -> float | None:
     return min((wait for wait in waits if wait > 0), default=None)
 
 
+def _explain_missing_engine(state: GatewayState) -> str:
+    what = (
+        "is not of kind embedding, or cannot be read"
+        if state.is_engine_of_other_kind
+        else "does not exist in this cluster"
+    )
+    return (
+        f"spec.gateway.embedding.engine: R1PlusEngine {state.missing_engine} {what}, so nothing of the gateway is made"
+        " or changed: name an engine of kind embedding, which `kubectl get r1plusengines` lists, or apply it"
+    )
+
+
 def _report_setup_problem(state: GatewayState) -> Finding | None:
     """Return what keeps the gateway from being made or changed, and whether pods serve all the same."""
     problem, ready = _find_setup_problem(state), state.ready_pods
@@ -108,6 +124,8 @@ def _find_setup_problem(state: GatewayState) -> Finding | None:
             " ports: it stays blocked; name another network"
         )
         return Finding("False", Reason.EGRESS_NOT_OPENED, text)
+    if state.missing_engine:
+        return Finding("False", Reason.ENGINE_NOT_FOUND, _explain_missing_engine(state))
     if state.missing and state.write_error:
         return Finding("False", Reason.WRITE_REFUSED, f"{state.missing[0]} is not in place: {state.write_error}")
     if not state.has_issuer:

@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract import calculator
-from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
+from r1plus_contract import calculator, documents, embedder
+from r1plus_model_repo.catalog.embedding import EmbeddingEngine
+from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes, millicores_of
 from r1plus_operator.api.tenants import Gateway
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.pod import build_container_security_context, build_mount
 from r1plus_operator.plan.settings import OperatorConfig
 
+ENGINE_FILES: Final = "embedder-engine"
+"""In the gateway's pod: the init container that copies an engine out of its image, and the volume that it fills."""
+COPY_ENGINE: Final = f"cp -R /engine/. {embedder.DEFAULT_ENGINE_DIR}/"
 SOCKET_SIZE: Final = "1Mi"
+ENGINE_EXTRAS: Final = 64 * 2**20
+"""Bytes of an engine's files beyond its weights."""
 LOGS, LOGS_LIMIT = 32 * 2**20, 128 * 2**20
 """Disk for a helper's log on the node, bytes: request and limit."""
 
@@ -47,6 +53,10 @@ class GatewayHelper:
     resources: Resources
     tmp: str = ""
     """Size of its /tmp; empty: it has none."""
+    settings: tuple[tuple[str, str], ...] = ()
+    """Its own variables: names, which begin with R1PLUS_NAME_, and values."""
+    init_containers: tuple[Json, ...] = ()
+    """What fills its volumes before the pod starts."""
     mounts: tuple[Json, ...] = ()
     volumes: tuple[Json, ...] = ()
     """What it mounts beyond its socket and /tmp; policy `gateway-pods` has to know each."""
@@ -78,9 +88,68 @@ CALCULATOR: Final = GatewayHelper(
 )
 
 
-def select_helpers(gateway: Gateway) -> tuple[GatewayHelper, ...]:
-    """Return the helpers that a gateway asks for."""
-    return (CALCULATOR,) if gateway.calculator else ()
+DOCUMENTS: Final = GatewayHelper(
+    name="documents",
+    module="r1plus_documents",
+    user_offset=3,
+    socket_env=documents.ENV_SOCKET,
+    socket=documents.DEFAULT_SOCKET,
+    # Two documents at once, of 384 MiB beyond their supervisor's 100.
+    resources=Resources(cpu="50m", cpu_limit="2", memory="128Mi", memory_limit="960Mi"),
+)
+
+
+def build_embedder(engine: EmbeddingEngine) -> GatewayHelper:
+    """Return the embedder with an engine, whose files an init container copies out of the engine's image.
+
+    The embedder compares their digest when it starts, and serves no others.
+    """
+    spec = engine.spec
+    memory = bytes_of(spec.requirements.weights_memory) + bytes_of(spec.requirements.runtime_memory)
+    # The files are smaller than the weights in memory, in 32 bits; the tokenizer comes on top.
+    size = mebibytes(bytes_of(spec.requirements.weights_memory) + ENGINE_EXTRAS)
+    target = build_mount(ENGINE_FILES, embedder.DEFAULT_ENGINE_DIR)
+    return GatewayHelper(
+        name="embedder",
+        module="r1plus_embedder",
+        user_offset=2,
+        socket_env=embedder.ENV_SOCKET,
+        socket=embedder.DEFAULT_SOCKET,
+        resources=Resources(
+            cpu=spec.requirements.cpu_request,
+            cpu_limit=spec.requirements.cpu,
+            memory=mebibytes(memory),
+            memory_limit=mebibytes(memory),
+        ),
+        settings=(
+            (embedder.ENV_ENGINE, engine.name),
+            (embedder.ENV_SHA256, spec.artifact.sha256),
+            (embedder.ENV_THREADS, str(max(1, millicores_of(spec.requirements.cpu) // 1000))),
+        ),
+        init_containers=(
+            {
+                "name": ENGINE_FILES,
+                "image": spec.artifact.source,
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["/bin/sh", "-ec", COPY_ENGINE],
+                "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+                "securityContext": build_container_security_context(),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": [target],
+            },
+        ),
+        mounts=(build_mount(ENGINE_FILES, embedder.DEFAULT_ENGINE_DIR, read_only=True),),
+        volumes=({"name": ENGINE_FILES, "emptyDir": {"sizeLimit": size}},),
+    )
+
+
+def select_helpers(gateway: Gateway, engine: EmbeddingEngine | None) -> tuple[GatewayHelper, ...]:
+    """Return the helpers that a gateway asks for. `engine`: the one that it embeds with; None: it does not."""
+    return (
+        *((CALCULATOR,) if gateway.calculator else ()),
+        *((build_embedder(engine),) if engine is not None else ()),
+        *((DOCUMENTS,) if gateway.knowledge else ()),
+    )
 
 
 def build_helper_container(helper: GatewayHelper, config: OperatorConfig, *, counts_storage: bool) -> Json:
@@ -91,7 +160,7 @@ def build_helper_container(helper: GatewayHelper, config: OperatorConfig, *, cou
         "image": config.gateway_image,
         "imagePullPolicy": "IfNotPresent",
         "command": helper.command,
-        "env": [helper.environment],
+        "env": [helper.environment, *({"name": name, "value": value} for name, value in helper.settings)],
         "resources": _build_resources(helper, counts_storage=counts_storage),
         "securityContext": {
             **build_container_security_context(),
@@ -122,6 +191,11 @@ def _build_resources(helper: GatewayHelper, *, counts_storage: bool) -> Json:
 def _build_probe(helper: GatewayHelper, **fields: int) -> Json:
     """Return a probe. None asks for readiness: without a helper the gateway still serves what does not need it."""
     return {"exec": {"command": [*helper.command, "health"]}, **fields}
+
+
+def build_init_containers(helpers: Sequence[GatewayHelper]) -> list[Json]:
+    """Return the pod's init containers for its helpers."""
+    return [container for helper in helpers for container in helper.init_containers]
 
 
 def build_helper_volumes(helpers: Sequence[GatewayHelper]) -> list[Json]:

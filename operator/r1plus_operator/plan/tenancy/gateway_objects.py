@@ -1,7 +1,7 @@
 """Builders of the tenant's gateway, one pure function per kind. `gateway` decides which of them should exist."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -27,6 +27,7 @@ from r1plus_contract.gateway import (
     PORT_SERVICE_TLS,
     SETTINGS_FILE,
     DataSettings,
+    EmbeddingSettings,
     GatewayLimits,
     GatewaySettings,
     ModelSettings,
@@ -34,8 +35,9 @@ from r1plus_contract.gateway import (
     TokenSettings,
 )
 from r1plus_contract.isolation import IsolationPart
-from r1plus_contract.jsonable import dumps
+from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_contract.timestamps import parse_timestamp
+from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_operator.api.tenants import Gateway, GatewaySource, R1PlusTenantSpec
 from r1plus_operator.plan.manifests.alerts import GROUP_VERSION, SCRAPE_LIMITS
@@ -57,8 +59,10 @@ from r1plus_operator.plan.podspec.pod import (
 )
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.gateway_helpers import (
+    GatewayHelper,
     build_helper_container,
     build_helper_volumes,
+    build_init_containers,
     build_socket_mounts,
     list_socket_variables,
     select_helpers,
@@ -79,14 +83,21 @@ EXIT_SECONDS: Final = 25
 """For what follows the drain: cancelled answers end (3 s), their usage is read (5 s) and settled (2 s), the writer
 commits (10 s)."""
 SECRET_MODE: Final = 0o440
+MEMORY: Final = ("192Mi", "512Mi")
+KNOWLEDGE_MEMORY: Final = ("256Mi", "1Gi")
+"""Request and limit; with knowledge also for indexes, of which there are 192 MiB."""
 SERIES_LIMITS: Final = MappingProxyType({**SCRAPE_LIMITS, "sampleLimit": 20_000, "bodySizeLimit": "4MiB"})
 """Limits of one scrape: a gateway has series for each API key and model."""
 
 
 def build_settings(
-    namespace: NamespaceFacts, spec: R1PlusTenantSpec, models: tuple[ModelSettings, ...], issuer: TokenIssuer
+    namespace: NamespaceFacts,
+    spec: R1PlusTenantSpec,
+    models: tuple[ModelSettings, ...],
+    issuer: TokenIssuer,
+    engine: EmbeddingEngine | None = None,
 ) -> GatewaySettings:
-    """Return what the gateway reads from `gateway.json`."""
+    """Return what the gateway reads from `gateway.json`. `engine`: the one that it embeds with."""
     gateway, limits = spec.gateway, spec.gateway.limits
     sources = {source.namespace for source in gateway.from_ if source.namespace is not None}
     database = f"{DIR_DATABASE}/{DATABASE_URL_FILE}" if gateway.database else ""
@@ -103,6 +114,7 @@ def build_settings(
             folder="" if database else DIR_STORE,
             database_url_file=database,
             content_days=spec.data.retention_days or 0,
+            has_knowledge=gateway.knowledge,
         ),
         models=models,
         drain_seconds=float(_select_drain_seconds(gateway)),
@@ -113,7 +125,13 @@ def build_settings(
             silence_seconds=float(limits.silence_seconds),
         ),
         tls=TlsPaths(f"{DIR_TLS}/tls.crt", f"{DIR_TLS}/tls.key") if gateway.tls else None,
+        embedding=_describe_engine(engine) if engine is not None else None,
     )
+
+
+def _describe_engine(engine: EmbeddingEngine) -> EmbeddingSettings:
+    shape = engine.spec.embedding
+    return EmbeddingSettings(engine.name, engine.spec.artifact.sha256, shape.dimensions, shape.most_tokens)
 
 
 def _select_drain_seconds(gateway: Gateway) -> int:
@@ -135,11 +153,14 @@ def build_service_accounts(namespace: str) -> list[Json]:
 
 def build_config(settings: GatewaySettings, issuer: TokenIssuer) -> Json:
     """Return the ConfigMap: the gateway's settings, and whose tokens it believes."""
+    document = to_jsonable(settings)
+    if settings.embedding is None:
+        del document["embedding"]  # A gateway of an older release does not know the field.
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _build_metadata(settings.namespace),
-        "data": {SETTINGS_FILE: dumps(settings), JWKS_FILE: issuer.jwks},
+        "data": {SETTINGS_FILE: dumps(document), JWKS_FILE: issuer.jwks},
     }
 
 
@@ -185,7 +206,12 @@ def _build_source_peer(source: GatewaySource) -> Json:
 
 
 def build_deployment(
-    spec: R1PlusTenantSpec, settings: GatewaySettings, config: OperatorConfig, *, counts_storage: bool
+    spec: R1PlusTenantSpec,
+    settings: GatewaySettings,
+    config: OperatorConfig,
+    engine: EmbeddingEngine | None = None,
+    *,
+    counts_storage: bool,
 ) -> Json:
     """Return the gateway's Deployment. One pod with a volume is stopped before the next starts, as both write it."""
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -202,7 +228,7 @@ def build_deployment(
             "selector": GATEWAY_PODS,
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
-                "spec": _build_pod(spec, config, counts_storage=counts_storage),
+                "spec": _build_pod(spec, config, engine, counts_storage=counts_storage),
             },
         },
     }
@@ -215,8 +241,10 @@ def _hash_start_settings(settings: GatewaySettings) -> str:
     ).hexdigest()[:16]
 
 
-def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage: bool) -> Json:
-    placement, helpers = spec.placement, select_helpers(spec.gateway)
+def _build_pod(
+    spec: R1PlusTenantSpec, config: OperatorConfig, engine: EmbeddingEngine | None, *, counts_storage: bool
+) -> Json:
+    placement, helpers = spec.placement, select_helpers(spec.gateway, engine)
     # A tenant with nodes of its own has its prompts on those nodes only.
     selector = placement.node_selectors[0] if placement.node_selectors else {}
     tolerations = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in placement.tolerations]
@@ -226,8 +254,9 @@ def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": PRESTOP_SECONDS + _select_drain_seconds(spec.gateway) + EXIT_SECONDS,
         "securityContext": build_pod_security_context(config.pod_user),
+        **({"initContainers": copies} if (copies := build_init_containers(helpers)) else {}),
         "containers": [
-            _build_container(spec.gateway, config, counts_storage=counts_storage),
+            _build_container(spec.gateway, helpers, config, counts_storage=counts_storage),
             *(build_helper_container(helper, config, counts_storage=counts_storage) for helper in helpers),
         ],
         "volumes": [*_build_volumes(spec.gateway), *build_helper_volumes(helpers)],
@@ -244,10 +273,12 @@ def _build_pod(spec: R1PlusTenantSpec, config: OperatorConfig, *, counts_storage
     return pod
 
 
-def _build_container(gateway: Gateway, config: OperatorConfig, *, counts_storage: bool) -> Json:
+def _build_container(
+    gateway: Gateway, helpers: Sequence[GatewayHelper], config: OperatorConfig, *, counts_storage: bool
+) -> Json:
     """Return the container. It runs the image's own entry point: a policy allows no other program beside Secrets."""
-    helpers = select_helpers(gateway)
-    requests, limits = {"cpu": "100m", "memory": "192Mi"}, {"memory": "512Mi"}
+    memory, memory_limit = KNOWLEDGE_MEMORY if gateway.knowledge else MEMORY
+    requests, limits = {"cpu": "100m", "memory": memory}, {"memory": memory_limit}
     if counts_storage:
         requests["ephemeral-storage"] = mebibytes(LOGS + bytes_of(TMP))
         limits["ephemeral-storage"] = mebibytes(LOGS_LIMIT + bytes_of(TMP))

@@ -102,6 +102,7 @@ GATEWAYS = st.fixed_dictionaries(
         "database": st.just(DATABASE),
         "replicas": st.integers(0, 3),
         "calculator": st.booleans(),
+        "knowledge": st.booleans(),
         "nonsense": st.just(1),
     },
 )

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_calculator.sandbox.seccomp import install_filter, set_process_options
+from r1plus_sandbox.seccomp import install_filter, set_process_options
 
 SOCKET: Final = 3
 """Descriptor of a worker's socket, its only one besides three of /dev/null."""
+
+
+_LAST_SECONDS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,6 @@ def confine(limits: WorkerLimits) -> None:
     set_process_options()
     memory = _read_address_space() + limits.memory_bytes
     for kind, most in (
-        (resource.RLIMIT_CPU, limits.cpu_seconds),
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_NOFILE, 0),
         (resource.RLIMIT_NPROC, 0),
@@ -67,4 +69,6 @@ def confine(limits: WorkerLimits) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (most, most))
+    # A worker that handles the signal of the first has some time to say so.
+    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds + _LAST_SECONDS))
     install_filter()

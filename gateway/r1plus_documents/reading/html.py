@@ -1,0 +1,80 @@
+"""HTML: what a reader sees of it. Scripts, styles and what is hidden are no text; nothing is loaded."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import lxml.etree
+import lxml.html
+
+from r1plus_contract.documents import TextBlock
+from r1plus_documents.reading.errors import refuse_damaged
+from r1plus_documents.reading.text import decode_text
+
+_CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
+_LOOKED_AT: Final = 4096
+_SILENT: Final = frozenset({"script", "style", "noscript", "template", "iframe", "object", "svg", "head", "select"})
+_HEADINGS: Final = {f"h{level}": level for level in range(1, 7)}
+_BLOCKS: Final = frozenset(
+    """
+    address article aside blockquote body dd details div dl dt fieldset figcaption figure footer form header hr html li
+    main nav ol p pre section summary table tbody td tfoot th thead tr ul
+    """.split()  # noqa: SIM905 - a list of words, one a line, is hard to read
+)
+_SPACE: Final = re.compile(r"[^\S\n]+")
+_DEEPEST: Final = 200
+
+
+def read_html(data: bytes) -> Iterator[TextBlock]:
+    """Yield headings and paragraphs of an HTML document."""
+    declared = _CHARSET.search(data[:_LOOKED_AT])
+    text = decode_text(data, declared[1].decode().lower() if declared else "utf-8")
+    try:
+        root = lxml.html.document_fromstring(text.encode(), parser=lxml.html.HTMLParser(encoding="utf-8"))
+    except (lxml.etree.LxmlError, ValueError) as error:
+        raise refuse_damaged("HTML document") from error
+    writer = _Writer()
+    _walk(root, writer, 0)
+    yield from writer.finish()
+
+
+class _Writer:
+    """Collects text into blocks."""
+
+    def __init__(self) -> None:
+        self._blocks: list[TextBlock] = []
+        self._text: list[str] = []
+
+    def add(self, text: str | None) -> None:
+        if text:
+            self._text.append(text)
+
+    def end_block(self, level: int = 0) -> None:
+        lines = (_SPACE.sub(" ", line).strip() for line in "".join(self._text).split("\n"))
+        self._text.clear()
+        if text := ("\n" if not level else " ").join(line for line in lines if line):
+            self._blocks.append(TextBlock(text, level))
+
+    def finish(self) -> list[TextBlock]:
+        self.end_block()
+        return self._blocks
+
+
+def _walk(element: Any, writer: _Writer, depth: int) -> None:
+    """Write an element and all within it; what nests deeper than `_DEEPEST` is written without its form."""
+    tag = element.tag if isinstance(element.tag, str) else ""
+    if not tag or tag in _SILENT or "hidden" in element.attrib or element.get("aria-hidden") == "true":
+        return
+    if depth > _DEEPEST:
+        writer.add(element.text_content())
+        return
+    level = _HEADINGS.get(tag, 0)
+    is_block = bool(level) or tag in _BLOCKS
+    if is_block:
+        writer.end_block()
+    writer.add("\n" if tag == "br" else element.text)
+    for child in element:
+        _walk(child, writer, depth + 1)
+        writer.add(child.tail)
+    if is_block:
+        writer.end_block(level)

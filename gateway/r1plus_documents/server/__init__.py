@@ -1,0 +1,1 @@
+"""The process: one socket, a confined child for each document, and their supervision."""

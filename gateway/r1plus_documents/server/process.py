@@ -1,0 +1,81 @@
+"""The process: serve until SIGTERM. `health` asks one that runs, for the kubelet."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from r1plus_contract.documents import (
+    DEFAULT_SOCKET,
+    ENV_SOCKET,
+    MOST_REPLY_BYTES,
+    DocumentReply,
+    DocumentRequest,
+)
+from r1plus_contract.frame_server import SocketError
+from r1plus_contract.frames import LENGTH_BYTES, pack
+from r1plus_contract.jsonable import ContractError, dumps, loads
+
+log = logging.getLogger(__name__)
+HEALTH_SECONDS: Final = 5.0
+
+
+def run() -> int:
+    """Run the reader; return the exit status: 2 for a socket that cannot be used."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it says of a document may quote it
+    from r1plus_documents.server.preload import preload
+
+    preload()
+    try:
+        asyncio.run(_serve(_read_path()))
+    except SocketError as error:
+        log.error("Socket is not usable: %s", error)
+        return 2
+    return 0
+
+
+async def _serve(path: Path) -> None:
+    from r1plus_documents.server.server import run_reader
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with run_reader(path):
+        log.info("Reader of documents listens on %s", path)
+        await stop.wait()
+    log.info("Reader of documents stopped")
+
+
+def check_health() -> int:
+    """Return 0 if a child of a running reader answers, else 1 with the reason on standard output.
+
+    A reader whose children are all at work takes the connection later, and is healthy.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(HEALTH_SECONDS)
+            client.connect(str(_read_path()))
+            client.sendall(pack(dumps(DocumentRequest("health", 0)).encode()))
+            data = b""
+            try:
+                while chunk := client.recv(MOST_REPLY_BYTES):
+                    data += chunk
+            except TimeoutError:
+                return 0
+        reply = loads(DocumentReply, data[LENGTH_BYTES:], tolerant=True)
+    except (OSError, ContractError) as error:
+        print(f"The reader of documents does not answer: {error}")
+        return 1
+    if reply.failure is not None:
+        print(f"The reader of documents cannot work: {reply.failure.message}")
+        return 1
+    return 0
+
+
+def _read_path() -> Path:
+    return Path(os.environ.get(ENV_SOCKET, DEFAULT_SOCKET))

@@ -1,0 +1,69 @@
+"""The process: read what the engine is, then serve until SIGTERM."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from r1plus_contract.embedder import (
+    DEFAULT_ENGINE_DIR,
+    ENV_ENGINE,
+    ENV_ENGINE_DIR,
+    ENV_IDLE_SECONDS,
+    ENV_SHA256,
+    ENV_THREADS,
+)
+from r1plus_contract.frame_server import SocketError
+from r1plus_embedder.files import EngineFiles, EngineFilesError, read_engine_files
+from r1plus_embedder.health import read_socket_path
+from r1plus_embedder.server import IDLE_SECONDS, run_embedder
+
+log = logging.getLogger(__name__)
+MOST_THREADS: Final = 64
+MOST_IDLE_SECONDS: Final = 86400
+
+
+class VariableError(RuntimeError):
+    """An environment variable that cannot be used."""
+
+
+def run() -> int:
+    """Run the embedder; return the exit status: 2 for a socket, files or variables that cannot be used."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        threads = _read_number(ENV_THREADS, 1, MOST_THREADS)
+        idle_seconds = _read_number(ENV_IDLE_SECONDS, int(IDLE_SECONDS), MOST_IDLE_SECONDS)
+        folder = Path(os.environ.get(ENV_ENGINE_DIR, DEFAULT_ENGINE_DIR))
+        files = read_engine_files(folder, _read_name(), os.environ.get(ENV_SHA256, ""))
+        asyncio.run(_serve(read_socket_path(), files, threads, idle_seconds))
+    except (VariableError, EngineFilesError, SocketError) as error:
+        log.error("Embedder cannot start: %s", error)
+        return 2
+    return 0
+
+
+def _read_name() -> str:
+    name = os.environ.get(ENV_ENGINE, "")
+    if not name:
+        raise VariableError(f"{ENV_ENGINE}: not set; set it to the name of the R1PlusEngine")
+    return name
+
+
+def _read_number(name: str, default: int, most: int) -> int:
+    text = os.environ.get(name, "") or str(default)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise VariableError(f"{name}: {text!r:.40} is not a whole number from 1 to {most}; correct it, or leave it out")
+    return int(text)
+
+
+async def _serve(path: Path, files: EngineFiles, threads: int, idle_seconds: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with run_embedder(path, files, threads, idle_seconds=idle_seconds):
+        log.info("Embedder listens on %s, engine %s", path, files.identity)
+        await stop.wait()
+    log.info("Embedder stopped")

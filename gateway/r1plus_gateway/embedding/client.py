@@ -1,0 +1,215 @@
+"""The client of the embedder's socket: texts in, vectors out, in requests that others can take turns with."""
+
+import asyncio
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from r1plus_contract.embedder import (
+    ANSWER_SECONDS,
+    MOST_DIMENSIONS,
+    MOST_REPLY_BYTES,
+    MOST_REQUEST_BYTES,
+    MOST_TEXT_BYTES,
+    MOST_TEXTS,
+    EmbedderHealth,
+    EmbedderReply,
+    EmbeddingFailure,
+    EmbeddingFailureCode,
+    EmbeddingRequest,
+    TextEmbeddings,
+)
+from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_gateway.helper_socket import HelperUnavailableError, exchange_frames
+
+GRACE_SECONDS: Final = 0.5
+"""Beyond the time in which an embedder answers."""
+HEALTH_SECONDS: Final = 5.0
+MOST_AT_ONCE: Final = 8
+"""Requests at the embedder, which computes one at a time: further ones wait here, in the order of their arrival."""
+MOST_TEXTS_BYTES: Final = (MOST_REQUEST_BYTES - 4096) // 6
+"""Of the texts of one request in UTF-8: JSON writes some characters in six bytes."""
+NOT_UNDERSTOOD: Final = "the embedder's answer is not understood; ask the platform team to look at its release"
+
+
+class EmbedderUnavailableError(Exception):
+    """The embedder is away, busy, or does not answer as it should; the message says what to do."""
+
+
+class TextRefusedError(ValueError):
+    """The embedder does not take a text; the message says why."""
+
+    def __init__(self, message: str, position: int | None) -> None:
+        super().__init__(message)
+        self.position = position
+        """Of the text among all that were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors of texts, in their order."""
+
+    vectors: NDArray[np.float32]
+    """(texts, dimensions), each of length 1."""
+    tokens: tuple[int, ...]
+    """Of each text, as the engine has read it."""
+    truncated: tuple[int, ...]
+    """Positions of the texts of which the engine has read the beginning only."""
+    engine: str
+    """NAME@sha256:DIGEST: vectors of two engines are not comparable."""
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors."""
+
+    async def embed(self, texts: Sequence[str], *, truncate: bool = True) -> Embeddings:
+        """Return a vector per text; at least one text.
+
+        Args:
+            texts: any number, each of at most `MOST_TEXT_BYTES`.
+            truncate: embed the beginning of a text that is longer than the engine reads, instead of refusing it.
+
+        Raises:
+            TextRefusedError: of a text that is too long, or is no text.
+            EmbedderUnavailableError: there are no vectors now.
+        """
+
+    async def identify(self) -> str:
+        """Return the engine: NAME@sha256:DIGEST.
+
+        Raises:
+            EmbedderUnavailableError: there is no answer.
+        """
+
+
+class SocketEmbedder:
+    """An embedder at a Unix socket."""
+
+    def __init__(self, path: str, answer_seconds: float = ANSWER_SECONDS + GRACE_SECONDS) -> None:
+        self._path = path
+        self._answer_seconds = answer_seconds
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def embed(self, texts: Sequence[str], *, truncate: bool = True) -> Embeddings:
+        """See `Embedder`. The requests of one call follow each other, and those of other calls come in between."""
+        if not texts:
+            raise ValueError("texts: empty; give at least one")
+        parts: list[Embeddings] = []
+        for start, stop in _split(texts):
+            parts.append(await self._embed_part(texts[start:stop], start, truncate))
+            if parts[-1].engine != parts[0].engine:
+                raise EmbedderUnavailableError("the embedder has changed its engine meanwhile; try again")
+        return _join(parts)
+
+    async def identify(self) -> str:
+        """See `Embedder`."""
+        return (await self.describe()).engine
+
+    async def describe(self) -> EmbedderHealth:
+        """Return how the embedder is.
+
+        Raises:
+            EmbedderUnavailableError: there is no answer.
+        """
+        health = (await self._ask(EmbeddingRequest(), HEALTH_SECONDS)).health
+        if health is None:
+            raise EmbedderUnavailableError(NOT_UNDERSTOOD)
+        return health
+
+    async def _embed_part(self, texts: Sequence[str], start: int, truncate: bool) -> Embeddings:
+        async with self._turns:
+            reply = await self._ask(EmbeddingRequest(tuple(texts), truncate), self._answer_seconds)
+        if reply.failure is not None:
+            raise _convert_failure(reply.failure, start)
+        if reply.embeddings is None:
+            raise EmbedderUnavailableError(NOT_UNDERSTOOD)
+        try:
+            return _decode(reply.embeddings, len(texts), start)
+        except ContractError as error:
+            raise EmbedderUnavailableError(NOT_UNDERSTOOD) from error
+
+    async def _ask(self, request: EmbeddingRequest, seconds: float) -> EmbedderReply:
+        payload = dumps(request).encode()
+        try:
+            reply = await exchange_frames(self._path, "embedder", payload, MOST_REPLY_BYTES, seconds)
+            return loads(EmbedderReply, reply, tolerant=True)
+        except HelperUnavailableError as error:
+            raise EmbedderUnavailableError(str(error)) from error
+        except ContractError as error:
+            raise EmbedderUnavailableError(NOT_UNDERSTOOD) from error
+
+
+def _split(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Return begin and end of each request.
+
+    Raises:
+        TextRefusedError: a text that no request can hold.
+    """
+    start, room = 0, MOST_TEXTS_BYTES
+    for position, text in enumerate(texts):
+        size = _measure(text, position)
+        if position - start == MOST_TEXTS or size > room:
+            yield start, position
+            start, room = position, MOST_TEXTS_BYTES
+        room -= size
+    yield start, len(texts)
+
+
+def _measure(text: str, position: int) -> int:
+    """Return the bytes of a text in UTF-8.
+
+    Raises:
+        TextRefusedError: too many, or half a character.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        message = f"half a character (a lone surrogate) at position {error.start}; send whole characters"
+        raise TextRefusedError(message, position) from error
+    if size > MOST_TEXT_BYTES:
+        raise TextRefusedError(f"{size} bytes exceed {MOST_TEXT_BYTES}; split the text", position)
+    return size
+
+
+def _convert_failure(failure: EmbeddingFailure, start: int) -> Exception:
+    if failure.code in (EmbeddingFailureCode.INVALID_REQUEST, EmbeddingFailureCode.TEXT_TOO_LONG):
+        position = None if failure.position is None else start + failure.position
+        return TextRefusedError(failure.message, position)
+    return EmbedderUnavailableError(failure.message)
+
+
+def _decode(embeddings: TextEmbeddings, count: int, start: int) -> Embeddings:
+    """Return the vectors of a reply to `count` texts.
+
+    Raises:
+        ContractError: it does not have the form that both sides agreed on.
+    """
+    dimensions = embeddings.dimensions
+    if not 1 <= dimensions <= MOST_DIMENSIONS or len(embeddings.tokens) != count:
+        raise ContractError(f"dimensions {dimensions}, tokens of {len(embeddings.tokens)} texts instead of {count}")
+    if not all(0 <= position < count for position in embeddings.truncated):
+        raise ContractError("truncated: positions beyond the texts")
+    try:
+        data = base64.b64decode(embeddings.vectors, validate=True)
+    except ValueError as error:
+        raise ContractError(f"vectors: {error}") from error
+    if len(data) != 4 * dimensions * count:
+        raise ContractError(f"vectors: {len(data)} bytes instead of {4 * dimensions * count}")
+    vectors = np.frombuffer(data, "<f4").reshape(count, dimensions).astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise ContractError("vectors: not finite")
+    truncated = tuple(start + position for position in embeddings.truncated)
+    return Embeddings(vectors, embeddings.tokens, truncated, embeddings.engine)
+
+
+def _join(parts: Sequence[Embeddings]) -> Embeddings:
+    return Embeddings(
+        np.concatenate([part.vectors for part in parts]),
+        tuple(tokens for part in parts for tokens in part.tokens),
+        tuple(position for part in parts for position in part.truncated),
+        parts[0].engine,
+    )

@@ -1,0 +1,133 @@
+"""The client of the reader of documents: a file goes out in parts, its text comes in while it is read."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final, Protocol
+
+from r1plus_contract.documents import (
+    MOST_REPLY_BYTES,
+    DocumentFailure,
+    DocumentFailureCode,
+    DocumentReply,
+    DocumentRequest,
+)
+from r1plus_contract.frames import LENGTH_BYTES, pack
+from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_gateway.helper_socket import HelperUnavailableError, connect_to_helper
+
+SILENCE_SECONDS: Final = 300.0
+"""Longest wait for the next reply: a reader has so much processor time for the whole document."""
+SEND_SECONDS: Final = 120.0
+NAME: Final = "documents"
+_OWN_FAULTS: Final = (DocumentFailureCode.BUSY, DocumentFailureCode.FAILED, DocumentFailureCode.INVALID_REQUEST)
+_MOST_SENT: Final = 128 * 1024
+
+ReadPart = Callable[[int], Awaitable[bytes | None]]
+"""Returns a part of a file by its number; None behind the last one."""
+
+
+class DocumentsUnavailableError(Exception):
+    """The reader is away, or broke off; the message says what to do."""
+
+
+class UnreadableDocumentError(Exception):
+    """A document that cannot be read: code, and a message with name, cause and remedy."""
+
+    def __init__(self, failure: DocumentFailure) -> None:
+        super().__init__(failure.message)
+        self.code = failure.code
+        self.message = failure.message
+
+
+class DocumentReader(Protocol):
+    """What reads documents."""
+
+    def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
+        """Yield what a document has, while it is read.
+
+        Raises:
+            UnreadableDocumentError: it cannot be read, or not to its end.
+            DocumentsUnavailableError: the reader is away.
+        """
+
+
+class SocketDocumentReader:
+    """A reader at a Unix socket."""
+
+    def __init__(self, path: str, silence_seconds: float = SILENCE_SECONDS) -> None:
+        self._path = path
+        self._silence_seconds = silence_seconds
+
+    async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
+        """See `DocumentReader`."""
+        try:
+            reader, writer = await connect_to_helper(self._path, NAME)
+        except HelperUnavailableError as error:
+            raise DocumentsUnavailableError(str(error)) from error
+        sending = asyncio.create_task(_send(writer, DocumentRequest(name, size), read_part))
+        try:
+            while True:
+                async with asyncio.timeout(self._silence_seconds):
+                    reply = await _read_reply(reader)
+                if reply.failure is not None:
+                    raise UnreadableDocumentError(reply.failure)
+                yield reply
+                if reply.is_end:
+                    return
+        except TimeoutError as error:
+            message = f"the reader of documents has said nothing for {self._silence_seconds:g} s; split the file"
+            raise UnreadableDocumentError(_describe_limit(name, message)) from error
+        except asyncio.IncompleteReadError as error:
+            await _raise_send_error(sending)
+            message = "the reader broke off at this document, or was restarted; add it again, or split it"
+            raise UnreadableDocumentError(_describe_limit(name, message)) from error
+        except (OSError, ContractError) as error:
+            message = "the reader of documents broke off, as when it restarts; try again"
+            raise DocumentsUnavailableError(message) from error
+        finally:
+            sending.cancel()
+            writer.transport.abort()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await sending
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+def is_own_fault(code: DocumentFailureCode) -> bool:
+    """Return whether a failure is the reader's, and not the document's."""
+    return code in _OWN_FAULTS
+
+
+def _describe_limit(name: str, message: str) -> DocumentFailure:
+    return DocumentFailure(DocumentFailureCode.TIME_LIMIT, f"{name}: {message}")
+
+
+async def _raise_send_error(sending: "asyncio.Task[None]") -> None:
+    """Raise why the document was not sent, unless the reader had closed the connection."""
+    if sending.done() and not sending.cancelled():
+        error = sending.exception()
+        if error is not None and not isinstance(error, OSError):
+            raise error
+
+
+async def _send(writer: asyncio.StreamWriter, request: DocumentRequest, read_part: ReadPart) -> None:
+    _write_frame(writer, dumps(request).encode())
+    position = 0
+    while (part := await read_part(position)) is not None:
+        position += 1
+        for start in range(0, len(part), _MOST_SENT):
+            _write_frame(writer, part[start : start + _MOST_SENT])
+            async with asyncio.timeout(SEND_SECONDS):
+                await writer.drain()
+
+
+def _write_frame(writer: asyncio.StreamWriter, payload: bytes) -> None:
+    writer.write(pack(payload))
+
+
+async def _read_reply(reader: asyncio.StreamReader) -> DocumentReply:
+    length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
+    if not 0 < length <= MOST_REPLY_BYTES:
+        raise ContractError(f"a reply of {length} bytes is not between 1 and {MOST_REPLY_BYTES}")
+    return loads(DocumentReply, await reader.readexactly(length), tolerant=True)

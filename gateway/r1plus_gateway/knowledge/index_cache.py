@@ -1,0 +1,112 @@
+"""Indexes of vector stores, built when they are first searched and kept while memory lasts."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from r1plus_gateway.knowledge.index import IndexLimitError, StoreIndex
+from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.knowledge_reader import KnowledgeReader
+from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+
+
+@dataclass(slots=True)
+class _Entry:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    index: StoreIndex | None = None
+
+
+class IndexCache:
+    """All indexes. The one that was not searched for the longest time goes first."""
+
+    def __init__(self, knowledge: TenantKnowledge, read_most_bytes: Callable[[], int]) -> None:
+        self._knowledge = knowledge
+        self._read_most_bytes = read_most_bytes
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, about."""
+        return sum(entry.index.size for entry in self._entries.values() if entry.index is not None)
+
+    async def get(self, owner: Owner, store_id: str, engine: str) -> StoreIndex | None:
+        """Return the index of a vector store as it is now, with vectors of this engine; None without one.
+
+        Raises:
+            IndexLimitError: it needs more memory than all indexes may have.
+            AccessError, UnreadableContentError: as `TenantKnowledge.read`.
+        """
+        version = await self._knowledge.read(owner, lambda reader: reader.read_version(store_id))
+        if version is None:
+            self._entries.pop(store_id, None)
+            return None
+        entry = self._entries.setdefault(store_id, _Entry())
+        self._entries.move_to_end(store_id)
+        async with entry.lock:
+            index = entry.index
+            if index is None or index.version != version or index.engine != engine:
+                entry.index = None  # what fails while it grows is not used again
+                most = self._read_most_bytes()
+                index = await self._knowledge.read(
+                    owner, lambda reader: build_index(reader, store_id, engine, most, index), is_long=True
+                )
+                entry.index = index
+                self._evict(store_id, most)
+            return index
+
+    def forget(self, store_id: str) -> None:
+        """Drop the index of a vector store that was deleted."""
+        self._entries.pop(store_id, None)
+
+    def keep_only(self, store_ids: Iterable[str]) -> None:
+        """Drop the indexes of all other vector stores: of those that were erased, or have expired."""
+        kept = set(store_ids)
+        for store_id in [one for one in self._entries if one not in kept]:
+            self.forget(store_id)
+
+    def _evict(self, store_id: str, most: int) -> None:
+        size = self.size
+        for other in list(self._entries):
+            index = self._entries[other].index
+            if size <= most:
+                return
+            if other != store_id and index is not None and not self._entries[other].lock.locked():
+                size -= index.size
+                del self._entries[other]
+
+
+def build_index(
+    reader: KnowledgeReader, store_id: str, engine: str, most_bytes: int, before: StoreIndex | None
+) -> StoreIndex | None:
+    """Return the index of a vector store as it is stored; files that are new are added to the one before.
+
+    Raises:
+        IndexLimitError: it needs more memory than `most_bytes`.
+    """
+    version, files = reader.read_version(store_id), reader.list_searchable(store_id)
+    if version is None or files is None:
+        return None
+    index = before
+    if index is None or index.engine != engine or index.has_stale or not _is_prefix(index, [file.id for file in files]):
+        index = StoreIndex(engine, most_bytes)
+    try:
+        for file in files[len(index.files) :]:
+            index.add_file(file)
+            position = -1
+            while batches := reader.read_batches(file, position):
+                for batch in batches:
+                    index.add_batch(batch)
+                    position = batch.position
+    except IndexLimitError as error:
+        raise IndexLimitError(
+            f"the vector store {store_id} needs {error}, which all indexes may have; delete files from it, or divide it"
+        ) from None
+    index.version = version
+    index.end_building()
+    return index
+
+
+def _is_prefix(index: StoreIndex, ids: list[str]) -> bool:
+    known = [file.id for file in index.files]
+    return ids[: len(known)] == known

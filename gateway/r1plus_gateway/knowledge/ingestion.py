@@ -1,0 +1,319 @@
+"""Ingestion: files that were added to vector stores are read, cut into chunks, embedded and stored, in the background.
+
+A batch of chunks is stored with how far the file was read, in one transaction. So a gateway that was killed goes on
+behind the last batch: it reads the file again from its beginning, which gives the same chunks, and skips what is there.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Final
+
+from r1plus_contract.documents import TextBlock
+from r1plus_gateway.access.caller import AccessError
+from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, TextRefusedError
+from r1plus_gateway.knowledge.chunking import RELEASE, Chunker, ChunkSize, describe_passage
+from r1plus_gateway.knowledge.documents import (
+    DocumentReader,
+    DocumentsUnavailableError,
+    UnreadableDocumentError,
+    is_own_fault,
+)
+from r1plus_gateway.knowledge.index_cache import IndexCache
+from r1plus_gateway.knowledge.search import KnowledgeSearch
+from r1plus_gateway.store.content import ContentLimitError
+from r1plus_gateway.store.content_cipher import Owner, UnreadableContentError
+from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.knowledge import (
+    BATCH_CHUNKS,
+    Chunk,
+    ChunkBatch,
+    Ingestion,
+    IngestionProblem,
+    IngestionState,
+    StoredFile,
+    VectorStoreFile,
+)
+from r1plus_gateway.store.knowledge_writer import reset_ingestion
+from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS: Final = 30.0
+"""Between two looks for files that another replica, or the gateway before this one, left."""
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+"""Seconds after a try that failed through no fault of the document."""
+MOST_TRIES: Final = 3
+"""At a document that ends its reader."""
+MOST_UNREADABLE: Final = 200
+"""Pages of a file that are reported one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A file to read."""
+
+    store_id: str
+    file_id: str
+    owner: Owner
+
+
+class _GoneError(Exception):
+    """The file is not wanted any more."""
+
+
+class IngestionWorker:
+    """Reads one file at a time, for each caller in turn."""
+
+    def __init__(
+        self,
+        knowledge: TenantKnowledge,
+        reader: DocumentReader | None,
+        embedder: Embedder | None,
+        search: KnowledgeSearch,
+        indexes: IndexCache,
+    ) -> None:
+        self._knowledge = knowledge
+        self._reader = reader
+        self._embedder = embedder
+        self._search = search
+        self._indexes = indexes
+        self._wakes = asyncio.Event()
+        self._tries: Counter[str] = Counter()
+        """Of files whose reader failed."""
+        self._served: Counter[tuple[str, str]] = Counter()
+        """Files read for each caller, so that all take turns."""
+
+    @property
+    def can_read(self) -> bool:
+        """Whether there is a reader of documents."""
+        return self._reader is not None
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self._wakes.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. What fails is tried again later."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                is_idle = not await self._work()
+                pause = FIRST_PAUSE
+            except (StoreError, AccessError, EmbedderUnavailableError, DocumentsUnavailableError) as error:
+                log.warning("Knowledge cannot be read in now, trying again in %.0f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                pause, is_idle = min(2 * pause, LONGEST_PAUSE), False
+            except Exception:  # else the task ends, and nothing is read in any more
+                log.exception("Ingestion failed; trying again")
+                await asyncio.sleep(LONGEST_PAUSE)
+                is_idle = False
+            if is_idle:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._wakes.wait()
+        except TimeoutError:
+            pass
+        self._wakes.clear()
+
+    async def _work(self) -> bool:
+        """Do one piece of work; return whether there was one."""
+        if not self._knowledge.is_enabled:
+            return False
+        self._indexes.keep_only(await self._knowledge.list_stores())
+        if self._search.stale:
+            store_id, owner = self._search.stale.popitem()
+            await self._refresh_vectors(store_id, owner)
+            return True
+        job = await self._find_job()
+        if job is None:
+            return False
+        self._served[job.owner.caller_kind, job.owner.caller_id] += 1
+        await self._read_file(job)
+        return True
+
+    async def _find_job(self) -> _Job | None:
+        """Return the oldest file of the caller that was served least."""
+        pending = await self._knowledge.list_pending() if self._reader is not None else []
+        if not pending:
+            self._served.clear()
+            return None
+        jobs = [_Job(*one) for one in pending]
+        return min(jobs, key=lambda job: self._served[job.owner.caller_kind, job.owner.caller_id])
+
+    async def _read_file(self, job: _Job) -> None:
+        """Read a file to its end, or store why that does not work."""
+        found = await self._find(job)
+        if found is None:
+            return
+        file, stored = found
+        try:
+            await self._ingest(job, file, stored)
+        except _GoneError:
+            return
+        except UnreadableDocumentError as error:
+            self._tries[file.id] += 1
+            if (is_own_fault(error.code) or error.code == "time_limit") and self._tries[file.id] < MOST_TRIES:
+                raise DocumentsUnavailableError(str(error)) from error
+            await self._fail(job, IngestionProblem(error.code.value, error.message))
+        except ContentLimitError as error:
+            await self._fail(job, IngestionProblem("storage_limit_exceeded", str(error)))
+        except UnreadableContentError:
+            message = f"{stored.name}: what is stored cannot be decrypted; delete it, and upload it again"
+            await self._fail(job, IngestionProblem("content_unreadable", message))
+        except TextRefusedError as error:
+            await self._fail(job, IngestionProblem("embedding_refused", f"{stored.name}: {error}"))
+        self._tries.pop(file.id, None)
+
+    async def _ingest(self, job: _Job, file: VectorStoreFile, stored: StoredFile) -> None:
+        assert self._reader is not None
+        if self._embedder is not None:
+            await self._embedder.identify()  # one that is away holds the file up before it is read for nothing
+        writer = _ChunkWriter(self._knowledge, self._embedder, job.owner, file)
+
+        async def read_part(position: int) -> bytes | None:
+            return await self._knowledge.read(job.owner, lambda one: one.read_part(job.file_id, position), is_long=True)
+
+        pages = 0
+        async with aclosing(self._reader.read(stored.name, stored.bytes, read_part)) as replies:
+            async for reply in replies:
+                if reply.reader:
+                    await writer.begin(f"{reply.reader} chunks/{RELEASE}")
+                for page in reply.unreadable:
+                    writer.report(IngestionProblem("unreadable_page", page.message, page.page))
+                pages = max(pages, reply.pages)
+                async for chunk in _cut(writer.chunker, reply.blocks):
+                    await writer.add(chunk, pages)
+        for chunk in writer.chunker.finish():
+            await writer.add(chunk, pages)
+        await writer.finish(pages)
+
+    async def _find(self, job: _Job) -> tuple[VectorStoreFile, StoredFile] | None:
+        """Return a file that is still wanted; one whose content is gone fails."""
+        file, stored = await self._knowledge.read(
+            job.owner, lambda one: (one.find_store_file(job.store_id, job.file_id), one.find_file(job.file_id))
+        )
+        if file is None or file.state is not IngestionState.IN_PROGRESS:
+            return None
+        if stored is None:
+            await self._fail(job, IngestionProblem("file_not_found", "the file has expired, or was deleted"))
+            return None
+        return file, stored
+
+    async def _fail(self, job: _Job, problem: IngestionProblem) -> None:
+        found = await self._knowledge.read(job.owner, lambda one: one.find_store_file(job.store_id, job.file_id))
+        if found is None:
+            return
+        ingestion = replace(found.ingestion, problem=problem)
+        log.warning("File %s cannot be read into %s: %s", job.file_id, job.store_id, problem.code)
+        await self._knowledge.write(job.owner, lambda one: one.clear_batches(found))
+        await self._knowledge.write(
+            job.owner, lambda one: one.update_ingestion(found, ingestion, IngestionState.FAILED)
+        )
+
+    async def _refresh_vectors(self, store_id: str, owner: Owner) -> None:
+        """Make the vectors of a vector store again that are of another embedder."""
+        if self._embedder is None:
+            return
+        engine = await self._embedder.identify()
+        files = await self._knowledge.read(owner, lambda one: one.list_searchable(store_id))
+        for file in files or ():
+            position = -1
+            while batches := await self._knowledge.read(owner, lambda one: one.read_batches(file, position, 1)):  # noqa: B023
+                (batch,) = batches
+                position = batch.position
+                if batch.engine != engine:
+                    renewed = await embed_batch(self._embedder, batch)
+                    await self._knowledge.write(owner, lambda one: one.replace_vectors(file, renewed))  # noqa: B023
+        await self._knowledge.write(owner, lambda one: one.mark_changed(store_id))
+        log.info("Vectors of %s were made again by %s", store_id, engine)
+
+
+class _ChunkWriter:
+    """Stores the chunks of one file, a batch at a time; those that are there already are skipped."""
+
+    def __init__(
+        self, knowledge: TenantKnowledge, embedder: Embedder | None, owner: Owner, file: VectorStoreFile
+    ) -> None:
+        self._knowledge = knowledge
+        self._embedder = embedder
+        self._owner = owner
+        self._file = file
+        self._ingestion = file.ingestion
+        size = ChunkSize(file.ingestion.chunk_tokens, file.ingestion.overlap_tokens)
+        self.chunker = Chunker(size)
+        self._skipped = file.batches
+        self._position = 0
+        self._chunks: list[Chunk] = []
+        self._unreadable: list[IngestionProblem] = []
+        self._more_unreadable = 0
+
+    async def begin(self, reader: str) -> None:
+        """Begin to read by this reader: what another one has read is dropped."""
+        if self._skipped and self._ingestion.reader != reader:
+            await self._knowledge.write(self._owner, lambda one: one.clear_batches(self._file))
+            self._skipped = 0
+        self._ingestion = reset_ingestion(self._ingestion, reader)
+
+    def report(self, problem: IngestionProblem) -> None:
+        """Note a page that cannot be read."""
+        if len(self._unreadable) < MOST_UNREADABLE:
+            self._unreadable.append(problem)
+        else:
+            self._more_unreadable += 1
+
+    async def add(self, chunk: Chunk, pages: int) -> None:
+        """Take the next chunk. Raises _GoneError, ContentLimitError, EmbedderUnavailableError."""
+        self._chunks.append(chunk)
+        if len(self._chunks) == BATCH_CHUNKS:
+            await self._flush(pages)
+
+    async def finish(self, pages: int) -> None:
+        """Store the last chunks, and that the file is complete."""
+        if self._chunks:
+            await self._flush(pages)
+        ingestion = self._describe(pages)
+        completed = IngestionState.COMPLETED
+        if not await self._knowledge.write(
+            self._owner, lambda one: one.update_ingestion(self._file, ingestion, completed)
+        ):
+            raise _GoneError
+
+    async def _flush(self, pages: int) -> None:
+        batch = ChunkBatch(self._position, tuple(self._chunks))
+        self._position += 1
+        self._chunks.clear()
+        if batch.position < self._skipped:
+            return
+        if self._embedder is not None:
+            batch = await embed_batch(self._embedder, batch)
+        ingestion = self._describe(pages)
+        if not await self._knowledge.write(self._owner, lambda one: one.append_batch(self._file, batch, ingestion)):
+            raise _GoneError
+
+    def _describe(self, pages: int) -> Ingestion:
+        unreadable = list(self._unreadable)
+        if self._more_unreadable:
+            message = f"{self._more_unreadable} further pages cannot be read, for reasons like these"
+            unreadable.append(IngestionProblem("unreadable_page", message))
+        return replace(self._ingestion, pages=pages, unreadable=tuple(unreadable))
+
+
+async def embed_batch(embedder: Embedder, batch: ChunkBatch) -> ChunkBatch:
+    """Return a batch with vectors of this embedder."""
+    embeddings = await embedder.embed([describe_passage(chunk) for chunk in batch.chunks])
+    return replace(batch, engine=embeddings.engine, vectors=embeddings.vectors.astype("<f4").tobytes())
+
+
+async def _cut(chunker: Chunker, blocks: tuple[TextBlock, ...]) -> AsyncIterator[Chunk]:
+    """Yield chunks, and let others run between two blocks: a reply may have thousands."""
+    for block in blocks:
+        for chunk in chunker.add(block):
+            yield chunk
+        await asyncio.sleep(0)

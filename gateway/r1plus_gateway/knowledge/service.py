@@ -1,0 +1,61 @@
+"""The knowledge base of one gateway, from start to end: search, indexes, and the ingestion that runs beside it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from r1plus_gateway.embedding.client import Embedder
+from r1plus_gateway.knowledge.documents import DocumentReader
+from r1plus_gateway.knowledge.index_cache import IndexCache
+from r1plus_gateway.knowledge.ingestion import IngestionWorker
+from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod
+from r1plus_gateway.settings import GatewayLimits
+from r1plus_gateway.store.content import ContentLimits
+from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeService:
+    """What the handlers of knowledge work with."""
+
+    knowledge: TenantKnowledge
+    search: KnowledgeSearch
+    ingestion: IngestionWorker
+    indexes: IndexCache
+    method: SearchMethod
+    """What searches compare, while the embedder answers."""
+
+
+@asynccontextmanager
+async def run_knowledge(
+    store: TenantStore,
+    read_limits: Callable[[], GatewayLimits],
+    documents: DocumentReader | None,
+    embedder: Embedder | None,
+) -> AsyncIterator[KnowledgeService]:
+    """Read files in until the block ends. What is cut off then goes on with the next gateway."""
+    knowledge = TenantKnowledge(store, lambda: read_content_limits(read_limits()))
+    indexes = IndexCache(knowledge, lambda: read_limits().index_bytes)
+    search = KnowledgeSearch(knowledge, indexes, embedder)
+    ingestion = IngestionWorker(knowledge, documents, embedder, search, indexes)
+    method = SearchMethod.WORDS if embedder is None else SearchMethod.HYBRID
+    task = asyncio.create_task(ingestion.run())
+    try:
+        yield KnowledgeService(knowledge, search, ingestion, indexes, method)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def read_content_limits(limits: GatewayLimits) -> ContentLimits:
+    """Return how much may be stored."""
+    return ContentLimits(
+        limits.content_bytes_per_key,
+        limits.content_bytes_per_tenant,
+        limits.knowledge_bytes_per_key,
+        limits.chunks_per_tenant,
+    )

@@ -1,0 +1,116 @@
+"""The books of knowledge: which part of what owners have stored is of files and vector stores, and how many chunks.
+
+What is deleted is counted off in the same transaction. Used by `knowledge_writer`, `retention` and `erasure`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.content import ENTRY_BYTES
+from r1plus_gateway.store.content_books import add_size, match_owner
+from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.knowledge import KnowledgeSize
+
+_MOST_NAMED: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedKnowledge:
+    """Rows that were deleted."""
+
+    files: int = 0
+    vector_stores: int = 0
+    chunks: int = 0
+
+
+def read_caller_knowledge(connection: Connection, owner: Owner) -> KnowledgeSize:
+    """Return the knowledge of an owner's caller, with that of all its end users."""
+    c = t.knowledge_sizes.c
+    sums = sa.select(sa.func.sum(c.bytes), sa.func.sum(c.chunks))
+    row = connection.execute(sums.where(c.caller_kind == owner.caller_kind, c.caller_id == owner.caller_id)).one()
+    return KnowledgeSize(int(row[0] or 0), int(row[1] or 0))
+
+
+def count_tenant_chunks(connection: Connection) -> int:
+    """Return the chunks of all owners."""
+    return int(connection.scalar(sa.select(sa.func.sum(t.knowledge_sizes.c.chunks))) or 0)
+
+
+def add_knowledge(connection: Connection, owner: Owner, size: int, chunks: int) -> None:
+    """Count knowledge that an owner has stored, or has no longer; also as content."""
+    c, is_own = t.knowledge_sizes.c, match_owner(t.knowledge_sizes, owner)
+    values = {"bytes": c.bytes + size, "chunks": c.chunks + chunks}
+    if not connection.execute(sa.update(t.knowledge_sizes).where(*is_own).values(values)).rowcount:
+        own = {name: getattr(owner, name) for name in t.OWNER}
+        connection.execute(sa.insert(t.knowledge_sizes), [own | {"bytes": size, "chunks": chunks}])
+    if size < 0:
+        connection.execute(sa.delete(t.knowledge_sizes).where(*is_own, c.bytes <= 0))
+    add_size(connection, owner, size)
+
+
+def delete_store_files(connection: Connection, ids: Sequence[str], owner: Owner) -> int:
+    """Delete files from their vector stores, with their chunks, and count them off. Return how many chunks went."""
+    count = 0
+    for start in range(0, len(ids), _MOST_NAMED):
+        named = ids[start : start + _MOST_NAMED]
+        files, batches = t.vector_store_files.c, t.chunk_batches.c
+        is_file, is_batch = files.id.in_(named), batches.vector_store_file_id.in_(named)
+        size = _measure(connection, files.content, is_file) + _measure(connection, batches.content, is_batch)
+        chunks = int(connection.scalar(sa.select(sa.func.sum(batches.chunks)).where(is_batch)) or 0)
+        connection.execute(sa.delete(t.chunk_batches).where(is_batch))
+        connection.execute(sa.delete(t.vector_store_files).where(is_file))
+        add_knowledge(connection, owner, -size, -chunks)
+        count += chunks
+    return count
+
+
+def delete_files(connection: Connection, files: Sequence[tuple[str, Owner]]) -> DeletedKnowledge:
+    """Delete files with their parts, also from the vector stores that they are in."""
+    chunks = 0
+    for file_id, owner in files:
+        c = t.vector_store_files.c
+        found = connection.execute(sa.select(c.id, c.vector_store_id).where(c.file_id == file_id)).all()
+        chunks += delete_store_files(connection, [row.id for row in found], owner)
+        mark_changed(connection, [row.vector_store_id for row in found])
+        is_part, is_file = t.file_parts.c.file_id == file_id, t.files.c.id == file_id
+        size = _measure(connection, t.file_parts.c.content, is_part)
+        size += _measure(connection, t.files.c.attributes, is_file)
+        connection.execute(sa.delete(t.file_parts).where(is_part))
+        connection.execute(sa.delete(t.files).where(is_file))
+        add_knowledge(connection, owner, -size, 0)
+    return DeletedKnowledge(files=len(files), chunks=chunks)
+
+
+def delete_vector_stores(connection: Connection, stores: Sequence[tuple[str, Owner]]) -> DeletedKnowledge:
+    """Delete vector stores with the chunks in them; their files stay."""
+    chunks = 0
+    for store_id, owner in stores:
+        c = t.vector_store_files.c
+        ids = connection.scalars(sa.select(c.id).where(c.vector_store_id == store_id)).all()
+        chunks += delete_store_files(connection, ids, owner)
+        is_store = t.vector_stores.c.id == store_id
+        size = _measure(connection, t.vector_stores.c.attributes, is_store)
+        connection.execute(sa.delete(t.vector_stores).where(is_store))
+        add_knowledge(connection, owner, -size, 0)
+    return DeletedKnowledge(vector_stores=len(stores), chunks=chunks)
+
+
+def mark_changed(connection: Connection, store_ids: Sequence[str]) -> None:
+    """Give vector stores a new version: indexes of the one before are no longer right."""
+    c = t.vector_stores.c
+    for start in range(0, len(store_ids), _MOST_NAMED):
+        named = c.id.in_(store_ids[start : start + _MOST_NAMED])
+        connection.execute(sa.update(t.vector_stores).where(named).values(version=c.version + 1))
+
+
+def _measure(connection: Connection, column: Any, condition: Any) -> int:
+    """Return what rows count in the books."""
+    count, size = connection.execute(
+        sa.select(sa.func.count(), sa.func.sum(sa.func.length(column))).where(condition)
+    ).one()
+    return int(size or 0) + int(count) * ENTRY_BYTES

@@ -1,0 +1,317 @@
+"""Changes of the knowledge of one owner, in one transaction with the books. Called with that of `TenantStore.write`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.content import ENTRY_BYTES, ContentLimitError, ContentLimits
+from r1plus_gateway.store.content_books import match_owner, measure_new_owner, read_stored_bytes
+from r1plus_gateway.store.content_cipher import ContentCipher, Owner
+from r1plus_gateway.store.content_writer import make_id
+from r1plus_gateway.store.knowledge import (
+    MOST_FILES,
+    ChunkBatch,
+    FileState,
+    Ingestion,
+    IngestionState,
+    StoredFile,
+    VectorStore,
+    VectorStoreFile,
+)
+from r1plus_gateway.store.knowledge_books import (
+    add_knowledge,
+    count_tenant_chunks,
+    delete_files,
+    delete_store_files,
+    delete_vector_stores,
+    mark_changed,
+    read_caller_knowledge,
+)
+from r1plus_gateway.store.knowledge_reader import KnowledgeReader, encode_ingestion
+
+_DAY = 86400.0
+
+
+class KnowledgeWriter(KnowledgeReader):
+    """Changes the knowledge of one owner: its own only. What raises ContentLimitError has stored nothing."""
+
+    def __init__(
+        self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float, limits: ContentLimits
+    ) -> None:
+        """Take a connection that writes; `now` is ledger time."""
+        super().__init__(connection, cipher, owner, now)
+        self._limits = limits
+
+    def begin_file(self, name: str) -> str:
+        """Store a file without content, which nobody sees yet; return its id. Raises ContentLimitError."""
+        file_id, about = make_id("file"), _encode_about(name, "")
+        row = self._seal("files", "attributes", file_id, about)
+        self._grow([row["attributes"]])
+        state = {
+            "created_at": self.now,
+            "expires_at": None,
+            "state": FileState.UPLOADING.value,
+            "bytes": 0,
+        }
+        self.connection.execute(sa.insert(t.files), [row | self._own() | state])
+        return file_id
+
+    def append_part(self, file_id: str, position: int, content: bytes) -> bool:
+        """Add the next part of a file that is being uploaded; return whether there is one. Raises ContentLimitError."""
+        c, is_open = t.files.c, self._match_open(file_id)
+        if not self.connection.execute(
+            sa.update(t.files).where(*is_open).values(bytes=c.bytes + len(content))
+        ).rowcount:
+            return False
+        row = self._seal("file_parts", "content", make_id("part"), content)
+        self._grow([row["content"]])
+        self.connection.execute(sa.insert(t.file_parts), [row | {"file_id": file_id, "position": position}])
+        return True
+
+    def finish_file(self, file_id: str, name: str, purpose: str, expires_after: float | None) -> StoredFile | None:
+        """Let a whole file be seen; `expires_after`: seconds. None if it is gone. Raises ContentLimitError."""
+        is_open = self._match_open(file_id)
+        before = self.connection.scalar(sa.select(t.files.c.attributes).where(*is_open))
+        if before is None:
+            return None
+        row = self._seal("files", "attributes", file_id, _encode_about(name, purpose))
+        self._grow([row["attributes"]], replaced=bytes(before))
+        expires_at = None if expires_after is None else self.now + expires_after
+        state = {"state": FileState.WHOLE.value, "expires_at": expires_at}
+        self.connection.execute(sa.update(t.files).where(*is_open).values(row | state))
+        return self.find_file(file_id)
+
+    def drop_upload(self, file_id: str) -> None:
+        """Delete what there is of a file that was not finished."""
+        if self.connection.scalar(sa.select(t.files.c.id).where(*self._match_open(file_id))) is not None:
+            delete_files(self.connection, [(file_id, self.owner)])
+
+    def delete_file(self, file_id: str) -> bool:
+        """Delete a file of this owner, also from its vector stores; return whether there was one."""
+        if not self._is_own(t.files, file_id):
+            return False
+        delete_files(self.connection, [(file_id, self.owner)])
+        return True
+
+    def create_vector_store(
+        self, name: str, description: str, attributes: Mapping[str, str], expires_days: int | None
+    ) -> VectorStore:
+        """Store a vector store without files. Raises ContentLimitError."""
+        store = VectorStore(
+            make_id("vs"),
+            name,
+            description,
+            dict(attributes),
+            self.now,
+            self.now,
+            expires_days,
+            None if expires_days is None else self.now + expires_days * _DAY,
+            1,
+            is_shared=not self.owner.end_user,
+        )
+        row = self._seal_store(store)
+        self._grow([row["attributes"]])
+        times = {"created_at": self.now, "used_at": self.now, "expires_at": store.expires_at}
+        self.connection.execute(sa.insert(t.vector_stores), [row | {**self._own(), **times, "version": 1}])
+        return store
+
+    def change_vector_store(self, store: VectorStore) -> VectorStore | None:
+        """Give a vector store another name, description, metadata and expiry; None if it is not this owner's."""
+        is_own = (t.vector_stores.c.id == store.id, *match_owner(t.vector_stores, self.owner))
+        before = self.connection.scalar(sa.select(t.vector_stores.c.attributes).where(*is_own))
+        if before is None:
+            return None
+        expires_at = None if store.expires_days is None else self.now + store.expires_days * _DAY
+        row = self._seal_store(store)
+        self._grow([row["attributes"]], replaced=bytes(before))
+        times = {"used_at": self.now, "expires_at": expires_at}
+        self.connection.execute(sa.update(t.vector_stores).where(*is_own).values(row | times))
+        return self.find_vector_store(store.id)
+
+    def touch_vector_store(self, store_id: str) -> None:
+        """Let the time of a vector store begin again: it was used."""
+        store = self.find_vector_store(store_id)
+        if store is not None and store.expires_days is not None:
+            times = {"used_at": self.now, "expires_at": self.now + store.expires_days * _DAY}
+            self.connection.execute(sa.update(t.vector_stores).where(t.vector_stores.c.id == store_id).values(times))
+
+    def delete_vector_store(self, store_id: str) -> bool:
+        """Delete a vector store of this owner; its files stay. Return whether there was one."""
+        if not self._is_own(t.vector_stores, store_id):
+            return False
+        delete_vector_stores(self.connection, [(store_id, self.owner)])
+        return True
+
+    def change_store_file(self, store_id: str, file_id: str, attributes: Mapping[str, Any]) -> VectorStoreFile | None:
+        """Give a file of a vector store other attributes; None unless both are this owner's."""
+        file = self.find_store_file(store_id, file_id)
+        if file is None or not self._is_own(t.vector_stores, store_id):
+            return None
+        c = t.vector_store_files.c
+        before = self.connection.execute(sa.select(c.content).where(c.id == file.id)).scalar_one()
+        ingestion = replace(file.ingestion, attributes=dict(attributes))
+        row = self._seal("vector_store_files", "content", file.id, encode_ingestion(ingestion))
+        self._grow([row["content"]], replaced=bytes(before))
+        self.connection.execute(sa.update(t.vector_store_files).where(c.id == file.id).values(row))
+        mark_changed(self.connection, [store_id])
+        return self.find_store_file(store_id, file_id)
+
+    def add_store_file(self, store_id: str, file_id: str, ingestion: Ingestion) -> VectorStoreFile | None:
+        """Let a file be read into a vector store. One that is there already is read again.
+
+        Return None unless both are this owner's. Raises ContentLimitError.
+        """
+        if not (self._is_own(t.vector_stores, store_id) and self._is_own(t.files, file_id)):
+            return None
+        c = t.vector_store_files.c
+        self.remove_store_file(store_id, file_id)
+        count = self.connection.scalar(sa.select(sa.func.count()).where(c.vector_store_id == store_id)) or 0
+        if count >= MOST_FILES:
+            raise ContentLimitError(f"{count} files are in the vector store, its limit; make another vector store")
+        row = self._seal("vector_store_files", "content", make_id("vsf"), encode_ingestion(ingestion))
+        self._grow([row["content"]])
+        place = {"vector_store_id": store_id, "file_id": file_id, "created_at": self.now}
+        state = {"state": IngestionState.IN_PROGRESS.value, "chunks": 0}
+        self.connection.execute(sa.insert(t.vector_store_files), [row | place | state])
+        self.touch_vector_store(store_id)
+        return self.find_store_file(store_id, file_id)
+
+    def remove_store_file(self, store_id: str, file_id: str) -> bool:
+        """Delete a file from a vector store of this owner, with its chunks; return whether it was there."""
+        c = t.vector_store_files.c
+        is_file = (c.vector_store_id == store_id, c.file_id == file_id)
+        row_id = self.connection.scalar(sa.select(c.id).where(*is_file))
+        if row_id is None or not self._is_own(t.vector_stores, store_id):
+            return False
+        delete_store_files(self.connection, [row_id], self.owner)
+        mark_changed(self.connection, [store_id])
+        return True
+
+    def update_ingestion(self, file: VectorStoreFile, ingestion: Ingestion, state: IngestionState) -> bool:
+        """Say how far a file was read; return whether it is still wanted. Raises ContentLimitError."""
+        before = self._find_wanted(file)
+        if before is None:
+            return False
+        row = self._seal("vector_store_files", "content", file.id, encode_ingestion(ingestion))
+        self._grow([row["content"]], replaced=bytes(before.content))
+        changed = sa.update(t.vector_store_files).where(t.vector_store_files.c.id == file.id)
+        self.connection.execute(changed.values(row | {"state": state.value}))
+        if state is IngestionState.COMPLETED:
+            mark_changed(self.connection, [file.vector_store_id])
+        return True
+
+    def append_batch(self, file: VectorStoreFile, batch: ChunkBatch, ingestion: Ingestion) -> bool:
+        """Store the next chunks of a file, and how far it was read; return whether it is still wanted.
+
+        Raises:
+            ContentLimitError: there is no room, or the tenant has as many chunks as it may.
+        """
+        if self._find_wanted(file) is None:
+            return False
+        count = len(batch.chunks)
+        if (total := count_tenant_chunks(self.connection)) + count > self._limits.tenant_chunks:
+            raise ContentLimitError(
+                f"{count} chunks more exceed the {self._limits.tenant_chunks} that all of the tenant may have, of which"
+                f" {total} are in use; delete files from vector stores, or choose larger chunks"
+            )
+        row = self._seal("chunk_batches", "content", make_id("cb"), batch.encode())
+        self._grow([row["content"]], chunks=count)
+        place = {"vector_store_file_id": file.id, "position": batch.position, "chunks": count, "engine": batch.engine}
+        self.connection.execute(sa.insert(t.chunk_batches), [row | place])
+        c = t.vector_store_files.c
+        grown = sa.update(t.vector_store_files).where(c.id == file.id).values(chunks=c.chunks + count)
+        self.connection.execute(grown)
+        return self.update_ingestion(file, ingestion, IngestionState.IN_PROGRESS)
+
+    def clear_batches(self, file: VectorStoreFile) -> None:
+        """Delete what was read of a file, so that it is read from its beginning."""
+        c = t.chunk_batches.c
+        is_batch = c.vector_store_file_id == file.id
+        sums = sa.select(sa.func.count(), sa.func.sum(sa.func.length(c.content)), sa.func.sum(c.chunks))
+        count, size, chunks = self.connection.execute(sums.where(is_batch)).one()
+        if not count or self._find_wanted(file) is None:
+            return
+        self.connection.execute(sa.delete(t.chunk_batches).where(is_batch))
+        is_file = t.vector_store_files.c.id == file.id
+        self.connection.execute(sa.update(t.vector_store_files).where(is_file).values(chunks=0))
+        add_knowledge(self.connection, self.owner, -int(size) - count * ENTRY_BYTES, -int(chunks))
+
+    def replace_vectors(self, file: VectorStoreFile, batch: ChunkBatch) -> bool:
+        """Store other vectors of a batch; return whether it is still there. Raises ContentLimitError."""
+        c = t.chunk_batches.c
+        is_batch = (c.vector_store_file_id == file.id, c.position == batch.position)
+        before = self.connection.execute(sa.select(c.id, c.content).where(*is_batch)).one_or_none()
+        if before is None or not self._is_own(t.vector_stores, file.vector_store_id):
+            return False
+        row = self._seal("chunk_batches", "content", before.id, batch.encode())
+        self._grow([row["content"]], replaced=bytes(before.content))
+        self.connection.execute(sa.update(t.chunk_batches).where(*is_batch).values(row | {"engine": batch.engine}))
+        return True
+
+    def mark_changed(self, store_id: str) -> None:
+        """Give a vector store a new version."""
+        mark_changed(self.connection, [store_id])
+
+    def _find_wanted(self, file: VectorStoreFile) -> Any:
+        """Return the row of a file that is being read into a vector store of this owner; None if it is not any more."""
+        c = t.vector_store_files.c
+        row = self.connection.execute(
+            sa.select(t.vector_store_files).where(c.id == file.id, c.state == IngestionState.IN_PROGRESS)
+        ).one_or_none()
+        return row if row is not None and self._is_own(t.vector_stores, file.vector_store_id) else None
+
+    def _is_own(self, table: sa.Table, row_id: str) -> bool:
+        own = (table.c.id == row_id, *match_owner(table, self.owner))
+        return self.connection.scalar(sa.select(table.c.id).where(*own)) is not None
+
+    def _match_open(self, file_id: str) -> tuple[Any, ...]:
+        c = t.files.c
+        return (c.id == file_id, c.state == FileState.UPLOADING, *match_owner(t.files, self.owner))
+
+    def _own(self) -> dict[str, str]:
+        return {name: getattr(self.owner, name) for name in t.OWNER}
+
+    def _seal_store(self, store: VectorStore) -> dict[str, Any]:
+        names = ("name", "description", "attributes", "expires_days")
+        about = orjson.dumps({name: getattr(store, name) for name in names})
+        return self._seal("vector_stores", "attributes", store.id, about)
+
+    def _seal(self, table: str, column: str, row_id: str, content: bytes) -> dict[str, Any]:
+        key = self._keys.get_newest(self.owner, self.now)
+        return {"id": row_id, "key_id": key.id, column: self.cipher.encrypt(key, table, row_id, content)}
+
+    def _grow(self, contents: Sequence[bytes], *, replaced: bytes | None = None, chunks: int = 0) -> None:
+        """Count new content, or one that replaces another. Raises ContentLimitError where there is no room."""
+        size = sum(len(content) + ENTRY_BYTES for content in contents)
+        if replaced is not None:
+            size -= len(replaced) + ENTRY_BYTES
+        if size > 0:
+            self._check_room(size + measure_new_owner(self.connection, self.owner))
+        add_knowledge(self.connection, self.owner, size, chunks)
+
+    def _check_room(self, size: int) -> None:
+        limits, own = self._limits, read_caller_knowledge(self.connection, self.owner).bytes
+        if own + size > limits.knowledge_caller_bytes:
+            raise ContentLimitError(
+                f"{size} bytes more exceed the {limits.knowledge_caller_bytes} of files and vector stores that this key"
+                f" may have, of which {own} are in use; delete files and vector stores"
+            )
+        if read_stored_bytes(self.connection) + size > limits.tenant_bytes:
+            raise ContentLimitError(
+                f"{size} bytes more exceed what is left of the {limits.tenant_bytes} that all of the tenant may"
+                " store; delete files and vector stores, or ask the platform team"
+            )
+
+
+def _encode_about(name: str, purpose: str) -> bytes:
+    return orjson.dumps({"name": name, "purpose": purpose})
+
+
+def reset_ingestion(ingestion: Ingestion, reader: str) -> Ingestion:
+    """Return an ingestion that begins, by this reader."""
+    return replace(ingestion, reader=reader, pages=0, problem=None, unreadable=())

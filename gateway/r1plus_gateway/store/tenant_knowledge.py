@@ -1,0 +1,104 @@
+"""What callers do with the tenant's knowledge, and the ingestion for them: reads in a thread, changes in the writer."""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.access.turns import Turns
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.content import ContentLimits
+from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.knowledge import IngestionState
+from r1plus_gateway.store.knowledge_reader import KnowledgeReader
+from r1plus_gateway.store.knowledge_writer import KnowledgeWriter
+from r1plus_gateway.store.ledger import refuse_unavailable
+from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_content import READS_AT_ONCE, WRITES_AT_ONCE, take_step
+
+T = TypeVar("T")
+MOST_PENDING: Final = 100
+"""Files that one look for work returns."""
+
+
+class TenantKnowledge:
+    """The knowledge of all callers. Each step sees that of one owner, and what its caller shares with it."""
+
+    def __init__(self, store: TenantStore, read_limits: Callable[[], ContentLimits]) -> None:
+        self._store = store
+        self._read_limits = read_limits
+        self._readers = Turns()
+        self._writers = Turns()
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether the tenant's policy lets knowledge be stored."""
+        return self._store.config.has_knowledge
+
+    def identify(self, caller: Caller) -> Owner:
+        """Return whose knowledge a caller's is. Raises AccessError 503 while the data are not open."""
+        try:
+            return self._store.cipher.identify(caller)
+        except StoreError as error:
+            raise refuse_unavailable(error) from error
+
+    async def read(self, owner: Owner, step: Callable[[KnowledgeReader], T], *, is_long: bool = False) -> T:
+        """Run a step on one consistent snapshot; a long one where no look-up of a key waits for it.
+
+        Raises:
+            AccessError: 503 while the data cannot be read.
+            UnreadableContentError: what is stored does not decrypt.
+        """
+        try:
+            cipher, now = self._store.cipher, self._store.clock.read()
+            async with self._readers.wait(f"{_name_line(owner)} {is_long}", READS_AT_ONCE):
+                return await self._store.read(
+                    lambda connection: step(KnowledgeReader(connection, cipher, owner, now)), is_long=is_long
+                )
+        except StoreError as error:
+            raise refuse_unavailable(error) from error
+
+    async def write(self, owner: Owner, step: Callable[[KnowledgeWriter], T]) -> T:
+        """Run a step in one transaction. A step that refuses has changed nothing.
+
+        Raises:
+            AccessError: 503 while the data cannot be written.
+            ContentLimitError: there is no room.
+            UnreadableContentError: what is stored does not decrypt.
+        """
+        try:
+            cipher, limits = self._store.cipher, self._read_limits()
+            async with self._writers.wait(_name_line(owner), WRITES_AT_ONCE):
+                return await self._store.write(
+                    lambda ledger: take_step(
+                        step, KnowledgeWriter(ledger.connection, cipher, owner, ledger.now, limits)
+                    )
+                )
+        except StoreError as error:
+            raise refuse_unavailable(error) from error
+
+    async def list_pending(self) -> list[tuple[str, str, Owner]]:
+        """Return files that are to be read: vector store, file, owner; the oldest first. Raises StoreError."""
+        return await self._store.read(_list_pending)
+
+    async def list_stores(self) -> set[str]:
+        """Return the ids of all vector stores. Raises StoreError."""
+        return set(await self._store.read(lambda one: one.scalars(sa.select(t.vector_stores.c.id)).all()))
+
+
+def _name_line(owner: Owner) -> str:
+    return f"{owner.caller_kind} {owner.caller_id}"
+
+
+def _list_pending(connection: Connection) -> list[tuple[str, str, Owner]]:
+    files, stores = t.vector_store_files.c, t.vector_stores.c
+    joined = t.vector_store_files.join(t.vector_stores, stores.id == files.vector_store_id)
+    names = [stores[name] for name in t.OWNER]
+    found = sa.select(stores.id, files.file_id, *names).select_from(joined)
+    found = found.where(files.state == IngestionState.IN_PROGRESS).order_by(files.created_at, files.id)
+    return [
+        (store_id, file_id, Owner(*own)) for store_id, file_id, *own in connection.execute(found.limit(MOST_PENDING))
+    ]

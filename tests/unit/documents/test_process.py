@@ -1,0 +1,142 @@
+"""The reader's process: hostile documents end in an error with their name, and the next one is read."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from r1plus_contract.documents import DocumentFailureCode, DocumentReply
+from r1plus_contract.frame_server import SocketError
+from r1plus_documents.server.preload import preload
+from r1plus_documents.server.server import DocumentServer, run_reader
+from r1plus_documents.server.worker import LIMITS
+from r1plus_gateway.knowledge.documents import SocketDocumentReader, UnreadableDocumentError
+from r1plus_sandbox.confinement import WorkerLimits
+from support.documents.making import change_archive, make_docx, make_pdf, make_pdf_bomb, understate_sizes
+from support.documents.process import running_reader_process
+from support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+BOMB = change_archive(make_docx(("text", 0)), {"word/media/x.bin": b"\0" * 40_000_000})
+
+
+class Reader:
+    """Reads documents at a socket."""
+
+    def __init__(self, path: Path, seconds: float = 120.0) -> None:
+        self._client = SocketDocumentReader(str(path), seconds)
+
+    async def read(self, name: str, data: bytes) -> list[DocumentReply]:
+        """Return all replies to a document."""
+
+        async def read_part(position: int) -> bytes | None:
+            part = data[position * 100_000 : (position + 1) * 100_000]
+            return part or None
+
+        return [reply async for reply in self._client.read(name, len(data), read_part)]
+
+    async def fail(self, name: str, data: bytes) -> UnreadableDocumentError:
+        """Return why a document cannot be read."""
+        with pytest.raises(UnreadableDocumentError) as failed:
+            await self.read(name, data)
+        return failed.value
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def reader(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Reader]:
+    async with running_reader_process(tmp_path_factory.mktemp("reader")) as path:
+        yield Reader(path)
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, limits: WorkerLimits = LIMITS) -> AsyncIterator[tuple[DocumentServer, Reader]]:
+    """Run a reader with other limits in this process."""
+    preload()
+    async with run_reader(folder / "r.sock", limits, 1) as server:
+        yield server, Reader(folder / "r.sock")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("bomb.pdf", make_pdf_bomb(300)),
+        ("bomb.docx", understate_sizes(BOMB, 100)),
+        ("deep.docx", change_archive(make_docx(("x", 0)), {"word/document.xml": b"<a>" * 100_000})),
+        ("deep.html", b"<div>" * 100_000 + b"text"),
+        ("empty.pdf", b"%PDF-1.7\n" + b"0 0 obj\n" * 50_000),
+    ],
+    ids=[
+        "a PDF that unpacks to 300 MiB",
+        "an archive that lies of its sizes",
+        "XML of 100,000 levels",
+        "HTML of 100,000 levels",
+        "a PDF of nothing",
+    ],
+)
+async def test_a_hostile_document_ends_in_an_error_with_its_name(reader: Reader, name: str, data: bytes) -> None:
+    failed = await reader.fail(name, data)
+    assert failed.message.startswith(f"{name}: ")
+    assert (await reader.read("a.txt", b"text"))[1].blocks[0].text == "text"
+
+
+async def test_html_of_some_depth_is_read(reader: Reader) -> None:
+    replies = await reader.read("deep.html", b"<div>" * 240 + b"text")
+    assert [block.text for reply in replies for block in reply.blocks] == ["text"]
+
+
+async def test_the_text_of_a_document_comes_while_it_is_read(reader: Reader) -> None:
+    replies = await reader.read("long.pdf", make_pdf([f"Page {number}. " + "word " * 300 for number in range(120)]))
+    assert len(replies) > 4
+    assert [reply.pages for reply in replies] == sorted(reply.pages for reply in replies)
+    assert replies[-1].pages == 120
+
+
+async def test_too_much_time_is_told_as_that(tmp_path: Path) -> None:
+    limits = WorkerLimits(cpu_seconds=1, memory_bytes=LIMITS.memory_bytes, wall_seconds=600.0)
+    async with running(tmp_path, limits) as (_, reader):
+        failed = await reader.fail("slow.pdf", make_pdf(["word " * 2000] * 3000))
+        assert failed.code is DocumentFailureCode.TIME_LIMIT
+        assert failed.message == "slow.pdf: takes longer to read than it may; split it"
+
+
+async def test_too_much_memory_is_told_as_that(tmp_path: Path) -> None:
+    limits = WorkerLimits(cpu_seconds=60, memory_bytes=64 * 2**20, wall_seconds=600.0)
+    async with running(tmp_path, limits) as (_, reader):
+        failed = await reader.fail("large.txt", b"word\n\n" * 6_000_000)
+        assert failed.code is DocumentFailureCode.MEMORY_LIMIT
+        assert (await reader.read("a.txt", b"text"))[-1].is_end
+
+
+async def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    limits = WorkerLimits(cpu_seconds=60, memory_bytes=LIMITS.memory_bytes, wall_seconds=0.2)
+    async with running(tmp_path, limits) as (server, reader):
+
+        async def stall(_: int) -> bytes | None:
+            await eventually(lambda: server.killed == 1, "the child was ended")
+            return None
+
+        with pytest.raises(UnreadableDocumentError, match=r"a\.txt: the reader broke off"):
+            async for _ in reader._client.read("a.txt", 5, stall):
+                pass
+
+
+async def test_a_gateway_that_leaves_ends_the_child(tmp_path: Path) -> None:
+    async with running(tmp_path) as (server, reader):
+        data = make_pdf(["word " * 2000] * 200)
+
+        async def read_part(position: int) -> bytes | None:
+            return data if position == 0 else None
+
+        replies = reader._client.read("a.pdf", len(data), read_part)
+        await anext(replies)
+        await replies.aclose()
+        await eventually(lambda: not server.running, "the child has ended")
+
+
+async def test_a_path_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SocketError, match="is no socket"):
+        async with run_reader(tmp_path / "file"):
+            pass

@@ -1,0 +1,185 @@
+"""Reading documents: what text each format gives, with its places, and what is refused with which remedy."""
+
+import pytest
+
+from r1plus_contract.documents import (
+    MOST_BLOCK_CHARACTERS,
+    MOST_PAGES,
+    DocumentFailureCode,
+    DocumentReply,
+    TextBlock,
+)
+from r1plus_documents.reading.docx import MOST_UNPACKED_BYTES
+from r1plus_documents.reading.errors import ReadingError
+from r1plus_documents.server.worker import read_document
+from support.documents.making import (
+    change_archive,
+    make_docx,
+    make_encrypted_pdf,
+    make_pdf,
+    make_pdf_with_many_pages,
+)
+
+PLAIN_DOCX = make_docx(("text", 0))
+
+
+def read_all(name: str, data: bytes) -> DocumentReply:
+    """Return all replies as one."""
+    replies = list(read_document(name, data))
+    assert replies[0].reader
+    assert [reply.is_end for reply in replies] == [False] * (len(replies) - 1) + [True]
+    blocks = tuple(block for reply in replies for block in reply.blocks)
+    unreadable = tuple(page for reply in replies for page in reply.unreadable)
+    return DocumentReply(replies[0].reader, blocks, unreadable, replies[-1].pages, is_end=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("a.txt", b"One\nline.\n\n  \nTwo.\r\n\r\nThree.", ["One\nline.", "Two.", "Three."]),
+        ("a.TXT", "Größe".encode("utf-16"), ["Größe"]),
+        ("notes", "\ufeffGröße".encode(), ["Größe"]),
+        ("a.py", b"def f():\n    return 1\n", ["def f():\n    return 1"]),
+        (
+            "a.md",
+            b"Intro.\n\n# One\n\ntext\n\n```\n# no heading\n\nx\n```\n\nTwo\n---\n\n* a\n* b\n",
+            ["Intro.", ("One", 1), "text", "```\n# no heading\n\nx\n```", ("Two", 2), "* a\n* b"],
+        ),
+        (
+            "a.html",
+            (
+                b"<title>x</title><h1>One <b>two</b></h1><p>text<br>more</p><script>evil()</script><div hidden>no</div>"
+                b"<ul><li>a<li>b</ul><p style='x'>&lt;end&gt;"
+            ),
+            [("One two", 1), "text\nmore", "a", "b", "<end>"],
+        ),
+        ("a.htm", "<meta charset=iso-8859-1><p>Größe".encode("latin-1"), ["Größe"]),
+    ],
+    ids=[
+        "plain text has paragraphs",
+        "UTF-16 with a mark",
+        "no extension is plain text",
+        "source is plain text",
+        "Markdown has headings, and none in code",
+        "HTML shows what a reader sees",
+        "HTML says its encoding",
+    ],
+)
+def test_a_format_gives_its_text(name: str, data: bytes, expected: list[str | tuple[str, int]]) -> None:
+    blocks = [TextBlock(*one) if isinstance(one, tuple) else TextBlock(one) for one in expected]
+    assert list(read_all(name, data).blocks) == blocks
+
+
+def test_a_pdf_gives_the_text_of_each_page_with_its_number() -> None:
+    document = read_all("a.pdf", make_pdf(["First (page)\nof two", "Second"]))
+    assert document.blocks == (TextBlock("First (page)\nof two", page=1), TextBlock("Second", page=2))
+    assert document.pages == 2
+    assert "pypdf/" in document.reader
+
+
+def test_a_page_that_cannot_be_read_is_reported_and_the_others_are_read() -> None:
+    document = read_all("a.pdf", make_pdf(["One", "", "Three", "x"], picture_pages=[2], broken_pages=[4]))
+    assert [block.page for block in document.blocks] == [1, 3]
+    assert [page.page for page in document.unreadable][:1] == [2]
+    assert "OCR" in document.unreadable[0].message
+
+
+def test_a_docx_gives_headings_paragraphs_and_rows_in_their_order() -> None:
+    data = make_docx(("Top", 1), ("text", 0), ("Sub", 2), rows=[["a", "b"], ["c", "c"]])
+    document = read_all("a.docx", data)
+    assert list(document.blocks) == [TextBlock("Top", 1), TextBlock("text"), TextBlock("Sub", 2), TextBlock("a | b\nc")]
+
+
+def test_a_long_paragraph_is_cut_into_blocks() -> None:
+    document = read_all("a.txt", b"x" * (2 * MOST_BLOCK_CHARACTERS + 1))
+    assert [len(block.text) for block in document.blocks] == [MOST_BLOCK_CHARACTERS, MOST_BLOCK_CHARACTERS, 1]
+
+
+ENTITY = (
+    b'<?xml version="1.0"?><!DOCTYPE w:document [<!ENTITY x SYSTEM "file:///etc/passwd"><!ENTITY a "aaaaaaaaaa">'
+    b'<!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/'
+    b'2006/main"><w:body><w:p><w:r><w:t>before &x; &b; after</w:t></w:r></w:p></w:body></w:document>'
+)
+
+
+def test_an_external_entity_is_not_read() -> None:
+    try:
+        document = read_all("a.docx", change_archive(PLAIN_DOCX, {"word/document.xml": ENTITY}))
+    except ReadingError as error:
+        assert error.code in (DocumentFailureCode.DAMAGED, DocumentFailureCode.NO_TEXT)
+    else:
+        assert "root:" not in str(document.blocks)
+        assert "aaaa" not in str(document.blocks)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code", "remedy"),
+    [
+        ("a.txt", "Größe".encode("latin-1"), DocumentFailureCode.WRONG_ENCODING, "save it as UTF-8"),
+        ("a.html", b"<meta charset=klingon><p>x", DocumentFailureCode.WRONG_ENCODING, "save it as UTF-8"),
+        ("a.txt", b"\0\1\2\3", DocumentFailureCode.UNSUPPORTED_FORMAT, "send text, Markdown"),
+        ("a.txt", PLAIN_DOCX, DocumentFailureCode.UNSUPPORTED_FORMAT, "upload text, Markdown"),
+        ("a.xlsx", PLAIN_DOCX, DocumentFailureCode.UNSUPPORTED_FORMAT, "upload text, Markdown"),
+        ("a.pdf", b"hello", DocumentFailureCode.UNSUPPORTED_FORMAT, "under its own extension"),
+        ("a.txt", make_pdf(["x"]), DocumentFailureCode.UNSUPPORTED_FORMAT, "under its own extension"),
+        ("a.txt", b" \n ", DocumentFailureCode.NO_TEXT, "upload one with text"),
+        ("a.pdf", make_pdf(["", ""], picture_pages=[1, 2]), DocumentFailureCode.NO_TEXT, "OCR"),
+        ("a.pdf", b"%PDF-1.4 nothing", DocumentFailureCode.DAMAGED, "save it again"),
+        ("a.pdf", make_encrypted_pdf(), DocumentFailureCode.ENCRYPTED, "without a password"),
+        ("a.pdf", make_pdf_with_many_pages(MOST_PAGES + 1), DocumentFailureCode.LIMIT, "split it"),
+        ("a.docx", b"PK\x03\x04 nothing", DocumentFailureCode.DAMAGED, "save it again"),
+        ("a.docx", b"hello", DocumentFailureCode.DAMAGED, "save it again"),
+        ("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", DocumentFailureCode.ENCRYPTED, "without a password"),
+        ("a.docm", PLAIN_DOCX, DocumentFailureCode.MACROS, "save it as .docx"),
+        (
+            "a.docx",
+            change_archive(PLAIN_DOCX, {"word/vbaProject.bin": b"x"}),
+            DocumentFailureCode.MACROS,
+            "save it as .docx",
+        ),
+        (
+            "a.docx",
+            change_archive(PLAIN_DOCX, {"word/media/x.bin": b"\0" * (MOST_UNPACKED_BYTES + 1)}),
+            DocumentFailureCode.LIMIT,
+            "take pictures out",
+        ),
+        (
+            "a.docx",
+            change_archive(PLAIN_DOCX, {"[Content_Types].xml": b"<Types/>"}),
+            DocumentFailureCode.DAMAGED,
+            "save it again",
+        ),
+    ],
+    ids=[
+        "text that is not UTF-8",
+        "an encoding that nobody knows",
+        "bytes that are no text",
+        "an archive by the name of a text",
+        "a spreadsheet",
+        "a text by the name of a PDF",
+        "a PDF by the name of a text",
+        "nothing but spaces",
+        "pages that were scanned",
+        "a PDF that is cut",
+        "a PDF with a password",
+        "a PDF of too many pages",
+        "a DOCX that is cut",
+        "a text by the name of a DOCX",
+        "a DOCX with a password",
+        "a DOCX with macros, by its name",
+        "a DOCX with macros, by its parts",
+        "a DOCX that unpacks to too much",
+        "an archive that is no DOCX",
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_a_remedy(
+    name: str, data: bytes, code: DocumentFailureCode, remedy: str
+) -> None:
+    with pytest.raises(ReadingError, match=remedy) as refused:
+        read_all(name, data)
+    assert refused.value.code is code
+
+
+def test_path_names_in_an_archive_write_nothing(tmp_path: object) -> None:
+    data = change_archive(PLAIN_DOCX, {"../../../../tmp/r1plus-escaped": b"x", "/etc/r1plus-escaped": b"x"})
+    assert read_all("../../a.docx", data).blocks == (TextBlock("text"),)

@@ -1,0 +1,244 @@
+"""Stored knowledge: whose it is, what it may have, what the file shows, and when it goes."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from r1plus_gateway.store.content import ContentLimitError, ContentLimits, Page
+from r1plus_gateway.store.content_cipher import UnreadableContentError
+from r1plus_gateway.store.erasure import ErasureScope, erase
+from r1plus_gateway.store.knowledge import UPLOAD_SECONDS, Chunk, ChunkBatch, IngestionState
+from r1plus_gateway.store.knowledge_writer import KnowledgeWriter
+from r1plus_gateway.store.retention import prune_knowledge
+from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+from support.gateway.content import MIB, check_books, make_content, say
+from support.gateway.knowledge import INGESTION, add_file, ingest, make_batch, make_knowledge, make_store, upload
+from support.gateway.tenant_data import ADMIN, Volume, make_caller
+
+KEY = make_caller()
+ANNA, BERT = make_caller(end_user="anna"), make_caller(end_user="bert")
+OTHER = make_caller("key000000002")
+SECRET = b"the vault's code is sesame"
+
+
+@pytest.fixture
+async def store(volume: Volume) -> AsyncIterator[TenantStore]:
+    async with volume.open() as opened:
+        yield opened
+
+
+@pytest.fixture
+def knowledge(store: TenantStore) -> TenantKnowledge:
+    return make_knowledge(store)
+
+
+async def test_a_file_and_its_chunks_are_read_as_they_were_written_also_after_a_restart(volume: Volume) -> None:
+    batches = [make_batch(0, "one", "two"), make_batch(1, "three", engine="")]
+    async with volume.open() as store:
+        knowledge = make_knowledge(store)
+        owner = knowledge.identify(KEY)
+        file = await upload(knowledge, owner, b"one ", b"two")
+        store_id = await make_store(knowledge, owner)
+        await ingest(knowledge, owner, await add_file(knowledge, owner, store_id, file.id), *batches)
+    async with volume.open() as store:
+        knowledge = make_knowledge(store)
+        assert await knowledge.read(owner, lambda one: one.find_file(file.id)) == file
+        assert file.bytes == 7
+        parts = [await knowledge.read(owner, lambda one: one.read_part(file.id, place)) for place in range(3)]  # noqa: B023
+        assert parts == [b"one ", b"two", None]
+        found = await knowledge.read(owner, lambda one: one.list_searchable(store_id))
+        assert found is not None
+        assert await knowledge.read(owner, lambda one: one.read_batches(found[0])) == batches
+        assert found[0].chunks == 3
+        shown = await knowledge.read(owner, lambda one: one.find_vector_store(store_id))
+        assert shown is not None
+        assert (shown.chunks, shown.counts) == (3, {IngestionState.COMPLETED: 1})
+        await store.read(check_books)
+
+
+def test_a_batch_is_decoded_as_it_was_encoded() -> None:
+    chunk = Chunk("Größe 😀", 3, 12, None, "A > B")
+    batch = ChunkBatch(7, [chunk, chunk], "e", b"\0" * 16)
+    assert ChunkBatch.decode(7, "e", batch.encode()) == batch
+
+
+async def test_an_end_user_sees_the_keys_files_and_its_own_and_changes_its_own_only(knowledge: TenantKnowledge) -> None:
+    key, anna, bert, other = map(knowledge.identify, (KEY, ANNA, BERT, OTHER))
+    shared, own = await upload(knowledge, key, b"handbook"), await upload(knowledge, anna, b"diary")
+    seen = {}
+    for name, owner in (("key", key), ("anna", anna), ("bert", bert), ("other", other)):
+        listed = await knowledge.read(owner, lambda one: one.list_files(Page()))
+        assert listed is not None
+        seen[name] = {file.id for file in listed.entries}
+        assert (await knowledge.read(owner, lambda one: one.read_part(own.id, 0)) is not None) == (name == "anna")
+    assert seen == {"key": {shared.id}, "anna": {shared.id, own.id}, "bert": {shared.id}, "other": set()}
+    for owner, file in ((anna, shared), (bert, own), (key, own), (other, shared)):
+        assert not await knowledge.write(owner, lambda one: one.delete_file(file.id))  # noqa: B023
+    store_id = await make_store(knowledge, anna)
+    for file in (shared, own):
+        added = await knowledge.write(anna, lambda one: one.add_store_file(store_id, file.id, INGESTION))  # noqa: B023
+        assert (added is not None) == (file is own)
+    assert await knowledge.read(bert, lambda one: one.list_store_files(store_id, Page())) is None
+    assert await knowledge.read(bert, lambda one: one.read_version(store_id)) is None
+
+
+async def test_the_file_shows_neither_content_nor_name_nor_chunk(volume: Volume) -> None:
+    async with volume.open() as store:
+        knowledge = make_knowledge(store)
+        owner = knowledge.identify(KEY)
+        file = await upload(knowledge, owner, SECRET, name=f"{SECRET.decode()}.txt")
+        added = await add_file(knowledge, owner, await make_store(knowledge, owner, SECRET.decode()), file.id)
+        await ingest(knowledge, owner, added, make_batch(0, SECRET.decode()))
+        with store.require_data().database.transaction(writes=False) as connection:
+            dump = "".join(
+                repr(tuple(row))
+                for table in ("files", "file_parts", "vector_stores", "vector_store_files", "chunk_batches")
+                for row in connection.exec_driver_sql(f"SELECT * FROM {table}")
+            )
+        assert "sesame" not in dump
+        assert "Heading" not in dump
+    for path in volume.folder.rglob("*"):
+        assert not path.is_file() or b"sesame" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (ContentLimits(MIB, 2 * MIB, 3000), "3000 of files and vector stores that this key may have"),
+        (ContentLimits(MIB, 4000), "what is left of the 4000 that all of the tenant"),
+        (ContentLimits(MIB, 2 * MIB, tenant_chunks=1), "exceed the 1 that all of the tenant may have"),
+    ],
+    ids=["bytes of the key", "bytes of the tenant", "chunks of the tenant"],
+)
+async def test_what_exceeds_a_limit_is_refused_with_it_and_stores_nothing(
+    store: TenantStore, limits: ContentLimits, reason: str
+) -> None:
+    knowledge = make_knowledge(store, limits)
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+    before = await store.read(check_books)
+    with pytest.raises(ContentLimitError, match=reason):
+        for place in range(5):
+            await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(place, *"ab"), INGESTION))  # noqa: B023
+    after = await store.read(check_books)
+    assert after == before or limits.tenant_chunks > 1
+
+
+async def test_knowledge_takes_nothing_from_what_conversations_may_have(store: TenantStore) -> None:
+    limits = ContentLimits(8000, 2 * MIB, MIB)
+    knowledge, content = make_knowledge(store, limits), make_content(store, limits)
+    await upload(knowledge, knowledge.identify(KEY), b"x" * 100_000)
+    await content.write(KEY, lambda one: one.create_conversation({}, [say("x" * 4000)]))
+    with pytest.raises(ContentLimitError, match="8000"):
+        await content.write(KEY, lambda one: one.create_conversation({}, [say("x" * 4000)]))
+    await store.read(check_books)
+
+
+async def test_deleting_a_file_takes_it_out_of_its_vector_stores(
+    store: TenantStore, knowledge: TenantKnowledge
+) -> None:
+    owner = knowledge.identify(KEY)
+    file, kept = await upload(knowledge, owner, b"one"), await upload(knowledge, owner, b"two")
+    store_id = await make_store(knowledge, owner)
+    for one in (file, kept):
+        await ingest(knowledge, owner, await add_file(knowledge, owner, store_id, one.id), make_batch(0, "text"))
+    version = await knowledge.read(owner, lambda one: one.read_version(store_id))
+    assert await knowledge.write(owner, lambda one: one.delete_file(file.id))
+    found = await knowledge.read(owner, lambda one: one.list_searchable(store_id))
+    assert found is not None
+    assert [one.file_id for one in found] == [kept.id]
+    assert await knowledge.read(owner, lambda one: one.read_version(store_id)) != version
+    assert await knowledge.write(owner, lambda one: one.delete_vector_store(store_id))
+    assert await knowledge.write(owner, lambda one: one.delete_file(kept.id))
+    assert await store.read(check_books) == 0
+
+
+async def test_a_file_that_is_not_wanted_any_more_gets_no_chunks(knowledge: TenantKnowledge) -> None:
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    store_id = await make_store(knowledge, owner)
+    added = await add_file(knowledge, owner, store_id, file.id)
+    assert await knowledge.write(owner, lambda one: one.remove_store_file(store_id, file.id))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    again = await add_file(knowledge, owner, store_id, file.id)
+    assert again.id != added.id
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+
+
+async def test_a_file_that_is_read_again_begins_without_chunks(store: TenantStore, knowledge: TenantKnowledge) -> None:
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+    await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    before = await store.read(check_books)
+    await knowledge.write(owner, lambda one: one.clear_batches(added))
+    assert await store.read(check_books) < before
+    await ingest(knowledge, owner, added, make_batch(0, "y"))
+    assert await store.read(check_books) == before
+
+
+async def test_an_erasure_takes_an_end_users_knowledge_and_leaves_the_keys(
+    store: TenantStore, knowledge: TenantKnowledge
+) -> None:
+    key, anna = knowledge.identify(KEY), knowledge.identify(ANNA)
+    shared = await upload(knowledge, key, b"handbook")
+    own = await upload(knowledge, anna, b"diary")
+    store_id = await make_store(knowledge, anna)
+    await ingest(knowledge, anna, await add_file(knowledge, anna, store_id, own.id), make_batch(0, "a", "b"))
+    receipt = await erase(store, ADMIN, ErasureScope(end_user="anna"))
+    assert (receipt.files, receipt.vector_stores, receipt.chunks, len(receipt.data_keys)) == (1, 1, 2, 1)
+    assert await knowledge.read(anna, lambda one: one.find_file(own.id)) is None
+    assert await knowledge.read(anna, lambda one: one.find_vector_store(store_id)) is None
+    assert await knowledge.read(anna, lambda one: one.find_file(shared.id)) == shared
+    receipt = await erase(store, ADMIN, ErasureScope(caller_kind="api_key", caller_id=KEY.id))
+    assert receipt.files == 1
+    assert await store.read(check_books) == 0
+
+
+async def test_what_expires_is_gone_at_once_and_deleted_within_the_hour(volume: Volume) -> None:
+    async with volume.open() as store:
+        knowledge = make_knowledge(store)
+        owner = knowledge.identify(KEY)
+        ends = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+        await knowledge.write(owner, lambda one: one.finish_file(ends, "a.txt", "assistants", 3600.0))
+        stays = await upload(knowledge, owner, b"two")
+        made = await knowledge.write(owner, lambda one: one.create_vector_store("s", "", {}, 1))
+        volume.time.advance(2 * 86400)
+        assert await knowledge.read(owner, lambda one: one.find_file(ends)) is None
+        assert await knowledge.read(owner, lambda one: one.find_vector_store(made.id)) is None
+        assert await knowledge.read(owner, lambda one: one.find_file(stays.id)) == stays
+        await store.write(lambda one: prune_knowledge(one.connection, one.now))
+        await store.read(check_books)
+        listed = await knowledge.read(owner, lambda one: one.list_files(Page()))
+        assert listed is not None
+        assert [file.id for file in listed.entries] == [stays.id]
+
+
+async def test_what_is_left_of_an_upload_that_was_cut_goes(store: TenantStore, knowledge: TenantKnowledge) -> None:
+    owner = knowledge.identify(KEY)
+    file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+    await knowledge.write(owner, lambda one: one.append_part(file_id, 0, b"x"))
+    assert await knowledge.read(owner, lambda one: one.find_file(file_id)) is None
+    await store.write(lambda one: prune_knowledge(one.connection, one.now + UPLOAD_SECONDS - 60))
+    assert await store.read(check_books) > 0
+    await store.write(lambda one: prune_knowledge(one.connection, one.now + UPLOAD_SECONDS + 60))
+    assert await store.read(check_books) == 0
+
+
+async def test_a_row_that_was_moved_does_not_decrypt(store: TenantStore, knowledge: TenantKnowledge) -> None:
+    owner = knowledge.identify(KEY)
+    one, two = await upload(knowledge, owner, b"one"), await upload(knowledge, owner, b"two")
+
+    def swap(writer: KnowledgeWriter) -> None:
+        for statement in (
+            "UPDATE file_parts SET file_id = ? WHERE file_id = ?",
+            "UPDATE file_parts SET id = id || 'x'",
+        ):
+            values = (one.id + "-", one.id) if "?" in statement else ()
+            writer.connection.exec_driver_sql(statement, values)
+
+    await knowledge.write(owner, swap)
+    with pytest.raises(UnreadableContentError):
+        await knowledge.read(owner, lambda reader: reader.read_part(two.id, 0))
