@@ -48,9 +48,6 @@ NAMES: Mapping[int, str] = {
     36: "make a deleted tenant's name again",
     37: "decrypt with a shredded key",
 }
-NOT_APPLICABLE: Mapping[int, str] = {
-    24: "no vectors are stored yet: they come with files and knowledge bases",
-}
 
 
 @dataclass(slots=True)
@@ -76,26 +73,19 @@ class Tally:
 class Matrix:
     """All vectors of one run."""
 
-    tallies: dict[int, Tally] = field(default_factory=lambda: {n: Tally() for n in NAMES if n not in NOT_APPLICABLE})
+    tallies: dict[int, Tally] = field(default_factory=lambda: {n: Tally() for n in NAMES})
 
     @property
     def complete(self) -> bool:
-        """Whether every vector is held beside its control, or not applicable by name."""
-        return all(tally.held and tally.seen for tally in self.tallies.values()) and self.counted == len(NAMES)
-
-    @property
-    def counted(self) -> int:
-        """Held, and not applicable."""
-        return sum(tally.held for tally in self.tallies.values()) + len(NOT_APPLICABLE)
+        """Whether every vector is held beside its control."""
+        return all(tally.held and tally.seen for tally in self.tallies.values())
 
     def line(self) -> str:
         """One JSON line."""
-        absent = [{"n": n, "name": NAMES[n], "reason": reason} for n, reason in sorted(NOT_APPLICABLE.items())]
         found = {
             "vectors": len(NAMES),
             "held": sum(tally.held for tally in self.tallies.values()),
             "controls_seen": sum(tally.seen for tally in self.tallies.values()),
-            "not_applicable": absent,
         }
         open_ = [n for n, tally in self.tallies.items() if not (tally.held and tally.seen)]
         return json.dumps(found | ({"open": open_} if open_ else {}), ensure_ascii=False)

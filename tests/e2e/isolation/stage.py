@@ -197,7 +197,8 @@ def deployment(side: Side, name: str = MODEL, **spec: Any) -> Json:
 
 def gateway_of(namespace: str) -> Json:
     """`spec.gateway` of a side's R1PlusTenant: data in a file on its volume."""
-    return {"enabled": True, "from": [{"namespace": OPEN}] if namespace == B else [], "database": None}
+    sources = [{"namespace": OPEN}] if namespace == B else []
+    return {"enabled": True, "knowledge": True, "from": sources, "database": None}
 
 
 def binding(name: str, namespace: str, role: str, subjects: Sequence[Json]) -> Json:

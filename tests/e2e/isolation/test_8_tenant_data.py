@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from devcluster.steps import Steps
@@ -22,7 +23,7 @@ from e2e.isolation.matrix import Trial
 from e2e.isolation.stage import PLACES, Side, World, stands_in
 from e2e.isolation.tenant_data import TenantData, is_done, is_refused
 from e2e.target import EmbeddedTarget
-from e2e.waiting import StoryError
+from e2e.waiting import StoryError, wait_for
 from r1plus_contract.gateway import GATEWAY_ADMIN, GATEWAY_KEY
 
 pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(7200)]
@@ -240,6 +241,84 @@ def begin_conversation(url: str, key: str, text: str) -> str:
     answer = call(url, "/v1/conversations", key, "POST", {"items": items})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
+
+
+def keep_document(client: openai.OpenAI, text: str) -> tuple[str, str]:
+    """Upload a document into a vector store of its own, and wait until it was read; return the ids of both."""
+    file = client.files.create(file=("handbook.md", text.encode()), purpose="assistants")
+    store = client.vector_stores.create(name="handbook", file_ids=[file.id])
+
+    def is_read() -> bool:
+        counts = client.vector_stores.retrieve(store.id).file_counts
+        assert counts.failed == 0, counts
+        return counts.completed == 1
+
+    wait_for(is_read, "the document is read")
+    return store.id, file.id
+
+
+def search(client: openai.OpenAI, store: str, text: str) -> str:
+    """Search a vector store; return all that comes back."""
+    return client.vector_stores.search(store, query=text).to_json()
+
+
+@pytest.mark.vector(24)
+def test_a_search_of_as_finds_nothing_of_bs(both: Gateways, trial: Trial) -> None:
+    canary = both.b.side.canary
+    with (
+        gateways.open_client(both.url_of_a, both.a.key.secret) as a,
+        gateways.open_client(both.url_of_b, both.b.key.secret) as b,
+        gateways.open_client(both.url_of_b, both.a.key.secret) as a_at_b,
+    ):
+        question = f"What is the code {canary}?"
+        own, _ = keep_document(a, "# Codes\n\nThe code mine is 1.\n\nNothing else has a code.")
+        theirs, their_file = keep_document(b, f"# Codes\n\nThe code {canary} opens the vault.")
+        trial.by(both.a.key.id, call(both.url_of_a, "/v1/key", both.a.key.secret).json()["id"])
+        seen = search(b, theirs, question)
+        trial.open("B's key, B's store", canary in seen, seen)
+        seen = search(a, own, question)
+        trial.shut("A's own store", canary not in seen, seen)
+        attacks = {
+            "B's store at A's gateway": lambda: search(a, theirs, question),
+            "B's store at B's gateway": lambda: search(a_at_b, theirs, question),
+            "B's file in A's store": lambda: a.vector_stores.files.create(own, file_id=their_file).to_json(),
+            "B's file": lambda: a.files.content(their_file).text,
+        }
+        for what, attack in attacks.items():
+            with pytest.raises(openai.APIStatusError) as refused:
+                attack()
+            status, text = refused.value.status_code, str(refused.value)
+            trial.shut(what, status in (401, 404) and canary not in text, text)
+
+
+@pytest.mark.vector(24)
+def test_chunks_of_bs_do_not_open_in_as_database(both: Gateways, trial: Trial) -> None:
+    """As somebody has them who got at B's database: the ciphertext, and the wrapped key that opens it."""
+    canary = both.b.side.canary
+    with (
+        gateways.open_client(both.url_of_a, both.a.key.secret) as a,
+        gateways.open_client(both.url_of_b, both.b.key.secret) as b,
+    ):
+        own, _ = keep_document(a, "# Codes\n\nThe code mine is 1.")
+        theirs, _ = keep_document(b, f"# Codes\n\nThe code {canary} opens the vault.")
+        trial.by(both.a.database, both.a.current_role())
+        seen = search(a, own, "code")
+        trial.open("A's own", "mine" in seen, seen)
+        joined = "chunk_batches c JOIN vector_store_files f ON f.id = c.vector_store_file_id"
+        stolen = both.b.server.run(
+            f"SELECT encode(c.content, 'hex') FROM {joined} WHERE f.vector_store_id = '{theirs}'", both.b.database
+        ).strip()
+        assert stolen
+        done = both.a.run_sql(
+            f"UPDATE chunk_batches SET content = decode('{stolen}', 'hex') WHERE vector_store_file_id IN"
+            f" (SELECT id FROM vector_store_files WHERE vector_store_id = '{own}')",
+            f"UPDATE vector_stores SET version = version + 1 WHERE id = '{own}'",
+        )
+        assert is_done(done), done
+        with pytest.raises(openai.APIStatusError) as refused:
+            search(a, own, "code")
+        text = str(refused.value)
+        trial.shut("its text", refused.value.status_code == 410 and canary not in text, text)
 
 
 @pytest.mark.vector(25)

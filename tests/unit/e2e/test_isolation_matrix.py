@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from e2e.isolation.cases import CASES
-from e2e.isolation.matrix import NAMES, NOT_APPLICABLE, Matrix, Tally, Trial
+from e2e.isolation.matrix import Matrix, Tally, Trial
 
 
 @dataclass(frozen=True)
@@ -53,27 +53,20 @@ def test_a_vector_is_held_by_trials_that_end_well_alone(trials: tuple[Tried, ...
     assert (tally.held, tally.seen) == (is_held, seen)
 
 
-def test_the_line_counts_every_vector_and_names_what_does_not_apply_and_what_is_open() -> None:
+def test_the_line_counts_every_vector_and_names_what_is_open() -> None:
     matrix = Matrix()
     assert not matrix.complete
     for tally in matrix.tallies.values():
         HELD.on(tally)
     line = json.loads(matrix.line())
     assert matrix.complete
-    assert (line["vectors"], line["held"], line["controls_seen"]) == (37, 36, 36)
-    assert line["held"] + len(line["not_applicable"]) == 37
-    assert all(one["name"] == NAMES[one["n"]] and one["reason"] for one in line["not_applicable"])
+    assert (line["vectors"], line["held"], line["controls_seen"]) == (37, 37, 37)
     assert "open" not in line
     LET_THROUGH.on(matrix.tallies[13])
     assert not matrix.complete
     assert json.loads(matrix.line())["open"] == [13]
 
 
-def test_what_does_not_apply_is_what_knowledge_bases_bring() -> None:
-    assert sorted(NOT_APPLICABLE) == [24]
-
-
 def test_every_request_of_the_matrix_has_another_name() -> None:
     names = [(case.vector, case.what) for case in CASES]
     assert len(names) == len(set(names))
-    assert not {case.vector for case in CASES} & NOT_APPLICABLE.keys()
