@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Final
 
 from e2e import gateways, story
@@ -13,8 +14,11 @@ from e2e.target import Target
 from e2e.waiting import StoryError
 
 CONVERSE_SCRIPT: Final = story.EXAMPLES / "converse.py"
+CITE_SCRIPT: Final = story.EXAMPLES / "cite.py"
 FACT: Final = "4711"
 """Of the conversation's first turn, which its last question is on."""
+ROOM: Final = "214"
+"""Of the document."""
 INTEGRAL: Final = """\
 curl -sS "$OPENAI_BASE_URL/calculate" -H "Authorization: Bearer $OPENAI_API_KEY" \\
   -H "Content-Type: application/json" -d '{"expression": "integrate(1/(2+cos(x)), x, 0, 2*pi)"}'
@@ -23,16 +27,20 @@ RESULT: Final = "2*sqrt(3)*pi/3"
 
 
 def use_data(target: Target, full: Name, key: ApiKey, teller: Teller) -> None:
-    """Hold a conversation that is longer than its prompts, and have an integral computed."""
+    """Hold a conversation that is longer than its prompts, ask a document, and have an integral computed."""
     with gateways.reach(target, full.namespace) as url:
         environment = build_environment(url, key)
-        script = CONVERSE_SCRIPT.relative_to(story.EXAMPLES.parent)
-        teller.line(f"Eight turns, the last prompt with room for 96 tokens of those before: .venv/bin/python {script}")
+        teller.line(f"Eight turns, the last prompt with room for 96 tokens of those before: {_name(CONVERSE_SCRIPT)}")
         said = run_command(environment, sys.executable, str(CONVERSE_SCRIPT))
         show_lines(said, teller)
         *_, answer, _ = said.strip().splitlines()
         if FACT not in answer:
             raise StoryError(f"the conversation does not recall {FACT} of its first turn: {answer}")
+        teller.line(f"A document, and a question that it answers: {_name(CITE_SCRIPT)}")
+        said = run_command(environment, sys.executable, str(CITE_SCRIPT))
+        show_lines(said, teller, ">>> ")
+        if ROOM not in said.splitlines()[0] or "heading='Archive > Keys'" not in said:
+            raise StoryError(f"the document is not answered from, or not cited: {said}")
         teller.line("An integral, exact and checked by a second method:")
         show_lines(INTEGRAL, teller)
         printed = run_command(environment, "bash", "-c", INTEGRAL)
@@ -40,3 +48,8 @@ def use_data(target: Target, full: Name, key: ApiKey, teller: Teller) -> None:
         found = json.loads(printed)
         if (found.get("exact"), found.get("verified")) != (RESULT, True):
             raise StoryError(f"the integral is not {RESULT}: {printed}")
+
+
+def _name(script: Path) -> str:
+    """Return how a person runs an example from this folder."""
+    return f".venv/bin/python {script.relative_to(story.EXAMPLES.parent)}"

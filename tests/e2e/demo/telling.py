@@ -19,7 +19,7 @@ class Stage(Enum):
     INSTALL = (3, "Install the operator with helm")
     SERVE = (4, "Two tenants, three tiers: apply examples/ and wait for the gates")
     ASK = (5, "Ask each a question: one through its tenant's gateway, two over gRPC")
-    KEEP = (6, "The tenant's own data: a conversation that recalls, and a calculation that is right")
+    KEEP = (6, "The tenant's own data: a conversation that recalls, a document that is cited, an integral")
     REFUSE = (7, "The same weights, another engine: refused, then forced through and caught")
     LEAVE = (8, "Look around, and leave")
 
