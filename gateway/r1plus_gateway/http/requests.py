@@ -15,7 +15,8 @@ from r1plus_gateway.http.field_tables import (
 )
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
-from r1plus_gateway.http.messages import MESSAGES, build_prompt, read_messages
+from r1plus_gateway.http.math_fields import MATH_MODE, MathQuestion, read_math
+from r1plus_gateway.http.messages import MESSAGES, build_prompt, find_question, read_messages
 from r1plus_gateway.http.presets import PRESETS, split_model
 from r1plus_gateway.http.sampling_fields import (
     SAMPLING,
@@ -82,7 +83,7 @@ TEXT_PROMPT: Final = OtherField(
 PROMPT: Final = TextField("prompt", is_required=True)
 SYSTEM: Final = TextField("system")
 RAW_PROMPT: Final = FlagField("raw_prompt")
-COMMON: Final = (MODEL, PRESET, STREAM, *SAMPLING)
+COMMON: Final = (MODEL, PRESET, STREAM, MATH_MODE, *SAMPLING)
 CHAT: Final = Table(
     (*COMMON, MESSAGES, RESPONSE_FORMAT, CHAT_TOOLS.tools, CHAT_TOOLS.choice, STREAM_OPTIONS, *CHAT_LIMITS),
     IGNORED,
@@ -137,6 +138,8 @@ class GenerateRequest:
     """None: nothing is stored."""
     memory: "MemoryPrompt | None" = None
     """None: the prompt has all that was said before."""
+    math: MathQuestion | None = None
+    """None: nothing is calculated."""
 
 
 class MemoryPrompt(Protocol):
@@ -165,10 +168,13 @@ def parse_chat(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
     is_streamed, includes_usage = read_stream(fields)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, CHAT_LIMITS)
+    math = read_math(fields, name.preset, find_question(messages), has_tools=tools is not None)
     CHAT.refuse_rest(fields)
     instruction = tools.instruction if tools else ""
     prompt = build_prompt(messages, instruction, model, tools.schema if tools else schema)
-    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage, has_tools=tools is not None)
+    return GenerateRequest(
+        name, prompt, sampling, limit, is_streamed, includes_usage, has_tools=tools is not None, math=math
+    )
 
 
 def parse_text(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
@@ -177,8 +183,9 @@ def parse_text(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
     is_streamed, includes_usage = read_stream(fields)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, TEXT_LIMITS)
+    math = read_math(fields, name.preset, text, has_tools=False)
     TEXT.refuse_rest(fields)
-    return GenerateRequest(name, Prompt(text, is_raw=True), sampling, limit, is_streamed, includes_usage)
+    return GenerateRequest(name, Prompt(text, is_raw=True), sampling, limit, is_streamed, includes_usage, math=math)
 
 
 def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
@@ -193,9 +200,10 @@ def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> Gen
     sampling = read_sampling(fields, name.preset)
     headers = {"Deprecation": "true"} if fields.has("length") else {}
     limit = read_token_limit(fields, model, GENERATE_LIMITS)
+    math = read_math(fields, name.preset, text, has_tools=False)
     GENERATE.refuse_rest(fields)
     prompt = Prompt(text, system, is_raw, response_schema=schema)
-    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage=True, headers=headers)
+    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage=True, headers=headers, math=math)
 
 
 def refuse_both(param: str, schema: bytes | None, tools: ToolSet | None) -> None:

@@ -231,13 +231,14 @@ def _build_response(
         **head.request.echo,
         "output": output,
         "usage": None if usage is None else _build_usage(usage),
-        "r1plus": {**_build_evidence(head.evidence), "storage": head.storage, **_build_memory(head.request)},
+        "r1plus": {**_build_evidence(head.evidence), "storage": head.storage, **_build_more(head)},
     }
 
 
-def _build_memory(request: GenerateRequest) -> dict[str, Any]:
-    """Return what memory put into the prompt, where it was asked for."""
-    return {} if request.memory is None else {"memory": request.memory.build_figures()}
+def _build_more(head: AnswerHead) -> dict[str, Any]:
+    """Return what memory put into the prompt, and what was calculated, where that was asked for."""
+    memory = {} if head.request.memory is None else {"memory": head.request.memory.build_figures()}
+    return memory | ({} if head.math is None else head.math.describe())
 
 
 def _build_usage(usage: Usage) -> dict[str, Any]:

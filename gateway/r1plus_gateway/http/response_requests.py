@@ -19,7 +19,8 @@ from r1plus_gateway.http.field_tables import (
 )
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
-from r1plus_gateway.http.messages import PromptMessage, build_prompt
+from r1plus_gateway.http.math_fields import read_math
+from r1plus_gateway.http.messages import PromptMessage, build_prompt, find_question
 from r1plus_gateway.http.metadata import METADATA
 from r1plus_gateway.http.requests import (
     COMMON,
@@ -191,6 +192,7 @@ def parse_response(
         REASONING.table.refuse_rest(reasoning)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, LIMITS)
+    math = read_math(fields, name.preset, find_question(build_messages(items)), has_tools=tools is not None)
     RESPONSE.refuse_rest(fields)
     echo = {
         "instructions": instructions or None,
@@ -209,7 +211,15 @@ def parse_response(
     )
     prompt, memory = plan.build(model, budget)
     request = GenerateRequest(
-        name, prompt, sampling, limit, is_streamed, has_tools=tools is not None, echo=echo, storage=storage
+        name,
+        prompt,
+        sampling,
+        limit,
+        is_streamed,
+        has_tools=tools is not None,
+        echo=echo,
+        storage=storage,
+        math=math,
     )
     return request if memory is None else replace(request, memory=_RecalledMemory(memory, plan, model, request))
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from r1plus_gateway.http.answer_schemas import (
     COUNT,
+    MATH,
     NULL,
     NUMBER,
     TEXT,
@@ -55,7 +56,7 @@ _MEMORY: Final[Schema] = build_object(
     budget_tokens=COUNT, estimated_tokens=COUNT, turns=COUNT, verbatim_turns=COUNT, cards=COUNT, retrieved=COUNT
 )
 _EVIDENCE: Final[Schema] = build_object(
-    {"memory": _MEMORY},
+    {"memory": _MEMORY, **MATH},
     revision=or_null(TEXT),
     engine_digest=or_null(TEXT),
     verdict=TEXT,
