@@ -25,7 +25,7 @@ from r1plus_gateway.settings import Capability, ModelSettings
 
 CALCULATION_SECONDS: Final = 10.0
 """For all expressions of a question together."""
-TRANSLATION_SECONDS: Final = 15.0
+TRANSLATION_SECONDS: Final = 60.0
 """For the model's translation, with its wait for a slot."""
 NOT_CONFIGURED: Final = (
     "this gateway has no calculator, so nothing was calculated. Ask the platform team to set spec.gateway.calculator:"

@@ -26,7 +26,7 @@ from support.gateway.fake_triton import FakeTriton, answer
 from support.gateway.rig import Rig, running_before
 
 MOST_NEW_TOKENS: Final = 60
-AT_ONCE: Final = 8
+AT_ONCE: Final = 4
 HALVES: Final = {"practice": PRACTICE, "reported": REPORTED}
 CAPABILITIES: Final = ["messages", "count_only", "response_schema"]
 
