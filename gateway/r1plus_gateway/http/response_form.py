@@ -68,7 +68,7 @@ class ResponseForm:
     ) -> GenerateRequest:
         """See `Form`."""
         earlier = await self._read_continuation(fields, model, caller)
-        if fields.has(MEMORY.name) and len(earlier.items) > MOST_ITEMS_AT_ONCE:
+        if fields.has(MEMORY.name) and len(earlier.items) + len(earlier.remembered) > MOST_ITEMS_AT_ONCE:
             async with self._packing:
                 return await asyncio.to_thread(parse_response, fields, name, model, earlier)
         return parse_response(fields, name, model, earlier)
@@ -237,8 +237,15 @@ def _build_response(
 
 def _build_more(head: AnswerHead) -> dict[str, Any]:
     """Return what memory put into the prompt, and what was calculated, where that was asked for."""
-    memory = {} if head.request.memory is None else {"memory": head.request.memory.build_figures()}
-    return memory | ({} if head.math is None else head.math.describe())
+    return _build_memory(head.request) | ({} if head.math is None else head.math.describe())
+
+
+def _build_memory(request: GenerateRequest) -> dict[str, Any]:
+    if request.memory is None:
+        return {}
+    changes = request.storage.memories if request.storage else None
+    kept = {} if changes is None else {"kept": len(changes.said)}
+    return {"memory": {**request.memory.build_figures(), **kept}}
 
 
 def _build_usage(usage: Usage) -> dict[str, Any]:
