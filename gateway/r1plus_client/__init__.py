@@ -22,7 +22,7 @@ from r1plus_client.errors import (
     ServerError,
     StreamInterruptedError,
 )
-from r1plus_client.types import ChatCompletion, Evidence, Generation, Message, Model, Usage
+from r1plus_client.types import ChatCompletion, Evidence, Generation, MathReport, Message, Model, Usage
 
 __all__ = [
     "APIError",
@@ -35,6 +35,7 @@ __all__ = [
     "GatewayConnectionError",
     "Generation",
     "InvalidRequestError",
+    "MathReport",
     "Message",
     "Model",
     "NotFoundError",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from r1plus_client.errors import APIError, StreamInterruptedError, build_error
-from r1plus_client.types import ChatCompletion, Evidence, Generation, Message, Model, Usage
+from r1plus_client.types import ChatCompletion, Evidence, Generation, MathReport, Message, Model, Usage
 
 ENV_BASE_URL: Final = "R1PLUS_BASE_URL"
 ENV_API_KEY: Final = "R1PLUS_API_KEY"
@@ -78,6 +78,8 @@ class Options(TypedDict, total=False):
     repetition_penalty: float
     seed: int
     stop: Sequence[str] | str
+    math_mode: bool
+    """Whether the gateway calculates what the question asks for; `math` of the answer says what it did."""
     preset: str
     """`code`, `creative` or `math`: another operating point than the one that was measured."""
     length: int
@@ -115,6 +117,7 @@ def parse_generation(headers: Mapping[str, str], body: bytes) -> Generation:
         answer["model"],
         build_evidence(headers, answer.get("system_fingerprint")),
         headers.get("x-request-id", ""),
+        parse_math(answer),
     )
 
 
@@ -130,7 +133,16 @@ def parse_chat(headers: Mapping[str, str], body: bytes) -> ChatCompletion:
         answer["model"],
         build_evidence(headers, answer.get("system_fingerprint")),
         headers.get("x-request-id", ""),
+        parse_math(answer),
     )
+
+
+def parse_math(answer: Mapping[str, Any]) -> MathReport | None:
+    """Return what an answer, or the last event of a stream, says of its calculations; None without `math_mode`."""
+    report = answer.get("r1plus")
+    if not isinstance(report, Mapping) or "math" not in report:
+        return None
+    return MathReport(tuple(report["math"]), report.get("math_skipped"))
 
 
 def parse_models(body: bytes) -> tuple[Model, ...]:
@@ -190,6 +202,7 @@ class StreamState:
     model: str = ""
     fingerprint: str = ""
     is_complete: bool = False
+    math: MathReport | None = None
 
     def read_event(self, data: bytes) -> str:
         """Take one event in, and return its text, which may be empty.
@@ -208,6 +221,7 @@ class StreamState:
             )
         self.model = event.get("model", self.model)
         self.fingerprint = event.get("system_fingerprint") or self.fingerprint
+        self.math = parse_math(event) or self.math
         self.usage = parse_usage(event["usage"]) if event.get("usage") else self.usage
         text, reason = _read_delta(event)
         self.finish_reason = reason or self.finish_reason

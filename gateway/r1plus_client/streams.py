@@ -17,13 +17,17 @@ Answer = TypeVar("Answer")
 
 def build_generation(state: StreamState) -> Generation:
     """Return the whole answer of a stream of `generate`."""
-    return Generation(state.text, state.finish_reason, state.usage, state.model, state.evidence, state.request_id)
+    return Generation(
+        state.text, state.finish_reason, state.usage, state.model, state.evidence, state.request_id, state.math
+    )
 
 
 def build_chat(state: StreamState) -> ChatCompletion:
     """Return the whole answer of a stream of `chat`."""
     message = Message("assistant", state.text)
-    return ChatCompletion(message, state.finish_reason, state.usage, state.model, state.evidence, state.request_id)
+    return ChatCompletion(
+        message, state.finish_reason, state.usage, state.model, state.evidence, state.request_id, state.math
+    )
 
 
 class _StreamBase(Generic[Answer]):

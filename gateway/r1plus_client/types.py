@@ -30,6 +30,15 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class MathReport:
+    """What `math_mode` has calculated for an answer: see `docs/math.md` for the fields of an entry."""
+
+    entries: tuple[Mapping[str, Any], ...] = ()
+    skipped: Mapping[str, str] | None = None
+    """Code and message, where nothing was calculated."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """A complete answer to `generate`. `finish_reason` is `stop` or `length`."""
 
@@ -39,6 +48,8 @@ class Generation:
     model: str
     evidence: Evidence
     request_id: str
+    math: MathReport | None = None
+    """None: `math_mode` was off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,8 @@ class ChatCompletion:
     model: str
     evidence: Evidence
     request_id: str
+    math: MathReport | None = None
+    """None: `math_mode` was off."""
 
     @property
     def text(self) -> str:

@@ -89,33 +89,58 @@ _KEY: Final[dict[str, Schema]] = {
     "previous_expires_at": _TIME,
 }
 
+_REASON: Final[Schema] = or_null(build_object(code=TEXT, message=TEXT))
+MATH: Final[Mapping[str, Schema]] = {
+    "math": build_list(refer("MathEntry")),
+    "math_skipped": _REASON,
+    "math_usage": build_object(prompt_tokens=COUNT, completion_tokens=COUNT),
+}
+"""In `r1plus` of an answer under `math_mode`."""
+_MATH_REPORT: Final[Mapping[str, Schema]] = {"r1plus": build_object(**MATH)}
+_CHAT_REPORT: Final[Mapping[str, Schema]] = {"r1plus": build_object({"knowledge": {"type": "object"}, **MATH})}
+
 COMPONENTS: Final[Mapping[str, Schema]] = {
+    "MathEntry": build_object(
+        expression=TEXT,
+        exact=or_null(TEXT),
+        numeric=or_null(TEXT),
+        unit=or_null(TEXT),
+        route={"enum": ["text", "units", "translation"]},
+        translated={"type": "boolean"},
+        verified={"type": "boolean"},
+        checked={"type": "boolean"},
+        check=or_null(TEXT),
+        notes=build_list(TEXT),
+        agrees=or_null({"type": "boolean"}),
+        error=_REASON,
+    ),
     "Error": build_object(error=build_object(message=TEXT, type=TEXT, param=or_null(TEXT), code=TEXT)),
     "Usage": build_object(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
     "ChatCompletion": build_object(
-        {"r1plus": {"type": "object"}},
+        _CHAT_REPORT,
         **_build_head("chat.completion"),
         choices=build_list(build_object(index=COUNT, message=_MESSAGE, logprobs=NULL, finish_reason=_CHAT_END)),
         usage=_USAGE,
     ),
     "ChatCompletionChunk": build_object(
-        {"usage": or_null(_USAGE), "r1plus": {"type": "object"}},
+        {"usage": or_null(_USAGE), **_CHAT_REPORT},
         **_build_head("chat.completion.chunk"),
         choices=build_list(build_object(index=COUNT, delta=_DELTA, logprobs=NULL, finish_reason=or_null(_CHAT_END))),
     ),
     "TextCompletion": build_object(
+        _MATH_REPORT,
         **_build_head("text_completion"),
         choices=build_list(build_object(index=COUNT, text=TEXT, logprobs=NULL, finish_reason=_END)),
         usage=_USAGE,
     ),
     "TextCompletionChunk": build_object(
-        {"usage": or_null(_USAGE)},
+        {"usage": or_null(_USAGE), **_MATH_REPORT},
         **_build_head("text_completion"),
         choices=build_list(build_object(index=COUNT, text=TEXT, logprobs=NULL, finish_reason=or_null(_END))),
     ),
-    "Generation": build_object(**_build_head("generation"), text=TEXT, finish_reason=_END, usage=_USAGE),
+    "Generation": build_object(_MATH_REPORT, **_build_head("generation"), text=TEXT, finish_reason=_END, usage=_USAGE),
     "GenerationChunk": build_object(
-        {"usage": _USAGE}, **_build_head("generation.chunk"), text=TEXT, finish_reason=or_null(_END)
+        {"usage": _USAGE, **_MATH_REPORT}, **_build_head("generation.chunk"), text=TEXT, finish_reason=or_null(_END)
     ),
     "Calculation": build_object(
         object=build_const("calculation"),

@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 from r1plus_gateway.access.caller import AnswerEvidence, Usage
 from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.math_answers import MathOutcome
 from r1plus_gateway.http.requests import GenerateRequest
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -37,6 +38,8 @@ class AnswerHead:
     request: GenerateRequest
     evidence: AnswerEvidence
     storage: StorageOutcome
+    math: MathOutcome | None = None
+    """What was calculated; None: nothing was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from r1plus_contract.jsonable import to_jsonable
 from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.usage import UsageReader, UsageSummary
 from r1plus_gateway.calculation.client import Calculator
+from r1plus_gateway.calculation.desk import CalculatorDesk
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.calculations import CALCULATE, Calculations
@@ -83,12 +84,13 @@ class Api:
         storage = (
             ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
         )
-        self._completions = Completions(parts, storage)
+        desk = CalculatorDesk(calculator)
+        self._completions = Completions(parts, desk, storage)
         find_knowledge = make_finder(knowledge) if knowledge is not None else refuse_search
         read_continuation = storage.read_continuation if storage is not None else refuse_continuation
         responses = ResponseForm(read_continuation, find_knowledge)
         self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())
-        self._calculations = Calculations(parts, calculator, self._completions.bodies, self._completions.holds)
+        self._calculations = Calculations(parts, desk, self._completions.bodies, self._completions.holds)
         self._vectors = TextVectors(parts, embedder, self._completions.bodies, self._completions.holds)
         self.is_draining = False
         self._operations = self._list_operations()

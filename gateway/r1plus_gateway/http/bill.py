@@ -9,7 +9,6 @@ from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.serving.generation import Generation, State
 
 log = logging.getLogger(__name__)
-
 NOTHING = Usage(0, 0)
 
 
@@ -21,7 +20,18 @@ class Bill:
         self._metrics = metrics
         self._tasks = tasks
         self._settlement: asyncio.Task[None] | None = None
+        self._earlier: list[Generation] = []
+        """Generations before the one that answers; each has ended or is the last."""
         self.reservation = reservation
+
+    def add(self, generation: Generation) -> None:
+        """Bill a generation before the one that answers, too: it is ended and counted with that one."""
+        self._earlier.append(generation)
+
+    def sum_usage(self, generation: Generation | None) -> Usage:
+        """Return what has been used, with the generation that answers."""
+        parts = [one.usage for one in (*self._earlier, generation) if one is not None]
+        return Usage(sum(one.prompt_tokens for one in parts), sum(one.completion_tokens for one in parts))
 
     async def settle(
         self,
@@ -43,10 +53,14 @@ class Bill:
         self, outcome: Outcome, generation: Generation | None, usage: Usage, evidence: AnswerEvidence | None
     ) -> None:
         state = State.QUEUED
+        if generation is None and self._earlier:
+            generation = self._earlier.pop()
+        for earlier in self._earlier:
+            await earlier.end()
         if generation is not None:
             state = generation.state
             await generation.end()
-            usage, evidence = generation.usage, _known(generation.evidence)
+            usage, evidence = self.sum_usage(generation), _known(generation.evidence)
         try:
             await self._ledger.settle(self.reservation, usage, outcome, evidence)
         except Exception as error:  # noqa: BLE001 - the tokens stay reserved, so no budget is exceeded

@@ -1,6 +1,5 @@
 """`POST /v1/calculate`: one expression, its exact and numeric value, and whether a second method confirmed it."""
 
-from collections import Counter
 from typing import Any, Final
 
 import orjson
@@ -19,7 +18,8 @@ from r1plus_contract.calculator import (
     FailureCode,
 )
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome
-from r1plus_gateway.calculation.client import Calculator, CalculatorUnavailableError
+from r1plus_gateway.calculation.client import CalculatorUnavailableError
+from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
 from r1plus_gateway.http.admission import BodyBudget, Holds
 from r1plus_gateway.http.bill import open_bill
 from r1plus_gateway.http.completions import LEFT, Exchange, GatewayParts, authenticate
@@ -27,19 +27,14 @@ from r1plus_gateway.http.errors import RequestError, convert_access_error, conve
 from r1plus_gateway.http.field_tables import IntegerField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
+from r1plus_gateway.http.math_mode import NOT_CONFIGURED
 from r1plus_gateway.serving.errors import ServingError
 
 CALCULATOR: Final = "r1plus/calculator"
 """In usage, audit and metrics, in the place of a model's name. No model has a slash in its name."""
-MOST_AT_ONCE: Final = 4
-"""Calculations of one caller: the calculator has few workers, and all of the tenant's callers share them."""
 EXPRESSION: Final = StringField("expression", most=MOST_BYTES, is_required=True)
 DIGITS: Final = IntegerField("digits", 1, MOST_DIGITS)
 CALCULATE: Final = Table((EXPRESSION, DIGITS))
-NOT_CONFIGURED: Final = (
-    "this gateway has no calculator, so nothing was calculated. Ask the platform team to set spec.gateway.calculator:"
-    " true in the R1PlusTenant"
-)
 ADMINISTERS_ONLY: Final = (
     "ServiceAccount r1plus-gateway-admin administers and does not calculate. Call with an API key, which"
     " `r1plus key create` makes, or with a token of another ServiceAccount."
@@ -49,12 +44,11 @@ ADMINISTERS_ONLY: Final = (
 class Calculations:
     """Answers the requests that calculate. A request counts in limits and usage; it uses no tokens."""
 
-    def __init__(self, parts: GatewayParts, calculator: Calculator | None, bodies: BodyBudget, holds: Holds) -> None:
+    def __init__(self, parts: GatewayParts, desk: CalculatorDesk, bodies: BodyBudget, holds: Holds) -> None:
         self._parts = parts
-        self._calculator = calculator
+        self._desk = desk
         self._bodies = bodies
         self._holds = holds
-        self._running: Counter[str] = Counter()
 
     async def answer(self, exchange: Exchange) -> web.Response:
         """Answer one request.
@@ -84,30 +78,22 @@ class Calculations:
         expression = EXPRESSION.read(fields)
         digits = DIGITS.read(fields) or DEFAULT_DIGITS
         CALCULATE.refuse_rest(fields)
-        if self._calculator is None:
+        if not self._desk.is_configured:
             raise RequestError(503, "calculator_not_configured", NOT_CONFIGURED)
         _check_expression(expression)
-        group = caller.group_id
-        if self._running[group] >= MOST_AT_ONCE:
-            message = f"{MOST_AT_ONCE} of your calculations run already; send this one when they have ended"
-            raise self._refuse_busy(message)
-        self._running[group] += 1
         try:
-            return await self._calculate(exchange, caller, self._calculator, expression, digits)
-        finally:
-            self._running[group] -= 1
-            if not self._running[group]:
-                del self._running[group]
+            with self._desk.take_place(caller.group_id):
+                return await self._calculate(exchange, caller, expression, digits)
+        except CallerBusyError as error:
+            raise self._refuse_busy(str(error)) from error
 
-    async def _calculate(
-        self, exchange: Exchange, caller: Caller, calculator: Calculator, expression: str, digits: int
-    ) -> web.Response:
+    async def _calculate(self, exchange: Exchange, caller: Caller, expression: str, digits: int) -> web.Response:
         parts = self._parts
         bill = await open_bill(parts.ledger, parts.metrics, parts.tasks, exchange.id, caller, CALCULATOR, 0)
         exchange.remaining, exchange.is_billed = bill.reservation.remaining, True
         outcome = Outcome.FAILED
         try:
-            reply = await calculator.calculate(expression, digits)
+            reply = await self._desk.calculate(expression, digits)
             if reply.failure is None or reply.failure.code not in _OF_CALCULATOR:
                 outcome = Outcome.ANSWERED  # also with the reason why there is no result
             return self._respond(exchange, reply)

@@ -1,6 +1,7 @@
 """The forms whose streams are chunks: chat and text completions as OpenAI has them, and the native `generate`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -89,6 +90,17 @@ def _build_head(head: AnswerHead, prefix: str, kind: str) -> dict[str, Any]:
     }
 
 
+def _build_math(head: AnswerHead) -> dict[str, Any]:
+    """Return what was calculated, where that was asked for."""
+    return {} if head.math is None else {"r1plus": head.math.describe()}
+
+
+def _merge_reports(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `r1plus` of several as one; nothing without any."""
+    merged = {name: value for part in parts for name, value in part.get("r1plus", {}).items()}
+    return {"r1plus": merged} if merged else {}
+
+
 def _build_choice(finish_reason: str | None, **content: Any) -> dict[str, Any]:
     """Return the one choice of a whole answer or of a chunk."""
     return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
@@ -141,7 +153,8 @@ class ChatForm:
         message["annotations"] = cited.pop("annotations", [])
         choice = _build_choice(finish_reason, message=message)
         answer = _build_head(head, "chatcmpl-", "chat.completion")
-        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage), **cited})
+        report = _merge_reports(cited, _build_math(head))
+        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage), **report})
 
     def open_events(self, head: AnswerHead) -> EventWriter:
         """See `Form`."""
@@ -161,7 +174,7 @@ class TextForm:
         """See `Form`."""
         choice = _build_choice(end.finish_reason, text=text)
         answer = _build_head(head, "cmpl-", "text_completion")
-        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage)})
+        return orjson.dumps({**answer, "choices": [choice], "usage": build_usage(end.usage), **_build_math(head)})
 
     def open_events(self, head: AnswerHead) -> EventWriter:
         """See `Form`."""
@@ -181,7 +194,7 @@ class GenerateForm:
         """See `Form`."""
         answer = _build_head(head, "gen-", "generation")
         own = {"text": text, "finish_reason": end.finish_reason, "usage": build_usage(end.usage)}
-        return orjson.dumps({**answer, **own})
+        return orjson.dumps({**answer, **own, **_build_math(head)})
 
     def open_events(self, head: AnswerHead) -> EventWriter:
         """See `Form`."""
@@ -214,7 +227,7 @@ class ChunkEvents(ABC):
         return ""
 
     @abstractmethod
-    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
+    def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
 
     def build_error(self, error: RequestError, _: Usage) -> bytes:
@@ -232,9 +245,10 @@ class ChunkEvents(ABC):
 class TextEvents(ChunkEvents):
     """The chunks of a text completion."""
 
-    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
+    def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
-        last = self._encode({**self._wrap(self._build_last(end.finish_reason)), **self._build_rest()})
+        report = _merge_reports(self._build_rest(), _build_math(head))
+        last = self._encode({**self._wrap(self._build_last(end.finish_reason)), **report})
         if self._request.includes_usage:
             last += self._encode({"choices": [], "usage": build_usage(end.usage)})
         return last + DONE
@@ -303,10 +317,10 @@ class ChatEvents(TextEvents):
 class GenerateEvents(ChunkEvents):
     """The chunks of the native form; the last one has the usage."""
 
-    def build_end(self, _: AnswerHead, end: AnswerEnd) -> bytes:
+    def build_end(self, head: AnswerHead, end: AnswerEnd) -> bytes:
         """See `EventWriter`."""
         last = {"text": "", "finish_reason": end.finish_reason, "usage": build_usage(end.usage)}
-        return self._encode(last) + DONE
+        return self._encode({**last, **_build_math(head)}) + DONE
 
     def _build_text(self, text: str) -> dict[str, Any]:
         return {"text": text, "finish_reason": None}

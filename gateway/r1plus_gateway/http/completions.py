@@ -19,6 +19,7 @@ from r1plus_gateway.access.caller import (
     Outcome,
     Remaining,
 )
+from r1plus_gateway.calculation.desk import CalculatorDesk
 from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds
 from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, StorageOutcome
 from r1plus_gateway.http.bill import Bill, open_bill
@@ -27,6 +28,9 @@ from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.json_body import read_object
+from r1plus_gateway.http.math_answers import MathOutcome
+from r1plus_gateway.http.math_events import ComparedEvents, compare_prose
+from r1plus_gateway.http.math_mode import MathMode, build_translation_prompt, insert_note, limit_translation
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.requests import GenerateRequest, read_model_name
@@ -37,7 +41,7 @@ from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
-from r1plus_gateway.serving.triton_wire import build_request
+from r1plus_gateway.serving.triton_wire import Prompt, build_request
 from r1plus_gateway.settings import Capability, GatewaySettings, ModelSettings
 
 HEADER_REQUEST_ID: Final = "x-request-id"
@@ -82,6 +86,8 @@ class Exchange:
     """Whether the request is counted when its bill is settled."""
     has_answer: bool = False
     """Whether an answer has begun: its status is said."""
+    math: MathOutcome | None = None
+    """What was calculated for the answer."""
     arrived: float = field(default_factory=time.monotonic)
 
     @property
@@ -111,8 +117,9 @@ async def authenticate(parts: GatewayParts, exchange: Exchange) -> Caller:
 class Completions:
     """Answers the requests that generate."""
 
-    def __init__(self, parts: GatewayParts, storage: ResponseStorage | None = None) -> None:
+    def __init__(self, parts: GatewayParts, desk: CalculatorDesk, storage: ResponseStorage | None = None) -> None:
         self._parts = parts
+        self._math = MathMode(desk, parts.models)
         self._storage = storage
         self.bodies = BodyBudget()
         self.holds = Holds()
@@ -149,6 +156,8 @@ class Completions:
         request = await form.read_request(fields, name, pool.model, caller)
         exchange.prompt_field = form.description.prompt_field
         exchange.schema_field = "tools" if request.has_tools else form.description.schema_field
+        if request.math is not None:
+            request = replace(request, math=self._math.plan(request.math, pool.model))
         _check_prompt_size(exchange, request, pool.model)
         self._parts.models.queue.check_room(pool.model.name, caller.group_id)
         request, bill, prompt_tokens = await self._admit(exchange, caller, pool, request)
@@ -183,7 +192,8 @@ class Completions:
     async def _reserve(
         self, exchange: Exchange, caller: Caller, pool: PodPool, request: GenerateRequest, prompt_tokens: int | None
     ) -> tuple[GenerateRequest, Bill, int | None]:
-        new_tokens = resolve_new_tokens(request.limit, pool.model, prompt_tokens)
+        note = request.math.plan.note_bytes if request.math is not None else 0
+        new_tokens = resolve_new_tokens(request.limit, pool.model, prompt_tokens and prompt_tokens + note)
         bill = await self._open_bill(exchange, caller, pool, request, prompt_tokens, new_tokens)
         request = replace(request, sampling=replace(request.sampling, max_new_tokens=new_tokens))
         return request, bill, prompt_tokens
@@ -192,17 +202,28 @@ class Completions:
         self, pool: PodPool, request_id: str, request: GenerateRequest
     ) -> tuple[GenerateRequest, int | None]:
         """Count a prompt; what was packed by an estimate is packed again, once, by what the engine counts."""
-        prompt_tokens = await self._count(pool, request_id, request)
+        request = await self._count_translation(pool, request_id, request)
+        prompt_tokens = await self._count(pool, request_id, request.prompt)
         if request.packing is not None and prompt_tokens is not None:
             smaller = await asyncio.to_thread(request.packing.shrink, prompt_tokens)
             if smaller is not None:
-                return smaller, await self._count(pool, request_id, smaller)
+                smaller = replace(smaller, math=request.math)
+                return smaller, await self._count(pool, request_id, smaller.prompt)
         return request, prompt_tokens
 
-    async def _count(self, pool: PodPool, request_id: str, request: GenerateRequest) -> int | None:
+    async def _count_translation(self, pool: PodPool, request_id: str, request: GenerateRequest) -> GenerateRequest:
+        """Return the request with the tokens that its translation may take, as the engine counts them."""
+        if request.math is None or request.math.plan.task is None:
+            return request
+        counted = await self._count(pool, request_id, build_translation_prompt(request.math.plan.task))
+        return (
+            request if counted is None else replace(request, math=limit_translation(request.math, counted, pool.model))
+        )
+
+    async def _count(self, pool: PodPool, request_id: str, prompt: Prompt) -> int | None:
         """Return the prompt's tokens; None if the pod does not say."""
         try:
-            return await count_tokens(pool, build_request(request_id, request.prompt, None), COUNT_SECONDS)
+            return await count_tokens(pool, build_request(request_id, prompt, None), COUNT_SECONDS)
         except ServingError:
             return None  # what is wrong with the request, the request itself will show
 
@@ -218,7 +239,9 @@ class Completions:
         """Reserve prompt and maximum answer. A text has at most as many tokens as bytes, and never more than fit."""
         parts, context = self._parts, pool.model.context_tokens
         prompt = prompt_tokens if prompt_tokens is not None else request.prompt.size + TEMPLATE_TOKENS
-        tokens = min(prompt + (new_tokens or request.limit.tokens), context)
+        more = request.math.translation_tokens if request.math is not None else 0
+        prompt += request.math.plan.note_bytes if request.math is not None else 0
+        tokens = min(prompt + (new_tokens or request.limit.tokens), context) + more
         bill = await open_bill(parts.ledger, parts.metrics, parts.tasks, exchange.id, caller, pool.model.name, tokens)
         exchange.remaining, exchange.is_billed = bill.reservation.remaining, True
         return bill
@@ -229,6 +252,9 @@ class Completions:
         generation: Generation | None = None
         outcome = Outcome.FAILED
         try:
+            if request.math is not None:
+                exchange.math = await self._math.run(request.math, exchange.id, pool, bill)
+                request = replace(request, prompt=insert_note(request.prompt, exchange.math.write_note()))
             wire = build_request(exchange.id, request.prompt, request.sampling)
             assert exchange.caller is not None
             caller = exchange.caller.group_id
@@ -257,7 +283,8 @@ class Completions:
         text = await read_whole(generation)
         _check_end(generation)
         await bill.settle(Outcome.ANSWERED, generation)
-        head, end = self._build_head(exchange, request, generation), self._build_end(generation)
+        head, end = self._build_head(exchange, request, generation), self._build_end(generation, bill)
+        head = compare_prose(head, text)
         body = form.build_answer(head, text, end)
         if request.storage is not None:
             body = form.build_answer(await self._store(exchange, head, body), text, end)
@@ -301,6 +328,8 @@ class Completions:
     ) -> web.StreamResponse:
         head = self._build_head(exchange, request, generation)
         events = form.open_events(head)
+        if head.math is not None:
+            events = ComparedEvents(events)
         whole, data = "", b""
         if request.has_tools:  # only the whole answer says whether it is a call
             await stream.write(events.build_first())
@@ -311,14 +340,15 @@ class Completions:
             _check_end(generation)
         except ServingError as error:
             await bill.settle(Outcome.FAILED, generation)
-            await stream.write(data + events.build_error(self._convert(exchange, error), generation.usage))
+            await stream.write(data + events.build_error(self._convert(exchange, error), bill.sum_usage(generation)))
             return await stream.finish()
         await bill.settle(Outcome.ANSWERED, generation)
         if request.has_tools:
             data += events.build_tool_answer(whole)
-        end = self._build_end(generation)
+        end = self._build_end(generation, bill)
         if request.storage is not None:
             text = whole if request.has_tools else events.read_text()
+            head = compare_prose(head, text)
             head = await self._store(exchange, head, form.build_answer(head, text, end))
         await stream.write(data + events.build_end(head, end))
         return await stream.finish()
@@ -337,10 +367,12 @@ class Completions:
 
     def _build_head(self, exchange: Exchange, request: GenerateRequest, generation: Generation) -> AnswerHead:
         storage = StorageOutcome.PENDING if request.storage else StorageOutcome.NOT_REQUESTED
-        return AnswerHead(exchange.id, int(self._parts.read_time()), request, generation.evidence, storage)
+        return AnswerHead(
+            exchange.id, int(self._parts.read_time()), request, generation.evidence, storage, exchange.math
+        )
 
-    def _build_end(self, generation: Generation) -> AnswerEnd:
-        return AnswerEnd(generation.finish_reason, generation.usage, int(self._parts.read_time()))
+    def _build_end(self, generation: Generation, bill: Bill) -> AnswerEnd:
+        return AnswerEnd(generation.finish_reason, bill.sum_usage(generation), int(self._parts.read_time()))
 
 
 def _check_prompt_size(exchange: Exchange, request: GenerateRequest, model: ModelSettings) -> None:

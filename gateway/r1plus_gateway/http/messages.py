@@ -1,11 +1,12 @@
 """The `messages` of a chat: roles and texts. What is not text is refused."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
 
+from r1plus_contract.inference import Role
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.field_tables import (
     ListField,
@@ -120,6 +121,8 @@ class PromptMessage:
 
     role: str
     content: str
+    is_result: bool = False
+    """Whether a tool said it, in the user's place."""
 
 
 def read_messages(fields: Fields) -> list[PromptMessage]:
@@ -130,6 +133,12 @@ def read_messages(fields: Fields) -> list[PromptMessage]:
     """
     entries = MESSAGES.read(fields)
     return [_read_message(f"messages[{position}]", entry) for position, entry in enumerate(entries)]
+
+
+def find_question(messages: Sequence[PromptMessage]) -> str:
+    """Return what the user says last; empty if the last to speak is someone else, or a tool."""
+    last = messages[-1]
+    return last.content if last.role == Role.USER and not last.is_result else ""
 
 
 def build_prompt(
@@ -195,7 +204,7 @@ def add_calls(message: PromptMessage, calls: list[str]) -> PromptMessage:
 
 def build_result_message(call_id: str, content: str) -> PromptMessage:
     """Return what the engine gets of a tool's result."""
-    return PromptMessage("user", f"Result of the tool call {call_id}: {content}")
+    return PromptMessage("user", f"Result of the tool call {call_id}: {content}", is_result=True)
 
 
 def describe_call(name: str, arguments: Json) -> str:

@@ -23,7 +23,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     # no more of smollm2's golden suite than its gate allows.
     "code": Preset(temperature=0.1, top_p=0.92),
     "creative": Preset(repetition_penalty=1.2),
-    # Greedy: the calculator that `math_mode` needs is not part of the gateway yet.
+    # Greedy, and with `math_mode` (`math_fields`).
     "math": Preset(temperature=0.0),
 }
 NO_PRESET: Final = Preset()

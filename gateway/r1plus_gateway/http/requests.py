@@ -17,7 +17,8 @@ from r1plus_gateway.http.field_tables import (
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import KNOWLEDGE, KNOWLEDGE_SHARE, FoundPassages, insert_passages
 from r1plus_gateway.http.json_body import Json
-from r1plus_gateway.http.messages import MESSAGES, PromptMessage, build_prompt, read_messages
+from r1plus_gateway.http.math_fields import MATH_MODE, MathQuestion, read_math
+from r1plus_gateway.http.messages import MESSAGES, PromptMessage, build_prompt, find_question, read_messages
 from r1plus_gateway.http.presets import PRESETS, split_model
 from r1plus_gateway.http.sampling_fields import (
     SAMPLING,
@@ -86,7 +87,7 @@ TEXT_PROMPT: Final = OtherField(
 PROMPT: Final = TextField("prompt", is_required=True)
 SYSTEM: Final = TextField("system")
 RAW_PROMPT: Final = FlagField("raw_prompt")
-COMMON: Final = (MODEL, PRESET, STREAM, *SAMPLING)
+COMMON: Final = (MODEL, PRESET, STREAM, MATH_MODE, *SAMPLING)
 CHAT: Final = Table(
     (*COMMON, MESSAGES, RESPONSE_FORMAT, CHAT_TOOLS.tools, CHAT_TOOLS.choice, KNOWLEDGE, STREAM_OPTIONS, *CHAT_LIMITS),
     IGNORED,
@@ -149,6 +150,8 @@ class GenerateRequest:
     """Whether the answer has the texts of what was found."""
     packing: "PromptPacking | None" = None
     """None: nothing in the prompt can be left out."""
+    math: MathQuestion | None = None
+    """None: nothing is calculated."""
 
 
 class MemoryFigures(Protocol):
@@ -183,11 +186,12 @@ def parse_chat(
     is_streamed, includes_usage = read_stream(fields)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, CHAT_LIMITS)
+    math = read_math(fields, name.preset, find_question(messages), has_tools=tools is not None)
     CHAT.refuse_rest(fields)
     instruction = tools.instruction if tools else ""
     plan = ChatPlan(messages, instruction, tools.schema if tools else schema, model, found)
     has_tools = tools is not None
-    request = GenerateRequest(name, plan.build()[0], sampling, limit, is_streamed, includes_usage, has_tools)
+    request = GenerateRequest(name, plan.build()[0], sampling, limit, is_streamed, includes_usage, has_tools, math=math)
     return request if found is None else plan.pack(request, int(KNOWLEDGE_SHARE * model.context_tokens))
 
 
@@ -241,8 +245,9 @@ def parse_text(fields: Fields, name: ModelName, model: ModelSettings) -> Generat
     is_streamed, includes_usage = read_stream(fields)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, TEXT_LIMITS)
+    math = read_math(fields, name.preset, text, has_tools=False)
     TEXT.refuse_rest(fields)
-    return GenerateRequest(name, Prompt(text, is_raw=True), sampling, limit, is_streamed, includes_usage)
+    return GenerateRequest(name, Prompt(text, is_raw=True), sampling, limit, is_streamed, includes_usage, math=math)
 
 
 def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> GenerateRequest:
@@ -257,9 +262,10 @@ def parse_generate(fields: Fields, name: ModelName, model: ModelSettings) -> Gen
     sampling = read_sampling(fields, name.preset)
     headers = {"Deprecation": "true"} if fields.has("length") else {}
     limit = read_token_limit(fields, model, GENERATE_LIMITS)
+    math = read_math(fields, name.preset, text, has_tools=False)
     GENERATE.refuse_rest(fields)
     prompt = Prompt(text, system, is_raw, response_schema=schema)
-    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage=True, headers=headers)
+    return GenerateRequest(name, prompt, sampling, limit, is_streamed, includes_usage=True, headers=headers, math=math)
 
 
 def refuse_both(param: str, schema: bytes | None, tools: ToolSet | None) -> None:

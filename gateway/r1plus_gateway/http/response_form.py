@@ -298,17 +298,17 @@ def _build_response(
         **head.request.echo,
         "output": output,
         "usage": None if usage is None else _build_usage(usage),
-        "r1plus": {
-            **_build_evidence(head.evidence),
-            "storage": head.storage,
-            **_build_memory(head.request),
-            **_build_knowledge(head, text),
-        },
+        "r1plus": {**_build_evidence(head.evidence), "storage": head.storage, **_build_more(head, text)},
     }
 
 
+def _build_more(head: AnswerHead, text: str) -> dict[str, Any]:
+    """Return what memory and documents put into the prompt, and what was calculated, where that was asked for."""
+    math = {} if head.math is None else head.math.describe()
+    return {**_build_memory(head.request), **_build_knowledge(head, text), **math}
+
+
 def _build_memory(request: GenerateRequest) -> dict[str, Any]:
-    """Return what memory put into the prompt, where it was asked for."""
     if request.memory is None:
         return {}
     changes = request.storage.memories if request.storage else None

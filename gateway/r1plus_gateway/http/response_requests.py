@@ -23,7 +23,8 @@ from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import KNOWLEDGE_SHARE, FoundPassages, insert_passages
 from r1plus_gateway.http.file_search import TOOL as FILE_SEARCH_TOOL
 from r1plus_gateway.http.json_body import Json
-from r1plus_gateway.http.messages import PromptMessage, build_prompt
+from r1plus_gateway.http.math_fields import read_math
+from r1plus_gateway.http.messages import PromptMessage, build_prompt, find_question
 from r1plus_gateway.http.metadata import METADATA
 from r1plus_gateway.http.requests import (
     COMMON,
@@ -226,6 +227,7 @@ def parse_response(
         REASONING.table.refuse_rest(reasoning)
     sampling = read_sampling(fields, name.preset)
     limit = read_token_limit(fields, model, LIMITS)
+    math = read_math(fields, name.preset, find_question(build_messages(items)), has_tools=tools is not None)
     RESPONSE.refuse_rest(fields)
     echo = {
         "instructions": instructions or None,
@@ -256,6 +258,7 @@ def parse_response(
         echo=echo,
         storage=storage,
         includes_results=includes_results,
+        math=math,
     )
     return _add_packing(request, _ResponsePacking(built, plan, model, request))
 

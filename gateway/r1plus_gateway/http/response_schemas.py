@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from r1plus_gateway.http.answer_schemas import (
     COUNT,
+    MATH,
     NULL,
     NUMBER,
     TEXT,
@@ -80,7 +81,7 @@ _MEMORY: Final[Schema] = build_object(
     remembered=COUNT,
 )
 _EVIDENCE: Final[Schema] = build_object(
-    {"memory": _MEMORY, "knowledge": KNOWLEDGE},
+    {"memory": _MEMORY, "knowledge": KNOWLEDGE, **MATH},
     revision=or_null(TEXT),
     engine_digest=or_null(TEXT),
     verdict=TEXT,

@@ -51,6 +51,8 @@ class Prompt:
     is_raw: bool = False
     messages: bytes | None = None
     response_schema: bytes | None = None
+    grammar: bytes | None = None
+    """In EBNF; excludes a schema."""
 
     @property
     def size(self) -> int:
@@ -74,6 +76,8 @@ def build_request(request_id: str, prompt: Prompt, sampling: Sampling | None) ->
         return request
     if prompt.response_schema is not None:
         _add_bytes(request, inference.RESPONSE_SCHEMA, prompt.response_schema)
+    if prompt.grammar is not None:
+        _add_bytes(request, inference.GRAMMAR, prompt.grammar)
     numbers = (
         (inference.MAX_NEW_TOKENS, "INT32", "<i", sampling.max_new_tokens),
         (inference.TEMPERATURE, "FP32", "<f", sampling.temperature),

@@ -2,6 +2,7 @@
 
 Tasks are texts with an expression in them, built backwards from their answers without SymPy. Figures are of the half
 that was written before the rules (`reported`); the other half (`practice`) is shown for comparison.
+With `--prose`, `math_mode` answers questions in prose through a gateway before the real tritonserver (`math_mode`).
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any, Final
 import mpmath
 
 from bench.math import practice, reported
+from bench.math.math_mode import run_math_mode
 from bench.math.tasks import POINTS, Task, generate
 from r1plus_calculator.evaluation.checks import read_rows
 from r1plus_calculator.evaluation.numbers import UncertainError, convert, differentiate, evaluate
@@ -192,12 +194,17 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1, help="hostile expressions that run at a time")
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show the tasks that went wrong")
+    parser.add_argument("--prose", type=int, default=0, help="questions in prose of each half; 0: without Triton")
+    parser.add_argument("--engine", default="smollm2-lite-q8-0")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="r1plus-math-"))
     try:
         work = run(folder, options.tasks, options.hostile, options.seed, options.at_once, shows_misses=options.misses)
         with mpmath.workdps(30):
             figures = asyncio.run(work)
+        if options.prose:
+            prose = run_math_mode(folder, options.engine, options.prose, options.seed, shows_misses=options.misses)
+            figures |= {f"prose_{name}": value for name, value in asyncio.run(prose).items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for name, value in figures.items():

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
+from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import RunningGateway, run_gateway
@@ -166,11 +167,12 @@ async def running_before(
     *,
     settings: dict[str, Any] | None = None,
     has_calculator: bool = True,
+    calculator: Calculator | None = None,
     has_embedder: bool = True,
     embedder: Embedder | None = None,
     **model: Any,
 ) -> AsyncIterator[Rig]:
-    """Run a gateway before the pod at `pod.port`."""
+    """Run a gateway before the pod at `pod.port`; `calculator`: another one than the rig's."""
     async with AsyncExitStack() as stack:
         monitor = await stack.enter_async_context(FakeMonitor().listen())
         rig = Rig(folder, pod, monitor, **model)
@@ -179,10 +181,11 @@ async def running_before(
         rig.client = await stack.enter_async_context(aiohttp.ClientSession())
         rig.file = SettingsFile(rig.path, rig.metrics.set_settings_validity)
         parts = (rig.file, rig.metrics, rig.authenticator, rig.ledger, rig.ledger)
+        calculator = calculator or (rig.calculator if has_calculator else None)
         rig.gateway = await stack.enter_async_context(
             run_gateway(
                 *parts,
-                calculator=rig.calculator if has_calculator else None,
+                calculator=calculator,
                 embedder=(embedder or rig.embedder) if has_embedder else None,
                 resolve=rig.resolve,
             )

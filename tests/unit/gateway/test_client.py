@@ -322,7 +322,7 @@ async def test_length_is_r1s_name_for_max_new_tokens(gateway: Gateway, call: Any
 
 
 async def test_an_unknown_option_is_named(gateway: Gateway, call: Any) -> None:
-    with pytest.raises(TypeError, match="unknown option tempreature; there are length, max_new_tokens"):
+    with pytest.raises(TypeError, match="unknown option tempreature; there are length, math_mode, max_new_tokens"):
         await call(gateway.url, "generate", model="credit", prompt="x", tempreature=1.0)
 
 

@@ -49,6 +49,22 @@ async def test_generate_and_its_stream_give_the_same(tmp_path: Path) -> None:
     assert whole.request_id == rig.pod.ids[0]
 
 
+async def test_what_math_mode_has_calculated_is_in_the_answer_and_in_the_result_of_a_stream(tmp_path: Path) -> None:
+    async with client(tmp_path, answer("It is ", "42.")) as (_, own):
+        whole = await own.generate(model="credit", prompt="What is 6 * 7?", math_mode=True)
+        plain = await own.generate(model="credit", prompt="What is 6 * 7?")
+        messages = [Message("user", "Write a poem.")]
+        stream = await own.stream_chat(model="credit", messages=messages, math_mode=True)
+        assert "".join([piece async for piece in stream]) == "It is 42."
+    assert plain.math is None
+    assert whole.math is not None
+    (entry,) = whole.math.entries
+    assert (entry["exact"], entry["verified"], entry["agrees"], whole.math.skipped) == ("42", True, True, None)
+    assert stream.result.math is not None
+    assert stream.result.math.entries == ()
+    assert (stream.result.math.skipped or {})["code"] == "no_expression"
+
+
 async def test_chat_and_its_stream_give_the_same(tmp_path: Path) -> None:
     messages = [Message("system", "Be short."), Message("user", "Capital of Sweden?")]
     async with client(tmp_path, answer("Stock", "holm")) as (rig, own):

@@ -1,0 +1,156 @@
+"""`math_mode`: before the model answers, its question is calculated, and the result enters the prompt as data."""
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+import orjson
+
+from r1plus_contract.calculator import DEFAULT_DIGITS, FailureCode
+from r1plus_contract.inference import Role
+from r1plus_gateway.calculation.client import CalculatorUnavailableError
+from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
+from r1plus_gateway.calculation.math_plan import MathPlan, PlannedExpression, Route, Skip, plan_math
+from r1plus_gateway.calculation.translation import MOST_NEW_TOKENS, TranslationError, TranslationTask, read_translation
+from r1plus_gateway.http.bill import Bill
+from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.event_stream import read_whole
+from r1plus_gateway.http.math_answers import MathEntry, MathOutcome
+from r1plus_gateway.http.math_fields import MATH_MODE, MathQuestion
+from r1plus_gateway.serving.generation import Generation
+from r1plus_gateway.serving.models import Models
+from r1plus_gateway.serving.pods import PodPool
+from r1plus_gateway.serving.triton_wire import Prompt, Sampling, build_request
+from r1plus_gateway.settings import Capability, ModelSettings
+
+CALCULATION_SECONDS: Final = 10.0
+"""For all expressions of a question together."""
+TRANSLATION_SECONDS: Final = 60.0
+"""For the model's translation, with its wait for a slot."""
+NOT_CONFIGURED: Final = (
+    "this gateway has no calculator, so nothing was calculated. Ask the platform team to set spec.gateway.calculator:"
+    " true in the R1PlusTenant"
+)
+_SAMPLING: Final = Sampling(max_new_tokens=MOST_NEW_TOKENS, temperature=0.0, stop=b'["\\n"]')
+
+
+def build_translation_prompt(task: TranslationTask) -> Prompt:
+    """Return what the engine gets for a translation."""
+    return Prompt(task.prompt, is_raw=True, grammar=task.grammar.encode())
+
+
+def limit_translation(math: MathQuestion, prompt_tokens: int, model: ModelSettings) -> MathQuestion:
+    """Return the question with the tokens of its translation; without one, where the context has no room for it."""
+    tokens = prompt_tokens + MOST_NEW_TOKENS
+    if tokens <= model.context_tokens:
+        return replace(math, translation_tokens=tokens)
+    message = f"nothing was calculated: a translation needs {tokens} tokens of context, and the model has"
+    skip = Skip("context_too_small", f"{message} {model.context_tokens}; write the expression")
+    return replace(math, plan=MathPlan(skip=skip), translation_tokens=0)
+
+
+class MathMode:
+    """Calculates for requests that generate."""
+
+    def __init__(self, desk: CalculatorDesk, models: Models) -> None:
+        self._desk = desk
+        self._models = models
+
+    def plan(self, math: MathQuestion, model: ModelSettings) -> MathQuestion:
+        """Return the question with what is done about it.
+
+        Raises:
+            RequestError: 503, it asks for a calculator by name, and there is none.
+        """
+        if not self._desk.is_configured:
+            if math.is_explicit:
+                raise RequestError(503, "calculator_not_configured", NOT_CONFIGURED, param=MATH_MODE.name)
+            return replace(math, plan=MathPlan(skip=Skip("calculator_not_configured", NOT_CONFIGURED)))
+        # Every engine has taken grammars since it takes schemas.
+        plan = plan_math(math.text, can_translate=model.can(Capability.RESPONSE_SCHEMA))
+        if plan.task is None:
+            return replace(math, plan=plan)
+        tokens = build_translation_prompt(plan.task).size + MOST_NEW_TOKENS
+        return replace(math, plan=plan, translation_tokens=min(tokens, model.context_tokens))
+
+    async def run(self, math: MathQuestion, request_id: str, pool: PodPool, bill: Bill) -> MathOutcome:
+        """Translate if that is planned, and calculate; never raise for what cannot be calculated."""
+        plan, group = math.plan, bill.reservation.caller.group_id
+        if plan.task is None:
+            return MathOutcome(await self._calculate_all(plan.expressions, group), plan.skip)
+        generation = self._begin_translation(plan.task, request_id, pool, group)
+        bill.add(generation)
+        planned = await _read_planned(plan.task, generation)
+        usage = generation.usage
+        if isinstance(planned, Skip):
+            return MathOutcome(skip=planned, usage=usage)
+        return MathOutcome(await self._calculate_all((planned,), group), usage=usage)
+
+    def _begin_translation(self, task: TranslationTask, request_id: str, pool: PodPool, group: str) -> Generation:
+        wire = build_request(f"{request_id}-math", build_translation_prompt(task), _SAMPLING)
+        return self._models.begin(pool, group, wire)
+
+    async def _calculate_all(self, expressions: tuple[PlannedExpression, ...], group: str) -> tuple[MathEntry, ...]:
+        entries: list[MathEntry] = []
+        try:
+            with self._desk.take_place(group):
+                async with asyncio.timeout(CALCULATION_SECONDS):
+                    for one in expressions:
+                        entries.append(await self._calculate(one))
+        except CallerBusyError as error:
+            entries += _fail_rest(expressions, entries, "calculator_busy", str(error))
+        except TimeoutError:
+            message = f"all expressions together may take {CALCULATION_SECONDS:g} s; send fewer"
+            entries += _fail_rest(expressions, entries, "calculation_time_limit", message)
+        return tuple(entries)
+
+    async def _calculate(self, planned: PlannedExpression) -> MathEntry:
+        try:
+            reply = await self._desk.calculate(planned.expression, DEFAULT_DIGITS)
+        except CalculatorUnavailableError as error:
+            return MathEntry(planned, error=Skip("calculator_unavailable", str(error)))
+        if reply.calculation is not None:
+            return MathEntry(planned, reply.calculation)
+        if reply.failure is None:
+            return MathEntry(planned, error=Skip("calculation_failed", "the calculator gave no result; try again"))
+        prefix = "calculator" if reply.failure.code is FailureCode.BUSY else "calculation"
+        return MathEntry(planned, error=Skip(f"{prefix}_{reply.failure.code.value}", reply.failure.message))
+
+
+def _fail_rest(
+    expressions: tuple[PlannedExpression, ...], done: list[MathEntry], code: str, message: str
+) -> list[MathEntry]:
+    return [MathEntry(one, error=Skip(code, message)) for one in expressions[len(done) :]]
+
+
+async def _read_planned(task: TranslationTask, generation: Generation) -> PlannedExpression | Skip:
+    """Return the expression that the model writes, or why there is none."""
+    try:
+        async with asyncio.timeout(TRANSLATION_SECONDS):
+            text = await read_whole(generation)
+    except TimeoutError:
+        await generation.end()
+        message = f"nothing was calculated: the model did not translate within {TRANSLATION_SECONDS:g} s; try again"
+        return Skip("translation_timeout", message)
+    if generation.error is not None or generation.finish_reason != "stop":
+        reason = str(generation.error) if generation.error is not None else "it did not end"
+        return Skip("translation_failed", f"nothing was calculated: the model did not translate: {reason:.200}")
+    try:
+        translation = read_translation(task, text)
+    except TranslationError as error:
+        return Skip(error.code, f"nothing was calculated: {error}")
+    return PlannedExpression(translation.expression, Route.TRANSLATION, translation.unit)
+
+
+def insert_note(prompt: Prompt, note: str) -> Prompt:
+    """Return the prompt with results before what the user says last: data of the user, and no instruction."""
+    if not note:
+        return prompt
+    if prompt.messages is None:
+        return replace(prompt, text=f"{note}\n\n{prompt.text}")
+    messages = orjson.loads(prompt.messages)
+    for message in reversed(messages):
+        if message["role"] == Role.USER:
+            message["content"] = f"{note}\n\n{message['content']}"
+            return replace(prompt, messages=orjson.dumps(messages))
+    return prompt

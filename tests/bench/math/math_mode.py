@@ -1,0 +1,165 @@
+"""`math_mode` on questions in prose, through a real gateway, calculator and tritonserver: what each part gets right.
+
+Scored apart: the way to an expression (`route`), the calculated result, and the model's prose, with and without
+`math_mode`. A wrong result that is called `verified` must not occur.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from bench.math.prose import PRACTICE, REPORTED, Question, generate_questions
+from bench.serving.__main__ import CONTEXT, serve_engine
+from devcluster.cache import cache_dir
+from r1plus_gateway.calculation.agreement import compare_prose
+from r1plus_gateway.calculation.client import SocketCalculator
+from r1plus_model_repo.importing.smollm2 import build_engines
+from support.calculator.process import running_calculator_process
+from support.engine.server import ENGINES
+from support.gateway.fake_triton import FakeTriton, answer
+from support.gateway.rig import Rig, running_before
+
+MOST_NEW_TOKENS: Final = 60
+AT_ONCE: Final = 4
+HALVES: Final = {"practice": PRACTICE, "reported": REPORTED}
+CAPABILITIES: Final = ["messages", "count_only", "response_schema"]
+
+
+@dataclass(slots=True)
+class ProseScore:
+    """How many questions went right, by kind: `translation`, `units`, `none`."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    routed: Counter[str] = field(default_factory=Counter)
+    """The way that was meant; of `none`: nothing was calculated."""
+    right: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    """A result that is not the answer."""
+    wrong_verified: int = 0
+    prose: Counter[str] = field(default_factory=Counter)
+    plain_prose: Counter[str] = field(default_factory=Counter)
+    """Without `math_mode`."""
+    flagged: int = 0
+    """Prose without the result that the calculator gave, and said to be so."""
+    unflagged: int = 0
+    """The same, and not said."""
+    skips: Counter[str] = field(default_factory=Counter)
+    misses: list[str] = field(default_factory=list)
+
+    def add(self, question: Question, body: Any, plain: Any) -> None:
+        """Score one question's two answers."""
+        kind, report = question.kind, body["r1plus"]
+        self.asked[kind] += 1
+        text, plain_text = (one["choices"][0]["message"]["content"] for one in (body, plain))
+        if question.answer is not None:
+            self.prose[kind] += has_number(text, question.answer)
+            self.plain_prose[kind] += has_number(plain_text, question.answer)
+        if report["math_skipped"]:
+            self.skips[f"{kind} {report['math_skipped']['code']}"] += 1
+        entries = report["math"]
+        route = entries[0]["route"] if entries else "none"
+        self.routed[kind] += route == kind or (kind == "none" and not entries)
+        for entry in entries:
+            self._add_entry(question, entry, text)
+
+    def _add_entry(self, question: Question, entry: Any, text: str) -> None:
+        exact = entry["exact"]
+        if exact is None:
+            return
+        is_right = question.answer is not None and read_exact(exact) == question.answer
+        is_right = is_right and (not question.unit or entry["unit"] == question.unit)
+        self.right[question.kind] += is_right
+        self.wrong[question.kind] += not is_right
+        self.wrong_verified += entry["verified"] and not is_right
+        if not is_right:
+            self.misses.append(f"{question.text} -> {entry['expression']} = {exact} {entry['unit'] or ''}")
+        if compare_prose(text, exact, entry["numeric"]) is False:
+            self.flagged += entry["agrees"] is False
+            self.unflagged += entry["agrees"] is not False
+
+    def describe(self) -> dict[str, Any]:
+        """Return the figures."""
+        figures: dict[str, Any] = {}
+        for kind, asked in self.asked.items():
+            figures |= {f"{kind}_asked": asked, f"{kind}_routed": self.routed[kind]}
+            if kind != "none":
+                figures |= {f"{kind}_right": self.right[kind], f"{kind}_prose_right": self.prose[kind]}
+                figures[f"{kind}_plain_prose_right"] = self.plain_prose[kind]
+            figures[f"{kind}_wrong"] = self.wrong[kind]
+        figures |= {"wrong_verified": self.wrong_verified, "flagged": self.flagged, "unflagged": self.unflagged}
+        return {**figures, "skips": dict(self.skips.most_common())}
+
+
+def read_exact(exact: str) -> Fraction | None:
+    """Return a result as a number; None if it is another one."""
+    try:
+        return Fraction(exact)
+    except ValueError:
+        return None
+
+
+def has_number(text: str, number: Fraction) -> bool:
+    """Return whether a text has a number, to its digits."""
+    return compare_prose(text, str(number), str(float(number))) is True
+
+
+@asynccontextmanager
+async def running_math_gateway(folder: Path, engine: str) -> AsyncIterator[Rig]:
+    """Run a gateway with a calculator before tritonserver with an engine."""
+    with contextlib.ExitStack() as stack:
+        built = build_engines(cache_dir() / "engines", lambda line: None)[engine].folder
+        server = stack.enter_context(serve_engine(ENGINES[engine], built))
+        pod = FakeTriton(answer())
+        pod.port = int(server.grpc.rpartition(":")[2])
+        async with (
+            running_calculator_process(folder) as calculator,
+            running_before(
+                folder,
+                pod,
+                calculator=SocketCalculator(str(calculator)),
+                contextTokens=CONTEXT,
+                batch=AT_ONCE,
+                capabilities=CAPABILITIES,
+            ) as rig,
+        ):
+            yield rig
+
+
+async def ask(rig: Rig, text: str, *, has_math: bool) -> Any:
+    """Ask one question; return the answer."""
+    async with rig.chat(text, math_mode=has_math, max_tokens=MOST_NEW_TOKENS) as response:
+        body = await response.json()
+        if response.status != 200:
+            raise RuntimeError(f"the gateway refused {text!r}: {body}")
+        return body
+
+
+async def score_questions(rig: Rig, questions: Iterable[Question]) -> ProseScore:
+    """Ask each question with and without `math_mode`."""
+    result, waiting = ProseScore(), iter(questions)
+
+    async def ask_in_turn() -> None:
+        for question in waiting:
+            body = await ask(rig, question.text, has_math=True)
+            result.add(question, body, await ask(rig, question.text, has_math=False))
+
+    await asyncio.gather(*[ask_in_turn() for _ in range(AT_ONCE // 2)])
+    return result
+
+
+async def run_math_mode(folder: Path, engine: str, count: int, seed: int, *, shows_misses: bool) -> dict[str, Any]:
+    """Measure both halves; return the figures."""
+    figures: dict[str, Any] = {"engine": engine}
+    async with running_math_gateway(folder, engine) as rig:
+        for name, makers in HALVES.items():
+            result = await score_questions(rig, generate_questions(makers, count, seed))
+            figures |= {f"{name}_{key}": value for key, value in result.describe().items()}
+            if shows_misses:
+                print(*result.misses, sep="\n", flush=True)
+    return figures
