@@ -69,8 +69,8 @@ scan: $(SYNCED) ## checkov over the rendered chart and over what the operator ma
 	@$(PYTHON) -m scan
 
 .PHONY: unit
-unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart and promtool for the rules
-	@$(PYTHON) -m devcluster build helm promtool
+unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promtool and Prometheus for rules and metrics
+	@$(PYTHON) -m devcluster build helm promtool prometheus
 	$(PYTEST_TWO) --dist worksteal tests/unit
 
 .PHONY: test-registry
@@ -186,8 +186,8 @@ bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timeta
 	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)
 
 .PHONY: bench-memory
-bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; JSON last [HALF=development SEED]
-	@$(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED))
+bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; and what the served model answers; JSON last [HALF=development SEED ANSWERS=32]
+	@$(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED)) $(if $(ANSWERS),--answers $(ANSWERS))
 
 .PHONY: bench-tenancy
 bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, walls back, one more, one noisy; JSON last [STARTS NOISY]

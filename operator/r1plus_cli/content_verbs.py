@@ -31,7 +31,7 @@ def erase_command(
     gateway: GatewayOption = "",
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Erase stored conversations and responses, and destroy their keys. This cannot be undone.
+    """Erase stored conversations, responses and memories, and destroy their keys. This cannot be undone.
 
     The receipt says what went, and which keys were destroyed. Usage and audit log stay; they name no person.
 
@@ -52,7 +52,9 @@ def erase_command(
     else:
         with receipt.open("x", encoding="utf-8") as file:
             file.write(f"{text}\n")
-    counts = ", ".join(f"{name}: {answer[name]}" for name in ("conversations", "items", "responses"))
+    # A gateway of the release before has no memories.
+    kinds = [name for name in ("conversations", "items", "responses", "memories") if name in answer]
+    counts = ", ".join(f"{name}: {answer[name]}" for name in kinds)
     summary = f"Erased {counts}; data keys destroyed: {len(answer['data_keys'])}"
     Console(stderr=True, soft_wrap=True).print(Text(summary, style="dim"))
 

@@ -31,7 +31,8 @@ def build(steps: Steps, names: tuple[str, ...] = ALL) -> None:
             if binary(name).exists():
                 step.cached()
                 continue
-            with locked(f"build-{name}"):
+            # Two builds of one module at once would each compile what they share.
+            with locked(f"build-{part.tool_of}"):
                 _build_unless_there(part, step, log)
 
 

@@ -87,11 +87,11 @@ class EmbeddedTarget:
 
 
 GOING_BACK: Final = (
-    "R1PlusAccuracyBelowThreshold goes on firing, on purpose: credit serves the engine that step 6 forced through.",
+    "R1PlusAccuracyBelowThreshold goes on firing, on purpose: credit serves the engine that step 7 forced through.",
     "To go back to the engine that passed, which ends the alert:",
     f"  {BIN}/kubectl apply -f examples/credit-full.yaml",
 )
-"""What step 6 leaves behind."""
+"""What step 7 leaves behind."""
 
 
 def looking_around(kubeconfig: Path, prometheus: str, alertmanager: str) -> list[str]:

@@ -34,6 +34,7 @@ from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.embeddings import EMBED, TextVectors, describe_engine, find_engine
 from r1plus_gateway.http.errors import RequestError, convert_access_error
 from r1plus_gateway.http.forms import Form
+from r1plus_gateway.http.memories import Memories
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
@@ -131,7 +132,7 @@ class Api:
         ]
         if self._content is not None:
             bodies, read_settings = self._completions.bodies, self._parts.read_settings
-            for handlers in (Conversations, StoredResponses):
+            for handlers in (Conversations, StoredResponses, Memories):
                 operations += handlers(
                     self._content, self._authenticate, self._turns, bodies, read_settings
                 ).list_operations()

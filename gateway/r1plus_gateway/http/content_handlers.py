@@ -24,12 +24,12 @@ T = TypeVar("T")
 MOST_ENTRIES: Final = 100
 MOST_ID_CHARACTERS: Final = 128
 ADMIN_HAS_NONE: Final = (
-    "ServiceAccount r1plus-gateway-admin has no conversations and no responses: it administers. Call with the API key,"
+    "ServiceAccount r1plus-gateway-admin has no stored content: it administers. Call with the API key,"
     " or with the token, whose they are."
 )
 NOT_STORED: Final = (
-    "this tenant stores no conversations and no responses; send all messages with each request, or ask the platform"
-    " team to set spec.data.retentionDays of the R1PlusTenant"
+    "this tenant stores no conversations, responses and memories; send all messages with each request, or ask the"
+    " platform team to set spec.data.retentionDays of the R1PlusTenant"
 )
 _INCLUDED: Final[Schema] = {"type": "string", "minLength": 1}
 INCLUDE: Final = (

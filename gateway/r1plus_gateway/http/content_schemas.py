@@ -13,6 +13,7 @@ from r1plus_gateway.http.answer_schemas import (
     or_null,
     refer,
 )
+from r1plus_gateway.store.content import MemorySource
 
 _TRUE: Final[Schema] = {"type": "boolean", "const": True}
 _METADATA: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
@@ -61,6 +62,16 @@ CONTENT_COMPONENTS: Final[Mapping[str, Schema]] = {
     "ConversationItems": _build_page("ConversationItem"),
     "DeletedConversation": _build_deleted("conversation.deleted"),
     "DeletedResponse": _build_deleted("response"),
+    "Memory": build_object(
+        id=TEXT,
+        object=build_const("memory"),
+        text=TEXT,
+        source={"enum": [source.value for source in MemorySource]},
+        created_at=COUNT,
+        expires_at=COUNT,
+    ),
+    "Memories": _build_page("Memory"),
+    "DeletedMemory": _build_deleted("memory.deleted"),
     "ErasureReceipt": build_object(
         object=build_const("erasure_receipt"),
         id=TEXT,
@@ -72,6 +83,7 @@ CONTENT_COMPONENTS: Final[Mapping[str, Schema]] = {
         conversations=COUNT,
         items=COUNT,
         responses=COUNT,
+        memories=COUNT,
         data_keys=build_list(TEXT),
         public_key=TEXT,
         signature=TEXT,

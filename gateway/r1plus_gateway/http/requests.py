@@ -28,6 +28,7 @@ from r1plus_gateway.http.schemas import RESPONSE_FORMAT
 from r1plus_gateway.http.tools import CHAT_TOOLS, ToolSet, read_tools
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
 from r1plus_gateway.settings import ModelSettings
+from r1plus_gateway.store.content import MemoryChanges
 
 IGNORED: Final = frozenset(
     {
@@ -115,6 +116,8 @@ class StorageRequest:
     """The conversation that request and answer are added to; empty: none."""
     keeps_response: bool = False
     """Whether the response can be read and continued later."""
+    memories: MemoryChanges | None = None
+    """What is kept for other conversations."""
 
 
 @dataclass(frozen=True, slots=True)

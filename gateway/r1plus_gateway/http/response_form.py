@@ -68,7 +68,7 @@ class ResponseForm:
     ) -> GenerateRequest:
         """See `Form`."""
         earlier = await self._read_continuation(fields, model, caller)
-        if fields.has(MEMORY.name) and len(earlier.items) > MOST_ITEMS_AT_ONCE:
+        if fields.has(MEMORY.name) and len(earlier.items) + len(earlier.remembered) > MOST_ITEMS_AT_ONCE:
             async with self._packing:
                 return await asyncio.to_thread(parse_response, fields, name, model, earlier)
         return parse_response(fields, name, model, earlier)
@@ -237,7 +237,11 @@ def _build_response(
 
 def _build_memory(request: GenerateRequest) -> dict[str, Any]:
     """Return what memory put into the prompt, where it was asked for."""
-    return {} if request.memory is None else {"memory": request.memory.build_figures()}
+    if request.memory is None:
+        return {}
+    changes = request.storage.memories if request.storage else None
+    kept = {} if changes is None else {"kept": len(changes.said)}
+    return {"memory": {**request.memory.build_figures(), **kept}}
 
 
 def _build_usage(usage: Usage) -> dict[str, Any]:

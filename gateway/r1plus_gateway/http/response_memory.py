@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from r1plus_contract.inference import Role
-from r1plus_gateway.http.field_tables import FlagField, IntegerField, ObjectField, Table
+from r1plus_gateway.http.field_tables import FlagField, IntegerField, ObjectField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.messages import PromptMessage
 from r1plus_gateway.http.response_items import Item, build_messages
+from r1plus_gateway.memory.long_term import plan_keeping
 from r1plus_gateway.memory.packing import Memory, pack_memory
 from r1plus_gateway.memory.turns import Speaker, Utterance, group_turns
 from r1plus_gateway.settings import ModelSettings
+from r1plus_gateway.store.content import MemoryChanges, StoredMemory
 
 DEFAULT_SHARE: Final = 0.5
 """Of the model's context, for memory."""
@@ -26,7 +28,9 @@ SAFETY: Final = 0.9
 """Of a budget that was counted and exceeded, for the next try."""
 ENABLED: Final = FlagField("enabled", is_required=True)
 BUDGET: Final = IntegerField("budget_tokens", LEAST_BUDGET, None)
-MEMORY: Final = ObjectField("memory", Table((ENABLED, BUDGET)))
+RECALL, KEEP = "recall", "keep"
+LONG_TERM: Final = StringField("long_term", values=(RECALL, KEEP))
+MEMORY: Final = ObjectField("memory", Table((ENABLED, BUDGET, LONG_TERM)))
 _DIGIT: Final = re.compile(r"[0-9]")
 _INSTRUCTING: Final = ("system", "developer")
 
@@ -60,6 +64,7 @@ class MemoryUse:
             "verbatim_turns": len(self.memory.verbatim),
             "cards": self.memory.cards,
             "retrieved": self.memory.retrieved,
+            "remembered": self.memory.remembered,
         }
 
     def find_smaller_budget(self, prompt_tokens: int, most_tokens: int) -> int | None:
@@ -75,8 +80,20 @@ class MemoryUse:
         return max(0, int(SAFETY * min(self.memory.budget / ratio, self.memory.tokens - excess / ratio)))
 
 
-def read_memory_budget(fields: Fields, model: ModelSettings) -> int | None:
-    """Return the tokens that memory may have; None without memory.
+@dataclass(frozen=True, slots=True)
+class MemoryOptions:
+    """What a request asks of memory."""
+
+    budget: int
+    """Tokens."""
+    recalls: bool = False
+    """What was said in other conversations."""
+    keeps: bool = False
+    """What this request says, for other conversations."""
+
+
+def read_memory_options(fields: Fields, model: ModelSettings) -> MemoryOptions | None:
+    """Return what is asked of memory; None without memory.
 
     Raises:
         InvalidFieldError: `memory` has another form, or a budget beyond the context.
@@ -88,26 +105,38 @@ def read_memory_budget(fields: Fields, model: ModelSettings) -> int | None:
         raise options.build_missing_error(ENABLED.name)
     is_enabled = ENABLED.read(options)
     budget = BUDGET.read(options, max(LEAST_BUDGET, model.context_tokens))
+    long_term = LONG_TERM.read(options)
     MEMORY.table.refuse_rest(options)
     if not is_enabled:
         return None
-    return int(DEFAULT_SHARE * model.context_tokens) if budget is None else budget
+    tokens = int(DEFAULT_SHARE * model.context_tokens) if budget is None else budget
+    return MemoryOptions(tokens, bool(long_term), long_term == KEEP)
 
 
 def recall_messages(
-    earlier: Sequence[Item], items: Sequence[Item], budget: int
+    earlier: Sequence[Item], items: Sequence[Item], budget: int, remembered: Sequence[str] = ()
 ) -> tuple[list[PromptMessage], MemoryUse]:
-    """Return the messages of a prompt with memory. What developers said before is kept; it is no memory."""
+    """Return the messages of a prompt with memory. What developers said before is kept; it is no memory.
+
+    `remembered`: what the user said in other conversations, the oldest first.
+    """
     instructions = [item for item in earlier if item.get("role") in _INSTRUCTING]
     said = [item for item in earlier if item.get("role") not in _INSTRUCTING]
     counter = EstimatedTokens()
     turns = group_turns([_make_utterance(item) for item in said])
-    memory = pack_memory(turns, _find_question(items), budget, counter)
+    memory = pack_memory(turns, _find_question(items), budget, counter, remembered=remembered)
     kept = sum(len(turn.utterances) for turn in memory.verbatim)
     messages = build_messages([*instructions, *said[len(said) - kept :], *items])
     messages = _insert_block(messages, memory.block)
     tokens = sum(counter.count(message.content) for message in messages)
     return messages, MemoryUse(memory, len(turns), tokens)
+
+
+def plan_memories(remembered: Sequence[StoredMemory], items: Sequence[Item]) -> MemoryChanges:
+    """Return what a request adds to what is remembered, and what it takes away."""
+    said = [_read_text(item) for item in items if item.get("role") == "user"]
+    keeping = plan_keeping([memory.text for memory in remembered], said)
+    return MemoryChanges(keeping.said, [remembered[index].id for index in keeping.superseded])
 
 
 def _insert_block(messages: list[PromptMessage], block: str) -> list[PromptMessage]:

@@ -31,7 +31,17 @@ from r1plus_gateway.http.requests import (
     refuse_both,
 )
 from r1plus_gateway.http.response_items import INPUT, Item, build_messages
-from r1plus_gateway.http.response_memory import MEMORY, MemoryUse, read_memory_budget, recall_messages
+from r1plus_gateway.http.response_memory import (
+    KEEP,
+    LONG_TERM,
+    MEMORY,
+    RECALL,
+    MemoryOptions,
+    MemoryUse,
+    plan_memories,
+    read_memory_options,
+    recall_messages,
+)
 from r1plus_gateway.http.sampling_fields import (
     TokenLimit,
     build_limit_fields,
@@ -42,6 +52,7 @@ from r1plus_gateway.http.schemas import TEXT_FORMAT
 from r1plus_gateway.http.tools import FLAT_TOOLS, read_tools
 from r1plus_gateway.serving.triton_wire import Prompt, Sampling
 from r1plus_gateway.settings import ModelSettings
+from r1plus_gateway.store.content import StoredMemory
 
 MOST_TOOL_BYTES: Final = 256 * 1024
 """Also of tools that may not be called, which no schema bounds."""
@@ -128,6 +139,8 @@ class Continuation:
     """All that was said before, the oldest first, without earlier instructions: those do not carry over."""
     is_storing: bool = False
     """Whether the tenant's policy lets responses be stored."""
+    remembered: Sequence[StoredMemory] = ()
+    """What the user said in other conversations, where the request asks for it; the oldest first."""
 
 
 ContinuationReader = Callable[[Fields, ModelSettings, Caller], Awaitable[Continuation]]
@@ -178,14 +191,14 @@ def parse_response(
 ) -> GenerateRequest:
     """Parse a body that continues something earlier."""
     items = INPUT.read(fields)
-    budget = read_memory_budget(fields, model)
+    options = read_memory_options(fields, model)
     instructions = INSTRUCTIONS.read(fields)
     text = _read_text_config(fields, model)
     tools = read_tools(fields, model, FLAT_TOOLS)
     refuse_both("text.format", text.schema, tools)
     _read_include(fields)
     metadata = METADATA.read(fields)
-    storage = _read_storage(fields, earlier, items)
+    storage = _read_storage(fields, earlier, items, options)
     is_streamed, _ = read_stream(fields)
     if (reasoning := REASONING.read(fields)) is not None:
         REASONING.table.refuse_rest(reasoning)
@@ -206,8 +219,9 @@ def parse_response(
         instructions or "",
         tools.instruction if tools else "",
         tools.schema if tools else text.schema,
+        [memory.text for memory in earlier.remembered],
     )
-    prompt, memory = plan.build(model, budget)
+    prompt, memory = plan.build(model, None if options is None else options.budget)
     request = GenerateRequest(
         name, prompt, sampling, limit, is_streamed, has_tools=tools is not None, echo=echo, storage=storage
     )
@@ -225,6 +239,7 @@ class _PromptPlan:
     instruction: str
     """Of the tools."""
     schema: bytes | None
+    remembered: Sequence[str]
 
     def build(self, model: ModelSettings, budget: int | None) -> tuple[Prompt, MemoryUse | None]:
         """Return the prompt; `budget`: tokens of memory, instead of all that was said before."""
@@ -232,7 +247,7 @@ class _PromptPlan:
         if budget is None:
             messages = build_messages([*self.earlier, *self.items])
         else:
-            messages, use = recall_messages(self.earlier, self.items, budget)
+            messages, use = recall_messages(self.earlier, self.items, budget, self.remembered)
         if self.instructions:
             messages = [PromptMessage("system", self.instructions), *messages]
         return build_prompt(messages, self.instruction, model, self.schema, param=INPUT.name), use
@@ -263,13 +278,24 @@ class _RecalledMemory:
         return replace(self.request, prompt=prompt, memory=replace(self, use=use))
 
 
-def _read_storage(fields: Fields, earlier: Continuation, items: Sequence[Item]) -> StorageRequest | None:
-    """Return what is stored with the answer. Without `store` a response is, as OpenAI has it, if the policy lets it."""
+def _read_storage(
+    fields: Fields, earlier: Continuation, items: Sequence[Item], memory: MemoryOptions | None
+) -> StorageRequest | None:
+    """Return what is stored with the answer. Without `store` a response is, as OpenAI has it, if the policy lets it.
+
+    Raises:
+        InvalidFieldError: what the user says is to be kept, and nothing is to be stored.
+    """
     is_wanted = STORE.read(fields) if fields.has(STORE.name) else True
     keeps_response = is_wanted and earlier.is_storing
+    keeps_memories = memory is not None and memory.keeps
     if not keeps_response and not earlier.conversation_id:
+        if keeps_memories:
+            message = f"{KEEP} stores what the user says, and store is false; send {RECALL}, or leave store out"
+            raise InvalidFieldError(f"{MEMORY.name}.{LONG_TERM.name}", message)
         return None
-    return StorageRequest(items, earlier.previous_id, earlier.conversation_id, keeps_response)
+    changes = plan_memories(earlier.remembered, items) if keeps_memories else None
+    return StorageRequest(items, earlier.previous_id, earlier.conversation_id, keeps_response, changes)
 
 
 def _echo_storage(earlier: Continuation, storage: StorageRequest | None) -> dict[str, Any]:

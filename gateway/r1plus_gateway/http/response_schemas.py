@@ -52,7 +52,14 @@ _USAGE: Final[Schema] = build_object(
     total_tokens=COUNT,
 )
 _MEMORY: Final[Schema] = build_object(
-    budget_tokens=COUNT, estimated_tokens=COUNT, turns=COUNT, verbatim_turns=COUNT, cards=COUNT, retrieved=COUNT
+    {"kept": COUNT},
+    budget_tokens=COUNT,
+    estimated_tokens=COUNT,
+    turns=COUNT,
+    verbatim_turns=COUNT,
+    cards=COUNT,
+    retrieved=COUNT,
+    remembered=COUNT,
 )
 _EVIDENCE: Final[Schema] = build_object(
     {"memory": _MEMORY},

@@ -6,7 +6,7 @@ answered all the same: it was generated, and is billed.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
@@ -19,13 +19,13 @@ from r1plus_gateway.http.content_handlers import (
     ContentTurns,
     check_id,
     convert_content_errors,
-    refuse_unknown,
+    require,
 )
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.requests import StorageRequest
 from r1plus_gateway.http.response_items import Item
-from r1plus_gateway.http.response_memory import read_memory_budget
+from r1plus_gateway.http.response_memory import LONG_TERM, MEMORY, read_memory_options
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
 from r1plus_gateway.store.content import ContentLimitError, HistoryBrokenError, HistoryTooLongError, StoredResponse
@@ -57,27 +57,28 @@ class ResponseStorage:
             RequestError: it is not there, or longer than any context.
         """
         previous, conversation = read_continuation_names(fields)
-        if conversation and not self._content.is_stored:
-            raise RequestError(403, "storage_disabled", NOT_STORED, param=CONVERSATION.name)
-        name, field = (previous, PREVIOUS) if previous else (conversation, CONVERSATION)
-        items: Sequence[Item] | None = ()
-        if name:
-            check_id(name)
-            most = LEAST_HISTORY_BYTES + HISTORY_FACTOR * MOST_PROMPT_BYTES_PER_TOKEN * model.context_tokens
-            read = _read_response_items if previous else _read_conversation_items
-            has_memory = read_memory_budget(fields, model) is not None
-            try:
-                with self._turns.take(caller, self._read_settings().limits.queue_per_key), convert_content_errors():
-                    items = await self._content.read(caller, lambda content: read(content, name, most, has_memory))
-            except HistoryBrokenError as error:
-                message = "so it cannot be continued: that one was deleted, or its time is over. Send what was said"
-                raise RequestError(404, "not_found", f"{error}, {message} in input", param=field.name) from error
-            except HistoryTooLongError as error:
-                message = f"{error}, which fits into no context; begin a new one, or send memory"
-                raise InvalidFieldError(field.name, message, code="context_length_exceeded") from error
-            if items is None:
-                raise refuse_unknown(name)
-        return Continuation(previous, conversation, items or (), self._content.is_stored)
+        memory = read_memory_options(fields, model)
+        keeps = memory is not None and memory.keeps
+        if (conversation or keeps) and not self._content.is_stored:
+            field = CONVERSATION.name if conversation else f"{MEMORY.name}.{LONG_TERM.name}"
+            raise RequestError(403, "storage_disabled", NOT_STORED, param=field)
+        recalls = memory is not None and memory.recalls
+        earlier = Continuation(previous, conversation, is_storing=self._content.is_stored)
+        if not (previous or conversation or recalls):
+            return earlier
+        most = LEAST_HISTORY_BYTES + HISTORY_FACTOR * MOST_PROMPT_BYTES_PER_TOKEN * model.context_tokens
+        reading = _Reading(most, cuts_oldest=memory is not None, recalls=recalls)
+        field = PREVIOUS.name if previous else CONVERSATION.name
+        check_id(previous or conversation)
+        try:
+            with self._turns.take(caller, self._read_settings().limits.queue_per_key), convert_content_errors():
+                return await self._content.read(caller, lambda content: reading.read(content, earlier))
+        except HistoryBrokenError as error:
+            message = "so it cannot be continued: that one was deleted, or its time is over. Send what was said"
+            raise RequestError(404, "not_found", f"{error}, {message} in input", param=field) from error
+        except HistoryTooLongError as error:
+            message = f"{error}, which fits into no context; begin a new one, or send memory"
+            raise InvalidFieldError(field, message, code="context_length_exceeded") from error
 
     async def store(self, caller: Caller, head: AnswerHead, answer: bytes) -> AnswerHead:
         """Store a whole answer, the JSON of a response; return the head of what the client gets."""
@@ -88,7 +89,8 @@ class ResponseStorage:
         response = orjson.loads(answer)
         try:
             with convert_content_errors():
-                is_there = await self._content.write(caller, lambda content: _store(content, request, response))
+                days = self._content.days
+                is_there = await self._content.write(caller, lambda content: _store(content, request, response, days))
         except RequestError as error:
             is_limit = isinstance(error.__cause__, ContentLimitError)
             return _build_unstored(head, StorageOutcome.LIMIT_EXCEEDED if is_limit else StorageOutcome.FAILED)
@@ -103,8 +105,8 @@ def _build_unstored(head: AnswerHead, outcome: StorageOutcome) -> AnswerHead:
     return replace(head, request=request, storage=outcome)
 
 
-def _store(content: ContentWriter, request: StorageRequest, response: dict[str, object]) -> bool:
-    """Store a response in one transaction. Return whether its conversation is still there."""
+def _store(content: ContentWriter, request: StorageRequest, response: dict[str, object], days: float) -> bool:
+    """Store a response in one transaction, memories for so many days. Return whether its conversation is there."""
     items = [dict(item) for item in request.items]
     output = [_strip(item) for item in response["output"]]  # type: ignore[attr-defined]
     if request.conversation_id and content.append_items(request.conversation_id, [*items, *output]) is None:
@@ -112,20 +114,37 @@ def _store(content: ContentWriter, request: StorageRequest, response: dict[str, 
     if request.keeps_response:
         answer = {**response, "r1plus": {**response["r1plus"], "storage": StorageOutcome.STORED}}  # type: ignore[dict-item]
         content.store_response(StoredResponse(str(response["id"]), request.previous_id, items, answer))
+    if request.memories is not None:
+        content.change_memories(request.memories, days)
     return True
 
 
-def _read_response_items(content: ContentReader, name: str, most: int, cuts_oldest: bool) -> list[Item] | None:
-    history = content.read_history(name, most, cuts_oldest=cuts_oldest)
-    if history is None:
-        return None
-    return [item for one in history for item in (*one.input, *map(_strip, one.answer["output"]))]
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is read of a caller's content before a prompt is made."""
 
+    most_bytes: int
+    """Of what is continued."""
+    cuts_oldest: bool
+    recalls: bool
+    """Whether what was said in other conversations is read as well."""
 
-def _read_conversation_items(content: ContentReader, name: str, most: int, cuts_oldest: bool) -> list[Item] | None:
-    if content.find_conversation(name) is None:
-        return None
-    return [item.content for item in content.read_items(name, most, cuts_oldest=cuts_oldest)]
+    def read(self, content: ContentReader, earlier: Continuation) -> Continuation:
+        """Return what a request continues, with all that was said before. Raises RequestError 404."""
+        items: Sequence[Item] = ()
+        if earlier.previous_id:
+            items = self._read_responses(content, earlier.previous_id)
+        elif earlier.conversation_id:
+            items = self._read_conversation(content, earlier.conversation_id)
+        return replace(earlier, items=items, remembered=content.read_memories() if self.recalls else ())
+
+    def _read_responses(self, content: ContentReader, name: str) -> list[Item]:
+        history = require(content.read_history(name, self.most_bytes, cuts_oldest=self.cuts_oldest), name)
+        return [item for one in history for item in (*one.input, *map(_strip, one.answer["output"]))]
+
+    def _read_conversation(self, content: ContentReader, name: str) -> list[Item]:
+        require(content.find_conversation(name), name)
+        return [item.content for item in content.read_items(name, self.most_bytes, cuts_oldest=self.cuts_oldest)]
 
 
 def _strip(item: Item) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from r1plus_gateway.memory.cards import find_superseded, make_cards, rank_cards
 from r1plus_gateway.memory.quotation import HEAD, Quotation, quote_sentences, render_quotations
 from r1plus_gateway.memory.ranking import Ranking, WordRanking, fuse_rankings
-from r1plus_gateway.memory.turns import Sentence, Turn, list_sentences
+from r1plus_gateway.memory.turns import REMEMBERED, Sentence, Speaker, Turn, Utterance, list_sentences
 
 MOST_VERBATIM: Final = 5
 VERBATIM_SHARE: Final = 0.25
@@ -39,6 +39,8 @@ class Memory:
     """Sentences in the quotations that state a fact of the user."""
     retrieved: int
     """The other ones, which have words of the question."""
+    remembered: int
+    """Of both, those that were said in other conversations."""
     budget: int
     tokens: int
     """Of it all, as counted; at most the budget."""
@@ -55,11 +57,16 @@ def pack_memory(
     budget: int,
     counter: TokenCounter,
     rankings: Sequence[Ranking] = (WordRanking(),),
+    remembered: Sequence[str] = (),
 ) -> Memory:
-    """Return what enters the prompt of a question, within a budget of tokens."""
+    """Return what enters the prompt of a question, within a budget of tokens.
+
+    `remembered`: what the user said in other conversations, the oldest first.
+    """
     verbatim = _count_verbatim(turns, int(VERBATIM_SHARE * budget), counter)
     tokens = sum(_count_turn(turn, counter) for turn in turns[len(turns) - verbatim :])
-    earlier = turns[: len(turns) - verbatim]
+    known = Turn(REMEMBERED, [Utterance(Speaker.USER, text) for text in remembered])
+    earlier = [known, *turns[: len(turns) - verbatim]]
     picked = _pick_sentences(earlier, question, budget - tokens, counter, rankings)
     tokens += picked.tokens
     while verbatim < min(MOST_VERBATIM, len(turns)):
@@ -71,7 +78,15 @@ def pack_memory(
     # A turn that became verbatim is not quoted as well; what that saves is not spent again.
     sentences = [one for one in picked.sentences if one.turn <= begin]
     cards = sum(one.position in picked.cards for one in sentences)
-    return Memory(turns[begin:], quote_sentences(sentences), cards, len(sentences) - cards, budget, tokens)
+    return Memory(
+        verbatim=turns[begin:],
+        quotations=quote_sentences(sentences),
+        cards=cards,
+        retrieved=len(sentences) - cards,
+        remembered=sum(one.turn == REMEMBERED for one in sentences),
+        budget=budget,
+        tokens=tokens,
+    )
 
 
 @dataclass(frozen=True, slots=True)

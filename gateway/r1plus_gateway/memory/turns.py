@@ -20,6 +20,10 @@ _ABBREVIATION: Final = re.compile(
 _CONTINUED: Final = re.compile(r"[a-zäöü]|\d|Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez")
 
 
+REMEMBERED: Final = 0
+"""Number of the turn that holds what was said in other conversations."""
+
+
 class Speaker(StrEnum):
     """Who said something."""
 
@@ -41,7 +45,7 @@ class Turn:
     """What the user says, and everything after it until the user speaks again."""
 
     number: int
-    """From 1, the oldest."""
+    """From 1, the oldest; `REMEMBERED` for what was said in other conversations."""
     utterances: Sequence[Utterance]
 
 

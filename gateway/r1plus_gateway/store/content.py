@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
 MOST_ITEMS: Final = 2048
 """Of one conversation: as many as a request may have messages."""
 MOST_HISTORY: Final = 2048
 """Responses that one may follow."""
+MOST_MEMORIES: Final = 256
+"""Of one owner."""
+MOST_MEMORY_CHARACTERS: Final = 400
+"""Of one memory: a sentence or two."""
 ENTRY_BYTES: Final = 512
-"""That limits count for each conversation, item and response besides its ciphertext: what a row costs."""
+"""That limits count for each conversation, item, response and memory besides its ciphertext: what a row costs."""
 OWNER_BYTES: Final = 1024
 """That limits count for each owner with content: its data key, and its entry in the books."""
 PAGE_BYTES: Final = 2**20
@@ -56,6 +61,36 @@ class Item:
 
     id: str
     content: Json
+
+
+class MemorySource(StrEnum):
+    """Where a memory comes from."""
+
+    SAID = "said"
+    """The user said it in a request that asked to keep such things."""
+    PINNED = "pinned"
+    """It was stored as a memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMemory:
+    """What is remembered across conversations. Times are seconds since the epoch."""
+
+    id: str
+    text: str
+    source: MemorySource
+    created_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryChanges:
+    """What a request changes of what is remembered."""
+
+    said: Sequence[str]
+    """New statements of the user."""
+    superseded: Sequence[str]
+    """Ids of memories that they correct or repeat."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ENTRY_BYTES, OWNER_BYTES
 from r1plus_gateway.store.content_cipher import Owner
 
-_OWNED: Final = (t.conversations, t.responses)
+_OWNED: Final = (t.conversations, t.responses, t.memories)
 """Tables whose rows name their owner, and are encrypted under its keys."""
 
 

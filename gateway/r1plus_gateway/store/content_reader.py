@@ -14,13 +14,16 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import (
     MOST_HISTORY,
+    MOST_MEMORIES,
     PAGE_BYTES,
     Conversation,
     HistoryBrokenError,
     HistoryTooLongError,
     Item,
     Listed,
+    MemorySource,
     Page,
+    StoredMemory,
     StoredResponse,
 )
 from r1plus_gateway.store.content_books import match_owner
@@ -41,24 +44,31 @@ class ContentReader:
 
     def find_conversation(self, conversation_id: str) -> Conversation | None:
         """Return a conversation of this owner. Raises UnreadableContentError."""
-        row = self._find_row(conversation_id)
+        row = self._find_own(t.conversations, conversation_id)
         return None if row is None else self._make_conversation(row)
 
     def list_conversations(self, page: Page) -> Listed[Conversation] | None:
         """Return conversations by the time they were made; None if `page.after` is none of them."""
-        c, after = t.conversations.c, None
-        if page.after:
-            after = self.find_conversation(page.after)
-            if after is None:
-                return None
-        place = sa.tuple_(c.created_at, c.id)
-        statement = sa.select(t.conversations).where(*self._match(t.conversations))
-        if after is not None:
-            bound = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))
-            statement = statement.where(place > bound if page.is_ascending else place < bound)
-        order = (c.created_at, c.id) if page.is_ascending else (c.created_at.desc(), c.id.desc())
-        rows = self.connection.execute(statement.order_by(*order).limit(page.limit + 1)).all()
+        rows = self._list_rows(t.conversations, page)
+        if rows is None:
+            return None
         return Listed([self._make_conversation(row) for row in rows[: page.limit]], len(rows) > page.limit)
+
+    def list_memories(self, page: Page) -> Listed[StoredMemory] | None:
+        """Return memories by the time they were made; None if `page.after` is none of them."""
+        rows = self._list_rows(t.memories, page)
+        if rows is None:
+            return None
+        return Listed([self._make_memory(row) for row in rows[: page.limit]], len(rows) > page.limit)
+
+    def read_memories(self) -> list[StoredMemory]:
+        """Return all memories of this owner, the oldest first."""
+        return [self._make_memory(row) for row in self._list_rows(t.memories, Page(MOST_MEMORIES, "", True)) or ()]
+
+    def find_memory(self, memory_id: str) -> StoredMemory | None:
+        """Return a memory of this owner. Raises UnreadableContentError."""
+        row = self._find_own(t.memories, memory_id)
+        return None if row is None else self._make_memory(row)
 
     def list_items(self, conversation_id: str, page: Page) -> Listed[Item] | None:
         """Return items of a conversation of this owner as they were said; None if `page.after` is none of them."""
@@ -168,10 +178,25 @@ class ContentReader:
         content = self._decrypt(row, "responses", row.content)
         return StoredResponse(row.id, row.previous_id, content["input"], content["answer"])
 
-    def _find_row(self, conversation_id: str) -> Any:
-        """Return the row of a conversation of this owner as it is stored; None if there is none."""
-        is_own = (t.conversations.c.id == conversation_id, *self._match(t.conversations))
-        return self.connection.execute(sa.select(t.conversations).where(*is_own)).one_or_none()
+    def _find_own(self, table: sa.Table, row_id: str) -> Any:
+        """Return a row of this owner as it is stored; None if there is none."""
+        is_own = (table.c.id == row_id, *self._match(table))
+        return self.connection.execute(sa.select(table).where(*is_own)).one_or_none()
+
+    def _list_rows(self, table: sa.Table, page: Page) -> Sequence[Any] | None:
+        """Return rows by the time they were made, one more than the page has; None if `page.after` is none of them."""
+        c, after = table.c, None
+        if page.after:
+            after = self._find_own(table, page.after)
+            if after is None:
+                return None
+        statement = sa.select(table).where(*self._match(table))
+        if after is not None:
+            place = sa.tuple_(c.created_at, c.id)
+            bound = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))
+            statement = statement.where(place > bound if page.is_ascending else place < bound)
+        order = (c.created_at, c.id) if page.is_ascending else (c.created_at.desc(), c.id.desc())
+        return self.connection.execute(statement.order_by(*order).limit(page.limit + 1)).all()
 
     def _match(self, table: sa.Table) -> tuple[Any, ...]:
         return match_owner(table, self.owner)
@@ -185,6 +210,10 @@ class ContentReader:
     def _make_conversation(self, row: Any) -> Conversation:
         attributes = self._decrypt(row, "conversations", row.attributes)
         return Conversation(row.id, row.created_at, row.used_at, attributes)
+
+    def _make_memory(self, row: Any) -> StoredMemory:
+        content = self._decrypt(row, "memories", row.content)
+        return StoredMemory(row.id, content["text"], MemorySource(content["source"]), row.created_at, row.expires_at)
 
     def _make_item(self, row: Any) -> Item:
         return Item(row.id, self._decrypt(row, "conversation_items", row.content))

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -12,17 +13,22 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import (
     ENTRY_BYTES,
     MOST_ITEMS,
+    MOST_MEMORIES,
     OWNER_BYTES,
     ContentLimitError,
     ContentLimits,
     Conversation,
     Item,
+    MemoryChanges,
+    MemorySource,
+    StoredMemory,
     StoredResponse,
 )
 from r1plus_gateway.store.content_books import add_size, delete_conversations, match_owner, read_stored_bytes
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.content_reader import ContentReader
 
+DAY_SECONDS: Final = 86_400.0
 _PREFIXES: Final[Mapping[str, str]] = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 
 
@@ -51,7 +57,7 @@ class ContentWriter(ContentReader):
 
     def replace_attributes(self, conversation_id: str, attributes: Mapping[str, str]) -> Conversation | None:
         """Give a conversation other attributes; None if there is none."""
-        before = self._find_row(conversation_id)
+        before = self._find_own(t.conversations, conversation_id)
         if before is None:
             return None
         key = self._get_newest_key()
@@ -66,7 +72,7 @@ class ContentWriter(ContentReader):
 
     def append_items(self, conversation_id: str, items: Sequence[Mapping[str, Any]]) -> list[Item] | None:
         """Add items at the end of a conversation; None if there is none. Raises ContentLimitError."""
-        if self._find_row(conversation_id) is None:
+        if self._find_own(t.conversations, conversation_id) is None:
             return None
         c = t.conversation_items.c
         count, last = self.connection.execute(
@@ -85,7 +91,7 @@ class ContentWriter(ContentReader):
     def delete_item(self, conversation_id: str, item_id: str) -> bool:
         """Delete an item; return whether there was one."""
         c = t.conversation_items.c
-        if self._find_row(conversation_id) is None:
+        if self._find_own(t.conversations, conversation_id) is None:
             return False
         is_item = (c.conversation_id == conversation_id, c.id == item_id)
         size = self.connection.scalar(sa.select(sa.func.length(c.content)).where(*is_item))
@@ -98,7 +104,7 @@ class ContentWriter(ContentReader):
 
     def delete_conversation(self, conversation_id: str) -> bool:
         """Delete a conversation with its items; return whether there was one."""
-        if self._find_row(conversation_id) is None:
+        if self._find_own(t.conversations, conversation_id) is None:
             return False
         delete_conversations(self.connection, [(conversation_id, self.owner)])
         return True
@@ -114,12 +120,64 @@ class ContentWriter(ContentReader):
 
     def delete_response(self, response_id: str) -> bool:
         """Delete a response; return whether there was one. What follows it can no longer be continued."""
-        c = t.responses.c
-        is_own = (c.id == response_id, *self._match(t.responses))
-        size = self.connection.scalar(sa.select(sa.func.length(c.content)).where(*is_own))
+        return self._delete_row(t.responses, response_id)
+
+    def add_memory(self, text: str, source: MemorySource, days: float) -> StoredMemory:
+        """Remember a text for so many days. Raises ContentLimitError."""
+        count = self.connection.scalar(sa.select(sa.func.count()).where(*self._match(t.memories))) or 0
+        if count >= MOST_MEMORIES:
+            raise ContentLimitError(f"{count} memories are stored, and there are at most {MOST_MEMORIES}; delete some")
+        memory = StoredMemory(make_id("mem"), text, source, self._now, self._now + days * DAY_SECONDS)
+        key = self._get_newest_key()
+        sealed = self._seal_memory(key, memory)
+        self._grow([sealed])
+        row = {**self._own(), "id": memory.id, "created_at": memory.created_at, "expires_at": memory.expires_at}
+        self.connection.execute(sa.insert(t.memories), [row | {"key_id": key.id, "content": sealed}])
+        return memory
+
+    def replace_memory(self, memory_id: str, text: str | None, days: float) -> StoredMemory | None:
+        """Give a memory another text, if one is named, and so many days from now on; None if there is none."""
+        before = self._find_own(t.memories, memory_id)
+        if before is None:
+            return None
+        memory = self._make_memory(before)
+        memory = replace(memory, text=memory.text if text is None else text, expires_at=self._now + days * DAY_SECONDS)
+        key = self._get_newest_key()
+        sealed = self._seal_memory(key, memory)
+        self._grow([sealed], replaced=before.content)
+        values = {"key_id": key.id, "content": sealed, "expires_at": memory.expires_at}
+        self.connection.execute(sa.update(t.memories).where(t.memories.c.id == memory_id).values(values))
+        return memory
+
+    def delete_memory(self, memory_id: str) -> bool:
+        """Delete a memory; return whether there was one."""
+        return self._delete_row(t.memories, memory_id)
+
+    def change_memories(self, changes: MemoryChanges, days: float) -> None:
+        """Remember what the user said. It takes the place of what it corrects, and then of the oldest that was said.
+
+        Raises ContentLimitError.
+        """
+        for memory_id in changes.superseded:
+            self.delete_memory(memory_id)
+        known = self.read_memories()
+        excess = len(known) + len(changes.said) - MOST_MEMORIES
+        oldest = [memory.id for memory in known if memory.source is MemorySource.SAID]
+        for memory_id in oldest[: max(0, excess)]:
+            self.delete_memory(memory_id)
+        for text in changes.said:
+            self.add_memory(text, MemorySource.SAID, days)
+
+    def _seal_memory(self, key: DataKey, memory: StoredMemory) -> bytes:
+        return self._encrypt(key, "memories", memory.id, {"text": memory.text, "source": memory.source})
+
+    def _delete_row(self, table: sa.Table, row_id: str) -> bool:
+        """Delete a row with `content`, and count its size off; return whether there was one."""
+        is_own = (table.c.id == row_id, *self._match(table))
+        size = self.connection.scalar(sa.select(sa.func.length(table.c.content)).where(*is_own))
         if size is None:
             return False
-        self.connection.execute(sa.delete(t.responses).where(*is_own))
+        self.connection.execute(sa.delete(table).where(*is_own))
         add_size(self.connection, self.owner, -size - ENTRY_BYTES)
         return True
 

@@ -60,6 +60,7 @@ class ErasureReceipt:
     conversations: int
     items: int
     responses: int
+    memories: int
     data_keys: Sequence[str]
     """Ids of the keys that were destroyed."""
     public_key: str
@@ -154,6 +155,7 @@ def _erase(connection: Connection, scope: ErasureScope, pseudonym: str) -> dict[
         "items": connection.execute(items).rowcount,
         "conversations": connection.execute(sa.delete(t.conversations).where(*matches(t.conversations))).rowcount,
         "responses": connection.execute(sa.delete(t.responses).where(*matches(t.responses))).rowcount,
+        "memories": connection.execute(sa.delete(t.memories).where(*matches(t.memories))).rowcount,
         "data_keys": list(connection.scalars(keys)),
     }
     sizes, c = matches(t.content_sizes), t.content_sizes.c

@@ -29,6 +29,7 @@ _ENCRYPTED: Final = (
     (t.conversations, t.conversations.c.attributes),
     (t.conversation_items, t.conversation_items.c.content),
     (t.responses, t.responses.c.content),
+    (t.memories, t.memories.c.content),
 )
 """Tables whose rows name a `key_id`, and what of them it encrypts."""
 _OLD: Final = t.data_keys.alias("old")

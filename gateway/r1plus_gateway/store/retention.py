@@ -3,7 +3,7 @@
 A tenant that stops storing keeps what it has stored for as long as it was promised, and stores nothing new.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -25,32 +25,38 @@ def prune_content(connection: Connection, now: float, days: float, most: int = M
 
     0 days: nothing new is stored, and what is there is kept for as long as the last policy said.
     """
+    has_more = _delete_expired_memories(connection, now, most)
     name = MetaName.CONTENT_DAYS
     if days:
         write_meta(connection, name, repr(days))
     else:
         stored: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name.value))
         if stored is None:
-            return False
+            return has_more
         days = float(stored)
-    return _delete_older(connection, now - days * 86400, most)
+    return _delete_older(connection, now - days * 86400, most) or has_more
 
 
 def _delete_older(connection: Connection, before: float, most: int) -> bool:
     has_more = _delete_older_conversations(connection, before, most)
-    r = t.responses.c
-    size = sa.func.length(r.content)
-    stale = connection.execute(
-        sa.select(r.id, size, *(r[name] for name in t.OWNER))
-        .where(r.created_at < before)
-        .order_by(r.created_at)
-        .limit(most)
-    ).all()
+    return _delete_rows(connection, t.responses, t.responses.c.created_at, before, most) or has_more
+
+
+def _delete_expired_memories(connection: Connection, now: float, most: int) -> bool:
+    """Delete memories whose time is over: each has its own, also where nothing new is stored."""
+    return _delete_rows(connection, t.memories, t.memories.c.expires_at, now, most)
+
+
+def _delete_rows(connection: Connection, table: sa.Table, moment: sa.Column[Any], before: float, most: int) -> bool:
+    """Delete rows with `content` whose moment is before another one. Return whether there may be more."""
+    c = table.c
+    found = sa.select(c.id, sa.func.length(c.content), *(c[name] for name in t.OWNER))
+    stale = connection.execute(found.where(moment < before).order_by(moment).limit(most)).all()
     if stale:
-        connection.execute(sa.delete(t.responses).where(r.id.in_([row.id for row in stale])))
+        connection.execute(sa.delete(table).where(c.id.in_([row.id for row in stale])))
         for row in stale:
             add_size(connection, Owner(*row[2:]), -row[1] - ENTRY_BYTES)
-    return has_more or len(stale) == most
+    return len(stale) == most
 
 
 def _delete_older_conversations(connection: Connection, before: float, most: int) -> bool:

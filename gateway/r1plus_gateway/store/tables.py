@@ -203,6 +203,22 @@ responses = Table(
 )
 """Stored responses, each with the items of its request, as JSON. `previous_id` is the response that it follows."""
 
+memories = Table(
+    "memories",
+    metadata,
+    _make_text_column("id", is_key=True),
+    *_make_owner_columns(),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    _make_text_column("key_id"),
+    Column("content", LargeBinary, nullable=False),
+    Index("ix_memories_owner", *OWNER, "created_at", "id"),
+    Index("ix_memories_end_user", "end_user"),
+    Index("ix_memories_key_id", "key_id"),
+    Index("ix_memories_expires_at", "expires_at"),
+)
+"""What is remembered of an owner across conversations: a text and where it comes from, as JSON."""
+
 content_sizes = Table(
     "content_sizes",
     metadata,

@@ -32,7 +32,12 @@ class TenantContent:
     @property
     def is_stored(self) -> bool:
         """Whether the tenant's policy lets content be stored."""
-        return self._store.config.content_days > 0
+        return self.days > 0
+
+    @property
+    def days(self) -> float:
+        """How long content is kept after its last use; 0: nothing new is stored."""
+        return self._store.config.content_days
 
     async def read(self, caller: Caller, step: Callable[[ContentReader], T]) -> T:
         """Run a step on one consistent snapshot.

@@ -3,8 +3,8 @@
 Each of 120 scripted conversations has 20 turns and five facts, some of which change. After the last turn each fact is
 asked for, and the prompt is searched for its latest value. Rules may be written on the half `development`; figures are
 those of the half `reported`. Then two end users hold a thousand conversations through a real gateway, and each prompt is
-searched for markers of others and for deleted ones. A table by kind, then a JSON line: shares of the facts, and counts of
-facts and harm.
+searched for markers of others and for deleted ones. Last the served model answers some of the questions. A table by kind,
+then a JSON line: shares of the facts and of the answers, and counts of facts and harm.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.memory import baselines
+from bench.memory.answers import measure_answers
 from bench.memory.conversations import ScriptedConversation, ScriptedFact, build_conversations
 from bench.memory.development import DEVELOPMENT
 from bench.memory.matching import has_value
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show what is missed; of the half `development` only")
     parser.add_argument("--conversations", type=int, default=1000, help="through the gateway")
+    parser.add_argument("--answers", type=int, default=32, help="questions that the served model is asked; 0: none")
     arguments = parser.parse_args()
     if arguments.misses and arguments.half == "reported":
         parser.error("--misses: rules must not be written on the reported half; add --half development")
@@ -136,7 +138,10 @@ def main() -> None:
     tally.harm["foreign"] += leaks.foreign
     tally.harm["deleted"] += leaks.deleted
     print(f"{leaks.prompts} prompts through the gateway, {leaks.recalled} with the marker of their own conversation")
-    print(json.dumps({"half": half.name, "seed": arguments.seed, **tally.build_figures(), **measure_pace()}))
+    figures = {"half": half.name, "seed": arguments.seed, **tally.build_figures(), **measure_pace()}
+    if arguments.answers:
+        figures |= measure_answers(conversations, SHARE, arguments.answers).build_figures()
+    print(json.dumps(figures))
 
 
 async def measure_leaks(conversations: int) -> Leaks:

@@ -9,6 +9,7 @@ from devcluster.cluster import Cluster
 from devcluster.shell import CommandError
 from devcluster.steps import Steps
 from e2e import chart, parts, story
+from e2e.demo.data import use_data
 from e2e.demo.scenes import ask_each, observe, recall, refuse, serve
 from e2e.demo.telling import Stage, Teller
 from e2e.kube import Kube
@@ -20,7 +21,7 @@ FAILURES = (StoryError, WaitError, CommandError, RuntimeError, OSError)
 
 
 def main() -> int:
-    """Run the seven steps; returns the exit status."""
+    """Run the eight steps; returns the exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     teller = Teller()
@@ -76,12 +77,14 @@ def _start(steps: Steps, made: parts.Parts) -> EmbeddedTarget:
 
 
 def _play(target: Target, teller: Teller) -> None:
-    """Steps 4 to 7."""
+    """Steps 4 to 8."""
     names = [story.name_in(example) for example in (story.FULL, story.LITE, story.EDGE)]
     with teller.stage(Stage.SERVE):
         serve(target, names, teller)
     with teller.stage(Stage.ASK):
         key = ask_each(target, names, teller)
+    with teller.stage(Stage.KEEP):
+        use_data(target, names[0], key, teller)
     with teller.stage(Stage.REFUSE):
         refuse(target, names[0], key, teller)
         observe(target, names[0], key, teller)

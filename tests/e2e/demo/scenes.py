@@ -1,4 +1,4 @@
-"""Steps 4 to 6 of the demo: three tiers served, asked, and a regression refused and then caught."""
+"""Steps 4, 5 and 7 of the demo: three tiers served, asked, and a regression refused and then caught."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def ask_gateway(target: Target, full: Name, teller: Teller) -> ApiKey:
         teller.line("For a shell of your own, from this folder:")
         teller.line(f"  export OPENAI_BASE_URL={url}")
         teller.line(f"  export OPENAI_API_KEY={key.secret}")
-        environment = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": key.secret, "NO_PROXY": "127.0.0.1"}
+        environment = build_environment(url, key)
         script = ASK_SCRIPT.relative_to(story.EXAMPLES.parent)
         teller.line(f"With OpenAI's client: .venv/bin/python {script}")
         show_lines(ASK_SCRIPT.read_text().split('"""\n\n', 1)[1], teller)
@@ -98,6 +98,11 @@ def ask_gateway(target: Target, full: Name, teller: Teller) -> ApiKey:
         show_lines(CURL, teller)
         show_answer(run_command(environment, "bash", "-c", CURL), teller)
     return key
+
+
+def build_environment(url: str, key: ApiKey) -> dict[str, str]:
+    """Return what the examples read."""
+    return {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": key.secret, "NO_PROXY": "127.0.0.1"}
 
 
 def run_command(environment: Mapping[str, str], *command: str) -> str:

@@ -19,8 +19,9 @@ class Stage(Enum):
     INSTALL = (3, "Install the operator with helm")
     SERVE = (4, "Two tenants, three tiers: apply examples/ and wait for the gates")
     ASK = (5, "Ask each a question: one through its tenant's gateway, two over gRPC")
-    REFUSE = (6, "The same weights, another engine: refused, then forced through and caught")
-    LEAVE = (7, "Look around, and leave")
+    KEEP = (6, "The tenant's own data: a conversation that recalls, and a calculation that is right")
+    REFUSE = (7, "The same weights, another engine: refused, then forced through and caught")
+    LEAVE = (8, "Look around, and leave")
 
 
 class Teller:

@@ -35,6 +35,7 @@ def check_books(connection: sa.Connection) -> int:
         (t.conversations, c.attributes, t.conversations),
         (t.conversations, t.conversation_items.c.content, items),
         (t.responses, t.responses.c.content, t.responses),
+        (t.memories, t.memories.c.content, t.memories),
     ):
         names = [table.c[name] for name in t.OWNER]
         sums = sa.select(*names, sa.func.count(), sa.func.sum(sa.func.length(content))).select_from(place)

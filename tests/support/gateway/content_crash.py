@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import rotate_data_keys, verify_audit
-from r1plus_gateway.store.content import Page, StoredResponse
+from r1plus_gateway.store.content import MemoryChanges, MemorySource, Page, StoredResponse
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.key_rotation import continue_rotation, read_rotation
 from r1plus_gateway.store.retention import prune_content
@@ -52,6 +52,18 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
     assert listed is not None
     await content.write(ANNA, lambda one: one.delete_item(anna, listed.entries[0].id))
     on_step()
+    kept = await content.write(ANNA, lambda one: one.add_memory("I live in Kiel.", MemorySource.PINNED, 30))
+    on_step()
+    await content.write(ANNA, lambda one: one.replace_memory(kept.id, "I live in Bonn.", 30))
+    on_step()
+    changes = MemoryChanges(["I live in Ulm.", "My cat is called Mo."], [kept.id])
+    await content.write(ANNA, lambda one: one.change_memories(changes, 30))
+    on_step()
+    newest = (await content.read(ANNA, lambda one: one.read_memories()))[-1]
+    await content.write(ANNA, lambda one: one.delete_memory(newest.id))
+    on_step()
+    await content.write(BERT, lambda one: one.add_memory("I eat no fish.", MemorySource.SAID, 1))
+    on_step()
     await rotate_data_keys(store, ADMIN)
     on_step()
     cipher = store.cipher
@@ -59,6 +71,8 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
         on_step()
     on_step()
     await erase(store, ADMIN, ErasureScope(end_user="anna"))
+    on_step()
+    await store.write(lambda one: prune_content(one.connection, one.now + 2 * DAY, 30.0))
     on_step()
     await store.write(lambda one: prune_content(one.connection, one.now + 31 * DAY, 30.0))
     on_step()
@@ -74,6 +88,8 @@ async def read_state(store: TenantStore) -> State:
             items = await content.read(caller, lambda reader: reader.list_items(one.id, Page(100)))  # noqa: B023
             assert items is not None
             state.append([caller.end_user, dict(one.attributes), [item.content for item in items.entries]])
+        memories = await content.read(caller, lambda one: one.read_memories())
+        state.append([caller.end_user, sorted((one.text, one.source) for one in memories)])
         for number in range(2):
             found = await content.read(caller, lambda one: one.find_response(f"resp_{number}"))  # noqa: B023
             state.append([caller.end_user, None if found is None else found.answer])

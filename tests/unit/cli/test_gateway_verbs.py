@@ -91,7 +91,7 @@ async def test_a_whole_audit_log_is_said_to_be_so(call: Call) -> None:
 async def test_an_erasure_leaves_a_receipt_that_can_be_verified(call: Call, tmp_path: Path) -> None:
     receipt = tmp_path / "anna.json"
     erased = call("tenant", "erase", "--end-user", "anna@example.com", "--receipt", receipt, "--yes")
-    assert "Erased conversations: 0, items: 0, responses: 0; data keys destroyed: 0" in erased.stderr
+    assert "Erased conversations: 0, items: 0, responses: 0, memories: 0; data keys destroyed: 0" in erased.stderr
     (line,) = read_lines(call("tenant", "verify-receipt", receipt))
     assert line.startswith("Receipt erasure_") and "is whole: signed by" in line
     again = call("tenant", "erase", "--end-user", "anna@example.com", "--receipt", receipt, "--yes")

@@ -93,7 +93,7 @@ def test_a_failed_demo_says_where_to_look_and_how_to_go_on() -> None:
     teller.failure(StoryError("Waited 5 s, and still not so"), Path("/tmp/diagnostics"))
 
     text = out.getvalue()
-    assert "Step 4 of 7: " in text
+    assert "Step 4 of 8: " in text
     assert "    one\n    two\n" in text
     assert "Waited 5 s, and still not so" in text
     assert "/tmp/diagnostics" in text

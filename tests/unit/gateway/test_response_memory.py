@@ -117,6 +117,7 @@ async def test_a_conversation_longer_than_the_context_is_answered(caller: Caller
         "verbatim_turns": 5,
         "cards": 1,
         "retrieved": 0,
+        "remembered": 0,
     }
     assert 0 < figures["estimated_tokens"] <= figures["budget_tokens"]
     assert '1 "My locker has the code 4711."' in caller.prompt
@@ -227,10 +228,86 @@ async def test_a_stream_says_what_memory_did(caller: Caller) -> None:
     "a budget beyond the context": ({"enabled": True, "budget_tokens": CONTEXT + 1}, "memory.budget_tokens"),
     "a budget that is no number": ({"enabled": True, "budget_tokens": "all"}, "memory.budget_tokens"),
     "an unknown field": ({"enabled": True, "vectors": 1}, "memory.vectors"),
+    "an unknown way": ({"enabled": True, "long_term": "forever"}, "memory.long_term"),
 })  # fmt: skip
 async def test_bad_input(caller: Caller, memory: Any, param: str) -> None:
     status, answer = await caller.respond("Hi", memory=memory)
     assert (status, answer["error"]["param"]) == (400, param), answer
+
+
+KEEP = {"enabled": True, "long_term": "keep"}
+RECALL = {"enabled": True, "long_term": "recall"}
+
+
+async def test_what_the_user_said_is_recalled_in_another_conversation(caller: Caller) -> None:
+    status, answer = await caller.respond("My locker has the code 4711. What is a locker?", memory=KEEP)
+    assert (status, answer["r1plus"]["memory"]["kept"]) == (200, 1), answer
+    await caller.respond("What is the code of my locker?", memory={"enabled": True})
+    assert "4711" not in caller.prompt, "not asked for"
+    status, answer = await caller.respond("What is the code of my locker?", memory=RECALL)
+    assert (status, answer["r1plus"]["memory"]["remembered"]) == (200, 1), answer
+    assert "kept" not in answer["r1plus"]["memory"]
+    assert '"My locker has the code 4711."' in caller.prompt
+    assert "What is a locker?" not in caller.prompt
+    await caller.respond("Actually, I changed the code of my locker to 9026.", memory=KEEP)
+    _, listed = await caller.call("GET", "/memories")
+    assert [(one["text"], one["source"]) for one in listed["data"]] == [
+        ("Actually, I changed the code of my locker to 9026.", "said")
+    ]
+    await caller.respond("What is the code of my locker?", memory=RECALL)
+    assert "4711" not in caller.prompt
+    assert "9026" in caller.prompt
+
+
+async def test_a_memory_is_pinned_changed_and_deleted(caller: Caller) -> None:
+    status, made = await caller.call("POST", "/memories", {"text": "I eat no celery.", "expires_after_days": 7})
+    assert (status, made["source"], made["expires_at"] - made["created_at"]) == (200, "pinned", 7 * 86400), made
+    path = f"/memories/{made['id']}"
+    assert await caller.call("GET", path) == (200, made)
+    _, changed = await caller.call("POST", path, {"text": "I eat no nuts."})
+    assert (changed["text"], changed["expires_at"] > made["expires_at"]) == ("I eat no nuts.", True)
+    await caller.respond("What can't I eat?", memory=RECALL)
+    assert "celery" not in caller.prompt
+    assert '"I eat no nuts."' in caller.prompt
+    assert await caller.call("DELETE", path) == (200, {"id": made["id"], "object": "memory.deleted", "deleted": True})
+    await caller.respond("What can't I eat?", memory=RECALL)
+    assert "nuts" not in caller.prompt
+    for method, body in (("GET", None), ("POST", {"text": "x"}), ("DELETE", None)):
+        assert (await caller.call(method, path, body))[0] == 404
+
+
+async def test_a_memory_is_its_owners(caller: Caller, rig: tuple[GatewayProcess, FakeTriton]) -> None:
+    gateway, pod = rig
+    _, made = await caller.call("POST", "/memories", {"text": "I eat no celery."})
+    other = Caller(gateway, pod, await gateway.create_key())
+    for method, body in (("GET", None), ("POST", {"text": "x"}), ("DELETE", None)):
+        assert (await other.call(method, f"/memories/{made['id']}", body))[0] == 404
+    assert (await other.call("GET", "/memories"))[1]["data"] == []
+    await other.respond("What can't I eat?", memory=RECALL)
+    assert "celery" not in other.prompt
+    assert (await other.call("GET", f"/memories?after={made['id']}"))[0] == 400
+
+
+@for_each("body, param", {
+    "no text": ({}, "text"),
+    "a blank text": ({"text": "  "}, "text"),
+    "a text too long": ({"text": "x" * 401}, "text"),
+    "a text that is no string": ({"text": 7}, "text"),
+    "more days than the tenant keeps": ({"text": "x", "expires_after_days": 31}, "expires_after_days"),
+    "no day": ({"text": "x", "expires_after_days": 0}, "expires_after_days"),
+    "an unknown field": ({"text": "x", "source": "said"}, "source"),
+})  # fmt: skip
+async def test_bad_memories(caller: Caller, body: Json, param: str) -> None:
+    status, answer = await caller.call("POST", "/memories", body)
+    assert (status, answer["error"]["param"]) == (400, param), answer
+    assert (await caller.call("GET", "/memories"))[1]["data"] == []
+
+
+async def test_what_is_not_to_be_stored_is_not_kept(caller: Caller) -> None:
+    status, answer = await caller.respond("My code is 4711.", memory=KEEP, store=False)
+    assert (status, answer["error"]["param"]) == (400, "memory.long_term"), answer
+    assert (await caller.respond("My code is 4711.", memory=RECALL, store=False))[0] == 200
+    assert (await caller.call("GET", "/memories"))[1]["data"] == []
 
 
 async def test_no_marker_of_one_end_user_is_in_a_prompt_of_another(tmp_path_factory: pytest.TempPathFactory) -> None:
