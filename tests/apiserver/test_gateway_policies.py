@@ -260,6 +260,16 @@ def test_all_that_the_operator_makes_of_a_gateway_is_let_through(world: World) -
         assert answer.status in (200, 201), f"{obj['kind']}: {answer}"
 
 
+def test_pod_security_restricted_takes_the_pod_with_its_helper(world: World, admin: Person) -> None:
+    spec = get_pod(world.get_deployment())
+    path = kinds.POD.path(world.namespace)
+    answer = admin.ask("POST", path, manifest(kinds.POD, "like-the-gateway", world.namespace, spec=spec))
+    assert answer.status == 201, answer
+    spec["containers"][1]["securityContext"]["allowPrivilegeEscalation"] = True
+    answer = admin.ask("POST", path, manifest(kinds.POD, "like-the-gateway", world.namespace, spec=spec))
+    assert (answer.status, "allowPrivilegeEscalation" in answer.text) == (403, True), answer
+
+
 def test_where_a_namespace_assigns_users_no_container_names_one(world: World) -> None:
     deployment = world.get_deployment()
     for name in ("calculator", "embedder", "documents"):

@@ -282,6 +282,8 @@ def _choose_unit(task: TranslationTask, unit: Unit) -> Unit:
     Raises:
         TranslationError: the expression has another dimension than what is asked for.
     """
+    if any(name.startswith("money") and power not in (-1, 1) for name, power in unit.dimension):
+        raise _build_misfit(f"it is {describe_dimension(unit)}, and money is not multiplied with money")
     if task.asked is not None:
         target = Unit(((task.asked, 1),))
         if target.dimension == unit.dimension:

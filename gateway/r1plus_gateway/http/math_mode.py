@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 
-from r1plus_contract.calculator import DEFAULT_DIGITS, FailureCode
+from r1plus_contract.calculator import DEFAULT_DIGITS, Calculation, FailureCode
 from r1plus_contract.inference import Role
 from r1plus_gateway.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
@@ -49,6 +49,11 @@ def limit_translation(math: MathQuestion, prompt_tokens: int, model: ModelSettin
     return replace(math, plan=MathPlan(skip=skip), translation_tokens=0)
 
 
+def is_negative(calculation: Calculation) -> bool:
+    """Return whether a result is a number below 0, which no number of things is."""
+    return (calculation.numeric or calculation.exact or "").startswith("-")
+
+
 class MathMode:
     """Calculates for requests that generate."""
 
@@ -84,7 +89,13 @@ class MathMode:
         usage = generation.usage
         if isinstance(planned, Skip):
             return MathOutcome(skip=planned, usage=usage)
-        return MathOutcome(await self._calculate_all((planned,), group), usage=usage)
+        entries = await self._calculate_all((planned,), group)
+        if plan.task.asks_for_count and (done := entries[0].calculation) is not None and is_negative(done):
+            message = f"nothing was calculated: the model's expression, {done.expression}, is less than 0"
+            return MathOutcome(
+                skip=Skip("result_implausible", f"{message}; write the expression yourself"), usage=usage
+            )
+        return MathOutcome(entries, usage=usage)
 
     def _begin_translation(self, task: TranslationTask, request_id: str, pool: PodPool, group: str) -> Generation:
         wire = build_request(f"{request_id}-math", build_translation_prompt(task), _SAMPLING)

@@ -6,9 +6,10 @@ from r1plus_contract.calculator import Calculation, CalculationFailure, Calculat
 
 
 class FakeCalculator:
-    """Answers every expression by 42, unless it is told otherwise."""
+    """Answers every expression by `result`, unless it is told otherwise."""
 
     def __init__(self) -> None:
+        self.result = "42"
         self.asked: list[tuple[str, int]] = []
         self.failure: CalculationFailure | None = None
         self.trouble: Exception | None = None
@@ -28,4 +29,4 @@ class FakeCalculator:
             raise self.trouble
         if self.failure is not None:
             return CalculatorReply(failure=self.failure)
-        return CalculatorReply(Calculation(expression, "42", "42", True, "counted twice", ("a note",)))
+        return CalculatorReply(Calculation(expression, self.result, self.result, True, "counted twice", ("a note",)))

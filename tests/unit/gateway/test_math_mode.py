@@ -204,6 +204,14 @@ class TestTranslation:
         ]
         assert (entry["expression"], entry["unit"]) == ("3*80", "km")
 
+    async def test_less_than_nothing_is_no_number_of_things(self, rig: Rig, model: Model) -> None:
+        rig.calculator.result = "-42"
+        body = await ask(rig, TROLLEYS)
+        assert (body["r1plus"]["math"], body["r1plus"]["math_skipped"]["code"]) == ([], "result_implausible")
+        assert model.prompts == [TROLLEYS]
+        (entry,) = (await ask(rig, "What is 5 - 47?"))["r1plus"]["math"]
+        assert entry["exact"] == "-42"
+
     async def test_an_engine_that_fails_at_it_answers_without_it(self, rig: Rig, model: Model) -> None:
         model.trouble = FailureError(grpc.StatusCode.INTERNAL, "the engine rejects grammar")
         body = await ask(rig, TROLLEYS)

@@ -119,6 +119,7 @@ class TestTranslations:
         "an area for a length": ("A field is 3 m by 4 m. How many metres is it around?", " x * y\n", "units_do_not_fit"),
         "a length for a number of things": ("How many posts has a fence of 12 m with 3 m gaps?", " x - y\n", "units_do_not_fit"),
         "money of two countries": ("How much are 5 euros and 3 dollars?", " x + y\n", "units_do_not_fit"),
+        "money times money": ("What do bags of 5 euros cost with 3 euros for delivery?", " x * y\n", "units_do_not_fit"),
         "a number is left out": ("How many are 3 boxes of 4 with 5 lids?", " x * y\n", "numbers_unused"),
         "a number is used twice": ("How many are 3 boxes of 4?", " x * y * x\n", "translation_failed"),
         "a number of its own": ("How many are 3 boxes of 4?", " x * y * 7\n", "translation_failed"),
