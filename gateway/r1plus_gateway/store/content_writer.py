@@ -35,6 +35,8 @@ from r1plus_gateway.store.content_reader import ContentReader
 from r1plus_gateway.store.knowledge_books import read_caller_knowledge
 
 DAY_SECONDS: Final = 86_400.0
+_APART_SECONDS: Final = 0.001
+"""Between what was said in one request: lists and corrections go by time."""
 _PREFIXES: Final[Mapping[str, str]] = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 
 
@@ -130,10 +132,13 @@ class ContentWriter(ContentReader):
 
     def add_memory(self, text: str, source: MemorySource, days: float) -> StoredMemory:
         """Remember a text for so many days. Raises ContentLimitError."""
+        return self._add_memory(text, source, days, self._now)
+
+    def _add_memory(self, text: str, source: MemorySource, days: float, created_at: float) -> StoredMemory:
         count = self.connection.scalar(sa.select(sa.func.count()).where(*self._match(t.memories))) or 0
         if count >= MOST_MEMORIES:
             raise ContentLimitError(f"{count} memories are stored, and there are at most {MOST_MEMORIES}; delete some")
-        memory = StoredMemory(make_id("mem"), text, source, self._now, self._now + days * DAY_SECONDS)
+        memory = StoredMemory(make_id("mem"), text, source, created_at, created_at + days * DAY_SECONDS)
         key = self._get_newest_key()
         sealed = self._seal_memory(key, memory)
         self._grow([sealed])
@@ -171,8 +176,8 @@ class ContentWriter(ContentReader):
         oldest = [memory.id for memory in known if memory.source is MemorySource.SAID]
         for memory_id in oldest[: max(0, excess)]:
             self.delete_memory(memory_id)
-        for text in changes.said:
-            self.add_memory(text, MemorySource.SAID, days)
+        for place, text in enumerate(changes.said):
+            self._add_memory(text, MemorySource.SAID, days, self._now + place * _APART_SECONDS)
 
     def _seal_memory(self, key: DataKey, memory: StoredMemory) -> bytes:
         return self._encrypt(key, "memories", memory.id, {"text": memory.text, "source": memory.source})
