@@ -22,12 +22,12 @@ ENV_THREADS: Final = "R1PLUS_EMBEDDER_THREADS"
 ENV_IDLE_SECONDS: Final = "R1PLUS_EMBEDDER_IDLE_SECONDS"
 """After so long without a request the engine's memory is freed."""
 DEFAULT_ENGINE_DIR: Final = "/run/r1plus/embedder-engine"
-MOST_TEXTS: Final = 32
+MOST_TEXTS: Final = 128
 """Texts of one request. Whoever has more sends several, and others take their turn in between."""
 MOST_TEXT_BYTES: Final = 32 * 1024
 """Of one text in UTF-8: many times what an engine reads of it."""
 MOST_REQUEST_BYTES: Final = 1024 * 1024
-MOST_REPLY_BYTES: Final = 1024 * 1024
+MOST_REPLY_BYTES: Final = 4 * 1024 * 1024
 MOST_DIMENSIONS: Final = 4096
 ANSWER_SECONDS: Final = 60.0
 """Within so long a request has a reply, or an error: the queue, loading the engine, and the longest texts."""

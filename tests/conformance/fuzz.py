@@ -17,6 +17,8 @@ SEED: Final = 1
 EXAMPLES: Final = 60
 """Of each operation, in addition to the bounds of each field."""
 SECONDS: Final = 600
+ANSWER_SECONDS: Final = 120
+"""For one request, on a machine with much else to do: the longest computes 2,048 vectors."""
 ADMIN: Final = "/v1/admin/"
 HOOKS: Final = Path(__file__).with_name("fuzz_hooks.py")
 """Has a check in place of `positive_data_acceptance`, which knows no relations between fields."""
@@ -64,7 +66,8 @@ def _run(url: str, document: Path, credential: str, *choice: str) -> Iterator[Re
     # The configuration takes the credential from the environment: a command line is for all to see.
     settings = document.with_name("schemathesis.toml")
     settings.write_text(
-        f'hooks = "{HOOKS}"\nheaders = {{ Authorization = "Bearer ${{CREDENTIAL}}" }}\n'
+        f'hooks = "{HOOKS}"\nrequest-timeout = {ANSWER_SECONDS}\n'
+        f'headers = {{ Authorization = "Bearer ${{CREDENTIAL}}" }}\n'
         f"[checks]\nnegative_data_rejection.expected-statuses = {list(REFUSALS)}\n"
     )
     command = [prepare("schemathesis") / "st", "--config-file", settings, "run", document, "--url", url, *choice]

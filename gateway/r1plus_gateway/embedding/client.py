@@ -33,6 +33,10 @@ MOST_AT_ONCE: Final = 8
 """Requests at the embedder, which computes one at a time: further ones wait here, in the order of their arrival."""
 MOST_TEXTS_BYTES: Final = (MOST_REQUEST_BYTES - 4096) // 6
 """Of the texts of one request in UTF-8: JSON writes some characters in six bytes."""
+MOST_COST: Final = 32 * 512
+"""Of one request, so that others wait a few seconds at most: many short texts, or few long ones."""
+COST_OF_LONG: Final = 512
+"""A text costs its bytes, each of which could be a token, and never more than this: engines read the beginning only."""
 NOT_UNDERSTOOD: Final = "the embedder's answer is not understood; ask the platform team to look at its release"
 
 
@@ -149,13 +153,15 @@ def _split(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
     Raises:
         TextRefusedError: a text that no request can hold.
     """
-    start, room = 0, MOST_TEXTS_BYTES
+    start, total, costs = 0, 0, 0
     for position, text in enumerate(texts):
         size = _measure(text, position)
-        if position - start == MOST_TEXTS or size > room:
+        cost = min(size, COST_OF_LONG)
+        is_full = position - start == MOST_TEXTS or total + size > MOST_TEXTS_BYTES or costs + cost > MOST_COST
+        if is_full:
             yield start, position
-            start, room = position, MOST_TEXTS_BYTES
-        room -= size
+            start, total, costs = position, 0, 0
+        total, costs = total + size, costs + cost
     yield start, len(texts)
 
 

@@ -33,6 +33,18 @@ class Product:
 # Tests and headers that a running image never reads.
 _NEVER_RUN = ("bin", "*/tests", "*/*/tests", "*/test", "*/include")
 
+# Of OpenVINO: devices that our images do not have, and formats that engines do not have.
+_OPENVINO_NEVER_RUN = (
+    "openvino/cmake",
+    "openvino/libs/cache.json",
+    "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",
+    "openvino/libs/libopenvino_onnx_frontend.so*",
+    "openvino/libs/libopenvino_paddle_frontend.so*",
+    "openvino/libs/libopenvino_pytorch_frontend.so*",
+    "openvino/libs/libopenvino_tensorflow_frontend.so*",
+    "openvino/libs/libopenvino_tensorflow_lite_frontend.so*",
+)
+
 PRODUCTS: dict[str, Product] = {
     "operator": Product(
         containerfile="operator/Containerfile",
@@ -69,9 +81,16 @@ PRODUCTS: dict[str, Product] = {
     "gateway": Product(
         containerfile="gateway/Containerfile",
         # Its helpers' programs as well: they run as containers of their own in the gateway's pod.
-        extras=("gateway", "calculator", "documents"),
-        rooms=("r1plus_contract", "r1plus_gateway", "r1plus_sandbox", "r1plus_calculator", "r1plus_documents"),
-        left_out=_NEVER_RUN,
+        extras=("gateway", "calculator", "documents", "embedder"),
+        rooms=(
+            "r1plus_contract",
+            "r1plus_gateway",
+            "r1plus_sandbox",
+            "r1plus_calculator",
+            "r1plus_documents",
+            "r1plus_embedder",
+        ),
+        left_out=(*_NEVER_RUN, *_OPENVINO_NEVER_RUN, "openvino_telemetry*"),
     ),
     "triton-cpu": Product(
         containerfile="model_repo/Containerfile.triton",
@@ -81,14 +100,7 @@ PRODUCTS: dict[str, Product] = {
         only=("numpy", "openvino", "openvino-genai", "openvino-tokenizers"),
         left_out=(
             *_NEVER_RUN,
-            "openvino/cmake",
-            "openvino/libs/cache.json",
-            "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",
-            "openvino/libs/libopenvino_onnx_frontend.so*",
-            "openvino/libs/libopenvino_paddle_frontend.so*",
-            "openvino/libs/libopenvino_pytorch_frontend.so*",
-            "openvino/libs/libopenvino_tensorflow_frontend.so*",
-            "openvino/libs/libopenvino_tensorflow_lite_frontend.so*",
+            *_OPENVINO_NEVER_RUN,
         ),
         tritonserver=True,
     ),

@@ -70,6 +70,13 @@ async def test_many_texts_go_in_several_requests_and_keep_their_order(tmp_path: 
     assert got.engine == ENGINE
 
 
+async def test_few_long_texts_go_in_one_request_so_that_others_come_in_between(tmp_path: Path) -> None:
+    async with embedder(tmp_path, count_texts) as (client, asked):
+        got = await client.embed(["x" * 600] * 70)
+    assert asked == [32, 32, 6]
+    assert len(got.tokens) == 70
+
+
 async def test_texts_of_the_largest_size_fit_into_requests_even_where_json_escapes_each_character(
     tmp_path: Path,
 ) -> None:
