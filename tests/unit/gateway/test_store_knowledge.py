@@ -273,3 +273,15 @@ async def test_a_backup_restores_knowledge_and_not_what_was_erased_since(volume:
             assert await there.write(anna, lambda one: one.delete_file(erased.id))
     finally:
         shutil.rmtree(folder)
+
+
+async def test_a_batch_that_another_replica_has_stored_is_not_stored_twice(
+    store: TenantStore, knowledge: TenantKnowledge
+) -> None:
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    assert len(await knowledge.read(owner, lambda one: one.read_batches(added))) == 1
+    await store.read(check_books)
