@@ -189,6 +189,10 @@ bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timeta
 bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; and what the served model answers; JSON last [HALF=development SEED ANSWERS=32]
 	@$(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED)) $(if $(ANSWERS),--answers $(ANSWERS))
 
+.PHONY: bench-knowledge
+bench-knowledge: $(SYNCED) ## What a search in documents finds, its times, and what a PDF of 1,000 pages costs; JSON last [SEED ENGINE]
+	@$(PYTHON) -m bench.knowledge $(if $(SEED),--seed $(SEED)) $(if $(ENGINE),--engine $(ENGINE))
+
 .PHONY: bench-tenancy
 bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, walls back, one more, one noisy; JSON last [STARTS NOISY]
 	@$(PYTHON) -m bench.tenancy $(if $(STARTS),--starts $(STARTS)) $(if $(NOISY),--noisy $(NOISY))

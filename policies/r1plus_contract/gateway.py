@@ -187,8 +187,8 @@ class GatewayLimits:
     """Of all vector stores."""
     file_bytes: int = 32 * 1024 * 1024
     """Of one uploaded file."""
-    index_bytes: int = 192 * 1024 * 1024
-    """Of memory, for indexes of vector stores; the least recently searched goes first."""
+    index_bytes: int = 320 * 1024 * 1024
+    """Of memory, for indexes of vector stores; the least recently searched goes first. 100,000 chunks need 240 MiB."""
     silence_seconds: float = 300.0
     """Longest time without a response of the engine; then the request fails."""
 

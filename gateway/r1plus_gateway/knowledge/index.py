@@ -68,6 +68,7 @@ class StoreIndex:
         self._batches: array[int] = array("I")
         self._within: array[int] = array("H")
         self._vectors: NDArray[np.float32] | None = None
+        self._capacity = 0
         self._posting_bytes = 0
         self.has_stale = False
         """Whether a chunk has no vector of this engine, so that words alone are searched."""
@@ -85,6 +86,10 @@ class StoreIndex:
     def has_vectors(self) -> bool:
         """Whether vectors are searched: all chunks have one, of this engine."""
         return bool(self.engine) and not self.has_stale and len(self) > 0
+
+    def reserve(self, chunks: int) -> None:
+        """Say how many chunks will come: vectors get their place at once."""
+        self._capacity = len(self) + chunks
 
     def add_file(self, file: VectorStoreFile) -> None:
         """Begin a file; its batches follow."""
@@ -172,9 +177,10 @@ class StoreIndex:
             return
         rows: Any = np.frombuffer(batch.vectors, dtype="<f4").reshape(len(batch.chunks), -1)
         if self._vectors is None:
-            self._vectors = np.empty((_BLOCK, rows.shape[1]), dtype=np.float32)
+            self._vectors = np.empty((max(self._capacity, _BLOCK), rows.shape[1]), dtype=np.float32)
         if first + len(rows) > len(self._vectors):
-            larger = np.empty((max(first + len(rows), len(self._vectors) * 5 // 4 + _BLOCK), rows.shape[1]), np.float32)
+            room = max(self._capacity, first + len(rows) + _BLOCK)
+            larger = np.empty((room, rows.shape[1]), dtype=np.float32)
             larger[:first] = self._vectors[:first]
             self._vectors = larger
         self._vectors[first : first + len(rows)] = rows

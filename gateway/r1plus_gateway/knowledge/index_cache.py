@@ -91,7 +91,9 @@ def build_index(
     if index is None or index.engine != engine or index.has_stale or not _is_prefix(index, [file.id for file in files]):
         index = StoreIndex(engine, most_bytes)
     try:
-        for file in files[len(index.files) :]:
+        added = files[len(index.files) :]
+        index.reserve(sum(file.chunks for file in added))
+        for file in added:
             index.add_file(file)
             position = -1
             while batches := reader.read_batches(file, position):

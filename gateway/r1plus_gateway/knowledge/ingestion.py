@@ -62,7 +62,7 @@ class _Job:
 
 
 class _GoneError(Exception):
-    """The file is not wanted any more."""
+    """The file is not wanted any more, or another replica reads it."""
 
 
 class IngestionWorker:
@@ -156,6 +156,9 @@ class IngestionWorker:
         try:
             await self._ingest(job, file, stored)
         except _GoneError:
+            if await self._find(job) is not None:
+                # As after an outage: the other one's file is done then, or this one goes on behind it.
+                raise DocumentsUnavailableError(f"{stored.name} is read by another replica") from None
             return
         except UnreadableDocumentError as error:
             self._tries[file.id] += 1

@@ -206,12 +206,14 @@ class KnowledgeWriter(KnowledgeReader):
         return True
 
     def append_batch(self, file: VectorStoreFile, batch: ChunkBatch, ingestion: Ingestion) -> bool:
-        """Store the next chunks of a file, and how far it was read; return whether it is still wanted.
+        """Store the next chunks of a file, and how far it was read.
+
+        Return False if it is not wanted any more, or another replica has stored these chunks.
 
         Raises:
             ContentLimitError: there is no room, or the tenant has as many chunks as it may.
         """
-        if self._find_wanted(file) is None:
+        if self._find_wanted(file) is None or self._has_batch(file, batch.position):
             return False
         count = len(batch.chunks)
         if (total := count_tenant_chunks(self.connection)) + count > self._limits.tenant_chunks:
@@ -264,6 +266,11 @@ class KnowledgeWriter(KnowledgeReader):
             sa.select(t.vector_store_files).where(c.id == file.id, c.state == IngestionState.IN_PROGRESS)
         ).one_or_none()
         return row if row is not None and self._is_own(t.vector_stores, file.vector_store_id) else None
+
+    def _has_batch(self, file: VectorStoreFile, position: int) -> bool:
+        c = t.chunk_batches.c
+        is_batch = (c.vector_store_file_id == file.id, c.position == position)
+        return self.connection.scalar(sa.select(c.id).where(*is_batch)) is not None
 
     def _is_own(self, table: sa.Table, row_id: str) -> bool:
         own = (table.c.id == row_id, *match_owner(table, self.owner))

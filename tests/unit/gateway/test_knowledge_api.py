@@ -14,6 +14,8 @@ import pytest_asyncio
 from r1plus_gateway.knowledge.quotation import NOTHING_FOUND
 from support.documents.making import make_encrypted_pdf, make_pdf
 from support.documents.process import running_reader_process
+from support.embedding.process import running_embedder_process
+from support.embedding.tiny_model import make_tiny_engine
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
 from support.gateway.process import GatewayProcess, running_process
 from support.waiting import eventually
@@ -416,6 +418,27 @@ async def test_uploads_that_are_cut_leave_nothing_that_is_seen(gateway: GatewayP
             await session.post(f"{gateway.url}/v1/files", data=send(), headers=headers)
         async with session.get(f"{gateway.url}/v1/files", headers=headers) as response:
             assert (await response.json())["data"] == []
+
+
+async def test_with_an_embedder_words_and_vectors_are_searched(tmp_path: Path) -> None:
+    folder = make_tiny_engine(tmp_path / "engine")
+    settings = {"data": {"hasKnowledge": True}}
+    (tmp_path / "gateway").mkdir()
+    async with (
+        running_reader_process(tmp_path) as documents,
+        running_embedder_process(tmp_path, folder, "tiny") as embedder,
+        serving(FakeTriton(answer_from_quotes)) as pod,
+        running_process(tmp_path / "gateway", pod, settings, documents=documents, embedder=embedder) as process,
+    ):
+        client = Client(process, await process.create_key())
+        store_id, file = await client.add("handbook.md", HANDBOOK)
+        store = await client.openai.vector_stores.retrieve(store_id)
+        assert store.model_extra["r1plus"]["search"] == "hybrid"
+        _, found = await client.call("POST", f"/vector_stores/{store_id}/search", {"query": "hotels in Zurich"})
+        assert found["r1plus"] == {"search": "hybrid"}
+        assert {one["file_id"] for one in found["data"]} == {file.id}
+        assert len(found["data"]) == 3, "vectors rank every chunk"
+        await client.openai.close()
 
 
 async def test_a_tenant_without_knowledge_and_a_gateway_without_a_reader_say_so(tmp_path: Path) -> None:

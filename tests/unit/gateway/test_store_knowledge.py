@@ -1,6 +1,8 @@
 """Stored knowledge: whose it is, what it may have, what the file shows, and when it goes."""
 
+import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +14,11 @@ from r1plus_gateway.store.knowledge_writer import KnowledgeWriter
 from r1plus_gateway.store.retention import prune_knowledge
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+from support.gateway.backups import back_up, make_elsewhere, restore
 from support.gateway.content import MIB, check_books, make_content, say
 from support.gateway.knowledge import INGESTION, add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
+from support.scratch import make_scratch_folder
 
 KEY = make_caller()
 ANNA, BERT = make_caller(end_user="anna"), make_caller(end_user="bert")
@@ -242,3 +246,42 @@ async def test_a_row_that_was_moved_does_not_decrypt(store: TenantStore, knowled
     await knowledge.write(owner, swap)
     with pytest.raises(UnreadableContentError):
         await knowledge.read(owner, lambda reader: reader.read_part(two.id, 0))
+
+
+async def test_a_backup_restores_knowledge_and_not_what_was_erased_since(volume: Volume, store: TenantStore) -> None:
+    knowledge = make_knowledge(store)
+    key, anna = knowledge.identify(KEY), knowledge.identify(ANNA)
+    kept, erased = await upload(knowledge, key, SECRET), await upload(knowledge, anna, SECRET)
+    store_id = await make_store(knowledge, key)
+    batch = make_batch(0, SECRET.decode())
+    await ingest(knowledge, key, await add_file(knowledge, key, store_id, kept.id), batch)
+    old = await back_up(store)
+    await erase(store, ADMIN, ErasureScope(end_user="anna"))
+    newest = await back_up(store)
+    assert b"sesame" not in old.backup
+    folder = make_scratch_folder("r1plus-elsewhere-")
+    try:
+        async with make_elsewhere(volume, folder).open() as other:
+            await restore(other, replace(newest, backup=old.backup))
+            there = make_knowledge(other)
+            assert await there.read(key, lambda one: one.read_part(kept.id, 0)) == SECRET
+            files = await there.read(key, lambda one: one.list_searchable(store_id))
+            assert files is not None
+            assert await there.read(key, lambda one: one.read_batches(files[0])) == [batch]
+            with pytest.raises(UnreadableContentError):
+                await there.read(anna, lambda one: one.find_file(erased.id))
+            assert await there.write(anna, lambda one: one.delete_file(erased.id))
+    finally:
+        shutil.rmtree(folder)
+
+
+async def test_a_batch_that_another_replica_has_stored_is_not_stored_twice(
+    store: TenantStore, knowledge: TenantKnowledge
+) -> None:
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    assert len(await knowledge.read(owner, lambda one: one.read_batches(added))) == 1
+    await store.read(check_books)

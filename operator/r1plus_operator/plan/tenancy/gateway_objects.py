@@ -85,7 +85,7 @@ commits (10 s)."""
 SECRET_MODE: Final = 0o440
 MEMORY: Final = ("192Mi", "512Mi")
 KNOWLEDGE_MEMORY: Final = ("256Mi", "1Gi")
-"""Request and limit; with knowledge also for indexes, of which there are 192 MiB."""
+"""Request and limit; with knowledge also for indexes, of which there are 320 MiB at most."""
 SERIES_LIMITS: Final = MappingProxyType({**SCRAPE_LIMITS, "sampleLimit": 20_000, "bodySizeLimit": "4MiB"})
 """Limits of one scrape: a gateway has series for each API key and model."""
 
