@@ -22,6 +22,8 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "service_account": ("are named",),
     "after": ("is no entry of this list", "has control characters"),
     "keys": ("is not a file of r1plus tenant backup",),
+    "expires_after_days": ("for which this tenant keeps",),
+    "text": ("is blank",),
     "math_mode": ("cannot be held together with tools",),
     "conversation": ("cannot be continued together with a response",),
 }
