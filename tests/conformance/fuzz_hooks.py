@@ -24,6 +24,8 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "keys": ("is not a file of r1plus tenant backup",),
     "dimensions": ("leave it out",),
     "input": ("bytes exceed", "tokens, and the engine reads"),
+    "expires_after_days": ("for which this tenant keeps",),
+    "text": ("is blank",),
     "math_mode": ("cannot be held together with tools",),
     "conversation": ("cannot be continued together with a response",),
 }
