@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     "bool-as-yes": (
         Refused(tenant(gateway={"enabled": "yes"}), ("spec.gateway.enabled", "boolean")),
         Refused(gateway(calculator="yes"), ("spec.gateway.calculator", "boolean")),
-        Refused(gateway(calculator={"image": "evil:1"}), ("spec.gateway.calculator", "boolean")),
+        Refused(gateway(calculator={"image": "evil:1"}), ("spec.gateway.calculator", "image")),
     ),
     "replicas 0": (
         Refused(gateway(replicas=0), ("spec.gateway.replicas", "greater than or equal to 1")),
