@@ -24,6 +24,9 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "keys": ("is not a file of r1plus tenant backup",),
     "dimensions": ("leave it out",),
     "input": ("bytes exceed", "tokens, and the engine reads"),
+    "chunking_strategy.static.chunk_overlap_tokens": ("is more than half",),
+    **dict.fromkeys(("filters", "filters.filters"), ("more than",)),
+    **dict.fromkeys(("file_ids", "purpose"), ("expected an id", "has control characters")),
     "conversation": ("cannot be continued together with a response",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""
