@@ -71,10 +71,12 @@ def _check(request: EmbeddingRequest) -> None:
 
 def run(files: EngineFiles, threads: int) -> None:
     """Load the engine, then answer until standard input ends."""
+    replies = os.dup(1)
+    os.dup2(2, 1)  # what native code prints is no reply
     engine = Engine(files, threads)
-    write_to(1, pack(READY))
+    write_to(replies, pack(READY))
     while payload := read_frame_from(0, MOST_REQUEST_BYTES):
-        write_to(1, pack(dumps(answer(engine, files.identity, payload)).encode()))
+        write_to(replies, pack(dumps(answer(engine, files.identity, payload)).encode()))
 
 
 def main() -> int:

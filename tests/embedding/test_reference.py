@@ -11,7 +11,7 @@ from r1plus_model_repo.importing.embedding import minilm
 from support.embedding.running import running_embedder
 from support.embedding.texts import list_texts
 
-pytestmark = pytest.mark.embedding
+pytestmark = [pytest.mark.embedding, pytest.mark.timeout(3600)]
 LEAST_COSINE = 0.999
 """What is promised; 0.99999 was measured."""
 

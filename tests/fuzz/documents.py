@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from r1plus_model_repo.catalog.types import EMBEDDING_ONLY, GENERATION_ONLY, EngineKind
 from r1plus_model_repo.catalog.wire import DNS_LABEL
 from r1plus_operator.api.types import LABEL_KEY
 
@@ -162,14 +163,29 @@ class Documents:
         if "cpuRequest" in properties:
             fields["cpuRequest"] = fields["cpu"]
         if "backend" in fields and "artifact" in properties:
+            fields = self._of_one_kind(fields, properties)
             fields.setdefault("artifact", self.valid(properties["artifact"]))
             gpu = self.valid(properties["requirements"]["properties"]["gpu"])
             fields["requirements"].setdefault("gpu", gpu)
-        if fields.get("backend") == "openvino":
+        if fields.get("kind") == EngineKind.EMBEDDING:
+            fields["artifact"] = {**fields["artifact"], "image": "engines/f:1"}
+            fields["artifact"].pop("archive", None)
+            fields["requirements"].pop("gpu", None)
+        elif fields.get("backend") == "openvino":
             for parent, name in (("architecture", "window"), ("architecture", "globalLayers"), ("requirements", "gpu")):
                 fields[parent].pop(name, None)
             fields.pop("kvPrecision", None)
         return fields
+
+    def _of_one_kind(self, fields: Json, properties: Json) -> Json:
+        """What an engine of its kind has: it answers prompts, or turns texts into vectors."""
+        kinds = {EngineKind.EMBEDDING: EMBEDDING_ONLY, EngineKind.GENERATION: GENERATION_ONLY}
+        is_embedding = fields.get("kind") == EngineKind.EMBEDDING
+        own = kinds[EngineKind.EMBEDDING if is_embedding else EngineKind.GENERATION]
+        foreign = kinds[EngineKind.GENERATION if is_embedding else EngineKind.EMBEDDING]
+        kept = {name: value for name, value in fields.items() if name not in foreign}
+        needed = {name: self.valid(properties[name]) for name in own if name not in ("kvPrecision", "build")}
+        return {**needed, **kept, **({"backend": "openvino"} if is_embedding else {})}
 
     def _map(self, schema: Json) -> Json:
         count = self._rng.choice((0, 1, 2, 3, schema["maxProperties"]))

@@ -302,6 +302,9 @@ class Observer:
         return Observation(
             cr=cr,
             engines=tuple(entry.value.engine for entry in self.engines.store.items() if entry.value.engine),
+            embedding_engines=tuple(
+                entry.value.embedding for entry in self.engines.store.items() if entry.value.embedding
+            ),
             suites={**self._shipped, **tenant_suites},
             nodes=tuple(entry.value for entry in self.nodes.store.items()),
             suite_names=frozenset(self._shipped) | self.suites.list_names(namespace),

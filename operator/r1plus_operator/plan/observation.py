@@ -8,6 +8,7 @@ from r1plus_contract.engine_fetch import FillProgress
 from r1plus_contract.suite import Suite
 from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.verdict import MonitorReport
+from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.tenants import TenantPlacement
 from r1plus_policies.engine.hardware import Gpus
@@ -332,6 +333,8 @@ class Observation:
     wave: WaveView = WaveView()
     suite_names: frozenset[str] = frozenset()
     """Names of all existing suites, for the message about a suite that does not exist."""
+    embedding_engines: tuple[EmbeddingEngine, ...] = ()
+    """Engines that answer no prompts, for the message about an engine that does not exist."""
 
     @property
     def name(self) -> str:

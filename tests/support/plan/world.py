@@ -14,6 +14,7 @@ from r1plus_contract.requests import Request, Verb, build_annotations, next_orde
 from r1plus_contract.settings import MonitorSettings
 from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, load_suite, suite_hash
 from r1plus_contract.verdict import GateReport, MonitorReport, Phase, SweepFigures, Verdict, Watch, WatchStanding
+from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
@@ -90,6 +91,7 @@ class World(Timed):
     pool: PoolView | None = None
     wiring: PrometheusState | None = None
     engines: tuple[Engine, ...] = CATALOG
+    embedding_engines: tuple[EmbeddingEngine, ...] = ()
     volumes: dict[str, VolumeFacts] = field(default_factory=dict)
     volumes_refused: dict[str, str] = field(default_factory=dict)
     wave: WaveView = field(default_factory=WaveView)
@@ -108,6 +110,7 @@ class World(Timed):
         )
         volumes, refused = dict(self.volumes), dict(self.volumes_refused)
         seen = replace(seen, volumes=volumes, volume_write_errors=refused, wave=self.wave)
+        seen = replace(seen, embedding_engines=self.embedding_engines)
         return replace(seen, endpoints=self.endpoints, tenant=self.tenant)
 
     def pass_once(self) -> Plan:

@@ -14,6 +14,7 @@ from r1plus_operator.observe import node_projection, pod_projection, projections
 from r1plus_operator.plan.observation import JOB_ENDED, REFUSED_PODS
 from r1plus_operator.plan.podspec.pod import hash_pod_spec, is_same_image, list_images
 from r1plus_operator.runtime.resources import Resource
+from support.plan.embedding_engine import EMBEDDING_ENGINE
 from support.plan.world import World
 
 DEPLOYMENT = kinds.BY_KIND["Deployment"]
@@ -280,6 +281,16 @@ def test_an_engine_that_does_not_validate_is_not_on_offer_but_is_known() -> None
     kept = projections.project_engine({"metadata": {"name": "e", "uid": "u"}, "spec": {"tier": "huge"}})
     assert kept.value.engine is None
     assert kept.value.live["spec"] == {"tier": "huge"}
+
+
+def test_an_engine_of_kind_embedding_is_known_and_not_on_offer() -> None:
+    spec = EMBEDDING_ENGINE.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    kept = projections.project_engine({"metadata": {"name": "minilm", "uid": "u"}, "spec": spec})
+    assert kept.value.engine is None
+    assert kept.value.embedding == EMBEDDING_ENGINE
+    for wrong in ({**spec, "tier": "full"}, {**spec, "kind": "generation"}, {**spec, "kind": None}):
+        kept = projections.project_engine({"metadata": {"name": "minilm", "uid": "u"}, "spec": wrong})
+        assert (kept.value.engine, kept.value.embedding) == (None, None)
 
 
 def test_a_suite_that_cannot_be_read_says_why() -> None:

@@ -113,6 +113,8 @@ def _fit(
         )
 
     target = prefer_incumbents(fit_for, spec, observed.name, current, revisions.values())
+    if isinstance(target, Problem):
+        target = _mention_embedding_engine(target, spec, observed)
     tenant = observed.tenant
     if (
         tenant
@@ -123,6 +125,18 @@ def _fit(
         # What serves keeps its place, whatever the platform team allows by now.
         return check_readable(tenant) or check_placement(spec.placement, tenant.placement) or target
     return target
+
+
+def _mention_embedding_engine(problem: Problem, spec: R1PlusDeploymentSpec, observed: Observation) -> Problem:
+    """Say so where the family that the spec names is that of an engine for embeddings."""
+    names = [engine.name for engine in observed.embedding_engines if engine.spec.family == spec.engine.family]
+    if problem.reason is not Reason.ENGINE_NOT_FOUND or not names:
+        return problem
+    text = (
+        f". R1PlusEngine {names[0]} of that family is of kind embedding, so it answers no prompts: name another family"
+        " here, and that engine in spec.gateway.embedding of the R1PlusTenant"
+    )
+    return replace(problem, message=problem.message + text)
 
 
 def _keep_engine(

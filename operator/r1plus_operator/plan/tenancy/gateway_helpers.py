@@ -57,6 +57,8 @@ class GatewayHelper:
     """Its own variables: names, which begin with R1PLUS_NAME_, and values."""
     init_containers: tuple[Json, ...] = ()
     """What fills its volumes before the pod starts."""
+    files_bytes: int = 0
+    """Of its volumes beyond its socket and /tmp: disk of the node, as the pod's limit counts it."""
     mounts: tuple[Json, ...] = ()
     volumes: tuple[Json, ...] = ()
     """What it mounts beyond its socket and /tmp; policy `gateway-pods` has to know each."""
@@ -107,7 +109,7 @@ def build_embedder(engine: EmbeddingEngine) -> GatewayHelper:
     spec = engine.spec
     memory = bytes_of(spec.requirements.weights_memory) + bytes_of(spec.requirements.runtime_memory)
     # The files are smaller than the weights in memory, in 32 bits; the tokenizer comes on top.
-    size = mebibytes(bytes_of(spec.requirements.weights_memory) + ENGINE_EXTRAS)
+    size = bytes_of(spec.requirements.weights_memory) + ENGINE_EXTRAS
     target = build_mount(ENGINE_FILES, embedder.DEFAULT_ENGINE_DIR)
     return GatewayHelper(
         name="embedder",
@@ -138,8 +140,9 @@ def build_embedder(engine: EmbeddingEngine) -> GatewayHelper:
                 "volumeMounts": [target],
             },
         ),
+        files_bytes=size,
         mounts=(build_mount(ENGINE_FILES, embedder.DEFAULT_ENGINE_DIR, read_only=True),),
-        volumes=({"name": ENGINE_FILES, "emptyDir": {"sizeLimit": size}},),
+        volumes=({"name": ENGINE_FILES, "emptyDir": {"sizeLimit": mebibytes(size)}},),
     )
 
 
@@ -182,7 +185,7 @@ def _build_resources(helper: GatewayHelper, *, counts_storage: bool) -> Json:
     requests = {"cpu": sizes.cpu, "memory": sizes.memory}
     limits = {"cpu": sizes.cpu_limit, "memory": sizes.memory_limit}
     if counts_storage:
-        disk = bytes_of(SOCKET_SIZE) + (bytes_of(helper.tmp) if helper.tmp else 0)
+        disk = bytes_of(SOCKET_SIZE) + (bytes_of(helper.tmp) if helper.tmp else 0) + helper.files_bytes
         requests["ephemeral-storage"] = mebibytes(LOGS + disk)
         limits["ephemeral-storage"] = mebibytes(LOGS_LIMIT + disk)
     return {"requests": requests, "limits": limits}

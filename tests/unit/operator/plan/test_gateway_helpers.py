@@ -168,6 +168,18 @@ def read_settings(world: TenantWorld) -> Json:
     return settings
 
 
+def test_the_disk_of_an_engines_files_is_asked_for() -> None:
+    world = make_world(embedding=ON["embedding"])
+    world.gateway = replace(world.gateway, counts_storage=True)
+    pod = settle_pod(world)
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "embedder-engine"]
+    assert volume["emptyDir"] == {"sizeLimit": "204Mi"}
+    resources = split(pod)[1]["embedder"]["resources"]
+    # Log 32 and 128, socket 1, files 204.
+    assert resources["requests"]["ephemeral-storage"] == "237Mi"
+    assert resources["limits"]["ephemeral-storage"] == "333Mi"
+
+
 def test_the_gateway_is_told_which_engine_its_embedder_has() -> None:
     world = make_world(embedding=ON["embedding"])
     world.settle()

@@ -13,6 +13,7 @@ from r1plus_operator.plan.manifests.children import NOTHING_PROMOTED
 from r1plus_operator.plan.observation import REFUSED_PODS, ContainerFacts, NodeFacts, SuiteSource
 from r1plus_operator.plan.revision.storage import read_revision, to_object
 from r1plus_operator.plan.status.conditions import ENDPOINTS_GRACE_SECONDS
+from support.plan.embedding_engine import EMBEDDING_ENGINE
 from support.plan.world import CONFIG, DAY, FULL, NODE, Q4_1, World, observe_world, serve_world, start_world, suite
 from support.tables import for_each
 
@@ -287,6 +288,19 @@ def test_a_new_suite_makes_quality_unknown_and_moves_no_traffic() -> None:
     world.apply(accuracy={"suite": "smollm2-full-v2"})
     world.expect(serves=stable, QualityVerified="Unknown")
     assert world.accuracy_settings()["suite"] == "smollm2-full-v2"
+
+
+def test_an_engine_for_embeddings_is_never_chosen_and_the_condition_says_so() -> None:
+    world = serve_world()
+    world.embedding_engines = (EMBEDDING_ENGINE,)
+    world.expect(Ready="True")
+    world.apply(engine={"family": EMBEDDING_ENGINE.spec.family})
+    status, reason, message = world.condition("EngineReady")
+    assert (status, reason) == ("False", "EngineNotFound")
+    assert "R1PlusEngine minilm of that family is of kind embedding" in message
+    assert "spec.gateway.embedding" in message
+    world.apply(engine={"family": "nope"})
+    assert "embedding" not in world.condition("EngineReady")[2]
 
 
 BROKEN = SuiteSource("own", "{}", "", None, "own: suite own: sha256 is aa, suite.json promises bb")
