@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     "bool-as-yes": (
         Refused(tenant(gateway={"enabled": "yes"}), ("spec.gateway.enabled", "boolean")),
         Refused(gateway(calculator="yes"), ("spec.gateway.calculator", "boolean")),
-        Refused(gateway(calculator={"image": "evil:1"}), ("spec.gateway.calculator", "boolean")),
+        Refused(gateway(calculator={"image": "evil:1"}), ("spec.gateway.calculator", "image")),
         Refused(gateway(knowledge="yes"), ("spec.gateway.knowledge", "boolean")),
     ),
     "replicas 0": (
