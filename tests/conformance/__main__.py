@@ -1,7 +1,7 @@
 """`make test-conformance`: what programs written for OpenAI's API find at a gateway; a JSON line last.
 
 llm-comply, the real `openai` client in three major versions, and schemathesis, each in an environment of its own. The
-gateway is a process with a real store, a real calculator and a real embedder; behind it the real tritonserver serves a test engine, for
+gateway is a process with a real store, a real calculator, embedder and reader of documents; behind it the real tritonserver serves a test engine, for
 schemathesis a stand-in.
 """
 
@@ -23,6 +23,7 @@ from devcluster.cache import cache_dir
 from r1plus_model_repo.importing.embedding import minilm
 from r1plus_model_repo.importing.smollm2 import build_engines
 from support.calculator.process import running_calculator_process
+from support.documents.process import running_reader_process
 from support.embedding.process import EmbedderProcess, running_embedder_process
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, laid_out, serving
 from support.gateway.fake_triton import FakeTriton, answer
@@ -39,8 +40,8 @@ MODEL: Final = {
 }
 
 
-STORING: Final = {"data": {"contentDays": 1}}
-"""Settings of a tenant that stores conversations."""
+STORING: Final = {"data": {"contentDays": 1, "hasKnowledge": True}}
+"""Settings of a tenant that stores conversations and documents."""
 
 
 @contextlib.contextmanager
@@ -68,7 +69,10 @@ async def running_gateway(folder: Path, server: Server) -> AsyncIterator[Gateway
     async with (
         running_calculator_process(folder) as calculator,
         running_minilm(folder) as embedder,
-        running_process(folder, pod, STORING, calculator=calculator, embedder=embedder, **MODEL) as gateway,
+        running_reader_process(folder) as documents,
+        running_process(
+            folder, pod, STORING, calculator=calculator, documents=documents, embedder=embedder, **MODEL
+        ) as gateway,
     ):
         yield gateway
 
@@ -107,7 +111,10 @@ async def run_before_stand_in(tally: Tally) -> None:
             serving_stand_in(FakeTriton(script)) as pod,
             running_calculator_process(Path(name)) as calculator,
             running_minilm(Path(name)) as embedder,
-            running_process(Path(name), pod, STORING, calculator=calculator, embedder=embedder, **MODEL) as gateway,
+            running_reader_process(Path(name)) as documents,
+            running_process(
+                Path(name), pod, STORING, calculator=calculator, documents=documents, embedder=embedder, **MODEL
+            ) as gateway,
         ):
             admin = gateway.make_token("team-credit", "r1plus-gateway-admin")
             credentials = {"caller": await gateway.create_key(), "admin": admin}

@@ -27,6 +27,9 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "expires_after_days": ("for which this tenant keeps",),
     "text": ("is blank",),
     "math_mode": ("cannot be held together with tools",),
+    "chunking_strategy.static.chunk_overlap_tokens": ("is more than half",),
+    **dict.fromkeys(("filters", "filters.filters"), ("more than",)),
+    **dict.fromkeys(("file_ids", "purpose"), ("expected an id", "has control characters")),
     "conversation": ("cannot be continued together with a response",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.field_tables import (
+    NULL,
     FlagField,
     IntegerField,
     NumberField,
@@ -13,12 +14,13 @@ from r1plus_gateway.http.field_tables import (
     OtherField,
     StringField,
     Table,
+    choose,
 )
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.metadata import MOST_NAME_CHARACTERS, MOST_PAIRS, MOST_VALUE_CHARACTERS
 from r1plus_gateway.knowledge.chunking import AUTO_OVERLAP, AUTO_TOKENS, LEAST_TOKENS, MOST_TOKENS, ChunkSize
-from r1plus_gateway.knowledge.filters import COMPARISONS, COMPOUNDS, Comparison, Compound, Filter
+from r1plus_gateway.knowledge.filters import COMPARISONS, COMPOUNDS, LISTS, PLAIN, Comparison, Compound, Filter
 
 MOST_VECTOR_STORES: Final = 8
 """That one search looks into."""
@@ -77,8 +79,10 @@ EXPIRES_AFTER: Final = ObjectField("expires_after", Table((ANCHOR, DAYS)))
 STRATEGY: Final = StringField("type", values=("auto", "static"), is_required=True)
 CHUNK_TOKENS: Final = IntegerField("max_chunk_size_tokens", LEAST_TOKENS, MOST_TOKENS, is_required=True)
 OVERLAP: Final = IntegerField("chunk_overlap_tokens", 0, MOST_TOKENS // 2, is_required=True)
-STATIC: Final = ObjectField("static", Table((CHUNK_TOKENS, OVERLAP)))
-CHUNKING: Final = ObjectField("chunking_strategy", Table((STRATEGY, STATIC)))
+STATIC: Final = ObjectField("static", Table((CHUNK_TOKENS, OVERLAP)), is_required=True)
+AUTO_STRATEGY: Final = Table((StringField("type", values=("auto",), is_required=True),))
+STATIC_STRATEGY: Final = Table((StringField("type", values=("static",), is_required=True), STATIC))
+CHUNKING: Final = OtherField("chunking_strategy", choose([AUTO_STRATEGY, STATIC_STRATEGY]))
 RANKER: Final = StringField("ranker", values=("auto", "none", "default-2024-08-21", "default-2024-11-15"))
 THRESHOLD: Final = NumberField("score_threshold", 0.0, 1.0)
 RANKING: Final = ObjectField("ranking_options", Table((RANKER, THRESHOLD)))
@@ -90,7 +94,28 @@ QUERY: Final = OtherField(
 )
 RESULTS: Final = IntegerField("max_num_results", 1, MOST_RESULTS)
 REWRITE: Final = FlagField("rewrite_query")
-FILTERS: Final = OtherField("filters", {"type": "object"})
+_VALUE: Final[dict[str, Json]] = {"type": ["string", "number", "boolean"], "maxLength": MOST_VALUE_CHARACTERS}
+_KEY: Final[dict[str, Json]] = {"type": "string", "minLength": 1, "maxLength": MOST_NAME_CHARACTERS}
+
+
+def _describe_comparison(kinds: Sequence[str], value: Mapping[str, Json]) -> dict[str, Json]:
+    properties = {"type": {"enum": list(kinds)}, "key": _KEY, "value": dict(value)}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": NULL}
+
+
+def _describe_filter(depth: int) -> dict[str, Json]:
+    """Return the schema of a filter of at most so many levels."""
+    values = {"type": "array", "items": _VALUE, "maxItems": MOST_FILTER_VALUES}
+    one = [_describe_comparison(PLAIN, _VALUE), _describe_comparison(LISTS, values)]
+    if depth == 1:
+        return {"anyOf": one}
+    inner = {"type": "array", "items": _describe_filter(depth - 1), "minItems": 1, "maxItems": MOST_FILTERS}
+    properties = {"type": {"enum": list(COMPOUNDS)}, "filters": inner}
+    compound = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": NULL}
+    return {"anyOf": [*one, compound]}
+
+
+FILTERS: Final = OtherField("filters", _describe_filter(DEEPEST_FILTER))
 SEARCH: Final = Table(
     (QUERY, RESULTS, FILTERS, RANKING, OtherField(REWRITE.name, {"type": "boolean", "const": False})),
 )
@@ -163,15 +188,15 @@ def read_expiry_days(fields: Fields) -> int | None:
 
 def read_chunk_size(fields: Fields) -> ChunkSize:
     """Return how large chunks are. Raises InvalidFieldError."""
-    strategy = CHUNKING.read(fields)
-    if strategy is None:
+    strategy = fields.read_object(CHUNKING.name)
+    kind = "auto" if strategy is None else STRATEGY.read(strategy)
+    if strategy is None or kind == "auto":
+        if strategy is not None:
+            AUTO_STRATEGY.refuse_rest(strategy)
         return ChunkSize(AUTO_TOKENS, AUTO_OVERLAP)
-    kind, static = STRATEGY.read(strategy), STATIC.read(strategy)
-    CHUNKING.table.refuse_rest(strategy)
-    if kind == "auto":
-        return ChunkSize(AUTO_TOKENS, AUTO_OVERLAP)
-    if static is None:
-        raise strategy.build_missing_error(STATIC.name)
+    static = STATIC.read(strategy)
+    STATIC_STRATEGY.refuse_rest(strategy)
+    assert static is not None
     tokens, overlap = CHUNK_TOKENS.read(static), OVERLAP.read(static)
     STATIC.table.refuse_rest(static)
     for field, value in ((CHUNK_TOKENS, tokens), (OVERLAP, overlap)):
@@ -214,7 +239,7 @@ def _read_filter(path: str, value: Json, depth: int, count: list[int]) -> Filter
     fields.refuse_rest({"type", "key", "value"}, {})
     if not key:
         raise fields.build_missing_error("key")
-    return Comparison(kind, key, _read_filter_value(fields, is_list=kind in ("in", "nin")))
+    return Comparison(kind, key, _read_filter_value(fields, is_list=kind in LISTS))
 
 
 def _read_filter_value(fields: Fields, *, is_list: bool) -> Any:

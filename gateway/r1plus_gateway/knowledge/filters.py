@@ -14,7 +14,9 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
-COMPARISONS: Final = (*_COMPARISONS, "in", "nin")
+PLAIN: Final = tuple(_COMPARISONS)
+LISTS: Final = ("in", "nin")
+COMPARISONS: Final = (*PLAIN, *LISTS)
 COMPOUNDS: Final = ("and", "or")
 _NEGATIVE: Final = ("ne", "nin")
 
@@ -32,7 +34,7 @@ class Comparison:
         if self.key not in attributes:
             return self.kind in _NEGATIVE
         own = attributes[self.key]
-        if self.kind in ("in", "nin"):
+        if self.kind in LISTS:
             assert isinstance(self.value, Sequence)
             return any(_is_comparable(own, one) and own == one for one in self.value) == (self.kind == "in")
         if not _is_comparable(own, self.value):
