@@ -244,10 +244,18 @@ HELD: dict[str, tuple[Change, str, str]] = {
     "a Secret as an engine": (fill_engine_volume({"secret": {"secretName": "r1plus-gateway-key"}}), "gateway-pods", "no Secret"),
     "a claim as an engine": (fill_engine_volume({"persistentVolumeClaim": {"claimName": "r1plus-gateway"}}), "gateway-pods", "no Secret"),
     "a variable of what copies an engine": (lambda it: get_copy(it).update(env=[{"name": "A", "value": "b"}]), "gateway-pods", "no variable"),
-    "what copies an engine and stays": (lambda it: get_copy(it).update(restartPolicy="Always"), "gateway-pods", "and it ends"),
     "a copy under another name": (lambda it: get_copy(it).update(name="copy"), "gateway-pods", "the chart's images.gateway"),
     "a token": (lambda it: get_pod(it).update(automountServiceAccountToken=True), "operator-templates", "must be false"),
 }  # fmt: skip
+
+
+def test_what_copies_an_engine_does_not_stay(world: World) -> None:
+    """Two policies refuse it, and the API server names either."""
+    (deployment,) = [one for one in world.list_objects() if one["kind"] == "Deployment"]
+    get_copy(deployment)["restartPolicy"] = "Always"
+    answer = world.apply(deployment)
+    assert answer.status == 403, answer
+    assert "and it ends" in answer.text or "have what it gives them and no other field" in answer.text, answer
 
 
 def test_all_that_the_operator_makes_of_a_gateway_is_let_through(world: World) -> None:
