@@ -2,9 +2,12 @@
 
 import sys
 
+from r1plus_contract.early_exit import end_at_sigterm
+
 
 def main() -> int:
     """Run the calculator, or ask a running one; return the exit status."""
+    end_at_sigterm()
     match sys.argv[1:]:
         case []:
             from r1plus_calculator.server.process import run
