@@ -92,6 +92,7 @@ def build_index(
         index = StoreIndex(engine, most_bytes)
     try:
         added = files[len(index.files) :]
+        index.files[:] = files[: len(index.files)]  # their attributes may be others
         index.reserve(sum(file.chunks for file in added))
         for file in added:
             index.add_file(file)

@@ -1,0 +1,56 @@
+"""Indexes of vector stores: what a search sees while files, attributes and embedders change."""
+
+import pytest
+
+from r1plus_gateway.knowledge.filters import Comparison
+from r1plus_gateway.knowledge.index_cache import IndexCache
+from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchResult
+from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+from support.gateway.fake_embedder import FakeEmbedder
+from support.gateway.knowledge import ENGINE, add_file, ingest, make_batch, make_knowledge, make_store, upload
+from support.gateway.tenant_data import make_caller
+
+KEY = make_caller()
+
+
+class Base:
+    """A vector store that is filled by the test, and its search."""
+
+    def __init__(self, store: TenantStore, owner: Owner) -> None:
+        self.knowledge: TenantKnowledge = make_knowledge(store)
+        self.owner = owner
+        self.embedder = FakeEmbedder(ENGINE, dimensions=2)
+        self.indexes = IndexCache(self.knowledge, lambda: 2**30)
+        self.search = KnowledgeSearch(self.knowledge, self.indexes, self.embedder)
+        self.store_id = ""
+
+    async def add(self, *texts: str, engine: str = ENGINE) -> str:
+        """Add a file of these chunks; return its id."""
+        if not self.store_id:
+            self.store_id = await make_store(self.knowledge, self.owner)
+        file = await upload(self.knowledge, self.owner, b"x")
+        added = await add_file(self.knowledge, self.owner, self.store_id, file.id)
+        await ingest(self.knowledge, self.owner, added, make_batch(0, *texts, engine=engine))
+        return file.id
+
+    async def find(self, question: str, condition: Comparison | None = None) -> SearchResult:
+        """Search the vector store."""
+        return await self.search.find(self.owner, [self.store_id], question, 10, condition)
+
+
+@pytest.fixture
+def base(store: TenantStore) -> Base:
+    return Base(store, make_knowledge(store).identify(KEY))
+
+
+async def test_a_search_filters_by_the_attributes_that_a_file_has_now(base: Base) -> None:
+    file_id = await base.add("the red door")
+    granted = Comparison("eq", "team", "red")
+    attributes = {"team": "red"}
+    await base.knowledge.write(base.owner, lambda one: one.change_store_file(base.store_id, file_id, attributes))
+    assert [one.attributes for one in (await base.find("door", granted)).passages] == [attributes]
+    await base.knowledge.write(base.owner, lambda one: one.change_store_file(base.store_id, file_id, {"team": "blue"}))
+    assert (await base.find("door", granted)).passages == []
+    assert [one.attributes for one in (await base.find("door")).passages] == [{"team": "blue"}]
