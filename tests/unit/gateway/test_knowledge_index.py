@@ -1,5 +1,6 @@
 """Indexes of vector stores: what a search sees while files, attributes and embedders change."""
 
+import numpy as np
 import pytest
 
 from r1plus_gateway.knowledge.filters import Comparison
@@ -10,7 +11,7 @@ from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.fake_embedder import FakeEmbedder
 from support.gateway.knowledge import ENGINE, add_file, ingest, make_batch, make_knowledge, make_store, upload
-from support.gateway.tenant_data import make_caller
+from support.gateway.tenant_data import Volume, make_caller
 
 KEY = make_caller()
 
@@ -54,3 +55,18 @@ async def test_a_search_filters_by_the_attributes_that_a_file_has_now(base: Base
     await base.knowledge.write(base.owner, lambda one: one.change_store_file(base.store_id, file_id, {"team": "blue"}))
     assert (await base.find("door", granted)).passages == []
     assert [one.attributes for one in (await base.find("door")).passages] == [{"team": "blue"}]
+
+
+async def test_an_index_that_is_searched_is_not_changed_when_files_are_added(base: Base, volume: Volume) -> None:
+    first = await base.add("the red door", "the red wall")
+    published = await base.indexes.get(base.owner, base.store_id, ENGINE)
+    assert published is not None
+    vector = np.array([1.0, 0.0], np.float32)
+    before = published.search("red", vector, 10, [True])
+    volume.time.advance(1)
+    second = await base.add("the red floor", "the red roof")
+    assert {one.file_id for one in (await base.find("red")).passages} == {first, second}
+    assert [one.file_id for one in published.files] == [first]
+    assert len(published) == 2
+    assert published.search("red", vector, 10, [True]) == before
+    assert await base.indexes.get(base.owner, base.store_id, ENGINE) is not published
