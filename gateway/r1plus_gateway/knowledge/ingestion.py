@@ -127,13 +127,12 @@ class IngestionWorker:
         if not self._knowledge.is_enabled:
             return False
         self._indexes.keep_only(await self._knowledge.list_stores())
-        if self._search.stale:
-            store_id, owner = self._search.stale.popitem()
-            await self._refresh_vectors(store_id, owner)
-            return True
+        has_stale = bool(self._search.stale)
+        if has_stale:
+            await self._refresh_vectors(*self._search.stale.popitem())
         job = await self._find_job()
         if job is None:
-            return False
+            return has_stale
         self._served[job.owner.caller_kind, job.owner.caller_id] += 1
         await self._read_file(job)
         return True
@@ -220,11 +219,21 @@ class IngestionWorker:
             job.owner, lambda one: one.update_ingestion(found, ingestion, IngestionState.FAILED)
         )
 
-    async def _refresh_vectors(self, store_id: str, owner: Owner) -> None:
-        """Make the vectors of a vector store again that are of another embedder."""
-        if self._embedder is None:
+    async def _refresh_vectors(self, store_id: str, finder: Owner) -> None:
+        """Make the vectors of a vector store again that are of another embedder; `finder`: who has searched it."""
+        owner = await self._knowledge.read(finder, lambda one: one.find_store_owner(store_id))
+        if self._embedder is None or owner is None:
             return
-        engine = await self._embedder.identify()
+        try:
+            if await self._renew_vectors(self._embedder, store_id, owner):
+                await self._knowledge.write(owner, lambda one: one.mark_changed(store_id))
+                log.info("Vectors of %s were made again", store_id)
+        except (ContentLimitError, TextRefusedError, UnreadableContentError) as error:
+            log.warning("Vectors of %s cannot be made again, its words alone are searched: %s", store_id, error)
+
+    async def _renew_vectors(self, embedder: Embedder, store_id: str, owner: Owner) -> bool:
+        """Embed and store what is of another embedder; return whether all of it was stored."""
+        engine = await embedder.identify()
         files = await self._knowledge.read(owner, lambda one: one.list_searchable(store_id))
         for file in files or ():
             position = -1
@@ -232,10 +241,10 @@ class IngestionWorker:
                 (batch,) = batches
                 position = batch.position
                 if batch.engine != engine:
-                    renewed = await embed_batch(self._embedder, batch)
-                    await self._knowledge.write(owner, lambda one: one.replace_vectors(file, renewed))  # noqa: B023
-        await self._knowledge.write(owner, lambda one: one.mark_changed(store_id))
-        log.info("Vectors of %s were made again by %s", store_id, engine)
+                    renewed = await embed_batch(embedder, batch)
+                    if not await self._knowledge.write(owner, lambda one: one.replace_vectors(file, renewed)):  # noqa: B023
+                        return False
+        return True
 
 
 class _ChunkWriter:

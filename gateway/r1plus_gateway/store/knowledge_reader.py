@@ -129,6 +129,10 @@ class KnowledgeReader:
         row = self._find_row(t.vector_stores, store_id)
         return None if row is None else int(row.version)
 
+    def find_store_owner(self, store_id: str) -> Owner | None:
+        """Return whose a vector store is: this owner's, or what its caller shares with it; None without one."""
+        return self._find_owner(t.vector_stores, store_id)
+
     def read_batches(self, file: VectorStoreFile, after: int = -1, most: int = 64) -> list[ChunkBatch]:
         """Return the next batches of a file's chunks. Raises UnreadableContentError."""
         owner, c = self._find_owner(t.vector_stores, file.vector_store_id), t.chunk_batches.c

@@ -260,6 +260,27 @@ async def test_vectors_of_another_embedder_are_never_mixed_and_made_again(store:
         await store.read(check_books)
 
 
+async def test_vectors_of_the_keys_vector_store_are_made_again_when_an_end_user_searches(store: TenantStore) -> None:
+    async with running(store, ScriptedReader(5), FakeEmbedder("old@sha256:00")) as base:
+        file_id = await base.add("a.txt", b"x")
+        await base.until_read(file_id)
+    embedder = FakeEmbedder("new@sha256:11")
+    async with running(store, ScriptedReader(5), embedder) as again:
+        again.store_id, key, anna = base.store_id, again.owner, again.service.knowledge.identify(ANNA)
+        again.owner = anna
+        assert (await again.search("number 3")).method is SearchMethod.WORDS
+        again.owner = key
+        added = await again.add("b.txt", b"x")  # is read behind the vectors
+        await again.until_read(added)
+        again.owner = anna
+
+        async def is_hybrid() -> bool:
+            return (await again.search("number 3")).method is SearchMethod.HYBRID
+
+        await eventually(is_hybrid, "the vectors were made again")
+        assert sum(len(texts) == 5 for texts in embedder.asked) == 2  # of each file, once
+
+
 async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(
     store: TenantStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
