@@ -237,7 +237,7 @@ class KnowledgeReader:
         files = []
         for row in rows:
             batches, size = sizes.get(row.id, (0, 0))
-            about = _decode_ingestion(self._decrypt(row, "vector_store_files", owner, row.content))
+            about = decode_ingestion(self._decrypt(row, "vector_store_files", owner, row.content))
             place = (row.id, row.vector_store_id, row.file_id, row.created_at)
             files.append(VectorStoreFile(*place, IngestionState(row.state), row.chunks, batches, size, about))
         return files
@@ -254,7 +254,8 @@ def encode_ingestion(ingestion: Ingestion) -> bytes:
     return orjson.dumps(ingestion)
 
 
-def _decode_ingestion(data: bytes) -> Ingestion:
+def decode_ingestion(data: bytes) -> Ingestion:
+    """Return what `encode_ingestion` was called on."""
     values = orjson.loads(data)
     problem = values["problem"]
     values["problem"] = None if problem is None else IngestionProblem(**problem)

@@ -32,7 +32,7 @@ from r1plus_gateway.store.knowledge_books import (
     mark_changed,
     read_caller_knowledge,
 )
-from r1plus_gateway.store.knowledge_reader import KnowledgeReader, encode_ingestion
+from r1plus_gateway.store.knowledge_reader import KnowledgeReader, decode_ingestion, encode_ingestion
 
 _DAY = 86400.0
 
@@ -193,10 +193,14 @@ class KnowledgeWriter(KnowledgeReader):
         return True
 
     def update_ingestion(self, file: VectorStoreFile, ingestion: Ingestion, state: IngestionState) -> bool:
-        """Say how far a file was read; return whether it is still wanted. Raises ContentLimitError."""
+        """Say how far a file was read; return whether it is still wanted. Raises ContentLimitError.
+
+        Attributes stay as they are stored: they may have changed while the file was read.
+        """
         before = self._find_wanted(file)
         if before is None:
             return False
+        ingestion = replace(ingestion, attributes=self._read_ingestion(before).attributes)
         row = self._seal("vector_store_files", "content", file.id, encode_ingestion(ingestion))
         self._grow([row["content"]], replaced=bytes(before.content))
         changed = sa.update(t.vector_store_files).where(t.vector_store_files.c.id == file.id)
@@ -266,6 +270,9 @@ class KnowledgeWriter(KnowledgeReader):
             sa.select(t.vector_store_files).where(c.id == file.id, c.state == IngestionState.IN_PROGRESS)
         ).one_or_none()
         return row if row is not None and self._is_own(t.vector_stores, file.vector_store_id) else None
+
+    def _read_ingestion(self, row: Any) -> Ingestion:
+        return decode_ingestion(self._decrypt(row, "vector_store_files", self.owner, row.content))
 
     def _has_batch(self, file: VectorStoreFile, position: int) -> bool:
         c = t.chunk_batches.c

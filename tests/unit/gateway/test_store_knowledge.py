@@ -171,6 +171,24 @@ async def test_a_file_that_is_not_wanted_any_more_gets_no_chunks(knowledge: Tena
     assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
 
 
+async def test_attributes_that_change_while_a_file_is_read_are_kept(knowledge: TenantKnowledge) -> None:
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    store_id = await make_store(knowledge, owner)
+    added = await add_file(knowledge, owner, store_id, file.id)
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    attributes = {"team": "blue"}
+    await knowledge.write(owner, lambda one: one.change_store_file(store_id, file.id, attributes))
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, "y"), INGESTION))
+    found = await knowledge.read(owner, lambda one: one.find_store_file(store_id, file.id))
+    assert found is not None
+    assert found.ingestion.attributes == attributes
+    assert await knowledge.write(owner, lambda one: one.update_ingestion(added, INGESTION, IngestionState.COMPLETED))
+    read = await knowledge.read(owner, lambda one: one.list_searchable(store_id))
+    assert read is not None
+    assert [one.ingestion.attributes for one in read] == [attributes]
+
+
 async def test_a_file_that_is_read_again_begins_without_chunks(store: TenantStore, knowledge: TenantKnowledge) -> None:
     owner = knowledge.identify(KEY)
     file = await upload(knowledge, owner, b"one")
