@@ -14,6 +14,8 @@ from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 
 @dataclass(slots=True)
 class _Entry:
+    owner: Owner
+    """Whose the vector store is."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     index: StoreIndex | None = None
 
@@ -34,18 +36,25 @@ class IndexCache:
     async def get(self, owner: Owner, store_id: str, engine: str) -> StoreIndex | None:
         """Return the index of a vector store as it is now, with vectors of this engine; None without one.
 
+        An empty engine: vectors are not compared, so those of any engine will do.
+
         Raises:
             IndexLimitError: it needs more memory than all indexes may have.
             AccessError, UnreadableContentError: as `TenantKnowledge.read`.
         """
-        version = await self._knowledge.read(owner, lambda reader: reader.read_version(store_id))
-        if version is None:
-            self._entries.pop(store_id, None)
+        version, store_owner = await self._knowledge.read(
+            owner, lambda reader: (reader.read_version(store_id), reader.find_store_owner(store_id))
+        )
+        if version is None or store_owner is None:
+            if store_id in self._entries and self._entries[store_id].owner == owner:
+                self.forget(store_id)
             return None
-        entry = self._entries.setdefault(store_id, _Entry())
+        entry = self._entries.setdefault(store_id, _Entry(store_owner))
         self._entries.move_to_end(store_id)
         async with entry.lock:
             index = entry.index
+            if not engine and index is not None:
+                engine = index.engine
             if index is None or index.version != version or index.engine != engine:
                 most = self._read_most_bytes()
                 try:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from r1plus_gateway.embedding.client import EmbedderUnavailableError
 from r1plus_gateway.knowledge.filters import Comparison
 from r1plus_gateway.knowledge.index_cache import IndexCache
-from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchResult
+from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
 from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
@@ -55,6 +56,28 @@ async def test_a_search_filters_by_the_attributes_that_a_file_has_now(base: Base
     await base.knowledge.write(base.owner, lambda one: one.change_store_file(base.store_id, file_id, {"team": "blue"}))
     assert (await base.find("door", granted)).passages == []
     assert [one.attributes for one in (await base.find("door")).passages] == [{"team": "blue"}]
+
+
+async def test_a_question_without_a_vector_takes_the_index_that_is_there(base: Base) -> None:
+    first = await base.add("the red door")
+    assert (await base.find("red")).method is SearchMethod.HYBRID
+    published = await base.indexes.get(base.owner, base.store_id, ENGINE)
+    base.embedder.trouble = EmbedderUnavailableError("busy")
+    found = await base.find("red")
+    assert (found.method, [one.file_id for one in found.passages]) == (SearchMethod.WORDS, [first])
+    assert (await base.find("  ")).passages == []
+    assert await base.indexes.get(base.owner, base.store_id, ENGINE) is published
+
+
+async def test_a_foreign_key_that_knows_an_id_leaves_the_owners_index(base: Base) -> None:
+    await base.add("the red door")
+    published = await base.indexes.get(base.owner, base.store_id, ENGINE)
+    for stranger in (make_caller("key000000002"), make_caller("key000000002", end_user="anna")):
+        assert await base.indexes.get(base.knowledge.identify(stranger), base.store_id, ENGINE) is None
+    assert await base.indexes.get(base.owner, base.store_id, ENGINE) is published
+    await base.knowledge.write(base.owner, lambda one: one.delete_vector_store(base.store_id))
+    assert await base.indexes.get(base.owner, base.store_id, ENGINE) is None
+    assert base.indexes.size == 0
 
 
 async def test_an_index_that_is_searched_is_not_changed_when_files_are_added(base: Base, volume: Volume) -> None:
