@@ -18,6 +18,7 @@ from r1plus_gateway.store.knowledge import (
     ChunkBatch,
     FileState,
     Ingestion,
+    IngestionProblem,
     IngestionState,
     StoredFile,
     VectorStore,
@@ -209,6 +210,19 @@ class KnowledgeWriter(KnowledgeReader):
             mark_changed(self.connection, [file.vector_store_id])
         return True
 
+    def fail_ingestion(self, file: VectorStoreFile, problem: IngestionProblem) -> bool:
+        """Say why a file cannot be read, in place of its chunks; return whether it was wanted. That needs no room."""
+        before = self._find_wanted(file)
+        if before is None:
+            return False
+        self.clear_batches(file)
+        ingestion = replace(self._read_ingestion(before), problem=problem)
+        row = self._seal("vector_store_files", "content", file.id, encode_ingestion(ingestion))
+        self._grow([row["content"]], replaced=bytes(before.content), is_limited=False)
+        failed = sa.update(t.vector_store_files).where(t.vector_store_files.c.id == file.id)
+        self.connection.execute(failed.values(row | {"state": IngestionState.FAILED.value}))
+        return True
+
     def append_batch(self, file: VectorStoreFile, batch: ChunkBatch, ingestion: Ingestion) -> bool:
         """Store the next chunks of a file, and how far it was read.
 
@@ -299,12 +313,14 @@ class KnowledgeWriter(KnowledgeReader):
         key = self._keys.get_newest(self.owner, self.now)
         return {"id": row_id, "key_id": key.id, column: self.cipher.encrypt(key, table, row_id, content)}
 
-    def _grow(self, contents: Sequence[bytes], *, replaced: bytes | None = None, chunks: int = 0) -> None:
+    def _grow(
+        self, contents: Sequence[bytes], *, replaced: bytes | None = None, chunks: int = 0, is_limited: bool = True
+    ) -> None:
         """Count new content, or one that replaces another. Raises ContentLimitError where there is no room."""
         size = sum(len(content) + ENTRY_BYTES for content in contents)
         if replaced is not None:
             size -= len(replaced) + ENTRY_BYTES
-        if size > 0:
+        if size > 0 and is_limited:
             self._check_room(size + measure_new_owner(self.connection, self.owner))
         add_knowledge(self.connection, self.owner, size, chunks)
 

@@ -297,6 +297,46 @@ async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(
         assert (await base.until_read(file_id)).state is IngestionState.COMPLETED
 
 
+async def test_a_file_without_room_fails_also_where_nothing_more_may_be_stored(store: TenantStore) -> None:
+    async with running(store, None) as base:
+        file_id = await base.add("a.txt", b"x")
+    async with running(store, ScriptedReader(3), knowledge_bytes_per_key=1) as again:
+        again.store_id = base.store_id
+        file = await again.until_read(file_id)
+        assert file.state is IngestionState.FAILED
+        assert file.ingestion.problem is not None
+        assert file.ingestion.problem.code == "storage_limit_exceeded"
+        await store.read(check_books)
+
+
+class FailingReader(ScriptedReader):
+    """A reader that fails at one file."""
+
+    def __init__(self, bad: str, error: Exception) -> None:
+        super().__init__(1)
+        self.bad = bad
+        self.error = error
+        self.fails = 0
+
+    async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
+        """See `DocumentReader`."""
+        if name == self.bad:
+            self.fails += 1
+            raise self.error
+        async for reply in super().read(name, size, read_part):
+            yield reply
+
+
+async def test_a_file_that_fails_again_and_again_holds_no_other_up(store: TenantStore) -> None:
+    reader = FailingReader("bad.txt", RuntimeError("a mistake in this program"))
+    async with running(store, reader) as base:
+        bad = await base.add("bad.txt", b"x")
+        await eventually(lambda: reader.fails, "the bad file was tried")
+        good = await base.add("good.txt", b"x")
+        assert (await base.until_read(good)).state is IngestionState.COMPLETED
+        assert (await base.find(bad)).state is IngestionState.IN_PROGRESS
+
+
 async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store: TenantStore) -> None:
     reader = ScriptedReader(2 * BATCH_CHUNKS)
     reader.most = BATCH_CHUNKS + 1
