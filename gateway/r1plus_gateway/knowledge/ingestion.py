@@ -17,6 +17,7 @@ from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, TextRefusedError
 from r1plus_gateway.knowledge.chunking import RELEASE, Chunker, ChunkSize, describe_passage
 from r1plus_gateway.knowledge.documents import (
+    BrokenReadError,
     DocumentReader,
     DocumentsUnavailableError,
     UnreadableDocumentError,
@@ -201,7 +202,8 @@ class IngestionWorker:
             return
         except UnreadableDocumentError as error:
             self._tries[file.id] += 1
-            if (is_own_fault(error.code) or error.code == "time_limit") and self._tries[file.id] < MOST_TRIES:
+            is_worth_a_try = isinstance(error, BrokenReadError) or is_own_fault(error.code)
+            if is_worth_a_try and self._tries[file.id] < MOST_TRIES:
                 raise _HeldUpError(str(error)) from error
             await self._fail(job, IngestionProblem(error.code.value, error.message))
         except ContentLimitError as error:

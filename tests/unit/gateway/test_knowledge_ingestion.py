@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from r1plus_contract.documents import DocumentReply, TextBlock
+from r1plus_contract.documents import DocumentFailure, DocumentFailureCode, DocumentReply, TextBlock
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError
-from r1plus_gateway.knowledge.documents import DocumentReader, ReadPart, SocketDocumentReader
+from r1plus_gateway.knowledge.documents import (
+    DocumentReader,
+    ReadPart,
+    SocketDocumentReader,
+    UnreadableDocumentError,
+)
 from r1plus_gateway.knowledge.index import IndexLimitError
+from r1plus_gateway.knowledge.ingestion import MOST_TRIES
 from r1plus_gateway.knowledge.search import SearchMethod, UnknownVectorStoreError
 from r1plus_gateway.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.settings import GatewayLimits
@@ -335,6 +341,37 @@ async def test_a_file_that_fails_again_and_again_holds_no_other_up(store: Tenant
         good = await base.add("good.txt", b"x")
         assert (await base.until_read(good)).state is IngestionState.COMPLETED
         assert (await base.find(bad)).state is IngestionState.IN_PROGRESS
+
+
+async def test_a_document_that_exceeds_its_readers_time_is_not_tried_again(store: TenantStore) -> None:
+    failure = DocumentFailure(DocumentFailureCode.TIME_LIMIT, "long.pdf: takes more than 240 s; split it")
+    reader = FailingReader("long.pdf", UnreadableDocumentError(failure))
+    async with running(store, reader) as base:
+        file = await base.until_read(await base.add("long.pdf", b"x"))
+        assert (file.state, reader.fails) == (IngestionState.FAILED, 1)
+
+
+@pytest.mark.parametrize("reply", [b"", b"\0\0\0\0"], ids=["closes", "sends what is no reply"])
+async def test_a_reader_that_breaks_off_is_tried_three_times(
+    store: TenantStore, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    monkeypatch.setattr("r1plus_gateway.knowledge.ingestion.FIRST_PAUSE", 0.01)
+    path = tmp_path_factory.mktemp("s") / "s"
+    calls = 0
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        writer.write(reply)
+        await writer.drain()
+        writer.close()
+
+    async with (
+        await asyncio.start_unix_server(answer, path),
+        running(store, SocketDocumentReader(str(path))) as base,
+    ):
+        file = await base.until_read(await base.add("a.txt", b"x"))
+        assert (file.state, calls) == (IngestionState.FAILED, MOST_TRIES)
 
 
 async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store: TenantStore) -> None:
