@@ -328,10 +328,9 @@ class _ChunkWriter:
         """Store the last chunks, and that the file is complete."""
         if self._chunks:
             await self._flush(pages)
-        ingestion = self._describe(pages)
-        completed = IngestionState.COMPLETED
+        ingestion, batches = self._describe(pages), self._position
         if not await self._knowledge.write(
-            self._owner, lambda one: one.update_ingestion(self._file, ingestion, completed)
+            self._owner, lambda one: one.finish_ingestion(self._file, ingestion, batches)
         ):
             raise _GoneError
 

@@ -193,6 +193,16 @@ class KnowledgeWriter(KnowledgeReader):
         mark_changed(self.connection, [store_id])
         return True
 
+    def finish_ingestion(self, file: VectorStoreFile, ingestion: Ingestion, batches: int) -> bool:
+        """Say that a file was read to its end, in so many batches.
+
+        Return False if it is not wanted any more, or another reader's chunks are there. Raises ContentLimitError.
+        """
+        before = self._find_wanted(file)
+        if before is None or not self._goes_on(before, ingestion, batches):
+            return False
+        return self.update_ingestion(file, ingestion, IngestionState.COMPLETED)
+
     def update_ingestion(self, file: VectorStoreFile, ingestion: Ingestion, state: IngestionState) -> bool:
         """Say how far a file was read; return whether it is still wanted. Raises ContentLimitError.
 
@@ -226,12 +236,14 @@ class KnowledgeWriter(KnowledgeReader):
     def append_batch(self, file: VectorStoreFile, batch: ChunkBatch, ingestion: Ingestion) -> bool:
         """Store the next chunks of a file, and how far it was read.
 
-        Return False if it is not wanted any more, or another replica has stored these chunks.
+        Return False if it is not wanted any more, or these chunks do not follow those that are there: another
+        replica has stored them, or has begun again with another reader.
 
         Raises:
             ContentLimitError: there is no room, or the tenant has as many chunks as it may.
         """
-        if self._find_wanted(file) is None or self._has_batch(file, batch.position):
+        before = self._find_wanted(file)
+        if before is None or not self._goes_on(before, ingestion, batch.position):
             return False
         count = len(batch.chunks)
         if (total := count_tenant_chunks(self.connection)) + count > self._limits.tenant_chunks:
@@ -288,10 +300,12 @@ class KnowledgeWriter(KnowledgeReader):
     def _read_ingestion(self, row: Any) -> Ingestion:
         return decode_ingestion(self._decrypt(row, "vector_store_files", self.owner, row.content))
 
-    def _has_batch(self, file: VectorStoreFile, position: int) -> bool:
-        c = t.chunk_batches.c
-        is_batch = (c.vector_store_file_id == file.id, c.position == position)
-        return self.connection.scalar(sa.select(c.id).where(*is_batch)) is not None
+    def _goes_on(self, row: Any, ingestion: Ingestion, batches: int) -> bool:
+        """Return whether so many batches of a file are there, all by the reader of this ingestion."""
+        is_batch = t.chunk_batches.c.vector_store_file_id == row.id
+        if self.connection.scalar(sa.select(sa.func.count()).where(is_batch)) != batches:
+            return False
+        return not batches or self._read_ingestion(row).reader == ingestion.reader
 
     def _is_own(self, table: sa.Table, row_id: str) -> bool:
         own = (table.c.id == row_id, *match_owner(table, self.owner))

@@ -316,5 +316,27 @@ async def test_a_batch_that_another_replica_has_stored_is_not_stored_twice(
     added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
     assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
     assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(2, "x"), INGESTION))
     assert len(await knowledge.read(owner, lambda one: one.read_batches(added))) == 1
+    await store.read(check_books)
+
+
+async def test_chunks_of_two_readers_are_never_mixed(store: TenantStore, knowledge: TenantKnowledge) -> None:
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    store_id = await make_store(knowledge, owner)
+    added = await add_file(knowledge, owner, store_id, file.id)
+    other = replace(INGESTION, reader="tests/2")
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, "y"), other))
+    await knowledge.write(owner, lambda one: one.clear_batches(added))
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "y"), other))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, "x"), INGESTION))
+    assert not await knowledge.write(owner, lambda one: one.finish_ingestion(added, INGESTION, 1))
+    assert not await knowledge.write(owner, lambda one: one.finish_ingestion(added, other, 2))
+    assert await knowledge.write(owner, lambda one: one.finish_ingestion(added, other, 1))
+    read = await knowledge.read(owner, lambda one: one.list_searchable(store_id))
+    assert read is not None
+    batches = await knowledge.read(owner, lambda one: one.read_batches(read[0]))
+    assert [chunk.text for batch in batches for chunk in batch.chunks] == ["y"]
     await store.read(check_books)
