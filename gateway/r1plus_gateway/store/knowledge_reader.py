@@ -57,12 +57,16 @@ class KnowledgeReader:
 
     def list_files(self, page: Page, purpose: str = "") -> Listed[StoredFile] | None:
         """Return whole files by the time they were made; None if `page.after` is none of them."""
-        rows = self._list_rows(t.files, page, t.files.c.state == FileState.WHOLE)
-        if rows is None:
-            return None
-        files = [self._make_file(row) for row in rows[: page.limit]]
-        files = [file for file in files if not purpose or file.purpose == purpose]
-        return Listed(files, len(rows) > page.limit)
+        files: list[StoredFile] = []
+        rest: Page | None = page
+        while rest is not None and len(files) <= page.limit:
+            rows = self._list_rows(t.files, rest, t.files.c.state == FileState.WHOLE)
+            if rows is None:
+                return None
+            read = [self._make_file(row) for row in rows]  # what a purpose is, is encrypted
+            files += [file for file in read if not purpose or file.purpose == purpose]
+            rest = replace(page, after=rows[-1].id) if len(rows) > page.limit else None
+        return Listed(files[: page.limit], len(files) > page.limit)
 
     def read_part(self, file_id: str, position: int) -> bytes | None:
         """Return a part of a file; None behind the last one. Raises UnreadableContentError."""

@@ -246,10 +246,10 @@ class KnowledgeWriter(KnowledgeReader):
         if before is None or not self._goes_on(before, ingestion, batch.position):
             return False
         count = len(batch.chunks)
-        if (total := count_tenant_chunks(self.connection)) + count > self._limits.tenant_chunks:
+        if count_tenant_chunks(self.connection) + count > self._limits.tenant_chunks:
             raise ContentLimitError(
-                f"{count} chunks more exceed the {self._limits.tenant_chunks} that all of the tenant may have, of which"
-                f" {total} are in use; delete files from vector stores, or choose larger chunks"
+                f"{count} chunks more exceed the {self._limits.tenant_chunks} that all of the tenant may have; delete"
+                " files from vector stores, choose larger chunks, or ask the platform team"
             )
         row = self._seal("chunk_batches", "content", make_id("cb"), batch.encode())
         self._grow([row["content"]], chunks=count)

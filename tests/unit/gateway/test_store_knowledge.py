@@ -123,9 +123,10 @@ async def test_what_exceeds_a_limit_is_refused_with_it_and_stores_nothing(
     file = await upload(knowledge, owner, b"one")
     added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
     before = await store.read(check_books)
-    with pytest.raises(ContentLimitError, match=reason):
+    with pytest.raises(ContentLimitError, match=reason) as refusal:
         for place in range(5):
             await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(place, *"ab"), INGESTION))  # noqa: B023
+    assert limits.tenant_chunks > 1 or "in use" not in str(refusal.value)  # how much others have is theirs
     after = await store.read(check_books)
     assert after == before or limits.tenant_chunks > 1
 
@@ -202,6 +203,23 @@ async def test_a_caller_with_many_files_keeps_no_other_from_being_read(
         volume.time.advance(1)
     pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending()]
     assert pending == [added[0], added[1], added[3]]
+
+
+async def test_a_page_of_files_of_one_purpose_is_full(knowledge: TenantKnowledge, volume: Volume) -> None:
+    owner = knowledge.identify(KEY)
+    wanted = []
+    for purpose in ("user_data", "assistants", "assistants", "user_data", "assistants", "user_data"):
+        file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+        await knowledge.write(owner, lambda one: one.finish_file(file_id, "a.txt", purpose, None))  # noqa: B023
+        wanted += [file_id] if purpose == "user_data" else []
+        volume.time.advance(1)
+    page = Page(2, is_ascending=True)
+    first = await knowledge.read(owner, lambda one: one.list_files(page, "user_data"))
+    assert first is not None
+    assert ([file.id for file in first.entries], first.has_more) == (wanted[:2], True)
+    rest = await knowledge.read(owner, lambda one: one.list_files(replace(page, after=wanted[1]), "user_data"))
+    assert rest is not None
+    assert ([file.id for file in rest.entries], rest.has_more) == (wanted[2:], False)
 
 
 async def test_a_file_that_is_read_again_begins_without_chunks(store: TenantStore, knowledge: TenantKnowledge) -> None:
