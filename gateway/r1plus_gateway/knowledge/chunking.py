@@ -8,7 +8,7 @@ from typing import Final
 from r1plus_contract.documents import TextBlock
 from r1plus_gateway.store.knowledge import Chunk
 
-RELEASE: Final = 1
+RELEASE: Final = 2
 """Of the rules: with other ones a document that was read in part is read again."""
 CHARACTERS_PER_TOKEN: Final = 4
 """About, of English; a chunk of another language has more tokens."""
@@ -65,7 +65,7 @@ class Chunker:
         if block.level:
             yield from self._end_section()
             if not self._is_heading_used and self._headings and block.level <= self._headings[-1][0]:
-                yield self._make_heading_chunk()
+                yield from self._cut_heading()
             self._headings = [one for one in self._headings if one[0] < block.level] + [(block.level, block.text)]
             self._is_heading_used, self._heading_offset, self._page = False, start, block.page
             return
@@ -78,19 +78,29 @@ class Chunker:
             self._text += SEPARATOR + block.text
             self._fresh += len(SEPARATOR) + len(block.text)
         self._is_heading_used = True
-        while len(self._text) > self._size.characters:
-            yield self._cut()
+        yield from self._cut_to_size()
 
     def finish(self) -> Iterator[Chunk]:
         """Yield what is left."""
         yield from self._end_section()
         if not self._is_heading_used:
-            yield self._make_heading_chunk()
+            yield from self._cut_heading()
 
     def _end_section(self) -> Iterator[Chunk]:
         if self._fresh and self._text.strip():
             yield self._make_chunk(len(self._text))
         self._text, self._fresh = "", 0
+
+    def _cut_to_size(self) -> Iterator[Chunk]:
+        while len(self._text) > self._size.characters:
+            yield self._cut()
+
+    def _cut_heading(self) -> Iterator[Chunk]:
+        """Yield a heading that has no text below it."""
+        self._text, self._start = self._headings[-1][1], self._heading_offset
+        self._fresh = len(self._text)
+        yield from self._cut_to_size()
+        yield from self._end_section()
 
     def _cut(self) -> Chunk:
         """Return a chunk from the beginning; what follows begins with its end."""
@@ -107,11 +117,6 @@ class Chunker:
         clean = text.strip()
         start = self._start + len(text) - len(text.lstrip())
         return Chunk(clean, start, start + len(clean), self._page, self._describe_heading())
-
-    def _make_heading_chunk(self) -> Chunk:
-        text = self._headings[-1][1]
-        start = self._heading_offset
-        return Chunk(text, start, start + len(text), self._page, self._describe_heading())
 
     def _describe_heading(self) -> str:
         path = " > ".join(" ".join(text.split()) for _, text in self._headings)

@@ -40,6 +40,10 @@ class UnreadableDocumentError(Exception):
         self.message = failure.message
 
 
+class BrokenReadError(UnreadableDocumentError):
+    """The connection broke while a document was read: its reader ended at it, or was restarted, so it may be tried."""
+
+
 class DocumentReader(Protocol):
     """What reads documents."""
 
@@ -47,6 +51,7 @@ class DocumentReader(Protocol):
         """Yield what a document has, while it is read.
 
         Raises:
+            BrokenReadError: the reader broke off; another try may succeed.
             UnreadableDocumentError: it cannot be read, or not to its end.
             DocumentsUnavailableError: the reader is away.
         """
@@ -78,13 +83,13 @@ class SocketDocumentReader:
         except TimeoutError as error:
             message = f"the reader of documents has said nothing for {self._silence_seconds:g} s; split the file"
             raise UnreadableDocumentError(_describe_limit(name, message)) from error
-        except asyncio.IncompleteReadError as error:
+        except (asyncio.IncompleteReadError, OSError) as error:
             await _raise_send_error(sending)
             message = "the reader broke off at this document, or was restarted; add it again, or split it"
-            raise UnreadableDocumentError(_describe_limit(name, message)) from error
-        except (OSError, ContractError) as error:
-            message = "the reader of documents broke off, as when it restarts; try again"
-            raise DocumentsUnavailableError(message) from error
+            raise BrokenReadError(_describe_limit(name, message)) from error
+        except ContractError as error:
+            message = f"{name}: the reader of documents gave no valid reply; update it with the gateway"
+            raise BrokenReadError(DocumentFailure(DocumentFailureCode.FAILED, message)) from error
         finally:
             sending.cancel()
             writer.transport.abort()

@@ -6,7 +6,7 @@ Searching it takes milliseconds of processor time for each ten thousand chunks, 
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,7 +51,10 @@ class IndexLimitError(Exception):
 
 
 class StoreIndex:
-    """The chunks of one vector store. Files are added, and never removed: then it is built again."""
+    """The chunks of one vector store. Files are added, and never removed: then it is built again.
+
+    One that is searched is not changed: `copy` returns another one, which grows.
+    """
 
     def __init__(self, engine: str, most_bytes: int) -> None:
         """`engine`: identity of the embedder whose vectors count; empty: none."""
@@ -62,12 +65,15 @@ class StoreIndex:
         self._splitter = WordSplitter()
         self._postings: dict[str, tuple[array[int], array[int]]] = {}
         """Word -> numbers of chunks, and how often each has it."""
+        self._shared_postings: Mapping[str, tuple[array[int], array[int]]] = {}
+        """Those of the index that this one is a copy of: they are copied before they grow."""
         self._lengths: array[int] = array("I")
         """Words of each chunk."""
         self._file_numbers: array[int] = array("I")
         self._batches: array[int] = array("I")
         self._within: array[int] = array("H")
         self._vectors: NDArray[np.float32] | None = None
+        self._shares_vectors = False
         self._capacity = 0
         self._posting_bytes = 0
         self.has_stale = False
@@ -86,6 +92,17 @@ class StoreIndex:
     def has_vectors(self) -> bool:
         """Whether vectors are searched: all chunks have one, of this engine."""
         return bool(self.engine) and not self.has_stale and len(self) > 0
+
+    def copy(self, files: Iterable[VectorStoreFile]) -> "StoreIndex":
+        """Return an index of the same chunks that can grow; `files`: its files as they are now, in the same order."""
+        copied = StoreIndex(self.engine, self._most_bytes)
+        copied.files = list(files)
+        copied._postings, copied._shared_postings = dict(self._postings), self._postings
+        copied._lengths, copied._file_numbers = self._lengths[:], self._file_numbers[:]
+        copied._batches, copied._within = self._batches[:], self._within[:]
+        copied._vectors, copied._shares_vectors = self._vectors, True
+        copied._posting_bytes, copied.has_stale = self._posting_bytes, self.has_stale
+        return copied
 
     def reserve(self, chunks: int) -> None:
         """Say how many chunks will come: vectors get their place at once."""
@@ -110,6 +127,7 @@ class StoreIndex:
     def end_building(self) -> None:
         """Forget what only building needs."""
         self._splitter = WordSplitter()
+        self._shared_postings = {}
 
     def search(
         self,
@@ -163,6 +181,8 @@ class StoreIndex:
         for word, count in counts.items():
             if (posting := self._postings.get(word)) is None:
                 posting = self._postings[sys.intern(word)] = (array("I"), array("H"))
+            elif posting is self._shared_postings.get(word):
+                posting = self._postings[word] = (posting[0][:], posting[1][:])
             posting[0].append(number)
             posting[1].append(min(count, _MOST_COUNT))
         self._posting_bytes += 7 * len(counts)  # with what arrays have in reserve
@@ -178,11 +198,12 @@ class StoreIndex:
         rows: Any = np.frombuffer(batch.vectors, dtype="<f4").reshape(len(batch.chunks), -1)
         if self._vectors is None:
             self._vectors = np.empty((max(self._capacity, _BLOCK), rows.shape[1]), dtype=np.float32)
-        if first + len(rows) > len(self._vectors):
+            self._shares_vectors = False
+        if self._shares_vectors or first + len(rows) > len(self._vectors):
             room = max(self._capacity, first + len(rows) + _BLOCK)
             larger = np.empty((room, rows.shape[1]), dtype=np.float32)
             larger[:first] = self._vectors[:first]
-            self._vectors = larger
+            self._vectors, self._shares_vectors = larger, False
         self._vectors[first : first + len(rows)] = rows
 
     def _locate(self, number: int) -> ChunkPlace:

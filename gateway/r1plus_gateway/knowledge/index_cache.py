@@ -2,17 +2,20 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from r1plus_gateway.knowledge.index import IndexLimitError, StoreIndex
 from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.knowledge import VectorStoreFile
 from r1plus_gateway.store.knowledge_reader import KnowledgeReader
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 
 
 @dataclass(slots=True)
 class _Entry:
+    owner: Owner
+    """Whose the vector store is."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     index: StoreIndex | None = None
 
@@ -33,24 +36,34 @@ class IndexCache:
     async def get(self, owner: Owner, store_id: str, engine: str) -> StoreIndex | None:
         """Return the index of a vector store as it is now, with vectors of this engine; None without one.
 
+        An empty engine: vectors are not compared, so those of any engine will do.
+
         Raises:
             IndexLimitError: it needs more memory than all indexes may have.
             AccessError, UnreadableContentError: as `TenantKnowledge.read`.
         """
-        version = await self._knowledge.read(owner, lambda reader: reader.read_version(store_id))
-        if version is None:
-            self._entries.pop(store_id, None)
+        version, store_owner = await self._knowledge.read(
+            owner, lambda reader: (reader.read_version(store_id), reader.find_store_owner(store_id))
+        )
+        if version is None or store_owner is None:
+            if store_id in self._entries and self._entries[store_id].owner == owner:
+                self.forget(store_id)
             return None
-        entry = self._entries.setdefault(store_id, _Entry())
+        entry = self._entries.setdefault(store_id, _Entry(store_owner))
         self._entries.move_to_end(store_id)
         async with entry.lock:
             index = entry.index
+            if not engine and index is not None:
+                engine = index.engine
             if index is None or index.version != version or index.engine != engine:
-                entry.index = None  # what fails while it grows is not used again
                 most = self._read_most_bytes()
-                index = await self._knowledge.read(
-                    owner, lambda reader: build_index(reader, store_id, engine, most, index), is_long=True
-                )
+                try:
+                    index = await self._knowledge.read(
+                        owner, lambda reader: build_index(reader, store_id, engine, most, index), is_long=True
+                    )
+                except IndexLimitError:
+                    entry.index = None
+                    raise
                 entry.index = index
                 self._evict(store_id, most)
             return index
@@ -79,7 +92,7 @@ class IndexCache:
 def build_index(
     reader: KnowledgeReader, store_id: str, engine: str, most_bytes: int, before: StoreIndex | None
 ) -> StoreIndex | None:
-    """Return the index of a vector store as it is stored; files that are new are added to the one before.
+    """Return the index of a vector store as it is stored; files that are new are added to a copy of the one before.
 
     Raises:
         IndexLimitError: it needs more memory than `most_bytes`.
@@ -87,9 +100,9 @@ def build_index(
     version, files = reader.read_version(store_id), reader.list_searchable(store_id)
     if version is None or files is None:
         return None
-    index = before
-    if index is None or index.engine != engine or index.has_stale or not _is_prefix(index, [file.id for file in files]):
-        index = StoreIndex(engine, most_bytes)
+    index = StoreIndex(engine, most_bytes)
+    if before is not None and before.engine == engine and not before.has_stale and _is_prefix(before, files):
+        index = before.copy(files[: len(before.files)])
     try:
         added = files[len(index.files) :]
         index.reserve(sum(file.chunks for file in added))
@@ -109,6 +122,5 @@ def build_index(
     return index
 
 
-def _is_prefix(index: StoreIndex, ids: list[str]) -> bool:
-    known = [file.id for file in index.files]
-    return ids[: len(known)] == known
+def _is_prefix(index: StoreIndex, files: Sequence[VectorStoreFile]) -> bool:
+    return [file.id for file in files[: len(index.files)]] == [file.id for file in index.files]

@@ -17,6 +17,7 @@ from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, TextRefusedError
 from r1plus_gateway.knowledge.chunking import RELEASE, Chunker, ChunkSize, describe_passage
 from r1plus_gateway.knowledge.documents import (
+    BrokenReadError,
     DocumentReader,
     DocumentsUnavailableError,
     UnreadableDocumentError,
@@ -61,6 +62,19 @@ class _Job:
     owner: Owner
 
 
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """How long a file waits for its next try."""
+
+    seconds: float
+    ends_at: float
+    """Of the event loop's clock."""
+
+
+class _HeldUpError(Exception):
+    """One file cannot be read now; others may."""
+
+
 class _GoneError(Exception):
     """The file is not wanted any more, or another replica reads it."""
 
@@ -86,6 +100,7 @@ class IngestionWorker:
         """Of files whose reader failed."""
         self._served: Counter[tuple[str, str]] = Counter()
         """Files read for each caller, so that all take turns."""
+        self._pauses: dict[_Job, _Pause] = {}
 
     @property
     def can_read(self) -> bool:
@@ -115,8 +130,10 @@ class IngestionWorker:
                 await self._wait()
 
     async def _wait(self) -> None:
+        now = asyncio.get_running_loop().time()
+        ends = (max(0.0, pause.ends_at - now) for pause in self._pauses.values())
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(min((LOOK_SECONDS, *ends))):
                 await self._wakes.wait()
         except TimeoutError:
             pass
@@ -127,25 +144,48 @@ class IngestionWorker:
         if not self._knowledge.is_enabled:
             return False
         self._indexes.keep_only(await self._knowledge.list_stores())
-        if self._search.stale:
-            store_id, owner = self._search.stale.popitem()
-            await self._refresh_vectors(store_id, owner)
-            return True
+        has_stale = bool(self._search.stale)
+        if has_stale:
+            await self._refresh_vectors(*self._search.stale.popitem())
         job = await self._find_job()
         if job is None:
-            return False
+            return has_stale
         self._served[job.owner.caller_kind, job.owner.caller_id] += 1
-        await self._read_file(job)
+        await self._try_file(job)
         return True
 
     async def _find_job(self) -> _Job | None:
-        """Return the oldest file of the caller that was served least."""
+        """Return the oldest file of the caller that was served least, without those that wait for their next try."""
         pending = await self._knowledge.list_pending() if self._reader is not None else []
-        if not pending:
+        jobs = {_Job(*one): None for one in pending}
+        self._pauses = {job: pause for job, pause in self._pauses.items() if job in jobs}
+        if not jobs:
             self._served.clear()
-            return None
-        jobs = [_Job(*one) for one in pending]
-        return min(jobs, key=lambda job: self._served[job.owner.caller_kind, job.owner.caller_id])
+        now = asyncio.get_running_loop().time()
+        ready = [job for job in jobs if job not in self._pauses or self._pauses[job].ends_at <= now]
+        return min(ready, key=lambda job: self._served[job.owner.caller_kind, job.owner.caller_id], default=None)
+
+    async def _try_file(self, job: _Job) -> None:
+        """Read a file; one that fails through no fault of the store or a helper waits, and holds no other up."""
+        try:
+            await self._read_file(job)
+        except (StoreError, AccessError, EmbedderUnavailableError, DocumentsUnavailableError):
+            raise
+        except _HeldUpError as error:
+            seconds = self._hold_up(job)
+            log.warning("File %s cannot be read now, trying again in %.0f s: %s", job.file_id, seconds, error)
+        except Exception:
+            seconds = self._hold_up(job)
+            log.exception("Reading file %s failed; trying again in %.0f s", job.file_id, seconds)
+        else:
+            self._pauses.pop(job, None)
+
+    def _hold_up(self, job: _Job) -> float:
+        """Let a file wait, longer each time; return the seconds."""
+        before = self._pauses.get(job)
+        seconds = FIRST_PAUSE if before is None else min(2 * before.seconds, LONGEST_PAUSE)
+        self._pauses[job] = _Pause(seconds, asyncio.get_running_loop().time() + seconds)
+        return seconds
 
     async def _read_file(self, job: _Job) -> None:
         """Read a file to its end, or store why that does not work."""
@@ -158,12 +198,13 @@ class IngestionWorker:
         except _GoneError:
             if await self._find(job) is not None:
                 # As after an outage: the other one's file is done then, or this one goes on behind it.
-                raise DocumentsUnavailableError(f"{stored.name} is read by another replica") from None
+                raise _HeldUpError("another replica reads it") from None
             return
         except UnreadableDocumentError as error:
             self._tries[file.id] += 1
-            if (is_own_fault(error.code) or error.code == "time_limit") and self._tries[file.id] < MOST_TRIES:
-                raise DocumentsUnavailableError(str(error)) from error
+            is_worth_a_try = isinstance(error, BrokenReadError) or is_own_fault(error.code)
+            if is_worth_a_try and self._tries[file.id] < MOST_TRIES:
+                raise _HeldUpError(str(error)) from error
             await self._fail(job, IngestionProblem(error.code.value, error.message))
         except ContentLimitError as error:
             await self._fail(job, IngestionProblem("storage_limit_exceeded", str(error)))
@@ -213,18 +254,24 @@ class IngestionWorker:
         found = await self._knowledge.read(job.owner, lambda one: one.find_store_file(job.store_id, job.file_id))
         if found is None:
             return
-        ingestion = replace(found.ingestion, problem=problem)
         log.warning("File %s cannot be read into %s: %s", job.file_id, job.store_id, problem.code)
-        await self._knowledge.write(job.owner, lambda one: one.clear_batches(found))
-        await self._knowledge.write(
-            job.owner, lambda one: one.update_ingestion(found, ingestion, IngestionState.FAILED)
-        )
+        await self._knowledge.write(job.owner, lambda one: one.fail_ingestion(found, problem))
 
-    async def _refresh_vectors(self, store_id: str, owner: Owner) -> None:
-        """Make the vectors of a vector store again that are of another embedder."""
-        if self._embedder is None:
+    async def _refresh_vectors(self, store_id: str, finder: Owner) -> None:
+        """Make the vectors of a vector store again that are of another embedder; `finder`: who has searched it."""
+        owner = await self._knowledge.read(finder, lambda one: one.find_store_owner(store_id))
+        if self._embedder is None or owner is None:
             return
-        engine = await self._embedder.identify()
+        try:
+            if await self._renew_vectors(self._embedder, store_id, owner):
+                await self._knowledge.write(owner, lambda one: one.mark_changed(store_id))
+                log.info("Vectors of %s were made again", store_id)
+        except (ContentLimitError, TextRefusedError, UnreadableContentError) as error:
+            log.warning("Vectors of %s cannot be made again, its words alone are searched: %s", store_id, error)
+
+    async def _renew_vectors(self, embedder: Embedder, store_id: str, owner: Owner) -> bool:
+        """Embed and store what is of another embedder; return whether all of it was stored."""
+        engine = await embedder.identify()
         files = await self._knowledge.read(owner, lambda one: one.list_searchable(store_id))
         for file in files or ():
             position = -1
@@ -232,10 +279,10 @@ class IngestionWorker:
                 (batch,) = batches
                 position = batch.position
                 if batch.engine != engine:
-                    renewed = await embed_batch(self._embedder, batch)
-                    await self._knowledge.write(owner, lambda one: one.replace_vectors(file, renewed))  # noqa: B023
-        await self._knowledge.write(owner, lambda one: one.mark_changed(store_id))
-        log.info("Vectors of %s were made again by %s", store_id, engine)
+                    renewed = await embed_batch(embedder, batch)
+                    if not await self._knowledge.write(owner, lambda one: one.replace_vectors(file, renewed)):  # noqa: B023
+                        return False
+        return True
 
 
 class _ChunkWriter:
@@ -281,10 +328,9 @@ class _ChunkWriter:
         """Store the last chunks, and that the file is complete."""
         if self._chunks:
             await self._flush(pages)
-        ingestion = self._describe(pages)
-        completed = IngestionState.COMPLETED
+        ingestion, batches = self._describe(pages), self._position
         if not await self._knowledge.write(
-            self._owner, lambda one: one.update_ingestion(self._file, ingestion, completed)
+            self._owner, lambda one: one.finish_ingestion(self._file, ingestion, batches)
         ):
             raise _GoneError
 

@@ -57,12 +57,16 @@ class KnowledgeReader:
 
     def list_files(self, page: Page, purpose: str = "") -> Listed[StoredFile] | None:
         """Return whole files by the time they were made; None if `page.after` is none of them."""
-        rows = self._list_rows(t.files, page, t.files.c.state == FileState.WHOLE)
-        if rows is None:
-            return None
-        files = [self._make_file(row) for row in rows[: page.limit]]
-        files = [file for file in files if not purpose or file.purpose == purpose]
-        return Listed(files, len(rows) > page.limit)
+        files: list[StoredFile] = []
+        rest: Page | None = page
+        while rest is not None and len(files) <= page.limit:
+            rows = self._list_rows(t.files, rest, t.files.c.state == FileState.WHOLE)
+            if rows is None:
+                return None
+            read = [self._make_file(row) for row in rows]  # what a purpose is, is encrypted
+            files += [file for file in read if not purpose or file.purpose == purpose]
+            rest = replace(page, after=rows[-1].id) if len(rows) > page.limit else None
+        return Listed(files[: page.limit], len(files) > page.limit)
 
     def read_part(self, file_id: str, position: int) -> bytes | None:
         """Return a part of a file; None behind the last one. Raises UnreadableContentError."""
@@ -128,6 +132,10 @@ class KnowledgeReader:
         """Return the version of what a search in a vector store finds; None without one."""
         row = self._find_row(t.vector_stores, store_id)
         return None if row is None else int(row.version)
+
+    def find_store_owner(self, store_id: str) -> Owner | None:
+        """Return whose a vector store is: this owner's, or what its caller shares with it; None without one."""
+        return self._find_owner(t.vector_stores, store_id)
 
     def read_batches(self, file: VectorStoreFile, after: int = -1, most: int = 64) -> list[ChunkBatch]:
         """Return the next batches of a file's chunks. Raises UnreadableContentError."""
@@ -233,7 +241,7 @@ class KnowledgeReader:
         files = []
         for row in rows:
             batches, size = sizes.get(row.id, (0, 0))
-            about = _decode_ingestion(self._decrypt(row, "vector_store_files", owner, row.content))
+            about = decode_ingestion(self._decrypt(row, "vector_store_files", owner, row.content))
             place = (row.id, row.vector_store_id, row.file_id, row.created_at)
             files.append(VectorStoreFile(*place, IngestionState(row.state), row.chunks, batches, size, about))
         return files
@@ -250,7 +258,8 @@ def encode_ingestion(ingestion: Ingestion) -> bytes:
     return orjson.dumps(ingestion)
 
 
-def _decode_ingestion(data: bytes) -> Ingestion:
+def decode_ingestion(data: bytes) -> Ingestion:
+    """Return what `encode_ingestion` was called on."""
     values = orjson.loads(data)
     problem = values["problem"]
     values["problem"] = None if problem is None else IngestionProblem(**problem)

@@ -18,6 +18,7 @@ from r1plus_gateway.store.knowledge import (
     ChunkBatch,
     FileState,
     Ingestion,
+    IngestionProblem,
     IngestionState,
     StoredFile,
     VectorStore,
@@ -32,7 +33,7 @@ from r1plus_gateway.store.knowledge_books import (
     mark_changed,
     read_caller_knowledge,
 )
-from r1plus_gateway.store.knowledge_reader import KnowledgeReader, encode_ingestion
+from r1plus_gateway.store.knowledge_reader import KnowledgeReader, decode_ingestion, encode_ingestion
 
 _DAY = 86400.0
 
@@ -192,11 +193,25 @@ class KnowledgeWriter(KnowledgeReader):
         mark_changed(self.connection, [store_id])
         return True
 
+    def finish_ingestion(self, file: VectorStoreFile, ingestion: Ingestion, batches: int) -> bool:
+        """Say that a file was read to its end, in so many batches.
+
+        Return False if it is not wanted any more, or another reader's chunks are there. Raises ContentLimitError.
+        """
+        before = self._find_wanted(file)
+        if before is None or not self._goes_on(before, ingestion, batches):
+            return False
+        return self.update_ingestion(file, ingestion, IngestionState.COMPLETED)
+
     def update_ingestion(self, file: VectorStoreFile, ingestion: Ingestion, state: IngestionState) -> bool:
-        """Say how far a file was read; return whether it is still wanted. Raises ContentLimitError."""
+        """Say how far a file was read; return whether it is still wanted. Raises ContentLimitError.
+
+        Attributes stay as they are stored: they may have changed while the file was read.
+        """
         before = self._find_wanted(file)
         if before is None:
             return False
+        ingestion = replace(ingestion, attributes=self._read_ingestion(before).attributes)
         row = self._seal("vector_store_files", "content", file.id, encode_ingestion(ingestion))
         self._grow([row["content"]], replaced=bytes(before.content))
         changed = sa.update(t.vector_store_files).where(t.vector_store_files.c.id == file.id)
@@ -205,21 +220,36 @@ class KnowledgeWriter(KnowledgeReader):
             mark_changed(self.connection, [file.vector_store_id])
         return True
 
+    def fail_ingestion(self, file: VectorStoreFile, problem: IngestionProblem) -> bool:
+        """Say why a file cannot be read, in place of its chunks; return whether it was wanted. That needs no room."""
+        before = self._find_wanted(file)
+        if before is None:
+            return False
+        self.clear_batches(file)
+        ingestion = replace(self._read_ingestion(before), problem=problem)
+        row = self._seal("vector_store_files", "content", file.id, encode_ingestion(ingestion))
+        self._grow([row["content"]], replaced=bytes(before.content), is_limited=False)
+        failed = sa.update(t.vector_store_files).where(t.vector_store_files.c.id == file.id)
+        self.connection.execute(failed.values(row | {"state": IngestionState.FAILED.value}))
+        return True
+
     def append_batch(self, file: VectorStoreFile, batch: ChunkBatch, ingestion: Ingestion) -> bool:
         """Store the next chunks of a file, and how far it was read.
 
-        Return False if it is not wanted any more, or another replica has stored these chunks.
+        Return False if it is not wanted any more, or these chunks do not follow those that are there: another
+        replica has stored them, or has begun again with another reader.
 
         Raises:
             ContentLimitError: there is no room, or the tenant has as many chunks as it may.
         """
-        if self._find_wanted(file) is None or self._has_batch(file, batch.position):
+        before = self._find_wanted(file)
+        if before is None or not self._goes_on(before, ingestion, batch.position):
             return False
         count = len(batch.chunks)
-        if (total := count_tenant_chunks(self.connection)) + count > self._limits.tenant_chunks:
+        if count_tenant_chunks(self.connection) + count > self._limits.tenant_chunks:
             raise ContentLimitError(
-                f"{count} chunks more exceed the {self._limits.tenant_chunks} that all of the tenant may have, of which"
-                f" {total} are in use; delete files from vector stores, or choose larger chunks"
+                f"{count} chunks more exceed the {self._limits.tenant_chunks} that all of the tenant may have; delete"
+                " files from vector stores, choose larger chunks, or ask the platform team"
             )
         row = self._seal("chunk_batches", "content", make_id("cb"), batch.encode())
         self._grow([row["content"]], chunks=count)
@@ -267,10 +297,15 @@ class KnowledgeWriter(KnowledgeReader):
         ).one_or_none()
         return row if row is not None and self._is_own(t.vector_stores, file.vector_store_id) else None
 
-    def _has_batch(self, file: VectorStoreFile, position: int) -> bool:
-        c = t.chunk_batches.c
-        is_batch = (c.vector_store_file_id == file.id, c.position == position)
-        return self.connection.scalar(sa.select(c.id).where(*is_batch)) is not None
+    def _read_ingestion(self, row: Any) -> Ingestion:
+        return decode_ingestion(self._decrypt(row, "vector_store_files", self.owner, row.content))
+
+    def _goes_on(self, row: Any, ingestion: Ingestion, batches: int) -> bool:
+        """Return whether so many batches of a file are there, all by the reader of this ingestion."""
+        is_batch = t.chunk_batches.c.vector_store_file_id == row.id
+        if self.connection.scalar(sa.select(sa.func.count()).where(is_batch)) != batches:
+            return False
+        return not batches or self._read_ingestion(row).reader == ingestion.reader
 
     def _is_own(self, table: sa.Table, row_id: str) -> bool:
         own = (table.c.id == row_id, *match_owner(table, self.owner))
@@ -292,12 +327,14 @@ class KnowledgeWriter(KnowledgeReader):
         key = self._keys.get_newest(self.owner, self.now)
         return {"id": row_id, "key_id": key.id, column: self.cipher.encrypt(key, table, row_id, content)}
 
-    def _grow(self, contents: Sequence[bytes], *, replaced: bytes | None = None, chunks: int = 0) -> None:
+    def _grow(
+        self, contents: Sequence[bytes], *, replaced: bytes | None = None, chunks: int = 0, is_limited: bool = True
+    ) -> None:
         """Count new content, or one that replaces another. Raises ContentLimitError where there is no room."""
         size = sum(len(content) + ENTRY_BYTES for content in contents)
         if replaced is not None:
             size -= len(replaced) + ENTRY_BYTES
-        if size > 0:
+        if size > 0 and is_limited:
             self._check_room(size + measure_new_owner(self.connection, self.owner))
         add_knowledge(self.connection, self.owner, size, chunks)
 

@@ -20,8 +20,8 @@ from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_content import READS_AT_ONCE, WRITES_AT_ONCE, take_step
 
 T = TypeVar("T")
-MOST_PENDING: Final = 100
-"""Files that one look for work returns."""
+MOST_PENDING: Final = 20
+"""Files of each caller that one look for work returns."""
 
 
 class TenantKnowledge:
@@ -81,7 +81,11 @@ class TenantKnowledge:
             raise refuse_unavailable(error) from error
 
     async def list_pending(self) -> list[tuple[str, str, Owner]]:
-        """Return files that are to be read: vector store, file, owner; the oldest first. Raises StoreError."""
+        """Return the oldest files of each caller that are to be read: vector store, file, owner; the oldest first.
+
+        Raises:
+            StoreError: the data cannot be read.
+        """
         return await self._store.read(_list_pending)
 
     async def list_stores(self) -> set[str]:
@@ -97,8 +101,15 @@ def _list_pending(connection: Connection) -> list[tuple[str, str, Owner]]:
     files, stores = t.vector_store_files.c, t.vector_stores.c
     joined = t.vector_store_files.join(t.vector_stores, stores.id == files.vector_store_id)
     names = [stores[name] for name in t.OWNER]
-    found = sa.select(stores.id, files.file_id, *names).select_from(joined)
-    found = found.where(files.state == IngestionState.IN_PROGRESS).order_by(files.created_at, files.id)
-    return [
-        (store_id, file_id, Owner(*own)) for store_id, file_id, *own in connection.execute(found.limit(MOST_PENDING))
-    ]
+    order = (files.created_at, files.id)
+    place = sa.func.row_number().over(partition_by=(stores.caller_kind, stores.caller_id), order_by=order)
+    pending = (
+        sa.select(stores.id.label("store_id"), files.file_id, *names, *order, place.label("place"))
+        .select_from(joined)
+        .where(files.state == IngestionState.IN_PROGRESS)
+        .subquery()
+    )
+    p = pending.c
+    found = sa.select(p.store_id, p.file_id, *(p[name] for name in t.OWNER)).where(p.place <= MOST_PENDING)
+    rows = connection.execute(found.order_by(p.created_at, p.id))
+    return [(store_id, file_id, Owner(*own)) for store_id, file_id, *own in rows]

@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from r1plus_contract.documents import DocumentReply, TextBlock
+from r1plus_contract.documents import DocumentFailure, DocumentFailureCode, DocumentReply, TextBlock
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError
-from r1plus_gateway.knowledge.documents import DocumentReader, ReadPart, SocketDocumentReader
+from r1plus_gateway.knowledge.documents import (
+    DocumentReader,
+    ReadPart,
+    SocketDocumentReader,
+    UnreadableDocumentError,
+)
 from r1plus_gateway.knowledge.index import IndexLimitError
+from r1plus_gateway.knowledge.ingestion import MOST_TRIES
 from r1plus_gateway.knowledge.search import SearchMethod, UnknownVectorStoreError
 from r1plus_gateway.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.settings import GatewayLimits
@@ -260,6 +266,27 @@ async def test_vectors_of_another_embedder_are_never_mixed_and_made_again(store:
         await store.read(check_books)
 
 
+async def test_vectors_of_the_keys_vector_store_are_made_again_when_an_end_user_searches(store: TenantStore) -> None:
+    async with running(store, ScriptedReader(5), FakeEmbedder("old@sha256:00")) as base:
+        file_id = await base.add("a.txt", b"x")
+        await base.until_read(file_id)
+    embedder = FakeEmbedder("new@sha256:11")
+    async with running(store, ScriptedReader(5), embedder) as again:
+        again.store_id, key, anna = base.store_id, again.owner, again.service.knowledge.identify(ANNA)
+        again.owner = anna
+        assert (await again.search("number 3")).method is SearchMethod.WORDS
+        again.owner = key
+        added = await again.add("b.txt", b"x")  # is read behind the vectors
+        await again.until_read(added)
+        again.owner = anna
+
+        async def is_hybrid() -> bool:
+            return (await again.search("number 3")).method is SearchMethod.HYBRID
+
+        await eventually(is_hybrid, "the vectors were made again")
+        assert sum(len(texts) == 5 for texts in embedder.asked) == 2  # of each file, once
+
+
 async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(
     store: TenantStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +301,77 @@ async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(
         embedder.trouble = None
         base.service.ingestion.wake()
         assert (await base.until_read(file_id)).state is IngestionState.COMPLETED
+
+
+async def test_a_file_without_room_fails_also_where_nothing_more_may_be_stored(store: TenantStore) -> None:
+    async with running(store, None) as base:
+        file_id = await base.add("a.txt", b"x")
+    async with running(store, ScriptedReader(3), knowledge_bytes_per_key=1) as again:
+        again.store_id = base.store_id
+        file = await again.until_read(file_id)
+        assert file.state is IngestionState.FAILED
+        assert file.ingestion.problem is not None
+        assert file.ingestion.problem.code == "storage_limit_exceeded"
+        await store.read(check_books)
+
+
+class FailingReader(ScriptedReader):
+    """A reader that fails at one file."""
+
+    def __init__(self, bad: str, error: Exception) -> None:
+        super().__init__(1)
+        self.bad = bad
+        self.error = error
+        self.fails = 0
+
+    async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
+        """See `DocumentReader`."""
+        if name == self.bad:
+            self.fails += 1
+            raise self.error
+        async for reply in super().read(name, size, read_part):
+            yield reply
+
+
+async def test_a_file_that_fails_again_and_again_holds_no_other_up(store: TenantStore) -> None:
+    reader = FailingReader("bad.txt", RuntimeError("a mistake in this program"))
+    async with running(store, reader) as base:
+        bad = await base.add("bad.txt", b"x")
+        await eventually(lambda: reader.fails, "the bad file was tried")
+        good = await base.add("good.txt", b"x")
+        assert (await base.until_read(good)).state is IngestionState.COMPLETED
+        assert (await base.find(bad)).state is IngestionState.IN_PROGRESS
+
+
+async def test_a_document_that_exceeds_its_readers_time_is_not_tried_again(store: TenantStore) -> None:
+    failure = DocumentFailure(DocumentFailureCode.TIME_LIMIT, "long.pdf: takes more than 240 s; split it")
+    reader = FailingReader("long.pdf", UnreadableDocumentError(failure))
+    async with running(store, reader) as base:
+        file = await base.until_read(await base.add("long.pdf", b"x"))
+        assert (file.state, reader.fails) == (IngestionState.FAILED, 1)
+
+
+@pytest.mark.parametrize("reply", [b"", b"\0\0\0\0"], ids=["closes", "sends what is no reply"])
+async def test_a_reader_that_breaks_off_is_tried_three_times(
+    store: TenantStore, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    monkeypatch.setattr("r1plus_gateway.knowledge.ingestion.FIRST_PAUSE", 0.01)
+    path = tmp_path_factory.mktemp("s") / "s"
+    calls = 0
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        writer.write(reply)
+        await writer.drain()
+        writer.close()
+
+    async with (
+        await asyncio.start_unix_server(answer, path),
+        running(store, SocketDocumentReader(str(path))) as base,
+    ):
+        file = await base.until_read(await base.add("a.txt", b"x"))
+        assert (file.state, calls) == (IngestionState.FAILED, MOST_TRIES)
 
 
 async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store: TenantStore) -> None:

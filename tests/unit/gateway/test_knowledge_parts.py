@@ -46,14 +46,7 @@ def test_chunks_are_pieces_of_the_text_at_their_offsets_and_have_all_of_it(block
     covered = set()
     for chunk in cut(blocks):
         assert text[chunk.start : chunk.end] == chunk.text
-        assert (
-            0
-            < len(chunk.text)
-            <= max(
-                SIZE.characters,
-                max(len(block.text) for block in blocks if block.level) if any(block.level for block in blocks) else 0,
-            )
-        )
+        assert 0 < len(chunk.text) <= SIZE.characters
         covered.update(range(chunk.start, chunk.end))
     offset = 0
     for block in blocks:
@@ -76,6 +69,14 @@ def test_a_chunk_stays_under_one_heading_and_on_one_page() -> None:
         ("C", None, "C"),
         ("D", None, "five"),
     ]
+
+
+def test_a_long_heading_without_text_is_cut_as_text_is() -> None:
+    heading = " ".join(f"This is sentence number {number}." for number in range(60))
+    chunks = cut([TextBlock(heading, 1)])
+    assert len(chunks) > 3
+    assert (chunks[0].start, chunks[-1].end) == (0, len(heading))
+    assert max(len(chunk.text) for chunk in chunks) <= SIZE.characters
 
 
 def test_a_long_text_is_cut_at_sentences_and_the_next_chunk_repeats_the_end() -> None:

@@ -123,9 +123,10 @@ async def test_what_exceeds_a_limit_is_refused_with_it_and_stores_nothing(
     file = await upload(knowledge, owner, b"one")
     added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
     before = await store.read(check_books)
-    with pytest.raises(ContentLimitError, match=reason):
+    with pytest.raises(ContentLimitError, match=reason) as refusal:
         for place in range(5):
             await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(place, *"ab"), INGESTION))  # noqa: B023
+    assert limits.tenant_chunks > 1 or "in use" not in str(refusal.value)  # how much others have is theirs
     after = await store.read(check_books)
     assert after == before or limits.tenant_chunks > 1
 
@@ -169,6 +170,56 @@ async def test_a_file_that_is_not_wanted_any_more_gets_no_chunks(knowledge: Tena
     again = await add_file(knowledge, owner, store_id, file.id)
     assert again.id != added.id
     assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+
+
+async def test_attributes_that_change_while_a_file_is_read_are_kept(knowledge: TenantKnowledge) -> None:
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    store_id = await make_store(knowledge, owner)
+    added = await add_file(knowledge, owner, store_id, file.id)
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    attributes = {"team": "blue"}
+    await knowledge.write(owner, lambda one: one.change_store_file(store_id, file.id, attributes))
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, "y"), INGESTION))
+    found = await knowledge.read(owner, lambda one: one.find_store_file(store_id, file.id))
+    assert found is not None
+    assert found.ingestion.attributes == attributes
+    assert await knowledge.write(owner, lambda one: one.update_ingestion(added, INGESTION, IngestionState.COMPLETED))
+    read = await knowledge.read(owner, lambda one: one.list_searchable(store_id))
+    assert read is not None
+    assert [one.ingestion.attributes for one in read] == [attributes]
+
+
+async def test_a_caller_with_many_files_keeps_no_other_from_being_read(
+    knowledge: TenantKnowledge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("r1plus_gateway.store.tenant_knowledge.MOST_PENDING", 2)
+    added = []
+    for caller in (KEY, ANNA, KEY, OTHER):
+        owner = knowledge.identify(caller)
+        file = await upload(knowledge, owner, b"one")
+        await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+        added.append((file.id, owner))
+        volume.time.advance(1)
+    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending()]
+    assert pending == [added[0], added[1], added[3]]
+
+
+async def test_a_page_of_files_of_one_purpose_is_full(knowledge: TenantKnowledge, volume: Volume) -> None:
+    owner = knowledge.identify(KEY)
+    wanted = []
+    for purpose in ("user_data", "assistants", "assistants", "user_data", "assistants", "user_data"):
+        file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+        await knowledge.write(owner, lambda one: one.finish_file(file_id, "a.txt", purpose, None))  # noqa: B023
+        wanted += [file_id] if purpose == "user_data" else []
+        volume.time.advance(1)
+    page = Page(2, is_ascending=True)
+    first = await knowledge.read(owner, lambda one: one.list_files(page, "user_data"))
+    assert first is not None
+    assert ([file.id for file in first.entries], first.has_more) == (wanted[:2], True)
+    rest = await knowledge.read(owner, lambda one: one.list_files(replace(page, after=wanted[1]), "user_data"))
+    assert rest is not None
+    assert ([file.id for file in rest.entries], rest.has_more) == (wanted[2:], False)
 
 
 async def test_a_file_that_is_read_again_begins_without_chunks(store: TenantStore, knowledge: TenantKnowledge) -> None:
@@ -283,5 +334,27 @@ async def test_a_batch_that_another_replica_has_stored_is_not_stored_twice(
     added = await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
     assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
     assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(2, "x"), INGESTION))
     assert len(await knowledge.read(owner, lambda one: one.read_batches(added))) == 1
+    await store.read(check_books)
+
+
+async def test_chunks_of_two_readers_are_never_mixed(store: TenantStore, knowledge: TenantKnowledge) -> None:
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, b"one")
+    store_id = await make_store(knowledge, owner)
+    added = await add_file(knowledge, owner, store_id, file.id)
+    other = replace(INGESTION, reader="tests/2")
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "x"), INGESTION))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, "y"), other))
+    await knowledge.write(owner, lambda one: one.clear_batches(added))
+    assert await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(0, "y"), other))
+    assert not await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(1, "x"), INGESTION))
+    assert not await knowledge.write(owner, lambda one: one.finish_ingestion(added, INGESTION, 1))
+    assert not await knowledge.write(owner, lambda one: one.finish_ingestion(added, other, 2))
+    assert await knowledge.write(owner, lambda one: one.finish_ingestion(added, other, 1))
+    read = await knowledge.read(owner, lambda one: one.list_searchable(store_id))
+    assert read is not None
+    batches = await knowledge.read(owner, lambda one: one.read_batches(read[0]))
+    assert [chunk.text for batch in batches for chunk in batch.chunks] == ["y"]
     await store.read(check_books)

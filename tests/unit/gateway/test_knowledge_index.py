@@ -1,0 +1,95 @@
+"""Indexes of vector stores: what a search sees while files, attributes and embedders change."""
+
+import numpy as np
+import pytest
+
+from r1plus_gateway.embedding.client import EmbedderUnavailableError
+from r1plus_gateway.knowledge.filters import Comparison
+from r1plus_gateway.knowledge.index_cache import IndexCache
+from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod, SearchResult
+from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
+from support.gateway.fake_embedder import FakeEmbedder
+from support.gateway.knowledge import ENGINE, add_file, ingest, make_batch, make_knowledge, make_store, upload
+from support.gateway.tenant_data import Volume, make_caller
+
+KEY = make_caller()
+
+
+class Base:
+    """A vector store that is filled by the test, and its search."""
+
+    def __init__(self, store: TenantStore, owner: Owner) -> None:
+        self.knowledge: TenantKnowledge = make_knowledge(store)
+        self.owner = owner
+        self.embedder = FakeEmbedder(ENGINE, dimensions=2)
+        self.indexes = IndexCache(self.knowledge, lambda: 2**30)
+        self.search = KnowledgeSearch(self.knowledge, self.indexes, self.embedder)
+        self.store_id = ""
+
+    async def add(self, *texts: str, engine: str = ENGINE) -> str:
+        """Add a file of these chunks; return its id."""
+        if not self.store_id:
+            self.store_id = await make_store(self.knowledge, self.owner)
+        file = await upload(self.knowledge, self.owner, b"x")
+        added = await add_file(self.knowledge, self.owner, self.store_id, file.id)
+        await ingest(self.knowledge, self.owner, added, make_batch(0, *texts, engine=engine))
+        return file.id
+
+    async def find(self, question: str, condition: Comparison | None = None) -> SearchResult:
+        """Search the vector store."""
+        return await self.search.find(self.owner, [self.store_id], question, 10, condition)
+
+
+@pytest.fixture
+def base(store: TenantStore) -> Base:
+    return Base(store, make_knowledge(store).identify(KEY))
+
+
+async def test_a_search_filters_by_the_attributes_that_a_file_has_now(base: Base) -> None:
+    file_id = await base.add("the red door")
+    granted = Comparison("eq", "team", "red")
+    attributes = {"team": "red"}
+    await base.knowledge.write(base.owner, lambda one: one.change_store_file(base.store_id, file_id, attributes))
+    assert [one.attributes for one in (await base.find("door", granted)).passages] == [attributes]
+    await base.knowledge.write(base.owner, lambda one: one.change_store_file(base.store_id, file_id, {"team": "blue"}))
+    assert (await base.find("door", granted)).passages == []
+    assert [one.attributes for one in (await base.find("door")).passages] == [{"team": "blue"}]
+
+
+async def test_a_question_without_a_vector_takes_the_index_that_is_there(base: Base) -> None:
+    first = await base.add("the red door")
+    assert (await base.find("red")).method is SearchMethod.HYBRID
+    published = await base.indexes.get(base.owner, base.store_id, ENGINE)
+    base.embedder.trouble = EmbedderUnavailableError("busy")
+    found = await base.find("red")
+    assert (found.method, [one.file_id for one in found.passages]) == (SearchMethod.WORDS, [first])
+    assert (await base.find("  ")).passages == []
+    assert await base.indexes.get(base.owner, base.store_id, ENGINE) is published
+
+
+async def test_a_foreign_key_that_knows_an_id_leaves_the_owners_index(base: Base) -> None:
+    await base.add("the red door")
+    published = await base.indexes.get(base.owner, base.store_id, ENGINE)
+    for stranger in (make_caller("key000000002"), make_caller("key000000002", end_user="anna")):
+        assert await base.indexes.get(base.knowledge.identify(stranger), base.store_id, ENGINE) is None
+    assert await base.indexes.get(base.owner, base.store_id, ENGINE) is published
+    await base.knowledge.write(base.owner, lambda one: one.delete_vector_store(base.store_id))
+    assert await base.indexes.get(base.owner, base.store_id, ENGINE) is None
+    assert base.indexes.size == 0
+
+
+async def test_an_index_that_is_searched_is_not_changed_when_files_are_added(base: Base, volume: Volume) -> None:
+    first = await base.add("the red door", "the red wall")
+    published = await base.indexes.get(base.owner, base.store_id, ENGINE)
+    assert published is not None
+    vector = np.array([1.0, 0.0], np.float32)
+    before = published.search("red", vector, 10, [True])
+    volume.time.advance(1)
+    second = await base.add("the red floor", "the red roof")
+    assert {one.file_id for one in (await base.find("red")).passages} == {first, second}
+    assert [one.file_id for one in published.files] == [first]
+    assert len(published) == 2
+    assert published.search("red", vector, 10, [True]) == before
+    assert await base.indexes.get(base.owner, base.store_id, ENGINE) is not published
