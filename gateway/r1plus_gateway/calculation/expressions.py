@@ -15,8 +15,11 @@ from r1plus_calculator.grammar.functions import COMMANDS, list_variables
 from r1plus_calculator.grammar.limits import MOST_UNKNOWNS
 from r1plus_calculator.grammar.parser import parse
 from r1plus_calculator.grammar.tree import Call, Name, Negative, Node, Number, Percent, walk
+from r1plus_gateway.calculation.conversions import has_other_unit
 from r1plus_gateway.calculation.lookalikes import mask_lookalikes
+from r1plus_gateway.calculation.quantities import FACTOR_WORDS, NUMBER_WORDS
 from r1plus_gateway.calculation.spans import Piece, Span, find_spans
+from r1plus_gateway.calculation.unread_numbers import PARTS, SCALES, SIGNS
 
 MOST_TEXT: Final = 8192
 """Characters that are looked at; expressions after them are not found."""
@@ -38,7 +41,7 @@ class FoundExpression:
 
 _ASKS: Final = re.compile(
     r"(?:what(?:'s|\u2019s| is| are| does| do you get for)|calculate|compute|evaluate|work out|solve|tell me|give me"
-    r"|is|how much (?:is|are|would)|(?:result|value|sum|product|difference|quotient|square) of)\s*:?"
+    r"|is|how much (?:is|are|would)|(?:result|value|sum|product|difference|quotient) of)\s*:?"
     r"\s*(?:the value of\s*)?$",
     re.IGNORECASE,
 )
@@ -75,6 +78,7 @@ _POINT: Final = re.compile(
 _ORDERS: Final = {"first": 1, "second": 2, "third": 3, "fourth": 4}
 _REWRITES: Final = {"s": "simplify", "f": "factor", "e": "expand", "m": "expand"}
 _JOIN: Final = re.compile(r"\s*(?:,|;|and|,\s*and)\s*", re.IGNORECASE)
+_NUMBERS: Final = rf"(?:one|{'|'.join((*NUMBER_WORDS, *FACTOR_WORDS))})"
 _SENTENCE_END: Final = re.compile(r"[.?!;]\s|\n")
 
 
@@ -233,6 +237,22 @@ def _is_equation(span: Span) -> bool:
     return tree is not None and bool(list_variables(tree))
 
 
+_GOES_ON_BEFORE: Final = re.compile(
+    rf"(?:\d[.,'\u2019\u00a0\u202f]|[{SIGNS}])$"
+    rf"|(?<![a-z])(?:minus|plus|times|half|twice|double|triple|(?:\d|{SCALES}|{PARTS}|percent|per\s+cent|square|cube"
+    r"|squares|cubes|roots?|power|factorial|reciprocal|inverse|negative|opposite|logarithm|log|sine|cosine|tangent)\s+of)"
+    r"\s+(?:of\s+)?(?:the\s+)?$|\bdivided\s+by\s+$",
+    re.IGNORECASE,
+)
+_GOES_ON_AFTER: Final = re.compile(
+    rf"[.,'\u2019]\d|\s*[{SIGNS}]|[kKM]\b|\s+\d"
+    rf"|[\s-]*(?:{SCALES}|{PARTS}|dozen|plus|minus|times|multiplied|divided|over|squared|cubed|per\s?cent|mod(?:ulo)?"
+    rf"|to\s+the|half)(?![a-z])|\s+of\s+(?:the\s+|an?\s+)?(?:[\d($\u20ac\u00a3]|{_NUMBERS}\b)",
+    re.IGNORECASE,
+)
+"""What goes on with a calculation in words, or with a number in another form: 3 * 2 million, 1,5 * 3."""
+_OF_SEVERAL: Final = re.compile(r"\b(?:sum|product|difference|quotient)\s+of\s+(?:the\s+)?$", re.IGNORECASE)
+_AND_MORE: Final = re.compile(rf"\s*,?\s*(?:and|from)\s+(?:[-$\u20ac\u00a3]?\d|\(|{_NUMBERS}\b)", re.IGNORECASE)
 _SURE_KINDS: Final = frozenset({"call", "of"})
 
 
@@ -246,6 +266,8 @@ def _find_arithmetic(text: str, spans: list[Span], index: int) -> FoundExpressio
         return None
     if isinstance(tree, Negative) and isinstance(tree.operand, Number):
         return None
+    if _is_part(text, span):
+        return None
     after = text[span.end : span.end + 40]
     is_asked = bool(
         has_equals
@@ -258,6 +280,16 @@ def _find_arithmetic(text: str, spans: list[Span], index: int) -> FoundExpressio
     if span.pieces[-1].text == "!" and not _is_factorial(span, after):
         return None
     return FoundExpression(span.text, span.start, span.end)
+
+
+def _is_part(text: str, span: Span) -> bool:
+    """Return whether the text around a run may change its value, or asks for it in another unit."""
+    before = _get_sentence(text, span.start)
+    if _GOES_ON_BEFORE.search(before) or _match(_GOES_ON_AFTER, text, span.end):
+        return True
+    if _OF_SEVERAL.search(before) and _match(_AND_MORE, text, span.end):
+        return True
+    return has_other_unit(text, span.end)
 
 
 def _use_letter_as_sign(span: Span) -> Span:

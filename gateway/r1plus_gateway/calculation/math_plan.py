@@ -63,8 +63,8 @@ def plan_math(question: str, *, can_translate: bool) -> MathPlan:
     if found := find_expressions(question):
         return MathPlan(tuple(PlannedExpression(one.expression, Route.TEXT) for one in found))
     match find_conversion(question):
-        case Misfit(message):
-            return MathPlan(skip=Skip("units_do_not_fit", f"nothing was calculated: {message}"))
+        case Misfit(message, code):
+            return MathPlan(skip=Skip(code, f"nothing was calculated: {message}"))
         case Conversion(expression, unit):
             return MathPlan((PlannedExpression(expression, Route.UNITS, unit),))
     try:

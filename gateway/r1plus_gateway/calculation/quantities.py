@@ -15,23 +15,24 @@ _SMALL: Final = (
     *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
 _TENS: Final = ("thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS: Final = {
+NUMBER_WORDS: Final = {
     **{word: number for number, word in enumerate(_SMALL, 2)},
     **{word: 10 * number for number, word in enumerate(_TENS, 3)},
     "dozen": 12,
 }
 """Without `one`, which stands for a thing more often."""
-_FRACTIONS: Final = {"half": Fraction(1, 2), "twice": Fraction(2), "double": Fraction(2), "triple": Fraction(3)}
+FACTOR_WORDS: Final = {"half": Fraction(1, 2), "twice": Fraction(2), "double": Fraction(2), "triple": Fraction(3)}
 _DIGITS: Final = (
     r"(?P<digits>(?<![\w.,/])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,15}(?:\.\d{1,15})?)"
     r"(?![\d_]|[.,/]\d|(?:st|nd|rd|th)\b))"
 )
-_SPELLED: Final = rf"(?P<word>\b(?:{'|'.join([*_WORDS, *_FRACTIONS])})\b)"
+_SPELLED: Final = rf"(?P<word>\b(?:{'|'.join([*NUMBER_WORDS, *FACTOR_WORDS])})\b)"
 _MONEY: Final = r"(?:(?P<currency>[$\u20ac\u00a3])\s?)?"
 _UNIT_WORDS: Final = "|".join(re.escape(word) for word in list_unit_words())
 _UNIT: Final = rf"(?:{_UNIT_WORDS})(?![\w\u00b0])"
 _QUANTITY: Final = re.compile(
-    rf"{_MONEY}(?:{_DIGITS}|{_SPELLED})"
+    rf"(?P<part>\bhalf)\s+an?\s+(?P<whole>{_UNIT})"
+    rf"|{_MONEY}(?:{_DIGITS}|{_SPELLED})"
     rf"(?:(?P<percent>\s?(?:%|\bper ?cent\b))|[ -]?(?P<unit>{_UNIT}))?"
     rf"(?:\s?(?:/|\bper\s|\ban?\s|\beach\s|\bevery\s)\s?(?P<per>{_UNIT}))?",
     re.IGNORECASE,
@@ -66,14 +67,21 @@ def has_range(text: str) -> bool:
 
 def find_quantities(text: str) -> list[Quantity]:
     """Return the quantities of a text in its order, without dates, times, versions and the like."""
-    masked = text[:MOST_TEXT].replace(BREAK, " ")
+    return [_read(match) for match in _QUANTITY.finditer(mask_names(text[:MOST_TEXT]))]
+
+
+def mask_names(text: str) -> str:
+    """Return a text of the same length without dates, times, versions and the like."""
+    masked = text.replace(BREAK, " ")
     for name, pattern in LOOKALIKES.items():
         if name not in _HIDDEN:
             masked = pattern.sub(lambda match: BREAK * len(match.group()), masked)
-    return [_read(match) for match in _QUANTITY.finditer(masked)]
+    return masked
 
 
 def _read(match: re.Match[str]) -> Quantity:
+    if match["part"]:
+        return Quantity("1/2", _find_unit(match["whole"]), match.start(), match.end(), *match.span("part"))
     unit = _read_unit(match)
     number = _read_number(match)
     place = match.span("digits" if match["digits"] else "word")
@@ -86,7 +94,7 @@ def _read_number(match: re.Match[str]) -> str:
     if match["digits"]:
         return match["digits"].replace(",", "")
     word = match["word"].lower()
-    return str(_WORDS.get(word, _FRACTIONS.get(word)))
+    return str(NUMBER_WORDS.get(word, FACTOR_WORDS.get(word)))
 
 
 def _read_unit(match: re.Match[str]) -> Unit:

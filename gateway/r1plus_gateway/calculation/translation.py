@@ -19,6 +19,7 @@ from r1plus_calculator.grammar.tree import Inverse, Name, Negative, Node, Number
 from r1plus_gateway.calculation.conversions import write_scaled
 from r1plus_gateway.calculation.quantities import MOST_TEXT, Quantity, find_quantities, has_range
 from r1plus_gateway.calculation.units import NUMBER, BaseUnit, Unit, describe_dimension, find_base_unit, list_unit_words
+from r1plus_gateway.calculation.unread_numbers import find_unread_number
 
 _STAND_INS: Final[Mapping[int, tuple[int, ...]]] = {2: (8, 40), 3: (5, 18, 72), 4: (4, 12, 30, 85)}
 """How many numbers a question has -> what takes their place, from the smallest. Small models read letters worse."""
@@ -138,6 +139,11 @@ def read_task(text: str) -> TranslationTask:
     if has_range(text):
         raise TranslationError("ambiguous_numbers", "the text has a range of numbers; name the numbers that are meant")
     quantities = tuple(find_quantities(text))
+    if (unread := find_unread_number(text, quantities)) is not None:
+        raise TranslationError(
+            "ambiguous_numbers",
+            f"it is not certain what number {unread!r} is part of; write each number in digits: 14000000, 2.5",
+        )
     if len(quantities) < LEAST_NUMBERS:
         raise TranslationError("too_few_numbers", f"the text has no expression, and less than {LEAST_NUMBERS} numbers")
     if len(quantities) > MOST_NUMBERS:
