@@ -85,8 +85,10 @@ class Api:
             ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
         )
         desk = CalculatorDesk(calculator)
-        self._completions = Completions(parts, desk, storage)
-        find_knowledge = make_finder(knowledge) if knowledge is not None else refuse_search
+        self._completions = Completions(parts, desk, self._turns.searches, storage)
+        find_knowledge = refuse_search
+        if knowledge is not None:
+            find_knowledge = make_finder(knowledge, self._turns, self._read_limits)
         read_continuation = storage.read_continuation if storage is not None else refuse_continuation
         responses = ResponseForm(read_continuation, find_knowledge)
         self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())

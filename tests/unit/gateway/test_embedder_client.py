@@ -221,7 +221,7 @@ async def test_a_wait_for_a_place_ends_and_says_that_the_embedder_is_busy(tmp_pa
         before = [asyncio.create_task(client.embed(["a"])) for _ in range(MOST_AT_ONCE)]
         await eventually(lambda: arrived == MOST_AT_ONCE, "all places are taken")
         async with asyncio.timeout(30):
-            with pytest.raises(EmbedderUnavailableError, match="no place for this request for 0.05 s"):
+            with pytest.raises(EmbedderUnavailableError, match=r"no place for this request for 0\.05 s"):
                 await client.embed(["a"])
         answering.set()
         await asyncio.gather(*before)

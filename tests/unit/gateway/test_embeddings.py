@@ -254,7 +254,9 @@ class PartialEmbedder:
         self._ended = asyncio.Event()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        texts = json.loads(await reader.readexactly(int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")))["texts"]
+        texts = json.loads(await reader.readexactly(int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")))[
+            "texts"
+        ]
         self.asked += 1
         if self.asked == 1:
             vectors = base64.b64encode(np.ones((len(texts), 1), "<f4").tobytes()).decode()
