@@ -139,13 +139,16 @@ def remove_command(
     gateway: GatewayOption = "",
     kubeconfig: KubeconfigOption = None,
 ) -> None:
-    """Delete a file, or a vector store with all its files. This cannot be undone."""
+    """Delete a file, or a vector store with all its files, also from all other vector stores. This cannot be undone."""
     with open_caller_session(find_target(kubeconfig, namespace, gateway), end_user) as session:
         store_id = _require_store(session, store)
         ids = [file] if file else [one["id"] for one in _list_files(session, store_id)]
         subject = f"file {file}" if file else f"vector store {store} with {len(ids)} files"
+        everywhere = "it is" if file else "the files are"
         if not is_confirmed:
-            typer.confirm(f"Delete {subject}? This cannot be undone", abort=True)
+            typer.confirm(
+                f"Delete {subject}? Also where {everywhere} in other vector stores. This cannot be undone", abort=True
+            )
         for one in ids:
             session.call("DELETE", f"/files/{one}")
         if not file:

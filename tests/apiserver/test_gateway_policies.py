@@ -145,6 +145,23 @@ def fill_engine_volume(source: Json) -> Change:
     return change
 
 
+def rename_copy(name: str) -> Change:
+    """Let the same copy fill a volume for another helper."""
+
+    def change(deployment: Json) -> None:
+        get_pod(deployment)["volumes"].append({"name": name, "emptyDir": {}})
+        command = ["/bin/sh", "-ec", f"cp -R /engine/. /run/r1plus/{name}/"]
+        mounts = [{"name": name, "mountPath": f"/run/r1plus/{name}"}]
+        get_copy(deployment).update(name=name, command=command, volumeMounts=mounts)
+
+    return change
+
+
+def mount_engine_as_tmp(deployment: Json) -> None:
+    (mount,) = [one for one in get_container(deployment)["volumeMounts"] if one["mountPath"] == "/tmp"]
+    mount["name"] = "embedder-engine"
+
+
 def mount_in_helper(volume: str, path: str) -> Change:
     return lambda it: get_helper(it)["volumeMounts"].append({"name": volume, "mountPath": path})
 
@@ -245,6 +262,8 @@ HELD: dict[str, tuple[Change, str, str]] = {
     "a claim as an engine": (fill_engine_volume({"persistentVolumeClaim": {"claimName": "r1plus-gateway"}}), "gateway-pods", "no Secret"),
     "a variable of what copies an engine": (lambda it: get_copy(it).update(env=[{"name": "A", "value": "b"}]), "gateway-pods", "no variable"),
     "a copy under another name": (lambda it: get_copy(it).update(name="copy"), "gateway-pods", "the chart's images.gateway"),
+    "a copy for a helper that has no engine": (rename_copy("calculator-engine"), "gateway-pods", "the chart's images.gateway"),
+    "an engine's files as the gateway's /tmp": (mount_engine_as_tmp, "gateway-pods", "no helper's engine"),
     "a token": (lambda it: get_pod(it).update(automountServiceAccountToken=True), "operator-templates", "must be false"),
 }  # fmt: skip
 

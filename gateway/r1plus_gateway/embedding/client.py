@@ -2,7 +2,8 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -31,12 +32,15 @@ GRACE_SECONDS: Final = 0.5
 HEALTH_SECONDS: Final = 5.0
 MOST_AT_ONCE: Final = 8
 """Requests at the embedder, which computes one at a time: further ones wait here, in the order of their arrival."""
+WAIT_SECONDS: Final = 30.0
+"""For which a request waits here. Then the embedder is busy, and the caller is told so."""
 MOST_TEXTS_BYTES: Final = (MOST_REQUEST_BYTES - 4096) // 6
 """Of the texts of one request in UTF-8: JSON writes some characters in six bytes."""
 MOST_COST: Final = 32 * 512
 """Of one request, so that others wait a few seconds at most: many short texts, or few long ones."""
 COST_OF_LONG: Final = 512
 """A text costs its bytes, each of which could be a token, and never more than this: engines read the beginning only."""
+BUSY: Final = "the embedder has had no place for this request for {:g} s, since others are before it; try again later"
 NOT_UNDERSTOOD: Final = "the embedder's answer is not understood; ask the platform team to look at its release"
 
 
@@ -82,6 +86,13 @@ class Embedder(Protocol):
             EmbedderUnavailableError: there are no vectors now.
         """
 
+    def embed_parts(self, texts: Sequence[str], *, truncate: bool = True) -> AsyncGenerator[Embeddings, None]:
+        """Yield the same in parts, as they are computed; `join` makes one of them. So it is known what has been spent.
+
+        Raises:
+            TextRefusedError, EmbedderUnavailableError: see `embed`; also after the first part.
+        """
+
     async def identify(self) -> str:
         """Return the engine: NAME@sha256:DIGEST.
 
@@ -93,21 +104,29 @@ class Embedder(Protocol):
 class SocketEmbedder:
     """An embedder at a Unix socket."""
 
-    def __init__(self, path: str, answer_seconds: float = ANSWER_SECONDS + GRACE_SECONDS) -> None:
+    def __init__(
+        self, path: str, answer_seconds: float = ANSWER_SECONDS + GRACE_SECONDS, wait_seconds: float = WAIT_SECONDS
+    ) -> None:
         self._path = path
         self._answer_seconds = answer_seconds
+        self._wait_seconds = wait_seconds
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def embed(self, texts: Sequence[str], *, truncate: bool = True) -> Embeddings:
+        """See `Embedder`."""
+        return join([part async for part in self.embed_parts(texts, truncate=truncate)])
+
+    async def embed_parts(self, texts: Sequence[str], *, truncate: bool = True) -> AsyncGenerator[Embeddings, None]:
         """See `Embedder`. The requests of one call follow each other, and those of other calls come in between."""
         if not texts:
             raise ValueError("texts: empty; give at least one")
-        parts: list[Embeddings] = []
+        engine = ""
         for start, stop in _split(texts):
-            parts.append(await self._embed_part(texts[start:stop], start, truncate))
-            if parts[-1].engine != parts[0].engine:
+            part = await self._embed_part(texts[start:stop], start, truncate)
+            if part.engine != (engine or part.engine):
                 raise EmbedderUnavailableError("the embedder has changed its engine meanwhile; try again")
-        return _join(parts)
+            engine = part.engine
+            yield part
 
     async def identify(self) -> str:
         """See `Embedder`."""
@@ -125,7 +144,7 @@ class SocketEmbedder:
         return health
 
     async def _embed_part(self, texts: Sequence[str], start: int, truncate: bool) -> Embeddings:
-        async with self._turns:
+        async with self._take_turn():
             reply = await self._ask(EmbeddingRequest(tuple(texts), truncate), self._answer_seconds)
         if reply.failure is not None:
             raise _convert_failure(reply.failure, start)
@@ -135,6 +154,23 @@ class SocketEmbedder:
             return _decode(reply.embeddings, len(texts), start)
         except ContractError as error:
             raise EmbedderUnavailableError(NOT_UNDERSTOOD) from error
+
+    @contextlib.asynccontextmanager
+    async def _take_turn(self) -> AsyncIterator[None]:
+        """Hold a place at the embedder for the block.
+
+        Raises:
+            EmbedderUnavailableError: none has become free in time.
+        """
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise EmbedderUnavailableError(BUSY.format(self._wait_seconds)) from error
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _ask(self, request: EmbeddingRequest, seconds: float) -> EmbedderReply:
         payload = dumps(request).encode()
@@ -212,7 +248,8 @@ def _decode(embeddings: TextEmbeddings, count: int, start: int) -> Embeddings:
     return Embeddings(vectors, embeddings.tokens, truncated, embeddings.engine)
 
 
-def _join(parts: Sequence[Embeddings]) -> Embeddings:
+def join(parts: Sequence[Embeddings]) -> Embeddings:
+    """Return the parts of one call as one; at least one part."""
     return Embeddings(
         np.concatenate([part.vectors for part in parts]),
         tuple(tokens for part in parts for tokens in part.tokens),

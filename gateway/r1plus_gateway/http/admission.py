@@ -20,6 +20,8 @@ from r1plus_gateway.store.admission import leak
 SHARE_OF_CALLER: Final = 4
 """A caller may fill the fourth part of what all bodies may take."""
 MOST_HOLDS: Final = 10_000
+MOST_SEARCHES: Final = 3
+"""Of one caller at one time. With its requests for embeddings they leave room for others at the embedder."""
 
 
 class BodyBudget:
@@ -76,6 +78,21 @@ class Places:
             self._of[caller] -= 1
             if not self._of[caller]:
                 del self._of[caller]
+
+
+class SearchTurns:
+    """Searches of each caller in its vector stores: a few run at one time, and the others wait for those.
+
+    A request that is answered from what it finds has its turn until it is admitted. So one that nobody admits costs at
+    most a few searches before its refusal holds.
+    """
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+
+    def wait(self, caller: Caller) -> AbstractAsyncContextManager[None]:
+        """Wait until fewer than `MOST_SEARCHES` requests of this caller are within such a block."""
+        return self._turns.wait(caller.group_id, MOST_SEARCHES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What every form of an answer has: its head, its end, and the writer of a stream's events."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -8,6 +9,8 @@ from r1plus_gateway.access.caller import AnswerEvidence, Usage
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.math_answers import MathOutcome
 from r1plus_gateway.http.requests import GenerateRequest
+from r1plus_gateway.knowledge.citations import Citation, find_citations
+from r1plus_gateway.knowledge.search import Passage
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 DONE: Final = b"data: [DONE]\n\n"
@@ -28,6 +31,21 @@ class StorageOutcome(StrEnum):
     FAILED = "failed"
 
 
+class FoundCitations:
+    """The citations of one answer, which several of its parts say: all passages are compared with its text once."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._citations: Sequence[Citation] = ()
+
+    def find(self, text: str, passages: Sequence[Passage]) -> Sequence[Citation]:
+        """Return the citations of a text, always of the same passages."""
+        if text != self._text:
+            self._citations = find_citations(text, passages)
+            self._text = text
+        return self._citations
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
     """What all parts of one answer repeat."""
@@ -40,6 +58,8 @@ class AnswerHead:
     storage: StorageOutcome
     math: MathOutcome | None = None
     """What was calculated; None: nothing was asked for."""
+    citations: FoundCitations = field(default_factory=FoundCitations, compare=False)
+    """Of the documents that were searched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.embeddings import EMBED, TextVectors, describe_engine, find_engine
 from r1plus_gateway.http.errors import RequestError, convert_access_error
-from r1plus_gateway.http.file_search import refuse_search
+from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.knowledge_search import make_finder
@@ -85,8 +85,10 @@ class Api:
             ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
         )
         desk = CalculatorDesk(calculator)
-        self._completions = Completions(parts, desk, storage)
-        find_knowledge = make_finder(knowledge) if knowledge is not None else refuse_search
+        self._completions = Completions(parts, desk, self._turns.searches, storage)
+        find_knowledge: KnowledgeFinder = refuse_search
+        if knowledge is not None:
+            find_knowledge = make_finder(knowledge, self._turns, self._read_limits)
         read_continuation = storage.read_continuation if storage is not None else refuse_continuation
         responses = ResponseForm(read_continuation, find_knowledge)
         self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())

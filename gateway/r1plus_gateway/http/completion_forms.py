@@ -19,6 +19,7 @@ from r1plus_gateway.http.answers import (
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import (
+    KNOWLEDGE,
     KnowledgeFinder,
     build_annotations,
     build_knowledge_figures,
@@ -38,7 +39,6 @@ from r1plus_gateway.http.requests import (
     parse_text,
 )
 from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
-from r1plus_gateway.knowledge.citations import find_citations
 from r1plus_gateway.settings import ModelSettings
 
 CHAT_FORM: Final = FormDescription(
@@ -115,7 +115,7 @@ def _build_knowledge(head: AnswerHead, text: str) -> dict[str, Any]:
     quoted = head.request.knowledge
     if quoted is None:
         return {}
-    citations = find_citations(text, quoted.passages)
+    citations = head.citations.find(text, quoted.passages)
     annotations = build_annotations(citations, quoted.passages)
     return {"annotations": annotations, "r1plus": {"knowledge": build_knowledge_figures(quoted, citations)}}
 
@@ -128,6 +128,10 @@ class ChatForm:
     def __init__(self, find_knowledge: KnowledgeFinder = refuse_search) -> None:
         """`find_knowledge`: what `knowledge` of a request finds."""
         self._find_knowledge = find_knowledge
+
+    def has_search(self, fields: Fields) -> bool:
+        """See `Form`."""
+        return fields.has(KNOWLEDGE.name)
 
     async def read_request(
         self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
@@ -166,6 +170,10 @@ class TextForm:
 
     description: Final = TEXT_FORM
 
+    def has_search(self, _: Fields) -> bool:
+        """See `Form`."""
+        return False
+
     async def read_request(self, fields: Fields, name: ModelName, model: ModelSettings, _: Caller) -> GenerateRequest:
         """See `Form`."""
         return parse_text(fields, name, model)
@@ -185,6 +193,10 @@ class GenerateForm:
     """`POST /v1/generate`."""
 
     description: Final = GENERATE_FORM
+
+    def has_search(self, _: Fields) -> bool:
+        """See `Form`."""
+        return False
 
     async def read_request(self, fields: Fields, name: ModelName, model: ModelSettings, _: Caller) -> GenerateRequest:
         """See `Form`."""

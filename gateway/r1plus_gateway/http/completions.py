@@ -1,6 +1,7 @@
 """One request from its body to its answer: authenticate, check, reserve, generate, write, settle."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from r1plus_gateway.access.caller import (
     Remaining,
 )
 from r1plus_gateway.calculation.desk import CalculatorDesk
-from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds
+from r1plus_gateway.http.admission import BodyBudget, CountAllowance, Holds, SearchTurns
 from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, StorageOutcome
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
@@ -33,7 +34,7 @@ from r1plus_gateway.http.math_events import ComparedEvents, compare_prose
 from r1plus_gateway.http.math_mode import MathMode, build_translation_prompt, insert_note, limit_translation
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.presets import build_unknown_model_error
-from r1plus_gateway.http.requests import GenerateRequest, read_model_name
+from r1plus_gateway.http.requests import GenerateRequest, ModelName, read_model_name
 from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
 from r1plus_gateway.http.tasks import TaskKeeper
@@ -117,8 +118,15 @@ async def authenticate(parts: GatewayParts, exchange: Exchange) -> Caller:
 class Completions:
     """Answers the requests that generate."""
 
-    def __init__(self, parts: GatewayParts, desk: CalculatorDesk, storage: ResponseStorage | None = None) -> None:
+    def __init__(
+        self,
+        parts: GatewayParts,
+        desk: CalculatorDesk,
+        searches: SearchTurns,
+        storage: ResponseStorage | None = None,
+    ) -> None:
         self._parts = parts
+        self._searches = searches
         self._math = MathMode(desk, parts.models)
         self._storage = storage
         self.bodies = BodyBudget()
@@ -153,6 +161,17 @@ class Completions:
         if pool is None:
             raise build_unknown_model_error(name.id)
         exchange.model = pool.model.name
+        turn = self._searches.wait(caller) if form.has_search(fields) else contextlib.nullcontext()
+        async with turn:
+            self.holds.check(caller)
+            self._parts.models.queue.check_room(pool.model.name, caller.group_id)
+            request, bill, prompt_tokens = await self._read(exchange, form, caller, pool, fields, name)
+        return await self._generate(exchange, form, pool, request, bill, prompt_tokens or 0)
+
+    async def _read(
+        self, exchange: Exchange, form: Form, caller: Caller, pool: PodPool, fields: Fields, name: ModelName
+    ) -> tuple[GenerateRequest, Bill, int | None]:
+        """Read a body, with what it searches and continues, and reserve it; return what `_admit` does."""
         request = await form.read_request(fields, name, pool.model, caller)
         exchange.prompt_field = form.description.prompt_field
         exchange.schema_field = "tools" if request.has_tools else form.description.schema_field
@@ -160,8 +179,7 @@ class Completions:
             request = replace(request, math=self._math.plan(request.math, pool.model))
         _check_prompt_size(exchange, request, pool.model)
         self._parts.models.queue.check_room(pool.model.name, caller.group_id)
-        request, bill, prompt_tokens = await self._admit(exchange, caller, pool, request)
-        return await self._generate(exchange, form, pool, request, bill, prompt_tokens or 0)
+        return await self._admit(exchange, caller, pool, request)
 
     async def _admit(
         self, exchange: Exchange, caller: Caller, pool: PodPool, request: GenerateRequest

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind
-from r1plus_gateway.http.admission import BodyBudget
+from r1plus_gateway.http.admission import BodyBudget, SearchTurns
 from r1plus_gateway.http.answer_schemas import Schema
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
@@ -52,6 +52,7 @@ class ContentTurns:
 
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
+        self.searches: Final = SearchTurns()
 
     @contextlib.contextmanager
     def take(self, caller: Caller, most: int) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from r1plus_contract.embedder import MOST_TEXT_BYTES
 from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Outcome, Usage
-from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, Embeddings, TextRefusedError
+from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, Embeddings, TextRefusedError, join
 from r1plus_gateway.http.admission import BodyBudget, Holds, Places
 from r1plus_gateway.http.bill import open_bill
 from r1plus_gateway.http.completions import LEFT, Exchange, GatewayParts, authenticate
@@ -69,7 +70,10 @@ class EmbeddingsRequest:
 
 
 class TextVectors:
-    """Answers the requests for embeddings. A text's tokens are counted by the engine, and billed as a prompt's."""
+    """Answers the requests for embeddings. A text's tokens are counted by the engine, and billed as a prompt's.
+
+    So are those that were computed before a later text was refused, the embedder failed, or the client left.
+    """
 
     def __init__(self, parts: GatewayParts, embedder: Embedder | None, bodies: BodyBudget, holds: Holds) -> None:
         self._parts = parts
@@ -125,12 +129,13 @@ class TextVectors:
         most = sum(estimate_tokens(text, engine) for text in request.texts)
         bill = await open_bill(parts.ledger, parts.metrics, parts.tasks, exchange.id, caller, engine.name, most)
         exchange.remaining, exchange.is_billed = bill.reservation.remaining, True
-        outcome, usage, evidence = Outcome.FAILED, Usage(0, 0), None
+        outcome, computed = Outcome.FAILED, list[Embeddings]()
         try:
-            embeddings = await embedder.embed(request.texts, truncate=request.truncate)
-            _check_engine(embeddings, engine)
-            usage = Usage(sum(embeddings.tokens), 0)
-            evidence = AnswerEvidence("", engine.sha256, "")
+            async with contextlib.aclosing(embedder.embed_parts(request.texts, truncate=request.truncate)) as computing:
+                async for part in computing:
+                    _check_engine(part, engine)
+                    computed.append(part)
+            embeddings = join(computed)
             body = await asyncio.to_thread(build_body, embeddings, engine.name, request.encoding)
             outcome = Outcome.ANSWERED
             headers = {HEADER_ENGINE: embeddings.engine}
@@ -146,6 +151,8 @@ class TextVectors:
             outcome = Outcome.CANCELLED
             raise
         finally:
+            usage = Usage(sum(sum(part.tokens) for part in computed), 0)
+            evidence = AnswerEvidence("", engine.sha256, "") if computed else None
             await bill.settle(outcome, None, usage=usage, evidence=evidence)
 
 

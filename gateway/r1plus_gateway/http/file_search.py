@@ -66,6 +66,12 @@ async def refuse_search(_: FileSearch, __: str, ___: Caller) -> FoundPassages:
     raise UnsupportedFieldError(KIND, "this gateway has no vector stores; leave it out")
 
 
+def has_file_search(fields: Fields) -> bool:
+    """Return whether the tool `file_search` is there."""
+    entries = fields.get(TOOLS)
+    return isinstance(entries, list) and any(isinstance(one, dict) and one.get("type") == KIND for one in entries)
+
+
 def split_file_search(fields: Fields) -> tuple[Fields, FileSearch | None]:
     """Return the fields without the tool `file_search`, and what it asks for.
 

@@ -35,6 +35,9 @@ class Form(Protocol):
     def description(self) -> FormDescription:
         """What is said of it."""
 
+    def has_search(self, fields: Fields) -> bool:
+        """Return whether documents are searched while a body is read."""
+
     async def read_request(
         self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
     ) -> GenerateRequest:

@@ -1,15 +1,16 @@
 """A search in vector stores, with its errors as answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.http.content_handlers import check_id, convert_content_errors, refuse_unknown
+from r1plus_gateway.http.content_handlers import ContentTurns, check_id, convert_content_errors, refuse_unknown
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.file_search import FileSearch, FoundPassages, KnowledgeFinder
 from r1plus_gateway.http.knowledge_fields import SearchOptions
 from r1plus_gateway.knowledge.index import IndexLimitError
 from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchResult, UnknownVectorStoreError
 from r1plus_gateway.knowledge.service import KnowledgeService
+from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.content_cipher import Owner
 
 
@@ -29,13 +30,15 @@ async def search_knowledge(
         raise RequestError(413, "vector_store_too_large", str(error)) from error
 
 
-def make_finder(service: KnowledgeService) -> KnowledgeFinder:
-    """Return what searches the vector stores of a caller."""
+def make_finder(
+    service: KnowledgeService, turns: ContentTurns, read_limits: Callable[[], GatewayLimits]
+) -> KnowledgeFinder:
+    """Return what searches the vector stores of a caller: a search is a request that uses stored content."""
 
     async def find(search: FileSearch, question: str, caller: Caller) -> FoundPassages:
         for store_id in search.store_ids:
             check_id(store_id)
-        with convert_content_errors():
+        with turns.take(caller, read_limits().queue_per_key), convert_content_errors():
             owner = service.knowledge.identify(caller)
             result = await search_knowledge(service.search, owner, search.store_ids, question, search.options)
         return FoundPassages(search, question, result)

@@ -15,6 +15,7 @@ from r1plus_gateway.http.file_search import (
     build_annotations,
     build_knowledge_figures,
     build_results,
+    has_file_search,
     refuse_search,
     split_file_search,
 )
@@ -29,7 +30,7 @@ from r1plus_gateway.http.response_requests import (
     refuse_continuation,
 )
 from r1plus_gateway.http.tools import ToolCall, parse_tool_answer
-from r1plus_gateway.knowledge.citations import Citation, find_citations
+from r1plus_gateway.knowledge.citations import Citation
 from r1plus_gateway.settings import ModelSettings
 
 COMPLETED, INCOMPLETE, IN_PROGRESS, FAILED = "completed", "incomplete", "in_progress", "failed"
@@ -79,6 +80,10 @@ class ResponseForm:
         self._read_continuation = read_continuation
         self._find_knowledge = find_knowledge
         self._packing = asyncio.Semaphore(MOST_PACKING)
+
+    def has_search(self, fields: Fields) -> bool:
+        """See `Form`."""
+        return has_file_search(fields)
 
     async def read_request(
         self, fields: Fields, name: ModelName, model: ModelSettings, caller: Caller
@@ -261,7 +266,7 @@ def _build_searches(head: AnswerHead) -> list[dict[str, Any]]:
 
 def _find_citations(head: AnswerHead, text: str) -> Sequence[Citation]:
     quoted = head.request.knowledge
-    return find_citations(text, quoted.passages) if quoted is not None else ()
+    return head.citations.find(text, quoted.passages) if quoted is not None else ()
 
 
 def _build_message(head: AnswerHead, status: str, text: str) -> dict[str, Any]:

@@ -222,7 +222,8 @@ class VectorStores(KnowledgeHandlers):
         async with self._read_body(request, caller) as fields:
             query = read_search(fields)
             SEARCH.refuse_rest(fields)
-        result = await search_knowledge(self._parts.search, owner, [name], query.text, query.options)
+        async with self._turns.searches.wait(caller):
+            result = await search_knowledge(self._parts.search, owner, [name], query.text, query.options)
         return respond(
             {
                 "object": "vector_store.search_results.page",

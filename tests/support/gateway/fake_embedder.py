@@ -2,12 +2,12 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from r1plus_gateway.embedding.client import Embeddings, TextRefusedError
+from r1plus_gateway.embedding.client import Embeddings, TextRefusedError, join
 
 ENGINE = "minilm@sha256:" + "5a" * 32
 DIMENSIONS = 384
@@ -29,6 +29,10 @@ class FakeEmbedder:
 
     async def embed(self, texts: Sequence[str], *, truncate: bool = True) -> Embeddings:
         """See `Embedder`."""
+        return join([part async for part in self.embed_parts(texts, truncate=truncate)])
+
+    async def embed_parts(self, texts: Sequence[str], *, truncate: bool = True) -> AsyncGenerator[Embeddings, None]:
+        """See `Embedder`. All texts are one part."""
         self.asked.append(tuple(texts))
         if self.gate is not None:
             await self.gate.wait()
@@ -40,7 +44,7 @@ class FakeEmbedder:
             raise TextRefusedError(f"more than {MOST_TOKENS} tokens; split the text", truncated[0])
         vectors = np.stack([self._embed_words(those[: MOST_TOKENS - 2]) for those in words])
         tokens = tuple(min(len(those) + 2, MOST_TOKENS) for those in words)
-        return Embeddings(vectors, tokens, truncated, self.engine)
+        yield Embeddings(vectors, tokens, truncated, self.engine)
 
     async def identify(self) -> str:
         """See `Embedder`."""

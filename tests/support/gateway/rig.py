@@ -19,6 +19,7 @@ from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import RunningGateway, run_gateway
 from r1plus_gateway.settings import SettingsFile
+from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.access import KEY, FakeAuthenticator, FakeLedger
 from support.gateway.fake_calculator import FakeCalculator
 from support.gateway.fake_embedder import FakeEmbedder
@@ -147,14 +148,18 @@ async def running(
     has_calculator: bool = True,
     has_embedder: bool = True,
     embedder: Embedder | None = None,
+    store: TenantStore | None = None,
     **model: Any,
 ) -> AsyncIterator[Rig]:
-    """Run a gateway before one pod that answers by a script. `embedder`: instead of the one in memory."""
+    """Run a gateway before one pod that answers by a script. `embedder`: instead of the one in memory. `store`: without one
+    nothing is stored.
+    """
     options: dict[str, Any] = {
         "settings": settings,
         "has_calculator": has_calculator,
         "has_embedder": has_embedder,
         "embedder": embedder,
+        "store": store,
     }
     async with serving(FakeTriton(script)) as pod, running_before(folder, pod, **options, **model) as rig:
         yield rig
@@ -170,6 +175,7 @@ async def running_before(
     calculator: Calculator | None = None,
     has_embedder: bool = True,
     embedder: Embedder | None = None,
+    store: TenantStore | None = None,
     **model: Any,
 ) -> AsyncIterator[Rig]:
     """Run a gateway before the pod at `pod.port`; `calculator`: another one than the rig's."""
@@ -185,6 +191,7 @@ async def running_before(
         rig.gateway = await stack.enter_async_context(
             run_gateway(
                 *parts,
+                store=store,
                 calculator=calculator,
                 embedder=(embedder or rig.embedder) if has_embedder else None,
                 resolve=rig.resolve,

@@ -24,8 +24,9 @@ from r1plus_contract.embedder import (
 from r1plus_contract.frames import LENGTH_BYTES
 from r1plus_contract.frames import pack as frame
 from r1plus_contract.jsonable import dumps, to_jsonable
-from r1plus_gateway.embedding.client import EmbedderUnavailableError, SocketEmbedder, TextRefusedError
+from r1plus_gateway.embedding.client import MOST_AT_ONCE, EmbedderUnavailableError, SocketEmbedder, TextRefusedError
 from support.tables import for_each
+from support.waiting import eventually
 
 ENGINE = "minilm@sha256:" + "5a" * 32
 Request = dict[str, Any]
@@ -201,6 +202,30 @@ async def test_a_reply_that_does_not_come_is_given_up(tmp_path: Path) -> None:
         with pytest.raises(EmbedderUnavailableError, match="has not answered"):
             await SocketEmbedder(str(tmp_path / "s"), answer_seconds=0.05).embed(["a"])
         await ended.wait()
+
+
+async def test_a_wait_for_a_place_ends_and_says_that_the_embedder_is_busy(tmp_path: Path) -> None:
+    answering, arrived = asyncio.Event(), 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
+        request = json.loads(await reader.readexactly(length))
+        arrived += 1
+        await answering.wait()
+        writer.write(count_texts(request))
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, tmp_path / "s"):
+        client = SocketEmbedder(str(tmp_path / "s"), answer_seconds=60, wait_seconds=0.05)
+        before = [asyncio.create_task(client.embed(["a"])) for _ in range(MOST_AT_ONCE)]
+        await eventually(lambda: arrived == MOST_AT_ONCE, "all places are taken")
+        async with asyncio.timeout(30):
+            with pytest.raises(EmbedderUnavailableError, match=r"no place for this request for 0\.05 s"):
+                await client.embed(["a"])
+        answering.set()
+        await asyncio.gather(*before)
+        assert (await client.embed(["abc"])).tokens == (3,)
 
 
 def test_the_wire_names_are_those_that_both_sides_agreed_on() -> None:

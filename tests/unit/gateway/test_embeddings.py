@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,18 @@ import numpy as np
 import openai
 import pytest
 
-from r1plus_contract.embedder import MOST_TEXT_BYTES
+from r1plus_contract.embedder import (
+    MOST_TEXT_BYTES,
+    MOST_TEXTS,
+    EmbedderReply,
+    EmbeddingFailure,
+    EmbeddingFailureCode,
+    TextEmbeddings,
+)
+from r1plus_contract.frames import LENGTH_BYTES, pack
+from r1plus_contract.jsonable import dumps
 from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, CallerKind, Outcome, Usage
-from r1plus_gateway.embedding.client import EmbedderUnavailableError
+from r1plus_gateway.embedding.client import EmbedderUnavailableError, SocketEmbedder
 from r1plus_gateway.http.embeddings import MOST_AT_ONCE, MOST_INPUTS
 from support.embedding.running import running_embedder
 from support.embedding.tiny_model import make_tiny_engine
@@ -231,6 +242,71 @@ async def test_a_client_that_leaves_is_billed_as_cancelled(rig: Rig) -> None:
     request.cancel()
     await rig.until_settled()
     assert rig.ledger.settled[0].outcome is Outcome.CANCELLED
+
+
+class PartialEmbedder:
+    """A process that computes the first request of a call, three tokens a text, and does otherwise with the second."""
+
+    def __init__(self, second: bytes | None) -> None:
+        self.second = second
+        """Its reply; None: none, ever."""
+        self.asked = 0
+        self._ended = asyncio.Event()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        texts = json.loads(await reader.readexactly(int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")))[
+            "texts"
+        ]
+        self.asked += 1
+        if self.asked == 1:
+            vectors = base64.b64encode(np.ones((len(texts), 1), "<f4").tobytes()).decode()
+            writer.write(pack(dumps(EmbedderReply(TextEmbeddings(ENGINE, 1, vectors, (3,) * len(texts)))).encode()))
+        elif self.second is not None:
+            writer.write(self.second)
+        else:
+            await self._ended.wait()
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def listen(self, path: Path) -> AsyncIterator[SocketEmbedder]:
+        """Serve until the block ends; yield its client."""
+        async with await asyncio.start_unix_server(self._answer, path):
+            yield SocketEmbedder(str(path))
+            self._ended.set()
+
+
+def fail(code: EmbeddingFailureCode) -> bytes:
+    """Return the reply that refuses the second text of a request."""
+    return pack(dumps(EmbedderReply(failure=EmbeddingFailure(code, "no", 1))).encode())
+
+
+@for_each(
+    "second, status, outcome",
+    {
+        "a later text is refused": (fail(EmbeddingFailureCode.TEXT_TOO_LONG), 400, Outcome.ANSWERED),
+        "the embedder is busy later": (fail(EmbeddingFailureCode.BUSY), 503, Outcome.FAILED),
+        "the embedder goes away": (b"", 503, Outcome.FAILED),
+        "the client leaves": (None, None, Outcome.CANCELLED),
+    },
+)
+async def test_what_was_computed_is_billed_though_there_is_no_answer(
+    tmp_path: Path, second: bytes | None, status: int | None, outcome: Outcome
+) -> None:
+    process = PartialEmbedder(second)
+    async with (
+        process.listen(tmp_path / "s") as client,
+        running(tmp_path, answer("a"), settings={"embedding": EMBEDDING}, embedder=client) as rig,
+    ):
+        request = asyncio.create_task(embed(rig, ["a"] * (MOST_TEXTS + 2)))
+        if status is None:
+            await eventually(lambda: process.asked == 2, "the second part is computed")
+            request.cancel()
+        else:
+            assert (await request)[0] == status
+        await rig.until_settled()
+    settled = rig.ledger.settled[0]
+    assert (settled.outcome, settled.usage) == (outcome, Usage(3 * MOST_TEXTS, 0))
+    assert settled.evidence == AnswerEvidence("", "5a" * 32, "")
 
 
 async def test_a_real_embedder_gives_vectors_through_the_gateway(tmp_path: Path) -> None:

@@ -10,7 +10,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the table. The release before neither reads it nor deletes from it."""
+    """Add the table. The release before neither reads it nor deletes from it.
+
+    Its rotation of data keys does not see the rows either, and may destroy their keys; its erasure leaves them. So none
+    of the two may run while replicas of both releases do: docs/upgrades.md says so.
+    """
     op.create_table(
         "memories",
         sa.Column("id", sa.Text(), nullable=False),
