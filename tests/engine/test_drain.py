@@ -1,8 +1,10 @@
 """What keeps an old pod on the real tritonserver: how many requests of users the monitor counts, and the pod's hook."""
 
 import asyncio
+import signal
 import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +52,13 @@ async def test_probes_are_no_requests_of_users(engine: TritonEngine, ask: Client
     probe.cancel()
     await asyncio.gather(probe, return_exceptions=True)
     await until_counted(engine, 0, "the probe has left")
+
+
+def test_a_server_that_has_loaded_catches_sigterm_as_the_hook_reads_it(server: Server) -> None:
+    """While it loads it does not: then the hook waits."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1]
+    assert int(caught, 16) >> (signal.SIGTERM - 1) & 1
 
 
 def test_a_deleted_pods_hook_waits_for_a_running_stream(server: Server, ask: Client) -> None:

@@ -357,19 +357,26 @@ def compute_drain_seconds(spec: R1PlusDeploymentSpec) -> int:
     return 0 if spec.rollout.strategy is Strategy.IN_PLACE else int(spec.rollout.drain_seconds)
 
 
+_SIGTERM_BIT = "4000"
+"""Of the mask of signals that a process catches, hexadecimal."""
+
+
 def build_prestop_command(drain_seconds: int) -> list[str]:
     """Return the command that runs before SIGTERM: it lets endpoints leave, then waits while the engine runs requests.
 
-    The monitor has ended by then, so its probes are no such requests. A server that hangs is not waited for. NVIDIA's
-    image has no code of ours: bash only.
+    The monitor has ended by then, so its probes are no such requests. A server that hangs is not waited for. One that
+    still loads is: until then it has no handler of SIGTERM, which the kernel therefore keeps from the container's first
+    process, and it would run on until the grace period is over. NVIDIA's image has no code of ours: bash only.
     """
     if not drain_seconds:
         return ["/bin/sleep", str(PRESTOP_SECONDS)]
     gauges = f"{metrics.ENGINE_RUNNING_REQUESTS}*|{metrics.ENGINE_WAITING_REQUESTS}*"
     script = (
-        f"sleep {PRESTOP_SECONDS}; end=$((SECONDS + {drain_seconds})); hung=0;"
+        "ends() { while read -r key value; do [ $key != SigCgt: ] || break; done </proc/1/status;"
+        f" ((16#${{value:-{_SIGTERM_BIT}}} & 0x{_SIGTERM_BIT})); }};"
+        f" sleep {PRESTOP_SECONDS}; end=$((SECONDS + {drain_seconds})); hung=0;"
         " while [ $SECONDS -lt $end ]; do"
-        f" exec 3<>/dev/tcp/127.0.0.1/{names.PORT_TRITON_METRICS} || exit 0;"
+        f" exec 3<>/dev/tcp/127.0.0.1/{names.PORT_TRITON_METRICS} || {{ ! ends || exit 0; sleep 1; continue; }};"
         " printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; busy=0; late=0;"
         " while read -r -t 10 name value rest <&3 || { [ $? -le 128 ] || late=1; false; }; do"
         f' case "$name" in {gauges}) [ "${{value%%.*}}" = 0 ] || busy=1;; esac; done;'

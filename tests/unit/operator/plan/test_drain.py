@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -184,11 +185,19 @@ async def metrics_at(write: Callable[[], str | None]) -> AsyncIterator[int]:
         server.close()
 
 
-async def run_prestop(port: int, drain_seconds: int = 300, patience: float = 10) -> float:
+LOADED, LOADING = "0000000100004422", "0000000100000000"
+"""Signals that the real tritonserver catches once it has loaded its models, and before."""
+
+
+async def run_prestop(
+    port: int, drain_seconds: int = 300, patience: float = 10, status: str = "/proc/1/status"
+) -> float:
     """Run the hook with so much patience per answer, without the sleep at its beginning; return its seconds."""
     shell, option, script = build_prestop_command(drain_seconds)
+    assert "/proc/1/status" in script
     script = (
-        script.replace(str(names.PORT_TRITON_METRICS), str(port))
+        script.replace("/proc/1/status", status)
+        .replace(str(names.PORT_TRITON_METRICS), str(port))
         .replace(f"sleep {PRESTOP_SECONDS};", "")
         .replace("-t 10 ", f"-t {patience} ")
     )
@@ -217,10 +226,31 @@ async def test_the_hook_does_not_wait_where_no_engine_runs(text: str) -> None:
         await run_prestop(port)
 
 
-async def test_the_hook_does_not_wait_for_a_server_that_has_ended() -> None:
+def write_status(path: Path, caught: str) -> None:
+    """Write what the kernel says of the container's first process."""
+    path.write_text(f"Name:\ttritonserver\nSigIgn:\t0000000000001000\nSigCgt:\t{caught}\nCapInh:\t0\n")
+
+
+async def test_the_hook_does_not_wait_for_a_server_that_has_ended(tmp_path: Path) -> None:
+    write_status(tmp_path / "status", LOADED)
     async with metrics_at(lambda: "") as port:
         pass
-    await run_prestop(port)
+    await run_prestop(port, status=str(tmp_path / "status"))
+    await run_prestop(port, status=str(tmp_path / "not-there"))
+
+
+async def test_the_hook_waits_for_a_server_that_loads_since_it_would_not_hear_sigterm(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    write_status(status, LOADING)
+    async with metrics_at(lambda: "") as port:
+        pass
+    hook = asyncio.create_task(run_prestop(port, status=str(status)))
+    done, _ = await asyncio.wait({hook}, timeout=2)
+    assert not done, "SIGTERM would be lost"
+    write_status(status, LOADED)
+    await hook
+    write_status(status, LOADING)
+    assert await run_prestop(port, 2, status=str(status)) >= 1, "not beyond its time"
 
 
 async def test_the_hook_does_not_wait_for_a_server_that_hangs() -> None:
