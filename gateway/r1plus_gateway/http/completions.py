@@ -223,8 +223,7 @@ class Completions:
         request = await self._count_translation(pool, request_id, request)
         prompt_tokens = await self._count(pool, request_id, request.prompt)
         if request.packing is not None and prompt_tokens is not None:
-            note = request.math.plan.note_bytes if request.math is not None else 0
-            smaller = await asyncio.to_thread(request.packing.shrink, prompt_tokens, note)
+            smaller = await asyncio.to_thread(request.packing.shrink, prompt_tokens)
             if smaller is not None:
                 smaller = replace(smaller, math=request.math)
                 return smaller, await self._count(pool, request_id, smaller.prompt)

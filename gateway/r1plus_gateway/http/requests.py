@@ -164,11 +164,8 @@ class MemoryFigures(Protocol):
 class PromptPacking(Protocol):
     """What of a prompt was packed into a budget: quotations of documents, and memory."""
 
-    def shrink(self, prompt_tokens: int, note_tokens: int) -> GenerateRequest | None:
-        """Return the request with less of it, if the engine counts more tokens than there is room for; None if not.
-
-        `note_tokens`: at most so many are added later, for the results of a calculation.
-        """
+    def shrink(self, prompt_tokens: int) -> GenerateRequest | None:
+        """Return the request with less of it, if the engine counts more tokens than there is room for; None if not."""
 
 
 def read_model_name(fields: Fields) -> ModelName:
@@ -233,12 +230,12 @@ class _ChatPacking:
     tokens: int
     """Of the whole prompt, estimated."""
 
-    def shrink(self, prompt_tokens: int, note_tokens: int) -> GenerateRequest | None:
+    def shrink(self, prompt_tokens: int) -> GenerateRequest | None:
         """See `PromptPacking`."""
         limit, context, quoted = self.request.limit, self.plan.model.context_tokens, self.request.knowledge
         assert quoted is not None
         answer = limit.tokens if limit.is_explicit else min(limit.tokens, context // 4)
-        budget, saved = shrink_quotations(quoted, self.tokens, prompt_tokens, context - answer - note_tokens)
+        budget, saved = shrink_quotations(quoted, self.tokens, prompt_tokens, context - answer)
         return self.plan.pack(self.request, budget) if saved else None
 
 

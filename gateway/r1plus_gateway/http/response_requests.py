@@ -330,11 +330,11 @@ class _ResponsePacking:
     model: ModelSettings
     request: GenerateRequest
 
-    def shrink(self, prompt_tokens: int, note_tokens: int) -> GenerateRequest | None:
+    def shrink(self, prompt_tokens: int) -> GenerateRequest | None:
         """See `PromptPacking`."""
         limit, context, built = self.request.limit, self.model.context_tokens, self.built
         answer = limit.tokens if limit.is_explicit else min(limit.tokens, context // 4)
-        most = context - answer - note_tokens
+        most = context - answer
         knowledge_budget, saved = None, 0
         if built.knowledge is not None:
             knowledge_budget, saved = shrink_quotations(built.knowledge, built.tokens, prompt_tokens, most)
