@@ -37,10 +37,12 @@ _MOST_NAMED: Final = 256
 class ContentReader:
     """Reads what one owner has stored."""
 
-    def __init__(self, connection: Connection, cipher: ContentCipher, owner: Owner) -> None:
+    def __init__(self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float) -> None:
+        """`now`: ledger time, in seconds since the epoch."""
         self.connection = connection
         self.cipher = cipher
         self.owner = owner
+        self._now = now
         self._keys = KeyChain(connection, cipher)
 
     def find_conversation(self, conversation_id: str) -> Conversation | None:
@@ -56,14 +58,14 @@ class ContentReader:
         return Listed([self._make_conversation(row) for row in rows[: page.limit]], len(rows) > page.limit)
 
     def list_memories(self, page: Page) -> Listed[StoredMemory] | None:
-        """Return memories by the time they were made; None if `page.after` is none of them."""
+        """Return memories whose time is not over, by when they were made; None if `page.after` is none of them."""
         rows = self._list_rows(t.memories, page)
         if rows is None:
             return None
         return Listed([self._make_memory(row) for row in rows[: page.limit]], len(rows) > page.limit)
 
     def read_memories(self) -> list[StoredMemory]:
-        """Return all memories of this owner, the oldest first."""
+        """Return all memories of this owner whose time is not over, the oldest first."""
         return [self._make_memory(row) for row in self._list_rows(t.memories, Page(MOST_MEMORIES, "", True)) or ()]
 
     def find_memory(self, memory_id: str) -> StoredMemory | None:
@@ -192,6 +194,8 @@ class ContentReader:
             if after is None:
                 return None
         statement = sa.select(table).where(*self._match(table))
+        if table is t.memories:
+            statement = statement.where(c.expires_at > self._now)
         if after is not None:
             place = sa.tuple_(c.created_at, c.id)
             bound = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))

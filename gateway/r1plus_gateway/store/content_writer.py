@@ -47,8 +47,7 @@ class ContentWriter(ContentReader):
         self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float, limits: ContentLimits
     ) -> None:
         """Take a connection that writes; `now` is ledger time."""
-        super().__init__(connection, cipher, owner)
-        self._now = now
+        super().__init__(connection, cipher, owner, now)
         self._limits = limits
 
     def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> Conversation:

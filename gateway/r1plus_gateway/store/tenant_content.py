@@ -58,10 +58,10 @@ class TenantContent:
             UnreadableContentError: what is stored does not decrypt.
         """
         try:
-            cipher = self._store.cipher
+            cipher, now = self._store.cipher, self._store.clock.read()
             owner = cipher.identify(caller)
             async with self._readers.wait(caller.group_id, READS_AT_ONCE):
-                return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner)))
+                return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner, now)))
         except StoreError as error:
             raise refuse_unavailable(error) from error
 

@@ -21,6 +21,7 @@ from r1plus_gateway.store.content import (
     HistoryBrokenError,
     HistoryTooLongError,
     Listed,
+    MemorySource,
     Page,
     StoredResponse,
 )
@@ -505,3 +506,16 @@ def _is_slow(table: str, statement: str, step: str) -> bool:
         return step.split()[1] not in SMALL
     is_sorted = "TEMP B-TREE FOR ORDER BY" in step and table in ("conversations", "conversation_items", "responses")
     return is_sorted or ("responses.id IN" in statement and "ix_responses_owner" in step)
+
+
+async def test_a_memory_whose_time_is_over_is_neither_recalled_nor_listed(
+    volume: Volume, content: TenantContent
+) -> None:
+    caller = make_caller()
+    for text, days in (("short", 1.0), ("long", 9.0)):
+        await content.write(caller, lambda one: one.add_memory(text, MemorySource.SAID, days))  # noqa: B023
+    volume.time.advance(2 * 86400)
+    recalled = await content.read(caller, lambda one: one.read_memories())
+    listed = await content.read(caller, lambda one: one.list_memories(Page(10)))
+    assert listed is not None
+    assert [one.text for one in recalled] == [one.text for one in listed.entries] == ["long"]
