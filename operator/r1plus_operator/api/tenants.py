@@ -329,7 +329,7 @@ class DeletionPolicy(StrEnum):
 class TenantData(ApiModel):
     """What the tenant's gateway stores of what callers and models say."""
 
-    retention_days: Annotated[JsonInteger, Field(ge=1, le=3650)] | None = Field(
+    retention_days: Annotated[int, Field(ge=1, le=3650), WHOLE] | None = Field(
         None,
         description=(
             "How long conversations and responses are kept after their last use, each end user's under a key of its"
