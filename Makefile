@@ -71,7 +71,12 @@ scan: $(SYNCED) ## checkov over the rendered chart and over what the operator ma
 .PHONY: unit
 unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promtool and Prometheus for rules and metrics
 	@$(PYTHON) -m devcluster build helm promtool prometheus
-	$(PYTEST_TWO) --dist worksteal tests/unit
+	$(PYTEST_TWO) --dist worksteal -m "not unit_long" tests/unit
+
+.PHONY: unit-long
+unit-long: $(SYNCED) ## Beyond make test: changed alert rules, each of which a case of the rules' tests has to find out
+	@$(PYTHON) -m devcluster build promtool
+	$(PYTEST_TWO) --dist worksteal -m unit_long tests/unit
 
 .PHONY: test-registry
 test-registry: $(SYNCED) ## Tests of the registry and of tenants' data on a real PostgreSQL (installed if it is missing), the registry's on SQLite too

@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,20 @@ class Judged:
         self.mutants = dict(mutants(rule))
         self.wrong = {cases[case].said for _, case in failures(folder, [rule], cases)}
         """Cases that do not end as they say."""
-        self.survivors = set(self.mutants)
-        """Mutants that no case tells from the rule."""
-        ordered = sorted(cases, key=lambda case: _minutes(case.at))
+        self._folder = folder
+        self._cases = cases
+
+    @cached_property
+    def survivors(self) -> set[str]:
+        """Mutants that no case tells from the rule. Trying them takes most of the time."""
+        survivors = set(self.mutants)
+        ordered = sorted(self._cases, key=lambda case: _minutes(case.at))
         for start in range(0, len(ordered), AT_ONCE):
-            if left := sorted(self.survivors):
+            if left := sorted(survivors):
                 tried = [self.mutants[change] for change in left]
-                found = failures(folder, tried, ordered[start : start + AT_ONCE])
-                self.survivors -= {left[which] for which, _ in found}
+                found = failures(self._folder, tried, ordered[start : start + AT_ONCE])
+                survivors -= {left[which] for which, _ in found}
+        return survivors
 
 
 def _minutes(at: str) -> int:

@@ -342,6 +342,7 @@ def test_the_rule_fires_where_it_should_and_nowhere_else(judged: Callable[[str],
 MUTANTS = [(name, change) for name in CASES for change, _ in mutants(RULES[name])]
 
 
+@pytest.mark.unit_long
 @pytest.mark.parametrize(("name", "change"), MUTANTS, ids=[f"{name}: {change}" for name, change in MUTANTS])
 def test_a_changed_rule_is_found_out(judged: Callable[[str], Judged], name: str, change: str) -> None:
     assert change in judged(name).mutants

@@ -323,6 +323,7 @@ def test_the_alert_fires_where_it_should_and_nowhere_else(
 MUTANTS = [(alert, change) for alert in CASES for change, _ in mutants(RULES[alert])]
 
 
+@pytest.mark.unit_long
 @pytest.mark.parametrize(("alert", "change"), MUTANTS, ids=[f"{alert}: {change}" for alert, change in MUTANTS])
 def test_a_changed_rule_is_found_out(judged: Callable[[str], Judged], alert: str, change: str) -> None:
     assert change in judged(alert).mutants
