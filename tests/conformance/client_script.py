@@ -325,7 +325,7 @@ def bad_fields_of_a_response() -> None:
 @case
 def models() -> None:
     ids = [model.id for model in client.models.list()]
-    assert ids == ["credit", "credit:code", "credit:creative", "credit:math"]
+    assert ids == ["credit", "credit:code", "credit:creative", "credit:math", EMBEDDING_MODEL]
     assert client.models.retrieve("credit:code").id == "credit:code"
 
 
