@@ -22,8 +22,9 @@ ANSWER_SECONDS: Final = 120
 ADMIN: Final = "/v1/admin/"
 HOOKS: Final = Path(__file__).with_name("fuzz_hooks.py")
 """Has a check in place of `positive_data_acceptance`, which knows no relations between fields."""
-REFUSALS: Final = (400, 401, 403, 404, 405, 413, 415, 429)
-"""Of what the document does not allow; 413: a list that is too long may be a body that is too large."""
+REFUSALS: Final = (400, 401, 403, 404, 405, 409, 413, 415, 429)
+"""Of what the document does not allow. 413: a list that is too long may be a body that is too large; 409: a restore into data
+that are in use is refused before its body is read."""
 PHASES: Final = ("coverage", "fuzzing")
 
 

@@ -28,7 +28,10 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "text": ("is blank",),
     "math_mode": ("cannot be held together with tools",),
     "chunking_strategy.static.chunk_overlap_tokens": ("is more than half",),
-    **dict.fromkeys(("filters", "filters.filters"), ("more than",)),
+    **dict.fromkeys(
+        ("filters", "filters.filters", "knowledge.filters", "knowledge.filters.filters", "tools"), ("more than",)
+    ),
+    "file": ("is empty",),
     **dict.fromkeys(("file_ids", "purpose"), ("expected an id", "has control characters")),
     "conversation": ("cannot be continued together with a response",),
 }

@@ -44,7 +44,8 @@ RESULT: Final = Table(
     (StringField("type", values=("function_call_output",), is_required=True), CALL_ID, OUTPUT),
     ignored=IGNORED | {"name"},
 )
-QUERIES: Final = ListField("queries", 8, {"type": "string", "maxLength": 4096})
+MOST_QUERY_CHARACTERS: Final = 4_096
+QUERIES: Final = ListField("queries", 8, {"type": "string", "maxLength": MOST_QUERY_CHARACTERS})
 SEARCH: Final = Table(
     (
         StringField("type", values=(SEARCH_CALL,), is_required=True),
@@ -111,6 +112,8 @@ def read_response_item(path: str, value: Json) -> Item:
         SEARCH.refuse_rest(item)
         if not all(isinstance(one, str) for one in queries):
             raise item.build_type_error(QUERIES.name, "a list of texts", queries)
+        if any(len(one) > MOST_QUERY_CHARACTERS for one in queries):
+            raise item.build_value_error(QUERIES.name, f"one has more than {MOST_QUERY_CHARACTERS} characters")
         return {"type": kind, "queries": queries}
     role, content = ROLE.read(item), CONTENT.read(item)
     MESSAGE.refuse_rest(item)

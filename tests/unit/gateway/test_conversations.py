@@ -338,3 +338,12 @@ async def test_a_tenant_that_stores_nothing_says_so(tmp_path: Path) -> None:
             assert (status, answer["error"]["code"]) == (403, "storage_disabled")
             assert "spec.data.retentionDays" in answer["error"]["message"]
         assert (await client.call("GET", f"/responses/{response['id']}"))[0] == 404
+
+
+async def test_the_query_of_a_search_is_bounded_as_the_document_says(client: Client) -> None:
+    made = await client.get("POST", "/conversations", {})
+    for characters, status in ((4096, 200), (4097, 400)):
+        item = {"type": "file_search_call", "queries": ["x" * characters]}
+        found, answer = await client.call("POST", f"/conversations/{made['id']}/items", {"items": [item]})
+        assert found == status, answer
+    assert answer["error"]["param"] == "items[0].queries"
