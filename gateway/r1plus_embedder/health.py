@@ -1,12 +1,11 @@
 """Ask an embedder that runs how it is, for the kubelet. The engine need not be loaded for that."""
 
 import os
-import socket
 from pathlib import Path
 from typing import Final
 
 from r1plus_contract.embedder import DEFAULT_SOCKET, ENV_SOCKET, MOST_REPLY_BYTES, EmbedderReply, EmbeddingRequest
-from r1plus_contract.frames import LENGTH_BYTES, pack
+from r1plus_contract.frames import ask
 from r1plus_contract.jsonable import ContractError, dumps, loads
 
 HEALTH_SECONDS: Final = 2.0
@@ -20,14 +19,8 @@ def read_socket_path() -> Path:
 def check_health() -> int:
     """Return 0 if an embedder answers at the socket, else 1 with the reason on standard output."""
     try:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(HEALTH_SECONDS)
-            client.connect(str(read_socket_path()))
-            client.sendall(pack(dumps(EmbeddingRequest()).encode()))
-            data = b""
-            while chunk := client.recv(MOST_REPLY_BYTES):
-                data += chunk
-        health = loads(EmbedderReply, data[LENGTH_BYTES:], tolerant=True).health
+        reply = ask(read_socket_path(), dumps(EmbeddingRequest()).encode(), MOST_REPLY_BYTES, HEALTH_SECONDS)
+        health = loads(EmbedderReply, reply, tolerant=True).health
     except (OSError, ContractError) as error:
         print(f"The embedder does not answer: {error}")
         return 1

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -16,8 +15,8 @@ from r1plus_contract.embedder import (
     ENV_SHA256,
     ENV_THREADS,
 )
-from r1plus_contract.frame_server import SocketError
-from r1plus_embedder.files import EngineFiles, EngineFilesError, read_engine_files
+from r1plus_contract.frame_server import SocketError, serve_until_sigterm
+from r1plus_embedder.files import EngineFilesError, read_engine_files
 from r1plus_embedder.health import read_socket_path
 from r1plus_embedder.server import IDLE_SECONDS, run_embedder
 
@@ -38,7 +37,9 @@ def run() -> int:
         idle_seconds = _read_number(ENV_IDLE_SECONDS, int(IDLE_SECONDS), MOST_IDLE_SECONDS)
         folder = Path(os.environ.get(ENV_ENGINE_DIR, DEFAULT_ENGINE_DIR))
         files = read_engine_files(folder, _read_name(), os.environ.get(ENV_SHA256, ""))
-        asyncio.run(_serve(read_socket_path(), files, threads, idle_seconds))
+        path = read_socket_path()
+        server = run_embedder(path, files, threads, idle_seconds=idle_seconds)
+        asyncio.run(serve_until_sigterm(server, "Embedder", f"{path}, engine {files.identity}"))
     except (VariableError, EngineFilesError, SocketError) as error:
         log.error("Embedder cannot start: %s", error)
         return 2
@@ -57,13 +58,3 @@ def _read_number(name: str, default: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
         raise VariableError(f"{name}: {text!r:.40} is not a whole number from 1 to {most}; correct it, or leave it out")
     return int(text)
-
-
-async def _serve(path: Path, files: EngineFiles, threads: int, idle_seconds: int) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with run_embedder(path, files, threads, idle_seconds=idle_seconds):
-        log.info("Embedder listens on %s, engine %s", path, files.identity)
-        await stop.wait()
-    log.info("Embedder stopped")

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import os
+import signal
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from typing import Final
 
 from r1plus_contract.frames import FrameError, pack, read_frame
 
+log = logging.getLogger(__name__)
 MOST_CONNECTIONS: Final = 256
 REQUEST_SECONDS: Final = 2.0
 """For a client to send its request, and to take its reply."""
@@ -120,6 +123,17 @@ async def serve_frames(
         remove_socket(path)
         if running := [task for task in server.connections if task is not None]:
             await asyncio.wait(running, timeout=DRAIN_SECONDS)
+
+
+async def serve_until_sigterm(server: contextlib.AbstractAsyncContextManager[object], what: str, where: str) -> None:
+    """Run a server until the process is to end; `what` and `where` are for the log."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with server:
+        log.info("%s listens on %s", what, where)
+        await stop.wait()
+    log.info("%s stopped", what)
 
 
 def refuse_path(path: Path, error: OSError) -> SocketError:

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import socket
+from pathlib import Path
 from typing import Final
 
 LENGTH_BYTES: Final = 4
@@ -14,6 +16,22 @@ class FrameError(ValueError):
 def pack(payload: bytes) -> bytes:
     """Return a frame."""
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+def ask(path: Path, request: bytes, most: int, seconds: float) -> bytes:
+    """Return the reply of a server at a Unix socket, without its length; `most`: bytes that are read at once.
+
+    Raises:
+        OSError: it is away, or silent for so long.
+    """
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(seconds)
+        client.connect(str(path))
+        client.sendall(pack(request))
+        data = b""
+        while chunk := client.recv(most):
+            data += chunk
+    return data[LENGTH_BYTES:]
 
 
 def read_length(head: bytes, most: int) -> int:

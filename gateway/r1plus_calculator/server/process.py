@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import signal
 import sys
-from pathlib import Path
 
 from r1plus_calculator.server.health import read_socket_path
 from r1plus_calculator.server.server import run_calculator
-from r1plus_contract.frame_server import SocketError
+from r1plus_contract.frame_server import SocketError, serve_until_sigterm
 
 log = logging.getLogger(__name__)
 
@@ -20,18 +18,9 @@ def run() -> int:
 
     preload()
     try:
-        asyncio.run(_serve(read_socket_path()))
+        path = read_socket_path()
+        asyncio.run(serve_until_sigterm(run_calculator(path), "Calculator", str(path)))
     except SocketError as error:
         log.error("Socket is not usable: %s", error)
         return 2
     return 0
-
-
-async def _serve(path: Path) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with run_calculator(path):
-        log.info("Calculator listens on %s", path)
-        await stop.wait()
-    log.info("Calculator stopped")

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from r1plus_contract.documents import (
     DocumentReply,
     DocumentRequest,
 )
-from r1plus_contract.frame_server import SocketError
+from r1plus_contract.frame_server import SocketError, serve_until_sigterm
 from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import ContractError, dumps, loads
 
@@ -29,26 +28,16 @@ def run() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it says of a document may quote it
     from r1plus_documents.server.preload import preload
+    from r1plus_documents.server.server import run_reader
 
     preload()
+    path = _read_path()
     try:
-        asyncio.run(_serve(_read_path()))
+        asyncio.run(serve_until_sigterm(run_reader(path), "Reader of documents", str(path)))
     except SocketError as error:
         log.error("Socket is not usable: %s", error)
         return 2
     return 0
-
-
-async def _serve(path: Path) -> None:
-    from r1plus_documents.server.server import run_reader
-
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with run_reader(path):
-        log.info("Reader of documents listens on %s", path)
-        await stop.wait()
-    log.info("Reader of documents stopped")
 
 
 def check_health() -> int:
