@@ -23,12 +23,12 @@ from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
 from r1plus_gateway.http.admission import BodyBudget, Holds
 from r1plus_gateway.http.bill import open_bill
 from r1plus_gateway.http.completions import LEFT, Exchange, GatewayParts, authenticate
-from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
+from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.field_tables import IntegerField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
 from r1plus_gateway.http.math_mode import NOT_CONFIGURED
-from r1plus_gateway.serving.errors import ServingError
+from r1plus_gateway.http.refusals import convert_refusals
 
 CALCULATOR: Final = "r1plus/calculator"
 """In usage, audit and metrics, in the place of a model's name. No model has a slash in its name."""
@@ -56,15 +56,8 @@ class Calculations:
         Raises:
             RequestError: it is refused, or there is no result.
         """
-        try:
+        with convert_refusals(self._parts, self._holds, exchange, "expression"):
             return await self._answer(exchange)
-        except AccessError as error:
-            if exchange.caller is not None:
-                self._holds.remember(exchange.caller, error)
-            raise convert_access_error(error) from error
-        except ServingError as error:
-            retry_after = self._parts.read_settings().limits.retry_after_seconds
-            raise convert_serving_error(error, retry_after, prompt_field="expression", schema_field="") from error
 
     async def _answer(self, exchange: Exchange) -> web.Response:
         caller = await authenticate(self._parts, exchange)

@@ -15,12 +15,12 @@ from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, 
 from r1plus_gateway.http.admission import BodyBudget, Holds, Places
 from r1plus_gateway.http.bill import open_bill
 from r1plus_gateway.http.completions import LEFT, Exchange, GatewayParts, authenticate
-from r1plus_gateway.http.errors import InvalidFieldError, RequestError, convert_access_error, convert_serving_error
+from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.field_tables import FlagField, OtherField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json, read_object
 from r1plus_gateway.http.presets import build_unknown_model_error
-from r1plus_gateway.serving.errors import ServingError
+from r1plus_gateway.http.refusals import convert_refusals
 from r1plus_gateway.settings import EmbeddingSettings, GatewaySettings
 
 HEADER_ENGINE: Final = "x-r1plus-engine"
@@ -88,15 +88,8 @@ class TextVectors:
         Raises:
             RequestError: it is refused, or there are no vectors.
         """
-        try:
+        with convert_refusals(self._parts, self._holds, exchange, "input"):
             return await self._answer(exchange)
-        except AccessError as error:
-            if exchange.caller is not None:
-                self._holds.remember(exchange.caller, error)
-            raise convert_access_error(error) from error
-        except ServingError as error:
-            retry_after = self._parts.read_settings().limits.retry_after_seconds
-            raise convert_serving_error(error, retry_after, prompt_field="input", schema_field="") from error
 
     async def _answer(self, exchange: Exchange) -> web.Response:
         caller = await authenticate(self._parts, exchange)
