@@ -28,7 +28,7 @@ KEY_VARIABLE: Final = "R1PLUS_API_KEY"
 Json = dict[str, Any]
 
 
-class UnavailableError(CliError):
+class GatewayUnavailableError(CliError):
     """The gateway gave no answer, or none while it cannot use the tenant's data."""
 
 
@@ -161,11 +161,11 @@ def _open_session(target: GatewayTarget, key: str = "") -> Iterator[_Session]:
             try:
                 yield _Session(client, target, {"Authorization": f"Bearer {token}"})
             except httpx.HTTPError as error:
-                raise UnavailableError(
+                raise GatewayUnavailableError(
                     f"{target.title} does not answer: {error or type(error).__name__}; check that its pod is Ready, and"
                     f" that it is the tenant's"
                 ) from error
-    except UnavailableError as error:
+    except GatewayUnavailableError as error:
         problem = "" if target.url else target.connect().explain_gateway(target.namespace or "")
         raise CliError(f"{error}. Its condition GatewayReady: {problem}" if problem else str(error)) from error
 
@@ -207,7 +207,7 @@ def _open_client(target: GatewayTarget) -> Iterator[Any]:
             forwarded = target.connect().forward(target.namespace or "", GATEWAY_SERVICE, PORT_API)
             address = stack.enter_context(forwarded)
         except CliError as error:
-            raise UnavailableError(str(error)) from error
+            raise GatewayUnavailableError(str(error)) from error
         scheme = "https" if _speaks_tls(address) else "http"
         with httpx.Client(
             base_url=f"{scheme}://{address}", verify=False, timeout=TIMEOUT_SECONDS, trust_env=False
@@ -242,5 +242,5 @@ def _read_answer(target: GatewayTarget, answer: Any) -> Json:
         401: "; check that the token is new, and that the cluster's keys in the gateway's ConfigMap are current",
         404: "; see: r1plus key list" if isinstance(error, dict) else "; the gateway is older than this r1plus",
     }.get(answer.status_code, "")
-    kind = UnavailableError if answer.status_code == 503 else CliError
+    kind = GatewayUnavailableError if answer.status_code == 503 else CliError
     raise kind(f"{target.title} refused ({answer.status_code}): {message}{remedy}")

@@ -32,7 +32,7 @@ from r1plus_gateway.http.completions import (
 )
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
-from r1plus_gateway.http.embeddings import EMBED, TextVectors, describe_engine, find_engine
+from r1plus_gateway.http.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
 from r1plus_gateway.http.errors import RequestError, convert_access_error
 from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files
@@ -93,7 +93,7 @@ class Api:
         responses = ResponseForm(read_continuation, find_knowledge)
         self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())
         self._calculations = Calculations(parts, desk, self._completions.bodies, self._completions.holds)
-        self._vectors = TextVectors(parts, embedder, self._completions.bodies, self._completions.holds)
+        self._vectors = EmbeddingHandlers(parts, embedder, self._completions.bodies, self._completions.holds)
         self.is_draining = False
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))

@@ -69,7 +69,7 @@ class EmbeddingsRequest:
         return f"input[{position}]" if self.is_list and position is not None else "input"
 
 
-class TextVectors:
+class EmbeddingHandlers:
     """Answers the requests for embeddings. A text's tokens are counted by the engine, and billed as a prompt's.
 
     So are those that were computed before a later text was refused, the embedder failed, or the client left.

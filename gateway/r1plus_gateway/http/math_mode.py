@@ -10,7 +10,7 @@ from r1plus_contract.calculator import DEFAULT_DIGITS, Calculation, FailureCode
 from r1plus_contract.inference import Role
 from r1plus_gateway.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
-from r1plus_gateway.calculation.math_plan import MathPlan, PlannedExpression, Route, Skip, plan_math
+from r1plus_gateway.calculation.math_plan import ExpressionRoute, MathPlan, PlannedExpression, Skip, plan_math
 from r1plus_gateway.calculation.translation import MOST_NEW_TOKENS, TranslationError, TranslationTask, read_translation
 from r1plus_gateway.http.bill import Bill
 from r1plus_gateway.http.errors import RequestError
@@ -150,7 +150,7 @@ async def _read_planned(task: TranslationTask, generation: Generation) -> Planne
         translation = read_translation(task, text)
     except TranslationError as error:
         return Skip(error.code, f"nothing was calculated: {error}")
-    return PlannedExpression(translation.expression, Route.TRANSLATION, translation.unit)
+    return PlannedExpression(translation.expression, ExpressionRoute.TRANSLATION, translation.unit)
 
 
 def insert_note(prompt: Prompt, note: str) -> Prompt:

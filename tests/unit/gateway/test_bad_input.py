@@ -742,12 +742,12 @@ async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path, monkeypatc
     """Of whole answers, too: what they take of memory is bounded in time, and they hold up no drain."""
     ends = []
 
-    class Watched(connections.Connection):
+    class Watched(connections.ClientConnection):
         def connection_lost(self, exc: BaseException | None) -> None:
             ends.append(exc)
             super().connection_lost(exc)
 
-    monkeypatch.setattr(connections, "Connection", Watched)
+    monkeypatch.setattr(connections, "ClientConnection", Watched)
     async with running(tmp_path, answer("a"), settings={"limits": {"slowReaderSeconds": 0.2}}) as rig:
         with socket.create_connection(("127.0.0.1", rig.gateway.port)) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -7,8 +7,8 @@ from itertools import permutations
 import pytest
 
 from r1plus_gateway.calculation.agreement import compare_prose
-from r1plus_gateway.calculation.conversions import Conversion, Misfit, find_conversion
-from r1plus_gateway.calculation.math_plan import Route, plan_math
+from r1plus_gateway.calculation.conversions import Conversion, ConversionRefusal, find_conversion
+from r1plus_gateway.calculation.math_plan import ExpressionRoute, plan_math
 from r1plus_gateway.calculation.quantities import find_quantities
 from r1plus_gateway.calculation.translation import (
     MOST_NUMBERS,
@@ -86,7 +86,7 @@ class TestConversions:
     })  # fmt: skip
     def test_that_do_not_fit(self, text: str, said: str) -> None:
         found = find_conversion(text)
-        assert isinstance(found, Misfit)
+        assert isinstance(found, ConversionRefusal)
         assert said in found.message
 
     @for_each("text", {
@@ -101,7 +101,7 @@ class TestConversions:
     })  # fmt: skip
     def test_of_temperatures_are_of_one_difference_that_is_named(self, text: str) -> None:
         found = find_conversion(text)
-        assert isinstance(found, Misfit)
+        assert isinstance(found, ConversionRefusal)
         assert "only differences of temperature" in found.message
 
     @for_each("text", {
@@ -161,11 +161,11 @@ class TestConversions:
     })  # fmt: skip
     def test_that_leave_a_doubt_are_not_made(self, text: str) -> None:
         assert not isinstance(find_conversion(text), Conversion)
-        assert all(one.route is Route.TRANSLATION for one in plan_math(text, can_translate=True).expressions)
+        assert all(one.route is ExpressionRoute.TRANSLATION for one in plan_math(text, can_translate=True).expressions)
 
     def test_that_leave_a_doubt_say_what_to_send(self) -> None:
         found = find_conversion("How many minutes are 2 hours and one minute?")
-        assert isinstance(found, Misfit)
+        assert isinstance(found, ConversionRefusal)
         assert found.code == "ambiguous_numbers"
         assert "send only this: How many min are 2 hours?" in found.message
 
@@ -347,7 +347,7 @@ class TestTranslations:
     "another unit to convert": "Convert 3 * 4 km to m.",
 })  # fmt: skip
 def test_an_expression_is_not_calculated_without_what_goes_on_around_it(text: str) -> None:
-    assert all(one.route is Route.TRANSLATION for one in plan_math(text, can_translate=True).expressions)
+    assert all(one.route is ExpressionRoute.TRANSLATION for one in plan_math(text, can_translate=True).expressions)
 
 
 @for_each("prose, exact, numeric, expected", {
