@@ -1,6 +1,6 @@
 """A tenant with a gateway and one small model, for all tests of this folder; away again at the end."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,8 +99,8 @@ class ServedTenant:
         self.configure(enabled=True, replicas=2, database={"secretName": secret, "egress": egress}, **gateway)
         self.until_ready_pods(2)
 
-    def until_ready_pods(self, count: int, without: str = "") -> None:
-        """Wait until the gateway has so many pods, all of them ready, and none of this uid."""
+    def until_ready_pods(self, count: int, without: str = "", containers: Collection[str] = ()) -> None:
+        """Wait until the gateway has so many pods, all ready, with these containers, and none of this uid."""
 
         def look() -> bool:
             pods = gateways.gateway_pods(self.kube, NAMESPACE)
@@ -108,6 +108,10 @@ class ServedTenant:
                 len(pods) == count
                 and all(map(gateways.is_up, pods))
                 and without not in {pod["metadata"]["uid"] for pod in pods}
+                and all(
+                    {container["name"] for container in pod["spec"]["containers"]}.issuperset(containers)
+                    for pod in pods
+                )
             )
 
         wait_for(look, f"{count} pods are ready, and no other", lambda: gateways.describe_pods(self.kube, NAMESPACE))
