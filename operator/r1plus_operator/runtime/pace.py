@@ -59,11 +59,6 @@ class GroupPace(Generic[K]):
         self._clock = clock
         self._groups: dict[Hashable, _Group[K]] = {}
 
-    @property
-    def depth(self) -> int:
-        """How many keys wait for their turn."""
-        return sum(len(group.waiting) for group in self._groups.values())
-
     def take_turn(self, key: K, later: Callable[[], None]) -> bool:
         """Return whether the key has its turn now; else call `later` at its turn, or the `later` of a newer change."""
         clock = self._clock = self._clock or asyncio.get_running_loop()

@@ -46,7 +46,7 @@ def test_a_few_come_at_once_the_rest_of_a_burst_soon_and_then_one_every_two_seco
     line.change(*(f"a{number}" for number in range(9)))
     line.clock.advance(60.0)
     assert line.times() == [0.0, 0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0, 6.0]
-    assert line.pace.depth == 0
+    assert not any(group.waiting for group in line.pace._groups.values())
 
 
 def test_another_group_does_not_wait() -> None:
@@ -144,7 +144,7 @@ def test_every_last_change_is_followed_and_no_group_has_more_than_its_share(edit
         line.change(key)
     line.clock.advance(300.0)
     assert {key: number for _, key, number in line.turns} == line.changes
-    assert line.pace.depth == 0
+    assert not any(group.waiting for group in line.pace._groups.values())
     for group in "ab":
         times = line.times(group)
         for first, start in enumerate(times):
