@@ -6,11 +6,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Protocol
 
 from r1plus_contract.documents import (
+    DEEPEST_HEADING,
+    MOST_BLOCK_CHARACTERS,
+    MOST_PAGES,
     MOST_REPLY_BYTES,
     DocumentFailure,
     DocumentFailureCode,
     DocumentReply,
     DocumentRequest,
+    TextBlock,
 )
 from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import ContractError, dumps, loads
@@ -22,6 +26,10 @@ SEND_SECONDS: Final = 120.0
 NAME: Final = "documents"
 _OWN_FAULTS: Final = (DocumentFailureCode.BUSY, DocumentFailureCode.FAILED, DocumentFailureCode.INVALID_REQUEST)
 _MOST_SENT: Final = 128 * 1024
+_MOST_REPLY_VALUES: Final = 16 * 1024
+"""Of one reply: thousands of paragraphs."""
+_MOST_MESSAGE: Final = 2048
+_MOST_READER: Final = 256
 
 ReadPart = Callable[[int], Awaitable[bytes | None]]
 """Returns a part of a file by its number; None behind the last one."""
@@ -135,4 +143,27 @@ async def _read_reply(reader: asyncio.StreamReader) -> DocumentReply:
     length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
     if not 0 < length <= MOST_REPLY_BYTES:
         raise ContractError(f"a reply of {length} bytes is not between 1 and {MOST_REPLY_BYTES}")
-    return loads(DocumentReply, await reader.readexactly(length), tolerant=True)
+    reply = loads(DocumentReply, await reader.readexactly(length), tolerant=True, most_values=_MOST_REPLY_VALUES)
+    _check_reply(reply)
+    return reply
+
+
+def _check_reply(reply: DocumentReply) -> None:
+    """Refuse what no reader sends: headings that nest without end would fill the gateway's memory.
+
+    Raises:
+        ContractError: of the first field that is out of bounds.
+    """
+    messages = [page.message for page in reply.unreadable]
+    if reply.failure is not None:
+        messages.append(reply.failure.message)
+    if len(reply.reader) > _MOST_READER or any(len(message) > _MOST_MESSAGE for message in messages):
+        raise ContractError("reader or message: too long")
+    pages = [reply.pages, *(page.page for page in reply.unreadable)]
+    if not all(0 <= page <= MOST_PAGES for page in pages) or not all(map(_is_block, reply.blocks)):
+        raise ContractError("pages or blocks: out of bounds")
+
+
+def _is_block(block: TextBlock) -> bool:
+    is_page = block.page is None or 1 <= block.page <= MOST_PAGES
+    return is_page and 0 <= block.level <= DEEPEST_HEADING and len(block.text) <= MOST_BLOCK_CHARACTERS

@@ -72,6 +72,15 @@ def test_a_tolerant_reader_still_misses_what_is_missing() -> None:
         loads(MonitorReport, dumps(REPORT).replace('"phase":"Watching",', ""), tolerant=True)
 
 
+def test_more_values_than_a_reader_has_time_for_are_refused() -> None:
+    kept = loads(KnownVerdicts, dumps(KnownVerdicts()), most_values=100)
+    assert kept == KnownVerdicts()
+    text = '{"more": [[%s], {"a": 1}]}' % ",".join("1" * 96)
+    assert loads(KnownVerdicts, text, tolerant=True, most_values=100) == KnownVerdicts()
+    with pytest.raises(ContractError, match="more than 99 values"):
+        loads(KnownVerdicts, text, tolerant=True, most_values=99)
+
+
 def test_an_identity_with_fields_of_another_version_has_the_digest_of_what_is_stored() -> None:
     stored = IDENTITY.document()
     assert document_digest(stored) == IDENTITY.digest()

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from r1plus_contract.documents import DocumentFailure, DocumentFailureCode, DocumentReply, TextBlock
+from r1plus_contract.documents import (
+    DEEPEST_HEADING,
+    MOST_BLOCK_CHARACTERS,
+    DocumentFailure,
+    DocumentFailureCode,
+    DocumentReply,
+    TextBlock,
+    UnreadablePage,
+)
+from r1plus_contract.frames import pack
+from r1plus_contract.jsonable import dumps
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError
 from r1plus_gateway.knowledge.documents import (
     DocumentReader,
@@ -351,7 +361,36 @@ async def test_a_document_that_exceeds_its_readers_time_is_not_tried_again(store
         assert (file.state, reader.fails) == (IngestionState.FAILED, 1)
 
 
-@pytest.mark.parametrize("reply", [b"", b"\0\0\0\0"], ids=["closes", "sends what is no reply"])
+def reply_with(**fields: Any) -> bytes:
+    """Return a last reply with these fields."""
+    return pack(dumps(DocumentReply(**fields, is_end=True)).encode())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"\0\0\0\0",
+        reply_with(blocks=(TextBlock("x", DEEPEST_HEADING + 1),)),
+        reply_with(blocks=(TextBlock("x" * (MOST_BLOCK_CHARACTERS + 1)),)),
+        reply_with(blocks=(TextBlock(""),) * 20_000),
+        reply_with(blocks=(TextBlock("x", page=-1),)),
+        reply_with(pages=2**40),
+        reply_with(reader="x" * 10_000),
+        reply_with(unreadable=(UnreadablePage(1, "x" * 10_000),)),
+    ],
+    ids=[
+        "closes",
+        "sends what is no reply",
+        "nests headings without end",
+        "sends a block that is too long",
+        "sends blocks without end",
+        "numbers pages below 1",
+        "counts pages without end",
+        "has a long name",
+        "has a long message",
+    ],
+)
 async def test_a_reader_that_breaks_off_is_tried_three_times(
     store: TenantStore, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, reply: bytes
 ) -> None:

@@ -363,6 +363,9 @@ def test_an_expression_is_not_calculated_without_what_goes_on_around_it(text: st
     "each solution": ("x is 2 or 3", "[x = 2, x = 3]", None, True),
     "one solution of two": ("x is 2", "[x = 2, x = 3]", None, False),
     "a function": ("It is 2*x.", "2*x", None, None),
+    "a division by zero, from a calculator that misbehaves": ("It is 1.", "1/0", None, None),
+    "one among solutions": ("It is 1.", "[x = 1/0]", None, None),
+    "more digits than Python reads": ("It is 1.", "1" * 5000, "1" * 5000, None),
 })  # fmt: skip
 def test_prose_is_compared_by_its_numbers(
     prose: str, exact: str | None, numeric: str | None, expected: bool | None
