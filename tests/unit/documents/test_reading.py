@@ -53,6 +53,19 @@ def read_all(name: str, data: bytes) -> DocumentReply:
             ),
             [("One two", 1), "text\nmore", "a", "b", "<end>"],
         ),
+        (
+            "a.html",
+            (
+                b"<p>seen</p><p style='color: red; Display : none'>no</p><p style='visibility:hidden'>no</p><!-- no -->"
+                b"<p style='display: block'>shown"
+            ),
+            ["seen", "shown"],
+        ),
+        (
+            "a.html",
+            b"<div>" * 230 + b"deep<script>evil()</script><p hidden>no</p><i style='display:none'>no</i><b>er</b> text",
+            ["deeper text"],
+        ),
         ("a.htm", "<meta charset=iso-8859-1><p>Größe".encode("latin-1"), ["Größe"]),
     ],
     ids=[
@@ -62,6 +75,8 @@ def read_all(name: str, data: bytes) -> DocumentReply:
         "source is plain text",
         "Markdown has headings, and none in code",
         "HTML shows what a reader sees",
+        "HTML that a style hides",
+        "HTML that nests deep shows no more",
         "HTML says its encoding",
     ],
 )
