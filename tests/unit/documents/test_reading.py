@@ -99,6 +99,17 @@ def test_a_page_that_cannot_be_read_is_reported_and_the_others_are_read() -> Non
     assert "OCR" in document.unreadable[0].message
 
 
+HIDDEN_RUNS = b"""<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>
+<w:p><w:r><w:t>seen</w:t></w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r><w:hyperlink><w:r><w:t>, linked</w:t></w:r>
+</w:hyperlink></w:p><w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>cell</w:t>
+</w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p></w:tc></w:tr></w:tbl></w:body></w:document>"""
+
+
+def test_a_docx_has_no_text_that_is_hidden() -> None:
+    document = read_all("a.docx", change_archive(PLAIN_DOCX, {"word/document.xml": HIDDEN_RUNS}))
+    assert document.blocks == (TextBlock("seen, linked"), TextBlock("cell"))
+
+
 def test_a_docx_gives_headings_paragraphs_and_rows_in_their_order() -> None:
     data = make_docx(("Top", 1), ("text", 0), ("Sub", 2), rows=[["a", "b"], ["c", "c"]])
     document = read_all("a.docx", data)
