@@ -22,12 +22,14 @@ from r1plus_gateway.helper_socket import HelperUnavailableError, connect_to_help
 
 SILENCE_SECONDS: Final = 300.0
 """Longest wait for the next reply: a reader has so much processor time for the whole document."""
+READ_SECONDS: Final = 2400.0
+"""Of a whole document. A reader ends it earlier; one that was taken over would hold up all others without end."""
 SEND_SECONDS: Final = 120.0
 NAME: Final = "documents"
 _OWN_FAULTS: Final = (DocumentFailureCode.BUSY, DocumentFailureCode.FAILED, DocumentFailureCode.INVALID_REQUEST)
 _MOST_SENT: Final = 128 * 1024
-_MOST_REPLY_VALUES: Final = 16 * 1024
-"""Of one reply: thousands of paragraphs."""
+_MOST_REPLY_VALUES: Final = 4096
+"""Of one reply: a thousand paragraphs, and some more."""
 _MOST_MESSAGE: Final = 2048
 _MOST_READER: Final = 256
 
@@ -68,9 +70,10 @@ class DocumentReader(Protocol):
 class SocketDocumentReader:
     """A reader at a Unix socket."""
 
-    def __init__(self, path: str, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(self, path: str, silence_seconds: float = SILENCE_SECONDS, read_seconds: float = READ_SECONDS) -> None:
         self._path = path
         self._silence_seconds = silence_seconds
+        self._read_seconds = read_seconds
 
     async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
         """See `DocumentReader`."""
@@ -79,8 +82,12 @@ class SocketDocumentReader:
         except HelperUnavailableError as error:
             raise DocumentsUnavailableError(str(error)) from error
         sending = asyncio.create_task(_send(writer, DocumentRequest(name, size), read_part))
+        deadline = asyncio.get_running_loop().time() + self._read_seconds
         try:
             while True:
+                if asyncio.get_running_loop().time() > deadline:
+                    message = f"takes longer than {self._read_seconds:g} s to read; split the file"
+                    raise UnreadableDocumentError(_describe_limit(name, message))
                 async with asyncio.timeout(self._silence_seconds):
                     reply = await _read_reply(reader)
                 if reply.failure is not None:

@@ -413,6 +413,26 @@ async def test_a_reader_that_breaks_off_is_tried_three_times(
         assert (file.state, calls) == (IngestionState.FAILED, MOST_TRIES)
 
 
+async def test_a_reader_that_never_ends_holds_nothing_up(
+    store: TenantStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "s"
+    endless = pack(dumps(DocumentReply(unreadable=(UnreadablePage(1, "x"),))).encode())
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(endless)
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    reader = SocketDocumentReader(str(path), read_seconds=0.2)
+    async with await asyncio.start_unix_server(answer, path), running(store, reader) as base:
+        file = await base.until_read(await base.add("a.txt", b"x"))
+        assert file.ingestion.problem is not None
+        assert (file.state, file.ingestion.problem.code) == (IngestionState.FAILED, DocumentFailureCode.TIME_LIMIT)
+
+
 async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store: TenantStore) -> None:
     reader = ScriptedReader(2 * BATCH_CHUNKS)
     reader.most = BATCH_CHUNKS + 1
