@@ -251,9 +251,10 @@ def _read_answer(target: GatewayTarget, answer: Any) -> Json:
         return document
     error = document.get("error") if isinstance(document, dict) else None
     message = error.get("message") if isinstance(error, dict) else answer.text[:300]
+    where = f" -n {target.namespace}" if target.namespace else ""
     remedy = {
         401: "; check that the token is new, and that the cluster's keys in the gateway's ConfigMap are current",
-        404: "; see: r1plus key list" if isinstance(error, dict) else TOO_OLD,
+        404: f"; see: r1plus key list{where}" if isinstance(error, dict) else TOO_OLD,
         405: TOO_OLD,
     }.get(answer.status_code, "")
     kind = UnavailableError if answer.status_code == 503 else CliError
