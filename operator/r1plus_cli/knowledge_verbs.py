@@ -24,6 +24,7 @@ from r1plus_cli.options import (
     print_document,
     print_table,
 )
+from r1plus_contract.plain_text import to_printable
 
 knowledge_app = typer.Typer(
     name="knowledge",
@@ -71,7 +72,7 @@ def add_command(
             added = [_add(session, progress, store_id, path, known) for path in files]
             problems = [_wait(session, progress, store_id, *one) for one in added] if is_waiting else []
     if failed := [problem for problem in problems if problem]:
-        raise CliError("; ".join(failed))
+        raise CliError(to_printable("; ".join(failed)))
     for path, file_id, _ in added:
         sys.stdout.write(f"{file_id} {path.name}\n")
 
@@ -125,10 +126,10 @@ def search_command(
     for number, one in enumerate(answer["data"], 1):
         place = one["r1plus"]
         source = [one["filename"], *([f"page {place['page']}"] if place["page"] else []), place["heading"]]
-        console.print(
-            Text(f"{number}. {', '.join(part for part in source if part)} ({one['score']:.2f})", style="bold")
-        )
-        console.print(Text(one["content"][0]["text"]))
+        head = f"{number}. {', '.join(part for part in source if part)} ({one['score']:.2f})"
+        console.print(Text(to_printable(head), style="bold"))
+        for line in one["content"][0]["text"].split("\n"):
+            console.print(Text(to_printable(line)))
     if not answer["data"]:
         console.print("Nothing was found")
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_contract.plain_text import to_printable
 
 
 class Output(StrEnum):
@@ -38,7 +39,7 @@ def open_console() -> Console:
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows below their heads, each column as wide as its longest cell. Nothing is cut in a narrow window."""
-    lines = [[Text(cell).plain for cell in row] for row in (heads, *rows)]  # without control characters
+    lines = [[to_printable(cell) for cell in row] for row in (heads, *rows)]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     console = Console(soft_wrap=True)
     for line in lines:
