@@ -10,13 +10,20 @@ from typing import Annotated, Any, BinaryIO, Final
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.gateway import LONG_SECONDS, CallerSession, Json, open_caller_session
 from r1plus_cli.gateway_verbs import GatewayOption, find_target
-from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, open_console, print_document
+from r1plus_cli.options import (
+    KubeconfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    open_console,
+    print_document,
+    print_table,
+)
 from r1plus_contract.plain_text import to_printable
 
 knowledge_app = typer.Typer(
@@ -90,10 +97,7 @@ def list_command(
     if output is not Output.TABLE:
         print_document(entries, output)
         return
-    table = Table(*heads, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(to_printable(str(cell))) for cell in row))
-    open_console().print(table)
+    print_table(heads, [tuple(map(str, row)) for row in rows])
 
 
 @knowledge_app.command("search")

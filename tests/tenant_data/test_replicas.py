@@ -20,10 +20,18 @@ from alembic.migration import MigrationContext
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import AccessError, Limits, Reservation
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import UsageQuery, create_key, list_keys, report_usage, revoke_key, verify_audit
+from r1plus_gateway.store.admin import (
+    UsageQuery,
+    create_key,
+    list_keys,
+    report_usage,
+    revoke_key,
+    update_key,
+    verify_audit,
+)
 from r1plus_gateway.store.database import StoreLimits
 from r1plus_gateway.store.errors import DataReason, StoreError
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.migration import ADVISORY_LOCK, Patience, migrate
 from r1plus_gateway.store.opening import open_data
 from r1plus_gateway.store.tenant import Periods, TenantStore
@@ -107,6 +115,27 @@ async def test_replicas_that_start_at_once_on_an_empty_database_agree_on_its_key
         for store in stores:
             assert await verify_key(issued.key.encode(), store, store.clock.read()) is None
         assert (await verify_audit(stores[2])).problem == ""
+
+
+async def test_limits_that_one_replica_changes_hold_in_the_others_next_request(tenant: Volume) -> None:
+    async with AsyncExitStack() as stack:
+        first, second = await open_pair(tenant, stack, gone=60.0)
+        issued = await create_key(first, ADMIN, KeySpec("ci", limits=Limits(budget_tokens=100)))
+
+        async def reserve(request_id: str) -> Reservation:
+            record = await verify_key(issued.key.encode(), second, second.clock.read())
+            assert record is not None
+            return await second.ledger.reserve(request_id, record.caller, "credit", 80)
+
+        await reserve("a")
+        with pytest.raises(AccessError, match="of its budget"):
+            await reserve("b")
+        await update_key(first, ADMIN, issued.key.id, KeyChange(limits={"budget_tokens": 160}))
+        await reserve("c")
+        await update_key(first, ADMIN, issued.key.id, KeyChange(limits={"budget_tokens": 10}))
+        with pytest.raises(AccessError, match="of its budget"):
+            await reserve("d")
+        assert (await verify_audit(second)).problem == ""
 
 
 async def open_pair(tenant: Volume, stack: AsyncExitStack, gone: float) -> tuple[TenantStore, TenantStore]:

@@ -33,7 +33,7 @@ from r1plus_gateway.http.completions import (
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
-from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_http_error
 from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
@@ -200,7 +200,7 @@ class Api:
         except AccessError as error:
             return self._refuse(exchange, convert_access_error(error))
         except web.HTTPException as error:
-            return self._refuse(exchange, _convert_http_error(error))
+            return self._refuse(exchange, convert_http_error(request, error))
         except ConnectionError:
             raise  # the client has left
         except Exception as error:  # noqa: BLE001 - the client gets an answer, the log where it happened
@@ -341,12 +341,6 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers[HEADER_REQUEST_ID] = exchange.id
     if exchange.caller is not None:
         response.headers.update(build_limit_headers(exchange.caller, exchange.remaining))
-
-
-def _convert_http_error(error: web.HTTPException) -> RequestError:
-    codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    return RequestError(error.status, codes.get(error.status, "invalid_request"), error.reason, headers=headers)
 
 
 def _respond(value: Any) -> web.Response:

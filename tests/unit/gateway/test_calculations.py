@@ -123,6 +123,8 @@ async def test_without_a_calculator_the_answer_says_whom_to_ask(tmp_path: Path) 
         assert (status, got["error"]["code"]) == (503, "calculator_not_configured")
         assert "platform team" in got["error"]["message"]
         assert rig.ledger.arrived == 0
+        async with rig.post("/v1/calculate", {"expression": "1"}) as response:
+            assert response.headers["x-should-retry"] == "false", "OpenAI's client tries no 503 again that stays"
 
 
 async def test_a_calculator_that_is_away_is_an_error_that_can_be_tried_again(rig: Rig) -> None:
