@@ -9,7 +9,7 @@ import argparse
 import fcntl
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,10 @@ class EngineBuild:
     bytes: int
 
 
-def build_engines(out: Path, progress: Callable[[str], None]) -> dict[str, EngineBuild]:
-    """Make the missing demo engines in `out`: complete folders only, one builder at a time."""
+def build_engines(
+    out: Path, progress: Callable[[str], None], names: Collection[str] = RECIPES
+) -> dict[str, EngineBuild]:
+    """Make those of the demo engines `names` that are missing in `out`: complete folders only, one builder at a time."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -65,6 +67,8 @@ def build_engines(out: Path, progress: Callable[[str], None]) -> dict[str, Engin
             shutil.rmtree(leftover)
         builds = {}
         for name, precision in RECIPES.items():
+            if name not in names:
+                continue
             if not _is_current(out / name, precision):
                 _build(out, name, precision, progress)
             builds[name] = _measure(out / name)
