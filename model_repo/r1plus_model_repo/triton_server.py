@@ -5,14 +5,17 @@ other Pythons and the library of another Python stay out. Laid out as NVIDIA's i
 Called by the images' builder, by tests and by the edge tier.
 """
 
+import argparse
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from r1plus_model_repo.importing.errors import ImportingError
 from r1plus_model_repo.importing.source import unpack_wheel
 
 PACKAGE, VERSION = "nvidia-pytriton", "0.7.0"
@@ -23,7 +26,6 @@ WHEEL_SHA256: Final = ("21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18
 """Of the wheel for x86_64."""
 PYTHON: Final = "3.11"
 """Whose stub is laid out: it embeds this Python, and finds packages by the `python3` on the PATH."""
-UNPACKED_BYTES: Final = 160 * 2**20
 _UNUSED_LIBRARIES: Final = ("libpython3-*",)
 _PROGRAM_MODE: Final = 0o755
 
@@ -73,3 +75,20 @@ def lay_out(source: Path, target: Path, link: Callable[[Path, Path], None] = lin
         folder.mkdir(parents=True, exist_ok=True)
         for file in members:
             link(file, folder / file.name)
+
+
+def main() -> int:
+    """Lay the server out. Exit 1: it cannot be fetched or written."""
+    parser = argparse.ArgumentParser(description=f"Fetch tritonserver {SERVER_VERSION} for CPUs, and lay it out.")
+    parser.add_argument("--out", type=Path, required=True, help="folder that it gets")
+    arguments = parser.parse_args()
+    try:
+        install_server(arguments.out, lambda line: print(line, flush=True))
+    except (ImportingError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
