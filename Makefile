@@ -1,4 +1,4 @@
-# Everything starts from git and make on Debian 12, as root: the rest is installed from package registries, once.
+# Everything but the quickstart starts from git and make on Debian 12, as root: the rest is installed, once.
 # `make` or `make help` lists the targets.
 
 SHELL := /bin/bash
@@ -28,6 +28,15 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Without root, in an environment of its own: `edge/quickstart.py` needs nothing but Python.
+.PHONY: quickstart
+quickstart: ## A first answer on this machine, without Kubernetes and root: five minutes the first time [OPTIONS=--data DIR]
+	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) up $(OPTIONS)
+
+.PHONY: quickstart-down
+quickstart-down: ## Stop what make quickstart has started; leaves no process
+	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) down $(OPTIONS)
 
 .PHONY: demo
 demo: $(SYNCED) ## The whole story on a real cluster: build (once), install, serve, refuse, alert

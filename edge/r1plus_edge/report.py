@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol, TextIO
+from typing import Final, Protocol
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_edge.objects import write_synced
@@ -98,15 +98,16 @@ class Narrator(Protocol):
 
 
 class LineNarrator:
-    """Writes lines; on a terminal, progress is one line that changes."""
+    """Writes lines to standard output; on a terminal, progress is one line that changes."""
 
     def __init__(
-        self, stream: TextIO = sys.stdout, on_serving: Callable[[ServeStatus], str] = lambda status: ""
+        self,
+        announce: Callable[[ServeStatus], str] = lambda status: "",
+        on_announced: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_serving`: what is written when it serves."""
-        self._on_serving = on_serving
-        self._stream = stream
-        self._is_terminal = stream.isatty()
+        """`announce`: what is written when it serves."""
+        self._announce = announce
+        self._on_announced = on_announced
         self._percent = -1
         self._has_open_line = False
 
@@ -116,15 +117,16 @@ class LineNarrator:
 
     def progress(self, name: str, percent: int, detail: str) -> None:
         """See `Narrator`."""
-        if not self._is_terminal and percent // STEP_PERCENT == self._percent // STEP_PERCENT:
+        is_terminal = sys.stdout.isatty()
+        if not is_terminal and percent // STEP_PERCENT == self._percent // STEP_PERCENT:
             return
         self._percent = percent
         full = _BAR * percent // 100
         text = f"           {name:<9} [{'#' * full}{'.' * (_BAR - full)}] {percent:3} %  {detail}"
-        if self._is_terminal:
-            self._stream.write(f"\r\x1b[2K{text}")
+        if is_terminal:
+            sys.stdout.write(f"\r\x1b[2K{text}")
+            sys.stdout.flush()
             self._has_open_line = True
-            self._stream.flush()
         else:
             self._write(text)
 
@@ -134,14 +136,15 @@ class LineNarrator:
 
     def serving(self, status: ServeStatus) -> None:
         """See `Narrator`."""
-        self._write(self._on_serving(status))
+        self._write(self._announce(status))
+        self._on_announced()
 
     def _write(self, text: str) -> None:
         if self._has_open_line:
-            self._stream.write("\r\x1b[2K")
+            sys.stdout.write("\r\x1b[2K")
             self._has_open_line = False
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 @dataclass(slots=True)

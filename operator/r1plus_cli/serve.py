@@ -21,6 +21,7 @@ from r1plus_cli.options import Output, OutputOption, print_document
 from r1plus_cli.validate import find_problems
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
 from r1plus_contract.verdict import Gate
+from r1plus_edge.background import find_parent, start_in_background
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.deployment import DEFAULT_NAMESPACE, Request, build_request
 from r1plus_edge.engines import find_default_data, select_engines
@@ -72,6 +73,9 @@ def serve_command(
     ] = local.SHIPPED_CATALOG,
     suites: Annotated[Path, typer.Option("--suites", help="Folder with the shipped suites.")] = local.SHIPPED_SUITES,
     family: Annotated[str, typer.Option("--family", help="Engine family if the spec has none.")] = local.DEFAULT_FAMILY,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return when it serves, and let it go on; Ctrl-C before that ends it.")
+    ] = False,
 ) -> None:
     """Serve a deployment on this machine, without Kubernetes and without root, until Ctrl-C.
 
@@ -80,6 +84,8 @@ def serve_command(
     """
     if context.invoked_subcommand is not None:
         return
+    if background:
+        raise typer.Exit(start_in_background([word for word in sys.argv if word != "--background"]))
     with _converted_errors():
         options = _build_options(
             tier, file, engine, gate, suite, read_listening(listen, tls_cert, tls_key), data, catalog, suites, family
@@ -91,12 +97,22 @@ async def _serve_until_signal(options: "ServeOptions") -> None:
     """Serve; the first signal ends it, further ones change nothing: it takes five seconds at most."""
     from r1plus_edge.serve import serve  # With the libraries of extra `edge`, which other verbs do not need.
 
-    folder = DataFolder(options.data.absolute())
-    narrator = LineNarrator(on_serving=lambda status: describe_usage(status, folder))
+    folder, parent = DataFolder(options.data.absolute()), find_parent()
+
+    def announce(status: ServeStatus) -> str:
+        return describe_usage(status, folder)
+
+    def leave() -> None:
+        if parent is not None:
+            parent.release(folder.logs / "serve.log")
+
+    narrator = LineNarrator(announce, leave)
     task = asyncio.create_task(serve(options, narrator))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
+    if parent is not None:
+        loop.add_reader(parent.descriptor, lambda: parent.check(task.cancel))
     with contextlib.suppress(asyncio.CancelledError):
         await task
     narrator.note("Stopped; nothing is left running")
