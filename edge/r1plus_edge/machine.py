@@ -4,12 +4,14 @@ import math
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from r1plus_edge.errors import EdgeError
+from r1plus_model_repo import triton_server
 from r1plus_operator.plan.observation import NodeFacts
 
 MIB: Final = 2**20
@@ -29,6 +31,8 @@ class Machine:
     """This machine, as far as it may be used. Bytes and cores."""
 
     architecture: str
+    python: tuple[int, int]
+    """Version of the Python that runs this."""
     cores: float
     memory_bytes: int
     disk_bytes: int
@@ -52,6 +56,7 @@ def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("
     cores = [float(len(os.sched_getaffinity(0))), *_read_cpu_limits(cgroup)]
     return Machine(
         architecture=platform.machine(),
+        python=sys.version_info[:2],
         cores=min(cores),
         memory_bytes=min([memory, *limits]),
         disk_bytes=shutil.disk_usage(folder).free,
@@ -67,6 +72,11 @@ def check_machine(machine: Machine, folder: Path) -> None:
     """
     if machine.architecture != "x86_64":
         raise EdgeError(f"processor: {machine.architecture} is none that Triton's package is built for; use x86_64")
+    if (version := ".".join(map(str, machine.python))) != triton_server.PYTHON:
+        raise EdgeError(
+            f"Python {version}: Triton's package has its backend for {triton_server.PYTHON}; make the environment with"
+            " that, as `make quickstart` does"
+        )
     if not machine.has_avx2:
         raise EdgeError("processor: it has no AVX2, which OpenVINO needs to serve a model; use a newer one")
     if machine.disk_bytes < LEAST_DISK_BYTES:
