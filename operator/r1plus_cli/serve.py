@@ -127,7 +127,7 @@ def status_command(data: DataOption = None, output: OutputOption = Output.TABLE)
         raise CliError(f"--data {folder.root}: nothing was served there; start it: r1plus serve --tier edge")
     if find_holder(folder) is None:
         # A killed one could not write its end.
-        status = replace(status, phase=ServePhase.STOPPED, pid=0)
+        status = replace(status, phase=ServePhase.STOPPED, pid=0, message="", conditions=())
     if output is Output.TABLE:
         _show_status(status, folder)
     else:
