@@ -19,6 +19,7 @@ ENVIRONMENT = ROOT / ".venv-edge"
 COMMAND = ENVIRONMENT / "bin" / "r1plus"
 PYTHON = (3, 11)
 """Triton's package brings its Python backend for this version."""
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 INTERRUPTED = 130
 
 
@@ -49,6 +50,8 @@ def bring_up(uv_version: str, options: list[str]) -> int:
         call("serve", "status", *options)
         return status
     check_python()
+    if CERTIFICATES.exists():
+        os.environ.setdefault("UV_SYSTEM_CERTS", "1")  # A company's own authority is among these.
     with step("uv"):
         uv = find_uv(uv_version)
     with step("packages"):

@@ -85,9 +85,12 @@ class Container:
 
     async def run_once(self) -> int:
         """Run it as an init container; return its exit status."""
-        await self._start()
-        assert self._process is not None
-        self._record_end(await self._process.wait())
+        try:
+            await self._start()
+            assert self._process is not None
+            self._record_end(await self._process.wait())
+        finally:
+            await self._reap()
         assert self._exit_code is not None
         return self._exit_code
 
@@ -111,7 +114,7 @@ class Container:
                 self._record_end(code)
                 await asyncio.sleep(double_delay(failures, FIRST_BACKOFF, LONGEST_BACKOFF))
         finally:
-            self._kill()
+            await self._reap()
 
     async def stop_gently(self) -> None:
         """Run what has to run before SIGTERM, such as a wait for requests."""
@@ -129,6 +132,7 @@ class Container:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
     async def end(self, grace: float) -> None:
         """Send SIGTERM, and SIGKILL after `grace` seconds."""
@@ -138,6 +142,12 @@ class Container:
                 async with asyncio.timeout(grace):
                     await self._process.wait()
         self._kill()
+
+    async def _reap(self) -> None:
+        """Kill it with what it has forked, and wait until it has ended."""
+        self._kill()
+        if self._process is not None:
+            await self._process.wait()
 
     def _kill(self) -> None:
         if self._process is not None:

@@ -77,7 +77,7 @@ async def serve(options: ServeOptions, narrator: Narrator) -> None:
         EdgeError: this machine cannot serve it.
     """
     folder, request = open_data_folder(options.data), options.request
-    with hold(folder), _guard(folder):
+    with hold(folder), guard(folder):
         reporter = Reporter(folder.status, narrator)
         reporter.update(
             deployment=request.name,
@@ -218,7 +218,7 @@ class _ReportReader:
 
 
 @contextmanager
-def _guard(folder: DataFolder) -> Iterator[None]:
+def guard(folder: DataFolder) -> Iterator[None]:
     """Have a guardian for the block: if this process is killed, it ends what is left."""
     command = [sys.executable, "-m", "r1plus_edge.guardian", str(folder.root)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
