@@ -38,7 +38,9 @@ def make_files(root: Path, **files: str) -> None:
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    make_files(tmp_path / "proc", meminfo="MemTotal:  8388608 kB\nMemFree: 1 kB\n", cpuinfo="flags : fpu avx avx2 bmi\n")
+    make_files(
+        tmp_path / "proc", meminfo="MemTotal:  8388608 kB\nMemFree: 1 kB\n", cpuinfo="flags : fpu avx avx2 bmi\n"
+    )
     return tmp_path / "proc"
 
 
@@ -55,7 +57,9 @@ def test_limits_of_version_1_count_as_well(tmp_path: Path, proc: Path) -> None:
     assert (machine.memory_bytes, machine.cores) == (2 * GIB, 1.0)
 
 
-@pytest.mark.parametrize("limits", [{}, {"memory_DOT_max": "max", "cpu_DOT_max": "max 100000"}], ids=["none", "no limit"])
+@pytest.mark.parametrize(
+    "limits", [{}, {"memory_DOT_max": "max", "cpu_DOT_max": "max 100000"}], ids=["none", "no limit"]
+)
 def test_without_limits_the_whole_machine_counts(tmp_path: Path, proc: Path, limits: dict[str, str]) -> None:
     (tmp_path / "cgroup").mkdir()
     make_files(tmp_path / "cgroup", **limits)

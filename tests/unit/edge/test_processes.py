@@ -27,9 +27,7 @@ with guard(folder):
 
 
 def start(root: Path) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"serves\n"
     wait_until(lambda: len(find_processes(root)) == 2, "the process and its orphan run")
