@@ -30,6 +30,7 @@ from r1plus_contract.gateway import (
     TlsPaths,
 )
 from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_contract.metrics import GATEWAY_PODS
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
@@ -152,6 +153,21 @@ class EdgeGateway:
         if model != self._model:
             self._model = model
             self.pod.refresh_configs()
+
+    async def count_pods(self, session: aiohttp.ClientSession) -> int:
+        """Return how many pods the gateway sends requests to: it follows its settings, a moment later."""
+        try:
+            async with session.get(self.metrics_url) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return 0
+        lines = (line for line in text.splitlines() if line.startswith(f"{GATEWAY_PODS}{{"))
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+
+    @property
+    def metrics_url(self) -> str:
+        """The gateway's endpoint for Prometheus."""
+        return f"http://{LOOPBACK}:{self.pod.ports[PORT_INTERNAL]}/metrics"
 
     async def ensure_key(self) -> None:
         """Let the key's file have a valid API key: the one that it has, else a new one.

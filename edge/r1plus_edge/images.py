@@ -19,7 +19,7 @@ import r1plus_policies
 from r1plus_contract import names
 from r1plus_edge.places import LOOPBACK, Places
 from r1plus_edge.processes import mark, name_region
-from r1plus_model_repo import triton_server
+from r1plus_model_repo.importing import triton_server
 from r1plus_operator.plan.tenancy import gateway_objects
 
 _REGISTRY: Final = "localhost"

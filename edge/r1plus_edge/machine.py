@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_edge.errors import EdgeError
-from r1plus_model_repo import triton_server
+from r1plus_model_repo.importing import triton_server
 from r1plus_operator.plan.observation import NodeFacts
 
 MIB: Final = 2**20

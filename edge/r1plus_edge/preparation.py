@@ -15,7 +15,7 @@ from r1plus_edge.engines import find_made_engine
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.processes import mark
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_model_repo.triton_server import WHEEL
+from r1plus_model_repo.importing.triton_server import WHEEL
 
 MOST_ERROR: Final = 1500
 
@@ -29,7 +29,9 @@ async def prepare_triton(cache: Path, root: Path, progress: Callable[[str], None
     check_path("R1PLUS_CACHE", cache)
     target = cache / "tritonserver" / WHEEL.replace("==", "-")
     if not target.is_dir():
-        await _make("Triton", ["r1plus_model_repo.triton_server", "--out", str(target)], cache, root, progress)
+        await _make(
+            "Triton", ["r1plus_model_repo.importing.triton_server", "--out", str(target)], cache, root, progress
+        )
     return target
 
 

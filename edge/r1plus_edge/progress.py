@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-from r1plus_contract.gateway import PORT_INTERNAL
 from r1plus_contract.names import CONTAINER_TRITON, PORT_MONITOR
 from r1plus_contract.verdict import MonitorReport, Phase
 from r1plus_edge.controller import Controller
@@ -32,22 +31,23 @@ class Progress:
         self._told: set[str] = set()
         self._notes: set[str] = set()
 
-    def tell(self, controller: Controller, gateway: EdgeGateway) -> bool:
-        """Tell what is new; return whether all is steady."""
+    def tell(self, controller: Controller, gateway: EdgeGateway, *, is_routing: bool) -> bool:
+        """Tell what is new; return whether all is steady. `is_routing`: whether the gateway sends requests to a pod."""
         status: Json = controller.objects.deployment["status"]
         pods = [pod for pod in controller.list_pods() if not pod.is_terminating]
         newest = pods[-1] if pods else None
         report = controller.reports.get(newest.name) if newest else None
         serving = controller.serving_pod
-        self._tell_steps(status, newest, report, is_serving=serving is not None and gateway.pod.is_ready)
-        phase = self._find_phase(status, report, is_serving=serving is not None and gateway.pod.is_ready)
+        is_serving = serving is not None and gateway.pod.is_ready and is_routing
+        self._tell_steps(status, newest, report, is_serving=is_serving)
+        phase = self._find_phase(status, report, is_serving=is_serving)
         self._tell_conditions(status)
         watched = controller.reports.get(serving.name) if serving else report
         self._reporter.update(
             phase=phase,
             message=self._find_message(status, phase),
             url=self._listening.local_url,
-            metrics_url=f"http://{LOOPBACK}:{gateway.pod.ports[PORT_INTERNAL]}/metrics",
+            metrics_url=gateway.metrics_url,
             monitor_url=f"http://{LOOPBACK}:{newest.ports[PORT_MONITOR]}" if newest else "",
             engine=str(status.get("engine", "")),
             revision=str(status.get("revision", "")),

@@ -38,7 +38,7 @@ from r1plus_edge.processes import remove_remains
 from r1plus_edge.progress import Progress
 from r1plus_edge.report import Narrator, Reporter, ServePhase
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_model_repo.triton_server import SERVER_VERSION
+from r1plus_model_repo.importing.triton_server import SERVER_VERSION
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import NodeFacts, SuiteSource, VolumeFacts
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
@@ -108,7 +108,7 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) ->
         controller = Controller(folder, objects, world, images, _ReportReader(session).read, wake)
         serving = asyncio.create_task(gateway.pod.run())
         try:
-            await _follow(controller, gateway, reporter, options.listening)
+            await _follow(controller, gateway, session, Progress(reporter, options.listening, lambda: gateway.has_key))
         finally:
             reporter.update(phase=ServePhase.STOPPING)
             await gateway.pod.end(END_SECONDS)
@@ -117,16 +117,18 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) ->
             await asyncio.gather(serving, return_exceptions=True)
 
 
-async def _follow(controller: Controller, gateway: EdgeGateway, reporter: Reporter, listening: Listening) -> None:
+async def _follow(
+    controller: Controller, gateway: EdgeGateway, session: aiohttp.ClientSession, progress: Progress
+) -> None:
     """Run passes until cancelled; let the gateway follow them."""
-    progress = Progress(reporter, listening, lambda: gateway.has_key)
     while True:
         controller.wake.clear()
         await controller.run_pass()
         gateway.set_model(controller.build_model())
         if not gateway.has_key and gateway.pod.is_ready:
             await gateway.ensure_key()
-        is_steady = progress.tell(controller, gateway) and gateway.has_key
+        is_routing = gateway.pod.is_ready and await gateway.count_pods(session) > 0
+        is_steady = progress.tell(controller, gateway, is_routing=is_routing) and gateway.has_key
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(IDLE_SECONDS if is_steady else BUSY_SECONDS):
                 await controller.wake.wait()

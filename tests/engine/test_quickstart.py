@@ -15,7 +15,7 @@ import pytest
 from devcluster.cache import cache_dir
 from r1plus_edge.processes import find_processes
 from r1plus_model_repo.importing.smollm2 import build_engines
-from r1plus_model_repo.triton_server import WHEEL, install_server
+from r1plus_model_repo.importing.triton_server import WHEEL, install_server
 from support.edge.served import read_command
 from support.edge.suites import write_part
 from support.waiting import wait_until
@@ -53,7 +53,20 @@ class User:
         ]
         down = target == "quickstart-down"
         given = f"OPTIONS=--data {self.data}" if down else options
-        return ["setpriv", *identity, "env", "-i", *variables, "make", "-s", "--no-print-directory", "-C", str(self.home / "src"), target, given]
+        return [
+            "setpriv",
+            *identity,
+            "env",
+            "-i",
+            *variables,
+            "make",
+            "-s",
+            "--no-print-directory",
+            "-C",
+            str(self.home / "src"),
+            target,
+            given,
+        ]
 
     def make(self, target: str) -> str:
         """Run a target; return what it prints."""

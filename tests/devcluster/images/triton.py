@@ -1,4 +1,4 @@
-"""tritonserver of the image `triton-cpu`: `r1plus_model_repo.triton_server` says where it comes from and how it lies."""
+"""tritonserver of the image `triton-cpu`: `r1plus_model_repo.importing.triton_server` says where it comes from and how it lies."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from devcluster.cache import locked, staged
 from devcluster.images import store
 from devcluster.images.python_layers import install_into
 from devcluster.images.sources import link_file
-from r1plus_model_repo import triton_server
-from r1plus_model_repo.triton_server import WHEEL
+from r1plus_model_repo.importing import triton_server
+from r1plus_model_repo.importing.triton_server import WHEEL
 
 __all__ = ("WHEEL", "lay_out", "unpacked")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.errors import CliError
-from r1plus_model_repo.triton_server import WHEEL
+from r1plus_model_repo.importing.triton_server import WHEEL
 from support.cli.command import run
 from support.edge.suites import write_part
 
