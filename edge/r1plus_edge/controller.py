@@ -16,6 +16,7 @@ from typing import Final
 from r1plus_contract import names
 from r1plus_contract.gateway import ModelSettings
 from r1plus_contract.verdict import MonitorReport
+from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
@@ -28,6 +29,7 @@ from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.storage import read_revisions
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.gateway_models import build_model
+from r1plus_policies.backoff import double_delay
 
 log = logging.getLogger(__name__)
 MOST_PASSES: Final = 8
@@ -171,13 +173,7 @@ class Controller:
         sources = Sources(self.objects.read_config, claims=self.world.claims)
         name = f"{deployment}-{secrets.token_hex(3)}"
         pod = Pod(name, template, self.folder, self.images, sources, self.wake.set)
-        self._pods[name] = _RunningPod(pod, uid, asyncio.create_task(self._run_pod(pod)))
-
-    async def _run_pod(self, pod: Pod) -> None:
-        try:
-            await pod.run()
-        except OSError as error:
-            log.error("Pod %s cannot run: %s", pod.name, error)
+        self._pods[name] = _RunningPod(pod, uid, asyncio.create_task(run_pod(pod)))
 
     async def _end_pod(self, running: _RunningPod, grace: float, *, is_gentle: bool) -> None:
         await running.pod.end(grace, is_gentle=is_gentle)
@@ -187,3 +183,15 @@ class Controller:
         self._pods.pop(running.pod.name, None)
         self.reports.pop(running.pod.name, None)
         self.wake.set()
+
+
+async def run_pod(pod: Pod) -> None:
+    """Run a pod until cancelled; where the machine refuses (no room, no process), try again."""
+    failures = 0
+    while True:
+        try:
+            await pod.run()
+        except* OSError as group:
+            failures += 1
+            log.error("Pod %s cannot run: %s", pod.name, group.exceptions[0])
+        await asyncio.sleep(double_delay(failures, FIRST_BACKOFF, LONGEST_BACKOFF))

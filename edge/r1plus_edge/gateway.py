@@ -82,6 +82,15 @@ def load_tenant(folder: DataFolder) -> Tenant:
     return tenant
 
 
+class _UnavailableError(Exception):
+    """The gateway cannot use its data now; another try may help."""
+
+
+def _check_available(response: aiohttp.ClientResponse) -> None:
+    if response.status >= 500:
+        raise _UnavailableError
+
+
 class TokenSigner:
     """Signs tokens of the gateway's administrator, as an API server would."""
 
@@ -170,29 +179,37 @@ class EdgeGateway:
         return f"http://{LOOPBACK}:{self.pod.ports[PORT_INTERNAL]}/metrics"
 
     async def ensure_key(self) -> None:
-        """Let the key's file have a valid API key: the one that it has, else a new one.
+        """Let the key's file have a valid API key: the one that it has, else a new one. Call it until `has_key`.
 
         Raises:
-            EdgeError: the gateway makes none.
+            EdgeError: the gateway refuses to make one.
+            OSError: the file cannot be written.
         """
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS)) as session:
-            try:
-                key = self._folder.key.read_text(encoding="utf-8").strip()
-            except OSError:
-                key = ""
-            if not key or not await self._is_valid(session, key):
-                write_synced(self._folder.key, f"{await self._create_key(session)}\n")
+        try:
+            key = self._folder.key.read_text(encoding="utf-8").strip()
+        except OSError:
+            key = ""
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                if not key or not await self._is_valid(session, key):
+                    key = await self._create_key(session)
+                    write_synced(self._folder.key, f"{key}\n")
+        except (aiohttp.ClientError, TimeoutError, _UnavailableError):
+            return
         self.has_key = True
 
     async def _is_valid(self, session: aiohttp.ClientSession, key: str) -> bool:
         url, headers = f"{self._listening.local_url}/v1/key", {"Authorization": f"Bearer {key}"}
         async with session.get(url, headers=headers, ssl=self._trust) as response:
+            _check_available(response)
             return response.status == 200
 
     async def _create_key(self, session: aiohttp.ClientSession) -> str:
         url = f"{self._listening.local_url}/v1/admin/keys"
         headers = {"Authorization": f"Bearer {self._signer.sign()}"}
         async with session.post(url, json={"name": FIRST_KEY_NAME}, headers=headers, ssl=self._trust) as response:
+            _check_available(response)
             if response.status != 201:
                 raise EdgeError(
                     f"The gateway makes no API key: HTTP {response.status}; see {self._folder.logs / 'gateway.log'}"

@@ -32,6 +32,8 @@ class Objects:
     children: dict[Key, Json] = field(default_factory=dict)
     version: int = 0
     """Of the newest write."""
+    saved_version: int = 0
+    """Of the newest write that the disk has."""
 
     def ask_for(self, name: str, namespace: str, spec: Json, now: float) -> None:
         """Let the R1PlusDeployment have this spec.
@@ -73,7 +75,11 @@ class Objects:
         return dropped
 
     def apply(self, plan: Plan) -> bool:
-        """Carry out what a plan writes; return whether anything was written."""
+        """Carry out what a plan writes; return whether anything was written.
+
+        Raises:
+            OSError: the disk does not take it; the next call tries again.
+        """
         before = self.version
         for obj in (obj for stage in plan.apply for obj in stage):
             self._write(obj)
@@ -84,7 +90,7 @@ class Objects:
         if self.deployment.get("status") != plan.status:
             self.deployment = {**self.deployment, "status": plan.status}
             self.version += 1
-        if self.version != before:
+        if self.version != self.saved_version:
             self.save()
         return self.version != before
 
@@ -101,6 +107,7 @@ class Objects:
         """Replace the file, and wait until the disk has it."""
         document = {"version": self.version, "deployment": self.deployment, "children": list(self.children.values())}
         write_synced(self.path, json.dumps(document, ensure_ascii=False))
+        self.saved_version = self.version
 
     def _write(self, obj: Json) -> None:
         key = obj["kind"], obj["metadata"]["name"]
@@ -124,7 +131,8 @@ def load_objects(path: Path) -> Objects:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         children = {(obj["kind"], obj["metadata"]["name"]): obj for obj in document["children"]}
-        return Objects(path, document["deployment"], children, int(document["version"]))
+        version = int(document["version"])
+        return Objects(path, document["deployment"], children, version, version)
     except FileNotFoundError:
         return Objects(path)
     except (ValueError, KeyError, TypeError) as error:

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -168,7 +168,8 @@ class Reporter:
         status = dataclasses.replace(self.status, **changes)  # type: ignore[arg-type]
         if status != self.status:
             self.status = dataclasses.replace(status, changed_at=self.clock())
-            write_synced(self.path, dumps(self.status))
+            with suppress(OSError):  # A full disk must not end what serves.
+                write_synced(self.path, dumps(self.status))
 
     @contextmanager
     def time_step(self, name: str) -> Iterator["StepInProgress"]:

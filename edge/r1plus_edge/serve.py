@@ -6,6 +6,7 @@ that reports a drop, a gate that is decided.
 
 import asyncio
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import aiohttp
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_edge.controller import Controller, World
+from r1plus_edge.controller import Controller, World, run_pod
 from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
 from r1plus_edge.deployment import Request
 from r1plus_edge.engines import find_cache
@@ -43,6 +44,7 @@ from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import NodeFacts, SuiteSource, VolumeFacts
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 
+log = logging.getLogger(__name__)
 NAMESPACE: Final = "r1plus-system"
 REPORT_SECONDS: Final = 2.0
 MOST_REPORT_BYTES: Final = 256 * 1024
@@ -106,7 +108,7 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) ->
     gateway = EdgeGateway(folder, options.request.namespace, options.listening, images, world.config, wake.set)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPORT_SECONDS)) as session:
         controller = Controller(folder, objects, world, images, _ReportReader(session).read, wake)
-        serving = asyncio.create_task(gateway.pod.run())
+        serving = asyncio.create_task(run_pod(gateway.pod))
         try:
             await _follow(controller, gateway, session, Progress(reporter, options.listening, lambda: gateway.has_key))
         finally:
@@ -123,15 +125,25 @@ async def _follow(
     """Run passes until cancelled; let the gateway follow them."""
     while True:
         controller.wake.clear()
-        await controller.run_pass()
-        gateway.set_model(controller.build_model())
-        if not gateway.has_key and gateway.pod.is_ready:
-            await gateway.ensure_key()
+        try:
+            await _run_pass(controller, gateway)
+        except OSError as error:
+            log.error("A pass failed, and is tried again: %s", error)
+            await asyncio.sleep(IDLE_SECONDS)
+            continue
         is_routing = gateway.pod.is_ready and await gateway.count_pods(session) > 0
         is_steady = progress.tell(controller, gateway, is_routing=is_routing) and gateway.has_key
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(IDLE_SECONDS if is_steady else BUSY_SECONDS):
                 await controller.wake.wait()
+
+
+async def _run_pass(controller: Controller, gateway: EdgeGateway) -> None:
+    """Let what runs be what the plan wants, and the gateway follow it. Raises OSError, as for a full disk."""
+    await controller.run_pass()
+    gateway.set_model(controller.build_model())
+    if not gateway.has_key and gateway.pod.is_ready:
+        await gateway.ensure_key()
 
 
 async def _prepare(options: ServeOptions, folder: DataFolder, reporter: Reporter) -> tuple[World, Images]:

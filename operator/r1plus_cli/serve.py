@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -95,6 +96,7 @@ def serve_command(
 
 async def _serve_until_signal(options: "ServeOptions") -> None:
     """Serve; the first signal ends it, further ones change nothing: it takes five seconds at most."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     from r1plus_edge.serve import serve  # With the libraries of extra `edge`, which other verbs do not need.
 
     folder, parent = DataFolder(options.data.absolute()), find_parent()

@@ -85,3 +85,14 @@ def test_a_damaged_file_is_told_with_its_path_and_the_remedy(tmp_path: Path, tex
     (tmp_path / "objects.json").write_text(text)
     with pytest.raises(EdgeError, match=r"objects.json: it is damaged \(\w+\); remove it, and the gate runs again"):
         load_objects(tmp_path / "objects.json")
+
+
+def test_what_a_full_disk_did_not_take_is_written_by_the_next_pass(tmp_path: Path) -> None:
+    made = Objects(tmp_path / "gone" / "objects.json")
+    made.ask_for("edge", "local", SPEC, 0.0)
+    plan = Plan(apply=((config("a"),),), status={"revision": "edge-1"})
+    with pytest.raises(OSError, match="No such file"):
+        made.apply(plan)
+    (tmp_path / "gone").mkdir()
+    assert not made.apply(Plan(status={"revision": "edge-1"})), "nothing new"
+    assert ("ConfigMap", "a") in load_objects(made.path).children
