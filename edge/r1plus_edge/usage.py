@@ -14,8 +14,9 @@ def describe_usage(status: ServeStatus, folder: DataFolder) -> str:
     body = f'{{"model": "{status.deployment}", "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
     command = Path(sys.prefix) / "bin" / "r1plus"
     data = f" --data {shlex.quote(str(folder.root))}"
+    measured = f"verdict {status.verdict}, {status.accuracy} right" if status.accuracy else "not measured yet"
     return f"""
-Serving {status.deployment}: {status.engine}, verdict {status.verdict}, {status.accuracy} right.
+Serving {status.deployment}: {status.engine}, {measured}.
 
   address  {status.url}/v1
   key      {key}
