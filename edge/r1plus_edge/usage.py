@@ -18,6 +18,7 @@ def describe_usage(status: ServeStatus, folder: DataFolder) -> str:
     return f"""
 Serving {status.deployment}: {status.engine}, {measured}.
 
+  page     {status.url}/
   address  {status.url}/v1
   key      {key}
 

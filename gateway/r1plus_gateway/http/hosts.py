@@ -13,7 +13,7 @@ from r1plus_gateway.http.errors import RequestError
 
 
 def check_host(request: web.Request, hosts: Set[str]) -> None:
-    """Refuse a request under another name than `hosts`, or of a page that has another; `hosts` empty: none.
+    """Refuse a request under another name than `hosts`, or of a page that another server gave; `hosts` empty: none.
 
     Raises:
         RequestError: 421 for its `Host`, 403 for its `Origin`.
@@ -25,7 +25,7 @@ def check_host(request: web.Request, hosts: Set[str]) -> None:
             421, "host_not_allowed", f"Host: is none of {', '.join(sorted(hosts))}; call the gateway by one of them"
         )
     origin = request.headers.get("Origin")
-    if origin is not None and read_name(origin) not in hosts:
+    if origin is not None and origin.lower().partition("://")[2] != request.host.lower():
         raise RequestError(
             403, "origin_not_allowed", "Origin: pages of other origins may not call; call from a program, or a server"
         )

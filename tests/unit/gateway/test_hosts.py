@@ -56,8 +56,10 @@ async def test_requests_under_other_names_are_refused(rig: Rig, host: str, statu
 
 ORIGINS = {
     "none": (None, 200),
-    "its own": ("http://127.0.0.1:8400", 200),
-    "a page of another server on this machine": ("http://localhost:3000", 200),
+    "its own": ("http://127.0.0.1:PORT", 200),
+    "its own in capitals": ("HTTP://127.0.0.1:PORT", 200),
+    "a page of another server on this machine": ("http://127.0.0.1:3000", 403),
+    "its own server by another name": ("http://localhost:PORT", 403),
     "another": ("https://evil.example", 403),
     "none that a browser tells": ("null", 403),
     "one that only begins alike": ("http://localhost.evil.example", 403),
@@ -68,7 +70,7 @@ ORIGINS = {
 async def test_pages_of_other_origins_are_refused_whatever_key_they_have(
     rig: Rig, origin: str | None, status: int
 ) -> None:
-    headers = {} if origin is None else {"Origin": origin}
+    headers = {} if origin is None else {"Origin": origin.replace("PORT", str(rig.gateway.port))}
     question = {"model": "credit", "messages": [{"role": "user", "content": "Hi"}]}
     async with rig.post("/v1/chat/completions", question, **headers) as response:
         body: Any = await response.json()
