@@ -18,7 +18,7 @@ from support.edge.served import Served, read_objects, serving
 from support.edge.suites import write_part
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.triton, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.edge, pytest.mark.timeout(3000)]
 STOCKHOLM = "Stockholm"
 
 
