@@ -235,7 +235,11 @@ class _ReportReader:
 def guard(folder: DataFolder) -> Iterator[None]:
     """Have a guardian for the block: if this process is killed, it ends what is left."""
     command = [sys.executable, "-m", "r1plus_edge.guardian", str(folder.root)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+    # It lives as long as this process, so it must not hold a pipe to whoever waits for our output.
+    silence = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=silence, stderr=silence, start_new_session=True
+    ) as process:
         assert process.stdin is not None
         try:
             yield

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.cache import cache_dir
+from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.processes import find_processes
 from r1plus_model_repo.importing.smollm2 import build_engines
 from r1plus_model_repo.importing.triton_server import WHEEL, install_server
@@ -99,8 +100,9 @@ def user() -> Iterator[User]:
             subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(path)], check=True)
         yield User(home)
     finally:
-        for pid in find_processes(home / "data"):
+        if (pid := find_holder(DataFolder(home / "data"))) is not None:
             os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: find_processes(home / "data") == [], "its guardian has ended the rest")
         shutil.rmtree(home)
 
 
