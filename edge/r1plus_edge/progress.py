@@ -62,7 +62,7 @@ class Progress:
         if phase is ServePhase.SERVING and not self._is_announced and self._has_key():
             self._is_announced = True
             self._reporter.narrator.serving(self._reporter.status)
-        return phase in (ServePhase.SERVING, ServePhase.REFUSED) and newest is serving
+        return phase is ServePhase.REFUSED or (phase is ServePhase.SERVING and newest is serving)
 
     def _tell_steps(self, status: Json, pod: Pod | None, report: MonitorReport | None, *, is_serving: bool) -> None:
         if pod is None:
