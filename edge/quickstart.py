@@ -45,10 +45,10 @@ def main(arguments: list[str]) -> int:
 def bring_up(uv_version: str, options: list[str]) -> int:
     """Install what is missing, and serve in the background."""
     began = time.monotonic()
-    if COMMAND.exists() and (status := call("serve", "status", *options, is_silent=True)) == 0:
+    data = pick_data(options)
+    if COMMAND.exists() and call("serve", "status", *data, is_silent=True) == 0:
         print("It serves already; `make quickstart-down` stops it:\n", flush=True)
-        call("serve", "status", *options)
-        return status
+        return call("serve", "status", *data)
     check_python()
     if CERTIFICATES.exists():
         os.environ.setdefault("UV_SYSTEM_CERTS", "1")  # A company's own authority is among these.
@@ -75,7 +75,17 @@ def bring_down(options: list[str]) -> int:
     if not COMMAND.exists():
         print("Nothing serves: `make quickstart` has installed nothing here")
         return 0
-    return call("serve", "stop", *options)
+    return call("serve", "stop", *pick_data(options))
+
+
+def pick_data(options: list[str]) -> list[str]:
+    """Return the option that says where the data are: the one that `status` and `stop` take, too."""
+    for place, option in enumerate(options):
+        if option == "--data":
+            return options[place : place + 2]
+        if option.startswith("--data="):
+            return [option]
+    return []
 
 
 def call(*words: str, is_silent: bool = False) -> int:

@@ -44,29 +44,15 @@ class User:
     def command(self, target: str) -> list[str]:
         """Return a `make` of the user, with nothing of our environment."""
         identity = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        options = f"OPTIONS=--data {self.data} --suite {self.home / 'part-v1'} --listen 127.0.0.1:0"
+        options = f"OPTIONS=--suite {self.home / 'part-v1'} --data {self.data} --listen 127.0.0.1:0"
         variables = [
             f"HOME={self.home}",
             "PATH=/usr/bin:/bin",
             f"R1PLUS_CACHE={cache_dir()}",
             f"UV_CACHE_DIR={cache_dir() / 'tests' / 'uv-of-nobody'}",
         ]
-        down = target == "quickstart-down"
-        given = f"OPTIONS=--data {self.data}" if down else options
-        return [
-            "setpriv",
-            *identity,
-            "env",
-            "-i",
-            *variables,
-            "make",
-            "-s",
-            "--no-print-directory",
-            "-C",
-            str(self.home / "src"),
-            target,
-            given,
-        ]
+        make = ["make", "-s", "--no-print-directory", "-C", str(self.home / "src"), target, options]
+        return ["setpriv", *identity, "env", "-i", *variables, *make]
 
     def make(self, target: str) -> str:
         """Run a target; return what it prints."""
@@ -122,6 +108,7 @@ def test_it_answers_by_the_line_that_it_prints_and_goes_down_without_a_trace(use
 
 @pytest.mark.edge
 def test_ctrl_c_before_it_serves_leaves_nothing_running(user: User) -> None:
+    user.make("quickstart-down")
     with subprocess.Popen(
         user.command("quickstart"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
