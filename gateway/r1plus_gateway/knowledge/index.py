@@ -146,7 +146,8 @@ class StoreIndex:
         if allowed is not None:
             mask = np.asarray(allowed, dtype=bool)[np.frombuffer(self._file_numbers, dtype=np.uint32)]
         rankings = [self._rank_words(question, mask)]
-        if vector is not None and self.has_vectors and self._vectors is not None:
+        if vector is not None and self.has_vectors and self._has_width(len(vector)):
+            assert self._vectors is not None
             rankings.append(_pick_best(self._vectors[: len(self)] @ vector, mask, least=-2.0))
         scores = fuse_rankings(rankings)
         best = sorted(scores, key=lambda index: (-scores[index], index))[:most]
@@ -190,12 +191,14 @@ class StoreIndex:
     def _add_vectors(self, first: int, batch: ChunkBatch) -> None:
         if not self.engine:
             return
-        if batch.engine != self.engine:
+        rows: Any = None
+        if batch.engine == self.engine:
+            rows = np.frombuffer(batch.vectors, dtype="<f4").reshape(len(batch.chunks), -1)
+        if rows is None or not self._has_width(rows.shape[1]):
             self.has_stale = True
             self._vectors = None
         if self.has_stale:
             return
-        rows: Any = np.frombuffer(batch.vectors, dtype="<f4").reshape(len(batch.chunks), -1)
         if self._vectors is None:
             self._vectors = np.empty((max(self._capacity, _BLOCK), rows.shape[1]), dtype=np.float32)
             self._shares_vectors = False
@@ -205,6 +208,10 @@ class StoreIndex:
             larger[:first] = self._vectors[:first]
             self._vectors, self._shares_vectors = larger, False
         self._vectors[first : first + len(rows)] = rows
+
+    def _has_width(self, dimensions: int) -> bool:
+        """Return whether vectors have so many numbers: an embedder that misbehaves may send others of one engine."""
+        return self._vectors is None or self._vectors.shape[1] == dimensions
 
     def _locate(self, number: int) -> ChunkPlace:
         return ChunkPlace(self.files[self._file_numbers[number]], self._batches[number], self._within[number])
