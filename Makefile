@@ -1,4 +1,4 @@
-# Everything starts from git and make on Debian 12, as root: the rest is installed from package registries, once.
+# Everything but the quickstart starts from git and make on Debian 12, as root: the rest is installed, once.
 # `make` or `make help` lists the targets.
 
 SHELL := /bin/bash
@@ -28,6 +28,15 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Without root, in an environment of its own: `edge/quickstart.py` needs nothing but Python.
+.PHONY: quickstart
+quickstart: ## A first answer on this machine, without Kubernetes and root: five minutes the first time [OPTIONS=--data DIR]
+	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) up $(OPTIONS)
+
+.PHONY: quickstart-down
+quickstart-down: ## Stop what make quickstart has started; leaves no process
+	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) down $(OPTIONS)
 
 .PHONY: demo
 demo: $(SYNCED) ## The whole story on a real cluster: build (once), install, serve, refuse, alert
@@ -101,6 +110,10 @@ test-apiserver-long: $(SYNCED) ## Beyond make test: the leader's hand-over and f
 .PHONY: test-engine
 test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines
 	$(PYTEST) -m triton tests/engine
+
+.PHONY: test-edge
+test-edge: $(SYNCED) ## Stories of r1plus serve with the real tritonserver: kills, a power cut, refusals, Ctrl-C; nothing is left
+	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_quickstart.py
 
 .PHONY: test-conformance
 test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last
