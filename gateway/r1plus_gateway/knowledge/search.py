@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -47,6 +47,8 @@ class Passage:
     attributes: Mapping[str, Any]
     chunk: Chunk
     score: float
+    words: frozenset[str] | None = field(default=None, repr=False)
+    """As citations compare them; None: they are split when they are compared."""
 
 
 @dataclass(frozen=True, slots=True)

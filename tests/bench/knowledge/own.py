@@ -6,7 +6,6 @@ code, a number or a name, which differs from others by few characters; `MIXED_QU
 other question is of the development half, on which the ways to join rankings were chosen; the others are reported.
 """
 
-
 from typing import Final
 
 PASSAGES: Final = (
@@ -50,17 +49,26 @@ PASSAGES: Final = (
     ("Urlaub", "Bei Krankheit im Urlaub werden die Tage mit ärztlichem Attest gutgeschrieben."),
     ("Dienstwagen", "Der Dienstwagen darf privat genutzt werden und wird mit einem Prozent versteuert."),
     ("Dienstwagen", "Bei einem Unfall ist immer die Polizei zu rufen, auch bei kleinem Schaden."),
-    ("Faults", "E51: the feed motor of the press draws more than 12 A. Check the belt, then the bearings of the roller."),
+    (
+        "Faults",
+        "E51: the feed motor of the press draws more than 12 A. Check the belt, then the bearings of the roller.",
+    ),
     ("Faults", "E52: the feed motor of the press does not turn. Check fuse F9, then the plug at the terminal box."),
     ("Faults", "E15: the temperature of the hydraulic oil is above 70 degrees. Let the press cool for 20 minutes."),
     ("Faults", "E25: the level of the hydraulic oil is below the mark. Fill up to two litres and look for a leak."),
     ("Faults", "E61: the encoder of the left axis has lost its reference. Drive to the zero point and press RESET."),
-    ("Faults", "E16: the encoder of the right axis has lost its reference. Call the service, the axis must be measured."),
+    (
+        "Faults",
+        "E16: the encoder of the right axis has lost its reference. Call the service, the axis must be measured.",
+    ),
     ("Parts", "Seal ring 4711-03, 42 mm, nitrile: for pumps of the series HP, built until 2016."),
     ("Parts", "Seal ring 4711-30, 42 mm, fluorocarbon: for pumps of the series HP, built since 2017."),
     ("Parts", "Seal ring 4117-03, 24 mm, nitrile: for valves of the series VX, all years."),
     ("Parts", "Filter cartridge FK-220-B, 10 micrometres: for the coolant of lathes, replaced every 500 hours."),
-    ("Parts", "Filter cartridge FK-202-B, 25 micrometres: for the coolant of milling machines, replaced every 800 hours."),
+    (
+        "Parts",
+        "Filter cartridge FK-202-B, 25 micrometres: for the coolant of milling machines, replaced every 800 hours.",
+    ),
     ("Parts", "Filter cartridge FK-220-D, 5 micrometres: for the hydraulics of the press, replaced once a year."),
     ("Parts", "Drive belt XPZ 1250: for the saw in hall 1, in stock are four pieces."),
     ("Parts", "Drive belt XPZ 1520: for the fan of the paint booth, delivery takes three weeks."),
