@@ -1,12 +1,13 @@
 """What callers do with the tenant's knowledge, and the ingestion for them: reads in a thread, changes in the writer."""
 
+import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ContentLimits
@@ -19,6 +20,7 @@ from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_content import READS_AT_ONCE, WRITES_AT_ONCE, take_step
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 MOST_PENDING: Final = 20
 """Files of each caller that one look for work returns."""
@@ -79,6 +81,22 @@ class TenantKnowledge:
                 )
         except StoreError as error:
             raise refuse_unavailable(error) from error
+
+    async def delete(self, owner: Owner, step: Callable[[KnowledgeWriter], bool]) -> bool:
+        """Run a step that deletes, and then delete what it left, in parts between which others write.
+
+        What is not deleted when this ends early goes by the store's own rounds.
+
+        Raises:
+            AccessError: 503 while the data cannot be written; nothing was deleted.
+        """
+        is_found = await self.write(owner, step)
+        try:
+            while await self.write(owner, lambda one: one.drop_deleted()):
+                pass
+        except AccessError as error:
+            log.warning("What was deleted goes later: %s", error)
+        return is_found
 
     async def list_pending(self) -> list[tuple[str, str, Owner]]:
         """Return the oldest files of each caller that are to be read: vector store, file, owner; the oldest first.

@@ -38,8 +38,8 @@ def kill_at_statements(folder: Path, stride: int, module: str = "content_crash")
 
 @pytest.mark.parametrize(
     ("module", "stride"),
-    [("content_crash", STRIDE), ("knowledge_crash", 2 * STRIDE)],
-    ids=["conversations", "knowledge"],
+    [("content_crash", STRIDE), ("knowledge_crash", 2 * STRIDE), ("deletion_crash", STRIDE)],
+    ids=["conversations", "knowledge", "large deletions"],
 )
 def test_each_change_is_there_as_a_whole_or_not_at_all(module: str, stride: int) -> None:
     folder = make_scratch_folder("r1plus-crash-")
