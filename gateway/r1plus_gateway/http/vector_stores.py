@@ -246,6 +246,7 @@ class VectorStores(KnowledgeHandlers):
             added = await self._knowledge.write(owner, lambda one: one.add_store_file(name, file_id, ingestion))
         if added is None:
             raise await self._refuse_addition(owner, name, file_id)
+        await self._knowledge.drop_deleted(owner)  # of a large file that is read again
         self._parts.ingestion.wake()
         return respond(describe_store_file(added))
 

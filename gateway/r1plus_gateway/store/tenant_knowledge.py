@@ -91,20 +91,24 @@ class TenantKnowledge:
             AccessError: 503 while the data cannot be written; nothing was deleted.
         """
         is_found = await self.write(owner, step)
+        await self.drop_deleted(owner)
+        return is_found
+
+    async def drop_deleted(self, owner: Owner) -> None:
+        """Delete what an owner has deleted and was too large for one transaction."""
         try:
             while await self.write(owner, lambda one: one.drop_deleted()):
                 pass
         except AccessError as error:
             log.warning("What was deleted goes later: %s", error)
-        return is_found
 
-    async def list_pending(self) -> list[tuple[str, str, Owner]]:
+    async def list_pending(self, most: int = MOST_PENDING) -> list[tuple[str, str, Owner]]:
         """Return the oldest files of each caller that are to be read: vector store, file, owner; the oldest first.
 
         Raises:
             StoreError: the data cannot be read.
         """
-        return await self._store.read(_list_pending)
+        return await self._store.read(lambda one: _list_pending(one, most))
 
     async def list_stores(self) -> set[str]:
         """Return the ids of all vector stores. Raises StoreError."""
@@ -115,7 +119,7 @@ def _name_line(owner: Owner) -> str:
     return f"{owner.caller_kind} {owner.caller_id}"
 
 
-def _list_pending(connection: Connection) -> list[tuple[str, str, Owner]]:
+def _list_pending(connection: Connection, most: int) -> list[tuple[str, str, Owner]]:
     files, stores = t.vector_store_files.c, t.vector_stores.c
     joined = t.vector_store_files.join(t.vector_stores, stores.id == files.vector_store_id)
     names = [stores[name] for name in t.OWNER]
@@ -128,6 +132,6 @@ def _list_pending(connection: Connection) -> list[tuple[str, str, Owner]]:
         .subquery()
     )
     p = pending.c
-    found = sa.select(p.store_id, p.file_id, *(p[name] for name in t.OWNER)).where(p.place <= MOST_PENDING)
+    found = sa.select(p.store_id, p.file_id, *(p[name] for name in t.OWNER)).where(p.place <= most)
     rows = connection.execute(found.order_by(p.created_at, p.id))
     return [(store_id, file_id, Owner(*own)) for store_id, file_id, *own in rows]

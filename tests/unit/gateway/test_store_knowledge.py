@@ -193,9 +193,8 @@ async def test_attributes_that_change_while_a_file_is_read_are_kept(knowledge: T
 
 
 async def test_a_caller_with_many_files_keeps_no_other_from_being_read(
-    knowledge: TenantKnowledge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+    knowledge: TenantKnowledge, volume: Volume
 ) -> None:
-    monkeypatch.setattr("r1plus_gateway.store.tenant_knowledge.MOST_PENDING", 2)
     added = []
     for caller in (KEY, ANNA, KEY, OTHER):
         owner = knowledge.identify(caller)
@@ -203,7 +202,7 @@ async def test_a_caller_with_many_files_keeps_no_other_from_being_read(
         await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
         added.append((file.id, owner))
         volume.time.advance(1)
-    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending()]
+    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending(2)]
     assert pending == [added[0], added[1], added[3]]
 
 
