@@ -47,6 +47,9 @@ class Passage:
     attributes: Mapping[str, Any]
     chunk: Chunk
     score: float
+    batch: int = 0
+    """Where the file's chunks are stored, and there:"""
+    index: int = 0
     words: frozenset[str] | None = field(default=None, repr=False)
     """As citations compare them; None: they are split when they are compared."""
 
@@ -152,5 +155,16 @@ def _read_passages(reader: KnowledgeReader, found: Sequence[tuple[str, Hit]]) ->
         file = hit.place.file
         about, chunk = reader.find_file(file.file_id), reader.read_chunk(file, hit.place.batch, hit.place.index)
         if about is not None and chunk is not None:
-            passages.append(Passage(store_id, file.file_id, about.name, file.ingestion.attributes, chunk, hit.score))
+            passages.append(
+                Passage(
+                    store_id,
+                    file.file_id,
+                    about.name,
+                    file.ingestion.attributes,
+                    chunk,
+                    hit.score,
+                    hit.place.batch,
+                    hit.place.index,
+                )
+            )
     return passages

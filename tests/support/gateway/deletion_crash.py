@@ -15,6 +15,7 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import DeletionStep, Page
 from r1plus_gateway.store.retention import prune_knowledge
 from r1plus_gateway.store.tenant import TenantStore
+from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.content import LIMITS, check_books
 from support.gateway.content_crash import State, main
 from support.gateway.knowledge import add_file, ingest, make_batch, make_knowledge, make_store, upload
@@ -23,22 +24,36 @@ from support.gateway.tenant_data import make_caller
 KEY = make_caller()
 ALL = Page(100, is_ascending=True)
 STEP = DeletionStep(batches=2, parts=2)
-BATCHES = [make_batch(position, "one", "two") for position in range(5)]
+BATCHES = [make_batch(position, "one", "two") for position in range(3)]
+
+
+def open_knowledge(store: TenantStore) -> TenantKnowledge:
+    """Return knowledge of which three batches are large."""
+    return make_knowledge(store, replace(LIMITS, deletion=STEP))
+
+
+async def prepare(store: TenantStore) -> None:
+    """Store a large file, and three vector stores with it."""
+    knowledge = open_knowledge(store)
+    key = knowledge.identify(KEY)
+    large = await upload(knowledge, key, *[b"part"] * 3, name="large.txt")
+    for name in "abc":
+        store_id = await make_store(knowledge, key, name)
+        await ingest(knowledge, key, await add_file(knowledge, key, store_id, large.id), *BATCHES)
 
 
 async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
     """Delete a file from a vector store, a vector store, and a file; `on_step` is called when a change is committed."""
-    knowledge = make_knowledge(store, replace(LIMITS, deletion=STEP))
+    knowledge = open_knowledge(store)
     key = knowledge.identify(KEY)
-    small, large = await upload(knowledge, key, b"x"), await upload(knowledge, key, *[b"part"] * 5)
-    stores = [await make_store(knowledge, key, name) for name in "abc"]
-    for store_id in stores:
-        await ingest(knowledge, key, await add_file(knowledge, key, store_id, large.id), *BATCHES)
-    await ingest(knowledge, key, await add_file(knowledge, key, stores[0], small.id), BATCHES[0])
-    on_step()
+    files = await knowledge.read(key, lambda one: one.list_files(ALL))
+    listed = await knowledge.read(key, lambda one: one.list_vector_stores(ALL))
+    assert files is not None
+    assert listed is not None
+    (large,), stores = files.entries, {one.name: one.id for one in listed.entries}
     for step in (
-        lambda one: one.remove_store_file(stores[0], large.id),
-        lambda one: one.delete_vector_store(stores[1]),
+        lambda one: one.remove_store_file(stores["a"], large.id),
+        lambda one: one.delete_vector_store(stores["b"]),
         lambda one: one.delete_file(large.id),
     ):
         assert await knowledge.write(key, step)
@@ -66,9 +81,8 @@ async def read_state(store: TenantStore) -> State:
     tables = (t.files, t.file_parts, t.vector_stores, t.vector_store_files, t.chunk_batches)
     rows = [await store.read(lambda one: _count(one, table)) for table in tables]  # noqa: B023
     await store.read(_check_sizes)
-    if await store.write(lambda one: prune_knowledge(one.connection, one.now, step=STEP)):
-        while await store.write(lambda one: prune_knowledge(one.connection, one.now, step=STEP)):
-            pass
+    while await store.write(lambda one: prune_knowledge(one.connection, one.now, step=STEP)):
+        pass
     left = await knowledge.read(key, lambda one: one.list_vector_stores(ALL))
     assert left is not None
     assert await store.read(lambda one: _count(one, t.vector_stores)) == len(left.entries), "nothing hidden is left"
@@ -87,4 +101,4 @@ def _check_sizes(connection: sa.Connection) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), take_steps, read_state)
+    main(Path(sys.argv[1]), int(sys.argv[2]), take_steps, read_state, prepare)
