@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from r1plus_gateway.access.api_keys import SCOPES, KeyRecord
+from r1plus_gateway.access.authenticator import can_name_end_user
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
 from r1plus_gateway.http.copies import FOR_RESTORE, Copies
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
@@ -302,6 +303,10 @@ def _read_scope(fields: Fields) -> ErasureScope:
             f"{problem}; send one of end_user, key (an id) and service_account (NAMESPACE/NAME)",
         )
     if end_user:
+        if not can_name_end_user(end_user):
+            # Else the receipt would attest an erasure of nothing, where a space came along with a name.
+            message = f"no end user has the name {end_user!r:.80}: it begins or ends with a space, or has more bytes"
+            raise InvalidFieldError(END_USER.name, f"{message} or other characters than the header may have")
         return ErasureScope(end_user=end_user)
     if key:
         return ErasureScope(caller_kind=CallerKind.API_KEY.value, caller_id=key)

@@ -135,7 +135,7 @@ class StoreIndex:
         if allowed is not None:
             mask = np.asarray(allowed, dtype=bool)[np.frombuffer(self._file_numbers, dtype=np.uint32)]
         words = _exclude(self._words.score(question), mask, 0.0)
-        if vector is None or not self.has_vectors:
+        if vector is None or not self.has_vectors or not self._vectors.has_width(len(vector)):
             best = pick_best(words, most, least=0.0)
             return [Hit(self._locate(int(one)), float(words[one] / words[best[0]])) for one in best]
         cosines = _exclude(self._vectors.compare(vector), mask, NOT_SIMILAR)
@@ -155,12 +155,13 @@ class StoreIndex:
     def _add_vectors(self, batch: ChunkBatch) -> None:
         if not self.engine:
             return
-        if batch.engine != self.engine:
+        rows: Any = None
+        if batch.engine == self.engine:
+            rows = np.frombuffer(batch.vectors, dtype="<f4").reshape(len(batch.chunks), -1)
+        if rows is None or not self._vectors.has_width(rows.shape[1]):
             self.has_stale, self._vectors = True, VectorTable()
-        if self.has_stale:
-            return
-        rows: Any = np.frombuffer(batch.vectors, dtype="<f4").reshape(len(batch.chunks), -1)
-        self._vectors.add(rows)
+        if not self.has_stale:
+            self._vectors.add(rows)
 
     def _locate(self, number: int) -> ChunkPlace:
         return ChunkPlace(self.files[self._file_numbers[number]], self._batches[number], self._within[number])

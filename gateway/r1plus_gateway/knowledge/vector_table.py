@@ -53,6 +53,10 @@ class VectorTable:
         self._rows[self._count : end] = vectors
         self._count = end
 
+    def has_width(self, dimensions: int) -> bool:
+        """Return whether vectors have so many numbers: an embedder that misbehaves may send others of one engine."""
+        return self._rows is None or self._rows.shape[1] == dimensions
+
     def compare(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the cosine of a vector, (dimensions,), and each of the table, (count,)."""
         if self._rows is None:

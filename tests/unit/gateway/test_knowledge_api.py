@@ -434,6 +434,33 @@ async def test_a_bad_field_is_named(client: Client, path: str, body: Json, param
     assert (status, answer["error"]["param"]) == (400, param), answer
 
 
+FILE_PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nx\r\n'
+BAD_FORMS = {
+    "a part with too many headers": b"--b\r\n"
+    + b"".join(b"H%d: x\r\n" % number for number in range(500))
+    + b"\r\nx\r\n",
+    "a header that is too long": b'--b\r\nContent-Disposition: form-data; name="' + b"a" * 20_000 + b'"\r\n\r\nx\r\n',
+    "a header without a value": b"--b\r\nContent-Disposition\r\n\r\nx\r\n",
+    "a header without a name": b"--b\r\n: x\r\n\r\nx\r\n",
+    "a header with NUL": b'--b\r\nContent-Disposition: form-data; name="fi\0le"\r\n\r\nx\r\n',
+    "a charset without end": b'--b\r\nContent-Disposition: form-data; name="_charset_"\r\n\r\n'
+    + b"c" * 500
+    + b"\r\n"
+    + FILE_PART,
+}
+
+
+@pytest.mark.parametrize("form", BAD_FORMS.values(), ids=BAD_FORMS)
+async def test_a_form_that_is_none_is_refused(client: Client, form: bytes) -> None:
+    headers = {"Authorization": f"Bearer {client.key}", "Content-Type": "multipart/form-data; boundary=b"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{client.gateway.url}/v1/files", data=form + b"--b--\r\n", headers=headers) as response,
+    ):
+        answer = await response.json()
+    assert (response.status, answer["error"]["code"]) == (400, "invalid_request"), answer
+
+
 async def test_uploads_that_are_cut_leave_nothing_that_is_seen(gateway: GatewayProcess) -> None:
     key = await gateway.create_key()
 

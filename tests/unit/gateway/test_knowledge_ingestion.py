@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from r1plus_contract.documents import DocumentFailure, DocumentFailureCode, DocumentReply, TextBlock
+from r1plus_contract.documents import (
+    DEEPEST_HEADING,
+    MOST_BLOCK_CHARACTERS,
+    DocumentFailure,
+    DocumentFailureCode,
+    DocumentReply,
+    TextBlock,
+    UnreadablePage,
+)
+from r1plus_contract.frames import pack
+from r1plus_contract.jsonable import dumps
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError
 from r1plus_gateway.knowledge.documents import (
     DocumentReader,
@@ -349,7 +359,36 @@ async def test_a_document_that_exceeds_its_readers_time_is_not_tried_again(store
         assert (file.state, reader.fails) == (IngestionState.FAILED, 1)
 
 
-@pytest.mark.parametrize("reply", [b"", b"\0\0\0\0"], ids=["closes", "sends what is no reply"])
+def reply_with(**fields: Any) -> bytes:
+    """Return a last reply with these fields."""
+    return pack(dumps(DocumentReply(**fields, is_end=True)).encode())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"\0\0\0\0",
+        reply_with(blocks=(TextBlock("x", DEEPEST_HEADING + 1),)),
+        reply_with(blocks=(TextBlock("x" * (MOST_BLOCK_CHARACTERS + 1)),)),
+        reply_with(blocks=(TextBlock(""),) * 20_000),
+        reply_with(blocks=(TextBlock("x", page=-1),)),
+        reply_with(pages=2**40),
+        reply_with(reader="x" * 10_000),
+        reply_with(unreadable=(UnreadablePage(1, "x" * 10_000),)),
+    ],
+    ids=[
+        "closes",
+        "sends what is no reply",
+        "nests headings without end",
+        "sends a block that is too long",
+        "sends blocks without end",
+        "numbers pages below 1",
+        "counts pages without end",
+        "has a long name",
+        "has a long message",
+    ],
+)
 async def test_a_reader_that_breaks_off_is_tried_three_times(
     store: TenantStore, tmp_path_factory: pytest.TempPathFactory, reply: bytes
 ) -> None:
@@ -369,6 +408,26 @@ async def test_a_reader_that_breaks_off_is_tried_three_times(
     ):
         file = await base.until_read(await base.add("a.txt", b"x"))
         assert (file.state, calls) == (IngestionState.FAILED, MOST_TRIES)
+
+
+async def test_a_reader_that_never_ends_holds_nothing_up(
+    store: TenantStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "s"
+    endless = pack(dumps(DocumentReply(unreadable=(UnreadablePage(1, "x"),))).encode())
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(endless)
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    reader = SocketDocumentReader(str(path), read_seconds=0.2)
+    async with await asyncio.start_unix_server(answer, path), running(store, reader) as base:
+        file = await base.until_read(await base.add("a.txt", b"x"))
+        assert file.ingestion.problem is not None
+        assert (file.state, file.ingestion.problem.code) == (IngestionState.FAILED, DocumentFailureCode.TIME_LIMIT)
 
 
 async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store: TenantStore) -> None:

@@ -343,6 +343,14 @@ class TestTranslations:
     "a power in words": "What is 3 * 10 to the power of 3?",
     "a share in words": "What is 3 * 4 per cent?",
     "a sum of more": "What is the sum of 2 * 3 and 5?",
+    "a sign of a root": "What is \u221a16 * 2?",
+    "a sign of a cube root": "What is \u221b8 * 2?",
+    "a negative number": "What is negative 3 * 4?",
+    "a remainder": "What is the remainder of 17 / 5?",
+    "its absolute value": "What is the absolute value of 2 * -3?",
+    "digits of another base": "What is 101 + 11 in base 2?",
+    "digits of another base, before it": "In binary, what is 101 + 11?",
+    "a number in words before it": "What is one hundred 3 * 4?",
     "another unit": "How many metres are 15% of 3 km?",
     "another unit to convert": "Convert 3 * 4 km to m.",
 })  # fmt: skip
@@ -363,6 +371,9 @@ def test_an_expression_is_not_calculated_without_what_goes_on_around_it(text: st
     "each solution": ("x is 2 or 3", "[x = 2, x = 3]", None, True),
     "one solution of two": ("x is 2", "[x = 2, x = 3]", None, False),
     "a function": ("It is 2*x.", "2*x", None, None),
+    "a division by zero, from a calculator that misbehaves": ("It is 1.", "1/0", None, None),
+    "one among solutions": ("It is 1.", "[x = 1/0]", None, None),
+    "more digits than Python reads": ("It is 1.", "1" * 5000, "1" * 5000, None),
 })  # fmt: skip
 def test_prose_is_compared_by_its_numbers(
     prose: str, exact: str | None, numeric: str | None, expected: bool | None
