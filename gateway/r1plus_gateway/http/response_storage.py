@@ -27,6 +27,8 @@ from r1plus_gateway.http.requests import StorageRequest
 from r1plus_gateway.http.response_items import SEARCH_CALL, Item
 from r1plus_gateway.http.response_memory import LONG_TERM, MEMORY, read_memory_options
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
+from r1plus_gateway.knowledge.quotation import QuotedPassages
+from r1plus_gateway.knowledge.stored_results import build_references
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
 from r1plus_gateway.store.content import ContentLimitError, HistoryBrokenError, HistoryTooLongError, StoredResponse
 from r1plus_gateway.store.content_reader import ContentReader
@@ -87,6 +89,8 @@ class ResponseStorage:
             return head
         stored = replace(head, storage=StorageOutcome.STORED)
         response = orjson.loads(answer)
+        if head.request.knowledge is not None:
+            _refer_to_passages(response["output"], head.request.knowledge)
         try:
             with convert_content_errors():
                 days = self._content.days
@@ -98,6 +102,13 @@ class ResponseStorage:
             log.warning("Response %s is not stored: %s", head.request_id, error.code)
             return _build_unstored(head, StorageOutcome.FAILED)
         return stored if is_there else _build_unstored(head, StorageOutcome.GONE)
+
+
+def _refer_to_passages(output: Sequence[dict[str, object]], quoted: QuotedPassages) -> None:
+    """Put references in place of the texts of passages, where an answer has them."""
+    for item in output:
+        if item["type"] == SEARCH_CALL and item["results"] is not None:
+            item["results"] = build_references(quoted)
 
 
 def _build_unstored(head: AnswerHead, outcome: StorageOutcome) -> AnswerHead:

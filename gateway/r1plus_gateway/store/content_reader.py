@@ -42,7 +42,7 @@ class ContentReader:
         self.connection = connection
         self.cipher = cipher
         self.owner = owner
-        self._now = now
+        self.now = now
         self._keys = KeyChain(connection, cipher)
 
     def find_conversation(self, conversation_id: str) -> Conversation | None:
@@ -195,7 +195,7 @@ class ContentReader:
                 return None
         statement = sa.select(table).where(*self._match(table))
         if table is t.memories:
-            statement = statement.where(c.expires_at > self._now)
+            statement = statement.where(c.expires_at > self.now)
         if after is not None:
             place = sa.tuple_(c.created_at, c.id)
             bound = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))

@@ -133,6 +133,36 @@ async def test_an_uploaded_document_is_answered_from_with_a_citation(client: Cli
     assert (block["search"], block["passages"][0]["is_cited"]) == ("words", True)
 
 
+async def test_a_stored_answer_shows_passages_while_their_files_are_there(client: Client) -> None:
+    store_id, file = await client.add("handbook.md", HANDBOOK)
+    _, leave = await client.add("leave.md", b"# Zurich\n\nThe hotel in Zurich has a garden.")
+    other = (await client.openai.vector_stores.create(name="other", file_ids=[leave.id])).id
+
+    async def is_read() -> Any:
+        return (await client.openai.vector_stores.files.retrieve(leave.id, vector_store_id=other)).status == "completed"
+
+    await eventually(is_read, "the other file is read")
+    asked = await client.openai.responses.create(
+        model="credit",
+        input="What may a hotel in Zurich cost?",
+        tools=[{"type": "file_search", "vector_store_ids": [store_id, other]}],
+        include=["file_search_call.results"],
+        store=True,
+    )
+
+    async def read() -> Any:
+        return (await client.openai.responses.retrieve(asked.id)).output[0]
+
+    assert (await read()).results == asked.output[0].results
+    assert {one.file_id for one in asked.output[0].results} == {file.id, leave.id}
+    await client.openai.vector_stores.delete(other)
+    shown = (await read()).results
+    assert {one.file_id for one in shown} == {file.id}
+    assert any("210 francs" in one.text for one in shown)
+    await client.openai.files.delete(file.id)
+    assert (await read()).results == []
+
+
 async def test_an_answer_without_numbers_is_cited_by_its_words(client: Client) -> None:
     store_id, file = await client.add("leave.pdf", make_pdf(["Trains", "Everybody has 28 days of leave in a year."]))
     answer = await client.openai.responses.create(model="credit", input="Days of leave?", tools=tool(store_id))

@@ -29,7 +29,7 @@ from r1plus_gateway.knowledge.documents import (
     UnreadableDocumentError,
 )
 from r1plus_gateway.knowledge.index import IndexLimitError
-from r1plus_gateway.knowledge.ingestion import MOST_TRIES
+from r1plus_gateway.knowledge.ingestion import MOST_TRIES, Pauses
 from r1plus_gateway.knowledge.search import SearchMethod, UnknownVectorStoreError
 from r1plus_gateway.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.settings import GatewayLimits
@@ -44,6 +44,7 @@ from support.gateway.knowledge import INGESTION, make_store, upload
 from support.gateway.tenant_data import Volume, make_caller
 from support.waiting import eventually
 
+SHORT = Pauses(0.01, 0.1)
 KEY, ANNA = make_caller(), make_caller(end_user="anna")
 HANDBOOK = b"""# Travel
 
@@ -117,7 +118,7 @@ async def running(
 ) -> AsyncIterator[Base]:
     """Run the knowledge base of a store for the block."""
     settings = GatewayLimits(**limits)
-    async with run_knowledge(store, lambda: settings, reader, embedder) as service:
+    async with run_knowledge(store, lambda: settings, reader, embedder, SHORT) as service:
         yield Base(service, service.knowledge.identify(KEY))
 
 
@@ -297,10 +298,7 @@ async def test_vectors_of_the_keys_vector_store_are_made_again_when_an_end_user_
         assert sum(len(texts) == 5 for texts in embedder.asked) == 2  # of each file, once
 
 
-async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(
-    store: TenantStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("r1plus_gateway.knowledge.ingestion.FIRST_PAUSE", 0.01)
+async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(store: TenantStore) -> None:
     embedder = FakeEmbedder()
     embedder.trouble = EmbedderUnavailableError("away")
     async with running(store, ScriptedReader(3), embedder) as base:
@@ -392,9 +390,8 @@ def reply_with(**fields: Any) -> bytes:
     ],
 )
 async def test_a_reader_that_breaks_off_is_tried_three_times(
-    store: TenantStore, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, reply: bytes
+    store: TenantStore, tmp_path_factory: pytest.TempPathFactory, reply: bytes
 ) -> None:
-    monkeypatch.setattr("r1plus_gateway.knowledge.ingestion.FIRST_PAUSE", 0.01)
     path = tmp_path_factory.mktemp("s") / "s"
     calls = 0
 
