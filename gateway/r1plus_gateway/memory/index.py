@@ -23,7 +23,9 @@ from r1plus_gateway.memory.turns import (
 from r1plus_gateway.memory.words import WordSplitter
 
 SENTENCE_BYTES: Final = 480
-"""About: of a sentence, its card and its words in the index, besides its text."""
+"""About: of a sentence and its words in the index, besides its text."""
+CARD_BYTES: Final = 700
+"""About: of a card, and of what the next ones are compared with."""
 POSTING_BYTES: Final = 8
 WORD_BYTES: Final = 560
 """About: of a word, as it is said and as it is compared, with its two arrays."""
@@ -62,7 +64,8 @@ class ConversationIndex:
     def size(self) -> int:
         """Bytes of memory, about."""
         words = len(self._postings) * WORD_BYTES + self._posting_count * POSTING_BYTES
-        return 2 * self._lengths[-1] + len(self.sentences) * SENTENCE_BYTES + len(self.ends) * UTTERANCE_BYTES + words
+        said = len(self.sentences) * SENTENCE_BYTES + len(self.ends) * UTTERANCE_BYTES + len(self.cards) * CARD_BYTES
+        return 2 * self._lengths[-1] + said + words
 
     def add(self, utterance: Utterance) -> None:
         """Add what is said next. A turn begins with what the user says; what is said before belongs to the first."""

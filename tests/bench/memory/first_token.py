@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import orjson
 
 from bench.memory.conversations import build_conversations
 from bench.memory.development import DEVELOPMENT
@@ -25,6 +26,8 @@ CONVERSATIONS: Final = 5
 ROUNDS: Final = 20
 ITEMS_AT_ONCE: Final = 20
 BUDGET: Final = 1_024
+CONTEXT: Final = 16_384
+"""What is read of a conversation goes by the context: with this one all turns are."""
 QUESTION: Final = "When does our version come out?"
 SETTINGS: Final = {"data": {"contentDays": 30}}
 Json = dict[str, Any]
@@ -34,7 +37,7 @@ async def measure_first_token(rounds: int = ROUNDS) -> dict[str, float]:
     """Return milliseconds beyond a request that continues nothing, by how many turns are stored."""
     pod = FakeTriton(answer_briefly)
     with tempfile.TemporaryDirectory(prefix="r1plus-memory-") as name:
-        async with serving(pod), running_process(Path(name), pod, SETTINGS) as gateway:
+        async with serving(pod), running_process(Path(name), pod, SETTINGS, contextTokens=CONTEXT) as gateway:
             key = await gateway.create_key()
             async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
                 made = {
@@ -58,7 +61,7 @@ async def _measure(
         for place in range(CONVERSATIONS):
             alone.append(await _ask(session, url, ""))
             for turns, names in made.items():
-                (warm if number else cold)[turns].append(await _ask(session, url, names[place]))
+                (warm if number else cold)[turns].append(await _ask(session, url, names[place], turns + number))
     base = statistics.median(alone)
     figures = {"first_token_ms": base}
     for turns in made:
@@ -97,16 +100,20 @@ async def _call(session: aiohttp.ClientSession, url: str, body: Json) -> Json:
         return answer
 
 
-async def _ask(session: aiohttp.ClientSession, url: str, conversation: str) -> float:
-    """Ask with memory; return milliseconds to the first token."""
+async def _ask(session: aiohttp.ClientSession, url: str, conversation: str, turns: int = 0) -> float:
+    """Ask with memory of so many turns; return milliseconds to the first token."""
     body: Json = {"model": "credit", "input": QUESTION, "stream": True, "store": False, "max_output_tokens": 16}
     if conversation:
         body |= {"conversation": conversation, "memory": {"enabled": True, "budget_tokens": BUDGET}}
-    began, first = time.perf_counter(), 0.0
+    began, first, last = time.perf_counter(), 0.0, b""
     async with session.post(f"{url}/v1/responses", json=body) as response:
         assert response.status == 200, await response.text()
         async for line in response.content:
             if not first and line.startswith(b"event: response.output_text.delta"):
                 first = time.perf_counter()
+            last = line if line.startswith(b'data: {"type":"response.completed"') else last
     assert first, "an answer without text"
+    if turns:
+        read = orjson.loads(last.removeprefix(b"data: "))["response"]["r1plus"]["memory"]["turns"]
+        assert read == turns, f"{read} of {turns} turns were read"
     return 1000 * (first - began)
