@@ -208,7 +208,7 @@ bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timeta
 	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)
 
 .PHONY: bench-memory
-bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; and what the served model answers; JSON last [HALF=development SEED ANSWERS=32]
+bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; the time to the first token; and what the served model answers; JSON last [HALF=development|validation SEED ANSWERS=32]
 	@$(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED)) $(if $(ANSWERS),--answers $(ANSWERS))
 
 .PHONY: bench-knowledge

@@ -19,6 +19,8 @@ from alembic.migration import MigrationContext
 
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import AccessError, Limits, Reservation
+from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.recall import Continued, Recall
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import (
     UsageQuery,
@@ -30,12 +32,14 @@ from r1plus_gateway.store.admin import (
     verify_audit,
 )
 from r1plus_gateway.store.database import StoreLimits
+from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.errors import DataReason, StoreError
 from r1plus_gateway.store.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.migration import ADVISORY_LOCK, Patience, migrate
 from r1plus_gateway.store.opening import open_data
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_keys import make_half
+from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, count_from, make_caller, settle
 from support.registry.postgres import PASSWORD, Cluster, Postgres
 from support.waiting import DEADLINE_SECONDS, eventually
@@ -68,6 +72,28 @@ async def main(uid, folder, url, name):
 
 asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]))
 """
+
+
+async def test_memory_sees_what_another_replica_stored_and_erased(tenant: Volume) -> None:
+    async with tenant.open() as one, tenant.open() as two:
+        here, there = make_content(one), make_content(two)
+        recall = Recall(here)
+
+        async def read() -> list[str]:
+            recollection, _ = await recall.recall(CALLER, Continued("", made.id, 2**20, recalls=False))
+            return [sentence.text for sentence in recollection.said.list_sentences()]
+
+        made = await there.write(CALLER, lambda content: content.create_conversation({}, [say("My code is 4711.")]))
+        assert await read() == ["My code is 4711."]
+        await there.write(CALLER, lambda content: content.append_items(made.id, [say("It rains.")]))
+        assert await read() == ["My code is 4711.", "It rains."]
+        await one.maintain()
+        assert len(one.plaintext) == 1, "what is there stays"
+        await erase(two, ADMIN, ErasureScope(caller_kind=CALLER.kind.value, caller_id=CALLER.id))
+        await one.maintain()
+        assert len(one.plaintext) == 0
+        with pytest.raises(RequestError):
+            await read()
 
 
 def start_replica(tenant: Volume, name: str) -> "subprocess.Popen[str]":

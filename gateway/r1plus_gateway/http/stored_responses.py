@@ -73,6 +73,7 @@ class StoredResponses(ContentHandlers):
         name = read_id(request, ID)
         if not await self._content.write(caller, lambda content: content.delete_response(name)):
             raise refuse_unknown(name)
+        self._content.forget_owner(caller)
         return respond({"id": name, "object": "response", "deleted": True})
 
     async def _list_items(self, request: web.Request, caller: Caller) -> web.Response:
