@@ -25,7 +25,7 @@ from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.recall import Continued, Recall
 from r1plus_gateway.http.requests import StorageRequest
-from r1plus_gateway.http.response_items import Item, strip_answer_item
+from r1plus_gateway.http.response_items import SEARCH_CALL, Item, strip_answer_item
 from r1plus_gateway.http.response_memory import LONG_TERM, MEMORY, read_memory_options
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
 from r1plus_gateway.knowledge.quotation import QuotedPassages
