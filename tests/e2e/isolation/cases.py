@@ -445,7 +445,7 @@ INTO_GATEWAYS = (
     Case(16, "a network policy that opens one's own gateway", lambda w: _policy(w, "in", podSelector={"matchLabels": {LABEL_GATEWAY: "true"}}, policyTypes=["Ingress"], ingress=[{}]), lambda w: _policy(w, "shut", podSelector={"matchLabels": {LABEL_GATEWAY: "true"}}, policyTypes=["Ingress"]), alice, words="-walls"),
     anybodys(16, "another network policy of B's gateway", lambda w: merge(of("networking.k8s.io", w.b.namespace, f"networkpolicies/{GATEWAY}"), NOTE)),
     same(34, "its gateway's settings", lambda w, ns: get(core(ns, f"configmaps/{GATEWAY}"))),
-    anybodys(34, "logs of its gateway", lambda w: get(into_gateway(w.b, "/log?tailLines=1")), bob),
+    anybodys(34, "logs of its gateway", lambda w: get(into_gateway(w.b, "/log?tailLines=1&container=gateway")), bob),
 )  # fmt: skip
 
 CASES: tuple[Case, ...] = (
