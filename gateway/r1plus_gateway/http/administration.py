@@ -38,6 +38,7 @@ from r1plus_gateway.store.key_rotation import KeyRotation
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
 from r1plus_gateway.store.restoration import NotNewError
+from r1plus_gateway.store.root_rotation import RotationRunningError, rotate_root
 from r1plus_gateway.store.tenant import TenantStore
 
 BODY_SECONDS: Final = 10.0
@@ -136,6 +137,14 @@ class Administration:
                 "DataKeys",
             ),
             Operation(
+                "POST",
+                "/v1/admin/root/rotate",
+                "Give the tenant a new root, and the content of each caller and end user a new key.",
+                self._guard(self._rotate_root),
+                "Root",
+                errors=(409,),
+            ),
+            Operation(
                 "GET",
                 "/v1/admin/receipt-key",
                 "What receipts of erasures are verified with.",
@@ -188,6 +197,8 @@ class Administration:
                 raise RequestError(409, "key_revoked", str(error)) from error
             except CopyRunningError as error:
                 raise RequestError(409, "copy_running", str(error)) from error
+            except RotationRunningError as error:
+                raise RequestError(409, "rotation_running", str(error)) from error
             except NotNewError as error:
                 raise RequestError(409, "data_in_use", str(error)) from error
             except ValueError as error:
@@ -235,6 +246,10 @@ class Administration:
 
     async def _report_data_keys(self, _: web.Request, __: Caller) -> web.Response:
         return respond(_describe_rotation(await admin.report_data_keys(self._store)))
+
+    async def _rotate_root(self, _: web.Request, caller: Caller) -> web.Response:
+        rotation = await rotate_root(self._store, caller)
+        return respond({"object": "root", "id": rotation.root_id, **asdict(rotation.data_keys)})
 
     async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
         return respond({"object": "receipt_key", "public_key": get_public_key(self._store)})
