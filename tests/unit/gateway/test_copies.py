@@ -140,6 +140,7 @@ async def test_data_in_use_and_a_second_copy_are_conflicts(site: Site, files: Fi
     "a keys file": ("GET", "/backup-keys"),
     "a check": ("POST", "/backup-checks"),
     "a restore": ("POST", "/restores"),
+    "a rotation of the root": ("POST", "/root/rotate"),
 })  # fmt: skip
 async def test_only_admins_may(site: Site, method: str, path: str) -> None:
     async with site.call(method, path, key="alice") as response:
