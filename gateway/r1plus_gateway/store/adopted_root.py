@@ -38,14 +38,17 @@ class AdoptedRoot:
     """Of the restore that brought it; empty: none did."""
     content_root: bytes = field(repr=False)
     """Of data keys and backups; empty: the ring's own, since it was rotated here."""
+    former_root: bytes = field(default=b"", repr=False)
+    """Of data keys that were made before the last rotation of the root; empty: there was none."""
 
     def seal(self, keys: TenantKeys, tenant_uid: str) -> str:
         """Return it as table `meta` has it."""
         document = {"content": self.content_uid, "restore": self.restore_id}
-        if self.content_root == self.root:
+        if self.content_root == self.root and not self.former_root:
             document["root"] = self.root.hex()
         else:
-            document |= {_KEPT: self.root.hex(), "contentRoot": self.content_root.hex()}
+            roots = {_KEPT: self.root, "contentRoot": self.content_root, "formerRoot": self.former_root}
+            document |= {name: root.hex() for name, root in roots.items()}
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = AESGCM(keys.adoption_key).encrypt(nonce, json.dumps(document).encode(), tenant_uid.encode())
         return base64.b64encode(nonce + sealed).decode()
@@ -59,6 +62,7 @@ class AdoptedRoot:
             database_salt=own.database_salt,
             adoption_key=own.adoption_key,
             end_user_wrapping_key=content.end_user_wrapping_key,
+            former_wrapping_key=derive_keys(self.former_root).end_user_wrapping_key if self.former_root else b"",
             backup_key=content.backup_key,
         )
 
@@ -101,6 +105,8 @@ def _open(text: str, own: TenantKeys, tenant_uid: str) -> AdoptedRoot:
     sealed = base64.b64decode(text, validate=True)
     opened = AESGCM(own.adoption_key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], tenant_uid.encode())
     document: Mapping[str, Any] = json.loads(opened)
-    root = bytes.fromhex(document[_KEPT] if _KEPT in document else document["root"])
-    content_root = bytes.fromhex(document["contentRoot"]) if _KEPT in document else root
-    return AdoptedRoot(root, document["content"], document["restore"], content_root)
+    if _KEPT not in document:
+        root = bytes.fromhex(document["root"])
+        return AdoptedRoot(root, document["content"], document["restore"], root)
+    root, content_root, former_root = (bytes.fromhex(document[name]) for name in (_KEPT, "contentRoot", "formerRoot"))
+    return AdoptedRoot(root, document["content"], document["restore"], content_root, former_root)

@@ -58,16 +58,17 @@ class ContentCipher:
     def create_key(self, owner: Owner) -> tuple[DataKey, bytes]:
         """Return a new data key, and the same wrapped, as it is stored."""
         key = DataKey(secrets.token_hex(_ID_BYTES), secrets.token_bytes(KEY_BYTES))
-        return key, self.wrap_key(key, owner)
-
-    def wrap_key(self, key: DataKey, owner: Owner) -> bytes:
-        """Return a data key as it is stored."""
-        return _encrypt(self._get_keys().end_user_wrapping_key, key.value, self._bind_key(key.id, owner))
+        return key, _encrypt(self._get_keys().end_user_wrapping_key, key.value, self._bind_key(key.id, owner))
 
     def unwrap_key(self, key_id: str, owner: Owner, wrapped: bytes) -> DataKey:
         """Return a stored data key. Raises UnreadableContentError."""
-        bound = self._bind_key(key_id, owner)
-        return DataKey(key_id, _decrypt(self._get_keys().end_user_wrapping_key, wrapped, bound))
+        bound, keys = self._bind_key(key_id, owner), self._get_keys()
+        try:
+            return DataKey(key_id, _decrypt(keys.end_user_wrapping_key, wrapped, bound))
+        except UnreadableContentError:
+            if not keys.former_wrapping_key:
+                raise
+            return DataKey(key_id, _decrypt(keys.former_wrapping_key, wrapped, bound))
 
     def encrypt(self, key: DataKey, table: str, row: str, content: bytes) -> bytes:
         """Return what is stored of a row's content: nonce, ciphertext and tag."""

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content_books import match_owner
-from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
+from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.repository import MetaName, read_meta, write_meta
 
 MOST_ROWS: Final = 100
@@ -26,8 +26,6 @@ MOST_KEYS: Final = 200
 """Of which one transaction encrypts rows again, and which it destroys."""
 MOST_OWNERS: Final = 500
 """That get a new key in one transaction."""
-MOST_WRAPPED: Final = 2000
-"""Data keys that are in memory while all are wrapped again."""
 _ENCRYPTED: Final = (
     (t.conversations, t.conversations.c.attributes),
     (t.conversation_items, t.conversation_items.c.content),
@@ -70,6 +68,11 @@ class KeyRotation:
 def request_rotation(connection: Connection) -> None:
     """Note that each owner is due a new key: `begin_rotation` makes them, also after a crash."""
     write_meta(connection, MetaName.ROTATION_DUE, "null")
+
+
+def is_rotation_due(connection: Connection) -> bool:
+    """Return whether owners wait for the new key that they are due."""
+    return read_meta(connection, MetaName.ROTATION_DUE) is not None
 
 
 def begin_rotation(connection: Connection, cipher: ContentCipher, now: float) -> int:
@@ -118,27 +121,6 @@ def read_rotation(connection: Connection) -> KeyRotation:
         counts = sa.select(table.c.key_id, sa.func.count()).group_by(table.c.key_id)
         left += sum(count for key_id, count in connection.execute(counts) if key_id in older)
     return KeyRotation(connection.scalar(sa.select(sa.func.count()).select_from(owners)) or 0, len(older), left)
-
-
-def wrap_again(connection: Connection, before: ContentCipher, after: ContentCipher) -> int:
-    """Wrap all data keys with the wrapping key of another root. Return how many did not open; they stay as they are."""
-    c, last, lost = t.data_keys.c, "", 0
-    update = sa.update(t.data_keys).where(c.id == sa.bindparam("key")).values(wrapped_key=sa.bindparam("wrapped"))
-    while rows := connection.execute(
-        sa.select(t.data_keys).where(c.id > last).order_by(c.id).limit(MOST_WRAPPED)
-    ).all():
-        last, wrapped = rows[-1].id, []
-        for row in rows:
-            owner = Owner(row.caller_kind, row.caller_id, row.end_user)
-            try:
-                key = _unwrap(before, owner, row)
-            except UnreadableContentError:
-                lost += 1
-            else:
-                wrapped.append({"key": row.id, "wrapped": after.wrap_key(key, owner)})
-        if wrapped:
-            connection.execute(update, wrapped)
-    return lost
 
 
 def continue_rotation(connection: Connection, cipher: ContentCipher, now: float, most: int = MOST_ROWS) -> bool:

@@ -3,16 +3,15 @@
     new root → key of the database's file, wrapping key of data keys, key of backups, sealing of the old root
     old root → peppers, audit key, receipt key: API keys, pseudonyms, audit log and receipts stay valid
 
-One transaction wraps the data keys again and seals the old root (`store.adopted_root`). In PostgreSQL it also replaces
-the key ring. On a volume the ring has both roots from before it until the file has its new key; a start on what a
-crash left ends the rotation forward or back (`opening.settle_root_rotation`). Then each owner gets a new data key,
-since those of before may be known, too.
+One transaction seals the old root under the new one (`store.adopted_root`), and notes that each owner is due a new data
+key: those of before may be known, too, and stay wrapped by the old root until rows are encrypted again. In PostgreSQL
+it also replaces the key ring. On a volume the ring has both roots from before it until the file has its new key; a
+start on what a crash left ends the rotation forward or back (`opening.settle_root_rotation`).
 
 Called by `http.administration`.
 """
 
 import asyncio
-import logging
 from dataclasses import dataclass, replace
 
 from sqlalchemy.engine import Connection
@@ -21,9 +20,8 @@ from r1plus_contract.gateway import GATEWAY_KEY
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store.admin import append_action, make_data_keys
 from r1plus_gateway.store.adopted_root import AdoptedRoot, open_roots
-from r1plus_gateway.store.content_cipher import ContentCipher
 from r1plus_gateway.store.errors import KeyLostError
-from r1plus_gateway.store.key_rotation import KeyRotation, read_rotation, request_rotation, wrap_again
+from r1plus_gateway.store.key_rotation import KeyRotation, is_rotation_due, read_rotation, request_rotation
 from r1plus_gateway.store.opening import get_folder, require_ring, settle_root_rotation, store_ring
 from r1plus_gateway.store.repository import LedgerRepository, MetaName, read_meta, write_meta
 from r1plus_gateway.store.tenant import TenantStore
@@ -35,8 +33,6 @@ from r1plus_gateway.store.tenant_keys import (
     promote_pending_root,
     read_halves,
 )
-
-log = logging.getLogger(__name__)
 
 
 class RotationRunningError(ValueError):
@@ -55,8 +51,7 @@ class RootRotation:
 async def rotate_root(store: TenantStore, admin: Caller) -> RootRotation:
     """Give the tenant a new root, and each owner's content a new data key.
 
-    Requests wait while all data keys are wrapped again and, on a volume, while the file is encrypted again. A rotation
-    whose client leaves goes on.
+    Requests wait while a volume's file is encrypted again. A rotation whose client leaves goes on.
 
     Raises:
         RotationRunningError: the Secret's half, or data keys, are being rotated.
@@ -92,9 +87,12 @@ def replace_root(store: TenantStore, admin: Caller) -> None:
         )
     if not data.database.is_sqlite:
         _replace_in_database(store, admin, halves)
-    elif not settle_root_rotation(config, data.database):
+        store.take_rotated_root()
+        return
+    with store.hold_writer():
+        is_ended = settle_root_rotation(config, data.database)
+    if not is_ended:
         _replace_on_volume(store, admin, halves)
-    store.take_rotated_root()
 
 
 def _replace_on_volume(store: TenantStore, admin: Caller, halves: dict[str, bytes]) -> None:
@@ -112,7 +110,8 @@ def _replace_on_volume(store: TenantStore, admin: Caller, halves: dict[str, byte
             _switch(repository, store, admin, find_roots(pending, halves))
         store.take_rotated_root()
     finally:
-        settle_root_rotation(config, data.database)
+        with store.hold_writer():
+            settle_root_rotation(config, data.database)
 
 
 def _replace_in_database(store: TenantStore, admin: Caller, halves: dict[str, bytes]) -> None:
@@ -129,27 +128,19 @@ def _replace_in_database(store: TenantStore, admin: Caller, halves: dict[str, by
 def _switch(repository: LedgerRepository, store: TenantStore, admin: Caller, roots: tuple[bytes, ...]) -> None:
     """Let the data go by the second root, in one transaction."""
     config, data, connection = store.config, store.require_data(), repository.connection
-    data.database.allow_long_statements(connection)
     _require_no_rotation(connection)
     before, own = open_roots(roots[:1], data.adopted_root, config.tenant_uid, data.database.name), derive_keys(roots[1])
     adopted = before.adopted or AdoptedRoot(before.own, config.tenant_uid, "", before.own)
-    adopted = replace(adopted, content_root=b"")
-    keys = adopted.derive_keys(own)
-    lost = wrap_again(
-        connection,
-        ContentCipher(lambda: data.keys, data.content_uid),
-        ContentCipher(lambda: keys, data.content_uid),
-    )
-    if lost:
-        log.error("%d data keys did not open before the root was rotated; what they encrypt cannot be read", lost)
+    adopted = replace(adopted, content_root=b"", former_root=adopted.content_root or before.own)
     write_meta(connection, MetaName.ADOPTED_ROOT, adopted.seal(own, config.tenant_uid))
     request_rotation(connection)
-    append_action(repository, admin, "rotate_root", keys.root_id)
+    append_action(repository, admin, "rotate_root", own.root_id)
 
 
 def _require_no_rotation(connection: Connection) -> None:
+    """Raise RotationRunningError while there may be data keys of before the last rotation of the root."""
     found = read_rotation(connection)
-    if found.older_keys:
+    if found.older_keys or is_rotation_due(connection):
         raise RotationRunningError(
             f"A rotation of data keys is under way, and {found.rows_left} rows are left to encrypt again; wait for its"
             " end. If it does not go on, the gateway's log says why"

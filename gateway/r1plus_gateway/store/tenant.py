@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,7 @@ class TenantStore:
         self.copier = CopyThread()
         """Makes and restores backups."""
         self._is_held = False
+        self._turn = threading.Lock()
         self._writer = Writer(self._open_repository)
         self.ledger = StoreLedger(self._writer)
         self.first_try = asyncio.Event()
@@ -329,6 +331,12 @@ class TenantStore:
             self._is_held = False
             self._set_ready()
 
+    @contextlib.contextmanager
+    def hold_writer(self) -> Iterator[None]:
+        """Let the writer wait during the block, which may take longer than SQLite waits for a lock."""
+        with self._turn:
+            yield
+
     async def run_alone(self, work: Callable[[], T]) -> T:
         """Run work in a thread while no copy and no long read runs. Raises CopyRunningError, and what it raises."""
         return await self.copier.run(lambda: self._auditor.submit(work).result())
@@ -477,7 +485,7 @@ class TenantStore:
         if data.problem is not None or self._is_held:
             raise (data.problem or self._problem).renew()
         try:
-            with contextlib.ExitStack() as stack:
+            with self._turn, contextlib.ExitStack() as stack:
                 repository = self._enter_repository(stack)
                 yield repository
         except StoreError as error:

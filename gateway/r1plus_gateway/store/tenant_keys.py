@@ -56,6 +56,8 @@ class TenantKeys:
     audit_key: bytes = field(repr=False)
     end_user_wrapping_key: bytes = field(repr=False)
     """Wraps the data key of each owner, which content is encrypted with."""
+    former_wrapping_key: bytes = field(repr=False)
+    """Has wrapped the data keys of before a rotation of the root; empty: there was none."""
     receipt_key: bytes = field(repr=False)
     """Ed25519, signs receipts of erasures."""
     backup_key: bytes = field(repr=False)
@@ -293,6 +295,7 @@ def derive_keys(root: bytes) -> TenantKeys:
         end_user_pepper=_derive(root, "end-user-pepper/1"),
         audit_key=_derive(root, "audit-key/1"),
         end_user_wrapping_key=_derive(root, "end-user-wrapping-key/1"),
+        former_wrapping_key=b"",
         receipt_key=_derive(root, "receipt-key/1"),
         backup_key=_derive(root, "backup-key/1"),
         adoption_key=_derive(root, "adoption-key/1"),

@@ -38,7 +38,8 @@ def make_keys() -> TenantKeys:
 
 
 def test_the_keys_differ_from_each_other_and_from_those_of_any_other_tenant() -> None:
-    keys = [value for made in (make_keys(), make_keys()) for value in (getattr(made, name) for name in made.__slots__)]
+    names = [name for name in TenantKeys.__slots__ if name != "former_wrapping_key"]
+    keys = [getattr(made, name) for made in (make_keys(), make_keys()) for name in names]
     assert len(keys) == 18
     for one, other in itertools.combinations(keys, 2):
         assert not one.startswith(other[:16])
@@ -94,7 +95,7 @@ def test_no_representation_shows_a_key() -> None:
     keys, _ = open_ring(ring, TENANT_UID, HALVES)
     shown = repr(keys) + repr(ring)
     wraps = [*ring.wraps.values(), *ring.pending.values()]
-    for secret in [getattr(keys, name) for name in keys.__slots__] + [ring.volume_half, *wraps]:
+    for secret in [getattr(keys, name) for name in keys.__slots__ if getattr(keys, name)] + [ring.volume_half, *wraps]:
         assert repr(secret) not in shown
         assert secret.hex() not in shown
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlcipher3 import dbapi2 as sqlcipher
 
 from r1plus_gateway.access.api_keys import verify_key
+from r1plus_gateway.store import admin, key_rotation
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import (
     UsageQuery,
@@ -31,11 +32,11 @@ from r1plus_gateway.store.database import Database
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key, verify_receipt
 from r1plus_gateway.store.errors import CorruptError, DataReason, FullError, SchemaNewerError, WrongKeyError
 from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.key_rotation import KeyRotation, read_rotation
+from r1plus_gateway.store.key_rotation import KeyRotation, is_rotation_due, read_rotation
 from r1plus_gateway.store.opening import open_data
 from r1plus_gateway.store.repository import MetaName, read_meta
 from r1plus_gateway.store.restoration import NotNewError
-from r1plus_gateway.store.root_rotation import RotationRunningError, rotate_root
+from r1plus_gateway.store.root_rotation import RotationRunningError, replace_root, rotate_root
 from r1plus_gateway.store.sealed_stream import SealedStreamError, StreamKind, StreamReader
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_keys import TenantKeys, derive_keys, find_roots, make_half, read_halves, read_ring
@@ -443,17 +444,47 @@ async def test_a_volume_without_room_for_a_second_copy_is_refused_before_anythin
         assert store.state.is_ready
 
 
-async def test_a_data_key_that_does_not_open_stays_as_it_is(
+async def test_a_row_that_does_not_decrypt_holds_up_the_next_rotation_and_nothing_else(
     store: TenantStore, filled: Filled, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """While data keys of before the last rotation are left, the root that opens them is needed."""
     with store.require_data().database.transaction(writes=True) as connection:
         is_berts = t.data_keys.c.caller_id == BERT.id
         connection.execute(sa.update(t.data_keys).where(is_berts).values(wrapped_key=b"x" * 60))
     await rotate_root(store, ADMIN)
-    assert "1 data keys did not open before the root was rotated" in caplog.text
+    await store.maintain()
+    assert "Rotation of data keys stopped, older keys stay" in caplog.text
     assert await read_texts(store, filled) == TEXTS
     with pytest.raises(UnreadableContentError):
         await read_texts(store, filled, BERT)
+    with pytest.raises(RotationRunningError, match="rows are left to encrypt again; wait for its end"):
+        await rotate_root(store, ADMIN)
+    await erase(store, ADMIN, ErasureScope(end_user=BERT.end_user))
+    store.resume_rotation()
+    await store.maintain()
+    await rotate_root(store, ADMIN)
+    assert await read_texts(store, filled) == TEXTS
+
+
+async def test_owners_that_are_due_a_new_key_get_it_also_after_a_restart(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (admin, key_rotation):
+        monkeypatch.setattr(module, "MOST_OWNERS", 1)
+    async with volume.open() as store:
+        filled = await fill(store)
+        old = set(await store.read(lambda one: one.scalars(sa.select(t.data_keys.c.id)).all()))
+        await store.run_alone(lambda: replace_root(store, ADMIN))
+        with pytest.raises(RotationRunningError):
+            await rotate_root(store, ADMIN)
+        assert await read_texts(store, filled) == TEXTS
+    async with volume.open() as store:
+        assert await store.read(is_rotation_due)
+        await store.maintain()
+        assert not await store.read(is_rotation_due)
+        new = set(await store.read(lambda one: one.scalars(sa.select(t.data_keys.c.id)).all()))
+        assert len(new) == 2 and not new & old
+        assert await read_texts(store, filled) == TEXTS
 
 
 async def test_an_adopted_root_that_was_changed_is_a_damaged_database(volume: Volume) -> None:
