@@ -32,7 +32,7 @@ from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
 from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
-from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.errors import FullError, StoreError
 from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
 from r1plus_gateway.store.key_rotation import KeyRotation
 from r1plus_gateway.store.ledger import refuse_unavailable
@@ -248,7 +248,10 @@ class Administration:
         return respond(_describe_rotation(await admin.report_data_keys(self._store)))
 
     async def _rotate_root(self, _: web.Request, caller: Caller) -> web.Response:
-        rotation = await rotate_root(self._store, caller)
+        try:
+            rotation = await rotate_root(self._store, caller)
+        except FullError as error:
+            raise RequestError(409, "volume_full", f"{error}; then call again") from error
         return respond({"object": "root", "id": rotation.root_id, **asdict(rotation.data_keys)})
 
     async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
