@@ -106,6 +106,10 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last
 	@$(PYTHON) -m conformance
 
+.PHONY: test-page
+test-page: $(SYNCED) ## The gateway's page in a real Chromium (installed if it is missing), before the real Triton and every helper
+	$(PYTEST) -m page tests/page
+
 .PHONY: test-embedding
 test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against transformers' on over 200 texts
 	$(PYTEST) -m embedding -s tests/embedding

@@ -33,6 +33,8 @@ PACKAGES: tuple[str, ...] = (
 
 POSTGRESQL: tuple[str, ...] = ("postgresql",)
 """What the registry's tests need; the cluster does not."""
+CHROMIUM: tuple[str, ...] = ("chromium", "fonts-dejavu-core")
+"""What the tests of the gateway's page need."""
 STEP_COUNT = 1
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _STATUS_FILES = Path("/var/lib/dpkg/info")

@@ -71,12 +71,25 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class GateFigures:
+    """What the gate of a revision measured before it took traffic."""
+
+    suite: str
+    items: int
+    lost: int
+    threshold: float
+    """Least share of the items that may be right."""
+
+
+@dataclass(frozen=True)
 class AnswerEvidence:
     """What answered: the revision, the digest of its engine, and the verdict of the pod that answered."""
 
     revision: str
     engine_digest: str
     verdict: str
+    gate: GateFigures | None = None
+    """None where no gate has measured this revision, or the answer is not verified."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from r1plus_gateway.http.knowledge_search import make_finder
 from r1plus_gateway.http.memories import Memories
 from r1plus_gateway.http.metrics import classify_refusal
 from r1plus_gateway.http.operations import Handler, Operation, Parameter, build_document
+from r1plus_gateway.http.page import Page
 from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_error
 from r1plus_gateway.http.response_form import ResponseForm
 from r1plus_gateway.http.response_requests import refuse_continuation
@@ -103,6 +104,7 @@ class Api:
         app = web.Application(client_max_size=limits.body_bytes, middlewares=[self._convert_errors])
         app.on_response_prepare.append(_add_headers)
         app.add_routes([operation.build_route() for operation in self._operations])
+        app.add_routes(Page().build_routes())
         return app
 
     def _list_operations(self) -> list[Operation]:

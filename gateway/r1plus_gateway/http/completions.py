@@ -440,11 +440,16 @@ def _check_end(generation: Generation) -> None:
 
 
 def build_evidence_headers(generation: Generation) -> Mapping[str, str]:
-    """Return the headers that say what answers: revision and verdict of the pod."""
+    """Return the headers that say what answers: revision and verdict of the pod, and what its gate measured."""
     evidence = generation.evidence
     headers = {"x-r1plus-verdict": evidence.verdict}
     if evidence.revision:
         headers["x-r1plus-revision"] = evidence.revision
+    if evidence.gate is not None:
+        gate = evidence.gate
+        # A string with parameters, as RFC 9651 writes them.
+        figures = f"items={gate.items};lost={gate.lost};threshold={gate.threshold:g}"
+        headers["x-r1plus-gate"] = f'"{gate.suite}";{figures}'
     return headers
 
 

@@ -1,6 +1,7 @@
 """What a pod's monitor says of the revision that it serves, compared with what the operator wrote."""
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -9,12 +10,15 @@ import aiohttp
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_gateway.access.caller import AnswerEvidence
+from r1plus_gateway.access.caller import AnswerEvidence, GateFigures
 from r1plus_gateway.settings import RevisionFacts
 
 UNVERIFIED: Final = AnswerEvidence(revision="", engine_digest="", verdict="unverified")
 CACHE_SECONDS: Final = 2.0
 FETCH_SECONDS: Final = 0.5
+MOST_ITEMS: Final = 10**6
+"""Of a suite, as far as a report is believed."""
+_SUITE: Final = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 MOST_REPORT_BYTES: Final = 256 * 1024
 
 
@@ -91,5 +95,16 @@ def match_report(report: MonitorReport | None, revisions: Sequence[RevisionFacts
         return UNVERIFIED
     for facts in revisions:
         if facts.name == report.revision and facts.identity == report.identity:
-            return AnswerEvidence(facts.name, facts.engine_digest, report.verdict.value)
+            return AnswerEvidence(facts.name, facts.engine_digest, report.verdict.value, _read_gate(report))
     return UNVERIFIED
+
+
+def _read_gate(report: MonitorReport) -> GateFigures | None:
+    """Return the figures of the gate that the verdict rests on."""
+    gate = report.gate
+    # The pod's word, which becomes a header: a suite is an object of Kubernetes, and has such a name.
+    if gate is None or gate.verdict is not report.verdict or not _SUITE.fullmatch(gate.suite):
+        return None
+    if not (0 <= gate.lost <= gate.items <= MOST_ITEMS and 0 <= gate.threshold <= 1):
+        return None
+    return GateFigures(gate.suite, gate.items, gate.lost, gate.threshold)

@@ -1,24 +1,29 @@
 """A tenant with a gateway and one small model, for all tests of this folder; away again at the end."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from devcluster import kubeconfig
+from devcluster.cache import cache_dir
+from devcluster.images import builder
 from devcluster.steps import Steps
 from e2e import gateways, objects
 from e2e.gateway import postgresql
-from e2e.gateway.postgresql import PostgreSql
+from e2e.gateway.postgresql import NAMESPACE as DATABASE_NAMESPACE
+from e2e.gateway.postgresql import PORT, PostgreSql
 from e2e.gateways import ApiKey, GatewayAsker
 from e2e.kube import Json, Kube
-from e2e.parts import Parts
+from e2e.parts import ENGINE_PREFIX, Parts
 from e2e.story import Name
 from e2e.suites import own_suite
 from e2e.target import Target
 from e2e.tenants import Tenant
+from e2e.waiting import wait_for
 from r1plus_contract.names import TENANT
+from r1plus_model_repo.importing.embedding import minilm
 from r1plus_operator.observe.suite_signature import generate_key
 
 NAMESPACE, MODEL = "story-gateway", "triage"
@@ -35,16 +40,27 @@ def chart_values() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def database_image(built: Parts) -> str:
     """PostgreSQL, which only these tests have."""
-    return built.refs["postgresql"]
+    return built.refs[postgresql.NAME]
 
 
 @pytest.fixture(scope="session")
 def built(built: Parts) -> Parts:
-    """With it on the node."""
+    """With PostgreSQL and the embedding engine on the node."""
     if kubeconfig.of_ones_own():
         pytest.skip("the image of PostgreSQL is built for the embedded cluster; unset KUBECONFIG")
-    image = postgresql.build_image(Steps())
-    return replace(built, archives=(*built.archives, image), refs={**built.refs, "postgresql": image.pinned})
+    steps = Steps()
+    steps.expect(2)
+    with steps.step(f"engine {minilm.NAME}") as step:
+        folder = minilm.build_minilm(cache_dir() / "engines", step.progress)
+    images = {
+        postgresql.NAME: postgresql.build_image(steps),
+        ENGINE_PREFIX + minilm.NAME: builder.engine_image(minilm.NAME, folder, steps),
+    }
+    return replace(
+        built,
+        archives=(*built.archives, *images.values()),
+        refs={**built.refs, **{name: image.pinned for name, image in images.items()}},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +88,33 @@ class ServedTenant:
     def configure(self, **gateway: object) -> None:
         """Ask for another gateway: these fields, and no others."""
         self.kube.apply(objects.tenant(NAMESPACE, gateway=gateway))
+
+    def configure_shared(self, database: PostgreSql, name: str, **gateway: object) -> None:
+        """Ask for two pods that share a database of that name, which is made if it is missing, and wait until both are ready."""
+        secret = f"gateway-{name}".replace("_", "-")
+        if self.kube.get("secrets", NAMESPACE, secret) is None:
+            head = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret, "namespace": NAMESPACE}}
+            self.kube.apply({**head, "stringData": {"url": database.create_database(name)}})
+        egress = {"namespace": DATABASE_NAMESPACE, "ports": [PORT]}
+        self.configure(enabled=True, replicas=2, database={"secretName": secret, "egress": egress}, **gateway)
+        self.until_ready_pods(2)
+
+    def until_ready_pods(self, count: int, without: str = "", containers: Collection[str] = ()) -> None:
+        """Wait until the gateway has so many pods, all ready, with these containers, and none of this uid."""
+
+        def look() -> bool:
+            pods = gateways.gateway_pods(self.kube, NAMESPACE)
+            return (
+                len(pods) == count
+                and all(map(gateways.is_up, pods))
+                and without not in {pod["metadata"]["uid"] for pod in pods}
+                and all(
+                    {container["name"] for container in pod["spec"]["containers"]}.issuperset(containers)
+                    for pod in pods
+                )
+            )
+
+        wait_for(look, f"{count} pods are ready, and no other", lambda: gateways.describe_pods(self.kube, NAMESPACE))
 
     def until_ready(self) -> Json:
         """Wait until the gateway is ready."""

@@ -12,8 +12,7 @@ from e2e import gateways, story
 from e2e.asking import Asker
 from e2e.command_line import run_r1plus
 from e2e.gateway.conftest import BAKE_SECONDS, MODEL, NAMESPACE, ServedTenant
-from e2e.gateway.postgresql import NAMESPACE as DATABASE_NAMESPACE
-from e2e.gateway.postgresql import PORT, PostgreSql
+from e2e.gateway.postgresql import PostgreSql
 from e2e.gateways import ApiKey
 from e2e.inside import Caller
 from e2e.kube import Kube
@@ -34,7 +33,6 @@ pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(3600)]
 
 PATIENT = 12
 """Tries by which OpenAI's client waits a minute."""
-DATABASE_SECRET = "gateway-database"
 
 
 def test_promotion_and_rollback_fail_no_request(served: ServedTenant, url: str, key: ApiKey) -> None:
@@ -72,7 +70,7 @@ def test_a_client_that_tries_again_does_not_notice_that_the_only_pod_was(
         impatient.more_answers()
         began = time.monotonic()
         kube.kubectl("delete", "pod", pod["metadata"]["name"], "-n", NAMESPACE, "--wait=false", *words)
-        _until_replaced(kube, pod["metadata"]["uid"], 1)
+        served.until_ready_pods(1, without=pod["metadata"]["uid"])
         impatient.more_answers()
         gap = time.monotonic() - began
         patient.more_answers()
@@ -151,13 +149,7 @@ def test_switched_off_all_goes_but_its_data_and_switched_on_again_old_keys_work(
 
 def test_two_pods_on_postgresql_fail_no_request_when_either_goes(served: ServedTenant, database: PostgreSql) -> None:
     kube = served.kube
-    url_of_database = database.create_database("t_8f3a")
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": DATABASE_SECRET, "namespace": NAMESPACE}}
-    kube.apply({**secret, "stringData": {"url": url_of_database}})
-    egress = {"namespace": DATABASE_NAMESPACE, "ports": [PORT]}
-    served.configure(enabled=True, replicas=2, database={"secretName": DATABASE_SECRET, "egress": egress})
-    wait_for(lambda: _ready_pods(kube) == 2, "two pods are ready", lambda: gateways.describe_pods(kube, NAMESPACE))
-    wait_for(lambda: len(gateways.gateway_pods(kube, NAMESPACE)) == 2, "pods of before are gone")
+    served.configure_shared(database, "t_8f3a")
     served.until_ready()
     key = gateways.create_key(kube, NAMESPACE, "clients")
     with gateways.reach(served.target, NAMESPACE) as url:
@@ -170,7 +162,7 @@ def test_two_pods_on_postgresql_fail_no_request_when_either_goes(served: ServedT
             for pod in gateways.gateway_pods(kube, NAMESPACE):
                 short.more_answers()
                 gateways.evict(kube, NAMESPACE, pod["metadata"]["name"])
-                _until_replaced(kube, pod["metadata"]["uid"], 2)
+                served.until_ready_pods(2, without=pod["metadata"]["uid"])
                 short.more_answers()
                 long.more_answers(1)
     print(f"short answers: {short.summary()}\nstreams: {long.summary()}")
@@ -199,20 +191,6 @@ def test_two_pods_never_exceed_one_budget(served: ServedTenant) -> None:
 def _other_revision(kube: Kube, served: ServedTenant, first: str) -> str | None:
     revision = story.serving_revision(kube, served.name)
     return revision if revision != first else None
-
-
-def _ready_pods(kube: Kube) -> int:
-    return sum(gateways.is_up(pod) for pod in gateways.gateway_pods(kube, NAMESPACE))
-
-
-def _until_replaced(kube: Kube, uid: str, count: int) -> None:
-    """Wait until the pod is gone, and so many are ready."""
-
-    def look() -> bool:
-        pods = gateways.gateway_pods(kube, NAMESPACE)
-        return uid not in {pod["metadata"]["uid"] for pod in pods} and _ready_pods(kube) == count
-
-    wait_for(look, f"{count} pods are ready without {uid}", lambda: gateways.describe_pods(kube, NAMESPACE))
 
 
 def _is_closed(kube: Kube) -> bool:

@@ -19,7 +19,6 @@ from r1plus_gateway.settings import ENV_SETTINGS
 from r1plus_gateway.store.tenant_keys import make_half
 from support.apiserver.process import PythonProcess
 from support.embedding.process import EmbedderProcess
-from support.gateway.fake_triton import FakeTriton
 from support.gateway.rig import REVISION, FakeMonitor
 from support.gateway.tokens import ISSUER, PrivateKey, make_account, make_claims, make_jwk, sign
 from support.ports import free_port
@@ -177,7 +176,7 @@ class GatewayProcess(PythonProcess):
 @asynccontextmanager
 async def running_process(
     folder: Path,
-    pod: FakeTriton,
+    pod: Listener,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     calculator: Path | None = None,

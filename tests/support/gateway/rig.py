@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
 from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.metrics import GatewayMetrics
@@ -27,7 +27,10 @@ from support.gateway.fake_triton import FakeTriton, Script, serving
 from support.waiting import eventually
 
 REVISION = {"name": "credit-1", "identity": "1d", "engineDigest": "0123456789abcdef"}
-REPORT = MonitorReport("credit-1", "1d", Phase.WATCHING, Verdict.PASS, "Passed", "")
+GATE = GateReport(
+    Verdict.PASS, "Passed", "", "1d", "credit-v1", "5a" * 32, "1", threshold=0.98, items=210, lost=3, allowed=4
+)
+REPORT = MonitorReport("credit-1", "1d", Phase.WATCHING, Verdict.PASS, "Passed", "", gate=GATE)
 
 
 class FakeMonitor:

@@ -2,20 +2,22 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from r1plus_contract.verdict import MonitorReport, Phase, Verdict
-from r1plus_gateway.access.caller import AnswerEvidence
+from r1plus_contract.verdict import GateReport, MonitorReport, Phase, Verdict
+from r1plus_gateway.access.caller import AnswerEvidence, GateFigures
 from r1plus_gateway.serving.errors import ModelUnavailableError
-from r1plus_gateway.serving.evidence import UNVERIFIED, EvidenceCache
+from r1plus_gateway.serving.evidence import UNVERIFIED, EvidenceCache, match_report
 from r1plus_gateway.serving.pods import PodPool, resolve_service
 from r1plus_gateway.settings import ModelSettings, RevisionFacts
 from support.gateway.access import ALICE
 from support.gateway.fake_triton import Gated, answer
 from support.gateway.rig import Rig, running
+from support.tables import for_each
 from support.waiting import eventually
 
 MODEL = ModelSettings("credit", "credit-pods", context_tokens=1024, batch=4)
@@ -115,6 +117,28 @@ async def test_evidence_is_read_again_after_two_seconds() -> None:
     assert await cache.get([]) is UNVERIFIED
     assert reads == 2
     await cache.close()
+
+
+GATE = GateReport(Verdict.PASS, "Passed", "", "1d", "credit-v1", "", "1", threshold=0.98, items=210, lost=3, allowed=4)
+GATES: dict[str, tuple[GateReport | None, GateFigures | None]] = {
+    "a gate that passed": (GATE, GateFigures("credit-v1", 210, 3, 0.98)),
+    "none yet": (None, None),
+    "one that failed, while the pod says Pass": (replace(GATE, verdict=Verdict.FAIL), None),
+    "a suite that would end the header": (replace(GATE, suite='a"\r\nx: y'), None),
+    "a suite of one hundred thousand characters": (replace(GATE, suite="a" * 100_000), None),
+    "more lost than asked": (replace(GATE, lost=211), None),
+    "less than nothing lost": (replace(GATE, lost=-1), None),
+    "items without end": (replace(GATE, items=10**9), None),
+    "a threshold that is no share": (replace(GATE, threshold=float("nan")), None),
+}
+
+
+@for_each("reported, expected", GATES)
+def test_figures_of_a_gate_are_believed_if_they_can_be(
+    reported: GateReport | None, expected: GateFigures | None
+) -> None:
+    report = MonitorReport("credit-1", "1d", Phase.WATCHING, Verdict.PASS, "Passed", "", gate=reported)
+    assert match_report(report, [RevisionFacts("credit-1", "1d", "sha256:01")]).gate == expected
 
 
 async def test_a_model_that_the_settings_add_or_drop_is_followed(tmp_path: Path) -> None:
