@@ -47,7 +47,7 @@ class CopyThread:
     def require_free(self) -> None:
         """Raise CopyRunningError while a copy runs."""
         if self._is_busy:
-            raise CopyRunningError("A backup, a restore or a rotation of the root of this tenant runs; wait for its end")
+            raise CopyRunningError("A backup, a restore or a rotation of this tenant's root runs; wait for its end")
 
     def close(self) -> None:
         """Take no more work."""

@@ -30,23 +30,17 @@ from support.gateway.tenant_data import ADMIN, Volume
 from support.waiting import DEADLINE_SECONDS
 
 
-def watch(killer: Killer, engine: sa.Engine) -> None:
-    """Count also what the driver is told outside of transactions."""
-    killer.watch(engine)
-    sa.event.listen(engine, "connect", lambda driver, _: _trace(killer, driver))
-
-
-def _trace(killer: Killer, driver: Any) -> None:
-    if hasattr(driver, "set_trace_callback"):
-        driver.set_trace_callback(killer.step)
-
-
 async def rotate_until_killed(volume: Volume, number: int) -> None:
     """Rotate the root, and die before the step of this number."""
     async with volume.open() as store:
-        engine = store.require_data().database.engine
-        engine.dispose()
-        watch(Killer(number), engine)
+        database, killer = store.require_data().database, Killer(number)
+        if database.is_sqlite:
+            # The driver's own trace has also what it is told outside of transactions, which encrypts the file again.
+            database.engine.dispose()
+            sa.event.listen(database.engine, "connect", lambda driver, _: driver.set_trace_callback(killer.step))
+            sys.addaudithook(lambda event, _: killer.step() if event == "os.rename" else None)
+        else:
+            killer.watch(database.engine)
         await rotate_root(store, ADMIN)
         os._exit(STATUS_DONE)
 
