@@ -1,4 +1,4 @@
-# Everything starts from git and make on Debian 12, as root: the rest is installed from package registries, once.
+# Everything but the quickstart starts from git and make on Debian 12, as root: the rest is installed, once.
 # `make` or `make help` lists the targets.
 
 SHELL := /bin/bash
@@ -28,6 +28,15 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Without root, in an environment of its own: `edge/quickstart.py` needs nothing but Python.
+.PHONY: quickstart
+quickstart: ## A first answer on this machine, without Kubernetes and root: five minutes the first time [OPTIONS=--data DIR]
+	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) up $(OPTIONS)
+
+.PHONY: quickstart-down
+quickstart-down: ## Stop what make quickstart has started; leaves no process
+	@env -u PYTHONPATH python3 edge/quickstart.py $(UV_VERSION) down $(OPTIONS)
 
 .PHONY: demo
 demo: $(SYNCED) ## The whole story on a real cluster: build (once), install, serve, refuse, alert
@@ -101,6 +110,10 @@ test-apiserver-long: $(SYNCED) ## Beyond make test: the leader's hand-over and f
 .PHONY: test-engine
 test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's engines
 	$(PYTEST) -m triton tests/engine
+
+.PHONY: test-edge
+test-edge: $(SYNCED) ## Stories of r1plus serve with the real tritonserver: kills, a power cut, refusals, Ctrl-C; nothing is left
+	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_quickstart.py
 
 .PHONY: test-conformance
 test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last
@@ -195,7 +208,7 @@ bench-gateway: $(SYNCED) ## What the gateway adds to bare gRPC on a fixed timeta
 	@$(PYTHON) -m bench.gateway $(if $(LITELLM),--litellm)
 
 .PHONY: bench-memory
-bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; and what the served model answers; JSON last [HALF=development SEED ANSWERS=32]
+bench-memory: $(SYNCED) ## Facts of a conversation that reach the prompt at a quarter of its tokens; the time to the first token; and what the served model answers; JSON last [HALF=development|validation SEED ANSWERS=32]
 	@$(PYTHON) -m bench.memory $(if $(HALF),--half $(HALF)) $(if $(SEED),--seed $(SEED)) $(if $(ANSWERS),--answers $(ANSWERS))
 
 .PHONY: bench-knowledge

@@ -22,6 +22,17 @@ from r1plus_client.errors import (
     ServerError,
     StreamInterruptedError,
 )
+from r1plus_client.stored_types import (
+    Citation,
+    Conversation,
+    ConversationItem,
+    File,
+    Memory,
+    Response,
+    SearchHit,
+    VectorStore,
+    VectorStoreFile,
+)
 from r1plus_client.types import ChatCompletion, Evidence, Generation, MathReport, Message, Model, Usage
 
 __all__ = [
@@ -30,12 +41,17 @@ __all__ = [
     "AuthenticationError",
     "BudgetExhaustedError",
     "ChatCompletion",
+    "Citation",
     "Client",
+    "Conversation",
+    "ConversationItem",
     "Evidence",
+    "File",
     "GatewayConnectionError",
     "Generation",
     "InvalidRequestError",
     "MathReport",
+    "Memory",
     "Message",
     "Model",
     "NotFoundError",
@@ -43,7 +59,12 @@ __all__ = [
     "PermissionDeniedError",
     "R1PlusError",
     "RateLimitError",
+    "Response",
+    "SearchHit",
     "ServerError",
     "StreamInterruptedError",
     "Usage",
+    "VectorStore",
+    "VectorStoreFile",
+    "credit",
 ]

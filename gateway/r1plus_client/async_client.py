@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from r1plus_client import protocol, streams
+from r1plus_client.async_resources import (
+    AsyncConversations,
+    AsyncFiles,
+    AsyncMemories,
+    AsyncResponses,
+    AsyncVectorStores,
+)
+from r1plus_client.calls import Call
 from r1plus_client.client import DEFAULT_RETRIES, DEFAULT_TIMEOUT
 from r1plus_client.errors import build_error
 from r1plus_client.protocol import Access, MessageLike, Options
 from r1plus_client.streams import AsyncStream
 from r1plus_client.types import ChatCompletion, Generation, Model
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -47,6 +58,7 @@ class AsyncClient:
         self._max_retries = max_retries
         self._owned = http is None
         self._http = http or httpx.AsyncClient(timeout=timeout)
+        self._bind()
 
     async def generate(
         self, *, model: str, prompt: str, system: str | None = None, **options: Unpack[Options]
@@ -112,6 +124,30 @@ class AsyncClient:
         usage: Mapping[str, Any] = (await self._send("GET", protocol.USAGE_PATH)).json()
         return usage
 
+    def for_end_user(self, end_user: str) -> AsyncClient:
+        """Return a client whose stored data are this end user's. It shares connections, and need not be closed.
+
+        Raises:
+            ValueError: a name with characters that no header has.
+        """
+        other = copy(self)
+        other._access, other._owned = self._access.for_end_user(end_user), False
+        other._bind()
+        return other
+
+    async def run(self, call: Call[T]) -> T:
+        """Send a call of stored data. Raises APIError, GatewayConnectionError."""
+        parts = {"data": dict(call.form), "files": {"file": call.file}} if call.file else {}
+        response = await self._send(call.method, call.path, call.body, query=call.query, parts=parts)
+        return call.parse(response.headers, response.content)
+
+    def _bind(self) -> None:
+        self.conversations = AsyncConversations(self)
+        self.responses = AsyncResponses(self)
+        self.files = AsyncFiles(self)
+        self.vector_stores = AsyncVectorStores(self)
+        self.memories = AsyncMemories(self)
+
     async def close(self) -> None:
         """Close all connections."""
         if self._owned:
@@ -126,14 +162,26 @@ class AsyncClient:
         await self.close()
 
     async def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        stream: bool = False,
+        query: Mapping[str, str] | None = None,
+        parts: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         """Send until there is an answer, or another try does not help."""
         attempt = 0
         while True:
             attempt += 1
             request = self._http.build_request(
-                method, self._access.base_url + path, json=body, headers=self._access.build_headers()
+                method,
+                self._access.base_url + path,
+                json=body,
+                params=query or None,
+                headers=self._access.build_headers(),
+                **(parts or {}),
             )
             try:
                 response = await self._http.send(request, stream=stream, follow_redirects=False)

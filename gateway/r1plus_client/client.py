@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from r1plus_client import protocol, streams
+from r1plus_client.calls import Call
 from r1plus_client.errors import build_error
 from r1plus_client.protocol import Access, MessageLike, Options
+from r1plus_client.resources import Conversations, Files, Memories, Responses, VectorStores
 from r1plus_client.streams import Stream
 from r1plus_client.types import ChatCompletion, Generation, Model
 
 DEFAULT_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 """Seconds. Reading may take long: an answer that is not streamed arrives as a whole."""
 DEFAULT_RETRIES = 2
+
+T = TypeVar("T")
 
 
 class Client:
@@ -50,6 +55,7 @@ class Client:
         self._max_retries = max_retries
         self._owned = http is None
         self._http = http or httpx.Client(timeout=timeout)
+        self._bind()
 
     def generate(self, *, model: str, prompt: str, system: str | None = None, **options: Unpack[Options]) -> Generation:
         """Return the answer to a prompt.
@@ -113,6 +119,30 @@ class Client:
         usage: Mapping[str, Any] = self._send("GET", protocol.USAGE_PATH).json()
         return usage
 
+    def for_end_user(self, end_user: str) -> Client:
+        """Return a client whose stored data are this end user's. It shares connections, and need not be closed.
+
+        Raises:
+            ValueError: a name with characters that no header has.
+        """
+        other = copy(self)
+        other._access, other._owned = self._access.for_end_user(end_user), False
+        other._bind()
+        return other
+
+    def run(self, call: Call[T]) -> T:
+        """Send a call of stored data. Raises APIError, GatewayConnectionError."""
+        parts = {"data": dict(call.form), "files": {"file": call.file}} if call.file else {}
+        response = self._send(call.method, call.path, call.body, query=call.query, parts=parts)
+        return call.parse(response.headers, response.content)
+
+    def _bind(self) -> None:
+        self.conversations = Conversations(self)
+        self.responses = Responses(self)
+        self.files = Files(self)
+        self.vector_stores = VectorStores(self)
+        self.memories = Memories(self)
+
     def close(self) -> None:
         """Close all connections."""
         if self._owned:
@@ -127,14 +157,26 @@ class Client:
         self.close()
 
     def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        stream: bool = False,
+        query: Mapping[str, str] | None = None,
+        parts: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         """Send until there is an answer, or another try does not help."""
         attempt = 0
         while True:
             attempt += 1
             request = self._http.build_request(
-                method, self._access.base_url + path, json=body, headers=self._access.build_headers()
+                method,
+                self._access.base_url + path,
+                json=body,
+                params=query or None,
+                headers=self._access.build_headers(),
+                **(parts or {}),
             )
             try:
                 response = self._http.send(request, stream=stream, follow_redirects=False)

@@ -7,7 +7,7 @@ import os
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -41,6 +41,8 @@ class Access:
     base_url: str
     api_key: str = field(default="", repr=False)
     token_file: Path | None = None
+    end_user: str = field(default="", repr=False)
+    """Whose stored data are meant; empty: the key's own."""
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
@@ -51,6 +53,8 @@ class Access:
             raise ValueError("api_key and token_file: give one of them")
         if not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ValueError("api_key: has characters that no key has; was it copied with a line break?")
+        if not (self.end_user.isascii() and self.end_user.isprintable()):
+            raise ValueError("end_user: has characters that no header has; give an id, as of your own user table")
 
     @classmethod
     def resolve(cls, base_url: str | None, api_key: str | None, token_file: str | Path | None) -> Access:
@@ -66,7 +70,12 @@ class Access:
     def build_headers(self) -> dict[str, str]:
         """Return the headers of one request."""
         credential = self.token_file.read_text(encoding="ascii").strip() if self.token_file else self.api_key
-        return {"authorization": f"Bearer {credential}"} if credential else {}
+        headers = {"authorization": f"Bearer {credential}"} if credential else {}
+        return {**headers, "x-r1plus-end-user": self.end_user} if self.end_user else headers
+
+    def for_end_user(self, end_user: str) -> Access:
+        """Return the same access for the stored data of an end user."""
+        return replace(self, end_user=end_user)
 
 
 class Options(TypedDict, total=False):

@@ -36,7 +36,7 @@ class TextVectors:
     """Positions of the texts of which the beginning was read only."""
 
 
-class Engine:
+class LoadedEngine:
     """A loaded engine."""
 
     def __init__(self, files: EngineFiles, threads: int) -> None:

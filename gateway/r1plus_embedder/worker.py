@@ -22,13 +22,13 @@ from r1plus_contract.embedder import (
 )
 from r1plus_contract.frames import pack, read_frame_from, write_to
 from r1plus_contract.jsonable import ContractError, dumps, loads
-from r1plus_embedder.engine import Engine, TextTooLongError
+from r1plus_embedder.engine import LoadedEngine, TextTooLongError
 from r1plus_embedder.files import EngineFiles
 
 READY: Final = b"R"
 
 
-class RequestError(ValueError):
+class EmbedderRequestError(ValueError):
     """A request that breaks the contract."""
 
     def __init__(self, message: str, position: int | None = None) -> None:
@@ -36,7 +36,7 @@ class RequestError(ValueError):
         self.position = position
 
 
-def answer(engine: Engine, identity: str, payload: bytes) -> EmbedderReply:
+def answer(engine: LoadedEngine, identity: str, payload: bytes) -> EmbedderReply:
     """Return the reply to a request."""
     try:
         request = loads(EmbeddingRequest, payload)
@@ -47,7 +47,7 @@ def answer(engine: Engine, identity: str, payload: bytes) -> EmbedderReply:
         return fail(
             EmbeddingFailureCode.INVALID_REQUEST, "the request is not understood; texts is a list of whole texts"
         )
-    except RequestError as error:
+    except EmbedderRequestError as error:
         return fail(EmbeddingFailureCode.INVALID_REQUEST, str(error), error.position)
     except TextTooLongError as error:
         return fail(EmbeddingFailureCode.TEXT_TOO_LONG, str(error), error.position)
@@ -63,17 +63,19 @@ def fail(code: EmbeddingFailureCode, message: str, position: int | None = None) 
 
 def _check(request: EmbeddingRequest) -> None:
     if not 1 <= len(request.texts) <= MOST_TEXTS:
-        raise RequestError(f"{len(request.texts)} texts are not between 1 and {MOST_TEXTS}; send several requests")
+        raise EmbedderRequestError(
+            f"{len(request.texts)} texts are not between 1 and {MOST_TEXTS}; send several requests"
+        )
     for position, text in enumerate(request.texts):
         if (size := len(text.encode())) > MOST_TEXT_BYTES:
-            raise RequestError(f"{size} bytes exceed {MOST_TEXT_BYTES}; split the text", position)
+            raise EmbedderRequestError(f"{size} bytes exceed {MOST_TEXT_BYTES}; split the text", position)
 
 
 def run(files: EngineFiles, threads: int) -> None:
     """Load the engine, then answer until standard input ends."""
     replies = os.dup(1)
     os.dup2(2, 1)  # what native code prints is no reply
-    engine = Engine(files, threads)
+    engine = LoadedEngine(files, threads)
     write_to(replies, pack(READY))
     while payload := read_frame_from(0, MOST_REQUEST_BYTES):
         write_to(replies, pack(dumps(answer(engine, files.identity, payload)).encode()))

@@ -30,6 +30,8 @@ class Config:
     port: int
     listen_fd: int | None
     """Descriptor of a socket that listens already; None: the prober opens one."""
+    service: str
+    """Host and port of the deployment's Service; empty: as the settings name it."""
     request_timeout: float
     """Seconds until an unanswered probe counts as failed."""
     poll_interval: float
@@ -59,6 +61,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) ->
     flag("host", "0.0.0.0", "address to serve /verdict and /metrics on")
     flag("port", str(names.PORT_MONITOR), "port to serve them on")
     flag("listen-fd", "", "descriptor of a socket that listens there already; the supervisor passes it")
+    flag("service", "", "host and port of the deployment's Service, where no name service has the settings' name")
     flag("request-timeout", "60", "seconds until an unanswered probe counts as failed")
     flag("poll-interval", "2", "seconds between looks at mounted files")
     arguments = parser.parse_args(argv)
@@ -73,6 +76,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) ->
         host=arguments.host,
         port=int(arguments.port),
         listen_fd=int(arguments.listen_fd) if arguments.listen_fd else None,
+        service=arguments.service,
         request_timeout=float(arguments.request_timeout),
         poll_interval=float(arguments.poll_interval),
         identity=environ.get(names.ENV_IDENTITY, ""),

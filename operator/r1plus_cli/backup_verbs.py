@@ -122,6 +122,11 @@ def verify_backup_command(
 
 def _read_kept_keys(keys: Path) -> StreamHeader | None:
     """Return the header of the keys file that will be replaced. Raises UsageError for any other file."""
+    if not keys.parent.is_dir():
+        raise UsageError(
+            f"--keys: there is no folder {keys.parent}; make it, or mount what keeps the keys files apart from the"
+            " backups"
+        )
     if not keys.exists():
         return None
     try:

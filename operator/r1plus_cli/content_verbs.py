@@ -42,7 +42,8 @@ def erase_command(
 ) -> None:
     """Erase stored conversations, responses, memories and knowledge, and destroy their keys. This cannot be undone.
 
-    The receipt says what went, and which keys were destroyed. Usage and audit log stay; they name no person.
+    The receipt says what went, and which keys were destroyed. Usage and audit log stay; they name no person. Exit
+    status 1 if nothing was stored.
 
     Example: `r1plus tenant erase --end-user anna@example.com --receipt anna.json -n team-credit`
     """
@@ -61,6 +62,11 @@ def erase_command(
     else:
         with receipt.open("x", encoding="utf-8") as file:
             file.write(f"{text}\n")
+    if not any(answer.get(name) for name in (*ERASED, "data_keys")):
+        raise CliError(
+            f"Nothing is stored for {next(iter(body.values()))}; check the spelling. The receipt proves that nothing"
+            " was deleted"
+        )
     counts = ", ".join(f"{name.replace('_', ' ')}: {answer[name]}" for name in ERASED if name in answer)
     summary = f"Erased {counts}; data keys destroyed: {len(answer['data_keys'])}"
     Console(stderr=True, soft_wrap=True).print(Text(summary, style="dim"))

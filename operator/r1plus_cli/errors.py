@@ -1,6 +1,7 @@
 """Errors of the command line.
 
     CliError                 printed as one line, exit status 1
+    ├── NotFoundError        the cluster does not have what was named
     └── UsageError           the arguments or the file are invalid, exit status 2
 
 Every message says what was requested, what was wrong, and what to do. Any other exception is a bug and shows a trace.
@@ -11,6 +12,10 @@ class CliError(Exception):
     """A request that could not be fulfilled."""
 
     status = 1
+
+
+class NotFoundError(CliError):
+    """An object, or its namespace, that does not exist."""
 
 
 class UsageError(CliError):

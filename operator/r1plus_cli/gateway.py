@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.errors import CliError, NotFoundError, UsageError
 from r1plus_cli.hosts import is_loopback
 from r1plus_contract.gateway import GATEWAY, GATEWAY_ADMIN, GATEWAY_SERVICE, PORT_API
 
@@ -25,10 +25,11 @@ TOKEN_VARIABLE: Final = "R1PLUS_GATEWAY_TOKEN"
 """A token of the admin ServiceAccount, for those without a kubeconfig: a pipeline's projected token."""
 KEY_VARIABLE: Final = "R1PLUS_API_KEY"
 """A key of the gateway, for verbs that do what applications do."""
+TOO_OLD: Final = "; the gateway is older than this r1plus"
 Json = dict[str, Any]
 
 
-class UnavailableError(CliError):
+class GatewayUnavailableError(CliError):
     """The gateway gave no answer, or none while it cannot use the tenant's data."""
 
 
@@ -76,6 +77,13 @@ def call_admin(
     """Call the admin API and return its answer. Raises CliError, and UsageError for a URL that is none."""
     with _open_session(target) as session:
         return session.read_answer(session.request(method, path, json=body, params=query, timeout=seconds))
+
+
+def find_models(target: GatewayTarget) -> frozenset[str]:
+    """Return the names of the deployments that answer now, with those of their presets. Raises CliError."""
+    with _open_session(target) as session:
+        answer = session.read_answer(session.client.request("GET", "/v1/models", headers=dict(session.headers)))
+    return frozenset(str(model["id"]) for model in answer["data"])
 
 
 def upload(
@@ -161,11 +169,11 @@ def _open_session(target: GatewayTarget, key: str = "") -> Iterator[_Session]:
             try:
                 yield _Session(client, target, {"Authorization": f"Bearer {token}"})
             except httpx.HTTPError as error:
-                raise UnavailableError(
+                raise GatewayUnavailableError(
                     f"{target.title} does not answer: {error or type(error).__name__}; check that its pod is Ready, and"
                     f" that it is the tenant's"
                 ) from error
-    except UnavailableError as error:
+    except GatewayUnavailableError as error:
         problem = "" if target.url else target.connect().explain_gateway(target.namespace or "")
         raise CliError(f"{error}. Its condition GatewayReady: {problem}" if problem else str(error)) from error
 
@@ -184,10 +192,15 @@ def _check_url(url: str) -> None:
 def _create_token(cluster: GatewayCluster, namespace: str) -> str:
     try:
         return cluster.create_token(namespace, GATEWAY_ADMIN, GATEWAY)
+    except NotFoundError as error:
+        raise CliError(
+            f"Namespace {namespace} has no gateway (there is no ServiceAccount {GATEWAY_ADMIN}); name the tenant's"
+            " namespace with -n"
+        ) from error
     except CliError as error:
         raise CliError(
             f"You may not make a token of ServiceAccount {namespace}/{GATEWAY_ADMIN}: {error}. Ask the platform team to"
-            " add you to spec.admins of the R1PlusTenant"
+            " add you to spec.admins of the R1PlusTenant, or name another namespace with -n"
         ) from error
 
 
@@ -207,7 +220,7 @@ def _open_client(target: GatewayTarget) -> Iterator[Any]:
             forwarded = target.connect().forward(target.namespace or "", GATEWAY_SERVICE, PORT_API)
             address = stack.enter_context(forwarded)
         except CliError as error:
-            raise UnavailableError(str(error)) from error
+            raise GatewayUnavailableError(str(error)) from error
         scheme = "https" if _speaks_tls(address) else "http"
         with httpx.Client(
             base_url=f"{scheme}://{address}", verify=False, timeout=TIMEOUT_SECONDS, trust_env=False
@@ -238,9 +251,11 @@ def _read_answer(target: GatewayTarget, answer: Any) -> Json:
         return document
     error = document.get("error") if isinstance(document, dict) else None
     message = error.get("message") if isinstance(error, dict) else answer.text[:300]
+    where = f" -n {target.namespace}" if target.namespace else ""
     remedy = {
         401: "; check that the token is new, and that the cluster's keys in the gateway's ConfigMap are current",
-        404: "; see: r1plus key list" if isinstance(error, dict) else "; the gateway is older than this r1plus",
+        404: f"; see: r1plus key list{where}" if isinstance(error, dict) else TOO_OLD,
+        405: TOO_OLD,
     }.get(answer.status_code, "")
-    kind = UnavailableError if answer.status_code == 503 else CliError
+    kind = GatewayUnavailableError if answer.status_code == 503 else CliError
     raise kind(f"{target.title} refused ({answer.status_code}): {message}{remedy}")

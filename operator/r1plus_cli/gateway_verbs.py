@@ -10,12 +10,19 @@ from urllib.parse import quote
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.gateway import LONG_SECONDS, GatewayCluster, GatewayTarget, Json, call_admin
-from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, open_console, print_document
+from r1plus_cli.gateway import LONG_SECONDS, GatewayCluster, GatewayTarget, Json, call_admin, find_models
+from r1plus_cli.options import (
+    KubeconfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    open_console,
+    print_document,
+    print_table,
+)
 from r1plus_contract.timestamps import format_timestamp
 
 key_app = typer.Typer(
@@ -28,9 +35,12 @@ key_app = typer.Typer(
 Programs inside the cluster need no key: their ServiceAccount's token does. See docs/gateway-access.md.
 """,
 )
+MOST_DIGITS: Final = 16
+"""Of a bound: 2^53 has as many."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
-
+_BOUND: Final = "A number, or none for no limit."
+_KEY_HEADS: Final = ("ID", "NAME", "STATE", "MODELS", "LIMITS", "EXPIRES")
 
 GatewayOption = Annotated[
     str,
@@ -79,7 +89,66 @@ def create_command(
         body["scopes"] = ["end-users"]
     if expires is not None:
         body["expires_in_seconds"] = parse_duration("--expires", expires)
-    _show_issued(call(kubeconfig, namespace, gateway, "POST", "/keys", body=body), output)
+    target = find_target(kubeconfig, namespace, gateway)
+    _show_issued(call_admin(target, "POST", "/keys", body=body), output)
+    _note_unknown_models(target, models or [])
+
+
+@key_app.command("update")
+def update_command(
+    key_id: IdArgument,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A deployment it may call, instead of those before; repeat it."),
+    ] = None,
+    has_all_models: Annotated[bool, typer.Option("--all-models", help="It may call all.")] = False,
+    names_end_users: Annotated[
+        bool | None, typer.Option("--end-users/--no-end-users", help="Whether it may name end users.")
+    ] = None,
+    requests: Annotated[str | None, typer.Option("--requests-per-minute", help=_BOUND)] = None,
+    tokens: Annotated[str | None, typer.Option("--tokens-per-minute", help=_BOUND)] = None,
+    concurrent: Annotated[str | None, typer.Option("--concurrent-requests", help=_BOUND)] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Tokens per calendar month, UTC, or none for no limit.")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option("--expires", help="When it ends, from now, such as 90d, or never.")
+    ] = None,
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Change a key's bounds from the next request on. What is not named stays, and so do secret, id and usage.
+
+    Example: `r1plus key update rWaswRyRuGrI --budget 4000000 -n team-credit`
+    """
+    if models and has_all_models:
+        raise UsageError("--all-models: also models are named; leave one out")
+    bounds = {
+        "requests_per_minute": ("--requests-per-minute", requests),
+        "tokens_per_minute": ("--tokens-per-minute", tokens),
+        "concurrent_requests": ("--concurrent-requests", concurrent),
+        "budget_tokens": ("--budget", budget),
+    }
+    body: Json = {}
+    if limits := {name: parse_bound(option, text) for name, (option, text) in bounds.items() if text is not None}:
+        body["limits"] = limits
+    if models or has_all_models:
+        body["models"] = models or None
+    if names_end_users is not None:
+        body["scopes"] = ["end-users"] if names_end_users else []
+    if expires is not None:
+        body["expires_in_seconds"] = None if expires == "never" else parse_duration("--expires", expires)
+    if not body:
+        raise UsageError("Nothing is named that changes; name one of --budget, --model, --expires and the others")
+    target = find_target(kubeconfig, namespace, gateway)
+    answer = call_admin(target, "PATCH", f"/keys/{quote(key_id, safe='')}", body=body)
+    if output is not Output.TABLE:
+        print_document(answer, output)
+    else:
+        _print_rows(_KEY_HEADS, [_describe_key(answer, datetime.now(UTC).timestamp())], "")
+    _note_unknown_models(target, models or [])
 
 
 @key_app.command("list")
@@ -95,18 +164,8 @@ def list_command(
         print_document(answer, output)
         return
     now = datetime.now(UTC).timestamp()
-    rows = [
-        (
-            key["id"],
-            key["name"],
-            _format_state(key, now),
-            ",".join(key["models"]) if key["models"] is not None else "all",
-            _format_limits(key["limits"]),
-            _format_time(key["expires_at"]),
-        )
-        for key in answer["data"]
-    ]
-    _print_table(("ID", "NAME", "STATE", "MODELS", "LIMITS", "EXPIRES"), rows, "No key exists: r1plus key create NAME")
+    rows = [_describe_key(key, now) for key in answer["data"]]
+    _print_rows(_KEY_HEADS, rows, "No key exists: r1plus key create NAME")
 
 
 @key_app.command("rotate")
@@ -171,7 +230,7 @@ def usage_command(
         for row in answer["data"]
     ]
     heads = ("DAY", "CALLER", "MODEL", "REQUESTS", "PROMPT", "COMPLETION", "UNSETTLED")
-    _print_table(heads, rows, "Nothing was used in these days")
+    _print_rows(heads, rows, "Nothing was used in these days")
     if answer["is_cut"]:
         open_console().print(Text("There is more: ask for fewer days, or one key"))
     budgets = [
@@ -180,7 +239,7 @@ def usage_command(
     ]
     if budgets:
         open_console().print()
-        _print_table(("CALLER", "MONTH", *(name.upper() for name in _BUDGET)), budgets, "")
+        print_table(("CALLER", "MONTH", *(name.upper() for name in _BUDGET)), budgets)
 
 
 _BUDGET: Final = ("used", "reserved", "limit", "left")
@@ -224,6 +283,15 @@ def parse_duration(option: str, text: str) -> int:
     return int(match[1]) * _SECONDS[match[2]]
 
 
+def parse_bound(option: str, text: str) -> int | None:
+    """Return the number, or None for `none`. Raises UsageError."""
+    if text == "none":
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
+        raise UsageError(f"{option}: {text!r:.40} is not a whole number from 0; or give none for no limit")
+    return int(text)
+
+
 def _connect(kubeconfig: str | None) -> GatewayCluster:
     from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
@@ -231,8 +299,9 @@ def _connect(kubeconfig: str | None) -> GatewayCluster:
 
 
 def find_target(kubeconfig: str | None, namespace: str | None, gateway: str) -> GatewayTarget:
-    """Return which gateway is meant."""
-    return GatewayTarget(functools.partial(_connect, kubeconfig), namespace, gateway.rstrip("/"))
+    """Return which gateway is meant. A URL may be the base URL of OpenAI's clients, which ends with /v1."""
+    url = gateway.rstrip("/").removesuffix("/v1").rstrip("/")
+    return GatewayTarget(functools.partial(_connect, kubeconfig), namespace, url)
 
 
 def call(kubeconfig: str | None, namespace: str | None, gateway: str, method: str, path: str, **options: Any) -> Json:
@@ -251,6 +320,30 @@ def _show_issued(answer: Json, output: Output) -> None:
         old = f" The secret before is valid until {_format_time(answer['previous_expires_at'])}."
     text = f"Key {answer['id']} ({answer['name']}). Store it now: it is not shown again.{old}"
     Console(stderr=True, soft_wrap=True).print(Text(text, style="dim"))
+
+
+def _note_unknown_models(target: GatewayTarget, models: Sequence[str]) -> None:
+    """Say on standard error which of the named deployments do not answer now; nothing if that is not known."""
+    if not models:
+        return
+    try:
+        unknown = sorted(set(models) - find_models(target))
+    except CliError:
+        return
+    for model in unknown:
+        text = f"No deployment {model} serves now: the key may call it as soon as one does; see: r1plus status"
+        Console(stderr=True, soft_wrap=True).print(Text(text, style="dim"))
+
+
+def _describe_key(key: Json, now: float) -> tuple[str, ...]:
+    return (
+        key["id"],
+        key["name"],
+        _format_state(key, now),
+        ",".join(key["models"]) if key["models"] is not None else "all",
+        _format_limits(key["limits"]),
+        _format_time(key["expires_at"]),
+    )
 
 
 def _format_state(key: Json, now: float) -> str:
@@ -280,13 +373,8 @@ def _format_count(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _print_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
-    if not rows:
+def _print_rows(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> None:
+    if rows:
+        print_table(heads, rows)
+    else:
         open_console().print(Text(empty))
-        return
-    table = Table(box=None, pad_edge=False, header_style="")
-    for head in heads:
-        table.add_column(head)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    open_console().print(table)

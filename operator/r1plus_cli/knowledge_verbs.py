@@ -10,13 +10,21 @@ from typing import Annotated, Any, BinaryIO, Final
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.gateway import LONG_SECONDS, CallerSession, Json, open_caller_session
 from r1plus_cli.gateway_verbs import GatewayOption, find_target
-from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, open_console, print_document
+from r1plus_cli.options import (
+    KubeconfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    open_console,
+    print_document,
+    print_table,
+)
+from r1plus_contract.plain_text import to_printable
 
 knowledge_app = typer.Typer(
     name="knowledge",
@@ -64,7 +72,7 @@ def add_command(
             added = [_add(session, progress, store_id, path, known) for path in files]
             problems = [_wait(session, progress, store_id, *one) for one in added] if is_waiting else []
     if failed := [problem for problem in problems if problem]:
-        raise CliError("; ".join(failed))
+        raise CliError(to_printable("; ".join(failed)))
     for path, file_id, _ in added:
         sys.stdout.write(f"{file_id} {path.name}\n")
 
@@ -89,10 +97,7 @@ def list_command(
     if output is not Output.TABLE:
         print_document(entries, output)
         return
-    table = Table(*heads, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    open_console().print(table)
+    print_table(heads, [tuple(map(str, row)) for row in rows])
 
 
 @knowledge_app.command("search")
@@ -121,10 +126,10 @@ def search_command(
     for number, one in enumerate(answer["data"], 1):
         place = one["r1plus"]
         source = [one["filename"], *([f"page {place['page']}"] if place["page"] else []), place["heading"]]
-        console.print(
-            Text(f"{number}. {', '.join(part for part in source if part)} ({one['score']:.2f})", style="bold")
-        )
-        console.print(Text(one["content"][0]["text"]))
+        head = f"{number}. {', '.join(part for part in source if part)} ({one['score']:.2f})"
+        console.print(Text(to_printable(head), style="bold"))
+        for line in one["content"][0]["text"].split("\n"):
+            console.print(Text(to_printable(line)))
     if not answer["data"]:
         console.print("Nothing was found")
 

@@ -19,7 +19,7 @@ from kubernetes.stream import portforward
 from urllib3.exceptions import HTTPError
 
 from r1plus_cli.cluster import Json
-from r1plus_cli.errors import CliError
+from r1plus_cli.errors import CliError, NotFoundError
 from r1plus_cli.forward import forward_port
 from r1plus_cli.tenant_key import SecretData
 from r1plus_contract.gateway import GATEWAY_SERVICE
@@ -226,7 +226,10 @@ class KubernetesCluster:
     def _find_ready_pod(self, namespace: str, service: str) -> str:
         hint = f"see: r1plus status {service} -n {namespace}"
         if service == GATEWAY_SERVICE:
-            hint = f"condition {ConditionType.GATEWAY_READY} of R1PlusTenant {TENANT} in namespace {namespace} says why"
+            hint = (
+                f"condition {ConditionType.GATEWAY_READY} of R1PlusTenant {TENANT} in namespace {namespace} says why;"
+                " if that is not the tenant's namespace, name it with -n"
+            )
         with _translate_errors(f"find the Service {namespace}/{service}"):
             try:
                 selector = self._core.read_namespaced_service(service, namespace).spec.selector or {}
@@ -283,7 +286,7 @@ def _translate_error(error: Exception, what: str) -> CliError:
     if policy_message := _extract_policy_message(error):
         return CliError(f"Could not {what}: {policy_message}")
     if error.status == 404 and (name := (_parse_status(error).get("details") or {}).get("name")):
-        return CliError(f"Could not {what}: {name} does not exist")
+        return NotFoundError(f"Could not {what}: {name} does not exist")
     remedy = {
         401: "your credentials were not accepted; renew your kubeconfig",
         403: (

@@ -28,6 +28,7 @@ from r1plus_cli.knowledge_verbs import knowledge_app
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 from r1plus_cli.preview import build_preview, find_unchecked
 from r1plus_cli.rollouts import show_rollouts
+from r1plus_cli.serve import app as serve_app
 from r1plus_cli.suite import app as suite_app
 from r1plus_cli.tenant import app as tenant_app
 from r1plus_cli.validate import find_problems, find_tenant, find_tenant_problems, merge_engines
@@ -62,6 +63,7 @@ app.add_typer(suite_app)
 app.add_typer(engine_app)
 app.add_typer(key_app)
 app.add_typer(knowledge_app)
+app.add_typer(serve_app)
 app.add_typer(tenant_app)
 app.command("fit")(fit_command)
 

@@ -1,14 +1,18 @@
 """Options that several verbs take, and how their answers are printed."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 import yaml
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_contract.plain_text import to_printable
 
 
 class Output(StrEnum):
@@ -31,6 +35,16 @@ KubeconfigOption = Annotated[
 def open_console() -> Console:
     """Return a console on standard output. Lines that a pipe reads are not wrapped."""
     return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows below their heads, each column as wide as its longest cell. Nothing is cut in a narrow window."""
+    lines = [[to_printable(cell) for cell in row] for row in (heads, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    console = Console(soft_wrap=True)
+    for line in lines:
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
+        console.print(Text("  ".join(cells).rstrip()))
 
 
 def print_document(value: Any, output: Output) -> None:

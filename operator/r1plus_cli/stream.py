@@ -63,7 +63,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class StreamPiece:
     """One response of the stream."""
 
     text: str
@@ -88,7 +88,7 @@ def ask(
 
 
 def measure(
-    pieces: Iterator[Piece],
+    pieces: Iterator[StreamPiece],
     start_time: float,
     on_text: Callable[[str], None] | None,
     clock: Callable[[], float],
@@ -96,7 +96,7 @@ def measure(
     """Combine a stream of pieces into an Answer. Separate from `ask`, so that it is testable without a server."""
     texts: list[str] = []
     first: float | None = None
-    last = Piece("", final=True)
+    last = StreamPiece("", final=True)
     for piece in pieces:
         if piece.text and first is None:
             first = clock() - start_time
@@ -115,9 +115,9 @@ def measure(
     )
 
 
-def _merge(before: Piece, piece: Piece) -> Piece:
+def _merge(before: StreamPiece, piece: StreamPiece) -> StreamPiece:
     """Combine the counts: Triton may close a stream with an empty response after the one that has them."""
-    return Piece(
+    return StreamPiece(
         "",
         piece.final,
         piece.finish_reason or before.finish_reason,
@@ -142,7 +142,7 @@ class _Connection:
         self._client.stop_stream(cancel_requests=True)
         self._client.close()
 
-    def stream_pieces(self, question: Question, deadline: float, clock: Callable[[], float]) -> Iterator[Piece]:
+    def stream_pieces(self, question: Question, deadline: float, clock: Callable[[], float]) -> Iterator[StreamPiece]:
         """Send the question and yield responses until the last one."""
         self._send(question)
         while True:
@@ -164,7 +164,7 @@ class _Connection:
                 cause = None
             raise AskError(f"{self._address}: {(cause or error).message()}") from error
 
-    def _next(self, patience_s: float) -> Piece:
+    def _next(self, patience_s: float) -> StreamPiece:
         try:
             result, error = self._responses.get(timeout=max(patience_s, 0.0))
         except queue.Empty as empty:
@@ -176,10 +176,10 @@ class _Connection:
         return _parse_piece(result)
 
 
-def _parse_piece(result: Any) -> Piece:
+def _parse_piece(result: Any) -> StreamPiece:
     parameters = result.get_response().parameters
     final = "triton_final_response" in parameters and parameters["triton_final_response"].bool_param
-    return Piece(
+    return StreamPiece(
         text=_read_text(result, inference.TEXT),
         final=bool(final),
         finish_reason=_read_text(result, inference.FINISH_REASON),

@@ -30,6 +30,7 @@ from r1plus_operator.controllers.deployment import DeploymentReconciler
 from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.metrics.instruments import OperatorMetrics
 from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, Key
+from r1plus_operator.observe.edit_filter import EditFilter
 from r1plus_operator.observe.kopf_watch import build_registry
 from r1plus_operator.observe.kopf_watch import build_settings as kopf_settings
 from r1plus_operator.observe.monitor_poller import MonitorPoller
@@ -43,7 +44,7 @@ from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import FileToken
 from r1plus_operator.runtime.lanes import Lane
 from r1plus_operator.runtime.lease import Elector, LeaseLostError, LeaseTerms
-from r1plus_operator.runtime.pace import GroupRateLimiter
+from r1plus_operator.runtime.pace import GroupPace
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
 
 log = logging.getLogger(__name__)
@@ -60,12 +61,6 @@ MOST_LOGGED = 2000
 """Characters of a message in the log."""
 SHARES = 4
 """A namespace gets one such share of the workers at most, so that its thousand changes leave others their turn."""
-EDITS_AT_ONCE, EDITS_PER_SECOND = 50, 0.5
-"""Of a namespace. A tenant that edits a thousand CRs in a loop waits for that, and no other tenant does.
-
-A pass slows down others that run at the same time: at two per second every eighth pass of the others, at one every two
-seconds every twentieth.
-"""
 COLLECT_AFTER = 2_000
 """New objects until Python collects cycles: there are few, and a collection delays passes. But kopf and aiohttp leave
 whole objects of the API server in cycles, of up to 256 KiB each."""
@@ -119,6 +114,7 @@ class OperatorParts:
     """What `run` has built."""
 
     observer: Observer
+    edits: EditFilter
     queue: WorkQueue[Key]
     reconciler: DeploymentReconciler
     pollers: tuple[Poller, ...]
@@ -161,14 +157,20 @@ async def run(settings: OperatorSettings) -> None:
 def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) -> OperatorParts:
     """Build the parts and connect them."""
     queue: WorkQueue[Key] = WorkQueue(lane=select_lane, most_of_group=max(1, settings.workers // SHARES))
-    pace = GroupRateLimiter(queue.add_after, lambda key: key[0], rate=EDITS_PER_SECOND, burst=EDITS_AT_ONCE)
+    pace: GroupPace[tuple[str, ...]] = GroupPace(lambda key: key[0])
+
+    def enqueue_edited(key: Key) -> None:
+        """Enqueue what a tenant changed at its namespace's pace. The edit filter's key of the CR is another one."""
+        if pace.take_turn((*key, "pass"), partial(queue.add, key)):
+            queue.add(key)
+
     observer = Observer(
         client,
         queue.add,
         settings.suites,
         decoy_namespace=settings.operator.isolation.decoy_namespace,
         enqueue_urgent=partial(queue.add, urgent=True),
-        enqueue_edited=pace.add,
+        enqueue_edited=enqueue_edited,
         slots=settings.operator.max_concurrent,
     )
     terms = LeaseTerms.for_duration(settings.lease_seconds)
@@ -184,6 +186,7 @@ def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) ->
     on_reconciled = recorder[0].mark_dirty if recorder else None
     return OperatorParts(
         observer=observer,
+        edits=EditFilter(observer, pace),
         queue=queue,
         reconciler=DeploymentReconciler(
             observer,
@@ -241,7 +244,7 @@ async def operate(parts: OperatorParts) -> None:
     await parts.elector.attempt()
     async with asyncio.TaskGroup() as group:
         parts.observer.start(group)
-        watch_task = group.create_task(watch_crs(parts.observer, stop))
+        watch_task = group.create_task(watch_crs(parts, stop))
         lead_task = group.create_task(lead(parts))
         await stop.wait()
         parts.queue.shut_down()
@@ -312,14 +315,13 @@ async def record_facts(recorder: FactRecorder, client: RegistryClient) -> None:
         await recorder.run(client)
 
 
-async def watch_crs(observer: Observer, stop: asyncio.Event) -> None:
+async def watch_crs(parts: OperatorParts, stop: asyncio.Event) -> None:
     """Let kopf watch the CRs until cancelled; raise if its watch fails.
 
     Not by `kopf.operator`: at a signal that cancels every task that began after it, including passes under way.
     """
-    tasks = await kopf.spawn_tasks(
-        registry=build_registry(observer), settings=kopf_settings(), standalone=True, clusterwide=True
-    )
+    registry = build_registry(parts.observer, parts.edits)
+    tasks = await kopf.spawn_tasks(registry=registry, settings=kopf_settings(), standalone=True, clusterwide=True)
     stop_at_signals(stop)
     try:
         ended_tasks, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

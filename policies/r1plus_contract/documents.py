@@ -20,6 +20,7 @@ MOST_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 MOST_PAGES: Final = 5000
 MOST_BLOCK_CHARACTERS: Final = 16_000
 """A longer text becomes several blocks."""
+DEEPEST_HEADING: Final = 9
 EXTENSIONS: Final = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx")
 """That name a format. What has another one is read as plain text, if it is that."""
 
@@ -57,7 +58,7 @@ class TextBlock:
 
     text: str
     level: int = 0
-    """Of a heading, from 1; 0: a paragraph."""
+    """Of a heading, from 1 to `DEEPEST_HEADING`; 0: a paragraph."""
     page: int | None = None
     """From 1; None where the format has none."""
 

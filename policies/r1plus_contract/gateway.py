@@ -6,9 +6,10 @@ the gateway reads the files again when they change. Keys of the JSON are camelCa
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from r1plus_contract import inference, names
+from r1plus_contract.jsonable import to_jsonable
 
 GATEWAY: Final = "r1plus-gateway"
 """In a tenant's namespace: the gateway's Deployment, account, settings and claim; also the audience of its tokens."""
@@ -153,6 +154,8 @@ class ModelSettings:
     revisions: tuple[RevisionFacts, ...] = ()
     created_at: int = 0
     """Seconds since the epoch."""
+    addresses: tuple[str, ...] | None = None
+    """IP addresses of its ready pods, where no name service has them; None: `host` is resolved."""
 
     def can(self, capability: Capability) -> bool:
         """Return whether the engine has this capability."""
@@ -275,3 +278,19 @@ class GatewaySettings:
     """Longest time for running answers to end after SIGTERM."""
     embedding: EmbeddingSettings | None = None
     """None: this gateway has no embedder."""
+    internal_host: str = ""
+    """Address of the internal port; empty: `host`."""
+    hosts: tuple[str, ...] = ()
+    """Names and addresses, without a port, by which browsers and programs may call: requests with another `Host` or
+    `Origin` are refused. Empty: any, since network policies say who may call."""
+
+    def document(self) -> dict[str, Any]:
+        """Return what `gateway.json` has. A gateway of an older release refuses fields that it does not know."""
+        document: dict[str, Any] = to_jsonable(self)
+        for name, unset in (("embedding", None), ("internalHost", ""), ("hosts", [])):
+            if document[name] == unset:
+                del document[name]
+        for model in document["models"]:
+            if model["addresses"] is None:
+                del model["addresses"]
+        return document

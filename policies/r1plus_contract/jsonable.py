@@ -55,14 +55,30 @@ def dumps(value: Any) -> str:
     return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def loads(kind: type[T], text: str | bytes, *, tolerant: bool = False) -> T:
-    """Read a `kind` from JSON text; raises ContractError that names the field."""
+def loads(kind: type[T], text: str | bytes, *, tolerant: bool = False, most_values: int | None = None) -> T:
+    """Read a `kind` from JSON text; raises ContractError that names the field.
+
+    `most_values`: of all objects and lists together, where reading more would take a process's time from others.
+    """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         # RecursionError: nested deeper than any valid document.
         raise ContractError(f"{kind.__name__}: not JSON: {error}") from error
+    if most_values is not None:
+        _check_count(data, kind.__name__, most_values)
     return cast(T, from_jsonable(kind, data, kind.__name__, tolerant=tolerant))
+
+
+def _check_count(data: Any, path: str, most: int) -> None:
+    count, rest = 0, [data]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, dict | list):
+            count += len(one)
+            if count > most:
+                raise ContractError(f"{path}: more than {most} values")
+            rest += one.values() if isinstance(one, dict) else one
 
 
 def from_jsonable(kind: Any, data: Any, path: str, *, tolerant: bool = False) -> Any:
@@ -135,9 +151,17 @@ def _read_scalar(kind: Any, data: Any, path: str) -> Any:
         fits = _is_computable(data)
     if fits and kind is str:
         # A lone surrogate is valid JSON and no valid text: it would fail wherever the string is written on.
-        fits = all(not 0xD800 <= ord(char) <= 0xDFFF for char in data)
+        fits = _is_whole(data)
     _expect(fits, path, f"a value of type {kind.__name__}", data)
     return data
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_computable(number: int | float) -> bool:

@@ -102,6 +102,8 @@ DIR_ADMISSION: Final = "/var/run/r1plus/admission"
 DIR_STATE: Final = "/var/run/r1plus/state"
 """emptyDir of the monitor alone: its state across restarts of its prober or its container."""
 
+ENV_ENGINE_DIR: Final = "R1PLUS_ENGINE_DIR"
+"""Where Triton's model has its engine, if not at the path that its configuration names."""
 ENV_IDENTITY: Final = "R1PLUS_IDENTITY"
 ENV_NAMESPACE: Final = "R1PLUS_NAMESPACE"
 ENV_DEPLOYMENT: Final = "R1PLUS_DEPLOYMENT"

@@ -1,11 +1,13 @@
 """What tenants can make without end, and what they can answer: the operator's process stays within its bounds."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import statistics
 import time
 import uuid
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,6 +19,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.api.tenants import Quota
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.pace import PaceLimits
 from support.apiserver.manifests import (
     MARK,
     SERVICE_ACCOUNT,
@@ -141,23 +144,44 @@ async def test_finding_02_large_annotations_do_not_stop_the_operator(
 
 LET_IN = 16 * 1000
 """Bytes of an annotation that admission lets a deployment have (policy `metadata-size`)."""
-CRS, ROUNDS, EDITS = 50, 10, 10
-"""Of the noise; of quiet, noise and its control; of another tenant in each. A tenant's first fifty edits wait for no turn."""
+CRS, OTHERS, ROUNDS, EDITS = 50, 10, 10, 20
+"""Of the noise; other tenants; rounds; their edits in each phase of a round. Taking turns, none waits for its pace."""
 
 
-async def edit_seconds(tenant: Tenant, numbers: range) -> list[float]:
-    """Return the time from each of these edits of a deployment until its monitors are told."""
-    seconds = []
-    for number in numbers:
+@dataclasses.dataclass
+class Others:
+    """Other tenants, who edit a deployment in turn."""
 
-        async def is_there(number: int = number) -> bool:
-            return (await tenant.settings("credit"))["probesPerMinute"] == number
+    tenants: list[Tenant]
+    edits: int = 0
 
-        began = time.monotonic()
-        await tenant.deploy("credit", tier="full", accuracy={"probesPerMinute": number})
-        await eventually(is_there, "the monitors are told", period_s=0.01)
-        seconds.append(time.monotonic() - began)
-    return seconds
+    async def edit_seconds(self, count: int) -> list[float]:
+        """Return the time from each of these edits until the monitors of its deployment are told."""
+        seconds = []
+        for number in range(self.edits, self.edits + count):
+            tenant, probes = self.tenants[number % len(self.tenants)], 1 + number // len(self.tenants)
+
+            async def is_there(tenant: Tenant = tenant, probes: int = probes) -> bool:
+                return (await tenant.settings("credit"))["probesPerMinute"] == probes
+
+            began = time.monotonic()
+            await tenant.deploy("credit", tier="full", accuracy={"probesPerMinute": probes})
+            await eventually(is_there, "the monitors are told", period_s=0.01)
+            seconds.append(time.monotonic() - began)
+        self.edits += count
+        return seconds
+
+
+@contextlib.asynccontextmanager
+async def others(client: ApiClient) -> AsyncIterator[Others]:
+    """Make other tenants with a deployment each."""
+    async with contextlib.AsyncExitStack() as stack:
+        tenants = [await stack.enter_async_context(new_tenant(client)) for _ in range(OTHERS)]
+        for tenant in tenants:
+            await tenant.deploy("credit", tier="full")
+        for tenant in tenants:
+            await tenant.candidate("credit")
+        yield Others(tenants)
 
 
 async def fill(client: ApiClient, noise: Noise) -> None:
@@ -177,7 +201,13 @@ def quantiles(seconds: list[float]) -> str:
 async def test_finding_02_edits_without_end_of_what_admission_lets_in_are_little_work_for_the_operator(
     server: ApiServer, operator: OperatorProcess, client: ApiClient
 ) -> None:
-    """The machine's part is seen by the same edits of a kind that no operator follows."""
+    """The machine's part is seen by the same edits of a kind that no operator follows, one after the other as well.
+
+    A control at a fixed rate would leave the server idle between its edits, and look cheaper than it is. Delays are
+    printed, not asserted: who edits, the API server, etcd and the operator share the machine's processors with
+    whatever else runs. The phases alternate, and the burst at the beginning is a phase of its own, so that the others
+    are alike. Asserted is the work that the operator makes: passes, and processor time.
+    """
     await install_crd(client, twin())
     await eventually(operator.leads, "the operator leads")
     noise = Noise(
@@ -186,30 +216,70 @@ async def test_finding_02_edits_without_end_of_what_admission_lets_in_are_little
     control = dataclasses.replace(noise, kind=TWIN, namespace=f"{noise.namespace}-control")
     await fill(client, noise)
     await fill(client, control)
+    first: list[float] = []
     quiet: list[float] = []
     followed: list[float] = []
     unfollowed: list[float] = []
     work = {operator.pid: 0.0, server.pid: 0.0}
-    for _ in range(ROUNDS):
-        async with new_tenant(client) as other:
-            await other.deploy("credit", tier="full")
-            await other.candidate("credit")
-            quiet += await edit_seconds(other, range(1, 1 + EDITS))
-            async with made(noise) as edits:
+    edits, seconds, passes = 0, 0.0, 0.0
+    async with others(client) as tenants:
+        await tenants.edit_seconds(OTHERS)
+        async with made(noise) as flood:
+            first += await tenants.edit_seconds(EDITS)
+            await flood.until(3 * PaceLimits().burst)
+        started = time.monotonic()
+        for _ in range(ROUNDS):
+            quiet += await tenants.edit_seconds(EDITS)
+            async with made(noise) as flood:
                 before = {pid: processor_seconds(pid) for pid in work}
-                followed += await edit_seconds(other, range(11, 11 + EDITS))
+                began, passes_before, edits_before = time.monotonic(), await operator.passes(), flood.edits.value
+                followed += await tenants.edit_seconds(EDITS)
+                seconds += time.monotonic() - began
+                passes += await operator.passes() - passes_before
+                edits += flood.edits.value - edits_before
                 work = {pid: work[pid] + processor_seconds(pid) - before[pid] for pid in work}
-                rate = edits.rate
-            async with made(dataclasses.replace(control, at_most=rate)):
-                unfollowed += await edit_seconds(other, range(21, 21 + EDITS))
+            async with made(control) as flood:
+                unfollowed += await tenants.edit_seconds(EDITS)
+                rate = flood.rate
     by_operator, by_server = work.values()
+    of_noise = passes - len(followed)
     print(
-        f"another tenant's edits, median (95 %): {quantiles(quiet)} alone, {quantiles(followed)} beside {rate:.0f} edits/s,"
-        f" {quantiles(unfollowed)} beside as many that no operator follows;"
-        f" the operator worked {by_operator:.1f} s, the API server {by_server:.1f} s"
+        f"other tenants' edits, median (95 %): {quantiles(quiet)} alone, {quantiles(followed)} beside "
+        f"{edits / seconds:.0f} edits/s, {quantiles(unfollowed)} beside {rate:.0f} edits/s that no operator follows, "
+        f"{quantiles(first)} at first; {edits} edits made {of_noise:.0f} passes of {seconds:.0f} s; "
+        f"the operator worked {by_operator:.1f} s, the API server {by_server:.1f} s"
     )
-    # The delays are to be looked at: beside other load two runs gave 1.2 and 1.7 times the control's median.
+    turns = PaceLimits().burst + PaceLimits().per_second * (time.monotonic() - started)
+    assert of_noise < turns + len(followed), "an edit of another tenant may make a second pass"
     assert by_operator < 0.5 * by_server
+    await remove(client, noise.namespace)
+
+
+FLOODED, FLOOD_EDITS = 5, 400
+
+
+@pytest.mark.apiserver_long
+@pytest.mark.timeout(3600)
+async def test_finding_02_the_last_of_edits_without_end_is_followed_though_the_api_server_was_restarted(
+    server: ApiServer, operator: OperatorProcess, client: ApiClient
+) -> None:
+    await eventually(operator.leads, "the operator leads")
+    noise = Noise(server.kubeconfig, kinds.R1PLUS_DEPLOYMENT, f"noisy-{uuid.uuid4().hex[:10]}", FLOODED)
+    await fill(client, noise)
+    pid = operator.pid
+    for _ in range(2):
+        async with made(noise) as flood:
+            await flood.until(FLOOD_EDITS)
+        server.restart()
+    flooded = Tenant(client, noise.namespace, Monitors())
+    for number in range(FLOODED):
+        live = (await flooded.cr(f"d{number}"))["spec"]["accuracy"]["probesPerMinute"]
+
+        async def is_told(name: str = f"d{number}", probes: int = live) -> bool:
+            return (await flooded.settings(name))["probesPerMinute"] == probes
+
+        await eventually(is_told, "the last edit is followed")
+    assert operator.pid == pid
     await remove(client, noise.namespace)
 
 

@@ -15,7 +15,7 @@ from r1plus_contract.history import AUDIENCE
 from r1plus_operator.api import kinds
 from r1plus_operator.api.crd import CRD
 from r1plus_operator.plan.manifests.alerts import build_pod_monitor
-from r1plus_operator.plan.manifests.children import Owner
+from r1plus_operator.plan.manifests.children import ChildOwner
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.manifests import (
     CHILD,
@@ -269,7 +269,7 @@ def test_finding_a_no_account_of_the_operators_has_rights_in_a_cloud(intruder: I
 
 def monitor(**endpoint: Any) -> Json:
     """Return the PodMonitor that the operator makes, with these fields in its first endpoint."""
-    owner = Owner({"metadata": {"name": "credit", "namespace": "", "uid": "1"}})
+    owner = ChildOwner({"metadata": {"name": "credit", "namespace": "", "uid": "1"}})
     made = build_pod_monitor(owner, CONFIGURED)
     del made["metadata"]["namespace"]
     made["spec"]["podMetricsEndpoints"][0] |= endpoint

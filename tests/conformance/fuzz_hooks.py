@@ -18,6 +18,7 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
     "name": ("printable characters",),
     **dict.fromkeys(("model", "include", "include[]"), ("has control characters",)),
     "end_user": ("has control characters", "nobody is named"),
+    "limits": ("nothing is named that changes",),
     "key": ("has control characters", "are named"),
     "service_account": ("are named",),
     "after": ("is no entry of this list", "has control characters"),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
 
+from devcluster.api import Api
 from devcluster.binaries import module_folder
 from devcluster.layout import CLUSTER_DOMAIN, DNS_SERVICE_ADDRESS, NODE_ADDRESS, SERVICE_NETWORK, Layout
 from devcluster.parts import go_binary
@@ -76,6 +77,16 @@ def apply(names: Iterable[str], images: Mapping[str, str], layout: Layout, kubec
 def apply_crds(kubeconfig: Path) -> None:
     """Apply prometheus-operator's CRDs."""
     _kubectl_apply(kubeconfig, [word for path in crd_files() for word in ("-f", str(path))], "")
+
+
+def list_missing_crds(api: Api) -> list[str]:
+    """Return the CRDs that discovery does not name yet, which is where prometheus-operator looks."""
+    served = {
+        resource["name"]
+        for version in ("v1", "v1alpha1")
+        for resource in (api.get(f"/apis/monitoring.coreos.com/{version}") or {}).get("resources", ())
+    }
+    return [name for name in CRDS if name not in served]
 
 
 def _kubectl_apply(kubeconfig: Path, what: list[str], text: str) -> None:

@@ -6,7 +6,7 @@ network namespace -> etcd, kube-apiserver; beside them containerd -> images
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from devcluster import addons, daemons, forwarder, host, kubeconfig
@@ -113,18 +113,14 @@ def wait_for_node(layout: Layout, ports: Mapping[str, int], steps: Steps) -> Non
         daemons.wait_ready(kubelet.NAME, layout, lambda: node_ready(api), NODE_SECONDS)
 
 
-def apply_addons(layout: Layout, images: list[Image], steps: Steps) -> None:
+def apply_addons(layout: Layout, images: list[Image], ports: Mapping[str, int], steps: Steps) -> None:
     """Apply every manifest, what needs no CRD first: those pods start while the others are being applied."""
-    refs, admin = refs_by_name(images), layout.kubeconfig("admin")
+    refs, admin, api = refs_by_name(images), layout.kubeconfig("admin"), api_of(layout, ports["api"])
     with steps.step("cluster: DNS, policies, volumes, monitoring applied"):
         addons.apply(addons.BASE, refs, layout, admin)
         addons.apply_crds(admin)
-        addons.apply([addons.MONITORING], refs, layout, admin)
-        wait_until(
-            lambda: _applied(lambda: addons.apply(addons.NEEDS_CRDS, refs, layout, admin)),
-            "CRDs are served",
-            period_s=0.2,
-        )
+        wait_until(lambda: not addons.list_missing_crds(api), "CRDs are served", period_s=0.2)
+        addons.apply([addons.MONITORING, *addons.NEEDS_CRDS], refs, layout, admin)
 
 
 def wait_for_addons(layout: Layout, ports: Mapping[str, int], steps: Steps) -> None:
@@ -190,16 +186,6 @@ def _sweep_containers(layout: Layout) -> None:
     finally:
         daemons.stop(sweeper.name, layout)
     containerd.socket(layout).unlink(missing_ok=True)
-
-
-def _applied(action: Callable[[], None]) -> bool:
-    try:
-        action()
-    except CommandError as error:
-        if "no matches for kind" in str(error) or "could not find the requested resource" in str(error):
-            return False
-        raise
-    return True
 
 
 def _report_pods(layout: Layout, api: Api, step: Step) -> bool:

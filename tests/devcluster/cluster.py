@@ -178,7 +178,7 @@ class Cluster:
         shutil.rmtree(layout.logs, ignore_errors=True)
         ports = bringup.start_control_plane(layout, own, steps)
         bringup.start_node(layout)
-        bringup.apply_addons(layout, own, steps)
+        bringup.apply_addons(layout, own, ports, steps)
         bringup.wait_for_node(layout, ports, steps)
         bringup.write_record(_record_path(layout), {"fingerprint": fingerprint(own), "ports": ports})
         return cls(layout, ports, is_new=True)

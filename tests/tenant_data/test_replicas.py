@@ -19,15 +19,27 @@ from alembic.migration import MigrationContext
 
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import AccessError, Limits, Reservation
+from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.recall import Continued, Recall
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.admin import UsageQuery, create_key, list_keys, report_usage, revoke_key, verify_audit
+from r1plus_gateway.store.admin import (
+    UsageQuery,
+    create_key,
+    list_keys,
+    report_usage,
+    revoke_key,
+    update_key,
+    verify_audit,
+)
 from r1plus_gateway.store.database import StoreLimits
+from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.errors import DataReason, StoreError
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.migration import ADVISORY_LOCK, Patience, migrate
 from r1plus_gateway.store.opening import open_data
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_keys import make_half
+from support.gateway.content import make_content, say
 from support.gateway.tenant_data import ADMIN, Volume, count_from, make_caller, settle
 from support.registry.postgres import PASSWORD, Cluster, Postgres
 from support.waiting import DEADLINE_SECONDS, eventually
@@ -60,6 +72,28 @@ async def main(uid, folder, url, name):
 
 asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]))
 """
+
+
+async def test_memory_sees_what_another_replica_stored_and_erased(tenant: Volume) -> None:
+    async with tenant.open() as one, tenant.open() as two:
+        here, there = make_content(one), make_content(two)
+        recall = Recall(here)
+
+        async def read() -> list[str]:
+            recollection, _ = await recall.recall(CALLER, Continued("", made.id, 2**20, recalls=False))
+            return [sentence.text for sentence in recollection.said.list_sentences()]
+
+        made = await there.write(CALLER, lambda content: content.create_conversation({}, [say("My code is 4711.")]))
+        assert await read() == ["My code is 4711."]
+        await there.write(CALLER, lambda content: content.append_items(made.id, [say("It rains.")]))
+        assert await read() == ["My code is 4711.", "It rains."]
+        await one.maintain()
+        assert len(one.plaintext) == 1, "what is there stays"
+        await erase(two, ADMIN, ErasureScope(caller_kind=CALLER.kind.value, caller_id=CALLER.id))
+        await one.maintain()
+        assert len(one.plaintext) == 0
+        with pytest.raises(RequestError):
+            await read()
 
 
 def start_replica(tenant: Volume, name: str) -> "subprocess.Popen[str]":
@@ -107,6 +141,27 @@ async def test_replicas_that_start_at_once_on_an_empty_database_agree_on_its_key
         for store in stores:
             assert await verify_key(issued.key.encode(), store, store.clock.read()) is None
         assert (await verify_audit(stores[2])).problem == ""
+
+
+async def test_limits_that_one_replica_changes_hold_in_the_others_next_request(tenant: Volume) -> None:
+    async with AsyncExitStack() as stack:
+        first, second = await open_pair(tenant, stack, gone=60.0)
+        issued = await create_key(first, ADMIN, KeySpec("ci", limits=Limits(budget_tokens=100)))
+
+        async def reserve(request_id: str) -> Reservation:
+            record = await verify_key(issued.key.encode(), second, second.clock.read())
+            assert record is not None
+            return await second.ledger.reserve(request_id, record.caller, "credit", 80)
+
+        await reserve("a")
+        with pytest.raises(AccessError, match="of its budget"):
+            await reserve("b")
+        await update_key(first, ADMIN, issued.key.id, KeyChange(limits={"budget_tokens": 160}))
+        await reserve("c")
+        await update_key(first, ADMIN, issued.key.id, KeyChange(limits={"budget_tokens": 10}))
+        with pytest.raises(AccessError, match="of its budget"):
+            await reserve("d")
+        assert (await verify_audit(second)).problem == ""
 
 
 async def open_pair(tenant: Volume, stack: AsyncExitStack, gone: float) -> tuple[TenantStore, TenantStore]:

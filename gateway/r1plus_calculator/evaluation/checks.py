@@ -241,14 +241,24 @@ def _confirm_series(tree: Call, result: Node) -> Check:
     if not is_finite(point):
         raise UncertainError("a series at infinity")
     with mpmath.workdps(4 * PRECISION):
-        gaps = []
-        for power in (6, 8):
-            place = {variable: convert(point) + mp.mpf(10) ** -power}
-            gaps.append(abs(convert(evaluate(function, place)) - convert(evaluate(result, place))))
-        # Two decimal digits closer: the rest, of order n, shrinks by 2 n digits.
-        if gaps[1] > gaps[0] * mp.mpf(10) ** (0.5 - 2 * order) and gaps[1] > mp.mpf(10) ** (-3 * PRECISION):
+        if not _shrinks(function, result, variable, point, order, 1):
             raise _disagree("the rest of the series does not shrink as its order says")
+        try:
+            holds_before = _shrinks(function, result, variable, point, order, -1)
+        except UncertainError:
+            holds_before = True  # the function ends at the point
+        if not holds_before:
+            raise _disagree("the series holds on one side of the point only")
     return Check(True, "the rest shrinks as the order says")
+
+
+def _shrinks(function: Node, result: Node, variable: str, point: Value, order: int, side: int) -> bool:
+    """Return whether the rest of a series shrinks on one side of its point: two decimal digits closer by 2 n digits."""
+    gaps = []
+    for power in (6, 8):
+        place = {variable: convert(point) + side * mp.mpf(10) ** -power}
+        gaps.append(abs(convert(evaluate(function, place)) - convert(evaluate(result, place))))
+    return bool(gaps[1] <= gaps[0] * mp.mpf(10) ** (0.5 - 2 * order) or gaps[1] <= mp.mpf(10) ** (-3 * PRECISION))
 
 
 def _confirm_sum(tree: Call, result: Node) -> Check:

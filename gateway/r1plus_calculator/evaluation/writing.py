@@ -16,7 +16,8 @@ GUARD_DIGITS: Final = 15
 def write_value(node: Node, digits: int) -> str | None:
     """Return a closed expression's value with so many significant digits; None where they are not certain.
 
-    It is computed at two precisions, and both have to give the same digits.
+    It is computed at two precisions, and both have to give the same digits. A zero that is not exact has none: terms
+    that cancel leave it, however small their difference is.
     """
     texts = []
     for precision in (digits + GUARD_DIGITS, 2 * (digits + GUARD_DIGITS)):
@@ -25,7 +26,7 @@ def write_value(node: Node, digits: int) -> str | None:
                 value = evaluate(node, {})
             except UncertainError:
                 return None
-            if not is_finite(value):
+            if not is_finite(value) or (value == 0 and not isinstance(value, Fraction)):
                 return None
             texts.append(write_number(value, digits))
     return texts[0] if texts[0] == texts[1] else None

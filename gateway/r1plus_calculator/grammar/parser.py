@@ -25,7 +25,7 @@ from r1plus_calculator.grammar.errors import (
 )
 from r1plus_calculator.grammar.functions import ARITIES, COMMANDS, CONSTANTS, DIRECTIONS, list_variables
 from r1plus_calculator.grammar.limits import EXPRESSION, MOST_VARIABLES, RESULT, Bounds
-from r1plus_calculator.grammar.tokens import Kind, Token, split_tokens
+from r1plus_calculator.grammar.tokens import Token, TokenKind, split_tokens
 from r1plus_calculator.grammar.tree import (
     Call,
     Equation,
@@ -106,7 +106,7 @@ class _Parser:
     nodes: int = 0
 
     def parse_statement(self) -> Node:
-        if self._next.kind is Kind.END:
+        if self._next.kind is TokenKind.END:
             raise ExpressionSyntaxError("the expression is empty; write one, such as 2 + 2", 0)
         tree = self._parse_equation()
         if self._next != self.tokens[-1]:
@@ -118,7 +118,7 @@ class _Parser:
         return self.tokens[self.index]
 
     def _is_next(self, *symbols: str) -> bool:
-        return self._next.kind is Kind.SYMBOL and self._next.text in symbols
+        return self._next.kind is TokenKind.SYMBOL and self._next.text in symbols
 
     def _take(self) -> Token:
         token = self._next
@@ -189,7 +189,7 @@ class _Parser:
                 return factors[0] if len(factors) == 1 else Product(tuple(factors))
 
     def _is_implied(self) -> bool:
-        return self._next.kind in (Kind.NAME, Kind.NUMBER) or self._is_next("(", "[")
+        return self._next.kind in (TokenKind.NAME, TokenKind.NUMBER) or self._is_next("(", "[")
 
     def _refuse_unclear_product(self, left: Node, is_divided: bool) -> None:
         """Let a number be followed by a name or a bracket, and nothing else."""
@@ -201,7 +201,7 @@ class _Parser:
                 " to others; write x% * y, or mod(x, y)",
                 before.position,
             )
-        if token.kind is Kind.NUMBER or token.text == "[":
+        if token.kind is TokenKind.NUMBER or token.text == "[":
             raise self._build_error("an operator is missing before it; write one of + - * / ^")
         if is_divided:
             raise AmbiguousError(
@@ -209,7 +209,7 @@ class _Parser:
                 " write 1/(2*x) or (1/2)*x",
                 before.position,
             )
-        is_counted = before.kind is Kind.NUMBER and isinstance(_strip_signs(left), Number)
+        is_counted = before.kind is TokenKind.NUMBER and isinstance(_strip_signs(left), Number)
         is_bracketed = before.text == ")" and token.text == "(" and not isinstance(_strip_signs(left), Power)
         if not is_counted and not is_bracketed:
             raise AmbiguousError(
@@ -254,9 +254,9 @@ class _Parser:
 
     def _parse_atom(self) -> Node:
         self._count()
-        if self._next.kind is Kind.NUMBER:
+        if self._next.kind is TokenKind.NUMBER:
             return Number(Fraction(self._take().text))
-        if self._next.kind is Kind.NAME:
+        if self._next.kind is TokenKind.NAME:
             return self._parse_name()
         if self._is_next("("):
             self._take()

@@ -9,7 +9,7 @@ from r1plus_calculator.grammar.errors import ExpressionSyntaxError, LimitExceede
 from r1plus_calculator.grammar.limits import MOST_NAME_CHARACTERS, Bounds
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """Of a token."""
 
     NUMBER = "a number"
@@ -22,7 +22,7 @@ class Kind(Enum):
 class Token:
     """A piece of the text, and where it begins."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
     position: int
     is_after_space: bool = False
@@ -60,19 +60,19 @@ def split_tokens(text: str, bounds: Bounds) -> list[Token]:
         position = match.end()
     if len(tokens) > (most := TOKENS_PER_NODE * bounds.most_nodes):
         raise LimitExceededError(f"the expression has {len(tokens)} signs, more than {most}; write it shorter")
-    return [*tokens, Token(Kind.END, "", len(text))]
+    return [*tokens, Token(TokenKind.END, "", len(text))]
 
 
 def _build_token(kind: str, piece: str, position: int, is_after_space: bool, most_digits: int) -> Token:
     if kind == "number":
         _check_digits(piece, position, most_digits)
-        return Token(Kind.NUMBER, piece, position, is_after_space)
+        return Token(TokenKind.NUMBER, piece, position, is_after_space)
     if kind == "name":
         if len(piece) > MOST_NAME_CHARACTERS:
             message = f"the name {piece[:20]}... has {len(piece)} characters, more than {MOST_NAME_CHARACTERS}"
             raise LimitExceededError(f"{message}; shorten it", position)
-        return Token(Kind.NAME, piece, position, is_after_space)
-    return Token(Kind.SYMBOL, "^" if piece == "**" else piece, position, is_after_space)
+        return Token(TokenKind.NAME, piece, position, is_after_space)
+    return Token(TokenKind.SYMBOL, "^" if piece == "**" else piece, position, is_after_space)
 
 
 def _check_digits(piece: str, position: int, most: int) -> None:

@@ -103,7 +103,7 @@ class Worker:
 
 
 @dataclass(slots=True)
-class Pool:
+class WorkerPool:
     """So many workers at a time, and a queue before them."""
 
     limits: WorkerLimits

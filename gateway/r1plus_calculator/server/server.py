@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r1plus_calculator.server.pool import Pool
+from r1plus_calculator.server.pool import WorkerPool
 from r1plus_calculator.server.wire import encode_failure
 from r1plus_calculator.server.worker import Evaluator, answer
 from r1plus_contract.calculator import (
@@ -26,7 +26,7 @@ from r1plus_sandbox.confinement import WorkerLimits
 class CalculatorServer:
     """Serves one socket with one pool."""
 
-    pool: Pool
+    pool: WorkerPool
     connections: Collection[object] = ()
     """Those that are being answered."""
 
@@ -71,7 +71,7 @@ async def run_calculator(
     Raises:
         SocketError: the path cannot be used.
     """
-    pool = Pool(limits or WorkerLimits(), size, evaluate, answer_seconds)
+    pool = WorkerPool(limits or WorkerLimits(), size, evaluate, answer_seconds)
     server = CalculatorServer(pool)
     pool.start()
     try:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import docx
 from docx.table import Table
+from docx.text.hyperlink import Hyperlink
 from lxml.etree import LxmlError
 
 from r1plus_contract.documents import DocumentFailureCode, TextBlock
@@ -31,7 +32,7 @@ def read_docx(data: bytes) -> Iterator[TextBlock]:
     for item in items:
         if isinstance(item, Table):
             yield from _read_rows(item)
-        elif text := item.text.strip():
+        elif text := _read_visible(item).strip():
             yield TextBlock(text, _read_level(item))
 
 
@@ -40,13 +41,23 @@ def _read_rows(table: Any) -> Iterator[TextBlock]:
     for row in table.rows:
         cells: list[str] = []
         for cell in row.cells:
-            text = " ".join(cell.text.split())
+            text = " ".join(" ".join(map(_read_visible, cell.paragraphs)).split())
             if text and (not cells or cells[-1] != text):  # a merged cell comes once for each of its columns
                 cells.append(text)
         if cells:
             lines.append(" | ".join(cells))
     if lines:
         yield TextBlock("\n".join(lines))
+
+
+def _read_visible(paragraph: Any) -> str:
+    """Return the text of a paragraph without runs that are hidden: who opens the document does not see them."""
+    runs = (
+        run
+        for item in paragraph.iter_inner_content()
+        for run in (item.runs if isinstance(item, Hyperlink) else (item,))
+    )
+    return "".join(run.text for run in runs if not run.font.hidden)
 
 
 def _read_level(paragraph: Any) -> int:

@@ -21,6 +21,8 @@ _BLOCKS: Final = frozenset(
     main nav ol p pre section summary table tbody td tfoot th thead tr ul
     """.split()  # noqa: SIM905 - a list of words, one a line, is hard to read
 )
+_UNSEEN: Final = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))\b", re.IGNORECASE)
+"""In an element's own style. What style sheets hide is not known here."""
 _SPACE: Final = re.compile(r"[^\S\n]+")
 _DEEPEST: Final = 200
 
@@ -62,12 +64,12 @@ class _Writer:
 
 def _walk(element: Any, writer: _Writer, depth: int) -> None:
     """Write an element and all within it; what nests deeper than `_DEEPEST` is written without its form."""
-    tag = element.tag if isinstance(element.tag, str) else ""
-    if not tag or tag in _SILENT or "hidden" in element.attrib or element.get("aria-hidden") == "true":
+    if not _is_seen(element):
         return
     if depth > _DEEPEST:
-        writer.add(element.text_content())
+        writer.add("".join(_list_texts(element)))
         return
+    tag = element.tag
     level = _HEADINGS.get(tag, 0)
     is_block = bool(level) or tag in _BLOCKS
     if is_block:
@@ -78,3 +80,25 @@ def _walk(element: Any, writer: _Writer, depth: int) -> None:
         writer.add(child.tail)
     if is_block:
         writer.end_block(level)
+
+
+def _is_seen(element: Any) -> bool:
+    """Return whether a reader sees an element: no comment, script or style, and not hidden."""
+    tag = element.tag if isinstance(element.tag, str) else ""
+    if not tag or tag in _SILENT or "hidden" in element.attrib or element.get("aria-hidden") == "true":
+        return False
+    return not _UNSEEN.search(element.get("style", ""))
+
+
+def _list_texts(element: Any) -> Iterator[str]:
+    """Yield the texts of an element and of all that is seen within it, however deep."""
+    rest = [element]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, str):
+            yield one
+        elif _is_seen(one):
+            parts = [one.text or ""]
+            for child in one:
+                parts += [child, child.tail or ""]
+            rest += reversed(parts)

@@ -51,10 +51,16 @@ def _add_end_user(caller: Caller, end_user: str) -> Caller:
             "x-r1plus-end-user is refused: this caller may not name end users."
             f" Leave the header out, or use an API key with scope {SCOPE_END_USERS}.",
         )
-    if len(end_user.encode(errors="replace")) > MOST_END_USER_BYTES or not end_user.isprintable():
+    if not can_name_end_user(end_user):
         raise AccessError(
             403,
             "end_user_not_allowed",
             f"x-r1plus-end-user is refused: it has more than {MOST_END_USER_BYTES} bytes, or control characters.",
         )
     return replace(caller, end_user=end_user)
+
+
+def can_name_end_user(text: str) -> bool:
+    """Return whether `x-r1plus-end-user` can have this value, without what HTTP takes from a header's ends."""
+    is_short = len(text.encode(errors="replace")) <= MOST_END_USER_BYTES
+    return is_short and text.isprintable() and text == text.strip(" ")

@@ -10,7 +10,9 @@ _NUMBER: Final = re.compile(
     r"(?<![\w.,])(?P<sign>[-\u2212]\s?)?[$\u20ac\u00a3]?(?P<whole>\d{1,3}(?:[, ]\d{3})+|\d{1,40})"
     r"(?:\.(?P<part>\d{1,40}))?(?:\s?/\s?(?P<below>\d{1,40}))?(?![\w]|[.,]\d)"
 )
-_EXACT: Final = re.compile(r"(?<![\w.])(-?\d{1,400})(?:/(\d{1,400}))?(?![\w.(])")
+_WHOLE: Final = r"\d{1,4096}"
+_DIVISOR: Final = r"(?=\d*[1-9])\d{1,4096}"
+_EXACT: Final = re.compile(r"(?<![\w./])(-?\d{1,400})(?:/((?=\d*[1-9])\d{1,400}))?(?![\w.(/])")
 _PLAIN: Final = re.compile(r"[-\d/\s,=\[\]a-zA-Z]*")
 
 
@@ -28,14 +30,14 @@ def compare_prose(prose: str, exact: str | None, numeric: str | None) -> bool | 
 
 def _read_results(exact: str | None, numeric: str | None) -> Iterator[Fraction]:
     """Yield the numbers of a result; none of one with functions or free variables."""
-    if exact is not None and re.fullmatch(r"-?\d+(?:/\d+)?", exact):
+    if exact is not None and re.fullmatch(rf"-?{_WHOLE}(?:/{_DIVISOR})?", exact):
         yield Fraction(exact)
         return
     if exact is not None and exact.startswith("[") and _PLAIN.fullmatch(exact):
         for match in _EXACT.finditer(exact):
             yield Fraction(int(match[1]), int(match[2] or 1))
         return
-    if numeric is not None and re.fullmatch(r"-?\d+(?:\.\d+)?(?:e-?\d{1,3})?", numeric):
+    if numeric is not None and re.fullmatch(r"-?\d{1,100}(?:\.\d{1,100})?(?:e-?\d{1,3})?", numeric):
         yield Fraction(numeric)
 
 

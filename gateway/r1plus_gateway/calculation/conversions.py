@@ -80,7 +80,7 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
+class ConversionRefusal:
     """Why a quantity cannot be had in the unit that is asked for, with the code of the refusal."""
 
     message: str
@@ -107,7 +107,7 @@ def has_other_unit(text: str, end: int) -> bool:
     return any(find_base_unit(match["unit"]) != base for match in asked)
 
 
-def find_conversion(text: str) -> Conversion | Misfit | None:
+def find_conversion(text: str) -> Conversion | ConversionRefusal | None:
     """Return the one conversion that a text asks for; None if it asks for none.
 
     Its result counts as verified, so the text has to leave no doubt: with anything around the quantities that is not
@@ -124,17 +124,17 @@ def find_conversion(text: str) -> Conversion | Misfit | None:
         said = text[one.start : one.end]
         if one.unit.dimension != unit.dimension:
             kind, other = describe_dimension(one.unit), describe_dimension(unit)
-            return Misfit(f"{said} is {kind}, and {unit.symbol} measures {other}; ask for a unit that fits")
+            return ConversionRefusal(f"{said} is {kind}, and {unit.symbol} measures {other}; ask for a unit that fits")
     said = text[quantities[0].start : quantities[0].end]
     if request.asked.dimension == "temperature" and not (request.is_difference and len(quantities) == 1):
-        return Misfit(
+        return ConversionRefusal(
             "a temperature has no fixed factor to another scale; only differences of temperature are converted, so say"
             f" that it is one: How many {unit.symbol} is a difference of {said}?"
         )
     if not request.is_certain or not _is_one_amount(text, quantities):
         if len(quantities) > 1:
             return None
-        return Misfit(
+        return ConversionRefusal(
             f"the text may mean more than {said} in another unit; send only this: How many {unit.symbol} are {said}?",
             "ambiguous_numbers",
         )

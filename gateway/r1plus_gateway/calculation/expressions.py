@@ -237,10 +237,13 @@ def _is_equation(span: Span) -> bool:
     return tree is not None and bool(list_variables(tree))
 
 
+_ROOTS: Final = "\u221a-\u221c"
+"""Signs of roots, which no expression has."""
 _GOES_ON_BEFORE: Final = re.compile(
-    rf"(?:\d[.,'\u2019\u00a0\u202f]|[{SIGNS}])$"
+    rf"(?:\d[.,'\u2019\u00a0\u202f]|[{SIGNS}]|[{_ROOTS}]\s*)$"
     rf"|(?<![a-z])(?:minus|plus|times|half|twice|double|triple|(?:\d|{SCALES}|{PARTS}|percent|per\s+cent|square|cube"
-    r"|squares|cubes|roots?|power|factorial|reciprocal|inverse|negative|opposite|logarithm|log|sine|cosine|tangent)\s+of)"
+    r"|squares|cubes|roots?|power|factorial|reciprocal|inverse|negative|opposite|logarithm|log|sine|cosine|tangent|remainder"
+    r"|modulus|floor|ceiling|(?:integer|whole|fractional)\s+part|absolute\s+value|digits?)\s+of|negative|hundred|thousand|million)"
     r"\s+(?:of\s+)?(?:the\s+)?$|\bdivided\s+by\s+$",
     re.IGNORECASE,
 )
@@ -251,6 +254,8 @@ _GOES_ON_AFTER: Final = re.compile(
     re.IGNORECASE,
 )
 """What goes on with a calculation in words, or with a number in another form: 3 * 2 million, 1,5 * 3."""
+_OTHER_DIGITS: Final = re.compile(r"\b(?:binary|octal|hex(?:adecimal)?|base[\s-]*\d+)\b", re.IGNORECASE)
+"""Numbers of another base may be written with the same digits."""
 _OF_SEVERAL: Final = re.compile(r"\b(?:sum|product|difference|quotient)\s+of\s+(?:the\s+)?$", re.IGNORECASE)
 _AND_MORE: Final = re.compile(rf"\s*,?\s*(?:and|from)\s+(?:[-$\u20ac\u00a3]?\d|\(|{_NUMBERS}\b)", re.IGNORECASE)
 _SURE_KINDS: Final = frozenset({"call", "of"})
@@ -286,6 +291,8 @@ def _is_part(text: str, span: Span) -> bool:
     """Return whether the text around a run may change its value, or asks for it in another unit."""
     before = _get_sentence(text, span.start)
     if _GOES_ON_BEFORE.search(before) or _match(_GOES_ON_AFTER, text, span.end):
+        return True
+    if _OTHER_DIGITS.search(text):
         return True
     if _OF_SEVERAL.search(before) and _match(_AND_MORE, text, span.end):
         return True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 LOOKALIKES: Final[Mapping[str, re.Pattern[str]]] = {
-    "an address on the web": re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|\bwww\.\S+", re.IGNORECASE),
+    "an address on the web": re.compile(r"\b[a-z][a-z0-9+.-]{0,32}://\S+|\bwww\.\S+", re.IGNORECASE),
     "an address for mail": re.compile(r"[^\s@]{1,64}@[^\s@]{1,64}\.\w{1,24}"),
     "a path": re.compile(
         r"(?<![\w)\]])~?(?:/[A-Za-z_][\w.-]*)+/?|\b[A-Za-z]:\\\S+|\b\w{1,32}(?:/\w{1,32}){2,8}\.\w{1,8}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from r1plus_gateway.calculation.conversions import Conversion, Misfit, find_conversion
+from r1plus_gateway.calculation.conversions import Conversion, ConversionRefusal, find_conversion
 from r1plus_gateway.calculation.expressions import find_expressions
 from r1plus_gateway.calculation.translation import TranslationError, TranslationTask, read_task
 from r1plus_gateway.calculation.units import NUMBER, Unit
@@ -15,7 +15,7 @@ NOTE_BYTES: Final = 64
 """Of what is around them."""
 
 
-class Route(StrEnum):
+class ExpressionRoute(StrEnum):
     """Where an expression comes from."""
 
     TEXT = "text"
@@ -31,7 +31,7 @@ class PlannedExpression:
     """An expression to calculate."""
 
     expression: str
-    route: Route
+    route: ExpressionRoute
     unit: Unit = NUMBER
 
 
@@ -61,12 +61,12 @@ class MathPlan:
 def plan_math(question: str, *, can_translate: bool) -> MathPlan:
     """Plan what is calculated of a question; `can_translate`: whether the engine takes grammars."""
     if found := find_expressions(question):
-        return MathPlan(tuple(PlannedExpression(one.expression, Route.TEXT) for one in found))
+        return MathPlan(tuple(PlannedExpression(one.expression, ExpressionRoute.TEXT) for one in found))
     match find_conversion(question):
-        case Misfit(message, code):
+        case ConversionRefusal(message, code):
             return MathPlan(skip=Skip(code, f"nothing was calculated: {message}"))
         case Conversion(expression, unit):
-            return MathPlan((PlannedExpression(expression, Route.UNITS, unit),))
+            return MathPlan((PlannedExpression(expression, ExpressionRoute.UNITS, unit),))
     try:
         task = read_task(question)
     except TranslationError as error:

@@ -40,6 +40,11 @@ MOST_COST: Final = 32 * 512
 """Of one request, so that others wait a few seconds at most: many short texts, or few long ones."""
 COST_OF_LONG: Final = 512
 """A text costs its bytes, each of which could be a token, and never more than this: engines read the beginning only."""
+MOST_TEXT_TOKENS: Final = MOST_TEXT_BYTES + 2
+"""Of one text: each byte could be one, and there are two marks around it. Tokens are billed."""
+MOST_REPLY_VALUES: Final = 4 * MOST_TEXTS
+"""Of one reply: two for each text, and some more."""
+MOST_ENGINE_CHARACTERS: Final = 512
 BUSY: Final = "the embedder has had no place for this request for {:g} s, since others are before it; try again later"
 NOT_UNDERSTOOD: Final = "the embedder's answer is not understood; ask the platform team to look at its release"
 
@@ -176,7 +181,7 @@ class SocketEmbedder:
         payload = dumps(request).encode()
         try:
             reply = await exchange_frames(self._path, "embedder", payload, MOST_REPLY_BYTES, seconds)
-            return loads(EmbedderReply, reply, tolerant=True)
+            return loads(EmbedderReply, reply, tolerant=True, most_values=MOST_REPLY_VALUES)
         except HelperUnavailableError as error:
             raise EmbedderUnavailableError(str(error)) from error
         except ContractError as error:
@@ -233,8 +238,12 @@ def _decode(embeddings: TextEmbeddings, count: int, start: int) -> Embeddings:
     dimensions = embeddings.dimensions
     if not 1 <= dimensions <= MOST_DIMENSIONS or len(embeddings.tokens) != count:
         raise ContractError(f"dimensions {dimensions}, tokens of {len(embeddings.tokens)} texts instead of {count}")
+    if not all(0 <= tokens <= MOST_TEXT_TOKENS for tokens in embeddings.tokens):
+        raise ContractError(f"tokens: not between 0 and {MOST_TEXT_TOKENS}")
     if not all(0 <= position < count for position in embeddings.truncated):
         raise ContractError("truncated: positions beyond the texts")
+    if len(embeddings.engine) > MOST_ENGINE_CHARACTERS or not embeddings.engine.isprintable():
+        raise ContractError("engine: no identity")
     try:
         data = base64.b64decode(embeddings.vectors, validate=True)
     except ValueError as error:

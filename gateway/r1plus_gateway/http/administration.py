@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from r1plus_gateway.access.api_keys import SCOPES, KeyRecord
+from r1plus_gateway.access.authenticator import can_name_end_user
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Limits
 from r1plus_gateway.http.copies import FOR_RESTORE, Copies
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
@@ -33,7 +34,7 @@ from r1plus_gateway.store.clock import format_day
 from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
 from r1plus_gateway.store.errors import FullError, StoreError
-from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeySpec
+from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeyChange, KeySpec
 from r1plus_gateway.store.key_rotation import KeyRotation
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
@@ -58,6 +59,7 @@ LIMIT_FIELDS: Final = tuple(IntegerField(name, 0, MOST_LIMIT) for name in LIMITS
 KEY_LIMITS: Final = ObjectField("limits", Table(LIMIT_FIELDS))
 LIFE: Final = NumberField("expires_in_seconds", 1, LONGEST_LIFE_SECONDS)
 KEY_BODY: Final = Table((NAME, MODELS, SCOPE_NAMES, KEY_LIMITS, LIFE))
+CHANGE_BODY: Final = Table((MODELS, SCOPE_NAMES, KEY_LIMITS, LIFE))
 GRACE: Final = NumberField("grace_seconds", 0, admin.LONGEST_GRACE_SECONDS)
 ROTATION_BODY: Final = Table((GRACE,))
 KEY_ID: Final = Parameter("id", "The key's id.", {"type": "string", "minLength": 1}, is_in_path=True)
@@ -107,6 +109,16 @@ class Administration:
                 "IssuedKey",
                 body=ROTATION_BODY,
                 is_body_required=False,
+                parameters=(KEY_ID,),
+                errors=(404, 409),
+            ),
+            Operation(
+                "PATCH",
+                key,
+                "Change a key, as a JSON merge patch: what is absent stays, and null takes a bound away.",
+                self._guard(self._update_key),
+                "Key",
+                body=CHANGE_BODY,
                 parameters=(KEY_ID,),
                 errors=(404, 409),
             ),
@@ -225,6 +237,12 @@ class Administration:
         seconds = admin.GRACE_SECONDS if grace is None else grace
         return respond(_describe_issued(await admin.rotate_key(self._store, caller, _read_id(request), seconds)))
 
+    async def _update_key(self, request: web.Request, caller: Caller) -> web.Response:
+        key_id = _read_id(request)
+        fields = Fields(await read_object(request, BODY_SECONDS))
+        change = _read_change(fields, self._store.clock.read())
+        return respond(describe_key(await admin.update_key(self._store, caller, key_id, change)))
+
     async def _revoke_key(self, request: web.Request, caller: Caller) -> web.Response:
         return respond(describe_key(await admin.revoke_key(self._store, caller, _read_id(request))))
 
@@ -308,6 +326,33 @@ def _read_spec(fields: Fields, now: float) -> KeySpec:
     return spec if seconds is None else replace(spec, expires_at=now + seconds)
 
 
+def _read_change(fields: Fields, now: float) -> KeyChange:
+    """Read what is changed: only the fields that the body has. Raises InvalidFieldError for a body without any."""
+    values: dict[str, Any] = {}
+    if fields.names(MODELS.name):
+        values["models"] = _read_names(fields, MODELS) if fields.has(MODELS.name) else None
+    if fields.names(SCOPE_NAMES.name):
+        values["scopes"] = _read_names(fields, SCOPE_NAMES)
+    if fields.names(LIFE.name):
+        seconds = LIFE.read(fields)
+        values["expires_at"] = None if seconds is None else now + seconds
+    named = KEY_LIMITS.read(fields)
+    limits: dict[str, int | None] = {}
+    if fields.names(KEY_LIMITS.name):
+        limits = {field.name: field.read(named) if named else None for field in LIMIT_FIELDS}
+    if named:
+        limits = {name: value for name, value in limits.items() if named.names(name)}
+        KEY_LIMITS.table.refuse_rest(named)
+    CHANGE_BODY.refuse_rest(fields)
+    if not values and not limits:
+        raise InvalidFieldError(
+            KEY_LIMITS.name,
+            f"nothing is named that changes; send one of {', '.join(sorted(CHANGE_BODY.names))}",
+            code="missing_required_parameter",
+        )
+    return KeyChange(values, limits)
+
+
 def _read_scope(fields: Fields) -> ErasureScope:
     """Read whose content is erased. Raises InvalidFieldError unless exactly one is named."""
     end_user, key, account = END_USER.read(fields), ERASED_KEY.read(fields), ACCOUNT.read(fields)
@@ -320,6 +365,10 @@ def _read_scope(fields: Fields) -> ErasureScope:
             f"{problem}; send one of end_user, key (an id) and service_account (NAMESPACE/NAME)",
         )
     if end_user:
+        if not can_name_end_user(end_user):
+            # Else the receipt would attest an erasure of nothing, where a space came along with a name.
+            message = f"no end user has the name {end_user!r:.80}: it begins or ends with a space, or has more bytes"
+            raise InvalidFieldError(END_USER.name, f"{message} or other characters than the header may have")
         return ErasureScope(end_user=end_user)
     if key:
         return ErasureScope(caller_kind=CallerKind.API_KEY.value, caller_id=key)

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_gateway.access.caller import AccessError, Caller
+from r1plus_gateway.access.caller import AccessError, Caller, Limits
 from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.serving.errors import QueueFullError
 from r1plus_gateway.settings import GatewayLimits
@@ -98,6 +98,7 @@ class SearchTurns:
 @dataclass(frozen=True, slots=True)
 class _Hold:
     until: float
+    limits: Limits
     error: AccessError
 
 
@@ -109,7 +110,7 @@ class Holds:
         self._holds: dict[str, _Hold] = {}
 
     def check(self, caller: Caller) -> None:
-        """Refuse a caller again.
+        """Refuse a caller again, as long as its limits are those that it was refused by.
 
         Raises:
             AccessError: its last refusal still holds.
@@ -118,7 +119,7 @@ class Holds:
         if hold is None:
             return
         left = hold.until - self._clock()
-        if left <= 0:
+        if left <= 0 or hold.limits != caller.limits:
             del self._holds[_name(caller)]
             return
         error = hold.error
@@ -130,7 +131,7 @@ class Holds:
         if error.hold_seconds > 0:
             if len(self._holds) >= MOST_HOLDS:
                 self._holds.clear()
-            self._holds[_name(caller)] = _Hold(self._clock() + error.hold_seconds, error)
+            self._holds[_name(caller)] = _Hold(self._clock() + error.hold_seconds, caller.limits, error)
 
 
 class CountAllowance:

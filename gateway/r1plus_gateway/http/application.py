@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import orjson
@@ -32,11 +32,12 @@ from r1plus_gateway.http.completions import (
 )
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
-from r1plus_gateway.http.embeddings import EMBED, TextVectors, describe_engine, find_engine
-from r1plus_gateway.http.errors import RequestError, convert_access_error
+from r1plus_gateway.http.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
+from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_http_error
 from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
+from r1plus_gateway.http.hosts import check_host
 from r1plus_gateway.http.knowledge_search import make_finder
 from r1plus_gateway.http.memories import Memories
 from r1plus_gateway.http.metrics import classify_refusal
@@ -94,13 +95,18 @@ class Api:
         responses = ResponseForm(read_continuation, find_knowledge)
         self._forms: tuple[Form, ...] = (ChatForm(find_knowledge), responses, TextForm(), GenerateForm())
         self._calculations = Calculations(parts, desk, self._completions.bodies, self._completions.holds)
-        self._vectors = TextVectors(parts, embedder, self._completions.bodies, self._completions.holds)
+        self._vectors = EmbeddingHandlers(parts, embedder, self._completions.bodies, self._completions.holds)
         self.is_draining = False
+        self._hosts: frozenset[str] = frozenset()
         self._operations = self._list_operations()
         self._document = orjson.dumps(build_document(self._operations))
 
-    def build(self, limits: GatewayLimits) -> web.Application:
-        """Return the application. A body larger than `limits.body_bytes` at the start is refused while it is read."""
+    def build(self, limits: GatewayLimits, hosts: Collection[str] = ()) -> web.Application:
+        """Return the application. A body larger than `limits.body_bytes` at the start is refused while it is read.
+
+        `hosts`: the only names that it answers to; empty: any.
+        """
+        self._hosts = frozenset(hosts)
         app = web.Application(client_max_size=limits.body_bytes, middlewares=[self._convert_errors])
         app.on_response_prepare.append(_add_headers)
         app.add_routes([operation.build_route() for operation in self._operations])
@@ -191,6 +197,7 @@ class Api:
         exchange = request[EXCHANGE] = Exchange(request, create_request_id())
         try:
             _check_headers(request)
+            check_host(request, self._hosts)
             # Java's client offers HTTP/2 with its requests in the clear, and takes an answer in HTTP/1.1.
             if request.headers.get("Upgrade", "h2c").lower() != "h2c":
                 raise RequestError(400, "invalid_request", "Upgrade is not supported; leave the header out")
@@ -200,7 +207,7 @@ class Api:
         except AccessError as error:
             return self._refuse(exchange, convert_access_error(error))
         except web.HTTPException as error:
-            return self._refuse(exchange, _convert_http_error(error))
+            return self._refuse(exchange, convert_http_error(request, error))
         except ConnectionError:
             raise  # the client has left
         except Exception as error:  # noqa: BLE001 - the client gets an answer, the log where it happened
@@ -341,12 +348,6 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers[HEADER_REQUEST_ID] = exchange.id
     if exchange.caller is not None:
         response.headers.update(build_limit_headers(exchange.caller, exchange.remaining))
-
-
-def _convert_http_error(error: web.HTTPException) -> RequestError:
-    codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    return RequestError(error.status, codes.get(error.status, "invalid_request"), error.reason, headers=headers)
 
 
 def _respond(value: Any) -> web.Response:

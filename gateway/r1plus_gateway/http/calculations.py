@@ -23,7 +23,7 @@ from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
 from r1plus_gateway.http.admission import BodyBudget, Holds
 from r1plus_gateway.http.bill import open_bill
 from r1plus_gateway.http.completions import LEFT, Exchange, GatewayParts, authenticate
-from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.errors import NotConfiguredError, RequestError
 from r1plus_gateway.http.field_tables import IntegerField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object
@@ -72,7 +72,7 @@ class Calculations:
         digits = DIGITS.read(fields) or DEFAULT_DIGITS
         CALCULATE.refuse_rest(fields)
         if not self._desk.is_configured:
-            raise RequestError(503, "calculator_not_configured", NOT_CONFIGURED)
+            raise NotConfiguredError("calculator_not_configured", NOT_CONFIGURED)
         _check_expression(expression)
         try:
             with self._desk.take_place(caller.group_id):

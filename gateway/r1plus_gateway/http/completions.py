@@ -465,7 +465,8 @@ def build_limit_headers(caller: Caller, remaining: Remaining | None) -> dict[str
         "x-ratelimit-remaining-budget-tokens": left.budget_tokens,
     }
     headers = {name: str(value) for name, value in values.items() if value is not None}
-    if remaining is not None:
-        reset = f"{left.reset_seconds:.3f}s"
-        headers |= {"x-ratelimit-reset-requests": reset, "x-ratelimit-reset-tokens": reset}
-    return headers
+    if remaining is None:
+        return headers
+    reset = f"{left.reset_seconds:.3f}s"
+    resets = {"requests": limits.requests_per_minute, "tokens": limits.tokens_per_minute}
+    return headers | {f"x-ratelimit-reset-{name}": reset for name, limit in resets.items() if limit is not None}

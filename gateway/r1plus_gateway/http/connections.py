@@ -45,7 +45,7 @@ _QUIET: Final = logging.getLogger(f"{__name__}.parser")
 _QUIET.setLevel(logging.CRITICAL + 1)
 
 
-class Connection(BoundedConnection, web.RequestHandler):
+class ClientConnection(BoundedConnection, web.RequestHandler):
     """One client's connection. What cannot be parsed is not quoted in the answer either."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -247,4 +247,6 @@ class GatewayRunner(web.AppRunner):
         server = super().server
         if server is None:
             return None
-        return limit_connections(_ConnectionFactory(server, Connection), MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER)
+        return limit_connections(
+            _ConnectionFactory(server, ClientConnection), MOST_CONNECTIONS, MOST_CONNECTIONS_OF_PEER
+        )

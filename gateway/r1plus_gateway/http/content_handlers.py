@@ -32,6 +32,14 @@ NOT_STORED: Final = (
     "this tenant stores no conversations, responses and memories; send all messages with each request, or ask the"
     " platform team to set spec.data.retentionDays of the R1PlusTenant"
 )
+UNREADABLE: Final = (
+    "what is stored under this id cannot be decrypted: its key was destroyed by an erasure, or it was changed."
+    " Delete it, and begin a new one"
+)
+UNREADABLE_ENTRY: Final = (
+    "an entry of this list cannot be decrypted: its key was destroyed by an erasure before a backup was restored, or it"
+    " was changed. The tenant's administrator removes it: r1plus tenant erase, once more for the same end user or key"
+)
 _INCLUDED: Final[Schema] = {"type": "string", "minLength": 1}
 INCLUDE: Final = (
     Parameter("include", "Ignored: nothing is left out that it could ask for.", _INCLUDED, is_repeatable=True),
@@ -98,7 +106,9 @@ class ContentHandlers:
             caller = await self._authenticate(request)
             if caller.kind is CallerKind.ADMIN:
                 raise AccessError(403, "admin_not_allowed", ADMIN_HAS_NONE)
-            with self._turns.take(caller, self._read_settings().limits.queue_per_key), convert_content_errors():
+            is_list = request.method == "GET" and not request.match_info
+            queue_per_key = self._read_settings().limits.queue_per_key
+            with self._turns.take(caller, queue_per_key), convert_content_errors(is_list=is_list):
                 return await handler(request, caller)
 
         return handle
@@ -122,19 +132,14 @@ class ContentHandlers:
 
 
 @contextlib.contextmanager
-def convert_content_errors() -> Iterator[None]:
-    """Turn what stored content raises into answers."""
+def convert_content_errors(*, is_list: bool = False) -> Iterator[None]:
+    """Turn what stored content raises into answers; `is_list`: to a request that names no id."""
     try:
         yield
     except ContentLimitError as error:
         raise RequestError(413, "storage_limit_exceeded", str(error)) from error
     except UnreadableContentError as error:
-        raise RequestError(
-            410,
-            "content_unreadable",
-            "what is stored under this id cannot be decrypted: its key was destroyed by an erasure, or it was changed."
-            " Delete it, and begin a new one",
-        ) from error
+        raise RequestError(410, "content_unreadable", UNREADABLE_ENTRY if is_list else UNREADABLE) from error
 
 
 def read_id(request: web.Request, parameter: Parameter) -> str:

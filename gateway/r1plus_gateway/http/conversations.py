@@ -151,6 +151,7 @@ class Conversations(ContentHandlers):
         name = read_id(request, ID)
         if not await self._content.write(caller, lambda content: content.delete_conversation(name)):
             raise refuse_unknown(name)
+        self._content.forget(caller, name)
         return respond({"id": name, "object": "conversation.deleted", "deleted": True})
 
     async def _add_items(self, request: web.Request, caller: Caller) -> web.Response:
@@ -187,6 +188,7 @@ class Conversations(ContentHandlers):
         conversation = require(found, name)
         if not was_deleted:
             raise refuse_unknown(item)
+        self._content.forget(caller, name)
         return respond(describe_conversation(conversation))
 
 

@@ -15,7 +15,7 @@ from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, 
 from r1plus_gateway.http.admission import BodyBudget, Holds, Places
 from r1plus_gateway.http.bill import open_bill
 from r1plus_gateway.http.completions import LEFT, Exchange, GatewayParts, authenticate
-from r1plus_gateway.http.errors import InvalidFieldError, RequestError
+from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError, RequestError
 from r1plus_gateway.http.field_tables import FlagField, OtherField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json, read_object
@@ -69,7 +69,7 @@ class EmbeddingsRequest:
         return f"input[{position}]" if self.is_list and position is not None else "input"
 
 
-class TextVectors:
+class EmbeddingHandlers:
     """Answers the requests for embeddings. A text's tokens are counted by the engine, and billed as a prompt's.
 
     So are those that were computed before a later text was refused, the embedder failed, or the client left.
@@ -101,7 +101,7 @@ class TextVectors:
             fields = Fields(await read_object(exchange.request, settings.limits.body_seconds))
         name = MODEL.read(fields)
         if self._embedder is None or settings.embedding is None:
-            raise RequestError(503, "embedder_not_configured", NOT_CONFIGURED)
+            raise NotConfiguredError("embedder_not_configured", NOT_CONFIGURED)
         engine = find_engine(settings, caller)
         if engine is None or name != engine.name:
             raise build_unknown_model_error(name)

@@ -17,6 +17,9 @@ from r1plus_gateway.serving.errors import (
 )
 
 INSUFFICIENT_QUOTA: Final = "insufficient_quota"
+DO_NOT_RETRY: Final[Mapping[str, str]] = {"x-should-retry": "false"}
+"""OpenAI's client tries again after a 429 or 503 without it."""
+MOST_PATH_CHARACTERS: Final = 120
 _TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
     403: "permission_error",
@@ -71,13 +74,20 @@ class UnsupportedFieldError(InvalidFieldError):
         super().__init__(param, message, code="unsupported_parameter")
 
 
+class NotConfiguredError(RequestError):
+    """503: the gateway has no such part, and another try would not find one."""
+
+    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(503, code, message, param=param, headers=DO_NOT_RETRY)
+
+
 def convert_access_error(error: AccessError) -> RequestError:
     """Return the answer of a refusal. Without `retry_after`, clients are told that another try does not help."""
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after + 0.499)))
     elif error.status == 429:
-        headers["x-should-retry"] = "false"
+        headers |= DO_NOT_RETRY
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return RequestError(error.status, error.code, str(error), headers=headers)
@@ -103,3 +113,14 @@ def convert_serving_error(
         return RequestError(503, "model_unavailable", str(error), headers=later)
     code = "answer_failed" if isinstance(error, AnswerFailedError) else "server_error"
     return RequestError(502, code, str(error))
+
+
+def convert_http_error(request: web.Request, error: web.HTTPException) -> RequestError:
+    """Return the answer of what aiohttp refuses; that of an unknown path names it."""
+    if error.status == 404:
+        path = "".join(one if one.isprintable() else "?" for one in request.path[:MOST_PATH_CHARACTERS])
+        about = "Paths begin with /v1, once; GET /openapi.json lists them"
+        return RequestError(404, "not_found", f"{request.method[:16]} {path} is no endpoint. {about}")
+    codes = {405: "method_not_allowed", 413: "request_too_large"}
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return RequestError(error.status, codes.get(error.status, "invalid_request"), error.reason, headers=headers)

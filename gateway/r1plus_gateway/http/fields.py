@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Set
 from typing import Any
 
+import orjson
+
 from r1plus_gateway.http.errors import InvalidFieldError, UnsupportedFieldError
 from r1plus_gateway.http.json_body import Json, describe
 
@@ -24,6 +26,10 @@ class Fields:
     def locate(self, name: str) -> str:
         """Return the path of a field from the body, for errors."""
         return self._path + name
+
+    def names(self, name: str) -> bool:
+        """Return whether the field is there, also as null: where a change tells that from absence."""
+        return name in self._body
 
     def has(self, name: str) -> bool:
         """Return whether the field is there and not null."""
@@ -115,7 +121,7 @@ class Fields:
                 continue
             reason = "is not supported" if name in unsupported else "is not a known field; leave it out"
             if harmless:
-                reason += f"; leave it out, or send {harmless[0]!r}"
+                reason += f"; leave it out, or send {orjson.dumps(harmless[0]).decode()}"
             raise UnsupportedFieldError(f"{self._path}{name}"[:120], reason)
 
     def build_missing_error(self, name: str) -> InvalidFieldError:

@@ -117,7 +117,7 @@ class Files(KnowledgeHandlers):
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.Response:
         name, owner = read_id(request, ID), self._identify(caller)
-        if not await self._knowledge.write(owner, lambda one: one.delete_file(name)):
+        if not await self._knowledge.delete(owner, lambda one: one.delete_file(name)):
             raise await self._refuse_foreign(owner, name, lambda one: one.find_file(name))
         return respond({"id": name, "object": "file", "deleted": True})
 

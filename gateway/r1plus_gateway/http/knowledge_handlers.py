@@ -11,7 +11,7 @@ from r1plus_gateway.http.content_handlers import (
     ContentTurns,
     refuse_unknown,
 )
-from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.errors import NotConfiguredError, RequestError
 from r1plus_gateway.knowledge.search import SearchMethod
 from r1plus_gateway.knowledge.service import KnowledgeService
 from r1plus_gateway.settings import GatewaySettings
@@ -55,7 +55,7 @@ class KnowledgeHandlers(ContentHandlers):
     def _require_reader(self) -> None:
         """Raise RequestError 503 where nothing reads documents."""
         if not self._parts.ingestion.can_read:
-            raise RequestError(503, "documents_not_configured", NO_READER)
+            raise NotConfiguredError("documents_not_configured", NO_READER)
 
     def _identify(self, caller: Caller) -> Owner:
         return self._knowledge.identify(caller)

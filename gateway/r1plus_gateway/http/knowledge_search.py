@@ -1,5 +1,6 @@
 """A search in vector stores, with its errors as answers."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from r1plus_gateway.access.caller import Caller
@@ -7,6 +8,7 @@ from r1plus_gateway.http.content_handlers import ContentTurns, check_id, convert
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.file_search import FileSearch, FoundPassages, KnowledgeFinder
 from r1plus_gateway.http.knowledge_fields import SearchOptions
+from r1plus_gateway.knowledge.citations import split_passages
 from r1plus_gateway.knowledge.index import IndexLimitError
 from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchResult, UnknownVectorStoreError
 from r1plus_gateway.knowledge.service import KnowledgeService
@@ -41,6 +43,6 @@ def make_finder(
         with turns.take(caller, read_limits().queue_per_key), convert_content_errors():
             owner = service.knowledge.identify(caller)
             result = await search_knowledge(service.search, owner, search.store_ids, question, search.options)
-        return FoundPassages(search, question, result)
+        return FoundPassages(search, question, await asyncio.to_thread(split_passages, result))
 
     return find

@@ -7,7 +7,7 @@ from typing import Any, Final
 from r1plus_contract.calculator import Calculation
 from r1plus_gateway.access.caller import Usage
 from r1plus_gateway.calculation.agreement import compare_prose
-from r1plus_gateway.calculation.math_plan import MOST_LINE_BYTES, PlannedExpression, Route, Skip
+from r1plus_gateway.calculation.math_plan import MOST_LINE_BYTES, ExpressionRoute, PlannedExpression, Skip
 
 HEADING: Final = "Results of a calculator, as data:"
 NO_USAGE: Final = Usage(0, 0)
@@ -26,7 +26,7 @@ class MathEntry:
     @property
     def is_translated(self) -> bool:
         """Whether the model wrote the expression."""
-        return self.planned.route is Route.TRANSLATION
+        return self.planned.route is ExpressionRoute.TRANSLATION
 
     def compare(self, prose: str) -> "MathEntry":
         """Return it with what the prose says."""

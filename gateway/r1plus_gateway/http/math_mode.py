@@ -10,10 +10,10 @@ from r1plus_contract.calculator import DEFAULT_DIGITS, Calculation, FailureCode
 from r1plus_contract.inference import Role
 from r1plus_gateway.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
-from r1plus_gateway.calculation.math_plan import MathPlan, PlannedExpression, Route, Skip, plan_math
+from r1plus_gateway.calculation.math_plan import ExpressionRoute, MathPlan, PlannedExpression, Skip, plan_math
 from r1plus_gateway.calculation.translation import MOST_NEW_TOKENS, TranslationError, TranslationTask, read_translation
 from r1plus_gateway.http.bill import Bill
-from r1plus_gateway.http.errors import RequestError
+from r1plus_gateway.http.errors import NotConfiguredError
 from r1plus_gateway.http.event_stream import read_whole
 from r1plus_gateway.http.math_answers import MathEntry, MathOutcome
 from r1plus_gateway.http.math_fields import MATH_MODE, MathQuestion
@@ -65,11 +65,11 @@ class MathMode:
         """Return the question with what is done about it.
 
         Raises:
-            RequestError: 503, it asks for a calculator by name, and there is none.
+            NotConfiguredError: it asks for a calculator by name, and there is none.
         """
         if not self._desk.is_configured:
             if math.is_explicit:
-                raise RequestError(503, "calculator_not_configured", NOT_CONFIGURED, param=MATH_MODE.name)
+                raise NotConfiguredError("calculator_not_configured", NOT_CONFIGURED, param=MATH_MODE.name)
             return replace(math, plan=MathPlan(skip=Skip("calculator_not_configured", NOT_CONFIGURED)))
         # Every engine has taken grammars since it takes schemas.
         plan = plan_math(math.text, can_translate=model.can(Capability.RESPONSE_SCHEMA))
@@ -150,7 +150,7 @@ async def _read_planned(task: TranslationTask, generation: Generation) -> Planne
         translation = read_translation(task, text)
     except TranslationError as error:
         return Skip(error.code, f"nothing was calculated: {error}")
-    return PlannedExpression(translation.expression, Route.TRANSLATION, translation.unit)
+    return PlannedExpression(translation.expression, ExpressionRoute.TRANSLATION, translation.unit)
 
 
 def insert_note(prompt: Prompt, note: str) -> Prompt:

@@ -21,6 +21,7 @@ from r1plus_gateway.http.field_tables import IntegerField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.operations import Operation, Parameter
 from r1plus_gateway.http.private_answers import respond
+from r1plus_gateway.http.recall import KNOWN
 from r1plus_gateway.store.content import MOST_MEMORY_CHARACTERS, MemorySource, StoredMemory
 
 MOST_DAYS: Final = 3_650
@@ -103,12 +104,14 @@ class Memories(ContentHandlers):
             if text is not None:
                 _refuse_blank(text)
             changed = await self._content.write(caller, lambda content: content.replace_memory(name, text, days))
+            self._content.forget(caller, KNOWN)
         return respond(describe_memory(require(changed, name)))
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.Response:
         name = read_id(request, ID)
         if not await self._content.write(caller, lambda content: content.delete_memory(name)):
             raise refuse_unknown(name)
+        self._content.forget(caller, KNOWN)
         return respond({"id": name, "object": "memory.deleted", "deleted": True})
 
     def _read_days(self, fields: Fields) -> float:

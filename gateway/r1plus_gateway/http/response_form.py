@@ -22,7 +22,7 @@ from r1plus_gateway.http.file_search import (
 from r1plus_gateway.http.forms import FormDescription
 from r1plus_gateway.http.requests import GenerateRequest, ModelName
 from r1plus_gateway.http.response_items import INPUT, SEARCH_CALL
-from r1plus_gateway.http.response_memory import MEMORY, find_question
+from r1plus_gateway.http.response_memory import find_question
 from r1plus_gateway.http.response_requests import (
     RESPONSE,
     ContinuationReader,
@@ -34,8 +34,8 @@ from r1plus_gateway.knowledge.citations import Citation
 from r1plus_gateway.settings import ModelSettings
 
 COMPLETED, INCOMPLETE, IN_PROGRESS, FAILED = "completed", "incomplete", "in_progress", "failed"
-MOST_ITEMS_AT_ONCE: Final = 16
-"""Items before, above which memory is packed in a thread: it takes milliseconds for each dozen."""
+MOST_SENTENCES_AT_ONCE: Final = 64
+"""Said before, above which memory is packed in a thread: it takes milliseconds for a few hundred."""
 MOST_PACKING: Final = 2
 """Requests whose memory is packed at once: it takes processor time from running streams."""
 SEARCH_STATES: Final = ("in_progress", "searching", "completed")
@@ -94,7 +94,8 @@ class ResponseForm:
         found = None
         if search is not None:
             found = await self._find_knowledge(search, find_question(INPUT.read(fields)), caller)
-        if fields.has(MEMORY.name) and len(earlier.items) + len(earlier.remembered) > MOST_ITEMS_AT_ONCE:
+        recollection = earlier.recollection
+        if recollection is not None and recollection.sentence_count > MOST_SENTENCES_AT_ONCE:
             async with self._packing:
                 return await asyncio.to_thread(parse_response, fields, name, model, earlier, found)
         return parse_response(fields, name, model, earlier, found)

@@ -125,6 +125,17 @@ def drop_searches(items: Sequence[Item]) -> list[Item]:
     return [item for item in items if item["type"] != SEARCH_CALL]
 
 
+def strip_answer_item(item: Item) -> Item:
+    """Return an answer's item in the one form, without what only an answer says."""
+    own = ("id", "status", *(["results"] if item["type"] == SEARCH_CALL else []))
+    return {name: value for name, value in item.items() if name not in own}
+
+
+def read_item_text(item: Item) -> str:
+    """Return the text of a message."""
+    return "".join(part["text"] for part in item["content"])
+
+
 def build_messages(items: Sequence[Item]) -> list[PromptMessage]:
     """Return the messages that a chat would have. A call joins the message before it, as a chat's calls do."""
     messages: list[PromptMessage] = []
@@ -140,7 +151,7 @@ def build_messages(items: Sequence[Item]) -> list[PromptMessage]:
         if item["type"] == "function_call_output":
             messages.append(build_result_message(item["call_id"], item["output"]))
         else:
-            messages.append(build_message(item["role"], "".join(part["text"] for part in item["content"])))
+            messages.append(build_message(item["role"], read_item_text(item)))
     _join_calls(messages, calls)
     return messages
 

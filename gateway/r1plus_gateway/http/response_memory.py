@@ -3,7 +3,7 @@
 Off, a prompt has all that was said before. On, it has the newest turns, and quotations of those before them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,11 +11,11 @@ from r1plus_contract.inference import Role
 from r1plus_gateway.http.estimated_tokens import EstimatedTokens
 from r1plus_gateway.http.field_tables import FlagField, IntegerField, ObjectField, StringField, Table
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.indexed_history import Recollection
 from r1plus_gateway.http.messages import PromptMessage
-from r1plus_gateway.http.response_items import Item, build_messages, drop_searches
+from r1plus_gateway.http.response_items import Item, build_messages, read_item_text
 from r1plus_gateway.memory.long_term import plan_keeping
-from r1plus_gateway.memory.packing import Memory, pack_memory
-from r1plus_gateway.memory.turns import Speaker, Utterance, group_turns
+from r1plus_gateway.memory.packing import Memory, pack_views
 from r1plus_gateway.settings import ModelSettings
 from r1plus_gateway.store.content import MemoryChanges, StoredMemory
 
@@ -31,7 +31,6 @@ BUDGET: Final = IntegerField("budget_tokens", LEAST_BUDGET, None)
 RECALL, KEEP = "recall", "keep"
 LONG_TERM: Final = StringField("long_term", values=(RECALL, KEEP))
 MEMORY: Final = ObjectField("memory", Table((ENABLED, BUDGET, LONG_TERM)))
-_INSTRUCTING: Final = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,28 +101,20 @@ def read_memory_options(fields: Fields, model: ModelSettings) -> MemoryOptions |
     return MemoryOptions(tokens, bool(long_term), long_term == KEEP)
 
 
-def recall_messages(
-    earlier: Sequence[Item], items: Sequence[Item], budget: int, remembered: Sequence[str] = ()
-) -> tuple[list[PromptMessage], MemoryUse]:
-    """Return the messages of a prompt with memory. What developers said before is kept; it is no memory.
-
-    `remembered`: what the user said in other conversations, the oldest first.
-    """
-    instructions = [item for item in earlier if item.get("role") in _INSTRUCTING]
-    said = [item for item in drop_searches(earlier) if item.get("role") not in _INSTRUCTING]
+def recall_messages(earlier: Recollection, items: Sequence[Item], budget: int) -> tuple[list[PromptMessage], MemoryUse]:
+    """Return the messages of a prompt with memory. What developers said before is kept; it is no memory."""
     counter = EstimatedTokens()
-    turns = group_turns([_make_utterance(item) for item in said])
-    memory = pack_memory(turns, find_question(items), budget, counter, remembered=remembered)
+    memory = pack_views(earlier.said, earlier.known, find_question(items), budget, counter)
     kept = sum(len(turn.utterances) for turn in memory.verbatim)
-    messages = build_messages([*instructions, *said[len(said) - kept :], *items])
+    messages = build_messages([*earlier.instructions, *earlier.newest[len(earlier.newest) - kept :], *items])
     messages = _insert_block(messages, memory.block)
     tokens = sum(counter.count(message.content) for message in messages)
-    return messages, MemoryUse(memory, len(turns), tokens)
+    return messages, MemoryUse(memory, earlier.said.turn_count, tokens)
 
 
 def plan_memories(remembered: Sequence[StoredMemory], items: Sequence[Item]) -> MemoryChanges:
     """Return what a request adds to what is remembered, and what it takes away."""
-    said = [_read_text(item) for item in items if item.get("role") == "user"]
+    said = [read_item_text(item) for item in items if item.get("role") == "user"]
     keeping = plan_keeping([memory.text for memory in remembered], said)
     return MemoryChanges(keeping.said, [remembered[index].id for index in keeping.superseded])
 
@@ -142,20 +133,7 @@ def _insert_block(messages: list[PromptMessage], block: str) -> list[PromptMessa
     return [*messages[:place], PromptMessage(Role.USER, block), *messages[place:]]
 
 
-def _make_utterance(item: Item) -> Utterance:
-    if item["type"] == "function_call_output":
-        return Utterance(Speaker.TOOL, item["output"])
-    if item["type"] == "function_call":
-        return Utterance(Speaker.ASSISTANT, f"{item['name']} {item['arguments']}")
-    speaker = Speaker.USER if item["role"] == "user" else Speaker.ASSISTANT
-    return Utterance(speaker, _read_text(item))
-
-
-def _read_text(item: Mapping[str, object]) -> str:
-    return "".join(part["text"] for part in item["content"])  # type: ignore[attr-defined]
-
-
 def find_question(items: Sequence[Item]) -> str:
     """Return what the user asks now."""
-    texts = [_read_text(item) for item in items if item.get("role") == "user"]
+    texts = [read_item_text(item) for item in items if item.get("role") == "user"]
     return "\n".join(texts)[-MOST_QUESTION_CHARACTERS:]

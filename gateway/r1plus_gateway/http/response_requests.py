@@ -22,6 +22,7 @@ from r1plus_gateway.http.field_tables import (
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.file_search import KNOWLEDGE_SHARE, FoundPassages, insert_passages
 from r1plus_gateway.http.file_search import TOOL as FILE_SEARCH_TOOL
+from r1plus_gateway.http.indexed_history import IndexedHistory, Recollection
 from r1plus_gateway.http.json_body import Json
 from r1plus_gateway.http.math_fields import read_math
 from r1plus_gateway.http.messages import PromptMessage, build_prompt, find_question
@@ -155,11 +156,14 @@ class Continuation:
     previous_id: str = ""
     conversation_id: str = ""
     items: Sequence[Item] = ()
-    """All that was said before, the oldest first, without earlier instructions: those do not carry over."""
+    """All that was said before, the oldest first, without earlier instructions: those do not carry over. With memory
+    none: see `recollection`."""
     is_storing: bool = False
     """Whether the tenant's policy lets responses be stored."""
     remembered: Sequence[StoredMemory] = ()
     """What the user said in other conversations, where the request asks for it; the oldest first."""
+    recollection: Recollection | None = None
+    """All of it, as memory reads it; None without memory."""
 
 
 ContinuationReader = Callable[[Fields, ModelSettings, Caller], Awaitable[Continuation]]
@@ -243,7 +247,7 @@ def parse_response(
         instructions or "",
         tools.instruction if tools else "",
         tools.schema if tools else text.schema,
-        [memory.text for memory in earlier.remembered],
+        earlier.recollection,
         found,
     )
     knowledge_budget = None if found is None else int(KNOWLEDGE_SHARE * model.context_tokens)
@@ -298,7 +302,7 @@ class _PromptPlan:
     instruction: str
     """Of the tools."""
     schema: bytes | None
-    remembered: Sequence[str]
+    recollection: Recollection | None
     found: FoundPassages | None
 
     def build(self, model: ModelSettings, budget: int | None, knowledge_budget: int | None) -> _BuiltPrompt:
@@ -310,7 +314,8 @@ class _PromptPlan:
         if budget is None:
             messages = build_messages([*self.earlier, *self.items])
         else:
-            messages, use = recall_messages(self.earlier, self.items, budget, self.remembered)
+            recollection = self.recollection or IndexedHistory().view()
+            messages, use = recall_messages(recollection, self.items, budget)
         if self.instructions:
             messages = [PromptMessage("system", self.instructions), *messages]
         if self.found is not None and knowledge_budget is not None:

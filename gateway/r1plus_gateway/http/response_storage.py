@@ -6,7 +6,7 @@ answered all the same: it was generated, and is billed.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -23,10 +23,13 @@ from r1plus_gateway.http.content_handlers import (
 )
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
+from r1plus_gateway.http.recall import Continued, Recall
 from r1plus_gateway.http.requests import StorageRequest
-from r1plus_gateway.http.response_items import SEARCH_CALL, Item
+from r1plus_gateway.http.response_items import SEARCH_CALL, Item, strip_answer_item
 from r1plus_gateway.http.response_memory import LONG_TERM, MEMORY, read_memory_options
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
+from r1plus_gateway.knowledge.quotation import QuotedPassages
+from r1plus_gateway.knowledge.stored_results import build_references
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
 from r1plus_gateway.store.content import ContentLimitError, HistoryBrokenError, HistoryTooLongError, StoredResponse
 from r1plus_gateway.store.content_reader import ContentReader
@@ -49,6 +52,7 @@ class ResponseStorage:
         self._content = content
         self._turns = turns
         self._read_settings = read_settings
+        self._recall = Recall(content)
 
     async def read_continuation(self, fields: Fields, model: ModelSettings, caller: Caller) -> Continuation:
         """Return what a request continues.
@@ -67,12 +71,18 @@ class ResponseStorage:
         if not (previous or conversation or recalls):
             return earlier
         most = LEAST_HISTORY_BYTES + HISTORY_FACTOR * MOST_PROMPT_BYTES_PER_TOKEN * model.context_tokens
-        reading = _Reading(most, cuts_oldest=memory is not None, recalls=recalls)
         field = PREVIOUS.name if previous else CONVERSATION.name
         check_id(previous or conversation)
         try:
             with self._turns.take(caller, self._read_settings().limits.queue_per_key), convert_content_errors():
-                return await self._content.read(caller, lambda content: reading.read(content, earlier))
+                if memory is not None:
+                    continued = Continued(previous, conversation, most, recalls)
+                    recollection, remembered = await self._recall.recall(caller, continued)
+                    return replace(earlier, recollection=recollection, remembered=remembered)
+                items = await self._content.read(
+                    caller, lambda content: _read_items(content, previous, conversation, most)
+                )
+                return replace(earlier, items=items)
         except HistoryBrokenError as error:
             message = "so it cannot be continued: that one was deleted, or its time is over. Send what was said"
             raise RequestError(404, "not_found", f"{error}, {message} in input", param=field) from error
@@ -87,6 +97,8 @@ class ResponseStorage:
             return head
         stored = replace(head, storage=StorageOutcome.STORED)
         response = orjson.loads(answer)
+        if head.request.knowledge is not None:
+            _refer_to_passages(response["output"], head.request.knowledge)
         try:
             with convert_content_errors():
                 days = self._content.days
@@ -100,6 +112,13 @@ class ResponseStorage:
         return stored if is_there else _build_unstored(head, StorageOutcome.GONE)
 
 
+def _refer_to_passages(output: Sequence[dict[str, object]], quoted: QuotedPassages) -> None:
+    """Put references in place of the texts of passages, where an answer has them."""
+    for item in output:
+        if item["type"] == SEARCH_CALL and item["results"] is not None:
+            item["results"] = build_references(quoted)
+
+
 def _build_unstored(head: AnswerHead, outcome: StorageOutcome) -> AnswerHead:
     request = replace(head.request, echo={**head.request.echo, "store": False})
     return replace(head, request=request, storage=outcome)
@@ -108,7 +127,7 @@ def _build_unstored(head: AnswerHead, outcome: StorageOutcome) -> AnswerHead:
 def _store(content: ContentWriter, request: StorageRequest, response: dict[str, object], days: float) -> bool:
     """Store a response in one transaction, memories for so many days. Return whether its conversation is there."""
     items = [dict(item) for item in request.items]
-    output = [_strip(item) for item in response["output"]]  # type: ignore[attr-defined]
+    output = [strip_answer_item(item) for item in response["output"]]  # type: ignore[attr-defined]
     if request.conversation_id and content.append_items(request.conversation_id, [*items, *output]) is None:
         return False
     if request.keeps_response:
@@ -119,35 +138,10 @@ def _store(content: ContentWriter, request: StorageRequest, response: dict[str, 
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What is read of a caller's content before a prompt is made."""
-
-    most_bytes: int
-    """Of what is continued."""
-    cuts_oldest: bool
-    recalls: bool
-    """Whether what was said in other conversations is read as well."""
-
-    def read(self, content: ContentReader, earlier: Continuation) -> Continuation:
-        """Return what a request continues, with all that was said before. Raises RequestError 404."""
-        items: Sequence[Item] = ()
-        if earlier.previous_id:
-            items = self._read_responses(content, earlier.previous_id)
-        elif earlier.conversation_id:
-            items = self._read_conversation(content, earlier.conversation_id)
-        return replace(earlier, items=items, remembered=content.read_memories() if self.recalls else ())
-
-    def _read_responses(self, content: ContentReader, name: str) -> list[Item]:
-        history = require(content.read_history(name, self.most_bytes, cuts_oldest=self.cuts_oldest), name)
-        return [item for one in history for item in (*one.input, *map(_strip, one.answer["output"]))]
-
-    def _read_conversation(self, content: ContentReader, name: str) -> list[Item]:
-        require(content.find_conversation(name), name)
-        return [item.content for item in content.read_items(name, self.most_bytes, cuts_oldest=self.cuts_oldest)]
-
-
-def _strip(item: Item) -> dict[str, object]:
-    """Return an answer's item in the one form, without what only an answer says."""
-    own = ("id", "status", *(["results"] if item["type"] == SEARCH_CALL else []))
-    return {name: value for name, value in item.items() if name not in own}
+def _read_items(content: ContentReader, previous_id: str, conversation_id: str, most_bytes: int) -> Sequence[Item]:
+    """Return all that was said before. Raises RequestError 404."""
+    if previous_id:
+        history = require(content.read_history(previous_id, most_bytes), previous_id)
+        return [item for one in history for item in (*one.input, *map(strip_answer_item, one.answer["output"]))]
+    require(content.find_conversation(conversation_id), conversation_id)
+    return [item.content for item in content.read_items(conversation_id, most_bytes)]

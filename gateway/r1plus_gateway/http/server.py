@@ -79,9 +79,14 @@ async def run_gateway(
         api = Api(parts, usage, store, calculator, embedder, knowledge)
         certificate = ServerCertificate(settings.tls) if settings.tls else None
         internal = await _listen(
-            stack, api.build_internal(), settings.host, settings.internal_port, None, {"shutdown_timeout": 1.0}
+            stack,
+            api.build_internal(),
+            settings.internal_host or settings.host,
+            settings.internal_port,
+            None,
+            {"shutdown_timeout": 1.0},
         )
-        app = api.build(settings.limits)
+        app = api.build(settings.limits, settings.hosts)
         options = {
             "shutdown_timeout": settings.drain_seconds,
             "keepalive_timeout": settings.limits.idle_seconds,

@@ -1,6 +1,6 @@
 """`/v1/responses/{id}`: responses that were stored, read and deleted by those whose they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -21,7 +21,11 @@ from r1plus_gateway.http.content_handlers import (
 from r1plus_gateway.http.errors import UnsupportedFieldError
 from r1plus_gateway.http.operations import Operation, Parameter, read_query
 from r1plus_gateway.http.private_answers import respond
+from r1plus_gateway.http.response_items import SEARCH_CALL
+from r1plus_gateway.knowledge.stored_results import read_results
 from r1plus_gateway.store.content import Item, Listed, Page, StoredResponse
+from r1plus_gateway.store.content_reader import ContentReader
+from r1plus_gateway.store.knowledge_reader import KnowledgeReader
 
 ID: Final = Parameter("id", "The response's id.", {"type": "string"}, is_in_path=True, pattern="resp_[0-9a-f]+")
 STREAM: Final = Parameter("stream", "A stored response is not streamed again.", {"enum": ["false"]})
@@ -62,12 +66,14 @@ class StoredResponses(ContentHandlers):
     async def _get(self, request: web.Request, caller: Caller) -> web.Response:
         if read_query(request, OPTIONS).get(STREAM.name, "false") != "false":
             raise UnsupportedFieldError(STREAM.name, "a stored response is not streamed again; leave it out")
-        return respond((await self._find(read_id(request, ID), caller)).answer)
+        name = read_id(request, ID)
+        return respond(require(await self._content.read(caller, lambda content: _read_answer(content, name)), name))
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.Response:
         name = read_id(request, ID)
         if not await self._content.write(caller, lambda content: content.delete_response(name)):
             raise refuse_unknown(name)
+        self._content.forget_owner(caller)
         return respond({"id": name, "object": "response", "deleted": True})
 
     async def _list_items(self, request: web.Request, caller: Caller) -> web.Response:
@@ -77,6 +83,21 @@ class StoredResponses(ContentHandlers):
 
     async def _find(self, name: str, caller: Caller) -> StoredResponse:
         return require(await self._content.read(caller, lambda content: content.find_response(name)), name)
+
+
+def _read_answer(content: ContentReader, name: str) -> Mapping[str, Any] | None:
+    """Return a stored answer, with the texts of its passages as far as they are still there."""
+    found = content.find_response(name)
+    if found is None:
+        return None
+    reader = KnowledgeReader(content.connection, content.cipher, content.owner, content.now)
+    output = [
+        {**item, "results": read_results(reader, item["results"])}
+        if item["type"] == SEARCH_CALL and item.get("results")
+        else item
+        for item in found.answer["output"]
+    ]
+    return {**found.answer, "output": output}
 
 
 def _cut_page(response: StoredResponse, page: Page) -> Listed[Item] | None:

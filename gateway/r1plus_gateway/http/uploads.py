@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.operations import FORM
@@ -59,7 +60,7 @@ class Upload:
                         yield piece
                 else:
                     await self._read_field(part)
-        except (ValueError, AssertionError, LookupError) as error:
+        except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
             if isinstance(error, RequestError):
                 raise
             message = "the body is no form of parts; send multipart/form-data"

@@ -212,7 +212,7 @@ class VectorStores(KnowledgeHandlers):
 
     async def _delete(self, request: web.Request, caller: Caller) -> web.Response:
         name, owner = read_id(request, ID), self._identify(caller)
-        if not await self._knowledge.write(owner, lambda one: one.delete_vector_store(name)):
+        if not await self._knowledge.delete(owner, lambda one: one.delete_vector_store(name)):
             raise await self._refuse_foreign(owner, name, lambda one: one.find_vector_store(name))
         self._parts.indexes.forget(name)
         return respond({"id": name, "object": "vector_store.deleted", "deleted": True})
@@ -246,6 +246,7 @@ class VectorStores(KnowledgeHandlers):
             added = await self._knowledge.write(owner, lambda one: one.add_store_file(name, file_id, ingestion))
         if added is None:
             raise await self._refuse_addition(owner, name, file_id)
+        await self._knowledge.drop_deleted(owner)  # of a large file that is read again
         self._parts.ingestion.wake()
         return respond(describe_store_file(added))
 
@@ -294,7 +295,7 @@ class VectorStores(KnowledgeHandlers):
 
     async def _remove_file(self, request: web.Request, caller: Caller) -> web.Response:
         name, file_id, owner = read_id(request, ID), read_id(request, FILE), self._identify(caller)
-        if not await self._knowledge.write(owner, lambda one: one.remove_store_file(name, file_id)):
+        if not await self._knowledge.delete(owner, lambda one: one.remove_store_file(name, file_id)):
             raise await self._refuse_foreign(owner, file_id, lambda one: one.find_store_file(name, file_id))
         return respond({"id": file_id, "object": "vector_store.file.deleted", "deleted": True})
 

@@ -6,11 +6,11 @@ compared with the passages by its words. That says what the sentence agrees with
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from r1plus_gateway.knowledge.search import Passage
+from r1plus_gateway.knowledge.search import Passage, SearchResult
 from r1plus_gateway.memory.turns import split_sentences
 from r1plus_gateway.memory.words import WordSplitter
 
@@ -42,6 +42,12 @@ class Citation:
     basis: CitationBasis
 
 
+def split_passages(result: SearchResult) -> SearchResult:
+    """Return what was found with the words of each passage. It takes milliseconds for many, so call it in a thread."""
+    splitter = WordSplitter()
+    return replace(result, passages=[replace(one, words=_split(splitter, one)) for one in result.passages])
+
+
 def find_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
     """Return the citations of an answer, in their order. Numbers of no passage are none."""
     if not passages or not answer:
@@ -57,7 +63,7 @@ def find_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
 
 def _compare_sentences(answer: str, passages: Sequence[Passage]) -> Iterator[Citation]:
     splitter = WordSplitter()
-    texts = [frozenset(splitter.split(f"{one.chunk.heading} {one.chunk.text}")) for one in passages]
+    texts = [_split(splitter, one) if one.words is None else one.words for one in passages]
     begin = 0
     for sentence in split_sentences(answer):
         start = answer.find(sentence, begin)
@@ -66,3 +72,7 @@ def _compare_sentences(answer: str, passages: Sequence[Passage]) -> Iterator[Cit
         common, number = max((len(words & text), -place) for place, text in enumerate(texts))
         if common >= LEAST_WORDS and common >= LEAST_SHARE * len(words):
             yield Citation(begin, 1 - number, CitationBasis.WORDS)
+
+
+def _split(splitter: WordSplitter, passage: Passage) -> frozenset[str]:
+    return frozenset(splitter.split(f"{passage.chunk.heading} {passage.chunk.text}"))

@@ -6,11 +6,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Protocol
 
 from r1plus_contract.documents import (
+    DEEPEST_HEADING,
+    MOST_BLOCK_CHARACTERS,
+    MOST_PAGES,
     MOST_REPLY_BYTES,
     DocumentFailure,
     DocumentFailureCode,
     DocumentReply,
     DocumentRequest,
+    TextBlock,
 )
 from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import ContractError, dumps, loads
@@ -18,10 +22,16 @@ from r1plus_gateway.helper_socket import HelperUnavailableError, connect_to_help
 
 SILENCE_SECONDS: Final = 300.0
 """Longest wait for the next reply: a reader has so much processor time for the whole document."""
+READ_SECONDS: Final = 2400.0
+"""Of a whole document. A reader ends it earlier; one that was taken over would hold up all others without end."""
 SEND_SECONDS: Final = 120.0
 NAME: Final = "documents"
 _OWN_FAULTS: Final = (DocumentFailureCode.BUSY, DocumentFailureCode.FAILED, DocumentFailureCode.INVALID_REQUEST)
 _MOST_SENT: Final = 128 * 1024
+_MOST_REPLY_VALUES: Final = 4096
+"""Of one reply: a thousand paragraphs, and some more."""
+_MOST_MESSAGE: Final = 2048
+_MOST_READER: Final = 256
 
 ReadPart = Callable[[int], Awaitable[bytes | None]]
 """Returns a part of a file by its number; None behind the last one."""
@@ -60,9 +70,10 @@ class DocumentReader(Protocol):
 class SocketDocumentReader:
     """A reader at a Unix socket."""
 
-    def __init__(self, path: str, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(self, path: str, silence_seconds: float = SILENCE_SECONDS, read_seconds: float = READ_SECONDS) -> None:
         self._path = path
         self._silence_seconds = silence_seconds
+        self._read_seconds = read_seconds
 
     async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
         """See `DocumentReader`."""
@@ -71,8 +82,12 @@ class SocketDocumentReader:
         except HelperUnavailableError as error:
             raise DocumentsUnavailableError(str(error)) from error
         sending = asyncio.create_task(_send(writer, DocumentRequest(name, size), read_part))
+        deadline = asyncio.get_running_loop().time() + self._read_seconds
         try:
             while True:
+                if asyncio.get_running_loop().time() > deadline:
+                    message = f"takes longer than {self._read_seconds:g} s to read; split the file"
+                    raise UnreadableDocumentError(_describe_limit(name, message))
                 async with asyncio.timeout(self._silence_seconds):
                     reply = await _read_reply(reader)
                 if reply.failure is not None:
@@ -135,4 +150,27 @@ async def _read_reply(reader: asyncio.StreamReader) -> DocumentReply:
     length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
     if not 0 < length <= MOST_REPLY_BYTES:
         raise ContractError(f"a reply of {length} bytes is not between 1 and {MOST_REPLY_BYTES}")
-    return loads(DocumentReply, await reader.readexactly(length), tolerant=True)
+    reply = loads(DocumentReply, await reader.readexactly(length), tolerant=True, most_values=_MOST_REPLY_VALUES)
+    _check_reply(reply)
+    return reply
+
+
+def _check_reply(reply: DocumentReply) -> None:
+    """Refuse what no reader sends: headings that nest without end would fill the gateway's memory.
+
+    Raises:
+        ContractError: of the first field that is out of bounds.
+    """
+    messages = [page.message for page in reply.unreadable]
+    if reply.failure is not None:
+        messages.append(reply.failure.message)
+    if len(reply.reader) > _MOST_READER or any(len(message) > _MOST_MESSAGE for message in messages):
+        raise ContractError("reader or message: too long")
+    pages = [reply.pages, *(page.page for page in reply.unreadable)]
+    if not all(0 <= page <= MOST_PAGES for page in pages) or not all(map(_is_block, reply.blocks)):
+        raise ContractError("pages or blocks: out of bounds")
+
+
+def _is_block(block: TextBlock) -> bool:
+    is_page = block.page is None or 1 <= block.page <= MOST_PAGES
+    return is_page and 0 <= block.level <= DEEPEST_HEADING and len(block.text) <= MOST_BLOCK_CHARACTERS

@@ -3,10 +3,8 @@
 Searching it takes milliseconds of processor time for each ten thousand chunks, so it runs in a thread.
 """
 
-import sys
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r1plus_gateway.knowledge.chunking import describe_passage
-from r1plus_gateway.memory.ranking import LENGTH_WEIGHT, RANK_CONSTANT, SATURATION, fuse_rankings
-from r1plus_gateway.memory.words import WordSplitter
+from r1plus_gateway.knowledge.fusion import fuse_scores
+from r1plus_gateway.knowledge.vector_table import VectorTable
+from r1plus_gateway.knowledge.word_table import WordTable
 from r1plus_gateway.store.knowledge import ChunkBatch, VectorStoreFile
 
 CANDIDATES: Final = 100
 """Best chunks of each ranking that are joined."""
-_WORD_BYTES: Final = 400
-"""About: of a word in the index, besides its chunks."""
-_MOST_COUNT: Final = 2**16 - 1
-_BLOCK: Final = 4096
-"""Rows of vectors that are allocated at once."""
+NOT_SIMILAR: Final = -2.0
+"""Less than any cosine."""
+_PLACE_BYTES: Final = 10
+_SAMPLED: Final = 32
+"""Of so many chunks one is looked at, to know above which score the best are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +61,21 @@ class StoreIndex:
         self.version = 0
         self.files: list[VectorStoreFile] = []
         self._most_bytes = most_bytes
-        self._splitter = WordSplitter()
-        self._postings: dict[str, tuple[array[int], array[int]]] = {}
-        """Word -> numbers of chunks, and how often each has it."""
-        self._shared_postings: Mapping[str, tuple[array[int], array[int]]] = {}
-        """Those of the index that this one is a copy of: they are copied before they grow."""
-        self._lengths: array[int] = array("I")
-        """Words of each chunk."""
+        self._words = WordTable()
+        self._vectors = VectorTable()
         self._file_numbers: array[int] = array("I")
         self._batches: array[int] = array("I")
         self._within: array[int] = array("H")
-        self._vectors: NDArray[np.float32] | None = None
-        self._shares_vectors = False
-        self._capacity = 0
-        self._posting_bytes = 0
         self.has_stale = False
         """Whether a chunk has no vector of this engine, so that words alone are searched."""
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._within)
 
     @property
     def size(self) -> int:
         """Bytes of memory, about."""
-        vectors = self._vectors.nbytes if self._vectors is not None else 0
-        return vectors + self._posting_bytes + 16 * len(self) + _WORD_BYTES * len(self._postings)
+        return self._vectors.size + self._words.size + _PLACE_BYTES * len(self)
 
     @property
     def has_vectors(self) -> bool:
@@ -97,16 +86,18 @@ class StoreIndex:
         """Return an index of the same chunks that can grow; `files`: its files as they are now, in the same order."""
         copied = StoreIndex(self.engine, self._most_bytes)
         copied.files = list(files)
-        copied._postings, copied._shared_postings = dict(self._postings), self._postings
-        copied._lengths, copied._file_numbers = self._lengths[:], self._file_numbers[:]
-        copied._batches, copied._within = self._batches[:], self._within[:]
-        copied._vectors, copied._shares_vectors = self._vectors, True
-        copied._posting_bytes, copied.has_stale = self._posting_bytes, self.has_stale
+        copied._words, copied._vectors = self._words.copy(), self._vectors.copy()
+        copied._file_numbers, copied._batches, copied._within = (
+            self._file_numbers[:],
+            self._batches[:],
+            self._within[:],
+        )
+        copied.has_stale = self.has_stale
         return copied
 
     def reserve(self, chunks: int) -> None:
         """Say how many chunks will come: vectors get their place at once."""
-        self._capacity = len(self) + chunks
+        self._vectors.reserve(len(self) + chunks)
 
     def add_file(self, file: VectorStoreFile) -> None:
         """Begin a file; its batches follow."""
@@ -114,20 +105,18 @@ class StoreIndex:
 
     def add_batch(self, batch: ChunkBatch) -> None:
         """Add chunks of the last file. Raises IndexLimitError."""
-        first = len(self)
         for index, chunk in enumerate(batch.chunks):
-            self._add_words(first + index, self._splitter.split(describe_passage(chunk)))
+            self._words.add(describe_passage(chunk))
             self._file_numbers.append(len(self.files) - 1)
             self._batches.append(batch.position)
             self._within.append(index)
-        self._add_vectors(first, batch)
+        self._add_vectors(batch)
         if self.size > self._most_bytes:
             raise IndexLimitError(f"more than {self._most_bytes} bytes of memory")
 
     def end_building(self) -> None:
         """Forget what only building needs."""
-        self._splitter = WordSplitter()
-        self._shared_postings = {}
+        self._words.end_building()
 
     def search(
         self,
@@ -145,76 +134,56 @@ class StoreIndex:
         mask = None
         if allowed is not None:
             mask = np.asarray(allowed, dtype=bool)[np.frombuffer(self._file_numbers, dtype=np.uint32)]
-        rankings = [self._rank_words(question, mask)]
-        if vector is not None and self.has_vectors and self._vectors is not None:
-            rankings.append(_pick_best(self._vectors[: len(self)] @ vector, mask, least=-2.0))
-        scores = fuse_rankings(rankings)
-        best = sorted(scores, key=lambda index: (-scores[index], index))[:most]
-        most_score = len(rankings) / (RANK_CONSTANT + 1)
-        return [Hit(self._locate(index), scores[index] / most_score) for index in best]
+        words = _exclude(self._words.score(question), mask, 0.0)
+        if vector is None or not self.has_vectors or not self._vectors.has_width(len(vector)):
+            best = pick_best(words, most, least=0.0)
+            return [Hit(self._locate(int(one)), float(words[one] / words[best[0]])) for one in best]
+        cosines = _exclude(self._vectors.compare(vector), mask, NOT_SIMILAR)
+        candidates = np.union1d(
+            pick_best(words, CANDIDATES, least=0.0), pick_best(cosines, CANDIDATES, least=NOT_SIMILAR)
+        )
+        scores = fuse_scores(words[candidates], cosines[candidates])
+        order = np.lexsort((candidates, -scores))[:most]
+        return [Hit(self._locate(int(candidates[one])), float(scores[one])) for one in order]
 
     def rank_by(self, question: str, vector: NDArray[np.float32] | None, most: int) -> list[int]:
         """Return numbers of chunks by one ranking alone: that of words, or that of the vector. For measurements."""
         if vector is None:
-            return self._rank_words(question, None)[:most]
-        assert self._vectors is not None
-        return _pick_best(self._vectors[: len(self)] @ vector, None, least=-2.0)[:most]
+            return [int(one) for one in pick_best(self._words.score(question), most, least=0.0)]
+        return [int(one) for one in pick_best(self._vectors.compare(vector), most, least=NOT_SIMILAR)]
 
-    def _rank_words(self, question: str, mask: NDArray[np.bool_] | None) -> list[int]:
-        """BM25."""
-        lengths = np.frombuffer(self._lengths, dtype=np.uint32)
-        mean = max(1.0, float(lengths.mean()))
-        scores = np.zeros(len(self), dtype=np.float32)
-        for word in set(WordSplitter().split(question)):
-            if word not in self._postings:
-                continue
-            chunks = np.frombuffer(self._postings[word][0], dtype=np.uint32)
-            counts = np.frombuffer(self._postings[word][1], dtype=np.uint16).astype(np.float32)
-            rarity = np.log(1 + (len(self) - len(chunks) + 0.5) / (len(chunks) + 0.5))
-            norm = 1 - LENGTH_WEIGHT + LENGTH_WEIGHT * lengths[chunks] / mean
-            scores[chunks] += (rarity * counts * (SATURATION + 1) / (counts + SATURATION * norm)).astype(np.float32)
-        return _pick_best(scores, mask, least=0.0)
-
-    def _add_words(self, number: int, words: Sequence[str]) -> None:
-        self._lengths.append(len(words))
-        counts: Mapping[str, int] = Counter(words)
-        for word, count in counts.items():
-            if (posting := self._postings.get(word)) is None:
-                posting = self._postings[sys.intern(word)] = (array("I"), array("H"))
-            elif posting is self._shared_postings.get(word):
-                posting = self._postings[word] = (posting[0][:], posting[1][:])
-            posting[0].append(number)
-            posting[1].append(min(count, _MOST_COUNT))
-        self._posting_bytes += 7 * len(counts)  # with what arrays have in reserve
-
-    def _add_vectors(self, first: int, batch: ChunkBatch) -> None:
+    def _add_vectors(self, batch: ChunkBatch) -> None:
         if not self.engine:
             return
-        if batch.engine != self.engine:
-            self.has_stale = True
-            self._vectors = None
-        if self.has_stale:
-            return
-        rows: Any = np.frombuffer(batch.vectors, dtype="<f4").reshape(len(batch.chunks), -1)
-        if self._vectors is None:
-            self._vectors = np.empty((max(self._capacity, _BLOCK), rows.shape[1]), dtype=np.float32)
-            self._shares_vectors = False
-        if self._shares_vectors or first + len(rows) > len(self._vectors):
-            room = max(self._capacity, first + len(rows) + _BLOCK)
-            larger = np.empty((room, rows.shape[1]), dtype=np.float32)
-            larger[:first] = self._vectors[:first]
-            self._vectors, self._shares_vectors = larger, False
-        self._vectors[first : first + len(rows)] = rows
+        rows: Any = None
+        if batch.engine == self.engine:
+            rows = np.frombuffer(batch.vectors, dtype="<f4").reshape(len(batch.chunks), -1)
+        if rows is None or not self._vectors.has_width(rows.shape[1]):
+            self.has_stale, self._vectors = True, VectorTable()
+        if not self.has_stale:
+            self._vectors.add(rows)
 
     def _locate(self, number: int) -> ChunkPlace:
         return ChunkPlace(self.files[self._file_numbers[number]], self._batches[number], self._within[number])
 
 
-def _pick_best(scores: NDArray[np.float32], mask: NDArray[np.bool_] | None, *, least: float) -> list[int]:
-    """Return the numbers of the best chunks above `least`, the best first."""
-    if mask is not None:
-        scores = np.where(mask, scores, np.float32(-np.inf))
-    count = min(CANDIDATES, len(scores))
-    best = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
-    best = best[np.lexsort((best, -scores[best]))]
-    return [int(number) for number in best if scores[number] > least]
+def pick_best(scores: NDArray[np.float32], count: int, *, least: float) -> NDArray[np.intp]:
+    """Return the numbers of the best scores above `least`, the best first; of equal ones the first number first."""
+    found = np.flatnonzero(scores >= _sample_bar(scores, count))
+    if len(found) < count:
+        found = np.arange(len(scores))
+    found = found[scores[found] > least]
+    best: NDArray[np.intp] = found[np.lexsort((found, -scores[found]))][:count]
+    return best
+
+
+def _sample_bar(scores: NDArray[np.float32], count: int) -> float:
+    """Return a score that about four times as many scores reach: to sort all of them would take the longest."""
+    sample = scores[::_SAMPLED]
+    place = len(sample) - 4 * count // _SAMPLED - 1
+    return float(np.partition(sample, place)[place]) if place > 0 else -np.inf
+
+
+def _exclude(scores: NDArray[np.float32], mask: NDArray[np.bool_] | None, least: float) -> NDArray[np.float32]:
+    """Return the scores with the least one for what may not be found."""
+    return scores if mask is None else np.where(mask, scores, np.float32(least))

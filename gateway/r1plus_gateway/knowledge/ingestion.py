@@ -44,13 +44,21 @@ from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 30.0
 """Between two looks for files that another replica, or the gateway before this one, left."""
-FIRST_PAUSE: Final = 1.0
-LONGEST_PAUSE: Final = 60.0
-"""Seconds after a try that failed through no fault of the document."""
 MOST_TRIES: Final = 3
 """At a document that ends its reader."""
 MOST_UNREADABLE: Final = 200
 """Pages of a file that are reported one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """Seconds after a try that failed through no fault of the document: they double."""
+
+    first: float = 1.0
+    longest: float = 60.0
+
+
+DEFAULT_PAUSES: Final = Pauses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +97,10 @@ class IngestionWorker:
         embedder: Embedder | None,
         search: KnowledgeSearch,
         indexes: IndexCache,
+        pauses: Pauses = DEFAULT_PAUSES,
     ) -> None:
         self._knowledge = knowledge
+        self._durations = pauses
         self._reader = reader
         self._embedder = embedder
         self._search = search
@@ -101,6 +111,8 @@ class IngestionWorker:
         self._served: Counter[tuple[str, str]] = Counter()
         """Files read for each caller, so that all take turns."""
         self._pauses: dict[_Job, _Pause] = {}
+        self.trouble = ""
+        """Why nothing can be read in now, as while the volume is full; empty: it can."""
 
     @property
     def can_read(self) -> bool:
@@ -113,18 +125,19 @@ class IngestionWorker:
 
     async def run(self) -> None:
         """Work until cancelled. What fails is tried again later."""
-        pause = FIRST_PAUSE
+        pause = self._durations.first
         while True:
             try:
                 is_idle = not await self._work()
-                pause = FIRST_PAUSE
+                pause, self.trouble = self._durations.first, ""
             except (StoreError, AccessError, EmbedderUnavailableError, DocumentsUnavailableError) as error:
                 log.warning("Knowledge cannot be read in now, trying again in %.0f s: %s", pause, error)
+                self.trouble = str(error)
                 await asyncio.sleep(pause)
-                pause, is_idle = min(2 * pause, LONGEST_PAUSE), False
+                pause, is_idle = min(2 * pause, self._durations.longest), False
             except Exception:  # else the task ends, and nothing is read in any more
                 log.exception("Ingestion failed; trying again")
-                await asyncio.sleep(LONGEST_PAUSE)
+                await asyncio.sleep(self._durations.longest)
                 is_idle = False
             if is_idle:
                 await self._wait()
@@ -183,7 +196,8 @@ class IngestionWorker:
     def _hold_up(self, job: _Job) -> float:
         """Let a file wait, longer each time; return the seconds."""
         before = self._pauses.get(job)
-        seconds = FIRST_PAUSE if before is None else min(2 * before.seconds, LONGEST_PAUSE)
+        longest = self._durations.longest
+        seconds = self._durations.first if before is None else min(2 * before.seconds, longest)
         self._pauses[job] = _Pause(seconds, asyncio.get_running_loop().time() + seconds)
         return seconds
 

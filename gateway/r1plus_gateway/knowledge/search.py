@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -47,6 +47,11 @@ class Passage:
     attributes: Mapping[str, Any]
     chunk: Chunk
     score: float
+    batch: int = 0
+    """Where the file's chunks are stored, and there:"""
+    index: int = 0
+    words: frozenset[str] | None = field(default=None, repr=False)
+    """As citations compare them; None: they are split when they are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,5 +155,16 @@ def _read_passages(reader: KnowledgeReader, found: Sequence[tuple[str, Hit]]) ->
         file = hit.place.file
         about, chunk = reader.find_file(file.file_id), reader.read_chunk(file, hit.place.batch, hit.place.index)
         if about is not None and chunk is not None:
-            passages.append(Passage(store_id, file.file_id, about.name, file.ingestion.attributes, chunk, hit.score))
+            passages.append(
+                Passage(
+                    store_id,
+                    file.file_id,
+                    about.name,
+                    file.ingestion.attributes,
+                    chunk,
+                    hit.score,
+                    hit.place.batch,
+                    hit.place.index,
+                )
+            )
     return passages

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.knowledge.documents import DocumentReader
 from r1plus_gateway.knowledge.index_cache import IndexCache
-from r1plus_gateway.knowledge.ingestion import IngestionWorker
+from r1plus_gateway.knowledge.ingestion import DEFAULT_PAUSES, IngestionWorker, Pauses
 from r1plus_gateway.knowledge.search import KnowledgeSearch, SearchMethod
 from r1plus_gateway.settings import GatewayLimits
 from r1plus_gateway.store.content import ContentLimits
@@ -35,12 +35,13 @@ async def run_knowledge(
     read_limits: Callable[[], GatewayLimits],
     documents: DocumentReader | None,
     embedder: Embedder | None,
+    pauses: Pauses = DEFAULT_PAUSES,
 ) -> AsyncIterator[KnowledgeService]:
     """Read files in until the block ends. What is cut off then goes on with the next gateway."""
     knowledge = TenantKnowledge(store, lambda: read_content_limits(read_limits()))
     indexes = IndexCache(knowledge, lambda: read_limits().index_bytes)
     search = KnowledgeSearch(knowledge, indexes, embedder)
-    ingestion = IngestionWorker(knowledge, documents, embedder, search, indexes)
+    ingestion = IngestionWorker(knowledge, documents, embedder, search, indexes, pauses)
     method = SearchMethod.WORDS if embedder is None else SearchMethod.HYBRID
     task = asyncio.create_task(ingestion.run())
     try:

@@ -73,8 +73,9 @@ _PROPER: Final = re.compile(
 """A capital within a sentence; German writes every noun so, hence only where the text is no German."""
 _GERMAN: Final = _compile(r"\b(?:der|die|das|und|ist|ich|wir|nicht|ein|eine|mit|für|auf|haben|am|zu)\b")
 _OWN: Final = _compile(r"\b(?:i|my|mine|me|we|our|ours|us)\b|\bi['’]", r"\b(?:ich|mein\w*|mir|mich|wir|unser\w*|uns)\b")
+_QUESTION: Final = _compile(r"\?[\"'”’)]*$")
 _REQUEST: Final = _compile(
-    r"\?[\"'”’)]*$",
+    _QUESTION.pattern,
     r"^(?:tell|explain|give|show|write|describe|recommend|suggest|list|could|can|would|do|is|are|why|how|what|which)\b",
     r"^(?:erzähl|erklär|gib|zeig|schreib|beschreib|empfiehl|kannst|könntest|warum|wieso|wie|was|welche\w*|stimmt)\b",
 )
@@ -151,6 +152,11 @@ def is_request(sentence: str) -> bool:
     return _REQUEST.search(sentence.lower()) is not None
 
 
+def is_question(sentence: str) -> bool:
+    """Return whether a sentence ends with a question mark."""
+    return _QUESTION.search(sentence) is not None
+
+
 def is_own(sentence: str) -> bool:
     """Return whether a sentence speaks of the user."""
     return _OWN.search(sentence.lower()) is not None
@@ -174,6 +180,11 @@ def is_about_others(sentence: str) -> bool:
 def is_change(sentence: str) -> bool:
     """Return whether a sentence seems to correct what was said before."""
     return _CHANGE.search(sentence.lower()) is not None
+
+
+def remove_change(sentence: str) -> str:
+    """Return a sentence without the words that say that something has changed."""
+    return _CHANGE.sub(" ", sentence.lower())
 
 
 def is_german(sentence: str) -> bool:

@@ -4,18 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from r1plus_gateway.memory.cards import find_superseded, make_cards, rank_cards
+from r1plus_gateway.memory.cards import Card, rank_cards
+from r1plus_gateway.memory.cues import is_question
+from r1plus_gateway.memory.index import View, find_corrected, index_remembered, index_turns, view_index
 from r1plus_gateway.memory.quotation import HEAD, Quotation, quote_sentences, render_quotations
-from r1plus_gateway.memory.ranking import Ranking, WordRanking, fuse_rankings
-from r1plus_gateway.memory.turns import REMEMBERED, Sentence, Speaker, Turn, Utterance, list_sentences
+from r1plus_gateway.memory.ranking import Ranking, fuse_rankings, rank_words
+from r1plus_gateway.memory.turns import REMEMBERED, Sentence, Turn
 
 MOST_VERBATIM: Final = 5
-VERBATIM_SHARE: Final = 0.25
+VERBATIM_SHARE: Final = 0.125
 """Of the budget; what quotations leave of the rest goes to turns as well."""
-LINE_TOKENS: Final = 4
-"""About: of a line of quotations, besides its text and number."""
+LINE_TOKENS: Final = 2
+"""About: of a line of quotations, besides its text."""
 JOIN_TOKENS: Final = 2
 """About: between two sentences of a line."""
+FURTHER_WEIGHT: Final = 0.5
+"""Of a further ranking, such as vectors, where words and cards weigh 1 each."""
 FILLINGS: Final = 2
 """Times that sentences are added: by an estimate of their tokens, and what it leaves by another one."""
 
@@ -56,30 +60,37 @@ def pack_memory(
     question: str,
     budget: int,
     counter: TokenCounter,
-    rankings: Sequence[Ranking] = (WordRanking(),),
+    rankings: Sequence[Ranking] = (),
     remembered: Sequence[str] = (),
 ) -> Memory:
     """Return what enters the prompt of a question, within a budget of tokens.
 
     `remembered`: what the user said in other conversations, the oldest first.
     """
-    verbatim = _count_verbatim(turns, int(VERBATIM_SHARE * budget), counter)
-    tokens = sum(_count_turn(turn, counter) for turn in turns[len(turns) - verbatim :])
-    known = Turn(REMEMBERED, [Utterance(Speaker.USER, text) for text in remembered])
-    earlier = [known, *turns[: len(turns) - verbatim]]
-    picked = _pick_sentences(earlier, question, budget - tokens, counter, rankings)
+    said, known = index_turns(turns), index_remembered(remembered)
+    return pack_views(view_index(said), view_index(known), question, budget, counter, rankings)
+
+
+def pack_views(
+    said: View, known: View, question: str, budget: int, counter: TokenCounter, rankings: Sequence[Ranking] = ()
+) -> Memory:
+    """Return what enters the prompt of a question: of what was said, and of what is known from other conversations."""
+    newest = said.list_newest(MOST_VERBATIM)
+    verbatim = _count_verbatim(newest, int(VERBATIM_SHARE * budget), counter)
+    tokens = sum(_count_turn(turn, counter) for turn in newest[len(newest) - verbatim :])
+    earlier = said.until_turn(said.turn_count - verbatim)
+    first = [] if verbatim else _pick_end(said, int(VERBATIM_SHARE * budget), counter)
+    picked = _pick_sentences(known, earlier, question, budget - tokens, counter, rankings, first)
     tokens += picked.tokens
-    while verbatim < min(MOST_VERBATIM, len(turns)):
-        turn = turns[len(turns) - verbatim - 1]
-        if tokens + (cost := _count_turn(turn, counter)) > budget:
+    while verbatim < len(newest):
+        if tokens + (cost := _count_turn(newest[len(newest) - verbatim - 1], counter)) > budget:
             break
         verbatim, tokens = verbatim + 1, tokens + cost
-    begin = len(turns) - verbatim
     # A turn that became verbatim is not quoted as well; what that saves is not spent again.
-    sentences = [one for one in picked.sentences if one.turn <= begin]
+    sentences = [one for one in picked.sentences if one.turn <= said.turn_count - verbatim]
     cards = sum(one.position in picked.cards for one in sentences)
     return Memory(
-        verbatim=turns[begin:],
+        verbatim=newest[len(newest) - verbatim :],
         quotations=quote_sentences(sentences),
         cards=cards,
         retrieved=len(sentences) - cards,
@@ -98,41 +109,69 @@ class _Picked:
     tokens: int
 
 
-def _count_verbatim(turns: Sequence[Turn], budget: int, counter: TokenCounter) -> int:
-    """Return how many of the newest turns fit into this budget, at most `MOST_VERBATIM`."""
+def _count_verbatim(newest: Sequence[Turn], budget: int, counter: TokenCounter) -> int:
+    """Return how many of the newest turns fit into this budget."""
     tokens = 0
-    for count, turn in enumerate(reversed(turns[-MOST_VERBATIM:])):
+    for count, turn in enumerate(reversed(newest)):
         tokens += _count_turn(turn, counter)
         if tokens > budget:
             return count
-    return min(MOST_VERBATIM, len(turns))
+    return len(newest)
 
 
 def _count_turn(turn: Turn, counter: TokenCounter) -> int:
     return sum(counter.count(one.text) for one in turn.utterances)
 
 
+def _pick_end(said: View, budget: int, counter: TokenCounter) -> list[Sentence]:
+    """Return the last sentence of all if it asks something and fits: what the user says now may be the answer."""
+    last = said.index.sentences[said.end - 1 : said.end]
+    return [one for one in last if is_question(one.text) and counter.count(one.text) + LINE_TOKENS <= budget]
+
+
 def _pick_sentences(
-    turns: Sequence[Turn], question: str, budget: int, counter: TokenCounter, rankings: Sequence[Ranking]
+    known: View,
+    said: View,
+    question: str,
+    budget: int,
+    counter: TokenCounter,
+    rankings: Sequence[Ranking],
+    first: Sequence[Sentence],
 ) -> _Picked:
-    """Return the best sentences that fit, with their quotation."""
-    sentences = list_sentences(turns)
-    cards = make_cards(sentences)
-    positions = frozenset(card.sentence.position for card in cards)
-    superseded = find_superseded(cards)
-    ranked_cards = [cards[index].sentence.position for index in rank_cards(cards, question)]
-    ranked = [
-        sentences[position]
-        for position in _rank(sentences, question, rankings, ranked_cards)
-        if position not in superseded
+    """Return the best sentences that fit, after those that come first."""
+    corrected = find_corrected(known, said)
+    cards = [card for card in known.list_cards() if card.sentence.position not in corrected] + said.list_cards()
+    by_words = [
+        one
+        for one in rank_words(question, [known, said])
+        if not said.is_superseded(one) and not known.is_superseded(one) and one.position not in corrected
     ]
+    ranked = [*first, *_rank(cards, by_words, question, rankings)]
     picked: list[Sentence] = []
     tokens = counter.count(HEAD)
     for _ in range(FILLINGS):
         picked = _fill(picked, ranked, budget - tokens, counter)
         while picked and (tokens := _count_block(picked, counter)) > budget:
             picked = picked[:-1]
-    return _Picked(_order(picked), positions, tokens if picked else 0)
+    facts = frozenset(card.sentence.position for card in cards if card.is_fact)
+    return _Picked(_order(picked), facts, tokens if picked else 0)
+
+
+def _rank(
+    cards: Sequence[Card], by_words: Sequence[Sentence], question: str, rankings: Sequence[Ranking]
+) -> list[Sentence]:
+    """Return sentences, the best first."""
+    stated, facts = [card.sentence for card in cards], [card for card in cards if card.is_fact]
+    sentences = {one.position: one for one in (*stated, *by_words)}
+    scores = fuse_rankings(
+        [
+            [one.position for one in by_words],
+            [facts[index].sentence.position for index in rank_cards(facts, question)],
+            *([stated[index].position for index in one.rank(question, stated)] for one in rankings),
+        ],
+        [1.0, 1.0, *(FURTHER_WEIGHT for _ in rankings)],
+    )
+    return [sentences[position] for position in sorted(scores, key=lambda one: (-scores[one], -one))]
 
 
 def _fill(picked: Sequence[Sentence], ranked: Sequence[Sentence], tokens: int, counter: TokenCounter) -> list[Sentence]:
@@ -144,10 +183,11 @@ def _fill(picked: Sequence[Sentence], ranked: Sequence[Sentence], tokens: int, c
         if sentence.position in taken:
             continue
         cost = counter.count(sentence.text)
-        cost += JOIN_TOKENS if (sentence.turn, sentence.speaker) in lines else LINE_TOKENS + len(str(sentence.turn))
+        cost += JOIN_TOKENS if (sentence.turn, sentence.speaker) in lines else LINE_TOKENS
         if cost <= tokens:
             tokens -= cost
             result.append(sentence)
+            taken.add(sentence.position)
             lines.add((sentence.turn, sentence.speaker))
     return result
 
@@ -158,9 +198,3 @@ def _order(sentences: Sequence[Sentence]) -> list[Sentence]:
 
 def _count_block(sentences: Sequence[Sentence], counter: TokenCounter) -> int:
     return counter.count(render_quotations(quote_sentences(_order(sentences))))
-
-
-def _rank(sentences: Sequence[Sentence], question: str, rankings: Sequence[Ranking], cards: Sequence[int]) -> list[int]:
-    """Return positions of sentences, the best first."""
-    scores = fuse_rankings([*(ranking.rank(question, sentences) for ranking in rankings), cards])
-    return sorted(scores, key=lambda index: (-scores[index], -index))

@@ -1,12 +1,12 @@
-"""Rankings of a conversation's sentences for a question, and how several become one."""
+"""Rankings of what was said for a question, and how several become one."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
+from r1plus_gateway.memory.index import View
 from r1plus_gateway.memory.turns import Sentence, Speaker
-from r1plus_gateway.memory.words import LEAST_STEM, WordSplitter
+from r1plus_gateway.memory.words import WordSplitter
 
 SATURATION: Final = 1.2
 LENGTH_WEIGHT: Final = 0.75
@@ -17,71 +17,64 @@ RANK_CONSTANT: Final = 60
 """Of reciprocal rank fusion, as in Cormack et al. 2009."""
 
 
-_NONE: Final[Counter[str]] = Counter()
-
-
 class Ranking(Protocol):
-    """A way to rank. Vectors of an embedding engine become another one."""
+    """A further way to rank what the user states."""
 
     def rank(self, question: str, sentences: Sequence[Sentence]) -> list[int]:
         """Return indices of the sentences that have to do with the question, the best first."""
 
 
-class WordRanking:
-    """BM25 over the sentences of one conversation. Nothing is indexed before the question, and nothing stays."""
-
-    def rank(self, question: str, sentences: Sequence[Sentence]) -> list[int]:
-        """See `Ranking`: what the user said before what others did. Without a word of the question it is left out."""
-        splitter = WordSplitter()
-        words = set(splitter.split(question))
-        if not words or not sentences:
-            return []
-        beginnings = [word[:LEAST_STEM] for word in words]
-        mean = sum(len(sentence.text) for sentence in sentences) / len(sentences)
-        counts = [
-            Counter(word for word in splitter.split(sentence.text) if word in words)
-            if _may_have(sentence.text, beginnings)
-            else _NONE
-            for sentence in sentences
-        ]
-        rarity = _compute_rarity(words, counts)
-        scores = [
-            _score(count, rarity, 1 - LENGTH_WEIGHT + LENGTH_WEIGHT * len(sentence.text) / mean) if count else 0.0
-            for sentence, count in zip(sentences, counts, strict=True)
-        ]
-        hits = [
-            index
-            for index, sentence in enumerate(sentences)
-            if len(counts[index]) >= (1 if sentence.speaker is Speaker.USER else LEAST_SHARE * len(words))
-            and scores[index] > 0
-        ]
-        return sorted(hits, key=lambda index: (sentences[index].speaker is not Speaker.USER, -scores[index], -index))
+def rank_words(question: str, views: Sequence[View]) -> list[Sentence]:
+    """Return the sentences with words of the question by BM25: what the user said before what others did."""
+    words = set(WordSplitter().split(question))
+    total = sum(view.end - view.begin for view in views)
+    if not words or not total:
+        return []
+    mean = sum(view.index.count_characters(view.begin, view.end) for view in views) / total
+    ranked = [
+        hit
+        for view, hits in zip(views, _find_hits(words, views, total), strict=True)
+        for hit in _score_hits(view, hits, len(words), mean)
+    ]
+    return [sentence for *_, sentence in sorted(ranked, key=lambda hit: hit[:3])]
 
 
-def _may_have(text: str, beginnings: Sequence[str]) -> bool:
-    """Return whether a text may have a word that begins so: most have none, and splitting them costs the most."""
-    if not text.isascii():
-        return True
-    lowered = text.lower()
-    return any(beginning in lowered for beginning in beginnings)
+def fuse_rankings(rankings: Iterable[Sequence[int]], weights: Sequence[float] = ()) -> dict[int, float]:
+    """Return the score of each index by reciprocal rank fusion: what several rankings have high is high.
 
-
-def fuse_rankings(rankings: Iterable[Sequence[int]]) -> dict[int, float]:
-    """Return the score of each index by reciprocal rank fusion: what several rankings have high is high."""
+    `weights`: of the rankings; 1 without.
+    """
     scores: dict[int, float] = {}
-    for ranking in rankings:
+    for number, ranking in enumerate(rankings):
+        weight = weights[number] if weights else 1.0
         for rank, index in enumerate(ranking, 1):
-            scores[index] = scores.get(index, 0.0) + 1 / (RANK_CONSTANT + rank)
+            scores[index] = scores.get(index, 0.0) + weight / (RANK_CONSTANT + rank)
     return scores
 
 
-def _compute_rarity(words: Iterable[str], counts: Sequence[Counter[str]]) -> dict[str, float]:
-    rarity = {}
-    for word in words:
-        hits = sum(word in count for count in counts)
-        rarity[word] = math.log(1 + (len(counts) - hits + 0.5) / (hits + 0.5))
-    return rarity
+_Hits = dict[int, list[tuple[float, int]]]
+"""Place of a sentence -> rarity and count of each word of the question that it has."""
 
 
-def _score(count: Counter[str], rarity: dict[str, float], length: float) -> float:
-    return sum(rarity[word] * times * (SATURATION + 1) / (times + SATURATION * length) for word, times in count.items())
+def _find_hits(words: Iterable[str], views: Sequence[View], total: int) -> list[_Hits]:
+    """Return the hits in each view."""
+    hits: list[_Hits] = [{} for _ in views]
+    for word in sorted(words):
+        found = [list(view.index.find_word(word, view.begin, view.end)) for view in views]
+        count = sum(map(len, found))
+        rarity = math.log(1 + (total - count + 0.5) / (count + 0.5))
+        for own, places in zip(hits, found, strict=True):
+            for place, times in places:
+                own.setdefault(place, []).append((rarity, times))
+    return hits
+
+
+def _score_hits(view: View, hits: _Hits, words: int, mean: float) -> Iterable[tuple[bool, float, int, Sentence]]:
+    """Yield the sort key of each sentence that has words enough, and the sentence."""
+    for place, found in hits.items():
+        sentence = view.index.sentences[place]
+        is_user = sentence.speaker is Speaker.USER
+        if is_user or len(found) >= LEAST_SHARE * words:
+            length = 1 - LENGTH_WEIGHT + LENGTH_WEIGHT * len(sentence.text) / mean
+            score = sum(rarity * times * (SATURATION + 1) / (times + SATURATION * length) for rarity, times in found)
+            yield not is_user, -score, -sentence.position, sentence

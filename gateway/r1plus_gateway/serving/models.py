@@ -51,6 +51,7 @@ class Models:
                 self._stop(name)
             else:
                 pool.model = new
+                pool.wake()
                 self._set_pods(new, len(pool))
         for name in new_models.keys() - self._pools.keys():
             pool = PodPool(

@@ -151,7 +151,7 @@ class PodPool:
     async def refresh(self) -> None:
         """Resolve once. If the name service does not answer, the pods stay."""
         try:
-            addresses = await self._resolve(self.model.host, self.model.grpc_port)
+            addresses = await self._find_addresses()
         except OSError as error:
             log.warning("Name of model %s could not be resolved, its pods stay: %s", self.model.name, error)
             return
@@ -163,6 +163,14 @@ class PodPool:
         if before != set(self._pods):
             log.info("Model %s has %d pods", self.model.name, len(self._pods))
             self._on_change(self.model, len(self._pods))
+
+    def wake(self) -> None:
+        """Resolve at once."""
+        self._wake.set()
+
+    async def _find_addresses(self) -> frozenset[str]:
+        listed = self.model.addresses
+        return frozenset(listed) if listed is not None else await self._resolve(self.model.host, self.model.grpc_port)
 
     async def close(self) -> None:
         """Take no new requests; each channel closes after its last one. Waits for all of them."""

@@ -25,7 +25,7 @@ from r1plus_gateway.store.audit import (
     verify_chain,
 )
 from r1plus_gateway.store.clock import format_month
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.key_rotation import MOST_OWNERS, KeyRotation, begin_rotation, read_rotation, request_rotation
 from r1plus_gateway.store.repository import LedgerRepository, MetaName
 from r1plus_gateway.store.tenant import TenantStore
@@ -165,6 +165,27 @@ async def rotate_key(store: TenantStore, admin: Caller, key_id: str, grace_secon
     return IssuedKey(_require(await store.write(rotate), key_id), key)
 
 
+async def update_key(store: TenantStore, admin: Caller, key_id: str, change: KeyChange) -> KeyRecord:
+    """Change limits, models, scopes or end of a key; the next request is admitted by them, in every replica.
+
+    Raises LookupError, KeyRevokedError, ValueError that names every wrong field, StoreError.
+    """
+
+    def update(ledger: LedgerRepository) -> KeyRecord | None:
+        record = key_records.find_record(ledger.connection, key_id)
+        if record is None:
+            return None
+        if record.revoked_at is not None:
+            raise KeyRevokedError(f"Key {key_id} is revoked, so it cannot be changed; create a new one")
+        changed = key_records.change_record(record, change, ledger.now)
+        if changed != record:
+            key_records.replace_record(ledger.connection, changed)
+            append_action(ledger, admin, "update_key", key_id, key_records.describe_change(record, changed))
+        return changed
+
+    return _require(await store.write(update), key_id)
+
+
 async def revoke_key(store: TenantStore, admin: Caller, key_id: str) -> KeyRecord:
     """Revoke a key, with its previous secret: from now on it is refused. Raises LookupError, StoreError."""
 
@@ -284,11 +305,10 @@ async def report_data_keys(store: TenantStore) -> KeyRotation:
     return await store.read(read_rotation, is_long=True)
 
 
-def append_action(ledger: LedgerRepository, admin: Caller, action: str, subject: str) -> None:
+def append_action(ledger: LedgerRepository, admin: Caller, action: str, subject: str, outcome: str = "") -> None:
     """Leave a record of an administrator's action in the audit log."""
-    ledger.append_audit(
-        AuditRecord(ledger.now, action, caller_kind=admin.kind.value, caller_id=admin.id, subject=subject)
-    )
+    record = AuditRecord(ledger.now, action, caller_kind=admin.kind.value, caller_id=admin.id, subject=subject)
+    ledger.append_audit(replace(record, outcome=outcome))
 
 
 def _require(record: KeyRecord | None, key_id: str) -> KeyRecord:

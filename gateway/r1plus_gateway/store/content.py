@@ -36,6 +36,16 @@ class HistoryBrokenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class DeletionStep:
+    """How much of files and vector stores one transaction deletes: requests wait for it."""
+
+    batches: int = 64
+    """Of chunks: about 4 MiB."""
+    parts: int = 16
+    """Of files: 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContentLimits:
     """Bytes of stored content: ciphertext, `ENTRY_BYTES` and `OWNER_BYTES`."""
 
@@ -47,6 +57,7 @@ class ContentLimits:
     """Of one caller's files and vector stores, with those of its end users."""
     tenant_chunks: int = 100_000
     """Of all vector stores: each is compared with each question."""
+    deletion: DeletionStep = DeletionStep()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Called with the connection of `TenantStore.read` or `write`.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -28,10 +28,20 @@ from r1plus_gateway.store.content import (
 )
 from r1plus_gateway.store.content_books import match_owner
 from r1plus_gateway.store.content_cipher import ContentCipher, Owner
+from r1plus_gateway.store.content_marks import (
+    SLACK,
+    ChainMark,
+    ConversationMark,
+    NewItems,
+    NewResponses,
+    find_newest_key,
+)
 from r1plus_gateway.store.data_keys import KeyChain
 
 _MOST_NAMED: Final = 256
 """Ids in one statement."""
+_MOST_STEPS: Final = 4
+"""Newest responses of a chain, one of which was read before where the chain was continued by one request or two."""
 
 
 class ContentReader:
@@ -42,7 +52,7 @@ class ContentReader:
         self.connection = connection
         self.cipher = cipher
         self.owner = owner
-        self._now = now
+        self.now = now
         self._keys = KeyChain(connection, cipher)
 
     def find_conversation(self, conversation_id: str) -> Conversation | None:
@@ -98,6 +108,33 @@ class ContentReader:
         Raises:
             HistoryTooLongError: it has more bytes, and is not to be cut.
         """
+        return [self._make_item(row) for row in self._read_item_rows(conversation_id, most_bytes, cuts_oldest)]
+
+    def read_new_items(self, conversation_id: str, before: ConversationMark | None, most_bytes: int) -> NewItems:
+        """Return the items of a conversation that were added since a mark.
+
+        Without a mark, or where an item is gone or a key is new: the newest items that have no more bytes.
+        """
+        is_continued = (
+            before is not None and before.size <= SLACK * most_bytes and before.is_current(self.connection, self.owner)
+        )
+        if before is None or not is_continued:
+            rows = self._read_item_rows(conversation_id, most_bytes, cuts_oldest=True)
+            first, count, size = (rows[0].position, 0, 0) if rows else (0, 0, 0)
+        else:
+            c = t.conversation_items.c
+            is_new = (*self._match_items(conversation_id), c.position > before.last)
+            rows = self.connection.execute(sa.select(t.conversation_items).where(*is_new).order_by(c.position)).all()
+            first, count, size = before.first, before.count, before.size
+        if not rows:
+            return NewItems((), before if is_continued else None, is_continued)
+        key_id = find_newest_key(self.connection, self.owner)
+        size += sum(len(row.content) for row in rows)
+        last, count = rows[-1], count + len(rows)
+        mark = ConversationMark(conversation_id, key_id, first, last.position, last.id, count, size)
+        return NewItems([self._make_item(row) for row in rows], mark, is_continued)
+
+    def _read_item_rows(self, conversation_id: str, most_bytes: int, cuts_oldest: bool) -> Sequence[Any]:
         c, is_item = t.conversation_items.c, self._match_items(conversation_id)
         size = sa.func.length(c.content).label("size")
         if cuts_oldest:
@@ -113,8 +150,7 @@ class ContentReader:
             is_item = (*is_item, c.position >= position)
         else:
             _check_length(self.connection.scalar(sa.select(sa.func.sum(size)).where(*is_item)), most_bytes)
-        rows = self.connection.execute(sa.select(t.conversation_items).where(*is_item).order_by(c.position))
-        return [self._make_item(row) for row in rows]
+        return self.connection.execute(sa.select(t.conversation_items).where(*is_item).order_by(c.position)).all()
 
     def find_item(self, conversation_id: str, item_id: str) -> Item | None:
         """Return an item of a conversation of this owner."""
@@ -141,6 +177,37 @@ class ContentReader:
             HistoryBrokenError: one that it follows is not there.
             HistoryTooLongError: it follows more than `MOST_HISTORY`, or all together have more bytes.
         """
+        ids = self._find_history(response_id, most_bytes, cuts_oldest=cuts_oldest)
+        if ids is None:
+            return None
+        responses = self._read_responses(ids)
+        return [responses[one] for one in ids]
+
+    def read_new_responses(
+        self, response_id: str, find_before: Callable[[str], ChainMark | None], most_bytes: int
+    ) -> NewResponses | None:
+        """Return the newest responses of a chain that were not read before; None if it is not there.
+
+        `find_before`: returns what was read up to a response of this owner.
+
+        Raises:
+            HistoryBrokenError: one that it follows is not there.
+        """
+        ids = self._find_history(response_id, most_bytes, cuts_oldest=True)
+        if ids is None:
+            return None
+        key_id = find_newest_key(self.connection, self.owner)
+        for end in range(len(ids), max(0, len(ids) - _MOST_STEPS), -1):
+            before = find_before(ids[end - 1])
+            if before is not None and before.key_id == key_id and self._is_continued(before, ids[:end]):
+                responses = self._read_responses(ids[end:])
+                mark = ChainMark((*before.ids, *ids[end:]), key_id)
+                return NewResponses([responses[one] for one in ids[end:]], mark, before)
+        responses = self._read_responses(ids)
+        return NewResponses([responses[one] for one in ids], ChainMark(tuple(ids), key_id), None)
+
+    def _find_history(self, response_id: str, most_bytes: int, *, cuts_oldest: bool) -> list[str] | None:
+        """Return the ids of a response and all that it follows, as `read_history` says."""
         c, size = t.responses.c, sa.func.length(t.responses.c.content)
         owner = [c[name] for name in t.OWNER]
         first = sa.select(c.id, c.previous_id, *owner, size.label("size"), sa.literal(1).label("place"))
@@ -161,8 +228,13 @@ class ContentReader:
             raise HistoryTooLongError(f"it follows more than {MOST_HISTORY} responses")
         elif found[-1].previous_id:
             raise HistoryBrokenError(f"{response_id} follows {found[-1].previous_id}, which is not there")
-        responses = self._read_responses([row.id for row in found])
-        return [responses[row.id] for row in reversed(found)]
+        return [row.id for row in reversed(found)]
+
+    def _is_continued(self, before: ChainMark, ids: Sequence[str]) -> bool:
+        """Return whether what was read before ends with these ids, which are there; what it has besides is too."""
+        more = len(before.ids) - len(ids)
+        is_same = 0 <= more <= (SLACK - 1) * len(ids) and list(before.ids[more:]) == list(ids)
+        return is_same and (more == 0 or before.is_current(self.connection, self.owner))
 
     def _is_own(self, row: Any) -> bool:
         return all(getattr(row, name) == getattr(self.owner, name) for name in t.OWNER)
@@ -195,7 +267,7 @@ class ContentReader:
                 return None
         statement = sa.select(table).where(*self._match(table))
         if table is t.memories:
-            statement = statement.where(c.expires_at > self._now)
+            statement = statement.where(c.expires_at > self.now)
         if after is not None:
             place = sa.tuple_(c.created_at, c.id)
             bound = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))

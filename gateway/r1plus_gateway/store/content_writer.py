@@ -53,11 +53,11 @@ class ContentWriter(ContentReader):
     def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> Conversation:
         """Store a new conversation. Raises ContentLimitError."""
         key = self._get_newest_key()
-        conversation = Conversation(make_id("conv"), self._now, self._now, dict(attributes))
+        conversation = Conversation(make_id("conv"), self.now, self.now, dict(attributes))
         sealed = self._encrypt(key, "conversations", conversation.id, conversation.attributes)
         rows = self._make_items(key, conversation.id, items, 0)
         self._grow([sealed, *(row["content"] for row in rows)])
-        row = {**self._own(), "id": conversation.id, "created_at": self._now, "used_at": self._now}
+        row = {**self._own(), "id": conversation.id, "created_at": self.now, "used_at": self.now}
         self.connection.execute(sa.insert(t.conversations), [row | {"key_id": key.id, "attributes": sealed}])
         self._insert_items(rows)
         return conversation
@@ -73,9 +73,9 @@ class ContentWriter(ContentReader):
         self.connection.execute(
             sa.update(t.conversations)
             .where(t.conversations.c.id == conversation_id)
-            .values(attributes=sealed, key_id=key.id, used_at=self._now)
+            .values(attributes=sealed, key_id=key.id, used_at=self.now)
         )
-        return Conversation(conversation_id, before.created_at, self._now, dict(attributes))
+        return Conversation(conversation_id, before.created_at, self.now, dict(attributes))
 
     def append_items(self, conversation_id: str, items: Sequence[Mapping[str, Any]]) -> list[Item] | None:
         """Add items at the end of a conversation; None if there is none. Raises ContentLimitError."""
@@ -122,7 +122,7 @@ class ContentWriter(ContentReader):
         content = {"input": list(response.input), "answer": response.answer}
         sealed = self._encrypt(key, "responses", response.id, content)
         self._grow([sealed])
-        row = {**self._own(), "id": response.id, "previous_id": response.previous_id, "created_at": self._now}
+        row = {**self._own(), "id": response.id, "previous_id": response.previous_id, "created_at": self.now}
         self.connection.execute(sa.insert(t.responses), [row | {"key_id": key.id, "content": sealed}])
 
     def delete_response(self, response_id: str) -> bool:
@@ -131,7 +131,7 @@ class ContentWriter(ContentReader):
 
     def add_memory(self, text: str, source: MemorySource, days: float) -> StoredMemory:
         """Remember a text for so many days. Raises ContentLimitError."""
-        return self._add_memory(text, source, days, self._now)
+        return self._add_memory(text, source, days, self.now)
 
     def _add_memory(self, text: str, source: MemorySource, days: float, created_at: float) -> StoredMemory:
         count = self.connection.scalar(sa.select(sa.func.count()).where(*self._match(t.memories))) or 0
@@ -151,7 +151,7 @@ class ContentWriter(ContentReader):
         if before is None:
             return None
         memory = self._make_memory(before)
-        memory = replace(memory, text=memory.text if text is None else text, expires_at=self._now + days * DAY_SECONDS)
+        memory = replace(memory, text=memory.text if text is None else text, expires_at=self.now + days * DAY_SECONDS)
         key = self._get_newest_key()
         sealed = self._seal_memory(key, memory)
         self._grow([sealed], replaced=before.content)
@@ -176,7 +176,7 @@ class ContentWriter(ContentReader):
         for memory_id in oldest[: max(0, excess)]:
             self.delete_memory(memory_id)
         for place, text in enumerate(changes.said):
-            self._add_memory(text, MemorySource.SAID, days, self._now + place * _APART_SECONDS)
+            self._add_memory(text, MemorySource.SAID, days, self.now + place * _APART_SECONDS)
 
     def _seal_memory(self, key: DataKey, memory: StoredMemory) -> bytes:
         return self._encrypt(key, "memories", memory.id, {"text": memory.text, "source": memory.source})
@@ -205,7 +205,7 @@ class ContentWriter(ContentReader):
                     "id": row_id,
                     "conversation_id": conversation_id,
                     "position": position + offset,
-                    "created_at": self._now,
+                    "created_at": self.now,
                     "key_id": key.id,
                     "content": self._encrypt(key, "conversation_items", row_id, item),
                 }
@@ -218,14 +218,14 @@ class ContentWriter(ContentReader):
 
     def _touch(self, conversation_id: str) -> None:
         self.connection.execute(
-            sa.update(t.conversations).where(t.conversations.c.id == conversation_id).values(used_at=self._now)
+            sa.update(t.conversations).where(t.conversations.c.id == conversation_id).values(used_at=self.now)
         )
 
     def _encrypt(self, key: DataKey, table: str, row: str, content: Any) -> bytes:
         return self.cipher.encrypt(key, table, row, orjson.dumps(content))
 
     def _get_newest_key(self) -> DataKey:
-        return self._keys.get_newest(self.owner, self._now)
+        return self._keys.get_newest(self.owner, self.now)
 
     def _grow(self, contents: Sequence[bytes], *, replaced: bytes | None = None) -> None:
         """Count new content, or one that replaces another. Raises ContentLimitError where there is no room."""

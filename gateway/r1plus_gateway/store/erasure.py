@@ -104,7 +104,10 @@ async def erase(store: TenantStore, admin: Caller, scope: ErasureScope) -> Erasu
         )
         return values
 
-    values = await store.write(run, ERASURE_SECONDS)
+    try:
+        values = await store.write(run, ERASURE_SECONDS)
+    finally:  # also where no answer came in time: it may have been written
+        store.plaintext.clear()
     try:
         await store.empty_log()
     except StoreError as error:

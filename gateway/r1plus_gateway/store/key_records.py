@@ -1,8 +1,8 @@
-"""Records of API keys in the database: found by a bound id, made, rotated and revoked. Used by `admin` and `tenant`."""
+"""Records of API keys in the database: found by a bound id, made, changed and listed. Used by `admin` and `tenant`."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.access.api_keys import SCOPES, KeyRecord
 from r1plus_gateway.access.caller import Limits
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.repository import check_text
+from r1plus_gateway.store.repository import MOST_TEXT, check_text
 
 LIMITS: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "budget_tokens")
 MOST_LIMIT: Final = 2**53
@@ -30,6 +30,41 @@ class KeySpec:
     scopes: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """What an administrator changes of a key. What is not named stays; its name, id, secret and usage always do."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """`models`, `scopes`, `expires_at`: their new values, as in `KeySpec`."""
+    limits: Mapping[str, int | None] = field(default_factory=dict)
+    """Names of `LIMITS` -> their new values; None is no limit."""
+
+
+def change_record(record: KeyRecord, change: KeyChange, now: float) -> KeyRecord:
+    """Return a changed record. Raises ValueError that names every new value that is wrong."""
+    # Only what is new is checked: an end that has passed may stay.
+    check_spec(KeySpec(record.name, **change.fields, limits=Limits(**change.limits)), now)
+    return replace(record, **change.fields, limits=replace(record.limits, **change.limits))
+
+
+def describe_change(before: KeyRecord, after: KeyRecord) -> str:
+    """Return what changed, for the audit log: `budget_tokens 1000 -> 2000; models all -> credit`."""
+    values = [(name, _describe_value(before, name), _describe_value(after, name)) for name in _CHANGEABLE]
+    return "; ".join(f"{name} {old} -> {new}" for name, old, new in values if old != new)[:MOST_TEXT]
+
+
+_CHANGEABLE: Final = (*LIMITS, "expires_at", "scopes", "models")
+
+
+def _describe_value(record: KeyRecord, name: str) -> str:
+    value = getattr(record.limits if name in LIMITS else record, name)
+    if name == "models" and value is None:
+        return "all"
+    if isinstance(value, frozenset):
+        return ",".join(sorted(value)) or "none"
+    return "none" if value is None else f"{value:.0f}"
 
 
 def check_spec(spec: KeySpec, now: float) -> None:

@@ -16,6 +16,8 @@ MOST_FILES: Final = 10_000
 """Of one vector store."""
 UPLOAD_SECONDS: Final = 3600.0
 """Within which a file has to be whole; what is left of an upload that was cut goes then."""
+DELETED_AT: Final = 0.0
+"""`expires_at` of what was deleted and is too large for one transaction: nobody sees it, and it goes in parts."""
 _LENGTH: Final = struct.Struct(">I")
 
 

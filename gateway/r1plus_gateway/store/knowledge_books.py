@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import ENTRY_BYTES
+from r1plus_gateway.store.content import ENTRY_BYTES, DeletionStep
 from r1plus_gateway.store.content_books import add_size, match_owner
 from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.knowledge import KnowledgeSize
@@ -60,11 +60,10 @@ def delete_store_files(connection: Connection, ids: Sequence[str], owner: Owner)
         named = ids[start : start + _MOST_NAMED]
         files, batches = t.vector_store_files.c, t.chunk_batches.c
         is_file, is_batch = files.id.in_(named), batches.vector_store_file_id.in_(named)
-        size = _measure(connection, files.content, is_file) + _measure(connection, batches.content, is_batch)
-        chunks = int(connection.scalar(sa.select(sa.func.sum(batches.chunks)).where(is_batch)) or 0)
-        connection.execute(sa.delete(t.chunk_batches).where(is_batch))
+        size = _measure(connection, files.content, is_file)
+        chunks = _delete_batches(connection, is_batch, owner)
         connection.execute(sa.delete(t.vector_store_files).where(is_file))
-        add_knowledge(connection, owner, -size, -chunks)
+        add_knowledge(connection, owner, -size, 0)
         count += chunks
     return count
 
@@ -77,10 +76,9 @@ def delete_files(connection: Connection, files: Sequence[tuple[str, Owner]]) -> 
         found = connection.execute(sa.select(c.id, c.vector_store_id).where(c.file_id == file_id)).all()
         chunks += delete_store_files(connection, [row.id for row in found], owner)
         mark_changed(connection, [row.vector_store_id for row in found])
-        is_part, is_file = t.file_parts.c.file_id == file_id, t.files.c.id == file_id
-        size = _measure(connection, t.file_parts.c.content, is_part)
-        size += _measure(connection, t.files.c.attributes, is_file)
-        connection.execute(sa.delete(t.file_parts).where(is_part))
+        is_file = t.files.c.id == file_id
+        _delete_parts(connection, t.file_parts.c.file_id == file_id, owner)
+        size = _measure(connection, t.files.c.attributes, is_file)
         connection.execute(sa.delete(t.files).where(is_file))
         add_knowledge(connection, owner, -size, 0)
     return DeletedKnowledge(files=len(files), chunks=chunks)
@@ -98,6 +96,86 @@ def delete_vector_stores(connection: Connection, stores: Sequence[tuple[str, Own
         connection.execute(sa.delete(t.vector_stores).where(is_store))
         add_knowledge(connection, owner, -size, 0)
     return DeletedKnowledge(vector_stores=len(stores), chunks=chunks)
+
+
+def is_large_file(connection: Connection, file_id: str, step: DeletionStep) -> bool:
+    """Return whether a file has more than one transaction should delete, with what vector stores have of it."""
+    c = t.vector_store_files.c
+    ids = connection.scalars(sa.select(c.id).where(c.file_id == file_id)).all()
+    parts = sa.select(sa.func.count()).where(t.file_parts.c.file_id == file_id)
+    return (connection.scalar(parts) or 0) > step.parts or has_many_batches(connection, ids, step)
+
+
+def is_large_store(connection: Connection, store_id: str, step: DeletionStep) -> bool:
+    """Return whether a vector store has more than one transaction should delete."""
+    c = t.vector_store_files.c
+    ids = connection.scalars(sa.select(c.id).where(c.vector_store_id == store_id).limit(step.batches + 1)).all()
+    return len(ids) > step.batches or has_many_batches(connection, ids, step)
+
+
+def has_many_batches(connection: Connection, ids: Sequence[str], step: DeletionStep) -> bool:
+    """Return whether files of vector stores have more batches than one transaction should delete."""
+    c, count = t.chunk_batches.c, 0
+    for start in range(0, len(ids), _MOST_NAMED):
+        named = c.vector_store_file_id.in_(ids[start : start + _MOST_NAMED])
+        count += connection.scalar(sa.select(sa.func.count()).where(named)) or 0
+    return count > step.batches
+
+
+def shrink_file(connection: Connection, file_id: str, owner: Owner, step: DeletionStep) -> bool:
+    """Delete the next part of a file that nobody sees any more; return whether there is more of it."""
+    if not is_large_file(connection, file_id, step):
+        delete_files(connection, [(file_id, owner)])
+        return False
+    c, parts = t.vector_store_files.c, t.file_parts.c
+    found = connection.execute(sa.select(c.id, c.vector_store_id).where(c.file_id == file_id).limit(1)).one_or_none()
+    if found is not None:
+        if not _shrink_store_file(connection, found.id, owner, step):
+            mark_changed(connection, [found.vector_store_id])
+        return True
+    ids = connection.scalars(sa.select(parts.id).where(parts.file_id == file_id).limit(step.parts)).all()
+    _delete_parts(connection, parts.id.in_(ids), owner)
+    return True
+
+
+def shrink_vector_store(connection: Connection, store_id: str, owner: Owner, step: DeletionStep) -> bool:
+    """Delete the next part of a vector store that nobody sees any more; return whether there is more of it."""
+    c = t.vector_store_files.c
+    if not is_large_store(connection, store_id, step):
+        delete_vector_stores(connection, [(store_id, owner)])
+        return False
+    file_id = connection.scalar(sa.select(c.id).where(c.vector_store_id == store_id).limit(1))
+    assert file_id is not None  # a large one has files
+    _shrink_store_file(connection, file_id, owner, step)
+    return True
+
+
+def _shrink_store_file(connection: Connection, row_id: str, owner: Owner, step: DeletionStep) -> bool:
+    """Delete some chunks of a file of a vector store, the last ones first, or the file; return whether it is there."""
+    c = t.chunk_batches.c
+    last = sa.select(c.id).where(c.vector_store_file_id == row_id).order_by(c.position.desc())
+    ids = connection.scalars(last.limit(step.batches)).all()
+    if len(ids) < step.batches:
+        delete_store_files(connection, [row_id], owner)
+        return False
+    chunks, files = _delete_batches(connection, c.id.in_(ids), owner), t.vector_store_files.c
+    connection.execute(sa.update(t.vector_store_files).where(files.id == row_id).values(chunks=files.chunks - chunks))
+    return True
+
+
+def _delete_batches(connection: Connection, condition: Any, owner: Owner) -> int:
+    c = t.chunk_batches.c
+    size = _measure(connection, c.content, condition)
+    chunks = int(connection.scalar(sa.select(sa.func.sum(c.chunks)).where(condition)) or 0)
+    connection.execute(sa.delete(t.chunk_batches).where(condition))
+    add_knowledge(connection, owner, -size, -chunks)
+    return chunks
+
+
+def _delete_parts(connection: Connection, condition: Any, owner: Owner) -> None:
+    size = _measure(connection, t.file_parts.c.content, condition)
+    connection.execute(sa.delete(t.file_parts).where(condition))
+    add_knowledge(connection, owner, -size, 0)
 
 
 def mark_changed(connection: Connection, store_ids: Sequence[str]) -> None:

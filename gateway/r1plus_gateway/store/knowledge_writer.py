@@ -14,6 +14,7 @@ from r1plus_gateway.store.content_books import match_owner, measure_new_owner, r
 from r1plus_gateway.store.content_cipher import ContentCipher, Owner
 from r1plus_gateway.store.content_writer import make_id
 from r1plus_gateway.store.knowledge import (
+    DELETED_AT,
     MOST_FILES,
     ChunkBatch,
     FileState,
@@ -30,10 +31,14 @@ from r1plus_gateway.store.knowledge_books import (
     delete_files,
     delete_store_files,
     delete_vector_stores,
+    has_many_batches,
+    is_large_file,
+    is_large_store,
     mark_changed,
     read_caller_knowledge,
 )
 from r1plus_gateway.store.knowledge_reader import KnowledgeReader, decode_ingestion, encode_ingestion
+from r1plus_gateway.store.retention import prune_knowledge
 
 _DAY = 86400.0
 
@@ -93,11 +98,29 @@ class KnowledgeWriter(KnowledgeReader):
             delete_files(self.connection, [(file_id, self.owner)])
 
     def delete_file(self, file_id: str) -> bool:
-        """Delete a file of this owner, also from its vector stores; return whether there was one."""
-        if not self._is_own(t.files, file_id):
+        """Delete a file of this owner, also from its vector stores; return whether there was one.
+
+        A large one is not seen any more, and goes by `drop_deleted`.
+        """
+        if not self._is_visible_own(t.files, file_id):
             return False
-        delete_files(self.connection, [(file_id, self.owner)])
+        if not is_large_file(self.connection, file_id, self._limits.deletion):
+            delete_files(self.connection, [(file_id, self.owner)])
+            return True
+        c = t.vector_store_files.c
+        rows = self.connection.execute(sa.select(c.id, c.vector_store_id).where(c.file_id == file_id)).all()
+        for row in rows:
+            self._hide_store_file(row.id)
+        mark_changed(self.connection, [row.vector_store_id for row in rows])
+        self._hide(t.files, file_id)
         return True
+
+    def drop_deleted(self) -> bool:
+        """Delete a part of what this owner has deleted and is too large for one transaction; return if there is more.
+
+        Whoever stops to call it leaves the rest to `prune_knowledge`.
+        """
+        return prune_knowledge(self.connection, self.now, self.owner, self._limits.deletion)
 
     def create_vector_store(
         self, name: str, description: str, attributes: Mapping[str, str], expires_days: int | None
@@ -142,10 +165,16 @@ class KnowledgeWriter(KnowledgeReader):
             self.connection.execute(sa.update(t.vector_stores).where(t.vector_stores.c.id == store_id).values(times))
 
     def delete_vector_store(self, store_id: str) -> bool:
-        """Delete a vector store of this owner; its files stay. Return whether there was one."""
-        if not self._is_own(t.vector_stores, store_id):
+        """Delete a vector store of this owner; its files stay. Return whether there was one.
+
+        A large one is not seen any more, and goes by `drop_deleted`.
+        """
+        if not self._is_visible_own(t.vector_stores, store_id):
             return False
-        delete_vector_stores(self.connection, [(store_id, self.owner)])
+        if is_large_store(self.connection, store_id, self._limits.deletion):
+            self._hide(t.vector_stores, store_id)
+        else:
+            delete_vector_stores(self.connection, [(store_id, self.owner)])
         return True
 
     def change_store_file(self, store_id: str, file_id: str, attributes: Mapping[str, Any]) -> VectorStoreFile | None:
@@ -183,13 +212,19 @@ class KnowledgeWriter(KnowledgeReader):
         return self.find_store_file(store_id, file_id)
 
     def remove_store_file(self, store_id: str, file_id: str) -> bool:
-        """Delete a file from a vector store of this owner, with its chunks; return whether it was there."""
+        """Delete a file from a vector store of this owner, with its chunks; return whether it was there.
+
+        A large one is not seen any more, and goes by `drop_deleted`.
+        """
         c = t.vector_store_files.c
         is_file = (c.vector_store_id == store_id, c.file_id == file_id)
         row_id = self.connection.scalar(sa.select(c.id).where(*is_file))
         if row_id is None or not self._is_own(t.vector_stores, store_id):
             return False
-        delete_store_files(self.connection, [row_id], self.owner)
+        if has_many_batches(self.connection, [row_id], self._limits.deletion):
+            self._hide_store_file(row_id)
+        else:
+            delete_store_files(self.connection, [row_id], self.owner)
         mark_changed(self.connection, [store_id])
         return True
 
@@ -310,6 +345,26 @@ class KnowledgeWriter(KnowledgeReader):
     def _is_own(self, table: sa.Table, row_id: str) -> bool:
         own = (table.c.id == row_id, *match_owner(table, self.owner))
         return self.connection.scalar(sa.select(table.c.id).where(*own)) is not None
+
+    def _is_visible_own(self, table: sa.Table, row_id: str) -> bool:
+        """Return whether a row is this owner's and was not deleted before."""
+        is_deleted = table.c.expires_at == DELETED_AT
+        own = (table.c.id == row_id, *match_owner(table, self.owner), sa.or_(table.c.expires_at.is_(None), ~is_deleted))
+        return self.connection.scalar(sa.select(table.c.id).where(*own)) is not None
+
+    def _hide(self, table: sa.Table, row_id: str) -> None:
+        self.connection.execute(sa.update(table).where(table.c.id == row_id).values(expires_at=DELETED_AT))
+
+    def _hide_store_file(self, row_id: str) -> None:
+        """Move a file of a vector store into a new one that nobody sees: that takes no longer where it is large."""
+        store = VectorStore(make_id("vs"), "", "", {}, self.now, self.now, None, DELETED_AT, 1, is_shared=False)
+        row = self._seal_store(store)
+        self._grow([row["attributes"]], is_limited=False)
+        times = {"created_at": self.now, "used_at": self.now, "expires_at": DELETED_AT}
+        self.connection.execute(sa.insert(t.vector_stores), [row | {**self._own(), **times, "version": 1}])
+        c = t.vector_store_files.c
+        moved = {"vector_store_id": store.id, "state": IngestionState.CANCELLED.value}
+        self.connection.execute(sa.update(t.vector_store_files).where(c.id == row_id).values(moved))
 
     def _match_open(self, file_id: str) -> tuple[Any, ...]:
         c = t.files.c

@@ -3,23 +3,24 @@
 A tenant that stops storing keeps what it has stored for as long as it was promised, and stores nothing new.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.content import ENTRY_BYTES
-from r1plus_gateway.store.content_books import add_size, delete_conversations
+from r1plus_gateway.store.content import ENTRY_BYTES, DeletionStep
+from r1plus_gateway.store.content_books import add_size, delete_conversations, match_owner
 from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge import UPLOAD_SECONDS, FileState
-from r1plus_gateway.store.knowledge_books import delete_files, delete_vector_stores
+from r1plus_gateway.store.knowledge import DELETED_AT, UPLOAD_SECONDS, FileState
+from r1plus_gateway.store.knowledge_books import shrink_file, shrink_vector_store
 from r1plus_gateway.store.repository import MetaName, write_meta
 
 MOST_PRUNED: Final = 100
 """Conversations, and responses, that one transaction deletes: requests wait for it."""
 MOST_PRUNED_KNOWLEDGE: Final = 4
-"""Files, and vector stores: each may have megabytes."""
+"""Files, and vector stores, that one transaction deletes if they are small."""
 MOST_PRUNED_ITEMS: Final = 2048
 """Items of conversations that one transaction deletes, and those of one conversation more."""
 
@@ -41,20 +42,34 @@ def prune_content(connection: Connection, now: float, days: float, most: int = M
     return _delete_older(connection, now - days * 86400, most) or has_more
 
 
-def prune_knowledge(connection: Connection, now: float, most: int = MOST_PRUNED_KNOWLEDGE) -> bool:
-    """Delete files and vector stores whose time is over, and uploads that were cut. Return whether there may be more.
+def prune_knowledge(
+    connection: Connection, now: float, owner: Owner | None = None, step: DeletionStep | None = None
+) -> bool:
+    """Delete some of the files and vector stores whose time is over, and of uploads that were cut; return whether
+    there may be more. Nobody sees them any more, so it goes on at any time, also in another process.
 
-    Knowledge has no other end: whoever uploads a file, deletes it.
+    Knowledge has no other end: whoever uploads a file, deletes it. `owner`: only what this one has deleted.
     """
     f, v = t.files.c, t.vector_stores.c
-    is_cut = sa.and_(f.state == FileState.UPLOADING, f.created_at < now - UPLOAD_SECONDS)
-    owners = [f[name] for name in t.OWNER]
-    files = connection.execute(sa.select(f.id, *owners).where(sa.or_(f.expires_at <= now, is_cut)).limit(most)).all()
-    delete_files(connection, [(file_id, Owner(*own)) for file_id, *own in files])
-    owners = [v[name] for name in t.OWNER]
-    stores = connection.execute(sa.select(v.id, *owners).where(v.expires_at <= now).limit(most)).all()
-    delete_vector_stores(connection, [(store_id, Owner(*own)) for store_id, *own in stores])
-    return most in (len(files), len(stores))
+    is_over = sa.or_(f.expires_at <= now, sa.and_(f.state == FileState.UPLOADING, f.created_at < now - UPLOAD_SECONDS))
+    is_file, is_store = (is_over,), (v.expires_at <= now,)
+    if owner is not None:
+        is_file = (f.expires_at == DELETED_AT, *match_owner(t.files, owner))
+        is_store = (v.expires_at == DELETED_AT, *match_owner(t.vector_stores, owner))
+    for table, conditions, shrink in (
+        (t.files, is_file, shrink_file),
+        (t.vector_stores, is_store, shrink_vector_store),
+    ):
+        c = table.c
+        found = sa.select(c.id, *(c[name] for name in t.OWNER)).where(*conditions).order_by(c.created_at, c.id)
+        for row_id, *own in connection.execute(found.limit(MOST_PRUNED_KNOWLEDGE)).all():
+            if shrink(connection, row_id, Owner(*own), step or DeletionStep()):
+                return True
+    return _has_any(connection, t.files, is_file) or _has_any(connection, t.vector_stores, is_store)
+
+
+def _has_any(connection: Connection, table: sa.Table, conditions: Sequence[Any]) -> bool:
+    return connection.scalar(sa.select(table.c.id).where(*conditions).limit(1)) is not None
 
 
 def _delete_older(connection: Connection, before: float, most: int) -> bool:

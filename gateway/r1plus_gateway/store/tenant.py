@@ -29,6 +29,7 @@ from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.key_rotation import continue_rotation
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
 from r1plus_gateway.store.opening import OpenData, StoreConfig, has_other_root, open_data, refresh_ring, reopen_keys
+from r1plus_gateway.store.plaintext_cache import PlaintextCache
 from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
 from r1plus_gateway.store.retention import prune_content, prune_knowledge
 from r1plus_gateway.store.unit_of_work import UnitOfWork
@@ -95,6 +96,8 @@ class TenantStore:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="gateway-reader")
         self._auditor = ThreadPoolExecutor(1, thread_name_prefix="gateway-auditor")
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="gateway-keeper")
+        self.plaintext = PlaintextCache()
+        """What was decrypted and is used again soon; each round drops what is no longer stored."""
         self.copier = CopyThread()
         """Makes and restores backups."""
         self._is_held = False
@@ -361,6 +364,7 @@ class TenantStore:
     def _take_keys(self, data: OpenData) -> None:
         self._data, self._work = data, self.make_work(data)
         self._known_keys.clear()
+        self.plaintext.clear()
         self._is_rotating = True  # as it may have been where the data come from
 
     def make_work(self, data: OpenData) -> UnitOfWork:
@@ -439,6 +443,7 @@ class TenantStore:
         self._refresh_ring(data)
         self._check_damage(data)
         self._move_log()
+        self._drop_plaintext(data)
         if not data.database.is_sqlite:
             with data.database.transaction(writes=False) as connection:
                 beats = read_beats(connection)
@@ -448,6 +453,13 @@ class TenantStore:
                     repository.forget_instances(gone)
                 log.warning("%d requests of %d gateways that are gone were settled as used in full", count, len(gone))
         self._store_head()
+
+    def _drop_plaintext(self, data: OpenData) -> None:
+        """Drop what was decrypted and nobody uses, and what retention, a new key or another replica has made stale."""
+        self.plaintext.drop_idle()
+        if len(self.plaintext):
+            with data.database.transaction(writes=False) as connection:
+                self.plaintext.drop_stale(connection)
 
     def _check_damage(self, data: OpenData) -> None:
         """Look again at data that were damaged. Raises CorruptError."""

@@ -8,10 +8,12 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.store.content import ContentLimits
+from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.content_reader import ContentReader
 from r1plus_gateway.store.content_writer import ContentWriter
 from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.ledger import refuse_unavailable
+from r1plus_gateway.store.plaintext_cache import PlaintextCache
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.writer import REFUSALS
 
@@ -49,6 +51,26 @@ class TenantContent:
     def days(self) -> float:
         """How long content is kept after its last use; 0: nothing new is stored."""
         return self._store.config.content_days
+
+    @property
+    def plaintext(self) -> PlaintextCache:
+        """What was decrypted and is used again soon."""
+        return self._store.plaintext
+
+    def identify(self, caller: Caller) -> Owner:
+        """Return whose content a caller's is. Raises AccessError 503 while the data are not open."""
+        try:
+            return self._store.cipher.identify(caller)
+        except StoreError as error:
+            raise refuse_unavailable(error) from error
+
+    def forget(self, caller: Caller, name: str) -> None:
+        """Drop what was decrypted of something that was deleted."""
+        self.plaintext.forget(self.identify(caller), name)
+
+    def forget_owner(self, caller: Caller) -> None:
+        """Drop all that was decrypted of a caller's: what was deleted may be a part of any of it."""
+        self.plaintext.forget_owner(self.identify(caller))
 
     async def read(self, caller: Caller, step: Callable[[ContentReader], T]) -> T:
         """Run a step on one consistent snapshot.

@@ -1,12 +1,13 @@
 """What callers do with the tenant's knowledge, and the ingestion for them: reads in a thread, changes in the writer."""
 
+import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from r1plus_gateway.access.caller import Caller
+from r1plus_gateway.access.caller import AccessError, Caller
 from r1plus_gateway.access.turns import Turns
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ContentLimits
@@ -19,6 +20,7 @@ from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_content import READS_AT_ONCE, WRITES_AT_ONCE, take_step
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 MOST_PENDING: Final = 20
 """Files of each caller that one look for work returns."""
@@ -80,13 +82,33 @@ class TenantKnowledge:
         except StoreError as error:
             raise refuse_unavailable(error) from error
 
-    async def list_pending(self) -> list[tuple[str, str, Owner]]:
+    async def delete(self, owner: Owner, step: Callable[[KnowledgeWriter], bool]) -> bool:
+        """Run a step that deletes, and then delete what it left, in parts between which others write.
+
+        What is not deleted when this ends early goes by the store's own rounds.
+
+        Raises:
+            AccessError: 503 while the data cannot be written; nothing was deleted.
+        """
+        is_found = await self.write(owner, step)
+        await self.drop_deleted(owner)
+        return is_found
+
+    async def drop_deleted(self, owner: Owner) -> None:
+        """Delete what an owner has deleted and was too large for one transaction."""
+        try:
+            while await self.write(owner, lambda one: one.drop_deleted()):
+                pass
+        except AccessError as error:
+            log.warning("What was deleted goes later: %s", error)
+
+    async def list_pending(self, most: int = MOST_PENDING) -> list[tuple[str, str, Owner]]:
         """Return the oldest files of each caller that are to be read: vector store, file, owner; the oldest first.
 
         Raises:
             StoreError: the data cannot be read.
         """
-        return await self._store.read(_list_pending)
+        return await self._store.read(lambda one: _list_pending(one, most))
 
     async def list_stores(self) -> set[str]:
         """Return the ids of all vector stores. Raises StoreError."""
@@ -97,7 +119,7 @@ def _name_line(owner: Owner) -> str:
     return f"{owner.caller_kind} {owner.caller_id}"
 
 
-def _list_pending(connection: Connection) -> list[tuple[str, str, Owner]]:
+def _list_pending(connection: Connection, most: int) -> list[tuple[str, str, Owner]]:
     files, stores = t.vector_store_files.c, t.vector_stores.c
     joined = t.vector_store_files.join(t.vector_stores, stores.id == files.vector_store_id)
     names = [stores[name] for name in t.OWNER]
@@ -110,6 +132,6 @@ def _list_pending(connection: Connection) -> list[tuple[str, str, Owner]]:
         .subquery()
     )
     p = pending.c
-    found = sa.select(p.store_id, p.file_id, *(p[name] for name in t.OWNER)).where(p.place <= MOST_PENDING)
+    found = sa.select(p.store_id, p.file_id, *(p[name] for name in t.OWNER)).where(p.place <= most)
     rows = connection.execute(found.order_by(p.created_at, p.id))
     return [(store_id, file_id, Owner(*own)) for store_id, file_id, *own in rows]

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, cast
 import numpy
 import triton_python_backend_utils as pb_utils
 
-from r1plus_contract import inference
+from r1plus_contract import inference, names
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.engine_loop import EngineLoop, Job, Pipeline
 from r1plus_model_repo.backends.guard import ServerGuard, end_server
@@ -95,6 +95,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         _check_inputs(config["input"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
+        # The configuration is part of the serving identity, so a folder of this machine is not in it.
+        parameters["engine_path"] = os.environ.get(names.ENV_ENGINE_DIR) or parameters["engine_path"]
         self._context = int(parameters["context"])
         self._meters = TritonMeters()
         self._engine = open_engine(parameters)

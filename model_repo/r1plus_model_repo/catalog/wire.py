@@ -55,7 +55,10 @@ def drop_nulls(value: object) -> object:
 
 WHOLE = _WholeNumber()
 JsonInteger = Annotated[int, Field(strict=True)]
-"""An integer that a CEL rule reads: CEL does not accept 4.0. For other integers use `WHOLE`."""
+"""An integer that a CEL rule reads: CEL does not accept 4.0. For other integers use `WHOLE`.
+
+The rule must read it whatever else is set: `||` and `&&` forgive an error of one side where the other decides.
+"""
 Number = Annotated[float, Field(strict=True)]
 """A number; neither a string nor a boolean."""
 

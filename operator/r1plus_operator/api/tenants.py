@@ -247,7 +247,7 @@ class GatewayCaps(ApiModel):
 
 
 _REPLICAS_SHARE = Rule(
-    "!has(self.replicas) || self.replicas <= 1 || has(self.database)",
+    "has(self.replicas) && self.replicas > 1 ? has(self.database) : true",
     "replicas: more than 1 need database, since a volume has one writer; set database.secretName, or replicas: 1",
 )
 

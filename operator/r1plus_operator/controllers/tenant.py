@@ -10,7 +10,7 @@ from r1plus_contract.gateway import ModelSettings
 from r1plus_operator.api import fence
 from r1plus_operator.api.conditions import Reason
 from r1plus_operator.controllers.applier import Applier
-from r1plus_operator.metrics.gateways import GatewayMetrics
+from r1plus_operator.metrics.gateways import GatewayFleetMetrics
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
@@ -41,7 +41,7 @@ class TenantReconciler:
         queue: WorkQueue[Key],
         config: OperatorConfig,
         metrics: IsolationMetrics,
-        gateway_metrics: GatewayMetrics,
+        gateway_metrics: GatewayFleetMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._observer = observer

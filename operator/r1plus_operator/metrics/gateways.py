@@ -16,7 +16,7 @@ from r1plus_contract import metrics
 _VALUES: Final[Mapping[str, int]] = MappingProxyType({"True": 1, "False": 0})
 
 
-class GatewayMetrics(Collector):
+class GatewayFleetMetrics(Collector):
     """Series of all gateways."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

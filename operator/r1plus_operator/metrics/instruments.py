@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from r1plus_contract import metrics
 from r1plus_operator.metrics.deployments import DeploymentMetrics
-from r1plus_operator.metrics.gateways import GatewayMetrics
+from r1plus_operator.metrics.gateways import GatewayFleetMetrics
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.runtime.lease import Elector
 from r1plus_operator.runtime.queue import WorkQueue
@@ -39,7 +39,7 @@ class OperatorMetrics:
         )
         self.deployments = DeploymentMetrics(self.registry)
         self.isolation = IsolationMetrics(self.registry)
-        self.gateways = GatewayMetrics(self.registry)
+        self.gateways = GatewayFleetMetrics(self.registry)
         self._of_result = {result: self._passes.labels(result) for result in ("ok", "error")}
         self._of_kind: dict[str, Counter] = {}
         """Cached: looking up a metric's labels costs more than counting."""

@@ -9,31 +9,58 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 
 from r1plus_contract import names
 from r1plus_operator.api import kinds
+from r1plus_operator.observe.edit_filter import EditFilter, build_response_class
 from r1plus_operator.observe.observer import CRS_PER_PAGE, Observer
 from r1plus_operator.runtime.connection import FileTrust, autodetect
 
 
-def build_registry(observer: Observer) -> kopf.OperatorRegistry:
+def build_registry(observer: Observer, edits: EditFilter) -> kopf.OperatorRegistry:
     """Build a registry of our own, so that importing a module registers nothing."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.event(names.GROUP, names.VERSION, kinds.DEPLOYMENTS_PLURAL, registry=registry)
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
-        observer.ingest(event["type"], dict(event["object"]))
+        # A list passes no filter.
+        observer.ingest(event["type"], dict(event["object"]), has_turn=event["type"] is not None)
 
     @kopf.on.login(registry=registry)
-    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        if (info := kopf.login_with_service_account(**kwargs)) is not None:
-            return InClusterConnection(**{f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
-        info = kopf.login_with_kubeconfig(**kwargs)
-        # kopf ignores a kubeconfig's tokenFile; without the token it would watch anonymously.
-        return dataclasses.replace(info, token=info.token or autodetect(os.environ).token()) if info else None
+    async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
+        info = find_connection(**kwargs)
+        return open_session(info, edits) if info else None
 
     return registry
+
+
+def find_connection(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Return how kopf reaches the API server; None if neither a service account nor a kubeconfig says it."""
+    if (info := kopf.login_with_service_account(**kwargs)) is not None:
+        return InClusterConnection(**{f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
+    info = kopf.login_with_kubeconfig(**kwargs)
+    # kopf ignores a kubeconfig's tokenFile; without the token it would watch anonymously.
+    return dataclasses.replace(info, token=info.token or autodetect(os.environ).token()) if info else None
+
+
+def open_session(info: kopf.ConnectionInfo, edits: EditFilter) -> kopf.AiohttpSession:
+    """Open the session that kopf would open itself, with the filter in its responses. kopf closes it."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        proxy=info.proxy_url,
+        trust_env=info.trust_env,
+        response_class=build_response_class(edits),
+    )
+    return kopf.AiohttpSession(
+        server=info.server,
+        priority=info.priority,
+        default_namespace=info.default_namespace,
+        expiration=info.expiration,
+        aiohttp_session=session,
+    )
 
 
 class InClusterConnection(kopf.ConnectionInfo):

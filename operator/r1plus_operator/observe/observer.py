@@ -79,7 +79,8 @@ class Observer:
         """Enqueue keys by one of three functions.
 
         `enqueue_urgent`: before the keys that wait, for network policies that somebody changed. `enqueue_edited`: for
-        what its tenant has changed, and may change without end. `slots`: how many deployments waves may roll at once.
+        what its tenant may change without end, where the edit filter has not let it through. `slots`: how many
+        deployments waves may roll at once.
         """
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
@@ -196,7 +197,7 @@ class Observer:
             for cr in crs:
                 key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
                 before.pop(key, None)
-                if key not in self.crs or _read_version(self.crs[key]) < _read_version(cr):
+                if key not in self.crs or read_version(self.crs[key]) < read_version(cr):
                     self.ingest(None, {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, **cr})
         for key, uid in before.items():
             self.forget(key, uid)
@@ -210,10 +211,10 @@ class Observer:
         """Return whether every cache has held a complete list."""
         return all(reflector.sync_event.is_set() for reflector in self.list_reflectors())
 
-    def ingest(self, event: str | None, cr: Json) -> None:
+    def ingest(self, event: str | None, cr: Json, *, has_turn: bool = False) -> None:
         """Cache a CR from kopf's event and enqueue it, unless only its status changed.
 
-        `event` is None for a listed CR.
+        `event` is None for a listed CR. `has_turn`: its namespace's pace has let this edit through already.
         """
         meta = cr["metadata"]
         key = (meta["namespace"], meta["name"])
@@ -222,14 +223,14 @@ class Observer:
             self._enqueue(key)  # The pass drops what is stored of it elsewhere.
             return
         before = self.crs.get(key)
-        if before is not None and event is not None and _read_version(cr) < _read_version(before):
+        if before is not None and event is not None and read_version(cr) < read_version(before):
             return  # From before our own status, whose answer is cached. A list always wins.
         self.crs[key] = projections.project_deployment(cr)
         if before is None:
             self._slots.record_all(meta["uid"])
             self._enqueue(key)
-        elif _select_trigger(before) != _select_trigger(self.crs[key]):
-            self._enqueue_edited(key)
+        elif select_trigger(before) != select_trigger(self.crs[key]):
+            (self._enqueue if has_turn else self._enqueue_edited)(key)
         if before is not None and "deletionTimestamp" in meta and "deletionTimestamp" not in before["metadata"]:
             self._slots.leave(key, meta["uid"])
 
@@ -478,12 +479,12 @@ def _select_pod_index(pod: ServingPod) -> str:
     return f"{pod.namespace}/{GATEWAY_NAME if pod.is_gateway else pod.deployment}"
 
 
-def _read_version(cr: Json) -> int:
+def read_version(cr: Json) -> int:
     """Return the resourceVersion: of two objects of one kind, the higher one is the newer."""
     return int(cr["metadata"]["resourceVersion"])
 
 
-def _select_trigger(cr: Json) -> tuple[Any, ...]:
+def select_trigger(cr: Json) -> tuple[Any, ...]:
     """Return what of a CR causes a pass when it changes; not the status, which we write ourselves."""
     meta = cr["metadata"]
     return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp"), meta.get("annotations")

@@ -21,7 +21,7 @@ RETRY_SECONDS: Final = 15.0
 MOST_JWKS_BYTES: Final = 256 * 1024
 
 
-class DocumentReader(Protocol):
+class PathReader(Protocol):
     """What the poller reads with; `runtime.client.ApiClient`."""
 
     async def read_path(self, path: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class TokenIssuerSink(Protocol):
 class TokenIssuerPoller:
     """Reads issuer and keys at the start and every five minutes; after a failure sooner, and the last answer stays."""
 
-    def __init__(self, client: DocumentReader, observer: TokenIssuerSink, rand: random.Random) -> None:
+    def __init__(self, client: PathReader, observer: TokenIssuerSink, rand: random.Random) -> None:
         self._client = client
         self._observer = observer
         self._rand = rand

@@ -1,67 +1,133 @@
-"""Rate limit for keys that a tenant changes: so many of a group at once, then so many a second.
+"""Turns for what a tenant changes and may change without end: a few at once, then fewer and fewer while it goes on.
 
-Turns alone do not shield others from a group that never stops: its writes keep the API server busy. A key that waits
-here is reconciled later with all that has changed meanwhile. Used from one event loop only.
+Turns of a work queue alone do not shield others from a group that never stops: its passes and writes keep the operator
+and the API server busy. What waits here is done once, in its state at its turn. Used from one event loop only.
 """
 
-import time
+import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from r1plus_operator.runtime.queue import Clock
 from r1plus_operator.runtime.throttle import TokenBucket
 
 K = TypeVar("K", bound=Hashable)
+MOST_REMEMBERED = 1000
+"""Keys of a group whose last turns are remembered, for the order of those that wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaceLimits:
+    """How many turns a group has. A group that changes what waits already gets fewer."""
+
+    at_once: int = 10
+    burst_per_second: float = 2.0
+    """After those at once."""
+    burst: int = 50
+    """Turns at this rate, those at once included."""
+    per_second: float = 0.5
+    """After the burst, on average."""
+    longest_seconds: float = 16.0
+    """Between two turns of a group that goes on changing what waits: from `1 / per_second` on, doubling."""
 
 
 @dataclass(slots=True)
 class _Group(Generic[K]):
-    bucket: TokenBucket
-    due_at: dict[K, float] = field(default_factory=dict)
-    """Key -> when it is due. A time in the past means nothing."""
+    buckets: tuple[TokenBucket, TokenBucket]
+    waiting: dict[K, Callable[[], None]] = field(default_factory=dict)
+    """Key -> what to do at its turn."""
+    last_turns: dict[K, float] = field(default_factory=dict)
+    """Key -> its last turn, the oldest first."""
+    interval: float = 0.0
+    """Seconds between two turns, beyond what the buckets ask for."""
     last: float = 0.0
-    """The latest of these times."""
+    """The last turn."""
+    has_repeats: bool = False
+    """Whether a key that waited has changed again since the last turn."""
 
 
-class GroupRateLimiter(Generic[K]):
-    """Rate limiter before a work queue. A key that waits already takes no second place."""
+class GroupPace(Generic[K]):
+    """Bound the turns of groups of keys. Of a group that waits, the key whose last turn is longest ago is next."""
 
     def __init__(
-        self,
-        add_after: Callable[[K, float], None],
-        group: Callable[[K], Hashable],
-        *,
-        rate: float,
-        burst: int,
-        clock: Callable[[], float] = time.monotonic,
+        self, group: Callable[[K], Hashable], limits: PaceLimits | None = None, *, clock: Clock | None = None
     ) -> None:
-        """Allow `rate` keys of a group per second on average, `burst` of them at once."""
-        self._add_after = add_after
+        """Use the event loop of the first key that waits as clock, unless one is given."""
         self._group = group
-        self._rate = rate
-        self._burst = burst
+        self._limits = limits or PaceLimits()
         self._clock = clock
         self._groups: dict[Hashable, _Group[K]] = {}
 
-    def add(self, key: K) -> None:
-        """Ask for a pass over the key: now, or as soon as its group has a turn again."""
-        now = self._clock()
-        group = self._get_group(self._group(key), now)
-        if (due_at := group.due_at.get(key, now)) > now:
-            # The queue keeps the earliest of several times; an earlier one of another caller may have passed.
-            self._add_after(key, due_at - now)
-            return
-        delay = group.bucket.reserve()
-        group.due_at[key] = group.last = now + delay
-        self._add_after(key, delay)
+    def take_turn(self, key: K, later: Callable[[], None]) -> bool:
+        """Return whether the key has its turn now; else call `later` at its turn, or the `later` of a newer change."""
+        clock = self._clock = self._clock or asyncio.get_running_loop()
+        name, now = self._group(key), clock.time()
+        group = self._get_group(name, now, clock)
+        if group.waiting:
+            group.has_repeats |= key in group.waiting
+            group.waiting[key] = later
+            return False
+        delay = self._reserve(group, now)
+        if delay <= 0:
+            self._record_turn(group, key, now)
+            return True
+        group.waiting[key] = later
+        clock.call_at(now + delay, lambda: self._end_wait(name, clock))
+        return False
 
-    def _get_group(self, name: Hashable, now: float) -> _Group[K]:
-        """Return the state of a group. States whose times have all passed are dropped."""
+    def withdraw(self, key: K) -> None:
+        """Drop what waits for the key's turn."""
+        group = self._groups.get(self._group(key))
+        if group is not None and key in group.waiting:
+            # The turn is kept: a timer runs for it.
+            group.waiting[key] = _do_nothing
+
+    def _reserve(self, group: _Group[K], now: float) -> float:
+        """Take a turn for the next key, and return after how many seconds it may be used."""
+        return max(group.last + group.interval - now, *(bucket.reserve() for bucket in group.buckets))
+
+    def _end_wait(self, name: Hashable, clock: Clock) -> None:
+        """Give a turn to a group's next key."""
+        group, now = self._groups[name], clock.time()
+        key = min(group.waiting, key=lambda k: group.last_turns.get(k, 0.0))
+        later = group.waiting.pop(key)
+        first = 1.0 / self._limits.per_second
+        if group.has_repeats:
+            group.interval = min(max(first, 2.0 * group.interval), self._limits.longest_seconds)
+        else:
+            group.interval = group.interval / 2.0 if group.interval > first else 0.0
+        group.has_repeats = False
+        self._record_turn(group, key, now)
+        if group.waiting:
+            clock.call_at(now + self._reserve(group, now), lambda: self._end_wait(name, clock))
+        later()
+
+    def _record_turn(self, group: _Group[K], key: K, now: float) -> None:
+        group.last = now
+        group.last_turns.pop(key, None)
+        group.last_turns[key] = now
+        if len(group.last_turns) > MOST_REMEMBERED:
+            del group.last_turns[next(iter(group.last_turns))]
+
+    def _get_group(self, name: Hashable, now: float, clock: Clock) -> _Group[K]:
+        """Return the state of a group. Groups that have rested are forgotten."""
+        limits = self._limits
         if name not in self._groups:
-            full_again = self._burst / self._rate
-            self._groups = {k: group for k, group in self._groups.items() if group.last + full_again > now}
-            self._groups[name] = _Group(TokenBucket(self._rate, self._burst, clock=self._clock))
+            rest = max(limits.burst / limits.per_second, 2.0 * limits.longest_seconds)
+            self._groups = {k: group for k, group in self._groups.items() if group.waiting or group.last + rest > now}
+            self._groups[name] = _Group(
+                (
+                    TokenBucket(limits.burst_per_second, limits.at_once, clock=clock.time),
+                    TokenBucket(limits.per_second, limits.burst, clock=clock.time),
+                ),
+                last=now,
+            )
         group = self._groups[name]
-        if group.last <= now:
-            group.due_at.clear()
+        if not group.waiting and group.last + 2.0 * group.interval <= now:
+            group.interval = 0.0
         return group
+
+
+def _do_nothing() -> None:
+    """Use a turn for nothing: the object is gone."""

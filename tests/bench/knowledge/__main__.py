@@ -1,7 +1,7 @@
 """`make bench-knowledge`: what a search finds, how long it takes, and what reading a long PDF costs.
 
-Quality: recall of the one right passage among the first five, on a set of our own, by words alone, vectors alone, and
-both. Vectors are of the shipped engine, all-MiniLM-L6-v2, through the embedder's process. Times: a search in an index
+Quality: how often the one right answer is first, and among the first five, by words alone, vectors alone, and both:
+on a set of our own and on Perl's list of frequent questions, the halves on which nothing was chosen. Vectors are of the shipped engine, all-MiniLM-L6-v2, through the embedder's process. Times: a search in an index
 of 10,000 and of 100,000 chunks. Reading: a PDF of 1,000 pages through the reader's process into chunks, with the peak
 memory of its child; then how fast chunks are embedded. A JSON line is last.
 """
@@ -13,6 +13,7 @@ import json
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.knowledge.own import PASSAGES, QUESTIONS
+from bench.knowledge.perl_faq import UnavailableSetError, load_perl_faq
+from bench.knowledge.question_sets import load_own, make_file, measure_set
 from r1plus_gateway.embedding.client import Embedder, SocketEmbedder
 from r1plus_gateway.knowledge.chunking import Chunker, ChunkSize, describe_passage
 from r1plus_gateway.knowledge.documents import SocketDocumentReader
@@ -29,16 +31,12 @@ from r1plus_gateway.store.knowledge import (
     BATCH_CHUNKS,
     Chunk,
     ChunkBatch,
-    Ingestion,
-    IngestionState,
-    VectorStoreFile,
 )
 from r1plus_model_repo.importing.embedding.minilm import NAME, build_minilm
 from support.documents.making import make_pdf
 from support.documents.process import running_reader_process
 from support.embedding.process import running_embedder_process
 
-FIRST = 5
 DIMENSIONS = 384
 QUERIES = 200
 CHUNK_WORDS = 120
@@ -50,30 +48,14 @@ PAGE_LINES = 45
 ENGINES = Path("/var/cache/r1plus/engines")
 
 
-def make_file(name: str) -> VectorStoreFile:
-    """Return a file of a vector store that is not stored."""
-    return VectorStoreFile(name, "vs", name, 0.0, IngestionState.COMPLETED, 0, 0, 0, Ingestion({}, 220, 40))
-
-
-async def measure_quality(embedder: Embedder) -> dict[str, float]:
-    """Return recall among the first five, by the ways to rank."""
-    chunks = [Chunk(text, 0, len(text), None, heading) for heading, text in PASSAGES]
-    passages = await embedder.embed([describe_passage(chunk) for chunk in chunks])
-    index = StoreIndex(passages.engine, MOST_BYTES)
-    index.add_file(make_file("handbook"))
-    for start in range(0, len(chunks), BATCH_CHUNKS):
-        part = chunks[start : start + BATCH_CHUNKS]
-        vectors = passages.vectors[start : start + BATCH_CHUNKS].astype("<f4").tobytes()
-        index.add_batch(ChunkBatch(start // BATCH_CHUNKS, part, passages.engine, vectors))
-    questions = await embedder.embed([question for _, question in QUESTIONS])
-    hits = {"words": 0, "vectors": 0, "hybrid": 0, "hybrid_first": 0}
-    for (right, question), vector in zip(QUESTIONS, questions.vectors, strict=True):
-        found = [hit.place.batch * BATCH_CHUNKS + hit.place.index for hit in index.search(question, vector, FIRST)]
-        hits["hybrid"] += right in found
-        hits["hybrid_first"] += found[:1] == [right]
-        hits["words"] += right in index.rank_by(question, None, FIRST)
-        hits["vectors"] += right in index.rank_by(question, vector, FIRST)
-    return {f"recall5_{name}": round(count / len(QUESTIONS), 3) for name, count in hits.items()}
+async def measure_quality(embedder: Embedder, *, is_reported: bool) -> dict[str, float]:
+    """Return what is found of each set of questions."""
+    figures = await measure_set(embedder, load_own(), is_reported=is_reported)
+    try:
+        return figures | await measure_set(embedder, load_perl_faq(ENGINES.parent), is_reported=is_reported)
+    except UnavailableSetError as error:
+        print(f"Not measured: {error}", file=sys.stderr)
+        return figures
 
 
 def measure_search(count: int, seed: int) -> dict[str, float]:
@@ -97,14 +79,17 @@ def measure_search(count: int, seed: int) -> dict[str, float]:
         started = time.process_time()
         index.add_batch(ChunkBatch(position, chunks, ENGINE, vectors.tobytes()))
         build += time.process_time() - started
-    times = []
+    index.end_building()
+    times, own_times = [], []
     used = time.process_time()
     for _ in range(QUERIES):
         question = " ".join(rng.choice(words, 8, p=weights))
         vector = rng.standard_normal(DIMENSIONS).astype(np.float32)
-        started = time.perf_counter()
-        index.search(question, vector / np.linalg.norm(vector), 10)
+        vector /= np.linalg.norm(vector)
+        started, own = time.perf_counter(), time.thread_time()
+        index.search(question, vector, 10)
         times.append(1000 * (time.perf_counter() - started))
+        own_times.append(1000 * (time.thread_time() - own))
     used = time.process_time() - used
     idle, lag = (asyncio.run(measure_lag(one, question, vector)) for one in (None, index))
     name = f"search_{count}"
@@ -112,6 +97,7 @@ def measure_search(count: int, seed: int) -> dict[str, float]:
         f"{name}_p50_ms": round(statistics.median(times), 1),
         f"{name}_p99_ms": round(float(np.percentile(times, 99)), 1),
         f"{name}_cpu_ms": round(1000 * used / QUERIES, 1),
+        f"{name}_cpu_p99_ms": round(float(np.percentile(own_times, 99)), 1),
         f"{name}_loop_lag_p99_ms": round(lag, 1),
         f"{name}_loop_lag_idle_p99_ms": round(idle, 1),
         f"{name}_build_cpu_s": round(build, 1),
@@ -206,15 +192,18 @@ async def measure_embedding(embedder: Embedder, texts: list[str]) -> dict[str, f
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return all figures."""
     engine = Path(options.engine) if options.engine else build_minilm(ENGINES, print)
-    figures: dict[str, Any] = {"seed": options.seed, "passages": len(PASSAGES), "questions": len(QUESTIONS)}
+    figures: dict[str, Any] = {"seed": options.seed}
+    texts: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        read, texts = await measure_reading(folder, options.seed)
-        figures |= read
+        if not options.only_quality:
+            read, texts = await measure_reading(folder, options.seed)
+            figures |= read
         async with running_embedder_process(folder, engine, NAME) as process:
             embedder = SocketEmbedder(str(process.socket))
-            figures |= await measure_quality(embedder)
-            figures |= await measure_embedding(embedder, texts[: 16 * BATCH_CHUNKS])
+            figures |= await measure_quality(embedder, is_reported=not options.development)
+            if texts:
+                figures |= await measure_embedding(embedder, texts[: 16 * BATCH_CHUNKS])
     return figures
 
 
@@ -222,11 +211,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=19)
+    parser.add_argument("--development", action="store_true", help="The halves that choose the ranking.")
+    parser.add_argument("--only-quality", action="store_true", help="What is found only.")
     parser.add_argument("--only-search", action="store_true", help="Times of searches only.")
     parser.add_argument("--engine", default="", help="Folder of an embedding engine; by default it is made.")
     options = parser.parse_args()
     figures = {} if options.only_search else asyncio.run(measure(options))
-    for count in (10_000, 100_000):
+    for count in () if options.only_quality else (10_000, 100_000):
         figures |= measure_search(count, options.seed)
     figures["load"] = round(os.getloadavg()[0], 1)
     for name, value in figures.items():

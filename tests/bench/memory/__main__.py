@@ -2,9 +2,13 @@
 
 Each of 120 scripted conversations has 20 turns and five facts, some of which change. After the last turn each fact is
 asked for, and the prompt is searched for its latest value. Rules may be written on the half `development`; figures are
-those of the half `reported`. Then two end users hold a thousand conversations through a real gateway, and each prompt is
-searched for markers of others and for deleted ones. Last the served model answers some of the questions. A table by kind,
-then a JSON line: shares of the facts and of the answers, and counts of facts and harm.
+those of the half `reported`, also with vectors as a further ranking, which the gateway does not have. Variants are
+compared on `validation`, which was written after the rules, in words that they do not know.
+
+Then two end users of each of two tenants hold a thousand conversations through their gateways, and each prompt is
+searched for markers of others and for deleted ones. The time to the first token is measured. Last the served model
+answers some of the questions. A table by kind, then a JSON line: shares of the facts and of the answers, milliseconds,
+and counts of facts and harm.
 """
 
 import argparse
@@ -22,13 +26,17 @@ from bench.memory import baselines
 from bench.memory.answers import measure_answers
 from bench.memory.conversations import ScriptedConversation, ScriptedFact, build_conversations
 from bench.memory.development import DEVELOPMENT
+from bench.memory.first_token import measure_first_token
 from bench.memory.matching import has_value
 from bench.memory.reported import REPORTED
 from bench.memory.tokens import EngineTokens
+from bench.memory.validation import VALIDATION
+from bench.memory.vectors import VectorRanking, embed_texts
 from bench.memory.wilson import compute_wilson_lower
 from r1plus_gateway.http.response_memory import EstimatedTokens
-from r1plus_gateway.memory.packing import Memory, pack_memory
-from r1plus_gateway.memory.turns import Speaker, Turn, Utterance, group_turns
+from r1plus_gateway.memory.index import index_remembered, index_turns, view_index
+from r1plus_gateway.memory.packing import Memory, pack_memory, pack_views
+from r1plus_gateway.memory.turns import Speaker, Turn, Utterance, group_turns, split_sentences
 from support.gateway.fake_triton import FakeTriton, serving
 from support.gateway.interleaving import Leaks, answer_briefly, count_leaks
 from support.gateway.process import running_process
@@ -43,8 +51,9 @@ REPETITIONS = 9
 class Tally:
     """Counts over all facts of a half."""
 
-    def __init__(self, counter: EngineTokens, seed: int, *, shows_misses: bool) -> None:
+    def __init__(self, counter: EngineTokens, seed: int, vectors: VectorRanking, *, shows_misses: bool) -> None:
         self._counter = counter
+        self._vectors = vectors
         self._random = random.Random(seed)
         self._shows_misses = shows_misses
         self.facts = Counter[str]()
@@ -66,6 +75,8 @@ class Tally:
             memory = pack_memory(turns, fact.question, budget, self._counter)
             prompt = self._check_size(memory, budget, size)
             self._count("included", fact, prompt)
+            further = pack_memory(turns, fact.question, budget, self._counter, [self._vectors])
+            self._count("included_with_vectors", fact, self._check_size(further, budget, size))
             if self._shows_misses and not has_value(prompt, fact.latest):
                 user = next(user for user, _ in conversation.turns if has_value(user, fact.latest))
                 print(f"{fact.kind} | {fact.question} | {user}")
@@ -105,14 +116,15 @@ class Tally:
     def build_figures(self) -> dict[str, float]:
         """Return the figures of the JSON line."""
         facts = self.facts.total()
-        included = self.hits["included"].total()
+        included, further = (self.hits[name].total() for name in ("included", "included_with_vectors"))
         return {
             "facts": facts,
             "included": round(included / facts, 4),
             "lower95": round(compute_wilson_lower(included, facts, ALPHA), 4),
+            "lower95_with_vectors": round(compute_wilson_lower(further, facts, ALPHA), 4),
             **{name: round(hits.total() / facts, 4) for name, hits in self.hits.items() if name != "included"},
             **self.harm,
-            "tokens_per_fact": round(self.tokens / max(1, included)),
+            "tokens_per_fact": round(self.tokens / max(1, included + further)),
             "largest_share": round(self.largest_share, 4),
         }
 
@@ -120,7 +132,7 @@ class Tally:
 def main() -> None:
     """Measure one half and print a JSON line last."""
     parser = argparse.ArgumentParser(description="Facts of a conversation that reach the prompt.")
-    parser.add_argument("--half", choices=("reported", "development"), default="reported")
+    parser.add_argument("--half", choices=("reported", "development", "validation"), default="reported")
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show what is missed; of the half `development` only")
     parser.add_argument("--conversations", type=int, default=1000, help="through the gateway")
@@ -128,9 +140,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.misses and arguments.half == "reported":
         parser.error("--misses: rules must not be written on the reported half; add --half development")
-    half = {"reported": REPORTED, "development": DEVELOPMENT}[arguments.half]
+    half = {one.name: one for one in (REPORTED, DEVELOPMENT, VALIDATION)}[arguments.half]
     conversations = list(build_conversations(half, arguments.seed))
-    tally = Tally(EngineTokens(), arguments.seed, shows_misses=arguments.misses)
+    vectors = VectorRanking(asyncio.run(embed_texts(_list_texts(conversations))))
+    tally = Tally(EngineTokens(), arguments.seed, vectors, shows_misses=arguments.misses)
     for conversation, other in zip(conversations, [*conversations[1:], conversations[0]], strict=True):
         tally.measure(conversation, other)
     _print_table(tally)
@@ -139,30 +152,41 @@ def main() -> None:
     tally.harm["deleted"] += leaks.deleted
     print(f"{leaks.prompts} prompts through the gateway, {leaks.recalled} with the marker of their own conversation")
     figures = {"half": half.name, "seed": arguments.seed, **tally.build_figures(), **measure_pace()}
+    figures |= asyncio.run(measure_first_token())
     if arguments.answers:
         figures |= measure_answers(conversations, SHARE, arguments.answers).build_figures()
     print(json.dumps(figures))
 
 
 async def measure_leaks(conversations: int) -> Leaks:
-    """Return what reached prompts of others through a real gateway."""
+    """Return what reached prompts of others through the gateways of two tenants, before the same pod."""
     settings = {"data": {"contentDays": 30}}
     pod = FakeTriton(answer_briefly)
-    with tempfile.TemporaryDirectory(prefix="r1plus-memory-") as folder:
-        async with serving(pod), running_process(Path(folder), pod, settings) as gateway:
-            return await count_leaks(gateway, pod, conversations)
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        async with (
+            serving(pod),
+            running_process(Path(one), pod, settings) as first,
+            running_process(Path(two), pod, settings) as second,
+        ):
+            return await count_leaks([first, second], pod, conversations)
 
 
 def measure_pace() -> dict[str, float]:
-    """Return the milliseconds of processor time for packing `LONG` turns, the median of some."""
+    """Return the milliseconds of processor time for indexing `LONG` turns and for packing them, medians of some."""
     conversations = build_conversations(DEVELOPMENT, 1)
     turns = group_turns([one for script in conversations for turn in make_turns(script) for one in turn.utterances])
-    seconds = []
+    known, indexing, packing = view_index(index_remembered(())), [], []
     for _ in range(REPETITIONS):
         begin = time.thread_time()
-        pack_memory(turns[:LONG], "When does our version come out?", 2_000, EstimatedTokens())
-        seconds.append(time.thread_time() - begin)
-    return {f"pack_{LONG}_turns_cpu_ms": round(1000 * statistics.median(seconds))}
+        index = index_turns(turns[:LONG])
+        indexed = time.thread_time()
+        pack_views(view_index(index), known, "When does our version come out?", 2_000, EstimatedTokens())
+        indexing.append(indexed - begin)
+        packing.append(time.thread_time() - indexed)
+    return {
+        f"index_{LONG}_turns_cpu_ms": round(1000 * statistics.median(indexing)),
+        f"pack_{LONG}_turns_cpu_ms": round(1000 * statistics.median(packing), 1),
+    }
 
 
 def make_turns(conversation: ScriptedConversation, without: int | None = None) -> list[Turn]:
@@ -175,11 +199,18 @@ def make_turns(conversation: ScriptedConversation, without: int | None = None) -
     return group_turns(utterances)
 
 
+def _list_texts(conversations: Sequence[ScriptedConversation]) -> list[str]:
+    """Return the questions, and each sentence that the user says."""
+    users = [user for conversation in conversations for user, _ in conversation.turns]
+    said = [sentence for user in users for sentence in split_sentences(user)]
+    return [*said, *(fact.question for conversation in conversations for fact in conversation.facts)]
+
+
 def _print_table(tally: Tally) -> None:
     names = list(tally.hits)
-    print(f"{'kind':<12}{'facts':>6}" + "".join(f"{name:>14}" for name in names))
+    print(f"{'kind':<12}{'facts':>6}" + "".join(f"{name:>22}" for name in names))
     for kind, facts in tally.facts.items():
-        print(f"{kind:<12}{facts:>6}" + "".join(f"{tally.hits[name][kind] / facts:>14.3f}" for name in names))
+        print(f"{kind:<12}{facts:>6}" + "".join(f"{tally.hits[name][kind] / facts:>22.3f}" for name in names))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from bench.memory.matching import has_value
 from bench.serving.__main__ import serve_engine
 from devcluster.cache import cache_dir
 from r1plus_contract import inference
+from r1plus_gateway.http.indexed_history import index_items
 from r1plus_gateway.http.messages import PromptMessage
 from r1plus_gateway.http.response_memory import EstimatedTokens, recall_messages
 from r1plus_model_repo import catalog
@@ -79,14 +80,14 @@ def _recall(script: ScriptedConversation, fact: ScriptedFact, share: float) -> l
     earlier = [item for user, assistant in script.turns for item in (_say("user", user), _say("assistant", assistant))]
     counter = EstimatedTokens()
     tokens = sum(counter.count(text) for turn in script.turns for text in turn)
-    messages, _ = recall_messages(earlier, [_say("user", fact.question)], int(share * tokens))
+    messages, _ = recall_messages(index_items(earlier), [_say("user", fact.question)], int(share * tokens))
     return messages
 
 
 def _recall_alone(script: ScriptedConversation, fact: ScriptedFact) -> list[PromptMessage]:
     """Return the prompt of memory that found what states the fact, and nothing else."""
     user, _ = script.turns[fact.turn]
-    messages, _ = recall_messages([], [_say("user", fact.question)], EARLIER_TOKENS, [user])
+    messages, _ = recall_messages(index_items([], [user]), [_say("user", fact.question)], EARLIER_TOKENS)
     return messages
 
 

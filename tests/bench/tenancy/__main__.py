@@ -26,9 +26,9 @@ from devcluster.parts import API_SERVER_BINARIES, KUBERNETES
 from devcluster.steps import Steps
 from r1plus_contract import names
 from r1plus_operator.api import kinds
-from r1plus_operator.main import EDITS_AT_ONCE, EDITS_PER_SECOND
 from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.runtime.client import ApiClient
+from r1plus_operator.runtime.pace import PaceLimits
 from r1plus_operator.runtime.resources import Resource
 from support.apiserver.server import install_crd
 
@@ -38,12 +38,13 @@ FIRST, IDLE, JOINING = 10, 100, 10
 IN_FLIGHT = 16
 SETTLED_SECONDS = 5.0
 """Without a new pod, CR or wall for so long, the controllers have made what they had to."""
-PAST_THE_BURST = 3 * EDITS_AT_ONCE
+LIMITS = PaceLimits()
+PAST_THE_BURST = 3 * LIMITS.burst
 """Edits after which a noisy namespace is followed at its pace only."""
 NOISY, UNFOLLOWED = "noisy", "unfollowed"
 QUIET = tuple(f"quiet{number}" for number in range(8))
 """They take turns."""
-BETWEEN_EDITS_SECONDS = 1.0 / EDITS_PER_SECOND / len(QUIET)
+BETWEEN_EDITS_SECONDS = 1.0 / LIMITS.per_second / len(QUIET)
 """Of the quiet tenants: none is ever held to its pace."""
 
 
@@ -234,7 +235,7 @@ async def measure(bench: Bench, starts: int, noisy: int, samples: int) -> Report
     await bench.stage.started()  # Begins anew, and need not keep the pace of edits of before.
     await bench.sight.until_quiet(SETTLED_SECONDS)
     async with made(dataclasses.replace(noise, kind=TWIN, namespace=UNFOLLOWED, at_most=rate)) as edits:
-        await edits.until(EDITS_AT_ONCE)
+        await edits.until(LIMITS.burst)
         unfollowed = await bench.reconciled(samples)
     say(f"beside as many edits of what no operator follows: a pass {p(unfollowed, 0.95) * 1e3:.1f} ms")
     before = await bench.starts(starts)

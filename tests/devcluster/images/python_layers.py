@@ -30,6 +30,7 @@ _WHEEL_INPUTS = (
     "monitoring",
     "operator",
     "gateway",
+    "edge",
     "pyproject.toml",
     "README.md",
     "LICENSE",

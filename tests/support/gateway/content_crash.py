@@ -30,6 +30,8 @@ DAY = 86400.0
 State = list[Any]
 Steps = Callable[[TenantStore, Callable[[], None]], Awaitable[None]]
 """Changes content in each way that there is, and calls the function when a change is committed."""
+Prepare = Callable[[TenantStore], Awaitable[None]]
+"""Stores what the steps change; it is not killed."""
 ReadState = Callable[[TenantStore], Awaitable[State]]
 
 
@@ -112,10 +114,14 @@ def _check_books(connection: sa.Connection) -> None:
     assert not lost, "items without a conversation are left"
 
 
-async def run_until_killed(volume: Volume, statement: int, report: int, steps: Steps) -> None:
+async def run_until_killed(
+    volume: Volume, statement: int, report: int, steps: Steps, prepare: Prepare | None = None
+) -> None:
     """Change content, and end by SIGKILL before the n-th statement that changes something; tell of steps on `report`."""
     store = volume.make_store()
     assert await store.open()
+    if prepare is not None:
+        await prepare(store)
     count = 0
 
     def kill(*event: Any) -> None:
@@ -160,12 +166,12 @@ async def read_after(volume: Volume, report: int, read: ReadState) -> None:
         os.write(report, json.dumps(await read(store)).encode())
 
 
-def main(folder: Path, stride: int, take: Steps, read: ReadState) -> None:
+def main(folder: Path, stride: int, take: Steps, read: ReadState, prepare: Prepare | None = None) -> None:
     """Kill at each statement of some steps, or at each one of so many, until a child ends by itself."""
     problems, seen, statement, has_ended = [], [], 1, False
     while not has_ended:
         volume = Volume(folder / str(statement)).make()
-        steps, status = fork(lambda report: run_until_killed(volume, statement, report, take))  # noqa: B023
+        steps, status = fork(lambda report: run_until_killed(volume, statement, report, take, prepare))  # noqa: B023
         has_ended = status == 0
         if not has_ended and not os.WIFSIGNALED(status):
             problems.append(f"statement {statement}: a step failed")

@@ -1,7 +1,12 @@
-"""Conversations of two end users in turn through a real gateway: what of one reaches a prompt of the other."""
+"""Conversations of two end users of each tenant in turn, before one pod: what of one reaches a prompt of another.
+
+Each is asked before something of it is deleted, so that its gateway has it in memory, and after that.
+"""
 
 import asyncio
+import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +17,8 @@ from support.gateway.process import GatewayProcess
 
 END_USERS: Final = ("anna", "bert")
 AT_ONCE: Final = 8
+BEFORE: Final = "before"
+_QUESTION: Final = re.compile(rf"([0-9a-f]{{16}})( {BEFORE})?: what is my code\?")
 
 
 @dataclass(slots=True)
@@ -22,9 +29,9 @@ class Leaks:
     recalled: int = 0
     """Prompts with the marker of their own conversation, as they should have."""
     foreign: int = 0
-    """Markers of another conversation in a prompt, whoever's it is."""
+    """Markers and names of another conversation in a prompt, whoever's it is."""
     deleted: int = 0
-    """Markers that were deleted before."""
+    """Markers in a prompt that were deleted before it was made."""
 
 
 async def answer_briefly(_: Inputs) -> Any:
@@ -33,9 +40,12 @@ async def answer_briefly(_: Inputs) -> Any:
     yield Piece("", 1, finish_reason="stop")
 
 
-async def count_leaks(gateway: GatewayProcess, pod: FakeTriton, conversations: int) -> Leaks:
-    """Hold so many conversations at once, each with a marker that stays and one that is deleted, and ask with memory."""
-    key = await gateway.create_key(scopes=["end-users"])
+async def count_leaks(gateways: Sequence[GatewayProcess], pod: FakeTriton, conversations: int) -> Leaks:
+    """Hold so many conversations at once, each with a marker that stays and one that is deleted, and ask with memory.
+
+    `gateways`: of different tenants.
+    """
+    keys = [await gateway.create_key(scopes=["end-users"]) for gateway in gateways]
     markers: dict[str, tuple[str, str]] = {}
     turns = asyncio.Semaphore(AT_ONCE)
 
@@ -43,22 +53,24 @@ async def count_leaks(gateway: GatewayProcess, pod: FakeTriton, conversations: i
         async with turns:
             name = secrets.token_hex(8)
             markers[name] = (f"K{secrets.token_hex(6)}", f"D{secrets.token_hex(6)}")
-            await _hold(session, f"{gateway.url}/v1", END_USERS[number % 2], name, *markers[name])
+            user, tenant = number % len(END_USERS), number // len(END_USERS) % len(gateways)
+            headers = {"Authorization": f"Bearer {keys[tenant]}", "x-r1plus-end-user": END_USERS[user]}
+            await _hold(session, f"{gateways[tenant].url}/v1", headers, name, *markers[name])
 
-    headers = {"Authorization": f"Bearer {key}"}
-    async with aiohttp.ClientSession(headers=headers) as session:
+    async with aiohttp.ClientSession() as session:
         await asyncio.gather(*(hold(session, number) for number in range(conversations)))
     return _count(pod, markers)
 
 
-async def _hold(session: aiohttp.ClientSession, url: str, user: str, name: str, kept: str, deleted: str) -> None:
+async def _hold(
+    session: aiohttp.ClientSession, url: str, headers: dict[str, str], name: str, kept: str, deleted: str
+) -> None:
     texts = [
         f"My code is {kept}.",
         f"My former code is {deleted}.",
         *(f"Number {n} of the rest. " * 20 for n in range(6)),
     ]
     items = [{"role": "user", "content": text} for text in texts]
-    headers = {"x-r1plus-end-user": user}
 
     async def call(method: str, path: str, body: Any = None) -> Any:
         async with session.request(method, f"{url}{path}", json=body, headers=headers) as response:
@@ -67,21 +79,23 @@ async def _hold(session: aiohttp.ClientSession, url: str, user: str, name: str, 
             return answer
 
     conversation = (await call("POST", "/conversations", {"items": items}))["id"]
+    memory = {"enabled": True, "budget_tokens": 256}
+    asked = {"model": "credit", "conversation": conversation, "memory": memory}
+    await call("POST", "/responses", {**asked, "input": f"{name} {BEFORE}: what is my code?"})
     listed = await call("GET", f"/conversations/{conversation}/items?order=asc&limit=2")
     await call("DELETE", f"/conversations/{conversation}/items/{listed['data'][1]['id']}")
-    memory = {"enabled": True, "budget_tokens": 256}
-    asked = {"model": "credit", "conversation": conversation, "memory": memory, "input": f"{name}: what is my code?"}
-    await call("POST", "/responses", asked)
+    await call("POST", "/responses", {**asked, "input": f"{name}: what is my code?"})
 
 
 def _count(pod: FakeTriton, markers: dict[str, tuple[str, str]]) -> Leaks:
     leaks = Leaks()
     for inputs in pod.inputs:
         prompt = str(inputs.get("messages") or inputs["text_input"])
-        (own,) = [name for name in markers if name in prompt]
+        own, before = _QUESTION.findall(prompt)[-1]
         leaks.prompts += 1
+        assert own in markers
         for name, (kept, deleted) in markers.items():
             leaks.recalled += name == own and kept in prompt
-            leaks.foreign += name != own and kept in prompt
-            leaks.deleted += deleted in prompt
+            leaks.foreign += name != own and any(text in prompt for text in (kept, deleted, name))
+            leaks.deleted += name == own and not before and deleted in prompt
     return leaks

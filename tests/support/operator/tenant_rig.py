@@ -18,7 +18,7 @@ from r1plus_operator.api import kinds
 from r1plus_operator.controllers.applier import Applier
 from r1plus_operator.controllers.tenant import TenantReconciler
 from r1plus_operator.main import select_lane
-from r1plus_operator.metrics.gateways import GatewayMetrics
+from r1plus_operator.metrics.gateways import GatewayFleetMetrics
 from r1plus_operator.metrics.isolation import IsolationMetrics
 from r1plus_operator.observe.caches import TENANT_NAME, Key
 from r1plus_operator.observe.observer import Observer
@@ -140,7 +140,7 @@ class Rig:
             self.queue,
             config,
             IsolationMetrics(self.registry),
-            GatewayMetrics(self.registry),
+            GatewayFleetMetrics(self.registry),
             clock=lambda: NOW + self.clock.time(),
         )
 

@@ -168,9 +168,51 @@ def test_digits_are_as_many_as_asked_for() -> None:
     assert run("sqrt(2)", digits=1).numeric == "1"
 
 
-def test_a_number_whose_digits_are_not_certain_has_none() -> None:
-    result = run("sqrt(2) + sqrt(3) - sqrt(5 + 2*sqrt(6))")  # it is 0, and no precision shows that
-    assert result.numeric is None
+@for_each(
+    "text",
+    {
+        "a zero that no precision shows": "sqrt(2) + sqrt(3) - sqrt(5 + 2*sqrt(6))",
+        "a difference beyond every precision": "sqrt(10^100 + 1) - 10^50",
+        "a difference beyond the first precision": "sqrt(10^40 + 1) - 10^20",
+        "a rest of a function": "erf(30) - 1",
+        "a rest that is made large again": "(erf(30) - 1)*10^400",
+    },
+)
+def test_a_number_whose_digits_are_not_certain_has_none(text: str) -> None:
+    assert run(text).numeric is None
+
+
+def test_a_zero_that_is_exact_is_a_number() -> None:
+    assert (run("sqrt(2)*sqrt(3) - sqrt(6)").numeric, run("sin(pi)").numeric) == ("0", "0")
+
+
+@for_each(
+    "text",
+    {
+        "an absolute value": "series(abs(x), x, 0, 3)",
+        "a root of a square": "series(sqrt(x^2 + x^3), x, 0, 3)",
+        "a jump": "series(atan(1/x), x, 0, 3)",
+        "a sign": "series(sign(x), x, 0, 3)",
+        "a function that is real on the other side only": "series(sqrt(1 - x), x, 1, 3)",
+    },
+)
+def test_a_series_that_holds_on_one_side_only_is_withheld(text: str) -> None:
+    with pytest.raises(DisagreementError, match="one side"):
+        run(text)
+
+
+@for_each(
+    "text, exact",
+    {
+        "a function that ends at the point": ("series(sqrt(x), x, 0, 3)", "sqrt(x)"),
+        "a pole": ("series(1/x, x, 0, 3)", "1/x"),
+        "a step elsewhere": ("series(floor(x), x, 1/2, 3)", "0"),
+        "a logarithm at its end": ("series(x^x, x, 0, 3)", "x^2*ln(x)^2/2 + x*ln(x) + 1"),
+    },
+)
+def test_a_series_that_holds_on_both_sides_is_verified(text: str, exact: str) -> None:
+    result = run(text)
+    assert (result.exact, result.verified) == (exact, True), result.check
 
 
 def test_a_result_as_large_as_allowed_is_printed_and_read_again() -> None:

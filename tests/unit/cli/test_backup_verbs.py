@@ -85,14 +85,17 @@ def back_up(tenant: Tenant, folder: Path, name: str = "backup") -> tuple[object,
     return words
 
 
-async def talk(gateway: GatewayProcess, key: str, end_user: str, method: str, body: object = None) -> tuple[int, int]:
-    """Begin a conversation, or list those that there are; return the status and the number of entries."""
+async def talk(
+    gateway: GatewayProcess, key: str, end_user: str, method: str, body: object = None
+) -> tuple[int, int, str]:
+    """Begin a conversation, or list those that there are; return the status, the number of entries, and a problem."""
     headers = {"Authorization": f"Bearer {key}", "x-r1plus-end-user": end_user}
     async with (
         aiohttp.ClientSession() as session,
         session.request(method, f"{gateway.url}/v1/conversations", json=body, headers=headers) as response,
     ):
-        return response.status, len((await response.json()).get("data", ()))
+        answered = await response.json()
+        return response.status, len(answered.get("data", ())), answered.get("error", {}).get("message", "")
 
 
 async def test_backup_erase_and_restore_into_another_cluster(tenant: Tenant, tmp_path: Path) -> None:
@@ -131,7 +134,12 @@ async def test_backup_erase_and_restore_into_another_cluster(tenant: Tenant, tmp
         await client.generate(model="credit", prompt="Capital of Sweden?", max_new_tokens=5)
     usage = json.loads(tenant.call(there, "usage", "-o", "json").stdout)
     assert [row["used_tokens"] for row in usage["budgets"]] == [18], "9 tokens here, and 9 there"
-    assert [await talk(there, key, person, "GET") for person in people] == [(410, 0), (200, 1)]
+    status, _, problem = await talk(there, key, people[0], "GET")
+    assert status == 410
+    assert "The tenant's administrator removes it: r1plus tenant erase, once more" in problem
+    assert await talk(there, key, people[1], "GET") == (200, 1, "")
+    tenant.succeed(there, "tenant", "erase", "--end-user", people[0], "--yes")
+    assert await talk(there, key, people[0], "GET") == (200, 0, "")
     audit = tenant.succeed(there, "audit")
     assert "records are whole" in audit
     assert re.search(r"Record \d+: restored at 20\S+Z from backup_[0-9a-f]{32} of 20\S+Z; what was recorded", audit)
@@ -149,6 +157,14 @@ async def test_the_keys_are_replaced_and_an_older_backup_goes_with_them(tenant: 
         assert "Both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
     (tmp_path / "keys").write_bytes(keys)
     assert "Both files are whole" in tenant.succeed(tenant.here, "tenant", "verify-backup", *first)
+
+
+async def test_a_folder_for_the_keys_that_is_not_there_is_named(tenant: Tenant, tmp_path: Path) -> None:
+    words = ("--file", tmp_path / "backup", "--keys", tmp_path / "mnt" / "keys")
+    assert f"--keys: there is no folder {tmp_path / 'mnt'}; make it" in str(
+        tenant.fail(tenant.here, "tenant", "backup", *words)
+    )
+    assert list_names(tmp_path) == set()
 
 
 def cut(file: Path) -> None:

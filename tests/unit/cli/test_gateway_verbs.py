@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from typer.testing import Result
 
 from devcluster.pki import Authority
 from r1plus_cli.content_verbs import STALLED_SECONDS, wait_until_encrypted
-from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.errors import CliError, NotFoundError, UsageError
 from r1plus_cli.gateway import TOKEN_VARIABLE, GatewayTarget, call_admin
 from r1plus_cli.gateway_verbs import parse_duration
 from r1plus_gateway.store.tenant_keys import make_half
@@ -32,7 +33,8 @@ Call = Callable[..., Result]
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
     folder = tmp_path_factory.mktemp("gateway")
-    async with serving(FakeTriton(answer("Stock", "holm"))) as pod, running_process(folder, pod) as process:
+    settings = {"data": {"contentDays": 30}}
+    async with serving(FakeTriton(answer("Stock", "holm"))) as pod, running_process(folder, pod, settings) as process:
         yield process
 
 
@@ -68,6 +70,66 @@ async def test_a_key_is_printed_alone_listed_rotated_and_revoked(call: Call) -> 
     assert key.split("_")[2] not in call("key", "list", "-o", "json").output
 
 
+async def test_a_keys_bounds_are_changed_and_the_rest_stays(call: Call) -> None:
+    key = json.loads(call("key", "create", "web shop", "--model", "credit", "--budget", 2000, "-o", "json").stdout)
+    _, row = read_lines(call("key", "update", key["id"], "--budget", 4000, "--requests-per-minute", 60))
+    assert row.split("  ") == [key["id"], "web shop", "valid", "credit", "60 requests/min, 4000 tokens/month", "never"]
+    words = ("--budget", "none", "--tokens-per-minute", 0, "--concurrent-requests", 3, "--all-models", "--end-users")
+    changed = json.loads(call("key", "update", key["id"], *words, "--expires", "90d", "-o", "json").stdout)
+    assert changed["limits"] == {
+        "requests_per_minute": 60,
+        "tokens_per_minute": 0,
+        "concurrent_requests": 3,
+        "budget_tokens": None,
+    }
+    assert (changed["models"], changed["scopes"], changed["expires_at"] is None) == (None, ["end-users"], False)
+    words = ("--model", "credit", "--no-end-users", "--expires", "never")
+    again = json.loads(call("key", "update", key["id"], *words, "-o", "json").stdout)
+    assert again == {**changed, "models": ["credit"], "scopes": [], "expires_at": None}
+
+
+WRONG_CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
+    "nothing": ((), "Nothing is named that changes"),
+    "a budget of words": (("--budget", "much"), "--budget: 'much' is not a whole number from 0; or give none"),
+    "a budget below zero": (("--budget=-1",), "--budget: '-1' is not a whole number"),
+    "a huge budget": (("--budget", "9" * 17), "--budget: .* is not a whole number"),
+    "digits of another script": (("--concurrent-requests", "\u0663"), "--concurrent-requests: "),
+    "an end that is no duration": (("--expires", "none"), "--expires: 'none' is not a duration"),
+    "all models and one": (("--all-models", "--model", "credit"), "--all-models: also models are named"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG_CHANGES.values(), ids=WRONG_CHANGES)
+async def test_a_change_that_cannot_be_meant_is_refused(call: Call, words: tuple[object, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        raise call("key", "update", "nothing00000", *words).exception or AssertionError
+
+
+async def test_a_model_that_nothing_serves_is_noted_and_the_key_is_made(call: Call) -> None:
+    made = call("key", "create", "early", "--model", "nosuch", "--model", "credit")
+    (key,) = read_lines(made)
+    assert made.stderr.count("No deployment") == 1
+    assert "No deployment nosuch serves now: the key may call it as soon as one does" in made.stderr
+    changed = call("key", "update", key.split("_")[1], "--model", "none-yet")
+    assert "No deployment none-yet serves now" in changed.stderr
+    assert "No deployment" not in call("key", "create", "b", "--model", "credit").stderr
+
+
+async def test_ids_are_whole_where_the_window_is_narrow(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = json.loads(call("key", "create", "n" * 90, "-o", "json").stdout)
+    monkeypatch.setenv("COLUMNS", "40")
+    (row,) = (line for line in read_lines(call("key", "list")) if line.startswith(key["id"]))
+    assert row.split("  ")[:3] == [key["id"], "n" * 90, "valid"]
+
+
+async def test_the_base_url_of_openais_client_leads_to_the_gateway(
+    call: Call, gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for url in (f"{gateway.url}/v1", f"{gateway.url}/v1/"):
+        monkeypatch.setenv("R1PLUS_GATEWAY", url)
+        assert call("key", "list").exit_code == 0
+
+
 async def test_usage_and_what_is_left_are_shown(call: Call, gateway: GatewayProcess) -> None:
     key = json.loads(call("key", "create", "counted", "--budget", 100, "-o", "json").stdout)
     async with gateway.make_client(key["key"]) as client:
@@ -91,11 +153,31 @@ async def test_a_whole_audit_log_is_said_to_be_so(call: Call) -> None:
     assert "records are whole; head" in line
 
 
-async def test_an_erasure_leaves_a_receipt_that_can_be_verified(call: Call, tmp_path: Path) -> None:
+async def test_an_erasure_of_nothing_asks_for_the_spelling(call: Call, tmp_path: Path) -> None:
+    receipt = tmp_path / "ana.json"
+    erased = call("tenant", "erase", "--end-user", "ana@example.com", "--receipt", receipt, "--yes")
+    assert isinstance(erased.exception, CliError) and not isinstance(erased.exception, UsageError)
+    assert str(erased.exception) == (
+        "Nothing is stored for ana@example.com; check the spelling. The receipt proves that nothing was deleted"
+    )
+    assert call("tenant", "verify-receipt", receipt).exit_code == 0
+
+
+async def test_an_erasure_leaves_a_receipt_that_can_be_verified(
+    call: Call, gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    key = await gateway.create_key(scopes=["end-users"])
+    headers = {"Authorization": f"Bearer {key}", "x-r1plus-end-user": "anna@example.com"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{gateway.url}/v1/conversations", json={}) as made,
+    ):
+        assert made.status == 200, await made.text()
     receipt = tmp_path / "anna.json"
     erased = call("tenant", "erase", "--end-user", "anna@example.com", "--receipt", receipt, "--yes")
-    counts = "conversations: 0, items: 0, responses: 0, memories: 0, files: 0, vector stores: 0, chunks: 0"
-    assert f"Erased {counts}; data keys destroyed: 0" in erased.stderr
+    counts = "conversations: 1, items: 0, responses: 0, memories: 0, files: 0, vector stores: 0, chunks: 0"
+    assert f"Erased {counts}; data keys destroyed: 1" in erased.stderr
+    assert erased.exit_code == 0
     (line,) = read_lines(call("tenant", "verify-receipt", receipt))
     assert line.startswith("Receipt erasure_") and "is whole: signed by" in line
     again = call("tenant", "erase", "--end-user", "anna@example.com", "--receipt", receipt, "--yes")
@@ -251,6 +333,17 @@ async def test_who_may_make_no_token_is_told_whom_to_ask() -> None:
     target = GatewayTarget(lambda: Cluster("127.0.0.1:1", ""), env={})
     with pytest.raises(CliError, match=r"ServiceAccount team-credit/r1plus-gateway-admin: Forbidden.*spec.admins"):
         call_admin(target, "GET", "/keys")
+
+
+async def test_a_namespace_without_a_gateway_is_said_to_have_none() -> None:
+    class Empty(Cluster):
+        def create_token(self, namespace: str, account: str, audience: str) -> str:
+            raise NotFoundError("Could not make a token: r1plus-gateway-admin does not exist")
+
+    with pytest.raises(
+        CliError, match=r"^Namespace team-credit has no gateway .*; name the tenant's namespace with -n$"
+    ):
+        call_admin(GatewayTarget(lambda: Empty("", ""), env={}), "GET", "/keys")
 
 
 async def test_a_gateway_that_is_gone_is_named() -> None:

@@ -77,3 +77,15 @@ async def test_what_cannot_be_read_or_found_is_said(
     assert "there is no vector store none" in str(unknown.exception)
     monkeypatch.delenv("R1PLUS_API_KEY")
     assert "R1PLUS_API_KEY is not set" in str((await asyncio.to_thread(call, "list")).exception)
+
+
+async def test_what_documents_and_names_say_controls_no_terminal(call: Call, tmp_path: Path) -> None:
+    store = "evil\u202e\x1b[2J"
+    (tmp_path / "a.txt").write_text("Red \x1b[31mhotel\x9b2J here.\nSecond\u2066 line.")
+    added = await asyncio.to_thread(call, "add", tmp_path / "a.txt", "--store", store)
+    assert added.exit_code == 0, (added.output, added.exception)
+    found = await asyncio.to_thread(call, "search", "second line", "--store", store)
+    stores = await asyncio.to_thread(call, "list")
+    for result in (found, stores):
+        assert all(line.isprintable() for line in result.stdout.split("\n")), result.stdout
+    assert "Red  [31mhotel 2J here.\nSecond  line." in found.stdout

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from r1plus_cli.errors import CliError
+from r1plus_cli.errors import CliError, NotFoundError
 from r1plus_cli.kubernetes_cluster import KubernetesCluster
 
 Json = dict[str, Any]
@@ -131,6 +131,7 @@ def test_a_missing_object_is_not_a_missing_operator_and_a_missing_kind_is_one(cl
     with pytest.raises(CliError) as refused:
         cluster.create_token("team-credit", "reader", "audience")
     assert "helm install" not in str(refused.value)
+    assert isinstance(refused.value, NotFoundError)
 
 
 def test_a_secret_is_read_with_its_version_and_one_that_is_not_there_is_none(

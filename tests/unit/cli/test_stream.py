@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from r1plus_cli.stream import AskError, Piece, Question, ask, measure
+from r1plus_cli.stream import AskError, Question, StreamPiece, ask, measure
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def stream(self, *timed: tuple[float, Piece]) -> Iterator[Piece]:
+    def stream(self, *timed: tuple[float, StreamPiece]) -> Iterator[StreamPiece]:
         """Yield each piece after its pause."""
         for pause, piece in timed:
             self.now += pause
@@ -26,10 +26,10 @@ class Clock:
 def test_time_to_first_token_ends_with_the_first_text_and_the_rate_covers_the_whole_time() -> None:
     clock = Clock()
     pieces = clock.stream(
-        (0.1, Piece("", final=False)),
-        (0.4, Piece("Par", final=False, completion_tokens=1)),
-        (0.5, Piece("is", final=False, completion_tokens=2)),
-        (1.0, Piece("", final=True, finish_reason="stop", prompt_tokens=30, completion_tokens=10)),
+        (0.1, StreamPiece("", final=False)),
+        (0.4, StreamPiece("Par", final=False, completion_tokens=1)),
+        (0.5, StreamPiece("is", final=False, completion_tokens=2)),
+        (1.0, StreamPiece("", final=True, finish_reason="stop", prompt_tokens=30, completion_tokens=10)),
     )
     heard: list[str] = []
     answer = measure(pieces, 100.0, heard.append, clock)
@@ -44,8 +44,8 @@ def test_time_to_first_token_ends_with_the_first_text_and_the_rate_covers_the_wh
 def test_counts_survive_the_empty_response_that_closes_a_stream() -> None:
     clock = Clock()
     pieces = clock.stream(
-        (0.1, Piece("4", final=False, finish_reason="stop", prompt_tokens=9, completion_tokens=2)),
-        (0.1, Piece("", final=True)),
+        (0.1, StreamPiece("4", final=False, finish_reason="stop", prompt_tokens=9, completion_tokens=2)),
+        (0.1, StreamPiece("", final=True)),
     )
     answer = measure(pieces, 100.0, None, clock)
     assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 9, 2)
@@ -53,7 +53,7 @@ def test_counts_survive_the_empty_response_that_closes_a_stream() -> None:
 
 def test_an_answer_without_text_has_a_time_to_first_token_all_the_same() -> None:
     clock = Clock()
-    answer = measure(clock.stream((2.0, Piece("", final=True, finish_reason="stop"))), 100.0, None, clock)
+    answer = measure(clock.stream((2.0, StreamPiece("", final=True, finish_reason="stop"))), 100.0, None, clock)
     assert answer.first_token_seconds == answer.seconds == 2.0
     assert answer.tokens_per_second == 0.0
 

@@ -1,5 +1,6 @@
 """What rooms agree on: a document reads back as it was written, and anything else is refused by name."""
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def test_a_report_of_a_newer_monitor_is_read_without_what_is_new_in_it() -> None
 def test_a_tolerant_reader_still_misses_what_is_missing() -> None:
     with pytest.raises(ContractError, match=r"MonitorReport\.phase: missing"):
         loads(MonitorReport, dumps(REPORT).replace('"phase":"Watching",', ""), tolerant=True)
+
+
+def test_more_values_than_a_reader_has_time_for_are_refused() -> None:
+    kept = loads(KnownVerdicts, dumps(KnownVerdicts()), most_values=100)
+    assert kept == KnownVerdicts()
+    text = json.dumps({"more": [[1] * 96, {"a": 1}]})
+    assert loads(KnownVerdicts, text, tolerant=True, most_values=100) == KnownVerdicts()
+    with pytest.raises(ContractError, match="more than 99 values"):
+        loads(KnownVerdicts, text, tolerant=True, most_values=99)
 
 
 def test_an_identity_with_fields_of_another_version_has_the_digest_of_what_is_stored() -> None:

@@ -53,6 +53,19 @@ def read_all(name: str, data: bytes) -> DocumentReply:
             ),
             [("One two", 1), "text\nmore", "a", "b", "<end>"],
         ),
+        (
+            "a.html",
+            (
+                b"<p>seen</p><p style='color: red; Display : none'>no</p><p style='visibility:hidden'>no</p><!-- no -->"
+                b"<p style='display: block'>shown"
+            ),
+            ["seen", "shown"],
+        ),
+        (
+            "a.html",
+            b"<div>" * 230 + b"deep<script>evil()</script><p hidden>no</p><i style='display:none'>no</i><b>er</b> text",
+            ["deeper text"],
+        ),
         ("a.htm", "<meta charset=iso-8859-1><p>Größe".encode("latin-1"), ["Größe"]),
     ],
     ids=[
@@ -62,6 +75,8 @@ def read_all(name: str, data: bytes) -> DocumentReply:
         "source is plain text",
         "Markdown has headings, and none in code",
         "HTML shows what a reader sees",
+        "HTML that a style hides",
+        "HTML that nests deep shows no more",
         "HTML says its encoding",
     ],
 )
@@ -82,6 +97,17 @@ def test_a_page_that_cannot_be_read_is_reported_and_the_others_are_read() -> Non
     assert [block.page for block in document.blocks] == [1, 3]
     assert [page.page for page in document.unreadable][:1] == [2]
     assert "OCR" in document.unreadable[0].message
+
+
+HIDDEN_RUNS = b"""<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>
+<w:p><w:r><w:t>seen</w:t></w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r><w:hyperlink><w:r><w:t>, linked</w:t></w:r>
+</w:hyperlink></w:p><w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>cell</w:t>
+</w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p></w:tc></w:tr></w:tbl></w:body></w:document>"""
+
+
+def test_a_docx_has_no_text_that_is_hidden() -> None:
+    document = read_all("a.docx", change_archive(PLAIN_DOCX, {"word/document.xml": HIDDEN_RUNS}))
+    assert document.blocks == (TextBlock("seen, linked"), TextBlock("cell"))
 
 
 def test_a_docx_gives_headings_paragraphs_and_rows_in_their_order() -> None:

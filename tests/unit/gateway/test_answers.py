@@ -40,6 +40,10 @@ async def test_a_chat_has_the_form_of_openai(tmp_path: Path) -> None:
         assert response.headers["x-r1plus-gate"] == '"credit-v1";items=210;lost=3;threshold=0.98'
         assert response.headers["x-ratelimit-limit-requests"] == "60"
         assert response.headers["x-ratelimit-remaining-requests"] == "59"
+        assert response.headers["x-ratelimit-reset-requests"] == "1.000s"
+        assert {name for name in response.headers if name.lower().endswith(("-tokens", "-limit-budget-tokens"))} == {
+            "x-ratelimit-remaining-budget-tokens"
+        }, "no limit of tokens has a header"
         assert rig.pod.inputs == [{"text_input": "Capital of Sweden?"}]
         assert rig.pod.ids == [response.headers["x-request-id"]]
 

@@ -187,7 +187,8 @@ async def test_what_a_key_holder_may_not_see(gateway: GatewayProcess, key: str, 
 async def test_no_key_changes_another(gateway: GatewayProcess, key: str) -> None:
     other = await gateway.create_key()
     other_id = other.split("_")[1]
-    for method, path in (("DELETE", f"/v1/admin/keys/{other_id}"), ("POST", f"/v1/admin/keys/{other_id}/rotate")):
+    one = f"/v1/admin/keys/{other_id}"
+    for method, path in (("DELETE", one), ("PATCH", one), ("POST", f"{one}/rotate")):
         status, got, _ = await call(gateway, method, path, key)
         assert (status, got["error"]["code"]) == (403, "admin_only")
     status, _, _ = await call(gateway, "GET", "/v1/models", other)

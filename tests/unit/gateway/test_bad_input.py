@@ -178,6 +178,24 @@ async def test_bad_requests(rig: Rig, raw: bytes, status: int, code: str) -> Non
     assert (got, error["code"]) == (status, code)
 
 
+@for_each("path, said", {
+    "a doubled prefix": ("/v1/v1/models", "GET /v1/v1/models is no endpoint"),
+    "no prefix": ("/models", "GET /models is no endpoint"),
+    "control characters": ("/%E2%80%AE%00x", "GET /??x is no endpoint"),
+    "a path of kilobytes": ("/" + "a" * 3000, f"GET /{'a' * 119} is no endpoint"),
+})  # fmt: skip
+async def test_an_unknown_path_is_named_with_the_way_to_all_others(rig: Rig, path: str, said: str) -> None:
+    got, error = read_error(await send_raw(rig.gateway.port, build_head("Host: a", path=path, method="GET")))
+    assert (got, error["code"]) == (404, "not_found")
+    assert error["message"] == f"{said}. Paths begin with /v1, once; GET /openapi.json lists them"
+
+
+async def test_what_may_be_sent_instead_is_said_in_json(rig: Rig) -> None:
+    body = json.dumps({"model": "credit", "messages": [USER], "logprobs": True}).encode()
+    _, error = read_error(await send_raw(rig.gateway.port, build_post(body)))
+    assert error["message"] == "logprobs: is not supported; leave it out, or send false"
+
+
 @for_each("key", {
     "no key": "",
     "another scheme": "Basic YTpi",
@@ -742,12 +760,12 @@ async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path, monkeypatc
     """Of whole answers, too: what they take of memory is bounded in time, and they hold up no drain."""
     ends = []
 
-    class Watched(connections.Connection):
+    class Watched(connections.ClientConnection):
         def connection_lost(self, exc: BaseException | None) -> None:
             ends.append(exc)
             super().connection_lost(exc)
 
-    monkeypatch.setattr(connections, "Connection", Watched)
+    monkeypatch.setattr(connections, "ClientConnection", Watched)
     async with running(tmp_path, answer("a"), settings={"limits": {"slowReaderSeconds": 0.2}}) as rig:
         with socket.create_connection(("127.0.0.1", rig.gateway.port)) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

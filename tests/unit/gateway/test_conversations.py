@@ -266,6 +266,18 @@ async def test_an_erased_end_user_has_nothing_left(gateway: GatewayProcess, othe
     assert len((await bert.get("GET", "/conversations"))["data"]) == 1
 
 
+@for_each("name", {
+    "a space before it": " anna",
+    "a space behind it": "anna ",
+    "the end of a line": "anna\n",
+    "more bytes than a header's": "ä" * 200,
+    "a direction of writing": "anna\u202e",
+})  # fmt: skip
+async def test_no_receipt_attests_an_erasure_of_a_name_that_nobody_can_have(gateway: GatewayProcess, name: str) -> None:
+    status, answer = await gateway.call_admin("POST", "/erasures", {"end_user": name})
+    assert (status, answer["error"]["param"]) == (400, "end_user"), answer
+
+
 @for_each("method, path, body, param", {
     "an unknown field": ("POST", "/conversations", {"name": "x"}, "name"),
     "too many items": ("POST", "/conversations", {"items": [say("x")] * 21}, "items"),

@@ -156,6 +156,10 @@ def alter(**fields: Any) -> Callable[[Request], bytes]:
             "not understood",
         ),
         "a text that was not sent": (alter(truncated=[2]), "not understood"),
+        "fewer tokens than none, which would be credited": (alter(tokens=[-5, 1]), "not understood"),
+        "more tokens than bytes, which would be billed": (alter(tokens=[2**62, 1]), "not understood"),
+        "values without end": (alter(truncated=[0] * 100_000), "not understood"),
+        "an identity without end": (alter(engine="x" * 100_000), "not understood"),
         "busy": (
             lambda _: frame(
                 dumps(EmbedderReply(failure=EmbeddingFailure(EmbeddingFailureCode.BUSY, "16 requests wait"))).encode()

@@ -167,6 +167,8 @@ async def test_without_an_embedder_the_answer_says_whom_to_ask(
         assert (status, got["error"]["code"]) == (503, "embedder_not_configured")
         assert "spec.gateway.embedding" in got["error"]["message"]
         assert rig.ledger.arrived == 0
+        async with rig.post("/v1/embeddings", {"model": NAME, "input": "a"}) as response:
+            assert response.headers["x-should-retry"] == "false"
 
 
 async def test_an_embedder_that_is_away_is_an_error_that_clients_repeat(rig: Rig) -> None:

@@ -124,6 +124,12 @@ def test_a_hostile_text_takes_no_long_time(piece: str) -> None:
     assert time.process_time() - started < 5
 
 
+def test_time_grows_no_faster_than_what_looks_like_addresses() -> None:
+    started = time.process_time()
+    mask_lookalikes("a-" * 4 * MOST_TEXT)
+    assert time.process_time() - started < 2
+
+
 @given(st.text(alphabet="0123456789xyab+-*/^!%=()., \n", max_size=120))
 def test_whatever_is_found_can_be_read(text: str) -> None:
     for found in find_expressions(text):

@@ -133,6 +133,36 @@ async def test_an_uploaded_document_is_answered_from_with_a_citation(client: Cli
     assert (block["search"], block["passages"][0]["is_cited"]) == ("words", True)
 
 
+async def test_a_stored_answer_shows_passages_while_their_files_are_there(client: Client) -> None:
+    store_id, file = await client.add("handbook.md", HANDBOOK)
+    _, leave = await client.add("leave.md", b"# Zurich\n\nThe hotel in Zurich has a garden.")
+    other = (await client.openai.vector_stores.create(name="other", file_ids=[leave.id])).id
+
+    async def is_read() -> Any:
+        return (await client.openai.vector_stores.files.retrieve(leave.id, vector_store_id=other)).status == "completed"
+
+    await eventually(is_read, "the other file is read")
+    asked = await client.openai.responses.create(
+        model="credit",
+        input="What may a hotel in Zurich cost?",
+        tools=[{"type": "file_search", "vector_store_ids": [store_id, other]}],
+        include=["file_search_call.results"],
+        store=True,
+    )
+
+    async def read() -> Any:
+        return (await client.openai.responses.retrieve(asked.id)).output[0]
+
+    assert (await read()).results == asked.output[0].results
+    assert {one.file_id for one in asked.output[0].results} == {file.id, leave.id}
+    await client.openai.vector_stores.delete(other)
+    shown = (await read()).results
+    assert {one.file_id for one in shown} == {file.id}
+    assert any("210 francs" in one.text for one in shown)
+    await client.openai.files.delete(file.id)
+    assert (await read()).results == []
+
+
 async def test_an_answer_without_numbers_is_cited_by_its_words(client: Client) -> None:
     store_id, file = await client.add("leave.pdf", make_pdf(["Trains", "Everybody has 28 days of leave in a year."]))
     answer = await client.openai.responses.create(model="credit", input="Days of leave?", tools=tool(store_id))
@@ -402,6 +432,33 @@ BAD_BODIES: dict[str, tuple[str, Json, str]] = {
 async def test_a_bad_field_is_named(client: Client, path: str, body: Json, param: str) -> None:
     status, answer = await client.call("POST", path, body)
     assert (status, answer["error"]["param"]) == (400, param), answer
+
+
+FILE_PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nx\r\n'
+BAD_FORMS = {
+    "a part with too many headers": b"--b\r\n"
+    + b"".join(b"H%d: x\r\n" % number for number in range(500))
+    + b"\r\nx\r\n",
+    "a header that is too long": b'--b\r\nContent-Disposition: form-data; name="' + b"a" * 20_000 + b'"\r\n\r\nx\r\n',
+    "a header without a value": b"--b\r\nContent-Disposition\r\n\r\nx\r\n",
+    "a header without a name": b"--b\r\n: x\r\n\r\nx\r\n",
+    "a header with NUL": b'--b\r\nContent-Disposition: form-data; name="fi\0le"\r\n\r\nx\r\n',
+    "a charset without end": b'--b\r\nContent-Disposition: form-data; name="_charset_"\r\n\r\n'
+    + b"c" * 500
+    + b"\r\n"
+    + FILE_PART,
+}
+
+
+@pytest.mark.parametrize("form", BAD_FORMS.values(), ids=BAD_FORMS)
+async def test_a_form_that_is_none_is_refused(client: Client, form: bytes) -> None:
+    headers = {"Authorization": f"Bearer {client.key}", "Content-Type": "multipart/form-data; boundary=b"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{client.gateway.url}/v1/files", data=form + b"--b--\r\n", headers=headers) as response,
+    ):
+        answer = await response.json()
+    assert (response.status, answer["error"]["code"]) == (400, "invalid_request"), answer
 
 
 async def test_uploads_that_are_cut_leave_nothing_that_is_seen(gateway: GatewayProcess) -> None:

@@ -1,5 +1,8 @@
 """Indexes of vector stores: what a search sees while files, attributes and embedders change."""
 
+import struct
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,3 +96,20 @@ async def test_an_index_that_is_searched_is_not_changed_when_files_are_added(bas
     assert len(published) == 2
     assert published.search("red", vector, 10, [True]) == before
     assert await base.indexes.get(base.owner, base.store_id, ENGINE) is not published
+
+
+async def test_vectors_of_another_length_are_not_compared(base: Base) -> None:
+    await base.add("the red door")
+    base.embedder.dimensions = 3  # of the same engine, as it says
+    assert [one.chunk.text for one in (await base.find("door")).passages] == ["the red door"]
+
+
+async def test_a_file_with_vectors_of_another_length_leaves_words_to_be_searched(base: Base) -> None:
+    await base.add("the red door")
+    file = await upload(base.knowledge, base.owner, b"x")
+    added = await add_file(base.knowledge, base.owner, base.store_id, file.id)
+    longer = replace(make_batch(0, "the blue door"), vectors=struct.pack("<3f", 1.0, 0.0, 0.0))
+    await ingest(base.knowledge, base.owner, added, longer)
+    result = await base.find("door")
+    assert result.method is SearchMethod.WORDS
+    assert {one.chunk.text for one in result.passages} == {"the red door", "the blue door"}

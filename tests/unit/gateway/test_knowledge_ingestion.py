@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from r1plus_contract.documents import DocumentFailure, DocumentFailureCode, DocumentReply, TextBlock
+from r1plus_contract.documents import (
+    DEEPEST_HEADING,
+    MOST_BLOCK_CHARACTERS,
+    DocumentFailure,
+    DocumentFailureCode,
+    DocumentReply,
+    TextBlock,
+    UnreadablePage,
+)
+from r1plus_contract.frames import pack
+from r1plus_contract.jsonable import dumps
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError
 from r1plus_gateway.knowledge.documents import (
     DocumentReader,
@@ -19,7 +29,7 @@ from r1plus_gateway.knowledge.documents import (
     UnreadableDocumentError,
 )
 from r1plus_gateway.knowledge.index import IndexLimitError
-from r1plus_gateway.knowledge.ingestion import MOST_TRIES
+from r1plus_gateway.knowledge.ingestion import MOST_TRIES, Pauses
 from r1plus_gateway.knowledge.search import SearchMethod, UnknownVectorStoreError
 from r1plus_gateway.knowledge.service import KnowledgeService, run_knowledge
 from r1plus_gateway.settings import GatewayLimits
@@ -34,6 +44,7 @@ from support.gateway.knowledge import INGESTION, make_store, upload
 from support.gateway.tenant_data import Volume, make_caller
 from support.waiting import eventually
 
+SHORT = Pauses(0.01, 0.1)
 KEY, ANNA = make_caller(), make_caller(end_user="anna")
 HANDBOOK = b"""# Travel
 
@@ -107,7 +118,7 @@ async def running(
 ) -> AsyncIterator[Base]:
     """Run the knowledge base of a store for the block."""
     settings = GatewayLimits(**limits)
-    async with run_knowledge(store, lambda: settings, reader, embedder) as service:
+    async with run_knowledge(store, lambda: settings, reader, embedder, SHORT) as service:
         yield Base(service, service.knowledge.identify(KEY))
 
 
@@ -287,10 +298,7 @@ async def test_vectors_of_the_keys_vector_store_are_made_again_when_an_end_user_
         assert sum(len(texts) == 5 for texts in embedder.asked) == 2  # of each file, once
 
 
-async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(
-    store: TenantStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("r1plus_gateway.knowledge.ingestion.FIRST_PAUSE", 0.01)
+async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(store: TenantStore) -> None:
     embedder = FakeEmbedder()
     embedder.trouble = EmbedderUnavailableError("away")
     async with running(store, ScriptedReader(3), embedder) as base:
@@ -351,11 +359,39 @@ async def test_a_document_that_exceeds_its_readers_time_is_not_tried_again(store
         assert (file.state, reader.fails) == (IngestionState.FAILED, 1)
 
 
-@pytest.mark.parametrize("reply", [b"", b"\0\0\0\0"], ids=["closes", "sends what is no reply"])
+def reply_with(**fields: Any) -> bytes:
+    """Return a last reply with these fields."""
+    return pack(dumps(DocumentReply(**fields, is_end=True)).encode())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"\0\0\0\0",
+        reply_with(blocks=(TextBlock("x", DEEPEST_HEADING + 1),)),
+        reply_with(blocks=(TextBlock("x" * (MOST_BLOCK_CHARACTERS + 1)),)),
+        reply_with(blocks=(TextBlock(""),) * 20_000),
+        reply_with(blocks=(TextBlock("x", page=-1),)),
+        reply_with(pages=2**40),
+        reply_with(reader="x" * 10_000),
+        reply_with(unreadable=(UnreadablePage(1, "x" * 10_000),)),
+    ],
+    ids=[
+        "closes",
+        "sends what is no reply",
+        "nests headings without end",
+        "sends a block that is too long",
+        "sends blocks without end",
+        "numbers pages below 1",
+        "counts pages without end",
+        "has a long name",
+        "has a long message",
+    ],
+)
 async def test_a_reader_that_breaks_off_is_tried_three_times(
-    store: TenantStore, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, reply: bytes
+    store: TenantStore, tmp_path_factory: pytest.TempPathFactory, reply: bytes
 ) -> None:
-    monkeypatch.setattr("r1plus_gateway.knowledge.ingestion.FIRST_PAUSE", 0.01)
     path = tmp_path_factory.mktemp("s") / "s"
     calls = 0
 
@@ -372,6 +408,26 @@ async def test_a_reader_that_breaks_off_is_tried_three_times(
     ):
         file = await base.until_read(await base.add("a.txt", b"x"))
         assert (file.state, calls) == (IngestionState.FAILED, MOST_TRIES)
+
+
+async def test_a_reader_that_never_ends_holds_nothing_up(
+    store: TenantStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("s") / "s"
+    endless = pack(dumps(DocumentReply(unreadable=(UnreadablePage(1, "x"),))).encode())
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(endless)
+                await writer.drain()
+                await asyncio.sleep(0)
+
+    reader = SocketDocumentReader(str(path), read_seconds=0.2)
+    async with await asyncio.start_unix_server(answer, path), running(store, reader) as base:
+        file = await base.until_read(await base.add("a.txt", b"x"))
+        assert file.ingestion.problem is not None
+        assert (file.state, file.ingestion.problem.code) == (IngestionState.FAILED, DocumentFailureCode.TIME_LIMIT)
 
 
 async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store: TenantStore) -> None:

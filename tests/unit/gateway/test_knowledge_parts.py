@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from r1plus_contract.documents import TextBlock
 from r1plus_gateway.http.estimated_tokens import EstimatedTokens
 from r1plus_gateway.knowledge.chunking import SEPARATOR, Chunker, ChunkSize
-from r1plus_gateway.knowledge.citations import CitationBasis, find_citations
+from r1plus_gateway.knowledge.citations import CitationBasis, find_citations, split_passages
 from r1plus_gateway.knowledge.filters import Comparison, Compound, Filter
-from r1plus_gateway.knowledge.index import StoreIndex
+from r1plus_gateway.knowledge.index import StoreIndex, pick_best
 from r1plus_gateway.knowledge.quotation import NOTHING_FOUND, pack_passages, render_passages
 from r1plus_gateway.knowledge.search import Passage, SearchMethod, SearchResult
+from r1plus_gateway.knowledge.vector_table import VectorTable
 from r1plus_gateway.store.knowledge import Chunk, ChunkBatch, Ingestion, IngestionState, VectorStoreFile
 
 SIZE = ChunkSize(100, 20)
@@ -110,9 +111,45 @@ def test_words_and_vectors_each_find_what_the_other_does_not() -> None:
     index = make_index(["the cat sat", "a dog ran", "rain fell"], [[1, 0], [0, 1], [0.7, 0.7]], "e")
     assert search(index, "cats") == ["f0"]
     assert search(index, "nothing", np.array([0, 1], np.float32))[0] == "f1"
-    assert search(index, "cat", np.array([0.6, 0.8], np.float32))[0] == "f0"
+    assert search(index, "nothing", np.array([0.8, 0.6], np.float32))[0] == "f2"
+    assert search(index, "cat", np.array([0.8, 0.6], np.float32))[0] == "f0"
     hits = index.search("cat", np.array([1, 0], np.float32), 10)
     assert hits[0].score == pytest.approx(1.0)
+
+
+def test_a_code_is_found_before_codes_of_the_same_parts() -> None:
+    texts = [f"ring {one}" for one in ("4711-30", "4711-03", "03-4711", "4711")]
+    index = make_index(texts, [[1, 0]] * 4, "e")
+    assert search(index, "Which is 4711-03?", np.array([1, 0], np.float32))[0] == "f1"
+    assert search(index, "4711-30")[0] == "f0"
+
+
+@pytest.mark.parametrize("count", [7, 3200, 3201, 20_000])
+def test_the_best_scores_are_those_of_a_full_sort(count: int) -> None:
+    scores = np.random.default_rng(count).integers(-3, 200, count).astype(np.float32)
+    order = sorted(range(count), key=lambda one: (-scores[one], one))
+    assert pick_best(scores, 100, least=0.0).tolist() == [one for one in order if scores[one] > 0][:100]
+    equal = np.ones(count, dtype=np.float32)
+    assert pick_best(equal, 100, least=0.0).tolist() == list(range(min(count, 100)))
+    few = np.zeros(count, dtype=np.float32)
+    few[count // 2] = 1
+    assert pick_best(few, 100, least=0.0).tolist() == [count // 2]
+
+
+def test_vectors_of_16_bits_are_ordered_as_those_of_32() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((5000, 384)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    table = VectorTable()
+    for start in range(0, len(rows), 1000):
+        table.add(rows[start : start + 1000])
+    grown = table.copy()
+    grown.add(rows[:1])
+    question = rows[17] + 0.02 * rng.standard_normal(384).astype(np.float32)
+    question /= np.linalg.norm(question)
+    assert (len(table), len(grown)) == (5000, 5001)
+    assert np.abs(table.compare(question) - rows @ question).max() < 2e-4
+    assert grown.compare(question)[5000] == pytest.approx(float(rows[0] @ question), abs=2e-4)
 
 
 def test_vectors_of_another_engine_are_not_compared() -> None:
@@ -192,5 +229,6 @@ def test_an_answer_cites_what_it_names_else_what_it_agrees_with(
 ) -> None:
     passages = [make_passage("Trains run hourly."), make_passage("In Zurich a hotel may cost 210 francs.")]
     found = find_citations(answer, passages)
+    assert find_citations(answer, split_passages(SearchResult(passages, SearchMethod.WORDS)).passages) == found
     assert [(one.number, one.basis) for one in found] == expected
     assert all(0 < one.position <= len(answer) for one in found)

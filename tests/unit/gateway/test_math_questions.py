@@ -7,8 +7,8 @@ from itertools import permutations
 import pytest
 
 from r1plus_gateway.calculation.agreement import compare_prose
-from r1plus_gateway.calculation.conversions import Conversion, Misfit, find_conversion
-from r1plus_gateway.calculation.math_plan import Route, plan_math
+from r1plus_gateway.calculation.conversions import Conversion, ConversionRefusal, find_conversion
+from r1plus_gateway.calculation.math_plan import ExpressionRoute, plan_math
 from r1plus_gateway.calculation.quantities import find_quantities
 from r1plus_gateway.calculation.translation import (
     MOST_NUMBERS,
@@ -86,7 +86,7 @@ class TestConversions:
     })  # fmt: skip
     def test_that_do_not_fit(self, text: str, said: str) -> None:
         found = find_conversion(text)
-        assert isinstance(found, Misfit)
+        assert isinstance(found, ConversionRefusal)
         assert said in found.message
 
     @for_each("text", {
@@ -101,7 +101,7 @@ class TestConversions:
     })  # fmt: skip
     def test_of_temperatures_are_of_one_difference_that_is_named(self, text: str) -> None:
         found = find_conversion(text)
-        assert isinstance(found, Misfit)
+        assert isinstance(found, ConversionRefusal)
         assert "only differences of temperature" in found.message
 
     @for_each("text", {
@@ -161,11 +161,11 @@ class TestConversions:
     })  # fmt: skip
     def test_that_leave_a_doubt_are_not_made(self, text: str) -> None:
         assert not isinstance(find_conversion(text), Conversion)
-        assert all(one.route is Route.TRANSLATION for one in plan_math(text, can_translate=True).expressions)
+        assert all(one.route is ExpressionRoute.TRANSLATION for one in plan_math(text, can_translate=True).expressions)
 
     def test_that_leave_a_doubt_say_what_to_send(self) -> None:
         found = find_conversion("How many minutes are 2 hours and one minute?")
-        assert isinstance(found, Misfit)
+        assert isinstance(found, ConversionRefusal)
         assert found.code == "ambiguous_numbers"
         assert "send only this: How many min are 2 hours?" in found.message
 
@@ -343,11 +343,19 @@ class TestTranslations:
     "a power in words": "What is 3 * 10 to the power of 3?",
     "a share in words": "What is 3 * 4 per cent?",
     "a sum of more": "What is the sum of 2 * 3 and 5?",
+    "a sign of a root": "What is \u221a16 * 2?",
+    "a sign of a cube root": "What is \u221b8 * 2?",
+    "a negative number": "What is negative 3 * 4?",
+    "a remainder": "What is the remainder of 17 / 5?",
+    "its absolute value": "What is the absolute value of 2 * -3?",
+    "digits of another base": "What is 101 + 11 in base 2?",
+    "digits of another base, before it": "In binary, what is 101 + 11?",
+    "a number in words before it": "What is one hundred 3 * 4?",
     "another unit": "How many metres are 15% of 3 km?",
     "another unit to convert": "Convert 3 * 4 km to m.",
 })  # fmt: skip
 def test_an_expression_is_not_calculated_without_what_goes_on_around_it(text: str) -> None:
-    assert all(one.route is Route.TRANSLATION for one in plan_math(text, can_translate=True).expressions)
+    assert all(one.route is ExpressionRoute.TRANSLATION for one in plan_math(text, can_translate=True).expressions)
 
 
 @for_each("prose, exact, numeric, expected", {
@@ -363,6 +371,9 @@ def test_an_expression_is_not_calculated_without_what_goes_on_around_it(text: st
     "each solution": ("x is 2 or 3", "[x = 2, x = 3]", None, True),
     "one solution of two": ("x is 2", "[x = 2, x = 3]", None, False),
     "a function": ("It is 2*x.", "2*x", None, None),
+    "a division by zero, from a calculator that misbehaves": ("It is 1.", "1/0", None, None),
+    "one among solutions": ("It is 1.", "[x = 1/0]", None, None),
+    "more digits than Python reads": ("It is 1.", "1" * 5000, "1" * 5000, None),
 })  # fmt: skip
 def test_prose_is_compared_by_its_numbers(
     prose: str, exact: str | None, numeric: str | None, expected: bool | None

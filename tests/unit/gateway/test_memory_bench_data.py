@@ -1,15 +1,16 @@
-"""The data of `make bench-memory`: two halves that share nothing, and values that nothing else in them has."""
+"""The data of `make bench-memory`: halves that share nothing, and values that nothing else in them has."""
 
-from itertools import chain
+from itertools import chain, combinations
 
 from bench.memory.conversations import FACTS, TURNS, build_conversations
 from bench.memory.development import DEVELOPMENT
 from bench.memory.matching import has_value
 from bench.memory.reported import REPORTED
 from bench.memory.templates import KINDS, Half, Language
+from bench.memory.validation import VALIDATION
 from support.tables import for_each
 
-HALVES = for_each("half", {"reported": REPORTED, "development": DEVELOPMENT})
+HALVES = for_each("half", {"reported": REPORTED, "development": DEVELOPMENT, "validation": VALIDATION})
 
 
 def list_texts(half: Half) -> set[str]:
@@ -36,7 +37,8 @@ def test_there_are_conversations_enough(half: Half) -> None:
 
 
 def test_the_halves_share_no_text() -> None:
-    assert not list_texts(REPORTED) & list_texts(DEVELOPMENT)
+    for one, other in combinations((REPORTED, DEVELOPMENT, VALIDATION), 2):
+        assert not list_texts(one) & list_texts(other)
 
 
 def list_others(language: Language) -> list[str]:

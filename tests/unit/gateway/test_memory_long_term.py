@@ -67,7 +67,9 @@ def test_what_is_remembered_is_quoted_apart_and_corrected_by_this_conversation()
     turns += [Turn(n, [Utterance(Speaker.USER, "The boats lay still. " * 20)]) for n in range(2, 5)]
     remembered = ["My code is 4711.", "My daughter is called Mia."]
     memory = pack_memory(turns, "What is my code, and my daughter's name?", 700, Letters(), remembered=remembered)
-    assert memory.block.startswith(f'{HEAD}\n{REMEMBERED_HEADING}\n"My daughter is called Mia."\nThe user said:\n1 ')
+    assert memory.block.startswith(
+        f'{HEAD}\n{REMEMBERED_HEADING}\n"My daughter is called Mia."\nThe user said:\n"I moved'
+    )
     assert "4711" not in memory.block
     assert memory.remembered == 1
     assert memory.tokens <= 700

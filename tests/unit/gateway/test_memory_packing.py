@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r1plus_gateway.memory.index import index_turns, view_index
 from r1plus_gateway.memory.packing import MOST_VERBATIM, Memory, pack_memory
 from r1plus_gateway.memory.quotation import HEAD, HEADINGS, Quotation, quote_text, render_quotations
-from r1plus_gateway.memory.ranking import WordRanking, fuse_rankings
+from r1plus_gateway.memory.ranking import fuse_rankings, rank_words
 from r1plus_gateway.memory.turns import Sentence, Speaker, Turn, Utterance, group_turns, list_sentences
 from support.tables import for_each
 
@@ -37,10 +38,9 @@ def list_lines(memory: Memory) -> list[str]:
     return memory.block.split("\n") if memory.block else []
 
 
-def read_quotations(memory: Memory) -> list[tuple[int, str]]:
-    """Return turn and text of each quotation, as a reader of the prompt finds them."""
-    lines = [line for line in list_lines(memory) if line not in (HEAD, *HEADINGS.values())]
-    return [(int(number), json.loads(text)) for number, text in (line.split(" ", 1) for line in lines)]
+def read_quotations(memory: Memory) -> list[str]:
+    """Return the text of each quotation, as a reader of the prompt finds them."""
+    return [json.loads(line) for line in list_lines(memory) if line not in (HEAD, *HEADINGS.values())]
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,10 +83,10 @@ def test_a_quotation_has_one_end(text: str) -> None:
     "a lone surrogate": "My code is 9\ud800.",
 })  # fmt: skip
 def test_instructions_and_delimiters_stay_in_their_quotation(text: str) -> None:
-    turns = group_turns([Utterance(Speaker.USER, text), *[Utterance(Speaker.USER, "a" * 900)] * 3])
+    turns = group_turns([Utterance(Speaker.USER, text), *[Utterance(Speaker.USER, "a" * 1200)] * 3])
     memory = pack_memory(turns, "What is my code?", 600, LETTERS)
     assert memory.quotations, "else this shows nothing"
-    assert [turn for turn, _ in read_quotations(memory)] == [1]
+    assert len(read_quotations(memory)) == 1
     assert list_lines(memory)[:2] == [HEAD, HEADINGS[Speaker.USER]]
     assert len(list_lines(memory)) == 3
     assert not {"<", "\x00", "\u202e", "\u2028"} & set(memory.block)
@@ -102,10 +102,10 @@ def test_quotations_name_their_source() -> None:
     assert render_quotations(quotations).split("\n") == [
         HEAD,
         "The user said:",
-        '1 "I have 2 cats."',
-        '3 "One is called Io."',
+        '"I have 2 cats."',
+        '"One is called Io."',
         "The assistant said:",
-        '1 "Lovely."',
+        '"Lovely."',
     ]
     assert render_quotations([]) == ""
 
@@ -136,16 +136,27 @@ def test_what_is_superseded_is_not_quoted() -> None:
     assert [quotation.text for quotation in memory.quotations] == ["The release slipped to 9 May."]
 
 
+@for_each("end, quoted", {
+    "a question": ("Red or blue?", ["Red or blue?"]),
+    "no question": ("That is settled.", []),
+    "a long question": (f"Red or {'x' * 60}?", []),
+})  # fmt: skip
+def test_of_a_newest_turn_that_is_too_long_a_last_question_is_quoted(end: str, quoted: list[str]) -> None:
+    said = [
+        Utterance(Speaker.USER, f"{'x' * 300}. It rains."),
+        Utterance(Speaker.ASSISTANT, f"{'y' * 300}. {end}"),
+    ]
+    memory = pack_memory(group_turns(said), "Blue.", 290, LETTERS)
+    assert list(memory.verbatim) == []
+    assert [one.text for one in memory.quotations] == quoted
+
+
 def test_an_answer_of_a_model_is_retrieved_and_is_no_card() -> None:
     utterances = [Utterance(Speaker.USER, "Hm."), Utterance(Speaker.ASSISTANT, "Saturn has rings of ice.")]
     turns = group_turns([*utterances, Utterance(Speaker.USER, "x" * 900)])
     memory = pack_memory(turns, "What are the rings of Saturn?", 400, LETTERS)
     assert [(one.speaker, one.text) for one in memory.quotations] == [(Speaker.ASSISTANT, "Saturn has rings of ice.")]
     assert (memory.cards, memory.retrieved) == (0, 1)
-
-
-def make_sentences(*texts: str) -> list[Sentence]:
-    return list_sentences(make_turns(*texts))
 
 
 @for_each("question, order", {
@@ -156,11 +167,12 @@ def make_sentences(*texts: str) -> list[Sentence]:
     "nothing": ("", []),
 })  # fmt: skip
 def test_ranking_by_words(question: str, order: list[int]) -> None:
-    assert WordRanking().rank(question, make_sentences("A car.", "A boat.", "Another car.")) == order
+    said = view_index(index_turns(make_turns("A car.", "A boat.", "Another car.")))
+    assert [sentence.position for sentence in rank_words(question, [said])] == order
 
 
 def test_a_ranking_of_no_sentences() -> None:
-    assert WordRanking().rank("boat", []) == []
+    assert rank_words("boat", [view_index(index_turns([]))]) == []
 
 
 class MeaningRanking:
@@ -173,7 +185,7 @@ class MeaningRanking:
 def test_another_ranking_joins() -> None:
     turns = make_turns("A ship lies there.", "It rains.", "x" * 900)
     assert not pack_memory(turns, "boat", 300, LETTERS).quotations
-    memory = pack_memory(turns, "boat", 300, LETTERS, [WordRanking(), MeaningRanking()])
+    memory = pack_memory(turns, "boat", 300, LETTERS, [MeaningRanking()])
     assert [quotation.text for quotation in memory.quotations] == ["A ship lies there."]
 
 

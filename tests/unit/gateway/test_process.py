@@ -102,6 +102,47 @@ async def test_limits_of_a_key_hold(gateway: GatewayProcess) -> None:
     assert caught.value.retry_after is not None
 
 
+@for_each("limits, raised", {
+    "a spent budget": ({"budget_tokens": 0}, {"budget_tokens": 100}),
+    "a budget that is taken away": ({"budget_tokens": 0}, {"budget_tokens": None}),
+    "a limit of no request": ({"requests_per_minute": 0, "budget_tokens": 50}, {"requests_per_minute": 60}),
+    "a minute that is used up": ({"requests_per_minute": 1}, {"requests_per_minute": 100}),
+})  # fmt: skip
+async def test_a_raised_limit_holds_for_the_next_request(
+    gateway: GatewayProcess, limits: dict[str, Any], raised: dict[str, Any]
+) -> None:
+    """Also where the last refusal would still hold."""
+    key = await gateway.create_key(limits=limits)
+    path = f"/keys/{key.split('_')[1]}"
+    async with gateway.make_client(key) as client:
+        with pytest.raises((RateLimitError, BudgetExhaustedError)):
+            for _ in range(2):
+                await client.generate(model="credit", prompt="x", max_new_tokens=5)
+        status, changed = await gateway.call_admin("PATCH", path, {"limits": raised})
+        assert (status, changed["limits"]) == (200, dict.fromkeys(changed["limits"]) | limits | raised)
+        await client.generate(model="credit", prompt="x", max_new_tokens=5)
+    assert "key" not in changed
+
+
+async def test_what_a_change_names_changes_and_the_rest_stays(gateway: GatewayProcess) -> None:
+    key = await gateway.create_key(models=["other"], limits={"budget_tokens": 50, "tokens_per_minute": 7})
+    path = f"/keys/{key.split('_')[1]}"
+    _, before = await gateway.call_admin("PATCH", path, {"expires_in_seconds": 3600})
+    assert before["expires_at"] is not None
+    _, after = await gateway.call_admin("PATCH", path, {"models": None, "scopes": ["end-users"]})
+    assert after == {**before, "models": None, "scopes": ["end-users"]}
+    _, last = await gateway.call_admin("PATCH", path, {"limits": None, "scopes": [], "expires_in_seconds": None})
+    assert last == {**after, "limits": dict.fromkeys(after["limits"]), "scopes": [], "expires_at": None}
+
+
+async def test_a_revoked_key_is_not_changed(gateway: GatewayProcess) -> None:
+    key = await gateway.create_key()
+    path = f"/keys/{key.split('_')[1]}"
+    await gateway.call_admin("DELETE", path)
+    status, answered = await gateway.call_admin("PATCH", path, {"models": None})
+    assert (status, answered["error"]["code"]) == (409, "key_revoked")
+
+
 async def test_fifty_requests_at_once_never_exceed_a_budget(gateway: GatewayProcess) -> None:
     key = await gateway.create_key(limits={"budget_tokens": 100})
     async with gateway.make_client(key) as client:
@@ -163,6 +204,7 @@ PATHS = [
     ("POST", "/keys"),
     ("GET", "/keys"),
     ("POST", "/keys/a/rotate"),
+    ("PATCH", "/keys/a"),
     ("DELETE", "/keys/a"),
     ("GET", "/usage"),
     ("GET", "/audit"),
@@ -188,6 +230,14 @@ BAD_REQUESTS: dict[str, tuple[str, str, Any, int, str]] = {
     "no model": ("POST", "/keys", {"name": "a", "models": []}, 400, "models"),
     "a life of nothing": ("POST", "/keys", {"name": "a", "expires_in_seconds": 0}, 400, "expires_in_seconds"),
     "an unknown key": ("DELETE", "/keys/000000000000", None, 404, "GET /v1/admin/keys lists them"),
+    "a change of an unknown key": ("PATCH", "/keys/000000000000", {"models": None}, 404, "No key has the id"),
+    "a change of nothing": ("PATCH", "/keys/000000000000", {}, 400, "limits: nothing is named that changes"),
+    "a change of no limit": ("PATCH", "/keys/000000000000", {"limits": {}}, 400, "limits: nothing is named"),
+    "another name": ("PATCH", "/keys/000000000000", {"name": "b"}, 400, "name"),
+    "a limit of another type": ("PATCH", "/keys/a", {"limits": {"budget_tokens": "9"}}, 400, "limits.budget_tokens"),
+    "a limit below zero": ("PATCH", "/keys/a", {"limits": {"budget_tokens": -1}}, 400, "limits.budget_tokens"),
+    "a change to no model": ("PATCH", "/keys/a", {"models": []}, 400, "models"),
+    "a change to no life": ("PATCH", "/keys/a", {"expires_in_seconds": 0}, 400, "expires_in_seconds"),
     "a grace of years": ("POST", "/keys/000000000000/rotate", {"grace_seconds": 1e9}, 400, "grace_seconds"),
     "no day": ("GET", "/usage?first=yesterday", None, 400, "first"),
     "days the wrong way round": ("GET", "/usage?first=2026-02-01&last=2026-01-01", None, 400, "first"),

@@ -120,7 +120,7 @@ async def test_a_conversation_longer_than_the_context_is_answered(caller: Caller
         "remembered": 0,
     }
     assert 0 < figures["estimated_tokens"] <= figures["budget_tokens"]
-    assert '1 "My locker has the code 4711."' in caller.prompt
+    assert '"My locker has the code 4711."' in caller.prompt
     assert caller.prompt.startswith(HEAD)
     assert caller.prompt.endswith("What opens my locker?")
     roles = [message["role"] for message in caller.pod.messages]
@@ -147,7 +147,7 @@ async def test_stored_responses_are_remembered(caller: Caller) -> None:
         assert status == 200, answer
         previous = answer["id"]
     assert (await caller.respond("What opens it?", previous_response_id=previous, memory=memory))[0] == 200
-    assert '1 "My locker has the code 4711."' in caller.prompt
+    assert '"My locker has the code 4711."' in caller.prompt
     assert len(caller.prompt) // 4 <= 300 + 32
     assert (await caller.call("GET", f"/responses/{previous}"))[1]["r1plus"]["memory"]["turns"] == 6
 
@@ -310,7 +310,10 @@ async def test_what_is_not_to_be_stored_is_not_kept(caller: Caller) -> None:
     assert (await caller.call("GET", "/memories"))[1]["data"] == []
 
 
-async def test_no_marker_of_one_end_user_is_in_a_prompt_of_another(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_no_marker_of_one_end_user_or_tenant_is_in_a_prompt_of_another(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     pod = FakeTriton(answer_briefly)
-    async with serving(pod), running_process(tmp_path_factory.mktemp("gateway"), pod, DATA) as gateway:
-        assert await count_leaks(gateway, pod, 24) == Leaks(prompts=24, recalled=24)
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    async with serving(pod), running_process(one, pod, DATA) as first, running_process(two, pod, DATA) as second:
+        assert await count_leaks([first, second], pod, 24) == Leaks(prompts=48, recalled=48)

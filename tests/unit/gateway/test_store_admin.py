@@ -1,7 +1,8 @@
 """What an administrator does with keys, and what is reported of their use."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
+from functools import partial
 
 import pytest
 
@@ -9,6 +10,7 @@ from r1plus_gateway.access.api_keys import parse_key, verify_key
 from r1plus_gateway.access.caller import Limits
 from r1plus_gateway.store.admin import (
     BudgetRow,
+    KeyRevokedError,
     UsageQuery,
     create_key,
     list_keys,
@@ -16,9 +18,10 @@ from r1plus_gateway.store.admin import (
     reset_ledger_time,
     revoke_key,
     rotate_key,
+    update_key,
     verify_audit,
 )
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.key_records import LIMITS, KeyChange, KeySpec
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.tenant_data import ADMIN, Volume, make_caller, settle
 
@@ -89,12 +92,64 @@ async def test_a_revoked_key_ends_with_both_secrets_and_stays_in_the_list(store:
         await rotate_key(store, ADMIN, first.key.id)
 
 
+CHANGES = {
+    "a higher budget": KeyChange(limits={"budget_tokens": 2 * 10**6}),
+    "no budget and no limit of requests": KeyChange(limits={"budget_tokens": None, "requests_per_minute": None}),
+    "all limits": KeyChange(limits=dict.fromkeys(LIMITS, 7)),
+    "all models": KeyChange({"models": None}),
+    "another model and no scope": KeyChange({"models": frozenset({"debit"}), "scopes": frozenset()}),
+    "no end": KeyChange({"expires_at": None}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_of_a_key_only_what_is_named_changes(store: TenantStore, change: KeyChange) -> None:
+    issued = await create_key(store, ADMIN, SPEC)
+    record = await update_key(store, ADMIN, issued.key.id, change)
+    expected = replace(issued.record, **change.fields, limits=replace(SPEC.limits, **change.limits))
+    assert record == expected != issued.record
+    assert await list_keys(store) == [record]
+    assert await verify_key(issued.key.encode(), store, store.clock.read()) == record
+
+
+async def test_a_rotated_key_that_is_changed_keeps_both_secrets(store: TenantStore) -> None:
+    first = await create_key(store, ADMIN, SPEC)
+    second = await rotate_key(store, ADMIN, first.key.id)
+    await update_key(store, ADMIN, first.key.id, CHANGES["no end"])
+    assert await read_valid(store, first.key.encode(), second.key.encode()) == [True, True]
+
+
+async def test_an_expired_key_lives_again_with_a_new_end_only(volume: Volume, store: TenantStore) -> None:
+    issued = await create_key(store, ADMIN, replace(SPEC, expires_at=volume.time.wall + 60))
+    volume.time.advance(60)
+    await update_key(store, ADMIN, issued.key.id, CHANGES["a higher budget"])
+    assert await read_valid(store, issued.key.encode()) == [False]
+    await update_key(store, ADMIN, issued.key.id, KeyChange({"expires_at": volume.time.wall + 60}))
+    assert await read_valid(store, issued.key.encode()) == [True]
+
+
+async def test_a_revoked_key_is_not_changed(store: TenantStore) -> None:
+    issued = await create_key(store, ADMIN, SPEC)
+    record = await revoke_key(store, ADMIN, issued.key.id)
+    with pytest.raises(KeyRevokedError, match="is revoked, so it cannot be changed; create a new one"):
+        await update_key(store, ADMIN, issued.key.id, CHANGES["no end"])
+    assert await list_keys(store) == [record]
+
+
+async def test_every_wrong_field_of_a_change_is_named_and_none_is_made(store: TenantStore) -> None:
+    issued = await create_key(store, ADMIN, SPEC)
+    change = KeyChange({"models": frozenset(), "expires_at": 1.0}, {"budget_tokens": -1, "tokens_per_minute": 5})
+    with pytest.raises(ValueError, match=r"models: has 0.*limits.budget_tokens: -1.*expires_at: is not"):
+        await update_key(store, ADMIN, issued.key.id, change)
+    assert await list_keys(store) == [issued.record]
+
+
 async def read_valid(store: TenantStore, *texts: str) -> list[bool]:
     return [await verify_key(text, store, store.clock.read()) is not None for text in texts]
 
 
 async def test_a_key_that_is_not_there_is_named(store: TenantStore) -> None:
-    for action in (rotate_key, revoke_key):
+    for action in (rotate_key, revoke_key, partial(update_key, change=CHANGES["no end"])):
         with pytest.raises(LookupError, match="No key has the id 'nothing'"):
             await action(store, ADMIN, "nothing")
 

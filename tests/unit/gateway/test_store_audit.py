@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from r1plus_gateway.access.caller import AnswerEvidence, Outcome, Usage
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store import tenant
-from r1plus_gateway.store.admin import create_key, revoke_key, rotate_key, verify_audit
+from r1plus_gateway.store.admin import create_key, revoke_key, rotate_key, update_key, verify_audit
 from r1plus_gateway.store.audit import HEAD_FILE, AuditHead, OutsideHead, read_head_file
-from r1plus_gateway.store.key_records import KeySpec
+from r1plus_gateway.store.key_records import KeyChange, KeySpec
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from support.gateway.tenant_data import ADMIN, EVIDENCE, Volume, count_from, make_caller, settle
 
@@ -60,12 +60,18 @@ async def test_each_request_leaves_one_record_with_who_what_and_how_much(volume:
 async def test_what_an_administrator_changes_is_recorded(store: TenantStore) -> None:
     issued = await create_key(store, ADMIN, KeySpec("ci"))
     await rotate_key(store, ADMIN, issued.key.id)
-    await revoke_key(store, ADMIN, issued.key.id)
-    await revoke_key(store, ADMIN, issued.key.id)
+    for _ in range(2):  # what changes nothing leaves no record
+        await update_key(
+            store, ADMIN, issued.key.id, KeyChange({"models": frozenset({"b", "a"})}, {"budget_tokens": 9})
+        )
+    for _ in range(2):
+        await revoke_key(store, ADMIN, issued.key.id)
     rows = await store.read(lambda connection: connection.execute(sa.select(t.audit)).all())
     assert [(row.action, row.caller_kind, row.caller_id, row.subject) for row in rows] == [
-        (action, "admin", ADMIN.id, issued.key.id) for action in ("create_key", "rotate_key", "revoke_key")
+        (action, "admin", ADMIN.id, issued.key.id)
+        for action in ("create_key", "rotate_key", "update_key", "revoke_key")
     ]
+    assert [row.outcome for row in rows] == ["", "", "budget_tokens none -> 9; models all -> a,b", ""]
     assert (await verify_audit(store)).problem == ""
 
 

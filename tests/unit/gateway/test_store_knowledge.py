@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
-from r1plus_gateway.store.content import ContentLimitError, ContentLimits, Page
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.content import ContentLimitError, ContentLimits, DeletionStep, Page
 from r1plus_gateway.store.content_cipher import UnreadableContentError
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.knowledge import UPLOAD_SECONDS, Chunk, ChunkBatch, IngestionState
@@ -15,7 +17,7 @@ from r1plus_gateway.store.retention import prune_knowledge
 from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_knowledge import TenantKnowledge
 from support.gateway.backups import back_up, make_elsewhere, restore
-from support.gateway.content import MIB, check_books, make_content, say
+from support.gateway.content import LIMITS, MIB, check_books, make_content, say
 from support.gateway.knowledge import INGESTION, add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 from support.scratch import make_scratch_folder
@@ -191,9 +193,8 @@ async def test_attributes_that_change_while_a_file_is_read_are_kept(knowledge: T
 
 
 async def test_a_caller_with_many_files_keeps_no_other_from_being_read(
-    knowledge: TenantKnowledge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+    knowledge: TenantKnowledge, volume: Volume
 ) -> None:
-    monkeypatch.setattr("r1plus_gateway.store.tenant_knowledge.MOST_PENDING", 2)
     added = []
     for caller in (KEY, ANNA, KEY, OTHER):
         owner = knowledge.identify(caller)
@@ -201,7 +202,7 @@ async def test_a_caller_with_many_files_keeps_no_other_from_being_read(
         await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
         added.append((file.id, owner))
         volume.time.advance(1)
-    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending()]
+    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending(2)]
     assert pending == [added[0], added[1], added[3]]
 
 
@@ -358,3 +359,36 @@ async def test_chunks_of_two_readers_are_never_mixed(store: TenantStore, knowled
     batches = await knowledge.read(owner, lambda one: one.read_batches(read[0]))
     assert [chunk.text for batch in batches for chunk in batch.chunks] == ["y"]
     await store.read(check_books)
+
+
+async def test_others_write_between_the_parts_of_a_large_deletion(store: TenantStore) -> None:
+    knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=2, parts=2)))
+    owner = knowledge.identify(KEY)
+    file = await upload(knowledge, owner, *[b"part"] * 5)
+    store_id = await make_store(knowledge, owner)
+    added = await add_file(knowledge, owner, store_id, file.id)
+    await ingest(knowledge, owner, added, *[make_batch(place, "a", "b") for place in range(9)])
+    assert await knowledge.write(owner, lambda one: one.delete_vector_store(store_id))
+    assert not await knowledge.write(owner, lambda one: one.delete_vector_store(store_id))
+    assert await knowledge.read(owner, lambda one: one.find_vector_store(store_id)) is None
+    assert await knowledge.read(owner, lambda one: one.list_searchable(store_id)) is None
+    sizes = [await store.read(check_books)]
+    while await knowledge.write(owner, lambda one: one.drop_deleted()):
+        sizes.append(await store.read(check_books))
+        assert (await upload(knowledge, owner, b"x")).bytes == 1
+        assert await knowledge.delete(owner, lambda one: one.delete_file(file.id)) == (len(sizes) == 2)
+    assert await store.read(lambda one: one.scalar(sa.select(sa.func.count()).select_from(t.chunk_batches))) == 0
+
+
+async def test_a_large_deletion_that_was_cut_goes_on_in_the_stores_rounds(volume: Volume) -> None:
+    async with volume.open() as store:
+        knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=2, parts=2)))
+        owner = knowledge.identify(KEY)
+        file = await upload(knowledge, owner, *[b"part"] * 5)
+        assert await knowledge.write(owner, lambda one: one.delete_file(file.id))
+        assert await store.read(check_books) > 0
+        assert await knowledge.read(owner, lambda one: one.find_file(file.id)) is None
+    async with volume.open() as store:
+        while await store.write(lambda one: prune_knowledge(one.connection, one.now)):
+            pass
+        assert await store.read(check_books) == 0

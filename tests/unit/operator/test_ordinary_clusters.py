@@ -12,7 +12,7 @@ from r1plus_operator.config import OperatorConfigError, load_settings
 from r1plus_operator.observe import projections
 from r1plus_operator.plan.deployment import plan
 from r1plus_operator.plan.engine.delivery import EngineVolume
-from r1plus_operator.plan.manifests.children import Owner, build_network_policy
+from r1plus_operator.plan.manifests.children import ChildOwner, build_network_policy
 from r1plus_operator.plan.observation import REFUSED_PODS, Json, TenantView
 from r1plus_operator.plan.revision.refresh import RefreshOutcome
 from r1plus_operator.plan.settings import DnsPods, DnsTerms, OperatorConfig, PodUser, RuntimeUpdate
@@ -37,7 +37,7 @@ NO_USER: Json = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefaul
 
 def policies_of(config: OperatorConfig) -> dict[str, Json]:
     """Every wall that lets out to DNS, by what it is of."""
-    owner = Owner({"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}})
+    owner = ChildOwner({"metadata": {"name": "credit", "namespace": "team", "uid": "u-1"}})
     return {
         "what serves": build_network_policy(owner, (), config),
         "a tenant's own pods": network_policies.build_callers_policy("team", (), config.dns),

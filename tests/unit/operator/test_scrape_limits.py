@@ -13,7 +13,7 @@ from r1plus_contract.suite import Suite, load_suite
 from r1plus_contract.verdict import SweepFigures, Watch, WatchStanding
 from r1plus_monitoring.report.exposition import MOST_TASKS, Exposition
 from r1plus_operator.plan.manifests.alerts import SCRAPE_LIMITS, build_pod_monitor
-from r1plus_operator.plan.manifests.children import Owner
+from r1plus_operator.plan.manifests.children import ChildOwner
 from support.http_server import serving
 from support.monitoring.scripted import small_suite
 from support.plan.world import CONFIG
@@ -64,7 +64,7 @@ FLOODS = {
 @pytest.fixture
 def config() -> dict[str, Any]:
     """As prometheus-operator writes it of the PodMonitor."""
-    made = build_pod_monitor(Owner({"metadata": {"name": "credit", "namespace": "team", "uid": "u"}}), CONFIG)
+    made = build_pod_monitor(ChildOwner({"metadata": {"name": "credit", "namespace": "team", "uid": "u"}}), CONFIG)
     (followed,) = {endpoint["followRedirects"] for endpoint in made["spec"]["podMetricsEndpoints"]}
     limits = {re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", key): most for key, most in SCRAPE_LIMITS.items()}
     # What a target has of its own, as relabelling leaves it.

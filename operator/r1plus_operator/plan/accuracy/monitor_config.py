@@ -32,7 +32,7 @@ def build_accuracy_config(
     former = suites.former_for(*(r.identity_digest for r in under_former))
     history = [revision for revision in revisions.values() if revision.name not in surplus]
     return children.build_accuracy_config(
-        children.Owner(inputs.observed.cr),
+        children.ChildOwner(inputs.observed.cr),
         inputs.spec,
         suites.spec_suite,
         select_known_verdicts(history, rollout.replicas, suites.hashes),

@@ -15,7 +15,7 @@ from r1plus_contract import metrics, names
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_operator.api.conditions import ConditionType
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.manifests.children import Owner
+from r1plus_operator.plan.manifests.children import ChildOwner
 from r1plus_operator.plan.manifests.promql import escape_template, format_series
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import AlertTerms, OperatorConfig
@@ -41,7 +41,7 @@ LEAST_FRESH_SECONDS, SPARED_TURNS, ANSWER_SECONDS = 90, 5, 60
 spared four of five probes; plus the timeout of a probe."""
 
 
-def build_pod_monitor(owner: Owner, config: OperatorConfig) -> Json:
+def build_pod_monitor(owner: ChildOwner, config: OperatorConfig) -> Json:
     """Return the PodMonitor. It scrapes monitor and Triton of every pod, Ready or not, so that gates are visible.
 
     The monitor's series have the labels of their deployment. Triton's series and `up` get them from the pod.
@@ -85,7 +85,7 @@ def _build_relabeling(target: str, source: str) -> Json:
 
 
 def build_prometheus_rule(
-    owner: Owner, spec: R1PlusDeploymentSpec, revision: str, config: OperatorConfig, items: int | None = None
+    owner: ChildOwner, spec: R1PlusDeploymentSpec, revision: str, config: OperatorConfig, items: int | None = None
 ) -> Json:
     """Return the alerts about the revision that takes traffic. `items`: size of the suite that judges it."""
     scope = AlertScope(owner.namespace, owner.name, revision)

@@ -34,7 +34,7 @@ GATEWAY_PODS: Json = {"matchLabels": {LABEL_GATEWAY: "true"}}
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
-class Owner:
+class ChildOwner:
     """The CR that owns the children. It builds their metadata."""
 
     def __init__(self, cr: Json) -> None:
@@ -72,7 +72,7 @@ class Owner:
         return {names.LABEL_DEPLOYMENT: self.name, names.LABEL_REVISION: revision, names.LABEL_SERVING: "true"}
 
 
-def build_service_account(owner: Owner) -> Json:
+def build_service_account(owner: ChildOwner) -> Json:
     """Return the pods' service account, which has no rights and no token."""
     return {
         "apiVersion": "v1",
@@ -83,7 +83,7 @@ def build_service_account(owner: Owner) -> Json:
 
 
 def build_network_policy(
-    owner: Owner, callers: Collection[str], config: OperatorConfig, gateway: GatewayView | None = None
+    owner: ChildOwner, callers: Collection[str], config: OperatorConfig, gateway: GatewayView | None = None
 ) -> Json:
     """Return the deployment's NetworkPolicy. `callers` are other namespaces that may call it."""
     spec = {
@@ -153,7 +153,7 @@ def build_dns_rule(dns: DnsTerms) -> Json:
     }
 
 
-def build_revision_config(owner: Owner, revision: Revision) -> Json:
+def build_revision_config(owner: ChildOwner, revision: Revision) -> Json:
     """Return the ConfigMap of a revision, which `verify` and the monitor read."""
     return {
         "apiVersion": "v1",
@@ -165,7 +165,7 @@ def build_revision_config(owner: Owner, revision: Revision) -> Json:
 
 
 def build_accuracy_config(
-    owner: Owner,
+    owner: ChildOwner,
     spec: R1PlusDeploymentSpec,
     source: SuiteSource,
     verdicts: tuple[GateReport, ...],
@@ -223,7 +223,7 @@ def compute_max_pods(spec: R1PlusDeploymentSpec) -> int:
     return max(LEAST_PODS, spec.replicas)
 
 
-def build_deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revision, replicas: int) -> Json:
+def build_deployment(owner: ChildOwner, spec: R1PlusDeploymentSpec, revision: Revision, replicas: int) -> Json:
     """Return the Deployment of a revision. Its template is that of the ControllerRevision, unchanged."""
     labels = {names.LABEL_REVISION: revision.name}
     return {
@@ -242,7 +242,7 @@ def build_deployment(owner: Owner, spec: R1PlusDeploymentSpec, revision: Revisio
     }
 
 
-def build_service(owner: Owner, revision: str) -> Json:
+def build_service(owner: ChildOwner, revision: str) -> Json:
     """Return the deployment's Service. A rollout switches traffic by its selector."""
     return {
         "apiVersion": "v1",
@@ -259,7 +259,7 @@ def build_service(owner: Owner, revision: str) -> Json:
     }
 
 
-def build_pods_service(owner: Owner, revision: str) -> Json:
+def build_pods_service(owner: ChildOwner, revision: str) -> Json:
     """Return the headless Service by which the tenant's gateway finds each pod of the revision that takes traffic."""
     service = build_service(owner, revision)
     ports = [
@@ -272,7 +272,7 @@ def build_pods_service(owner: Owner, revision: str) -> Json:
     }
 
 
-def build_disruption_budget(owner: Owner, revision: str) -> Json:
+def build_disruption_budget(owner: ChildOwner, revision: str) -> Json:
     """Return the PodDisruptionBudget: a drain evicts one pod at a time, and unhealthy pods at once.
 
     It selects the revision that takes traffic. Pods that outlive their Deployment, as draining or quarantined ones do,

@@ -43,7 +43,7 @@ def build_manifests(
     `surplus`: names of revisions that are not kept; `rollout_revision`: the one that is brought up or kept;
     `suite_items`: how many items the suite in force has.
     """
-    owner = children.Owner(inputs.observed.cr)
+    owner = children.ChildOwner(inputs.observed.cr)
     history = [revision for revision in revisions.values() if revision.name not in surplus]
     first = [
         children.build_network_policy(owner, _allowed_callers(inputs), inputs.config, inputs.gateway),
@@ -84,7 +84,7 @@ def find_changes(
 
 
 def _build_last(
-    inputs: PassInputs, owner: children.Owner, rollout: Rollout, suite_items: int | None, *, has_service: bool
+    inputs: PassInputs, owner: children.ChildOwner, rollout: Rollout, suite_items: int | None, *, has_service: bool
 ) -> list[Json]:
     # Only what was promoted: a pod that is Ready by a token that it should not have gets no traffic by it.
     revision = rollout.current or children.NOTHING_PROMOTED

@@ -11,7 +11,7 @@ MOST_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Expiry:
+class RevisionExpiry:
     """The annotation. Seconds since the epoch."""
 
     at: float
@@ -29,16 +29,16 @@ class Expiry:
         return has_new_deadline or (self.retry_at is not None and self.retry_at <= now)
 
 
-def expire(before: Expiry | None, now: float, no_room: str, terms: RolloutTerms) -> Expiry:
+def expire(before: RevisionExpiry | None, now: float, no_room: str, terms: RolloutTerms) -> RevisionExpiry:
     """Return the record of one more withdrawal."""
     times = before.times + 1 if before else 1
     retry_at = now + retry_delay(times, terms.strategy) if no_room else None
-    return Expiry(now, times, terms.deadline_seconds, no_room[:MOST_TEXT], retry_at)
+    return RevisionExpiry(now, times, terms.deadline_seconds, no_room[:MOST_TEXT], retry_at)
 
 
-def read_expiry(text: str | None) -> Expiry | None:
+def read_expiry(text: str | None) -> RevisionExpiry | None:
     """Return the record of an annotation; None where there is none or it is unreadable."""
     try:
-        return loads(Expiry, text, tolerant=True) if text else None
+        return loads(RevisionExpiry, text, tolerant=True) if text else None
     except ContractError:
         return None

@@ -13,7 +13,7 @@ from r1plus_contract.verdict import GateReport, Verdict
 from r1plus_operator.plan.engine.delivery import EngineVolume
 from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.podspec.pod import has_user, hash_pod_spec, is_same_image, list_images
-from r1plus_operator.plan.revision.expiry import Expiry
+from r1plus_operator.plan.revision.expiry import RevisionExpiry
 from r1plus_operator.plan.revision.last_valid import LastValid
 from r1plus_operator.plan.revision.refresh import Refresh
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
@@ -67,7 +67,7 @@ class Revision:
     """Container -> digests of the images that pods ran which passed its gate; empty where none was seen."""
     last_valid: LastValid | None = None
     """What the spec asked for last; of the revision that serves."""
-    expiry: Expiry | None = None
+    expiry: RevisionExpiry | None = None
     """That it was withdrawn, since it has been the candidate."""
 
     @property

@@ -35,7 +35,7 @@ from r1plus_contract.gateway import (
     TokenSettings,
 )
 from r1plus_contract.isolation import IsolationPart
-from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_contract.jsonable import dumps
 from r1plus_contract.timestamps import parse_timestamp
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
@@ -153,14 +153,11 @@ def build_service_accounts(namespace: str) -> list[Json]:
 
 def build_config(settings: GatewaySettings, issuer: TokenIssuer) -> Json:
     """Return the ConfigMap: the gateway's settings, and whose tokens it believes."""
-    document = to_jsonable(settings)
-    if settings.embedding is None:
-        del document["embedding"]  # A gateway of an older release does not know the field.
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _build_metadata(settings.namespace),
-        "data": {SETTINGS_FILE: dumps(document), JWKS_FILE: issuer.jwks},
+        "data": {SETTINGS_FILE: dumps(settings.document()), JWKS_FILE: issuer.jwks},
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from r1plus_contract import names
 from r1plus_contract.isolation import CONTAINER_DECOY, IsolationProbe
-from r1plus_operator.plan.manifests.children import Owner, build_network_policy
+from r1plus_operator.plan.manifests.children import ChildOwner, build_network_policy
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.settings import DnsTerms
 from r1plus_operator.plan.tenancy import network_policies
@@ -26,7 +26,7 @@ def pod() -> Json:
 
 
 def test_its_policies_are_to_the_letter_those_of_a_deployment_that_lets_nobody_in() -> None:
-    owner = Owner({"metadata": {"name": "decoy", "namespace": DECOY, "uid": "u"}})
+    owner = ChildOwner({"metadata": {"name": "decoy", "namespace": DECOY, "uid": "u"}})
     assert by_name()["decoy"]["spec"] == build_network_policy(owner, (), CONFIG)["spec"]
 
 

@@ -1,109 +1,153 @@
-"""Keys that are changed without end come at their group's pace; none is forgotten, and no other group waits for it."""
+"""What changes without end gets fewer and fewer turns; nothing is forgotten, and no other group waits for it."""
 
+import itertools
+from functools import partial
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1plus_operator.runtime.pace import GroupRateLimiter
-from r1plus_operator.runtime.queue import WorkQueue
+from r1plus_operator.runtime.pace import MOST_REMEMBERED, GroupPace, PaceLimits
 from support.runtime.clock import ManualClock
 
-RATE, BURST = 2.0, 3
+LIMITS = PaceLimits(at_once=3, burst_per_second=2.0, burst=6, per_second=0.5, longest_seconds=16.0)
 
 
 class Timeline:
-    """A clock that a test moves, and what was asked of the queue: (time, key)."""
+    """A clock that a test moves, and which turns were taken: (time, key, which change was followed)."""
 
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.due: list[tuple[float, str]] = []
-        self.pace: GroupRateLimiter[str] = GroupRateLimiter(
-            self._add_after, lambda key: key[0], rate=RATE, burst=BURST, clock=lambda: self.now
-        )
+    def __init__(self, limits: PaceLimits = LIMITS) -> None:
+        self.clock = ManualClock()
+        self.pace: GroupPace[str] = GroupPace(lambda key: key[0], limits, clock=self.clock)
+        self.turns: list[tuple[float, str, int]] = []
+        self.changes: dict[str, int] = {}
 
-    def add(self, *keys: str) -> None:
+    def change(self, *keys: str) -> None:
         for key in keys:
-            self.pace.add(key)
+            number = self.changes[key] = self.changes.get(key, 0) + 1
+            turn = partial(self._take, key, number)
+            if self.pace.take_turn(key, turn):
+                turn()
 
-    def _add_after(self, key: str, seconds: float) -> None:
-        self.due.append((round(self.now + seconds - 1000.0, 6), key))
+    def change_for(self, seconds: float, *keys: str, every: float = 0.125) -> None:
+        for _ in range(int(seconds / every)):
+            self.change(*keys)
+            self.clock.advance(every)
+
+    def times(self, group: str = "") -> list[float]:
+        return [at for at, key, _ in self.turns if key.startswith(group)]
+
+    def _take(self, key: str, number: int) -> None:
+        self.turns.append((round(self.clock.time(), 6), key, number))
 
 
-def test_so_many_come_at_once_and_the_others_one_after_the_other() -> None:
+def test_a_few_come_at_once_the_rest_of_a_burst_soon_and_then_one_every_two_seconds() -> None:
     line = Timeline()
-    line.add(*(f"a{number}" for number in range(6)))
-    assert line.due == [(0.0, "a0"), (0.0, "a1"), (0.0, "a2"), (0.5, "a3"), (1.0, "a4"), (1.5, "a5")]
+    line.change(*(f"a{number}" for number in range(9)))
+    line.clock.advance(60.0)
+    assert line.times() == [0.0, 0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 4.0, 6.0]
+    assert not any(group.waiting for group in line.pace._groups.values())
 
 
 def test_another_group_does_not_wait() -> None:
     line = Timeline()
-    line.add(*(f"a{number}" for number in range(9)))
-    line.add("b0")
-    assert line.due[-1] == (0.0, "b0")
+    line.change(*(f"a{number}" for number in range(9)), "b0")
+    assert line.times("b") == [0.0]
 
 
-def test_a_key_that_waits_takes_no_second_place_and_one_that_was_looked_at_does() -> None:
+def test_of_many_changes_of_what_waits_the_newest_is_followed_once() -> None:
     line = Timeline()
-    line.add("a0", "a1", "a2", "a3", "a3", "a3", "a4")
-    assert line.due[3:] == [(0.5, "a3"), (0.5, "a3"), (0.5, "a3"), (1.0, "a4")], "the queue makes one of them"
-    line.now += 0.5
-    line.add("a3")
-    assert line.due[-1] == (1.5, "a3"), "its time has come: what changed after that is another pass"
+    line.change("a0", "a1", "a2", *["a3"] * 50)
+    line.clock.advance(100.0)
+    assert [(key, number) for _, key, number in line.turns][3:] == [("a3", 50)]
 
 
-def test_who_edits_the_same_key_fast_waits_too() -> None:
+@pytest.mark.parametrize("crs", [1, 20], ids=["one object", "more objects than come at once"])
+def test_who_never_stops_gets_a_turn_every_sixteen_seconds(crs: int) -> None:
     line = Timeline()
-    line.add(*["a0"] * 50)
-    assert sorted(at for at, _ in line.due)[:3] == [0.0] * 3
-    assert {at for at, _ in line.due[3:]} == {0.5}
+    line.change_for(300.0, *(f"a{number}" for number in range(crs)))
+    late = [at for at in line.times() if at > 60.0]
+    gaps = {round(after - before, 6) for before, after in itertools.pairwise(late)}
+    assert max(gaps) - min(gaps) <= 0.125
+    assert min(gaps) == 16.0
 
 
-def test_an_edit_after_a_pass_that_came_before_its_time_is_seen() -> None:
-    """With the real queue: a pass for another reason takes the place of the booked one."""
-    clock = ManualClock()
-    queue: WorkQueue[str] = WorkQueue(clock=clock)
-    pace: GroupRateLimiter[str] = GroupRateLimiter(
-        queue.add_after, lambda key: key[0], rate=RATE, burst=1, clock=clock.time
-    )
-    pace.add("a0")
-    queue.add_after("a1", 0.1)
-    pace.add("a1")
-    clock.advance(0.1)
-    assert queue.depth == 2
-    assert queue.delay_depth == 0, "a1 waits no more"
-    pace.add("a1")
-    assert queue.delay_depth == 1
-    clock.advance(0.4)
-    assert (queue.delay_depth, queue.depth) == (0, 2)
+def test_the_gap_doubles_and_is_halved_again_once_nothing_changes() -> None:
+    line = Timeline(PaceLimits(at_once=1, burst_per_second=100.0, burst=1000, per_second=0.5, longest_seconds=16.0))
+    keys = [f"a{number}" for number in range(9)]
+    line.change(*keys)
+    line.change_for(31.0, *keys)
+    before = line.times()
+    line.clock.advance(100.0)
+    after = [late - early for early, late in itertools.pairwise(line.times())][len(before) - 1 :]
+    assert [round(late - early) for early, late in itertools.pairwise(before)][:5] == [0, 2, 4, 8, 16]
+    assert [round(gap) for gap in after[:4]] == [16, 16, 8, 4], "the first was set before it was quiet"
 
 
-def test_after_a_rest_as_many_come_at_once_as_ever() -> None:
+def test_the_last_change_of_each_is_followed_soon_after_a_flood() -> None:
     line = Timeline()
-    line.add(*(f"a{number}" for number in range(6)))
-    line.now += 10.0
-    line.add("b0")
-    assert set(line.pace._groups) == {"b"}, "nothing is kept of who rests"
-    line.add(*(f"a{number}" for number in range(4)))
-    assert [at for at, _ in line.due[-4:]] == [10.0, 10.0, 10.0, 10.5]
+    keys = [f"a{number}" for number in range(20)]
+    line.change_for(100.0, *keys)
+    line.clock.advance(120.0)
+    followed = {key: number for _, key, number in line.turns}
+    assert followed == line.changes
 
 
-def test_what_is_kept_of_a_group_is_no_more_than_what_waits() -> None:
+def test_what_had_no_turn_for_longest_is_next() -> None:
     line = Timeline()
-    for number in range(100):
-        line.add(f"a{number}")
-        line.now += 5.0
-    assert len(line.pace._groups["a"].due_at) == 1
+    keys = [f"a{number}" for number in range(5)]
+    line.change_for(100.0, *keys)
+    line.change("a9")
+    line.clock.advance(16.25)
+    assert line.turns[-1][1:] == ("a9", 1), "it waits for none of those that have had theirs"
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a0", "a1", "a2", "a3", "a4", "a5", "b0", "b1"]), st.sampled_from([0.0, 0.01, 0.3, 2.0]))))  # fmt: skip
-def test_every_edit_is_followed_by_a_pass_and_no_group_has_more_than_its_share(edits: list[tuple[str, float]]) -> None:
+def test_a_flood_is_forgotten_after_a_rest() -> None:
+    line = Timeline()
+    line.change_for(100.0, "a0")
+    line.clock.advance(200.0)
+    began = len(line.turns)
+    line.change("a0", "a1", "a2")
+    assert len(line.turns) == began + 3
+    line.change("b0")
+    line.clock.advance(200.0)
+    line.change("c0")
+    assert set(line.pace._groups) == {"c"}, "nothing is kept of who rests"
+
+
+def test_what_is_withdrawn_is_not_followed_and_what_changes_after_it_is() -> None:
+    line = Timeline()
+    line.change("a0", "a1", "a2", "a3", "a4")
+    line.pace.withdraw("a3")
+    line.pace.withdraw("a4")
+    line.pace.withdraw("a0")
+    line.pace.withdraw("b0")
+    line.change("a4")
+    line.clock.advance(60.0)
+    assert [(key, number) for _, key, number in line.turns][3:] == [("a4", 2)]
+
+
+def test_of_objects_that_come_and_go_no_more_is_remembered_than_so_many() -> None:
+    line = Timeline(PaceLimits(at_once=10_000, burst_per_second=1.0, burst=10_000))
+    line.change(*(f"a{number}" for number in range(MOST_REMEMBERED + 500)))
+    assert len(line.pace._groups["a"].last_turns) == MOST_REMEMBERED
+
+
+KEYS = st.sampled_from(["a0", "a1", "a2", "a3", "a4", "a5", "b0", "b1"])
+
+
+@given(st.lists(st.tuples(KEYS, st.sampled_from([0.0, 0.01, 0.3, 2.0, 20.0])), max_size=80))
+def test_every_last_change_is_followed_and_no_group_has_more_than_its_share(edits: list[tuple[str, float]]) -> None:
     line = Timeline()
     for key, later in edits:
-        line.now += later
-        line.add(key)
-        now = round(line.now - 1000.0, 6)
-        assert any(k == key and at >= now for at, k in line.due), "a pass that sees the edit"
+        line.clock.advance(later)
+        line.change(key)
+    line.clock.advance(300.0)
+    assert {key: number for _, key, number in line.turns} == line.changes
+    assert not any(group.waiting for group in line.pace._groups.values())
     for group in "ab":
-        times = sorted(at for at, key in set(line.due) if key[0] == group)
+        times = line.times(group)
         for first, start in enumerate(times):
             for count, end in enumerate(times[first:], 1):
-                assert count <= BURST + (end - start) * RATE + 1e-6
+                assert count <= LIMITS.burst + (end - start) * LIMITS.per_second + 1e-6
+                assert count <= LIMITS.at_once + (end - start) * LIMITS.burst_per_second + 1e-6

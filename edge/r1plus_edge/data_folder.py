@@ -1,0 +1,159 @@
+"""The one folder with everything that `serve` writes: state, keys, logs. One `serve` at a time has it.
+
+The lock is the kernel's: it ends with its process, however that ends, and tells who holds it.
+"""
+
+import fcntl
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from r1plus_edge.errors import EdgeError
+
+_FLOCK: Final = "hhqqi"
+"""struct flock of the kernel: type, whence, start, length, pid."""
+_PRIVATE: Final = 0o700
+_UNQUOTABLE: Final = re.compile(r"""[\s'"\\$`&|;<>()*?\[\]#~!{}]""")
+"""Of a path in a shell's command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """Where each thing is."""
+
+    root: Path
+
+    @property
+    def objects(self) -> Path:
+        """What the plan has made: revisions with their verdicts, settings, the Service's selector."""
+        return self.root / "objects.json"
+
+    @property
+    def status(self) -> Path:
+        """What `serve status` reads."""
+        return self.root / "status.json"
+
+    @property
+    def tenant(self) -> Path:
+        """Who this machine is to the gateway: uid, and when it was made."""
+        return self.root / "tenant.json"
+
+    @property
+    def key(self) -> Path:
+        """The first API key; only its owner reads it."""
+        return self.root / "key"
+
+    @property
+    def secret(self) -> Path:
+        """Half of the key that the gateway's data are encrypted with."""
+        return self.root / "secret"
+
+    @property
+    def store(self) -> Path:
+        """The gateway's data."""
+        return self.root / "store"
+
+    @property
+    def logs(self) -> Path:
+        """A file for each container."""
+        return self.root / "logs"
+
+    @property
+    def pods(self) -> Path:
+        """Folders of pods; all go when `serve` ends."""
+        return self.root / "pods"
+
+
+def open_data_folder(root: Path) -> DataFolder:
+    """Make the folder if it is missing; only its owner may read it.
+
+    Raises:
+        EdgeError: it cannot be made or written, or is another user's.
+    """
+    folder = DataFolder(root.absolute())
+    check_path("--data", folder.root)
+    try:
+        for path in (folder.root, folder.logs, folder.pods, folder.store, folder.secret):
+            path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        if folder.root.stat().st_uid == os.geteuid():
+            folder.root.chmod(_PRIVATE)
+    except PermissionError as error:
+        raise EdgeError(_explain_owner(folder.root) or _explain_unwritable(folder.root, error)) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise EdgeError(f"--data {root}: {error.filename} is a file; name a folder") from error
+    except OSError as error:
+        raise EdgeError(_explain_unwritable(folder.root, error)) from error
+    if problem := _explain_owner(folder.root):
+        raise EdgeError(problem)
+    if not os.access(folder.root, os.W_OK | os.X_OK):
+        raise EdgeError(f"--data {root}: you may not write there; name another folder")
+    return folder
+
+
+def check_path(option: str, path: Path) -> None:
+    """Refuse a path that Triton cannot hand on: it starts its Python backend through a shell, unquoted.
+
+    Raises:
+        EdgeError: it has such a character.
+    """
+    if match := _UNQUOTABLE.search(str(path)):
+        raise EdgeError(
+            f"{option} {path}: has the character {match[0]!r}, with which Triton cannot start; name a folder without"
+        )
+
+
+def _explain_owner(root: Path) -> str:
+    """Return that the folder is another user's; empty: it is not."""
+    try:
+        owner = root.stat().st_uid
+    except OSError:
+        return ""
+    if owner == os.geteuid():
+        return ""
+    return f"--data {root}: it is user {owner}'s, and you are user {os.geteuid()}; name a folder of your own"
+
+
+def _explain_unwritable(root: Path, error: OSError) -> str:
+    return f"--data {root}: {error.strerror} ({error.filename}); name a folder that you may write"
+
+
+@contextmanager
+def hold(folder: DataFolder) -> Iterator[None]:
+    """Have the folder alone for the block.
+
+    Raises:
+        EdgeError: another `serve` has it.
+    """
+    with _open_lock(folder).open("a+b") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EdgeError(
+                f"--data {folder.root}: r1plus serve runs there already (pid {_ask_holder(lock.fileno())});"
+                " `r1plus serve stop` ends it, or name another folder"
+            ) from error
+        yield
+
+
+def find_holder(folder: DataFolder) -> int | None:
+    """Return the process that has the folder; None: none does. Not for the holder itself, whose lock it would end."""
+    try:
+        with _open_lock(folder).open("rb") as lock:
+            return _ask_holder(lock.fileno())
+    except OSError:
+        return None
+
+
+def _open_lock(folder: DataFolder) -> Path:
+    return folder.root / "lock"
+
+
+def _ask_holder(descriptor: int) -> int | None:
+    question = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, question)[: len(question)])
+    return None if kind == fcntl.F_UNLCK else int(pid)

@@ -1,0 +1,261 @@
+"""The gateway of this machine: its pod as the plan renders a tenant's, and the first API key.
+
+A cluster's API server signs the tokens of administrators; here `serve` does, with a key that only this process has.
+"""
+
+import base64
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from r1plus_contract.gateway import (
+    GATEWAY,
+    GATEWAY_ADMIN,
+    GATEWAY_KEY,
+    JWKS_FILE,
+    PORT_API,
+    PORT_INTERNAL,
+    SETTINGS_FILE,
+    GatewaySettings,
+    ModelSettings,
+    TlsPaths,
+)
+from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_contract.metrics import GATEWAY_PODS
+from r1plus_contract.timestamps import format_timestamp
+from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.errors import EdgeError
+from r1plus_edge.images import Images
+from r1plus_edge.listening import Listening
+from r1plus_edge.objects import write_synced
+from r1plus_edge.places import LOOPBACK
+from r1plus_edge.pod import Pod, Sources
+from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.plan.observation import NamespaceFacts, TokenIssuer
+from r1plus_operator.plan.settings import OperatorConfig
+from r1plus_operator.plan.tenancy import gateway_objects
+
+ISSUER: Final = "r1plus-edge"
+_KEY_ID: Final = "serve"
+_TOKEN_SECONDS: Final = 300
+_HALF_FILE: Final = "half-1"
+_HALF_BYTES: Final = 32
+DRAIN_SECONDS: Final = 1.5
+"""For running answers, so that `serve` ends within its five seconds."""
+END_SECONDS: Final = 2.8
+REQUEST_SECONDS: Final = 10.0
+FIRST_KEY_NAME: Final = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who this machine is to its gateway: the data are of this one alone."""
+
+    uid: str
+    created_at: str
+    """RFC 3339."""
+
+
+def load_tenant(folder: DataFolder) -> Tenant:
+    """Return the tenant of the folder; a new folder becomes one.
+
+    Raises:
+        EdgeError: its file is damaged.
+    """
+    try:
+        document = json.loads(folder.tenant.read_text(encoding="utf-8"))
+        return Tenant(str(document["uid"]), str(document["createdAt"]))
+    except FileNotFoundError:
+        tenant = Tenant(secrets.token_hex(16), format_timestamp(time.time()))
+        write_synced(folder.tenant, json.dumps({"uid": tenant.uid, "createdAt": tenant.created_at}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise EdgeError(f"{folder.tenant}: it is damaged; restore it, or move {folder.root} away") from error
+    return tenant
+
+
+class _UnavailableError(Exception):
+    """The gateway cannot use its data now; another try may help."""
+
+
+def _check_available(response: aiohttp.ClientResponse) -> None:
+    if response.status >= 500:
+        raise _UnavailableError
+
+
+class TokenSigner:
+    """Signs tokens of the gateway's administrator, as an API server would."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._key = ec.generate_private_key(ec.SECP256R1())
+
+    @property
+    def issuer(self) -> TokenIssuer:
+        """What the gateway verifies tokens by."""
+        numbers = self._key.public_key().public_numbers()
+        coordinates = {"x": _encode(numbers.x), "y": _encode(numbers.y)}
+        jwk = {"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": _KEY_ID, **coordinates}
+        return TokenIssuer(ISSUER, json.dumps({"keys": [jwk]}))
+
+    def sign(self) -> str:
+        """Return a token of the administrator that lives for minutes."""
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "aud": [GATEWAY],
+            "sub": f"system:serviceaccount:{self._namespace}:{GATEWAY_ADMIN}",
+            "iat": now,
+            "nbf": now,
+            "exp": now + _TOKEN_SECONDS,
+            "kubernetes.io": {"namespace": self._namespace, "serviceaccount": {"name": GATEWAY_ADMIN}},
+        }
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": _KEY_ID})
+
+
+def _encode(number: int) -> str:
+    return base64.urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode()
+
+
+class EdgeGateway:
+    """The gateway's pod and its settings."""
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        namespace: str,
+        listening: Listening,
+        images: Images,
+        config: OperatorConfig,
+        on_change: Callable[[], None],
+    ) -> None:
+        tenant = load_tenant(folder)
+        _make_half(folder)
+        self._folder = folder
+        self._listening = listening
+        self._signer = TokenSigner(namespace)
+        self._namespace = NamespaceFacts(namespace, tenant.uid, True, "", created_at=tenant.created_at)
+        self._spec = R1PlusTenantSpec.model_validate({"gateway": {"enabled": True}})
+        self._model: ModelSettings | None = None
+        self.has_key = False
+        template = gateway_objects.build_deployment(self._spec, self._build_settings(), config, counts_storage=False)
+        self.pod = Pod(
+            "gateway",
+            template["spec"]["template"],
+            folder,
+            images,
+            Sources(self._read_config, claims={GATEWAY: folder.store}, secrets={GATEWAY_KEY: folder.secret}),
+            on_change,
+            ports={PORT_API: listening.port},
+        )
+
+    def set_model(self, model: ModelSettings | None) -> None:
+        """Let the gateway serve this model, where its pod is ready."""
+        if model != self._model:
+            self._model = model
+            self.pod.refresh_configs()
+
+    async def count_pods(self, session: aiohttp.ClientSession) -> int:
+        """Return how many pods the gateway sends requests to: it follows its settings, a moment later."""
+        try:
+            async with session.get(self.metrics_url) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return 0
+        lines = (line for line in text.splitlines() if line.startswith(f"{GATEWAY_PODS}{{"))
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+
+    @property
+    def metrics_url(self) -> str:
+        """The gateway's endpoint for Prometheus."""
+        return f"http://{LOOPBACK}:{self.pod.ports[PORT_INTERNAL]}/metrics"
+
+    async def ensure_key(self) -> None:
+        """Let the key's file have a valid API key: the one that it has, else a new one. Call it until `has_key`.
+
+        Raises:
+            EdgeError: the gateway refuses to make one.
+            OSError: the file cannot be written.
+        """
+        try:
+            key = self._folder.key.read_text(encoding="utf-8").strip()
+        except OSError:
+            key = ""
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                if not key or not await self._is_valid(session, key):
+                    key = await self._create_key(session)
+                    write_synced(self._folder.key, f"{key}\n")
+        except (aiohttp.ClientError, TimeoutError, _UnavailableError):
+            return
+        self.has_key = True
+
+    async def _is_valid(self, session: aiohttp.ClientSession, key: str) -> bool:
+        url, headers = f"{self._listening.local_url}/v1/key", {"Authorization": f"Bearer {key}"}
+        async with session.get(url, headers=headers, ssl=self._trust) as response:
+            _check_available(response)
+            return response.status == 200
+
+    async def _create_key(self, session: aiohttp.ClientSession) -> str:
+        url = f"{self._listening.local_url}/v1/admin/keys"
+        headers = {"Authorization": f"Bearer {self._signer.sign()}"}
+        async with session.post(url, json={"name": FIRST_KEY_NAME}, headers=headers, ssl=self._trust) as response:
+            _check_available(response)
+            if response.status != 201:
+                raise EdgeError(
+                    f"The gateway makes no API key: HTTP {response.status}; see {self._folder.logs / 'gateway.log'}"
+                )
+            return str((await response.json())["key"])
+
+    @property
+    def _trust(self) -> ssl.SSLContext | bool:
+        """What is trusted as the gateway: the very certificate that it was given."""
+        if self._listening.certificate is None:
+            return True
+        context = ssl.create_default_context(cafile=str(self._listening.certificate))
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.check_hostname = False
+        return context
+
+    def _build_settings(self) -> GatewaySettings:
+        models = (self._model,) if self._model is not None else ()
+        listening = self._listening
+        settings = gateway_objects.build_settings(self._namespace, self._spec, models, self._signer.issuer)
+        return replace(
+            settings,
+            host=listening.host,
+            hosts=listening.hosts,
+            port=listening.port,
+            internal_host=LOOPBACK,
+            drain_seconds=DRAIN_SECONDS,
+        )
+
+    def _find_tls(self) -> TlsPaths | None:
+        certificate, key = self._listening.certificate, self._listening.key
+        if certificate is None or key is None:
+            return None
+        return TlsPaths(str(certificate.absolute()), str(key.absolute()))
+
+    def _read_config(self, name: str) -> Mapping[str, str] | None:
+        """Return the files of the gateway's ConfigMap, with this machine's places."""
+        settings = replace(self._build_settings(), internal_port=self.pod.ports[PORT_INTERNAL])
+        places = self.pod.places_of(self.pod.find_template(gateway_objects.CONTAINER))
+        document = places.translate_document(settings.document())
+        document["tls"] = to_jsonable(self._find_tls())  # Its paths are this machine's already.
+        return {SETTINGS_FILE: dumps(document), JWKS_FILE: self._signer.issuer.jwks}
+
+
+def _make_half(folder: DataFolder) -> None:
+    """Make half of the key of the gateway's data, unless there is one: a new one would not open them."""
+    half: Path = folder.secret / _HALF_FILE
+    if not any(folder.secret.iterdir()):
+        write_synced(half, secrets.token_hex(_HALF_BYTES))

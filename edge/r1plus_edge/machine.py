@@ -1,0 +1,121 @@
+"""What this machine offers: as a node of the operator's plan, and what must not be missing."""
+
+import math
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from r1plus_edge.errors import EdgeError
+from r1plus_model_repo.importing import triton_server
+from r1plus_operator.plan.observation import NodeFacts
+
+MIB: Final = 2**20
+GIB: Final = 2**30
+RESERVED_BYTES: Final = 512 * MIB
+"""Of the memory: for the system, the gateway and `serve` itself."""
+LEAST_DISK_BYTES: Final = 1 * GIB
+"""For Triton, the engine and what serving writes."""
+LABELS: Final[Mapping[str, str]] = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
+_MEMORY_LIMITS: Final = ("memory.max", "memory/memory.limit_in_bytes")
+_CPU_LIMIT: Final = "cpu.max"
+_CPU_LIMIT_V1: Final = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """This machine, as far as it may be used. Bytes and cores."""
+
+    architecture: str
+    python: tuple[int, int]
+    """Version of the Python that runs this."""
+    cores: float
+    memory_bytes: int
+    disk_bytes: int
+    """Free for an ordinary user where the data are."""
+    has_avx2: bool
+
+    @property
+    def text(self) -> str:
+        """Describe it in a line."""
+        return f"{self.cores:g} cores, {self.memory_bytes / GIB:.1f} GiB memory, {self.disk_bytes / GIB:.1f} GiB disk"
+
+
+def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Machine:
+    """Read what this process may use; a container's limits count. `folder`: whose disk is asked."""
+    memory = next(
+        int(line.split()[1]) * 1024
+        for line in (proc / "meminfo").read_text().splitlines()
+        if line.startswith("MemTotal:")
+    )
+    limits = [limit for name in _MEMORY_LIMITS if (limit := _read_number(cgroup / name)) is not None]
+    cores = [float(len(os.sched_getaffinity(0))), *_read_cpu_limits(cgroup)]
+    return Machine(
+        architecture=platform.machine(),
+        python=sys.version_info[:2],
+        cores=min(cores),
+        memory_bytes=min([memory, *limits]),
+        disk_bytes=shutil.disk_usage(folder).free,
+        has_avx2=_has_flag(proc / "cpuinfo", "avx2"),
+    )
+
+
+def check_machine(machine: Machine, folder: Path) -> None:
+    """Refuse a machine on which nothing here can run.
+
+    Raises:
+        EdgeError: what is missing, and what to do.
+    """
+    if machine.architecture != "x86_64":
+        raise EdgeError(f"processor: {machine.architecture} is none that Triton's package is built for; use x86_64")
+    if (version := ".".join(map(str, machine.python))) != triton_server.PYTHON:
+        raise EdgeError(
+            f"Python {version}: Triton's package has its backend for {triton_server.PYTHON}; make the environment with"
+            " that, as `make quickstart` does"
+        )
+    if not machine.has_avx2:
+        raise EdgeError("processor: it has no AVX2, which OpenVINO needs to serve a model; use a newer one")
+    if machine.disk_bytes < LEAST_DISK_BYTES:
+        raise EdgeError(
+            f"{folder}: {machine.disk_bytes / MIB:.0f} MiB of disk are free, {LEAST_DISK_BYTES / MIB:.0f} MiB are"
+            " needed; free some, or name a folder on another disk with --data"
+        )
+
+
+def describe_node(machine: Machine) -> NodeFacts:
+    """Return the machine as the one node of the plan."""
+    return NodeFacts(
+        name="localhost",
+        memory_bytes=max(0, machine.memory_bytes - RESERVED_BYTES),
+        cores=machine.cores,
+        labels=LABELS,
+        addresses=("127.0.0.1",),
+    )
+
+
+def _has_flag(cpuinfo: Path, flag: str) -> bool:
+    lines = cpuinfo.read_text().splitlines()
+    return any(flag in line.split() for line in lines if line.startswith("flags"))
+
+
+def _read_number(path: Path) -> int | None:
+    """Return the number in a file; None where there is none, or no limit."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _read_cpu_limits(cgroup: Path) -> list[float]:
+    """Return the cores that a control group allows; none where it has no limit."""
+    try:
+        quota, period = (cgroup / _CPU_LIMIT).read_text().split()
+        limits = [int(quota) / int(period)] if quota != "max" else []
+    except (OSError, ValueError):
+        numbers = [_read_number(cgroup / name) for name in _CPU_LIMIT_V1]
+        limits = [numbers[0] / numbers[1]] if numbers[0] and numbers[1] and numbers[0] > 0 else []
+    return [limit for limit in limits if math.isfinite(limit) and limit > 0]

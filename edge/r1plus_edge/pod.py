@@ -1,0 +1,207 @@
+"""A pod of the plan as processes: its volumes are folders, its init containers run first, its containers stay."""
+
+import asyncio
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from r1plus_contract import names
+from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
+from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.images import Images, build_command, build_environment
+from r1plus_edge.places import LOOPBACK, Places, choose_ports
+from r1plus_edge.probes import read_probe
+from r1plus_edge.volumes import write_config
+from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_operator.plan.observation import Json, PodFacts
+from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
+from r1plus_policies.backoff import double_delay
+
+SHARED_MEMORY: Final = "/dev/shm"
+"""A mount that stays where it is: Triton's backend uses this path, whatever a template says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the contents of volumes come from."""
+
+    read_config: Callable[[str], Mapping[str, str] | None]
+    """Name of a ConfigMap -> its files; None: there is none."""
+    claims: Mapping[str, Path] = field(default_factory=dict)
+    """Name of a claim -> its folder."""
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    """Name of a Secret -> its folder."""
+
+
+class Pod:
+    """One pod. `run` it as a task; `end` it before that task is cancelled."""
+
+    def __init__(
+        self,
+        name: str,
+        template: Json,
+        folder: DataFolder,
+        images: Images,
+        sources: Sources,
+        on_change: Callable[[], None],
+        ports: Mapping[int, int] | None = None,
+    ) -> None:
+        """`ports`: container's port -> port of this machine, for those that are not just any free one."""
+        self.name = name
+        self.uid = secrets.token_hex(8)
+        self._template = template
+        self._spec: Json = template["spec"]
+        self._data = folder
+        self._root = folder.pods / name
+        self._images = images
+        self._sources = sources
+        self._on_change = on_change
+        self.ports: Mapping[int, int] = {**choose_ports(self._list_ports() - set(ports or {})), **(ports or {})}
+        self.is_terminating = False
+        self._ready_since: float | None = None
+        self._init = [self._build_container(one) for one in self._spec.get("initContainers", ())]
+        self._containers = [self._build_container(one) for one in self._spec["containers"]]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all its containers are."""
+        return not self.is_terminating and all(one.facts.ready for one in self._containers)
+
+    @property
+    def restarts(self) -> int:
+        """How often its containers were started again."""
+        return sum(one.restarts for one in self._containers)
+
+    @property
+    def facts(self) -> PodFacts:
+        """What the plan observes of it."""
+        meta, is_ready = self._template["metadata"], self.is_ready
+        self._ready_since = (self._ready_since or time.time()) if is_ready else None
+        revision = str(meta["labels"].get(names.LABEL_REVISION, ""))
+        return PodFacts(
+            name=self.name,
+            revision=revision,
+            ip=LOOPBACK,
+            ready=is_ready,
+            terminating=self.is_terminating,
+            unschedulable="",
+            containers=tuple(one.facts for one in (*self._init, *self._containers)),
+            replica_set=f"{revision}-local",
+            fingerprint=hash_pod_spec(self._spec),
+            images=list_images(self._spec),
+            owner_uid=str((meta.get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, "")),
+            uid=self.uid,
+            node="localhost",
+            ready_since=self._ready_since,
+        )
+
+    def find_template(self, name: str) -> Json:
+        """Return a container as the template has it."""
+        return next(dict(one) for one in self._spec["containers"] if one["name"] == name)
+
+    def find_container(self, name: str) -> Container:
+        """Return a container, init containers too."""
+        return next(one for one in (*self._init, *self._containers) if one.program.name == name)
+
+    async def run(self) -> None:
+        """Fill the volumes, then run the containers until cancelled."""
+        self._make_volumes()
+        for container in self._init:
+            failures = 0
+            while await container.run_once() != 0:
+                failures += 1
+                await asyncio.sleep(double_delay(failures, FIRST_BACKOFF, LONGEST_BACKOFF))
+        async with asyncio.TaskGroup() as group:
+            for container in self._containers:
+                group.create_task(container.run())
+
+    def refresh_configs(self) -> None:
+        """Bring the mounted ConfigMaps up to date."""
+        for volume in self._spec["volumes"]:
+            if "configMap" in volume:
+                files = self._sources.read_config(volume["configMap"]["name"])
+                if files is not None:
+                    write_config(self._find_volume(volume["name"]), files)
+
+    async def end(self, grace: float, *, is_gentle: bool = False) -> None:
+        """End all containers; `is_gentle`: first wait for requests, as the template says."""
+        self.is_terminating = True
+        self._on_change()
+        if is_gentle:
+            limit = float(self._spec.get("terminationGracePeriodSeconds", 30))
+            try:
+                async with asyncio.timeout(limit):
+                    await asyncio.gather(*(one.stop_gently() for one in self._containers))
+            except TimeoutError:
+                pass  # It had its time.
+        await asyncio.gather(*(one.end(grace) for one in (*self._init, *self._containers)))
+
+    def remove(self) -> None:
+        """Remove its volumes; those of claims stay."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def places_of(self, container: Json) -> Places:
+        """Return the places of a container."""
+        folders: dict[str, Path] = {}
+        for mount in container.get("volumeMounts", ()):
+            if mount["mountPath"] != SHARED_MEMORY:
+                folders[mount["mountPath"]] = self._find_volume(mount["name"]) / mount.get("subPath", "")
+        return Places(folders, self.ports)
+
+    def _list_ports(self) -> set[int]:
+        return {port["containerPort"] for one in self._spec["containers"] for port in one.get("ports", ())}
+
+    def _find_volume(self, name: str) -> Path:
+        volume = next(one for one in self._spec["volumes"] if one["name"] == name)
+        if "persistentVolumeClaim" in volume:
+            return self._sources.claims[volume["persistentVolumeClaim"]["claimName"]]
+        if "secret" in volume:
+            return self._sources.secrets[volume["secret"]["secretName"]]
+        return self._root / "volumes" / name
+
+    def _build_container(self, container: Json) -> Container:
+        places, tmp = self.places_of(container), self._find_tmp(container)
+        limit = container.get("resources", {}).get("limits", {}).get("memory")
+        environment = build_environment(container, self.name, places, self._images, self._data.root, tmp)
+        hook: Any = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
+        program = Program(
+            name=container["name"],
+            command=tuple(build_command(container, places, self._images, self._data.root)),
+            environment=environment,
+            folder=tmp,
+            log=self._data.logs / f"{container['name']}.log",
+            image_digest=str(container["image"]).partition("@")[2],
+            memory_limit=bytes_of(limit) if limit else None,
+            startup=read_probe(container, "startupProbe", places),
+            readiness=read_probe(container, "readinessProbe", places),
+            liveness=read_probe(container, "livenessProbe", places),
+            prestop=tuple(places.translate_command(hook.get("command", ()))),
+        )
+        return Container(program, self._on_change)
+
+    def _find_tmp(self, container: Json) -> Path:
+        places = self.places_of(container)
+        return places.folders.get("/tmp") or self._root / "tmp" / container["name"]
+
+    def _make_volumes(self) -> None:
+        """Make empty folders, mount what is nested in them, and write the ConfigMaps."""
+        shutil.rmtree(self._root, ignore_errors=True)
+        for volume in self._spec["volumes"]:
+            self._find_volume(volume["name"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for container in (*self._spec.get("initContainers", ()), *self._spec["containers"]):
+            self._find_tmp(container).mkdir(parents=True, exist_ok=True)
+            self._nest_mounts(self.places_of(container))
+        self.refresh_configs()
+
+    def _nest_mounts(self, places: Places) -> None:
+        """Let a mount below another one appear in that one's folder."""
+        for path, folder in places.folders.items():
+            parent, _, name = path.rpartition("/")
+            if parent in places.folders:
+                link = places.folders[parent] / name
+                if not link.is_symlink():
+                    link.symlink_to(folder, target_is_directory=True)

@@ -1,0 +1,90 @@
+"""What is made before anything can serve, each in a process of its own: it can be ended, and its memory goes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from r1plus_edge.container import die_with_parent
+from r1plus_edge.data_folder import check_path
+from r1plus_edge.engines import find_made_engine
+from r1plus_edge.errors import EdgeError
+from r1plus_edge.processes import mark
+from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.importing.triton_server import WHEEL
+
+MOST_ERROR: Final = 1500
+
+
+async def prepare_triton(cache: Path, root: Path, progress: Callable[[str], None]) -> Path:
+    """Return the folder where tritonserver is laid out.
+
+    Raises:
+        EdgeError: it cannot be fetched.
+    """
+    check_path("R1PLUS_CACHE", cache)
+    target = cache / "tritonserver" / WHEEL.replace("==", "-")
+    if not target.is_dir():
+        await _make(
+            "Triton", ["r1plus_model_repo.importing.triton_server", "--out", str(target)], cache, root, progress
+        )
+    return target
+
+
+async def prepare_engine(
+    engine: Engine, given: Path | None, cache: Path, root: Path, progress: Callable[[str], None]
+) -> Path:
+    """Return the folder with the engine's files. The pod's init container verifies them.
+
+    Raises:
+        EdgeError: they are not here, and cannot be made here.
+    """
+    if given is not None:
+        return given
+    folder = find_made_engine(engine, cache)
+    command = ["r1plus_model_repo.importing.smollm2", "--out", str(folder.parent), "--engine", engine.name]
+    if not folder.is_dir():
+        await _make(f"engine {engine.name}", command, cache, root, progress)
+    return folder
+
+
+async def _make(what: str, module: Sequence[str], cache: Path, root: Path, progress: Callable[[str], None]) -> None:
+    """Run a module that makes something, and tell its lines. It ends when this is cancelled."""
+    _make_cache(cache)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *module,
+        env={**os.environ, **mark(root)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = asyncio.create_task(process.stderr.read())
+    try:
+        async for line in process.stdout:
+            progress(line.decode(errors="replace").strip())
+        code = await process.wait()
+        text = (await errors).decode(errors="replace").strip()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        errors.cancel()
+    if code != 0:
+        reason = text.splitlines()[-1][-MOST_ERROR:] if text else f"it ended with status {code}"
+        raise EdgeError(f"{what} cannot be made: {reason}")
+
+
+def _make_cache(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeError(f"{cache}: {error.strerror}; name another folder with R1PLUS_CACHE") from error

@@ -1,0 +1,85 @@
+"""The processes of one data folder: how they are told from others, and how they all end.
+
+Every container's process has the folder in a variable, which its children inherit. So none is missed, whatever forked
+it, and no number of a process is remembered that another one may have by now.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+ENV_DATA: Final = "R1PLUS_EDGE_DATA"
+SHARED_MEMORY: Final = Path("/dev/shm")
+_LOOK_SECONDS: Final = 0.02
+_PROC: Final = Path("/proc")
+
+
+def mark(root: Path) -> Mapping[str, str]:
+    """Return the variable that marks processes of this data folder."""
+    return {ENV_DATA: str(root)}
+
+
+def name_region(root: Path) -> str:
+    """Return the prefix of the shared memory of Triton's Python backend, which a killed one leaves behind."""
+    return f"r1plus-edge-{os.getuid()}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}-"
+
+
+def find_processes(root: Path) -> list[int]:
+    """Return the processes that bear the mark of this data folder."""
+    wanted = f"{ENV_DATA}={root}".encode()
+    return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit() and wanted in _read_environment(entry)]
+
+
+def _read_environment(process: Path) -> list[bytes]:
+    try:
+        return (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []  # It has ended, or is another user's.
+
+
+def remove_remains(root: Path, pods: Path) -> list[int]:
+    """Kill all processes of a data folder, and remove their shared memory and pods' folders. Return who was killed."""
+    killed: set[int] = set()
+    while processes := find_processes(root):
+        killed.update(processes)
+        for pid in processes:
+            send(pid, signal.SIGKILL)
+        time.sleep(_LOOK_SECONDS)
+    for region in SHARED_MEMORY.glob(f"{name_region(root)}*"):
+        region.unlink(missing_ok=True)
+    if pods.is_dir():
+        for folder in pods.iterdir():
+            shutil.rmtree(folder, ignore_errors=True)
+    return sorted(killed)
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process that may have ended."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def measure_memory(pid: int) -> int:
+    """Return the memory of a process and its descendants that the kernel cannot take back, bytes.
+
+    A memory-mapped engine is not part of it: its pages are the file's.
+    """
+    total, waiting = 0, [pid]
+    while waiting:
+        process = _PROC / str(waiting.pop())
+        try:
+            lines = (process / "status").read_text().splitlines()
+            tasks = list((process / "task").iterdir())
+            children = [child for task in tasks for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+        waiting += map(int, children)
+    return total * 1024

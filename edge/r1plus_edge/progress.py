@@ -1,0 +1,120 @@
+"""How far `serve` is, from what the plan and the monitors say. It decides nothing."""
+
+import time
+from collections.abc import Callable
+
+from r1plus_contract.names import CONTAINER_TRITON, PORT_MONITOR
+from r1plus_contract.verdict import MonitorReport, Phase
+from r1plus_edge.controller import Controller
+from r1plus_edge.gateway import EdgeGateway
+from r1plus_edge.listening import Listening
+from r1plus_edge.places import LOOPBACK
+from r1plus_edge.pod import Pod
+from r1plus_edge.report import Reporter, ServePhase, list_conditions
+from r1plus_operator.api.conditions import ConditionType, Reason
+from r1plus_operator.plan.observation import Json
+
+LOAD, GATE, GATEWAY = "load", "gate", "gateway"
+"""Steps of a start that passes show."""
+
+
+class Progress:
+    """Tells each step of the start once, and the state from then on."""
+
+    def __init__(self, reporter: Reporter, listening: Listening, has_key: Callable[[], bool]) -> None:
+        """`has_key`: whether there is an API key to call with."""
+        self._has_key = has_key
+        self._is_announced = False
+        self._reporter = reporter
+        self._listening = listening
+        self._step_began = time.monotonic()
+        self._told: set[str] = set()
+        self._notes: set[str] = set()
+
+    def tell(self, controller: Controller, gateway: EdgeGateway, *, is_routing: bool) -> bool:
+        """Tell what is new; return whether all is steady. `is_routing`: whether the gateway sends requests to a pod."""
+        status: Json = controller.objects.deployment["status"]
+        pods = [pod for pod in controller.list_pods() if not pod.is_terminating]
+        newest = pods[-1] if pods else None
+        report = controller.reports.get(newest.name) if newest else None
+        serving = controller.serving_pod
+        is_serving = serving is not None and gateway.pod.is_ready and is_routing
+        self._tell_steps(status, newest, report, is_serving=is_serving)
+        phase = self._find_phase(status, report, is_serving=is_serving)
+        self._tell_conditions(status)
+        watched = controller.reports.get(serving.name) if serving else report
+        self._reporter.update(
+            phase=phase,
+            message=self._find_message(status, phase),
+            url=self._listening.local_url,
+            metrics_url=gateway.metrics_url,
+            monitor_url=f"http://{LOOPBACK}:{newest.ports[PORT_MONITOR]}" if newest else "",
+            engine=str(status.get("engine", "")),
+            revision=str(status.get("revision", "")),
+            verdict=str(status.get("verdict", "")),
+            accuracy=str(status.get("accuracy", "")),
+            suite=str(status.get("suite", "")),
+            watch=watched.watch.standing.value if watched and watched.watch else "",
+            restarts=sum(pod.restarts for pod in (*pods, gateway.pod)),
+            percent=_compute_percent(report),
+            conditions=list_conditions(status.get("conditions", ())),
+        )
+        if phase is ServePhase.SERVING and not self._is_announced and self._has_key():
+            self._is_announced = True
+            self._reporter.narrator.serving(self._reporter.status)
+        return phase is ServePhase.REFUSED or (phase is ServePhase.SERVING and newest is serving)
+
+    def _tell_steps(self, status: Json, pod: Pod | None, report: MonitorReport | None, *, is_serving: bool) -> None:
+        if pod is None:
+            return
+        if pod.find_container(CONTAINER_TRITON).has_started:
+            self._end_step(LOAD, f"batch {status.get('batch', '?')}, context {status.get('context', '?')}")
+        if GATE not in self._told and report is not None and report.phase is Phase.GATING and report.progress:
+            text = f"suite {report.suite}: {report.progress.text}"
+            self._reporter.narrator.progress(GATE, _compute_percent(report), text)
+        if status.get("revision") and report is not None and report.gate is not None:
+            gate = report.gate
+            text = f"{gate.verdict.value}: {gate.items - gate.lost} of {gate.items} right, {gate.allowed} may be lost"
+            self._end_step(
+                GATE, f"{text} ({gate.suite})" if report.ran_under else f"{text}; measured {gate.decided_at}"
+            )
+        if is_serving:
+            self._end_step(GATEWAY, f"listens on {self._listening.local_url}")
+
+    def _end_step(self, name: str, detail: str) -> None:
+        if name in self._told:
+            return
+        self._told.add(name)
+        now = time.monotonic()
+        self._reporter.end_step(name, detail, now - self._step_began)
+        self._step_began = now
+
+    def _find_phase(self, status: Json, report: MonitorReport | None, *, is_serving: bool) -> ServePhase:
+        if is_serving:
+            return ServePhase.SERVING
+        if status.get("revision") and GATEWAY in self._told:
+            return ServePhase.UNAVAILABLE
+        if _find_reason(status, ConditionType.PROGRESSING) == Reason.CANDIDATE_REFUSED.value:
+            return ServePhase.REFUSED
+        is_gating = report is not None and report.phase is Phase.GATING
+        return ServePhase.GATING if is_gating else ServePhase.STARTING
+
+    def _find_message(self, status: Json, phase: ServePhase) -> str:
+        kind = ConditionType.QUALITY_VERIFIED if phase is ServePhase.REFUSED else ConditionType.READY
+        return next((one["message"] for one in status["conditions"] if one["type"] == kind.value), "")
+
+    def _tell_conditions(self, status: Json) -> None:
+        """Tell what stops the start, once each: a failed engine, no room, a refusal."""
+        for one in list_conditions(status.get("conditions", ())):
+            if not one.startswith(f"{ConditionType.READY.value}: ") and one not in self._notes:
+                self._notes.add(one)
+                self._reporter.narrator.note(one)
+
+
+def _find_reason(status: Json, kind: ConditionType) -> str:
+    return next((one["reason"] for one in status.get("conditions", ()) if one["type"] == kind.value), "")
+
+
+def _compute_percent(report: MonitorReport | None) -> int:
+    progress = report.progress if report is not None else None
+    return 100 * progress.done // progress.total if progress and progress.total else 0

@@ -1,0 +1,39 @@
+"""Names that a gateway answers to: a page of another origin must not reach it through the browser of its user.
+
+A gateway on loopback has no network policy before it. A name of an attacker's may resolve to 127.0.0.1 (DNS
+rebinding): then a browser takes the gateway for that name's server, and lets the page read its answers.
+"""
+
+from collections.abc import Set
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from r1plus_gateway.http.errors import RequestError
+
+
+def check_host(request: web.Request, hosts: Set[str]) -> None:
+    """Refuse a request under another name than `hosts`, or of a page that another server gave; `hosts` empty: none.
+
+    Raises:
+        RequestError: 421 for its `Host`, 403 for its `Origin`.
+    """
+    if not hosts:
+        return
+    if read_name(f"//{request.host}") not in hosts:
+        raise RequestError(
+            421, "host_not_allowed", f"Host: is none of {', '.join(sorted(hosts))}; call the gateway by one of them"
+        )
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.lower().partition("://")[2] != request.host.lower():
+        raise RequestError(
+            403, "origin_not_allowed", "Origin: pages of other origins may not call; call from a program, or a server"
+        )
+
+
+def read_name(address: str) -> str:
+    """Return the host of an address in lower case, without its port and brackets; empty if there is none."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""

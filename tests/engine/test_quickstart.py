@@ -1,0 +1,124 @@
+"""`make quickstart` as an ordinary user in a clone: the printed line answers, nothing is left, Ctrl-C leaves nothing."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from devcluster.cache import cache_dir
+from r1plus_edge.data_folder import DataFolder, find_holder
+from r1plus_edge.processes import find_processes
+from r1plus_model_repo.importing.smollm2 import build_engines
+from r1plus_model_repo.importing.triton_server import WHEEL, install_server
+from support.edge.served import read_command
+from support.edge.suites import write_part
+from support.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.timeout(3000),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it as another user"),
+]
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+SOURCES = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "Makefile")
+FOLDERS = ("edge", "policies", "model_repo", "monitoring", "operator", "gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An ordinary user with a clone, who has what is fetched already."""
+
+    home: Path
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    def command(self, target: str) -> list[str]:
+        """Return a `make` of the user, with nothing of our environment."""
+        identity = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        options = f"OPTIONS=--suite {self.home / 'part-v1'} --data {self.data} --listen 127.0.0.1:0"
+        variables = [
+            f"HOME={self.home}",
+            "PATH=/usr/bin:/bin",
+            f"R1PLUS_CACHE={cache_dir()}",
+            f"UV_CACHE_DIR={cache_dir() / 'tests' / 'uv-of-nobody'}",
+        ]
+        make = ["make", "-s", "--no-print-directory", "-C", str(self.home / "src"), target, options]
+        return ["setpriv", *identity, "env", "-i", *variables, *make]
+
+    def make(self, target: str) -> str:
+        """Run a target; return what it prints."""
+        result = subprocess.run(self.command(target), capture_output=True, text=True, cwd="/")
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def processes(self) -> list[str]:
+        """Return the commands of this user's that have to do with the folder: none may be left."""
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        own = [read_command(pid) for pid in pids]
+        return [command for command in own if str(self.home) in command and "setpriv" not in command]
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    """A user `nobody` with a copy of the sources; what takes minutes to fetch is in the cache."""
+    build_engines(cache_dir() / "engines", print, ("smollm2-edge-q4-1",))
+    install_server(cache_dir() / "tritonserver" / WHEEL.replace("==", "-"), print)
+    packages = cache_dir() / "tests" / "uv-of-nobody"
+    packages.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="r1plus-quickstart-", dir="/tmp"))
+    try:
+        for name in SOURCES:
+            (home / "src").mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, home / "src")
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, home / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        write_part(home / "part-v1")
+        for path in (home, packages):
+            subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(path)], check=True)
+        yield User(home)
+    finally:
+        if (pid := find_holder(DataFolder(home / "data"))) is not None:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: find_processes(home / "data") == [], "its guardian has ended the rest")
+        shutil.rmtree(home)
+
+
+@pytest.mark.triton
+def test_it_answers_by_the_line_that_it_prints_and_goes_down_without_a_trace(user: User) -> None:
+    printed = user.make("quickstart")
+    assert re.search(r"gate +Pass: 32 of 32 right", printed), printed
+    assert re.search(r"Ready after \d+ s", printed)
+    curl = re.search(r"curl .*?\n.*?'\n", printed, re.DOTALL)
+    assert curl is not None
+    assert "Stockholm" in subprocess.check_output(["/bin/bash", "-c", curl[0]], text=True)
+    assert all(Path(f"/proc/{pid}").stat().st_uid == NOBODY for pid in find_processes(user.data))
+    assert "It serves already" in user.make("quickstart")
+    assert user.make("quickstart-down") == "Stopped; nothing is left running\n"
+    wait_until(lambda: user.processes() == [], "nothing of it runs", evidence=lambda: str(user.processes()))
+
+
+@pytest.mark.edge
+def test_ctrl_c_before_it_serves_leaves_nothing_running(user: User) -> None:
+    user.make("quickstart-down")
+    with subprocess.Popen(
+        user.command("quickstart"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if " load " in line or " gate " in line:
+                break
+        assert find_processes(user.data)
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait() != 0
+    assert "nothing is left running" in rest
+    wait_until(lambda: user.processes() == [], "nothing of it runs", evidence=lambda: str(user.processes()))

@@ -1,0 +1,140 @@
+"""`r1plus serve` with the real Triton: one machine, no cluster, and nothing left of it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from r1plus_contract.admission import TOKEN_FILE
+from r1plus_edge.report import ServePhase
+from support.edge.served import Served, read_objects, serving
+from support.edge.suites import write_part
+from support.waiting import wait_until
+
+pytestmark = [pytest.mark.edge, pytest.mark.timeout(3000)]
+STOCKHOLM = "Stockholm"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    suites = tmp_path_factory.mktemp("suites")
+    with serving(tmp_path_factory.mktemp("serve"), write_part(suites / "part-v1")) as running:
+        yield running
+
+
+def answers(served: Served) -> bool:
+    response = served.ask()
+    return response.status_code == 200 and STOCKHOLM in response.text
+
+
+def test_each_printed_line_works_as_it_is_printed(served: Served) -> None:
+    curl = re.search(r"curl .*?\n.*?'\n", served.output, re.DOTALL)
+    assert curl is not None
+    assert STOCKHOLM in subprocess.check_output(["/bin/bash", "-c", curl[0]], text=True)
+    program = re.search(r"  from openai.*?print\(.*?\)\n", served.output, re.DOTALL)
+    assert program is not None
+    script = "\n".join(line.removeprefix("  ") for line in program[0].splitlines())
+    assert STOCKHOLM in subprocess.check_output([sys.executable, "-c", script], text=True)
+    state = re.search(r"state    (.*)", served.output)
+    assert state is not None
+    assert "Serving" in subprocess.check_output(state[1].split(), text=True)
+
+
+def test_its_answers_name_the_revision_and_verdict_that_the_plan_recorded(served: Served) -> None:
+    response = served.ask()
+    assert response.headers["x-r1plus-verdict"] == "Pass"
+    (revision,) = read_objects(served.folder, "ControllerRevision")
+    assert response.headers["x-r1plus-revision"] == revision["metadata"]["name"]
+    assert '"verdict":"Pass"' in revision["metadata"]["annotations"]["r1plus.ai/verdict"]
+    # No folder of this machine is part of what was measured.
+    assert str(served.folder.root) not in str(revision["data"]["identity"]) + revision["data"]["configPbtxt"]
+
+
+def test_a_second_serve_on_the_folder_is_refused_and_the_first_goes_on(served: Served, tmp_path: Path) -> None:
+    second = served.call("--tier", "edge", "--listen", "127.0.0.1:0")
+    assert second.returncode == 1
+    assert f"r1plus serve runs there already (pid {served.pid})" in second.stderr
+    assert answers(served)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [({"Host": "evil.example"}, 421), ({"Origin": "https://evil.example"}, 403)],
+    ids=["a name that was rebound to loopback", "a page of another origin"],
+)
+def test_a_browser_is_no_way_in_even_with_the_key(served: Served, header: dict[str, str], status: int) -> None:
+    assert served.ask(**header).status_code == status
+
+
+def test_without_the_admission_token_the_gateway_sends_nothing_to_the_pod(served: Served) -> None:
+    (token,) = served.folder.pods.glob(f"*/volumes/admission/{TOKEN_FILE}")
+    hidden = token.with_name("hidden")
+    token.rename(hidden)
+    wait_until(lambda: served.ask().status_code == 503, "nothing answers without the token")
+    assert served.status.phase is ServePhase.UNAVAILABLE
+    hidden.rename(token)
+    wait_until(lambda: answers(served), "it answers again")
+
+
+@pytest.mark.parametrize("program", ["tritonserver", "triton_python_backend_stub", "r1plus_gateway"])
+def test_a_part_that_is_killed_comes_back_by_itself(served: Served, program: str) -> None:
+    before = served.find(program)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: served.find(program) != before, f"another {program} runs", 600, retry_on=(StopIteration,))
+    wait_until(lambda: answers(served), "it answers again", 600, retry_on=(httpx.HTTPError,))
+    assert served.status.verdict == "Pass"
+
+
+def test_after_a_power_cut_it_serves_again_by_the_recorded_verdict_with_the_same_key(served: Served) -> None:
+    key = served.folder.key.read_text()
+    served.kill()
+    assert "Stopped" in served.call("status").stdout
+    served.start()
+    served.until_announced()
+    assert answers(served)
+    assert served.folder.key.read_text() == key
+    assert len(read_objects(served.folder, "ControllerRevision")) == 1
+
+
+def test_a_stop_ends_all_within_seconds_and_says_so(served: Served) -> None:
+    began = time.monotonic()
+    stop = served.call("stop")
+    assert (stop.returncode, stop.stdout) == (0, "Stopped; nothing is left running\n")
+    assert served.wait() == 0
+    assert served.is_gone()
+    assert time.monotonic() - began < 50
+    assert list(served.folder.pods.iterdir()) == []
+    assert "nothing is left running" in served.output
+
+
+def test_an_engine_that_fails_its_suite_is_refused_and_never_called(tmp_path: Path) -> None:
+    served = Served(tmp_path, write_part(tmp_path / "wrong-v1", wrong=4))
+    served.start()
+    try:
+        served.until(ServePhase.REFUSED)
+        assert "GateFailed" in served.output
+        assert served.ask().status_code == 404
+        status = served.call("status")
+        assert status.returncode == 1
+        assert "Refused" in status.stdout
+    finally:
+        served.end()
+
+
+def test_a_start_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    served = Served(tmp_path, write_part(tmp_path / "part-v1"))
+    served.start()
+    try:
+        wait_until(lambda: "gate " in served.output, "the gate has begun", 600, evidence=lambda: served.evidence)
+        os.kill(served.pid, signal.SIGINT)
+        assert served.wait() == 0
+        assert served.is_gone()
+    finally:
+        served.end()

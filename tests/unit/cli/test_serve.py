@@ -1,0 +1,114 @@
+"""`r1plus serve`: requests that are refused before anything starts, and a machine where nothing serves."""
+
+from pathlib import Path
+
+import pytest
+
+from r1plus_cli.errors import CliError
+from r1plus_model_repo.importing.triton_server import WHEEL
+from support.cli.command import run
+from support.edge.suites import write_part
+
+TWO = """
+apiVersion: r1plus.ai/v1alpha1
+kind: R1PlusDeployment
+metadata: {name: a}
+spec: {tier: edge}
+---
+apiVersion: r1plus.ai/v1alpha1
+kind: R1PlusDeployment
+metadata: {name: b}
+spec: {tier: edge}
+"""
+ONE = TWO.partition("---")[0]
+
+
+def in_file(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def refusals(folder: Path) -> dict[str, tuple[list[str], str]]:
+    broken = write_part(folder / "broken-v1")
+    (broken / "items.jsonl").write_text((broken / "items.jsonl").read_text().replace("capital", "Capital", 1))
+    other = write_part(folder / "other-v1").rename(folder / "renamed-v1")
+    edge = ["--tier", "edge"]
+    return {
+        "neither tier nor file": ([], "say what to serve"),
+        "two deployments": (
+            ["-f", in_file(folder / "two.yaml", TWO)],
+            "has 2 R1PlusDeployments; one machine serves one",
+        ),
+        "a field that is misspelt": (
+            [
+                "-f",
+                in_file(folder / "misspelt.yaml", ONE.replace("spec: {tier: edge}", "spec: {tier: edge, tiers: 1}")),
+            ],
+            "tiers",
+        ),
+        "a field of a cluster": (
+            ["-f", in_file(folder / "pods.yaml", ONE.replace("tier: edge", "tier: edge, replicas: 3"))],
+            "spec.replicas: 3: one machine runs one pod",
+        ),
+        "a tier that the file contradicts": (
+            ["-f", in_file(folder / "one.yaml", ONE), "--tier", "lite"],
+            "--tier lite: the file has spec.tier: edge",
+        ),
+        "an engine that nobody knows": ([*edge, "--engine", "nonesuch"], "no engine of this name, and no folder"),
+        "a folder that is no engine": ([*edge, "--engine", str(folder)], "no engine of the catalog has these files"),
+        "a suite that nobody knows": ([*edge, "--suite", "nonesuch"], "no shipped suite has this name, and no folder"),
+        "a suite that was altered": ([*edge, "--suite", str(broken)], "sha256 is"),
+        "a suite in another's folder": ([*edge, "--suite", str(other)], "a suite must have the name of its ConfigMap"),
+        "every address without a certificate": ([*edge, "--listen", "0.0.0.0:9000"], "would travel in the clear"),
+        "a data folder that is a file": ([*edge, "--data", in_file(folder / "data", "")], "is a file; name a folder"),
+        "an engine of another tier": ([*edge, "--engine", "smollm2-full-f16"], "EngineNotFound"),
+        "more context than the model has": (
+            [
+                "-f",
+                in_file(folder / "long.yaml", ONE.replace("tier: edge", "tier: edge, context: {maxTokens: 100000}")),
+            ],
+            "spec.context.maxTokens: 100000",
+        ),
+    }
+
+
+NAMES = (
+    "neither tier nor file",
+    "two deployments",
+    "a field that is misspelt",
+    "a field of a cluster",
+    "a tier that the file contradicts",
+    "an engine that nobody knows",
+    "a folder that is no engine",
+    "a suite that nobody knows",
+    "a suite that was altered",
+    "a suite in another's folder",
+    "every address without a certificate",
+    "a data folder that is a file",
+    "an engine of another tier",
+    "more context than the model has",
+)
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache in which Triton counts as fetched, so that no test fetches it."""
+    monkeypatch.setenv("R1PLUS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "tritonserver" / WHEEL.replace("==", "-")).mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_request_is_refused_with_what_is_wrong(fetched: Path, name: str) -> None:
+    words, expected = refusals(fetched)[name]
+    data = [] if "--data" in words else ["--data", str(fetched / "own")]
+    error = run("serve", *words, *data).exception
+    assert isinstance(error, CliError)
+    assert expected in str(error)
+
+
+def test_where_nothing_was_served_status_says_how_to_start_and_stop_has_nothing_to_do(tmp_path: Path) -> None:
+    status = run("serve", "status", "--data", tmp_path)
+    assert "nothing was served there; start it: r1plus serve --tier edge" in str(status.exception)
+    stop = run("serve", "stop", "--data", tmp_path)
+    assert (stop.exit_code, stop.output) == (0, f"Nothing serves from {tmp_path}\n")

@@ -1,0 +1,110 @@
+"""The Python programs of the pages run as they are printed, against a gateway with a real store and a fake model."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from support.documents.process import running_reader_process
+from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
+from support.gateway.process import GatewayProcess, running_process
+from support.tables import for_each
+from support.waiting import DEADLINE_SECONDS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+DOCS = Path(__file__).parents[3] / "docs"
+CITY = {"name": "Stockholm", "country": "Sweden"}
+
+
+async def answer_by_question(inputs: Inputs) -> AsyncIterator[Piece]:
+    text = "The capital of Sweden is Stockholm."
+    if "response_schema" in inputs:
+        text = json.dumps(CITY)
+    elif "Zurich" in json.dumps(inputs):
+        text = "In Zurich a night may cost 210 francs [1]."
+    words = text.split(" ")
+    for count, word in enumerate(words, 1):
+        yield Piece(word if count == len(words) else f"{word} ", count)
+    yield Piece("", len(words), finish_reason="stop")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("gateway")
+    settings = {"data": {"hasKnowledge": True, "contentDays": 30}}
+    capabilities = ["messages", "count_only", "response_schema"]
+    async with (
+        running_reader_process(folder) as documents,
+        serving(FakeTriton(answer_by_question)) as pod,
+        running_process(folder, pod, settings, documents=documents, capabilities=capabilities) as process,
+    ):
+        yield process
+
+
+def read_blocks(page: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def read_programs(page: str) -> list[str]:
+    """Return the programs of a page that use OpenAI's client; what imports nothing goes on with the one before."""
+    programs: list[str] = []
+    for block in read_blocks(page, "python"):
+        if "import" in block:
+            programs.append(block)
+        else:
+            programs[-1] += block
+    return [program for program in programs if "from openai" in program]
+
+
+async def run_program(gateway: GatewayProcess, program: str, folder: Path) -> str:
+    key = await gateway.create_key(scopes=["end-users"])
+    environment = {**os.environ, "OPENAI_BASE_URL": f"{gateway.url}/v1", "OPENAI_API_KEY": key}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-W", "error", "-c", program),
+        cwd=folder,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        out, problem = await process.communicate()
+    assert process.returncode == 0, problem.decode()
+    return out.decode()
+
+
+CAPITAL = "The capital of Sweden is Stockholm.\n"
+
+
+@for_each("page, printed", {
+    "gateway": ("gateway.md", [
+        f"{CAPITAL}answered by credit-1@sha256:0123456789ab\n",
+        CAPITAL,
+        "name='Stockholm' country='Sweden'\n",
+        "The capital of Sweden is Stockholm. completed {'revision': 'credit-1', ",
+    ]),
+    "tenant data": ("tenant-data.md", [CAPITAL * 2]),
+})  # fmt: skip
+async def test_each_program_of_a_page_prints_its_answer(
+    gateway: GatewayProcess, tmp_path: Path, page: str, printed: list[str]
+) -> None:
+    got = [await run_program(gateway, program, tmp_path) for program in read_programs(page)]
+    assert [text[: len(begin)] for text, begin in zip(got, printed, strict=True)] == printed
+
+
+async def test_the_program_of_the_knowledge_page_cites_the_file_that_is_printed(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    (handbook,) = read_blocks("knowledge.md", "markdown")
+    (tmp_path / "handbook.md").write_text(handbook)
+    (program,) = read_programs("knowledge.md")
+    expected = re.sub(r"file_5f0c…|\s+", "", read_blocks("knowledge.md", "text")[0])
+    for _ in range(2):
+        got = await run_program(gateway, program, tmp_path)
+        assert re.sub(r"file_[0-9a-f]{8,}|\s+", "", got) == expected

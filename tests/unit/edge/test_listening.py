@@ -1,0 +1,76 @@
+"""Where the gateway listens, and what is refused."""
+
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from r1plus_edge.errors import EdgeError, RequestError
+from r1plus_edge.listening import LOOPBACK_NAMES, read_listening
+from support.ports import free_port
+
+REFUSED = {
+    "every address without a certificate": ("0.0.0.0:9000", "API keys would travel in the clear"),
+    "another machine's network without a certificate": ("192.0.2.7:9000", "API keys would travel in the clear"),
+    "a name": ("example.org:9000", "is not ADDRESS:PORT"),
+    "no port": ("127.0.0.1", "is not ADDRESS:PORT"),
+    "a port that is a word": ("127.0.0.1:http", "is not ADDRESS:PORT"),
+    "a port beyond all": ("127.0.0.1:70000", "a port from 1024 to 65535"),
+    "a port of the system": ("127.0.0.1:80", "a port from 1024 to 65535"),
+    "a port below zero": ("127.0.0.1:-1", "is not ADDRESS:PORT"),
+    "a digit of another script": ("127.0.0.1:٨٠٨٠", "is not ADDRESS:PORT"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED.values(), ids=REFUSED)
+def test_an_address_is_refused_with_what_to_give(text: str, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        read_listening(text, None, None)
+
+
+def test_a_port_that_is_taken_is_refused_where_it_was_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EdgeError, match=f"port {port} is taken"):
+            read_listening(f"127.0.0.1:{port}", None, None)
+
+
+def test_loopback_answers_to_its_own_names_only() -> None:
+    listening = read_listening(f"localhost:{(port := free_port())}", None, None)
+    assert (listening.host, listening.port, listening.hosts) == ("127.0.0.1", port, LOOPBACK_NAMES)
+    assert listening.local_url == f"http://127.0.0.1:{port}"
+
+
+def test_port_zero_is_any_free_one() -> None:
+    assert read_listening(":0", None, None).port > 0
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    (tmp_path / "tls.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    encoding = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (tmp_path / "tls.key").write_bytes(key.private_bytes(*encoding))
+    return tmp_path / "tls.crt", tmp_path / "tls.key"
+
+
+def test_with_a_certificate_it_listens_anywhere_and_answers_to_any_name(certificate: tuple[Path, Path]) -> None:
+    listening = read_listening(f"0.0.0.0:{(port := free_port())}", *certificate)
+    assert (listening.hosts, listening.local_url) == ((), f"https://localhost:{port}")
+
+
+def test_half_of_a_certificate_or_a_broken_one_is_refused(certificate: tuple[Path, Path]) -> None:
+    with pytest.raises(RequestError, match="give both"):
+        read_listening("", certificate[0], None)
+    with pytest.raises(RequestError, match="give a certificate and its key as PEM files"):
+        read_listening("", certificate[1], certificate[1])
+    with pytest.raises(RequestError, match="No such file"):
+        read_listening("", certificate[0].with_name("gone"), certificate[1])

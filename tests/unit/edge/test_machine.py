@@ -1,0 +1,71 @@
+"""What a machine offers, and machines that are refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1plus_edge.errors import EdgeError
+from r1plus_edge.machine import GIB, MIB, RESERVED_BYTES, Machine, check_machine, describe_node, read_machine
+
+FIT = Machine("x86_64", (3, 11), 2.0, 4 * GIB, 20 * GIB, has_avx2=True)
+REFUSED = {
+    "another processor": (replace(FIT, architecture="aarch64"), "processor: aarch64 is none"),
+    "another Python": (replace(FIT, python=(3, 12)), "Python 3.12: Triton's package has its backend for 3.11"),
+    "no AVX2": (replace(FIT, has_avx2=False), "it has no AVX2"),
+    "a full disk": (replace(FIT, disk_bytes=300 * MIB), "300 MiB of disk are free, 1024 MiB are needed"),
+}
+
+
+@pytest.mark.parametrize(("machine", "words"), REFUSED.values(), ids=REFUSED)
+def test_a_machine_is_refused_with_what_is_missing(machine: Machine, words: str) -> None:
+    with pytest.raises(EdgeError, match=words):
+        check_machine(machine, Path("/data"))
+
+
+def test_a_machine_that_fits_is_accepted_and_is_one_node_without_the_systems_share() -> None:
+    check_machine(FIT, Path("/data"))
+    node = describe_node(FIT)
+    assert (node.cores, node.memory_bytes) == (2.0, 4 * GIB - RESERVED_BYTES)
+
+
+def make_files(root: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_DOT_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    make_files(
+        tmp_path / "proc", meminfo="MemTotal:  8388608 kB\nMemFree: 1 kB\n", cpuinfo="flags : fpu avx avx2 bmi\n"
+    )
+    return tmp_path / "proc"
+
+
+def test_what_a_container_may_use_counts_not_what_its_host_has(tmp_path: Path, proc: Path) -> None:
+    make_files(tmp_path / "cgroup", memory_DOT_max="1073741824\n", cpu_DOT_max="50000 100000\n")
+    machine = read_machine(tmp_path, proc, tmp_path / "cgroup")
+    assert (machine.memory_bytes, machine.cores, machine.has_avx2) == (GIB, 0.5, True)
+
+
+def test_limits_of_version_1_count_as_well(tmp_path: Path, proc: Path) -> None:
+    files = {"memory__memory_DOT_limit_in_bytes": "2147483648", "cpu__cpu_DOT_cfs_quota_us": "100000"}
+    make_files(tmp_path / "cgroup", **files, cpu__cpu_DOT_cfs_period_us="100000")
+    machine = read_machine(tmp_path, proc, tmp_path / "cgroup")
+    assert (machine.memory_bytes, machine.cores) == (2 * GIB, 1.0)
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"memory_DOT_max": "max", "cpu_DOT_max": "max 100000"}], ids=["none", "no limit"]
+)
+def test_without_limits_the_whole_machine_counts(tmp_path: Path, proc: Path, limits: dict[str, str]) -> None:
+    (tmp_path / "cgroup").mkdir()
+    make_files(tmp_path / "cgroup", **limits)
+    assert read_machine(tmp_path, proc, tmp_path / "cgroup").memory_bytes == 8 * GIB
+
+
+def test_avx512_alone_is_no_avx2(tmp_path: Path, proc: Path) -> None:
+    (proc / "cpuinfo").write_text("flags : fpu avx avx512f\nmodel name : avx2 in its name\n")
+    assert not read_machine(tmp_path, proc, tmp_path).has_avx2

@@ -1,0 +1,69 @@
+"""Nothing is left running: whoever forked it, and however `serve` ended."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from r1plus_edge.processes import SHARED_MEMORY, find_processes, mark, name_region, remove_remains
+from support.waiting import wait_until
+
+SERVE = """
+import subprocess, sys, time
+from pathlib import Path
+from r1plus_edge.data_folder import open_data_folder
+from r1plus_edge.processes import mark
+from r1plus_edge.serve import guard
+
+folder = open_data_folder(Path(sys.argv[1]))
+with guard(folder):
+    orphan = "import os, time; os.setsid(); os.fork(); time.sleep(600)"
+    subprocess.Popen([sys.executable, "-c", orphan], env=dict(mark(folder.root)))
+    (folder.pods / "edge-1").mkdir()
+    print("serves", flush=True)
+    sys.stdin.read(1)
+"""
+
+
+def start(root: Path) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"serves\n"
+    wait_until(lambda: len(find_processes(root)) == 2, "the process and its orphan run")
+    return process
+
+
+def test_a_serve_that_is_killed_leaves_no_process_memory_or_folder(tmp_path: Path) -> None:
+    region = SHARED_MEMORY / f"{name_region(tmp_path)}8000-stub"
+    with start(tmp_path) as process:
+        region.touch()
+        process.kill()
+    wait_until(lambda: find_processes(tmp_path) == [], "its guardian has ended them")
+    wait_until(lambda: not region.exists() and not any((tmp_path / "pods").iterdir()), "and removed the rest")
+
+
+def test_a_serve_that_ends_by_itself_leaves_nothing_either(tmp_path: Path) -> None:
+    with start(tmp_path) as process:
+        process.communicate(b"x")
+        assert process.returncode == 0
+    assert find_processes(tmp_path) == []
+
+
+def test_without_a_guardian_the_next_start_removes_what_is_left(tmp_path: Path) -> None:
+    with start(tmp_path) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        guardian = next(int(pid) for pid in children if b"guardian" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(guardian, signal.SIGKILL)
+        process.kill()
+    before = find_processes(tmp_path)
+    assert before
+    assert remove_remains(tmp_path, tmp_path / "pods") == sorted(before)
+    assert find_processes(tmp_path) == []
+
+
+def test_processes_of_another_folder_are_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["/bin/sleep", "600"], env=dict(mark(tmp_path / "other"))) as other:
+        assert remove_remains(tmp_path, tmp_path / "pods") == []
+        assert other.poll() is None
+        other.kill()

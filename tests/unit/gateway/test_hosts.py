@@ -1,0 +1,108 @@
+"""A gateway without a network policy before it: names that it answers to, pages of other origins, listed addresses."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_gateway.http.hosts import read_name
+from support.gateway.fake_triton import answer
+from support.gateway.rig import Rig, running
+from support.waiting import eventually
+
+LOOPBACK = ["127.0.0.1", "::1", "localhost"]
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with running(tmp_path, answer("Stockholm"), settings={"hosts": LOOPBACK}) as one:
+        yield one
+
+
+async def send_raw(rig: Rig, *lines: str) -> bytes:
+    """Return the status line of the answer to a head that is sent as it is."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.gateway.port)
+    writer.write("\r\n".join(["GET /healthz HTTP/1.1", *lines, "Connection: close", "", ""]).encode())
+    status = (await reader.readline()).strip()
+    await reader.read()
+    writer.close()
+    return status
+
+
+NAMES = {
+    "its address": ("127.0.0.1:8400", 200),
+    "its name": ("localhost:8400", 200),
+    "its name in capitals": ("LOCALHOST", 200),
+    "its address in version 6": ("[::1]:8400", 200),
+    "a name that was rebound": ("evil.example:8400", 421),
+    "a name that only begins alike": ("127.0.0.1.evil.example", 421),
+    "a name that only ends alike": ("evil-localhost", 421),
+    "a user before a name": ("localhost@evil.example", 421),
+    "another address of loopback": ("127.0.0.2", 421),
+    "nothing": ("", 421),
+    "brackets of nothing": ("[]", 421),
+    "a broken address": ("[::1", 421),
+}
+
+
+@pytest.mark.parametrize(("host", "status"), NAMES.values(), ids=NAMES)
+async def test_requests_under_other_names_are_refused(rig: Rig, host: str, status: int) -> None:
+    actual = int((await send_raw(rig, f"Host: {host}")).split()[1])
+    # What is no host at all is refused while the head is read.
+    assert actual == status or (status == 421 and actual == 400)
+
+
+ORIGINS = {
+    "none": (None, 200),
+    "its own": ("http://127.0.0.1:PORT", 200),
+    "its own in capitals": ("HTTP://127.0.0.1:PORT", 200),
+    "a page of another server on this machine": ("http://127.0.0.1:3000", 403),
+    "its own server by another name": ("http://localhost:PORT", 403),
+    "another": ("https://evil.example", 403),
+    "none that a browser tells": ("null", 403),
+    "one that only begins alike": ("http://localhost.evil.example", 403),
+}
+
+
+@pytest.mark.parametrize(("origin", "status"), ORIGINS.values(), ids=ORIGINS)
+async def test_pages_of_other_origins_are_refused_whatever_key_they_have(
+    rig: Rig, origin: str | None, status: int
+) -> None:
+    headers = {} if origin is None else {"Origin": origin.replace("PORT", str(rig.gateway.port))}
+    question = {"model": "credit", "messages": [{"role": "user", "content": "Hi"}]}
+    async with rig.post("/v1/chat/completions", question, **headers) as response:
+        body: Any = await response.json()
+        assert response.status == status
+        assert status == 200 or body["error"]["code"] == "origin_not_allowed"
+
+
+async def test_without_names_in_the_settings_any_name_is_answered(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("Stockholm")) as rig:
+        assert (await send_raw(rig, "Host: gateway.team-credit.svc")).endswith(b"200 OK")
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [("//LocalHost:1", "localhost"), ("http://[::1]:3", "::1"), ("null", ""), ("//", ""), ("//[x", ""), ("//a@b", "b")],
+)
+def test_the_host_of_an_address_is_read_without_port_user_and_brackets(address: str, name: str) -> None:
+    assert read_name(address) == name
+
+
+async def test_addresses_of_the_settings_are_the_pods_and_no_name_is_resolved(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("Stockholm"), addresses=[]) as rig:
+        rig.addresses = frozenset({"127.0.0.1"})
+        async with rig.chat() as response:
+            body = await response.json()
+        assert (response.status, body["error"]["code"]) == (503, "model_unavailable")
+        rig.model["addresses"] = ["127.0.0.1"]
+        rig.write_settings()
+        rig.file.refresh()
+
+        async def answers() -> bool:
+            async with rig.chat() as response:
+                return bool(response.status == 200)
+
+        await eventually(answers, "the pod of the new settings answers")
