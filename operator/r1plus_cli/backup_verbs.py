@@ -55,17 +55,18 @@ def backup_command(
         if before is not None and (before.root_id, before.namespace) != (header.root_id, header.namespace):
             raise UsageError(
                 f"--keys: {keys} has the keys of tenant {before.namespace} (root {before.root_id}), and this is"
-                f" {header.namespace} (root {header.root_id}); it was not replaced. Name a file of this tenant's own"
+                f" {header.namespace} (root {header.root_id}); it was not replaced. Name a file of this tenant's own,"
+                " and a new one after rotate-root: older backups need the one of before"
             )
 
     with contextlib.ExitStack() as stack:
         backup_part, keys_part = (stack.enter_context(_open_part(path)) for path in (file, keys))
         backup = _download(target, "/backup", StreamKind.BACKUP, backup_part, check)
         newest = _download(target, "/backup-keys", StreamKind.KEYS, keys_part, check)
-        if newest.rotation != backup.rotation:
+        if (newest.rotation, newest.root_id) != (backup.rotation, backup.root_id):
             raise CliError(
-                "A rotation of data keys ended while the backup was made, so its content would not be readable; nothing"
-                " was written. Make the backup again"
+                "A rotation of data keys, or of the root, ended while the backup was made, so its content would not be"
+                " readable; nothing was written. Make the backup again"
             )
         size = backup_part.stat().st_size
         _put(keys_part, keys)

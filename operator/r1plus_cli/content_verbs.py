@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -10,12 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.errors import CliError, UsageError
-from r1plus_cli.gateway import LONG_SECONDS
+from r1plus_cli.gateway import LONG_SECONDS, Json
 from r1plus_cli.gateway_verbs import GatewayOption, call
+from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 
 ERASED: Final = ("conversations", "items", "responses", "memories", "files", "vector_stores", "chunks")
 """Counts of a receipt; that of an older gateway has the first three."""
+POLL_SECONDS: Final = 2.0
+STALLED_SECONDS: Final = 180.0
+"""Without progress: the gateway has stopped the rotation, or is busy."""
 
 
 def erase_command(
@@ -84,6 +90,56 @@ def rotate_data_keys_command(
     )
 
 
+def rotate_root_command(
+    namespace: NamespaceOption = None,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Give a tenant a new root, so that who knows the old one reads neither later data nor later backups.
+
+    Rotate the Secret's half before (`rotate-key`, then `--finish`): an older half opens the new root, too. API keys,
+    end users, usage, audit log and receipts stay valid. Requests wait while the file on the volume is encrypted again.
+    Then this waits until content is encrypted again, which goes on without it.
+
+    Example: `r1plus tenant rotate-root -n team-credit`
+    """
+    state = call(kubeconfig, namespace, gateway, "POST", "/root/rotate", seconds=LONG_SECONDS)
+    _say(f"Root {state['id']} replaces the one before, and {state['owners']} owners of content have a new key")
+
+    def read_state() -> Json:
+        return call(kubeconfig, namespace, gateway, "GET", "/data-keys", seconds=LONG_SECONDS)
+
+    wait_until_encrypted(state, read_state, _say)
+    _say(
+        "The rotation has ended. Make a backup, with a new keys file: r1plus tenant backup. Older backups need the keys"
+        " file and the recovery export of their time"
+    )
+
+
+def wait_until_encrypted(
+    state: Json,
+    read_state: Callable[[], Json],
+    say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait until no older data key is left, and say how far it is. Raises CliError where nothing goes on."""
+    seconds = 0.0
+    while state["older_keys"]:
+        if seconds == 0:
+            say(f"{state['rows_left']} rows are left to encrypt again; {state['older_keys']} older keys go after that")
+        if seconds >= STALLED_SECONDS:
+            raise CliError(
+                f"The root is replaced, but {state['rows_left']} rows of content were not encrypted again for"
+                f" {seconds:g} s. The gateway's log names a row that does not decrypt; r1plus tenant rotate-data-keys"
+                " says how much is left"
+            )
+        sleep(POLL_SECONDS)
+        seconds, before = seconds + POLL_SECONDS, state
+        state = read_state()
+        if state != before:
+            seconds = 0.0
+
+
 def verify_receipt_command(
     file: Annotated[Path, typer.Argument(help="The receipt.", exists=True, dir_okay=False)],
     public_key: Annotated[
@@ -104,3 +160,7 @@ def verify_receipt_command(
     if not isinstance(document, dict) or not verify_receipt(document, key):
         raise CliError(f"{file} is not a receipt that key {key} has signed: it was changed, or is another tenant's")
     open_console().print(Text(f"Receipt {document['id']} is whole: signed by {key}"))
+
+
+def _say(text: str) -> None:
+    open_console().print(Text(runnable_hint(text)))

@@ -9,7 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from r1plus_cli.backup_verbs import backup_command, restore_command, verify_backup_command
-from r1plus_cli.content_verbs import erase_command, rotate_data_keys_command, verify_receipt_command
+from r1plus_cli.content_verbs import (
+    erase_command,
+    rotate_data_keys_command,
+    rotate_root_command,
+    verify_receipt_command,
+)
 from r1plus_cli.errors import UsageError
 from r1plus_cli.hints import runnable_hint
 from r1plus_cli.options import KubeconfigOption
@@ -21,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Makes, restores and rotates half of a tenant's key; backs up, restores and erases what its gateway stores.
+    help="""Makes, restores and rotates a tenant's keys; backs up, restores and erases what its gateway stores.
 
 `init` and `rotate-key` are for the platform team, which may write Secrets. The gateway's volume has the other half;
 neither opens the tenant's data alone. Keep the recovery export offline: if Secret and export are both lost, the data
@@ -88,13 +93,17 @@ def rotate_command(
             f" r1plus tenant rotate-key -n {namespace} --finish"
         )
     else:
-        _say(f"{finish_rotation(cluster, namespace)} is removed from Secret {namespace}/{GATEWAY_KEY}")
+        _say(
+            f"{finish_rotation(cluster, namespace)} is removed from Secret {namespace}/{GATEWAY_KEY}. If somebody may"
+            f" have it, and a snapshot of the volume: after 5 minutes r1plus tenant rotate-root -n {namespace}"
+        )
 
 
 app.command("backup")(backup_command)
 app.command("restore")(restore_command)
 app.command("verify-backup")(verify_backup_command)
 app.command("rotate-data-keys")(rotate_data_keys_command)
+app.command("rotate-root")(rotate_root_command)
 app.command("erase")(erase_command)
 app.command("verify-receipt")(verify_receipt_command)
 

@@ -33,12 +33,13 @@ from r1plus_gateway.store import admin
 from r1plus_gateway.store.clock import format_day
 from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
-from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.errors import FullError, StoreError
 from r1plus_gateway.store.key_records import LIMITS, MODEL_NAME, MOST_LIMIT, MOST_MODELS, KeyChange, KeySpec
 from r1plus_gateway.store.key_rotation import KeyRotation
 from r1plus_gateway.store.ledger import refuse_unavailable
 from r1plus_gateway.store.repository import MOST_TEXT
 from r1plus_gateway.store.restoration import NotNewError
+from r1plus_gateway.store.root_rotation import RotationRunningError, rotate_root
 from r1plus_gateway.store.tenant import TenantStore
 
 BODY_SECONDS: Final = 10.0
@@ -148,6 +149,14 @@ class Administration:
                 "DataKeys",
             ),
             Operation(
+                "POST",
+                "/v1/admin/root/rotate",
+                "Give the tenant a new root, and the content of each caller and end user a new key.",
+                self._guard(self._rotate_root),
+                "Root",
+                errors=(409,),
+            ),
+            Operation(
                 "GET",
                 "/v1/admin/receipt-key",
                 "What receipts of erasures are verified with.",
@@ -200,6 +209,8 @@ class Administration:
                 raise RequestError(409, "key_revoked", str(error)) from error
             except CopyRunningError as error:
                 raise RequestError(409, "copy_running", str(error)) from error
+            except RotationRunningError as error:
+                raise RequestError(409, "rotation_running", str(error)) from error
             except NotNewError as error:
                 raise RequestError(409, "data_in_use", str(error)) from error
             except ValueError as error:
@@ -253,6 +264,13 @@ class Administration:
 
     async def _report_data_keys(self, _: web.Request, __: Caller) -> web.Response:
         return respond(_describe_rotation(await admin.report_data_keys(self._store)))
+
+    async def _rotate_root(self, _: web.Request, caller: Caller) -> web.Response:
+        try:
+            rotation = await rotate_root(self._store, caller)
+        except FullError as error:
+            raise RequestError(409, "volume_full", f"{error}; then call again") from error
+        return respond({"object": "root", "id": rotation.root_id, **asdict(rotation.data_keys)})
 
     async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
         return respond({"object": "receipt_key", "public_key": get_public_key(self._store)})

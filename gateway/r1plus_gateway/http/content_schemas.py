@@ -96,5 +96,6 @@ CONTENT_COMPONENTS: Final[Mapping[str, Schema]] = {
         signature=TEXT,
     ),
     "DataKeys": build_object(object=build_const("data_keys"), owners=COUNT, older_keys=COUNT, rows_left=COUNT),
+    "Root": build_object(object=build_const("root"), id=TEXT, owners=COUNT, older_keys=COUNT, rows_left=COUNT),
     "ReceiptKey": build_object(object=build_const("receipt_key"), public_key=TEXT),
 }

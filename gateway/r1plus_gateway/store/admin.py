@@ -25,9 +25,8 @@ from r1plus_gateway.store.audit import (
     verify_chain,
 )
 from r1plus_gateway.store.clock import format_month
-from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.key_records import KeyChange, KeySpec
-from r1plus_gateway.store.key_rotation import MOST_OWNERS, KeyRotation, begin_rotation, read_rotation
+from r1plus_gateway.store.key_rotation import MOST_OWNERS, KeyRotation, begin_rotation, read_rotation, request_rotation
 from r1plus_gateway.store.repository import LedgerRepository, MetaName
 from r1plus_gateway.store.tenant import TenantStore
 
@@ -126,7 +125,7 @@ async def create_key(store: TenantStore, admin: Caller, spec: KeySpec) -> Issued
             revoked_at=None,
         )
         key_records.insert_record(ledger.connection, record)
-        _append_action(ledger, admin, "create_key", key.id)
+        append_action(ledger, admin, "create_key", key.id)
         return record
 
     return IssuedKey(await store.write(create), key)
@@ -160,7 +159,7 @@ async def rotate_key(store: TenantStore, admin: Caller, key_id: str, grace_secon
             previous_expires_at=ledger.now + grace_seconds,
         )
         key_records.replace_record(ledger.connection, record)
-        _append_action(ledger, admin, "rotate_key", key_id)
+        append_action(ledger, admin, "rotate_key", key_id)
         return record
 
     return IssuedKey(_require(await store.write(rotate), key_id), key)
@@ -181,7 +180,7 @@ async def update_key(store: TenantStore, admin: Caller, key_id: str, change: Key
         changed = key_records.change_record(record, change, ledger.now)
         if changed != record:
             key_records.replace_record(ledger.connection, changed)
-            _append_action(ledger, admin, "update_key", key_id, key_records.describe_change(record, changed))
+            append_action(ledger, admin, "update_key", key_id, key_records.describe_change(record, changed))
         return changed
 
     return _require(await store.write(update), key_id)
@@ -196,7 +195,7 @@ async def revoke_key(store: TenantStore, admin: Caller, key_id: str) -> KeyRecor
             return record
         record = replace(record, revoked_at=ledger.now)
         key_records.replace_record(ledger.connection, record)
-        _append_action(ledger, admin, "revoke_key", key_id)
+        append_action(ledger, admin, "revoke_key", key_id)
         return record
 
     return _require(await store.write(revoke), key_id)
@@ -266,7 +265,7 @@ async def reset_ledger_time(store: TenantStore, admin: Caller) -> float:
     def reset(ledger: LedgerRepository) -> float:
         seconds = store.clock.seconds_ahead
         ledger.reset_time(store.clock)
-        _append_action(ledger, admin, "reset_ledger_time", f"{seconds:.0f}s")
+        append_action(ledger, admin, "reset_ledger_time", f"{seconds:.0f}s")
         return seconds
 
     return await store.write(reset)
@@ -276,20 +275,26 @@ async def rotate_data_keys(store: TenantStore, admin: Caller) -> KeyRotation:
     """Give each owner's content a new data key, and return how much is to be encrypted again.
 
     Owners get theirs in several transactions, each with its audit record, so that requests do not wait for all of them.
-    If one fails, some owners have a new key. Raises StoreError.
+    If one fails, the others get theirs later. Raises StoreError.
     """
-    cipher = store.cipher
-    last: Owner | None = None
+    return await make_data_keys(store, admin, is_due=False)
 
-    def rotate(ledger: LedgerRepository) -> list[Owner]:
-        owners = begin_rotation(ledger.connection, cipher, ledger.now, last)
-        if owners or last is None:
-            _append_action(ledger, admin, "rotate_data_keys", f"{len(owners)} owners")
+
+async def make_data_keys(store: TenantStore, admin: Caller, *, is_due: bool) -> KeyRotation:
+    """Do as `rotate_data_keys`; only for owners that are due a new key already, if `is_due`. Raises StoreError."""
+    cipher, is_first = store.cipher, True
+
+    def begin(ledger: LedgerRepository) -> int:
+        if is_first and not is_due:
+            request_rotation(ledger.connection)
+        owners = begin_rotation(ledger.connection, cipher, ledger.now)
+        if owners or is_first:
+            append_action(ledger, admin, "rotate_data_keys", f"{owners} owners")
         return owners
 
     try:
-        while len(owners := await store.write(rotate)) == MOST_OWNERS:
-            last = owners[-1]
+        while await store.write(begin) == MOST_OWNERS:
+            is_first = False
     finally:
         store.resume_rotation()
     return await report_data_keys(store)
@@ -300,7 +305,8 @@ async def report_data_keys(store: TenantStore) -> KeyRotation:
     return await store.read(read_rotation, is_long=True)
 
 
-def _append_action(ledger: LedgerRepository, admin: Caller, action: str, subject: str, outcome: str = "") -> None:
+def append_action(ledger: LedgerRepository, admin: Caller, action: str, subject: str, outcome: str = "") -> None:
+    """Leave a record of an administrator's action in the audit log."""
     record = AuditRecord(ledger.now, action, caller_kind=admin.kind.value, caller_id=admin.id, subject=subject)
     ledger.append_audit(replace(record, outcome=outcome))
 

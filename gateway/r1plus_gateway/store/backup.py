@@ -18,8 +18,9 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import migration
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.audit import AuditRecord
+from r1plus_gateway.store.errors import RestoringError
 from r1plus_gateway.store.opening import read_key_material, read_rotation_name
-from r1plus_gateway.store.repository import LedgerRepository
+from r1plus_gateway.store.repository import LedgerRepository, MetaName, read_meta
 from r1plus_gateway.store.sealed_stream import NAMES, StreamHeader, StreamKind, seal
 from r1plus_gateway.store.table_copy import BACKED_UP, count_rows, encode_tables
 from r1plus_gateway.store.tenant import TenantStore
@@ -38,7 +39,6 @@ async def make_copy(store: TenantStore, admin: Caller, kind: StreamKind) -> Asyn
         CopyRunningError: another copy runs.
         StoreError: the data cannot be read, or the record not be written.
     """
-    data = store.require_data()
     store.copier.require_free()
     copy_id = f"{NAMES[kind]}_{secrets.token_hex(16)}"
 
@@ -49,8 +49,11 @@ async def make_copy(store: TenantStore, admin: Caller, kind: StreamKind) -> Asyn
         return int(ledger.now)
 
     created_at = await store.write(record)
+    data = store.require_data()
 
     def build_header(connection: Connection) -> StreamHeader:
+        if (read_meta(connection, MetaName.ADOPTED_ROOT) or "") != data.adopted_root:
+            raise RestoringError("The tenant's root was rotated a moment ago, and is opened again; wait")
         has_keys = kind is StreamKind.KEYS
         material = read_key_material(store.config, connection) if has_keys else None
         return StreamHeader(

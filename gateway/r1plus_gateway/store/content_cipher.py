@@ -7,6 +7,7 @@ decrypt; nor does anything of an owner whose data keys were destroyed. Used by `
 """
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,23 +46,29 @@ class DataKey:
 class ContentCipher:
     """Encrypts and decrypts the content of one tenant."""
 
-    def __init__(self, keys: TenantKeys, tenant_uid: str) -> None:
-        self._keys = keys
+    def __init__(self, get_keys: Callable[[], TenantKeys], tenant_uid: str) -> None:
+        """Take what returns the keys: they may be others when a step runs than when it was asked for."""
+        self._get_keys = get_keys
         self._tenant_uid = tenant_uid
 
     def identify(self, caller: Caller) -> Owner:
         """Return whose content a caller's is."""
-        return Owner(caller.kind.value, caller.id, self._keys.compute_pseudonym(caller.end_user))
+        return Owner(caller.kind.value, caller.id, self._get_keys().compute_pseudonym(caller.end_user))
 
     def create_key(self, owner: Owner) -> tuple[DataKey, bytes]:
         """Return a new data key, and the same wrapped, as it is stored."""
         key = DataKey(secrets.token_hex(_ID_BYTES), secrets.token_bytes(KEY_BYTES))
-        return key, _encrypt(self._keys.end_user_wrapping_key, key.value, self._bind_key(key.id, owner))
+        return key, _encrypt(self._get_keys().end_user_wrapping_key, key.value, self._bind_key(key.id, owner))
 
     def unwrap_key(self, key_id: str, owner: Owner, wrapped: bytes) -> DataKey:
         """Return a stored data key. Raises UnreadableContentError."""
-        bound = self._bind_key(key_id, owner)
-        return DataKey(key_id, _decrypt(self._keys.end_user_wrapping_key, wrapped, bound))
+        bound, keys = self._bind_key(key_id, owner), self._get_keys()
+        try:
+            return DataKey(key_id, _decrypt(keys.end_user_wrapping_key, wrapped, bound))
+        except UnreadableContentError:
+            if not keys.former_wrapping_key:
+                raise
+            return DataKey(key_id, _decrypt(keys.former_wrapping_key, wrapped, bound))
 
     def encrypt(self, key: DataKey, table: str, row: str, content: bytes) -> bytes:
         """Return what is stored of a row's content: nonce, ciphertext and tag."""

@@ -1,6 +1,7 @@
 """A thread for what takes minutes: the copy of all data into a backup, and back. One copy at a time.
 
-The event loop only passes bytes on. Owned by `store.tenant`; `store.backup` and `store.restoration` give it work.
+The event loop only passes bytes on. Owned by `store.tenant`; `store.backup`, `store.restoration` and
+`store.root_rotation` give it work.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 class CopyRunningError(ValueError):
-    """Another backup or restore runs."""
+    """Another backup, a restore or a rotation of the root runs."""
 
 
 class CopyThread:
@@ -46,7 +47,7 @@ class CopyThread:
     def require_free(self) -> None:
         """Raise CopyRunningError while a copy runs."""
         if self._is_busy:
-            raise CopyRunningError("Another backup or restore of this tenant runs; wait for its end")
+            raise CopyRunningError("A backup, a restore or a rotation of this tenant's root runs; wait for its end")
 
     def close(self) -> None:
         """Take no more work."""

@@ -8,7 +8,8 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -56,6 +57,8 @@ _PRAGMAS: Final = (
     "journal_size_limit = 67108864",
 )
 _COPY_STATEMENT_SECONDS: Final = 300.0
+_LOG_OVERHEAD: Final = 1.02
+"""Bytes that SQLite's log needs for a byte of the file."""
 _FREE_BYTES: Final = 64 * 1024
 """A volume with less counts as full."""
 
@@ -71,19 +74,39 @@ class StoreLimits:
     """Number of connections: for the writer, two readers, the keeper, the auditor and the copier."""
 
 
+class _FileKey:
+    """What new connections open the SQLite file with: another key once it was encrypted again."""
+
+    def __init__(self, keys: TenantKeys) -> None:
+        self.replace(keys)
+
+    def replace(self, keys: TenantKeys) -> None:
+        """Use the file's key of these keys."""
+        self.text = f"\"x'{keys.database_key.hex()}{keys.database_salt.hex()}'\""
+
+
 class Database:
     """Connections to one database, and transactions on them."""
 
     def __init__(
-        self, engine: Engine, name: str, folder: Path | None, limits: StoreLimits, lock: TextIO | None
+        self,
+        engine: Engine,
+        name: str,
+        folder: Path | None,
+        limits: StoreLimits,
+        lock: TextIO | None,
+        file_key: _FileKey | None = None,
     ) -> None:
-        """Use `open_file` or `open_url`. `folder` is that of a SQLite file."""
+        """Use `open_file` or `open_url`. `folder`, `lock` and `file_key` are those of a SQLite file."""
         self.engine = engine
         self.name = name
         """For logs and messages, without a secret."""
         self.limits = limits
+        self.ring_lock = threading.Lock()
+        """Held by who reads the key ring beside the file and may replace it."""
         self._folder = folder
         self._lock = lock
+        self._file_key = file_key
 
     @property
     def is_sqlite(self) -> bool:
@@ -155,6 +178,57 @@ class Database:
         if is_busy:
             raise BusyError(f"{self.name}: a reader needs the log, so it could not be emptied")
 
+    def encrypt_again(self, keys: TenantKeys) -> None:
+        """Encrypt the SQLite file with the file's key of these keys, unless it is, and leave nothing of the key before.
+
+        All connections are taken first, so other transactions end before, or wait. It is one transaction of SQLite's
+        log, which is then moved into the file and cut.
+
+        Raises StoreError: the log may have it under the new key, or nothing was changed. Another call goes on.
+        FullError: the volume has no room for a second copy, which the log becomes.
+        """
+        assert self._file_key is not None, "no file"
+        after = _FileKey(keys)
+        self.require_room()
+        with self.translate_errors(), contextlib.ExitStack() as stack:
+            taken = [stack.enter_context(self.engine.connect()) for _ in range(self.limits.connections)]
+            try:
+                # On the driver's own connection: inside a transaction the key cannot be changed.
+                driver = taken[0].connection
+                if after.text != self._file_key.text:
+                    driver.execute(f"PRAGMA rekey = {after.text}")
+                    self._require_key(after)  # The pragma says ok also where it failed, and has changed nothing.
+                    self._file_key.replace(keys)
+                if driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    raise BusyError(f"{self.name}: a reader needs the log, so it could not be emptied")
+            finally:
+                for connection in taken:
+                    connection.invalidate()  # Each has the key of before.
+
+    def require_room(self) -> None:
+        """Raise FullError if the SQLite file could not be encrypted again."""
+        assert self._folder is not None, "no file"
+        try:
+            size, status = (self._folder / DATABASE_FILE).stat().st_size, os.statvfs(self._folder)
+        except OSError as error:
+            raise translate_os_error(error, self._folder) from error
+        free, needed = status.f_bavail * status.f_frsize, int(size * _LOG_OVERHEAD) + _FREE_BYTES
+        if free < needed:
+            raise FullError(
+                f"{self.name}: to be encrypted again it needs {needed >> 20} MiB of room, and the volume has"
+                f" {free >> 20} MiB. {ENLARGE}"
+            )
+
+    def _require_key(self, file_key: _FileKey) -> None:
+        try:
+            connection = _connect(Path(self.name), file_key, self.limits)
+        except sqlcipher.Error as error:
+            raise UnavailableError(
+                f"{self.name} could not be encrypted again, and has its key of before. See whether the volume has room,"
+                " and is healthy"
+            ) from error
+        connection.close()
+
     def check_content(self, most_bytes: int | None = None) -> None:
         """Read the first page of a file, and each page unless it is larger than `most_bytes`. Raises StoreError."""
         if self._folder is None:
@@ -209,24 +283,35 @@ def lock_folder(folder: Path) -> TextIO:
 
 
 def open_file(
-    folder: Path, keys: TenantKeys, lock: TextIO, *, is_new: bool, limits: StoreLimits | None = None
+    folder: Path, candidates: Sequence[TenantKeys], lock: TextIO, *, is_new: bool, limits: StoreLimits | None = None
 ) -> Database:
     """Open the encrypted file in `folder`, or create it if it is new. The database owns the lock from then on.
 
+    There is more than one candidate after a rotation of the root that was cut: its end is in SQLite's log, or is not.
+
     Raises:
-        WrongKeyError: it was not made with these keys.
+        WrongKeyError: it was made with none of these keys.
         CorruptError: it is damaged, cut, or missing although it is not new.
         ReadOnlyError, FullError: of the volume.
     """
     limits, path = limits or StoreLimits(), folder / DATABASE_FILE
-    _check_header(path, keys, is_new=is_new)
-    database = Database(_create_sqlite_engine(path, keys, limits), str(path), folder, limits, lock)
-    try:
-        database.check_content(MOST_CHECKED_BYTES)
-    except BaseException:
-        database.engine.dispose()
-        raise
-    return database
+    _check_header(path, candidates, is_new=is_new)
+    problem: CorruptError | None = None
+    for keys in candidates:
+        file_key = _FileKey(keys)
+        database = Database(_create_sqlite_engine(path, file_key, limits), str(path), folder, limits, lock, file_key)
+        try:
+            database.check_content(MOST_CHECKED_BYTES)
+        except CorruptError as error:
+            database.engine.dispose()
+            problem = problem or error
+        except BaseException:
+            database.engine.dispose()
+            raise
+        else:
+            return database
+    assert problem is not None
+    raise problem
 
 
 def open_url(url: str, limits: StoreLimits | None = None) -> Database:
@@ -259,48 +344,32 @@ def translate_os_error(error: OSError, path: Path) -> StoreError:
     return FullError(f"{text}. {ENLARGE}")
 
 
-def _check_header(path: Path, keys: TenantKeys, *, is_new: bool) -> None:
+def _check_header(path: Path, candidates: Sequence[TenantKeys], *, is_new: bool) -> None:
+    length = len(candidates[0].database_salt)
     try:
         with path.open("rb") as file:
-            salt = file.read(len(keys.database_salt))
+            salt = file.read(length)
     except FileNotFoundError:
         salt = b""
     except OSError as error:
         raise translate_os_error(error, path.parent) from error
     if not salt and is_new:
         return
-    if len(salt) < len(keys.database_salt):
+    if len(salt) < length:
         problem = "is cut" if path.exists() else "is missing"
         raise CorruptError(f"{path} {problem}: keys, budgets and usage are lost. {RESTORE}")
-    if salt != keys.database_salt:
+    if salt not in [keys.database_salt for keys in candidates]:
         raise WrongKeyError(
             f"{path} was not made with this tenant's key: the file was replaced, or its key ring was. {RESTORE},"
             " file and key ring together"
         )
 
 
-def _create_sqlite_engine(path: Path, keys: TenantKeys, limits: StoreLimits) -> Engine:
-    key = f"PRAGMA key = \"x'{keys.database_key.hex()}{keys.database_salt.hex()}'\""
-
-    def connect() -> Any:
-        connection = sqlcipher.connect(str(path), timeout=limits.lock, check_same_thread=False)
-        try:
-            # The driver begins transactions implicitly, and not for schema changes.
-            connection.isolation_level = None
-            # What SQLCipher logs goes to stderr in a form of its own; errors reach us as exceptions.
-            connection.execute("PRAGMA cipher_log_level = NONE")
-            connection.execute(key)
-            for pragma in _PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
+def _create_sqlite_engine(path: Path, file_key: _FileKey, limits: StoreLimits) -> Engine:
     engine = sa.create_engine(
         "sqlite+pysqlite://",
         module=sqlcipher,
-        creator=connect,
+        creator=lambda: _connect(path, file_key, limits),
         poolclass=sa.pool.QueuePool,
         pool_size=limits.connections,
         max_overflow=0,
@@ -313,6 +382,22 @@ def _create_sqlite_engine(path: Path, keys: TenantKeys, limits: StoreLimits) -> 
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _connect(path: Path, file_key: _FileKey, limits: StoreLimits) -> Any:
+    connection = sqlcipher.connect(str(path), timeout=limits.lock, check_same_thread=False)
+    try:
+        # The driver begins transactions implicitly, and not for schema changes.
+        connection.isolation_level = None
+        # What SQLCipher logs goes to stderr in a form of its own; errors reach us as exceptions.
+        connection.execute("PRAGMA cipher_log_level = NONE")
+        connection.execute(f"PRAGMA key = {file_key.text}")
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _create_postgresql_engine(url: URL, limits: StoreLimits) -> Engine:

@@ -4,9 +4,10 @@ Both keys are valid meanwhile, so nothing stops. A round that is cut leaves rows
 in the round after which nothing needs them.
 """
 
+import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content_books import match_owner
 from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
-from r1plus_gateway.store.repository import MetaName, write_meta
+from r1plus_gateway.store.repository import MetaName, read_meta, write_meta
 
 MOST_ROWS: Final = 100
 """That one transaction encrypts again: requests wait for it."""
@@ -64,10 +65,31 @@ class KeyRotation:
     """That an older key encrypts."""
 
 
-def begin_rotation(
-    connection: Connection, cipher: ContentCipher, now: float, after: Owner | None = None
-) -> list[Owner]:
-    """Make a new key for the next owners after one, `MOST_OWNERS`; return them, fewer at the end."""
+def request_rotation(connection: Connection) -> None:
+    """Note that each owner is due a new key: `begin_rotation` makes them, also after a crash."""
+    write_meta(connection, MetaName.ROTATION_DUE, "null")
+
+
+def is_rotation_due(connection: Connection) -> bool:
+    """Return whether owners wait for the new key that they are due."""
+    return read_meta(connection, MetaName.ROTATION_DUE) is not None
+
+
+def begin_rotation(connection: Connection, cipher: ContentCipher, now: float) -> int:
+    """Make a new key for the next `MOST_OWNERS` that are due one; return of how many, fewer at the end."""
+    due = read_meta(connection, MetaName.ROTATION_DUE)
+    if due is None:
+        return 0
+    last = json.loads(due)
+    owners = _make_keys(connection, cipher, now, None if last is None else Owner(*last))
+    if len(owners) == MOST_OWNERS:
+        write_meta(connection, MetaName.ROTATION_DUE, json.dumps(astuple(owners[-1])))
+    else:
+        connection.execute(sa.delete(t.meta).where(t.meta.c.name == MetaName.ROTATION_DUE.value))
+    return len(owners)
+
+
+def _make_keys(connection: Connection, cipher: ContentCipher, now: float, after: Owner | None) -> list[Owner]:
     c = t.data_keys.c
     names = [c[name] for name in t.OWNER]
     found = sa.select(*names, sa.func.max(c.created_at).label("newest")).group_by(*names).order_by(*names)
@@ -101,12 +123,16 @@ def read_rotation(connection: Connection) -> KeyRotation:
     return KeyRotation(connection.scalar(sa.select(sa.func.count()).select_from(owners)) or 0, len(older), left)
 
 
-def continue_rotation(connection: Connection, cipher: ContentCipher, most: int = MOST_ROWS) -> bool:
-    """Encrypt some rows again, and destroy the keys that nothing needs. Return whether there is more to do.
+def continue_rotation(connection: Connection, cipher: ContentCipher, now: float, most: int = MOST_ROWS) -> bool:
+    """Make keys that are due, or encrypt some rows again, and destroy the keys that nothing needs.
+
+    Return whether there is more to do.
 
     Raises:
         UnreadableContentError: a row does not decrypt; no key was destroyed.
     """
+    if begin_rotation(connection, cipher, now) == MOST_OWNERS:
+        return True
     older = {row.id: row for row in connection.execute(sa.select(_OLD).where(_IS_OLDER).limit(MOST_KEYS))}
     if not older:
         return False

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import migration
-from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.adopted_root import open_adopted_root
+from r1plus_gateway.store.adopted_root import open_roots
 from r1plus_gateway.store.database import (
     DATABASE_FILE,
     Database,
@@ -26,17 +24,22 @@ from r1plus_gateway.store.database import (
 from r1plus_gateway.store.errors import (
     ConfigError,
     ForeignTenantError,
+    FullError,
     KeyLostError,
     SchemaNewerError,
+    UnavailableError,
 )
-from r1plus_gateway.store.repository import MetaName, write_meta
+from r1plus_gateway.store.repository import MetaName, read_meta, write_meta
 from r1plus_gateway.store.tenant_keys import (
     RING_FILE,
     KeyRing,
     TenantKeys,
     create_ring,
     decode_ring,
+    derive_keys,
+    find_roots,
     open_ring,
+    promote_pending_root,
     read_halves,
     read_ring,
     write_ring,
@@ -76,7 +79,7 @@ class OpenData:
     problem: SchemaNewerError | None = None
     """Why the data can only be read; None while they can be written."""
     adopted_root: str = ""
-    """The sealed root that came with a restored backup, as table `meta` has it; empty: none."""
+    """The sealed root of a restored backup, or of before a rotation, as table `meta` has it; empty: none."""
     restore_id: str = ""
     """Of the restore that brought it."""
 
@@ -89,9 +92,17 @@ class KeyMaterial:
     adopted_root: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Roots:
+    """The ring's roots (`tenant_keys.find_roots`), and what lies sealed under one of them."""
+
+    ring: tuple[bytes, ...] = field(repr=False)
+    sealed: str
+
+
 def read_rotation_name(connection: Connection) -> str:
     """Return the name of the last rotation of data keys that has ended; empty: none has."""
-    return _read_meta(connection, MetaName.ROTATION) or ""
+    return read_meta(connection, MetaName.ROTATION) or ""
 
 
 def open_data(config: StoreConfig) -> OpenData:
@@ -101,56 +112,91 @@ def open_data(config: StoreConfig) -> OpenData:
     halves = read_halves(config.secret_folder)
     if config.url:
         return _open_postgresql(config, halves)
-    return _open_sqlite(config, _get_folder(config), halves)
+    return _open_sqlite(config, get_folder(config), halves)
 
 
 def refresh_ring(config: StoreConfig, database: Database) -> None:
     """Wrap the root for the halves that the Secret has now; called while the gateway runs. Raises StoreError."""
-    _refresh_own_keys(config, database)
+    _refresh_roots(config, database)
 
 
 def reopen_keys(config: StoreConfig, data: OpenData) -> OpenData:
-    """Return the data with the keys that they have now, after another replica restored a backup. Raises StoreError."""
-    return _apply_adopted_root(config, data.database, _refresh_own_keys(config, data.database), data.problem)
+    """Return the data with the keys of now, after a restore or a rotation of the root. Raises StoreError."""
+    return _apply_roots(config, data.database, _refresh_roots(config, data.database), data.problem)
+
+
+def has_other_root(data: OpenData) -> bool:
+    """Return whether a restore, or a rotation of the root, has changed the keys since. Raises StoreError."""
+    with data.database.transaction(writes=False) as connection:
+        return (read_meta(connection, MetaName.ADOPTED_ROOT) or "") != data.adopted_root
+
+
+def settle_root_rotation(config: StoreConfig, database: Database) -> bool:
+    """End what a rotation of the root has begun on a volume: forward if the data go by the new root, otherwise back.
+
+    Return whether one came to its end. Raises StoreError: what is left is ended by another call, or the next start.
+    """
+    folder = get_folder(config)
+    with database.ring_lock:
+        ring = require_ring(folder)
+        if not ring.pending:
+            return False
+        roots = find_roots(ring, read_halves(config.secret_folder))
+        with database.transaction(writes=False) as connection:
+            sealed = read_meta(connection, MetaName.ADOPTED_ROOT) or ""
+        own = open_roots(roots, sealed, config.tenant_uid, database.name).own
+        if own == roots[0]:
+            store_ring(folder, ring, replace(ring, pending={}))
+            return False
+        database.encrypt_again(derive_keys(own))
+        database.check_content()  # before the root that could open what is left of before goes
+        store_ring(folder, ring, promote_pending_root(ring))
+        return True
 
 
 def read_key_material(config: StoreConfig, connection: Connection) -> KeyMaterial:
     """Return what a keys file carries. Raises StoreError."""
     if config.url:
-        text = _read_meta(connection, MetaName.KEY_RING)
+        text = read_meta(connection, MetaName.KEY_RING)
     else:
-        ring = read_ring(_get_folder(config) / RING_FILE)
+        ring = read_ring(get_folder(config) / RING_FILE)
         text = None if ring is None else ring.encode()
     if text is None:
         raise KeyLostError("The key ring is missing, so a backup could not be read. Restore it first")
-    return KeyMaterial(text, _read_meta(connection, MetaName.ADOPTED_ROOT) or "")
+    return KeyMaterial(text, read_meta(connection, MetaName.ADOPTED_ROOT) or "")
 
 
-def _refresh_own_keys(config: StoreConfig, database: Database) -> TenantKeys:
+def _refresh_roots(config: StoreConfig, database: Database) -> _Roots:
     halves = read_halves(config.secret_folder)
     if config.url:
         return _open_stored_ring(config, database, halves)
-    folder = _get_folder(config)
+    folder = get_folder(config)
+    with database.ring_lock:
+        ring = require_ring(folder)
+        _, renewed = open_ring(ring, config.tenant_uid, halves)
+        store_ring(folder, ring, renewed)
+        with database.transaction(writes=False) as connection:
+            return _Roots(find_roots(renewed, halves), read_meta(connection, MetaName.ADOPTED_ROOT) or "")
+
+
+def _apply_roots(config: StoreConfig, database: Database, roots: _Roots, problem: SchemaNewerError | None) -> OpenData:
+    found = open_roots(roots.ring, roots.sealed, config.tenant_uid, database.name)
+    keys, adopted = found.derive_keys(), found.adopted
+    if adopted is None:
+        return OpenData(database, keys, config.tenant_uid, problem)
+    return OpenData(database, keys, adopted.content_uid, problem, roots.sealed, adopted.restore_id)
+
+
+def require_ring(folder: Path) -> KeyRing:
+    """Return the ring of a volume. Raises KeyLostError, CorruptError."""
     ring = read_ring(folder / RING_FILE)
     if ring is None:
         raise KeyLostError(f"{folder / RING_FILE} is missing. Restore the file from a backup of the volume")
-    keys, renewed = open_ring(ring, config.tenant_uid, halves)
-    _store_ring(folder, ring, renewed)
-    return keys
+    return ring
 
 
-def _apply_adopted_root(
-    config: StoreConfig, database: Database, own: TenantKeys, problem: SchemaNewerError | None
-) -> OpenData:
-    with database.transaction(writes=False) as connection:
-        text = _read_meta(connection, MetaName.ADOPTED_ROOT)
-    if text is None:
-        return OpenData(database, own, config.tenant_uid, problem)
-    adopted = open_adopted_root(text, own, config.tenant_uid, database.name)
-    return OpenData(database, adopted.derive_keys(own), adopted.content_uid, problem, text, adopted.restore_id)
-
-
-def _get_folder(config: StoreConfig) -> Path:
+def get_folder(config: StoreConfig) -> Path:
+    """Return the volume. Raises ConfigError without one."""
     if config.folder is None:
         raise ConfigError(
             "The tenant's data have neither a volume nor a database; set spec.gateway.database of the R1PlusTenant"
@@ -176,14 +222,17 @@ def _open_locked(config: StoreConfig, folder: Path, halves: dict[str, bytes], lo
                 " is lost. Restore the file from a backup of the volume"
             )
         ring = create_ring(config.tenant_uid, halves)
-        _store_ring(folder, None, ring)
-    keys, renewed = open_ring(ring, config.tenant_uid, halves)
-    database = open_file(folder, keys, lock, is_new=not ring.has_database, limits=config.limits)
+        store_ring(folder, None, ring)
+    _, renewed = open_ring(ring, config.tenant_uid, halves)
+    candidates = [derive_keys(root) for root in find_roots(ring, halves)]
+    database = open_file(folder, candidates, lock, is_new=not ring.has_database, limits=config.limits)
     try:
         problem = _migrate(database)
         _require_tenant(database, config.tenant_uid, may_write=problem is None)
-        _store_ring(folder, ring, replace(renewed, has_database=True))
-        return _apply_adopted_root(config, database, keys, problem)
+        store_ring(folder, ring, replace(renewed, has_database=True))
+        if problem is None:
+            _settle_left_rotation(config, database)
+        return _apply_roots(config, database, _refresh_roots(config, database), problem)
     except BaseException:
         database.close()
         raise
@@ -193,12 +242,20 @@ def _open_postgresql(config: StoreConfig, halves: dict[str, bytes]) -> OpenData:
     database = open_url(config.url, config.limits)
     try:
         problem = _migrate(database)
-        keys = _open_stored_ring(config, database, halves, may_write=problem is None)
+        roots = _open_stored_ring(config, database, halves, may_write=problem is None)
         _require_tenant(database, config.tenant_uid, may_write=problem is None)
-        return _apply_adopted_root(config, database, keys, problem)
+        return _apply_roots(config, database, roots, problem)
     except BaseException:
         database.close()
         raise
+
+
+def _settle_left_rotation(config: StoreConfig, database: Database) -> None:
+    try:
+        if settle_root_rotation(config, database):
+            log.info("A rotation of the root that was cut has ended: %s has its new key", database.name)
+    except (FullError, UnavailableError) as error:
+        log.warning("A rotation of the root has not ended, and the file has its key of before: %s", error)
 
 
 def _migrate(database: Database) -> SchemaNewerError | None:
@@ -213,12 +270,12 @@ def _migrate(database: Database) -> SchemaNewerError | None:
 
 def _open_stored_ring(
     config: StoreConfig, database: Database, halves: dict[str, bytes], *, may_write: bool = True
-) -> TenantKeys:
+) -> _Roots:
     """Open the ring in the database; make it if the database is new."""
     with database.transaction(writes=may_write) as connection:
-        text = _read_meta(connection, MetaName.KEY_RING)
+        text = read_meta(connection, MetaName.KEY_RING)
         if text is None:
-            if not may_write or _read_meta(connection, MetaName.TENANT) is not None:
+            if not may_write or read_meta(connection, MetaName.TENANT) is not None:
                 raise KeyLostError(
                     f"{database.name}: the key ring is missing, so keys and audit log cannot be verified."
                     " Restore table meta from a backup of the database"
@@ -226,15 +283,15 @@ def _open_stored_ring(
             ring = create_ring(config.tenant_uid, halves)
         else:
             ring = decode_ring(text, f"{database.name}, table meta")
-        keys, renewed = open_ring(ring, config.tenant_uid, halves)
+        _, renewed = open_ring(ring, config.tenant_uid, halves)
         if may_write and (text is None or renewed != ring):
             write_meta(connection, MetaName.KEY_RING, replace(renewed, has_database=True).encode())
-    return keys
+        return _Roots(find_roots(ring, halves), read_meta(connection, MetaName.ADOPTED_ROOT) or "")
 
 
 def _require_tenant(database: Database, tenant_uid: str, *, may_write: bool) -> None:
     with database.transaction(writes=may_write) as connection:
-        stored = _read_meta(connection, MetaName.TENANT)
+        stored = read_meta(connection, MetaName.TENANT)
         if stored is None and may_write:
             write_meta(connection, MetaName.TENANT, tenant_uid)
         elif stored != tenant_uid:
@@ -244,12 +301,8 @@ def _require_tenant(database: Database, tenant_uid: str, *, may_write: bool) -> 
             )
 
 
-def _read_meta(connection: Connection, name: MetaName) -> str | None:
-    value: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name.value))
-    return value
-
-
-def _store_ring(folder: Path, before: KeyRing | None, ring: KeyRing) -> None:
+def store_ring(folder: Path, before: KeyRing | None, ring: KeyRing) -> None:
+    """Write the ring of a volume, unless it is as before. Raises StoreError."""
     if ring == before:
         return
     try:

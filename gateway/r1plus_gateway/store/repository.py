@@ -60,6 +60,8 @@ class MetaName(StrEnum):
     CONTENT_DAYS = "content_days"
     ROTATION = "data_key_rotation"
     """Names the last rotation of data keys that has ended: keys of another one do not open what it has encrypted."""
+    ROTATION_DUE = "data_key_rotation_due"
+    """A rotation of data keys has begun, and not every owner has a new one: the last one that has, as JSON."""
     ADOPTED_ROOT = "adopted_root"
 
 
@@ -96,7 +98,7 @@ class LedgerRepository:
         """Take the keys, and the sealed root that they come from if it was adopted.
 
         Raises:
-            RestoringError: another replica has restored a backup since, so the keys are others now.
+            RestoringError: a backup was restored, or the root rotated, since: the keys are others now.
         """
         self.connection = connection
         self._keys = keys
@@ -104,7 +106,7 @@ class LedgerRepository:
         self._upserts = statements.build_upserts(connection.dialect.name)
         stored: dict[str, str] = {row.name: row.value for row in connection.execute(statements.SELECT_META)}
         if stored.get(MetaName.ADOPTED_ROOT, "") != adopted_root:
-            raise RestoringError("The tenant's data were restored from a backup, and are opened again; wait")
+            raise RestoringError("The tenant's data were restored, or their root rotated, and are opened again; wait")
         clock.raise_to(float(stored.get(MetaName.LEDGER_TIME, "0")))
         self.now = clock.read()
         self._month, self._day = format_month(self.now), format_day(self.now)
@@ -367,6 +369,12 @@ class LedgerRepository:
         standing = self._find_standing(key, limits)
         returned = leak(unused, limits.tokens_per_minute, self.now - row.reserved_at) if unused > 0 else unused
         self._set_counters(key, limits, standing.requests, max(0.0, standing.tokens - returned))
+
+
+def read_meta(connection: Connection, name: MetaName) -> str | None:
+    """Return a single value; None if there is none."""
+    value: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name.value))
+    return value
 
 
 def write_meta(connection: Connection, name: MetaName, value: str) -> None:

@@ -19,7 +19,7 @@ from r1plus_contract.timestamps import format_timestamp
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import migration
 from r1plus_gateway.store import tables as t
-from r1plus_gateway.store.adopted_root import AdoptedRoot, open_adopted_root
+from r1plus_gateway.store.adopted_root import AdoptedRoot, open_roots
 from r1plus_gateway.store.audit import RESTORE_ACTION, AuditHead, AuditRecord
 from r1plus_gateway.store.clock import LedgerClock
 from r1plus_gateway.store.errors import CorruptError
@@ -28,7 +28,7 @@ from r1plus_gateway.store.repository import OWN_META, LedgerRepository, MetaName
 from r1plus_gateway.store.sealed_stream import Read, SealedStreamError, StreamHeader, StreamKind, StreamReader
 from r1plus_gateway.store.table_copy import TableRows, decode_tables
 from r1plus_gateway.store.tenant import TenantStore
-from r1plus_gateway.store.tenant_keys import TenantKeys, decode_ring, derive_keys, find_root, read_halves
+from r1plus_gateway.store.tenant_keys import TenantKeys, decode_ring, find_roots, read_halves
 
 NEVER_IN_USE = ("counters", "instances", "meta")
 """Tables that have rows before anybody has used the tenant's data."""
@@ -199,22 +199,20 @@ def _open_keys(site: Site, read: Read) -> tuple[StreamReader, _Source]:
     halves = read_halves(site.config.secret_folder)
     try:
         ring = decode_ring(header.ring, "keys")
-        root = find_root(ring, halves)
-        if root is None:
+        roots = find_roots(ring, halves)
+        if not roots:
             raise SealedStreamError(
                 f"keys: no half in Secret {GATEWAY_KEY} ({', '.join(sorted(halves))}) opens the key ring; restore the"
                 " Secret from the recovery export of that time: r1plus tenant init --from FILE"
             )
-        own = derive_keys(root)
-        adopted = AdoptedRoot(root, ring.tenant_uid, "")
-        if header.adopted_root:
-            adopted = open_adopted_root(header.adopted_root, own, ring.tenant_uid, "keys")
+        found = open_roots(roots, header.adopted_root, ring.tenant_uid, "keys")
     except (CorruptError, UnicodeError) as error:
         raise SealedStreamError(f"keys: was changed ({error}); copy it again") from error
-    keys = derive_keys(adopted.root)
+    keys = found.derive_keys()
     if keys.root_id != header.root_id:
         raise SealedStreamError("keys: has a header that was changed; copy it again")
-    return reader, _Source(header, keys, adopted)
+    adopted = found.adopted or AdoptedRoot(found.own, ring.tenant_uid, "", found.own)
+    return reader, _Source(header, keys, replace(adopted, content_root=adopted.content_root or found.own))
 
 
 def _open_backup(site: Site, read: Read, source: _Source) -> StreamReader:
@@ -224,7 +222,7 @@ def _open_backup(site: Site, read: Read, source: _Source) -> StreamReader:
     if header.root_id != source.keys.root_id:
         raise SealedStreamError(
             f"backup: was made under root {header.root_id}, and the keys file is of root {source.keys.root_id}; name"
-            " the keys file that was written with this tenant's backups"
+            " the keys file that was written with this backup; one of after a rotation of the root does not open it"
         )
     if header.created_at > source.header.created_at:
         raise SealedStreamError(

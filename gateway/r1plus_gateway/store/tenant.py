@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from r1plus_gateway.store.instances import BEAT_SECONDS, GONE_SECONDS, InstanceW
 from r1plus_gateway.store.key_records import find_record
 from r1plus_gateway.store.key_rotation import continue_rotation
 from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unavailable
-from r1plus_gateway.store.opening import OpenData, StoreConfig, open_data, refresh_ring, reopen_keys
+from r1plus_gateway.store.opening import OpenData, StoreConfig, has_other_root, open_data, refresh_ring, reopen_keys
 from r1plus_gateway.store.plaintext_cache import PlaintextCache
 from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
 from r1plus_gateway.store.retention import prune_content, prune_knowledge
@@ -100,6 +101,7 @@ class TenantStore:
         self.copier = CopyThread()
         """Makes and restores backups."""
         self._is_held = False
+        self._turn = threading.Lock()
         self._writer = Writer(self._open_repository)
         self.ledger = StoreLedger(self._writer)
         self.first_try = asyncio.Event()
@@ -195,7 +197,9 @@ class TenantStore:
             if not self._is_rotating:
                 return
             try:
-                self._is_rotating = await self.write(lambda ledger: continue_rotation(ledger.connection, cipher))
+                self._is_rotating = await self.write(
+                    lambda ledger: continue_rotation(ledger.connection, cipher, ledger.now)
+                )
             except UnreadableContentError as error:
                 self._is_rotating = False
                 log.error("Rotation of data keys stopped, older keys stay: %s; delete it and rotate again", error)
@@ -255,8 +259,7 @@ class TenantStore:
     @property
     def cipher(self) -> ContentCipher:
         """What encrypts content. Raises StoreError while the data are not open."""
-        data = self.require_data()
-        return ContentCipher(data.keys, data.content_uid)
+        return ContentCipher(lambda: self.require_data().keys, self.require_data().content_uid)
 
     def require_data(self) -> OpenData:
         """Return the open data. Raises StoreError, why there are none."""
@@ -282,8 +285,19 @@ class TenantStore:
         """Run a step on one consistent snapshot, in a thread. Raises StoreError.
 
         A long step has a thread of its own, so that no look-up of a key waits for it. `on_start` is called in the
-        thread before the snapshot is made.
+        thread before the snapshot is made. A step that met a rotation of the root runs again.
         """
+        data = self.require_data()
+        try:
+            return await self._read_once(step, is_long, on_start)
+        except UnreadableContentError:
+            if self._data is data:
+                await asyncio.get_running_loop().run_in_executor(self._keeper, self.take_rotated_root)
+            if self._data is data:
+                raise
+            return await self._read_once(step, is_long, on_start)
+
+    async def _read_once(self, step: Callable[[Connection], T], is_long: bool, on_start: Callable[[], None]) -> T:
         data, seconds = self.require_data(), AUDIT_SECONDS if is_long else ANSWER_SECONDS
         threads = self._auditor if is_long else self._readers
         if self._reads >= MOST_READS:
@@ -320,22 +334,45 @@ class TenantStore:
             self._is_held = False
             self._set_ready()
 
+    @contextlib.contextmanager
+    def hold_writer(self) -> Iterator[None]:
+        """Let the writer wait during the block, which may take longer than SQLite waits for a lock."""
+        with self._turn:
+            yield
+
+    async def run_alone(self, work: Callable[[], T]) -> T:
+        """Run work in a thread while no copy and no long read runs. Raises CopyRunningError, and what it raises."""
+        return await self.copier.run(lambda: self._auditor.submit(work).result())
+
     async def adopt(self, data: OpenData, head: AuditHead) -> None:
         """Go on with the keys and the audit log that came with a backup."""
-        self._take(data, head)
+        self._head = head
+        self._take_keys(data)
         await asyncio.get_running_loop().run_in_executor(self._keeper, self._store_head)
 
-    def _take(self, data: OpenData, head: AuditHead) -> None:
-        self._data, self._work, self._head = data, self._make_work(data), head
+    def take_rotated_root(self) -> None:
+        """Take over the keys of a root that was rotated, here or elsewhere; those of a restore wait for a beat.
+
+        Raises StoreError.
+        """
+        before = self.require_data()
+        if has_other_root(before):
+            data = reopen_keys(self.config, before)
+            if data.keys.pepper == before.keys.pepper:
+                self._take_keys(data)
+
+    def _take_keys(self, data: OpenData) -> None:
+        self._data, self._work = data, self.make_work(data)
         self._known_keys.clear()
         self.plaintext.clear()
         self._is_rotating = True  # as it may have been where the data come from
 
-    def _make_work(self, data: OpenData) -> UnitOfWork:
+    def make_work(self, data: OpenData) -> UnitOfWork:
+        """Return what opens transactions of this gateway."""
         return UnitOfWork(data.database, data.keys, self.clock, self.instance, data.adopted_root)
 
     def _reopen_keys(self) -> None:
-        self._take(reopen_keys(self.config, self.require_data()), self._head)
+        self._take_keys(reopen_keys(self.config, self.require_data()))
 
     async def empty_log(self) -> None:
         """Leave nothing of deleted rows in the database's log: now, or as soon as no reader needs it."""
@@ -371,7 +408,7 @@ class TenantStore:
 
     def _open(self) -> None:
         data = open_data(self.config)
-        work = self._make_work(data)
+        work = self.make_work(data)
         if data.problem is None:
             try:
                 self._settle_left(work, data)
@@ -459,15 +496,29 @@ class TenantStore:
         data = self.require_data()
         if data.problem is not None or self._is_held:
             raise (data.problem or self._problem).renew()
-        assert self._work is not None
         try:
-            with self._work.open_repository() as repository:
+            with self._turn, contextlib.ExitStack() as stack:
+                repository = self._enter_repository(stack)
                 yield repository
         except StoreError as error:
             self._set_problem(error)
             raise
         self._head = repository.head
         self._set_ready()
+
+    def _enter_repository(self, stack: contextlib.ExitStack) -> LedgerRepository:
+        before = self._work
+        assert before is not None
+        try:
+            repository: LedgerRepository = stack.enter_context(before.open_repository())
+        except RestoringError:
+            self.take_rotated_root()
+            work = self._work
+            # After a restore a step may have values that were made with the keys of before.
+            if work is None or work is before or work.keys.pepper != before.keys.pepper:
+                raise
+            repository = stack.enter_context(work.open_repository())
+        return repository
 
     def _set_ready(self) -> None:
         if self._is_damaged:

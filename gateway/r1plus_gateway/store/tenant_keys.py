@@ -6,6 +6,7 @@
 Neither a backup of etcd, which keeps Secrets, nor a snapshot of the volume opens the data alone. The root is random and
 wrapped, so rotating the Secret's half wraps it again and changes no key that data were written with. The Secret holds
 one half, or two while it is rotated (`half-1`, `half-2`); the ring has a wrap for each half that the Secret holds.
+While the root itself is rotated (`store.root_rotation`) the ring of a volume has the next one as well.
 
 The ring lies on the volume (`key-ring.json`), or in the database where replicas share one. Called by `store.tenant`.
 """
@@ -35,6 +36,8 @@ HALF_PREFIX: Final = "half-"
 MOST_HALVES: Final = 2
 RING_FILE: Final = "key-ring.json"
 _FORMAT: Final = 1
+_PENDING_FORMAT: Final = 2
+"""With a pending root, which a gateway of before would lose."""
 _NONCE_BYTES: Final = 12
 _SALT_BYTES: Final = 16
 
@@ -53,6 +56,8 @@ class TenantKeys:
     audit_key: bytes = field(repr=False)
     end_user_wrapping_key: bytes = field(repr=False)
     """Wraps the data key of each owner, which content is encrypted with."""
+    former_wrapping_key: bytes = field(repr=False)
+    """Has wrapped the data keys of before a rotation of the root; empty: there was none."""
     receipt_key: bytes = field(repr=False)
     """Ed25519, signs receipts of erasures."""
     backup_key: bytes = field(repr=False)
@@ -85,16 +90,20 @@ class KeyRing:
     wraps: Mapping[str, bytes] = field(repr=False)
     has_database: bool = False
     """Whether a database was made with it: then one that is missing is lost, not new."""
+    pending: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Wraps of the root that replaces this one; empty: none does."""
 
     def encode(self) -> str:
         """Return the ring as JSON; it opens nothing without a half of the Secret."""
-        document = {
-            "format": _FORMAT,
+        document: dict[str, Any] = {
+            "format": _PENDING_FORMAT if self.pending else _FORMAT,
             "tenant": self.tenant_uid,
             "half": _encode_bytes(self.volume_half),
-            "wraps": {name: _encode_bytes(wrap) for name, wrap in sorted(self.wraps.items())},
+            "wraps": _encode_wraps(self.wraps),
             "hasDatabase": self.has_database,
         }
+        if self.pending:
+            document["pending"] = _encode_wraps(self.pending)
         return json.dumps(document, indent=1) + "\n"
 
 
@@ -131,7 +140,17 @@ def make_half() -> str:
 def create_ring(tenant_uid: str, halves: Mapping[str, bytes]) -> KeyRing:
     """Return a new ring with a new root."""
     ring = KeyRing(tenant_uid, secrets.token_bytes(HALF_BYTES), {})
-    return _wrap_root(ring, secrets.token_bytes(HALF_BYTES), halves)
+    return replace(ring, wraps=_wrap_root(ring, {}, secrets.token_bytes(HALF_BYTES), halves))
+
+
+def add_pending_root(ring: KeyRing, halves: Mapping[str, bytes]) -> KeyRing:
+    """Return the ring with a new root that is to replace its own."""
+    return replace(ring, pending=_wrap_root(ring, {}, secrets.token_bytes(HALF_BYTES), halves))
+
+
+def promote_pending_root(ring: KeyRing) -> KeyRing:
+    """Return the ring with its pending root as its own; the one before is gone."""
+    return replace(ring, wraps=ring.pending, pending={})
 
 
 def open_ring(ring: KeyRing, tenant_uid: str, halves: Mapping[str, bytes]) -> tuple[TenantKeys, KeyRing]:
@@ -146,26 +165,30 @@ def open_ring(ring: KeyRing, tenant_uid: str, halves: Mapping[str, bytes]) -> tu
             f"The data belong to tenant {ring.tenant_uid}, and this gateway serves {tenant_uid}; nothing was read."
             " Mount the volume, or name the database, of this tenant; another tenant's data cannot be taken over"
         )
-    root = find_root(ring, halves)
-    if root is None:
+    roots = find_roots(ring, halves)
+    if not roots:
         raise WrongKeyError(
             f"No half in Secret {GATEWAY_KEY} ({', '.join(sorted(halves))}) opens the tenant's data: the Secret was"
             " replaced. Restore the half that was last in use from the recovery export: r1plus tenant init --from FILE"
         )
-    return derive_keys(root), _wrap_root(ring, root, halves)
+    renewed = replace(ring, wraps=_wrap_root(ring, ring.wraps, roots[0], halves))
+    if len(roots) > 1:
+        renewed = replace(renewed, pending=_wrap_root(ring, ring.pending, roots[1], halves))
+    return derive_keys(roots[0]), renewed
 
 
 def decode_ring(text: str, source: str) -> KeyRing:
     """Return the ring in `text`. Raises CorruptError, which names `source`."""
     try:
         document: dict[str, Any] = json.loads(text)
-        if document["format"] != _FORMAT:
+        if document["format"] not in (_FORMAT, _PENDING_FORMAT):
             raise ValueError("unknown format")
         return KeyRing(
             str(document["tenant"]),
             _decode_bytes(document["half"]),
-            {str(name): _decode_bytes(wrap) for name, wrap in document["wraps"].items()},
+            _decode_wraps(document["wraps"]),
             document["hasDatabase"] is True,
+            _decode_wraps(document["pending"]) if document["format"] == _PENDING_FORMAT else {},
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(
@@ -214,10 +237,21 @@ def _read_half(path: Path) -> bytes:
     return half
 
 
-def find_root(ring: KeyRing, halves: Mapping[str, bytes]) -> bytes | None:
-    """Return the root; None if no half opens the ring. `open_ring` also asks whose ring it is."""
+def find_roots(ring: KeyRing, halves: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    """Return the root, and the pending one behind it; nothing if no half opens the ring.
+
+    `open_ring` also asks whose ring it is.
+    """
+    root = _unwrap_root(ring, ring.wraps, halves)
+    if root is None:
+        return ()
+    pending = _unwrap_root(ring, ring.pending, halves)
+    return (root,) if pending is None else (root, pending)
+
+
+def _unwrap_root(ring: KeyRing, wraps: Mapping[str, bytes], halves: Mapping[str, bytes]) -> bytes | None:
     for half in halves.values():
-        wrap = ring.wraps.get(_identify_pair(ring, half))
+        wrap = wraps.get(_identify_pair(ring, half))
         if wrap is None:
             continue
         try:
@@ -229,16 +263,19 @@ def find_root(ring: KeyRing, halves: Mapping[str, bytes]) -> bytes | None:
     return None
 
 
-def _wrap_root(ring: KeyRing, root: bytes, halves: Mapping[str, bytes]) -> KeyRing:
+def _wrap_root(
+    ring: KeyRing, before: Mapping[str, bytes], root: bytes, halves: Mapping[str, bytes]
+) -> Mapping[str, bytes]:
+    """Return a wrap for each half; those of `before` are kept."""
     wraps = {}
     for half in halves.values():
         pair = _identify_pair(ring, half)
-        wrap = ring.wraps.get(pair)
+        wrap = before.get(pair)
         if wrap is None:
             nonce = secrets.token_bytes(_NONCE_BYTES)
             wrap = nonce + AESGCM(_derive_wrapping_key(ring, half)).encrypt(nonce, root, ring.tenant_uid.encode())
         wraps[pair] = wrap
-    return replace(ring, wraps=wraps)
+    return wraps
 
 
 def _identify_pair(ring: KeyRing, half: bytes) -> str:
@@ -258,6 +295,7 @@ def derive_keys(root: bytes) -> TenantKeys:
         end_user_pepper=_derive(root, "end-user-pepper/1"),
         audit_key=_derive(root, "audit-key/1"),
         end_user_wrapping_key=_derive(root, "end-user-wrapping-key/1"),
+        former_wrapping_key=b"",
         receipt_key=_derive(root, "receipt-key/1"),
         backup_key=_derive(root, "backup-key/1"),
         adoption_key=_derive(root, "adoption-key/1"),
@@ -266,6 +304,14 @@ def derive_keys(root: bytes) -> TenantKeys:
 
 def _derive(secret: bytes, purpose: str, length: int = HALF_BYTES) -> bytes:
     return HKDF(SHA256(), length, salt=None, info=f"r1plus-gateway/{purpose}".encode()).derive(secret)
+
+
+def _encode_wraps(wraps: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: _encode_bytes(wrap) for name, wrap in sorted(wraps.items())}
+
+
+def _decode_wraps(wraps: Mapping[Any, str]) -> dict[str, bytes]:
+    return {str(name): _decode_bytes(wrap) for name, wrap in wraps.items()}
 
 
 def _encode_bytes(value: bytes) -> str:

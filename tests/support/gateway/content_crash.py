@@ -73,7 +73,7 @@ async def take_steps(store: TenantStore, on_step: Callable[[], None]) -> None:
     await rotate_data_keys(store, ADMIN)
     on_step()
     cipher = store.cipher
-    while await store.write(lambda one: continue_rotation(one.connection, cipher, 2)):
+    while await store.write(lambda one: continue_rotation(one.connection, cipher, one.now, 2)):
         on_step()
     on_step()
     await erase(store, ADMIN, ErasureScope(end_user="anna"))

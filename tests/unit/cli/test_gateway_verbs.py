@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,9 +16,11 @@ import pytest_asyncio
 from typer.testing import Result
 
 from devcluster.pki import Authority
+from r1plus_cli.content_verbs import STALLED_SECONDS, wait_until_encrypted
 from r1plus_cli.errors import CliError, NotFoundError, UsageError
 from r1plus_cli.gateway import TOKEN_VARIABLE, GatewayTarget, call_admin
 from r1plus_cli.gateway_verbs import parse_duration
+from r1plus_gateway.store.tenant_keys import make_half
 from support.cli.command import run
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import GatewayProcess, running_process, started
@@ -193,6 +196,62 @@ async def test_data_keys_are_rotated_where_there_are_none(call: Call) -> None:
         "0 owners of content have a new key",
         "0 rows are left to encrypt again; 0 older keys go after that",
     ]
+
+
+async def test_a_root_is_rotated_and_the_backup_that_comes_next_is_named(
+    call: Call, gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    (key,) = read_lines(call("key", "create", "before the rotation"))
+    files = ("--file", tmp_path / "old.r1b", "--keys", tmp_path / "old.r1k")
+    read_lines(call("tenant", "backup", *files))
+    first, last = read_lines(call("tenant", "rotate-root"))
+    assert re.fullmatch(r"Root [0-9a-f]{16} replaces the one before, and 0 owners of content have a new key", first)
+    assert last.startswith("The rotation has ended. Make a backup, with a new keys file: r1plus tenant backup. Older")
+    async with gateway.make_client(key) as client:
+        await client.list_models()
+    newer = call("tenant", "backup", "--file", tmp_path / "new.r1b", "--keys", tmp_path / "old.r1k")
+    assert isinstance(newer.exception, UsageError)
+    assert "a new one after rotate-root: older backups need the one of before" in str(newer.exception)
+    read_lines(call("tenant", "backup", "--file", tmp_path / "new.r1b", "--keys", tmp_path / "new.r1k"))
+    read_lines(call("tenant", "verify-backup", "--file", tmp_path / "new.r1b", "--keys", tmp_path / "new.r1k"))
+    mixed = call("tenant", "verify-backup", "--file", tmp_path / "old.r1b", "--keys", tmp_path / "new.r1k")
+    assert isinstance(mixed.exception, CliError)
+    assert "refused (400): backup: was made under root" in str(mixed.exception)
+    assert read_lines(call("audit"))[0].split()[1:4] == ["records", "are", "whole;"]
+
+
+async def test_a_root_is_not_rotated_while_the_secrets_half_is(call: Call, gateway: GatewayProcess) -> None:
+    second = gateway.folder / "secret" / "half-2"
+    second.write_text(make_half())
+    result = call("tenant", "rotate-root")
+    second.unlink()
+    assert isinstance(result.exception, CliError)
+    with pytest.raises(CliError, match=r"refused \(409\).*has 2 halves.*r1plus tenant rotate-key --finish"):
+        raise result.exception
+
+
+def count_down(*states: tuple[int, int]) -> Callable[[], dict[str, int]]:
+    """Return what reads so many older keys and rows, one after the other, and then the last for ever."""
+    left = [{"older_keys": keys, "rows_left": rows} for keys, rows in states]
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+async def test_it_waits_until_content_is_encrypted_again() -> None:
+    said: list[str] = []
+    slept: list[float] = []
+    begin = {"older_keys": 2, "rows_left": 7}
+    wait_until_encrypted(begin, count_down((2, 7), (2, 3), (2, 0), (0, 0)), said.append, slept.append)
+    assert len(slept) == 4
+    assert said == [f"{rows} rows are left to encrypt again; 2 older keys go after that" for rows in (7, 3, 0)]
+
+
+async def test_it_does_not_wait_for_ever() -> None:
+    slept: list[float] = []
+    with pytest.raises(
+        CliError, match=r"The root is replaced, but 7 rows of content were not encrypted again for 180 s"
+    ):
+        wait_until_encrypted({"older_keys": 2, "rows_left": 7}, count_down((2, 7)), lambda _: None, slept.append)
+    assert sum(slept) == STALLED_SECONDS
 
 
 @pytest.mark.parametrize(

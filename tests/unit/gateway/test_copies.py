@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.server import run_gateway
 from r1plus_gateway.settings import SettingsFile
-from r1plus_gateway.store.admin import create_key, list_keys, verify_audit
+from r1plus_gateway.store.admin import create_key, list_keys, rotate_data_keys, verify_audit
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.sealed_stream import StreamKind, StreamReader
 from r1plus_gateway.store.tenant import TenantStore
@@ -140,6 +140,7 @@ async def test_data_in_use_and_a_second_copy_are_conflicts(site: Site, files: Fi
     "a keys file": ("GET", "/backup-keys"),
     "a check": ("POST", "/backup-checks"),
     "a restore": ("POST", "/restores"),
+    "a rotation of the root": ("POST", "/root/rotate"),
 })  # fmt: skip
 async def test_only_admins_may(site: Site, method: str, path: str) -> None:
     async with site.call(method, path, key="alice") as response:
@@ -147,6 +148,31 @@ async def test_only_admins_may(site: Site, method: str, path: str) -> None:
     async with site.call(method, path, key="nobody") as response:
         assert response.status == 401
     assert (await verify_audit(site.store)).records == 0
+
+
+async def test_a_root_is_rotated_where_nothing_else_is_and_there_is_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(site.store)
+    root = site.store.require_data().keys.root_id
+    with monkeypatch.context() as patch:
+        patch.setattr("r1plus_gateway.store.database._LOG_OVERHEAD", 1e12)
+        async with site.call("POST", "/root/rotate") as response:
+            assert await refuse(response) == (409, "volume_full", None)
+    await rotate_data_keys(site.store, ADMIN)
+    async with site.call("POST", "/root/rotate") as response:
+        assert await refuse(response) == (409, "rotation_running", None)
+    assert site.store.require_data().keys.root_id == root
+    await site.store.maintain()
+    async with site.call("POST", "/root/rotate") as response:
+        assert response.status == 200
+        answer = await response.json()
+    now = site.store.require_data().keys.root_id
+    assert now != root
+    assert answer == {"object": "root", "id": now, "owners": 2, "older_keys": 2, "rows_left": 6}
+    async with site.client.get(f"{site.url}/openapi.json") as response:
+        document = await response.json()
+    Draft202012Validator({"$ref": "#/components/schemas/Root", "components": document["components"]}).validate(answer)
 
 
 async def fill_much(store: TenantStore) -> None:

@@ -27,7 +27,7 @@ from r1plus_gateway.store.copy_thread import CopyRunningError
 from r1plus_gateway.store.erasure import ErasureScope, erase, get_public_key
 from r1plus_gateway.store.errors import DataReason, RestoringError, StoreError
 from r1plus_gateway.store.key_records import KeySpec
-from r1plus_gateway.store.key_rotation import begin_rotation, continue_rotation
+from r1plus_gateway.store.key_rotation import continue_rotation, request_rotation
 from r1plus_gateway.store.restoration import NotNewError, restore_backup
 from r1plus_gateway.store.sealed_stream import StreamKind
 from r1plus_gateway.store.table_copy import BACKED_UP, LEFT_OUT, encode_tables
@@ -242,8 +242,8 @@ async def test_an_old_keys_file_revives_an_end_user_that_was_erased(
 
 async def rotate_data_keys(store: TenantStore) -> None:
     cipher = store.cipher
-    await store.write(lambda ledger: begin_rotation(ledger.connection, cipher, ledger.now))
-    while await store.write(lambda ledger: continue_rotation(ledger.connection, cipher, 1)):
+    await store.write(lambda ledger: request_rotation(ledger.connection))
+    while await store.write(lambda ledger: continue_rotation(ledger.connection, cipher, ledger.now, 1)):
         pass
 
 
@@ -264,8 +264,8 @@ async def test_a_rotation_goes_on_where_the_data_are_restored(
     store: TenantStore, filled: Filled, elsewhere: Volume
 ) -> None:
     cipher = store.cipher
-    await store.write(lambda ledger: begin_rotation(ledger.connection, cipher, ledger.now))
-    await store.write(lambda ledger: continue_rotation(ledger.connection, cipher, 1))
+    await store.write(lambda ledger: request_rotation(ledger.connection))
+    await store.write(lambda ledger: continue_rotation(ledger.connection, cipher, ledger.now, 1))
     files = await back_up(store)
     async with elsewhere.open() as other:
         assert ((await restore(other, files)).unreadable_rows, await count_keys(other)) == (0, 4)

@@ -52,7 +52,7 @@ async def test_content_is_readable_after_every_step_and_older_keys_go(store: Ten
     assert await rotate_data_keys(store, ADMIN) == KeyRotation(owners=2, older_keys=2, rows_left=10)
     cipher, has_more, left = store.cipher, True, []
     while has_more:
-        has_more = await store.write(lambda one: continue_rotation(one.connection, cipher, 1))
+        has_more = await store.write(lambda one: continue_rotation(one.connection, cipher, one.now, 1))
         left.append((await store.read(read_rotation)).rows_left)
         for caller in (ANNA, BERT):
             assert await read_all(content, caller, names[caller.end_user]) == (TEXTS, "names", caller.end_user)
@@ -137,6 +137,6 @@ async def test_large_rows_are_encrypted_again_one_at_a_time(
     await fill(make_content(store))
     await rotate_data_keys(store, ADMIN)
     cipher, left = store.cipher, []
-    while await store.write(lambda one: continue_rotation(one.connection, cipher)):
+    while await store.write(lambda one: continue_rotation(one.connection, cipher, one.now)):
         left.append((await store.read(read_rotation)).rows_left)
     assert left == [*range(9, -1, -1)]

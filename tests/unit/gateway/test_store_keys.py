@@ -16,10 +16,13 @@ from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.opening import open_data
 from r1plus_gateway.store.tenant_keys import (
     TenantKeys,
+    add_pending_root,
     create_ring,
     decode_ring,
+    find_roots,
     make_half,
     open_ring,
+    promote_pending_root,
     read_halves,
     read_ring,
 )
@@ -35,7 +38,8 @@ def make_keys() -> TenantKeys:
 
 
 def test_the_keys_differ_from_each_other_and_from_those_of_any_other_tenant() -> None:
-    keys = [value for made in (make_keys(), make_keys()) for value in (getattr(made, name) for name in made.__slots__)]
+    names = [name for name in TenantKeys.__slots__ if name != "former_wrapping_key"]
+    keys = [getattr(made, name) for made in (make_keys(), make_keys()) for name in names]
     assert len(keys) == 18
     for one, other in itertools.combinations(keys, 2):
         assert not one.startswith(other[:16])
@@ -63,11 +67,35 @@ def test_a_wrap_that_was_moved_to_another_ring_does_not_open() -> None:
         open_ring(forged, TENANT_UID, HALVES)
 
 
-def test_no_representation_shows_a_key() -> None:
+def test_a_ring_with_a_pending_root_opens_to_both_and_an_older_gateway_refuses_it() -> None:
     ring = create_ring(TENANT_UID, HALVES)
+    pending = add_pending_root(ring, HALVES)
+    (root,), both = find_roots(ring, HALVES), find_roots(pending, HALVES)
+    assert both[0] == root != both[1]
+    assert decode_ring(pending.encode(), "test") == pending
+    assert [json.loads(one.encode())["format"] for one in (ring, pending)] == [1, 2]
+    promoted = promote_pending_root(pending)
+    assert find_roots(promoted, HALVES) == (both[1],)
+    assert json.loads(promoted.encode())["format"] == 1
+    assert find_roots(pending, OTHER) == ()
+
+
+def test_both_roots_are_wrapped_for_the_halves_of_now() -> None:
+    two = {**HALVES, "half-2": bytes(32)}
+    pending = add_pending_root(create_ring(TENANT_UID, HALVES), HALVES)
+    both = find_roots(pending, HALVES)
+    _, renewed = open_ring(pending, TENANT_UID, two)
+    _, renewed = open_ring(renewed, TENANT_UID, OTHER | {"half-2": bytes(32)})
+    assert find_roots(renewed, {"half-2": bytes(32)}) == both
+    assert find_roots(renewed, HALVES) == ()
+
+
+def test_no_representation_shows_a_key() -> None:
+    ring = add_pending_root(create_ring(TENANT_UID, HALVES), HALVES)
     keys, _ = open_ring(ring, TENANT_UID, HALVES)
     shown = repr(keys) + repr(ring)
-    for secret in [getattr(keys, name) for name in keys.__slots__] + [ring.volume_half, *ring.wraps.values()]:
+    wraps = [*ring.wraps.values(), *ring.pending.values()]
+    for secret in [getattr(keys, name) for name in keys.__slots__ if getattr(keys, name)] + [ring.volume_half, *wraps]:
         assert repr(secret) not in shown
         assert secret.hex() not in shown
 
@@ -215,6 +243,9 @@ BAD_RINGS = {
     "without wraps": json.dumps({"format": 1, "tenant": TENANT_UID, "half": "AA=="}),
     "wraps that are a list": json.dumps({"format": 1, "tenant": "a", "half": "AA==", "wraps": [], "hasDatabase": True}),
     "no base64": json.dumps({"format": 1, "tenant": "a", "half": "%", "wraps": {}, "hasDatabase": True}),
+    "with a pending root that is missing": json.dumps(
+        {"format": 2, "tenant": "a", "half": "AA==", "wraps": {}, "hasDatabase": True}
+    ),
     "deep JSON": "[" * 100_000,
 }
 

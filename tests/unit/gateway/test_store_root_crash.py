@@ -1,0 +1,99 @@
+"""A rotation of the root that is killed at any of its steps, also within the one that encrypts the file again."""
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from r1plus_gateway.store.database import Database, lock_folder, open_file
+from r1plus_gateway.store.errors import UnavailableError
+from r1plus_gateway.store.tenant_keys import derive_keys
+from support.gateway.killed_restore import fork
+from support.gateway.killed_rotation import kill_rotations, prepare
+from support.scratch import make_scratch_folder
+
+OLD, NEW = derive_keys(b"a" * 32), derive_keys(b"b" * 32)
+ROWS, ROW_BYTES = 40, 20_000
+STEP_BYTES = 32 * 1024
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = make_scratch_folder("r1plus-tenant-")
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def test_a_rotation_that_is_killed_leaves_the_state_before_or_after(folder: Path) -> None:
+    asyncio.run(prepare(folder))
+    kill_rotations(folder)
+
+
+def make_file(folder: Path) -> None:
+    database = open_file(folder, [OLD], lock_folder(folder), is_new=True)
+    with database.transaction(writes=True) as connection:
+        connection.exec_driver_sql("CREATE TABLE x (b BLOB)")
+        for _ in range(ROWS):
+            connection.exec_driver_sql("INSERT INTO x VALUES (randomblob(?))", (ROW_BYTES,))
+    database.empty_log()
+    database.close()
+
+
+def open_any(folder: Path) -> Database:
+    return open_file(folder, [OLD, NEW], lock_folder(folder), is_new=False)
+
+
+def read_size(database: Database) -> int:
+    database.check_content()
+    with database.transaction(writes=False) as connection:
+        return int(connection.exec_driver_sql("SELECT sum(length(b)) FROM x").scalar_one())
+
+
+def encrypt_within(folder: Path, most_bytes: int, action: signal.Handlers) -> None:
+    """Encrypt the file again, where no file may be longer than so many bytes."""
+    database = open_any(folder)
+    signal.signal(signal.SIGXFSZ, action)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+    try:
+        database.encrypt_again(NEW)
+    except UnavailableError as error:
+        assert "has its key of before" in str(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert read_size(database) == ROWS * ROW_BYTES
+        os._exit(3)
+    os._exit(0)
+
+
+@pytest.mark.parametrize(
+    ("action", "cut"),
+    [(signal.SIG_DFL, -signal.SIGXFSZ), (signal.SIG_IGN, 3)],
+    ids=["is killed within the log", "finds no room within the log"],
+)
+def test_a_file_whose_encryption(folder: Path, action: signal.Handlers, cut: int) -> None:
+    """The kernel stops it at each 32 KiB that SQLite's log grows by."""
+    make_file(folder)
+    shutil.copytree(folder, folder / "kept")
+    statuses, limit = [], (folder / "tenant.db").stat().st_size
+    limit -= limit % STEP_BYTES  # The log grows longer than the file.
+    for most_bytes in range(STEP_BYTES, limit + 3 * STEP_BYTES, STEP_BYTES):
+        for path in (folder / "kept").iterdir():
+            shutil.copy(path, folder)
+        statuses.append(fork(lambda: encrypt_within(folder, most_bytes, action)))  # noqa: B023
+        database = open_any(folder)
+        assert read_size(database) == ROWS * ROW_BYTES, most_bytes
+        database.encrypt_again(NEW)
+        assert read_size(database) == ROWS * ROW_BYTES, most_bytes
+        database.close()
+        assert (folder / "tenant.db").read_bytes()[:16] == NEW.database_salt
+        for path in folder.glob("tenant.db-*"):
+            path.unlink()
+    turn = statuses.index(0)
+    assert statuses == [cut] * turn + [0] * (len(statuses) - turn)
+    assert turn > 10
+    sys.stdout.flush()
