@@ -9,7 +9,7 @@ from r1plus_edge.report import ServeStatus
 
 
 def describe_usage(status: ServeStatus, folder: DataFolder) -> str:
-    """Return address, key, a line for curl, a program, and how to see the state and to stop."""
+    """Return page, address, key, a line for curl, a program, and how to see the state and to stop."""
     key = folder.key.read_text(encoding="utf-8").strip()
     body = f'{{"model": "{status.deployment}", "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
     command = Path(sys.prefix) / "bin" / "r1plus"
@@ -18,6 +18,7 @@ def describe_usage(status: ServeStatus, folder: DataFolder) -> str:
     return f"""
 Serving {status.deployment}: {status.engine}, {measured}.
 
+  page     {status.url}/
   page     {status.url}/
   address  {status.url}/v1
   key      {key}
