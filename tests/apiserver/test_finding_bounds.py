@@ -103,49 +103,11 @@ async def remove(client: ApiClient, namespace: str) -> None:
             await asyncio.gather(*(client.delete(kind, item["metadata"]["name"], namespace) for item in items))
 
 
-@pytest.mark.parametrize(
-    ("deployments", "pods", "small_pods"),
-    [
-        pytest.param(200, 200, 0, id="200 of both", marks=pytest.mark.apiserver_long),
-        pytest.param(
-            2000,
-            500,
-            4500,
-            id="2000 deployments and 5000 pods",
-            marks=[pytest.mark.apiserver_long, pytest.mark.timeout(3600)],
-        ),
-    ],
-)
-async def test_finding_02_large_annotations_do_not_stop_the_operator(
-    operator: OperatorProcess, client: ApiClient, tenant: Tenant, deployments: int, pods: int, small_pods: int
-) -> None:
-    noisy, text = await noisy_namespace(client), "x" * ANNOTATIONS
-    await eventually(operator.leads, "the operator leads")
-    half = (deployments // 2, pods // 2)
-    await make_deployments(client, noisy, half[0], **{Verb.ACK.annotation: text})
-    elsewhere = await noisy_namespace(client)
-    await make_deployments(client, elsewhere, deployments - half[0], **{"example.com/text": text})
-    await make_pods(client, noisy, half[1], **{names.ANNOTATION_OWNER_UID: text})
-    await make_pods(client, elsewhere, pods - half[1], **{"example.com/text": text})
-    plain = await noisy_namespace(client, is_tenant=False)
-    await make_pods(client, plain, small_pods)
-    for number in range(2):
-        operator.restart()
-        await eventually(operator.leads, "the operator leads")
-        pid = operator.pid
-        await tenant.deploy(f"credit-{number}", tier="full")
-        await tenant.candidate(f"credit-{number}")
-        print(f"held at most {peak_bytes(operator.pid) / 2**20:.0f} MiB")
-        assert peak_bytes(operator.pid) < 0.6 * MEMORY_LIMIT
-        assert (await operator.leads(), operator.pid) == (True, pid)
-    for namespace in (noisy, elsewhere, plain):
-        await remove(client, namespace)
-
-
 LET_IN = 16 * 1000
 """Bytes of an annotation that admission lets a deployment have (policy `metadata-size`)."""
-CRS, OTHERS, ROUNDS, EDITS = 50, 10, 10, 20
-"""Of the noise; other tenants; rounds; their edits in each phase of a round. Taking turns, none waits for its pace."""
+CRS, OTHERS, ROUNDS, EDITS, BESIDE = 50, 10, 10, 20, 100
+"""Of the noise; other tenants; rounds; their edits in each phase of a round, and beside what is large. Taking turns, none
+waits for its pace."""
 
 
 @dataclasses.dataclass
@@ -184,16 +146,63 @@ async def others(client: ApiClient) -> AsyncIterator[Others]:
         yield Others(tenants)
 
 
+def quantiles(seconds: list[float]) -> str:
+    """Return the median and the 95th percentile as text."""
+    return f"{statistics.median(seconds):.3f} s ({sorted(seconds)[int(0.95 * len(seconds))]:.3f} s)"
+
+
+@pytest.mark.parametrize(
+    ("deployments", "pods", "small_pods"),
+    [
+        pytest.param(200, 200, 0, id="200 of both", marks=pytest.mark.apiserver_long),
+        pytest.param(
+            2000,
+            500,
+            4500,
+            id="2000 deployments and 5000 pods",
+            marks=[pytest.mark.apiserver_long, pytest.mark.timeout(3600)],
+        ),
+    ],
+)
+async def test_finding_02_large_annotations_do_not_stop_the_operator(
+    operator: OperatorProcess, client: ApiClient, tenant: Tenant, deployments: int, pods: int, small_pods: int
+) -> None:
+    """Another tenant's delay is printed, not asserted, as below; it is asked for to stay within twice its quiet 95 %."""
+    noisy, text = await noisy_namespace(client), "x" * ANNOTATIONS
+    await eventually(operator.leads, "the operator leads")
+    async with others(client) as tenants:
+        await tenants.edit_seconds(OTHERS)
+        quiet = await tenants.edit_seconds(BESIDE)
+    half = (deployments // 2, pods // 2)
+    await make_deployments(client, noisy, half[0], **{Verb.ACK.annotation: text})
+    elsewhere = await noisy_namespace(client)
+    await make_deployments(client, elsewhere, deployments - half[0], **{"example.com/text": text})
+    await make_pods(client, noisy, half[1], **{names.ANNOTATION_OWNER_UID: text})
+    await make_pods(client, elsewhere, pods - half[1], **{"example.com/text": text})
+    plain = await noisy_namespace(client, is_tenant=False)
+    await make_pods(client, plain, small_pods)
+    for number in range(2):
+        operator.restart()
+        await eventually(operator.leads, "the operator leads")
+        pid = operator.pid
+        await tenant.deploy(f"credit-{number}", tier="full")
+        await tenant.candidate(f"credit-{number}")
+        print(f"held at most {peak_bytes(operator.pid) / 2**20:.0f} MiB")
+        assert peak_bytes(operator.pid) < 0.6 * MEMORY_LIMIT
+        async with others(client) as tenants:
+            await tenants.edit_seconds(OTHERS)
+            beside = await tenants.edit_seconds(BESIDE)
+        print(f"other tenants' edits, median (95 %): {quantiles(quiet)} alone, {quantiles(beside)} beside them")
+        assert (await operator.leads(), operator.pid) == (True, pid)
+    for namespace in (noisy, elsewhere, plain):
+        await remove(client, namespace)
+
+
 async def fill(client: ApiClient, noise: Noise) -> None:
     """Make a tenant's namespace with the deployments that the noise edits."""
     await client.create(kinds.NAMESPACE, tenant_namespace(noise.namespace))
     for number in range(noise.crs):
         await client.create(noise.kind, noise.cr(number, 60))
-
-
-def quantiles(seconds: list[float]) -> str:
-    """Return the median and the 95th percentile as text."""
-    return f"{statistics.median(seconds):.3f} s ({sorted(seconds)[int(0.95 * len(seconds))]:.3f} s)"
 
 
 @pytest.mark.apiserver_long
