@@ -91,6 +91,7 @@ class Observer:
         self._decoy = decoy_namespace
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
+        self._cached_since_list: set[Key] = set()
         self._prometheus: PrometheusView | None = None
         self._token_issuer: TokenIssuer | None = None
         self.children: dict[str, Reflector[Child]] = {
@@ -211,6 +212,10 @@ class Observer:
         """Return whether every cache has held a complete list."""
         return all(reflector.sync_event.is_set() for reflector in self.list_reflectors())
 
+    def begin_list(self) -> None:
+        """Let the list that kopf begins now win over what is cached by now, whatever its versions."""
+        self._cached_since_list.clear()
+
     def ingest(self, event: str | None, cr: Json, *, has_turn: bool = False) -> None:
         """Cache a CR from kopf's event and enqueue it, unless only its status changed.
 
@@ -223,8 +228,10 @@ class Observer:
             self._enqueue(key)  # The pass drops what is stored of it elsewhere.
             return
         before = self.crs.get(key)
-        if before is not None and event is not None and read_version(cr) < read_version(before):
-            return  # From before our own status, whose answer is cached. A list always wins.
+        is_older = before is not None and read_version(cr) < read_version(before)
+        if is_older and (event is not None or key in self._cached_since_list):
+            return  # From before our own status, whose answer is cached. After a restore, a list has older versions.
+        self._cached_since_list.add(key)
         self.crs[key] = projections.project_deployment(cr)
         if before is None:
             self._slots.record_all(meta["uid"])
@@ -260,6 +267,7 @@ class Observer:
         """Drop this very CR, which is gone; a namesake that came after it stays."""
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
             del self.crs[key]
+            self._cached_since_list.discard(key)
             self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
             self._slots.leave(key, uid)
 

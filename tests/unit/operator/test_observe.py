@@ -118,6 +118,7 @@ def test_an_answer_brings_no_cr_back_that_is_gone() -> None:
 def test_a_list_decides_even_where_the_server_has_gone_back_in_time() -> None:
     seen, asked = observer()
     seen.ingest("ADDED", cr(50))
+    seen.begin_list()
     seen.ingest(None, cr(5, generation=2))
     assert asked == [KEY, KEY]
 
