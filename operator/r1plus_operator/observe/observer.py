@@ -92,6 +92,9 @@ class Observer:
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
         self._cached_since_list: set[Key] = set()
+        self._is_reading = False
+        self._gone_since_read: set[str] = set()
+        """uids of the CRs that were deleted while a list is read."""
         self._prometheus: PrometheusView | None = None
         self._token_issuer: TokenIssuer | None = None
         self.children: dict[str, Reflector[Child]] = {
@@ -192,14 +195,20 @@ class Observer:
                 return
 
     async def _read_crs(self) -> None:
-        """Read one list; newer events that kopf delivers meanwhile win."""
+        """Read one list; newer events that kopf delivers meanwhile win, deletions too: no event would repeat them."""
         before = {key: cr["metadata"]["uid"] for key, cr in self.crs.items()}
-        async for crs, _ in self._client.iter_pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
-            for cr in crs:
-                key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
-                before.pop(key, None)
-                if key not in self.crs or read_version(self.crs[key]) < read_version(cr):
-                    self.ingest(None, {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, **cr})
+        self._gone_since_read.clear()
+        self._is_reading = True
+        try:
+            async for crs, _ in self._client.iter_pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
+                for cr in crs:
+                    key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
+                    before.pop(key, None)
+                    is_newer = key not in self.crs or read_version(self.crs[key]) < read_version(cr)
+                    if is_newer and cr["metadata"]["uid"] not in self._gone_since_read:
+                        self.ingest(None, {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, **cr})
+        finally:
+            self._is_reading = False
         for key, uid in before.items():
             self.forget(key, uid)
 
@@ -224,6 +233,8 @@ class Observer:
         meta = cr["metadata"]
         key = (meta["namespace"], meta["name"])
         if event == "DELETED":
+            if self._is_reading:
+                self._gone_since_read.add(meta["uid"])
             self.forget(key, meta["uid"])
             self._enqueue(key)  # The pass drops what is stored of it elsewhere.
             return
