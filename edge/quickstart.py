@@ -21,6 +21,7 @@ PYTHON = (3, 11)
 """Triton's package brings its Python backend for this version."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 INTERRUPTED = 130
+UNRUNNABLE = 126
 
 
 class ObstacleError(Exception):
@@ -89,9 +90,14 @@ def pick_data(options: list[str]) -> list[str]:
 
 
 def call(*words: str, is_silent: bool = False) -> int:
-    """Run a verb of the installed `r1plus`; return its exit status."""
+    """Run a verb of the installed `r1plus`; return its exit status, as a shell does where it cannot be run."""
     output = subprocess.DEVNULL if is_silent else None
-    return subprocess.run([str(COMMAND), *words], stdout=output, stderr=output, check=False).returncode
+    try:
+        return subprocess.run([str(COMMAND), *words], stdout=output, stderr=output, check=False).returncode
+    except OSError as error:  # The clone was moved, or its Python is gone; `install` makes it again.
+        if not is_silent:
+            print(f"{COMMAND}: {error.strerror}; `make quickstart` repairs it", file=sys.stderr)
+        return UNRUNNABLE
 
 
 def check_python() -> None:

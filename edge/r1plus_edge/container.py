@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from r1plus_edge.processes import measure_memory
 from r1plus_operator.plan.observation import ContainerFacts
 from r1plus_policies.backoff import double_delay
 
+log = logging.getLogger(__name__)
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 SOUND_SECONDS: Final = 60.0
 """A process that lived so long is restarted at once again."""
@@ -228,7 +230,10 @@ class Container:
         """Watch its memory, where no control group limits it, and keep its log short."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            _shorten(self.program.log)
+            try:
+                shorten(self.program.log)
+            except OSError as error:  # The disk is full, or somebody removed the log; the probes go on.
+                log.error("Could not shorten %s: %s", self.program.log, error)
             limit, pid = self.program.memory_limit, self.pid
             if limit is not None and pid is not None and measure_memory(pid) > limit:
                 self._kill_for("OOMKilled")
@@ -258,7 +263,7 @@ def _read_end(log: Path) -> str:
         return file.read().decode(errors="replace").strip()
 
 
-def _shorten(log: Path) -> None:
+def shorten(log: Path) -> None:
     """Keep one older log. Processes append, so they go on at the new beginning."""
     if log.stat().st_size > MOST_LOG_BYTES:
         shutil.copyfile(log, log.with_suffix(".1.log"))

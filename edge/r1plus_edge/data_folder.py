@@ -18,6 +18,12 @@ from r1plus_edge.errors import EdgeError
 _FLOCK: Final = "hhqqi"
 """struct flock of the kernel: type, whence, start, length, pid."""
 _PRIVATE: Final = 0o700
+_NAMES: Final = frozenset(
+    {"objects.json", "status.json", "tenant.json", "key", "secret", "store", "logs", "pods", "claims", "lock"}
+)
+"""What `serve` makes in it."""
+_OF_A_DISK: Final = "lost+found"
+_MOST_NAMED: Final = 3
 _UNQUOTABLE: Final = re.compile(r"""[\s'"\\$`&|;<>()*?\[\]#~!{}]""")
 """Of a path in a shell's command line."""
 
@@ -73,23 +79,20 @@ def open_data_folder(root: Path) -> DataFolder:
     """Make the folder if it is missing; only its owner may read it.
 
     Raises:
-        EdgeError: it cannot be made or written, or is another user's.
+        EdgeError: it cannot be made or written, is another user's, or has other things in it: what is in `pods` goes.
     """
     folder = DataFolder(root.absolute())
     check_path("--data", folder.root)
+    if problem := _explain_owner(folder.root) or _explain_contents(folder):
+        raise EdgeError(problem)
     try:
         for path in (folder.root, folder.logs, folder.pods, folder.store, folder.secret):
             path.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        if folder.root.stat().st_uid == os.geteuid():
-            folder.root.chmod(_PRIVATE)
-    except PermissionError as error:
-        raise EdgeError(_explain_owner(folder.root) or _explain_unwritable(folder.root, error)) from error
+        folder.root.chmod(_PRIVATE)
     except (FileExistsError, NotADirectoryError) as error:
         raise EdgeError(f"--data {root}: {error.filename} is a file; name a folder") from error
     except OSError as error:
         raise EdgeError(_explain_unwritable(folder.root, error)) from error
-    if problem := _explain_owner(folder.root):
-        raise EdgeError(problem)
     if not os.access(folder.root, os.W_OK | os.X_OK):
         raise EdgeError(f"--data {root}: you may not write there; name another folder")
     return folder
@@ -118,6 +121,19 @@ def _explain_owner(root: Path) -> str:
     return f"--data {root}: it is user {owner}'s, and you are user {os.geteuid()}; name a folder of your own"
 
 
+def _explain_contents(folder: DataFolder) -> str:
+    """Return that the folder is used for other things; empty: it is new, or `serve` has had it before."""
+    try:
+        names = {path.name for path in folder.root.iterdir()}
+    except OSError:
+        return ""
+    others = sorted(name for name in names - _NAMES - {_OF_A_DISK} if not name.endswith(".part"))
+    if not others or {_open_lock(folder).name, folder.secret.name} <= names:
+        return ""
+    shown = ", ".join(others[:_MOST_NAMED]) + (", …" if len(others) > _MOST_NAMED else "")
+    return f"--data {folder.root}: has other things in it ({shown}); name a new or an empty folder"
+
+
 def _explain_unwritable(root: Path, error: OSError) -> str:
     return f"--data {root}: {error.strerror} ({error.filename}); name a folder that you may write"
 
@@ -133,20 +149,28 @@ def hold(folder: DataFolder) -> Iterator[None]:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            holder = _describe_holder(_ask_holder(lock.fileno()))
             raise EdgeError(
-                f"--data {folder.root}: r1plus serve runs there already (pid {_ask_holder(lock.fileno())});"
-                " `r1plus serve stop` ends it, or name another folder"
+                f"--data {folder.root}: r1plus serve runs there already ({holder});"
+                " `r1plus serve stop` there ends it, or name another folder"
             ) from error
         yield
 
 
 def find_holder(folder: DataFolder) -> int | None:
-    """Return the process that has the folder; None: none does. Not for the holder itself, whose lock it would end."""
+    """Return the process that has the folder; None: none does. Not for the holder itself, whose lock it would end.
+
+    0 or less: one of another container, or of another machine, where a network's file system has the folder.
+    """
     try:
         with _open_lock(folder).open("rb") as lock:
             return _ask_holder(lock.fileno())
     except OSError:
         return None
+
+
+def _describe_holder(pid: int | None) -> str:
+    return f"pid {pid}" if pid is None or pid > 0 else "in another container, or on another machine"
 
 
 def _open_lock(folder: DataFolder) -> Path:

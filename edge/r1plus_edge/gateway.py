@@ -138,7 +138,7 @@ class EdgeGateway:
         on_change: Callable[[], None],
     ) -> None:
         tenant = load_tenant(folder)
-        _make_half(folder)
+        make_half(folder)
         self._folder = folder
         self._listening = listening
         self._signer = TokenSigner(namespace)
@@ -254,8 +254,9 @@ class EdgeGateway:
         return {SETTINGS_FILE: dumps(document), JWKS_FILE: self._signer.issuer.jwks}
 
 
-def _make_half(folder: DataFolder) -> None:
+def make_half(folder: DataFolder) -> None:
     """Make half of the key of the gateway's data, unless there is one: a new one would not open them."""
     half: Path = folder.secret / _HALF_FILE
-    if not any(folder.secret.iterdir()):
+    # A file that begins with a dot is one whose writing was cut off.
+    if all(path.name.startswith(".") for path in folder.secret.iterdir()):
         write_synced(half, secrets.token_hex(_HALF_BYTES))

@@ -32,7 +32,7 @@ class Listening:
     @property
     def hosts(self) -> tuple[str, ...]:
         """Names that it answers to; empty: any, since a browser knows the certificate's names."""
-        return LOOPBACK_NAMES if self.is_loopback else ()
+        return tuple(dict.fromkeys((*LOOPBACK_NAMES, self.host))) if self.is_loopback else ()
 
     @property
     def local_url(self) -> str:
@@ -77,7 +77,7 @@ def _parse(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = {"": LOOPBACK, "localhost": LOOPBACK}.get(host, host.removeprefix("[").removesuffix("]"))
     try:
-        ipaddress.ip_address(host)
+        host = str(ipaddress.ip_address(host))
         number = int(port) if port.isascii() and port.isdigit() else -1
     except ValueError:
         number = -1

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ async def prepare_triton(cache: Path, root: Path, progress: Callable[[str], None
         EdgeError: it cannot be fetched.
     """
     check_path("R1PLUS_CACHE", cache)
+    check_cache_owner(cache)
     target = cache / "tritonserver" / WHEEL.replace("==", "-")
     if not target.is_dir():
         await _make(
@@ -81,6 +83,23 @@ async def _make(what: str, module: Sequence[str], cache: Path, root: Path, progr
     if code != 0:
         reason = text.splitlines()[-1][-MOST_ERROR:] if text else f"it ended with status {code}"
         raise EdgeError(f"{what} cannot be made: {reason}")
+
+
+def check_cache_owner(cache: Path) -> None:
+    """Refuse a cache that another user may change: programs are run out of it. One of root's is fine.
+
+    Raises:
+        EdgeError: it is another user's, or all may write there.
+    """
+    for folder in (cache, cache / "tritonserver"):
+        try:
+            about = folder.stat()
+        except OSError:
+            return  # It is made, or refused, in a moment.
+        if about.st_uid not in (0, os.geteuid()) or about.st_mode & stat.S_IWOTH:
+            raise EdgeError(
+                f"{folder}: another user may change what runs out of it; name a folder of your own with R1PLUS_CACHE"
+            )
 
 
 def _make_cache(cache: Path) -> None:

@@ -35,6 +35,8 @@ class Probe:
                 return await (_run(self.command, environment) if self.command else _get(self.port, self.path))
         except TimeoutError:
             return f"no answer in {self.timeout:g} s"
+        except OSError as error:  # This machine has no room for a process.
+            return f"it cannot be asked: {error.strerror or error}"
 
 
 def read_probe(container: Mapping[str, Any], name: str, places: Places) -> Probe | None:

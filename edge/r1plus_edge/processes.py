@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from r1plus_edge.errors import EdgeError
+
 ENV_DATA: Final = "R1PLUS_EDGE_DATA"
 SHARED_MEMORY: Final = Path("/dev/shm")
 _LOOK_SECONDS: Final = 0.02
@@ -22,6 +24,16 @@ _PROC: Final = Path("/proc")
 def mark(root: Path) -> Mapping[str, str]:
     """Return the variable that marks processes of this data folder."""
     return {ENV_DATA: str(root)}
+
+
+def check_unmarked(environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse to serve with a mark of one's own: what ends the processes that bear it would end this one.
+
+    Raises:
+        EdgeError: the environment has the variable.
+    """
+    if ENV_DATA in environ:
+        raise EdgeError(f"{ENV_DATA}: marks processes that serve starts, and that it ends; unset it, and use --data")
 
 
 def name_region(root: Path) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -110,14 +110,27 @@ async def _serve_until_signal(options: "ServeOptions") -> None:
 
     narrator = LineNarrator(announce, leave)
     task = asyncio.create_task(serve(options, narrator))
-    loop = asyncio.get_running_loop()
+    loop, end = asyncio.get_running_loop(), build_end(task)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, end)
     if parent is not None:
-        loop.add_reader(parent.descriptor, lambda: parent.check(task.cancel))
+        loop.add_reader(parent.descriptor, lambda: parent.check(end))
     with contextlib.suppress(asyncio.CancelledError):
         await task
     narrator.note("Stopped; nothing is left running")
+
+
+def build_end(task: asyncio.Task[None]) -> Callable[[], None]:
+    """Return what cancels a task once. A second time would cut off what it does to end well."""
+    has_ended = False
+
+    def end() -> None:
+        nonlocal has_ended
+        if not has_ended:
+            has_ended = True
+            task.cancel()
+
+    return end
 
 
 @app.command("status")
@@ -145,6 +158,10 @@ def stop_command(data: DataOption = None) -> None:
     if pid is None:
         sys.stdout.write(f"Nothing serves from {folder.root}\n")
         return
+    if pid <= 0:  # A signal to it would reach a group of processes, or all of them.
+        raise CliError(
+            f"--data {folder.root}: who serves from it runs in another container, or on another machine; stop it there"
+        )
     try:
         os.kill(pid, signal.SIGTERM)
     except PermissionError as error:

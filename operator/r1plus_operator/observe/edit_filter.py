@@ -47,6 +47,7 @@ class EditFilter:
 
     def begin_list(self) -> None:
         """Drop the edits that wait: the list that begins now is newer."""
+        self._observer.begin_list()
         for key in self._waiting:
             self._pace.withdraw(key)
         self._waiting.clear()
@@ -89,9 +90,10 @@ def build_response_class(edits: EditFilter) -> type[aiohttp.ClientResponse]:
         async def start(self, connection: Any) -> aiohttp.ClientResponse:
             await super().start(connection)
             if self.url.path.endswith(f"/{kinds.DEPLOYMENTS_PLURAL}"):
-                if self.url.query.get("watch") != "true":
+                query = self.url.query
+                if query.get("watch") != "true" and "continue" not in query:
                     edits.begin_list()
-                elif self.status == 200:
+                elif query.get("watch") == "true" and self.status == 200:
                     self.content = cast(aiohttp.StreamReader, _FilteredContent(self.content, edits.filter_line))
             return self
 

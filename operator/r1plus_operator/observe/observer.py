@@ -91,6 +91,10 @@ class Observer:
         self._decoy = decoy_namespace
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
+        self._cached_since_list: set[Key] = set()
+        self._is_reading = False
+        self._gone_since_read: set[str] = set()
+        """uids of the CRs that were deleted while a list is read."""
         self._prometheus: PrometheusView | None = None
         self._token_issuer: TokenIssuer | None = None
         self.children: dict[str, Reflector[Child]] = {
@@ -191,14 +195,20 @@ class Observer:
                 return
 
     async def _read_crs(self) -> None:
-        """Read one list; newer events that kopf delivers meanwhile win."""
+        """Read one list; newer events that kopf delivers meanwhile win, deletions too: no event would repeat them."""
         before = {key: cr["metadata"]["uid"] for key, cr in self.crs.items()}
-        async for crs, _ in self._client.iter_pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
-            for cr in crs:
-                key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
-                before.pop(key, None)
-                if key not in self.crs or read_version(self.crs[key]) < read_version(cr):
-                    self.ingest(None, {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, **cr})
+        self._gone_since_read.clear()
+        self._is_reading = True
+        try:
+            async for crs, _ in self._client.iter_pages(kinds.R1PLUS_DEPLOYMENT, limit=CRS_PER_PAGE):
+                for cr in crs:
+                    key = (cr["metadata"]["namespace"], cr["metadata"]["name"])
+                    before.pop(key, None)
+                    is_newer = key not in self.crs or read_version(self.crs[key]) < read_version(cr)
+                    if is_newer and cr["metadata"]["uid"] not in self._gone_since_read:
+                        self.ingest(None, {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, **cr})
+        finally:
+            self._is_reading = False
         for key, uid in before.items():
             self.forget(key, uid)
 
@@ -211,6 +221,10 @@ class Observer:
         """Return whether every cache has held a complete list."""
         return all(reflector.sync_event.is_set() for reflector in self.list_reflectors())
 
+    def begin_list(self) -> None:
+        """Let the list that kopf begins now win over what is cached by now, whatever its versions."""
+        self._cached_since_list.clear()
+
     def ingest(self, event: str | None, cr: Json, *, has_turn: bool = False) -> None:
         """Cache a CR from kopf's event and enqueue it, unless only its status changed.
 
@@ -219,12 +233,16 @@ class Observer:
         meta = cr["metadata"]
         key = (meta["namespace"], meta["name"])
         if event == "DELETED":
+            if self._is_reading:
+                self._gone_since_read.add(meta["uid"])
             self.forget(key, meta["uid"])
             self._enqueue(key)  # The pass drops what is stored of it elsewhere.
             return
         before = self.crs.get(key)
-        if before is not None and event is not None and read_version(cr) < read_version(before):
-            return  # From before our own status, whose answer is cached. A list always wins.
+        is_older = before is not None and read_version(cr) < read_version(before)
+        if is_older and (event is not None or key in self._cached_since_list):
+            return  # From before our own status, whose answer is cached. After a restore, a list has older versions.
+        self._cached_since_list.add(key)
         self.crs[key] = projections.project_deployment(cr)
         if before is None:
             self._slots.record_all(meta["uid"])
@@ -260,6 +278,7 @@ class Observer:
         """Drop this very CR, which is gone; a namesake that came after it stays."""
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
             del self.crs[key]
+            self._cached_since_list.discard(key)
             self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
             self._slots.leave(key, uid)
 

@@ -43,6 +43,8 @@ class _Group(Generic[K]):
     """Seconds between two turns, beyond what the buckets ask for."""
     last: float = 0.0
     """The last turn."""
+    has_timer: bool = False
+    """Whether a turn is taken for the next key that waits."""
     has_repeats: bool = False
     """Whether a key that waited has changed again since the last turn."""
 
@@ -64,7 +66,7 @@ class GroupPace(Generic[K]):
         clock = self._clock = self._clock or asyncio.get_running_loop()
         name, now = self._group(key), clock.time()
         group = self._get_group(name, now, clock)
-        if group.waiting:
+        if group.has_timer:
             group.has_repeats |= key in group.waiting
             group.waiting[key] = later
             return False
@@ -73,15 +75,19 @@ class GroupPace(Generic[K]):
             self._record_turn(group, key, now)
             return True
         group.waiting[key] = later
-        clock.call_at(now + delay, lambda: self._end_wait(name, clock))
+        self._set_timer(name, now + delay, clock)
         return False
 
     def withdraw(self, key: K) -> None:
         """Drop what waits for the key's turn."""
         group = self._groups.get(self._group(key))
-        if group is not None and key in group.waiting:
-            # The turn is kept: a timer runs for it.
-            group.waiting[key] = _do_nothing
+        if group is not None:
+            # The turn is kept for the next key: a timer runs for it.
+            group.waiting.pop(key, None)
+
+    def _set_timer(self, name: Hashable, at: float, clock: Clock) -> None:
+        self._groups[name].has_timer = True
+        clock.call_at(at, lambda: self._end_wait(name, clock))
 
     def _reserve(self, group: _Group[K], now: float) -> float:
         """Take a turn for the next key, and return after how many seconds it may be used."""
@@ -90,6 +96,9 @@ class GroupPace(Generic[K]):
     def _end_wait(self, name: Hashable, clock: Clock) -> None:
         """Give a turn to a group's next key."""
         group, now = self._groups[name], clock.time()
+        group.has_timer = False
+        if not group.waiting:
+            return
         key = min(group.waiting, key=lambda k: group.last_turns.get(k, 0.0))
         later = group.waiting.pop(key)
         first = 1.0 / self._limits.per_second
@@ -100,7 +109,7 @@ class GroupPace(Generic[K]):
         group.has_repeats = False
         self._record_turn(group, key, now)
         if group.waiting:
-            clock.call_at(now + self._reserve(group, now), lambda: self._end_wait(name, clock))
+            self._set_timer(name, now + self._reserve(group, now), clock)
         later()
 
     def _record_turn(self, group: _Group[K], key: K, now: float) -> None:
@@ -115,7 +124,7 @@ class GroupPace(Generic[K]):
         limits = self._limits
         if name not in self._groups:
             rest = max(limits.burst / limits.per_second, 2.0 * limits.longest_seconds)
-            self._groups = {k: group for k, group in self._groups.items() if group.waiting or group.last + rest > now}
+            self._groups = {k: group for k, group in self._groups.items() if group.has_timer or group.last + rest > now}
             self._groups[name] = _Group(
                 (
                     TokenBucket(limits.burst_per_second, limits.at_once, clock=clock.time),
@@ -124,10 +133,6 @@ class GroupPace(Generic[K]):
                 last=now,
             )
         group = self._groups[name]
-        if not group.waiting and group.last + 2.0 * group.interval <= now:
+        if not group.has_timer and group.last + 2.0 * group.interval <= now:
             group.interval = 0.0
         return group
-
-
-def _do_nothing() -> None:
-    """Use a turn for nothing: the object is gone."""

@@ -1,10 +1,12 @@
 """`r1plus serve`: requests that are refused before anything starts, and a machine where nothing serves."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from r1plus_cli.errors import CliError
+from r1plus_cli.serve import build_end
 from r1plus_model_repo.importing.triton_server import WHEEL
 from support.cli.command import run
 from support.edge.suites import write_part
@@ -112,3 +114,33 @@ def test_where_nothing_was_served_status_says_how_to_start_and_stop_has_nothing_
     assert "nothing was served there; start it: r1plus serve --tier edge" in str(status.exception)
     stop = run("serve", "stop", "--data", tmp_path)
     assert (stop.exit_code, stop.output) == (0, f"Nothing serves from {tmp_path}\n")
+
+
+async def test_a_second_signal_does_not_cut_off_the_end() -> None:
+    steps = []
+
+    async def serve() -> None:
+        try:
+            steps.append("serves")
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("ended well")
+
+    task = asyncio.create_task(serve())
+    end = build_end(task)
+    await asyncio.sleep(0)
+    end()
+    await asyncio.sleep(0)
+    end()
+    await asyncio.wait([task])
+    assert steps == ["serves", "ended well"]
+
+
+def test_stop_signals_nobody_where_the_holder_has_no_pid_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1plus_cli.serve.find_holder", lambda folder: -1)
+    killed: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.append(pid))
+    stop = run("serve", "stop", "--data", tmp_path)
+    assert "in another container, or on another machine" in str(stop.exception)
+    assert killed == []

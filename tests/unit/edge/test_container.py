@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from r1plus_edge.container import Container, Program
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import find_processes, mark, measure_memory
@@ -113,3 +115,22 @@ time.sleep(600)
         assert len(find_processes(tmp_path)) == 2
         await container.end(0.1)
         await eventually(lambda: find_processes(tmp_path) == [], "neither runs")
+
+
+async def test_the_probes_go_on_where_the_log_cannot_be_shortened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("r1plus_edge.container.WATCH_SECONDS", 0.01)
+    sign = tmp_path / "ready"
+    probe = Probe(0.05, 10.0, 1, command=("test", "-e", str(sign)))
+    container = make(tmp_path, "import time; time.sleep(600)", readiness=probe)
+    async with running(container):
+        await eventually(lambda: container.pid is not None, "it runs")
+        container.program.log.unlink()
+        await eventually(lambda: "Could not shorten" in caplog.text, "the log is looked for")
+        sign.touch()
+        await eventually(lambda: container.facts.ready, "its probe is asked")
+
+
+async def test_a_probe_that_cannot_be_started_says_so(tmp_path: Path) -> None:
+    assert "it cannot be asked: No such file" in await Probe(1.0, 10.0, 1, command=(str(tmp_path / "none"),)).check({})

@@ -46,9 +46,17 @@ def give_away(path: Path) -> Path:
     return path
 
 
+def fill(path: Path) -> Path:
+    (path / "pods").mkdir(parents=True)
+    (path / "pods" / "mine.yaml").write_text("mine")
+    (path / "Makefile").write_text("")
+    return path
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a file": (make_file, "is a file; name a folder"),
     "a folder with a file in the way": (make_file_in_the_way, "logs is a file; name a folder"),
+    "a folder of other things, whose pods would go": (fill, r"has other things in it \(Makefile\); name a new or an"),
     "a folder below a file": (lambda path: make_file(path) / "data", "is a file; name a folder"),
     "a name with a blank": (lambda path: path / "my data", "has the character ' '"),
     "a name that a shell would run": (lambda path: path / "$(reboot)", "has the character '\\$'"),
@@ -66,6 +74,41 @@ def test_a_folder_is_refused_with_why_and_what_to_do(tmp_path: Path, make: Calla
 def test_another_users_folder_is_refused_by_both_numbers(tmp_path: Path) -> None:
     with pytest.raises(EdgeError, match="it is user 12345's, and you are user 0; name a folder of your own"):
         open_data_folder(give_away(tmp_path / "data"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
+def test_nothing_is_made_in_another_users_folder(tmp_path: Path) -> None:
+    folder = give_away(tmp_path / "data")
+    with pytest.raises(EdgeError, match="it is user 12345's"):
+        open_data_folder(folder)
+    assert not any(folder.iterdir())
+
+
+def test_a_folder_that_serve_has_had_is_opened_whatever_somebody_has_put_there(tmp_path: Path) -> None:
+    with hold(folder := open_data_folder(tmp_path)):
+        (tmp_path / "notes.txt").write_text("")
+    assert open_data_folder(tmp_path) == folder
+
+
+OFD_HOLDER = """
+import fcntl, struct, sys
+with open(sys.argv[1], "a+b") as lock:
+    fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_holder_without_a_pid_here_is_told_as_one_of_elsewhere(tmp_path: Path) -> None:
+    folder = open_data_folder(tmp_path / "data")
+    command = [sys.executable, "-c", OFD_HOLDER, str(folder.root / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"holds\n"
+        assert find_holder(folder) == -1, "a signal to it would reach every process"
+        with pytest.raises(EdgeError, match="in another container, or on another machine"), hold(folder):
+            pass
+        holder.kill()
 
 
 def test_a_second_serve_is_refused_by_the_first_ones_pid_until_that_is_killed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from r1plus_edge.errors import EdgeError, RequestError
 from r1plus_edge.listening import LOOPBACK_NAMES, read_listening
 from support.ports import free_port
+from support.tables import for_each
 
 REFUSED = {
     "every address without a certificate": ("0.0.0.0:9000", "API keys would travel in the clear"),
@@ -44,6 +45,19 @@ def test_loopback_answers_to_its_own_names_only() -> None:
     listening = read_listening(f"localhost:{(port := free_port())}", None, None)
     assert (listening.host, listening.port, listening.hosts) == ("127.0.0.1", port, LOOPBACK_NAMES)
     assert listening.local_url == f"http://127.0.0.1:{port}"
+
+
+@for_each(
+    ("address", "host", "url"),
+    {
+        "another one of loopback": ("127.0.0.2", "127.0.0.2", "http://127.0.0.2"),
+        "IPv6 in full": ("[0:0:0:0:0:0:0:1]", "::1", "http://[::1]"),
+    },
+)
+def test_a_gateway_on_loopback_answers_to_its_own_address(address: str, host: str, url: str) -> None:
+    listening = read_listening(f"{address}:{(port := free_port())}", None, None)
+    assert listening.local_url == f"{url}:{port}"
+    assert host in listening.hosts
 
 
 def test_port_zero_is_any_free_one() -> None:

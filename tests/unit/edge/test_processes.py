@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from r1plus_edge.processes import SHARED_MEMORY, find_processes, mark, name_region, remove_remains
+import pytest
+
+from r1plus_edge.errors import EdgeError
+from r1plus_edge.processes import SHARED_MEMORY, check_unmarked, find_processes, mark, name_region, remove_remains
 from support.waiting import wait_until
 
 SERVE = """
@@ -67,3 +70,9 @@ def test_processes_of_another_folder_are_left_alone(tmp_path: Path) -> None:
         assert remove_remains(tmp_path, tmp_path / "pods") == []
         assert other.poll() is None
         other.kill()
+
+
+def test_serve_with_a_mark_of_its_own_is_refused_for_it_would_end_itself() -> None:
+    check_unmarked({})
+    with pytest.raises(EdgeError, match="R1PLUS_EDGE_DATA: marks processes"):
+        check_unmarked(mark(Path("/data")))

@@ -130,6 +130,22 @@ def test_an_edit_that_an_answer_has_told_of_is_not_undone_at_its_turn() -> None:
     assert watch.generation == 5
 
 
+def test_a_list_that_kopf_delivers_late_does_not_undo_an_edit_whose_event_got_no_further_than_the_filter() -> None:
+    watch = flooded()
+    watch.filter.begin_list()
+    watch.observer.update_cached(cr(5, generation=5))
+    assert not watch.send("MODIFIED", cr(5, generation=5)), "an answer told of it"
+    watch.observer.ingest(None, cr(4, generation=4))
+    assert watch.generation == 5
+
+
+def test_after_a_restore_the_lists_older_versions_are_observed() -> None:
+    watch = flooded()
+    watch.filter.begin_list()
+    watch.observer.ingest(None, cr(2, generation=2))
+    assert watch.generation == 2
+
+
 @for_each(
     ("kind", "obj"),
     {

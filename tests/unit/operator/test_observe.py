@@ -4,6 +4,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
@@ -17,6 +18,7 @@ from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.resources import Resource
+from support.http_server import serving
 from support.plan.world import World
 from support.tables import for_each
 
@@ -118,6 +120,7 @@ def test_an_answer_brings_no_cr_back_that_is_gone() -> None:
 def test_a_list_decides_even_where_the_server_has_gone_back_in_time() -> None:
     seen, asked = observer()
     seen.ingest("ADDED", cr(50))
+    seen.begin_list()
     seen.ingest(None, cr(5, generation=2))
     assert asked == [KEY, KEY]
 
@@ -268,3 +271,24 @@ def test_finding_11_a_deployment_that_is_being_deleted_keeps_nobody_waiting(outc
     seen.ingest("MODIFIED", cr(2, deletionTimestamp="now"))
     assert seen.waves.list_turns() == [waits]
     assert waits in asked
+
+
+async def test_a_deployment_that_is_deleted_while_the_list_is_read_does_not_come_back() -> None:
+    observers: list[Observer] = []
+    other = cr(4) | {"metadata": cr(4)["metadata"] | {"name": "other", "uid": "o"}}
+
+    async def answer(request: web.Request) -> web.Response:
+        if "continue" not in request.query:
+            meta = {"resourceVersion": "7", "continue": "more"}
+            return web.json_response({"metadata": meta, "items": [other]})
+        observers[0].ingest("DELETED", cr(8))
+        return web.json_response({"metadata": {"resourceVersion": "7"}, "items": [cr(5)]})
+
+    async with (
+        serving(web.get("/apis/r1plus.ai/v1alpha1/r1plusdeployments", answer)) as url,
+        ApiClient(ApiConnection(url)) as client,
+    ):
+        observers.append(Observer(client, lambda key: None, {}))
+        observers[0].ingest("ADDED", cr(5))
+        await observers[0]._read_crs()
+    assert set(observers[0].crs) == {("t", "other")}

@@ -133,6 +133,30 @@ def test_of_objects_that_come_and_go_no_more_is_remembered_than_so_many() -> Non
     assert len(line.pace._groups["a"].last_turns) == MOST_REMEMBERED
 
 
+def test_what_comes_waits_and_is_withdrawn_without_end_is_not_remembered_and_takes_no_turn_of_others() -> None:
+    line = Timeline()
+    line.change("a0", "a1", "a2", "a3")
+    for number in range(10_000):
+        line.change(f"a gone {number}")
+        line.pace.withdraw(f"a gone {number}")
+    assert len(line.pace._groups["a"].waiting) == 1
+    line.change("a4")
+    line.clock.advance(10.0)
+    assert {key for _, key, _ in line.turns} == {"a0", "a1", "a2", "a3", "a4"}
+
+
+def test_a_turn_whose_key_is_withdrawn_is_the_next_keys_and_no_second_one_comes_with_it() -> None:
+    line = Timeline()
+    line.change("a0", "a1", "a2", "a3")
+    line.pace.withdraw("a3")
+    line.change("a4", "a5")
+    line.clock.advance(60.0)
+    assert len(line.times()) == len(set(line.times()[2:])) + 2, "one at a time"
+    line.change("a6")
+    line.clock.advance(60.0)
+    assert {key for _, key, _ in line.turns} >= {"a4", "a5", "a6"}
+
+
 KEYS = st.sampled_from(["a0", "a1", "a2", "a3", "a4", "a5", "b0", "b1"])
 
 
