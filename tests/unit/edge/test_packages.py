@@ -2,7 +2,7 @@
 
 import tomllib
 
-from support.paths import ROOT
+from support.paths import TESTS
 from support.tables import for_each
 
 PARTS = ("cli", "monitor", "gateway", "engine")
@@ -10,7 +10,7 @@ PARTS = ("cli", "monitor", "gateway", "engine")
 
 @for_each("part", {part: part for part in PARTS})
 def test_the_locked_extra_edge_has_every_package_of(part: str) -> None:
-    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    lock = tomllib.loads((TESTS.parent / "uv.lock").read_text())
     (project,) = [package for package in lock["package"] if package["name"] == "r1plus"]
     names = {
         extra: {dependency["name"] for dependency in dependencies}
