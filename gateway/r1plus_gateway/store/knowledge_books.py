@@ -3,6 +3,7 @@
 What is deleted is counted off in the same transaction. Used by `knowledge_writer`, `retention` and `erasure`.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -144,10 +145,23 @@ def shrink_vector_store(connection: Connection, store_id: str, owner: Owner, ste
     if not is_large_store(connection, store_id, step):
         delete_vector_stores(connection, [(store_id, owner)])
         return False
-    file_id = connection.scalar(sa.select(c.id).where(c.vector_store_id == store_id).limit(1))
-    assert file_id is not None  # a large one has files
-    _shrink_store_file(connection, file_id, owner, step)
+    ids = connection.scalars(sa.select(c.id).where(c.vector_store_id == store_id).limit(step.batches)).all()
+    if small := _take_small(connection, ids, step):
+        delete_store_files(connection, small, owner)
+    else:
+        _shrink_store_file(connection, ids[0], owner, step)
     return True
+
+
+def _take_small(connection: Connection, ids: Sequence[str], step: DeletionStep) -> list[str]:
+    """Return as many of these files of vector stores as one transaction should delete; none if the first is large."""
+    c, counts = t.chunk_batches.c, dict[str, int]()
+    for start in range(0, len(ids), _MOST_NAMED):
+        named = c.vector_store_file_id.in_(ids[start : start + _MOST_NAMED])
+        found = sa.select(c.vector_store_file_id, sa.func.count()).where(named).group_by(c.vector_store_file_id)
+        counts.update((row_id, int(count)) for row_id, count in connection.execute(found))
+    totals = itertools.accumulate(counts.get(row_id, 0) for row_id in ids)
+    return [row_id for row_id, total in zip(ids, totals, strict=True) if total <= step.batches]
 
 
 def _shrink_store_file(connection: Connection, row_id: str, owner: Owner, step: DeletionStep) -> bool:

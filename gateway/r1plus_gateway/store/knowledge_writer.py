@@ -196,7 +196,7 @@ class KnowledgeWriter(KnowledgeReader):
 
         Return None unless both are this owner's. Raises ContentLimitError.
         """
-        if not (self._is_own(t.vector_stores, store_id) and self._is_own(t.files, file_id)):
+        if not (self._is_visible_own(t.vector_stores, store_id) and self._is_visible_own(t.files, file_id)):
             return None
         c = t.vector_store_files.c
         self.remove_store_file(store_id, file_id)
@@ -219,7 +219,7 @@ class KnowledgeWriter(KnowledgeReader):
         c = t.vector_store_files.c
         is_file = (c.vector_store_id == store_id, c.file_id == file_id)
         row_id = self.connection.scalar(sa.select(c.id).where(*is_file))
-        if row_id is None or not self._is_own(t.vector_stores, store_id):
+        if row_id is None or not self._is_visible_own(t.vector_stores, store_id):
             return False
         if has_many_batches(self.connection, [row_id], self._limits.deletion):
             self._hide_store_file(row_id)
@@ -330,7 +330,7 @@ class KnowledgeWriter(KnowledgeReader):
         row = self.connection.execute(
             sa.select(t.vector_store_files).where(c.id == file.id, c.state == IngestionState.IN_PROGRESS)
         ).one_or_none()
-        return row if row is not None and self._is_own(t.vector_stores, file.vector_store_id) else None
+        return row if row is not None and self._is_visible_own(t.vector_stores, file.vector_store_id) else None
 
     def _read_ingestion(self, row: Any) -> Ingestion:
         return decode_ingestion(self._decrypt(row, "vector_store_files", self.owner, row.content))
