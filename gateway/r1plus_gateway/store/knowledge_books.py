@@ -15,7 +15,7 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ENTRY_BYTES, DeletionStep
 from r1plus_gateway.store.content_books import add_size, match_owner
 from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge import KnowledgeSize
+from r1plus_gateway.store.knowledge import DELETED_AT, KnowledgeSize
 
 _MOST_NAMED: Final = 256
 
@@ -128,6 +128,8 @@ def shrink_file(connection: Connection, file_id: str, owner: Owner, step: Deleti
     if not is_large_file(connection, file_id, step):
         delete_files(connection, [(file_id, owner)])
         return False
+    # Else an upload that took too long would go on, and end as a file without the parts that are gone.
+    connection.execute(sa.update(t.files).where(t.files.c.id == file_id).values(expires_at=DELETED_AT))
     c, parts = t.vector_store_files.c, t.file_parts.c
     found = connection.execute(sa.select(c.id, c.vector_store_id).where(c.file_id == file_id).limit(1)).one_or_none()
     if found is not None:

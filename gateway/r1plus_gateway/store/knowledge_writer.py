@@ -368,7 +368,8 @@ class KnowledgeWriter(KnowledgeReader):
 
     def _match_open(self, file_id: str) -> tuple[Any, ...]:
         c = t.files.c
-        return (c.id == file_id, c.state == FileState.UPLOADING, *match_owner(t.files, self.owner))
+        is_open = (c.state == FileState.UPLOADING, c.expires_at.is_(None))
+        return (c.id == file_id, *is_open, *match_owner(t.files, self.owner))
 
     def _own(self) -> dict[str, str]:
         return {name: getattr(self.owner, name) for name in t.OWNER}

@@ -444,3 +444,18 @@ async def test_one_transaction_deletes_many_small_files_of_a_vector_store(store:
         count += 1
     assert count == 5
     await store.read(check_books)
+
+
+async def test_an_upload_whose_time_is_over_does_not_go_on_while_it_is_deleted_in_parts(store: TenantStore) -> None:
+    knowledge = make_knowledge(store)
+    owner = knowledge.identify(KEY)
+    file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+    for place in range(5):
+        await knowledge.write(owner, lambda one: one.append_part(file_id, place, b"part"))  # noqa: B023
+    step, late = DeletionStep(batches=2, parts=2), UPLOAD_SECONDS + 1
+    assert await store.write(lambda one: prune_knowledge(one.connection, one.now + late, step=step))
+    assert not await knowledge.write(owner, lambda one: one.append_part(file_id, 5, b"part"))
+    assert await knowledge.write(owner, lambda one: one.finish_file(file_id, "a.txt", "assistants", None)) is None
+    while await knowledge.write(owner, lambda one: one.drop_deleted()):
+        pass
+    assert await store.read(check_books) == 0
