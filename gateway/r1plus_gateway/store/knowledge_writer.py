@@ -92,10 +92,18 @@ class KnowledgeWriter(KnowledgeReader):
         self.connection.execute(sa.update(t.files).where(*is_open).values(row | state))
         return self.find_file(file_id)
 
-    def drop_upload(self, file_id: str) -> None:
-        """Delete what there is of a file that was not finished."""
-        if self.connection.scalar(sa.select(t.files.c.id).where(*self._match_open(file_id))) is not None:
+    def drop_upload(self, file_id: str) -> bool:
+        """Delete what there is of a file that was not finished; return whether there was one.
+
+        A large one goes by `drop_deleted`.
+        """
+        if self.connection.scalar(sa.select(t.files.c.id).where(*self._match_open(file_id))) is None:
+            return False
+        if is_large_file(self.connection, file_id, self._limits.deletion):
+            self._hide(t.files, file_id)
+        else:
             delete_files(self.connection, [(file_id, self.owner)])
+        return True
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file of this owner, also from its vector stores; return whether there was one.

@@ -459,3 +459,15 @@ async def test_an_upload_whose_time_is_over_does_not_go_on_while_it_is_deleted_i
     while await knowledge.write(owner, lambda one: one.drop_deleted()):
         pass
     assert await store.read(check_books) == 0
+
+
+async def test_what_was_large_of_a_cut_upload_goes_in_parts(store: TenantStore) -> None:
+    knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=2, parts=2)))
+    owner = knowledge.identify(KEY)
+    file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+    for place in range(5):
+        await knowledge.write(owner, lambda one: one.append_part(file_id, place, b"part"))  # noqa: B023
+    assert await knowledge.write(owner, lambda one: one.drop_upload(file_id))
+    assert await store.read(check_books) > 0
+    assert not await knowledge.delete(owner, lambda one: one.drop_upload(file_id))
+    assert await store.read(check_books) == 0
