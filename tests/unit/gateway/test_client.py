@@ -398,3 +398,9 @@ def test_the_wheel_needs_httpx_and_nothing_else() -> None:
 def test_an_id_of_dots_reaches_no_other_object(name: str) -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(ValueError, match="is none"):
         client.vector_stores.remove_file(name, "file_1")  # with "..": DELETE /v1/files/file_1
+
+
+@pytest.mark.parametrize("name", ["", " ", "anna ", "an\nna", "Änne"])
+def test_a_name_that_no_header_has_does_not_become_the_keys_own(name: str) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(ValueError, match="end_user"):
+        client.for_end_user(name)
