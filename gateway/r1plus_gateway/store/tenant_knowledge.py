@@ -96,11 +96,16 @@ class TenantKnowledge:
 
     async def drop_deleted(self, owner: Owner) -> None:
         """Delete what an owner has deleted and was too large for one transaction."""
+        is_done = False
         try:
             while await self.write(owner, lambda one: one.drop_deleted()):
                 pass
+            is_done = True
         except AccessError as error:
             log.warning("What was deleted goes later: %s", error)
+        finally:
+            if not is_done:  # its caller has left, too
+                self._store.prune_soon()
 
     async def list_pending(self, most: int = MOST_PENDING) -> list[tuple[str, str, Owner]]:
         """Return the oldest files of each caller that are to be read: vector store, file, owner; the oldest first.

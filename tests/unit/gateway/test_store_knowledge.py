@@ -1,5 +1,6 @@
 """Stored knowledge: whose it is, what it may have, what the file shows, and when it goes."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -471,3 +472,24 @@ async def test_what_was_large_of_a_cut_upload_goes_in_parts(store: TenantStore) 
     assert await store.read(check_books) > 0
     assert not await knowledge.delete(owner, lambda one: one.drop_upload(file_id))
     assert await store.read(check_books) == 0
+
+
+async def test_a_deletion_whose_caller_has_left_goes_on_in_the_next_round(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with volume.open() as store:
+        await store.maintain()
+        knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=2, parts=2)))
+        owner = knowledge.identify(KEY)
+        file = await upload(knowledge, owner, *[b"part"] * 5)
+        assert await knowledge.write(owner, lambda one: one.delete_file(file.id))
+        with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+            patch.setattr(TenantKnowledge, "write", _leave)
+            await knowledge.drop_deleted(owner)
+        assert await store.read(check_books) > 0
+        await store.maintain()
+        assert await store.read(check_books) == 0
+
+
+async def _leave(*_: object) -> bool:
+    raise asyncio.CancelledError
