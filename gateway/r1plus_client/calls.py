@@ -81,9 +81,10 @@ def delete(path: str) -> Call[None]:
 
 def join(*parts: str) -> str:
     """Return a path of the API; ids cannot leave their part. Raises ValueError for an empty id, and for dots."""
-    for part in parts:
-        if part in ("", ".", ".."):  # dots would be resolved: the call would reach another object
-            raise ValueError(f"id: {part!r} is none; give the id that the gateway returned")
+    if not all(parts):
+        raise ValueError("an id is empty; give the id that the gateway returned")
+    if {".", ".."} & {*parts}:  # they would be resolved: the call would reach another object
+        raise ValueError("an id is of dots; give the id that the gateway returned")
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 

@@ -396,7 +396,7 @@ def test_the_wheel_needs_httpx_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
 def test_an_id_of_dots_reaches_no_other_object(name: str) -> None:
-    with Client("http://127.0.0.1:1") as client, pytest.raises(ValueError, match="is none"):
+    with Client("http://127.0.0.1:1") as client, pytest.raises(ValueError, match="an id is"):
         client.vector_stores.remove_file(name, "file_1")  # with "..": DELETE /v1/files/file_1
 
 
