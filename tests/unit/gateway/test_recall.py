@@ -14,6 +14,7 @@ from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.errors import RequestError
 from r1plus_gateway.http.indexed_history import IndexedHistory, Recollection
 from r1plus_gateway.http.recall import MOST_CHARACTERS_AT_ONCE, Continued, Recall
+from r1plus_gateway.memory.index import MOST_INDEXED
 from r1plus_gateway.store.admin import rotate_data_keys
 from r1plus_gateway.store.content import MemorySource, StoredResponse
 from r1plus_gateway.store.content_cipher import ContentCipher
@@ -304,3 +305,13 @@ async def test_long_texts_are_indexed_in_a_thread(
     for text in ("Short.", "Long. " * MOST_CHARACTERS_AT_ONCE):
         await read(recall, await begin(content, text))
     assert threads == [False, True]
+
+
+async def test_a_text_of_short_lines_does_not_fill_the_memory(content: TenantContent, recall: Recall) -> None:
+    conversation = await begin(content, *["a\n" * 10_000 + "b"] * 5)
+    options = Continued("", conversation, MOST, recalls=False)
+    recollection, _ = await recall.recall(ANNA, options)
+    index = recollection.said.index
+    assert (len(index.sentences), len(index.utterances)) == (MOST_INDEXED, 5)
+    assert index.sentences[-1].text == "b"
+    assert (await recall.recall(ANNA, options))[0].said.index is index, "kept for the next request"
