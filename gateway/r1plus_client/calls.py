@@ -80,9 +80,11 @@ def delete(path: str) -> Call[None]:
 
 
 def join(*parts: str) -> str:
-    """Return a path of the API; ids cannot leave their part. Raises ValueError for an empty id."""
+    """Return a path of the API; ids cannot leave their part. Raises ValueError for an empty id, and for dots."""
     if not all(parts):
         raise ValueError("an id is empty; give the id that the gateway returned")
+    if {".", ".."} & {*parts}:  # they would be resolved: the call would reach another object
+        raise ValueError("an id is of dots; give the id that the gateway returned")
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 

@@ -74,7 +74,9 @@ class Access:
         return {**headers, "x-r1plus-end-user": self.end_user} if self.end_user else headers
 
     def for_end_user(self, end_user: str) -> Access:
-        """Return the same access for the stored data of an end user."""
+        """Return the same access for the stored data of an end user. Raises ValueError for a name that is none."""
+        if not end_user or end_user != end_user.strip():  # its header would name nobody, or another one
+            raise ValueError("end_user: is empty, or has a space at an end; give an id, as of your own user table")
         return replace(self, end_user=end_user)
 
 

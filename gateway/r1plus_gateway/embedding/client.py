@@ -45,6 +45,8 @@ MOST_TEXT_TOKENS: Final = MOST_TEXT_BYTES + 2
 MOST_REPLY_VALUES: Final = 4 * MOST_TEXTS
 """Of one reply: two for each text, and some more."""
 MOST_ENGINE_CHARACTERS: Final = 512
+MOST_VALUE: Final = 2.0**15
+"""Of a number in a vector: an index has 16 bits for each, and what is beyond them would be no number there."""
 BUSY: Final = "the embedder has had no place for this request for {:g} s, since others are before it; try again later"
 NOT_UNDERSTOOD: Final = "the embedder's answer is not understood; ask the platform team to look at its release"
 
@@ -253,6 +255,8 @@ def _decode(embeddings: TextEmbeddings, count: int, start: int) -> Embeddings:
     vectors = np.frombuffer(data, "<f4").reshape(count, dimensions).astype(np.float32)
     if not np.isfinite(vectors).all():
         raise ContractError("vectors: not finite")
+    if np.abs(vectors).max(initial=0.0) > MOST_VALUE:
+        raise ContractError(f"vectors: numbers beyond {MOST_VALUE:g}")
     truncated = tuple(start + position for position in embeddings.truncated)
     return Embeddings(vectors, embeddings.tokens, truncated, embeddings.engine)
 

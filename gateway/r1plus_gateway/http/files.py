@@ -103,7 +103,7 @@ class Files(KnowledgeHandlers):
 
     async def _drop(self, owner: Owner, file_id: str) -> None:
         """Delete what has arrived of a file that does not become whole; what fails here goes within the hour."""
-        await self._knowledge.write(owner, lambda one: one.drop_upload(file_id))
+        await self._knowledge.delete(owner, lambda one: one.drop_upload(file_id))
 
     async def _list(self, request: web.Request, caller: Caller) -> web.Response:
         page, purpose = read_file_page(request)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from r1plus_gateway.http.response_items import Item, drop_searches, read_item_text
-from r1plus_gateway.memory.index import ConversationIndex, View, index_remembered, view_index
+from r1plus_gateway.memory.index import ConversationIndex, View, index_remembered, split_newest, view_index
 from r1plus_gateway.memory.packing import MOST_VERBATIM
 from r1plus_gateway.memory.turns import Speaker, Utterance
 from r1plus_gateway.store.content_marks import ChainMark, ConversationMark
@@ -69,13 +69,14 @@ class IndexedHistory:
         return Recollection(view_index(self._index), tuple(self._instructions), [item for _, item in self._newest])
 
     def _add(self, items: Iterable[Item]) -> None:
-        for item in items:
-            if item.get("role") in INSTRUCTING:
-                self._instructions.append(item)
-                continue
-            for said in drop_searches([item]):
-                self._index.add(make_utterance(said))
-                self._newest.append((self._index.turns[-1], said))
+        items = list(items)
+        self._instructions += [item for item in items if item.get("role") in INSTRUCTING]
+        said = drop_searches([item for item in items if item.get("role") not in INSTRUCTING])
+        utterances = [make_utterance(item) for item in said]
+        sentences = split_newest([one.text for one in utterances])
+        for item, utterance, own in zip(said, utterances, sentences, strict=True):
+            self._index.add(utterance, own)
+            self._newest.append((self._index.turns[-1], item))
         first = (self._index.turns[-1] if self._index.turns else 0) - MOST_VERBATIM
         self._newest = [entry for entry in self._newest if entry[0] > first]
 

@@ -7,8 +7,14 @@ from typing import Final
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.content_handlers import require
-from r1plus_gateway.http.indexed_history import HistoryMark, IndexedHistory, KnownStatements, Recollection
-from r1plus_gateway.http.response_items import Item, strip_answer_item
+from r1plus_gateway.http.indexed_history import (
+    HistoryMark,
+    IndexedHistory,
+    KnownStatements,
+    Recollection,
+    make_utterance,
+)
+from r1plus_gateway.http.response_items import Item, drop_searches, strip_answer_item
 from r1plus_gateway.memory.index import ConversationIndex, View, view_index
 from r1plus_gateway.store.content import StoredMemory
 from r1plus_gateway.store.content_cipher import Owner
@@ -17,7 +23,8 @@ from r1plus_gateway.store.content_reader import ContentReader
 from r1plus_gateway.store.tenant_content import TenantContent
 
 MOST_ITEMS_AT_ONCE: Final = 16
-"""Items above which they are indexed in a thread."""
+MOST_CHARACTERS_AT_ONCE: Final = 8_192
+"""Items, and their characters, above which they are indexed in a thread: a million take seconds."""
 MOST_INDEXING: Final = 2
 """Requests whose items are indexed at once: it takes processor time from running streams."""
 _TRIES: Final = 3
@@ -89,7 +96,7 @@ class Recall:
 
     async def _add(self, history: IndexedHistory, read: _Read) -> Recollection | None:
         """Index what is new; None where another request has indexed something else since it was read."""
-        if len(read.items) <= MOST_ITEMS_AT_ONCE:
+        if _is_short(read.items):
             return history.add(read.items, read.before, read.after)
         async with self._indexing:
             return await asyncio.to_thread(history.add, read.items, read.before, read.after)
@@ -116,6 +123,12 @@ class Recall:
 
 def _name_entry(mark: ChainMark | ConversationMark) -> str:
     return mark.ids[-1] if isinstance(mark, ChainMark) else mark.conversation_id
+
+
+def _is_short(items: Sequence[Item]) -> bool:
+    return len(items) <= MOST_ITEMS_AT_ONCE and (
+        sum(len(make_utterance(item).text) for item in drop_searches(items)) <= MOST_CHARACTERS_AT_ONCE
+    )
 
 
 def _find_nothing(_: str) -> IndexedHistory | None:

@@ -22,6 +22,9 @@ from r1plus_gateway.memory.turns import (
 )
 from r1plus_gateway.memory.words import WordSplitter
 
+MOST_INDEXED: Final = 2 * MOST_SENTENCES
+"""Of what is added at once: a text of short lines would need hundreds of times its bytes. A view shows half as many,
+and begins earlier where the newest turns are none of it."""
 SENTENCE_BYTES: Final = 480
 """About: of a sentence and its words in the index, besides its text."""
 CARD_BYTES: Final = 700
@@ -67,8 +70,11 @@ class ConversationIndex:
         said = len(self.sentences) * SENTENCE_BYTES + len(self.ends) * UTTERANCE_BYTES + len(self.cards) * CARD_BYTES
         return 2 * self._lengths[-1] + said + words
 
-    def add(self, utterance: Utterance) -> None:
-        """Add what is said next. A turn begins with what the user says; what is said before belongs to the first."""
+    def add(self, utterance: Utterance, sentences: Sequence[str] | None = None) -> None:
+        """Add what is said next. A turn begins with what the user says; what is said before belongs to the first.
+
+        `sentences`: those of it that are indexed; all without.
+        """
         is_user = utterance.speaker is Speaker.USER
         if not self.turns or (is_user and self._has_user):
             number = self.turns[-1] + 1 if self.turns else 1
@@ -76,14 +82,14 @@ class ConversationIndex:
         else:
             number = self.turns[-1]
             self._has_user |= is_user
-        self._append(utterance, number)
+        self._append(utterance, number, split_sentences(utterance.text) if sentences is None else sentences)
 
-    def add_remembered(self, text: str) -> None:
+    def add_remembered(self, text: str, sentences: Sequence[str]) -> None:
         """Add what the user said in another conversation."""
-        self._append(Utterance(Speaker.USER, text), REMEMBERED)
+        self._append(Utterance(Speaker.USER, text), REMEMBERED, sentences)
 
-    def _append(self, utterance: Utterance, turn: int) -> None:
-        for text in split_sentences(utterance.text):
+    def _append(self, utterance: Utterance, turn: int, sentences: Sequence[str]) -> None:
+        for text in sentences:
             self._add_sentence(turn, utterance.speaker, text)
         self.utterances.append(utterance)
         self.turns.append(turn)
@@ -203,10 +209,21 @@ def index_turns(turns: Iterable[Turn]) -> ConversationIndex:
 
 def index_remembered(texts: Sequence[str]) -> ConversationIndex:
     """Return the index of what the user said in other conversations, the oldest first."""
-    index = ConversationIndex(-sum(len(split_sentences(text)) for text in texts))
-    for text in texts:
-        index.add_remembered(text)
+    sentences = split_newest(texts)
+    index = ConversationIndex(-sum(map(len, sentences)))
+    for text, own in zip(texts, sentences, strict=True):
+        index.add_remembered(text, own)
     return index
+
+
+def split_newest(texts: Sequence[str]) -> list[list[str]]:
+    """Return the sentences of each text, the oldest first; of all together the newest `MOST_INDEXED`."""
+    left, found = MOST_INDEXED, list[list[str]]()
+    for text in reversed(texts):
+        sentences = split_sentences(text)[-left:] if left else []
+        left -= len(sentences)
+        found.append(sentences)
+    return found[::-1]
 
 
 def find_corrected(known: View, said: View) -> frozenset[int]:

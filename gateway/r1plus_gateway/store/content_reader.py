@@ -116,7 +116,9 @@ class ContentReader:
         Without a mark, or where an item is gone or a key is new: the newest items that have no more bytes.
         """
         is_continued = (
-            before is not None and before.size <= SLACK * most_bytes and before.is_current(self.connection, self.owner)
+            before is not None
+            and before.size + self._measure_items(conversation_id, before.last) <= SLACK * most_bytes
+            and before.is_current(self.connection, self.owner)
         )
         if before is None or not is_continued:
             rows = self._read_item_rows(conversation_id, most_bytes, cuts_oldest=True)
@@ -133,6 +135,12 @@ class ContentReader:
         last, count = rows[-1], count + len(rows)
         mark = ConversationMark(conversation_id, key_id, first, last.position, last.id, count, size)
         return NewItems([self._make_item(row) for row in rows], mark, is_continued)
+
+    def _measure_items(self, conversation_id: str, after: int) -> int:
+        """Return the bytes of ciphertext of the items after a position."""
+        c = t.conversation_items.c
+        size = sa.select(sa.func.sum(sa.func.length(c.content)))
+        return int(self.connection.scalar(size.where(*self._match_items(conversation_id), c.position > after)) or 0)
 
     def _read_item_rows(self, conversation_id: str, most_bytes: int, cuts_oldest: bool) -> Sequence[Any]:
         c, is_item = t.conversation_items.c, self._match_items(conversation_id)

@@ -3,6 +3,7 @@
 What is deleted is counted off in the same transaction. Used by `knowledge_writer`, `retention` and `erasure`.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +15,7 @@ from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ENTRY_BYTES, DeletionStep
 from r1plus_gateway.store.content_books import add_size, match_owner
 from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge import KnowledgeSize
+from r1plus_gateway.store.knowledge import DELETED_AT, KnowledgeSize
 
 _MOST_NAMED: Final = 256
 
@@ -127,6 +128,8 @@ def shrink_file(connection: Connection, file_id: str, owner: Owner, step: Deleti
     if not is_large_file(connection, file_id, step):
         delete_files(connection, [(file_id, owner)])
         return False
+    # Else an upload that took too long would go on, and end as a file without the parts that are gone.
+    connection.execute(sa.update(t.files).where(t.files.c.id == file_id).values(expires_at=DELETED_AT))
     c, parts = t.vector_store_files.c, t.file_parts.c
     found = connection.execute(sa.select(c.id, c.vector_store_id).where(c.file_id == file_id).limit(1)).one_or_none()
     if found is not None:
@@ -144,10 +147,23 @@ def shrink_vector_store(connection: Connection, store_id: str, owner: Owner, ste
     if not is_large_store(connection, store_id, step):
         delete_vector_stores(connection, [(store_id, owner)])
         return False
-    file_id = connection.scalar(sa.select(c.id).where(c.vector_store_id == store_id).limit(1))
-    assert file_id is not None  # a large one has files
-    _shrink_store_file(connection, file_id, owner, step)
+    ids = connection.scalars(sa.select(c.id).where(c.vector_store_id == store_id).limit(step.batches)).all()
+    if small := _take_small(connection, ids, step):
+        delete_store_files(connection, small, owner)
+    else:
+        _shrink_store_file(connection, ids[0], owner, step)
     return True
+
+
+def _take_small(connection: Connection, ids: Sequence[str], step: DeletionStep) -> list[str]:
+    """Return as many of these files of vector stores as one transaction should delete; none if the first is large."""
+    c, counts = t.chunk_batches.c, dict[str, int]()
+    for start in range(0, len(ids), _MOST_NAMED):
+        named = c.vector_store_file_id.in_(ids[start : start + _MOST_NAMED])
+        found = sa.select(c.vector_store_file_id, sa.func.count()).where(named).group_by(c.vector_store_file_id)
+        counts.update((row_id, int(count)) for row_id, count in connection.execute(found))
+    totals = itertools.accumulate(counts.get(row_id, 0) for row_id in ids)
+    return [row_id for row_id, total in zip(ids, totals, strict=True) if total <= step.batches]
 
 
 def _shrink_store_file(connection: Connection, row_id: str, owner: Owner, step: DeletionStep) -> bool:

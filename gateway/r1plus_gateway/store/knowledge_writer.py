@@ -92,10 +92,18 @@ class KnowledgeWriter(KnowledgeReader):
         self.connection.execute(sa.update(t.files).where(*is_open).values(row | state))
         return self.find_file(file_id)
 
-    def drop_upload(self, file_id: str) -> None:
-        """Delete what there is of a file that was not finished."""
-        if self.connection.scalar(sa.select(t.files.c.id).where(*self._match_open(file_id))) is not None:
+    def drop_upload(self, file_id: str) -> bool:
+        """Delete what there is of a file that was not finished; return whether there was one.
+
+        A large one goes by `drop_deleted`.
+        """
+        if self.connection.scalar(sa.select(t.files.c.id).where(*self._match_open(file_id))) is None:
+            return False
+        if is_large_file(self.connection, file_id, self._limits.deletion):
+            self._hide(t.files, file_id)
+        else:
             delete_files(self.connection, [(file_id, self.owner)])
+        return True
 
     def delete_file(self, file_id: str) -> bool:
         """Delete a file of this owner, also from its vector stores; return whether there was one.
@@ -196,7 +204,7 @@ class KnowledgeWriter(KnowledgeReader):
 
         Return None unless both are this owner's. Raises ContentLimitError.
         """
-        if not (self._is_own(t.vector_stores, store_id) and self._is_own(t.files, file_id)):
+        if not (self._is_visible_own(t.vector_stores, store_id) and self._is_visible_own(t.files, file_id)):
             return None
         c = t.vector_store_files.c
         self.remove_store_file(store_id, file_id)
@@ -219,7 +227,7 @@ class KnowledgeWriter(KnowledgeReader):
         c = t.vector_store_files.c
         is_file = (c.vector_store_id == store_id, c.file_id == file_id)
         row_id = self.connection.scalar(sa.select(c.id).where(*is_file))
-        if row_id is None or not self._is_own(t.vector_stores, store_id):
+        if row_id is None or not self._is_visible_own(t.vector_stores, store_id):
             return False
         if has_many_batches(self.connection, [row_id], self._limits.deletion):
             self._hide_store_file(row_id)
@@ -330,7 +338,7 @@ class KnowledgeWriter(KnowledgeReader):
         row = self.connection.execute(
             sa.select(t.vector_store_files).where(c.id == file.id, c.state == IngestionState.IN_PROGRESS)
         ).one_or_none()
-        return row if row is not None and self._is_own(t.vector_stores, file.vector_store_id) else None
+        return row if row is not None and self._is_visible_own(t.vector_stores, file.vector_store_id) else None
 
     def _read_ingestion(self, row: Any) -> Ingestion:
         return decode_ingestion(self._decrypt(row, "vector_store_files", self.owner, row.content))
@@ -368,7 +376,8 @@ class KnowledgeWriter(KnowledgeReader):
 
     def _match_open(self, file_id: str) -> tuple[Any, ...]:
         c = t.files.c
-        return (c.id == file_id, c.state == FileState.UPLOADING, *match_owner(t.files, self.owner))
+        is_open = (c.state == FileState.UPLOADING, c.expires_at.is_(None))
+        return (c.id == file_id, *is_open, *match_owner(t.files, self.owner))
 
     def _own(self) -> dict[str, str]:
         return {name: getattr(self.owner, name) for name in t.OWNER}

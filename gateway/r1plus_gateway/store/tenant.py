@@ -186,6 +186,10 @@ class TenantStore:
         if not has_more:
             self._prune_at = time.monotonic() + self._periods.prune
 
+    def prune_soon(self) -> None:
+        """Let the next round remove what is over, also before the hour."""
+        self._prune_at = 0.0
+
     def resume_rotation(self) -> None:
         """Let the rounds of `maintain` encrypt again what older data keys encrypted."""
         self._is_rotating = True

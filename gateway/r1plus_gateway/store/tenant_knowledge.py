@@ -96,11 +96,16 @@ class TenantKnowledge:
 
     async def drop_deleted(self, owner: Owner) -> None:
         """Delete what an owner has deleted and was too large for one transaction."""
+        is_done = False
         try:
             while await self.write(owner, lambda one: one.drop_deleted()):
                 pass
+            is_done = True
         except AccessError as error:
             log.warning("What was deleted goes later: %s", error)
+        finally:
+            if not is_done:  # its caller has left, too
+                self._store.prune_soon()
 
     async def list_pending(self, most: int = MOST_PENDING) -> list[tuple[str, str, Owner]]:
         """Return the oldest files of each caller that are to be read: vector store, file, owner; the oldest first.
@@ -108,7 +113,7 @@ class TenantKnowledge:
         Raises:
             StoreError: the data cannot be read.
         """
-        return await self._store.read(lambda one: _list_pending(one, most))
+        return await self._store.read(lambda one: _list_pending(one, self._store.clock.read(), most))
 
     async def list_stores(self) -> set[str]:
         """Return the ids of all vector stores. Raises StoreError."""
@@ -119,16 +124,20 @@ def _name_line(owner: Owner) -> str:
     return f"{owner.caller_kind} {owner.caller_id}"
 
 
-def _list_pending(connection: Connection, most: int) -> list[tuple[str, str, Owner]]:
+def _list_pending(connection: Connection, now: float, most: int) -> list[tuple[str, str, Owner]]:
+    """Return what is to be read, without what has expired or was deleted, and is only there until it is pruned."""
     files, stores = t.vector_store_files.c, t.vector_stores.c
-    joined = t.vector_store_files.join(t.vector_stores, stores.id == files.vector_store_id)
+    joined = t.vector_store_files.join(t.vector_stores, stores.id == files.vector_store_id).join(
+        t.files, t.files.c.id == files.file_id
+    )
+    is_there = [sa.or_(ends.is_(None), ends > now) for ends in (stores.expires_at, t.files.c.expires_at)]
     names = [stores[name] for name in t.OWNER]
     order = (files.created_at, files.id)
     place = sa.func.row_number().over(partition_by=(stores.caller_kind, stores.caller_id), order_by=order)
     pending = (
         sa.select(stores.id.label("store_id"), files.file_id, *names, *order, place.label("place"))
         .select_from(joined)
-        .where(files.state == IngestionState.IN_PROGRESS)
+        .where(files.state == IngestionState.IN_PROGRESS, *is_there)
         .subquery()
     )
     p = pending.c

@@ -392,3 +392,15 @@ def test_the_wheel_needs_httpx_and_nothing_else() -> None:
     project = tomllib.loads((TESTS.parent / "gateway" / "pyproject.toml").read_text(encoding="utf-8"))
     assert [name.split(">")[0] for name in project["project"]["dependencies"]] == ["httpx"]
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["r1plus_client"]
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_an_id_of_dots_reaches_no_other_object(name: str) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(ValueError, match="an id is"):
+        client.vector_stores.remove_file(name, "file_1")  # with "..": DELETE /v1/files/file_1
+
+
+@pytest.mark.parametrize("name", ["", " ", "anna ", "an\nna", "Änne"])
+def test_a_name_that_no_header_has_does_not_become_the_keys_own(name: str) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(ValueError, match="end_user"):
+        client.for_end_user(name)

@@ -155,6 +155,10 @@ def alter(**fields: Any) -> Callable[[Request], bytes]:
             alter(vectors=base64.b64encode(np.full(4, np.nan, "<f4").tobytes()).decode()),
             "not understood",
         ),
+        "numbers that no index has room for": (
+            alter(vectors=base64.b64encode(np.full(4, 1e10, "<f4").tobytes()).decode()),
+            "not understood",
+        ),
         "a text that was not sent": (alter(truncated=[2]), "not understood"),
         "fewer tokens than none, which would be credited": (alter(tokens=[-5, 1]), "not understood"),
         "more tokens than bytes, which would be billed": (alter(tokens=[2**62, 1]), "not understood"),

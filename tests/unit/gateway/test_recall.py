@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.http.errors import RequestError
-from r1plus_gateway.http.indexed_history import Recollection
-from r1plus_gateway.http.recall import Continued, Recall
+from r1plus_gateway.http.indexed_history import IndexedHistory, Recollection
+from r1plus_gateway.http.recall import MOST_CHARACTERS_AT_ONCE, Continued, Recall
+from r1plus_gateway.memory.index import MOST_INDEXED
 from r1plus_gateway.store.admin import rotate_data_keys
 from r1plus_gateway.store.content import MemorySource, StoredResponse
 from r1plus_gateway.store.content_cipher import ContentCipher
@@ -275,3 +277,41 @@ async def test_what_another_replica_erased_goes_in_the_next_round(
     await content.write(ANNA, lambda one: [one.delete_memory(memory.id) for memory in one.read_memories()])
     assert await content.read(ANNA, drop_stale) == 1
     assert await read(recall, other, BERT) == ["It rains."]
+
+
+async def test_of_many_new_items_the_newest_part_is_read(
+    content: TenantContent, recall: Recall, decrypted: list[str]
+) -> None:
+    conversation = await begin(content, "One.")
+    await read(recall, conversation, most_bytes=2000)
+    await append(content, conversation, *[f"Number {number} is {'x' * 100}." for number in range(300)])
+    decrypted.clear()
+    said = await read(recall, conversation, most_bytes=2000)
+    assert said[-1].startswith("Number 299")
+    assert len(decrypted) < 20
+
+
+async def test_long_texts_are_indexed_in_a_thread(
+    content: TenantContent, recall: Recall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+    add = IndexedHistory.add
+
+    def spy(*values: Any) -> Any:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return add(*values)
+
+    monkeypatch.setattr(IndexedHistory, "add", spy)
+    for text in ("Short.", "Long. " * MOST_CHARACTERS_AT_ONCE):
+        await read(recall, await begin(content, text))
+    assert threads == [False, True]
+
+
+async def test_a_text_of_short_lines_does_not_fill_the_memory(content: TenantContent, recall: Recall) -> None:
+    conversation = await begin(content, *["a\n" * 10_000 + "b"] * 5)
+    options = Continued("", conversation, MOST, recalls=False)
+    recollection, _ = await recall.recall(ANNA, options)
+    index = recollection.said.index
+    assert (len(index.sentences), len(index.utterances)) == (MOST_INDEXED, 5)
+    assert index.sentences[-1].text == "b"
+    assert (await recall.recall(ANNA, options))[0].said.index is index, "kept for the next request"

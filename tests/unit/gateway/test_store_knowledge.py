@@ -1,5 +1,6 @@
 """Stored knowledge: whose it is, what it may have, what the file shows, and when it goes."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -392,3 +393,103 @@ async def test_a_large_deletion_that_was_cut_goes_on_in_the_stores_rounds(volume
         while await store.write(lambda one: prune_knowledge(one.connection, one.now)):
             pass
         assert await store.read(check_books) == 0
+
+
+async def delete_large_store(knowledge: TenantKnowledge, files: int) -> str:
+    """Delete a vector store of files that are not read yet; it goes in parts. Return its id."""
+    owner = knowledge.identify(KEY)
+    store_id = await make_store(knowledge, owner)
+    for _ in range(files):
+        await add_file(knowledge, owner, store_id, (await upload(knowledge, owner, b"part")).id)
+    assert await knowledge.write(owner, lambda one: one.delete_vector_store(store_id))
+    return store_id
+
+
+async def test_nothing_is_read_into_what_was_deleted_and_goes_in_parts(store: TenantStore) -> None:
+    knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=2, parts=2)))
+    owner = knowledge.identify(KEY)
+    deleted = await delete_large_store(knowledge, 3)
+    assert await knowledge.list_pending() == [], "else the ingestion looks for it without a pause"
+    large, whole = await upload(knowledge, owner, *[b"part"] * 5), await upload(knowledge, owner, b"part")
+    there = await make_store(knowledge, owner)
+    file = await add_file(knowledge, owner, there, large.id)
+    await knowledge.write(owner, lambda one: one.delete_file(large.id))
+    assert await knowledge.list_pending() == []
+    for store_id, file_id in ((there, large.id), (deleted, whole.id)):
+        add = lambda one: one.add_store_file(store_id, file_id, INGESTION)  # noqa: B023, E731
+        assert await knowledge.write(owner, add) is None
+    batch = make_batch(0, "a")
+    assert not await knowledge.write(owner, lambda one: one.append_batch(file, batch, INGESTION))
+    assert await knowledge.list_pending() == []
+    await store.read(check_books)
+
+
+async def test_what_has_expired_is_not_read(store: TenantStore) -> None:
+    knowledge = make_knowledge(store)
+    owner = knowledge.identify(KEY)
+    expired, there = await make_store(knowledge, owner), await make_store(knowledge, owner)
+    file = await upload(knowledge, owner, b"part")
+    for store_id in (expired, there):
+        await add_file(knowledge, owner, store_id, file.id)
+    ends = sa.update(t.vector_stores).where(t.vector_stores.c.id == expired).values(expires_at=1.0)
+    await store.write(lambda one: one.connection.execute(ends))
+    assert [store_id for store_id, *_ in await knowledge.list_pending()] == [there]
+
+
+async def test_one_transaction_deletes_many_small_files_of_a_vector_store(store: TenantStore) -> None:
+    knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=8, parts=8)))
+    owner = knowledge.identify(KEY)
+    await delete_large_store(knowledge, 40)
+    count = 1
+    while await knowledge.write(owner, lambda one: one.drop_deleted()):
+        count += 1
+    assert count == 5
+    await store.read(check_books)
+
+
+async def test_an_upload_whose_time_is_over_does_not_go_on_while_it_is_deleted_in_parts(store: TenantStore) -> None:
+    knowledge = make_knowledge(store)
+    owner = knowledge.identify(KEY)
+    file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+    for place in range(5):
+        await knowledge.write(owner, lambda one: one.append_part(file_id, place, b"part"))  # noqa: B023
+    step, late = DeletionStep(batches=2, parts=2), UPLOAD_SECONDS + 1
+    assert await store.write(lambda one: prune_knowledge(one.connection, one.now + late, step=step))
+    assert not await knowledge.write(owner, lambda one: one.append_part(file_id, 5, b"part"))
+    assert await knowledge.write(owner, lambda one: one.finish_file(file_id, "a.txt", "assistants", None)) is None
+    while await knowledge.write(owner, lambda one: one.drop_deleted()):
+        pass
+    assert await store.read(check_books) == 0
+
+
+async def test_what_was_large_of_a_cut_upload_goes_in_parts(store: TenantStore) -> None:
+    knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=2, parts=2)))
+    owner = knowledge.identify(KEY)
+    file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+    for place in range(5):
+        await knowledge.write(owner, lambda one: one.append_part(file_id, place, b"part"))  # noqa: B023
+    assert await knowledge.write(owner, lambda one: one.drop_upload(file_id))
+    assert await store.read(check_books) > 0
+    assert not await knowledge.delete(owner, lambda one: one.drop_upload(file_id))
+    assert await store.read(check_books) == 0
+
+
+async def test_a_deletion_whose_caller_has_left_goes_on_in_the_next_round(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with volume.open() as store:
+        await store.maintain()
+        knowledge = make_knowledge(store, replace(LIMITS, deletion=DeletionStep(batches=2, parts=2)))
+        owner = knowledge.identify(KEY)
+        file = await upload(knowledge, owner, *[b"part"] * 5)
+        assert await knowledge.write(owner, lambda one: one.delete_file(file.id))
+        with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+            patch.setattr(TenantKnowledge, "write", _leave)
+            await knowledge.drop_deleted(owner)
+        assert await store.read(check_books) > 0
+        await store.maintain()
+        assert await store.read(check_books) == 0
+
+
+async def _leave(*_: object) -> bool:
+    raise asyncio.CancelledError
