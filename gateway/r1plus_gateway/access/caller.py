@@ -77,8 +77,8 @@ class GateFigures:
     suite: str
     items: int
     lost: int
-    threshold: float
-    """Least share of the items that may be right."""
+    allowed: int
+    """Most items that may be lost."""
 
 
 @dataclass(frozen=True)

@@ -448,7 +448,7 @@ def build_evidence_headers(generation: Generation) -> Mapping[str, str]:
     if evidence.gate is not None:
         gate = evidence.gate
         # A string with parameters, as RFC 9651 writes them.
-        figures = f"items={gate.items};lost={gate.lost};threshold={gate.threshold:g}"
+        figures = f"items={gate.items};lost={gate.lost};allowed={gate.allowed}"
         headers["x-r1plus-gate"] = f'"{gate.suite}";{figures}'
     return headers
 

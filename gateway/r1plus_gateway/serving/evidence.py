@@ -105,6 +105,6 @@ def _read_gate(report: MonitorReport) -> GateFigures | None:
     # The pod's word, which becomes a header: a suite is an object of Kubernetes, and has such a name.
     if gate is None or gate.verdict is not report.verdict or not _SUITE.fullmatch(gate.suite):
         return None
-    if not (0 <= gate.lost <= gate.items <= MOST_ITEMS and 0 <= gate.threshold <= 1):
+    if not (0 <= gate.lost <= gate.allowed <= gate.items <= MOST_ITEMS):
         return None
-    return GateFigures(gate.suite, gate.items, gate.lost, gate.threshold)
+    return GateFigures(gate.suite, gate.items, gate.lost, gate.allowed)

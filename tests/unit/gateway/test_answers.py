@@ -37,7 +37,7 @@ async def test_a_chat_has_the_form_of_openai(tmp_path: Path) -> None:
         }
         assert response.headers["x-r1plus-revision"] == "credit-1"
         assert response.headers["x-r1plus-verdict"] == "Pass"
-        assert response.headers["x-r1plus-gate"] == '"credit-v1";items=210;lost=3;threshold=0.98'
+        assert response.headers["x-r1plus-gate"] == '"credit-v1";items=210;lost=3;allowed=4'
         assert response.headers["x-ratelimit-limit-requests"] == "60"
         assert response.headers["x-ratelimit-remaining-requests"] == "59"
         assert response.headers["x-ratelimit-reset-requests"] == "1.000s"

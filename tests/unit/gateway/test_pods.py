@@ -121,7 +121,7 @@ async def test_evidence_is_read_again_after_two_seconds() -> None:
 
 GATE = GateReport(Verdict.PASS, "Passed", "", "1d", "credit-v1", "", "1", threshold=0.98, items=210, lost=3, allowed=4)
 GATES: dict[str, tuple[GateReport | None, GateFigures | None]] = {
-    "a gate that passed": (GATE, GateFigures("credit-v1", 210, 3, 0.98)),
+    "a gate that passed": (GATE, GateFigures("credit-v1", 210, 3, 4)),
     "none yet": (None, None),
     "one that failed, while the pod says Pass": (replace(GATE, verdict=Verdict.FAIL), None),
     "a suite that would end the header": (replace(GATE, suite='a"\r\nx: y'), None),
@@ -129,7 +129,7 @@ GATES: dict[str, tuple[GateReport | None, GateFigures | None]] = {
     "more lost than asked": (replace(GATE, lost=211), None),
     "less than nothing lost": (replace(GATE, lost=-1), None),
     "items without end": (replace(GATE, items=10**9), None),
-    "a threshold that is no share": (replace(GATE, threshold=float("nan")), None),
+    "more lost than allowed, and yet a Pass": (replace(GATE, allowed=2), None),
 }
 
 
