@@ -209,6 +209,43 @@ async def test_a_fault_is_told_and_the_question_is_kept(
     await expect(page.get_by_role("alert")).to_have_count(0)
 
 
+BROKEN = {
+    "an error within the stream": '{"type": "error", "message": "the pod failed; try again"}',
+    "an answer that failed": '{"type": "response.failed", "response": {"error": {"message": "the pod failed; try again"}}}',
+}
+
+
+@for_each("event", BROKEN)
+async def test_an_answer_that_breaks_off_is_told(page: Page, gateway: GatewayProcess, event: str) -> None:
+    await enter(page, gateway)
+
+    async def break_off(route: Route) -> None:
+        await route.fulfill(content_type="text/event-stream", body=f"data: {event}\n\ndata: [DONE]\n\n")
+
+    await page.route("**/v1/responses", break_off)
+    await question(page).fill("What is the capital of Sweden?")
+    await page.get_by_role("button", name="Ask", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("the pod failed; try again", timeout=PATIENCE_MS)
+    await expect(page.locator("article")).to_have_count(0)
+
+
+async def test_a_new_conversation_is_not_the_one_that_was_about_to_begin(page: Page, gateway: GatewayProcess) -> None:
+    await enter(page, gateway)
+    await page.get_by_label("memory of what I say").check()
+    begun: list[Route] = []
+    await page.route("**/v1/conversations", begun.append)
+    await question(page).fill("Hi")
+    await page.get_by_role("button", name="Ask", exact=True).click()
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    await page.get_by_role("button", name="New conversation").click()
+    await begun[0].fulfill(json={"id": "conv_of_before"})
+    await expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled(timeout=PATIENCE_MS)
+    await page.unroute("**/v1/conversations")
+    async with page.expect_request("**/v1/responses") as sent:
+        await ask(page, "Hi")
+    assert "conv_of_before" not in str((await sent.value).post_data)
+
+
 async def test_an_answer_is_stopped_and_the_engine_with_it(page: Page, gateway: GatewayProcess) -> None:
     await enter(page, gateway)
     await question(page).fill("Write a long story about a ship, an island and a storm.")

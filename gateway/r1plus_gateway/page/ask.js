@@ -71,7 +71,7 @@ function showCitations(article, answer) {
   article.append(make("p", { className: "hint", text: "Cited" }), make("ol", { "aria-label": "Citations" }, ...items));
 }
 
-async function buildRequest(question) {
+async function buildRequest(question, signal) {
   const request = {
     model: find("model").value + (find("preset").value && `:${find("preset").value}`),
     max_output_tokens: MOST_TOKENS,
@@ -81,7 +81,11 @@ async function buildRequest(question) {
   if (find("store").value) request.tools = [{ type: "file_search", vector_store_ids: [find("store").value] }];
   const message = { role: "user", content: question };
   if (find("memory").checked) {
-    conversation ||= (await call("POST", "v1/conversations", {})).id;
+    if (!conversation) {
+      const { id } = await call("POST", "v1/conversations", {});
+      signal.throwIfAborted(); // By a new conversation, or another key.
+      conversation = id;
+    }
     return { ...request, input: [message], conversation, memory: { enabled: true, long_term: "keep" } };
   }
   return { ...request, input: [...said, message] };
@@ -100,7 +104,7 @@ async function ask(question) {
   let answer = null;
   let written = "";
   try {
-    const request = await buildRequest(question);
+    const request = await buildRequest(question, running.signal);
     times.began = performance.now();
     for await (const event of stream("v1/responses", request, running.signal, (found) => { headers = found; })) {
       if (event.type === "response.output_text.delta") {
@@ -110,8 +114,9 @@ async function ask(question) {
         showEnd();
       } else if (event.type === "response.completed" || event.type === "response.incomplete") {
         answer = event.response;
-      } else if (event.type === "error") {
-        throw Object.assign(new Error(event.message ?? event.error?.message), { requestId: headers.get("x-request-id") });
+      } else if (event.type === "error" || event.type === "response.failed") {
+        const message = event.message ?? event.response?.error?.message ?? "The answer broke off. Try again.";
+        throw Object.assign(new Error(message), { requestId: headers.get("x-request-id") });
       }
     }
     times.ended = performance.now();
