@@ -233,7 +233,11 @@ async def test_a_new_conversation_is_not_the_one_that_was_about_to_begin(page: P
     await enter(page, gateway)
     await page.get_by_label("memory of what I say").check()
     begun: list[Route] = []
-    await page.route("**/v1/conversations", begun.append)
+
+    async def hold(route: Route) -> None:
+        begun.append(route)
+
+    await page.route("**/v1/conversations", hold)
     await question(page).fill("Hi")
     await page.get_by_role("button", name="Ask", exact=True).click()
     await expect(page.get_by_role("button", name="Stop")).to_be_visible()

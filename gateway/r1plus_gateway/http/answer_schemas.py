@@ -74,6 +74,8 @@ _DELTA: Final[Schema] = {
 }
 _USAGE: Final = refer("Usage")
 _LIMIT_NAMES: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "budget_tokens")
+FEATURES: Final = ("calculator", "conversations", "documents")
+"""What a tenant may switch on."""
 _LIMITS: Final[Schema] = build_object(**{name: or_null(COUNT) for name in _LIMIT_NAMES})
 _TIME: Final[Schema] = or_null(NUMBER)
 _KEY: Final[dict[str, Schema]] = {
@@ -192,6 +194,7 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         id=TEXT,
         kind={"enum": ["api_key", "service_account", "admin"]},
         models=build_list(TEXT),
+        features=build_list({"enum": list(FEATURES)}),
         scopes=build_list(TEXT),
         end_user=or_null(TEXT),
         limits=_LIMITS,

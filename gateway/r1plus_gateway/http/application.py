@@ -18,6 +18,7 @@ from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.calculation.desk import CalculatorDesk
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.administration import Administration
+from r1plus_gateway.http.answer_schemas import FEATURES
 from r1plus_gateway.http.calculations import CALCULATE, Calculations
 from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
 from r1plus_gateway.http.completions import (
@@ -86,6 +87,7 @@ class Api:
         storage = (
             ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
         )
+        self._has_calculator = calculator is not None
         desk = CalculatorDesk(calculator)
         self._completions = Completions(parts, desk, self._turns.searches, storage)
         find_knowledge: KnowledgeFinder = refuse_search
@@ -264,7 +266,18 @@ class Api:
         caller = await self._authenticate(request)
         models = [model.name for model in self._parts.models.list_for(caller)]
         engine = find_engine(self._parts.read_settings(), caller)
-        return _respond(describe_caller(caller, [*models, engine.name] if engine is not None else models))
+        if engine is not None:
+            models.append(engine.name)
+        return _respond(describe_caller(caller, models, self._list_features()))
+
+    def _list_features(self) -> list[str]:
+        """Return what the tenant has switched on."""
+        has = {
+            "calculator": self._has_calculator,
+            "conversations": self._content is not None and self._content.is_stored,
+            "documents": self._knowledge is not None and self._knowledge.knowledge.is_enabled,
+        }
+        return [feature for feature in FEATURES if has[feature]]
 
     async def get_health(self, _: web.Request) -> web.Response:
         """Answer that the process runs."""
@@ -391,7 +404,7 @@ def describe_usage(summary: UsageSummary) -> dict[str, Any]:
     }
 
 
-def describe_caller(caller: Caller, models: list[str]) -> dict[str, Any]:
+def describe_caller(caller: Caller, models: list[str], features: list[str]) -> dict[str, Any]:
     """Return the answer of `GET /v1/key`: no secret is known here."""
     limits = caller.limits
     return {
@@ -399,6 +412,7 @@ def describe_caller(caller: Caller, models: list[str]) -> dict[str, Any]:
         "id": caller.id,
         "kind": caller.kind.value,
         "models": models,
+        "features": features,
         "scopes": sorted(caller.scopes),
         "end_user": caller.end_user or None,
         "limits": {

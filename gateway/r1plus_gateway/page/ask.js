@@ -3,7 +3,6 @@
 import { call, stream } from "./api.js";
 import { find, make, notify } from "./dom.js";
 
-const MOST_TOKENS = 512;
 let said = [];
 let conversation = "";
 let running = null;
@@ -74,7 +73,6 @@ function showCitations(article, answer) {
 async function buildRequest(question, signal) {
   const request = {
     model: find("model").value + (find("preset").value && `:${find("preset").value}`),
-    max_output_tokens: MOST_TOKENS,
     store: false,
   };
   if (find("math").checked) request.math_mode = true;
@@ -122,7 +120,7 @@ async function ask(question) {
     times.ended = performance.now();
     text.textContent = written || "(no text)";
     said.push({ role: "user", content: question }, { role: "assistant", content: written });
-    if (answer.status === "incomplete") article.append(make("p", { className: "hint", text: `Cut after ${MOST_TOKENS} tokens.` }));
+    if (answer.status === "incomplete") article.append(make("p", { className: "hint", text: `Cut after ${answer.usage.output_tokens} tokens.` }));
     showMath(article, answer.r1plus);
     showCitations(article, answer);
     showFacts(article, answer, headers, times);

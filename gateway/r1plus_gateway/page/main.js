@@ -43,11 +43,14 @@ async function start() {
   try {
     const about = await call("GET", "v1/key");
     showModels((await call("GET", "v1/models")).data);
-    const [hasDocuments, hasMemories] = await Promise.all([showDocuments(), showMemories()]);
-    find("documents-section").hidden = !hasDocuments;
-    find("store").closest("p").hidden = !hasDocuments;
-    find("memories-section").hidden = !hasMemories;
-    find("memory").closest("label").hidden = !hasMemories;
+    const has = (feature) => about.features.includes(feature);
+    await Promise.all([has("documents") && showDocuments(), has("conversations") && showMemories()]);
+    find("documents-section").hidden = !has("documents");
+    find("store").closest("p").hidden = !has("documents");
+    find("memories-section").hidden = !has("conversations");
+    find("memory").closest("label").hidden = !has("conversations");
+    find("math").closest("label").hidden = !has("calculator");
+    find("with").hidden = !has("calculator") && !has("conversations");
     showKey(about);
     find("question").focus();
   } catch (error) {

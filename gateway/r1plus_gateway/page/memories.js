@@ -3,25 +3,18 @@
 import { call, list } from "./api.js";
 import { find, makeEntry, notify } from "./dom.js";
 
-// Returns false where the tenant stores nothing.
 export async function showMemories() {
   const entries = [];
-  try {
-    for await (const memory of list("v1/memories")) {
-      entries.push(makeEntry(memory.text, memory.source === "pinned" ? "pinned" : "", async () => {
-        try {
-          await call("DELETE", `v1/memories/${memory.id}`);
-          return true;
-        } catch (error) {
-          notify("memories-notice", error);
-          return false;
-        }
-      }).entry);
-    }
-  } catch (error) {
-    if (error.status === 403 || error.status === 404) return false;
-    throw error;
+  for await (const memory of list("v1/memories")) {
+    entries.push(makeEntry(memory.text, memory.source === "pinned" ? "pinned" : "", async () => {
+      try {
+        await call("DELETE", `v1/memories/${memory.id}`);
+        return true;
+      } catch (error) {
+        notify("memories-notice", error);
+        return false;
+      }
+    }).entry);
   }
   find("memories").replaceChildren(...entries);
-  return true;
 }
