@@ -106,9 +106,11 @@ def _replace_on_volume(store: TenantStore, admin: Caller, halves: dict[str, byte
         pending = add_pending_root(ring, halves)
         store_ring(folder, ring, pending)
     try:
-        with store.make_work(data).open_repository() as repository:
-            _switch(repository, store, admin, find_roots(pending, halves))
-        store.take_rotated_root()
+        # SQLite gives its lock to whoever asks at the right moment, and the writer asks all the time.
+        with store.hold_writer():
+            with store.make_work(data).open_repository() as repository:
+                _switch(repository, store, admin, find_roots(pending, halves))
+            store.take_rotated_root()
     finally:
         with store.hold_writer():
             settle_root_rotation(config, data.database)
