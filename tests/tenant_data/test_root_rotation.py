@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +27,12 @@ from r1plus_gateway.store.tenant_keys import decode_ring, find_roots, make_half,
 from support.gateway.backups import BERT, Filled, back_up, fill, make_elsewhere, read_texts, restore
 from support.gateway.content import make_content, say
 from support.gateway.killed_rotation import kill_rotations, prepare
-from support.gateway.tenant_data import ADMIN, Volume, settle
+from support.gateway.rotation_traffic import TEXTS, unbroken_traffic
+from support.gateway.tenant_data import ADMIN, Volume
 from support.registry.postgres import Postgres
 from support.scratch import make_scratch_folder
 
 pytestmark = pytest.mark.postgres
-TEXTS = [say("x"), say("y")]
 
 
 @pytest.fixture
@@ -47,37 +47,11 @@ async def test_another_replica_takes_the_new_root_without_a_failed_request(tenan
     async with AsyncExitStack() as stack:
         one, other = [await stack.enter_async_context(tenant.open()) for _ in range(2)]
         filled = await fill(one)
-        ended, done = asyncio.Event(), dict.fromkeys(("read", "write", "key", "count"), 0)
-        content = make_content(other)
-
-        async def read() -> None:
-            assert await read_texts(other, filled, BERT) == TEXTS
-
-        async def write() -> None:
-            caller = replace(BERT, end_user=f"new-{done['write']}@example.com")
-            made = await content.write(caller, lambda writer: writer.create_conversation({}, [say("z")]))
-            assert await content.read(caller, lambda reader: reader.find_conversation(made.id)) is not None
-
-        async def find() -> None:
-            assert await verify_key(filled.key.key.encode(), other, other.clock.read()) is not None
-
-        async def count() -> None:
-            await settle(other, await other.ledger.reserve(f"r{done['count']}", BERT, "credit", 10), 1, 1)
-
-        async def repeat(name: str, step: Callable[[], Awaitable[None]]) -> None:
-            while not ended.is_set():
-                await step()
-                done[name] += 1
-
-        steps = {"read": read, "write": write, "key": find, "count": count}
-        async with asyncio.TaskGroup() as tasks:
-            for name, step in steps.items():
-                tasks.create_task(repeat(name, step))
+        async with unbroken_traffic(other, filled) as done:
             for _ in range(3):
                 await rotate_root(one, ADMIN)
                 while (await one.read(read_rotation)).older_keys:
                     await one.maintain()
-            ended.set()
         assert min(done.values()) >= 3, done
         await require_same_keys(one, other, filled)
 

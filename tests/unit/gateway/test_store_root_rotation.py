@@ -2,8 +2,8 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
 from datetime import date
 from io import BytesIO
 from pathlib import Path
@@ -42,14 +42,14 @@ from r1plus_gateway.store.tenant import TenantStore
 from r1plus_gateway.store.tenant_keys import TenantKeys, derive_keys, find_roots, make_half, read_halves, read_ring
 from support.gateway.backups import ANNA, BERT, Files, Filled, back_up, check, copy, fill, make_elsewhere, read_texts
 from support.gateway.backups import restore as restore_files
-from support.gateway.content import check_books, make_content, say
-from support.gateway.tenant_data import ADMIN, Volume, settle
+from support.gateway.content import check_books, make_content
+from support.gateway.rotation_traffic import TEXTS, unbroken_traffic
+from support.gateway.tenant_data import ADMIN, Volume
 from support.scratch import make_scratch_folder
 from support.tables import for_each
 from support.waiting import eventually
 
 EVER = UsageQuery(date(2000, 1, 1), date(2999, 1, 1), end_user="anna@example.com")
-TEXTS = [say("x"), say("y")]
 PAGE_BYTES = 4096
 
 
@@ -194,37 +194,11 @@ async def test_who_had_a_half_and_a_snapshot_opens_nothing_of_what_comes_after(
 
 
 async def test_requests_go_on_during_rotations(store: TenantStore, filled: Filled) -> None:
-    content, ended = make_content(store), asyncio.Event()
-    done = dict.fromkeys(("read", "write", "key", "count"), 0)
-
-    async def read() -> None:
-        assert await read_texts(store, filled, BERT) == TEXTS
-
-    async def write() -> None:
-        caller = replace(BERT, end_user=f"new-{done['write']}@example.com")
-        made = await content.write(caller, lambda one: one.create_conversation({}, [say("z")]))
-        assert await content.read(caller, lambda one: one.find_conversation(made.id)) is not None
-
-    async def find() -> None:
-        assert await verify_key(filled.key.key.encode(), store, store.clock.read()) is not None
-
-    async def count() -> None:
-        await settle(store, await store.ledger.reserve(f"r{done['count']}", BERT, "credit", 10), 1, 1)
-
-    async def repeat(name: str, step: Callable[[], Awaitable[None]]) -> None:
-        while not ended.is_set():
-            await step()
-            done[name] += 1
-
-    steps = {"read": read, "write": write, "key": find, "count": count}
-    async with asyncio.TaskGroup() as tasks:
-        for name, step in steps.items():
-            tasks.create_task(repeat(name, step))
+    async with unbroken_traffic(store, filled) as done:
         for _ in range(5):
             await rotate_root(store, ADMIN)
             while (await store.read(read_rotation)).older_keys:
                 await store.maintain()
-        ended.set()
     assert min(done.values()) >= 5, done
     assert store.state.is_ready
     assert (await verify_audit(store)).problem == ""
