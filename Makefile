@@ -47,9 +47,10 @@ down: $(SYNCED) ## Stop the embedded cluster; leaves no process, mount, namespac
 	@$(PYTHON) -m devcluster down
 	@$(PYTHON) -m devcluster check-clean
 
-# What CI runs, in this order: what fails fastest comes first. End to end waits for a third of its time, so it runs beside the others.
-PARTS := check unit test-registry test-apiserver test-engine
-BESIDE := e2e
+# What CI runs, in this order: what fails fastest comes first. The parts of BESIDE run at the same time, one after the other: end to
+# end waits for a third of its time, and the engine's tests use one core.
+PARTS := check unit test-apiserver
+BESIDE := e2e test-engine test-registry
 RUNNER = $(PYTHON) -m runner $(if $(KEEP_GOING),--keep-going) $(if $(SLOWEST),--slowest $(SLOWEST)) $(if $(HOGS),--hogs $(HOGS))
 
 .PHONY: test
