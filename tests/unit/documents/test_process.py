@@ -1,7 +1,7 @@
 """The reader's process: hostile documents end in an error with their name, and the next one is read."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,11 @@ from support.documents.process import running_reader_process
 from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-BOMB = change_archive(make_docx(("text", 0)), {"word/media/x.bin": b"\0" * 40_000_000})
+
+
+def make_bomb() -> bytes:
+    """Return a DOCX with a picture that unpacks to 40 MB."""
+    return change_archive(make_docx(("text", 0)), {"word/media/x.bin": b"\0" * 40_000_000})
 
 
 class Reader:
@@ -59,13 +63,14 @@ async def running(folder: Path, limits: WorkerLimits = LIMITS) -> AsyncIterator[
 
 
 @pytest.mark.parametrize(
-    ("name", "data"),
+    ("name", "make"),
     [
-        ("bomb.pdf", make_pdf_bomb(300)),
-        ("bomb.docx", understate_sizes(BOMB, 100)),
-        ("deep.docx", change_archive(make_docx(("x", 0)), {"word/document.xml": b"<a>" * 100_000})),
-        ("deep.html", b"<div>" * 100_000 + b"text"),
-        ("empty.pdf", b"%PDF-1.7\n" + b"0 0 obj\n" * 50_000),
+        # Made by the test that needs it: each worker imports this module, and 300 MiB take two seconds to pack.
+        ("bomb.pdf", lambda: make_pdf_bomb(300)),
+        ("bomb.docx", lambda: understate_sizes(make_bomb(), 100)),
+        ("deep.docx", lambda: change_archive(make_docx(("x", 0)), {"word/document.xml": b"<a>" * 100_000})),
+        ("deep.html", lambda: b"<div>" * 100_000 + b"text"),
+        ("empty.pdf", lambda: b"%PDF-1.7\n" + b"0 0 obj\n" * 50_000),
     ],
     ids=[
         "a PDF that unpacks to 300 MiB",
@@ -75,8 +80,10 @@ async def running(folder: Path, limits: WorkerLimits = LIMITS) -> AsyncIterator[
         "a PDF of nothing",
     ],
 )
-async def test_a_hostile_document_ends_in_an_error_with_its_name(reader: Reader, name: str, data: bytes) -> None:
-    failed = await reader.fail(name, data)
+async def test_a_hostile_document_ends_in_an_error_with_its_name(
+    reader: Reader, name: str, make: Callable[[], bytes]
+) -> None:
+    failed = await reader.fail(name, make())
     assert failed.message.startswith(f"{name}: ")
     assert (await reader.read("a.txt", b"text"))[1].blocks[0].text == "text"
 

@@ -1,5 +1,7 @@
 """The catalog: what is shipped, and what is refused with file, object, field and value."""
 
+import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,15 @@ from r1plus_policies.engine.memory_fit import GIB, compute_fit
 SHIPPED = Path(catalog.__file__).parent
 
 
-def documents() -> dict[str, dict]:
+@functools.cache
+def parse_documents() -> dict[str, dict]:
     files = [yaml.safe_load_all(path.read_text()) for path in sorted(SHIPPED.glob("*.yaml"))]
     return {d["metadata"]["name"]: d for file in files for d in file}
+
+
+def documents() -> dict[str, dict]:
+    """Return the shipped engines by name; each caller may change its own."""
+    return copy.deepcopy(parse_documents())
 
 
 def text_of(*objects: dict) -> str:
