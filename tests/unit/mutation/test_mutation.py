@@ -133,6 +133,7 @@ def run(tree: Path) -> Run:
     return run_mutation(tree)
 
 
+@pytest.mark.unit_long
 @pytest.mark.parametrize(
     ("changed", "status"),
     [
@@ -147,17 +148,20 @@ def test_each_mutant_ends_as_the_tests_of_the_toy_deserve(run: Run, changed: str
     assert run.status(changed) == status
 
 
+@pytest.mark.unit_long
 def test_a_survivor_is_printed_with_its_place_and_its_diff(run: Run) -> None:
     lines = run.output.splitlines()
     place = lines.index("toy/prices.py:2: survived swap_op, 2 tests cover it")
     assert lines[place + 1 : place + 3] == ["-    return price > 10", "+    return price >= 10"]
 
 
+@pytest.mark.unit_long
 def test_a_killed_mutant_names_the_test_that_failed(run: Run) -> None:
     (killed,) = (outcome for outcome in run.outcomes if "+    return price > 11" in outcome["diff"].splitlines())
     assert killed["killer"] == "tests/test_prices.py::test_eleven_is_large"
 
 
+@pytest.mark.unit_long
 def test_the_last_line_counts_every_mutant_once_and_a_timeout_as_killed(run: Run) -> None:
     summary = run.summary
     assert summary["mutants"] == len(run.outcomes) == summary["killed"] + summary["survived"] + summary["uncovered"]
@@ -167,10 +171,12 @@ def test_the_last_line_counts_every_mutant_once_and_a_timeout_as_killed(run: Run
     assert summary["seed"] == 1
 
 
+@pytest.mark.unit_long
 def test_no_file_of_the_tree_changes(tree: Path, run: Run) -> None:
     assert read_tree(tree) == read_tree(make_tree(tree.parent / "untouched", WHOLE))
 
 
+@pytest.mark.unit_long
 def test_a_test_that_lost_its_assertion_is_found_out(run: Run, tmp_path: Path) -> None:
     before = tmp_path / "before.json"
     before.write_text(json.dumps({"outcomes": run.outcomes}))
@@ -182,15 +188,18 @@ def test_a_test_that_lost_its_assertion_is_found_out(run: Run, tmp_path: Path) -
     assert "Killed before by tests/test_prices.py::test_eleven_is_large, survived now: toy/prices.py:" in now.output
 
 
+@pytest.mark.unit_long
 def test_the_same_outcomes_lose_nothing(run: Run) -> None:
     assert compare_runs({"outcomes": run.outcomes}, {"outcomes": run.outcomes}) == []
 
 
+@pytest.mark.unit_long
 def test_runs_without_a_mutant_in_common_are_not_compared(run: Run) -> None:
     with pytest.raises(SystemExit, match="another seed or other sources"):
         compare_runs({"outcomes": run.outcomes}, {"outcomes": []})
 
 
+@pytest.mark.unit_long
 def test_tests_that_fail_on_the_unchanged_tree_end_the_run(tmp_path: Path) -> None:
     failing = TESTS_OF_PRICES.replace("is_large(5) is False", "is_large(5) is True")
     root = make_tree(tmp_path / "tree", WITHOUT_LOOPS | {"tests/test_prices.py": failing})

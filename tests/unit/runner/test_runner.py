@@ -145,6 +145,7 @@ def test_a_failure_names_part_test_and_how_to_run_it_alone(project: Path) -> Non
     assert output.splitlines()[-1] == "1 passed, 3 failed, 0 skipped"
 
 
+@pytest.mark.unit_long
 def test_asked_to_keep_going_it_runs_the_parts_behind_a_failed_one(project: Path) -> None:
     status, output = run(project, "--keep-going", "bad", "good")
     assert status == 1
@@ -157,6 +158,7 @@ def test_what_runs_beside_the_others_runs_at_the_same_time(project: Path) -> Non
     assert set(json.loads(output.splitlines()[-2])["parts"]) == {"good", "meets", "met"}
 
 
+@pytest.mark.unit_long
 def test_nothing_runs_beside_a_first_part_that_failed(project: Path) -> None:
     status, _ = run(project, "bad", "good", "--beside", "met")
     assert status == 1
@@ -178,6 +180,7 @@ def test_a_part_without_pytest_fails_with_its_last_lines(project: Path) -> None:
     assert "make lint" in output
 
 
+@pytest.mark.unit_long
 def test_repeating_counts_what_fails(project: Path) -> None:
     status, output = run(project, "--repeat", "2", "bad")
     figures = json.loads(output.splitlines()[-1])
@@ -192,7 +195,11 @@ def test_repeating_a_part_that_there_is_not_says_so(project: Path) -> None:
     assert "No rule to make target 'engine'" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.unit_long) for number in (signal.SIGTERM, signal.SIGHUP))],
+    ids=lambda number: number.name,
+)
 def test_an_interrupted_run_takes_fixtures_down_and_leaves_nothing_running(
     project: Path, slow: Slow, number: signal.Signals
 ) -> None:
@@ -203,6 +210,7 @@ def test_an_interrupted_run_takes_fixtures_down_and_leaves_nothing_running(
     assert is_gone(daemon)
 
 
+@pytest.mark.unit_long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_to_make_and_the_runner_at_once_is_one_interrupt(project: Path, number: signal.Signals) -> None:
     """As from `timeout make test`, or Ctrl-C: make passes on what the runner gets as well."""
