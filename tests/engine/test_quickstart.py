@@ -22,6 +22,7 @@ from support.edge.suites import write_part
 from support.waiting import wait_until
 
 pytestmark = [
+    pytest.mark.edge,
     pytest.mark.timeout(3000),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it as another user"),
 ]
@@ -92,7 +93,6 @@ def user() -> Iterator[User]:
         shutil.rmtree(home)
 
 
-@pytest.mark.triton
 def test_it_answers_by_the_line_that_it_prints_and_goes_down_without_a_trace(user: User) -> None:
     printed = user.make("quickstart")
     assert re.search(r"gate +Pass: 32 of 32 right", printed), printed
@@ -106,7 +106,6 @@ def test_it_answers_by_the_line_that_it_prints_and_goes_down_without_a_trace(use
     wait_until(lambda: user.processes() == [], "nothing of it runs", evidence=lambda: str(user.processes()))
 
 
-@pytest.mark.edge
 def test_ctrl_c_before_it_serves_leaves_nothing_running(user: User) -> None:
     user.make("quickstart-down")
     with subprocess.Popen(
