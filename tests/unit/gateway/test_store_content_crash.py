@@ -11,10 +11,8 @@ import pytest
 
 from support.paths import TESTS
 from support.scratch import make_scratch_folder
+from support.tables import for_each
 from support.waiting import DEADLINE_SECONDS
-
-STRIDE = 4
-"""Of some hundred statements each fourth is enough to meet each change."""
 
 
 def kill_at_statements(folder: Path, stride: int, module: str = "content_crash") -> None:
@@ -36,11 +34,17 @@ def kill_at_statements(folder: Path, stride: int, module: str = "content_crash")
     assert len(states) > 8
 
 
-@pytest.mark.parametrize(
-    ("module", "stride"),
-    [("content_crash", STRIDE), ("knowledge_crash", 2 * STRIDE), ("deletion_crash", 2 * STRIDE)],
-    ids=["conversations", "knowledge", "large deletions"],
-)
+LONG = pytest.mark.unit_long
+
+
+@for_each("module, stride", {
+    "conversations": ("content_crash", 12),
+    "knowledge": ("knowledge_crash", 24),
+    "large deletions": ("deletion_crash", 16),
+    "conversations, at each fourth statement": pytest.param("content_crash", 4, marks=LONG),
+    "knowledge, at each eighth statement": pytest.param("knowledge_crash", 8, marks=LONG),
+    "large deletions, at each eighth statement": pytest.param("deletion_crash", 8, marks=LONG),
+})  # fmt: skip
 def test_each_change_is_there_as_a_whole_or_not_at_all(module: str, stride: int) -> None:
     folder = make_scratch_folder("r1plus-crash-")
     try:

@@ -17,6 +17,7 @@ from r1plus_gateway.store.tenant_keys import derive_keys
 from support.gateway.killed_restore import fork
 from support.gateway.killed_rotation import kill_rotations, prepare
 from support.scratch import make_scratch_folder
+from support.tables import for_each
 
 OLD, NEW = derive_keys(b"a" * 32), derive_keys(b"b" * 32)
 ROWS, ROW_BYTES = 40, 20_000
@@ -30,9 +31,10 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-def test_a_rotation_that_is_killed_leaves_the_state_before_or_after(folder: Path) -> None:
+@for_each("stride", {"at each fourth step": 4, "at each step": pytest.param(1, marks=pytest.mark.unit_long)})
+def test_a_rotation_that_is_killed_leaves_the_state_before_or_after(folder: Path, stride: int) -> None:
     asyncio.run(prepare(folder))
-    kill_rotations(folder)
+    kill_rotations(folder, stride=stride)
 
 
 def make_file(folder: Path) -> None:

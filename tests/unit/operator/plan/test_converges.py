@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -457,9 +458,24 @@ class Answered(Operated):
             world.control(Verdict.PASS)
 
 
-Operated.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+def walk(examples: int) -> settings:
+    """Return the settings of so many walks, each of its own."""
+    return settings(
+        max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+
+
+# A walk takes half a second of processor time. Each run takes others.
+Operated.TestCase.settings = Answered.TestCase.settings = walk(10)
 TestOperated = Operated.TestCase
-Answered.TestCase.settings = Operated.TestCase.settings
 TestAnswered = Answered.TestCase
+
+
+@pytest.mark.unit_long
+class TestOperatedAtLength(Operated.TestCase):
+    settings = walk(100)
+
+
+@pytest.mark.unit_long
+class TestAnsweredAtLength(Answered.TestCase):
+    settings = walk(100)

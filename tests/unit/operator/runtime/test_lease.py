@@ -416,4 +416,9 @@ class Election(RuleBasedStateMachine):
 
 
 TestElection = Election.TestCase
-TestElection.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestElection.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.unit_long
+class TestElectionAtLength(TestElection):
+    settings = settings(max_examples=1000, stateful_step_count=40, deadline=None)
