@@ -7,6 +7,7 @@ is forked for each, which costs milliseconds; the process that forks has no thre
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -114,14 +115,17 @@ def _check_books(connection: sa.Connection) -> None:
     assert not lost, "items without a conversation are left"
 
 
-async def run_until_killed(
-    volume: Volume, statement: int, report: int, steps: Steps, prepare: Prepare | None = None
-) -> None:
+async def make_data(volume: Volume, prepare: Prepare | None) -> None:
+    """Migrate new data, and store in them what the steps change."""
+    async with volume.make().open() as store:
+        if prepare is not None:
+            await prepare(store)
+
+
+async def run_until_killed(volume: Volume, statement: int, report: int, steps: Steps) -> None:
     """Change content, and end by SIGKILL before the n-th statement that changes something; tell of steps on `report`."""
     store = volume.make_store()
     assert await store.open()
-    if prepare is not None:
-        await prepare(store)
     count = 0
 
     def kill(*event: Any) -> None:
@@ -167,11 +171,17 @@ async def read_after(volume: Volume, report: int, read: ReadState) -> None:
 
 
 def main(folder: Path, stride: int, take: Steps, read: ReadState, prepare: Prepare | None = None) -> None:
-    """Kill at each statement of some steps, or at each one of so many, until a child ends by itself."""
+    """Kill at each statement of some steps, or at each one of so many, until a child ends by itself.
+
+    Each kill has a copy of the same data, which are made once.
+    """
     problems, seen, statement, has_ended = [], [], 1, False
+    _, status = fork(lambda _: make_data(Volume(folder / "new"), prepare))
+    assert status == 0, "the data could not be made"
     while not has_ended:
-        volume = Volume(folder / str(statement)).make()
-        steps, status = fork(lambda report: run_until_killed(volume, statement, report, take, prepare))  # noqa: B023
+        volume = Volume(folder / str(statement))
+        shutil.copytree(folder / "new", volume.folder)
+        steps, status = fork(lambda report: run_until_killed(volume, statement, report, take))  # noqa: B023
         has_ended = status == 0
         if not has_ended and not os.WIFSIGNALED(status):
             problems.append(f"statement {statement}: a step failed")

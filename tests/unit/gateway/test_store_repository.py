@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,18 +55,28 @@ def dump(work: UnitOfWork) -> dict[str, list[Any]]:
         return found
 
 
+@pytest.fixture(scope="module")
+def new() -> Iterator[Path]:
+    """A tenant's data that are migrated and empty; a migration takes longer than a batch."""
+    folder = make_scratch_folder("r1plus-tenant-")
+    open_data(Volume(folder).make().config).database.close()
+    yield folder
+    shutil.rmtree(folder)
+
+
 @contextmanager
-def opened() -> Iterator[UnitOfWork]:
-    volume = Volume(make_scratch_folder("r1plus-tenant-")).make()
+def opened(new: Path) -> Iterator[UnitOfWork]:
+    volume = Volume(make_scratch_folder("r1plus-tenant-"))
+    shutil.copytree(new, volume.folder, dirs_exist_ok=True)
     data = open_data(volume.config)
     yield UnitOfWork(data.database, data.keys, volume.time.make_clock(), "test")
     data.database.close()
     shutil.rmtree(volume.folder)
 
 
-def play(batches: Sequence[Sequence[Step]]) -> tuple[list[Any], dict[str, list[Any]]]:
+def play(new: Path, batches: Sequence[Sequence[Step]]) -> tuple[list[Any], dict[str, list[Any]]]:
     answers = []
-    with opened() as work:
+    with opened(new) as work:
         for batch in batches:
             with work.open_repository() as repository:
                 answers += [run(repository, step) for step in batch]
@@ -77,8 +88,8 @@ def play(batches: Sequence[Sequence[Step]]) -> tuple[list[Any], dict[str, list[A
 @example([("reserve", 0, 90), ("settle", 0, 10), ("settle", 0, 20), ("reserve", 0, 90)])
 @example([("reserve", 0, 90), ("reserve", 2, 90), ("settle", 0, 90), ("reserve", 4, 20), ("reserve", 4, 21)])
 @given(STEPS)
-def test_a_batch_is_the_same_as_its_steps_one_by_one(steps: list[Step]) -> None:
-    assert play([steps]) == play([[step] for step in steps])
+def test_a_batch_is_the_same_as_its_steps_one_by_one(new: Path, steps: list[Step]) -> None:
+    assert play(new, [steps]) == play(new, [[step] for step in steps])
 
 
 @settings(max_examples=10)
@@ -86,21 +97,21 @@ def test_a_batch_is_the_same_as_its_steps_one_by_one(steps: list[Step]) -> None:
 @example([("reserve", 0, 90), ("reserve", 2, 90)], [("void", 0, 0), ("reserve", 0, 90)])
 @example([("reserve", 0, 90), ("reserve", 2, 90)], [("settle", 0, 90), ("reserve", 4, 20), ("reserve", 4, 21)])
 @given(STEPS, STEPS)
-def test_so_is_one_that_follows_another(first: list[Step], second: list[Step]) -> None:
-    assert play([first, second]) == play([[step] for step in first + second])
+def test_so_is_one_that_follows_another(new: Path, first: list[Step], second: list[Step]) -> None:
+    assert play(new, [first, second]) == play(new, [[step] for step in first + second])
 
 
-def test_a_limit_counts_what_the_same_batch_reserved_before_the_caller_had_it() -> None:
+def test_a_limit_counts_what_the_same_batch_reserved_before_the_caller_had_it(new: Path) -> None:
     limited = make_caller(limits=Limits(budget_tokens=100))
-    with opened() as work, work.open_repository() as repository:
+    with opened(new) as work, work.open_repository() as repository:
         repository.reserve("a", make_caller(), "credit", 60)
         with pytest.raises(AccessError, match="60 set aside"):
             repository.reserve("b", limited, "credit", 41)
         repository.reserve("c", limited, "credit", 40)
 
 
-def test_a_batch_that_fails_leaves_nothing() -> None:
-    with opened() as work:
+def test_a_batch_that_fails_leaves_nothing(new: Path) -> None:
+    with opened(new) as work:
         before = dump(work)
         with pytest.raises(RuntimeError), work.open_repository() as repository:
             run(repository, ("reserve", 0, 10))

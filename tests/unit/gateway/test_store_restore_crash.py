@@ -3,13 +3,17 @@
 import asyncio
 import shutil
 
+import pytest
+
 from support.gateway.killed_restore import kill_restores, prepare
 from support.gateway.tenant_data import Volume
 from support.scratch import make_scratch_folder
+from support.tables import for_each
 
 
-def test_a_restore_that_is_killed_leaves_the_state_before_or_after(volume: Volume) -> None:
+@for_each("stride", {"at each second step": 2, "at each step": pytest.param(1, marks=pytest.mark.unit_long)})
+def test_a_restore_that_is_killed_leaves_the_state_before_or_after(volume: Volume, stride: int) -> None:
     folder = make_scratch_folder("r1plus-tenant-")
     asyncio.run(prepare(volume, folder))
-    kill_restores(folder)
+    kill_restores(folder, stride=stride)
     shutil.rmtree(folder)
