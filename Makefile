@@ -84,7 +84,7 @@ unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promt
 	$(PYTEST_TWO) --dist worksteal -m "not unit_long" tests/unit
 
 .PHONY: unit-long
-unit-long: $(SYNCED) ## Beyond make test: changed alert rules, each of which a case of the rules' tests has to find out
+unit-long: $(SYNCED) ## Beyond make test: changed alert rules that a case has to find out, kills at more steps, long walks, tests of the test tools
 	@$(PYTHON) -m devcluster build promtool
 	$(PYTEST_TWO) --dist worksteal -m unit_long tests/unit
 
@@ -113,7 +113,7 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 	$(PYTEST) -m triton tests/engine
 
 .PHONY: test-edge
-test-edge: $(SYNCED) ## Stories of r1plus serve with the real tritonserver: kills, a power cut, refusals, Ctrl-C; nothing is left
+test-edge: $(SYNCED) ## Stories of r1plus serve and of the quickstart with the real tritonserver: kills, a power cut, refusals, Ctrl-C; nothing is left
 	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_quickstart.py
 
 .PHONY: test-conformance
