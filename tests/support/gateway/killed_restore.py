@@ -131,7 +131,7 @@ def kill_restores(folder: Path, url: str = "", admin_url: str = "", stride: int 
     """Run `main` as a process, and check that each kill left the state before the restore or the one after."""
     words = [sys.executable, "-m", __name__, str(folder), url, admin_url, str(stride)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS)
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=3 * DEADLINE_SECONDS)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     states = [{name: line[name] for name in BEFORE} for line in lines]

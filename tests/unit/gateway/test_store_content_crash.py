@@ -34,7 +34,7 @@ def kill_at_statements(folder: Path, stride: int, module: str = "content_crash")
     assert len(states) > 8
 
 
-LONG = pytest.mark.unit_long
+LONG = (pytest.mark.unit_long, pytest.mark.timeout(3000))
 
 
 @for_each("module, stride", {

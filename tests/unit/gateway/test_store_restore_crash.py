@@ -10,8 +10,10 @@ from support.gateway.tenant_data import Volume
 from support.scratch import make_scratch_folder
 from support.tables import for_each
 
+LONG = (pytest.mark.unit_long, pytest.mark.timeout(3000))
 
-@for_each("stride", {"at each second step": 2, "at each step": pytest.param(1, marks=pytest.mark.unit_long)})
+
+@for_each("stride", {"at each second step": 2, "at each step": pytest.param(1, marks=LONG)})
 def test_a_restore_that_is_killed_leaves_the_state_before_or_after(volume: Volume, stride: int) -> None:
     folder = make_scratch_folder("r1plus-tenant-")
     asyncio.run(prepare(volume, folder))

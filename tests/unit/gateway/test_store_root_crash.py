@@ -22,6 +22,7 @@ from support.tables import for_each
 OLD, NEW = derive_keys(b"a" * 32), derive_keys(b"b" * 32)
 ROWS, ROW_BYTES = 40, 20_000
 STEP_BYTES = 32 * 1024
+LONG = (pytest.mark.unit_long, pytest.mark.timeout(3000))
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-@for_each("stride", {"at each fourth step": 4, "at each step": pytest.param(1, marks=pytest.mark.unit_long)})
+@for_each("stride", {"at each fourth step": 4, "at each step": pytest.param(1, marks=LONG)})
 def test_a_rotation_that_is_killed_leaves_the_state_before_or_after(folder: Path, stride: int) -> None:
     asyncio.run(prepare(folder))
     kill_rotations(folder, stride=stride)

@@ -472,10 +472,12 @@ TestAnswered = Answered.TestCase
 
 
 @pytest.mark.unit_long
+@pytest.mark.timeout(3000)
 class TestOperatedAtLength(Operated.TestCase):
     settings = walk(100)
 
 
 @pytest.mark.unit_long
+@pytest.mark.timeout(3000)
 class TestAnsweredAtLength(Answered.TestCase):
     settings = walk(100)
