@@ -48,6 +48,7 @@ from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_
 from r1plus_gateway.http.response_form import ResponseForm
 from r1plus_gateway.http.response_requests import refuse_continuation
 from r1plus_gateway.http.response_storage import ResponseStorage
+from r1plus_gateway.http.statement_embedding import StatementEmbedder
 from r1plus_gateway.http.stored_responses import StoredResponses
 from r1plus_gateway.http.vector_stores import VectorStores
 from r1plus_gateway.knowledge.service import KnowledgeService, read_content_limits
@@ -76,6 +77,7 @@ class Api:
         calculator: Calculator | None = None,
         embedder: Embedder | None = None,
         knowledge: KnowledgeService | None = None,
+        statements: StatementEmbedder | None = None,
     ) -> None:
         """Without a store there is no admin API, and nothing to say about the data."""
         self._knowledge = knowledge
@@ -85,7 +87,9 @@ class Api:
         self._content = TenantContent(store, self._read_content_limits) if store is not None else None
         self._turns = ContentTurns()
         storage = (
-            ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
+            ResponseStorage(self._content, self._turns, parts.read_settings, statements)
+            if self._content is not None
+            else None
         )
         self._has_calculator = calculator is not None
         desk = CalculatorDesk(calculator)
