@@ -35,6 +35,7 @@ from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_http_error
+from r1plus_gateway.http.file_batches import FileBatches
 from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
@@ -165,7 +166,7 @@ class Api:
                     self._content, self._authenticate, self._turns, bodies, read_settings
                 ).list_operations()
         if self._content is not None and self._knowledge is not None:
-            for knowledge in (Files, VectorStores):
+            for knowledge in (Files, VectorStores, FileBatches):
                 operations += knowledge(
                     self._content, self._authenticate, self._turns, bodies, read_settings, self._knowledge
                 ).list_operations()
