@@ -21,20 +21,19 @@ from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.answer_schemas import FEATURES
 from r1plus_gateway.http.calculations import CALCULATE, Calculations
 from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
-from r1plus_gateway.http.completions import (
-    HEADER_END_USER,
-    HEADER_REQUEST_ID,
-    Completions,
-    Exchange,
-    GatewayParts,
-    authenticate,
-    build_limit_headers,
-    create_request_id,
-)
+from r1plus_gateway.http.completions import Completions, build_limit_headers
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_http_error
+from r1plus_gateway.http.exchange import (
+    HEADER_END_USER,
+    HEADER_REQUEST_ID,
+    Exchange,
+    GatewayParts,
+    authenticate,
+    create_request_id,
+)
 from r1plus_gateway.http.file_batches import FileBatches
 from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files

@@ -16,8 +16,8 @@ from r1plus_gateway.access.usage import UsageReader
 from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.application import Api
-from r1plus_gateway.http.completions import GatewayParts
 from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, TlsSite, create_listener
+from r1plus_gateway.http.exchange import GatewayParts
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.statement_embedding import running_statement_embedder
 from r1plus_gateway.http.tasks import TaskKeeper
