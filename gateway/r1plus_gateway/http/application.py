@@ -34,7 +34,7 @@ from r1plus_gateway.http.exchange import (
     authenticate,
     create_request_id,
 )
-from r1plus_gateway.http.file_batches import FileBatches
+from r1plus_gateway.http.file_batches import VectorStoreBatches
 from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
@@ -165,7 +165,7 @@ class Api:
                     self._content, self._authenticate, self._turns, bodies, read_settings
                 ).list_operations()
         if self._content is not None and self._knowledge is not None:
-            for knowledge in (Files, VectorStores, FileBatches):
+            for knowledge in (Files, VectorStores, VectorStoreBatches):
                 operations += knowledge(
                     self._content, self._authenticate, self._turns, bodies, read_settings, self._knowledge
                 ).list_operations()

@@ -35,7 +35,7 @@ BATCH: Final = Table((FILE_IDS, FILES, ATTRIBUTES, CHUNKING))
 BATCH_ID: Final = Parameter("batch", "The batch's id.", {"type": "string"}, is_in_path=True)
 
 
-class FileBatches(KnowledgeHandlers):
+class VectorStoreBatches(KnowledgeHandlers):
     """The handlers."""
 
     def list_operations(self) -> Sequence[Operation]:

@@ -1,6 +1,6 @@
 """What handlers of knowledge share: whose it is, what may be changed, and how files and vector stores are written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from r1plus_gateway.access.caller import Caller
@@ -107,7 +107,7 @@ def describe_file(file: StoredFile) -> dict[str, Any]:
 
 def describe_vector_store(store: VectorStore, method: SearchMethod) -> dict[str, Any]:
     """Return a vector store as OpenAI's clients read it."""
-    counts = {state.value: store.counts.get(state, 0) for state in IngestionState}
+    counts = _describe_counts(store.counts)
     days = store.expires_days
     return {
         "id": store.id,
@@ -116,7 +116,7 @@ def describe_vector_store(store: VectorStore, method: SearchMethod) -> dict[str,
         "name": store.name,
         "description": store.description,
         "usage_bytes": store.bytes,
-        "file_counts": {**counts, "total": sum(counts.values())},
+        "file_counts": counts,
         "status": "in_progress" if counts["in_progress"] else "completed",
         "expires_after": None if days is None else {"anchor": "last_active_at", "days": days},
         "expires_at": None if store.expires_at is None else int(store.expires_at),
@@ -126,16 +126,19 @@ def describe_vector_store(store: VectorStore, method: SearchMethod) -> dict[str,
     }
 
 
+def _describe_counts(counts: Mapping[IngestionState, int]) -> dict[str, int]:
+    return {**{state.value: counts.get(state, 0) for state in IngestionState}, "total": sum(counts.values())}
+
+
 def describe_file_batch(batch: FileBatch) -> dict[str, Any]:
     """Return a batch of files as OpenAI's clients read it."""
-    counts = {state.value: batch.counts.get(state, 0) for state in IngestionState}
-    total = sum(counts.values())
+    counts = _describe_counts(batch.counts)
     status = IngestionState.COMPLETED
     if counts[IngestionState.IN_PROGRESS]:
         status = IngestionState.IN_PROGRESS
     elif counts[IngestionState.CANCELLED]:
         status = IngestionState.CANCELLED
-    elif counts[IngestionState.FAILED] == total:
+    elif counts[IngestionState.FAILED] == counts["total"]:
         status = IngestionState.FAILED
     return {
         "id": batch.id,
@@ -143,7 +146,7 @@ def describe_file_batch(batch: FileBatch) -> dict[str, Any]:
         "created_at": int(batch.created_at),
         "vector_store_id": batch.vector_store_id,
         "status": status.value,
-        "file_counts": {**counts, "total": total},
+        "file_counts": counts,
     }
 
 

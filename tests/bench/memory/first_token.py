@@ -28,9 +28,10 @@ TURNS: Final = (1_000, 10)
 CONVERSATIONS: Final = 5
 """Of each length: one takes no more than 2,048 items, and each request adds two."""
 ROUNDS: Final = 16
-MOST_LOOKS: Final = 6
+MOST_LOOKS: Final = 7
 """At a conversation, until all that was stated has its vector."""
-LOOK_SECONDS: Final = 8.0
+LOOK_SECONDS: Final = 2.0
+"""After the first look; each next one comes after twice the time."""
 ITEMS_AT_ONCE: Final = 20
 BUDGET: Final = 1_024
 CONTEXT: Final = 16_384
@@ -95,11 +96,11 @@ async def _measure(
 
 async def _await_vectors(session: aiohttp.ClientSession, url: str, name: str, stored: dict[str, int]) -> None:
     """Ask a conversation until it is searched by vectors, too. Each question adds a turn, and few more fit."""
-    for _ in range(MOST_LOOKS):
+    for number in range(MOST_LOOKS):
         if (await _ask_next(session, url, name, stored))[1] == "hybrid":
             return
-        await asyncio.sleep(LOOK_SECONDS)
-    raise AssertionError(f"no vectors after {MOST_LOOKS * LOOK_SECONDS:g} s")
+        await asyncio.sleep(LOOK_SECONDS * 2**number)
+    raise AssertionError(f"no vectors after {MOST_LOOKS} looks")
 
 
 async def _embed(embedder: SocketEmbedder) -> float:
