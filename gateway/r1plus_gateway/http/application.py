@@ -21,20 +21,20 @@ from r1plus_gateway.http.administration import Administration
 from r1plus_gateway.http.answer_schemas import FEATURES
 from r1plus_gateway.http.calculations import CALCULATE, Calculations
 from r1plus_gateway.http.completion_forms import ChatForm, GenerateForm, TextForm
-from r1plus_gateway.http.completions import (
-    HEADER_END_USER,
-    HEADER_REQUEST_ID,
-    Completions,
-    Exchange,
-    GatewayParts,
-    authenticate,
-    build_limit_headers,
-    create_request_id,
-)
+from r1plus_gateway.http.completions import Completions, build_limit_headers
 from r1plus_gateway.http.content_handlers import ContentTurns
 from r1plus_gateway.http.conversations import Conversations
 from r1plus_gateway.http.embeddings import EMBED, EmbeddingHandlers, describe_engine, find_engine
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_http_error
+from r1plus_gateway.http.exchange import (
+    HEADER_END_USER,
+    HEADER_REQUEST_ID,
+    Exchange,
+    GatewayParts,
+    authenticate,
+    create_request_id,
+)
+from r1plus_gateway.http.file_batches import VectorStoreBatches
 from r1plus_gateway.http.file_search import KnowledgeFinder, refuse_search
 from r1plus_gateway.http.files import Files
 from r1plus_gateway.http.forms import Form
@@ -48,6 +48,7 @@ from r1plus_gateway.http.presets import PRESETS, SEPARATOR, build_unknown_model_
 from r1plus_gateway.http.response_form import ResponseForm
 from r1plus_gateway.http.response_requests import refuse_continuation
 from r1plus_gateway.http.response_storage import ResponseStorage
+from r1plus_gateway.http.statement_embedding import StatementEmbedder
 from r1plus_gateway.http.stored_responses import StoredResponses
 from r1plus_gateway.http.vector_stores import VectorStores
 from r1plus_gateway.knowledge.service import KnowledgeService, read_content_limits
@@ -76,6 +77,7 @@ class Api:
         calculator: Calculator | None = None,
         embedder: Embedder | None = None,
         knowledge: KnowledgeService | None = None,
+        statements: StatementEmbedder | None = None,
     ) -> None:
         """Without a store there is no admin API, and nothing to say about the data."""
         self._knowledge = knowledge
@@ -85,7 +87,9 @@ class Api:
         self._content = TenantContent(store, self._read_content_limits) if store is not None else None
         self._turns = ContentTurns()
         storage = (
-            ResponseStorage(self._content, self._turns, parts.read_settings) if self._content is not None else None
+            ResponseStorage(self._content, self._turns, parts.read_settings, statements)
+            if self._content is not None
+            else None
         )
         self._has_calculator = calculator is not None
         desk = CalculatorDesk(calculator)
@@ -161,7 +165,7 @@ class Api:
                     self._content, self._authenticate, self._turns, bodies, read_settings
                 ).list_operations()
         if self._content is not None and self._knowledge is not None:
-            for knowledge in (Files, VectorStores):
+            for knowledge in (Files, VectorStores, VectorStoreBatches):
                 operations += knowledge(
                     self._content, self._authenticate, self._turns, bodies, read_settings, self._knowledge
                 ).list_operations()

@@ -22,8 +22,8 @@ from r1plus_gateway.calculation.client import CalculatorUnavailableError
 from r1plus_gateway.calculation.desk import CalculatorDesk, CallerBusyError
 from r1plus_gateway.http.admission import BodyBudget, Holds
 from r1plus_gateway.http.bill import open_bill
-from r1plus_gateway.http.completions import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.errors import NotConfiguredError, RequestError
+from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.field_tables import IntegerField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import read_object

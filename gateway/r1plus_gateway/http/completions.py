@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import time
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -13,10 +11,8 @@ from aiohttp import web
 from r1plus_contract.inference import MOST_PROMPT_BYTES_PER_TOKEN
 from r1plus_gateway.access.caller import (
     AccessError,
-    Authenticator,
     Caller,
     CallerKind,
-    Ledger,
     Outcome,
     Remaining,
 )
@@ -26,27 +22,22 @@ from r1plus_gateway.http.answers import AnswerEnd, AnswerHead, StorageOutcome
 from r1plus_gateway.http.bill import Bill, open_bill
 from r1plus_gateway.http.errors import RequestError, convert_access_error, convert_serving_error
 from r1plus_gateway.http.event_stream import EventStream, read_whole, write_text
+from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.forms import Form
 from r1plus_gateway.http.json_body import read_object
-from r1plus_gateway.http.math_answers import MathOutcome
 from r1plus_gateway.http.math_events import ComparedEvents, compare_prose
 from r1plus_gateway.http.math_mode import MathMode, build_translation_prompt, insert_note, limit_translation
-from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.presets import build_unknown_model_error
 from r1plus_gateway.http.requests import GenerateRequest, ModelName, read_model_name
 from r1plus_gateway.http.response_storage import ResponseStorage
 from r1plus_gateway.http.sampling_fields import resolve_new_tokens
-from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.serving.errors import AnswerFailedError, ServingError
 from r1plus_gateway.serving.generation import Generation, State, count_tokens
-from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import PodPool
 from r1plus_gateway.serving.triton_wire import Prompt, build_request
-from r1plus_gateway.settings import Capability, GatewaySettings, ModelSettings
+from r1plus_gateway.settings import Capability, ModelSettings
 
-HEADER_REQUEST_ID: Final = "x-request-id"
-HEADER_END_USER: Final = "x-r1plus-end-user"
 COUNT_SECONDS: Final = 10.0
 TEMPLATE_TOKENS: Final = 256
 """At most so many tokens of a chat template, where the engine cannot count: a few for each message."""
@@ -54,65 +45,6 @@ ADMINISTERS_ONLY: Final = (
     "ServiceAccount r1plus-gateway-admin administers and does not generate: no budget holds its tokens. Call with an"
     " API key, which `r1plus key create` makes, or with a token of another ServiceAccount."
 )
-LEFT: Final = (asyncio.CancelledError, ConnectionError)
-"""What a client that leaves raises in its handler."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayParts:
-    """What the handlers work with."""
-
-    read_settings: Callable[[], GatewaySettings]
-    models: Models
-    authenticator: Authenticator
-    ledger: Ledger
-    metrics: GatewayMetrics
-    tasks: TaskKeeper
-    read_time: Callable[[], float] = time.time
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request while it is answered."""
-
-    request: web.Request
-    id: str
-    caller: Caller | None = None
-    model: str = ""
-    remaining: Remaining | None = None
-    prompt_field: str = ""
-    schema_field: str = ""
-    """The fields that the prompt and a schema of the answer come from."""
-    is_billed: bool = False
-    """Whether the request is counted when its bill is settled."""
-    has_answer: bool = False
-    """Whether an answer has begun: its status is said."""
-    math: MathOutcome | None = None
-    """What was calculated for the answer."""
-    arrived: float = field(default_factory=time.monotonic)
-
-    @property
-    def key(self) -> str:
-        """Whose series of metrics counts the request: the caller's or its group's; empty before it is known."""
-        return self.caller.group_id if self.caller else ""
-
-
-def create_request_id() -> str:
-    """Return an id for one request."""
-    return uuid.uuid4().hex
-
-
-async def authenticate(parts: GatewayParts, exchange: Exchange) -> Caller:
-    """Return the caller.
-
-    Raises:
-        AccessError: 401 or 403.
-    """
-    headers = exchange.request.headers
-    exchange.caller = await parts.authenticator.authenticate(
-        headers.get("Authorization", ""), headers.get(HEADER_END_USER, "")
-    )
-    return exchange.caller
 
 
 class Completions:

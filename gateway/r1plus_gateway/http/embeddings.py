@@ -14,8 +14,8 @@ from r1plus_gateway.access.caller import AccessError, AnswerEvidence, Caller, Ca
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, Embeddings, TextRefusedError, join
 from r1plus_gateway.http.admission import BodyBudget, Holds, Places
 from r1plus_gateway.http.bill import open_bill
-from r1plus_gateway.http.completions import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError, RequestError
+from r1plus_gateway.http.exchange import LEFT, Exchange, GatewayParts, authenticate
 from r1plus_gateway.http.field_tables import FlagField, OtherField, StringField, Table
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.json_body import Json, read_object

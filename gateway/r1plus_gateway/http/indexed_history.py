@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from r1plus_gateway.http.response_items import Item, drop_searches, read_item_text
+from r1plus_gateway.http.statement_vectors import StatementVectors
 from r1plus_gateway.memory.index import ConversationIndex, View, index_remembered, split_newest, view_index
 from r1plus_gateway.memory.packing import MOST_VERBATIM
+from r1plus_gateway.memory.ranking import Ranking
 from r1plus_gateway.memory.turns import Speaker, Utterance
 from r1plus_gateway.store.content_marks import ChainMark, ConversationMark
 
@@ -29,6 +31,8 @@ class Recollection:
     """Of the newest turns."""
     known: View = field(default_factory=lambda: view_index(ConversationIndex()))
     """What the user said in other conversations."""
+    ranking: Ranking | None = None
+    """By vectors; None: by words alone."""
 
     @property
     def sentence_count(self) -> int:
@@ -43,6 +47,7 @@ class IndexedHistory:
         self.mark: HistoryMark = None
         """What of the store it was made of."""
         self._index = ConversationIndex()
+        self.vectors = StatementVectors(self._index)
         self._instructions: list[Item] = []
         self._newest: list[tuple[int, Item]] = []
         """Each with the number of its turn."""
@@ -52,7 +57,8 @@ class IndexedHistory:
     def size(self) -> int:
         """Bytes of memory, about."""
         texts = sum(2 * len(read_item_text(item)) for item in self._instructions)
-        return self._index.size + texts + _ITEM_BYTES * (len(self._instructions) + len(self._newest))
+        own = self._index.size + self.vectors.size
+        return own + texts + _ITEM_BYTES * (len(self._instructions) + len(self._newest))
 
     def add(self, items: Iterable[Item], before: HistoryMark, after: HistoryMark) -> Recollection | None:
         """Add what was said between two marks; return all that was said. None: another request added other items."""
@@ -88,11 +94,12 @@ class KnownStatements:
         """`texts`: the oldest first."""
         self.texts = tuple(texts)
         self._index = index_remembered(texts)
+        self.vectors = StatementVectors(self._index)
 
     @property
     def size(self) -> int:
         """Bytes of memory, about."""
-        return self._index.size
+        return self._index.size + self.vectors.size
 
     def view(self) -> View:
         """Return all of it."""

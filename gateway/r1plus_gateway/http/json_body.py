@@ -11,6 +11,9 @@ from aiohttp import web
 from r1plus_gateway.http.errors import RequestError
 
 Json = Any
+JSON_TYPE: Final = "application/json"
+MERGE_PATCH_TYPE: Final = "application/merge-patch+json"
+"""Of RFC 7396, for PATCH."""
 MOST_DEPTH: Final = 64
 MOST_PARTS: Final = 50_000
 """Keys and items of all objects and lists together: a body of a few megabytes must not hold up the others."""
@@ -35,9 +38,10 @@ async def read_object(request: web.Request, seconds: float) -> dict[str, Json]:
     for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
         if headers.get(name, plain).strip().lower() != plain:
             raise RequestError(415, "unsupported_media_type", f"{name} is not supported; send the body as it is")
-    if "Content-Type" in headers and request.content_type != "application/json":
+    types = (JSON_TYPE, MERGE_PATCH_TYPE) if request.method == "PATCH" else (JSON_TYPE,)
+    if "Content-Type" in headers and request.content_type not in types:
         media = headers["Content-Type"]
-        raise RequestError(415, "unsupported_media_type", f"Content-Type {media!r:.80} is not application/json")
+        raise RequestError(415, "unsupported_media_type", f"Content-Type {media!r:.80} is not {' or '.join(types)}")
     if (request.charset or "utf-8").lower() not in ("utf-8", "us-ascii"):
         raise RequestError(415, "unsupported_media_type", "JSON is UTF-8; leave the charset of Content-Type out")
     if (request.content_length or 0) > request.client_max_size:

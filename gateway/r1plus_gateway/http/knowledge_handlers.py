@@ -1,6 +1,6 @@
 """What handlers of knowledge share: whose it is, what may be changed, and how files and vector stores are written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from r1plus_gateway.access.caller import Caller
@@ -11,12 +11,19 @@ from r1plus_gateway.http.content_handlers import (
     ContentTurns,
     refuse_unknown,
 )
-from r1plus_gateway.http.errors import NotConfiguredError, RequestError
+from r1plus_gateway.http.errors import InvalidFieldError, NotConfiguredError, RequestError
 from r1plus_gateway.knowledge.search import SearchMethod
 from r1plus_gateway.knowledge.service import KnowledgeService
 from r1plus_gateway.settings import GatewaySettings
 from r1plus_gateway.store.content_cipher import Owner
-from r1plus_gateway.store.knowledge import IngestionProblem, IngestionState, StoredFile, VectorStore, VectorStoreFile
+from r1plus_gateway.store.knowledge import (
+    FileBatch,
+    IngestionProblem,
+    IngestionState,
+    StoredFile,
+    VectorStore,
+    VectorStoreFile,
+)
 from r1plus_gateway.store.tenant_content import TenantContent
 
 T = TypeVar("T")
@@ -67,6 +74,21 @@ class KnowledgeHandlers(ContentHandlers):
         message = f"{name!r:.80} is the key's own, for all its end users; change it without x-r1plus-end-user"
         return RequestError(403, "not_yours", message)
 
+    async def _refuse_addition(self, owner: Owner, store_id: str, file_id: str) -> Exception:
+        """Return why a file cannot be added: one of the two is not there, or they are of two owners."""
+        store, file = await self._knowledge.read(
+            owner, lambda one: (one.find_vector_store(store_id), one.find_file(file_id))
+        )
+        if store is None or file is None:
+            return refuse_unknown(file_id if store is not None else store_id)
+        if store.is_shared and file.is_shared:
+            return await self._refuse_foreign(owner, store_id, lambda one: one.find_vector_store(store_id))
+        message = (
+            "is the key's own, and the vector store an end user's, or the reverse; make a vector store for each: a"
+            " search takes several"
+        )
+        return InvalidFieldError("file_id", message)
+
 
 def describe_file(file: StoredFile) -> dict[str, Any]:
     """Return a file as OpenAI's clients read it."""
@@ -85,7 +107,7 @@ def describe_file(file: StoredFile) -> dict[str, Any]:
 
 def describe_vector_store(store: VectorStore, method: SearchMethod) -> dict[str, Any]:
     """Return a vector store as OpenAI's clients read it."""
-    counts = {state.value: store.counts.get(state, 0) for state in IngestionState}
+    counts = _describe_counts(store.counts)
     days = store.expires_days
     return {
         "id": store.id,
@@ -94,13 +116,37 @@ def describe_vector_store(store: VectorStore, method: SearchMethod) -> dict[str,
         "name": store.name,
         "description": store.description,
         "usage_bytes": store.bytes,
-        "file_counts": {**counts, "total": sum(counts.values())},
+        "file_counts": counts,
         "status": "in_progress" if counts["in_progress"] else "completed",
         "expires_after": None if days is None else {"anchor": "last_active_at", "days": days},
         "expires_at": None if store.expires_at is None else int(store.expires_at),
         "last_active_at": int(store.used_at),
         "metadata": dict(store.attributes),
         "r1plus": {"chunks": store.chunks, "search": method.value, "is_shared": store.is_shared},
+    }
+
+
+def _describe_counts(counts: Mapping[IngestionState, int]) -> dict[str, int]:
+    return {**{state.value: counts.get(state, 0) for state in IngestionState}, "total": sum(counts.values())}
+
+
+def describe_file_batch(batch: FileBatch) -> dict[str, Any]:
+    """Return a batch of files as OpenAI's clients read it."""
+    counts = _describe_counts(batch.counts)
+    status = IngestionState.COMPLETED
+    if counts[IngestionState.IN_PROGRESS]:
+        status = IngestionState.IN_PROGRESS
+    elif counts[IngestionState.CANCELLED]:
+        status = IngestionState.CANCELLED
+    elif counts[IngestionState.FAILED] == counts["total"]:
+        status = IngestionState.FAILED
+    return {
+        "id": batch.id,
+        "object": "vector_store.files_batch",
+        "created_at": int(batch.created_at),
+        "vector_store_id": batch.vector_store_id,
+        "status": status.value,
+        "file_counts": counts,
     }
 
 

@@ -21,6 +21,7 @@ _METADATA: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
 _ATTRIBUTES: Final[Schema] = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 _FILE_ERROR: Final[Schema] = {"enum": ["server_error", "unsupported_file", "invalid_file"]}
 _STATES: Final = ("in_progress", "completed", "failed", "cancelled")
+_COUNTS: Final[Schema] = build_object(**dict.fromkeys((*_STATES, "total"), COUNT))
 METHOD: Final[Schema] = {"enum": ["hybrid", "words"]}
 PLACE: Final[Mapping[str, Schema]] = {"page": or_null(COUNT), "heading": TEXT, "start": COUNT, "end": COUNT}
 """Where a passage is in its document: page, heading, and characters of the document's text before its ends."""
@@ -83,7 +84,7 @@ KNOWLEDGE_COMPONENTS: Final[Mapping[str, Schema]] = {
         name=TEXT,
         description=TEXT,
         usage_bytes=COUNT,
-        file_counts=build_object(**dict.fromkeys((*_STATES, "total"), COUNT)),
+        file_counts=_COUNTS,
         status={"enum": ["in_progress", "completed"]},
         expires_after=or_null(build_object(anchor=build_const("last_active_at"), days=COUNT)),
         expires_at=or_null(COUNT),
@@ -115,6 +116,14 @@ KNOWLEDGE_COMPONENTS: Final[Mapping[str, Schema]] = {
         ),
     ),
     "VectorStoreFiles": _build_page("VectorStoreFile"),
+    "FileBatch": build_object(
+        id=TEXT,
+        object=build_const("vector_store.files_batch"),
+        created_at=COUNT,
+        vector_store_id=TEXT,
+        status={"enum": list(_STATES)},
+        file_counts=_COUNTS,
+    ),
     "DeletedVectorStoreFile": _build_deleted("vector_store.file.deleted"),
     "SearchResults": build_object(
         object=build_const("vector_store.search_results.page"),

@@ -10,6 +10,7 @@ from r1plus_gateway.calculation.agreement import compare_prose
 from r1plus_gateway.calculation.math_plan import MOST_LINE_BYTES, ExpressionRoute, PlannedExpression, Skip
 
 HEADING: Final = "Results of a calculator, as data:"
+NOT_QUOTED: Final = "not given to the model, since no second method has confirmed it"
 NO_USAGE: Final = Usage(0, 0)
 
 
@@ -31,12 +32,16 @@ class MathEntry:
     def compare(self, prose: str) -> "MathEntry":
         """Return it with what the prose says."""
         done = self.calculation
-        return self if done is None else replace(self, agrees=compare_prose(prose, done.exact, done.numeric))
+        return (
+            self
+            if done is None or not done.verified
+            else replace(self, agrees=compare_prose(prose, done.exact, done.numeric))
+        )
 
     def write_line(self) -> str:
-        """Return the line of the prompt; empty if there is no result that fits."""
+        """Return the line of the prompt; empty if there is no result that was checked and fits."""
         done = self.calculation
-        if done is None:
+        if done is None or not done.verified:
             return ""
         unit = f" {self.planned.unit.symbol}" if self.planned.unit.symbol else ""
         for result in _list_results(done):
@@ -60,10 +65,16 @@ class MathEntry:
             "verified": is_checked and not self.is_translated,
             "checked": is_checked,
             "check": done.check if done is not None else None,
-            "notes": list(done.notes) if done is not None else [],
+            "notes": _list_notes(done),
             "agrees": self.agrees,
             "error": describe_skip(self.error),
         }
+
+
+def _list_notes(done: Calculation | None) -> list[str]:
+    if done is None:
+        return []
+    return [*done.notes] if done.verified else [*done.notes, NOT_QUOTED]
 
 
 def _list_results(done: Calculation) -> list[str]:

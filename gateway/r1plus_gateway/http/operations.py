@@ -11,11 +11,12 @@ from r1plus_gateway.http.answer_schemas import COMPONENTS, Schema, refer
 from r1plus_gateway.http.content_schemas import CONTENT_COMPONENTS
 from r1plus_gateway.http.errors import InvalidFieldError
 from r1plus_gateway.http.field_tables import Table
+from r1plus_gateway.http.json_body import JSON_TYPE, MERGE_PATCH_TYPE
 from r1plus_gateway.http.knowledge_schemas import KNOWLEDGE_COMPONENTS
 from r1plus_gateway.http.response_schemas import RESPONSE_COMPONENTS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-JSON: Final = "application/json"
+JSON: Final = JSON_TYPE
 FILE: Final = "application/octet-stream"
 FORM: Final = "multipart/form-data"
 ANY: Final = (400, 403, 421, 500)
@@ -106,7 +107,8 @@ class Operation:
             },
         }
         if self.body is not None:
-            content = {JSON: {"schema": self.body.build_schema()}}
+            types = (JSON, MERGE_PATCH_TYPE) if self.method == "PATCH" else (JSON,)
+            content = {name: {"schema": self.body.build_schema()} for name in types}
             described["requestBody"] = {"required": self.is_body_required, "content": content}
         if self.takes_file:
             described["requestBody"] = {"required": True, "content": _FILE_CONTENT}

@@ -15,7 +15,7 @@ from r1plus_gateway.http.indexed_history import (
     make_utterance,
 )
 from r1plus_gateway.http.response_items import Item, drop_searches, strip_answer_item
-from r1plus_gateway.memory.index import ConversationIndex, View, view_index
+from r1plus_gateway.http.statement_embedding import IndexedStatements, StatementEmbedder
 from r1plus_gateway.store.content import StoredMemory
 from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.content_marks import ChainMark, ConversationMark, MemoriesMark, find_newest_key
@@ -42,6 +42,8 @@ class Continued:
     most_bytes: int
     """That are read at once of what was said before."""
     recalls: bool
+    question: str = ""
+    """What is asked now, for a search by vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,10 @@ class _Read:
 class Recall:
     """Reads what requests continue, and keeps its index for the next request."""
 
-    def __init__(self, content: TenantContent) -> None:
+    def __init__(self, content: TenantContent, statements: StatementEmbedder | None = None) -> None:
+        """Without `statements` words alone are searched."""
         self._content = content
+        self._statements = statements
         self._cache = content.plaintext
         self._indexing = asyncio.Semaphore(MOST_INDEXING)
 
@@ -92,7 +96,16 @@ class Recall:
             recollection = await self._add(history, read)
             assert recollection is not None, "nobody else has this index"
         self._keep(owner, history, read, begun)
-        return replace(recollection, known=await self._index_known(owner, read, begun)), read.memories
+        known = await self._index_known(owner, read, begun)
+        recollection = replace(recollection, known=known.view())
+        if self._statements is not None:
+            parts = [
+                IndexedStatements(history.vectors, recollection.said),
+                IndexedStatements(known.vectors, recollection.known),
+            ]
+            ranking = await self._statements.rank(caller.group_id, continued.question, parts)
+            recollection = replace(recollection, ranking=ranking)
+        return recollection, read.memories
 
     async def _add(self, history: IndexedHistory, read: _Read) -> Recollection | None:
         """Index what is new; None where another request has indexed something else since it was read."""
@@ -108,17 +121,17 @@ class Recall:
         former = "" if before is None else _name_entry(before)
         self._cache.put(owner, _name_entry(after), history, after, history.size, begun, instead_of=former)
 
-    async def _index_known(self, owner: Owner, read: _Read, begun: tuple[int, int]) -> View:
+    async def _index_known(self, owner: Owner, read: _Read, begun: tuple[int, int]) -> KnownStatements:
         texts = tuple(memory.text for memory in read.memories)
         if not texts:
-            return view_index(ConversationIndex())
+            return KnownStatements(())
         known: KnownStatements | None = self._cache.get(owner, KNOWN)
         if known is None or known.texts != texts:
             async with self._indexing:
                 known = await asyncio.to_thread(KnownStatements, texts)
         mark = MemoriesMark([memory.id for memory in read.memories], read.memories_key)
         self._cache.put(owner, KNOWN, known, mark, known.size, begun)
-        return known.view()
+        return known
 
 
 def _name_entry(mark: ChainMark | ConversationMark) -> str:

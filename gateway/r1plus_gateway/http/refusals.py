@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from r1plus_gateway.access.caller import AccessError
 from r1plus_gateway.http.admission import Holds
-from r1plus_gateway.http.completions import Exchange, GatewayParts
 from r1plus_gateway.http.errors import convert_access_error, convert_serving_error
+from r1plus_gateway.http.exchange import Exchange, GatewayParts
 from r1plus_gateway.serving.errors import ServingError
 
 

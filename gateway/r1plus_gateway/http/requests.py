@@ -157,7 +157,7 @@ class GenerateRequest:
 class MemoryFigures(Protocol):
     """Memory in a prompt."""
 
-    def build_figures(self) -> dict[str, int]:
+    def build_figures(self) -> dict[str, int | str]:
         """Return what the answer says of it."""
 
 

@@ -14,6 +14,7 @@ from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.indexed_history import Recollection
 from r1plus_gateway.http.messages import PromptMessage
 from r1plus_gateway.http.response_items import Item, build_messages, read_item_text
+from r1plus_gateway.knowledge.search import SearchMethod
 from r1plus_gateway.memory.long_term import plan_keeping
 from r1plus_gateway.memory.packing import Memory, pack_views
 from r1plus_gateway.settings import ModelSettings
@@ -38,12 +39,13 @@ class MemoryUse:
     """What memory put into a prompt."""
 
     memory: Memory
+    search: SearchMethod
     turns: int
     """That were read, the newest of the conversation."""
     estimated_tokens: int
     """Of the whole prompt."""
 
-    def build_figures(self) -> dict[str, int]:
+    def build_figures(self) -> dict[str, int | str]:
         """Return what the answer says of it."""
         return {
             "budget_tokens": self.memory.budget,
@@ -53,6 +55,7 @@ class MemoryUse:
             "cards": self.memory.cards,
             "retrieved": self.memory.retrieved,
             "remembered": self.memory.remembered,
+            "search": self.search.value,
         }
 
     def find_smaller_budget(self, prompt_tokens: int, most_tokens: int) -> int | None:
@@ -104,12 +107,14 @@ def read_memory_options(fields: Fields, model: ModelSettings) -> MemoryOptions |
 def recall_messages(earlier: Recollection, items: Sequence[Item], budget: int) -> tuple[list[PromptMessage], MemoryUse]:
     """Return the messages of a prompt with memory. What developers said before is kept; it is no memory."""
     counter = EstimatedTokens()
-    memory = pack_views(earlier.said, earlier.known, find_question(items), budget, counter)
+    rankings = () if earlier.ranking is None else (earlier.ranking,)
+    memory = pack_views(earlier.said, earlier.known, find_question(items), budget, counter, rankings)
     kept = sum(len(turn.utterances) for turn in memory.verbatim)
     messages = build_messages([*earlier.instructions, *earlier.newest[len(earlier.newest) - kept :], *items])
     messages = _insert_block(messages, memory.block)
     tokens = sum(counter.count(message.content) for message in messages)
-    return messages, MemoryUse(memory, earlier.said.turn_count, tokens)
+    search = SearchMethod.HYBRID if rankings else SearchMethod.WORDS
+    return messages, MemoryUse(memory, search, earlier.said.turn_count, tokens)
 
 
 def plan_memories(remembered: Sequence[StoredMemory], items: Sequence[Item]) -> MemoryChanges:

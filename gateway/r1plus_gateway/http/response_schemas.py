@@ -18,6 +18,7 @@ from r1plus_gateway.http.answer_schemas import (
 )
 from r1plus_gateway.http.answers import StorageOutcome
 from r1plus_gateway.http.knowledge_schemas import CITATION, KNOWLEDGE
+from r1plus_gateway.knowledge.search import SearchMethod
 
 _FALSE: Final[Schema] = {"type": "boolean", "const": False}
 _TRUE: Final[Schema] = {"type": "boolean", "const": True}
@@ -79,6 +80,7 @@ _MEMORY: Final[Schema] = build_object(
     cards=COUNT,
     retrieved=COUNT,
     remembered=COUNT,
+    search={"enum": [method.value for method in SearchMethod]},
 )
 _EVIDENCE: Final[Schema] = build_object(
     {"memory": _MEMORY, "knowledge": KNOWLEDGE, **MATH},

@@ -25,9 +25,10 @@ from r1plus_gateway.http.errors import InvalidFieldError, RequestError
 from r1plus_gateway.http.fields import Fields
 from r1plus_gateway.http.recall import Continued, Recall
 from r1plus_gateway.http.requests import StorageRequest
-from r1plus_gateway.http.response_items import SEARCH_CALL, Item, strip_answer_item
-from r1plus_gateway.http.response_memory import LONG_TERM, MEMORY, read_memory_options
+from r1plus_gateway.http.response_items import INPUT, SEARCH_CALL, Item, strip_answer_item
+from r1plus_gateway.http.response_memory import LONG_TERM, MEMORY, find_question, read_memory_options
 from r1plus_gateway.http.response_requests import CONVERSATION, PREVIOUS, Continuation, read_continuation_names
+from r1plus_gateway.http.statement_embedding import StatementEmbedder
 from r1plus_gateway.knowledge.quotation import QuotedPassages
 from r1plus_gateway.knowledge.stored_results import build_references
 from r1plus_gateway.settings import GatewaySettings, ModelSettings
@@ -47,12 +48,17 @@ class ResponseStorage:
     """Reads and stores responses of each caller."""
 
     def __init__(
-        self, content: TenantContent, turns: ContentTurns, read_settings: Callable[[], GatewaySettings]
+        self,
+        content: TenantContent,
+        turns: ContentTurns,
+        read_settings: Callable[[], GatewaySettings],
+        statements: StatementEmbedder | None = None,
     ) -> None:
+        """`statements`: what searches memory by vectors, too."""
         self._content = content
         self._turns = turns
         self._read_settings = read_settings
-        self._recall = Recall(content)
+        self._recall = Recall(content, statements)
 
     async def read_continuation(self, fields: Fields, model: ModelSettings, caller: Caller) -> Continuation:
         """Return what a request continues.
@@ -76,7 +82,8 @@ class ResponseStorage:
         try:
             with self._turns.take(caller, self._read_settings().limits.queue_per_key), convert_content_errors():
                 if memory is not None:
-                    continued = Continued(previous, conversation, most, recalls)
+                    question = find_question(INPUT.read(fields))
+                    continued = Continued(previous, conversation, most, recalls, question)
                     recollection, remembered = await self._recall.recall(caller, continued)
                     return replace(earlier, recollection=recollection, remembered=remembered)
                 items = await self._content.read(

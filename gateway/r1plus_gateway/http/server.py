@@ -16,9 +16,10 @@ from r1plus_gateway.access.usage import UsageReader
 from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.application import Api
-from r1plus_gateway.http.completions import GatewayParts
 from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, TlsSite, create_listener
+from r1plus_gateway.http.exchange import GatewayParts
 from r1plus_gateway.http.metrics import GatewayMetrics
+from r1plus_gateway.http.statement_embedding import running_statement_embedder
 from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tls import ServerCertificate
 from r1plus_gateway.knowledge.documents import DocumentReader
@@ -76,7 +77,8 @@ async def run_gateway(
         if store is not None:
             running = run_knowledge(store, lambda: file.current.limits, documents, embedder)
             knowledge = await stack.enter_async_context(running)
-        api = Api(parts, usage, store, calculator, embedder, knowledge)
+        statements = await stack.enter_async_context(running_statement_embedder(embedder))
+        api = Api(parts, usage, store, calculator, embedder, knowledge, statements)
         certificate = ServerCertificate(settings.tls) if settings.tls else None
         internal = await _listen(
             stack,

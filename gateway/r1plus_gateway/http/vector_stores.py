@@ -14,7 +14,6 @@ from r1plus_gateway.http.content_handlers import (
     read_id,
     read_page,
     read_page_of,
-    refuse_unknown,
     require,
     require_page,
 )
@@ -42,7 +41,7 @@ from r1plus_gateway.http.private_answers import respond
 from r1plus_gateway.knowledge.chunking import ChunkSize
 from r1plus_gateway.knowledge.quotation import describe_passage_place
 from r1plus_gateway.knowledge.search import Passage
-from r1plus_gateway.store.content_cipher import Owner
+from r1plus_gateway.store.content import Page
 from r1plus_gateway.store.knowledge import Ingestion, IngestionState, VectorStore
 from r1plus_gateway.store.knowledge_writer import KnowledgeWriter
 
@@ -170,10 +169,10 @@ class VectorStores(KnowledgeHandlers):
             def create(writer: KnowledgeWriter) -> VectorStore | str:
                 """Return the vector store, or the id of a file that this owner has not."""
                 made = writer.create_vector_store(name, description, attributes, days)
-                for file_id in file_ids:
-                    if writer.add_store_file(made.id, file_id, begin_ingestion({}, size)) is None:
-                        writer.delete_vector_store(made.id)
-                        return file_id
+                ingestions = {file_id: begin_ingestion({}, size) for file_id in file_ids}
+                if file_ids and (unknown := writer.add_store_files(made.id, ingestions)):
+                    writer.delete_vector_store(made.id)
+                    return unknown
                 return require(writer.find_vector_store(made.id), made.id)
 
             made = await self._knowledge.write(owner, create)
@@ -250,28 +249,9 @@ class VectorStores(KnowledgeHandlers):
         self._parts.ingestion.wake()
         return respond(describe_store_file(added))
 
-    async def _refuse_addition(self, owner: Owner, store_id: str, file_id: str) -> Exception:
-        """Return why a file cannot be added: one of the two is not there, or they are of two owners."""
-        store, file = await self._knowledge.read(
-            owner, lambda one: (one.find_vector_store(store_id), one.find_file(file_id))
-        )
-        if store is None or file is None:
-            return refuse_unknown(file_id if store is not None else store_id)
-        if store.is_shared and file.is_shared:
-            return await self._refuse_foreign(owner, store_id, lambda one: one.find_vector_store(store_id))
-        message = (
-            "is the key's own, and the vector store an end user's, or the reverse; make a vector store for each: a"
-            " search takes several"
-        )
-        return InvalidFieldError(FILE_ID.name, message)
-
     async def _list_files(self, request: web.Request, caller: Caller) -> web.Response:
         name = read_id(request, ID)
-        query = read_query(request, (BY_STATE, *PAGE))
-        page, wanted = read_page_of(query), query.get(BY_STATE.name)
-        if wanted is not None and wanted not in STATES:
-            raise InvalidFieldError(BY_STATE.name, f"{wanted!r:.40} is not one of {', '.join(STATES)}")
-        state = None if wanted is None else IngestionState(wanted)
+        page, state = read_state_page(request)
         found, listed = await self._knowledge.read(
             self._identify(caller), lambda one: (one.find_vector_store(name), one.list_store_files(name, page, state))
         )
@@ -298,6 +278,15 @@ class VectorStores(KnowledgeHandlers):
         if not await self._knowledge.delete(owner, lambda one: one.remove_store_file(name, file_id)):
             raise await self._refuse_foreign(owner, file_id, lambda one: one.find_store_file(name, file_id))
         return respond({"id": file_id, "object": "vector_store.file.deleted", "deleted": True})
+
+
+def read_state_page(request: web.Request) -> tuple[Page, IngestionState | None]:
+    """Return which part of a list of files a request asks for, and in which state. Raises InvalidFieldError."""
+    query = read_query(request, (BY_STATE, *PAGE))
+    wanted = query.get(BY_STATE.name)
+    if wanted is not None and wanted not in STATES:
+        raise InvalidFieldError(BY_STATE.name, f"{wanted!r:.40} is not one of {', '.join(STATES)}")
+    return read_page_of(query), None if wanted is None else IngestionState(wanted)
 
 
 def begin_ingestion(attributes: Mapping[str, Any], size: ChunkSize) -> Ingestion:

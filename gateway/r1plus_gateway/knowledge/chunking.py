@@ -8,7 +8,7 @@ from typing import Final
 from r1plus_contract.documents import TextBlock
 from r1plus_gateway.store.knowledge import Chunk
 
-RELEASE: Final = 2
+RELEASE: Final = 3
 """Of the rules: with other ones a document that was read in part is read again."""
 CHARACTERS_PER_TOKEN: Final = 4
 """About, of English; a chunk of another language has more tokens."""
@@ -93,7 +93,9 @@ class Chunker:
 
     def _cut_to_size(self) -> Iterator[Chunk]:
         while len(self._text) > self._size.characters:
-            yield self._cut()
+            chunk = self._cut()
+            if chunk.text:
+                yield chunk
 
     def _cut_heading(self) -> Iterator[Chunk]:
         """Yield a heading that has no text below it."""

@@ -10,13 +10,14 @@ import simsimd
 from numpy.typing import NDArray
 
 _BLOCK: Final = 4096
-"""Rows that are allocated at once."""
 
 
 class VectorTable:
     """Vectors of length 1, by the numbers of their chunks. One that is searched is not changed: a copy of it grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, block: int = _BLOCK) -> None:
+        """`block`: rows that are allocated at once."""
+        self._block = block
         self._rows: NDArray[np.float16] | None = None
         self._is_shared = False
         """Whether another table has the same memory: the first row that is added moves this one to its own."""
@@ -33,7 +34,7 @@ class VectorTable:
 
     def copy(self) -> "VectorTable":
         """Return a table of the same vectors that can grow."""
-        copied = VectorTable()
+        copied = VectorTable(self._block)
         copied._rows, copied._count, copied._is_shared = self._rows, self._count, True
         return copied
 
@@ -45,7 +46,7 @@ class VectorTable:
         """Add vectors, (count, dimensions)."""
         end = self._count + len(vectors)
         if self._rows is None or self._is_shared or end > len(self._rows):
-            room = max(self._capacity, end if self._rows is None else end + _BLOCK)
+            room = max(self._capacity, end if self._rows is None else end + self._block)
             grown = np.empty((room, vectors.shape[1]), dtype=np.float16)
             if self._rows is not None:
                 grown[: self._count] = self._rows[: self._count]

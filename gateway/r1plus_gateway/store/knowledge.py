@@ -118,6 +118,17 @@ class VectorStoreFile:
 
 
 @dataclass(frozen=True, slots=True)
+class FileBatch:
+    """Files that were added to a vector store together, as far as they are still in it."""
+
+    id: str
+    vector_store_id: str
+    created_at: float
+    counts: Mapping[IngestionState, int]
+    """Files in each state; at least one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a document's text, with its place."""
 

@@ -19,6 +19,7 @@ from r1plus_gateway.store.data_keys import KeyChain
 from r1plus_gateway.store.knowledge import (
     Chunk,
     ChunkBatch,
+    FileBatch,
     FileState,
     Ingestion,
     IngestionProblem,
@@ -57,13 +58,16 @@ class KnowledgeReader:
 
     def list_files(self, page: Page, purpose: str = "") -> Listed[StoredFile] | None:
         """Return whole files by the time they were made; None if `page.after` is none of them."""
-        files: list[StoredFile] = []
+        c, files = t.files.c, list[StoredFile]()
+        conditions = [c.state == FileState.WHOLE]
+        if purpose:
+            conditions.append(sa.or_(c.purpose == purpose, c.purpose.is_(None)))
         rest: Page | None = page
         while rest is not None and len(files) <= page.limit:
-            rows = self._list_rows(t.files, rest, t.files.c.state == FileState.WHOLE)
+            rows = self._list_rows(t.files, rest, *conditions)
             if rows is None:
                 return None
-            read = [self._make_file(row) for row in rows]  # what a purpose is, is encrypted
+            read = [self._make_file(row) for row in rows]  # of an earlier release the purpose is encrypted
             files += [file for file in read if not purpose or file.purpose == purpose]
             rest = replace(page, after=rows[-1].id) if len(rows) > page.limit else None
         return Listed(files[: page.limit], len(files) > page.limit)
@@ -100,15 +104,20 @@ class KnowledgeReader:
         return None if owner is None or row is None else self._make_store_files([row], owner)[0]
 
     def list_store_files(
-        self, store_id: str, page: Page, state: IngestionState | None = None
+        self, store_id: str, page: Page, state: IngestionState | None = None, batch_id: str = ""
     ) -> Listed[VectorStoreFile] | None:
-        """Return files of a vector store by the time they were added; None if `page.after` is none of them."""
+        """Return files of a vector store by the time they were added; None if `page.after` is none of them.
+
+        `batch_id`: only those of this batch.
+        """
         owner, c = self._find_owner(t.vector_stores, store_id), t.vector_store_files.c
         if owner is None:
             return None
         statement = sa.select(t.vector_store_files).where(c.vector_store_id == store_id)
         if state is not None:
             statement = statement.where(c.state == state)
+        if batch_id:
+            statement = statement.where(c.batch_id == batch_id)
         if page.after:
             after = self.find_store_file(store_id, page.after)
             if after is None:
@@ -118,6 +127,17 @@ class KnowledgeReader:
         order = (c.created_at, c.id) if page.is_ascending else (c.created_at.desc(), c.id.desc())
         rows = self.connection.execute(statement.order_by(*order).limit(page.limit + 1)).all()
         return Listed(self._make_store_files(rows[: page.limit], owner), len(rows) > page.limit)
+
+    def find_batch(self, store_id: str, batch_id: str) -> FileBatch | None:
+        """Return a batch of files, of which at least one is in the vector store."""
+        c = t.vector_store_files.c
+        is_batch = (c.vector_store_id == store_id, c.batch_id == batch_id)
+        found = sa.select(c.state, sa.func.count(), sa.func.min(c.created_at)).where(*is_batch).group_by(c.state)
+        rows = self.connection.execute(found).all()
+        if not rows or self._find_owner(t.vector_stores, store_id) is None:
+            return None
+        counts = {IngestionState(state): count for state, count, _ in rows}
+        return FileBatch(batch_id, store_id, min(row[2] for row in rows), counts)
 
     def list_searchable(self, store_id: str) -> list[VectorStoreFile] | None:
         """Return all files of a vector store whose chunks are complete; None without the vector store."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ENTRY_BYTES, ContentLimitError, ContentLimits
 from r1plus_gateway.store.content_books import match_owner, measure_new_owner, read_stored_bytes
-from r1plus_gateway.store.content_cipher import ContentCipher, Owner
+from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner
 from r1plus_gateway.store.content_writer import make_id
 from r1plus_gateway.store.knowledge import (
     DELETED_AT,
@@ -41,6 +41,8 @@ from r1plus_gateway.store.knowledge_reader import KnowledgeReader, decode_ingest
 from r1plus_gateway.store.retention import prune_knowledge
 
 _DAY = 86400.0
+_MOST_NAMED: Final = 256
+"""Ids in one statement."""
 
 
 class KnowledgeWriter(KnowledgeReader):
@@ -88,7 +90,7 @@ class KnowledgeWriter(KnowledgeReader):
         row = self._seal("files", "attributes", file_id, _encode_about(name, purpose))
         self._grow([row["attributes"]], replaced=bytes(before))
         expires_at = None if expires_after is None else self.now + expires_after
-        state = {"state": FileState.WHOLE.value, "expires_at": expires_at}
+        state = {"state": FileState.WHOLE.value, "expires_at": expires_at, "purpose": purpose}
         self.connection.execute(sa.update(t.files).where(*is_open).values(row | state))
         return self.find_file(file_id)
 
@@ -118,7 +120,7 @@ class KnowledgeWriter(KnowledgeReader):
         c = t.vector_store_files.c
         rows = self.connection.execute(sa.select(c.id, c.vector_store_id).where(c.file_id == file_id)).all()
         for row in rows:
-            self._hide_store_file(row.id)
+            self._hide_store_files([row.id])
         mark_changed(self.connection, [row.vector_store_id for row in rows])
         self._hide(t.files, file_id)
         return True
@@ -204,37 +206,70 @@ class KnowledgeWriter(KnowledgeReader):
 
         Return None unless both are this owner's. Raises ContentLimitError.
         """
-        if not (self._is_visible_own(t.vector_stores, store_id) and self._is_visible_own(t.files, file_id)):
+        if self.add_store_files(store_id, {file_id: ingestion}):
             return None
-        c = t.vector_store_files.c
-        self.remove_store_file(store_id, file_id)
-        count = self.connection.scalar(sa.select(sa.func.count()).where(c.vector_store_id == store_id)) or 0
-        if count >= MOST_FILES:
-            raise ContentLimitError(f"{count} files are in the vector store, its limit; make another vector store")
-        row = self._seal("vector_store_files", "content", make_id("vsf"), encode_ingestion(ingestion))
-        self._grow([row["content"]])
-        place = {"vector_store_id": store_id, "file_id": file_id, "created_at": self.now}
-        state = {"state": IngestionState.IN_PROGRESS.value, "chunks": 0}
-        self.connection.execute(sa.insert(t.vector_store_files), [row | place | state])
-        self.touch_vector_store(store_id)
         return self.find_store_file(store_id, file_id)
+
+    def add_store_files(self, store_id: str, ingestions: Mapping[str, Ingestion], batch_id: str = "") -> str:
+        """Let files be read into a vector store, by their ids. One that is there already is read again.
+
+        Return the id of what is not this owner's, and then nothing was added; empty: all were. Raises
+        ContentLimitError.
+        """
+        if not self._is_visible_own(t.vector_stores, store_id):
+            return store_id
+        visible = self._find_visible_files(list(ingestions))
+        unknown = next((file_id for file_id in ingestions if file_id not in visible), "")
+        if unknown:
+            return unknown
+        c = t.vector_store_files.c
+        self._remove_store_files(store_id, list(ingestions))
+        count = self.connection.scalar(sa.select(sa.func.count()).where(c.vector_store_id == store_id)) or 0
+        if count + len(ingestions) > MOST_FILES:
+            raise ContentLimitError(
+                f"{count} files are in the vector store, and {len(ingestions)} more exceed {MOST_FILES}; make another"
+                " vector store"
+            )
+        rows, key = [], self._keys.get_newest(self.owner, self.now)
+        for file_id, ingestion in ingestions.items():
+            row = self._seal("vector_store_files", "content", make_id("vsf"), encode_ingestion(ingestion), key)
+            place = {"vector_store_id": store_id, "file_id": file_id, "created_at": self.now}
+            state = {"state": IngestionState.IN_PROGRESS.value, "chunks": 0, "batch_id": batch_id or None}
+            rows.append(row | place | state)
+        self._grow([row["content"] for row in rows])
+        self.connection.execute(sa.insert(t.vector_store_files), rows)
+        self.touch_vector_store(store_id)
+        return ""
+
+    def cancel_batch(self, store_id: str, batch_id: str) -> bool:
+        """Read no further files of a batch; return whether there is one in a vector store of this owner.
+
+        What was read of a file goes; a large part of one by `drop_deleted`. Files that were read stay.
+        """
+        c = t.vector_store_files.c
+        is_batch = (c.vector_store_id == store_id, c.batch_id == batch_id)
+        rows = self.connection.execute(sa.select(t.vector_store_files).where(*is_batch)).all()
+        if not rows or not self._is_visible_own(t.vector_stores, store_id):
+            return False
+        begun = [row for row in rows if row.state == IngestionState.IN_PROGRESS and row.chunks]
+        self._remove_store_files(store_id, [row.file_id for row in begun])
+        if begun:  # without their chunks they are as large as before
+            again = [self._seal_again(row) for row in begun]
+            self._grow([row["content"] for row in again], is_limited=False)
+            self.connection.execute(sa.insert(t.vector_store_files), again)
+        is_open = (*is_batch, c.state == IngestionState.IN_PROGRESS)
+        cancelled = {"state": IngestionState.CANCELLED.value}
+        self.connection.execute(sa.update(t.vector_store_files).where(*is_open).values(cancelled))
+        return True
 
     def remove_store_file(self, store_id: str, file_id: str) -> bool:
         """Delete a file from a vector store of this owner, with its chunks; return whether it was there.
 
         A large one is not seen any more, and goes by `drop_deleted`.
         """
-        c = t.vector_store_files.c
-        is_file = (c.vector_store_id == store_id, c.file_id == file_id)
-        row_id = self.connection.scalar(sa.select(c.id).where(*is_file))
-        if row_id is None or not self._is_visible_own(t.vector_stores, store_id):
+        if not self._is_visible_own(t.vector_stores, store_id):
             return False
-        if has_many_batches(self.connection, [row_id], self._limits.deletion):
-            self._hide_store_file(row_id)
-        else:
-            delete_store_files(self.connection, [row_id], self.owner)
-        mark_changed(self.connection, [store_id])
-        return True
+        return self._remove_store_files(store_id, [file_id]) > 0
 
     def finish_ingestion(self, file: VectorStoreFile, ingestion: Ingestion, batches: int) -> bool:
         """Say that a file was read to its end, in so many batches.
@@ -332,6 +367,40 @@ class KnowledgeWriter(KnowledgeReader):
         """Give a vector store a new version."""
         mark_changed(self.connection, [store_id])
 
+    def _find_visible_files(self, ids: Sequence[str]) -> set[str]:
+        """Return those of these files that are this owner's, whole or not, and were not deleted before."""
+        c, found = t.files.c, set[str]()
+        is_there = (*match_owner(t.files, self.owner), sa.or_(c.expires_at.is_(None), c.expires_at != DELETED_AT))
+        for start in range(0, len(ids), _MOST_NAMED):
+            named = c.id.in_(ids[start : start + _MOST_NAMED])
+            found.update(self.connection.scalars(sa.select(c.id).where(named, *is_there)))
+        return found
+
+    def _remove_store_files(self, store_id: str, file_ids: Sequence[str]) -> int:
+        """Delete files from a vector store of this owner, with their chunks; return how many were there.
+
+        Large ones are not seen any more, and go by `drop_deleted`.
+        """
+        c, ids = t.vector_store_files.c, list[str]()
+        for start in range(0, len(file_ids), _MOST_NAMED):
+            named = c.file_id.in_(file_ids[start : start + _MOST_NAMED])
+            ids += self.connection.scalars(sa.select(c.id).where(c.vector_store_id == store_id, named))
+        if not ids:
+            return 0
+        if has_many_batches(self.connection, ids, self._limits.deletion):
+            self._hide_store_files(ids)
+        else:
+            delete_store_files(self.connection, ids, self.owner)
+        mark_changed(self.connection, [store_id])
+        return len(ids)
+
+    def _seal_again(self, row: Any) -> dict[str, Any]:
+        """Return a file of a vector store as a new row, as it was before it was read."""
+        ingestion = reset_ingestion(self._read_ingestion(row), "")
+        sealed = self._seal("vector_store_files", "content", make_id("vsf"), encode_ingestion(ingestion))
+        kept = {name: getattr(row, name) for name in ("vector_store_id", "file_id", "created_at", "state", "batch_id")}
+        return sealed | kept | {"chunks": 0}
+
     def _find_wanted(self, file: VectorStoreFile) -> Any:
         """Return the row of a file that is being read into a vector store of this owner; None if it is not any more."""
         c = t.vector_store_files.c
@@ -363,8 +432,8 @@ class KnowledgeWriter(KnowledgeReader):
     def _hide(self, table: sa.Table, row_id: str) -> None:
         self.connection.execute(sa.update(table).where(table.c.id == row_id).values(expires_at=DELETED_AT))
 
-    def _hide_store_file(self, row_id: str) -> None:
-        """Move a file of a vector store into a new one that nobody sees: that takes no longer where it is large."""
+    def _hide_store_files(self, ids: Sequence[str]) -> None:
+        """Move files of a vector store into a new one that nobody sees: that takes no longer where they are large."""
         store = VectorStore(make_id("vs"), "", "", {}, self.now, self.now, None, DELETED_AT, 1, is_shared=False)
         row = self._seal_store(store)
         self._grow([row["attributes"]], is_limited=False)
@@ -372,7 +441,9 @@ class KnowledgeWriter(KnowledgeReader):
         self.connection.execute(sa.insert(t.vector_stores), [row | {**self._own(), **times, "version": 1}])
         c = t.vector_store_files.c
         moved = {"vector_store_id": store.id, "state": IngestionState.CANCELLED.value}
-        self.connection.execute(sa.update(t.vector_store_files).where(c.id == row_id).values(moved))
+        for start in range(0, len(ids), _MOST_NAMED):
+            named = c.id.in_(ids[start : start + _MOST_NAMED])
+            self.connection.execute(sa.update(t.vector_store_files).where(named).values(moved))
 
     def _match_open(self, file_id: str) -> tuple[Any, ...]:
         c = t.files.c
@@ -387,8 +458,9 @@ class KnowledgeWriter(KnowledgeReader):
         about = orjson.dumps({name: getattr(store, name) for name in names})
         return self._seal("vector_stores", "attributes", store.id, about)
 
-    def _seal(self, table: str, column: str, row_id: str, content: bytes) -> dict[str, Any]:
-        key = self._keys.get_newest(self.owner, self.now)
+    def _seal(self, table: str, column: str, row_id: str, content: bytes, key: DataKey | None = None) -> dict[str, Any]:
+        """Return what is stored of a row. `key`: the newest, where it was looked up before."""
+        key = key or self._keys.get_newest(self.owner, self.now)
         return {"id": row_id, "key_id": key.id, column: self.cipher.encrypt(key, table, row_id, content)}
 
     def _grow(

@@ -248,13 +248,15 @@ files = Table(
     _make_count_column("bytes"),
     _make_text_column("key_id"),
     Column("attributes", LargeBinary, nullable=False),
+    Column("purpose", Text),
     Index("ix_files_owner", *OWNER, "created_at", "id"),
     Index("ix_files_end_user", "end_user"),
     Index("ix_files_key_id", "key_id"),
     Index("ix_files_expires_at", "expires_at"),
     Index("ix_files_state", "state", "created_at"),
 )
-"""Uploaded files. `bytes` is the size as it was sent; `attributes` has the file's name, as JSON."""
+"""Uploaded files. `bytes` is the size as it was sent; `attributes` has the file's name, as JSON. `purpose`: empty of
+files that an earlier release stored, whose `attributes` say it."""
 
 file_parts = Table(
     "file_parts",
@@ -298,12 +300,15 @@ vector_store_files = Table(
     _make_count_column("chunks"),
     _make_text_column("key_id"),
     Column("content", LargeBinary, nullable=False),
+    Column("batch_id", Text),
     UniqueConstraint("vector_store_id", "file_id"),
+    Index("ix_vector_store_files_batch_id", "batch_id"),
     Index("ix_vector_store_files_file_id", "file_id"),
     Index("ix_vector_store_files_key_id", "key_id"),
     Index("ix_vector_store_files_state", "state"),
 )
-"""A file in a vector store, and how far it was read. Its owner is the vector store's, and that of the file."""
+"""A file in a vector store, and how far it was read. Its owner is the vector store's, and that of the file. `batch_id`:
+with which others it was added."""
 
 chunk_batches = Table(
     "chunk_batches",

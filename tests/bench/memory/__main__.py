@@ -2,7 +2,7 @@
 
 Each of 120 scripted conversations has 20 turns and five facts, some of which change. After the last turn each fact is
 asked for, and the prompt is searched for its latest value. Rules may be written on the half `development`; figures are
-those of the half `reported`, also with vectors as a further ranking, which the gateway does not have. Variants are
+those of the half `reported`, by words alone, and with vectors as where a tenant has an embedding engine. Variants are
 compared on `validation`, which was written after the rules, in words that they do not know.
 
 Then two end users of each of two tenants hold a thousand conversations through their gateways, and each prompt is
@@ -31,7 +31,7 @@ from bench.memory.matching import has_value
 from bench.memory.reported import REPORTED
 from bench.memory.tokens import EngineTokens
 from bench.memory.validation import VALIDATION
-from bench.memory.vectors import VectorRanking, embed_texts
+from bench.memory.vectors import Vectors, embed_texts, rank_by_vectors
 from bench.memory.wilson import compute_wilson_lower
 from r1plus_gateway.http.response_memory import EstimatedTokens
 from r1plus_gateway.memory.index import index_remembered, index_turns, view_index
@@ -51,7 +51,7 @@ REPETITIONS = 9
 class Tally:
     """Counts over all facts of a half."""
 
-    def __init__(self, counter: EngineTokens, seed: int, vectors: VectorRanking, *, shows_misses: bool) -> None:
+    def __init__(self, counter: EngineTokens, seed: int, vectors: Vectors, *, shows_misses: bool) -> None:
         self._counter = counter
         self._vectors = vectors
         self._random = random.Random(seed)
@@ -75,7 +75,9 @@ class Tally:
             memory = pack_memory(turns, fact.question, budget, self._counter)
             prompt = self._check_size(memory, budget, size)
             self._count("included", fact, prompt)
-            further = pack_memory(turns, fact.question, budget, self._counter, [self._vectors])
+            further = pack_memory(
+                turns, fact.question, budget, self._counter, [rank_by_vectors(turns, fact.question, self._vectors)]
+            )
             self._count("included_with_vectors", fact, self._check_size(further, budget, size))
             if self._shows_misses and not has_value(prompt, fact.latest):
                 user = next(user for user, _ in conversation.turns if has_value(user, fact.latest))
@@ -142,7 +144,7 @@ def main() -> None:
         parser.error("--misses: rules must not be written on the reported half; add --half development")
     half = {one.name: one for one in (REPORTED, DEVELOPMENT, VALIDATION)}[arguments.half]
     conversations = list(build_conversations(half, arguments.seed))
-    vectors = VectorRanking(asyncio.run(embed_texts(_list_texts(conversations))))
+    vectors = asyncio.run(embed_texts(_list_texts(conversations)))
     tally = Tally(EngineTokens(), arguments.seed, vectors, shows_misses=arguments.misses)
     for conversation, other in zip(conversations, [*conversations[1:], conversations[0]], strict=True):
         tally.measure(conversation, other)

@@ -2,8 +2,10 @@
 
 Requests that continue 1,000 stored turns, that continue 10, and that continue nothing come in turn, in the same run. The
 gateway is started again before they are measured: the first request to each conversation finds nothing in its memory.
+Memory is searched by words and by vectors. What the embedder takes for the question alone is measured beside it.
 """
 
+import asyncio
 import statistics
 import tempfile
 import time
@@ -16,14 +18,20 @@ import orjson
 
 from bench.memory.conversations import build_conversations
 from bench.memory.development import DEVELOPMENT
+from r1plus_gateway.embedding.client import SocketEmbedder
 from support.gateway.fake_triton import FakeTriton, serving
 from support.gateway.interleaving import answer_briefly
 from support.gateway.process import running_process
+from support.gateway.whole import running_minilm
 
 TURNS: Final = (1_000, 10)
 CONVERSATIONS: Final = 5
 """Of each length: one takes no more than 2,048 items, and each request adds two."""
-ROUNDS: Final = 20
+ROUNDS: Final = 16
+MOST_LOOKS: Final = 7
+"""At a conversation, until all that was stated has its vector."""
+LOOK_SECONDS: Final = 2.0
+"""After the first look; each next one comes after twice the time."""
 ITEMS_AT_ONCE: Final = 20
 BUDGET: Final = 1_024
 CONTEXT: Final = 16_384
@@ -37,7 +45,11 @@ async def measure_first_token(rounds: int = ROUNDS) -> dict[str, float]:
     """Return milliseconds beyond a request that continues nothing, by how many turns are stored."""
     pod = FakeTriton(answer_briefly)
     with tempfile.TemporaryDirectory(prefix="r1plus-memory-") as name:
-        async with serving(pod), running_process(Path(name), pod, SETTINGS, contextTokens=CONTEXT) as gateway:
+        async with (
+            serving(pod),
+            running_minilm(Path(name)) as embedder,
+            running_process(Path(name), pod, SETTINGS, embedder=embedder, contextTokens=CONTEXT) as gateway,
+        ):
             key = await gateway.create_key()
             async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
                 made = {
@@ -46,29 +58,62 @@ async def measure_first_token(rounds: int = ROUNDS) -> dict[str, float]:
                 gateway.kill()
                 gateway.start()
                 await gateway.until_ready()
-                return await _measure(session, gateway.url, made, rounds)
+                return await _measure(session, gateway.url, made, rounds, SocketEmbedder(str(embedder.socket)))
 
 
 async def _measure(
-    session: aiohttp.ClientSession, url: str, made: dict[int, list[str]], rounds: int
+    session: aiohttp.ClientSession, url: str, made: dict[int, list[str]], rounds: int, embedder: SocketEmbedder
 ) -> dict[str, float]:
     for _ in range(CONVERSATIONS):
         await _ask(session, url, "")
-    cold: dict[int, list[float]] = {turns: [] for turns in made}
+    stored = {name: turns for turns, names in made.items() for name in names}
+    cold = {turns: [await _ask_next(session, url, name, stored) for name in names] for turns, names in made.items()}
+    for name in list(stored):
+        await _await_vectors(session, url, name, stored)
     warm: dict[int, list[float]] = {turns: [] for turns in made}
     alone: list[float] = []
-    for number in range(rounds + 1):
+    embedding: list[float] = []
+    for _ in range(rounds):
         for place in range(CONVERSATIONS):
-            alone.append(await _ask(session, url, ""))
+            alone.append((await _ask(session, url, ""))[0])
+            embedding.append(await _embed(embedder))
             for turns, names in made.items():
-                (warm if number else cold)[turns].append(await _ask(session, url, names[place], turns + number))
+                elapsed, search = await _ask_next(session, url, names[place], stored)
+                assert search == "hybrid", "a search without vectors is faster"
+                warm[turns].append(elapsed)
     base = statistics.median(alone)
-    figures = {"first_token_ms": base}
+    figures = {
+        "first_token_ms": base,
+        "question_embedding_p50_ms": statistics.median(embedding),
+        "question_embedding_p99_ms": find_percentile(embedding, 99),
+    }
     for turns in made:
         figures[f"added_{turns}_turns_p50_ms"] = statistics.median(warm[turns]) - base
         figures[f"added_{turns}_turns_p99_ms"] = find_percentile(warm[turns], 99) - find_percentile(alone, 99)
-        figures[f"added_{turns}_turns_cold_ms"] = statistics.median(cold[turns]) - base
+        figures[f"added_{turns}_turns_cold_ms"] = statistics.median(elapsed for elapsed, _ in cold[turns]) - base
     return {name: round(value, 1) for name, value in figures.items()}
+
+
+async def _await_vectors(session: aiohttp.ClientSession, url: str, name: str, stored: dict[str, int]) -> None:
+    """Ask a conversation until it is searched by vectors, too. Each question adds a turn, and few more fit."""
+    for number in range(MOST_LOOKS):
+        if (await _ask_next(session, url, name, stored))[1] == "hybrid":
+            return
+        await asyncio.sleep(LOOK_SECONDS * 2**number)
+    raise AssertionError(f"no vectors after {MOST_LOOKS} looks")
+
+
+async def _embed(embedder: SocketEmbedder) -> float:
+    began = time.perf_counter()
+    await embedder.embed([QUESTION])
+    return 1000 * (time.perf_counter() - began)
+
+
+async def _ask_next(session: aiohttp.ClientSession, url: str, name: str, stored: dict[str, int]) -> tuple[float, str]:
+    """Ask a conversation; `stored`: turns of each, of which there is one more then."""
+    answer = await _ask(session, url, name, stored[name])
+    stored[name] += 1
+    return answer
 
 
 def find_percentile(values: Sequence[float], percent: int) -> float:
@@ -100,8 +145,8 @@ async def _call(session: aiohttp.ClientSession, url: str, body: Json) -> Json:
         return answer
 
 
-async def _ask(session: aiohttp.ClientSession, url: str, conversation: str, turns: int = 0) -> float:
-    """Ask with memory of so many turns; return milliseconds to the first token."""
+async def _ask(session: aiohttp.ClientSession, url: str, conversation: str, turns: int = 0) -> tuple[float, str]:
+    """Ask with memory of so many turns; return milliseconds to the first token, and how memory was searched."""
     body: Json = {"model": "credit", "input": QUESTION, "stream": True, "store": False, "max_output_tokens": 16}
     if conversation:
         body |= {"conversation": conversation, "memory": {"enabled": True, "budget_tokens": BUDGET}}
@@ -113,7 +158,6 @@ async def _ask(session: aiohttp.ClientSession, url: str, conversation: str, turn
                 first = time.perf_counter()
             last = line if line.startswith(b'data: {"type":"response.completed"') else last
     assert first, "an answer without text"
-    if turns:
-        read = orjson.loads(last.removeprefix(b"data: "))["response"]["r1plus"]["memory"]["turns"]
-        assert read == turns, f"{read} of {turns} turns were read"
-    return 1000 * (first - began)
+    memory = orjson.loads(last.removeprefix(b"data: "))["response"]["r1plus"].get("memory", {"turns": 0, "search": ""})
+    assert memory["turns"] == turns, f"{memory['turns']} of {turns} turns were read"
+    return 1000 * (first - began), memory["search"]

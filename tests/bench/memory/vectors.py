@@ -1,4 +1,4 @@
-"""Vectors of the shipped embedding engine as a further ranking, through the embedder's process."""
+"""Vectors of the shipped embedding engine, through the embedder's process, as the gateway ranks by them."""
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,24 +9,25 @@ from numpy.typing import NDArray
 
 from devcluster.cache import cache_dir
 from r1plus_gateway.embedding.client import SocketEmbedder
-from r1plus_gateway.memory.turns import Sentence
+from r1plus_gateway.http.statement_vectors import StatementVectors, VectorRanking
+from r1plus_gateway.memory.index import index_turns, view_index
+from r1plus_gateway.memory.turns import Turn
 from r1plus_model_repo.importing.embedding.minilm import NAME, build_minilm
 from support.embedding.process import running_embedder_process
 
+Vectors = Mapping[str, NDArray[np.float32]]
+"""Of each text, (dimensions,), of length 1."""
 
-class VectorRanking:
-    """Ranks what the user states by the cosine of its vector with the question's."""
 
-    def __init__(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
-        """`vectors`: of each text, (dimensions,), of length 1."""
-        self._vectors = vectors
-
-    def rank(self, question: str, sentences: Sequence[Sentence]) -> list[int]:
-        """See `Ranking`."""
-        if not sentences:
-            return []
-        rows = np.stack([self._vectors[sentence.text] for sentence in sentences])
-        return [int(index) for index in np.argsort(-(rows @ self._vectors[question]), kind="stable")]
+def rank_by_vectors(turns: Sequence[Turn], question: str, vectors: Vectors) -> VectorRanking:
+    """Return the ranking of what the user states, as the gateway makes it."""
+    index = index_turns(turns)
+    view, own = view_index(index), StatementVectors(index)
+    missing = own.find_missing(len(index.cards))
+    own.add(missing.start, NAME, np.stack([vectors[text] for text in missing.texts]))
+    cosines = own.compare(view, NAME, vectors[question])
+    assert cosines is not None, "a statement without a vector"
+    return VectorRanking(cosines)
 
 
 async def embed_texts(texts: Iterable[str]) -> dict[str, NDArray[np.float32]]:

@@ -12,6 +12,7 @@ class FakeCalculator:
         self.result = "42"
         self.asked: list[tuple[str, int]] = []
         self.failure: CalculationFailure | None = None
+        self.is_verified = True
         self.trouble: Exception | None = None
         self.gate: asyncio.Event | None = None
         """Answers wait for it."""
@@ -29,4 +30,5 @@ class FakeCalculator:
             raise self.trouble
         if self.failure is not None:
             return CalculatorReply(failure=self.failure)
-        return CalculatorReply(Calculation(expression, self.result, self.result, True, "counted twice", ("a note",)))
+        check = "counted twice" if self.is_verified else "no second method could compute it"
+        return CalculatorReply(Calculation(expression, self.result, self.result, self.is_verified, check, ("a note",)))

@@ -479,7 +479,7 @@ async def test_uploads_that_are_cut_leave_nothing_that_is_seen(gateway: GatewayP
 
 async def test_with_an_embedder_words_and_vectors_are_searched(tmp_path: Path) -> None:
     folder = make_tiny_engine(tmp_path / "engine")
-    settings = {"data": {"hasKnowledge": True}}
+    settings = {"data": {"contentDays": 30, "hasKnowledge": True}}
     (tmp_path / "gateway").mkdir()
     async with (
         running_reader_process(tmp_path) as documents,
@@ -496,6 +496,25 @@ async def test_with_an_embedder_words_and_vectors_are_searched(tmp_path: Path) -
         assert {one["file_id"] for one in found["data"]} == {file.id}
         assert len(found["data"]) == 3, "vectors rank every chunk"
         await client.openai.close()
+        key = await process.create_key(scopes=["end-users"])
+        markers = {name: f"{name}-7142" for name in ("anna", "bert")}
+        for name, marker in markers.items():
+            prompt = await _search_memory(Client(process, key, name), pod, f"My locker has the code {marker}.")
+            assert [other for other in markers.values() if other in prompt] == [marker]
+
+
+async def _search_memory(client: Client, pod: FakeTriton, statement: str) -> str:
+    """Ask a conversation until it is searched by vectors as well; return the prompt."""
+    _, made = await client.call("POST", "/conversations", {"items": [{"role": "user", "content": statement}]})
+    body = {"model": "credit", "input": "What opens it?", "conversation": made["id"], "memory": {"enabled": True}}
+
+    async def is_hybrid() -> bool:
+        _, answer = await client.call("POST", "/responses", body)
+        return bool(answer["r1plus"]["memory"]["search"] == "hybrid")
+
+    await eventually(is_hybrid, "memory is searched by vectors")
+    await client.openai.close()
+    return str(pod.inputs[-1])
 
 
 async def test_a_tenant_without_knowledge_and_a_gateway_without_a_reader_say_so(tmp_path: Path) -> None:

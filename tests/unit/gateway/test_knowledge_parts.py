@@ -56,6 +56,11 @@ def test_chunks_are_pieces_of_the_text_at_their_offsets_and_have_all_of_it(block
         offset += len(block.text) + len(SEPARATOR)
 
 
+def test_a_stretch_of_spaces_is_no_chunk() -> None:
+    text = f"One.{' ' * (3 * SIZE.characters)}Two."
+    assert [chunk.text for chunk in cut([TextBlock(text)])] == ["One.", "Two."]
+
+
 def test_a_chunk_stays_under_one_heading_and_on_one_page() -> None:
     blocks = [
         TextBlock("Intro."), TextBlock("A", 1), TextBlock("one"), TextBlock("two"), TextBlock("B", 2),

@@ -102,6 +102,13 @@ class TestExpressions:
         assert not model.translated
         assert body["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 
+    async def test_a_result_that_nothing_confirms_is_not_told_to_the_model(self, rig: Rig, model: Model) -> None:
+        rig.calculator.is_verified = False
+        (entry,) = (await ask(rig, "What is 6 * 7?"))["r1plus"]["math"]
+        assert model.prompts == ["What is 6 * 7?"]
+        assert (entry["exact"], entry["verified"], entry["checked"], entry["agrees"]) == ("42", False, False, None)
+        assert entry["notes"] == ["a note", "not given to the model, since no second method has confirmed it"]
+
     async def test_prose_that_has_another_number_is_flagged(self, rig: Rig, model: Model) -> None:
         model.prose = ("It is 41.",)
         assert (await ask(rig, "What is 6 * 7?"))["r1plus"]["math"][0]["agrees"] is False

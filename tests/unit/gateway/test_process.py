@@ -127,7 +127,8 @@ async def test_a_raised_limit_holds_for_the_next_request(
 async def test_what_a_change_names_changes_and_the_rest_stays(gateway: GatewayProcess) -> None:
     key = await gateway.create_key(models=["other"], limits={"budget_tokens": 50, "tokens_per_minute": 7})
     path = f"/keys/{key.split('_')[1]}"
-    _, before = await gateway.call_admin("PATCH", path, {"expires_in_seconds": 3600})
+    merge = {"Content-Type": "application/merge-patch+json"}
+    _, before = await gateway.call_admin("PATCH", path, {"expires_in_seconds": 3600}, **merge)
     assert before["expires_at"] is not None
     _, after = await gateway.call_admin("PATCH", path, {"models": None, "scopes": ["end-users"]})
     assert after == {**before, "models": None, "scopes": ["end-users"]}

@@ -118,6 +118,7 @@ async def test_a_conversation_longer_than_the_context_is_answered(caller: Caller
         "cards": 1,
         "retrieved": 0,
         "remembered": 0,
+        "search": "words",
     }
     assert 0 < figures["estimated_tokens"] <= figures["budget_tokens"]
     assert '"My locker has the code 4711."' in caller.prompt
@@ -167,6 +168,7 @@ async def test_where_nothing_is_continued_memory_has_nothing(caller: Caller) -> 
     status, answer = await caller.respond("Hm?", memory={"enabled": True})
     figures = answer["r1plus"]["memory"]
     assert (status, caller.prompt) == (200, "Hm?")
+    assert figures.pop("search") == "words"
     assert sum(figures.values()) == figures["budget_tokens"] == CONTEXT // 2
 
 

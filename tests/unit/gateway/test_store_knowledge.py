@@ -224,6 +224,21 @@ async def test_a_page_of_files_of_one_purpose_is_full(knowledge: TenantKnowledge
     assert ([file.id for file in rest.entries], rest.has_more) == (wanted[2:], False)
 
 
+async def test_files_of_an_earlier_release_are_listed_by_their_encrypted_purpose(
+    knowledge: TenantKnowledge, store: TenantStore
+) -> None:
+    owner = knowledge.identify(KEY)
+    names = []
+    for purpose in ("user_data", "assistants"):
+        file_id = await knowledge.write(owner, lambda one: one.begin_file("a.txt"))
+        await knowledge.write(owner, lambda one: one.finish_file(file_id, "a.txt", purpose, None))  # noqa: B023
+        names.append(file_id)
+    await store.write(lambda ledger: ledger.connection.execute(sa.update(t.files).values(purpose=None)))
+    found = await knowledge.read(owner, lambda one: one.list_files(Page(), "user_data"))
+    assert found is not None
+    assert [file.id for file in found.entries] == names[:1]
+
+
 async def test_a_file_that_is_read_again_begins_without_chunks(store: TenantStore, knowledge: TenantKnowledge) -> None:
     owner = knowledge.identify(KEY)
     file = await upload(knowledge, owner, b"one")
