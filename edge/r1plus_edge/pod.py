@@ -60,11 +60,25 @@ class Pod:
         self._images = images
         self._sources = sources
         self._on_change = on_change
-        self.ports: Mapping[int, int] = {**choose_ports(self._list_ports() - set(ports or {})), **(ports or {})}
+        self._fixed_ports = ports or {}
         self.is_terminating = False
         self._ready_since: float | None = None
+        self._earlier_restarts = 0
+        self._containers: list[Container] = []
+        self.choose_ports()
+
+    def choose_ports(self) -> None:
+        """Give its containers, none of which runs, ports that are free now."""
+        self._earlier_restarts = self.restarts
+        chosen = choose_ports(self._list_ports() - self._fixed_ports.keys())
+        self.ports: Mapping[int, int] = {**chosen, **self._fixed_ports}
         self._init = [self._build_container(one) for one in self._spec.get("initContainers", ())]
         self._containers = [self._build_container(one) for one in self._spec["containers"]]
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """Its containers, init containers first."""
+        return (*self._init, *self._containers)
 
     @property
     def is_ready(self) -> bool:
@@ -74,7 +88,7 @@ class Pod:
     @property
     def restarts(self) -> int:
         """How often its containers were started again."""
-        return sum(one.restarts for one in self._containers)
+        return self._earlier_restarts + sum(one.restarts for one in self._containers)
 
     @property
     def facts(self) -> PodFacts:
@@ -89,7 +103,7 @@ class Pod:
             ready=is_ready,
             terminating=self.is_terminating,
             unschedulable="",
-            containers=tuple(one.facts for one in (*self._init, *self._containers)),
+            containers=tuple(one.facts for one in self.containers),
             replica_set=f"{revision}-local",
             fingerprint=hash_pod_spec(self._spec),
             images=list_images(self._spec),
@@ -105,16 +119,15 @@ class Pod:
 
     def find_container(self, name: str) -> Container:
         """Return a container, init containers too."""
-        return next(one for one in (*self._init, *self._containers) if one.program.name == name)
+        return next(one for one in self.containers if one.program.name == name)
 
     async def run(self) -> None:
         """Fill the volumes, then run the containers until cancelled."""
         self._make_volumes()
         for container in self._init:
-            failures = 0
             while await container.run_once() != 0:
-                failures += 1
-                await asyncio.sleep(double_delay(failures, FIRST_BACKOFF, LONGEST_BACKOFF))
+                container.failures += 1
+                await asyncio.sleep(double_delay(container.failures, FIRST_BACKOFF, LONGEST_BACKOFF))
         async with asyncio.TaskGroup() as group:
             for container in self._containers:
                 group.create_task(container.run())
@@ -138,7 +151,7 @@ class Pod:
                     await asyncio.gather(*(one.stop_gently() for one in self._containers))
             except TimeoutError:
                 pass  # It had its time.
-        await asyncio.gather(*(one.end(grace) for one in (*self._init, *self._containers)))
+        await asyncio.gather(*(one.end(grace) for one in self.containers))
 
     def remove(self) -> None:
         """Remove its volumes; those of claims stay."""
@@ -153,7 +166,7 @@ class Pod:
         return Places(folders, self.ports)
 
     def _list_ports(self) -> set[int]:
-        return {port["containerPort"] for one in self._spec["containers"] for port in one.get("ports", ())}
+        return {port for one in self._spec["containers"] for port in _list_ports(one)}
 
     def _find_volume(self, name: str) -> Path:
         volume = next(one for one in self._spec["volumes"] if one["name"] == name)
@@ -180,6 +193,7 @@ class Pod:
             readiness=read_probe(container, "readinessProbe", places),
             liveness=read_probe(container, "livenessProbe", places),
             prestop=tuple(places.translate_command(hook.get("command", ()))),
+            ports=tuple(self.ports[port] for port in _list_ports(container) if port not in self._fixed_ports),
         )
         return Container(program, self._on_change)
 
@@ -205,3 +219,7 @@ class Pod:
                 link = places.folders[parent] / name
                 if not link.is_symlink():
                     link.symlink_to(folder, target_is_directory=True)
+
+
+def _list_ports(container: Json) -> list[int]:
+    return [port["containerPort"] for port in container.get("ports", ())]

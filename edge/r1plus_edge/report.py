@@ -70,6 +70,12 @@ class ServeStatus:
     """Of the gate."""
     conditions: tuple[str, ...] = ()
     """What does not hold: type, reason and message."""
+    failures: tuple[str, ...] = ()
+    """Containers that end again and again, with the ends of their logs."""
+    update: str = ""
+    """How far an update is; empty: none is under way."""
+    rollback: str = ""
+    """What is done about a drop of the accuracy, or which revision could be gone back to."""
     steps: tuple[Step, ...] = ()
 
 
