@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from r1plus_contract.delivery import digest_folder
 from r1plus_edge.claims import find_claims, link_claim, remove_other_claims
@@ -11,10 +12,12 @@ from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.deployment import Request
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.images import Images
+from r1plus_edge.machine import GIB, MIB, RESERVED_BYTES
 from r1plus_edge.options import ServeOptions, build_config
 from r1plus_edge.preparation import prepare_engine
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.conditions import Reason
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
 from r1plus_operator.plan.observation import NodeFacts, SuiteSource, VolumeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD
@@ -112,8 +115,30 @@ def _resolve(options: ServeOptions, config: OperatorConfig, node: NodeFacts, ser
         options.request.spec, options.engines, suites, (node,), config, serving_engine, suite_names=suites.keys()
     )
     if isinstance(target, Problem):
-        raise EdgeError(f"{target.reason.value}: {target.message}")
+        remedy = _suggest(options, config, node) if target.reason in _TOO_LARGE else ""
+        raise EdgeError(f"{target.reason.value}: {target.message}{remedy}")
     return target
+
+
+_TOO_LARGE: Final = frozenset({Reason.NO_NODE_FITS, Reason.CONTEXT_TOO_LONG, Reason.BATCH_TOO_LARGE})
+_SHORTER_CONTEXTS: Final = (4096, 2048, 1024, 512)
+_MEMORY_STEP, _MOST_MEMORY = 256 * MIB, 128 * GIB
+
+
+def _suggest(options: ServeOptions, config: OperatorConfig, node: NodeFacts) -> str:
+    """Return what would fit: a shorter context on this machine, else the least machine for what is asked for."""
+    spec, suites = options.request.spec, dict(options.suites)
+    for tokens in _SHORTER_CONTEXTS:
+        if spec.context.max_tokens is not None and tokens >= spec.context.max_tokens:
+            continue
+        shorter = spec.model_copy(update={"context": spec.context.model_copy(update={"max_tokens": tokens})})
+        if isinstance(resolve(shorter, options.engines, suites, (node,), config), Target):
+            return f". On this machine it fits with spec.context.maxTokens: {tokens}"
+    for memory in range(node.memory_bytes, _MOST_MEMORY, _MEMORY_STEP):
+        if isinstance(resolve(spec, options.engines, suites, (replace(node, memory_bytes=memory),), config), Target):
+            needed = (memory + RESERVED_BYTES) / GIB
+            return f". This machine has too little memory for any context; it takes one with {needed:.2f} GiB"
+    return ""
 
 
 def _verify(engine: Engine, files: Path) -> None:
