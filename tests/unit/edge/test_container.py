@@ -51,7 +51,9 @@ async def test_a_process_that_ends_is_started_again_and_its_last_words_are_its_m
 
 
 async def test_a_process_that_ends_again_and_again_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
-    async with running(make(tmp_path, "print('a line before', flush=True); raise SystemExit('the key is lost')")) as container:
+    async with running(
+        make(tmp_path, "print('a line before', flush=True); raise SystemExit('the key is lost')")
+    ) as container:
         await eventually(lambda: container.is_failing, "it has ended twice")
         text = container.describe_failure()
     assert text.startswith(f"test ended with status 1, {container.failures} times in a row; the end of {tmp_path}/logs")
