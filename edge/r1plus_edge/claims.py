@@ -31,9 +31,9 @@ def find_claims(folder: DataFolder, volumes: Iterable[EngineVolume]) -> Mapping[
     return {name: claim for name, claim in claims.items() if (claim / _LINK).is_dir()}
 
 
-def remove_other_claims(folder: DataFolder, names: Iterable[str]) -> None:
-    """Remove the claims that no revision needs; the files that they link to stay."""
-    kept = set(names)
+def remove_other_claims(folder: DataFolder, volumes: Iterable[EngineVolume]) -> None:
+    """Remove all claims but those of these volumes; the files that they link to stay."""
+    kept = {volume.name for volume in volumes}
     for claim in folder.claims.iterdir() if folder.claims.is_dir() else ():
         if claim.name not in kept:
             shutil.rmtree(claim, ignore_errors=True)

@@ -88,7 +88,14 @@ class Updater:
             self.controller.ask_for(*former)
             self.controller.wake.set()
             self._save(UpdateRecord(self.record.origin, self.record.in_force))
+        self._remove_other_files()
         return result
+
+    def _remove_other_files(self) -> None:
+        """Remove the R1PlusDeployments of updates that are not in force."""
+        for file in self.installation.folder.requests.glob("*.yaml"):
+            if str(file) != self.record.in_force.file:
+                file.unlink(missing_ok=True)
 
     def _check_name(self, options: ServeOptions) -> None:
         own, given = self.options.request, options.request

@@ -87,7 +87,7 @@ async def prepare(
     link_claim(folder, volume, files)
     volumes[volume.name] = volume
     claims = find_claims(folder, volumes.values())
-    remove_other_claims(folder, claims)
+    remove_other_claims(folder, volumes.values())  # Not those whose engine is away for a while.
     facts = {name: VolumeFacts(delivered_digest=volumes[name].order.digest) for name in claims}
     engines = (*options.engines, *_list_earlier_engines(options, revisions, claims))
     request = options.request
@@ -97,8 +97,8 @@ async def prepare(
 
 
 def has_room_for_both(target: Target, revisions: Mapping[str, Revision], node: NodeFacts) -> bool:
-    """Whether the memory holds a pod of the target and one of any earlier revision: for a gate, and to go back."""
-    earlier = [_sum_memory(one) for one in revisions.values() if one.engine != target.engine.name or one.promoted_at]
+    """Whether the memory holds a pod of the target and one of any that has served: for a gate, and to go back."""
+    earlier = [_sum_memory(one) for one in revisions.values() if one.promoted_at is not None]
     return target.fit.total_bytes + POD_OVERHEAD + max(earlier, default=0) <= node.memory_bytes
 
 
