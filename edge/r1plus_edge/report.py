@@ -64,6 +64,8 @@ class ServeStatus:
     suite: str = ""
     threshold: float = 0.0
     watch: str = ""
+    search: str = ""
+    """By what documents are searched; empty: there are none."""
     restarts: int = 0
     """Of the serving pod's containers and the gateway."""
     percent: int = 0

@@ -22,7 +22,7 @@ import aiohttp
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_edge.controller import Controller, World, run_pod
+from r1plus_edge.controller import Controller, World
 from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
 from r1plus_edge.deployment import Request
 from r1plus_edge.engines import find_cache
@@ -38,6 +38,7 @@ from r1plus_edge.preparation import prepare_engine, prepare_triton
 from r1plus_edge.processes import check_unmarked, remove_remains
 from r1plus_edge.progress import Progress
 from r1plus_edge.report import Narrator, Reporter, ServePhase
+from r1plus_edge.tenant import TenantRequest
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.triton_server import SERVER_VERSION
 from r1plus_operator.plan.engine.selection import Problem, Target, resolve
@@ -70,6 +71,8 @@ class ServeOptions:
     given_engine: Path | None = None
     """Folder with the engine's files, where the user names one."""
     cache: Path = field(default_factory=find_cache)
+    tenant: TenantRequest = field(kw_only=True)
+    """What of the gateway is on, and what it keeps."""
 
 
 async def serve(options: ServeOptions, narrator: Narrator) -> None:
@@ -106,10 +109,20 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) ->
     world, images = await _prepare(options, folder, reporter)
     objects = _load(options.request, folder, images, reporter)
     wake = asyncio.Event()
-    gateway = EdgeGateway(folder, options.request.namespace, options.listening, images, world.config, wake.set)
+    gateway = EdgeGateway(
+        folder,
+        options.request.namespace,
+        options.listening,
+        images,
+        world.config,
+        wake.set,
+        options.tenant,
+        options.cache,
+        reporter.narrator.note,
+    )
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPORT_SECONDS)) as session:
         controller = Controller(folder, objects, world, images, _ReportReader(session).read, wake)
-        serving = asyncio.create_task(run_pod(gateway.pod))
+        serving = asyncio.create_task(gateway.run())
         try:
             await _follow(controller, gateway, session, Progress(reporter, options.listening, lambda: gateway.has_key))
         finally:
