@@ -35,7 +35,7 @@ from r1plus_edge.machine import check_machine, describe_node, read_machine
 from r1plus_edge.objects import Objects, load_objects
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.preparation import prepare_engine, prepare_triton
-from r1plus_edge.processes import check_unmarked, remove_remains
+from r1plus_edge.processes import check_unmarked, measure_processor, remove_remains
 from r1plus_edge.progress import Progress
 from r1plus_edge.report import Narrator, Reporter, ServePhase
 from r1plus_edge.tenant import TenantRequest
@@ -84,7 +84,7 @@ async def serve(options: ServeOptions, narrator: Narrator) -> None:
     check_unmarked()
     folder, request = open_data_folder(options.data), options.request
     with hold(folder), guard(folder):
-        reporter = Reporter(folder.status, narrator)
+        reporter = Reporter(folder.status, narrator, measure_processor=lambda: measure_processor(folder.root))
         reporter.update(
             deployment=request.name,
             tier=request.spec.tier.value,
