@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_edge.confinement import Confinement
 from r1plus_edge.places import LOOPBACK, is_free
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import measure_memory
@@ -48,6 +49,10 @@ class Program:
     image_digest: str = ""
     memory_limit: int | None = None
     """Bytes that the kernel cannot take back; None: not watched."""
+    memory_request: int = 0
+    """Bytes that must be free for it to start, where it is started on demand."""
+    confinement: Confinement | None = None
+    """What it may reach; None: all that its user may."""
     startup: Probe | None = None
     readiness: Probe | None = None
     liveness: Probe | None = None
@@ -89,7 +94,7 @@ class Container:
     @property
     def is_failing(self) -> bool:
         """Whether it ends again and again, and is not ready now."""
-        return self.failures > 1 and not self.facts.ready
+        return self.failures > 1 and not (self._is_ready and self.pid is not None)
 
     @property
     def pid(self) -> int | None:
@@ -124,6 +129,7 @@ class Container:
 
     async def run(self) -> None:
         """Keep it running until cancelled; then it is killed, unless `end` has ended it."""
+        self.failures = 0
         try:
             while True:
                 started_at = time.monotonic()
@@ -196,7 +202,7 @@ class Container:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=self._prepare,
             )
         self._exit_code, self._reason = None, ""
         if self.program.readiness is None and self.has_started:
@@ -210,6 +216,12 @@ class Container:
             if time.monotonic() > deadline:
                 raise PortTakenError(errno.EADDRINUSE, f"port {taken[0]} of {self.program.name} is taken")
             await asyncio.sleep(GONE_SECONDS / 10)
+
+    def _prepare(self) -> None:
+        """Runs between fork and exec."""
+        if self.program.confinement is not None:
+            self.program.confinement.apply()
+        die_with_parent()  # Last: new credentials would undo it.
 
     def _record_end(self, code: int) -> None:
         self._exit_code, self._is_ready = code, False
@@ -239,17 +251,20 @@ class Container:
 
     async def _await_success(self, probe: Probe) -> None:
         for _ in range(probe.failures):
-            problem = await probe.check(self.program.environment)
+            problem = await self._ask(probe)
             if not problem:
                 return
             self._set_readiness(problem)
             await asyncio.sleep(probe.period)
         self._kill_for("StartupProbeFailed")
 
+    async def _ask(self, probe: Probe) -> str:
+        return await probe.check(self.program.environment, self.program.folder)
+
     async def _follow_readiness(self, probe: Probe) -> None:
         failures = 0
         while True:
-            problem = await probe.check(self.program.environment)
+            problem = await self._ask(probe)
             failures = failures + 1 if problem else 0
             if not problem or failures >= probe.failures or not self._is_ready:
                 self._set_readiness(problem)
@@ -259,7 +274,7 @@ class Container:
         failures = 0
         while failures < probe.failures:
             await asyncio.sleep(probe.period)
-            failures = failures + 1 if await probe.check(self.program.environment) else 0
+            failures = failures + 1 if await self._ask(probe) else 0
         self._kill_for("LivenessProbeFailed")
 
     async def _watch_use(self) -> None:

@@ -1,23 +1,21 @@
 """The socket by which `r1plus serve update` reaches the `serve` that runs: a request, then lines until the result.
 
-Only the folder's owner reaches it, since nobody else may enter the folder. Its path is as long as the folder's, and a
-socket's may have a hundred characters: so both ends name it by a descriptor of the folder.
+Only the folder's owner reaches it, since nobody else may enter the folder.
 """
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
+from r1plus_edge.places import short_path
 from r1plus_edge.report import Narrator, ServeStatus, Step
 from r1plus_edge.update import UpdateRequest, UpdateResult
 
@@ -98,9 +96,9 @@ async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterato
             await writer.drain()
         writer.close()
 
-    with _open_folder(folder) as path, socket.socket(socket.AF_UNIX) as listener:
+    with short_path(folder.control) as path, socket.socket(socket.AF_UNIX) as listener:
         folder.control.unlink(missing_ok=True)
-        listener.bind(str(path))
+        listener.bind(path)
         folder.control.chmod(_MODE)
         server = await asyncio.start_unix_server(answer, sock=listener, limit=_MOST_REQUEST)
         try:
@@ -118,8 +116,8 @@ def ask_for_update(folder: DataFolder, request: UpdateRequest, narrator: Narrato
     """
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            with _open_folder(folder) as path:
-                connection.connect(str(path))
+            with short_path(folder.control) as path:
+                connection.connect(path)
             connection.sendall(f"{dumps(request)}\n".encode())
         except OSError as error:
             raise EdgeError(
@@ -151,13 +149,3 @@ def _tell(message: Message, narrator: Narrator) -> None:
             narrator.progress(message.name, message.percent, message.text)
         case _:
             narrator.note(message.text)
-
-
-@contextmanager
-def _open_folder(folder: DataFolder) -> Iterator[Path]:
-    """Return the socket's path by a descriptor of its folder. OSError: there is no such folder."""
-    descriptor = os.open(folder.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield Path(f"/proc/self/fd/{descriptor}") / folder.control.name
-    finally:
-        os.close(descriptor)

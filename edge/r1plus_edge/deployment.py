@@ -72,7 +72,9 @@ def build_request(
         RequestError: every field that means nothing on one machine, and every option that contradicts the spec.
     """
     problems = [
-        f"spec.{field}: {_format(value)}: {why}" for field, read, why in _REFUSED if (value := read(spec)) is not None
+        f"spec.{field}: {format_value(value)}: {why}"
+        for field, read, why in _REFUSED
+        if (value := read(spec)) is not None
     ]
     if tier and tier != spec.tier.value:
         problems.append(f"--tier {tier}: the file has spec.tier: {spec.tier.value}; leave one of them out")
@@ -89,7 +91,8 @@ def build_request(
     return Request(name, namespace or DEFAULT_NAMESPACE, spec.model_copy(update=updates))
 
 
-def _format(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Return a field's value for a message."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, tuple):

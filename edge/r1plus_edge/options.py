@@ -11,6 +11,7 @@ from r1plus_edge.deployment import Request
 from r1plus_edge.engines import find_cache
 from r1plus_edge.images import Images
 from r1plus_edge.listening import Listening
+from r1plus_edge.tenant import TenantRequest
 from r1plus_edge.update import UpdateRequest
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.plan.observation import SuiteSource
@@ -42,6 +43,8 @@ class ServeOptions:
     bake_seconds: float = BAKE_SECONDS
     """How long a revision must have served before it can be gone back to."""
     cache: Path = field(default_factory=find_cache)
+    tenant: TenantRequest = field(kw_only=True)
+    """What of the gateway is on, and what it keeps. An update does not change it."""
 
     @property
     def digest(self) -> str:

@@ -59,6 +59,7 @@ class Progress:
             accuracy=str(status.get("accuracy", "")),
             suite=str(status.get("suite", "")),
             watch=watched.watch.standing.value if watched and watched.watch else "",
+            search=gateway.search,
             restarts=sum(pod.restarts for pod in (*pods, gateway.pod)),
             percent=compute_percent(report),
             conditions=list_conditions(status.get("conditions", ())),

@@ -21,7 +21,7 @@ from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
 from r1plus_edge.control import listen_for_updates
-from r1plus_edge.controller import Controller, run_pod
+from r1plus_edge.controller import Controller
 from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import END_SECONDS, EdgeGateway
@@ -32,7 +32,7 @@ from r1plus_edge.objects import Objects, load_objects
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.preparation import prepare_triton
-from r1plus_edge.processes import check_unmarked, remove_remains
+from r1plus_edge.processes import check_unmarked, measure_processor, remove_remains
 from r1plus_edge.progress import Progress
 from r1plus_edge.report import Narrator, Reporter, ServePhase
 from r1plus_edge.update import UpdateRecord, UpdateRequest, load_record, save_record, settle_interrupted
@@ -59,7 +59,7 @@ async def serve(options: ServeOptions, narrator: Narrator) -> None:
     check_unmarked()
     folder, request = open_data_folder(options.data), options.request
     with hold(folder), guard(folder):
-        reporter = Reporter(folder.status, narrator)
+        reporter = Reporter(folder.status, narrator, measure_processor=lambda: measure_processor(folder.root))
         reporter.update(
             deployment=request.name,
             tier=request.spec.tier.value,
@@ -86,13 +86,23 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) ->
     record, preparation = await _prepare(options, installation, objects, reporter)
     images, wake, request = installation.images, asyncio.Event(), preparation.request
     config = preparation.world.config
-    gateway = EdgeGateway(folder, request.namespace, options.listening, images, config, wake.set)
+    gateway = EdgeGateway(
+        folder,
+        request.namespace,
+        options.listening,
+        images,
+        config,
+        wake.set,
+        options.tenant,
+        options.cache,
+        reporter.narrator.note,
+    )
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPORT_SECONDS)) as session:
         read = _ReportReader(session).read
         controller = Controller(folder, objects, request, preparation.world, images, read, wake)
         controller.ask_for(request, preparation.world)
         updater = Updater(controller, installation, options, record, reporter)
-        serving = asyncio.create_task(run_pod(gateway.pod))
+        serving = asyncio.create_task(gateway.run())
         progress = Progress(reporter, options.listening, lambda: gateway.has_key)
         try:
             async with listen_for_updates(folder, updater.run):

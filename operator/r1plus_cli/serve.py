@@ -20,8 +20,9 @@ from r1plus_cli import local
 from r1plus_cli.documents import Document, read_documents
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.options import Output, OutputOption, print_document
+from r1plus_cli.serve_tenant import read_tenant
 from r1plus_cli.validate import find_problems
-from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
+from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT
 from r1plus_contract.verdict import Gate
 from r1plus_edge.background import find_parent, start_in_background
 from r1plus_edge.control import ask_for_update
@@ -62,7 +63,10 @@ DataOption = Annotated[
 def serve_command(
     context: typer.Context,
     tier: Annotated[Tier | None, typer.Option("--tier", help="What to serve, where no file says it.")] = None,
-    file: Annotated[str | None, typer.Option("-f", "--file", help="An R1PlusDeployment; - is standard input.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("-f", "--file", help="An R1PlusDeployment, an R1PlusTenant, or both; - is standard input."),
+    ] = None,
     engine: Annotated[str, typer.Option("--engine", help="Name of an engine of the catalog, or its folder.")] = "",
     gate: Annotated[Gate | None, typer.Option("--gate", help="Instead of spec.accuracy.gate.")] = None,
     suite: Annotated[
@@ -287,7 +291,13 @@ def _build_options(arguments: _Arguments) -> "ServeOptions":
             sources, suite = {**sources, own.name: own}, own.name
             # Who names the folder decides what serves on this machine.
             digests.add(own.digest)
-    request = _read_request(arguments, suite, engines)
+    documents = _read_file(arguments.file, arguments.tier)
+    if arguments.is_file_updated and documents[KIND_TENANT]:
+        raise UsageError(
+            f"-f {arguments.file}: an R1PlusTenant holds from the next start on: give it to `r1plus serve`"
+        )
+    request = _read_request(arguments, documents[KIND_DEPLOYMENT], suite, engines)
+    tenant = read_tenant(documents[KIND_TENANT], arguments.catalogs[0], request.namespace)
     selected, files = select_engines(arguments.engine, engines)
     if arguments.engine and len(selected) == 1:
         request = request.select_engine(selected[0])
@@ -310,6 +320,7 @@ def _build_options(arguments: _Arguments) -> "ServeOptions":
         given_engine=files,
         catalog=engines,
         bake_seconds=float(os.environ.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
+        tenant=tenant,
     )
 
 
@@ -324,18 +335,26 @@ def _read_suite(folder: Path) -> SuiteSource:
     return source
 
 
-def _read_request(arguments: _Arguments, suite: str, engines: tuple[Engine, ...]) -> Request:
-    tier, file = arguments.tier, arguments.file
+def _read_file(file: str | None, tier: Tier | None) -> dict[str, list[Document]]:
+    """Return kind -> objects of the file. With --tier an R1PlusTenant is enough."""
     if file is None and tier is None:
         raise UsageError("--tier: say what to serve: full, lite or edge; or give an R1PlusDeployment with -f")
+    kinds = (KIND_DEPLOYMENT,) if tier is None else (KIND_DEPLOYMENT, KIND_TENANT)
+    documents = read_documents(file, *kinds) if file is not None else {KIND_DEPLOYMENT: [], KIND_TENANT: []}
+    if len(documents[KIND_DEPLOYMENT]) > 1:
+        raise UsageError(f"-f {file}: has {len(documents[KIND_DEPLOYMENT])} R1PlusDeployments; one machine serves one")
+    return documents
+
+
+def _read_request(
+    arguments: _Arguments, deployments: list[Document], suite: str, engines: tuple[Engine, ...]
+) -> Request:
+    tier = arguments.tier
     name = tier.value if tier is not None else ""
     body = {"apiVersion": API_VERSION, "metadata": {"name": name}, "spec": {"tier": name}}
     document = Document("--tier", body)
-    if file is not None:
-        documents = read_documents(file, KIND_DEPLOYMENT)[KIND_DEPLOYMENT]
-        if len(documents) != 1:
-            raise UsageError(f"-f {file}: has {len(documents)} R1PlusDeployments; one machine serves one")
-        document = documents[0]
+    if deployments:
+        (document,) = deployments
     if problems := find_problems(document, engines, local.build_config(arguments.family)):
         raise UsageError("\n".join(f"{document.title}: {problem}" for problem in problems))
     try:
@@ -359,6 +378,7 @@ def _show_status(status: ServeStatus, folder: DataFolder) -> None:
         ("verdict", f"{status.verdict} on {status.suite}, threshold {status.threshold:g}" if status.verdict else ""),
         ("accuracy", status.accuracy),
         ("watch", status.watch),
+        ("documents", f"searched by {status.search}" if status.search else ""),
         ("gate", f"{status.percent} %" if status.phase is ServePhase.GATING else ""),
         ("rollback", status.rollback),
         ("update", status.update),

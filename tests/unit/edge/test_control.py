@@ -1,7 +1,6 @@
 """The socket of `serve update`: a request, its progress, its result; and who is refused."""
 
 import asyncio
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import pytest
 from r1plus_edge.control import ask_for_update, listen_for_updates
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
+from r1plus_edge.places import short_path
 from r1plus_edge.report import Narrator, ServeStatus, Step
 from r1plus_edge.update import UpdateRequest, UpdateResult
 from support.waiting import eventually
@@ -83,11 +83,9 @@ async def test_an_update_goes_on_when_its_asker_leaves(folder: DataFolder) -> No
 @contextmanager
 def connected(folder: DataFolder) -> Iterator[socket.socket]:
     """Connect as another process does, through a path that is short enough."""
-    descriptor = os.open(folder.root, os.O_RDONLY | os.O_DIRECTORY)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(f"/proc/self/fd/{descriptor}/{folder.control.name}")
+    with short_path(folder.control) as path, socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
         yield connection
-    os.close(descriptor)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from r1plus_edge.images import Images
 from r1plus_edge.listening import Listening
 from r1plus_edge.machine import LABELS
 from r1plus_edge.options import ServeOptions
+from r1plus_edge.tenant import TenantRequest
 from r1plus_edge.world import Installation, Preparation, prepare
+from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.pins import SHIPPED_SUITES as DIGESTS
 from r1plus_operator.plan.deployment import plan
@@ -62,6 +64,7 @@ class Machine:
             reread=lambda request: self.options(),
             catalog=known,
             cache=self.cache,
+            tenant=TenantRequest(R1PlusTenantSpec(), None),
         )
 
     async def prepare(
