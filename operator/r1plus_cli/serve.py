@@ -98,8 +98,8 @@ def serve_command(
         raise typer.Exit(start_in_background([word for word in sys.argv if word != "--background"]))
     with _converted_errors():
         listening, own = read_listening(listen, tls_cert, tls_key), (suite,) if suite else ()
-        arguments = _Arguments(tier, file, engine, gate, own, listening, data, (catalog,), suites, family)
-        asyncio.run(_serve_until_signal(_build_options(arguments)))
+        arguments = ServeArguments(tier, file, engine, gate, own, listening, data, (catalog,), suites, family)
+        asyncio.run(_serve_until_signal(build_options(arguments)))
 
 
 async def _serve_until_signal(options: "ServeOptions") -> None:
@@ -246,7 +246,7 @@ def _converted_errors() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Arguments:
+class ServeArguments:
     """The options of the command line that decide what is served; those of an update are on top of them."""
 
     tier: Tier | None
@@ -264,7 +264,7 @@ class _Arguments:
     is_file_updated: bool = False
     """Whether `file` is an update's; then the suite that it names holds."""
 
-    def update(self, request: UpdateRequest) -> "_Arguments":
+    def update(self, request: UpdateRequest) -> "ServeArguments":
         """Return the arguments with an update on top. A file of its own says all that it can say."""
         updated = self
         if request.file:
@@ -277,7 +277,8 @@ class _Arguments:
         )
 
 
-def _build_options(arguments: _Arguments) -> "ServeOptions":
+def build_options(arguments: ServeArguments) -> "ServeOptions":
+    """Read what the arguments name. Raises CliError, EdgeError: it cannot be read, or means nothing here."""
     from r1plus_edge.options import ServeOptions  # With the libraries of extra `edge`, as above.
 
     engines = tuple(
@@ -294,7 +295,7 @@ def _build_options(arguments: _Arguments) -> "ServeOptions":
     documents = _read_file(arguments.file, arguments.tier)
     if arguments.is_file_updated and documents[KIND_TENANT]:
         raise UsageError(
-            f"-f {arguments.file}: an R1PlusTenant holds from the next start on: give it to `r1plus serve`"
+            f"-f {arguments.file}: an R1PlusTenant holds from a start on: give it to `r1plus serve`"
         )
     request = _read_request(arguments, documents[KIND_DEPLOYMENT], suite, engines)
     tenant = read_tenant(documents[KIND_TENANT], arguments.catalogs[0], request.namespace)
@@ -304,7 +305,7 @@ def _build_options(arguments: _Arguments) -> "ServeOptions":
 
     def reread(update: UpdateRequest) -> ServeOptions:
         try:
-            return _build_options(arguments.update(update))
+            return build_options(arguments.update(update))
         except CliError as error:
             raise RequestError(str(error)) from error
 
@@ -347,7 +348,7 @@ def _read_file(file: str | None, tier: Tier | None) -> dict[str, list[Document]]
 
 
 def _read_request(
-    arguments: _Arguments, deployments: list[Document], suite: str, engines: tuple[Engine, ...]
+    arguments: ServeArguments, deployments: list[Document], suite: str, engines: tuple[Engine, ...]
 ) -> Request:
     tier = arguments.tier
     name = tier.value if tier is not None else ""

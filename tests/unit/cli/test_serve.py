@@ -1,14 +1,23 @@
 """`r1plus serve`: requests that are refused before anything starts, and a machine where nothing serves."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1plus_cli.errors import CliError
-from r1plus_cli.serve import build_end
+from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
+from r1plus_cli.serve import ServeArguments, build_end, build_options
+from r1plus_edge.errors import RequestError
+from r1plus_edge.listening import Listening
+from r1plus_edge.options import ServeOptions
+from r1plus_edge.update import UpdateRequest
+from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.importing.triton_server import WHEEL
 from support.cli.command import run
+from support.edge.engines import NAME, write_catalog
 from support.edge.suites import write_part
 
 TWO = """
@@ -144,3 +153,71 @@ def test_stop_signals_nobody_where_the_holder_has_no_pid_here(tmp_path: Path, mo
     stop = run("serve", "stop", "--data", tmp_path)
     assert "in another container, or on another machine" in str(stop.exception)
     assert killed == []
+
+
+UPDATES: dict[str, tuple[list[str], str]] = {
+    "nothing is named": ([], "say what to update: an engine, an R1PlusDeployment with -f, or --suite"),
+    "a file that is not there": (["-f", "/nonesuch.yaml"], "-f /nonesuch.yaml: "),
+    "nothing serves": (["smollm2-edge-q4-1"], "nothing serves there now (No such file or directory), so nothing was"),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), UPDATES.values(), ids=UPDATES)
+def test_an_update_that_reaches_nobody_says_why(tmp_path: Path, words: list[str], expected: str) -> None:
+    update = run("serve", "update", *words, "--data", tmp_path)
+    assert isinstance(update.exception, CliError)
+    assert expected in str(update.exception)
+
+
+def options_of(**changes: Any) -> ServeOptions:
+    given = ServeArguments(
+        tier=Tier.EDGE,
+        file=None,
+        engine="",
+        gate=None,
+        own_suites=(),
+        listening=Listening("127.0.0.1", 8400),
+        data=None,
+        catalogs=(SHIPPED_CATALOG,),
+        suites=SHIPPED_SUITES,
+        family="smollm2",
+    )
+    return build_options(replace(given, **changes))
+
+
+def test_an_update_replaces_what_it_names_and_keeps_the_other_options(tmp_path: Path) -> None:
+    part, catalog = write_part(tmp_path / "part-v1"), tmp_path / "catalog"
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "openvino_model.bin").write_text("weights")
+    write_catalog(tmp_path / "engine", catalog)
+    started = options_of(own_suites=(str(part),))
+    updated = started.reread(UpdateRequest(engine=str(tmp_path / "engine"), catalog=str(catalog)))
+    assert [engine.name for engine in updated.engines] == [NAME]
+    assert updated.given_engine == tmp_path / "engine"
+    assert updated.request.spec.accuracy.suite == "part-v1"
+    assert updated.request.spec.engine.version == "1.0.1"
+    assert {"smollm2-edge-q4-1", NAME} <= {engine.name for engine in updated.catalog}
+    assert updated.digest != started.digest
+
+
+def test_a_file_of_an_update_says_tier_and_suite_itself(tmp_path: Path) -> None:
+    part = write_part(tmp_path / "part-v1")
+    text = ONE.replace("tier: edge", "tier: lite, accuracy: {suite: smollm2-lite-v1}")
+    updated = options_of(own_suites=(str(part),)).reread(UpdateRequest(file=in_file(tmp_path / "lite.yaml", text)))
+    assert (updated.request.spec.tier.value, updated.request.spec.accuracy.suite) == ("lite", "smollm2-lite-v1")
+
+
+UNREADABLE: dict[str, tuple[str, str]] = {
+    "a field that is misspelt": (ONE.replace("tier: edge", "tiers: edge"), "tiers"),
+    "a field of a cluster": (ONE.replace("tier: edge", "tier: edge, replicas: 3"), "spec.replicas: 3"),
+    "a tenant": (
+        f"{ONE}---\napiVersion: r1plus.ai/v1alpha1\nkind: R1PlusTenant\nmetadata: {{name: tenant}}\n",
+        "an R1PlusTenant holds from a start on",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), UNREADABLE.values(), ids=UNREADABLE)
+def test_an_update_that_cannot_be_read_is_told_as_one(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        options_of().reread(UpdateRequest(file=in_file(tmp_path / "update.yaml", text)))
