@@ -94,7 +94,8 @@ class Bundle:
             stream.seek(self.offset)
             for file in self.manifest.files:
                 if file.path not in files:
-                    stream.seek(BLOCK + file.size + len(build_padding(file.size)), os.SEEK_CUR)
+                    header = build_header(file.path, file.size)
+                    stream.seek(len(header) + file.size + len(build_padding(file.size)), os.SEEK_CUR)
                     continue
                 target = staging / file.path.removeprefix(f"{part.value}/")
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -216,9 +217,10 @@ def _check_host(path: Path, manifest: BundleManifest, host: Host) -> None:
 
 def _copy_file(path: Path, stream: BinaryIO, file: BundleFile, write: Callable[[bytes], object]) -> None:
     """Hand on the content of the next file, which must be the one that the manifest names."""
-    header = _read(path, stream, BLOCK)
-    if header != build_header(file.path, file.size, file.is_executable):
-        raise EdgeError(f"{path}: {_describe_header(header, file)}; {_COPY_AGAIN}")
+    expected = build_header(file.path, file.size, file.is_executable)
+    header = _read(path, stream, len(expected))
+    if header != expected:
+        raise EdgeError(f"{path}: {_describe_header(header[:BLOCK], file)}; {_COPY_AGAIN}")
     digest, rest = hashlib.sha256(), file.size
     while rest:
         piece = _read(path, stream, min(_CHUNK_BYTES, rest))

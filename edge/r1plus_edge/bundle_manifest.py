@@ -27,9 +27,9 @@ END: Final = bytes(2 * BLOCK)
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 MAX_SIGNATURE_BYTES: Final = 1024
 MAX_FILES: Final = 8192
-MAX_FILE_BYTES: Final = 8 * 2**30 - 1
-"""The most that a plain tar's header can say."""
 MAX_BYTES: Final = 64 * 2**30
+"""Of all files together."""
+MAX_PATH: Final = 255
 _SHA256_DIGITS: Final = 64
 _FILE_MODE, _PROGRAM_MODE = 0o644, 0o755
 
@@ -128,12 +128,10 @@ def read_manifest(data: bytes) -> BundleManifest:
 
 
 def build_header(path: str, size: int, is_executable: bool = False) -> bytes:
-    """Return the tar header of a file. Raise ValueError for a path that a plain tar cannot have."""
+    """Return the tar header of a file: a block, or three for a long path."""
     member = tarfile.TarInfo(path)
     member.size, member.mode = size, _PROGRAM_MODE if is_executable else _FILE_MODE
-    header = member.tobuf(tarfile.USTAR_FORMAT)
-    assert len(header) == BLOCK
-    return header
+    return member.tobuf(tarfile.GNU_FORMAT)
 
 
 def build_padding(size: int) -> bytes:
@@ -152,11 +150,7 @@ def find_path_problem(path: str) -> str:
         return ""
     if len(parts) == 1 or parts[0] not in {part.value for part in Part}:
         return f"is in none of the folders {', '.join(part.value for part in Part)}"
-    try:
-        build_header(path, 0)
-    except ValueError:
-        return "is longer than a plain tar's header can say"
-    return ""
+    return f"is longer than {MAX_PATH} bytes" if len(path.encode()) > MAX_PATH else ""
 
 
 def _find_problems(manifest: BundleManifest) -> Iterator[str]:
@@ -181,8 +175,8 @@ def _find_problems(manifest: BundleManifest) -> Iterator[str]:
 def _find_file_problems(file: BundleFile) -> Iterator[str]:
     if problem := find_path_problem(file.path):
         yield f"files: {file.path!r:.200} {problem}"
-    if not 0 <= file.size <= MAX_FILE_BYTES:
-        yield f"files: {file.path!r:.200}: size {file.size} is not between 0 and {MAX_FILE_BYTES}"
+    if file.size < 0:
+        yield f"files: {file.path!r:.200}: size {file.size} is negative"
     if len(file.sha256) != _SHA256_DIGITS or not set(file.sha256) <= set("0123456789abcdef"):
         yield f"files: {file.path!r:.200}: sha256 {file.sha256!r:.80} is not {_SHA256_DIGITS} hex digits"
 

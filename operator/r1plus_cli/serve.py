@@ -87,7 +87,7 @@ def serve_command(
         return
     if background:
         raise typer.Exit(start_in_background([word for word in sys.argv if word != "--background"]))
-    with _converted_errors():
+    with converted_errors():
         options = _build_options(
             tier, file, engine, gate, suite, read_listening(listen, tls_cert, tls_key), data, catalog, suites, family
         )
@@ -179,7 +179,8 @@ def _find_folder(data: Path | None) -> DataFolder:
 
 
 @contextlib.contextmanager
-def _converted_errors() -> Iterator[None]:
+def converted_errors() -> Iterator[None]:
+    """Turn errors of the edge tier into the command line's."""
     try:
         yield
     except EdgeError as error:

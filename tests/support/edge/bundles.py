@@ -1,6 +1,5 @@
 """Small bundles: sound ones by the real writer, and others that an attacker or a bad copy makes of them."""
 
-import base64
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,13 +29,14 @@ CONTENTS: Final = {
     "suite/suite.json": b"{}",
     "triton/bin/tritonserver": b"#!/bin/sh\n",
     "wheels/r1plus-0.1.0-py3-none-any.whl": b"PK" * 300,
+    f"wheels/{'x' * 120}.whl": b"PK" * 10,
 }
 Member = tuple[tarfile.TarInfo, bytes]
 
 
 def build_signer(key: KeyPair) -> Signer:
     """Return who signs with a key."""
-    return Signer(key.public, lambda message: base64.b64encode(key.private.sign(message)).decode())
+    return Signer(key.public, key.sign)
 
 
 def make_sources(folder: Path) -> dict[str, Path]:
@@ -84,7 +84,7 @@ def write_tar(
     heads = {MANIFEST_FILE: encoded, SIGNATURE_FILE: write_signature(alter_signature(signature)).encode()}
     pieces = [build_header(name, len(data)) + data + build_padding(len(data)) for name, data in heads.items()]
     for member, content in members:
-        header = member.tobuf(tarfile.PAX_FORMAT)
+        header = member.tobuf(tarfile.GNU_FORMAT if member.mtime == 0 else tarfile.PAX_FORMAT)
         pieces.append(header + content + build_padding(len(content)))
     out.write_bytes(b"".join(pieces) + END)
     return out
