@@ -29,7 +29,7 @@ from r1plus_cli.knowledge_verbs import knowledge_app
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 from r1plus_cli.preview import build_preview, find_unchecked
 from r1plus_cli.rollouts import show_rollouts
-from r1plus_cli.serve import app as serve_app
+from r1plus_cli.serve_service import app as serve_app
 from r1plus_cli.suite import app as suite_app
 from r1plus_cli.tenant import app as tenant_app
 from r1plus_cli.validate import find_problems, find_tenant, find_tenant_problems, merge_engines
