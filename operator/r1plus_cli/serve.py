@@ -25,10 +25,13 @@ from r1plus_cli.validate import find_problems
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT
 from r1plus_contract.verdict import Gate
 from r1plus_edge.background import find_parent, start_in_background
+from r1plus_edge.bundle import open_bundle
+from r1plus_edge.bundle_keys import find_keys_file, load_keys
+from r1plus_edge.bundle_manifest import Part
 from r1plus_edge.control import ask_for_update
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.deployment import DEFAULT_NAMESPACE, Request, build_request
-from r1plus_edge.engines import find_default_data, select_engines
+from r1plus_edge.engines import find_cache, find_default_data, select_engines
 from r1plus_edge.errors import EdgeError, RequestError
 from r1plus_edge.listening import Listening, read_listening
 from r1plus_edge.objects import write_synced
@@ -96,7 +99,7 @@ def serve_command(
         return
     if background:
         raise typer.Exit(start_in_background([word for word in sys.argv if word != "--background"]))
-    with _converted_errors():
+    with converted_errors():
         listening, own = read_listening(listen, tls_cert, tls_key), (suite,) if suite else ()
         arguments = ServeArguments(tier, file, engine, gate, own, listening, data, (catalog,), suites, family)
         asyncio.run(_serve_until_signal(build_options(arguments)))
@@ -161,13 +164,19 @@ def status_command(data: DataOption = None, output: OutputOption = Output.TABLE)
 @app.command("update")
 def update_command(
     engine: Annotated[
-        str, typer.Argument(metavar="[ENGINE]", help="Name of an engine of the catalog, or the folder of one.")
+        str,
+        typer.Argument(
+            metavar="[ENGINE|BUNDLE]", help="Name of an engine of the catalog, the folder of one, or a bundle's file."
+        ),
     ] = "",
     file: Annotated[Path | None, typer.Option("-f", "--file", help="An R1PlusDeployment of the same name.")] = None,
     suite: Annotated[str, typer.Option("--suite", help="Name of a shipped golden suite, or the folder of one.")] = "",
     catalog: Annotated[
         Path | None, typer.Option("--catalog", help="Folder with R1PlusEngines, besides those that are known.")
     ] = None,
+    key: Annotated[
+        str, typer.Option("--key", help="Public key of who made the bundle; by default those that were given before.")
+    ] = "",
     data: DataOption = None,
 ) -> None:
     """Update what serves on this machine: gate it beside what serves, and switch without a failed request.
@@ -185,10 +194,29 @@ def update_command(
         catalog=_make_absolute(str(catalog or "")),
     )
     narrator = LineNarrator()
-    with _converted_errors():
+    with converted_errors():
+        if Path(engine).is_file():
+            request = _unpack_bundle(Path(engine), key).on_top_of(replace(request, engine=""))
         result = ask_for_update(folder, request, narrator)
     narrator.note(result.text)
     raise typer.Exit(0 if result.is_in_force else 1)
+
+
+def _unpack_bundle(file: Path, key: str) -> UpdateRequest:
+    """Verify a bundle, put its contents where `serve` finds them, and return the update to them."""
+    from r1plus_edge.bundle_contents import install_contents
+
+    bundle = open_bundle(file, (key,) if key else load_keys(find_keys_file()))
+    if Part.WHEELS in bundle.parts:
+        raise EdgeError(
+            f"{file}: has software, which is not changed while it serves; stop it, install the bundle with install.pyz,"
+            " and start again, or give a bundle of engine and suite alone"
+        )
+    contents = install_contents(bundle, find_cache())
+    if contents.engine is None and contents.suite is None:
+        raise EdgeError(f"{file}: has neither an engine nor a golden suite, so there is nothing to update")
+    engine, catalog, suite = (str(one or "") for one in (contents.engine, contents.catalog, contents.suite))
+    return UpdateRequest(engine=engine, catalog=catalog, suite=suite)
 
 
 def _make_absolute(text: str) -> str:
@@ -238,7 +266,8 @@ def _find_folder(data: Path | None) -> DataFolder:
 
 
 @contextlib.contextmanager
-def _converted_errors() -> Iterator[None]:
+def converted_errors() -> Iterator[None]:
+    """Turn errors of the edge tier into the command line's."""
     try:
         yield
     except EdgeError as error:
@@ -294,9 +323,7 @@ def build_options(arguments: ServeArguments) -> "ServeOptions":
             digests.add(own.digest)
     documents = _read_file(arguments.file, arguments.tier)
     if arguments.is_file_updated and documents[KIND_TENANT]:
-        raise UsageError(
-            f"-f {arguments.file}: an R1PlusTenant holds from a start on: give it to `r1plus serve`"
-        )
+        raise UsageError(f"-f {arguments.file}: an R1PlusTenant holds from a start on: give it to `r1plus serve`")
     request = _read_request(arguments, documents[KIND_DEPLOYMENT], suite, engines)
     tenant = read_tenant(documents[KIND_TENANT], arguments.catalogs[0], request.namespace)
     selected, files = select_engines(arguments.engine, engines)

@@ -10,12 +10,15 @@ import pytest
 from r1plus_cli.errors import CliError
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
 from r1plus_cli.serve import ServeArguments, build_end, build_options
+from r1plus_edge.bundle_manifest import BundleManifest, read_host
+from r1plus_edge.bundle_writer import Signer, write_bundle
 from r1plus_edge.errors import RequestError
 from r1plus_edge.listening import Listening
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.update import UpdateRequest
 from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.importing.triton_server import WHEEL
+from r1plus_operator.observe.suite_signature import KeyPair, generate_key
 from support.cli.command import run
 from support.edge.engines import NAME, write_catalog
 from support.edge.suites import write_part
@@ -221,3 +224,45 @@ UNREADABLE: dict[str, tuple[str, str]] = {
 def test_an_update_that_cannot_be_read_is_told_as_one(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         options_of().reread(UpdateRequest(file=in_file(tmp_path / "update.yaml", text)))
+
+
+def pack(folder: Path, key: KeyPair, *, has_software: bool = False) -> Path:
+    """Write a bundle of a small engine and a suite; return its file."""
+    part = write_part(folder / "part-v1")
+    (folder / "engine").mkdir()
+    (folder / "engine" / "openvino_model.bin").write_text("weights")
+    catalog = write_catalog(folder / "engine", folder / "catalog") / "engines.yaml"
+    sources = {"engine/engine.yaml": catalog, "engine/engine/openvino_model.bin": folder / "engine/openvino_model.bin"}
+    sources |= {f"suite/{file.name}": file for file in part.iterdir()}
+    if has_software:
+        sources["wheels/r1plus-0.1.0-py3-none-any.whl"] = catalog
+    host = read_host()
+    python = host.python if has_software else ""
+    manifest = BundleManifest("0.1.0", host.architecture, python, (), engine=NAME, suite="part-v1")
+    write_bundle(folder / "bundle.tar", sources, manifest, Signer(key.public, key.sign))
+    return folder / "bundle.tar"
+
+
+def test_a_bundle_is_verified_and_unpacked_before_it_reaches_who_serves(fetched: Path) -> None:
+    key = generate_key()
+    bundle = pack(fetched, key)
+    update = run("serve", "update", bundle, "--key", key.public, "--data", fetched)
+    assert "nothing serves there now" in str(update.exception)
+    (engine,) = fetched.glob("cache/bundles/*/engine/engine/openvino_model.bin")
+    (suite,) = fetched.glob("cache/bundles/*/suites/part-v1")
+    asked = UpdateRequest(engine=str(engine.parent), catalog=str(engine.parents[1]), suite=str(suite))
+    updated = options_of().reread(asked)
+    assert ([one.name for one in updated.engines], updated.request.spec.accuracy.suite) == ([NAME], "part-v1")
+
+
+def test_a_bundle_is_refused_by_its_signer_its_end_and_its_software(fetched: Path) -> None:
+    key, other = generate_key(), generate_key()
+    bundle = pack(fetched, key)
+    words = ("serve", "update", bundle, "--data", fetched, "--key")
+    assert "is signed by key" in str(run(*words, other.public).exception)
+    bundle.write_bytes(bundle.read_bytes()[:-2000])
+    assert "it is a part of a bundle" in str(run(*words, key.public).exception)
+    (fetched / "full").mkdir()
+    full = pack(fetched / "full", key, has_software=True)
+    refusal = run("serve", "update", full, "--data", fetched, "--key", key.public).exception
+    assert "has software, which is not changed while it serves" in str(refusal)
