@@ -113,8 +113,12 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 	$(PYTEST) -m triton tests/engine
 
 .PHONY: test-edge
-test-edge: $(SYNCED) ## Stories of r1plus serve and of the quickstart with the real tritonserver: kills, a power cut, refusals, Ctrl-C; nothing is left
-	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_quickstart.py
+test-edge: $(SYNCED) ## Stories of r1plus serve and of the quickstart with the real tritonserver: kills, power cuts, updates, a rollback, refusals; nothing is left
+	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_quickstart.py
+
+.PHONY: test-offline
+test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the systemd unit's commands
+	$(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_service.py
 
 .PHONY: test-conformance
 test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last

@@ -4,6 +4,7 @@ It installs uv where there is none, and the locked environment of the edge tier 
 does the rest. Ctrl-C at any time leaves nothing running.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -53,9 +54,10 @@ def bring_up(uv_version: str, options: list[str]) -> int:
     check_python()
     if CERTIFICATES.exists():
         os.environ.setdefault("UV_SYSTEM_CERTS", "1")  # A company's own authority is among these.
-    with step("uv"):
+    steps: list[dict[str, object]] = []
+    with step("uv", steps):
         uv = find_uv(uv_version)
-    with step("packages"):
+    with step("packages", steps):
         install(uv)
     environment = {**os.environ, "PATH": f"{uv.parent}:{os.environ.get('PATH', '')}"}
     serve = [str(COMMAND), "serve", "--tier", "edge", "--background", *options]
@@ -68,7 +70,16 @@ def bring_up(uv_version: str, options: list[str]) -> int:
             process.terminate()  # It says itself when all has ended.
     if code == 0:
         print(f"Ready after {time.monotonic() - began:.0f} s. `make quickstart-down` stops it.")
+        print(json.dumps({"seconds": round(time.monotonic() - began, 1), "phases": [*steps, *read_steps(data)]}))
     return code
+
+
+def read_steps(data: list[str]) -> list[dict[str, object]]:
+    """Return the steps of `serve`: name, seconds, and seconds of a processor."""
+    command = [str(COMMAND), "serve", "status", *data, "-o", "json"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
+    names = ("name", "seconds", "processorSeconds")
+    return [{name: step[name] for name in names} for step in json.loads(answer)["steps"]]
 
 
 def bring_down(options: list[str]) -> int:
@@ -146,11 +157,20 @@ def run(command: list[str], problem: str, environment: dict[str, str] | None = N
 
 
 @contextmanager
-def step(name: str) -> Iterator[None]:
-    """Tell a step and its time when the block ends, as `r1plus serve` tells its own."""
-    began = time.monotonic()
+def step(name: str, steps: list[dict[str, object]]) -> Iterator[None]:
+    """Tell a step and its time when the block ends, as `r1plus serve` tells its own; add it to the steps."""
+    began, used = time.monotonic(), measure_children()
     yield
-    print(f"{time.monotonic() - began:7.1f} s  {name:<9} installed", flush=True)
+    seconds = time.monotonic() - began
+    print(f"{seconds:7.1f} s  {name:<9} installed", flush=True)
+    used = measure_children() - used
+    steps.append({"name": name, "seconds": round(seconds, 1), "processorSeconds": round(used, 1)})
+
+
+def measure_children() -> float:
+    """Return the processor seconds of what has been run."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 if __name__ == "__main__":

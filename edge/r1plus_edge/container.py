@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import shutil
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_edge.confinement import Confinement
+from r1plus_edge.places import LOOPBACK, is_free
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import measure_memory
 from r1plus_operator.plan.observation import ContainerFacts
@@ -26,6 +29,10 @@ WATCH_SECONDS: Final = 5.0
 """Between two looks at its memory and its log."""
 MOST_LOG_BYTES: Final = 16 * 2**20
 MESSAGE_BYTES: Final = 2000
+GONE_SECONDS: Final = 2.0
+"""For a killed process to give its ports back."""
+SHOWN_LINES: Final = 8
+"""Of a log, for people."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -42,10 +49,20 @@ class Program:
     image_digest: str = ""
     memory_limit: int | None = None
     """Bytes that the kernel cannot take back; None: not watched."""
+    memory_request: int = 0
+    """Bytes that must be free for it to start, where it is started on demand."""
+    confinement: Confinement | None = None
+    """What it may reach; None: all that its user may."""
     startup: Probe | None = None
     readiness: Probe | None = None
     liveness: Probe | None = None
     prestop: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    """Of loopback, where it will listen: those that may be others."""
+
+
+class PortTakenError(OSError):
+    """Another process has taken a port of a container that does not run."""
 
 
 class Container:
@@ -58,12 +75,26 @@ class Container:
         self._exit_code: int | None = None
         self._message = ""
         self._reason = ""
+        self._last_end = ""
         self._is_ready = False
         self.has_started = False
         """Whether its startup probe has succeeded."""
         self.not_ready = ""
         """What its probe said last while it is not ready."""
         self.restarts = 0
+        self.failures = 0
+        """How often in a row it has ended within a minute."""
+
+    def describe_failure(self) -> str:
+        """Return how it ended last, with the end of its log."""
+        lines = "\n".join(f"  {line}" for line in self._message.splitlines()[-SHOWN_LINES:])
+        again = f", {self.failures} times in a row" if self.failures > 1 else ""
+        return f"{self.program.name} {self._last_end}{again}; the end of {self.program.log}:\n{lines}"
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it ends again and again, and is not ready now."""
+        return self.failures > 1 and not (self._is_ready and self.pid is not None)
 
     @property
     def pid(self) -> int | None:
@@ -98,7 +129,7 @@ class Container:
 
     async def run(self) -> None:
         """Keep it running until cancelled; then it is killed, unless `end` has ended it."""
-        failures = 0
+        self.failures = 0
         try:
             while True:
                 started_at = time.monotonic()
@@ -111,10 +142,10 @@ class Container:
                     watch.cancel()
                     await asyncio.gather(watch, return_exceptions=True)
                 self._kill()  # What it has forked goes with it.
-                failures = 1 if time.monotonic() - started_at >= SOUND_SECONDS else failures + 1
+                self.failures = 1 if time.monotonic() - started_at >= SOUND_SECONDS else self.failures + 1
                 self.restarts += 1
                 self._record_end(code)
-                await asyncio.sleep(double_delay(failures, FIRST_BACKOFF, LONGEST_BACKOFF))
+                await asyncio.sleep(double_delay(self.failures, FIRST_BACKOFF, LONGEST_BACKOFF))
         finally:
             await self._reap()
 
@@ -158,6 +189,7 @@ class Container:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _start(self) -> None:
+        await self._check_ports()
         self.has_started = self.program.startup is None
         self._set_readiness("starting")
         self.program.log.parent.mkdir(parents=True, exist_ok=True)
@@ -170,18 +202,34 @@ class Container:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=self._prepare,
             )
         self._exit_code, self._reason = None, ""
         if self.program.readiness is None and self.has_started:
             self._set_readiness("")
         self._on_change()
 
+    async def _check_ports(self) -> None:
+        """Raise PortTakenError where another process listens; one that was killed just now gets a moment to go."""
+        deadline = time.monotonic() + GONE_SECONDS
+        while taken := [port for port in self.program.ports if not is_free(LOOPBACK, port)]:
+            if time.monotonic() > deadline:
+                raise PortTakenError(errno.EADDRINUSE, f"port {taken[0]} of {self.program.name} is taken")
+            await asyncio.sleep(GONE_SECONDS / 10)
+
+    def _prepare(self) -> None:
+        """Runs between fork and exec."""
+        if self.program.confinement is not None:
+            self.program.confinement.apply()
+        die_with_parent()  # Last: new credentials would undo it.
+
     def _record_end(self, code: int) -> None:
         self._exit_code, self._is_ready = code, False
         self._reason = self._reason or ("Completed" if code == 0 else "Error")
         self._message = "" if code == 0 else _read_end(self.program.log)
         self.not_ready = f"it ended with status {code}"
+        why = f" ({self._reason})" if self._reason not in ("Completed", "Error") else ""
+        self._last_end = f"ended by {signal.Signals(-code).name}{why}" if code < 0 else f"ended with status {code}{why}"
         self._on_change()
 
     async def _watch(self) -> None:
@@ -203,17 +251,20 @@ class Container:
 
     async def _await_success(self, probe: Probe) -> None:
         for _ in range(probe.failures):
-            problem = await probe.check(self.program.environment)
+            problem = await self._ask(probe)
             if not problem:
                 return
             self._set_readiness(problem)
             await asyncio.sleep(probe.period)
         self._kill_for("StartupProbeFailed")
 
+    async def _ask(self, probe: Probe) -> str:
+        return await probe.check(self.program.environment, self.program.folder)
+
     async def _follow_readiness(self, probe: Probe) -> None:
         failures = 0
         while True:
-            problem = await probe.check(self.program.environment)
+            problem = await self._ask(probe)
             failures = failures + 1 if problem else 0
             if not problem or failures >= probe.failures or not self._is_ready:
                 self._set_readiness(problem)
@@ -223,7 +274,7 @@ class Container:
         failures = 0
         while failures < probe.failures:
             await asyncio.sleep(probe.period)
-            failures = failures + 1 if await probe.check(self.program.environment) else 0
+            failures = failures + 1 if await self._ask(probe) else 0
         self._kill_for("LivenessProbeFailed")
 
     async def _watch_use(self) -> None:

@@ -10,24 +10,23 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 from r1plus_contract import names
 from r1plus_contract.gateway import ModelSettings
 from r1plus_contract.verdict import MonitorReport
-from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF
+from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, PortTakenError
 from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.deployment import Request
 from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.pod import Pod, Sources
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_edge.world import World
 from r1plus_operator.plan.deployment import Plan, plan
-from r1plus_operator.plan.observation import NodeFacts, Observation, PodFacts, SuiteSource, VolumeFacts
+from r1plus_operator.plan.observation import Observation, PodFacts
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.revision.storage import read_revisions
-from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.gateway_models import build_model
 from r1plus_policies.backoff import double_delay
 
@@ -40,20 +39,6 @@ GRACE_SECONDS: Final = 10.0
 Reports = Mapping[str, MonitorReport]
 ReadReport = Callable[[int], Awaitable[MonitorReport | None]]
 """Port of a monitor -> its report; None: it does not answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What does not change while `serve` runs."""
-
-    engines: tuple[Engine, ...]
-    suites: Mapping[str, SuiteSource]
-    node: NodeFacts
-    config: OperatorConfig
-    volumes: Mapping[str, VolumeFacts]
-    """Name of a claim -> that it has its engine."""
-    claims: Mapping[str, Path]
-    """Name of a claim -> its folder."""
 
 
 @dataclass(slots=True)
@@ -70,6 +55,8 @@ class Controller:
 
     folder: DataFolder
     objects: Objects
+    request: Request
+    """What is asked for; `ask_for` changes it."""
     world: World
     images: Images
     read_report: ReadReport
@@ -80,6 +67,11 @@ class Controller:
     reports: dict[str, MonitorReport] = field(default_factory=dict)
     """Pod -> its monitor's last report."""
     _pods: dict[str, _RunningPod] = field(default_factory=dict)
+
+    def ask_for(self, request: Request, world: World) -> None:
+        """Let the next pass plan for this request, in this world."""
+        self.objects.ask_for(request.name, request.namespace, request.document, time.time())
+        self.request, self.world = request, world
 
     async def run_pass(self) -> None:
         """Observe, plan and carry out until nothing is left to write."""
@@ -186,11 +178,17 @@ class Controller:
 
 
 async def run_pod(pod: Pod) -> None:
-    """Run a pod until cancelled; where the machine refuses (no room, no process), try again."""
+    """Run a pod until cancelled; where the machine refuses (no room, no process), try again.
+
+    Where another process took one of its ports meanwhile, it gets others.
+    """
     failures = 0
     while True:
         try:
             await pod.run()
+        except* PortTakenError as group:
+            log.warning("Pod %s gets other ports: %s", pod.name, group.exceptions[0])
+            pod.choose_ports()
         except* OSError as group:
             failures += 1
             log.error("Pod %s cannot run: %s", pod.name, group.exceptions[0])

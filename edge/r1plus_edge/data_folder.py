@@ -19,7 +19,10 @@ _FLOCK: Final = "hhqqi"
 """struct flock of the kernel: type, whence, start, length, pid."""
 _PRIVATE: Final = 0o700
 _NAMES: Final = frozenset(
-    {"objects.json", "status.json", "tenant.json", "key", "secret", "store", "logs", "pods", "claims", "lock"}
+    {
+        *("objects.json", "status.json", "tenant.json", "update.json", "requests", "control.sock"),
+        *("key", "secret", "store", "logs", "pods", "claims", "lock"),
+    }
 )
 """What `serve` makes in it."""
 _OF_A_DISK: Final = "lost+found"
@@ -73,6 +76,26 @@ class DataFolder:
     def pods(self) -> Path:
         """Folders of pods; all go when `serve` ends."""
         return self.root / "pods"
+
+    @property
+    def claims(self) -> Path:
+        """A folder for each engine volume, with a link to the engine's files."""
+        return self.root / "claims"
+
+    @property
+    def update(self) -> Path:
+        """Which update is in force, and which one is under way."""
+        return self.root / "update.json"
+
+    @property
+    def requests(self) -> Path:
+        """R1PlusDeployments of updates, by their digests."""
+        return self.root / "requests"
+
+    @property
+    def control(self) -> Path:
+        """The socket by which `serve update` reaches who serves."""
+        return self.root / "control.sock"
 
 
 def open_data_folder(root: Path) -> DataFolder:

@@ -1,14 +1,15 @@
 """What is asked for: an R1PlusDeployment, of a file or of options, as far as it means something on one machine."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from r1plus_contract.verdict import Gate
 from r1plus_edge.errors import RequestError
-from r1plus_operator.api.types import DeliveryMode, R1PlusDeploymentSpec
+from r1plus_model_repo.catalog.types import Engine
+from r1plus_operator.api.types import DeliveryMode, EngineSelector, R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json
-from r1plus_policies.rollback.response import OnBreach
+from r1plus_policies.rollout import Strategy
 
 DEFAULT_NAMESPACE: Final = "local"
 """The tenant's name where the file has none."""
@@ -22,11 +23,6 @@ _REFUSED: Final[tuple[tuple[str, Callable[[_Spec], Any], str], ...]] = (
         "delivery.mode",
         lambda s: DeliveryMode.IMAGE.value if s.delivery.mode is DeliveryMode.IMAGE else None,
         "there are no images here: the engine's folder is served as it is; leave the field out",
-    ),
-    (
-        "accuracy.onBreach",
-        lambda s: OnBreach.ROLLBACK.value if s.accuracy.on_breach is OnBreach.ROLLBACK else None,
-        "one machine does not roll back yet; write Alert, and `r1plus serve status` reports a drop",
     ),
 )
 """Field of the spec, its value if it is refused, and why with the remedy."""
@@ -46,6 +42,26 @@ class Request:
         """The spec as a CR has it."""
         return self.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
 
+    def select_engine(self, engine: Engine) -> "Request":
+        """Return the request for this engine alone, so that earlier ones may stay in the catalog to go back to.
+
+        Raises:
+            RequestError: the spec asks for another engine.
+        """
+        about = engine.spec
+        wanted = EngineSelector(family=about.family, version=about.version, precision=about.precision)
+        given = self.spec.engine.model_dump(exclude_none=True)
+        if conflicts := [f"{key}: {value}" for key, value in given.items() if getattr(wanted, key) != value]:
+            raise RequestError(
+                f"--engine {engine.name}: the file has spec.engine: {', '.join(conflicts)}; leave one of them out"
+            )
+        return replace(self, spec=self.spec.model_copy(update={"engine": wanted}))
+
+    def with_strategy(self, strategy: Strategy) -> "Request":
+        """Return the request with this rollout strategy."""
+        rollout = self.spec.rollout.model_copy(update={"strategy": strategy})
+        return replace(self, spec=self.spec.model_copy(update={"rollout": rollout}))
+
 
 def build_request(
     name: str, namespace: str, spec: R1PlusDeploymentSpec, *, tier: str = "", gate: Gate | None = None, suite: str = ""
@@ -56,7 +72,9 @@ def build_request(
         RequestError: every field that means nothing on one machine, and every option that contradicts the spec.
     """
     problems = [
-        f"spec.{field}: {_format(value)}: {why}" for field, read, why in _REFUSED if (value := read(spec)) is not None
+        f"spec.{field}: {format_value(value)}: {why}"
+        for field, read, why in _REFUSED
+        if (value := read(spec)) is not None
     ]
     if tier and tier != spec.tier.value:
         problems.append(f"--tier {tier}: the file has spec.tier: {spec.tier.value}; leave one of them out")
@@ -73,7 +91,8 @@ def build_request(
     return Request(name, namespace or DEFAULT_NAMESPACE, spec.model_copy(update=updates))
 
 
-def _format(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Return a field's value for a message."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, tuple):

@@ -57,6 +57,11 @@ def select_engines(wanted: str, engines: Sequence[Engine]) -> tuple[tuple[Engine
     return matches, folder.absolute()
 
 
+def find_embedding_files(name: str, cache: Path) -> Path:
+    """Return the folder in the cache that an embedding engine has, or gets when it is made or put there."""
+    return cache / "engines" / name
+
+
 def find_made_engine(engine: Engine, cache: Path) -> Path:
     """Return the folder in the cache that an engine has, or gets when it is made.
 

@@ -1,8 +1,12 @@
-"""The gateway of this machine: its pod as the plan renders a tenant's, and the first API key.
+"""The gateway of this machine with its helpers: its pod as the plan renders a tenant's, and the first API key.
+
+The helpers are started when the gateway first asks them. The embedding engine is fetched when the first document comes;
+until it is there, documents are searched by their words.
 
 A cluster's API server signs the tokens of administrators; here `serve` does, with a key that only this process has.
 """
 
+import asyncio
 import base64
 import json
 import secrets
@@ -32,17 +36,23 @@ from r1plus_contract.gateway import (
 from r1plus_contract.jsonable import dumps, to_jsonable
 from r1plus_contract.metrics import GATEWAY_PODS
 from r1plus_contract.timestamps import format_timestamp
+from r1plus_edge.controller import run_pod
 from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.engines import find_embedding_files
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.images import Images
 from r1plus_edge.listening import Listening
 from r1plus_edge.objects import write_synced
+from r1plus_edge.on_demand import OnDemandContainer
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.pod import Pod, Sources
-from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_edge.preparation import prepare_embedding
+from r1plus_edge.tenant import TenantRequest
 from r1plus_operator.plan.observation import NamespaceFacts, TokenIssuer
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy import gateway_objects
+from r1plus_operator.plan.tenancy.gateway_helpers import DOCUMENTS, ENGINE_FILES, select_helpers
+from r1plus_policies.backoff import double_delay
 
 ISSUER: Final = "r1plus-edge"
 _KEY_ID: Final = "serve"
@@ -54,6 +64,10 @@ DRAIN_SECONDS: Final = 1.5
 END_SECONDS: Final = 2.8
 REQUEST_SECONDS: Final = 10.0
 FIRST_KEY_NAME: Final = "first"
+LOOK_SECONDS: Final = 2.0
+"""Between two looks for the embedding engine's files."""
+FIRST_FETCH_PAUSE, LONGEST_FETCH_PAUSE = 60.0, 3600.0
+"""Seconds between tries to fetch the embedding engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,26 +150,81 @@ class EdgeGateway:
         images: Images,
         config: OperatorConfig,
         on_change: Callable[[], None],
+        request: TenantRequest,
+        cache: Path,
+        tell: Callable[[str], None],
     ) -> None:
+        """`cache`: where the embedding engine's files are, or come; `tell`: tells a person a line."""
         tenant = load_tenant(folder)
         make_half(folder)
         self._folder = folder
         self._listening = listening
         self._signer = TokenSigner(namespace)
         self._namespace = NamespaceFacts(namespace, tenant.uid, True, "", created_at=tenant.created_at)
-        self._spec = R1PlusTenantSpec.model_validate({"gateway": {"enabled": True}})
+        self._spec = request.spec
+        self._embedding = request.embedding
+        self._cache = cache
+        self._tell = tell
+        self._has_engine = self._find_engine()
+        self._fetch_problem = ""
         self._model: ModelSettings | None = None
         self.has_key = False
-        template = gateway_objects.build_deployment(self._spec, self._build_settings(), config, counts_storage=False)
+        template = gateway_objects.build_deployment(
+            self._spec, self._build_settings(), config, self._embedding, counts_storage=False
+        )
+        folders = {ENGINE_FILES: find_embedding_files(self._embedding.name, cache)} if self._embedding else {}
         self.pod = Pod(
             "gateway",
             template["spec"]["template"],
             folder,
             images,
-            Sources(self._read_config, claims={GATEWAY: folder.store}, secrets={GATEWAY_KEY: folder.secret}),
+            Sources(self._read_config, {GATEWAY: folder.store}, {GATEWAY_KEY: folder.secret}, folders),
             on_change,
             ports={PORT_API: listening.port},
+            sockets={one.name: one.socket for one in select_helpers(self._spec.gateway, self._embedding)},
         )
+
+    async def run(self) -> None:
+        """Run the gateway and its helpers until cancelled; fetch the embedding engine when the first document comes."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_pod(self.pod))
+            if self._embedding is not None and self._spec.gateway.knowledge and not self._has_engine:
+                group.create_task(self._fetch_engine(self._embedding.name))
+
+    @property
+    def search(self) -> str:
+        """By what documents are searched, and why not by more; empty: there are no documents."""
+        if not self._spec.gateway.knowledge:
+            return ""
+        if self._embedding is None or self._has_engine:
+            return "words and meaning" if self._embedding else "words"
+        name = self._embedding.name
+        return f"words alone; {self._fetch_problem or f'{name} is fetched when the first document is added'}"
+
+    def _find_engine(self) -> bool:
+        return self._embedding is not None and find_embedding_files(self._embedding.name, self._cache).is_dir()
+
+    async def _fetch_engine(self, name: str) -> None:
+        """Bring the embedding engine's files; then the gateway makes the vectors of what it has read without."""
+        failures, next_try = 0, time.monotonic()
+        documents = self.pod.find_container(DOCUMENTS.name)
+        assert isinstance(documents, OnDemandContainer)
+        while not self._find_engine():
+            if documents.was_used.is_set() and time.monotonic() >= next_try:
+                self._fetch_problem = f"{name} is being fetched"
+                try:
+                    await prepare_embedding(name, self._cache, self._folder.root, self._tell)
+                except EdgeError as error:
+                    failures += 1
+                    pause = double_delay(failures, FIRST_FETCH_PAUSE, LONGEST_FETCH_PAUSE)
+                    next_try = time.monotonic() + pause
+                    self._fetch_problem = f"{error}; the next try is in {pause / 60:g} min"
+                    self._tell(f"Documents are searched by {self.search}")
+            # Somebody may put the files there, as from a bundle.
+            await asyncio.sleep(LOOK_SECONDS)
+        self._has_engine = True
+        self.pod.refresh_configs()
+        self._tell(f"Documents are searched by {self.search}")
 
     def set_model(self, model: ModelSettings | None) -> None:
         """Let the gateway serve this model, where its pod is ready."""
@@ -229,7 +298,8 @@ class EdgeGateway:
     def _build_settings(self) -> GatewaySettings:
         models = (self._model,) if self._model is not None else ()
         listening = self._listening
-        settings = gateway_objects.build_settings(self._namespace, self._spec, models, self._signer.issuer)
+        engine = self._embedding if self._has_engine else None
+        settings = gateway_objects.build_settings(self._namespace, self._spec, models, self._signer.issuer, engine)
         return replace(
             settings,
             host=listening.host,

@@ -16,7 +16,7 @@ import r1plus_contract
 import r1plus_model_repo.backends
 import r1plus_monitoring
 import r1plus_policies
-from r1plus_contract import names
+from r1plus_contract import embedder, names
 from r1plus_edge.places import LOOPBACK, Places
 from r1plus_edge.processes import mark, name_region
 from r1plus_model_repo.importing import triton_server
@@ -117,6 +117,8 @@ def build_environment(
         environment |= {names.ENV_ENGINE_DIR: str(places.find(names.DIR_ENGINE))}
     if container["name"] == names.CONTAINER_MONITOR:
         environment |= _build_monitor_settings(places)
+    if embedder.DEFAULT_ENGINE_DIR in places.folders:
+        environment |= {embedder.ENV_ENGINE_DIR: str(places.find(embedder.DEFAULT_ENGINE_DIR))}
     return environment | {"PATH": path}
 
 

@@ -64,6 +64,17 @@ def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("
     )
 
 
+def read_free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes of memory that another process may have now."""
+    available = next(
+        int(line.split()[1]) * 1024
+        for line in (proc / "meminfo").read_text().splitlines()
+        if line.startswith("MemAvailable:")
+    )
+    most, used = _read_number(cgroup / "memory.max"), _read_number(cgroup / "memory.current")
+    return available if most is None or used is None else min(available, max(0, most - used))
+
+
 def check_machine(machine: Machine, folder: Path) -> None:
     """Refuse a machine on which nothing here can run.
 

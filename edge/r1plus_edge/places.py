@@ -4,11 +4,13 @@ A container's command, environment and settings name paths and ports inside the 
 of its own here, so they are translated: a mount to a folder, a container's port to a free one of loopback.
 """
 
+import contextlib
 import errno
+import os
 import re
 import shlex
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,3 +87,17 @@ def is_free(host: str, port: int) -> bool:
             return False
         raise
     return True
+
+
+@contextlib.contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Name a socket by its open folder: the kernel takes 107 bytes for a path, and a data folder's may be longer.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -1,6 +1,7 @@
 """A pod of the plan as processes: its volumes are folders, its init containers run first, its containers stay."""
 
 import asyncio
+import os
 import secrets
 import shutil
 import time
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_contract import names
+from r1plus_contract.gateway import ENV_HELPER_START_SECONDS
+from r1plus_edge.confinement import build_confinement
 from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.images import Images, build_command, build_environment
+from r1plus_edge.on_demand import SOCKET, START_SECONDS, OnDemandContainer
 from r1plus_edge.places import LOOPBACK, Places, choose_ports
 from r1plus_edge.probes import read_probe
 from r1plus_edge.volumes import write_config
@@ -35,6 +39,8 @@ class Sources:
     """Name of a claim -> its folder."""
     secrets: Mapping[str, Path] = field(default_factory=dict)
     """Name of a Secret -> its folder."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Name of a volume -> the folder that it is already, so that no init container has to fill it."""
 
 
 class Pod:
@@ -49,8 +55,13 @@ class Pod:
         sources: Sources,
         on_change: Callable[[], None],
         ports: Mapping[int, int] | None = None,
+        sockets: Mapping[str, str] | None = None,
     ) -> None:
-        """`ports`: container's port -> port of this machine, for those that are not just any free one."""
+        """Prepare its containers.
+
+        `ports`: container's port -> port of this machine, for those that are not just any free one; `sockets`:
+        container that is started on demand -> path in the pod of the socket by which it is asked.
+        """
         self.name = name
         self.uid = secrets.token_hex(8)
         self._template = template
@@ -60,11 +71,26 @@ class Pod:
         self._images = images
         self._sources = sources
         self._on_change = on_change
-        self.ports: Mapping[int, int] = {**choose_ports(self._list_ports() - set(ports or {})), **(ports or {})}
+        self._fixed_ports = ports or {}
+        self._sockets = sockets or {}
         self.is_terminating = False
         self._ready_since: float | None = None
-        self._init = [self._build_container(one) for one in self._spec.get("initContainers", ())]
+        self._earlier_restarts = 0
+        self._containers: list[Container] = []
+        self.choose_ports()
+
+    def choose_ports(self) -> None:
+        """Give its containers, none of which runs, ports that are free now."""
+        self._earlier_restarts = self.restarts
+        chosen = choose_ports(self._list_ports() - self._fixed_ports.keys())
+        self.ports: Mapping[int, int] = {**chosen, **self._fixed_ports}
+        self._init = [self._build_container(one) for one in self._spec.get("initContainers", ()) if self._fills(one)]
         self._containers = [self._build_container(one) for one in self._spec["containers"]]
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """Its containers, init containers first."""
+        return (*self._init, *self._containers)
 
     @property
     def is_ready(self) -> bool:
@@ -74,7 +100,7 @@ class Pod:
     @property
     def restarts(self) -> int:
         """How often its containers were started again."""
-        return sum(one.restarts for one in self._containers)
+        return self._earlier_restarts + sum(one.restarts for one in self._containers)
 
     @property
     def facts(self) -> PodFacts:
@@ -89,7 +115,7 @@ class Pod:
             ready=is_ready,
             terminating=self.is_terminating,
             unschedulable="",
-            containers=tuple(one.facts for one in (*self._init, *self._containers)),
+            containers=tuple(one.facts for one in self.containers),
             replica_set=f"{revision}-local",
             fingerprint=hash_pod_spec(self._spec),
             images=list_images(self._spec),
@@ -105,16 +131,15 @@ class Pod:
 
     def find_container(self, name: str) -> Container:
         """Return a container, init containers too."""
-        return next(one for one in (*self._init, *self._containers) if one.program.name == name)
+        return next(one for one in self.containers if one.program.name == name)
 
     async def run(self) -> None:
         """Fill the volumes, then run the containers until cancelled."""
         self._make_volumes()
         for container in self._init:
-            failures = 0
             while await container.run_once() != 0:
-                failures += 1
-                await asyncio.sleep(double_delay(failures, FIRST_BACKOFF, LONGEST_BACKOFF))
+                container.failures += 1
+                await asyncio.sleep(double_delay(container.failures, FIRST_BACKOFF, LONGEST_BACKOFF))
         async with asyncio.TaskGroup() as group:
             for container in self._containers:
                 group.create_task(container.run())
@@ -138,7 +163,7 @@ class Pod:
                     await asyncio.gather(*(one.stop_gently() for one in self._containers))
             except TimeoutError:
                 pass  # It had its time.
-        await asyncio.gather(*(one.end(grace) for one in (*self._init, *self._containers)))
+        await asyncio.gather(*(one.end(grace) for one in self.containers))
 
     def remove(self) -> None:
         """Remove its volumes; those of claims stay."""
@@ -152,10 +177,16 @@ class Pod:
                 folders[mount["mountPath"]] = self._find_volume(mount["name"]) / mount.get("subPath", "")
         return Places(folders, self.ports)
 
+    def _fills(self, container: Json) -> bool:
+        """Whether an init container has something to do: a volume that is filled already needs none."""
+        return not {mount["name"] for mount in container["volumeMounts"]} <= self._sources.folders.keys()
+
     def _list_ports(self) -> set[int]:
-        return {port["containerPort"] for one in self._spec["containers"] for port in one.get("ports", ())}
+        return {port for one in self._spec["containers"] for port in _list_ports(one)}
 
     def _find_volume(self, name: str) -> Path:
+        if name in self._sources.folders:
+            return self._sources.folders[name]
         volume = next(one for one in self._spec["volumes"] if one["name"] == name)
         if "persistentVolumeClaim" in volume:
             return self._sources.claims[volume["persistentVolumeClaim"]["claimName"]]
@@ -165,23 +196,40 @@ class Pod:
 
     def _build_container(self, container: Json) -> Container:
         places, tmp = self.places_of(container), self._find_tmp(container)
-        limit = container.get("resources", {}).get("limits", {}).get("memory")
+        resources = container.get("resources", {})
+        limit, request = (resources.get(kind, {}).get("memory") for kind in ("limits", "requests"))
         environment = build_environment(container, self.name, places, self._images, self._data.root, tmp)
+        socket = self._sockets.get(container["name"])
         hook: Any = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
         program = Program(
             name=container["name"],
             command=tuple(build_command(container, places, self._images, self._data.root)),
-            environment=environment,
+            environment=environment | self._name_sockets(container, places, tmp),
             folder=tmp,
             log=self._data.logs / f"{container['name']}.log",
             image_digest=str(container["image"]).partition("@")[2],
             memory_limit=bytes_of(limit) if limit else None,
+            memory_request=bytes_of(request) if request else 0,
+            confinement=build_confinement(places.folders.values(), tmp) if socket else None,
             startup=read_probe(container, "startupProbe", places),
             readiness=read_probe(container, "readinessProbe", places),
             liveness=read_probe(container, "livenessProbe", places),
             prestop=tuple(places.translate_command(hook.get("command", ()))),
+            ports=tuple(self.ports[port] for port in _list_ports(container) if port not in self._fixed_ports),
         )
+        if socket:
+            return OnDemandContainer(program, self._on_change, places.find(socket))
         return Container(program, self._on_change)
+
+    def _name_sockets(self, container: Json, places: Places, tmp: Path) -> dict[str, str]:
+        """Return the variables that name sockets, relative to the working directory: a path has 107 bytes at most."""
+        own, variables = self._sockets.get(container["name"]), {}
+        for variable in container.get("env", ()):
+            if (path := variable.get("value")) in self._sockets.values():
+                variables[variable["name"]] = SOCKET if path == own else os.path.relpath(places.find(path), tmp)
+        if variables and own is None:  # It is the gateway, and waits for what it wakes.
+            variables[ENV_HELPER_START_SECONDS] = f"{START_SECONDS:g}"
+        return variables
 
     def _find_tmp(self, container: Json) -> Path:
         places = self.places_of(container)
@@ -191,7 +239,8 @@ class Pod:
         """Make empty folders, mount what is nested in them, and write the ConfigMaps."""
         shutil.rmtree(self._root, ignore_errors=True)
         for volume in self._spec["volumes"]:
-            self._find_volume(volume["name"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+            if volume["name"] not in self._sources.folders:
+                self._find_volume(volume["name"]).mkdir(mode=0o700, parents=True, exist_ok=True)
         for container in (*self._spec.get("initContainers", ()), *self._spec["containers"]):
             self._find_tmp(container).mkdir(parents=True, exist_ok=True)
             self._nest_mounts(self.places_of(container))
@@ -205,3 +254,7 @@ class Pod:
                 link = places.folders[parent] / name
                 if not link.is_symlink():
                     link.symlink_to(folder, target_is_directory=True)
+
+
+def _list_ports(container: Json) -> list[int]:
+    return [port["containerPort"] for port in container.get("ports", ())]

@@ -12,10 +12,11 @@ from typing import Final
 
 from r1plus_edge.container import die_with_parent
 from r1plus_edge.data_folder import check_path
-from r1plus_edge.engines import find_made_engine
+from r1plus_edge.engines import find_embedding_files, find_made_engine
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.processes import mark
 from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.importing.demo_engines import DEMO_EMBEDDING_ENGINE
 from r1plus_model_repo.importing.triton_server import WHEEL
 
 MOST_ERROR: Final = 1500
@@ -52,6 +53,19 @@ async def prepare_engine(
     if not folder.is_dir():
         await _make(f"engine {engine.name}", command, cache, root, progress)
     return folder
+
+
+async def prepare_embedding(name: str, cache: Path, root: Path, progress: Callable[[str], None]) -> None:
+    """Make the files of an embedding engine in the cache. The embedder verifies them.
+
+    Raises:
+        EdgeError: they cannot be made here.
+    """
+    folder = find_embedding_files(name, cache)
+    if name != DEMO_EMBEDDING_ENGINE:
+        raise EdgeError(f"engine {name}: its files are not on this machine; put them into {folder}")
+    command = ["r1plus_model_repo.importing.embedding.minilm", "--out", str(folder.parent)]
+    await _make(f"engine {name}", command, cache, root, progress)
 
 
 async def _make(what: str, module: Sequence[str], cache: Path, root: Path, progress: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from r1plus_edge.places import LOOPBACK, Places
@@ -28,11 +29,11 @@ class Probe:
     command: tuple[str, ...] = ()
     """Instead of path and port."""
 
-    async def check(self, environment: Mapping[str, str]) -> str:
-        """Ask once; return why it fails, empty if it does not."""
+    async def check(self, environment: Mapping[str, str], folder: Path = Path("/")) -> str:
+        """Ask once, a command in the container's working directory; return why it fails, empty if it does not."""
         try:
             async with asyncio.timeout(self.timeout):
-                return await (_run(self.command, environment) if self.command else _get(self.port, self.path))
+                return await (_run(self.command, environment, folder) if self.command else _get(self.port, self.path))
         except TimeoutError:
             return f"no answer in {self.timeout:g} s"
         except OSError as error:  # This machine has no room for a process.
@@ -57,10 +58,11 @@ def read_probe(container: Mapping[str, Any], name: str, places: Places) -> Probe
     return Probe(period, timeout, failures, request["path"], places.ports[port])
 
 
-async def _run(command: tuple[str, ...], environment: Mapping[str, str]) -> str:
+async def _run(command: tuple[str, ...], environment: Mapping[str, str], folder: Path) -> str:
     process = await asyncio.create_subprocess_exec(
         *command,
         env=environment,
+        cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -1,10 +1,11 @@
 """How far `serve` is, from what the plan and the monitors say. It decides nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from r1plus_contract.names import CONTAINER_TRITON, PORT_MONITOR
 from r1plus_contract.verdict import MonitorReport, Phase
+from r1plus_edge.container import Container
 from r1plus_edge.controller import Controller
 from r1plus_edge.gateway import EdgeGateway
 from r1plus_edge.listening import Listening
@@ -30,6 +31,7 @@ class Progress:
         self._step_began = time.monotonic()
         self._told: set[str] = set()
         self._notes: set[str] = set()
+        self._failing: set[str] = set()
 
     def tell(self, controller: Controller, gateway: EdgeGateway, *, is_routing: bool) -> bool:
         """Tell what is new; return whether all is steady. `is_routing`: whether the gateway sends requests to a pod."""
@@ -41,7 +43,9 @@ class Progress:
         is_serving = serving is not None and gateway.pod.is_ready and is_routing
         self._tell_steps(status, newest, report, is_serving=is_serving)
         phase = self._find_phase(status, report, is_serving=is_serving)
+        failing = [one for pod in (*pods, gateway.pod) for one in pod.containers if one.is_failing]
         self._tell_conditions(status)
+        self._tell_failures(failing)
         watched = controller.reports.get(serving.name) if serving else report
         self._reporter.update(
             phase=phase,
@@ -55,9 +59,12 @@ class Progress:
             accuracy=str(status.get("accuracy", "")),
             suite=str(status.get("suite", "")),
             watch=watched.watch.standing.value if watched and watched.watch else "",
+            search=gateway.search,
             restarts=sum(pod.restarts for pod in (*pods, gateway.pod)),
-            percent=_compute_percent(report),
+            percent=compute_percent(report),
             conditions=list_conditions(status.get("conditions", ())),
+            failures=tuple(one.describe_failure() for one in failing),
+            rollback=describe_rollback(status),
         )
         if phase is ServePhase.SERVING and not self._is_announced and self._has_key():
             self._is_announced = True
@@ -71,7 +78,7 @@ class Progress:
             self._end_step(LOAD, f"batch {status.get('batch', '?')}, context {status.get('context', '?')}")
         if GATE not in self._told and report is not None and report.phase is Phase.GATING and report.progress:
             text = f"suite {report.suite}: {report.progress.text}"
-            self._reporter.narrator.progress(GATE, _compute_percent(report), text)
+            self._reporter.narrator.progress(GATE, compute_percent(report), text)
         if status.get("revision") and report is not None and report.gate is not None:
             gate = report.gate
             text = f"{gate.verdict.value}: {gate.items - gate.lost} of {gate.items} right, {gate.allowed} may be lost"
@@ -110,11 +117,28 @@ class Progress:
                 self._notes.add(one)
                 self._reporter.narrator.note(one)
 
+    def _tell_failures(self, failing: Sequence[Container]) -> None:
+        """Tell each container that ends again and again once, until it has run again."""
+        names = {one.program.name for one in failing}
+        for one in failing:
+            if one.program.name not in self._failing:
+                self._reporter.narrator.note(one.describe_failure())
+        self._failing = names
+
+
+def describe_rollback(status: Json) -> str:
+    """Return what is done about a drop of the accuracy, or what could be gone back to; empty: nothing of both."""
+    if incident := status.get("incident"):
+        tried = "; ".join(incident.get("tried", ()))
+        return ". ".join(filter(None, (f"{incident['reason']} since {incident['since']}", tried, incident.get("next"))))
+    return f"possible, to {status['lastGood']}" if status.get("lastGood") else ""
+
 
 def _find_reason(status: Json, kind: ConditionType) -> str:
     return next((one["reason"] for one in status.get("conditions", ()) if one["type"] == kind.value), "")
 
 
-def _compute_percent(report: MonitorReport | None) -> int:
+def compute_percent(report: MonitorReport | None) -> int:
+    """Return how far a gate is."""
     progress = report.progress if report is not None else None
     return 100 * progress.done // progress.total if progress and progress.total else 0

@@ -39,6 +39,8 @@ class Step:
     name: str
     detail: str
     seconds: float
+    processor_seconds: float = 0.0
+    """Of all processes together: what it costs on a machine that other work keeps busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,20 @@ class ServeStatus:
     suite: str = ""
     threshold: float = 0.0
     watch: str = ""
+    search: str = ""
+    """By what documents are searched; empty: there are none."""
     restarts: int = 0
     """Of the serving pod's containers and the gateway."""
     percent: int = 0
     """Of the gate."""
     conditions: tuple[str, ...] = ()
     """What does not hold: type, reason and message."""
+    failures: tuple[str, ...] = ()
+    """Containers that end again and again, with the ends of their logs."""
+    update: str = ""
+    """How far an update is; empty: none is under way."""
+    rollback: str = ""
+    """What is done about a drop of the accuracy, or which revision could be gone back to."""
     steps: tuple[Step, ...] = ()
 
 
@@ -162,6 +172,9 @@ class Reporter:
     narrator: Narrator
     status: ServeStatus = field(default_factory=lambda: ServeStatus(ServePhase.STARTING))
     clock: Callable[[], float] = time.time
+    measure_processor: Callable[[], float] = lambda: 0.0
+    """Returns the processor seconds of all that serves."""
+    _measured: float = 0.0
 
     def update(self, **changes: object) -> None:
         """Change fields of the status; nothing is written when nothing differs."""
@@ -180,7 +193,9 @@ class Reporter:
 
     def end_step(self, name: str, detail: str, seconds: float) -> None:
         """Record a step of the start."""
-        step = Step(name, detail, round(seconds, 1))
+        measured = self.measure_processor()
+        step = Step(name, detail, round(seconds, 1), round(measured - self._measured, 1))
+        self._measured = measured
         self.update(steps=(*self.status.steps, step))
         self.narrator.step(step)
 

@@ -11,10 +11,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -22,54 +20,34 @@ import aiohttp
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
-from r1plus_edge.controller import Controller, World, run_pod
+from r1plus_edge.control import listen_for_updates
+from r1plus_edge.controller import Controller
 from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
-from r1plus_edge.deployment import Request
-from r1plus_edge.engines import find_cache
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import END_SECONDS, EdgeGateway
 from r1plus_edge.guardian import END
 from r1plus_edge.images import Images, find_images
-from r1plus_edge.listening import Listening
 from r1plus_edge.machine import check_machine, describe_node, read_machine
 from r1plus_edge.objects import Objects, load_objects
+from r1plus_edge.options import ServeOptions
 from r1plus_edge.places import LOOPBACK
-from r1plus_edge.preparation import prepare_engine, prepare_triton
-from r1plus_edge.processes import check_unmarked, remove_remains
+from r1plus_edge.preparation import prepare_triton
+from r1plus_edge.processes import check_unmarked, measure_processor, remove_remains
 from r1plus_edge.progress import Progress
 from r1plus_edge.report import Narrator, Reporter, ServePhase
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_edge.update import UpdateRecord, UpdateRequest, load_record, save_record, settle_interrupted
+from r1plus_edge.updater import Updater
+from r1plus_edge.world import Installation, Preparation, prepare
 from r1plus_model_repo.importing.triton_server import SERVER_VERSION
-from r1plus_operator.plan.engine.selection import Problem, Target, resolve
-from r1plus_operator.plan.observation import NodeFacts, SuiteSource, VolumeFacts
-from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
+from r1plus_operator.plan.revision.storage import read_revisions
 
 log = logging.getLogger(__name__)
-NAMESPACE: Final = "r1plus-system"
 REPORT_SECONDS: Final = 2.0
 MOST_REPORT_BYTES: Final = 256 * 1024
 BUSY_SECONDS, IDLE_SECONDS = 0.5, 5.0
 """Between two passes, while something is on its way and while all is steady."""
 POD_END_SECONDS: Final = 1.0
 """Grace of serving pods when `serve` ends: Triton has nothing to save, and its gateway is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What to serve, with what, and where."""
-
-    request: Request
-    engines: tuple[Engine, ...]
-    """Those that may be chosen."""
-    suites: Mapping[str, SuiteSource]
-    trust: SuiteTrust
-    family: str
-    """Of engines, where the spec names none."""
-    data: Path
-    listening: Listening
-    given_engine: Path | None = None
-    """Folder with the engine's files, where the user names one."""
-    cache: Path = field(default_factory=find_cache)
 
 
 async def serve(options: ServeOptions, narrator: Narrator) -> None:
@@ -81,7 +59,7 @@ async def serve(options: ServeOptions, narrator: Narrator) -> None:
     check_unmarked()
     folder, request = open_data_folder(options.data), options.request
     with hold(folder), guard(folder):
-        reporter = Reporter(folder.status, narrator)
+        reporter = Reporter(folder.status, narrator, measure_processor=lambda: measure_processor(folder.root))
         reporter.update(
             deployment=request.name,
             tier=request.spec.tier.value,
@@ -103,15 +81,32 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) ->
         reporter.narrator.note(
             f"An earlier r1plus serve was killed; ended the {len(killed)} processes that it had left"
         )
-    world, images = await _prepare(options, folder, reporter)
-    objects = _load(options.request, folder, images, reporter)
-    wake = asyncio.Event()
-    gateway = EdgeGateway(folder, options.request.namespace, options.listening, images, world.config, wake.set)
+    installation = await _install(options, folder, reporter)
+    objects = _load(folder, installation.images, reporter)
+    record, preparation = await _prepare(options, installation, objects, reporter)
+    images, wake, request = installation.images, asyncio.Event(), preparation.request
+    config = preparation.world.config
+    gateway = EdgeGateway(
+        folder,
+        request.namespace,
+        options.listening,
+        images,
+        config,
+        wake.set,
+        options.tenant,
+        options.cache,
+        reporter.narrator.note,
+    )
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPORT_SECONDS)) as session:
-        controller = Controller(folder, objects, world, images, _ReportReader(session).read, wake)
-        serving = asyncio.create_task(run_pod(gateway.pod))
+        read = _ReportReader(session).read
+        controller = Controller(folder, objects, request, preparation.world, images, read, wake)
+        controller.ask_for(request, preparation.world)
+        updater = Updater(controller, installation, options, record, reporter)
+        serving = asyncio.create_task(gateway.run())
+        progress = Progress(reporter, options.listening, lambda: gateway.has_key)
         try:
-            await _follow(controller, gateway, session, Progress(reporter, options.listening, lambda: gateway.has_key))
+            async with listen_for_updates(folder, updater.run):
+                await _follow(controller, gateway, session, progress, updater)
         finally:
             reporter.update(phase=ServePhase.STOPPING)
             await gateway.pod.end(END_SECONDS)
@@ -121,9 +116,13 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) ->
 
 
 async def _follow(
-    controller: Controller, gateway: EdgeGateway, session: aiohttp.ClientSession, progress: Progress
+    controller: Controller,
+    gateway: EdgeGateway,
+    session: aiohttp.ClientSession,
+    progress: Progress,
+    updater: Updater,
 ) -> None:
-    """Run passes until cancelled; let the gateway follow them."""
+    """Run passes until cancelled; let the gateway and an update follow them."""
     while True:
         controller.wake.clear()
         try:
@@ -134,6 +133,7 @@ async def _follow(
             continue
         is_routing = gateway.pod.is_ready and await gateway.count_pods(session) > 0
         is_steady = progress.tell(controller, gateway, is_routing=is_routing) and gateway.has_key
+        updater.notice_pass()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(IDLE_SECONDS if is_steady else BUSY_SECONDS):
                 await controller.wake.wait()
@@ -147,70 +147,47 @@ async def _run_pass(controller: Controller, gateway: EdgeGateway) -> None:
         await gateway.ensure_key()
 
 
-async def _prepare(options: ServeOptions, folder: DataFolder, reporter: Reporter) -> tuple[World, Images]:
-    """Check the machine, and make what is missing: Triton, and the engine that the plan chooses."""
-
-    def tell(line: str) -> None:
-        reporter.narrator.note(f"           {line}")
-
+async def _install(options: ServeOptions, folder: DataFolder, reporter: Reporter) -> Installation:
+    """Check the machine, and make Triton if it is missing."""
     with reporter.time_step("machine") as step:
         machine = read_machine(folder.root)
         check_machine(machine, folder.root)
         step.detail = machine.text
     with reporter.time_step("triton") as step:
-        server = await prepare_triton(options.cache, folder.root, tell)
+        server = await prepare_triton(options.cache, folder.root, _tell_to(reporter))
         step.detail = f"tritonserver {SERVER_VERSION} in {server}"
-    images, node = find_images(server), describe_node(machine)
-    config = build_config(options, images)
-    target = _resolve(options, config, node)
+    return Installation(folder, find_images(server), describe_node(machine))
+
+
+async def _prepare(
+    options: ServeOptions, installation: Installation, objects: Objects, reporter: Reporter
+) -> tuple[UpdateRecord, Preparation]:
+    """Make what the options need, with the update that is in force on them."""
+    folder, revisions = installation.folder, read_revisions(objects.children)
+    stored = load_record(folder.update, options.digest)
+    record = settle_interrupted(stored, revisions)
+    if record.in_force != UpdateRequest():
+        try:
+            options = options.reread(record.in_force)
+            reporter.narrator.note("           an update is in force; other options than at its time undo it")
+        except EdgeError as error:
+            reporter.narrator.note(f"The update that was in force is not any more: {error}")
+            record = UpdateRecord(record.origin)
+    if stored.pending is not None and record.in_force != stored.pending:
+        reporter.narrator.note("An update was interrupted before it took traffic; repeat it with `r1plus serve update`")
     with reporter.time_step("engine") as step:
-        files = await prepare_engine(target.engine, options.given_engine, options.cache, folder.root, tell)
-        step.detail = f"{target.engine.name} in {files}"
-    claim = _link_claim(folder, target, files)
-    volume = target.volume
-    assert volume is not None  # `Request` asks for one.
-    facts = {volume.name: VolumeFacts(delivered_digest=volume.order.digest)}
-    return World(options.engines, options.suites, node, config, facts, {volume.name: claim}), images
+        preparation = await prepare(options, installation, revisions, _tell_to(reporter))
+        step.detail = f"{preparation.target.engine.name} in {preparation.files}"
+    save_record(folder.update, record)
+    return record, preparation
 
 
-def build_config(options: ServeOptions, images: Images) -> OperatorConfig:
-    """Return the operator's settings that hold on one machine."""
-    return OperatorConfig(
-        monitor_image=images.monitor,
-        triton_image=images.triton,
-        gateway_image=images.gateway,
-        default_family=options.family,
-        operator_namespace=NAMESPACE,
-        monitoring_namespace=NAMESPACE,
-        suite_trust=options.trust,
-        # Who names the engine's folder owns the machine; its digest is verified all the same.
-        volumes=VolumeTerms(require_signature=False),
-    )
+def _tell_to(reporter: Reporter) -> Callable[[str], None]:
+    return lambda line: reporter.narrator.note(f"           {line}")
 
 
-def _resolve(options: ServeOptions, config: OperatorConfig, node: NodeFacts) -> Target:
-    """Return what the plan would serve, so that its files can be made first."""
-    target = resolve(
-        options.request.spec, options.engines, dict(options.suites), (node,), config, suite_names=options.suites.keys()
-    )
-    if isinstance(target, Problem):
-        raise EdgeError(f"{target.reason.value}: {target.message}")
-    return target
-
-
-def _link_claim(folder: DataFolder, target: Target, files: Path) -> Path:
-    """Return a folder in which `engine` is the engine's folder, as on a cluster's volume."""
-    claim = folder.root / "claims" / target.engine.name
-    claim.mkdir(parents=True, exist_ok=True)
-    link = claim / "engine"
-    link.unlink(missing_ok=True)
-    link.symlink_to(files, target_is_directory=True)
-    return claim
-
-
-def _load(request: Request, folder: DataFolder, images: Images, reporter: Reporter) -> Objects:
+def _load(folder: DataFolder, images: Images, reporter: Reporter) -> Objects:
     objects = load_objects(folder.objects)
-    objects.ask_for(request.name, request.namespace, request.document, time.time())
     for name in objects.drop_other_images(images.of_model):
         reporter.narrator.note(f"Revision {name} ran other software, which is not here any more; the gate runs again")
     return objects

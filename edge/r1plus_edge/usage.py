@@ -19,7 +19,6 @@ def describe_usage(status: ServeStatus, folder: DataFolder) -> str:
 Serving {status.deployment}: {status.engine}, {measured}.
 
   page     {status.url}/
-  page     {status.url}/
   address  {status.url}/v1
   key      {key}
 

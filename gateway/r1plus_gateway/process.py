@@ -11,7 +11,7 @@ from typing import Final
 import uvloop
 
 from r1plus_contract import calculator, documents, embedder
-from r1plus_contract.gateway import DIR_SETTINGS, SETTINGS_FILE
+from r1plus_contract.gateway import DIR_SETTINGS, ENV_HELPER_START_SECONDS, SETTINGS_FILE
 from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 from r1plus_gateway.embedding.client import Embedder, SocketEmbedder
 from r1plus_gateway.http.metrics import GatewayMetrics
@@ -40,7 +40,7 @@ def run() -> int:
 def _find_calculator() -> Calculator | None:
     """Return the calculator beside this gateway, if its socket is named."""
     path = os.environ.get(calculator.ENV_SOCKET, "")
-    return SocketCalculator(path) if path else None
+    return SocketCalculator(path, start_seconds=_read_start_seconds()) if path else None
 
 
 def _find_documents() -> DocumentReader | None:
@@ -52,7 +52,11 @@ def _find_documents() -> DocumentReader | None:
 def _find_embedder() -> Embedder | None:
     """Return the embedder beside this gateway, if its socket is named."""
     path = os.environ.get(embedder.ENV_SOCKET, "")
-    return SocketEmbedder(path) if path else None
+    return SocketEmbedder(path, start_seconds=_read_start_seconds()) if path else None
+
+
+def _read_start_seconds() -> float:
+    return float(os.environ.get(ENV_HELPER_START_SECONDS) or 0)
 
 
 async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:

@@ -1,5 +1,6 @@
 """What `plan` and `validate` use instead of a cluster: catalog, golden suites, the chart's settings."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from r1plus_operator.plan.settings import AccessMode, GpuRuntime, OperatorConfig
 
 DEFAULT_FAMILY = "smollm2"
 SHIPPED_CATALOG = Path(catalog.__file__).parent
-SHIPPED_SUITES = Path(__file__).parents[2] / "monitoring" / "suites"
-"""The chart has the suites, the package does not: this folder exists only in a checkout."""
+_IN_CHECKOUT = Path(__file__).parents[2] / "monitoring" / "suites"
+SHIPPED_SUITES = _IN_CHECKOUT if _IN_CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "r1plus" / "suites"
+"""A wheel has them outside of its packages."""
 
 
 def build_config(family: str) -> OperatorConfig:

@@ -17,6 +17,7 @@ from r1plus_cli import status as status_text
 from r1plus_cli.actions import normalise_reason, refresh_all, request_action
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
+from r1plus_cli.edge import app as edge_app
 from r1plus_cli.engine import app as engine_app
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.explain import explain
@@ -28,7 +29,7 @@ from r1plus_cli.knowledge_verbs import knowledge_app
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, open_console
 from r1plus_cli.preview import build_preview, find_unchecked
 from r1plus_cli.rollouts import show_rollouts
-from r1plus_cli.serve import app as serve_app
+from r1plus_cli.serve_service import app as serve_app
 from r1plus_cli.suite import app as suite_app
 from r1plus_cli.tenant import app as tenant_app
 from r1plus_cli.validate import find_problems, find_tenant, find_tenant_problems, merge_engines
@@ -61,6 +62,7 @@ Start here: `r1plus plan -f examples/credit-full.yaml`
 
 app.add_typer(suite_app)
 app.add_typer(engine_app)
+app.add_typer(edge_app)
 app.add_typer(key_app)
 app.add_typer(knowledge_app)
 app.add_typer(serve_app)

@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,16 +20,23 @@ from r1plus_cli import local
 from r1plus_cli.documents import Document, read_documents
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.options import Output, OutputOption, print_document
+from r1plus_cli.serve_tenant import read_tenant
 from r1plus_cli.validate import find_problems
-from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
+from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT
 from r1plus_contract.verdict import Gate
 from r1plus_edge.background import find_parent, start_in_background
+from r1plus_edge.bundle import open_bundle
+from r1plus_edge.bundle_keys import find_keys_file, load_keys
+from r1plus_edge.bundle_manifest import Part
+from r1plus_edge.control import ask_for_update
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.deployment import DEFAULT_NAMESPACE, Request, build_request
-from r1plus_edge.engines import find_default_data, select_engines
-from r1plus_edge.errors import EdgeError
+from r1plus_edge.engines import find_cache, find_default_data, select_engines
+from r1plus_edge.errors import EdgeError, RequestError
 from r1plus_edge.listening import Listening, read_listening
+from r1plus_edge.objects import write_synced
 from r1plus_edge.report import LineNarrator, ServePhase, ServeStatus, read_status
+from r1plus_edge.update import UpdateRequest
 from r1plus_edge.usage import describe_usage
 from r1plus_model_repo.catalog.types import Engine, Tier
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -37,9 +45,10 @@ from r1plus_operator.observe.suite_projection import read_suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.settings import SuiteTrust
+from r1plus_policies.rollback.response import BAKE_SECONDS
 
 if TYPE_CHECKING:
-    from r1plus_edge.serve import ServeOptions
+    from r1plus_edge.options import ServeOptions
 
 STOP_SECONDS = 30.0
 """For `serve stop`: a stop takes five."""
@@ -57,7 +66,10 @@ DataOption = Annotated[
 def serve_command(
     context: typer.Context,
     tier: Annotated[Tier | None, typer.Option("--tier", help="What to serve, where no file says it.")] = None,
-    file: Annotated[str | None, typer.Option("-f", "--file", help="An R1PlusDeployment; - is standard input.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("-f", "--file", help="An R1PlusDeployment, an R1PlusTenant, or both; - is standard input."),
+    ] = None,
     engine: Annotated[str, typer.Option("--engine", help="Name of an engine of the catalog, or its folder.")] = "",
     gate: Annotated[Gate | None, typer.Option("--gate", help="Instead of spec.accuracy.gate.")] = None,
     suite: Annotated[
@@ -87,11 +99,10 @@ def serve_command(
         return
     if background:
         raise typer.Exit(start_in_background([word for word in sys.argv if word != "--background"]))
-    with _converted_errors():
-        options = _build_options(
-            tier, file, engine, gate, suite, read_listening(listen, tls_cert, tls_key), data, catalog, suites, family
-        )
-        asyncio.run(_serve_until_signal(options))
+    with converted_errors():
+        listening, own = read_listening(listen, tls_cert, tls_key), (suite,) if suite else ()
+        arguments = ServeArguments(tier, file, engine, gate, own, listening, data, (catalog,), suites, family)
+        asyncio.run(_serve_until_signal(build_options(arguments)))
 
 
 async def _serve_until_signal(options: "ServeOptions") -> None:
@@ -142,12 +153,88 @@ def status_command(data: DataOption = None, output: OutputOption = Output.TABLE)
         raise CliError(f"--data {folder.root}: nothing was served there; start it: r1plus serve --tier edge")
     if find_holder(folder) is None:
         # A killed one could not write its end.
-        status = replace(status, phase=ServePhase.STOPPED, pid=0, message="", conditions=())
+        status = replace(status, phase=ServePhase.STOPPED, pid=0, message="", update="", conditions=(), failures=())
     if output is Output.TABLE:
         _show_status(status, folder)
     else:
         print_document(status, output)
     raise typer.Exit(0 if status.phase is ServePhase.SERVING else 1)
+
+
+@app.command("update")
+def update_command(
+    engine: Annotated[
+        str,
+        typer.Argument(
+            metavar="[ENGINE|BUNDLE]", help="Name of an engine of the catalog, the folder of one, or a bundle's file."
+        ),
+    ] = "",
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="An R1PlusDeployment of the same name.")] = None,
+    suite: Annotated[str, typer.Option("--suite", help="Name of a shipped golden suite, or the folder of one.")] = "",
+    catalog: Annotated[
+        Path | None, typer.Option("--catalog", help="Folder with R1PlusEngines, besides those that are known.")
+    ] = None,
+    key: Annotated[
+        str, typer.Option("--key", help="Public key of who made the bundle; by default those that were given before.")
+    ] = "",
+    data: DataOption = None,
+) -> None:
+    """Update what serves on this machine: gate it beside what serves, and switch without a failed request.
+
+    Where the memory does not hold both, what serves stops for the gate, and comes back on a Fail. Exit status 0: the
+    update is in force, and stays so over restarts; 1: what served before serves. Ctrl-C leaves it going on.
+    """
+    if not (engine or file or suite):
+        raise UsageError("serve update: say what to update: an engine, an R1PlusDeployment with -f, or --suite")
+    folder = _find_folder(data)
+    request = UpdateRequest(
+        engine=_make_absolute(engine),
+        file=str(_keep_file(folder, file)) if file else "",
+        suite=_make_absolute(suite),
+        catalog=_make_absolute(str(catalog or "")),
+    )
+    narrator = LineNarrator()
+    with converted_errors():
+        if Path(engine).is_file():
+            request = _unpack_bundle(Path(engine), key).on_top_of(replace(request, engine=""))
+        result = ask_for_update(folder, request, narrator)
+    narrator.note(result.text)
+    raise typer.Exit(0 if result.is_in_force else 1)
+
+
+def _unpack_bundle(file: Path, key: str) -> UpdateRequest:
+    """Verify a bundle, put its contents where `serve` finds them, and return the update to them."""
+    from r1plus_edge.bundle_contents import install_contents
+
+    bundle = open_bundle(file, (key,) if key else load_keys(find_keys_file()))
+    if Part.WHEELS in bundle.parts:
+        raise EdgeError(
+            f"{file}: has software, which is not changed while it serves; stop it, install the bundle with install.pyz,"
+            " and start again, or give a bundle of engine and suite alone"
+        )
+    contents = install_contents(bundle, find_cache())
+    if contents.engine is None and contents.suite is None:
+        raise EdgeError(f"{file}: has neither an engine nor a golden suite, so there is nothing to update")
+    engine, catalog, suite = (str(one or "") for one in (contents.engine, contents.catalog, contents.suite))
+    return UpdateRequest(engine=engine, catalog=catalog, suite=suite)
+
+
+def _make_absolute(text: str) -> str:
+    """Return the path as it holds for another process; a name that is no folder stays as it is."""
+    return str(Path(text).absolute()) if text and Path(text).is_dir() else text
+
+
+def _keep_file(folder: DataFolder, file: Path) -> Path:
+    """Copy an R1PlusDeployment into the data folder, where the next starts find it."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"-f {file}: {error}; name a file with an R1PlusDeployment") from error
+    kept = folder.requests / f"{sha256(text.encode()).hexdigest()[:16]}.yaml"
+    if find_holder(folder) is not None:  # Else it is refused in a moment.
+        kept.parent.mkdir(mode=0o700, exist_ok=True)
+        write_synced(kept, text)
+    return kept
 
 
 @app.command("stop")
@@ -179,45 +266,89 @@ def _find_folder(data: Path | None) -> DataFolder:
 
 
 @contextlib.contextmanager
-def _converted_errors() -> Iterator[None]:
+def converted_errors() -> Iterator[None]:
+    """Turn errors of the edge tier into the command line's."""
     try:
         yield
     except EdgeError as error:
         raise (UsageError if error.status == UsageError.status else CliError)(str(error)) from error
 
 
-def _build_options(
-    tier: Tier | None,
-    file: str | None,
-    engine: str,
-    gate: Gate | None,
-    suite: str,
-    listening: Listening,
-    data: Path | None,
-    catalog: Path,
-    suites: Path,
-    family: str,
-) -> "ServeOptions":
-    from r1plus_edge.serve import ServeOptions  # as above
+@dataclass(frozen=True, slots=True)
+class ServeArguments:
+    """The options of the command line that decide what is served; those of an update are on top of them."""
 
-    engines = local.load_engines(catalog)
-    sources, digests = local.load_suites(suites), set(SHIPPED_SUITES.values())
-    if suite and suite not in sources:
-        own = _read_suite(Path(suite))
-        sources, suite = {**sources, own.name: own}, own.name
-        # Who names the folder decides what serves on this machine.
-        digests.add(own.digest)
-    request = _read_request(file, tier, gate, suite, engines, family)
-    selected, given = select_engines(engine, engines)
+    tier: Tier | None
+    file: str | None
+    engine: str
+    gate: Gate | None
+    own_suites: tuple[str, ...]
+    """As given with --suite; the last one is asked for."""
+    listening: Listening
+    data: Path | None
+    catalogs: tuple[Path, ...]
+    """The engines of a later one replace those of the same name."""
+    suites: Path
+    family: str
+    is_file_updated: bool = False
+    """Whether `file` is an update's; then the suite that it names holds."""
+
+    def update(self, request: UpdateRequest) -> "ServeArguments":
+        """Return the arguments with an update on top. A file of its own says all that it can say."""
+        updated = self
+        if request.file:
+            updated = replace(updated, tier=None, gate=None, engine="", file=request.file, is_file_updated=True)
+        return replace(
+            updated,
+            engine=request.engine or updated.engine,
+            own_suites=(*self.own_suites, request.suite) if request.suite else self.own_suites,
+            catalogs=(*self.catalogs, Path(request.catalog)) if request.catalog else self.catalogs,
+        )
+
+
+def build_options(arguments: ServeArguments) -> "ServeOptions":
+    """Read what the arguments name. Raises CliError, EdgeError: it cannot be read, or means nothing here."""
+    from r1plus_edge.options import ServeOptions  # With the libraries of extra `edge`, as above.
+
+    engines = tuple(
+        {engine.name: engine for folder in arguments.catalogs for engine in local.load_engines(folder)}.values()
+    )
+    sources, digests, suite = local.load_suites(arguments.suites), set(SHIPPED_SUITES.values()), ""
+    for given in arguments.own_suites:
+        suite = given
+        if given not in sources:
+            own = _read_suite(Path(given))
+            sources, suite = {**sources, own.name: own}, own.name
+            # Who names the folder decides what serves on this machine.
+            digests.add(own.digest)
+    documents = _read_file(arguments.file, arguments.tier)
+    if arguments.is_file_updated and documents[KIND_TENANT]:
+        raise UsageError(f"-f {arguments.file}: an R1PlusTenant holds from a start on: give it to `r1plus serve`")
+    request = _read_request(arguments, documents[KIND_DEPLOYMENT], suite, engines)
+    tenant = read_tenant(documents[KIND_TENANT], arguments.catalogs[0], request.namespace)
+    selected, files = select_engines(arguments.engine, engines)
+    if arguments.engine and len(selected) == 1:
+        request = request.select_engine(selected[0])
+
+    def reread(update: UpdateRequest) -> ServeOptions:
+        try:
+            return build_options(arguments.update(update))
+        except CliError as error:
+            raise RequestError(str(error)) from error
+
     return ServeOptions(
         request=request,
         engines=selected,
         suites=sources,
         trust=SuiteTrust(shipped_digests=frozenset(digests)),
-        family=family,
-        data=(data or find_default_data()).absolute(),
-        listening=listening,
-        given_engine=given,
+        family=arguments.family,
+        data=(arguments.data or find_default_data()).absolute(),
+        listening=arguments.listening,
+        reread=reread,
+        given_engine=files,
+        catalog=engines,
+        bake_seconds=float(os.environ.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
+        tenant=tenant,
     )
 
 
@@ -232,27 +363,36 @@ def _read_suite(folder: Path) -> SuiteSource:
     return source
 
 
-def _read_request(
-    file: str | None, tier: Tier | None, gate: Gate | None, suite: str, engines: tuple[Engine, ...], family: str
-) -> Request:
+def _read_file(file: str | None, tier: Tier | None) -> dict[str, list[Document]]:
+    """Return kind -> objects of the file. With --tier an R1PlusTenant is enough."""
     if file is None and tier is None:
         raise UsageError("--tier: say what to serve: full, lite or edge; or give an R1PlusDeployment with -f")
+    kinds = (KIND_DEPLOYMENT,) if tier is None else (KIND_DEPLOYMENT, KIND_TENANT)
+    documents = read_documents(file, *kinds) if file is not None else {KIND_DEPLOYMENT: [], KIND_TENANT: []}
+    if len(documents[KIND_DEPLOYMENT]) > 1:
+        raise UsageError(f"-f {file}: has {len(documents[KIND_DEPLOYMENT])} R1PlusDeployments; one machine serves one")
+    return documents
+
+
+def _read_request(
+    arguments: ServeArguments, deployments: list[Document], suite: str, engines: tuple[Engine, ...]
+) -> Request:
+    tier = arguments.tier
     name = tier.value if tier is not None else ""
     body = {"apiVersion": API_VERSION, "metadata": {"name": name}, "spec": {"tier": name}}
     document = Document("--tier", body)
-    if file is not None:
-        documents = read_documents(file, KIND_DEPLOYMENT)[KIND_DEPLOYMENT]
-        if len(documents) != 1:
-            raise UsageError(f"-f {file}: has {len(documents)} R1PlusDeployments; one machine serves one")
-        document = documents[0]
-    if problems := find_problems(document, engines, local.build_config(family)):
+    if deployments:
+        (document,) = deployments
+    if problems := find_problems(document, engines, local.build_config(arguments.family)):
         raise UsageError("\n".join(f"{document.title}: {problem}" for problem in problems))
     try:
         spec = R1PlusDeploymentSpec.model_validate(document.spec)
     except ValidationError as error:
         raise UsageError(f"{document.title}: {error}") from error
+    if arguments.is_file_updated and spec.accuracy.suite:
+        suite = ""
     namespace = str(document.metadata.get("namespace") or DEFAULT_NAMESPACE)
-    return build_request(document.name, namespace, spec, tier=name, gate=gate, suite=suite)
+    return build_request(document.name, namespace, spec, tier=name, gate=arguments.gate, suite=suite)
 
 
 def _show_status(status: ServeStatus, folder: DataFolder) -> None:
@@ -266,11 +406,14 @@ def _show_status(status: ServeStatus, folder: DataFolder) -> None:
         ("verdict", f"{status.verdict} on {status.suite}, threshold {status.threshold:g}" if status.verdict else ""),
         ("accuracy", status.accuracy),
         ("watch", status.watch),
+        ("documents", f"searched by {status.search}" if status.search else ""),
         ("gate", f"{status.percent} %" if status.phase is ServePhase.GATING else ""),
+        ("rollback", status.rollback),
+        ("update", status.update),
         ("restarts", str(status.restarts)),
         ("metrics", status.metrics_url),
         ("monitor", status.monitor_url),
         ("logs", str(folder.logs)),
     ]
     sys.stdout.writelines(f"{name:<11} {value}\n" for name, value in rows if value)
-    sys.stdout.writelines(f"            {line}\n" for line in status.conditions)
+    sys.stdout.writelines(f"            {line}\n" for line in (*status.conditions, *status.failures))

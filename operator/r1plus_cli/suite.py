@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.options import KubeconfigOption, NamespaceOption
 from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles, key_id
+
+if TYPE_CHECKING:
+    from r1plus_operator.observe.suite_signature import KeyPair
 
 app = typer.Typer(
     name="suite",
@@ -224,13 +227,9 @@ def sign_command(
     """
     from r1plus_cli.suite_store import load, save
     from r1plus_cli.suite_verify import RecommendedSizes, verify
-    from r1plus_operator.observe.suite_signature import read_key, sign
+    from r1plus_operator.observe.suite_signature import sign
 
-    passphrase = os.environ.get(PASSPHRASE)
-    try:
-        pair = read_key(key.read_bytes(), passphrase.encode() if passphrase else None)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--key {key}: {error}") from error
+    pair = read_signing_key(key)
     signed_files = sign(load(suite), pair)
     _exit_on_problems(str(suite), list(verify(signed_files, RecommendedSizes(min_items, min_per_stratum)).problems))
     save(suite, signed_files)
@@ -260,6 +259,17 @@ def diff_command(
     if not lines:
         say("No difference")
     raise typer.Exit(1 if lines else 0)
+
+
+def read_signing_key(file: Path) -> "KeyPair":
+    """Read a private key to sign with; its passphrase, if it has one, is in the environment."""
+    from r1plus_operator.observe.suite_signature import read_key
+
+    passphrase = os.environ.get(PASSPHRASE)
+    try:
+        return read_key(file.read_bytes(), passphrase.encode() if passphrase else None)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--key {file}: {error}") from error
 
 
 def say(line: str, style: str = "") -> None:

@@ -47,6 +47,8 @@ DIR_STORE: Final = "/var/lib/r1plus/gateway"
 """Claim `r1plus-gateway`: the tenant's data, unless PostgreSQL has them."""
 ENV_SETTINGS: Final = "R1PLUS_GATEWAY_SETTINGS"
 """Path of `gateway.json`."""
+ENV_HELPER_START_SECONDS: Final = "R1PLUS_GATEWAY_HELPER_START_SECONDS"
+"""What a process beside the gateway may need to start, where the first request starts it. Unset: it runs already."""
 DATA_PATH: Final = "/data"
 """On the internal port: `DataState`."""
 

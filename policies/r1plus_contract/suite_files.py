@@ -90,20 +90,20 @@ class SuiteSignature:
     algorithm: str = ED25519
 
 
-def read_signature(text: str) -> SuiteSignature:
-    """Read a signature; SuiteError names the field."""
+def read_signature(text: str, file: str = SIGNATURE_FILE) -> SuiteSignature:
+    """Read a signature; SuiteError names the field of the `file`."""
     try:
         signature = loads(SuiteSignature, text)
     except ContractError as error:
-        raise SuiteError(f"{SIGNATURE_FILE}: {error}") from error
+        raise SuiteError(f"{file}: {error}") from error
     if signature.algorithm != ED25519:
-        raise SuiteError(f"{SIGNATURE_FILE}: algorithm: {signature.algorithm!r:.40} is not {ED25519}")
+        raise SuiteError(f"{file}: algorithm: {signature.algorithm!r:.40} is not {ED25519}")
     for field, value, size in (
         ("publicKey", signature.public_key, PUBLIC_KEY_BYTES),
         ("signature", signature.signature, SIGNATURE_BYTES),
     ):
         if decode_base64(value, size) is None:
-            raise SuiteError(f"{SIGNATURE_FILE}: {field}: {value!r:.100} is not {size} bytes in base64")
+            raise SuiteError(f"{file}: {field}: {value!r:.100} is not {size} bytes in base64")
     return signature
 
 

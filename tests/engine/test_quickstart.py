@@ -1,5 +1,6 @@
 """`make quickstart` as an ordinary user in a clone: the printed line answers, nothing is left, Ctrl-C leaves nothing."""
 
+import json
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
+PHASES = ["uv", "packages", "machine", "triton", "engine", "load", "gate", "gateway"]
 SOURCES = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "Makefile")
 FOLDERS = ("edge", "policies", "model_repo", "monitoring", "operator", "gateway")
 
@@ -97,6 +99,9 @@ def test_it_answers_by_the_line_that_it_prints_and_goes_down_without_a_trace(use
     printed = user.make("quickstart")
     assert re.search(r"gate +Pass: 32 of 32 right", printed), printed
     assert re.search(r"Ready after \d+ s", printed)
+    phases = json.loads(printed.splitlines()[-1])["phases"]
+    assert [phase["name"] for phase in phases] == PHASES
+    assert sum(phase["processorSeconds"] for phase in phases if phase["name"] in ("load", "gate")) > 1
     curl = re.search(r"curl .*?\n.*?'\n", printed, re.DOTALL)
     assert curl is not None
     assert "Stockholm" in subprocess.check_output(["/bin/bash", "-c", curl[0]], text=True)

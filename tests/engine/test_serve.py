@@ -11,9 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from openai import InternalServerError
 
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_edge.report import ServePhase
+from support.edge.owner import owning
 from support.edge.served import Served, read_objects, serving
 from support.edge.suites import write_part
 from support.waiting import DEADLINE_SECONDS, wait_until
@@ -93,7 +95,26 @@ def test_a_part_that_is_killed_comes_back_by_itself(served: Served, program: str
     assert served.status.verdict == "Pass"
 
 
-def test_after_a_power_cut_it_serves_again_by_the_recorded_verdict_with_the_same_key(served: Served) -> None:
+def test_without_any_flag_it_calculates_also_after_its_calculator_was_killed(served: Served) -> None:
+    with owning(served) as owner:
+        assert owner.calculate("integrate(x^2, x, 0, 3)")["exact"] == "9"
+        os.kill(served.find("r1plus_calculator"), signal.SIGKILL)
+        wait_until(
+            lambda: owner.calculate("diff(sin(x), x)")["exact"] == "cos(x)",
+            "another one calculates",
+            600,
+            retry_on=(InternalServerError,),
+        )
+
+
+def test_after_a_power_cut_it_serves_by_the_recorded_verdict_with_the_same_key_and_has_lost_nothing(
+    served: Served,
+) -> None:
+    with owning(served) as owner:
+        store, conversation = owner.add_handbook(), owner.begin()
+        assert owner.cite(store) == "handbook.md"
+        owner.until_hybrid(store)
+    assert "documents   searched by words and meaning" in served.call("status").stdout
     key = served.folder.key.read_text()
     served.kill()
     assert "Stopped" in served.call("status").stdout
@@ -102,6 +123,11 @@ def test_after_a_power_cut_it_serves_again_by_the_recorded_verdict_with_the_same
     assert answers(served)
     assert served.folder.key.read_text() == key
     assert len(read_objects(served.folder, "ControllerRevision")) == 1
+    with owning(served) as owner:
+        assert owner.search(store) == "hybrid"
+        assert owner.cite(store) == "handbook.md"
+        assert owner.say(conversation, "What is the code of the cabin?")["turns"] == 1
+        assert owner.calculate("factor(x^2 - 1)")["exact"] == "(x - 1)*(x + 1)"
 
 
 @pytest.mark.triton

@@ -1,4 +1,4 @@
-"""The page of `r1plus serve`, in a real browser: the address that it prints, and the figures of the gate that ran here."""
+"""The page of `r1plus serve`, in a real browser: what its gate measured, and documents and calculator without a flag."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import Browser, expect
 
-from page.acting import PATIENCE_MS, ask, question, use_key
+from page.acting import HANDBOOK, PATIENCE_MS, add_document, ask, question, use_key
 from support.edge.served import Served, serving
 from support.edge.suites import write_part
 
@@ -31,11 +31,19 @@ async def test_the_printed_page_asks_what_serves_and_shows_what_its_gate_measure
         await page.goto(printed[1])
         await use_key(page, served.folder.key.read_text().strip())
         await expect(question(page)).to_be_focused(timeout=PATIENCE_MS)
-        # This machine keeps neither documents nor conversations.
-        await expect(page.get_by_role("heading", name="Documents")).to_have_count(0)
         article = await ask(page, "What is the capital of Sweden?")
         await expect(article.locator(".text")).to_contain_text("Stockholm")
         facts = await article.locator(".facts").inner_text()
+        # Nobody has switched anything on.
+        entry = await add_document(page, "handbook.md", HANDBOOK)
+        await expect(entry).to_contain_text("1 passage")
+        article = await ask(page, "In which room is the key of the archive?")
+        await expect(article.locator(".text")).to_contain_text("214")
+        await expect(article.get_by_role("list", name="Citations")).to_have_text("handbook.md, Archive > Keys")
+        await page.get_by_label("Answer from").select_option("")
+        await page.get_by_label("a calculator").check()
+        article = await ask(page, "What is 17 * 23?")
+        await expect(article.get_by_role("list", name="Calculations")).to_have_text("17*23 = 391 (verified)")
     right, items = served.status.accuracy.split("/")
     assert f"{right} of {items} of part-v1" in facts
     assert served.status.revision in facts

@@ -38,9 +38,12 @@ class Calculator(Protocol):
 class SocketCalculator:
     """A calculator at a Unix socket."""
 
-    def __init__(self, path: str, answer_seconds: float = ANSWER_SECONDS + GRACE_SECONDS) -> None:
+    def __init__(
+        self, path: str, answer_seconds: float = ANSWER_SECONDS + GRACE_SECONDS, start_seconds: float = 0.0
+    ) -> None:
+        """`start_seconds`: what its process may need to start, where a request starts it."""
         self._path = path
-        self._answer_seconds = answer_seconds
+        self._answer_seconds = answer_seconds + start_seconds
 
     async def calculate(self, expression: str, digits: int) -> CalculatorReply:
         """See `Calculator`."""

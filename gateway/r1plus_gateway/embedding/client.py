@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -108,14 +108,24 @@ class Embedder(Protocol):
         """
 
 
+FindEmbedder = Callable[[], Embedder | None]
+"""Returns the embedder that there is now: on one machine its engine may come while the gateway runs."""
+
+
 class SocketEmbedder:
     """An embedder at a Unix socket."""
 
     def __init__(
-        self, path: str, answer_seconds: float = ANSWER_SECONDS + GRACE_SECONDS, wait_seconds: float = WAIT_SECONDS
+        self,
+        path: str,
+        answer_seconds: float = ANSWER_SECONDS + GRACE_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
+        start_seconds: float = 0.0,
     ) -> None:
+        """`start_seconds`: what its process may need to start, where a request starts it."""
         self._path = path
-        self._answer_seconds = answer_seconds
+        self._answer_seconds = answer_seconds + start_seconds
+        self._health_seconds = HEALTH_SECONDS + start_seconds
         self._wait_seconds = wait_seconds
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
@@ -145,7 +155,7 @@ class SocketEmbedder:
         Raises:
             EmbedderUnavailableError: there is no answer.
         """
-        health = (await self._ask(EmbeddingRequest(), HEALTH_SECONDS)).health
+        health = (await self._ask(EmbeddingRequest(), self._health_seconds)).health
         if health is None:
             raise EmbedderUnavailableError(NOT_UNDERSTOOD)
         return health

@@ -75,7 +75,12 @@ async def run_gateway(
         parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks)
         knowledge = None
         if store is not None:
-            running = run_knowledge(store, lambda: file.current.limits, documents, embedder)
+            running = run_knowledge(
+                store,
+                lambda: file.current.limits,
+                documents,
+                lambda: embedder if file.current.embedding is not None else None,
+            )
             knowledge = await stack.enter_async_context(running)
         statements = await stack.enter_async_context(running_statement_embedder(embedder))
         api = Api(parts, usage, store, calculator, embedder, knowledge, statements)

@@ -14,7 +14,7 @@ from typing import Final
 
 from r1plus_contract.documents import TextBlock
 from r1plus_gateway.access.caller import AccessError
-from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, TextRefusedError
+from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, FindEmbedder, TextRefusedError
 from r1plus_gateway.knowledge.chunking import RELEASE, Chunker, ChunkSize, describe_passage
 from r1plus_gateway.knowledge.documents import (
     BrokenReadError,
@@ -94,7 +94,7 @@ class IngestionWorker:
         self,
         knowledge: TenantKnowledge,
         reader: DocumentReader | None,
-        embedder: Embedder | None,
+        find_embedder: FindEmbedder,
         search: KnowledgeSearch,
         indexes: IndexCache,
         pauses: Pauses = DEFAULT_PAUSES,
@@ -102,7 +102,7 @@ class IngestionWorker:
         self._knowledge = knowledge
         self._durations = pauses
         self._reader = reader
-        self._embedder = embedder
+        self._find_embedder = find_embedder
         self._search = search
         self._indexes = indexes
         self._wakes = asyncio.Event()
@@ -231,9 +231,10 @@ class IngestionWorker:
 
     async def _ingest(self, job: _Job, file: VectorStoreFile, stored: StoredFile) -> None:
         assert self._reader is not None
-        if self._embedder is not None:
-            await self._embedder.identify()  # one that is away holds the file up before it is read for nothing
-        writer = _ChunkWriter(self._knowledge, self._embedder, job.owner, file)
+        embedder = self._find_embedder()
+        if embedder is not None:
+            await embedder.identify()  # one that is away holds the file up before it is read for nothing
+        writer = _ChunkWriter(self._knowledge, embedder, job.owner, file)
 
         async def read_part(position: int) -> bytes | None:
             return await self._knowledge.read(job.owner, lambda one: one.read_part(job.file_id, position), is_long=True)
@@ -274,10 +275,11 @@ class IngestionWorker:
     async def _refresh_vectors(self, store_id: str, finder: Owner) -> None:
         """Make the vectors of a vector store again that are of another embedder; `finder`: who has searched it."""
         owner = await self._knowledge.read(finder, lambda one: one.find_store_owner(store_id))
-        if self._embedder is None or owner is None:
+        embedder = self._find_embedder()
+        if embedder is None or owner is None:
             return
         try:
-            if await self._renew_vectors(self._embedder, store_id, owner):
+            if await self._renew_vectors(embedder, store_id, owner):
                 await self._knowledge.write(owner, lambda one: one.mark_changed(store_id))
                 log.info("Vectors of %s were made again", store_id)
         except (ContentLimitError, TextRefusedError, UnreadableContentError) as error:

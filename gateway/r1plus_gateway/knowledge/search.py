@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, TextRefusedError
+from r1plus_gateway.embedding.client import EmbedderUnavailableError, FindEmbedder, TextRefusedError
 from r1plus_gateway.knowledge.filters import Filter
 from r1plus_gateway.knowledge.index import Hit, StoreIndex
 from r1plus_gateway.knowledge.index_cache import IndexCache
@@ -73,10 +73,10 @@ class UnknownVectorStoreError(Exception):
 class KnowledgeSearch:
     """Searches the vector stores of all callers."""
 
-    def __init__(self, knowledge: TenantKnowledge, indexes: IndexCache, embedder: Embedder | None) -> None:
+    def __init__(self, knowledge: TenantKnowledge, indexes: IndexCache, find_embedder: FindEmbedder) -> None:
         self._knowledge = knowledge
         self._indexes = indexes
-        self._embedder = embedder
+        self._find_embedder = find_embedder
         self._turns = asyncio.Semaphore(MOST_SEARCHES)
         self.stale: dict[str, Owner] = {}
         """Vector stores whose vectors are of another embedder: the ingestion makes them again."""
@@ -131,10 +131,11 @@ class KnowledgeSearch:
 
     async def _embed(self, question: str) -> tuple[NDArray[np.float32] | None, str]:
         """Return the question's vector and the engine; nothing without an embedder that answers."""
-        if self._embedder is None or not question.strip():
+        embedder = self._find_embedder()
+        if embedder is None or not question.strip():
             return None, ""
         try:
-            embeddings = await self._embedder.embed([question])
+            embeddings = await embedder.embed([question])
         except (EmbedderUnavailableError, TextRefusedError) as error:
             log.warning("A question is searched by its words alone: %s", error)
             return None, ""

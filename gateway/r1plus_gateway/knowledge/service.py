@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from r1plus_gateway.embedding.client import Embedder
+from r1plus_gateway.embedding.client import FindEmbedder
 from r1plus_gateway.knowledge.documents import DocumentReader
 from r1plus_gateway.knowledge.index_cache import IndexCache
 from r1plus_gateway.knowledge.ingestion import DEFAULT_PAUSES, IngestionWorker, Pauses
@@ -25,8 +25,12 @@ class KnowledgeService:
     search: KnowledgeSearch
     ingestion: IngestionWorker
     indexes: IndexCache
-    method: SearchMethod
-    """What searches compare, while the embedder answers."""
+    find_embedder: FindEmbedder
+
+    @property
+    def method(self) -> SearchMethod:
+        """What searches compare, while the embedder answers."""
+        return SearchMethod.WORDS if self.find_embedder() is None else SearchMethod.HYBRID
 
 
 @asynccontextmanager
@@ -34,18 +38,17 @@ async def run_knowledge(
     store: TenantStore,
     read_limits: Callable[[], GatewayLimits],
     documents: DocumentReader | None,
-    embedder: Embedder | None,
+    find_embedder: FindEmbedder,
     pauses: Pauses = DEFAULT_PAUSES,
 ) -> AsyncIterator[KnowledgeService]:
     """Read files in until the block ends. What is cut off then goes on with the next gateway."""
     knowledge = TenantKnowledge(store, lambda: read_content_limits(read_limits()))
     indexes = IndexCache(knowledge, lambda: read_limits().index_bytes)
-    search = KnowledgeSearch(knowledge, indexes, embedder)
-    ingestion = IngestionWorker(knowledge, documents, embedder, search, indexes, pauses)
-    method = SearchMethod.WORDS if embedder is None else SearchMethod.HYBRID
+    search = KnowledgeSearch(knowledge, indexes, find_embedder)
+    ingestion = IngestionWorker(knowledge, documents, find_embedder, search, indexes, pauses)
     task = asyncio.create_task(ingestion.run())
     try:
-        yield KnowledgeService(knowledge, search, ingestion, indexes, method)
+        yield KnowledgeService(knowledge, search, ingestion, indexes, find_embedder)
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

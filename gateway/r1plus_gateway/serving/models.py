@@ -47,7 +47,7 @@ class Models:
         new_models = {model.name: model for model in settings.models}
         for name, pool in list(self._pools.items()):
             new = new_models.get(name)
-            if new is None or _is_elsewhere(new, pool.model):
+            if new is None or new.host != pool.model.host:
                 self._stop(name)
             else:
                 pool.model = new
@@ -113,7 +113,3 @@ class Models:
         task = asyncio.create_task(pool.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-def _is_elsewhere(new: ModelSettings, old: ModelSettings) -> bool:
-    return (new.host, new.grpc_port, new.monitor_port) != (old.host, old.grpc_port, old.monitor_port)

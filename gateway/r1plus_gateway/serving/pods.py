@@ -57,6 +57,15 @@ async def resolve_service(host: str, port: int) -> frozenset[str]:
     return frozenset(str(entry[4][0]) for entry in entries)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """Where a pod is."""
+
+    address: str
+    grpc_port: int
+    monitor_port: int
+
+
 @dataclass(slots=True, eq=False)
 class Pod:
     """One serving pod."""
@@ -98,7 +107,7 @@ class PodPool:
         self._resolve = resolve
         self._clock = clock
         self._on_change = on_change
-        self._pods: dict[str, Pod] = {}
+        self._pods: dict[Endpoint, Pod] = {}
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -151,15 +160,15 @@ class PodPool:
     async def refresh(self) -> None:
         """Resolve once. If the name service does not answer, the pods stay."""
         try:
-            addresses = await self._find_addresses()
+            endpoints = await self._find_endpoints()
         except OSError as error:
             log.warning("Name of model %s could not be resolved, its pods stay: %s", self.model.name, error)
             return
         before = set(self._pods)
-        for address in sorted(addresses - before):
-            self._pods[address] = self._connect(address)
-        for address in before - addresses:
-            self._retire(self._pods.pop(address))
+        for endpoint in sorted(endpoints - before):
+            self._pods[endpoint] = self._connect(endpoint)
+        for endpoint in before - endpoints:
+            self._retire(self._pods.pop(endpoint))
         if before != set(self._pods):
             log.info("Model %s has %d pods", self.model.name, len(self._pods))
             self._on_change(self.model, len(self._pods))
@@ -168,9 +177,11 @@ class PodPool:
         """Resolve at once."""
         self._wake.set()
 
-    async def _find_addresses(self) -> frozenset[str]:
-        listed = self.model.addresses
-        return frozenset(listed) if listed is not None else await self._resolve(self.model.host, self.model.grpc_port)
+    async def _find_endpoints(self) -> frozenset[Endpoint]:
+        model = self.model
+        listed = model.addresses
+        addresses = listed if listed is not None else await self._resolve(model.host, model.grpc_port)
+        return frozenset(Endpoint(address, model.grpc_port, model.monitor_port) for address in addresses)
 
     async def close(self) -> None:
         """Take no new requests; each channel closes after its last one. Waits for all of them."""
@@ -179,11 +190,11 @@ class PodPool:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _connect(self, address: str) -> Pod:
-        host = f"[{address}]" if ":" in address else address
-        channel = grpc.aio.insecure_channel(f"{host}:{self.model.grpc_port}", options=_CHANNEL_OPTIONS)
-        evidence = EvidenceCache(f"{host}:{self.model.monitor_port}", self._read_report, self._clock)
-        return Pod(address, channel, evidence)
+    def _connect(self, endpoint: Endpoint) -> Pod:
+        host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+        channel = grpc.aio.insecure_channel(f"{host}:{endpoint.grpc_port}", options=_CHANNEL_OPTIONS)
+        evidence = EvidenceCache(f"{host}:{endpoint.monitor_port}", self._read_report, self._clock)
+        return Pod(endpoint.address, channel, evidence)
 
     def _retire(self, pod: Pod) -> None:
         pod.is_listed = False

@@ -34,6 +34,10 @@ class KeyPair:
         raw = self.private.public_key().public_bytes_raw()
         return base64.b64encode(raw).decode()
 
+    def sign(self, message: bytes) -> str:
+        """Return the signature of a message: 64 bytes in base64."""
+        return base64.b64encode(self.private.sign(message)).decode()
+
     def encode_pem(self) -> bytes:
         """Encode the private key as PKCS #8, unencrypted: the file's mode protects it."""
         return self.private.private_bytes(
@@ -59,8 +63,7 @@ def read_key(pem: bytes, passphrase: bytes | None = None) -> KeyPair:
 
 def sign(files: SuiteFiles, key: KeyPair) -> SuiteFiles:
     """Return the suite signed by the key; an earlier signature is replaced."""
-    signature = base64.b64encode(key.private.sign(files.build_signed_bytes())).decode()
-    return replace(files, signature=write_signature(SuiteSignature(key.public, signature)))
+    return replace(files, signature=write_signature(SuiteSignature(key.public, key.sign(files.build_signed_bytes()))))
 
 
 def find_signer(files: SuiteFiles) -> str:

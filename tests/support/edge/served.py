@@ -5,9 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -36,11 +39,18 @@ spec:
 class Served:
     """One data folder, and the `serve` that has it."""
 
-    def __init__(self, root: Path, suite: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        suite: Path,
+        deployment: str = DEPLOYMENT,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = DataFolder(root / "data")
+        self._environment = {**os.environ, "R1PLUS_CACHE": str(cache_dir()), **environment}
         self._output = root / "output.txt"
         self._file = root / "edge.yaml"
-        self._file.write_text(DEPLOYMENT)
+        self._file.write_text(deployment)
         self._suite = suite
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -50,7 +60,7 @@ class Served:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [str(COMMAND), "serve", *given, "--listen", "127.0.0.1:0", *options],
-                env={**os.environ, "R1PLUS_CACHE": str(cache_dir())},
+                env=self._environment,
                 stdout=output,
                 stderr=output,
             )
@@ -115,6 +125,16 @@ class Served:
         command = [str(COMMAND), "serve", *words, "--data", str(self.folder.root)]
         return subprocess.run(command, capture_output=True, text=True)
 
+    @contextmanager
+    def updating(self, *words: str) -> Iterator["subprocess.Popen[str]"]:
+        """Have `serve update` run for the block."""
+        command = [str(COMMAND), "serve", "update", *words, "--data", str(self.folder.root)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def kill(self) -> None:
         """Kill `serve` as a power cut would, and wait until nothing of it runs."""
         os.kill(self.pid, signal.SIGKILL)
@@ -150,10 +170,59 @@ def read_objects(folder: DataFolder, kind: str) -> Sequence[dict[str, Any]]:
     return [child for child in children if child["kind"] == kind]
 
 
+class Caller:
+    """Asks one question after another in a thread of its own, and keeps what failed."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._is_over = threading.Event()
+        self.failures: list[str] = []
+        self.revisions: list[str] = []
+        """That answered, one after another."""
+        self.longest_gap = 0.0
+        """Seconds between two answers."""
+
+    def run(self) -> None:
+        """Ask until the end."""
+        last = time.monotonic()
+        while not self._is_over.is_set():
+            try:
+                response = self._served.ask()
+            except httpx.HTTPError as error:
+                self.failures.append(repr(error))
+                continue
+            if response.status_code != 200:
+                self.failures.append(f"{response.status_code} {response.text}")
+                continue
+            now = time.monotonic()
+            self.longest_gap, last = max(self.longest_gap, now - last), now
+            if (revision := response.headers["x-r1plus-revision"]) not in self.revisions[-1:]:
+                self.revisions.append(revision)
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._is_over.set()
+
+
 @contextmanager
-def serving(root: Path, suite: Path) -> Iterator[Served]:
+def calling(served: Served) -> Iterator[Caller]:
+    """Ask all the time for the block."""
+    caller = Caller(served)
+    thread = threading.Thread(target=caller.run)
+    thread.start()
+    try:
+        yield caller
+    finally:
+        caller.end()
+        thread.join()
+
+
+@contextmanager
+def serving(
+    root: Path, suite: Path, deployment: str = DEPLOYMENT, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Served]:
     """Serve for the block."""
-    served = Served(root, suite)
+    served = Served(root, suite, deployment, environment)
     served.start()
     try:
         served.until_announced()

@@ -1,14 +1,26 @@
 """`r1plus serve`: requests that are refused before anything starts, and a machine where nothing serves."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1plus_cli.errors import CliError
-from r1plus_cli.serve import build_end
+from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
+from r1plus_cli.serve import ServeArguments, build_end, build_options
+from r1plus_edge.bundle_manifest import BundleManifest, read_host
+from r1plus_edge.bundle_writer import Signer, write_bundle
+from r1plus_edge.errors import RequestError
+from r1plus_edge.listening import Listening
+from r1plus_edge.options import ServeOptions
+from r1plus_edge.update import UpdateRequest
+from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.importing.triton_server import WHEEL
+from r1plus_operator.observe.suite_signature import KeyPair, generate_key
 from support.cli.command import run
+from support.edge.engines import NAME, write_catalog
 from support.edge.suites import write_part
 
 TWO = """
@@ -144,3 +156,113 @@ def test_stop_signals_nobody_where_the_holder_has_no_pid_here(tmp_path: Path, mo
     stop = run("serve", "stop", "--data", tmp_path)
     assert "in another container, or on another machine" in str(stop.exception)
     assert killed == []
+
+
+UPDATES: dict[str, tuple[list[str], str]] = {
+    "nothing is named": ([], "say what to update: an engine, an R1PlusDeployment with -f, or --suite"),
+    "a file that is not there": (["-f", "/nonesuch.yaml"], "-f /nonesuch.yaml: "),
+    "nothing serves": (["smollm2-edge-q4-1"], "nothing serves there now (No such file or directory), so nothing was"),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), UPDATES.values(), ids=UPDATES)
+def test_an_update_that_reaches_nobody_says_why(tmp_path: Path, words: list[str], expected: str) -> None:
+    update = run("serve", "update", *words, "--data", tmp_path)
+    assert isinstance(update.exception, CliError)
+    assert expected in str(update.exception)
+
+
+def options_of(**changes: Any) -> ServeOptions:
+    given = ServeArguments(
+        tier=Tier.EDGE,
+        file=None,
+        engine="",
+        gate=None,
+        own_suites=(),
+        listening=Listening("127.0.0.1", 8400),
+        data=None,
+        catalogs=(SHIPPED_CATALOG,),
+        suites=SHIPPED_SUITES,
+        family="smollm2",
+    )
+    return build_options(replace(given, **changes))
+
+
+def test_an_update_replaces_what_it_names_and_keeps_the_other_options(tmp_path: Path) -> None:
+    part, catalog = write_part(tmp_path / "part-v1"), tmp_path / "catalog"
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "openvino_model.bin").write_text("weights")
+    write_catalog(tmp_path / "engine", catalog)
+    started = options_of(own_suites=(str(part),))
+    updated = started.reread(UpdateRequest(engine=str(tmp_path / "engine"), catalog=str(catalog)))
+    assert [engine.name for engine in updated.engines] == [NAME]
+    assert updated.given_engine == tmp_path / "engine"
+    assert updated.request.spec.accuracy.suite == "part-v1"
+    assert updated.request.spec.engine.version == "1.0.1"
+    assert {"smollm2-edge-q4-1", NAME} <= {engine.name for engine in updated.catalog}
+    assert updated.digest != started.digest
+
+
+def test_a_file_of_an_update_says_tier_and_suite_itself(tmp_path: Path) -> None:
+    part = write_part(tmp_path / "part-v1")
+    text = ONE.replace("tier: edge", "tier: lite, accuracy: {suite: smollm2-lite-v1}")
+    updated = options_of(own_suites=(str(part),)).reread(UpdateRequest(file=in_file(tmp_path / "lite.yaml", text)))
+    assert (updated.request.spec.tier.value, updated.request.spec.accuracy.suite) == ("lite", "smollm2-lite-v1")
+
+
+UNREADABLE: dict[str, tuple[str, str]] = {
+    "a field that is misspelt": (ONE.replace("tier: edge", "tiers: edge"), "tiers"),
+    "a field of a cluster": (ONE.replace("tier: edge", "tier: edge, replicas: 3"), "spec.replicas: 3"),
+    "a tenant": (
+        f"{ONE}---\napiVersion: r1plus.ai/v1alpha1\nkind: R1PlusTenant\nmetadata: {{name: tenant}}\n",
+        "an R1PlusTenant holds from a start on",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), UNREADABLE.values(), ids=UNREADABLE)
+def test_an_update_that_cannot_be_read_is_told_as_one(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        options_of().reread(UpdateRequest(file=in_file(tmp_path / "update.yaml", text)))
+
+
+def pack(folder: Path, key: KeyPair, *, has_software: bool = False) -> Path:
+    """Write a bundle of a small engine and a suite; return its file."""
+    part = write_part(folder / "part-v1")
+    (folder / "engine").mkdir()
+    (folder / "engine" / "openvino_model.bin").write_text("weights")
+    catalog = write_catalog(folder / "engine", folder / "catalog") / "engines.yaml"
+    sources = {"engine/engine.yaml": catalog, "engine/engine/openvino_model.bin": folder / "engine/openvino_model.bin"}
+    sources |= {f"suite/{file.name}": file for file in part.iterdir()}
+    if has_software:
+        sources["wheels/r1plus-0.1.0-py3-none-any.whl"] = catalog
+    host = read_host()
+    python = host.python if has_software else ""
+    manifest = BundleManifest("0.1.0", host.architecture, python, (), engine=NAME, suite="part-v1")
+    write_bundle(folder / "bundle.tar", sources, manifest, Signer(key.public, key.sign))
+    return folder / "bundle.tar"
+
+
+def test_a_bundle_is_verified_and_unpacked_before_it_reaches_who_serves(fetched: Path) -> None:
+    key = generate_key()
+    bundle = pack(fetched, key)
+    update = run("serve", "update", bundle, "--key", key.public, "--data", fetched)
+    assert "nothing serves there now" in str(update.exception)
+    (engine,) = fetched.glob("cache/bundles/*/engine/engine/openvino_model.bin")
+    (suite,) = fetched.glob("cache/bundles/*/suites/part-v1")
+    asked = UpdateRequest(engine=str(engine.parent), catalog=str(engine.parents[1]), suite=str(suite))
+    updated = options_of().reread(asked)
+    assert ([one.name for one in updated.engines], updated.request.spec.accuracy.suite) == ([NAME], "part-v1")
+
+
+def test_a_bundle_is_refused_by_its_signer_its_end_and_its_software(fetched: Path) -> None:
+    key, other = generate_key(), generate_key()
+    bundle = pack(fetched, key)
+    words = ("serve", "update", bundle, "--data", fetched, "--key")
+    assert "is signed by key" in str(run(*words, other.public).exception)
+    bundle.write_bytes(bundle.read_bytes()[:-2000])
+    assert "it is a part of a bundle" in str(run(*words, key.public).exception)
+    (fetched / "full").mkdir()
+    full = pack(fetched / "full", key, has_software=True)
+    refusal = run("serve", "update", full, "--data", fetched, "--key", key.public).exception
+    assert "has software, which is not changed while it serves" in str(refusal)

@@ -59,7 +59,7 @@ def list_wrong_words(line: str) -> list[str]:
     """Return the verbs and options of an `r1plus` command that the command line does not have."""
     line = re.sub(r'"[^"]*"', "TEXT", re.sub(r"\s#.*", "", line))
     here: Command = typer.main.get_command(app)
-    for word in line.partition("r1plus ")[2].split():
+    for word in line.partition("r1plus ")[2].partition(" -- ")[0].split():
         if word.startswith("-") and word.partition("=")[0] not in list_words(here):
             return [word]
         if isinstance(here, TyperGroup) and not word.startswith("-"):

@@ -1,6 +1,7 @@
 """A container as a real process: started again, probed, limited, ended with all that it forked."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from r1plus_edge.container import Container, Program
+from r1plus_edge.container import Container, PortTakenError, Program
+from r1plus_edge.places import LOOPBACK
 from r1plus_edge.probes import Probe
 from r1plus_edge.processes import find_processes, mark, measure_memory
 from support.waiting import eventually
@@ -46,6 +48,32 @@ async def test_a_process_that_ends_is_started_again_and_its_last_words_are_its_m
         facts = container.facts
         assert (facts.waiting_reason, facts.ready) == ("CrashLoopBackOff", False)
         assert facts.message.endswith("the port is taken")
+
+
+async def test_a_process_that_ends_again_and_again_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    async with running(
+        make(tmp_path, "print('a line before', flush=True); raise SystemExit('the key is lost')")
+    ) as container:
+        await eventually(lambda: container.is_failing, "it has ended twice")
+        text = container.describe_failure()
+    assert text.startswith(f"test ended with status 1, {container.failures} times in a row; the end of {tmp_path}/logs")
+    assert text.splitlines()[-1] == "  the key is lost"
+
+
+async def test_a_port_that_another_process_has_is_none_to_start_on(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as other:
+        port = other.getsockname()[1]
+        container = make(tmp_path, "print('started')", ports=(port,))
+        with pytest.raises(PortTakenError, match=f"port {port} of test is taken"):
+            await container.run()
+    assert not container.program.log.exists()
+
+
+async def test_a_port_is_awaited_that_its_last_process_gives_back_a_moment_later(tmp_path: Path) -> None:
+    other = socket.create_server((LOOPBACK, 0))
+    async with running(make(tmp_path, "print('started')", ports=(other.getsockname()[1],))) as container:
+        asyncio.get_running_loop().call_later(0.3, other.close)
+        await eventually(lambda: container.restarts > 0, "it has run")
 
 
 async def test_an_init_container_that_fails_reports_its_status_and_message(tmp_path: Path) -> None:

@@ -32,7 +32,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "spec.access.namespaces: team-app: callers have API keys here; leave the field out",
     ),
     "an image": ({"delivery": {"mode": "Image"}}, "spec.delivery.mode: Image: there are no images here"),
-    "a rollback": ({"accuracy": {"onBreach": "Rollback"}}, "spec.accuracy.onBreach: Rollback: one machine does not"),
 }
 
 

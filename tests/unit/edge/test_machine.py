@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.machine import GIB, MIB, RESERVED_BYTES, Machine, check_machine, describe_node, read_machine
+from r1plus_edge.machine import (
+    GIB,
+    MIB,
+    RESERVED_BYTES,
+    Machine,
+    check_machine,
+    describe_node,
+    read_free_memory,
+    read_machine,
+)
 
 FIT = Machine("x86_64", (3, 11), 2.0, 4 * GIB, 20 * GIB, has_avx2=True)
 REFUSED = {
@@ -39,7 +48,9 @@ def make_files(root: Path, **files: str) -> None:
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
     make_files(
-        tmp_path / "proc", meminfo="MemTotal:  8388608 kB\nMemFree: 1 kB\n", cpuinfo="flags : fpu avx avx2 bmi\n"
+        tmp_path / "proc",
+        meminfo="MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable: 4194304 kB\n",
+        cpuinfo="flags : fpu avx avx2 bmi\n",
     )
     return tmp_path / "proc"
 
@@ -69,3 +80,9 @@ def test_without_limits_the_whole_machine_counts(tmp_path: Path, proc: Path, lim
 def test_avx512_alone_is_no_avx2(tmp_path: Path, proc: Path) -> None:
     (proc / "cpuinfo").write_text("flags : fpu avx avx512f\nmodel name : avx2 in its name\n")
     assert not read_machine(tmp_path, proc, tmp_path).has_avx2
+
+
+def test_memory_is_free_as_far_as_the_kernel_and_a_control_group_have_it(tmp_path: Path, proc: Path) -> None:
+    assert read_free_memory(proc, tmp_path / "none") == 4 * GIB
+    make_files(tmp_path / "cgroup", memory_DOT_max="1073741824\n", memory_DOT_current="805306368\n")
+    assert read_free_memory(proc, tmp_path / "cgroup") == GIB // 4

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.processes import SHARED_MEMORY, check_unmarked, find_processes, mark, name_region, remove_remains
+from r1plus_edge.processes import (
+    SHARED_MEMORY,
+    check_unmarked,
+    find_processes,
+    mark,
+    measure_processor,
+    name_region,
+    remove_remains,
+)
 from support.waiting import wait_until
 
 SERVE = """
@@ -76,3 +84,15 @@ def test_serve_with_a_mark_of_its_own_is_refused_for_it_would_end_itself() -> No
     check_unmarked({})
     with pytest.raises(EdgeError, match="R1PLUS_EDGE_DATA: marks processes"):
         check_unmarked(mark(Path("/data")))
+
+
+def test_the_processor_time_of_the_folders_processes_counts_while_they_run(tmp_path: Path) -> None:
+    busy = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True); time.sleep(600)"
+    before = measure_processor(tmp_path)
+    command = [sys.executable, "-c", busy]
+    with subprocess.Popen(command, env={**mark(tmp_path)}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"done\n"
+        used = measure_processor(tmp_path) - before
+        process.kill()
+    assert used > 0.4  # The kernel counts in ticks.

@@ -118,7 +118,7 @@ async def running(
 ) -> AsyncIterator[Base]:
     """Run the knowledge base of a store for the block."""
     settings = GatewayLimits(**limits)
-    async with run_knowledge(store, lambda: settings, reader, embedder, SHORT) as service:
+    async with run_knowledge(store, lambda: settings, reader, lambda: embedder, SHORT) as service:
         yield Base(service, service.knowledge.identify(KEY))
 
 

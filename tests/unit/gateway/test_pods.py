@@ -71,6 +71,21 @@ async def test_pods_follow_the_name_and_stay_while_nobody_answers() -> None:
     await pool.close()
 
 
+async def test_a_pod_at_another_port_takes_over_without_a_moment_in_which_there_is_none() -> None:
+    listed = replace(MODEL, addresses=("127.0.0.1",), grpc_port=9001, monitor_port=9002)
+    counts: list[int] = []
+    pool = PodPool(listed, read_nothing, on_change=lambda model, pods: counts.append(pods))
+    await pool.refresh()
+    before = pool.choose()
+    with pool.occupy(before):
+        pool.model = replace(listed, grpc_port=9003, monitor_port=9004)
+        await pool.refresh()
+        assert pool.choose() is not before
+        assert not before.is_listed
+    assert counts == [1, 1]
+    await pool.close()
+
+
 async def test_a_failure_resolves_at_once_and_the_pod_comes_last_for_a_while() -> None:
     names, clock = Names("127.0.0.1", "127.0.0.2"), Clock()
     pool = PodPool(MODEL, read_nothing, resolve=names, clock=clock)

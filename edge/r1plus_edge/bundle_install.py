@@ -1,0 +1,156 @@
+"""`install.pyz`: from a bundle to an installed r1plus, on a machine without a network, as an ordinary user.
+
+It is what lies beside a bundle: a file with this module, the reader of bundles and the contract. It verifies the bundle
+with a key that its user has from elsewhere, makes an environment of the wheels in it, and lets the r1plus in there do
+the rest. Standard library only.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from r1plus_contract.suite_files import key_id
+from r1plus_edge.bundle import Bundle, open_bundle
+from r1plus_edge.bundle_keys import add_key, find_keys_file, load_keys
+from r1plus_edge.bundle_manifest import Part
+from r1plus_edge.errors import EdgeError
+
+COMPLETE: Final = ".complete"
+"""In an environment that was installed to its end."""
+CURRENT: Final = "current"
+"""Link to the environment that was installed last."""
+NAME_DIGITS: Final = 16
+INTERRUPTED: Final = 130
+_MOST_ERROR: Final = 1500
+
+
+def find_software_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of the environments that come of bundles."""
+    base = Path(environ.get("XDG_DATA_HOME", ""))
+    home = Path(environ.get("HOME") or "/") / ".local" / "share"
+    return (base if base.is_absolute() else home) / "r1plus" / "software"
+
+
+def install_software(bundle: Bundle, root: Path, python: str = sys.executable) -> Path:
+    """Return the environment with the wheels of a bundle, made at its first call; nothing is asked of a network.
+
+    One that was interrupted is made again. `CURRENT` is not touched.
+
+    Raises:
+        EdgeError: the bundle has no wheels, or they cannot be installed.
+    """
+    environment = root / bundle.digest[:NAME_DIGITS]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (environment / COMPLETE).exists():
+                _make_environment(bundle, environment, python)
+    except OSError as error:
+        raise EdgeError(
+            f"{environment}: cannot be written: {error.strerror}; name a folder in XDG_DATA_HOME"
+        ) from error
+    return environment
+
+
+def switch_current(root: Path, environment: Path) -> Path:
+    """Let the link `CURRENT` name an environment, in one step; return the link."""
+    link, part = root / CURRENT, root / f".{CURRENT}.part"
+    part.unlink(missing_ok=True)
+    part.symlink_to(environment.name, target_is_directory=True)
+    part.replace(link)
+    return link
+
+
+def _make_environment(bundle: Bundle, environment: Path, python: str) -> None:
+    wheels = environment.with_name(f".{environment.name}-wheels")
+    for remainder in (environment, wheels):
+        shutil.rmtree(remainder, ignore_errors=True)
+    try:
+        bundle.extract(Part.WHEELS, wheels)
+        _run(
+            [python, "-m", "venv", str(environment)], "this Python makes no environments; install Debian's python3-venv"
+        )
+        files = sorted(map(str, wheels.glob("*.whl")))
+        strict = ["--isolated", "--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--quiet"]
+        pip = [str(environment / "bin" / "python"), "-I", "-m", "pip", "install", *strict]
+        _run([*pip, *files], "the wheels of the bundle are for another machine, or the disk is full")
+        os.sync()  # What is marked as complete survives a power cut.
+        (environment / COMPLETE).touch()
+    finally:
+        shutil.rmtree(wheels, ignore_errors=True)
+
+
+def _run(command: Sequence[str], problem: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    result = subprocess.run(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise EdgeError(f"{problem}: {result.stdout.strip()[-_MOST_ERROR:]}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Install, and start what was installed. Return the exit status."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    own, options = arguments[:end], arguments[end + 1 :]
+    parser = argparse.ArgumentParser(
+        prog="install.pyz",
+        description="Install r1plus from a bundle, without a network, and serve.",
+        epilog="What follows `--` are options of `r1plus serve`, such as --data FOLDER.",
+    )
+    parser.add_argument("bundle", type=Path, help="the file that `r1plus edge bundle` wrote")
+    parser.add_argument(
+        "--key", default="", help="public key of who made it, as you got it from them: not with the bundle"
+    )
+    parser.add_argument("--no-start", action="store_true", help="install only")
+    given = parser.parse_args(own)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C.
+    try:
+        return _install(given.bundle, given.key, given.no_start, options)
+    except EdgeError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing is left running", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _install(path: Path, key: str, is_only_installed: bool, options: Sequence[str]) -> int:
+    keys_file = find_keys_file()
+    trust = (key,) if key else load_keys(keys_file)
+    with _tell_step("bundle") as step:
+        bundle = open_bundle(path, trust)
+        step.append(f"all {len(bundle.manifest.files)} files verified, signed by key {key_id(bundle.signer)}")
+    with _tell_step("software") as step:
+        environment = install_software(bundle, find_software_root())
+        step.append(f"r1plus {bundle.manifest.software} in {environment}")
+    switch_current(find_software_root(), environment)
+    add_key(keys_file, bundle.signer)
+    command = [str(environment / "bin" / "r1plus"), "edge", "install", str(path.absolute()), "--key", bundle.signer]
+    command += ["--no-start"] * is_only_installed + ["--", *options] * bool(options)
+    process = subprocess.Popen(command)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()  # It says itself when all has ended.
+
+
+@contextmanager
+def _tell_step(name: str) -> Iterator[list[str]]:
+    """Tell a step and its time when the block ends, as `r1plus serve` tells its own; the block adds the detail."""
+    began, detail = time.monotonic(), list[str]()
+    yield detail
+    print(f"{time.monotonic() - began:7.1f} s  {name:<9} {' '.join(detail)}", flush=True)

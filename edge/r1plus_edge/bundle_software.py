@@ -1,0 +1,92 @@
+"""The software of a bundle: wheels of the locked environment, and this project's own, for the machines it runs on.
+
+Which wheels, the lock says, with their digests. They are chosen for Debian 12's C library wherever the bundle is made,
+so two machines make the same bundle.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from r1plus_edge.errors import EdgeError
+from r1plus_model_repo.importing.triton_server import PYTHON, link_or_copy
+
+EXTRA: Final = "edge"
+BUILDER: Final = "hatchling==1.27.0"
+"""Writes its version into the wheel: another one would make another bundle."""
+OLDEST_GLIBC_MINOR, GLIBC_MINOR = 5, 36
+"""Of the C library 2.x: wheels for any of these run on Debian 12, which has the last."""
+_MOST_ERROR: Final = 1500
+
+
+def find_project(module: Path = Path(__file__)) -> Path:
+    """Return the clone that this code is in. Raises EdgeError: it is installed without one."""
+    root = module.resolve().parents[2]
+    if not (root / "uv.lock").is_file():
+        raise EdgeError(
+            "--software: this r1plus is installed without its lock, which says what belongs to it; make the bundle with"
+            " an r1plus that runs from a clone"
+        )
+    return root
+
+
+def gather_wheels(project: Path, cache: Path, target: Path, tell: Callable[[str], None]) -> None:
+    """Put the wheels of the locked environment into the new folder `target`; those of others are kept in the cache.
+
+    Raises:
+        EdgeError: the lock does not fit the project, or a wheel cannot be fetched or built.
+    """
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path.home() / ".local" / "bin"))
+    if uv is None:
+        raise EdgeError("--software: uv is not on the PATH, and it reads the lock; `make bootstrap` installs it")
+    export = [uv, "export", "--quiet", "--locked", "--extra", EXTRA, "--no-default-groups", "--no-emit-project"]
+    requirements = _run("the lock", [*export, "--no-header", "--no-annotate", "--project", str(project)])
+    folder = cache / "bundle-wheels" / hashlib.sha256(requirements.encode()).hexdigest()[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as scratch:
+        if not folder.is_dir():
+            tell(f"fetching {len(re.findall(r'^[a-z]', requirements, re.MULTILINE))} wheels")
+            _download(requirements, Path(scratch))
+            (Path(scratch) / "wheels").rename(folder)
+        shutil.copytree(folder, target, copy_function=lambda one, other: link_or_copy(Path(one), Path(other)))
+        constraint = Path(scratch) / "constraint.txt"
+        constraint.write_text(BUILDER)
+        build = [uv, "build", "--quiet", "--wheel", "--build-constraint", str(constraint), "--no-create-gitignore"]
+        tell("building the wheel of r1plus")
+        _run("the wheel of r1plus", [*build, "--out-dir", str(target), "--python", sys.executable, str(project)])
+
+
+def list_platforms() -> list[str]:
+    """Return the platform tags of wheels that run on Debian 12 (x86_64), the newest first."""
+    versions = range(GLIBC_MINOR, OLDEST_GLIBC_MINOR - 1, -1)
+    older = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
+    return [*(f"manylinux_2_{minor}_x86_64" for minor in versions), *(f"{name}_x86_64" for name in older)]
+
+
+def _download(requirements: str, scratch: Path) -> None:
+    """Fetch the wheels into `scratch/wheels`; each has the digest that the lock names."""
+    file, environment = scratch / "requirements.txt", scratch / "pip"
+    file.write_text(requirements)
+    venv.create(environment, with_pip=True)
+    python = str(environment / "bin" / "python")
+    choice = ["--python-version", PYTHON, "--implementation", "cp"]
+    for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none"):
+        choice += ["--abi", abi]
+    for platform in list_platforms():
+        choice += ["--platform", platform]
+    strict = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--quiet"]
+    _run("a wheel", [python, "-m", "pip", "download", *strict, *choice, "-r", str(file), "-d", str(scratch / "wheels")])
+
+
+def _run(what: str, command: Sequence[str]) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise EdgeError(f"--software: {what} cannot be had: {result.stderr.strip()[-_MOST_ERROR:]}")
+    return result.stdout

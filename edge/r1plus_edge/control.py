@@ -1,0 +1,151 @@
+"""The socket by which `r1plus serve update` reaches the `serve` that runs: a request, then lines until the result.
+
+Only the folder's owner reaches it, since nobody else may enter the folder.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.errors import EdgeError
+from r1plus_edge.places import short_path
+from r1plus_edge.report import Narrator, ServeStatus, Step
+from r1plus_edge.update import UpdateRequest, UpdateResult
+
+_MOST_REQUEST: Final = 64 * 1024
+_REQUEST_SECONDS: Final = 10.0
+_MODE: Final = 0o600
+
+
+class MessageKind(StrEnum):
+    """What a line tells."""
+
+    NOTE = "Note"
+    STEP = "Step"
+    PROGRESS = "Progress"
+    IN_FORCE = "InForce"
+    REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A line of the answer. The last one is `InForce` or `Refused`."""
+
+    kind: MessageKind
+    text: str
+    name: str = ""
+    """Of a step."""
+    seconds: float = 0.0
+    percent: int = 0
+
+
+class _Sender:
+    """Tells whoever asked for the update; that they have left changes nothing."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    def send(self, message: Message) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(f"{dumps(message)}\n".encode())
+
+    def step(self, step: Step) -> None:
+        """See `Narrator`."""
+        self.send(Message(MessageKind.STEP, step.detail, step.name, step.seconds))
+
+    def progress(self, name: str, percent: int, detail: str) -> None:
+        """See `Narrator`."""
+        self.send(Message(MessageKind.PROGRESS, detail, name, percent=percent))
+
+    def note(self, text: str) -> None:
+        """See `Narrator`."""
+        self.send(Message(MessageKind.NOTE, text))
+
+    def serving(self, status: ServeStatus) -> None:
+        """See `Narrator`."""
+
+
+Handle = Callable[[UpdateRequest, Narrator], Awaitable[UpdateResult]]
+
+
+@asynccontextmanager
+async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterator[None]:
+    """Take requests for the block. OSError: the socket cannot be made."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sender = _Sender(writer)
+        with contextlib.suppress(ConnectionError):
+            try:
+                async with asyncio.timeout(_REQUEST_SECONDS):
+                    line = await reader.readuntil(b"\n")
+                request = loads(UpdateRequest, line.decode())
+            except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+                problem = "it is none" if not isinstance(error, ContractError) else str(error)
+                sender.send(Message(MessageKind.REFUSED, f"The request cannot be read: {problem}"))
+            else:
+                result = await handle(request, sender)
+                kind = MessageKind.IN_FORCE if result.is_in_force else MessageKind.REFUSED
+                sender.send(Message(kind, result.text))
+            await writer.drain()
+        writer.close()
+
+    with short_path(folder.control) as path, socket.socket(socket.AF_UNIX) as listener:
+        folder.control.unlink(missing_ok=True)
+        listener.bind(path)
+        folder.control.chmod(_MODE)
+        server = await asyncio.start_unix_server(answer, sock=listener, limit=_MOST_REQUEST)
+        try:
+            yield
+        finally:
+            server.close()
+            folder.control.unlink(missing_ok=True)
+
+
+def ask_for_update(folder: DataFolder, request: UpdateRequest, narrator: Narrator) -> UpdateResult:
+    """Ask the `serve` of the folder for an update, tell its progress, and return what came of it.
+
+    Raises:
+        EdgeError: nothing serves there, or it ended meanwhile.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            with short_path(folder.control) as path:
+                connection.connect(path)
+            connection.sendall(f"{dumps(request)}\n".encode())
+        except OSError as error:
+            raise EdgeError(
+                f"--data {folder.root}: nothing serves there now ({error.strerror}), so nothing was updated; start it"
+                " with `r1plus serve`, which takes the same options"
+            ) from error
+        with connection.makefile("r", encoding="utf-8") as lines:
+            for line in _read_lines(lines):
+                message = loads(Message, line, tolerant=True)
+                if message.kind in (MessageKind.IN_FORCE, MessageKind.REFUSED):
+                    return UpdateResult(message.kind is MessageKind.IN_FORCE, message.text)
+                _tell(message, narrator)
+    raise EdgeError(
+        f"--data {folder.root}: r1plus serve has ended before the update was decided; what served before serves at its"
+        " next start, unless the update had taken traffic. See `r1plus serve status`"
+    )
+
+
+def _read_lines(lines: Iterator[str]) -> Iterator[str]:
+    with contextlib.suppress(ConnectionError):
+        yield from lines
+
+
+def _tell(message: Message, narrator: Narrator) -> None:
+    match message.kind:
+        case MessageKind.STEP:
+            narrator.step(Step(message.name, message.text, message.seconds))
+        case MessageKind.PROGRESS:
+            narrator.progress(message.name, message.percent, message.text)
+        case _:
+            narrator.note(message.text)

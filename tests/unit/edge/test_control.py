@@ -1,0 +1,120 @@
+"""The socket of `serve update`: a request, its progress, its result; and who is refused."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from r1plus_edge.control import ask_for_update, listen_for_updates
+from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.errors import EdgeError
+from r1plus_edge.places import short_path
+from r1plus_edge.report import Narrator, ServeStatus, Step
+from r1plus_edge.update import UpdateRequest, UpdateResult
+from support.waiting import eventually
+
+
+class Listener:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def step(self, step: Step) -> None:
+        self.lines.append(f"{step.name}: {step.detail}")
+
+    def progress(self, name: str, percent: int, detail: str) -> None:
+        self.lines.append(f"{name} {percent} %")
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def serving(self, status: ServeStatus) -> None:
+        raise AssertionError("an update announces nothing")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    # Longer than the path of a socket may be.
+    root = tmp_path / ("deep" * 30)
+    root.mkdir()
+    return DataFolder(root)
+
+
+async def carry_out(request: UpdateRequest, narrator: Narrator) -> UpdateResult:
+    narrator.step(Step("engine", request.engine, 1.0))
+    narrator.progress("gate", 50, "half")
+    return UpdateResult(request.engine == "good", f"{request.engine} was tried")
+
+
+@pytest.mark.parametrize("engine", ["good", "bad"])
+async def test_whoever_asks_sees_each_step_and_what_came_of_it(folder: DataFolder, engine: str) -> None:
+    listener = Listener()
+    async with listen_for_updates(folder, carry_out):
+        assert folder.control.stat().st_mode & 0o777 == 0o600
+        result = await asyncio.to_thread(ask_for_update, folder, UpdateRequest(engine=engine), listener)
+    assert listener.lines == [f"engine: {engine}", "gate 50 %"]
+    assert result == UpdateResult(engine == "good", f"{engine} was tried")
+    assert not folder.control.exists()
+
+
+async def test_an_update_goes_on_when_its_asker_leaves(folder: DataFolder) -> None:
+    began, may_end, has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def wait(request: UpdateRequest, narrator: Narrator) -> UpdateResult:
+        began.set()
+        await may_end.wait()
+        for _ in range(1000):
+            narrator.note("a line that nobody reads" * 100)
+        has_ended.set()
+        return UpdateResult(True, "")
+
+    async with listen_for_updates(folder, wait):
+        with connected(folder) as connection:
+            connection.sendall(b'{"engine": "good"}\n')
+            await began.wait()
+        may_end.set()
+        await eventually(has_ended.is_set, "the update has ended")
+
+
+@contextmanager
+def connected(folder: DataFolder) -> Iterator[socket.socket]:
+    """Connect as another process does, through a path that is short enough."""
+    with short_path(folder.control) as path, socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        yield connection
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\n", b"[]\n", b'{"engine": 1}\n', b"\xff\n", b"x" * 200_000],
+    ids=["empty", "a list", "a number", "no text", "endless"],
+)
+async def test_a_request_that_is_none_is_refused(folder: DataFolder, line: bytes) -> None:
+    async with listen_for_updates(folder, carry_out):
+        answer = await asyncio.to_thread(send, folder, line)
+        assert b'"Refused"' in answer
+        result = await asyncio.to_thread(ask_for_update, folder, UpdateRequest(engine="good"), Listener())
+        assert result.is_in_force
+
+
+def send(folder: DataFolder, line: bytes) -> bytes:
+    with connected(folder) as connection:
+        connection.sendall(line)
+        return connection.makefile("rb").readline()
+
+
+def test_where_nothing_serves_that_is_said(folder: DataFolder) -> None:
+    with pytest.raises(EdgeError, match=r"nothing serves there now \(No such file or directory\), so nothing was upd"):
+        ask_for_update(folder, UpdateRequest(engine="good"), Listener())
+
+
+def test_the_socket_of_a_killed_serve_is_no_serve(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(folder.control))
+    with pytest.raises(EdgeError, match=r"nothing serves there now \(Connection refused\)"):
+        ask_for_update(folder, UpdateRequest(engine="good"), Listener())

@@ -1,0 +1,45 @@
+"""A pod as processes: its ports are others where another process took one."""
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+from r1plus_edge.controller import run_pod
+from r1plus_edge.data_folder import open_data_folder
+from r1plus_edge.images import Images
+from r1plus_edge.places import LOOPBACK
+from r1plus_edge.pod import Pod, Sources
+from support.waiting import eventually
+
+IMAGES = Images("localhost/triton@sha256:1", "localhost/monitor@sha256:2", "localhost/gateway:1", Path("/triton"))
+SERVER = (
+    "import http.server as h; h.ThreadingHTTPServer(('127.0.0.1', 4444), h.SimpleHTTPRequestHandler).serve_forever()"
+)
+"""It serves on the port of the pod, which is another one of this machine."""
+
+
+def template() -> dict[str, Any]:
+    container = {
+        "name": "web",
+        "image": "localhost/web@sha256:3",
+        "command": ["python3", "-c", SERVER.replace("4444", "int(':4444'[1:])")],
+        "ports": [{"name": "http", "containerPort": 4444}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5},
+    }
+    return {"metadata": {"labels": {}}, "spec": {"containers": [container], "volumes": []}}
+
+
+async def test_a_pod_whose_port_was_taken_while_its_process_was_gone_gets_another(tmp_path: Path) -> None:
+    pod = Pod("pod", template(), open_data_folder(tmp_path / "data"), IMAGES, Sources(lambda name: None), lambda: None)
+    first = pod.ports[4444]
+    with socket.create_server((LOOPBACK, first)):
+        task = asyncio.create_task(run_pod(pod))
+        try:
+            await eventually(lambda: pod.is_ready, "it serves", evidence=lambda: str(pod.containers[0].not_ready))
+            assert pod.ports[4444] != first
+            assert pod.restarts == 0
+        finally:
+            await pod.end(1.0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

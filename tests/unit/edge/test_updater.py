@@ -1,0 +1,104 @@
+"""What came of an update, as the plan says it: in force, taken back, or on its way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from r1plus_contract.verdict import Verdict
+from r1plus_edge.updater import judge
+from support.plan.falls import rolled_back
+from support.plan.world import NEXT, World, serve_world
+
+
+def begin_gate(world: World) -> str:
+    candidate = world.apply(**NEXT)
+    world.start_pods(candidate).settle()
+    return candidate
+
+
+def gating() -> World:
+    world = serve_world()
+    begin_gate(world)
+    return world
+
+
+def not_seen_yet() -> World:
+    return serve_world().change(**NEXT)
+
+
+def fail() -> World:
+    world = serve_world()
+    world.gate(begin_gate(world), Verdict.FAIL, lost=3).settle()
+    return world
+
+
+def expire() -> World:
+    world = gating()
+    world.wait(3700.0).settle()
+    return world
+
+
+def take_over() -> World:
+    world = serve_world()
+    world.apply(**NEXT)
+    world.bring_up()
+    return world
+
+
+def change_nothing() -> World:
+    world = serve_world()
+    world.apply(rollout={"drain": "5m"})
+    return world
+
+
+def ask_for_what_was_rolled_back() -> World:
+    return rolled_back()[0]
+
+
+def ask_for_what_is_not_there() -> World:
+    world = serve_world()
+    world.change(engine={"version": "9.9.9"}).settle()
+    return world
+
+
+RESULTS: dict[str, tuple[Callable[[], World], bool | None, str]] = {
+    "no pass has seen it": (not_seen_yet, None, ""),
+    "it is being gated": (gating, None, ""),
+    "it failed its gate": (fail, False, "lost 3 of 4 items"),
+    "it was not promoted in time": (expire, False, "DeadlineExceeded"),
+    "it takes traffic": (take_over, True, "Pass, "),
+    "it asks for what serves": (change_nothing, True, "Pass, "),
+    "its accuracy had dropped before": (ask_for_what_was_rolled_back, False, "RolledBack"),
+    "no such engine": (ask_for_what_is_not_there, False, "EngineNotFound"),
+}
+
+
+def deployment_of(world: World) -> dict[str, Any]:
+    return {"metadata": {"generation": world.generation}, "status": world.status}
+
+
+def judge_world(world: World, **about: Any) -> Any:
+    return judge(deployment_of(world), {one.name: one for one in world.revisions()}, **about)
+
+
+@pytest.mark.parametrize(("make", "is_in_force", "words"), RESULTS.values(), ids=RESULTS)
+def test_an_update_is_what_the_plan_makes_of_it(
+    make: Callable[[], World], is_in_force: bool | None, words: str
+) -> None:
+    world = make()
+    result = judge_world(world)
+    assert (result and result.is_in_force) == is_in_force
+    if result is not None:
+        assert words in result.text
+        assert f"{world.selected()} (" in result.text
+
+
+def test_a_candidate_that_ends_again_and_again_is_taken_back_with_its_last_words() -> None:
+    result = judge_world(gating(), failing="triton ended with status 1, 3 times in a row")
+    assert not result.is_in_force
+    assert "triton ended with status 1" in result.text
+
+
+def test_an_update_in_place_has_not_arrived_before_its_pod_is_ready() -> None:
+    assert judge_world(take_over(), is_up=False) is None

@@ -1,0 +1,138 @@
+"""What a request needs on this machine: its engine, verified; earlier ones to go back to; and memory for two."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES, load_engines, load_suites
+from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.deployment import build_request
+from r1plus_edge.errors import EdgeError
+from r1plus_edge.images import Images
+from r1plus_edge.listening import Listening
+from r1plus_edge.machine import LABELS
+from r1plus_edge.options import ServeOptions
+from r1plus_edge.tenant import TenantRequest
+from r1plus_edge.world import Installation, Preparation, prepare
+from r1plus_operator.api.tenants import R1PlusTenantSpec
+from r1plus_operator.api.types import R1PlusDeploymentSpec
+from r1plus_operator.pins import SHIPPED_SUITES as DIGESTS
+from r1plus_operator.plan.deployment import plan
+from r1plus_operator.plan.observation import NodeFacts, Observation
+from r1plus_operator.plan.revision.record import Revision
+from r1plus_operator.plan.revision.storage import read_revisions
+from r1plus_operator.plan.settings import SuiteTrust
+from r1plus_policies.rollout import Strategy
+from support.edge.engines import NAME, write_catalog
+
+GIB = 2**30
+IMAGES = Images("localhost/triton@sha256:1", "localhost/monitor@sha256:2", "localhost/gateway:1", Path("/triton"))
+
+
+def node(memory: int) -> NodeFacts:
+    return NodeFacts("localhost", memory, 4.0, LABELS, addresses=("127.0.0.1",))
+
+
+class Machine:
+    """A data folder, and engines in a cache of its own."""
+
+    def __init__(self, root: Path, memory: int = 16 * GIB) -> None:
+        self.installation = Installation(DataFolder(root / "data"), IMAGES, node(memory))
+        self.cache = root / "cache"
+        self.files = self.cache / "engines" / NAME
+        self.files.mkdir(parents=True)
+        (self.files / "openvino_model.bin").write_text("weights")
+        self.catalog = write_catalog(self.files, root / "catalog")
+        (self.cache / "engines" / "smollm2-edge-q4-1").mkdir()
+
+    def options(self, engine: str = "", **spec: object) -> ServeOptions:
+        known = (*load_engines(SHIPPED_CATALOG), *load_engines(self.catalog))
+        request = build_request("edge", "local", R1PlusDeploymentSpec.model_validate({"tier": "edge", **spec}))
+        chosen = tuple(one for one in known if one.name == engine) or known
+        if engine:
+            request = request.select_engine(chosen[0])
+        return ServeOptions(
+            request=request,
+            engines=chosen,
+            suites=load_suites(SHIPPED_SUITES),
+            trust=SuiteTrust(shipped_digests=frozenset(DIGESTS.values())),
+            family="smollm2",
+            data=self.installation.folder.root,
+            listening=Listening("127.0.0.1", 8400),
+            reread=lambda request: self.options(),
+            catalog=known,
+            cache=self.cache,
+            tenant=TenantRequest(R1PlusTenantSpec(), None),
+        )
+
+    async def prepare(
+        self, engine: str = NAME, revisions: Mapping[str, Revision] | None = None, *, verifies: bool = False
+    ) -> Preparation:
+        return await prepare(
+            self.options(engine), self.installation, revisions or {}, lambda line: None, verifies=verifies
+        )
+
+    def make_revision(self, preparation: Preparation) -> dict[str, Revision]:
+        """Return what the plan makes of it at first, as one that has taken traffic."""
+        meta = {"name": "edge", "namespace": "local", "uid": "u", "generation": 1}
+        world = preparation.world
+        cr = {"metadata": meta, "spec": preparation.request.document, "status": {}}
+        seen = Observation(cr, world.engines, world.suites, (world.node,), {}, volumes=world.volumes)
+        written = {
+            (obj["kind"], obj["metadata"]["name"]): obj
+            for stage in plan(seen, world.config, 1000.0).apply
+            for obj in stage
+        }
+        return {name: replace(one, promoted_at=1000.0) for name, one in read_revisions(written).items()}
+
+
+async def test_files_that_are_not_the_engines_are_refused_with_both_digests(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    (machine.files / "openvino_model.bin").write_text("other weights")
+    await machine.prepare()  # A start: its pod's init container verifies them.
+    with pytest.raises(EdgeError, match=rf"engine {NAME}: .* has sha256 .*, and its R1PlusEngine says .*; fetch it ag"):
+        await machine.prepare(verifies=True)
+
+
+async def test_the_engine_of_an_earlier_revision_stays_until_its_files_go(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    earlier = machine.make_revision(await machine.prepare())
+    both = await machine.prepare("smollm2-edge-q4-1", earlier)
+    assert [engine.name for engine in both.world.engines] == ["smollm2-edge-q4-1", NAME]
+    assert len(both.world.claims) == 2
+    machine.files.rename(tmp_path / "gone")
+    alone = await machine.prepare("smollm2-edge-q4-1", earlier)
+    assert [engine.name for engine in alone.world.engines] == ["smollm2-edge-q4-1"]
+    assert len(alone.world.claims) == 1
+
+
+MEMORY: dict[str, tuple[int, bool, Strategy]] = {
+    "memory for two": (16 * GIB, True, Strategy.BLUE_GREEN),
+    "memory for one": (3 * GIB // 2, True, Strategy.IN_PLACE),
+    "nothing has served yet": (3 * GIB // 2, False, Strategy.BLUE_GREEN),
+}
+
+
+@pytest.mark.parametrize(("memory", "has_served", "strategy"), MEMORY.values(), ids=MEMORY)
+async def test_what_serves_stops_for_a_gate_only_where_the_memory_does_not_hold_both(
+    tmp_path: Path, memory: int, has_served: bool, strategy: Strategy
+) -> None:
+    machine = Machine(tmp_path, memory)
+    earlier = machine.make_revision(await machine.prepare()) if has_served else {}
+    preparation = await machine.prepare("smollm2-edge-q4-1", earlier)
+    assert preparation.request.spec.rollout.strategy is strategy
+
+
+SMALL: dict[str, tuple[int, str]] = {
+    "1 GiB, of which half is the system's": (GIB // 2, "too little memory for any context; it takes one with 1."),
+    "1.4 GiB": (GIB * 9 // 10, "On this machine it fits with spec.context.maxTokens: "),
+}
+
+
+@pytest.mark.parametrize(("memory", "words"), SMALL.values(), ids=SMALL)
+async def test_a_machine_that_is_too_small_is_refused_with_what_fits(tmp_path: Path, memory: int, words: str) -> None:
+    with pytest.raises(EdgeError) as refusal:
+        await Machine(tmp_path, memory).prepare()
+    assert words in str(refusal.value)
