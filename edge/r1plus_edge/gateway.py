@@ -214,7 +214,7 @@ class EdgeGateway:
                 self._fetch_problem = f"{name} is being fetched"
                 try:
                     await prepare_embedding(name, self._cache, self._folder.root, self._tell)
-                except EdgeError as error:
+                except (EdgeError, OSError) as error:
                     failures += 1
                     pause = double_delay(failures, FIRST_FETCH_PAUSE, LONGEST_FETCH_PAUSE)
                     next_try = time.monotonic() + pause
