@@ -213,7 +213,7 @@ def _build_options(
         digests.add(own.digest)
     documents = _read_file(file, tier)
     request = _read_request(documents[KIND_DEPLOYMENT], tier, gate, suite, engines, family)
-    tenant = read_tenant(documents[KIND_TENANT], catalog, request.namespace)
+    tenant = read_tenant(documents[KIND_TENANT], (catalog,), request.namespace)
     selected, given = select_engines(engine, engines)
     return ServeOptions(
         request=request,
