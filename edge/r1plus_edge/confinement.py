@@ -30,6 +30,7 @@ _NET_VERSION, SCOPE_VERSION = 4, 6
 """Since which TCP, and signals to others, can be refused."""
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_STANDARD_ERROR: Final = 2
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -47,7 +48,7 @@ class Confinement:
                 restrict()
             except OSError as error:
                 text = f"This kernel does not restrict the {what} of this process: {error.strerror}\n"
-                os.write(sys.stderr.fileno() if sys.stderr else 2, text.encode())
+                os.write(_STANDARD_ERROR, text.encode())
 
     def _restrict_files(self) -> None:
         version = read_landlock_version()
@@ -74,9 +75,11 @@ def read_landlock_version() -> int:
 
 def build_confinement(mounted: Iterable[Path], own: Path) -> Confinement:
     """Return what a helper needs: Python and our code, what its container mounts, and its own folder to write."""
-    installed = [sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry)]
-    readable = dict.fromkeys((*_SYSTEM, *installed, *map(str, mounted)))
-    return Confinement(tuple(map(os.path.realpath, readable)), (str(own), *_DEVICES))
+    installed = map(os.path.realpath, (sys.prefix, sys.base_prefix, *filter(None, sys.path)))
+    # Python run in a home has that on its path, and with it the data folder.
+    code = (path for path in installed if not own.resolve().is_relative_to(path))
+    readable = dict.fromkeys((*_SYSTEM, *code, *map(os.path.realpath, mounted)))
+    return Confinement(tuple(readable), (str(own), *_DEVICES))
 
 
 def leave_network() -> None:

@@ -188,7 +188,7 @@ class EdgeGateway:
         """Run the gateway and its helpers until cancelled; fetch the embedding engine when the first document comes."""
         async with asyncio.TaskGroup() as group:
             group.create_task(run_pod(self.pod))
-            if self._embedding is not None and self._spec.gateway.knowledge and not self._has_engine:
+            if self._embedding is not None and not self._has_engine:
                 group.create_task(self._fetch_engine(self._embedding.name))
 
     @property
@@ -204,17 +204,23 @@ class EdgeGateway:
     def _find_engine(self) -> bool:
         return self._embedding is not None and find_embedding_files(self._embedding.name, self._cache).is_dir()
 
+    def _needs_engine(self) -> bool:
+        """Whether a document has come; without documents, vectors are all that the engine is for."""
+        if not self._spec.gateway.knowledge:
+            return True
+        documents = self.pod.find_container(DOCUMENTS.name)
+        assert isinstance(documents, OnDemandContainer)
+        return documents.was_used.is_set()
+
     async def _fetch_engine(self, name: str) -> None:
         """Bring the embedding engine's files; then the gateway makes the vectors of what it has read without."""
         failures, next_try = 0, time.monotonic()
-        documents = self.pod.find_container(DOCUMENTS.name)
-        assert isinstance(documents, OnDemandContainer)
         while not self._find_engine():
-            if documents.was_used.is_set() and time.monotonic() >= next_try:
+            if self._needs_engine() and time.monotonic() >= next_try:
                 self._fetch_problem = f"{name} is being fetched"
                 try:
                     await prepare_embedding(name, self._cache, self._folder.root, self._tell)
-                except EdgeError as error:
+                except (EdgeError, OSError) as error:
                     failures += 1
                     pause = double_delay(failures, FIRST_FETCH_PAUSE, LONGEST_FETCH_PAUSE)
                     next_try = time.monotonic() + pause

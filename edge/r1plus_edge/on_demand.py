@@ -53,6 +53,8 @@ class OnDemandContainer(Container):
         self._connections: set[asyncio.Task[None] | None] = set()
         self._wanted = asyncio.Event()
         self._used_at = 0.0
+        self._restarts_before = 0
+        """Restarts until the last start by a connection."""
         self.was_used = asyncio.Event()
         """Set by the first connection."""
 
@@ -76,6 +78,7 @@ class OnDemandContainer(Container):
                         connection.cancel()
 
     async def _run_until_idle(self) -> None:
+        self._restarts_before = self.restarts
         running = asyncio.create_task(super().run())
         try:
             while not (running.done() or self._is_idle()):
@@ -86,6 +89,7 @@ class OnDemandContainer(Container):
             await self.end(GRACE_SECONDS)
             running.cancel()
             (result,) = await asyncio.gather(running, return_exceptions=True)
+            self._process = None  # Its number may be another's by the time that the pod ends.
         if isinstance(result, OSError):
             log.error("Container %s cannot run: %s", self.program.name, result)
             await asyncio.sleep(FIRST_BACKOFF)
@@ -106,7 +110,8 @@ class OnDemandContainer(Container):
                 with contextlib.closing(inner_writer):
                     await _exchange(reader, writer, inner_reader, inner_writer)
         except (TimeoutError, OSError) as error:
-            log.warning("Container %s did not answer: %s", self.program.name, error or type(error).__name__)
+            problem = str(error) or type(error).__name__
+            log.warning("Container %s did not answer: %s; see %s", self.program.name, problem, self.program.log)
         finally:
             self._connections.discard(task)
             self._used_at = time.monotonic()
@@ -125,12 +130,18 @@ class OnDemandContainer(Container):
         return False
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the process, as soon as it listens."""
+        """Connect to the process, as soon as it listens.
+
+        Raises:
+            OSError: it has ended instead, and waits for its next start.
+        """
         with short_path(self.program.folder / SOCKET) as path:
             while True:
                 try:
                     return await asyncio.open_unix_connection(path)
                 except OSError:
+                    if self.pid is None and self.restarts > self._restarts_before:
+                        raise
                     await asyncio.sleep(_CONNECT_SECONDS)
 
 

@@ -325,7 +325,7 @@ def build_options(arguments: ServeArguments) -> "ServeOptions":
     if arguments.is_file_updated and documents[KIND_TENANT]:
         raise UsageError(f"-f {arguments.file}: an R1PlusTenant holds from a start on: give it to `r1plus serve`")
     request = _read_request(arguments, documents[KIND_DEPLOYMENT], suite, engines)
-    tenant = read_tenant(documents[KIND_TENANT], arguments.catalogs[0], request.namespace)
+    tenant = read_tenant(documents[KIND_TENANT], arguments.catalogs, request.namespace)
     selected, files = select_engines(arguments.engine, engines)
     if arguments.engine and len(selected) == 1:
         request = request.select_engine(selected[0])

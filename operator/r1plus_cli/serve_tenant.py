@@ -14,13 +14,16 @@ from r1plus_model_repo.catalog.loader import load_all_engines
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 
 
-def read_tenant(documents: Sequence[Document], catalog: Path, namespace: str) -> TenantRequest:
-    """Return the tenant of a file; by default one with everything on. `namespace`: the deployment's.
+def read_tenant(documents: Sequence[Document], catalogs: Sequence[Path], namespace: str) -> TenantRequest:
+    """Return the tenant of a file; by default one with everything on.
+
+    `catalogs`: folders; engines of a later one replace those of the same name. `namespace`: the deployment's.
 
     Raises:
         UsageError: there are several, it is another namespace's, or a field has no meaning on one machine.
     """
-    engines = [one for one in load_all_engines(catalog) if isinstance(one, EmbeddingEngine)]
+    known = {one.name: one for folder in catalogs for one in load_all_engines(folder)}
+    engines = [one for one in known.values() if isinstance(one, EmbeddingEngine)]
     if not documents:
         # A catalog of one's own need not have the engine: then documents are searched by their words.
         names = {one.name for one in engines}

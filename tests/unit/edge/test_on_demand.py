@@ -113,6 +113,15 @@ async def test_one_that_was_killed_is_started_again(tmp_path: Path) -> None:
         await eventually(answers, "another one answers")
 
 
+async def test_one_that_cannot_start_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    container, front = make(tmp_path, "import sys; sys.exit('other files')"), tmp_path / FRONT
+    async with running(container, front):
+        for _ in range(2):
+            assert await asyncio.wait_for(ask(front, b"one"), 60) == b""
+        assert container.facts.message.endswith("other files")
+    assert "Container helper did not answer" in caplog.text
+
+
 async def test_without_memory_it_is_not_started_and_the_log_says_what_is_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -100,13 +100,13 @@ def document_of(namespace: str = "local", name: str = "tenant", **spec: Any) -> 
 
 
 def test_without_a_tenant_all_is_on_and_the_catalog_has_its_engine() -> None:
-    request = read_tenant([], local.SHIPPED_CATALOG, "local")
+    request = read_tenant([], (local.SHIPPED_CATALOG,), "local")
     assert request.spec == DEFAULT_SPEC
     assert request.embedding is not None
 
 
 def test_a_catalog_without_the_engine_of_the_default_has_documents_by_words(tmp_path: Path) -> None:
-    request = read_tenant([], tmp_path, "local")
+    request = read_tenant([], (tmp_path,), "local")
     assert (request.spec.gateway.embedding, request.embedding, request.spec.gateway.knowledge) == (None, None, True)
 
 
@@ -126,5 +126,5 @@ WRONG: dict[str, tuple[list[Document], str]] = {
 def test_a_file_with(case: tuple[list[Document], str]) -> None:
     documents, words = case
     with pytest.raises(UsageError) as error:
-        read_tenant(documents, local.SHIPPED_CATALOG, "local")
+        read_tenant(documents, (local.SHIPPED_CATALOG,), "local")
     assert str(error.value).startswith(words)
