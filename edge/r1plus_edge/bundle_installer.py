@@ -18,7 +18,16 @@ _MODULES: Final = (
     "bundle_signature",
     "errors",
 )
-_MAIN: Final = "import sys\n\nfrom r1plus_edge.bundle_install import main\n\nsys.exit(main(sys.argv[1:]))\n"
+_MAIN: Final = """\
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("Error: this python3 is older than 3.11, for which the bundle is; Debian 12 has 3.11")
+
+from r1plus_edge.bundle_install import main
+
+sys.exit(main(sys.argv[1:]))
+"""
 _SHEBANG: Final = b"#!/usr/bin/env python3\n"
 _OLDEST: Final = (1980, 1, 1, 0, 0, 0)
 

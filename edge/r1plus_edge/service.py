@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import stat
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from r1plus_contract.atomic_files import replace_text
+from r1plus_edge.bundle_install import CURRENT
 from r1plus_edge.data_folder import DataFolder, check_path, find_holder
 from r1plus_edge.errors import EdgeError, RequestError
 
@@ -107,6 +107,13 @@ class Service:
         return (self.command, self.command.parent.parent, self.cache, *options)
 
 
+def find_command(prefix: Path) -> Path:
+    """Return the `r1plus` of an environment; of the one that bundles were installed last, by the link that stays."""
+    current = prefix.parent / CURRENT
+    is_current = current.is_symlink() and current.resolve() == prefix.resolve()
+    return (current if is_current else prefix) / "bin" / "r1plus"
+
+
 def build_service(
     name: str,
     options: Sequence[str],
@@ -115,7 +122,7 @@ def build_service(
     data: Path,
     *,
     is_system: bool,
-    command: Path = Path(sys.prefix) / "bin" / "r1plus",
+    command: Path,
 ) -> Service:
     """Return the service. One of the system has a data folder that systemd makes, and reads the cache only.
 

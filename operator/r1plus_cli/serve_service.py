@@ -10,7 +10,7 @@ from r1plus_cli.serve import app as app
 from r1plus_cli.serve import converted_errors
 from r1plus_edge.engines import find_cache, find_default_data
 from r1plus_edge.machine import read_machine
-from r1plus_edge.service import NAME, build_service, find_unit, remove_unit, render_unit, write_unit
+from r1plus_edge.service import NAME, build_service, find_command, find_unit, remove_unit, render_unit, write_unit
 
 SystemOption = Annotated[
     bool, typer.Option("--system/--user", help="For the machine, which needs root, or for your user (the default).")
@@ -39,7 +39,15 @@ def install_command(
         if not options:
             raise typer.BadParameter("say what to serve after `--`, such as -- --tier edge", param_hint="OPTIONS")
         folder, memory = (data or find_default_data()).absolute(), read_machine(Path("/")).memory_bytes
-        service = build_service(name, options, memory, find_cache(), folder, is_system=system)
+        service = build_service(
+            name,
+            options,
+            memory,
+            find_cache(),
+            folder,
+            is_system=system,
+            command=find_command(Path(sys.prefix)),
+        )
         if only_print:
             sys.stdout.write(render_unit(service))
             return

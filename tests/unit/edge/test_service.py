@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_edge.bundle_install import switch_current
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.errors import EdgeError, RequestError
 from r1plus_edge.service import (
@@ -18,6 +19,7 @@ from r1plus_edge.service import (
     SYSTEM_FOLDER,
     Service,
     build_service,
+    find_command,
     find_unit,
     remove_unit,
     render_unit,
@@ -149,6 +151,15 @@ def test_relative_paths_hold_wherever_the_service_starts() -> None:
     with contextlib.chdir("/usr"):
         service = build_service(NAME, options, GIB, USER.cache, USER.data, is_system=False, command=COMMAND)
     assert service.options == ("--tier", "share", "--engine", "/usr/share", "--suite=/usr/share", "-f", "missing")
+
+
+def test_the_command_is_the_one_that_another_bundle_replaces(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    switch_current(tmp_path, tmp_path / "one")
+    assert find_command(tmp_path / "one") == tmp_path / "current" / "bin" / "r1plus"
+    assert find_command(tmp_path / "other") == tmp_path / "other" / "bin" / "r1plus"
+    assert find_command(Path(sys.prefix)) == Path(sys.prefix) / "bin" / "r1plus"
 
 
 def test_units_are_where_systemd_looks() -> None:
