@@ -15,6 +15,7 @@ from rich.text import Text
 from r1plus_cli import local, plan_text
 from r1plus_cli import status as status_text
 from r1plus_cli.actions import normalise_reason, refresh_all, request_action
+from r1plus_cli.advise import advise_command
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.engine import app as engine_app
@@ -66,6 +67,7 @@ app.add_typer(knowledge_app)
 app.add_typer(serve_app)
 app.add_typer(tenant_app)
 app.command("fit")(fit_command)
+app.command("advise")(advise_command)
 
 
 def _print_version(is_requested: bool) -> None:
