@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -88,14 +89,10 @@ def advise_command(
         if recorded.problem:
             _tell(recorded.problem)
     with _converted_errors(), _terminated_as_interrupted():
-        machine = _check(root)
-        figures, exclusions = _measure_all(
-            selected, choice, Sizes(batch, context), machine, root, catalog, may_be_none=bool(recorded.figures)
-        )
-    measured = (*figures, *recorded.figures)
-    others = (*exclusions, *recorded.exclusions)
+        own = _measure_here(selected, choice, Sizes(batch, context), root, catalog, is_optional=bool(recorded.figures))
+    measured, others = (*own.figures, *recorded.figures), (*own.exclusions, *recorded.exclusions)
     advice = Advice(
-        choice.suite, threshold, amount, machine.text, measured, others, recommend(measured, threshold, amount)
+        choice.suite, threshold, amount, own.machine, measured, others, recommend(measured, threshold, amount)
     )
     if output is Output.TABLE:
         show_advice(advice)
@@ -138,7 +135,39 @@ def _split(names: Sequence[str]) -> list[str]:
     return [name for text in names for part in text.split(",") if (name := part.strip())]
 
 
-def _check(root: Path) -> Machine:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What this machine has measured."""
+
+    machine: str
+    """In words; empty: it can measure nothing."""
+    figures: tuple[EngineFigures, ...]
+    exclusions: tuple[Exclusion, ...]
+
+
+def _measure_here(
+    engines: Sequence[Engine], choice: SuiteChoice, sizes: Sizes, root: Path, catalog: Path, *, is_optional: bool
+) -> Measured:
+    """Measure what this machine can serve. `is_optional`: a cluster has figures, so that none of here is no error."""
+    try:
+        machine = _prepare_folder(root)
+    except EdgeError as error:
+        if not is_optional:
+            raise
+        return Measured("", (), tuple(Exclusion(one.name, one.spec.tier.value, str(error)) for one in engines))
+    node = describe_node(machine)
+    candidates, exclusions = find_candidates(engines, choice.suite, sizes, node, find_cache())
+    if not candidates and not is_optional:
+        raise explain_none(exclusions, engines, node, choice.suite)
+    folder = DataFolder(root)
+    if (holder := find_holder(folder)) is not None:
+        raise CliError(f"--data {root}: r1plus advise runs there already (pid {holder}); wait, or name another folder")
+    with hold(folder):
+        figures, failures = _measure_all(candidates, choice, machine, root, catalog)
+    return Measured(machine.text, tuple(figures), (*exclusions, *failures))
+
+
+def _prepare_folder(root: Path) -> Machine:
     """Return this machine, and make the folder. Raises EdgeError."""
     check_path("--data", root)
     try:
@@ -151,47 +180,51 @@ def _check(root: Path) -> Machine:
 
 
 def _measure_all(
-    engines: Sequence[Engine],
-    choice: SuiteChoice,
-    sizes: Sizes,
-    machine: Machine,
-    root: Path,
-    catalog: Path,
-    *,
-    may_be_none: bool,
+    candidates: Sequence[Candidate], choice: SuiteChoice, machine: Machine, root: Path, catalog: Path
 ) -> tuple[list[EngineFigures], list[Exclusion]]:
-    node, cache = describe_node(machine), find_cache()
-    candidates, exclusions = find_candidates(engines, choice.suite, sizes, node, cache)
-    if not candidates and not may_be_none:
-        raise explain_none(exclusions, engines, node, choice.suite)
-    folder = DataFolder(root)
-    if (holder := find_holder(folder)) is not None:
-        raise CliError(f"--data {root}: r1plus advise runs there already (pid {holder}); wait, or name another folder")
+    """Measure one after the other: two at once would slow each other. Return figures, and what could not be served."""
+    software = _list_software() if candidates else ()
     figures: list[EngineFigures] = []
-    with hold(folder):
-        for number, candidate in enumerate(candidates, 1):
-            _tell(f"{candidate.engine.name} ({number} of {len(candidates)})")
-            try:
-                figures.append(_measure(candidate, choice, machine, Results(root), catalog))
-            except KeyboardInterrupt:
-                text = f"Interrupted; {len(figures)} of {len(candidates)} engines are measured, and kept in {root}"
-                raise CliError(f"{text}. The same command goes on from there") from None
-            except CliError as error:
-                exclusions.append(Exclusion(candidate.engine.name, candidate.engine.spec.tier.value, str(error)))
-                _tell(f"           {error}")
-    return figures, exclusions
+    failures: list[Exclusion] = []
+    for number, candidate in enumerate(candidates, 1):
+        _tell(f"{candidate.engine.name} ({number} of {len(candidates)})")
+        try:
+            figures.append(_measure(candidate, choice, machine, software, Results(root), catalog))
+        except KeyboardInterrupt:
+            text = f"Interrupted; {len(figures)} of {len(candidates)} engines are measured, and kept in {root}"
+            raise CliError(f"{text}. The same command goes on from there") from None
+        except OSError as error:
+            raise CliError(f"--data {root}: {error.strerror}; make room, and run the same command again") from error
+        except CliError as error:
+            failures.append(Exclusion(candidate.engine.name, candidate.engine.spec.tier.value, str(error)))
+            _tell(f"           {error}")
+    return figures, failures
+
+
+def _list_software() -> tuple[str, ...]:
+    """Return the digests of all that serves. Raises UsageError where it is not installed."""
+    try:
+        from r1plus_edge.images import find_images
+
+        images = find_images(find_cache())
+    except (ImportError, PackageNotFoundError) as error:
+        raise UsageError(f"{error.name} is not installed; install r1plus[edge], as `make quickstart` does") from error
+    return images.triton, images.monitor, images.gateway
 
 
 def _measure(
-    candidate: Candidate, choice: SuiteChoice, machine: Machine, results: Results, catalog: Path
+    candidate: Candidate,
+    choice: SuiteChoice,
+    machine: Machine,
+    software: Sequence[str],
+    results: Results,
+    catalog: Path,
 ) -> EngineFigures:
     # Late: they need the libraries of extra `edge`, which other verbs do not.
     from r1plus_cli.advice.trial import Place, remove_trial, run_trial
     from r1plus_cli.suite_store import save
-    from r1plus_edge.images import find_images
 
-    images = find_images(find_cache())
-    key = build_key(candidate, choice.suite, (images.triton, images.monitor, images.gateway), machine.cores)
+    key = build_key(candidate, choice.suite, software, machine.cores)
     trial = results.find_trial(key)
     if (known := results.load(key)) is not None:
         _tell(f"           measured {known.measured_at}; {results.root} has it")

@@ -49,10 +49,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Shows R1+ models in an enterprise's Kubernetes: what would run, what runs, and how accurate it is.
 
-**fit**, **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and only
-read. **history**, **evaluations** and **engines** show what the registry recorded. **suite** makes and signs golden
-suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**, **ack** and **refresh** request an action
-of the operator and record who and why. **rollouts** shows which images serve, and the progress of newer ones.
+**fit**, **plan** and **validate** need no cluster; **advise** measures which tier is enough. **status**, **explain**
+and **ask** use your kubeconfig and only read. **history**, **evaluations** and **engines** show what the registry
+recorded. **suite** makes and signs golden suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**,
+**ack** and **refresh** request an action of the operator and record who and why. **rollouts** shows which images serve,
+and the progress of newer ones.
 **key**, **usage** and **audit** administer a tenant's gateway; **tenant** makes half of its key, backs up its data
 and restores them.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from r1plus_cli.advice.candidates import Candidate
 from r1plus_cli.advice.figures import EngineFigures
-from r1plus_cli.errors import CliError
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.suite import Suite
 from r1plus_edge.objects import write_synced
@@ -33,17 +32,10 @@ class Results:
             return None
 
     def save(self, key: str, figures: EngineFigures) -> None:
-        """Keep figures.
-
-        Raises:
-            CliError: the disk does not take them.
-        """
+        """Keep figures. Raises OSError: the disk does not take them."""
         file = self._find_file(key)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_synced(file, dumps(figures))
-        except OSError as error:
-            raise CliError(f"{file}: {error.strerror}; make room, and run the same command again") from error
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_synced(file, dumps(figures))
 
     def _find_file(self, key: str) -> Path:
         return self.root / "results" / f"{key}.json"
