@@ -112,8 +112,8 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 	$(PYTEST) -m triton tests/engine
 
 .PHONY: test-edge
-test-edge: $(SYNCED) ## Stories of r1plus serve with the real tritonserver: kills, a power cut, refusals, Ctrl-C; nothing is left
-	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_quickstart.py
+test-edge: $(SYNCED) ## Stories of r1plus serve and advise with the real tritonserver: kills, a power cut, refusals, Ctrl-C; nothing is left
+	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_advise.py tests/engine/test_quickstart.py
 
 .PHONY: test-conformance
 test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last
@@ -194,6 +194,10 @@ bench-ledger: $(SYNCED) ## What the gateway's keys and budgets add to a request,
 .PHONY: bench-serving
 bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelling, probes' cost, through the real Triton; JSON last [ENGINE]
 	@$(PYTHON) -m bench.serving $(if $(ENGINE),--engine $(ENGINE))
+
+.PHONY: bench-edge
+bench-edge: $(SYNCED) ## r1plus serve: first answers cold, warm and after SIGKILL, idle cost, tokens against in process, an update; JSON last [PART=1]
+	@$(PYTHON) -m bench.edge $(if $(PART),--part)
 
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]

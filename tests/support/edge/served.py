@@ -36,11 +36,11 @@ spec:
 class Served:
     """One data folder, and the `serve` that has it."""
 
-    def __init__(self, root: Path, suite: Path) -> None:
+    def __init__(self, root: Path, suite: Path, deployment: str = DEPLOYMENT) -> None:
         self.folder = DataFolder(root / "data")
         self._output = root / "output.txt"
         self._file = root / "edge.yaml"
-        self._file.write_text(DEPLOYMENT)
+        self._file.write_text(deployment)
         self._suite = suite
         self._process: subprocess.Popen[bytes] | None = None
 
