@@ -178,7 +178,7 @@ def _start(served: Served, what: str) -> Start:
     began = time.monotonic()
     served.start()
     served.until_announced()
-    wait_until(served.ask.status_code == 200, "it answers", retry_on=(httpx.HTTPError,))
+    wait_until(lambda: served.ask().status_code == 200, "it answers", retry_on=(httpx.HTTPError,))
     seconds = time.monotonic() - began
     used = read_processor_seconds([served.pid, *find_processes(served.folder.root)])
     gate = sum(step.seconds for step in served.status.steps if step.name == "gate")
