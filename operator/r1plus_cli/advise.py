@@ -221,7 +221,7 @@ def _measure(
     catalog: Path,
 ) -> EngineFigures:
     # Late: they need the libraries of extra `edge`, which other verbs do not.
-    from r1plus_cli.advice.trial import Place, remove_trial, run_trial
+    from r1plus_cli.advice.trial import Place, UnansweredError, remove_trial, run_trial
     from r1plus_cli.suite_store import save
 
     key = build_key(candidate, choice.suite, software, machine.cores)
@@ -234,7 +234,11 @@ def _measure(
         folder = trial / "suite" / suite
         save(folder, choice.files)
         suite = str(folder)
-    figures = run_trial(candidate, choice.suite, Place(trial, catalog, suite, _tell))
+    try:
+        figures = run_trial(candidate, choice.suite, Place(trial, catalog, suite, _tell))
+    except UnansweredError:
+        remove_trial(trial)  # Its verdict would be found again.
+        raise
     results.save(key, figures)
     remove_trial(trial)
     return figures

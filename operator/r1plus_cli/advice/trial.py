@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import httpx
 import yaml
 
 from r1plus_cli.advice.candidates import Candidate
 from r1plus_cli.advice.figures import EngineFigures
 from r1plus_cli.advice.speed import measure_speed
 from r1plus_cli.errors import CliError
+from r1plus_contract.metrics import PROBE_RESULTS_TOTAL, OutcomeLabel
 from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT
 from r1plus_contract.suite import Suite
 from r1plus_contract.timestamps import format_timestamp
@@ -35,11 +37,16 @@ from r1plus_operator.plan.revision.storage import read_revisions
 
 HERE = "this machine"
 NAME, TENANT = "trial", "advise"
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
+METRICS_SECONDS = 5.0
 STOP_SECONDS = 30.0
 """For `serve` to end: it takes five."""
 _PROGRESS = re.compile(r" +[0-9.]+ s  | {11}\S")
 """Lines of `serve` that tell how far it is; what follows them says how to call it."""
+_UNANSWERED = re.compile(
+    rf'^{PROBE_RESULTS_TOTAL}{{[^}}]*outcome="(?:{OutcomeLabel.ERROR}|{OutcomeLabel.TIMEOUT})"[^}}]*}} (\S+)$',
+    re.MULTILINE,
+)
 _ENDED = frozenset({ServePhase.SERVING, ServePhase.REFUSED})
 
 
@@ -55,15 +62,26 @@ class Place:
     tell: Callable[[str], None]
 
 
+class UnansweredError(CliError):
+    """The gate counts a probe without an answer as lost: right for what serves, wrong for a comparison of engines."""
+
+
 def run_trial(candidate: Candidate, suite: Suite, place: Place) -> EngineFigures:
     """Gate the engine, and measure its speed if it serves. Ends what it has started, however this ends.
 
     Raises:
+        UnansweredError: the machine was too slow for the engine.
         CliError: the engine cannot be served here.
     """
     place.root.mkdir(parents=True, exist_ok=True)
     with _Serve(candidate, place) as serve:
         status = serve.wait()
+        if serve.unanswered:
+            raise UnansweredError(
+                f"{serve.unanswered} probes of its gate got an error, or no answer in time, so what it lost says nothing"
+                " of the engine: the machine is too busy or too slow, or an item is longer than the context; measure"
+                " again alone, or with a longer --context"
+            )
         report = serve.read_report()
         speed = None
         if status.phase is ServePhase.SERVING:
@@ -107,6 +125,8 @@ class _Serve:
     def __init__(self, candidate: Candidate, place: Place) -> None:
         self.data = DataFolder(place.root / "data")
         self._place = place
+        self.unanswered = 0
+        """Probes of the gate that got an error, or no answer in time."""
         self._output = place.root / "errors.txt"
         file = place.root / "deployment.yaml"
         file.write_text(_render_deployment(candidate), encoding="utf-8")
@@ -146,6 +166,9 @@ class _Serve:
         while True:
             status = read_status(self.data.status)
             is_own = status is not None and status.pid == self._process.pid
+            if status is not None and is_own and status.monitor_url:
+                # Now and again, since a monitor that has failed its gate is soon gone.
+                self.unanswered = max(self.unanswered, count_unanswered(_read_metrics(status.monitor_url)))
             if status is not None and is_own and status.phase in _ENDED and self.data.key.exists():
                 return status
             if self._process.poll() is not None:
@@ -171,6 +194,18 @@ class _Serve:
         lines = self._output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         status = f"r1plus serve ended with status {self._process.returncode}"
         return f"{status}: {lines[-1].strip()}" if lines else status
+
+
+def count_unanswered(exposition: str) -> int:
+    """Return how many probes got no answer, from the monitor's metrics."""
+    return sum(int(float(number)) for number in _UNANSWERED.findall(exposition))
+
+
+def _read_metrics(url: str) -> str:
+    try:
+        return httpx.get(f"{url}/metrics", timeout=METRICS_SECONDS, trust_env=False).text
+    except httpx.HTTPError:
+        return ""
 
 
 def _render_deployment(candidate: Candidate) -> str:

@@ -257,6 +257,17 @@ def test_figures_are_found_again_until_something_of_what_was_measured_changes(tm
     assert [results.load(other) for other in others] == [None] * 4
 
 
+def test_probes_without_an_answer_are_counted_from_what_the_monitor_exposes() -> None:
+    from r1plus_cli.advice.trial import count_unanswered
+    from r1plus_contract.metrics import PROBE_RESULTS_TOTAL
+
+    counts = {"correct": 90, "incorrect": 5, "timeout": 3, "error": 2, "unscorable": 7}
+    series = [f'{PROBE_RESULTS_TOTAL}{{task="amount",outcome="{name}"}} {count}.0' for name, count in counts.items()]
+    other = 'r1plus_service_probe_results_total{outcome="timeout"} 50.0'
+    assert count_unanswered("\n".join(["# HELP ...", *series, other])) == 5
+    assert count_unanswered("") == 0
+
+
 def test_a_file_of_figures_that_is_cut_off_is_measured_again(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.save("key", figures("e", "edge", 1))
