@@ -263,12 +263,15 @@ def _converted_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a run as Ctrl-C does: what it has started ends with it."""
+    """Let SIGTERM and SIGHUP end a run as Ctrl-C does: what it has started ends with it.
+
+    Ctrl-C, too: a shell's background job has it ignored.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGTERM, signal.SIGHUP)]
+    before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     try:
         yield
     finally:

@@ -78,9 +78,9 @@ def run_trial(candidate: Candidate, suite: Suite, place: Place) -> EngineFigures
         status = serve.wait()
         if serve.unanswered:
             raise UnansweredError(
-                f"{serve.unanswered} probes of its gate got an error, or no answer in time, so what it lost says nothing"
-                " of the engine: the machine is too busy or too slow, or an item is longer than the context; measure"
-                " again alone, or with a longer --context"
+                f"{serve.unanswered} probes of its gate got an error, or no answer in time, so what it lost says"
+                " nothing of the engine: the machine is too busy or too slow, or an item is longer than the context;"
+                " measure again alone, or with a longer --context"
             )
         report = serve.read_report()
         speed = None
