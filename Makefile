@@ -113,8 +113,8 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 	$(PYTEST) -m triton tests/engine
 
 .PHONY: test-edge
-test-edge: $(SYNCED) ## Stories of r1plus serve and of the quickstart with the real tritonserver: kills, power cuts, updates, a rollback, refusals; nothing is left
-	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_quickstart.py
+test-edge: $(SYNCED) ## Stories of r1plus serve, advise and the quickstart with the real tritonserver: kills, power cuts, updates, a rollback, refusals; nothing is left
+	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_advise.py tests/engine/test_quickstart.py
 
 .PHONY: test-offline
 test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the systemd unit's commands
@@ -199,6 +199,10 @@ bench-ledger: $(SYNCED) ## What the gateway's keys and budgets add to a request,
 .PHONY: bench-serving
 bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelling, probes' cost, through the real Triton; JSON last [ENGINE]
 	@$(PYTHON) -m bench.serving $(if $(ENGINE),--engine $(ENGINE))
+
+.PHONY: bench-edge
+bench-edge: $(SYNCED) ## r1plus serve: first answers cold, warm and after SIGKILL, idle cost, tokens against in process, an update; JSON last [PART=1]
+	@$(PYTHON) -m bench.edge $(if $(PART),--part)
 
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 PROGRAM = "r1plus"
 _VERBS = (
-    "ack|ask|audit|engine|engines|evaluations|explain|fit|history|key|knowledge|pause|pin|plan|refresh|resume|rollback|rollouts"
-    "|status|suite|tenant|unpin|usage|validate"
+    "ack|advise|ask|audit|engine|engines|evaluations|explain|fit|history|key|knowledge|pause|pin|plan|refresh|resume|rollback"
+    "|rollouts|status|suite|tenant|unpin|usage|validate"
 )
 _COMMAND = re.compile(rf"(?<![\w./-])(?:{PROGRAM}(?= (?:{_VERBS})\b)|kubectl(?= [a-z]))")
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from r1plus_cli import local, plan_text
 from r1plus_cli import status as status_text
 from r1plus_cli.actions import normalise_reason, refresh_all, request_action
+from r1plus_cli.advise import advise_command
 from r1plus_cli.cluster import Cluster
 from r1plus_cli.documents import CONFIG_MAP, Document, read_documents
 from r1plus_cli.edge import app as edge_app
@@ -49,10 +50,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Shows R1+ models in an enterprise's Kubernetes: what would run, what runs, and how accurate it is.
 
-**fit**, **plan** and **validate** need no cluster; **status**, **explain** and **ask** use your kubeconfig and only
-read. **history**, **evaluations** and **engines** show what the registry recorded. **suite** makes and signs golden
-suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**, **ack** and **refresh** request an action
-of the operator and record who and why. **rollouts** shows which images serve, and the progress of newer ones.
+**fit**, **plan** and **validate** need no cluster; **advise** measures which tier is enough. **status**, **explain**
+and **ask** use your kubeconfig and only read. **history**, **evaluations** and **engines** show what the registry
+recorded. **suite** makes and signs golden suites; **engine** makes engines of models. **rollback**, **pin**, **unpin**,
+**ack** and **refresh** request an action of the operator and record who and why. **rollouts** shows which images serve,
+and the progress of newer ones.
 **key**, **usage** and **audit** administer a tenant's gateway; **tenant** makes half of its key, backs up its data
 and restores them.
 
@@ -68,6 +70,7 @@ app.add_typer(knowledge_app)
 app.add_typer(serve_app)
 app.add_typer(tenant_app)
 app.command("fit")(fit_command)
+app.command("advise")(advise_command)
 
 
 def _print_version(is_requested: bool) -> None:
