@@ -179,7 +179,7 @@ def test_after_any_history_the_newest_state_is_observed_and_had_a_pass(history: 
         if key in watch.observer.crs:
             seen[key] = watch.observer.crs[key]["metadata"]["generation"]
 
-    watch.observer._enqueue = watch.observer._enqueue_edited = enqueue_and_look
+    watch.observer._enqueue = watch.observer._enqueue_low = watch.observer._enqueue_edited = enqueue_and_look
     for name, kind, seconds in history:
         watch.clock.advance(seconds)
         version += 1
