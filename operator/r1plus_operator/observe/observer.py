@@ -284,8 +284,10 @@ class Observer:
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
             del self.crs[key]
             self._cached_since_list.discard(key)
-            self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
             self._slots.leave(key, uid)
+            tenant = self.tenants.store.get(key[0], names.TENANT)
+            if tenant is not None and "deletionTimestamp" in tenant.value["metadata"]:
+                self._enqueue((key[0], TENANT_NAME))  # It waits until its namespace has no deployment.
 
     async def load_suites(self, key: Key) -> dict[str, SuiteSource]:
         """Return the namespace's own suites by which a pass over this CR may judge.

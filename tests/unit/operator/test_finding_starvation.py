@@ -113,3 +113,13 @@ async def test_finding_02_the_first_pass_of_a_small_tenant_waits_for_one_of_each
         parts.queue.finish(order[-1])
         order.append(await parts.queue.get())
     assert len(order) <= len(NOISY) + 1
+
+
+def test_finding_02_deployments_that_come_and_go_without_end_cost_no_urgent_pass() -> None:
+    parts = listed()
+    waiting = parts.queue.depth
+    key = ("noisy-a", "again")
+    for number in range(1, 100):
+        parts.observer.ingest("ADDED", cr(key, number))
+        parts.observer.ingest("DELETED", cr(key, number))
+    assert parts.queue.depth == waiting + 1, "the deployment's own, and none of its namespace as a tenant"
