@@ -229,8 +229,8 @@ bench-tenancy: $(SYNCED) ## What tenants cost each other: walls before pods, wal
 	@$(PYTHON) -m bench.tenancy $(if $(STARTS),--starts $(STARTS)) $(if $(NOISY),--noisy $(NOISY))
 
 .PHONY: faults
-faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE]
-	@$(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE))
+faults: $(SYNCED) ## Every write and every watch event of the operator goes wrong in turn, and it must not show; JSON last [SEED KINDS SAMPLE LEASE]
+	@$(PYTHON) -m faults $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(LEASE),--lease $(LEASE))
 
 .PHONY: mutation
 mutation: $(SYNCED) ## 300 mutants of policies and plan against their unit tests; survivors, and a JSON line last [COUNT SEED COMPARE]

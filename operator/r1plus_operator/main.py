@@ -42,7 +42,7 @@ from r1plus_operator.registry.client import RegistryClient
 from r1plus_operator.registry.recorder import FactRecorder
 from r1plus_operator.runtime.client import ApiClient, RequestLimits
 from r1plus_operator.runtime.connection import FileToken
-from r1plus_operator.runtime.lanes import Lane
+from r1plus_operator.runtime.lanes import Lane, Priority
 from r1plus_operator.runtime.lease import Elector, LeaseLostError, LeaseTerms
 from r1plus_operator.runtime.pace import GroupPace
 from r1plus_operator.runtime.queue import WorkQueue, run_workers
@@ -164,13 +164,18 @@ def build(settings: OperatorSettings, client: ApiClient, election: ApiClient) ->
         if pace.take_turn((*key, "pass"), partial(queue.add, key)):
             queue.add(key)
 
+    def enqueue(key: Key) -> None:
+        """Enqueue what has changed. Before the first pass everything comes from lists."""
+        queue.add(key, Priority.NORMAL if queue.has_workers else Priority.LOW)
+
     observer = Observer(
         client,
-        queue.add,
+        enqueue,
         settings.suites,
         decoy_namespace=settings.operator.isolation.decoy_namespace,
-        enqueue_urgent=partial(queue.add, urgent=True),
+        enqueue_urgent=partial(queue.add, priority=Priority.URGENT),
         enqueue_edited=enqueue_edited,
+        enqueue_low=partial(queue.add, priority=Priority.LOW),
         slots=settings.operator.max_concurrent,
     )
     terms = LeaseTerms.for_duration(settings.lease_seconds)

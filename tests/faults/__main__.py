@@ -1,6 +1,6 @@
 """`make faults`: every point of the trace and every single fault, with three seeds; a JSON line for each, and one last.
 
-    python -m faults [--seed 2] [--kinds conflict,kill,singles] [--sample 0.1]
+    python -m faults [--seed 2] [--kinds conflict,kill,singles] [--sample 0.1] [--lease 60]
 
 Exits with 1 if anything did not survive, after naming it and what differed. A point that did not come in three tries,
 since two writes fell together each time, is named too; it counts as no survivor. `clean` is what survived without any
@@ -18,7 +18,7 @@ from pathlib import Path
 from devcluster.apiserver_only import ApiServer
 from faults import seed
 from faults.campaign import Result
-from faults.rig import AT_WORK, scratch
+from faults.rig import AT_WORK, LEASE_SECONDS, scratch
 
 SEEDS = (1, 2, 3)
 
@@ -55,6 +55,9 @@ def _asked() -> tuple[tuple[int, ...], seed.Asked]:
     parser.add_argument(
         "--at-work", type=int, default=AT_WORK, help="stories that act at once; fewer on a busy machine"
     )
+    parser.add_argument(
+        "--lease", type=float, default=LEASE_SECONDS, help="seconds; more on a busy machine, where operators lose it"
+    )
     chosen = parser.parse_args()
     kinds = tuple(chosen.kinds.replace(",", " ").split())
     if unknown := [kind for kind in kinds if kind not in seed.KINDS]:
@@ -63,8 +66,10 @@ def _asked() -> tuple[tuple[int, ...], seed.Asked]:
         parser.error(f"--sample: {chosen.sample:g} is not above 0 and at most 1")
     if chosen.at_work < 1:
         parser.error(f"--at-work: {chosen.at_work} is below 1")
+    if chosen.lease < LEASE_SECONDS:
+        parser.error(f"--lease: {chosen.lease:g} is below {LEASE_SECONDS:g}")
     seeds = SEEDS if chosen.seed is None else (chosen.seed,)
-    return seeds, seed.Asked(kinds, chosen.sample, chosen.at_work)
+    return seeds, seed.Asked(kinds, chosen.sample, chosen.at_work, chosen.lease)
 
 
 def _tell(found: Result) -> None:

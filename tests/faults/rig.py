@@ -135,6 +135,7 @@ class Rig:
         self.case = case
         self.busy = asyncio.Semaphore(at_work)
         """Held by a story while it does anything but wait."""
+        self.lease_seconds = LEASE_SECONDS
         self.outage = 0.0
         """Seconds for which a fault that concerns everybody may hold every story up."""
         self.changes: dict[str, Changes] = {}
@@ -229,6 +230,7 @@ async def rig(
             operator_process(server, kubeconfig, log, verdict_seconds=verdict_seconds, lease_seconds=lease_seconds)
         )
         made = Rig(server, client, traffic, proxy, operator, kubeconfig, CASES[seed % len(CASES)], at_work)
+        made.lease_seconds = lease_seconds
         traffic.restart = operator.restart
         tasks = [asyncio.create_task(reflector.run()) for reflector in made.seen.values()]
         await asyncio.gather(*(reflector.sync_event.wait() for reflector in made.seen.values()))

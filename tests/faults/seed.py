@@ -16,7 +16,7 @@ from devcluster.apiserver_only import ApiServer
 from faults import campaign, singles
 from faults.calls import OF_EVENTS, OF_WRITES, Fault, Point
 from faults.campaign import Reference, Result
-from faults.rig import AT_WORK, Rig, rig
+from faults.rig import AT_WORK, LEASE_SECONDS, Rig, rig
 from faults.scenario import Quiet
 from r1plus_operator.health import Pulse
 from support.apiserver.server import started
@@ -49,6 +49,7 @@ class Asked:
     kinds: tuple[str, ...] = tuple(KINDS)
     sample: float = 1.0
     at_work: int = AT_WORK
+    lease_seconds: float = LEASE_SECONDS
 
     def faults(self, *, kill: bool) -> list[Fault]:
         """Those of points, the kill or all others."""
@@ -100,7 +101,9 @@ async def run(stations: Sequence[ApiServer], seed: int, asked: Asked, folder: Pa
     """Every point that was asked for and every single fault, as this seed orders, times and deploys them."""
     async with AsyncExitStack() as stack:
         rigs = [
-            await stack.enter_async_context(rig(server, seed, folder / f"seed-{seed}-{place}", asked.at_work))
+            await stack.enter_async_context(
+                rig(server, seed, folder / f"seed-{seed}-{place}", asked.at_work, lease_seconds=asked.lease_seconds)
+            )
             for place, server in enumerate(stations)
         ]
         reference = await campaign.learn(rigs[0])

@@ -298,7 +298,8 @@ async def run_together(
     if len(chosen) > 1 and (unfit := [single.name for single in chosen if single.ends or single.expected]):
         raise ValueError(f"only by itself, since it excuses what the others must not do: {', '.join(unfit)}")
     began, ended = len(made.operator.process.log), len(made.operator.ended)
-    made.outage = max(single.lasts for single in chosen)
+    # Where the Lease lasts longer, a standby waits longer for it.
+    made.outage = max(single.lasts for single in chosen) + made.lease_seconds - LEASE_SECONDS
     turn, to_come, all_over = asyncio.Lock(), list(chosen), asyncio.Event()
 
     def is_over(single: Single) -> None:

@@ -19,6 +19,7 @@ from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.volumes import plan_volumes
 from r1plus_operator.runtime.errors import ApiError, ForbiddenError, InvalidError
+from r1plus_operator.runtime.lanes import Priority
 from r1plus_operator.runtime.queue import WorkQueue
 from r1plus_policies.backoff import double_delay
 
@@ -149,7 +150,7 @@ class DeploymentReconciler:
         finally:
             for need in observation.needs:
                 for name, _ in need.owners:
-                    self._queue.add((namespace, name))
+                    self._queue.add((namespace, name), Priority.LOW)
         for error in errors.values():
             raise error
         if next_plan.delete:

@@ -68,7 +68,8 @@ class EditFilter:
         if is_status_only or is_deleted:
             self._withdraw(key)
             return True
-        if self._pace.take_turn(key, partial(self._ingest, key, new)):
+        has_request = new["metadata"].get("annotations") != cached["metadata"].get("annotations")
+        if self._pace.take_turn(key, partial(self._ingest, key, new), is_first=has_request):
             return True
         self._waiting.add(key)
         return False

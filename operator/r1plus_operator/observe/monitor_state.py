@@ -6,19 +6,30 @@ from typing import Any
 
 from r1plus_contract.engine_fetch import FillProgress
 from r1plus_contract.gateway import GATEWAY, DataState
-from r1plus_contract.verdict import MonitorReport
+from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_operator.observe.caches import TENANT_NAME, VOLUMES_NAME, Caches, Key
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.plan.observation import Json, PoolView
+
+DROPS = frozenset({WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS})
+"""Standings that the operator answers by a rollback or a quarantine."""
 
 
 class MonitorReports:
     """Reports, progress and pooled detectors. What changes enqueues the key that it concerns."""
 
-    def __init__(self, caches: Caches, crs: Mapping[Key, Json], enqueue: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        caches: Caches,
+        crs: Mapping[Key, Json],
+        enqueue: Callable[[Key], None],
+        enqueue_urgent: Callable[[Key], None],
+    ) -> None:
+        """`enqueue_urgent`: for accuracy drops."""
         self._caches = caches
         self._crs = crs
         self._enqueue = enqueue
+        self._enqueue_urgent = enqueue_urgent
         self.reports: dict[str, MonitorReport] = {}
         """Pod's uid -> its monitor's last report; a namesake has none yet."""
         self.progress: dict[str, FillProgress] = {}
@@ -33,7 +44,7 @@ class MonitorReports:
         before = self.reports.get(pod.uid)
         self.reports[pod.uid] = report
         if before is None or replace(before, user_requests=report.user_requests) != report:
-            self._enqueue((pod.namespace, pod.deployment))
+            (self._enqueue_urgent if _is_drop(report) else self._enqueue)((pod.namespace, pod.deployment))
 
     def forget_user_requests(self, pod: ServingPod) -> None:
         """Forget how many requests a pod runs: its monitor has not said so the last time."""
@@ -63,7 +74,7 @@ class MonitorReports:
         else:
             self.pools[key] = view
         if is_news:
-            self._enqueue(key)
+            (self._enqueue_urgent if view and view.evidence >= 1.0 else self._enqueue)(key)
 
     def drop_stale_pods(self, uids: Collection[str]) -> None:
         """Drop what all pods but these have reported."""
@@ -109,3 +120,8 @@ class MonitorReports:
     def _is_of_gateway(self, pod: ServingPod) -> bool:
         is_ours = pod.is_gateway and not pod.deployment and pod.facts.replica_set.rpartition("-")[0] == GATEWAY
         return is_ours and self._caches.children["Deployment"].store.get(pod.namespace, GATEWAY) is not None
+
+
+def _is_drop(report: MonitorReport) -> bool:
+    """Return whether the pod's monitor reports what the operator must answer."""
+    return report.verdict is Verdict.FAIL or (report.watch is not None and report.watch.standing in DROPS)

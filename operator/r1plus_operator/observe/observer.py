@@ -74,13 +74,15 @@ class Observer:
         decoy_namespace: str = "",
         enqueue_urgent: Callable[[Key], None] | None = None,
         enqueue_edited: Callable[[Key], None] | None = None,
+        enqueue_low: Callable[[Key], None] | None = None,
         slots: int = 1,
     ) -> None:
-        """Enqueue keys by one of three functions.
+        """Enqueue keys by one of four functions.
 
-        `enqueue_urgent`: before the keys that wait, for network policies that somebody changed. `enqueue_edited`: for
-        what its tenant may change without end, where the edit filter has not let it through. `slots`: how many
-        deployments waves may roll at once.
+        `enqueue_urgent`: before the keys that wait, for network policies that somebody changed, accuracy drops and
+        requests. `enqueue_edited`: for what its tenant may change without end, where the edit filter has not let it
+        through. `enqueue_low`: for new deployments, and for many at once. `slots`: how many deployments waves may roll
+        at once.
         """
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,6 +90,7 @@ class Observer:
         self._enqueue = enqueue
         self._enqueue_urgent = enqueue_urgent or enqueue
         self._enqueue_edited = enqueue_edited or enqueue
+        self._enqueue_low = enqueue_low or enqueue
         self._decoy = decoy_namespace
         self._shipped = dict(shipped_suites)
         self.crs: dict[Key, Json] = {}
@@ -134,7 +137,7 @@ class Observer:
         self._caches = Caches(
             self.children, self.pods, self.namespaces, self.tenants, self.nodes, self.engines, self.endpoints
         )
-        self.monitors = MonitorReports(self._caches, self.crs, enqueue)
+        self.monitors = MonitorReports(self._caches, self.crs, enqueue, self._enqueue_urgent)
         self.volume_write_errors: dict[str, dict[str, str]] = {}
         """Namespace -> volume -> why the API server refused a write for it."""
         self.suites = TenantSuites(client, self._on_suite_change)
@@ -246,9 +249,11 @@ class Observer:
         self.crs[key] = projections.project_deployment(cr)
         if before is None:
             self._slots.record_all(meta["uid"])
-            self._enqueue(key)
+            self._enqueue_low(key)
         elif select_trigger(before) != select_trigger(self.crs[key]):
-            (self._enqueue if has_turn else self._enqueue_edited)(key)
+            has_request = before["metadata"].get("annotations") != self.crs[key]["metadata"].get("annotations")
+            enqueue = self._enqueue_urgent if has_request else self._enqueue
+            (enqueue if has_turn else self._enqueue_edited)(key)
         if before is not None and "deletionTimestamp" in meta and "deletionTimestamp" not in before["metadata"]:
             self._slots.leave(key, meta["uid"])
 
@@ -279,8 +284,10 @@ class Observer:
         if key in self.crs and self.crs[key]["metadata"]["uid"] == uid:
             del self.crs[key]
             self._cached_since_list.discard(key)
-            self._enqueue((key[0], TENANT_NAME))  # An R1PlusTenant that is being deleted waits for it.
             self._slots.leave(key, uid)
+            tenant = self.tenants.store.get(key[0], names.TENANT)
+            if tenant is not None and "deletionTimestamp" in tenant.value["metadata"]:
+                self._enqueue((key[0], TENANT_NAME))  # It waits until its namespace has no deployment.
 
     async def load_suites(self, key: Key) -> dict[str, SuiteSource]:
         """Return the namespace's own suites by which a pass over this CR may judge.
@@ -483,12 +490,12 @@ class Observer:
                 self._enqueue((tenant.namespace, TENANT_NAME))
 
     def _on_suite_change(self, event: str, suite: CachedObject) -> None:
-        self._enqueue_all(suite.namespace, self._enqueue if event == "ADDED" else self._enqueue_edited)
+        self._enqueue_all(suite.namespace, self._enqueue_low if event == "ADDED" else self._enqueue_edited)
 
     def _enqueue_all(self, namespace: str | None, enqueue: Callable[[Key], None] | None = None) -> None:
         for key in self.crs:
             if namespace is None or key[0] == namespace:
-                (enqueue or self._enqueue)(key)
+                (enqueue or self._enqueue_low)(key)
 
 
 def _select_pod_index(pod: ServingPod) -> str:

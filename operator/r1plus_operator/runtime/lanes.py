@@ -1,17 +1,32 @@
-"""Order of the keys that wait: urgent ones first, then the groups in turn, each in its own order.
+"""Order of the keys that wait: by priority, within a priority the groups in turn, each in its own order.
 
-A group that adds keys without end delays the others by one key each time. Urgent keys without end delay the others by
-a few. With one group and nothing urgent this is a plain queue. Called by the work queue, from one event loop only.
+A group that adds keys without end delays the others by one key each time. Keys of a higher priority without end delay
+the others by a few. With one group and one priority this is a plain queue. Called by the work queue, from one event
+loop only.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-URGENT_IN_A_ROW = 3
-"""Urgent keys in a row, before one that is not urgent is taken."""
+
+
+class Priority(IntEnum):
+    """The lowest number is taken first. As in controller-runtime, what a list brings has low priority."""
+
+    URGENT = 0
+    """What protects: network policies that were changed, accuracy drops, requests of people."""
+    NORMAL = 1
+    """What somebody waits for: an edit, a pod's event."""
+    LOW = 2
+    """What comes in bulk: first passes after a start, all deployments of a namespace or of the cluster."""
+
+
+MOST_IN_A_ROW = {Priority.NORMAL: 3, Priority.LOW: 8}
+"""Keys of a higher priority that are taken in a row, before one of this priority is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +36,7 @@ class Lane:
     group: Hashable = ""
     """Groups take turns."""
     is_urgent: bool = False
-    """Taken before everything that is not urgent."""
+    """Urgent whoever adds it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +44,7 @@ class _Place(Generic[K]):
     """A place in a lane. Compared by identity: the same key may have waited there before."""
 
     key: K
-    is_urgent: bool
+    priority: Priority
 
 
 class Lanes(Generic[K]):
@@ -38,18 +53,18 @@ class Lanes(Generic[K]):
     def __init__(self, lane: Callable[[K], Lane], most_of_group: int | None) -> None:
         """Bound the keys of one group that are out at once by `most_of_group`, and its urgent ones as well.
 
-        None: any.
+        Of low priority a group has one out, and all groups together have `most_of_group`. None: any.
         """
         self._lane = lane
         self._most = most_of_group
         self._waiting: dict[K, _Place[K]] = {}
-        """Key -> its place. Any other place of the key is stale: the key has become urgent since."""
-        self._lanes: dict[bool, dict[Hashable, deque[_Place[K]]]] = {True: {}, False: {}}
-        self._out: dict[bool, Counter[Hashable]] = {True: Counter(), False: Counter()}
-        self._urgency_by_key: dict[K, bool] = {}
-        """Key that is out -> whether it was urgent."""
-        self._in_a_row = 0
-        """Urgent keys that were taken in a row."""
+        """Key -> its place. Any other place of the key is stale: the key has got a higher priority since."""
+        self._lanes: dict[Priority, dict[Hashable, deque[_Place[K]]]] = {priority: {} for priority in Priority}
+        self._out: dict[Priority, Counter[Hashable]] = {priority: Counter() for priority in Priority}
+        self._priority_by_key: dict[K, Priority] = {}
+        """Key that is out -> its priority."""
+        self._in_a_row = dict.fromkeys(Priority, 0)
+        """Priority -> how many keys of a higher one were taken since the last of this one."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -60,55 +75,69 @@ class Lanes(Generic[K]):
         for lane in self._lanes.values():
             lane.clear()
 
-    def push(self, key: K, *, urgent: bool = False) -> None:
-        """Add a key; one that waits already becomes urgent if `urgent` or its lane says so."""
+    def push(self, key: K, priority: Priority = Priority.NORMAL) -> None:
+        """Add a key; one that waits already gets the higher one of both priorities."""
         lane = self._lane(key)
-        is_urgent = urgent or lane.is_urgent
+        if lane.is_urgent:
+            priority = Priority.URGENT
         before = self._waiting.get(key)
-        if before is None or (is_urgent and not before.is_urgent):
-            place = self._waiting[key] = _Place(key, is_urgent)
-            self._lanes[is_urgent].setdefault(lane.group, deque()).append(place)
+        if before is None or priority < before.priority:
+            place = self._waiting[key] = _Place(key, priority)
+            self._lanes[priority].setdefault(lane.group, deque()).append(place)
 
     def pop(self) -> K | None:
         """Take the next key; return None if no key may be taken."""
-        for is_urgent in (True, False) if self._in_a_row < URGENT_IN_A_ROW else (False, True):
-            group = self._find_group(is_urgent)
+        overtaken = [priority for priority, most in MOST_IN_A_ROW.items() if self._in_a_row[priority] >= most]
+        for priority in (*overtaken, *(priority for priority in Priority if priority not in overtaken)):
+            group = self._find_group(priority)
             if group is not None:
-                return self._take(is_urgent, group)
+                return self._take(priority, group)
         return None
 
     def return_key(self, key: K) -> bool:
-        """Return a key that was out; return whether that makes room for another key of its group."""
-        is_urgent, group = self._urgency_by_key.pop(key), self._lane(key).group
-        out = self._out[is_urgent]
-        was_full = self._most is not None and out[group] >= self._most
+        """Return a key that was out; return whether that may make room for another key."""
+        priority, group = self._priority_by_key.pop(key), self._lane(key).group
+        out, lane = self._out[priority], self._lanes[priority]
+        was_full = not self._has_room(priority, group)
         out[group] -= 1
         if not out[group]:
             del out[group]
-        return was_full and group in self._lanes[is_urgent]
+        return was_full and (bool(lane) if priority is Priority.LOW else group in lane)
 
-    def _find_group(self, is_urgent: bool) -> Hashable | None:
-        lane, empty, next_group = self._lanes[is_urgent], [], None
+    def _has_room(self, priority: Priority, group: Hashable) -> bool:
+        """Return whether one more key of the group may be out."""
+        if self._most is None:
+            return True
+        out = self._out[priority]
+        if priority is Priority.LOW:
+            return not out[group] and out.total() < self._most
+        return out[group] < self._most
+
+    def _find_group(self, priority: Priority) -> Hashable | None:
+        lane, empty, next_group = self._lanes[priority], [], None
         for group, places in lane.items():
             while places and self._waiting.get(places[0].key) is not places[0]:
                 places.popleft()
             if not places:
                 empty.append(group)
-            elif self._most is None or self._out[is_urgent][group] < self._most:
+            elif self._has_room(priority, group):
                 next_group = group
                 break
         for group in empty:
             del lane[group]
         return next_group
 
-    def _take(self, is_urgent: bool, group: Hashable) -> K:
-        lane = self._lanes[is_urgent]
+    def _take(self, priority: Priority, group: Hashable) -> K:
+        lane = self._lanes[priority]
         places = lane.pop(group)
         key = places.popleft().key
         if places:
             lane[group] = places  # Behind all others: it has had its turn.
         del self._waiting[key]
-        self._out[is_urgent][group] += 1
-        self._urgency_by_key[key] = is_urgent
-        self._in_a_row = self._in_a_row + 1 if is_urgent else 0
+        self._out[priority][group] += 1
+        self._priority_by_key[key] = priority
+        self._in_a_row[priority] = 0
+        for lower in MOST_IN_A_ROW:
+            if lower > priority:
+                self._in_a_row[lower] += 1
         return key

@@ -45,6 +45,8 @@ class _Group(Generic[K]):
     """The last turn."""
     has_timer: bool = False
     """Whether a turn is taken for the next key that waits."""
+    first: set[K] = field(default_factory=set)
+    """Of those that wait, the keys that go first."""
     has_repeats: bool = False
     """Whether a key that waited has changed again since the last turn."""
 
@@ -61,21 +63,25 @@ class GroupPace(Generic[K]):
         self._clock = clock
         self._groups: dict[Hashable, _Group[K]] = {}
 
-    def take_turn(self, key: K, later: Callable[[], None]) -> bool:
-        """Return whether the key has its turn now; else call `later` at its turn, or the `later` of a newer change."""
+    def take_turn(self, key: K, later: Callable[[], None], *, is_first: bool = False) -> bool:
+        """Return whether the key has its turn now; else call `later` at its turn, or the `later` of a newer change.
+
+        `is_first`: at the group's next turn.
+        """
         clock = self._clock = self._clock or asyncio.get_running_loop()
         name, now = self._group(key), clock.time()
         group = self._get_group(name, now, clock)
         if group.has_timer:
             group.has_repeats |= key in group.waiting
-            group.waiting[key] = later
-            return False
-        delay = self._reserve(group, now)
-        if delay <= 0:
-            self._record_turn(group, key, now)
-            return True
+        else:
+            delay = self._reserve(group, now)
+            if delay <= 0:
+                self._record_turn(group, key, now)
+                return True
+            self._set_timer(name, now + delay, clock)
         group.waiting[key] = later
-        self._set_timer(name, now + delay, clock)
+        if is_first:
+            group.first.add(key)
         return False
 
     def withdraw(self, key: K) -> None:
@@ -84,6 +90,7 @@ class GroupPace(Generic[K]):
         if group is not None:
             # The turn is kept for the next key: a timer runs for it.
             group.waiting.pop(key, None)
+            group.first.discard(key)
 
     def _set_timer(self, name: Hashable, at: float, clock: Clock) -> None:
         self._groups[name].has_timer = True
@@ -99,8 +106,9 @@ class GroupPace(Generic[K]):
         group.has_timer = False
         if not group.waiting:
             return
-        key = min(group.waiting, key=lambda k: group.last_turns.get(k, 0.0))
+        key = min(group.waiting, key=lambda k: (k not in group.first, group.last_turns.get(k, 0.0)))
         later = group.waiting.pop(key)
+        group.first.discard(key)
         first = 1.0 / self._limits.per_second
         if group.has_repeats:
             group.interval = min(max(first, 2.0 * group.interval), self._limits.longest_seconds)

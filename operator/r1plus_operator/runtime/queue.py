@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from r1plus_operator.runtime.backoff import Backoff
-from r1plus_operator.runtime.lanes import Lane, Lanes
+from r1plus_operator.runtime.lanes import Lane, Lanes, Priority
 
 _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
@@ -59,17 +59,19 @@ class WorkQueue(Generic[K]):
     ) -> None:
         """Use the event loop of the first delayed add as clock, unless one is given.
 
-        `lane` returns a key's group and whether it is urgent. At most `most_of_group` keys of a group are out at once.
+        `lane` returns a key's group and whether it is urgent. `most_of_group` bounds what is out at once (`Lanes`).
         """
         self._clock = clock
         self._retries = retries
         self._rand = rand or random.Random()  # noqa: S311 - jitter is no secret
         self._ready: Lanes[K] = Lanes(lane, most_of_group)
-        self._dirty: dict[K, bool] = {}
-        """Key -> whether an add made it urgent."""
+        self._dirty: dict[K, Priority] = {}
+        """Key -> the highest priority that an add gave it."""
         self._processing: set[K] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
+        self.has_workers = False
+        """Whether a worker has asked for a key."""
         self._failures: dict[K, int] = {}
         self._doublings: dict[K, int] = {}
         """Of them, how many in a row used the queue's own delay."""
@@ -92,12 +94,11 @@ class WorkQueue(Generic[K]):
         """Return how often in a row `add_failed` was called for the key since `forget`."""
         return self._failures.get(key, 0)
 
-    def add(self, key: K, *, urgent: bool = False) -> None:
-        """Ask for a pass over the key that starts after now; `urgent`: before those that wait already."""
-        current = self._dirty.get(key)
-        if self._closed or current or current is urgent:
+    def add(self, key: K, priority: Priority = Priority.NORMAL) -> None:
+        """Ask for a pass over the key that starts after now."""
+        if self._closed or self._dirty.get(key, len(Priority)) <= priority:
             return
-        self._dirty[key] = urgent
+        self._dirty[key] = priority
         if key not in self._processing:
             self._make_ready(key)
 
@@ -138,6 +139,7 @@ class WorkQueue(Generic[K]):
         Raises:
             ShutDownError: after `shut_down`.
         """
+        self.has_workers = True
         while (key := self._ready.pop()) is None:
             if self._closed:
                 raise ShutDownError
@@ -168,7 +170,7 @@ class WorkQueue(Generic[K]):
             self._wake_one()
 
     def _make_ready(self, key: K) -> None:
-        self._ready.push(key, urgent=self._dirty[key])
+        self._ready.push(key, self._dirty[key])
         self._wake_one()
 
     def _wake_one(self) -> None:

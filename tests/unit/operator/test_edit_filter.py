@@ -11,6 +11,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1plus_contract.requests import Request, Verb, build_annotations, read_requests
 from r1plus_operator.observe.caches import Key
 from r1plus_operator.observe.edit_filter import EditFilter
 from r1plus_operator.observe.kopf_watch import open_session
@@ -163,6 +164,19 @@ def test_an_edit_that_waits_is_dropped_once(kind: str, obj: Json) -> None:
     assert watch.observer.crs == state
 
 
+def test_finding_07_a_request_goes_at_the_next_turn_however_many_edits_wait() -> None:
+    watch = Watch()
+    others = [f"d{number}" for number in range(50)]
+    for number, name in enumerate([*others, "credit"], 1):
+        watch.send("ADDED", cr(number, name=name, uid=name))
+    for number, name in enumerate(["credit", *others], 100):
+        watch.send("MODIFIED", cr(number, generation=2, name=name, uid=name))
+    text = build_annotations(Verb.ROLLBACK, Request("anna", "", "2026-11-28T12:00:00.000000Z"))
+    assert not watch.send("MODIFIED", cr(200, generation=2, name="credit", uid="credit", annotations=text))
+    watch.clock.advance(PaceLimits().longest_seconds)
+    assert read_requests(watch.observer.crs["t", "credit"]["metadata"])[Verb.ROLLBACK].by == "anna"
+
+
 KINDS = st.sampled_from(["edit", "status", "answer", "label", "delete and create"])
 
 
@@ -179,7 +193,7 @@ def test_after_any_history_the_newest_state_is_observed_and_had_a_pass(history: 
         if key in watch.observer.crs:
             seen[key] = watch.observer.crs[key]["metadata"]["generation"]
 
-    watch.observer._enqueue = watch.observer._enqueue_edited = enqueue_and_look
+    watch.observer._enqueue = watch.observer._enqueue_low = watch.observer._enqueue_edited = enqueue_and_look
     for name, kind, seconds in history:
         watch.clock.advance(seconds)
         version += 1

@@ -11,7 +11,7 @@ from r1plus_contract.jsonable import dumps
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict
 from r1plus_operator.api import kinds
 from r1plus_operator.observe import pod_projection, projections, suite_projection
-from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key
+from r1plus_operator.observe.caches import CATALOG_KEY, VOLUMES_NAME, Key
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
@@ -93,7 +93,7 @@ def test_what_a_tenant_may_change_without_end_is_told_apart_from_what_is_new() -
     seen._on_suite_change("MODIFIED", suite)
     assert (new, edited) == ([KEY] * 2, [KEY] * 3), "one that is changed"
     seen.ingest("DELETED", cr(9, generation=3))
-    assert (new[2:], len(edited)) == ([("t", TENANT_NAME), KEY], 3), "the end"
+    assert (new[2:], len(edited)) == ([KEY], 3), "the end"
 
 
 def test_an_event_from_before_our_own_status_does_not_undo_what_its_answer_told() -> None:

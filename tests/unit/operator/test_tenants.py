@@ -85,8 +85,9 @@ class TestWakes:
             await rig.work()
             assert rig.cluster.objects[kind, "team", name]["metadata"]["labels"][names.LABEL_ISOLATION]
 
-    async def test_a_deployment_that_is_gone_which_an_r1plustenant_may_have_waited_for(self) -> None:
+    async def test_a_deployment_that_is_gone_for_which_an_r1plustenant_waits(self) -> None:
         rig = await tenant()
+        rig.give("team", {}, "MODIFIED", deletionTimestamp="2026-11-28T12:00:00Z")
         rig.observer.ingest("ADDED", cr())
         rig.asked_for()
         rig.observer.ingest("DELETED", cr())

@@ -1,6 +1,7 @@
 """Which of the waiting keys is next: against a model that says in a few lines what is promised; and who is woken."""
 
 import asyncio
+import math
 import random
 from collections import Counter, defaultdict
 
@@ -9,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from r1plus_operator.runtime.lanes import URGENT_IN_A_ROW, Lane, Lanes
+from r1plus_operator.runtime.lanes import MOST_IN_A_ROW, Lane, Lanes, Priority
 from r1plus_operator.runtime.queue import WorkQueue
 from support.waiting import DEADLINE_SECONDS, eventually
 
@@ -23,75 +24,85 @@ def lane(key: str) -> Lane:
 
 
 class LanesMachine(RuleBasedStateMachine):
-    """Waiting: key -> (urgent, when it came). The rest follows."""
+    """Waiting: key -> (priority, when it came). The rest follows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lanes: Lanes[str] = Lanes(lane, MOST)
-        self.waiting: dict[str, tuple[bool, int]] = {}
-        self.out: list[tuple[str, bool]] = []
-        """(key, whether it was urgent)."""
-        self.in_a_row = 0
+        self.waiting: dict[str, tuple[Priority, int]] = {}
+        self.out: list[tuple[str, Priority]] = []
+        self.in_a_row = dict.fromkeys(Priority, 0)
         self.time = 0
-        self.passed: dict[tuple[bool, str], set[str]] = defaultdict(set)
-        """(urgent, group) that could be taken -> groups that were, meanwhile."""
+        self.passed: dict[tuple[Priority, str], set[str]] = defaultdict(set)
+        """(priority, group) that could be taken -> groups that were, meanwhile."""
 
-    def takeable(self, urgent: bool) -> dict[str, list[str]]:
+    def has_room(self, priority: Priority, group: str) -> bool:
+        of_group = sum((key[0], p) == (group, priority) for key, p in self.out)
+        if priority is Priority.LOW:
+            return of_group == 0 and sum(p is Priority.LOW for _, p in self.out) < MOST
+        return of_group < MOST
+
+    def takeable(self, priority: Priority) -> dict[str, list[str]]:
         """Group -> its waiting keys, the oldest first; without those that have no room."""
         found = defaultdict(list)
-        for key, (is_urgent, _) in sorted(self.waiting.items(), key=lambda item: item[1][1]):
-            if is_urgent is urgent and sum((k[0], u) == (key[0], urgent) for k, u in self.out) < MOST:
+        for key, (of_key, _) in sorted(self.waiting.items(), key=lambda item: item[1][1]):
+            if of_key is priority and self.has_room(priority, key[0]):
                 found[key[0]].append(key)
         return found
 
     @precondition(lambda self: len(self.out) < 9)
-    @rule(key=KEYS, at_once=st.booleans())
-    def push(self, key: str, at_once: bool) -> None:
+    @rule(key=KEYS, priority=st.sampled_from(Priority))
+    def push(self, key: str, priority: Priority) -> None:
         if any(key == out for out, _ in self.out):
             return  # The queue pushes none that is out.
-        self.lanes.push(key, urgent=at_once)
+        self.lanes.push(key, priority)
         self.time += 1
-        if key not in self.waiting or (at_once and not self.waiting[key][0]):
-            self.waiting[key] = at_once, self.time
+        if key not in self.waiting or priority < self.waiting[key][0]:
+            self.waiting[key] = priority, self.time
+
+    def next_priority(self) -> Priority | None:
+        """Return the priority of the next key: the highest, or one that was overtaken often enough."""
+        takeable = [priority for priority in Priority if self.takeable(priority)]
+        overtaken = [p for p in takeable if self.in_a_row[p] >= MOST_IN_A_ROW.get(p, math.inf)]
+        return next(iter((*overtaken, *takeable)), None)
 
     @rule()
     def pop(self) -> None:
+        priority = self.next_priority()
+        expected = {} if priority is None else self.takeable(priority)
         key = self.lanes.pop()
-        may_be_urgent, may_not = bool(self.takeable(True)), bool(self.takeable(False))
-        urgent = may_be_urgent and not (self.in_a_row >= URGENT_IN_A_ROW and may_not)
-        expected = self.takeable(urgent)
-        if not expected:
+        if priority is None:
             assert key is None, "what has no room is not taken"
             return
         assert key is not None, "and what has is"
         assert key == expected[key[0]][0], "of a group the key that has waited longest"
-        assert key[0] not in set().union(*(self.passed[urgent, group] for group in expected)), "no group twice in turn"
+        passed = set().union(*(self.passed[priority, group] for group in expected))
+        assert key[0] not in passed, "no group twice in turn"
         del self.waiting[key]
-        self.out.append((key, urgent))
-        self.in_a_row = self.in_a_row + 1 if urgent else 0
+        self.out.append((key, priority))
+        self.in_a_row = {p: count + (p > priority) if p is not priority else 0 for p, count in self.in_a_row.items()}
         for group in expected:
-            self.passed[urgent, group].add(key[0])
-        self.passed[urgent, key[0]].clear()
+            self.passed[priority, group].add(key[0])
+        self.passed[priority, key[0]].clear()
 
     @precondition(lambda self: self.out)
     @rule(data=st.data())
     def put_back(self, data: st.DataObject) -> None:
-        key, urgent = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
-        before = self.takeable(urgent)
-        made_room = self.lanes.return_key(key)
-        self.out.append((key, urgent))
-        full = key[0] not in self.takeable(urgent)
-        self.out.pop()
-        assert made_room or not (full and key[0] in before), "whoever waits for room is told of it"
+        out = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
+        after = {group for p in Priority for group in self.takeable(p)}
+        self.out.append(out)
+        before = {group for p in Priority for group in self.takeable(p)}
+        self.out.remove(out)
+        assert self.lanes.return_key(out[0]) or after == before, "whoever waits for room is told of it"
 
     @invariant()
     def nothing_is_lost_or_doubled(self) -> None:
         assert len(self.lanes) == len(self.waiting)
-        for urgent in (True, False):
-            takeable = self.takeable(urgent)
+        for priority in Priority:
+            takeable = self.takeable(priority)
             for group in GROUPS:
                 if group not in takeable:
-                    self.passed[urgent, group].clear()
+                    self.passed[priority, group].clear()
 
 
 TestLanesKeepTheirPromises = LanesMachine.TestCase
@@ -129,7 +140,7 @@ def test_the_order(pushed: str, taken: str) -> None:
 
 def test_a_key_that_was_urgent_once_waits_behind_its_group_the_next_time() -> None:
     lanes = lanes_with("a1", "a2")
-    lanes.push("a1", urgent=True)
+    lanes.push("a1", Priority.URGENT)
     assert lanes.pop() == "a1"
     lanes.push("a1")
     assert popped(lanes) == ["a2", "a1"]
@@ -178,7 +189,7 @@ async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> 
     for _ in range(300):
         if rand.random() < 0.4:
             key = f"{rand.choice(GROUPS)}{rand.randrange(9)}{rand.choice(['', '', '!'])}"
-            queue.add(key, urgent=rand.random() < 0.2)
+            queue.add(key, rand.choice(list(Priority)))
         elif hands and rand.random() < 0.5:
             queue.finish(hands.pop(rand.randrange(len(hands))))
         elif waiting and rand.random() < 0.3:
@@ -193,8 +204,7 @@ async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> 
         assert len(set(hands)) == len(hands), "no key is in two hands"
         if waiting:
             lanes = queue._ready
-            out = Counter((k[0], urgent) for k, urgent in lanes._urgency_by_key.items())
-            assert not [k for k, place in lanes._waiting.items() if out[k[0], place.is_urgent] < 2]
+            assert not [k for k, place in lanes._waiting.items() if lanes._has_room(place.priority, k[0])]
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -205,7 +215,7 @@ async def test_a_key_that_is_added_while_it_is_worked_on_keeps_its_urgency() -> 
     queue.add("a1")
     assert await queue.get() == "a1"
     queue.add("a1")
-    queue.add("a1", urgent=True)
+    queue.add("a1", Priority.URGENT)
     queue.add("b1")
     queue.finish("a1")
     assert [await queue.get(), await queue.get()] == ["a1", "b1"]
@@ -240,3 +250,24 @@ async def test_a_tenant_that_never_stops_delays_another_by_one_key_each_time() -
     ended = await asyncio.gather(*workers, return_exceptions=True)
     assert [str(fault) for fault in ended if isinstance(fault, AssertionError)] == []
     assert [i for i, key in enumerate(order) if key[0] == "b"][-1] <= 10 + 4
+
+
+async def test_low_priority_waits_for_all_else_but_is_not_forgotten() -> None:
+    lanes: Lanes[str] = Lanes(lane, None)
+    for number in range(2):
+        lanes.push(f"a{number}", Priority.LOW)
+    for number in range(20):
+        lanes.push(f"b{number}")
+    taken = popped(lanes)
+    assert [taken.index(key) for key in ("a0", "a1")] == [8, 17]
+
+
+def test_of_low_priority_a_group_has_one_out_and_all_together_as_many_as_a_group() -> None:
+    lanes: Lanes[str] = Lanes(lane, 2)
+    for key in ("a1", "a2", "b1", "c1"):
+        lanes.push(key, Priority.LOW)
+    assert popped(lanes) == ["a1", "b1"]
+    assert lanes.return_key("a1"), "another group waits for this room"
+    assert popped(lanes) == ["c1"]
+    lanes.push("a2")
+    assert popped(lanes) == ["a2"], "with a higher priority it has the room of that"
