@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from r1plus_gateway.store.content_cipher import Owner
 
 MOST_BYTES: Final = 48 * 2**20
-"""Of all entries. A conversation of a thousand turns has about 6 MiB."""
+"""Of all entries. A conversation of a thousand turns has about 7 MiB."""
 IDLE_SECONDS: Final = 600.0
 """For which an entry is kept without a request that uses it."""
 _SLOTS: Final = 256
