@@ -43,6 +43,7 @@ class SocketCalculator:
     ) -> None:
         """`start_seconds`: what its process may need to start, where a request starts it."""
         self._path = path
+        self.start_seconds = start_seconds
         self._answer_seconds = answer_seconds + start_seconds
 
     async def calculate(self, expression: str, digits: int) -> CalculatorReply:

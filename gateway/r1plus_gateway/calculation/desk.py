@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from r1plus_contract.calculator import CalculatorReply
-from r1plus_gateway.calculation.client import Calculator
+from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 
 MOST_AT_ONCE: Final = 4
 """Calculations of one caller: the calculator has few workers, and all of the tenant's callers share them."""
@@ -21,6 +21,8 @@ class CalculatorDesk:
 
     def __init__(self, calculator: Calculator | None) -> None:
         self._calculator = calculator
+        self.start_seconds = calculator.start_seconds if isinstance(calculator, SocketCalculator) else 0.0
+        """What a calculation may take beyond its own time, where the first one starts the calculator."""
         self._running: Counter[str] = Counter()
 
     @property

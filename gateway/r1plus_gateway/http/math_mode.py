@@ -103,15 +103,16 @@ class MathMode:
 
     async def _calculate_all(self, expressions: tuple[PlannedExpression, ...], group: str) -> tuple[MathEntry, ...]:
         entries: list[MathEntry] = []
+        seconds = CALCULATION_SECONDS + self._desk.start_seconds
         try:
             with self._desk.take_place(group):
-                async with asyncio.timeout(CALCULATION_SECONDS):
+                async with asyncio.timeout(seconds):
                     for one in expressions:
                         entries.append(await self._calculate(one))
         except CallerBusyError as error:
             entries += _fail_rest(expressions, entries, "calculator_busy", str(error))
         except TimeoutError:
-            message = f"all expressions together may take {CALCULATION_SECONDS:g} s; send fewer"
+            message = f"all expressions together may take {seconds:g} s; send fewer"
             entries += _fail_rest(expressions, entries, "calculation_time_limit", message)
         return tuple(entries)
 
