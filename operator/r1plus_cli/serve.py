@@ -200,7 +200,7 @@ def _build_options(
 ) -> "ServeOptions":
     from r1plus_edge.serve import ServeOptions  # as above
 
-    engines = local.load_engines(catalog)
+    engines = local.load_engines(catalog, family)
     sources, digests = local.load_suites(suites), set(SHIPPED_SUITES.values())
     if suite and suite not in sources:
         own = _read_suite(Path(suite))
