@@ -79,7 +79,7 @@ def make(arguments: argparse.Namespace) -> None:
     """Write `suite.json`, `items.jsonl` and `baseline.json`."""
     asker: Asker = ProcessAsker(arguments.engine_dir, SAMPLING)
     if arguments.answers:
-        asker = RecordedAsker(arguments.engine_dir, SAMPLING, arguments.answers)
+        asker = RecordedAsker(arguments.engine_dir, SAMPLING, arguments.answers, asker)
     shape = Shape(size=arguments.size)
     strata = arguments.strata.split(",") if arguments.strata else []
     candidate_items = sample(build_candidates(arguments.family), strata, arguments.sample, arguments.seed)

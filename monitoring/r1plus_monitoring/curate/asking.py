@@ -112,11 +112,10 @@ class RecordedAnswers:
 class RecordedAsker:
     """Asks, and keeps the answers of each condition in a folder: a curation that was interrupted goes on there."""
 
-    def __init__(self, engine: Path, sampling: SuiteSampling, folder: Path) -> None:
-        """`folder` may be new. Answers of other files, items or sampling are asked again."""
-        self._engine, self._sampling, self._folder = engine, sampling, folder
+    def __init__(self, engine: Path, sampling: SuiteSampling, folder: Path, asker: Asker) -> None:
+        """`folder` may be new. `asker` asks the engine; answers of other files, items or sampling are asked again."""
+        self._engine, self._sampling, self._folder, self._asker = engine, sampling, folder, asker
         self._digest = digest_folder(engine)
-        self._asker = ProcessAsker(engine, sampling)
 
     def ask(self, items: Sequence[Item], condition: AskingCondition) -> Mapping[str, CandidateAnswer]:
         """Return the recorded answers, or ask and record them."""
