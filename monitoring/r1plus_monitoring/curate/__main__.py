@@ -1,6 +1,7 @@
 """`python -m r1plus_monitoring.curate`: make a golden suite, measure other engines on it, drop items from it.
 
     make     --name smollm2-full-v1 --tier full --engine smollm2-full-f16 --engine-dir DIR --out monitoring/suites
+    make     --name qwen-lite-v1 --family qwen --tier lite --engine qwen-lite-q8-0 --engine-dir DIR --out ...
     compare  --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-q4-1 --engine-dir DIR
     verify   --suite monitoring/suites/smollm2-full-v1 --engine smollm2-full-f16 --http HOST:PORT --grpc HOST:PORT
     drop     --suite monitoring/suites/smollm2-full-v1 --reason "flipped through Triton at batch 16" ID...
@@ -19,8 +20,8 @@ from r1plus_contract.settings import REFERENCE_FILE
 from r1plus_contract.suite import SuiteSampling
 from r1plus_contract.suite_reference import write_reference
 from r1plus_monitoring.curate import record
-from r1plus_monitoring.curate.asking import ProcessAsker
-from r1plus_monitoring.curate.candidates import build_candidates
+from r1plus_monitoring.curate.asking import Asker, ProcessAsker, RecordedAsker
+from r1plus_monitoring.curate.candidates import FAMILIES, build_candidates
 from r1plus_monitoring.curate.pipeline import CROSS_CONDITIONS, FRESH_CONDITIONS, SERVED_CONDITIONS, curate, measure
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape, sample
 from r1plus_monitoring.curate.served import ServedAsker
@@ -48,11 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("make", help="ask every candidate and write a suite")
     one.add_argument("--name", required=True, help="for example smollm2-full-v1")
     one.add_argument("--tier", required=True, choices=["full", "lite", "edge"])
+    one.add_argument("--family", default=FAMILIES[0], choices=FAMILIES, help="of the engine; it says what is asked")
     one.add_argument("--out", required=True, type=Path, help="folder of suites")
     one.add_argument("--size", type=int, default=Shape().size, help="most items")
     one.add_argument("--seed", type=int, default=1, help="of the stratified choice")
     one.add_argument("--strata", default="", help="ask only these, separated by commas; all when left out")
     one.add_argument("--sample", type=int, default=0, help="ask at most so many candidates; all when 0")
+    one.add_argument("--answers", type=Path, help="folder that keeps answers: an interrupted run goes on from there")
     two = commands.add_parser("compare", help="measure another engine on a suite")
     five = commands.add_parser("record", help="record answers of the reference, for the monitor to replay")
     for command in (one, two, five):
@@ -74,14 +77,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def make(arguments: argparse.Namespace) -> None:
     """Write `suite.json`, `items.jsonl` and `baseline.json`."""
-    asker = ProcessAsker(arguments.engine_dir, SAMPLING)
+    asker: Asker = ProcessAsker(arguments.engine_dir, SAMPLING)
+    if arguments.answers:
+        asker = RecordedAsker(arguments.engine_dir, SAMPLING, arguments.answers, asker)
     shape = Shape(size=arguments.size)
     strata = arguments.strata.split(",") if arguments.strata else []
-    candidate_items = sample(build_candidates(), strata, arguments.sample, arguments.seed)
+    candidate_items = sample(build_candidates(arguments.family), strata, arguments.sample, arguments.seed)
     suite_items = curate(arguments.engine, candidate_items, asker, shape, arguments.seed, print_progress)
     description = f"What {arguments.engine} answers right at every batch size, in every order and arithmetic asked."
     head = record.build_header(
-        arguments.name, arguments.tier, description, arguments.engine, SAMPLING, suite_items.items
+        arguments.name, arguments.tier, description, arguments.engine, SAMPLING, suite_items.items, arguments.family
     )
     folder = arguments.out / arguments.name
     suite = record.write_suite(folder, head, suite_items.items)
@@ -137,7 +142,9 @@ def drop(arguments: argparse.Namespace) -> None:
         sys.exit(f"{suite.header.name}: no such items: {', '.join(sorted(unknown))}")
     items = tuple(item for item in suite.items if item.id not in arguments.ids)
     old = suite.header
-    head = record.build_header(old.name, old.tier, old.description, old.reference_engine, old.sampling, items)
+    head = record.build_header(
+        old.name, old.tier, old.description, old.reference_engine, old.sampling, items, old.family
+    )
     record.write_suite(arguments.suite, head, items)
     baseline = record.read_baseline(arguments.suite)
     dropped_items = (

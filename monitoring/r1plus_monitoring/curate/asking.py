@@ -6,6 +6,7 @@ also a restart: state that an engine keeps between answers cannot make two condi
 
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from r1plus_contract.delivery import digest_folder
 from r1plus_contract.inference import FinishReason
 from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.suite import Item, SuiteSampling
@@ -96,6 +98,41 @@ class ProcessAsker:
         if len(reply.answers) != len(shuffled_items):
             raise RuntimeError(f"{CHILD}: {len(reply.answers)} answers to {len(shuffled_items)} items")
         return {item.id: answer for item, answer in zip(shuffled_items, reply.answers, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswers:
+    """A file of `RecordedAsker`: what was asked, and the answers to it."""
+
+    request: ChildRequest
+    engine_digest: str
+    answers: tuple[CandidateAnswer, ...]
+
+
+class RecordedAsker:
+    """Asks, and keeps the answers of each condition in a folder: a curation that was interrupted goes on there."""
+
+    def __init__(self, engine: Path, sampling: SuiteSampling, folder: Path, asker: Asker) -> None:
+        """`folder` may be new. `asker` asks the engine; answers of other files, items or sampling are asked again."""
+        self._engine, self._sampling, self._folder, self._asker = engine, sampling, folder, asker
+        self._digest = digest_folder(engine)
+
+    def ask(self, items: Sequence[Item], condition: AskingCondition) -> Mapping[str, CandidateAnswer]:
+        """Return the recorded answers, or ask and record them."""
+        ordered_items = tuple(sorted(items, key=lambda item: item.id))
+        request = ChildRequest(self._engine.name, condition, self._sampling, ordered_items)
+        path = self._folder / f"{re.sub('[^a-z0-9]+', '-', condition.name)}.json"
+        if path.is_file():
+            record = loads(RecordedAnswers, path.read_text(encoding="utf-8"))
+            if record.request == request and record.engine_digest == self._digest:
+                return {item.id: answer for item, answer in zip(ordered_items, record.answers, strict=True)}
+        answers = self._asker.ask(items, condition)
+        record = RecordedAnswers(request, self._digest, tuple(answers[item.id] for item in ordered_items))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(dumps(record), encoding="utf-8")
+        part.replace(path)
+        return answers
 
 
 def shuffle(items: Sequence[Item], seed: int) -> tuple[Item, ...]:

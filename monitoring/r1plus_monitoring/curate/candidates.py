@@ -1,4 +1,4 @@
-"""Candidates of the `smollm2` family: questions with one known answer, made from tables of facts and templates.
+"""Candidates of each family: questions with one known answer, made from tables of facts and templates.
 
 Called by the curator, which keeps those that an engine answers right under every condition. More than are needed, and
 in more strata, since the weakest engine answers fewer than half. An id is made of stratum and subject, never of a
@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.inference import FinishReason
+from r1plus_contract.metrics import OutcomeLabel
 from r1plus_contract.suite import Item
+from r1plus_monitoring.curate.code_candidates import list_expressions
+from r1plus_monitoring.scoring.scorers import score
 
 FACTS: Final = Path(__file__).with_name("facts")
 """Only what is not disputed: a country with two capitals, or on two continents, has an empty cell."""
@@ -31,8 +35,30 @@ class Template:
     scorer: str = "contains"
 
 
-def build_candidates() -> tuple[Item, ...]:
-    """Return all candidates, sorted by id."""
+_STRATA: Final = {
+    "smollm2": {name: name for name in ("capitals", "countries", "words", "nature", "arithmetic", "copying")},
+    "qwen": {
+        "code": "code",
+        "arithmetic": "arithmetic",
+        "words": "words",
+        "capitals": "facts",
+        "countries": "facts",
+        "nature": "facts",
+    },
+}
+"""Family -> the strata of the templates that it is asked, and how it calls them. Others are left out."""
+FAMILIES: Final = tuple(_STRATA)
+
+
+def build_candidates(family: str = FAMILIES[0]) -> tuple[Item, ...]:
+    """Return all candidates of a family, sorted by id."""
+    strata = _STRATA[family]
+    return tuple(
+        dataclasses.replace(item, stratum=strata[item.stratum]) for item in _build_all() if item.stratum in strata
+    )
+
+
+def _build_all() -> tuple[Item, ...]:
     items = (
         *_geography_items(),
         *_word_items(),
@@ -40,6 +66,7 @@ def build_candidates() -> tuple[Item, ...]:
         *_arithmetic_items(),
         *_sequence_items(),
         *_copying_items(),
+        *_code_items(),
     )
     return tuple(sorted(items, key=lambda item: item.id))
 
@@ -168,3 +195,29 @@ def _copying_items() -> Iterator[Item]:
             yield _build_item(first, f"{word}, {words[n - 2]}, {words[n - 3]}", word)
         if word[0] not in WORDS_OF_ONE_LETTER:
             yield _build_item(letter, word, word[0].upper())
+
+
+def _code_items() -> Iterator[Item]:
+    """Build items about code; none that its own question answers, such as `max([1, 2])` by its last number."""
+    numeric = Template("code", "python", "What does this Python expression give? {subject}", "numeric")
+    textual = dataclasses.replace(numeric, scorer="contains")
+    items = [
+        *(
+            _build_expression_item(numeric if result.isdecimal() else textual, text, result)
+            for text, result in list_expressions()
+        ),
+        *_pair_items(Template("code", "term", "{subject}"), "code_terms"),
+        *_pair_items(Template("code", "acronym", "What does {subject} stand for?"), "acronyms"),
+    ]
+    yield from (item for item in items if score(item, item.prompt, FinishReason.STOP) != OutcomeLabel.CORRECT)
+
+
+def _build_expression_item(template: Template, text: str, result: str) -> Item:
+    """Build an item whose id tells expressions apart that differ in signs only."""
+    words = {"//": " floor ", "%": " mod ", "**": " power ", "[-1]": " last ", "[::-1]": " reversed "}
+    subject = text
+    for sign, word in words.items():
+        subject = subject.replace(sign, word)
+    return dataclasses.replace(
+        _build_item(template, subject, result), prompt=template.prompt.format(subject=text), answers=(result,)
+    )

@@ -29,7 +29,6 @@ from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.suite_files import BASELINE_FILE, SIGNATURE_FILE
 
 HEADER_FILE: Final = "suite.json"
-FAMILY: Final = "smollm2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def build_header(
     engine: str,
     sampling: SuiteSampling,
     items: Sequence[Item],
-    family: str = FAMILY,
+    family: str,
 ) -> SuiteHeader:
     """Build the header of these items. A suite named `x-v2` has version 2.0.0."""
     return SuiteHeader(

@@ -15,7 +15,7 @@ from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.engine_fetch.unpack import unpack
 from r1plus_model_repo.engine_fetch.volume import fill_volume
-from support.model_repo import gguf_files
+from support.model_repo import gguf_files, tiny_gguf
 from support.model_repo.exports import write_export
 
 
@@ -170,3 +170,42 @@ def test_a_manifest_that_was_written_otherwise_is_left_alone(imported: Path) -> 
     _, _, error = run("pack", imported, "--url", URL)
     assert isinstance(error, CliError)
     assert "write" in str(error) and URL in str(error)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A file whose vocabulary and merges are of one model, as a conversion needs it."""
+    return tiny_gguf.write_model(tmp_path / "model.gguf", tiny_gguf.make_model("qwen2"))
+
+
+def test_a_file_becomes_a_checkpoint_that_is_imported_for_gpus(tmp_path: Path, model: Path) -> None:
+    status, told, _ = run("convert", model, "--out", tmp_path / "hf")
+    assert status == 0 and f"{tmp_path / 'hf'}: sha256 of the weights " in told
+    words = ("--backend", "vllm", "--name", "bank-full", "--tier", "full", "--out", tmp_path / "engines")
+    status, told, _ = run("import", tmp_path / "hf", *words)
+    assert status == 0 and "2 layers, 2 KV heads of 64" in told
+
+
+NOT_CONVERTED = {
+    "another precision": (("--precision", "Q8_0", "--out", "hf"), "--precision: 'Q8_0' is not one of F16, F32"),
+    "a folder that is not": (("--out", "none/hf"), "none is not a folder; create it first"),
+    "what is there": (("--out", "model.gguf"), "already exists; remove it, or give another --out"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), NOT_CONVERTED.values(), ids=NOT_CONVERTED.keys())
+def test_converting_says_what_is_wrong_with_the_options(
+    tmp_path: Path, model: Path, words: tuple[str, ...], message: str
+) -> None:
+    _, _, error = run("convert", model, *words[:-1], tmp_path / words[-1])
+    assert isinstance(error, CliError) and message in str(error)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+def test_an_engine_that_is_not_shipped_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    _, _, error = run("make", "qwen-huge", "--out", tmp_path / "engines")
+    assert isinstance(error, CliError)
+    assert str(error).startswith(
+        "'qwen-huge': is no shipped engine that can be made here; there are qwen-edge-smollm2-"
+    )
+    assert not (tmp_path / "engines").exists()

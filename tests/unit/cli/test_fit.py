@@ -54,6 +54,7 @@ def test_terms_add_up_to_the_total() -> None:
         pytest.param(("--tier", "full", "--gpu", "A100-40", "--gpus", "3"), False, 0, id="heads that cannot be shared out"),
         pytest.param(("--tier", "full", "--gpu", "L40S", "--context", "99999"), False, 29, id="beyond the engine's context"),
         pytest.param(("--engine", "smollm2-full-f16", "--memory", "8Gi"), True, 16, id="on CPU"),
+        pytest.param(("--tier", "lite", "--family", "qwen", "--memory", "4Gi"), True, 6, id="a family with a catalog of its own"),
         pytest.param(("--tier", "edge", "--memory", "800Mi"), True, 1, id="a tier on CPU takes an engine that runs there"),
     ],
 )  # fmt: skip

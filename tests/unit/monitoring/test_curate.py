@@ -1,13 +1,15 @@
 """The curator keeps what stays right under every condition and shapes it into a suite; the engine is a fake."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
-from r1plus_contract.suite import Item
+from r1plus_contract.suite import Item, SuiteSampling
 from r1plus_contract.suite_baseline import Measurement
-from r1plus_monitoring.curate.asking import F32, AskingCondition, CandidateAnswer, shuffle
-from r1plus_monitoring.curate.candidates import build_candidates, read_facts
+from r1plus_monitoring.curate.asking import F32, AskingCondition, CandidateAnswer, RecordedAsker, shuffle
+from r1plus_monitoring.curate.candidates import FAMILIES, build_candidates, read_facts
+from r1plus_monitoring.curate.code_candidates import list_expressions
 from r1plus_monitoring.curate.pipeline import (
     BASELINE_CONDITIONS,
     FRESH_CONDITIONS,
@@ -171,22 +173,67 @@ def test_right(answers: dict[str, CandidateAnswer], kept: int) -> None:
     assert len(select_correct(items(a=1), answers)) == kept
 
 
-def test_candidates_are_many_unique_and_each_accepts_its_own_answers() -> None:
-    made = build_candidates()
+@pytest.mark.parametrize("family, strata", [("smollm2", 6), ("qwen", 4)])
+def test_candidates_are_many_unique_and_each_accepts_its_own_answers(family: str, strata: int) -> None:
+    made = build_candidates(family)
     assert len(made) >= 700
-    assert len(count_strata(made)) >= 5
+    assert len(count_strata(made)) == strata
+    assert min(count_strata(made).values()) >= 200
     assert len({item.id for item in made}) == len({item.prompt for item in made}) == len(made)
     assert all(item.answers and all(item.answers) and item.scorer in SCORERS for item in made)
     assert select_correct(made, {item.id: CandidateAnswer(item.answers[0], "stop", 1) for item in made}) == made
 
 
-def test_no_question_gives_its_answer_away() -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_question_gives_its_answer_away(family: str) -> None:
     """Repeating the question is no answer; but for copying and spelling, where the prompt holds what is asked for."""
     given_away = {"copying", "spelling"}
-    asked = [item for item in build_candidates() if item.stratum not in given_away]
+    asked = [item for item in build_candidates(family) if item.stratum not in given_away]
     told = select_correct(asked, {item.id: CandidateAnswer(item.prompt, "stop", 1) for item in asked})
     assert [item.id for item in told] == []
 
 
+def test_the_answers_about_code_are_what_python_gives() -> None:
+    for text, result in list_expressions():
+        assert str(eval(text, {})) == result, text
+
+
 def test_rows_split_at_the_bar() -> None:
     assert read_facts("countries")[0] == ("France", "Paris", "Europe", "French", "euro")
+
+
+def test_a_curation_that_was_interrupted_goes_on_with_the_recorded_answers(tmp_path: Path) -> None:
+    engine, folder = tmp_path / "engine", tmp_path / "answers"
+    engine.mkdir()
+    (engine / "openvino_model.bin").write_bytes(b"weights")
+    condition, sampling = AskingCondition(batch=2, order=1), SuiteSampling()
+    fake = FakeEngine()
+    first = RecordedAsker(engine, sampling, folder, fake).ask(items(a=3), condition)
+    assert RecordedAsker(engine, sampling, folder, fake).ask(items(a=3), condition) == first
+    assert fake.asked == [(condition, 3)]
+
+
+def change_items(engine: Path) -> tuple[tuple[Item, ...], AskingCondition, SuiteSampling]:
+    return items(a=4), AskingCondition(batch=2, order=1), SuiteSampling()
+
+
+def change_sampling(engine: Path) -> tuple[tuple[Item, ...], AskingCondition, SuiteSampling]:
+    return items(a=3), AskingCondition(batch=2, order=1), SuiteSampling(max_new_tokens=7)
+
+
+def change_engine(engine: Path) -> tuple[tuple[Item, ...], AskingCondition, SuiteSampling]:
+    (engine / "openvino_model.bin").write_bytes(b"other weights")
+    return items(a=3), AskingCondition(batch=2, order=1), SuiteSampling()
+
+
+@pytest.mark.parametrize("change", [change_items, change_sampling, change_engine], ids=lambda one: one.__name__)
+def test_answers_to_something_else_are_asked_again(
+    tmp_path: Path, change: Callable[[Path], tuple[tuple[Item, ...], AskingCondition, SuiteSampling]]
+) -> None:
+    engine, folder, fake = tmp_path / "engine", tmp_path / "answers", FakeEngine()
+    engine.mkdir()
+    (engine / "openvino_model.bin").write_bytes(b"weights")
+    RecordedAsker(engine, SuiteSampling(), folder, fake).ask(items(a=3), AskingCondition(batch=2, order=1))
+    candidates, condition, sampling = change(engine)
+    RecordedAsker(engine, sampling, folder, fake).ask(candidates, condition)
+    assert len(fake.asked) == 2

@@ -18,7 +18,7 @@ ITEMS = tuple(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     target = tmp_path / "toy-full-v2"
-    head = record.build_header("toy-full-v2", "full", "A toy.", "toy-f16", SuiteSampling(stop=(".",)), ITEMS)
+    head = record.build_header("toy-full-v2", "full", "A toy.", "toy-f16", SuiteSampling(stop=(".",)), ITEMS, "toy")
     record.write_suite(target, head, ITEMS)
     measured = Measurement("toy-f16", "batch 16, order 1", 3, 2, {"a": "2/3"}, ("a-1",))
     record.write_baseline(

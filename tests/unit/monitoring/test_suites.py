@@ -50,7 +50,7 @@ def test_every_answer_is_accepted_by_its_own_scorer(suite: Suite) -> None:
 
 
 def test_every_item_is_a_candidate_as_it_stands(suite: Suite) -> None:
-    assert set(suite.items) <= set(build_candidates())
+    assert set(suite.items) <= set(build_candidates(suite.header.family))
 
 
 def test_the_baseline_is_of_this_suite_and_its_reference_engine(suite: Suite) -> None:

@@ -40,6 +40,28 @@ MOST_TOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
+class ModelConsumer:
+    """What a model is read for, and what that supports."""
+
+    name: str
+    architectures: tuple[str, ...]
+    tensor_types: tuple[str, ...]
+    splitters: tuple[str, ...]
+    architecture_remedy: str
+    type_remedy: str
+
+
+OPENVINO_READER: Final = ModelConsumer(
+    "the backend openvino",
+    ARCHITECTURES,
+    TENSOR_TYPES,
+    SPLITTERS,
+    "convert the model to OpenVINO IR with optimum-intel and import the folder",
+    "write the file in one of them: r1plus engine quantize FILE --to Q8_0 --out OTHER.gguf",
+)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """The shape of a model and the other properties of its catalog entry."""
 
@@ -63,10 +85,10 @@ class ModelFacts:
     """Warnings for the user; the model is served."""
 
 
-def read_model(path: Path) -> ModelFacts:
-    """Read the model in the file at `path`. Raise WeightsError with every reason why it cannot be served."""
+def read_model(path: Path, consumer: ModelConsumer = OPENVINO_READER) -> ModelFacts:
+    """Read the model in the file at `path`. Raise WeightsError with every reason why the consumer cannot take it."""
     header = read_header(path)
-    reader = _MetadataReader(header.metadata)
+    reader = _MetadataReader(header.metadata, consumer)
     facts = reader.read_facts(header)
     if reader.problems:
         raise WeightsError(str(path), _limit_problems(reader.problems))
@@ -81,8 +103,9 @@ def _limit_problems(problems: list[str]) -> tuple[str, ...]:
 class _MetadataReader:
     """Metadata as typed values. A missing or impossible value adds a problem and reads as 0."""
 
-    def __init__(self, metadata: Mapping[str, Value]) -> None:
+    def __init__(self, metadata: Mapping[str, Value], consumer: ModelConsumer) -> None:
         self._metadata = metadata
+        self._consumer = consumer
         self.problems: list[str] = []
 
     def read_facts(self, header: Header) -> ModelFacts:
@@ -119,12 +142,11 @@ class _MetadataReader:
     def _read_architecture(self) -> str:
         key = "general.architecture"
         name = self._get_text(key)
-        if name and name not in ARCHITECTURES:
-            supported = ", ".join(ARCHITECTURES)
+        if name and name not in self._consumer.architectures:
+            supported = ", ".join(self._consumer.architectures)
             self.problems.append(
-                f"{key}: {name!r:.80} is not supported by the backend openvino, which reads {supported};"
-                " convert the model"
-                " to OpenVINO IR with optimum-intel and import the folder"
+                f"{key}: {name!r:.80} is not supported by {self._consumer.name}, which reads {supported};"
+                f" {self._consumer.architecture_remedy}"
             )
         return name
 
@@ -182,13 +204,12 @@ class _MetadataReader:
         elements: Counter[str] = Counter()
         for tensor in tensors:
             elements[tensor.type] += tensor.elements
-        others = sorted({tensor.type for tensor in tensors} - set(TENSOR_TYPES))
+        others = sorted({tensor.type for tensor in tensors} - set(self._consumer.tensor_types))
         if others:
             which = next(tensor.name for tensor in tensors if tensor.type == others[0])
             self.problems.append(
-                f"tensor {which}: type {others[0]} is not supported by the backend, which reads"
-                f" {', '.join(TENSOR_TYPES)};"
-                " write the file in one of them: r1plus engine quantize FILE --to Q8_0 --out OTHER.gguf"
+                f"tensor {which}: type {others[0]} is not supported by {self._consumer.name}, which reads"
+                f" {', '.join(self._consumer.tensor_types)}; {self._consumer.type_remedy}"
             )
         most = elements.most_common(1)[0][0] if elements else ""
         key = "general.file_type"
@@ -207,7 +228,7 @@ class _MetadataReader:
                 f" up to there; trained for {trained_length}"
             )
         splitter = self._metadata.get("tokenizer.ggml.pre", "default")
-        if splitter not in SPLITTERS:
+        if splitter not in self._consumer.splitters:
             notes.append(
                 f"tokenizer.ggml.pre {splitter!r:.40} is not known to the backend: it splits text in another way"
             )
