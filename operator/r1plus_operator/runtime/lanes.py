@@ -28,6 +28,9 @@ class Priority(IntEnum):
 MOST_IN_A_ROW = {Priority.NORMAL: 3, Priority.LOW: 8}
 """Keys of a higher priority that are taken in a row, before one of this priority is."""
 
+LOW_SHARES = 3
+"""Keys of low priority that all groups together have out, as a multiple of what one group may have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lane:
@@ -53,7 +56,7 @@ class Lanes(Generic[K]):
     def __init__(self, lane: Callable[[K], Lane], most_of_group: int | None) -> None:
         """Bound the keys of one group that are out at once by `most_of_group`, and its urgent ones as well.
 
-        Of low priority a group has one out, and all groups together have `most_of_group`. None: any.
+        Of low priority a group has one out, and all groups together `LOW_SHARES` times `most_of_group`. None: any.
         """
         self._lane = lane
         self._most = most_of_group
@@ -110,7 +113,7 @@ class Lanes(Generic[K]):
             return True
         out = self._out[priority]
         if priority is Priority.LOW:
-            return not out[group] and out.total() < self._most
+            return not out[group] and out.total() < LOW_SHARES * self._most
         return out[group] < self._most
 
     def _find_group(self, priority: Priority) -> Hashable | None:

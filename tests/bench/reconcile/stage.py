@@ -17,6 +17,7 @@ from bench.reconcile.floor import BareClient, Write, answer_to, created
 from devcluster.addons import crd_files
 from devcluster.apiserver_only import ApiServer
 from r1plus_contract import metrics, names
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api import crd, kinds
 from r1plus_operator.config import OperatorSettings, load_settings
 from r1plus_operator.observe import node_projection
@@ -71,7 +72,7 @@ class Stage:
         assert node is not None
         world = Observation(
             cr={},
-            engines=self.settings.catalog,
+            engines=tuple(engine for engine in self.settings.catalog if isinstance(engine, Engine)),
             suites=self.settings.suites,
             nodes=(node.value,),
             children={},

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from r1plus_operator.runtime.lanes import MOST_IN_A_ROW, Lane, Lanes, Priority
+from r1plus_operator.runtime.lanes import LOW_SHARES, MOST_IN_A_ROW, Lane, Lanes, Priority
 from r1plus_operator.runtime.queue import WorkQueue
 from support.waiting import DEADLINE_SECONDS, eventually
 
@@ -39,7 +39,7 @@ class LanesMachine(RuleBasedStateMachine):
     def has_room(self, priority: Priority, group: str) -> bool:
         of_group = sum((key[0], p) == (group, priority) for key, p in self.out)
         if priority is Priority.LOW:
-            return of_group == 0 and sum(p is Priority.LOW for _, p in self.out) < MOST
+            return of_group == 0 and sum(p is Priority.LOW for _, p in self.out) < LOW_SHARES * MOST
         return of_group < MOST
 
     def takeable(self, priority: Priority) -> dict[str, list[str]]:
@@ -262,12 +262,12 @@ async def test_low_priority_waits_for_all_else_but_is_not_forgotten() -> None:
     assert [taken.index(key) for key in ("a0", "a1")] == [8, 17]
 
 
-def test_of_low_priority_a_group_has_one_out_and_all_together_as_many_as_a_group() -> None:
-    lanes: Lanes[str] = Lanes(lane, 2)
-    for key in ("a1", "a2", "b1", "c1"):
+def test_of_low_priority_a_group_has_one_out_and_all_together_three_times_as_many_as_a_group() -> None:
+    lanes: Lanes[str] = Lanes(lane, 1)
+    for key in ("a1", "a2", "b1", "c1", "d1"):
         lanes.push(key, Priority.LOW)
-    assert popped(lanes) == ["a1", "b1"]
+    assert popped(lanes) == ["a1", "b1", "c1"]
     assert lanes.return_key("a1"), "another group waits for this room"
-    assert popped(lanes) == ["c1"]
+    assert popped(lanes) == ["d1"]
     lanes.push("a2")
     assert popped(lanes) == ["a2"], "with a higher priority it has the room of that"
