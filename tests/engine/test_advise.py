@@ -107,7 +107,7 @@ def test_the_next_run_measures_and_the_one_after_finds_it(advise: Advise) -> Non
     assert list(advise.data.glob("trials/*")) == []
     assert advise.is_gone()
 
-    assert advise.measure() == first
+    assert advise.measure() | {"machine": ""} == first | {"machine": ""}  # The disk's free room is part of it.
     assert "gate " not in advise.errors
 
 
