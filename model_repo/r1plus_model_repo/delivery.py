@@ -18,6 +18,7 @@ import r1plus_contract
 import r1plus_model_repo
 from r1plus_contract import inference
 from r1plus_contract.delivery import digest_folder
+from r1plus_contract.early_exit import end_at_sigterm
 from r1plus_contract.engine_fetch import BUILT_FILE, BuildRecord
 from r1plus_contract.identity import ServingIdentity
 from r1plus_contract.jsonable import ContractError, loads
@@ -206,4 +207,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_at_sigterm()
     sys.exit(main())

@@ -1,6 +1,9 @@
 """`python -m r1plus_monitoring`: the supervisor."""
 
-from r1plus_monitoring.process.supervisor import main
+from r1plus_contract.early_exit import end_at_sigterm
 
 if __name__ == "__main__":
+    end_at_sigterm()
+    from r1plus_monitoring.process.supervisor import main  # Takes seconds on a busy node.
+
     main()

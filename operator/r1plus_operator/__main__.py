@@ -1,5 +1,9 @@
 """`python -m r1plus_operator`."""
 
-from r1plus_operator.main import main
+from r1plus_contract.early_exit import end_at_sigterm
 
-main()
+if __name__ == "__main__":
+    end_at_sigterm()
+    from r1plus_operator.main import main  # Takes seconds on a busy node.
+
+    main()

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from r1plus_contract import names
+from r1plus_contract.early_exit import end_at_sigterm
 from r1plus_contract.engine_fetch import CA_FILE, ORDER_FILE, PROXY_FILE, Archive, FillOrder, FillRefusal
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.termination import TERMINATION_LOG, write_termination_message
@@ -103,4 +104,5 @@ def read_order(folder: Path) -> tuple[FillOrder, FetchSettings]:
 
 
 if __name__ == "__main__":
+    end_at_sigterm()
     sys.exit(main())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from r1plus_contract.early_exit import end_at_sigterm
 from r1plus_model_repo.registry import backup, migration
 from r1plus_model_repo.registry.config import RegistrySettings, read_database, read_settings
 from r1plus_model_repo.registry.errors import RegistryConfigError, RegistryError
@@ -114,4 +115,5 @@ async def serve(settings: RegistrySettings) -> None:
 
 
 if __name__ == "__main__":
+    end_at_sigterm()
     sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from support.tables import for_each
+
 WAITING = """
 import signal, sys, time
 from r1plus_contract.early_exit import end_at_sigterm
@@ -20,6 +22,24 @@ sys.argv[1:] = ["neither"]
 assert main() == 2
 print(signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN, None))
 """
+RUNNING = """
+import atexit, runpy, signal, sys
+sys.argv = {options}
+atexit.register(lambda: print(callable(signal.getsignal(signal.SIGTERM)), flush=True))
+runpy.run_module("{module}", run_name="__main__")
+"""
+LOADING = """
+import os, runpy, signal, sys
+
+class Look:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{heavy}":
+            print(callable(signal.getsignal(signal.SIGTERM)), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Look())
+runpy.run_module("{module}", run_name="__main__")
+"""
 
 
 def test_sigterm_ends_it() -> None:
@@ -33,5 +53,26 @@ def test_sigterm_ends_it() -> None:
 @pytest.mark.parametrize("module", ["r1plus_calculator", "r1plus_documents", "r1plus_embedder"])
 def test_helpers_of_the_gateway_begin_with_it(module: str) -> None:
     code = STARTING.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.endswith("True\n"), (done.stdout, done.stderr)
+
+
+@for_each("module, heavy", {
+    "the monitor": ("r1plus_monitoring", "r1plus_monitoring.process.supervisor"),
+    "the operator": ("r1plus_operator", "r1plus_operator.main"),
+})  # fmt: skip
+def test_what_loads_for_seconds_begins_with_it(module: str, heavy: str) -> None:
+    code = LOADING.format(module=module, heavy=heavy)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "True\n", (done.stdout, done.stderr)
+
+
+@for_each("module, options", {
+    "the check of an engine": ("r1plus_model_repo.delivery", ["--revision-dir", "R", "--delivery-dir", "D"]),
+    "the fetching of an engine": ("r1plus_model_repo.engine_fetch", ["--order-dir", "O", "--volume", "V"]),
+    "the registry": ("r1plus_model_repo.registry", ["current"]),
+})  # fmt: skip
+def test_what_runs_as_the_first_process_of_a_container_has_a_handler(module: str, options: list[str]) -> None:
+    code = RUNNING.format(module=module, options=[module, *options])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.endswith("True\n"), (done.stdout, done.stderr)
