@@ -214,6 +214,7 @@ class Observer:
             self._is_reading = False
         for key, uid in before.items():
             self.forget(key, uid)
+            self._enqueue_low(key)  # As after DELETED.
 
     async def wait_synced(self) -> None:
         """Wait until every cache has held a complete list."""

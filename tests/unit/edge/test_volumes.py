@@ -13,7 +13,7 @@ def test_a_folder_gets_exactly_the_files_of_its_config(tmp_path: Path) -> None:
     assert write_config(folder, {"settings.json": "3"})
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith("..")) == ["settings.json"]
     assert (folder / "settings.json").read_text() == "3"
-    assert len(list(folder.glob("..2*")) + list(folder.glob("..[a-z0-9_]*"))) == 2, "one version, and its link"
+    assert len(list(folder.glob("..*"))) == 2, "one version, and its link"
 
 
 def test_the_same_files_again_change_nothing(tmp_path: Path) -> None:

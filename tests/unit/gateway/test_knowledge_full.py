@@ -42,7 +42,7 @@ async def main(volume):
     limits = GatewayLimits()
     async with (
         volume.open() as store,
-        run_knowledge(store, lambda: limits, Reader(), FakeEmbedder(), pauses=Pauses(0.05, 0.2)) as service,
+        run_knowledge(store, lambda: limits, Reader(), FakeEmbedder, pauses=Pauses(0.05, 0.2)) as service,
     ):
         knowledge = service.knowledge
         owner = knowledge.identify(make_caller())

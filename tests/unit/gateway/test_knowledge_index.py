@@ -28,7 +28,7 @@ class Base:
         self.owner = owner
         self.embedder = FakeEmbedder(ENGINE, dimensions=2)
         self.indexes = IndexCache(self.knowledge, lambda: 2**30)
-        self.search = KnowledgeSearch(self.knowledge, self.indexes, self.embedder)
+        self.search = KnowledgeSearch(self.knowledge, self.indexes, lambda: self.embedder)
         self.store_id = ""
 
     async def add(self, *texts: str, engine: str = ENGINE) -> str:

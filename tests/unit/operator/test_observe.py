@@ -292,3 +292,19 @@ async def test_a_deployment_that_is_deleted_while_the_list_is_read_does_not_come
         observers[0].ingest("ADDED", cr(5))
         await observers[0]._read_crs()
     assert set(observers[0].crs) == {("t", "other")}
+
+
+async def test_a_deployment_that_a_list_has_no_more_gets_a_last_pass() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"metadata": {"resourceVersion": "7"}, "items": []})
+
+    async with (
+        serving(web.get("/apis/r1plus.ai/v1alpha1/r1plusdeployments", answer)) as url,
+        ApiClient(ApiConnection(url)) as client,
+    ):
+        asked: list[Key] = []
+        observer = Observer(client, asked.append, {})
+        observer.ingest("ADDED", cr(5))
+        asked.clear()
+        await observer._read_crs()
+    assert (dict(observer.crs), asked) == ({}, [KEY]), "the gateway and the metrics must forget it"
