@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_SYSTEM: Final = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev")
+_SYSTEM: Final = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero")
+"""Not all of /dev: it has this user's terminals, and the memory that Triton shares with its backend."""
 _DEVICES: Final = ("/dev/null",)
 """Written as well."""
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -99,8 +100,8 @@ def leave_network() -> None:
 def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
+    except OSError:
+        return  # It cannot be reached anyway, and the others hold.
     try:
         if not Path(path).is_dir():
             rights &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -167,6 +168,7 @@ found = {
     "mounted": attempt(lambda: (pathlib.Path(MOUNTED) / "weights").read_text()),
     "network": attempt(lambda: socket.create_connection(("127.0.0.1", PORT), 5)),
     "signal": attempt(lambda: os.kill(PARENT, 0)),
+    "shared memory": attempt(lambda: pathlib.Path(SHARED).read_text()),
     "environment": attempt(lambda: pathlib.Path(f"/proc/{PARENT}/environ").read_bytes()[:0]),
 }
 pathlib.Path("found.json").write_text(json.dumps(found))
@@ -187,9 +189,13 @@ async def run_confined(tmp_path: Path, port: int, check: Callable[[dict[str, str
     mounted.mkdir()
     (mounted / "weights").write_text("1 2 3")
     parent = await asyncio.create_subprocess_exec("/bin/sleep", "600")
+    shared = Path("/dev/shm") / f"r1plus-test-{os.getpid()}"  # As Triton's with its backend.
+    shared.write_text("a prompt")
     names = {"SECRET": str(tmp_path / "secret"), "MOUNTED": str(mounted), "PORT": port, "PARENT": parent.pid}
+    names["SHARED"] = str(shared)
     script = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + TRIES
-    confinement = build_confinement([mounted], tmp_path / "own")
+    # One that cannot be opened, as of a PYTHONPATH, takes nothing from the rest.
+    confinement = build_confinement([mounted, tmp_path / "secret" / "lib"], tmp_path / "own")
     container, front = make(tmp_path, script, confinement=confinement), tmp_path / FRONT
     try:
         async with running(container, front):
@@ -200,6 +206,7 @@ async def run_confined(tmp_path: Path, port: int, check: Callable[[dict[str, str
             asking.cancel()
         assert find_processes(tmp_path) == []
     finally:
+        shared.unlink()
         parent.kill()
         await parent.wait()
 
@@ -209,7 +216,7 @@ async def test_a_confined_one_reaches_its_own_files_and_nothing_else(tmp_path: P
         assert (found["own"], found["mounted"]) == ("1", "1 2 3")
         refused = {name for name in found if found[name].endswith("Error")}
         signals = {"signal"} if read_landlock_version() >= SCOPE_VERSION else set()
-        assert refused == {"secret", "write", "network", "environment"} | signals, found
+        assert refused == {"secret", "write", "network", "environment", "shared memory"} | signals, found
         assert (tmp_path / "logs" / "helper.log").read_text() == ""
 
     await run_confined(tmp_path, listen, check)
