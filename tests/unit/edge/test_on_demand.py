@@ -167,6 +167,10 @@ found = {
     "own": attempt(lambda: pathlib.Path("mine").write_text("x")),
     "mounted": attempt(lambda: (pathlib.Path(MOUNTED) / "weights").read_text()),
     "network": attempt(lambda: socket.create_connection(("127.0.0.1", PORT), 5)),
+    "datagram": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)),
+    "unix socket": attempt(lambda: socket.socket(socket.AF_UNIX).connect(DESKTOP)),
+    "unix datagram": attempt(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)),
+    "pair": attempt(lambda: (lambda pair: pair[0].send(b"12"))(socket.socketpair())),
     "signal": attempt(lambda: os.kill(PARENT, 0)),
     "shared memory": attempt(lambda: pathlib.Path(SHARED).read_text()),
     "environment": attempt(lambda: pathlib.Path(f"/proc/{PARENT}/environ").read_bytes()[:0]),
@@ -192,13 +196,14 @@ async def run_confined(tmp_path: Path, port: int, check: Callable[[dict[str, str
     shared = Path("/dev/shm") / f"r1plus-test-{os.getpid()}"  # As Triton's with its backend.
     shared.write_text("a prompt")
     names = {"SECRET": str(tmp_path / "secret"), "MOUNTED": str(mounted), "PORT": port, "PARENT": parent.pid}
-    names["SHARED"] = str(shared)
+    names |= {"SHARED": str(shared), "DESKTOP": "../desktop.sock"}
     script = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + TRIES
     # One that cannot be opened, as of a PYTHONPATH, takes nothing from the rest.
     confinement = build_confinement([mounted, tmp_path / "secret" / "lib"], tmp_path / "own")
     container, front = make(tmp_path, script, confinement=confinement), tmp_path / FRONT
+    desktop = await asyncio.start_unix_server(lambda reader, writer: writer.close(), tmp_path / "desktop.sock")
     try:
-        async with running(container, front):
+        async with desktop, running(container, front):
             asking = asyncio.create_task(ask(front, b"x"))
             result = tmp_path / "own" / "found.json"
             await eventually(lambda: result.exists() and result.read_text() != "", "it has tried all")
@@ -216,7 +221,9 @@ async def test_a_confined_one_reaches_its_own_files_and_nothing_else(tmp_path: P
         assert (found["own"], found["mounted"]) == ("1", "1 2 3")
         refused = {name for name in found if found[name].endswith("Error")}
         signals = {"signal"} if read_landlock_version() >= SCOPE_VERSION else set()
-        assert refused == {"secret", "write", "network", "environment", "shared memory"} | signals, found
+        files, sockets = {"secret", "write", "environment", "shared memory"}, {"network", "datagram"}
+        assert refused == files | sockets | {"unix socket", "unix datagram"} | signals, found
+        assert found["pair"] == "2"
         assert (tmp_path / "logs" / "helper.log").read_text() == ""
 
     await run_confined(tmp_path, listen, check)
