@@ -17,6 +17,7 @@ from r1plus_edge.bundle_install import NAME_DIGITS
 from r1plus_edge.bundle_manifest import Part
 from r1plus_edge.bundle_writer import list_folder
 from r1plus_edge.errors import EdgeError
+from r1plus_edge.preparation import check_cache_owner
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.triton_server import WHEEL
 
@@ -76,8 +77,9 @@ def install_contents(bundle: Bundle, cache: Path) -> InstalledContents:
     """Put Triton, engine and suite of a bundle where `serve` takes them from. What is there already stays.
 
     Raises:
-        EdgeError: its Triton is none of this release, or the cache cannot be written.
+        EdgeError: its Triton is none of this release, or the cache cannot be written, or another user may.
     """
+    check_cache_owner(cache)
     manifest, folder = bundle.manifest, cache / "bundles" / bundle.digest[:NAME_DIGITS]
     if Part.TRITON in bundle.parts:
         if manifest.triton != TRITON:

@@ -270,6 +270,15 @@ def test_an_engine_goes_with_its_manifest_and_comes_back_as_the_same(tmp_path: P
     assert install_contents(open_bundle(out, (key.public,), HOST), tmp_path / "cache") == contents
 
 
+def test_a_bundle_is_not_unpacked_where_another_user_may_change_it(tmp_path: Path) -> None:
+    path, key = make_bundle(tmp_path)
+    cache = tmp_path / "cache"
+    (cache / "bundles").mkdir(parents=True)
+    (cache / "bundles").chmod(0o777)
+    with pytest.raises(EdgeError, match="another user may change what runs out of it"):
+        install_contents(open_bundle(path, (key.public,), HOST), cache)
+
+
 class CountingBundle:
     """A bundle with a suite, whose extraction waits a moment for a second one at the same time."""
 
