@@ -73,7 +73,7 @@ async def _make(what: str, module: Sequence[str], cache: Path, root: Path, progr
     _make_cache(cache)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
+        *("-P", "-m"),  # -P: no module of the current folder in place of Python's own
         *module,
         env={**os.environ, **mark(root)},
         stdin=asyncio.subprocess.DEVNULL,
