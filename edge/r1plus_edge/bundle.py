@@ -172,7 +172,7 @@ def _read_head(path: Path, stream: BinaryIO, name: str, limit: int) -> bytes:
     member = _parse_header(header)
     if member is None or member.name != name:
         raise EdgeError(f"{path}: is no bundle, since {name} is not where it has to be; name the file of a bundle")
-    if not member.isreg() or member.size > limit or build_header(name, member.size) != header:
+    if not member.isreg() or not 0 <= member.size <= limit or build_header(name, member.size) != header:
         raise EdgeError(
             f"{path}: {name}: is no plain file of at most {limit} bytes, as `r1plus edge bundle` writes it;"
             f" {_COPY_AGAIN}"

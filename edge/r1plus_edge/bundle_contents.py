@@ -1,6 +1,8 @@
 """What goes into a bundle, and where what comes out of one is put."""
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,7 @@ from r1plus_edge.bundle_install import NAME_DIGITS
 from r1plus_edge.bundle_manifest import Part
 from r1plus_edge.bundle_writer import list_folder
 from r1plus_edge.errors import EdgeError
+from r1plus_edge.preparation import check_cache_owner
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.triton_server import WHEEL
 
@@ -74,8 +77,9 @@ def install_contents(bundle: Bundle, cache: Path) -> InstalledContents:
     """Put Triton, engine and suite of a bundle where `serve` takes them from. What is there already stays.
 
     Raises:
-        EdgeError: its Triton is none of this release, or the cache cannot be written.
+        EdgeError: its Triton is none of this release, or the cache cannot be written, or another user may.
     """
+    check_cache_owner(cache)
     manifest, folder = bundle.manifest, cache / "bundles" / bundle.digest[:NAME_DIGITS]
     if Part.TRITON in bundle.parts:
         if manifest.triton != TRITON:
@@ -102,6 +106,24 @@ def needs_catalog(engine: Path, known: Sequence[Engine]) -> bool:
 
 
 def _extract_once(bundle: Bundle, part: Part, target: Path) -> Path:
-    if not target.is_dir():
-        bundle.extract(part, target)
+    if target.is_dir():
+        return target  # Also where this user may only read.
+    with _lock(target):
+        if not target.is_dir():
+            bundle.extract(part, target)
     return target
+
+
+@contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    """Be the only one that extracts there: two at once would make one folder of their halves."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = (target.parent / f".{target.name}.lock").open("w")
+    except OSError as error:
+        raise EdgeError(
+            f"{target}: cannot be written: {error.strerror}; name a folder that you may write with R1PLUS_CACHE"
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -78,9 +78,9 @@ def _make_environment(bundle: Bundle, environment: Path, python: str) -> None:
         shutil.rmtree(remainder, ignore_errors=True)
     try:
         bundle.extract(Part.WHEELS, wheels)
-        _run(
-            [python, "-m", "venv", str(environment)], "this Python makes no environments; install Debian's python3-venv"
-        )
+        # -I: without it, modules in the current folder, such as that of the medium, would replace Python's own.
+        make = [python, "-I", "-m", "venv", str(environment)]
+        _run(make, "this Python makes no environments; install Debian's python3-venv")
         files = sorted(map(str, wheels.glob("*.whl")))
         strict = ["--isolated", "--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--quiet"]
         pip = [str(environment / "bin" / "python"), "-I", "-m", "pip", "install", *strict]
@@ -115,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--no-start", action="store_true", help="install only")
     given = parser.parse_args(own)
+    os.umask(os.umask(0o077) | 0o022)  # What runs out of these folders is for nobody else to change.
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C.
     try:
         return _install(given.bundle, given.key, given.no_start, options)

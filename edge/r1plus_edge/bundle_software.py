@@ -82,7 +82,8 @@ def _download(requirements: str, scratch: Path) -> None:
     for platform in list_platforms():
         choice += ["--platform", platform]
     strict = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--quiet"]
-    _run("a wheel", [python, "-m", "pip", "download", *strict, *choice, "-r", str(file), "-d", str(scratch / "wheels")])
+    download = [python, "-I", "-m", "pip", "download", *strict, *choice]
+    _run("a wheel", [*download, "-r", str(file), "-d", str(scratch / "wheels")])
 
 
 def _run(what: str, command: Sequence[str]) -> str:

@@ -1,13 +1,16 @@
 """What a helper of the gateway may reach on this machine: the files that it needs, and no network.
 
 In a cluster its container has neither another one's files nor a Secret, and network policies. Here it is a process of
-the same user as the data, so the kernel restricts it before it runs: Landlock for files, signals and TCP, and a network
-namespace that has nothing. An ordinary user may ask for both. A kernel that refuses one is named in the helper's log.
+the same user as the data, so the kernel restricts it before it runs: Landlock for files, signals and TCP, a network
+namespace that has nothing, and a filter of system calls that leaves it only Unix sockets at which it listens. An
+ordinary user may ask for all of them. A kernel that refuses one is named in the helper's log.
 """
 
 import ctypes
 import errno
 import os
+import platform
+import socket
 import struct
 import sys
 from collections.abc import Iterable
@@ -15,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_SYSTEM: Final = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev")
+_SYSTEM: Final = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero")
+"""Not all of /dev: it has this user's terminals, and the memory that Triton shares with its backend."""
 _DEVICES: Final = ("/dev/null",)
 """Written as well."""
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -30,6 +34,15 @@ _NET_VERSION, SCOPE_VERSION = 4, 6
 """Since which TCP, and signals to others, can be refused."""
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_CALLS: Final = {"x86_64": (0xC000003E, 41, 53, 42), "aarch64": (0xC00000B7, 198, 199, 203)}
+"""Machine -> its AUDIT_ARCH, and the numbers of socket, socketpair and connect."""
+_IO_URING_SETUP: Final = 425
+"""It could open and connect sockets past the filter."""
+_X32: Final = 0x40000000
+_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+"""Of classic BPF."""
+_ALLOW, _DENY = 0x7FFF0000, 0x00050000 | errno.EPERM
 _STANDARD_ERROR: Final = 2
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -43,7 +56,8 @@ class Confinement:
 
     def apply(self) -> None:
         """Confine this process for the rest of its life. Runs between fork and exec, with the log as standard error."""
-        for what, restrict in (("network", leave_network), ("files", self._restrict_files)):
+        steps = (("network", leave_network), ("files", self._restrict_files), ("sockets", restrict_sockets))
+        for what, restrict in steps:
             try:
                 restrict()
             except OSError as error:
@@ -62,8 +76,7 @@ class Confinement:
             _allow(ruleset, path, handled & _READ)
         for path in self.writable:
             _allow(ruleset, path, handled)
-        if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-            raise _last_error()
+        _renounce_privileges()
         _call(_RESTRICT_SELF, ruleset, 0)
         os.close(ruleset)
 
@@ -96,11 +109,59 @@ def leave_network() -> None:
             file.write(text)
 
 
+def restrict_sockets() -> None:
+    """Let this process have sockets of Unix streams only, and connect none: the desktop's and ours may be asked for
+    programs to be run. So it also holds where a network namespace is refused, as in a service of systemd.
+
+    Raises:
+        OSError: the kernel has no filters of system calls, or the machine is none that we know.
+    """
+    program = build_filter(platform.machine())
+    _renounce_privileges()
+    instructions = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: how many instructions of eight bytes, and where.
+    about = ctypes.create_string_buffer(struct.pack("HP", len(program) // 8, ctypes.addressof(instructions)))
+    if _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(about)), 0, 0) != 0:
+        raise _last_error()
+
+
+def build_filter(machine: str) -> bytes:
+    """Return the filter's instructions. Raises OSError: the machine is none that we know."""
+    if machine not in _CALLS:
+        raise OSError(errno.ENOSYS, f"no filter for {machine}")
+    architecture, make, pair, connect = _CALLS[machine]
+    steps = (
+        (_LOAD, 0, 0, 4),  # architecture
+        (_EQUAL, 0, 13, architecture),
+        (_LOAD, 0, 0, 0),  # number of the call
+        (_AT_LEAST, 11, 0, _X32),
+        (_EQUAL, 10, 0, connect),
+        (_EQUAL, 9, 0, _IO_URING_SETUP),
+        (_EQUAL, 2, 0, make),
+        (_EQUAL, 1, 0, pair),
+        (_RETURN, 0, 0, _ALLOW),
+        (_LOAD, 0, 0, 16),  # family
+        (_EQUAL, 0, 4, socket.AF_UNIX),
+        (_LOAD, 0, 0, 24),  # kind, with flags
+        (_AND, 0, 0, 0xF),
+        (_EQUAL, 0, 1, socket.SOCK_STREAM),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _DENY),
+    )
+    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+def _renounce_privileges() -> None:
+    """Let no program that this process runs get more rights; without it the kernel takes no restrictions."""
+    if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise _last_error()
+
+
 def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
+    except OSError:
+        return  # It cannot be reached anyway, and the others hold.
     try:
         if not Path(path).is_dir():
             rights &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE

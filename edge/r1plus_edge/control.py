@@ -5,6 +5,7 @@ Only the folder's owner reaches it, since nobody else may enter the folder.
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from r1plus_edge.places import short_path
 from r1plus_edge.report import Narrator, ServeStatus, Step
 from r1plus_edge.update import UpdateRequest, UpdateResult
 
+log = logging.getLogger(__name__)
 _MOST_REQUEST: Final = 64 * 1024
 _REQUEST_SECONDS: Final = 10.0
 _MODE: Final = 0o600
@@ -90,7 +92,7 @@ async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterato
                 problem = "it is none" if not isinstance(error, ContractError) else str(error)
                 sender.send(Message(MessageKind.REFUSED, f"The request cannot be read: {problem}"))
             else:
-                result = await handle(request, sender)
+                result = await _carry_out(handle, request, sender)
                 kind = MessageKind.IN_FORCE if result.is_in_force else MessageKind.REFUSED
                 sender.send(Message(kind, result.text))
             await writer.drain()
@@ -106,6 +108,18 @@ async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterato
         finally:
             server.close()
             folder.control.unlink(missing_ok=True)
+
+
+async def _carry_out(handle: Handle, request: UpdateRequest, sender: _Sender) -> UpdateResult:
+    """Handle a request; an error of our own is an answer, too, or who asked would wait for ever."""
+    try:
+        return await handle(request, sender)
+    except Exception as error:
+        log.exception("An update ended by an error of r1plus")
+        return UpdateResult(
+            False,
+            f"An error of r1plus has ended the update ({type(error).__name__}: {error}); what served before serves",
+        )
 
 
 def ask_for_update(folder: DataFolder, request: UpdateRequest, narrator: Narrator) -> UpdateResult:

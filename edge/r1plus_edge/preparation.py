@@ -73,7 +73,7 @@ async def _make(what: str, module: Sequence[str], cache: Path, root: Path, progr
     _make_cache(cache)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
+        *("-P", "-m"),  # -P: no module of the current folder in place of Python's own
         *module,
         env={**os.environ, **mark(root)},
         stdin=asyncio.subprocess.DEVNULL,
@@ -105,11 +105,11 @@ def check_cache_owner(cache: Path) -> None:
     Raises:
         EdgeError: it is another user's, or all may write there.
     """
-    for folder in (cache, cache / "tritonserver"):
+    for folder in (cache, cache / "tritonserver", cache / "bundles"):
         try:
             about = folder.stat()
         except OSError:
-            return  # It is made, or refused, in a moment.
+            continue  # It is made, or refused, in a moment.
         if about.st_uid not in (0, os.geteuid()) or about.st_mode & stat.S_IWOTH:
             raise EdgeError(
                 f"{folder}: another user may change what runs out of it; name a folder of your own with R1PLUS_CACHE"

@@ -212,7 +212,8 @@ class _ReportReader:
 @contextmanager
 def guard(folder: DataFolder) -> Iterator[None]:
     """Have a guardian for the block: if this process is killed, it ends what is left."""
-    command = [sys.executable, "-m", "r1plus_edge.guardian", str(folder.root)]
+    # -P: no module of the current folder, such as a medium's, in place of Python's own.
+    command = [sys.executable, "-P", "-m", "r1plus_edge.guardian", str(folder.root)]
     # It lives as long as this process, so it must not hold a pipe to whoever waits for our output.
     silence = subprocess.DEVNULL
     with subprocess.Popen(

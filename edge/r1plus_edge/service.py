@@ -6,6 +6,7 @@ import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -134,6 +135,8 @@ def build_service(
     for option, reason in _REFUSED.items():
         if any(word == option or word.startswith(f"{option}=") for word in options):
             raise RequestError(f"{option}: {reason}")
+    if any(pair in (("-f", "-"), ("--file", "-")) for pair in pairwise(options)) or "--file=-" in options:
+        raise RequestError("-f -: a service has no standard input; give a file")
     if is_system:
         data = Path("/var/lib") / name
     check_path("--data", data)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from r1plus_contract.verdict import Phase
@@ -93,8 +94,10 @@ class Updater:
 
     def _remove_other_files(self) -> None:
         """Remove the R1PlusDeployments of updates that are not in force."""
+        # By name: who asked may have named the data folder by another path.
+        kept = Path(self.record.in_force.file).name
         for file in self.installation.folder.requests.glob("*.yaml"):
-            if str(file) != self.record.in_force.file:
+            if file.name != kept:
                 file.unlink(missing_ok=True)
 
     def _check_name(self, options: ServeOptions) -> None:

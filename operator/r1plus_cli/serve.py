@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 
 from r1plus_cli import local
-from r1plus_cli.documents import Document, read_documents
+from r1plus_cli.documents import STDIN, Document, read_documents
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.options import Output, OutputOption, print_document
 from r1plus_cli.serve_tenant import read_tenant
@@ -98,6 +98,8 @@ def serve_command(
     if context.invoked_subcommand is not None:
         return
     if background:
+        if file == STDIN:  # The child's is what tells it that this process is gone.
+            raise UsageError("-f -: not with --background, which has no standard input; give a file")
         raise typer.Exit(start_in_background([word for word in sys.argv if word != "--background"]))
     with converted_errors():
         listening, own = read_listening(listen, tls_cert, tls_key), (suite,) if suite else ()
@@ -306,8 +308,11 @@ class ServeArguments:
         )
 
 
-def build_options(arguments: ServeArguments) -> "ServeOptions":
-    """Read what the arguments name. Raises CliError, EdgeError: it cannot be read, or means nothing here."""
+def build_options(arguments: ServeArguments, documents: dict[str, list[Document]] | None = None) -> "ServeOptions":
+    """Read what the arguments name. Raises CliError, EdgeError: it cannot be read, or means nothing here.
+
+    `documents`: of `arguments.file`, where it was read before: standard input gives them once.
+    """
     from r1plus_edge.options import ServeOptions  # With the libraries of extra `edge`, as above.
 
     engines = tuple(
@@ -325,7 +330,7 @@ def build_options(arguments: ServeArguments) -> "ServeOptions":
             sources, suite = {**sources, own.name: own}, own.name
             # Who names the folder decides what serves on this machine.
             digests.add(own.digest)
-    documents = _read_file(arguments.file, arguments.tier)
+    documents = documents or _read_file(arguments.file, arguments.tier)
     if arguments.is_file_updated and documents[KIND_TENANT]:
         raise UsageError(f"-f {arguments.file}: an R1PlusTenant holds from a start on: give it to `r1plus serve`")
     request = _read_request(arguments, documents[KIND_DEPLOYMENT], suite, engines)
@@ -336,7 +341,7 @@ def build_options(arguments: ServeArguments) -> "ServeOptions":
 
     def reread(update: UpdateRequest) -> ServeOptions:
         try:
-            return build_options(arguments.update(update))
+            return build_options(arguments.update(update), None if update.file else documents)
         except CliError as error:
             raise RequestError(str(error)) from error
 

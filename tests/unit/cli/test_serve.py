@@ -203,6 +203,20 @@ def test_an_update_replaces_what_it_names_and_keeps_the_other_options(tmp_path: 
     assert updated.digest != started.digest
 
 
+def test_an_update_holds_on_top_of_a_file_that_cannot_be_read_again(tmp_path: Path) -> None:
+    part, text = write_part(tmp_path / "part-v1"), ONE.replace("tier: edge", "tier: edge, accuracy: {threshold: 0.9}")
+    file = in_file(tmp_path / "served.yaml", text)
+    started = options_of(tier=None, file=file)
+    Path(file).unlink()  # As standard input, which has ended.
+    spec = started.reread(UpdateRequest(suite=str(part))).request.spec
+    assert (spec.accuracy.suite, float(spec.accuracy.threshold)) == ("part-v1", 0.9)
+
+
+def test_standard_input_is_refused_where_it_belongs_to_whoever_waits() -> None:
+    refused = run("serve", "-f", "-", "--background")
+    assert "-f -: not with --background" in str(refused.exception)
+
+
 def test_a_file_of_an_update_says_tier_and_suite_itself(tmp_path: Path) -> None:
     part = write_part(tmp_path / "part-v1")
     text = ONE.replace("tier: edge", "tier: lite, accuracy: {suite: smollm2-lite-v1}")

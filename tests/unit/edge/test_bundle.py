@@ -303,6 +303,14 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "zeros": (lambda path: path.write_bytes(bytes(4096)), "is no bundle"),
     "text": (lambda path: path.write_text("r1plus\n" * 300), "is no bundle"),
     "another tar": (lambda path: path.write_bytes(build_header("engine/a", 0) + bytes(1024)), "is no bundle"),
+    "a manifest of -1 bytes, which reads all of a file": (
+        lambda path: path.write_bytes(build_header(MANIFEST_FILE, -1) + bytes(1024)),
+        "is no plain file",
+    ),
+    "a manifest of -5 bytes": (
+        lambda path: path.write_bytes(build_header(MANIFEST_FILE, -5) + bytes(1024)),
+        "is no plain file",
+    ),
     "a manifest of a gigabyte": (
         lambda path: path.write_bytes(build_header(MANIFEST_FILE, 2**30)),
         "is no plain file of",

@@ -1,17 +1,21 @@
 """The installer beside a bundle, with Python's standard library alone; trusted keys; the bill of materials."""
 
 import ast
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from r1plus_edge.bundle import open_bundle
+from r1plus_edge.bundle import Bundle, open_bundle
 from r1plus_edge.bundle_contents import gather_engine, gather_suite, install_contents, needs_catalog
 from r1plus_edge.bundle_install import COMPLETE, CURRENT, find_software_root, install_software, switch_current
 from r1plus_edge.bundle_installer import build_installer
@@ -60,11 +64,12 @@ def installer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_installer(installer: Path, home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+def run_installer(installer: Path, home: Path, *words: str, umask: int = -1) -> "subprocess.CompletedProcess[str]":
     """Run it with the standard library alone: -I -S leave out what is installed."""
     home.mkdir(exist_ok=True)
-    command = [sys.executable, "-I", "-S", str(installer), *words]
-    return subprocess.run(command, capture_output=True, text=True, env={"HOME": str(home), "PATH": "/usr/bin:/bin"})
+    command, environment = [sys.executable, "-I", "-S", str(installer), *words], {"HOME": str(home)}
+    environment |= {"PATH": "/usr/bin:/bin"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, umask=umask)
 
 
 def test_it_consists_of_the_standard_library_and_what_is_in_it(installer: Path) -> None:
@@ -139,6 +144,24 @@ def test_software_is_installed_once_without_an_index_and_made_again_after_an_int
     install_software(bundle, root)
     assert (environment / "bin" / "tiny_tool").exists()
     assert sorted(one.name for one in root.iterdir()) == [".lock", environment.name]
+
+
+def test_modules_in_the_current_folder_are_not_run(tmp_path: Path) -> None:
+    path, key = make_software(tmp_path)
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "called with $*"; exit 1\n')
+    python.chmod(0o755)
+    with pytest.raises(EdgeError, match="called with -I -m venv"):  # -I keeps the current folder off the path.
+        install_software(open_bundle(path, (key,), HOST), tmp_path / "software", str(python))
+
+
+@pytest.mark.unit_long
+def test_what_is_installed_is_for_nobody_else_to_change(installer: Path, tmp_path: Path) -> None:
+    path, key = make_bundle(tmp_path)  # Its wheels are none, so that it ends early.
+    result = run_installer(installer, tmp_path / "home", str(path), "--key", key.public, umask=0)
+    assert "the wheels of the bundle are for another machine" in result.stderr
+    made = [tmp_path / "home" / ".local", *(tmp_path / "home" / ".local").rglob("*")]
+    assert [one for one in made if not one.is_symlink() and one.stat().st_mode & 0o022] == []
 
 
 def test_current_is_switched_in_one_step(tmp_path: Path) -> None:
@@ -245,6 +268,40 @@ def test_an_engine_goes_with_its_manifest_and_comes_back_as_the_same(tmp_path: P
     assert not needs_catalog(contents.engine, (own,))
     assert contents.suite.name == "smollm2-edge-v1"
     assert install_contents(open_bundle(out, (key.public,), HOST), tmp_path / "cache") == contents
+
+
+def test_a_bundle_is_not_unpacked_where_another_user_may_change_it(tmp_path: Path) -> None:
+    path, key = make_bundle(tmp_path)
+    cache = tmp_path / "cache"
+    (cache / "bundles").mkdir(parents=True)
+    (cache / "bundles").chmod(0o777)
+    with pytest.raises(EdgeError, match="another user may change what runs out of it"):
+        install_contents(open_bundle(path, (key.public,), HOST), cache)
+
+
+class CountingBundle:
+    """A bundle with a suite, whose extraction waits a moment for a second one at the same time."""
+
+    path, digest, parts = Path("suite.tar"), "0" * 64, frozenset({Part.SUITE})
+    manifest = replace(MANIFEST, python="", engine="", triton="")
+
+    def __init__(self) -> None:
+        self.extractions: list[Path] = []
+        self._both = threading.Barrier(2)
+
+    def extract(self, part: Part, target: Path) -> None:
+        self.extractions.append(target)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._both.wait(1.0)
+        target.mkdir(parents=True, exist_ok=True)
+
+
+def test_two_at_once_extract_one_after_the_other(tmp_path: Path) -> None:
+    bundle = CountingBundle()
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(install_contents, cast(Bundle, bundle), tmp_path) for _ in range(2)]
+    suites = {one.result().suite for one in both}
+    assert bundle.extractions == list(suites)
 
 
 def test_another_releases_triton_is_refused(tmp_path: Path) -> None:

@@ -101,6 +101,16 @@ async def test_a_request_that_is_none_is_refused(folder: DataFolder, line: bytes
         assert result.is_in_force
 
 
+async def test_an_error_of_our_own_is_an_answer(folder: DataFolder) -> None:
+    async def break_off(request: UpdateRequest, narrator: Narrator) -> UpdateResult:
+        raise ValueError("embedded null byte")
+
+    async with listen_for_updates(folder, break_off), asyncio.timeout(20):
+        result = await asyncio.to_thread(ask_for_update, folder, UpdateRequest(engine="good"), Listener())
+    assert not result.is_in_force
+    assert "ValueError: embedded null byte" in result.text
+
+
 def send(folder: DataFolder, line: bytes) -> bytes:
     with connected(folder) as connection:
         connection.sendall(line)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -166,7 +167,12 @@ found = {
     "own": attempt(lambda: pathlib.Path("mine").write_text("x")),
     "mounted": attempt(lambda: (pathlib.Path(MOUNTED) / "weights").read_text()),
     "network": attempt(lambda: socket.create_connection(("127.0.0.1", PORT), 5)),
+    "datagram": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)),
+    "unix socket": attempt(lambda: socket.socket(socket.AF_UNIX).connect(DESKTOP)),
+    "unix datagram": attempt(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)),
+    "pair": attempt(lambda: (lambda pair: pair[0].send(b"12"))(socket.socketpair())),
     "signal": attempt(lambda: os.kill(PARENT, 0)),
+    "shared memory": attempt(lambda: pathlib.Path(SHARED).read_text()),
     "environment": attempt(lambda: pathlib.Path(f"/proc/{PARENT}/environ").read_bytes()[:0]),
 }
 pathlib.Path("found.json").write_text(json.dumps(found))
@@ -187,12 +193,17 @@ async def run_confined(tmp_path: Path, port: int, check: Callable[[dict[str, str
     mounted.mkdir()
     (mounted / "weights").write_text("1 2 3")
     parent = await asyncio.create_subprocess_exec("/bin/sleep", "600")
+    shared = Path("/dev/shm") / f"r1plus-test-{os.getpid()}"  # As Triton's with its backend.
+    shared.write_text("a prompt")
     names = {"SECRET": str(tmp_path / "secret"), "MOUNTED": str(mounted), "PORT": port, "PARENT": parent.pid}
+    names |= {"SHARED": str(shared), "DESKTOP": "../desktop.sock"}
     script = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + TRIES
-    confinement = build_confinement([mounted], tmp_path / "own")
+    # One that cannot be opened, as of a PYTHONPATH, takes nothing from the rest.
+    confinement = build_confinement([mounted, tmp_path / "secret" / "lib"], tmp_path / "own")
     container, front = make(tmp_path, script, confinement=confinement), tmp_path / FRONT
+    desktop = await asyncio.start_unix_server(lambda reader, writer: writer.close(), tmp_path / "desktop.sock")
     try:
-        async with running(container, front):
+        async with desktop, running(container, front):
             asking = asyncio.create_task(ask(front, b"x"))
             result = tmp_path / "own" / "found.json"
             await eventually(lambda: result.exists() and result.read_text() != "", "it has tried all")
@@ -200,6 +211,7 @@ async def run_confined(tmp_path: Path, port: int, check: Callable[[dict[str, str
             asking.cancel()
         assert find_processes(tmp_path) == []
     finally:
+        shared.unlink()
         parent.kill()
         await parent.wait()
 
@@ -209,7 +221,9 @@ async def test_a_confined_one_reaches_its_own_files_and_nothing_else(tmp_path: P
         assert (found["own"], found["mounted"]) == ("1", "1 2 3")
         refused = {name for name in found if found[name].endswith("Error")}
         signals = {"signal"} if read_landlock_version() >= SCOPE_VERSION else set()
-        assert refused == {"secret", "write", "network", "environment"} | signals, found
+        files, sockets = {"secret", "write", "environment", "shared memory"}, {"network", "datagram"}
+        assert refused == files | sockets | {"unix socket", "unix datagram"} | signals, found
+        assert found["pair"] == "2"
         assert (tmp_path / "logs" / "helper.log").read_text() == ""
 
     await run_confined(tmp_path, listen, check)

@@ -8,12 +8,12 @@ import pytest
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.preparation import check_cache_owner
 
-KEPT = Path("tritonserver")
+KEPT = (Path("tritonserver"), Path("bundles"))
 
 
-@pytest.mark.parametrize("place", [Path(), KEPT])
+@pytest.mark.parametrize("place", [Path(), *KEPT])
 def test_a_cache_that_all_may_write_is_refused(tmp_path: Path, place: Path) -> None:
-    (tmp_path / KEPT).mkdir()
+    (tmp_path / place).mkdir(exist_ok=True)  # The others are not there yet.
     check_cache_owner(tmp_path)
     (tmp_path / place).chmod(0o1777)
     with pytest.raises(EdgeError, match="another user may change what runs out of it"):

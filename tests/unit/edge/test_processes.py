@@ -37,8 +37,9 @@ with guard(folder):
 """
 
 
-def start(root: Path) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def start(root: Path, cwd: Path | None = None) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-P", "-c", SERVE, str(root)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd)
     assert process.stdout is not None
     assert process.stdout.readline() == b"serves\n"
     wait_until(lambda: len(find_processes(root)) == 2, "the process and its orphan run")
@@ -59,6 +60,15 @@ def test_a_serve_that_ends_by_itself_leaves_nothing_either(tmp_path: Path) -> No
         process.communicate(b"x")
         assert process.returncode == 0
     assert find_processes(tmp_path) == []
+
+
+def test_modules_in_the_current_folder_are_not_run(tmp_path: Path) -> None:
+    medium = tmp_path / "medium"
+    medium.mkdir()
+    (medium / "hashlib.py").write_text("open('ran', 'w')\n")
+    with start(tmp_path / "data", medium) as process:
+        process.communicate(b"x")
+    assert [one.name for one in medium.iterdir()] == ["hashlib.py"]
 
 
 def test_without_a_guardian_the_next_start_removes_what_is_left(tmp_path: Path) -> None:

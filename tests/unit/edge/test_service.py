@@ -104,6 +104,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "its own data folder among the options": ({"options": ["--data", "/x"]}, "--data: give it before"),
     "the same with a sign": ({"options": ["--data=/x"]}, "--data: give it before"),
     "the background": ({"options": ["--background"]}, "is in the background by itself"),
+    "standard input": ({"options": ["-f", "-"]}, "a service has no standard input; give a file"),
     "data where the unit has others": ({"data": Path("/tmp/x")}, "would see nothing below /tmp"),
     "a cache there": ({"cache": Path("/var/tmp/x")}, "would see nothing below /var/tmp"),
     "data that Triton cannot name": ({"data": Path("/srv/a b")}, "has the character ' '"),

@@ -1,12 +1,16 @@
 """What came of an update, as the plan says it: in force, taken back, or on its way."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r1plus_contract.verdict import Verdict
-from r1plus_edge.updater import judge
+from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.update import UpdateRecord, UpdateRequest
+from r1plus_edge.updater import Updater, judge
+from r1plus_edge.world import Installation
 from support.plan.falls import rolled_back
 from support.plan.world import NEXT, World, serve_world
 
@@ -102,3 +106,16 @@ def test_a_candidate_that_ends_again_and_again_is_taken_back_with_its_last_words
 
 def test_an_update_in_place_has_not_arrived_before_its_pod_is_ready() -> None:
     assert judge_world(take_over(), is_up=False) is None
+
+
+def test_the_file_in_force_stays_by_whatever_path_its_asker_has_named_the_folder(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path / "data")
+    folder.requests.mkdir(parents=True)
+    for name in ("now", "before"):
+        (folder.requests / f"{name}.yaml").touch()
+    (tmp_path / "link").symlink_to(folder.root)
+    record = UpdateRecord("", UpdateRequest(file=str(DataFolder(tmp_path / "link").requests / "now.yaml")))
+    nothing: Any = None
+    installation = Installation(folder, nothing, nothing)
+    Updater(nothing, installation, nothing, record, nothing)._remove_other_files()
+    assert [one.name for one in folder.requests.iterdir()] == ["now.yaml"]
