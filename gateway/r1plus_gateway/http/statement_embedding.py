@@ -89,10 +89,10 @@ class StatementEmbedder:
             while self._due:
                 group = next(iter(self._due))
                 reference = self._due.pop(group)
-                if await self._embed_some(reference):
+                if await self.embed_some(reference):
                     self._due.setdefault(group, reference)
 
-    async def _embed_some(self, reference: "weakref.ref[StatementVectors]") -> bool:
+    async def embed_some(self, reference: "weakref.ref[StatementVectors]") -> bool:
         """Embed the next statements of an index that is still there; return whether there may be more."""
         vectors = reference()
         missing = MissingVectors(0, ()) if vectors is None else vectors.find_missing(STEP_TEXTS)

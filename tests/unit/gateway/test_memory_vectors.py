@@ -179,6 +179,36 @@ async def test_after_a_change_of_the_engine_all_is_embedded_again() -> None:
     assert compare(statements, "other@sha256:00") is not None
 
 
+async def test_after_a_change_of_the_engine_all_is_embedded_again_with_many_new_statements() -> None:
+    """The background embeds the new ones first, by the other engine, and then those before them."""
+    embedder, statements = FakeEmbedder(), Statements(*MANY)
+    search = StatementEmbedder(embedder)
+    await search.rank("key", QUESTION, [statements.part])
+    await _embed_in_steps(search, statements)
+    for text in MANY:
+        statements.index.add(Utterance(Speaker.USER, text.replace("red", "blue")))
+    embedder.engine = "other@sha256:00"
+    assert await search.rank("key", QUESTION, [statements.part]) is None
+    await _embed_in_steps(search, statements)
+    assert compare(statements, "other@sha256:00") is not None
+
+
+def test_vectors_of_earlier_statements_take_the_place_of_later_ones() -> None:
+    statements = Statements(*FEW)
+    statements.vectors.add(1, ENGINE, make_rows(1))
+    missing = statements.vectors.find_missing(9)
+    assert (missing.start, *missing.texts) == (0, *FEW)
+    statements.vectors.add(missing.start, ENGINE, make_rows(1))
+    assert statements.vectors.find_missing(9).start == 1, "else the same are missing for ever"
+
+
+async def _embed_in_steps(search: StatementEmbedder, statements: Statements) -> None:
+    """Embed what is missing, in as many steps as it needs and one more."""
+    for _ in range(2 + 2 * len(statements.index.cards) // STEP_TEXTS):
+        await search.embed_some(weakref.ref(statements.vectors))
+    assert not statements.vectors.find_missing(1).texts
+
+
 @pytest.fixture
 async def store(volume: Volume) -> AsyncIterator[TenantStore]:
     opened = volume.make_store()
