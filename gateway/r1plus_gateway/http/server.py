@@ -73,16 +73,16 @@ async def run_gateway(
         tasks = TaskKeeper()
         stack.push_async_callback(tasks.finish)
         parts = GatewayParts(lambda: file.current, models, authenticator, ledger, metrics, tasks)
+
+        def find_embedder() -> Embedder | None:
+            """Return the embedder while the settings name its engine: on one machine that comes later."""
+            return embedder if file.current.embedding is not None else None
+
         knowledge = None
         if store is not None:
-            running = run_knowledge(
-                store,
-                lambda: file.current.limits,
-                documents,
-                lambda: embedder if file.current.embedding is not None else None,
-            )
+            running = run_knowledge(store, lambda: file.current.limits, documents, find_embedder)
             knowledge = await stack.enter_async_context(running)
-        statements = await stack.enter_async_context(running_statement_embedder(embedder))
+        statements = await stack.enter_async_context(running_statement_embedder(find_embedder))
         api = Api(parts, usage, store, calculator, embedder, knowledge, statements)
         certificate = ServerCertificate(settings.tls) if settings.tls else None
         internal = await _listen(

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError, TextRefusedError
+from r1plus_gateway.embedding.client import EmbedderUnavailableError, FindEmbedder, TextRefusedError
 from r1plus_gateway.http.statement_vectors import MissingVectors, StatementVectors, VectorRanking
 from r1plus_gateway.memory.index import View
 
@@ -36,8 +36,9 @@ class IndexedStatements:
 class StatementEmbedder:
     """Embeds questions, and what users have stated."""
 
-    def __init__(self, embedder: Embedder, wait_seconds: float = WAIT_SECONDS) -> None:
-        self._embedder = embedder
+    def __init__(self, find_embedder: FindEmbedder, wait_seconds: float = WAIT_SECONDS) -> None:
+        """Without an embedder words alone are searched."""
+        self._find_embedder = find_embedder
         self._wait_seconds = wait_seconds
         self._due: dict[str, weakref.ref[StatementVectors]] = {}
         """Group of a caller -> an index of its, one at a time: the callers take turns."""
@@ -48,7 +49,8 @@ class StatementEmbedder:
 
         `group`: of the caller. `parts`: indexes of this caller and end user.
         """
-        if not question.strip() or not any(part.view.card_end for part in parts):
+        embedder = self._find_embedder()
+        if embedder is None or not question.strip() or not any(part.view.card_end for part in parts):
             return None
         missing = [part.vectors.find_missing(MOST_AT_ONCE + 1, part.view) for part in parts]
         texts = [text for one in missing for text in one.texts]
@@ -57,7 +59,7 @@ class StatementEmbedder:
             return None
         try:
             async with asyncio.timeout(self._wait_seconds):
-                embeddings = await self._embedder.embed([question, *texts])
+                embeddings = await embedder.embed([question, *texts])
         except (TimeoutError, EmbedderUnavailableError, TextRefusedError) as error:
             log.warning("Memory is searched by words alone: %s", str(error) or "the embedder is slow")
             return None
@@ -89,18 +91,18 @@ class StatementEmbedder:
             while self._due:
                 group = next(iter(self._due))
                 reference = self._due.pop(group)
-                if await self._embed_some(reference):
+                if await self.embed_some(reference):
                     self._due.setdefault(group, reference)
 
-    async def _embed_some(self, reference: "weakref.ref[StatementVectors]") -> bool:
+    async def embed_some(self, reference: "weakref.ref[StatementVectors]") -> bool:
         """Embed the next statements of an index that is still there; return whether there may be more."""
-        vectors = reference()
+        embedder, vectors = self._find_embedder(), reference()
         missing = MissingVectors(0, ()) if vectors is None else vectors.find_missing(STEP_TEXTS)
         del vectors
-        if not missing.texts:
+        if embedder is None or not missing.texts:
             return False
         try:
-            embeddings = await self._embedder.embed(missing.texts)
+            embeddings = await embedder.embed(missing.texts)
         except (EmbedderUnavailableError, TextRefusedError) as error:
             log.warning("Statements have no vectors yet: %s", error)
             return False
@@ -111,12 +113,9 @@ class StatementEmbedder:
 
 
 @asynccontextmanager
-async def running_statement_embedder(embedder: Embedder | None) -> AsyncIterator[StatementEmbedder | None]:
-    """Embed what users state until the block ends; nothing without an embedder."""
-    if embedder is None:
-        yield None
-        return
-    statements = StatementEmbedder(embedder)
+async def running_statement_embedder(find_embedder: FindEmbedder) -> AsyncIterator[StatementEmbedder]:
+    """Embed what users state until the block ends; nothing while there is no embedder."""
+    statements = StatementEmbedder(find_embedder)
     task = asyncio.create_task(statements.run())
     try:
         yield statements

@@ -57,10 +57,12 @@ class StatementVectors:
     def add(self, start: int, engine: str, vectors: NDArray[np.float32]) -> None:
         """Add vectors, (count, dimensions), of the statements from this number on.
 
-        Vectors of another engine take the place of all. What another request has added meanwhile stays.
+        Vectors of another engine take the place of all, and so do those that begin before all or leave a gap: vectors
+        are consecutive. What another request has added meanwhile stays.
         """
         with self._lock:
-            if engine != self._engine or not self._table.has_width(vectors.shape[1]) or start > self._end:
+            is_consecutive = self._first <= start <= self._end
+            if engine != self._engine or not self._table.has_width(vectors.shape[1]) or not is_consecutive:
                 self._engine, self._first, self._table = engine, start, VectorTable(_BLOCK_ROWS)
             self._table.add(vectors[self._end - start :])
 

@@ -24,12 +24,14 @@ class MonitorReports:
         crs: Mapping[Key, Json],
         enqueue: Callable[[Key], None],
         enqueue_urgent: Callable[[Key], None],
+        enqueue_low: Callable[[Key], None],
     ) -> None:
-        """`enqueue_urgent`: for accuracy drops."""
+        """`enqueue_urgent`: for accuracy drops. `enqueue_low`: for first reports: after a start all pods have one."""
         self._caches = caches
         self._crs = crs
         self._enqueue = enqueue
         self._enqueue_urgent = enqueue_urgent
+        self._enqueue_low = enqueue_low
         self.reports: dict[str, MonitorReport] = {}
         """Pod's uid -> its monitor's last report; a namesake has none yet."""
         self.progress: dict[str, FillProgress] = {}
@@ -44,7 +46,8 @@ class MonitorReports:
         before = self.reports.get(pod.uid)
         self.reports[pod.uid] = report
         if before is None or replace(before, user_requests=report.user_requests) != report:
-            (self._enqueue_urgent if _is_drop(report) else self._enqueue)((pod.namespace, pod.deployment))
+            enqueue = self._enqueue_low if before is None else self._enqueue
+            (self._enqueue_urgent if _is_drop(report) else enqueue)((pod.namespace, pod.deployment))
 
     def forget_user_requests(self, pod: ServingPod) -> None:
         """Forget how many requests a pod runs: its monitor has not said so the last time."""

@@ -81,8 +81,8 @@ class Observer:
 
         `enqueue_urgent`: before the keys that wait, for network policies that somebody changed, accuracy drops and
         requests. `enqueue_edited`: for what its tenant may change without end, where the edit filter has not let it
-        through. `enqueue_low`: for new deployments, and for many at once. `slots`: how many deployments waves may roll
-        at once.
+        through. `enqueue_low`: for new deployments, first reports, and many at once. `slots`: how many deployments
+        waves may roll at once.
         """
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
@@ -137,7 +137,7 @@ class Observer:
         self._caches = Caches(
             self.children, self.pods, self.namespaces, self.tenants, self.nodes, self.engines, self.endpoints
         )
-        self.monitors = MonitorReports(self._caches, self.crs, enqueue, self._enqueue_urgent)
+        self.monitors = MonitorReports(self._caches, self.crs, enqueue, self._enqueue_urgent, self._enqueue_low)
         self.volume_write_errors: dict[str, dict[str, str]] = {}
         """Namespace -> volume -> why the API server refused a write for it."""
         self.suites = TenantSuites(client, self._on_suite_change)

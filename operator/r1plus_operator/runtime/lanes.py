@@ -113,11 +113,17 @@ class Lanes(Generic[K]):
             return True
         out = self._out[priority]
         if priority is Priority.LOW:
-            return not out[group] and out.total() < LOW_SHARES * self._most
+            return not out[group] and self._has_room_for_low()
         return out[group] < self._most
+
+    def _has_room_for_low(self) -> bool:
+        """Return whether one more key of low priority may be out, of whatever group."""
+        return self._most is None or self._out[Priority.LOW].total() < LOW_SHARES * self._most
 
     def _find_group(self, priority: Priority) -> Hashable | None:
         lane, empty, next_group = self._lanes[priority], [], None
+        if priority is Priority.LOW and not self._has_room_for_low():
+            return None  # Of thousands of groups none has room, and each pop would look at all of them.
         for group, places in lane.items():
             while places and self._waiting.get(places[0].key) is not places[0]:
                 places.popleft()

@@ -159,6 +159,12 @@ def test_a_quintic_has_numbers_and_no_closed_form() -> None:
     assert str(result.numeric).startswith("[x = 1.167304, x = -0.76488443 - 0.35247155*i, ")
 
 
+def test_a_peak_that_quadrature_and_sums_miss_is_not_withheld() -> None:
+    """All three see next to nothing between -1000 and 1000, and the integral is sqrt(pi)."""
+    tree = parse("integrate(exp(-(x-33/10)^2), x, -1000, 1000)")
+    assert not confirm(tree, parse_result("sqrt(pi)")).is_verified
+
+
 def test_an_integral_without_closed_form_is_a_number_and_not_verified() -> None:
     result = run("integrate(exp(sin(x)), x, 0, 1)")
     assert (result.exact, result.numeric, result.verified) == (None, "1.63186961", False)

@@ -95,7 +95,7 @@ def test_vectors_are_never_mixed(engine: str, dimensions: int) -> None:
 
 async def test_a_few_statements_are_embedded_with_the_question() -> None:
     embedder, statements = FakeEmbedder(), Statements(*FEW)
-    ranking = await StatementEmbedder(embedder).rank("key", QUESTION, [statements.part])
+    ranking = await StatementEmbedder(lambda: embedder).rank("key", QUESTION, [statements.part])
     assert ranking is not None
     assert ranking.rank(QUESTION, statements.index.sentences) == [0, 1]
     assert embedder.asked == [(QUESTION, *FEW)]
@@ -103,7 +103,7 @@ async def test_a_few_statements_are_embedded_with_the_question() -> None:
 
 async def test_what_was_embedded_is_not_embedded_again() -> None:
     embedder, statements = FakeEmbedder(), Statements(*FEW)
-    search = StatementEmbedder(embedder)
+    search = StatementEmbedder(lambda: embedder)
     await search.rank("key", QUESTION, [statements.part])
     assert await search.rank("key", QUESTION, [statements.part]) is not None
     assert embedder.asked[1:] == [(QUESTION,)]
@@ -111,8 +111,7 @@ async def test_what_was_embedded_is_not_embedded_again() -> None:
 
 async def test_many_statements_are_embedded_in_the_background() -> None:
     embedder, statements = FakeEmbedder(), Statements(*MANY)
-    async with running_statement_embedder(embedder) as search:
-        assert search is not None
+    async with running_statement_embedder(lambda: embedder) as search:
         assert await search.rank("key", QUESTION, [statements.part]) is None
         assert QUESTION not in {text for texts in embedder.asked for text in texts}, "the question waits for nothing"
         await eventually(lambda: _is_ranked(search, statements), "vectors of all")
@@ -130,8 +129,7 @@ async def _has_asked(embedder: FakeEmbedder, times: int) -> bool:
 async def test_callers_take_turns() -> None:
     embedder, first, second = FakeEmbedder(), Statements(*MANY, *MANY), Statements(*MANY[::-1])
     embedder.gate = asyncio.Event()
-    async with running_statement_embedder(embedder) as search:
-        assert search is not None
+    async with running_statement_embedder(lambda: embedder) as search:
         await search.rank("one", QUESTION, [first.part])
         await search.rank("two", QUESTION, [second.part])
         embedder.gate.set()
@@ -141,7 +139,7 @@ async def test_callers_take_turns() -> None:
 
 async def test_an_index_that_was_dropped_is_embedded_no_further() -> None:
     embedder, statements = FakeEmbedder(), Statements(*MANY)
-    search = StatementEmbedder(embedder)
+    search = StatementEmbedder(lambda: embedder)
     await search.rank("key", QUESTION, [statements.part])
     del statements
     gc.collect()
@@ -156,13 +154,25 @@ async def test_an_index_that_was_dropped_is_embedded_no_further() -> None:
 async def test_a_slow_embedder_is_not_waited_for() -> None:
     embedder, statements = FakeEmbedder(), Statements(*FEW)
     embedder.gate = asyncio.Event()
-    assert await StatementEmbedder(embedder, SHORT_SECONDS).rank("key", QUESTION, [statements.part]) is None
+    assert await StatementEmbedder(lambda: embedder, SHORT_SECONDS).rank("key", QUESTION, [statements.part]) is None
+
+
+async def test_an_embedder_is_asked_once_it_has_its_engine() -> None:
+    """On one machine the engine comes with the first document; until then a question would wait for nothing."""
+    embedders: list[FakeEmbedder] = []
+    search = StatementEmbedder(lambda: embedders[0] if embedders else None)
+    few, many = Statements(*FEW), Statements(*MANY)
+    for statements in (few, many):
+        assert await search.rank("key", QUESTION, [statements.part]) is None
+    assert not await search.embed_some(weakref.ref(many.vectors))
+    embedders.append(FakeEmbedder())
+    assert await search.rank("key", QUESTION, [few.part]) is not None
 
 
 async def test_without_an_embedder_that_answers_words_are_searched() -> None:
     embedder, statements = FakeEmbedder(), Statements(*FEW)
     embedder.trouble = EmbedderUnavailableError("it is away")
-    search = StatementEmbedder(embedder)
+    search = StatementEmbedder(lambda: embedder)
     assert await search.rank("key", QUESTION, [statements.part]) is None
     embedder.trouble = None
     assert await search.rank("key", QUESTION, [statements.part]) is not None
@@ -170,13 +180,42 @@ async def test_without_an_embedder_that_answers_words_are_searched() -> None:
 
 async def test_after_a_change_of_the_engine_all_is_embedded_again() -> None:
     embedder, statements = FakeEmbedder(), Statements(*MANY)
-    async with running_statement_embedder(embedder) as search:
-        assert search is not None
+    async with running_statement_embedder(lambda: embedder) as search:
         await eventually(lambda: _is_ranked(search, statements), "vectors of all")
         embedder.engine = "other@sha256:00"
         assert await search.rank("key", QUESTION, [statements.part]) is None
         await eventually(lambda: _is_ranked(search, statements), "vectors of the other engine")
     assert compare(statements, "other@sha256:00") is not None
+
+
+async def test_after_a_change_of_the_engine_all_is_embedded_again_with_many_new_statements() -> None:
+    """The background embeds the new ones first, by the other engine, and then those before them."""
+    embedder, statements = FakeEmbedder(), Statements(*MANY)
+    search = StatementEmbedder(lambda: embedder)
+    await search.rank("key", QUESTION, [statements.part])
+    await _embed_in_steps(search, statements)
+    for text in MANY:
+        statements.index.add(Utterance(Speaker.USER, text.replace("red", "blue")))
+    embedder.engine = "other@sha256:00"
+    assert await search.rank("key", QUESTION, [statements.part]) is None
+    await _embed_in_steps(search, statements)
+    assert compare(statements, "other@sha256:00") is not None
+
+
+def test_vectors_of_earlier_statements_take_the_place_of_later_ones() -> None:
+    statements = Statements(*FEW)
+    statements.vectors.add(1, ENGINE, make_rows(1))
+    missing = statements.vectors.find_missing(9)
+    assert (missing.start, *missing.texts) == (0, *FEW)
+    statements.vectors.add(missing.start, ENGINE, make_rows(1))
+    assert statements.vectors.find_missing(9).start == 1, "else the same are missing for ever"
+
+
+async def _embed_in_steps(search: StatementEmbedder, statements: Statements) -> None:
+    """Embed what is missing, in as many steps as it needs and one more."""
+    for _ in range(2 + 2 * len(statements.index.cards) // STEP_TEXTS):
+        await search.embed_some(weakref.ref(statements.vectors))
+    assert not statements.vectors.find_missing(1).texts
 
 
 @pytest.fixture
@@ -189,7 +228,7 @@ async def store(volume: Volume) -> AsyncIterator[TenantStore]:
 
 async def test_a_question_is_compared_with_statements_of_its_own_end_user(store: TenantStore) -> None:
     embedder, content = FakeEmbedder(), make_content(store)
-    recall = Recall(content, StatementEmbedder(embedder))
+    recall = Recall(content, StatementEmbedder(lambda: embedder))
     names = {}
     for caller, color in ((ANNA, "red"), (BERT, "blue")):
         items = [say(f"My boat is {color}.")]
@@ -206,7 +245,7 @@ async def test_a_question_is_compared_with_statements_of_its_own_end_user(store:
 
 async def test_vectors_of_an_erased_end_user_are_gone(store: TenantStore) -> None:
     embedder, content = FakeEmbedder(), make_content(store)
-    recall = Recall(content, StatementEmbedder(embedder))
+    recall = Recall(content, StatementEmbedder(lambda: embedder))
     made = await content.write(ANNA, lambda one: one.create_conversation({}, [say(FEW[0])]))
     await recall.recall(ANNA, Continued("", made.id, 2**20, recalls=False, question=QUESTION))
     history = content.plaintext.get(content.identify(ANNA), made.id)

@@ -222,6 +222,22 @@ REFUSED = {
         change_tensor("output_norm.weight", zeros(tiny_gguf.WIDTH) + numpy.nan),
         r"tensor output_norm\.weight: has a number that is infinite or none",
     ),
+    "positions of a part of each head": (
+        change_key("qwen2.rope.dimension_count", 32),
+        "qwen2.rope.dimension_count: 32 of the 64 numbers of a head have a position",
+    ),
+    "positions that are scaled without a type": (
+        change_key("qwen2.rope.scaling.factor", 4.0, KIND.FLOAT32),
+        "qwen2.rope.scaling.factor: 4.0: scaled positions are not converted",
+    ),
+    "a frequency that is a text": (
+        change_key("qwen2.rope.freq_base", "abc", KIND.STRING),
+        "qwen2.rope.freq_base: 'abc' is not a number above 0",
+    ),
+    "an epsilon that is no number": (
+        change_key("qwen2.attention.layer_norm_rms_epsilon", float("nan"), KIND.FLOAT32),
+        "layer_norm_rms_epsilon: nan is not a number above 0",
+    ),
 }
 
 

@@ -58,12 +58,28 @@ def request_rollback(parts: OperatorParts, key: Key) -> None:
     parts.observer.ingest("MODIFIED", cr(key, generation=2, **annotations), has_turn=True)
 
 
+def edit_after_first_reports(parts: OperatorParts, key: Key) -> None:
+    """Let the monitor of each deployment report for the first time that all is well, and then edit one."""
+    watch = Watch(WatchStanding.STEADY, 4)
+    for other in parts.observer.crs:
+        report_watch(parts, other, watch)
+    edit(parts, key)
+
+
 def report_drop(parts: OperatorParts, key: Key) -> None:
+    report_watch(parts, key, Watch(WatchStanding.BELOW_THRESHOLD, 4))
+
+
+def report_watch(parts: OperatorParts, key: Key, watch: Watch) -> None:
     namespace, name = key
-    meta = {"namespace": namespace, "name": f"{name}-x", "uid": "p", "labels": {"r1plus.ai/deployment": name}}
+    meta = {
+        "namespace": namespace,
+        "name": f"{name}-x",
+        "uid": f"p-{namespace}-{name}",
+        "labels": {"r1plus.ai/deployment": name},
+    }
     pod = pod_projection.project_pod({"metadata": meta, "spec": {}, "status": {}})
     assert pod is not None
-    watch = Watch(WatchStanding.BELOW_THRESHOLD, 4)
     report = MonitorReport("r", "id", Phase.WATCHING, Verdict.PASS, "Passed", "", watch=watch)
     parts.observer.monitors.store_report(pod, report)
 
@@ -73,6 +89,7 @@ def report_drop(parts: OperatorParts, key: Key) -> None:
     {
         "another tenant edits": (edit, BESIDE),
         "the tenant itself edits the last one": (edit, LAST),
+        "the tenant edits the last one after all monitors have reported": (edit_after_first_reports, LAST),
         "the tenant asks for a rollback of the last one": (request_rollback, LAST),
         "a monitor of the last one reports a drop": (report_drop, LAST),
     },

@@ -10,6 +10,7 @@ is undone here:
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ _TOP_NAMES: Final = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+_EPSILON: Final = "attention.layer_norm_rms_epsilon"
+_FREQUENCY: Final = "rope.freq_base"
 _PERMUTED: Final = ("attn_q", "attn_k")
 MOST_TOLD: Final = 10
 PICKLE_PROTOCOLS: Final = b"\x02\x03\x04\x05"
@@ -119,7 +122,11 @@ def convert_gguf_to_checkpoint(
     shapes = _expect_shapes(header, facts)
     reader = gguf.GGUFReader(source)  # It trusts the file, so the header was checked first.
     vocabulary = _read_vocabulary(reader, header)
-    problems = [*_find_tensor_problems(header, facts, shapes), *find_vocabulary_problems(vocabulary)]
+    problems = [
+        *_find_number_problems(header, facts),
+        *_find_tensor_problems(header, facts, shapes),
+        *find_vocabulary_problems(vocabulary),
+    ]
     if problems:
         raise WeightsError(str(source), tuple(problems[:MOST_TOLD]))
     with lock_folder(target.absolute().parent), stage_folder(target) as folder:
@@ -170,6 +177,27 @@ def _expect_shapes(header: Header, facts: ModelFacts) -> dict[str, tuple[int, ..
     if any(tensor.name == "output.weight" for tensor in header.tensors):
         shapes["output.weight"] = (facts.vocabulary, width)
     return shapes
+
+
+def _find_number_problems(header: Header, facts: ModelFacts) -> Iterator[str]:
+    """Yield numbers that config.json cannot say, so that the checkpoint would answer wrongly."""
+    name, metadata = facts.architecture, header.metadata
+    for key in (f"{name}.{_EPSILON}", f"{name}.{_FREQUENCY}"):
+        value = metadata.get(key, 1.0)
+        if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            yield f"{key}: {value!r:.40} is not a number above 0; get the file again"
+    key = f"{name}.rope.dimension_count"
+    if (turned := metadata.get(key, facts.head_size)) != facts.head_size:
+        yield (
+            f"{key}: {turned!r:.40} of the {facts.head_size} numbers of a head have a position: a part of them is not"
+            " converted; get the checkpoint from the model's publisher"
+        )
+    for key in (f"{name}.rope.scaling.factor", f"{name}.rope.scale_linear"):  # llama.cpp scales also without a type.
+        if metadata.get(key, 1.0) not in (0.0, 1.0):
+            yield (
+                f"{key}: {metadata[key]!r:.40}: scaled positions are not converted; get the checkpoint from the model's"
+                " publisher"
+            )
 
 
 def _find_tensor_problems(header: Header, facts: ModelFacts, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
@@ -293,8 +321,8 @@ def _build_config(facts: ModelFacts, header: Header, vocabulary: Vocabulary, pre
         "head_dim": facts.head_size,
         "max_position_embeddings": facts.context_length,
         # The file has them in 32 bits: 9.99999997e-07 is 1e-06.
-        "rms_norm_eps": float(f"{read('attention.layer_norm_rms_epsilon'):.6g}"),
-        "rope_theta": float(f"{read('rope.freq_base', 10000.0):.7g}"),
+        "rms_norm_eps": float(f"{read(_EPSILON):.6g}"),
+        "rope_theta": float(f"{read(_FREQUENCY, 10000.0):.7g}"),
         "tie_word_embeddings": is_tied,
         "use_sliding_window": False,
         "vocab_size": facts.vocabulary,

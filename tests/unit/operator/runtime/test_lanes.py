@@ -109,6 +109,28 @@ TestLanesKeepTheirPromises = LanesMachine.TestCase
 TestLanesKeepTheirPromises.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 
 
+class CountedKey(str):
+    """A key that counts how often it is looked up."""
+
+    __slots__ = ()
+    lookups = 0
+
+    def __hash__(self) -> int:
+        CountedKey.lookups += 1
+        return super().__hash__()
+
+
+def test_a_pop_looks_at_no_group_while_none_of_low_priority_has_room() -> None:
+    lanes: Lanes[str] = Lanes(lambda key: Lane(group=str(key)), MOST)
+    for number in range(100):
+        lanes.push(CountedKey(number), Priority.LOW)
+    taken = [lanes.pop() for _ in range(MOST)]
+    assert None not in taken
+    CountedKey.lookups = 0
+    assert lanes.pop() is None
+    assert not CountedKey.lookups, "a restart of thousands of namespaces has as many groups"
+
+
 def lanes_with(*keys: str, most: int | None = None) -> Lanes[str]:
     """Lanes to which these were pushed, one after the other."""
     lanes: Lanes[str] = Lanes(lane, most)
