@@ -124,7 +124,7 @@ def test_a_pop_looks_at_no_group_while_none_of_low_priority_has_room() -> None:
     lanes: Lanes[str] = Lanes(lambda key: Lane(group=str(key)), MOST)
     for number in range(100):
         lanes.push(CountedKey(number), Priority.LOW)
-    taken = [lanes.pop() for _ in range(MOST)]
+    taken = [lanes.pop() for _ in range(LOW_SHARES * MOST)]
     assert None not in taken
     CountedKey.lookups = 0
     assert lanes.pop() is None
