@@ -5,6 +5,7 @@ so two machines make the same bundle.
 """
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from r1plus_model_repo.importing.triton_server import PYTHON, link_or_copy
 EXTRA: Final = "edge"
 BUILDER: Final = "hatchling==1.27.0"
 """Writes its version into the wheel: another one would make another bundle."""
+CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 OLDEST_GLIBC_MINOR, GLIBC_MINOR = 5, 36
 """Of the C library 2.x: wheels for any of these run on Debian 12, which has the last."""
 _MOST_ERROR: Final = 1500
@@ -43,9 +45,7 @@ def gather_wheels(project: Path, cache: Path, target: Path, tell: Callable[[str]
     Raises:
         EdgeError: the lock does not fit the project, or a wheel cannot be fetched or built.
     """
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path.home() / ".local" / "bin"))
-    if uv is None:
-        raise EdgeError("--software: uv is not on the PATH, and it reads the lock; `make bootstrap` installs it")
+    uv = find_uv(cache)
     export = [uv, "export", "--quiet", "--locked", "--extra", EXTRA, "--no-default-groups", "--no-emit-project"]
     requirements = _run("the lock", [*export, "--no-header", "--no-annotate", "--project", str(project)])
     folder = cache / "bundle-wheels" / hashlib.sha256(requirements.encode()).hexdigest()[:16]
@@ -61,6 +61,21 @@ def gather_wheels(project: Path, cache: Path, target: Path, tell: Callable[[str]
         build = [uv, "build", "--quiet", "--wheel", "--build-constraint", str(constraint), "--no-create-gitignore"]
         tell("building the wheel of r1plus")
         _run("the wheel of r1plus", [*build, "--out-dir", str(target), "--python", sys.executable, str(project)])
+
+
+def find_uv(cache: Path) -> str:
+    """Return uv: from the PATH, or where `make bootstrap` or, without root, `make quickstart` has put it.
+
+    Raises:
+        EdgeError: it is in none of these places.
+    """
+    folders = [Path.home() / ".local" / "bin", *sorted(cache.glob("uv-*/bin"), reverse=True)]
+    uv = shutil.which("uv") or shutil.which("uv", path=os.pathsep.join(map(str, folders)))
+    if uv is None:
+        raise EdgeError(
+            "--software: uv is not on the PATH, and it reads the lock; `make quickstart` installs it for you"
+        )
+    return uv
 
 
 def list_platforms() -> list[str]:
@@ -87,7 +102,10 @@ def _download(requirements: str, scratch: Path) -> None:
 
 
 def _run(what: str, command: Sequence[str]) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = dict(os.environ)
+    if CERTIFICATES.exists():
+        environment.setdefault("UV_SYSTEM_CERTS", "1")  # A company's own authority is among these.
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if result.returncode != 0:
         raise EdgeError(f"--software: {what} cannot be had: {result.stderr.strip()[-_MOST_ERROR:]}")
     return result.stdout

@@ -25,6 +25,7 @@ TOKEN_VARIABLE: Final = "R1PLUS_GATEWAY_TOKEN"
 """A token of the admin ServiceAccount, for those without a kubeconfig: a pipeline's projected token."""
 KEY_VARIABLE: Final = "R1PLUS_API_KEY"
 """A key of the gateway, for verbs that do what applications do."""
+OLD_TOKEN: Final = "; check that the token is new, and that the cluster's keys in the gateway's ConfigMap are current"
 TOO_OLD: Final = "; the gateway is older than this r1plus"
 Json = dict[str, Any]
 
@@ -63,6 +64,13 @@ class GatewayTarget:
     def title(self) -> str:
         """What messages call it."""
         return f"The gateway at {self.url}" if self.url else f"The gateway of {self.namespace}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do if it does not answer."""
+        if is_loopback(urlsplit(self.url).hostname or ""):
+            return "check that the forwarded port is open; of `r1plus serve`, see `r1plus serve status`"
+        return "check that its pod is Ready, and that it is the tenant's"
 
 
 def call_admin(
@@ -111,7 +119,10 @@ def open_caller_session(target: GatewayTarget, end_user: str = "") -> Iterator["
     """Yield the API of a gateway for the holder of the key in `KEY_VARIABLE`. Raises CliError."""
     key = target.env.get(KEY_VARIABLE, "")
     if not key:
-        raise UsageError(f"{KEY_VARIABLE} is not set; put a key of r1plus key create into it")
+        raise UsageError(
+            f"{KEY_VARIABLE} is not set; put a key of `r1plus key create` into it, or the one that `r1plus serve`"
+            " printed"
+        )
     with _open_session(target, key) as session:
         headers = {**session.headers, **({"x-r1plus-end-user": end_user} if end_user else {})}
         yield CallerSession(replace(session, headers=headers))
@@ -138,6 +149,7 @@ class _Session:
     client: Any
     target: GatewayTarget
     headers: Mapping[str, str] = field(repr=False)
+    is_key: bool = False
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:
         return self.client.request(method, f"/v1/admin{path}", headers={**self.headers, **(headers or {})}, **options)
@@ -149,7 +161,7 @@ class _Session:
         return stream
 
     def read_answer(self, answer: Any) -> Json:
-        return _read_answer(self.target, answer)
+        return _read_answer(self.target, answer, self.is_key)
 
 
 @contextlib.contextmanager
@@ -167,11 +179,10 @@ def _open_session(target: GatewayTarget, key: str = "") -> Iterator[_Session]:
     try:
         with _open_client(target) as client:
             try:
-                yield _Session(client, target, {"Authorization": f"Bearer {token}"})
+                yield _Session(client, target, {"Authorization": f"Bearer {token}"}, bool(key))
             except httpx.HTTPError as error:
                 raise GatewayUnavailableError(
-                    f"{target.title} does not answer: {error or type(error).__name__}; check that its pod is Ready, and"
-                    f" that it is the tenant's"
+                    f"{target.title} does not answer: {error or type(error).__name__}; {target.remedy}"
                 ) from error
     except GatewayUnavailableError as error:
         problem = "" if target.url else target.connect().explain_gateway(target.namespace or "")
@@ -242,7 +253,7 @@ def _speaks_tls(address: str) -> bool:
         return False
 
 
-def _read_answer(target: GatewayTarget, answer: Any) -> Json:
+def _read_answer(target: GatewayTarget, answer: Any, is_key: bool) -> Json:
     try:
         document = answer.json()
     except ValueError:
@@ -253,9 +264,10 @@ def _read_answer(target: GatewayTarget, answer: Any) -> Json:
     message = error.get("message") if isinstance(error, dict) else answer.text[:300]
     where = f" -n {target.namespace}" if target.namespace else ""
     remedy = {
-        401: "; check that the token is new, and that the cluster's keys in the gateway's ConfigMap are current",
+        401: f"; the key is read from {KEY_VARIABLE}" if is_key else OLD_TOKEN,
         404: f"; see: r1plus key list{where}" if isinstance(error, dict) else TOO_OLD,
         405: TOO_OLD,
     }.get(answer.status_code, "")
     kind = GatewayUnavailableError if answer.status_code == 503 else CliError
+    message = str(message).removesuffix(".") if remedy else message
     raise kind(f"{target.title} refused ({answer.status_code}): {message}{remedy}")

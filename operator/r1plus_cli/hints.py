@@ -1,7 +1,7 @@
 """Hints that work as printed: commands to run next, named the way this command was called.
 
-In a clone it is .venv/bin/r1plus, next to .venv/bin/kubectl, and not on PATH. Hints say `r1plus` and `kubectl`, also
-those in a status, which the operator wrote.
+In a clone it is .venv/bin/r1plus, next to .venv/bin/kubectl, or .venv-edge/bin/r1plus, and not on PATH. Hints say
+`r1plus` and `kubectl`, also those in a status, which the operator wrote.
 """
 
 import re
@@ -11,10 +11,10 @@ from pathlib import Path
 
 PROGRAM = "r1plus"
 _VERBS = (
-    "ack|advise|ask|audit|engine|engines|evaluations|explain|fit|history|key|knowledge|pause|pin|plan|refresh|resume|rollback"
-    "|rollouts|status|suite|tenant|unpin|usage|validate"
+    "ack|advise|ask|audit|edge|engine|engines|evaluations|explain|fit|history|key|knowledge|pause|pin|plan|refresh|resume"
+    "|rollback|rollouts|serve|status|suite|tenant|unpin|usage|validate"
 )
-_COMMAND = re.compile(rf"(?<![\w./-])(?:{PROGRAM}(?= (?:{_VERBS})\b)|kubectl(?= [a-z]))")
+_COMMAND = re.compile(rf"(?<![\w./-])(?:{PROGRAM}(?= (?:{_VERBS})\b(?! runs))|kubectl(?= [a-z]))")
 
 
 def runnable_hint(text: str, program: str | None = None) -> str:

@@ -45,8 +45,8 @@ class KubernetesCluster:
             raise CliError(
                 f"No cluster is configured: {find_missing_kubeconfig(kubeconfig) or error}; set --kubeconfig"
                 " or KUBECONFIG"
-                " (`make demo` starts a cluster and prints its kubeconfig). `r1plus plan` and `r1plus"
-                " validate` need no cluster"
+                " (`make demo` starts a cluster and prints its kubeconfig). `r1plus plan`, `r1plus validate`"
+                " and `r1plus serve` need no cluster; what `r1plus serve` serves is asked at the address that it prints"
             ) from error
         self._objects = client.CustomObjectsApi(self._api)
         self._core = client.CoreV1Api(self._api)

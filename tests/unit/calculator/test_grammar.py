@@ -86,6 +86,7 @@ def test_an_expression_is_read_and_printed(text: str, printed: str) -> None:
         "solve within a sum": ("1 + solve(x = 2)", ExpressionSyntaxError, "calculate it alone"),
         "solve within solve": ("solve(solve(x = 2))", ExpressionSyntaxError, "calculate it alone"),
         "two signs of equality": ("solve(x = y = 2)", ExpressionSyntaxError, "a second ="),
+        "LaTeX": (r"\int_0^1 x^2 dx", ExpressionSyntaxError, "LaTeX is not read: write such as integrate"),
         "a comparison": ("x < 2", ExpressionSyntaxError, "inequalities"),
         "an attribute": ("x.real", ExpressionSyntaxError, "between two digits"),
         "a private name": ("__import__", ExpressionSyntaxError, "a name begins with a letter"),

@@ -75,6 +75,12 @@ async def test_what_cannot_be_read_or_found_is_said(
     assert "secret.pdf: is encrypted; save it without a password" in str(failed.exception)
     unknown = await asyncio.to_thread(call, "search", "x", "--store", "none")
     assert "there is no vector store none" in str(unknown.exception)
+    monkeypatch.setenv("R1PLUS_API_KEY", "nonesuch")
+    assert "(401)" in (refused := str((await asyncio.to_thread(call, "list")).exception))
+    assert refused.endswith("; the key is read from R1PLUS_API_KEY")
+    assert "ConfigMap" not in refused
+    silent = await asyncio.to_thread(call, "list", "--gateway", "http://127.0.0.1:1/v1")
+    assert "of `r1plus serve`, see `r1plus serve status`" in str(silent.exception)
     monkeypatch.delenv("R1PLUS_API_KEY")
     assert "R1PLUS_API_KEY is not set" in str((await asyncio.to_thread(call, "list")).exception)
 

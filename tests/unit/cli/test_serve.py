@@ -75,7 +75,10 @@ def refusals(folder: Path) -> dict[str, tuple[list[str], str]]:
         "a suite in another's folder": ([*edge, "--suite", str(other)], "a suite must have the name of its ConfigMap"),
         "every address without a certificate": ([*edge, "--listen", "0.0.0.0:9000"], "would travel in the clear"),
         "a data folder that is a file": ([*edge, "--data", in_file(folder / "data", "")], "is a file; name a folder"),
-        "an engine of another tier": ([*edge, "--engine", "smollm2-full-f16"], "EngineNotFound"),
+        "an engine of another tier": (
+            [*edge, "--engine", "smollm2-full-f16"],
+            "it is of tier full, and tier edge is asked",
+        ),
         "more context than the model has": (
             [
                 "-f",

