@@ -47,8 +47,11 @@ class Progress:
         self._tell_conditions(status)
         self._tell_failures(failing)
         watched = controller.reports.get(serving.name) if serving else report
+        asked = controller.request.spec  # Of an update, too.
         self._reporter.update(
             phase=phase,
+            tier=asked.tier.value,
+            threshold=float(asked.accuracy.threshold),
             message=self._find_message(status, phase),
             url=self._listening.local_url,
             metrics_url=gateway.metrics_url,

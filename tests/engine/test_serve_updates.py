@@ -48,7 +48,8 @@ def read_record(served: Served) -> UpdateRecord:
 def test_an_update_is_gated_beside_what_serves_and_no_request_fails(served: Served, tmp_path: Path) -> None:
     first = served.status.revision
     with calling(served) as caller:
-        with served.updating("-f", write_file(tmp_path, 2)) as update:
+        lower = ROLLBACK.replace("accuracy: {", "accuracy: {threshold: 0.97, ")
+        with served.updating("-f", write_file(tmp_path, 2, lower)) as update:
             wait_until(lambda: served.status.update.startswith("gate"), "it is being gated", START_SECONDS)
             second = served.call("update", "-f", write_file(tmp_path, 3))
             assert (second.returncode, "Another update is under way" in second.stdout) == (1, True)
@@ -59,7 +60,7 @@ def test_an_update_is_gated_beside_what_serves_and_no_request_fails(served: Serv
     assert "gate " in output
     assert caller.failures == []
     assert caller.revisions == [first, served.status.revision]
-    assert served.status.update == ""
+    assert (served.status.update, served.status.threshold) == ("", 0.97)
     print(f"longest gap between two answers: {caller.longest_gap:.1f} s")
 
 
