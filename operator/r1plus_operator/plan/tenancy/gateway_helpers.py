@@ -21,6 +21,11 @@ ENGINE_FILES: Final = "embedder-engine"
 """In the gateway's pod: the init container that copies an engine out of its image, and the volume that it fills."""
 COPY_ENGINE: Final = f"cp -R /engine/. {embedder.DEFAULT_ENGINE_DIR}/"
 SOCKET_SIZE: Final = "1Mi"
+PRESTOP_SECONDS: Final = 5
+PRESTOP: Final[Json] = {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_SECONDS)]}}}
+"""For the gateway, time for the endpoint to leave every kube-proxy and Ingress controller, before new connections are
+refused. For each container of the pod, time until Python can handle SIGTERM: a container's first process never gets one
+that comes before, and a pod that was deleted within a second of its start stayed for its whole grace period."""
 ENGINE_EXTRAS: Final = 64 * 2**20
 """Bytes of an engine's files beyond its weights."""
 LOGS, LOGS_LIMIT = 32 * 2**20, 128 * 2**20
@@ -170,6 +175,7 @@ def build_helper_container(helper: GatewayHelper, config: OperatorConfig, *, cou
             **({} if user is None else {"runAsUser": user + helper.user_offset}),
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "lifecycle": PRESTOP,
         "startupProbe": _build_probe(helper, periodSeconds=2, timeoutSeconds=5, failureThreshold=60),
         "livenessProbe": _build_probe(helper, periodSeconds=20, timeoutSeconds=10, failureThreshold=3),
         "volumeMounts": [

@@ -59,6 +59,8 @@ from r1plus_operator.plan.podspec.pod import (
 )
 from r1plus_operator.plan.settings import OperatorConfig
 from r1plus_operator.plan.tenancy.gateway_helpers import (
+    PRESTOP,
+    PRESTOP_SECONDS,
     GatewayHelper,
     build_helper_container,
     build_helper_volumes,
@@ -75,8 +77,6 @@ ANNOTATION_START: Final = f"{names.GROUP}/gateway-start"
 CLOSED: Final = "closed"
 STORE_SIZE: Final = "1Gi"
 TMP: Final = "16Mi"
-PRESTOP_SECONDS: Final = 5
-"""Time for the endpoint to leave every kube-proxy and Ingress controller, before new connections are refused."""
 DRAIN_SECONDS, ROLLING_DRAIN_SECONDS = 60, 600
 """Time for running answers to end. With a volume the next gateway waits for it; with a database it runs already."""
 EXIT_SECONDS: Final = 25
@@ -297,7 +297,7 @@ def _build_container(
         "startupProbe": _build_probe("/healthz", periodSeconds=2, failureThreshold=60),
         "livenessProbe": _build_probe("/healthz", periodSeconds=20, timeoutSeconds=10, failureThreshold=3),
         "readinessProbe": _build_probe("/readyz", periodSeconds=3, timeoutSeconds=5),
-        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_SECONDS)]}}},
+        "lifecycle": PRESTOP,
         "volumeMounts": [*_build_mounts(gateway), *build_socket_mounts(helpers)],
     }
 

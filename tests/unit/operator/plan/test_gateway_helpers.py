@@ -91,7 +91,9 @@ class TestOneHelper:
         container = helpers[helper.name]
         assert container["image"] == gateway["image"]
         assert container["command"] == ["python3", "-m", helper.module]
-        assert not {"args", "lifecycle", "ports", "readinessProbe"} & container.keys()
+        assert not {"args", "ports", "readinessProbe"} & container.keys()
+        # Else SIGTERM in the first second of a container is lost, and its pod stays for the whole grace period.
+        assert container["lifecycle"]["preStop"]["exec"]["command"] == ["/bin/sleep", "5"]
         for probe in ("startupProbe", "livenessProbe"):
             assert container[probe]["exec"]["command"] == ["python3", "-m", helper.module, "health"]
         secure = container["securityContext"]
