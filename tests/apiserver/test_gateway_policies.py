@@ -199,7 +199,9 @@ def add_second_helper(deployment: Json) -> None:
 def start_helper_first(deployment: Json) -> None:
     helper = get_helper(deployment)
     get_pod(deployment)["containers"].remove(helper)
-    get_pod(deployment)["initContainers"] = [{key: helper[key] for key in helper if not key.endswith("Probe")}]
+    # The API server takes neither of an init container.
+    fields = {key: value for key, value in helper.items() if not key.endswith("Probe") and key != "lifecycle"}
+    get_pod(deployment)["initContainers"] = [fields]
 
 
 def mount_secret(name: str) -> Change:
@@ -239,7 +241,8 @@ HELD: dict[str, tuple[Change, str, str]] = {
     "the gateway's settings in a helper": (lambda it: get_helper(it)["env"].append({"name": "R1PLUS_GATEWAY_SETTINGS", "value": "/x"}), "gateway-pods", "R1PLUS_..._ of its own only"),
     "a liveness probe of a helper that runs a program": (run_in_helper("livenessProbe", "sh"), "gateway-pods", "its probes the same with health"),
     "a startup probe of a helper that runs a program": (run_in_helper("startupProbe", "python3", "-c", "x"), "gateway-pods", "its probes the same with health"),
-    "a hook of a helper": (lambda it: get_helper(it).update(lifecycle={"preStop": {"exec": {"command": ["/bin/sleep", "5"]}}}), "gateway-pods", "no args, no hook"),
+    "a hook of a helper that runs a program": (lambda it: get_helper(it).update(lifecycle={"preStop": {"exec": {"command": ["sh"]}}}), "gateway-pods", "no args, no hook but"),
+    "a hook after a helper's start": (lambda it: get_helper(it)["lifecycle"].update(postStart={"exec": {"command": ["/bin/sleep"]}}), "gateway-pods", "no hook but"),
     "the tenant's key in a helper": (mount_in_helper("key", "/etc/r1plus/tenant-key"), "gateway-pods", "no Secret and no claim"),
     "the tenant's key in a helper, as its /tmp": (mount_in_helper("key", "/tmp"), "gateway-pods", "no Secret and no claim"),
     "a Secret as a helper's volume": (swap_socket({"secret": {"secretName": "r1plus-gateway-key"}}), "gateway-pods", "no Secret and no claim"),
