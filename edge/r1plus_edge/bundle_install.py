@@ -19,7 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.atomic_files import replace_link
 from r1plus_contract.suite_files import key_id
+from r1plus_edge.base_folders import find_data_home
 from r1plus_edge.bundle import Bundle, open_bundle
 from r1plus_edge.bundle_keys import add_key, find_keys_file, load_keys
 from r1plus_edge.bundle_manifest import Part
@@ -36,9 +38,7 @@ _MOST_ERROR: Final = 1500
 
 def find_software_root(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of the environments that come of bundles."""
-    base = Path(environ.get("XDG_DATA_HOME", ""))
-    home = Path(environ.get("HOME") or "/") / ".local" / "share"
-    return (base if base.is_absolute() else home) / "r1plus" / "software"
+    return find_data_home(environ) / "r1plus" / "software"
 
 
 def install_software(bundle: Bundle, root: Path, python: str = sys.executable) -> Path:
@@ -65,10 +65,8 @@ def install_software(bundle: Bundle, root: Path, python: str = sys.executable) -
 
 def switch_current(root: Path, environment: Path) -> Path:
     """Let the link `CURRENT` name an environment, in one step; return the link."""
-    link, part = root / CURRENT, root / f".{CURRENT}.part"
-    part.unlink(missing_ok=True)
-    part.symlink_to(environment.name, target_is_directory=True)
-    part.replace(link)
+    link = root / CURRENT
+    replace_link(link, environment.name)
     return link
 
 

@@ -11,6 +11,7 @@ import r1plus_edge
 INSTALLER: Final = "install.pyz"
 _MODULES: Final = (
     "__init__",
+    "base_folders",
     "bundle",
     "bundle_install",
     "bundle_keys",

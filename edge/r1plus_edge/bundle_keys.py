@@ -6,13 +6,13 @@ from pathlib import Path
 
 from r1plus_contract.atomic_files import replace_text
 from r1plus_contract.suite_files import PUBLIC_KEY_BYTES, decode_base64
+from r1plus_edge.base_folders import find_config_home
 from r1plus_edge.errors import EdgeError
 
 
 def find_keys_file(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the file: one key a line, 32 bytes in base64; `#` begins a comment."""
-    base = Path(environ.get("XDG_CONFIG_HOME", ""))
-    return (base if base.is_absolute() else Path(environ.get("HOME") or "/") / ".config") / "r1plus" / "bundle-keys"
+    return find_config_home(environ) / "r1plus" / "bundle-keys"
 
 
 def load_keys(file: Path) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.atomic_files import replace_link
 from r1plus_edge.data_folder import DataFolder
 from r1plus_operator.plan.engine.delivery import EngineVolume
 
@@ -18,10 +19,7 @@ def link_claim(folder: DataFolder, volume: EngineVolume, files: Path) -> Path:
     """Let the claim of a volume have an engine's files, in one step; return its folder."""
     claim = folder.claims / volume.name
     claim.mkdir(parents=True, exist_ok=True)
-    part = claim / f".{_LINK}.part"
-    part.unlink(missing_ok=True)
-    part.symlink_to(files, target_is_directory=True)
-    part.replace(claim / _LINK)
+    replace_link(claim / _LINK, files)
     return claim
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.delivery import digest_folder
+from r1plus_edge.base_folders import find_cache_home, find_data_home
 from r1plus_edge.errors import EdgeError, RequestError
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_model_repo.importing.demo_engines import MAKERS, find_folder_name
@@ -17,15 +18,12 @@ def find_cache(environ: Mapping[str, str] = os.environ) -> Path:
     """Return where what takes long to make is kept: $R1PLUS_CACHE, else r1plus in the user's cache folder."""
     if environ.get(ENV_CACHE):
         return Path(environ[ENV_CACHE])
-    # By the XDG base directory specification a relative path does not count.
-    base = Path(environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path(environ.get("HOME") or "/") / ".cache") / "r1plus"
+    return find_cache_home(environ) / "r1plus"
 
 
 def find_default_data(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the data folder that is used without --data."""
-    base = Path(environ.get("XDG_DATA_HOME", ""))
-    return (base if base.is_absolute() else Path(environ.get("HOME") or "/") / ".local" / "share") / "r1plus" / "edge"
+    return find_data_home(environ) / "r1plus" / "edge"
 
 
 def select_engines(wanted: str, engines: Sequence[Engine]) -> tuple[tuple[Engine, ...], Path | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.atomic_files import replace_text
+from r1plus_edge.base_folders import find_config_home
 from r1plus_edge.bundle_install import CURRENT
 from r1plus_edge.data_folder import DataFolder, check_path, find_holder
 from r1plus_edge.errors import EdgeError, RequestError
@@ -179,9 +180,8 @@ def find_unit(name: str, *, is_system: bool, environ: Mapping[str, str] = os.env
     """Return the unit's file."""
     if not _NAMES.fullmatch(name):
         raise RequestError(f"--name {name}: give up to 63 of a-z, 0-9 and -, such as {NAME}")
-    base = Path(environ.get("XDG_CONFIG_HOME", ""))
-    base = base if base.is_absolute() else Path(environ.get("HOME") or "/") / ".config"
-    return (SYSTEM_FOLDER if is_system else base / "systemd" / "user") / f"{name}.service"
+    folder = SYSTEM_FOLDER if is_system else find_config_home(environ) / "systemd" / "user"
+    return folder / f"{name}.service"
 
 
 def write_unit(unit: Path, service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step."""
+"""Files and links that are replaced in one step."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ def replace_text(path: Path, text: str, *, mode: int | None = None) -> None:
     if mode is not None:
         part.chmod(mode)
     part.replace(path)
+
+
+def replace_link(link: Path, target: Path | str) -> None:
+    """Let a link to a folder name another one by rename: a reader follows the old one or the new one."""
+    part = link.with_name(f".{link.name}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target, target_is_directory=True)
+    part.replace(link)
