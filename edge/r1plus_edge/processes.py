@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -81,16 +81,22 @@ def send(pid: int, number: int) -> None:
 def measure_processor(root: Path) -> float:
     """Return the processor seconds of this process, of the data folder's, and of all that they have waited for."""
     own = os.times()
-    return sum(own[:4]) + sum(_read_processor(_PROC / str(pid)) for pid in find_processes(root))
+    return sum(own[:4]) + sum(sum(_read_times(pid)) for pid in find_processes(root))
 
 
-def _read_processor(process: Path) -> float:
+def read_processor_seconds(processes: Iterable[int]) -> float:
+    """Return the processor time of processes since their start, seconds. One that has ended counts nothing."""
+    return sum(sum(_read_times(pid)[:2]) for pid in processes)
+
+
+def _read_times(pid: int) -> tuple[float, ...]:
+    """Return user and system seconds of a process, then those of what it has waited for; empty: it has ended."""
     try:
         # The name before them may have spaces and brackets.
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return ()
+    return tuple(int(field) / os.sysconf("SC_CLK_TCK") for field in fields[11:15])
 
 
 def measure_memory(pid: int) -> int:
@@ -109,4 +115,16 @@ def measure_memory(pid: int) -> int:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
         waiting += map(int, children)
+    return total * 1024
+
+
+def read_proportional_memory(processes: Iterable[int]) -> int:
+    """Return the memory of processes, bytes: a page that several share counts in parts."""
+    total = 0
+    for pid in processes:
+        try:
+            lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total * 1024

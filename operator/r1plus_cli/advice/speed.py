@@ -1,11 +1,9 @@
 """How fast an engine that `r1plus serve` serves answers a suite's prompts: through its gateway, with the client."""
 
 import asyncio
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import httpx
 
@@ -14,14 +12,13 @@ from r1plus_cli.errors import CliError
 from r1plus_client import AsyncClient, ChatCompletion, InvalidRequestError, R1PlusError
 from r1plus_client.protocol import Options
 from r1plus_contract.suite import Item, Suite, SuiteSampling
+from r1plus_edge.processes import read_processor_seconds, read_proportional_memory
 from r1plus_monitoring.curate.asking import shuffle
 
 SINGLE_ASKS = 20
 """Requests one at a time: for the time to the first token."""
 ORDER = 1
 ANSWER_SECONDS = 600.0
-_TICK = os.sysconf("SC_CLK_TCK")
-_PROC = Path("/proc")
 
 
 class SuiteTooLongError(CliError):
@@ -61,7 +58,7 @@ async def measure_speed(
         first_token_seconds=statistics.median(first for first, _ in firsts),
         processor_seconds_per_answer=used / len(items),
         processor_share=min(1.0, used / (seconds * threads)),
-        memory_bytes=read_memory(list_processes()),
+        memory_bytes=read_proportional_memory(list_processes()),
     )
 
 
@@ -101,28 +98,3 @@ async def _ask_all(asker: _Asker, items: Sequence[Item], batch: int) -> int:
         return tokens
 
     return sum(await asyncio.gather(*(work() for _ in range(batch))))
-
-
-def read_processor_seconds(processes: Iterable[int]) -> float:
-    """Return the processor time of processes since their start, seconds. One that has ended counts nothing."""
-    total = 0
-    for pid in processes:
-        try:
-            # The name in parentheses may have spaces; what follows it has fixed places.
-            fields = (_PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICK
-
-
-def read_memory(processes: Iterable[int]) -> int:
-    """Return the memory of processes, bytes: a page that several share counts in parts."""
-    total = 0
-    for pid in processes:
-        try:
-            lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total * 1024

@@ -26,9 +26,8 @@ import httpx
 
 from bench.reconcile.stage import machine
 from devcluster.cache import cache_dir
-from r1plus_cli.advice.speed import read_memory, read_processor_seconds
 from r1plus_client import AsyncClient
-from r1plus_edge.processes import find_processes
+from r1plus_edge.processes import find_processes, read_processor_seconds, read_proportional_memory
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
@@ -211,7 +210,7 @@ def _measure_idle(served: Served) -> tuple[float, float, float]:
         100 * (read_processor_seconds(pids) - used) / seconds
         for pids, used in zip((others, engine), before, strict=True)
     ]
-    memory = read_memory(others) / MIB
+    memory = read_proportional_memory(others) / MIB
     print(f"idle: {memory:.0f} MiB and {shares[0]:.2f} % of a core, the engine {shares[1]:.2f} %", flush=True)
     return memory, shares[0], shares[1]
 
