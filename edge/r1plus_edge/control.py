@@ -49,7 +49,7 @@ class Message:
 
 
 class _Sender:
-    """Tells whoever asked for the update; that they have left changes nothing."""
+    """Tells the client that asked for the update; that it has left changes nothing."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer

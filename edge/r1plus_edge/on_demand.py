@@ -1,7 +1,7 @@
 """A container that runs while somebody uses it: the first connection starts it, and an idle time ends it.
 
 `serve` listens where the gateway connects, and hands each connection on to the process, which listens in a folder of
-its own. So a machine has no memory for a calculator that nobody asks. In a cluster such a container runs all the time.
+its own. So a calculator without requests takes no memory. In a cluster such a container runs all the time.
 """
 
 import asyncio

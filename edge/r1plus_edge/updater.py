@@ -179,7 +179,7 @@ def _find_condition(status: Json, kind: ConditionType) -> Json:
 
 
 class _Both:
-    """Tells whoever asked for the update, and whoever watches `serve`."""
+    """Tells the client that asked for the update, and the terminal of `serve`."""
 
     def __init__(self, narrator: Narrator, reporter: Reporter) -> None:
         self._narrators = (narrator, reporter.narrator)

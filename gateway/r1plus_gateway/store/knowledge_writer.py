@@ -433,7 +433,7 @@ class KnowledgeWriter(KnowledgeReader):
         self.connection.execute(sa.update(table).where(table.c.id == row_id).values(expires_at=DELETED_AT))
 
     def _hide_store_files(self, ids: Sequence[str]) -> None:
-        """Move files of a vector store into a new one that nobody sees: that takes no longer where they are large."""
+        """Move files of a vector store into a new one that no caller sees: that takes no longer for large ones."""
         store = VectorStore(make_id("vs"), "", "", {}, self.now, self.now, None, DELETED_AT, 1, is_shared=False)
         row = self._seal_store(store)
         self._grow([row["attributes"]], is_limited=False)

@@ -39,7 +39,7 @@ class Lane:
     group: Hashable = ""
     """Groups take turns."""
     is_urgent: bool = False
-    """Urgent whoever adds it."""
+    """Urgent whatever priority it is added with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
