@@ -99,7 +99,8 @@ async def make_deployments(client: ApiClient, namespace: str, count: int, **anno
 async def remove(client: ApiClient, namespace: str) -> None:
     """Delete what was made in a namespace, so that no later test lists it."""
     for kind in (kinds.R1PLUS_DEPLOYMENT, kinds.POD):
-        async for items, _ in client.iter_pages(kind, namespace, metadata_only=True):
+        # A page of 500 with all their annotations takes longer than a request may.
+        async for items, _ in client.iter_pages(kind, namespace, metadata_only=True, limit=50):
             await asyncio.gather(*(client.delete(kind, item["metadata"]["name"], namespace) for item in items))
 
 
@@ -262,6 +263,27 @@ async def test_finding_02_edits_without_end_of_what_admission_lets_in_are_little
     assert of_noise < turns + len(followed), "an edit of another tenant may make a second pass"
     assert by_operator < 0.5 * by_server
     await remove(client, noise.namespace)
+
+
+LABELLED = ("ConfigMap", "credit-accuracy"), ("Service", "credit"), ("NetworkPolicy", "credit")
+
+
+async def test_finding_02_labels_without_end_on_what_the_operator_has_made_cost_no_pass(
+    operator: OperatorProcess, client: ApiClient, tenant: Tenant
+) -> None:
+    """A tenant's admin may label the ConfigMap, and Kubernetes' own `admin` the others."""
+    await eventually(operator.leads, "the operator leads")
+    tenants, count = Others([tenant]), 100
+    await tenant.deploy("credit", tier="full")
+    await tenant.candidate("credit")
+    await tenants.edit_seconds(1)
+    before = await operator.passes()
+    for number in range(count):
+        label = {"metadata": {"labels": {"example.com/number": str(number)}}}
+        for kind, name in LABELLED:
+            await client.patch(kinds.BY_KIND[kind], name, tenant.namespace, label)
+    await tenants.edit_seconds(1)
+    assert await operator.passes() - before < count
 
 
 FLOODED, FLOOD_EDITS = 5, 400

@@ -21,6 +21,7 @@ from support.apiserver.manifests import (
     CHILD,
     CLUSTER_ROLE_BINDING,
     POLICY_BINDING,
+    ROLE,
     ROLE_BINDING,
     SECRET,
     SERVICE_ACCOUNT,
@@ -42,6 +43,8 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.apiserver
 REACH, TEMPLATES = "operator-reach", "operator-templates"
 DEPLOYMENT, JOB, POD_MONITOR = (kinds.BY_KIND[kind] for kind in ("Deployment", "Job", "PodMonitor"))
+OPTIONAL = {kind: kinds.BY_KIND[kind] for kind in ("PodMonitor", "PrometheusRule")}
+"""Kinds of children that a cluster may not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +59,39 @@ class Intruder:
         return self.operator.ask("POST", kinds.BY_KIND[body["kind"]].path(self.tenant), body)
 
 
-def without_schema() -> Json:
-    """Return a definition of PodMonitor that takes anything."""
+def without_schema(resource: Resource) -> Json:
+    """Return a definition of a kind that takes anything."""
     anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    version = {"name": POD_MONITOR.version, "served": True, "storage": True, "schema": anything}
-    of = {"kind": POD_MONITOR.kind, "plural": POD_MONITOR.plural, "singular": "podmonitor"}
-    spec = {"group": POD_MONITOR.group, "scope": "Namespaced", "names": of, "versions": [version]}
-    return manifest(CRD, POD_MONITOR.name, spec=spec)
+    version = {"name": resource.version, "served": True, "storage": True, "schema": anything}
+    of = {"kind": resource.kind, "plural": resource.plural, "singular": resource.kind.lower()}
+    spec = {"group": resource.group, "scope": "Namespaced", "names": of, "versions": [version]}
+    return manifest(CRD, resource.name, spec=spec)
 
 
 @pytest.fixture(scope="module")
 def intruder(installed_server: ApiServer, admin: Person) -> Iterator[Intruder]:
     tenant = f"h-{uuid.uuid4().hex[:10]}"
     mistake = cluster_role_binding("operator-has-every-right", "cluster-admin", user(OPERATOR))
-    definition = CRD.path(name=POD_MONITOR.name)
+    definitions = [CRD.path(name=resource.name) for resource in OPTIONAL.values()]
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(tenant))
-    admin.do("POST", CRD.path(), without_schema())
+    for resource in OPTIONAL.values():
+        admin.do("POST", CRD.path(), without_schema(resource))
     admin.do("POST", CLUSTER_ROLE_BINDING.path(), mistake)
     with people(installed_server, OPERATOR) as who:
         operator = who[OPERATOR]
         operator.gets("create", "secrets", "kube-system")
-        wait_until(lambda: admin.ask("GET", POD_MONITOR.path(tenant)).status == 200, "PodMonitors are served")
+        for resource in OPTIONAL.values():
+            path = resource.path(tenant)
+            wait_until(lambda path=path: admin.ask("GET", path).status == 200, f"{resource.name} are served")
         yield Intruder(operator, tenant)
-        admin.do("DELETE", definition)
+        for definition in definitions:
+            admin.do("DELETE", definition)
         admin.do("DELETE", CLUSTER_ROLE_BINDING.path(name="operator-has-every-right"))
         wait_until(
             lambda: not operator.may("create", "secrets", "kube-system"), "the operator has its own rights again"
         )
-        wait_until(lambda: admin.ask("GET", definition).status == 404, "the definition of PodMonitor is gone")
+        for definition in definitions:
+            wait_until(lambda path=definition: admin.ask("GET", path).status == 404, f"{definition} is gone")
 
 
 def making_pods(
@@ -244,6 +252,35 @@ def test_finding_a_what_was_stored_before_is_scaled(intruder: Intruder, admin: P
     assert intruder.operator.ask("PATCH", path, {"spec": {"replicas": 3}}).status == 200
     to_a_node = {"spec": {"template": {"spec": {"nodeName": "n"}}}}
     assert_held(intruder.operator.ask("PATCH", path, to_a_node), TEMPLATES, "nodeName")
+
+
+@pytest.fixture
+def mallory(intruder: Intruder, admin: Person, installed_server: ApiServer) -> Iterator[Person]:
+    """Who may do everything with the optional kinds of children in the tenant."""
+    role = manifest(ROLE, "monitoring", rules=[{"apiGroups": [POD_MONITOR.group], "resources": ["*"], "verbs": ["*"]}])
+    admin.ask("POST", ROLE.path(intruder.tenant), role, dry=False)
+    given = role_binding(intruder.tenant, "monitoring", "monitoring", user("mallory"), kind="Role")
+    admin.ask("POST", ROLE_BINDING.path(intruder.tenant), given, dry=False)
+    with people(installed_server, "mallory") as who:
+        who["mallory"].gets("deletecollection", POD_MONITOR.plural, intruder.tenant, POD_MONITOR.group)
+        yield who["mallory"]
+
+
+@pytest.mark.parametrize("kind", OPTIONAL)
+def test_finding_01_optional_kinds_of_children_are_kept_like_the_others(
+    intruder: Intruder, mallory: Person, kind: str
+) -> None:
+    resource = OPTIONAL[kind]
+    body = monitor() if kind == "PodMonitor" else manifest(resource, "credit", labels=CHILD, spec={"groups": []})
+    intruder.operator.do("POST", resource.path(intruder.tenant), body)
+    path, collection = resource.path(intruder.tenant, body["metadata"]["name"]), resource.path(intruder.tenant)
+    assert_held(mallory.ask("DELETE", path), "kept", "belongs to the operator")
+    assert_held(mallory.ask("DELETE", collection), "kept", "belongs to the operator")
+    assert_held(mallory.ask("PATCH", path, {"spec": {"groups": [{"name": "x"}]}}), "children", "spec: belongs")
+    orphan = {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "1"}]}}
+    assert_held(mallory.ask("PATCH", path, orphan), "children", "changes its owner")
+    own = manifest(resource, "mallorys-own", spec={})
+    assert mallory.ask("POST", collection, own).status == 201
 
 
 ROLE_ARN = {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/payments"}

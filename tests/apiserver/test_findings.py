@@ -28,7 +28,7 @@ from support.apiserver.manifests import (
 from support.apiserver.memory import MEMORY_LIMIT, peak_bytes
 from support.apiserver.operator_process import OperatorProcess
 from support.apiserver.people import STRATEGIC, Person, people
-from support.apiserver.rights import OPERATOR
+from support.apiserver.rights import OPERATOR, account
 from support.apiserver.tenant import Tenant
 from support.apiserver.walls import POLICY, assert_held
 from support.waiting import eventually
@@ -73,9 +73,11 @@ def child(kind: str, name: str, marked: bool) -> Json:
 class Attack:
     """Mallory in her namespace, where the operator has made a child of every kind."""
 
-    def __init__(self, namespace: str, mallory: Person) -> None:
+    def __init__(self, namespace: str, mallory: Person, pod: Person) -> None:
         self.namespace = namespace
         self.mallory = mallory
+        self.pod = pod
+        """The account of a serving pod, to which somebody has given Mallory's roles by mistake."""
 
     def path(self, resource: Resource, name: str = "") -> str:
         return resource.path(self.namespace, name or None)
@@ -84,12 +86,15 @@ class Attack:
 @pytest.fixture(scope="module")
 def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
     namespace = f"a-{uuid.uuid4().hex[:10]}"
-    with people(installed_server, MALLORY, OPERATOR) as who:
+    pod = account(namespace, OURS)
+    with people(installed_server, MALLORY, OPERATOR, pod) as who:
         mallory, operator = who[MALLORY], who[OPERATOR]
         admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
         given = role_binding(namespace, "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(MALLORY))
         given["metadata"]["labels"] = POLICY
         operator.do("POST", ROLE_BINDING.path(namespace), given)
+        mistake = role_binding(namespace, "mistake", names.ROLE_TENANT_ADMIN, user(pod))
+        admin.do("POST", ROLE_BINDING.path(namespace), mistake)
         # Kubernetes' admin, and what it does not have: whatever RBAC says, the policies must hold.
         rules = [{"apiGroups": [kind.group], "resources": [kind.plural], "verbs": ["*"]} for kind in KINDS.values()]
         role = {
@@ -104,11 +109,11 @@ def attack(installed_server: ApiServer, admin: Person) -> Iterator[Attack]:
             admin.do(
                 "POST",
                 ROLE_BINDING.path(namespace),
-                role_binding(namespace, name, name, user(MALLORY), kind=kind),
+                role_binding(namespace, name, name, user(MALLORY), user(pod), kind=kind),
             )
         for kind in KINDS.values():
             mallory.gets("deletecollection", kind.plural, namespace, kind.group)
-        made = Attack(namespace, mallory)
+        made = Attack(namespace, mallory, who[pod])
         for kind, resource in KINDS.items():
             operator.do("POST", made.path(resource), child(kind, OURS, marked=True))
             mallory.do("POST", made.path(resource), child(kind, OWN, marked=False))
@@ -136,6 +141,16 @@ def test_finding_01_no_owner_of_a_child_of_any_kind_can_be_changed(attack: Attac
     edit = {"metadata": {"ownerReferences": [owner]}}
     assert_held(attack.mallory.ask("PATCH", attack.path(KINDS[kind], OURS), edit), "children", "changes its owner")
     assert attack.mallory.ask("PATCH", attack.path(KINDS[kind], OWN), edit).status == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finding_01_the_account_of_a_pod_takes_no_child_of_any_kind(attack: Attack, kind: str) -> None:
+    ours, own = (attack.path(KINDS[kind], name) for name in (OURS, OWN))
+    edit = {"metadata": {"ownerReferences": [], "labels": {names.LABEL_MANAGED_BY: None}}}
+    assert_held(attack.pod.ask("DELETE", ours), "kept", f"{OURS} belongs to the operator")
+    assert_held(attack.pod.ask("DELETE", attack.path(KINDS[kind])), "kept", " belongs to the operator")
+    assert_held(attack.pod.ask("PATCH", ours, edit), "children", "managed-by")
+    assert attack.pod.ask("DELETE", own).status == 200
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -222,6 +237,7 @@ async def fill(client: ApiClient, namespace: str, count: int, size: int) -> None
     ("count", "size"),
     [
         pytest.param(120, 1_000_000, id="120 of 1 MB"),
+        pytest.param(200, 1_000_000, id="200 of 1 MB", marks=pytest.mark.apiserver_long),
         pytest.param(5000, 1_000, id="5000 of 1 kB", marks=pytest.mark.apiserver_long),
     ],
 )

@@ -35,9 +35,7 @@ OPENSHIFT_USERS = "openshift.io/sa.scc.uid-range"
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING_FIELDS = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
 _OURS = f"{names.GROUP}/"
-"""Prefix of our annotations. Other annotations decide nothing, may take 256 KiB of an object, and are dropped."""
-MOST_LABELS = 64
-"""An object with more labels than this is stored with ours alone."""
+"""Prefix of our annotations and labels. Other annotations may take 256 KiB of an object."""
 _VERSIONED_KINDS = frozenset({kinds.BY_KIND["ControllerRevision"].kind})
 """Kinds whose state follows from nothing else: of these the version is stored as well."""
 
@@ -143,11 +141,10 @@ def _read_pods_owner(resource: Resource, obj: Json) -> str:
 
 
 def _select_markings(meta: Json) -> Json:
-    """Return an object's annotations and labels, as far as they are stored."""
+    """Return our annotations and labels of an object. Those of others decide nothing, so their edits cause no pass."""
     annotations = {key: value for key, value in (meta.get("annotations") or {}).items() if key.startswith(_OURS)}
     markings: Json = {"annotations": annotations} if "annotations" in meta else {}
-    labels = meta.get("labels") or {}
-    if len(labels) > MOST_LABELS:
+    if labels := meta.get("labels"):
         marks = (names.LABEL_MANAGED_BY, names.LABEL_NAME)
         markings["labels"] = {key: value for key, value in labels.items() if key.startswith(_OURS) or key in marks}
     return markings

@@ -1,8 +1,9 @@
 """Order of the keys that wait: by priority, within a priority the groups in turn, each in its own order.
 
 A group that adds keys without end delays the others by one key each time. Keys of a higher priority without end delay
-the others by a few. With one group and one priority this is a plain queue. Called by the work queue, from one event
-loop only.
+the others by a few. What comes in bulk rests between two keys, since the writes of a pass that is under way delay all
+others at the API server, whatever the order. With one group and one priority this is a plain queue. Called by the work
+queue, from one event loop only.
 """
 
 from collections import Counter, deque
@@ -30,6 +31,10 @@ MOST_IN_A_ROW = {Priority.NORMAL: 3, Priority.LOW: 8}
 
 LOW_SHARES = 3
 """Keys of low priority that all groups together have out, as a multiple of what one group may have."""
+REST = 1.0
+"""After a key of low priority its room stays taken, for so many times the seconds that the key was out."""
+LONGEST_REST_SECONDS = 1.0
+"""Longer ones would wait for an API server that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,18 @@ class Lane:
     """Groups take turns."""
     is_urgent: bool = False
     """Urgent whatever priority it is added with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a key that is out takes of the bounds of its group and priority."""
+
+    priority: Priority
+    group: Hashable
+
+    def compute_rest(self, seconds_out: float) -> float:
+        """Return for how many seconds it stays taken after a key that was out for so long."""
+        return min(REST * seconds_out, LONGEST_REST_SECONDS) if self.priority is Priority.LOW else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,9 +114,13 @@ class Lanes(Generic[K]):
                 return self._take(priority, group)
         return None
 
-    def return_key(self, key: K) -> bool:
-        """Return a key that was out; return whether that may make room for another key."""
-        priority, group = self._priority_by_key.pop(key), self._lane(key).group
+    def return_key(self, key: K) -> Room:
+        """Return a key that was out. Its room stays taken until `free`."""
+        return Room(self._priority_by_key.pop(key), self._lane(key).group)
+
+    def free(self, room: Room) -> bool:
+        """Free the room of a key that was returned; return whether another key may be taken for that."""
+        priority, group = room.priority, room.group
         out, lane = self._out[priority], self._lanes[priority]
         was_full = not self._has_room(priority, group)
         out[group] -= 1

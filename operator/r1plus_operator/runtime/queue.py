@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from r1plus_operator.runtime.backoff import Backoff
-from r1plus_operator.runtime.lanes import Lane, Lanes, Priority
+from r1plus_operator.runtime.lanes import Lane, Lanes, Priority, Room
 
 _log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
@@ -67,7 +67,9 @@ class WorkQueue(Generic[K]):
         self._ready: Lanes[K] = Lanes(lane, most_of_group)
         self._dirty: dict[K, Priority] = {}
         """Key -> the highest priority that an add gave it."""
-        self._processing: set[K] = set()
+        self._has_bounds = most_of_group is not None
+        self._processing: dict[K, float] = {}
+        """Key -> when it was taken."""
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self.has_workers = False
@@ -109,7 +111,7 @@ class WorkQueue(Generic[K]):
         if seconds <= 0:
             self.add(key)
             return
-        clock = self._clock = self._clock or asyncio.get_running_loop()
+        clock = self._get_clock()
         when = clock.time() + seconds
         if when >= self._due.get(key, float("inf")):
             return
@@ -145,14 +147,18 @@ class WorkQueue(Generic[K]):
                 raise ShutDownError
             await self._wait()
         del self._dirty[key]
-        self._processing.add(key)
+        self._processing[key] = self._get_clock().time()
         return key
 
     def finish(self, key: K) -> None:
         """End the pass over the key, whether it went well or not."""
-        self._processing.discard(key)
-        if self._ready.return_key(key):
-            self._wake_one()
+        clock, room, taken = self._get_clock(), self._ready.return_key(key), self._processing.pop(key)
+        now = clock.time()
+        rest = room.compute_rest(now - taken) if self._has_bounds else 0.0
+        if rest > 0:
+            clock.call_at(now + rest, lambda: self._free(room))
+        else:
+            self._free(room)
         if key in self._dirty:
             self._make_ready(key)
 
@@ -167,6 +173,14 @@ class WorkQueue(Generic[K]):
             self._timer[1].cancel()
             self._timer = None
         while self._waiters:
+            self._wake_one()
+
+    def _get_clock(self) -> Clock:
+        self._clock = self._clock or asyncio.get_running_loop()
+        return self._clock
+
+    def _free(self, room: Room) -> None:
+        if self._ready.free(room):
             self._wake_one()
 
     def _make_ready(self, key: K) -> None:

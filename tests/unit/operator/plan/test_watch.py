@@ -18,6 +18,7 @@ from r1plus_contract.suite_baseline import Measurement
 from r1plus_contract.verdict import MonitorReport, Verdict, WatchStanding
 from r1plus_model_repo.catalog.types import Backend
 from r1plus_operator.api.conditions import Reason
+from r1plus_operator.api.tenants import TenantPlacement
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.observation import PodFacts, SuiteSource, TenantView
 from r1plus_operator.plan.settings import SuiteTrust
@@ -72,6 +73,12 @@ def break_spec(world: World) -> None:
     }
 
 
+def forbid_place(world: World) -> None:
+    """Ask for a place that the platform team does not allow the tenant."""
+    world.tenant = TenantView("True", Reason.ISOLATION_ENFORCED, "", placement=TenantPlacement())
+    world.spec["placement"] = {"tolerations": [{"key": "spot", "operator": "Exists"}]}
+
+
 PROBLEMS: Mapping[str, Callable[[World], Any]] = {
     "the trusted key was rotated": lambda w: w.alter(config=replace(w.config, suite_trust=SuiteTrust(required=True))),
     "the chart has no such suite any more": lambda w: w.alter(suites={}),
@@ -84,9 +91,10 @@ PROBLEMS: Mapping[str, Callable[[World], Any]] = {
     "more is asked for than any node has": lambda w: w.spec.update(batching={"maxBatchSize": 1000}),
     "a threshold is asked for that no engine reaches": raise_threshold,
     "the spec is malformed": break_spec,
+    "another place is asked for than the tenant may have": forbid_place,
 }  # fmt: skip
 REASONS = {"SuiteInvalid", "SuiteNotFound", "EngineNotFound", "NoNodeFits", "RuntimeNotServed", "BatchTooLarge",
-           "ThresholdUnreachable", "InvalidSpec"}  # fmt: skip
+           "ThresholdUnreachable", "InvalidSpec", "PlacementNotAllowed"}  # fmt: skip
 
 
 # States in which it may come about. Each is a world that has come to rest, and what serves in it.

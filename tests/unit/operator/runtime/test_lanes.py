@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from r1plus_operator.runtime.lanes import LOW_SHARES, MOST_IN_A_ROW, Lane, Lanes, Priority
+from r1plus_operator.runtime.lanes import LONGEST_REST_SECONDS, LOW_SHARES, MOST_IN_A_ROW, REST, Lane, Lanes, Priority
 from r1plus_operator.runtime.queue import WorkQueue
+from support.runtime.clock import ManualClock
 from support.waiting import DEADLINE_SECONDS, eventually
 
 GROUPS, MOST = "abc", 2
@@ -21,6 +22,11 @@ KEYS = st.sampled_from([f"{group}{i}" for group in GROUPS for i in range(4)])
 def lane(key: str) -> Lane:
     """`a1` is of group a; one that ends with an exclamation mark is urgent by itself."""
     return Lane(group=key[0], is_urgent=key.endswith("!"))
+
+
+def give_back(lanes: Lanes[str], key: str) -> bool:
+    """Return a key and free its room at once; return whether that lets another one be taken."""
+    return lanes.free(lanes.return_key(key))
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -93,7 +99,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.out.append(out)
         before = {group for p in Priority for group in self.takeable(p)}
         self.out.remove(out)
-        assert self.lanes.return_key(out[0]) or after == before, "whoever waits for room is told of it"
+        assert give_back(self.lanes, out[0]) or after == before, "whoever waits for room is told of it"
 
     @invariant()
     def nothing_is_lost_or_doubled(self) -> None:
@@ -180,11 +186,11 @@ def test_of_a_group_no_more_are_out_than_may_be_and_as_many_urgent_ones() -> Non
     lanes.push("a4!")
     lanes.push("a5!")
     assert popped(lanes) == [], "of which no more may be out either"
-    assert lanes.return_key("a3!")
+    assert give_back(lanes, "a3!")
     assert popped(lanes) == ["a4!"]
-    assert lanes.return_key("a1")
+    assert give_back(lanes, "a1")
     assert popped(lanes) == ["a2"]
-    assert not lanes.return_key("b1"), "nobody of its group waits"
+    assert not give_back(lanes, "b1"), "nobody of its group waits"
 
 
 async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
@@ -205,7 +211,8 @@ async def test_who_waits_is_woken_when_a_group_has_room_again() -> None:
 @pytest.mark.parametrize("seed", range(30))
 async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> None:
     rand = random.Random(seed)
-    queue: WorkQueue[str] = WorkQueue(lane=lane, most_of_group=2)
+    clock = ManualClock()
+    queue: WorkQueue[str] = WorkQueue(clock=clock, lane=lane, most_of_group=2)
     hands: list[str] = []
     waiting: set[asyncio.Task[str]] = set()
     for _ in range(300):
@@ -218,6 +225,7 @@ async def test_nobody_waits_while_there_is_a_key_that_he_may_take(seed: int) -> 
             waiting.pop().cancel()  # as a worker that is ended
         elif len(waiting) < 5:
             waiting.add(asyncio.create_task(queue.get()))
+        clock.advance(rand.choice([0.0, 0.5, 2.0]))
         for _ in range(6):
             await asyncio.sleep(0)
         for task in [task for task in waiting if task.done()]:
@@ -289,7 +297,91 @@ def test_of_low_priority_a_group_has_one_out_and_all_together_three_times_as_man
     for key in ("a1", "a2", "b1", "c1", "d1"):
         lanes.push(key, Priority.LOW)
     assert popped(lanes) == ["a1", "b1", "c1"]
-    assert lanes.return_key("a1"), "another group waits for this room"
+    assert give_back(lanes, "a1"), "another group waits for this room"
     assert popped(lanes) == ["d1"]
     lanes.push("a2")
     assert popped(lanes) == ["a2"], "with a higher priority it has the room of that"
+
+
+class Bulk:
+    """A queue with two keys of each of two groups, and a clock that stands still."""
+
+    def __init__(self, priority: Priority = Priority.LOW) -> None:
+        self.clock = ManualClock()
+        self.queue: WorkQueue[str] = WorkQueue(clock=self.clock, lane=lane, most_of_group=MOST)
+        for key in ("a1", "a2", "b1", "b2"):
+            self.queue.add(key, priority)
+
+    def take_all(self) -> list[str]:
+        """Take all keys that may be taken now."""
+        found = []
+        while self.queue.depth:
+            step = self.queue.get()
+            try:
+                step.send(None)
+            except StopIteration as stop:
+                found.append(str(stop.value))
+            else:
+                step.close()
+                break
+        return found
+
+
+@pytest.mark.parametrize(
+    ("seconds_out", "rest"),
+    [
+        pytest.param(0.1, REST * 0.1, id="as long as the key was out"),
+        pytest.param(30.0, LONGEST_REST_SECONDS, id="not as long as an API server that does not answer"),
+    ],
+)
+async def test_finding_02_what_comes_in_bulk_leaves_time_to_others_between_two_keys(
+    seconds_out: float, rest: float
+) -> None:
+    bulk = Bulk()
+    assert bulk.take_all() == ["a1", "b1"]
+    bulk.clock.advance(seconds_out)
+    bulk.queue.finish("a1")
+    assert bulk.take_all() == []
+    bulk.queue.add("a3", Priority.NORMAL)
+    assert bulk.take_all() == ["a3"], "what somebody waits for does not wait for that"
+    bulk.clock.advance(0.9 * rest)
+    assert bulk.take_all() == []
+    bulk.clock.advance(0.2 * rest)
+    assert bulk.take_all() == ["a2"]
+
+
+async def test_a_key_of_another_priority_frees_its_room_at_once() -> None:
+    bulk = Bulk(Priority.NORMAL)
+    bulk.queue.add("a3", Priority.NORMAL)
+    assert bulk.take_all() == ["a1", "b1", "a2", "b2"]
+    bulk.clock.advance(0.1)
+    bulk.queue.finish("a1")
+    assert bulk.take_all() == ["a3"]
+
+
+async def test_a_key_that_rests_can_be_taken_for_another_cause() -> None:
+    bulk = Bulk()
+    bulk.take_all()
+    bulk.clock.advance(0.1)
+    bulk.queue.finish("a1")
+    bulk.queue.add("a1", Priority.URGENT)
+    assert bulk.take_all() == ["a1"]
+    bulk.clock.advance(0.1)
+    bulk.queue.finish("a1")
+    bulk.clock.advance(REST)
+    assert bulk.take_all() == ["a2"], "room is freed once for each key that was out"
+    bulk.queue.finish("b1")
+    bulk.queue.finish("a2")
+    bulk.clock.advance(LONGEST_REST_SECONDS)
+    assert bulk.take_all() == ["b2"]
+
+
+async def test_a_worker_that_waits_is_woken_when_the_rest_is_over() -> None:
+    bulk = Bulk()
+    bulk.take_all()
+    bulk.clock.advance(0.1)
+    bulk.queue.finish("a1")
+    waiting = asyncio.create_task(bulk.queue.get())
+    await eventually(lambda: len(bulk.queue._waiters) == 1, "it waits")
+    bulk.clock.advance(REST)
+    assert await asyncio.wait_for(waiting, DEADLINE_SECONDS) == "a2"
