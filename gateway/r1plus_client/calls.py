@@ -15,6 +15,7 @@ from r1plus_client.stored_types import (
     Conversation,
     ConversationItem,
     File,
+    FileBatch,
     Memory,
     Response,
     SearchHit,
@@ -197,6 +198,11 @@ def parse_store_file(value: Json) -> VectorStoreFile:
         own["chunks"],
         tuple(own["unreadable_pages"]),
     )
+
+
+def parse_file_batch(value: Json) -> FileBatch:
+    """Return a batch of files."""
+    return FileBatch(value["id"], value["vector_store_id"], value["status"], value["file_counts"], value["created_at"])
 
 
 def parse_hits(value: Json) -> tuple[SearchHit, ...]:

@@ -13,6 +13,7 @@ from r1plus_client.stored_types import (
     Conversation,
     ConversationItem,
     File,
+    FileBatch,
     Memory,
     Response,
     SearchHit,
@@ -259,6 +260,43 @@ class VectorStores(_Resource):
     def remove_file(self, store_id: str, file_id: str) -> None:
         """Remove a file from a vector store; the file stays."""
         self._run(calls.delete(calls.join("vector_stores", store_id, "files", file_id)))
+
+    def add_files(
+        self, store_id: str, file_ids: Sequence[str], *, attributes: Mapping[str, Any] | None = None
+    ) -> FileBatch:
+        """Add up to 2,000 files, all or none, which are read in the background; `wait_for_batch` waits for them."""
+        body = calls.drop_absent(file_ids=list(file_ids), attributes=attributes)
+        path = calls.join("vector_stores", store_id, "file_batches")
+        return self._run(calls.call("POST", path, calls.parse_file_batch, body))
+
+    def get_batch(self, store_id: str, batch_id: str) -> FileBatch:
+        """Return a batch, and how many of its files were read."""
+        path = calls.join("vector_stores", store_id, "file_batches", batch_id)
+        return self._run(calls.call("GET", path, calls.parse_file_batch))
+
+    def wait_for_batch(self, store_id: str, batch_id: str, *, seconds: float = READ_SECONDS) -> FileBatch:
+        """Return a batch once each of its files was read, or cannot be: see `list_batch_files`.
+
+        Raises:
+            TimeoutError: some are still `in_progress` after so many seconds. They are read on.
+        """
+        ends = time.monotonic() + seconds
+        while (batch := self.get_batch(store_id, batch_id)).status == "in_progress":
+            if time.monotonic() > ends:
+                left = batch.file_counts["in_progress"]
+                raise TimeoutError(f"{left} files of {batch_id} are not read after {seconds:g} s; wait longer")
+            time.sleep(POLL_SECONDS)
+        return batch
+
+    def list_batch_files(self, store_id: str, batch_id: str, *, status: str = "") -> Iterator[VectorStoreFile]:
+        """Yield the files of a batch, the newest first; `status`: those in this state only."""
+        path = calls.join("vector_stores", store_id, "file_batches", batch_id, "files")
+        return self._iterate(PagedCall(path, calls.parse_store_file, {"filter": status} if status else {}))
+
+    def cancel_batch(self, store_id: str, batch_id: str) -> FileBatch:
+        """Read no further files of a batch; those that were read stay."""
+        path = calls.join("vector_stores", store_id, "file_batches", batch_id, "cancel")
+        return self._run(calls.call("POST", path, calls.parse_file_batch, {}))
 
 
 class Memories(_Resource):

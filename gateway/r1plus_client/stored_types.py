@@ -111,6 +111,19 @@ class VectorStoreFile:
 
 
 @dataclass(frozen=True, slots=True)
+class FileBatch:
+    """Files that were added to a vector store together, and how many were read."""
+
+    id: str
+    vector_store_id: str
+    status: str
+    """`in_progress` while a file is read; else `completed`, `failed` if none could be read, or `cancelled`."""
+    file_counts: Mapping[str, int]
+    """`in_progress`, `completed`, `failed`, `cancelled`, `total`."""
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class SearchHit:
     """A passage that was found, with its place in the document."""
 

@@ -153,13 +153,29 @@ def verify_receipt_command(
     from r1plus_gateway.store.erasure import verify_receipt
 
     key = public_key or str(call(kubeconfig, namespace, gateway, "GET", "/receipt-key")["public_key"])
-    try:
-        document: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        document = None
-    if not isinstance(document, dict) or not verify_receipt(document, key):
+    document = _read_receipt(file)
+    if document is None or not verify_receipt(document, key):
         raise CliError(f"{file} is not a receipt that key {key} has signed: it was changed, or is another tenant's")
     open_console().print(Text(f"Receipt {document['id']} is whole: signed by {key}"))
+
+
+def _read_receipt(file: Path) -> Json | None:
+    """Return a receipt; None if it is none.
+
+    A name that is there twice would show its readers another value than the signed one.
+    """
+    try:
+        document = json.loads(file.read_bytes(), object_pairs_hook=_build_object)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> Json:
+    built = dict(pairs)
+    if len(built) != len(pairs):
+        raise ValueError("a name is there twice")
+    return built
 
 
 def _say(text: str) -> None:

@@ -23,6 +23,7 @@ from r1plus_calculator.evaluation.numbers import (
     is_finite,
     is_real,
 )
+from r1plus_calculator.evaluation.quadrature import QUADRATURE_DIGITS, integrate_numerically
 from r1plus_calculator.evaluation.solving import Solutions
 from r1plus_calculator.grammar.errors import DisagreementError
 from r1plus_calculator.grammar.functions import list_variables
@@ -43,7 +44,6 @@ _POINTS: Final = (
     "5.1356223",
 )
 LEAST_POINTS: Final = 3
-_QUADRATURE_DIGITS: Final = 20
 _SUM_STEPS: Final = (211, 307)
 """Primes, so that a period of the integrand is seldom one of both."""
 
@@ -165,29 +165,6 @@ def _confirm_integral(tree: Call, result: Node) -> Check:
     return _judge(count, f"its derivative equals the integrand at {count} points")
 
 
-def integrate_numerically(tree: Call) -> tuple[Value, bool]:
-    """Return a definite integral by quadrature, and whether its error is small.
-
-    Raises:
-        UncertainError: it cannot be computed.
-    """
-    function, variable = tree.arguments[0], _get_name(tree.arguments[1])
-    low, high = (convert(evaluate(argument, {})) for argument in tree.arguments[2:])
-
-    def compute(value: Value) -> Value:
-        return convert(evaluate(function, {variable: value}))
-
-    with mpmath.workdps(_QUADRATURE_DIGITS):
-        if mp.isinf(low) and mp.isinf(high):
-            places = [low, mp.mpf(0), high]
-        elif mp.isinf(low) or mp.isinf(high):
-            places = [low, high]
-        else:
-            places = [low + (high - low) * step / 3 for step in range(4)]
-        value, error = mp.quad(compute, places, error=True, maxdegree=6)
-        return value, bool(error < mp.mpf(10) ** -10 * (1 + abs(value)))
-
-
 def _confirm_definite(tree: Call, result: Node) -> Check:
     expected = evaluate(result, {})
     if not is_finite(expected):
@@ -195,7 +172,7 @@ def _confirm_definite(tree: Call, result: Node) -> Check:
     value, is_sure = integrate_numerically(tree)
     if not is_finite(value):
         return Check(False, "the quadrature has no value")
-    with mpmath.workdps(_QUADRATURE_DIGITS):
+    with mpmath.workdps(QUADRATURE_DIGITS):
         difference = abs(convert(expected) - value)
         if is_sure and difference > (1 + abs(value)) * mp.mpf("1e-4"):
             raise _disagree("numeric quadrature gives another value")
@@ -314,7 +291,7 @@ def _confirm_endless_sum(tree: Call, result: Node) -> Check:
     def compute(index: Value) -> Value:
         return convert(evaluate(function, {variable: Fraction(int(index))}))
 
-    with mpmath.workdps(_QUADRATURE_DIGITS):
+    with mpmath.workdps(QUADRATURE_DIGITS):
         if is_finite(expected) and agree(mp.nsum(compute, [low, mp.inf]), expected, 9):
             return Check(True, "extrapolated partial sums give the same to 9 digits")
     return Check(False, "extrapolated partial sums do not show it")

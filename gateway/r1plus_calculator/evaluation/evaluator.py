@@ -6,14 +6,9 @@ import mpmath
 from sympy.polys.polyerrors import BasePolynomialError
 
 from r1plus_calculator.evaluation.building import build
-from r1plus_calculator.evaluation.checks import (
-    confirm,
-    confirm_roots,
-    confirm_solutions,
-    integrate_numerically,
-    read_rows,
-)
+from r1plus_calculator.evaluation.checks import confirm, confirm_roots, confirm_solutions, read_rows
 from r1plus_calculator.evaluation.numbers import UncertainError, is_finite
+from r1plus_calculator.evaluation.quadrature import integrate_numerically
 from r1plus_calculator.evaluation.reading import read
 from r1plus_calculator.evaluation.solving import Solutions, solve
 from r1plus_calculator.evaluation.writing import write_number, write_value
@@ -26,7 +21,8 @@ from r1plus_calculator.grammar.sizes import check_sizes
 from r1plus_calculator.grammar.tree import Call, Node
 from r1plus_contract.calculator import Calculation
 
-QUADRATURE_DIGITS: Final = 9
+NUMERIC_DIGITS: Final = 9
+"""Of a result that quadrature alone gives."""
 
 
 def calculate(text: str, digits: int) -> Calculation:
@@ -95,7 +91,7 @@ def _integrate(tree: Node, digits: int) -> Calculation | None:
     if not is_sure or not is_finite(value):
         return None
     with mpmath.workdps(30):
-        numeric = write_number(value, min(digits, QUADRATURE_DIGITS))
+        numeric = write_number(value, min(digits, NUMERIC_DIGITS))
     return Calculation(
         print_tree(tree), None, numeric, False, "numeric quadrature alone", ("no closed form was found",)
     )

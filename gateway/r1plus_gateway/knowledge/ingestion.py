@@ -2,12 +2,13 @@
 
 A batch of chunks is stored with how far the file was read, in one transaction. So a gateway that was killed goes on
 behind the last batch: it reads the file again from its beginning, which gives the same chunks, and skips what is there.
+So does a long file that has given others their turn.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
@@ -46,16 +47,21 @@ LOOK_SECONDS: Final = 30.0
 """Between two looks for files that another replica, or the gateway before this one, left."""
 MOST_TRIES: Final = 3
 """At a document that ends its reader."""
+MOST_TURNS: Final = 4
+"""Turns that a long file has at once."""
 MOST_UNREADABLE: Final = 200
 """Pages of a file that are reported one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """Seconds after a try that failed through no fault of the document: they double."""
+    """Seconds after a try that failed through no fault of the document: they double. And those of a turn."""
 
     first: float = 1.0
     longest: float = 60.0
+    turn: float = 20.0
+    """For which one file is read while others wait; twice as long in its second turn, and four times from then on, for
+    each begins with reading again what is there."""
 
 
 DEFAULT_PAUSES: Final = Pauses()
@@ -83,12 +89,16 @@ class _HeldUpError(Exception):
     """One file cannot be read now; others may."""
 
 
+class _TurnOverError(Exception):
+    """Another owner's file waits for its turn."""
+
+
 class _GoneError(Exception):
     """The file is not wanted any more, or another replica reads it."""
 
 
 class IngestionWorker:
-    """Reads one file at a time, for each caller in turn."""
+    """Reads one file at a time, for each caller in turn, and of a caller for each end user."""
 
     def __init__(
         self,
@@ -108,8 +118,12 @@ class IngestionWorker:
         self._wakes = asyncio.Event()
         self._tries: Counter[str] = Counter()
         """Of files whose reader failed."""
+        self._turns: Counter[str] = Counter()
+        """Of files that have given others their turn."""
         self._served: Counter[tuple[str, str]] = Counter()
-        """Files read for each caller, so that all take turns."""
+        """Turns of each caller, so that all have as many."""
+        self._served_owners: Counter[Owner] = Counter()
+        """The same of each end user."""
         self._pauses: dict[_Job, _Pause] = {}
         self.trouble = ""
         """Why nothing can be read in now, as while the volume is full; empty: it can."""
@@ -164,19 +178,28 @@ class IngestionWorker:
         if job is None:
             return has_stale
         self._served[job.owner.caller_kind, job.owner.caller_id] += 1
+        self._served_owners[job.owner] += 1
         await self._try_file(job)
         return True
 
     async def _find_job(self) -> _Job | None:
-        """Return the oldest file of the caller that was served least, without those that wait for their next try."""
+        """Return the oldest file of the caller that was served least, and of its end user that was."""
+        ready = await self._list_ready()
+        if not ready:
+            return None
+        callers = {job: self._served[job.owner.caller_kind, job.owner.caller_id] for job in ready}
+        return min(ready, key=lambda job: (callers[job], self._served_owners[job.owner]))
+
+    async def _list_ready(self) -> list[_Job]:
+        """Return the files that can be read, the oldest first, without those that wait for their next try."""
         pending = await self._knowledge.list_pending() if self._reader is not None else []
         jobs = {_Job(*one): None for one in pending}
         self._pauses = {job: pause for job, pause in self._pauses.items() if job in jobs}
         if not jobs:
-            self._served.clear()
+            for counter in (self._served, self._served_owners, self._turns):
+                counter.clear()
         now = asyncio.get_running_loop().time()
-        ready = [job for job in jobs if job not in self._pauses or self._pauses[job].ends_at <= now]
-        return min(ready, key=lambda job: self._served[job.owner.caller_kind, job.owner.caller_id], default=None)
+        return [job for job in jobs if job not in self._pauses or self._pauses[job].ends_at <= now]
 
     async def _try_file(self, job: _Job) -> None:
         """Read a file; one that fails through no fault of the store or a helper waits, and holds no other up."""
@@ -214,6 +237,9 @@ class IngestionWorker:
                 # As after an outage: the other one's file is done then, or this one goes on behind it.
                 raise _HeldUpError("another replica reads it") from None
             return
+        except _TurnOverError:
+            self._turns[file.id] += 1
+            return
         except UnreadableDocumentError as error:
             self._tries[file.id] += 1
             is_worth_a_try = isinstance(error, BrokenReadError) or is_own_fault(error.code)
@@ -228,13 +254,19 @@ class IngestionWorker:
         except TextRefusedError as error:
             await self._fail(job, IngestionProblem("embedding_refused", f"{stored.name}: {error}"))
         self._tries.pop(file.id, None)
+        self._turns.pop(file.id, None)
 
     async def _ingest(self, job: _Job, file: VectorStoreFile, stored: StoredFile) -> None:
         assert self._reader is not None
         embedder = self._find_embedder()
         if embedder is not None:
             await embedder.identify()  # one that is away holds the file up before it is read for nothing
-        writer = _ChunkWriter(self._knowledge, embedder, job.owner, file)
+
+        async def is_awaited() -> bool:
+            return any(other.owner != job.owner for other in await self._list_ready())
+
+        turn = _Turn(self._durations.turn * min(2 ** self._turns[file.id], MOST_TURNS), is_awaited)
+        writer = _ChunkWriter(self._knowledge, embedder, job.owner, file, turn)
 
         async def read_part(position: int) -> bytes | None:
             return await self._knowledge.read(job.owner, lambda one: one.read_part(job.file_id, position), is_long=True)
@@ -301,16 +333,36 @@ class IngestionWorker:
         return True
 
 
+class _Turn:
+    """How long one file is read before it gives others their turn."""
+
+    def __init__(self, seconds: float, is_awaited: Callable[[], Awaitable[bool]]) -> None:
+        """`is_awaited`: whether another owner's file can be read."""
+        self._seconds = seconds
+        self._is_awaited = is_awaited
+        self._ends_at: float | None = None
+        """Of the event loop's clock. The turn begins with the first chunks that are new."""
+
+    async def note_progress(self) -> None:
+        """Take note that chunks were stored. Raises _TurnOverError."""
+        now = asyncio.get_running_loop().time()
+        if self._ends_at is not None and now >= self._ends_at and await self._is_awaited():
+            raise _TurnOverError
+        if self._ends_at is None or now >= self._ends_at:
+            self._ends_at = now + self._seconds
+
+
 class _ChunkWriter:
     """Stores the chunks of one file, a batch at a time; those that are there already are skipped."""
 
     def __init__(
-        self, knowledge: TenantKnowledge, embedder: Embedder | None, owner: Owner, file: VectorStoreFile
+        self, knowledge: TenantKnowledge, embedder: Embedder | None, owner: Owner, file: VectorStoreFile, turn: _Turn
     ) -> None:
         self._knowledge = knowledge
         self._embedder = embedder
         self._owner = owner
         self._file = file
+        self._turn = turn
         self._ingestion = file.ingestion
         size = ChunkSize(file.ingestion.chunk_tokens, file.ingestion.overlap_tokens)
         self.chunker = Chunker(size)
@@ -335,10 +387,10 @@ class _ChunkWriter:
             self._more_unreadable += 1
 
     async def add(self, chunk: Chunk, pages: int) -> None:
-        """Take the next chunk. Raises _GoneError, ContentLimitError, EmbedderUnavailableError."""
+        """Take the next chunk. Raises _GoneError, _TurnOverError, ContentLimitError, EmbedderUnavailableError."""
         self._chunks.append(chunk)
-        if len(self._chunks) == BATCH_CHUNKS:
-            await self._flush(pages)
+        if len(self._chunks) == BATCH_CHUNKS and await self._flush(pages):
+            await self._turn.note_progress()
 
     async def finish(self, pages: int) -> None:
         """Store the last chunks, and that the file is complete."""
@@ -350,17 +402,19 @@ class _ChunkWriter:
         ):
             raise _GoneError
 
-    async def _flush(self, pages: int) -> None:
+    async def _flush(self, pages: int) -> bool:
+        """Store the chunks at hand; return whether they are new."""
         batch = ChunkBatch(self._position, tuple(self._chunks))
         self._position += 1
         self._chunks.clear()
         if batch.position < self._skipped:
-            return
+            return False
         if self._embedder is not None:
             batch = await embed_batch(self._embedder, batch)
         ingestion = self._describe(pages)
         if not await self._knowledge.write(self._owner, lambda one: one.append_batch(self._file, batch, ingestion)):
             raise _GoneError
+        return True
 
     def _describe(self, pages: int) -> Ingestion:
         unreadable = list(self._unreadable)

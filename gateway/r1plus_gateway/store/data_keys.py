@@ -28,7 +28,10 @@ class KeyChain:
         return self._opened[key_id]
 
     def get_newest(self, owner: Owner, now: float) -> DataKey:
-        """Return the key that encrypts; made with the owner's first content."""
+        """Return the key that encrypts; made with the owner's first content.
+
+        It is looked up each time: what this transaction has deleted may have destroyed the one of before.
+        """
         c = t.data_keys.c
         newest = sa.select(c.id).where(*match_owner(t.data_keys, owner)).order_by(c.created_at.desc(), c.id).limit(1)
         key_id = self._connection.scalar(newest)

@@ -254,7 +254,8 @@ class KnowledgeWriter(KnowledgeReader):
         begun = [row for row in rows if row.state == IngestionState.IN_PROGRESS and row.chunks]
         self._remove_store_files(store_id, [row.file_id for row in begun])
         if begun:  # without their chunks they are as large as before
-            again = [self._seal_again(row) for row in begun]
+            key = self._keys.get_newest(self.owner, self.now)
+            again = [self._seal_again(row, key) for row in begun]
             self._grow([row["content"] for row in again], is_limited=False)
             self.connection.execute(sa.insert(t.vector_store_files), again)
         is_open = (*is_batch, c.state == IngestionState.IN_PROGRESS)
@@ -394,10 +395,10 @@ class KnowledgeWriter(KnowledgeReader):
         mark_changed(self.connection, [store_id])
         return len(ids)
 
-    def _seal_again(self, row: Any) -> dict[str, Any]:
+    def _seal_again(self, row: Any, key: DataKey) -> dict[str, Any]:
         """Return a file of a vector store as a new row, as it was before it was read."""
         ingestion = reset_ingestion(self._read_ingestion(row), "")
-        sealed = self._seal("vector_store_files", "content", make_id("vsf"), encode_ingestion(ingestion))
+        sealed = self._seal("vector_store_files", "content", make_id("vsf"), encode_ingestion(ingestion), key)
         kept = {name: getattr(row, name) for name in ("vector_store_id", "file_id", "created_at", "state", "batch_id")}
         return sealed | kept | {"chunks": 0}
 

@@ -108,7 +108,9 @@ class TenantKnowledge:
                 self._store.prune_soon()
 
     async def list_pending(self, most: int = MOST_PENDING) -> list[tuple[str, str, Owner]]:
-        """Return the oldest files of each caller that are to be read: vector store, file, owner; the oldest first.
+        """Return files that are to be read, so many of each caller: vector store, file, owner; the oldest first.
+
+        Of a caller's end users with many files each has its oldest among them.
 
         Raises:
             StoreError: the data cannot be read.
@@ -133,14 +135,17 @@ def _list_pending(connection: Connection, now: float, most: int) -> list[tuple[s
     is_there = [sa.or_(ends.is_(None), ends > now) for ends in (stores.expires_at, t.files.c.expires_at)]
     names = [stores[name] for name in t.OWNER]
     order = (files.created_at, files.id)
-    place = sa.func.row_number().over(partition_by=(stores.caller_kind, stores.caller_id), order_by=order)
+    place = sa.func.row_number().over(partition_by=names, order_by=order)
     pending = (
         sa.select(stores.id.label("store_id"), files.file_id, *names, *order, place.label("place"))
         .select_from(joined)
         .where(files.state == IngestionState.IN_PROGRESS, *is_there)
         .subquery()
     )
-    p = pending.c
-    found = sa.select(p.store_id, p.file_id, *(p[name] for name in t.OWNER)).where(p.place <= most)
-    rows = connection.execute(found.order_by(p.created_at, p.id))
+    caller = (pending.c.caller_kind, pending.c.caller_id)
+    fair = (pending.c.place, pending.c.created_at, pending.c.id)
+    ranked = sa.select(pending, sa.func.row_number().over(partition_by=caller, order_by=fair).label("rank")).subquery()
+    r = ranked.c
+    found = sa.select(r.store_id, r.file_id, *(r[name] for name in t.OWNER)).where(r.rank <= most)
+    rows = connection.execute(found.order_by(r.created_at, r.id))
     return [(store_id, file_id, Owner(*own)) for store_id, file_id, *own in rows]

@@ -180,17 +180,18 @@ async def run(folder: Path, tasks: int, hostile: int, seed: int, at_once: int, *
             figures |= {f"{name}_{key}": value for key, value in result.describe().items()}
             if shows_misses:
                 print(*result.misses, sep="\n")
-        seconds, ends = await time_answers(client, generate_hostile(hostile, seed), at_once)
-        figures |= {"hostile": len(seconds), "hostile_p50_ms": quantile(seconds, 0.5)}
-        figures |= {"hostile_p99_ms": quantile(seconds, 0.99), "hostile_max_ms": quantile(seconds, 1.0)}
-        figures |= {"hostile_ends": dict(ends.most_common()), "is_ready_after": server.pool.is_ready}
+        if hostile:
+            seconds, ends = await time_answers(client, generate_hostile(hostile, seed), at_once)
+            figures |= {"hostile": len(seconds), "hostile_p50_ms": quantile(seconds, 0.5)}
+            figures |= {"hostile_p99_ms": quantile(seconds, 0.99), "hostile_max_ms": quantile(seconds, 1.0)}
+            figures |= {"hostile_ends": dict(ends.most_common()), "is_ready_after": server.pool.is_ready}
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.math", description=__doc__)
     parser.add_argument("--tasks", type=int, default=528, help="of each half")
-    parser.add_argument("--hostile", type=int, default=300)
+    parser.add_argument("--hostile", type=int, default=300, help="hostile expressions; 0: none")
     parser.add_argument("--at-once", type=int, default=1, help="hostile expressions that run at a time")
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show the tasks that went wrong")

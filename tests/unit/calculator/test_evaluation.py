@@ -8,6 +8,7 @@ import pytest
 import r1plus_calculator
 from r1plus_calculator.evaluation.checks import confirm, confirm_solutions, read_rows
 from r1plus_calculator.evaluation.evaluator import calculate
+from r1plus_calculator.evaluation.quadrature import integrate_numerically
 from r1plus_calculator.evaluation.solving import solve
 from r1plus_calculator.grammar.errors import (
     CalculatorError,
@@ -159,10 +160,41 @@ def test_a_quintic_has_numbers_and_no_closed_form() -> None:
     assert str(result.numeric).startswith("[x = 1.167304, x = -0.76488443 - 0.35247155*i, ")
 
 
-def test_a_peak_that_quadrature_and_sums_miss_is_not_withheld() -> None:
-    """All three see next to nothing between -1000 and 1000, and the integral is sqrt(pi)."""
-    tree = parse("integrate(exp(-(x-33/10)^2), x, -1000, 1000)")
-    assert not confirm(tree, parse_result("sqrt(pi)")).is_verified
+@for_each(
+    "text, result",
+    {
+        "a bell far from the middle": ("integrate(exp(-(x-33/10)^2), x, -1000, 1000)", "sqrt(pi)"),
+        "a bell over all numbers": ("integrate(exp(-(x-777)^2), x, -inf, inf)", "sqrt(pi)"),
+        "a bell that is written as a polynomial": ("integrate(exp(-x^2+200*x-10000), x, -1000, 1000)", "sqrt(pi)"),
+        "a narrow resonance": ("integrate(1/((x-3)^2+1/1000000), x, -50, 50)", "1000*(atan(47000) + atan(53000))"),
+        "a corner": ("integrate(exp(-abs(x-7)*1000), x, -100, 100)", "1/500"),
+        "a place where the integrand has no value": ("integrate(sin(x-1)/(x-1), x, 0, 3)", "Si(1) + Si(2)"),
+    },
+)
+def test_an_integral_of_a_narrow_peak_is_verified(text: str, result: str) -> None:
+    assert confirm(parse(text), parse_result(result)).is_verified
+
+
+@for_each(
+    "text, expected",
+    {
+        "two bells": ("integrate(exp(-1000*(x^2-2)^2), x, -10, 10)", 0.0396351313),
+        "a bell at the zero of a cubic": ("integrate(exp(-1000*(x^3-5)^2), x, -10, 10)", 0.00638967111),
+    },
+)
+def test_a_narrow_peak_without_closed_form_is_no_zero(text: str, expected: float) -> None:
+    tree = parse(text)
+    assert isinstance(tree, Call)
+    value, is_sure = integrate_numerically(tree)
+    assert is_sure
+    assert float(value) == pytest.approx(expected, rel=1e-8)
+
+
+def test_an_integral_over_a_pole_is_no_sure_number() -> None:
+    tree = parse("integrate(exp(sin(x))/(x-1), x, 0, 2)")
+    assert isinstance(tree, Call)
+    _, is_sure = integrate_numerically(tree)
+    assert not is_sure
 
 
 def test_an_integral_without_closed_form_is_a_number_and_not_verified() -> None:

@@ -183,12 +183,18 @@ async def test_an_erasure_leaves_a_receipt_that_can_be_verified(
     again = call("tenant", "erase", "--end-user", "anna@example.com", "--receipt", receipt, "--yes")
     assert isinstance(again.exception, UsageError) and "exists; name a new file" in str(again.exception)
     document = json.loads(receipt.read_text())
-    receipt.write_text(json.dumps(document | {"items": 7}))
-    for key in ((), ("--public-key", document["public_key"])):
-        changed = call("tenant", "verify-receipt", receipt, *key)
-        assert isinstance(changed.exception, CliError) and "it was changed, or is another tenant's" in str(
-            changed.exception
-        )
+    text = json.dumps(document)
+    changes = {
+        "a count": json.dumps(document | {"items": 7}),
+        "a name that is there twice": '{"items": 7, ' + text[1:],
+        "too many levels": "[" * 100_000,
+        "another encoding": "\udcff",
+    }
+    for name, changed in changes.items():
+        receipt.write_text(changed, errors="surrogateescape")
+        for key in ((), ("--public-key", document["public_key"])):
+            refused = call("tenant", "verify-receipt", receipt, *key).exception
+            assert isinstance(refused, CliError) and "it was changed, or is another tenant's" in str(refused), name
 
 
 async def test_data_keys_are_rotated_where_there_are_none(call: Call) -> None:

@@ -21,6 +21,7 @@ from r1plus_contract.documents import (
 )
 from r1plus_contract.frames import pack
 from r1plus_contract.jsonable import dumps
+from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.embedding.client import Embedder, EmbedderUnavailableError
 from r1plus_gateway.knowledge.documents import (
     DocumentReader,
@@ -349,6 +350,40 @@ async def test_a_file_that_fails_again_and_again_holds_no_other_up(store: Tenant
         good = await base.add("good.txt", b"x")
         assert (await base.until_read(good)).state is IngestionState.COMPLETED
         assert (await base.find(bad)).state is IngestionState.IN_PROGRESS
+
+
+class LongReader(ScriptedReader):
+    """A reader of which one file takes long."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.names: list[str] = []
+
+    async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
+        """See `DocumentReader`."""
+        self.names.append(name)
+        self.count = 3 * BATCH_CHUNKS if name == "long.txt" else 1
+        async for reply in super().read(name, size, read_part):
+            yield reply
+
+
+@pytest.mark.parametrize("other", [make_caller("key000000002"), ANNA], ids=["another key's", "an end user's"])
+async def test_a_long_file_gives_others_their_turn_and_goes_on(store: TenantStore, other: Caller) -> None:
+    reader, embedder = LongReader(), FakeEmbedder()
+    embedder.gate = asyncio.Event()
+    settings = GatewayLimits()
+    async with run_knowledge(store, lambda: settings, reader, lambda: embedder, replace(SHORT, turn=0.0)) as service:
+        own, others = (Base(service, service.knowledge.identify(caller)) for caller in (KEY, other))
+        long = await own.add("long.txt", b"x")
+        await eventually(lambda: embedder.asked, "the long file is read")
+        await own.add("next.txt", b"x")
+        short = await others.add("short.txt", b"x")
+        embedder.gate.set()
+        assert (await others.until_read(short)).state is IngestionState.COMPLETED
+        file = await own.until_read(long)
+        assert (reader.names[:2], reader.names.count("long.txt")) == (["long.txt", "short.txt"], 2)
+        assert await read_texts(own, file) == [f"Text number {number}." for number in range(3 * BATCH_CHUNKS)]
+        await store.read(check_books)
 
 
 async def test_a_document_that_exceeds_its_readers_time_is_not_tried_again(store: TenantStore) -> None:

@@ -102,6 +102,30 @@ async def test_a_document_is_uploaded_read_searched_and_cited(client: Any, tmp_p
     assert (await collect(client.files.list()), await collect(client.vector_stores.list())) == ([], [])
 
 
+async def test_files_are_added_together_waited_for_and_cancelled(client: Any) -> None:
+    store, other = await client.vector_stores.create(), await client.vector_stores.create()
+    names = ("handbook.md", "program.exe")
+    contents = (HANDBOOK, b"MZ\x00\x01")
+    ids = [(await client.files.upload(one, filename=name)).id for one, name in zip(contents, names, strict=True)]
+    made = await client.vector_stores.add_files(store.id, ids, attributes={"year": 2026})
+    assert (made.vector_store_id, made.file_counts["total"]) == (store.id, 2)
+    read = await client.vector_stores.wait_for_batch(store.id, made.id)
+    assert (read.status, read.file_counts["completed"], read.file_counts["failed"]) == ("completed", 1, 1)
+    (failed,) = await collect(client.vector_stores.list_batch_files(store.id, made.id, status="failed"))
+    assert (failed.file_id, failed.attributes, bool(failed.error_message)) == (ids[1], {"year": 2026}, True)
+    assert await client.vector_stores.cancel_batch(store.id, made.id) == read, "what was read stays"
+    with pytest.raises(NotFoundError):
+        await client.vector_stores.get_batch(other.id, made.id)
+    with pytest.raises(NotFoundError):
+        await client.vector_stores.add_files(store.id, [ids[0], "file_of_nobody"])
+    with pytest.raises(InvalidRequestError):
+        await client.vector_stores.add_files(store.id, [])
+    for one in (store, other):
+        await client.vector_stores.delete(one.id)
+    for name in ids:
+        await client.files.delete(name)
+
+
 async def test_a_conversation_and_its_responses_are_stored_listed_and_deleted(client: Any) -> None:
     made = await client.conversations.create(metadata={"case": "7"})
     response = await client.responses.create(model="credit", input="Hello", conversation=made.id)

@@ -21,6 +21,7 @@ from r1plus_gateway.store.content import (
     HistoryBrokenError,
     HistoryTooLongError,
     Listed,
+    MemoryChanges,
     MemorySource,
     Page,
     StoredResponse,
@@ -519,3 +520,18 @@ async def test_a_memory_whose_time_is_over_is_neither_recalled_nor_listed(
     listed = await content.read(caller, lambda one: one.list_memories(Page(10)))
     assert listed is not None
     assert [one.text for one in recalled] == [one.text for one in listed.entries] == ["long"]
+
+
+async def test_what_takes_the_place_of_an_owners_only_content_is_readable(content: TenantContent) -> None:
+    """The data key goes with what it encrypted, in the same transaction: what is new needs another."""
+    caller = make_caller()
+    old = await content.write(caller, lambda one: one.add_memory("I live in Kiel.", MemorySource.SAID, 1.0))
+    changes = MemoryChanges(("I live in Bonn.", "I have a dog."), (old.id,))
+
+    def change(one: ContentWriter) -> None:
+        one.replace_memory(old.id, "I live in Ulm.", 1.0)
+        one.change_memories(changes, 1.0)
+
+    await content.write(caller, change)
+    recalled = await content.read(caller, lambda one: one.read_memories())
+    assert {one.text for one in recalled} == {"I live in Bonn.", "I have a dog."}

@@ -207,6 +207,20 @@ async def test_a_caller_with_many_files_keeps_no_other_from_being_read(
     assert pending == [added[0], added[1], added[3]]
 
 
+async def test_an_end_user_with_many_files_keeps_no_other_of_its_key_from_being_read(
+    knowledge: TenantKnowledge, volume: Volume
+) -> None:
+    added = []
+    for caller in (ANNA, ANNA, ANNA, make_caller(end_user="bert")):
+        owner = knowledge.identify(caller)
+        file = await upload(knowledge, owner, b"one")
+        await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+        added.append((file.id, owner))
+        volume.time.advance(1)
+    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending(3)]
+    assert pending == [added[0], added[1], added[3]]
+
+
 async def test_a_page_of_files_of_one_purpose_is_full(knowledge: TenantKnowledge, volume: Volume) -> None:
     owner = knowledge.identify(KEY)
     wanted = []

@@ -1,0 +1,135 @@
+"""Definite integrals as numbers, by mpmath's quadrature between the places where an integrand may be narrow.
+
+Quadrature that looks between them sees nothing of a peak: exp(-10000*(x - 3)^2) from -1000 to 1000 would be 0.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Final
+
+from mpmath import mp
+
+from r1plus_calculator.evaluation.numbers import UncertainError, Value, convert, evaluate, is_finite, is_real
+from r1plus_calculator.grammar.functions import list_variables
+from r1plus_calculator.grammar.tree import Call, Name, Node, walk
+
+QUADRATURE_DIGITS: Final = 20
+_THIRDS: Final = 3
+_MOST_PARTS: Final = 24
+"""Of an integrand that is looked through: each is evaluated at some places."""
+_MOST_PLACES: Final = 6
+_SCAN_STEPS: Final = 40
+_MOST_ZEROS: Final = 4
+"""Of one part: more are of one that swings, and no places of peaks."""
+_START: Final = Fraction(1, 7)
+"""Where parts are evaluated first: none is special there."""
+
+
+def integrate_numerically(tree: Call) -> tuple[Value, bool]:
+    """Return a definite integral by quadrature, and whether its error is small.
+
+    Raises:
+        UncertainError: it cannot be computed.
+    """
+    function, name = tree.arguments[0], tree.arguments[1]
+    if not isinstance(name, Name):
+        raise UncertainError("no variable")
+    low, high = (convert(evaluate(argument, {})) for argument in tree.arguments[2:])
+    with mp.workdps(QUADRATURE_DIGITS):
+        ends = _split(low, high)
+        places = [place for place in find_narrow_places(function, name.name, low, high) if place not in ends]
+        try:
+            return _integrate(function, name.name, sorted([*ends, *places]))
+        except UncertainError:
+            if not places:
+                raise
+            return _integrate(function, name.name, ends)  # it has no value at one of them
+
+
+def _split(low: Value, high: Value) -> list[Value]:
+    if mp.isinf(low) and mp.isinf(high):
+        return [low, mp.mpf(0), high]
+    if mp.isinf(low) or mp.isinf(high):
+        return [low, high]
+    return [low + (high - low) * step / _THIRDS for step in range(_THIRDS + 1)]
+
+
+def _integrate(function: Node, name: str, places: Sequence[Value]) -> tuple[Value, bool]:
+    def compute(value: Value) -> Value:
+        return convert(evaluate(function, {name: value}))
+
+    value, error = mp.quad(compute, places, error=True, maxdegree=6)
+    return value, bool(error < mp.mpf(10) ** -10 * (1 + abs(value)))
+
+
+def find_narrow_places(function: Node, name: str, low: Value, high: Value) -> list[Value]:
+    """Return zeros and turning points of an integrand's parts, between its bounds; at most some.
+
+    A peak is where something in it is 0 or turns: (x - 3)^2, x^2 - 6*x + 10.
+    """
+    parts = [part for part in dict.fromkeys(walk(function)) if name in list_variables(part)]
+    if low > high or len(parts) > _MOST_PARTS or any(set(list_variables(part)) != {name} for part in parts):
+        return []
+    places: list[Value] = []
+    for part in reversed(parts):  # the innermost first
+        for place in _find_own_places(part, name, low, high):
+            is_known = any(abs(place - other) < mp.mpf(10) ** -12 * (1 + abs(place)) for other in places)
+            if low < place < high and not is_known and len(places) < _MOST_PLACES:
+                places.append(place)
+    return places
+
+
+def _find_own_places(part: Node, name: str, low: Value, high: Value) -> list[Value]:
+    """Return zeros and the turning point of one part."""
+    try:
+        values = [convert(evaluate(part, {name: _START + step})) for step in range(4)]
+    except UncertainError:
+        values = []
+    if not values or not all(is_finite(value) and is_real(value) for value in values):
+        return []
+    one, two, three, four = (mp.re(value) for value in values)
+    size = sum(abs(value) for value in values)
+    if abs(four - 3 * three + 3 * two - one) <= size * mp.mpf(10) ** -15:
+        half = (three - 2 * two + one) / 2
+        return [convert(_START) + step for step in _solve_quadratic(half, two - one - half, one, size)]
+    zeros = [] if mp.isinf(low) or mp.isinf(high) else list(_scan(part, name, low, high))
+    return zeros if len(zeros) <= _MOST_ZEROS else []
+
+
+def _solve_quadratic(a: Value, b: Value, c: Value, size: Value) -> list[Value]:
+    """Return the real zeros of a*x^2 + b*x + c, and where it turns."""
+    nothing = size * mp.mpf(10) ** -15
+    if abs(a) <= nothing:
+        return [] if abs(b) <= nothing else [-c / b]
+    turn, rest = -b / (2 * a), b * b - 4 * a * c
+    root = mp.sqrt(rest) / (2 * a) if rest > 0 else mp.mpf(0)
+    return [turn, turn - root, turn + root]
+
+
+def _scan(part: Node, name: str, low: Value, high: Value) -> Iterator[Value]:
+    """Yield about where a part changes its sign."""
+    places = [low + (high - low) * (step + mp.mpf("0.49")) / _SCAN_STEPS for step in range(_SCAN_STEPS)]
+    for start, end in itertools.pairwise(places):
+        if _get_sign(part, name, start) * _get_sign(part, name, end) < 0:
+            yield _halve(part, name, start, end)
+
+
+def _halve(part: Node, name: str, start: Value, end: Value) -> Value:
+    sign = _get_sign(part, name, start)
+    for _ in range(60):
+        middle = (start + end) / 2
+        if _get_sign(part, name, middle) == sign:
+            start = middle
+        else:
+            end = middle
+    return (start + end) / 2
+
+
+def _get_sign(part: Node, name: str, place: Value) -> int:
+    """Return the sign of a part at a place; 0 where it has none."""
+    try:
+        value = convert(evaluate(part, {name: place}))
+    except UncertainError:
+        return 0
+    return int(mp.sign(mp.re(value))) if is_finite(value) and is_real(value) else 0
