@@ -19,6 +19,8 @@ ENV_DATA: Final = "R1PLUS_EDGE_DATA"
 SHARED_MEMORY: Final = Path("/dev/shm")
 _LOOK_SECONDS: Final = 0.02
 _PROC: Final = Path("/proc")
+_ENDED: Final = ("Z", "X")
+"""States of a process that runs no more."""
 
 
 def mark(root: Path) -> Mapping[str, str]:
@@ -78,6 +80,14 @@ def send(pid: int, number: int) -> None:
         return
 
 
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, also if its parent has not taken note of that."""
+    try:
+        return _read_stat(pid)[0] in _ENDED
+    except OSError:
+        return True
+
+
 def measure_processor(root: Path) -> float:
     """Return the processor seconds of this process, of the data folder's, and of all that they have waited for."""
     own = os.times()
@@ -92,11 +102,14 @@ def read_processor_seconds(processes: Iterable[int]) -> float:
 def _read_times(pid: int) -> tuple[float, ...]:
     """Return user and system seconds of a process, then those of what it has waited for; empty: it has ended."""
     try:
-        # The name before them may have spaces and brackets.
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return tuple(int(field) / os.sysconf("SC_CLK_TCK") for field in _read_stat(pid)[11:15])
     except OSError:
         return ()
-    return tuple(int(field) / os.sysconf("SC_CLK_TCK") for field in fields[11:15])
+
+
+def _read_stat(pid: int) -> list[str]:
+    """Return what the kernel says of a process, from its state on: the name before it may have spaces and brackets."""
+    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
 def measure_memory(pid: int) -> int:

@@ -35,6 +35,7 @@ from r1plus_edge.engines import find_cache, find_default_data, select_engines
 from r1plus_edge.errors import EdgeError, RequestError
 from r1plus_edge.listening import Listening, read_listening
 from r1plus_edge.objects import write_synced
+from r1plus_edge.processes import has_ended
 from r1plus_edge.report import LineNarrator, ServePhase, ServeStatus, read_status
 from r1plus_edge.update import UpdateRequest
 from r1plus_edge.usage import describe_usage
@@ -256,7 +257,7 @@ def stop_command(data: DataOption = None) -> None:
     except PermissionError as error:
         raise CliError(f"--data {folder.root}: process {pid} is another user's; ask its owner to stop it") from error
     deadline = time.monotonic() + STOP_SECONDS
-    while find_holder(folder) == pid:
+    while find_holder(folder) == pid or not has_ended(pid):
         if time.monotonic() > deadline:
             raise CliError(f"process {pid} did not end in {STOP_SECONDS:g} s; end it with `kill -9 {pid}`")
         time.sleep(0.1)

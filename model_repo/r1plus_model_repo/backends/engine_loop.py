@@ -218,7 +218,7 @@ class EngineLoop:
             self._pipeline.step()
             # After the step, in which clients leave: what it made for them is neither counted nor sent.
             self._drop_cancelled_running()
-            state.running = [active_request for active_request in state.running if self._send_new_text(active_request)]
+            state.running = self._send_new_texts(state.running)
         if not state.running and not state.waiting:
             self._meters.set_load(0, 0)
             return open_
@@ -291,18 +291,27 @@ class EngineLoop:
             self._meters.count_tokens("prompt", queued_request.job.prompt_tokens)
             queued_request.reply.record_usage(queued_request.job.prompt_tokens, 0)
 
-    def _send_new_text(self, active_request: _RunningRequest) -> bool:
+    def _send_new_texts(self, running: Sequence[_RunningRequest]) -> list[_RunningRequest]:
+        """Send what the step has made; return the requests that go on.
+
+        All tokens are counted at once and before the responses: each count is a message to the server.
+        """
+        made: list[tuple[_RunningRequest, Sequence[int], FinishReason | None]] = []
+        for active_request in running:
+            try:
+                made.append((active_request, *active_request.handle.read()))
+            except RefusedError as error:
+                self._refuse(active_request, error)
+        if count := sum(len(ids) for _, ids, _ in made):
+            self._meters.count_tokens("completion", count)
+        return [one for one, ids, reason in made if self._send_new_text(one, ids, reason)]
+
+    def _send_new_text(self, active_request: _RunningRequest, ids: Sequence[int], reason: FinishReason | None) -> bool:
         """Send new text. Return False when the request has ended."""
-        try:
-            ids, reason = active_request.handle.read()
-        except RefusedError as error:
-            self._refuse(active_request, error)
-            return False
         if ids:
             if not active_request.tokens:
                 self._meters.observe_first_token(self._clock() - active_request.arrived_at)
             active_request.tokens += len(ids)
-            self._meters.count_tokens("completion", len(ids))
             active_request.reply.record_usage(active_request.job.prompt_tokens, active_request.tokens)
         text = active_request.text.push(ids) if ids else ""
         if active_request.text.is_stopped and reason is None:

@@ -98,6 +98,8 @@ class OpenVinoEngine:
         self._control = ControlTokens(self._list_control_strings())
         self._compiler = ConstraintCompiler(settings.path, self._tokenizer, self._eos)
         self._next = 0
+        self._pieces: dict[int, str] = {}
+        """Token -> its text, of those that were decoded alone."""
 
     def prepare(self, request: GenerationRequest) -> Job:
         """Tokenise, check against the context, compile a constraint. Raise RefusedError. Safe from any thread."""
@@ -127,7 +129,13 @@ class OpenVinoEngine:
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Pipeline`. An incomplete character at the end is omitted."""
-        return str(self._tokenizer.decode(list(ids))) if ids else ""
+        if len(ids) != 1:
+            return str(self._tokenizer.decode(list(ids))) if ids else ""
+        # Every piece of an answer decodes the token before it alone: a fifth of a millisecond each time.
+        token = ids[0]
+        if token not in self._pieces:
+            self._pieces[token] = str(self._tokenizer.decode([token]))
+        return self._pieces[token]
 
     def close(self) -> None:
         """Do nothing: the engine ends with this process."""

@@ -131,10 +131,13 @@ class FakeMeters:
 
     results: list[str] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
+    counts: list[tuple[str, int]] = field(default_factory=list)
+    """Each message of its own to the server."""
     loads: list[tuple[int, int]] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
 
     def count_tokens(self, direction: str, count: int) -> None:
+        self.counts.append((direction, count))
         self.counted[direction] = self.counted.get(direction, 0) + count
 
     def observe_first_token(self, seconds: float) -> None:

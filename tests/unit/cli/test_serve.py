@@ -1,6 +1,8 @@
 """`r1plus serve`: requests that are refused before anything starts, and a machine where nothing serves."""
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,31 @@ def test_stop_signals_nobody_where_the_holder_has_no_pid_here(tmp_path: Path, mo
     stop = run("serve", "stop", "--data", tmp_path)
     assert "in another container, or on another machine" in str(stop.exception)
     assert killed == []
+
+
+LINGERING = """
+import os, signal, sys, time
+from pathlib import Path
+from r1plus_edge.data_folder import hold, open_data_folder
+
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+with hold(open_data_folder(Path(sys.argv[1]))):
+    print("holds", flush=True)
+    signal.sigwait({signal.SIGTERM})
+time.sleep(0.5)
+Path(sys.argv[2]).touch()
+"""
+
+
+def test_stop_returns_when_the_process_has_ended_and_not_when_it_has_given_up_the_folder(tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+    command = [sys.executable, "-c", LINGERING, str(tmp_path / "data"), str(ended)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"holds\n"
+        stop = run("serve", "stop", "--data", tmp_path / "data")
+        assert ended.exists()
+    assert stop.output == "Stopped; nothing is left running\n"
 
 
 UPDATES: dict[str, tuple[list[str], str]] = {

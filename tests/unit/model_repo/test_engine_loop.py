@@ -32,6 +32,14 @@ def test_all_are_answered_with_reason_and_counts() -> None:
     assert len(stage.meters.first) == 3
 
 
+def test_the_tokens_of_a_step_are_counted_at_once() -> None:
+    stage = Stage(FakeEngine(), 3)
+    for text in ("abc", "abcd", "ab"):
+        stage.ask(text)
+    stage.run()
+    assert [count for direction, count in stage.meters.counts if direction == "completion"] == [3, 3, 2, 1]
+
+
 def test_the_first_piece_has_the_tokens_of_the_prompt() -> None:
     """A stream that is cut has a bill all the same."""
     stage = Stage(FakeEngine())
