@@ -113,8 +113,8 @@ test-engine: $(SYNCED) ## Tests against the real tritonserver and the demo's eng
 	$(PYTEST) -m triton tests/engine
 
 .PHONY: test-edge
-test-edge: $(SYNCED) ## Stories of r1plus serve, advise and the quickstart with the real tritonserver: kills, power cuts, updates, a rollback, refusals; nothing is left
-	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_advise.py tests/engine/test_quickstart.py
+test-edge: $(SYNCED) ## Stories of r1plus serve, advise and the quickstart with the real tritonserver: kills, power cuts, updates, other software, a rollback, refusals; nothing is left
+	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_serve_software.py tests/engine/test_advise.py tests/engine/test_quickstart.py
 
 .PHONY: test-offline
 test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the systemd unit's commands

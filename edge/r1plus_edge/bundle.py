@@ -78,7 +78,7 @@ class Bundle:
             raise EdgeError(f"{target}: exists already; remove it, or name another folder")
         with _translate_write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _check_room(target.parent, self.manifest.count_bytes(part))
+            check_room(target.parent, self.manifest.count_bytes(part))
             staging = target.with_name(f".{target.name}.part")
             shutil.rmtree(staging, ignore_errors=True)
             try:
@@ -276,7 +276,8 @@ def _translate_write_errors(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_room(folder: Path, size: int) -> None:
+def check_room(folder: Path, size: int) -> None:
+    """Refuse to write so many bytes where they, and `SPARE_BYTES`, are not free. Raises EdgeError."""
     free = shutil.disk_usage(folder).free
     if free < size + SPARE_BYTES:
         raise EdgeError(

@@ -22,7 +22,7 @@ from typing import Final
 from r1plus_contract.atomic_files import replace_link
 from r1plus_contract.suite_files import key_id
 from r1plus_edge.base_folders import find_data_home
-from r1plus_edge.bundle import Bundle, open_bundle
+from r1plus_edge.bundle import Bundle, check_room, open_bundle
 from r1plus_edge.bundle_keys import add_key, find_keys_file, load_keys
 from r1plus_edge.bundle_manifest import Part
 from r1plus_edge.errors import EdgeError
@@ -32,6 +32,8 @@ COMPLETE: Final = ".complete"
 CURRENT: Final = "current"
 """Link to the environment that was installed last."""
 NAME_DIGITS: Final = 16
+GROWTH: Final = 4
+"""Bytes of an environment to those of its wheels, which are there at the same time."""
 INTERRUPTED: Final = 130
 _MOST_ERROR: Final = 1500
 
@@ -74,6 +76,7 @@ def _make_environment(bundle: Bundle, environment: Path, python: str) -> None:
     wheels = environment.with_name(f".{environment.name}-wheels")
     for remainder in (environment, wheels):
         shutil.rmtree(remainder, ignore_errors=True)
+    check_room(environment.parent, bundle.manifest.count_bytes(Part.WHEELS) * GROWTH)
     try:
         bundle.extract(Part.WHEELS, wheels)
         # -I: without it, modules in the current folder, such as that of the medium, would replace Python's own.
@@ -85,6 +88,9 @@ def _make_environment(bundle: Bundle, environment: Path, python: str) -> None:
         _run([*pip, *files], "the wheels of the bundle are for another machine, or the disk is full")
         os.sync()  # What is marked as complete survives a power cut.
         (environment / COMPLETE).touch()
+    except BaseException:
+        shutil.rmtree(environment, ignore_errors=True)
+        raise
     finally:
         shutil.rmtree(wheels, ignore_errors=True)
 

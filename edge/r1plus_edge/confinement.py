@@ -12,6 +12,7 @@ import os
 import platform
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,6 +48,19 @@ _STANDARD_ERROR: Final = 2
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
+_REFUSAL: Final = "This kernel does not restrict the {} of this process: "
+_REMEDIES: Final = {
+    "network": "a network namespace of their own is refused; the filter of system calls leaves them none all the same."
+    " To have both, allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and"
+    " kernel.apparmor_restrict_unprivileged_userns; the unit of `r1plus serve install` refuses them to all it runs",
+    "files": "Landlock is refused, so they can read what you can, keys too. It needs Linux 5.13, `landlock` in"
+    " /sys/kernel/security/lsm (boot with lsm=landlock,...), and of a container that its seccomp profile allows it",
+    "sockets": "filters of system calls are refused, so they may connect to other programs of yours. They need a kernel"
+    " with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
+}
+_PROBE: Final = "/bin/true"
+
+
 @dataclass(frozen=True, slots=True)
 class Confinement:
     """Folders of one process. What is in neither cannot be opened."""
@@ -61,8 +75,7 @@ class Confinement:
             try:
                 restrict()
             except OSError as error:
-                text = f"This kernel does not restrict the {what} of this process: {error.strerror}\n"
-                os.write(_STANDARD_ERROR, text.encode())
+                os.write(_STANDARD_ERROR, f"{_REFUSAL.format(what)}{error.strerror}\n".encode())
 
     def _restrict_files(self) -> None:
         version = read_landlock_version()
@@ -79,6 +92,22 @@ class Confinement:
         _renounce_privileges()
         _call(_RESTRICT_SELF, ruleset, 0)
         os.close(ruleset)
+
+
+def find_refusals(own: Path) -> tuple[str, ...]:
+    """Return what this machine refuses of a helper's confinement, why, and what to do; it tries one out.
+
+    `own`: a folder that the helper could write.
+    """
+    result = subprocess.run(
+        [_PROBE], preexec_fn=build_confinement((), own).apply, stderr=subprocess.PIPE, text=True, check=False
+    )
+    refusals = []
+    for what, remedy in _REMEDIES.items():
+        begin = _REFUSAL.format(what)
+        reasons = (line.removeprefix(begin) for line in result.stderr.splitlines() if line.startswith(begin))
+        refusals += [f"{what}: {reason}; {remedy}" for reason in reasons]
+    return tuple(refusals)
 
 
 def read_landlock_version() -> int:

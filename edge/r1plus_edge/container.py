@@ -59,6 +59,8 @@ class Program:
     prestop: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     """Of loopback, where it will listen: those that may be others."""
+    descriptors: tuple[int, ...] = ()
+    """Open files of this process that it gets."""
 
 
 class PortTakenError(OSError):
@@ -201,6 +203,7 @@ class Container:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=self.program.descriptors,
                 start_new_session=True,
                 preexec_fn=self._prepare,
             )

@@ -1,6 +1,7 @@
 """The socket by which `r1plus serve update` reaches the `serve` that runs: a request, then lines until the result.
 
-Only the folder's owner reaches it, since nobody else may enter the folder.
+Only the folder's owner and root reach it, since nobody else may enter the folder. What root may read, the owner perhaps
+may not: so texts are part of the request.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_edge.data_folder import DataFolder
@@ -21,7 +22,8 @@ from r1plus_edge.report import Narrator, ServeStatus, Step
 from r1plus_edge.update import UpdateRequest, UpdateResult
 
 log = logging.getLogger(__name__)
-_MOST_REQUEST: Final = 64 * 1024
+_MOST_REQUEST: Final = 8 * 2**20
+"""With a golden suite of the largest size, each character of which JSON may write as two."""
 _REQUEST_SECONDS: Final = 10.0
 _MODE: Final = 0o600
 
@@ -48,11 +50,24 @@ class Message:
     percent: int = 0
 
 
+class Asker(Narrator, Protocol):
+    """Who asked for an update."""
+
+    @property
+    def descriptor(self) -> int:
+        """Of the connection."""
+
+
 class _Sender:
     """Tells the client that asked for the update; that it has left changes nothing."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
+
+    @property
+    def descriptor(self) -> int:
+        """Of the connection; 0: it has ended."""
+        return max(0, int(self._writer.get_extra_info("socket").fileno()))
 
     def send(self, message: Message) -> None:
         if not self._writer.is_closing():
@@ -74,7 +89,7 @@ class _Sender:
         """See `Narrator`."""
 
 
-Handle = Callable[[UpdateRequest, Narrator], Awaitable[UpdateResult]]
+Handle = Callable[[UpdateRequest, Asker], Awaitable[UpdateResult]]
 
 
 @asynccontextmanager
@@ -93,8 +108,7 @@ async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterato
                 sender.send(Message(MessageKind.REFUSED, f"The request cannot be read: {problem}"))
             else:
                 result = await _carry_out(handle, request, sender)
-                kind = MessageKind.IN_FORCE if result.is_in_force else MessageKind.REFUSED
-                sender.send(Message(kind, result.text))
+                sender.send(_build_answer(result))
             await writer.drain()
         writer.close()
 
@@ -108,6 +122,15 @@ async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterato
         finally:
             server.close()
             folder.control.unlink(missing_ok=True)
+
+
+def _build_answer(result: UpdateResult) -> Message:
+    return Message(MessageKind.IN_FORCE if result.is_in_force else MessageKind.REFUSED, result.text)
+
+
+def encode_answer(result: UpdateResult) -> str:
+    """Return the last line of an answer."""
+    return dumps(_build_answer(result))
 
 
 async def _carry_out(handle: Handle, request: UpdateRequest, sender: _Sender) -> UpdateResult:

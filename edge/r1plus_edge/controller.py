@@ -64,6 +64,8 @@ class Controller:
     """Set when a pod has changed."""
     plan: Plan = field(default_factory=Plan)
     """The last one."""
+    is_suspended: bool = False
+    """Whether all pods end, and none is started: something else needs the memory."""
     reports: dict[str, MonitorReport] = field(default_factory=dict)
     """Pod -> its monitor's last report."""
     _pods: dict[str, _RunningPod] = field(default_factory=dict)
@@ -146,7 +148,7 @@ class Controller:
         wanted = {
             obj["metadata"]["uid"]: obj
             for obj in self.objects.list_children("Deployment")
-            if obj["spec"].get("replicas", 1) > 0
+            if obj["spec"].get("replicas", 1) > 0 and not self.is_suspended
         }
         cut = {uid for _, uid in self.plan.cut}
         for running in list(self._pods.values()):

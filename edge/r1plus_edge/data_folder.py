@@ -20,7 +20,7 @@ _FLOCK: Final = "hhqqi"
 _PRIVATE: Final = 0o700
 _NAMES: Final = frozenset(
     {
-        *("objects.json", "status.json", "tenant.json", "update.json", "requests", "control.sock"),
+        *("objects.json", "status.json", "tenant.json", "update.json", "requests", "control.sock", "trial", "former"),
         *("key", "secret", "store", "logs", "pods", "claims", "lock"),
     }
 )
@@ -97,6 +97,16 @@ class DataFolder:
         """The socket by which `serve update` reaches who serves."""
         return self.root / "control.sock"
 
+    @property
+    def trial(self) -> "DataFolder":
+        """Of other software, while it is gated."""
+        return DataFolder(self.root / "trial")
+
+    @property
+    def former(self) -> "DataFolder":
+        """What the software before this one had recorded: objects and updates."""
+        return DataFolder(self.root / "former")
+
 
 def open_data_folder(root: Path) -> DataFolder:
     """Make the folder if it is missing; only its owner may read it.
@@ -162,8 +172,8 @@ def _explain_unwritable(root: Path, error: OSError) -> str:
 
 
 @contextmanager
-def hold(folder: DataFolder) -> Iterator[None]:
-    """Have the folder alone for the block.
+def hold(folder: DataFolder) -> Iterator[int]:
+    """Have the folder alone for the block, which gets the lock's descriptor: open, it has the folder beyond an `exec`.
 
     Raises:
         EdgeError: another `serve` has it.
@@ -177,7 +187,7 @@ def hold(folder: DataFolder) -> Iterator[None]:
                 f"--data {folder.root}: r1plus serve runs there already ({holder});"
                 " `r1plus serve stop` there ends it, or name another folder"
             ) from error
-        yield
+        yield lock.fileno()
 
 
 def find_holder(folder: DataFolder) -> int | None:

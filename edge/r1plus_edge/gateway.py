@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -62,6 +63,10 @@ _HALF_BYTES: Final = 32
 DRAIN_SECONDS: Final = 1.5
 """For running answers, so that `serve` ends within its five seconds."""
 END_SECONDS: Final = 2.8
+HANDOVER_SECONDS: Final = 60.0
+"""For running answers, before other software takes the callers over; others wait meanwhile."""
+FOLLOW_SECONDS: Final = 5.0
+"""For the gateway to follow its settings: it looks every two seconds."""
 REQUEST_SECONDS: Final = 10.0
 FIRST_KEY_NAME: Final = "first"
 LOOK_SECONDS: Final = 2.0
@@ -153,8 +158,10 @@ class EdgeGateway:
         request: TenantRequest,
         cache: Path,
         tell: Callable[[str], None],
+        listener: socket.socket,
     ) -> None:
-        """`cache`: where the embedding engine's files are, or come; `tell`: tells a person a line."""
+        """`cache`: where the embedding engine's files are, or come; `tell`: tells a person a line; `listener`: where
+        callers connect, `listening`."""
         tenant = load_tenant(folder)
         make_half(folder)
         self._folder = folder
@@ -167,6 +174,7 @@ class EdgeGateway:
         self._tell = tell
         self._has_engine = self._find_engine()
         self._fetch_problem = ""
+        self._drain_seconds = DRAIN_SECONDS
         self._model: ModelSettings | None = None
         self.has_key = False
         template = gateway_objects.build_deployment(
@@ -182,6 +190,7 @@ class EdgeGateway:
             on_change,
             ports={PORT_API: listening.port},
             sockets={one.name: one.socket for one in select_helpers(self._spec.gateway, self._embedding)},
+            listener=listener.fileno(),
         )
 
     async def run(self) -> None:
@@ -190,6 +199,14 @@ class EdgeGateway:
             group.create_task(run_pod(self.pod))
             if self._embedding is not None and not self._has_engine:
                 group.create_task(self._fetch_engine(self._embedding.name))
+
+    async def drain(self) -> None:
+        """End it when its running answers have ended. Who connects meanwhile waits at the socket for the next one."""
+        self._drain_seconds = HANDOVER_SECONDS
+        self.pod.refresh_configs()
+        await asyncio.sleep(FOLLOW_SECONDS)
+        # Its helpers after it: answers that run may need them.
+        await self.pod.find_container(gateway_objects.CONTAINER).end(HANDOVER_SECONDS + END_SECONDS)
 
     @property
     def search(self) -> str:
@@ -312,7 +329,7 @@ class EdgeGateway:
             hosts=listening.hosts,
             port=listening.port,
             internal_host=LOOPBACK,
-            drain_seconds=DRAIN_SECONDS,
+            drain_seconds=self._drain_seconds,
         )
 
     def _find_tls(self) -> TlsPaths | None:

@@ -1,6 +1,7 @@
 """Where the gateway listens: loopback by default, elsewhere only with a certificate."""
 
 import ipaddress
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ DEFAULT_PORT: Final = 8400
 LOOPBACK_NAMES: Final = ("127.0.0.1", "::1", "localhost")
 """What a gateway on loopback answers to."""
 _LEAST_OPEN_PORT: Final = 1024
+_BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,28 @@ def read_listening(text: str, certificate: Path | None, key: Path | None) -> Lis
         raise EdgeError(f"--listen {text}: port {port} is taken; end what listens there, or name another port (0: any)")
     free = choose_ports((DEFAULT_PORT,))[DEFAULT_PORT]
     return Listening(host, free, certificate, key)
+
+
+def adopt_listening(text: str, certificate: Path | None, key: Path | None, listener: socket.socket) -> Listening:
+    """Return where a socket listens already, which another release has opened by the same options."""
+    host, _ = _parse(text) if text else (LOOPBACK, DEFAULT_PORT)
+    return Listening(host, int(listener.getsockname()[1]), certificate, key)
+
+
+def open_listener(listening: Listening) -> socket.socket:
+    """Return a socket that listens: callers wait there while no gateway takes them, as between two of them.
+
+    Raises:
+        EdgeError: the port was taken meanwhile.
+    """
+    family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
+    try:
+        return socket.create_server((listening.host, listening.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise EdgeError(
+            f"--listen {listening.host}:{listening.port}: {error.strerror}; end what listens there, or name another"
+            " port (0: any)"
+        ) from error
 
 
 def _parse(text: str) -> tuple[str, int]:

@@ -1,15 +1,18 @@
 """What this machine offers: as a node of the operator's plan, and what must not be missing."""
 
+import asyncio
 import math
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.timestamps import format_timestamp
 from r1plus_edge.errors import EdgeError
 from r1plus_model_repo.importing import triton_server
 from r1plus_operator.plan.observation import NodeFacts
@@ -20,6 +23,8 @@ RESERVED_BYTES: Final = 512 * MIB
 """Of the memory: for the system, the gateway and `serve` itself."""
 LEAST_DISK_BYTES: Final = 1 * GIB
 """For Triton, the engine and what serving writes."""
+EARLIEST: Final = 1764201600.0
+"""Of clocks that can be right: 27 November 2025, seconds since the epoch."""
 LABELS: Final[Mapping[str, str]] = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
 _MEMORY_LIMITS: Final = ("memory.max", "memory/memory.limit_in_bytes")
 _CPU_LIMIT: Final = "cpu.max"
@@ -75,6 +80,20 @@ def read_free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
     return available if most is None or used is None else min(available, max(0, most - used))
 
 
+async def await_clock(
+    tell: Callable[[str], None], now: Callable[[], float] = time.time, period_seconds: float = 1.0
+) -> None:
+    """Wait until the clock can be right, so that no key that has expired is valid. A device may start in 1970."""
+    if now() >= EARLIEST:
+        return
+    tell(
+        f"clock: it says {format_timestamp(now())}, before r1plus was made; so keys that have expired would be valid."
+        " Set it with `timedatectl set-time`, or let it be set from a network; serve waits for that"
+    )
+    while now() < EARLIEST:  # noqa: ASYNC110 - it is the kernel's
+        await asyncio.sleep(period_seconds)
+
+
 def check_machine(machine: Machine, folder: Path) -> None:
     """Refuse a machine on which nothing here can run.
 
@@ -89,7 +108,11 @@ def check_machine(machine: Machine, folder: Path) -> None:
             " that, as `make quickstart` does"
         )
     if not machine.has_avx2:
-        raise EdgeError("processor: it has no AVX2, which OpenVINO needs to serve a model; use a newer one")
+        raise EdgeError(
+            "processor: it has no AVX2, which OpenVINO needs to serve a model of any tier; use one that has it (Intel's"
+            " Core and Xeon since 2013, AMD's since 2015; a virtual machine must pass it on), or call a gateway that"
+            " serves elsewhere"
+        )
     if machine.disk_bytes < LEAST_DISK_BYTES:
         raise EdgeError(
             f"{folder}: {machine.disk_bytes / MIB:.0f} MiB of disk are free, {LEAST_DISK_BYTES / MIB:.0f} MiB are"

@@ -74,6 +74,10 @@ class Objects:
             del self.children[key]
         return dropped
 
+    def runs_on(self, images: frozenset[str]) -> bool:
+        """Whether a revision is of this software."""
+        return any(_runs_only(obj, images) for obj in self.list_children("ControllerRevision"))
+
     def apply(self, plan: Plan) -> bool:
         """Carry out what a plan writes; return whether anything was written.
 

@@ -42,6 +42,8 @@ class ServeOptions:
     """All engines that are known, for earlier revisions."""
     bake_seconds: float = BAKE_SECONDS
     """How long a revision must have served before it can be gone back to."""
+    words: tuple[str, ...] = ()
+    """The command line after the program: other software is started with the same."""
     cache: Path = field(default_factory=find_cache)
     tenant: TenantRequest = field(kw_only=True)
     """What of the gateway is on, and what it keeps. An update does not change it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_contract import names
-from r1plus_contract.gateway import ENV_HELPER_START_SECONDS
+from r1plus_contract.gateway import ENV_HELPER_START_SECONDS, ENV_LISTENER
 from r1plus_edge.confinement import build_confinement
 from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
 from r1plus_edge.data_folder import DataFolder
@@ -56,11 +56,13 @@ class Pod:
         on_change: Callable[[], None],
         ports: Mapping[int, int] | None = None,
         sockets: Mapping[str, str] | None = None,
+        listener: int | None = None,
     ) -> None:
         """Prepare its containers.
 
         `ports`: container's port -> port of this machine, for those that are not just any free one; `sockets`:
-        container that is started on demand -> path in the pod of the socket by which it is asked.
+        container that is started on demand -> path in the pod of the socket by which it is asked; `listener`:
+        descriptor of a socket at the one port of `ports`, which its container gets.
         """
         self.name = name
         self.uid = secrets.token_hex(8)
@@ -73,6 +75,7 @@ class Pod:
         self._on_change = on_change
         self._fixed_ports = ports or {}
         self._sockets = sockets or {}
+        self._listener = listener
         self.is_terminating = False
         self._ready_since: float | None = None
         self._earlier_restarts = 0
@@ -147,10 +150,11 @@ class Pod:
     def refresh_configs(self) -> None:
         """Bring the mounted ConfigMaps up to date."""
         for volume in self._spec["volumes"]:
-            if "configMap" in volume:
+            folder = self._find_volume(volume["name"]) if "configMap" in volume else None
+            if folder is not None and folder.is_dir():  # Else it does not run yet.
                 files = self._sources.read_config(volume["configMap"]["name"])
                 if files is not None:
-                    write_config(self._find_volume(volume["name"]), files)
+                    write_config(folder, files)
 
     async def end(self, grace: float, *, is_gentle: bool = False) -> None:
         """End all containers; `is_gentle`: first wait for requests, as the template says."""
@@ -200,6 +204,8 @@ class Pod:
         limit, request = (resources.get(kind, {}).get("memory") for kind in ("limits", "requests"))
         environment = build_environment(container, self.name, places, self._images, self._data.root, tmp)
         socket = self._sockets.get(container["name"])
+        descriptors = self._list_descriptors(container)
+        environment |= {ENV_LISTENER: str(descriptors[0])} if descriptors else {}
         hook: Any = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
         program = Program(
             name=container["name"],
@@ -216,10 +222,16 @@ class Pod:
             liveness=read_probe(container, "livenessProbe", places),
             prestop=tuple(places.translate_command(hook.get("command", ()))),
             ports=tuple(self.ports[port] for port in _list_ports(container) if port not in self._fixed_ports),
+            descriptors=descriptors,
         )
         if socket:
             return OnDemandContainer(program, self._on_change, places.find(socket))
         return Container(program, self._on_change)
+
+    def _list_descriptors(self, container: Json) -> tuple[int, ...]:
+        """Return the socket that listens at a port of the container, where this process has it."""
+        has_port = not self._fixed_ports.keys().isdisjoint(_list_ports(container))
+        return (self._listener,) if has_port and self._listener is not None else ()
 
     def _name_sockets(self, container: Json, places: Places, tmp: Path) -> dict[str, str]:
         """Return the variables that name sockets, relative to the working directory: a path has 107 bytes at most."""

@@ -74,6 +74,10 @@ class Progress:
             self._reporter.narrator.serving(self._reporter.status)
         return phase is ServePhase.REFUSED or (phase is ServePhase.SERVING and newest is serving)
 
+    def note(self, text: str) -> None:
+        """Tell anything else."""
+        self._reporter.narrator.note(text)
+
     def _tell_steps(self, status: Json, pod: Pod | None, report: MonitorReport | None, *, is_serving: bool) -> None:
         if pod is None:
             return

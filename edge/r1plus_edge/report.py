@@ -78,6 +78,8 @@ class ServeStatus:
     """Containers that end again and again, with the ends of their logs."""
     update: str = ""
     """How far an update is; empty: none is under way."""
+    confinement: tuple[str, ...] = ()
+    """What this machine refuses of the helpers' confinement, and what to do."""
     rollback: str = ""
     """What is done about a drop of the accuracy, or which revision could be gone back to."""
     steps: tuple[Step, ...] = ()

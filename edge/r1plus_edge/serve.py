@@ -8,11 +8,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -20,22 +23,34 @@ import aiohttp
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
+from r1plus_edge.confinement import find_refusals
 from r1plus_edge.control import listen_for_updates
 from r1plus_edge.controller import Controller
 from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import END_SECONDS, EdgeGateway
 from r1plus_edge.guardian import END
+from r1plus_edge.handover import Handover, HandoverKind, become
 from r1plus_edge.images import Images, find_images
-from r1plus_edge.machine import check_machine, describe_node, read_machine
-from r1plus_edge.objects import Objects, load_objects
+from r1plus_edge.listening import Listening, open_listener
+from r1plus_edge.machine import await_clock, check_machine, describe_node, read_machine
+from r1plus_edge.objects import Objects
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.preparation import prepare_triton
 from r1plus_edge.processes import check_unmarked, measure_processor, remove_remains
 from r1plus_edge.progress import Progress
 from r1plus_edge.report import Narrator, Reporter, ServePhase
-from r1plus_edge.update import UpdateRecord, UpdateRequest, load_record, save_record, settle_interrupted
+from r1plus_edge.takeover import TakeOver
+from r1plus_edge.trial import adopt_trial, load_own_objects, remove_trial
+from r1plus_edge.update import (
+    UpdateRecord,
+    UpdateRequest,
+    UpdateResult,
+    load_record,
+    save_record,
+    settle_interrupted,
+)
 from r1plus_edge.updater import Updater
 from r1plus_edge.world import Installation, Preparation, prepare
 from r1plus_model_repo.importing.triton_server import SERVER_VERSION
@@ -50,40 +65,93 @@ POD_END_SECONDS: Final = 1.0
 """Grace of serving pods when `serve` ends: Triton has nothing to save, and its gateway is gone."""
 
 
-async def serve(options: ServeOptions, narrator: Narrator) -> None:
+async def serve(options: ServeOptions, narrator: Narrator, handover: Handover | None = None) -> None:
     """Serve until this is cancelled; then nothing of it is left running.
+
+    `handover`: what the release says that has started this one. After an update to other software this process is that.
 
     Raises:
         EdgeError: this machine cannot serve it.
     """
     check_unmarked()
-    folder, request = open_data_folder(options.data), options.request
-    with hold(folder), guard(folder):
-        reporter = Reporter(folder.status, narrator, measure_processor=lambda: measure_processor(folder.root))
-        reporter.update(
-            deployment=request.name,
-            tier=request.spec.tier.value,
-            threshold=float(request.spec.accuracy.threshold),
-            pid=os.getpid(),
-            started_at=time.time(),
-        )
-        try:
-            await _run(options, folder, reporter)
-        except EdgeError as error:
-            reporter.update(message=str(error))
+    folder = open_data_folder(options.data)
+    with hold(folder) as lock, open_front(options.listening, handover) as front:
+        with guard(folder):
+            following = await _serve(options, narrator, folder, front)
+        while following is not None:
+            following = replace(following, listener=front.listener.fileno())
+            software = Path(following.former if following.kind is HandoverKind.BACK else following.request.software)
+            descriptors = (lock, following.listener, *filter(None, (following.asker,)))
+            try:
+                become(software, options.words, following, descriptors)
+            except OSError as error:
+                if following.kind is HandoverKind.BACK:
+                    raise EdgeError(f"{software}: cannot be started: {error.strerror}; start it again") from error
+                following = following.go_back(f"{software} cannot be started: {error.strerror}")
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Where callers connect, and whether another release has had them before."""
+
+    listener: socket.socket
+    handover: Handover | None
+    takeover: TakeOver | None
+
+
+@contextmanager
+def open_front(listening: Listening, handover: Handover | None) -> Iterator[Front]:
+    """Have a socket that listens for the block: the one that another release hands over, else a new one.
+
+    Raises:
+        EdgeError: the port is taken.
+    """
+    is_takeover = handover is not None and handover.kind is not HandoverKind.TRIAL
+    own = socket.socket(fileno=handover.listener) if handover and is_takeover else open_listener(listening)
+    with own as listener:
+        yield Front(listener, handover, TakeOver(handover) if handover and is_takeover else None)
+
+
+async def _serve(options: ServeOptions, narrator: Narrator, folder: DataFolder, front: Front) -> Handover | None:
+    """Serve until this is cancelled, or until other software has to go on; return what that gets to know."""
+    request, takeover = options.request, front.takeover
+    reporter = Reporter(folder.status, narrator, measure_processor=lambda: measure_processor(folder.root))
+    await await_clock(lambda text: _tell_wait(reporter, text))
+    reporter.update(
+        message="",
+        confinement=find_refusals(folder.pods),
+        deployment=request.name,
+        tier=request.spec.tier.value,
+        threshold=float(request.spec.accuracy.threshold),
+        pid=os.getpid(),
+        started_at=time.time(),
+    )
+    try:
+        return await _run(options, folder, reporter, front)
+    except Exception as error:
+        reporter.update(message=str(error))
+        if takeover is None or takeover.is_done:
             raise
-        finally:
-            reporter.update(phase=ServePhase.STOPPED, pid=0)
+        if takeover.handover.kind is HandoverKind.FORWARD:
+            narrator.note(f"The new software does not serve, and goes back: {error}")
+            return takeover.handover.go_back(str(error))
+        takeover.tell(UpdateResult(False, f"Fail, and nothing serves: {takeover.handover.problem}; then: {error}"))
+        raise
+    finally:
+        reporter.update(phase=ServePhase.STOPPED, pid=0)
 
 
-async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) -> None:
+async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, front: Front) -> Handover | None:
     if killed := remove_remains(folder.root, folder.pods):
         reporter.narrator.note(
             f"An earlier r1plus serve was killed; ended the {len(killed)} processes that it had left"
         )
     installation = await _install(options, folder, reporter)
+    if front.takeover is not None and front.takeover.handover.kind is HandoverKind.FORWARD:
+        adopt_trial(folder)
+    remove_trial(folder)
     objects = _load(folder, installation.images, reporter)
-    record, preparation = await _prepare(options, installation, objects, reporter)
+    record, preparation = await _prepare(options, installation, objects, reporter, front.handover)
     images, wake, request = installation.images, asyncio.Event(), preparation.request
     config = preparation.world.config
     gateway = EdgeGateway(
@@ -96,23 +164,34 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter) ->
         options.tenant,
         options.cache,
         reporter.narrator.note,
+        front.listener,
     )
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPORT_SECONDS)) as session:
         read = _ReportReader(session).read
         controller = Controller(folder, objects, request, preparation.world, images, read, wake)
         controller.ask_for(request, preparation.world)
-        updater = Updater(controller, installation, options, record, reporter)
-        serving = asyncio.create_task(gateway.run())
+        updater = Updater(controller, installation, options, record, reporter, is_busy=front.takeover is not None)
+        serving = asyncio.create_task(_run_gateway(gateway, front.takeover))
         progress = Progress(reporter, options.listening, lambda: gateway.has_key)
         try:
             async with listen_for_updates(folder, updater.run):
-                await _follow(controller, gateway, session, progress, updater)
+                await _follow(controller, gateway, session, progress, updater, front.takeover)
+            return updater.handover
         finally:
             reporter.update(phase=ServePhase.STOPPING)
+            if updater.handover is not None:
+                await gateway.drain()
             await gateway.pod.end(END_SECONDS)
             await controller.end(POD_END_SECONDS)
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _run_gateway(gateway: EdgeGateway, takeover: TakeOver | None) -> None:
+    """Run the gateway; after other software only when there is a pod for the callers that wait."""
+    if takeover is not None:
+        await takeover.may_listen.wait()
+    await gateway.run()
 
 
 async def _follow(
@@ -121,9 +200,14 @@ async def _follow(
     session: aiohttp.ClientSession,
     progress: Progress,
     updater: Updater,
+    takeover: TakeOver | None,
 ) -> None:
-    """Run passes until cancelled; let the gateway and an update follow them."""
-    while True:
+    """Run passes until cancelled, or until other software has to go on; let the gateway and an update follow them.
+
+    Raises:
+        EdgeError: this software has taken over, and does not come up.
+    """
+    while updater.handover is None:
         controller.wake.clear()
         try:
             await _run_pass(controller, gateway)
@@ -134,6 +218,11 @@ async def _follow(
         is_routing = gateway.pod.is_ready and await gateway.count_pods(session) > 0
         is_steady = progress.tell(controller, gateway, is_routing=is_routing) and gateway.has_key
         updater.notice_pass()
+        if takeover is not None:
+            is_serving = is_routing and controller.serving_pod is not None
+            if result := takeover.notice_pass(controller, is_serving=is_serving):
+                updater.is_busy = False
+                progress.note(f"Update: {result.text}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(IDLE_SECONDS if is_steady else BUSY_SECONDS):
                 await controller.wake.wait()
@@ -160,13 +249,20 @@ async def _install(options: ServeOptions, folder: DataFolder, reporter: Reporter
 
 
 async def _prepare(
-    options: ServeOptions, installation: Installation, objects: Objects, reporter: Reporter
+    options: ServeOptions,
+    installation: Installation,
+    objects: Objects,
+    reporter: Reporter,
+    handover: Handover | None = None,
 ) -> tuple[UpdateRecord, Preparation]:
-    """Make what the options need, with the update that is in force on them."""
+    """Make what the options need, with the update that is in force on them; after other software, with its request."""
     folder, revisions = installation.folder, read_revisions(objects.children)
     stored = load_record(folder.update, options.digest)
     record = settle_interrupted(stored, revisions)
-    if record.in_force != UpdateRequest():
+    if handover is not None and handover.kind is not HandoverKind.BACK:
+        stored = record = UpdateRecord(options.digest, replace(handover.request, software=""))
+        options = options.reread(record.in_force)
+    elif record.in_force != UpdateRequest():
         try:
             options = options.reread(record.in_force)
             reporter.narrator.note("           an update is in force; other options than at its time undo it")
@@ -182,12 +278,19 @@ async def _prepare(
     return record, preparation
 
 
+def _tell_wait(reporter: Reporter, text: str) -> None:
+    reporter.update(message=text, pid=os.getpid())
+    reporter.narrator.note(text)
+
+
 def _tell_to(reporter: Reporter) -> Callable[[str], None]:
     return lambda line: reporter.narrator.note(f"           {line}")
 
 
 def _load(folder: DataFolder, images: Images, reporter: Reporter) -> Objects:
-    objects = load_objects(folder.objects)
+    objects, is_former = load_own_objects(folder, images)
+    if is_former:
+        reporter.narrator.note("Other software has served meanwhile; what this one had recorded before holds again")
     for name in objects.drop_other_images(images.of_model):
         reporter.narrator.note(f"Revision {name} ran other software, which is not here any more; the gate runs again")
     return objects

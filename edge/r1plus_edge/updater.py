@@ -4,6 +4,9 @@ It decides nothing: it gives the plan another spec, and tells what the plan make
 """
 
 import asyncio
+import os
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,21 +15,26 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.verdict import Phase
+from r1plus_edge.control import Asker
 from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
+from r1plus_edge.handover import Handover, HandoverKind
 from r1plus_edge.machine import check_machine, read_machine
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.pod import Pod
 from r1plus_edge.progress import compute_percent
 from r1plus_edge.report import Narrator, Reporter, Step, StepInProgress
-from r1plus_edge.update import UpdateRecord, UpdateRequest, UpdateResult, save_record
-from r1plus_edge.world import Installation, Preparation, prepare
+from r1plus_edge.slots import check_slot, is_own
+from r1plus_edge.trial import run_trial
+from r1plus_edge.update import UpdateRecord, UpdateRequest, UpdateResult, keep_texts, save_record
+from r1plus_edge.world import Installation, Preparation, has_room_for_trial, prepare
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.revision.record import Revision, find_current_revision
 
 MOST_FAILURES: Final = 3
 """Of a candidate's container in a row, after which its update is taken back: the deadline of a rollout is an hour."""
+_STANDARD_INPUT: Final = frozenset({"-", "-f-", "--file=-"})
 _WAITS: Final = frozenset({Reason.DELIVERING.value, Reason.COMPLETE.value})
 """Of condition Progressing, False: what does not end an update."""
 
@@ -41,24 +49,38 @@ class Updater:
     """Those of the start."""
     record: UpdateRecord
     reporter: Reporter
+    handover: Handover | None = None
+    """To other software that has passed its trial: all of this has to end, and then it takes over."""
+    is_busy: bool = False
+    """Whether an update is under way."""
     _has_passed: asyncio.Event = field(default_factory=asyncio.Event)
-    _is_busy: bool = False
 
     def notice_pass(self) -> None:
         """Look at what the last pass has made of the update."""
         self._has_passed.set()
 
-    async def run(self, asked: UpdateRequest, narrator: Narrator) -> UpdateResult:
+    async def run(self, asked: UpdateRequest, asker: Asker) -> UpdateResult:
         """Carry out an update, and return what came of it; refuse a second one meanwhile."""
-        if self._is_busy:
+        if self.is_busy:
             return UpdateResult(False, "Another update is under way; `r1plus serve status` shows it. Repeat it later")
-        self._is_busy = True
+        self.is_busy = True
+        narrator = _Both(asker, self.reporter)
         try:
-            result = await self._run(asked, _Both(narrator, self.reporter))
+            asked = await asyncio.to_thread(keep_texts, asked, self.installation.folder.requests)
+            if asked.software and not is_own(Path(asked.software)):
+                result = await self._try_software(asked, narrator, asker)
+            else:
+                result = await self._run(replace(asked, software=""), narrator)
+        except PermissionError as error:
+            result = UpdateResult(
+                False,
+                f"{error.filename}: the user that serves may not read it; put an engine into"
+                f" {self.options.cache / 'engines'}, or give a bundle",
+            )
         except (EdgeError, OSError) as error:
             result = UpdateResult(False, f"{error}")
         finally:
-            self._is_busy = False
+            self.is_busy = False
             self.reporter.update(update="")
         self.reporter.narrator.note(f"Update: {result.text}")
         return result
@@ -83,22 +105,80 @@ class Updater:
         except BaseException:
             self.controller.ask_for(*former)
             raise
-        if result.is_in_force:
-            self._save(UpdateRecord(self.record.origin, request))
-        else:
+        if not result.is_in_force:
             self.controller.ask_for(*former)
             self.controller.wake.set()
-            self._save(UpdateRecord(self.record.origin, self.record.in_force))
-        self._remove_other_files()
+        return self._settle(request if result.is_in_force else self.record.in_force, result)
+
+    def _settle(self, in_force: UpdateRequest, result: UpdateResult) -> UpdateResult:
+        """Put what is decided on record. Without room for it the next start finds it by what has taken traffic."""
+        record = UpdateRecord(self.record.origin, in_force)
+        try:
+            self._save(record)
+            self._remove_other_files()
+        except OSError as error:
+            self.record = record
+            return replace(result, text=f"{result.text}. This is not on record yet: {error}; free some disk")
         return result
 
+    async def _try_software(self, asked: UpdateRequest, narrator: "_Both", asker: Asker) -> UpdateResult:
+        """Gate other software beside what serves; on a Pass it takes over, and answers itself.
+
+        Raises:
+            EdgeError: it is none that what serves can turn into.
+            OSError: it cannot be started.
+        """
+        folder = self.installation.folder
+        # Of what it names now: who asks may let a link name something else later.
+        software = check_slot(Path(asked.software))
+        if self.controller.serving_pod is None:
+            raise EdgeError(
+                "nothing serves now, so no other software can be gated beside it; see `r1plus serve status`"
+            )
+        if any(word in _STANDARD_INPUT for word in self.options.words):
+            raise EdgeError("-f -: other software cannot read standard input again; start `r1plus serve` with a file")
+        request = replace(asked, software=str(software)).on_top_of(self.record.in_force)
+        trial = Handover(HandoverKind.TRIAL, request, data=str(folder.trial.root))
+        self.controller.is_suspended = not has_room_for_trial(self.controller.revisions, self.installation.node)
+        if self.controller.is_suspended:
+            narrator.note("the memory does not hold both: what serves stops for the gate")
+        self.controller.wake.set()
+
+        def tell(percent: int, text: str) -> None:
+            narrator.progress("gate", percent, text)
+
+        try:
+            with narrator.time_step("trial") as step:
+                while self.controller.is_suspended and self.controller.list_pods():
+                    await self._has_passed.wait()
+                    self._has_passed.clear()
+                status = await run_trial(software, self.options.words, trial, folder, tell)
+                step.detail = f"{describe_measurement(status.verdict, status.accuracy)} with {software}"
+        except (EdgeError, OSError) as error:
+            self.controller.is_suspended = False
+            self.controller.wake.set()
+            serves = find_current_revision(self.controller.revisions.values())
+            return UpdateResult(False, f"Fail, taken back, {serves.name if serves else 'nothing'} serves: {error}")
+        narrator.note("switching: callers wait until the new software answers")
+        # Who asked may leave, and the number be another file's.
+        descriptor = os.dup(asker.descriptor) if asker.descriptor else 0
+        self.handover = replace(trial, kind=HandoverKind.FORWARD, data="", former=sys.prefix, asker=descriptor)
+        self.controller.wake.set()
+        await asyncio.Event().wait()
+        raise AssertionError("the new software answers")
+
     def _remove_other_files(self) -> None:
-        """Remove the R1PlusDeployments of updates that are not in force."""
-        # By name: who asked may have named the data folder by another path.
-        kept = Path(self.record.in_force.file).name
-        for file in self.installation.folder.requests.glob("*.yaml"):
-            if file.name != kept:
-                file.unlink(missing_ok=True)
+        """Remove the R1PlusDeployments and golden suites of updates that are not in force."""
+        # By name: the data folder may have been named by another path.
+        kept = {Path(self.record.in_force.file).name, Path(self.record.in_force.suite).parent.name}
+        requests = self.installation.folder.requests
+        for path in requests.iterdir() if requests.is_dir() else ():
+            if path.name in kept:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def _check_name(self, options: ServeOptions) -> None:
         own, given = self.options.request, options.request
@@ -165,6 +245,11 @@ def judge(
             True, f"{status.get('verdict', 'No verdict')}, {serves}: {status.get('accuracy', '')} right"
         )
     return None
+
+
+def describe_measurement(verdict: str, accuracy: str) -> str:
+    """Return what was measured of what serves, for people."""
+    return f"{verdict or 'No verdict'}, {accuracy} right" if accuracy else verdict or "Not measured"
 
 
 def describe_failing(pod: Pod | None) -> str:

@@ -102,6 +102,12 @@ def has_room_for_both(target: Target, revisions: Mapping[str, Revision], node: N
     return target.fit.total_bytes + POD_OVERHEAD + max(earlier, default=0) <= node.memory_bytes
 
 
+def has_room_for_trial(revisions: Mapping[str, Revision], node: NodeFacts) -> bool:
+    """Whether the memory holds what serves twice: for other software's trial of it."""
+    current = find_current_revision(revisions.values())
+    return current is None or 2 * _sum_memory(current) + POD_OVERHEAD <= node.memory_bytes
+
+
 def _sum_memory(revision: Revision) -> int:
     """Return the memory that a pod requests, bytes."""
     requests = (one["resources"].get("requests", {}) for one in revision.template["spec"]["containers"])

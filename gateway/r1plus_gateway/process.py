@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 import uvloop
 
 from r1plus_contract import calculator, documents, embedder
-from r1plus_contract.gateway import DIR_SETTINGS, ENV_HELPER_START_SECONDS, SETTINGS_FILE
+from r1plus_contract.gateway import DIR_SETTINGS, ENV_HELPER_START_SECONDS, ENV_LISTENER, SETTINGS_FILE
 from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 from r1plus_gateway.embedding.client import Embedder, SocketEmbedder
 from r1plus_gateway.http.metrics import GatewayMetrics
@@ -59,6 +60,12 @@ def _read_start_seconds() -> float:
     return float(os.environ.get(ENV_HELPER_START_SECONDS) or 0)
 
 
+def _find_listener() -> socket.socket | None:
+    """Return the socket that who started this process listens with, if it does."""
+    descriptor = os.environ.get(ENV_LISTENER, "")
+    return socket.socket(fileno=int(descriptor)) if descriptor else None
+
+
 async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,6 +82,7 @@ async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
             calculator=_find_calculator(),
             documents=_find_documents(),
             embedder=_find_embedder(),
+            listener=_find_listener(),
         ),
     ):
         await stop.wait()

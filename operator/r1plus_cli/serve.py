@@ -5,11 +5,11 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +26,7 @@ from r1plus_contract.names import API_VERSION, KIND_DEPLOYMENT, KIND_TENANT
 from r1plus_contract.verdict import Gate
 from r1plus_edge.background import find_parent, start_in_background
 from r1plus_edge.bundle import open_bundle
+from r1plus_edge.bundle_install import CURRENT, find_software_root, install_software
 from r1plus_edge.bundle_keys import find_keys_file, load_keys
 from r1plus_edge.bundle_manifest import Part
 from r1plus_edge.control import ask_for_update
@@ -33,11 +34,13 @@ from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.deployment import DEFAULT_NAMESPACE, Request, build_request
 from r1plus_edge.engines import find_cache, find_default_data, select_engines
 from r1plus_edge.errors import EdgeError, RequestError
-from r1plus_edge.listening import Listening, read_listening
-from r1plus_edge.objects import write_synced
+from r1plus_edge.handover import Handover, HandoverKind, return_handover, take_handover
+from r1plus_edge.listening import Listening, adopt_listening, read_listening
+from r1plus_edge.places import LOOPBACK
 from r1plus_edge.processes import has_ended
 from r1plus_edge.report import LineNarrator, ServePhase, ServeStatus, read_status
-from r1plus_edge.update import UpdateRequest
+from r1plus_edge.slots import find_program, is_own, is_slot, make_current, remove_other_slots
+from r1plus_edge.update import UpdateRequest, read_suite_texts
 from r1plus_edge.usage import describe_usage
 from r1plus_model_repo.catalog.types import Engine, Tier
 from r1plus_operator.api.types import R1PlusDeploymentSpec
@@ -103,12 +106,30 @@ def serve_command(
             raise UsageError("-f -: not with --background, which has no standard input; give a file")
         raise typer.Exit(start_in_background([word for word in sys.argv if word != "--background"]))
     with converted_errors():
-        listening, own = read_listening(listen, tls_cert, tls_key), (suite,) if suite else ()
+        handover = take_handover()
+        if handover is not None and handover.kind is HandoverKind.TRIAL:
+            data, listen, tls_cert, tls_key = Path(handover.data), f"{LOOPBACK}:0", None, None
+        listening, own = _read_listening(listen, tls_cert, tls_key, handover), (suite,) if suite else ()
         arguments = ServeArguments(tier, file, engine, gate, own, listening, data, (catalog,), suites, family)
-        asyncio.run(_serve_until_signal(build_options(arguments)))
+        try:
+            options = build_options(arguments)
+        except Exception as error:
+            if handover is None or handover.kind is not HandoverKind.FORWARD:
+                raise
+            return_handover(handover, str(error), sys.argv[1:])
+            raise
+        asyncio.run(_serve_until_signal(options, handover))
 
 
-async def _serve_until_signal(options: "ServeOptions") -> None:
+def _read_listening(listen: str, cert: Path | None, key: Path | None, handover: Handover | None) -> Listening:
+    """Return where to listen; what another release hands over listens already."""
+    if handover is None or not handover.listener:
+        return read_listening(listen, cert, key)
+    with socket.socket(fileno=os.dup(handover.listener)) as listener:
+        return adopt_listening(listen, cert, key, listener)
+
+
+async def _serve_until_signal(options: "ServeOptions", handover: Handover | None) -> None:
     """Serve; the first signal ends it, further ones change nothing: it takes five seconds at most."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     from r1plus_edge.serve import serve  # With the libraries of extra `edge`, which other verbs do not need.
@@ -123,7 +144,7 @@ async def _serve_until_signal(options: "ServeOptions") -> None:
             parent.release(folder.logs / "serve.log")
 
     narrator = LineNarrator(announce, leave)
-    task = asyncio.create_task(serve(options, narrator))
+    task = asyncio.create_task(serve(options, narrator, handover))
     loop, end = asyncio.get_running_loop(), build_end(task)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, end)
@@ -180,6 +201,10 @@ def update_command(
     key: Annotated[
         str, typer.Option("--key", help="Public key of who made the bundle; by default those that were given before.")
     ] = "",
+    software: Annotated[
+        Path | None,
+        typer.Option("--software", help="Folder of software that a bundle has brought before, such as to go back."),
+    ] = None,
     data: DataOption = None,
 ) -> None:
     """Update what serves on this machine: gate it beside what serves, and switch without a failed request.
@@ -187,20 +212,27 @@ def update_command(
     Where the memory does not hold both, what serves stops for the gate, and comes back on a Fail. Exit status 0: the
     update is in force, and stays so over restarts; 1: what served before serves. Ctrl-C leaves it going on.
     """
-    if not (engine or file or suite):
-        raise UsageError("serve update: say what to update: an engine, an R1PlusDeployment with -f, or --suite")
+    if not (engine or file or suite or software):
+        raise UsageError(
+            "serve update: say what to update: an engine, a bundle, an R1PlusDeployment with -f, or --suite"
+        )
     folder = _find_folder(data)
     request = UpdateRequest(
         engine=_make_absolute(engine),
-        file=str(_keep_file(folder, file)) if file else "",
-        suite=_make_absolute(suite),
+        text=_read_deployment(file) if file else "",
+        suite=Path(suite).absolute().name if suite and Path(suite).is_dir() else suite,
+        suite_texts=_read_suite_texts(suite),
         catalog=_make_absolute(str(catalog or "")),
+        software=str(software.absolute()) if software else "",
     )
     narrator = LineNarrator()
     with converted_errors():
         if Path(engine).is_file():
-            request = _unpack_bundle(Path(engine), key).on_top_of(replace(request, engine=""))
+            request = replace(request, engine="").on_top_of(_unpack_bundle(Path(engine), key))
+        former = _find_current(request.software)
         result = ask_for_update(folder, request, narrator)
+    if result.is_in_force and request.software:
+        _keep_software(Path(request.software), former)
     narrator.note(result.text)
     raise typer.Exit(0 if result.is_in_force else 1)
 
@@ -209,17 +241,35 @@ def _unpack_bundle(file: Path, key: str) -> UpdateRequest:
     """Verify a bundle, put its contents where `serve` finds them, and return the update to them."""
     from r1plus_edge.bundle_contents import install_contents
 
-    bundle = open_bundle(file, (key,) if key else load_keys(find_keys_file()))
+    bundle, software = open_bundle(file, (key,) if key else load_keys(find_keys_file())), ""
     if Part.WHEELS in bundle.parts:
-        raise EdgeError(
-            f"{file}: has software, which is not changed while it serves; stop it, install the bundle with install.pyz,"
-            " and start again, or give a bundle of engine and suite alone"
-        )
+        own = Path(sys.prefix)
+        slot = install_software(bundle, own.parent if is_slot(own) else find_software_root())
+        if not is_own(slot):  # Its own release knows best what else is in the bundle.
+            program = str(find_program(slot))
+            os.execv(program, [program, *sys.argv[1:]])  # noqa: S606 - our own program
+        software = str(slot)
     contents = install_contents(bundle, find_cache())
-    if contents.engine is None and contents.suite is None:
-        raise EdgeError(f"{file}: has neither an engine nor a golden suite, so there is nothing to update")
     engine, catalog, suite = (str(one or "") for one in (contents.engine, contents.catalog, contents.suite))
-    return UpdateRequest(engine=engine, catalog=catalog, suite=suite)
+    if not (engine or suite or software):
+        raise EdgeError(f"{file}: has neither software nor an engine nor a golden suite, so there is nothing to update")
+    return UpdateRequest(engine=engine, catalog=catalog, suite=suite, software=software)
+
+
+def _find_current(software: str) -> Path:
+    """Return the software that starts now."""
+    return (Path(software).parent / CURRENT).resolve()
+
+
+def _keep_software(software: Path, former: Path) -> None:
+    """Let the next start run it, and remove software that is neither this nor the one before."""
+    if make_current(software):
+        remove_other_slots(software.parent, (software, former))
+        return
+    sys.stderr.write(
+        f"{software.parent / CURRENT}: cannot be changed, so the next start runs what served before; its owner has to"
+        f" let it name {software.name}\n"
+    )
 
 
 def _make_absolute(text: str) -> str:
@@ -227,17 +277,21 @@ def _make_absolute(text: str) -> str:
     return str(Path(text).absolute()) if text and Path(text).is_dir() else text
 
 
-def _keep_file(folder: DataFolder, file: Path) -> Path:
-    """Copy an R1PlusDeployment into the data folder, where the next starts find it."""
+def _read_deployment(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"-f {file}: {error}; name a file with an R1PlusDeployment") from error
-    kept = folder.requests / f"{sha256(text.encode()).hexdigest()[:16]}.yaml"
-    if find_holder(folder) is not None:  # Else it is refused in a moment.
-        kept.parent.mkdir(mode=0o700, exist_ok=True)
-        write_synced(kept, text)
-    return kept
+
+
+def _read_suite_texts(suite: str) -> dict[str, str]:
+    """Return file -> text of the suite's folder; none where it is the name of a shipped one."""
+    if not suite or not Path(suite).is_dir():
+        return {}
+    try:
+        return read_suite_texts(Path(suite))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--suite {suite}: {error}; `r1plus suite verify {suite}` lists all") from error
 
 
 @app.command("stop")
@@ -363,6 +417,7 @@ def build_options(arguments: ServeArguments, documents: dict[str, list[Document]
         reread=reread,
         given_engine=files,
         catalog=engines,
+        words=tuple(sys.argv[1:]),
         bake_seconds=float(os.environ.get("R1PLUS_BAKE_SECONDS", BAKE_SECONDS)),
         tenant=tenant,
     )
@@ -423,6 +478,7 @@ def _show_status(status: ServeStatus, folder: DataFolder) -> None:
         ("accuracy", status.accuracy),
         ("watch", status.watch),
         ("documents", f"searched by {status.search}" if status.search else ""),
+        *(("helpers", f"not confined: {one}") for one in status.confinement),
         ("gate", f"{status.percent} %" if status.phase is ServePhase.GATING else ""),
         ("rollback", status.rollback),
         ("update", status.update),

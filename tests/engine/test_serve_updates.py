@@ -1,15 +1,18 @@
 """Updates of `r1plus serve` and its way back, with the real Triton, while callers ask all the time."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from devcluster.cache import cache_dir
+from r1plus_edge.report import ServePhase
 from r1plus_edge.update import UpdateRecord, load_record
 from support.edge.engines import write_broken
-from support.edge.served import DEPLOYMENT, START_SECONDS, Served, calling, read_objects, serving
+from support.edge.served import COMMAND, DEPLOYMENT, START_SECONDS, Served, calling, read_objects, serving
+from support.edge.small_machine import measure_request, write_small_program
 from support.edge.suites import write_part
 from support.waiting import wait_until
 
@@ -134,3 +137,20 @@ def test_when_the_accuracy_falls_the_last_good_engine_serves_again_and_no_reques
     assert len(caller.revisions) == 3
     # The drop may be seen before or after the update is done.
     assert "RolledBack" in update.stdout + served.call("status").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a machine look smaller")
+def test_where_the_memory_holds_one_alone_an_engine_that_fails_gives_way_to_what_served_before(
+    served: Served, broken: tuple[str, str], tmp_path: Path
+) -> None:
+    program = write_small_program(tmp_path, COMMAND, measure_request(served))
+    suite = write_part(tmp_path / "part-v1")
+    with serving(tmp_path, suite, program=program) as small:
+        before, (files, catalog) = small.status.revision, broken
+        with small.updating(files, "--catalog", catalog) as update:
+            wait_until(lambda: small.ask().status_code == 503, "what serves has stopped for the gate", START_SECONDS)
+            output, _ = update.communicate(timeout=START_SECONDS)
+        assert (update.returncode, f"Fail, taken back, {before} " in output) == (1, True), output
+        small.until(ServePhase.SERVING)
+        assert "Stockholm" in small.ask().text
+        assert small.status.revision == before

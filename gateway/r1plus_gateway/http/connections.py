@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -27,6 +27,8 @@ SEND_BYTES: Final = 16 * 1024
 """What may be unsent before the next write waits."""
 MOST_LOOK_SECONDS: Final = 2.0
 """Between two looks at clients that do not read."""
+SETTLE_SECONDS: Final = 0.2
+"""For who has just connected to send a request, before idle connections are closed."""
 MOST_CONNECTIONS_OF_PEER: Final = 2048
 """A peer may be an Ingress controller, behind which all clients are."""
 RUNNER_OPTIONS: Final[Mapping[str, Any]] = {
@@ -128,7 +130,11 @@ class _ConnectionFactory(ConnectionFactory):
 def create_listener(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    return adopt_listener(socket.create_server((host, port), family=family, backlog=BACKLOG))
+
+
+def adopt_listener(listener: socket.socket) -> socket.socket:
+    """Return a socket that listens, set up for clients."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # connections inherit it
     listener.setblocking(False)
     return listener
@@ -214,8 +220,17 @@ class _Listening:
 class GatewayRunner(web.AppRunner):
     """A runner that cancels handlers whose clients leave, bounds connections, and cuts clients that do not read."""
 
-    def __init__(self, app: web.Application, *, slow_reader_seconds: float = 30.0, **options: Any) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        slow_reader_seconds: float = 30.0,
+        read_drain_seconds: Callable[[], float] | None = None,
+        **options: Any,
+    ) -> None:
+        """`read_drain_seconds`: longest time for running answers, asked when they have to end."""
         super().__init__(app, **RUNNER_OPTIONS, logger=_QUIET, **options)
+        self._read_drain_seconds = read_drain_seconds
         self._slow_reader_seconds = slow_reader_seconds
         self._watch: asyncio.Task[None] | None = None
 
@@ -227,6 +242,11 @@ class GatewayRunner(web.AppRunner):
     async def cleanup(self) -> None:
         """End: a client that does not read holds up the drain no longer than otherwise."""
         try:
+            if self._read_drain_seconds is not None:
+                self._shutdown_timeout = self._read_drain_seconds()
+                for site in self.sites:
+                    await site.stop()
+                await asyncio.sleep(SETTLE_SECONDS)
             await super().cleanup()
         finally:
             if self._watch is not None:

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
@@ -16,7 +17,7 @@ from r1plus_gateway.access.usage import UsageReader
 from r1plus_gateway.calculation.client import Calculator
 from r1plus_gateway.embedding.client import Embedder
 from r1plus_gateway.http.application import Api
-from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, TlsSite, create_listener
+from r1plus_gateway.http.connections import BACKLOG, GatewayRunner, TlsSite, adopt_listener, create_listener
 from r1plus_gateway.http.exchange import GatewayParts
 from r1plus_gateway.http.metrics import GatewayMetrics
 from r1plus_gateway.http.statement_embedding import running_statement_embedder
@@ -61,8 +62,12 @@ async def run_gateway(
     documents: DocumentReader | None = None,
     embedder: Embedder | None = None,
     resolve: Resolver = resolve_service,
+    listener: socket.socket | None = None,
 ) -> AsyncIterator[RunningGateway]:
-    """Serve until the block ends; then drain: no new connections, running answers end, bills are settled."""
+    """Serve until the block ends; then drain: no new connections, running answers end, bills are settled.
+
+    `listener`: a socket that listens for callers already; None: one is made, as the settings say.
+    """
     settings = file.current
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
@@ -88,18 +93,18 @@ async def run_gateway(
         internal = await _listen(
             stack,
             api.build_internal(),
-            settings.internal_host or settings.host,
-            settings.internal_port,
+            create_listener(settings.internal_host or settings.host, settings.internal_port),
             None,
             {"shutdown_timeout": 1.0},
         )
         app = api.build(settings.limits, settings.hosts)
         options = {
-            "shutdown_timeout": settings.drain_seconds,
+            "read_drain_seconds": lambda: file.current.drain_seconds,
             "keepalive_timeout": settings.limits.idle_seconds,
             "slow_reader_seconds": settings.limits.slow_reader_seconds,
         }
-        port = await _listen(stack, app, settings.host, settings.port, certificate, options)
+        front = adopt_listener(listener) if listener else create_listener(settings.host, settings.port)
+        port = await _listen(stack, app, front, certificate, options)
         watches = [asyncio.create_task(_watch_files(file, certificate))]
         watches.append(asyncio.create_task(_watch_series(file, metrics, store)))
         log.info("Gateway of %s listens on port %d, metrics on port %d", settings.namespace, port, internal)
@@ -115,15 +120,13 @@ async def run_gateway(
 async def _listen(
     stack: AsyncExitStack,
     app: web.Application,
-    host: str,
-    port: int,
+    listener: socket.socket,
     certificate: ServerCertificate | None,
-    options: Mapping[str, float],
+    options: Mapping[str, Any],
 ) -> int:
     runner = GatewayRunner(app, **options)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    listener = create_listener(host, port)
     if certificate is None:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
     else:

@@ -45,7 +45,10 @@ class Served:
         suite: Path,
         deployment: str = DEPLOYMENT,
         environment: Mapping[str, str] = MappingProxyType({}),
+        program: Path = COMMAND,
     ) -> None:
+        """`program`: the `r1plus` that serves."""
+        self._program = program
         self.folder = DataFolder(root / "data")
         self._environment = {**os.environ, "R1PLUS_CACHE": str(cache_dir()), **environment}
         self._output = root / "output.txt"
@@ -59,7 +62,7 @@ class Served:
         given = ["-f", str(self._file), "--suite", str(self._suite), "--data", str(self.folder.root)]
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [str(COMMAND), "serve", *given, "--listen", "127.0.0.1:0", *options],
+                [str(self._program), "serve", *given, "--listen", "127.0.0.1:0", *options],
                 env=self._environment,
                 stdout=output,
                 stderr=output,
@@ -108,12 +111,12 @@ class Served:
         )
 
     def ask(self, question: str = "What is the capital of Sweden?", **headers: str) -> httpx.Response:
-        """Ask through the gateway, with the first key."""
+        """Ask through the gateway, with the first key. While software is switched, a caller waits."""
         key = self.folder.key.read_text().strip()
         body = {"model": "edge", "messages": [{"role": "user", "content": question}], "max_tokens": 16}
         own = {"Authorization": f"Bearer {key}", **headers}
         return httpx.post(
-            f"{self.status.url}/v1/chat/completions", json=body, headers=own, timeout=120, trust_env=False
+            f"{self.status.url}/v1/chat/completions", json=body, headers=own, timeout=START_SECONDS, trust_env=False
         )
 
     def find(self, program: str) -> int:
@@ -179,6 +182,8 @@ class Caller:
         self.failures: list[str] = []
         self.revisions: list[str] = []
         """That answered, one after another."""
+        self.count = 0
+        """Of answers."""
         self.longest_gap = 0.0
         """Seconds between two answers."""
 
@@ -194,6 +199,7 @@ class Caller:
             if response.status_code != 200:
                 self.failures.append(f"{response.status_code} {response.text}")
                 continue
+            self.count += 1
             now = time.monotonic()
             self.longest_gap, last = max(self.longest_gap, now - last), now
             if (revision := response.headers["x-r1plus-revision"]) not in self.revisions[-1:]:
@@ -219,10 +225,14 @@ def calling(served: Served) -> Iterator[Caller]:
 
 @contextmanager
 def serving(
-    root: Path, suite: Path, deployment: str = DEPLOYMENT, environment: Mapping[str, str] = MappingProxyType({})
+    root: Path,
+    suite: Path,
+    deployment: str = DEPLOYMENT,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    program: Path = COMMAND,
 ) -> Iterator[Served]:
     """Serve for the block."""
-    served = Served(root, suite, deployment, environment)
+    served = Served(root, suite, deployment, environment, program)
     served.start()
     try:
         served.until_announced()

@@ -119,10 +119,10 @@ def test_a_bundle_without_software_is_not_installed_by_it(installer: Path, tmp_p
     assert not find_keys_file({"HOME": str(tmp_path / "home")}).exists()
 
 
-def make_software(tmp_path: Path, version: str = "1.0") -> tuple[Path, str]:
+def make_software(tmp_path: Path, version: str = "1.0", name: str = "tiny-tool") -> tuple[Path, str]:
     """Return a bundle with one wheel of our own, and the key that signed it."""
     key, wheels = generate_key(), tmp_path / f"wheels-{version}"
-    make_wheel(wheels, "tiny-tool", version)
+    make_wheel(wheels, name, version)
     manifest = replace(MANIFEST, engine="", suite="", triton="")
     out = tmp_path / f"software-{version}.tar"
     write_bundle(out, list_folder(Part.WHEELS, wheels), manifest, build_signer(key))
@@ -144,6 +144,18 @@ def test_software_is_installed_once_without_an_index_and_made_again_after_an_int
     install_software(bundle, root)
     assert (environment / "bin" / "tiny_tool").exists()
     assert sorted(one.name for one in root.iterdir()) == [".lock", environment.name]
+
+
+@pytest.mark.unit_long
+def test_an_update_puts_software_into_a_slot_and_its_own_release_goes_on(tmp_path: Path) -> None:
+    path, key = make_software(tmp_path, name="r1plus")
+    command = [Path(sys.prefix) / "bin" / "r1plus", "serve", "update", path, "--key", key, "--data", tmp_path / "data"]
+    environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home")}
+    update = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert (update.returncode, update.stdout) == (0, "runs\n"), update.stderr
+    root = tmp_path / "home" / "r1plus" / "software"
+    assert len(list(root.glob(f"*/{COMPLETE}"))) == 1
+    assert not (root / CURRENT).exists()
 
 
 def test_modules_in_the_current_folder_are_not_run(tmp_path: Path) -> None:
@@ -177,7 +189,17 @@ def test_wheels_that_are_none_leave_no_environment_that_counts(tmp_path: Path) -
     bundle = open_bundle(path, (key.public,), HOST)
     with pytest.raises(EdgeError, match="the wheels of the bundle are for another machine, or the disk is full"):
         install_software(bundle, tmp_path / "software")
-    assert not list((tmp_path / "software").glob(f"*/{COMPLETE}"))
+    assert sorted(path.name for path in (tmp_path / "software").iterdir()) == [".lock"]
+
+
+def test_without_room_no_environment_is_begun(tmp_path: Path) -> None:
+    path, key = make_bundle(tmp_path)
+    bundle = open_bundle(path, (key.public,), HOST)
+    large = replace(bundle.manifest.files[-1], size=2**60)
+    full = replace(bundle, manifest=replace(bundle.manifest, files=(large,)))
+    with pytest.raises(EdgeError, match=r"MiB of disk are free, .* are needed; free some"):
+        install_software(full, tmp_path / "software")
+    assert sorted(path.name for path in (tmp_path / "software").iterdir()) == [".lock"]
 
 
 def test_software_below_a_file_says_so(tmp_path: Path) -> None:

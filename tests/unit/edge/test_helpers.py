@@ -12,7 +12,7 @@ from r1plus_contract.delivery import digest_folder
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.gateway import EdgeGateway
 from r1plus_edge.images import find_images
-from r1plus_edge.listening import read_listening
+from r1plus_edge.listening import open_listener, read_listening
 from r1plus_edge.processes import find_processes
 from r1plus_edge.tenant import TenantRequest
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine, EmbeddingEngineSpec
@@ -54,6 +54,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[EdgeGateway]:
     folder = open_data_folder(tmp_path / "data")
     config = local.build_config("smollm2")
     listening = read_listening("127.0.0.1:0", None, None)
+    listener = open_listener(listening)
     gateway = EdgeGateway(
         folder,
         "local",
@@ -64,6 +65,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[EdgeGateway]:
         TenantRequest(SPEC, describe_tiny(made)),
         tmp_path / "cache",
         lambda line: None,
+        listener,
     )
     task = asyncio.create_task(gateway.run())
     try:
@@ -79,6 +81,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[EdgeGateway]:
         await gateway.pod.end(3.0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        listener.close()
     assert find_processes(folder.root) == []
 
 

@@ -7,10 +7,12 @@ import pytest
 
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.machine import (
+    EARLIEST,
     GIB,
     MIB,
     RESERVED_BYTES,
     Machine,
+    await_clock,
     check_machine,
     describe_node,
     read_free_memory,
@@ -75,6 +77,28 @@ def test_without_limits_the_whole_machine_counts(tmp_path: Path, proc: Path, lim
     (tmp_path / "cgroup").mkdir()
     make_files(tmp_path / "cgroup", **limits)
     assert read_machine(tmp_path, proc, tmp_path / "cgroup").memory_bytes == 8 * GIB
+
+
+async def test_a_clock_of_1970_is_waited_for_and_told_once() -> None:
+    times, told = iter([0.0, 0.0, 1.0, EARLIEST - 1, EARLIEST, EARLIEST]), list[str]()
+    await await_clock(told.append, lambda: next(times), period_seconds=0.0)
+    assert len(told) == 1
+    assert "clock: it says 1970-01-01T00:00:00Z, before r1plus was made" in told[0]
+    assert "timedatectl set-time" in told[0]
+    assert next(times) == EARLIEST, "it has waited until then"
+
+
+async def test_a_clock_that_can_be_right_is_not_waited_for() -> None:
+    told: list[str] = []
+    await await_clock(told.append)
+    assert told == []
+
+
+def test_a_processor_without_avx2_is_refused_with_those_that_fit(tmp_path: Path, proc: Path) -> None:
+    (proc / "cpuinfo").write_text("model name : Celeron J4125\nflags : fpu sse4_2 aes\n")
+    machine = replace(read_machine(tmp_path, proc, tmp_path), disk_bytes=20 * GIB)
+    with pytest.raises(EdgeError, match=r"no AVX2, which OpenVINO needs .* since 2013, AMD's since 2015; a virtual"):
+        check_machine(machine, Path("/data"))
 
 
 def test_avx512_alone_is_no_avx2(tmp_path: Path, proc: Path) -> None:

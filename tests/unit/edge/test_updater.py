@@ -8,6 +8,7 @@ import pytest
 
 from r1plus_contract.verdict import Verdict
 from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.report import LineNarrator, Reporter
 from r1plus_edge.update import UpdateRecord, UpdateRequest
 from r1plus_edge.updater import Updater, judge
 from r1plus_edge.world import Installation
@@ -108,14 +109,45 @@ def test_an_update_in_place_has_not_arrived_before_its_pod_is_ready() -> None:
     assert judge_world(take_over(), is_up=False) is None
 
 
-def test_the_file_in_force_stays_by_whatever_path_its_asker_has_named_the_folder(tmp_path: Path) -> None:
+def test_file_and_suite_in_force_stay_by_whatever_path_its_asker_has_named_the_folder(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.requests.mkdir(parents=True)
     for name in ("now", "before"):
         (folder.requests / f"{name}.yaml").touch()
+        (folder.requests / name / "part-v1").mkdir(parents=True)
     (tmp_path / "link").symlink_to(folder.root)
-    record = UpdateRecord("", UpdateRequest(file=str(DataFolder(tmp_path / "link").requests / "now.yaml")))
+    named = DataFolder(tmp_path / "link").requests
+    record = UpdateRecord("", UpdateRequest(file=str(named / "now.yaml"), suite=str(named / "now" / "part-v1")))
     nothing: Any = None
     installation = Installation(folder, nothing, nothing)
     Updater(nothing, installation, nothing, record, nothing)._remove_other_files()
-    assert [one.name for one in folder.requests.iterdir()] == ["now.yaml"]
+    assert sorted(one.name for one in folder.requests.iterdir()) == ["now", "now.yaml"]
+
+
+class Asker(LineNarrator):
+    descriptor = 0
+
+
+def make_updater(tmp_path: Path, **about: Any) -> Updater:
+    nothing: Any = None
+    folder = DataFolder(tmp_path)
+    reporter = Reporter(folder.status, LineNarrator())
+    return Updater(nothing, Installation(folder, nothing, nothing), nothing, UpdateRecord(""), reporter, **about)
+
+
+async def test_a_second_update_meanwhile_is_refused(tmp_path: Path) -> None:
+    result = await make_updater(tmp_path, is_busy=True).run(UpdateRequest(engine="q8"), Asker())
+    assert (result.is_in_force, "Another update is under way" in result.text) == (False, True)
+
+
+async def test_an_update_that_the_disk_has_no_room_for_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "requests").touch()  # No folder can be there, as on a full disk.
+    updater = make_updater(tmp_path)
+    result = await updater.run(UpdateRequest(text="kind: R1PlusDeployment"), Asker())
+    assert (result.is_in_force, "File exists" in result.text) == (False, True)
+    assert (updater.is_busy, updater.record) == (False, UpdateRecord(""))
+
+
+async def test_software_that_is_no_slot_is_refused(tmp_path: Path) -> None:
+    result = await make_updater(tmp_path / "data").run(UpdateRequest(software=str(tmp_path)), Asker())
+    assert (result.is_in_force, "no bundle was installed there to its end" in result.text) == (False, True)
