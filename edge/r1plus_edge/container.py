@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.child_processes import signal_child
 from r1plus_edge.confinement import Confinement
 from r1plus_edge.places import LOOPBACK, is_free
 from r1plus_edge.probes import Probe
@@ -172,7 +173,7 @@ class Container:
     async def end(self, grace: float) -> None:
         """Send SIGTERM, and SIGKILL after `grace` seconds."""
         if self.pid is not None and self._process is not None:
-            self._process.terminate()
+            signal_child(self._process, signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await self._process.wait()

@@ -1,12 +1,13 @@
 """The engine's process as its parent sees it: start, ask, end."""
 
 import asyncio
-import contextlib
 import logging
 import os
+import signal
 import sys
 from typing import Final
 
+from r1plus_contract.child_processes import signal_child
 from r1plus_contract.embedder import MOST_REPLY_BYTES
 from r1plus_contract.frames import FrameError, pack, read_frame
 from r1plus_embedder.files import EngineFiles
@@ -62,8 +63,7 @@ class EngineProcess:
 
     async def end(self) -> None:
         """Kill it, and wait until it is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        signal_child(self._process, signal.SIGKILL)
         await self._process.wait()
 
 

@@ -9,11 +9,14 @@ import dataclasses
 import json
 import math
 import types
+from collections.abc import Callable
 from enum import Enum
-from functools import cache
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from functools import cache, partial
+from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+_Reader = Callable[[Any, str, bool], Any]
+"""Of data, their place and whether unknown fields are ignored."""
 
 
 class ContractError(ValueError):
@@ -27,14 +30,17 @@ def to_camel_case(name: str) -> str:
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def to_jsonable(value: Any) -> Any:
     """Turn a dataclass (and what it holds) into dicts, lists and scalars."""
-    if type(value) in _SCALARS:
+    kind: Any = type(value)
+    if kind in _SCALARS:
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {wire: to_jsonable(getattr(value, name)) for name, wire in _wire_names(type(value))}
+    names = _wire_names(kind)
+    if names is not None:
+        return {wire: to_jsonable(getattr(value, name)) for name, wire in names}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple | list):
@@ -45,14 +51,16 @@ def to_jsonable(value: Any) -> Any:
 
 
 @cache
-def _wire_names(kind: type[Any]) -> tuple[tuple[str, str], ...]:
-    """Return (name, name on the wire) of a dataclass's fields."""
+def _wire_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
+    """Return (name, name on the wire) of a dataclass's fields; None: it is none."""
+    if not dataclasses.is_dataclass(kind):
+        return None
     return tuple((field.name, to_camel_case(field.name)) for field in dataclasses.fields(kind))
 
 
 def dumps(value: Any) -> str:
     """Return canonical JSON: sorted keys, no spaces, UTF-8; the same value is always the same text."""
-    return json.dumps(to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(to_jsonable(value))
 
 
 def loads(kind: type[T], text: str | bytes, *, tolerant: bool = False, most_values: int | None = None) -> T:
@@ -83,40 +91,64 @@ def _check_count(data: Any, path: str, most: int) -> None:
 
 def from_jsonable(kind: Any, data: Any, path: str, *, tolerant: bool = False) -> Any:
     """Build `kind` from plain data. `path` names the place in error messages."""
-    origin = get_origin(kind)
+    return _find_reader(kind)(data, path, tolerant)
+
+
+@cache
+def _find_reader(kind: Any) -> _Reader:
+    """Return what reads a type. The operator reads the same few types all the time, so each is looked at once."""
+    origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return _read_optional(kind, data, path, tolerant)
+        inner = next(arg for arg in args if arg is not type(None))
+        return partial(_read_optional, _find_reader(inner), type(None) in args)
     if origin is tuple:
-        return _read_tuple(kind, data, path, tolerant)
+        return partial(_read_tuple, args)
     if origin is dict:
-        _expect(isinstance(data, dict), path, "an object", data)
-        inner = get_args(kind)[1]
-        return {key: from_jsonable(inner, item, f"{path}.{key}", tolerant=tolerant) for key, item in data.items()}
+        return partial(_read_dict, args[1])
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _read_dataclass(kind, data, path, tolerant)
+        return partial(_read_dataclass, kind)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        values = [member.value for member in kind]
-        _expect(data in values, path, f"one of {', '.join(map(str, values))}", data)
-        return kind(data)
+        return partial(_read_enum, kind)
     if kind is Any:
-        return data
-    return _read_scalar(kind, data, path)
+        return _read_any
+    return _read_float if kind is float else partial(_read_scalar, kind)
 
 
-def _read_optional(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
-    if data is None and type(None) in get_args(kind):
-        return None
-    inner = [arg for arg in get_args(kind) if arg is not type(None)]
-    return from_jsonable(inner[0], data, path, tolerant=tolerant)
+def _read_any(data: Any, _path: str, _tolerant: bool) -> Any:
+    return data
 
 
-def _read_tuple(kind: Any, data: Any, path: str, tolerant: bool) -> tuple[Any, ...]:
+def _read_optional(read: _Reader, may_be_none: bool, data: Any, path: str, tolerant: bool) -> Any:
+    return None if data is None and may_be_none else read(data, path, tolerant)
+
+
+def _read_tuple(args: tuple[Any, ...], data: Any, path: str, tolerant: bool) -> tuple[Any, ...]:
     _expect(isinstance(data, list), path, "a list", data)
-    args = get_args(kind)
     kinds = [args[0]] * len(data) if len(args) == 2 and args[1] is Ellipsis else args
     _expect(len(data) == len(kinds), path, f"{len(kinds)} values", data)
     pairs = enumerate(zip(kinds, data, strict=True))
-    return tuple(from_jsonable(inner, item, f"{path}[{i}]", tolerant=tolerant) for i, (inner, item) in pairs)
+    return tuple(_find_reader(inner)(item, f"{path}[{i}]", tolerant) for i, (inner, item) in pairs)
+
+
+def _read_dict(inner: Any, data: Any, path: str, tolerant: bool) -> dict[str, Any]:
+    _expect(isinstance(data, dict), path, "an object", data)
+    read = _find_reader(inner)
+    return {key: read(item, f"{path}.{key}", tolerant) for key, item in data.items()}
+
+
+def _read_enum(kind: type[Enum], data: Any, path: str, _tolerant: bool) -> Enum:
+    values = [member.value for member in kind]
+    _expect(data in values, path, f"one of {', '.join(map(str, values))}", data)
+    return kind(data)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of a dataclass, as it is read."""
+
+    name: str
+    read: _Reader
+    is_required: bool
 
 
 def _read_dataclass(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
@@ -126,33 +158,43 @@ def _read_dataclass(kind: Any, data: Any, path: str, tolerant: bool) -> Any:
         if key not in fields:
             raise ContractError(f"{path}.{key}: unknown field; known: {', '.join(sorted(fields))}")
     values = {}
-    for key, (f, hint) in fields.items():
+    for key, field in fields.items():
         if key in data:
-            values[f.name] = from_jsonable(hint, data[key], f"{path}.{key}", tolerant=tolerant)
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            values[field.name] = field.read(data[key], f"{path}.{key}", tolerant)
+        elif field.is_required:
             raise ContractError(f"{path}.{key}: missing")
     return kind(**values)
 
 
 @cache
-def _fields_by_wire_name(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """Return name on the wire -> field and its type; cached."""
+def _fields_by_wire_name(kind: type[Any]) -> dict[str, _Field]:
+    """Return name on the wire -> field; cached."""
     hints = get_type_hints(kind)
-    return {to_camel_case(f.name): (f, hints[f.name]) for f in dataclasses.fields(kind)}
+    return {
+        to_camel_case(f.name): _Field(
+            f.name,
+            _find_reader(hints[f.name]),
+            f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING,
+        )
+        for f in dataclasses.fields(kind)
+    }
 
 
-def _read_scalar(kind: Any, data: Any, path: str) -> Any:
-    if kind is float:
-        _expect(isinstance(data, int | float) and not isinstance(data, bool), path, "a number", data)
-        _expect(_is_computable(data), path, "a finite number", data)
-        return float(data)
+def _read_float(data: Any, path: str, _tolerant: bool) -> float:
+    _expect(isinstance(data, int | float) and not isinstance(data, bool), path, "a number", data)
+    _expect(_is_computable(data), path, "a finite number", data)
+    return float(data)
+
+
+def _read_scalar(kind: type[Any], data: Any, path: str, _tolerant: bool) -> Any:
     fits = isinstance(data, kind) and (kind is bool or not isinstance(data, bool))
     if fits and kind is int:
         fits = _is_computable(data)
     if fits and kind is str:
         # A lone surrogate is valid JSON and no valid text: it would fail wherever the string is written on.
         fits = _is_whole(data)
-    _expect(fits, path, f"a value of type {kind.__name__}", data)
+    if not fits:
+        raise ContractError(f"{path}: expected a value of type {kind.__name__}, got {data!r:.80}")
     return data
 
 

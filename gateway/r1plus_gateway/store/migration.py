@@ -6,6 +6,7 @@ A release reads the schema of the release before it, so migrations expand first 
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,9 @@ class Patience:
     statement: float = 300.0
 
 
+@functools.cache
 def load_scripts() -> ScriptDirectory:
-    """Return the migrations of this program."""
+    """Return the migrations of this program, which are read once."""
     return ScriptDirectory.from_config(_build_config())
 
 

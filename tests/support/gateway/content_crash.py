@@ -21,6 +21,7 @@ from r1plus_gateway.store.admin import rotate_data_keys, verify_audit
 from r1plus_gateway.store.content import MemoryChanges, MemorySource, Page, StoredResponse
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.key_rotation import continue_rotation, read_rotation
+from r1plus_gateway.store.migration import get_head
 from r1plus_gateway.store.retention import prune_content
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.content import check_books, make_content, say
@@ -176,6 +177,7 @@ def main(folder: Path, stride: int, take: Steps, read: ReadState, prepare: Prepa
     Each kill has a copy of the same data, which are made once.
     """
     problems, seen, statement, has_ended = [], [], 1, False
+    get_head()  # No child has to read the migrations.
     _, status = fork(lambda _: make_data(Volume(folder / "new"), prepare))
     assert status == 0, "the data could not be made"
     while not has_ended:

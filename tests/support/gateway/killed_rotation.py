@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.store.admin import verify_audit
 from r1plus_gateway.store.key_rotation import read_rotation
+from r1plus_gateway.store.migration import get_head
 from r1plus_gateway.store.root_rotation import rotate_root
 from r1plus_gateway.store.tenant_keys import read_ring
 from support.gateway.backups import ANNA, BERT, Filled, fill, read_texts
@@ -74,6 +75,7 @@ def _count_rotations(connection: sa.Connection) -> int:
 def main(folder: Path, url: str, admin_url: str, stride: int) -> None:
     """Kill at every step, or at each `stride`-th, until a rotation gets to its end."""
     volume, filled = Volume(folder / "here", url=url), read_filled(folder)
+    get_head()  # No child has to read the migrations.
     for number in itertools.count(0, stride):
         empty(volume, folder / "new", admin_url)
         status = fork(lambda: asyncio.run(rotate_until_killed(volume, number)))  # noqa: B023

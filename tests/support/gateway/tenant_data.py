@@ -11,6 +11,7 @@ from r1plus_gateway.store.database import StoreLimits
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_keys import make_half
+from support.gateway.schema import write_schema
 
 TENANT_UID = "0b5e6a2c-0000-4000-8000-00000000000a"
 ADMIN = Caller(CallerKind.ADMIN, "team-credit/r1plus-gateway-admin", namespace="team-credit")
@@ -85,7 +86,9 @@ class Volume:
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[TenantStore]:
-        """Yield an open store; it is closed as at a gateway's normal end."""
+        """Yield an open store; it is closed as at a gateway's normal end. New data get their schema at once."""
+        if not self.url and not any((self.folder / "data").iterdir()):
+            write_schema(self.config)
         store = self.make_store()
         try:
             assert await store.open(), store.state

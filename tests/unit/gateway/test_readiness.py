@@ -26,6 +26,7 @@ from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import GatewayProcess, running_process
 from support.gateway.rig import FakeMonitor, running
 from support.gateway.tenant_data import ADMIN, Volume
+from support.tables import for_each
 from support.waiting import eventually
 
 
@@ -62,14 +63,18 @@ def with_damage(folder: Path) -> Iterator[None]:
 
 
 Fault = Callable[[Path], Any]
-FAULTS: dict[str, tuple[Fault, str, str]] = {
+FAULTS: dict[str, Any] = {
     "half of the key is missing": (without_half, "KeyLost", "r1plus tenant init"),
-    "another gateway has the data": (with_another_gateway, "Locked", "another gateway uses the tenant's data"),
-    "the file is damaged": (with_damage, "DataCorrupt", "Restore the tenant's last backup"),
+    "another gateway has the data": pytest.param(
+        with_another_gateway, "Locked", "another gateway uses the tenant's data", marks=pytest.mark.unit_long
+    ),
+    "the file is damaged": pytest.param(
+        with_damage, "DataCorrupt", "Restore the tenant's last backup", marks=pytest.mark.unit_long
+    ),
 }
 
 
-@pytest.mark.parametrize(("fault", "reason", "remedy"), FAULTS.values(), ids=FAULTS)
+@for_each("fault, reason, remedy", FAULTS)
 async def test_it_starts_without_its_data_and_is_ready_once_they_are_there(
     gateway: GatewayProcess, fault: Fault, reason: str, remedy: str
 ) -> None:

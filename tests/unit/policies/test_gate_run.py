@@ -179,10 +179,10 @@ def test_misuse_is_refused(misuse: Callable[[], object], words: str) -> None:
     "a healthy engine passes": (0, 0.01, (0.95, 1.0)),
     "two items lost for good pass": (2, 0.01, (0.9, 1.0)),
     "3 % of items lost for good fail": (6, 0.01, (0.0, 0.0)),
-    "10 % fail": (20, 0.01, (0.0, 0.0)),
-    "40 % fail": (80, 0.01, (0.0, 0.0)),
+    "10 % fail": pytest.param(20, 0.01, (0.0, 0.0), marks=pytest.mark.unit_long),
+    "40 % fail": pytest.param(80, 0.01, (0.0, 0.0), marks=pytest.mark.unit_long),
     "four more percent at random fail as unstable": (0, 0.0496, (0.0, 0.05)),
-    "nine more percent at random fail": (0, 0.0991, (0.0, 0.0)),
+    "nine more percent at random fail": pytest.param(0, 0.0991, (0.0, 0.0), marks=pytest.mark.unit_long),
 })  # fmt: skip
 def test_the_power_of_the_gate(broken: int, flip: float, passes: tuple[float, float]) -> None:
     population, runs, passed = items(200, 4), 60, 0

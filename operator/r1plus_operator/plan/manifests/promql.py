@@ -5,6 +5,9 @@ The API server guarantees that names are DNS labels. They are quoted anyway, so 
 
 import json
 import re
+from typing import Final
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 
 def format_series(metric: str, **labels: str | tuple[str, ...]) -> str:
@@ -20,7 +23,7 @@ def _format_matcher(label: str, value: str | tuple[str, ...]) -> str:
 
 def quote(value: str) -> str:
     """Return a string literal of PromQL. It has Go's escapes, which include JSON's except surrogate pairs."""
-    return json.dumps(value, ensure_ascii=False)
+    return _ENCODER.encode(value)
 
 
 def escape_template(text: str) -> str:

@@ -466,7 +466,7 @@ def walk(examples: int) -> settings:
 
 
 # A walk takes half a second of processor time. Each run takes others.
-Operated.TestCase.settings = Answered.TestCase.settings = walk(10)
+Operated.TestCase.settings = Answered.TestCase.settings = walk(5)
 TestOperated = Operated.TestCase
 TestAnswered = Answered.TestCase
 
