@@ -3,9 +3,11 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from r1plus_contract.early_exit import hears_sigterm, main
 from support.tables import for_each
 
 WAITING = """
@@ -76,3 +78,47 @@ def test_what_runs_as_the_first_process_of_a_container_has_a_handler(module: str
     code = RUNNING.format(module=module, options=[module, *options])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.endswith("True\n"), (done.stdout, done.stderr)
+
+
+LOADING_STATUS = "Name:\tpython3\nSigIgn:\t0000000001001000\nSigCgt:\t0000000000000002\n"
+READY_STATUS = "Name:\tpython3\nSigIgn:\t0000000001001000\nSigCgt:\t0000000000004002\n"
+
+
+@for_each("text, hears", {
+    "one that has a handler": (READY_STATUS, True),
+    "one that loads": (LOADING_STATUS, False),
+    "one that ignores it": ("SigIgn:\t0000000000004000\nSigCgt:\t0000000000000000\n", False),
+})  # fmt: skip
+def test_the_hook_knows_who_can_handle_sigterm(tmp_path: Path, text: str, hears: bool) -> None:
+    status = tmp_path / "status"
+    status.write_text(text)
+    assert hears_sigterm(status) == hears
+
+
+HOOK = """
+import sys
+from pathlib import Path
+from r1plus_contract.early_exit import main
+
+class Status(type(Path())):
+    def read_text(self, *options):
+        print("looks", flush=True)
+        return super().read_text(*options)
+
+sys.exit(main(["0"], Status(sys.argv[1])))
+"""
+
+
+def test_the_hook_waits_until_the_first_process_can_handle_it(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text(LOADING_STATUS)
+    with subprocess.Popen([sys.executable, "-c", HOOK, str(status)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "looks\n"
+        assert process.poll() is None
+        status.write_text(READY_STATUS)
+        assert process.wait(60) == 0
+
+
+def test_the_hook_does_not_wait_for_a_process_that_has_ended(tmp_path: Path) -> None:
+    assert main(["0"], tmp_path / "none") == 0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from r1plus_contract import calculator, documents, embedder
+from r1plus_contract import calculator, documents, early_exit, embedder
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes, millicores_of
 from r1plus_operator.api.tenants import Gateway
@@ -22,10 +22,10 @@ ENGINE_FILES: Final = "embedder-engine"
 COPY_ENGINE: Final = f"cp -R /engine/. {embedder.DEFAULT_ENGINE_DIR}/"
 SOCKET_SIZE: Final = "1Mi"
 PRESTOP_SECONDS: Final = 5
-PRESTOP: Final[Json] = {"preStop": {"exec": {"command": ["/bin/sleep", str(PRESTOP_SECONDS)]}}}
+PRESTOP: Final[Json] = {"preStop": {"exec": {"command": early_exit.build_hook(PRESTOP_SECONDS)}}}
 """For the gateway, time for the endpoint to leave every kube-proxy and Ingress controller, before new connections are
-refused. For each container of the pod, time until Python can handle SIGTERM: a container's first process never gets one
-that comes before, and a pod that was deleted within a second of its start stayed for its whole grace period."""
+refused. Each container of the pod gets SIGTERM only when Python can handle it: a container's first process never sees one
+that comes before, and a pod that was deleted as it started stayed for its whole grace period."""
 ENGINE_EXTRAS: Final = 64 * 2**20
 """Bytes of an engine's files beyond its weights."""
 LOGS, LOGS_LIMIT = 32 * 2**20, 128 * 2**20

@@ -92,8 +92,9 @@ class TestOneHelper:
         assert container["image"] == gateway["image"]
         assert container["command"] == ["python3", "-m", helper.module]
         assert not {"args", "ports", "readinessProbe"} & container.keys()
-        # Else SIGTERM in the first second of a container is lost, and its pod stays for the whole grace period.
-        assert container["lifecycle"]["preStop"]["exec"]["command"] == ["/bin/sleep", "5"]
+        # Else SIGTERM in the first seconds of a container is lost, and its pod stays for the whole grace period.
+        hook = ["python3", "-m", "r1plus_contract.early_exit", "5"]
+        assert container["lifecycle"]["preStop"]["exec"]["command"] == hook
         for probe in ("startupProbe", "livenessProbe"):
             assert container[probe]["exec"]["command"] == ["python3", "-m", helper.module, "health"]
         secure = container["securityContext"]
