@@ -38,7 +38,7 @@ LONG = (pytest.mark.unit_long, pytest.mark.timeout(3000))
 
 
 @for_each("module, stride", {
-    "conversations": ("content_crash", 24),
+    "conversations": ("content_crash", 12),
     "knowledge": ("knowledge_crash", 24),
     "large deletions": ("deletion_crash", 16),
     "conversations, at each fourth statement": pytest.param("content_crash", 4, marks=LONG),
