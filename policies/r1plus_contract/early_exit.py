@@ -1,7 +1,7 @@
 """SIGTERM while a program starts.
 
-`python3 -m r1plus_contract.early_exit SECONDS` is a preStop hook: it waits so long, and then until the container's first
-process can handle SIGTERM. Only after a hook does the kubelet send it.
+`python3 -m r1plus_contract.early_exit SECONDS` is a preStop hook: it waits so long, and then until the container's
+first process can handle SIGTERM. Only after a hook does the kubelet send it.
 """
 
 import os

@@ -24,7 +24,7 @@ SOCKET_SIZE: Final = "1Mi"
 PRESTOP_SECONDS: Final = 5
 PRESTOP: Final[Json] = {"preStop": {"exec": {"command": early_exit.build_hook(PRESTOP_SECONDS)}}}
 """For the gateway, time for the endpoint to leave every kube-proxy and Ingress controller, before new connections are
-refused. Each container of the pod gets SIGTERM only when Python can handle it: a container's first process never sees one
+refused. Each container of the pod gets SIGTERM only when Python can handle it: a container's first process sees none
 that comes before, and a pod that was deleted as it started stayed for its whole grace period."""
 ENGINE_EXTRAS: Final = 64 * 2**20
 """Bytes of an engine's files beyond its weights."""
