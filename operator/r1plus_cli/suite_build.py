@@ -18,7 +18,7 @@ from r1plus_contract.suite_files import BASELINE_FILE, SuiteFiles
 from r1plus_contract.suite_reference import write_reference
 from r1plus_model_repo.catalog.types import Tier
 from r1plus_monitoring.curate import pipeline, record
-from r1plus_monitoring.curate.asking import Asker, AskingCondition
+from r1plus_monitoring.curate.asking import F32, NATIVE, Asker, AskingCondition
 from r1plus_monitoring.curate.selection import NotEnoughItemsError, Shape
 from r1plus_monitoring.scoring.replay import record as record_answers
 
@@ -60,6 +60,11 @@ class AnswerSource:
     asker: Asker
     folder: Path | None = None
 
+    @property
+    def precision(self) -> str:
+        """Arithmetic to ask in: local files as the served backend computes, which sets its own."""
+        return NATIVE if self.folder is None else F32
+
 
 def read_candidates(path: Path) -> tuple[tuple[Item, ...], list[str]]:
     """Return candidates in the format of a suite's items, and every problem with file and line."""
@@ -93,7 +98,7 @@ def build(
     steps = [
         pipeline.Step(options.reference_engine, source.asker, condition)
         for source in sources
-        for condition in pipeline.selection_conditions(batch)
+        for condition in pipeline.selection_conditions(batch, source.precision)
     ]
     try:
         result = pipeline.select(candidates, steps, shape, seed, progress)
@@ -119,7 +124,7 @@ def measure(
     """Return the suite with this engine's new figures, and the figures. The signature is removed."""
     old_baseline = _read_baseline(files, suite, source)
     old_figures = (*old_baseline.selection, *old_baseline.baseline, *old_baseline.cross, *old_baseline.served)
-    conditions: Sequence[AskingCondition] = pipeline.fresh_conditions(batch, old_figures)
+    conditions: Sequence[AskingCondition] = pipeline.fresh_conditions(batch, old_figures, source.precision)
     figures = pipeline.measure(engine, suite.items, source.asker, conditions, progress)
     if engine == suite.header.reference_engine:
         new_baseline = replace(old_baseline, baseline=figures)

@@ -4,7 +4,7 @@ Quadrature that looks between them sees nothing of a peak: exp(-10000*(x - 3)^2)
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -20,8 +20,13 @@ _MOST_PARTS: Final = 24
 """Of an integrand that is looked through: each is evaluated at some places."""
 _MOST_PLACES: Final = 6
 _SCAN_STEPS: Final = 40
+_HALVINGS: Final = 100
 _MOST_ZEROS: Final = 4
 """Of one part: more are of one that swings, and no places of peaks."""
+_POLE_POWERS: Final = (6, 10)
+"""An integrand is compared at so many decimal places from where it may have no value."""
+_POLE_SIZE: Final = mp.mpf(10) ** -9
+"""Less than this is no pole: what is lost there cannot be seen in the result."""
 _START: Final = Fraction(1, 7)
 """Where parts are evaluated first: none is special there."""
 
@@ -39,12 +44,18 @@ def integrate_numerically(tree: Call) -> tuple[Value, bool]:
     with mp.workdps(QUADRATURE_DIGITS):
         ends = _split(low, high)
         places = [place for place in find_narrow_places(function, name.name, low, high) if place not in ends]
+        every = sorted([*ends, *places])
+
+        def compute(value: Value) -> Value:
+            return convert(evaluate(function, {name.name: value}))
+
         try:
-            return _integrate(function, name.name, sorted([*ends, *places]))
+            value, is_sure = _integrate(compute, every)
         except UncertainError:
             if not places:
                 raise
-            return _integrate(function, name.name, ends)  # it has no value at one of them
+            value, is_sure = _integrate(compute, ends)  # it has no value at one of them
+        return value, is_sure and not any(_has_pole(compute, place, every) for place in every)
 
 
 def _split(low: Value, high: Value) -> list[Value]:
@@ -55,12 +66,30 @@ def _split(low: Value, high: Value) -> list[Value]:
     return [low + (high - low) * step / _THIRDS for step in range(_THIRDS + 1)]
 
 
-def _integrate(function: Node, name: str, places: Sequence[Value]) -> tuple[Value, bool]:
-    def compute(value: Value) -> Value:
-        return convert(evaluate(function, {name: value}))
-
+def _integrate(compute: Callable[[Value], Value], places: Sequence[Value]) -> tuple[Value, bool]:
     value, error = mp.quad(compute, places, error=True, maxdegree=6)
     return value, bool(error < mp.mpf(10) ** -10 * (1 + abs(value)))
+
+
+def _has_pole(compute: Callable[[Value], Value], place: Value, places: Sequence[Value]) -> bool:
+    """Return whether an integrand grows towards a place as 1/x does, or faster; then it has no integral.
+
+    Quadrature from the place on sees one large value there, and its error is small beside that.
+    """
+    if mp.isinf(place):
+        return False
+    size = 1 + abs(place)
+    for side in (-1, 1):
+        far, near = (place + side * size * mp.mpf(10) ** -power for power in _POLE_POWERS)
+        if not min(places) < far < max(places):
+            continue
+        try:
+            before, behind = (abs(compute(one)) * abs(one - place) for one in (far, near))
+        except UncertainError:
+            return True
+        if behind > _POLE_SIZE and behind > before / 2:
+            return True
+    return False
 
 
 def find_narrow_places(function: Node, name: str, low: Value, high: Value) -> list[Value]:
@@ -93,7 +122,7 @@ def _find_own_places(part: Node, name: str, low: Value, high: Value) -> list[Val
     if abs(four - 3 * three + 3 * two - one) <= size * mp.mpf(10) ** -15:
         half = (three - 2 * two + one) / 2
         return [convert(_START) + step for step in _solve_quadratic(half, two - one - half, one, size)]
-    zeros = [] if mp.isinf(low) or mp.isinf(high) else list(_scan(part, name, low, high))
+    zeros = list(_scan(part, name, low, high))
     return zeros if len(zeros) <= _MOST_ZEROS else []
 
 
@@ -109,15 +138,25 @@ def _solve_quadratic(a: Value, b: Value, c: Value, size: Value) -> list[Value]:
 
 def _scan(part: Node, name: str, low: Value, high: Value) -> Iterator[Value]:
     """Yield about where a part changes its sign."""
-    places = [low + (high - low) * (step + mp.mpf("0.49")) / _SCAN_STEPS for step in range(_SCAN_STEPS)]
+    places = _list_scan_places(low, high)
     for start, end in itertools.pairwise(places):
         if _get_sign(part, name, start) * _get_sign(part, name, end) < 0:
             yield _halve(part, name, start, end)
 
 
+def _list_scan_places(low: Value, high: Value) -> list[Value]:
+    """Return places between the bounds in order; towards infinity each is twice as far away as the one before."""
+    if not mp.isinf(low) and not mp.isinf(high):
+        return [low + (high - low) * (step + mp.mpf("0.49")) / _SCAN_STEPS for step in range(_SCAN_STEPS)]
+    ways = [mp.mpf("0.0049") * 2**step for step in range(_SCAN_STEPS)]
+    behind = [(mp.mpf(0) if mp.isinf(low) else low) + way for way in ways] if mp.isinf(high) else []
+    before = [(mp.mpf(0) if mp.isinf(high) else high) - way for way in reversed(ways)] if mp.isinf(low) else []
+    return before + behind
+
+
 def _halve(part: Node, name: str, start: Value, end: Value) -> Value:
     sign = _get_sign(part, name, start)
-    for _ in range(60):
+    for _ in range(_HALVINGS):
         middle = (start + end) / 2
         if _get_sign(part, name, middle) == sign:
             start = middle

@@ -104,7 +104,7 @@ class Meters(Protocol):
         """Set how many requests run and wait."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _RunningRequest:
     job: Job
     reply: Reply
@@ -218,7 +218,7 @@ class EngineLoop:
             self._pipeline.step()
             # After the step, in which clients leave: what it made for them is neither counted nor sent.
             self._drop_cancelled_running()
-            state.running = self._send_new_texts(state.running)
+            self._send_new_texts()
         if not state.running and not state.waiting:
             self._meters.set_load(0, 0)
             return open_
@@ -291,20 +291,24 @@ class EngineLoop:
             self._meters.count_tokens("prompt", queued_request.job.prompt_tokens)
             queued_request.reply.record_usage(queued_request.job.prompt_tokens, 0)
 
-    def _send_new_texts(self, running: Sequence[_RunningRequest]) -> list[_RunningRequest]:
-        """Send what the step has made; return the requests that go on.
+    def _send_new_texts(self) -> None:
+        """Send what the step has made; who has ended leaves at once, so that `_fail_all` answers nobody twice.
 
         All tokens are counted at once and before the responses: each count is a message to the server.
         """
+        running = self._state.running
         made: list[tuple[_RunningRequest, Sequence[int], FinishReason | None]] = []
-        for active_request in running:
+        for active_request in list(running):
             try:
                 made.append((active_request, *active_request.handle.read()))
             except RefusedError as error:
+                running.remove(active_request)
                 self._refuse(active_request, error)
         if count := sum(len(ids) for _, ids, _ in made):
             self._meters.count_tokens("completion", count)
-        return [one for one, ids, reason in made if self._send_new_text(one, ids, reason)]
+        for active_request, ids, reason in made:
+            if not self._send_new_text(active_request, ids, reason):
+                running.remove(active_request)
 
     def _send_new_text(self, active_request: _RunningRequest, ids: Sequence[int], reason: FinishReason | None) -> bool:
         """Send new text. Return False when the request has ended."""

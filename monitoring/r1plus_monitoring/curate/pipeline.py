@@ -107,22 +107,24 @@ def select(candidates: Sequence[Item], steps: Sequence[Step], shape: Shape, seed
     return Selection(items, tuple(selection), {item.id: answers[item.id] for item in items})
 
 
-def selection_conditions(batch: int) -> tuple[AskingCondition, ...]:
+def selection_conditions(batch: int, precision: str) -> tuple[AskingCondition, ...]:
     """Return the conditions to select under: the production batch, half full, in other company, and alone."""
     return (
-        AskingCondition(batch=batch, order=1),
-        AskingCondition(batch=max(1, batch // 2), order=2),
-        AskingCondition(batch=batch, order=3),
-        AskingCondition(batch=1, order=4),
+        AskingCondition(batch=batch, order=1, precision=precision),
+        AskingCondition(batch=max(1, batch // 2), order=2, precision=precision),
+        AskingCondition(batch=batch, order=3, precision=precision),
+        AskingCondition(batch=1, order=4, precision=precision),
     )
 
 
-def fresh_conditions(batch: int, measurements: Sequence[Measurement]) -> tuple[AskingCondition, ...]:
+def fresh_conditions(batch: int, measurements: Sequence[Measurement], precision: str) -> tuple[AskingCondition, ...]:
     """Return the conditions of a baseline: in orders that no earlier measurement has used."""
     orders = [int(match[1]) for one in measurements if (match := _ORDER.search(one.condition))]
     first = max([FIRST_FRESH - 1, *orders]) + 1
     batches = sorted({batch, max(1, batch // 3), 1}, reverse=True)
-    return tuple(AskingCondition(batch=size, order=first + number) for number, size in enumerate(batches))
+    return tuple(
+        AskingCondition(batch=size, order=first + number, precision=precision) for number, size in enumerate(batches)
+    )
 
 
 def measure(

@@ -19,6 +19,8 @@ class FakeHandle:
 
     text: str
     fails_alone: bool = False
+    is_lost: bool = False
+    """Reading ends the engine."""
     sent: int = 0
     stepped: int = 0
     is_cancelled: bool = False
@@ -26,6 +28,8 @@ class FakeHandle:
     def read(self) -> tuple[Sequence[int], FinishReason | None]:
         if self.fails_alone:
             raise RefusedError("grammar: cannot be compiled")
+        if self.is_lost:
+            raise RuntimeError("read failed")
         ids = [ord(c) for c in self.text[self.sent : self.stepped]]
         self.sent = self.stepped
         return ids, FinishReason.LENGTH if self.sent >= len(self.text) else None

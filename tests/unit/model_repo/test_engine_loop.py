@@ -6,7 +6,7 @@ import pytest
 
 from r1plus_contract.inference import QUEUE_FULL, FinishReason
 from r1plus_model_repo.backends.engine_loop import CANCEL_LOOKS, LEAST_WAITING, MOST_WAITING_TOKENS, Job
-from support.model_repo.fake_engine import SECONDS, FakeClient, FakeEngine, LoopStage
+from support.model_repo.fake_engine import SECONDS, FakeClient, FakeEngine, FakeHandle, LoopStage
 from support.waiting import wait_until
 
 
@@ -136,6 +136,22 @@ def test_usage_is_what_the_meters_counted_however_a_request_ends() -> None:
     stage.run()
     assert [client.usage for client in clients] == [(5, 5), (5, 0), (0, 0)]
     assert stage.meters.counted == {"prompt": 10, "completion": 5}
+
+
+def test_who_was_refused_in_the_step_that_loses_the_engine_gets_one_answer() -> None:
+    class LostEngine(FakeEngine):
+        def add(self, job: Job) -> FakeHandle:
+            handle = super().add(job)
+            handle.is_lost = job.prompt == "lost"
+            return handle
+
+    stage = Stage(LostEngine(fails_alone="bad"), 2)
+    bad, lost = stage.ask("bad"), stage.ask("lost")
+    stage.run()
+    assert stage.died.wait(SECONDS)
+    assert (bad.refusal, bad.failed) == ("grammar: cannot be compiled", "")
+    assert "the engine stopped: read failed" in lost.failed
+    assert stage.meters.results == ["refused", "error"]
 
 
 FAILURES = {

@@ -7,7 +7,7 @@ import pytest
 
 from r1plus_contract.suite import Item, SuiteSampling
 from r1plus_contract.suite_baseline import Measurement
-from r1plus_monitoring.curate.asking import F32, AskingCondition, CandidateAnswer, RecordedAsker, shuffle
+from r1plus_monitoring.curate.asking import F32, NATIVE, AskingCondition, CandidateAnswer, RecordedAsker, shuffle
 from r1plus_monitoring.curate.candidates import FAMILIES, build_candidates, read_facts
 from r1plus_monitoring.curate.code_candidates import list_expressions
 from r1plus_monitoring.curate.pipeline import (
@@ -92,7 +92,7 @@ def test_the_conditions_cover_batch_one_the_production_batches_two_orders_and_bo
 
 @pytest.mark.parametrize(("batch", "batches"), [(16, [16, 8, 16, 1]), (2, [2, 1, 2, 1]), (1, [1, 1, 1, 1])])
 def test_a_served_engine_is_asked_at_its_batch_twice_half_full_and_alone(batch: int, batches: list[int]) -> None:
-    asked = selection_conditions(batch)
+    asked = selection_conditions(batch, NATIVE)
     assert [condition.batch for condition in asked] == batches
     assert len({condition.order for condition in asked}) == 4
 
@@ -101,7 +101,7 @@ def test_a_served_engine_is_asked_at_its_batch_twice_half_full_and_alone(batch: 
 def test_a_baseline_is_asked_in_orders_that_nothing_measured_has_used(batch: int, batches: list[int]) -> None:
     measured: list[Measurement] = []
     for _ in range(3):
-        asked = fresh_conditions(batch, measured)
+        asked = fresh_conditions(batch, measured, NATIVE)
         assert [condition.batch for condition in asked] == batches
         assert not {condition.name for condition in asked} & {one.condition for one in measured}
         assert not {c.order for c in asked} & {
@@ -111,7 +111,7 @@ def test_a_baseline_is_asked_in_orders_that_nothing_measured_has_used(batch: int
                 *BASELINE_CONDITIONS,
                 *SERVED_CONDITIONS,
                 *FRESH_CONDITIONS,
-                *selection_conditions(batch),
+                *selection_conditions(batch, NATIVE),
             )
         }
         measured += [Measurement("e", condition.name, 1, 1, {}, ()) for condition in asked]
