@@ -13,6 +13,7 @@ from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.handover import Handover, HandoverKind, tell_asker
 from r1plus_edge.slots import make_current
+from r1plus_edge.trial import settle_trial
 from r1plus_edge.update import UpdateResult
 from r1plus_edge.updater import describe_failing, describe_measurement
 
@@ -63,6 +64,7 @@ class TakeOver:
             result = UpdateResult(False, f"Fail, taken back, {serves}: {self.handover.problem}")
         else:
             make_current(Path(sys.prefix))  # Where it may not, who has asked does.
+            settle_trial(controller.folder)
             measured = describe_measurement(status.get("verdict", ""), status.get("accuracy", ""))
             result = UpdateResult(True, f"{measured}, {serves} with the software in {sys.prefix}")
         self.tell(result)

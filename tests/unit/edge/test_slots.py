@@ -17,7 +17,7 @@ from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
 from r1plus_edge.report import ServePhase, ServeStatus
 from r1plus_edge.slots import check_slot, make_current, remove_other_slots
-from r1plus_edge.trial import adopt_trial, load_own_objects, remove_trial, run_trial
+from r1plus_edge.trial import adopt_trial, load_own_objects, remove_trial, run_trial, settle_trial
 from r1plus_edge.update import UpdateRecord, UpdateRequest, load_record, save_record
 from r1plus_operator.plan.deployment import Plan
 
@@ -189,6 +189,22 @@ def test_the_new_software_has_what_its_trial_recorded_and_later_each_its_own(tmp
         objects, has_come_back = load_own_objects(folder, images(name))
         assert (list(objects.children), has_come_back) == ([("ControllerRevision", name)], is_former)
     assert not folder.trial.root.exists()
+
+
+def test_software_of_the_same_images_goes_back_by_its_own_record_until_the_new_one_serves(tmp_path: Path) -> None:
+    folder, same = DataFolder(tmp_path), images("same")
+    for part, engine in ((folder, "old"), (folder.trial, "new")):
+        write_objects(part, "same")
+        save_record(part.update, UpdateRecord("these", UpdateRequest(engine=engine)))
+    for is_settled, engine in ((False, "old"), (True, "new")):
+        adopt_trial(folder, own="/software/new")
+        save_record(folder.update, UpdateRecord("these", UpdateRequest(engine="new")))
+        assert load_own_objects(folder, same, own="/software/new")[1] is False
+        if is_settled:
+            settle_trial(folder)
+        _, has_come_back = load_own_objects(folder, same, own="/software/old")
+        assert has_come_back is not is_settled
+        assert load_record(folder.update, "these").in_force.engine == engine
 
 
 def test_without_a_trial_nothing_is_replaced(tmp_path: Path) -> None:
