@@ -1,6 +1,9 @@
 """Slots of software: what serves turns into another one, or goes back, and callers wait meanwhile."""
 
+import asyncio
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +19,7 @@ from r1plus_edge.handover import ENV_HANDOVER, Handover, HandoverKind, build_env
 from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
 from r1plus_edge.report import ServePhase, ServeStatus
+from r1plus_edge.serve import heed_signals
 from r1plus_edge.slots import check_slot, make_current, remove_other_slots
 from r1plus_edge.trial import adopt_trial, load_own_objects, remove_trial, run_trial, settle_trial
 from r1plus_edge.update import UpdateRecord, UpdateRequest, load_record, save_record
@@ -130,6 +134,21 @@ def test_process_lock_and_callers_stay_when_it_becomes_other_software(tmp_path: 
         process.kill()
 
 
+async def test_a_stop_while_it_cleans_up_is_not_lost_with_the_old_software() -> None:
+    async def clean_up() -> str:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await heed_signals()
+        return "becomes other software"
+
+    task = asyncio.create_task(clean_up())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, task.cancel)
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
+
+
 def test_a_handover_is_taken_once_and_by_releases_that_know_more_or_less() -> None:
     handover = Handover(HandoverKind.BACK, UpdateRequest(engine="q8"), former="/software/a", problem="it ended")
     environ = build_environment(handover)
@@ -221,6 +240,7 @@ from pathlib import Path
 from r1plus_contract.jsonable import dumps
 from r1plus_edge.handover import take_handover
 from r1plus_edge.report import ServePhase, ServeStatus
+from r1plus_edge.serve import heed_signals
 handover = take_handover()
 status = ServeStatus(ServePhase({phase!r}), pid=os.getpid(), message="lost 3 of 4", verdict="Pass", percent=50)
 (Path(handover.data) / "status.json").write_text(dumps(status))
