@@ -27,6 +27,8 @@ class TakeOver:
 
     handover: Handover
     clock: Callable[[], float] = time.monotonic
+    own: Path = Path(sys.prefix)
+    """Folder of this software."""
     may_listen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there is a pod for the callers that wait."""
     is_done: bool = False
@@ -63,10 +65,10 @@ class TakeOver:
         if self.handover.kind is HandoverKind.BACK:
             result = UpdateResult(False, f"Fail, taken back, {serves}: {self.handover.problem}")
         else:
-            make_current(Path(sys.prefix))  # Where it may not, who has asked does.
+            make_current(self.own)  # Where it may not, who has asked does.
             settle_trial(controller.folder)
             measured = describe_measurement(status.get("verdict", ""), status.get("accuracy", ""))
-            result = UpdateResult(True, f"{measured}, {serves} with the software in {sys.prefix}")
+            result = UpdateResult(True, f"{measured}, {serves} with the software in {self.own}")
         self.tell(result)
         return result
 
