@@ -15,7 +15,7 @@ import pytest
 from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.handover import ENV_HANDOVER, Handover, HandoverKind, build_environment, take_handover
+from r1plus_edge.handover import ENV_HANDOVER, Handover, HandoverKind, build_environment, take_handover, tell_asker
 from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
 from r1plus_edge.report import ServePhase, ServeStatus
@@ -158,6 +158,21 @@ def test_a_handover_is_taken_once_and_by_releases_that_know_more_or_less() -> No
     assert take_handover(newer) == Handover(HandoverKind.TRIAL, data="/data/trial")
     with pytest.raises(EdgeError, match="another release of r1plus sets it: unset it"):
         take_handover({ENV_HANDOVER: "{"})
+
+
+def test_whatever_has_ended_the_new_software_the_old_one_can_be_started(tmp_path: Path) -> None:
+    """A log may have any characters, and many."""
+    problem = "\0\udc80… " * 100_000 + "the end"
+    handover = Handover(HandoverKind.FORWARD, former=str(tmp_path)).go_back(problem)
+    prints = "import os; print(os.environ['R1PLUS_SERVE_HANDOVER'])"
+    own = build_environment(handover) | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    said = subprocess.run([sys.executable, "-c", prints], env=own, capture_output=True, text=True, check=True).stdout
+    assert take_handover({ENV_HANDOVER: said}) == handover
+    assert handover.problem.endswith("the end")
+    kept, asker = socket.socketpair()
+    with kept:
+        tell_asker(asker.detach(), handover.problem)
+        assert kept.recv(16)
 
 
 def images(name: str) -> Images:
