@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,7 @@ from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import END_SECONDS, EdgeGateway
 from r1plus_edge.guardian import END
-from r1plus_edge.handover import Handover, HandoverKind, become
+from r1plus_edge.handover import Handover, HandoverKind, become, return_handover
 from r1plus_edge.images import Images, find_images
 from r1plus_edge.listening import Listening, open_listener
 from r1plus_edge.machine import Machine, await_clock, check_machine, describe_node, read_machine
@@ -75,9 +75,16 @@ async def serve(options: ServeOptions, narrator: Narrator, handover: Handover | 
     Raises:
         EdgeError: this machine cannot serve it.
     """
-    check_unmarked()
-    folder = open_data_folder(options.data)
-    with hold(folder) as lock, open_front(options.listening, handover) as front:
+    with ExitStack() as stack:
+        try:
+            check_unmarked()
+            folder = open_data_folder(options.data)
+            lock = stack.enter_context(hold(folder))
+            front = stack.enter_context(open_front(options.listening, handover))
+        except Exception as error:
+            if handover is not None and handover.kind is HandoverKind.FORWARD:
+                return_handover(handover, str(error), options.words)
+            raise
         with guard(folder):
             following = await _serve(options, narrator, folder, front)
         await heed_signals()

@@ -175,6 +175,31 @@ def test_whatever_has_ended_the_new_software_the_old_one_can_be_started(tmp_path
         assert kept.recv(16)
 
 
+REFUSES_THE_FOLDER = """
+import asyncio, sys
+from pathlib import Path
+from types import SimpleNamespace
+from r1plus_edge.handover import Handover, HandoverKind
+from r1plus_edge.serve import serve
+options = SimpleNamespace(data=Path(sys.argv[1]), words=("serve", "--tier", "edge"))
+asyncio.run(serve(options, None, Handover(HandoverKind.FORWARD, former=sys.argv[2])))
+"""
+COMES_BACK = """
+import os, sys
+print(sys.argv[1:], os.environ["R1PLUS_SERVE_HANDOVER"])
+"""
+
+
+def test_new_software_that_cannot_have_the_folder_goes_back(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    former = make_slot(tmp_path, "former", COMES_BACK)
+    command = [sys.executable, "-c", REFUSES_THE_FOLDER, str(tmp_path / "data"), str(former)]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.stdout.startswith("['serve', '--tier', 'edge'] "), said.stderr
+    assert '"kind": "Back"' in said.stdout
+    assert "is a file; name a folder" in said.stdout
+
+
 def images(name: str) -> Images:
     return Images(f"triton@{name}", f"monitor@{name}", "gateway", Path("/server"))
 
