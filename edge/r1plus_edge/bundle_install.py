@@ -46,12 +46,14 @@ def find_software_root(environ: Mapping[str, str] = os.environ) -> Path:
 def install_software(bundle: Bundle, root: Path, python: str = sys.executable) -> Path:
     """Return the environment with the wheels of a bundle, made at its first call; nothing is asked of a network.
 
-    One that was interrupted is made again. `CURRENT` is not touched.
+    One that was interrupted is made again. `CURRENT` is not touched. Everybody may read it, as the user of a service
+    whose software is root's, and its owner alone may change it, whatever the umask.
 
     Raises:
         EdgeError: the bundle has no wheels, or they cannot be installed.
     """
     environment = root / bundle.digest[:NAME_DIGITS]
+    mask = os.umask(0o022)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with (root / ".lock").open("w") as lock:
@@ -62,6 +64,8 @@ def install_software(bundle: Bundle, root: Path, python: str = sys.executable) -
         raise EdgeError(
             f"{environment}: cannot be written: {error.strerror}; name a folder in XDG_DATA_HOME"
         ) from error
+    finally:
+        os.umask(mask)
     return environment
 
 

@@ -94,14 +94,16 @@ class Confinement:
         os.close(ruleset)
 
 
-def find_refusals(own: Path) -> tuple[str, ...]:
+def find_refusals(own: Path, probe: str = _PROBE) -> tuple[str, ...]:
     """Return what this machine refuses of a helper's confinement, why, and what to do; it tries one out.
 
-    `own`: a folder that the helper could write.
+    `own`: a folder that the helper could write; `probe`: a program that does nothing.
     """
-    result = subprocess.run(
-        [_PROBE], preexec_fn=build_confinement((), own).apply, stderr=subprocess.PIPE, text=True, check=False
-    )
+    confine = build_confinement((), own).apply
+    try:
+        result = subprocess.run([probe], preexec_fn=confine, stderr=subprocess.PIPE, text=True, check=False)
+    except OSError as error:
+        return (f"unknown: {probe}: {error.strerror}; the first lines of a helper's log say it",)
     refusals = []
     for what, remedy in _REMEDIES.items():
         begin = _REFUSAL.format(what)

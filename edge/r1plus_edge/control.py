@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.jsonable import ContractError, dumps, loads, to_jsonable
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.places import short_path
@@ -155,7 +155,9 @@ def ask_for_update(folder: DataFolder, request: UpdateRequest, narrator: Narrato
         try:
             with short_path(folder.control) as path:
                 connection.connect(path)
-            connection.sendall(f"{dumps(request)}\n".encode())
+            # Who serves may be of an earlier release, which refuses fields that it does not know.
+            named = {name: value for name, value in to_jsonable(request).items() if value}
+            connection.sendall(f"{dumps(named)}\n".encode())
         except OSError as error:
             raise EdgeError(
                 f"--data {folder.root}: nothing serves there now ({error.strerror}), so nothing was updated; start it"

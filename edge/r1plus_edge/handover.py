@@ -5,6 +5,7 @@ releases read this value: a new one may add fields, and changes none.
 """
 
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Iterable, MutableMapping, Sequence
@@ -13,13 +14,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_contract.jsonable import ContractError, loads, to_jsonable
 from r1plus_edge.background import ENV_PARENT
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.slots import find_program
 from r1plus_edge.update import UpdateRequest
 
 ENV_HANDOVER: Final = "R1PLUS_SERVE_HANDOVER"
+MOST_PROBLEM: Final = 8000
+"""Characters: a variable has 128 KiB at most, and each may be written as six."""
 
 
 class HandoverKind(StrEnum):
@@ -53,7 +56,9 @@ class Handover:
 
     def go_back(self, problem: str) -> "Handover":
         """Return the way back from software that has not come up."""
-        return replace(self, kind=HandoverKind.BACK, problem=problem)
+        # A path may have bytes that are no text.
+        text = problem[-MOST_PROBLEM:].encode(errors="replace").decode()
+        return replace(self, kind=HandoverKind.BACK, problem=text)
 
 
 def take_handover(environ: MutableMapping[str, str] = os.environ) -> Handover | None:
@@ -72,7 +77,8 @@ def take_handover(environ: MutableMapping[str, str] = os.environ) -> Handover | 
 def build_environment(handover: Handover) -> dict[str, str]:
     """Return the environment of the other release."""
     own = {name: value for name, value in os.environ.items() if name != ENV_PARENT}
-    return own | {ENV_HANDOVER: dumps(handover)}
+    # In ASCII: a locale may have no bytes for what a log has said, and then nothing could be started.
+    return own | {ENV_HANDOVER: json.dumps(to_jsonable(handover))}
 
 
 def become(software: Path, words: Sequence[str], handover: Handover, descriptors: Iterable[int]) -> None:
@@ -103,4 +109,4 @@ def tell_asker(descriptor: int, line: str) -> None:
     """Write a line to who asked for an update, if somebody has, and end the connection. It may be gone."""
     if descriptor:
         with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as connection:
-            connection.sendall(f"{line}\n".encode())
+            connection.sendall(f"{line}\n".encode(errors="replace"))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -30,10 +30,10 @@ from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import END_SECONDS, EdgeGateway
 from r1plus_edge.guardian import END
-from r1plus_edge.handover import Handover, HandoverKind, become
+from r1plus_edge.handover import Handover, HandoverKind, become, return_handover
 from r1plus_edge.images import Images, find_images
 from r1plus_edge.listening import Listening, open_listener
-from r1plus_edge.machine import await_clock, check_machine, describe_node, read_machine
+from r1plus_edge.machine import Machine, await_clock, check_machine, describe_node, read_machine
 from r1plus_edge.objects import Objects
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.places import LOOPBACK
@@ -61,6 +61,8 @@ REPORT_SECONDS: Final = 2.0
 MOST_REPORT_BYTES: Final = 256 * 1024
 BUSY_SECONDS, IDLE_SECONDS = 0.5, 5.0
 """Between two passes, while something is on its way and while all is steady."""
+_HEED_SECONDS: Final = 0.01
+"""Some turns of the event loop: it reads a signal in one, and acts on it in the next."""
 POD_END_SECONDS: Final = 1.0
 """Grace of serving pods when `serve` ends: Triton has nothing to save, and its gateway is gone."""
 
@@ -73,11 +75,19 @@ async def serve(options: ServeOptions, narrator: Narrator, handover: Handover | 
     Raises:
         EdgeError: this machine cannot serve it.
     """
-    check_unmarked()
-    folder = open_data_folder(options.data)
-    with hold(folder) as lock, open_front(options.listening, handover) as front:
+    with ExitStack() as stack:
+        try:
+            check_unmarked()
+            folder = open_data_folder(options.data)
+            lock = stack.enter_context(hold(folder))
+            front = stack.enter_context(open_front(options.listening, handover))
+        except Exception as error:
+            if handover is not None and handover.kind is HandoverKind.FORWARD:
+                return_handover(handover, str(error), options.words)
+            raise
         with guard(folder):
             following = await _serve(options, narrator, folder, front)
+        await heed_signals()
         while following is not None:
             following = replace(following, listener=front.listener.fileno())
             software = Path(following.former if following.kind is HandoverKind.BACK else following.request.software)
@@ -112,21 +122,26 @@ def open_front(listening: Listening, handover: Handover | None) -> Iterator[Fron
         yield Front(listener, handover, TakeOver(handover) if handover and is_takeover else None)
 
 
+async def heed_signals() -> None:
+    """Let the loop act on signals that came while it did not run: in other software they would be lost."""
+    await asyncio.sleep(_HEED_SECONDS)
+
+
 async def _serve(options: ServeOptions, narrator: Narrator, folder: DataFolder, front: Front) -> Handover | None:
     """Serve until this is cancelled, or until other software has to go on; return what that gets to know."""
     request, takeover = options.request, front.takeover
     reporter = Reporter(folder.status, narrator, measure_processor=lambda: measure_processor(folder.root))
-    await await_clock(lambda text: _tell_wait(reporter, text))
-    reporter.update(
-        message="",
-        confinement=find_refusals(folder.pods),
-        deployment=request.name,
-        tier=request.spec.tier.value,
-        threshold=float(request.spec.accuracy.threshold),
-        pid=os.getpid(),
-        started_at=time.time(),
-    )
     try:
+        await await_clock(lambda text: _tell_wait(reporter, text))
+        reporter.update(
+            message="",
+            confinement=find_refusals(folder.pods),
+            deployment=request.name,
+            tier=request.spec.tier.value,
+            threshold=float(request.spec.accuracy.threshold),
+            pid=os.getpid(),
+            started_at=time.time(),
+        )
         return await _run(options, folder, reporter, front)
     except Exception as error:
         reporter.update(message=str(error))
@@ -146,7 +161,7 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, fr
         reporter.narrator.note(
             f"An earlier r1plus serve was killed; ended the {len(killed)} processes that it had left"
         )
-    installation = await _install(options, folder, reporter)
+    installation = await _install(options, folder, reporter, front.takeover)
     if front.takeover is not None and front.takeover.handover.kind is HandoverKind.FORWARD:
         adopt_trial(folder)
     remove_trial(folder)
@@ -236,16 +251,28 @@ async def _run_pass(controller: Controller, gateway: EdgeGateway) -> None:
         await gateway.ensure_key()
 
 
-async def _install(options: ServeOptions, folder: DataFolder, reporter: Reporter) -> Installation:
+async def _install(
+    options: ServeOptions, folder: DataFolder, reporter: Reporter, takeover: TakeOver | None
+) -> Installation:
     """Check the machine, and make Triton if it is missing."""
     with reporter.time_step("machine") as step:
         machine = read_machine(folder.root)
-        check_machine(machine, folder.root)
+        check_start(machine, folder.root, takeover)
         step.detail = machine.text
     with reporter.time_step("triton") as step:
         server = await prepare_triton(options.cache, folder.root, _tell_to(reporter))
         step.detail = f"tritonserver {SERVER_VERSION} in {server}"
     return Installation(folder, find_images(server), describe_node(machine))
+
+
+def check_start(machine: Machine, folder: Path, takeover: TakeOver | None) -> None:
+    """Refuse a machine on which nothing here can run.
+
+    What takes over has had its trial here, and what goes back has served here. For a disk that has become fuller since
+    then, both would end, and nothing would serve.
+    """
+    if takeover is None:
+        check_machine(machine, folder)
 
 
 async def _prepare(

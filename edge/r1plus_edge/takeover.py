@@ -13,6 +13,7 @@ from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.handover import Handover, HandoverKind, tell_asker
 from r1plus_edge.slots import make_current
+from r1plus_edge.trial import settle_trial
 from r1plus_edge.update import UpdateResult
 from r1plus_edge.updater import describe_failing, describe_measurement
 
@@ -26,6 +27,8 @@ class TakeOver:
 
     handover: Handover
     clock: Callable[[], float] = time.monotonic
+    own: Path = Path(sys.prefix)
+    """Folder of this software."""
     may_listen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there is a pod for the callers that wait."""
     is_done: bool = False
@@ -62,9 +65,10 @@ class TakeOver:
         if self.handover.kind is HandoverKind.BACK:
             result = UpdateResult(False, f"Fail, taken back, {serves}: {self.handover.problem}")
         else:
-            make_current(Path(sys.prefix))  # Where it may not, who has asked does.
+            make_current(self.own)  # Where it may not, who has asked does.
+            settle_trial(controller.folder)
             measured = describe_measurement(status.get("verdict", ""), status.get("accuracy", ""))
-            result = UpdateResult(True, f"{measured}, {serves} with the software in {sys.prefix}")
+            result = UpdateResult(True, f"{measured}, {serves} with the software in {self.own}")
         self.tell(result)
         return result
 

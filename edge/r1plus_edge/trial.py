@@ -7,6 +7,7 @@ had recorded stays beside it: whichever software starts next finds the revisions
 import asyncio
 import contextlib
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ FAILING_SECONDS: Final = 60.0
 END_SECONDS: Final = 15.0
 LOOK_SECONDS: Final = 0.5
 _MOST_ERROR: Final = 1500
+_UNDECIDED: Final = "taking-over"
+"""File in `former`: the folder of software that goes on with a trial, until it serves."""
 
 
 async def run_trial(
@@ -113,8 +116,10 @@ def remove_trial(folder: DataFolder) -> None:
     shutil.rmtree(trial.root, ignore_errors=True)
 
 
-def adopt_trial(folder: DataFolder) -> None:
+def adopt_trial(folder: DataFolder, own: str = sys.prefix) -> None:
     """Go on with what a trial has recorded; what the old software had recorded stays for it. Each write is synced.
+
+    Until `settle_trial`, other software than `own` finds what was recorded before.
 
     Raises:
         EdgeError: there is no trial.
@@ -129,18 +134,27 @@ def adopt_trial(folder: DataFolder) -> None:
     for source, target in ((folder.objects, former.objects), (folder.update, former.update)):
         if source.exists():
             write_synced(target, source.read_text(encoding="utf-8"))
+    write_synced(former.root / _UNDECIDED, own)
     write_synced(folder.objects, text)
 
 
-def load_own_objects(folder: DataFolder, images: Images) -> tuple[Objects, bool]:
+def settle_trial(folder: DataFolder) -> None:
+    """Let what was adopted hold for whichever software runs it: it serves."""
+    with contextlib.suppress(OSError):  # It stays for this software, which serves by it.
+        (folder.former.root / _UNDECIDED).unlink(missing_ok=True)
+
+
+def load_own_objects(folder: DataFolder, images: Images, own: str = sys.prefix) -> tuple[Objects, bool]:
     """Return the objects on record, and whether they are those that this software had before another one served.
+
+    They are also where the other one, though of the same images, has not come up: its update is not in force.
 
     Raises:
         EdgeError: they are damaged.
         OSError: the disk does not take what the other software's are replaced with.
     """
     objects = load_objects(folder.objects)
-    if objects.runs_on(images.of_model) or not folder.former.objects.exists():
+    if not folder.former.objects.exists() or (objects.runs_on(images.of_model) and not _is_undecided(folder, own)):
         return objects, False
     former = load_objects(folder.former.objects)
     if not former.runs_on(images.of_model):
@@ -148,4 +162,13 @@ def load_own_objects(folder: DataFolder, images: Images) -> tuple[Objects, bool]
     if folder.former.update.exists():
         write_synced(folder.update, folder.former.update.read_text(encoding="utf-8"))
     write_synced(folder.objects, folder.former.objects.read_text(encoding="utf-8"))
+    settle_trial(folder)
     return load_objects(folder.objects), True
+
+
+def _is_undecided(folder: DataFolder, own: str) -> bool:
+    """Whether other software has taken over, and had not come up."""
+    try:
+        return (folder.former.root / _UNDECIDED).read_text(encoding="utf-8") != own
+    except FileNotFoundError:
+        return False

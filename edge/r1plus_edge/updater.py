@@ -139,24 +139,21 @@ class Updater:
             raise EdgeError("-f -: other software cannot read standard input again; start `r1plus serve` with a file")
         request = replace(asked, software=str(software)).on_top_of(self.record.in_force)
         trial = Handover(HandoverKind.TRIAL, request, data=str(folder.trial.root))
-        self.controller.is_suspended = not has_room_for_trial(self.controller.revisions, self.installation.node)
-        if self.controller.is_suspended:
-            narrator.note("the memory does not hold both: what serves stops for the gate")
-        self.controller.wake.set()
+        has_room = await asyncio.to_thread(self._has_room_for_trial, request)
 
         def tell(percent: int, text: str) -> None:
             narrator.progress("gate", percent, text)
 
         try:
-            with narrator.time_step("trial") as step:
+            with _suspend(self.controller, is_needed=not has_room), narrator.time_step("trial") as step:
+                if not has_room:
+                    narrator.note("the memory does not hold both: what serves stops for the gate")
                 while self.controller.is_suspended and self.controller.list_pods():
                     await self._has_passed.wait()
                     self._has_passed.clear()
                 status = await run_trial(software, self.options.words, trial, folder, tell)
                 step.detail = f"{describe_measurement(status.verdict, status.accuracy)} with {software}"
         except (EdgeError, OSError) as error:
-            self.controller.is_suspended = False
-            self.controller.wake.set()
             serves = find_current_revision(self.controller.revisions.values())
             return UpdateResult(False, f"Fail, taken back, {serves.name if serves else 'nothing'} serves: {error}")
         narrator.note("switching: callers wait until the new software answers")
@@ -166,6 +163,13 @@ class Updater:
         self.controller.wake.set()
         await asyncio.Event().wait()
         raise AssertionError("the new software answers")
+
+    def _has_room_for_trial(self, request: UpdateRequest) -> bool:
+        try:
+            options = self.options.reread(request)
+        except EdgeError:  # Only the new software may be able to read it.
+            options = self.options
+        return has_room_for_trial(options, self.installation, self.controller.revisions)
 
     def _remove_other_files(self) -> None:
         """Remove the R1PlusDeployments and golden suites of updates that are not in force."""
@@ -217,6 +221,19 @@ class Updater:
             if report is not None and report.phase is Phase.GATING and report.progress:
                 text = f"suite {report.suite}: {report.progress.text}"
                 narrator.progress("gate", compute_percent(report), text)
+
+
+@contextmanager
+def _suspend(controller: Controller, *, is_needed: bool) -> Iterator[None]:
+    """Let what serves end for the block, and serve again where the block fails, however it does."""
+    controller.is_suspended = is_needed
+    controller.wake.set()
+    try:
+        yield
+    except BaseException:
+        controller.is_suspended = False
+        controller.wake.set()
+        raise
 
 
 def judge(

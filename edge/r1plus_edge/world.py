@@ -102,10 +102,21 @@ def has_room_for_both(target: Target, revisions: Mapping[str, Revision], node: N
     return target.fit.total_bytes + POD_OVERHEAD + max(earlier, default=0) <= node.memory_bytes
 
 
-def has_room_for_trial(revisions: Mapping[str, Revision], node: NodeFacts) -> bool:
-    """Whether the memory holds what serves twice: for other software's trial of it."""
+def has_room_for_trial(options: ServeOptions, installation: Installation, revisions: Mapping[str, Revision]) -> bool:
+    """Whether the memory holds what serves, and beside it other software's trial of `options`.
+
+    What only the other software can choose counts as much as what serves.
+    """
     current = find_current_revision(revisions.values())
-    return current is None or 2 * _sum_memory(current) + POD_OVERHEAD <= node.memory_bytes
+    if current is None:
+        return True
+    serving = _sum_memory(current)
+    try:
+        target = _resolve(options, build_config(options, installation.images), installation.node, current.engine)
+        tried = max(serving, target.fit.total_bytes)
+    except EdgeError:
+        tried = serving
+    return serving + tried + POD_OVERHEAD <= installation.node.memory_bytes
 
 
 def _sum_memory(revision: Revision) -> int:

@@ -223,7 +223,8 @@ def update_command(
         suite=Path(suite).absolute().name if suite and Path(suite).is_dir() else suite,
         suite_texts=_read_suite_texts(suite),
         catalog=_make_absolute(str(catalog or "")),
-        software=str(software.absolute()) if software else "",
+        # Without links: beside the slot itself is what starts it.
+        software=str(software.resolve()) if software else "",
     )
     narrator = LineNarrator()
     with converted_errors():
@@ -241,6 +242,7 @@ def _unpack_bundle(file: Path, key: str) -> UpdateRequest:
     """Verify a bundle, put its contents where `serve` finds them, and return the update to them."""
     from r1plus_edge.bundle_contents import install_contents
 
+    os.umask(os.umask(0o077) | 0o022)  # What runs out of these folders is for nobody else to change.
     bundle, software = open_bundle(file, (key,) if key else load_keys(find_keys_file())), ""
     if Part.WHEELS in bundle.parts:
         own = Path(sys.prefix)

@@ -1,8 +1,10 @@
 """`r1plus serve`: requests that are refused before anything starts, and a machine where nothing serves."""
 
 import asyncio
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,16 @@ import pytest
 from r1plus_cli.errors import CliError
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
 from r1plus_cli.serve import ServeArguments, build_end, build_options
+from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.bundle_manifest import BundleManifest, read_host
 from r1plus_edge.bundle_writer import Signer, write_bundle
+from r1plus_edge.control import encode_answer
+from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import RequestError
 from r1plus_edge.listening import Listening
 from r1plus_edge.options import ServeOptions
-from r1plus_edge.update import UpdateRequest
+from r1plus_edge.places import short_path
+from r1plus_edge.update import UpdateRequest, UpdateResult
 from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.importing.triton_server import WHEEL
 from r1plus_operator.observe.suite_signature import KeyPair, generate_key
@@ -200,6 +206,36 @@ def test_an_update_that_reaches_nobody_says_why(tmp_path: Path, words: list[str]
     update = run("serve", "update", *words, "--data", tmp_path)
     assert isinstance(update.exception, CliError)
     assert expected in str(update.exception)
+
+
+def test_software_that_a_link_names_is_switched_beside_itself_and_nothing_else_goes(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("software/new", "software/old", "software/older", "home/other"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / "bin/r1plus").touch()
+        (tmp_path / name / COMPLETE).touch()
+    switch_current(tmp_path / "software", tmp_path / "software/old")
+    link = tmp_path / "home/link"
+    link.symlink_to(tmp_path / "software/new")
+
+    def answer() -> str:
+        connection, _ = listener.accept()
+        with connection, connection.makefile() as lines:
+            request = lines.readline()
+            connection.sendall(f"{encode_answer(UpdateResult(True, 'serves'))}\n".encode())
+        return request
+
+    with ThreadPoolExecutor() as threads, socket.socket(socket.AF_UNIX) as listener:
+        with short_path(DataFolder(tmp_path / "data").control) as path:
+            listener.bind(path)
+        listener.listen()
+        listener.settimeout(60)
+        request = threads.submit(answer)
+        assert run("serve", "update", "--software", link, "--data", tmp_path / "data").exit_code == 0
+        assert str(tmp_path / "software/new") in request.result()
+    assert (tmp_path / "software" / CURRENT).resolve() == tmp_path / "software/new"
+    assert sorted(one.name for one in (tmp_path / "home").iterdir()) == ["link", "other"]
+    assert not (tmp_path / "software/older").exists()
 
 
 def options_of(**changes: Any) -> ServeOptions:

@@ -147,15 +147,20 @@ def test_software_is_installed_once_without_an_index_and_made_again_after_an_int
 
 
 @pytest.mark.unit_long
-def test_an_update_puts_software_into_a_slot_and_its_own_release_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0, 0o077], ids=["a umask that lets all write", "one that lets nobody read"])
+def test_an_update_puts_software_into_a_slot_and_its_own_release_goes_on(tmp_path: Path, umask: int) -> None:
     path, key = make_software(tmp_path, name="r1plus")
     command = [Path(sys.prefix) / "bin" / "r1plus", "serve", "update", path, "--key", key, "--data", tmp_path / "data"]
     environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home")}
-    update = subprocess.run(command, capture_output=True, text=True, env=environ)
+    update = subprocess.run(command, capture_output=True, text=True, env=environ, umask=umask)
     assert (update.returncode, update.stdout) == (0, "runs\n"), update.stderr
     root = tmp_path / "home" / "r1plus" / "software"
-    assert len(list(root.glob(f"*/{COMPLETE}"))) == 1
+    (marker,) = root.glob(f"*/{COMPLETE}")
     assert not (root / CURRENT).exists()
+    made = [tmp_path / "home", *(tmp_path / "home").rglob("*")]
+    assert [one for one in made if not one.is_symlink() and one.stat().st_mode & 0o022] == []
+    needed = [marker.parent, *marker.parent.rglob("*.py")]
+    assert [one for one in needed if not one.stat().st_mode & 0o004] == [], "a service's user may read root's"
 
 
 def test_modules_in_the_current_folder_are_not_run(tmp_path: Path) -> None:

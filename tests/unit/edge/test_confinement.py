@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_edge.confinement import find_refusals
+
 REFUSING = """
 import ctypes, json, struct, sys
 from pathlib import Path
@@ -42,3 +44,8 @@ def test_what_the_machine_refuses_is_named_with_its_remedy(
     said = subprocess.check_output([sys.executable, "-c", REFUSING, str(tmp_path), json.dumps(refused)], text=True)
     refusals = json.loads(said)
     assert [one.startswith(begin) for one, begin in zip(refusals, begins, strict=True)] == [True] * len(begins)
+
+
+def test_where_nothing_can_be_tried_it_serves_all_the_same(tmp_path: Path) -> None:
+    (refusal,) = find_refusals(tmp_path, str(tmp_path / "no-program"))
+    assert "No such file or directory; the first lines of a helper's log say it" in refusal

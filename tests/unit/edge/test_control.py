@@ -1,8 +1,10 @@
 """The socket of `serve update`: a request, its progress, its result; and who is refused."""
 
 import asyncio
+import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +61,19 @@ async def test_whoever_asks_sees_each_step_and_what_came_of_it(folder: DataFolde
     assert listener.lines == [f"engine: {engine}", "gate 50 %"]
     assert result == UpdateResult(engine == "good", f"{engine} was tried")
     assert not folder.control.exists()
+
+
+def test_a_release_before_this_one_gets_only_what_is_asked_for(folder: DataFolder) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor() as threads:
+        with short_path(folder.control) as path:
+            listener.bind(path)
+        listener.listen()
+        update = threads.submit(ask_for_update, folder, UpdateRequest(engine="q8"), Listener())
+        connection, _ = listener.accept()
+        with connection, connection.makefile() as lines:
+            assert json.loads(lines.readline()) == {"engine": "q8"}
+        with pytest.raises(EdgeError, match="has ended before the update was decided"):
+            update.result()
 
 
 async def test_an_update_goes_on_when_its_asker_leaves(folder: DataFolder) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.errors import EdgeError
+from r1plus_edge.handover import Handover, HandoverKind
 from r1plus_edge.machine import (
     EARLIEST,
     GIB,
@@ -18,6 +19,8 @@ from r1plus_edge.machine import (
     read_free_memory,
     read_machine,
 )
+from r1plus_edge.serve import check_start
+from r1plus_edge.takeover import TakeOver
 
 FIT = Machine("x86_64", (3, 11), 2.0, 4 * GIB, 20 * GIB, has_avx2=True)
 REFUSED = {
@@ -110,3 +113,11 @@ def test_memory_is_free_as_far_as_the_kernel_and_a_control_group_have_it(tmp_pat
     assert read_free_memory(proc, tmp_path / "none") == 4 * GIB
     make_files(tmp_path / "cgroup", memory_DOT_max="1073741824\n", memory_DOT_current="805306368\n")
     assert read_free_memory(proc, tmp_path / "cgroup") == GIB // 4
+
+
+def test_a_disk_that_has_become_full_ends_neither_what_takes_over_nor_what_goes_back(tmp_path: Path) -> None:
+    full, _ = REFUSED["a full disk"]
+    for kind in (HandoverKind.FORWARD, HandoverKind.BACK):
+        check_start(full, tmp_path, TakeOver(Handover(kind)))
+    with pytest.raises(EdgeError, match="MiB of disk are free"):
+        check_start(full, tmp_path, None)

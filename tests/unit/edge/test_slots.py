@@ -1,6 +1,9 @@
 """Slots of software: what serves turns into another one, or goes back, and callers wait meanwhile."""
 
+import asyncio
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,12 +15,13 @@ import pytest
 from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.errors import EdgeError
-from r1plus_edge.handover import ENV_HANDOVER, Handover, HandoverKind, build_environment, take_handover
+from r1plus_edge.handover import ENV_HANDOVER, Handover, HandoverKind, build_environment, take_handover, tell_asker
 from r1plus_edge.images import Images
 from r1plus_edge.objects import Objects
 from r1plus_edge.report import ServePhase, ServeStatus
+from r1plus_edge.serve import heed_signals
 from r1plus_edge.slots import check_slot, make_current, remove_other_slots
-from r1plus_edge.trial import adopt_trial, load_own_objects, remove_trial, run_trial
+from r1plus_edge.trial import adopt_trial, load_own_objects, remove_trial, run_trial, settle_trial
 from r1plus_edge.update import UpdateRecord, UpdateRequest, load_record, save_record
 from r1plus_operator.plan.deployment import Plan
 
@@ -130,6 +134,21 @@ def test_process_lock_and_callers_stay_when_it_becomes_other_software(tmp_path: 
         process.kill()
 
 
+async def test_a_stop_while_it_cleans_up_is_not_lost_with_the_old_software() -> None:
+    async def clean_up() -> str:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await heed_signals()
+        return "becomes other software"
+
+    task = asyncio.create_task(clean_up())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, task.cancel)
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
+
+
 def test_a_handover_is_taken_once_and_by_releases_that_know_more_or_less() -> None:
     handover = Handover(HandoverKind.BACK, UpdateRequest(engine="q8"), former="/software/a", problem="it ended")
     environ = build_environment(handover)
@@ -139,6 +158,46 @@ def test_a_handover_is_taken_once_and_by_releases_that_know_more_or_less() -> No
     assert take_handover(newer) == Handover(HandoverKind.TRIAL, data="/data/trial")
     with pytest.raises(EdgeError, match="another release of r1plus sets it: unset it"):
         take_handover({ENV_HANDOVER: "{"})
+
+
+def test_whatever_has_ended_the_new_software_the_old_one_can_be_started(tmp_path: Path) -> None:
+    """A log may have any characters, and many."""
+    problem = "\0\udc80… " * 100_000 + "the end"
+    handover = Handover(HandoverKind.FORWARD, former=str(tmp_path)).go_back(problem)
+    prints = "import os; print(os.environ['R1PLUS_SERVE_HANDOVER'])"
+    own = build_environment(handover) | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    said = subprocess.run([sys.executable, "-c", prints], env=own, capture_output=True, text=True, check=True).stdout
+    assert take_handover({ENV_HANDOVER: said}) == handover
+    assert handover.problem.endswith("the end")
+    kept, asker = socket.socketpair()
+    with kept:
+        tell_asker(asker.detach(), handover.problem)
+        assert kept.recv(16)
+
+
+REFUSES_THE_FOLDER = """
+import asyncio, sys
+from pathlib import Path
+from types import SimpleNamespace
+from r1plus_edge.handover import Handover, HandoverKind
+from r1plus_edge.serve import serve
+options = SimpleNamespace(data=Path(sys.argv[1]), words=("serve", "--tier", "edge"))
+asyncio.run(serve(options, None, Handover(HandoverKind.FORWARD, former=sys.argv[2])))
+"""
+COMES_BACK = """
+import os, sys
+print(sys.argv[1:], os.environ["R1PLUS_SERVE_HANDOVER"])
+"""
+
+
+def test_new_software_that_cannot_have_the_folder_goes_back(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    former = make_slot(tmp_path, "former", COMES_BACK)
+    command = [sys.executable, "-c", REFUSES_THE_FOLDER, str(tmp_path / "data"), str(former)]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.stdout.startswith("['serve', '--tier', 'edge'] "), said.stderr
+    assert '"kind": "Back"' in said.stdout
+    assert "is a file; name a folder" in said.stdout
 
 
 def images(name: str) -> Images:
@@ -191,6 +250,22 @@ def test_the_new_software_has_what_its_trial_recorded_and_later_each_its_own(tmp
     assert not folder.trial.root.exists()
 
 
+def test_software_of_the_same_images_goes_back_by_its_own_record_until_the_new_one_serves(tmp_path: Path) -> None:
+    folder, same = DataFolder(tmp_path), images("same")
+    for part, engine in ((folder, "old"), (folder.trial, "new")):
+        write_objects(part, "same")
+        save_record(part.update, UpdateRecord("these", UpdateRequest(engine=engine)))
+    for is_settled, engine in ((False, "old"), (True, "new")):
+        adopt_trial(folder, own="/software/new")
+        save_record(folder.update, UpdateRecord("these", UpdateRequest(engine="new")))
+        assert load_own_objects(folder, same, own="/software/new")[1] is False
+        if is_settled:
+            settle_trial(folder)
+        _, has_come_back = load_own_objects(folder, same, own="/software/old")
+        assert has_come_back is not is_settled
+        assert load_record(folder.update, "these").in_force.engine == engine
+
+
 def test_without_a_trial_nothing_is_replaced(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path)
     write_objects(folder, "old")
@@ -205,6 +280,7 @@ from pathlib import Path
 from r1plus_contract.jsonable import dumps
 from r1plus_edge.handover import take_handover
 from r1plus_edge.report import ServePhase, ServeStatus
+from r1plus_edge.serve import heed_signals
 handover = take_handover()
 status = ServeStatus(ServePhase({phase!r}), pid=os.getpid(), message="lost 3 of 4", verdict="Pass", percent=50)
 (Path(handover.data) / "status.json").write_text(dumps(status))

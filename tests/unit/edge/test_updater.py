@@ -1,7 +1,9 @@
 """What came of an update, as the plan says it: in force, taken back, or on its way."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from r1plus_contract.verdict import Verdict
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.report import LineNarrator, Reporter
 from r1plus_edge.update import UpdateRecord, UpdateRequest
-from r1plus_edge.updater import Updater, judge
+from r1plus_edge.updater import Updater, _suspend, judge
 from r1plus_edge.world import Installation
 from support.plan.falls import rolled_back
 from support.plan.world import NEXT, World, serve_world
@@ -151,3 +153,13 @@ async def test_an_update_that_the_disk_has_no_room_for_changes_nothing(tmp_path:
 async def test_software_that_is_no_slot_is_refused(tmp_path: Path) -> None:
     result = await make_updater(tmp_path / "data").run(UpdateRequest(software=str(tmp_path)), Asker())
     assert (result.is_in_force, "no bundle was installed there to its end" in result.text) == (False, True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError], ids=["an error of ours", "cancelled"])
+def test_what_was_stopped_for_a_trial_serves_again_however_that_ends(error: type[BaseException]) -> None:
+    controller: Any = SimpleNamespace(is_suspended=False, wake=asyncio.Event())
+    with pytest.raises(error), _suspend(controller, is_needed=True):
+        assert controller.is_suspended
+        controller.wake.clear()
+        raise error
+    assert (controller.is_suspended, controller.wake.is_set()) == (False, True)

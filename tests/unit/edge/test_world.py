@@ -15,7 +15,7 @@ from r1plus_edge.listening import Listening
 from r1plus_edge.machine import LABELS
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.tenant import TenantRequest
-from r1plus_edge.world import Installation, Preparation, prepare
+from r1plus_edge.world import Installation, Preparation, has_room_for_trial, prepare
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.pins import SHIPPED_SUITES as DIGESTS
@@ -136,3 +136,15 @@ async def test_a_machine_that_is_too_small_is_refused_with_what_fits(tmp_path: P
     with pytest.raises(EdgeError) as refusal:
         await Machine(tmp_path, memory).prepare()
     assert words in str(refusal.value)
+
+
+async def test_a_trial_of_more_than_serves_needs_memory_for_that(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    small = machine.options(NAME, batching={"maxBatchSize": 1}, context={"maxTokens": 512})
+    large = machine.options(NAME, batching={"maxBatchSize": 16})
+    serving = machine.make_revision(await prepare(small, machine.installation, {}, lambda line: None))
+    rooms = [
+        has_room_for_trial(options, replace(machine.installation, node=node(memory)), serving)
+        for options, memory in ((small, 4 * GIB), (large, 4 * GIB), (large, 5 * GIB))
+    ]
+    assert rooms == [True, False, True]
