@@ -51,7 +51,7 @@ def make_application(generator: random.Random) -> Application:
 def list_questions(one: Application) -> Iterator[tuple[str, str, str, str]]:
     """Yield stratum, question, scorer and right answer."""
     first = one.name.split()[0]
-    yield "amount", f"How many euros does {first} ask for?", "numeric", str(one.loan)
+    yield "amount", f"What sum does {first} ask for?", "numeric", str(one.loan)
     yield "purpose", f"What does {first} want to buy?", "contains", one.purpose.removeprefix("a ")
 
 
