@@ -266,20 +266,26 @@ def mallory(intruder: Intruder, admin: Person, installed_server: ApiServer) -> I
         yield who["mallory"]
 
 
-@pytest.mark.parametrize("kind", OPTIONAL)
-def test_finding_01_optional_kinds_of_children_are_kept_like_the_others(
-    intruder: Intruder, mallory: Person, kind: str
-) -> None:
-    resource = OPTIONAL[kind]
-    body = monitor() if kind == "PodMonitor" else manifest(resource, "credit", labels=CHILD, spec={"groups": []})
+@pytest.fixture(params=OPTIONAL)
+def child(request: pytest.FixtureRequest, intruder: Intruder) -> Iterator[Resource]:
+    """Of which kind the tenant has a child `credit`."""
+    resource = OPTIONAL[request.param]
+    body = monitor() if resource is POD_MONITOR else manifest(resource, "credit", labels=CHILD, spec={"groups": []})
     intruder.operator.do("POST", resource.path(intruder.tenant), body)
-    path, collection = resource.path(intruder.tenant, body["metadata"]["name"]), resource.path(intruder.tenant)
+    yield resource
+    intruder.operator.do("DELETE", resource.path(intruder.tenant, "credit"))
+
+
+def test_finding_01_optional_kinds_of_children_are_kept_like_the_others(
+    intruder: Intruder, mallory: Person, child: Resource
+) -> None:
+    path, collection = child.path(intruder.tenant, "credit"), child.path(intruder.tenant)
     assert_held(mallory.ask("DELETE", path), "kept", "belongs to the operator")
     assert_held(mallory.ask("DELETE", collection), "kept", "belongs to the operator")
     assert_held(mallory.ask("PATCH", path, {"spec": {"groups": [{"name": "x"}]}}), "children", "spec: belongs")
     orphan = {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "1"}]}}
     assert_held(mallory.ask("PATCH", path, orphan), "children", "changes its owner")
-    own = manifest(resource, "mallorys-own", spec={})
+    own = manifest(child, "mallorys-own", spec={})
     assert mallory.ask("POST", collection, own).status == 201
 
 
