@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from r1plus_gateway.access.caller import Caller
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import ContentLimitError, ContentLimits, DeletionStep, Page
 from r1plus_gateway.store.content_cipher import UnreadableContentError
@@ -22,6 +23,7 @@ from support.gateway.content import LIMITS, MIB, check_books, make_content, say
 from support.gateway.knowledge import INGESTION, add_file, ingest, make_batch, make_knowledge, make_store, upload
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
 from support.scratch import make_scratch_folder
+from support.tables import for_each
 
 KEY = make_caller()
 ANNA, BERT = make_caller(end_user="anna"), make_caller(end_user="bert")
@@ -193,31 +195,21 @@ async def test_attributes_that_change_while_a_file_is_read_are_kept(knowledge: T
     assert [one.ingestion.attributes for one in read] == [attributes]
 
 
-async def test_a_caller_with_many_files_keeps_no_other_from_being_read(
-    knowledge: TenantKnowledge, volume: Volume
+@for_each("callers, limit", {
+    "a caller": ((KEY, ANNA, KEY, OTHER), 2),
+    "an end user of the same key": ((ANNA, ANNA, ANNA, BERT), 3),
+})  # fmt: skip
+async def test_who_has_many_files_keeps_no_other_from_being_read(
+    knowledge: TenantKnowledge, volume: Volume, callers: tuple[Caller, ...], limit: int
 ) -> None:
     added = []
-    for caller in (KEY, ANNA, KEY, OTHER):
+    for caller in callers:
         owner = knowledge.identify(caller)
         file = await upload(knowledge, owner, b"one")
         await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
         added.append((file.id, owner))
         volume.time.advance(1)
-    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending(2)]
-    assert pending == [added[0], added[1], added[3]]
-
-
-async def test_an_end_user_with_many_files_keeps_no_other_of_its_key_from_being_read(
-    knowledge: TenantKnowledge, volume: Volume
-) -> None:
-    added = []
-    for caller in (ANNA, ANNA, ANNA, make_caller(end_user="bert")):
-        owner = knowledge.identify(caller)
-        file = await upload(knowledge, owner, b"one")
-        await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
-        added.append((file.id, owner))
-        volume.time.advance(1)
-    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending(3)]
+    pending = [(file_id, owner) for _, file_id, owner in await knowledge.list_pending(limit)]
     assert pending == [added[0], added[1], added[3]]
 
 
