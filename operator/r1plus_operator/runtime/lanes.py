@@ -1,11 +1,12 @@
 """Order of the keys that wait: by priority, within a priority the groups in turn, each in its own order.
 
 A group that adds keys without end delays the others by one key each time. Keys of a higher priority without end delay
-the others by a few. What comes in bulk rests between two keys, since the writes of a pass that is under way delay all
-others at the API server, whatever the order. With one group and one priority this is a plain queue. Called by the work
-queue, from one event loop only.
+the others by a few. While others work, what comes in bulk rests between two keys: the writes of a pass that is under
+way delay all others at the API server, whatever the order. With one group and one priority this is a plain queue.
+Called by the work queue, from one event loop only.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ MOST_IN_A_ROW = {Priority.NORMAL: 3, Priority.LOW: 8}
 
 LOW_SHARES = 3
 """Keys of low priority that all groups together have out, as a multiple of what one group may have."""
-REST = 1.0
+REST = 3.0
 """After a key of low priority its room stays taken, for so many times the seconds that the key was out."""
 LONGEST_REST_SECONDS = 1.0
 """Longer ones would wait for an API server that does not answer."""
+REST_FOR_SECONDS = 60.0
+"""Keys of low priority rest for so long after the last key of another group that somebody waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,23 @@ class Room:
     priority: Priority
     group: Hashable
 
-    def compute_rest(self, seconds_out: float) -> float:
-        """Return for how many seconds it stays taken after a key that was out for so long."""
-        return min(REST * seconds_out, LONGEST_REST_SECONDS) if self.priority is Priority.LOW else 0.0
+
+@dataclass(slots=True)
+class _Activity:
+    """When somebody last waited for a key, and when last for one of another group than that."""
+
+    group: Hashable = None
+    last: float = -math.inf
+    last_of_others: float = -math.inf
+
+    def record(self, group: Hashable, now: float) -> None:
+        if group != self.group:
+            self.group, self.last_of_others = group, self.last
+        self.last = now
+
+    def find_last_beside(self, group: Hashable) -> float:
+        """Return when it was last for a key of a group other than this one."""
+        return self.last_of_others if group == self.group else self.last
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +102,7 @@ class Lanes(Generic[K]):
         """Key that is out -> its priority."""
         self._in_a_row = dict.fromkeys(Priority, 0)
         """Priority -> how many keys of a higher one were taken since the last of this one."""
+        self._activity = _Activity()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -105,18 +123,28 @@ class Lanes(Generic[K]):
             place = self._waiting[key] = _Place(key, priority)
             self._lanes[priority].setdefault(lane.group, deque()).append(place)
 
-    def pop(self) -> K | None:
-        """Take the next key; return None if no key may be taken."""
+    def pop(self, now: float = 0.0) -> K | None:
+        """Take the next key at a time in seconds; return None if no key may be taken."""
         overtaken = [priority for priority, most in MOST_IN_A_ROW.items() if self._in_a_row[priority] >= most]
         for priority in (*overtaken, *(priority for priority in Priority if priority not in overtaken)):
             group = self._find_group(priority)
             if group is not None:
+                if priority is not Priority.LOW:
+                    self._activity.record(group, now)
                 return self._take(priority, group)
         return None
 
     def return_key(self, key: K) -> Room:
         """Return a key that was out. Its room stays taken until `free`."""
         return Room(self._priority_by_key.pop(key), self._lane(key).group)
+
+    def compute_rest(self, room: Room, seconds_out: float, now: float) -> float:
+        """Return for how many seconds the room of a key that was out for so long stays taken."""
+        if self._most is None or room.priority is not Priority.LOW:
+            return 0.0
+        if now - self._activity.find_last_beside(room.group) > REST_FOR_SECONDS:
+            return 0.0  # Nobody else would have anything of it.
+        return min(REST * seconds_out, LONGEST_REST_SECONDS)
 
     def free(self, room: Room) -> bool:
         """Free the room of a key that was returned; return whether another key may be taken for that."""

@@ -67,7 +67,6 @@ class WorkQueue(Generic[K]):
         self._ready: Lanes[K] = Lanes(lane, most_of_group)
         self._dirty: dict[K, Priority] = {}
         """Key -> the highest priority that an add gave it."""
-        self._has_bounds = most_of_group is not None
         self._processing: dict[K, float] = {}
         """Key -> when it was taken."""
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -142,19 +141,20 @@ class WorkQueue(Generic[K]):
             ShutDownError: after `shut_down`.
         """
         self.has_workers = True
-        while (key := self._ready.pop()) is None:
+        clock = self._get_clock()
+        while (key := self._ready.pop(clock.time())) is None:
             if self._closed:
                 raise ShutDownError
             await self._wait()
         del self._dirty[key]
-        self._processing[key] = self._get_clock().time()
+        self._processing[key] = clock.time()
         return key
 
     def finish(self, key: K) -> None:
         """End the pass over the key, whether it went well or not."""
         clock, room, taken = self._get_clock(), self._ready.return_key(key), self._processing.pop(key)
         now = clock.time()
-        rest = room.compute_rest(now - taken) if self._has_bounds else 0.0
+        rest = self._ready.compute_rest(room, now - taken, now)
         if rest > 0:
             clock.call_at(now + rest, lambda: self._free(room))
         else:

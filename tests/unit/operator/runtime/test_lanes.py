@@ -4,13 +4,23 @@ import asyncio
 import math
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from r1plus_operator.runtime.lanes import LONGEST_REST_SECONDS, LOW_SHARES, MOST_IN_A_ROW, REST, Lane, Lanes, Priority
+from r1plus_operator.runtime.lanes import (
+    LONGEST_REST_SECONDS,
+    LOW_SHARES,
+    MOST_IN_A_ROW,
+    REST,
+    REST_FOR_SECONDS,
+    Lane,
+    Lanes,
+    Priority,
+)
 from r1plus_operator.runtime.queue import WorkQueue
 from support.runtime.clock import ManualClock
 from support.waiting import DEADLINE_SECONDS, eventually
@@ -304,11 +314,15 @@ def test_of_low_priority_a_group_has_one_out_and_all_together_three_times_as_man
 
 
 class Bulk:
-    """A queue with two keys of each of two groups, and a clock that stands still."""
+    """A queue with two keys of each of two groups, and a clock that stands still. Somebody has waited for a third group."""
 
-    def __init__(self, priority: Priority = Priority.LOW) -> None:
+    def __init__(self, priority: Priority = Priority.LOW, *, waited_for: Sequence[str] = ("c1",)) -> None:
         self.clock = ManualClock()
         self.queue: WorkQueue[str] = WorkQueue(clock=self.clock, lane=lane, most_of_group=MOST)
+        for key in waited_for:
+            self.queue.add(key)
+            self.take_all()
+            self.queue.finish(key)
         for key in ("a1", "a2", "b1", "b2"):
             self.queue.add(key, priority)
 
@@ -330,7 +344,7 @@ class Bulk:
 @pytest.mark.parametrize(
     ("seconds_out", "rest"),
     [
-        pytest.param(0.1, REST * 0.1, id="as long as the key was out"),
+        pytest.param(0.1, REST * 0.1, id="some times as long as the key was out"),
         pytest.param(30.0, LONGEST_REST_SECONDS, id="not as long as an API server that does not answer"),
     ],
 )
@@ -348,6 +362,28 @@ async def test_finding_02_what_comes_in_bulk_leaves_time_to_others_between_two_k
     assert bulk.take_all() == []
     bulk.clock.advance(0.2 * rest)
     assert bulk.take_all() == ["a2"]
+
+
+@pytest.mark.parametrize(
+    ("waited_for", "seconds_ago", "rests"),
+    [
+        pytest.param((), 0.0, False, id="for nothing"),
+        pytest.param(("a3",), 0.0, False, id="for its own group"),
+        pytest.param(("c1",), REST_FOR_SECONDS - 1, True, id="for another group"),
+        pytest.param(("c1",), REST_FOR_SECONDS + 1, False, id="for another group, long ago"),
+        pytest.param(("c1", "a3"), 0.0, True, id="for another group and then its own"),
+        pytest.param(("c1", "a3", "a3"), 0.0, True, id="for another group and then its own again and again"),
+    ],
+)
+async def test_what_comes_in_bulk_rests_where_somebody_has_waited(
+    waited_for: Sequence[str], seconds_ago: float, rests: bool
+) -> None:
+    bulk = Bulk(waited_for=waited_for)
+    bulk.clock.advance(seconds_ago)
+    bulk.take_all()
+    bulk.clock.advance(0.1)
+    bulk.queue.finish("a1")
+    assert bulk.take_all() == ([] if rests else ["a2"])
 
 
 async def test_a_key_of_another_priority_frees_its_room_at_once() -> None:
