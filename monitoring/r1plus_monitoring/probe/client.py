@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -34,7 +34,7 @@ class Failure(StrEnum):
     SERVER_ERROR = "server error"
     """The engine refused or broke off: the item failed."""
     TIMEOUT = "timeout"
-    """No whole answer within the deadline: the item failed."""
+    """The answer came to a halt, or did not end in time: the item failed."""
     TRANSPORT = "transport"
     """No server there, or no model loaded: nothing was scored."""
 
@@ -78,11 +78,17 @@ MOST_MESSAGE_BYTES: Final = 256 * 1024
 """Of one gRPC message: pieces of answers are far smaller, and a gate has as many in flight as its batch."""
 
 
+LONGEST_ANSWER: Final = 10.0
+"""A whole answer may take so many times as long as the wait for one piece of it."""
+
+
 class TritonEngine:
     """Triton in the same pod: readiness over HTTP, answers over gRPC streams (the model is decoupled)."""
 
     def __init__(self, http: str, grpc_target: str, timeout: float, metrics: str = "") -> None:
-        """`timeout` in seconds bounds one whole answer. Must be built inside a running event loop.
+        """`timeout` in seconds bounds the wait for each piece of an answer. Must be built inside a running event loop.
+
+        So an engine that hangs is noticed as soon, and one that is slow on a busy node is still judged by its answers.
 
         `metrics`: host and port of Triton's metrics; without them the number of waiting requests is unknown.
         """
@@ -142,11 +148,18 @@ class TritonEngine:
         return reply
 
     async def _ask_in_time(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._stream(prompt, sampling)
+            async with asyncio.timeout(self._timeout) as timeout:
+                return await self._stream(
+                    prompt,
+                    sampling,
+                    note_piece=lambda: timeout.reschedule(compute_deadline(clock(), began, self._timeout)),
+                )
         except TimeoutError:
-            return ProbeReply(failure=Failure.TIMEOUT, detail=f"no whole answer within {self._timeout:g} s")
+            seconds = clock() - began
+            return ProbeReply(failure=Failure.TIMEOUT, detail=f"it came to a halt, or had no end after {seconds:.0f} s")
         except InferenceServerException as error:
             return _classify_error(error)
         except grpc.aio.AioRpcError as error:
@@ -157,7 +170,7 @@ class TritonEngine:
         await self._http.close()
         await self._grpc.close()
 
-    async def _stream(self, prompt: str, sampling: SuiteSampling) -> ProbeReply:
+    async def _stream(self, prompt: str, sampling: SuiteSampling, note_piece: Callable[[], None]) -> ProbeReply:
         request = {"model_name": inference.MODEL_NAME, "inputs": build_inputs(prompt, sampling)}
         stream = self._grpc.stream_infer(_yield_once(request))
         pieces: list[str] = []
@@ -167,6 +180,7 @@ class TritonEngine:
         try:
             # To its end: a stream that is dropped counts as a cancelled request in the server.
             async for result, error in stream:
+                note_piece()
                 if error is not None:
                     return _classify_error(error)
                 part = _read_response(result)
@@ -184,6 +198,11 @@ class TritonEngine:
             self._streaming.discard(mark)
             stream.cancel()
         return reply
+
+
+def compute_deadline(now: float, began: float, timeout: float) -> float:
+    """Return until when the next piece of an answer has to come, on the clock of the arguments, in seconds."""
+    return min(now + timeout, began + LONGEST_ANSWER * timeout)
 
 
 def _reject_long_answer(sampling: SuiteSampling) -> ProbeReply:

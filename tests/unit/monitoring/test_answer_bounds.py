@@ -1,5 +1,6 @@
 """What an engine streams into the monitor: it is bounded, and whatever it is, the prober goes on."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,14 @@ from r1plus_contract import inference
 from r1plus_contract.inference import MOST_TOKEN_BYTES, QUEUE_FULL
 from r1plus_contract.metrics import ENGINE_WAITING_REQUESTS
 from r1plus_contract.suite import SuiteSampling
-from r1plus_monitoring.probe.client import MOST_MESSAGE_BYTES, MOST_METRICS_BYTES, Failure, ProbeReply, TritonEngine
+from r1plus_monitoring.probe.client import (
+    MOST_MESSAGE_BYTES,
+    MOST_METRICS_BYTES,
+    Failure,
+    ProbeReply,
+    TritonEngine,
+    compute_deadline,
+)
 from support.http_server import serving
 
 SAMPLING = SuiteSampling(max_new_tokens=4)
@@ -56,8 +64,8 @@ def engine_that_sends(responses: Iterator[pb.ModelStreamInferResponse]) -> Itera
         server.stop(grace=None).wait()
 
 
-async def ask(target: str) -> ProbeReply:
-    engine = TritonEngine("127.0.0.1:1", target, timeout=600)
+async def ask(target: str, seconds: float = 600) -> ProbeReply:
+    engine = TritonEngine("127.0.0.1:1", target, timeout=seconds)
     try:
         return await engine.ask("hello", SAMPLING)
     finally:
@@ -104,6 +112,38 @@ async def test_control_the_longest_answer_that_the_tokens_allow_is_taken() -> No
     with engine_that_sends(pieces) as (_, target):
         reply = await ask(target)
     assert (reply.failure, len(reply.text), reply.finish_reason) == (None, MOST, "length")
+
+
+GAP_SECONDS, PIECES, TIMEOUT = 0.15, 24, 3.0
+"""Far apart enough to take longer than the timeout together, and a twentieth of it each."""
+
+
+def slow_pieces() -> Iterator[pb.ModelStreamInferResponse]:
+    """Yield pieces as an engine on a busy node."""
+    for _ in range(PIECES - 1):
+        time.sleep(GAP_SECONDS)
+        yield response(b"x")
+    yield response(b"y", "stop")
+
+
+async def test_an_answer_that_goes_on_is_no_timeout_however_slow_the_node_is() -> None:
+    began = time.monotonic()
+    with engine_that_sends(slow_pieces()) as (_, target):
+        reply = await ask(target, TIMEOUT)
+    assert (reply.failure, reply.text) == (None, "x" * (PIECES - 1) + "y")
+    assert time.monotonic() - began > TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("now", "deadline"),
+    [
+        pytest.param(100.0, 160.0, id="the first piece has a minute"),
+        pytest.param(150.0, 210.0, id="each further piece has a minute"),
+        pytest.param(680.0, 700.0, id="the last one has to come within ten"),
+    ],
+)
+def test_each_piece_of_an_answer_has_its_time_and_the_whole_has_ten_times_that(now: float, deadline: float) -> None:
+    assert compute_deadline(now, 100.0, 60.0) == deadline
 
 
 async def test_a_full_queue_says_nothing_of_the_engines_answers() -> None:
