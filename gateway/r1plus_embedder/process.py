@@ -19,6 +19,7 @@ from r1plus_contract.frame_server import SocketError, serve_until_sigterm
 from r1plus_embedder.files import EngineFilesError, read_engine_files
 from r1plus_embedder.health import read_socket_path
 from r1plus_embedder.server import IDLE_SECONDS, run_embedder
+from r1plus_sandbox.seccomp import SandboxError, refuse_networks
 
 log = logging.getLogger(__name__)
 MOST_THREADS: Final = 64
@@ -30,9 +31,10 @@ class VariableError(RuntimeError):
 
 
 def run() -> int:
-    """Run the embedder; return the exit status: 2 for a socket, files or variables that cannot be used."""
+    """Run the embedder; return the exit status: 2 for a socket, files, variables or a kernel that cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
+        refuse_networks()
         threads = _read_number(ENV_THREADS, 1, MOST_THREADS)
         idle_seconds = _read_number(ENV_IDLE_SECONDS, int(IDLE_SECONDS), MOST_IDLE_SECONDS)
         folder = Path(os.environ.get(ENV_ENGINE_DIR, DEFAULT_ENGINE_DIR))
@@ -40,7 +42,7 @@ def run() -> int:
         path = read_socket_path()
         server = run_embedder(path, files, threads, idle_seconds=idle_seconds)
         asyncio.run(serve_until_sigterm(server, "Embedder", f"{path}, engine {files.identity}"))
-    except (VariableError, EngineFilesError, SocketError) as error:
+    except (VariableError, EngineFilesError, SocketError, SandboxError) as error:
         log.error("Embedder cannot start: %s", error)
         return 2
     return 0

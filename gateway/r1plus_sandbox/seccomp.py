@@ -1,8 +1,10 @@
-"""A filter of system calls, installed by `prctl`: what is not listed is refused with EPERM.
+"""Filters of system calls, installed by `prctl`: for workers one that refuses what is not listed, for the processes
+around them one that refuses networks.
 
-It is written here, since no library for it is kept: `pyseccomp` had its last release in January 2021 and needs
-libseccomp in the image. The filter is an allowlist of two dozen calls without pointers to look behind, so nothing of a
-library's translation is missed. It covers the one machine that images are built for; another one is an error.
+They are written here, since no library for it is kept: `pyseccomp` had its last release in January 2021 and needs
+libseccomp in the image. The workers' filter is an allowlist of two dozen calls without pointers to look behind, so
+nothing of a library's translation is missed. It covers the one machine that images are built for; another one is an
+error.
 """
 
 import ctypes
@@ -25,6 +27,12 @@ _ALLOW: Final = 0x7FFF0000
 _REFUSE: Final = 0x00050000 | errno.EPERM
 _KILL: Final = 0x80000000
 _PROT_EXEC: Final = 4
+_NO_FAMILY: Final = 0x00050000 | errno.EAFNOSUPPORT
+_MACHINES: Final = {"x86_64": (_AUDIT_ARCH_X86_64, 41), "aarch64": (0xC00000B7, 198)}
+"""Machine -> its architecture, and its number of the call `socket`."""
+_AF_UNIX: Final = 1
+_IO_URING: Final = (425, 426, 427)
+"""Calls that make sockets without the call `socket`."""
 
 CALLS: Final = {
     "read": 0,
@@ -62,16 +70,24 @@ class SandboxError(RuntimeError):
     """The kernel does not take a limit, so nothing may be computed."""
 
 
-def _build_program() -> list[tuple[int, int, int, int]]:
-    """Return the filter: (code, jump if true, jump if false, operand) each."""
-    program = [
+_Program = list[tuple[int, int, int, int]]
+"""A filter: (code, jump if true, jump if false, operand) each."""
+
+
+def _begin_program(architecture: int) -> _Program:
+    """Return the instructions that kill calls of another machine, and load the number of the call."""
+    return [
         (_LOAD, 0, 0, _ARCHITECTURE_OFFSET),
-        (_EQUAL, 1, 0, _AUDIT_ARCH_X86_64),
+        (_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_OFFSET),
         (_AT_LEAST, 0, 1, _X32_BIT),
         (_RETURN, 0, 0, _KILL),
     ]
+
+
+def _build_worker_program() -> _Program:
+    program = _begin_program(_AUDIT_ARCH_X86_64)
     for number in CALLS.values():
         program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
     for number in CALLS_WITHOUT_EXECUTION.values():
@@ -86,7 +102,21 @@ def _build_program() -> list[tuple[int, int, int, int]]:
     return [*program, (_RETURN, 0, 0, _REFUSE)]
 
 
-class _Program(ctypes.Structure):
+def _build_local_program(architecture: int, call: int) -> _Program:
+    program = _begin_program(architecture)
+    for number in _IO_URING:
+        program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
+    return [
+        *program,
+        (_EQUAL, 0, 3, call),
+        (_LOAD, 0, 0, _ARGUMENTS_OFFSET),
+        (_EQUAL, 1, 0, _AF_UNIX),
+        (_RETURN, 0, 0, _NO_FAMILY),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+class _Header(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
@@ -98,10 +128,28 @@ def install_filter() -> None:
     """
     if platform.machine() != "x86_64":
         raise SandboxError(f"no filter of system calls is written for {platform.machine()}; run on x86-64")
-    program = _build_program()
+    _install(_build_worker_program())
+
+
+def refuse_networks() -> None:
+    """Refuse this process, and all that it starts, every socket but Unix ones. Call it before threads are started.
+
+    The containers of a pod share its network: a helper that was taken over could reach what the gateway may reach, and
+    listen on the gateway's port while that restarts.
+
+    Raises:
+        SandboxError: the kernel or the machine does not take the filter.
+    """
+    machine = platform.machine()
+    if machine not in _MACHINES:
+        raise SandboxError(f"no filter of system calls is written for {machine}; run on {' or '.join(_MACHINES)}")
+    _install(_build_local_program(*_MACHINES[machine]))
+
+
+def _install(program: _Program) -> None:
     packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     code = ctypes.create_string_buffer(packed, len(packed))
-    header = _Program(len(program), ctypes.addressof(code))
+    header = _Header(len(program), ctypes.addressof(code))
     _control(_PR_SET_NO_NEW_PRIVS, 1)
     _control(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(header))
 

@@ -69,15 +69,28 @@ def deliver(revision: Path, delivery: Path) -> Refusal | None:
         or _check_engine(identity, config, engine)
         or _check_architecture(identity, config, engine)
     )
-    if refusal is None:
+    if refusal is not None:
+        return refusal
+    try:
         assemble(config, delivery)
-    return refusal
+    except OSError as error:
+        text = f"engine {identity.engine}: the model repository cannot be assembled: {error}"
+        return Refusal(
+            "EngineInvalid", f"{text}; check what the engine's image writes, or make room on the node's disk"
+        )
+    return None
 
 
 def assemble(config: bytes, delivery: Path) -> None:
-    """Assemble models/ in another folder and rename it: Triton loads every folder in it as a model."""
+    """Assemble models/ in another folder and rename it: Triton loads every folder in it as a model.
+
+    The engine's image ran before this, could write anything here, and is not trusted: nothing of it may stay in them.
+
+    Raises:
+        OSError: something there cannot be removed or written.
+    """
     part, models = delivery / ".models.part", delivery / "models"
-    shutil.rmtree(part, ignore_errors=True)
+    _remove(part)
     version = part / inference.MODEL_NAME / "1"
     version.mkdir(parents=True)
     backend = _BACKEND.search(config)
@@ -86,9 +99,16 @@ def assemble(config: bytes, delivery: Path) -> None:
     if in_process:
         _copy_backend_code(version)
     (part / inference.MODEL_NAME / CONFIG_FILE).write_bytes(config)
-    if models.exists():
-        shutil.rmtree(models)
+    _remove(models)
     part.rename(models)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or a link or file of its name. Raises OSError: something stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _copy_backend_code(version: Path) -> None:
@@ -104,6 +124,9 @@ def _copy_backend_code(version: Path) -> None:
 
 def _check_engine(identity: ServingIdentity, config: bytes, folder: Path) -> Refusal | None:
     key = _BUILD_KEY.search(config)
+    if folder.is_symlink():
+        text = "the folder itself is a link, and an engine may hold plain files only; build the engine's image again"
+        return Refusal("EngineInvalid", f"engine {identity.engine}: {text}")
     if not folder.is_dir() or not any(folder.iterdir()):
         hint = "wait for its Job to build it" if key else "check that its image has them under /engine"
         return Refusal("EngineMissing", f"engine {identity.engine}: there are no engine files; {hint}")

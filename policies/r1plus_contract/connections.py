@@ -1,9 +1,12 @@
-"""Limits on the connections and unfinished requests of our servers: no client fills their memory."""
+"""Limits on the connections and unfinished requests of our servers, and on what servers answer to our clients: neither
+fills the other's memory.
+"""
 
 import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -23,6 +26,14 @@ REQUEST_LIMITS: Final[Mapping[str, Any]] = MappingProxyType(
 """For aiohttp's `AppRunner`. The largest field is a token, of 1 to 2 kB. A connection without a whole request is
 closed
 after `keepalive_timeout` seconds; our clients close an unused one after 15."""
+
+
+MOST_RESPONSE_BYTES: Final = 2 * 1024 * 1024
+"""Of one answer on the wire, head and all: twice the largest that a client of ours reads."""
+_PIECE_BYTES: Final = 4096
+"""What is parsed at once of an answer: at most some hundred heads."""
+PLAIN: Final[Mapping[str, str]] = MappingProxyType({"Accept-Encoding": "identity"})
+"""Headers of a client that unpacks nothing."""
 
 
 class Connection(Protocol):
@@ -171,3 +182,53 @@ class ConnectionLimits:
         """The factory that a site calls for the protocol of each new connection."""
         server = super().server  # type: ignore[misc]
         return limit_connections(ConnectionFactory(server, self.protocol)) if server is not None else None
+
+
+class BoundedResponse:
+    """Mixed into aiohttp's `ResponseHandler`, which the contract does not import: one answer to each request.
+
+    aiohttp reads interim answers (1xx), and whole ones that nobody has asked for, without end. It keeps each parsed, a
+    hundred times as large as on the wire, and meanwhile nothing else of the process runs.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._room = 0
+        self._has_answer = self._is_refused = False
+
+    def set_response_params(self, **options: Any) -> None:
+        """Begin a request."""
+        self._room, self._has_answer = MOST_RESPONSE_BYTES, False
+        super().set_response_params(**options)  # type: ignore[misc]
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, in pieces, up to what one answer may take. aiohttp calls it without data as well."""
+        for start in range(0, len(data) or 1, _PIECE_BYTES):
+            piece = data[start : start + _PIECE_BYTES]
+            self._room -= len(piece)
+            if self._room < 0:
+                self._refuse()
+            if self._is_refused:
+                return
+            super().data_received(piece)  # type: ignore[misc]
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Take the head of an answer."""
+        if self._has_answer or data[0].code < 200:
+            self._refuse()
+        else:
+            self._has_answer = True
+            super().feed_data(data, size)  # type: ignore[misc]
+
+    def _refuse(self) -> None:
+        """Close the connection: whoever waits for the answer gets the error of a server that is gone."""
+        self._is_refused = True
+        transport: Any = self.transport  # type: ignore[attr-defined]
+        if transport is not None:
+            transport.abort()
+
+
+def limit_responses(connector: Any, handler: Callable[..., Any]) -> Any:
+    """Return aiohttp's connector, whose connections have this protocol: `ResponseHandler` with `BoundedResponse`."""
+    connector._factory = partial(handler, loop=connector._loop)
+    return connector

@@ -18,24 +18,29 @@ from r1plus_contract.documents import (
 from r1plus_contract.frame_server import SocketError, serve_until_sigterm
 from r1plus_contract.frames import LENGTH_BYTES, pack
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_sandbox.seccomp import SandboxError, refuse_networks
 
 log = logging.getLogger(__name__)
 HEALTH_SECONDS: Final = 5.0
 
 
 def run() -> int:
-    """Run the reader; return the exit status: 2 for a socket that cannot be used."""
+    """Run the reader; return the exit status: 2 for a socket that cannot be used, or a kernel without filters."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it says of a document may quote it
     from r1plus_documents.server.preload import preload
     from r1plus_documents.server.server import run_reader
 
-    preload()
     path = _read_path()
     try:
+        refuse_networks()
+        preload()
         asyncio.run(serve_until_sigterm(run_reader(path), "Reader of documents", str(path)))
     except SocketError as error:
         log.error("Socket is not usable: %s", error)
+        return 2
+    except SandboxError as error:
+        log.error("Reader of documents cannot start: %s", error)
         return 2
     return 0
 

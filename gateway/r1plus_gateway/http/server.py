@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 from aiohttp import web
 
 from r1plus_gateway.access.caller import Authenticator, Ledger
@@ -25,7 +24,7 @@ from r1plus_gateway.http.tasks import TaskKeeper
 from r1plus_gateway.http.tls import ServerCertificate
 from r1plus_gateway.knowledge.documents import DocumentReader
 from r1plus_gateway.knowledge.service import run_knowledge
-from r1plus_gateway.serving.evidence import MonitorReader
+from r1plus_gateway.serving.evidence import MonitorReader, open_session
 from r1plus_gateway.serving.models import Models
 from r1plus_gateway.serving.pods import Resolver, resolve_service
 from r1plus_gateway.settings import POLL_SECONDS, GatewaySettings, SettingsFile
@@ -70,7 +69,7 @@ async def run_gateway(
     """
     settings = file.current
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+        session = await stack.enter_async_context(open_session())
         models = Models(settings, MonitorReader(session), resolve=resolve, on_pods=metrics.set_pods)
         file.subscribe(models.update)
         stack.push_async_callback(models.close)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
+from r1plus_contract.connections import PLAIN, BoundedResponse, limit_responses
 from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
@@ -29,6 +31,19 @@ class ReportReader(Protocol):
         """Return the report of the monitor at `HOST:PORT`; None for any failure."""
 
 
+class _Response(BoundedResponse, ResponseHandler):
+    """One monitor's answers."""
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return the session for monitors, whose pods may be compromised: answers are bounded, and nothing is unpacked."""
+    connector = limit_responses(aiohttp.TCPConnector(), _Response)
+    jar = aiohttp.DummyCookieJar()
+    return aiohttp.ClientSession(
+        connector=connector, headers=PLAIN, auto_decompress=False, cookie_jar=jar, trust_env=False
+    )
+
+
 class MonitorReader:
     """Reads `GET /verdict` over HTTP."""
 
@@ -38,7 +53,11 @@ class MonitorReader:
     async def __call__(self, target: str) -> MonitorReport | None:
         """See `ReportReader`."""
         try:
-            async with asyncio.timeout(FETCH_SECONDS), self._session.get(f"http://{target}/verdict") as response:
+            async with (
+                asyncio.timeout(FETCH_SECONDS),
+                # A compromised pod could send us to an address that the gateway reaches and the pod does not.
+                self._session.get(f"http://{target}/verdict", allow_redirects=False) as response,
+            ):
                 if response.status != 200:
                     return None
                 text = await read_at_most(response.content.iter_chunked(64 * 1024), MOST_REPORT_BYTES)

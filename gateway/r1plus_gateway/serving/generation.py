@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import grpc
 
+from r1plus_contract.inference import MOST_TOKEN_BYTES
 from r1plus_gateway.access.caller import AnswerEvidence, Usage
 from r1plus_gateway.serving.errors import (
     AnswerFailedError,
@@ -31,6 +32,14 @@ USAGE_SECONDS: Final = 5.0
 
 END_SECONDS: Final = 1.0
 """Longest wait for the end of a stream whose last response was an error."""
+
+
+MOST_ANSWER_BYTES: Final = 4 * 1024 * 1024
+"""Of one answer, whose text may be held until it is whole: 131,072 tokens of 32 bytes each."""
+MOST_RESPONSES_PER_TOKEN: Final = 4
+"""An engine sends one for each token, and few without news."""
+MOST_ANSWERS_TO_QUESTION: Final = 16
+"""Responses to a request that generates nothing; an engine sends one."""
 
 
 class State(StrEnum):
@@ -115,8 +124,12 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        """Tokens by the last response seen; of a cut request those that the engine counted, if it says so."""
-        return Usage(self._progress.prompt_tokens, self._progress.completion_tokens)
+        """Tokens by the last response seen; of a cut request those that the engine counted, if it says so.
+
+        Neither is more than the model's context: an engine must not use up a caller's budget by what it says.
+        """
+        most = self._pool.model.context_tokens
+        return Usage(min(self._progress.prompt_tokens, most), min(self._progress.completion_tokens, most))
 
     async def wait(self, on_text: Callable[[], bool] | None = None) -> None:
         """Wait until text has arrived, the request has ended, or `wake` was called.
@@ -244,6 +257,7 @@ class Generation:
             await _update(progress, call, response)
             if is_first:
                 await self._begin(pod)
+            self._check_size()
             if progress.finish_reason:
                 self._end()
             elif progress.waiting_bytes > self._most_waiting_bytes:
@@ -255,6 +269,21 @@ class Generation:
                 self.wake()
         if not progress.finish_reason:
             raise AnswerFailedError("the pod ended the stream before the answer's end; try again")
+
+    def _check_size(self) -> None:
+        """Refuse an answer that no engine gives within the model's context: its text may be held until it is whole.
+
+        Raises:
+            AnswerFailedError: it is larger.
+        """
+        tokens = self._pool.model.context_tokens
+        most_bytes = min(MOST_ANSWER_BYTES, MOST_TOKEN_BYTES * tokens)
+        most_responses = MOST_RESPONSES_PER_TOKEN * tokens
+        if self._progress.text_bytes > most_bytes or self._progress.responses > most_responses:
+            raise AnswerFailedError(
+                f"the engine's answer is larger than {most_bytes} bytes or {most_responses} responses, which"
+                f" {tokens} tokens of context cannot be; report it to the platform team"
+            )
 
     async def _begin(self, pod: Pod) -> None:
         self.times.first_token = self._clock()
@@ -319,7 +348,7 @@ async def ask_pod(pod: Pod, request: Any, seconds: float) -> Progress:
     """Send a request that generates nothing; return what the pod answers.
 
     Raises:
-        ServingError: it does not within `seconds`, or refuses.
+        ServingError: it does not within `seconds`, refuses, or generates.
     """
     progress = Progress()
     call = pod.open_stream(timeout=seconds)
@@ -328,6 +357,10 @@ async def ask_pod(pod: Pod, request: Any, seconds: float) -> Progress:
         await call.done_writing()
         while (response := await call.read()) is not grpc.aio.EOF:
             await _update(progress, call, response)
+            if progress.text_bytes or progress.responses > MOST_ANSWERS_TO_QUESTION:
+                raise AnswerFailedError(
+                    "the engine generates where it was asked to count; report it to the platform team"
+                )
     except grpc.aio.AioRpcError as error:
         raise classify_status(error.code(), error.details() or "") from error
     except asyncio.InvalidStateError as error:

@@ -120,6 +120,9 @@ class Progress:
     pieces: list[bytes] = field(default_factory=list)
     """Text that the reader has not taken yet."""
     waiting_bytes: int = 0
+    text_bytes: int = 0
+    """Of all text, taken or not."""
+    responses: int = 0
     has_begun: bool = False
     _layout: "_Layout | None" = None
 
@@ -138,6 +141,7 @@ class Progress:
             self._update_from(inner.raw_output_contents, self._layout)
         except ValueError as error:
             raise AnswerFailedError("the engine's response cannot be read; report it to the platform team") from error
+        self.responses += 1
         self.has_begun = True
 
     def _update_from(self, contents: Sequence[bytes], layout: "_Layout") -> None:
@@ -145,6 +149,7 @@ class Progress:
         if layout.text is not None and (text := _read_bytes(contents[layout.text])):
             self.pieces.append(text)
             self.waiting_bytes += len(text)
+            self.text_bytes += len(text)
         if layout.completion_tokens is not None:
             tokens = _read_int32(contents[layout.completion_tokens])
             if tokens > self.completion_tokens:
@@ -192,7 +197,10 @@ def _read_bytes(content: bytes) -> bytes:
 def _read_int32(content: bytes) -> int:
     if len(content) != 4:
         raise ValueError("not one element")
-    return int.from_bytes(content, "little", signed=True)
+    number = int.from_bytes(content, "little", signed=True)
+    if number < 0:
+        raise ValueError("a negative number of tokens")
+    return number
 
 
 def classify_status(code: grpc.StatusCode, details: str) -> ServingError:

@@ -15,11 +15,13 @@ from typing import Any, Final, Protocol
 import aiohttp
 import grpc
 import numpy as np
+from aiohttp.client_proto import ResponseHandler
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from r1plus_contract import inference
+from r1plus_contract.connections import PLAIN, BoundedResponse, limit_responses
 from r1plus_contract.inference import MOST_TOKEN_BYTES
 from r1plus_contract.metrics import ENGINE_RUNNING_REQUESTS, ENGINE_WAITING_REQUESTS
 from r1plus_contract.streams import read_at_most
@@ -77,9 +79,12 @@ MOST_METRICS_BYTES: Final = 1024 * 1024
 MOST_MESSAGE_BYTES: Final = 256 * 1024
 """Of one gRPC message: pieces of answers are far smaller, and a gate has as many in flight as its batch."""
 
-
 LONGEST_ANSWER: Final = 10.0
 """A whole answer may take so many times as long as the wait for one piece of it."""
+
+
+class _Response(BoundedResponse, ResponseHandler):
+    """Triton's answers."""
 
 
 class TritonEngine:
@@ -95,7 +100,14 @@ class TritonEngine:
         self._ready_url = f"http://{http}/v2/models/{inference.MODEL_NAME}/ready"
         self._metrics_url = f"http://{metrics}/metrics" if metrics else ""
         self._timeout = timeout
-        self._http = aiohttp.ClientSession(timeout=_READY_TIMEOUT)
+        # Triton's container may be compromised: its answers are bounded, nothing is unpacked, no redirect is followed.
+        self._http = aiohttp.ClientSession(
+            connector=limit_responses(aiohttp.TCPConnector(), _Response),
+            timeout=_READY_TIMEOUT,
+            headers=PLAIN,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         limits = [("grpc.max_receive_message_length", MOST_MESSAGE_BYTES)]
         self._grpc = InferenceServerClient(grpc_target, channel_args=limits)
         self._streaming: set[object] = set()
@@ -104,7 +116,7 @@ class TritonEngine:
     async def is_model_ready(self) -> bool:
         """Return whether the model is ready. Server readiness is no substitute: it fails during any load."""
         try:
-            async with self._http.get(self._ready_url) as response:
+            async with self._http.get(self._ready_url, allow_redirects=False) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
@@ -129,7 +141,7 @@ class TritonEngine:
         if not self._metrics_url:
             return ""
         try:
-            async with self._http.get(self._metrics_url, timeout=_METRICS_TIMEOUT) as response:
+            async with self._http.get(self._metrics_url, timeout=_METRICS_TIMEOUT, allow_redirects=False) as response:
                 response.raise_for_status()
                 body = await read_at_most(response.content.iter_chunked(64 * 1024), MOST_METRICS_BYTES)
                 return body.decode()

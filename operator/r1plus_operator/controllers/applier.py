@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from r1plus_contract import names
+from r1plus_contract.plain_text import to_printable
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_operator.api import kinds
 from r1plus_operator.plan.deployment import Plan
@@ -291,7 +292,7 @@ class Applier:
             },
             "type": "Warning" if event.is_warning else "Normal",
             "reason": event.reason,
-            "message": event.message[:1024],
+            "message": to_printable(event.message[:1024]),
             "source": {"component": names.FIELD_MANAGER},
             "firstTimestamp": when,
             "lastTimestamp": when,

@@ -20,8 +20,10 @@ from itertools import groupby
 from typing import TypeVar
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from r1plus_contract import names
+from r1plus_contract.connections import PLAIN, BoundedResponse, limit_responses
 from r1plus_contract.engine_fetch import PROGRESS_PATH, FillProgress
 from r1plus_contract.gateway import DATA_PATH, PORT_INTERNAL, DataState
 from r1plus_contract.jsonable import ContractError, loads
@@ -31,7 +33,7 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.pooled_detectors import Key, Pools
-from r1plus_operator.plan.accuracy.unresponsive import SILENT_SECONDS, build_silent_report, should_answer
+from r1plus_operator.plan.accuracy.unresponsive import SILENT_SECONDS, build_silent_report, is_stopped, should_answer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,6 +49,21 @@ MAX_PAGE_BYTES = 512 * 1024
 MAX_STATE_BYTES = 16 * 1024
 DATA_STATE_SECONDS = 60.0
 """How long a gateway's last answer counts while it does not answer."""
+
+
+class _Response(BoundedResponse, ResponseHandler):
+    """One pod's answers."""
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return the session for pods, which may be compromised: answers are bounded, and nothing is unpacked."""
+    return aiohttp.ClientSession(
+        connector=limit_responses(aiohttp.TCPConnector(), _Response),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+        headers=PLAIN,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
 
 class MonitorPoller:
@@ -84,8 +101,7 @@ class MonitorPoller:
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with open_session() as session:
             try:
                 while True:
                     await self.poll_all(session)
@@ -135,7 +151,9 @@ class MonitorPoller:
 
         async def poll(pod: ServingPod) -> None:
             async with share, self._connections:
-                if pod.deployment:
+                if pod.deployment and is_stopped(pod.facts):
+                    self._ignore(pod)
+                elif pod.deployment:
                     await self._poll_report(session, pod)
                     await self._poll_outcomes(session, pod)
                 elif pod.is_gateway:
@@ -148,6 +166,11 @@ class MonitorPoller:
         for pod in pods:
             if pod.deployment:
                 self._record_silence(pod, start)
+
+    def _ignore(self, pod: ServingPod) -> None:
+        """Count a pod whose monitor does not run as silent: another container of it may listen on the port."""
+        self._unanswered.add(pod.uid)
+        self._monitors.forget_user_requests(pod)
 
     async def _poll_report(self, session: aiohttp.ClientSession, pod: ServingPod) -> None:
         self._unanswered.add(pod.uid)

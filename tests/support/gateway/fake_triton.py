@@ -140,6 +140,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def __init__(self, script: Script) -> None:
         self.script = script
         self.count_tokens: Callable[[Inputs], int] = PromptCounter()
+        self.answer_count: Script = self._count
+        """What it sends where it is asked to count."""
         self.inputs: list[Inputs] = []
         self.ids: list[str] = []
         self.running = 0
@@ -166,7 +168,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                     yield await self._tell_usage(named)
                 continue
             if inputs.pop("count_only", False):
-                yield build_response(Piece(prompt_tokens=self.count_tokens(inputs), finish_reason="stop"))
+                async for piece in self.answer_count(inputs):
+                    yield build_response(piece)
                 continue
             self.inputs.append(inputs)
             self.ids.append(request.id)
@@ -188,6 +191,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             finally:
                 self.running -= 1
                 self._ended[request.id].set()
+
+    async def _count(self, inputs: Inputs) -> AsyncIterator[Piece]:
+        yield Piece(prompt_tokens=self.count_tokens(inputs), finish_reason="stop")
 
     async def _tell_usage(self, request_id: str) -> pb.ModelStreamInferResponse:
         if not self.knows_usage or request_id not in self._ended:

@@ -40,9 +40,13 @@ class FakeMonitor:
         self.body = dumps(REPORT)
         self.asked = 0
         self.port = 0
+        self.location = ""
+        """Where it sends who asks; empty: nowhere."""
 
     async def _answer(self, _: web.Request) -> web.Response:
         self.asked += 1
+        if self.location:
+            raise web.HTTPFound(self.location)
         return web.Response(text=self.body, content_type="application/json")
 
     @asynccontextmanager

@@ -16,7 +16,7 @@ import pytest
 from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcome, Usage
 from support.gateway.access import ALICE, KEY
 from support.gateway.fake_triton import FakeTriton, Gated, Inputs, Piece, answer, fail, serving
-from support.gateway.rig import Rig, read_events, read_until, running
+from support.gateway.rig import FakeMonitor, Rig, read_events, read_until, running
 from support.tables import for_each
 from support.waiting import eventually
 
@@ -509,3 +509,67 @@ async def test_answers_that_outlive_the_drain_are_cut_and_settled(tmp_path: Path
         return seconds < 2 * drain_seconds
 
     await eventually(waits_once, "it waits once, not twice")
+
+
+async def _flood(text: str) -> AsyncIterator[Piece]:
+    """Answer without end: a script."""
+    count = 0
+    while True:
+        count += 1
+        yield Piece(text, min(count, 9))
+        await asyncio.sleep(0)
+
+
+@for_each("text", {"with text": "x" * 1000, "without": ""})
+@for_each("is_streamed", {"streamed": True, "whole": False})
+async def test_finding_28_an_answer_without_end_fails_before_it_fills_the_gateways_memory(
+    tmp_path: Path, is_streamed: bool, text: str
+) -> None:
+    async with running(tmp_path, lambda _: _flood(text)) as rig, rig.chat(stream=is_streamed) as response:
+        body = await response.read()
+        assert response.status == (200 if is_streamed else 502)
+        assert b"the engine's answer is larger than 262144 bytes or 4096 responses" in body
+        assert len(body) < 2**20
+        await rig.until_running(0)
+        await rig.until_settled()
+        assert rig.ledger.settled[0].outcome is Outcome.FAILED
+
+
+async def test_finding_28_a_count_that_is_answered_by_text_without_end_is_no_count(tmp_path: Path) -> None:
+    async with running(tmp_path, answer("a"), capabilities=["messages", "count_only"]) as rig:
+        rig.pod.answer_count = lambda _: _flood("x" * 1000)
+        async with rig.chat() as response:
+            assert response.status == 200
+    (settlement,) = rig.ledger.settled
+    assert settlement.reservation.tokens > 256, "by the prompt's bytes, as where the engine cannot count"
+
+
+@for_each(
+    "said, status, usage",
+    {
+        "more than the context holds": ((2**31 - 1, 2**31 - 1), 200, Usage(1024, 1024)),
+        "a prompt of fewer than none": ((-(2**31), 1), 502, Usage(0, 1)),
+        "an answer of fewer than none": ((7, -5), 502, Usage(0, 0)),
+    },
+)
+async def test_finding_28_an_engine_does_not_spend_a_callers_budget_by_what_it_says(
+    tmp_path: Path, said: tuple[int, int], status: int, usage: Usage
+) -> None:
+    async def say(_: Inputs) -> AsyncIterator[Piece]:
+        yield Piece("a", said[1], said[0], "stop")
+
+    async with running(tmp_path, say) as rig:
+        async with rig.chat() as response:
+            assert response.status == status
+        await rig.until_settled()
+    (settlement,) = rig.ledger.settled
+    assert settlement.usage == usage
+
+
+async def test_finding_28_a_pods_monitor_does_not_lead_the_gateway_to_another_address(tmp_path: Path) -> None:
+    async with FakeMonitor().listen() as elsewhere, running(tmp_path, answer("a")) as rig:
+        rig.monitor.location = f"http://127.0.0.1:{elsewhere.port}/verdict"
+        async with rig.chat() as response:
+            assert response.status == 200
+            assert response.headers["x-r1plus-verdict"] == "unverified"
+        assert (rig.monitor.asked, elsewhere.asked) == (1, 0)

@@ -1,6 +1,7 @@
 """The init container `verify`, run as a pod runs it: in a process of its own, on folders."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,9 @@ class Pod:
 
     def run(self) -> tuple[int, str]:
         folders = ["--revision-dir", self.revision, "--delivery-dir", self.delivery, "--termination-log", self.log]
-        command = [sys.executable, "-m", "r1plus_model_repo.delivery", *map(str, folders)]
+        # As in a pod: root too writes only where a folder's mode lets its owner.
+        user = ["setpriv", "--bounding-set", "-all"] if os.geteuid() == 0 else []
+        command = [*user, sys.executable, "-m", "r1plus_model_repo.delivery", *map(str, folders)]
         done = subprocess.run(command, capture_output=True, text=True)
         return done.returncode, done.stderr
 
@@ -103,6 +106,62 @@ def test_a_rerun_does_the_same_and_clears_what_a_killed_run_left(pod: Pod) -> No
     assert pod.run() == (0, "")
     assert pod.files() == ASSEMBLED
     assert not (pod.delivery / "models" / "stray").exists(), "Triton would take it for a model"
+
+
+def plant(folder: Path) -> None:
+    """Write a model of somebody else's, and a second version of the genuine one, for Triton to load."""
+    for version in ("other/1", "r1plus/2"):
+        (folder / version).mkdir(parents=True)
+        (folder / version / "model.py").write_text("import os\n")
+    (folder / "other" / "config.pbtxt").write_text('name: "other"\n')
+
+
+def planted_behind_a_link(pod: Pod) -> None:
+    plant(pod.delivery / "planted")
+    (pod.delivery / ".models.part").symlink_to("planted")
+
+
+def planted_as_the_repository(pod: Pod) -> None:
+    plant(pod.delivery / "planted")
+    (pod.delivery / "models").symlink_to("planted")
+
+
+def planted_as_a_file(pod: Pod) -> None:
+    (pod.delivery / ".models.part").write_text("")
+
+
+def planted_beyond_removal(pod: Pod) -> None:
+    plant(pod.delivery / ".models.part")
+    (pod.delivery / ".models.part" / "other").chmod(0o500)
+
+
+PLANTED: dict[str, tuple[Change, int]] = {
+    "a link in place of the folder that becomes the repository": (planted_behind_a_link, 0),
+    "a link in place of the repository": (planted_as_the_repository, 0),
+    "a file in place of the folder": (planted_as_a_file, 0),
+    "a model in a folder that cannot be emptied": (planted_beyond_removal, 1),
+}
+
+
+@pytest.mark.parametrize("change, code", PLANTED.values(), ids=PLANTED.keys())
+def test_finding_25_what_the_engines_image_leaves_beside_the_engine_is_never_loaded(
+    pod: Pod, change: Change, code: int
+) -> None:
+    change(pod)
+    ended, stderr = pod.run()
+    assert ended == code, stderr
+    models = pod.delivery / "models"
+    if code:
+        assert "EngineInvalid: engine smollm2-full-f16: the model repository cannot be assembled" in stderr
+        assert not models.exists()
+        return
+    assert not models.is_symlink()
+    assert sorted(p.relative_to(models).as_posix() for p in models.rglob("*")) == [
+        "r1plus",
+        "r1plus/1",
+        "r1plus/1/model.py",
+        "r1plus/config.pbtxt",
+    ]
 
 
 def flipped(pod: Pod) -> None:
@@ -167,6 +226,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a file too many": (added, "EngineDigestMismatch"),
     "a link": (linked, "EngineInvalid: engine smollm2-full-f16: passwd: an engine may hold plain files only"),
+    "a link as the engine's folder": (
+        lambda pod: (pod.engine.rename(pod.delivery / "elsewhere"), pod.engine.symlink_to("elsewhere")),
+        "EngineInvalid: engine smollm2-full-f16: the folder itself is a link",
+    ),
     "no files": (lambda pod: [path.unlink() for path in pod.engine.iterdir()], "EngineMissing"),
     "another configuration": (
         lambda pod: (pod.revision / "config.pbtxt").write_text(CONFIG + "max_batch_size: 3\n"),

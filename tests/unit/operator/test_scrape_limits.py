@@ -9,11 +9,14 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from r1plus_contract import metrics
 from r1plus_contract.suite import Suite, load_suite
 from r1plus_contract.verdict import SweepFigures, Watch, WatchStanding
 from r1plus_monitoring.report.exposition import MOST_TASKS, Exposition
 from r1plus_operator.plan.manifests.alerts import SCRAPE_LIMITS, build_pod_monitor
 from r1plus_operator.plan.manifests.children import ChildOwner
+from r1plus_operator.plan.manifests.promql import format_series
+from r1plus_operator.plan.tenancy.gateway_objects import build_pod_monitor as build_gateway_pod_monitor
 from support.http_server import serving
 from support.monitoring.scripted import small_suite
 from support.plan.world import CONFIG
@@ -112,3 +115,67 @@ async def test_finding_21_prometheus_takes_all_that_is_genuine_and_no_flood(
     for name, (state, error) in found.items():
         assert state == "down"
         assert FLOODS[name][1] in error
+
+
+def write_sample(name: str, **labels: str) -> str:
+    return f"{format_series(name, **labels)} 1\n"
+
+
+PASS = {"revision": "credit-0123456789", "verdict": "Pass"}
+OF_ANOTHER = {"deployment": "payments", **PASS}
+FORGED = (
+    write_sample(metrics.GATE_VERDICT, **OF_ANOTHER)
+    + write_sample(metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS, revision=PASS["revision"])
+    + write_sample(metrics.DEPLOYMENT_CONDITION, deployment="credit", type="Ready")
+    + write_sample(metrics.GATEWAY_CONTENT_LIMIT_BYTES)
+    + write_sample(metrics.ENGINE_RUNNING_REQUESTS)
+    + write_sample("ALERTS", alertname="R1PlusDown")
+    + f"nv_energy_consumption 1 {10**12}\n"
+)
+OWN = {
+    "monitor": {(metrics.GATE_VERDICT, "credit"), (metrics.PROBE_LAST_SCORED_TIMESTAMP_SECONDS, "credit")},
+    "triton-metrics": {(metrics.ENGINE_RUNNING_REQUESTS, "credit"), ("nv_energy_consumption", "credit")},
+    "internal": {(metrics.GATEWAY_CONTENT_LIMIT_BYTES, "")},
+}
+
+
+def to_snake_case(rule: dict[str, Any]) -> dict[str, Any]:
+    return {re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", key): value for key, value in rule.items()}
+
+
+async def test_finding_26_a_container_exports_no_series_that_others_are_judged_by(tmp_path: Path) -> None:
+    owner = ChildOwner({"metadata": {"name": "credit", "namespace": "team", "uid": "u"}})
+    monitors = [build_pod_monitor(owner, CONFIG), build_gateway_pod_monitor("team", CONFIG)]
+    endpoints = {one["port"]: one for made in monitors for one in made["spec"]["podMetricsEndpoints"]}
+    assert endpoints.keys() == OWN.keys()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=FORGED, content_type="text/plain")
+
+    async with serving(web.get("/metrics", answer)) as url, aiohttp.ClientSession() as session:
+        jobs = []
+        for port, endpoint in endpoints.items():
+            labels = {"endpoint": port, **({"deployment": "credit"} if port == "triton-metrics" else {})}
+            jobs.append(
+                {
+                    "job_name": port,
+                    "scrape_interval": "1s",
+                    "honor_timestamps": endpoint["honorTimestamps"],
+                    "metric_relabel_configs": [to_snake_case(rule) for rule in endpoint["metricRelabelings"]],
+                    "static_configs": [{"targets": [url.removeprefix("http://")], "labels": labels}],
+                }
+            )
+        with prometheus(tmp_path, scrape_configs=jobs) as server:
+
+            async def read_series(port: str) -> set[tuple[str, str]]:
+                query = {"query": f'{{endpoint="{port}",__name__!~"up|scrape_.+"}}'}
+                async with session.get(f"{server}/api/v1/query", params=query) as response:
+                    result = (await response.json())["data"]["result"]
+                return {(one["metric"]["__name__"], one["metric"].get("deployment", "")) for one in result}
+
+            async def read_all() -> dict[str, set[tuple[str, str]]] | None:
+                found = {port: await read_series(port) for port in OWN}
+                return found if all(found.values()) else None
+
+            found = await eventually(read_all, "every endpoint was scraped", retry_on=(aiohttp.ClientError,))
+    assert found == OWN

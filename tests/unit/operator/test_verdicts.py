@@ -122,6 +122,20 @@ async def road() -> AsyncIterator[Road]:
         yield found
 
 
+async def test_finding_29_what_answers_while_the_monitors_container_does_not_run_is_not_believed(road: Road) -> None:
+    road.put(pod("127.0.0.1", runs=False))
+    assert await road.after(0) is None
+    road.put(pod("127.0.0.1"))
+    assert await road.after(1) == PASSES
+    road.put(pod("127.0.0.1", runs=False))
+    road.says = replace(PASSES, verdict=Verdict.FAIL)
+    assert await road.after(1) == PASSES
+    found = await road.after(SILENT_SECONDS)
+    assert (found.verdict, found.reason) == (Verdict.NO_DATA, MONITOR_SILENT)
+    road.put(pod("127.0.0.1"))
+    assert await road.after(1) == road.says
+
+
 async def test_a_monitor_that_stopped_answering_is_taken_at_its_word_for_two_minutes_and_then_is_no_data(
     road: Road,
 ) -> None:

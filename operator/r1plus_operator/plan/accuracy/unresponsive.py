@@ -21,6 +21,11 @@ def should_answer(pod: PodFacts) -> bool:
     return any(c.name == CONTAINER_MONITOR and c.ready for c in pod.containers)
 
 
+def is_stopped(pod: PodFacts) -> bool:
+    """Whether the node reports that the pod's monitor does not run: what answers in its place is not believed."""
+    return any(c.name == CONTAINER_MONITOR and not c.ready for c in pod.containers)
+
+
 def build_silent_report(report: MonitorReport | None, pod: PodFacts, namespace: str) -> MonitorReport:
     """Return the report of a pod whose monitor has not answered for SILENT_SECONDS. `report`: its last one, if any.
 

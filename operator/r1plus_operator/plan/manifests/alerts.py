@@ -33,6 +33,15 @@ SCRAPE_LIMITS: Final[Mapping[str, int | str]] = MappingProxyType(
 )
 """Limits of one pod's scrape: twice what a monitor exports with the longest names and the most strata (1,285 samples,
 483 kB). Beyond them the scrape fails, so a broken pod cannot fill Prometheus' memory."""
+ENDPOINT_TERMS: Final[Mapping[str, str | bool]] = MappingProxyType(
+    {"scrapeTimeout": "5s", "followRedirects": False, "honorTimestamps": False}
+)
+"""Of every endpoint. A compromised pod could redirect Prometheus, which reaches more than the pod does, to any address.
+By timestamps of its own its series would outlive it."""
+MONITOR_SERIES: Final = "r1plus_(accuracy|gate|golden_suite|probe|prober|scorer|service_probe|shadow_probe)_.+"
+ENGINE_SERIES: Final = "r1plus_engine_.+|nv_.+|vllm:.+"
+"""Names that a monitor, and Triton with its backends, may export. Rules select series by name and label: with the name
+of another program's series, a compromised container would silence the alerts about it, its monitor or the operator."""
 SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
 """Time to the first token, 95th percentile: seconds that are always too long, seconds that never are, and the factor
 over yesterday in between."""
@@ -44,10 +53,10 @@ spared four of five probes; plus the timeout of a probe."""
 def build_pod_monitor(owner: ChildOwner, config: OperatorConfig) -> Json:
     """Return the PodMonitor. It scrapes monitor and Triton of every pod, Ready or not, so that gates are visible.
 
-    The monitor's series have the labels of their deployment. Triton's series and `up` get them from the pod.
+    The monitor's series have the labels of their deployment. Triton's series and `up` get them from the pod. Neither
+    can export the other's series, the operator's, or those of another deployment.
     """
-    # A compromised pod could redirect Prometheus, which reaches more than the pod does, to any address.
-    endpoint = {"interval": config.scrape_interval, "scrapeTimeout": "5s", "path": "/metrics", "followRedirects": False}
+    endpoint = {"interval": config.scrape_interval, "path": "/metrics", **ENDPOINT_TERMS}
     serving_label = _relabel_from_pod_label("serving", names.LABEL_SERVING)
     triton = [
         serving_label,
@@ -63,8 +72,18 @@ def build_pod_monitor(owner: ChildOwner, config: OperatorConfig) -> Json:
             "selector": owner.pod_selector,
             **SCRAPE_LIMITS,
             "podMetricsEndpoints": [
-                {**endpoint, "port": "monitor", "relabelings": [serving_label]},
-                {**endpoint, "port": "triton-metrics", "relabelings": triton},
+                {
+                    **endpoint,
+                    "port": "monitor",
+                    "relabelings": [serving_label],
+                    "metricRelabelings": [keep_series(MONITOR_SERIES), _set_label("deployment", owner.name)],
+                },
+                {
+                    **endpoint,
+                    "port": "triton-metrics",
+                    "relabelings": triton,
+                    "metricRelabelings": [keep_series(ENGINE_SERIES)],
+                },
             ],
         },
     }
@@ -82,6 +101,16 @@ def _relabel_from_pod_label(target: str, label: str) -> Json:
 def _build_relabeling(target: str, source: str) -> Json:
     """Return a relabeling. `action` is the default, but explicit: the API server adds it, and it would be drift."""
     return {"action": "replace", "sourceLabels": [f"__meta_kubernetes_pod_{source}"], "targetLabel": target}
+
+
+def keep_series(names: str) -> Json:
+    """Return the relabeling that drops all series but those whose name matches `names`, a regular expression."""
+    return {"action": "keep", "sourceLabels": ["__name__"], "regex": names}
+
+
+def _set_label(target: str, value: str) -> Json:
+    """Return the relabeling that sets a label of each series, whatever the series says."""
+    return {"action": "replace", "targetLabel": target, "replacement": value}
 
 
 def build_prometheus_rule(

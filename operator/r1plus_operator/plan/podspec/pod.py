@@ -420,7 +420,14 @@ def _build_monitor_container(namespace: str, owner: str, revision: str, identity
         "ports": [{"name": "monitor", "containerPort": names.PORT_MONITOR, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": MONITOR_CPU, "memory": MONITOR_MEMORY}, "limits": {"memory": "256Mi"}},
         "securityContext": build_container_security_context(),
-        # No probes: a pod is Ready only if all its containers are, and a failing monitor must not stop traffic.
+        # No other probe: a pod is Ready only if all its containers are, and a failing monitor must not stop traffic.
+        # This one passes once the supervisor, which never ends by itself, holds the port.
+        "startupProbe": {
+            "exec": {"command": ["python3", "-m", "r1plus_monitoring.process.listening"]},
+            "periodSeconds": 2,
+            "timeoutSeconds": 10,
+            "failureThreshold": STARTUP_SECONDS // 2,
+        },
         "volumeMounts": [
             build_mount("admission", names.DIR_ADMISSION),
             build_mount("state", names.DIR_STATE),

@@ -4,6 +4,7 @@ Only reports about the very identity and suite in force count, and only monitors
 all (`Revision.own_pods`).
 """
 
+from r1plus_contract.plain_text import to_printable
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict, WatchStanding
 from r1plus_operator.plan.observation import PodFacts
@@ -49,7 +50,11 @@ def measure_drop(context: BreachContext) -> AccuracyDrop:
     if worst is None:
         return AccuracyDrop(before)
     now, lines = format_count(worst), list_lost_items(worst, context.suite)
-    text = f"{now} right" + (f", {before} at its gate" if before else "") if now else worst.message[:MOST_TEXT]
+    text = (
+        f"{now} right" + (f", {before} at its gate" if before else "")
+        if now
+        else to_printable(worst.message[:MOST_TEXT])
+    )
     if lines:
         text += f"; lost in stratum {', '.join(line.split(' (')[0] for line in lines)}"
     return AccuracyDrop(before, now, lines, text)

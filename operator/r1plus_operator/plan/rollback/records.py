@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from r1plus_contract.plain_text import to_printable
 from r1plus_contract.requests import Verb, read_requests
 from r1plus_contract.settings import ControlOrder
 from r1plus_contract.verdict import GateReport, Verdict, WatchStanding
@@ -64,10 +65,10 @@ def record_control(context: BreachContext, record: RollbackRecord | None) -> Rol
     if record is None or record.control is not None or record.blocked:
         return record
     if gate := find_control_gate(context, record):
-        return replace(record, control=gate.verdict, said=gate.message[:MOST_TEXT])
+        return replace(record, control=gate.verdict, said=to_printable(gate.message[:MOST_TEXT]))
     message = next((report.message for report in list_mismatches(context, context.pods(record.to))), "")
     is_of_control = bool(message) and not has_suite_mismatch(context)
-    return replace(record, blocked=message[:MOST_TEXT]) if is_of_control else record
+    return replace(record, blocked=to_printable(message[:MOST_TEXT])) if is_of_control else record
 
 
 def find_control_gate(context: BreachContext, record: RollbackRecord) -> GateReport | None:

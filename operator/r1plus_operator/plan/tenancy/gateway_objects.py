@@ -40,7 +40,7 @@ from r1plus_contract.timestamps import parse_timestamp
 from r1plus_model_repo.catalog.embedding import EmbeddingEngine
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
 from r1plus_operator.api.tenants import Gateway, GatewaySource, R1PlusTenantSpec
-from r1plus_operator.plan.manifests.alerts import GROUP_VERSION, SCRAPE_LIMITS
+from r1plus_operator.plan.manifests.alerts import ENDPOINT_TERMS, GROUP_VERSION, SCRAPE_LIMITS, keep_series
 from r1plus_operator.plan.manifests.children import (
     GATEWAY_PODS,
     build_dns_rule,
@@ -86,6 +86,8 @@ SECRET_MODE: Final = 0o440
 MEMORY: Final = ("192Mi", "512Mi")
 KNOWLEDGE_MEMORY: Final = ("256Mi", "1Gi")
 """Request and limit; with knowledge also for indexes, of which there are 320 MiB at most."""
+GATEWAY_SERIES: Final = "r1plus_gateway_.+"
+"""Names that a gateway may export (`ENGINE_SERIES` says why)."""
 SERIES_LIMITS: Final = MappingProxyType({**SCRAPE_LIMITS, "sampleLimit": 20_000, "bodySizeLimit": "4MiB"})
 """Limits of one scrape: a gateway has series for each API key and model."""
 
@@ -367,8 +369,8 @@ def build_pod_monitor(namespace: str, config: OperatorConfig) -> Json:
         "port": "internal",
         "path": "/metrics",
         "interval": config.scrape_interval,
-        "scrapeTimeout": "5s",
-        "followRedirects": False,
+        **ENDPOINT_TERMS,
+        "metricRelabelings": [keep_series(GATEWAY_SERIES)],
     }
     return {
         "apiVersion": GROUP_VERSION,

@@ -531,7 +531,7 @@ def test_the_pod_is_restricted_and_has_no_token() -> None:
             "capabilities": {"drop": ["ALL"]},
         }
     monitor = next(c for c in pod["containers"] if c["name"] == names.CONTAINER_MONITOR)
-    assert not {"readinessProbe", "livenessProbe", "startupProbe"} & monitor.keys()
+    assert not {"readinessProbe", "livenessProbe"} & monitor.keys()
 
 
 def test_a_node_without_enough_cores_does_not_count() -> None:
