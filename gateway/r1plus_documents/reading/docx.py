@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import docx
-from docx.table import Table
+from docx.table import Table, _Cell
 from docx.text.hyperlink import Hyperlink
 from lxml.etree import LxmlError
 
@@ -37,17 +37,31 @@ def read_docx(data: bytes) -> Iterator[TextBlock]:
 
 
 def _read_rows(table: Any) -> Iterator[TextBlock]:
-    lines = []
+    """Yield the rows of a table, a line each. A cell that spans columns comes once, and one that spans rows in each.
+
+    `row.cells` of python-docx has a cell for each column of the grid, of which a document says as many as it likes.
+    """
+    lines: list[str] = []
+    above: dict[int, str] = {}
     for row in table.rows:
         cells: list[str] = []
-        for cell in row.cells:
-            text = " ".join(" ".join(map(_read_visible, cell.paragraphs)).split())
-            if text and (not cells or cells[-1] != text):  # a merged cell comes once for each of its columns
+        texts: dict[int, str] = {}
+        column = row.grid_cols_before
+        for tc in row._tr.tc_lst:
+            text = above.get(column, "") if tc.vMerge == "continue" else _read_cell(_Cell(tc, table))
+            texts[column] = text
+            column += tc.grid_span
+            if text and (not cells or cells[-1] != text):
                 cells.append(text)
+        above = texts
         if cells:
             lines.append(" | ".join(cells))
     if lines:
         yield TextBlock("\n".join(lines))
+
+
+def _read_cell(cell: Any) -> str:
+    return " ".join(" ".join(map(_read_visible, cell.paragraphs)).split())
 
 
 def _read_visible(paragraph: Any) -> str:
