@@ -101,15 +101,31 @@ def test_a_page_that_cannot_be_read_is_reported_and_the_others_are_read() -> Non
     assert "OCR" in document.unreadable[0].message
 
 
-HIDDEN_RUNS = b"""<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>
+BODY = b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
+BODY_END = b"</w:body></w:document>"
+HIDDEN_RUNS = b"""
 <w:p><w:r><w:t>seen</w:t></w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r><w:hyperlink><w:r><w:t>, linked</w:t></w:r>
 </w:hyperlink></w:p><w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>cell</w:t>
-</w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p></w:tc></w:tr></w:tbl></w:body></w:document>"""
+</w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p></w:tc></w:tr></w:tbl>"""
+WRAPPED = b"""<w:sdt><w:sdtPr/><w:sdtContent><w:p><w:r><w:t>A form.</w:t></w:r></w:p></w:sdtContent></w:sdt><w:p><w:ins><w:r>
+<w:t>Inserted</w:t></w:r></w:ins><w:del><w:r><w:delText>no</w:delText></w:r></w:del><w:moveFrom><w:r><w:t>no</w:t></w:r>
+</w:moveFrom><w:sdt><w:sdtContent><w:r><w:t xml:space="preserve"> field</w:t></w:r></w:sdtContent></w:sdt></w:p><w:tbl>
+<w:sdt><w:sdtContent><w:tr><w:tc><w:p><w:r><w:t>outer</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>inner</w:t></w:r>
+</w:p></w:tc></w:tr></w:tbl></w:tc></w:tr></w:sdtContent></w:sdt></w:tbl>"""
 
 
-def test_a_docx_has_no_text_that_is_hidden() -> None:
-    document = read_all("a.docx", change_archive(PLAIN_DOCX, {"word/document.xml": HIDDEN_RUNS}))
-    assert document.blocks == (TextBlock("seen, linked"), TextBlock("cell"))
+def change_body(xml: bytes) -> bytes:
+    """Return a DOCX of this body."""
+    return change_archive(PLAIN_DOCX, {"word/document.xml": BODY + xml + BODY_END})
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [(HIDDEN_RUNS, ["seen, linked", "cell"]), (WRAPPED, ["A form.", "Inserted field", "outer inner"])],
+    ids=["not what is hidden", "fields of forms, inserted text, and tables in tables"],
+)
+def test_a_docx_gives_what_a_reader_sees(body: bytes, texts: list[str]) -> None:
+    assert list(read_all("a.docx", change_body(body)).blocks) == list(map(TextBlock, texts))
 
 
 def make_cell(text: str, properties: str) -> str:
@@ -121,8 +137,7 @@ def test_a_merged_cell_costs_no_more_than_it_has_text() -> None:
     top = make_cell("tall", '<w:vMerge w:val="restart"/>') + make_cell("0", "")
     below = "".join(f"<w:tr>{make_cell('', '<w:vMerge/>')}{make_cell(str(row), '')}</w:tr>" for row in range(1, 1200))
     table = f"<w:tbl><w:tr>{make_cell('', '<w:vMerge/>')}</w:tr><w:tr>{first}</w:tr><w:tr>{top}</w:tr>{below}</w:tbl>"
-    body = HIDDEN_RUNS[: HIDDEN_RUNS.index(b"<w:p>")] + f"{table}</w:body></w:document>".encode()
-    document = read_all("a.docx", change_archive(PLAIN_DOCX, {"word/document.xml": body}))
+    document = read_all("a.docx", change_body(table.encode()))
     assert document.blocks == (TextBlock("\n".join(["wide", *(f"tall | {row}" for row in range(1200))])),)
 
 
