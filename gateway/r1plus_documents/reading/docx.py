@@ -37,12 +37,15 @@ def read_docx(data: bytes) -> Iterator[TextBlock]:
         items = list(_list_within(body._element, _PARAGRAPH, _TABLE))
     except (ValueError, KeyError, LxmlError, zipfile.BadZipFile, AttributeError, OSError, NotImplementedError) as error:
         raise refuse_damaged("DOCX document") from error
+    levels: dict[str | None, int] = {}
     for item in items:
         if item.tag == _TABLE:
             if lines := _read_rows(item, body):
                 yield TextBlock("\n".join(lines))
         elif text := _read_visible(paragraph := Paragraph(item, body)).strip():
-            yield TextBlock(text, _read_level(paragraph))
+            if item.style not in levels:  # each look-up goes through all styles of the document
+                levels[item.style] = _read_level(paragraph)
+            yield TextBlock(text, levels[item.style])
 
 
 def _list_within(element: Any, *tags: str) -> Iterator[Any]:

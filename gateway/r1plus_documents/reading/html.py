@@ -38,13 +38,19 @@ def read_html(data: bytes) -> Iterator[TextBlock]:
     try:
         root = lxml.html.document_fromstring(text.encode(), parser=parser)
     except (lxml.etree.LxmlError, ValueError) as error:
+        _refuse_cut(parser)
         raise refuse_damaged("HTML document") from error
-    if any(error.type in _CUT for error in parser.error_log):
-        message = "nests deeper, or is larger, than can be read; save it with another program, or split it"
-        raise ReadingError(DocumentFailureCode.LIMIT, message)
+    _refuse_cut(parser)
     writer = _Writer()
     _walk(root, writer, 0)
     yield from writer.finish()
+
+
+def _refuse_cut(parser: Any) -> None:
+    """Raise ReadingError if the parser has not read its document to the end."""
+    if any(error.type in _CUT for error in parser.error_log):
+        message = "nests deeper, or is larger, than can be read; save it with another program, or split it"
+        raise ReadingError(DocumentFailureCode.LIMIT, message)
 
 
 class _Writer:
