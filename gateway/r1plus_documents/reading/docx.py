@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import docx
-from docx.table import Table
-from docx.text.hyperlink import Hyperlink
+from docx.oxml.ns import qn
+from docx.text.paragraph import Paragraph
+from docx.text.run import Run
 from lxml.etree import LxmlError
 
 from r1plus_contract.documents import DocumentFailureCode, TextBlock
@@ -16,6 +17,12 @@ from r1plus_documents.reading.errors import ReadingError, refuse_damaged
 MOST_UNPACKED_BYTES: Final = 128 * 2**20
 """Of all parts of the archive."""
 MOST_PARTS: Final = 5000
+_PARAGRAPH, _TABLE, _ROW, _CELL, _RUN = map(qn, ("w:p", "w:tbl", "w:tr", "w:tc", "w:r"))
+_WRAPPERS: Final = frozenset(
+    qn(f"w:{name}")
+    for name in ("hyperlink", "ins", "moveTo", "sdt", "sdtContent", "smartTag", "customXml", "fldSimple", "dir", "bdo")
+)
+"""What is around text that is shown: links, fields of forms, text that was inserted. Deleted text (`w:del`) is none."""
 _MACROS: Final = "vbaproject.bin"
 _ENCRYPTED: Final = b"\xd0\xcf\x11\xe0"
 """How an encrypted document begins: it is no archive, but a compound file with one in it."""
@@ -26,41 +33,68 @@ def read_docx(data: bytes) -> Iterator[TextBlock]:
     _check_archive(data)
     try:
         document = docx.Document(io.BytesIO(data))
-        items = list(document.iter_inner_content())
+        body = document._body
+        items = list(_list_within(body._element, _PARAGRAPH, _TABLE))
     except (ValueError, KeyError, LxmlError, zipfile.BadZipFile, AttributeError, OSError, NotImplementedError) as error:
         raise refuse_damaged("DOCX document") from error
+    levels: dict[str | None, int] = {}
     for item in items:
-        if isinstance(item, Table):
-            yield from _read_rows(item)
-        elif text := _read_visible(item).strip():
-            yield TextBlock(text, _read_level(item))
+        if item.tag == _TABLE:
+            if lines := _read_rows(item, body):
+                yield TextBlock("\n".join(lines))
+        elif text := _read_visible(paragraph := Paragraph(item, body)).strip():
+            if item.style not in levels:  # each look-up goes through all styles of the document
+                levels[item.style] = _read_level(paragraph)
+            yield TextBlock(text, levels[item.style])
 
 
-def _read_rows(table: Any) -> Iterator[TextBlock]:
-    lines = []
-    for row in table.rows:
+def _list_within(element: Any, *tags: str) -> Iterator[Any]:
+    """Yield the children of an element with these tags, also those that `_WRAPPERS` are around."""
+    for child in element:
+        if child.tag in tags:
+            yield child
+        elif child.tag in _WRAPPERS:
+            yield from _list_within(child, *tags)
+
+
+def _read_rows(table: Any, body: Any) -> list[str]:
+    """Return the rows of a table, a line each. A cell that spans columns comes once, and one that spans rows in each.
+
+    python-docx has a cell for each column of the grid, of which a document says as many as it likes.
+    """
+    lines: list[str] = []
+    above: dict[int, str] = {}
+    for row in _list_within(table, _ROW):
         cells: list[str] = []
-        for cell in row.cells:
-            text = " ".join(" ".join(map(_read_visible, cell.paragraphs)).split())
-            if text and (not cells or cells[-1] != text):  # a merged cell comes once for each of its columns
+        texts: dict[int, str] = {}
+        column = row.grid_before
+        for cell in _list_within(row, _CELL):
+            text = above.get(column, "") if cell.vMerge == "continue" else _read_cell(cell, body)
+            texts[column] = text
+            column += cell.grid_span
+            if text and (not cells or cells[-1] != text):
                 cells.append(text)
+        above = texts
         if cells:
             lines.append(" | ".join(cells))
-    if lines:
-        yield TextBlock("\n".join(lines))
+    return lines
 
 
-def _read_visible(paragraph: Any) -> str:
+def _read_cell(cell: Any, body: Any) -> str:
+    """Return the text of a cell in one line, with that of tables in it."""
+    texts: list[str] = []
+    for item in _list_within(cell, _PARAGRAPH, _TABLE):
+        texts += _read_rows(item, body) if item.tag == _TABLE else [_read_visible(Paragraph(item, body))]
+    return " ".join(" ".join(texts).split())
+
+
+def _read_visible(paragraph: Paragraph) -> str:
     """Return the text of a paragraph without runs that are hidden: who opens the document does not see them."""
-    runs = (
-        run
-        for item in paragraph.iter_inner_content()
-        for run in (item.runs if isinstance(item, Hyperlink) else (item,))
-    )
+    runs = (Run(run, paragraph) for run in _list_within(paragraph._element, _RUN))
     return "".join(run.text for run in runs if not run.font.hidden)
 
 
-def _read_level(paragraph: Any) -> int:
+def _read_level(paragraph: Paragraph) -> int:
     """Return the level of a heading; 0 for a paragraph. Names of styles are English in every file."""
     style = paragraph.style
     name = (style.name or "") if style is not None else ""

@@ -7,8 +7,8 @@ from typing import Any, Final
 import lxml.etree
 import lxml.html
 
-from r1plus_contract.documents import TextBlock
-from r1plus_documents.reading.errors import refuse_damaged
+from r1plus_contract.documents import DocumentFailureCode, TextBlock
+from r1plus_documents.reading.errors import ReadingError, refuse_damaged
 from r1plus_documents.reading.text import decode_text
 
 _CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
@@ -25,19 +25,32 @@ _UNSEEN: Final = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(
 """In an element's own style. What style sheets hide is not known here."""
 _SPACE: Final = re.compile(r"[^\S\n]+")
 _DEEPEST: Final = 200
+_CUT: Final = (lxml.etree.ErrorTypes.ERR_RESOURCE_LIMIT, lxml.etree.ErrorTypes.ERR_NO_MEMORY)
+"""Errors behind which the parser has dropped the rest of a document, and says nothing else."""
 
 
 def read_html(data: bytes) -> Iterator[TextBlock]:
     """Yield headings and paragraphs of an HTML document."""
     declared = _CHARSET.search(data[:_LOOKED_AT])
     text = decode_text(data, declared[1].decode().lower() if declared else "utf-8")
+    # Without `huge_tree` a paragraph of 10 MB ends the document, and so does what nests deeper than 256 elements.
+    parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True)
     try:
-        root = lxml.html.document_fromstring(text.encode(), parser=lxml.html.HTMLParser(encoding="utf-8"))
+        root = lxml.html.document_fromstring(text.encode(), parser=parser)
     except (lxml.etree.LxmlError, ValueError) as error:
+        _refuse_cut(parser)
         raise refuse_damaged("HTML document") from error
+    _refuse_cut(parser)
     writer = _Writer()
     _walk(root, writer, 0)
     yield from writer.finish()
+
+
+def _refuse_cut(parser: Any) -> None:
+    """Raise ReadingError if the parser has not read its document to the end."""
+    if any(error.type in _CUT for error in parser.error_log):
+        message = "nests deeper, or is larger, than can be read; save it with another program, or split it"
+        raise ReadingError(DocumentFailureCode.LIMIT, message)
 
 
 class _Writer:

@@ -12,7 +12,8 @@ def read_markdown(data: bytes) -> Iterator[TextBlock]:
     """Yield headings and blocks of a Markdown text."""
     text = decode_text(data)
     lines = text.split("\n")
-    tokens = MarkdownIt("commonmark", {"html": True}).parse(text)
+    # What stands within a block is not parsed: it stays as it is written, and would take most of the time.
+    tokens = MarkdownIt("commonmark", {"html": True}).disable("inline").parse(text)
     last = 0
     for position, token in enumerate(tokens):
         if token.map is None or token.level != 0 or token.nesting < 0:

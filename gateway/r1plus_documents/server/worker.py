@@ -85,7 +85,7 @@ def _serve() -> None:
     except OSError:
         pass  # the gateway has left
     except Exception:  # noqa: BLE001 - libraries raise what they like; their messages may quote the document
-        _send(_fail(name, DocumentFailureCode.FAILED, "could not be read; save it with another program"))
+        _send(_fail(name, DocumentFailureCode.DAMAGED, "could not be read; save it with another program"))
 
 
 def read_document(name: str, data: bytes) -> Iterator[DocumentReply]:

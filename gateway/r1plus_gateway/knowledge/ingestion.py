@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -49,6 +49,10 @@ MOST_TRIES: Final = 3
 """At a document that ends its reader."""
 MOST_TURNS: Final = 4
 """Turns that a long file has at once."""
+WATCH_SECONDS: Final = 1.0
+"""Between two looks whether others wait for a file of which nothing is stored."""
+MOST_DOUBLINGS: Final = 7
+"""Of the time for which nothing of a file is stored: more than a reader may take for a whole document."""
 MOST_UNREADABLE: Final = 200
 """Pages of a file that are reported one by one."""
 
@@ -61,7 +65,8 @@ class Pauses:
     longest: float = 60.0
     turn: float = 20.0
     """For which one file is read while others wait; twice as long in its second turn, and four times from then on, for
-    each begins with reading again what is there."""
+    each begins with reading again what is there. Where nothing of it is stored, its next turn is always twice as long,
+    so that a document that takes long before it has any text is read in the end."""
 
 
 DEFAULT_PAUSES: Final = Pauses()
@@ -120,9 +125,10 @@ class IngestionWorker:
         """Of files whose reader failed."""
         self._turns: Counter[str] = Counter()
         """Of files that have given others their turn."""
-        self._served: Counter[tuple[str, str]] = Counter()
-        """Turns of each caller, so that all have as many."""
-        self._served_owners: Counter[Owner] = Counter()
+        self._turn_number = 0
+        self._served: dict[tuple[str, str], int] = {}
+        """Number of the newest turn of each caller: next is who has waited for the longest."""
+        self._served_owners: dict[Owner, int] = {}
         """The same of each end user."""
         self._pauses: dict[_Job, _Pause] = {}
         self.trouble = ""
@@ -177,18 +183,18 @@ class IngestionWorker:
         job = await self._find_job()
         if job is None:
             return has_stale
-        self._served[job.owner.caller_kind, job.owner.caller_id] += 1
-        self._served_owners[job.owner] += 1
+        self._turn_number += 1
+        self._served[_get_caller(job)] = self._served_owners[job.owner] = self._turn_number
         await self._try_file(job)
         return True
 
     async def _find_job(self) -> _Job | None:
-        """Return the oldest file of the caller that was served least, and of its end user that was."""
-        ready = await self._list_ready()
-        if not ready:
-            return None
-        callers = {job: self._served[job.owner.caller_kind, job.owner.caller_id] for job in ready}
-        return min(ready, key=lambda job: (callers[job], self._served_owners[job.owner]))
+        """Return the oldest file of the caller whose last turn is the longest ago, and of its end user whose is."""
+
+        def find_last_turns(job: _Job) -> tuple[int, int]:
+            return self._served.get(_get_caller(job), 0), self._served_owners.get(job.owner, 0)
+
+        return min(await self._list_ready(), key=find_last_turns, default=None)
 
     async def _list_ready(self) -> list[_Job]:
         """Return the files that can be read, the oldest first, without those that wait for their next try."""
@@ -196,8 +202,8 @@ class IngestionWorker:
         jobs = {_Job(*one): None for one in pending}
         self._pauses = {job: pause for job, pause in self._pauses.items() if job in jobs}
         if not jobs:
-            for counter in (self._served, self._served_owners, self._turns):
-                counter.clear()
+            for turns in (self._served, self._served_owners, self._turns):
+                turns.clear()
         now = asyncio.get_running_loop().time()
         return [job for job in jobs if job not in self._pauses or self._pauses[job].ends_at <= now]
 
@@ -265,14 +271,14 @@ class IngestionWorker:
         async def is_awaited() -> bool:
             return any(other.owner != job.owner for other in await self._list_ready())
 
-        turn = _Turn(self._durations.turn * min(2 ** self._turns[file.id], MOST_TURNS), is_awaited)
+        turn = _Turn(self._durations.turn, self._turns[file.id], is_awaited)
         writer = _ChunkWriter(self._knowledge, embedder, job.owner, file, turn)
 
         async def read_part(position: int) -> bytes | None:
             return await self._knowledge.read(job.owner, lambda one: one.read_part(job.file_id, position), is_long=True)
 
         pages = 0
-        async with aclosing(self._reader.read(stored.name, stored.bytes, read_part)) as replies:
+        async with turn.limit(), aclosing(self._reader.read(stored.name, stored.bytes, read_part)) as replies:
             async for reply in replies:
                 if reply.reader:
                     await writer.begin(f"{reply.reader} chunks/{RELEASE}")
@@ -336,20 +342,62 @@ class IngestionWorker:
 class _Turn:
     """How long one file is read before it gives others their turn."""
 
-    def __init__(self, seconds: float, is_awaited: Callable[[], Awaitable[bool]]) -> None:
-        """`is_awaited`: whether another owner's file can be read."""
-        self._seconds = seconds
+    def __init__(self, seconds: float, before: int, is_awaited: Callable[[], Awaitable[bool]]) -> None:
+        """`before`: turns that it has had; `is_awaited`: whether another owner's file can be read."""
+        self._seconds = seconds * min(2**before, MOST_TURNS)
+        self._patience = seconds * 2 ** min(before, MOST_DOUBLINGS)
+        """Within which something new has to be stored while others wait."""
         self._is_awaited = is_awaited
         self._ends_at: float | None = None
         """Of the event loop's clock. The turn begins with the first chunks that are new."""
+        self._stored_at = _read_time()
 
     async def note_progress(self) -> None:
         """Take note that chunks were stored. Raises _TurnOverError."""
-        now = asyncio.get_running_loop().time()
+        now = self._stored_at = _read_time()
         if self._ends_at is not None and now >= self._ends_at and await self._is_awaited():
             raise _TurnOverError
         if self._ends_at is None or now >= self._ends_at:
             self._ends_at = now + self._seconds
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """End the block with _TurnOverError where nothing is stored for too long while others wait."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                watching = asyncio.create_task(self._watch(limit))
+                try:
+                    yield
+                finally:
+                    watching.cancel()
+        except TimeoutError as error:
+            if limit.expired():
+                raise _TurnOverError from error
+            raise
+
+    async def _watch(self, limit: asyncio.Timeout) -> None:
+        while True:
+            left = self._stored_at + self._patience - _read_time()
+            if left <= 0 and await self._find_out():
+                limit.reschedule(_read_time())
+                return
+            await asyncio.sleep(left if left > 0 else WATCH_SECONDS)
+
+    async def _find_out(self) -> bool:
+        """Return whether others wait; what cannot be read now is asked again."""
+        try:
+            return await self._is_awaited()
+        except StoreError:
+            return False
+
+
+def _get_caller(job: _Job) -> tuple[str, str]:
+    return job.owner.caller_kind, job.owner.caller_id
+
+
+def _read_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class _ChunkWriter:

@@ -263,7 +263,7 @@ class ContentReader:
 
     def _find_own(self, table: sa.Table, row_id: str) -> Any:
         """Return a row of this owner as it is stored; None if there is none."""
-        is_own = (table.c.id == row_id, *self._match(table))
+        is_own = (table.c.id == row_id, *self._match(table), *self._match_time(table))
         return self.connection.execute(sa.select(table).where(*is_own)).one_or_none()
 
     def _list_rows(self, table: sa.Table, page: Page) -> Sequence[Any] | None:
@@ -273,9 +273,7 @@ class ContentReader:
             after = self._find_own(table, page.after)
             if after is None:
                 return None
-        statement = sa.select(table).where(*self._match(table))
-        if table is t.memories:
-            statement = statement.where(c.expires_at > self.now)
+        statement = sa.select(table).where(*self._match(table), *self._match_time(table))
         if after is not None:
             place = sa.tuple_(c.created_at, c.id)
             bound = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))
@@ -285,6 +283,10 @@ class ContentReader:
 
     def _match(self, table: sa.Table) -> tuple[Any, ...]:
         return match_owner(table, self.owner)
+
+    def _match_time(self, table: sa.Table) -> tuple[Any, ...]:
+        """Return the condition that the time of a memory is not over."""
+        return (table.c.expires_at > self.now,) if table is t.memories else ()
 
     def _match_items(self, conversation_id: str) -> tuple[Any, ...]:
         """Return the conditions that an item is of this conversation, and that the conversation is this owner's."""

@@ -131,6 +131,7 @@ async def _restore_held(store: TenantStore, admin: Caller, read: Read) -> Restor
     with store.hold():
         restored = await store.copier.run(partial(restore, site, read))
         await store.adopt(restored.data, restored.head)
+    store.prune_soon()  # what was kept when the backup was made may be over
     await store.empty_log()
     return restored.report
 

@@ -17,6 +17,7 @@ from r1plus_gateway.store.knowledge import DELETED_AT, UPLOAD_SECONDS, FileState
 from r1plus_gateway.store.knowledge_books import shrink_file, shrink_vector_store
 from r1plus_gateway.store.repository import MetaName, write_meta
 
+_DAY: Final = 86400.0
 MOST_PRUNED: Final = 100
 """Conversations, and responses, that one transaction deletes: requests wait for it."""
 MOST_PRUNED_KNOWLEDGE: Final = 4
@@ -30,16 +31,16 @@ def prune_content(connection: Connection, now: float, days: float, most: int = M
 
     0 days: nothing new is stored, and what is there is kept for as long as the last policy said.
     """
-    has_more = _delete_expired_memories(connection, now, most)
     name = MetaName.CONTENT_DAYS
+    stored: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name.value))
+    last = float(stored) if stored is not None else days
     if days:
         write_meta(connection, name, repr(days))
-    else:
-        stored: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name.value))
-        if stored is None:
-            return has_more
-        days = float(stored)
-    return _delete_older(connection, now - days * 86400, most) or has_more
+        _shorten_memories(connection, last * _DAY, days * _DAY)
+    has_more = _delete_expired_memories(connection, now, most)
+    if not (days or last):
+        return has_more
+    return _delete_older(connection, now - (days or last) * _DAY, most) or has_more
 
 
 def prune_knowledge(
@@ -75,6 +76,20 @@ def _has_any(connection: Connection, table: sa.Table, conditions: Sequence[Any])
 def _delete_older(connection: Connection, before: float, most: int) -> bool:
     has_more = _delete_older_conversations(connection, before, most)
     return _delete_rows(connection, t.responses, t.responses.c.created_at, before, most) or has_more
+
+
+def _shorten_memories(connection: Connection, before: float, after: float) -> None:
+    """Let memories end as a shorter policy says; both policies in seconds.
+
+    When a memory was written last is not stored, so it is taken to have got the time of the policy before. One that was
+    changed and got less ends early, but never before the new policy's time from its beginning.
+    """
+    if after >= before:
+        return
+    c = t.memories.c
+    earliest, moved = c.created_at + after, c.expires_at - (before - after)
+    ends = sa.case((moved > earliest, moved), else_=earliest)
+    connection.execute(sa.update(t.memories).where(c.expires_at > earliest).values(expires_at=ends))
 
 
 def _delete_expired_memories(connection: Connection, now: float, most: int) -> bool:

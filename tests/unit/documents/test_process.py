@@ -88,6 +88,16 @@ async def test_a_hostile_document_ends_in_an_error_with_its_name(
     assert (await reader.read("a.txt", b"text"))[1].blocks[0].text == "text"
 
 
+async def test_what_a_library_cannot_read_is_the_documents_fault(reader: Reader) -> None:
+    """So it is not tried again."""
+    xml = (
+        b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:r><w:rPr>'
+    )
+    xml += b'<w:vanish w:val="banana"/></w:rPr><w:t>text</w:t></w:r></w:p></w:body></w:document>'
+    failed = await reader.fail("a.docx", change_archive(make_docx(("text", 0)), {"word/document.xml": xml}))
+    assert failed.code is DocumentFailureCode.DAMAGED
+
+
 async def test_html_of_some_depth_is_read(reader: Reader) -> None:
     replies = await reader.read("deep.html", b"<div>" * 240 + b"text")
     assert [block.text for reply in replies for block in reply.blocks] == ["text"]

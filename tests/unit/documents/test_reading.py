@@ -66,6 +66,7 @@ def read_all(name: str, data: bytes) -> DocumentReply:
             b"<div>" * 230 + b"deep<script>evil()</script><p hidden>no</p><i style='display:none'>no</i><b>er</b> text",
             ["deeper text"],
         ),
+        ("a.html", b"<div>" * 1000 + b"deep" + b"</div>" * 1000 + b"<p>after", ["deep", "after"]),
         ("a.htm", "<meta charset=iso-8859-1><p>Größe".encode("latin-1"), ["Größe"]),
     ],
     ids=[
@@ -77,6 +78,7 @@ def read_all(name: str, data: bytes) -> DocumentReply:
         "HTML shows what a reader sees",
         "HTML that a style hides",
         "HTML that nests deep shows no more",
+        "HTML goes on behind what nests deep",
         "HTML says its encoding",
     ],
 )
@@ -99,21 +101,55 @@ def test_a_page_that_cannot_be_read_is_reported_and_the_others_are_read() -> Non
     assert "OCR" in document.unreadable[0].message
 
 
-HIDDEN_RUNS = b"""<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>
+BODY = b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
+BODY_END = b"</w:body></w:document>"
+HIDDEN_RUNS = b"""
 <w:p><w:r><w:t>seen</w:t></w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r><w:hyperlink><w:r><w:t>, linked</w:t></w:r>
 </w:hyperlink></w:p><w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>cell</w:t>
-</w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p></w:tc></w:tr></w:tbl></w:body></w:document>"""
+</w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p></w:tc></w:tr></w:tbl>"""
+WRAPPED = b"""<w:sdt><w:sdtPr/><w:sdtContent><w:p><w:r><w:t>A form.</w:t></w:r></w:p></w:sdtContent></w:sdt><w:p><w:ins><w:r>
+<w:t>Inserted</w:t></w:r></w:ins><w:del><w:r><w:delText>no</w:delText></w:r></w:del><w:moveFrom><w:r><w:t>no</w:t></w:r>
+</w:moveFrom><w:sdt><w:sdtContent><w:r><w:t xml:space="preserve"> field</w:t></w:r></w:sdtContent></w:sdt></w:p><w:tbl>
+<w:sdt><w:sdtContent><w:tr><w:tc><w:p><w:r><w:t>outer</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>inner</w:t></w:r>
+</w:p></w:tc></w:tr></w:tbl></w:tc></w:tr></w:sdtContent></w:sdt></w:tbl>"""
 
 
-def test_a_docx_has_no_text_that_is_hidden() -> None:
-    document = read_all("a.docx", change_archive(PLAIN_DOCX, {"word/document.xml": HIDDEN_RUNS}))
-    assert document.blocks == (TextBlock("seen, linked"), TextBlock("cell"))
+def change_body(xml: bytes) -> bytes:
+    """Return a DOCX of this body."""
+    return change_archive(PLAIN_DOCX, {"word/document.xml": BODY + xml + BODY_END})
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [(HIDDEN_RUNS, ["seen, linked", "cell"]), (WRAPPED, ["A form.", "Inserted field", "outer inner"])],
+    ids=["not what is hidden", "fields of forms, inserted text, and tables in tables"],
+)
+def test_a_docx_gives_what_a_reader_sees(body: bytes, texts: list[str]) -> None:
+    assert list(read_all("a.docx", change_body(body)).blocks) == list(map(TextBlock, texts))
+
+
+def make_cell(text: str, properties: str) -> str:
+    return f"<w:tc><w:tcPr>{properties}</w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>"
+
+
+def test_a_merged_cell_costs_no_more_than_it_has_text() -> None:
+    first = make_cell("wide", '<w:gridSpan w:val="100000000"/>')
+    top = make_cell("tall", '<w:vMerge w:val="restart"/>') + make_cell("0", "")
+    below = "".join(f"<w:tr>{make_cell('', '<w:vMerge/>')}{make_cell(str(row), '')}</w:tr>" for row in range(1, 1200))
+    table = f"<w:tbl><w:tr>{make_cell('', '<w:vMerge/>')}</w:tr><w:tr>{first}</w:tr><w:tr>{top}</w:tr>{below}</w:tbl>"
+    document = read_all("a.docx", change_body(table.encode()))
+    assert document.blocks == (TextBlock("\n".join(["wide", *(f"tall | {row}" for row in range(1200))])),)
 
 
 def test_a_docx_gives_headings_paragraphs_and_rows_in_their_order() -> None:
     data = make_docx(("Top", 1), ("text", 0), ("Sub", 2), rows=[["a", "b"], ["c", "c"]])
     document = read_all("a.docx", data)
     assert list(document.blocks) == [TextBlock("Top", 1), TextBlock("text"), TextBlock("Sub", 2), TextBlock("a | b\nc")]
+
+
+def test_html_goes_on_behind_a_very_long_paragraph() -> None:
+    document = read_all("a.html", b"<p>" + b"word " * 2_100_000 + b"</p><p>after")
+    assert document.blocks[-1] == TextBlock("after")
 
 
 def test_a_long_paragraph_is_cut_into_blocks() -> None:
@@ -142,6 +178,12 @@ def test_an_external_entity_is_not_read() -> None:
     ("name", "data", "code", "remedy"),
     [
         ("a.txt", "Größe".encode("latin-1"), DocumentFailureCode.WRONG_ENCODING, "save it as UTF-8"),
+        (
+            "a.html",
+            b"<p>before</p>" + b"<div>" * 3000 + b"deep",
+            DocumentFailureCode.LIMIT,
+            "save it with another program",
+        ),
         ("a.html", b"<meta charset=klingon><p>x", DocumentFailureCode.WRONG_ENCODING, "save it as UTF-8"),
         ("a.txt", b"\0\1\2\3", DocumentFailureCode.UNSUPPORTED_FORMAT, "send text, Markdown"),
         ("a.txt", PLAIN_DOCX, DocumentFailureCode.UNSUPPORTED_FORMAT, "upload text, Markdown"),
@@ -178,6 +220,7 @@ def test_an_external_entity_is_not_read() -> None:
     ],
     ids=[
         "text that is not UTF-8",
+        "HTML that nests so deep that its end is lost",
         "an encoding that nobody knows",
         "bytes that are no text",
         "an archive by the name of a text",

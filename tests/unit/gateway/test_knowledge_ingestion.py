@@ -386,6 +386,76 @@ async def test_a_long_file_gives_others_their_turn_and_goes_on(store: TenantStor
         await store.read(check_books)
 
 
+class SilentReader(ScriptedReader):
+    """A reader that says nothing more of one file until a test lets it."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(2 * BATCH_CHUNKS)
+        self.after = after
+        """Blocks before the silence."""
+        self.goes_on = asyncio.Event()
+
+    async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
+        """See `DocumentReader`."""
+        number = 0
+        async for reply in super().read(name, size, read_part):
+            if name == "silent.pdf" and number == self.after:
+                await self.goes_on.wait()
+            number += 1
+            yield reply
+
+
+@pytest.mark.parametrize("after", [1, BATCH_CHUNKS + 4], ids=["before its first chunk", "behind its first chunks"])
+async def test_a_file_of_which_nothing_comes_gives_others_their_turn_and_is_read_in_the_end(
+    store: TenantStore, after: int
+) -> None:
+    reader, settings = SilentReader(after), GatewayLimits()
+    pauses = replace(SHORT, turn=0.01)
+    async with run_knowledge(store, lambda: settings, reader, lambda: None, pauses) as service:
+        own, others = (Base(service, service.knowledge.identify(caller)) for caller in (KEY, ANNA))
+        silent = await own.add("silent.pdf", b"x")
+        await eventually(lambda: reader.starts, "the silent file is read")
+        short = await others.add("short.txt", b"x")
+        assert (await others.until_read(short)).state is IngestionState.COMPLETED
+        reader.goes_on.set()
+        file = await own.until_read(silent)
+        assert await read_texts(own, file) == [f"Text number {number}." for number in range(2 * BATCH_CHUNKS)]
+        await store.read(check_books)
+
+
+class HeldReader(ScriptedReader):
+    """A reader that reads as many files as a test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.names: list[str] = []
+        self.allowed = asyncio.Semaphore(0)
+
+    async def read(self, name: str, size: int, read_part: ReadPart) -> AsyncGenerator[DocumentReply, None]:
+        """See `DocumentReader`."""
+        self.names.append(name)
+        await self.allowed.acquire()
+        async for reply in super().read(name, size, read_part):
+            yield reply
+
+
+@pytest.mark.parametrize("other", [make_caller("key000000002"), ANNA], ids=["another key", "an end user"])
+async def test_who_had_many_turns_waits_for_one_of_who_had_none(store: TenantStore, other: Caller) -> None:
+    reader, settings = HeldReader(), GatewayLimits()
+    async with run_knowledge(store, lambda: settings, reader, lambda: None, SHORT) as service:
+        own, others = (Base(service, service.knowledge.identify(caller)) for caller in (KEY, other))
+        for _ in range(5):
+            await own.add("a", b"x")
+        for _ in range(3):
+            reader.allowed.release()
+        await eventually(lambda: len(reader.names) == 4, "three files are read, and the next is")
+        for _ in range(3):
+            await others.add("b", b"x")
+            reader.allowed.release()
+        await eventually(lambda: len(reader.names) == 7, "three more are read")
+        assert reader.names[3:] == ["a", "b", "a", "b"]
+
+
 async def test_a_document_that_exceeds_its_readers_time_is_not_tried_again(store: TenantStore) -> None:
     failure = DocumentFailure(DocumentFailureCode.TIME_LIMIT, "long.pdf: takes more than 240 s; split it")
     reader = FailingReader("long.pdf", UnreadableDocumentError(failure))

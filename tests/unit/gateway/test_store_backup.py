@@ -107,6 +107,18 @@ async def test_another_cluster_goes_on_where_the_backup_was_made(
             assert other.state.is_ready
 
 
+async def test_what_is_over_by_now_of_a_backup_goes_in_the_next_round(
+    volume: Volume, store: TenantStore, filled: Filled, elsewhere: Volume
+) -> None:
+    files = await back_up(store)
+    volume.time.advance(31 * 86400)
+    async with elsewhere.open() as other:
+        await other.maintain()
+        await restore(other, files)
+        await other.maintain()
+        assert await other.read(lambda one: one.scalar(sa.select(sa.func.count()).select_from(t.conversations))) == 0
+
+
 async def test_what_was_restored_can_be_backed_up_and_restored_again(
     volume: Volume, store: TenantStore, filled: Filled, elsewhere: Volume, tmp_path: Path
 ) -> None:

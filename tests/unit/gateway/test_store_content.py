@@ -522,6 +522,34 @@ async def test_a_memory_whose_time_is_over_is_neither_recalled_nor_listed(
     assert [one.text for one in recalled] == [one.text for one in listed.entries] == ["long"]
 
 
+async def test_a_memory_whose_time_is_over_is_neither_shown_nor_begun_again(
+    volume: Volume, content: TenantContent
+) -> None:
+    made = await content.write(CALLER, lambda one: one.add_memory("short", MemorySource.PINNED, 1.0))
+    volume.time.advance(2 * 86400)
+    assert await content.write(CALLER, lambda one: one.replace_memory(made.id, "again", 9.0)) is None
+    assert await content.read(CALLER, lambda one: one.find_memory(made.id)) is None
+
+
+async def test_a_shorter_policy_holds_for_memories_that_are_there(volume: Volume) -> None:
+    async with volume.open() as store:
+        content = make_content(store)
+        for text, days in (("said", 30.0), ("pinned", 2.0), ("changed", 30.0)):
+            made = await content.write(CALLER, lambda one: one.add_memory(text, MemorySource.SAID, days))  # noqa: B023
+        await store.maintain()
+        volume.time.advance(86400)
+        await content.write(CALLER, lambda one: one.replace_memory(made.id, None, 30.0))
+    volume.content_days = 7.0
+    left = []
+    async with volume.open() as store:
+        content = make_content(store)
+        for _ in range(4):
+            await store.maintain()
+            left.append({one.text for one in await content.read(CALLER, lambda one: one.read_memories())})
+            volume.time.advance(3 * 86400)
+    assert left == [{"said", "pinned", "changed"}, {"said", "changed"}, {"changed"}, set()]
+
+
 async def test_what_takes_the_place_of_an_owners_only_content_is_readable(content: TenantContent) -> None:
     """The data key goes with what it encrypted, in the same transaction: what is new needs another."""
     caller = make_caller()
