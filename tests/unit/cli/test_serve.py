@@ -13,7 +13,8 @@ import pytest
 
 from r1plus_cli.errors import CliError
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
-from r1plus_cli.serve import ServeArguments, build_end, build_options
+from r1plus_cli.serve import build_end
+from r1plus_cli.serve_options import ServeArguments, build_options
 from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.bundle_manifest import BundleManifest, read_host
 from r1plus_edge.bundle_writer import Signer, write_bundle
