@@ -57,6 +57,9 @@ def advise_command(
     context: Annotated[
         int | None, typer.Option("--context", min=16, help="Tokens of prompt and answer. Default: the plan's.")
     ] = None,
+    family: Annotated[
+        str, typer.Option("--family", help="Compare the engines of this model family, such as qwen. Default: all.")
+    ] = "",
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder for results; by default ~/.local/share/r1plus/advise.")
     ] = None,
@@ -79,8 +82,8 @@ def advise_command(
     Example: `r1plus advise --suite smollm2-full-v1 --engines smollm2-full-f16,smollm2-lite-q8-0 --price 0.08`
     """
     amount = parse_price(price)
-    known = local.load_engines(catalog)
-    selected = select_engines(_split(engines or ()), known)
+    known = local.load_engines(catalog, family)
+    selected = select_engines(_split(engines or ()), known, family)
     choice = read_suite(suite)
     root = (data or find_default_data().with_name("advise")).absolute()
     recorded = Recorded((), ())
