@@ -12,7 +12,14 @@ from r1plus_cli.errors import UsageError, converted_errors
 from r1plus_cli.serve import DataOption, find_folder
 from r1plus_cli.serve import app as app
 from r1plus_edge.bundle import open_bundle
-from r1plus_edge.bundle_install import CURRENT, find_software_root, install_software
+from r1plus_edge.bundle_install import (
+    ALLOW_OLDER,
+    CURRENT,
+    check_age,
+    find_environment,
+    find_software_root,
+    install_software,
+)
 from r1plus_edge.bundle_keys import find_keys_file, load_keys
 from r1plus_edge.bundle_manifest import Part
 from r1plus_edge.control import ask_for_update
@@ -43,6 +50,9 @@ def update_command(
         Path | None,
         typer.Option("--software", help="Folder of software that a bundle has brought before, such as to go back."),
     ] = None,
+    is_older_allowed: Annotated[
+        bool, typer.Option(ALLOW_OLDER, help="Take a bundle whose software is older than what is installed.")
+    ] = False,
     data: DataOption = None,
 ) -> None:
     """Update what serves on this machine: gate it beside what serves, and switch without a failed request.
@@ -67,7 +77,9 @@ def update_command(
     narrator = LineNarrator()
     with converted_errors():
         if Path(engine).is_file():
-            request = replace(request, engine="").on_top_of(_unpack_bundle(Path(engine), key))
+            request = replace(request, engine="").on_top_of(
+                _unpack_bundle(Path(engine), key, is_older_allowed=is_older_allowed)
+            )
         former = _find_current(request.software)
         result = ask_for_update(folder, request, narrator)
     if result.is_in_force and request.software:
@@ -76,7 +88,7 @@ def update_command(
     raise typer.Exit(0 if result.is_in_force else 1)
 
 
-def _unpack_bundle(file: Path, key: str) -> UpdateRequest:
+def _unpack_bundle(file: Path, key: str, *, is_older_allowed: bool) -> UpdateRequest:
     """Verify a bundle, put its contents where `serve` finds them, and return the update to them."""
     from r1plus_edge.bundle_contents import install_contents
 
@@ -84,10 +96,14 @@ def _unpack_bundle(file: Path, key: str) -> UpdateRequest:
     bundle, software = open_bundle(file, (key,) if key else load_keys(find_keys_file())), ""
     if Part.WHEELS in bundle.parts:
         own = Path(sys.prefix)
-        slot = install_software(bundle, own.parent if is_slot(own) else find_software_root())
-        if not is_own(slot):  # Its own release knows best what else is in the bundle.
-            program = str(find_program(slot))
-            os.execv(program, [program, *sys.argv[1:]])  # noqa: S606 - our own program
+        root = own.parent if is_slot(own) else find_software_root()
+        slot = find_environment(bundle, root)
+        if not is_own(slot):
+            if not is_older_allowed:
+                check_age(bundle, root / CURRENT)
+            # Its own release knows best what else is in the bundle; an older one does not know this option.
+            program = str(find_program(install_software(bundle, root)))
+            os.execv(program, [program, *(word for word in sys.argv[1:] if word != ALLOW_OLDER)])  # noqa: S606
         software = str(slot)
     contents = install_contents(bundle, find_cache())
     engine, catalog, suite = (str(one or "") for one in (contents.engine, contents.catalog, contents.suite))
