@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ CURRENT: Final = "current"
 NAME_DIGITS: Final = 16
 GROWTH: Final = 4
 """Bytes of an environment to those of its wheels, which are there at the same time."""
+ALLOW_OLDER: Final = "--allow-older"
 INTERRUPTED: Final = 130
 _MOST_ERROR: Final = 1500
 
@@ -41,6 +43,40 @@ _MOST_ERROR: Final = 1500
 def find_software_root(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of the environments that come of bundles."""
     return find_data_home(environ) / "r1plus" / "software"
+
+
+def find_environment(bundle: Bundle, root: Path) -> Path:
+    """Return the folder that the software of a bundle has, or gets."""
+    return root / bundle.digest[:NAME_DIGITS]
+
+
+def check_age(bundle: Bundle, current: Path) -> None:
+    """Refuse a bundle whose software is older than that of an environment: its signature stays valid for ever.
+
+    Raises:
+        EdgeError: it is of an earlier release. Two builds of one release cannot be told apart.
+    """
+    own, version = bundle.manifest.software, read_version(current)
+    if Part.WHEELS in bundle.parts and _parse_release(own) < _parse_release(version):
+        raise EdgeError(
+            f"{bundle.path}: has r1plus {own}, and {version} is installed in {current}; an older release lacks what was"
+            f" mended since. Take a newer bundle, or give {ALLOW_OLDER} if you want this one"
+        )
+
+
+def read_version(environment: Path) -> str:
+    """Return the version of r1plus in an environment; empty: it has none."""
+    info = next(environment.glob("lib/python*/site-packages/r1plus-*.dist-info"), None)
+    return info.name.removeprefix("r1plus-").removesuffix(".dist-info") if info is not None else ""
+
+
+def _parse_release(version: str) -> tuple[int, ...]:
+    """Return the numbers at the start of a version, without zeros at their end: of 1.2.0rc1 it is (1, 2)."""
+    numbers = re.split(r"[^0-9.]", version, maxsplit=1)[0]
+    release = [int(number) for number in re.findall(r"[0-9]{1,9}", numbers)]
+    while release and release[-1] == 0:
+        release.pop()
+    return tuple(release)
 
 
 def install_software(bundle: Bundle, root: Path, python: str = sys.executable) -> Path:
@@ -52,7 +88,7 @@ def install_software(bundle: Bundle, root: Path, python: str = sys.executable) -
     Raises:
         EdgeError: the bundle has no wheels, or they cannot be installed.
     """
-    environment = root / bundle.digest[:NAME_DIGITS]
+    environment = find_environment(bundle, root)
     mask = os.umask(0o022)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -122,11 +158,12 @@ def main(arguments: Sequence[str]) -> int:
         "--key", default="", help="public key of who made it, as you got it from them: not with the bundle"
     )
     parser.add_argument("--no-start", action="store_true", help="install only")
+    parser.add_argument(ALLOW_OLDER, action="store_true", help="also over a newer r1plus")
     given = parser.parse_args(own)
     os.umask(os.umask(0o077) | 0o022)  # What runs out of these folders is for nobody else to change.
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # As Ctrl-C.
     try:
-        return _install(given.bundle, given.key, given.no_start, options)
+        return _install(given, options)
     except EdgeError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.status
@@ -135,19 +172,22 @@ def main(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _install(path: Path, key: str, is_only_installed: bool, options: Sequence[str]) -> int:
-    keys_file = find_keys_file()
-    trust = (key,) if key else load_keys(keys_file)
+def _install(given: argparse.Namespace, options: Sequence[str]) -> int:
+    path: Path = given.bundle
+    keys_file, root = find_keys_file(), find_software_root()
+    trust = (given.key,) if given.key else load_keys(keys_file)
     with _tell_step("bundle") as step:
         bundle = open_bundle(path, trust)
+        if not given.allow_older:
+            check_age(bundle, root / CURRENT)
         step.append(f"all {len(bundle.manifest.files)} files verified, signed by key {key_id(bundle.signer)}")
     with _tell_step("software") as step:
-        environment = install_software(bundle, find_software_root())
+        environment = install_software(bundle, root)
         step.append(f"r1plus {bundle.manifest.software} in {environment}")
-    switch_current(find_software_root(), environment)
+    switch_current(root, environment)
     add_key(keys_file, bundle.signer)
     command = [str(environment / "bin" / "r1plus"), "edge", "install", str(path.absolute()), "--key", bundle.signer]
-    command += ["--no-start"] * is_only_installed + ["--", *options] * bool(options)
+    command += ["--no-start"] * given.no_start + ["--", *options] * bool(options)
     process = subprocess.Popen(command)
     while True:
         try:

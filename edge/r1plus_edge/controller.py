@@ -120,9 +120,15 @@ class Controller:
         """Return the pods, those that end too."""
         return [running.pod for running in self._pods.values()]
 
-    async def end(self, grace: float) -> None:
-        """End all pods."""
-        await asyncio.gather(*(self._end_pod(one, grace, is_gentle=False) for one in list(self._pods.values())))
+    async def end(self, grace: float, callers: asyncio.Task[None]) -> None:
+        """End all pods, those that have callers only when `callers` is done."""
+
+        async def end_one(running: _RunningPod) -> None:
+            if running.pod.has_been_ready:
+                await asyncio.wait([callers])
+            await self._end_pod(running, grace, is_gentle=False)
+
+        await asyncio.gather(callers, *map(end_one, list(self._pods.values())))
 
     def _observe(self) -> Observation:
         pods: tuple[PodFacts, ...] = tuple(pod.facts for pod in self.list_pods())

@@ -77,6 +77,8 @@ class Pod:
         self._sockets = sockets or {}
         self._listener = listener
         self.is_terminating = False
+        self.has_been_ready = False
+        """Whether it has been observed Ready, so that callers may wait for its answers."""
         self._ready_since: float | None = None
         self._earlier_restarts = 0
         self._containers: list[Container] = []
@@ -110,6 +112,7 @@ class Pod:
         """What the plan observes of it."""
         meta, is_ready = self._template["metadata"], self.is_ready
         self._ready_since = (self._ready_since or time.time()) if is_ready else None
+        self.has_been_ready = self.has_been_ready or is_ready
         revision = str(meta["labels"].get(names.LABEL_REVISION, ""))
         return PodFacts(
             name=self.name,

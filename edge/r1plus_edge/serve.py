@@ -196,8 +196,7 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, fr
             reporter.update(phase=ServePhase.STOPPING)
             if updater.handover is not None:
                 await gateway.drain()
-            await gateway.pod.end(END_SECONDS)
-            await controller.end(POD_END_SECONDS)
+            await controller.end(POD_END_SECONDS, asyncio.create_task(gateway.pod.end(END_SECONDS)))
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from r1plus_contract.verdict import MonitorReport, Phase
 from r1plus_edge.control import encode_answer
 from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.handover import Handover, HandoverKind, tell_asker
+from r1plus_edge.report import list_conditions
 from r1plus_edge.slots import make_current
 from r1plus_edge.trial import settle_trial
 from r1plus_edge.update import UpdateResult
@@ -49,9 +51,9 @@ class TakeOver:
             self.may_listen.set()
         if is_serving:
             return self._finish(controller)
-        problem = next(filter(None, map(describe_failing, controller.list_pods())), "")
+        problem = find_problem(controller)
         if self.clock() - self._began > MOST_SECONDS:
-            problem = f"it does not serve after {MOST_SECONDS / 60:g} min"
+            problem = problem or f"it does not serve after {MOST_SECONDS / 60:g} min"
         if problem and self.handover.kind is HandoverKind.FORWARD:
             raise EdgeError(problem)
         if problem:
@@ -75,3 +77,34 @@ class TakeOver:
     def tell(self, result: UpdateResult) -> None:
         """Tell who asked."""
         tell_asker(self.handover.asker, encode_answer(result))
+
+
+def find_problem(controller: Controller) -> str:
+    """Return why what was started does not serve, or not within minutes; empty: nothing says so."""
+    pods = [pod for pod in controller.list_pods() if not pod.is_terminating]
+    if not pods:
+        conditions = controller.objects.deployment["status"].get("conditions", ())
+        return f"the plan starts nothing: {'; '.join(list_conditions(conditions))}"
+    problems = (describe_failing(pod) or describe_refusal(controller.reports.get(pod.name)) for pod in pods)
+    return next(filter(None, problems), "")
+
+
+def describe_refusal(report: MonitorReport | None) -> str:
+    """Return why a monitor does not admit its pod, or only after a whole gate; empty: it has, or still may.
+
+    The same engine has passed that gate in the trial: a short check is all that it takes here.
+    """
+    if report is None or report.admitted:
+        return ""
+    match report.phase:
+        case Phase.BLOCKED:
+            return f"its monitor cannot check the engine: {report.reason}: {report.message}"
+        case Phase.WATCHING:
+            return f"its engine has failed the gate: {report.reason}: {report.message}"
+        case Phase.GATING if report.progress is None or not report.progress.is_short_check:
+            return (
+                "the engine answers otherwise than in its trial: its short check has failed, and a whole gate follows;"
+                " see logs/monitor.log"
+            )
+        case _:
+            return ""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from r1plus_contract.verdict import Phase
 from r1plus_edge.control import Asker
@@ -128,35 +128,56 @@ class Updater:
             EdgeError: it is none that what serves can turn into.
             OSError: it cannot be started.
         """
-        folder = self.installation.folder
+        software = self._check_software(Path(asked.software))
+        request = replace(asked, software=str(software)).on_top_of(self.record.in_force)
+        trial = Handover(HandoverKind.TRIAL, request, data=str(self.installation.folder.trial.root))
+        has_room = await asyncio.to_thread(self._has_room_for_trial, request)
+        try:
+            await self._gate_software(trial, narrator, has_room=has_room)
+        except (EdgeError, OSError) as error:
+            serves = find_current_revision(self.controller.revisions.values())
+            return UpdateResult(False, f"Fail, taken back, {serves.name if serves else 'nothing'} serves: {error}")
+        narrator.note("switching: callers wait until the new software answers")
+        return await self._hand_over(trial, asker)
+
+    def _check_software(self, software: Path) -> Path:
+        """Return the folder of software that can be tried now. Raises EdgeError: it cannot, or none can."""
         # Of what it names now: who asks may let a link name something else later.
-        software = check_slot(Path(asked.software))
+        software = check_slot(software)
         if self.controller.serving_pod is None:
             raise EdgeError(
                 "nothing serves now, so no other software can be gated beside it; see `r1plus serve status`"
             )
         if any(word in _STANDARD_INPUT for word in self.options.words):
             raise EdgeError("-f -: other software cannot read standard input again; start `r1plus serve` with a file")
-        request = replace(asked, software=str(software)).on_top_of(self.record.in_force)
-        trial = Handover(HandoverKind.TRIAL, request, data=str(folder.trial.root))
-        has_room = await asyncio.to_thread(self._has_room_for_trial, request)
+        return software
+
+    async def _gate_software(self, trial: Handover, narrator: "_Both", *, has_room: bool) -> None:
+        """Let other software pass its trial, beside what serves where there is room for both.
+
+        Raises:
+            EdgeError: it does not pass.
+            OSError: it cannot be started.
+        """
+        software, folder = Path(trial.request.software), self.installation.folder
 
         def tell(percent: int, text: str) -> None:
             narrator.progress("gate", percent, text)
 
-        try:
-            with _suspend(self.controller, is_needed=not has_room), narrator.time_step("trial") as step:
-                if not has_room:
-                    narrator.note("the memory does not hold both: what serves stops for the gate")
-                while self.controller.is_suspended and self.controller.list_pods():
-                    await self._has_passed.wait()
-                    self._has_passed.clear()
-                status = await run_trial(software, self.options.words, trial, folder, tell)
-                step.detail = f"{describe_measurement(status.verdict, status.accuracy)} with {software}"
-        except (EdgeError, OSError) as error:
-            serves = find_current_revision(self.controller.revisions.values())
-            return UpdateResult(False, f"Fail, taken back, {serves.name if serves else 'nothing'} serves: {error}")
-        narrator.note("switching: callers wait until the new software answers")
+        with _suspend(self.controller, is_needed=not has_room), narrator.time_step("trial") as step:
+            if not has_room:
+                narrator.note("the memory does not hold both: what serves stops for the gate")
+                await self._await_end_of_pods()
+            status = await run_trial(software, self.options.words, trial, folder, tell)
+            step.detail = f"{describe_measurement(status.verdict, status.accuracy)} with {software}"
+
+    async def _await_end_of_pods(self) -> None:
+        while self.controller.list_pods():
+            await self._has_passed.wait()
+            self._has_passed.clear()
+
+    async def _hand_over(self, trial: Handover, asker: Asker) -> NoReturn:
+        """Let all of this end, and what has passed its trial take over. It never returns: this process becomes that."""
         # Who asked may leave, and the number be another file's.
         descriptor = os.dup(asker.descriptor) if asker.descriptor else 0
         self.handover = replace(trial, kind=HandoverKind.FORWARD, data="", former=sys.prefix, asker=descriptor)

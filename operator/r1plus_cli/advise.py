@@ -19,7 +19,7 @@ from r1plus_cli.advice.figures import EngineFigures, Exclusion, recommend
 from r1plus_cli.advice.recorded import Recorded, read_recorded
 from r1plus_cli.advice.report import Advice, show_advice
 from r1plus_cli.advice.results import Results, build_key
-from r1plus_cli.errors import CliError, UsageError
+from r1plus_cli.errors import CliError, UsageError, converted_errors
 from r1plus_cli.history_verbs import RegistryOption
 from r1plus_cli.options import KubeconfigOption, NamespaceOption, Output, OutputOption, print_document
 from r1plus_cli.registry import DEFAULT, Registry, parse_address
@@ -57,6 +57,9 @@ def advise_command(
     context: Annotated[
         int | None, typer.Option("--context", min=16, help="Tokens of prompt and answer. Default: the plan's.")
     ] = None,
+    family: Annotated[
+        str, typer.Option("--family", help="Compare the engines of this model family, such as qwen. Default: all.")
+    ] = "",
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder for results; by default ~/.local/share/r1plus/advise.")
     ] = None,
@@ -79,8 +82,8 @@ def advise_command(
     Example: `r1plus advise --suite smollm2-full-v1 --engines smollm2-full-f16,smollm2-lite-q8-0 --price 0.08`
     """
     amount = parse_price(price)
-    known = local.load_engines(catalog)
-    selected = select_engines(_split(engines or ()), known)
+    known = local.load_engines(catalog, family)
+    selected = select_engines(_split(engines or ()), known, family)
     choice = read_suite(suite)
     root = (data or find_default_data().with_name("advise")).absolute()
     recorded = Recorded((), ())
@@ -88,7 +91,7 @@ def advise_command(
         recorded = _read_cluster(kubeconfig, namespace, registry, choice.suite)
         if recorded.problem:
             _tell(recorded.problem)
-    with _converted_errors(), _terminated_as_interrupted():
+    with converted_errors(), _terminated_as_interrupted():
         own = _measure_here(selected, choice, Sizes(batch, context), root, catalog, is_optional=bool(recorded.figures))
     measured, others = (*own.figures, *recorded.figures), (*own.exclusions, *recorded.exclusions)
     advice = Advice(
@@ -251,14 +254,6 @@ def _read_cluster(kubeconfig: str, namespace: str | None, registry: str, suite: 
     space = namespace or cluster.get_default_namespace()
     reader = Registry(parse_address(registry), lambda: cluster)
     return read_recorded(cluster, lambda: reader.read_evaluations(space, None, items=False), suite, space)
-
-
-@contextlib.contextmanager
-def _converted_errors() -> Iterator[None]:
-    try:
-        yield
-    except EdgeError as error:
-        raise (UsageError if error.status == UsageError.status else CliError)(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -17,8 +17,7 @@ from typing import Annotated
 import typer
 
 from r1plus_cli import local
-from r1plus_cli.errors import UsageError
-from r1plus_cli.serve import converted_errors
+from r1plus_cli.errors import UsageError, converted_errors
 from r1plus_cli.suite import read_signing_key, say
 from r1plus_contract.suite_files import key_id
 from r1plus_edge.bundle import open_bundle

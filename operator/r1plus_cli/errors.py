@@ -7,6 +7,11 @@
 Every message says what was requested, what was wrong, and what to do. Any other exception is a bug and shows a trace.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from r1plus_edge.errors import EdgeError
+
 
 class CliError(Exception):
     """A request that could not be fulfilled."""
@@ -22,3 +27,12 @@ class UsageError(CliError):
     """Arguments or a file that cannot be read."""
 
     status = 2
+
+
+@contextmanager
+def converted_errors() -> Iterator[None]:
+    """Turn errors of the edge tier into the command line's."""
+    try:
+        yield
+    except EdgeError as error:
+        raise (UsageError if error.status == UsageError.status else CliError)(str(error)) from error

@@ -135,6 +135,8 @@ class GateProgress:
     done: int
     total: int
     text: str
+    is_short_check: bool = False
+    """Whether it is only the check of a sample, by a pod of a revision that has passed its gate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def test_without_the_admission_token_the_gateway_sends_nothing_to_the_pod(served
     hidden = token.with_name("hidden")
     token.rename(hidden)
     wait_until(lambda: served.ask().status_code == 503, "nothing answers without the token")
-    assert served.status.phase is ServePhase.UNAVAILABLE
+    served.until(ServePhase.UNAVAILABLE)  # The gateway may say it first.
     hidden.rename(token)
     wait_until(lambda: answers(served), "it answers again")
 
@@ -114,6 +114,7 @@ def test_after_a_power_cut_it_serves_by_the_recorded_verdict_with_the_same_key_a
         store, conversation = owner.add_handbook(), owner.begin()
         assert owner.cite(store) == "handbook.md"
         owner.until_hybrid(store)
+    wait_until(lambda: served.status.search == "words and meaning", "its status says so, too")
     assert "documents   searched by words and meaning" in served.call("status").stdout
     key = served.folder.key.read_text()
     served.kill()
@@ -148,6 +149,7 @@ def test_an_engine_that_fails_its_suite_is_refused_and_never_called(tmp_path: Pa
     try:
         served.until(ServePhase.REFUSED)
         assert "GateFailed" in served.output
+        wait_until(served.folder.key.exists, "its gateway has a key", evidence=lambda: served.evidence)
         assert served.ask().status_code == 404
         status = served.call("status")
         assert status.returncode == 1

@@ -11,7 +11,7 @@ from r1plus_edge.bundle_install import CURRENT
 from r1plus_edge.data_folder import find_holder
 from r1plus_edge.report import ServePhase
 from support.edge.served import DEPLOYMENT, START_SECONDS, Served, calling, read_command, serving
-from support.edge.slots import DEAD, LAME, write_slot, write_slots
+from support.edge.slots import DEAD, DOUBTFUL, LAME, write_slot, write_slots
 from support.edge.small_machine import measure_request, write_small_program
 from support.edge.suites import write_part
 from support.waiting import wait_until
@@ -90,12 +90,21 @@ def test_software_that_does_not_start_changes_nothing(device: Device) -> None:
     assert (device.running, device.current) == (running, running)
 
 
-def test_software_that_passes_and_does_not_come_up_gives_way_to_what_served_before(device: Device) -> None:
+FAULTS = {
+    "does not come up": (LAME, "this release is lame"),
+    "fails the check of the engine that it has loaded": (DOUBTFUL, "answers otherwise than in its trial"),
+}
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS.values(), ids=FAULTS)
+def test_software_that_passes_its_trial_and_then_fails_gives_way_to_what_served_before(
+    device: Device, fault: tuple[str, str], reason: str
+) -> None:
     served, before, running = device.served, device.served.status, device.running
-    write_slot(device.software, "lame", LAME)
+    write_slot(device.software, Path(fault[0]).stem, fault)
     with calling(served) as caller:
-        code, output = device.update("lame")
-    assert (code, "Fail, taken back" in output, "this release is lame" in output) == (1, True, True), output
+        code, output = device.update(Path(fault[0]).stem)
+    assert (code, "Fail, taken back" in output, reason in output) == (1, True, True), output
     assert (caller.failures, caller.revisions) == ([], [before.revision])
     assert (device.running, device.current, served.status.pid) == (running, running, before.pid)
 
@@ -116,7 +125,9 @@ def test_after_a_power_cut_at_each_step_a_slot_serves(device: Device, step: str,
         assert update.stdout is not None
         next(line for line in update.stdout if step in line)
         if step == "switching":
-            wait_until(lambda: read_command(served.pid).find(f"/{other}/") > 0, "it has become the new software")
+            wait_until(
+                lambda: read_command(served.pid).find(f"/{other}/") > 0, "it has become the new software", START_SECONDS
+            )
         served.kill()
         update.communicate(timeout=START_SECONDS)
     served.start()

@@ -2,14 +2,18 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from devcluster.cache import cache_dir
+from r1plus_edge.objects import load_objects
 from r1plus_edge.report import ServePhase
 from r1plus_edge.update import UpdateRecord, load_record
+from r1plus_operator.plan.revision.record import find_current_revision
+from r1plus_operator.plan.revision.storage import read_revisions
 from support.edge.engines import write_broken
 from support.edge.served import COMMAND, DEPLOYMENT, START_SECONDS, Served, calling, read_objects, serving
 from support.edge.small_machine import measure_request, write_small_program
@@ -18,7 +22,8 @@ from support.waiting import wait_until
 
 pytestmark = [pytest.mark.edge, pytest.mark.timeout(6000)]
 ROLLBACK = DEPLOYMENT.replace("probesPerMinute: 60", "probesPerMinute: 600, onBreach: Rollback")
-ENVIRONMENT = {"R1PLUS_BAKE_SECONDS": "20"}
+BAKE_SECONDS = 20
+ENVIRONMENT = {"R1PLUS_BAKE_SECONDS": str(BAKE_SECONDS)}
 """As the stories of a cluster have it: ten minutes are the default."""
 
 
@@ -46,6 +51,14 @@ def write_file(folder: Path, batch: int, text: str = ROLLBACK) -> str:
 def read_record(served: Served) -> UpdateRecord:
     origin = json.loads(served.folder.update.read_text())["origin"]
     return load_record(served.folder.update, origin)
+
+
+def has_baked(served: Served) -> bool:
+    """Whether what serves has done so for as long as what is gone back to must have."""
+    current = find_current_revision(read_revisions(load_objects(served.folder.objects).children).values())
+    assert current is not None
+    assert current.promoted_at is not None
+    return time.time() - current.promoted_at > BAKE_SECONDS
 
 
 def test_an_update_is_gated_beside_what_serves_and_no_request_fails(served: Served, tmp_path: Path) -> None:
@@ -121,7 +134,7 @@ def test_a_restart_with_other_options_undoes_the_update(served: Served) -> None:
 def test_when_the_accuracy_falls_the_last_good_engine_serves_again_and_no_request_fails(
     served: Served, broken: tuple[str, str], tmp_path: Path
 ) -> None:
-    wait_until(lambda: served.status.rollback.startswith("possible"), "an earlier revision can be gone back to", 600)
+    wait_until(lambda: has_baked(served), "what serves can be gone back to", 600)
     good, (files, catalog) = served.status.revision, broken
     observing = write_file(tmp_path, 4, ROLLBACK.replace("onBreach: Rollback", "onBreach: Rollback, gate: Observe"))
     with calling(served) as caller:

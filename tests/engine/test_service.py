@@ -124,17 +124,19 @@ def test_exec_start_serves_and_exec_stop_ends_all(unit: Unit, tmp_path: Path) ->
     body = {"model": "edge", "messages": [{"role": "user", "content": "What is the capital of Sweden?"}]}
     headers = {"Authorization": f"Bearer {unit.data.key.read_text().strip()}"}
     answer = httpx.post(
-        f"{status.url}/v1/chat/completions", json=body, headers=headers, timeout=120, trust_env=False
+        f"{status.url}/v1/chat/completions", json=body, headers=headers, timeout=START_SECONDS, trust_env=False
     ).json()
     assert "Stockholm" in answer["choices"][0]["message"]["content"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in unit.data.root.iterdir() if path.is_file())
     stopped = unit.start("ExecStop", tmp_path / "stop.log")
-    assert stopped.wait(60) == 0, (tmp_path / "stop.log").read_text()
-    assert started.wait(10) == 0, "a stop is no failure, after which systemd would start it again"
+    assert stopped.wait(START_SECONDS) == 0, (tmp_path / "stop.log").read_text()
+    assert started.wait(START_SECONDS) == 0, "a stop is no failure, after which systemd would start it again"
     assert find_processes(unit.data.root) == []
 
 
 def test_wrong_options_end_it_with_the_status_that_systemd_does_not_restart(unit: Unit, tmp_path: Path) -> None:
     wrong = Unit(unit.text.replace("--tier edge", "--tier edge --engine nonesuch"), unit.data)
     started = wrong.start("ExecStart", tmp_path / "start.log")
-    assert started.wait(120) == int(unit.read("RestartPreventExitStatus")[0]), (tmp_path / "start.log").read_text()
+    assert started.wait(START_SECONDS) == int(unit.read("RestartPreventExitStatus")[0]), (
+        tmp_path / "start.log"
+    ).read_text()

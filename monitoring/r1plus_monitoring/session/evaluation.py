@@ -171,7 +171,7 @@ class EvaluationSession:
         run = GateRun(sample, rules, GateRecord(self._context.seed()))
         log("info", "Short check started", items=len(sample), allowed=allowed)
         judgement = await self._keeper.drive(
-            run, self._choose_pace(), lambda: self._report_progress(run, "short check: ")
+            run, self._choose_pace(), lambda: self._report_progress(run, is_short_check=True)
         )
         lost = len(judgement.figures.lost_items)
         is_passed = judgement.verdict is Verdict.PASS and lost <= allowed
@@ -194,7 +194,7 @@ class EvaluationSession:
         """Run the gate: at the production batch before traffic; one by one, at the configured pace, during traffic."""
         beside_traffic = self._is_admitted and not self._control
         rules = Rules(self._threshold, batch=1 if beside_traffic else self._batch)
-        return await self._run_gate(rules, self._choose_pace(), lambda run: self._report_progress(run, ""))
+        return await self._run_gate(rules, self._choose_pace(), self._report_progress)
 
     async def _run_gate(
         self,
@@ -302,16 +302,16 @@ class EvaluationSession:
             acknowledged=None,
         )
 
-    def _report_progress(self, run: GateRun, prefix: str) -> None:
-        """Report how far the gate is."""
+    def _report_progress(self, run: GateRun, *, is_short_check: bool = False) -> None:
+        """Report how far the gate, or the short check, is."""
         self._context.exposition.set_progress(run.probe_count / run.probe_total)
-        text = prefix + run.progress_text
+        text = f"short check: {run.progress_text}" if is_short_check else run.progress_text
         self._context.publisher.update(
             phase=Phase.GATING,
             verdict=Verdict.NO_DATA,
             reason="GateRunning",
             message=text,
-            progress=GateProgress(done=run.probe_count, total=run.probe_total, text=text),
+            progress=GateProgress(run.probe_count, run.probe_total, text, is_short_check),
         )
 
     @property

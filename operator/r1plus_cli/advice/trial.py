@@ -132,6 +132,8 @@ class _Serve:
         file.write_text(_render_deployment(candidate), encoding="utf-8")
         self._command = [str(Path(sys.prefix) / "bin" / "r1plus"), "serve", "-f", str(file)]
         self._command += ["--engine", candidate.engine.name, "--suite", place.suite, "--catalog", str(place.catalog)]
+        # Some families are shipped apart.
+        self._command += ["--family", candidate.engine.spec.family]
         self._command += ["--data", str(self.data.root), "--listen", "127.0.0.1:0"]
 
     def __enter__(self) -> "_Serve":

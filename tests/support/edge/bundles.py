@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from r1plus_contract.suite_files import SuiteSignature, write_signature
+from r1plus_edge.bundle_install import switch_current
 from r1plus_edge.bundle_manifest import (
     END,
     MANIFEST_FILE,
@@ -46,6 +47,13 @@ def make_sources(folder: Path) -> dict[str, Path]:
         (folder / path).write_bytes(content)
     (folder / "triton/bin/tritonserver").chmod(0o755)
     return {path: folder / path for path in CONTENTS}
+
+
+def write_release(root: Path, version: str) -> Path:
+    """Let `current` below `root` name an environment that has nothing but the version of its r1plus; return the link."""
+    environment = root / "installed"
+    (environment / f"lib/python3.11/site-packages/r1plus-{version}.dist-info").mkdir(parents=True)
+    return switch_current(root, environment)
 
 
 def make_bundle(folder: Path, key: KeyPair | None = None, manifest: BundleManifest = MANIFEST) -> tuple[Path, KeyPair]:

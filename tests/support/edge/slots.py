@@ -27,6 +27,11 @@ LAME = (
     'def adopt_trial(folder: DataFolder) -> None:\n    raise ValueError("this release is lame")',
 )
 """Passes its trial, and does not take over."""
+DOUBTFUL = (
+    "r1plus_monitoring/session/evaluation.py",
+    "async def _fail(self: EvaluationSession) -> bool:\n    return False\nEvaluationSession._run_short_check = _fail",
+)
+"""Passes its trial, and fails the check of what it has loaded then."""
 
 
 def write_slot(root: Path, name: str, broken: tuple[str, str] | None = None) -> Path:

@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from r1plus_cli import local
-from r1plus_cli.advice.candidates import Sizes, explain_context, explain_none, find_candidates
+from r1plus_cli.advice.candidates import (
+    Sizes,
+    explain_context,
+    explain_none,
+    find_candidates,
+    select_engines,
+)
 from r1plus_cli.advice.figures import EngineFigures, Speed, recommend
 from r1plus_cli.advice.recorded import read_recorded
 from r1plus_cli.advice.report import Advice
@@ -163,6 +169,27 @@ def test_an_engine_whose_files_are_elsewhere_is_left_out(tmp_path: Path) -> None
     assert "its files are not on this machine" in exclusion.why
 
 
+@for_each(
+    "family, names, selected",
+    {
+        "all engines of a family": (
+            "qwen",
+            [],
+            ["qwen-edge-smollm2-f16", "qwen-full-q4-k-m", "qwen-lite-q8-0"],
+        ),
+        "one of another family beside one of it": (
+            "qwen",
+            ["smollm2-lite-q8-0", "qwen-lite-q8-0"],
+            ["smollm2-lite-q8-0", "qwen-lite-q8-0"],
+        ),
+        "without a family, all but what is shipped apart": ("", [], [one.name for one in ENGINES]),
+    },
+)
+def test_a_family_and_names_say_which_engines_are_compared(family: str, names: list[str], selected: list[str]) -> None:
+    engines = local.load_engines(local.SHIPPED_CATALOG, family)
+    assert [one.name for one in select_engines(names, engines, family)] == selected
+
+
 def test_where_none_fits_the_error_names_each_and_what_would_do(tmp_path: Path) -> None:
     engines = [one for one in ENGINES if one.spec.family == "smollm2"]
     _, exclusions = find_candidates(engines, suite(), Sizes(), node(0.3), tmp_path)
@@ -189,6 +216,7 @@ def refusals(folder: Path) -> dict[str, tuple[list[str], str]]:
         "a folder without a suite": (["--suite", str(folder)], "has no suite.json"),
         "an engine that nobody knows": ([*known, "--engines", "nonesuch"], "no engine 'nonesuch' in the catalog; those with files are smollm2"),
         "an engine twice": ([*known, "--engines", "smollm2-edge-q4-1,smollm2-edge-q4-1"], "named twice"),
+        "a family that nobody knows": ([*known, "--family", "nonesuch"], "no engine of family 'nonesuch' in the catalog, which has r1plus, smollm2"),
         "a price in words": ([*known, "--price", "cheap"], "'cheap' is no price above zero"),
         "a price of nothing": ([*known, "--price", "0"], "is no price above zero"),
         "a price without end": ([*known, "--price", "inf"], "is no price above zero"),
@@ -205,6 +233,7 @@ REFUSALS = (
     "a folder without a suite",
     "an engine that nobody knows",
     "an engine twice",
+    "a family that nobody knows",
     "a price in words",
     "a price of nothing",
     "a price without end",

@@ -13,7 +13,8 @@ import pytest
 
 from r1plus_cli.errors import CliError
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
-from r1plus_cli.serve import ServeArguments, build_end, build_options
+from r1plus_cli.serve import build_end
+from r1plus_cli.serve_options import ServeArguments, build_options
 from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.bundle_manifest import BundleManifest, read_host
 from r1plus_edge.bundle_writer import Signer, write_bundle
@@ -28,6 +29,7 @@ from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.importing.triton_server import WHEEL
 from r1plus_operator.observe.suite_signature import KeyPair, generate_key
 from support.cli.command import run
+from support.edge.bundles import write_release
 from support.edge.engines import NAME, write_catalog
 from support.edge.suites import write_part
 
@@ -333,6 +335,17 @@ def test_a_bundle_is_verified_and_unpacked_before_it_reaches_who_serves(fetched:
     asked = UpdateRequest(engine=str(engine.parent), catalog=str(engine.parents[1]), suite=str(suite))
     updated = options_of().reread(asked)
     assert ([one.name for one in updated.engines], updated.request.spec.accuracy.suite) == ([NAME], "part-v1")
+
+
+def test_a_bundle_of_an_earlier_release_changes_nothing(fetched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, root = generate_key(), fetched / "home/r1plus/software"
+    monkeypatch.setenv("XDG_DATA_HOME", str(fetched / "home"))
+    write_release(root, "9.0")
+    bundle = pack(fetched, key, has_software=True)
+    update = run("serve", "update", bundle, "--key", key.public, "--data", fetched)
+    assert "has r1plus 0.1.0, and 9.0 is installed" in str(update.exception)
+    assert sorted(one.name for one in root.iterdir()) == [CURRENT, "installed"]
+    assert not (fetched / "cache" / "bundles").exists()
 
 
 def test_a_bundle_is_refused_by_its_signer_and_its_end(fetched: Path) -> None:

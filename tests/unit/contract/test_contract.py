@@ -45,7 +45,7 @@ REPORT = MonitorReport(
     "R",
     "m",
     gate=GATE,
-    progress=GateProgress(1, 2, "t"),
+    progress=GateProgress(1, 2, "t", is_short_check=True),
     sweep=SweepFigures(1, 2, 0.1, 0.9, "t"),
 )
 IDENTITY = ServingIdentity("e", "d", "c", "t", 32, 2048)

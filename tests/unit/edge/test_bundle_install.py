@@ -17,7 +17,15 @@ import pytest
 
 from r1plus_edge.bundle import Bundle, open_bundle
 from r1plus_edge.bundle_contents import gather_engine, gather_suite, install_contents, needs_catalog
-from r1plus_edge.bundle_install import COMPLETE, CURRENT, find_software_root, install_software, switch_current
+from r1plus_edge.bundle_install import (
+    COMPLETE,
+    CURRENT,
+    check_age,
+    find_software_root,
+    install_software,
+    read_version,
+    switch_current,
+)
 from r1plus_edge.bundle_installer import build_installer
 from r1plus_edge.bundle_keys import add_key, find_keys_file, load_keys
 from r1plus_edge.bundle_manifest import Part
@@ -28,7 +36,7 @@ from r1plus_edge.errors import EdgeError
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_operator.observe.suite_signature import generate_key
-from support.edge.bundles import HOST, MANIFEST, build_signer, make_bundle, make_sources
+from support.edge.bundles import HOST, MANIFEST, build_signer, make_bundle, make_sources, write_release
 
 ENGINES = load_catalog(Path(catalog.__file__).parent)
 METADATA = """Metadata-Version: 2.4
@@ -179,6 +187,51 @@ def test_what_is_installed_is_for_nobody_else_to_change(installer: Path, tmp_pat
     assert "the wheels of the bundle are for another machine" in result.stderr
     made = [tmp_path / "home" / ".local", *(tmp_path / "home" / ".local").rglob("*")]
     assert [one for one in made if not one.is_symlink() and one.stat().st_mode & 0o022] == []
+
+
+AGES = {
+    "an earlier patch": ("1.2.9", "1.2.10", True),
+    "an earlier release of fewer numbers": ("1.2", "1.2.1", True),
+    "another build of the same release": ("1.2.0", "1.2", False),
+    "a candidate of the same release": ("1.2.0rc1", "1.2.0", False),
+    "a later release": ("1.10", "1.9.3", False),
+    "a version that is none": ("unknown", "0.1.0", True),
+}
+
+
+@pytest.mark.parametrize(("own", "installed", "is_refused"), AGES.values(), ids=AGES)
+def test_software_of_an_earlier_release_is_refused(tmp_path: Path, own: str, installed: str, is_refused: bool) -> None:
+    path, key = make_bundle(tmp_path, manifest=replace(MANIFEST, software=own))
+    bundle, current = open_bundle(path, (key.public,), HOST), write_release(tmp_path / "software", installed)
+    assert read_version(current) == installed
+    words = f"has r1plus {own}, and {installed} is installed in {current}"
+    with pytest.raises(EdgeError, match=words) if is_refused else contextlib.nullcontext():
+        check_age(bundle, current)
+
+
+def test_the_first_software_of_a_machine_and_a_bundle_without_any_have_no_age(tmp_path: Path) -> None:
+    path, key = make_bundle(tmp_path)
+    bundle = open_bundle(path, (key.public,), HOST)
+    check_age(bundle, tmp_path / "software" / CURRENT)
+    files = tuple(file for file in bundle.manifest.files if not file.path.startswith("wheels/"))
+    check_age(
+        replace(bundle, manifest=replace(bundle.manifest, files=files)), write_release(tmp_path / "software", "9.0")
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [([], "give --allow-older if you want this one"), (["--allow-older"], "the wheels of the bundle are for another")],
+    ids=["it is refused", "it is asked for"],
+)
+def test_the_installer_takes_an_earlier_release_only_if_asked(
+    installer: Path, tmp_path: Path, words: list[str], text: str
+) -> None:
+    path, key = make_bundle(tmp_path)  # Its wheels are none, so that it ends early.
+    current = write_release(tmp_path / "home/.local/share/r1plus/software", "9.0")
+    result = run_installer(installer, tmp_path / "home", str(path), "--key", key.public, *words)
+    assert (result.returncode, text in result.stderr) == (1, True), result.stderr
+    assert read_version(current) == "9.0"
 
 
 def test_current_is_switched_in_one_step(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""A pod as processes: its ports are others where another process took one."""
+"""A pod as processes: its ports are others where another process took one; which pods end first."""
 
 import asyncio
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from r1plus_edge.controller import run_pod
+from r1plus_edge.controller import Controller, _RunningPod, run_pod
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.images import Images
 from r1plus_edge.places import LOOPBACK
@@ -43,3 +43,29 @@ async def test_a_pod_whose_port_was_taken_while_its_process_was_gone_gets_anothe
             await pod.end(1.0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_at_the_end_a_pod_in_its_gate_waits_for_no_callers_and_one_that_serves_does(tmp_path: Path) -> None:
+    folder, nothing = open_data_folder(tmp_path / "data"), cast(Any, None)
+    controller = Controller(folder, nothing, nothing, nothing, IMAGES, nothing)
+    gated = template()
+    gated["spec"]["containers"][0]["readinessProbe"]["httpGet"]["path"] = "/nonesuch"
+    serving, gating = (
+        Pod(name, text, folder, IMAGES, Sources(lambda _: None), lambda: None)
+        for name, text in (("serving", template()), ("gating", gated))
+    )
+    for pod in (serving, gating):
+        controller._pods[pod.name] = _RunningPod(pod, pod.name, asyncio.create_task(run_pod(pod)))
+    await eventually(lambda: serving.facts.ready, "it serves", evidence=lambda: str(serving.containers[0].not_ready))
+    await eventually(lambda: gating.containers[0].pid, "the other one runs")
+    has_answered = asyncio.Event()
+
+    async def answer() -> None:
+        await has_answered.wait()
+
+    end = asyncio.create_task(controller.end(5.0, asyncio.create_task(answer())))
+    await eventually(lambda: controller.list_pods() == [serving], "the one in its gate has ended")
+    assert (serving.is_ready, end.done()) == (True, False)
+    has_answered.set()
+    await end
+    assert controller.list_pods() == []
