@@ -18,7 +18,7 @@ from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.images import Images, build_command, build_environment
 from r1plus_edge.on_demand import SOCKET, START_SECONDS, OnDemandContainer
 from r1plus_edge.places import LOOPBACK, Places, choose_ports
-from r1plus_edge.probes import read_probe
+from r1plus_edge.probes import Probe, read_probe
 from r1plus_edge.volumes import write_config
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_operator.plan.observation import Json, PodFacts
@@ -201,6 +201,15 @@ class Pod:
             return self._sources.secrets[volume["secret"]["secretName"]]
         return self._root / "volumes" / name
 
+    @staticmethod
+    def _read_startup_probe(container: Json, places: Places) -> Probe | None:
+        """Return a container's startup probe. The monitor's looks at the first process of its container.
+
+        There is none here; a pod whose port another process took gets another port.
+        """
+        is_monitor = container["name"] == names.CONTAINER_MONITOR
+        return None if is_monitor else read_probe(container, "startupProbe", places)
+
     def _build_container(self, container: Json) -> Container:
         places, tmp = self.places_of(container), self._find_tmp(container)
         resources = container.get("resources", {})
@@ -220,7 +229,7 @@ class Pod:
             memory_limit=bytes_of(limit) if limit else None,
             memory_request=bytes_of(request) if request else 0,
             confinement=build_confinement(places.folders.values(), tmp) if socket else None,
-            startup=read_probe(container, "startupProbe", places),
+            startup=self._read_startup_probe(container, places),
             readiness=read_probe(container, "readinessProbe", places),
             liveness=read_probe(container, "livenessProbe", places),
             prestop=tuple(places.translate_command(hook.get("command", ()))),

@@ -35,7 +35,8 @@ END_SECONDS: Final = 1.0
 
 
 MOST_ANSWER_BYTES: Final = 4 * 1024 * 1024
-"""Of one answer, whose text may be held until it is whole: 131,072 tokens of 32 bytes each."""
+"""Of one answer, whose text may be held until it is whole: 131,072 tokens of 32 bytes each. More where the settings let
+more wait for a reader."""
 MOST_RESPONSES_PER_TOKEN: Final = 4
 """An engine sends one for each token, and few without news."""
 MOST_ANSWERS_TO_QUESTION: Final = 16
@@ -277,7 +278,7 @@ class Generation:
             AnswerFailedError: it is larger.
         """
         tokens = self._pool.model.context_tokens
-        most_bytes = min(MOST_ANSWER_BYTES, MOST_TOKEN_BYTES * tokens)
+        most_bytes = min(max(MOST_ANSWER_BYTES, self._most_waiting_bytes), MOST_TOKEN_BYTES * tokens)
         most_responses = MOST_RESPONSES_PER_TOKEN * tokens
         if self._progress.text_bytes > most_bytes or self._progress.responses > most_responses:
             raise AnswerFailedError(

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 from typing import Any, cast
 
+from r1plus_contract.names import CONTAINER_MONITOR
 from r1plus_edge.controller import Controller, _RunningPod, run_pod
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.images import Images
@@ -69,3 +70,12 @@ async def test_at_the_end_a_pod_in_its_gate_waits_for_no_callers_and_one_that_se
     has_answered.set()
     await end
     assert controller.list_pods() == []
+
+
+def test_a_monitor_has_no_probe_of_its_containers_first_process(tmp_path: Path) -> None:
+    """On this machine the first process is the system's."""
+    pod = Pod("pod", template(), open_data_folder(tmp_path / "data"), IMAGES, Sources(lambda name: None), lambda: None)
+    container = {"name": "web", "startupProbe": {"exec": {"command": ["true"]}}}
+    places = pod.places_of(container)
+    assert pod._read_startup_probe(container, places) is not None
+    assert pod._read_startup_probe({**container, "name": CONTAINER_MONITOR}, places) is None

@@ -140,7 +140,7 @@ async def leave_and_settle(rig: Rig, task: asyncio.Task[Any], settled: int) -> N
 
 async def test_a_slow_reader_pays_for_what_the_engine_counted(tmp_path: Path) -> None:
     limits = {"slowReaderBytes": 64 * 1024}
-    async with running(tmp_path, Endless(), settings={"limits": limits}) as rig:
+    async with running(tmp_path, Endless(), settings={"limits": limits}, contextTokens=65536) as rig:
         with socket.socket() as client:
             await stop_reading(client, rig)
             await rig.until_settled()
@@ -152,7 +152,7 @@ async def test_a_slow_reader_pays_for_what_the_engine_counted(tmp_path: Path) ->
 async def test_a_client_that_reads_late_gets_every_token_in_order(tmp_path: Path, version: str) -> None:
     tokens = [f"{number:05}{'x' * 8192}" for number in range(1000)]  # more than the kernel keeps
     settings = {"limits": {"slowReaderBytes": 16 * 1024 * 1024}}
-    async with running(tmp_path, answer(*tokens), settings=settings) as rig:
+    async with running(tmp_path, answer(*tokens), settings=settings, contextTokens=65536) as rig:
         with socket.socket() as client:
             await stop_reading(client, rig, version)
             await eventually(lambda: rig.pod.sent_tokens == len(tokens), "all tokens are sent")
@@ -230,7 +230,7 @@ class Endless:
     "by seconds": {"slowReaderSeconds": 0.2, "slowReaderBytes": 64 * 1024 * 1024},
 })  # fmt: skip
 async def test_a_client_that_does_not_read_is_cut(tmp_path: Path, limits: dict[str, Any]) -> None:
-    async with running(tmp_path, Endless(), settings={"limits": limits}) as rig:
+    async with running(tmp_path, Endless(), settings={"limits": limits}, contextTokens=65536) as rig:
         with socket.socket() as client:
             await stop_reading(client, rig)
             await rig.until_settled()
