@@ -55,7 +55,7 @@ _REMEDIES: Final = {
     " kernel.apparmor_restrict_unprivileged_userns; the unit of `r1plus serve install` refuses them to all it runs",
     "files": "Landlock is refused, so they can read what you can, keys too. It needs Linux 5.13, `landlock` in"
     " /sys/kernel/security/lsm (boot with lsm=landlock,...), and of a container that its seccomp profile allows it",
-    "sockets": "filters of system calls are refused, so they may connect to other programs of yours. They need a kernel"
+    "sockets": "filters of system calls are refused, without which they end at once. Filters need a kernel"
     " with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
 }
 _PROBE: Final = "/bin/true"

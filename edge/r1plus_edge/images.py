@@ -114,6 +114,7 @@ def build_environment(
         path = f"{images.server / 'bin'}:{path}"
         # The stub embeds Python and finds packages by the `python3` on the PATH.
         environment |= {"LD_LIBRARY_PATH": str(images.server / "lib")}
+    if container["name"] in (names.CONTAINER_TRITON, names.INIT_VERIFY):
         environment |= {names.ENV_ENGINE_DIR: str(places.find(names.DIR_ENGINE))}
     if container["name"] == names.CONTAINER_MONITOR:
         environment |= _build_monitor_settings(places)

@@ -8,6 +8,7 @@ and the contract. It can run again with the same result.
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import r1plus_contract
 import r1plus_model_repo
-from r1plus_contract import inference
+from r1plus_contract import inference, names
 from r1plus_contract.delivery import digest_folder
 from r1plus_contract.early_exit import end_at_sigterm
 from r1plus_contract.engine_fetch import BUILT_FILE, BuildRecord
@@ -55,14 +56,17 @@ class Refusal:
         return f"{self.reason}: {self.message}"
 
 
-def deliver(revision: Path, delivery: Path) -> Refusal | None:
-    """Verify the engine and assemble the model repository. Return None if Triton may start."""
+def deliver(revision: Path, delivery: Path, engine: Path | None = None) -> Refusal | None:
+    """Verify the engine and assemble the model repository. Return None if Triton may start.
+
+    `engine`: the folder of its files; None: the one in `delivery`.
+    """
     try:
         identity = loads(ServingIdentity, (revision / IDENTITY_FILE).read_text(encoding="utf-8"))
         config = (revision / CONFIG_FILE).read_bytes()
     except (OSError, ContractError) as error:
         return Refusal("RevisionUnreadable", f"{error}; the operator writes the revision's ConfigMap again")
-    engine = delivery / "engine"
+    engine = engine or delivery / "engine"
     refusal = (
         # First, because the next checks trust what the configuration says of a build.
         _check_config(identity, config)
@@ -220,7 +224,9 @@ def main() -> int:
     parser.add_argument("--delivery-dir", type=Path, required=True)
     parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG)
     arguments = parser.parse_args()
-    refusal = deliver(arguments.revision_dir, arguments.delivery_dir)
+    # Where a pod is processes, its folders are links: who runs them names the engine's, which none of them can change.
+    given = os.environ.get(names.ENV_ENGINE_DIR)
+    refusal = deliver(arguments.revision_dir, arguments.delivery_dir, Path(given).resolve() if given else None)
     if refusal is None:
         print("The engine is verified and the model repository is assembled")
         return 0

@@ -103,7 +103,7 @@ DIR_STATE: Final = "/var/run/r1plus/state"
 """emptyDir of the monitor alone: its state across restarts of its prober or its container."""
 
 ENV_ENGINE_DIR: Final = "R1PLUS_ENGINE_DIR"
-"""Where Triton's model has its engine, if not at the path that its configuration names."""
+"""Where `verify` and Triton's model find the engine, if not where the delivery and its configuration have it."""
 ENV_IDENTITY: Final = "R1PLUS_IDENTITY"
 ENV_NAMESPACE: Final = "R1PLUS_NAMESPACE"
 ENV_DEPLOYMENT: Final = "R1PLUS_DEPLOYMENT"

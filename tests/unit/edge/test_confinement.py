@@ -27,12 +27,16 @@ assert LIBC.prctl(38, 1, 0, 0, 0) == 0
 assert LIBC.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(about)), 0, 0) == 0
 print(json.dumps(find_refusals(Path(sys.argv[1]))))
 """
-LANDLOCK, UNSHARE = [444, 38], [272, 1]
-"""Numbers of x86_64's calls, with ENOSYS and EPERM."""
+LANDLOCK, UNSHARE, PRCTL = [444, 38], [272, 1], [157, 22]
+"""Numbers of x86_64's calls, with ENOSYS, EPERM and EINVAL."""
 REFUSALS = {
     "nothing": ([], ()),
     "Landlock": ([LANDLOCK], ("files: Function not implemented; Landlock is refused, so they can read what you can",)),
     "user namespaces": ([UNSHARE], ("network: Operation not permitted; a network namespace of their own is refused",)),
+    "filters": (
+        [PRCTL],
+        ("files: ", "sockets: Invalid argument; filters of system calls are refused, without which they end at once"),
+    ),
     "both": ([UNSHARE, LANDLOCK], ("network: ", "files: ")),
 }
 

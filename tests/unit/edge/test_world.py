@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES, load_engines, load_suites
+from r1plus_contract.jsonable import dumps
+from r1plus_contract.names import INIT_VERIFY
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.deployment import build_request
 from r1plus_edge.errors import EdgeError
@@ -14,6 +16,7 @@ from r1plus_edge.images import Images
 from r1plus_edge.listening import Listening
 from r1plus_edge.machine import LABELS
 from r1plus_edge.options import ServeOptions
+from r1plus_edge.pod import Pod, Sources
 from r1plus_edge.tenant import TenantRequest
 from r1plus_edge.world import Installation, Preparation, has_room_for_trial, prepare
 from r1plus_operator.api.tenants import R1PlusTenantSpec
@@ -148,3 +151,16 @@ async def test_a_trial_of_more_than_serves_needs_memory_for_that(tmp_path: Path)
         for options, memory in ((small, 4 * GIB), (large, 4 * GIB), (large, 5 * GIB))
     ]
     assert rooms == [True, False, True]
+
+
+async def test_the_engine_that_a_claim_links_to_is_verified_by_the_pods_init_container(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    preparation = await machine.prepare()
+    (revision,) = machine.make_revision(preparation).values()
+    files = {"config.pbtxt": revision.data["configPbtxt"], "identity.json": dumps(revision.identity)}
+    sources = Sources(lambda name: files if name == revision.name else {}, claims=preparation.world.claims)
+    pod = Pod("pod", revision.data["template"], machine.installation.folder, IMAGES, sources, lambda: None)
+    pod._make_volumes()
+    verify = pod.find_container(INIT_VERIFY)
+    code = await verify.run_once()
+    assert (code, verify.facts.message) == (0, "")

@@ -47,7 +47,8 @@ SLOW_SECONDS, NEVER_SLOW_SECONDS, SLOWER = 5, 1, 3
 over yesterday in between."""
 LEAST_FRESH_SECONDS, SPARED_TURNS, ANSWER_SECONDS = 90, 5, 60
 """Maximum age of a pod's newest score: at least this many seconds; this many probe intervals, since a busy engine is
-spared four of five probes; plus the timeout of a probe."""
+spared four of five probes; plus the wait for a piece of an answer. A whole one may take ten times as long: where the
+answers take minutes, too few are scored to know the accuracy."""
 
 
 def build_pod_monitor(owner: ChildOwner, config: OperatorConfig) -> Json:

@@ -303,7 +303,9 @@ def _build_triton_container(
     requests, limits = _compute_memory(engine, fit)
     if requirements.gpu is not None:
         limits[select_gpu_resource(gpus)] = str(requirements.gpu.count)
-    env = {names.ENV_IDENTITY: identity, "HOME": "/tmp"} | (OFFLINE if requirements.gpu else {})
+    # /tmp outlives a container's restart; our images start no code from there, and NVIDIA's do not say so.
+    home = {"HOME": "/tmp", "PYTHONNOUSERSITE": "1"}
+    env = {names.ENV_IDENTITY: identity} | home | (OFFLINE if requirements.gpu else {})
     return {
         "name": names.CONTAINER_TRITON,
         "image": config.select_image(engine.spec.backend.value),

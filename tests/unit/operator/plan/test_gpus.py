@@ -81,6 +81,7 @@ def test_a_pod_on_a_gpu_is_bound_to_the_product_that_it_was_fitted_to() -> None:
     assert pod_of(world)["nodeSelector"] == PLATFORM | {"nvidia.com/gpu.product": L40S.product}
     assert (revision.identity.gpu_product, revision.batch) == (L40S.product, 29)
     assert {"name": "HF_HUB_OFFLINE", "value": "1"} in triton["env"]
+    assert {"name": "PYTHONNOUSERSITE", "value": "1"} in triton["env"], "its home outlives it"
     assert parse_config(revision.config_pbtxt).parameters["backend"].string_value == "vllm"
 
 
