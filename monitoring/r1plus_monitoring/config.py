@@ -62,7 +62,7 @@ def read_config(argv: Sequence[str], environ: Mapping[str, str] = os.environ) ->
     flag("port", str(names.PORT_MONITOR), "port to serve them on")
     flag("listen-fd", "", "descriptor of a socket that listens there already; the supervisor passes it")
     flag("service", "", "host and port of the deployment's Service, where no name service has the settings' name")
-    flag("request-timeout", "60", "seconds to wait for each piece of an answer; the whole may take ten times as long")
+    flag("request-timeout", "60", "seconds to wait for each piece of an answer; the whole may take three times as long")
     flag("poll-interval", "2", "seconds between looks at mounted files")
     arguments = parser.parse_args(argv)
     return Config(

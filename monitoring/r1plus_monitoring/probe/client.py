@@ -78,8 +78,9 @@ _METRICS_TIMEOUT: Final = aiohttp.ClientTimeout(total=1)
 MOST_METRICS_BYTES: Final = 1024 * 1024
 MOST_MESSAGE_BYTES: Final = 256 * 1024
 """Of one gRPC message: pieces of answers are far smaller, and a gate has as many in flight as its batch."""
-LONGEST_ANSWER: Final = 10.0
-"""A whole answer may take so many times as long as the wait for one piece of it."""
+LONGEST_ANSWER: Final = 3.0
+"""A whole answer may take so many times as long as the wait for one piece of it. An engine that only trickles delays
+each alarm by this factor."""
 
 
 class _Response(BoundedResponse, ResponseHandler):
