@@ -63,6 +63,12 @@ def gather_wheels(project: Path, cache: Path, target: Path, tell: Callable[[str]
         _run("the wheel of r1plus", [*build, "--out-dir", str(target), "--python", sys.executable, str(project)])
 
 
+def read_wheel_version(wheels: Path) -> str:
+    """Return the version of r1plus in a folder of wheels: the clone's, which may have been raised since its install."""
+    (own,) = wheels.glob("r1plus-*.whl")
+    return own.name.split("-")[1]
+
+
 def find_uv(cache: Path) -> str:
     """Return uv: from the PATH, or where `make bootstrap` or, without root, `make quickstart` has put it.
 

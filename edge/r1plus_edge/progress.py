@@ -1,7 +1,9 @@
 """How far `serve` is, from what the plan and the monitors say. It decides nothing."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from r1plus_contract.names import CONTAINER_TRITON, PORT_MONITOR
 from r1plus_contract.verdict import MonitorReport, Phase
@@ -15,6 +17,7 @@ from r1plus_edge.report import Reporter, ServePhase, list_conditions
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
 
+_PERCENT: Final = re.compile(r"\d+ %")
 LOAD, GATE, GATEWAY = "load", "gate", "gateway"
 """Steps of a start that passes show."""
 
@@ -118,10 +121,11 @@ class Progress:
         return next((one["message"] for one in status["conditions"] if one["type"] == kind.value), "")
 
     def _tell_conditions(self, status: Json) -> None:
-        """Tell what stops the start, once each: a failed engine, no room, a refusal."""
+        """Tell what stops the start, once each, and not for each percent: a failed engine, no room, a refusal."""
         for one in list_conditions(status.get("conditions", ())):
-            if not one.startswith(f"{ConditionType.READY.value}: ") and one not in self._notes:
-                self._notes.add(one)
+            key = _PERCENT.sub("", one)
+            if not one.startswith(f"{ConditionType.READY.value}: ") and key not in self._notes:
+                self._notes.add(key)
                 self._reporter.narrator.note(one)
 
     def _tell_failures(self, failing: Sequence[Container]) -> None:

@@ -279,9 +279,8 @@ def judge(
         return UpdateResult(False, f"Fail, taken back, {serves}: {text}")
     has_arrived = current is not None and current.last_valid is not None and current.last_valid.target == current.name
     if has_arrived and progress.get("reason") == Reason.COMPLETE.value and is_up:
-        return UpdateResult(
-            True, f"{status.get('verdict', 'No verdict')}, {serves}: {status.get('accuracy', '')} right"
-        )
+        accuracy = f": {status['accuracy']} right" if status.get("accuracy") else ""
+        return UpdateResult(True, f"{status.get('verdict', 'No verdict')}, {serves}{accuracy}")
     return None
 
 

@@ -63,7 +63,7 @@ def bundle_command(
     from r1plus_edge.bundle_contents import TRITON, gather_engine, gather_suite
     from r1plus_edge.bundle_installer import INSTALLER, build_installer
     from r1plus_edge.bundle_sbom import build_sbom
-    from r1plus_edge.bundle_software import find_project, gather_wheels
+    from r1plus_edge.bundle_software import find_project, gather_wheels, read_wheel_version
     from r1plus_edge.bundle_writer import Signer, list_folder, write_bundle
     from r1plus_edge.preparation import prepare_engine, prepare_triton
 
@@ -82,6 +82,7 @@ def bundle_command(
         if software:
             gather_wheels(find_project(), cache, scratch / "wheels", say)
             sources |= list_folder(Part.WHEELS, scratch / "wheels")
+            manifest = replace(manifest, software=read_wheel_version(scratch / "wheels"))
         if triton:
             sources |= list_folder(Part.TRITON, asyncio.run(prepare_triton(cache, scratch, say)))
         if engine:

@@ -9,16 +9,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from devcluster.cache import cache_dir
+from r1plus_edge.bundle_install import CURRENT
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.processes import find_processes
 from r1plus_model_repo.importing.smollm2 import build_engines
 from support.edge.served import COMMAND, read_command
+from support.edge.sources import ROOMS, copy_sources
 from support.edge.suites import write_part
 from support.waiting import wait_until
 
@@ -106,9 +109,9 @@ def bundled() -> Iterator[Bundled]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture
-def device() -> Iterator[Device]:
-    """A home with nothing in it."""
+@contextmanager
+def owning_device() -> Iterator[Device]:
+    """Have a home with nothing in it for the block."""
     home = Path(tempfile.mkdtemp(prefix="r1plus-offline-", dir="/tmp"))
     os.chown(home, USER, USER)
     try:
@@ -120,29 +123,92 @@ def device() -> Iterator[Device]:
         shutil.rmtree(home)
 
 
-def test_without_any_route_an_ordinary_user_gets_from_a_bundle_to_an_answer(bundled: Bundled, device: Device) -> None:
-    control = device.run("curl", "--max-time", "20", "https://pypi.org")
-    assert control.returncode in (6, 7), control.stderr
-    began = time.monotonic()
-    installed = device.install(bundled, bundled.key)
-    print(f"installed, gated and serving after {time.monotonic() - began:.0f} s\n{installed.stdout}")
-    assert installed.returncode == 0, installed.stdout + installed.stderr
-    assert re.search(r"gate +Pass: 32 of 32 right", installed.stdout)
-    curl = re.search(r"curl .*?\n.*?'\n", installed.stdout, re.DOTALL)
-    assert curl is not None
-    assert "Stockholm" in device.run_beside_serve("/bin/bash", "-c", curl[0]).stdout
-    serving = find_processes(device.data)
+@pytest.fixture
+def device() -> Iterator[Device]:
+    with owning_device() as own:
+        yield own
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledDevice:
+    """A device that serves out of a bundle, and what its owner has read."""
+
+    device: Device
+    output: str
+
+    @property
+    def current(self) -> Path:
+        """The software that the next start runs."""
+        return self.device.home / ".local/share/r1plus/software" / CURRENT
+
+    def ask(self) -> str:
+        """Return what the printed `curl` prints."""
+        curl = re.search(r"curl .*?\n.*?'\n", self.output, re.DOTALL)
+        assert curl is not None
+        return self.device.run_beside_serve("/bin/bash", "-c", curl[0]).stdout
+
+
+@pytest.fixture(scope="module")
+def owned(bundled: Bundled) -> Iterator[InstalledDevice]:
+    with owning_device() as device:
+        control = device.run("curl", "--max-time", "20", "https://pypi.org")
+        assert control.returncode in (6, 7), control.stderr
+        began = time.monotonic()
+        result = device.install(bundled, bundled.key)
+        print(f"installed, gated and serving after {time.monotonic() - began:.0f} s\n{result.stdout}")
+        assert result.returncode == 0, result.stdout + result.stderr
+        yield InstalledDevice(device, result.stdout)
+
+
+def test_without_any_route_an_ordinary_user_gets_from_a_bundle_to_an_answer(owned: InstalledDevice) -> None:
+    assert re.search(r"gate +Pass: 32 of 32 right", owned.output)
+    assert "Stockholm" in owned.ask()
+    serving = find_processes(owned.device.data)
     assert serving
     assert all(Path(f"/proc/{pid}").stat().st_uid == USER for pid in serving)
-    assert any(str(device.home / ".cache/r1plus/tritonserver") in read_command(pid) for pid in serving)
-    stop = re.search(r"stop +(/.*)\n", installed.stdout)
-    assert stop is not None
-    assert device.run(*stop[1].split()).stdout == "Stopped; nothing is left running\n"
+    triton = str(owned.device.home / ".cache/r1plus/tritonserver")
+    assert any(triton in read_command(pid) for pid in serving)
 
+
+def test_a_second_bundle_replaces_the_software_of_the_first_while_it_serves(
+    owned: InstalledDevice, bundled: Bundled, tmp_path: Path
+) -> None:
+    newer, first = write_newer(bundled, tmp_path), owned.current.resolve()
     began = time.monotonic()
-    known_key = device.run(PYTHON, str(bundled.installer), str(bundled.path), "--no-start")
+    words = ("serve", "update", str(newer), "--data", str(owned.device.data))
+    update = owned.device.run_beside_serve(str(owned.current / "bin/r1plus"), *words)
+    print(f"updated after {time.monotonic() - began:.0f} s\n{update.stdout}")
+    assert (update.returncode, "Pass, 32/32 right" in update.stdout) == (0, True), update.stdout + update.stderr
+    second = owned.current.resolve()
+    assert second != first
+    assert first.exists(), "the slot before it stays"
+    assert any(f"{second}/" in read_command(pid) for pid in find_processes(owned.device.data))
+    assert "Stockholm" in owned.ask()
+
+
+def test_it_stops_as_printed_and_its_maker_is_known_from_then_on(owned: InstalledDevice, bundled: Bundled) -> None:
+    stop = re.search(r"stop +(/.*)\n", owned.output)
+    assert stop is not None
+    assert owned.device.run(*stop[1].split()).stdout == "Stopped; nothing is left running\n"
+    began = time.monotonic()
+    known_key = owned.device.run(PYTHON, str(bundled.installer), str(bundled.path), "--no-start")
     print(f"installed again after {time.monotonic() - began:.0f} s\n{known_key.stdout}")
     assert known_key.returncode == 0, known_key.stderr
+
+
+def write_newer(bundled: Bundled, folder: Path) -> Path:
+    """Return a bundle of the software of another build, of the same maker: its backend differs, and so its image."""
+    clone = copy_sources(folder / "clone")
+    with (clone / "model_repo/r1plus_model_repo/backends/__init__.py").open("a") as file:
+        file.write("# newer\n")
+    newer = bundled.path.with_name("newer.tar")
+    paths = os.pathsep.join(str(clone / room) for room in ROOMS)
+    subprocess.run(
+        [COMMAND, "edge", "bundle", newer, "--software", "--key", bundled.path.with_name("key.pem")],
+        env={**os.environ, "R1PLUS_CACHE": str(cache_dir()), "PYTHONPATH": paths},
+        check=True,
+    )
+    return newer
 
 
 def test_another_key_or_an_altered_bundle_leaves_the_home_empty(

@@ -19,6 +19,7 @@ from r1plus_edge.processes import find_processes
 from r1plus_model_repo.importing.smollm2 import build_engines
 from r1plus_model_repo.importing.triton_server import WHEEL, install_server
 from support.edge.served import read_command
+from support.edge.sources import copy_sources
 from support.edge.suites import write_part
 from support.waiting import wait_until
 
@@ -27,11 +28,8 @@ pytestmark = [
     pytest.mark.timeout(3000),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it as another user"),
 ]
-ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 PHASES = ["uv", "packages", "machine", "triton", "engine", "load", "gate", "gateway"]
-SOURCES = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "Makefile")
-FOLDERS = ("edge", "policies", "model_repo", "monitoring", "operator", "gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +77,7 @@ def user() -> Iterator[User]:
     packages.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="r1plus-quickstart-", dir="/tmp"))
     try:
-        for name in SOURCES:
-            (home / "src").mkdir(exist_ok=True)
-            shutil.copy(ROOT / name, home / "src")
-        for name in FOLDERS:
-            shutil.copytree(ROOT / name, home / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_sources(home / "src")
         write_part(home / "part-v1")
         for path in (home, packages):
             subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(path)], check=True)

@@ -30,7 +30,14 @@ from r1plus_edge.bundle_installer import build_installer
 from r1plus_edge.bundle_keys import add_key, find_keys_file, load_keys
 from r1plus_edge.bundle_manifest import Part
 from r1plus_edge.bundle_sbom import build_sbom
-from r1plus_edge.bundle_software import CERTIFICATES, find_project, find_uv, gather_wheels, list_platforms
+from r1plus_edge.bundle_software import (
+    CERTIFICATES,
+    find_project,
+    find_uv,
+    gather_wheels,
+    list_platforms,
+    read_wheel_version,
+)
 from r1plus_edge.bundle_writer import list_folder, write_bundle
 from r1plus_edge.errors import EdgeError
 from r1plus_model_repo import catalog
@@ -187,6 +194,12 @@ def test_what_is_installed_is_for_nobody_else_to_change(installer: Path, tmp_pat
     assert "the wheels of the bundle are for another machine" in result.stderr
     made = [tmp_path / "home" / ".local", *(tmp_path / "home" / ".local").rglob("*")]
     assert [one for one in made if not one.is_symlink() and one.stat().st_mode & 0o022] == []
+
+
+def test_the_version_of_a_bundle_is_that_of_the_wheel_in_it(tmp_path: Path) -> None:
+    for name, version in (("r1plus", "1.2.3"), ("other", "9.0")):
+        make_wheel(tmp_path, name, version)
+    assert read_wheel_version(tmp_path) == "1.2.3"
 
 
 AGES = {

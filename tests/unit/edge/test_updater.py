@@ -107,6 +107,14 @@ def test_a_candidate_that_ends_again_and_again_is_taken_back_with_its_last_words
     assert "triton ended with status 1" in result.text
 
 
+def test_an_update_that_nothing_has_measured_yet_says_no_count() -> None:
+    world = take_over()
+    status = {name: value for name, value in world.status.items() if name not in ("verdict", "accuracy")}
+    result = judge(deployment_of(world) | {"status": status}, {one.name: one for one in world.revisions()})
+    assert result is not None
+    assert result.text == f"No verdict, {world.selected()} ({world.status['engine']}) serves"
+
+
 def test_an_update_in_place_has_not_arrived_before_its_pod_is_ready() -> None:
     assert judge_world(take_over(), is_up=False) is None
 
