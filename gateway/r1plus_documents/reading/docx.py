@@ -75,9 +75,10 @@ def _read_rows(table: Any, body: Any) -> list[str]:
             text = above.get(column, "") if cell.vMerge == "continue" else _read_cell(cell, body)
             texts[column] = text
             column += cell.grid_span
-            if text:
-                cells.append(text)
+            cells.append(text)  # An empty one, too: what is behind it is of another column.
         above = texts
+        while cells and not cells[-1]:
+            cells.pop()
         if cells:
             lines.append(" | ".join(cells))
     return lines

@@ -148,13 +148,13 @@ def test_a_merged_cell_costs_no_more_than_it_has_text() -> None:
 
 
 def test_a_docx_gives_headings_paragraphs_and_rows_in_their_order() -> None:
-    data = make_docx(("Top", 1), ("text", 0), ("Sub", 2), rows=[["a", "b"], ["c", "c"]])
+    data = make_docx(("Top", 1), ("text", 0), ("Sub", 2), rows=[["", "b", ""], ["c", "c", "d"], ["e", "", "f"]])
     document = read_all("a.docx", data)
     assert list(document.blocks) == [
         TextBlock("Top", 1),
         TextBlock("text"),
         TextBlock("Sub", 2),
-        TextBlock("a | b\nc | c"),
+        TextBlock(" | b\nc | c | d\ne |  | f"),
     ]
 
 
