@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from r1plus_contract.atomic_files import replace_link
 from r1plus_contract.suite_files import key_id
@@ -38,6 +38,11 @@ GROWTH: Final = 4
 ALLOW_OLDER: Final = "--allow-older"
 INTERRUPTED: Final = 130
 _MOST_ERROR: Final = 1500
+_VERSION: Final = re.compile(
+    r"(?:(?P<epoch>[0-9]{1,9})!)?(?P<release>[0-9]{1,9}(?:\.[0-9]{1,9})*)(?:(?P<stage>a|b|rc)(?P<number>[0-9]{1,9}))?"
+    r"(?:\.post(?P<post>[0-9]{1,9}))?(?:\.dev(?P<dev>[0-9]{1,9}))?(?:\+.*)?"
+)
+"""A version as wheels and their folders have it, normalized."""
 
 
 def find_software_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -70,13 +75,26 @@ def read_version(environment: Path) -> str:
     return info.name.removeprefix("r1plus-").removesuffix(".dist-info") if info is not None else ""
 
 
-def _parse_release(version: str) -> tuple[int, ...]:
-    """Return the numbers at the start of a version, without zeros at their end: of 1.2.0rc1 it is (1, 2)."""
-    numbers = re.split(r"[^0-9.]", version, maxsplit=1)[0]
-    release = [int(number) for number in re.findall(r"[0-9]{1,9}", numbers)]
+def _parse_release(version: str) -> tuple[Any, ...]:
+    """Return what orders releases as PEP 440 does; what is no version is before all.
+
+    A local part (+x) is another build. Packages that do this are not here yet: they are in the bundle.
+    """
+    parts = _VERSION.fullmatch(version)
+    if parts is None:
+        return ()
+    release = [int(number) for number in parts["release"].split(".")]
     while release and release[-1] == 0:
         release.pop()
-    return tuple(release)
+    is_dev, is_post = parts["dev"] is not None, parts["post"] is not None
+    stage = parts["stage"] or ("" if is_dev and not is_post else "release")  # Sorts as a, b, rc and "" do.
+    return (
+        int(parts["epoch"] or 0),
+        release,
+        (stage, int(parts["number"] or 0)),
+        int(parts["post"]) if is_post else -1,
+        (not is_dev, int(parts["dev"] or 0)),
+    )
 
 
 def install_software(bundle: Bundle, root: Path, python: str = sys.executable) -> Path:

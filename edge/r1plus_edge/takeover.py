@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from r1plus_contract.verdict import MonitorReport, Phase
+from r1plus_contract.verdict import Gate, MonitorReport, Phase
 from r1plus_edge.control import encode_answer
 from r1plus_edge.controller import Controller
 from r1plus_edge.errors import EdgeError
@@ -85,7 +85,10 @@ def find_problem(controller: Controller) -> str:
     if not pods:
         conditions = controller.objects.deployment["status"].get("conditions", ())
         return f"the plan starts nothing: {'; '.join(list_conditions(conditions))}"
-    problems = (describe_failing(pod) or describe_refusal(controller.reports.get(pod.name)) for pod in pods)
+    # With `Observe` a monitor refuses nothing: one that cannot check its engine admits it when it is loaded.
+    may_refuse = controller.request.spec.accuracy.gate is not Gate.OBSERVE
+    reports = controller.reports if may_refuse else {}
+    problems = (describe_failing(pod) or describe_refusal(reports.get(pod.name)) for pod in pods)
     return next(filter(None, problems), "")
 
 

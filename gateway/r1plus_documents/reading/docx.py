@@ -18,6 +18,7 @@ MOST_UNPACKED_BYTES: Final = 128 * 2**20
 """Of all parts of the archive."""
 MOST_PARTS: Final = 5000
 _PARAGRAPH, _TABLE, _ROW, _CELL, _RUN = map(qn, ("w:p", "w:tbl", "w:tr", "w:tc", "w:r"))
+_ROW_PROPERTIES, _DELETED = map(qn, ("w:trPr", "w:del"))
 _WRAPPERS: Final = frozenset(
     qn(f"w:{name}")
     for name in ("hyperlink", "ins", "moveTo", "sdt", "sdtContent", "smartTag", "customXml", "fldSimple", "dir", "bdo")
@@ -65,6 +66,8 @@ def _read_rows(table: Any, body: Any) -> list[str]:
     lines: list[str] = []
     above: dict[int, str] = {}
     for row in _list_within(table, _ROW):
+        if row.find(f"{_ROW_PROPERTIES}/{_DELETED}") is not None:
+            continue
         cells: list[str] = []
         texts: dict[int, str] = {}
         column = row.grid_before
@@ -72,9 +75,10 @@ def _read_rows(table: Any, body: Any) -> list[str]:
             text = above.get(column, "") if cell.vMerge == "continue" else _read_cell(cell, body)
             texts[column] = text
             column += cell.grid_span
-            if text and (not cells or cells[-1] != text):
-                cells.append(text)
+            cells.append(text)  # An empty one, too: what is behind it is of another column.
         above = texts
+        while cells and not cells[-1]:
+            cells.pop()
         if cells:
             lines.append(" | ".join(cells))
     return lines

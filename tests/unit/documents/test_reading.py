@@ -112,6 +112,8 @@ WRAPPED = b"""<w:sdt><w:sdtPr/><w:sdtContent><w:p><w:r><w:t>A form.</w:t></w:r><
 </w:moveFrom><w:sdt><w:sdtContent><w:r><w:t xml:space="preserve"> field</w:t></w:r></w:sdtContent></w:sdt></w:p><w:tbl>
 <w:sdt><w:sdtContent><w:tr><w:tc><w:p><w:r><w:t>outer</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>inner</w:t></w:r>
 </w:p></w:tc></w:tr></w:tbl></w:tc></w:tr></w:sdtContent></w:sdt></w:tbl>"""
+DELETED_ROW = b"""<w:tbl><w:tr><w:tc><w:p><w:r><w:t>price</w:t></w:r></w:p></w:tc></w:tr><w:tr><w:trPr><w:del/></w:trPr><w:tc><w:p><w:r>
+<w:t>no</w:t></w:r></w:p></w:tc></w:tr></w:tbl>"""
 
 
 def change_body(xml: bytes) -> bytes:
@@ -121,8 +123,12 @@ def change_body(xml: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("body", "texts"),
-    [(HIDDEN_RUNS, ["seen, linked", "cell"]), (WRAPPED, ["A form.", "Inserted field", "outer inner"])],
-    ids=["not what is hidden", "fields of forms, inserted text, and tables in tables"],
+    [
+        (HIDDEN_RUNS, ["seen, linked", "cell"]),
+        (WRAPPED, ["A form.", "Inserted field", "outer inner"]),
+        (DELETED_ROW, ["price"]),
+    ],
+    ids=["not what is hidden", "fields of forms, inserted text, and tables in tables", "no row that was deleted"],
 )
 def test_a_docx_gives_what_a_reader_sees(body: bytes, texts: list[str]) -> None:
     assert list(read_all("a.docx", change_body(body)).blocks) == list(map(TextBlock, texts))
@@ -142,9 +148,14 @@ def test_a_merged_cell_costs_no_more_than_it_has_text() -> None:
 
 
 def test_a_docx_gives_headings_paragraphs_and_rows_in_their_order() -> None:
-    data = make_docx(("Top", 1), ("text", 0), ("Sub", 2), rows=[["a", "b"], ["c", "c"]])
+    data = make_docx(("Top", 1), ("text", 0), ("Sub", 2), rows=[["", "b", ""], ["c", "c", "d"], ["e", "", "f"]])
     document = read_all("a.docx", data)
-    assert list(document.blocks) == [TextBlock("Top", 1), TextBlock("text"), TextBlock("Sub", 2), TextBlock("a | b\nc")]
+    assert list(document.blocks) == [
+        TextBlock("Top", 1),
+        TextBlock("text"),
+        TextBlock("Sub", 2),
+        TextBlock(" | b\nc | c | d\ne |  | f"),
+    ]
 
 
 def test_html_goes_on_behind_a_very_long_paragraph() -> None:

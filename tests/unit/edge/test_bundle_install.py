@@ -206,16 +206,33 @@ AGES = {
     "an earlier patch": ("1.2.9", "1.2.10", True),
     "an earlier release of fewer numbers": ("1.2", "1.2.1", True),
     "another build of the same release": ("1.2.0", "1.2", False),
-    "a candidate of the same release": ("1.2.0rc1", "1.2.0", False),
+    "another build by its local version": ("1.2.0+x", "1.2.0+y", False),
+    "a candidate of the release that is installed": ("1.2.0rc1", "1.2.0", True),
+    "an earlier candidate of the same release": ("1.2.0rc9", "1.2.0rc10", True),
+    "a beta before a candidate": ("1.2.0b3", "1.2.0rc1", True),
+    "the release after its candidate": ("1.2.0", "1.2.0rc1", False),
+    "a development version of the release that is installed": ("1.2.0.dev9", "1.2.0a1", True),
+    "a development version of a candidate": ("1.2.0rc1.dev1", "1.2.0rc1", True),
+    "the release before what it was mended with": ("1.2.0", "1.2.0.post1", True),
+    "a development version of what it was mended with": ("1.2.0.post1.dev1", "1.2.0", False),
+    "an earlier epoch": ("9.0", "1!1.0", True),
     "a later release": ("1.10", "1.9.3", False),
     "a version that is none": ("unknown", "0.1.0", True),
 }
 
 
+@pytest.fixture(scope="module")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    path, key = make_bundle(tmp_path_factory.mktemp("bundle"))
+    return open_bundle(path, (key.public,), HOST)
+
+
 @pytest.mark.parametrize(("own", "installed", "is_refused"), AGES.values(), ids=AGES)
-def test_software_of_an_earlier_release_is_refused(tmp_path: Path, own: str, installed: str, is_refused: bool) -> None:
-    path, key = make_bundle(tmp_path, manifest=replace(MANIFEST, software=own))
-    bundle, current = open_bundle(path, (key.public,), HOST), write_release(tmp_path / "software", installed)
+def test_software_of_an_earlier_release_is_refused(
+    small_bundle: Bundle, tmp_path: Path, own: str, installed: str, is_refused: bool
+) -> None:
+    bundle = replace(small_bundle, manifest=replace(MANIFEST, software=own, files=small_bundle.manifest.files))
+    current = write_release(tmp_path / "software", installed)
     assert read_version(current) == installed
     words = f"has r1plus {own}, and {installed} is installed in {current}"
     with pytest.raises(EdgeError, match=words) if is_refused else contextlib.nullcontext():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from r1plus_contract.verdict import GateProgress, MonitorReport, Phase, Verdict
+from r1plus_contract.verdict import Gate, GateProgress, MonitorReport, Phase, Verdict
 from r1plus_edge.bundle_install import CURRENT
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
@@ -25,7 +25,12 @@ REFUSAL = {"type": "CapacityFits", "status": "False", "reason": "NoNodeFits", "m
 
 
 def make_controller(
-    root: Path, *, is_ready: bool = False, has_pod: bool = True, report: MonitorReport | None = None
+    root: Path,
+    *,
+    is_ready: bool = False,
+    has_pod: bool = True,
+    report: MonitorReport | None = None,
+    gate: Gate = Gate.ENFORCE,
 ) -> Any:
     """Make what a take-over sees of a controller: one pod, and what its monitor reports."""
     pod = SimpleNamespace(name="edge-1", is_terminating=False, containers=())
@@ -35,6 +40,7 @@ def make_controller(
         serving_pod=pod if is_ready else None,
         list_pods=lambda: [pod] if has_pod else [],
         reports={pod.name: report} if report else {},
+        request=SimpleNamespace(spec=SimpleNamespace(accuracy=SimpleNamespace(gate=gate))),
     )
 
 
@@ -109,6 +115,12 @@ def test_it_gives_way_as_soon_as_its_monitor_does_not_admit_it(
     with pytest.raises(EdgeError, match=problem) if problem else nullcontext():
         assert takeover.notice_pass(controller, is_serving=False) is None
     assert not takeover.may_listen.is_set()
+
+
+def test_with_observe_a_monitor_that_cannot_score_admits_its_engine_once_it_is_loaded(tmp_path: Path) -> None:
+    takeover = make_takeover(tmp_path, HandoverKind.FORWARD)
+    controller = make_controller(tmp_path, report=BLOCKED, gate=Gate.OBSERVE)
+    assert takeover.notice_pass(controller, is_serving=False) is None
 
 
 def test_it_gives_way_where_the_plan_starts_nothing(tmp_path: Path) -> None:
