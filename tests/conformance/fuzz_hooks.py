@@ -33,7 +33,15 @@ UNSAID: Final[Mapping[str, tuple[str, ...]]] = {
         ("filters", "filters.filters", "knowledge.filters", "knowledge.filters.filters", "tools"), ("more than",)
     ),
     "file": ("is empty",),
-    **dict.fromkeys(("file_ids", "purpose"), ("expected an id", "has control characters")),
+    "purpose": ("expected an id", "has control characters"),
+    "file_ids": ("expected an id", "has control characters", "is missing or empty"),
+    "files": (
+        "is there together with",
+        "is there twice",
+        "is more than half",
+        "expected an id",
+        "has control characters",
+    ),
     "conversation": ("cannot be continued together with a response",),
 }
 """What the document cannot say: relations of fields, and which characters are printable -> the words of the refusal."""
