@@ -469,11 +469,10 @@ async def test_a_pass_over_one_of_a_thousand_tenants_takes_no_longer_than_over_o
             began = time.process_time()
             await rig.work()
             spent.append(time.process_time() - began)
-        return sorted(spent)[len(spent) // 2]
+        return min(spent)  # What other programs leave of the processor's caches makes some slow.
 
     few, many = await cost(10), await cost(1000)
-    # A pass that looks at every tenant takes a hundred times as long; caches that others use take their share.
-    assert many < 20 * few, f"{1000 * few:.2f} ms among ten, {1000 * many:.2f} ms among a thousand"
+    assert many < 5 * few, f"{1000 * few:.2f} ms among ten, {1000 * many:.2f} ms among a thousand"
 
 
 def test_what_a_run_bears_is_small_for_a_tenant_of_three_hundred_deployments() -> None:
