@@ -187,7 +187,7 @@ class ConnectionLimits:
 class BoundedResponse:
     """Mixed into aiohttp's `ResponseHandler`, which the contract does not import: one answer to each request.
 
-    aiohttp reads interim answers (1xx), and whole ones that nobody has asked for, without end. It keeps each parsed, a
+    aiohttp reads interim answers (1xx), and whole ones without a request, without end. It keeps each parsed, a
     hundred times as large as on the wire, and meanwhile nothing else of the process runs.
     """
 
@@ -221,7 +221,7 @@ class BoundedResponse:
             super().feed_data(data, size)  # type: ignore[misc]
 
     def _refuse(self) -> None:
-        """Close the connection: whoever waits for the answer gets the error of a server that is gone."""
+        """Close the connection: who waits for the answer gets the error of a server that is gone."""
         self._is_refused = True
         transport: Any = self.transport  # type: ignore[attr-defined]
         if transport is not None:

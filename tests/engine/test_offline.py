@@ -110,8 +110,8 @@ def bundled() -> Iterator[Bundled]:
 
 
 @contextmanager
-def owning_device() -> Iterator[Device]:
-    """Have a home with nothing in it for the block."""
+def make_device() -> Iterator[Device]:
+    """Make a home with nothing in it, for the block."""
     home = Path(tempfile.mkdtemp(prefix="r1plus-offline-", dir="/tmp"))
     os.chown(home, USER, USER)
     try:
@@ -125,7 +125,7 @@ def owning_device() -> Iterator[Device]:
 
 @pytest.fixture
 def device() -> Iterator[Device]:
-    with owning_device() as own:
+    with make_device() as own:
         yield own
 
 
@@ -149,8 +149,8 @@ class InstalledDevice:
 
 
 @pytest.fixture(scope="module")
-def owned(bundled: Bundled) -> Iterator[InstalledDevice]:
-    with owning_device() as device:
+def installation(bundled: Bundled) -> Iterator[InstalledDevice]:
+    with make_device() as device:
         control = device.run("curl", "--max-time", "20", "https://pypi.org")
         assert control.returncode in (6, 7), control.stderr
         began = time.monotonic()
@@ -160,38 +160,40 @@ def owned(bundled: Bundled) -> Iterator[InstalledDevice]:
         yield InstalledDevice(device, result.stdout)
 
 
-def test_without_any_route_an_ordinary_user_gets_from_a_bundle_to_an_answer(owned: InstalledDevice) -> None:
-    assert re.search(r"gate +Pass: 32 of 32 right", owned.output)
-    assert "Stockholm" in owned.ask()
-    serving = find_processes(owned.device.data)
+def test_without_any_route_an_ordinary_user_gets_from_a_bundle_to_an_answer(installation: InstalledDevice) -> None:
+    assert re.search(r"gate +Pass: 32 of 32 right", installation.output)
+    assert "Stockholm" in installation.ask()
+    serving = find_processes(installation.device.data)
     assert serving
     assert all(Path(f"/proc/{pid}").stat().st_uid == USER for pid in serving)
-    triton = str(owned.device.home / ".cache/r1plus/tritonserver")
+    triton = str(installation.device.home / ".cache/r1plus/tritonserver")
     assert any(triton in read_command(pid) for pid in serving)
 
 
 def test_a_second_bundle_replaces_the_software_of_the_first_while_it_serves(
-    owned: InstalledDevice, bundled: Bundled, tmp_path: Path
+    installation: InstalledDevice, bundled: Bundled, tmp_path: Path
 ) -> None:
-    newer, first = write_newer(bundled, tmp_path), owned.current.resolve()
+    newer, first = write_newer(bundled, tmp_path), installation.current.resolve()
     began = time.monotonic()
-    words = ("serve", "update", str(newer), "--data", str(owned.device.data))
-    update = owned.device.run_beside_serve(str(owned.current / "bin/r1plus"), *words)
+    words = ("serve", "update", str(newer), "--data", str(installation.device.data))
+    update = installation.device.run_beside_serve(str(installation.current / "bin/r1plus"), *words)
     print(f"updated after {time.monotonic() - began:.0f} s\n{update.stdout}")
     assert (update.returncode, "Pass, 32/32 right" in update.stdout) == (0, True), update.stdout + update.stderr
-    second = owned.current.resolve()
+    second = installation.current.resolve()
     assert second != first
     assert first.exists(), "the slot before it stays"
-    assert any(f"{second}/" in read_command(pid) for pid in find_processes(owned.device.data))
-    assert "Stockholm" in owned.ask()
+    assert any(f"{second}/" in read_command(pid) for pid in find_processes(installation.device.data))
+    assert "Stockholm" in installation.ask()
 
 
-def test_it_stops_as_printed_and_its_maker_is_known_from_then_on(owned: InstalledDevice, bundled: Bundled) -> None:
-    stop = re.search(r"stop +(/.*)\n", owned.output)
+def test_it_stops_as_printed_and_its_maker_is_known_from_then_on(
+    installation: InstalledDevice, bundled: Bundled
+) -> None:
+    stop = re.search(r"stop +(/.*)\n", installation.output)
     assert stop is not None
-    assert owned.device.run(*stop[1].split()).stdout == "Stopped; nothing is left running\n"
+    assert installation.device.run(*stop[1].split()).stdout == "Stopped; nothing is left running\n"
     began = time.monotonic()
-    known_key = owned.device.run(PYTHON, str(bundled.installer), str(bundled.path), "--no-start")
+    known_key = installation.device.run(PYTHON, str(bundled.installer), str(bundled.path), "--no-start")
     print(f"installed again after {time.monotonic() - began:.0f} s\n{known_key.stdout}")
     assert known_key.returncode == 0, known_key.stderr
 

@@ -45,7 +45,7 @@ def pack_zeros() -> tuple[bytes, ...]:
 
 FLOODS: dict[str, Callable[[], Iterable[bytes]]] = {
     "interim answers": lambda: repeat(b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n"),
-    "answers that nobody has asked for": lambda: repeat(OK + b"Content-Length: 0\r\n\r\n"),
+    "answers without a request": lambda: repeat(OK + b"Content-Length: 0\r\n\r\n"),
     "a head": lambda: repeat(b"A: b\r\n", OK),
     "a long line": lambda: repeat(b"x", OK + b"A: "),
     "a body": lambda: repeat(b'"a":1,', OK + b"\r\n{"),
@@ -80,7 +80,7 @@ class Flood:
 
 
 @asynccontextmanager
-async def flooding(make: Callable[[], Iterable[bytes]]) -> AsyncIterator[Flood]:
+async def serve_flood(make: Callable[[], Iterable[bytes]]) -> AsyncIterator[Flood]:
     flood = Flood(make)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         flood.url = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -119,7 +119,7 @@ CLIENTS = {"operator": ask_as_operator, "gateway": ask_as_gateway, "monitor": as
 async def test_finding_30_a_flood_is_cut_off_before_it_takes_memory_or_time(
     client: str, flood: Callable[[], Iterable[bytes]]
 ) -> None:
-    async with flooding(flood) as server:
+    async with serve_flood(flood) as server:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         async with asyncio.timeout(DEADLINE_SECONDS):
             await CLIENTS[client](server.url)
