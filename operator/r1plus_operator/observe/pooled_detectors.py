@@ -13,6 +13,7 @@ from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_operator.plan.observation import PoolView
+from r1plus_operator.runtime.throttle import TokenBucket
 from r1plus_policies.detector.pool import PodReading, Pool, exclude, fold, forget, restore_pool
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ MOST_CHECKPOINT_BYTES: Final = 128 * 1024
 CHECKPOINT_SECONDS: Final = 300.0
 AT_ONCE: Final = 250
 """Outcomes of one pod that are folded at once: a backlog must not block the event loop."""
+FASTEST: Final = 2.0
+"""A pod's outcomes count up to so many times its probes a minute: a monitor that was taken over and reports right
+answers without end cannot outvote the other pods. A whole backlog, MOST_OUTCOMES, counts at once."""
 MOST_EPOCH, MOST_NUMBER = 64, 2**53
 Evidence = Callable[[Key, Pool], None]
 """Called with a deployment's pool whenever its view is read."""
@@ -34,6 +38,10 @@ class _PoolState:
     written_at: float
     checkpoint: str
     last_signal: tuple[bool, bool, str] = field(default=(False, False, ""))
+    allowances: dict[str, TokenBucket] = field(default_factory=dict)
+    """Pod -> how many of its outcomes count now."""
+    hurried: set[str] = field(default_factory=set)
+    """Pods that have been logged for more outcomes than that."""
 
 
 class Pools:
@@ -55,6 +63,11 @@ class Pools:
             previous = state.pool if state and state.pool.key == request.key else _load_checkpoint(request.checkpoint)
             pool = restore_pool(previous, request.key, request.alarm_at, request.acknowledged)
             state = self._states[key] = _PoolState(request, pool, self._clock(), request.checkpoint)
+        if request.probes_per_minute != state.request.probes_per_minute:
+            state.allowances.clear()
+        for pod in set(state.allowances) - request.pods:
+            del state.allowances[pod]
+        state.hurried &= request.pods
         state.request = request
         for pod in sorted(state.pool.readings):
             if pod in request.quarantined_pods:
@@ -77,11 +90,24 @@ class Pools:
             (o for o in page.outcomes if o.sequence > _find_last_sequence(state.pool, pod, page.epoch)),
             key=_get_sequence,
         )
+        allowed = self._allow(key, state, pod, min(len(outcomes), AT_ONCE))
         try:
-            state.pool = fold(replace(page, outcomes=tuple(outcomes[:AT_ONCE])), state.pool, pod)
+            state.pool = fold(replace(page, outcomes=tuple(outcomes[:allowed])), state.pool, pod)
         except ValueError as error:
             log.warning("Pooled detector of %s/%s was restarted: %s", *key, error)
             state.pool = Pool(state.request.key, state.request.alarm_at, acknowledged=state.request.acknowledged)
+
+    def _allow(self, key: Key, state: _PoolState, pod: str, count: int) -> int:
+        """Return how many of `count` new outcomes of a pod may be folded now."""
+        if pod not in state.allowances:
+            rate = FASTEST * state.request.probes_per_minute / 60
+            state.allowances[pod] = TokenBucket(rate, MOST_OUTCOMES, clock=self._clock)
+        allowed = state.allowances[pod].take(count)
+        if allowed < count and pod not in state.hurried:
+            state.hurried.add(pod)
+            most = f"more than {FASTEST:g} times its {state.request.probes_per_minute} probes a minute"
+            log.warning("Monitor of pod %s/%s reports %s: the rest waits. Look at %s.", key[0], pod, most, key[1])
+        return allowed
 
     def read_view(self, key: Key, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
         """Return what a pass decides by, and whether that is news. `sweeps` returns pod -> end of its last sweep."""

@@ -1,4 +1,4 @@
-"""A token bucket. `pace` bounds with it how often keys of one group are reconciled."""
+"""A token bucket: it bounds how often keys of one group are reconciled, and how many outcomes of a pod count."""
 
 import time
 from collections.abc import Callable
@@ -18,8 +18,18 @@ class TokenBucket:
 
     def reserve(self) -> float:
         """Take a token now and return how many seconds to wait before using it."""
+        self._refill()
+        self._tokens -= 1.0
+        return max(0.0, -self._tokens / self._rate)
+
+    def take(self, count: int) -> int:
+        """Take up to `count` tokens and return how many there were; those may be used at once."""
+        self._refill()
+        taken = max(0, min(count, int(self._tokens)))
+        self._tokens -= taken
+        return taken
+
+    def _refill(self) -> None:
         now = self._clock()
         self._tokens = min(float(self._burst), self._tokens + (now - self._filled_at) * self._rate)
         self._filled_at = now
-        self._tokens -= 1.0
-        return max(0.0, -self._tokens / self._rate)

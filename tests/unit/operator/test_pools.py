@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from r1plus_contract.jsonable import ContractError
-from r1plus_contract.outcomes import OutcomePage, ProbeOutcome, ProbeResult
-from r1plus_operator.observe.pooled_detectors import AT_ONCE, CHECKPOINT_SECONDS, Pools
+from r1plus_contract.outcomes import MOST_OUTCOMES, OutcomePage, ProbeOutcome, ProbeResult
+from r1plus_operator.observe.pooled_detectors import AT_ONCE, CHECKPOINT_SECONDS, FASTEST, Pools
 from r1plus_operator.plan.accuracy.pooled_detector import PoolRequest
 from r1plus_policies.detector.detector import DetectorKey
 
@@ -18,6 +18,7 @@ WANTED = PoolRequest(
     identity="id",
     scorer_version="1",
     alarm_at=1e5,
+    probes_per_minute=6,
     items=frozenset(f"i{n}" for n in range(8)),
     pods=frozenset({"a", "b"}),
     quarantined_pods=frozenset(),
@@ -91,6 +92,21 @@ def test_a_backlog_is_folded_in_pieces_and_no_outcome_twice() -> None:
     for heard in (AT_ONCE, 2 * AT_ONCE, 600, 600):
         rig.pools.fold_page(KEY, "a", backlog)
         assert rig.pools.find_start(KEY, "a") == heard
+
+
+def test_finding_31_a_monitor_that_reports_faster_than_it_probes_hides_no_drop_of_the_others() -> None:
+    rig = Rig()
+    newest = 0
+    for probe in range(1, 301):
+        rig.now += 10
+        heard = rig.pools.find_start(KEY, "a") or 0
+        rig.pools.fold_page(KEY, "a", page("1" * MOST_OUTCOMES, first=heard + 1, epoch="flood"))
+        rig.pools.fold_page(KEY, "b", page("0" if probe % 2 else "1", first=probe))
+        newest = rig.pools.find_start(KEY, "a") or 0
+        if rig.view()[0].evidence >= 1:
+            break
+    assert rig.view()[0].evidence >= 1, f"no alarm in 300 probes of the other pod, half of them wrong; {newest} counted"
+    assert newest <= MOST_OUTCOMES + FASTEST * probe
 
 
 def test_the_pool_without_its_worst_pod_is_not_that_pods_alarm() -> None:

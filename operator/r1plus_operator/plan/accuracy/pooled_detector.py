@@ -25,6 +25,8 @@ class PoolRequest:
     scorer_version: str
     alarm_at: float
     """Evidence at which a new pool raises its alarm."""
+    probes_per_minute: int
+    """Of each pod's monitor: outcomes that come much faster are not its own."""
     items: frozenset[str]
     pods: frozenset[str]
     """The revision's, except those in quarantine."""
@@ -50,6 +52,7 @@ def request_pool(
         identity=current.identity_digest,
         scorer_version=header.scorer_version,
         alarm_at=budget.pool,
+        probes_per_minute=spec.accuracy.probes_per_minute,
         items=frozenset(item.id for item in suite.items),
         pods=frozenset(p.name for p in pods if p.quarantine is None),
         quarantined_pods=frozenset(p.name for p in pods if p.quarantine is not None),

@@ -267,6 +267,16 @@ def test_the_token_bucket_lets_a_burst_through_and_then_the_rate() -> None:
     assert [round(bucket.reserve(), 3) for _ in range(4)] == [0.0, 0.0, 0.0, 0.1]
 
 
+def test_a_bucket_gives_what_it_has_of_what_is_asked() -> None:
+    now = 0.0
+    bucket = TokenBucket(rate=0.5, burst=3, clock=lambda: now)
+    assert [bucket.take(2) for _ in range(3)] == [2, 1, 0]
+    now = 3.0
+    assert [bucket.take(2), bucket.take(2)] == [1, 0]
+    now = 4.0
+    assert bucket.take(5) == 1  # The half token of before is not lost.
+
+
 @pytest.mark.parametrize(("rate", "burst"), [(0.0, 1), (-1.0, 1), (5.0, 0)])
 def test_a_bucket_that_never_lets_anything_through_is_refused(rate: float, burst: int) -> None:
     with pytest.raises(ValueError, match="rate must be above 0"):
