@@ -2,7 +2,7 @@
 
     python -m faults [--seed 2] [--kinds conflict,kill,singles] [--sample 0.1] [--lease 60]
 
-Exits with 1 if anything did not survive, after naming it and what differed. A point that did not come in three tries,
+Exits with 1 if anything did not survive, after naming it and what differed. A point that did not come in six tries,
 since two writes fell together each time, is named too; it counts as no survivor. `clean` is what survived without any
 run having been told again because it ran out of time, as happens on a busy machine: `late_s` says how busy it was.
 """

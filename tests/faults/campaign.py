@@ -20,10 +20,10 @@ from r1plus_operator.runtime.errors import ApiError
 
 LEARNERS = 3
 TRIES = 3
-"""A point that does not come, since two writes fell together this time, is tried so often."""
+"""A point that does not come, since two writes fell together this time, is tried so often, and again beside few."""
 FEW = 4
-"""Stories at once when those are told again that ran out of time: beside hundreds of others, and on a machine that is
-used otherwise, too, that says little. How many there were is reported."""
+"""Stories at once when those are told again that ran out of time, or did not come to their point: beside hundreds of
+others, and on a machine that is used otherwise, too, that says little. How many ran out of time is reported."""
 _numbers = itertools.count()
 
 
@@ -95,9 +95,12 @@ class LearningError(Exception):
     """The fault-free runs differ from each other, or are no success."""
 
 
-async def learn(made: Rig, case: Case | None = None) -> Reference:
-    """The trace that all of some fault-free runs share; raises LearningError if they end differently."""
-    runs = await asyncio.gather(*(tell(made, case=case) for _ in range(LEARNERS)))
+async def learn(made: Rig, case: Case | None = None, learners: int = LEARNERS) -> Reference:
+    """The trace that so many fault-free runs share; raises LearningError if they end differently.
+
+    The more there are, the fewer Events stay that come only where certain writes fall together.
+    """
+    runs = await asyncio.gather(*(tell(made, case=case) for _ in range(learners)))
     reference: Reference | None = None
     for lane, end in runs:
         if lane.problems or end is None:
@@ -123,7 +126,7 @@ async def run(
     quiet: Callable[[Point], Quiet] = lambda _: BRIEF,
 ) -> Result:
     """All of `points`, so many at once; `say` gets a line for each. `quiet`: how long one is watched at the end."""
-    result, late = Result(), list[Point]()
+    result, again = Result(), list[Point]()
 
     async def one(gate: asyncio.Semaphore, point: Point, *, last: bool) -> None:
         async with gate:
@@ -132,8 +135,10 @@ async def run(
                 lane, end = await tell(made, point, quiet=quiet(point))
                 if not lane.unreached:
                     break
-        if lane.late and not last:
-            late.append(point)
+        missed = lane.unreached and not lane.problems
+        if (lane.late or missed) and not last:
+            again.append(point)
+            result.retold += lane.late
             return
         say(_note(result, point, lane, end, reference))
         result.slowest = max(result.slowest, time.monotonic() - start)
@@ -141,8 +146,7 @@ async def run(
 
     many, few = asyncio.Semaphore(at_once), asyncio.Semaphore(FEW)
     await asyncio.gather(*(one(many, point, last=False) for point in points))
-    result.retold = len(late)
-    await asyncio.gather(*(one(few, point, last=True) for point in late))
+    await asyncio.gather(*(one(few, point, last=True) for point in again))
     return result
 
 

@@ -35,6 +35,8 @@ AFTER_ALL = Quiet(settled=60.0, deleted=10.0)
 KILLS_SHARE = 3
 """So many times fewer stories at once where the operator is killed in each of them."""
 LOOK_SECONDS = 0.5
+LEARNERS = 12
+"""Fault-free runs at once before the others: as busy as those, so that what they write is what those write."""
 SINGLES = "singles"
 KINDS: dict[str, Fault | None] = {
     fault.name.lower().replace("_", "-"): fault for fault in (*OF_WRITES, *OF_EVENTS)
@@ -106,7 +108,7 @@ async def run(stations: Sequence[ApiServer], seed: int, asked: Asked, folder: Pa
             )
             for place, server in enumerate(stations)
         ]
-        reference = await campaign.learn(rigs[0])
+        reference = await campaign.learn(rigs[0], learners=LEARNERS)
         rand = random.Random(seed)
         gentle, kills = (
             _drawn(reference.points(asked.faults(kill=kill)), asked.sample, rand) for kill in (False, True)
