@@ -13,6 +13,7 @@ from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.observation import Json
 from r1plus_policies.engine.selection import Choice
+from r1plus_policies.gate.verdict import Rules
 
 WHAT_FOR = {
     "NetworkPolicy": "network isolation",
@@ -128,11 +129,25 @@ def _format_quality_lines(preview: Preview, target: Target) -> list[str]:
     lines = [
         f"suite {header.name} {suite_text}" if header.items else f"suite {header.name}: available only in the cluster",
         f"threshold {accuracy.threshold:g}; gate {accuracy.gate}: {gate_texts[accuracy.gate.value]}",
+        *_format_gate_cost_lines(preview, target),
         f"after that {accuracy.probes_per_minute} probes a minute and pod, and the alert R1PlusAccuracyBelowThreshold",
     ]
     if reference_engine:
         lines.append(f"{target.engine.name} is not measured yet: its reference is inherited from {reference_engine}")
     return lines
+
+
+def _format_gate_cost_lines(preview: Preview, target: Target) -> list[str]:
+    """Return what the gate of a revision asks for; nothing where the suite's items are not known here."""
+    header = target.suite.header
+    if not header.items:
+        return []
+    rules = Rules(preview.spec.accuracy.threshold, target.fit.batch)
+    answer_tokens = header.sampling.max_new_tokens
+    most_tokens = header.items * (rules.full_sweeps + 1) * answer_tokens
+    in_batch = f"{rules.full_sweeps} x {header.items} answers, {rules.batch} at once"
+    most = f"{most_tokens:,} tokens at most ({answer_tokens} an answer)"
+    return [f"its gate asks for {in_batch}, then {header.items} one by one: {most}"]
 
 
 def _format_network_policy_lines(objects: Sequence[Json]) -> list[str]:
