@@ -4,10 +4,12 @@ There are two: the whole cluster in its network namespace, and an API server alo
 """
 
 import errno
+import fcntl
 import functools
 import itertools
 import os
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,14 +106,16 @@ def loopback_layout(folder: Path) -> Layout:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on; none comes twice in a process.
+    """Loopback ports that nobody listens on; none comes twice in a process, nor in two while both run.
 
     They lie below those that the kernel gives to connections and to servers that leave the choice to it. Who is to listen
-    there may come later, or go and come again: each process has a stretch of its own, and goes through that in turn.
+    there may come later, or go and come again: a port is this user's first process's that asked for it, until that ends.
     """
     ports: list[int] = []
     while len(ports) < count:
         port = _FIRST_PORT + (os.getpid() * _STRETCH + next(_turns)) % _count_ports()
+        if not reserve_port(port):
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -126,6 +130,22 @@ def free_ports(count: int) -> list[int]:
 
 _FIRST_PORT, _STRETCH = 12_000, 331
 _turns = itertools.count()
+
+
+def reserve_port(port: int) -> bool:
+    """Return whether the port is this process's now: its byte is locked in a file of this user, until the process ends."""
+    try:
+        fcntl.lockf(_open_reservations(os.getpid()), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@functools.cache
+def _open_reservations(_pid: int) -> int:
+    """Open the file once in a process: its locks end when any descriptor of it is closed."""
+    path = Path(tempfile.gettempdir()) / f"r1plus-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 @functools.cache

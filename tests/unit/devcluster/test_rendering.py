@@ -1,7 +1,10 @@
 """What the components are told: files and flags that a trap of the machine or of Kubernetes hangs on."""
 
 import itertools
+import os
 import socket
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +14,7 @@ import yaml
 
 from devcluster import addons
 from devcluster.components import apiserver, containerd, kube_proxy, kubelet, scheduler
-from devcluster.layout import NODE_ADDRESS, Layout, cluster_layout, free_ports, loopback_layout
+from devcluster.layout import NODE_ADDRESS, Layout, cluster_layout, free_ports, loopback_layout, reserve_port
 from devcluster.pki import Authority, Certificate
 
 IMAGES = {name: f"r1plus.local/{name}:abc" for name in addons.IMAGES}
@@ -108,3 +111,11 @@ def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch: pytest.MonkeyP
     with socket.create_server(("127.0.0.1", taken)):
         monkeypatch.setattr("devcluster.layout._turns", itertools.count())
         assert free_ports(1) != [taken]
+
+
+def test_a_port_that_a_process_has_asked_for_is_no_other_ones_although_nobody_listens() -> None:
+    (port,) = free_ports(1)
+    told = f"from devcluster.layout import reserve_port; print(reserve_port({port}))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    other = subprocess.run([sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True)
+    assert (other.stdout.strip(), reserve_port(port)) == ("False", True)
