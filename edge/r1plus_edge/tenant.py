@@ -34,6 +34,7 @@ _REFUSED: Final[tuple[tuple[str, Callable[[_Spec], Any], str], ...]] = (
     ("egress", lambda s: tuple(one.cidr or one.namespace for one in s.egress) or None, _NO_PODS),
     ("quota", lambda s: _list_set(s.quota) if s.quota != Quota() else None, _NO_PODS),
     ("placement", lambda s: _list_set(s.placement) or None, "there is one node; leave the field out"),
+    ("runAsUser", lambda s: s.run_as_user, "processes run as you; leave the field out"),
     (
         "gateway.enabled",
         lambda s: "false" if "enabled" in s.gateway.model_fields_set and not s.gateway.enabled else None,

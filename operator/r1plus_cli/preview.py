@@ -79,6 +79,7 @@ def build_preview(
             "No cluster was asked",
             callers=frozenset(tenant.callers.namespaces if tenant else spec.access.namespaces),
             placement=tenant.placement if tenant else None,
+            run_as_user=tenant.run_as_user if tenant else None,
         ),
     )
     resolved = resolve(spec, engines, dict(observed.suites), observed.nodes, config)

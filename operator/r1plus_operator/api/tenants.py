@@ -37,6 +37,8 @@ NEVER_OPENED = (
 )
 """A node's own addresses, and those at which clouds issue credentials: no egress rule allows them."""
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
+User = Annotated[int, Field(ge=1, le=2147483640), WHOLE]
+"""Of a pod's processes; some numbers above it are left for a gateway's helpers."""
 SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 
 
@@ -363,6 +365,16 @@ class R1PlusTenantSpec(ApiModel):
     quota: Quota = Field(default_factory=Quota, description="How much the tenant may have.")
     placement: TenantPlacement = Field(
         default_factory=TenantPlacement, description="On which nodes the tenant's models may run."
+    )
+    run_as_user: User | None = Field(
+        None,
+        description=(
+            "User of the tenant's pods instead of the chart's podSecurity.runAsUser; the gateway's helpers take the"
+            " three that follow. Give tenants numbers of their own, four apart: the kernel counts limits such as"
+            " inotify, epoll and pipes by user, so pods of one user can use up those of others on their node. Set it"
+            " with the tenant: what already serves keeps its user until its next revision, and a gateway's volume must"
+            " let its group in."
+        ),
     )
     gateway: Gateway = Field(default_factory=Gateway, description="The tenant's HTTP entry to its models.")
     data: TenantData = Field(

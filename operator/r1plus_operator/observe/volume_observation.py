@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillProgress
 from r1plus_operator.observe.caches import VOLUMES_NAME, Caches, format_volumes_index
 from r1plus_operator.observe.projections import find_controller
@@ -40,13 +41,14 @@ def observe_volumes(caches: Caches, namespace: str) -> VolumesObservation:
         for kind in VOLUME_KINDS
         for child in caches.children[kind].store.by_index(format_volumes_index(namespace))
     }
-    facts = caches.find_namespace(namespace)
+    facts, tenant = caches.find_namespace(namespace), caches.tenants.store.get(namespace, names.TENANT)
     return VolumesObservation(
         namespace=namespace,
         needs=tuple(VolumeNeed(volumes[name], tuple(sorted(owners[name]))) for name in sorted(volumes)),
         live={key: child.live for key, child in parts.items() if not child.is_deleting},
         deleting=frozenset(key for key, child in parts.items() if child.is_deleting),
         assigns_users=facts is not None and facts.assigns_users,
+        run_as_user=tenant.value["spec"].get("runAsUser") if tenant else None,
     )
 
 

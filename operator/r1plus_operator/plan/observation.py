@@ -108,6 +108,8 @@ class TenantView:
     """Why its R1PlusTenant cannot be read, so that its limits are unknown; empty: it can, or there is none."""
     assigns_users: bool = False
     """Whether the namespace assigns users (`NamespaceFacts`)."""
+    run_as_user: int | None = None
+    """User of its pods; None: the same as everywhere."""
     gateway: GatewayView | None = None
     """Its gateway; None: there is none."""
 

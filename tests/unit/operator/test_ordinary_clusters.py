@@ -114,6 +114,22 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
         assert list(contexts(stages)) == [expected]
 
 
+def test_pods_of_a_tenant_with_a_user_of_its_own_run_as_that_one() -> None:
+    own = NO_USER | AS_1000 | {"runAsUser": 20000}
+    view = TenantWorld(spec={"runAsUser": 20000}).plan().view
+    assert view.run_as_user == 20000
+    world = World(dict(FULL))
+    assert list(contexts(plan(replace(world.observed(), tenant=view), world.config, world.now).apply)) == [own]
+    assigned = replace(view, assigns_users=True)
+    assert list(contexts(plan(replace(world.observed(), tenant=assigned), world.config, world.now).apply)) == [NO_USER]
+    seen = volumes.VolumesObservation("team", (NEED,), {}, run_as_user=20000)
+    claim = volumes.build_claim(NEED, "team", CONFIG, None, False)
+    claim["metadata"]["uid"] = "uid-of-claim"
+    seen = replace(seen, live={("PersistentVolumeClaim", claim["metadata"]["name"]): claim})
+    (stages,) = volumes.plan_volumes(seen, CONFIG, 0.0).apply.values()
+    assert list(contexts(stages)) == [own]
+
+
 def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns_users() -> None:
     run = isolation_test_run.IsolationTestRun("team", "uid", "credit", {"credit": "1", "": "2"}, 1)
     for config, expected in ((CONFIG, NO_USER | AS_1000), (CONFIG.for_namespace(assigns_users=True), NO_USER)):

@@ -108,8 +108,9 @@ class TenantPlan:
 
 def plan_tenant(observation: TenantObservation, config: OperatorConfig, now: float) -> TenantPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    own_config = config.for_namespace(assigns_users=observation.namespace.assigns_users)
     spec, problem = _read_spec(observation.cr)
+    assigns_users = observation.namespace.assigns_users
+    own_config = config.for_namespace(assigns_users=assigns_users, run_as_user=spec.run_as_user)
     tenant_pass = _TenantPass(observation, own_config, now, spec, problem)
     refusal = _check_is_tenant(observation, config)
     return tenant_pass.refuse(refusal) if refusal else tenant_pass.plan()
@@ -240,6 +241,7 @@ class _TenantPass:
             placement=self.spec.placement,
             unreadable=self.problem,
             assigns_users=self.observation.namespace.assigns_users,
+            run_as_user=self.spec.run_as_user,
             gateway=gateway.view,
         )
 

@@ -70,6 +70,8 @@ class VolumesObservation:
     """(kind, name) of objects that are being deleted. A new object of that name has to wait."""
     assigns_users: bool = False
     """Whether the namespace assigns users (`NamespaceFacts`)."""
+    run_as_user: int | None = None
+    """User of the tenant's pods; None: the same as everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class VolumesPlan:
 
 def plan_volumes(observation: VolumesObservation, config: OperatorConfig, now: float) -> VolumesPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    config = config.for_namespace(assigns_users=observation.assigns_users)
+    config = config.for_namespace(assigns_users=observation.assigns_users, run_as_user=observation.run_as_user)
     kept_keys: set[tuple[str, str]] = set()
     writes, waits = {}, []
     for need in observation.needs:
