@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import docx
+from docx.enum.style import WD_STYLE_TYPE
 from docx.oxml.ns import qn
+from docx.styles.styles import Styles
 from docx.text.paragraph import Paragraph
 from docx.text.run import Run
 from lxml.etree import LxmlError
@@ -36,17 +38,15 @@ def read_docx(data: bytes) -> Iterator[TextBlock]:
         document = docx.Document(io.BytesIO(data))
         body = document._body
         items = list(_list_within(body._element, _PARAGRAPH, _TABLE))
+        levels, default = _read_levels(document.styles)
     except (ValueError, KeyError, LxmlError, zipfile.BadZipFile, AttributeError, OSError, NotImplementedError) as error:
         raise refuse_damaged("DOCX document") from error
-    levels: dict[str | None, int] = {}
     for item in items:
         if item.tag == _TABLE:
             if lines := _read_rows(item, body):
                 yield TextBlock("\n".join(lines))
-        elif text := _read_visible(paragraph := Paragraph(item, body)).strip():
-            if item.style not in levels:  # each look-up goes through all styles of the document
-                levels[item.style] = _read_level(paragraph)
-            yield TextBlock(text, levels[item.style])
+        elif text := _read_visible(Paragraph(item, body)).strip():
+            yield TextBlock(text, levels.get(item.style, default))
 
 
 def _list_within(element: Any, *tags: str) -> Iterator[Any]:
@@ -98,10 +98,21 @@ def _read_visible(paragraph: Paragraph) -> str:
     return "".join(run.text for run in runs if not run.font.hidden)
 
 
-def _read_level(paragraph: Paragraph) -> int:
-    """Return the level of a heading; 0 for a paragraph. Names of styles are English in every file."""
-    style = paragraph.style
-    name = (style.name or "") if style is not None else ""
+def _read_levels(styles: Styles) -> tuple[dict[str, int], int]:
+    """Return the level of each style of paragraphs by its id, and that of the default style.
+
+    python-docx looks through all styles of a document for that of one paragraph.
+    """
+    levels: dict[str, int] = {}
+    for style in styles:
+        if style.type == WD_STYLE_TYPE.PARAGRAPH:
+            levels.setdefault(style.style_id, _read_level(style.name or ""))
+    default = styles.default(WD_STYLE_TYPE.PARAGRAPH)
+    return levels, _read_level(default.name or "") if default is not None else 0
+
+
+def _read_level(name: str) -> int:
+    """Return the level of a heading by its style's name, which is English in every file; 0 for a paragraph."""
     if name == "Title":
         return 1
     level = name.removeprefix("Heading ") if name.startswith("Heading ") else ""
