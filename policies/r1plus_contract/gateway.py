@@ -76,6 +76,7 @@ class DataReason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"
     CONFIG_INVALID = "ConfigInvalid"
     UNAVAILABLE = "DatabaseUnavailable"
+    CLOCK_AHEAD = "ClockAhead"
 
 
 @dataclass(frozen=True, slots=True)

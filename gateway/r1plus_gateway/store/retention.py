@@ -16,6 +16,7 @@ from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.knowledge import DELETED_AT, UPLOAD_SECONDS, FileState
 from r1plus_gateway.store.knowledge_books import shrink_file, shrink_vector_store
 from r1plus_gateway.store.repository import MetaName, write_meta
+from r1plus_gateway.store.retention_clock import MOST_AHEAD_SECONDS
 
 _DAY: Final = 86400.0
 MOST_PRUNED: Final = 100
@@ -67,6 +68,25 @@ def prune_knowledge(
             if shrink(connection, row_id, Owner(*own), step or DeletionStep()):
                 return True
     return _has_any(connection, t.files, is_file) or _has_any(connection, t.vector_stores, is_store)
+
+
+def date_back(connection: Connection, now: float, days: float) -> None:
+    """Let what was stored while a clock was ahead begin now, or it would be kept until that time has come.
+
+    `now` is the time that retention goes by; `days` the policy of content, 0 for none.
+    """
+    latest = now + MOST_AHEAD_SECONDS
+    for moment in (t.conversations.c.used_at, t.responses.c.created_at):
+        connection.execute(sa.update(moment.table).where(moment > latest).values({moment.name: now}))
+    if days:
+        c = t.memories.c
+        connection.execute(
+            sa.update(t.memories).where(c.expires_at > latest + days * _DAY).values(expires_at=now + days * _DAY)
+        )
+    for moment in (t.files.c.created_at, t.vector_stores.c.used_at):
+        ends = moment.table.c.expires_at
+        values = {moment.name: now, ends.name: sa.case((ends == DELETED_AT, ends), else_=ends - moment + now)}
+        connection.execute(sa.update(moment.table).where(moment > latest).values(values))
 
 
 def _has_any(connection: Connection, table: sa.Table, conditions: Sequence[Any]) -> bool:
