@@ -189,7 +189,7 @@ class TenantStore:
         has_more |= await self.write(lambda ledger: prune_content(ledger.connection, now, days))
         has_more |= await self.write(lambda ledger: prune_knowledge(ledger.connection, now))
         if not self.retention.problem:
-            await self.write(lambda ledger: date_back(ledger.connection, now, days))
+            await self.write(lambda ledger: date_back(ledger.connection, now))
         self._has_deleted = True
         if not has_more:
             seconds = min(self._periods.prune, self._periods.hold) if self.retention.problem else self._periods.prune

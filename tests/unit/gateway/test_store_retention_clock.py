@@ -131,8 +131,8 @@ async def test_all_that_was_stored_under_a_clock_ahead_begins_when_it_is_correct
         await upload(knowledge, owner, b"text")
         await make_store(knowledge, owner)
         await content.write(CALLER, lambda one: one.add_memory("likes tea", MemorySource.PINNED, 30.0))
-        await store.write(lambda ledger: date_back(ledger.connection, START, 30.0))
-        await store.write(lambda ledger: date_back(ledger.connection, START, 30.0))
+        await store.write(lambda ledger: date_back(ledger.connection, START))
+        await store.write(lambda ledger: date_back(ledger.connection, START))
         expected = {
             t.files.c.created_at: START,
             t.vector_stores.c.used_at: START,
