@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import docx
-from docx.enum.style import WD_STYLE_TYPE
 from docx.oxml.ns import qn
-from docx.styles.styles import Styles
 from docx.text.paragraph import Paragraph
 from docx.text.run import Run
 from lxml.etree import LxmlError
@@ -21,6 +19,10 @@ MOST_UNPACKED_BYTES: Final = 128 * 2**20
 MOST_PARTS: Final = 5000
 _PARAGRAPH, _TABLE, _ROW, _CELL, _RUN = map(qn, ("w:p", "w:tbl", "w:tr", "w:tc", "w:r"))
 _ROW_PROPERTIES, _DELETED = map(qn, ("w:trPr", "w:del"))
+_STYLE, _NAME, _TYPE, _STYLE_ID = map(qn, ("w:style", "w:name", "w:type", "w:styleId"))
+_DEFAULT, _VALUE = map(qn, ("w:default", "w:val"))
+_YES: Final = frozenset({"1", "true", "on"})
+_LEVELS: Final = frozenset("123456789")
 _WRAPPERS: Final = frozenset(
     qn(f"w:{name}")
     for name in ("hyperlink", "ins", "moveTo", "sdt", "sdtContent", "smartTag", "customXml", "fldSimple", "dir", "bdo")
@@ -38,7 +40,7 @@ def read_docx(data: bytes) -> Iterator[TextBlock]:
         document = docx.Document(io.BytesIO(data))
         body = document._body
         items = list(_list_within(body._element, _PARAGRAPH, _TABLE))
-        levels, default = _read_levels(document.styles)
+        levels, default = _read_levels(document.styles.element)
     except (ValueError, KeyError, LxmlError, zipfile.BadZipFile, AttributeError, OSError, NotImplementedError) as error:
         raise refuse_damaged("DOCX document") from error
     for item in items:
@@ -98,25 +100,30 @@ def _read_visible(paragraph: Paragraph) -> str:
     return "".join(run.text for run in runs if not run.font.hidden)
 
 
-def _read_levels(styles: Styles) -> tuple[dict[str, int], int]:
-    """Return the level of each style of paragraphs by its id, and that of the default style.
+def _read_levels(styles: Any) -> tuple[dict[str, int], int]:
+    """Return the level of each style of paragraphs by its id, and that of the default style; 0: it is no heading.
 
-    python-docx looks through all styles of a document for that of one paragraph.
+    python-docx looks through all styles of a document for that of one paragraph, and reads no style without a type.
     """
     levels: dict[str, int] = {}
-    for style in styles:
-        if style.type == WD_STYLE_TYPE.PARAGRAPH:
-            levels.setdefault(style.style_id, _read_level(style.name or ""))
-    default = styles.default(WD_STYLE_TYPE.PARAGRAPH)
-    return levels, _read_level(default.name or "") if default is not None else 0
+    default = 0
+    for style in styles.iter(_STYLE):
+        name = style.find(_NAME)
+        if name is None or style.get(_TYPE, "paragraph") != "paragraph":
+            continue
+        level = _read_level(name.get(_VALUE, ""))
+        levels.setdefault(style.get(_STYLE_ID, ""), level)
+        if style.get(_DEFAULT) in _YES:
+            default = level
+    return levels, default
 
 
 def _read_level(name: str) -> int:
     """Return the level of a heading by its style's name, which is English in every file; 0 for a paragraph."""
     if name == "Title":
         return 1
-    level = name.removeprefix("Heading ") if name.startswith("Heading ") else ""
-    return int(level) if level.isascii() and level.isdecimal() and len(level) == 1 and level != "0" else 0
+    kind, _, level = name.partition(" ")
+    return int(level) if kind in ("heading", "Heading") and level in _LEVELS else 0
 
 
 def _check_archive(data: bytes) -> None:

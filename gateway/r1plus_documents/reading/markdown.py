@@ -35,7 +35,6 @@ def _find_quotation(state: StateBlock, start: int, end: int, is_silent: bool) ->
 
     The library's own rule parses what is quoted, and before that looks at lines behind it, up to all of the document.
     """
-
     if state.is_code_block(start) or not _read_line(state, start).startswith(">"):
         return False
     if is_silent:

@@ -1,8 +1,8 @@
 """The time that retention goes by: a gateway that starts with a clock far ahead deletes nothing for that alone.
 
-It follows the earlier of ledger time and the machine's clock. Where that is further ahead of what was seen than a
-gateway is switched off for, the time that passes while a gateway runs counts alone: until the clock is corrected, an
-administrator confirms it, or it has been the same for a day of running.
+It follows the earlier of ledger time and the machine's clock, ahead and back. Where that is further from what was seen
+than a gateway is switched off for, only the time counts that passes while a gateway runs: until the clock is corrected,
+an administrator confirms it, or, for a clock ahead, it has been the same for a day of running.
 """
 
 import json
@@ -18,7 +18,7 @@ from r1plus_gateway.store.repository import LedgerRepository, MetaName, write_me
 
 log = logging.getLogger(__name__)
 MOST_AHEAD_SECONDS: Final = 7 * 86400.0
-"""Of a start, ahead of what was seen, which is believed: an outage, or a machine that is used once a week."""
+"""Of a clock, ahead of what was seen, which is believed: an outage, or a machine that is used once a week."""
 HOLD_SECONDS: Final = 86400.0
 """Of running, after which a time further ahead is believed, too: nothing is kept for ever."""
 
@@ -65,7 +65,7 @@ class RetentionClock:
         """Return what retention goes by now, in epoch seconds; store it."""
         stored = _read(ledger) or RetentionTime(ledger.now)
         elapsed = self._clock.read_elapsed()
-        if self._last is None or stored.moment < self._last[0]:  # taken back by `confirm`, also of another replica
+        if self._last is None or stored.moment < self._last[0]:  # by `confirm`, or another replica's clock
             self._last = stored.moment, elapsed
         moment = max(stored.moment, self._last[0] + elapsed - self._last[1])
         target = min(ledger.now, self._clock.read_wall())
@@ -85,8 +85,10 @@ class RetentionClock:
 
 def _follow(before: RetentionTime, target: float) -> RetentionTime:
     """Return the next retention time: the target, unless that is too far ahead and not confirmed."""
-    if target - before.moment <= MOST_AHEAD_SECONDS:
-        return RetentionTime(max(before.moment, target))
+    if abs(target - before.moment) <= MOST_AHEAD_SECONDS:
+        return RetentionTime(target)
+    if target < before.moment:
+        return RetentionTime(before.moment)
     if before.held_from is None:
         return RetentionTime(before.moment, before.moment)
     if before.moment - before.held_from >= HOLD_SECONDS:

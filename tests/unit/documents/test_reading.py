@@ -152,6 +152,26 @@ def test_a_docx_gives_headings_paragraphs_and_rows_in_their_order() -> None:
     ]
 
 
+STYLES = b"""<w:styles xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">
+<w:style w:styleId="A"><w:name w:val="heading 2"/></w:style><w:style w:type="paragraph" w:styleId="B"><w:name w:val="Title"/></w:style>
+<w:style w:type="paragraph" w:styleId="N" w:default="1"><w:name w:val="Normal"/></w:style><w:style w:type="banana" w:styleId="C">
+<w:name w:val="heading 3"/></w:style><w:style w:type="paragraph"/></w:styles>"""
+
+
+def test_a_docx_with_styles_of_no_type_or_a_wrong_one_has_the_headings_of_the_others() -> None:
+    paragraphs = "".join(
+        f'<w:p><w:pPr><w:pStyle w:val="{style}"/></w:pPr><w:r><w:t>{style}</w:t></w:r></w:p>' for style in "ABCND"
+    )
+    document = read_all("a.docx", change_archive(change_body(paragraphs.encode()), {"word/styles.xml": STYLES}))
+    assert [(block.text, block.level) for block in document.blocks] == [
+        ("A", 2),
+        ("B", 1),
+        ("C", 0),
+        ("N", 0),
+        ("D", 0),
+    ]
+
+
 def test_html_goes_on_behind_a_very_long_paragraph() -> None:
     document = read_all("a.html", b"<p>" + b"word " * 2_100_000 + b"</p><p>after")
     assert document.blocks[-1] == TextBlock("after")

@@ -123,6 +123,19 @@ async def test_a_clock_that_is_behind_stops_no_deletion(used: Volume) -> None:
         assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
 
 
+async def test_a_clock_that_was_some_days_ahead_is_followed_back(used: Volume) -> None:
+    """Else many starts, each some days ahead, would add up."""
+    for days in (6, 12, 18, 24, 30):
+        used.time.wall += days * DAY
+        async with running(used) as store:
+            await store.maintain()
+            used.time.wall -= days * DAY
+            await store.maintain()
+    async with running(used) as store:
+        await store.maintain()
+        assert await count_rows(store) == 1
+
+
 async def test_all_that_was_stored_under_a_clock_ahead_begins_when_it_is_corrected(used: Volume) -> None:
     async with running(used) as store:
         knowledge, content = make_knowledge(store), make_content(store)
