@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -88,6 +89,21 @@ def rotate_data_keys_command(
     open_console().print(
         Text(f"{state['rows_left']} rows are left to encrypt again; {state['older_keys']} older keys go after that")
     )
+
+
+def confirm_time_command(
+    namespace: NamespaceOption = None,
+    gateway: GatewayOption = "",
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Let a tenant's gateway go by its machine's clock, once that is right. A log record says who did.
+
+    Where a gateway starts with a clock more than 7 days ahead, retention waits for this; then it deletes what is older
+    than its time. A ledger that followed a clock ahead goes back: limits per minute begin again, and so may a month.
+    """
+    answer = call(kubeconfig, namespace, gateway, "POST", "/time/confirm")
+    now = datetime.fromtimestamp(answer["now"], UTC)
+    open_console().print(Text(f"The gateway goes by {now:%Y-%m-%dT%H:%M:%SZ}"))
 
 
 def rotate_root_command(

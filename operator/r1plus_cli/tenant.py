@@ -10,6 +10,7 @@ from rich.text import Text
 
 from r1plus_cli.backup_verbs import backup_command, restore_command, verify_backup_command
 from r1plus_cli.content_verbs import (
+    confirm_time_command,
     erase_command,
     rotate_data_keys_command,
     rotate_root_command,
@@ -103,6 +104,7 @@ app.command("backup")(backup_command)
 app.command("restore")(restore_command)
 app.command("verify-backup")(verify_backup_command)
 app.command("rotate-data-keys")(rotate_data_keys_command)
+app.command("confirm-time")(confirm_time_command)
 app.command("rotate-root")(rotate_root_command)
 app.command("erase")(erase_command)
 app.command("verify-receipt")(verify_receipt_command)

@@ -76,6 +76,7 @@ class DataReason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"
     CONFIG_INVALID = "ConfigInvalid"
     UNAVAILABLE = "DatabaseUnavailable"
+    CLOCK_AHEAD = "ClockAhead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,8 @@ class GatewayLimits:
     """Of files and vector stores, encrypted."""
     chunks_per_tenant: int = 100_000
     """Of all vector stores."""
+    chunks_per_key: int = 50_000
+    """Of one key's vector stores, with those of its end users."""
     file_bytes: int = 32 * 1024 * 1024
     """Of one uploaded file."""
     index_bytes: int = 320 * 1024 * 1024

@@ -40,7 +40,7 @@ from r1plus_gateway.store.opening import open_data
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_keys import make_half
 from support.gateway.content import make_content, say
-from support.gateway.tenant_data import ADMIN, Volume, count_from, make_caller, settle
+from support.gateway.tenant_data import ADMIN, Time, Volume, count_from, make_caller, settle
 from support.registry.postgres import PASSWORD, Cluster, Postgres
 from support.waiting import DEADLINE_SECONDS, eventually
 
@@ -216,6 +216,27 @@ async def test_ledger_time_is_that_of_the_gateway_that_is_ahead(tenant: Volume) 
         await second.ledger.reserve("c", limited, "credit", 1)
         with pytest.raises(AccessError):
             await first.ledger.reserve("d", limited, "credit", 1)
+
+
+async def test_a_replica_whose_clock_is_years_ahead_deletes_nothing_as_long_as_another_has_the_right_time(
+    tenant: Volume,
+) -> None:
+    wrong = replace(tenant, time=Time(tenant.time.wall + 3 * 365 * 86400))
+    async with AsyncExitStack() as stack:
+        right, _ = await open_pair(tenant, stack, gone=3600.0)
+        made = await make_content(right).write(CALLER, lambda one: one.create_conversation({}, [say("x")]))
+        await right.maintain()
+        ahead = wrong.make_store(Periods(prune=0.0))
+        assert await ahead.open()
+        stack.push_async_callback(ahead.close)
+        for _ in range(3):
+            for time in (tenant.time, wrong.time):
+                time.advance(0.7 * 86400)
+            for store in (ahead, right):
+                right.prune_soon()
+                await store.maintain()
+        assert (ahead.state.reason, right.state.reason) == (DataReason.CLOCK_AHEAD, DataReason.READY)
+        assert await make_content(right).read(CALLER, lambda one: one.find_conversation(made.id)) is not None
 
 
 async def test_another_tenants_database_is_refused(tenant: Volume) -> None:

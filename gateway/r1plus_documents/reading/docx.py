@@ -19,6 +19,10 @@ MOST_UNPACKED_BYTES: Final = 128 * 2**20
 MOST_PARTS: Final = 5000
 _PARAGRAPH, _TABLE, _ROW, _CELL, _RUN = map(qn, ("w:p", "w:tbl", "w:tr", "w:tc", "w:r"))
 _ROW_PROPERTIES, _DELETED = map(qn, ("w:trPr", "w:del"))
+_STYLE, _NAME, _TYPE, _STYLE_ID = map(qn, ("w:style", "w:name", "w:type", "w:styleId"))
+_DEFAULT, _VALUE = map(qn, ("w:default", "w:val"))
+_YES: Final = frozenset({"1", "true", "on"})
+_LEVELS: Final = frozenset("123456789")
 _WRAPPERS: Final = frozenset(
     qn(f"w:{name}")
     for name in ("hyperlink", "ins", "moveTo", "sdt", "sdtContent", "smartTag", "customXml", "fldSimple", "dir", "bdo")
@@ -36,17 +40,15 @@ def read_docx(data: bytes) -> Iterator[TextBlock]:
         document = docx.Document(io.BytesIO(data))
         body = document._body
         items = list(_list_within(body._element, _PARAGRAPH, _TABLE))
+        levels, default = _read_levels(document.styles.element)
     except (ValueError, KeyError, LxmlError, zipfile.BadZipFile, AttributeError, OSError, NotImplementedError) as error:
         raise refuse_damaged("DOCX document") from error
-    levels: dict[str | None, int] = {}
     for item in items:
         if item.tag == _TABLE:
             if lines := _read_rows(item, body):
                 yield TextBlock("\n".join(lines))
-        elif text := _read_visible(paragraph := Paragraph(item, body)).strip():
-            if item.style not in levels:  # each look-up goes through all styles of the document
-                levels[item.style] = _read_level(paragraph)
-            yield TextBlock(text, levels[item.style])
+        elif text := _read_visible(Paragraph(item, body)).strip():
+            yield TextBlock(text, levels.get(item.style, default))
 
 
 def _list_within(element: Any, *tags: str) -> Iterator[Any]:
@@ -98,14 +100,30 @@ def _read_visible(paragraph: Paragraph) -> str:
     return "".join(run.text for run in runs if not run.font.hidden)
 
 
-def _read_level(paragraph: Paragraph) -> int:
-    """Return the level of a heading; 0 for a paragraph. Names of styles are English in every file."""
-    style = paragraph.style
-    name = (style.name or "") if style is not None else ""
+def _read_levels(styles: Any) -> tuple[dict[str, int], int]:
+    """Return the level of each style of paragraphs by its id, and that of the default style; 0: it is no heading.
+
+    python-docx looks through all styles of a document for that of one paragraph, and reads no style without a type.
+    """
+    levels: dict[str, int] = {}
+    default = 0
+    for style in styles.iter(_STYLE):
+        name = style.find(_NAME)
+        if name is None or style.get(_TYPE, "paragraph") != "paragraph":
+            continue
+        level = _read_level(name.get(_VALUE, ""))
+        levels.setdefault(style.get(_STYLE_ID, ""), level)
+        if style.get(_DEFAULT) in _YES:
+            default = level
+    return levels, default
+
+
+def _read_level(name: str) -> int:
+    """Return the level of a heading by its style's name, which is English in every file; 0 for a paragraph."""
     if name == "Title":
         return 1
-    level = name.removeprefix("Heading ") if name.startswith("Heading ") else ""
-    return int(level) if level.isascii() and level.isdecimal() and len(level) == 1 and level != "0" else 0
+    kind, _, level = name.partition(" ")
+    return int(level) if kind in ("heading", "Heading") and level in _LEVELS else 0
 
 
 def _check_archive(data: bytes) -> None:

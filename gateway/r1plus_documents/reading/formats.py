@@ -18,7 +18,7 @@ from r1plus_documents.reading.pdf import read_pdf
 from r1plus_documents.reading.text import read_text
 
 Reader = Callable[[bytes], Iterator[TextBlock | UnreadablePage]]
-RELEASE: Final = 3
+RELEASE: Final = 4
 """Of our readers: a change in what they yield is another one."""
 _LOOKED_AT: Final = 1024
 _PACKED: Final = {

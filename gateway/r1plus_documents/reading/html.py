@@ -1,11 +1,10 @@
 """HTML: what a reader sees of it. Scripts, styles and what is hidden are no text; nothing is loaded."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import lxml.etree
-import lxml.html
 
 from r1plus_contract.documents import DocumentFailureCode, TextBlock
 from r1plus_documents.reading.errors import ReadingError, refuse_damaged
@@ -24,7 +23,12 @@ _BLOCKS: Final = frozenset(
 _UNSEEN: Final = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))\b", re.IGNORECASE)
 """In an element's own style. What style sheets hide is not known here."""
 _SPACE: Final = re.compile(r"[^\S\n]+")
+_PIECE: Final = 65_536
+"""Characters that the parser gets at once: what `_Writer` refuses ends it behind a piece, not before."""
 _DEEPEST: Final = 200
+"""Elements around a block of its own; what is deeper goes on in one block."""
+_MOST_DEPTH: Final = 2048
+"""Elements within each other: an end tag looks through all that are open."""
 _CUT: Final = (lxml.etree.ErrorTypes.ERR_RESOURCE_LIMIT, lxml.etree.ErrorTypes.ERR_NO_MEMORY)
 """Errors behind which the parser has dropped the rest of a document, and says nothing else."""
 
@@ -33,85 +37,82 @@ def read_html(data: bytes) -> Iterator[TextBlock]:
     """Yield headings and paragraphs of an HTML document."""
     declared = _CHARSET.search(data[:_LOOKED_AT])
     text = decode_text(data, declared[1].decode().lower() if declared else "utf-8")
-    # Without `huge_tree` a paragraph of 10 MB ends the document, and so does what nests deeper than 256 elements.
-    parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True)
+    # No tree is made: libxml2 appends an attribute to one by a walk along all that the element has. Without
+    # `huge_tree` a paragraph of 10 MB ends the document.
+    parser = lxml.etree.HTMLParser(encoding="utf-8", huge_tree=True, target=_Writer())
     try:
-        root = lxml.html.document_fromstring(text.encode(), parser=parser)
+        for start in range(0, len(text), _PIECE):
+            parser.feed(text[start : start + _PIECE].encode())
+        blocks: list[TextBlock] = parser.close()
     except (lxml.etree.LxmlError, ValueError) as error:
         _refuse_cut(parser)
         raise refuse_damaged("HTML document") from error
     _refuse_cut(parser)
-    writer = _Writer()
-    _walk(root, writer, 0)
-    yield from writer.finish()
+    yield from blocks
 
 
 def _refuse_cut(parser: Any) -> None:
     """Raise ReadingError if the parser has not read its document to the end."""
     if any(error.type in _CUT for error in parser.error_log):
-        message = "nests deeper, or is larger, than can be read; save it with another program, or split it"
-        raise ReadingError(DocumentFailureCode.LIMIT, message)
+        raise _refuse_size()
+
+
+def _refuse_size() -> ReadingError:
+    message = "nests deeper, or is larger, than can be read; save it with another program, or split it"
+    return ReadingError(DocumentFailureCode.LIMIT, message)
 
 
 class _Writer:
-    """Collects text into blocks."""
+    """Collects what the parser reports (`start`, `data`, `end`, `close`) into blocks. It reports no comments."""
 
     def __init__(self) -> None:
         self._blocks: list[TextBlock] = []
         self._text: list[str] = []
+        self._depth = 0
+        self._unseen_depth = 0
+        """Where the element begins that hides all within it; 0: none does."""
 
-    def add(self, text: str | None) -> None:
-        if text:
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self._depth += 1
+        if self._depth > _MOST_DEPTH:
+            raise _refuse_size()
+        if self._unseen_depth:
+            return
+        if not _is_seen(tag, attributes):
+            self._unseen_depth = self._depth
+        elif self._has_form():
+            if tag in _BLOCKS or tag in _HEADINGS:
+                self._end_block()
+            elif tag == "br":
+                self._text.append("\n")
+
+    def data(self, text: str) -> None:
+        if not self._unseen_depth:
             self._text.append(text)
 
-    def end_block(self, level: int = 0) -> None:
+    def end(self, tag: str) -> None:
+        if not self._unseen_depth and self._has_form() and (tag in _BLOCKS or tag in _HEADINGS):
+            self._end_block(_HEADINGS.get(tag, 0))
+        if self._unseen_depth == self._depth:
+            self._unseen_depth = 0
+        self._depth -= 1
+
+    def close(self) -> list[TextBlock]:
+        self._end_block()
+        return self._blocks
+
+    def _has_form(self) -> bool:
+        return self._depth <= _DEEPEST
+
+    def _end_block(self, level: int = 0) -> None:
         lines = (_SPACE.sub(" ", line).strip() for line in "".join(self._text).split("\n"))
         self._text.clear()
         if text := ("\n" if not level else " ").join(line for line in lines if line):
             self._blocks.append(TextBlock(text, level))
 
-    def finish(self) -> list[TextBlock]:
-        self.end_block()
-        return self._blocks
 
-
-def _walk(element: Any, writer: _Writer, depth: int) -> None:
-    """Write an element and all within it; what nests deeper than `_DEEPEST` is written without its form."""
-    if not _is_seen(element):
-        return
-    if depth > _DEEPEST:
-        writer.add("".join(_list_texts(element)))
-        return
-    tag = element.tag
-    level = _HEADINGS.get(tag, 0)
-    is_block = bool(level) or tag in _BLOCKS
-    if is_block:
-        writer.end_block()
-    writer.add("\n" if tag == "br" else element.text)
-    for child in element:
-        _walk(child, writer, depth + 1)
-        writer.add(child.tail)
-    if is_block:
-        writer.end_block(level)
-
-
-def _is_seen(element: Any) -> bool:
-    """Return whether a reader sees an element: no comment, script or style, and not hidden."""
-    tag = element.tag if isinstance(element.tag, str) else ""
-    if not tag or tag in _SILENT or "hidden" in element.attrib or element.get("aria-hidden") == "true":
+def _is_seen(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Return whether a reader sees an element: no script or style, and not hidden."""
+    if tag in _SILENT or "hidden" in attributes or attributes.get("aria-hidden") == "true":
         return False
-    return not _UNSEEN.search(element.get("style", ""))
-
-
-def _list_texts(element: Any) -> Iterator[str]:
-    """Yield the texts of an element and of all that is seen within it, however deep."""
-    rest = [element]
-    while rest:
-        one = rest.pop()
-        if isinstance(one, str):
-            yield one
-        elif _is_seen(one):
-            parts = [one.text or ""]
-            for child in one:
-                parts += [child, child.tail or ""]
-            rest += reversed(parts)
+    return not _UNSEEN.search(attributes.get("style", ""))

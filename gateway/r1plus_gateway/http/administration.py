@@ -163,6 +163,13 @@ class Administration:
                 self._guard(self._get_receipt_key),
                 "ReceiptKey",
             ),
+            Operation(
+                "POST",
+                "/v1/admin/time/confirm",
+                "Go on with the time of this machine's clock, which is right.",
+                self._guard(self._confirm_time),
+                "LedgerTime",
+            ),
             *self._list_copy_operations(),
         ]
 
@@ -271,6 +278,11 @@ class Administration:
         except FullError as error:
             raise RequestError(409, "volume_full", f"{error}; then call again") from error
         return respond({"object": "root", "id": rotation.root_id, **asdict(rotation.data_keys)})
+
+    async def _confirm_time(self, _: web.Request, caller: Caller) -> web.Response:
+        seconds = await admin.confirm_time(self._store, caller)
+        now = self._store.clock.read()
+        return respond({"object": "ledger_time", "now": now, "seconds_taken_back": max(0.0, seconds)})
 
     async def _get_receipt_key(self, _: web.Request, __: Caller) -> web.Response:
         return respond({"object": "receipt_key", "public_key": get_public_key(self._store)})

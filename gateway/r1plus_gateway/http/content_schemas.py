@@ -6,6 +6,7 @@ from typing import Final
 from r1plus_gateway.http.answer_schemas import (
     COUNT,
     NULL,
+    NUMBER,
     TEXT,
     Schema,
     build_const,
@@ -97,5 +98,6 @@ CONTENT_COMPONENTS: Final[Mapping[str, Schema]] = {
     ),
     "DataKeys": build_object(object=build_const("data_keys"), owners=COUNT, older_keys=COUNT, rows_left=COUNT),
     "Root": build_object(object=build_const("root"), id=TEXT, owners=COUNT, older_keys=COUNT, rows_left=COUNT),
+    "LedgerTime": build_object(object=build_const("ledger_time"), now=NUMBER, seconds_taken_back=NUMBER),
     "ReceiptKey": build_object(object=build_const("receipt_key"), public_key=TEXT),
 }

@@ -62,4 +62,5 @@ def read_content_limits(limits: GatewayLimits) -> ContentLimits:
         limits.content_bytes_per_tenant,
         limits.knowledge_bytes_per_key,
         limits.chunks_per_tenant,
+        limits.chunks_per_key,
     )

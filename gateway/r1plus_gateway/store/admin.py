@@ -256,19 +256,23 @@ def _compare_restores(outside: OutsideHead, report: AuditReport) -> str:
     )
 
 
-async def reset_ledger_time(store: TenantStore, admin: Caller) -> float:
-    """Take ledger time back to this machine's clock, after a clock was wrong; return by how many seconds.
+async def confirm_time(store: TenantStore, admin: Caller) -> float:
+    """Go on with the time of this machine's clock, which is right; return by how many seconds ledger time goes back.
 
-    Limits per minute start again, and a month that was left may be entered again. Raises StoreError.
+    Retention, which waits where a clock is far ahead, goes by it from now on. Limits per minute start again, and a
+    month that was left may be entered again. Raises StoreError.
     """
 
     def reset(ledger: LedgerRepository) -> float:
         seconds = store.clock.seconds_ahead
         ledger.reset_time(store.clock)
-        append_action(ledger, admin, "reset_ledger_time", f"{seconds:.0f}s")
+        store.retention.confirm(ledger)
+        append_action(ledger, admin, "confirm_time", f"{seconds:.0f}s")
         return seconds
 
-    return await store.write(reset)
+    seconds = await store.write(reset)
+    store.prune_soon()
+    return seconds
 
 
 async def rotate_data_keys(store: TenantStore, admin: Caller) -> KeyRotation:

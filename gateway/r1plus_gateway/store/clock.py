@@ -26,6 +26,14 @@ class LedgerClock:
         """Return ledger time in seconds since the epoch."""
         return self._elapsed() + self._offset
 
+    def read_wall(self) -> float:
+        """Return the wall clock's time in seconds since the epoch."""
+        return self._wall()
+
+    def read_elapsed(self) -> float:
+        """Return seconds since the machine started: they pass as real time does."""
+        return self._elapsed()
+
     def raise_to(self, latest: float) -> None:
         """Go on from `latest` if this clock is behind it."""
         self._offset = max(self._offset, latest - self._elapsed())

@@ -57,6 +57,8 @@ class ContentLimits:
     """Of one caller's files and vector stores, with those of its end users."""
     tenant_chunks: int = 100_000
     """Of all vector stores: each is compared with each question."""
+    caller_chunks: int = 50_000
+    """Of one caller's vector stores, with those of its end users: no key takes all that the tenant may have."""
     deletion: DeletionStep = DeletionStep()
 
 

@@ -319,17 +319,13 @@ class KnowledgeWriter(KnowledgeReader):
         replica has stored them, or has begun again with another reader.
 
         Raises:
-            ContentLimitError: there is no room, or the tenant has as many chunks as it may.
+            ContentLimitError: there is no room, or the key or the tenant has as many chunks as it may.
         """
         before = self._find_wanted(file)
         if before is None or not self._goes_on(before, ingestion, batch.position):
             return False
         count = len(batch.chunks)
-        if count_tenant_chunks(self.connection) + count > self._limits.tenant_chunks:
-            raise ContentLimitError(
-                f"{count} chunks more exceed the {self._limits.tenant_chunks} that all of the tenant may have; delete"
-                " files from vector stores, choose larger chunks, or ask the platform team"
-            )
+        self._check_chunks(count)
         row = self._seal("chunk_batches", "content", make_id("cb"), batch.encode())
         self._grow([row["content"]], chunks=count)
         place = {"vector_store_file_id": file.id, "position": batch.position, "chunks": count, "engine": batch.engine}
@@ -474,6 +470,19 @@ class KnowledgeWriter(KnowledgeReader):
         if size > 0 and is_limited:
             self._check_room(size + measure_new_owner(self.connection, self.owner))
         add_knowledge(self.connection, self.owner, size, chunks)
+
+    def _check_chunks(self, count: int) -> None:
+        limits, own = self._limits, read_caller_knowledge(self.connection, self.owner).chunks
+        if own + count > limits.caller_chunks:
+            raise ContentLimitError(
+                f"{count} chunks more exceed the {limits.caller_chunks} that this key may have, of which {own} are in"
+                " use; delete files from vector stores, choose larger chunks, or ask the platform team for another key"
+            )
+        if count_tenant_chunks(self.connection) + count > limits.tenant_chunks:
+            raise ContentLimitError(
+                f"{count} chunks more exceed the {limits.tenant_chunks} that all of the tenant may have; delete"
+                " files from vector stores, choose larger chunks, or ask the platform team"
+            )
 
     def _check_room(self, size: int) -> None:
         limits, own = self._limits, read_caller_knowledge(self.connection, self.owner).bytes

@@ -58,6 +58,8 @@ class MetaName(StrEnum):
     AUDIT_HEAD = "audit_head"
     AUDIT_BASE = "audit_base"
     CONTENT_DAYS = "content_days"
+    RETENTION_TIME = "retention_time"
+    """What retention goes by, as JSON (`retention_clock`)."""
     ROTATION = "data_key_rotation"
     """Names the last rotation of data keys that has ended: keys of another one do not open what it has encrypted."""
     ROTATION_DUE = "data_key_rotation_due"
@@ -65,8 +67,9 @@ class MetaName(StrEnum):
     ADOPTED_ROOT = "adopted_root"
 
 
-OWN_META: Final = (MetaName.TENANT, MetaName.KEY_RING, MetaName.ADOPTED_ROOT)
-"""What says whose database it is, and with which keys: in no backup, and a restore changes the last only."""
+OWN_META: Final = (MetaName.TENANT, MetaName.KEY_RING, MetaName.ADOPTED_ROOT, MetaName.RETENTION_TIME)
+"""What says whose database it is, with which keys, and at what time: in no backup, and a restore changes the adopted
+root only."""
 
 
 @dataclass(slots=True)
@@ -107,7 +110,9 @@ class LedgerRepository:
         stored: dict[str, str] = {row.name: row.value for row in connection.execute(statements.SELECT_META)}
         if stored.get(MetaName.ADOPTED_ROOT, "") != adopted_root:
             raise RestoringError("The tenant's data were restored, or their root rotated, and are opened again; wait")
-        clock.raise_to(float(stored.get(MetaName.LEDGER_TIME, "0")))
+        self.seen_at = float(stored.get(MetaName.LEDGER_TIME, "0"))
+        """The newest ledger time that was stored before this transaction; 0: none was."""
+        clock.raise_to(self.seen_at)
         self.now = clock.read()
         self._month, self._day = format_month(self.now), format_day(self.now)
         head = stored.get(MetaName.AUDIT_HEAD)

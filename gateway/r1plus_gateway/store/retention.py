@@ -16,6 +16,7 @@ from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.knowledge import DELETED_AT, UPLOAD_SECONDS, FileState
 from r1plus_gateway.store.knowledge_books import shrink_file, shrink_vector_store
 from r1plus_gateway.store.repository import MetaName, write_meta
+from r1plus_gateway.store.retention_clock import MOST_AHEAD_SECONDS
 
 _DAY: Final = 86400.0
 MOST_PRUNED: Final = 100
@@ -31,11 +32,10 @@ def prune_content(connection: Connection, now: float, days: float, most: int = M
 
     0 days: nothing new is stored, and what is there is kept for as long as the last policy said.
     """
-    name = MetaName.CONTENT_DAYS
-    stored: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name.value))
-    last = float(stored) if stored is not None else days
+    stored = _read_days(connection)
+    last = days if stored is None else stored
     if days:
-        write_meta(connection, name, repr(days))
+        write_meta(connection, MetaName.CONTENT_DAYS, repr(days))
         _shorten_memories(connection, last * _DAY, days * _DAY)
     has_more = _delete_expired_memories(connection, now, most)
     if not (days or last):
@@ -67,6 +67,31 @@ def prune_knowledge(
             if shrink(connection, row_id, Owner(*own), step or DeletionStep()):
                 return True
     return _has_any(connection, t.files, is_file) or _has_any(connection, t.vector_stores, is_store)
+
+
+def date_back(connection: Connection, now: float) -> None:
+    """Let what was stored while a clock was ahead begin now, or it would be kept until that time has come.
+
+    `now` is the time that retention goes by, in epoch seconds.
+    """
+    latest = now + MOST_AHEAD_SECONDS
+    for moment in (t.conversations.c.used_at, t.responses.c.created_at):
+        connection.execute(sa.update(moment.table).where(moment > latest).values({moment.name: now}))
+    days, ends = _read_days(connection), t.memories.c.expires_at
+    if days is not None:  # a memory lasts for no longer
+        is_late = ends > latest + days * _DAY
+        connection.execute(sa.update(t.memories).where(is_late).values(expires_at=now + days * _DAY))
+    for moment in (t.files.c.created_at, t.vector_stores.c.used_at):
+        ends = moment.table.c.expires_at
+        values = {moment.name: now, ends.name: sa.case((ends == DELETED_AT, ends), else_=ends - moment + now)}
+        connection.execute(sa.update(moment.table).where(moment > latest).values(values))
+
+
+def _read_days(connection: Connection) -> float | None:
+    """Return for how many days the last policy keeps content; None if there was none."""
+    name = MetaName.CONTENT_DAYS.value
+    stored: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name))
+    return None if stored is None else float(stored)
 
 
 def _has_any(connection: Connection, table: sa.Table, conditions: Sequence[Any]) -> bool:

@@ -31,7 +31,8 @@ from r1plus_gateway.store.ledger import ANSWER_SECONDS, StoreLedger, refuse_unav
 from r1plus_gateway.store.opening import OpenData, StoreConfig, has_other_root, open_data, refresh_ring, reopen_keys
 from r1plus_gateway.store.plaintext_cache import PlaintextCache
 from r1plus_gateway.store.repository import MOST_PRUNED, LedgerRepository
-from r1plus_gateway.store.retention import prune_content, prune_knowledge
+from r1plus_gateway.store.retention import date_back, prune_content, prune_knowledge
+from r1plus_gateway.store.retention_clock import RetentionClock
 from r1plus_gateway.store.unit_of_work import UnitOfWork
 from r1plus_gateway.store.writer import Step, Writer
 
@@ -58,6 +59,8 @@ class Periods:
     beat: float = BEAT_SECONDS
     gone: float = GONE_SECONDS
     prune: float = 3600.0
+    hold: float = 60.0
+    """Between two looks at a clock that is too far ahead."""
     retry: float = 2.0
     """Between two beats while the data cannot be used."""
     check: float = 60.0
@@ -72,6 +75,7 @@ class TenantStore:
         self.config = config
         self.clock = clock or LedgerClock()
         self.instance = secrets.token_hex(8)
+        self.retention = RetentionClock(self.clock)
         self._periods = periods or Periods()
         self._data: OpenData | None = None
         self._work: UnitOfWork | None = None
@@ -116,6 +120,8 @@ class TenantStore:
         if self._state.is_ready and problem is not None:
             text = f"{problem}. This gateway runs on with the key that it has, and could not start again"
             return DataState(problem.reason, text, can_serve=True)
+        if self._state.is_ready and self.retention.problem:
+            return DataState(DataReason.CLOCK_AHEAD, self.retention.problem, can_serve=True)
         return self._state
 
     async def run(self) -> None:
@@ -177,14 +183,17 @@ class TenantStore:
         """Remove what is older than its retention, once an hour: one batch per round, so that no beat is late."""
         if time.monotonic() < self._prune_at:
             return
-        before = self.clock.read() - self.config.audit_days * 86400
+        now, days = await self.write(self.retention.advance), self.config.content_days
+        before = now - self.config.audit_days * 86400
         has_more = await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) == MOST_PRUNED
-        days = self.config.content_days
-        has_more |= await self.write(lambda ledger: prune_content(ledger.connection, ledger.now, days))
-        has_more |= await self.write(lambda ledger: prune_knowledge(ledger.connection, ledger.now))
+        has_more |= await self.write(lambda ledger: prune_content(ledger.connection, now, days))
+        has_more |= await self.write(lambda ledger: prune_knowledge(ledger.connection, now))
+        if not self.retention.problem:
+            await self.write(lambda ledger: date_back(ledger.connection, now))
         self._has_deleted = True
         if not has_more:
-            self._prune_at = time.monotonic() + self._periods.prune
+            seconds = min(self._periods.prune, self._periods.hold) if self.retention.problem else self._periods.prune
+            self._prune_at = time.monotonic() + seconds
 
     def prune_soon(self) -> None:
         """Let the next round remove what is over, also before the hour."""
@@ -434,6 +443,7 @@ class TenantStore:
         """Settle what is left of a crashed gateway: this one is the only user of a file; replicas are watched first."""
         with work.open_repository() as repository:
             repository.beat()
+            self.retention.begin(repository)
             count = repository.settle_orphans() if data.database.is_sqlite else 0
             if data.database.is_sqlite:
                 repository.forget_other_instances()

@@ -127,6 +127,7 @@ class Reason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"
     CONFIG_INVALID = "ConfigInvalid"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
+    CLOCK_AHEAD = "ClockAhead"
     # AlertsWired
     WIRED = "Wired"
     NO_PROMETHEUS_OPERATOR = "NoPrometheusOperator"

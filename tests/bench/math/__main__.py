@@ -7,6 +7,7 @@ With `--prose`, `math_mode` answers questions in prose through a gateway before 
 
 import argparse
 import asyncio
+import itertools
 import json
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ import mpmath
 from bench.math import practice, reported
 from bench.math.math_mode import run_math_mode
 from bench.math.tasks import POINTS, Task, generate
+from bench.running import Progress, exit_at_sigterm
 from r1plus_calculator.evaluation.checks import read_rows
 from r1plus_calculator.evaluation.numbers import UncertainError, convert, differentiate, evaluate
 from r1plus_calculator.grammar.errors import CalculatorError
@@ -119,18 +121,22 @@ def _list_solutions(task: Task) -> set[tuple[Fraction, ...]]:
     return set(zip(*[values for _, values in sorted(task.solutions.items())], strict=True))
 
 
-async def score(client: CalculatorClient, tasks: Iterable[Task]) -> Score:
+async def score(client: CalculatorClient, tasks: Iterable[Task], progress: Progress) -> Score:
     """Find, calculate and compare."""
     result = Score()
     for task in tasks:
         result.tasks[task.kind] += 1
         found = find_expressions(task.text)
-        outcomes = []
+        outcomes, timed_out = [], ""
         for expression in found:
-            calculation = (await client.calculate(expression.expression))["calculation"] or {}
+            try:
+                calculation = (await client.calculate(expression.expression))["calculation"] or {}
+            except TimeoutError:
+                calculation, timed_out = {}, expression.expression
             is_good = task.has_expression and is_right(task, calculation.get("exact"))
             result.wrong_verified += bool(calculation.get("verified")) and not is_good
             outcomes.append(is_good)
+        progress.add(timed_out)
         if outcomes == ([True] if task.has_expression else []):
             result.right[task.kind] += 1
         else:
@@ -139,9 +145,9 @@ async def score(client: CalculatorClient, tasks: Iterable[Task]) -> Score:
 
 
 async def time_answers(
-    client: CalculatorClient, expressions: Iterable[str], at_once: int = 1
+    client: CalculatorClient, expressions: Iterable[str], progress: Progress, at_once: int = 1
 ) -> tuple[list[float], Counter[str]]:
-    """Return seconds, and how often which end was reached."""
+    """Return seconds, and how often which end was reached. One without an answer has the seconds of the wait."""
     seconds: list[float] = []
     ends = Counter[str]()
     waiting = iter(expressions)
@@ -150,11 +156,19 @@ async def time_answers(
         for expression in waiting:
             payload = json.dumps({"expression": expression or " "}).encode()
             if len(payload) > MOST_REQUEST_BYTES:
+                ends["not_sent"] += 1
+                progress.add()
                 continue
             started = time.perf_counter()
-            reply = await client.ask(payload)
+            try:
+                reply = await client.ask(payload)
+            except TimeoutError:
+                end = "timed_out"
+            else:
+                end = reply["failure"]["code"] if reply["failure"] else "answer"
             seconds.append(time.perf_counter() - started)
-            ends[reply["failure"]["code"] if reply["failure"] else "answer"] += 1
+            ends[end] += 1
+            progress.add(expression if end == "timed_out" else "")
 
     await asyncio.gather(*[ask_in_turn() for _ in range(at_once)])
     return seconds, ends
@@ -166,43 +180,64 @@ def quantile(seconds: list[float], share: float) -> float:
     return round(ranked[min(len(ranked) - 1, int(share * len(ranked)))] * 1000, 1)
 
 
-async def run(folder: Path, tasks: int, hostile: int, seed: int, at_once: int, *, shows_misses: bool) -> dict[str, Any]:
+async def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Measure; return the figures."""
     preload_once()
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"seed": options.seed}
     async with running_calculator(folder, size=4, limits=WorkerLimits()) as (server, client):
         for name, expressions in (("arithmetic", ARITHMETIC * 30), ("calculus", CALCULUS * 10)):
-            seconds, ends = await time_answers(client, expressions)
+            seconds, ends = await time_answers(client, expressions, Progress(name, len(expressions)))
             figures |= {f"{name}_p50_ms": quantile(seconds, 0.5), f"{name}_p99_ms": quantile(seconds, 0.99)}
             figures[f"{name}_answered"] = round(ends["answer"] / len(seconds), 4)
         for name, templates in _HALVES:
-            result = await score(client, generate(templates, tasks, seed))
+            progress = Progress(name, options.tasks)
+            result = await score(client, generate(templates, options.tasks, options.seed), progress)
             figures |= {f"{name}_{key}": value for key, value in result.describe().items()}
-            if shows_misses:
+            figures[f"{name}_timed_out"] = len(progress.timed_out)
+            if options.misses:
                 print(*result.misses, sep="\n")
-        if hostile:
-            seconds, ends = await time_answers(client, generate_hostile(hostile, seed), at_once)
-            figures |= {"hostile": len(seconds), "hostile_p50_ms": quantile(seconds, 0.5)}
-            figures |= {"hostile_p99_ms": quantile(seconds, 0.99), "hostile_max_ms": quantile(seconds, 1.0)}
-            figures |= {"hostile_ends": dict(ends.most_common()), "is_ready_after": server.pool.is_ready}
+        if options.hostile:
+            figures |= await measure_hostile(client, options) | {"is_ready_after": server.pool.is_ready}
     return figures
+
+
+async def measure_hostile(client: CalculatorClient, options: argparse.Namespace) -> dict[str, Any]:
+    """Ask a piece of the seed's expressions; return its figures, and which piece it was."""
+    start, count = options.start, options.hostile
+    progress = Progress("hostile", count)
+    expressions = itertools.islice(generate_hostile(start + count, options.seed), start, None)
+    seconds, ends = await time_answers(client, expressions, progress, options.at_once)
+    return {
+        "hostile_start": start,
+        "hostile": count,
+        "hostile_p50_ms": quantile(seconds, 0.5),
+        "hostile_p99_ms": quantile(seconds, 0.99),
+        "hostile_max_ms": quantile(seconds, 1.0),
+        "hostile_ends": dict(ends.most_common()),
+        "hostile_timed_out": progress.timed_out,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.math", description=__doc__)
     parser.add_argument("--tasks", type=int, default=528, help="of each half")
     parser.add_argument("--hostile", type=int, default=300, help="hostile expressions; 0: none")
+    parser.add_argument("--start", type=int, default=0, help="how many hostile ones of the seed come before: a piece")
     parser.add_argument("--at-once", type=int, default=1, help="hostile expressions that run at a time")
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show the tasks that went wrong")
     parser.add_argument("--prose", type=int, default=0, help="questions in prose of each half; 0: without Triton")
     parser.add_argument("--engine", default="smollm2-lite-q8-0")
     options = parser.parse_args()
+    if options.start < 0:
+        parser.error(
+            f"argument --start: {options.start} is negative; it is how many of the seed's come before the piece"
+        )
+    exit_at_sigterm()
     folder = Path(tempfile.mkdtemp(prefix="r1plus-math-"))
     try:
-        work = run(folder, options.tasks, options.hostile, options.seed, options.at_once, shows_misses=options.misses)
         with mpmath.workdps(30):
-            figures = asyncio.run(work)
+            figures = asyncio.run(run(folder, options))
         if options.prose:
             prose = run_math_mode(folder, options.engine, options.prose, options.seed, shows_misses=options.misses)
             figures |= {f"prose_{name}": value for name, value in asyncio.run(prose).items()}

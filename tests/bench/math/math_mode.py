@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.math.prose import PRACTICE, REPORTED, Question, generate_questions
+from bench.running import Progress
 from bench.serving.__main__ import CONTEXT, serve_engine
 from devcluster.cache import cache_dir
 from r1plus_gateway.calculation.agreement import compare_prose
@@ -140,14 +141,19 @@ async def ask(rig: Rig, text: str, *, has_math: bool) -> Any:
         return body
 
 
-async def score_questions(rig: Rig, questions: Iterable[Question]) -> ProseScore:
-    """Ask each question with and without `math_mode`."""
+async def score_questions(rig: Rig, questions: Iterable[Question], progress: Progress) -> ProseScore:
+    """Ask each question with and without `math_mode`. One without an answer in time is not scored."""
     result, waiting = ProseScore(), iter(questions)
 
     async def ask_in_turn() -> None:
         for question in waiting:
-            body = await ask(rig, question.text, has_math=True)
-            result.add(question, body, await ask(rig, question.text, has_math=False))
+            try:
+                body = await ask(rig, question.text, has_math=True)
+                result.add(question, body, await ask(rig, question.text, has_math=False))
+            except TimeoutError:
+                progress.add(question.text)
+            else:
+                progress.add()
 
     await asyncio.gather(*[ask_in_turn() for _ in range(AT_ONCE // 2)])
     return result
@@ -158,8 +164,10 @@ async def run_math_mode(folder: Path, engine: str, count: int, seed: int, *, sho
     figures: dict[str, Any] = {"engine": engine}
     async with running_math_gateway(folder, engine) as rig:
         for name, makers in HALVES.items():
-            result = await score_questions(rig, generate_questions(makers, count, seed))
+            progress = Progress(f"prose, {name}", count)
+            result = await score_questions(rig, generate_questions(makers, count, seed), progress)
             figures |= {f"{name}_{key}": value for key, value in result.describe().items()}
+            figures[f"{name}_timed_out"] = len(progress.timed_out)
             if shows_misses:
                 print(*result.misses, sep="\n", flush=True)
     return figures

@@ -33,6 +33,7 @@ from bench.memory.tokens import EngineTokens
 from bench.memory.validation import VALIDATION
 from bench.memory.vectors import Vectors, embed_texts, rank_by_vectors
 from bench.memory.wilson import compute_wilson_lower
+from bench.running import exit_at_sigterm
 from r1plus_gateway.http.response_memory import EstimatedTokens
 from r1plus_gateway.memory.index import index_remembered, index_turns, view_index
 from r1plus_gateway.memory.packing import Memory, pack_memory, pack_views
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=1000, help="through the gateway")
     parser.add_argument("--answers", type=int, default=32, help="questions that the served model is asked; 0: none")
     arguments = parser.parse_args()
+    exit_at_sigterm()
     if arguments.misses and arguments.half == "reported":
         parser.error("--misses: rules must not be written on the reported half; add --half development")
     half = {one.name: one for one in (REPORTED, DEVELOPMENT, VALIDATION)}[arguments.half]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.reconcile.stage import machine
+from bench.running import exit_at_sigterm
 from bench.serving.__main__ import serve_engine
 from devcluster.cache import cache_dir
 from r1plus_contract import inference
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--engine", default="smollm2-full-f16")
     parser.add_argument("--suite", default="smollm2-full-v1")
     arguments = parser.parse_args()
+    exit_at_sigterm()
     print(machine(), flush=True)
     spec = next(e.spec for e in load_catalog(Path(catalog.__file__).parent) if e.name == arguments.engine)
     folder = build_engines(cache_dir() / "engines", print)[arguments.engine].folder

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.reconcile.stage import machine
+from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
@@ -85,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serving, measured.")
     parser.add_argument("--engine", default="smollm2-edge-q4-1")
     name = parser.parse_args().engine
+    exit_at_sigterm()
     print(machine(), flush=True)
     spec = next(e.spec for e in load_catalog(Path(catalog.__file__).parent) if e.name == name)
     folder = build_engines(cache_dir() / "engines", print)[name].folder

@@ -30,15 +30,17 @@ def preload_once() -> None:
 class CalculatorClient:
     """Sends one frame per connection."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seconds: float = 120.0) -> None:
+        """Take the socket's path, and how long to wait for an answer."""
         self.path = path
+        self._seconds = seconds
 
     async def send(self, data: bytes) -> bytes:
-        """Send these bytes, and return all that comes until the connection is closed."""
+        """Send these bytes, and return all that comes until the connection is closed. Raises TimeoutError."""
         reader, writer = await asyncio.open_unix_connection(self.path)
         try:
             writer.write(data)
-            return await asyncio.wait_for(reader.read(), 120)
+            return await asyncio.wait_for(reader.read(), self._seconds)
         finally:
             writer.close()
 

@@ -129,3 +129,9 @@ def understate_sizes(data: bytes, size: int) -> bytes:
             changed[start + offset : start + offset + 4] = struct.pack("<I", size)
             start = changed.find(mark, start + 4)
     return bytes(changed)
+
+
+def change_body(xml: bytes) -> bytes:
+    """Return a DOCX of this body."""
+    begin = b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
+    return change_archive(make_docx(("text", 0)), {"word/document.xml": begin + xml + b"</w:body></w:document>"})

@@ -204,6 +204,12 @@ async def test_data_keys_are_rotated_where_there_are_none(call: Call) -> None:
     ]
 
 
+async def test_the_time_of_the_gateway_is_confirmed(call: Call) -> None:
+    (line,) = read_lines(call("tenant", "confirm-time"))
+    assert re.fullmatch(r"The gateway goes by \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line)
+    assert any("records are whole" in line for line in read_lines(call("audit")))
+
+
 async def test_a_root_is_rotated_and_the_backup_that_comes_next_is_named(
     call: Call, gateway: GatewayProcess, tmp_path: Path
 ) -> None:

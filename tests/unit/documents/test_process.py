@@ -103,6 +103,12 @@ async def test_html_of_some_depth_is_read(reader: Reader) -> None:
     assert [block.text for reply in replies for block in reply.blocks] == ["text"]
 
 
+async def test_an_element_of_many_attributes_is_read(reader: Reader) -> None:
+    attributes = b" ".join(b"a%d=1" % number for number in range(100_000))
+    replies = await reader.read("wide.html", b"<p " + attributes + b">text")
+    assert [block.text for reply in replies for block in reply.blocks] == ["text"]
+
+
 async def test_the_text_of_a_document_comes_while_it_is_read(reader: Reader) -> None:
     replies = await reader.read("long.pdf", make_pdf([f"Page {number}. " + "word " * 300 for number in range(120)]))
     assert len(replies) > 4

@@ -14,6 +14,7 @@ from r1plus_documents.reading.errors import ReadingError
 from r1plus_documents.server.worker import read_document
 from support.documents.making import (
     change_archive,
+    change_body,
     make_docx,
     make_encrypted_pdf,
     make_pdf,
@@ -101,8 +102,6 @@ def test_a_page_that_cannot_be_read_is_reported_and_the_others_are_read() -> Non
     assert "OCR" in document.unreadable[0].message
 
 
-BODY = b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
-BODY_END = b"</w:body></w:document>"
 HIDDEN_RUNS = b"""
 <w:p><w:r><w:t>seen</w:t></w:r><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r><w:hyperlink><w:r><w:t>, linked</w:t></w:r>
 </w:hyperlink></w:p><w:p><w:r><w:rPr><w:vanish/></w:rPr><w:t>no</w:t></w:r></w:p><w:tbl><w:tr><w:tc><w:p><w:r><w:t>cell</w:t>
@@ -114,11 +113,6 @@ WRAPPED = b"""<w:sdt><w:sdtPr/><w:sdtContent><w:p><w:r><w:t>A form.</w:t></w:r><
 </w:p></w:tc></w:tr></w:tbl></w:tc></w:tr></w:sdtContent></w:sdt></w:tbl>"""
 DELETED_ROW = b"""<w:tbl><w:tr><w:tc><w:p><w:r><w:t>price</w:t></w:r></w:p></w:tc></w:tr><w:tr><w:trPr><w:del/></w:trPr><w:tc><w:p><w:r>
 <w:t>no</w:t></w:r></w:p></w:tc></w:tr></w:tbl>"""
-
-
-def change_body(xml: bytes) -> bytes:
-    """Return a DOCX of this body."""
-    return change_archive(PLAIN_DOCX, {"word/document.xml": BODY + xml + BODY_END})
 
 
 @pytest.mark.parametrize(
@@ -155,6 +149,26 @@ def test_a_docx_gives_headings_paragraphs_and_rows_in_their_order() -> None:
         TextBlock("text"),
         TextBlock("Sub", 2),
         TextBlock(" | b\nc | c | d\ne |  | f"),
+    ]
+
+
+STYLES = b"""<w:styles xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">
+<w:style w:styleId="A"><w:name w:val="heading 2"/></w:style><w:style w:type="paragraph" w:styleId="B"><w:name w:val="Title"/></w:style>
+<w:style w:type="paragraph" w:styleId="N" w:default="1"><w:name w:val="Normal"/></w:style><w:style w:type="banana" w:styleId="C">
+<w:name w:val="heading 3"/></w:style><w:style w:type="paragraph"/></w:styles>"""
+
+
+def test_a_docx_with_styles_of_no_type_or_a_wrong_one_has_the_headings_of_the_others() -> None:
+    paragraphs = "".join(
+        f'<w:p><w:pPr><w:pStyle w:val="{style}"/></w:pPr><w:r><w:t>{style}</w:t></w:r></w:p>' for style in "ABCND"
+    )
+    document = read_all("a.docx", change_archive(change_body(paragraphs.encode()), {"word/styles.xml": STYLES}))
+    assert [(block.text, block.level) for block in document.blocks] == [
+        ("A", 2),
+        ("B", 1),
+        ("C", 0),
+        ("N", 0),
+        ("D", 0),
     ]
 
 

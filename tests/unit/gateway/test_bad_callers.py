@@ -184,11 +184,12 @@ async def test_what_a_key_holder_may_not_see(gateway: GatewayProcess, key: str, 
         assert other.split("_")[1] not in json.dumps(got)
 
 
-async def test_no_key_changes_another(gateway: GatewayProcess, key: str) -> None:
+async def test_no_key_changes_another_or_the_time(gateway: GatewayProcess, key: str) -> None:
     other = await gateway.create_key()
     other_id = other.split("_")[1]
     one = f"/v1/admin/keys/{other_id}"
-    for method, path in (("DELETE", one), ("PATCH", one), ("POST", f"{one}/rotate")):
+    time_ = "/v1/admin/time/confirm"
+    for method, path in (("DELETE", one), ("PATCH", one), ("POST", f"{one}/rotate"), ("POST", time_)):
         status, got, _ = await call(gateway, method, path, key)
         assert (status, got["error"]["code"]) == (403, "admin_only")
     status, _, _ = await call(gateway, "GET", "/v1/models", other)

@@ -12,10 +12,10 @@ from r1plus_gateway.store.admin import (
     BudgetRow,
     KeyRevokedError,
     UsageQuery,
+    confirm_time,
     create_key,
     list_keys,
     report_usage,
-    reset_ledger_time,
     revoke_key,
     rotate_key,
     update_key,
@@ -243,7 +243,7 @@ async def test_after_a_clock_was_wrong_ledger_time_is_taken_back_by_hand(volume:
     volume.time.wall = real
     async with volume.open() as store:
         assert store.clock.read() - real == pytest.approx(400 * 86400)
-        assert await reset_ledger_time(store, ADMIN) == pytest.approx(400 * 86400)
+        assert await confirm_time(store, ADMIN) == pytest.approx(400 * 86400)
         await store.ledger.reserve("b", make_caller(), "credit", 1)
         assert store.clock.read() == real
         assert (await verify_audit(store)).problem == ""

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from r1plus_gateway.access.caller import Caller, CallerKind
 from r1plus_gateway.store import retention
 from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.admin import confirm_time
 from r1plus_gateway.store.content import (
     ENTRY_BYTES,
     MOST_ITEMS,
@@ -396,8 +397,9 @@ async def test_a_tenant_that_stops_storing_keeps_what_it_has_for_as_long_as_was_
         assert not content.is_stored
         await store.maintain()
         assert await content.read(CALLER, lambda one: one.find_conversation(made.id)) is not None
-    volume.time.advance(2 * 86400)
     async with volume.open() as store:
+        volume.time.advance(2 * 86400)
+        await confirm_time(store, ADMIN)
         await store.maintain()
         assert count_rows(store, t.conversations, t.conversation_items, t.data_keys) == [0, 0, 0]
 

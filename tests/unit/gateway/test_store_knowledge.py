@@ -136,6 +136,32 @@ async def test_what_exceeds_a_limit_is_refused_with_it_and_stores_nothing(
     assert after == before or limits.tenant_chunks > 1
 
 
+async def test_no_key_takes_the_chunks_of_the_others(store: TenantStore) -> None:
+    """Its end users count as the key does; who deletes has room again."""
+    knowledge = make_knowledge(store, ContentLimits(MIB, 2 * MIB, tenant_chunks=8, caller_chunks=4))
+    places = {}
+    for caller in (KEY, make_caller(end_user="anna@example.com"), make_caller("key000000002")):
+        owner = knowledge.identify(caller)
+        file = await upload(knowledge, owner, b"one")
+        places[caller] = owner, await add_file(knowledge, owner, await make_store(knowledge, owner), file.id)
+
+    async def append(caller: Caller, position: int) -> bool:
+        owner, added = places[caller]
+        return await knowledge.write(owner, lambda one: one.append_batch(added, make_batch(position, *"ab"), INGESTION))
+
+    own, anna, other = places
+    assert await append(own, 0) and await append(anna, 0)
+    for caller in (own, anna):
+        with pytest.raises(
+            ContentLimitError, match="2 chunks more exceed the 4 that this key may have, of which 4 are"
+        ):
+            await append(caller, 1)
+    assert await append(other, 0) and await append(other, 1)
+    owner, added = places[own]
+    await knowledge.write(owner, lambda one: one.clear_batches(added))
+    assert await append(own, 0)
+
+
 async def test_knowledge_takes_nothing_from_what_conversations_may_have(store: TenantStore) -> None:
     limits = ContentLimits(8000, 2 * MIB, MIB)
     knowledge, content = make_knowledge(store, limits), make_content(store, limits)

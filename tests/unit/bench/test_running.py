@@ -1,0 +1,74 @@
+"""Long benches say how far they are; SIGTERM ends them with what they started; what gets no answer is counted and named."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.math.__main__ import time_answers
+from bench.running import SIGTERM_STATUS, Progress
+from r1plus_contract.calculator import MOST_REQUEST_BYTES
+from r1plus_contract.frames import pack
+from support.calculator.running import CalculatorClient
+
+PROGRAM = """
+import asyncio, contextlib, subprocess, sys
+from bench.running import exit_at_sigterm
+
+async def run():
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(subprocess.Popen(["sleep", "1000"], start_new_session=True))
+        stack.callback(server.terminate)
+        print(server.pid, flush=True)
+        await asyncio.sleep(1000)
+
+exit_at_sigterm()
+asyncio.run(run())
+"""
+
+
+def test_progress_says_how_many_of_how_many_elapsed_left_and_what_timed_out() -> None:
+    lines: list[str] = []
+    moments = iter([0.0, 4.0, 10.0, 12.0, 20.0])
+    progress = Progress("hostile", 4, lines.append, lambda: next(moments))
+    for expression in ("", "9^9", "", ""):
+        progress.add(expression)
+    assert lines == [
+        "hostile: no answer in time to '9^9'",
+        "hostile: 2 of 4, 10 s, about 10 s left, 1 timed out",
+        "hostile: 4 of 4, 20 s, about 0 s left, 1 timed out",
+    ]
+    assert progress.timed_out == ["9^9"]
+
+
+def test_sigterm_ends_a_bench_with_the_servers_that_it_has_started() -> None:
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True) as bench:
+        assert bench.stdout is not None
+        server = int(bench.stdout.readline())
+        assert Path(f"/proc/{server}").exists()
+        bench.send_signal(signal.SIGTERM)
+        assert bench.wait(60) == SIGTERM_STATUS
+    assert not Path(f"/proc/{server}").exists()
+
+
+async def test_an_expression_without_an_answer_in_time_is_counted_and_named(tmp_path: Path) -> None:
+    """A calculator that is silent for one expression: the real one ends it in time."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.read(1000)
+        if b"2+2" not in request:
+            writer.write(pack(b'{"calculation": {}, "failure": null}'))
+            await writer.drain()
+            writer.close()
+        else:
+            await reader.read()
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "c.sock"):
+        progress = Progress("hostile", 4, lambda line: None)
+        client = CalculatorClient(tmp_path / "c.sock", 5.0)
+        seconds, ends = await time_answers(client, ["1+1", "2+2", "9" * MOST_REQUEST_BYTES, "3+3"], progress)
+    assert ends == {"answer": 2, "timed_out": 1, "not_sent": 1}
+    assert len(seconds) == 3
+    assert progress.timed_out == ["2+2"]

@@ -1,0 +1,185 @@
+"""Retention and clocks: a gateway that starts with a clock years ahead deletes nothing early, and nothing stays for ever."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import sqlalchemy as sa
+
+from r1plus_contract.gateway import DataReason
+from r1plus_gateway.store import tables as t
+from r1plus_gateway.store.admin import confirm_time
+from r1plus_gateway.store.content import MemorySource
+from r1plus_gateway.store.retention import date_back
+from r1plus_gateway.store.retention_clock import HOLD_SECONDS
+from r1plus_gateway.store.tenant import Periods, TenantStore
+from support.gateway.content import make_content, say
+from support.gateway.knowledge import make_knowledge, make_store, upload
+from support.gateway.tenant_data import ADMIN, START, Volume, make_caller, settle
+
+CALLER = make_caller()
+DAY = 86400.0
+YEARS = 3 * 365 * DAY
+
+
+@asynccontextmanager
+async def running(volume: Volume) -> AsyncIterator[TenantStore]:
+    """Run a gateway's store that looks for what is over in each round."""
+    store = volume.make_store(Periods(prune=0.0, hold=0.0))
+    assert await store.open(), store.state
+    yield store
+    await store.close()
+
+
+async def write_conversation(store: TenantStore) -> None:
+    await make_content(store).write(CALLER, lambda one: one.create_conversation({}, [say("x")]))
+
+
+async def count_rows(store: TenantStore, table: sa.Table = t.conversations) -> int:
+    return await store.read(lambda connection: connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
+
+
+@pytest.fixture
+async def used(volume: Volume) -> Volume:
+    """A tenant's data with a conversation of a day ago, an audit record, and a memory."""
+    async with running(volume) as store:
+        await write_conversation(store)
+        await make_content(store).write(CALLER, lambda one: one.add_memory("likes tea", MemorySource.PINNED, 30.0))
+        for request in "ab":
+            await settle(store, await store.ledger.reserve(request, CALLER, "credit", 10), 1, 2)
+        volume.time.advance(DAY)
+        await store.maintain()
+    return volume
+
+
+async def test_a_start_with_a_clock_years_ahead_deletes_nothing_and_says_so(used: Volume) -> None:
+    used.time.wall += YEARS
+    async with running(used) as store:
+        for _ in range(3):
+            await store.maintain()
+            used.time.advance(3600)
+        assert [await count_rows(store, one) for one in (t.conversations, t.memories)] == [1, 1]
+        assert await count_rows(store, t.audit) >= 2
+        assert (store.state.reason, store.state.can_serve) == (DataReason.CLOCK_AHEAD, True)
+        assert "1095 days ahead" in store.state.message
+        assert "r1plus tenant confirm-time" in store.state.message
+
+
+async def test_a_clock_that_is_corrected_deletes_at_the_right_time_without_a_command(used: Volume) -> None:
+    used.time.wall += YEARS
+    async with running(used) as store:
+        await store.maintain()
+        await write_conversation(store)  # dated years ahead
+        used.time.wall -= YEARS
+        await store.maintain()
+        assert store.state.is_ready
+    async with running(used) as store:
+        for days, left in ((28, 2), (3, 0)):
+            used.time.advance(days * DAY)
+            await store.maintain()
+            assert await count_rows(store) == left
+
+
+async def test_a_time_far_ahead_is_believed_after_a_day_of_running_also_in_parts(used: Volume) -> None:
+    """As of a gateway that was switched off for long, and a machine that is used for some hours at a time."""
+    used.time.advance(40 * DAY)
+    for hours in (10, 10, 5):
+        async with running(used) as store:
+            await store.maintain()
+            assert await count_rows(store) == 1
+            used.time.advance(hours * 3600)
+            await store.maintain()
+    async with running(used) as store:
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
+    assert HOLD_SECONDS == 24 * 3600
+
+
+async def test_an_administrator_confirms_a_time_far_ahead(used: Volume) -> None:
+    used.time.advance(40 * DAY)
+    async with running(used) as store:
+        await store.maintain()
+        assert not store.state.is_ready
+        assert await confirm_time(store, ADMIN) == pytest.approx(0)
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
+
+
+async def test_a_gateway_that_was_off_for_days_goes_on_at_once(used: Volume) -> None:
+    async with running(used) as store:
+        used.time.advance(25 * DAY)
+        await store.maintain()
+    used.time.advance(6 * DAY)
+    async with running(used) as store:
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
+
+
+async def test_a_clock_that_is_behind_stops_no_deletion(used: Volume) -> None:
+    used.time.wall = 0.0
+    async with running(used) as store:
+        used.time.advance(30 * DAY)
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
+
+
+async def test_a_clock_that_was_some_days_ahead_is_followed_back(used: Volume) -> None:
+    """Else many starts, each some days ahead, would add up."""
+    for days in (6, 12, 18, 24, 30):
+        used.time.wall += days * DAY
+        async with running(used) as store:
+            await store.maintain()
+            used.time.wall -= days * DAY
+            await store.maintain()
+    async with running(used) as store:
+        await store.maintain()
+        assert await count_rows(store) == 1
+
+
+async def test_all_that_was_stored_under_a_clock_ahead_begins_when_it_is_corrected(used: Volume) -> None:
+    async with running(used) as store:
+        knowledge, content = make_knowledge(store), make_content(store)
+        used.time.advance(100 * DAY)
+        owner = knowledge.identify(CALLER)
+        await upload(knowledge, owner, b"text")
+        await make_store(knowledge, owner)
+        await content.write(CALLER, lambda one: one.add_memory("likes tea", MemorySource.PINNED, 30.0))
+        await store.write(lambda ledger: date_back(ledger.connection, START))
+        await store.write(lambda ledger: date_back(ledger.connection, START))
+        expected = {
+            t.files.c.created_at: START,
+            t.vector_stores.c.used_at: START,
+            t.memories.c.expires_at: START + 30 * DAY,
+        }
+        for column, moment in expected.items():
+            assert await store.read(lambda connection: connection.scalar(sa.select(column))) == moment, column  # noqa: B023
+
+
+async def test_of_two_replicas_the_one_with_the_right_clock_decides(used: Volume) -> None:
+    """On PostgreSQL; here one after the other, on the same data, for longer than a time is held."""
+    for _ in range(4):
+        used.time.wall += YEARS
+        async with running(used) as store:
+            used.time.advance(HOLD_SECONDS * 0.7)
+            await store.maintain()
+        used.time.wall -= YEARS
+        async with running(used) as store:
+            await store.maintain()
+            assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 1)
+
+
+async def test_data_of_an_earlier_release_begin_with_the_newest_time_that_they_have_seen(used: Volume) -> None:
+    async with running(used) as store:
+        where = t.meta.c.name == "retention_time"
+        await store.write(lambda ledger: ledger.connection.execute(sa.delete(t.meta).where(where)))
+    used.time.wall += YEARS
+    async with running(used) as store:
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.CLOCK_AHEAD, 1)
+
+
+async def test_new_data_begin_with_the_clock(volume: Volume) -> None:
+    volume.time.wall = START + YEARS
+    async with running(volume) as store:
+        await store.maintain()
+        assert store.state.is_ready
