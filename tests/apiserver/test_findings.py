@@ -197,6 +197,22 @@ def test_finding_01_nobody_else_makes_an_object_at_a_name_that_pods_mount(attack
     assert attack.mallory.ask("POST", attack.path(KINDS[kind]), own).status == 201
 
 
+@pytest.mark.parametrize(("kind", "name"), SHADOWS.values(), ids=SHADOWS)
+def test_finding_01_nobody_else_changes_or_deletes_an_unmarked_object_at_such_a_name(
+    attack: Attack, admin: Person, kind: str, name: str
+) -> None:
+    """The platform team has made one there, or it is older than the policies."""
+    other = name.replace("0123456789", "abcdefabcd").replace("prober", "other").replace("callers", "other")
+    path = attack.path(KINDS[kind], other)
+    admin.do("POST", attack.path(KINDS[kind]), child(kind, other, marked=False))
+    said = f"{other} is a name that the operator"
+    assert_held(attack.mallory.ask("PATCH", path, {"metadata": {"annotations": {"a": "b"}}}), "names", said)
+    one_by_one = f"{attack.path(KINDS[kind])}?fieldSelector=metadata.name%3D{other}"
+    for way in (path, one_by_one):
+        assert_held(attack.mallory.ask("DELETE", way), "names", said)
+    assert admin.ask("DELETE", path).status == 200
+
+
 def test_finding_01_a_generated_name_is_no_way_around(attack: Attack) -> None:
     body = config_map("", attack.namespace)
     body["metadata"] = {"generateName": "r1plus-engine-"}
