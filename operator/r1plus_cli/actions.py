@@ -105,7 +105,8 @@ def _refuse_rollback(view: DeploymentView) -> str:
         remedy = "Set spec.engine, batch or context to the version you want: it is gated, and an earlier Pass counts"
         return (
             "there is no rollback target. A target must have passed this suite, have carried traffic for"
-            f" rollback.bakeSeconds (default 10 min) and still have its engine:{blockers}\n{remedy}"
+            f" rollback.bakeSeconds (default 10 min), and no other engine may have its engine's"
+            f" name:{blockers}\n{remedy}"
         )
     return ""
 

@@ -50,7 +50,7 @@ REASONS: Final[Mapping[str, str]] = {
     "Cooldown": "not rolled back, because that happened within the last hour",
     "AlreadyRolledBack": "not rolled back, because that happened before between these revisions",
     "NoLastGood": "not rolled back, because there is no earlier revision that qualifies",
-    "ArtifactGone": "not rolled back, because the earlier revision's engine is gone",
+    "ArtifactGone": "not rolled back, because the earlier revision's engine was replaced",
     "PlacementNotAllowed": "not rolled back, because the earlier revision's nodes are no longer allowed",
     "MonitorTooOld": "not rolled back, because the earlier revision's monitor is too old",
     "NoCapacity": "not rolled back yet, because no node has room for the earlier revision",

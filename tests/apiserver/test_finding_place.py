@@ -313,6 +313,36 @@ def test_finding_04_what_was_made_before_a_label_went_can_be_put_right(taken: Ta
     assert taken.operator.ask("PATCH", network_policy.path(namespace, "credit"), edit).status == 200
 
 
+def event_about(kind: str, name: str, version: str = names.API_VERSION, of: str = "credit") -> Json:
+    """Return an Event as the operator makes it, but for what it is about and its own name."""
+    about = {"apiVersion": version, "kind": kind, "name": of}
+    return manifest(kinds.EVENT, name, involvedObject=about, reason="Serving", message="m", type="Normal")
+
+
+def test_finding_04_the_operator_reports_events_about_its_own_objects_only(taken: Taken) -> None:
+    def report(namespace: str, event: Json) -> Answer:
+        event["involvedObject"]["namespace"] = namespace
+        return taken.operator.ask("POST", kinds.EVENT.path(namespace), event)
+
+    good = "credit.0123456789ab"
+    for about in (
+        event_about("Pod", good, "v1"),
+        event_about(names.KIND_DEPLOYMENT, good, "apps/v1"),
+        event_about(names.KIND_DEPLOYMENT, "payments.0123456789ab"),
+    ):
+        assert_held(report(taken.tenant, about), REACH, "Events about R1PlusDeployments only")
+    assert_held(report("kube-system", event_about(names.KIND_DEPLOYMENT, good)), REACH, "kube-system is reserved")
+    newer = {"eventTime": "2026-01-01T00:00:00.000000Z", "action": "a", "reportingController": "c/d"}
+    about = {"apiVersion": "v1", "kind": "Pod", "name": "credit", "namespace": taken.tenant}
+    event = {"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": good}, "regarding": about}
+    event |= {**newer, "reportingInstance": "i", "reason": "Serving", "type": "Normal", "note": "m"}
+    path = f"/apis/events.k8s.io/v1/namespaces/{taken.tenant}/events"
+    assert_held(taken.operator.ask("POST", path, event), REACH, "Events about R1PlusDeployments only")
+    for namespace in (taken.tenant, taken.plain):
+        answer = report(namespace, event_about(names.KIND_DEPLOYMENT, good))
+        assert answer.status == 201, answer
+
+
 CREDENTIALS: dict[str, Any] = {
     "authorization": {"credentials": {"name": "database", "key": "password"}},
     "basicAuth": {"password": {"name": "database", "key": "password"}},

@@ -144,6 +144,15 @@ def test_finding_07_what_is_restored_keeps_requests_of_this_form_alone(asked: As
         assert_held(asked.who[BOB].ask("POST", path, forged), "requests", "not a valid request of this release")
 
 
+def test_finding_07_a_new_object_leaves_numbers_for_its_requests(asked: Asked) -> None:
+    bob, path = asked.who[BOB], kinds.R1PLUS_DEPLOYMENT.path(asked.namespace)
+    for count in ("999999999999999", "9" * 30, "many"):
+        full = Asked.manifest(asked.namespace, "full", **{ANNOTATION_COUNT: count})
+        assert_held(bob.ask("POST", path, full), "requests", "a new object has none")
+    restored = Asked.manifest(asked.namespace, "restored", **{ANNOTATION_COUNT: "999999999"})
+    assert bob.ask("POST", path, restored).status == 201
+
+
 def test_finding_07_other_edits_stay_open_and_the_count_alone_does_not(asked: Asked) -> None:
     edit = {"metadata": {"annotations": {"cost-centre": "17"}}, "spec": {"replicas": 2}}
     asked.who[ALICE].do("PATCH", asked.path, asked.patch(Verb.ACK, asked.request(ALICE, 1)))

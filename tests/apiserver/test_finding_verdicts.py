@@ -122,7 +122,8 @@ async def test_finding_01_a_gate_that_was_run_under_a_forged_configuration_is_no
         assert report.ran_under not in (await tenant.cr("credit"))["status"]["accuracyConfigs"]
 
 
-OWNERS = "/metadata/ownerReferences"
+OWNERS, LABELS = "/metadata/ownerReferences", "/metadata/labels"
+MARK = f"{LABELS}/{names.LABEL_MANAGED_BY.replace('/', '~1')}"
 FOREIGN = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "00000000-0000-0000-0000-000000000000"}
 EDITS: Mapping[str, list[Json]] = {
     "all references taken away": [{"op": "remove", "path": OWNERS}],
@@ -131,12 +132,15 @@ EDITS: Mapping[str, list[Json]] = {
     "another name": [{"op": "replace", "path": f"{OWNERS}/0/name", "value": "x"}],
     "another kind": [{"op": "replace", "path": f"{OWNERS}/0/kind", "value": names.KIND_ENGINE}],
     "another version": [{"op": "replace", "path": f"{OWNERS}/0/apiVersion", "value": "v1"}],
+    "the mark taken away": [{"op": "remove", "path": MARK}],
+    "another's mark": [{"op": "replace", "path": MARK, "value": "Helm"}],
+    "all labels taken away": [{"op": "remove", "path": LABELS}],
     "another controller": [{"op": "replace", "path": OWNERS, "value": [{**FOREIGN, "controller": True}]}],
 }
 
 
 @pytest.mark.apiserver_sample
-async def test_finding_01_an_edited_owner_reference_comes_back_and_the_object_stays_the_same(
+async def test_finding_01_an_edited_owner_or_mark_comes_back_and_the_object_stays_the_same(
     operator: OperatorProcess, tenant: Tenant
 ) -> None:
     revision = await tenant.serve()
@@ -157,6 +161,38 @@ async def test_finding_01_an_edited_owner_reference_comes_back_and_the_object_st
 
 KEPT = ("uid", "ownerReferences", "labels", "annotations")
 """Among the annotations of a ControllerRevision are its verdicts and its promotion."""
+
+
+async def test_finding_01_a_revision_without_mark_and_owner_is_reported_and_not_overwritten(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    revision = await tenant.serve()
+    await tenant.until("credit", "Progressing", "False", "Complete")
+    before = await tenant.child_that(
+        "ControllerRevision",
+        revision,
+        lambda obj: read_revision(obj).last_valid,
+        "its promotion is recorded as a whole",
+    )
+    both = [{"op": "remove", "path": MARK}, {"op": "remove", "path": OWNERS}]
+    kind = kinds.BY_KIND["ControllerRevision"]
+    await tenant.client.patch(kind, revision, tenant.namespace, both, content_type=JSON_PATCH)
+    message = await tenant.until("credit", "Progressing", "False", "WriteRefused")
+    assert f"ControllerRevision {revision} has neither the label" in message
+    assert "ask an administrator to put the label back" in message
+    now = await tenant.present("ControllerRevision", revision)
+    assert now["metadata"]["annotations"] == before["metadata"]["annotations"]
+    assert await tenant.selected() == revision
+
+    put_back = {"metadata": {"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}}
+    await tenant.client.patch(kind, revision, tenant.namespace, put_back)
+
+    def is_as_before(now: Json) -> bool:
+        return all(now["metadata"].get(part) == before["metadata"].get(part) for part in KEPT)
+
+    await tenant.child_that("ControllerRevision", revision, is_as_before, "the revision is as before")
+    await tenant.until("credit", "Progressing", "False", "Complete")
+    await tenant.until("credit", "Ready", "True", "Serving")
 
 
 def runs(digest: str) -> Json:

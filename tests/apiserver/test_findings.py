@@ -21,6 +21,7 @@ from support.apiserver.manifests import (
     deployment,
     manifest,
     pod_template,
+    r1plus_deployment,
     role_binding,
     tenant_namespace,
     user,
@@ -195,6 +196,62 @@ def test_finding_01_nobody_else_makes_an_object_at_a_name_that_pods_mount(attack
     )
     own = child(kind, f"x{name.removeprefix('r1plus-')}x", marked=False)
     assert attack.mallory.ask("POST", attack.path(KINDS[kind]), own).status == 201
+
+
+@pytest.mark.parametrize(("kind", "name"), SHADOWS.values(), ids=SHADOWS)
+def test_finding_01_nobody_else_changes_or_deletes_an_unmarked_object_at_such_a_name(
+    attack: Attack, admin: Person, kind: str, name: str
+) -> None:
+    """The platform team has made one there, or it is older than the policies."""
+    other = name.replace("0123456789", "abcdefabcd").replace("prober", "other").replace("callers", "other")
+    path = attack.path(KINDS[kind], other)
+    admin.do("POST", attack.path(KINDS[kind]), child(kind, other, marked=False))
+    said = f"{other} is a name that the operator"
+    assert_held(attack.mallory.ask("PATCH", path, {"metadata": {"annotations": {"a": "b"}}}), "names", said)
+    one_by_one = f"{attack.path(KINDS[kind])}?fieldSelector=metadata.name%3D{other}"
+    for way in (path, one_by_one):
+        assert_held(attack.mallory.ask("DELETE", way), "names", said)
+    assert admin.ask("DELETE", path).status == 200
+
+
+@pytest.fixture(scope="module")
+def references(attack: Attack, admin: Person) -> dict[str, Json]:
+    """Owner references that an unmarked object may have. The owners are there: else the garbage collector takes it."""
+    owners = {}
+    for name in ("credit", "support"):
+        made = admin.do("POST", kinds.R1PLUS_DEPLOYMENT.path(attack.namespace), r1plus_deployment(name))
+        owners[name] = {"apiVersion": names.API_VERSION, "kind": names.KIND_DEPLOYMENT, **_identity(made)}
+    other = admin.do("POST", attack.path(kinds.CONFIG_MAP), config_map("credit", attack.namespace))
+    return {
+        "ours": owners["credit"] | {"controller": True},
+        "not-controlled": owners["credit"],
+        "of-another-kind": {"apiVersion": "v1", "kind": "ConfigMap", **_identity(other), "controller": True},
+        "of-another": owners["support"] | {"controller": True},
+    }
+
+
+def _identity(obj: Json) -> Json:
+    return {key: obj["metadata"][key] for key in ("name", "uid")}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "RoleBinding"])
+def test_finding_01_the_operator_marks_again_what_its_deployment_controls_and_nothing_else(
+    attack: Attack, admin: Person, installed_server: ApiServer, references: dict[str, Json], kind: str
+) -> None:
+    mark = {"metadata": {"labels": {**MARK, names.LABEL_DEPLOYMENT: "credit"}}}
+    # No RoleBinding is a deployment's child, and RBAC lets the operator give no other role.
+    said = {"not-controlled": "does not overwrite it", "of-another-kind": "does not overwrite it"}
+    said |= {"of-another": "belongs to another R1PlusDeployment"}
+    with people(installed_server, OPERATOR) as who:
+        for name, reference in references.items():
+            unmarked = child(kind, name, marked=False)
+            unmarked["metadata"]["ownerReferences"] = [reference]
+            admin.do("POST", attack.path(KINDS[kind]), unmarked)
+            answer = who[OPERATOR].ask("PATCH", attack.path(KINDS[kind], name), mark)
+            if name in said:
+                assert_held(answer, "foreign-objects", said[name])
+            else:
+                assert answer.status == 200, answer
 
 
 def test_finding_01_a_generated_name_is_no_way_around(attack: Attack) -> None:

@@ -9,6 +9,7 @@ The pod's containers share one network: any process in Triton's could answer for
 So this process opens the socket, keeps it open, and passes it to each prober. Callers wait until the next one runs.
 """
 
+import errno
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from r1plus_monitoring.logs import log
 from r1plus_monitoring.store.state import HEARTBEAT_FILE, RESTARTS_FILE, read_restarts
 from r1plus_policies.backoff import double_delay
 
+ANY_HOST: Final = "0.0.0.0"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
@@ -117,7 +119,7 @@ class Supervisor:
         """Open the socket that every prober serves on, if it is not open yet. OSError where the port is taken."""
         if self._address is None or self._listener is not None:
             return
-        self._listener = socket.create_server(self._address)
+        self._listener = _open_listener(*self._address)
         self._listener.set_inheritable(True)
         self._environ[ENV_LISTEN_FD] = str(self._listener.fileno())
 
@@ -177,6 +179,20 @@ class Supervisor:
                 os.waitpid(self._pid, 0)
         log("info", "Supervisor ended")
         return 0
+
+
+def _open_listener(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there; where `host` is any address, for IPv6 as well. OSError where it is taken.
+
+    Another process could take the port of the other protocol, and answer where the pod's address is of that.
+    """
+    if host == ANY_HOST and socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # IPv6 is switched off here.
+                raise
+    return socket.create_server((host, port))
 
 
 def main() -> None:

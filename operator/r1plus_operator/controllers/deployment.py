@@ -121,12 +121,14 @@ class DeploymentReconciler:
 
     async def _plan(self, key: Key) -> tuple[Observation, Plan, float] | None:
         """Return the observation of a deployment, the plan made from it, and when; None if the CR is gone."""
+        unmarked = await self._observer.load_unmarked_revisions(key)
         observation = self._observer.observe(key, await self._observer.load_suites(key))
         if observation is None:
             return None
         observation = replace(
             observation,
-            write_error=self._refusals.get(key, ""),
+            children={**unmarked.own, **observation.children},
+            write_error=unmarked.objection or self._refusals.get(key, ""),
             tenant=self._tenants.get_view(key[0]),
             wave=self._observer.waves.grant_slot(key),
         )
@@ -136,6 +138,8 @@ class DeploymentReconciler:
             observation = replace(observation, mounted=await self._observer.load_mounted_suites(key))
             now = self._clock()
             next_plan = plan(observation, self._config, now)
+        if unmarked.objection:
+            next_plan = replace(next_plan.without_writes(), requeue_after=LONG_BACKOFF_SECONDS)
         return observation, next_plan, now
 
     async def _reconcile_volumes(self, key: Key) -> None:

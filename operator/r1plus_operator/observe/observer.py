@@ -34,6 +34,7 @@ from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.projections import CachedObject, Child, EngineObject
 from r1plus_operator.observe.revision_slots import REVISION, RevisionSlots
 from r1plus_operator.observe.tenant_suites import TenantSuites
+from r1plus_operator.observe.unmarked_revisions import RevisionFinder, UnmarkedRevisions
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import hash_mounted_suites
 from r1plus_operator.plan.accuracy.suite_names import list_suite_names
@@ -143,6 +144,7 @@ class Observer:
         self.suites = TenantSuites(client, self._on_suite_change)
         self.waves = Waves(slots)
         self._slots = RevisionSlots(self._caches, self.crs, self.waves, enqueue)
+        self._revisions = RevisionFinder(client, self._caches, self.crs)
 
     def _build_child_reflector(self, client: ApiClient, resource: Resource) -> Reflector[Child]:
         return Reflector(
@@ -286,6 +288,7 @@ class Observer:
             del self.crs[key]
             self._cached_since_list.discard(key)
             self._slots.leave(key, uid)
+            self._revisions.forget(key)
             tenant = self.tenants.store.get(key[0], names.TENANT)
             if tenant is not None and "deletionTimestamp" in tenant.value["metadata"]:
                 self._enqueue((key[0], TENANT_NAME))  # It waits until its namespace has no deployment.
@@ -303,6 +306,10 @@ class Observer:
         return await self.suites.load(
             namespace, list_suite_names(cr, engines, self._caches.list_children(key, cr["metadata"]["uid"]))
         )
+
+    async def load_unmarked_revisions(self, key: Key) -> UnmarkedRevisions:
+        """Return the CR's revisions that lost the operator's mark. Raises ApiError if they cannot be fetched."""
+        return await self._revisions.find(key)
 
     async def load_mounted_suites(self, key: Key) -> tuple[SuiteSource, ...]:
         """Return the suites that the monitors of this CR's pods have mounted, trusted or not.
@@ -436,6 +443,7 @@ class Observer:
         if resource.kind == REVISION:
             if event == "DELETED":
                 self._slots.forget((child.namespace, child.name))
+                self._revisions.record_lost(child)
             else:
                 self._slots.record(child)
             self._slots.enqueue_turns()

@@ -86,6 +86,10 @@ class Plan:
         """Whether an object may be created."""
         return any("uid" not in obj["metadata"] for stage in self.apply for obj in stage)
 
+    def without_writes(self) -> "Plan":
+        """Return what the plan only reports."""
+        return replace(self, relabel=(), clear=(), apply=(), delete=(), cut=())
+
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
@@ -179,7 +183,7 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSu
         volumes=frozenset(volume.name for r in revisions.values() if r.name not in surplus and (volume := r.volume)),
         lacks_mounted=mounted_suites.has_unread and current is not None and observation.mounted is None,
     )
-    return result if inputs.is_tenant else replace(result, relabel=(), clear=(), apply=(), delete=(), cut=())
+    return result if inputs.is_tenant else result.without_writes()
 
 
 def _find_mounted(inputs: PassInputs) -> MountedSuites:

@@ -289,10 +289,8 @@ def _choose_target(health: DeploymentHealth) -> PastRevision | Response:
     if not (candidates := [r for r in candidates if r.served_seconds >= health.bake]):
         return block(f"no earlier revision with a Pass carried traffic for {health.bake:g} s")
     if not (candidates := [r for r in candidates if r.has_engine]):
-        engine_gone = (
-            "the engine of every revision with a Pass is gone from the catalog, or was replaced under the same name"
-        )
-        return block(engine_gone, RollbackReason.ARTIFACT_GONE)
+        engine_replaced = "the engine of every revision with a Pass was replaced by another of the same name"
+        return block(engine_replaced, RollbackReason.ARTIFACT_GONE)
     if not (candidates := [r for r in candidates if r.is_placed]):
         not_placed = "spec.placement of the R1PlusTenant no longer allows the nodes of any revision with a Pass"
         return block(not_placed, RollbackReason.PLACEMENT_NOT_ALLOWED)

@@ -139,7 +139,7 @@ class PastRevision:
     the
         serving revision was judged by as well."""
     has_engine: bool
-    """Its engine is in the catalog with the same digest."""
+    """The catalog has no other engine under the name of its engine."""
     given_up: bool = False
     """It was itself rolled back from, and that was not acknowledged."""
     supports_control: bool = True

@@ -169,7 +169,10 @@ def test_the_supervisor_imports_nothing_but_the_standard_library_and_its_own() -
 
 def listens_elsewhere(host: str, port: int, option: int | None) -> bool:
     """Return whether another process of the pod could listen there as well."""
-    with socket.socket() as other:
+    is_ipv6 = ":" in host
+    with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET) as other:
+        if is_ipv6:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if option is not None:
             other.setsockopt(socket.SOL_SOCKET, option, 1)
         try:
@@ -181,11 +184,13 @@ def listens_elsewhere(host: str, port: int, option: int | None) -> bool:
     return True
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::", "::1"])
 @pytest.mark.parametrize("option", [None, socket.SO_REUSEADDR, socket.SO_REUSEPORT], ids=["plain", "addr", "port"])
 def test_finding_05_nobody_else_can_answer_for_the_monitor_while_no_prober_runs(
     tmp_path: Path, host: str, option: int | None
 ) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("this kernel has no IPv6")
     port = free_port()
     assert listens_elsewhere(host, port, option)
     with supervised(tmp_path, [sys.executable, "-c", "raise SystemExit(3)"], {**os.environ, "PORT": str(port)}):

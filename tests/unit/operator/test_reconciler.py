@@ -7,6 +7,7 @@ import pytest
 
 from r1plus_operator.api import fence
 from r1plus_operator.controllers.deployment import DeploymentReconciler
+from r1plus_operator.observe.unmarked_revisions import UnmarkedRevisions
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import read_mounted_suites
 from r1plus_operator.plan.deployment import Plan
@@ -31,6 +32,9 @@ class Parts:
 
     async def load_suites(self, key: object) -> dict[str, Any]:
         return {}
+
+    async def load_unmarked_revisions(self, key: object) -> UnmarkedRevisions:
+        return UnmarkedRevisions()
 
     def observe(self, key: object, suites: object) -> Observation:
         return self.world.observed()

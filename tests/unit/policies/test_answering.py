@@ -143,7 +143,7 @@ CASES: dict[str, tuple[DeploymentHealth, Action, RollbackReason]] = {
     "what served before did so for a moment":
         (given(past=(replace(GOOD, served_seconds=BAKE_SECONDS - 1),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
     "what served before was given up": (given(past=(replace(GOOD, given_up=True),)), Action.BLOCKED, RollbackReason.NO_LAST_GOOD),
-    "its engine is gone": (given(past=(replace(GOOD, has_engine=False),)), Action.BLOCKED, RollbackReason.ARTIFACT_GONE),
+    "its engine was replaced": (given(past=(replace(GOOD, has_engine=False),)), Action.BLOCKED, RollbackReason.ARTIFACT_GONE),
     "its monitor is too old to be told":
         (given(past=(replace(GOOD, supports_control=False),)), Action.BLOCKED, RollbackReason.MONITOR_TOO_OLD),
     "an older one whose monitor can be told is gone back to": (
@@ -186,7 +186,7 @@ REMEDIES: dict[str, tuple[DeploymentHealth, list[str]]] = {
     "NoLastGood, other suite": (given(past=(replace(GOOD, has_passed=False),)), ["passed the current suite"]),
     "NoLastGood, given up": (given(past=(replace(GOOD, given_up=True),)), ["itself rolled back"]),
     "NoLastGood, unbaked": (given(past=(replace(GOOD, served_seconds=1.0),)), ["600 s"]),
-    "ArtifactGone": (given(past=(replace(GOOD, has_engine=False),)), ["gone from the catalog"]),
+    "ArtifactGone": (given(past=(replace(GOOD, has_engine=False),)), ["replaced by another of the same name"]),
     "PlacementNotAllowed": (given(past=(replace(GOOD, is_placed=False),)), ["spec.placement of the R1PlusTenant"]),
     "MonitorTooOld": (given(past=(replace(GOOD, supports_control=False),)), ["older version", "spec.engine"]),
     "SuiteMismatch, of the control": (

@@ -144,18 +144,27 @@ def _list_past(context: BreachContext) -> tuple[PastRevision, ...]:
 
 
 def _build_past(context: BreachContext, revision: Revision) -> PastRevision:
-    engines = {(e.name, e.spec.artifact.sha256) for e in context.observed.engines if e.spec.artifact}
     seconds = seconds_in_traffic(revision, context.revisions, context.now)
     return PastRevision(
         name=revision.name,
         promoted_at=revision.promoted_at or 0.0,
         served_seconds=revision.served_before + seconds,
         has_passed=revision.has_passed(_select_common_suite(context, revision), context.spec.accuracy.threshold),
-        has_engine=(revision.engine, revision.identity.engine_digest) in engines,
+        has_engine=not _is_engine_replaced(context, revision),
         is_placed=_is_placed(context, revision),
         given_up=revision.rollback is not None and revision.rollback.is_in_force,
         supports_control=revision.can_regate and _can_prove(context, revision),
     )
+
+
+def _is_engine_replaced(context: BreachContext, revision: Revision) -> bool:
+    """Whether the catalog has another engine under the name of the revision's: its image may hold that one by now.
+
+    An engine that is gone, or that has no files here any more, is no obstacle: the revision stores what its pods run,
+    and the control shows whether that still starts.
+    """
+    named = (engine.spec.artifact for engine in context.observed.engines if engine.name == revision.engine)
+    return any(artifact and artifact.sha256 != revision.identity.engine_digest for artifact in named)
 
 
 def _is_placed(context: BreachContext, revision: Revision) -> bool:

@@ -29,7 +29,7 @@ def _list_blockers(revision: PastRevision, bake: float) -> list[str]:
     if revision.given_up:
         blockers.append("was itself rolled back")
     if not revision.has_engine:
-        blockers.append("needs an engine that is no longer in the catalog")
+        blockers.append("needs an engine that was replaced by another of the same name")
     if not revision.is_placed:
         blockers.append("runs on nodes that spec.placement of the R1PlusTenant no longer allows")
     if revision.served_seconds < bake:

@@ -16,7 +16,7 @@ LACKS = {
     "nothing": ({}, ""),
     "a Pass": ({"has_passed": False}, "has not passed the current suite"),
     "trust": ({"given_up": True}, "was itself rolled back"),
-    "its engine": ({"has_engine": False}, "no longer in the catalog"),
+    "its engine": ({"has_engine": False}, "replaced by another of the same name"),
     "time": ({"served_seconds": 163.0}, "carried traffic for only 2 min of the required 10 min"),
     "two things": ({"has_passed": False, "served_seconds": 82.0}, "passed the current suite and threshold; carried traffic for only 82 s"),
 }  # fmt: skip

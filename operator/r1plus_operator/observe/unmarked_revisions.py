@@ -1,0 +1,108 @@
+"""ControllerRevisions that lost the operator's mark. The caches select by it, so these are fetched by name.
+
+A revision stores verdicts and a promotion, which nothing else remembers. An apply over one that is not seen would lose
+both, and move traffic away. So a pass looks for each revision that left the cache, and for each whose Deployment is
+there without it. What its R1PlusDeployment still controls is taken as it is, and the pass restores the mark.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from r1plus_contract import names
+from r1plus_operator.api import kinds
+from r1plus_operator.observe import projections
+from r1plus_operator.observe.caches import Caches, Key, format_deployment_index
+from r1plus_operator.observe.projections import Child
+from r1plus_operator.plan.observation import Json
+from r1plus_operator.runtime.client import ApiClient
+
+REVISION = kinds.BY_KIND["ControllerRevision"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnmarkedRevisions:
+    """What the API server has under names of a deployment's revisions that the cache lacks."""
+
+    own: Mapping[tuple[str, str], Json] = field(default_factory=dict)
+    """(kind, name) -> live object that the R1PlusDeployment controls."""
+    foreign: tuple[str, ...] = ()
+    """Names of those that have neither the mark nor that controller."""
+
+    @property
+    def objection(self) -> str:
+        """Why nothing is written, with the remedy; empty: everything may be."""
+        if not self.foreign:
+            return ""
+        return (
+            f"ControllerRevision {', '.join(self.foreign)} has neither the label {names.LABEL_MANAGED_BY}="
+            f"{names.MANAGED_BY} nor the R1PlusDeployment as controller, so the operator does not overwrite it, and"
+            " its verdicts count again once it is restored; ask an administrator to put the label back"
+            " (docs/admission.md)"
+        )
+
+
+class RevisionFinder:
+    """Remembers which revisions left the cache, and fetches them for a pass."""
+
+    def __init__(self, client: ApiClient, caches: Caches, crs: Mapping[Key, Json]) -> None:
+        self._client = client
+        self._caches = caches
+        self._crs = crs
+        self._lost: dict[Key, set[str]] = {}
+        """CR -> names of its revisions that left the cache and were not deleted by us."""
+
+    def record_lost(self, revision: Child) -> None:
+        """Record a revision that left the cache: it was deleted, or somebody removed its mark."""
+        for name in revision.deployments:
+            if (key := (revision.namespace, name)) in self._crs:
+                self._lost.setdefault(key, set()).add(revision.name)
+
+    def forget(self, key: Key) -> None:
+        """Forget what an R1PlusDeployment that is gone has lost."""
+        self._lost.pop(key, None)
+
+    async def find(self, key: Key) -> UnmarkedRevisions:
+        """Return the revisions that a CR has outside the cache; none of them is usual.
+
+        Raises ApiError if they cannot be fetched.
+        """
+        cr = self._crs.get(key)
+        if cr is None:
+            return UnmarkedRevisions()
+        uid = cr["metadata"]["uid"]
+        cached, running = self._list_names(REVISION.kind, key, uid), self._list_names("Deployment", key, uid)
+        own: dict[tuple[str, str], Json] = {}
+        foreign: list[str] = []
+        gone: list[str] = []
+        for name in sorted((running | self._lost.get(key, set())) - cached):
+            revision = await self._fetch(key[0], name)
+            if revision is None:
+                gone.append(name)
+            elif _is_marked(revision) or revision.owner == uid:
+                own[REVISION.kind, name] = revision.live
+            else:
+                foreign.append(name)
+        self._drop_found(key, {*gone, *cached})
+        return UnmarkedRevisions(own, tuple(foreign))
+
+    def _list_names(self, kind: str, key: Key, uid: str) -> set[str]:
+        store = self._caches.children[kind].store
+        children = (child for index in (format_deployment_index(*key), uid) for child in store.by_index(index))
+        return {child.name for child in children if not child.is_deleting}
+
+    async def _fetch(self, namespace: str, name: str) -> Child | None:
+        objects, _ = await self._client.list(REVISION, namespace, name=name)
+        found = [projections.project_child(REVISION, obj) for obj in objects]
+        return next((revision for revision in found if not revision.is_deleting), None)
+
+    def _drop_found(self, key: Key, found: Iterable[str]) -> None:
+        """Forget names that are gone, or in the cache again."""
+        if lost := self._lost.get(key):
+            lost.difference_update(found)
+            if not lost:
+                del self._lost[key]
+
+
+def _is_marked(revision: Child) -> bool:
+    labels = revision.live["metadata"].get("labels") or {}
+    return bool(labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY)
