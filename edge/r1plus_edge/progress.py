@@ -13,6 +13,7 @@ from r1plus_edge.gateway import EdgeGateway
 from r1plus_edge.listening import Listening
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.pod import Pod
+from r1plus_edge.remedies import localize
 from r1plus_edge.report import Reporter, ServePhase, list_conditions
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
@@ -46,8 +47,9 @@ class Progress:
         is_serving = serving is not None and gateway.pod.is_ready and is_routing
         self._tell_steps(status, newest, report, is_serving=is_serving)
         phase = self._find_phase(status, report, is_serving=is_serving)
+        conditions = list_conditions(status.get("conditions", ()), controller.folder)
         failing = [one for pod in (*pods, gateway.pod) for one in pod.containers if one.is_failing]
-        self._tell_conditions(status)
+        self._tell_conditions(conditions)
         self._tell_failures(failing)
         watched = controller.reports.get(serving.name) if serving else report
         asked = controller.request.spec  # Of an update, too.
@@ -55,7 +57,7 @@ class Progress:
             phase=phase,
             tier=asked.tier.value,
             threshold=float(asked.accuracy.threshold),
-            message=self._find_message(status, phase),
+            message=localize(self._find_message(status, phase), controller.folder),
             url=self._listening.local_url,
             metrics_url=gateway.metrics_url,
             monitor_url=f"http://{LOOPBACK}:{newest.ports[PORT_MONITOR]}" if newest else "",
@@ -68,9 +70,9 @@ class Progress:
             search=gateway.search,
             restarts=sum(pod.restarts for pod in (*pods, gateway.pod)),
             percent=compute_percent(report),
-            conditions=list_conditions(status.get("conditions", ())),
+            conditions=conditions,
             failures=tuple(one.describe_failure() for one in failing),
-            rollback=describe_rollback(status),
+            rollback=localize(describe_rollback(status), controller.folder),
         )
         if phase is ServePhase.SERVING and not self._is_announced and self._has_key():
             self._is_announced = True
@@ -120,9 +122,9 @@ class Progress:
         kind = ConditionType.QUALITY_VERIFIED if phase is ServePhase.REFUSED else ConditionType.READY
         return next((one["message"] for one in status["conditions"] if one["type"] == kind.value), "")
 
-    def _tell_conditions(self, status: Json) -> None:
+    def _tell_conditions(self, conditions: Sequence[str]) -> None:
         """Tell what stops the start, once each, and not for each percent: a failed engine, no room, a refusal."""
-        for one in list_conditions(status.get("conditions", ())):
+        for one in conditions:
             key = _PERCENT.sub("", one)
             if not one.startswith(f"{ConditionType.READY.value}: ") and key not in self._notes:
                 self._notes.add(key)

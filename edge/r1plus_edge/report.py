@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from r1plus_contract.jsonable import ContractError, dumps, loads
+from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.objects import write_synced
+from r1plus_edge.remedies import localize
 
 _BAR: Final = 24
 STEP_PERCENT: Final = 10
@@ -202,10 +204,10 @@ class Reporter:
         self.narrator.step(step)
 
 
-def list_conditions(conditions: Sequence[dict[str, str]]) -> tuple[str, ...]:
+def list_conditions(conditions: Sequence[dict[str, str]], folder: DataFolder) -> tuple[str, ...]:
     """Return the conditions that do not hold, for people. Alerts and isolation are a cluster's."""
     return tuple(
-        f"{one['type']}: {one['reason']}: {one['message']}"
+        f"{one['type']}: {one['reason']}: {localize(one['message'], folder)}"
         for one in conditions
         if one["status"] == "False" and one["type"] in ("Ready", "EngineReady", "CapacityFits", "QualityVerified")
     )

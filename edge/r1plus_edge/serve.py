@@ -169,6 +169,7 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, fr
     record, preparation = await _prepare(options, installation, objects, reporter, front.handover)
     images, wake, request = installation.images, asyncio.Event(), preparation.request
     config = preparation.world.config
+    world = front.takeover.restrict(preparation.world) if front.takeover is not None else preparation.world
     gateway = EdgeGateway(
         folder,
         request.namespace,
@@ -183,8 +184,8 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, fr
     )
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPORT_SECONDS)) as session:
         read = _ReportReader(session).read
-        controller = Controller(folder, objects, request, preparation.world, images, read, wake)
-        controller.ask_for(request, preparation.world)
+        controller = Controller(folder, objects, request, world, images, read, wake)
+        controller.ask_for(request, world)
         updater = Updater(controller, installation, options, record, reporter, is_busy=front.takeover is not None)
         serving = asyncio.create_task(_run_gateway(gateway, front.takeover))
         progress = Progress(reporter, options.listening, lambda: gateway.has_key)

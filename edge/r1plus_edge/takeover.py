@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from r1plus_edge.slots import make_current
 from r1plus_edge.trial import settle_trial
 from r1plus_edge.update import UpdateResult
 from r1plus_edge.updater import describe_failing, describe_measurement
+from r1plus_edge.world import World
 
 MOST_SECONDS: Final = 600.0
 """From its start until it serves: its engine is loaded, and the monitor asks a part of the suite again."""
@@ -38,6 +39,14 @@ class TakeOver:
 
     def __post_init__(self) -> None:
         self._began = self.clock()
+
+    def restrict(self, world: World) -> World:
+        """Return the world in which this software serves only what passes its short check.
+
+        In place the plan lets in what fails it, since nothing else could serve. What served before this software can.
+        """
+        is_forward = self.handover.kind is HandoverKind.FORWARD
+        return _with_readmission(world, is_allowed=not is_forward)
 
     def notice_pass(self, controller: Controller, *, is_serving: bool) -> UpdateResult | None:
         """Look at what the last pass has brought up; return the result once it serves.
@@ -62,6 +71,7 @@ class TakeOver:
 
     def _finish(self, controller: Controller) -> UpdateResult:
         self.is_done = True
+        controller.world = _with_readmission(controller.world, is_allowed=True)
         status = controller.objects.deployment["status"]
         serves = f"{status['revision']} ({status.get('engine', '')}) serves"
         if self.handover.kind is HandoverKind.BACK:
@@ -79,12 +89,16 @@ class TakeOver:
         tell_asker(self.handover.asker, encode_answer(result))
 
 
+def _with_readmission(world: World, *, is_allowed: bool) -> World:
+    return replace(world, config=replace(world.config, readmits_in_place=is_allowed))
+
+
 def find_problem(controller: Controller) -> str:
     """Return why what was started does not serve, or not within minutes; empty: nothing says so."""
     pods = [pod for pod in controller.list_pods() if not pod.is_terminating]
     if not pods:
         conditions = controller.objects.deployment["status"].get("conditions", ())
-        return f"the plan starts nothing: {'; '.join(list_conditions(conditions))}"
+        return f"the plan starts nothing: {'; '.join(list_conditions(conditions, controller.folder))}"
     # With `Observe` a monitor refuses nothing: one that cannot check its engine admits it when it is loaded.
     may_refuse = controller.request.spec.accuracy.gate is not Gate.OBSERVE
     reports = controller.reports if may_refuse else {}

@@ -23,6 +23,7 @@ from r1plus_edge.machine import check_machine, read_machine
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.pod import Pod
 from r1plus_edge.progress import compute_percent
+from r1plus_edge.remedies import localize
 from r1plus_edge.report import Narrator, Reporter, Step, StepInProgress
 from r1plus_edge.slots import check_slot, is_own
 from r1plus_edge.trial import run_trial
@@ -237,7 +238,7 @@ class Updater:
             failing, is_up = describe_failing(pod), self.controller.serving_pod is not None
             result = judge(self.controller.objects.deployment, self.controller.revisions, failing, is_up=is_up)
             if result is not None:
-                return result
+                return replace(result, text=localize(result.text, self.installation.folder))
             report = self.controller.reports.get(pod.name) if pod is not None else None
             if report is not None and report.phase is Phase.GATING and report.progress:
                 text = f"suite {report.suite}: {report.progress.text}"

@@ -58,7 +58,8 @@ def advise_command(
         int | None, typer.Option("--context", min=16, help="Tokens of prompt and answer. Default: the plan's.")
     ] = None,
     family: Annotated[
-        str, typer.Option("--family", help="Compare the engines of this model family, such as qwen. Default: all.")
+        str,
+        typer.Option("--family", help="Compare the engines of this model family, such as qwen. Default: all but qwen."),
     ] = "",
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder for results; by default ~/.local/share/r1plus/advise.")
@@ -83,7 +84,7 @@ def advise_command(
     """
     amount = parse_price(price)
     known = local.load_engines(catalog, family)
-    selected = select_engines(_split(engines or ()), known, family)
+    selected = select_engines(_split(engines or ()), known, family, local.list_separate_families(catalog))
     choice = read_suite(suite)
     root = (data or find_default_data().with_name("advise")).absolute()
     recorded = Recorded((), ())

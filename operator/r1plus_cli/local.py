@@ -48,10 +48,14 @@ def load_engines(folder: Path, family: str | None = None) -> tuple[Engine, ...]:
         raise UsageError(f"--catalog {folder}: no such folder; omit the option to use the shipped catalog")
     try:
         engines = tuple(load_catalog(folder))
-        own = SHIPPED_CATALOG / family if family and folder == SHIPPED_CATALOG else None
-        return (*engines, *load_catalog(own)) if own is not None and own.is_dir() else engines
+        return (*engines, *load_catalog(folder / family)) if family in list_separate_families(folder) else engines
     except ValueError as error:
         raise UsageError(f"--catalog {folder}: {error}") from error
+
+
+def list_separate_families(folder: Path) -> tuple[str, ...]:
+    """Return the families whose engines are in no catalog unless their family is asked for. Only shipped ones are."""
+    return tuple(sorted(file.parent.name for file in folder.glob("*/*.yaml"))) if folder == SHIPPED_CATALOG else ()
 
 
 def load_suites(folder: Path) -> dict[str, SuiteSource]:

@@ -156,3 +156,10 @@ def test_where_the_memory_holds_one_alone_what_serves_stops_for_the_trial_and_co
         small.until(ServePhase.SERVING)
         assert "Stockholm" in small.ask().text
         assert (small.status.revision, device.current) == (before, next(n for n in ("a", "b") if n != other))
+        # In place nothing else serves meanwhile, and still nothing does that has failed the check of its engine.
+        doubtful = write_slot(device.software, "doubtful-in-place", DOUBTFUL)
+        result = small.call("update", "--software", str(doubtful))
+        assert (result.returncode, "answers otherwise than in its trial" in result.stdout) == (1, True), result.stdout
+        small.until(ServePhase.SERVING)
+        assert "Stockholm" in small.ask().text
+        assert (small.status.revision, device.running) == (before, device.current)

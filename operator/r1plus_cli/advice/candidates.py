@@ -42,20 +42,28 @@ class Sizes:
     context: int | None = None
 
 
-def select_engines(names: Sequence[str], engines: Sequence[Engine], family: str = "") -> tuple[Engine, ...]:
+def select_engines(
+    names: Sequence[str], engines: Sequence[Engine], family: str = "", separate: Sequence[str] = ()
+) -> tuple[Engine, ...]:
     """Return the engines of these names, in their order; no names: all, or those of a model family.
+
+    `separate`: families whose engines are only in `engines` if `family` is theirs.
 
     Raises:
         UsageError: the catalog lacks one or the family, or one is named twice.
     """
     of_family = tuple(engine for engine in engines if family in ("", engine.spec.family))
     if not of_family:
-        known = ", ".join(sorted({engine.spec.family for engine in engines}))
-        raise UsageError(f"--family: no engine of family {family!r:.80} in the catalog, which has {known}")
+        known = ", ".join(sorted({engine.spec.family for engine in engines} | {*separate}))
+        raise UsageError(
+            f"--family: no engine of family {family!r:.80}; give one of {known}, or --catalog with a folder of"
+            " R1PlusEngines"
+        )
     by_name = {engine.name: engine for engine in engines}
     if unknown := [name for name in names if name not in by_name]:
         known = ", ".join(sorted(engine.name for engine in engines if engine.spec.artifact is not None))
-        raise UsageError(f"--engines: no engine {unknown[0]!r} in the catalog; those with files are {known}")
+        others = f"; --family adds those of {', '.join(separate)}" if separate else ""
+        raise UsageError(f"--engines: no engine {unknown[0]!r} in the catalog; those with files are {known}{others}")
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"--engines: {repeated[0]} is named twice; name each engine once")
     return tuple(by_name[name] for name in names) if names else of_family

@@ -183,6 +183,8 @@ class OperatorConfig:
     """Maximum number of deployments in the cluster that get newer images or a newer engine at once."""
     vulnerable_images: frozenset[str] = frozenset()
     """Images, or their digests (`sha256:...`), that should not serve any more."""
+    readmits_in_place: bool = True
+    """Whether in place what serves is let in again though it answers otherwise. Not where another release can serve."""
 
     def is_reserved(self, namespace: str) -> bool:
         """Whether a namespace cannot be a tenant: a default deny there would break the cluster."""

@@ -32,6 +32,7 @@ from r1plus_edge.machine import GIB, LABELS
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_policies.gate.verdict import GateReason
 from support.cli.command import run
+from support.edge.engines import write_catalog
 from support.edge.suites import write_part
 from support.tables import for_each
 
@@ -210,13 +211,17 @@ def refusals(folder: Path) -> dict[str, tuple[list[str], str]]:
     (broken / "items.jsonl").write_text((broken / "items.jsonl").read_text().replace("capital", "Capital", 1))
     known = ["--suite", SUITE]
     (folder / "file").write_text("")
+    (folder / "own").mkdir()
+    write_catalog(folder / "own", folder / "catalog")
     return {
         "a suite that nobody knows": (["--suite", "nonesuch"], "shipped: smollm2-edge-v1"),
         "a suite that was altered": (["--suite", str(broken)], "sha256 is"),
         "a folder without a suite": (["--suite", str(folder)], "has no suite.json"),
         "an engine that nobody knows": ([*known, "--engines", "nonesuch"], "no engine 'nonesuch' in the catalog; those with files are smollm2"),
+        "an engine of a family that is shipped apart": ([*known, "--engines", "qwen-lite-q8-0"], "no engine 'qwen-lite-q8-0' in the catalog; those with files are smollm2-edge-q4-1, smollm2-full-f16, smollm2-full-q4-1, smollm2-lite-q8-0; --family adds those of qwen"),
+        "a family that a catalog of one's own lacks": ([*known, "--catalog", str(folder / "catalog"), "--family", "nonesuch"], "give one of smollm2, or --catalog with a folder"),
         "an engine twice": ([*known, "--engines", "smollm2-edge-q4-1,smollm2-edge-q4-1"], "named twice"),
-        "a family that the catalog lacks": ([*known, "--family", "nonesuch"], "no engine of family 'nonesuch' in the catalog, which has r1plus, smollm2"),
+        "a family that the catalog lacks": ([*known, "--family", "nonesuch"], "no engine of family 'nonesuch'; give one of qwen, r1plus, smollm2, or --catalog with"),
         "a price in words": ([*known, "--price", "cheap"], "'cheap' is no price above zero"),
         "a price of nothing": ([*known, "--price", "0"], "is no price above zero"),
         "a price without end": ([*known, "--price", "inf"], "is no price above zero"),
@@ -232,6 +237,8 @@ REFUSALS = (
     "a suite that was altered",
     "a folder without a suite",
     "an engine that nobody knows",
+    "an engine of a family that is shipped apart",
+    "a family that a catalog of one's own lacks",
     "an engine twice",
     "a family that the catalog lacks",
     "a price in words",

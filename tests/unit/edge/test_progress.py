@@ -22,8 +22,7 @@ def test_a_condition_is_told_once_and_not_for_each_percent_of_a_gate(tmp_path: P
     notes = Notes()
     progress = Progress(Reporter(tmp_path / "status.json", notes), cast(Any, None), lambda: True)
     for message in ("edge-1 repeats the suite", *(f"edge-1 repeats the suite; {n} % are done" for n in (0, 10, 90))):
-        condition = {"type": "QualityVerified", "status": "False", "reason": "RollingBack", "message": message}
-        progress._tell_conditions({"conditions": [condition]})
+        progress._tell_conditions([f"QualityVerified: RollingBack: {message}"])
     assert notes.texts == [
         "QualityVerified: RollingBack: edge-1 repeats the suite",
         "QualityVerified: RollingBack: edge-1 repeats the suite; 0 % are done",

@@ -17,10 +17,13 @@ from r1plus_edge.errors import EdgeError
 from r1plus_edge.handover import Handover, HandoverKind
 from r1plus_edge.takeover import MOST_SECONDS, TakeOver
 from r1plus_edge.trial import adopt_trial
+from r1plus_edge.world import World
+from support.plan.world import CONFIG, NODE, serve_world
 
 STATUS = {"revision": "edge-1", "engine": "q4", "verdict": "Pass", "accuracy": "32/32"}
 
 
+WORLD = World((), {}, NODE, CONFIG, {}, {})
 REFUSAL = {"type": "CapacityFits", "status": "False", "reason": "NoNodeFits", "message": "it takes 3 GiB"}
 
 
@@ -37,6 +40,7 @@ def make_controller(
     return SimpleNamespace(
         folder=DataFolder(root),
         objects=SimpleNamespace(deployment={"status": STATUS | {"conditions": [REFUSAL]}}),
+        world=WORLD,
         serving_pod=pod if is_ready else None,
         list_pods=lambda: [pod] if has_pod else [],
         reports={pod.name: report} if report else {},
@@ -79,6 +83,27 @@ def test_once_it_serves_who_asked_hears_so_and_the_next_start_runs_the_new_one(
     assert (tmp_path / "software" / CURRENT).exists() is is_new
     assert sorted(one.name for one in folder.former.root.iterdir()) == ["objects.json", *["taking-over"] * (not is_new)]
     assert takeover.notice_pass(controller, is_serving=False) is None, "it is decided"
+
+
+def has_readmitted(world: World) -> bool:
+    """Whether the plan lets in place a pod in that fails its short check, in this world."""
+    planned = serve_world(rollout={"strategy": "InPlace"})
+    planned.config = world.config
+    planned.settle()
+    return planned.monitor_settings().restored != ""
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_in_place_it_lets_in_what_fails_its_short_check_only_where_nothing_else_can_serve(
+    tmp_path: Path, kind: HandoverKind
+) -> None:
+    takeover, controller = make_takeover(tmp_path, kind), make_controller(tmp_path, is_ready=True)
+    controller.world = takeover.restrict(WORLD)
+    assert has_readmitted(controller.world) is (kind is HandoverKind.BACK)
+    takeover.notice_pass(controller, is_serving=False)
+    assert has_readmitted(controller.world) is (kind is HandoverKind.BACK), "it does not serve yet"
+    takeover.notice_pass(controller, is_serving=True)
+    assert has_readmitted(controller.world), "from then on it is the one that serves"
 
 
 def test_after_ten_minutes_it_gives_way(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def build_accuracy_config(
 def _find_restored_identity(inputs: PassInputs, suites: SuiteSelection, current: Revision | None) -> str:
     """Return the identity of what passed and serves where nothing else can: its pods are let in again."""
     spec = inputs.spec
-    if current is None or spec.rollout.strategy is not Strategy.IN_PLACE:
+    is_alone = spec.rollout.strategy is Strategy.IN_PLACE and inputs.config.readmits_in_place
+    if current is None or not is_alone:
         return ""
     is_good = current.has_passed(hash_of(suites.effective_suite), spec.accuracy.threshold)
     return current.identity_digest if is_good else ""

@@ -1,0 +1,49 @@
+"""What the plan tells a cluster's users to do, as an owner of one machine can do it: without kubectl and requests."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from r1plus_contract.requests import Verb
+from r1plus_edge.data_folder import DataFolder
+
+_ROLLBACK: Final = (
+    rf"`r1plus {Verb.ROLLBACK} [^`]*` goes back to (\S+?) by hand(\. It first repeats .* again)?(?=\.|;|$)"
+)
+_LOGS: Final = r"`kubectl logs [^`]*?-c ([a-z0-9-]+)[^`]*`"
+_Replace = Callable[[DataFolder, "re.Match[str]"], str]
+_REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
+    (re.compile(pattern), replace)
+    for pattern, replace in (
+        (r"; runbook: \S+", lambda folder, match: ""),
+        (r" \(`r1plus history` [^)]*\)", lambda folder, match: ""),
+        (
+            _ROLLBACK,
+            lambda folder, match: f"`r1plus serve update` with the engine or file of {match[1]} goes back to it",
+        ),
+        (
+            rf"`r1plus {Verb.ACK} [^`]*`",
+            lambda folder, match: f"`r1plus serve stop --data {folder.root}; rm {folder.objects}` and a new start",
+        ),
+        (rf"`r1plus {Verb.RESUME} [^`]*`", lambda folder, match: _update_without("spec.rollout.paused")),
+        (rf"`r1plus {Verb.UNPIN} [^`]*`", lambda folder, match: _update_without("spec.rollout.pinned")),
+        (_LOGS, lambda folder, match: f"{folder.logs}/{match[1]}.log"),
+        (r"raise spec\.replicas or lower ", lambda folder, match: "lower "),
+        (r"raise spec\.replicas, or check why the others are not Ready", lambda folder, match: "see the logs"),
+    )
+)
+
+
+def localize(text: str, folder: DataFolder) -> str:
+    """Return a condition's message with remedies that exist on this machine.
+
+    A cluster's requests are annotations, which no one can write here. In place of `r1plus ack`, a new gate measures
+    what serves: it follows when what is recorded of the revisions is removed.
+    """
+    for pattern, replace in _REPLACEMENTS:
+        text = pattern.sub(lambda match, replace=replace: replace(folder, match), text)  # type: ignore[misc]
+    return text
+
+
+def _update_without(field: str) -> str:
+    return f"`r1plus serve update -f FILE` without {field}"
