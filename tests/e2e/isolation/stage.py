@@ -33,6 +33,8 @@ SECRET, SUITE, CLAIM, KEEPER, INTRUDER = "private", "private", "private", "keepe
 """What each tenant has under the same name; KEEPER mounts the claim, INTRUDER is an ordinary pod of A's."""
 TRIES = (Path(__file__).parent / "tries.py").read_text()
 RBAC = "rbac.authorization.k8s.io"
+USERS = {A: 20100, B: 20200}
+"""Whom the pods of each run as; `runAsUser` of its R1PlusTenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +278,8 @@ class Builder:
         subjects = [user(admin), account(INTRUDER, namespace)]
         own = [{"kind": "User", "name": admin}, {"kind": "ServiceAccount", "name": INTRUDER}]
         quota = {"pods": 12, "deployments": 300, "memory": "12Gi"}
-        kube.apply(objects.tenant(namespace, admins=own, quota=quota, gateway=gateway_of(namespace)))
+        tenant = {"admins": own, "quota": quota, "gateway": gateway_of(namespace), "runAsUser": USERS[namespace]}
+        kube.apply(objects.tenant(namespace, **tenant))
         gateways.init_tenant(kube, namespace, print)
         kube.apply(binding("administers", namespace, "admin", subjects))
         self._belongings(side)

@@ -75,6 +75,45 @@ def test_two_servers_share_no_memory(world: World, trial: Trial) -> None:
     trial.shut("the other server's /dev/shm", "of-a" not in found and other != space, (found, other))
 
 
+WATCH = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); watch = lambda: libc.inotify_init1(0)"
+ONE_MORE = f"{WATCH}; print('watches' if watch() >= 0 else os.strerror(ctypes.get_errno()))"
+HOLD_ALL = f"""
+{WATCH}
+import time
+count = 0
+while watch() >= 0:
+    count += 1
+print(count, os.strerror(ctypes.get_errno()), flush=True)
+if os.fork() == 0:
+    os.setsid()
+    for stream in range(3):
+        os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+    end = time.monotonic() + 600
+    while time.monotonic() < end and not os.path.exists("/tmp/let-go"):
+        time.sleep(0.2)
+"""
+"""Takes all that the kernel gives to one user, and holds them until /tmp/let-go is there."""
+
+
+@pytest.mark.vector(11)
+def test_what_the_kernel_counts_by_user_is_a_tenants_own(world: World, trial: Trial) -> None:
+    """Inotify instances here; epoll watches, pipes and message queues are counted alike."""
+    place = world.a.triton()
+    stands_in(trial, world, place)
+    place.run("rm", "-f", "/tmp/let-go")
+    taken = place.run("python3", "-c", HOLD_ALL)
+    try:
+        own, others = world.a.gateway(), (world.b.triton(), world.b.gateway())
+        felt = own.run("python3", "-c", ONE_MORE)
+        trial.open("another pod of the same user gets none", "Too many open files" in felt, (taken, felt))
+
+        got = {str(other): other.run("python3", "-c", ONE_MORE).strip() for other in others}
+
+        trial.shut("pods of the other tenant", set(got.values()) == {"watches"}, got)
+    finally:
+        place.run("touch", "/tmp/let-go")
+
+
 def counted(world: World, side: Side) -> dict[str, float]:
     """Of a server, as Prometheus would read it."""
     text = world.watcher().one(side.address, PORT_TRITON_METRICS, method="GET", path="/metrics")
