@@ -120,7 +120,7 @@ _OPERATORS: OPERATORS_TYPE = [*mutation_operators, (cst.If, negate_condition), (
 def _read_package(root: Path, package: str) -> Iterator[_File]:
     for path in sorted((root / package).rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        module = ".".join(path.relative_to((root / package).parent).with_suffix("").parts).removesuffix(".__init__")
+        module = _name_module(path)
         text = path.read_text()
         wrapper = MetadataWrapper(cst.parse_module(text))
         tree, finder = wrapper.module, _CandidateFinder(name, text, wrapper)
@@ -129,6 +129,12 @@ def _read_package(root: Path, package: str) -> Iterator[_File]:
         before, after = (_write(tree, nodes) for nodes in (tree.header, tree.footer))
         parts = [before, *(tree.code_for_node(statement) for statement in tree.body), after]
         yield _File(name, module, text, tree, parts, finder.candidates)
+
+
+def _name_module(path: Path) -> str:
+    """Return the name by which a file is imported: that of its packages and its own."""
+    outermost = next(folder for folder in path.parents if not (folder / "__init__.py").exists())
+    return ".".join(path.relative_to(outermost).with_suffix("").parts).removesuffix(".__init__")
 
 
 def _write(tree: cst.Module, nodes: Sequence[cst.CSTNode]) -> str:

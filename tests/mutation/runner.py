@@ -139,7 +139,7 @@ def _read_outcome(child: _Child) -> Outcome:
     code = os.waitstatus_to_exitcode(status)
     seconds = usage.ru_utime + usage.ru_stime
     if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-        raise SystemExit(f"No test ran for {child.mutant.id}:\n{child.log.read_text()[-4000:]}")
+        raise SystemExit(f"No test ran with {child.mutant.id}:\n{child.log.read_text()[-4000:]}")
     if code == 0:
         ended = Status.SURVIVED
     elif code in (-signal.SIGPROF, -signal.SIGKILL):
@@ -156,14 +156,16 @@ def _test_here(root: Path, mutant: Mutant, coverage: CoverageMap, tests: Sequenc
         os.dup2(output.fileno(), 2)
     os.chdir(root)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    sys.meta_path.insert(0, _MutantFinder(mutant, root))
+    finder = _MutantFinder(mutant, root)
+    sys.meta_path.insert(0, finder)
     code = 0
     for part in _in_parts(coverage, tests):
         files = list(dict.fromkeys(coverage.tests[number].split("::")[0] for number in part))
         code = int(pytest.main([*PYTEST_OPTIONS, *files], plugins=[_Selection(coverage, part, report)]))
         if code:
             break
-    return code
+    # Tests that pass without the mutant say nothing of it.
+    return int(pytest.ExitCode.NO_TESTS_COLLECTED) if code == 0 and not finder.is_found else code
 
 
 def _in_parts(coverage: CoverageMap, tests: Sequence[int]) -> Iterator[list[int]]:
@@ -223,12 +225,15 @@ class _MutantFinder(importlib.abc.MetaPathFinder):
     def __init__(self, mutant: Mutant, root: Path) -> None:
         self._mutant = mutant
         self._path = root / mutant.file
+        self.is_found = False
+        """Whether somebody has imported it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._mutant.module:
             return None
+        self.is_found = True
         loader = _MutantLoader(fullname, str(self._path), self._mutant.source)
         folders = [str(self._path.parent)] if self._path.name == "__init__.py" else None
         return importlib.util.spec_from_file_location(

@@ -123,6 +123,12 @@ def read_tree(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
+def test_a_mutant_of_an_inner_package_has_the_name_by_which_it_is_imported(tmp_path: Path) -> None:
+    inner = {"src/toy/__init__.py": "", "src/toy/plan/__init__.py": "", "src/toy/plan/prices.py": PRICES}
+    mutants = sample_mutants(make_tree(tmp_path, inner), ("src/toy/plan",), 100, 1)
+    assert {mutant.module for mutant in mutants} == {"toy.plan.prices"}
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tree(tmp_path_factory.mktemp("toy") / "tree", WHOLE)
