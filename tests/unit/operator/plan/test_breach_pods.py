@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from r1plus_contract.names import ANNOTATION_VERDICT
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
+from r1plus_operator.api.types import R1PlusDeploymentStatus
 from r1plus_operator.plan.observation import PoolView
 from r1plus_operator.plan.rollback.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from support.plan.falls import fallen, pooled, swept
@@ -162,6 +164,25 @@ def test_finding_33_a_sweep_that_no_suite_allows_does_not_outvote_the_others(cor
     pooled(world, bad)
     world.settle()
     world.expect(QualityVerified="RollingBack")
+
+
+@pytest.mark.parametrize("where", ["a sweep", "a count after an alarm", "a recorded gate"])
+def test_finding_37_numbers_that_the_status_has_no_room_for_are_cut_and_the_answer_goes_on(where: str) -> None:
+    world, good, bad = fallen(replicas=2)
+    compromised = min(world.pods)
+    report, huge = world.reports[compromised], SweepFigures(2**62 - 1, 2**62, 0.0, 1.0, "2030-01-01T00:00:00Z")
+    if where == "a sweep":
+        world.reports[compromised] = replace(report, sweep=huge)
+    elif where == "a count after an alarm":
+        assert report.watch is not None
+        world.reports[compromised] = replace(report, watch=replace(report.watch, confirmation=huge, evidence=9.0))
+    else:
+        notes = world.one("ControllerRevision", bad)["metadata"]["annotations"]
+        notes[ANNOTATION_VERDICT] = notes[ANNOTATION_VERDICT].replace('"items":4', f'"items":{2**62}')
+        assert str(2**62) in notes[ANNOTATION_VERDICT]
+    world.settle()
+    R1PlusDeploymentStatus.model_validate(world.status)
+    assert world.status["candidate"] == good
 
 
 @pytest.mark.parametrize("other", ["revision", "suite_hash", "acknowledged"])
