@@ -31,6 +31,8 @@ from r1plus_operator.runtime.resources import Resource
 LABEL_SERVICE = "kubernetes.io/service-name"
 """Label of an EndpointSlice, set by Kubernetes; the other labels are its Service's."""
 OPENSHIFT_USERS = "openshift.io/sa.scc.uid-range"
+LEAST_USER, MOST_USER = 1000, 2**31 - 1 - 16
+"""Users that a namespace may name; the helpers of its gateway have the next ones."""
 """Annotation of a namespace, by which OpenShift assigns users to its pods."""
 _OF_A_CR = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 _BOOKKEEPING_FIELDS = ("managedFields", "resourceVersion", "generation", "creationTimestamp")
@@ -223,7 +225,7 @@ def project_endpoints(obj: Json) -> CachedObject | None:
 def project_namespace(obj: Json) -> CachedObject:
     """Return a namespace's facts, tenant or not."""
     meta = obj["metadata"]
-    labels = meta.get("labels") or {}
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
     facts = NamespaceFacts(
         name=meta["name"],
         uid=meta["uid"],
@@ -231,9 +233,16 @@ def project_namespace(obj: Json) -> CachedObject:
         pod_security=labels.get(names.LABEL_POD_SECURITY, ""),
         is_terminating="deletionTimestamp" in meta,
         created_at=meta.get("creationTimestamp") or "",
-        assigns_users=OPENSHIFT_USERS in (meta.get("annotations") or {}),
+        assigns_users=OPENSHIFT_USERS in annotations,
+        user=_read_user(annotations.get(names.ANNOTATION_USER, "")),
     )
     return build_cached_object(obj, facts)
+
+
+def _read_user(text: str) -> int | None:
+    """Return the user that a namespace's annotation names; None where it names none that pods may have."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(MOST_USER))
+    return int(text) if is_number and LEAST_USER <= int(text) <= MOST_USER else None
 
 
 def project_tenant(obj: Json) -> CachedObject:

@@ -47,6 +47,7 @@ def observe_volumes(caches: Caches, namespace: str) -> VolumesObservation:
         live={key: child.live for key, child in parts.items() if not child.is_deleting},
         deleting=frozenset(key for key, child in parts.items() if child.is_deleting),
         assigns_users=facts is not None and facts.assigns_users,
+        user=facts.user if facts else None,
     )
 
 

@@ -113,7 +113,8 @@ class _Decision:
 def plan(observation: Observation, config: OperatorConfig, now: float) -> Plan:
     """Plan one pass. A second pass over what the first one wrote yields an empty plan, after a promotion the third."""
     tenant = observation.tenant
-    config = config.for_namespace(assigns_users=tenant is not None and tenant.assigns_users)
+    if tenant is not None:
+        config = config.for_namespace(assigns_users=tenant.assigns_users, user=tenant.user)
     revisions = redate(read_revisions(observation.children), now)
     resolution = resolve_spec(observation, config, revisions)
     if resolution.spec is None:

@@ -69,6 +69,8 @@ class NamespaceFacts:
     """RFC 3339, as the API server wrote it."""
     assigns_users: bool = False
     """Whether it assigns users from its own range and refuses pods that set others (OpenShift)."""
+    user: int | None = None
+    """User of its pods, as the platform team sets it; None: that of the chart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class TenantView:
     """Why its R1PlusTenant cannot be read, so that its limits are unknown; empty: it can, or there is none."""
     assigns_users: bool = False
     """Whether the namespace assigns users (`NamespaceFacts`)."""
+    user: int | None = None
+    """User of the namespace's pods (`NamespaceFacts`)."""
     gateway: GatewayView | None = None
     """Its gateway; None: there is none."""
 

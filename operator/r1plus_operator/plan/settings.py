@@ -189,9 +189,13 @@ class OperatorConfig:
         own = ("default", self.operator_namespace, self.monitoring_namespace)
         return namespace.startswith("kube-") or namespace in own or namespace in self.isolation.reserved_namespaces
 
-    def for_namespace(self, *, assigns_users: bool) -> "OperatorConfig":
-        """Return the settings for a namespace. If it assigns users, pods do not set any."""
-        return replace(self, pod_user=PodUser(None, None, None)) if assigns_users else self
+    def for_namespace(self, *, assigns_users: bool, user: int | None = None) -> "OperatorConfig":
+        """Return the settings for a namespace. If it assigns users, pods do not set any; else `user`, if it has one."""
+        if assigns_users:
+            return replace(self, pod_user=PodUser(None, None, None))
+        if user is None or self.pod_user.run_as_user is None:
+            return self
+        return replace(self, pod_user=replace(self.pod_user, run_as_user=user))
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:

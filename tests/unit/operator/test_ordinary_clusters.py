@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from r1plus_contract import names
 from r1plus_contract.engine_fetch import FillOrder
 from r1plus_contract.requests import Verb
 from r1plus_operator.config import OperatorConfigError, load_settings
@@ -20,6 +21,7 @@ from r1plus_operator.plan.tenancy import decoy, isolation_test_jobs, isolation_t
 from r1plus_operator.plan.tenancy.tenant import plan_tenant
 from support.plan.tenant_world import CONFIG, TenantWorld, facts
 from support.plan.world import DAY, FULL, NEXT, World, serve_world, start_world
+from support.tables import for_each
 
 NODE_LOCAL = DnsTerms(
     (DnsPods("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"}),), ("169.254.20.10/32",)
@@ -112,6 +114,39 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
         with_claim = replace(one, live={("PersistentVolumeClaim", claim["metadata"]["name"]): claim})
         (stages,) = volumes.plan_volumes(with_claim, CONFIG, 0.0).apply.values()
         assert list(contexts(stages)) == [expected]
+
+
+def test_finding_38_pods_run_as_the_user_that_their_namespace_names() -> None:
+    own = NO_USER | AS_1000 | {"runAsUser": 21000}
+    view = TenantWorld(facts(user=21000)).plan().view
+    world = World(dict(FULL))
+    assert list(contexts(plan(replace(world.observed(), tenant=view), world.config, world.now).apply)) == [own]
+    claim = volumes.build_claim(NEED, "team", CONFIG, None, False)
+    claim["metadata"]["uid"] = "uid-of-claim"
+    live = {("PersistentVolumeClaim", claim["metadata"]["name"]): claim}
+    seen = volumes.VolumesObservation("team", (NEED,), live, user=21000)
+    (stages,) = volumes.plan_volumes(seen, CONFIG, 0.0).apply.values()
+    assert list(contexts(stages)) == [own]
+    assert CONFIG.for_namespace(assigns_users=True, user=21000).pod_user == PodUser(None, None, None)
+    left_to_the_cluster = replace(CONFIG, pod_user=PodUser(None, None, None))
+    assert left_to_the_cluster.for_namespace(assigns_users=False, user=21000) == left_to_the_cluster
+
+
+@for_each("text, user", {
+    "a user": ("21000", 21000),
+    "the least": ("1000", 1000),
+    "root": ("0", None),
+    "a user of the node's": ("999", None),
+    "beyond what the kernel has": (str(2**31), None),
+    "no number": ("me", None),
+    "a sign": ("-21000", None),
+    "digits of another script": ("\u0662\u0661\u0660\u0660\u0660", None),
+    "a long number": ("1" * 5000, None),
+    "nothing": ("", None),
+})  # fmt: skip
+def test_finding_38_a_user_that_pods_may_not_have_is_none(text: str, user: int | None) -> None:
+    meta = {"name": "team", "uid": "u", "annotations": {names.ANNOTATION_USER: text}}
+    assert projections.project_namespace({"metadata": meta}).value.user == user
 
 
 def test_finding_13_the_isolation_test_names_no_user_in_a_namespace_that_assigns_users() -> None:

@@ -108,7 +108,8 @@ class TenantPlan:
 
 def plan_tenant(observation: TenantObservation, config: OperatorConfig, now: float) -> TenantPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    own_config = config.for_namespace(assigns_users=observation.namespace.assigns_users)
+    namespace = observation.namespace
+    own_config = config.for_namespace(assigns_users=namespace.assigns_users, user=namespace.user)
     spec, problem = _read_spec(observation.cr)
     tenant_pass = _TenantPass(observation, own_config, now, spec, problem)
     refusal = _check_is_tenant(observation, config)
@@ -240,6 +241,7 @@ class _TenantPass:
             placement=self.spec.placement,
             unreadable=self.problem,
             assigns_users=self.observation.namespace.assigns_users,
+            user=self.observation.namespace.user,
             gateway=gateway.view,
         )
 

@@ -69,6 +69,7 @@ class VolumesObservation:
     deleting: frozenset[tuple[str, str]] = frozenset()
     """(kind, name) of objects that are being deleted. A new object of that name has to wait."""
     assigns_users: bool = False
+    user: int | None = None
     """Whether the namespace assigns users (`NamespaceFacts`)."""
 
 
@@ -90,7 +91,7 @@ class VolumesPlan:
 
 def plan_volumes(observation: VolumesObservation, config: OperatorConfig, now: float) -> VolumesPlan:
     """Plan a pass over a namespace. A second one over what the first wrote yields nothing."""
-    config = config.for_namespace(assigns_users=observation.assigns_users)
+    config = config.for_namespace(assigns_users=observation.assigns_users, user=observation.user)
     kept_keys: set[tuple[str, str]] = set()
     writes, waits = {}, []
     for need in observation.needs:
