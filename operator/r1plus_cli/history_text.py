@@ -81,7 +81,9 @@ def show_histories(console: Console, histories: Sequence[History]) -> None:
         console.print()
         for at, revision, text, style in list_events(history):
             console.print(
-                Text.assemble((f"{at:<21}", "dim"), f"{to_printable(revision):<24}", (to_printable(text), style))
+                Text.assemble(
+                    (f"{to_printable(at):<21}", "dim"), f"{to_printable(revision):<24}", (to_printable(text), style)
+                )
             )
 
 

@@ -45,7 +45,9 @@ def select_newest(evaluations: Iterable[Evaluation], tiers: dict[str, str], suit
     for one in evaluations:
         report = one.report
         is_same = report.suite_hash == suite.header.sha256 and report.scorer_version == suite.header.scorer_version
-        if is_same and report.items and one.engine not in newest:
+        # A compromised monitor may have reported figures that no gate on this suite can have.
+        is_possible = 0 <= report.lost <= report.items == len(suite.items)
+        if is_same and is_possible and one.engine not in newest:
             source = f"{one.namespace}/{one.deployment}"
             newest[one.engine] = EngineFigures(
                 one.engine, tiers.get(one.engine, ""), source, report, report.batch, measured_at=report.decided_at

@@ -37,7 +37,7 @@ NEVER_OPENED = (
 )
 """A node's own addresses, and those at which clouds issue credentials: no egress rule allows them."""
 Port = Annotated[int, Field(ge=1, le=65535), WHOLE]
-User = Annotated[int, Field(ge=1, le=2147483640), WHOLE]
+User = Annotated[int, Field(ge=1000, le=2147483631), WHOLE]
 """Of a pod's processes; some numbers above it are left for a gateway's helpers."""
 SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
 

@@ -33,6 +33,7 @@ from r1plus_contract.verdict import MonitorReport
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pod_projection import ServingPod
 from r1plus_operator.observe.pooled_detectors import Key, Pools
+from r1plus_operator.observe.report_limits import check_report
 from r1plus_operator.plan.accuracy.unresponsive import SILENT_SECONDS, build_silent_report, is_stopped, should_answer
 
 log = logging.getLogger(__name__)
@@ -178,6 +179,11 @@ class MonitorPoller:
         if report is None or report.revision != pod.facts.revision:
             self._monitors.forget_user_requests(pod)
         if report is None:
+            return
+        try:
+            check_report(report)
+        except ContractError as error:
+            log.warning("Report of pod %s/%s was invalid and ignored: %s", pod.namespace, pod.name, error)
             return
         self._unanswered.discard(pod.uid)
         if report.revision != pod.facts.revision:

@@ -314,6 +314,17 @@ def test_finding_13_pods_name_no_user_where_openshift_gives_them_one(render: Ren
     assert "'runAsUser': 1000680000," in str(pods(render({"podSecurity": {"runAsUser": 1000680000}})))
 
 
+def test_finding_38_the_operator_shares_its_user_with_no_pod_of_a_tenant(render: Render) -> None:
+    objects = render({})
+    container = pods(objects)["r1plus-operator"]["containers"][0]
+    user = container["securityContext"]["runAsUser"]
+    tenants = json.loads(environment(objects)["R1PLUS_POD_USER"])["runAsUser"]
+    assert user not in range(tenants, tenants + 16), "the gateway's helpers have the next ones"
+    for values in ({"operatorUser": None}, {"podSecurity": {"runAsUser": None}}):
+        left_out = pods(render(values))["r1plus-operator"]["containers"][0]["securityContext"]
+        assert "runAsUser" not in left_out
+
+
 def test_the_policies_let_prometheus_in_and_the_operator_out_to_named_places(render: Render) -> None:
     spec = one(render(OTHER_VALUES), "NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]

@@ -328,7 +328,7 @@ class Catalog:
 
 
 def evaluation(engine: str, lost: int, **changes: Any) -> Evaluation:
-    own = replace(report(lost), **{"suite_hash": suite().header.sha256, **changes})
+    own = replace(report(lost), **{"suite_hash": suite().header.sha256, "items": len(suite().items), **changes})
     return Evaluation("team", "credit", "credit-1", engine, own)
 
 
@@ -345,6 +345,19 @@ def test_of_a_cluster_the_newest_gate_on_this_very_suite_counts() -> None:
     (exclusion,) = recorded.exclusions
     assert exclusion.engine == "other"
     assert "it serves team/credit, but no gate on smollm2-edge-v1 is recorded" in exclusion.why
+
+
+@for_each("items, lost", {
+    "more items than the suite has": (2**62, 0),
+    "more items lost than there are": (None, 10_000),
+    "fewer items lost than none": (None, -1),
+    "no item": (0, 0),
+})  # fmt: skip
+def test_finding_36_a_gate_that_this_suite_does_not_allow_is_no_advice(items: int | None, lost: int) -> None:
+    forged = evaluation("mine", lost, items=len(suite().items) if items is None else items)
+    recorded = read_cluster(lambda: Evaluations((forged,)))
+    assert recorded.figures == ()
+    assert [one.engine for one in recorded.exclusions] == ["mine", "other"]
 
 
 def test_a_registry_that_does_not_answer_is_named_and_the_rest_goes_on() -> None:

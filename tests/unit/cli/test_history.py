@@ -160,6 +160,23 @@ def test_what_a_pod_said_moves_no_terminal() -> None:
     assert "gone  new line" in text
 
 
+@pytest.mark.parametrize("where", ["a gate's time", "an alarm's time", "the time of a control"])
+def test_finding_35_a_time_that_a_monitor_reports_moves_no_terminal(where: str) -> None:
+    forged = "\x1b]0;owned\x07\x1b[2J"
+    gate = replace(FAILED, decided_at=forged if where != "an alarm's time" else "", control=f"{GOOD}@1.000")
+    alarm = replace(HISTORY.alarms[0], since=forged)
+    step = RolloutFact("u-1", BAD, RolloutEvent.CONTROL_FAILED, 1.0, GOOD)
+    one = replace(
+        HISTORY,
+        evaluations=(EvaluationFact("u-1", BAD, gate),),
+        alarms=(alarm,) if where == "an alarm's time" else (),
+        rollouts=(step,) if where == "the time of a control" else (),
+    )
+    text = printed(history_text.show_histories, [one], width=400)
+    assert "owned" in text
+    assert "\x1b" not in text
+
+
 def test_evaluations_are_told_in_lines_and_with_what_was_lost_where_that_was_asked_for() -> None:
     items = (ItemResult("c-1", "capitals", False), ItemResult("c-2", "capitals", True), ItemResult("s-1", "sums", None))
     found = Evaluation("team-credit", "credit", BAD, "smollm2-full-q4-1", FAILED, items)

@@ -114,7 +114,7 @@ def test_finding_13_pods_name_no_user_in_a_namespace_that_assigns_users() -> Non
         assert list(contexts(stages)) == [expected]
 
 
-def test_pods_of_a_tenant_with_a_user_of_its_own_run_as_that_one() -> None:
+def test_finding_38_pods_of_a_tenant_with_a_user_of_its_own_run_as_that_one() -> None:
     own = NO_USER | AS_1000 | {"runAsUser": 20000}
     view = TenantWorld(spec={"runAsUser": 20000}).plan().view
     assert view.run_as_user == 20000

@@ -14,7 +14,16 @@ from aiohttp import web
 
 from r1plus_contract import names
 from r1plus_contract.jsonable import dumps
-from r1plus_contract.verdict import MonitorReport, Phase, Verdict, Watch, WatchStanding
+from r1plus_contract.verdict import (
+    GateReport,
+    MonitorReport,
+    Phase,
+    StratumFigures,
+    SweepFigures,
+    Verdict,
+    Watch,
+    WatchStanding,
+)
 from r1plus_operator.api import kinds
 from r1plus_operator.main import MOST_LOGGED, OneLineFormatter
 from r1plus_operator.observe import pod_projection, projections
@@ -398,3 +407,31 @@ async def test_finding_22_what_a_pod_says_is_logged_as_one_short_line(
 def test_finding_22_whatever_is_logged_is_one_bounded_line(said: str, line: str) -> None:
     record = logging.LogRecord("any", logging.ERROR, "", 0, "%s", (said,), None)
     assert OneLineFormatter("%(message)s").format(record) == line
+
+
+GATE = GateReport(Verdict.PASS, "Passed", "", "id", "s", "hash", "1", 0.98, 210, 0, 4, batch=8)
+SWEEP = SweepFigures(205, 210, 0.9, 1.0, "2026-01-01T00:00:00Z")
+IMPOSSIBLE = {
+    "a gate of more items than a number in the status has digits": replace(PASSES, gate=replace(GATE, items=2**62)),
+    "a gate that lost fewer items than none": replace(PASSES, gate=replace(GATE, lost=-(10**18))),
+    "a stratum of that size": replace(PASSES, gate=replace(GATE, strata=(StratumFigures("a", 2**62, 0, 0),))),
+    "a sweep of that size": replace(PASSES, sweep=replace(SWEEP, correct=2**61, total=2**62)),
+    "a sweep with more right answers than answers": replace(PASSES, sweep=replace(SWEEP, correct=211)),
+    "a count after an alarm of that size": replace(PASSES, watch=replace(WATCH, confirmation=replace(SWEEP, total=2**62))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("report", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+async def test_finding_37_a_report_of_impossible_numbers_is_no_answer(
+    road: Road, report: MonitorReport, caplog: pytest.LogCaptureFixture
+) -> None:
+    road.put(pod("127.0.0.1"))
+    road.says = replace(PASSES, gate=GATE, sweep=SWEEP, sequence=2**40)
+    assert await road.after(0.0) == road.says
+    road.says = replace(report, sequence=2**40 + 1)
+    assert (before := await road.after(10.0)) is not None
+    assert before.sequence == 2**40
+    assert "invalid and ignored: MonitorReport." in caplog.text
+    silent = await road.after(SILENT_SECONDS)
+    assert silent is not None
+    assert silent.reason == MONITOR_SILENT

@@ -132,7 +132,9 @@ def _build_pool_health(context: BreachContext) -> PoolHealth:
     for pod in (pod for pod in context.pods_in_traffic if pod.name != view.worst):
         report = context.report(pod)
         sweep = report.sweep if report and report.suite_hash == context.suite_hash else None
-        if sweep and sweep.finished_at != view.before_alarm.get(pod.name, ""):
+        is_new = sweep is not None and sweep.finished_at != view.before_alarm.get(pod.name, "")
+        # A compromised monitor must not outvote the others by more items than the suite has.
+        if sweep and is_new and 0 <= sweep.correct <= sweep.total <= len(context.suite.items):
             right, total = right + sweep.correct, total + sweep.total
     below = right < context.spec.accuracy.threshold * total if total else None
     return PoolHealth(view.evidence, view.without_worst, below, view.worst)

@@ -4,6 +4,8 @@ Only reports about the very identity and suite in force count, and only monitors
 all (`Revision.own_pods`).
 """
 
+from typing import Final
+
 from r1plus_contract.plain_text import to_printable
 from r1plus_contract.suite import Suite
 from r1plus_contract.verdict import MonitorReport, Phase, Verdict, WatchStanding
@@ -14,6 +16,7 @@ from r1plus_policies.gate.verdict import MOST_LOST_ITEMS
 
 SUITE_MISMATCH = "SuiteMismatch"
 """The monitor's reason where its scorer does not give recorded answers their recorded scores."""
+DROPS: Final = (WatchStanding.BELOW_THRESHOLD, WatchStanding.ERRORS)
 MOST_STRATA, MOST_IDS, MOST_LINE = 16, 5, 200
 """Limits of the text about lost items: strata, ids of a stratum, characters of a line."""
 
@@ -26,8 +29,14 @@ def has_dropped(context: BreachContext, before: bool) -> bool:
 
 
 def has_suite_mismatch(context: BreachContext) -> bool:
-    """Whether a monitor of a pod in traffic scores otherwise than when the suite was recorded."""
-    return bool(list_mismatches(context, context.pods_in_traffic))
+    """Whether a monitor in traffic scores otherwise than when the suite was recorded, and no other one reports a drop.
+
+    A sound monitor scores its recorded answers again before it reports a drop. So a mismatch of another pod's monitor,
+    which may be compromised, does not bar the answer to that drop.
+    """
+    mismatches = list_mismatches(context, context.pods_in_traffic)
+    others = (report for report in context.reports(context.pods_in_traffic) if report.reason != SUITE_MISMATCH)
+    return bool(mismatches) and not any(read_standing(context, report) in DROPS for report in others)
 
 
 def list_mismatches(context: BreachContext, pods: list[PodFacts]) -> list[MonitorReport]:

@@ -145,14 +145,14 @@ def _state(
 
 
 def _count_user_requests(observed: Observation, pods: list[PodFacts]) -> int | None:
-    """Return how many requests pods run; None where one that is Ready does not say.
+    """Return how many requests pods run; None where one that is Ready does not say, or says a negative number.
 
     A deleted pod ends its requests by itself.
     """
     total = 0
     for pod in pods:
         report = observed.reports.get(pod.name)
-        count = report.user_requests if report else None
+        count = report.user_requests if report and (report.user_requests or 0) >= 0 else None
         if pod.terminating or (count is None and not pod.ready):
             continue
         if count is None:

@@ -17,7 +17,7 @@ from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action, RollbackReason
 
 ROLLED_BACK = "RolledBack"
-MAX_NEXT, MAX_TRIED = 2000, 500
+MAX_NEXT, MAX_TRIED, MAX_COUNT = 2000, 500, 32
 _REASONS: Mapping[RollbackReason, tuple[str, Reason]] = {
     RollbackReason.CHANGED: ("True", Reason.ACCURACY_CHANGED),
     RollbackReason.SERVER_ERRORS: ("Unknown", Reason.SERVER_ERRORS),
@@ -138,8 +138,8 @@ def build_incident(outcome: BreachOutcome, target: str, before: Json, now: float
         "since": old["since"] if old.get("revision") == revision and "since" in old else format_timestamp(now),
         "revision": revision,
         "reason": ROLLED_BACK if is_over else response.reason.value,
-        "before": drop.before,
-        "now": drop.now,
+        "before": drop.before[:MAX_COUNT],
+        "now": drop.now[:MAX_COUNT],
         "lost": list(drop.lost),
         "tried": [
             line[:MAX_TRIED]

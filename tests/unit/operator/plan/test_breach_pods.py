@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from r1plus_contract.names import ANNOTATION_VERDICT
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Phase, SweepFigures, Verdict, WatchStanding
+from r1plus_operator.api.types import R1PlusDeploymentStatus
 from r1plus_operator.plan.observation import PoolView
 from r1plus_operator.plan.rollback.quarantine import KEPT_SECONDS, REPLACEMENT_SECONDS
 from support.plan.falls import fallen, pooled, swept
@@ -62,11 +64,27 @@ def test_a_scorer_that_judges_otherwise_bars_an_answer_only_where_its_pod_is_in_
     world.reports[new] = world.reports[other]
     broken = one if quarantined else new
     world.reports[broken] = replace(world.reports[broken], phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None)
-    for pod in {other, new} - {broken}:
-        world.stand(pod, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
+    if quarantined:
+        for pod in (other, new):
+            world.stand(pod, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
     world.settle()
     assert world.condition("QualityVerified")[1] == ("RollingBack" if quarantined else "SuiteMismatch")
     assert world.status.get("candidate") == (good if quarantined else None)
+
+
+@for_each("replicas, dropped", {"one of two": (2, 1), "one of three": (3, 1), "two of three": (3, 2)})
+def test_finding_32_a_monitor_that_reports_a_mismatch_does_not_bar_the_answer_to_the_drop_of_others(
+    replicas: int, dropped: int
+) -> None:
+    world, good, _ = fallen(replicas=replicas)
+    compromised, *others = sorted(world.steady().pods)
+    forged = replace(world.reports[compromised], phase=Phase.BLOCKED, reason="SuiteMismatch", watch=None)
+    world.reports[compromised] = forged
+    for pod in others[:dropped]:
+        world.stand(pod, WatchStanding.BELOW_THRESHOLD, lost=("i0", "i1"), evidence=1.0)
+    planned = world.pass_once()
+    assert [name for name, _ in planned.relabel] == (others[:1] if dropped == 1 else [])
+    assert world.settle().status.get("candidate") == (good if dropped > 1 else None)
 
 
 @for_each("seconds, unschedulable, goes", {
@@ -130,6 +148,41 @@ def test_the_sweeps_that_count_are_those_of_the_pods_whose_evidence_counts() -> 
     pooled(world, bad, worst=one)
     world.settle()
     world.expect(QualityVerified="RollingBack")
+
+
+@for_each("correct, total", {
+    "more items than the suite has": (10**15, 10**15),
+    "more right ones than items": (10**15, 4),
+    "a negative number of items": (-1, -(10**15)),
+})  # fmt: skip
+def test_finding_33_a_sweep_that_no_suite_allows_does_not_outvote_the_others(correct: int, total: int) -> None:
+    world, bad = serve_two()
+    swept(world, 2)
+    compromised = min(world.pods)
+    figures = SweepFigures(correct, total, 0.0, 1.0, "2026-01-02T00:00:00Z")
+    world.reports[compromised] = replace(world.reports[compromised], sweep=figures)
+    pooled(world, bad)
+    world.settle()
+    world.expect(QualityVerified="RollingBack")
+
+
+@pytest.mark.parametrize("where", ["a sweep", "a count after an alarm", "a recorded gate"])
+def test_finding_37_numbers_that_the_status_has_no_room_for_are_cut_and_the_answer_goes_on(where: str) -> None:
+    world, good, bad = fallen(replicas=2)
+    compromised = min(world.pods)
+    report, huge = world.reports[compromised], SweepFigures(2**62 - 1, 2**62, 0.0, 1.0, "2030-01-01T00:00:00Z")
+    if where == "a sweep":
+        world.reports[compromised] = replace(report, sweep=huge)
+    elif where == "a count after an alarm":
+        assert report.watch is not None
+        world.reports[compromised] = replace(report, watch=replace(report.watch, confirmation=huge, evidence=9.0))
+    else:
+        notes = world.one("ControllerRevision", bad)["metadata"]["annotations"]
+        notes[ANNOTATION_VERDICT] = notes[ANNOTATION_VERDICT].replace('"items":4', f'"items":{2**62}')
+        assert str(2**62) in notes[ANNOTATION_VERDICT]
+    world.settle()
+    R1PlusDeploymentStatus.model_validate(world.status)
+    assert world.status["candidate"] == good
 
 
 @pytest.mark.parametrize("other", ["revision", "suite_hash", "acknowledged"])

@@ -67,6 +67,18 @@ def test_a_monitor_that_does_not_say_counts_as_one_with_requests() -> None:
     world.expect(serves=second, runs={first: 1, second: 1})
 
 
+def test_finding_34_a_monitor_that_reports_fewer_requests_than_none_hides_those_of_no_other_pod() -> None:
+    world = World({**SPEC, "replicas": 2, "rollout": {"drain": "2m"}})
+    first = world.bring_up()
+    world.change(context={"maxTokens": 1024})
+    second = world.bring_up()
+    world.report(first, user_requests=1)
+    compromised = f"{first}-0"
+    world.reports[compromised] = replace(world.reports[compromised], user_requests=-1)
+    world.wait(DRAIN_SECONDS).settle()
+    world.expect(serves=second, runs={first: 2, second: 2})
+
+
 def test_a_gateway_has_time_to_follow_the_names() -> None:
     world, first, second = switched()
     world.tenant = TenantView("True", "IsolationEnforced", "", gateway=GatewayView())
