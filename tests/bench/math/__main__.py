@@ -168,6 +168,8 @@ async def time_answers(
                 end = reply["failure"]["code"] if reply["failure"] else "answer"
             seconds.append(time.perf_counter() - started)
             ends[end] += 1
+            if end == "failed":  # a defect, or a worker that was ended
+                progress.say(f"{progress.name}: failed at {expression!r:.400}")
             progress.add(expression if end == "timed_out" else "")
 
     await asyncio.gather(*[ask_in_turn() for _ in range(at_once)])

@@ -53,22 +53,32 @@ def test_sigterm_ends_a_bench_with_the_servers_that_it_has_started() -> None:
     assert not Path(f"/proc/{server}").exists()
 
 
-async def test_an_expression_without_an_answer_in_time_is_counted_and_named(tmp_path: Path) -> None:
+async def test_an_expression_that_failed_or_had_no_answer_in_time_is_counted_and_named(tmp_path: Path) -> None:
     """A calculator that is silent for one expression: the real one ends it in time."""
+
+    has_left = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.read(1000)
-        if b"2+2" not in request:
-            writer.write(pack(b'{"calculation": {}, "failure": null}'))
-            await writer.drain()
-            writer.close()
-        else:
+        if b"2+2" in request:
             await reader.read()
+        else:
+            failure = b'{"code": "failed"}' if b"3+3" in request else b"null"
+            writer.write(pack(b'{"calculation": {}, "failure": ' + failure + b"}"))
+            await writer.drain()
+        writer.close()
+        if b"2+2" in request:
+            await writer.wait_closed()
+            has_left.set()
 
     async with await asyncio.start_unix_server(serve, tmp_path / "c.sock"):
-        progress = Progress("hostile", 4, lambda line: None)
+        lines: list[str] = []
+        progress = Progress("hostile", 4, lines.append)
         client = CalculatorClient(tmp_path / "c.sock", 5.0)
         seconds, ends = await time_answers(client, ["1+1", "2+2", "9" * MOST_REQUEST_BYTES, "3+3"], progress)
-    assert ends == {"answer": 2, "timed_out": 1, "not_sent": 1}
+        async with asyncio.timeout(60):
+            await has_left.wait()
+    assert ends == {"answer": 1, "timed_out": 1, "not_sent": 1, "failed": 1}
+    assert "hostile: failed at '3+3'" in lines
     assert len(seconds) == 3
     assert progress.timed_out == ["2+2"]
