@@ -117,8 +117,8 @@ test-edge: $(SYNCED) ## Stories of r1plus serve, advise and the quickstart with 
 	$(PYTEST) -m edge tests/engine/test_serve.py tests/engine/test_serve_updates.py tests/engine/test_serve_software.py tests/engine/test_advise.py tests/engine/test_quickstart.py
 
 .PHONY: test-offline
-test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the systemd unit's commands
-	$(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_service.py
+test-offline: $(SYNCED) ## From a bundle to an answer in a network namespace without a route; the units of r1plus serve install under a real systemd
+	$(PYTEST) -m edge -s tests/engine/test_offline.py tests/engine/test_systemd.py
 
 .PHONY: test-conformance
 test-conformance: $(SYNCED) ## llm-comply, three major versions of the openai client and schemathesis against a gateway before the real Triton; JSON last

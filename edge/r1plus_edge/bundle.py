@@ -118,8 +118,8 @@ def open_bundle(path: Path, trust: Collection[str], host: Host | None = None) ->
     Raises:
         EdgeError: it is no bundle, only a part of one, altered, for another machine, or signed by somebody else.
     """
-    _check_keys(trust)
     with _open_file(path) as stream:
+        _check_keys(trust)
         manifest_bytes = _read_head(path, stream, MANIFEST_FILE, MAX_MANIFEST_BYTES)
         signature = _read_head(path, stream, SIGNATURE_FILE, MAX_SIGNATURE_BYTES)
         signer = _find_signer(path, manifest_bytes, signature, trust)

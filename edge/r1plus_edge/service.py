@@ -63,7 +63,7 @@ RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native
-SystemCallFilter=@system-service
+SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self
 SystemCallErrorNumber=EPERM
 # Not MemoryDenyWriteExecute: OpenVINO writes the code that it runs. Not ProcSubset: serve reads /proc/meminfo.
 """
@@ -225,7 +225,7 @@ def remove_unit(unit: Path, *, with_data: bool) -> Path | None:
 
 def _remove_data(data: Path) -> None:
     folder = DataFolder(data)
-    if not (folder.secret.is_dir() and folder.store.is_dir()):
+    if any(data.iterdir()) and not (folder.secret.is_dir() and folder.store.is_dir()):
         raise EdgeError(f"{data}: has no data of `r1plus serve`; the unit is gone, look at the folder yourself")
     shutil.rmtree(data.resolve())
     if data.is_symlink():  # As systemd makes it for a dynamic user.
@@ -248,7 +248,7 @@ def _check_visible(service: Service) -> None:
             remedy = (
                 "install with XDG_DATA_HOME=/opt XDG_CACHE_HOME=/var/cache before `python3 install.pyz`, or give --user"
                 if service.is_system
-                else "name another folder"
+                else "take one that is elsewhere; a clone or software there has to be moved"
             )
             raise RequestError(f"{path}: the service would see nothing below {hidden}; {remedy}")
     closed = (one for path in service.paths for one in (path, *path.parents) if service.is_system and _is_closed(one))

@@ -29,7 +29,7 @@ from r1plus_edge.listening import Listening, adopt_listening, read_listening
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.processes import has_ended
 from r1plus_edge.report import LineNarrator, ServePhase, ServeStatus, read_status
-from r1plus_edge.usage import describe_usage
+from r1plus_edge.usage import describe_usage, is_journal
 from r1plus_model_repo.catalog.types import Tier
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 30.0
 """For `serve stop`: a stop takes five."""
-app = typer.Typer(
-    name="serve", invoke_without_command=True, help="Serve a deployment on this machine, without a cluster."
-)
+app = typer.Typer(name="serve", invoke_without_command=True)
 
 DataOption = Annotated[
     Path | None,
@@ -79,6 +77,8 @@ def serve_command(
 
     It runs what the operator's plan renders: the same engine, golden suite, gate, monitor and gateway, as processes.
     The first start fetches Triton and makes the engine. `r1plus serve status` shows what serves and how accurate it is.
+
+    Example: `r1plus serve --tier edge`
     """
     if context.invoked_subcommand is not None:
         return
@@ -127,7 +127,7 @@ async def _serve_until_signal(options: "ServeOptions", handover: Handover | None
     folder, parent = DataFolder(options.data.absolute()), find_parent()
 
     def announce(status: ServeStatus) -> str:
-        return describe_usage(status, folder)
+        return describe_usage(status, folder, shows_key=not is_journal(sys.stdout.fileno()))
 
     def leave() -> None:
         if parent is not None:
@@ -164,7 +164,8 @@ def status_command(data: DataOption = None, output: OutputOption = Output.TABLE)
     folder = find_folder(data)
     status = read_status(folder.status)
     if status is None:
-        raise CliError(f"--data {folder.root}: nothing was served there; start it: r1plus serve --tier edge")
+        again = f" --data {data}" if data else ""
+        raise CliError(f"--data {folder.root}: nothing was served there; start it: r1plus serve --tier edge{again}")
     if find_holder(folder) is None:
         # A killed one could not write its end.
         status = replace(status, phase=ServePhase.STOPPED, pid=0, message="", update="", conditions=(), failures=())

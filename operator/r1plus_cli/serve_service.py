@@ -31,7 +31,7 @@ def install_command(
     """Write a systemd unit that serves from now on, restarts after a failure and sees little of the machine.
 
     Nothing is started: the lines that do it are printed. A service of the system runs as a user of its own, with its
-    data in /var/lib/NAME and its cache in /var/cache/NAME.
+    data in /var/lib/NAME. It reads this software and the cache of $R1PLUS_CACHE, and changes neither.
 
     Example: `r1plus serve install -- --tier edge`
     """

@@ -10,6 +10,7 @@ import pytest
 from devcluster.cache import cache_dir
 from r1plus_contract import inference
 from r1plus_model_repo.importing.smollm2 import build_engines
+from support.edge.whole_bundle import Bundled, making_bundle
 from support.engine.client import Client
 from support.engine.models import WRONG_ADDITIONS, write_scripted_model
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, laid_out, serving
@@ -23,6 +24,12 @@ ENGINE = "smollm2-edge-q4-1"
 def installed() -> Iterator[Path]:
     with laid_out() as target:
         yield target
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Iterator[Bundled]:
+    with making_bundle() as bundle:
+        yield bundle
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,9 @@ from devcluster.cache import cache_dir
 from r1plus_edge.bundle_install import CURRENT
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.processes import find_processes
-from r1plus_model_repo.importing.smollm2 import build_engines
 from support.edge.served import COMMAND, read_command
 from support.edge.sources import ROOMS, copy_sources
-from support.edge.suites import write_part
+from support.edge.whole_bundle import Bundled
 from support.waiting import wait_until
 
 pytestmark = [
@@ -40,20 +39,6 @@ import fcntl, os, socket, struct, sys
 fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8914, struct.pack("16sh", b"lo", 0x41))
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Bundled:
-    """A bundle, its installer beside it, and what its maker said on another way."""
-
-    path: Path
-    key: str
-    printed: str
-    make: list[str]
-
-    @property
-    def installer(self) -> Path:
-        return self.path.with_name("install.pyz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +66,6 @@ class Device:
     def install(self, bundled: Bundled, key: str, *options: str) -> "subprocess.CompletedProcess[str]":
         own = ("--", "--data", str(self.data), "--listen", "127.0.0.1:0")
         return self.run(PYTHON, str(bundled.installer), str(bundled.path), "--key", key, *options, *own)
-
-
-@pytest.fixture(scope="module")
-def bundled() -> Iterator[Bundled]:
-    """A bundle with everything, and a golden suite of 32 items."""
-    build_engines(cache_dir() / "engines", print, ("smollm2-edge-q4-1",))
-    folder = Path(tempfile.mkdtemp(prefix="r1plus-bundle-", dir="/tmp"))
-    folder.chmod(0o755)
-    try:
-        write_part(folder / "part-v1")
-        key_file = folder / "key.pem"
-        key = subprocess.check_output([COMMAND, "suite", "keygen", "--out", key_file], text=True).strip()
-        make = [str(COMMAND), "edge", "bundle", "--key", str(key_file), "--software", "--triton"]
-        make += ["--engine", "smollm2-edge-q4-1", "--suite", str(folder / "part-v1")]
-        began = time.monotonic()
-        result = subprocess.run(
-            [*make, str(folder / "r1plus.tar")],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "R1PLUS_CACHE": str(cache_dir())},
-        )
-        assert result.returncode == 0, result.stderr
-        print(f"bundle made in {time.monotonic() - began:.0f} s: {result.stderr}")
-        yield Bundled(folder / "r1plus.tar", key, result.stdout.strip(), make)
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager

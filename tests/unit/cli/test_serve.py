@@ -136,7 +136,7 @@ def test_a_request_is_refused_with_what_is_wrong(fetched: Path, name: str) -> No
 
 def test_where_nothing_was_served_status_says_how_to_start_and_stop_has_nothing_to_do(tmp_path: Path) -> None:
     status = run("serve", "status", "--data", tmp_path)
-    assert "nothing was served there; start it: r1plus serve --tier edge" in str(status.exception)
+    assert f"nothing was served there; start it: r1plus serve --tier edge --data {tmp_path}" in str(status.exception)
     stop = run("serve", "stop", "--data", tmp_path)
     assert (stop.exit_code, stop.output) == (0, f"Nothing serves from {tmp_path}\n")
 

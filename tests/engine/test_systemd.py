@@ -1,0 +1,264 @@
+"""The units of `r1plus serve install` under a real systemd: they serve, come back after a kill, stop in time, and go.
+
+What they run comes of a bundle, as docs/edge.md says it, on a machine without a network.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1plus_edge.data_folder import DataFolder
+from r1plus_edge.report import ServePhase, read_status
+from r1plus_edge.service import NAME
+from support.edge import sandbox_probe
+from support.edge.served import START_SECONDS
+from support.edge.systemd_machine import SYSTEMD, SystemdMachine, booting
+from support.edge.whole_bundle import Bundled
+from support.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.edge,
+    pytest.mark.timeout(3000),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root boots a machine in namespaces"),
+    pytest.mark.skipif(not SYSTEMD.exists(), reason="systemd is not installed: apt-get install systemd"),
+]
+USER = "maria"
+MEDIUM = "/medium"
+"""Where the machine has the bundle."""
+PROGRAM = "/opt/r1plus/software/current/bin/r1plus"
+MARKS = (f"/tmp/{sandbox_probe.MARK}", f"/dev/{sandbox_probe.MARK}")
+# The gate is not what is tested: on busy cores it takes minutes, or fails by answers that come too late.
+OPTIONS = f"--tier edge --gate Observe --suite {MEDIUM}/part-v1"
+STOP_SECONDS = 30.0
+"""TimeoutStopSec of the units: after that systemd kills."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A unit on the machine, of the system or of a user."""
+
+    machine: SystemdMachine
+    data: str
+    """Its data folder, as the machine names it."""
+    user: str = ""
+    name: str = NAME
+
+    def run(self, command: str) -> str:
+        """Run a line of a shell as the unit's owner, and return what it prints."""
+        if not self.user:
+            return self.machine.check(command, environ={"XDG_CACHE_HOME": "/var/cache"})
+        folder = f"/run/user/{self.machine.check(f'id -u {self.user}')}"
+        return self.machine.check(command, self.user, {"XDG_RUNTIME_DIR": folder})
+
+    def control(self, words: str) -> str:
+        """Run `systemctl` as its owner."""
+        return self.run(f"systemctl{' --user' if self.user else ''} {words}")
+
+    def read_journal(self, words: str) -> str:
+        """Return what systemd and the unit's processes have said."""
+        field = "USER_UNIT" if self.user else "UNIT"
+        return self.machine.check(
+            f"journalctl --no-pager -o cat {words} {field}={self.name}.service + _SYSTEMD_{field}={self.name}.service"
+        )
+
+    def read(self, name: str) -> str:
+        """Return a property of the unit, as systemd has it."""
+        return self.control(f"show {self.name} --value -p {name}")
+
+    @property
+    def folder(self) -> DataFolder:
+        """The data folder, to this machine."""
+        return DataFolder(Path(f"/proc/{self.machine.init}/root{self.data}"))
+
+    def probe(self) -> Any:
+        """Return what a process of the unit may do that started with it."""
+        lines = self.read_journal("").splitlines()
+        (line,) = (line for line in lines if line.startswith('{"probe"'))
+        return json.loads(line)["probe"]
+
+    def add_probe(self) -> None:
+        """Let the unit start a process more, beside `serve` and with the same limits."""
+        folder = f"/home/{self.user}/.config/systemd/user" if self.user else "/etc/systemd/system"
+        text = f"[Service]\\nExecStartPost=/usr/bin/python3 {MEDIUM}/probe.py /home/{USER}\\n"
+        self.run(f"mkdir {folder}/{self.name}.service.d && printf '{text}' >{folder}/{self.name}.service.d/probe.conf")
+
+    def until_serving(self) -> None:
+        """Wait until the unit's process serves."""
+
+        def look() -> bool:
+            status = read_status(self.folder.status)
+            is_serving = status is not None and status.phase is ServePhase.SERVING
+            # Of a process that was killed there is a status, too.
+            return is_serving and str(status.pid) == self.read("MainPID")
+
+        wait_until(look, "it serves", START_SECONDS, period_s=0.5, evidence=lambda: self.read_journal(""))
+
+    def ask(self) -> str:
+        """Return the answer to the line for curl that the journal has."""
+        lines = self.read_journal("").splitlines()
+        first = max(number for number, line in enumerate(lines) if line.startswith("  curl "))
+        return self.run("\n".join(lines[first : first + 2]))
+
+
+@pytest.fixture(scope="module")
+def machine(bundled: Bundled, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdMachine]:
+    disk, medium = tmp_path_factory.mktemp("disk"), bundled.path.parent
+    (medium / "probe.py").write_text(Path(sandbox_probe.__file__).read_text())
+    folders = {medium: MEDIUM}
+    for name, there in {"opt": "/opt", "cache": "/var/cache/r1plus", "home": "/home"}.items():
+        (disk / name).mkdir()
+        folders[disk / name] = there
+    with booting(folders) as machine:
+        machine.check(f"useradd --create-home {USER}; touch {' '.join(MARKS)}")
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def engine(machine: SystemdMachine, bundled: Bundled) -> str:
+    """The engine's folder, as the installer prints it: the software is installed as for a service of the system."""
+    installer = f"python3 {MEDIUM}/{bundled.installer.name} {MEDIUM}/{bundled.path.name} --key {bundled.key}"
+    printed = machine.check(f"XDG_DATA_HOME=/opt XDG_CACHE_HOME=/var/cache {installer} --no-start")
+    words = printed.split()
+    return words[words.index("--engine") + 1]
+
+
+@pytest.fixture(scope="module")
+def system(machine: SystemdMachine, engine: str) -> Service:
+    """The unit of the system, installed and started."""
+    service = Service(machine, f"/var/lib/{NAME}")
+    service.run(f"{PROGRAM} serve install --system -- {OPTIONS} --engine {engine}")
+    service.add_probe()
+    service.control(f"daemon-reload && systemctl enable --now {NAME}")
+    return service
+
+
+READ_ONLY, REFUSED, HIDDEN = "Read-only file system", "Operation not permitted", "No such file or directory"
+FOR_ALL = {
+    "write to /etc": READ_ONLY,
+    "see /tmp": HIDDEN,
+    "make a control group": READ_ONLY,
+    "open a socket for packets": "Address family not supported by protocol",
+    "set the owner's bit": REFUSED,
+    "become another personality": REFUSED,
+    "be traced": REFUSED,
+    "make a user namespace": REFUSED,
+}
+FOR_THE_SYSTEM = FOR_ALL | {
+    "write to a home": "Permission denied",
+    "see a home": "Permission denied",
+    "see devices": HIDDEN,
+    "see processes": HIDDEN,
+}
+FOR_A_USER = FOR_ALL | {"write to a home": READ_ONLY, "see a home": "", "see devices": "", "see processes": ""}
+LIMITS = {"MemoryMax": ("memory.limit_in_bytes", "memory.max"), "TasksMax": ("pids.max",)}
+"""Of a unit -> files of cgroup v1 and v2."""
+FACTS = {"NoNewPrivs": "1", "CapEff": "0" * 16, "Seccomp": "2", "Umask": "0077", "users": "1"}
+
+
+def test_what_the_units_refuse_can_be_done_without_them(machine: SystemdMachine) -> None:
+    probe = json.loads(machine.check(f"python3 {MEDIUM}/probe.py /home/{USER}"))["probe"]
+    assert probe["outcomes"] == dict.fromkeys(FOR_THE_SYSTEM, "")
+    assert not {*probe["facts"].items()} & {*FACTS.items()}
+
+
+def test_a_unit_of_the_system_serves_and_every_limit_of_it_holds(system: Service) -> None:
+    system.until_serving()
+    assert "Stockholm" in system.ask()
+    assert system.folder.key.read_text().strip() not in system.read_journal(""), "who reads the journal has no key"
+    probe = system.probe()
+    assert probe["outcomes"] == FOR_THE_SYSTEM
+    assert probe["facts"].items() >= (FACTS | {"CapBnd": "0" * 16}).items()
+    status = read_status(system.folder.status)
+    assert status is not None
+    assert [text for text in status.confinement if not text.startswith("network:")] == [], "Landlock confines helpers"
+    groups = Path(f"/proc/{system.machine.init}/root/sys/fs/cgroup")
+    for limit, files in LIMITS.items():
+        (own,) = (one for file in files for one in groups.glob(f"**/system.slice/{NAME}.service/{file}"))
+        # The kernel counts memory in pages.
+        assert int(own.read_text()) // 4096 == int(system.read(limit)) // 4096
+    assert system.read_journal("-p warning") == "", "systemd ignores no line, and warns of none"
+
+
+def test_it_calculates_with_every_limit(system: Service) -> None:
+    system.until_serving()
+    status = read_status(system.folder.status)
+    assert status is not None
+    headers = f'-H "Authorization: Bearer $(cat {system.data}/key)" -H "Content-Type: application/json"'
+    answer = system.run(f"""curl -s {status.url}/v1/calculate {headers} -d '{{"expression": "2*21"}}'""")
+    assert json.loads(answer)["exact"] == "42"
+
+
+def test_it_serves_again_after_its_process_was_killed(system: Service) -> None:
+    system.until_serving()
+    first = system.read("MainPID")
+    system.control(f"kill --signal=KILL --kill-whom=main {NAME}")
+    wait_until(lambda: system.read("MainPID") not in (first, "0"), "systemd starts it again", START_SECONDS)
+    system.until_serving()
+    assert "Stockholm" in system.ask()
+    assert system.read("NRestarts") == "1"
+
+
+def test_it_stops_in_time_and_starts_with_the_machine(system: Service) -> None:
+    system.until_serving()
+    began = time.monotonic()
+    system.control(f"stop {NAME}")
+    seconds = time.monotonic() - began
+    print(f"stopped after {seconds:.1f} s")
+    assert seconds < STOP_SECONDS
+    assert (system.read("Result"), system.read("ActiveState")) == ("success", "inactive"), "nothing had to be killed"
+    assert system.run("pgrep -f '[t]ritonserver|[r]1plus_' || echo none") == "none"
+    assert system.run(f"getent passwd {NAME} || echo none") == "none", "its user exists while it serves"
+    # What a boot starts.
+    system.control("start multi-user.target")
+    system.until_serving()
+
+
+def test_options_that_are_wrong_end_it_for_good(system: Service) -> None:
+    wrong = Service(system.machine, "/var/lib/wrong", name="wrong")
+    wrong.run(f"{PROGRAM} serve install --system --name wrong -- --tier edge --engine nonesuch")
+    wrong.control("daemon-reload && systemctl start --no-block wrong")
+    wait_until(lambda: wrong.read("ActiveState") == "failed", "it has failed", START_SECONDS)
+    assert (wrong.read("NRestarts"), wrong.read("ExecMainStatus")) == ("0", "2")
+    assert "nonesuch" in wrong.read_journal("")
+    wrong.run(f"{PROGRAM} serve uninstall --system --name wrong --remove-data")
+
+
+def test_uninstall_removes_it_once_it_is_stopped(system: Service) -> None:
+    refused = system.machine.run(f"{PROGRAM} serve uninstall --system")
+    assert (refused.returncode, f"systemctl disable --now {NAME}" in refused.stdout) == (1, True), refused.stdout
+    system.control(f"disable --now {NAME}")
+    system.run(f"{PROGRAM} serve uninstall --system --remove-data")
+    system.run(f"rm -r /etc/systemd/system/{NAME}.service.d")
+    system.control("daemon-reload")
+    assert system.read("LoadState") == "not-found"
+    assert system.run(f"ls -d {system.data} /var/lib/private/{NAME} 2>/dev/null || echo none") == "none"
+
+
+def test_a_unit_of_a_user_serves_without_a_login_and_every_limit_of_it_holds(
+    machine: SystemdMachine, engine: str
+) -> None:
+    service = Service(machine, f"/home/{USER}/.local/share/r1plus/edge", user=USER)
+    machine.check(f"loginctl enable-linger {USER}")
+    wait_until(lambda: machine.run(f"systemctl is-active user@$(id -u {USER})").returncode == 0, "its manager runs")
+    # A cache that another user may change would be refused.
+    service.run("mkdir ~/.cache && cp -r /var/cache/r1plus ~/.cache/")
+    own = engine.replace("/var/cache", f"/home/{USER}/.cache")
+    service.run(f"{PROGRAM} serve install -- {OPTIONS} --engine {own}")
+    service.add_probe()
+    service.control(f"daemon-reload && systemctl --user enable --now {NAME}")
+    service.until_serving()
+    assert "Stockholm" in service.ask()
+    probe = service.probe()
+    assert probe["outcomes"] == FOR_A_USER
+    assert probe["facts"].items() >= FACTS.items()
+    assert service.read_journal("-p warning") == ""
+    service.control(f"disable --now {NAME}")
+    assert service.read("Result") == "success"
+    service.run(f"{PROGRAM} serve uninstall --remove-data")
+    assert service.run(f"ls -d {service.data} 2>/dev/null || echo none") == "none"
