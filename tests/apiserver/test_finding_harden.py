@@ -271,6 +271,7 @@ def child(request: pytest.FixtureRequest, intruder: Intruder) -> Iterator[Resour
     """Of which kind the tenant has a child `credit`."""
     resource = OPTIONAL[request.param]
     body = monitor() if resource is POD_MONITOR else manifest(resource, "credit", labels=CHILD, spec={"groups": []})
+    body["metadata"].pop("ownerReferences", None)  # It names no object that there is: garbage collection would take it.
     intruder.operator.do("POST", resource.path(intruder.tenant), body)
     yield resource
     intruder.operator.do("DELETE", resource.path(intruder.tenant, "credit"))

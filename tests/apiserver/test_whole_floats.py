@@ -59,6 +59,7 @@ DOCUMENTS: dict[str, tuple[Json, ...]] = {
             "placement": {"tolerations": [TOLERATION]},
             "gateway": {"replicas": 4, "limits": LIMITS, "database": DATABASE},
             "data": {"retentionDays": 4},
+            "runAsUser": 4000,
         },
         {"gateway": {"replicas": 1}},
         {"gateway": {"replicas": 1, "database": DATABASE}},

@@ -133,7 +133,8 @@ async def test_what_a_slow_operator_does_about_a_deletion_is_no_write_in_the_sil
     lane = made.traffic.lanes["tenant-of-slow"] = Lane("tenant-of-slow")
     await Held(made, lane).tell()
     proofs = [what for phase, what in lane.writes if phase == "deleted"]
-    assert proofs == ["apply r1plusdeployments/status credit"]  # refused: so a pass learns that the owner is gone
+    # At most one, which is refused: so a pass learns that the owner is gone, unless its deletion was seen before.
+    assert proofs in ([], ["apply r1plusdeployments/status credit"])
     assert lane.problems == []
 
 
