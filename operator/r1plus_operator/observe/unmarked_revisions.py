@@ -78,9 +78,9 @@ class RevisionFinder:
             revision = await self._fetch(key[0], name)
             if revision is None:
                 gone.append(name)
-            elif _is_marked(revision) or revision.owner == uid:
+            elif revision.owner == uid or (_is_marked(revision) and not revision.owner and revision.label == key[1]):
                 own[REVISION.kind, name] = revision.live
-            else:
+            elif not _is_marked(revision):
                 foreign.append(name)
         self._drop_found(key, {*gone, *cached})
         return UnmarkedRevisions(own, tuple(foreign))
