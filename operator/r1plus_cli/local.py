@@ -55,7 +55,7 @@ def load_engines(folder: Path, family: str | None = None) -> tuple[Engine, ...]:
 
 def list_separate_families(folder: Path) -> tuple[str, ...]:
     """Return the families whose engines are in no catalog unless their family is asked for. Only shipped ones are."""
-    return tuple(sorted(file.parent.name for file in folder.glob("*/*.yaml"))) if folder == SHIPPED_CATALOG else ()
+    return tuple(sorted({file.parent.name for file in folder.glob("*/*.yaml")})) if folder == SHIPPED_CATALOG else ()
 
 
 def load_suites(folder: Path) -> dict[str, SuiteSource]:

@@ -146,7 +146,7 @@ def _format_gate_cost_lines(preview: Preview, target: Target) -> list[str]:
     answer_tokens = header.sampling.max_new_tokens
     most_tokens = header.items * (rules.full_sweeps + 1) * answer_tokens
     in_batch = f"{rules.full_sweeps} x {header.items} answers, {rules.batch} at once"
-    most = f"{most_tokens:,} tokens at most ({answer_tokens} an answer)"
+    most = f"{most_tokens:,} tokens at most ({answer_tokens} an answer), more where one fails alone and is asked again"
     return [f"its gate asks for {in_batch}, then {header.items} one by one: {most}"]
 
 

@@ -115,11 +115,31 @@ async def test_two_deployments_share_a_volume_and_the_last_one_takes_it_with_it(
     await eventually(going, "the volume goes")
 
 
+async def test_a_volume_stays_while_its_revision_has_lost_its_mark(operator: OperatorProcess, tenant: Tenant) -> None:
+    """Else it would go with the last pod that mounts it, and no further pod could start until it is filled again."""
+    volume = await deliver(tenant)
+    revision = await tenant.bring_up("credit")
+    before = await tenant.present("PersistentVolumeClaim", volume)
+    kind = kinds.BY_KIND["ControllerRevision"]
+    unmark = {"metadata": {"labels": {names.LABEL_MANAGED_BY: None}}}
+    await tenant.client.patch(kind, revision, tenant.namespace, unmark)
+
+    def is_marked(now: Json) -> bool:
+        return bool(now["metadata"]["labels"].get(names.LABEL_MANAGED_BY))
+
+    await tenant.child_that("ControllerRevision", revision, is_marked, "the revision has its mark again")
+    await tenant.until("credit", "Progressing", "False", "Complete")
+    now = await tenant.present("PersistentVolumeClaim", volume)
+    assert (now["metadata"]["uid"], "deletionTimestamp" in now["metadata"]) == (before["metadata"]["uid"], False)
+
+
 async def part(tenant: Tenant, name: str) -> None:
-    """Delete a deployment and do what the garbage collector would do with its history."""
+    """Delete a deployment and do what the garbage collector would do with its history and its pods."""
     revision = await tenant.candidate(name)
+    await tenant.present("Deployment", revision)
     await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, name, tenant.namespace)
-    await tenant.client.delete(kinds.BY_KIND["ControllerRevision"], revision, tenant.namespace)
+    for kind in ("ControllerRevision", "Deployment"):
+        await tenant.client.delete(kinds.BY_KIND[kind], revision, tenant.namespace)
 
 
 def owners(claim: Json) -> list[str]:

@@ -37,7 +37,7 @@ from support.apiserver.walls import assert_held, pod_of
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
-MALLORY, MESH = "mallory", "mesh"
+MALLORY, MESH, AGENT = "mallory", "mesh", "agent"
 OWN, OURS = "mallorys-own", "r1plus-engine-0123456789"
 SERVING = {names.LABEL_DEPLOYMENT: "credit", names.LABEL_REVISION: "credit-0123456789", names.LABEL_SERVING: "true"}
 GROUPS = ("", "apps", "batch", "policy", "discovery.k8s.io")
@@ -199,10 +199,31 @@ def test_finding_01_nobody_adds_an_address_to_a_service(
 def test_finding_01_what_writes_addresses_everywhere_goes_on(
     world: World, admin: Person, installed_server: ApiServer
 ) -> None:
-    rules = [{"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["*"]}]
+    rules = [{"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["create"]}]
     admin.do("POST", CLUSTER_ROLE.path(), manifest(CLUSTER_ROLE, "mesh", rules=rules))
     admin.do("POST", CLUSTER_ROLE_BINDING.path(), cluster_role_binding("mesh", "mesh", user(MESH)))
     path = kinds.ENDPOINT_SLICE.path(world.namespace)
     with people(installed_server, MESH) as who:
         who[MESH].gets("create", "endpointslices", world.namespace, "discovery.k8s.io")
         wait_until(lambda: who[MESH].ask("POST", path, leading_elsewhere("own")).status == 201, "the mesh is let in")
+
+
+def test_finding_01_what_writes_statuses_everywhere_goes_on(
+    world: World, admin: Person, installed_server: ApiServer
+) -> None:
+    """A virtual kubelet reports pods, and a service mesh which Services it leads to a proxy. It takes no mark off."""
+    rules = [{"apiGroups": list(GROUPS), "resources": ["*/status"], "verbs": ["patch"]}]
+    admin.do("POST", CLUSTER_ROLE.path(), manifest(CLUSTER_ROLE, AGENT, rules=rules))
+    admin.do("POST", CLUSTER_ROLE_BINDING.path(), cluster_role_binding(AGENT, AGENT, user(AGENT)))
+    bound = {"type": "istio.io/WaypointBound", "status": "True", "reason": "R", "message": ""}
+    bound |= {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+    paths = {world.status_path(kind, OURS): status for kind, status in STATUSES.values()}
+    paths |= {world.status_path("Pod", world.serving): status for status in SAID.values()}
+    paths[world.status_path("Service", OURS)] = {"conditions": [bound]}
+    with people(installed_server, AGENT) as who:
+        who[AGENT].gets("patch", "services", world.namespace, "", "status")
+        for path, status in paths.items():
+            answer = who[AGENT].ask("PATCH", path, {"status": status})
+            assert answer.status == 200, answer
+        unmarked = {"metadata": METADATA["the mark"]}
+        assert_held(who[AGENT].ask("PATCH", world.status_path("Service", OURS), unmarked), "children", "belongs to")

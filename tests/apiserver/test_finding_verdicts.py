@@ -183,6 +183,8 @@ async def test_finding_01_a_revision_without_mark_and_owner_is_reported_and_not_
     now = await tenant.present("ControllerRevision", revision)
     assert now["metadata"]["annotations"] == before["metadata"]["annotations"]
     assert await tenant.selected() == revision
+    await tenant.until("credit", "Ready", "True", "Serving")  # It does, and its pods are not foreign.
+    await tenant.until("credit", "EngineReady", "True", "EngineLoaded")
 
     put_back = {"metadata": {"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}}
     await tenant.client.patch(kind, revision, tenant.namespace, put_back)

@@ -127,7 +127,7 @@ class DeploymentReconciler:
             return None
         observation = replace(
             observation,
-            children={**unmarked.own, **observation.children},
+            children={**unmarked.orphans, **unmarked.own, **observation.children},
             write_error=unmarked.objection or self._refusals.get(key, ""),
             tenant=self._tenants.get_view(key[0]),
             wave=self._observer.waves.grant_slot(key),

@@ -5,7 +5,7 @@ of a deployment without an owner reference are found in the same index.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from r1plus_operator.observe.pod_projection import ServingPod
@@ -37,6 +37,8 @@ class Caches:
     nodes: Reflector[CachedObject]
     engines: Reflector[CachedObject]
     endpoints: Reflector[CachedObject]
+    lost_revisions: dict[Key, dict[str, Child]] = field(default_factory=dict)
+    """CR -> its revisions, by name, that left the cache and were not deleted by us, as they were seen last."""
 
     def list_reflectors(self) -> tuple[Reflector[Any], ...]:
         """Return all reflectors."""

@@ -74,8 +74,11 @@ def observe_model(caches: Caches, key: Key, cr: Json) -> ModelSettings | None:
     service = caches.children["Service"].store.get(key[0], name_pods_service(key[1]))
     if service is None or service.owner != uid or service.is_deleting or "deletionTimestamp" in cr["metadata"]:
         return None
-    children = caches.children["ControllerRevision"].store.by_index(uid)
-    revisions = [revision for child in children if not child.is_deleting and (revision := _read_revision(child))]
+    # One that lost its mark serves all the same.
+    lost = (child for child in caches.lost_revisions.get(key, {}).values() if child.owner in (uid, None))
+    children = {child.name: child for child in (*lost, *caches.children["ControllerRevision"].store.by_index(uid))}
+    live = (child for child in children.values() if not child.is_deleting)
+    revisions = [revision for child in live if (revision := _read_revision(child))]
     return build_model(cr, service.live, revisions)
 
 

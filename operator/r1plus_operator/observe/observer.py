@@ -432,7 +432,8 @@ class Observer:
     def _on_child_change(self, resource: Resource, event: str, child: Child) -> None:
         is_policy = resource.kind == "NetworkPolicy"
         enqueue = self._enqueue_urgent if is_policy else self._enqueue
-        if child.volume:
+        is_mount_gone = resource.kind == "Deployment" and event == "DELETED"  # It may have kept a claim.
+        if child.volume or is_mount_gone:
             self._enqueue((child.namespace, VOLUMES_NAME))
         # These kinds whatever their labels: somebody may have removed them. A tenant waits for a claim to be gone.
         is_claim_gone = resource.kind == "PersistentVolumeClaim" and event == "DELETED"

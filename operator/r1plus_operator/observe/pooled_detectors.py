@@ -90,24 +90,29 @@ class Pools:
             (o for o in page.outcomes if o.sequence > _find_last_sequence(state.pool, pod, page.epoch)),
             key=_get_sequence,
         )
-        allowed = self._allow(key, state, pod, min(len(outcomes), AT_ONCE))
+        allowance = self._find_allowance(state, pod)
+        folded = outcomes[: min(AT_ONCE, allowance.count())]
         try:
-            state.pool = fold(replace(page, outcomes=tuple(outcomes[:allowed])), state.pool, pod)
+            state.pool = fold(replace(page, outcomes=tuple(folded)), state.pool, pod)
         except ValueError as error:
             log.warning("Pooled detector of %s/%s was restarted: %s", *key, error)
             state.pool = Pool(state.request.key, state.request.alarm_at, acknowledged=state.request.acknowledged)
-
-    def _allow(self, key: Key, state: _PoolState, pod: str, count: int) -> int:
-        """Return how many of `count` new outcomes of a pod may be folded now."""
-        if pod not in state.allowances:
-            rate = FASTEST * state.request.probes_per_minute / 60
-            state.allowances[pod] = TokenBucket(rate, MOST_OUTCOMES, clock=self._clock)
-        allowed = state.allowances[pod].take(count)
-        if allowed < count and pod not in state.hurried:
+            allowance.take(len(folded))
+        else:
+            # A page that waits, such as for an acknowledgement, takes nothing: it comes again with each poll.
+            last = _find_last_sequence(state.pool, pod, page.epoch)
+            allowance.take(sum(outcome.sequence <= last for outcome in folded))
+        if len(folded) < min(len(outcomes), AT_ONCE) and pod not in state.hurried:
             state.hurried.add(pod)
             most = f"more than {FASTEST:g} times its {state.request.probes_per_minute} probes a minute"
             log.warning("Monitor of pod %s/%s reports %s: the rest waits. Look at %s.", key[0], pod, most, key[1])
-        return allowed
+
+    def _find_allowance(self, state: _PoolState, pod: str) -> TokenBucket:
+        """Return how many outcomes of a pod may be folded."""
+        if pod not in state.allowances:
+            rate = FASTEST * state.request.probes_per_minute / 60
+            state.allowances[pod] = TokenBucket(rate, MOST_OUTCOMES, clock=self._clock)
+        return state.allowances[pod]
 
     def read_view(self, key: Key, sweeps: Callable[[], Mapping[str, str]]) -> tuple[PoolView, bool] | None:
         """Return what a pass decides by, and whether that is news. `sweeps` returns pod -> end of its last sweep."""

@@ -2,10 +2,11 @@
 
 A revision stores verdicts and a promotion, which nothing else remembers. An apply over one that is not seen would lose
 both, and move traffic away. So a pass looks for each revision that left the cache, and for each whose Deployment is
-there without it. What its R1PlusDeployment still controls is taken as it is, and the pass restores the mark.
+there without it. What its R1PlusDeployment still controls is taken as it is, and the pass restores the mark. Status and
+gateway go by what was found meanwhile: it serves.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from r1plus_contract import names
@@ -27,6 +28,8 @@ class UnmarkedRevisions:
     """(kind, name) -> live object that the R1PlusDeployment controls."""
     foreign: tuple[str, ...] = ()
     """Names of those that have neither the mark nor that controller."""
+    orphans: Mapping[tuple[str, str], Json] = field(default_factory=dict)
+    """Of these, the objects that nothing controls. They may serve, so the status goes by them; nothing is written."""
 
     @property
     def objection(self) -> str:
@@ -48,14 +51,13 @@ class RevisionFinder:
         self._client = client
         self._caches = caches
         self._crs = crs
-        self._lost: dict[Key, set[str]] = {}
-        """CR -> names of its revisions that left the cache and were not deleted by us."""
+        self._lost = caches.lost_revisions
 
     def record_lost(self, revision: Child) -> None:
         """Record a revision that left the cache: it was deleted, or somebody removed its mark."""
         for name in revision.deployments:
             if (key := (revision.namespace, name)) in self._crs:
-                self._lost.setdefault(key, set()).add(revision.name)
+                self._lost.setdefault(key, {})[revision.name] = revision
 
     def forget(self, key: Key) -> None:
         """Forget what an R1PlusDeployment that is gone has lost."""
@@ -72,18 +74,27 @@ class RevisionFinder:
         uid = cr["metadata"]["uid"]
         cached, running = self._list_names(REVISION.kind, key, uid), self._list_names("Deployment", key, uid)
         own: dict[tuple[str, str], Json] = {}
+        orphans: dict[tuple[str, str], Json] = {}
         foreign: list[str] = []
-        gone: list[str] = []
-        for name in sorted((running | self._lost.get(key, set())) - cached):
+        found: dict[str, Child] = {}
+        names_to_fetch = (running | self._lost.get(key, {}).keys()) - cached
+        for name in sorted(names_to_fetch):
             revision = await self._fetch(key[0], name)
             if revision is None:
-                gone.append(name)
-            elif _is_marked(revision) or revision.owner == uid:
+                continue
+            if revision.owner == uid or (_is_marked(revision) and not revision.owner and revision.label == key[1]):
                 own[REVISION.kind, name] = revision.live
-            else:
+            elif not _is_marked(revision):
                 foreign.append(name)
-        self._drop_found(key, {*gone, *cached})
-        return UnmarkedRevisions(own, tuple(foreign))
+                orphans |= {} if revision.owner else {(REVISION.kind, name): revision.live}
+            else:
+                continue  # Another R1PlusDeployment has it.
+            found[name] = revision
+        if key in self._crs:
+            # Meanwhile others may have left the cache, or have come back.
+            later = {name: one for name, one in self._lost.get(key, {}).items() if name not in names_to_fetch}
+            self._store_lost(key, {**later, **found}, self._list_names(REVISION.kind, key, uid))
+        return UnmarkedRevisions(own, tuple(foreign), orphans)
 
     def _list_names(self, kind: str, key: Key, uid: str) -> set[str]:
         store = self._caches.children[kind].store
@@ -95,12 +106,11 @@ class RevisionFinder:
         found = [projections.project_child(REVISION, obj) for obj in objects]
         return next((revision for revision in found if not revision.is_deleting), None)
 
-    def _drop_found(self, key: Key, found: Iterable[str]) -> None:
-        """Forget names that are gone, or in the cache again."""
-        if lost := self._lost.get(key):
-            lost.difference_update(found)
-            if not lost:
-                del self._lost[key]
+    def _store_lost(self, key: Key, revisions: Mapping[str, Child], cached: set[str]) -> None:
+        if lost := {name: revision for name, revision in revisions.items() if name not in cached}:
+            self._lost[key] = lost
+        else:
+            self._lost.pop(key, None)
 
 
 def _is_marked(revision: Child) -> bool:

@@ -22,7 +22,7 @@ def observe_volumes(caches: Caches, namespace: str) -> VolumesObservation:
     """Return what a namespace needs and has of volumes.
 
     The needs come from the revisions alone: after a start all revisions are known before any CR is, and a volume that
-    no revision seems to need is deleted.
+    no revision seems to need is deleted. One that a Deployment mounts is not: its revision may have lost its mark.
     """
     engines = {entry.name: entry.value.engine for entry in caches.engines.store.items()}
     volumes: dict[str, EngineVolume] = {}
@@ -49,6 +49,23 @@ def observe_volumes(caches: Caches, namespace: str) -> VolumesObservation:
         deleting=frozenset(key for key, child in parts.items() if child.is_deleting),
         assigns_users=facts is not None and facts.assigns_users,
         run_as_user=tenant.value["spec"].get("runAsUser") if tenant else None,
+        mounted=_list_mounted_claims(caches, namespace),
+    )
+
+
+def _list_mounted_claims(caches: Caches, namespace: str) -> frozenset[str]:
+    """Return the names of the claims that the operator's Deployments of a namespace mount."""
+    deployments = (child for child in caches.children["Deployment"].store.items() if child.namespace == namespace)
+    templates = (
+        child.live["spec"]["template"]["spec"]
+        for child in deployments
+        if not child.is_deleting and b'"claimName"' in child.text  # Few have one: the others are not parsed.
+    )
+    return frozenset(
+        volume["persistentVolumeClaim"]["claimName"]
+        for template in templates
+        for volume in template.get("volumes") or ()
+        if volume.get("persistentVolumeClaim")
     )
 
 

@@ -22,10 +22,14 @@ class TokenBucket:
         self._tokens -= 1.0
         return max(0.0, -self._tokens / self._rate)
 
+    def count(self) -> int:
+        """Return how many tokens there are."""
+        self._refill()
+        return max(0, int(self._tokens))
+
     def take(self, count: int) -> int:
         """Take up to `count` tokens and return how many there were; those may be used at once."""
-        self._refill()
-        taken = max(0, min(count, int(self._tokens)))
+        taken = min(count, self.count())
         self._tokens -= taken
         return taken
 

@@ -117,6 +117,16 @@ async def test_a_model_is_what_its_headless_service_selects() -> None:
     assert rig.observer.observe_model(CREDIT) is None, "a Service that is not the deployment's leads anywhere"
 
 
+async def test_a_model_whose_revision_lost_its_mark_stays() -> None:
+    rig = await make_rig()
+    add_model(rig)
+    model = rig.observer.observe_model(CREDIT)
+    assert model is not None
+    (revision,) = [obj for (kind, _, _), obj in rig.cluster.objects.items() if kind == "ControllerRevision"]
+    rig.say("DELETED", "ControllerRevision", revision)
+    assert rig.observer.observe_model(CREDIT) == model
+
+
 async def test_a_container_that_somebody_added_is_taken_out() -> None:
     rig = await make_rig()
     live = rig.cluster.objects["Deployment", "team", GATEWAY]

@@ -15,10 +15,12 @@ from r1plus_operator.observe.caches import CATALOG_KEY, VOLUMES_NAME, Key
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.plan.observation import Observation
 from r1plus_operator.plan.revision.refresh import Cause, Refresh, RefreshOutcome, SlotRequest
+from r1plus_operator.plan.tenancy.volumes import plan_volumes
 from r1plus_operator.runtime.client import ApiClient
 from r1plus_operator.runtime.connection import ApiConnection
 from r1plus_operator.runtime.resources import Resource
 from support.http_server import serving
+from support.plan.tenant_world import CONFIG
 from support.plan.world import World
 from support.tables import for_each
 
@@ -201,7 +203,8 @@ def test_what_a_monitor_said_is_its_own_pods(uid: str, heard: bool) -> None:
     assert set(seen_by(seen).reports) == ({"credit-a-0"} if heard else set())
 
 
-CLAIM, REVISION, JOB = (kinds.BY_KIND[kind] for kind in ("PersistentVolumeClaim", "ControllerRevision", "Job"))
+KINDS = ("PersistentVolumeClaim", "ControllerRevision", "Job", "Deployment")
+CLAIM, REVISION, JOB, DEPLOYMENT = (kinds.BY_KIND[kind] for kind in KINDS)
 VOLUME = "r1plus-engine-0123456789abcdef"
 
 
@@ -235,6 +238,25 @@ def test_a_claim_that_goes_is_no_place_for_an_engine() -> None:
     put(seen, CLAIM, part("PersistentVolumeClaim", annotations=notes, deletionTimestamp="now"))
     assert VOLUME not in seen_by(seen).volumes
     assert seen.observe_volumes("t").deleting == {("PersistentVolumeClaim", VOLUME)}
+
+
+@for_each("mounts, goes", {
+    "its revision lost its mark, and its Deployment mounts it": ({"persistentVolumeClaim": {"claimName": VOLUME}}, False),
+    "no revision needs it any more": ({"emptyDir": {}}, True),
+})  # fmt: skip
+def test_a_claim_that_a_deployment_mounts_stays(mounts: dict[str, Any], goes: bool) -> None:
+    """Else no further pod could mount it: it would wait for those that run, and then be filled again."""
+    seen, asked = observer()
+    put(seen, CLAIM, part("PersistentVolumeClaim"))
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_DEPLOYMENT: "credit"}
+    runs = part("Deployment", name="credit-0123456789", labels=labels, ownerReferences=[OWNER])
+    runs["spec"] = {"template": {"spec": {"volumes": [{"name": "engine", **mounts}]}}}
+    put(seen, DEPLOYMENT, runs)
+    deleted = plan_volumes(seen.observe_volumes("t"), CONFIG, 0.0).delete
+    assert [kind for kind, _, _ in deleted] == ["PersistentVolumeClaim"] * goes
+    asked.clear()
+    seen._on_child_change(DEPLOYMENT, "DELETED", projections.project_child(DEPLOYMENT, runs))
+    assert ("t", VOLUMES_NAME) in asked
 
 
 def test_an_orphaned_history_keeps_its_volume_and_is_not_deleted() -> None:

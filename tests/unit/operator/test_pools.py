@@ -109,6 +109,19 @@ def test_finding_31_a_monitor_that_reports_faster_than_it_probes_hides_no_drop_o
     assert newest <= MOST_OUTCOMES + FASTEST * probe
 
 
+def test_what_waits_for_an_acknowledgement_is_counted_at_once_when_it_comes(caplog: pytest.LogCaptureFixture) -> None:
+    """A monitor reads its file a minute after the operator has written it, and is polled all the while."""
+    rig = Rig(replace(WANTED, acknowledged="t2"))
+    for _ in range(12):
+        rig.now += 5
+        rig.pools.fold_page(KEY, "a", page("1" * MOST_OUTCOMES, acknowledged=""))
+    assert rig.pools.find_start(KEY, "a") == 0
+    for _ in range(MOST_OUTCOMES // AT_ONCE):
+        rig.pools.fold_page(KEY, "a", page("1" * MOST_OUTCOMES, acknowledged="t2"))
+    assert rig.pools.find_start(KEY, "a") == MOST_OUTCOMES
+    assert not caplog.records
+
+
 def test_the_pool_without_its_worst_pod_is_not_that_pods_alarm() -> None:
     rig = Rig()
     rig.pools.fold_page(KEY, "a", page("0" * 40))

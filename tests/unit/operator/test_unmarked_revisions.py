@@ -70,6 +70,8 @@ async def find(live: list[dict[str, Any]], *, is_lost: bool, runs: bool) -> tupl
     "mark and controller are gone": (UNMARKED, [], False, True),
     "another R1PlusDeployment controls it": (UNMARKED, [FORMER], False, True),
     "the watch brings it a moment later": (MARKED, [OWNER], True, False),
+    "the watch brings it, and it lost its controller": (MARKED, [], True, False),
+    "the watch brings it, and another R1PlusDeployment controls it": (MARKED, [FORMER], False, False),
 })  # fmt: skip
 @pytest.mark.parametrize("runs", [True, False], ids=["its Deployment runs", "the watch has lost it"])
 async def test_a_revision_without_the_mark_is_found(
@@ -80,8 +82,9 @@ async def test_a_revision_without_the_mark_is_found(
     for one in found:
         assert [name for _, name in one.own] == [NAME] * is_own
         assert one.foreign == (NAME,) * is_foreign
+        assert [name for _, name in one.orphans] == [NAME] * (is_foreign and not owners)
         assert bool(one.objection) is is_foreign
-    assert count == 2
+    assert count == (2 if runs or is_own or is_foreign else 1)
 
 
 async def test_what_was_deleted_is_asked_for_once() -> None:

@@ -72,6 +72,8 @@ class VolumesObservation:
     """Whether the namespace assigns users (`NamespaceFacts`)."""
     run_as_user: int | None = None
     """User of the tenant's pods; None: the same as everywhere."""
+    mounted: frozenset[str] = frozenset()
+    """Names of the claims that Deployments mount: these stay, whatever the revisions say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def plan_volumes(observation: VolumesObservation, config: OperatorConfig, now: f
     config = config.for_namespace(assigns_users=observation.assigns_users, run_as_user=observation.run_as_user)
     kept_keys: set[tuple[str, str]] = set()
     writes, waits = {}, []
+    needed = {need.volume.name for need in observation.needs}
     for need in observation.needs:
         stages, wait = _VolumePass(need, observation, config, now).plan_stages()
         kept_keys |= {(obj["kind"], obj["metadata"]["name"]) for stage in stages for obj in stage}
@@ -102,6 +105,8 @@ def plan_volumes(observation: VolumesObservation, config: OperatorConfig, now: f
         changed_stages = [changed_stage for stage in stages if (changed_stage := _select_changed(stage, observation))]
         if changed_stages:
             writes[need.volume.name] = tuple(changed_stages)
+    # A claim that waits for its pods to go is lost to the next one that mounts it.
+    kept_keys |= {("PersistentVolumeClaim", name) for name in observation.mounted - needed}
     return VolumesPlan(
         apply=writes,
         delete=tuple((*key, live["metadata"]["uid"]) for key, live in observation.live.items() if key not in kept_keys),
