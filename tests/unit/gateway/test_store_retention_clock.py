@@ -149,6 +149,7 @@ async def test_all_that_was_stored_under_a_clock_ahead_begins_when_it_is_correct
         expected = {
             t.files.c.created_at: START,
             t.vector_stores.c.used_at: START,
+            t.memories.c.created_at: START,
             t.memories.c.expires_at: START + 30 * DAY,
         }
         for column, moment in expected.items():
@@ -183,3 +184,20 @@ async def test_new_data_begin_with_the_clock(volume: Volume) -> None:
     async with running(volume) as store:
         await store.maintain()
         assert store.state.is_ready
+
+
+async def test_a_shorter_policy_holds_for_a_memory_that_was_stored_under_a_clock_ahead(volume: Volume) -> None:
+    async with running(volume) as store:
+        await store.maintain()
+    volume.time.wall += YEARS
+    async with running(volume) as store:
+        await make_content(store).write(CALLER, lambda one: one.add_memory("likes tea", MemorySource.PINNED, 30.0))
+    volume.time.wall -= YEARS
+    async with running(volume) as store:
+        await store.maintain()
+    volume.content_days = 7.0
+    async with running(volume) as store:
+        for days, left in ((6, 1), (2, 0)):
+            volume.time.advance(days * DAY)
+            await store.maintain()
+            assert await count_rows(store, t.memories) == left
