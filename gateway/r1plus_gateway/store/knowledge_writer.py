@@ -49,10 +49,16 @@ class KnowledgeWriter(KnowledgeReader):
     """Changes the knowledge of one owner: its own only. What raises ContentLimitError has stored nothing."""
 
     def __init__(
-        self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float, limits: ContentLimits
+        self,
+        connection: Connection,
+        cipher: ContentCipher,
+        owner: Owner,
+        now: float,
+        limits: ContentLimits,
+        over_by: float | None = None,
     ) -> None:
-        """Take a connection that writes; `now` is ledger time."""
-        super().__init__(connection, cipher, owner, now)
+        """Take a connection that writes; the times are as a reader's."""
+        super().__init__(connection, cipher, owner, now, over_by)
         self._limits = limits
 
     def begin_file(self, name: str) -> str:
