@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
+from bench.running import exit_at_sigterm
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES, KUBERNETES
@@ -106,6 +107,7 @@ async def _against(server: ApiServer) -> list[Figure]:
 
 def main() -> None:
     """Measure, then print one table."""
+    exit_at_sigterm()
     binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
     figures = list(planning())
     with ApiServer() as server:

@@ -90,7 +90,7 @@ def _read_answer(content: ContentReader, name: str) -> Mapping[str, Any] | None:
     found = content.find_response(name)
     if found is None:
         return None
-    reader = KnowledgeReader(content.connection, content.cipher, content.owner, content.now)
+    reader = KnowledgeReader(content.connection, content.cipher, content.owner, content.now, content.over_by)
     output = [
         {**item, "results": read_results(reader, item["results"])}
         if item["type"] == SEARCH_CALL and item.get("results")

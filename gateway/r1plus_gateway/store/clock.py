@@ -21,6 +21,8 @@ class LedgerClock:
         self._wall = wall
         self._elapsed = elapsed
         self._offset = wall() - elapsed()
+        self._confirmation: str | None = None
+        """Names the newest confirmation of the wall clock that was followed; None: none was looked at yet."""
 
     def read(self) -> float:
         """Return ledger time in seconds since the epoch."""
@@ -34,13 +36,21 @@ class LedgerClock:
         """Return seconds since the machine started: they pass as real time does."""
         return self._elapsed()
 
-    def raise_to(self, latest: float) -> None:
-        """Go on from `latest` if this clock is behind it."""
+    def follow(self, latest: float, confirmation: str) -> None:
+        """Go on from `latest`, which the ledger has recorded, if this clock is behind it.
+
+        Behind a new confirmation go back to the wall clock's time first: a replica that went on with the time from
+        before would bring that back to all.
+        """
+        if self._confirmation not in (None, confirmation):
+            self._offset = self._wall() - self._elapsed()
+        self._confirmation = confirmation
         self._offset = max(self._offset, latest - self._elapsed())
 
-    def reset(self) -> None:
-        """Go back to the wall clock's time."""
+    def reset(self, confirmation: str) -> None:
+        """Go back to the wall clock's time, which was confirmed."""
         self._offset = self._wall() - self._elapsed()
+        self._confirmation = confirmation
 
     @property
     def seconds_ahead(self) -> float:

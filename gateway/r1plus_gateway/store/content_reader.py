@@ -47,12 +47,20 @@ _MOST_STEPS: Final = 4
 class ContentReader:
     """Reads what one owner has stored."""
 
-    def __init__(self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float) -> None:
-        """`now`: ledger time, in seconds since the epoch."""
+    def __init__(
+        self,
+        connection: Connection,
+        cipher: ContentCipher,
+        owner: Owner,
+        now: float,
+        over_by: float | None = None,
+    ) -> None:
+        """`now`: ledger time, in epoch seconds. What has its end by `over_by`, or else by now, is not there."""
         self.connection = connection
         self.cipher = cipher
         self.owner = owner
         self.now = now
+        self.over_by = now if over_by is None else over_by
         self._keys = KeyChain(connection, cipher)
 
     def find_conversation(self, conversation_id: str) -> Conversation | None:
@@ -286,7 +294,7 @@ class ContentReader:
 
     def _match_time(self, table: sa.Table) -> tuple[Any, ...]:
         """Return the condition that the time of a memory is not over."""
-        return (table.c.expires_at > self.now,) if table is t.memories else ()
+        return (table.c.expires_at > self.over_by,) if table is t.memories else ()
 
     def _match_items(self, conversation_id: str) -> tuple[Any, ...]:
         """Return the conditions that an item is of this conversation, and that the conversation is this owner's."""

@@ -44,10 +44,16 @@ class ContentWriter(ContentReader):
     """Changes what one owner has stored. What raises ContentLimitError has stored no content."""
 
     def __init__(
-        self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float, limits: ContentLimits
+        self,
+        connection: Connection,
+        cipher: ContentCipher,
+        owner: Owner,
+        now: float,
+        limits: ContentLimits,
+        over_by: float | None = None,
     ) -> None:
-        """Take a connection that writes; `now` is ledger time."""
-        super().__init__(connection, cipher, owner, now)
+        """Take a connection that writes; the times are as a reader's."""
+        super().__init__(connection, cipher, owner, now, over_by)
         self._limits = limits
 
     def create_conversation(self, attributes: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> Conversation:

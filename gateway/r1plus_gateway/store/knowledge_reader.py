@@ -43,12 +43,20 @@ class Expiry:
 class KnowledgeReader:
     """Reads the knowledge that one owner may see."""
 
-    def __init__(self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float) -> None:
-        """`now`: ledger time; what has expired by then is not there."""
+    def __init__(
+        self,
+        connection: Connection,
+        cipher: ContentCipher,
+        owner: Owner,
+        now: float,
+        over_by: float | None = None,
+    ) -> None:
+        """`now`: ledger time, in epoch seconds. What has its end by `over_by`, or else by now, is not there."""
         self.connection = connection
         self.cipher = cipher
         self.owner = owner
         self.now = now
+        self.over_by = now if over_by is None else over_by
         self._keys = KeyChain(connection, cipher)
 
     def find_file(self, file_id: str) -> StoredFile | None:
@@ -182,7 +190,7 @@ class KnowledgeReader:
         c, owner = table.c, self.owner
         is_own = (c.caller_kind == owner.caller_kind, c.caller_id == owner.caller_id)
         ends = {owner.end_user, ""}
-        return (*is_own, c.end_user.in_(sorted(ends)), sa.or_(c.expires_at.is_(None), c.expires_at > self.now))
+        return (*is_own, c.end_user.in_(sorted(ends)), sa.or_(c.expires_at.is_(None), c.expires_at > self.over_by))
 
     def _find_row(self, table: sa.Table, row_id: str) -> Any:
         return self.connection.execute(

@@ -49,10 +49,16 @@ class KnowledgeWriter(KnowledgeReader):
     """Changes the knowledge of one owner: its own only. What raises ContentLimitError has stored nothing."""
 
     def __init__(
-        self, connection: Connection, cipher: ContentCipher, owner: Owner, now: float, limits: ContentLimits
+        self,
+        connection: Connection,
+        cipher: ContentCipher,
+        owner: Owner,
+        now: float,
+        limits: ContentLimits,
+        over_by: float | None = None,
     ) -> None:
-        """Take a connection that writes; `now` is ledger time."""
-        super().__init__(connection, cipher, owner, now)
+        """Take a connection that writes; the times are as a reader's."""
+        super().__init__(connection, cipher, owner, now, over_by)
         self._limits = limits
 
     def begin_file(self, name: str) -> str:
@@ -476,7 +482,7 @@ class KnowledgeWriter(KnowledgeReader):
         if own + count > limits.caller_chunks:
             raise ContentLimitError(
                 f"{count} chunks more exceed the {limits.caller_chunks} that this key may have, of which {own} are in"
-                " use; delete files from vector stores, choose larger chunks, or ask the platform team for another key"
+                " use; delete files from vector stores, choose larger chunks, or use another key"
             )
         if count_tenant_chunks(self.connection) + count > limits.tenant_chunks:
             raise ContentLimitError(

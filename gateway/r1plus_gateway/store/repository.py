@@ -4,6 +4,7 @@ What a batch reads more than once (counters, budgets) is read once, and what it 
 statement per table: a batch of many requests costs little more than one.
 """
 
+import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -60,6 +61,8 @@ class MetaName(StrEnum):
     CONTENT_DAYS = "content_days"
     RETENTION_TIME = "retention_time"
     """What retention goes by, as JSON (`retention_clock`)."""
+    CONFIRMATION = "time_confirmation"
+    """Names the last confirmation that clocks are right: each replica's ledger time goes back to its own."""
     ROTATION = "data_key_rotation"
     """Names the last rotation of data keys that has ended: keys of another one do not open what it has encrypted."""
     ROTATION_DUE = "data_key_rotation_due"
@@ -67,7 +70,13 @@ class MetaName(StrEnum):
     ADOPTED_ROOT = "adopted_root"
 
 
-OWN_META: Final = (MetaName.TENANT, MetaName.KEY_RING, MetaName.ADOPTED_ROOT, MetaName.RETENTION_TIME)
+OWN_META: Final = (
+    MetaName.TENANT,
+    MetaName.KEY_RING,
+    MetaName.ADOPTED_ROOT,
+    MetaName.RETENTION_TIME,
+    MetaName.CONFIRMATION,
+)
 """What says whose database it is, with which keys, and at what time: in no backup, and a restore changes the adopted
 root only."""
 
@@ -112,7 +121,7 @@ class LedgerRepository:
             raise RestoringError("The tenant's data were restored, or their root rotated, and are opened again; wait")
         self.seen_at = float(stored.get(MetaName.LEDGER_TIME, "0"))
         """The newest ledger time that was stored before this transaction; 0: none was."""
-        clock.raise_to(self.seen_at)
+        clock.follow(self.seen_at, stored.get(MetaName.CONFIRMATION, ""))
         self.now = clock.read()
         self._month, self._day = format_month(self.now), format_day(self.now)
         head = stored.get(MetaName.AUDIT_HEAD)
@@ -244,8 +253,10 @@ class LedgerRepository:
         self.connection.execute(sa.delete(t.instances).where(t.instances.c.id != self._instance))
 
     def reset_time(self, clock: LedgerClock) -> None:
-        """Take ledger time back to the wall clock's: an administrator says that the clock was wrong."""
-        clock.reset()
+        """Take ledger time back to the wall clock's, for all replicas: an administrator says that it is right."""
+        confirmation = secrets.token_hex(8)
+        write_meta(self.connection, MetaName.CONFIRMATION, confirmation)
+        clock.reset(confirmation)
         self.now = clock.read()
 
     def flush(self) -> None:

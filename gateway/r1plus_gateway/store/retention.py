@@ -75,7 +75,8 @@ def date_back(connection: Connection, now: float) -> None:
     `now` is the time that retention goes by, in epoch seconds.
     """
     latest = now + MOST_AHEAD_SECONDS
-    for moment in (t.conversations.c.used_at, t.responses.c.created_at):
+    # A memory's own beginning bounds how far a shorter policy shortens it.
+    for moment in (t.conversations.c.used_at, t.responses.c.created_at, t.memories.c.created_at):
         connection.execute(sa.update(moment.table).where(moment > latest).values({moment.name: now}))
     days, ends = _read_days(connection), t.memories.c.expires_at
     if days is not None:  # a memory lasts for no longer

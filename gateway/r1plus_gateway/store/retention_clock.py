@@ -77,6 +77,17 @@ class RetentionClock:
         _write(ledger, present)
         return present.moment
 
+    def estimate(self) -> float:
+        """Return by when what has an end of its own is over, in epoch seconds, without a look at what is stored.
+
+        Ledger time may be ahead for ever of a clock that was corrected: what retention keeps would not be shown.
+        """
+        target = min(self._clock.read(), self._clock.read_wall())
+        if self._last is None:
+            return target
+        moment, elapsed = self._last
+        return max(target, moment + self._clock.read_elapsed() - elapsed)
+
     def confirm(self, ledger: LedgerRepository) -> None:
         """Go on with the ledger's time: an administrator says that it is right."""
         self._last, self.problem = None, ""

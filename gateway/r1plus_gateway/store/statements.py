@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from r1plus_gateway.store import tables as t
 
 SELECT_META = sa.select(t.meta.c.name, t.meta.c.value).where(
-    t.meta.c.name.in_(["ledger_time", "audit_head", "adopted_root"])
+    t.meta.c.name.in_(["ledger_time", "time_confirmation", "audit_head", "adopted_root"])
 )
 SELECT_RESERVATION = sa.select(t.reservations).where(t.reservations.c.request_id == sa.bindparam("wanted"))
 

@@ -80,10 +80,12 @@ class TenantContent:
             UnreadableContentError: what is stored does not decrypt.
         """
         try:
-            cipher, now = self._store.cipher, self._store.clock.read()
+            cipher, now, over_by = self._store.cipher, self._store.clock.read(), self._store.retention.estimate()
             owner = cipher.identify(caller)
             async with self._readers.wait(caller.group_id, READS_AT_ONCE):
-                return await self._store.read(lambda connection: step(ContentReader(connection, cipher, owner, now)))
+                return await self._store.read(
+                    lambda connection: step(ContentReader(connection, cipher, owner, now, over_by))
+                )
         except StoreError as error:
             raise refuse_unavailable(error) from error
 
@@ -96,11 +98,13 @@ class TenantContent:
             UnreadableContentError: what is stored does not decrypt.
         """
         try:
-            cipher, limits = self._store.cipher, self._read_limits()
+            cipher, limits, over_by = self._store.cipher, self._read_limits(), self._store.retention.estimate()
             owner = cipher.identify(caller)
             async with self._writers.wait(caller.group_id, WRITES_AT_ONCE):
                 return await self._store.write(
-                    lambda ledger: take_step(step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits))
+                    lambda ledger: take_step(
+                        step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits, over_by)
+                    )
                 )
         except StoreError as error:
             raise refuse_unavailable(error) from error

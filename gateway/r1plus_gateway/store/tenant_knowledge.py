@@ -55,10 +55,10 @@ class TenantKnowledge:
             UnreadableContentError: what is stored does not decrypt.
         """
         try:
-            cipher, now = self._store.cipher, self._store.clock.read()
+            cipher, now, over_by = self._store.cipher, self._store.clock.read(), self._store.retention.estimate()
             async with self._readers.wait(f"{_name_line(owner)} {is_long}", READS_AT_ONCE):
                 return await self._store.read(
-                    lambda connection: step(KnowledgeReader(connection, cipher, owner, now)), is_long=is_long
+                    lambda connection: step(KnowledgeReader(connection, cipher, owner, now, over_by)), is_long=is_long
                 )
         except StoreError as error:
             raise refuse_unavailable(error) from error
@@ -72,11 +72,11 @@ class TenantKnowledge:
             UnreadableContentError: what is stored does not decrypt.
         """
         try:
-            cipher, limits = self._store.cipher, self._read_limits()
+            cipher, limits, over_by = self._store.cipher, self._read_limits(), self._store.retention.estimate()
             async with self._writers.wait(_name_line(owner), WRITES_AT_ONCE):
                 return await self._store.write(
                     lambda ledger: take_step(
-                        step, KnowledgeWriter(ledger.connection, cipher, owner, ledger.now, limits)
+                        step, KnowledgeWriter(ledger.connection, cipher, owner, ledger.now, limits, over_by)
                     )
                 )
         except StoreError as error:
@@ -115,7 +115,7 @@ class TenantKnowledge:
         Raises:
             StoreError: the data cannot be read.
         """
-        return await self._store.read(lambda one: _list_pending(one, self._store.clock.read(), most))
+        return await self._store.read(lambda one: _list_pending(one, self._store.retention.estimate(), most))
 
     async def list_stores(self) -> set[str]:
         """Return the ids of all vector stores. Raises StoreError."""

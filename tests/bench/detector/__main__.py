@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from bench.detector import gates, interval, oracle, per_item, pure, sidecar
+from bench.running import exit_at_sigterm
 from r1plus_policies.bounds import clopper_pearson
 
 T = TypeVar("T")
@@ -203,6 +204,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="instead of the commit's")
     parser.add_argument("--quick", action="store_true", help="a rehearsal in seconds; judges nothing")
     given = parser.parse_args()
+    exit_at_sigterm()
     size, seed = QUICK if given.quick else FULL, commit_seed() if given.seed is None else given.seed
     began = time.monotonic()
     found = figures(size, seed)

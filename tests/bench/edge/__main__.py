@@ -25,6 +25,7 @@ from typing import Any, Final
 import httpx
 
 from bench.reconcile.stage import machine
+from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
 from r1plus_client import AsyncClient
 from r1plus_edge.processes import find_processes, read_processor_seconds, read_proportional_memory
@@ -121,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="r1plus serve, measured.")
     parser.add_argument("--part", action="store_true", help="gate on 32 items instead of the whole shipped suite")
     is_part = parser.parse_args().part
+    exit_at_sigterm()
     print(machine(), flush=True)
     spec = next(one.spec for one in load_catalog(Path(catalog.__file__).parent) if one.name == ENGINE)
     files = build_engines(cache_dir() / "engines", print)[ENGINE].folder

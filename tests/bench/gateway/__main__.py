@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
 from r1plus_gateway.grpc_environment import configure_grpc
 from support.gateway.rig import REVISION
@@ -298,6 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--litellm", action="store_true", help="install LiteLLM into the cache, and measure it too")
     options = parser.parse_args()
+    exit_at_sigterm()
     with stage() as at:
         load("http", at.gateway, 4, 20, 10.0)  # warm
         figures = measure_latency(at) | measure_processor(at) | measure_cancelling(at) | measure_saturation(at)

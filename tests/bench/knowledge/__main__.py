@@ -23,6 +23,7 @@ import numpy as np
 
 from bench.knowledge.perl_faq import UnavailableSetError, load_perl_faq
 from bench.knowledge.question_sets import load_own, make_file, measure_set
+from bench.running import exit_at_sigterm
 from r1plus_gateway.embedding.client import Embedder, SocketEmbedder
 from r1plus_gateway.knowledge.chunking import Chunker, ChunkSize, describe_passage
 from r1plus_gateway.knowledge.documents import SocketDocumentReader
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--only-search", action="store_true", help="Times of searches only.")
     parser.add_argument("--engine", default="", help="Folder of an embedding engine; by default it is made.")
     options = parser.parse_args()
+    exit_at_sigterm()
     figures = {} if options.only_search else asyncio.run(measure(options))
     for count in () if options.only_quality else (10_000, 100_000):
         figures |= measure_search(count, options.seed)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.running import exit_at_sigterm
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.access.caller import Limits
 from r1plus_gateway.store.admin import create_key, verify_audit
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--url", default="", help="a PostgreSQL database instead of SQLite")
     parser.add_argument("--requests", type=int, default=1000)
     options = parser.parse_args()
+    exit_at_sigterm()
     folder = Path(tempfile.mkdtemp(prefix="r1plus-ledger-", dir=options.folder))
     try:
         figures = asyncio.run(run(folder, options.url, options.requests))

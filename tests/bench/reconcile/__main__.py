@@ -22,6 +22,7 @@ from bench.reconcile.drift import Outcome, raid, watching
 from bench.reconcile.floor import IN_FLIGHT, removed
 from bench.reconcile.procfs import Usage, usage
 from bench.reconcile.stage import FLOOR_ACCOUNT, USER_ACCOUNT, Stage, creations, deployment, machine, serve, staged
+from bench.running import exit_at_sigterm
 from devcluster import binaries
 from devcluster.apiserver_only import ApiServer
 from devcluster.parts import API_SERVER_BINARIES, KUBERNETES
@@ -253,6 +254,7 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="no idle minute and no drift")
     parser.add_argument("-n", type=int, default=200, help="R1PlusDeployments, at least 1; default 200")
     given = parser.parse_args()
+    exit_at_sigterm()
     count = max(1, given.n)
     binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
     at = machine()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.reconcile.stage import USER_ACCOUNT, Stage, machine, staged
+from bench.running import exit_at_sigterm
 from bench.tenancy.noise import TWIN, Noise, deployment, made, twin
 from bench.tenancy.sight import Json, Seen, Sight, watching
 from devcluster import binaries
@@ -306,6 +307,7 @@ def main() -> None:
     )
     parser.add_argument("--keep-log", type=Path, help="where to leave the operator's log")
     given = parser.parse_args()
+    exit_at_sigterm()
     binaries.build(Steps(len(API_SERVER_BINARIES)), API_SERVER_BINARIES)
     at = machine()
     say(f"{at['cpus']} CPUs, load {at['load']}, Python {platform.python_version()}, Kubernetes {KUBERNETES}")

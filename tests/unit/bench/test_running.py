@@ -1,11 +1,15 @@
 """Long benches say how far they are; SIGTERM ends them with what they started; what gets no answer is counted and named."""
 
 import asyncio
+import importlib
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import bench.running
 from bench.math.__main__ import time_answers
 from bench.running import SIGTERM_STATUS, Progress
 from r1plus_contract.calculator import MOST_REQUEST_BYTES
@@ -44,13 +48,23 @@ def test_progress_says_how_many_of_how_many_elapsed_left_and_what_timed_out() ->
 
 def test_sigterm_ends_a_bench_with_the_servers_that_it_has_started() -> None:
     command = [sys.executable, "-c", PROGRAM]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True) as bench:
-        assert bench.stdout is not None
-        server = int(bench.stdout.readline())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True) as program:
+        assert program.stdout is not None
+        server = int(program.stdout.readline())
         assert Path(f"/proc/{server}").exists()
-        bench.send_signal(signal.SIGTERM)
-        assert bench.wait(60) == SIGTERM_STATUS
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(60) == SIGTERM_STATUS
     assert not Path(f"/proc/{server}").exists()
+
+
+def list_benches() -> list[str]:
+    return sorted(file.parent.name for file in Path(bench.running.__file__).parent.glob("*/__main__.py"))
+
+
+@pytest.mark.parametrize("name", list_benches())
+def test_every_bench_ends_by_sigterm_what_it_has_started(name: str) -> None:
+    main = importlib.import_module(f"bench.{name}.__main__").main
+    assert "exit_at_sigterm" in main.__code__.co_names
 
 
 async def test_an_expression_that_failed_or_had_no_answer_in_time_is_counted_and_named(tmp_path: Path) -> None:

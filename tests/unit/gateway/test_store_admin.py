@@ -22,6 +22,7 @@ from r1plus_gateway.store.admin import (
     verify_audit,
 )
 from r1plus_gateway.store.key_records import LIMITS, KeyChange, KeySpec
+from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.tenant_data import ADMIN, Volume, make_caller, settle
 
@@ -249,3 +250,19 @@ async def test_after_a_clock_was_wrong_ledger_time_is_taken_back_by_hand(volume:
         assert (await verify_audit(store)).problem == ""
     async with volume.open() as store:
         assert store.clock.read() == real
+
+
+async def test_another_replica_does_not_bring_back_the_time_before_a_confirmation(volume: Volume) -> None:
+    """Each has a clock of its own, which has followed the ledger ahead."""
+    real, other = volume.time.wall, volume.time.make_clock()
+
+    def read_other(ledger: LedgerRepository) -> float:
+        return LedgerRepository(ledger.connection, store.require_data().keys, other, "other").now
+
+    volume.time.wall = real + 400 * 86400
+    async with volume.open() as store:
+        await store.ledger.reserve("a", make_caller(), "credit", 1)
+        volume.time.wall = real
+        assert await store.write(read_other) - real == pytest.approx(400 * 86400)
+        await confirm_time(store, ADMIN)
+        assert [await store.write(read_other) for _ in range(2)] == [real, real]

@@ -149,6 +149,7 @@ async def test_all_that_was_stored_under_a_clock_ahead_begins_when_it_is_correct
         expected = {
             t.files.c.created_at: START,
             t.vector_stores.c.used_at: START,
+            t.memories.c.created_at: START,
             t.memories.c.expires_at: START + 30 * DAY,
         }
         for column, moment in expected.items():
@@ -183,3 +184,39 @@ async def test_new_data_begin_with_the_clock(volume: Volume) -> None:
     async with running(volume) as store:
         await store.maintain()
         assert store.state.is_ready
+
+
+async def test_a_shorter_policy_holds_for_a_memory_that_was_stored_under_a_clock_ahead(volume: Volume) -> None:
+    async with running(volume) as store:
+        await store.maintain()
+    volume.time.wall += YEARS
+    async with running(volume) as store:
+        await make_content(store).write(CALLER, lambda one: one.add_memory("likes tea", MemorySource.PINNED, 30.0))
+    volume.time.wall -= YEARS
+    async with running(volume) as store:
+        await store.maintain()
+    volume.content_days = 7.0
+    async with running(volume) as store:
+        for days, left in ((6, 1), (2, 0)):
+            volume.time.advance(days * DAY)
+            await store.maintain()
+            assert await count_rows(store, t.memories) == left
+
+
+async def test_what_is_kept_under_a_clock_that_was_corrected_is_shown_without_a_command(volume: Volume) -> None:
+    """Ledger time stays ahead, and what is stored is dated back: it would be over at once."""
+    async with running(volume) as store:
+        await make_content(store).write(CALLER, lambda one: one.add_memory("before", MemorySource.PINNED, 30.0))
+        await store.maintain()
+    volume.time.wall += YEARS
+    async with running(volume) as store:
+        await store.maintain()
+        await make_content(store).write(CALLER, lambda one: one.add_memory("ahead", MemorySource.PINNED, 30.0))
+    volume.time.wall -= YEARS
+    async with running(volume) as store:
+        content = make_content(store)
+        await content.write(CALLER, lambda one: one.add_memory("after", MemorySource.PINNED, 30.0))
+        for days, texts in ((1, {"before", "ahead", "after"}), (29.5, set())):
+            await store.maintain()
+            volume.time.advance(days * DAY)
+            assert {one.text for one in await content.read(CALLER, lambda one: one.read_memories())} == texts
