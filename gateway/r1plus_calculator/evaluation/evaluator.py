@@ -3,6 +3,7 @@
 from typing import Final
 
 import mpmath
+from sympy.core.function import PoleError
 from sympy.polys.polyerrors import BasePolynomialError
 
 from r1plus_calculator.evaluation.building import build
@@ -35,7 +36,7 @@ def calculate(text: str, digits: int) -> Calculation:
     check_sizes(tree)
     try:
         return _calculate(tree, digits)
-    except (NotImplementedError, BasePolynomialError) as error:
+    except (NotImplementedError, BasePolynomialError, PoleError) as error:
         raise NoResultError("no method is known for this; write the expression in another way, or in parts") from error
 
 
@@ -70,7 +71,10 @@ def _print(result: Node) -> str:
     Raises:
         LimitExceededError: it is too long.
     """
-    text = print_tree(result)
+    try:
+        text = print_tree(result)
+    except ValueError as error:  # Python writes no integer of more than 4,300 digits.
+        raise LimitExceededError("the result has a number of thousands of digits; ask for a part of it") from error
     if len(text) > MOST_RESULT_CHARACTERS:
         raise LimitExceededError(
             f"the result has {len(text)} characters, more than {MOST_RESULT_CHARACTERS}; ask for a part of it"

@@ -140,6 +140,8 @@ def test_an_expression_with_variables_is_exact_and_verified(text: str, exact: st
             NoResultError,
             "in parts",
         ),
+        "a series around a pole": ("series(sqrt(erf(ln(ln(x^2)^2)^x)^2), x, 0, 9)", NoResultError, "in parts"),
+        "a number that is too long": ("sum(gamma(k)/k^6, k, 1, 999)", LimitExceededError, "thousands of digits"),
         "a result that is too long": ("expand((a+b+c+d)^20)", LimitExceededError, "result has"),
     },
 )
