@@ -70,6 +70,10 @@ class Lane:
         self._sign(call.what)
         return self._fault(key, self.writes[key], of_events=False)
 
+    def read(self) -> None:
+        """The operator reads: a pass is under way, and may write yet."""
+        self._sign()
+
     def over(self) -> None:
         """A write has been answered, or never will be."""
         self.under_way -= 1
@@ -172,6 +176,8 @@ class Traffic:
         """See `Director`."""
         fault = self.rule(call)
         lane = self.lanes.get(call.namespace)
+        if lane is not None and call.verb in ("get", "list"):
+            lane.read()
         if lane is None or not call.is_write:
             return fault
         if self.writers[-1:] != [call.agent]:

@@ -270,4 +270,6 @@ def test_each_error_has_a_reason_of_its_own() -> None:
 
     kinds = [kind for kind in collect(StoreError) if kind.__name__ not in ("StoreError", "BusyError")]
     assert len({kind.reason for kind in kinds}) == len(kinds)
-    assert {kind.reason for kind in kinds} | {DataReason.READY, DataReason.STARTING} == set(DataReason)
+    assert {kind.reason for kind in kinds} | {DataReason.READY, DataReason.STARTING, DataReason.CLOCK_AHEAD} == set(
+        DataReason
+    )
