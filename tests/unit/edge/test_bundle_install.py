@@ -251,8 +251,15 @@ def test_the_first_software_of_a_machine_and_a_bundle_without_any_have_no_age(tm
 
 @pytest.mark.parametrize(
     ("words", "text"),
-    [([], "give --allow-older if you want this one"), (["--allow-older"], "the wheels of the bundle are for another")],
-    ids=["it is refused", "it is asked for"],
+    [
+        pytest.param([], "give --allow-older if you want this one", id="it is refused"),
+        pytest.param(
+            ["--allow-older"],
+            "the wheels of the bundle are for another",
+            id="it is asked for",
+            marks=pytest.mark.unit_long,
+        ),
+    ],
 )
 def test_the_installer_takes_an_earlier_release_only_if_asked(
     installer: Path, tmp_path: Path, words: list[str], text: str

@@ -172,6 +172,7 @@ def whatever(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("whatever") / "Bank-8B")
 
 
+@pytest.mark.unit_long
 @settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(

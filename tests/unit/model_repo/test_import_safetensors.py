@@ -176,6 +176,7 @@ def test_whatever_is_written_by_the_rules_is_read(
     assert {name: (t.dtype, t.shape) for name, t in read_tensors(path).items()} == tensors
 
 
+@pytest.mark.unit_long
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_whatever_is_changed_there_are_tensors_within_the_file_or_one_error(
