@@ -44,6 +44,9 @@ class UnmarkedRevisions:
         )
 
 
+_NONE = UnmarkedRevisions()
+
+
 class RevisionFinder:
     """Remembers which revisions left the cache, and fetches them for a pass."""
 
@@ -60,7 +63,7 @@ class RevisionFinder:
                 self._lost.setdefault(key, {})[revision.name] = revision
 
     def forget(self, key: Key) -> None:
-        """Forget what an R1PlusDeployment that is gone has lost."""
+        """Forget what an R1PlusDeployment has lost: it is gone, or has all of it again."""
         self._lost.pop(key, None)
 
     async def find(self, key: Key) -> UnmarkedRevisions:
@@ -70,14 +73,17 @@ class RevisionFinder:
         """
         cr = self._crs.get(key)
         if cr is None:
-            return UnmarkedRevisions()
+            return _NONE
         uid = cr["metadata"]["uid"]
         cached, running = self._list_names(REVISION.kind, key, uid), self._list_names("Deployment", key, uid)
+        names_to_fetch = (running | self._lost.get(key, {}).keys()) - cached
+        if not names_to_fetch:  # As in nearly every pass.
+            self.forget(key)
+            return _NONE
         own: dict[tuple[str, str], Json] = {}
         orphans: dict[tuple[str, str], Json] = {}
         foreign: list[str] = []
         found: dict[str, Child] = {}
-        names_to_fetch = (running | self._lost.get(key, {}).keys()) - cached
         for name in sorted(names_to_fetch):
             revision = await self._fetch(key[0], name)
             if revision is None:
