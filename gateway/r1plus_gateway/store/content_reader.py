@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import (
@@ -27,7 +26,6 @@ from r1plus_gateway.store.content import (
     StoredResponse,
 )
 from r1plus_gateway.store.content_books import match_owner
-from r1plus_gateway.store.content_cipher import ContentCipher, Owner
 from r1plus_gateway.store.content_marks import (
     SLACK,
     ChainMark,
@@ -36,7 +34,7 @@ from r1plus_gateway.store.content_marks import (
     NewResponses,
     find_newest_key,
 )
-from r1plus_gateway.store.data_keys import KeyChain
+from r1plus_gateway.store.owner_reader import OwnerReader
 
 _MOST_NAMED: Final = 256
 """Ids in one statement."""
@@ -44,24 +42,8 @@ _MOST_STEPS: Final = 4
 """Newest responses of a chain, one of which was read before where the chain was continued by one request or two."""
 
 
-class ContentReader:
+class ContentReader(OwnerReader):
     """Reads what one owner has stored."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        cipher: ContentCipher,
-        owner: Owner,
-        now: float,
-        over_by: float | None = None,
-    ) -> None:
-        """`now`: ledger time, in epoch seconds. What has its end by `over_by`, or else by now, is not there."""
-        self.connection = connection
-        self.cipher = cipher
-        self.owner = owner
-        self.now = now
-        self.over_by = now if over_by is None else over_by
-        self._keys = KeyChain(connection, cipher)
 
     def find_conversation(self, conversation_id: str) -> Conversation | None:
         """Return a conversation of this owner. Raises UnreadableContentError."""

@@ -10,12 +10,10 @@ from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.content import Listed, Page
-from r1plus_gateway.store.content_cipher import ContentCipher, Owner
-from r1plus_gateway.store.data_keys import KeyChain
+from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.knowledge import (
     Chunk,
     ChunkBatch,
@@ -28,6 +26,7 @@ from r1plus_gateway.store.knowledge import (
     VectorStore,
     VectorStoreFile,
 )
+from r1plus_gateway.store.owner_reader import OwnerReader
 
 _MOST_NAMED: Final = 256
 
@@ -40,24 +39,8 @@ class Expiry:
     now: float
 
 
-class KnowledgeReader:
+class KnowledgeReader(OwnerReader):
     """Reads the knowledge that one owner may see."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        cipher: ContentCipher,
-        owner: Owner,
-        now: float,
-        over_by: float | None = None,
-    ) -> None:
-        """`now`: ledger time, in epoch seconds. What has its end by `over_by`, or else by now, is not there."""
-        self.connection = connection
-        self.cipher = cipher
-        self.owner = owner
-        self.now = now
-        self.over_by = now if over_by is None else over_by
-        self._keys = KeyChain(connection, cipher)
 
     def find_file(self, file_id: str) -> StoredFile | None:
         """Return a whole file. Raises UnreadableContentError."""

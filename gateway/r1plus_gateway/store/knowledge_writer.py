@@ -54,8 +54,8 @@ class KnowledgeWriter(KnowledgeReader):
         cipher: ContentCipher,
         owner: Owner,
         now: float,
+        over_by: float,
         limits: ContentLimits,
-        over_by: float | None = None,
     ) -> None:
         """Take a connection that writes; the times are as a reader's."""
         super().__init__(connection, cipher, owner, now, over_by)

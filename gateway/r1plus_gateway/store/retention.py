@@ -15,7 +15,7 @@ from r1plus_gateway.store.content_books import add_size, delete_conversations, m
 from r1plus_gateway.store.content_cipher import Owner
 from r1plus_gateway.store.knowledge import DELETED_AT, UPLOAD_SECONDS, FileState
 from r1plus_gateway.store.knowledge_books import shrink_file, shrink_vector_store
-from r1plus_gateway.store.repository import MetaName, write_meta
+from r1plus_gateway.store.repository import MetaName, read_meta, write_meta
 from r1plus_gateway.store.retention_clock import MOST_AHEAD_SECONDS
 
 _DAY: Final = 86400.0
@@ -90,8 +90,7 @@ def date_back(connection: Connection, now: float) -> None:
 
 def _read_days(connection: Connection) -> float | None:
     """Return for how many days the last policy keeps content; None if there was none."""
-    name = MetaName.CONTENT_DAYS.value
-    stored: str | None = connection.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == name))
+    stored = read_meta(connection, MetaName.CONTENT_DAYS)
     return None if stored is None else float(stored)
 
 

@@ -10,11 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-import sqlalchemy as sa
-
-from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.clock import LedgerClock, format_day
-from r1plus_gateway.store.repository import LedgerRepository, MetaName, write_meta
+from r1plus_gateway.store.repository import LedgerRepository, MetaName, read_meta, write_meta
 
 log = logging.getLogger(__name__)
 MOST_AHEAD_SECONDS: Final = 7 * 86400.0
@@ -108,8 +105,7 @@ def _follow(before: RetentionTime, target: float) -> RetentionTime:
 
 
 def _read(ledger: LedgerRepository) -> RetentionTime | None:
-    c = t.meta.c
-    stored: str | None = ledger.connection.scalar(sa.select(c.value).where(c.name == MetaName.RETENTION_TIME.value))
+    stored = read_meta(ledger.connection, MetaName.RETENTION_TIME)
     return RetentionTime(**json.loads(stored)) if stored is not None else None
 
 

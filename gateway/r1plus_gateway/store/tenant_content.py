@@ -103,7 +103,7 @@ class TenantContent:
             async with self._writers.wait(caller.group_id, WRITES_AT_ONCE):
                 return await self._store.write(
                     lambda ledger: take_step(
-                        step, ContentWriter(ledger.connection, cipher, owner, ledger.now, limits, over_by)
+                        step, ContentWriter(ledger.connection, cipher, owner, ledger.now, over_by, limits)
                     )
                 )
         except StoreError as error:

@@ -76,7 +76,7 @@ class TenantKnowledge:
             async with self._writers.wait(_name_line(owner), WRITES_AT_ONCE):
                 return await self._store.write(
                     lambda ledger: take_step(
-                        step, KnowledgeWriter(ledger.connection, cipher, owner, ledger.now, limits, over_by)
+                        step, KnowledgeWriter(ledger.connection, cipher, owner, ledger.now, over_by, limits)
                     )
                 )
         except StoreError as error:

@@ -23,7 +23,7 @@ YEARS = 3 * 365 * DAY
 
 
 @asynccontextmanager
-async def running(volume: Volume) -> AsyncIterator[TenantStore]:
+async def open_store(volume: Volume) -> AsyncIterator[TenantStore]:
     """Run a gateway's store that looks for what is over in each round."""
     store = volume.make_store(Periods(prune=0.0, hold=0.0))
     assert await store.open(), store.state
@@ -40,9 +40,9 @@ async def count_rows(store: TenantStore, table: sa.Table = t.conversations) -> i
 
 
 @pytest.fixture
-async def used(volume: Volume) -> Volume:
+async def used_volume(volume: Volume) -> Volume:
     """A tenant's data with a conversation of a day ago, an audit record, and a memory."""
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         await write_conversation(store)
         await make_content(store).write(CALLER, lambda one: one.add_memory("likes tea", MemorySource.PINNED, 30.0))
         for request in "ab":
@@ -52,12 +52,12 @@ async def used(volume: Volume) -> Volume:
     return volume
 
 
-async def test_a_start_with_a_clock_years_ahead_deletes_nothing_and_says_so(used: Volume) -> None:
-    used.time.wall += YEARS
-    async with running(used) as store:
+async def test_a_start_with_a_clock_years_ahead_deletes_nothing_and_says_so(used_volume: Volume) -> None:
+    used_volume.time.wall += YEARS
+    async with open_store(used_volume) as store:
         for _ in range(3):
             await store.maintain()
-            used.time.advance(3600)
+            used_volume.time.advance(3600)
         assert [await count_rows(store, one) for one in (t.conversations, t.memories)] == [1, 1]
         assert await count_rows(store, t.audit) >= 2
         assert (store.state.reason, store.state.can_serve) == (DataReason.CLOCK_AHEAD, True)
@@ -65,39 +65,39 @@ async def test_a_start_with_a_clock_years_ahead_deletes_nothing_and_says_so(used
         assert "r1plus tenant confirm-time" in store.state.message
 
 
-async def test_a_clock_that_is_corrected_deletes_at_the_right_time_without_a_command(used: Volume) -> None:
-    used.time.wall += YEARS
-    async with running(used) as store:
+async def test_a_clock_that_is_corrected_deletes_at_the_right_time_without_a_command(used_volume: Volume) -> None:
+    used_volume.time.wall += YEARS
+    async with open_store(used_volume) as store:
         await store.maintain()
         await write_conversation(store)  # dated years ahead
-        used.time.wall -= YEARS
+        used_volume.time.wall -= YEARS
         await store.maintain()
         assert store.state.is_ready
-    async with running(used) as store:
+    async with open_store(used_volume) as store:
         for days, left in ((28, 2), (3, 0)):
-            used.time.advance(days * DAY)
+            used_volume.time.advance(days * DAY)
             await store.maintain()
             assert await count_rows(store) == left
 
 
-async def test_a_time_far_ahead_is_believed_after_a_day_of_running_also_in_parts(used: Volume) -> None:
+async def test_a_time_far_ahead_is_believed_after_a_day_of_running_also_in_parts(used_volume: Volume) -> None:
     """As of a gateway that was switched off for long, and a machine that is used for some hours at a time."""
-    used.time.advance(40 * DAY)
+    used_volume.time.advance(40 * DAY)
     for hours in (10, 10, 5):
-        async with running(used) as store:
+        async with open_store(used_volume) as store:
             await store.maintain()
             assert await count_rows(store) == 1
-            used.time.advance(hours * 3600)
+            used_volume.time.advance(hours * 3600)
             await store.maintain()
-    async with running(used) as store:
+    async with open_store(used_volume) as store:
         await store.maintain()
         assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
     assert HOLD_SECONDS == 24 * 3600
 
 
-async def test_an_administrator_confirms_a_time_far_ahead(used: Volume) -> None:
-    used.time.advance(40 * DAY)
-    async with running(used) as store:
+async def test_an_administrator_confirms_a_time_far_ahead(used_volume: Volume) -> None:
+    used_volume.time.advance(40 * DAY)
+    async with open_store(used_volume) as store:
         await store.maintain()
         assert not store.state.is_ready
         assert await confirm_time(store, ADMIN) == pytest.approx(0)
@@ -105,41 +105,41 @@ async def test_an_administrator_confirms_a_time_far_ahead(used: Volume) -> None:
         assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
 
 
-async def test_a_gateway_that_was_off_for_days_goes_on_at_once(used: Volume) -> None:
-    async with running(used) as store:
-        used.time.advance(25 * DAY)
+async def test_a_gateway_that_was_off_for_days_goes_on_at_once(used_volume: Volume) -> None:
+    async with open_store(used_volume) as store:
+        used_volume.time.advance(25 * DAY)
         await store.maintain()
-    used.time.advance(6 * DAY)
-    async with running(used) as store:
-        await store.maintain()
-        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
-
-
-async def test_a_clock_that_is_behind_stops_no_deletion(used: Volume) -> None:
-    used.time.wall = 0.0
-    async with running(used) as store:
-        used.time.advance(30 * DAY)
+    used_volume.time.advance(6 * DAY)
+    async with open_store(used_volume) as store:
         await store.maintain()
         assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
 
 
-async def test_a_clock_that_was_some_days_ahead_is_followed_back(used: Volume) -> None:
+async def test_a_clock_that_is_behind_stops_no_deletion(used_volume: Volume) -> None:
+    used_volume.time.wall = 0.0
+    async with open_store(used_volume) as store:
+        used_volume.time.advance(30 * DAY)
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
+
+
+async def test_a_clock_that_was_some_days_ahead_is_followed_back(used_volume: Volume) -> None:
     """Else many starts, each some days ahead, would add up."""
     for days in (6, 12, 18, 24, 30):
-        used.time.wall += days * DAY
-        async with running(used) as store:
+        used_volume.time.wall += days * DAY
+        async with open_store(used_volume) as store:
             await store.maintain()
-            used.time.wall -= days * DAY
+            used_volume.time.wall -= days * DAY
             await store.maintain()
-    async with running(used) as store:
+    async with open_store(used_volume) as store:
         await store.maintain()
         assert await count_rows(store) == 1
 
 
-async def test_all_that_was_stored_under_a_clock_ahead_begins_when_it_is_corrected(used: Volume) -> None:
-    async with running(used) as store:
+async def test_all_that_was_stored_under_a_clock_ahead_begins_when_it_is_corrected(used_volume: Volume) -> None:
+    async with open_store(used_volume) as store:
         knowledge, content = make_knowledge(store), make_content(store)
-        used.time.advance(100 * DAY)
+        used_volume.time.advance(100 * DAY)
         owner = knowledge.identify(CALLER)
         await upload(knowledge, owner, b"text")
         await make_store(knowledge, owner)
@@ -156,47 +156,47 @@ async def test_all_that_was_stored_under_a_clock_ahead_begins_when_it_is_correct
             assert await store.read(lambda connection: connection.scalar(sa.select(column))) == moment, column  # noqa: B023
 
 
-async def test_of_two_replicas_the_one_with_the_right_clock_decides(used: Volume) -> None:
+async def test_of_two_replicas_the_one_with_the_right_clock_decides(used_volume: Volume) -> None:
     """On PostgreSQL; here one after the other, on the same data, for longer than a time is held."""
     for _ in range(4):
-        used.time.wall += YEARS
-        async with running(used) as store:
-            used.time.advance(HOLD_SECONDS * 0.7)
+        used_volume.time.wall += YEARS
+        async with open_store(used_volume) as store:
+            used_volume.time.advance(HOLD_SECONDS * 0.7)
             await store.maintain()
-        used.time.wall -= YEARS
-        async with running(used) as store:
+        used_volume.time.wall -= YEARS
+        async with open_store(used_volume) as store:
             await store.maintain()
             assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 1)
 
 
-async def test_data_of_an_earlier_release_begin_with_the_newest_time_that_they_have_seen(used: Volume) -> None:
-    async with running(used) as store:
+async def test_data_of_an_earlier_release_begin_with_the_newest_time_that_they_have_seen(used_volume: Volume) -> None:
+    async with open_store(used_volume) as store:
         where = t.meta.c.name == "retention_time"
         await store.write(lambda ledger: ledger.connection.execute(sa.delete(t.meta).where(where)))
-    used.time.wall += YEARS
-    async with running(used) as store:
+    used_volume.time.wall += YEARS
+    async with open_store(used_volume) as store:
         await store.maintain()
         assert (store.state.reason, await count_rows(store)) == (DataReason.CLOCK_AHEAD, 1)
 
 
 async def test_new_data_begin_with_the_clock(volume: Volume) -> None:
     volume.time.wall = START + YEARS
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         await store.maintain()
         assert store.state.is_ready
 
 
 async def test_a_shorter_policy_holds_for_a_memory_that_was_stored_under_a_clock_ahead(volume: Volume) -> None:
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         await store.maintain()
     volume.time.wall += YEARS
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         await make_content(store).write(CALLER, lambda one: one.add_memory("likes tea", MemorySource.PINNED, 30.0))
     volume.time.wall -= YEARS
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         await store.maintain()
     volume.content_days = 7.0
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         for days, left in ((6, 1), (2, 0)):
             volume.time.advance(days * DAY)
             await store.maintain()
@@ -205,15 +205,15 @@ async def test_a_shorter_policy_holds_for_a_memory_that_was_stored_under_a_clock
 
 async def test_what_is_kept_under_a_clock_that_was_corrected_is_shown_without_a_command(volume: Volume) -> None:
     """Ledger time stays ahead, and what is stored is dated back: it would be over at once."""
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         await make_content(store).write(CALLER, lambda one: one.add_memory("before", MemorySource.PINNED, 30.0))
         await store.maintain()
     volume.time.wall += YEARS
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         await store.maintain()
         await make_content(store).write(CALLER, lambda one: one.add_memory("ahead", MemorySource.PINNED, 30.0))
     volume.time.wall -= YEARS
-    async with running(volume) as store:
+    async with open_store(volume) as store:
         content = make_content(store)
         await content.write(CALLER, lambda one: one.add_memory("after", MemorySource.PINNED, 30.0))
         for days, texts in ((1, {"before", "ahead", "after"}), (29.5, set())):
