@@ -27,7 +27,7 @@ from r1plus_operator.plan.status.progress_condition import derive_progressing
 from r1plus_operator.plan.status.quality_condition import derive_quality_verified
 from r1plus_policies.rollout import RolloutStage
 
-MAX_MESSAGE, MAX_COUNT = 4000, 32
+MAX_MESSAGE = 4000
 """Characters of a condition's message; the schema's limit is slightly higher."""
 ALERTS_GRACE_SECONDS = 180.0
 """Time after a switch in which Prometheus may not have read the new rules yet; it takes a minute or two.
@@ -102,9 +102,9 @@ def _build_accuracy_status(s: StatusContext, revision: Revision) -> Json:
     counts = [report.sweep, report.watch.confirmation if report.watch else None] if report else []
     newest = max(filter(None, counts), key=lambda count: count.finished_at, default=None)
     if newest:
-        status["accuracy"] = f"{newest.correct}/{newest.total}"[:MAX_COUNT]
+        status["accuracy"] = f"{newest.correct}/{newest.total}"[: incident.MAX_COUNT]
     elif gate:
-        status["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"[:MAX_COUNT]
+        status["accuracy"] = f"{gate.items - gate.lost}/{gate.items}"[: incident.MAX_COUNT]
     # A report without a suite comes from a monitor that cannot score any: its verdict counts for the suite in force.
     latest = next((r for r in s.list_reports(revision.name) if r.suite_hash in (hash_of(suite), "")), None)
     if latest and latest.verdict is Verdict.PASS and gate is None:

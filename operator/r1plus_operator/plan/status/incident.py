@@ -17,7 +17,9 @@ from r1plus_operator.plan.rollback.outcome import BreachOutcome
 from r1plus_policies.rollback.response import Action, RollbackReason
 
 ROLLED_BACK = "RolledBack"
-MAX_NEXT, MAX_TRIED, MAX_COUNT = 2000, 500, 32
+MAX_NEXT, MAX_TRIED = 2000, 500
+MAX_COUNT = 32
+"""Characters of `right/all`, in all of the status: a stored report may have any numbers."""
 _REASONS: Mapping[RollbackReason, tuple[str, Reason]] = {
     RollbackReason.CHANGED: ("True", Reason.ACCURACY_CHANGED),
     RollbackReason.SERVER_ERRORS: ("Unknown", Reason.SERVER_ERRORS),
