@@ -106,7 +106,7 @@ def loopback_layout(folder: Path) -> Layout:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on; none comes twice in a process, nor in two while both run.
+    """Loopback ports without a listener; none comes twice in a process, nor in two while both run.
 
     They lie below those that the kernel gives to connections and to servers that leave the choice to it. Who is to listen
     there may come later, or go and come again: a port is this user's first process's that asked for it, until that ends.

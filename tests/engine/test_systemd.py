@@ -18,7 +18,7 @@ from r1plus_edge.report import ServePhase, read_status
 from r1plus_edge.service import NAME
 from support.edge import sandbox_probe
 from support.edge.served import START_SECONDS
-from support.edge.systemd_machine import SYSTEMD, SystemdMachine, booting
+from support.edge.systemd_machine import SYSTEMD, SystemdMachine, boot_machine
 from support.edge.whole_bundle import Bundled
 from support.waiting import wait_until
 
@@ -114,7 +114,7 @@ def machine(bundled: Bundled, tmp_path_factory: pytest.TempPathFactory) -> Itera
     for name, there in {"opt": "/opt", "cache": "/var/cache/r1plus", "home": "/home"}.items():
         (disk / name).mkdir()
         folders[disk / name] = there
-    with booting(folders) as machine:
+    with boot_machine(folders) as machine:
         machine.check(f"useradd --create-home {USER}; touch {' '.join(MARKS)}")
         yield machine
 

@@ -34,7 +34,7 @@ SECRET, SUITE, CLAIM, KEEPER, INTRUDER = "private", "private", "private", "keepe
 TRIES = (Path(__file__).parent / "tries.py").read_text()
 RBAC = "rbac.authorization.k8s.io"
 USERS = {A: 20100, B: 20200}
-"""Whom the pods of each run as; `runAsUser` of its R1PlusTenant."""
+"""Tenant -> user of its pods: `runAsUser` of its R1PlusTenant."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class SystemdMachine:
 
 
 @contextmanager
-def booting(folders: Mapping[Path, str]) -> Iterator[SystemdMachine]:
+def boot_machine(folders: Mapping[Path, str]) -> Iterator[SystemdMachine]:
     """Boot a machine for the block. `folders`: of this machine -> where that one has them. It needs root."""
     scratch = Path(tempfile.mkdtemp(prefix="r1plus-systemd-", dir="/srv"))
     log = scratch.with_suffix(".log")
@@ -111,7 +111,7 @@ def booting(folders: Mapping[Path, str]) -> Iterator[SystemdMachine]:
         "FOLDERS": " ".join(f"{own}:{there}" for own, there in folders.items()),
     }
     with log.open("wb") as output:
-        # Whoever kills the tests ends the machine, too: `unshare` kills its PID 1.
+        # If the tests are killed, the machine ends, too: `unshare` kills its PID 1.
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig=KILL", "/bin/sh", "-c", _ENTER], env=environ, stdout=output, stderr=output
         )
