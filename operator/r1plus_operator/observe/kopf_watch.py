@@ -89,10 +89,32 @@ class NoDiffBase(kopf.DiffBaseStorage):
         """Store nothing."""
 
 
+class NoProgress(kopf.ProgressStorage):
+    """How far an object's change handlers have got. There is none, and kopf would look for it at each event."""
+
+    def fetch(self, **_: Any) -> kopf.ProgressRecord | None:
+        """Return None: nothing is stored."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Store nothing."""
+
+    def purge(self, **_: Any) -> None:
+        """Remove nothing."""
+
+    def touch(self, **_: Any) -> None:
+        """Touch nothing."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        """Return it as it is: there is nothing to leave out."""
+        return essence
+
+
 def build_settings() -> kopf.OperatorSettings:
     """Build settings that make kopf a watcher only."""
     settings = kopf.OperatorSettings()
     settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.queueing.idle_timeout = 0.2

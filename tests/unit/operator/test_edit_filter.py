@@ -80,7 +80,6 @@ def flooded() -> Watch:
         "a namesake after it": ("ADDED", cr(9, uid="other")),
         "its deletion": ("DELETED", cr(9)),
         "a deletion that waits for a finalizer": ("MODIFIED", cr(9, generation=4, deletionTimestamp="now")),
-        "a status of ours that comes before its answer": ("MODIFIED", cr(9, generation=3, status="new")),
         "one that it has not heard of": ("MODIFIED", cr(9, name="other", uid="o")),
         "a bookmark": ("BOOKMARK", {"metadata": {"resourceVersion": "9"}}),
         "an error": ("ERROR", {"kind": "Status", "code": 410, "metadata": {"resourceVersion": "9"}}),
@@ -106,6 +105,14 @@ def test_in_a_flood_kopf_gets_a_bookmark_in_place_of(obj: Json) -> None:
     watch = flooded()
     assert not watch.send("MODIFIED", obj)
     assert watch.versions[-1] == int(obj["metadata"]["resourceVersion"]), "kopf watches on from there"
+
+
+def test_a_status_is_observed_at_once_without_kopf_and_causes_no_pass() -> None:
+    watch = flooded()
+    before = len(watch.passes)
+    assert not watch.send("MODIFIED", cr(9, generation=3, status="new"))
+    assert watch.observer.crs["t", "credit"]["status"] == {"suite": "new"}
+    assert len(watch.passes) == before
 
 
 def test_a_line_that_cannot_be_read_is_kopfs_to_refuse(caplog: pytest.LogCaptureFixture) -> None:
