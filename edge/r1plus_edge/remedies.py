@@ -11,6 +11,10 @@ _ROLLBACK: Final = (
     rf"`r1plus {Verb.ROLLBACK} [^`]*` goes back to (\S+?) by hand(\. It first repeats .* again)?(?=\.|;|$)"
 )
 _LOGS: Final = r"`kubectl logs [^`]*?-c ([a-z0-9-]+)[^`]*`"
+_IMPORT: Final = (
+    "make them with `r1plus engine import`, and give their folder with --engine and their R1PlusEngine with --catalog"
+)
+_SUITES: Final = "give the folder of one with --suite, or name a shipped one"
 _Replace = Callable[[DataFolder, "re.Match[str]"], str]
 _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
     (re.compile(pattern), replace)
@@ -30,6 +34,12 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
         (_LOGS, lambda folder, match: f"{folder.logs}/{match[1]}.log"),
         (r"raise spec\.replicas or lower ", lambda folder, match: "lower "),
         (r"raise spec\.replicas, or check why the others are not Ready", lambda folder, match: "see the logs"),
+        (
+            r"name its image and digest in the chart's .* an R1PlusEngine with spec\.artifact",
+            lambda folder, match: _IMPORT,
+        ),
+        (r", or name a Triton image with \S+ in the chart's images\.gpu", lambda folder, match: ""),
+        (r", and this namespace has no ConfigMap .*; available suites: ", lambda folder, match: f"; {_SUITES}: "),
     )
 )
 

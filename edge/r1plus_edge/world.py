@@ -15,6 +15,7 @@ from r1plus_edge.images import Images
 from r1plus_edge.machine import GIB, MIB, RESERVED_BYTES
 from r1plus_edge.options import ServeOptions, build_config
 from r1plus_edge.preparation import prepare_engine
+from r1plus_edge.remedies import localize
 from r1plus_model_repo.catalog.quantity import bytes_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.conditions import Reason
@@ -133,7 +134,8 @@ def _resolve(options: ServeOptions, config: OperatorConfig, node: NodeFacts, ser
     )
     if isinstance(target, Problem):
         remedy = _suggest(options, config, node) if target.reason in _TOO_LARGE else ""
-        raise EdgeError(f"{target.reason.value}: {target.message}{remedy}")
+        text = localize(target.message, DataFolder(options.data))
+        raise EdgeError(f"{target.reason.value}: {text}{remedy}")
     return target
 
 

@@ -21,6 +21,23 @@ with hold(open_data_folder(Path(sys.argv[1]))):
     sys.stdin.read()
 """
 
+ON_A_READ_ONLY_ROOT = """
+mount -t tmpfs -o ro tmpfs "$1" && exec "$2" -c "
+import asyncio, sys
+from pathlib import Path
+from r1plus_edge.data_folder import open_data_folder
+from r1plus_edge.errors import EdgeError
+from r1plus_edge.preparation import prepare_triton
+
+root = Path(sys.argv[1])
+for step in (lambda: open_data_folder(root / 'data'), lambda: asyncio.run(prepare_triton(root / 'cache', root, print))):
+    try:
+        step()
+    except EdgeError as error:
+        print(error)
+" "$1"
+"""
+
 
 def test_a_new_folder_is_its_owners_alone(tmp_path: Path) -> None:
     folder = open_data_folder(tmp_path / "a" / "data")
@@ -68,6 +85,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
 def test_a_folder_is_refused_with_why_and_what_to_do(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
     with pytest.raises(EdgeError, match=words):
         open_data_folder(make(tmp_path / "data"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_read_only_root_is_refused_with_what_to_name(tmp_path: Path) -> None:
+    command = ["unshare", "--mount", "sh", "-c", ON_A_READ_ONLY_ROOT, "sh", str(tmp_path), sys.executable]
+    assert subprocess.check_output(command, text=True).splitlines() == [
+        f"--data {tmp_path}/data: Read-only file system ({tmp_path}/data); name a folder that you may write",
+        f"{tmp_path}/cache: Read-only file system; name another folder with R1PLUS_CACHE",
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to others")

@@ -17,7 +17,9 @@ from support.plan.world import World
 
 FOLDER = DataFolder(Path("/srv/data"))
 NEW_GATE = "`r1plus serve stop --data /srv/data; rm /srv/data/objects.json` and a new start"
-OF_A_CLUSTER = re.compile(r"kubectl|https?://|NAMESPACE|`r1plus (?!serve|suite)|replicas")
+OF_A_CLUSTER = re.compile(
+    r"kubectl|https?://|NAMESPACE|`r1plus (?!serve|suite|engine)|replicas|chart|ConfigMap|namespace"
+)
 
 
 def alert_only() -> World:

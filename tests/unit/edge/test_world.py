@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES, load_engines, load_suites
 from r1plus_contract.jsonable import dumps
@@ -19,6 +20,7 @@ from r1plus_edge.options import ServeOptions
 from r1plus_edge.pod import Pod, Sources
 from r1plus_edge.tenant import TenantRequest
 from r1plus_edge.world import Installation, Preparation, has_room_for_trial, prepare
+from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.tenants import R1PlusTenantSpec
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.pins import SHIPPED_SUITES as DIGESTS
@@ -139,6 +141,48 @@ async def test_a_machine_that_is_too_small_is_refused_with_what_fits(tmp_path: P
     with pytest.raises(EdgeError) as refusal:
         await Machine(tmp_path, memory).prepare()
     assert words in str(refusal.value)
+
+
+def write_gpu_engine(catalog: Path, artifact: dict[str, str] | None) -> Engine:
+    """Write the R1PlusEngine of the tier's engine for GPUs; `artifact`: what says that its files are there."""
+    documents = yaml.safe_load_all((SHIPPED_CATALOG / "r1plus.yaml").read_text())
+    engine = next(one for one in documents if one["metadata"]["name"] == "r1plus-edge-fp16-vllm")
+    engine["spec"] |= {"reference": {"suite": "smollm2-edge-v1", "claimedBy": "its publisher"}}
+    engine["spec"] |= {"artifact": artifact} if artifact else {}
+    catalog.mkdir()
+    (catalog / "gpu.yaml").write_text(yaml.safe_dump(engine))
+    return load_engines(catalog, "r1plus")[0]
+
+
+FOREIGN: dict[str, tuple[dict[str, str] | None, str]] = {
+    "one for GPUs": (
+        {"image": "local/engine:1", "sha256": "0" * 64},
+        r"RuntimeNotServed: .* vllm, but this installation serves openvino: choose an engine of one of these backends$",
+    ),
+    "one whose files are nowhere": (
+        None,
+        r"EngineNotDelivered: .* make them with `r1plus engine import`, and give their folder with --engine and their .*g$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("artifact", "words"), FOREIGN.values(), ids=FOREIGN)
+async def test_an_engine_for_another_machine_is_refused_with_a_remedy_of_this_one(
+    tmp_path: Path, artifact: dict[str, str] | None, words: str
+) -> None:
+    machine = Machine(tmp_path)
+    engine = write_gpu_engine(tmp_path / "gpu", artifact)
+    options = replace(machine.options(), engines=(engine,), family=engine.spec.family)
+    with pytest.raises(EdgeError, match=words):
+        await prepare(options, machine.installation, {}, lambda line: None)
+
+
+async def test_a_suite_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    options = machine.options(NAME, accuracy={"suite": "nonesuch-v1"})
+    words = r"no such suite is shipped; give the folder of one with --suite, or name a shipped one: .*smollm2-edge-v1"
+    with pytest.raises(EdgeError, match=words):
+        await prepare(options, machine.installation, {}, lambda line: None)
 
 
 async def test_a_trial_of_more_than_serves_needs_memory_for_that(tmp_path: Path) -> None:
