@@ -10,7 +10,7 @@ import pytest
 from devcluster.cache import cache_dir
 from r1plus_contract import inference
 from r1plus_model_repo.importing.smollm2 import build_engines
-from support.edge.whole_bundle import Bundled, making_bundle
+from support.edge.whole_bundle import Bundled, make_newer, making_bundle
 from support.engine.client import Client
 from support.engine.models import WRONG_ADDITIONS, write_scripted_model
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, laid_out, serving
@@ -30,6 +30,12 @@ def installed() -> Iterator[Path]:
 def bundled() -> Iterator[Bundled]:
     with making_bundle() as bundle:
         yield bundle
+
+
+@pytest.fixture(scope="session")
+def newer(bundled: Bundled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second bundle, with other software and another engine."""
+    return make_newer(bundled, tmp_path_factory.mktemp("newer"))
 
 
 @pytest.fixture(scope="session")

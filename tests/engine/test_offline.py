@@ -19,8 +19,8 @@ from devcluster.cache import cache_dir
 from r1plus_edge.bundle_install import CURRENT
 from r1plus_edge.data_folder import DataFolder, find_holder
 from r1plus_edge.processes import find_processes
+from support.edge.engines import NEWER
 from support.edge.served import COMMAND, read_command
-from support.edge.sources import ROOMS, copy_sources
 from support.edge.whole_bundle import Bundled
 from support.waiting import wait_until
 
@@ -129,15 +129,16 @@ def test_without_any_route_an_ordinary_user_gets_from_a_bundle_to_an_answer(inst
     assert any(triton in read_command(pid) for pid in serving)
 
 
-def test_a_second_bundle_replaces_the_software_of_the_first_while_it_serves(
-    installation: InstalledDevice, bundled: Bundled, tmp_path: Path
+def test_a_second_bundle_replaces_software_and_engine_of_the_first_while_it_serves(
+    installation: InstalledDevice, newer: Path
 ) -> None:
-    newer, first = write_newer(bundled, tmp_path), installation.current.resolve()
+    first = installation.current.resolve()
     began = time.monotonic()
     words = ("serve", "update", str(newer), "--data", str(installation.device.data))
     update = installation.device.run_beside_serve(str(installation.current / "bin/r1plus"), *words)
     print(f"updated after {time.monotonic() - began:.0f} s\n{update.stdout}")
     assert (update.returncode, "Pass, 32/32 right" in update.stdout) == (0, True), update.stdout + update.stderr
+    assert f"({NEWER}) serves" in update.stdout
     second = installation.current.resolve()
     assert second != first
     assert first.exists(), "the slot before it stays"
@@ -155,21 +156,6 @@ def test_it_stops_as_printed_and_its_maker_is_known_from_then_on(
     known_key = installation.device.run(PYTHON, str(bundled.installer), str(bundled.path), "--no-start")
     print(f"installed again after {time.monotonic() - began:.0f} s\n{known_key.stdout}")
     assert known_key.returncode == 0, known_key.stderr
-
-
-def write_newer(bundled: Bundled, folder: Path) -> Path:
-    """Return a bundle of the software of another build, of the same maker: its backend differs, and so its image."""
-    clone = copy_sources(folder / "clone")
-    with (clone / "model_repo/r1plus_model_repo/backends/__init__.py").open("a") as file:
-        file.write("# newer\n")
-    newer = bundled.path.with_name("newer.tar")
-    paths = os.pathsep.join(str(clone / room) for room in ROOMS)
-    subprocess.run(
-        [COMMAND, "edge", "bundle", newer, "--software", "--key", bundled.path.with_name("key.pem")],
-        env={**os.environ, "R1PLUS_CACHE": str(cache_dir()), "PYTHONPATH": paths},
-        check=True,
-    )
-    return newer
 
 
 def test_another_key_or_an_altered_bundle_leaves_the_home_empty(

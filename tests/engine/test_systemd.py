@@ -1,4 +1,4 @@
-"""The units of `r1plus serve install` under a real systemd: they serve, come back after a kill, stop in time, and go.
+"""The units of `r1plus serve install` under a real systemd: they serve, are updated, come back, stop in time, and go.
 
 What they run comes of a bundle, as docs/edge.md says it, on a machine without a network.
 """
@@ -7,18 +7,17 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from r1plus_edge.data_folder import DataFolder
-from r1plus_edge.report import ServePhase, read_status
+from r1plus_edge.report import read_status
 from r1plus_edge.service import NAME
 from support.edge import sandbox_probe
+from support.edge.engines import NEWER
 from support.edge.served import START_SECONDS
 from support.edge.systemd_machine import SYSTEMD, SystemdMachine, boot_machine
+from support.edge.systemd_service import PROGRAM, Service
 from support.edge.whole_bundle import Bundled
 from support.waiting import wait_until
 
@@ -31,79 +30,12 @@ pytestmark = [
 USER = "maria"
 MEDIUM = "/medium"
 """Where the machine has the bundle."""
-PROGRAM = "/opt/r1plus/software/current/bin/r1plus"
+PROBE = f"/usr/bin/python3 {MEDIUM}/probe.py /home/{USER}"
 MARKS = (f"/tmp/{sandbox_probe.MARK}", f"/dev/{sandbox_probe.MARK}")
 # The gate is not what is tested: on busy cores it takes minutes, or fails by answers that come too late.
 OPTIONS = f"--tier edge --gate Observe --suite {MEDIUM}/part-v1"
 STOP_SECONDS = 30.0
 """TimeoutStopSec of the units: after that systemd kills."""
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A unit on the machine, of the system or of a user."""
-
-    machine: SystemdMachine
-    data: str
-    """Its data folder, as the machine names it."""
-    user: str = ""
-    name: str = NAME
-
-    def run(self, command: str) -> str:
-        """Run a line of a shell as the unit's owner, and return what it prints."""
-        if not self.user:
-            return self.machine.check(command, environ={"XDG_CACHE_HOME": "/var/cache"})
-        folder = f"/run/user/{self.machine.check(f'id -u {self.user}')}"
-        return self.machine.check(command, self.user, {"XDG_RUNTIME_DIR": folder})
-
-    def control(self, words: str) -> str:
-        """Run `systemctl` as its owner."""
-        return self.run(f"systemctl{' --user' if self.user else ''} {words}")
-
-    def read_journal(self, words: str) -> str:
-        """Return what systemd and the unit's processes have said."""
-        field = "USER_UNIT" if self.user else "UNIT"
-        return self.machine.check(
-            f"journalctl --no-pager -o cat {words} {field}={self.name}.service + _SYSTEMD_{field}={self.name}.service"
-        )
-
-    def read(self, name: str) -> str:
-        """Return a property of the unit, as systemd has it."""
-        return self.control(f"show {self.name} --value -p {name}")
-
-    @property
-    def folder(self) -> DataFolder:
-        """The data folder, to this machine."""
-        return DataFolder(Path(f"/proc/{self.machine.init}/root{self.data}"))
-
-    def probe(self) -> Any:
-        """Return what a process of the unit may do that started with it."""
-        lines = self.read_journal("").splitlines()
-        (line,) = (line for line in lines if line.startswith('{"probe"'))
-        return json.loads(line)["probe"]
-
-    def add_probe(self) -> None:
-        """Let the unit start a process more, beside `serve` and with the same limits."""
-        folder = f"/home/{self.user}/.config/systemd/user" if self.user else "/etc/systemd/system"
-        text = f"[Service]\\nExecStartPost=/usr/bin/python3 {MEDIUM}/probe.py /home/{USER}\\n"
-        self.run(f"mkdir {folder}/{self.name}.service.d && printf '{text}' >{folder}/{self.name}.service.d/probe.conf")
-
-    def until_serving(self) -> None:
-        """Wait until the unit's process serves."""
-
-        def look() -> bool:
-            status = read_status(self.folder.status)
-            is_serving = status is not None and status.phase is ServePhase.SERVING
-            # Of a process that was killed there is a status, too.
-            return is_serving and str(status.pid) == self.read("MainPID")
-
-        wait_until(look, "it serves", START_SECONDS, period_s=0.5, evidence=lambda: self.read_journal(""))
-
-    def ask(self) -> str:
-        """Return the answer to the line for curl that the journal has."""
-        lines = self.read_journal("").splitlines()
-        first = max(number for number, line in enumerate(lines) if line.startswith("  curl "))
-        return self.run("\n".join(lines[first : first + 2]))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +65,7 @@ def system(machine: SystemdMachine, engine: str) -> Service:
     """The unit of the system, installed and started."""
     service = Service(machine, f"/var/lib/{NAME}")
     service.run(f"{PROGRAM} serve install --system -- {OPTIONS} --engine {engine}")
-    service.add_probe()
+    service.add_process(PROBE)
     service.control(f"daemon-reload && systemctl enable --now {NAME}")
     return service
 
@@ -162,7 +94,7 @@ FACTS = {"NoNewPrivs": "1", "CapEff": "0" * 16, "Seccomp": "2", "Umask": "0077",
 
 
 def test_what_the_units_refuse_can_be_done_without_them(machine: SystemdMachine) -> None:
-    probe = json.loads(machine.check(f"python3 {MEDIUM}/probe.py /home/{USER}"))["probe"]
+    probe = json.loads(machine.check(PROBE))["probe"]
     assert probe["outcomes"] == dict.fromkeys(FOR_THE_SYSTEM, "")
     assert not {*probe["facts"].items()} & {*FACTS.items()}
 
@@ -250,7 +182,7 @@ def test_a_unit_of_a_user_serves_without_a_login_and_every_limit_of_it_holds(
     service.run("mkdir ~/.cache && cp -r /var/cache/r1plus ~/.cache/")
     own = engine.replace("/var/cache", f"/home/{USER}/.cache")
     service.run(f"{PROGRAM} serve install -- {OPTIONS} --engine {own}")
-    service.add_probe()
+    service.add_process(PROBE)
     service.control(f"daemon-reload && systemctl --user enable --now {NAME}")
     service.until_serving()
     assert "Stockholm" in service.ask()
@@ -262,3 +194,71 @@ def test_a_unit_of_a_user_serves_without_a_login_and_every_limit_of_it_holds(
     assert service.read("Result") == "success"
     service.run(f"{PROGRAM} serve uninstall --remove-data")
     assert service.run(f"ls -d {service.data} 2>/dev/null || echo none") == "none"
+
+
+@pytest.fixture(scope="module")
+def gated(machine: SystemdMachine, engine: str) -> Service:
+    """A unit of the system that serves by a Pass only, and with the machine."""
+    service = Service(machine, "/var/lib/gated", name="gated")
+    options = f"--tier edge --suite {MEDIUM}/part-v1 --engine {engine}"
+    service.run(f"{PROGRAM} serve install --system --name {service.name} -- {options}")
+    service.control(f"daemon-reload && systemctl enable --now {service.name}")
+    return service
+
+
+@pytest.mark.parametrize("is_power_cut", [True, False], ids=["the power is cut", "its process alone is killed"])
+def test_when_it_ends_while_a_bundle_takes_over_the_slot_before_it_serves_again(
+    gated: Service, bundled: Bundled, newer: Path, is_power_cut: bool
+) -> None:
+    gated.until_serving()
+    first, pid = gated.slot, gated.read("MainPID")
+
+    def has_become_other_software() -> bool:
+        assert update.poll() is None, update.communicate()[0]
+        return gated.slot not in ("", first)
+
+    with gated.start_update(f"{MEDIUM}/{newer.name}", bundled.key) as update:
+        wait_until(has_become_other_software, "it has become the new software", START_SECONDS)
+        if is_power_cut:
+            gated.machine.cut_power()
+        else:
+            gated.control(f"kill --signal=KILL --kill-whom=main {gated.name}")
+        update.communicate(timeout=START_SECONDS)
+    assert update.returncode != 0
+    if is_power_cut:
+        gated.machine.boot()
+    else:
+        wait_until(lambda: gated.read("MainPID") not in (pid, "0"), "systemd starts it again", START_SECONDS)
+    gated.until_serving()
+    assert (gated.slot, gated.current) == (first, first)
+    assert "Stockholm" in gated.ask()
+    assert "the gate runs again" not in gated.read_journal("")
+
+
+def test_a_bundle_is_gated_beside_what_serves_and_takes_over_and_systemd_sees_the_same_process(
+    gated: Service, bundled: Bundled, newer: Path
+) -> None:
+    gated.until_serving()
+    first, pid = gated.slot, gated.read("MainPID")
+    with gated.start_update(f"{MEDIUM}/{newer.name}", bundled.key) as update:
+        assert update.stdout is not None
+        next(line for line in update.stdout if "gate " in line)
+        assert (gated.slot, "Stockholm" in gated.ask()) == (first, True), "what serves goes on"
+        output, _ = update.communicate(timeout=START_SECONDS)
+    assert (update.returncode, "Pass, 32/32 right" in output, f"({NEWER}) serves" in output) == (0, True, True), output
+    assert (gated.slot == first, gated.current) == (False, gated.slot)
+    assert (gated.read("MainPID"), gated.read("ActiveState")) == (pid, "active")
+    assert "Stockholm" in gated.ask()
+
+
+def test_after_a_reboot_the_machine_serves_the_slot_that_it_was_updated_to(gated: Service) -> None:
+    gated.until_serving()
+    second = gated.slot
+    gated.machine.reboot()
+    gated.until_serving()
+    status = read_status(gated.folder.status)
+    assert status is not None
+    assert (gated.slot, gated.current, gated.read("NRestarts")) == (second, second, "0")
+    assert (status.engine, status.verdict, status.accuracy) == (NEWER, "Pass", "32/32")
+    assert "Stockholm" in gated.ask()
+    assert "the gate runs again" not in gated.read_journal("")

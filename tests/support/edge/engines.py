@@ -1,4 +1,4 @@
-"""Engines for `serve`: one that answers wrongly, as a broken build does, with an R1PlusEngine that promises otherwise."""
+"""Engines for `serve`: a newer build, and one that answers wrongly, with an R1PlusEngine that promises otherwise."""
 
 import shutil
 from pathlib import Path
@@ -10,6 +10,7 @@ from r1plus_model_repo import catalog
 
 SHIPPED = Path(catalog.__file__).parent / "smollm2.yaml"
 NAME = "smollm2-edge-broken"
+NEWER = "smollm2-edge-newer"
 
 
 def write_broken(sound: Path, folder: Path) -> tuple[Path, Path]:
@@ -27,11 +28,19 @@ def write_broken(sound: Path, folder: Path) -> tuple[Path, Path]:
     return files, write_catalog(files, folder / "catalog")
 
 
-def write_catalog(files: Path, folder: Path) -> Path:
+def write_newer(sound: Path, folder: Path) -> tuple[Path, Path]:
+    """Write another build of an engine, which answers as it does; return its folder and its catalog."""
+    files = folder / "engine"
+    shutil.copytree(sound, files)
+    (files / "NOTICE").write_text("Another build\n")
+    return files, write_catalog(files, folder / "catalog", NEWER)
+
+
+def write_catalog(files: Path, folder: Path, name: str = NAME) -> Path:
     """Write the R1PlusEngine of an engine's files, a version after the shipped one; return the catalog's folder."""
     documents = yaml.safe_load_all(SHIPPED.read_text())
     engine = next(one for one in documents if one["metadata"]["name"] == "smollm2-edge-q4-1")
-    engine["metadata"]["name"] = NAME
+    engine["metadata"]["name"] = name
     engine["spec"]["version"] = "1.0.1"
     engine["spec"]["artifact"]["sha256"] = digest_folder(files)
     folder.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """A machine that a real systemd has booted: PID 1 of namespaces of its own, over a copy of this machine's files.
 
 Nothing of it reaches this machine: its root is an overlay whose writes stay in memory, its network has loopback alone,
-its control groups are below ours, and the kernel's settings are read-only.
+its control groups are below ours, and the kernel's settings are read-only. It can be booted again, with what it wrote.
 """
 
 import os
@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,21 @@ _CONTROLLERS: Final = ("", "name=systemd", "memory", "pids", "devices")
 """Of v1, those by which units are limited; the empty one is v2. In a group for the processor, the whole machine would get
 no more of it than one process beside it."""
 _BOOT_SECONDS: Final = 300.0
+_DISK: Final = """
+set -eu
+mount -t tmpfs -o mode=755 tmpfs "$SCRATCH"
+mkdir "$SCRATCH/upper" "$SCRATCH/work" "$SCRATCH/root"
+echo mounted
+exec cat
+"""
 _ENTER: Final = """
 set -eu
 for group in $GROUPS; do echo $$ >"$group/cgroup.procs"; done
-exec unshare --fork --kill-child --pid --mount --cgroup --uts --ipc --net /bin/sh -c "$BOOT"
+exec nsenter --target="$DISK" --mount unshare --fork --kill-child --pid --mount --cgroup --uts --ipc --net /bin/sh -c "$BOOT"
 """
 _BOOT: Final = """
 set -eu
 mount --make-rprivate /
-mount -t tmpfs -o mode=755 tmpfs "$SCRATCH"
-mkdir "$SCRATCH/upper" "$SCRATCH/work" "$SCRATCH/root"
 mount -t overlay -o "lowerdir=/,upperdir=$SCRATCH/upper,workdir=$SCRATCH/work" overlay "$SCRATCH/root"
 cd "$SCRATCH/root"
 mount -t tmpfs -o mode=755 tmpfs run
@@ -45,6 +50,8 @@ mount -t proc proc proc
 for part in proc/sys proc/sysrq-trigger proc/irq proc/bus; do
   if [ -e $part ]; then mount --bind $part $part; mount -o remount,bind,ro $part; fi
 done
+cat /proc/sys/kernel/random/uuid >run/boot_id
+mount --bind run/boot_id proc/sys/kernel/random/boot_id
 mount -t sysfs -o ro sysfs sys
 eval "$MOUNT_CGROUPS"
 for device in null zero full random urandom tty; do touch dev/$device; mount --bind /dev/$device dev/$device; done
@@ -54,14 +61,16 @@ mount -t tmpfs -o mode=1777 tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 ip link set lo up
-# Of what this machine starts by itself, nothing.
-rm -rf etc/systemd/system/*.wants etc/rc?.d
-for unit in sys-kernel-debug.mount sys-kernel-tracing.mount systemd-modules-load.service; do
-  ln -s /dev/null etc/systemd/system/$unit
-done
-: >etc/machine-id
-: >etc/fstab
-mkdir former
+if [ ! -d former ]; then
+  # Of what this machine starts by itself, nothing.
+  rm -rf etc/systemd/system/*.wants etc/rc?.d
+  for unit in sys-kernel-debug.mount sys-kernel-tracing.mount systemd-modules-load.service; do
+    ln -s /dev/null etc/systemd/system/$unit
+  done
+  : >etc/machine-id
+  : >etc/fstab
+  mkdir former
+fi
 pivot_root . former
 umount -l /former
 exec env -i container=r1plus-test PATH=/usr/sbin:/usr/bin:/sbin:/bin "$SYSTEMD" --system --unit=multi-user.target \
@@ -69,24 +78,65 @@ exec env -i container=r1plus-test PATH=/usr/sbin:/usr/bin:/sbin:/bin "$SYSTEMD" 
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SystemdMachine:
-    """One that has booted."""
+    """One with a disk of its own, which stays over boots."""
 
-    init: int
+    scratch: Path
+    environ: Mapping[str, str]
+    """Of what boots it."""
+    init: int = 0
     """Its PID 1, as this machine numbers it."""
+    _process: "subprocess.Popen[bytes] | None" = None
+    _groups: Collection[Path] = ()
 
-    def run(
-        self, command: str, user: str = "", environ: Mapping[str, str] | None = None
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run a line of a shell there, as root or a user; what it prints, errors too, is its `stdout`."""
+    def boot(self) -> None:
+        """Start systemd, and wait until every unit of the boot is up."""
+        groups = _make_groups(self.scratch.name)
+        self._groups = groups.values()
+        own = {"GROUPS": " ".join(map(str, self._groups)), "MOUNT_CGROUPS": _build_cgroup_mounts(groups)}
+        with self._log.open("ab") as output:
+            # If the tests are killed, the machine ends, too: `unshare` kills its PID 1.
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig=KILL", "/bin/sh", "-c", _ENTER],
+                env={**self.environ, **own},
+                stdout=output,
+                stderr=output,
+            )
+        self.init = wait_until(self._find_init, "systemd is PID 1", _BOOT_SECONDS, evidence=self._log.read_text)
+        wait_until(self._is_up, "every unit of the boot is up", _BOOT_SECONDS, evidence=self._list_troubles)
+
+    def reboot(self) -> None:
+        """Let systemd end everything, and start again."""
+        self.run("systemctl reboot")
+        wait_until(lambda: not self._is_on, "systemd has ended", evidence=self._log.read_text)
+        self._remove_groups()
+        self.boot()
+
+    def cut_power(self) -> None:
+        """End every process at once, as SIGKILL does; return when none is left."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._remove_groups()
+
+    def start(self, command: str, user: str = "", environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+        """Start a line of a shell there, as root or a user; what it prints, errors too, is its `stdout`."""
         enter = ["nsenter", f"--target={self.init}", "--all", "--root", "--wd"]
         identity = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
         own = {"HOME": f"/home/{user}" if user else "/root", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **(environ or {})}
         words = [*enter, *identity, "env", "-i", *(f"{name}={value}" for name, value in own.items())]
-        return subprocess.run(
+        return subprocess.Popen(
             [*words, "sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+
+    def run(
+        self, command: str, user: str = "", environ: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run such a line to its end."""
+        with self.start(command, user, environ) as process:
+            output, _ = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, output)
 
     def check(self, command: str, user: str = "", environ: Mapping[str, str] | None = None) -> str:
         """Run a line that has to succeed; return what it prints."""
@@ -94,58 +144,59 @@ class SystemdMachine:
         assert result.returncode == 0, f"{command}: {result.returncode}: {result.stdout}"
         return result.stdout.strip()
 
+    @property
+    def _log(self) -> Path:
+        return self.scratch.with_suffix(".log")
+
+    @property
+    def _is_on(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _remove_groups(self) -> None:
+        for group in self._groups:
+            wait_until(lambda group=group: _remove_group(group), f"{group} is empty")  # type: ignore[misc]
+        self._groups = ()
+
+    def _find_init(self) -> int:
+        assert self._process is not None
+        assert self._is_on, self._log.read_text()
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        is_init = children and Path(f"/proc/{children[0]}/cmdline").read_bytes().startswith(bytes(SYSTEMD))
+        return int(children[0]) if is_init else 0
+
+    def _is_up(self) -> bool:
+        assert self._is_on, self._log.read_text()
+        return self.run("systemctl is-system-running").stdout.strip() == "running"
+
+    def _list_troubles(self) -> str:
+        return self.run("systemctl --no-pager --failed; journalctl -b -p warning --no-pager").stdout
+
 
 @contextmanager
 def boot_machine(folders: Mapping[Path, str]) -> Iterator[SystemdMachine]:
     """Boot a machine for the block. `folders`: of this machine -> where that one has them. It needs root."""
     scratch = Path(tempfile.mkdtemp(prefix="r1plus-systemd-", dir="/srv"))
-    log = scratch.with_suffix(".log")
-    groups = _make_groups(scratch.name)
-    environ = {
-        "PATH": os.environ["PATH"],
-        "SCRATCH": str(scratch),
-        "SYSTEMD": str(SYSTEMD),
-        "BOOT": _BOOT,
-        "GROUPS": " ".join(map(str, groups.values())),
-        "MOUNT_CGROUPS": _build_cgroup_mounts(groups),
-        "FOLDERS": " ".join(f"{own}:{there}" for own, there in folders.items()),
-    }
-    with log.open("wb") as output:
-        # If the tests are killed, the machine ends, too: `unshare` kills its PID 1.
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig=KILL", "/bin/sh", "-c", _ENTER], env=environ, stdout=output, stderr=output
-        )
-    try:
-        yield _await_boot(process, log)
-    finally:
-        process.kill()
-        process.wait()
-        for group in groups.values():
-            wait_until(lambda group=group: _remove_group(group), f"{group} is empty")  # type: ignore[misc]
-        shutil.rmtree(scratch)
-        log.unlink()
+    environ = {"PATH": os.environ["PATH"], "SCRATCH": str(scratch), "SYSTEMD": str(SYSTEMD), "BOOT": _BOOT}
+    environ["FOLDERS"] = " ".join(f"{own}:{there}" for own, there in folders.items())
+    with _make_disk(environ) as holder:
+        machine = SystemdMachine(scratch, {**environ, "DISK": str(holder)})
+        try:
+            machine.boot()
+            yield machine
+        finally:
+            machine.cut_power()
+    shutil.rmtree(scratch)
+    scratch.with_suffix(".log").unlink()
 
 
-def _await_boot(process: "subprocess.Popen[bytes]", log: Path) -> SystemdMachine:
-    def find_init() -> int:
-        assert process.poll() is None, log.read_text()
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        is_init = children and Path(f"/proc/{children[0]}/cmdline").read_bytes().startswith(bytes(SYSTEMD))
-        return int(children[0]) if is_init else 0
-
-    machine = SystemdMachine(wait_until(find_init, "systemd is PID 1", _BOOT_SECONDS, evidence=log.read_text))
-
-    def is_running() -> bool:
-        assert process.poll() is None, log.read_text()
-        return machine.run("systemctl is-system-running").stdout.strip() == "running"
-
-    wait_until(
-        is_running,
-        "every unit of the boot is up",
-        _BOOT_SECONDS,
-        evidence=lambda: machine.run("systemctl --no-pager --failed; journalctl -p warning --no-pager").stdout,
-    )
-    return machine
+@contextmanager
+def _make_disk(environ: Mapping[str, str]) -> Iterator[int]:
+    """Have a process hold a mount namespace with the machine's disk for the block; return its number."""
+    words = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private", "/bin/sh", "-c", _DISK]
+    with subprocess.Popen(words, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"mounted\n"
+        yield holder.pid
 
 
 def _make_groups(name: str) -> dict[str, Path]:
