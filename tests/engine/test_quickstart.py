@@ -1,4 +1,7 @@
-"""`make quickstart` as an ordinary user in a clone: the printed line answers, nothing is left, Ctrl-C leaves nothing."""
+"""`make quickstart` as an ordinary user in a clone: what it prints works, nothing is left, Ctrl-C leaves nothing.
+
+`make test` runs it once; all else of it is in `make test-edge`.
+"""
 
 import json
 import os
@@ -6,10 +9,12 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -42,22 +47,29 @@ class User:
     def data(self) -> Path:
         return self.home / "data"
 
-    def command(self, target: str) -> list[str]:
-        """Return a `make` of the user, with nothing of our environment."""
+    def command(self, *words: str) -> list[str]:
+        """Return a command of the user, with nothing of our environment."""
         identity = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        options = f"OPTIONS=--suite {self.home / 'part-v1'} --data {self.data} --listen 127.0.0.1:0"
         variables = [
             f"HOME={self.home}",
             "PATH=/usr/bin:/bin",
             f"R1PLUS_CACHE={cache_dir()}",
             f"UV_CACHE_DIR={cache_dir() / 'tests' / 'uv-of-nobody'}",
         ]
-        make = ["make", "-s", "--no-print-directory", "-C", str(self.home / "src"), target, options]
-        return ["setpriv", *identity, "env", "-i", *variables, *make]
+        return ["setpriv", *identity, "env", "-i", *variables, *words]
+
+    def make_command(self, target: str) -> list[str]:
+        """Return a `make` of the user."""
+        options = f"OPTIONS=--suite {self.home / 'part-v1'} --data {self.data} --listen 127.0.0.1:0"
+        return self.command("make", "-s", "--no-print-directory", "-C", str(self.home / "src"), target, options)
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command; return what came of it."""
+        return subprocess.run(self.command(*words), capture_output=True, text=True, cwd="/")
 
     def make(self, target: str) -> str:
         """Run a target; return what it prints."""
-        result = subprocess.run(self.command(target), capture_output=True, text=True, cwd="/")
+        result = subprocess.run(self.make_command(target), capture_output=True, text=True, cwd="/")
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
@@ -79,6 +91,9 @@ def user() -> Iterator[User]:
     try:
         copy_sources(home / "src")
         write_part(home / "part-v1")
+        (home / ".local/bin").mkdir(parents=True)
+        if uv := shutil.which("uv", path=f"{os.environ['PATH']}:{Path.home()}/.local/bin"):
+            shutil.copy(uv, home / ".local/bin")
         for path in (home, packages):
             subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(path)], check=True)
         yield User(home)
@@ -89,7 +104,8 @@ def user() -> Iterator[User]:
         shutil.rmtree(home)
 
 
-def test_it_answers_by_the_line_that_it_prints_and_goes_down_without_a_trace(user: User) -> None:
+@pytest.mark.triton
+def test_each_line_that_it_prints_works_and_it_goes_down_without_a_trace(user: User) -> None:
     printed = user.make("quickstart")
     assert re.search(r"gate +Pass: 32 of 32 right", printed), printed
     assert re.search(r"Ready after \d+ s", printed)
@@ -99,6 +115,12 @@ def test_it_answers_by_the_line_that_it_prints_and_goes_down_without_a_trace(use
     curl = re.search(r"curl .*?\n.*?'\n", printed, re.DOTALL)
     assert curl is not None
     assert "Stockholm" in subprocess.check_output(["/bin/bash", "-c", curl[0]], text=True)
+    program = re.search(r"  from openai.*?print\(.*?\)\n", printed, re.DOTALL)
+    assert program is not None
+    assert "Stockholm" in subprocess.check_output([sys.executable, "-c", dedent(program[0])], text=True)
+    state = re.search(r"state    (.*)", printed)
+    assert state is not None
+    assert "Serving" in user.run(*state[1].split()).stdout
     assert all(Path(f"/proc/{pid}").stat().st_uid == NOBODY for pid in find_processes(user.data))
     assert "It serves already" in user.make("quickstart")
     assert user.make("quickstart-down") == "Stopped; nothing is left running\n"
@@ -108,7 +130,11 @@ def test_it_answers_by_the_line_that_it_prints_and_goes_down_without_a_trace(use
 def test_ctrl_c_before_it_serves_leaves_nothing_running(user: User) -> None:
     user.make("quickstart-down")
     with subprocess.Popen(
-        user.command("quickstart"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        user.make_command("quickstart"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -42,6 +42,17 @@ def test_a_field_that_means_nothing_here_is_refused_by_its_path(spec: dict[str, 
     assert str(refusal.value).startswith(words)
 
 
+def test_each_field_of_the_spec_is_honoured_or_refused() -> None:
+    """A field that the API gains is neither until somebody decides."""
+    honoured = {"tier", "engine", "batching", "context", "accuracy", "rollout"}
+    refused = {words.split(":")[0].removeprefix("spec.") for _, words in REFUSED.values()}
+    fields = set()
+    for name, field in R1PlusDeploymentSpec.model_fields.items():
+        parts = {} if name in honoured else getattr(field.annotation, "model_fields", {})
+        fields |= {f"{name}.{part.alias or other}" for other, part in parts.items()} or {name}
+    assert honoured | refused == fields
+
+
 def test_all_refused_fields_are_told_at_once() -> None:
     with pytest.raises(RequestError) as refusal:
         request_of(replicas=3, access={"namespaces": ["a"]}, delivery={"mode": "Image"})
