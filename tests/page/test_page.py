@@ -1,6 +1,7 @@
 """`make test-page`: what a person can do on the gateway's page, in a real browser, before a real model."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -39,7 +40,14 @@ async def test_a_question_is_asked_by_keyboard_alone_and_the_answer_says_what_an
     await expect(facts).to_be_visible(timeout=PATIENCE_MS)
     await expect(page.locator("article .text")).to_contain_text("Stockholm")
     shown = await facts.inner_text()
-    for fact in ("Pass", "207 of 210 of credit-v1 (98.6 %; 4 may be lost)", "credit-1", "sha256:", "tokens/s"):
+    for fact in (
+        "Pass",
+        "207 of 210 of credit-v1 (98.6 %; 4 may be lost)",
+        "credit-1",
+        "sha256:",
+        "First token",
+        "tokens/s",
+    ):
         assert fact in shown
     await expect(question(page)).to_be_focused()
 
@@ -64,6 +72,39 @@ async def test_a_document_is_added_cited_and_deleted(page: Page, gateway: Gatewa
     await page.reload()
     await expect(question(page)).to_be_focused(timeout=PATIENCE_MS)
     await expect(entry).to_have_count(0)
+
+
+async def test_an_upload_shows_how_far_it_is(page: Page, gateway: GatewayProcess) -> None:
+    await enter(page, gateway)
+    session = await page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000}
+    await session.send("Network.emulateNetworkConditions", slow)
+    await page.evaluate(
+        """() => {
+            const bar = document.getElementById("upload-bar");
+            window.shown = [];
+            new MutationObserver(() => window.shown.push(bar.checkVisibility() && bar.value)).observe(bar, { attributes: true });
+        }"""
+    )
+    # Spaces are no passages, so that it is sent for seconds and read in no time.
+    entry = await add_document(page, "long.md", HANDBOOK + b" " * 400_000)
+    shown = await page.evaluate("shown")
+    assert [part for part in shown if 0 < part < 1], f"the bar moves while the file is sent: {shown}"
+    await expect(page.get_by_role("progressbar", name="Progress of the upload")).to_be_hidden()
+    await page.get_by_role("button", name="Delete: long.md").click()
+    await expect(entry).to_have_count(0)
+
+
+async def test_a_preset_is_chosen_beside_its_accuracy(page: Page, gateway: GatewayProcess) -> None:
+    await enter(page, gateway)
+    preset = page.get_by_label("Preset")
+    names = await preset.get_by_role("option").all_inner_texts()
+    assert names[0] == "none (accuracy gated)"
+    assert all(re.fullmatch(r"[a-z]+ \(accuracy (un)?measured\)", name) for name in names[1:]), names
+    await preset.select_option("code")
+    async with page.expect_request("**/v1/responses") as sent:
+        await ask(page, "What is the capital of Sweden?")
+    assert json.loads(str((await sent.value).post_data))["model"] == "credit:code"
 
 
 async def test_what_i_said_is_remembered_shown_and_deleted(page: Page, gateway: GatewayProcess) -> None:
