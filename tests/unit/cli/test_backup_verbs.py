@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,9 +19,14 @@ from typer.testing import Result
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.gateway import TOKEN_VARIABLE
 from support.cli.command import run
+from support.gateway.backups import back_up as make_backup
+from support.gateway.backups import fill
+from support.gateway.content import make_content, say
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import GatewayProcess, running_process, started
 from support.gateway.rig import FakeMonitor
+from support.gateway.tenant_data import Time, Volume, make_caller
+from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -145,6 +151,49 @@ async def test_backup_erase_and_restore_into_another_cluster(tenant: Tenant, tmp
     assert re.search(r"Record \d+: restored at 20\S+Z from backup_[0-9a-f]{32} of 20\S+Z; what was recorded", audit)
     assert "refused (409): This tenant's data are in use" in str(tenant.fail(there, "tenant", "restore", *words))
     assert "Receipt erasure_" in tenant.succeed(there, "tenant", "verify-receipt", tmp_path / "receipt")
+
+
+@pytest.mark.unit_long
+async def test_a_restore_on_a_machine_whose_clock_is_years_ahead_keeps_what_it_restores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """This machine's clock is right, so here the backup is of three years ago."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    volume = Volume(tmp_path_factory.mktemp("before"), time=Time(time.time() - 3 * 365 * 86400)).make()
+    async with volume.open() as store:
+        filled = await fill(store)
+        anna = make_caller(filled.key.record.id, end_user="anna@example.com")
+        await make_content(store).write(anna, lambda one: one.create_conversation({}, [say("x")]))
+        files = await make_backup(store)
+    words = ("--file", tmp_path / "backup", "--keys", tmp_path / "keys")
+    (tmp_path / "backup").write_bytes(files.backup)
+    (tmp_path / "keys").write_bytes(files.keys)
+    key, person = filled.key.key.encode(), anna.end_user
+    async with serving(FakeTriton(answer("x"))) as pod, FakeMonitor().listen() as monitor:
+        gateway = GatewayProcess(tmp_path_factory.mktemp("ahead"), pod, monitor)
+        gateway.settings["data"]["contentDays"] = 30
+        gateway.write_settings()
+        shutil.copy(volume.config.secret_folder / "half-1", gateway.folder / "secret" / "half-1")
+        tenant = Tenant(gateway, gateway, monkeypatch)
+
+        async def is_in_state(reason: str) -> bool:
+            return (await gateway.read_data_state())["reason"] == reason
+
+        async with started(gateway):
+            restored = tenant.succeed(gateway, "tenant", "restore", *words)
+            assert "1095 days ahead of what was seen" in restored and "r1plus tenant confirm-time" in restored
+            await eventually(lambda: is_in_state("ClockAhead"), "retention waits for a person")
+            assert await talk(gateway, key, person, "GET") == (200, 1, "")
+        async with started(gateway):  # It says so after a restart, too.
+            await eventually(lambda: is_in_state("ClockAhead"), "retention waits for a person")
+            assert await talk(gateway, key, person, "GET") == (200, 1, "")
+            tenant.succeed(gateway, "tenant", "confirm-time")
+
+            async def is_deleted() -> bool:
+                return await talk(gateway, key, person, "GET") == (200, 0, "")
+
+            await eventually(is_deleted, "what is over is deleted")
+            await eventually(lambda: is_in_state("Ready"), "retention goes on")
 
 
 async def test_the_keys_are_replaced_and_an_older_backup_goes_with_them(tenant: Tenant, tmp_path: Path) -> None:
