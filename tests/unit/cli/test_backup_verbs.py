@@ -1,10 +1,14 @@
 """`r1plus tenant backup`, `restore` and `verify-backup` between two gateways that run, with their real stores."""
 
+import asyncio
 import json
 import os
 import re
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -214,6 +218,53 @@ async def test_a_folder_for_the_keys_that_is_not_there_is_named(tenant: Tenant, 
         tenant.fail(tenant.here, "tenant", "backup", *words)
     )
     assert list_names(tmp_path) == set()
+
+
+KILLED = """
+import os, signal, sys
+folder, last, count = sys.argv.pop(1), int(sys.argv.pop(1)), 0
+
+def look(event, given):
+    global count
+    if event in ("open", "os.rename", "os.remove") and str(given[0]).startswith(folder):
+        count += 1
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(look)
+from r1plus_cli.main import main
+main()
+"""
+"""Runs `r1plus`, and kills it before its n-th access to a file of a folder."""
+
+
+@pytest.mark.unit_long
+async def test_a_backup_that_is_killed_leaves_files_that_are_whole(tenant: Tenant, tmp_path: Path) -> None:
+    """The newest keys open each backup that is there, whichever of the two was written when it was killed."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    older = back_up(tenant, folder, "older")
+    before, numbers = (folder / "keys").read_bytes(), iter(range(1, 100))
+    states: set[tuple[bool, bool]] = set()
+    for number in numbers:
+        (folder / "keys").write_bytes(before)
+        newer = ("tenant", "backup", "--file", folder / "newer", "--keys", folder / "keys")
+        tenant.call(tenant.here, "key", "list")  # Lets the environment have the administrator's token.
+        command = [sys.executable, "-c", KILLED, str(folder), str(number), *map(str, newer)]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        has_newer = (folder / "newer").exists()
+        states.add(((folder / "keys").read_bytes() != before, has_newer))
+        tenant.succeed(tenant.here, "tenant", "verify-backup", *older)
+        if has_newer:
+            words = ("--file", folder / "newer", "--keys", folder / "keys")
+            tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
+            (folder / "newer").unlink()
+        if done.returncode == 0:
+            break
+    assert states == {(False, False), (True, False), (True, True)}
+    assert next(numbers) > 8
+    assert list_names(folder) == {"older", "keys"}, "what was killed leaves parts, and the next one takes them"
 
 
 def cut(file: Path) -> None:
