@@ -1,4 +1,4 @@
-"""The socket by which `r1plus serve update` reaches the `serve` that runs: a request, then lines until the result.
+"""The socket by which verbs of `r1plus serve` reach the `serve` that runs: a request, then lines until the result.
 
 Only the folder's owner and root reach it, since nobody else may enter the folder. What root may read, the owner perhaps
 may not: so texts are part of the request.
@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,12 +35,29 @@ class MessageKind(StrEnum):
     STEP = "Step"
     PROGRESS = "Progress"
     IN_FORCE = "InForce"
+    DONE = "Done"
     REFUSED = "Refused"
+
+
+class OwnerVerb(StrEnum):
+    """What the owner of the folder may ask for, besides updates."""
+
+    CONFIRM_TIME = "ConfirmTime"
+    """That the gateway goes by this machine's clock."""
+    SIGN_TOKEN = "SignToken"
+    """A token of the gateway's administrator."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerRequest:
+    """A request that is no update; it is answered by one line."""
+
+    verb: OwnerVerb
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A line of the answer. The last one is `InForce` or `Refused`."""
+    """A line of the answer. The last one is `InForce`, `Done` or `Refused`."""
 
     kind: MessageKind
     text: str
@@ -90,11 +107,13 @@ class _Sender:
 
 
 Handle = Callable[[UpdateRequest, Asker], Awaitable[UpdateResult]]
+Acts = Mapping[OwnerVerb, Callable[[], Awaitable[str]]]
+"""Verb -> what carries it out, and returns the answer. Raises EdgeError."""
 
 
 @asynccontextmanager
-async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterator[None]:
-    """Take requests for the block. OSError: the socket cannot be made."""
+async def listen_for_requests(folder: DataFolder, handle: Handle, acts: Acts) -> AsyncIterator[None]:
+    """Take requests for the block; `handle`: updates. OSError: the socket cannot be made."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sender = _Sender(writer)
@@ -102,13 +121,15 @@ async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterato
             try:
                 async with asyncio.timeout(_REQUEST_SECONDS):
                     line = await reader.readuntil(b"\n")
-                request = loads(UpdateRequest, line.decode())
+                request = _read_request(line.decode())
             except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
                 problem = "it is none" if not isinstance(error, ContractError) else str(error)
                 sender.send(Message(MessageKind.REFUSED, f"The request cannot be read: {problem}"))
             else:
-                result = await _carry_out(handle, request, sender)
-                sender.send(_build_answer(result))
+                if isinstance(request, OwnerRequest):
+                    sender.send(await _act(acts[request.verb]))
+                else:
+                    sender.send(_build_answer(await _carry_out(handle, request, sender)))
             await writer.drain()
         writer.close()
 
@@ -122,6 +143,24 @@ async def listen_for_updates(folder: DataFolder, handle: Handle) -> AsyncIterato
         finally:
             server.close()
             folder.control.unlink(missing_ok=True)
+
+
+def _read_request(text: str) -> UpdateRequest | OwnerRequest:
+    """Return the request. Raises ContractError: it is none."""
+    try:
+        return loads(OwnerRequest, text)
+    except ContractError:
+        return loads(UpdateRequest, text)
+
+
+async def _act(act: Callable[[], Awaitable[str]]) -> Message:
+    try:
+        return Message(MessageKind.DONE, await act())
+    except EdgeError as error:
+        return Message(MessageKind.REFUSED, str(error))
+    except Exception as error:
+        log.exception("A request of the owner ended by an error of r1plus")
+        return Message(MessageKind.REFUSED, f"An error of r1plus: {type(error).__name__}: {error}")
 
 
 def _build_answer(result: UpdateResult) -> Message:
@@ -151,28 +190,47 @@ def ask_for_update(folder: DataFolder, request: UpdateRequest, narrator: Narrato
     Raises:
         EdgeError: nothing serves there, or it ended meanwhile.
     """
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            with short_path(folder.control) as path:
-                connection.connect(path)
-            # Who serves may be of an earlier release, which refuses fields that it does not know.
-            named = {name: value for name, value in to_jsonable(request).items() if value}
-            connection.sendall(f"{dumps(named)}\n".encode())
-        except OSError as error:
-            raise EdgeError(
-                f"--data {folder.root}: nothing serves there now ({error.strerror}), so nothing was updated; start it"
-                " with `r1plus serve`, which takes the same options"
-            ) from error
-        with connection.makefile("r", encoding="utf-8") as lines:
-            for line in _read_lines(lines):
-                message = loads(Message, line, tolerant=True)
-                if message.kind in (MessageKind.IN_FORCE, MessageKind.REFUSED):
-                    return UpdateResult(message.kind is MessageKind.IN_FORCE, message.text)
-                _tell(message, narrator)
+    # Who serves may be of an earlier release, which refuses fields that it does not know.
+    named = {name: value for name, value in to_jsonable(request).items() if value}
+    for message in _ask(folder, named, ", so nothing was updated"):
+        if message.kind in (MessageKind.IN_FORCE, MessageKind.REFUSED):
+            return UpdateResult(message.kind is MessageKind.IN_FORCE, message.text)
+        _tell(message, narrator)
     raise EdgeError(
         f"--data {folder.root}: r1plus serve has ended before the update was decided; what served before serves at its"
         " next start, unless the update had taken traffic. See `r1plus serve status`"
     )
+
+
+def ask(folder: DataFolder, verb: OwnerVerb) -> str:
+    """Ask the `serve` of the folder for anything else, and return its answer.
+
+    Raises:
+        EdgeError: it refuses, nothing serves there, or it ended meanwhile.
+    """
+    message = next(_ask(folder, to_jsonable(OwnerRequest(verb)), ""), None)
+    if message is None:
+        raise EdgeError(f"--data {folder.root}: r1plus serve has ended before it answered; see `r1plus serve status`")
+    if message.kind is not MessageKind.DONE:
+        raise EdgeError(f"--data {folder.root}: {message.text}")
+    return message.text
+
+
+def _ask(folder: DataFolder, document: Mapping[str, object], consequence: str) -> Iterator[Message]:
+    """Send a request, and yield the answer's lines. `consequence`: of nothing serving there."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            with short_path(folder.control) as path:
+                connection.connect(path)
+            connection.sendall(f"{dumps(document)}\n".encode())
+        except OSError as error:
+            raise EdgeError(
+                f"--data {folder.root}: nothing serves there now ({error.strerror}){consequence}; start it"
+                " with `r1plus serve`, which takes the same options"
+            ) from error
+        with connection.makefile("r", encoding="utf-8") as lines:
+            for line in _read_lines(lines):
+                yield loads(Message, line, tolerant=True)
 
 
 def _read_lines(lines: Iterator[str]) -> Iterator[str]:

@@ -23,6 +23,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from r1plus_contract.gateway import (
+    DATA_PATH,
     GATEWAY,
     GATEWAY_ADMIN,
     GATEWAY_KEY,
@@ -30,11 +31,12 @@ from r1plus_contract.gateway import (
     PORT_API,
     PORT_INTERNAL,
     SETTINGS_FILE,
+    DataState,
     GatewaySettings,
     ModelSettings,
     TlsPaths,
 )
-from r1plus_contract.jsonable import dumps, to_jsonable
+from r1plus_contract.jsonable import ContractError, dumps, loads, to_jsonable
 from r1plus_contract.metrics import GATEWAY_PODS
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_edge.controller import run_pod
@@ -265,10 +267,47 @@ class EdgeGateway:
         lines = (line for line in text.splitlines() if line.startswith(f"{GATEWAY_PODS}{{"))
         return sum(int(float(line.rpartition(" ")[2])) for line in lines)
 
+    async def read_data_state(self, session: aiohttp.ClientSession) -> DataState | None:
+        """Return what the gateway says of its data; None: it does not answer."""
+        try:
+            async with session.get(f"{self._internal_url}{DATA_PATH}") as response:
+                return loads(DataState, await response.text(), tolerant=True)
+        except (aiohttp.ClientError, TimeoutError, OSError, ContractError):
+            return None
+
     @property
     def metrics_url(self) -> str:
         """The gateway's endpoint for Prometheus."""
-        return f"http://{LOOPBACK}:{self.pod.ports[PORT_INTERNAL]}/metrics"
+        return f"{self._internal_url}/metrics"
+
+    @property
+    def _internal_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.pod.ports[PORT_INTERNAL]}"
+
+    async def sign_token(self) -> str:
+        """Return a token of the administrator, for verbs that call the gateway themselves."""
+        return self._signer.sign()
+
+    async def confirm_time(self) -> str:
+        """Let the gateway go by this machine's clock, and return what came of it.
+
+        Raises:
+            EdgeError: the gateway refuses, or does not answer.
+        """
+        url = f"{self._listening.local_url}/v1/admin/time/confirm"
+        headers, timeout = {"Authorization": f"Bearer {self._signer.sign()}"}, aiohttp.ClientTimeout(REQUEST_SECONDS)
+        problem = f"see {self._folder.logs / 'gateway.log'}"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.post(url, headers=headers, ssl=self._trust) as response,
+            ):
+                if response.status != 200:
+                    raise EdgeError(f"The gateway does not confirm the time: HTTP {response.status}; {problem}")
+                now = float((await response.json())["now"])
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise EdgeError(f"The gateway does not answer: {error or type(error).__name__}; {problem}") from error
+        return f"The gateway goes by {format_timestamp(now)}"
 
     async def ensure_key(self) -> None:
         """Let the key's file have a valid API key: the one that it has, else a new one. Call it until `has_key`.

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from r1plus_contract.gateway import DataReason, DataState
 from r1plus_contract.names import CONTAINER_TRITON, PORT_MONITOR
 from r1plus_contract.verdict import MonitorReport, Phase
 from r1plus_edge.container import Container
@@ -14,7 +15,7 @@ from r1plus_edge.listening import Listening
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.pod import Pod
 from r1plus_edge.remedies import localize
-from r1plus_edge.report import Reporter, ServePhase, list_conditions
+from r1plus_edge.report import Reporter, ServePhase, describe_data, list_conditions
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.plan.observation import Json
 
@@ -36,9 +37,13 @@ class Progress:
         self._told: set[str] = set()
         self._notes: set[str] = set()
         self._failing: set[str] = set()
+        self._data_reason: DataReason | None = None
 
-    def tell(self, controller: Controller, gateway: EdgeGateway, *, is_routing: bool) -> bool:
-        """Tell what is new; return whether all is steady. `is_routing`: whether the gateway sends requests to a pod."""
+    def tell(self, controller: Controller, gateway: EdgeGateway, data: DataState | None, *, is_routing: bool) -> bool:
+        """Tell what is new; return whether all is steady.
+
+        `data`: what the gateway says of its data; `is_routing`: whether it sends requests to a pod.
+        """
         status: Json = controller.objects.deployment["status"]
         pods = [pod for pod in controller.list_pods() if not pod.is_terminating]
         newest = pods[-1] if pods else None
@@ -48,8 +53,10 @@ class Progress:
         self._tell_steps(status, newest, report, is_serving=is_serving)
         phase = self._find_phase(status, report, is_serving=is_serving)
         conditions = list_conditions(status.get("conditions", ()), controller.folder)
+        data_problem = describe_data(data, controller.folder)
         failing = [one for pod in (*pods, gateway.pod) for one in pod.containers if one.is_failing]
         self._tell_conditions(conditions)
+        self._tell_data(data, data_problem)
         self._tell_failures(failing)
         watched = controller.reports.get(serving.name) if serving else report
         asked = controller.request.spec  # Of an update, too.
@@ -70,7 +77,7 @@ class Progress:
             search=gateway.search,
             restarts=sum(pod.restarts for pod in (*pods, gateway.pod)),
             percent=compute_percent(report),
-            conditions=conditions,
+            conditions=(*conditions, *data_problem),
             failures=tuple(one.describe_failure() for one in failing),
             rollback=localize(describe_rollback(status), controller.folder),
         )
@@ -128,6 +135,13 @@ class Progress:
             key = _PERCENT.sub("", one)
             if not one.startswith(f"{ConditionType.READY.value}: ") and key not in self._notes:
                 self._notes.add(key)
+                self._reporter.narrator.note(one)
+
+    def _tell_data(self, data: DataState | None, problem: Sequence[str]) -> None:
+        """Tell why the gateway's data cannot be used, or deletion waits: once, since figures in it change."""
+        if data is not None and data.reason is not self._data_reason:
+            self._data_reason = data.reason
+            for one in problem:
                 self._reporter.narrator.note(one)
 
     def _tell_failures(self, failing: Sequence[Container]) -> None:

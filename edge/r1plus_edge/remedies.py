@@ -1,9 +1,10 @@
-"""What the plan tells a cluster's users to do, as an owner of one machine can do it: without kubectl and requests."""
+"""What plan and gateway tell a cluster's users to do, as an owner of one machine can do it: without kubectl."""
 
 import re
 from collections.abc import Callable
 from typing import Final
 
+from r1plus_contract.gateway import GATEWAY, GATEWAY_KEY
 from r1plus_contract.requests import Verb
 from r1plus_edge.data_folder import DataFolder
 
@@ -15,6 +16,7 @@ _IMPORT: Final = (
     "make them with `r1plus engine import`, and give their folder with --engine and their R1PlusEngine with --catalog"
 )
 _SUITES: Final = "give the folder of one with --suite, or name a shipped one"
+_EXPORT: Final = r"Restore [^.]* from the recovery export: r1plus tenant init --from FILE"
 _Replace = Callable[[DataFolder, "re.Match[str]"], str]
 _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
     (re.compile(pattern), replace)
@@ -33,6 +35,23 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
         (rf"`r1plus {Verb.UNPIN} [^`]*`", lambda folder, match: _update_without("spec.rollout.pinned")),
         (_LOGS, lambda folder, match: f"{folder.logs}/{match[1]}.log"),
         (r"raise spec\.replicas or lower ", lambda folder, match: "lower "),
+        (r"`r1plus tenant confirm-time`", lambda folder, match: f"`r1plus serve confirm-time --data {folder.root}`"),
+        (
+            rf"Enlarge the volume \(PersistentVolumeClaim {GATEWAY}\), or PostgreSQL's",
+            lambda folder, match: f"Make room on the disk of {folder.store}",
+        ),
+        (_EXPORT, lambda folder, match: f"Put back {folder.secret} from a copy of the data folder"),
+        (rf"Secret {GATEWAY_KEY}", lambda folder, match: str(folder.secret)),
+        (
+            r"Restore the tenant's last backup(, file and key ring together)?",
+            lambda folder, match: (
+                f"Stop it, and put back {folder.root} from a copy; or move {folder.store} away, and begin with new data"
+            ),
+        ),
+        (
+            r"Mount the volume so that the gateway's user can write it",
+            lambda folder, match: f"Let its owner write {folder.store}",
+        ),
         (r"raise spec\.replicas, or check why the others are not Ready", lambda folder, match: "see the logs"),
         (
             r"name its image and digest in the chart's .* an R1PlusEngine with spec\.artifact",

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
+from r1plus_contract.gateway import DataReason, DataState
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.objects import write_synced
@@ -211,3 +212,10 @@ def list_conditions(conditions: Sequence[dict[str, str]], folder: DataFolder) ->
         for one in conditions
         if one["status"] == "False" and one["type"] in ("Ready", "EngineReady", "CapacityFits", "QualityVerified")
     )
+
+
+def describe_data(state: DataState | None, folder: DataFolder) -> tuple[str, ...]:
+    """Return what is wrong with the gateway's data, for people; nothing if they can be used, or are being opened."""
+    if state is None or state.reason in (DataReason.READY, DataReason.STARTING):
+        return ()
+    return (f"DataReady: {state.reason.value}: {localize(state.message, folder)}",)

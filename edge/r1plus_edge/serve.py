@@ -24,7 +24,7 @@ from r1plus_contract.jsonable import ContractError, loads
 from r1plus_contract.streams import read_at_most
 from r1plus_contract.verdict import MonitorReport
 from r1plus_edge.confinement import find_refusals
-from r1plus_edge.control import listen_for_updates
+from r1plus_edge.control import OwnerVerb, listen_for_requests
 from r1plus_edge.controller import Controller
 from r1plus_edge.data_folder import DataFolder, hold, open_data_folder
 from r1plus_edge.errors import EdgeError
@@ -190,7 +190,8 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, fr
         serving = asyncio.create_task(_run_gateway(gateway, front.takeover))
         progress = Progress(reporter, options.listening, lambda: gateway.has_key)
         try:
-            async with listen_for_updates(folder, updater.run):
+            acts = {OwnerVerb.CONFIRM_TIME: gateway.confirm_time, OwnerVerb.SIGN_TOKEN: gateway.sign_token}
+            async with listen_for_requests(folder, updater.run, acts):
                 await _follow(controller, gateway, session, progress, updater, front.takeover)
             return updater.handover
         finally:
@@ -231,7 +232,8 @@ async def _follow(
             await asyncio.sleep(IDLE_SECONDS)
             continue
         is_routing = gateway.pod.is_ready and await gateway.count_pods(session) > 0
-        is_steady = progress.tell(controller, gateway, is_routing=is_routing) and gateway.has_key
+        data = await gateway.read_data_state(session)
+        is_steady = progress.tell(controller, gateway, data, is_routing=is_routing) and gateway.has_key
         updater.notice_pass()
         if takeover is not None:
             is_serving = is_routing and controller.serving_pod is not None

@@ -19,11 +19,12 @@ DEFAULT_SPEC: Final = R1PlusTenantSpec.model_validate(
             "calculator": True,
             "knowledge": True,
             "embedding": {"engine": "all-minilm-l6-v2"},
+            "limits": {"chunksPerKey": 100_000},
         },
         "data": {"retentionDays": 30},
     }
 )
-"""Without an R1PlusTenant."""
+"""Without an R1PlusTenant. The first key is the owner's, and may have all chunks."""
 _Spec = R1PlusTenantSpec
 _NO_CLUSTER: Final = "there is no cluster with users and namespaces; leave the field out"
 _NO_PODS: Final = "there are no pods of your own; leave the field out"

@@ -103,6 +103,8 @@ def restore_command(
         typer.confirm(f"{_describe_unreadable(checked)}. Restore all the same?", abort=True)
     restored = _upload(target, "/restores", file, keys, "Restoring")
     _say(f"Restored {_describe(restored)}")
+    if problem := restored.get("retention_problem"):
+        _say(problem)
 
 
 def verify_backup_command(

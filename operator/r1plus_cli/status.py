@@ -128,8 +128,8 @@ def _list_figures(view: DeploymentView) -> Iterable[tuple[str, str]]:
         yield "Last good", view.last_good
     if view.last_request:
         yield "Last request", _FRACTION.sub("", view.last_request, count=1)
-    if view.request_refused:
-        yield "Refused", view.request_refused
+    for refusal in view.refusals:
+        yield "Refused", refusal
     if view.runtime and view.runtime.reason != "Current":
         yield "Runtime", fill_in_commands(view, f"{view.runtime.triton}: {view.runtime.message}")
     yield "Endpoint", view.endpoint or "none yet"

@@ -102,7 +102,8 @@ class DeploymentView:
     last_request: str = ""
     requests: int = 0
     """Number of the newest request that the operator has seen."""
-    request_refused: str = ""
+    refusals: tuple[str, ...] = ()
+    """Why requests are not carried out."""
     incident: IncidentView | None = None
     runtime: RuntimeView | None = None
     strategy: str = ""
@@ -225,7 +226,7 @@ def build_view(cr: Mapping[str, Any]) -> DeploymentView:
         rollback_blockers=_get_texts(status, "rollbackBlockers"),
         last_request=_get_text(status, "lastRequest"),
         requests=int(status.get("requests", 0)),
-        request_refused=_get_text(status, "requestRefused"),
+        refusals=tuple(filter(None, (_get_text(status, field) for field in ("requestRefused", "refreshRefused")))),
         incident=_parse_incident(_get_mapping(status, "incident")),
         runtime=_parse_runtime(_get_mapping(status, "runtime")),
         strategy=_get_text(_get_mapping(spec, "rollout"), "strategy"),

@@ -372,6 +372,14 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         on_tenant(TESS, {"metadata": {"finalizers": None}}), "tenants", "who may update r1plustenants/finalizers",
         on_tenant(PAULA, {"metadata": {"finalizers": None}}),
     ),
+    "a user of which one of the tenant's pods would be the operator's": (
+        on_tenant(PAULA, {"spec": {"runAsUser": 1097}}), "tenants", "below 1097 or above 1100",
+        on_tenant(PAULA, {"spec": {"runAsUser": 1096}}),
+    ),
+    "the operator's user": (
+        on_tenant(PAULA, {"spec": {"runAsUser": 1100}}), "tenants", "run as the operator's user 1100",
+        on_tenant(PAULA, {"spec": {"runAsUser": 1101}}),
+    ),
     "the operator saying what a tenant is allowed": (
         on_tenant(OPERATOR, {"spec": {"callers": {"namespaces": ["mallory"]}}}), "tenants", "never the operator",
         on_tenant(TESS, {"spec": {"callers": {"namespaces": ["team-front"]}}}),

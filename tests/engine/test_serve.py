@@ -1,7 +1,11 @@
 """`r1plus serve` with the real Triton: one machine, no cluster, and nothing left of it."""
 
+import asyncio
+import json
 import os
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +15,13 @@ import pytest
 from openai import InternalServerError
 
 from r1plus_contract.admission import TOKEN_FILE
+from r1plus_edge.gateway import load_tenant
 from r1plus_edge.report import ServePhase
+from r1plus_gateway.store.opening import StoreConfig
+from r1plus_gateway.store.repository import MetaName, write_meta
+from r1plus_gateway.store.tenant import TenantStore
 from support.edge.owner import owning
-from support.edge.served import Served, read_objects, serving
+from support.edge.served import COMMAND, Served, read_objects, serving
 from support.edge.suites import write_part
 from support.waiting import DEADLINE_SECONDS, wait_until
 
@@ -112,6 +120,55 @@ def test_after_a_power_cut_it_serves_by_the_recorded_verdict_with_the_same_key_a
         assert owner.cite(store) == "handbook.md"
         assert owner.say(conversation, "What is the code of the cabin?")["turns"] == 1
         assert owner.calculate("factor(x^2 - 1)")["exact"] == "(x - 1)*(x + 1)"
+
+
+def set_retention_back(served: Served) -> None:
+    """Let the data have seen nothing for three years, as if the machine's clock were ahead by that."""
+    folder, then = served.folder, time.time() - 3 * 365 * 86400
+
+    async def write() -> None:
+        store = TenantStore(StoreConfig(load_tenant(folder).uid, folder.secret, folder.store))
+        assert await store.open(), store.state
+        value = json.dumps({"moment": then, "held_from": None})
+        await store.write(lambda ledger: write_meta(ledger.connection, MetaName.RETENTION_TIME, value))
+        await store.close()
+
+    asyncio.run(write())
+
+
+def test_its_owner_confirms_a_clock_far_ahead_and_does_what_administrators_do(served: Served) -> None:
+    served.kill()
+    set_retention_back(served)
+    served.start()
+    served.until_announced()
+
+    def find_problem() -> str:
+        return next((one for one in served.status.conditions if one.startswith("DataReady: ClockAhead: ")), "")
+
+    problem = wait_until(find_problem, "its status says that retention waits")
+    assert f"run `r1plus serve confirm-time --data {served.folder.root}`" in problem
+    assert problem in served.call("status").stdout and problem in served.output
+    confirmed = served.call("confirm-time")
+    assert re.fullmatch(r"The gateway goes by 20\S+Z\n", confirmed.stdout), confirmed.stderr
+    wait_until(lambda: not find_problem(), "retention goes on")
+    token = served.call("token").stdout.strip()
+    environment = {**os.environ, "R1PLUS_GATEWAY": served.status.url, "R1PLUS_GATEWAY_TOKEN": token}
+
+    def administer(*words: str) -> str:
+        done = subprocess.run([COMMAND, *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "records are whole" in administer("audit")
+    person, said = "anna@example.com", {"items": [{"type": "message", "role": "user", "content": "Hello"}]}
+    headers = {
+        "Authorization": f"Bearer {administer('key', 'create', 'shop', '--end-users').strip()}",
+        "x-r1plus-end-user": person,
+    }
+    url = f"{served.status.url}/v1/conversations"
+    assert httpx.post(url, json=said, headers=headers, trust_env=False).status_code == 200
+    receipt = json.loads(administer("tenant", "erase", "--end-user", person, "--yes"))
+    assert (receipt["conversations"], receipt["items"], len(receipt["data_keys"])) == (1, 1, 1)
 
 
 def test_a_stop_ends_all_within_seconds_and_says_so(served: Served) -> None:

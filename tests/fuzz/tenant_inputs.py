@@ -96,6 +96,9 @@ REFUSED: dict[str, tuple[Case, ...]] = {
     "-1": (Refused(tenant(quota={"pods": -1}), ("spec.quota.pods", "-1", "greater than or equal to 0")),),
     "2^31": (
         Refused(way(cidr="10.0.0.0/8", ports=[65536]), ("spec.egress[0].ports[0]", "less than or equal to 65535")),
+        Refused(
+            gateway(limits={"chunksPerKey": 2**31}), ("spec.gateway.limits.chunksPerKey", "less than or equal to 100000")
+        ),
         Refused(keeps(2**31), ("spec.data.retentionDays", "less than or equal to 3650")),
     ),
     "2^63": (

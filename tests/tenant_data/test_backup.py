@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from r1plus_contract.gateway import DataReason
 from r1plus_gateway.access.api_keys import verify_key
 from r1plus_gateway.store import migration
 from r1plus_gateway.store.admin import create_key, verify_audit
@@ -33,7 +34,7 @@ from support.gateway.backups import (
 )
 from support.gateway.content import say
 from support.gateway.killed_restore import kill_restores, prepare
-from support.gateway.tenant_data import ADMIN, Volume
+from support.gateway.tenant_data import ADMIN, START, Time, Volume
 from support.registry.postgres import Postgres
 from support.scratch import make_scratch_folder
 from support.tables import for_each
@@ -95,6 +96,27 @@ async def test_other_replicas_take_over_the_keys_that_a_restore_brought(
                     assert await verify_key(key.key.encode(), store, store.clock.read()) is not None
                 assert await read_texts(store, filled) == [say("x"), say("y")]
                 assert (await verify_audit(store)).problem == ""
+
+
+async def test_no_replica_deletes_what_one_has_restored_under_a_clock_years_ahead(
+    tenant: Volume, postgresql: Postgres, folder: Path
+) -> None:
+    async with tenant.open() as store:
+        filled = await fill(store)
+        files = await back_up(store)
+    ahead = Time(START + 3 * 365 * 86400)
+    with postgresql.scratch() as url:
+        there = replace(make_elsewhere(tenant, folder), url=url, limits=tenant.limits, time=ahead)
+        async with AsyncExitStack() as stack:
+            replicas = [await stack.enter_async_context(there.open()) for _ in range(2)]
+            for store in replicas:
+                await store.maintain()
+            await restore(replicas[0], files)
+            for store in reversed(replicas):
+                store.prune_soon()
+                await store.maintain()
+                assert store.state.reason is DataReason.CLOCK_AHEAD
+            assert await read_texts(replicas[0], filled, BERT) == [say("x"), say("y")]
 
 
 async def test_an_end_user_that_was_erased_stays_unreadable(tenant: Volume, postgresql: Postgres, folder: Path) -> None:

@@ -31,6 +31,7 @@ from r1plus_gateway.store.admin import (
     update_key,
     verify_audit,
 )
+from r1plus_gateway.store.content import Page
 from r1plus_gateway.store.database import StoreLimits
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.errors import DataReason, StoreError
@@ -371,3 +372,40 @@ async def test_a_database_that_is_gone_and_back_loses_nothing(cluster: Cluster, 
             assert isinstance(await store.ledger.reserve(next_id(), CALLER, "credit", 900), Reservation)
             assert store.state.is_ready
             assert (await verify_audit(store)).problem == ""
+
+
+async def test_a_database_that_is_slow_is_said_in_time_and_loses_nothing(tenant: Volume) -> None:
+    """As while maintenance has locked the tables: statements wait for longer than a request does."""
+    next_id = count_from()
+    async with replace(tenant, limits=StoreLimits(connect=20.0, lock=20.0, statement=1.0)).open() as store:
+        content = make_content(store)
+        await content.write(CALLER, lambda one: one.create_conversation({}, []))
+        running = [await store.ledger.reserve(next_id(), CALLER, "credit", 100) for _ in range(5)]
+        with psycopg.connect(tenant.url) as maintenance:
+            maintenance.execute("LOCK TABLE reservations, conversations IN ACCESS EXCLUSIVE MODE")
+            settlements = [asyncio.create_task(settle(store, one, 10, 10)) for one in running]
+            for attempt in (
+                store.ledger.reserve(next_id(), CALLER, "credit", 1),
+                content.read(CALLER, lambda one: one.list_conversations(Page())),
+                content.write(CALLER, lambda one: one.create_conversation({}, [])),
+            ):
+                with pytest.raises(AccessError) as refusal:
+                    await attempt
+                assert (refusal.value.status, refusal.value.code) == (503, "data_unavailable")
+            assert store.state.reason is DataReason.UNAVAILABLE
+            assert "statement timeout" in store.state.message
+        await asyncio.gather(*settlements)
+
+        async def is_settled() -> bool:
+            return await read_budget(store) == (100, 0)
+
+        await eventually(is_settled, "all five are settled", retry_on=(StoreError,))
+
+        async def count_conversations() -> int:
+            listed = await content.read(CALLER, lambda one: one.list_conversations(Page()))
+            return 0 if listed is None else len(listed.entries)
+
+        count = await eventually(count_conversations, "content is read", retry_on=(AccessError,))
+        assert count == 1, "what was refused is not there"
+        assert store.state.is_ready
+        assert (await verify_audit(store)).problem == ""

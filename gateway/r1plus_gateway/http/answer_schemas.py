@@ -243,6 +243,7 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         rows={"type": "object", "additionalProperties": COUNT},
         data_keys=COUNT,
         unreadable_rows=COUNT,
+        retention_problem=or_null(TEXT),
     ),
     "Document": {"type": "object"},
 }

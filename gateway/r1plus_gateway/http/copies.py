@@ -133,5 +133,6 @@ def _respond(report: RestoreReport, status: int) -> web.Response:
         "rows": dict(report.rows),
         "data_keys": report.data_keys,
         "unreadable_rows": report.unreadable_rows,
+        "retention_problem": report.retention_problem or None,
     }
     return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")

@@ -482,7 +482,7 @@ class KnowledgeWriter(KnowledgeReader):
         if own + count > limits.caller_chunks:
             raise ContentLimitError(
                 f"{count} chunks more exceed the {limits.caller_chunks} that this key may have, of which {own} are in"
-                " use; delete files from vector stores, choose larger chunks, or use another key"
+                " use; delete files from vector stores, choose larger chunks, use another key, or ask the platform team"
             )
         if count_tenant_chunks(self.connection) + count > limits.tenant_chunks:
             raise ContentLimitError(

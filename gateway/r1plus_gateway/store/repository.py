@@ -74,11 +74,10 @@ OWN_META: Final = (
     MetaName.TENANT,
     MetaName.KEY_RING,
     MetaName.ADOPTED_ROOT,
-    MetaName.RETENTION_TIME,
     MetaName.CONFIRMATION,
 )
-"""What says whose database it is, with which keys, and at what time: in no backup, and a restore changes the adopted
-root only."""
+"""What says whose database it is, with which keys, and whose clocks were confirmed: in no backup, and a restore changes
+the adopted root only."""
 
 
 @dataclass(slots=True)

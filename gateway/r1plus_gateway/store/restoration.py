@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from r1plus_contract.gateway import GATEWAY_KEY
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_gateway.access.caller import Caller
-from r1plus_gateway.store import migration
+from r1plus_gateway.store import migration, retention_clock
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.adopted_root import AdoptedRoot, open_roots
 from r1plus_gateway.store.audit import RESTORE_ACTION, AuditHead, AuditRecord
@@ -50,6 +50,8 @@ class RestoreReport:
     """Rows with content whose data key is not in the keys file: it was destroyed, by an erasure or a rotation since."""
     restore_id: str = ""
     """Empty after a check."""
+    retention_problem: str = ""
+    """Why what is over by now is not deleted yet, and what to do; empty: it is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,15 @@ class _Intake:
         """Take rows of the backup."""
         self.unreadable += sum("key_id" in row and row["key_id"] not in self.key_ids for row in batch.rows)
         self._insert(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Adopted:
+    """What a gateway goes on with, once the restore is committed."""
+
+    data: OpenData
+    head: AuditHead
+    retention_problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +176,16 @@ def restore(site: Site, read: Read) -> _Restored:
         backup = _open_backup(site, read, source)
         rows = _import_tables(connection, backup, source, intake)
         backup.require_end()
-        data, head = _adopt(site, connection, source, backup.header)
-    report = RestoreReport(backup.header, rows, len(intake.key_ids), intake.unreadable, data.restore_id)
-    return _Restored(data, head, report)
+        adopted = _adopt(site, connection, source, backup.header)
+    report = RestoreReport(
+        backup.header,
+        rows,
+        len(intake.key_ids),
+        intake.unreadable,
+        adopted.data.restore_id,
+        adopted.retention_problem,
+    )
+    return _Restored(adopted.data, adopted.head, report)
 
 
 def _require_new_data(site: Site) -> None:
@@ -263,8 +281,8 @@ def _import_tables(
     return rows
 
 
-def _adopt(site: Site, connection: Connection, source: _Source, backup: StreamHeader) -> tuple[OpenData, AuditHead]:
-    """Take over the root that came, and record the restore in the audit log that came."""
+def _adopt(site: Site, connection: Connection, source: _Source, backup: StreamHeader) -> _Adopted:
+    """Take over root and time that came, and record the restore in the audit log that came."""
     adopted = replace(source.root, restore_id=f"restore_{secrets.token_hex(16)}")
     sealed = adopted.seal(site.data.keys, site.config.tenant_uid)
     write_meta(connection, MetaName.ADOPTED_ROOT, sealed)
@@ -286,5 +304,6 @@ def _adopt(site: Site, connection: Connection, source: _Source, backup: StreamHe
             outcome=f"{backup.id} of {format_timestamp(backup.created_at)}",
         )
     )
+    problem = retention_clock.restart(ledger, site.clock, backup.created_at)
     ledger.flush()
-    return data, ledger.head
+    return _Adopted(data, ledger.head, problem)

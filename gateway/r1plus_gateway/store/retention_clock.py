@@ -1,5 +1,7 @@
 """The time that retention goes by: a gateway that starts with a clock far ahead deletes nothing for that alone.
 
+Nor does one into which a backup is restored, however long its own data have seen that clock: `restart`.
+
 It follows the earlier of ledger time and the machine's clock, ahead and back. Where that is further from what was seen
 than a gateway is switched off for, only the time counts that passes while a gateway runs: until the clock is corrected,
 an administrator confirms it, or, for a clock ahead, it has been the same for a day of running.
@@ -89,6 +91,19 @@ class RetentionClock:
         """Go on with the ledger's time: an administrator says that it is right."""
         self._last, self.problem = None, ""
         _write(ledger, RetentionTime(ledger.now))
+
+
+def restart(ledger: LedgerRepository, clock: LedgerClock, made_at: float) -> str:
+    """Let restored data go on with the time that they have seen; return why deletion waits, and what to do.
+
+    This machine's clock may be wrong, and nothing that is stored here says otherwise. `made_at`: the newest time that a
+    backup without a retention time has seen, at least; its gateway was of an earlier release.
+    """
+    stored, target = _read(ledger), min(ledger.now, clock.read_wall())
+    newest = stored.moment if stored is not None else max(ledger.seen_at, made_at)
+    present = _follow(RetentionTime(min(newest, target)), target)
+    _write(ledger, present)
+    return present.describe_hold(target)
 
 
 def _follow(before: RetentionTime, target: float) -> RetentionTime:

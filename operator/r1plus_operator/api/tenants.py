@@ -246,6 +246,13 @@ class GatewayCaps(ApiModel):
     silence_seconds: Annotated[int, Field(ge=1, le=3600), WHOLE] = Field(
         300, description="Longest time without a response of the engine; then the request fails."
     )
+    chunks_per_key: Annotated[int, Field(ge=1, le=100_000), WHOLE] = Field(
+        50_000,
+        description=(
+            "Chunks of documents that one key may have with all its end users, of the tenant's 100,000. With a single"
+            " key, 100000 lets it have all."
+        ),
+    )
 
 
 _REPLICAS_SHARE = Rule(

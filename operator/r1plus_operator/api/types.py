@@ -363,6 +363,9 @@ class R1PlusDeploymentStatus(ApiModel):
     request_refused: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="Why the requested rollback is not carried out, and what to do."
     )
+    refresh_refused: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="Why the requested refresh is not carried out, and what to do."
+    )
     runtime: RuntimeStatus | None = Field(None, description="Which images serve, and whether newer ones are available.")
     incident: Incident | None = Field(None, description="The accuracy drop that is being handled, if any.")
     replicas: Count = Field(0, description="Pods of the current revision.")

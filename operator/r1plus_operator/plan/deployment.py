@@ -174,7 +174,7 @@ def _assemble(inputs: PassInputs, decision: _Decision, mounted_suites: MountedSu
         notes=(
             *build_transition_events(observation.cr.get("status") or {}, status),
             *quarantine.build_events(outcome.response if outcome else None, ends, now),
-            *build_request_events(observation.cr, str(status.get("requestRefused", ""))),
+            *build_request_events(observation.cr, status),
         ),
         requeue_after=seconds_to_next_pass(situation),
         pool=request_pool(current, observation, spec, suite),

@@ -19,6 +19,8 @@ _REASONS = {
     Verb.ACK: "Acknowledged",
     Verb.REFRESH: "RefreshRequested",
 }
+_REFUSAL_FIELDS = {Verb.ROLLBACK: "requestRefused", Verb.REFRESH: "refreshRefused"}
+"""Verb -> the status field that says why its request is not carried out."""
 
 
 def read_ack_token(cr: Json) -> str:
@@ -29,37 +31,58 @@ def read_ack_token(cr: Json) -> str:
 
 def find_rollback_request(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
     """Return the requested rollback of the revision that serves; None: none is requested, or it was made already."""
-    request = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
-    if request is None or _explain_objection(cr, request, serving) or explain_refused_rollback(cr, serving):
+    request = _find_accepted(cr, Verb.ROLLBACK, serving)
+    if request is None:
         return None
     records = (r.rollback for r in revisions.values() if r.rollback)
     return None if any(record.request == request.token and record.switched_at for record in records) else request
 
 
-def explain_refused_rollback(cr: Json, serving: str) -> str:
-    """Return why the requested rollback is not carried out; empty: it is. The first pass that sees it decides."""
-    request = read_requests(cr["metadata"]).get(Verb.ROLLBACK)
+def find_refresh_request(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
+    """Return the requested refresh of the revision that serves; None: none is requested, or it was answered already."""
+    request = _find_accepted(cr, Verb.REFRESH, serving)
+    if request is None:
+        return None
+    records = (r.refresh for r in revisions.values() if r.refresh)
+    return None if any(record.request == request.token for record in records) else request
+
+
+def _find_accepted(cr: Json, verb: Verb, serving: str) -> Request | None:
+    request = read_requests(cr["metadata"]).get(verb)
+    if request is None or _explain_objection(cr, verb, request, serving) or _explain_refusal(cr, verb, serving):
+        return None
+    return request
+
+
+def explain_refusals(cr: Json, serving: str) -> dict[str, str]:
+    """Return why a request is not carried out, by its status field. The first pass that sees a request decides."""
+    refusals = {field: _explain_refusal(cr, verb, serving) for verb, field in _REFUSAL_FIELDS.items()}
+    return {field: text for field, text in refusals.items() if text}
+
+
+def _explain_refusal(cr: Json, verb: Verb, serving: str) -> str:
+    request = read_requests(cr["metadata"]).get(verb)
     if request is None:
         return ""
     if _is_reported(cr, request):
-        return str((cr.get("status") or {}).get("requestRefused", ""))
-    objection = _explain_objection(cr, request, serving)
-    return f"{request.summary}: the rollback is not carried out: {objection}" if objection else ""
+        return str((cr.get("status") or {}).get(_REFUSAL_FIELDS[verb], ""))
+    objection = _explain_objection(cr, verb, request, serving)
+    return f"{request.summary}: the {verb} is not carried out: {objection}" if objection else ""
 
 
-def _explain_objection(cr: Json, request: Request, serving: str) -> str:
+def _explain_objection(cr: Json, verb: Verb, request: Request, serving: str) -> str:
     requests = read_requests(cr["metadata"])
-    for verb in (Verb.ACK, Verb.UNPIN):
-        if verb in requests and requests[verb].rank >= request.rank:
-            return f"`r1plus {verb}` was requested later; request the rollback again if it is still needed."
+    for later in (Verb.ACK, Verb.UNPIN) if verb is Verb.ROLLBACK else ():
+        if later in requests and requests[later].rank >= request.rank:
+            return f"`r1plus {later}` was requested later; request the rollback again if it is still needed."
     if request.revision == serving:
         return ""
     revision = request.revision or "(none)"
     return f"it names revision {revision}, but {serving or 'none'} serves; request it again with r1plus."
 
 
-def build_request_status(cr: Json, refusal: str) -> Json:
-    """Return the status fields about requests: the newest, its number, and why a rollback is not carried out."""
+def build_request_status(cr: Json, refusals: Mapping[str, str]) -> Json:
+    """Return the status fields about requests: the newest, its number, and why one is not carried out."""
     in_order = sorted((request.rank, verb, request) for verb, request in read_requests(cr["metadata"]).items())
     if not in_order:
         return {}
@@ -67,20 +90,20 @@ def build_request_status(cr: Json, refusal: str) -> Json:
     status: Json = {"lastRequest": f"{newest.at} {verb} by {newest.summary}"[:MAX_STATUS]}
     if newest.order:
         status["requests"] = newest.order
-    if refusal and Verb.ROLLBACK in (verb for _, verb, _ in in_order):
-        status["requestRefused"] = refusal[:MAX_STATUS]
-    return status
+    return status | {field: text[:MAX_STATUS] for field, text in refusals.items()}
 
 
-def build_request_events(cr: Json, refusal: str) -> list[Event]:
-    """Return the Events of requests, and of a refusal, that the status does not report yet."""
+def build_request_events(cr: Json, status: Json) -> list[Event]:
+    """Return the Events of requests, and of the refusals in the new `status`, that the CR's does not report yet."""
     requests = read_requests(cr["metadata"])
     unreported = sorted((r.rank, verb, r) for verb, r in requests.items() if not _is_reported(cr, r))
     events = [
         Event(_REASONS[verb], f"{request.summary} (r1plus {verb})", request.at) for _, verb, request in unreported
     ]
-    if refusal and refusal[:MAX_STATUS] != (cr.get("status") or {}).get("requestRefused"):
-        events.append(Event("RequestRefused", refusal, requests[Verb.ROLLBACK].at, is_warning=True))
+    for verb, field in _REFUSAL_FIELDS.items():
+        refusal = str(status.get(field, ""))
+        if refusal and refusal != (cr.get("status") or {}).get(field):
+            events.append(Event("RequestRefused", refusal, requests[verb].at, is_warning=True))
     return events
 
 

@@ -1,11 +1,16 @@
 """`r1plus tenant backup`, `restore` and `verify-backup` between two gateways that run, with their real stores."""
 
+import asyncio
 import json
 import os
 import re
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,9 +23,14 @@ from typer.testing import Result
 from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.gateway import TOKEN_VARIABLE
 from support.cli.command import run
+from support.gateway.backups import back_up as make_backup
+from support.gateway.backups import fill
+from support.gateway.content import make_content, say
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import GatewayProcess, running_process, started
 from support.gateway.rig import FakeMonitor
+from support.gateway.tenant_data import Time, Volume, make_caller
+from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -147,6 +157,49 @@ async def test_backup_erase_and_restore_into_another_cluster(tenant: Tenant, tmp
     assert "Receipt erasure_" in tenant.succeed(there, "tenant", "verify-receipt", tmp_path / "receipt")
 
 
+@pytest.mark.unit_long
+async def test_a_restore_on_a_machine_whose_clock_is_years_ahead_keeps_what_it_restores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """This machine's clock is right, so here the backup is of three years ago."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    volume = Volume(tmp_path_factory.mktemp("before"), time=Time(time.time() - 3 * 365 * 86400)).make()
+    async with volume.open() as store:
+        filled = await fill(store)
+        anna = make_caller(filled.key.record.id, end_user="anna@example.com")
+        await make_content(store).write(anna, lambda one: one.create_conversation({}, [say("x")]))
+        files = await make_backup(store)
+    words = ("--file", tmp_path / "backup", "--keys", tmp_path / "keys")
+    (tmp_path / "backup").write_bytes(files.backup)
+    (tmp_path / "keys").write_bytes(files.keys)
+    key, person = filled.key.key.encode(), anna.end_user
+    async with serving(FakeTriton(answer("x"))) as pod, FakeMonitor().listen() as monitor:
+        gateway = GatewayProcess(tmp_path_factory.mktemp("ahead"), pod, monitor)
+        gateway.settings["data"]["contentDays"] = 30
+        gateway.write_settings()
+        shutil.copy(volume.config.secret_folder / "half-1", gateway.folder / "secret" / "half-1")
+        tenant = Tenant(gateway, gateway, monkeypatch)
+
+        async def is_in_state(reason: str) -> bool:
+            return (await gateway.read_data_state())["reason"] == reason
+
+        async with started(gateway):
+            restored = tenant.succeed(gateway, "tenant", "restore", *words)
+            assert "1095 days ahead of what was seen" in restored and "r1plus tenant confirm-time" in restored
+            await eventually(lambda: is_in_state("ClockAhead"), "retention waits for a person")
+            assert await talk(gateway, key, person, "GET") == (200, 1, "")
+        async with started(gateway):  # It says so after a restart, too.
+            await eventually(lambda: is_in_state("ClockAhead"), "retention waits for a person")
+            assert await talk(gateway, key, person, "GET") == (200, 1, "")
+            tenant.succeed(gateway, "tenant", "confirm-time")
+
+            async def is_deleted() -> bool:
+                return await talk(gateway, key, person, "GET") == (200, 0, "")
+
+            await eventually(is_deleted, "what is over is deleted")
+            await eventually(lambda: is_in_state("Ready"), "retention goes on")
+
+
 async def test_the_keys_are_replaced_and_an_older_backup_goes_with_them(tenant: Tenant, tmp_path: Path) -> None:
     first = back_up(tenant, tmp_path, "first")
     keys = (tmp_path / "keys").read_bytes()
@@ -165,6 +218,53 @@ async def test_a_folder_for_the_keys_that_is_not_there_is_named(tenant: Tenant, 
         tenant.fail(tenant.here, "tenant", "backup", *words)
     )
     assert list_names(tmp_path) == set()
+
+
+KILLED = """
+import os, signal, sys
+folder, last, count = sys.argv.pop(1), int(sys.argv.pop(1)), 0
+
+def look(event, given):
+    global count
+    if event in ("open", "os.rename", "os.remove") and str(given[0]).startswith(folder):
+        count += 1
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(look)
+from r1plus_cli.main import main
+main()
+"""
+"""Runs `r1plus`, and kills it before its n-th access to a file of a folder."""
+
+
+@pytest.mark.unit_long
+async def test_a_backup_that_is_killed_leaves_files_that_are_whole(tenant: Tenant, tmp_path: Path) -> None:
+    """The newest keys open each backup that is there, whichever of the two was written when it was killed."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    older = back_up(tenant, folder, "older")
+    before, numbers = (folder / "keys").read_bytes(), iter(range(1, 100))
+    states: set[tuple[bool, bool]] = set()
+    for number in numbers:
+        (folder / "keys").write_bytes(before)
+        newer = ("tenant", "backup", "--file", folder / "newer", "--keys", folder / "keys")
+        tenant.call(tenant.here, "key", "list")  # Lets the environment have the administrator's token.
+        command = [sys.executable, "-c", KILLED, str(folder), str(number), *map(str, newer)]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        has_newer = (folder / "newer").exists()
+        states.add(((folder / "keys").read_bytes() != before, has_newer))
+        tenant.succeed(tenant.here, "tenant", "verify-backup", *older)
+        if has_newer:
+            words = ("--file", folder / "newer", "--keys", folder / "keys")
+            tenant.succeed(tenant.here, "tenant", "verify-backup", *words)
+            (folder / "newer").unlink()
+        if done.returncode == 0:
+            break
+    assert states == {(False, False), (True, False), (True, True)}
+    assert next(numbers) > 8
+    assert list_names(folder) == {"older", "keys"}, "what was killed leaves parts, and the next one takes them"
 
 
 def cut(file: Path) -> None:

@@ -197,3 +197,9 @@ def test_a_command_in_what_the_operator_says_names_the_deployment() -> None:
     body["status"]["incident"] = {**INCIDENT, "next": text}
     assert shown(body).count('`r1plus ack credit -n team-credit --reason "..."`') == 3
     assert "NAMESPACE" not in shown(body)
+
+
+def test_the_status_says_why_requests_are_not_carried_out() -> None:
+    body = serving(requestRefused="the rollback: why", refreshRefused="the refresh: why")
+    refused = [line.split(maxsplit=1)[1] for line in shown(body).splitlines() if "Refused" in line]
+    assert refused == ["the rollback: why", "the refresh: why"]

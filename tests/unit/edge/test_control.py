@@ -3,14 +3,14 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from r1plus_edge.control import ask_for_update, listen_for_updates
+from r1plus_edge.control import OwnerVerb, ask, ask_for_update, listen_for_requests
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.places import short_path
@@ -55,7 +55,7 @@ async def carry_out(request: UpdateRequest, narrator: Narrator) -> UpdateResult:
 @pytest.mark.parametrize("engine", ["good", "bad"])
 async def test_whoever_asks_sees_each_step_and_what_came_of_it(folder: DataFolder, engine: str) -> None:
     listener = Listener()
-    async with listen_for_updates(folder, carry_out):
+    async with listen_for_requests(folder, carry_out, {}):
         assert folder.control.stat().st_mode & 0o777 == 0o600
         result = await asyncio.to_thread(ask_for_update, folder, UpdateRequest(engine=engine), listener)
     assert listener.lines == [f"engine: {engine}", "gate 50 %"]
@@ -87,7 +87,7 @@ async def test_an_update_goes_on_when_its_asker_leaves(folder: DataFolder) -> No
         has_ended.set()
         return UpdateResult(True, "")
 
-    async with listen_for_updates(folder, wait):
+    async with listen_for_requests(folder, wait, {}):
         with connected(folder) as connection:
             connection.sendall(b'{"engine": "good"}\n')
             await began.wait()
@@ -109,7 +109,7 @@ def connected(folder: DataFolder) -> Iterator[socket.socket]:
     ids=["empty", "a list", "a number", "no text", "endless"],
 )
 async def test_a_request_that_is_none_is_refused(folder: DataFolder, line: bytes) -> None:
-    async with listen_for_updates(folder, carry_out):
+    async with listen_for_requests(folder, carry_out, {}):
         answer = await asyncio.to_thread(send, folder, line)
         assert b'"Refused"' in answer
         result = await asyncio.to_thread(ask_for_update, folder, UpdateRequest(engine="good"), Listener())
@@ -120,7 +120,7 @@ async def test_an_error_of_our_own_is_an_answer(folder: DataFolder) -> None:
     async def break_off(request: UpdateRequest, narrator: Narrator) -> UpdateResult:
         raise ValueError("embedded null byte")
 
-    async with listen_for_updates(folder, break_off), asyncio.timeout(20):
+    async with listen_for_requests(folder, break_off, {}), asyncio.timeout(20):
         result = await asyncio.to_thread(ask_for_update, folder, UpdateRequest(engine="good"), Listener())
     assert not result.is_in_force
     assert "ValueError: embedded null byte" in result.text
@@ -143,3 +143,55 @@ def test_the_socket_of_a_killed_serve_is_no_serve(tmp_path: Path) -> None:
         left.bind(str(folder.control))
     with pytest.raises(EdgeError, match=r"nothing serves there now \(Connection refused\)"):
         ask_for_update(folder, UpdateRequest(engine="good"), Listener())
+
+
+async def answer_at_once() -> str:
+    return "The gateway goes by 2026-11-29T07:00:00Z"
+
+
+async def refuse() -> str:
+    raise EdgeError("The gateway does not answer")
+
+
+async def break_down() -> str:
+    raise ValueError("embedded null byte")
+
+
+async def test_the_owner_asks_for_other_things_while_an_update_goes_on(folder: DataFolder) -> None:
+    may_end = asyncio.Event()
+
+    async def wait(request: UpdateRequest, narrator: Narrator) -> UpdateResult:
+        await may_end.wait()
+        return UpdateResult(True, "it serves")
+
+    async with listen_for_requests(folder, wait, {OwnerVerb.CONFIRM_TIME: answer_at_once}):
+        update = asyncio.create_task(
+            asyncio.to_thread(ask_for_update, folder, UpdateRequest(engine="good"), Listener())
+        )
+        answer = await asyncio.to_thread(ask, folder, OwnerVerb.CONFIRM_TIME)
+        assert (answer, update.done()) == (await answer_at_once(), False)
+        may_end.set()
+        assert (await update).is_in_force
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [(refuse, "The gateway does not answer"), (break_down, "An error of r1plus: ValueError: embedded null byte")],
+    ids=["a refusal", "an error of our own"],
+)
+async def test_what_the_owner_does_not_get_is_said(
+    folder: DataFolder, act: Callable[[], Awaitable[str]], message: str
+) -> None:
+    async with listen_for_requests(folder, carry_out, {OwnerVerb.SIGN_TOKEN: act}):
+        with pytest.raises(EdgeError, match=message):
+            await asyncio.to_thread(ask, folder, OwnerVerb.SIGN_TOKEN)
+
+
+async def test_a_verb_that_is_none_is_refused(folder: DataFolder) -> None:
+    async with listen_for_requests(folder, carry_out, {}):
+        assert b'"Refused"' in await asyncio.to_thread(send, folder, b'{"verb": "Erase"}\n')
+
+
+def test_an_owner_who_reaches_nobody_is_told_so(folder: DataFolder) -> None:
+    with pytest.raises(EdgeError, match=r"nothing serves there now \(No such file or directory\); start it"):
+        ask(folder, OwnerVerb.CONFIRM_TIME)

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_contract.gateway import DataReason, DataState
 from r1plus_contract.requests import Verb, format_command
 from r1plus_contract.verdict import Verdict, WatchStanding
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.progress import describe_rollback
 from r1plus_edge.remedies import localize
-from r1plus_edge.report import list_conditions
+from r1plus_edge.report import describe_data, list_conditions
+from r1plus_gateway.store.database import ENLARGE, RESTORE
+from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.retention_clock import RetentionTime
+from r1plus_gateway.store.tenant_keys import create_ring, make_half, open_ring, read_halves
 from support.plan.falls import controlled, fallen, rolled_back
 from support.plan.world import World
 
@@ -93,3 +98,38 @@ TEXTS = {
 @pytest.mark.parametrize(("text", "localized"), TEXTS.values(), ids=TEXTS)
 def test_a_message_keeps_all_but_its_remedy(text: str, localized: str) -> None:
     assert localize(text, FOLDER) == localized
+
+
+DATA = {
+    "a clock that is far ahead": (
+        RetentionTime(0.0, 0.0).describe_hold(9e8),
+        "Then, or if it is right, run `r1plus serve confirm-time --data /srv/data`",
+    ),
+    "a full disk": (
+        f"tenant.db: disk full. {ENLARGE}",
+        "tenant.db: disk full. Make room on the disk of /srv/data/store",
+    ),
+    "a damaged file": (f"It is damaged. {RESTORE}, file and key ring together", "Stop it, and put back /srv/data from"),
+}
+
+
+@pytest.mark.parametrize(("text", "remedy"), DATA.values(), ids=DATA)
+def test_a_problem_of_the_data_names_a_remedy_of_this_machine(text: str, remedy: str) -> None:
+    (shown,) = describe_data(DataState(DataReason.CLOCK_AHEAD, text), FOLDER)
+    assert remedy in shown and not OF_A_CLUSTER.search(shown)
+
+
+@pytest.mark.parametrize("halves", [(), ("half-1",), ("other",)], ids=["lost", "no half", "another"])
+def test_a_half_that_is_lost_or_wrong_is_put_back_from_a_copy(tmp_path: Path, halves: tuple[str, ...]) -> None:
+    for name in halves:
+        (tmp_path / "half-1").write_text(make_half() if name == "other" else "x")
+    with pytest.raises(StoreError) as raised:
+        open_ring(create_ring("uid", {"half-1": b"h" * 32}), "uid", read_halves(tmp_path))
+    (shown,) = describe_data(DataState(raised.value.reason, str(raised.value)), FOLDER)
+    assert "Put back /srv/data/secret from a copy of the data folder" in shown
+    assert not OF_A_CLUSTER.search(shown) and "Secret r1plus" not in shown
+
+
+def test_data_that_can_be_used_or_are_being_opened_are_no_problem() -> None:
+    for state in (None, DataState(DataReason.READY, "can be read"), DataState(DataReason.STARTING, "wait")):
+        assert describe_data(state, FOLDER) == ()

@@ -9,6 +9,7 @@ from r1plus_cli import local
 from r1plus_cli.documents import Document
 from r1plus_cli.errors import UsageError
 from r1plus_cli.serve_tenant import read_tenant
+from r1plus_contract.gateway import GatewayLimits
 from r1plus_contract.names import API_VERSION, KIND_TENANT
 from r1plus_edge.errors import RequestError
 from r1plus_edge.tenant import DEFAULT_SPEC, TenantRequest, build_tenant
@@ -104,6 +105,8 @@ def test_without_a_tenant_all_is_on_and_the_catalog_has_its_engine() -> None:
     request = read_tenant([], (local.SHIPPED_CATALOG,), "local")
     assert request.spec == DEFAULT_SPEC
     assert request.embedding is not None
+    limits = request.spec.gateway.limits
+    assert limits.chunks_per_key == GatewayLimits().chunks_per_tenant, "the owner has one key"
 
 
 def test_a_catalog_without_the_engine_of_the_default_has_documents_by_words(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -27,15 +27,17 @@ from r1plus_gateway.store.content import (
     Page,
     StoredResponse,
 )
-from r1plus_gateway.store.content_cipher import UnreadableContentError
+from r1plus_gateway.store.content_cipher import ContentCipher, DataKey, Owner, UnreadableContentError
 from r1plus_gateway.store.content_reader import ContentReader
 from r1plus_gateway.store.content_writer import ContentWriter
 from r1plus_gateway.store.erasure import ErasureScope, erase
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from r1plus_gateway.store.tenant_content import WRITES_AT_ONCE, TenantContent
+from r1plus_gateway.store.tenant_keys import derive_keys
 from support.gateway.content import MIB, check_books, make_content, say
 from support.gateway.content_crash import take_steps
 from support.gateway.tenant_data import ADMIN, Volume, make_caller
+from support.tables import for_each
 from support.waiting import eventually
 
 CALLER = make_caller()
@@ -351,6 +353,41 @@ async def test_rows_hold_no_text_and_do_not_decrypt_in_another_place(
         connection.execute(sa.update(items).where(items.c.conversation_id == other.id).values(content=stolen))
     with pytest.raises(UnreadableContentError, match="does not decrypt"):
         await content.read(ANNA, lambda one: one.list_items(other.id, Page()))
+
+
+@for_each("changes", {
+    "another tenant": {"tenant": "another"},
+    "another table": {"table": "responses"},
+    "another row": {"row": "conv_2"},
+    "another key's name": {"key_id": "2"},
+})  # fmt: skip
+def test_a_ciphertext_is_bound_to_its_tenant_table_row_and_key(changes: Mapping[str, str]) -> None:
+    """With the right key in hand, as of a copied database, or of a root that two tenants share by mistake."""
+    keys = derive_keys(b"r" * 32)
+
+    def decrypt(
+        sealed: bytes, tenant: str = "own", table: str = "items", row: str = "conv_1", key_id: str = "1"
+    ) -> bytes:
+        return ContentCipher(lambda: keys, tenant).decrypt(DataKey(key_id, b"k" * 32), table, row, sealed)
+
+    sealed = ContentCipher(lambda: keys, "own").encrypt(DataKey("1", b"k" * 32), "items", "conv_1", b"text")
+    assert decrypt(sealed) == b"text"
+    with pytest.raises(UnreadableContentError):
+        decrypt(sealed, **changes)
+
+
+@for_each("tenant, owner", {
+    "another tenant": ("another", Owner("api_key", "a", "anna")),
+    "another caller": ("own", Owner("api_key", "b", "anna")),
+    "another kind of caller": ("own", Owner("service_account", "a", "anna")),
+    "another end user": ("own", Owner("api_key", "a", "bert")),
+})  # fmt: skip
+def test_a_wrapped_data_key_is_bound_to_its_tenant_and_owner(tenant: str, owner: Owner) -> None:
+    keys, own = derive_keys(b"r" * 32), Owner("api_key", "a", "anna")
+    key, wrapped = ContentCipher(lambda: keys, "own").create_key(own)
+    assert ContentCipher(lambda: keys, "own").unwrap_key(key.id, own, wrapped).value == key.value
+    with pytest.raises(UnreadableContentError):
+        ContentCipher(lambda: keys, tenant).unwrap_key(key.id, owner, wrapped)
 
 
 async def test_content_is_unreadable_for_another_owner_even_with_the_row_in_its_name(

@@ -138,6 +138,11 @@ async def test_after_an_erasure_the_log_of_the_database_is_empty(volume: Volume,
     assert log.stat().st_size == 0
 
 
+async def test_what_is_deleted_is_overwritten_in_the_file(store: TenantStore) -> None:
+    with store.require_data().database.transaction(writes=True) as connection:
+        assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 1
+
+
 async def test_a_log_that_cannot_be_emptied_now_costs_no_receipt(
     store: TenantStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

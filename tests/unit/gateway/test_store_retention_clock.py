@@ -1,7 +1,10 @@
 """Retention and clocks: a gateway that starts with a clock years ahead deletes nothing early, and nothing stays for ever."""
 
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,9 +16,12 @@ from r1plus_gateway.store.content import MemorySource
 from r1plus_gateway.store.retention import date_back
 from r1plus_gateway.store.retention_clock import HOLD_SECONDS
 from r1plus_gateway.store.tenant import Periods, TenantStore
+from support.gateway.backups import Files, back_up, make_elsewhere, restore
 from support.gateway.content import make_content, say
 from support.gateway.knowledge import make_knowledge, make_store, upload
-from support.gateway.tenant_data import ADMIN, START, Volume, make_caller, settle
+from support.gateway.tenant_data import ADMIN, START, Time, Volume, make_caller, settle
+from support.scratch import make_scratch_folder
+from support.tables import for_each
 
 CALLER = make_caller()
 DAY = 86400.0
@@ -220,3 +226,98 @@ async def test_what_is_kept_under_a_clock_that_was_corrected_is_shown_without_a_
             await store.maintain()
             volume.time.advance(days * DAY)
             assert {one.text for one in await content.read(CALLER, lambda one: one.read_memories())} == texts
+
+
+# A restore, whose data know nothing of the clock of the machine that they come to.
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = make_scratch_folder("r1plus-tenant-")
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+async def back_up_now(volume: Volume) -> Files:
+    async with open_store(volume) as store:
+        await store.maintain()
+        return await back_up(store)
+
+
+async def back_up_of_an_earlier_release(volume: Volume) -> Files:
+    """Its backups have no retention time."""
+    async with open_store(volume) as store:
+        where = t.meta.c.name == "retention_time"
+        await store.write(lambda ledger: ledger.connection.execute(sa.delete(t.meta).where(where)))
+        return await back_up(store)
+
+
+async def back_up_under_a_clock_ahead(volume: Volume) -> Files:
+    """All that it has of its last hours is dated years ahead, and it has waited for most of a day."""
+    volume.time.wall += YEARS
+    async with open_store(volume) as store:
+        await store.maintain()
+        volume.time.advance(HOLD_SECONDS * 0.9)
+        await store.maintain()
+        return await back_up(store)
+
+
+@for_each("make_backup", {
+    "of a gateway with a right clock": back_up_now,
+    "of an earlier release": back_up_of_an_earlier_release,
+    "of a gateway that waits for its own clock": back_up_under_a_clock_ahead,
+})  # fmt: skip
+async def test_a_restore_under_a_clock_years_ahead_deletes_nothing_until_it_is_confirmed(
+    used_volume: Volume, folder: Path, make_backup: Callable[[Volume], Awaitable[Files]]
+) -> None:
+    files = await make_backup(used_volume)
+    elsewhere = replace(make_elsewhere(used_volume, folder), time=Time(START + YEARS))
+    async with open_store(elsewhere) as store:
+        await store.maintain()  # New data go by their machine's clock.
+        assert store.state.is_ready
+        problem = (await restore(store, files)).retention_problem
+        assert "days ahead of what was seen" in problem and "24 more hours of running" in problem
+        for _ in range(3):
+            await store.maintain()
+            elsewhere.time.advance(HOLD_SECONDS * 0.3)
+    async with open_store(elsewhere) as store:
+        assert [await count_rows(store, one) for one in (t.conversations, t.memories)] == [1, 1]
+        assert await count_rows(store, t.audit) >= 2
+        await store.maintain()
+        assert (store.state.reason, store.state.can_serve) == (DataReason.CLOCK_AHEAD, True)
+        await confirm_time(store, ADMIN)
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
+
+
+async def test_a_restore_under_a_clock_that_is_corrected_deletes_at_the_right_time(
+    used_volume: Volume, folder: Path
+) -> None:
+    files = await back_up_now(used_volume)
+    elsewhere = replace(make_elsewhere(used_volume, folder), time=Time(START + YEARS))
+    async with open_store(elsewhere) as store:
+        await restore(store, files)
+        await store.maintain()
+        elsewhere.time.wall -= YEARS
+        await store.maintain()
+        assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 1)
+        elsewhere.time.advance(31 * DAY)
+        await store.maintain()
+        assert await count_rows(store) == 0
+
+
+async def test_data_that_have_seen_a_clock_ahead_go_by_the_right_one_where_they_are_restored(
+    used_volume: Volume, folder: Path
+) -> None:
+    used_volume.time.wall += YEARS
+    async with open_store(used_volume) as store:
+        await confirm_time(store, ADMIN)  # By mistake, and content goes as of then.
+        await write_conversation(store)
+        files = await back_up(store)
+    elsewhere = replace(make_elsewhere(used_volume, folder), time=Time(START + DAY))
+    async with open_store(elsewhere) as store:
+        assert (await restore(store, files)).retention_problem == ""
+        for days, left in ((0, 2), (30, 1), (2, 0)):
+            elsewhere.time.advance(days * DAY)
+            await store.maintain()
+            assert (store.state.reason, await count_rows(store)) == (DataReason.READY, left)

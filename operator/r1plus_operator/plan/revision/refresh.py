@@ -4,15 +4,14 @@ A revision that a refresh or a wave began has a `Refresh`, by which slots are co
 `rollout.maxConcurrent` of the cluster roll out at once. A user's own edit has none. Part of the plan.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
-from r1plus_contract.requests import Request, Verb, format_command, read_requests
+from r1plus_contract.requests import Verb, format_command
 from r1plus_operator.api.types import R1PlusDeploymentSpec
-from r1plus_operator.plan.observation import Json, WaveView
+from r1plus_operator.plan.observation import WaveView
 from r1plus_operator.plan.revision.rollback_record import RollbackRecord
 from r1plus_policies.rollout import RolloutStage, Strategy
 
@@ -89,14 +88,6 @@ def read_refresh(text: str | None) -> Refresh | None:
         return loads(Refresh, text, tolerant=True) if text else None
     except ContractError:
         return None
-
-
-def find_refresh_request(cr: Json, serving: str, answered: Iterable[Refresh | None]) -> Request | None:
-    """Return the refresh that a user asks for: of what served at that moment, and each once."""
-    request = read_requests(cr["metadata"]).get(Verb.REFRESH)
-    if request is None or request.revision != serving:
-        return None
-    return None if any(record and record.request == request.token for record in answered) else request
 
 
 def find_refresh_blocker(

@@ -10,7 +10,7 @@ from r1plus_contract.requests import Request
 from r1plus_operator.plan.accuracy.suite_selection import hash_of, select_suites
 from r1plus_operator.plan.engine.selection import Problem, Target
 from r1plus_operator.plan.inputs import PassInputs
-from r1plus_operator.plan.requests import read_ack_token
+from r1plus_operator.plan.requests import find_refresh_request, read_ack_token
 from r1plus_operator.plan.revision.factory import build_revision, hash_request, hash_revision, select_runtime
 from r1plus_operator.plan.revision.record import Revision, Runtime, find_current_revision
 from r1plus_operator.plan.revision.refresh import (
@@ -19,7 +19,6 @@ from r1plus_operator.plan.revision.refresh import (
     Refresh,
     RefreshOutcome,
     find_refresh_blocker,
-    find_refresh_request,
     take_slot,
 )
 from r1plus_operator.plan.revision.resolution import Resolution
@@ -50,7 +49,7 @@ def choose_revision(inputs: PassInputs, resolution: Resolution, revisions: Mappi
     if isinstance(target, Problem):
         spec_revision = find_last_spec_revision(revisions, current) if current else None
         return RevisionChoice(spec_revision, revisions, target)
-    request = _find_request(inputs, revisions, current)
+    request = find_refresh_request(inputs.observed.cr, current.name if current else "", revisions)
     due = _find_due_engine(inputs, resolution.newer, current, request)
     if due and not due.wait_reason and resolution.newer:
         target = resolution.newer
@@ -82,12 +81,6 @@ def find_last_spec_revision(revisions: Mapping[str, Revision], current: Revision
     by_records = [name if record.switched_at is not None else record.terms.asked_for for name, record in newest_first]
     candidates = [r.name for r in revisions.values() if r.candidate_since]
     return next((name for name in (*by_records, *candidates) if name in revisions), current.name)
-
-
-def _find_request(inputs: PassInputs, revisions: Mapping[str, Revision], current: Revision | None) -> Request | None:
-    """Return the refresh that a user asks for and that no revision answers yet."""
-    answers = (r.refresh for r in revisions.values())
-    return find_refresh_request(inputs.observed.cr, current.name if current else "", answers)
 
 
 def _find_due_engine(

@@ -16,7 +16,7 @@ from r1plus_operator.plan.accuracy.proof import STATUS_FIELD, read_configs
 from r1plus_operator.plan.accuracy.suite_selection import hash_of
 from r1plus_operator.plan.engine.selection import Problem
 from r1plus_operator.plan.observation import Json, PodFacts
-from r1plus_operator.plan.requests import build_request_status, explain_refused_rollback
+from r1plus_operator.plan.requests import build_request_status, explain_refusals
 from r1plus_operator.plan.revision.record import Revision
 from r1plus_operator.plan.status import incident
 from r1plus_operator.plan.status.alert_delivery import derive_alerts_condition
@@ -78,7 +78,7 @@ def _build_rollback_status(s: StatusContext) -> Json:
     """Return the fields about user requests, the rollback target or what blocks it, and the incident."""
     outcome = s.outcome
     cr, serving_revision = s.observation.cr, s.current.name if s.current else ""
-    status = build_request_status(cr, explain_refused_rollback(cr, serving_revision))
+    status = build_request_status(cr, explain_refusals(cr, serving_revision))
     if outcome and outcome.rollback_target:
         status["lastGood"] = outcome.rollback_target
     elif outcome and outcome.rollback_blockers:

@@ -125,6 +125,7 @@ def build_settings(
             queue_per_key=limits.queue_per_key,
             queue_per_tenant=limits.queue_per_tenant,
             silence_seconds=float(limits.silence_seconds),
+            chunks_per_key=limits.chunks_per_key,
         ),
         tls=TlsPaths(f"{DIR_TLS}/tls.crt", f"{DIR_TLS}/tls.key") if gateway.tls else None,
         embedding=_describe_engine(engine) if engine is not None else None,

@@ -169,12 +169,13 @@ def test_enabled_it_has_its_objects_and_the_pods_come_after_what_they_mount() ->
 
 
 def test_the_settings_name_what_serves_and_who_may_call_it() -> None:
-    world = make_world(limits={"bodyBytes": 4096, "silenceSeconds": 60})
+    world = make_world(limits={"bodyBytes": 4096, "silenceSeconds": 60, "chunksPerKey": 100_000})
     world.settle()
     told = read_settings(world)
     assert told.namespace == "team"
     assert told.models == (replace(CREDIT, namespaces=("shop",)),), "mail is not allowed by the platform team"
     assert (told.limits.body_bytes, told.limits.silence_seconds) == (4096, 60.0)
+    assert told.limits.chunks_per_key == told.limits.chunks_per_tenant == 100_000
     assert told.tls is None
     data = world.one("ConfigMap", GATEWAY)["data"]
     assert (data["jwks.json"], told.tokens.issuer) == (ISSUER.jwks, ISSUER.issuer)

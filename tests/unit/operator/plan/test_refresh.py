@@ -149,6 +149,31 @@ def test_finding_09_without_newer_images_a_stored_revision_is_taken_as_it_was() 
     assert world.candidate() == first
 
 
+def test_finding_09_a_refresh_of_what_does_not_serve_says_so_once_and_begins_no_candidate() -> None:
+    world, serving = upgraded()
+    world.ask(Verb.REFRESH, revision="credit-another").settle()
+    world.settle()
+    refusal = world.status["refreshRefused"]
+    assert f"the refresh is not carried out: it names revision credit-another, but {serving} serves" in refusal
+    assert world.notes.count("RequestRefused") == 1
+    world.expect(serves=serving, runs={serving: 1}, Progressing="False Complete")
+    assert len(world.revisions()) == 1
+
+
+def test_finding_09_a_refused_refresh_begins_nothing_when_what_it_names_serves_again() -> None:
+    world, before, after = refreshed(**ROLLBACK)
+    world.ask(Verb.REFRESH, revision=before).settle()
+    assert "refreshRefused" in world.status
+    world.ask(Verb.ROLLBACK, revision=after).settle()
+    world.start_pods(before).pass_control(before).start_pods(before, ready=True).settle()
+    world.wait(60.0).settle()
+    world.expect(serves=before, runs={before: 1}, QualityVerified="False RolledBack")
+    assert runtime_status(world) == (True, "RuntimeOutdated")
+    assert "refreshRefused" in world.status
+    world.ask(Verb.REFRESH, revision=before).settle()
+    assert "refreshRefused" not in world.status
+
+
 def test_finding_09_a_rollback_returns_to_exactly_what_passed_and_a_refresh_is_offered() -> None:
     world, before, after = refreshed(**ROLLBACK)
     world.wait(60.0).settle()
