@@ -64,6 +64,8 @@ class EngineArgs:
     max_num_seqs: int | None = None
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
+    kv_cache_memory_bytes: int | None = None
+    enforce_eager: bool = False
     enable_prefix_caching: bool | None = None
     trust_remote_code: bool = False
     disable_log_stats: bool = False
@@ -93,6 +95,8 @@ class LLMEngine:
     late: list[Any] = field(default_factory=list)
     gate: threading.Semaphore | None = None
     closed: bool = False
+    end_seconds: float | None = None
+    """How long its processes had to end."""
 
     @classmethod
     def from_engine_args(cls, engine_args: EngineArgs) -> "LLMEngine":
@@ -101,7 +105,10 @@ class LLMEngine:
 
     @property
     def engine_core(self) -> Any:
-        return SimpleNamespace(shutdown=lambda: setattr(self, "closed", True))
+        return SimpleNamespace(shutdown=self._shut_down)
+
+    def _shut_down(self, timeout: float | None = None) -> None:
+        self.closed, self.end_seconds = True, timeout
 
     def add_request(self, request_id: str, prompt: dict[str, Any], params: SamplingParams) -> str:
         assert isinstance(request_id, str)
