@@ -9,9 +9,13 @@ FINISH_REASON_STRINGS (v1/engine/__init__.py).
 
 import inspect
 import itertools
+import multiprocessing
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,7 +156,11 @@ class VllmEngine:
         # Read when the engine starts, also by its processes: no usage statistics are sent.
         os.environ.update({"VLLM_NO_USAGE_STATS": "1", **settings.device.environment})
         self._tokens = HfTokens(settings.path, settings.context)
+        others = multiprocessing.active_children()
         self._engine = LLMEngine.from_engine_args(build_engine_args(settings))
+        self._is_closing = False
+        if processes := [one for one in multiprocessing.active_children() if one not in others]:
+            threading.Thread(target=self._watch, args=[processes], name="vllm-watch", daemon=True).start()
         self._generations = Generations(lambda request_id: self._engine.abort_request([request_id]))
         self._ids = map(str, itertools.count(1))
 
@@ -198,9 +206,20 @@ class VllmEngine:
 
     def close(self) -> None:
         """End vLLM's processes, by force where they take longer."""
+        self._is_closing = True
         shutdown = self._engine.engine_core.shutdown
         has_timeout = "timeout" in inspect.signature(shutdown).parameters  # Not in vLLM 0.11.
         shutdown(**({"timeout": END_SECONDS} if has_timeout else {}))
+
+    def _watch(self, processes: Sequence[BaseProcess]) -> None:
+        """Wait until one of vLLM's processes ends, and let `step` fail.
+
+        One that is killed, say for want of memory, says nothing: vLLM itself notices, but its `step` waits on for
+        outputs (vLLM 0.32, SyncMPClient.get_output). This queue is how its own threads let `step` fail.
+        """
+        connection.wait([process.sentinel for process in processes])
+        if not self._is_closing:
+            self._engine.engine_core.outputs_queue.put(RuntimeError("a process of vLLM ended; see the log above"))
 
 
 def build_sampling_params(request: GenerationRequest, limit: int) -> SamplingParams:

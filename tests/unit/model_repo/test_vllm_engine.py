@@ -10,7 +10,7 @@ import pytest
 from r1plus_contract.inference import FinishReason
 from r1plus_model_repo.backends.constraints import parse_constraint
 from support.model_repo.gpu_stage import opened
-from support.model_repo.stand_in_vllm import PARAMETERS, EngineArgs, VllmStage
+from support.model_repo.stand_in_vllm import PARAMETERS, EngineArgs, LLMEngine, VllmStage
 from support.waiting import wait_until
 
 
@@ -100,6 +100,18 @@ def test_a_constraint_on_which_vllm_fails_ends_that_request_alone(vllm_engine: A
     stage.run()
     assert refused.refusal == "grammar: the engine failed on it: error"
     assert stage.deaths == []
+
+
+def test_the_loss_of_a_process_that_says_nothing_ends_the_engine(
+    vllm_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LLMEngine, "has_process", True)
+    stage = VllmStage(vllm_engine)
+    waiting = stage.ask("one")
+    stage.library.process.kill()
+    stage.run()
+    assert "a process of vLLM ended" in waiting.failed
+    assert len(stage.deaths) == 1
 
 
 def test_its_processes_have_less_time_to_end_than_vllm_gives_them(vllm_engine: Any) -> None:
