@@ -136,6 +136,11 @@ test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against tran
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint
 
+.PHONY: test-vllm
+test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: the engines' contract, what OpenVINO's tests ask, its processes (2.3 GB, cached)
+	$(PYTEST) -m vllm -s tests/vllm_cpu
+	$(PYTEST) -m triton --engine vllm tests/engine/test_answers.py tests/engine/test_batching.py
+
 .PHONY: test-memory
 test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's
 	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py
