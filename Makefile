@@ -213,6 +213,10 @@ bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelli
 bench-edge: $(SYNCED) ## r1plus serve: first answers cold, warm and after SIGKILL, idle cost, tokens against in process, an update; JSON last [PART=1]
 	@$(PYTHON) -m bench.edge $(if $(PART),--part)
 
+.PHONY: bench-backends
+bench-backends: $(SYNCED) ## One checkpoint in OpenVINO and in vLLM on CPU: both gated, agreement, tokens per second at 1, 8 and 32, memory; JSON last [SUITE THREADS: of vLLM, QUICK=1]
+	@$(PYTHON) -m bench.backends $(if $(QUICK),--quick) $(if $(SUITE),--suite $(SUITE)) $(if $(THREADS),--threads $(THREADS))
+
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]
 	@$(PYTHON) -m bench.presets $(if $(ENGINE),--engine $(ENGINE)) $(if $(SUITE),--suite $(SUITE))
