@@ -136,6 +136,11 @@ test-embedding: $(SYNCED) ## The shipped embedding engine's vectors against tran
 test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against OpenVINO's, ids against the official vocabulary
 	$(PYTEST) -m checkpoint -s tests/checkpoint
 
+.PHONY: test-vllm
+test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: the engines' contract, what OpenVINO's tests ask, its processes (2.3 GB, cached)
+	$(PYTEST) -m vllm -s tests/vllm_cpu
+	$(PYTEST) -m triton --engine vllm tests/engine/test_answers.py tests/engine/test_batching.py
+
 .PHONY: test-memory
 test-memory: $(SYNCED) ## The predicted memory of every engine of the demo against a full server's
 	$(PYTEST) -m "triton or triton_long" -s tests/engine/test_memory.py
@@ -207,6 +212,10 @@ bench-serving: $(SYNCED) ## Tokens per second, time to the first token, cancelli
 .PHONY: bench-edge
 bench-edge: $(SYNCED) ## r1plus serve: first answers cold, warm and after SIGKILL, idle cost, tokens against in process, an update; JSON last [PART=1]
 	@$(PYTHON) -m bench.edge $(if $(PART),--part)
+
+.PHONY: bench-backends
+bench-backends: $(SYNCED) ## One checkpoint in OpenVINO and in vLLM on CPU: both gated, agreement, tokens per second at 1, 8 and 32, memory; JSON last [SUITE THREADS: of vLLM, QUICK=1]
+	@$(PYTHON) -m bench.backends $(if $(QUICK),--quick) $(if $(SUITE),--suite $(SUITE)) $(if $(THREADS),--threads $(THREADS))
 
 .PHONY: bench-presets
 bench-presets: $(SYNCED) ## How much of the golden suite survives each preset's sampling, on the real Triton; JSON last [ENGINE SUITE]

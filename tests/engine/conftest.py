@@ -1,6 +1,10 @@
-"""One tritonserver for all tests that only ask, delivered and configured as a pod's is, and a control that is open."""
+"""One tritonserver for all tests that only ask, delivered and configured as a pod's is, and a control that is open.
+
+With `--engine vllm` (`make test-vllm`) the same tests ask vLLM on CPU, which serves the same model.
+"""
 
 import json
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +19,29 @@ from support.engine.client import Client
 from support.engine.models import WRONG_ADDITIONS, write_scripted_model
 from support.engine.server import BATCH, CONTEXT, ENGINES, Server, deliver, laid_out, serving
 from support.ports import free_port
+from support.vllm import environment
+from support.vllm.engine import convert_smollm2, deliver_vllm
 
 ENGINE = "smollm2-edge-q4-1"
 """The smallest: these tests are about serving, not about what it knows."""
+
+
+OPENVINO, VLLM = "openvino", "vllm"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine", choices=(OPENVINO, VLLM), default=OPENVINO, help="The engine behind Triton.")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--engine", OPENVINO))  # Unknown where pytest starts from a folder above.
+
+
+@pytest.fixture(scope="session")
+def engine_python(backend: str) -> str:
+    """The Python whose packages the engine imports."""
+    return str(environment.prepare()) if backend == VLLM else sys.executable
 
 
 @pytest.fixture(scope="session")
@@ -39,14 +63,19 @@ def newer(bundled: Bundled, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Path:
+    root = tmp_path_factory.mktemp("delivery")
+    if backend == VLLM:
+        return deliver_vllm(root, convert_smollm2(root / "checkpoint"), BATCH, CONTEXT)
     folder = build_engines(cache_dir() / "engines", print)[ENGINE].folder
-    return deliver(tmp_path_factory.mktemp("delivery"), ENGINES[ENGINE], folder, BATCH, CONTEXT)
+    return deliver(root, ENGINES[ENGINE], folder, BATCH, CONTEXT)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, installed: Path, models: Path) -> Iterator[Server]:
-    with serving(Server(tmp_path_factory.mktemp("server"), installed, models)) as running:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, installed: Path, models: Path, engine_python: str
+) -> Iterator[Server]:
+    with serving(Server(tmp_path_factory.mktemp("server"), installed, models, python=engine_python)) as running:
         yield running
 
 

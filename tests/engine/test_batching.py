@@ -12,7 +12,7 @@ from r1plus_contract.inference import QUEUE_FULL
 from r1plus_model_repo.backends.engine_loop import WAITING_PER_SLOT
 from support.engine.client import Client
 from support.engine.models import LOST_ENGINE
-from support.engine.server import BATCH, HURRIED, Server, serving
+from support.engine.server import BATCH, HURRIED, Server, is_alive, serving
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
@@ -110,21 +110,22 @@ class TestLostEngine:
     """Nobody waits for ever, and the server ends, so that the container restarts: a kubelet sees nothing else of it."""
 
     @pytest.fixture
-    def own_server(self, tmp_path: Path, installed: Path, models: Path) -> Iterator[Server]:
-        with serving(Server(tmp_path, installed, models)) as running:
+    def own_server(self, tmp_path: Path, installed: Path, models: Path, engine_python: str) -> Iterator[Server]:
+        with serving(Server(tmp_path, installed, models, python=engine_python)) as running:
             yield running
 
     def test_a_killed_engine_process_ends_open_requests_and_the_server(
-        self, tmp_path: Path, installed: Path, models: Path
+        self, tmp_path: Path, installed: Path, models: Path, engine_python: str
     ) -> None:
-        with serving(Server(tmp_path, installed, models, HURRIED)) as server:
+        with serving(Server(tmp_path, installed, models, HURRIED, python=engine_python)) as server:
             with Client(server.grpc) as ask:
-                answer = ask.begin(prompt=STORY, max_new_tokens=400)
+                answer, below = ask.begin(prompt=STORY, max_new_tokens=400), server.descendants()
                 ask.take()
                 for pid in server.children():
                     os.kill(pid, signal.SIGKILL)
                 assert ask.take_until_ended(answer).error
             server.until_ended()
+            wait_until(lambda: not any(map(is_alive, below)), "no process of the engine is left")
 
     def test_an_engine_that_stops_answers_all_with_an_error_and_ends_the_server(
         self, tmp_path: Path, installed: Path, models: Path

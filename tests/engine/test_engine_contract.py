@@ -21,21 +21,12 @@ from r1plus_model_repo.backends.requests import GenerationRequest, RefusedError
 from r1plus_model_repo.importing.smollm2 import build_engines
 from support.engine.server import ENGINES
 from support.model_repo.engine_contract import ContractSubject, EngineContract, say
+from support.model_repo.smollm2_templates import MESSAGE, TEMPLATES
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
 
 NAMES = sorted(name for name, spec in ENGINES.items() if spec.backend == "openvino")
 CONTEXT = 1024
-ROLES = "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>\n' }}"
-TEMPLATES = {
-    "its own": "",
-    "one that trims, as Llama 3's": f"{{% for message in messages %}}{ROLES}{{% endfor %}}{{{{ '<|im_start|>assistant\n' }}}}",
-    # GenAI puts the system message before the user's where a template refuses it.
-    "one without a system message, as Gemma's": (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-        f"{{% for message in messages %}}{ROLES}{{% endfor %}}{{{{ '<|im_start|>assistant\n' }}}}"
-    ),
-}
 SUITES = sorted(path.parent for path in (Path(__file__).parents[2] / "monitoring" / "suites").glob("*/suite.json"))
 FIRST_VERSION = "56db0864a11ef99c18e16d1d64a5bed5529fd29ef2bffa848b91999dfe521ebb"
 """sha256 over the token ids of all shipped suites' prompts, as commit 952a5c8d tokenised them."""
@@ -52,6 +43,7 @@ def open_engine(name: str) -> OpenVinoEngine:
     return OpenVinoEngine(EngineSettings(folder, 2, CONTEXT, 0, per_token, 2))
 
 
+# GenAI puts the system message before the user's where a template refuses it.
 @pytest.fixture(params=TEMPLATES.values(), ids=TEMPLATES.keys())
 def subject(request: pytest.FixtureRequest, engine: OpenVinoEngine) -> Iterator[ContractSubject]:
     tokenizer = engine._tokenizer
@@ -89,7 +81,7 @@ def test_a_template_that_rejects_a_conversation_refuses_the_request(engine: Open
     own = tokenizer.get_original_chat_template()
     order = "{% for message in messages %}{% if message['role'] == 'assistant' and loop.first %}"
     tokenizer.set_chat_template(
-        f"{order}{{{{ raise_exception('The user begins') }}}}{{% endif %}}{ROLES}{{% endfor %}}"
+        f"{order}{{{{ raise_exception('The user begins') }}}}{{% endif %}}{MESSAGE}{{% endfor %}}"
     )
     try:
         with pytest.raises(RefusedError, match=r"^messages: the engine's chat template rejects it: .*The user begins"):

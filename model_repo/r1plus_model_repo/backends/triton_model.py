@@ -5,6 +5,7 @@ parameter `backend` of config.pbtxt selects the engine; only that engine's libra
 """
 
 import json
+import locale
 import os
 import sys
 import time
@@ -205,6 +206,7 @@ def open_engine(parameters: Mapping[str, str]) -> BackendEngine:
             f"EngineIncompatible: backend: {name} is not one of {', '.join(LIBRARIES)}; use the image of this version"
         )
     try:
+        set_utf8_locale()
         module = import_module(f"{__package__}.{library.module}")
         return cast(BackendEngine, getattr(module, library.engine)(module.EngineSettings.from_parameters(parameters)))
     except Exception as error:  # libraries may raise anything
@@ -214,6 +216,15 @@ def open_engine(parameters: Mapping[str, str]) -> BackendEngine:
             f" {parameters.get('engine_path')}: {' '.join(cause.split())[:500]};"
             f" choose an engine of this backend, or {library.remedy} for this version"
         ) from error
+
+
+def set_utf8_locale() -> None:
+    """Let libraries read text files as UTF-8.
+
+    The Python that Triton embeds has the locale C, whatever its environment says. So `open` without an encoding reads
+    ASCII, and vLLM fails on the first of its own files that has other characters.
+    """
+    locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def _describe_version(distribution: str) -> str:

@@ -1,15 +1,21 @@
 """vLLM as a `Pipeline`: settings, sampling, tokens.
 
-Checked against the sources of vLLM 0.11.0, 0.24.0 (Triton 26.07) and 0.33.0, all of engine V1: EngineArgs
+Runs with vLLM 0.32.0 on CPU in the real Triton (`make test-vllm`), with substitutes for it elsewhere. Checked against
+the sources of vLLM 0.11.0, 0.24.0 (Triton 26.07) and 0.33.0, all of engine V1: EngineArgs
 (engine/arg_utils.py), LLMEngine.from_engine_args, add_request, step and abort_request (v1/engine/llm_engine.py),
 SamplingParams, StructuredOutputsParams and RequestOutputKind (sampling_params.py), CompletionOutput (outputs.py),
 FINISH_REASON_STRINGS (v1/engine/__init__.py).
 """
 
+import inspect
 import itertools
+import multiprocessing
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +33,83 @@ KV_PRECISIONS: Final = {"FP16": "auto", "FP8": "fp8"}
 """KV cache precision -> vLLM's name for it; `auto` is that of the model, float16 here."""
 SEEDS: Final = 2**63
 """A client's seed has 64 bits; vLLM stores it in a signed 64-bit integer."""
+END_SECONDS: Final = 1.0
+"""How long vLLM's processes have to end by themselves. They hold nothing that must be saved, and each takes seconds to
+tear its Python down: by itself vLLM waits 5 s, and kills them then."""
 _REASONS: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSettings:
+    """How vLLM runs on GPUs."""
+
+    kv_precision: str
+    count: int
+    memory_fraction: float
+    """Share of each GPU's memory for weights, cache and everything else."""
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> "GpuSettings":
+        """Read the parameters that `r1plus_model_repo.config_gpu` writes."""
+        kv_precision = parameters["kv_precision"]
+        if kv_precision not in KV_PRECISIONS:
+            raise ValueError(
+                f"kv_precision: {kv_precision}: not supported by vLLM; expected {' or '.join(KV_PRECISIONS)}"
+            )
+        return cls(kv_precision, int(parameters["gpus"]), float(parameters["gpu_memory_fraction"]))
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """vLLM's settings for this device."""
+        return {
+            # The precision that the fit assumes; otherwise a checkpoint in bfloat16 would choose.
+            "dtype": "float16",
+            "kv_cache_dtype": KV_PRECISIONS[self.kv_precision],
+            "tensor_parallel_size": self.count,
+            "gpu_memory_utilization": self.memory_fraction,
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables for vLLM's processes."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSettings:
+    """How vLLM runs on CPU, in a build for it. The KV cache has the precision of the computation, 32 bits."""
+
+    kv_cache_bytes: int
+    threads: int
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> "CpuSettings":
+        """Read the parameters, which have the names that OpenVINO's have."""
+        values = {name: int(parameters[name]) for name in ("kv_cache_bytes", "threads")}
+        for name, value in values.items():
+            if value < 1:
+                raise ValueError(f"{name}: {value} is less than 1")
+        return cls(**values)
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """vLLM's settings for this device."""
+        return {
+            # Few processors compute in 16 bits; on others vLLM falls back to slower code.
+            "dtype": "float32",
+            # torch.compile needs a C++ compiler, and a minute at each start.
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": self.kv_cache_bytes,
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables for vLLM's processes; without them it binds threads and leaves a core idle."""
+        return {
+            "OMP_NUM_THREADS": str(self.threads),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +120,17 @@ class EngineSettings:
     """A Hugging Face checkpoint: weights and tokenizer."""
     max_batch: int
     context: int
-    kv_precision: str
-    gpus: int
-    gpu_memory_fraction: float
-    """Share of each GPU's memory for weights, cache and everything else."""
+    device: GpuSettings | CpuSettings
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> "EngineSettings":
-        """Read the parameters that `r1plus_model_repo.config_pbtxt` writes."""
-        kv_precision = parameters["kv_precision"]
-        if kv_precision not in KV_PRECISIONS:
-            raise ValueError(
-                f"kv_precision: {kv_precision}: not supported by vLLM; expected {' or '.join(KV_PRECISIONS)}"
-            )
+        """Read the parameters; those of an engine on CPU have the size of the KV cache."""
+        device = CpuSettings if "kv_cache_bytes" in parameters else GpuSettings
         return cls(
             path=Path(parameters["engine_path"]),
             max_batch=int(parameters["max_batch"]),
             context=int(parameters["context"]),
-            kv_precision=kv_precision,
-            gpus=int(parameters["gpus"]),
-            gpu_memory_fraction=float(parameters["gpu_memory_fraction"]),
+            device=device.from_parameters(parameters),
         )
 
 
@@ -65,18 +138,14 @@ def build_engine_args(settings: EngineSettings) -> EngineArgs:
     """Build vLLM's settings."""
     return EngineArgs(
         model=str(settings.path),
-        # The precision that the fit assumes; otherwise a checkpoint in bfloat16 would choose.
-        dtype="float16",
-        kv_cache_dtype=KV_PRECISIONS[settings.kv_precision],
         max_model_len=settings.context,
         max_num_seqs=settings.max_batch,
-        tensor_parallel_size=settings.gpus,
-        gpu_memory_utilization=settings.gpu_memory_fraction,
         # A probe repeats the same question. With prefix caching its keys and values would come from the cache: a later
         # fault in computing them would stay hidden, and the gate would measure the cache.
         enable_prefix_caching=False,
         trust_remote_code=False,
         disable_log_stats=True,
+        **settings.device.engine_args,
     )
 
 
@@ -84,10 +153,14 @@ class VllmEngine:
     """A `Pipeline`, and the preparation of its jobs. vLLM runs the model in its own processes."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        # Read when the engine starts: no usage statistics are sent.
-        os.environ["VLLM_NO_USAGE_STATS"] = "1"
+        # Read when the engine starts, also by its processes: no usage statistics are sent.
+        os.environ.update({"VLLM_NO_USAGE_STATS": "1", **settings.device.environment})
         self._tokens = HfTokens(settings.path, settings.context)
+        others = multiprocessing.active_children()
         self._engine = LLMEngine.from_engine_args(build_engine_args(settings))
+        self._is_closing = False
+        if processes := [one for one in multiprocessing.active_children() if one not in others]:
+            threading.Thread(target=self._watch, args=[processes], name="vllm-watch", daemon=True).start()
         self._generations = Generations(lambda request_id: self._engine.abort_request([request_id]))
         self._ids = map(str, itertools.count(1))
 
@@ -132,8 +205,21 @@ class VllmEngine:
         return self._tokens.decode(ids)
 
     def close(self) -> None:
-        """End vLLM's processes."""
-        self._engine.engine_core.shutdown()
+        """End vLLM's processes, by force where they take longer."""
+        self._is_closing = True
+        shutdown = self._engine.engine_core.shutdown
+        has_timeout = "timeout" in inspect.signature(shutdown).parameters  # Not in vLLM 0.11.
+        shutdown(**({"timeout": END_SECONDS} if has_timeout else {}))
+
+    def _watch(self, processes: Sequence[BaseProcess]) -> None:
+        """Wait until one of vLLM's processes ends, and let `step` fail.
+
+        One that is killed, say for want of memory, says nothing: vLLM itself notices, but its `step` waits on for
+        outputs (vLLM 0.32, SyncMPClient.get_output). This queue is how its own threads let `step` fail.
+        """
+        connection.wait([process.sentinel for process in processes])
+        if not self._is_closing:
+            self._engine.engine_core.outputs_queue.put(RuntimeError("a process of vLLM ended; see the log above"))
 
 
 def build_sampling_params(request: GenerationRequest, limit: int) -> SamplingParams:

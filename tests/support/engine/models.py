@@ -137,8 +137,11 @@ class AutoTokenizer:
 
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+# vLLM, too, reads files of its own without an encoding, and they have characters like é.
+Path(__file__).read_text()
 print("Imported", __file__, file=sys.stderr, flush=True)
 
 

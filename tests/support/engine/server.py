@@ -143,30 +143,64 @@ class Server:
             int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         ]
 
+    def descendants(self) -> list[int]:
+        """Return the process ids of the stubs and of all below them: vLLM runs the model in processes of its own."""
+        pids, waiting = [], self.children()
+        while waiting:
+            pid = waiting.pop()
+            pids.append(pid)
+            with contextlib.suppress(OSError):  # It has ended.
+                tasks = list(Path(f"/proc/{pid}/task").iterdir())
+                waiting += [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        return pids
+
     def processor_seconds(self) -> float:
-        """Return the processor time that the server and its stubs have used."""
+        """Return the processor time that the server and the processes below it have used."""
         total = 0
-        for pid in (self.process.pid, *self.children()):
-            # After the command's name, which may hold blanks: utime and stime are the 12th and the 13th field.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
+        for pid in (self.process.pid, *self.descendants()):
+            with contextlib.suppress(OSError):
+                # After the command's name, which may hold blanks: utime and stime are the 12th and the 13th field.
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                total += int(fields[11]) + int(fields[12])
         return total / os.sysconf("SC_CLK_TCK")
 
     def peak_bytes(self) -> int:
-        """Return the most memory that the server and its stubs have held."""
+        """Return the sum of the most memory that the server and each process below it have held.
+
+        A page that several of them share counts for each.
+        """
         total = 0
-        for pid in (self.process.pid, *self.children()):
-            status = Path(f"/proc/{pid}/status").read_text().splitlines()
-            total += next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+        for pid in (self.process.pid, *self.descendants()):
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text().splitlines()
+                total += next((int(line.split()[1]) for line in status if line.startswith("VmHWM:")), 0)
         return total * 1024
 
     def end(self) -> None:
         """Kill it, and leave nothing behind."""
+        regions = self._list_mapped_regions() if not self.has_ended() else set()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for region in SHARED_MEMORY.glob(f"{self._region}*"):
+        for region in regions.union(SHARED_MEMORY.glob(f"{self._region}*")):
             region.unlink(missing_ok=True)
+
+    def _list_mapped_regions(self) -> set[Path]:
+        """Return the shared memory of the processes below the server: vLLM's has names that say nothing of it."""
+        regions = set()
+        for pid in self.descendants():
+            with contextlib.suppress(OSError):
+                lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+                regions |= {Path(line.split()[5]) for line in lines if f" {SHARED_MEMORY}/" in line}
+        return regions
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

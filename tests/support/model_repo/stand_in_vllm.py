@@ -1,8 +1,11 @@
 """A stand-in for vLLM that says the prompt again, a byte a step, and what its backend promises with it."""
 
 import enum
+import multiprocessing
 import os
+import queue
 import threading
+import time
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -64,6 +67,8 @@ class EngineArgs:
     max_num_seqs: int | None = None
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
+    kv_cache_memory_bytes: int | None = None
+    enforce_eager: bool = False
     enable_prefix_caching: bool | None = None
     trust_remote_code: bool = False
     disable_log_stats: bool = False
@@ -93,15 +98,28 @@ class LLMEngine:
     late: list[Any] = field(default_factory=list)
     gate: threading.Semaphore | None = None
     closed: bool = False
+    end_seconds: float | None = None
+    """How long its processes had to end."""
+    outputs_queue: queue.SimpleQueue[Exception] = field(default_factory=queue.SimpleQueue)
+    has_process: ClassVar[bool] = False
+    """Whether a process computes; this one computes nothing."""
+    process: Any = None
 
     @classmethod
     def from_engine_args(cls, engine_args: EngineArgs) -> "LLMEngine":
         assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
-        return cls(engine_args)
+        engine = cls(engine_args)
+        if cls.has_process:
+            engine.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,), daemon=True)
+            engine.process.start()
+        return engine
 
     @property
     def engine_core(self) -> Any:
-        return SimpleNamespace(shutdown=lambda: setattr(self, "closed", True))
+        return SimpleNamespace(shutdown=self._shut_down, outputs_queue=self.outputs_queue)
+
+    def _shut_down(self, timeout: float | None = None) -> None:
+        self.closed, self.end_seconds = True, timeout
 
     def add_request(self, request_id: str, prompt: dict[str, Any], params: SamplingParams) -> str:
         assert isinstance(request_id, str)
@@ -122,6 +140,8 @@ class LLMEngine:
             self.late.append(_output(request_id, [ord("!")], "abort"))
 
     def step(self) -> list[Any]:
+        if self.process is not None:
+            raise self.outputs_queue.get()
         if self.gate is not None:
             self.gate.acquire()
         self.steps += 1

