@@ -18,10 +18,11 @@ settings.load_profile("quick")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect garbage of tests only: modules and cases are 700,000 objects that stay until the end."""
+    """Collect garbage of tests only, and seldom: modules and cases are 700,000 objects that stay until the end."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         gc.enable()
