@@ -84,9 +84,9 @@ unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promt
 	$(PYTEST_TWO) --dist worksteal -m "not unit_long" tests/unit
 
 .PHONY: unit-long
-unit-long: $(SYNCED) ## Beyond make test: changed alert rules that a case has to find out, kills at more steps, long walks, tests of the test tools
+unit-long: $(SYNCED) ## Beyond make test: changed alert rules that a case has to find out, kills at more steps, long walks, all random examples, tests of the test tools
 	@$(PYTHON) -m devcluster build promtool
-	$(PYTEST_TWO) --dist worksteal -m unit_long tests/unit
+	$(PYTEST_TWO) --dist worksteal --hypothesis-profile=thorough -m "unit_long or hypothesis" tests/unit
 
 .PHONY: test-registry
 test-registry: $(SYNCED) ## Tests of the registry and of tenants' data on a real PostgreSQL (installed if it is missing), the registry's on SQLite too

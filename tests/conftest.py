@@ -1,6 +1,28 @@
-"""For every test: a property test fails by what it finds, never by how long an example takes on a shared machine."""
+"""For every test: a property test fails by what it finds, never by how long an example takes on a shared machine.
 
+`make test` tries two fifths of the random examples, `make unit-long` all (`--hypothesis-profile=thorough`).
+"""
+
+import gc
+from collections.abc import Generator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("r1plus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("r1plus")
+from support.examples import DEFAULT
+
+settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=DEFAULT)
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=DEFAULT * 2 // 5)
+settings.load_profile("quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect garbage of tests only, and seldom: modules and cases are 700,000 objects that stay until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
+        gc.enable()

@@ -93,11 +93,13 @@ def hash_tree(root: Path, packages: Sequence[str], tests: Sequence[str]) -> str:
 
 
 def set_hypothesis_profile() -> None:
-    """Make property tests repeatable and quick to fail: no examples of earlier runs, no shrinking."""
+    """Make property tests repeatable, quick to fail and thorough: no examples of earlier runs, no shrinking, all examples."""
     from hypothesis import Phase, settings
 
+    all_examples = settings.get_profile("default").max_examples
     phases = (Phase.explicit, Phase.generate)
-    settings.register_profile("mutation", settings(settings.default, database=None, deadline=None, phases=phases))
+    changes = settings(settings.default, max_examples=all_examples, database=None, deadline=None, phases=phases)
+    settings.register_profile("mutation", changes)
     settings.load_profile("mutation")
 
 

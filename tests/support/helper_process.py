@@ -22,6 +22,8 @@ async def running_helper(folder: Path, module: str, socket_variable: str) -> Asy
 
     async def is_healthy() -> bool:
         assert process.returncode is None, log.read_text()
+        if not path.exists():
+            return False  # To ask it would take another process each time.
         asking = await asyncio.create_subprocess_exec(
             *command, "health", env=environment, stdout=asyncio.subprocess.DEVNULL
         )

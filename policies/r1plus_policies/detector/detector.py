@@ -13,7 +13,6 @@ Called by the monitor for its pod and by `pool` for a revision. Pure; the state 
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -77,20 +76,9 @@ class DetectorEvidence:
     """Latched: evidence may decrease after an alarm, and the alarm stays."""
 
 
-def advance(evidence: DetectorEvidence, block: Sequence[Logs], alarm_at: float) -> DetectorEvidence:
-    """Take one step: M <- (M + B) * product of L over the block's B answers.
-
-    A block is what was in flight together, so that no bet on one of its answers could know another; its order does
-    not matter. One answer is a block of one. Larger blocks keep the promise and detect a change a little later.
-    """
-    if len(block) == 1:
-        logs = _advance_one(evidence.logs, block[0])
-    elif block:
-        start = math.log(len(block))
-        before = evidence.logs or (-math.inf,) * len(block[0])
-        logs = tuple([_log_sum(m, start) + math.fsum(gains) for m, *gains in zip(before, *block, strict=True)])
-    else:
-        return evidence
+def advance(evidence: DetectorEvidence, gains: Logs, alarm_at: float) -> DetectorEvidence:
+    """Take the step of one answer, whose log L are `gains`: M <- (M + 1) * L."""
+    logs = _advance_logs(evidence.logs, gains)
     return DetectorEvidence(logs, evidence.alarmed or log_mean(logs) >= math.log(alarm_at))
 
 
@@ -161,7 +149,7 @@ def observe_answer(detector: Detector, item: str, passed: bool) -> Detector:
     return Detector(
         detector.key,
         detector.alarm_at,
-        advance(detector.evidence, (gains,), detector.alarm_at),
+        advance(detector.evidence, gains, detector.alarm_at),
         detector.failed if again is not passed else update_failed_items(detector.failed, item, passed),
     )
 
@@ -172,15 +160,9 @@ def update_failed_items(failed: tuple[str, ...], item: str, passed: bool) -> tup
     return rest if passed else tuple(sorted((*rest, item)))
 
 
-def _advance_one(logs: Logs, gains: Logs) -> Logs:
-    """Compute log((M + 1) * L) per bet: the common case, without overflow on either side."""
+def _advance_logs(logs: Logs, gains: Logs) -> Logs:
+    """Compute log((M + 1) * L) per bet, without overflow on either side."""
     if not logs:
         return gains
     exp, log1p = math.exp, math.log1p
     return tuple([(m + log1p(exp(-m)) if m > 0.0 else log1p(exp(m))) + g for m, g in zip(logs, gains, strict=True)])
-
-
-def _log_sum(a: float, b: float) -> float:
-    """Compute log(exp(a) + exp(b))."""
-    top = max(a, b)
-    return top + math.log1p(math.exp(min(a, b) - top))

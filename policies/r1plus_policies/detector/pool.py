@@ -235,8 +235,8 @@ def _reset_counts(readings: Mapping[str, PodReading]) -> dict[str, PodReading]:
 def _advance_pair(pair: DetectorPair, gains: tuple[Logs | None, Logs], alarm_at: float) -> DetectorPair:
     accuracy, errors = gains
     return DetectorPair(
-        pair.accuracy if accuracy is None else advance(pair.accuracy, (accuracy,), alarm_at),
-        advance(pair.errors, (errors,), alarm_at),
+        pair.accuracy if accuracy is None else advance(pair.accuracy, accuracy, alarm_at),
+        advance(pair.errors, errors, alarm_at),
     )
 
 

@@ -18,7 +18,7 @@ WARM = (1000, 2000)
 def in_control(seed: int, probes: int) -> int:
     """False alarms in so many probes at exactly p0, the detector starting anew after each."""
     chance, table, evidence, alarms = random.Random(seed), build_bets(P0), DetectorEvidence(), 0
-    right, wrong = (table.gains_of(True, False),), (table.gains_of(False, False),)
+    right, wrong = table.gains_of(True, False), table.gains_of(False, False)
     for _ in range(probes):
         evidence = advance(evidence, right if chance.random() < P0 else wrong, ALARM_AT)
         if evidence.alarmed:
@@ -54,7 +54,7 @@ def _run(
 ) -> tuple[DetectorEvidence, int]:
     """Up to the alarm, or so many probes; and how many there were."""
     table, asked = build_bets(P0), 0
-    right, wrong = (table.gains_of(True, False),), (table.gains_of(False, False),)
+    right, wrong = table.gains_of(True, False), table.gains_of(False, False)
     while asked < probes and not evidence.alarmed:
         evidence = advance(evidence, right if chance.random() < p else wrong, ALARM_AT)
         asked += 1

@@ -1,6 +1,7 @@
 """Renders the chart with the real helm, once for each set of values; helm is built if the cache lacks it."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,7 +39,11 @@ def run_helm(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         path.write_text(json.dumps({**values, "images": {"requireDigests": False, **values.get("images", {})}}))
         target = [str(chart)] if verb == "lint" else ["r1plus", str(chart), "--namespace=r1plus-system"]
         command = [str(helm), verb, *target, f"--values={path}", f"--kube-version={KUBERNETES}", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS)
+        # It ends before Go's garbage would matter; collecting it takes a third of the processor time.
+        environment = {**os.environ, "GOGC": "off"}
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
+        )
 
     return run
 

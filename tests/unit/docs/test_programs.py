@@ -1,10 +1,7 @@
 """The Python programs of the pages run as they are printed, against a gateway with a real store and a fake model."""
 
-import asyncio
 import json
-import os
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,8 +11,8 @@ import pytest_asyncio
 from support.documents.process import running_reader_process
 from support.gateway.fake_triton import FakeTriton, Inputs, Piece, serving
 from support.gateway.process import GatewayProcess, running_process
+from support.gateway.programs import ProgramRunner, running_programs
 from support.tables import for_each
-from support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCS = Path(__file__).parents[3] / "docs"
@@ -47,6 +44,12 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
         yield process
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def programs() -> AsyncIterator[ProgramRunner]:
+    async with running_programs() as runner:
+        yield runner
+
+
 def read_blocks(page: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
 
@@ -62,21 +65,9 @@ def read_programs(page: str) -> list[str]:
     return [program for program in programs if "from openai" in program]
 
 
-async def run_program(gateway: GatewayProcess, program: str, folder: Path) -> str:
+async def run_program(programs: ProgramRunner, gateway: GatewayProcess, program: str, folder: Path) -> str:
     key = await gateway.create_key(scopes=["end-users"])
-    environment = {**os.environ, "OPENAI_BASE_URL": f"{gateway.url}/v1", "OPENAI_API_KEY": key}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-W", "error", "-c", program),
-        cwd=folder,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        out, problem = await process.communicate()
-    assert process.returncode == 0, problem.decode()
-    return out.decode()
+    return await programs.run(program, folder, {"OPENAI_BASE_URL": f"{gateway.url}/v1", "OPENAI_API_KEY": key})
 
 
 CAPITAL = "The capital of Sweden is Stockholm.\n"
@@ -92,19 +83,19 @@ CAPITAL = "The capital of Sweden is Stockholm.\n"
     "tenant data": ("tenant-data.md", [CAPITAL * 2]),
 })  # fmt: skip
 async def test_each_program_of_a_page_prints_its_answer(
-    gateway: GatewayProcess, tmp_path: Path, page: str, printed: list[str]
+    programs: ProgramRunner, gateway: GatewayProcess, tmp_path: Path, page: str, printed: list[str]
 ) -> None:
-    got = [await run_program(gateway, program, tmp_path) for program in read_programs(page)]
+    got = [await run_program(programs, gateway, program, tmp_path) for program in read_programs(page)]
     assert [text[: len(begin)] for text, begin in zip(got, printed, strict=True)] == printed
 
 
 async def test_the_program_of_the_knowledge_page_cites_the_file_that_is_printed(
-    gateway: GatewayProcess, tmp_path: Path
+    programs: ProgramRunner, gateway: GatewayProcess, tmp_path: Path
 ) -> None:
     (handbook,) = read_blocks("knowledge.md", "markdown")
     (tmp_path / "handbook.md").write_text(handbook)
     (program,) = read_programs("knowledge.md")
     expected = re.sub(r"file_5f0c…|\s+", "", read_blocks("knowledge.md", "text")[0])
     for _ in range(2):
-        got = await run_program(gateway, program, tmp_path)
+        got = await run_program(programs, gateway, program, tmp_path)
         assert re.sub(r"file_[0-9a-f]{8,}|\s+", "", got) == expected

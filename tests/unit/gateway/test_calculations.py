@@ -20,7 +20,6 @@ from r1plus_gateway.access.caller import AccessError, Caller, CallerKind, Outcom
 from r1plus_gateway.calculation.client import CalculatorUnavailableError, SocketCalculator
 from r1plus_gateway.calculation.desk import MOST_AT_ONCE
 from r1plus_gateway.http.calculations import CALCULATOR
-from support.calculator.running import preload_once, running_calculator
 from support.gateway.access import KEY
 from support.gateway.fake_triton import answer
 from support.gateway.rig import Rig, running
@@ -170,18 +169,6 @@ async def test_a_client_that_leaves_is_billed_as_cancelled(rig: Rig) -> None:
     task.cancel()
     await rig.until_settled()
     assert rig.ledger.settled[0].outcome is Outcome.CANCELLED
-
-
-async def test_the_real_calculator_answers_through_its_socket(tmp_path: Path) -> None:
-    preload_once()
-    async with running_calculator(tmp_path) as (_, client):
-        calculator = SocketCalculator(str(client.path), answer_seconds=120)
-        reply = await calculator.calculate("integrate(x^2, x, 0, 3)", 15)
-        assert reply.calculation is not None
-        assert (reply.calculation.exact, reply.calculation.verified) == ("9", True)
-        reply = await calculator.calculate("1/0", 15)
-        assert reply.failure is not None
-        assert reply.failure.code is FailureCode.UNDEFINED
 
 
 async def test_a_socket_that_is_missing_is_an_error_with_a_remedy(tmp_path: Path) -> None:

@@ -1,21 +1,44 @@
 """The gateway and the calculator as two processes that share a socket, as in the gateway's pod."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import pytest
+import pytest_asyncio
 
+from r1plus_contract.calculator import FailureCode
+from r1plus_gateway.calculation.client import SocketCalculator
 from support.calculator.process import running_calculator_process
 from support.gateway.fake_triton import FakeTriton, answer, serving
 from support.gateway.process import running_process
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-async def test_an_expression_goes_through_both_and_comes_back_exact(tmp_path: Path) -> None:
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def calculator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+    """The socket of a calculator, which takes three seconds of processor time to start."""
+    async with running_calculator_process(tmp_path_factory.mktemp("calculator")) as path:
+        yield path
+
+
+async def test_an_expression_goes_through_both_and_comes_back_exact(calculator: Path, tmp_path: Path) -> None:
     async with (
         serving(FakeTriton(answer("Hi"))) as pod,
-        running_calculator_process(tmp_path) as calculator,
         running_process(tmp_path, pod, calculator=calculator) as gateway,
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {await gateway.create_key()}"}) as client,
     ):
         async with client.post(f"{gateway.url}/v1/calculate", json={"expression": "0.1 + 0.2"}) as response:
             body = await response.json()
         assert (response.status, body["exact"], body["verified"]) == (200, "3/10", True)
+
+
+async def test_the_real_calculator_answers_through_its_socket(calculator: Path) -> None:
+    client = SocketCalculator(str(calculator), answer_seconds=120)
+    reply = await client.calculate("integrate(x^2, x, 0, 3)", 15)
+    assert reply.calculation is not None
+    assert (reply.calculation.exact, reply.calculation.verified) == ("9", True)
+    reply = await client.calculate("1/0", 15)
+    assert reply.failure is not None
+    assert reply.failure.code is FailureCode.UNDEFINED

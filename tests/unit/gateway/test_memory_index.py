@@ -15,6 +15,7 @@ from r1plus_gateway.memory.index import (
 )
 from r1plus_gateway.memory.packing import MOST_VERBATIM, pack_memory, pack_views
 from r1plus_gateway.memory.turns import MOST_SENTENCES, Speaker, Turn, Utterance, group_turns
+from support.examples import count_examples
 from support.tables import for_each
 
 TEXTS = st.sampled_from(
@@ -45,7 +46,7 @@ def index_utterances(utterances: list[Utterance]) -> ConversationIndex:
     return index
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 @given(utterances=UTTERANCES, cut=st.integers(0, 20), budget=st.integers(0, 600))
 def test_a_view_shows_what_was_said_until_then(utterances: list[Utterance], cut: int, budget: int) -> None:
     index, known = index_utterances(utterances[:cut]), view_index(index_remembered(["My code is 1."]))
@@ -57,7 +58,7 @@ def test_a_view_shows_what_was_said_until_then(utterances: list[Utterance], cut:
     assert pack_views(view, known, question, budget, Letters()) == alone
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 @given(utterances=UTTERANCES)
 def test_turns_are_those_that_are_grouped_at_once(utterances: list[Utterance]) -> None:
     view = view_index(index_utterances(utterances))

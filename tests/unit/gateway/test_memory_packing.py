@@ -12,6 +12,7 @@ from r1plus_gateway.memory.packing import MOST_VERBATIM, Memory, pack_memory
 from r1plus_gateway.memory.quotation import HEAD, HEADINGS, Quotation, quote_text, render_quotations
 from r1plus_gateway.memory.ranking import fuse_rankings, rank_words
 from r1plus_gateway.memory.turns import Sentence, Speaker, Turn, Utterance, group_turns, list_sentences
+from support.examples import count_examples
 from support.tables import for_each
 
 
@@ -43,7 +44,7 @@ def read_quotations(memory: Memory) -> list[str]:
     return [json.loads(line) for line in list_lines(memory) if line not in (HEAD, *HEADINGS.values())]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 @given(turns=TURNS, question=st.text(max_size=60), budget=st.integers(0, 2000))
 def test_what_holds_of_any_conversation(turns: list[Turn], question: str, budget: int) -> None:
     memory = pack_memory(turns, question, budget, LETTERS)
@@ -62,7 +63,7 @@ def test_what_holds_of_any_conversation(turns: list[Turn], question: str, budget
     assert len(read_quotations(memory)) == len(memory.quotations), "each is one line, which nothing in it ends"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 @given(text=st.text(max_size=200))
 def test_a_quotation_has_one_end(text: str) -> None:
     quoted = quote_text(text)

@@ -24,6 +24,7 @@ from r1plus_model_repo.importing.gguf.header import (
     read_header,
 )
 from r1plus_model_repo.importing.gguf.values import KEPT_ITEMS, MOST_HEADER_BYTES, MOST_STRING_BYTES, Array, Kind
+from support.examples import count_examples
 from support.model_repo import gguf_files
 
 E, N, T, RAW = gguf_files.entry, gguf_files.number, gguf_files.tensor, gguf_files.raw
@@ -204,7 +205,7 @@ def test_a_header_cut_anywhere_is_refused(tmp_path: Path) -> None:
         refusal(tmp_path, content[:cut])
 
 
-@settings(max_examples=150)
+@settings(max_examples=count_examples(150))
 @given(flips=st.lists(st.tuples(st.integers(0, 2**20), st.integers(1, 255)), min_size=1, max_size=8))
 def test_flipped_bits_give_a_header_or_our_error(
     tmp_path_factory: pytest.TempPathFactory, whole: bytes, flips: list[tuple[int, int]]
@@ -221,7 +222,7 @@ def test_flipped_bits_give_a_header_or_our_error(
     assert all(t.offset + t.bytes <= len(content) - header.data_offset for t in header.tensors)
 
 
-@settings(max_examples=150)
+@settings(max_examples=count_examples(150))
 @given(content=st.binary(max_size=400), counts=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)))
 def test_any_bytes_behind_a_valid_start_give_a_header_or_our_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, counts: tuple[int, int]

@@ -17,6 +17,7 @@ from r1plus_model_repo.importing.huggingface.safetensors_header import (
     Tensor,
     read_tensors,
 )
+from support.examples import count_examples
 from support.model_repo.checkpoints import Shaped, placed, safetensors, write_tensors
 
 HUGE = 2**63
@@ -156,7 +157,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
         assert refusal(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=count_examples(200), deadline=None)
 @given(
     st.dictionaries(
         st.text(min_size=1, max_size=20).filter(lambda name: name != "__metadata__"),

@@ -23,6 +23,7 @@ def test_no_two_rows_are_found_by_one_word() -> None:
 @for_each("word, name", {
     "a name in any case": ("l40s", "L40S"),
     "a whole GPU's label": ("NVIDIA-H100-80GB-HBM3", "H100"),
+    "a label without the maker's name": ("A100-SXM4-40GB", "A100-40"),
     "a slice's label": ("NVIDIA-A100-SXM4-40GB-MIG-3g.20gb", "A100-40-MIG-3g.20gb"),
 })  # fmt: skip
 def test_a_word_finds_its_row(word: str, name: str) -> None:
@@ -45,7 +46,15 @@ def test_slices_of_one_gpu_never_hold_more_than_it() -> None:
 
 
 def test_whole_gpus_come_smallest_first() -> None:
-    assert [row.name for row in list_gpus()] == ["T4", "A10", "L4", "A100-40", "L40S", "H100", "A100-80"]
+    assert [(row.name, row.capability) for row in list_gpus()] == [
+        ("T4", (7, 5)),
+        ("A10", (8, 6)),
+        ("L4", (8, 9)),
+        ("A100-40", (8, 0)),
+        ("L40S", (8, 9)),
+        ("H100", (9, 0)),
+        ("A100-80", (8, 0)),
+    ]
 
 
 def test_usable_memory_is_whole_mebibytes() -> None:

@@ -148,8 +148,8 @@ def test_an_alarm_stays() -> None:
 def test_the_alarm_is_at_its_threshold_and_not_above() -> None:
     logs = observe_answer(fresh(), "a", False).evidence.logs
     exact = math.exp(log_mean(logs))
-    assert advance(DetectorEvidence(), (logs,), exact * (1 - 1e-12)).alarmed
-    assert not advance(DetectorEvidence(), (logs,), exact * (1 + 1e-12)).alarmed
+    assert advance(DetectorEvidence(), logs, exact * (1 - 1e-12)).alarmed
+    assert not advance(DetectorEvidence(), logs, exact * (1 + 1e-12)).alarmed
 
 
 def test_evidence_beyond_every_float_is_still_a_number() -> None:

@@ -12,6 +12,7 @@ from r1plus_contract.jsonable import dumps, loads
 from r1plus_contract.verdict import Verdict
 from r1plus_policies.gate.run import SINGLE, GateRecord, GateRun, Probe
 from r1plus_policies.gate.verdict import GateItem, GateReason, Rules, Score
+from support.examples import count_examples
 from support.tables import for_each
 
 C, F, X = Score.CORRECT, Score.FAILED, Score.UNSCORED
@@ -123,7 +124,7 @@ def test_progress_in_words() -> None:
     assert run.progress_text == "sweep at batch 1: 0 of 12"
 
 
-@settings(max_examples=60)
+@settings(max_examples=count_examples(60))
 @given(st.integers(0, 10_000), st.integers(0, 60), st.integers(1, 6))
 def test_a_restart_at_any_point_asks_only_what_is_missing(seed: int, cut: int, batch: int) -> None:
     chance = random.Random(seed)
@@ -145,7 +146,7 @@ def test_a_restart_at_any_point_asks_only_what_is_missing(seed: int, cut: int, b
     assert second.decision.verdict is whole.decision.verdict
 
 
-@settings(max_examples=60)
+@settings(max_examples=count_examples(60))
 @given(st.data())
 def test_whatever_the_order_of_answers_the_run_ends_and_a_pass_has_every_score(data: st.DataObject) -> None:
     run = GateRun(items(8), Rules(0.7, 3), GateRecord(data.draw(st.integers(0, 1000))))

@@ -105,12 +105,15 @@ def test_an_open_batch_shrinks_to_what_fits() -> None:
     assert fit_memory(SMALL, batch=None, context=None, memory_bytes=room - 1) == compute_fit(SMALL, 19, 8192)
 
 
-@for_each("wish, reason, words", {
+@for_each("wish, field, reason, words", {
     "longer than the engine's context":
-        ({"context": 8193}, "ContextTooLong", ["spec.context.maxTokens", "8193", "8192"]),
-    "larger than the engine's batch": ({"batch": 65}, "BatchTooLarge", ["spec.batching.maxBatchSize", "65", "64"]),
+        ({"context": 8193}, "spec.context.maxTokens", "ContextTooLong", ["spec.context.maxTokens", "8193", "8192"]),
+    "larger than the engine's batch": (
+        {"batch": 65}, "spec.batching.maxBatchSize", "BatchTooLarge", ["spec.batching.maxBatchSize", "65", "64"]
+    ),
     "a batch whose cache does not fit": (
         {"batch": 33, "memory_bytes": compute_fit(SMALL, 32, 8192).total_bytes},
+        "spec.batching.maxBatchSize",
         "BatchTooLarge",
         [
             "33 exceeds 32, the largest batch whose KV cache fits",
@@ -120,16 +123,17 @@ def test_an_open_batch_shrinks_to_what_fits() -> None:
     ),
     "not even one slot at full context": (
         {"memory_bytes": 900 * MIB},
+        "spec.context.maxTokens",
         "NoNodeFits",
         ["batch 1", "lower spec.context.maxTokens to 4551", "the largest matching node offers 0.88 GiB"],
     ),
-    "no node at all": ({"memory_bytes": 0}, "NoNodeFits", ["add a larger node"]),
+    "no node at all": ({"memory_bytes": 0}, "spec.context.maxTokens", "NoNodeFits", ["add a larger node"]),
 })  # fmt: skip
-def test_refusals(wish: dict[str, int], reason: str, words: list[str]) -> None:
+def test_refusals(wish: dict[str, int], field: str, reason: str, words: list[str]) -> None:
     asked = {"batch": None, "context": None, "memory_bytes": None} | wish
     refused = fit_memory(SMALL, **asked)  # type: ignore[arg-type]
     assert isinstance(refused, Misfit)
-    assert refused.reason == reason
+    assert (refused.field, refused.reason) == (field, reason)
     for word in words:
         assert word in refused.message
 

@@ -52,6 +52,7 @@ def batch_on(*nodes: NodeFacts, **spec: Any) -> int:
 @for_each("node, names", {
     "a taint": (kubernetes_node("big", "20Gi", taints=[DEDICATED]), ["dedicated=gpu:NoSchedule", "tolerations"]),
     "a taint that evicts": (kubernetes_node("big", "20Gi", taints=[{**DEDICATED, "effect": "NoExecute"}]), ["dedicated=gpu:NoExecute"]),
+    "a taint of nodes with GPUs": (kubernetes_node("big", "20Gi", taints=[{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]), ["nvidia.com/gpu:NoSchedule", "tolerations"]),
     "a taint of its pressure": (kubernetes_node("big", "20Gi", taints=[{"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}]), ["disk-pressure"]),
     "a cordon": (kubernetes_node("big", "20Gi", unschedulable=True), ["cordoned"]),
     "silence": (kubernetes_node("big", "20Gi", ready="Unknown"), ["not Ready"]),

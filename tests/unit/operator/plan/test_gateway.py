@@ -45,6 +45,7 @@ from r1plus_operator.plan.tenancy import network_policies
 from r1plus_operator.plan.tenancy.gateway import GatewayObservation
 from r1plus_operator.plan.tenancy.gateway_condition import VOLUMES_SECONDS
 from r1plus_operator.plan.tenancy.gateway_models import build_model
+from support.examples import count_examples
 from support.plan.selectors import selects
 from support.plan.tenant_world import CONFIG, TenantWorld, facts
 from support.plan.world import World
@@ -129,7 +130,7 @@ SCENES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=count_examples(150), deadline=None)
 @given(SCENES, SCENES)
 def test_whatever_changes_passes_come_to_an_end_and_leave_no_more_than_the_data(before: Json, after: Json) -> None:
     world = TenantWorld()

@@ -7,7 +7,7 @@ from r1plus_model_repo.catalog.types import Engine, KvPrecision
 from r1plus_operator.api.conditions import ConditionType, Reason
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.observe.node_projection import project_node, read_gpus
-from r1plus_operator.plan.engine.feasibility import EnginePlacement, find_placement, select_condition
+from r1plus_operator.plan.engine.feasibility import EnginePlacement, Incumbent, find_placement, select_condition
 from r1plus_operator.plan.observation import NodeFacts
 from r1plus_operator.plan.podspec.pod import POD_OVERHEAD
 from r1plus_policies.engine.hardware import Gpus
@@ -94,6 +94,19 @@ def test_a_wish_that_its_gpu_cannot_fulfil_is_fulfilled_on_another() -> None:
     found = find_placement(wish, delivered(GPU), (machine(L40S), machine(A100)), SERVED, [L40S.product])
     assert isinstance(found, EnginePlacement)
     assert (found.gpus, found.fit.batch) == (A100, 32)
+
+
+@for_each("replicas, incumbent, taken", {
+    "one pod": (1, None, A100),
+    "two pods": (2, None, L40S),
+    "two that serve: each is replaced by itself": (2, Incumbent(GPU.name, 8), A100),
+})  # fmt: skip
+def test_the_gpus_are_as_many_as_pods_start(replicas: int, incumbent: Incumbent | None, taken: Gpus) -> None:
+    wish = R1PlusDeploymentSpec.model_validate({"tier": "full", "replicas": replicas})
+    nodes = (machine(replace(A100, count=1)), machine(replace(L40S, count=2)))
+    found = find_placement(wish, delivered(GPU), nodes, SERVED, incumbent=incumbent)
+    assert isinstance(found, EnginePlacement)
+    assert found.gpus.product == taken.product
 
 
 def test_capacity_is_what_hardware_is_the_cause_of() -> None:

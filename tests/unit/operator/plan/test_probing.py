@@ -28,6 +28,7 @@ from r1plus_operator.plan.tenancy.isolation_test_run import (
     read_run,
 )
 from r1plus_policies.isolation import IsolationVerdict
+from support.examples import count_examples
 from support.plan.builders import job_pod
 from support.plan.tenant_world import CONFIG, DECOY, DECOYS, TenantWorld, facts, probe_world
 from support.tables import for_each
@@ -146,7 +147,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 @given(CHANGES)
 def test_runs_are_never_closer_than_may_be_and_no_more_than_an_hour_and_the_changes_ask_for(
     changes: list[tuple[str, int, int]],

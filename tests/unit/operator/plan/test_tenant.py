@@ -20,6 +20,7 @@ from r1plus_operator.plan.tenancy.tenant import (
     hash_policies,
     plan_tenant,
 )
+from support.examples import count_examples
 from support.plan.tenant_world import CONFIG, DECOY, GIVES, TenantWorld, facts
 from support.tables import for_each
 
@@ -108,7 +109,7 @@ WORLDS = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=count_examples(200), deadline=None)
 @given(WORLDS)
 def test_whatever_there_is_a_pass_over_what_passes_wrote_writes_nothing(world: TenantWorld) -> None:
     world.settle()
@@ -120,7 +121,7 @@ def test_whatever_there_is_a_pass_over_what_passes_wrote_writes_nothing(world: T
     assert world.writes == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=count_examples(200), deadline=None)
 @given(WORLDS, SPECS, st.integers(0, 12), st.booleans())
 def test_wherever_the_operator_dies_the_next_passes_come_to_the_same(
     world: TenantWorld, spec: Json, writes: int, backwards: bool

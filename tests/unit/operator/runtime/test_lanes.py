@@ -22,6 +22,7 @@ from r1plus_operator.runtime.lanes import (
     Priority,
 )
 from r1plus_operator.runtime.queue import WorkQueue
+from support.examples import count_examples
 from support.runtime.clock import ManualClock
 from support.waiting import DEADLINE_SECONDS, eventually
 
@@ -122,7 +123,7 @@ class LanesMachine(RuleBasedStateMachine):
 
 
 TestLanesKeepTheirPromises = LanesMachine.TestCase
-TestLanesKeepTheirPromises.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestLanesKeepTheirPromises.settings = settings(max_examples=count_examples(200), stateful_step_count=50, deadline=None)
 
 
 class CountedKey(str):

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from r1plus_operator.runtime.errors import ApiError, ConflictError, ForbiddenError, NotFoundError, TransportError
 from r1plus_operator.runtime.lease import LEASE, Claim, Elector, LeaseLostError, LeaseTerms
 from r1plus_operator.runtime.resources import Resource
+from support.examples import count_examples
 
 TERMS = LeaseTerms()
 Object = dict[str, Any]
@@ -416,7 +417,7 @@ class Election(RuleBasedStateMachine):
 
 
 TestElection = Election.TestCase
-TestElection.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestElection.settings = settings(max_examples=count_examples(100), stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.unit_long

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from r1plus_operator.runtime.backoff import Backoff
 from r1plus_operator.runtime.queue import ShutDownError, WorkQueue, run_workers
+from support.examples import count_examples
 from support.runtime.clock import ManualClock
 from support.waiting import DEADLINE_SECONDS, eventually
 
@@ -131,7 +132,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueKeepsItsPromises = QueueMachine.TestCase
-TestQueueKeepsItsPromises.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestQueueKeepsItsPromises.settings = settings(max_examples=count_examples(150), stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.parametrize(

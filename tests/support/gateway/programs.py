@@ -1,0 +1,91 @@
+"""Programs that use OpenAI's client, each in a child of a process that has imported it: that alone takes a second."""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, NoReturn
+
+from support.apiserver.process import DIES_WITH_PARENT
+from support.paths import TESTS
+from support.waiting import DEADLINE_SECONDS
+
+
+class ProgramRunner:
+    """Runs one program after the other."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def run(self, program: str, folder: Path, variables: dict[str, str]) -> str:
+        """Return what a program prints; warnings are errors. Raises AssertionError with its traceback if it fails."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps([program, str(folder), variables]).encode() + b"\n")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            status, printed, problem = json.loads(await self._process.stdout.readline())
+        assert status == 0, problem
+        return str(printed)
+
+
+@asynccontextmanager
+async def running_programs() -> AsyncIterator[ProgramRunner]:
+    """Run the process whose children they are, for the block."""
+    process = await asyncio.create_subprocess_exec(
+        *DIES_WITH_PARENT,
+        *(sys.executable, "-W", "error", "-m", __name__),
+        cwd=TESTS,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield ProgramRunner(process)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def main() -> None:
+    """Run the programs that come as JSON lines, and answer each with a line."""
+    import openai  # noqa: F401 - the children have it
+
+    for line in sys.stdin:
+        print(json.dumps(_run_in_child(*json.loads(line))), flush=True)
+
+
+def _run_in_child(program: str, folder: str, variables: dict[str, str]) -> tuple[int, str, str]:
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as problem:
+        pid = os.fork()
+        if pid == 0:
+            os.chdir(folder)
+            os.environ.update(variables)
+            os.dup2(printed.fileno(), 1)
+            os.dup2(problem.fileno(), 2)
+            _run_here(program)
+        _, status = os.waitpid(pid, 0)
+        return status, _read_text(printed), _read_text(problem)
+
+
+def _run_here(program: str) -> NoReturn:
+    status = 1
+    try:
+        exec(compile(program, "<page>", "exec"), {"__name__": "__main__"})
+        status = 0
+    except BaseException:  # noqa: BLE001 - the child must not return into the parent's code
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def _read_text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
+if __name__ == "__main__":
+    main()
