@@ -13,7 +13,7 @@ CACHE := $(or $(R1PLUS_CACHE),/var/cache/r1plus)
 UV_VERSION := 0.13.9
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
-# Two workers, three where tests wait for other processes most of the time. The longest files go first.
+# Two workers, more where tests wait for other processes most of the time. The longest files go first.
 PYTEST_TWO := $(PYTEST) --numprocesses 2
 SYNCED := .venv/.synced
 
@@ -81,7 +81,7 @@ scan: $(SYNCED) ## checkov over the rendered chart and over what the operator ma
 .PHONY: unit
 unit: $(SYNCED) ## Tests that need nothing but Python, helm for the chart, promtool and Prometheus for rules and metrics
 	@$(PYTHON) -m devcluster build helm promtool prometheus
-	$(PYTEST_TWO) --dist worksteal -m "not unit_long" tests/unit
+	$(PYTEST) --numprocesses 4 --dist worksteal -m "not unit_long" tests/unit
 
 .PHONY: unit-long
 unit-long: $(SYNCED) ## Beyond make test: changed alert rules that a case has to find out, kills at more steps, long walks, all random examples, tests of the test tools
