@@ -60,8 +60,8 @@ class RetentionClock:
             _write(ledger, stored)
         self._last = stored.moment, self._clock.read_elapsed()
 
-    def advance(self, ledger: LedgerRepository) -> float:
-        """Return what retention goes by now, in epoch seconds; store it."""
+    def advance(self, ledger: LedgerRepository) -> RetentionTime:
+        """Return what retention goes by now; store it."""
         stored = _read(ledger) or RetentionTime(ledger.now)
         elapsed = self._clock.read_elapsed()
         if self._last is None or stored.moment < self._last[0]:  # by `confirm`, or another replica's clock
@@ -74,7 +74,7 @@ class RetentionClock:
             log.warning("%s", present.describe_hold(target) or "Retention goes by this machine's clock again")
         self.problem = present.describe_hold(target)
         _write(ledger, present)
-        return present.moment
+        return present
 
     def estimate(self) -> float:
         """Return by when what has an end of its own is over, in epoch seconds, without a look at what is stored.
