@@ -279,7 +279,7 @@ async def back_up_now(volume: Volume) -> Files:
 async def back_up_of_an_earlier_release(volume: Volume) -> Files:
     """Its backups have no retention time."""
     async with open_store(volume) as store:
-        where = t.meta.c.name == "retention_time"
+        where = t.meta.c.name.in_(["retention_time", "retention_seen"])
         await store.write(lambda ledger: ledger.connection.execute(sa.delete(t.meta).where(where)))
         return await back_up(store)
 
