@@ -26,6 +26,8 @@ _MOST_REQUEST: Final = 8 * 2**20
 """With a golden suite of the largest size, each character of which JSON may write as two."""
 _REQUEST_SECONDS: Final = 10.0
 _MODE: Final = 0o600
+_UNREADABLE: Final = "The request cannot be read"
+"""Begins the answer to what is no request to who serves, also in earlier releases."""
 
 
 class MessageKind(StrEnum):
@@ -124,7 +126,7 @@ async def listen_for_requests(folder: DataFolder, handle: Handle, acts: Acts) ->
                 request = _read_request(line.decode())
             except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
                 problem = "it is none" if not isinstance(error, ContractError) else str(error)
-                sender.send(Message(MessageKind.REFUSED, f"The request cannot be read: {problem}"))
+                sender.send(Message(MessageKind.REFUSED, f"{_UNREADABLE}: {problem}"))
             else:
                 if isinstance(request, OwnerRequest):
                     sender.send(await _act(acts[request.verb]))
@@ -211,6 +213,11 @@ def ask(folder: DataFolder, verb: OwnerVerb) -> str:
     message = next(_ask(folder, to_jsonable(OwnerRequest(verb)), ""), None)
     if message is None:
         raise EdgeError(f"--data {folder.root}: r1plus serve has ended before it answered; see `r1plus serve status`")
+    if message.text.startswith(_UNREADABLE):
+        raise EdgeError(
+            f"--data {folder.root}: the r1plus serve that runs there is of another release, which does not know this"
+            " command; end it with `r1plus serve stop`, and start it again"
+        )
     if message.kind is not MessageKind.DONE:
         raise EdgeError(f"--data {folder.root}: {message.text}")
     return message.text
@@ -223,6 +230,11 @@ def _ask(folder: DataFolder, document: Mapping[str, object], consequence: str) -
             with short_path(folder.control) as path:
                 connection.connect(path)
             connection.sendall(f"{dumps(document)}\n".encode())
+        except PermissionError as error:
+            raise EdgeError(
+                f"--data {folder.root}: it is another user's, and you may not reach what serves there{consequence}; run"
+                " this as that user, or name a folder of your own"
+            ) from error
         except OSError as error:
             raise EdgeError(
                 f"--data {folder.root}: nothing serves there now ({error.strerror}){consequence}; start it"

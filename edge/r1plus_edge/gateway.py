@@ -36,7 +36,7 @@ from r1plus_contract.gateway import (
     ModelSettings,
     TlsPaths,
 )
-from r1plus_contract.jsonable import ContractError, dumps, loads, to_jsonable
+from r1plus_contract.jsonable import dumps, loads, to_jsonable
 from r1plus_contract.metrics import GATEWAY_PODS
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_edge.controller import run_pod
@@ -261,18 +261,18 @@ class EdgeGateway:
         """Return how many pods the gateway sends requests to: it follows its settings, a moment later."""
         try:
             async with session.get(self.metrics_url) as response:
-                text = await response.text()
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return 0
-        lines = (line for line in text.splitlines() if line.startswith(f"{GATEWAY_PODS}{{"))
-        return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+                text = await response.text("utf-8")
+            lines = (line for line in text.splitlines() if line.startswith(f"{GATEWAY_PODS}{{"))
+            return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, OverflowError):
+            return 0  # ValueError: another program answers there, while the gateway does not run.
 
     async def read_data_state(self, session: aiohttp.ClientSession) -> DataState | None:
         """Return what the gateway says of its data; None: it does not answer."""
         try:
             async with session.get(f"{self._internal_url}{DATA_PATH}") as response:
-                return loads(DataState, await response.text(), tolerant=True)
-        except (aiohttp.ClientError, TimeoutError, OSError, ContractError):
+                return loads(DataState, await response.text("utf-8"), tolerant=True)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
     @property

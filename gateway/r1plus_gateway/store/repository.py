@@ -61,6 +61,8 @@ class MetaName(StrEnum):
     CONTENT_DAYS = "content_days"
     RETENTION_TIME = "retention_time"
     """What retention goes by, as JSON (`retention_clock`)."""
+    RETENTION_SEEN = "retention_seen"
+    """The same, for backups: a gateway of an earlier release has a `retention_time` of its own, and takes no other."""
     CONFIRMATION = "time_confirmation"
     """Names the last confirmation that clocks are right: each replica's ledger time goes back to its own."""
     ROTATION = "data_key_rotation"
@@ -74,10 +76,11 @@ OWN_META: Final = (
     MetaName.TENANT,
     MetaName.KEY_RING,
     MetaName.ADOPTED_ROOT,
+    MetaName.RETENTION_TIME,
     MetaName.CONFIRMATION,
 )
-"""What says whose database it is, with which keys, and whose clocks were confirmed: in no backup, and a restore changes
-the adopted root only."""
+"""What says whose database it is, with which keys, and at what time: in no backup, and a restore changes root and time
+only."""
 
 
 @dataclass(slots=True)

@@ -60,8 +60,8 @@ class RetentionClock:
             _write(ledger, stored)
         self._last = stored.moment, self._clock.read_elapsed()
 
-    def advance(self, ledger: LedgerRepository) -> float:
-        """Return what retention goes by now, in epoch seconds; store it."""
+    def advance(self, ledger: LedgerRepository) -> RetentionTime:
+        """Return what retention goes by now; store it."""
         stored = _read(ledger) or RetentionTime(ledger.now)
         elapsed = self._clock.read_elapsed()
         if self._last is None or stored.moment < self._last[0]:  # by `confirm`, or another replica's clock
@@ -74,7 +74,7 @@ class RetentionClock:
             log.warning("%s", present.describe_hold(target) or "Retention goes by this machine's clock again")
         self.problem = present.describe_hold(target)
         _write(ledger, present)
-        return present.moment
+        return present
 
     def estimate(self) -> float:
         """Return by when what has an end of its own is over, in epoch seconds, without a look at what is stored.
@@ -99,7 +99,8 @@ def restart(ledger: LedgerRepository, clock: LedgerClock, made_at: float) -> str
     This machine's clock may be wrong, and nothing that is stored here says otherwise. `made_at`: the newest time that a
     backup without a retention time has seen, at least; its gateway was of an earlier release.
     """
-    stored, target = _read(ledger), min(ledger.now, clock.read_wall())
+    stored = _read(ledger, MetaName.RETENTION_SEEN) or _read(ledger)
+    target = min(ledger.now, clock.read_wall())
     newest = stored.moment if stored is not None else max(ledger.seen_at, made_at)
     present = _follow(RetentionTime(min(newest, target)), target)
     _write(ledger, present)
@@ -119,11 +120,12 @@ def _follow(before: RetentionTime, target: float) -> RetentionTime:
     return before
 
 
-def _read(ledger: LedgerRepository) -> RetentionTime | None:
-    stored = read_meta(ledger.connection, MetaName.RETENTION_TIME)
+def _read(ledger: LedgerRepository, name: MetaName = MetaName.RETENTION_TIME) -> RetentionTime | None:
+    stored = read_meta(ledger.connection, name)
     return RetentionTime(**json.loads(stored)) if stored is not None else None
 
 
 def _write(ledger: LedgerRepository, present: RetentionTime) -> None:
     value = json.dumps({"moment": present.moment, "held_from": present.held_from})
-    write_meta(ledger.connection, MetaName.RETENTION_TIME, value)
+    for name in (MetaName.RETENTION_TIME, MetaName.RETENTION_SEEN):
+        write_meta(ledger.connection, name, value)

@@ -85,6 +85,7 @@ class TenantStore:
         self._is_damaged = False
         self._check_at = 0.0
         self._prune_at = 0.0
+        self._prune_requests = 0
         self._is_rotating = True
         """Whether older data keys may be in use: also those that a gateway before this one left."""
         self._has_deleted = True
@@ -183,21 +184,24 @@ class TenantStore:
         """Remove what is older than its retention, once an hour: one batch per round, so that no beat is late."""
         if time.monotonic() < self._prune_at:
             return
-        now, days = await self.write(self.retention.advance), self.config.content_days
+        requests, days = self._prune_requests, self.config.content_days
+        present = await self.write(self.retention.advance)
+        now = present.moment
         before = now - self.config.audit_days * 86400
         has_more = await self.write(lambda ledger: ledger.prune_audit(before, MOST_PRUNED)) == MOST_PRUNED
         has_more |= await self.write(lambda ledger: prune_content(ledger.connection, now, days))
         has_more |= await self.write(lambda ledger: prune_knowledge(ledger.connection, now))
-        if not self.retention.problem:
+        if present.held_from is None:  # Else, once it is confirmed, what is of today would begin in the past.
             await self.write(lambda ledger: date_back(ledger.connection, now))
         self._has_deleted = True
-        if not has_more:
+        if not has_more and requests == self._prune_requests:
             seconds = min(self._periods.prune, self._periods.hold) if self.retention.problem else self._periods.prune
             self._prune_at = time.monotonic() + seconds
 
     def prune_soon(self) -> None:
-        """Let the next round remove what is over, also before the hour."""
+        """Let the next round remove what is over, also before the hour, and where one is on its way."""
         self._prune_at = 0.0
+        self._prune_requests += 1
 
     def resume_rotation(self) -> None:
         """Let the rounds of `maintain` encrypt again what older data keys encrypted."""

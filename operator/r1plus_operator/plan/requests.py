@@ -31,41 +31,46 @@ def read_ack_token(cr: Json) -> str:
 
 def find_rollback_request(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
     """Return the requested rollback of the revision that serves; None: none is requested, or it was made already."""
-    request = _find_accepted(cr, Verb.ROLLBACK, serving)
-    if request is None:
-        return None
-    records = (r.rollback for r in revisions.values() if r.rollback)
-    return None if any(record.request == request.token and record.switched_at for record in records) else request
+    return _find_accepted(cr, Verb.ROLLBACK, serving, revisions)
 
 
 def find_refresh_request(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
     """Return the requested refresh of the revision that serves; None: none is requested, or it was answered already."""
-    request = _find_accepted(cr, Verb.REFRESH, serving)
-    if request is None:
-        return None
-    records = (r.refresh for r in revisions.values() if r.refresh)
-    return None if any(record.request == request.token for record in records) else request
+    return _find_accepted(cr, Verb.REFRESH, serving, revisions)
 
 
-def _find_accepted(cr: Json, verb: Verb, serving: str) -> Request | None:
+def _find_accepted(cr: Json, verb: Verb, serving: str, revisions: Mapping[str, Revision]) -> Request | None:
     request = read_requests(cr["metadata"]).get(verb)
-    if request is None or _explain_objection(cr, verb, request, serving) or _explain_refusal(cr, verb, serving):
+    if request is None or _is_answered(verb, request, revisions) or _explain_objection(cr, verb, request, serving):
         return None
-    return request
+    return None if _explain_refusal(cr, verb, serving, revisions) else request
 
 
-def explain_refusals(cr: Json, serving: str) -> dict[str, str]:
-    """Return why a request is not carried out, by its status field. The first pass that sees a request decides."""
-    refusals = {field: _explain_refusal(cr, verb, serving) for verb, field in _REFUSAL_FIELDS.items()}
+def _is_answered(verb: Verb, request: Request, revisions: Mapping[str, Revision]) -> bool:
+    """Whether a revision records that the request was carried out."""
+    if verb is Verb.ROLLBACK:
+        rollbacks = (r.rollback for r in revisions.values() if r.rollback)
+        return any(record.request == request.token and record.switched_at for record in rollbacks)
+    return any(r.refresh.request == request.token for r in revisions.values() if r.refresh)
+
+
+def explain_refusals(cr: Json, serving: str, revisions: Mapping[str, Revision]) -> dict[str, str]:
+    """Return why a request is not carried out, by its status field. The first pass that sees a request decides.
+
+    `serving` and `revisions`: after this pass, which may promote what answers a request.
+    """
+    refusals = {field: _explain_refusal(cr, verb, serving, revisions) for verb, field in _REFUSAL_FIELDS.items()}
     return {field: text for field, text in refusals.items() if text}
 
 
-def _explain_refusal(cr: Json, verb: Verb, serving: str) -> str:
+def _explain_refusal(cr: Json, verb: Verb, serving: str, revisions: Mapping[str, Revision]) -> str:
     request = read_requests(cr["metadata"]).get(verb)
     if request is None:
         return ""
     if _is_reported(cr, request):
         return str((cr.get("status") or {}).get(_REFUSAL_FIELDS[verb], ""))
+    if _is_answered(verb, request, revisions):
+        return ""  # In this pass, or its status was lost since.
     objection = _explain_objection(cr, verb, request, serving)
     return f"{request.summary}: the {verb} is not carried out: {objection}" if objection else ""
 

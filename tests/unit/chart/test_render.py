@@ -22,6 +22,7 @@ from r1plus_operator.plan.manifests.children import build_dns_rule
 from r1plus_operator.plan.podspec.pod import build_pod_security_context
 from r1plus_operator.plan.settings import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser, ProxyTerms
 from support.chart import CHART, OTHER_VALUES, PROMETHEUS_OPERATOR, ROOT, Objects, Render, environment, one, pods
+from support.tables import for_each
 
 FENCE = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 BOTH = pytest.mark.parametrize("values", [{}, OTHER_VALUES], ids=["default values", "every value another"])
@@ -325,6 +326,13 @@ def test_finding_38_the_operator_shares_its_user_with_no_pod_of_a_tenant(render:
     for values in ({"operatorUser": None}, {"podSecurity": {"runAsUser": None}}):
         (container,) = pods(render(values))["Deployment"]["containers"]
         assert "runAsUser" not in container["securityContext"]
+
+
+@for_each("user", {"the default": 1100, "a number so low that a missing one would be within": 1})
+def test_a_tenant_that_names_no_user_is_allowed_whatever_the_operators(render: Render, user: int) -> None:
+    policy = one(render({"operatorUser": user}), "ValidatingAdmissionPolicy", "r1plus-operator-tenants")
+    (check,) = [one["expression"] for one in policy["spec"]["validations"] if "runAsUser" in one["expression"]]
+    assert check.startswith(f"!object.?spec.?runAsUser.hasValue() || int(object.spec.runAsUser) < {user - 3} ||")
 
 
 def test_the_policies_let_prometheus_in_and_the_operator_out_to_named_places(render: Render) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,39 @@ async def test_what_the_owner_does_not_get_is_said(
 async def test_a_verb_that_is_none_is_refused(folder: DataFolder) -> None:
     async with listen_for_requests(folder, carry_out, {}):
         assert b'"Refused"' in await asyncio.to_thread(send, folder, b'{"verb": "Erase"}\n')
+
+
+def test_a_release_before_this_one_is_said_to_know_no_verb_of_the_owner(folder: DataFolder) -> None:
+    """Such as what serves on while the command was installed anew."""
+    text = "The request cannot be read: UpdateRequest.verb: unknown field; known: catalog, engine, file"
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor() as threads:
+        with short_path(folder.control) as path:
+            listener.bind(path)
+        listener.listen()
+        asked = threads.submit(ask, folder, OwnerVerb.CONFIRM_TIME)
+        connection, _ = listener.accept()
+        with connection, connection.makefile() as lines:
+            lines.readline()
+            connection.sendall(f"{json.dumps({'kind': 'Refused', 'text': text})}\n".encode())
+        with pytest.raises(EdgeError, match="is of another release, which does not know this command; end it with"):
+            asked.result()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_another_user_of_the_machine_is_told_whose_folder_it_is(folder: DataFolder) -> None:
+    folder.root.chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        with short_path(folder.control) as path:
+            listener.bind(path)
+        listener.listen()
+        os.seteuid(12345)
+        try:
+            with pytest.raises(
+                EdgeError, match="it is another user's, and you may not reach what serves there; run this"
+            ):
+                ask(folder, OwnerVerb.SIGN_TOKEN)
+        finally:
+            os.seteuid(0)
 
 
 def test_an_owner_who_reaches_nobody_is_told_so(folder: DataFolder) -> None:

@@ -13,8 +13,9 @@ from r1plus_contract.gateway import DataReason
 from r1plus_gateway.store import tables as t
 from r1plus_gateway.store.admin import confirm_time
 from r1plus_gateway.store.content import MemorySource
+from r1plus_gateway.store.repository import LedgerRepository
 from r1plus_gateway.store.retention import date_back
-from r1plus_gateway.store.retention_clock import HOLD_SECONDS
+from r1plus_gateway.store.retention_clock import HOLD_SECONDS, RetentionClock, RetentionTime
 from r1plus_gateway.store.tenant import Periods, TenantStore
 from support.gateway.backups import Files, back_up, make_elsewhere, restore
 from support.gateway.content import make_content, say
@@ -109,6 +110,37 @@ async def test_an_administrator_confirms_a_time_far_ahead(used_volume: Volume) -
         assert await confirm_time(store, ADMIN) == pytest.approx(0)
         await store.maintain()
         assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 0)
+
+
+class ConfirmedMeanwhile(RetentionClock):
+    """One whose time an administrator confirms while a round goes on with the time of before."""
+
+    def __init__(self, store: TenantStore) -> None:
+        super().__init__(store.clock)
+        self._store = store
+
+    def advance(self, ledger: LedgerRepository) -> RetentionTime:
+        present = super().advance(ledger)
+        if self.problem:
+            ledger.reset_time(self._store.clock)
+            self.confirm(ledger)
+            self._store.prune_soon()
+        return present
+
+
+async def test_a_confirmation_during_a_round_dates_nothing_back_and_the_next_round_goes_by_it(
+    used_volume: Volume,
+) -> None:
+    used_volume.time.advance(40 * DAY)
+    store = used_volume.make_store(Periods())
+    assert await store.open()
+    store.retention = ConfirmedMeanwhile(store)
+    await write_conversation(store)
+    assert await count_rows(store) == 2
+    await store.maintain()
+    await store.maintain()
+    assert (store.state.reason, await count_rows(store)) == (DataReason.READY, 1), "what is of today is not over"
+    await store.close()
 
 
 async def test_a_gateway_that_was_off_for_days_goes_on_at_once(used_volume: Volume) -> None:
@@ -247,7 +279,7 @@ async def back_up_now(volume: Volume) -> Files:
 async def back_up_of_an_earlier_release(volume: Volume) -> Files:
     """Its backups have no retention time."""
     async with open_store(volume) as store:
-        where = t.meta.c.name == "retention_time"
+        where = t.meta.c.name.in_(["retention_time", "retention_seen"])
         await store.write(lambda ledger: ledger.connection.execute(sa.delete(t.meta).where(where)))
         return await back_up(store)
 

@@ -78,7 +78,7 @@ def _build_rollback_status(s: StatusContext) -> Json:
     """Return the fields about user requests, the rollback target or what blocks it, and the incident."""
     outcome = s.outcome
     cr, serving_revision = s.observation.cr, s.current.name if s.current else ""
-    status = build_request_status(cr, explain_refusals(cr, serving_revision))
+    status = build_request_status(cr, explain_refusals(cr, serving_revision, s.revisions))
     if outcome and outcome.rollback_target:
         status["lastGood"] = outcome.rollback_target
     elif outcome and outcome.rollback_blockers:

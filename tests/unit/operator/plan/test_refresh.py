@@ -160,6 +160,17 @@ def test_finding_09_a_refresh_of_what_does_not_serve_says_so_once_and_begins_no_
     assert len(world.revisions()) == 1
 
 
+def test_finding_09_a_refresh_that_the_promoting_pass_answers_is_not_called_refused() -> None:
+    world, before = upgraded()
+    after = world.apply(**NEXT)
+    world.settle()
+    world.start_pods(after).settle()
+    world.gate(after, Verdict.PASS).settle()
+    world.set_ready(after).ask(Verb.REFRESH, revision=before).settle()
+    assert (world.selected(), world.revision(after).refresh.outcome) == (after, RefreshOutcome.NOTHING_NEWER)
+    assert "refreshRefused" not in world.status and "RequestRefused" not in world.notes
+
+
 def test_finding_09_a_refused_refresh_begins_nothing_when_what_it_names_serves_again() -> None:
     world, before, after = refreshed(**ROLLBACK)
     world.ask(Verb.REFRESH, revision=before).settle()
