@@ -115,9 +115,9 @@ class Side:
 
         return wait_for(look, f"the gateway of {self.namespace} runs")
 
-    def gateway(self) -> Place:
-        """Inside its gateway."""
-        return Place(self.kube, self.namespace, self.gateway_pod["metadata"]["name"], "gateway")
+    def gateway(self, container: str = "gateway") -> Place:
+        """Inside its gateway, or a helper beside it."""
+        return Place(self.kube, self.namespace, self.gateway_pod["metadata"]["name"], container)
 
 
 @dataclass(slots=True)
@@ -200,7 +200,7 @@ def deployment(side: Side, name: str = MODEL, **spec: Any) -> Json:
 def gateway_of(namespace: str) -> Json:
     """`spec.gateway` of a side's R1PlusTenant: data in a file on its volume."""
     sources = [{"namespace": OPEN}] if namespace == B else []
-    return {"enabled": True, "knowledge": True, "from": sources, "database": None}
+    return {"enabled": True, "calculator": True, "knowledge": True, "from": sources, "database": None}
 
 
 def binding(name: str, namespace: str, role: str, subjects: Sequence[Json]) -> Json:
@@ -223,7 +223,13 @@ def account(name: str, namespace: str) -> Json:
 
 PLACES = {"its server": lambda world: world.a.triton(), "an ordinary pod": lambda world: world.a.ordinary()}
 """Where A attacks from, by what it is called in a test's id."""
-ALL_PLACES = {**PLACES, "its gateway": lambda world: world.a.gateway()}
+HELPERS = {name: lambda world, name=name: world.a.gateway(name) for name in ("calculator", "documents")}
+"""Beside A's gateway: a hostile expression or document might take one over. Likewise by what it is called."""
+ALL_PLACES = {
+    **PLACES,
+    "its gateway": lambda world: world.a.gateway(),
+    **{f"its gateway's {name}": place for name, place in HELPERS.items()},
+}
 """Likewise, with the pod that calls A's models for others."""
 WHERE = "import socket; print(socket.gethostbyname(socket.gethostname()))"
 

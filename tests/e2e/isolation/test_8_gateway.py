@@ -1,5 +1,6 @@
 """What a caller, an administrator and a broken gateway of A's try at B's gateway, whose data lie in a file on B's volume."""
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,10 +17,19 @@ from e2e.isolation.gateway_calls import (
     open_copy,
 )
 from e2e.isolation.matrix import Trial
-from e2e.isolation.stage import ALL_PLACES, World, stands_in
+from e2e.isolation.stage import ALL_PLACES, HELPERS, World, stands_in
 from e2e.kube import Json
 from e2e.waiting import wait_for
-from r1plus_contract.gateway import GATEWAY_ADMIN, GATEWAY_SERVICE, PORT_API, PORT_INTERNAL, PORT_SERVICE
+from r1plus_contract.gateway import (
+    DIR_KEY,
+    DIR_SETTINGS,
+    DIR_STORE,
+    GATEWAY_ADMIN,
+    GATEWAY_SERVICE,
+    PORT_API,
+    PORT_INTERNAL,
+    PORT_SERVICE,
+)
 from r1plus_contract.names import PORT_GRPC, PORT_MONITOR, TENANT
 from r1plus_gateway.access.api_keys import ApiKey, parse_key
 
@@ -209,3 +219,24 @@ def test_a_copy_does_not_open_once_its_half_of_the_key_is_gone(world: World, bot
     ended = open_copy(place, copy, half=make_half())
 
     trial.shut("with another one", ended.said == "WrongKey", ended)
+
+
+LOOK = """
+import json, os, sys
+print(json.dumps({path: os.access(path, os.R_OK) and bool(os.listdir(path)) for path in sys.argv[1:]}))
+"""
+
+
+@pytest.mark.vector(37)
+@pytest.mark.parametrize("of", HELPERS)
+def test_a_helper_that_was_taken_over_has_nothing_of_its_gateways(world: World, trial: Trial, of: str) -> None:
+    """Neither half of the key, nor the store, nor the settings: it is no step on the way to them."""
+    folders = (DIR_KEY, DIR_STORE, DIR_SETTINGS)
+    place = HELPERS[of](world)
+    stands_in(trial, world, place)
+    seen = json.loads(world.a.gateway().run("python3", "-c", LOOK, *folders))
+    trial.open("A's gateway", all(seen.values()), seen)
+
+    found = json.loads(place.run("python3", "-c", LOOK, *folders))
+
+    trial.shut(f"A's {of}", not any(found.values()), found)

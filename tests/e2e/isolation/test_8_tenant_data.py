@@ -452,3 +452,36 @@ def test_without_its_half_of_the_key_a_tenants_data_do_not_open(world: World, bo
         a.until_reason(lambda reason: reason == "Ready", "the data open again")
     gateways.until_up(kube, a.side.namespace)
     assert "records are whole" in run_r1plus(kube, "audit", "-n", a.side.namespace).stdout
+
+
+@pytest.mark.vector(37)
+def test_rows_of_an_erased_owner_do_not_open_when_they_are_put_back(world: World, both: Gateways, trial: Trial) -> None:
+    """As somebody puts them back who has kept a copy of the database's rows, but for the keys."""
+    b, canary = both.b, both.b.side.canary
+    name = begin_conversation(both.url_of_b, b.key.secret, canary)
+    path = f"/v1/conversations/{name}/items"
+    copied = {"conversations": "id", "conversation_items": "conversation_id"}
+    keep = [f"CREATE TABLE kept_{table} AS SELECT * FROM {table} WHERE {c} = '{name}'" for table, c in copied.items()]
+    put_back = [f"INSERT INTO {table} SELECT * FROM kept_{table}" for table in copied]
+
+    def erase() -> None:
+        run_r1plus(world.kube, "tenant", "erase", "--key", b.key.id, "--yes", "-n", world.b.namespace)
+
+    trial.by(b.database, b.current_role())
+    try:
+        done = b.run_sql(
+            *keep, *(f"DELETE FROM {table} WHERE {c} = '{name}'" for table, c in copied.items()), *put_back
+        )
+        assert is_done(done), done
+        seen = call(both.url_of_b, path, b.key.secret)
+        trial.open("put back before the erasure", seen.status_code == 200 and canary in seen.text, seen.text)
+        erase()
+        gone = call(both.url_of_b, path, b.key.secret)
+        trial.shut("after the erasure", gone.status_code == 404, gone.text)
+        done = b.run_sql(*put_back)
+        assert is_done(done), done
+        answer = call(both.url_of_b, path, b.key.secret)
+        trial.shut("put back after it", answer.status_code == 410 and canary not in answer.text, answer.text)
+    finally:
+        b.run_sql(*(f"DROP TABLE IF EXISTS kept_{table}" for table in copied))
+        erase()
