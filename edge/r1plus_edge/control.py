@@ -26,6 +26,7 @@ _MOST_REQUEST: Final = 8 * 2**20
 """With a golden suite of the largest size, each character of which JSON may write as two."""
 _REQUEST_SECONDS: Final = 10.0
 _MODE: Final = 0o600
+_UNREADABLE: Final = "The request cannot be read: "
 
 
 class MessageKind(StrEnum):
@@ -124,7 +125,7 @@ async def listen_for_requests(folder: DataFolder, handle: Handle, acts: Acts) ->
                 request = _read_request(line.decode())
             except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
                 problem = "it is none" if not isinstance(error, ContractError) else str(error)
-                sender.send(Message(MessageKind.REFUSED, f"The request cannot be read: {problem}"))
+                sender.send(Message(MessageKind.REFUSED, f"{_UNREADABLE}{problem}"))
             else:
                 if isinstance(request, OwnerRequest):
                     sender.send(await _act(acts[request.verb]))
@@ -211,6 +212,11 @@ def ask(folder: DataFolder, verb: OwnerVerb) -> str:
     message = next(_ask(folder, to_jsonable(OwnerRequest(verb)), ""), None)
     if message is None:
         raise EdgeError(f"--data {folder.root}: r1plus serve has ended before it answered; see `r1plus serve status`")
+    if message.text.startswith(_UNREADABLE):
+        raise EdgeError(
+            f"--data {folder.root}: the r1plus serve that runs there is older than this r1plus, and does not know the"
+            f" request; `r1plus serve stop --data {folder.root}`, and start it again"
+        )
     if message.kind is not MessageKind.DONE:
         raise EdgeError(f"--data {folder.root}: {message.text}")
     return message.text

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.control import OwnerVerb, ask, ask_for_update, listen_for_requests
+from r1plus_contract.jsonable import dumps
+from r1plus_edge.control import Message, MessageKind, OwnerVerb, ask, ask_for_update, listen_for_requests
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.places import short_path
@@ -190,6 +191,20 @@ async def test_what_the_owner_does_not_get_is_said(
 async def test_a_verb_that_is_none_is_refused(folder: DataFolder) -> None:
     async with listen_for_requests(folder, carry_out, {}):
         assert b'"Refused"' in await asyncio.to_thread(send, folder, b'{"verb": "Erase"}\n')
+
+
+async def test_an_owner_whose_serve_is_of_an_earlier_release_is_told_what_to_do(folder: DataFolder) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        refusal = "The request cannot be read: UpdateRequest.verb: unknown field"
+        writer.write(dumps(Message(MessageKind.REFUSED, refusal)).encode() + b"\n")
+        writer.close()
+
+    with short_path(folder.control) as path, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        await asyncio.start_unix_server(answer, sock=listener)
+        with pytest.raises(EdgeError, match=r"older than this r1plus.*`r1plus serve stop --data \S+`, and start it"):
+            await asyncio.to_thread(ask, folder, OwnerVerb.SIGN_TOKEN)
 
 
 def test_an_owner_who_reaches_nobody_is_told_so(folder: DataFolder) -> None:
