@@ -215,8 +215,8 @@ def ask(folder: DataFolder, verb: OwnerVerb) -> str:
         raise EdgeError(f"--data {folder.root}: r1plus serve has ended before it answered; see `r1plus serve status`")
     if message.text.startswith(_UNREADABLE):
         raise EdgeError(
-            f"--data {folder.root}: the r1plus serve that runs there is of another release, which does not know this"
-            " command; end it with `r1plus serve stop`, and start it again"
+            f"--data {folder.root}: the r1plus serve that runs there is older than this r1plus, and does not know the"
+            f" request; `r1plus serve stop --data {folder.root}`, and start it again"
         )
     if message.kind is not MessageKind.DONE:
         raise EdgeError(f"--data {folder.root}: {message.text}")

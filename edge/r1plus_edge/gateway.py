@@ -38,6 +38,7 @@ from r1plus_contract.gateway import (
 )
 from r1plus_contract.jsonable import dumps, loads, to_jsonable
 from r1plus_contract.metrics import GATEWAY_PODS
+from r1plus_contract.streams import read_at_most
 from r1plus_contract.timestamps import format_timestamp
 from r1plus_edge.controller import run_pod
 from r1plus_edge.data_folder import DataFolder
@@ -60,6 +61,7 @@ from r1plus_policies.backoff import double_delay
 ISSUER: Final = "r1plus-edge"
 _KEY_ID: Final = "serve"
 _TOKEN_SECONDS: Final = 300
+_MOST_STATE: Final = 64 * 1024
 _HALF_FILE: Final = "half-1"
 _HALF_BYTES: Final = 32
 DRAIN_SECONDS: Final = 1.5
@@ -268,10 +270,11 @@ class EdgeGateway:
             return 0  # ValueError: another program answers there, while the gateway does not run.
 
     async def read_data_state(self, session: aiohttp.ClientSession) -> DataState | None:
-        """Return what the gateway says of its data; None: it does not answer."""
+        """Return what the gateway says of its data; None: it does not answer, or another program has its port."""
         try:
             async with session.get(f"{self._internal_url}{DATA_PATH}") as response:
-                return loads(DataState, await response.text("utf-8"), tolerant=True)
+                text = await read_at_most(response.content.iter_chunked(_MOST_STATE), _MOST_STATE)
+            return loads(DataState, text, tolerant=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 

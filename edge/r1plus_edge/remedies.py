@@ -17,6 +17,17 @@ _IMPORT: Final = (
 )
 _SUITES: Final = "give the folder of one with --suite, or name a shipped one"
 _EXPORT: Final = r"Restore [^.]* from the recovery export: r1plus tenant init --from FILE"
+_BACKUP: Final = (
+    r"Restore the tenant's last backup(, file and key ring together)?"
+    r"|Restore database and key ring together, or the last backup into a new volume or database"
+)
+_COPY: Final = r"Restore (?:the file|it) from a backup of the volume"
+_OTHER_TENANT: Final = (
+    r"Mount the volume, or name the database, of this tenant; another tenant's data cannot be taken over"
+    r"|Use the volume or the database of this tenant"
+)
+_NEWER: Final = r"Run the newer gateway, or restore a backup that is older than its first start"
+_SECOND_GATEWAY: Final = r"look for a second pod that mounts this volume\. Several replicas need PostgreSQL \(\S+\)"
 _Replace = Callable[[DataFolder, "re.Match[str]"], str]
 _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
     (re.compile(pattern), replace)
@@ -43,10 +54,28 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
         (_EXPORT, lambda folder, match: f"Put back {folder.secret} from a copy of the data folder"),
         (rf"Secret {GATEWAY_KEY}", lambda folder, match: str(folder.secret)),
         (
-            r"Restore the tenant's last backup(, file and key ring together)?",
+            _BACKUP,
             lambda folder, match: (
                 f"Stop it, and put back {folder.root} from a copy; or move {folder.store} away, and begin with new data"
             ),
+        ),
+        (_COPY, lambda folder, match: "Put it back from a copy of the data folder"),
+        (
+            _OTHER_TENANT,
+            lambda folder, match: (
+                f"Put back {folder.tenant}, {folder.secret} and {folder.store} from one copy of the data folder"
+            ),
+        ),
+        (
+            _NEWER,
+            lambda folder, match: (
+                f"Serve with the newer r1plus, or put back {folder.root} from a copy that is older than its first start"
+            ),
+        ),
+        (_SECOND_GATEWAY, lambda folder, match: f"look for another process that uses {folder.store}, and end it"),
+        (
+            r"The operator mounts the tenant's volume there",
+            lambda folder, match: f"Stop it, and put back {folder.root} from a copy",
         ),
         (
             r"Mount the volume so that the gateway's user can write it",

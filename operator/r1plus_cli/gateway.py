@@ -169,7 +169,11 @@ def _open_session(target: GatewayTarget, key: str = "") -> Iterator[_Session]:
     """Yield a session of the admin, or of a key's holder; what fails is told with the gateway's condition."""
     import httpx  # late: other verbs should not wait a fifth of a second for it
 
-    token = key or target.env.get(TOKEN_VARIABLE, "")
+    token = key or target.env.get(TOKEN_VARIABLE)
+    if token == "":
+        raise UsageError(
+            f"{TOKEN_VARIABLE} is set, and empty: what was to make the token has failed. Repeat that, or unset it"
+        )
     if target.url:
         _check_url(target.url)
     if not token or not target.url:

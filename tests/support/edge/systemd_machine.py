@@ -178,15 +178,17 @@ def boot_machine(folders: Mapping[Path, str]) -> Iterator[SystemdMachine]:
     scratch = Path(tempfile.mkdtemp(prefix="r1plus-systemd-", dir="/srv"))
     environ = {"PATH": os.environ["PATH"], "SCRATCH": str(scratch), "SYSTEMD": str(SYSTEMD), "BOOT": _BOOT}
     environ["FOLDERS"] = " ".join(f"{own}:{there}" for own, there in folders.items())
-    with _make_disk(environ) as holder:
-        machine = SystemdMachine(scratch, {**environ, "DISK": str(holder)})
-        try:
-            machine.boot()
-            yield machine
-        finally:
-            machine.cut_power()
-    shutil.rmtree(scratch)
-    scratch.with_suffix(".log").unlink()
+    try:
+        with _make_disk(environ) as holder:
+            machine = SystemdMachine(scratch, {**environ, "DISK": str(holder)})
+            try:
+                machine.boot()
+                yield machine
+            finally:
+                machine.cut_power()
+    finally:
+        shutil.rmtree(scratch)
+        scratch.with_suffix(".log").unlink(missing_ok=True)
 
 
 @contextmanager

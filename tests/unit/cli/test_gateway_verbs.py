@@ -396,6 +396,17 @@ async def test_why_a_gateway_refuses_for_its_data_is_said_with_the_remedy(tmp_pa
                     await asyncio.to_thread(call_admin, GatewayTarget(lambda c=cluster: c, env={}), "GET", "/keys")
 
 
+async def test_a_token_that_could_not_be_made_is_not_replaced_by_one_of_the_cluster() -> None:
+    """As in `R1PLUS_GATEWAY_TOKEN=$(r1plus serve token)` where nothing serves, and others may have the port."""
+
+    def connect() -> Cluster:
+        raise AssertionError("the cluster makes no token for a gateway of this machine")
+
+    target = GatewayTarget(connect, url="http://127.0.0.1:9", env={TOKEN_VARIABLE: ""})
+    with pytest.raises(UsageError, match=r"R1PLUS_GATEWAY_TOKEN is set, and empty: .* Repeat that, or unset it"):
+        call_admin(target, "GET", "/keys")
+
+
 @pytest.mark.parametrize("url", ["ftp://gateway", "gateway:8080", "http://gateway.example.com"])
 async def test_no_token_goes_where_others_read_it(url: str) -> None:
     with pytest.raises(UsageError, match="--gateway"):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_edge.control import OwnerVerb, ask, ask_for_update, listen_for_requests
+from r1plus_contract.jsonable import dumps
+from r1plus_edge.control import Message, MessageKind, OwnerVerb, ask, ask_for_update, listen_for_requests
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import EdgeError
 from r1plus_edge.places import short_path
@@ -193,20 +194,18 @@ async def test_a_verb_that_is_none_is_refused(folder: DataFolder) -> None:
         assert b'"Refused"' in await asyncio.to_thread(send, folder, b'{"verb": "Erase"}\n')
 
 
-def test_a_release_before_this_one_is_said_to_know_no_verb_of_the_owner(folder: DataFolder) -> None:
-    """Such as what serves on while the command was installed anew."""
-    text = "The request cannot be read: UpdateRequest.verb: unknown field; known: catalog, engine, file"
-    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor() as threads:
-        with short_path(folder.control) as path:
-            listener.bind(path)
-        listener.listen()
-        asked = threads.submit(ask, folder, OwnerVerb.CONFIRM_TIME)
-        connection, _ = listener.accept()
-        with connection, connection.makefile() as lines:
-            lines.readline()
-            connection.sendall(f"{json.dumps({'kind': 'Refused', 'text': text})}\n".encode())
-        with pytest.raises(EdgeError, match="is of another release, which does not know this command; end it with"):
-            asked.result()
+async def test_an_owner_whose_serve_is_of_an_earlier_release_is_told_what_to_do(folder: DataFolder) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        refusal = "The request cannot be read: UpdateRequest.verb: unknown field"
+        writer.write(dumps(Message(MessageKind.REFUSED, refusal)).encode() + b"\n")
+        writer.close()
+
+    with short_path(folder.control) as path, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        await asyncio.start_unix_server(answer, sock=listener)
+        with pytest.raises(EdgeError, match=r"older than this r1plus.*`r1plus serve stop --data \S+`, and start it"):
+            await asyncio.to_thread(ask, folder, OwnerVerb.SIGN_TOKEN)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")

@@ -13,10 +13,12 @@ from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.progress import describe_rollback
 from r1plus_edge.remedies import localize
 from r1plus_edge.report import describe_data, list_conditions
-from r1plus_gateway.store.database import ENLARGE, RESTORE
+from r1plus_gateway.store.adopted_root import open_roots
+from r1plus_gateway.store.database import DATABASE_FILE, ENLARGE, RESTORE, lock_folder
 from r1plus_gateway.store.errors import StoreError
+from r1plus_gateway.store.opening import StoreConfig, open_data
 from r1plus_gateway.store.retention_clock import RetentionTime
-from r1plus_gateway.store.tenant_keys import create_ring, make_half, open_ring, read_halves
+from r1plus_gateway.store.tenant_keys import create_ring, decode_ring, make_half, open_ring, read_halves
 from support.plan.falls import controlled, fallen, rolled_back
 from support.plan.world import World
 
@@ -109,6 +111,10 @@ DATA = {
         f"tenant.db: disk full. {ENLARGE}",
         "tenant.db: disk full. Make room on the disk of /srv/data/store",
     ),
+    "newer data": (
+        "Run the newer gateway, or restore a backup that is older than its first start",
+        "Serve with the newer r1plus, or put back /srv/data from a copy that is older than its first start",
+    ),
     "a damaged file": (f"It is damaged. {RESTORE}, file and key ring together", "Stop it, and put back /srv/data from"),
 }
 
@@ -128,6 +134,44 @@ def test_a_half_that_is_lost_or_wrong_is_put_back_from_a_copy(tmp_path: Path, ha
     (shown,) = describe_data(DataState(raised.value.reason, str(raised.value)), FOLDER)
     assert "Put back /srv/data/secret from a copy of the data folder" in shown
     assert not OF_A_CLUSTER.search(shown) and "Secret r1plus" not in shown
+
+
+def lose_the_ring(store: Path) -> None:
+    (store / "half-1").write_text(make_half())
+    (store / DATABASE_FILE).touch()
+    open_data(StoreConfig("uid", store, store))
+
+
+def use_twice(store: Path) -> None:
+    with lock_folder(store), lock_folder(store):
+        pass
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a ring that is lost": (lose_the_ring, "Put it back from a copy of the data folder"),
+    "a ring that is damaged": (lambda store: decode_ring("{", f"{store}/ring"), "Put it back from a copy of the"),
+    "another tenant's ring": (
+        lambda store: open_ring(create_ring("uid", {"half-1": b"h" * 32}), "other", {"half-1": b"h" * 32}),
+        "Put back /srv/data/tenant.json, /srv/data/secret and /srv/data/store from one copy",
+    ),
+    "an adopted root that does not open": (
+        lambda store: open_roots([b"r" * 32], "x", "uid", "table meta"),
+        "Stop it, and put back /srv/data from a copy",
+    ),
+    "a second gateway": (use_twice, "look for another process that uses /srv/data/store, and end it"),
+    "a store that is gone": (lambda store: lock_folder(store / "gone"), "Stop it, and put back /srv/data from a copy"),
+}
+
+
+@pytest.mark.parametrize(("cause", "remedy"), FAULTS.values(), ids=FAULTS)
+def test_data_that_cannot_be_opened_name_a_remedy_of_this_machine(
+    tmp_path: Path, cause: Callable[[Path], object], remedy: str
+) -> None:
+    with pytest.raises(StoreError) as raised:
+        cause(tmp_path)
+    (shown,) = describe_data(DataState(raised.value.reason, str(raised.value)), FOLDER)
+    assert remedy in shown
+    assert not re.search(r"volume|database of|\bpod\b|PostgreSQL|operator", shown), shown
 
 
 def test_data_that_can_be_used_or_are_being_opened_are_no_problem() -> None:
