@@ -3,17 +3,20 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
 from support.apiserver.process import DIES_WITH_PARENT
 from support.paths import TESTS
 from support.waiting import DEADLINE_SECONDS
+
+PROGRAM_SECONDS = int(DEADLINE_SECONDS)
 
 
 class ProgramRunner:
@@ -22,12 +25,15 @@ class ProgramRunner:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def run(self, program: str, folder: Path, variables: dict[str, str]) -> str:
-        """Return what a program prints; warnings are errors. Raises AssertionError with its traceback if it fails."""
+    async def run(self, program: str, folder: Path, variables: dict[str, str], seconds: int = PROGRAM_SECONDS) -> str:
+        """Return what a program prints; warnings are errors. Raises AssertionError if it fails, or lasts for longer."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps([program, str(folder), variables]).encode() + b"\n")
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            status, printed, problem = json.loads(await self._process.stdout.readline())
+        self._process.stdin.write(json.dumps([program, str(folder), variables, seconds]).encode() + b"\n")
+        # The child ends by itself: an answer that nobody waits for any more would be the next program's.
+        async with asyncio.timeout(seconds + DEADLINE_SECONDS):
+            line = await self._process.stdout.readline()
+        assert line, "the process whose children the programs are has ended"
+        status, printed, problem = json.loads(line)
         assert status == 0, problem
         return str(printed)
 
@@ -45,7 +51,8 @@ async def running_programs() -> AsyncIterator[ProgramRunner]:
     try:
         yield ProgramRunner(process)
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
 
@@ -57,17 +64,20 @@ def main() -> None:
         print(json.dumps(_run_in_child(*json.loads(line))), flush=True)
 
 
-def _run_in_child(program: str, folder: str, variables: dict[str, str]) -> tuple[int, str, str]:
+def _run_in_child(program: str, folder: str, variables: dict[str, str], seconds: int) -> tuple[int, str, str]:
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as problem:
         pid = os.fork()
         if pid == 0:
+            signal.alarm(seconds)  # Ends it, also when nobody is left who waits for it.
             os.chdir(folder)
             os.environ.update(variables)
             os.dup2(printed.fileno(), 1)
             os.dup2(problem.fileno(), 2)
             _run_here(program)
         _, status = os.waitpid(pid, 0)
-        return status, _read_text(printed), _read_text(problem)
+        is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+        late = f"It had not ended after {seconds} s\n" if is_late else ""
+        return status, _read_text(printed), f"{late}{_read_text(problem)}"
 
 
 def _run_here(program: str) -> NoReturn:

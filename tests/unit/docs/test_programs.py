@@ -99,3 +99,13 @@ async def test_the_program_of_the_knowledge_page_cites_the_file_that_is_printed(
     for _ in range(2):
         got = await run_program(programs, gateway, program, tmp_path)
         assert re.sub(r"file_[0-9a-f]{8,}|\s+", "", got) == expected
+
+
+async def test_a_program_that_fails_or_does_not_end_leaves_the_next_one_its_own_answer(
+    programs: ProgramRunner, tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError, match="It had not ended after 1 s"):
+        await programs.run("import time; time.sleep(600)", tmp_path, {}, seconds=1)
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        await programs.run("1 / 0", tmp_path, {})
+    assert await programs.run("import os; print(os.getcwd())", tmp_path, {}) == f"{tmp_path}\n"
