@@ -70,7 +70,8 @@ async def answering(gateway: EdgeGateway, answer: bytes) -> AsyncIterator[aiohtt
     """Have a program at the gateway's port, and yield who asks it."""
 
     async def handle(_: web.Request) -> web.Response:
-        return web.Response(body=answer, content_type="application/json", charset="utf-8")
+        # A character set that is none must not matter.
+        return web.Response(body=answer, headers={"Content-Type": "application/json; charset=none-such"})
 
     application = web.Application()
     application.router.add_get("/{path:.*}", handle)
