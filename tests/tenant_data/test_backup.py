@@ -3,8 +3,8 @@
 import asyncio
 import io
 import shutil
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from r1plus_gateway.store.errors import RestoringError, UnavailableError
 from r1plus_gateway.store.key_records import KeySpec
 from r1plus_gateway.store.restoration import NotNewError, restore_backup
 from r1plus_gateway.store.sealed_stream import StreamKind
+from r1plus_gateway.store.tenant import TenantStore
 from support.gateway.backups import (
     BERT,
     Files,
@@ -74,28 +75,37 @@ async def test_a_backup_moves_between_kinds_of_database(
                     await restore(other, files)
 
 
+@asynccontextmanager
+async def two_replicas(
+    tenant: Volume, postgresql: Postgres, folder: Path, time: Time | None = None
+) -> AsyncIterator[tuple[TenantStore, TenantStore]]:
+    """Yield two gateways' stores of another cluster, with new data in PostgreSQL; `time`: that of their clocks."""
+    with postgresql.scratch() as url:
+        there = replace(make_elsewhere(tenant, folder), url=url, limits=tenant.limits)
+        there = there if time is None else replace(there, time=time)
+        async with there.open() as one, there.open() as other:
+            yield one, other
+
+
 async def test_other_replicas_take_over_the_keys_that_a_restore_brought(
     tenant: Volume, postgresql: Postgres, folder: Path
 ) -> None:
     async with tenant.open() as store:
         filled = await fill(store)
         files = await back_up(store)
-    with postgresql.scratch() as url:
-        there = replace(make_elsewhere(tenant, folder), url=url, limits=tenant.limits)
-        async with AsyncExitStack() as stack:
-            one, other = [await stack.enter_async_context(there.open()) for _ in range(2)]
-            await restore(one, files)
-            # It records nothing with the keys of before, and goes on with the new ones after its next beat.
-            with pytest.raises(RestoringError):
-                await create_key(other, ADMIN, KeySpec("early"))
-            await other.maintain()
-            assert other.state.is_ready, other.state
-            issued = await create_key(other, ADMIN, KeySpec("later"))
-            for store in (one, other):
-                for key in (filled.key, issued):
-                    assert await verify_key(key.key.encode(), store, store.clock.read()) is not None
-                assert await read_texts(store, filled) == [say("x"), say("y")]
-                assert (await verify_audit(store)).problem == ""
+    async with two_replicas(tenant, postgresql, folder) as (one, other):
+        await restore(one, files)
+        # It records nothing with the keys of before, and goes on with the new ones after its next beat.
+        with pytest.raises(RestoringError):
+            await create_key(other, ADMIN, KeySpec("early"))
+        await other.maintain()
+        assert other.state.is_ready, other.state
+        issued = await create_key(other, ADMIN, KeySpec("later"))
+        for store in (one, other):
+            for key in (filled.key, issued):
+                assert await verify_key(key.key.encode(), store, store.clock.read()) is not None
+            assert await read_texts(store, filled) == [say("x"), say("y")]
+            assert (await verify_audit(store)).problem == ""
 
 
 async def test_no_replica_deletes_what_one_has_restored_under_a_clock_years_ahead(
@@ -105,18 +115,15 @@ async def test_no_replica_deletes_what_one_has_restored_under_a_clock_years_ahea
         filled = await fill(store)
         files = await back_up(store)
     ahead = Time(START + 3 * 365 * 86400)
-    with postgresql.scratch() as url:
-        there = replace(make_elsewhere(tenant, folder), url=url, limits=tenant.limits, time=ahead)
-        async with AsyncExitStack() as stack:
-            replicas = [await stack.enter_async_context(there.open()) for _ in range(2)]
-            for store in replicas:
-                await store.maintain()
-            await restore(replicas[0], files)
-            for store in reversed(replicas):
-                store.prune_soon()
-                await store.maintain()
-                assert store.state.reason is DataReason.CLOCK_AHEAD
-            assert await read_texts(replicas[0], filled, BERT) == [say("x"), say("y")]
+    async with two_replicas(tenant, postgresql, folder, ahead) as (one, other):
+        for store in (one, other):
+            await store.maintain()
+        await restore(one, files)
+        for store in (other, one):
+            store.prune_soon()
+            await store.maintain()
+            assert store.state.reason is DataReason.CLOCK_AHEAD
+        assert await read_texts(one, filled, BERT) == [say("x"), say("y")]
 
 
 async def test_an_end_user_that_was_erased_stays_unreadable(tenant: Volume, postgresql: Postgres, folder: Path) -> None:
