@@ -224,7 +224,7 @@ def account(name: str, namespace: str) -> Json:
 PLACES = {"its server": lambda world: world.a.triton(), "an ordinary pod": lambda world: world.a.ordinary()}
 """Where A attacks from, by what it is called in a test's id."""
 HELPERS = {name: lambda world, name=name: world.a.gateway(name) for name in ("calculator", "documents")}
-"""Beside A's gateway: a hostile expression or document might take one over. Likewise by what it is called."""
+"""Beside A's gateway: a hostile expression or document might take one over. By what it is called, too."""
 ALL_PLACES = {
     **PLACES,
     "its gateway": lambda world: world.a.gateway(),

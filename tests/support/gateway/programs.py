@@ -29,7 +29,7 @@ class ProgramRunner:
         """Return what a program prints; warnings are errors. Raises AssertionError if it fails, or lasts for longer."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps([program, str(folder), variables, seconds]).encode() + b"\n")
-        # The child ends by itself: an answer that nobody waits for any more would be the next program's.
+        # The child ends by itself: an answer that comes later would be the next program's.
         async with asyncio.timeout(seconds + DEADLINE_SECONDS):
             line = await self._process.stdout.readline()
         assert line, "the process whose children the programs are has ended"
@@ -68,7 +68,7 @@ def _run_in_child(program: str, folder: str, variables: dict[str, str], seconds:
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as problem:
         pid = os.fork()
         if pid == 0:
-            signal.alarm(seconds)  # Ends it, also when nobody is left who waits for it.
+            signal.alarm(seconds)  # Ends it, also when its runner was killed.
             os.chdir(folder)
             os.environ.update(variables)
             os.dup2(printed.fileno(), 1)
