@@ -119,16 +119,21 @@ def measure_memory(pid: int) -> int:
     """
     total, waiting = 0, [pid]
     while waiting:
-        process = _PROC / str(waiting.pop())
+        pid = waiting.pop()
         try:
-            lines = (process / "status").read_text().splitlines()
-            tasks = list((process / "task").iterdir())
-            children = [child for task in tasks for child in (task / "children").read_text().split()]
+            lines = (_PROC / str(pid) / "status").read_text().splitlines()
+            children = list_children(pid)
         except OSError:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
-        waiting += map(int, children)
+        waiting += children
     return total * 1024
+
+
+def list_children(pid: int) -> list[int]:
+    """Return the processes that all threads of a process have started. OSError: it has ended."""
+    tasks = list((_PROC / str(pid) / "task").iterdir())
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def read_proportional_memory(processes: Iterable[int]) -> int:

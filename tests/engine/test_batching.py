@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from r1plus_contract.inference import QUEUE_FULL
+from r1plus_edge.processes import has_ended
 from r1plus_model_repo.backends.engine_loop import WAITING_PER_SLOT
 from support.engine.client import Client
 from support.engine.models import LOST_ENGINE
-from support.engine.server import BATCH, HURRIED, Server, is_alive, serving
+from support.engine.server import BATCH, HURRIED, Server, serving
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(1500)]
@@ -125,7 +126,7 @@ class TestLostEngine:
                     os.kill(pid, signal.SIGKILL)
                 assert ask.take_until_ended(answer).error
             server.until_ended()
-            wait_until(lambda: not any(map(is_alive, below)), "no process of the engine is left")
+            wait_until(lambda: all(map(has_ended, below)), "no process of the engine is left")
 
     def test_an_engine_that_stops_answers_all_with_an_error_and_ends_the_server(
         self, tmp_path: Path, installed: Path, models: Path

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_edge.processes import has_ended
 from support.engine.client import Client
-from support.engine.server import HURRIED, is_alive
+from support.engine.server import HURRIED
 from support.vllm.engine import compute_kv_cache_bytes
 from support.waiting import wait_until
 from vllm_cpu.conftest import BATCH, CONTEXT, StartServer
@@ -39,7 +40,7 @@ def test_the_memory_of_all_processes_is_measured_and_none_is_left_at_the_end(sta
     print(f"Held at most {peak / 2**20:.0f} MiB, ended within {time.monotonic() - began:.1f} s")
     assert "Exit timeout expired" not in server.log.read_text(), server.last_words()
     assert server.process.returncode == 0, server.last_words()
-    wait_until(lambda: not any(map(is_alive, below)), "no process of the engine is left")
+    wait_until(lambda: all(map(has_ended, below)), "no process of the engine is left")
 
 
 @pytest.mark.parametrize("process", ["EngineCore", "Worker"])
@@ -53,4 +54,4 @@ def test_a_killed_process_of_the_engine_ends_open_requests_and_the_server(start:
         os.kill(victim, signal.SIGKILL)
         assert "the server is restarting" in ask.take_until_ended(answer).error
     server.until_ended()
-    wait_until(lambda: not any(map(is_alive, below)), "no process of the engine is left")
+    wait_until(lambda: all(map(has_ended, below)), "no process of the engine is left")

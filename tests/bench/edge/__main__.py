@@ -28,7 +28,7 @@ from bench.reconcile.stage import machine
 from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
 from r1plus_client import AsyncClient
-from r1plus_edge.processes import find_processes, read_processor_seconds, read_proportional_memory
+from r1plus_edge.processes import find_processes, list_children, read_processor_seconds, read_proportional_memory
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
@@ -191,15 +191,10 @@ def _start(served: Served, what: str) -> Start:
 def _split(served: Served) -> tuple[list[int], list[int]]:
     """Return the processes of `serve` without the engine's, and the engine's."""
     marked = find_processes(served.folder.root)
-    guardians = [pid for pid in _list_children(served.pid) if "r1plus_edge.guardian" in read_command(pid)]
+    guardians = [pid for pid in list_children(served.pid) if "r1plus_edge.guardian" in read_command(pid)]
     engine = [pid for pid in marked if any(word in read_command(pid) for word in ENGINE_PROGRAMS)]
     others = {served.pid, *guardians, *marked} - set(engine)
     return sorted(others), engine
-
-
-def _list_children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def _measure_idle(served: Served) -> tuple[float, float, float]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from devcluster.cache import cache_dir
 from devcluster.images import triton
+from r1plus_edge.processes import list_children, read_processor_seconds
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
@@ -150,19 +151,12 @@ class Server:
             pid = waiting.pop()
             pids.append(pid)
             with contextlib.suppress(OSError):  # It has ended.
-                tasks = list(Path(f"/proc/{pid}/task").iterdir())
-                waiting += [int(child) for task in tasks for child in (task / "children").read_text().split()]
+                waiting += list_children(pid)
         return pids
 
     def processor_seconds(self) -> float:
         """Return the processor time that the server and the processes below it have used."""
-        total = 0
-        for pid in (self.process.pid, *self.descendants()):
-            with contextlib.suppress(OSError):
-                # After the command's name, which may hold blanks: utime and stime are the 12th and the 13th field.
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += int(fields[11]) + int(fields[12])
-        return total / os.sysconf("SC_CLK_TCK")
+        return read_processor_seconds((self.process.pid, *self.descendants()))
 
     def peak_bytes(self) -> int:
         """Return the sum of the most memory that the server and each process below it have held.
@@ -193,14 +187,6 @@ class Server:
                 lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
                 regions |= {Path(line.split()[5]) for line in lines if f" {SHARED_MEMORY}/" in line}
         return regions
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs; one that has ended and waits for its parent does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager
