@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import grpc
@@ -19,6 +20,7 @@ from r1plus_gateway.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
+RESOLVER_FILE: Final = Path("/etc/resolv.conf")
 RESOLVE_SECONDS: Final = 2.0
 AVOID_SECONDS: Final = 2.0
 """For so long a pod that failed is chosen last."""
@@ -47,14 +49,33 @@ class Resolver(Protocol):
 
 
 async def resolve_service(host: str, port: int) -> frozenset[str]:
-    """Resolve a headless Service by the system's resolver. See `Resolver`."""
+    """Resolve a headless Service by the system's resolver. See `Resolver`.
+
+    The name is made absolute. After an answer that did not come, the resolver asks for a name of few dots as it is, and
+    takes the NXDOMAIN to that as the answer: while the name server is busy, the model would have no pods.
+    """
     try:
-        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        name = qualify_service(host, RESOLVER_FILE.read_text())
+    except OSError:
+        name = host
+    try:
+        entries = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
             return frozenset()
         raise
     return frozenset(str(entry[4][0]) for entry in entries)
+
+
+def qualify_service(host: str, resolver_settings: str) -> str:
+    """Return the absolute name of a Service in the cluster's domain; other names, or without a domain, as they are.
+
+    `resolver_settings`: text of resolv.conf, where Kubernetes writes `search NAMESPACE.svc.DOMAIN svc.DOMAIN DOMAIN`.
+    """
+    words = [line.split() for line in resolver_settings.splitlines()]
+    searched = [domain for line in words if line[:1] == ["search"] for domain in line[1:]]
+    domain = next((one.removeprefix("svc.").rstrip(".") for one in searched if one.startswith("svc.")), "")
+    return f"{host}.{domain}." if domain and host.endswith(".svc") else host
 
 
 @dataclass(frozen=True, slots=True, order=True)
