@@ -223,6 +223,16 @@ def test_figures_of_another_engine_are_no_baseline() -> None:
 FOUR = (("batch 16", "loans", 0, 4), ("batch 16", "savings", 1, 4))
 
 
+def test_finding_51_counts_of_thousands_of_digits_are_a_problem_and_no_error() -> None:
+    """Python reads no such integer. The operator's pass would fail, and with it the deployment's watch and rollback."""
+    files = baseline_of(files_of(), *FOUR)
+    figures = json.loads(files.baseline)
+    figures["baseline"][0]["strata"]["loans"] = f"{'9' * 5000}/{'9' * 5000}"
+    checked = check(replace(files, baseline=json.dumps(figures)))
+    assert checked.suite is None
+    assert [problem for problem in checked.problems if "strata.loans" in problem and "is not CORRECT/ITEMS" in problem]
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
