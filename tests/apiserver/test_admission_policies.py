@@ -200,6 +200,7 @@ REFUSED: dict[str, tuple[Callable[[World], Awaitable[object]], str]] = {
     "a serving pod with another image": (another_image, PODS),
     "a serving pod taken out of service": (serving_pod_with(labels={names.LABEL_SERVING: None}), PODS),
     "a serving pod that loses its mark": (serving_pod_with(labels={names.LABEL_MANAGED_BY: None}), PODS),
+    "a serving pod that the operator's own network policy lets it reach no more": (serving_pod_with(labels={names.LABEL_NAME: "x"}), PODS),
     "a serving pod that its ReplicaSet lets go": (serving_pod_with(labels={"pod-template-hash": None}), PODS),
     "a serving pod without an owner": (serving_pod_with(ownerReferences=None), PODS),
     "a serving pod that cannot be deleted": (serving_pod_with(finalizers=["example.com/mine"]), PODS),
