@@ -7,7 +7,8 @@ import json
 import statistics
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -320,24 +321,44 @@ async def test_finding_02_the_last_of_edits_without_end_is_followed_though_the_a
 
 
 def test_finding_02_a_tenants_config_maps_are_in_its_quota(installed_server: ApiServer, admin: Person) -> None:
+    # Kubernetes makes one of its own.
+    suites = [config_map(f"suite-{number}", labels={names.LABEL_SUITE: "x"}) for number in range(4)]
+    assert_counted(installed_server, admin, "configMaps", "count/configmaps", suites, there=1)
+
+
+def test_finding_52_what_every_node_writes_of_a_tenant_is_in_its_quota(
+    installed_server: ApiServer, admin: Person
+) -> None:
+    """New pods of all tenants wait for their network policies, and Services for kube-proxy, while a node writes these."""
+    walls = [manifest(kinds.BY_KIND["NetworkPolicy"], f"own-{number}", spec={"podSelector": {}}) for number in range(4)]
+    assert_counted(installed_server, admin, "networkPolicies", "count/networkpolicies.networking.k8s.io", walls)
+    services = [
+        manifest(kinds.BY_KIND["Service"], f"own-{number}", spec={"ports": [{"port": 80}]}) for number in range(4)
+    ]
+    assert_counted(installed_server, admin, "services", "count/services", services)
+
+
+def assert_counted(
+    server: ApiServer, admin: Person, field: str, counted: str, objects: Sequence[dict[str, Any]], there: int = 0
+) -> None:
+    """Assert that a quota of `there` and all but the last of these refuses one more. `there`: what is there already."""
     namespace = f"quota-{uuid.uuid4().hex[:10]}"
     admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
-    (quota,) = network_policies.build_limits(namespace, Quota.model_validate({"configMaps": 4}))
-    path, config_maps = kinds.BY_KIND["ResourceQuota"].path(namespace), kinds.CONFIG_MAP.path(namespace)
-    with people(installed_server, OPERATOR) as who:
+    (quota,) = network_policies.build_limits(namespace, Quota.model_validate({field: there + len(objects) - 1}))
+    path, made = kinds.BY_KIND["ResourceQuota"].path(namespace), kinds.BY_KIND[objects[0]["kind"]].path(namespace)
+    with people(server, OPERATOR) as who:
         who[OPERATOR].do("POST", path, quota)
 
     def is_counted() -> bool:
         status = json.loads(admin.ask("GET", f"{path}/{network_policies.LIMITS}").text).get("status", {})
-        # Kubernetes makes one of its own.
-        return status.get("used") == {"count/configmaps": "1"}
+        return bool(status.get("used", {}).get("count/configmaps") == "1" and status["used"].get(counted) == str(there))
 
     wait_until(is_counted, "the quota is counted")
-    *within, beyond = [config_map(f"suite-{number}", namespace, {names.LABEL_SUITE: "x"}) for number in range(4)]
+    *within, beyond = objects
     # Admission reads its own copy of the quota, which may be older than the one that a client reads.
-    wait_until(lambda: admin.ask("POST", config_maps, beyond).status == 201, "admission has seen the quota's count")
-    for suite in within:
-        admin.do("POST", config_maps, suite)
-    answer = admin.ask("POST", config_maps, beyond)
+    wait_until(lambda: admin.ask("POST", made, beyond).status == 201, "admission has seen the quota's count")
+    for body in within:
+        admin.do("POST", made, body)
+    answer = admin.ask("POST", made, beyond)
     assert answer.status == 403
-    assert "exceeded quota: r1plus-tenant, requested: count/configmaps=1" in answer.text
+    assert f"exceeded quota: r1plus-tenant, requested: {counted}=1" in answer.text

@@ -88,7 +88,9 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
     hard = (await tenant.present("ResourceQuota", network_policies.LIMITS))["spec"]["hard"]
     assert hard == {
         "count/configmaps": "500",
+        "count/networkpolicies.networking.k8s.io": "100",
         "count/r1plusdeployments.r1plus.ai": "3",
+        "count/services": "100",
         "pods": "20",
         "requests.cpu": "2",
         "requests.memory": "1Gi",
@@ -105,9 +107,9 @@ async def test_an_r1plustenant_gives_access_quota_and_ways_out_and_takes_them_wi
     assert cr["metadata"]["finalizers"] == [names.FINALIZER_TENANT]
     await tenant.allow(viewers=GIVES["viewers"])
     await tenant.absent("RoleBinding", network_policies.ADMINS)
-    default = {"count/configmaps": "500"}
+    default = {"count/configmaps": "500", "count/networkpolicies.networking.k8s.io": "100", "count/services": "100"}
     await tenant.child_that(
-        "ResourceQuota", network_policies.LIMITS, lambda it: it["spec"]["hard"] == default, "ConfigMaps alone"
+        "ResourceQuota", network_policies.LIMITS, lambda it: it["spec"]["hard"] == default, "what all watch or write"
     )
 
 

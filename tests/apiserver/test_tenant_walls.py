@@ -208,9 +208,22 @@ def pushing(priority: str) -> Json:
     return pod("pushes", **({"priorityClassName": priority} if priority else {}))
 
 
-def service(*addresses: str, name: str = "takes") -> Json:
+def ports(count: int) -> list[Json]:
+    """That many ports."""
+    return [{"protocol": "TCP", "port": 8000 + number} for number in range(count)]
+
+
+def networks(count: int, excepted: int) -> list[Json]:
+    """That many networks, the first without that many of its parts."""
+    first, *rest = ({"ipBlock": {"cidr": f"10.{number}.0.0/16"}} for number in range(count))
+    first["ipBlock"]["except"] = [f"10.0.{number}.0/24" for number in range(excepted)]
+    return [first, *rest]
+
+
+def service(*addresses: str, name: str = "takes", many: int = 1) -> Json:
     """A Service with external addresses."""
-    spec = {"selector": {"app": "own"}, "ports": [{"port": 443}], "externalIPs": list(addresses)}
+    named = [{"name": f"p{number}", "port": 443 + number} for number in range(many)]
+    spec = {"selector": {"app": "own"}, "ports": named, "externalIPs": list(addresses)}
     return manifest(kinds.BY_KIND["Service"], name, spec=spec)
 
 
@@ -220,6 +233,7 @@ def labelled(**labels: Any) -> Json:
 
 
 OPEN: Json = {"ingress": [{}]}
+BOTH: list[Json] = [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"podSelector": {}}]
 OUT: Json = {"egress": [{"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}]}
 TENANT_LABEL, PSA_LABEL = {names.LABEL_TENANT: None}, {names.LABEL_POD_SECURITY: "privileged"}
 FINALIZED: Json = {"apiVersion": "v1", "kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}}
@@ -335,6 +349,22 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
     "a pod that pushes other tenants' off a full node": (
         Try(NINA, "POST", "pods", pushing("system-cluster-critical")), "priority", "critical cluster services",
         Try(NINA, "POST", "pods", pushing("")),
+    ),
+    "a wall of so many rules that others' new pods wait for theirs": (
+        post(NINA, network_policy("more", own(*OURS), ingress=[{"ports": ports(17)}])), "walls", "makes 17 rules",
+        post(NINA, network_policy("more", own(*OURS), ingress=[{"ports": ports(16)}])),
+    ),
+    "a wall of few ports for two sorts of peers": (
+        post(NINA, network_policy("more", own(*OURS), ingress=[{"ports": ports(9), "from": BOTH}])), "walls", "makes 18 rules",
+        post(NINA, network_policy("more", own(*OURS), ingress=[{"ports": ports(9), "from": BOTH[:1]}])),
+    ),
+    "a wall of so many networks that others' new pods wait for theirs": (
+        post(NINA, network_policy("more", own(*OURS), ingress=[{"from": networks(60, 5)}])), "walls", "names 65 peers",
+        post(NINA, network_policy("more", own(*OURS), ingress=[{"from": networks(60, 4)}])),
+    ),
+    "a Service of so many ports that others' wait": (
+        Try(NINA, "POST", "services", service(many=17)), "addresses", "has 17 ports",
+        Try(NINA, "POST", "services", service(many=16)),
     ),
     "no replicas": (
         Try(NINA, "PATCH", f"deployments/{REVISION}/scale", {"spec": {"replicas": 0}}, APPS), "scale", "spec.replicas of its R1PlusDeployment",

@@ -172,7 +172,10 @@ class TenantPlacement(ApiModel):
 
 
 class Quota(ApiModel):
-    """How much the tenant may have. What is absent is not limited, but for ConfigMaps."""
+    """How much the tenant may have.
+
+    What is absent is not limited, but for ConfigMaps, NetworkPolicies and Services.
+    """
 
     deployments: Count | None = Field(None, description="R1PlusDeployments.")
     pods: Count | None = Field(None, description="Pods, of models and of the tenant's own.")
@@ -187,6 +190,16 @@ class Quota(ApiModel):
         500,
         description="ConfigMaps: golden suites, which the operator watches, the tenant's own and the operator's, some"
         " ten for each deployment.",
+    )
+    network_policies: Count = Field(
+        100,
+        description="NetworkPolicies: nodes write them all before a new pod has any. Some five are the operator's, and"
+        " one for each deployment.",
+    )
+    services: Count = Field(
+        100,
+        description="Services: nodes write them all before a new one leads anywhere. One is the operator's, and two for"
+        " each deployment.",
     )
 
 

@@ -115,7 +115,9 @@ def build_limits(namespace: str, quota: Quota) -> list[Json]:
     """Return the ResourceQuota, and a LimitRange if it limits requests: pods without requests would be refused."""
     hard = {
         "count/configmaps": _format_count(quota.config_maps),
+        "count/networkpolicies.networking.k8s.io": _format_count(quota.network_policies),
         "count/r1plusdeployments.r1plus.ai": _format_count(quota.deployments),
+        "count/services": _format_count(quota.services),
         "pods": _format_count(quota.pods),
         "requests.cpu": _format_cores(quota.cpu),
         "requests.memory": _format_size(quota.memory),

@@ -26,6 +26,9 @@ from support.plan.tenant_world import CONFIG, GIVES, TenantWorld
 from support.plan.world import World
 from support.tables import for_each
 
+COUNTED = {"count/configmaps": "500", "count/networkpolicies.networking.k8s.io": "100", "count/services": "100"}
+"""The hard limits of a quota that names none."""
+
 DEPLOYMENT, VOLUME, PROBE = names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE
 
 
@@ -193,7 +196,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
 
 @for_each("quota, hard, kinds", {
     "nothing but ConfigMaps is limited": ({}, {}, ["ResourceQuota"]),
-    "none at all is a limit": ({"pods": 0, "configMaps": 0}, {"pods": "0", "count/configmaps": "0"}, ["ResourceQuota"]),
+    "none at all is a limit": ({"pods": 0, "configMaps": 0, "services": 0}, {"pods": "0", "count/configmaps": "0", "count/services": "0"}, ["ResourceQuota"]),
     "what pods do not request needs no defaults": (
         {"deployments": 3, "gpus": 2, "storage": "100Gi"},
         {"count/r1plusdeployments.r1plus.ai": "3", "requests.nvidia.com/gpu": "2", "requests.storage": "100Gi"},
@@ -211,7 +214,7 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
 def test_a_quota(quota: Json, hard: Json, kinds: list[str]) -> None:
     made = network_policies.build_limits("team", Quota.model_validate(quota))
     assert [obj["kind"] for obj in made] == kinds
-    assert made[0]["spec"]["hard"] == {"count/configmaps": "500"} | hard
+    assert made[0]["spec"]["hard"] == COUNTED | hard
     for limits in (obj["spec"]["limits"] for obj in made if obj["kind"] == "LimitRange"):
         assert limits == [{"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}]
 
