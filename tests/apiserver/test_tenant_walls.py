@@ -91,6 +91,7 @@ def world(installed_server: ApiServer, admin: Person) -> Iterator[World]:
         made = World(namespace, who, "", "")
         tenant = r1plus_tenant()
         tenant["metadata"]["finalizers"] = [names.FINALIZER_TENANT]
+        tenant["spec"] |= {"placement": PLACEMENT}
         who[PAULA].do("POST", made.path("r1plustenants", R1PLUS), tenant)
         rights = role_binding("", "r1plus-tenant-admins", names.ROLE_TENANT_ADMIN, user(ANNA))
         rights["metadata"]["labels"] = POLICY
@@ -190,9 +191,9 @@ def on_namespace(who: str, method: str, body: Json, sub: str = "") -> Try:
     return Try(who, method, "/api/v1/namespaces/{ns}" + sub, body)
 
 
-def debug(pod: str) -> Try:
+def debug(pod: str, user: int = 1000) -> Try:
     """`kubectl debug`."""
-    security = pod_template({})["spec"]["containers"][0]["securityContext"] | {"runAsNonRoot": True, "runAsUser": 1000}
+    security = pod_template({})["spec"]["containers"][0]["securityContext"] | {"runAsNonRoot": True, "runAsUser": user}
     added = {"name": "debug", "image": "registry.local/c:1", "securityContext": security}
     return Try(OTTO, "PATCH", f"pods/{pod}/ephemeralcontainers", {"spec": {"ephemeralContainers": [added]}}, kind=STRATEGIC)  # fmt: skip
 
@@ -206,6 +207,19 @@ def resize(pod: str) -> Try:
 def pushing(priority: str) -> Json:
     """A pod of that PriorityClass."""
     return pod("pushes", **({"priorityClassName": priority} if priority else {}))
+
+
+def running_as(user: int | None, container: int | None = None, **fields: Any) -> Json:
+    """A pod of these users."""
+    made = pod("p", **fields)
+    made["spec"]["securityContext"]["runAsUser"] = user
+    made["spec"]["containers"][0]["securityContext"]["runAsUser"] = container
+    return made
+
+
+def placed(**fields: Any) -> Json:
+    """A pod with these fields of its spec."""
+    return pod("p", **fields)
 
 
 def ports(count: int) -> list[Json]:
@@ -234,6 +248,7 @@ def labelled(**labels: Any) -> Json:
 
 OPEN: Json = {"ingress": [{}]}
 BOTH: list[Json] = [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"podSelector": {}}]
+PLACEMENT: Json = {"tolerations": [{"key": "dedicated", "value": "own"}]}
 OUT: Json = {"egress": [{"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}]}
 TENANT_LABEL, PSA_LABEL = {names.LABEL_TENANT: None}, {names.LABEL_POD_SECURITY: "privileged"}
 FINALIZED: Json = {"apiVersion": "v1", "kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}}
@@ -350,6 +365,33 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         Try(NINA, "POST", "pods", pushing("system-cluster-critical")), "priority", "critical cluster services",
         Try(NINA, "POST", "pods", pushing("")),
     ),
+    "a pod of the operator's user, whose limits on a node it could use up": (
+        Try(NINA, "POST", "pods", running_as(1100)), "users", "1097 to 1100 are the operator's",
+        Try(NINA, "POST", "pods", running_as(1101)),
+    ),
+    "a container of the operator's user": (
+        Try(NINA, "POST", "pods", running_as(1000, container=1098)), "users", "hostUsers: false",
+        Try(NINA, "POST", "pods", running_as(1000, container=1096)),
+    ),
+    "the operator's user by a container that is added": (
+        debug("{plain}", 1100), "users", "spec.securityContext.runAsUser", debug("{plain}", 1000),
+    ),
+    "a pod on a node by its name, past every taint": (
+        Try(NINA, "POST", "pods", placed(nodeName="control-plane-1")), "nodes", "spec.nodeName",
+        Try(NINA, "POST", "pods", placed(nodeSelector={"kubernetes.io/hostname": "worker-1"})),
+    ),
+    "a pod that tolerates every taint": (
+        Try(NINA, "POST", "pods", placed(tolerations=[{"operator": "Exists"}])), "nodes", "tolerates all taints",
+        Try(NINA, "POST", "pods", placed(tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}])),
+    ),
+    "a pod on the control plane's nodes": (
+        Try(PAULA, "POST", "pods", placed(tolerations=[{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}])), "nodes", "run no pod of a tenant",
+        Try(PAULA, "POST", "pods", placed(tolerations=[{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9}])),
+    ),
+    "a pod on another tenant's nodes": (
+        Try(NINA, "POST", "pods", placed(tolerations=[{"key": "dedicated", "value": "rival"}])), "tenant-nodes", "ask the platform team to list them",
+        Try(NINA, "POST", "pods", placed(tolerations=[{"key": "dedicated", "value": "own"}])),
+    ),
     "a wall of so many rules that others' new pods wait for theirs": (
         post(NINA, network_policy("more", own(*OURS), ingress=[{"ports": ports(17)}])), "walls", "makes 17 rules",
         post(NINA, network_policy("more", own(*OURS), ingress=[{"ports": ports(16)}])),
@@ -422,6 +464,38 @@ def test_held(world: World, attempt: Try, policy: str, said: str, control: Try) 
     assert_held(attempt.ask(world), policy, said)
     allowed = control.ask(world)
     assert not allowed.refused, allowed
+
+
+USERS: dict[str, tuple[Json, str]] = {
+    "the tenant's own": (running_as(20100), ""),
+    "one of the next three, as the gateway's helpers": (running_as(20100, 20103), ""),
+    "that of tenants without a user": (running_as(1000), ""),
+    "of a container alone": (running_as(None, 20100), ""),
+    "in a user namespace": (running_as(20200, hostUsers=False), ""),
+    "another tenant's": (running_as(20200), "20200: pods of this tenant run as user 20100 (to 20103)"),
+    "another tenant's in a container": (running_as(20100, 20200), "20200: pods of this tenant"),
+    "the image's, which may be anybody's": (running_as(None), "none: pods of this tenant run as user 20100"),
+    "one more": (running_as(20104), "20104: pods of this tenant"),
+}
+
+
+def test_finding_53_a_tenants_pods_run_as_its_user_alone(installed_server: ApiServer, admin: Person) -> None:
+    """A node counts epoll watches by user: a pod takes another tenant's within seconds, if it may choose its user."""
+    namespace = f"t-{uuid.uuid4().hex[:10]}"
+    pods = kinds.POD.path(namespace)
+    with people(installed_server, NINA) as who:
+        admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
+        admin.do("POST", ROLE_BINDING.path(namespace), role_binding(namespace, NINA, "admin", user(NINA)))
+        who[NINA].gets("create", "pods", namespace)
+        admin.do("POST", kinds.R1PLUS_TENANT.path(namespace), r1plus_tenant(runAsUser=20100))
+        foreign = running_as(20200)
+        wait_until(lambda: who[NINA].ask("POST", pods, foreign).refused, "the policy has read the R1PlusTenant")
+        for case, (body, said) in USERS.items():
+            answer = who[NINA].ask("POST", pods, body)
+            if said:
+                assert_held(answer, "tenant-users", said)
+            else:
+                assert not answer.refused, f"{case}: {answer}"
 
 
 def test_the_namespace_goes_with_all_its_policies(installed_server: ApiServer, admin: Person) -> None:

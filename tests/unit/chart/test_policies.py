@@ -63,6 +63,10 @@ def test_every_policy_knows_the_operators_own_account(objects: Objects) -> None:
         "requests",
         "metadata-size",
         "endpoints",
+        "users",
+        "tenant-users",
+        "nodes",
+        "tenant-nodes",
     )
     for name in (
         *asked_of_all,
