@@ -6,7 +6,7 @@ Called by the command line before a suite is signed, and by the operator before 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final
 
 from r1plus_contract.jsonable import ContractError, loads
@@ -29,6 +29,8 @@ from r1plus_contract.suite_reference import read_reference
 MIN_STRATA: Final = 2
 """With a single stratum a drop in one kind of question cannot show."""
 MAX_NEW_TOKENS: Final = 4096
+MOST_PROBLEMS: Final = 1000
+"""Of items. A file of bad lines alone would have half a million: 75 MB, and seconds of the operator's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,19 @@ def check(files: SuiteFiles) -> SuiteCheck:
 
 def read_items(text: str, name: str) -> tuple[list[tuple[int, Item]], list[str]]:
     """Read the items of a JSONL text with their line numbers, and the problems of the other lines. Also of
-    candidates."""
+    candidates.
+
+    Reading ends after MOST_PROBLEMS.
+    """
     items: list[tuple[int, Item]] = []
     problems: list[str] = []
     lines: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+        if len(problems) >= MOST_PROBLEMS:
+            problems.append(f"{name}:{number}: is not read, nor what follows: {MOST_PROBLEMS} problems before it")
+            break
         try:
             item = loads(Item, line)
         except ContractError as error:
@@ -77,7 +85,8 @@ def read_items(text: str, name: str) -> tuple[list[tuple[int, Item]], list[str]]
         first = lines.setdefault(item.id, number)
         if first != number:
             problems.append(f"{name}:{number}: id: {item.id!r:.80} is already in line {first}; use each id once")
-        problems += (f"{name}:{number}: {problem}" for problem in _check_item(item))
+        item_problems = islice(_check_item(item), MOST_PROBLEMS)
+        problems += (f"{name}:{number}: {problem}" for problem in item_problems)
         items.append((number, item))
     return items, problems
 

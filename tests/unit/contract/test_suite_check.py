@@ -14,7 +14,7 @@ from r1plus_contract.settings import ITEMS_FILE, REFERENCE_FILE, SUITE_FILE
 from r1plus_contract.suite import Item, SuiteError, SuiteSampling, load_suite
 from r1plus_contract.suite_answers import KEYWORDS, MAX_ANSWER, MAX_DEPTH, find_answer_problem, find_schema_problem
 from r1plus_contract.suite_baseline import find_reference_result
-from r1plus_contract.suite_check import check
+from r1plus_contract.suite_check import MOST_PROBLEMS, check, read_items
 from r1plus_contract.suite_files import BASELINE_FILE, MAX_BYTES, SIGNATURE_FILE, SuiteFiles, read_signature
 from r1plus_contract.suite_reference import RecordedAnswer, read_reference, write_reference
 from support.golden_suites import BAD, baseline_of, files_of, with_item
@@ -199,6 +199,20 @@ VALUES = st.recursive(
 def test_whatever_is_taken_is_a_schema_to_the_library_as_well(schema: dict[str, object]) -> None:
     if not find_answer_problem("json", json.dumps(schema)):
         Draft202012Validator.check_schema(schema)
+
+
+def test_finding_54_a_file_of_bad_lines_has_a_thousand_problems_at_most() -> None:
+    """The operator reads what a tenant's people wrote: of 450,000 lines each problem would take 150 bytes and its time."""
+    _, problems = read_items("x\n" * 450_000, "items.jsonl")
+    assert len(problems) == MOST_PROBLEMS + 1
+    assert problems[-1].startswith("items.jsonl:1001: is not read")
+
+
+def test_finding_54_an_item_of_bad_answers_has_a_thousand_problems_at_most() -> None:
+    answers = ",".join(['""'] * 200_000)
+    line = f'{{"id":"a","stratum":"s","prompt":"q","scorer":"exact","answers":[{answers}]}}'
+    items, problems = read_items(line, "items.jsonl")
+    assert (len(items), len(problems)) == (1, MOST_PROBLEMS)
 
 
 # -- Baseline ----------------------------------------------------------------------------------------------------------
