@@ -13,6 +13,7 @@ from r1plus_operator.metrics.deployments import DeploymentMetrics
 from r1plus_operator.observe.caches import CATALOG_KEY, TENANT_NAME, VOLUMES_NAME, Key
 from r1plus_operator.observe.observer import Observer
 from r1plus_operator.observe.pooled_detectors import Pools
+from r1plus_operator.plan.deletion import plan_deletion
 from r1plus_operator.plan.deployment import Plan, plan
 from r1plus_operator.plan.manifests.engines import list_missing_engines
 from r1plus_operator.plan.observation import Observation
@@ -88,6 +89,7 @@ class DeploymentReconciler:
             self._pools.set_request(key, None)
             self._metrics.forget(key)
             self._observer.waves.set_waiting(key, None)
+            await self._end_deployment(key)
             self._on_reconciled(key)
             return
         observation, next_plan, now = inputs
@@ -118,6 +120,22 @@ class DeploymentReconciler:
             self._queue.add(key)
         if next_plan.requeue_after is not None:
             self._queue.add_after(key, next_plan.requeue_after)
+
+    async def _end_deployment(self, key: Key) -> None:
+        """Delete what a CR still controls that is being deleted and that a finalizer keeps."""
+        observed = await self._observer.load_deletion(key)
+        if observed is None:
+            return
+        cr, children = observed
+        now = self._clock()
+        try:
+            await self._applier.apply_plan(cr, plan_deletion(cr, children, now), now)
+        except OwnerGoneError as error:
+            log.info("R1PlusDeployment was deleted, the garbage collector removes its children: %s", error)
+            self._observer.forget(key, cr["metadata"]["uid"])
+        if children:
+            # Our own deletions are not reported, and an R1PlusTenant that is being deleted may wait for them.
+            self._queue.add((key[0], TENANT_NAME))
 
     async def _plan(self, key: Key) -> tuple[Observation, Plan, float] | None:
         """Return the observation of a deployment, the plan made from it, and when; None if the CR is gone."""

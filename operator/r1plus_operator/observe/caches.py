@@ -64,6 +64,15 @@ class Caches:
             if not child.is_deleting
         }
 
+    def list_controlled(self, uid: str) -> tuple[tuple[str, str, str], ...]:
+        """Return (kind, name, uid) of what a CR controls and what is not being deleted yet."""
+        return tuple(
+            (kind, child.name, child.uid)
+            for kind, reflector in self.children.items()
+            for child in reflector.store.by_index(uid)
+            if not child.is_deleting
+        )
+
     def list_tenant_objects(self, namespace: str) -> dict[ObjectKey, Child]:
         """Return what the operator has created for a namespace as a tenant, there and in the decoy's namespace."""
         return {

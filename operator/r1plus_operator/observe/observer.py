@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 RELIST_SECONDS = 1.0
 CRS_PER_PAGE = 20
 """Per request of a list: kopf and we both list them, and an R1PlusDeployment's annotations may take 256 KiB."""
+ORPHAN = "orphan"
+"""Finalizer by which Kubernetes' garbage collector leaves an object's children behind."""
 _OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
@@ -354,6 +356,27 @@ class Observer:
             volume_write_errors=self.volume_write_errors.get(namespace, {}),
         )
 
+    async def load_deletion(self, key: Key) -> tuple[Json, tuple[tuple[str, str, str], ...]] | None:
+        """Return a CR that is being deleted and what it still controls, as (kind, name, uid).
+
+        None if it is gone, is not being deleted, or leaves its objects behind on purpose (`--cascade=orphan`). Raises
+        ApiError if they cannot be read.
+        """
+        cr = self.crs.get(key)
+        if cr is None or not cr["metadata"].get("deletionTimestamp"):
+            return None
+        if ORPHAN in cr["metadata"].get("finalizers", ()):
+            return None
+        uid = cr["metadata"]["uid"]
+        controlled = self._caches.list_controlled(uid)
+        # The cache may still show the owner of what was left behind a moment ago.
+        return cr, tuple([one for one in controlled if await self._has_controller(key[0], *one[:2], uid)])
+
+    async def _has_controller(self, namespace: str, kind: str, name: str, uid: str) -> bool:
+        """Whether the API server has the object, under this R1PlusDeployment's control."""
+        objects, _ = await self._client.list(kinds.BY_KIND[kind], namespace, name=name)
+        return any(projections.find_controller(obj["metadata"]).get("uid") == uid for obj in objects)
+
     def _list_endpoints(self, key: Key) -> frozenset[str] | None:
         """Return the pods to which its Service leads; None while it has no EndpointSlice."""
         slices = self.endpoints.store.by_index(f"{key[0]}/{key[1]}")
@@ -523,4 +546,5 @@ def read_version(cr: Json) -> int:
 def select_trigger(cr: Json) -> tuple[Any, ...]:
     """Return what of a CR causes a pass when it changes; not the status, which we write ourselves."""
     meta = cr["metadata"]
-    return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp"), meta.get("annotations")
+    # Finalizers are cached of those that are being deleted.
+    return tuple(meta.get(key) for key in ("uid", "generation", "deletionTimestamp", "annotations", "finalizers"))

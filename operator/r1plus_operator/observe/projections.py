@@ -203,6 +203,8 @@ def find_controller(meta: Json, kind: str = names.KIND_DEPLOYMENT) -> Json:
 def project_deployment(cr: Json) -> Json:
     """Return an R1PlusDeployment with what decides a pass, and the status that was last written."""
     meta = {key: cr["metadata"][key] for key in _OF_A_CR if key in cr["metadata"]}
+    if "deletionTimestamp" in meta:
+        meta["finalizers"] = cr["metadata"].get("finalizers") or []
     requests = read_requests(cr["metadata"]).items()
     if annotations := {
         key: text for verb, request in requests for key, text in build_annotations(verb, request).items()

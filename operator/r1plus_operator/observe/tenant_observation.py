@@ -40,7 +40,7 @@ def observe_tenant(
         cr=cr.value if cr else None,
         live={key: child.live for key, child in objects.items() if not child.is_deleting},
         deleting=frozenset(key for key, child in objects.items() if child.is_deleting),
-        deployments=tuple(sorted(key[1] for key in crs if key[0] == namespace)) if is_leaving else (),
+        deployments=_list_deployments(caches, namespace, crs) if is_leaving else (),
         volumes=tuple(sorted(claim.name for claim in claims)),
         policy_digests=_hash_network_policies(caches, namespace) if facts.is_tenant and decoy else {},
         node_addresses=_list_node_addresses(caches) if cr and has_egress(cr.value["spec"]) else (),
@@ -50,6 +50,18 @@ def observe_tenant(
         },
         is_decoy_ready=_is_decoy_ready(caches, decoy),
         gateway=observe_gateway(caches, namespace, crs, issuer, data_states),
+    )
+
+
+def _list_deployments(caches: Caches, namespace: str, crs: Mapping[Key, Json]) -> tuple[str, ...]:
+    """Return a namespace's R1PlusDeployments, except those of which nothing but a finalizer is left."""
+    return tuple(
+        sorted(
+            key[1]
+            for key, cr in crs.items()
+            if key[0] == namespace
+            and ("deletionTimestamp" not in cr["metadata"] or caches.list_controlled(cr["metadata"]["uid"]))
+        )
     )
 
 

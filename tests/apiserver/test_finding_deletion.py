@@ -1,0 +1,65 @@
+"""An R1PlusDeployment that is deleted, and that a finalizer keeps: nothing of it serves on, unwatched."""
+
+import pytest
+
+from r1plus_contract import names
+from r1plus_operator.api import kinds
+from r1plus_operator.api.conditions import ConditionType
+from support.apiserver.operator_process import OperatorProcess
+from support.apiserver.tenant import Tenant
+from support.waiting import eventually
+
+pytestmark = pytest.mark.apiserver
+HOLDER = "example.com/holds-it"
+
+
+async def hold(tenant: Tenant, name: str, propagation: str = "Background") -> None:
+    """Let a finalizer keep a CR, and delete it."""
+    body = {"metadata": {"finalizers": [HOLDER]}}
+    await tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, name, tenant.namespace, body)
+    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, name, tenant.namespace, propagation=propagation)
+
+
+async def release(tenant: Tenant, name: str) -> None:
+    await tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, name, tenant.namespace, {"metadata": {"finalizers": None}})
+
+
+async def test_finding_41_what_is_deleted_serves_no_more_though_a_finalizer_keeps_it(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    revision = await tenant.serve("credit")
+    await tenant.deploy("other", tier="full", context={"maxTokens": 1024})
+    await tenant.present("NetworkPolicy", "other")
+    await hold(tenant, "credit")
+    assert HOLDER in await tenant.until("credit", ConditionType.READY, "False", "Deleting")
+    for kind, name in (("Service", "credit"), ("Deployment", revision), ("NetworkPolicy", "credit")):
+        await tenant.absent(kind, name)
+    assert [one["type"] for one in (await tenant.cr("credit"))["status"]["conditions"]] == ["Ready"]
+    assert await tenant.child("NetworkPolicy", "other"), "another deployment loses nothing"
+    await release(tenant, "credit")
+
+
+async def test_finding_41_what_is_orphaned_on_purpose_stays(operator: OperatorProcess, tenant: Tenant) -> None:
+    revision = await tenant.serve("credit")
+    await hold(tenant, "credit", "Orphan")
+    # A pass over a neighbour comes after the one over the deletion.
+    await tenant.deploy("other", tier="full", context={"maxTokens": 1024})
+    await tenant.present("NetworkPolicy", "other")
+    assert await tenant.child("Deployment", revision)
+    assert await tenant.child("Service", "credit")
+    await release(tenant, "credit")
+
+
+async def test_finding_41_a_tenants_deletion_does_not_wait_for_what_only_a_finalizer_keeps(
+    operator: OperatorProcess, tenant: Tenant
+) -> None:
+    await tenant.allow()
+    await tenant.serve("credit")
+    await hold(tenant, "credit")
+    await tenant.client.delete(kinds.R1PLUS_TENANT, names.TENANT, tenant.namespace)
+
+    async def is_gone() -> bool:
+        return not (await tenant.client.list(kinds.R1PLUS_TENANT, tenant.namespace))[0]
+
+    await eventually(is_gone, "the R1PlusTenant is gone")
+    await release(tenant, "credit")

@@ -1,0 +1,26 @@
+"""The end of an R1PlusDeployment that is deleted while a finalizer keeps it."""
+
+from r1plus_operator.plan.deletion import plan_deletion
+
+CHILDREN = (("Service", "credit", "s"), ("Deployment", "credit-0123456789", "d"))
+CR = {
+    "metadata": {"name": "credit", "namespace": "t", "uid": "u", "generation": 3, "finalizers": ["example.com/a"]},
+    "status": {"requests": 4, "lastRequest": "at pin by alice: x", "verdict": "Pass", "accuracy": "210/210"},
+}
+
+
+def test_finding_41_all_that_it_controls_goes_and_its_status_claims_nothing_more() -> None:
+    plan = plan_deletion(CR, CHILDREN, 1000.0)
+    assert plan.delete == CHILDREN
+    assert not plan.creates
+    (ready,) = plan.status["conditions"]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "False", "Deleting")
+    assert "example.com/a" in ready["message"]
+    assert {"verdict", "accuracy"}.isdisjoint(plan.status)
+    assert plan.status["requests"] == 4, "the next request goes on counting there"
+
+
+def test_a_second_pass_writes_nothing() -> None:
+    status = plan_deletion(CR, CHILDREN, 1000.0).status
+    again = plan_deletion({**CR, "status": status}, (), 2000.0)
+    assert (again.writes, again.status) == (0, status)
