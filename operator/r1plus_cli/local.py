@@ -29,18 +29,22 @@ SHIPPED_CATALOG = Path(catalog.__file__).parent
 _IN_CHECKOUT = Path(__file__).parents[2] / "monitoring" / "suites"
 SHIPPED_SUITES = _IN_CHECKOUT if _IN_CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "r1plus" / "suites"
 """A wheel has them outside of its packages."""
+_ASSUMED_CPU_RUNTIMES = {
+    backend: TritonRuntime(f"r1plus.local/triton-{runtime}:dev", None) for backend, runtime in CPU_RUNTIMES.items()
+}
 _ASSUMED_GPU_RUNTIMES = {
     backend.value: TritonRuntime(f"r1plus.local/triton-{backend.value}:dev", None) for backend in sorted(SERVABLE)
 }
 
 
-def build_config(family: str, values: Path | None = None) -> OperatorConfig:
+def build_config(family: str, values: Path | None = None, *, is_installed: bool = False) -> OperatorConfig:
     """Return the chart's defaults, with the chart's image references, and the images of `values`, a chart's values.
 
-    Without `values` every image for GPUs is assumed, and none with vLLM for CPU, as the chart names none. Trusted keys,
-    allowed networks and volume access modes are not checked here: only the cluster's chart has them.
+    Without `values` every image for GPUs is assumed. One with vLLM for CPU is assumed if `is_installed`: it is a live
+    cluster's, whose chart may name one. Trusted keys, allowed networks and volume access modes are not checked here:
+    only the cluster's chart has them.
     """
-    gpu_runtimes, cpu_runtimes = _ASSUMED_GPU_RUNTIMES, dict[str, TritonRuntime]()
+    gpu_runtimes, cpu_runtimes = _ASSUMED_GPU_RUNTIMES, _ASSUMED_CPU_RUNTIMES if is_installed else {}
     if values is not None:
         gpu_runtimes, cpu_runtimes = _read_runtimes(values)
     return OperatorConfig(

@@ -225,7 +225,7 @@ def explain_command(
     """
     cluster = _connect(kubeconfig)
     space = namespace or cluster.get_default_namespace()
-    shipped_suites, config = local.load_suites(suites), local.build_config(family)
+    shipped_suites, config = local.load_suites(suites), local.build_config(family, is_installed=True)
     can_be_served = explain(open_console(), cluster, space, name, shipped_suites, config)
     raise typer.Exit(0 if can_be_served else 1)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from r1plus_contract import names
+from r1plus_model_repo.catalog.types import VLLM_CPU_BLOCK_TOKENS
 from r1plus_model_repo.delivery import assemble
 from r1plus_operator.plan.settings import TritonRuntime
 from support.engine.client import Client
-from support.engine.server import laid_out, serving
+from support.engine.server import Server, laid_out, serving
 from support.plan.world import CONFIG, World
 from support.vllm.engine import describe_on_cpu
 from support.vllm.pod import (
@@ -49,6 +49,11 @@ def deliver(world: World, checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
+def find_processes(server: Server, text: str) -> list[int]:
+    """Return the processes below the server that have this in their command."""
+    return [pid for pid in server.descendants() if text in Path(f"/proc/{pid}/cmdline").read_text(errors="replace")]
+
+
 def test_the_rendered_container_starts_vllm_and_answers_a_full_batch_within_its_memory(
     tmp_path: Path, python: Path, checkpoint: Path
 ) -> None:
@@ -56,33 +61,37 @@ def test_the_rendered_container_starts_vllm_and_answers_a_full_batch_within_its_
     pod = RenderedPod(world.revision().template["spec"])
     delivery = deliver(world, checkpoint, tmp_path / "delivery")
     with laid_out() as installed, limited_memory(pod.memory_bytes) as cgroup:
-        started = start_pod(tmp_path, pod, cgroup, delivery, installed, str(python))
-        with serving(started) as server:
-            with Client(server.grpc) as ask:
-                answers = ask.all([{"prompt": QUESTION, "max_new_tokens": ANSWER} for _ in range(BATCH)])
+        server = start_pod(tmp_path, pod, cgroup, delivery, installed, str(python))
+        with serving(server), Client(server.grpc) as ask:
+            answers = ask.all([{"prompt": QUESTION, "max_new_tokens": ANSWER} for _ in range(BATCH)])
             assert {answer.error for answer in answers} == {""}
             assert {answer.prompt_tokens + ANSWER <= CONTEXT < 1.3 * answer.prompt_tokens for answer in answers} == {
                 True
             }
-            (worker,) = (pid for pid in server.descendants() if "Worker" in Path(f"/proc/{pid}/cmdline").read_text())
-            environment = read_environment(worker)
-            assert environment.items() >= pod.environment.items()
-            assert environment["OMP_NUM_THREADS"] == pod.container["resources"]["limits"]["cpu"] == "2"
-            assert (environment["OMP_WAIT_POLICY"], environment[names.ENV_IDENTITY]) == (
-                "PASSIVE",
-                world.revision().identity.digest(),
-            )
-            # Of its own cache no block is for others: one stays empty.
-            (tokens,) = re.findall(r"CPU KV cache size: ([0-9,]+) tokens", server.log.read_text())
-            assert int(tokens.replace(",", "")) == BATCH * CONTEXT + 128
-            busiest = sorted(read_thread_seconds(worker), reverse=True)[:3]
-            used = {path: read_used_bytes(worker, path) for path in ("/dev/shm", "/tmp")}
-            most = int((cgroup / "memory.max_usage_in_bytes").read_text())
-            held = {name: f"{count / 2**20:.0f} MiB" for name, count in {"memory": most, **used}.items()}
-            print(f"Processor seconds of the model's busiest threads: {busiest}")
-            print(
-                f"Limit {pod.memory_bytes / 2**20:.0f} MiB; at most {held}; processes {server.peak_bytes() >> 20} MiB"
-            )
-            assert used["/dev/shm"] < pod.read_size("shm") / 2
-            assert used["/tmp"] < pod.read_size("tmp") / 2
-            assert server.peak_bytes() < pod.memory_bytes
+            check_settings(server, pod)
+            check_memory(server, pod, int((cgroup / "memory.max_usage_in_bytes").read_text()))
+
+
+def check_settings(server: Server, pod: RenderedPod) -> None:
+    """Check that vLLM's processes have what was rendered. vLLM's own write their title over their environment."""
+    trackers = find_processes(server, "resource_tracker")
+    assert trackers
+    for environment in map(read_environment, trackers):
+        assert environment.items() >= pod.environment.items()
+        assert environment["OMP_NUM_THREADS"] == pod.container["resources"]["limits"]["cpu"] == "2"
+        assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    (tokens,) = re.findall(r"CPU KV cache size: ([0-9,]+) tokens", server.log.read_text())
+    assert int(tokens.replace(",", "")) == BATCH * CONTEXT + VLLM_CPU_BLOCK_TOKENS
+    assert Path(f"/proc/{server.process.pid}").stat().st_uid == int(pod.user.partition(":")[0])
+
+
+def check_memory(server: Server, pod: RenderedPod, most: int) -> None:
+    """Check that memory and volumes suffice; `most` bytes were charged to the container."""
+    (worker,) = find_processes(server, "Worker")
+    used = {"shm": read_used_bytes(worker, "/dev/shm"), "tmp": read_used_bytes(worker, "/tmp")}
+    figures = {"limit": pod.memory_bytes, "charged": most, "processes": server.peak_bytes(), **used}
+    print("MiB:", {name: count >> 20 for name, count in figures.items()})
+    print("Processor seconds of the model's threads:", sorted(read_thread_seconds(worker), reverse=True)[:3])
+    assert most < pod.memory_bytes
+    assert figures["processes"] < pod.memory_bytes
+    assert all(used[name] < pod.read_size(name) / 2 for name in used), used

@@ -16,6 +16,7 @@ from typing import Any, Final
 from r1plus_contract import names
 from r1plus_model_repo.catalog.quantity import bytes_of
 from support.engine.server import Server
+from support.waiting import wait_until
 
 TRITON: Final = "/opt/tritonserver"
 """Where our image has the server."""
@@ -92,7 +93,8 @@ def limited_memory(limit: int) -> Iterator[Path]:
         (folder / "memory.limit_in_bytes").write_text(str(limit))
         yield folder
     finally:
-        folder.rmdir()  # All its processes have ended.
+        wait_until(lambda: not (folder / "cgroup.procs").read_text(), "the cgroup's processes have ended")
+        folder.rmdir()
 
 
 def start_pod(root: Path, pod: RenderedPod, cgroup: Path, delivery: Path, installed: Path, python: str) -> Server:

@@ -211,10 +211,8 @@ def _check_runtime(engine: Engine, runtimes: Mapping[str, str | None]) -> Obstac
 
 def _explain_missing_runtime(engine: Engine, runtimes: Iterable[str]) -> str:
     backend, served = engine.spec.backend.value, " and ".join(sorted(runtimes))
-    text, remedy = (
-        f"spec.engine: {engine.name} needs the backend {backend}",
-        "choose an engine of one of these backends",
-    )
+    text = f"spec.engine: {engine.name} needs the backend {backend}"
+    remedy = "choose an engine of one of these backends"
     if engine.spec.is_vllm_on_cpu:
         text += " on CPU (spec.requirements has no gpu)"
         remedy += f", or name a Triton image with {backend} for CPU in the chart's images.cpu.{backend}"

@@ -28,7 +28,7 @@ HOSTNAME = "kubernetes.io/hostname"
 PLATFORM = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
 """Labels of the nodes that our images run on."""
 CPU_FEATURES = "feature.node.kubernetes.io"
-"""Prefix of the labels of node-feature-discovery (its docs/usage/features.md)."""
+"""Prefix of the labels of node-feature-discovery."""
 HAS_AVX2, IS_EXAMINED = f"{CPU_FEATURES}/cpu-cpuid.AVX2", f"{CPU_FEATURES}/cpu-model.vendor_id"
 """Labels of a node with AVX2, and of every node that node-feature-discovery has examined. vLLM for CPU has code for
 AVX-512 and for AVX2, and chooses when it starts (vllm/platforms/cpu.py, 0.32)."""

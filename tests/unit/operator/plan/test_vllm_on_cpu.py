@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from r1plus_contract import names
-from r1plus_model_repo.catalog.types import VLLM_ON_CPU, Engine, EngineSpec
+from r1plus_model_repo.catalog.types import VLLM_ON_CPU, Engine
 from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.engine.feasibility import EnginePlacement, find_placement
@@ -14,7 +14,7 @@ from r1plus_operator.plan.podspec.pod import HAS_AVX2, IS_EXAMINED, OFFLINE, PLA
 from r1plus_operator.plan.settings import OperatorConfig, TritonRuntime
 from r1plus_policies.engine.memory_fit import GIB, MIB, compute_fit
 from r1plus_policies.engine.selection import Obstacle
-from support.plan.builders import L40S, SHIPPED, delivered, machine
+from support.plan.builders import L40S, SHIPPED, delivered, machine, on_cpu
 from support.plan.world import CONFIG, World, suite
 from support.tables import for_each
 
@@ -29,16 +29,6 @@ SPEC: dict[str, Any] = {
     "batching": {"maxBatchSize": 4},
     "context": {"maxTokens": 1000},
 }
-
-
-def on_cpu(engine: Engine, **requirements: Any) -> Engine:
-    """Return the engine for vLLM on CPU, with files; its weights have 32 bits."""
-    document = engine.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    del document["requirements"]["gpu"]
-    weights = f"{-(-4 * engine.spec.architecture.parameters // MIB)}Mi"
-    document["requirements"] |= {"cpu": "4", "weightsMemory": weights, "runtimeMemory": "3Gi", **requirements}
-    document["precision"] = "FP32"
-    return delivered(Engine(engine.name, EngineSpec.model_validate(document)))
 
 
 ENGINE = on_cpu(GPU_ENGINE)
