@@ -137,7 +137,7 @@ test-checkpoint: $(SYNCED) ## Checkpoints converted from GGUF: logits against Op
 	$(PYTEST) -m checkpoint -s tests/checkpoint
 
 .PHONY: test-vllm
-test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: the engines' contract, what OpenVINO's tests ask, its processes (2.3 GB, cached)
+test-vllm: $(SYNCED) ## vLLM for CPUs in the real Triton: the engines' contract, what OpenVINO's tests ask, its processes, the rendered pod (2.3 GB, cached)
 	$(PYTEST) -m vllm -s tests/vllm_cpu
 	$(PYTEST) -m triton --engine vllm tests/engine/test_answers.py tests/engine/test_batching.py
 

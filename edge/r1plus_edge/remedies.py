@@ -86,7 +86,10 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
             r"name its image and digest in the chart's .* an R1PlusEngine with spec\.artifact",
             lambda folder, match: _IMPORT,
         ),
-        (r", or name a Triton image with \S+ in the chart's images\.gpu", lambda folder, match: ""),
+        (
+            r", or name a Triton image with \S+( for CPU)? in the chart's images\.(gpu|cpu\.\w+)",
+            lambda folder, match: "",
+        ),
         (r", and this namespace has no ConfigMap .*; available suites: ", lambda folder, match: f"; {_SUITES}: "),
     )
 )

@@ -1,4 +1,4 @@
-"""config.pbtxt of the GPU backends. Called by `config_pbtxt.render_config`.
+"""config.pbtxt of the GPU backends, and what backends cannot serve. Called by `config_pbtxt.render_config`.
 
 vLLM and TensorRT-LLM run in process, with the same tensors as the CPU backend; this module builds their parameters. A
 TensorRT plan is loaded by Triton itself (the tensor names are those of Optimum's ONNX export). Its configuration is
@@ -9,7 +9,8 @@ it yet.
 from typing import Any
 
 from r1plus_contract import inference
-from r1plus_model_repo.catalog.types import Backend, EngineSpec, KvPrecision
+from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
+from r1plus_model_repo.catalog.types import VLLM_CPU_BITS, Backend, EngineSpec, KvPrecision
 from r1plus_policies.engine.accelerators import USABLE_PERCENT
 
 MAX_QUEUE = 1024
@@ -18,7 +19,7 @@ _VLLM_KV = (KvPrecision.FP16, KvPrecision.FP8)
 
 
 def build_vllm_parameters(engine: EngineSpec) -> dict[str, str]:
-    """Return vLLM's parameters except batch and context. It may use as much GPU memory as the fit assumes."""
+    """Return vLLM's parameters on GPUs except batch and context. It may use as much GPU memory as the fit assumes."""
     gpu = engine.requirements.gpu
     return {
         "gpu_memory_fraction": f"{USABLE_PERCENT / 100:g}",
@@ -41,6 +42,8 @@ def build_tensorrt_llm_parameters(engine: EngineSpec, batch: int, context: int) 
 
 def find_unservable_field(engine: EngineSpec) -> str | None:
     """Return why the backend cannot serve the engine, as `field: value: reason`; None if it can."""
+    if engine.is_vllm_on_cpu:
+        return _find_small_weights(engine)
     kv_precision = engine.kv_precision or KvPrecision.FP16
     if engine.backend is Backend.VLLM and kv_precision not in _VLLM_KV:
         return f"spec.kvPrecision: {kv_precision}: not supported by vLLM; expected {' or '.join(_VLLM_KV)}"
@@ -48,6 +51,17 @@ def find_unservable_field(engine: EngineSpec) -> str | None:
     if engine.backend is Backend.TENSORRT_LLM and gpu is not None and gpu.count > 1:
         return f"spec.requirements.gpu.count: {gpu.count}: tensorrtllm is served on one GPU; use vllm for several"
     return None
+
+
+def _find_small_weights(engine: EngineSpec) -> str | None:
+    """Return why weights are larger on CPU than the engine says: those in floating point are served in 32 bits."""
+    weights, least = engine.requirements.weights_memory, engine.architecture.parameters * VLLM_CPU_BITS // 8
+    if not engine.precision.startswith(("FP16", "BF16", "FP32", "F16", "F32")) or bytes_of(weights) >= least:
+        return None
+    return (
+        f"spec.requirements.weightsMemory: {weights}: vllm computes in 32 bits on CPU, so"
+        f" {engine.architecture.parameters} weights take {mebibytes(least)}; give at least that"
+    )
 
 
 def _list_windows(engine: EngineSpec, context: int) -> list[int]:

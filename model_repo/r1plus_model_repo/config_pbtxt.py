@@ -75,7 +75,9 @@ def render_config(
         "max_batch": str(batch),
         "context": str(context),
     }
-    if engine.backend is Backend.VLLM:
+    if engine.is_vllm_on_cpu:
+        parameters |= {"kv_cache_bytes": str(kv_cache_bytes), "threads": str(count_threads(engine.requirements.cpu))}
+    elif engine.backend is Backend.VLLM:
         parameters |= config_gpu.build_vllm_parameters(engine)
     elif engine.backend is Backend.TENSORRT_LLM:
         parameters |= config_gpu.build_tensorrt_llm_parameters(engine, batch, context)

@@ -56,7 +56,10 @@ def import_command(
         str, typer.Option("--kind", help="generation: answers prompts. embedding: turns texts into vectors.")
     ] = "generation",
     backend: Annotated[
-        str, typer.Option("--backend", help="What runs it: openvino on CPU, vllm or tensorrtllm on GPUs.")
+        str,
+        typer.Option(
+            "--backend", help="What runs it: openvino on CPU, vllm or tensorrtllm on GPUs; vllm on CPU with --gpus 0."
+        ),
     ] = "openvino",
     family: Annotated[
         str | None, typer.Option("--family", help="Model family. By default the name up to its first '-'.")
@@ -98,7 +101,8 @@ def import_command(
         ),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", help="GPUs of one pod; vllm splits the model over them. Default: 1.")
+        int | None,
+        typer.Option("--gpus", help="GPUs of one pod; vllm splits the model over them, 0: it runs on CPU. Default: 1."),
     ] = None,
     gpu_product: Annotated[
         list[str] | None,
@@ -131,6 +135,8 @@ def import_command(
     with **--gpu-product**. Weights are hard-linked if possible. Pickles and a model's own code are rejected.
 
     Example: `r1plus engine import Qwen3-8B --backend vllm --name bank-full --tier full --out engines`
+
+    With **--gpus 0** vllm serves the checkpoint on CPU, in 32 bits, if the cluster has an image with vLLM for CPU.
 
     With **--kind embedding**, DIR is a sentence-transformers model of the BERT family in safetensors. The engine serves
     `/v1/embeddings` in the pods of a tenant's gateway.

@@ -246,10 +246,10 @@ def fit_command(
 
 def _require_possible(engine: Engine, gpus: int | None, window: int | None) -> None:
     """Reject overrides that no backend on CPU supports."""
-    if engine.spec.backend is not Backend.OPENVINO:
+    if engine.spec.requirements.gpu is not None:
         return
     if window:
-        reason = f"{engine.name} runs on CPU, where every layer keeps all tokens (backend openvino)"
+        reason = f"{engine.name} runs on CPU, where every layer gets memory for all tokens"
         raise UsageError(f"--window {window}: {reason}; omit it, or limit the tokens by --context {window}")
     if gpus is not None:
         raise UsageError(f"--gpus {gpus}: {engine.name} runs on CPU; omit it")

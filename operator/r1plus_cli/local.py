@@ -4,42 +4,74 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
+
 from r1plus_cli.documents import Document
 from r1plus_cli.errors import UsageError
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import Engine
-from r1plus_operator.config import load_shipped_suites
+from r1plus_operator.config import load_shipped_suites, parse_runtimes
 from r1plus_operator.observe import suite_projection
+from r1plus_operator.plan.engine.feasibility import SERVABLE
 from r1plus_operator.plan.observation import SuiteSource
-from r1plus_operator.plan.settings import AccessMode, GpuRuntime, OperatorConfig, SuiteTrust, VolumeTerms
+from r1plus_operator.plan.settings import (
+    CPU_RUNTIMES,
+    AccessMode,
+    OperatorConfig,
+    SuiteTrust,
+    TritonRuntime,
+    VolumeTerms,
+)
 
 DEFAULT_FAMILY = "smollm2"
 SHIPPED_CATALOG = Path(catalog.__file__).parent
 _IN_CHECKOUT = Path(__file__).parents[2] / "monitoring" / "suites"
 SHIPPED_SUITES = _IN_CHECKOUT if _IN_CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "r1plus" / "suites"
 """A wheel has them outside of its packages."""
+_ASSUMED_CPU_RUNTIMES = {
+    backend: TritonRuntime(f"r1plus.local/triton-{runtime}:dev", None) for backend, runtime in CPU_RUNTIMES.items()
+}
+_ASSUMED_GPU_RUNTIMES = {
+    backend.value: TritonRuntime(f"r1plus.local/triton-{backend.value}:dev", None) for backend in sorted(SERVABLE)
+}
 
 
-def build_config(family: str) -> OperatorConfig:
-    """Return the chart's defaults, with the chart's image references.
+def build_config(family: str, values: Path | None = None, *, is_installed: bool = False) -> OperatorConfig:
+    """Return the chart's defaults, with the chart's image references, and the images of `values`, a chart's values.
 
-    Trusted keys, allowed networks, volume access modes and GPU images are not checked here: only the cluster's chart
-    has them.
+    Without `values` every image for GPUs is assumed. One with vLLM for CPU is assumed if `is_installed`: it is a live
+    cluster's, whose chart may name one. Trusted keys, allowed networks and volume access modes are not checked here:
+    only the cluster's chart has them.
     """
+    gpu_runtimes, cpu_runtimes = _ASSUMED_GPU_RUNTIMES, _ASSUMED_CPU_RUNTIMES if is_installed else {}
+    if values is not None:
+        gpu_runtimes, cpu_runtimes = _read_runtimes(values)
     return OperatorConfig(
         monitor_image="r1plus.local/r1plus-monitor:dev",
         triton_image="r1plus.local/triton-cpu:dev",
         default_family=family,
         operator_namespace="r1plus-system",
         monitoring_namespace="monitoring",
-        gpu_runtimes={
-            "tensorrtllm": GpuRuntime("r1plus.local/triton-tensorrtllm:dev", None),
-            "vllm": GpuRuntime("r1plus.local/triton-vllm:dev", None),
-        },
+        gpu_runtimes=gpu_runtimes,
+        cpu_runtimes=cpu_runtimes,
         suite_trust=SuiteTrust(required=False),
         volumes=VolumeTerms(access_mode=AccessMode.MANY_NODES, cidrs=("0.0.0.0/0",), require_signature=False),
     )
+
+
+def _read_runtimes(values: Path) -> tuple[dict[str, TritonRuntime], dict[str, TritonRuntime]]:
+    """Return the Triton images for GPUs and those for CPU that the values name, by backend."""
+    try:
+        document = yaml.safe_load(values.read_text("utf-8")) or {}
+        images = document.get("images") or {}
+        gpu, cpu = (
+            parse_runtimes(images.get(name) or {}, f"images.{name}", backends)
+            for name, backends in (("gpu", {backend.value for backend in SERVABLE}), ("cpu", CPU_RUNTIMES))
+        )
+    except (OSError, UnicodeError, yaml.YAMLError, AttributeError, ValueError) as error:
+        raise UsageError(f"--values {values}: {error}; give the file with the chart's values") from error
+    return gpu, cpu
 
 
 def load_engines(folder: Path, family: str | None = None) -> tuple[Engine, ...]:

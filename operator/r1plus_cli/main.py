@@ -109,6 +109,15 @@ def plan_command(
     node_memory: Annotated[
         str | None, typer.Option("--node-memory", help="Fit into a node with this allocatable memory, such as 48Gi.")
     ] = None,
+    values: Annotated[
+        Path | None,
+        typer.Option(
+            "--values",
+            exists=True,
+            dir_okay=False,
+            help="The chart's values: Triton images for GPUs, and with vLLM for CPU. Default: all those for GPUs.",
+        ),
+    ] = None,
 ) -> None:
     """Show what the operator would create for an R1PlusDeployment, and why. Needs no cluster.
 
@@ -119,7 +128,7 @@ def plan_command(
     if output not in ("text", "yaml"):
         raise UsageError(f"--output: {output!r} is neither text nor yaml")
     config, engines, memory = (
-        local.build_config(family),
+        local.build_config(family, values),
         local.load_engines(catalog, family),
         _parse_memory(node_memory),
     )
@@ -216,7 +225,7 @@ def explain_command(
     """
     cluster = _connect(kubeconfig)
     space = namespace or cluster.get_default_namespace()
-    shipped_suites, config = local.load_suites(suites), local.build_config(family)
+    shipped_suites, config = local.load_suites(suites), local.build_config(family, is_installed=True)
     can_be_served = explain(open_console(), cluster, space, name, shipped_suites, config)
     raise typer.Exit(0 if can_be_served else 1)
 

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,17 +24,18 @@ from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.feasibility import SERVABLE
 from r1plus_operator.plan.observation import SuiteSource
 from r1plus_operator.plan.settings import (
+    CPU_RUNTIMES,
     AccessMode,
     AlertTerms,
     DnsPods,
     DnsTerms,
-    GpuRuntime,
     IsolationTerms,
     OperatorConfig,
     PodUser,
     ProxyTerms,
     RuntimeUpdate,
     SuiteTrust,
+    TritonRuntime,
     VolumeTerms,
 )
 from r1plus_operator.runtime.lease import LeaseTerms
@@ -74,7 +75,8 @@ def load_settings(env: Mapping[str, str] = os.environ) -> OperatorSettings:
     operator = OperatorConfig(
         monitor_image=_read_required(env, "R1PLUS_MONITOR_IMAGE", "images.monitor"),
         triton_image=_read_required(env, "R1PLUS_TRITON_IMAGE", "images.triton"),
-        gpu_runtimes=_read_gpu_runtimes(env.get("R1PLUS_GPU_RUNTIMES", "")),
+        gpu_runtimes=_read_runtimes(env, "R1PLUS_GPU_RUNTIMES", "images.gpu", {backend.value for backend in SERVABLE}),
+        cpu_runtimes=_read_runtimes(env, "R1PLUS_CPU_RUNTIMES", "images.cpu", CPU_RUNTIMES),
         default_family=env.get("R1PLUS_DEFAULT_FAMILY", "r1plus"),
         operator_namespace=_read_required(env, "R1PLUS_OPERATOR_NAMESPACE", "the pod's own namespace"),
         monitoring_namespace=env.get("R1PLUS_MONITORING_NAMESPACE", "monitoring"),
@@ -130,21 +132,26 @@ def read_suite_folder(folder: Path) -> SuiteFiles:
     return SuiteFiles.of(texts)
 
 
-def _read_gpu_runtimes(text: str) -> dict[str, GpuRuntime]:
-    """Return backend -> image and version, from the chart's images.gpu."""
+def _read_runtimes(
+    env: Mapping[str, str], variable: str, value: str, backends: Collection[str]
+) -> dict[str, TritonRuntime]:
+    """Return backend -> image and version. `value`: the chart's value behind it, which may name these backends."""
+    source = f"{value}, which names image and version by backend"
+    return _read_json(variable, env.get(variable, ""), lambda read: parse_runtimes(read, value, backends), source) or {}
+
+
+def parse_runtimes(document: Any, value: str, backends: Collection[str]) -> dict[str, TritonRuntime]:
+    """Return backend -> image and version from the chart's `value`, images.gpu or images.cpu.
+
+    Raises:
+        ValueError: an image or a version is missing, or it is not for one of these backends.
+    """
     try:
-        document = json.loads(text or "{}")
-        runtimes = {
-            str(backend): GpuRuntime(str(one["image"]), str(one["version"])) for backend, one in document.items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise OperatorConfigError(
-            f"R1PLUS_GPU_RUNTIMES: {text!r:.120}: {error!r}; the chart sets it from images.gpu, which names image and"
-            " version by backend"
-        ) from error
-    if unknown := sorted(set(runtimes) - {backend.value for backend in SERVABLE}):
-        backends = " and ".join(sorted(backend.value for backend in SERVABLE))
-        raise OperatorConfigError(f"R1PLUS_GPU_RUNTIMES: {unknown[0]!r:.60}: images.gpu is for {backends}")
+        runtimes = {str(name): TritonRuntime(str(one["image"]), str(one["version"])) for name, one in document.items()}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{value}: {document!r:.120}: {error!r}; it names image and version by backend") from error
+    if unknown := sorted(set(runtimes) - set(backends)):
+        raise ValueError(f"{unknown[0]!r:.60}: {value} is for {' and '.join(sorted(backends))}")
     return runtimes
 
 

@@ -184,7 +184,7 @@ async def test_conditions_are_a_map_by_type(client: ApiClient, namespace: str) -
 
 
 ONE_REFERENCE = ["spec.reference", "exactly one of inheritedFrom, measured and claimedBy"]
-GPU = ["requirements.gpu is required, except for backend openvino"]
+GPU = ["requirements.gpu is required with backends tensorrtllm and tensorrt, and must be absent with openvino"]
 WINDOW = ["architecture.window and globalLayers must be absent with backend openvino"]
 ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
     "measured and inherited at once": (lambda spec: spec["reference"].update(inheritedFrom="another"), ONE_REFERENCE),
@@ -195,7 +195,11 @@ ENGINES: dict[str, tuple[Callable[[Json], Any], list[str]]] = {
         ["spec: Invalid value", "artifact is required unless reference.claimedBy is set"],
     ),
     "half an artifact": (lambda spec: spec["artifact"].pop("sha256"), ["spec.artifact.sha256: Required value"]),
-    "a GPU backend without a GPU": (lambda spec: spec.update(backend="vllm"), GPU),
+    "a GPU backend without a GPU": (lambda spec: spec.update(backend="tensorrtllm"), GPU),
+    "a KV cache that vLLM has not on CPU": (
+        lambda spec: spec.update(backend="vllm", kvPrecision="FP8"),
+        ["kvPrecision must be absent with backend vllm on CPU, whose KV cache has 32 bits"],
+    ),
     "a GPU beside a CPU backend": (lambda spec: spec["requirements"].update(gpu={"count": 1}), GPU),
     "a window that OpenVINO would not keep": (lambda spec: spec["architecture"].update(window=512), WINDOW),
     "global layers where all are": (lambda spec: spec["architecture"].update(globalLayers=0), WINDOW),
@@ -214,6 +218,16 @@ def test_a_bad_engine_is_refused(kubectl: Kubectl, spoil: Callable[[Json], Any],
     spoil(body["spec"])
     body["metadata"]["name"] = "spoilt"
     refuses(kubectl, body, said)
+
+
+@pytest.mark.parametrize("gpu", [None, {"count": 2}], ids=["on CPU", "on GPUs"])
+def test_vllm_is_taken_with_and_without_a_gpu(kubectl: Kubectl, gpu: Json | None) -> None:
+    body = build_engine_object(next(engine for engine in _shipped() if engine.name == "smollm2-full-f16"))
+    body["spec"]["backend"] = "vllm"
+    body["spec"]["requirements"] |= {"gpu": gpu} if gpu else {}
+    body["metadata"]["name"] = "vllm"
+    takes(kubectl, "-f", "-", obj=body)
+    kubectl("delete", "r1plusengine", "vllm")
 
 
 @pytest.fixture

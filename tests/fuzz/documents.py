@@ -175,6 +175,9 @@ class Documents:
             for parent, name in (("architecture", "window"), ("architecture", "globalLayers"), ("requirements", "gpu")):
                 fields[parent].pop(name, None)
             fields.pop("kvPrecision", None)
+        elif fields.get("backend") == "vllm" and self._rng.choice((True, False)):  # On CPU.
+            fields["requirements"].pop("gpu", None)
+            fields.pop("kvPrecision", None)
         return fields
 
     def _of_one_kind(self, fields: Json, properties: Json) -> Json:

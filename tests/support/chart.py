@@ -25,6 +25,7 @@ OTHER_VALUES: dict[str, Any] = {
         "pullPolicy": "Always",
         "engines": {"smollm2-full-f16": f"registry.example.com/f16@sha256:{'4' * 64}"},
         "gpu": {"vllm": {"image": "registry.example.com/tritonserver:vllm", "version": "0.11.0"}},
+        "cpu": {"vllm": {"image": "registry.example.com/triton-vllm-cpu:1", "version": "0.32.0"}},
     },
     "engineDigests": {"smollm2-full-f16": "12345678" * 8},
     "imagePullSecrets": ["pull-a", "pull-b"],

@@ -8,31 +8,32 @@ from pathlib import Path
 import pytest
 
 from r1plus_edge.processes import has_ended
+from r1plus_policies.engine.memory_fit import compute_fit
 from support.engine.client import Client
 from support.engine.server import HURRIED
-from support.vllm.engine import compute_kv_cache_bytes
+from support.vllm.engine import describe_on_cpu
 from support.waiting import wait_until
 from vllm_cpu.conftest import BATCH, CONTEXT, StartServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
 
 STORY = "Tell me a long story about a lighthouse."
-WEIGHTS_BYTES = 135 * 10**6 * 4
-"""Of SmolLM2-135M in 32 bits."""
 
 
 def read_command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
 
 
-def test_the_memory_of_all_processes_is_measured_and_none_is_left_at_the_end(start: StartServer) -> None:
-    server = start()
+def test_the_memory_of_all_processes_is_measured_and_none_is_left_at_the_end(
+    start: StartServer, checkpoint: Path
+) -> None:
+    server, fit = start(), compute_fit(describe_on_cpu(checkpoint).spec.shape, BATCH, CONTEXT)
     with Client(server.grpc) as ask:
         answers = ask.all([{"prompt": f"{STORY} {n}", "max_new_tokens": 32} for n in range(BATCH)])
     assert {answer.error for answer in answers} == {""}
     assert len(server.descendants()) > len(server.children())
     peak = server.peak_bytes()
-    assert peak > WEIGHTS_BYTES + compute_kv_cache_bytes(BATCH, CONTEXT) / 4
+    assert fit.weights_bytes + fit.kv_cache_bytes / 4 < peak < fit.total_bytes
     server.until_callers_left()
     below, began = server.descendants(), time.monotonic()
     server.process.send_signal(signal.SIGTERM)

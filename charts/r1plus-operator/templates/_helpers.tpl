@@ -104,6 +104,9 @@ before each start.
 {{- range $backend, $runtime := .Values.images.gpu -}}
 {{- $_ := set $images (printf "gpu.%s.image" $backend) $runtime.image -}}
 {{- end -}}
+{{- range $backend, $runtime := .Values.images.cpu -}}
+{{- $_ := set $images (printf "cpu.%s.image" $backend) $runtime.image -}}
+{{- end -}}
 {{- range $name, $image := $images -}}
 {{- if and $.Values.images.requireDigests (not (contains "@sha256:" $image)) -}}
 {{- fail (printf "images.%s: %s has a tag, which may be moved; name a digest (REPOSITORY@sha256:...), or set images.requireDigests=false" $name $image) -}}

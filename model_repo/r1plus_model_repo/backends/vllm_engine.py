@@ -107,6 +107,9 @@ class CpuSettings:
         """Environment variables for vLLM's processes; without them it binds threads and leaves a core idle."""
         return {
             "OMP_NUM_THREADS": str(self.threads),
+            # Threads wait for each other hundreds of times per token. By default they spin, which takes the core from
+            # what they wait for where other pods use it.
+            "OMP_WAIT_POLICY": "PASSIVE",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
         }
@@ -155,6 +158,8 @@ class VllmEngine:
     def __init__(self, settings: EngineSettings) -> None:
         # Read when the engine starts, also by its processes: no usage statistics are sent.
         os.environ.update({"VLLM_NO_USAGE_STATS": "1", **settings.device.environment})
+        # An image may set it: it would replace the size of the KV cache that the pod has memory for.
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
         self._tokens = HfTokens(settings.path, settings.context)
         others = multiprocessing.active_children()
         self._engine = LLMEngine.from_engine_args(build_engine_args(settings))

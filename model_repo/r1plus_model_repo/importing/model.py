@@ -30,7 +30,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class GpuDetails:
-    """Further properties of a model for GPUs."""
+    """Further properties of a model whose files are served as they are: for GPUs, or by vLLM on CPU."""
 
     backend: str
     heads: int

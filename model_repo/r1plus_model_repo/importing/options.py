@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from r1plus_model_repo.catalog.types import VLLM_ON_CPU
 from r1plus_model_repo.importing.model import BACKENDS, OPENVINO, TENSORRT_LLM, VLLM
 
 GPUS: Final = "spec.requirements.gpu.count"
@@ -31,8 +32,14 @@ class ImportOptions:
     runtime_memory: str | None = None
     backend: str = OPENVINO
     gpus: int | None = None
+    """0: vllm runs on CPU."""
     gpu_products: tuple[str, ...] = ()
     max_num_tokens: int | None = None
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime, as `EngineSpec.runtime` has it: vLLM without GPUs runs on CPU."""
+        return VLLM_ON_CPU if self.backend == VLLM and self.gpus == 0 else self.backend
 
 
 class ImportOptionsError(ValueError):
@@ -59,5 +66,7 @@ def check_backend(options: ImportOptions) -> None:
     ]
     if options.backend == TENSORRT_LLM and options.gpus not in (None, 1):
         problems.append(f"{GPUS}: {options.gpus}: {options.backend} is served on one GPU; omit it, or use vllm")
+    if options.runtime == VLLM_ON_CPU and options.gpu_products:
+        problems.append(f"{PRODUCTS}: {', '.join(options.gpu_products)}: without GPUs it runs on CPU; omit one of both")
     if problems:
         raise ImportOptionsError(tuple(problems))

@@ -3,32 +3,43 @@
 Called by `engine`.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Final
 
+from r1plus_model_repo.catalog.types import VLLM_ON_CPU
 from r1plus_model_repo.importing.errors import WeightsError
 from r1plus_model_repo.importing.gguf.model import read_model
 from r1plus_model_repo.importing.huggingface.checkpoint import read_checkpoint
+from r1plus_model_repo.importing.huggingface.weights import SERVED_ON_CPU
 from r1plus_model_repo.importing.model import OPENVINO, TENSORRT_LLM, VLLM, Claims, ImportFindings, SourceModel
 from r1plus_model_repo.importing.openvino.folder import read_folder
 from r1plus_model_repo.importing.tensorrt_llm.checkpoint import read_trtllm
 from r1plus_model_repo.kv_shape import KvShape
 
-_FOLDERS = {OPENVINO: read_folder, VLLM: read_checkpoint, TENSORRT_LLM: read_trtllm}
+_FOLDERS: Final[Mapping[str, Callable[[Path, Claims], SourceModel]]] = {
+    OPENVINO: read_folder,
+    VLLM: read_checkpoint,
+    VLLM_ON_CPU: partial(read_checkpoint, served=SERVED_ON_CPU),
+    TENSORRT_LLM: read_trtllm,
+}
 _EXPECTED_SOURCES = {
     VLLM: "a folder with a Hugging Face checkpoint",
+    VLLM_ON_CPU: "a folder with a Hugging Face checkpoint",
     TENSORRT_LLM: "a folder with checkpoint/ and tokenizer/",
 }
 
 
-def read_source(source: Path, claims: Claims, backend: str = OPENVINO) -> SourceModel:
-    """Read the model at `source` for one of `BACKENDS`. Raise WeightsError with everything that is wrong or missing."""
+def read_source(source: Path, claims: Claims, runtime: str = OPENVINO) -> SourceModel:
+    """Read the model at `source` for an `EngineSpec.runtime`. Raise WeightsError with all that is wrong or missing."""
     if source.is_dir():
-        return _FOLDERS[backend](source, claims)
-    if backend == OPENVINO:
+        return _FOLDERS[runtime](source, claims)
+    if runtime == OPENVINO:
         return _read_gguf(source, claims)
     kind = "is a file" if source.exists() else "does not exist"
-    remedy = f"give {_EXPECTED_SOURCES[backend]}; a .gguf file is imported with --backend {OPENVINO}"
-    raise WeightsError(str(source), (f"--backend: {backend}: {kind}; {remedy}",))
+    remedy = f"give {_EXPECTED_SOURCES[runtime]}; a .gguf file is imported with --backend {OPENVINO}"
+    raise WeightsError(str(source), (f"--backend: {runtime.removesuffix('-cpu')}: {kind}; {remedy}",))
 
 
 def _read_gguf(source: Path, claims: Claims) -> SourceModel:

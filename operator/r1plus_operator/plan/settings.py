@@ -5,15 +5,18 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from r1plus_model_repo.catalog.types import VLLM_ON_CPU, Backend
 from r1plus_policies.rollback.response import BAKE_SECONDS, COOLDOWN_SECONDS
 
 RUNTIMES: Mapping[str, str] = MappingProxyType({"openvino": "2026.4"})
-"""Backend -> version of its runtime, as pyproject.toml pins it."""
+"""`EngineSpec.runtime` of our image -> its version, as pyproject.toml pins it."""
+CPU_RUNTIMES: Mapping[str, str] = MappingProxyType({Backend.VLLM.value: VLLM_ON_CPU})
+"""Backend that `images.cpu` may name -> `EngineSpec.runtime` of its engines on CPU."""
 
 
 @dataclass(frozen=True, slots=True)
-class GpuRuntime:
-    """A Triton image with a GPU backend, from the chart's `images.gpu`."""
+class TritonRuntime:
+    """A Triton image with a backend that ours has not, from the chart's `images.gpu` or `images.cpu`."""
 
     image: str
     version: str | None
@@ -168,8 +171,10 @@ class OperatorConfig:
     gateway_image: str = ""
     """Image of tenants' gateways; empty: there are none."""
     image_pull_secrets: tuple[str, ...] = ()
-    gpu_runtimes: Mapping[str, GpuRuntime] = field(default_factory=dict)
-    """Backend -> its Triton image; `triton_image` serves the CPU backends."""
+    gpu_runtimes: Mapping[str, TritonRuntime] = field(default_factory=dict)
+    """Backend -> its Triton image for GPUs."""
+    cpu_runtimes: Mapping[str, TritonRuntime] = field(default_factory=dict)
+    """Backend -> its Triton image for CPU, where `triton_image` has not that backend."""
     suite_trust: SuiteTrust = SuiteTrust()
     volumes: VolumeTerms = VolumeTerms()
     isolation: IsolationTerms = IsolationTerms()
@@ -202,13 +207,22 @@ class OperatorConfig:
 
     @property
     def runtimes(self) -> Mapping[str, str | None]:
-        """Supported backend -> version of its runtime in the Triton image; None: any version is accepted."""
-        return {**RUNTIMES, **{backend: runtime.version for backend, runtime in self.gpu_runtimes.items()}}
+        """Supported `EngineSpec.runtime` -> its version in the Triton image; None: any version is accepted."""
+        return {**RUNTIMES, **{name: runtime.version for name, runtime in self._named_runtimes.items()}}
 
-    def select_image(self, backend: str) -> str:
-        """Return the Triton image of a backend."""
-        runtime = self.gpu_runtimes.get(backend)
-        return runtime.image if runtime else self.triton_image
+    @property
+    def triton_images(self) -> frozenset[str]:
+        """Every Triton image that new pods may get."""
+        return frozenset({self.triton_image, *(runtime.image for runtime in self._named_runtimes.values())})
+
+    def select_image(self, runtime: str) -> str:
+        """Return the Triton image of an `EngineSpec.runtime`."""
+        named = self._named_runtimes.get(runtime)
+        return named.image if named else self.triton_image
+
+    @property
+    def _named_runtimes(self) -> Mapping[str, TritonRuntime]:
+        return {**self.gpu_runtimes, **{CPU_RUNTIMES[backend]: one for backend, one in self.cpu_runtimes.items()}}
 
     def is_vulnerable(self, image: str) -> bool:
         """Whether the platform team has marked this image, by its reference or by its digest."""

@@ -4,6 +4,8 @@
     KV cache = batch x sum over layers of min(context, what the layer keeps)
                x 2 (key and value) x KV heads x head size x bytes per element
 
+Where the cache is in blocks, a context is rounded up to whole ones, and blocks that stay empty are added.
+
 A layer with a window keeps its last `window` tokens, a global one all. Over several GPUs weights and KV heads are split
 (tensor parallelism); where there are more GPUs than KV heads, each holds one head, and heads are held more than once.
 Activations and runtime are needed on each. Memory is per device: what does not fit one does not fit.
@@ -46,6 +48,10 @@ class EngineShape:
     kv_element_bits: int = KV_ELEMENT_BITS
     devices: int = 1
     """GPUs that the model is split over; a CPU is one device."""
+    kv_block_tokens: int = 1
+    """Tokens of a block of the KV cache: a request takes whole blocks."""
+    spare_kv_blocks: int = 0
+    """Blocks that no request takes."""
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -66,10 +72,17 @@ class EngineShape:
     @property
     def static_bytes(self) -> int:
         """What one device holds before the first request."""
-        return -(-self.weights_bytes // self.devices) + self.activation_bytes + self.runtime_bytes
+        weights = -(-self.weights_bytes // self.devices)
+        return weights + self.activation_bytes + self.runtime_bytes + self.spare_kv_bytes
+
+    @property
+    def spare_kv_bytes(self) -> int:
+        """KV cache that no request takes, on one device."""
+        return self.spare_kv_blocks * self.kv_block_tokens * self.layers * self._layer_bytes
 
     def slot_bytes(self, context: int) -> int:
         """Return the KV cache of one request of `context` tokens, on one device."""
+        context = -(-context // self.kv_block_tokens) * self.kv_block_tokens
         window_tokens = min(context, self.window or context)
         return self._layer_bytes * (self._window_layers * window_tokens + (self.layers - self._window_layers) * context)
 
@@ -78,6 +91,7 @@ class EngineShape:
         if slot_bytes < self.slot_bytes(1):
             return 0
         tokens = slot_bytes // (self._layer_bytes * self.layers)
+        tokens -= tokens % self.kv_block_tokens
         if self._window_layers and self.window is not None and tokens >= self.window:
             bytes_left = slot_bytes - self._layer_bytes * self._window_layers * self.window
             has_no_global_layer = self.layers == self._window_layers
@@ -163,7 +177,7 @@ def compute_fit(shape: EngineShape, batch: int, context: int) -> Fit:
         batch,
         context,
         weights_bytes=devices * -(-shape.weights_bytes // devices),
-        kv_cache_bytes=devices * batch * shape.slot_bytes(context),
+        kv_cache_bytes=devices * (batch * shape.slot_bytes(context) + shape.spare_kv_bytes),
         runtime_bytes=devices * shape.runtime_bytes,
         activation_bytes=devices * shape.activation_bytes,
         devices=devices,

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -55,29 +55,36 @@ class Server:
         environ: Mapping[str, str] | None = None,
         python: str = sys.executable,
         ports: tuple[int, int, int] | None = None,
+        command: Sequence[str] = (),
     ) -> None:
-        """Start it. `guarded`: as in a pod, with all that is shut there. `ports`: of HTTP, gRPC and metrics."""
+        """Start it. `guarded`: as in a pod, with all that is shut there. `ports`: of HTTP, gRPC and metrics.
+
+        `command`: in place of the server, the repository and the guards; backends, ports and options are added.
+        """
         chosen = ports or (free_port(), free_port(), free_port())
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in chosen)
         self.log = root / "triton.log"
         # A killed server leaves its shared memory behind; by this name `end` finds it.
         self._region = f"r1plus-test-{chosen[0]}-{os.getpid()}"
-        command = [
+        own = [
             *(AS_IN_A_POD if guarded else ()),
             str(installed / "bin" / "tritonserver"),
             f"--model-repository={models}",
+            *(GUARD_OPTIONS if guarded else OPEN),
+        ]
+        line = [
+            *(command or own),
             f"--backend-directory={installed / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._region}",
-            *(GUARD_OPTIONS if guarded else OPEN),
             *options,
         ]
         for kind, port in zip(("http", "grpc", "metrics"), chosen, strict=True):
-            command += [f"--{kind}-address=127.0.0.1", f"--{kind}-port={port}"]
+            line += [f"--{kind}-address=127.0.0.1", f"--{kind}-port={port}"]
         # The stub embeds Python and finds its packages through the `python3` on the PATH, as in the image.
         path = f"{Path(python).parent}:{os.environ['PATH']}"
-        own = {"PATH": path, "HOME": str(root), "LD_LIBRARY_PATH": str(installed / "lib"), **(environ or {})}
+        environment = {"PATH": path, "HOME": str(root), "LD_LIBRARY_PATH": str(installed / "lib"), **(environ or {})}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=own, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def until_ready(self) -> None:
         """Wait for the model."""

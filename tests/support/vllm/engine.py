@@ -1,26 +1,22 @@
-"""SmolLM2 as vLLM serves it on CPU: the checkpoint that `r1plus engine convert` makes, and its model repository."""
+"""SmolLM2 as vLLM serves it on CPU: the checkpoint that `r1plus engine convert` makes, its engine, its repository."""
 
 from pathlib import Path
 from typing import Final
 
-from google.protobuf import text_format
-
 from devcluster.cache import cache_dir
-from r1plus_model_repo.config_pbtxt import parse_config, render_config
-from r1plus_model_repo.delivery import assemble
+from r1plus_model_repo.catalog.types import VLLM_ON_CPU, Engine
 from r1plus_model_repo.importing import smollm2
 from r1plus_model_repo.importing.huggingface.from_gguf import convert_gguf_to_checkpoint
+from r1plus_model_repo.importing.model import VLLM, Claims
+from r1plus_model_repo.importing.options import ImportOptions
+from r1plus_model_repo.importing.package.manifest import build_spec
+from r1plus_model_repo.importing.readers import read_source
 from r1plus_model_repo.importing.source import fetch_weights
-from support.engine.server import ENGINES
+from support.engine.server import deliver
 
 OPENVINO_TWIN: Final = "smollm2-full-f16"
 """The shipped engine with the same numbers."""
-_TEMPLATE: Final = "r1plus-edge-fp16-vllm"
-"""A shipped engine whose configuration is changed to one for CPU: an R1PlusEngine for vLLM on CPU does not exist."""
-_NUMBER_BYTES: Final = 4
-"""Of a key or value: vLLM computes in 32 bits here."""
-_BLOCK_TOKENS: Final = 128
-"""vLLM's block on CPU; one block stays empty."""
+NAME: Final = "smollm2-full-vllm"
 
 
 def convert_smollm2(target: Path) -> Path:
@@ -29,29 +25,13 @@ def convert_smollm2(target: Path) -> Path:
     return convert_gguf_to_checkpoint(source, target, "F16", print).folder
 
 
-def compute_kv_cache_bytes(batch: int, context: int) -> int:
-    """Return the size of a KV cache that holds `batch` full contexts."""
-    shape = ENGINES[OPENVINO_TWIN].architecture
-    per_token = 2 * shape.layers * shape.kv_heads * shape.head_size * _NUMBER_BYTES
-    return (batch * context + _BLOCK_TOKENS) * per_token
+def describe_on_cpu(checkpoint: Path, cpu: str = "1") -> Engine:
+    """Return the R1PlusEngine that `r1plus engine import --backend vllm --gpus 0` makes of the checkpoint."""
+    options = ImportOptions(NAME, "full", "smollm2", cpu=cpu, backend=VLLM, gpus=0)
+    model = read_source(checkpoint, Claims(), VLLM_ON_CPU)
+    return Engine(NAME, build_spec(options, model, "0" * 64, checkpoint.name))
 
 
 def deliver_vllm(root: Path, checkpoint: Path, batch: int, context: int, threads: int = 1) -> Path:
-    """Configure the checkpoint for vLLM on CPU in a model repository below `root`; return that.
-
-    Several threads wait for each other hundreds of times per token: on busy cores one thread is faster.
-    """
-    config = parse_config(render_config(ENGINES[_TEMPLATE], batch=batch, context=context, kv_cache_bytes=0))
-    for group in config.instance_group:
-        group.kind = group.KIND_CPU
-    for name in ("gpus", "gpu_memory_fraction", "kv_precision"):
-        del config.parameters[name]
-    changed = {
-        "engine_path": str(checkpoint),
-        "kv_cache_bytes": str(compute_kv_cache_bytes(batch, context)),
-        "threads": str(threads),
-    }
-    for name, value in changed.items():
-        config.parameters[name].string_value = value
-    assemble(str(text_format.MessageToString(config)).encode(), root)
-    return root / "models"
+    """Configure the checkpoint for vLLM on CPU in a model repository below `root`; return that."""
+    return deliver(root, describe_on_cpu(checkpoint, str(threads)).spec, checkpoint, batch, context)

@@ -20,7 +20,7 @@ from r1plus_operator.observe.suite_projection import read_suite_source
 from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.manifests.children import build_dns_rule
 from r1plus_operator.plan.podspec.pod import build_pod_security_context
-from r1plus_operator.plan.settings import AlertTerms, DnsPods, DnsTerms, GpuRuntime, PodUser, ProxyTerms
+from r1plus_operator.plan.settings import AlertTerms, DnsPods, DnsTerms, PodUser, ProxyTerms, TritonRuntime
 from support.chart import CHART, OTHER_VALUES, PROMETHEUS_OPERATOR, ROOT, Objects, Render, environment, one, pods
 from support.tables import for_each
 
@@ -179,8 +179,10 @@ def test_the_operator_can_read_its_environment(render: Render, values: dict[str,
     images = {"monitor": "r1plus-monitor:0.1.0", "triton": "r1plus-triton-cpu:0.1.0"} | values.get("images", {})
     assert settings.operator.monitor_image == images["monitor"]
     assert settings.operator.triton_image == images["triton"]
-    gpu = {backend: GpuRuntime(**one) for backend, one in images.get("gpu", {}).items()}
-    assert settings.operator.gpu_runtimes == gpu
+    gpu, cpu = (
+        {backend: TritonRuntime(**one) for backend, one in images.get(kind, {}).items()} for kind in ("gpu", "cpu")
+    )
+    assert (settings.operator.gpu_runtimes, settings.operator.cpu_runtimes) == (gpu, cpu)
     assert settings.operator.default_family == values.get("defaultFamily", "smollm2")
     suites = {"requireSignature": True, "trustedKeys": []} | values.get("suites", {})
     assert settings.operator.suite_trust.required == suites["requireSignature"]

@@ -34,6 +34,8 @@ from support.chart import BANK_CA, CHART, Refusal, Render
                      id="an image for GPUs as the other images are written"),
         pytest.param({"images": {"gpu": {"vllm": {"image": "a:1"}}}}, ["/images/gpu/vllm", "version"],
                      id="an image for GPUs of no version"),
+        pytest.param({"images": {"cpu": {"tensorrtllm": {"image": "a:1", "version": "1"}}}}, ["/images/cpu", "tensorrtllm"],
+                     id="an image for CPU with a backend that needs a GPU"),
         pytest.param({"engineDigests": {"smollm2-full-f16": "abc"}}, ["/engineDigests/smollm2-full-f16"],
                      id="a digest that is too short"),
         pytest.param({"engineDigests": {"nothing": "0" * 64}}, ["engineDigests: nothing", "smollm2-edge-q4-1,"],
@@ -140,12 +142,13 @@ PINNED = {
 }
 
 
-@pytest.mark.parametrize("name", [*PINNED, "gpu.vllm.image"])
+@pytest.mark.parametrize("name", [*PINNED, "gpu.vllm.image", "cpu.vllm.image"])
 def test_finding_06_an_image_that_a_tag_names_is_refused(render: Render, refusal: Refusal, name: str) -> None:
-    gpu = {"vllm": {"image": f"registry.example.com/tritonserver{DIGEST}", "version": "0.11.0"}}
-    images = {"requireDigests": True, **PINNED, "gpu": gpu}
+    vllm = {"image": f"registry.example.com/tritonserver{DIGEST}", "version": "0.11.0"}
+    images = {"requireDigests": True, **PINNED, "gpu": {"vllm": vllm}, "cpu": {"vllm": vllm}}
     render({"images": images})
-    tagged: dict[str, object] = {"gpu": {"vllm": {**gpu["vllm"], "image": "a/b:1"}}} if "." in name else {name: "a/b:1"}
+    kind, _, backend = name.partition(".")
+    tagged: dict[str, object] = {kind: {"vllm": {**vllm, "image": "a/b:1"}} if backend else "a/b:1"}
     said = refusal({"images": {**images, **tagged}})
     assert f"images.{name}: a/b:1 has a tag, which may be moved" in said
     assert "images.requireDigests=false" in said

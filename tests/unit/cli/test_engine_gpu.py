@@ -11,6 +11,8 @@ from r1plus_cli.errors import CliError, UsageError
 from r1plus_cli.main import app
 from r1plus_contract.delivery import digest_folder
 from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_model_repo.catalog.types import VLLM_ON_CPU
 from support.model_repo.checkpoints import changed, checkpoint, trtllm_checkpoint, trtllm_plan, without
 
 
@@ -52,6 +54,24 @@ def test_it_is_imported_valid_and_sized(
     assert answer["maxBatch"] == engine.spec.batch.best
 
 
+def test_without_gpus_vllm_serves_it_on_cpu_in_32_bits(tmp_path: Path) -> None:
+    out, source = tmp_path / "engines", checkpoint(tmp_path / "source")
+    status, told, _ = run(*words(source, "vllm", out), "--gpus", "0", "--context", "2048", "--cpu", "8")
+    assert status == 0, told
+    assert "are served in FP32" in told
+    made = out / "bank-full"
+    (engine,) = load_catalog(made)
+    needs = engine.spec.requirements
+    assert (engine.spec.runtime, engine.spec.precision, needs.gpu, needs.cpu) == (VLLM_ON_CPU, "FP32", None, "8")
+    assert bytes_of(needs.weights_memory) >= 4 * engine.spec.architecture.parameters
+    assert needs.runtime is not None
+    assert needs.runtime.min == "0.32"
+    assert "images.cpu.vllm" in (made / "engine.yaml").read_text()
+    assert run("validate", "-f", made / "engine.yaml")[0] == 0
+    status, told, _ = run("fit", "--engine", "bank-full", "--catalog", made, "--memory", "8Gi", "-o", "json")
+    assert (status, json.loads(told)["fits"]) == (0, True)
+
+
 def test_what_is_packed_says_where_it_is(tmp_path: Path) -> None:
     assert run(*words(trtllm_checkpoint(tmp_path / "source"), "tensorrtllm", tmp_path / "engines"))[0] == 0
     made = tmp_path / "engines" / "bank-full"
@@ -67,7 +87,7 @@ def test_options_are_named_as_they_were_typed(tmp_path: Path) -> None:
     _, _, error = run(*words(plan, "tensorrtllm", out), "--parameters", "1", "--max-batch", "99", "--version", "1")
     assert isinstance(error, UsageError)
     assert [line.split(":")[0] for line in str(error).splitlines()] == ["--gpu-product", "--max-batch", "--version"]
-    _, _, error = run(*words(checkpoint(tmp_path / "c"), "vllm", out), "--gpu-product", "no label", "--gpus", "0")
+    _, _, error = run(*words(checkpoint(tmp_path / "c"), "vllm", out), "--gpu-product", "no label", "--gpus", "-1")
     assert isinstance(error, UsageError)
     assert {line.split(":")[0] for line in str(error).splitlines()} == {"--gpu-product", "--gpus"}
     assert not out.exists()

@@ -10,6 +10,7 @@ from rich.console import Console
 from r1plus_cli import local
 from r1plus_cli.explain import explain
 from r1plus_model_repo.catalog.loader import load_catalog
+from r1plus_model_repo.catalog.types import VLLM_ON_CPU
 from support.cli.deployments import READY, cr
 
 Json = dict[str, Any]
@@ -44,7 +45,8 @@ class Cluster:
 def told(cluster: Cluster) -> tuple[bool, str]:
     out = StringIO()
     console = Console(file=out, width=200)
-    served = explain(console, cluster, "team-credit", "credit", SUITES, local.build_config("smollm2"))
+    config = local.build_config("smollm2", is_installed=True)
+    served = explain(console, cluster, "team-credit", "credit", SUITES, config)
     return served, out.getvalue()
 
 
@@ -54,6 +56,11 @@ def test_it_names_the_engine_the_others_and_every_term_of_memory() -> None:
     words = ("smollm2-full-f16: ", "not smollm2-full-q4-1: ", "smollm2-lite-q8-0: tier is lite", "batch 16", "KV cache")
     assert [word for word in words if word not in text] == []
     assert "revision credit-1: smollm2-full-f16, batch 16" in text
+
+
+def test_an_image_with_vllm_for_cpu_is_assumed_of_a_cluster_and_not_of_the_chart() -> None:
+    assert VLLM_ON_CPU in local.build_config("smollm2", is_installed=True).runtimes
+    assert VLLM_ON_CPU not in local.build_config("smollm2").runtimes
 
 
 def test_what_serves_is_told_where_the_spec_asks_for_something_else() -> None:

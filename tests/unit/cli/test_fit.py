@@ -138,3 +138,9 @@ def test_the_example_of_an_own_checkpoint_can_be_sized() -> None:
     folder = str(Path(__file__).parents[3] / "examples" / "engines")
     answer = said("--engine", "r1plus-full-mine", "--catalog", folder, "--gpu", "L40S")
     assert (answer["fits"], answer["maxBatch"]) == (True, 29)
+
+
+def test_the_example_for_vllm_on_cpu_can_be_sized() -> None:
+    folder = str(Path(__file__).parents[3] / "examples" / "engines")
+    answer = said("--engine", "smollm2-full-vllm-cpu", "--catalog", folder, "--memory", "8Gi")
+    assert (answer["fits"], answer["maxBatch"]) == (True, 12)

@@ -6,10 +6,12 @@ import pytest
 import yaml
 from typer.testing import Result
 
+from r1plus_cli.errors import UsageError
 from r1plus_cli.local import SHIPPED_CATALOG, load_engines
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.suite import Item, SuiteHeader, SuiteSampling, encode_items, suite_hash
 from support.cli import command
+from support.tables import for_each
 
 CR = """
 apiVersion: r1plus.ai/v1alpha1
@@ -35,7 +37,7 @@ def suites(tmp_path: Path) -> Path:
     return tmp_path / "suites"
 
 
-def run(tmp_path: Path, suites: Path, text: str, *options: str) -> Result:
+def run(tmp_path: Path, suites: Path, text: str, *options: str | Path) -> Result:
     """The command on `text`."""
     file = tmp_path / "cr.yaml"
     file.write_text(text)
@@ -214,3 +216,53 @@ def test_what_comes_by_a_volume_is_told_with_what_the_chart_decides_of_it(tmp_pa
     assert "delivered onto volume" in told
     assert "the chart's delivery" in told
     assert "the chart's delivery" not in run(tmp_path, suites, CR).output
+
+
+ON_CPU = """
+---
+apiVersion: r1plus.ai/v1alpha1
+kind: R1PlusEngine
+metadata: {name: smollm2-full-vllm}
+spec:
+  family: bank
+  tier: full
+  version: 1.0.0
+  precision: FP32
+  backend: vllm
+  architecture: {layers: 30, kvHeads: 3, headSize: 64, contextLength: 8192, parameters: 134515008}
+  artifact: {image: "registry.example.com/smollm2-full-vllm:1", sha256: "%s"}
+  requirements: {cpu: "2", weightsMemory: 514Mi, runtimeMemory: 3Gi}
+  batch: {best: 16, max: 32}
+  reference: {suite: smollm2-full-v1, claimedBy: nobody yet}
+"""
+VLLM_ON_CPU = CR.replace("tier: full", "tier: full\n  engine: {family: bank}") + ON_CPU % ("0" * 64)
+
+
+def test_vllm_on_cpu_is_refused_until_the_charts_values_name_an_image(tmp_path: Path, suites: Path) -> None:
+    refused = run(tmp_path, suites, VLLM_ON_CPU)
+    assert refused.exit_code == 1
+    assert "No pod would be created: EngineReady=False, RuntimeNotServed" in refused.output
+    assert "name a Triton image with vllm for CPU in the chart's images.cpu.vllm" in refused.output
+    values = tmp_path / "values.yaml"
+    values.write_text('images: {cpu: {vllm: {image: "registry.example.com/triton-vllm-cpu:1", version: "0.32.0"}}}')
+    planned = run(tmp_path, suites, VLLM_ON_CPU, "--values", values, "-o", "yaml")
+    assert planned.exit_code == 0, planned.output
+    (deployment,) = (one for one in yaml.safe_load_all(planned.output) if one["kind"] == "Deployment")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example.com/triton-vllm-cpu:1"
+
+
+@for_each("text, says", {
+    "a backend that has no image for CPU": (
+        "images: {cpu: {tensorrtllm: {image: a, version: '1'}}}", "'tensorrtllm': images.cpu is for vllm",
+    ),
+    "an image of no version": ("images: {cpu: {vllm: {image: a}}}", "it names image and version by backend"),
+    "a list": ("[1]", "give the file with the chart's values"),
+    "no YAML": ("images: [", "give the file with the chart's values"),
+})  # fmt: skip
+def test_wrong_values_are_named_with_their_file(tmp_path: Path, suites: Path, text: str, says: str) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(text)
+    refused = run(tmp_path, suites, CR, "--values", values)
+    assert isinstance(refused.exception, UsageError)
+    assert f"--values {values}: " in str(refused.exception)
+    assert says in str(refused.exception)

@@ -19,6 +19,7 @@ from r1plus_gateway.store.errors import StoreError
 from r1plus_gateway.store.opening import StoreConfig, open_data
 from r1plus_gateway.store.retention_clock import RetentionTime
 from r1plus_gateway.store.tenant_keys import create_ring, decode_ring, make_half, open_ring, read_halves
+from support.plan.builders import SHIPPED, on_cpu
 from support.plan.falls import controlled, fallen, rolled_back
 from support.plan.world import World
 
@@ -61,6 +62,11 @@ def err() -> World:
     return world.stand_all(WatchStanding.ERRORS)
 
 
+def lack_runtime() -> World:
+    vllm = on_cpu(SHIPPED["r1plus-full-fp16-vllm"])
+    return World({"tier": "full", "engine": {"family": "r1plus"}}, engines=(vllm,))
+
+
 STATES: dict[str, tuple[Callable[[], World], str]] = {
     "the accuracy dropped, and the spec wants alerts only": (
         alert_only,
@@ -71,6 +77,7 @@ STATES: dict[str, tuple[Callable[[], World], str]] = {
     "it is paused": (pause, "run `r1plus serve update -f FILE` without spec.rollout.paused to let the operator act"),
     "it is pinned": (pin, "run `r1plus serve update -f FILE` without spec.rollout.pinned to release it"),
     "it answers otherwise": (change_answers, f"see which items were lost, then {NEW_GATE} to accept"),
+    "its engine is for vLLM on CPU": (lack_runtime, "serves openvino: choose an engine of one of these backends"),
     "its engine errs": (err, "check /srv/data/logs/triton.log, lower the batch"),
 }
 

@@ -112,8 +112,12 @@ REFUSED = {
     ),
     "a backend nobody implements": (changed("spec.backend", "onnx"), "spec.backend: Input should be 'openvino'"),
     "a GPU backend without a GPU": (
-        changed("spec.backend", "vllm"),
-        "requirements.gpu is required, except for backend",
+        changed("spec.backend", "tensorrtllm"),
+        "requirements.gpu is required with backends tensorrtllm and tensorrt",
+    ),
+    "a KV cache that vLLM has not on CPU": (
+        changed("spec.backend", "vllm").replace("backend: vllm", "backend: vllm\n  kvPrecision: FP16"),
+        "kvPrecision must be absent with backend vllm on CPU, whose KV cache has 32 bits: it is FP16",
     ),
     "a window that OpenVINO would not keep": (
         changed("spec.architecture.window", 512),
@@ -127,7 +131,10 @@ REFUSED = {
         changed("spec.kvPrecision", "INT8"),
         "kvPrecision must be FP16 with backend openvino, whose KV cache has 16 bits: it is INT8",
     ),
-    "a CPU backend with a GPU": (changed("spec.requirements.gpu", {"count": 1}), "requirements.gpu is required"),
+    "a CPU backend with a GPU": (
+        changed("spec.requirements.gpu", {"count": 1}),
+        "must be absent with openvino, which runs on CPU; vllm runs on CPU without it: backend is openvino",
+    ),
     "measured files that are not there": (changed("spec.artifact", None), "artifact is required unless"),
     "a capability that is none": (
         changed("spec.requirements.gpu", {"count": 1, "minCapability": "8"}),

@@ -278,7 +278,11 @@ WISHES: dict[str, tuple[ImportOptions, str]] = {
         replace(WISH, gpus=8),
         "spec.requirements.gpu.count: 4 attention heads cannot be divided evenly over 8 GPUs; use fewer",
     ),
-    "no GPU": (replace(WISH, gpus=0), "spec.requirements.gpu.count: Input should be greater than or equal to 1"),
+    "less than no GPU": (replace(WISH, gpus=-1), "spec.requirements.gpu.count: Input should be greater than or equal"),
+    "a GPU's product, and no GPU": (
+        replace(WISH, gpus=0, gpu_products=("NVIDIA-L40S",)),
+        "spec.requirements.gpu.products: NVIDIA-L40S: without GPUs it runs on CPU; omit one of both",
+    ),
     "a product that no label is": (
         replace(WISH, gpu_products=("NVIDIA L40S",)),
         "spec.requirements.gpu.products.0: String should match pattern",

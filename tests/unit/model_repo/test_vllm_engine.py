@@ -43,8 +43,9 @@ def test_a_cache_in_8_bits_on_two_gpus(vllm_engine: Any) -> None:
 def test_on_cpu_it_computes_in_32_bits_with_a_cache_of_the_size_given(
     vllm_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_NUM_OF_RESERVED_CPU"):
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_CPU_NUM_OF_RESERVED_CPU"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "40")
     args = VllmStage(vllm_engine, kv_cache_bytes="4096", threads="2").library.args
     assert (args.dtype, args.kv_cache_dtype, args.kv_cache_memory_bytes, args.enforce_eager) == (
         "float32",
@@ -52,7 +53,8 @@ def test_on_cpu_it_computes_in_32_bits_with_a_cache_of_the_size_given(
         4096,
         True,
     )
-    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]) == ("2", "PASSIVE")
+    assert "VLLM_CPU_KVCACHE_SPACE" not in os.environ, "an image's 40 GiB would replace the cache's size"
     assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert os.environ["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from r1plus_model_repo.catalog.types import VLLM_ON_CPU
 from r1plus_operator.config import OperatorConfigError, load_settings
-from r1plus_operator.plan.settings import AccessMode, ProxyTerms
+from r1plus_operator.plan.settings import RUNTIMES, AccessMode, ProxyTerms
 
 KEY = (Path(__file__).parents[1] / "model_repo/engine_fetch/signed/signing.pub").read_text()
 PROXY = {"R1PLUS_DELIVERY_PROXY": "http://proxy.bank.example:3128", "R1PLUS_DELIVERY_PROXY_CIDRS": "10.0.9.7/32"}
@@ -35,6 +36,14 @@ def test_images_for_gpus_are_named_by_backend(least: dict[str, str]) -> None:
     assert (operator.select_image("vllm"), operator.select_image("openvino")) == ("a:1", "t")
 
 
+def test_an_image_for_vllm_on_cpu_is_another_runtime_than_for_gpus(least: dict[str, str]) -> None:
+    named = '{"vllm": {"image": "c:1", "version": "0.32.0"}}'
+    operator = load_settings({**least, "R1PLUS_CPU_RUNTIMES": named}).operator
+    assert dict(operator.runtimes) == {**RUNTIMES, VLLM_ON_CPU: "0.32.0"}
+    assert operator.select_image(VLLM_ON_CPU) == "c:1"
+    assert operator.triton_images == {"c:1", "t"}
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "names"),
     [
@@ -44,6 +53,9 @@ def test_images_for_gpus_are_named_by_backend(least: dict[str, str]) -> None:
         ("R1PLUS_GPU_RUNTIMES", '["vllm"]', "images.gpu"),
         ("R1PLUS_GPU_RUNTIMES", '{"vllm": {"image": "a:1"}}', "images.gpu"),
         ("R1PLUS_GPU_RUNTIMES", '{"tensorrt": {"image": "a:1", "version": "1"}}', "images.gpu"),
+        ("R1PLUS_GPU_RUNTIMES", '{"vllm"', "images.gpu"),
+        ("R1PLUS_CPU_RUNTIMES", '{"vllm": {"version": "0.32.0"}}', "images.cpu"),
+        ("R1PLUS_CPU_RUNTIMES", '{"tensorrtllm": {"image": "a:1", "version": "1"}}', "images.cpu is for vllm"),
     ],
 )
 def test_what_cannot_be_used_is_named(least: dict[str, str], variable: str, value: str, names: str) -> None:

@@ -54,6 +54,32 @@ def test_one_global_layer_in_six_beside_a_window_of_1024_holds_about_54_gib() ->
     assert compute_fit(windowed(FULL, 1024, 7), 32, 65536).kv_cache_bytes == 32 * 4096 * (7 * 65536 + 33 * 1024)
 
 
+PAGED = dataclasses.replace(SMALL, kv_block_tokens=128, spare_kv_blocks=1)
+TOKEN = SMALL.kv_bytes_per_token
+
+
+@for_each("batch, context, tokens", {
+    "one block, and the one that stays empty": (1, 128, 256),
+    "a context that fills no block": (1, 16, 256),
+    "a context one token longer than a block": (3, 129, 3 * 256 + 128),
+    "whole blocks": (8, 1024, 8 * 1024 + 128),
+})  # fmt: skip
+def test_a_cache_in_blocks_is_rounded_up_and_has_one_more(batch: int, context: int, tokens: int) -> None:
+    assert compute_fit(PAGED, batch, context).kv_cache_bytes == tokens * TOKEN
+
+
+@given(batch=st.integers(1, 64), blocks=st.integers(0, 4000))
+def test_what_fits_in_blocks_fits_and_one_more_does_not(batch: int, blocks: int) -> None:
+    memory = PAGED.static_bytes + blocks * 128 * TOKEN
+    context = find_longest_context(PAGED, batch, memory)
+    assert context == min(blocks // batch * 128, PAGED.context_length)
+    if context:
+        assert compute_fit(PAGED, batch, context).total_bytes <= memory
+        assert find_largest_batch(PAGED, context, memory) >= batch
+    if 0 < context < PAGED.context_length:
+        assert compute_fit(PAGED, batch, context + 1).total_bytes > memory
+
+
 SLOTS = {"L40S": 29, "A100-40": 21, "A100-80": 32, "H100": 32, "L4": 0, "T4": 0}
 
 

@@ -10,27 +10,36 @@ from r1plus_model_repo.importing.folder_files import CONFIG, Values, check_links
 from r1plus_model_repo.importing.huggingface.config import read_shape
 from r1plus_model_repo.importing.huggingface.safetensors_header import SUFFIX
 from r1plus_model_repo.importing.huggingface.tokenizer_files import list_tokenizer_files
-from r1plus_model_repo.importing.huggingface.weights import MISTRAL, check_tensors, describe_served_weights, read_shards
+from r1plus_model_repo.importing.huggingface.weights import (
+    MISTRAL,
+    SERVED_PRECISION,
+    check_tensors,
+    describe_served_weights,
+    read_shards,
+)
 from r1plus_model_repo.importing.model import VLLM, Claims, GpuDetails, ImportFindings, SourceModel
 from r1plus_model_repo.kv_shape import KvShape
 
 PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def read_checkpoint(source: Path, claims: Claims) -> SourceModel:
-    """Read the checkpoint in the folder. Raise WeightsError with everything that is wrong or missing."""
+def read_checkpoint(source: Path, claims: Claims, served: str = SERVED_PRECISION) -> SourceModel:
+    """Read the checkpoint in the folder, whose floating weights are served in the precision `served`.
+
+    Raise WeightsError with everything that is wrong or missing.
+    """
     findings = ImportFindings()
     _check_kind(source, findings)
     check_links(source, (CONFIG,), findings)
     findings.raise_problems(source)
     config = Values(read_json(source, CONFIG, findings), CONFIG, findings)
     findings.raise_problems(source)
-    shape = read_shape(config, claims, findings)
+    shape = read_shape(config, claims, findings, is_float16=served == SERVED_PRECISION)
     weight_files, tensors = read_shards(source, findings)
     tokenizer = list_tokenizer_files(source, findings)
     if tensors and not findings.problems:
         check_tensors(shape, config, tensors, findings)
-    weights_served = describe_served_weights(config, shape.has_tied_embeddings, tensors, claims, findings)
+    weights_served = describe_served_weights(config, shape.has_tied_embeddings, tensors, claims, findings, served)
     findings.raise_problems(source)
     return SourceModel(
         source,

@@ -18,7 +18,7 @@ GENERATIVE_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
 """Suffixes of architectures that generate text."""
 OTHER_MODALITIES: Final = ("text_config", "vision_config", "audio_config", "llm_config", "thinker_config")
 NOT_IN_FLOAT16: Final = ("gemma2", "gemma3", "gemma3_text", "glm4", "plamo2")
-"""Model types that vLLM does not compute in float16, which `backends.vllm_engine` requests: vLLM would not start."""
+"""Model types that vLLM does not compute in float16, as `backends.vllm_engine` asks it on GPUs: it would not start."""
 DEFAULT_PATTERNS: Final = {"cohere2": 4}
 """Model type -> n: every n-th layer keeps all tokens, unless config.json says otherwise."""
 OPT_IN_WINDOW: Final = "qwen"
@@ -42,9 +42,9 @@ class HfShape:
     """The output layer shares the weights of the embeddings."""
 
 
-def read_shape(config: Values, claims: Claims, findings: ImportFindings) -> HfShape:
-    """Read the shape; problems are added to `findings`."""
-    _check_supported(config, findings)
+def read_shape(config: Values, claims: Claims, findings: ImportFindings, *, is_float16: bool) -> HfShape:
+    """Read the shape; problems are added to `findings`. `is_float16`: whether it is computed in float16."""
+    _check_supported(config, findings, is_float16=is_float16)
     layers = config.get_int("num_hidden_layers", 1, 1024)
     heads = config.get_int("num_attention_heads", 1, 1024)
     hidden_size = config.get_int("hidden_size", 1, 2**20)
@@ -65,13 +65,13 @@ def read_shape(config: Values, claims: Claims, findings: ImportFindings) -> HfSh
     )
 
 
-def _check_supported(config: Values, findings: ImportFindings) -> None:
+def _check_supported(config: Values, findings: ImportFindings, *, is_float16: bool) -> None:
     fields = config.fields
     check_remote_code(fields.get("auto_map"), CONFIG, findings)
     for key in OTHER_MODALITIES:
         if fields.get(key) is not None:
             config.add_problem(key, "present, so this is a multimodal model", "only text is served; use a text model")
-    if fields.get("model_type") in NOT_IN_FLOAT16:
+    if is_float16 and fields.get("model_type") in NOT_IN_FLOAT16:
         what = f"{fields['model_type']!r}: vLLM does not compute it in float16, the precision that is served"
         config.add_problem("model_type", what, "use another model")
     if fields.get("is_encoder_decoder"):

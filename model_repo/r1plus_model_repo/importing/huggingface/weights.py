@@ -26,6 +26,9 @@ MOST_SHARDS: Final = 1024
 MOST_TOLD: Final = 3
 FLOAT_PRECISIONS: Final = {"F16": "FP16", "BF16": "BF16", "F32": "FP32"}
 SERVED_PRECISION: Final = "FP16"
+SERVED_ON_CPU: Final = "FP32"
+_SERVED_BYTES: Final = {SERVED_PRECISION: 2, SERVED_ON_CPU: 4}
+"""Precision of served weights -> bytes of one."""
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\.safetensors")
 _LAYER = re.compile(r"model\.layers\.(\d{1,4})\.")
 _AUXILIARY = re.compile(r"scal|zero|g_idx|shape|absmax|quant_map|quant_state|nested")
@@ -146,9 +149,9 @@ def check_tensors(shape: HfShape, config: Values, tensors: Mapping[str, Tensor],
 
 
 def describe_served_weights(
-    config: Values, tied: bool, tensors: Mapping[str, Tensor], claims: Claims, findings: ImportFindings
+    config: Values, tied: bool, tensors: Mapping[str, Tensor], claims: Claims, findings: ImportFindings, served: str
 ) -> ServedWeights:
-    """Return the weights as served: in float16, unless they are quantised."""
+    """Return the weights as served: in the precision `served`, unless they are quantised."""
     stored_tensors = {name: one for name, one in tensors.items() if not (tied and name == HEAD)}
     quantisation = config.fields.get("quantization_config")
     if quantisation is not None:
@@ -160,17 +163,15 @@ def describe_served_weights(
     if most and most not in FLOAT_PRECISIONS:
         reason = f"most weights are {most}, and no quantization_config says how to read them"
         config.add_problem("quantization_config", f"missing: {reason}", "get the whole checkpoint")
-    if most in FLOAT_PRECISIONS and FLOAT_PRECISIONS[most] != SERVED_PRECISION:
-        beyond = "; numbers beyond 65504 do not fit: the gate measures the effect" if most == "BF16" else ""
-        findings.notes.append(
-            f"the weights are in {FLOAT_PRECISIONS[most]} and are served in {SERVED_PRECISION}{beyond}"
-        )
+    if most in FLOAT_PRECISIONS and FLOAT_PRECISIONS[most] != served:
+        is_narrowed = most == "BF16" and served == SERVED_PRECISION
+        beyond = "; numbers beyond 65504 do not fit: the gate measures the effect" if is_narrowed else ""
+        findings.notes.append(f"the weights are in {FLOAT_PRECISIONS[most]} and are served in {served}{beyond}")
     parameters = sum(one.elements for one in stored_tensors.values())
-    findings.check_claims(claims, parameters, SERVED_PRECISION)
+    findings.check_claims(claims, parameters, served)
     # Its volume must hold the stored files, which may be larger than the weights as served.
-    return ServedWeights(
-        SERVED_PRECISION, parameters, max(2 * parameters, sum(one.bytes for one in stored_tensors.values()))
-    )
+    stored_bytes = sum(one.bytes for one in stored_tensors.values())
+    return ServedWeights(served, parameters, max(_SERVED_BYTES[served] * parameters, stored_bytes))
 
 
 def _describe_quantised(

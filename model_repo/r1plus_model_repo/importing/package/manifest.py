@@ -33,8 +33,8 @@ BEST_BATCH, MAX_BATCH = 16, 32
 def estimate_weights_memory(model: SourceModel) -> str:
     """Estimate the memory of the loaded weights.
 
-    On CPU, computing is in FP32: weights of 16 bits or more are held both as stored and unpacked, quantised ones stay
-    packed. On a GPU they take their stored size.
+    OpenVINO computes in FP32: weights of 16 bits or more are held both as stored and unpacked, quantised ones stay
+    packed. On a GPU, and with vLLM, they take the size in which they are served.
     """
     if model.gpu is not None:
         return mebibytes(model.weights_bytes)
@@ -72,7 +72,8 @@ def build_spec(options: ImportOptions, model: SourceModel, sha256: str, origin: 
         "requirements": {
             "cpu": options.cpu,
             "weightsMemory": options.weights_memory or estimate_weights_memory(model),
-            "runtimeMemory": options.runtime_memory or (engine_fields.RUNTIME_MEMORY if gpu else RUNTIME_MEMORY),
+            "runtimeMemory": options.runtime_memory
+            or (engine_fields.choose_runtime_memory(options) if gpu else RUNTIME_MEMORY),
             **(engine_fields.build_requirement_fields(options, gpu) if gpu else {}),
         },
         "batch": {"best": best, "max": largest},
@@ -114,7 +115,8 @@ def render_manifest(name: str, spec: EngineSpec, origin: Mapping[str, Any]) -> s
         "metadata": {"name": name},
         "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
-    figures = _FOR_CPU if spec.requirements.gpu is None else _FOR_GPU
+    on_cpu = _FOR_VLLM_ON_CPU if spec.is_vllm_on_cpu else _FOR_CPU
+    figures = on_cpu if spec.requirements.gpu is None else _FOR_GPU
     head = _HEAD.format(file=origin["file"], sha256=origin["sha256"], figures=figures)
     return head + yaml.safe_dump(body, sort_keys=False, width=110)
 
@@ -131,6 +133,12 @@ _FOR_CPU = """\
 # Read from the model: precision, architecture. Computed: artifact.sha256, over the files under engine/; the pod's init
 # container compares it, and the architecture with the files.
 # Estimated from what the smollm2 engines take: requirements.weightsMemory, runtimeMemory; batch. Measure, and correct.\
+"""
+_FOR_VLLM_ON_CPU = """\
+# Read from the model: architecture, requirements.weightsMemory (vLLM computes in 32 bits on CPU). Computed:
+# artifact.sha256, over the files under engine/; the pod's init container compares it.
+# Estimated from what vLLM 0.32 takes with SmolLM2: requirements.activationMemory, runtimeMemory; batch. Measure, and
+# correct. The chart must name an image with vLLM for CPU: images.cpu.vllm.\
 """
 _FOR_GPU = """\
 # Read from the model: precision, architecture, requirements.weightsMemory. Computed: artifact.sha256, over the files

@@ -1,22 +1,30 @@
-"""The fields of an R1PlusEngine that only models for GPUs have. Called by `manifest`.
+"""The fields of an R1PlusEngine of a model whose files are served as they are. Called by `manifest`.
 
-Sources of the figures: the head of catalog/r1plus.yaml.
+Sources of the figures: the head of catalog/r1plus.yaml; for vLLM on CPU, `make test-vllm` (tests/vllm_cpu).
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from r1plus_model_repo.catalog.quantity import mebibytes
+from r1plus_model_repo.catalog.types import VLLM_CPU_BITS, VLLM_ON_CPU
 from r1plus_model_repo.importing.model import STEP_TOKENS, TENSORRT_LLM, GpuDetails, SourceModel
 from r1plus_model_repo.importing.options import GPUS, PRODUCTS, STEP, ImportOptions
 from r1plus_model_repo.importing.tensorrt_llm.checkpoint import RUNTIME
 
 RUNTIME_MEMORY: Final = "972Mi"
 """CUDA context, libraries and server, without activations."""
+RUNTIME_MEMORY_ON_CPU: Final = "3Gi"
+"""Server and vLLM's three processes, of which 1 GiB is pages of their libraries."""
+VLLM_ON_CPU_TRIED: Final = "0.32"
+"""Oldest version of vLLM for CPU that was tried."""
+STEP_TOKENS_ON_CPU: Final = 2048
+"""Tokens of all requests in one step of vLLM on CPU (SchedulerConfig.DEFAULT_MAX_NUM_BATCHED_TOKENS, 0.32)."""
 MIN_CAPABILITY: Final = "8.0"
 BEST_BATCH, MAX_BATCH = 32, 64
-_ELEMENT_BYTES = 2
-"""Bytes of an activation: computing is in 16 bits, whatever the precision of the weights."""
+BEST_BATCH_ON_CPU, MAX_BATCH_ON_CPU = 16, 32
+_ELEMENT_BYTES, _ELEMENT_BYTES_ON_CPU = 2, VLLM_CPU_BITS // 8
+"""Bytes of an activation: computing is in 16 bits on GPUs, and in 32 on CPU, whatever the precision of the weights."""
 
 
 def find_gpu_problems(options: ImportOptions, model: SourceModel) -> tuple[str, ...]:
@@ -49,8 +57,15 @@ def find_gpu_problems(options: ImportOptions, model: SourceModel) -> tuple[str, 
 
 def choose_batches(options: ImportOptions, gpu: GpuDetails) -> tuple[int, int]:
     """Return best and largest batch: from the options, else the defaults within the limits of a plan."""
-    largest = _or_default(options.max_batch, min(MAX_BATCH, gpu.most_batch or MAX_BATCH))
-    return _or_default(options.best_batch, min(BEST_BATCH, largest)), largest
+    on_cpu = options.runtime == VLLM_ON_CPU
+    best, most = (BEST_BATCH_ON_CPU, MAX_BATCH_ON_CPU) if on_cpu else (BEST_BATCH, MAX_BATCH)
+    largest = _or_default(options.max_batch, min(most, gpu.most_batch or most))
+    return _or_default(options.best_batch, min(best, largest)), largest
+
+
+def choose_runtime_memory(options: ImportOptions) -> str:
+    """Return the memory of server, backend and libraries."""
+    return RUNTIME_MEMORY_ON_CPU if options.runtime == VLLM_ON_CPU else RUNTIME_MEMORY
 
 
 def build_architecture_fields(gpu: GpuDetails) -> Mapping[str, Any]:
@@ -61,6 +76,9 @@ def build_architecture_fields(gpu: GpuDetails) -> Mapping[str, Any]:
 
 def build_requirement_fields(options: ImportOptions, gpu: GpuDetails) -> Mapping[str, Any]:
     """Return the fields of `spec.requirements`."""
+    if options.runtime == VLLM_ON_CPU:
+        activations = _compute_activation_bytes(gpu, STEP_TOKENS_ON_CPU, _ELEMENT_BYTES_ON_CPU)
+        return {"activationMemory": mebibytes(activations), "runtime": {"min": VLLM_ON_CPU_TRIED}}
     products = {"products": options.gpu_products} if options.gpu_products else {}
     # Two cores serve one GPU. One of them is requested, if the limit is in whole cores.
     cores = {"cpuRequest": "1"} if options.cpu.isdecimal() else {}
@@ -68,7 +86,7 @@ def build_requirement_fields(options: ImportOptions, gpu: GpuDetails) -> Mapping
     return {
         **cores,
         "activationMemory": mebibytes(
-            _choose_step_tokens(options, gpu) * _ELEMENT_BYTES * (2 * gpu.hidden_size + 3 * gpu.intermediate)
+            _compute_activation_bytes(gpu, _choose_step_tokens(options, gpu), _ELEMENT_BYTES)
         ),
         "gpu": {"count": _or_default(options.gpus, 1), "minCapability": MIN_CAPABILITY, **products},
         **runtime,
@@ -82,8 +100,13 @@ def build_spec_fields(options: ImportOptions, gpu: GpuDetails) -> Mapping[str, A
     return {**kv_precision, **({"build": {"maxNumTokens": _choose_step_tokens(options, gpu)}} if build else {})}
 
 
+def _compute_activation_bytes(gpu: GpuDetails, tokens: int, element_bytes: int) -> int:
+    """Return the bytes of a step: the residual, the normalised input, gate, up and product exist for all its tokens."""
+    return tokens * element_bytes * (2 * gpu.hidden_size + 3 * gpu.intermediate)
+
+
 def _choose_step_tokens(options: ImportOptions, gpu: GpuDetails) -> int:
-    """Return the tokens in one step: the residual, the normalised input, gate, up and product exist for all of them."""
+    """Return the tokens in one step."""
     return _or_default(options.max_num_tokens, gpu.step_tokens or STEP_TOKENS)
 
 

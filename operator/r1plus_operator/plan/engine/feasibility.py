@@ -197,17 +197,25 @@ def _check_files(engine: Engine) -> Obstacle | None:
 
 
 def _check_runtime(engine: Engine, runtimes: Mapping[str, str | None]) -> Obstacle | None:
-    backend, need = engine.spec.backend.value, engine.spec.requirements.runtime
-    if backend not in runtimes:
-        backends = " and ".join(sorted(runtimes))
-        text = f"spec.engine: {engine.name} needs the backend {backend}, but this installation serves {backends}"
-        remedy = "choose an engine of one of these backends"
-        if engine.spec.backend in SERVABLE:
-            remedy += f", or name a Triton image with {backend} in the chart's images.gpu"
-        return Obstacle(Reason.RUNTIME_NOT_SERVED, f"{text}: {remedy}")
-    version = runtimes[backend]
+    runtime, need = engine.spec.runtime, engine.spec.requirements.runtime
+    if runtime not in runtimes:
+        return Obstacle(Reason.RUNTIME_NOT_SERVED, _explain_missing_runtime(engine, runtimes))
+    version = runtimes[runtime]
     mismatch = explain_version_refusal(version, need.min, need.max) if need and version is not None else None
     if mismatch is None:
         return None
+    backend = engine.spec.backend.value
     text = f"spec.engine: {engine.name}: {backend}: {mismatch}; use a build for this version or change the Triton image"
     return Obstacle(Reason.RUNTIME_NOT_SERVED, text)
+
+
+def _explain_missing_runtime(engine: Engine, runtimes: Iterable[str]) -> str:
+    backend, served = engine.spec.backend.value, " and ".join(sorted(runtimes))
+    text = f"spec.engine: {engine.name} needs the backend {backend}"
+    remedy = "choose an engine of one of these backends"
+    if engine.spec.is_vllm_on_cpu:
+        text += " on CPU (spec.requirements has no gpu)"
+        remedy += f", or name a Triton image with {backend} for CPU in the chart's images.cpu.{backend}"
+    elif engine.spec.backend in SERVABLE:
+        remedy += f", or name a Triton image with {backend} in the chart's images.gpu"
+    return f"{text}, but this installation serves {served}: {remedy}"

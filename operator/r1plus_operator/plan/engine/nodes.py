@@ -9,7 +9,7 @@ from r1plus_model_repo.catalog.quantity import bytes_of, cores_of, millicores_of
 from r1plus_model_repo.catalog.types import Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json, NodeFacts, PodFacts, Taint
-from r1plus_operator.plan.podspec.pod import MONITOR_CPU, PLATFORM, build_tolerations
+from r1plus_operator.plan.podspec.pod import MONITOR_CPU, PLATFORM, build_tolerations, lacks_instructions
 
 MAX_LISTED = 5
 """Reasons in a message."""
@@ -48,6 +48,8 @@ def explain_mismatch(
         return f"less than {requirements.cpu} CPU"
     if any(has.get(key) != value for key, value in spec.placement.node_selector.items()):
         return "other labels"
+    if engine.spec.is_vllm_on_cpu and lacks_instructions(has):
+        return "no AVX2"
     if other := [has[key] for key, value in PLATFORM.items() if has.get(key, value) != value]:
         return f"{other[0]}, and the images are for {'/'.join(reversed(PLATFORM.values()))}"
     taints = [t for t in node.taints if not (ignore_temporary and t.key.startswith(_TEMPORARY))]
@@ -71,6 +73,7 @@ def _find_untolerated_taint(taints: Iterable[Taint], pod_tolerations: Iterable[J
 def has_room(pod: Json, nodes: Iterable[NodeFacts]) -> bool:
     """Whether a node can run a pod of this spec now, if it runs no other pod of ours."""
     selector, pod_tolerations = pod.get("nodeSelector") or {}, pod.get("tolerations") or ()
+    needs_instructions = "nodeAffinity" in (pod.get("affinity") or {})
     memory, cpu = _sum_requests(pod, "memory", bytes_of), _sum_requests(pod, "cpu", millicores_of)
     storage = _sum_requests(pod, "ephemeral-storage", bytes_of)
     devices = {
@@ -86,6 +89,7 @@ def has_room(pod: Json, nodes: Iterable[NodeFacts]) -> bool:
         and 1000 * node.cores >= cpu
         and (node.storage_bytes or 0) >= storage
         and all(node.labels.get(key, PLATFORM.get(key)) == value for key, value in selector.items())
+        and not (needs_instructions and lacks_instructions(node.labels))
         and all(any(g.resource == key and g.count >= n for g in node.gpus) for key, n in devices.items())
         and _find_untolerated_taint(node.taints, pod_tolerations) is None
         for node in nodes

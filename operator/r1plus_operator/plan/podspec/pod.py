@@ -6,6 +6,7 @@ model is ready *and* the admission token exists.
 """
 
 import hashlib
+from collections.abc import Mapping
 
 from r1plus_contract import metrics, names
 from r1plus_contract.admission import TOKEN_FILE
@@ -13,7 +14,7 @@ from r1plus_contract.engine_fetch import ENGINE_FOLDER
 from r1plus_contract.inference import MODEL_NAME
 from r1plus_contract.jsonable import dumps
 from r1plus_model_repo.catalog.quantity import bytes_of, mebibytes
-from r1plus_model_repo.catalog.types import Engine
+from r1plus_model_repo.catalog.types import Backend, Engine
 from r1plus_operator.api.types import R1PlusDeploymentSpec
 from r1plus_operator.plan.observation import Json
 from r1plus_operator.plan.podspec.triton_args import EXIT_TIMEOUT_SECONDS, build_command
@@ -26,6 +27,11 @@ HOSTNAME = "kubernetes.io/hostname"
 """Label with a node's name."""
 PLATFORM = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
 """Labels of the nodes that our images run on."""
+CPU_FEATURES = "feature.node.kubernetes.io"
+"""Prefix of the labels of node-feature-discovery."""
+HAS_AVX2, IS_EXAMINED = f"{CPU_FEATURES}/cpu-cpuid.AVX2", f"{CPU_FEATURES}/cpu-model.vendor_id"
+"""Labels of a node with AVX2, and of every node that node-feature-discovery has examined. vLLM for CPU has code for
+AVX-512 and for AVX2, and chooses when it starts (vllm/platforms/cpu.py, 0.32)."""
 GPU_TOLERATION = {"key": WHOLE_GPU, "operator": "Exists"}
 """Toleration of the taint of GPU nodes; the admission plugin ExtendedResourceToleration adds the same."""
 PRESTOP_SECONDS = 5
@@ -34,8 +40,8 @@ GRACE_SECONDS = PRESTOP_SECONDS + EXIT_TIMEOUT_SECONDS + 10
 """Grace period of a pod that does not wait for its requests; with `rollout.drain` it is so much longer."""
 HUNG_LOOKS = 3
 """How often in a row Triton may leave a request for its metrics unanswered for 10 s before a deleted pod ends."""
-STARTUP_SECONDS, STARTUP_SECONDS_GPU = 600, 1800
-"""Time to load the engine. On GPUs it has tens of GiB, and kernels are compiled."""
+STARTUP_SECONDS, STARTUP_SECONDS_LARGE = 600, 1800
+"""Time to load the engine: with OpenVINO, and with the others, whose engines have tens of GiB and compile kernels."""
 SHM, SHM_GPU = "256Mi", "1Gi"
 """Size of /dev/shm, for Triton's Python backend and for communication between the processes of several GPUs."""
 TMP, TMP_GPU = "256Mi", "4Gi"
@@ -106,6 +112,8 @@ def build_pod_template(
     if config.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in config.image_pull_secrets]
     pod |= build_placement(spec, gpus)
+    if engine.spec.is_vllm_on_cpu:
+        pod["affinity"] = {**pod.get("affinity", {}), "nodeAffinity": _build_node_affinity()}
     notes = {names.ANNOTATION_OWNER_UID: meta["uid"]}
     return {"metadata": {"labels": labels, "annotations": notes}, "spec": pod}
 
@@ -129,6 +137,18 @@ def _build_affinity(volume: str) -> Json:
     selector = {"matchLabels": {names.LABEL_VOLUME: volume, names.LABEL_SERVING: names.SERVING}}
     term = {"labelSelector": selector, "topologyKey": HOSTNAME}
     return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+
+
+def _build_node_affinity() -> Json:
+    """Return the affinity that keeps vLLM away from nodes that are known to lack AVX2; see `lacks_instructions`."""
+    alternatives = {"key": HAS_AVX2, "operator": "Exists"}, {"key": IS_EXAMINED, "operator": "DoesNotExist"}
+    terms = [{"matchExpressions": [expression]} for expression in alternatives]
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+
+
+def lacks_instructions(labels: Mapping[str, str]) -> bool:
+    """Whether a node is known to lack AVX2. Nothing is known of one that was not examined."""
+    return IS_EXAMINED in labels and HAS_AVX2 not in labels
 
 
 def build_pod_labels(owner: str, revision: str, engine: str) -> dict[str, str]:
@@ -281,13 +301,14 @@ def select_gpu_resource(gpus: Gpus | None) -> str:
 def _compute_memory(engine: Engine, fit: Fit) -> tuple[Json, Json]:
     """Return requests and limits of the node's memory. On CPU they are the fit; on GPUs the fit is GPU memory.
 
-    There the weights pass through the node's memory as file pages, which the kernel may reclaim.
+    A checkpoint passes through the node's memory as file pages, which the kernel may reclaim. vLLM on CPU counts them
+    as used: without room for them in the limit it would refuse its KV cache (CPUWorker.determine_available_memory).
     """
     if engine.spec.requirements.gpu is None:
-        memory = mebibytes(fit.total_bytes + bytes_of(SHM))
-        return {"memory": memory}, {"memory": memory}
-    least = HOST_MEMORY + bytes_of(SHM_GPU)
-    return {"memory": mebibytes(least)}, {"memory": mebibytes(least + fit.weights_bytes)}
+        least, pages = fit.total_bytes + bytes_of(SHM), fit.weights_bytes if engine.spec.is_vllm_on_cpu else 0
+    else:
+        least, pages = HOST_MEMORY + bytes_of(SHM_GPU), fit.weights_bytes
+    return {"memory": mebibytes(least)}, {"memory": mebibytes(least + pages)}
 
 
 def _build_triton_container(
@@ -305,10 +326,11 @@ def _build_triton_container(
         limits[select_gpu_resource(gpus)] = str(requirements.gpu.count)
     # /tmp outlives a container's restart; our images start no code from there, and NVIDIA's do not say so.
     home = {"HOME": "/tmp", "PYTHONNOUSERSITE": "1"}
-    env = {names.ENV_IDENTITY: identity} | home | (OFFLINE if requirements.gpu else {})
+    is_openvino = engine.spec.backend is Backend.OPENVINO
+    env = {names.ENV_IDENTITY: identity} | home | ({} if is_openvino else OFFLINE)
     return {
         "name": names.CONTAINER_TRITON,
-        "image": config.select_image(engine.spec.backend.value),
+        "image": config.select_image(engine.spec.runtime),
         "imagePullPolicy": "IfNotPresent",
         **build_command(through_entry_point=requirements.gpu is not None),
         "env": [{"name": key, "value": value} for key, value in env.items()],
@@ -327,7 +349,7 @@ def _build_triton_container(
             "httpGet": {"path": "/v2/health/live", "port": "http"},
             "periodSeconds": 2,
             "timeoutSeconds": 5,
-            "failureThreshold": (STARTUP_SECONDS_GPU if requirements.gpu else STARTUP_SECONDS) // 2,
+            "failureThreshold": (STARTUP_SECONDS if is_openvino else STARTUP_SECONDS_LARGE) // 2,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
         },
         "livenessProbe": {

@@ -45,7 +45,7 @@ def is_made_for(revision: Revision, deployment: str, spec: R1PlusDeploymentSpec,
 def select_runtime(target: Target, config: OperatorConfig) -> Runtime:
     """Return the operator's images for the target, and whether pods name a user."""
     return Runtime(
-        config.select_image(target.engine.spec.backend.value),
+        config.select_image(target.engine.spec.runtime),
         config.monitor_image,
         bool(config.pod_user.security_fields),
     )
@@ -91,7 +91,7 @@ def build_revision(
         engine=engine.name,
         engine_digest=engine.spec.files.sha256,
         config_digest=hashlib.sha256(config_pbtxt.encode()).hexdigest(),
-        triton_image=config.select_image(engine.spec.backend.value),
+        triton_image=config.select_image(engine.spec.runtime),
         batch=fit.batch,
         context=fit.context,
         gpu_product=target.gpus.product if target.gpus else "",

@@ -45,8 +45,7 @@ def build_runtime_status(
 
 
 def _is_current(runtime: Runtime, config: OperatorConfig) -> bool:
-    tritons = {config.triton_image, *(gpu.image for gpu in config.gpu_runtimes.values())}
-    has_images = runtime.triton in tritons and runtime.monitor == config.monitor_image
+    has_images = runtime.triton in config.triton_images and runtime.monitor == config.monitor_image
     return has_images and runtime.names_user == bool(config.pod_user.security_fields)
 
 

@@ -12,7 +12,7 @@ from r1plus_model_repo.config_pbtxt import parse_config
 from r1plus_operator.plan.observation import JOB_ENDED, ContainerFacts, NodeFacts, Taint, VolumeFacts
 from r1plus_operator.plan.podspec.pod import GPU_TOLERATION, PLATFORM
 from r1plus_operator.plan.revision.storage import read_revision
-from r1plus_operator.plan.settings import GpuRuntime
+from r1plus_operator.plan.settings import TritonRuntime
 from r1plus_operator.plan.tenancy.volumes import VolumeNeed, VolumesObservation, VolumesPlan, plan_volumes
 from r1plus_policies.engine.hardware import Gpus
 from support.plan.builders import L40S, SHIPPED, delivered, job_pod, machine
@@ -22,8 +22,8 @@ from support.tables import for_each
 A100 = Gpus("NVIDIA-A100-SXM4-80GB", 2, 81920, (8, 0))
 SLICE = Gpus("NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 2, 40192, (8, 0), "nvidia.com/mig-3g.40gb")
 SERVED = {
-    "tensorrtllm": GpuRuntime("nvcr.example/tritonserver:trtllm", "1.2.1"),
-    "vllm": GpuRuntime("nvcr.example/tritonserver:vllm", "0.11"),
+    "tensorrtllm": TritonRuntime("nvcr.example/tritonserver:trtllm", "1.2.1"),
+    "vllm": TritonRuntime("nvcr.example/tritonserver:vllm", "0.11"),
 }
 CLAIM = {"metadata": {"uid": "c-1"}, "spec": {"resources": {"requests": {}}}}
 LLM, VLLM = "r1plus-full-fp16-tensorrtllm", "r1plus-full-fp16-vllm"
@@ -206,7 +206,7 @@ def test_another_image_to_build_with_has_nothing_built_anew() -> None:
     world = started(LLM)
     volume = world.volume()
     stable = world.deliver().bring_up()
-    moved = GpuRuntime("mirror.example/tritonserver:trtllm", "1.2.1")
+    moved = TritonRuntime("mirror.example/tritonserver:trtllm", "1.2.1")
     terms = replace(world.config.volumes, require_signature=True)
     world.alter(config=replace(world.config, gpu_runtimes={**SERVED, "tensorrtllm": moved}, volumes=terms)).settle()
     assert (world.candidate(), world.selected()) == (stable, stable)
@@ -237,7 +237,7 @@ def test_a_build_goes_on_while_something_is_missing_for_a_moment(blip: dict[str,
 def test_an_image_to_build_with_that_is_corrected_is_used() -> None:
     world = world_of(LLM)
     world.config = replace(
-        world.config, gpu_runtimes={**SERVED, "tensorrtllm": GpuRuntime("typo.example/x:1", "1.2.1")}
+        world.config, gpu_runtimes={**SERVED, "tensorrtllm": TritonRuntime("typo.example/x:1", "1.2.1")}
     )
     world.settle()
     wrong = world.candidate()

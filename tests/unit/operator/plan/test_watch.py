@@ -23,7 +23,7 @@ from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.observation import PodFacts, SuiteSource, TenantView
 from r1plus_operator.plan.revision.resolution import resolve_spec
 from r1plus_operator.plan.revision.storage import read_revisions
-from r1plus_operator.plan.settings import GpuRuntime, SuiteTrust
+from r1plus_operator.plan.settings import SuiteTrust, TritonRuntime
 from support.plan.world import CATALOG, DAY, FULL, NODE, Q4_1, SUITES, World, suite
 
 SUITE = "smollm2-full-v1"
@@ -60,7 +60,7 @@ def take_gpus_away(world: World) -> None:
     world.engines = tuple(
         replace(e, spec=e.spec.model_copy(update=update)) for e, update in zip(CATALOG, updates, strict=True)
     )
-    world.config = replace(world.config, gpu_runtimes={"vllm": GpuRuntime("registry.local/triton-vllm:1", None)})
+    world.config = replace(world.config, gpu_runtimes={"vllm": TritonRuntime("registry.local/triton-vllm:1", None)})
 
 
 def change_suite(world: World) -> None:
