@@ -1,13 +1,16 @@
 """The gateway of one machine: half of the key of its data is made once, and what it says of them is read with care."""
 
+import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from r1plus_cli import local
 from r1plus_contract.gateway import PORT_INTERNAL, DataReason, DataState
@@ -18,6 +21,9 @@ from r1plus_edge.gateway import EdgeGateway, make_half
 from r1plus_edge.images import find_images
 from r1plus_edge.listening import open_listener, read_listening
 from r1plus_edge.tenant import DEFAULT_SPEC, TenantRequest
+from r1plus_operator.plan.tenancy.gateway_objects import CONTAINER
+from support.edge.foreign_listener import try_to_listen
+from support.waiting import eventually
 
 
 def test_a_half_whose_writing_was_cut_off_is_made_again_and_one_that_is_there_stays(tmp_path: Path) -> None:
@@ -32,7 +38,7 @@ def test_a_half_whose_writing_was_cut_off_is_made_again_and_one_that_is_there_st
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[EdgeGateway]:
-    """One that does not run, so that anybody may have its port."""
+    """One that does not run yet."""
     listening, config = read_listening("127.0.0.1:0", None, None), local.build_config("smollm2")
     folder, images, request = (
         open_data_folder(tmp_path / "data"),
@@ -40,7 +46,7 @@ def gateway(tmp_path: Path) -> Iterator[EdgeGateway]:
         TenantRequest(DEFAULT_SPEC, None),
     )
     with closing(open_listener(listening)) as listener:
-        yield EdgeGateway(
+        gateway = EdgeGateway(
             folder,
             "local",
             listening,
@@ -52,6 +58,8 @@ def gateway(tmp_path: Path) -> Iterator[EdgeGateway]:
             lambda line: None,
             listener,
         )
+        yield gateway
+        gateway.pod.remove()
 
 
 READY = DataState(DataReason.READY, "They can be used.")
@@ -61,30 +69,47 @@ ANSWERS: dict[str, tuple[bytes, DataState | None]] = {
     "no state": (b"[]", None),
     "nested": (b"[" * 50_000, None),
     "a reason that is none": (b'{"reason": "Other", "message": ""}', None),
-    "larger than any": (b" " * 2**20 + dumps(READY).encode(), None),
+    "larger than any": (b" " * 2**23 + dumps(READY).encode(), None),
 }
+FAKE = """
+import os, pathlib, socket
+listener = socket.socket(fileno=int(os.environ["R1PLUS_GATEWAY_INTERNAL_LISTENER"]))
+while True:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(65536)
+        # A character set that is none must not matter.
+        head = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json; charset=none-such\\r\\nConnection: close\\r\\n\\r\\n"
+        try:
+            connection.sendall(head + pathlib.Path(ANSWER).read_bytes())
+        except OSError:
+            pass  # Who asks reads no more.
+"""
+"""Answers what a file has: the real gateway never says such things."""
 
 
 @asynccontextmanager
-async def answering(gateway: EdgeGateway, answer: bytes) -> AsyncIterator[aiohttp.ClientSession]:
-    """Have a program at the gateway's port, and yield who asks it."""
-
-    async def handle(_: web.Request) -> web.Response:
-        # A character set that is none must not matter.
-        return web.Response(body=answer, headers={"Content-Type": "application/json; charset=none-such"})
-
-    application = web.Application()
-    application.router.add_get("/{path:.*}", handle)
-    port = gateway.pod.ports[PORT_INTERNAL]
-    async with TestServer(application, port=port), aiohttp.ClientSession() as session:
-        yield session
+async def answering(gateway: EdgeGateway, answer: Path) -> AsyncIterator[aiohttp.ClientSession]:
+    """Have a program in place of the gateway's, and yield who asks it. `answer`: what it reads."""
+    container = gateway.pod.find_container(CONTAINER)
+    script = FAKE.replace("ANSWER", repr(str(answer)))
+    container.program = replace(container.program, command=(sys.executable, "-c", script))
+    running = asyncio.create_task(gateway.run())
+    try:
+        async with aiohttp.ClientSession() as session:
+            await eventually(lambda: container.pid, "it runs")
+            yield session
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize(("answer", "state"), ANSWERS.values(), ids=ANSWERS)
-async def test_what_answers_at_the_gateways_port_is_its_state_or_nothing(
-    gateway: EdgeGateway, answer: bytes, state: DataState | None
+async def test_what_the_gateway_says_of_its_data_is_its_state_or_nothing(
+    gateway: EdgeGateway, tmp_path: Path, answer: bytes, state: DataState | None
 ) -> None:
-    async with answering(gateway, answer) as session:
+    (tmp_path / "answer").write_bytes(answer)
+    async with answering(gateway, tmp_path / "answer") as session:
         assert await gateway.read_data_state(session) == state
 
 
@@ -93,12 +118,30 @@ METRICS: dict[str, tuple[bytes, int]] = {
     "no text": (b"\xff\xfe", 0),
     "no number": (f"{GATEWAY_PODS}{{}} many\n".encode(), 0),
     "no end": (f"{GATEWAY_PODS}{{}} inf\n".encode(), 0),
+    "larger than any": (b"#" * 2**23 + f'\n{GATEWAY_PODS}{{model="a"}} 2.0\n'.encode(), 0),
 }
 
 
 @pytest.mark.parametrize(("answer", "pods"), METRICS.values(), ids=METRICS)
-async def test_what_answers_at_the_gateways_port_is_a_count_of_pods_or_none(
-    gateway: EdgeGateway, answer: bytes, pods: int
+async def test_what_the_gateway_says_of_its_pods_is_a_count_or_none(
+    gateway: EdgeGateway, tmp_path: Path, answer: bytes, pods: int
 ) -> None:
-    async with answering(gateway, answer) as session:
+    (tmp_path / "answer").write_bytes(answer)
+    async with answering(gateway, tmp_path / "answer") as session:
         assert await gateway.count_pods(session) == pods
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
+async def test_while_the_gateway_is_gone_no_other_users_program_gets_its_internal_port_and_nothing_is_believed(
+    gateway: EdgeGateway, tmp_path: Path, host: str
+) -> None:
+    (tmp_path / "answer").write_text(dumps(READY))
+    async with answering(gateway, tmp_path / "answer") as session:
+        container = gateway.pod.find_container(CONTAINER)
+        assert await gateway.read_data_state(session) == READY
+        container.program = replace(container.program, command=("/bin/false",))
+        assert container.pid is not None
+        os.kill(container.pid, signal.SIGKILL)
+        await eventually(lambda: container.failures > 1 and container.pid is None, "it is gone, and waits")
+        assert await try_to_listen(host, gateway.pod.ports[PORT_INTERNAL]) == "Address already in use"
+        assert (await gateway.read_data_state(session), await gateway.count_pods(session)) == (None, 0)
