@@ -196,6 +196,35 @@ def test_a_unit_of_a_user_serves_without_a_login_and_every_limit_of_it_holds(
     assert service.run(f"ls -d {service.data} 2>/dev/null || echo none") == "none"
 
 
+def test_a_user_updates_their_unit_by_a_bundle_and_it_starts_with_what_that_brought(
+    machine: SystemdMachine, bundled: Bundled, newer: Path
+) -> None:
+    service = Service(machine, "/home/jonas/.local/share/r1plus/edge", user="jonas")
+    machine.check("useradd --create-home jonas && loginctl enable-linger jonas")
+    wait_until(lambda: machine.run("systemctl is-active user@$(id -u jonas)").returncode == 0, "its manager runs")
+    installer = f"python3 {MEDIUM}/{bundled.installer.name} {MEDIUM}/{bundled.path.name} --key {bundled.key}"
+    words = service.run(f"{installer} --no-start").split()
+    engine = words[words.index("--engine") + 1]
+    service.run(f"{service.program} serve install -- --tier edge --suite {MEDIUM}/part-v1 --engine {engine}")
+    service.control(f"daemon-reload && systemctl --user enable --now {NAME}")
+    service.until_serving()
+    first, pid = service.slot, service.read("MainPID")
+    with service.start_update(f"{MEDIUM}/{newer.name}", bundled.key) as update:
+        output, _ = update.communicate(timeout=START_SECONDS)
+    assert (update.returncode, "Pass, 32/32 right" in output, f"({NEWER}) serves" in output) == (0, True, True), output
+    second = service.slot
+    assert (second == first, service.current, service.read("MainPID")) == (False, second, pid)
+    assert "Stockholm" in service.ask()
+    service.control(f"restart {NAME}")
+    service.until_serving()
+    status = read_status(service.folder.status)
+    assert status is not None
+    assert (service.slot, status.engine, status.verdict, status.accuracy) == (second, NEWER, "Pass", "32/32")
+    assert "Stockholm" in service.ask()
+    assert "the gate runs again" not in service.read_journal("")
+    service.control(f"disable --now {NAME}")
+
+
 @pytest.fixture(scope="module")
 def gated(machine: SystemdMachine, engine: str) -> Service:
     """A unit of the system that serves by a Pass only, and with the machine."""
