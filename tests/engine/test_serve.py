@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,13 +16,15 @@ import pytest
 from openai import InternalServerError
 
 from r1plus_contract.admission import TOKEN_FILE
+from r1plus_contract.metrics import ACCURACY_RATIO, GATEWAY_PODS
 from r1plus_edge.gateway import load_tenant
+from r1plus_edge.processes import read_proportional_memory
 from r1plus_edge.report import ServePhase
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.repository import MetaName, write_meta
 from r1plus_gateway.store.tenant import TenantStore
 from support.edge.owner import owning
-from support.edge.served import COMMAND, Served, read_objects, serving
+from support.edge.served import COMMAND, ENGINE_PROGRAMS, Served, read_objects, serving, split_processes
 from support.edge.suites import write_part
 from support.waiting import wait_until
 
@@ -88,6 +91,58 @@ def test_a_part_that_is_killed_comes_back_by_itself(served: Served, program: str
     assert served.status.verdict == "Pass"
 
 
+def read_processors(process: int) -> str:
+    """Return the processors that a process may use, as the kernel writes them."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(line for line in lines if line.startswith("Cpus_allowed_list:"))
+
+
+def list_addresses(processes: Iterable[int]) -> set[str]:
+    """Return the addresses at which processes listen, as the kernel writes them."""
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    addresses = {f"socket:[{fields[9]}]": fields[1].partition(":")[0] for fields in lines if fields[3] == "0A"}
+    links = [str(one.readlink()) for process in processes for one in Path(f"/proc/{process}/fd").iterdir()]
+    return {addresses[link] for link in links if link in addresses}
+
+
+def test_it_listens_on_loopback_alone_and_there_has_metrics_of_gateway_and_monitor(served: Served) -> None:
+    others, engine = split_processes(served)
+    assert list_addresses([*others, *engine]) == {"0100007F"}
+    metrics = {served.status.metrics_url: GATEWAY_PODS, f"{served.status.monitor_url}/metrics": ACCURACY_RATIO}
+    for url, series in metrics.items():
+        assert re.search(rf"^{series}[ {{]", httpx.get(url, trust_env=False).text, re.MULTILINE), url
+
+
+def test_all_but_the_engine_takes_250_mib_at_most(served: Served) -> None:
+    memory = read_proportional_memory(split_processes(served)[0]) / 2**20
+    print(f"{memory:.0f} MiB")
+    assert memory <= 250
+
+
+def read_threads(process: int) -> dict[int, float]:
+    """Return the processor seconds of each thread of a process."""
+    tasks = {int(task.name): task / "stat" for task in Path(f"/proc/{process}/task").iterdir()}
+    fields = {task: stat.read_text().rpartition(")")[2].split() for task, stat in tasks.items()}
+    return {task: (int(own[11]) + int(own[12])) / os.sysconf("SC_CLK_TCK") for task, own in fields.items()}
+
+
+def test_what_runs_has_the_processors_of_serve_and_the_engine_takes_as_many_as_its_r1plusengine_says(
+    served: Served,
+) -> None:
+    allowed = {read_processors(process) for part in split_processes(served) for process in part}
+    assert allowed == {read_processors(served.pid)}
+    triton = [served.find(program) for program in ENGINE_PROGRAMS]
+    before = [read_threads(process) for process in triton]
+    with ThreadPoolExecutor(4) as callers:
+        assert all(list(callers.map(lambda _: answers(served), range(64))))
+    after = [read_threads(process) for process in triton]
+    used = [now - then.get(task, 0.0) for was, then in zip(after, before, strict=True) for task, now in was.items()]
+    # One thread computes: what the others need is less than a third of that, however busy the machine is.
+    busiest, others = max(used), sum(used) - max(used)
+    print(f"Triton's busiest thread {busiest:.2f} s of a processor, all others {others:.2f} s")
+    assert others < busiest / 3
+
+
 def test_without_any_flag_it_calculates_also_after_its_calculator_was_killed(served: Served) -> None:
     with owning(served) as owner:
         assert owner.calculate("integrate(x^2, x, 0, 3)")["exact"] == "9"
@@ -117,6 +172,7 @@ def test_after_a_power_cut_it_serves_by_the_recorded_verdict_with_the_same_key_a
     assert answers(served)
     assert served.folder.key.read_text() == key
     assert len(read_objects(served.folder, "ControllerRevision")) == 1
+    assert sum(step.processor_seconds for step in served.status.steps) < 60, "a quiet machine needs no minute"
     with owning(served) as owner:
         assert owner.search(store) == "hybrid"
         assert owner.cite(store) == "handbook.md"

@@ -109,6 +109,8 @@ def test_a_unit_of_the_system_serves_and_every_limit_of_it_holds(system: Service
     status = read_status(system.folder.status)
     assert status is not None
     assert [text for text in status.confinement if not text.startswith("network:")] == [], "Landlock confines helpers"
+    (counted,) = (step.detail for step in status.steps if step.name == "machine")
+    assert f" {int(system.read('MemoryMax')) / 2**30:.1f} GiB memory" in counted, "it counts what it may use"
     groups = Path(f"/proc/{system.machine.init}/root/sys/fs/cgroup")
     for limit, files in LIMITS.items():
         (own,) = (one for file in files for one in groups.glob(f"**/system.slice/{NAME}.service/{file}"))

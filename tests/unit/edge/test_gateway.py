@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from r1plus_contract.gateway import PORT_INTERNAL, DataReason, DataState
 from r1plus_contract.jsonable import dumps
 from r1plus_contract.metrics import GATEWAY_PODS
 from r1plus_edge.data_folder import open_data_folder
+from r1plus_edge.errors import EdgeError
 from r1plus_edge.gateway import EdgeGateway, make_half
 from r1plus_edge.images import find_images
 from r1plus_edge.listening import open_listener, read_listening
 from r1plus_edge.tenant import DEFAULT_SPEC, TenantRequest
 from r1plus_operator.plan.tenancy.gateway_objects import CONTAINER
+from support.edge.certificates import write_certificate
 from support.edge.foreign_listener import try_to_listen
 from support.waiting import eventually
 
@@ -36,15 +38,11 @@ def test_a_half_whose_writing_was_cut_off_is_made_again_and_one_that_is_there_st
     assert (folder.secret / "half-1").read_text() == half
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[EdgeGateway]:
-    """One that does not run yet."""
-    listening, config = read_listening("127.0.0.1:0", None, None), local.build_config("smollm2")
-    folder, images, request = (
-        open_data_folder(tmp_path / "data"),
-        find_images(tmp_path),
-        TenantRequest(DEFAULT_SPEC, None),
-    )
+@contextmanager
+def making(root: Path, certificate: tuple[Path, Path] | tuple[None, None] = (None, None)) -> Iterator[EdgeGateway]:
+    """Have a gateway that does not run yet."""
+    listening, config = read_listening("127.0.0.1:0", *certificate), local.build_config("smollm2")
+    folder, images, request = open_data_folder(root / "data"), find_images(root), TenantRequest(DEFAULT_SPEC, None)
     with closing(open_listener(listening)) as listener:
         gateway = EdgeGateway(
             folder,
@@ -54,12 +52,49 @@ def gateway(tmp_path: Path) -> Iterator[EdgeGateway]:
             config,
             lambda: None,
             request,
-            tmp_path / "cache",
+            root / "cache",
             lambda line: None,
             listener,
         )
         yield gateway
         gateway.pod.remove()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[EdgeGateway]:
+    with making(tmp_path) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def running(gateway: EdgeGateway) -> AsyncIterator[None]:
+    """Let it run for the block."""
+    task = asyncio.create_task(gateway.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_with_a_certificate_its_owner_gets_a_key_over_tls_and_trusts_no_other(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    certificate, key = write_certificate(tmp_path)
+    other, _ = write_certificate(tmp_path / "other")
+    with making(tmp_path, (certificate, key)) as gateway:
+        async with running(gateway):
+            await eventually(lambda: gateway.pod.is_ready, "it is ready")
+
+            async def has_key() -> bool:
+                await gateway.ensure_key()
+                return gateway.has_key
+
+            await eventually(has_key, "it has a key")
+            assert gateway._listening.local_url.startswith("https://localhost:")
+            assert (await gateway.confirm_time()).startswith("The gateway goes by ")
+            gateway._listening = replace(gateway._listening, certificate=other)
+            with pytest.raises(EdgeError, match=r"The gateway does not answer: .*certificate verify failed"):
+                await gateway.confirm_time()
 
 
 READY = DataState(DataReason.READY, "They can be used.")
@@ -94,14 +129,9 @@ async def answering(gateway: EdgeGateway, answer: Path) -> AsyncIterator[aiohttp
     container = gateway.pod.find_container(CONTAINER)
     script = FAKE.replace("ANSWER", repr(str(answer)))
     container.program = replace(container.program, command=(sys.executable, "-c", script))
-    running = asyncio.create_task(gateway.run())
-    try:
-        async with aiohttp.ClientSession() as session:
-            await eventually(lambda: container.pid, "it runs")
-            yield session
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+    async with running(gateway), aiohttp.ClientSession() as session:
+        await eventually(lambda: container.pid, "it runs")
+        yield session
 
 
 @pytest.mark.parametrize(("answer", "state"), ANSWERS.values(), ids=ANSWERS)
