@@ -207,4 +207,5 @@ async def test_the_engine_that_a_claim_links_to_is_verified_by_the_pods_init_con
     pod._make_volumes()
     verify = pod.find_container(INIT_VERIFY)
     code = await verify.run_once()
+    pod.remove()
     assert (code, verify.facts.message) == (0, "")
