@@ -77,10 +77,7 @@ class Pod:
         self._sources = sources
         self._on_change = on_change
         self._sockets = sockets or {}
-        named = (
-            number for one in self._spec["containers"] for number, name in _list_ports(one).items() if name in LISTENERS
-        )
-        own = {*named} - (listeners or {}).keys()
+        own = {port for port, name in self._list_ports().items() if name in LISTENERS} - (listeners or {}).keys()
         self._own_listeners = {port: socket.create_server((LOOPBACK, 0)) for port in own}
         self._listeners = {**self._own_listeners, **(listeners or {})}
         self.is_terminating = False
@@ -95,7 +92,7 @@ class Pod:
         """Give its containers, none of which runs, ports that are free now, but where a socket listens already."""
         self._earlier_restarts = self.restarts
         fixed = {port: int(listener.getsockname()[1]) for port, listener in self._listeners.items()}
-        self.ports: Mapping[int, int] = {**choose_ports(self._list_ports() - fixed.keys()), **fixed}
+        self.ports: Mapping[int, int] = {**choose_ports(self._list_ports().keys() - fixed.keys()), **fixed}
         self._init = [self._build_container(one) for one in self._spec.get("initContainers", ()) if self._fills(one)]
         self._containers = [self._build_container(one) for one in self._spec["containers"]]
 
@@ -197,8 +194,8 @@ class Pod:
         """Whether an init container has something to do: a volume that is filled already needs none."""
         return not {mount["name"] for mount in container["volumeMounts"]} <= self._sources.folders.keys()
 
-    def _list_ports(self) -> set[int]:
-        return {port for one in self._spec["containers"] for port in _list_ports(one)}
+    def _list_ports(self) -> dict[int, str]:
+        return {port: name for one in self._spec["containers"] for port, name in _list_ports(one).items()}
 
     def _find_volume(self, name: str) -> Path:
         if name in self._sources.folders:
