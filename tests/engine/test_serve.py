@@ -15,10 +15,11 @@ import httpx
 import pytest
 from openai import InternalServerError
 
+from devcluster.cache import cache_dir
 from r1plus_contract.admission import TOKEN_FILE
 from r1plus_contract.metrics import ACCURACY_RATIO, GATEWAY_PODS
 from r1plus_edge.gateway import load_tenant
-from r1plus_edge.processes import read_proportional_memory
+from r1plus_edge.processes import find_processes, read_proportional_memory
 from r1plus_edge.report import ServePhase
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.repository import MetaName, write_meta
@@ -237,6 +238,37 @@ def test_a_stop_ends_all_and_says_so(served: Served) -> None:
     assert list(served.folder.pods.iterdir()) == []
     # It says so, or on a machine that is too busy that the kernel has ended it.
     assert served.output.splitlines()[-1].startswith("Stopped")
+
+
+MACHINES = {
+    "no room on its disk": (
+        "mount -t tmpfs -o size=64m,mode=700 tmpfs {data}",
+        "64 MiB of disk are free, 1024 MiB are",
+    ),
+    "a read-only disk": ("mount -t tmpfs -o ro,mode=700 tmpfs {data}", "Read-only file system"),
+    "1 GiB of memory": (
+        "sed 's/^MemTotal:.*/MemTotal: 1048576 kB/' /proc/meminfo >{own} && mount --bind {own} /proc/meminfo",
+        "0.16 GiB. This machine has too little memory for any context; it takes one with 1.75 GiB",
+    ),
+    "no AVX2": ("sed 's/ avx2//' /proc/cpuinfo >{own} && mount --bind {own} /proc/cpuinfo", "it has no AVX2"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize(("change", "words"), MACHINES.values(), ids=MACHINES)
+def test_a_machine_is_refused_in_words_and_nothing_is_left_there(tmp_path: Path, change: str, words: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    script = f'{change.format(data=data, own=tmp_path / "own")} && exec "$@"'
+    command = [COMMAND, "serve", "--tier", "edge", "--data", data, "--listen", "127.0.0.1:0"]
+    result = subprocess.run(
+        ["unshare", "--mount", "/bin/sh", "-ec", script, "sh", *command],
+        env={**os.environ, "R1PLUS_CACHE": str(cache_dir())},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, words in result.stderr) == (1, True), result.stdout + result.stderr
+    assert find_processes(data) == []
 
 
 def test_an_engine_that_fails_its_suite_is_refused_and_never_called(tmp_path: Path) -> None:

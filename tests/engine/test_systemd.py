@@ -34,8 +34,6 @@ PROBE = f"/usr/bin/python3 {MEDIUM}/probe.py /home/{USER}"
 MARKS = (f"/tmp/{sandbox_probe.MARK}", f"/dev/{sandbox_probe.MARK}")
 # The gate is not what is tested: on busy cores it takes minutes, or fails by answers that come too late.
 OPTIONS = f"--tier edge --gate Observe --suite {MEDIUM}/part-v1"
-STOP_SECONDS = 30.0
-"""TimeoutStopSec of the units: after that systemd kills."""
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +140,8 @@ def test_it_stops_in_time_and_starts_with_the_machine(system: Service) -> None:
     system.until_serving()
     began = time.monotonic()
     system.control(f"stop {NAME}")
-    seconds = time.monotonic() - began
-    print(f"stopped after {seconds:.1f} s")
-    assert seconds < STOP_SECONDS
-    assert (system.read("Result"), system.read("ActiveState")) == ("success", "inactive"), "nothing had to be killed"
+    print(f"stopped after {time.monotonic() - began:.1f} s")
+    assert (system.read("Result"), system.read("ActiveState")) == ("success", "inactive"), "systemd has killed nothing"
     assert system.run("pgrep -f '[t]ritonserver|[r]1plus_' || echo none") == "none"
     assert system.run(f"getent passwd {NAME} || echo none") == "none", "its user exists while it serves"
     # What a boot starts.

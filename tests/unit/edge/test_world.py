@@ -141,6 +141,7 @@ async def test_a_machine_that_is_too_small_is_refused_with_what_fits(tmp_path: P
     with pytest.raises(EdgeError) as refusal:
         await Machine(tmp_path, memory).prepare()
     assert words in str(refusal.value)
+    assert " node" not in str(refusal.value)
 
 
 def write_gpu_engine(catalog: Path, artifact: dict[str, str] | None) -> Engine:
