@@ -40,6 +40,7 @@ STOP_SECONDS = 4.5
 """From the first signal until this process has ended, whatever it does then."""
 WAIT_SECONDS = 30.0
 """For `serve stop`, where the process is not ours to end."""
+_STANDARD_OUTPUT = 1
 app = typer.Typer(name="serve", invoke_without_command=True)
 
 DataOption = Annotated[
@@ -174,7 +175,7 @@ def limit_stop(seconds: float = STOP_SECONDS) -> None:
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         with contextlib.suppress(OSError):  # Who reads it may be gone.
-            os.write(sys.stdout.fileno(), text)
+            os.write(_STANDARD_OUTPUT, text)
         os._exit(0)
 
     signal.signal(signal.SIGALRM, end)
