@@ -193,6 +193,7 @@ async def main():
 
 asyncio.run(main())
 """
+# All but the first in `make unit-long`: the clock that ends them is the same.
 HANGS = {
     "a thread that reads an engine": "await asyncio.to_thread(time.sleep, 600)",
     "an event loop that does not turn": "time.sleep(600)",
@@ -200,7 +201,11 @@ HANGS = {
 }
 
 
-@pytest.mark.parametrize("hang", HANGS.values(), ids=HANGS)
+@pytest.mark.parametrize(
+    "hang",
+    [pytest.param(hang, marks=pytest.mark.unit_long if number else ()) for number, hang in enumerate(HANGS.values())],
+    ids=HANGS,
+)
 def test_the_kernel_ends_a_stop_that_takes_too_long_and_the_guardian_what_is_left(tmp_path: Path, hang: str) -> None:
     script = STUCK.replace("HANG", hang)
     with subprocess.Popen([sys.executable, "-c", script, tmp_path / "data"], stdout=subprocess.PIPE) as process:

@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from r1plus_cli import local
 from r1plus_contract.gateway import PORT_INTERNAL, DataReason, DataState
@@ -58,12 +59,6 @@ def making(root: Path, certificate: tuple[Path, Path] | tuple[None, None] = (Non
         )
         yield gateway
         gateway.pod.remove()
-
-
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[EdgeGateway]:
-    with making(tmp_path) as gateway:
-        yield gateway
 
 
 @asynccontextmanager
@@ -134,13 +129,31 @@ async def answering(gateway: EdgeGateway, answer: Path) -> AsyncIterator[aiohttp
         yield session
 
 
+@dataclass(frozen=True, slots=True)
+class Fake:
+    """A gateway whose program says anything."""
+
+    gateway: EdgeGateway
+    answer: Path
+    session: aiohttp.ClientSession
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fake(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fake]:
+    root = tmp_path_factory.mktemp("fake")
+    (root / "answer").touch()
+    with making(root) as gateway:
+        async with answering(gateway, root / "answer") as session:
+            yield Fake(gateway, root / "answer", session)
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("answer", "state"), ANSWERS.values(), ids=ANSWERS)
 async def test_what_the_gateway_says_of_its_data_is_its_state_or_nothing(
-    gateway: EdgeGateway, tmp_path: Path, answer: bytes, state: DataState | None
+    fake: Fake, answer: bytes, state: DataState | None
 ) -> None:
-    (tmp_path / "answer").write_bytes(answer)
-    async with answering(gateway, tmp_path / "answer") as session:
-        assert await gateway.read_data_state(session) == state
+    fake.answer.write_bytes(answer)
+    assert await fake.gateway.read_data_state(fake.session) == state
 
 
 METRICS: dict[str, tuple[bytes, int]] = {
@@ -152,26 +165,26 @@ METRICS: dict[str, tuple[bytes, int]] = {
 }
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("answer", "pods"), METRICS.values(), ids=METRICS)
-async def test_what_the_gateway_says_of_its_pods_is_a_count_or_none(
-    gateway: EdgeGateway, tmp_path: Path, answer: bytes, pods: int
-) -> None:
-    (tmp_path / "answer").write_bytes(answer)
-    async with answering(gateway, tmp_path / "answer") as session:
-        assert await gateway.count_pods(session) == pods
+async def test_what_the_gateway_says_of_its_pods_is_a_count_or_none(fake: Fake, answer: bytes, pods: int) -> None:
+    fake.answer.write_bytes(answer)
+    assert await fake.gateway.count_pods(fake.session) == pods
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
 async def test_while_the_gateway_is_gone_no_other_users_program_gets_its_internal_port_and_nothing_is_believed(
-    gateway: EdgeGateway, tmp_path: Path, host: str
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "answer").write_text(dumps(READY))
-    async with answering(gateway, tmp_path / "answer") as session:
+    async with AsyncExitStack() as stack:
+        gateway = stack.enter_context(making(tmp_path))
+        session = await stack.enter_async_context(answering(gateway, tmp_path / "answer"))
         container = gateway.pod.find_container(CONTAINER)
         assert await gateway.read_data_state(session) == READY
         container.program = replace(container.program, command=("/bin/false",))
         assert container.pid is not None
         os.kill(container.pid, signal.SIGKILL)
         await eventually(lambda: container.failures > 1 and container.pid is None, "it is gone, and waits")
-        assert await try_to_listen(host, gateway.pod.ports[PORT_INTERNAL]) == "Address already in use"
+        for host in ("127.0.0.1", "0.0.0.0", "::"):
+            assert await try_to_listen(host, gateway.pod.ports[PORT_INTERNAL]) == "Address already in use"
         assert (await gateway.read_data_state(session), await gateway.count_pods(session)) == (None, 0)
