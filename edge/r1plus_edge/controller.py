@@ -145,7 +145,8 @@ class Controller:
         )
 
     async def _read_reports(self) -> None:
-        pods = self.list_pods()
+        # Where none runs, a connection would wait at its socket for the next one.
+        pods = [pod for pod in self.list_pods() if pod.find_container(names.CONTAINER_MONITOR).pid is not None]
         answers = await asyncio.gather(*(self.read_report(pod.ports[names.PORT_MONITOR]) for pod in pods))
         self.reports = {pod.name: report for pod, report in zip(pods, answers, strict=True) if report is not None}
 

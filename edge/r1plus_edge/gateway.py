@@ -61,7 +61,9 @@ from r1plus_policies.backoff import double_delay
 ISSUER: Final = "r1plus-edge"
 _KEY_ID: Final = "serve"
 _TOKEN_SECONDS: Final = 300
-_MOST_STATE: Final = 64 * 1024
+_METRICS_PATH: Final = "/metrics"
+_MOST_ANSWER: Final = 4 * 2**20
+"""Bytes of an answer of the gateway, several times what the series of all callers take."""
 _HALF_FILE: Final = "half-1"
 _HALF_BYTES: Final = 32
 DRAIN_SECONDS: Final = 1.5
@@ -192,9 +194,8 @@ class EdgeGateway:
             images,
             Sources(self._read_config, {GATEWAY: folder.store}, {GATEWAY_KEY: folder.secret}, folders),
             on_change,
-            ports={PORT_API: listening.port},
             sockets={one.name: one.socket for one in select_helpers(self._spec.gateway, self._embedding)},
-            listener=listener.fileno(),
+            listeners={PORT_API: listener},
         )
 
     async def run(self) -> None:
@@ -262,26 +263,33 @@ class EdgeGateway:
     async def count_pods(self, session: aiohttp.ClientSession) -> int:
         """Return how many pods the gateway sends requests to: it follows its settings, a moment later."""
         try:
-            async with session.get(self.metrics_url) as response:
-                text = await response.text("utf-8")
-            lines = (line for line in text.splitlines() if line.startswith(f"{GATEWAY_PODS}{{"))
-            return sum(int(float(line.rpartition(" ")[2])) for line in lines)
+            lines = (await self._ask(session, _METRICS_PATH)).decode().splitlines()
+            return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(f"{GATEWAY_PODS}{{"))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, OverflowError):
-            return 0  # ValueError: another program answers there, while the gateway does not run.
+            return 0
 
     async def read_data_state(self, session: aiohttp.ClientSession) -> DataState | None:
-        """Return what the gateway says of its data; None: it does not answer, or another program has its port."""
+        """Return what the gateway says of its data; None: it does not answer."""
         try:
-            async with session.get(f"{self._internal_url}{DATA_PATH}") as response:
-                text = await read_at_most(response.content.iter_chunked(_MOST_STATE), _MOST_STATE)
-            return loads(DataState, text, tolerant=True)
+            return loads(DataState, await self._ask(session, DATA_PATH), tolerant=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
+
+    async def _ask(self, session: aiohttp.ClientSession, path: str) -> bytes:
+        """Return what the gateway answers at its internal port, cut off where it is too much.
+
+        Raises:
+            aiohttp.ClientError, TimeoutError, OSError: it does not run, or does not answer.
+        """
+        if self.pod.find_container(gateway_objects.CONTAINER).pid is None:
+            raise ConnectionRefusedError  # It would wait at the socket for the next one.
+        async with session.get(f"{self._internal_url}{path}") as response:
+            return await read_at_most(response.content.iter_chunked(64 * 1024), _MOST_ANSWER)
 
     @property
     def metrics_url(self) -> str:
         """The gateway's endpoint for Prometheus."""
-        return f"{self._internal_url}/metrics"
+        return f"{self._internal_url}{_METRICS_PATH}"
 
     @property
     def _internal_url(self) -> str:

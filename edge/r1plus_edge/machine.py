@@ -26,9 +26,10 @@ LEAST_DISK_BYTES: Final = 1 * GIB
 EARLIEST: Final = 1764201600.0
 """Of clocks that can be right: 27 November 2025, seconds since the epoch."""
 LABELS: Final[Mapping[str, str]] = {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"}
-_MEMORY_LIMITS: Final = ("memory.max", "memory/memory.limit_in_bytes")
+_MEMORY_LIMITS: Final = ("memory.max", "memory.limit_in_bytes")
+"""Files of control groups, version 2 and 1."""
 _CPU_LIMIT: Final = "cpu.max"
-_CPU_LIMIT_V1: Final = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+_CPU_LIMIT_V1: Final = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,16 @@ class Machine:
 
 
 def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Machine:
-    """Read what this process may use; a container's limits count. `folder`: whose disk is asked."""
+    """Read what this process may use; limits of a container, or of systemd, count. `folder`: whose disk is asked."""
     memory = next(
         int(line.split()[1]) * 1024
         for line in (proc / "meminfo").read_text().splitlines()
         if line.startswith("MemTotal:")
     )
-    limits = [limit for name in _MEMORY_LIMITS if (limit := _read_number(cgroup / name)) is not None]
-    cores = [float(len(os.sched_getaffinity(0))), *_read_cpu_limits(cgroup)]
+    files = (group / name for group in _list_groups("memory", proc, cgroup) for name in _MEMORY_LIMITS)
+    limits = [limit for file in files if (limit := _read_number(file)) is not None]
+    cores = [float(len(os.sched_getaffinity(0)))]
+    cores += [limit for group in _list_groups("cpu", proc, cgroup) for limit in _read_cpu_limits(group)]
     return Machine(
         architecture=platform.machine(),
         python=sys.version_info[:2],
@@ -142,6 +145,24 @@ def _read_number(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def _list_groups(controller: str, proc: Path, cgroup: Path) -> list[Path]:
+    """Return the folders of this process' control group and of those above it: of version 2, and of 1."""
+    paths = {"": "", controller: ""}
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        paths |= {name: path.strip("/") for name in controllers.split(",") if name in paths}
+    groups = []
+    for name, path in paths.items():
+        base = cgroup / name
+        own = base / path
+        groups += [own, *(parent for parent in own.parents if parent.is_relative_to(base))]
+    return groups
 
 
 def _read_cpu_limits(cgroup: Path) -> list[float]:

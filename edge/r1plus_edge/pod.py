@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from r1plus_contract import names
-from r1plus_contract.gateway import ENV_HELPER_START_SECONDS, ENV_LISTENER
+from r1plus_contract.gateway import ENV_HELPER_START_SECONDS, ENV_INTERNAL_LISTENER, ENV_LISTENER
 from r1plus_edge.confinement import build_confinement
 from r1plus_edge.container import FIRST_BACKOFF, LONGEST_BACKOFF, Container, Program
 from r1plus_edge.data_folder import DataFolder
@@ -21,12 +22,16 @@ from r1plus_edge.places import LOOPBACK, Places, choose_ports
 from r1plus_edge.probes import Probe, read_probe
 from r1plus_edge.volumes import write_config
 from r1plus_model_repo.catalog.quantity import bytes_of
+from r1plus_monitoring.config import ENV_LISTEN_FD
 from r1plus_operator.plan.observation import Json, PodFacts
 from r1plus_operator.plan.podspec.pod import hash_pod_spec, list_images
 from r1plus_policies.backoff import double_delay
 
 SHARED_MEMORY: Final = "/dev/shm"
 """A mount that stays where it is: Triton's backend uses this path, whatever a template says."""
+LISTENERS: Final = {"api": ENV_LISTENER, "internal": ENV_INTERNAL_LISTENER, "monitor": ENV_LISTEN_FD}
+"""Name of a container's port -> variable that names the socket there. This process opens it and keeps it open: no other
+user's program can take the port while the container's process is gone, and be believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +59,13 @@ class Pod:
         images: Images,
         sources: Sources,
         on_change: Callable[[], None],
-        ports: Mapping[int, int] | None = None,
         sockets: Mapping[str, str] | None = None,
-        listener: int | None = None,
+        listeners: Mapping[int, socket.socket] | None = None,
     ) -> None:
         """Prepare its containers.
 
-        `ports`: container's port -> port of this machine, for those that are not just any free one; `sockets`:
-        container that is started on demand -> path in the pod of the socket by which it is asked; `listener`:
-        descriptor of a socket at the one port of `ports`, which its container gets.
+        `sockets`: container that is started on demand -> path in the pod of the socket by which it is asked;
+        `listeners`: container's port -> a socket that listens there already. For others of `LISTENERS` it opens one.
         """
         self.name = name
         self.uid = secrets.token_hex(8)
@@ -73,9 +76,10 @@ class Pod:
         self._images = images
         self._sources = sources
         self._on_change = on_change
-        self._fixed_ports = ports or {}
         self._sockets = sockets or {}
-        self._listener = listener
+        own = {port for port, name in self._list_ports().items() if name in LISTENERS} - (listeners or {}).keys()
+        self._own_listeners = {port: socket.create_server((LOOPBACK, 0)) for port in own}
+        self._listeners = {**self._own_listeners, **(listeners or {})}
         self.is_terminating = False
         self.has_been_ready = False
         """Whether it has been observed Ready, so that callers may wait for its answers."""
@@ -85,10 +89,10 @@ class Pod:
         self.choose_ports()
 
     def choose_ports(self) -> None:
-        """Give its containers, none of which runs, ports that are free now."""
+        """Give its containers, none of which runs, ports that are free now, but where a socket listens already."""
         self._earlier_restarts = self.restarts
-        chosen = choose_ports(self._list_ports() - self._fixed_ports.keys())
-        self.ports: Mapping[int, int] = {**chosen, **self._fixed_ports}
+        fixed = {port: int(listener.getsockname()[1]) for port, listener in self._listeners.items()}
+        self.ports: Mapping[int, int] = {**choose_ports(self._list_ports().keys() - fixed.keys()), **fixed}
         self._init = [self._build_container(one) for one in self._spec.get("initContainers", ()) if self._fills(one)]
         self._containers = [self._build_container(one) for one in self._spec["containers"]]
 
@@ -173,7 +177,9 @@ class Pod:
         await asyncio.gather(*(one.end(grace) for one in self.containers))
 
     def remove(self) -> None:
-        """Remove its volumes; those of claims stay."""
+        """Give its own ports back, and remove its volumes; those of claims stay."""
+        for listener in self._own_listeners.values():
+            listener.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
     def places_of(self, container: Json) -> Places:
@@ -188,8 +194,8 @@ class Pod:
         """Whether an init container has something to do: a volume that is filled already needs none."""
         return not {mount["name"] for mount in container["volumeMounts"]} <= self._sources.folders.keys()
 
-    def _list_ports(self) -> set[int]:
-        return {port for one in self._spec["containers"] for port in _list_ports(one)}
+    def _list_ports(self) -> dict[int, str]:
+        return {port: name for one in self._spec["containers"] for port, name in _list_ports(one).items()}
 
     def _find_volume(self, name: str) -> Path:
         if name in self._sources.folders:
@@ -205,7 +211,7 @@ class Pod:
     def _read_startup_probe(container: Json, places: Places) -> Probe | None:
         """Return a container's startup probe. The monitor's looks at the first process of its container.
 
-        There is none here; a pod whose port another process took gets another port.
+        There is none here; and who serves keeps the port's socket.
         """
         is_monitor = container["name"] == names.CONTAINER_MONITOR
         return None if is_monitor else read_probe(container, "startupProbe", places)
@@ -215,9 +221,10 @@ class Pod:
         resources = container.get("resources", {})
         limit, request = (resources.get(kind, {}).get("memory") for kind in ("limits", "requests"))
         environment = build_environment(container, self.name, places, self._images, self._data.root, tmp)
-        socket = self._sockets.get(container["name"])
-        descriptors = self._list_descriptors(container)
-        environment |= {ENV_LISTENER: str(descriptors[0])} if descriptors else {}
+        helper_socket = self._sockets.get(container["name"])
+        ports = _list_ports(container)
+        listeners = {port: self._listeners[port].fileno() for port in ports if port in self._listeners}
+        environment |= {LISTENERS[ports[port]]: str(descriptor) for port, descriptor in listeners.items()}
         hook: Any = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
         program = Program(
             name=container["name"],
@@ -228,22 +235,17 @@ class Pod:
             image_digest=str(container["image"]).partition("@")[2],
             memory_limit=bytes_of(limit) if limit else None,
             memory_request=bytes_of(request) if request else 0,
-            confinement=build_confinement(places.folders.values(), tmp) if socket else None,
+            confinement=build_confinement(places.folders.values(), tmp) if helper_socket else None,
             startup=self._read_startup_probe(container, places),
             readiness=read_probe(container, "readinessProbe", places),
             liveness=read_probe(container, "livenessProbe", places),
             prestop=tuple(places.translate_command(hook.get("command", ()))),
-            ports=tuple(self.ports[port] for port in _list_ports(container) if port not in self._fixed_ports),
-            descriptors=descriptors,
+            ports=tuple(self.ports[port] for port in ports if port not in listeners),
+            descriptors=tuple(listeners.values()),
         )
-        if socket:
-            return OnDemandContainer(program, self._on_change, places.find(socket))
+        if helper_socket:
+            return OnDemandContainer(program, self._on_change, places.find(helper_socket))
         return Container(program, self._on_change)
-
-    def _list_descriptors(self, container: Json) -> tuple[int, ...]:
-        """Return the socket that listens at a port of the container, where this process has it."""
-        has_port = not self._fixed_ports.keys().isdisjoint(_list_ports(container))
-        return (self._listener,) if has_port and self._listener is not None else ()
 
     def _name_sockets(self, container: Json, places: Places, tmp: Path) -> dict[str, str]:
         """Return the variables that name sockets, relative to the working directory: a path has 107 bytes at most."""
@@ -280,5 +282,6 @@ class Pod:
                     link.symlink_to(folder, target_is_directory=True)
 
 
-def _list_ports(container: Json) -> list[int]:
-    return [port["containerPort"] for port in container.get("ports", ())]
+def _list_ports(container: Json) -> dict[int, str]:
+    """Return the ports of a container with their names."""
+    return {port["containerPort"]: port["name"] for port in container.get("ports", ())}

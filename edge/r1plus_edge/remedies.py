@@ -45,6 +45,8 @@ _REPLACEMENTS: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = tuple(
         (rf"`r1plus {Verb.RESUME} [^`]*`", lambda folder, match: _update_without("spec.rollout.paused")),
         (rf"`r1plus {Verb.UNPIN} [^`]*`", lambda folder, match: _update_without("spec.rollout.pinned")),
         (_LOGS, lambda folder, match: f"{folder.logs}/{match[1]}.log"),
+        (r"; add a larger node", lambda folder, match: ""),  # Who asks for memory says how much it takes.
+        (r"the largest matching node", lambda folder, match: "this machine"),
         (r"raise spec\.replicas or lower ", lambda folder, match: "lower "),
         (r"`r1plus tenant confirm-time`", lambda folder, match: f"`r1plus serve confirm-time --data {folder.root}`"),
         (

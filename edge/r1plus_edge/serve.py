@@ -201,6 +201,7 @@ async def _run(options: ServeOptions, folder: DataFolder, reporter: Reporter, fr
             await controller.end(POD_END_SECONDS, asyncio.create_task(gateway.pod.end(END_SECONDS)))
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+            gateway.pod.remove()
 
 
 async def _run_gateway(gateway: EdgeGateway, takeover: TakeOver | None) -> None:

@@ -38,13 +38,13 @@ _TEMPORARY: Final = (Path("/tmp"), Path("/var/tmp"))
 _COMMON: Final = """\
 Type=exec
 ExecStart={start}
-ExecStop={stop}
 Environment=R1PLUS_CACHE={cache}
 Restart=on-failure
 RestartSec=5
 # 2: its options are wrong, which another start does not change.
 RestartPreventExitStatus=2
-TimeoutStopSec=30
+# SIGTERM is enough: serve ends within 4.5 s of it. Another program to say so would first have to start.
+TimeoutStopSec=10
 KillMode=mixed
 # A part that takes too much is ended and started again by serve itself.
 OOMPolicy=continue
@@ -151,11 +151,10 @@ def build_service(
 
 def render_unit(service: Service) -> str:
     """Return the unit's text."""
-    data, command = ("--data", str(service.data)), str(service.command)
+    command = [str(service.command), "serve", *service.options, "--data", str(service.data)]
     values = {
         "name": service.name,
-        "start": _quote([command, "serve", *service.options, *data]),
-        "stop": _quote([command, "serve", "stop", *data]),
+        "start": _quote(command),
         "data": _escape(str(service.data)),
         "cache": _escape(str(service.cache)),
         "memory": str(max(service.memory_bytes - FREE_BYTES, FREE_BYTES)),

@@ -12,7 +12,13 @@ from typing import Final
 import uvloop
 
 from r1plus_contract import calculator, documents, embedder
-from r1plus_contract.gateway import DIR_SETTINGS, ENV_HELPER_START_SECONDS, ENV_LISTENER, SETTINGS_FILE
+from r1plus_contract.gateway import (
+    DIR_SETTINGS,
+    ENV_HELPER_START_SECONDS,
+    ENV_INTERNAL_LISTENER,
+    ENV_LISTENER,
+    SETTINGS_FILE,
+)
 from r1plus_gateway.calculation.client import Calculator, SocketCalculator
 from r1plus_gateway.embedding.client import Embedder, SocketEmbedder
 from r1plus_gateway.http.metrics import GatewayMetrics
@@ -60,9 +66,9 @@ def _read_start_seconds() -> float:
     return float(os.environ.get(ENV_HELPER_START_SECONDS) or 0)
 
 
-def _find_listener() -> socket.socket | None:
+def _find_listener(variable: str) -> socket.socket | None:
     """Return the socket that who started this process listens with, if it does."""
-    descriptor = os.environ.get(ENV_LISTENER, "")
+    descriptor = os.environ.get(variable, "")
     return socket.socket(fileno=int(descriptor)) if descriptor else None
 
 
@@ -82,7 +88,8 @@ async def _serve(file: SettingsFile, metrics: GatewayMetrics) -> None:
             calculator=_find_calculator(),
             documents=_find_documents(),
             embedder=_find_embedder(),
-            listener=_find_listener(),
+            listener=_find_listener(ENV_LISTENER),
+            internal_listener=_find_listener(ENV_INTERNAL_LISTENER),
         ),
     ):
         await stop.wait()

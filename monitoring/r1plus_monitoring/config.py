@@ -10,7 +10,7 @@ from typing import Final
 from r1plus_contract import names
 
 ENV_LISTEN_FD: Final = "R1PLUS_MONITOR_LISTEN_FD"
-"""Variable by which the supervisor passes its socket on."""
+"""Variable by which the supervisor, or who starts it, passes its socket on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -27,7 +28,7 @@ from r1plus_edge.engines import find_default_data
 from r1plus_edge.handover import Handover, HandoverKind, return_handover, take_handover
 from r1plus_edge.listening import Listening, adopt_listening, read_listening
 from r1plus_edge.places import LOOPBACK
-from r1plus_edge.processes import has_ended
+from r1plus_edge.processes import find_processes, has_ended
 from r1plus_edge.report import LineNarrator, ServePhase, ServeStatus, read_status
 from r1plus_edge.usage import describe_usage, is_journal
 from r1plus_model_repo.catalog.types import Tier
@@ -35,8 +36,11 @@ from r1plus_model_repo.catalog.types import Tier
 if TYPE_CHECKING:
     from r1plus_edge.options import ServeOptions
 
-STOP_SECONDS = 30.0
-"""For `serve stop`: a stop takes five."""
+STOP_SECONDS = 4.5
+"""From the first signal until this process has ended, whatever it does then."""
+WAIT_SECONDS = 30.0
+"""For `serve stop`, where the process is not ours to end."""
+_STANDARD_OUTPUT = 1
 app = typer.Typer(name="serve", invoke_without_command=True)
 
 DataOption = Annotated[
@@ -120,7 +124,7 @@ def _read_listening(listen: str, cert: Path | None, key: Path | None, handover: 
 
 
 async def _serve_until_signal(options: "ServeOptions", handover: Handover | None) -> None:
-    """Serve; the first signal ends it, further ones change nothing: it takes five seconds at most."""
+    """Serve; the first signal ends it, further ones change nothing: it takes `STOP_SECONDS` at most."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     from r1plus_edge.serve import serve  # With the libraries of extra `edge`, which other verbs do not need.
 
@@ -135,27 +139,47 @@ async def _serve_until_signal(options: "ServeOptions", handover: Handover | None
 
     narrator = LineNarrator(announce, leave)
     task = asyncio.create_task(serve(options, narrator, handover))
-    loop, end = asyncio.get_running_loop(), build_end(task)
+    end = build_end(task, limit_stop)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, end)
+        signal.signal(number, lambda *_: end())
     if parent is not None:
-        loop.add_reader(parent.descriptor, lambda: parent.check(end))
+        asyncio.get_running_loop().add_reader(parent.descriptor, lambda: parent.check(end))
     with contextlib.suppress(asyncio.CancelledError):
         await task
     narrator.note("Stopped; nothing is left running")
 
 
-def build_end(task: asyncio.Task[None]) -> Callable[[], None]:
-    """Return what cancels a task once. A second time would cut off what it does to end well."""
+def build_end(task: asyncio.Task[None], limit: Callable[[], None]) -> Callable[[], None]:
+    """Return what cancels a task once. A second time would cut off what it does to end well.
+
+    `limit`: begins the time that the end may take. A signal's handler calls it at once, in any turn of the event loop.
+    """
     has_ended = False
 
     def end() -> None:
         nonlocal has_ended
         if not has_ended:
             has_ended = True
-            task.cancel()
+            limit()
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     return end
+
+
+def limit_stop(seconds: float = STOP_SECONDS) -> None:
+    """Let the kernel's clock end this process, whatever it does then, such as wait for a thread that reads an engine.
+
+    Its children die with it, and its guardian ends what they have started.
+    """
+    text = f"Stopped after {seconds:g} s; what still ran is killed\n".encode()
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        with contextlib.suppress(OSError):  # Who reads it may be gone.
+            os.write(_STANDARD_OUTPUT, text)
+        os._exit(0)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @app.command("status")
@@ -192,12 +216,17 @@ def stop_command(data: DataOption = None) -> None:
         os.kill(pid, signal.SIGTERM)
     except PermissionError as error:
         raise CliError(f"--data {folder.root}: process {pid} is another user's; ask its owner to stop it") from error
-    deadline = time.monotonic() + STOP_SECONDS
-    while find_holder(folder) == pid or not has_ended(pid):
+    deadline = time.monotonic() + WAIT_SECONDS
+    while find_holder(folder) == pid or not has_ended(pid) or _has_remains(folder):
         if time.monotonic() > deadline:
-            raise CliError(f"process {pid} did not end in {STOP_SECONDS:g} s; end it with `kill -9 {pid}`")
+            raise CliError(f"process {pid} did not end in {WAIT_SECONDS:g} s; end it with `kill -9 {pid}`")
         time.sleep(0.1)
     sys.stdout.write("Stopped; nothing is left running\n")
+
+
+def _has_remains(folder: DataFolder) -> bool:
+    """Whether something runs that nobody serves with: the guardian ends it."""
+    return find_holder(folder) is None and bool(find_processes(folder.root))
 
 
 def find_folder(data: Path | None) -> DataFolder:

@@ -51,6 +51,8 @@ ENV_HELPER_START_SECONDS: Final = "R1PLUS_GATEWAY_HELPER_START_SECONDS"
 """What a process beside the gateway may need to start, where the first request starts it. Unset: it runs already."""
 ENV_LISTENER: Final = "R1PLUS_GATEWAY_LISTENER"
 """Number of a descriptor: a socket that listens for callers already, and outlives this process. Unset: it makes one."""
+ENV_INTERNAL_LISTENER: Final = "R1PLUS_GATEWAY_INTERNAL_LISTENER"
+"""The same for the internal port."""
 DATA_PATH: Final = "/data"
 """On the internal port: `DataState`."""
 

@@ -186,6 +186,7 @@ async def test_the_gateway_takes_what_the_operator_wrote_and_believes_tokens_of_
         assert await gateway.get(await mint_token(tenant, seconds=3600)) == 401, "it lives for too long"
         assert await gateway.get(await mint_token(tenant, GATEWAY_ADMIN), "/v1/admin/keys") == 200
         assert await gateway.get(token, "/v1/admin/keys") == 403
+        assert await gateway.get("", "/") == 200, "the page asks for the key itself"
     finally:
         gateway.kill()
 

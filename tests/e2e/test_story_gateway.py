@@ -4,8 +4,10 @@ It runs after `test_story`, by its name, on the gateway that the example's tenan
 are in `make e2e-gateway`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 
+import httpx
 import openai
 import pytest
 
@@ -73,6 +75,17 @@ def test_openais_client_gets_a_stream_of_pieces(client: openai.OpenAI, served: N
     usage = chunks[-1].usage
     assert usage is not None
     assert usage.completion_tokens <= 16
+
+
+def test_a_browser_gets_the_page_and_all_that_it_loads_without_a_key(url: str) -> None:
+    root = url.removesuffix("v1")
+    with httpx.Client(base_url=root, trust_env=False) as browser:
+        page = browser.get("/")
+        assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        files = re.findall(r'(?:src|href)="(page/[^"]+)"', page.text)
+        assert files
+        assert {browser.get(f"/{file}").status_code for file in files} == {200}
 
 
 def test_a_program_of_the_tenant_calls_with_the_token_of_its_serviceaccount(

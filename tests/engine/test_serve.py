@@ -7,23 +7,27 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from openai import InternalServerError
 
+from devcluster.cache import cache_dir
 from r1plus_contract.admission import TOKEN_FILE
+from r1plus_contract.metrics import ACCURACY_RATIO, GATEWAY_PODS
 from r1plus_edge.gateway import load_tenant
+from r1plus_edge.processes import find_processes, read_proportional_memory
 from r1plus_edge.report import ServePhase
 from r1plus_gateway.store.opening import StoreConfig
 from r1plus_gateway.store.repository import MetaName, write_meta
 from r1plus_gateway.store.tenant import TenantStore
 from support.edge.owner import owning
-from support.edge.served import COMMAND, Served, read_objects, serving
+from support.edge.served import COMMAND, ENGINE_PROGRAMS, Served, read_objects, serving, split_processes
 from support.edge.suites import write_part
-from support.waiting import DEADLINE_SECONDS, wait_until
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.edge, pytest.mark.timeout(3000)]
 STOCKHOLM = "Stockholm"
@@ -77,13 +81,69 @@ def test_without_the_admission_token_the_gateway_sends_nothing_to_the_pod(served
     wait_until(lambda: answers(served), "it answers again")
 
 
-@pytest.mark.parametrize("program", ["tritonserver", "triton_python_backend_stub", "r1plus_gateway"])
+@pytest.mark.parametrize(
+    "program", ["tritonserver", "triton_python_backend_stub", "-m r1plus_monitoring ", "r1plus_gateway"]
+)
 def test_a_part_that_is_killed_comes_back_by_itself(served: Served, program: str) -> None:
     before = served.find(program)
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: served.find(program) != before, f"another {program} runs", 600, retry_on=(StopIteration,))
     wait_until(lambda: answers(served), "it answers again", 600, retry_on=(httpx.HTTPError,))
     assert served.status.verdict == "Pass"
+
+
+def read_processors(process: int) -> str:
+    """Return the processors that a process may use, as the kernel writes them."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(line for line in lines if line.startswith("Cpus_allowed_list:"))
+
+
+def list_addresses(processes: Iterable[int]) -> set[str]:
+    """Return the addresses at which processes listen, as the kernel writes them."""
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    addresses = {f"socket:[{fields[9]}]": fields[1].partition(":")[0] for fields in lines if fields[3] == "0A"}
+    links = [str(one.readlink()) for process in processes for one in Path(f"/proc/{process}/fd").iterdir()]
+    return {addresses[link] for link in links if link in addresses}
+
+
+def test_it_listens_on_loopback_alone_and_there_has_metrics_of_gateway_and_monitor(served: Served) -> None:
+    others, engine = split_processes(served)
+    addresses = list_addresses([*others, *engine])
+    # As the kernel writes 127.0.0.1, and ::ffff:127.0.0.1 where a program has IPv6 as well.
+    assert addresses - {"0000000000000000FFFF00000100007F"} == {"0100007F"}
+    metrics = {served.status.metrics_url: GATEWAY_PODS, f"{served.status.monitor_url}/metrics": ACCURACY_RATIO}
+    for url, series in metrics.items():
+        assert re.search(rf"^{series}[ {{]", httpx.get(url, trust_env=False).text, re.MULTILINE), url
+
+
+def test_all_but_the_engine_takes_250_mib_at_most(served: Served) -> None:
+    memory = read_proportional_memory(split_processes(served)[0]) / 2**20
+    print(f"{memory:.0f} MiB")
+    assert memory <= 250
+
+
+def read_threads(process: int) -> dict[int, float]:
+    """Return the processor seconds of each thread of a process."""
+    tasks = {int(task.name): task / "stat" for task in Path(f"/proc/{process}/task").iterdir()}
+    fields = {task: stat.read_text().rpartition(")")[2].split() for task, stat in tasks.items()}
+    return {task: (int(own[11]) + int(own[12])) / os.sysconf("SC_CLK_TCK") for task, own in fields.items()}
+
+
+def test_what_runs_has_the_processors_of_serve_and_the_engine_takes_as_many_as_its_r1plusengine_says(
+    served: Served,
+) -> None:
+    allowed = {read_processors(process) for part in split_processes(served) for process in part}
+    assert allowed == {read_processors(served.pid)}
+    triton = [served.find(program) for program in ENGINE_PROGRAMS]
+    before = [read_threads(process) for process in triton]
+    with ThreadPoolExecutor(4) as callers:
+        assert all(list(callers.map(lambda _: answers(served), range(64))))
+    after = [read_threads(process) for process in triton]
+    used = [now - then.get(task, 0.0) for was, then in zip(after, before, strict=True) for task, now in was.items()]
+    # One thread computes: what the others need is less than a third of that, however busy the machine is.
+    busiest, others = max(used), sum(used) - max(used)
+    print(f"Triton's busiest thread {busiest:.2f} s of a processor, all others {others:.2f} s")
+    assert others < busiest / 3
 
 
 def test_without_any_flag_it_calculates_also_after_its_calculator_was_killed(served: Served) -> None:
@@ -115,6 +175,7 @@ def test_after_a_power_cut_it_serves_by_the_recorded_verdict_with_the_same_key_a
     assert answers(served)
     assert served.folder.key.read_text() == key
     assert len(read_objects(served.folder, "ControllerRevision")) == 1
+    assert sum(step.processor_seconds for step in served.status.steps) < 60, "a quiet machine needs no minute"
     with owning(served) as owner:
         assert owner.search(store) == "hybrid"
         assert owner.cite(store) == "handbook.md"
@@ -171,15 +232,45 @@ def test_its_owner_confirms_a_clock_far_ahead_and_does_what_administrators_do(se
     assert (receipt["conversations"], receipt["items"], len(receipt["data_keys"])) == (1, 1, 1)
 
 
-def test_a_stop_ends_all_within_seconds_and_says_so(served: Served) -> None:
-    began = time.monotonic()
+def test_a_stop_ends_all_and_says_so(served: Served) -> None:
     stop = served.call("stop")
     assert (stop.returncode, stop.stdout) == (0, "Stopped; nothing is left running\n")
     assert served.wait() == 0
     assert served.is_gone()
-    assert time.monotonic() - began < DEADLINE_SECONDS
     assert list(served.folder.pods.iterdir()) == []
-    assert "nothing is left running" in served.output
+    # It says so, or on a machine that is too busy that the kernel has ended it.
+    assert served.output.splitlines()[-1].startswith("Stopped")
+
+
+MACHINES = {
+    "no room on its disk": (
+        "mount -t tmpfs -o size=64m,mode=700 tmpfs {data}",
+        "64 MiB of disk are free, 1024 MiB are",
+    ),
+    "a read-only disk": ("mount -t tmpfs -o ro,mode=700 tmpfs {data}", "Read-only file system"),
+    "1 GiB of memory": (
+        "sed 's/^MemTotal:.*/MemTotal: 1048576 kB/' /proc/meminfo >{own} && mount --bind {own} /proc/meminfo",
+        "0.16 GiB. This machine has too little memory for any context; it takes one with 1.75 GiB",
+    ),
+    "no AVX2": ("sed 's/ avx2//' /proc/cpuinfo >{own} && mount --bind {own} /proc/cpuinfo", "it has no AVX2"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize(("change", "words"), MACHINES.values(), ids=MACHINES)
+def test_a_machine_is_refused_in_words_and_nothing_is_left_there(tmp_path: Path, change: str, words: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    script = f'{change.format(data=data, own=tmp_path / "own")} && exec "$@"'
+    command = [COMMAND, "serve", "--tier", "edge", "--data", data, "--listen", "127.0.0.1:0"]
+    result = subprocess.run(
+        ["unshare", "--mount", "/bin/sh", "-ec", script, "sh", *command],
+        env={**os.environ, "R1PLUS_CACHE": str(cache_dir())},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, words in result.stderr) == (1, True), result.stdout + result.stderr
+    assert find_processes(data) == []
 
 
 def test_an_engine_that_fails_its_suite_is_refused_and_never_called(tmp_path: Path) -> None:
@@ -204,6 +295,6 @@ def test_a_start_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
         wait_until(lambda: "gate " in served.output, "the gate has begun", 600, evidence=lambda: served.evidence)
         os.kill(served.pid, signal.SIGINT)
         assert served.wait() == 0
-        assert served.is_gone()
+        wait_until(served.is_gone, "nothing of it runs")
     finally:
         served.end()

@@ -34,8 +34,6 @@ PROBE = f"/usr/bin/python3 {MEDIUM}/probe.py /home/{USER}"
 MARKS = (f"/tmp/{sandbox_probe.MARK}", f"/dev/{sandbox_probe.MARK}")
 # The gate is not what is tested: on busy cores it takes minutes, or fails by answers that come too late.
 OPTIONS = f"--tier edge --gate Observe --suite {MEDIUM}/part-v1"
-STOP_SECONDS = 30.0
-"""TimeoutStopSec of the units: after that systemd kills."""
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +107,8 @@ def test_a_unit_of_the_system_serves_and_every_limit_of_it_holds(system: Service
     status = read_status(system.folder.status)
     assert status is not None
     assert [text for text in status.confinement if not text.startswith("network:")] == [], "Landlock confines helpers"
+    (counted,) = (step.detail for step in status.steps if step.name == "machine")
+    assert f" {int(system.read('MemoryMax')) / 2**30:.1f} GiB memory" in counted, "it counts what it may use"
     groups = Path(f"/proc/{system.machine.init}/root/sys/fs/cgroup")
     for limit, files in LIMITS.items():
         (own,) = (one for file in files for one in groups.glob(f"**/system.slice/{NAME}.service/{file}"))
@@ -140,10 +140,8 @@ def test_it_stops_in_time_and_starts_with_the_machine(system: Service) -> None:
     system.until_serving()
     began = time.monotonic()
     system.control(f"stop {NAME}")
-    seconds = time.monotonic() - began
-    print(f"stopped after {seconds:.1f} s")
-    assert seconds < STOP_SECONDS
-    assert (system.read("Result"), system.read("ActiveState")) == ("success", "inactive"), "nothing had to be killed"
+    print(f"stopped after {time.monotonic() - began:.1f} s")
+    assert (system.read("Result"), system.read("ActiveState")) == ("success", "inactive"), "systemd has killed nothing"
     assert system.run("pgrep -f '[t]ritonserver|[r]1plus_' || echo none") == "none"
     assert system.run(f"getent passwd {NAME} || echo none") == "none", "its user exists while it serves"
     # What a boot starts.
@@ -194,6 +192,35 @@ def test_a_unit_of_a_user_serves_without_a_login_and_every_limit_of_it_holds(
     assert service.read("Result") == "success"
     service.run(f"{PROGRAM} serve uninstall --remove-data")
     assert service.run(f"ls -d {service.data} 2>/dev/null || echo none") == "none"
+
+
+def test_a_user_updates_their_unit_by_a_bundle_and_it_starts_with_what_that_brought(
+    machine: SystemdMachine, bundled: Bundled, newer: Path
+) -> None:
+    service = Service(machine, "/home/jonas/.local/share/r1plus/edge", user="jonas")
+    machine.check("useradd --create-home jonas && loginctl enable-linger jonas")
+    wait_until(lambda: machine.run("systemctl is-active user@$(id -u jonas)").returncode == 0, "its manager runs")
+    installer = f"python3 {MEDIUM}/{bundled.installer.name} {MEDIUM}/{bundled.path.name} --key {bundled.key}"
+    words = service.run(f"{installer} --no-start").split()
+    engine = words[words.index("--engine") + 1]
+    service.run(f"{service.program} serve install -- --tier edge --suite {MEDIUM}/part-v1 --engine {engine}")
+    service.control(f"daemon-reload && systemctl --user enable --now {NAME}")
+    service.until_serving()
+    first, pid = service.slot, service.read("MainPID")
+    with service.start_update(f"{MEDIUM}/{newer.name}", bundled.key) as update:
+        output, _ = update.communicate(timeout=START_SECONDS)
+    assert (update.returncode, "Pass, 32/32 right" in output, f"({NEWER}) serves" in output) == (0, True, True), output
+    second = service.slot
+    assert (second == first, service.current, service.read("MainPID")) == (False, second, pid)
+    assert "Stockholm" in service.ask()
+    service.control(f"restart {NAME}")
+    service.until_serving()
+    status = read_status(service.folder.status)
+    assert status is not None
+    assert (service.slot, status.engine, status.verdict, status.accuracy) == (second, NEWER, "Pass", "32/32")
+    assert "Stockholm" in service.ask()
+    assert "the gate runs again" not in service.read_journal("")
+    service.control(f"disable --now {NAME}")
 
 
 @pytest.fixture(scope="module")

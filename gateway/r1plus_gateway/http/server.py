@@ -62,10 +62,12 @@ async def run_gateway(
     embedder: Embedder | None = None,
     resolve: Resolver = resolve_service,
     listener: socket.socket | None = None,
+    internal_listener: socket.socket | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """Serve until the block ends; then drain: no new connections, running answers end, bills are settled.
 
-    `listener`: a socket that listens for callers already; None: one is made, as the settings say.
+    `listener`, `internal_listener`: sockets that listen already, for callers and at the internal port; None: they are
+    made, as the settings say.
     """
     settings = file.current
     async with AsyncExitStack() as stack:
@@ -92,7 +94,7 @@ async def run_gateway(
         internal = await _listen(
             stack,
             api.build_internal(),
-            create_listener(settings.internal_host or settings.host, settings.internal_port),
+            _find_listener(internal_listener, settings.internal_host or settings.host, settings.internal_port),
             None,
             {"shutdown_timeout": 1.0},
         )
@@ -102,7 +104,7 @@ async def run_gateway(
             "keepalive_timeout": settings.limits.idle_seconds,
             "slow_reader_seconds": settings.limits.slow_reader_seconds,
         }
-        front = adopt_listener(listener) if listener else create_listener(settings.host, settings.port)
+        front = _find_listener(listener, settings.host, settings.port)
         port = await _listen(stack, app, front, certificate, options)
         watches = [asyncio.create_task(_watch_files(file, certificate))]
         watches.append(asyncio.create_task(_watch_series(file, metrics, store)))
@@ -114,6 +116,11 @@ async def run_gateway(
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
+
+
+def _find_listener(listener: socket.socket | None, host: str, port: int) -> socket.socket:
+    """Return the socket that listens already, else a new one. Raises OSError."""
+    return adopt_listener(listener) if listener else create_listener(host, port)
 
 
 async def _listen(

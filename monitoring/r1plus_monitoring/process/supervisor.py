@@ -7,6 +7,7 @@ PID 1 must, and ends on SIGTERM alone.
 
 The pod's containers share one network: any process in Triton's could answer for `/verdict` while no prober listens.
 So this process opens the socket, keeps it open, and passes it to each prober. Callers wait until the next one runs.
+Who starts this process may do that instead.
 """
 
 import errno
@@ -199,4 +200,6 @@ def main() -> None:
     """Entry point: all flags are the prober's, passed on as they are."""
     config = read_config(sys.argv[1:])
     command = [sys.executable, "-m", "r1plus_monitoring.process.prober", *sys.argv[1:]]
-    sys.exit(Supervisor(command, config.state_dir, SupervisorTimeouts(), address=(config.host, config.port)).run())
+    # On one machine `serve` keeps the socket open, and the prober gets that.
+    address = (config.host, config.port) if config.listen_fd is None else None
+    sys.exit(Supervisor(command, config.state_dir, SupervisorTimeouts(), address=address).run())

@@ -28,12 +28,12 @@ from bench.reconcile.stage import machine
 from bench.running import exit_at_sigterm
 from devcluster.cache import cache_dir
 from r1plus_client import AsyncClient
-from r1plus_edge.processes import find_processes, list_children, read_processor_seconds, read_proportional_memory
+from r1plus_edge.processes import find_processes, read_processor_seconds, read_proportional_memory
 from r1plus_model_repo import catalog
 from r1plus_model_repo.catalog.loader import load_catalog
 from r1plus_model_repo.catalog.types import EngineSpec
 from r1plus_model_repo.importing.smollm2 import build_engines
-from support.edge.served import Served, read_command
+from support.edge.served import Served, split_processes
 from support.edge.suites import write_part
 from support.waiting import wait_until
 
@@ -42,7 +42,6 @@ ENGINE: Final = "smollm2-edge-q4-1"
 BATCH, CONTEXT, TOKENS = 16, 1024, 64
 PAIRS: Final = 3
 IDLE_SECONDS: Final = 60.0
-ENGINE_PROGRAMS: Final = ("tritonserver", "triton_python_backend_stub")
 MIB: Final = 2**20
 DEPLOYMENT: Final = """
 apiVersion: r1plus.ai/v1alpha1
@@ -188,18 +187,9 @@ def _start(served: Served, what: str) -> Start:
     return start
 
 
-def _split(served: Served) -> tuple[list[int], list[int]]:
-    """Return the processes of `serve` without the engine's, and the engine's."""
-    marked = find_processes(served.folder.root)
-    guardians = [pid for pid in list_children(served.pid) if "r1plus_edge.guardian" in read_command(pid)]
-    engine = [pid for pid in marked if any(word in read_command(pid) for word in ENGINE_PROGRAMS)]
-    others = {served.pid, *guardians, *marked} - set(engine)
-    return sorted(others), engine
-
-
 def _measure_idle(served: Served) -> tuple[float, float, float]:
     """Return MiB and percent of a core of all but the engine, and percent of the engine."""
-    others, engine = _split(served)
+    others, engine = split_processes(served)
     before, began = [read_processor_seconds(pids) for pids in (others, engine)], time.monotonic()
     threading.Event().wait(IDLE_SECONDS)
     seconds = time.monotonic() - began

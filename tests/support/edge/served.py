@@ -17,11 +17,12 @@ import httpx
 
 from devcluster.cache import cache_dir
 from r1plus_edge.data_folder import DataFolder, find_holder
-from r1plus_edge.processes import find_processes
+from r1plus_edge.processes import find_processes, list_children
 from r1plus_edge.report import ServePhase, ServeStatus, read_status
 from support.waiting import wait_until
 
 COMMAND = Path(sys.prefix) / "bin" / "r1plus"
+ENGINE_PROGRAMS = ("tritonserver", "triton_python_backend_stub")
 START_SECONDS = 1200.0
 """A gate of a few items takes half a minute of a quiet machine."""
 DEPLOYMENT = """
@@ -165,6 +166,15 @@ def read_command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
+
+
+def split_processes(served: Served) -> tuple[list[int], list[int]]:
+    """Return the processes of `serve` without the engine's, and the engine's."""
+    marked = find_processes(served.folder.root)
+    guardians = [pid for pid in list_children(served.pid) if "r1plus_edge.guardian" in read_command(pid)]
+    engine = [pid for pid in marked if any(word in read_command(pid) for word in ENGINE_PROGRAMS)]
+    others = {served.pid, *guardians, *marked} - set(engine)
+    return sorted(others), engine
 
 
 def read_objects(folder: DataFolder, kind: str) -> Sequence[dict[str, Any]]:

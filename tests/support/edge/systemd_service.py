@@ -81,21 +81,31 @@ class Service:
         wait_until(look, "it serves", START_SECONDS, period_s=0.5, evidence=lambda: self.read_journal(""))
 
     @property
+    def software(self) -> str:
+        """Where the software of its owner is, as the machine names it."""
+        return f"/home/{self.user}/.local/share/r1plus/software" if self.user else SOFTWARE
+
+    @property
+    def program(self) -> str:
+        """The `r1plus` of its owner's software."""
+        return f"{self.software}/current/bin/r1plus"
+
+    @property
     def slot(self) -> str:
         """Name of the software that serves."""
         command = self.run(f"tr '\\0' ' ' </proc/{self.read('MainPID')}/cmdline")
-        found = re.search(rf"{SOFTWARE}/([0-9a-f]+)/", command)
+        found = re.search(rf"{self.software}/([0-9a-f]+)/", command)
         return found[1] if found is not None else ""
 
     @property
     def current(self) -> str:
         """Name of the software that the next start runs."""
-        return self.run(f"basename $(readlink -f {SOFTWARE}/current)")
+        return self.run(f"basename $(readlink -f {self.software}/current)")
 
     def start_update(self, bundle: str, key: str) -> "subprocess.Popen[str]":
-        """Start an update by a bundle, as root gives it to a service of the system."""
-        command = f"{PROGRAM} serve update {bundle} --key {key} --data {self.data}"
-        return self.machine.start(command, environ={"R1PLUS_CACHE": "/var/cache/r1plus"})
+        """Start an update by a bundle, as its owner gives it: of a service of the system root."""
+        command = f"{self.program} serve update {bundle} --key {key} --data {self.data}"
+        return self.machine.start(command, self.user, {} if self.user else {"R1PLUS_CACHE": "/var/cache/r1plus"})
 
     def ask(self) -> str:
         """Return the answer to the line for curl that the journal has."""

@@ -13,7 +13,7 @@ import pytest
 
 from r1plus_cli.errors import CliError
 from r1plus_cli.local import SHIPPED_CATALOG, SHIPPED_SUITES
-from r1plus_cli.serve import build_end
+from r1plus_cli.serve import STOP_SECONDS, build_end
 from r1plus_cli.serve_options import ServeArguments, build_options
 from r1plus_edge.bundle_install import COMPLETE, CURRENT, switch_current
 from r1plus_edge.bundle_manifest import BundleManifest, read_host
@@ -21,9 +21,12 @@ from r1plus_edge.bundle_writer import Signer, write_bundle
 from r1plus_edge.control import encode_answer
 from r1plus_edge.data_folder import DataFolder
 from r1plus_edge.errors import RequestError
+from r1plus_edge.gateway import DRAIN_SECONDS, END_SECONDS
 from r1plus_edge.listening import Listening
 from r1plus_edge.options import ServeOptions
 from r1plus_edge.places import short_path
+from r1plus_edge.processes import find_processes
+from r1plus_edge.serve import POD_END_SECONDS
 from r1plus_edge.update import UpdateRequest, UpdateResult
 from r1plus_model_repo.catalog.types import Tier
 from r1plus_model_repo.importing.triton_server import WHEEL
@@ -153,13 +156,67 @@ async def test_a_second_signal_does_not_cut_off_the_end() -> None:
             steps.append("ended well")
 
     task = asyncio.create_task(serve())
-    end = build_end(task)
+    end = build_end(task, lambda: steps.append("has so long"))
     await asyncio.sleep(0)
     end()
     await asyncio.sleep(0)
     end()
     await asyncio.wait([task])
-    assert steps == ["serves", "ended well"]
+    assert steps == ["serves", "has so long", "ended well"]
+
+
+def test_what_a_stop_gives_gateway_and_pods_ends_before_its_limit_and_that_within_five_seconds() -> None:
+    assert DRAIN_SECONDS < END_SECONDS
+    assert END_SECONDS + POD_END_SECONDS < STOP_SECONDS < 5.0
+
+
+STUCK = """
+import asyncio, signal, subprocess, sys, time
+from pathlib import Path
+from r1plus_cli.serve import build_end, limit_stop
+from r1plus_edge.data_folder import hold, open_data_folder
+from r1plus_edge.processes import mark
+from r1plus_edge.serve import guard
+
+async def serve():
+    DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('runs', flush=True); time.sleep(600)"
+    folder = open_data_folder(Path(sys.argv[1]))
+    with hold(folder), guard(folder):
+        subprocess.Popen([sys.executable, "-c", DEAF], env=dict(mark(folder.root)), start_new_session=True)
+        HANG
+
+async def main():
+    task = asyncio.create_task(serve())
+    end = build_end(task, lambda: limit_stop(0.5))
+    signal.signal(signal.SIGTERM, lambda *_: end())
+    await task
+
+asyncio.run(main())
+"""
+# All but the first in `make unit-long`: the clock that ends them is the same.
+HANGS = {
+    "a thread that reads an engine": "await asyncio.to_thread(time.sleep, 600)",
+    "an event loop that does not turn": "time.sleep(600)",
+    "an end that waits": "try:\n            await asyncio.Event().wait()\n        finally:\n            await asyncio.Event().wait()",
+}
+
+
+@pytest.mark.parametrize(
+    "hang",
+    [pytest.param(hang, marks=pytest.mark.unit_long if number else ()) for number, hang in enumerate(HANGS.values())],
+    ids=HANGS,
+)
+def test_the_kernel_ends_a_stop_that_takes_too_long_and_the_guardian_what_is_left(tmp_path: Path, hang: str) -> None:
+    script = STUCK.replace("HANG", hang)
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path / "data"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"runs\n"
+        assert find_processes(tmp_path / "data") != []
+        stop = run("serve", "stop", "--data", tmp_path / "data")
+        assert stop.output == "Stopped; nothing is left running\n"
+        assert find_processes(tmp_path / "data") == []
+        assert process.stdout.read() == b"Stopped after 0.5 s; what still ran is killed\n"
+    assert process.returncode == 0
 
 
 def test_stop_signals_nobody_where_the_holder_has_no_pid_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

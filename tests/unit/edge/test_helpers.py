@@ -81,6 +81,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[EdgeGateway]:
         await gateway.pod.end(3.0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        gateway.pod.remove()
         listener.close()
     assert find_processes(folder.root) == []
 

@@ -1,17 +1,13 @@
 """Where the gateway listens, and what is refused."""
 
 import socket
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from r1plus_edge.errors import EdgeError, RequestError
 from r1plus_edge.listening import LOOPBACK_NAMES, read_listening
+from support.edge.certificates import write_certificate
 from support.ports import free_port
 from support.tables import for_each
 
@@ -66,14 +62,7 @@ def test_port_zero_is_any_free_one() -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
-    (tmp_path / "tls.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    encoding = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (tmp_path / "tls.key").write_bytes(key.private_bytes(*encoding))
-    return tmp_path / "tls.crt", tmp_path / "tls.key"
+    return write_certificate(tmp_path)
 
 
 def test_with_a_certificate_it_listens_anywhere_and_answers_to_any_name(certificate: tuple[Path, Path]) -> None:

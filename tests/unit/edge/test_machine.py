@@ -1,5 +1,9 @@
 """What a machine offers, and machines that are refused."""
 
+import os
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from r1plus_edge.machine import (
 )
 from r1plus_edge.serve import check_start
 from r1plus_edge.takeover import TakeOver
+from support.waiting import wait_until
 
 FIT = Machine("x86_64", (3, 11), 2.0, 4 * GIB, 20 * GIB, has_avx2=True)
 REFUSED = {
@@ -71,6 +76,69 @@ def test_limits_of_version_1_count_as_well(tmp_path: Path, proc: Path) -> None:
     make_files(tmp_path / "cgroup", **files, cpu__cpu_DOT_cfs_period_us="100000")
     machine = read_machine(tmp_path, proc, tmp_path / "cgroup")
     assert (machine.memory_bytes, machine.cores) == (2 * GIB, 1.0)
+
+
+GROUPS: dict[str, tuple[str, dict[str, str]]] = {
+    "version 2": (
+        "0::/user.slice/edge.service\n",
+        {
+            "user_DOT_slice__cpu_DOT_max": "150000 100000",
+            "user_DOT_slice__edge_DOT_service__cpu_DOT_max": "max 100000",
+            "user_DOT_slice__edge_DOT_service__memory_DOT_max": "1073741824",
+        },
+    ),
+    "version 1": (
+        "4:cpu,cpuacct:/edge\n3:memory:/system.slice/edge\n1:name=systemd:/a:b\n",
+        {
+            "cpu__edge__cpu_DOT_cfs_quota_us": "150000",
+            "cpu__edge__cpu_DOT_cfs_period_us": "100000",
+            "memory__system_DOT_slice__memory_DOT_limit_in_bytes": "1073741824",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("own", "files"), GROUPS.values(), ids=GROUPS)
+def test_limits_of_its_own_control_group_and_of_those_above_it_count(
+    tmp_path: Path, proc: Path, own: str, files: dict[str, str]
+) -> None:
+    make_files(proc, self__cgroup=own)
+    make_files(tmp_path / "cgroup", **files)
+    machine = read_machine(tmp_path, proc, tmp_path / "cgroup")
+    assert (machine.memory_bytes, machine.cores) == (GIB, 1.5 if (os.cpu_count() or 1) > 1 else 1.0)
+
+
+CPU_GROUPS = Path("/sys/fs/cgroup/cpu")
+"""Of version 1: a group of version 2 that limits needs the whole hierarchy to be so."""
+READ = "import sys; from pathlib import Path; from r1plus_edge.machine import read_machine; print(read_machine(Path('/')).cores)"
+
+
+def test_a_processor_quota_of_the_kernel_counts(tmp_path: Path) -> None:
+    group = CPU_GROUPS / f"r1plus-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("this machine lets nobody make control groups of version 1 for processors")
+    try:
+        (group / "cpu.cfs_quota_us").write_text("50000")
+        command = f"echo $$ >{group}/cgroup.procs && exec {sys.executable} -c {shlex.quote(READ)}"
+        assert subprocess.check_output(["/bin/sh", "-c", command], text=True) == "0.5\n"
+    finally:
+        wait_until(lambda: remove(group), "it is empty")
+
+
+def remove(group: Path) -> bool:
+    """Remove a control group; False: it is not empty yet."""
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def test_processors_that_serve_was_denied_count_for_nothing_and_what_it_runs_has_not_more() -> None:
+    one = str(min(os.sched_getaffinity(0)))
+    assert subprocess.check_output(["taskset", "-c", one, sys.executable, "-c", READ], text=True) == "1.0\n"
 
 
 @pytest.mark.parametrize(

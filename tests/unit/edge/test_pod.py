@@ -5,12 +5,14 @@ import socket
 from pathlib import Path
 from typing import Any, cast
 
-from r1plus_contract.names import CONTAINER_MONITOR
+from r1plus_contract.names import CONTAINER_MONITOR, PORT_MONITOR
 from r1plus_edge.controller import Controller, _RunningPod, run_pod
 from r1plus_edge.data_folder import open_data_folder
 from r1plus_edge.images import Images
 from r1plus_edge.places import LOOPBACK
 from r1plus_edge.pod import Pod, Sources
+from r1plus_monitoring.config import ENV_LISTEN_FD
+from support.edge.foreign_listener import try_to_listen
 from support.waiting import eventually
 
 IMAGES = Images("localhost/triton@sha256:1", "localhost/monitor@sha256:2", "localhost/gateway:1", Path("/triton"))
@@ -70,6 +72,22 @@ async def test_at_the_end_a_pod_in_its_gate_waits_for_no_callers_and_one_that_se
     has_answered.set()
     await end
     assert controller.list_pods() == []
+
+
+async def test_no_other_user_gets_the_port_of_a_monitor_that_does_not_run_until_its_pod_is_removed(
+    tmp_path: Path,
+) -> None:
+    text = template()
+    text["spec"]["containers"][0]["ports"] = [{"name": "monitor", "containerPort": PORT_MONITOR}]
+    text["spec"]["containers"][0]["readinessProbe"] = None
+    pod = Pod("pod", text, open_data_folder(tmp_path / "data"), IMAGES, Sources(lambda name: None), lambda: None)
+    port, program = pod.ports[PORT_MONITOR], pod.containers[0].program
+    assert program.environment[ENV_LISTEN_FD] == str(program.descriptors[0])
+    assert await try_to_listen(LOOPBACK, port) == "Address already in use"
+    pod.choose_ports()
+    assert pod.ports[PORT_MONITOR] == port
+    pod.remove()
+    assert await try_to_listen(LOOPBACK, port) == "it listens"
 
 
 def test_a_monitor_has_no_probe_of_its_containers_first_process(tmp_path: Path) -> None:

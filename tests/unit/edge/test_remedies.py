@@ -99,6 +99,10 @@ TEXTS = {
         "exits repeatedly; see /srv/data/logs/triton.log",
     ),
     "a runbook at the end": ("it fell; runbook: https://example.com/A.md", "it fell"),
+    "no room for an engine": (
+        "batch 1 needs 0.71 GiB; the largest matching node, without 0.34, offers 0.16 GiB; add a larger node",
+        "batch 1 needs 0.71 GiB; this machine, without 0.34, offers 0.16 GiB",
+    ),
     "nothing of a cluster": ("1 of 1 pods of revision edge-1 are ready", "1 of 1 pods of revision edge-1 are ready"),
     "a request": (f"run {format_command(Verb.ACK)} to allow it", f"run {NEW_GATE} to allow it"),
 }

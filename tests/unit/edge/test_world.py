@@ -141,6 +141,7 @@ async def test_a_machine_that_is_too_small_is_refused_with_what_fits(tmp_path: P
     with pytest.raises(EdgeError) as refusal:
         await Machine(tmp_path, memory).prepare()
     assert words in str(refusal.value)
+    assert " node" not in str(refusal.value)
 
 
 def write_gpu_engine(catalog: Path, artifact: dict[str, str] | None) -> Engine:
@@ -207,4 +208,5 @@ async def test_the_engine_that_a_claim_links_to_is_verified_by_the_pods_init_con
     pod._make_volumes()
     verify = pod.find_container(INIT_VERIFY)
     code = await verify.run_once()
+    pod.remove()
     assert (code, verify.facts.message) == (0, "")

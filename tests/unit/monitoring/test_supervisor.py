@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from r1plus_contract.admission import Admission, read_token
+from r1plus_monitoring.config import ENV_LISTEN_FD
 from r1plus_monitoring.process.supervisor import Heartbeat
 from support.monitoring.scripted import Pod, prober_process
 from support.ports import free_port
@@ -205,6 +206,19 @@ def test_finding_05_who_asks_between_two_probers_is_answered_by_the_next(pod: Po
         wait_until(lambda: logged(pod.state, "Prober ended"), "its end")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/verdict", timeout=DEADLINE_SECONDS) as response:
             assert json.load(response)["proberRestarts"] == 1
+
+
+def test_a_monitor_serves_at_a_socket_that_who_starts_it_keeps_open_beyond_its_end(pod: Pod) -> None:
+    pod.mount()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        descriptor, port = listener.fileno(), listener.getsockname()[1]
+        command = [sys.executable, "-m", "r1plus_monitoring", *pod.flags(port)]
+        environ = {**os.environ, **pod.environ(), ENV_LISTEN_FD: str(descriptor)}
+        with subprocess.Popen(command, env=environ, pass_fds=(descriptor,), start_new_session=True) as process:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=DEADLINE_SECONDS) as response:
+                assert response.read() == b"ok\n"
+            os.killpg(process.pid, signal.SIGKILL)
+        assert not listens_elsewhere("127.0.0.1", port, socket.SO_REUSEADDR)
 
 
 def test_a_port_that_is_taken_is_reported_and_tried_again(pod: Pod) -> None:
