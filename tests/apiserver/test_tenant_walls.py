@@ -14,6 +14,7 @@ from devcluster.apiserver_only import ApiServer
 from r1plus_contract import names
 from r1plus_contract.gateway import LABEL_GATEWAY
 from r1plus_operator.api import kinds
+from r1plus_operator.runtime.client import JSON_PATCH
 from support.apiserver.manifests import (
     CHILD,
     RBAC,
@@ -154,7 +155,7 @@ class Try:
     who: str
     method: str
     path: str
-    body: Json | None = None
+    body: Json | list[Json] | None = None
     group: str = ""
     kind: str = ""
 
@@ -222,6 +223,12 @@ def placed(**fields: Any) -> Json:
     return pod("p", **fields)
 
 
+def tolerating(operator: str, key: str) -> Try:
+    """One more toleration for a pod that runs."""
+    more = [{"op": "add", "path": "/spec/tolerations/-", "value": {"key": key, "operator": operator}}]
+    return Try(NINA, "PATCH", "pods/{plain}", more, kind=JSON_PATCH)
+
+
 def ports(count: int) -> list[Json]:
     """That many ports."""
     return [{"protocol": "TCP", "port": 8000 + number} for number in range(count)]
@@ -229,9 +236,9 @@ def ports(count: int) -> list[Json]:
 
 def networks(count: int, excepted: int) -> list[Json]:
     """That many networks, the first without that many of its parts."""
-    first, *rest = ({"ipBlock": {"cidr": f"10.{number}.0.0/16"}} for number in range(count))
-    first["ipBlock"]["except"] = [f"10.0.{number}.0/24" for number in range(excepted)]
-    return [first, *rest]
+    made: list[Json] = [{"ipBlock": {"cidr": f"10.{number}.0.0/16"}} for number in range(count)]
+    made[0]["ipBlock"]["except"] = [f"10.0.{number}.0/24" for number in range(excepted)]
+    return made
 
 
 def service(*addresses: str, name: str = "takes", many: int = 1) -> Json:
@@ -384,6 +391,9 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         Try(NINA, "POST", "pods", placed(tolerations=[{"operator": "Exists"}])), "nodes", "tolerates all taints",
         Try(NINA, "POST", "pods", placed(tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}])),
     ),
+    "a taint that a pod of one's own tolerates afterwards": (
+        tolerating("Exists", ""), "nodes", "tolerates all taints", tolerating("Exists", "nvidia.com/gpu"),
+    ),
     "a pod on the control plane's nodes": (
         Try(PAULA, "POST", "pods", placed(tolerations=[{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}])), "nodes", "run no pod of a tenant",
         Try(PAULA, "POST", "pods", placed(tolerations=[{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9}])),
@@ -496,6 +506,18 @@ def test_finding_53_a_tenants_pods_run_as_its_user_alone(installed_server: ApiSe
                 assert_held(answer, "tenant-users", said)
             else:
                 assert not answer.refused, f"{case}: {answer}"
+
+
+def test_a_pod_from_before_that_tolerates_everything_can_be_edited(world: World, admin: Person) -> None:
+    """A Job's finalizer comes off its pods by an update. Elsewhere the policies say nothing: there it was made."""
+    namespace = f"t-{uuid.uuid4().hex[:10]}"
+    path = f"{kinds.POD.path(namespace)}/p"
+    admin.do("POST", kinds.NAMESPACE.path(), manifest(kinds.NAMESPACE, namespace))
+    admin.do("POST", kinds.POD.path(namespace), placed(tolerations=[{"operator": "Exists"}], nodeName="n"))
+    admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: "true"}}})
+    again = placed(tolerations=[{"operator": "Exists"}])
+    wait_until(lambda: admin.ask("POST", kinds.POD.path(namespace), again).refused, "the namespace is a tenant")
+    admin.do("PATCH", path, {"metadata": {"labels": {"team": "blue"}}})
 
 
 def test_the_namespace_goes_with_all_its_policies(installed_server: ApiServer, admin: Person) -> None:
