@@ -19,6 +19,7 @@ from support.apiserver.manifests import (
     manifest,
     pod,
     r1plus_deployment,
+    r1plus_tenant,
     role_binding,
     tenant_namespace,
     user,
@@ -26,6 +27,7 @@ from support.apiserver.manifests import (
 from support.apiserver.people import Person, people, until_pods_are_taken
 from support.apiserver.rights import OPERATOR
 from support.apiserver.walls import assert_held, pod_of
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
 OLGA = "olga"
@@ -169,3 +171,19 @@ def test_finding_43_many_annotations_of_an_r1plusdeployment_are_refused_at_once(
     many = {f"k{number}": "" for number in range(300)} | {"r1plus.ai/requested-pin": "x"}
     answer = world.olga.ask("PATCH", path, {"metadata": {"annotations": many}})
     assert answer.status == 403, answer
+
+
+def test_finding_45_a_tenant_that_is_being_deleted_gets_no_new_deployment(world: World, admin: Person) -> None:
+    namespace = f"going-{uuid.uuid4().hex[:10]}"
+    admin.do("POST", kinds.NAMESPACE.path(), tenant_namespace(namespace))
+    tenants, deployments = kinds.R1PLUS_TENANT.path(namespace), kinds.R1PLUS_DEPLOYMENT.path(namespace)
+    admin.do("POST", tenants, r1plus_tenant(namespace))
+    admin.do("PATCH", f"{tenants}/{names.TENANT}", {"metadata": {"finalizers": ["example.com/holds-it"]}})
+    body = r1plus_deployment("credit", namespace, tier="full")
+    wait_until(lambda: admin.ask("POST", deployments, body).status == 201, "the namespace is a tenant")
+    admin.do("POST", deployments, body)
+    admin.do("DELETE", f"{tenants}/{names.TENANT}")
+    other = r1plus_deployment("other", namespace, tier="full")
+    wait_until(lambda: admin.ask("POST", deployments, other).status == 403, "no new deployment is taken")
+    assert_held(admin.ask("POST", deployments, other), "placement", "is being deleted")
+    assert admin.ask("PATCH", f"{deployments}/credit", {"spec": {"replicas": 2}}).status == 200

@@ -250,6 +250,8 @@ def build_service(owner: ChildOwner, revision: str) -> Json:
         "metadata": owner.build_metadata(owner.name),
         "spec": {
             "type": "ClusterIP",
+            # The default, but explicit: one that is taken over might have true, and lead to pods that have not passed.
+            "publishNotReadyAddresses": False,
             "selector": owner.select_pods_in_traffic(revision),
             "ports": [
                 {"name": "grpc", "port": names.PORT_GRPC, "targetPort": "grpc", "protocol": "TCP"},

@@ -17,6 +17,8 @@ from r1plus_operator.plan.observation import Json
 
 _ATOMIC = frozenset({"selector", "podSelector", "namespaceSelector", "matchLabels", "nodeSelector"})
 """Maps that must be equal: an additional label would select other pods or nodes."""
+_ABSENT_IS_FALSE = frozenset({"publishNotReadyAddresses"})
+"""Fields that the API server drops where they are false."""
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "containers": ("name",),
     "initContainers": ("name",),
@@ -88,6 +90,8 @@ def is_covered(live: Any, desired: Any) -> bool:
 def _is_field_covered(key: str, live: Any, desired: Any) -> bool:
     if key in _ATOMIC:
         return (live or None) == (desired or None)
+    if key in _ABSENT_IS_FALSE:
+        return bool(live) == bool(desired)
     if key in _KEYS and isinstance(desired, list):
         return _are_items_covered(key, live if isinstance(live, list) else [], desired)
     return is_covered(live, desired)
