@@ -254,7 +254,10 @@ def test_an_owner_in_another_namespace_is_none_and_costs_only_who_forged_it(worl
     path, there = f"{OURS}/{world.a}/r1plusdeployments/credit", kinds.CONFIG_MAP.path(world.b)
     before = anna.do("GET", path)
     own = bert.do("POST", there, config_map("own"))
-    for name, owner in (("forged", owner_of(before) | {"controller": True}), ("honest", owner_of(own))):
+    controlled = config_map("controlled")
+    controlled["metadata"]["ownerReferences"] = [owner_of(before) | {"controller": True}]
+    assert_held(bert.ask("POST", there, controlled), "controllers", "leave out `controller`")
+    for name, owner in (("forged", owner_of(before)), ("honest", owner_of(own))):
         child = config_map(name)
         child["metadata"]["ownerReferences"] = [owner]
         bert.do("POST", there, child)
