@@ -48,7 +48,7 @@ MAY_ADD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ConfigMap": ("files.",),
         "ControllerRevision": (f"annotations.{names.ANNOTATION_LAST_VALID}",),
         "ResourceQuota": tuple(f"spec.hard.count/{of}" for of in ("configmaps", "networkpolicies", "services")),
-        "R1PlusTenant": ("spec.quota.configMaps", "spec.quota.networkPolicies", "spec.quota.services"),
+        "R1PlusTenant": ("spec.quota.configMaps",),
     }
 )
 """Kind -> beginnings of the paths at which a later version may add a value. Monitors pass over fields that they do not

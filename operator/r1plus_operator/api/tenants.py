@@ -191,15 +191,15 @@ class Quota(ApiModel):
         description="ConfigMaps: golden suites, which the operator watches, the tenant's own and the operator's, some"
         " ten for each deployment.",
     )
-    network_policies: Count = Field(
-        100,
+    network_policies: Count | None = Field(
+        None,
         description="NetworkPolicies: nodes write them all before a new pod has any. Some five are the operator's, and"
-        " one for each deployment.",
+        " one for each deployment. Default: 100, or 60 more than `deployments`.",
     )
-    services: Count = Field(
-        100,
+    services: Count | None = Field(
+        None,
         description="Services: nodes write them all before a new one leads anywhere. One is the operator's, and two for"
-        " each deployment.",
+        " each deployment. Default: 100, or 60 more than `deployments` need.",
     )
 
 

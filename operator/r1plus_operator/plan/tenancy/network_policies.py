@@ -36,6 +36,8 @@ ADMINS, VIEWERS = "r1plus-tenant-admins", "r1plus-tenant-viewers"
 _RBAC = "rbac.authorization.k8s.io"
 _OURS = (names.LABEL_DEPLOYMENT, names.LABEL_VOLUME, names.LABEL_PROBE)
 """Labels of pods that have network policies of their own."""
+_FEWEST_OBJECTS, _OWN_OBJECTS = 100, 60
+"""How many NetworkPolicies, or Services, a tenant may have at least, and beside those of its deployments."""
 
 
 def build_metadata(namespace: str, name: str, part: IsolationPart = IsolationPart.TENANT, **annotations: str) -> Json:
@@ -113,11 +115,14 @@ def find_covered_node(way: Egress, nodes: Collection[str]) -> str:
 
 def build_limits(namespace: str, quota: Quota) -> list[Json]:
     """Return the ResourceQuota, and a LimitRange if it limits requests: pods without requests would be refused."""
+    deployments = quota.deployments or 0
+    network_policies = _choose_most(quota.network_policies, deployments)
+    services = _choose_most(quota.services, 2 * deployments)
     hard = {
         "count/configmaps": _format_count(quota.config_maps),
-        "count/networkpolicies.networking.k8s.io": _format_count(quota.network_policies),
+        "count/networkpolicies.networking.k8s.io": _format_count(network_policies),
         "count/r1plusdeployments.r1plus.ai": _format_count(quota.deployments),
-        "count/services": _format_count(quota.services),
+        "count/services": _format_count(services),
         "pods": _format_count(quota.pods),
         "requests.cpu": _format_cores(quota.cpu),
         "requests.memory": _format_size(quota.memory),
@@ -132,6 +137,11 @@ def build_limits(namespace: str, quota: Quota) -> list[Json]:
         default = {"type": "Container", "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}
         objects.append({"apiVersion": "v1", "kind": "LimitRange", "metadata": meta, "spec": {"limits": [default]}})
     return objects
+
+
+def _choose_most(limit: int | None, needed: int) -> int:
+    """Return how many objects of a kind there may be, of which the tenant's deployments need some."""
+    return max(_FEWEST_OBJECTS, needed + _OWN_OBJECTS) if limit is None else limit
 
 
 # Quantities are written as the API server returns them; otherwise every pass would find drift.

@@ -196,6 +196,11 @@ def test_who_asks_reaches_names_the_api_server_and_the_decoy_and_nobody_reaches_
 
 @for_each("quota, hard, kinds", {
     "nothing but ConfigMaps is limited": ({}, {}, ["ResourceQuota"]),
+    "as many deployments as it may have have room for what is made for them": (
+        {"deployments": 300},
+        {"count/r1plusdeployments.r1plus.ai": "300", "count/networkpolicies.networking.k8s.io": "360", "count/services": "660"},
+        ["ResourceQuota"],
+    ),
     "none at all is a limit": ({"pods": 0, "configMaps": 0, "services": 0}, {"pods": "0", "count/configmaps": "0", "count/services": "0"}, ["ResourceQuota"]),
     "what pods do not request needs no defaults": (
         {"deployments": 3, "gpus": 2, "storage": "100Gi"},
