@@ -106,13 +106,17 @@ async def test_two_deployments_share_a_volume_and_the_last_one_takes_it_with_it(
     await tenant.child_that(
         "PersistentVolumeClaim", volume, lambda it: owners(it) == ["triage"], "triage alone owns the volume"
     )
-    await part(tenant, "triage")
+    holder = {"metadata": {"finalizers": ["example.com/holds-it"]}}
+    await tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "triage", tenant.namespace, holder)
+    # Nobody plays the garbage collector: a finalizer keeps the object, and the operator deletes what it has.
+    await tenant.client.delete(kinds.R1PLUS_DEPLOYMENT, "triage", tenant.namespace)
 
     async def going() -> bool:
         claim = await tenant.child("PersistentVolumeClaim", volume)
         return claim is None or "deletionTimestamp" in claim["metadata"]
 
     await eventually(going, "the volume goes")
+    await tenant.client.patch(kinds.R1PLUS_DEPLOYMENT, "triage", tenant.namespace, {"metadata": {"finalizers": None}})
 
 
 async def test_a_volume_stays_while_its_revision_has_lost_its_mark(operator: OperatorProcess, tenant: Tenant) -> None:

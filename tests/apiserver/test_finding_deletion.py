@@ -5,8 +5,9 @@ import pytest
 from r1plus_contract import names
 from r1plus_operator.api import kinds
 from r1plus_operator.api.conditions import ConditionType
+from support.apiserver.manifests import pod_template
 from support.apiserver.operator_process import OperatorProcess
-from support.apiserver.tenant import Tenant
+from support.apiserver.tenant import Tenant, apply_pod_as_default
 from support.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
@@ -36,6 +37,29 @@ async def test_finding_41_what_is_deleted_serves_no_more_though_a_finalizer_keep
         await tenant.absent(kind, name)
     assert [one["type"] for one in (await tenant.cr("credit"))["status"]["conditions"]] == ["Ready"]
     assert await tenant.child("NetworkPolicy", "other"), "another deployment loses nothing"
+    await release(tenant, "credit")
+
+
+async def test_a_pod_in_quarantine_goes_as_well(operator: OperatorProcess, tenant: Tenant) -> None:
+    """No ReplicaSet has it any more, so it would run on, with its GPU, for as long as the finalizer stays."""
+    revision = await tenant.serve("credit")
+    (old,) = [one for one in await tenant.listed("Pod") if one["metadata"]["name"].startswith(revision)]
+    await hold(tenant, "credit")
+    await tenant.until("credit", ConditionType.READY, "False", "Deleting")
+    await tenant.absent("Deployment", revision)
+    cr, meta = await tenant.cr("credit"), old["metadata"]
+    for name, owners in (("ours", [cr]), ("left-behind", [])):
+        labels = {**meta["labels"], names.LABEL_SERVING: names.QUARANTINED}
+        metadata = {"labels": labels, "annotations": {**meta["annotations"], names.ANNOTATION_QUARANTINE: "x"}}
+        template = {"metadata": metadata, "spec": pod_template({})["spec"]}
+        await apply_pod_as_default(tenant.client, name, tenant.namespace, template)
+        references = [
+            {key: one[key] for key in ("apiVersion", "kind")} | {key: one["metadata"][key] for key in ("name", "uid")}
+            for one in owners
+        ]
+        await tenant.client.patch(kinds.POD, name, tenant.namespace, {"metadata": {"ownerReferences": references}})
+    await tenant.absent("Pod", "ours")
+    assert await tenant.child("Pod", "left-behind")
     await release(tenant, "credit")
 
 

@@ -55,7 +55,7 @@ async def resolve_service(host: str, port: int) -> frozenset[str]:
     takes the NXDOMAIN to that as the answer: while the name server is busy, the model would have no pods.
     """
     try:
-        name = qualify_service(host, RESOLVER_FILE.read_text())
+        name = qualify_service(host, RESOLVER_FILE.read_text(errors="replace"))
     except OSError:
         name = host
     try:
@@ -74,7 +74,16 @@ def qualify_service(host: str, resolver_settings: str) -> str:
     """
     words = [line.split() for line in resolver_settings.splitlines()]
     searched = [domain for line in words if line[:1] == ["search"] for domain in line[1:]]
-    domain = next((one.removeprefix("svc.").rstrip(".") for one in searched if one.startswith("svc.")), "")
+    names = [one.rstrip(".") for one in searched]
+    # A namespace may be named svc: its own entry begins so, too, and follows none that ends with it.
+    domain = next(
+        (
+            one.removeprefix("svc.")
+            for one in names
+            if one.startswith("svc.") and any(other.endswith(f".{one}") for other in names)
+        ),
+        "",
+    )
     return f"{host}.{domain}." if domain and host.endswith(".svc") else host
 
 

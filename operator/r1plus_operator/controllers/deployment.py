@@ -123,18 +123,19 @@ class DeploymentReconciler:
 
     async def _end_deployment(self, key: Key) -> None:
         """Delete what a CR still controls that is being deleted and that a finalizer keeps."""
-        observed = await self._observer.load_deletion(key)
-        if observed is None:
+        deletion = await self._observer.load_deletion(key)
+        if deletion is None:
             return
-        cr, children = observed
         now = self._clock()
         try:
-            await self._applier.apply_plan(cr, plan_deletion(cr, children, now), now)
+            await self._applier.apply_plan(deletion.cr, plan_deletion(deletion, now), now)
         except OwnerGoneError as error:
             log.info("R1PlusDeployment was deleted, the garbage collector removes its children: %s", error)
-            self._observer.forget(key, cr["metadata"]["uid"])
-        if children:
-            # Our own deletions are not reported, and an R1PlusTenant that is being deleted may wait for them.
+            self._observer.forget(key, deletion.cr["metadata"]["uid"])
+        if deletion.children:
+            # Our own deletions are not reported. Volumes that no revision needs any more go, and an R1PlusTenant that
+            # is being deleted may wait for both.
+            self._queue.add((key[0], VOLUMES_NAME))
             self._queue.add((key[0], TENANT_NAME))
 
     async def _plan(self, key: Key) -> tuple[Observation, Plan, float] | None:

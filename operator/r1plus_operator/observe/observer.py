@@ -38,6 +38,7 @@ from r1plus_operator.observe.unmarked_revisions import RevisionFinder, UnmarkedR
 from r1plus_operator.observe.waves import Waves
 from r1plus_operator.plan.accuracy.mounted_suites import hash_mounted_suites
 from r1plus_operator.plan.accuracy.suite_names import list_suite_names
+from r1plus_operator.plan.deletion import Deletion
 from r1plus_operator.plan.manifests.alerts import format_group_name
 from r1plus_operator.plan.observation import (
     Json,
@@ -356,8 +357,8 @@ class Observer:
             volume_write_errors=self.volume_write_errors.get(namespace, {}),
         )
 
-    async def load_deletion(self, key: Key) -> tuple[Json, tuple[tuple[str, str, str], ...]] | None:
-        """Return a CR that is being deleted and what it still controls, as (kind, name, uid).
+    async def load_deletion(self, key: Key) -> Deletion | None:
+        """Return a CR that is being deleted and what is left of it.
 
         None if it is gone, is not being deleted, or leaves its objects behind on purpose (`--cascade=orphan`). Raises
         ApiError if they cannot be read.
@@ -369,12 +370,23 @@ class Observer:
             return None
         uid = cr["metadata"]["uid"]
         controlled = self._caches.list_controlled(uid)
+        pods = [
+            (pod.name, pod.uid)
+            for pod in self.pods.store.by_index(f"{key[0]}/{key[1]}")
+            if pod.facts.quarantine is not None and not pod.facts.terminating
+        ]
         # The cache may still show the owner of what was left behind a moment ago.
-        return cr, tuple([one for one in controlled if await self._has_controller(key[0], *one[:2], uid)])
+        return Deletion(
+            cr,
+            tuple([one for one in controlled if await self._is_owned(key[0], *one[:2], uid)]),
+            tuple([pod for pod in pods if await self._is_owned(key[0], kinds.POD.kind, pod[0], uid)]),
+        )
 
-    async def _has_controller(self, namespace: str, kind: str, name: str, uid: str) -> bool:
-        """Whether the API server has the object, under this R1PlusDeployment's control."""
+    async def _is_owned(self, namespace: str, kind: str, name: str, uid: str) -> bool:
+        """Whether the API server has the object, and this R1PlusDeployment controls it; a pod has it as an owner."""
         objects, _ = await self._client.list(kinds.BY_KIND[kind], namespace, name=name)
+        if kind == kinds.POD.kind:
+            return any(owner["uid"] == uid for obj in objects for owner in obj["metadata"].get("ownerReferences") or ())
         return any(projections.find_controller(obj["metadata"]).get("uid") == uid for obj in objects)
 
     def _list_endpoints(self, key: Key) -> frozenset[str] | None:

@@ -4,6 +4,8 @@ Nobody watches it any more: no drop is answered, and no network policy follows w
 of its pods may serve. Kubernetes' garbage collector would delete the same objects, but only after the last finalizer.
 """
 
+from dataclasses import dataclass
+
 from r1plus_operator.api.conditions import ConditionType, Finding, Reason
 from r1plus_operator.plan.deployment import Plan
 from r1plus_operator.plan.observation import Json
@@ -13,11 +15,20 @@ _REQUESTS = ("requests", "lastRequest")
 """Status fields that stay: policy `requests` numbers the next request by them."""
 
 
-def plan_deletion(cr: Json, children: tuple[tuple[str, str, str], ...], now: float) -> Plan:
-    """Return the deletion of all that the CR still controls, and a status that says so.
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A CR that is being deleted, and what is left of it."""
 
-    `children`: (kind, name, uid).
-    """
+    cr: Json
+    children: tuple[tuple[str, str, str], ...]
+    """(kind, name, uid) of what it controls."""
+    pods: tuple[tuple[str, str], ...] = ()
+    """(name, uid) of its pods in quarantine: no ReplicaSet has them any more, so they go with no Deployment."""
+
+
+def plan_deletion(deletion: Deletion, now: float) -> Plan:
+    """Return the deletion of all that is left, and a status that says so."""
+    cr = deletion.cr
     before, meta = cr.get("status") or {}, cr["metadata"]
     generation = int(meta.get("generation", 0))
     holders = ", ".join(meta.get("finalizers") or ()) or "none"
@@ -32,4 +43,4 @@ def plan_deletion(cr: Json, children: tuple[tuple[str, str, str], ...], now: flo
         "reason": Reason.DELETING.value,
         "conditions": build_conditions(findings, before, generation, now),
     }
-    return Plan(delete=children, status=status)
+    return Plan(delete=deletion.children, cut=deletion.pods, status=status)

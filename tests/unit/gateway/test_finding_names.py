@@ -12,6 +12,16 @@ KUBERNETES = "search team.svc.cluster.local svc.cluster.local cluster.local\nnam
 NAMES = {
     "a Service gets the cluster's domain": (KUBERNETES, "m-pods.team.svc", "m-pods.team.svc.cluster.local."),
     "of another domain": ("search a.svc.k8s.example svc.k8s.example", "m-pods.a.svc", "m-pods.a.svc.k8s.example."),
+    "in a namespace named svc": (
+        "search svc.svc.cluster.local svc.cluster.local cluster.local",
+        "m-pods.svc.svc",
+        "m-pods.svc.svc.cluster.local.",
+    ),
+    "a network's own domain that begins so comes first": (
+        "search svc.example.com team.svc.cluster.local svc.cluster.local cluster.local",
+        "m-pods.team.svc",
+        "m-pods.team.svc.cluster.local.",
+    ),
     "a name that is no Service's stays": (KUBERNETES, "localhost", "localhost"),
     "an absolute name stays": (KUBERNETES, "m-pods.team.svc.cluster.local.", "m-pods.team.svc.cluster.local."),
     "a machine outside of a cluster": (
