@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ MIB: Final = 2**20
 GIB: Final = 2**30
 RESERVED_BYTES: Final = 512 * MIB
 """Of the memory: for the system, the gateway and `serve` itself."""
+FREE_BYTES: Final = 256 * MIB
+"""Of that, what the unit of `serve install` leaves to the rest of the system by its `MemoryMax`."""
 LEAST_DISK_BYTES: Final = 1 * GIB
 """For Triton, the engine and what serving writes."""
 EARLIEST: Final = 1764201600.0
@@ -44,6 +46,8 @@ class Machine:
     disk_bytes: int
     """Free for an ordinary user where the data are."""
     has_avx2: bool
+    reserved_bytes: int = RESERVED_BYTES
+    """Of the memory, what no engine gets."""
 
     @property
     def text(self) -> str:
@@ -52,23 +56,29 @@ class Machine:
 
 
 def read_machine(folder: Path, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Machine:
-    """Read what this process may use; limits of a container, or of systemd, count. `folder`: whose disk is asked."""
+    """Read what this process may use; limits of a container, or of systemd, count. `folder`: whose disk is asked.
+
+    A container's limit has room for all that `RESERVED_BYTES` is for; a unit's leaves the system out, so less is taken.
+    """
     memory = next(
         int(line.split()[1]) * 1024
         for line in (proc / "meminfo").read_text().splitlines()
         if line.startswith("MemTotal:")
     )
-    files = (group / name for group in _list_groups("memory", proc, cgroup) for name in _MEMORY_LIMITS)
-    limits = [limit for file in files if (limit := _read_number(file)) is not None]
+    roots, groups = (cgroup, cgroup / "memory"), _list_groups("memory", proc, cgroup)
+    most = min([memory, *_read_memory_limits(group for group in groups if group in roots)])
+    unit = _read_memory_limits(group for group in groups if group not in roots)
+    usable = min([most - RESERVED_BYTES, *(limit - (RESERVED_BYTES - FREE_BYTES) for limit in unit)])
     cores = [float(len(os.sched_getaffinity(0)))]
     cores += [limit for group in _list_groups("cpu", proc, cgroup) for limit in _read_cpu_limits(group)]
     return Machine(
         architecture=platform.machine(),
         python=sys.version_info[:2],
         cores=min(cores),
-        memory_bytes=min([memory, *limits]),
+        memory_bytes=min([most, *unit]),
         disk_bytes=shutil.disk_usage(folder).free,
         has_avx2=_has_flag(proc / "cpuinfo", "avx2"),
+        reserved_bytes=min([most, *unit]) - usable,
     )
 
 
@@ -127,7 +137,7 @@ def describe_node(machine: Machine) -> NodeFacts:
     """Return the machine as the one node of the plan."""
     return NodeFacts(
         name="localhost",
-        memory_bytes=max(0, machine.memory_bytes - RESERVED_BYTES),
+        memory_bytes=max(0, machine.memory_bytes - machine.reserved_bytes),
         cores=machine.cores,
         labels=LABELS,
         addresses=("127.0.0.1",),
@@ -145,6 +155,12 @@ def _read_number(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def _read_memory_limits(groups: Iterable[Path]) -> list[int]:
+    """Return the bytes that control groups allow; none where they have no limit."""
+    files = (group / name for group in groups for name in _MEMORY_LIMITS)
+    return [limit for file in files if (limit := _read_number(file)) is not None]
 
 
 def _list_groups(controller: str, proc: Path, cgroup: Path) -> list[Path]:

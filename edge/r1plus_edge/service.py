@@ -15,14 +15,13 @@ from r1plus_edge.base_folders import find_config_home
 from r1plus_edge.bundle_install import CURRENT
 from r1plus_edge.data_folder import DataFolder, check_path, find_holder
 from r1plus_edge.errors import EdgeError, RequestError
+from r1plus_edge.machine import FREE_BYTES
 
 MARK: Final = "# Written by `r1plus serve install`, and replaced by it."
 _DATA: Final = "# Data: "
 NAME: Final = "r1plus-edge"
 _NAMES: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 SYSTEM_FOLDER: Final = Path("/etc/systemd/system")
-FREE_BYTES: Final = 256 * 2**20
-"""Of the machine's memory, that the unit leaves to the rest."""
 _PATH_OPTIONS: Final = frozenset(
     {"-f", "--file", "--engine", "--suite", "--suites", "--catalog", "--tls-cert", "--tls-key"}
 )

@@ -161,7 +161,8 @@ def build_end(task: asyncio.Task[None], limit: Callable[[], None]) -> Callable[[
         if not has_ended:
             has_ended = True
             limit()
-            task.get_loop().call_soon_threadsafe(task.cancel)
+            with contextlib.suppress(RuntimeError):  # Its loop is closed: it has ended by itself.
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     return end
 

@@ -9,7 +9,7 @@ import re
 import socket
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,11 +147,15 @@ def parse_runtimes(document: Any, value: str, backends: Collection[str]) -> dict
         ValueError: an image or a version is missing, or it is not for one of these backends.
     """
     try:
-        runtimes = {str(name): TritonRuntime(str(one["image"]), str(one["version"])) for name, one in document.items()}
+        runtimes = {str(name): TritonRuntime(one["image"], one["version"]) for name, one in document.items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{value}: {document!r:.120}: {error!r}; it names image and version by backend") from error
     if unknown := sorted(set(runtimes) - set(backends)):
         raise ValueError(f"{unknown[0]!r:.60}: {value} is for {' and '.join(sorted(backends))}")
+    fields = ((f"{name}.{key}", text) for name, one in runtimes.items() for key, text in asdict(one).items())
+    # YAML reads 0.30 as the number 0.3.
+    if other := next((f"{field}: {text!r:.60}" for field, text in fields if not isinstance(text, str)), None):
+        raise ValueError(f"{value}.{other}: is no string; put it in quotes")
     return runtimes
 
 

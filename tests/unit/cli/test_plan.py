@@ -257,6 +257,10 @@ def test_vllm_on_cpu_is_refused_until_the_charts_values_name_an_image(tmp_path: 
     ),
     "an image of no version": ("images: {cpu: {vllm: {image: a}}}", "it names image and version by backend"),
     "a list": ("[1]", "give the file with the chart's values"),
+    "a version that YAML reads as a number": (
+        "images: {cpu: {vllm: {image: a, version: 0.30}}}",
+        "images.cpu.vllm.version: 0.3: is no string; put it in quotes",
+    ),
     "no YAML": ("images: [", "give the file with the chart's values"),
 })  # fmt: skip
 def test_wrong_values_are_named_with_their_file(tmp_path: Path, suites: Path, text: str, says: str) -> None:

@@ -165,6 +165,13 @@ async def test_a_second_signal_does_not_cut_off_the_end() -> None:
     assert steps == ["serves", "has so long", "ended well"]
 
 
+def test_a_signal_after_the_end_does_not_replace_what_it_says() -> None:
+    async def serve() -> asyncio.Task[None]:
+        return asyncio.create_task(asyncio.sleep(0))
+
+    build_end(asyncio.run(serve()), lambda: None)()
+
+
 def test_what_a_stop_gives_gateway_and_pods_ends_before_its_limit_and_that_within_five_seconds() -> None:
     assert DRAIN_SECONDS < END_SECONDS
     assert END_SECONDS + POD_END_SECONDS < STOP_SECONDS < 5.0

@@ -13,6 +13,7 @@ from r1plus_edge.errors import EdgeError
 from r1plus_edge.handover import Handover, HandoverKind
 from r1plus_edge.machine import (
     EARLIEST,
+    FREE_BYTES,
     GIB,
     MIB,
     RESERVED_BYTES,
@@ -106,6 +107,24 @@ def test_limits_of_its_own_control_group_and_of_those_above_it_count(
     make_files(tmp_path / "cgroup", **files)
     machine = read_machine(tmp_path, proc, tmp_path / "cgroup")
     assert (machine.memory_bytes, machine.cores) == (GIB, 1.5 if (os.cpu_count() or 1) > 1 else 1.0)
+
+
+LIMITS = {
+    "nobody's": (None, 8 * GIB - RESERVED_BYTES),
+    "that of `serve install`, which leaves the system its part": (8 * GIB - FREE_BYTES, 8 * GIB - RESERVED_BYTES),
+    "a smaller one": (2 * GIB, 2 * GIB - (RESERVED_BYTES - FREE_BYTES)),
+    "a larger one than the machine's": (9 * GIB, 8 * GIB - RESERVED_BYTES),
+}
+
+
+@pytest.mark.parametrize(("limit", "expected"), LIMITS.values(), ids=LIMITS)
+def test_a_units_limit_and_what_is_kept_for_the_system_are_not_both_taken_from_an_engine(
+    tmp_path: Path, proc: Path, limit: int | None, expected: int
+) -> None:
+    make_files(proc, self__cgroup="0::/system.slice/edge.service\n")
+    text = "max" if limit is None else str(limit)
+    make_files(tmp_path / "cgroup", system_DOT_slice__edge_DOT_service__memory_DOT_max=text)
+    assert describe_node(read_machine(tmp_path, proc, tmp_path / "cgroup")).memory_bytes == expected
 
 
 CPU_GROUPS = Path("/sys/fs/cgroup/cpu")
