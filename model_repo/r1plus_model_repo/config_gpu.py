@@ -56,7 +56,7 @@ def find_unservable_field(engine: EngineSpec) -> str | None:
 def _find_small_weights(engine: EngineSpec) -> str | None:
     """Return why weights are larger on CPU than the engine says: those in floating point are served in 32 bits."""
     weights, least = engine.requirements.weights_memory, engine.architecture.parameters * VLLM_CPU_BITS // 8
-    if not engine.precision.startswith(("FP16", "BF16", "FP32", "F16", "F32")) or bytes_of(weights) >= least:
+    if not engine.precision.upper().startswith(("FP16", "BF16", "FP32", "F16", "F32")) or bytes_of(weights) >= least:
         return None
     return (
         f"spec.requirements.weightsMemory: {weights}: vllm computes in 32 bits on CPU, so"

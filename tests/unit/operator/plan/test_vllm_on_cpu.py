@@ -32,6 +32,7 @@ SPEC: dict[str, Any] = {
 
 
 ENGINE = on_cpu(GPU_ENGINE)
+SMALL = on_cpu(GPU_ENGINE, weightsMemory="23270Mi")
 NODE = machine(memory=128 * GIB)
 EXAMINED = {IS_EXAMINED: "Intel"}
 
@@ -72,8 +73,12 @@ REFUSED = {
         "vllm: it needs 0.33 to any, but the version is 0.32.0",
     ),
     "memory for weights of 16 bits": (
-        on_cpu(GPU_ENGINE, weightsMemory="23270Mi"), WITH_IMAGE, NODE, "EngineReady", "ConfigRefused",
+        SMALL, WITH_IMAGE, NODE, "EngineReady", "ConfigRefused",
         "23270Mi: vllm computes in 32 bits on CPU, so 12200000000 weights take 46540Mi; give at least that",
+    ),
+    "and of a precision in small letters": (
+        Engine(SMALL.name, SMALL.spec.model_copy(update={"precision": "bf16"})), WITH_IMAGE, NODE, "EngineReady",
+        "ConfigRefused", "23270Mi: vllm computes in 32 bits on CPU",
     ),
     "a node that is too small": (
         ENGINE, WITH_IMAGE, machine(memory=32 * GIB), "CapacityFits", "NoNodeFits", "the largest matching node",
