@@ -65,12 +65,14 @@ def test_software_of_a_clone_takes_no_slot(tmp_path: Path) -> None:
 
 def test_slots_but_the_newest_two_and_those_that_run_are_removed(tmp_path: Path) -> None:
     names = ("former", "new", "old", "runs")
-    former, new, old, runs = (make_slot(tmp_path, name, "input()") for name in names)
+    former, new, old, runs = (make_slot(tmp_path, name, "print('runs', flush=True); input()") for name in names)
     (tmp_path / "half").mkdir()
     switch_current(tmp_path, former)
     assert make_current(new)
     assert (tmp_path / CURRENT).resolve() == new
-    with subprocess.Popen([runs / "bin/r1plus"], stdin=subprocess.PIPE) as process:
+    with subprocess.Popen([runs / "bin/r1plus"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        # Just after it was started a process has no command line yet.
+        assert process.stdout is not None and process.stdout.readline() == b"runs\n"
         assert remove_other_slots(tmp_path, (new, former)) == [old]
         process.communicate(b"\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == [CURRENT, "former", "half", "new", "runs"]
