@@ -195,7 +195,10 @@ QUANTITIES: dict[str, tuple[Case, ...]] = {
         Refused(engine("bad", backend="vllm", requirements_gpu={"count": 0}), ("spec.requirements.gpu.count", "greater than or equal to 1")),
         Refused(engine("bad", backend="tensorrt"), ("spec", "requirements.gpu is required with backends tensorrtllm and tensorrt")),
         Refused(engine("bad", backend="vllm", kvPrecision="FP16"), ("spec", "kvPrecision must be absent with backend vllm on CPU")),
-        Taken(engine("vllm-on-cpu", backend="vllm")),
+        Taken(
+            engine("vllm-on-cpu", backend="vllm"), ("EngineReady", "False", "RuntimeNotServed"),
+            "needs the backend vllm on CPU (spec.requirements has no gpu)", POLICIES,
+        ),
         Refused(engine("bad", architecture_window=512), ("spec", "architecture.window and globalLayers must be absent with backend openvino")),
         Refused(engine("bad", architecture_globalLayers=0), ("spec", "architecture.window and globalLayers must be absent with backend openvino")),
         Refused(engine("bad", kvPrecision="INT8"), ("spec", "kvPrecision must be FP16 with backend openvino")),
