@@ -132,6 +132,10 @@ def wait_ready(name: str, layout: Layout, ready: Callable[[], bool], timeout_s: 
     wait_until(is_ready, f"{name} is ready", timeout_s, evidence=last_words)
 
 
+_THREADS, _STARTED = 17, 19
+"""Fields of /proc/PID/stat behind the program's name: how many threads there are, and when it started."""
+
+
 def start_time(pid: int) -> str | None:
     """When the process started, in ticks since boot; with the pid this names it for good. None when it has ended."""
     _reap(pid)
@@ -140,7 +144,8 @@ def start_time(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rsplit(")", 1)[1].split()
-    return None if fields[0] in "ZX" else fields[19]
+    # Of a process that is killed, the first thread may be a zombie while others still hold its files and ports.
+    return None if fields[0] in "ZX" and int(fields[_THREADS]) <= 1 else fields[_STARTED]
 
 
 def _reap(pid: int) -> None:
