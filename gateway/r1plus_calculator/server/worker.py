@@ -47,12 +47,23 @@ def guard(compute: Callable[[], bytes]) -> bytes:
     """Return what a calculation returns, or the reply that says how it failed."""
     try:
         return compute()
-    except MemoryError:
-        return _OUT_OF_MEMORY
     except RecursionError:
         return _TOO_DEEP
-    except Exception:  # noqa: BLE001 - SymPy raises whatever it likes; its messages may quote the expression
-        return _INTERNAL
+    except Exception as error:  # noqa: BLE001 - SymPy raises whatever it likes; its messages may quote the expression
+        return _OUT_OF_MEMORY if _is_out_of_memory(error) else _INTERNAL
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether memory was short, also where that shows in another way.
+
+    CPython raises `SystemError: error return without exception set` where C code could not even make an exception, and
+    SymPy's own handlers raise something else while they handle a MemoryError.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError | SystemError):
+            return True
+        error = error.__context__
+    return False
 
 
 def _answer(payload: bytes) -> bytes:

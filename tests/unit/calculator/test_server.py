@@ -315,14 +315,43 @@ async def test_requests_beyond_the_workers_wait_and_then_are_told_to_try_again(t
         assert set(codes) == {"busy", "time_limit"}
 
 
-def exhaust(payload: bytes) -> bytes:
+def exhaust() -> bytes:
     """Take more memory than a worker may have."""
-    return guard(lambda: bytes(2**30))
+    return bytes(2**30)
 
 
-async def test_memory_that_runs_out_is_an_error_and_no_death(tmp_path: Path) -> None:
-    async with running_calculator(tmp_path, size=1, evaluate=exhaust) as (server, client):
-        assert (await client.calculate("1"))["failure"]["code"] == "memory_limit"
+def exhaust_and_fail_at_that() -> bytes:
+    """Fail in another way while memory is short, as SymPy's own handlers may."""
+    try:
+        return exhaust()
+    except MemoryError:
+        raise KeyError from None
+
+
+def exhaust_within_c() -> bytes:
+    """Raise what CPython does where C code had no memory for an exception: `expand((a+b+c+d)^834)` does it."""
+    raise SystemError("error return without exception set")
+
+
+def fail() -> bytes:
+    """Fail for a reason of its own."""
+    raise KeyError
+
+
+@for_each(
+    ("compute", "code"),
+    {
+        "memory that runs out": (exhaust, "memory_limit"),
+        "an error at that": (exhaust_and_fail_at_that, "memory_limit"),
+        "no memory for the exception": (exhaust_within_c, "memory_limit"),
+        "an error of SymPy": (fail, "failed"),
+    },
+)
+async def test_a_calculation_that_fails_is_an_error_and_no_death(
+    tmp_path: Path, compute: Callable[[], bytes], code: str
+) -> None:
+    async with running_calculator(tmp_path, size=1, evaluate=lambda _: guard(compute)) as (server, client):
+        assert (await client.calculate("1"))["failure"]["code"] == code
         assert (server.pool.answered, server.pool.killed) == (1, 0)
 
 
