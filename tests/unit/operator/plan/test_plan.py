@@ -33,6 +33,12 @@ def test_a_first_revision_is_gated_by_one_pod_and_serves_nobody() -> None:
     assert "revision" not in world.status
 
 
+def test_kubernetes_reports_a_stuck_deployment_only_after_the_operators_own_deadline() -> None:
+    world = start_world(rollout={"deadline": "20m"})
+    (deployment,) = world.live("Deployment")
+    assert deployment["spec"]["progressDeadlineSeconds"] > 20 * 60
+
+
 @pytest.mark.parametrize("gate", ["Enforce", "Observe"])
 def test_finding_01_a_service_selects_no_revision_before_the_first_promotion(gate: str) -> None:
     """A pod that is Ready by a token that it should not have would get traffic by the Service alone."""
@@ -532,6 +538,15 @@ def test_the_pod_is_restricted_and_has_no_token() -> None:
         }
     monitor = next(c for c in pod["containers"] if c["name"] == names.CONTAINER_MONITOR)
     assert not {"readinessProbe", "livenessProbe"} & monitor.keys()
+
+
+def test_verifier_and_monitor_run_the_monitors_image_and_the_monitor_knows_its_pod() -> None:
+    pod = start_world().live("Deployment")[0]["spec"]["template"]["spec"]
+    containers = {each["name"]: each for each in (*pod["initContainers"], *pod["containers"])}
+    for name in (names.INIT_VERIFY, names.CONTAINER_MONITOR):
+        assert containers[name]["image"] == CONFIG.monitor_image
+    pod_name = {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}
+    assert {"name": names.ENV_POD, "valueFrom": pod_name} in containers[names.CONTAINER_MONITOR]["env"]
 
 
 def test_a_node_without_enough_cores_does_not_count() -> None:
