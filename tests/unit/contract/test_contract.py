@@ -68,6 +68,12 @@ def test_a_report_of_a_newer_monitor_is_read_without_what_is_new_in_it() -> None
         loads(MonitorReport, nested)
 
 
+def test_a_report_that_leaves_counts_out_begins_at_zero() -> None:
+    least = {"revision": "r", "identity": "i", "phase": "Watching", "verdict": "Fail", "reason": "R", "message": "m"}
+    report = loads(MonitorReport, json.dumps(least))
+    assert (report.sequence, report.prober_restarts) == (0, 0)
+
+
 def test_a_tolerant_reader_still_misses_what_is_missing() -> None:
     with pytest.raises(ContractError, match=r"MonitorReport\.phase: missing"):
         loads(MonitorReport, dumps(REPORT).replace('"phase":"Watching",', ""), tolerant=True)

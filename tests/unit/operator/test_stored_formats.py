@@ -22,7 +22,14 @@ from r1plus_contract.isolation import Findings
 from r1plus_contract.jsonable import loads, to_jsonable
 from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.requests import Request, Verb
-from r1plus_contract.settings import SETTINGS_FILE, SUITE_FILE, VERDICTS_FILE, KnownVerdicts, MonitorSettings
+from r1plus_contract.settings import (
+    SETTINGS_FILE,
+    SUITE_FILE,
+    SUPPORTS_GATE_PROOF,
+    VERDICTS_FILE,
+    KnownVerdicts,
+    MonitorSettings,
+)
 from r1plus_contract.suite import SuiteHeader
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import EngineSpec
@@ -35,7 +42,7 @@ from r1plus_operator.plan.engine.selection import Target, resolve
 from r1plus_operator.plan.revision.factory import hash_revision
 from r1plus_operator.plan.revision.last_valid import LastValid
 from r1plus_operator.plan.revision.record import Runtime
-from r1plus_operator.plan.revision.refresh import Refresh
+from r1plus_operator.plan.revision.refresh import Refresh, RefreshOutcome
 from r1plus_operator.plan.revision.rollback_record import AccuracyDrop, RollbackRecord, RollbackTerms
 from r1plus_operator.plan.revision.storage import GatedImages, read_revision, to_object
 from r1plus_operator.plan.rollback.quarantine import Quarantine
@@ -217,14 +224,18 @@ ROLLBACK = RollbackRecord(
 )
 
 
-@for_each("name, stored", {
+@for_each("value, stored", {
     "the images of a wave": (Runtime("registry.local/triton:1", "registry.local/monitor:1").digest, "5273d14c5a50"),
     "the gate of a revision that was rolled back from": (replace(ROLLBACK, released="").regate_token, "credit-a@1000.000"),
     "the gate of one that a user lets come back": (ROLLBACK.regate_token, "credit-a@1000.000+a5213bae"),
+    "how a candidate of a wave ended that failed and was acknowledged": (RefreshOutcome.USER_ACK.value, "Acknowledged"),
+    "the first monitor that proves its gates": (SUPPORTS_GATE_PROOF, 3),
 })  # fmt: skip
-def test_a_name_by_which_documents_are_compared_is_the_one_that_earlier_versions_stored(name: str, stored: str) -> None:
-    """Under another name a wave would begin again, and a gate that a monitor has reported would be lost."""
-    assert name == stored
+def test_a_value_by_which_documents_are_compared_is_the_one_that_earlier_versions_stored(
+    value: object, stored: object
+) -> None:
+    """With another one a wave would begin again, and a gate that a monitor has reported would be lost."""
+    assert value == stored
 
 
 @clusters

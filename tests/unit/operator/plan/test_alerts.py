@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from r1plus_contract import metrics
 from r1plus_contract.verdict import Verdict, WatchStanding
-from r1plus_operator.plan.manifests.alerts import DEFAULT_TERMS, AlertScope, build_rules
+from r1plus_operator.plan.manifests.alerts import AlertScope, build_rules
 from r1plus_operator.plan.manifests.promql import escape_template, format_series, quote
 from r1plus_operator.plan.settings import AlertTerms
+from support.plan.world import ROOT
 from support.promtool import Case, Judged, failures, firing_summary, mutants
 
 ABOUT = AlertScope("team", "credit", "credit-1")
@@ -342,7 +343,9 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
         assert told in rule["annotations"]["description"]
         sentences = re.split(r"(?<=[.:]) ", rule["annotations"]["description"])
         assert [one for one in sentences if len(one.split()) > 25] == []
-        assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.build_runbook_url(rule["alert"])
+        repository, _, page = rule["annotations"]["runbook_url"].partition("/blob/main/")
+        assert (repository, page) == ("https://github.com/r1plus/r1plus", f"monitoring/runbooks/{rule['alert']}.md")
+        assert (ROOT / page).is_file()
 
 
 def test_an_alert_names_what_it_is_about_so_that_accuracy_and_service_can_be_routed_apart() -> None:

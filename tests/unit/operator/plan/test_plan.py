@@ -128,6 +128,13 @@ def test_the_reason_that_kubectl_prints_is_of_what_does_not_serve_or_else_of_wha
     assert world.status["reason"] == "EngineNotFound"
 
 
+def test_a_monitor_that_reports_a_fail_and_no_watch_is_believed() -> None:
+    """An older one reports no watch."""
+    world = serve_world().report(verdict=Verdict.FAIL, message="205 of 211 items are right", watch=None)
+    world.settle()
+    world.expect(Ready="True Serving", QualityVerified=("False BelowThreshold", "205 of 211 items are right"))
+
+
 def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() -> None:
     world = serve_world()
     stable = world.selected()
@@ -442,7 +449,7 @@ def test_a_running_gate_is_told_in_steps_so_that_the_status_is_written_rarely() 
         )
         world.alter(reports=dict.fromkeys(world.pods, report)).settle()
         messages.add(world.condition("QualityVerified")[2])
-    assert len(messages) == 10
+    assert messages == {f"The gate on suite smollm2-full-v1 is running: {share} %" for share in range(0, 100, 10)}
 
 
 def test_history_is_bounded_and_keeps_what_serves() -> None:
@@ -547,6 +554,9 @@ def test_verifier_and_monitor_run_the_monitors_image_and_the_monitor_knows_its_p
         assert containers[name]["image"] == CONFIG.monitor_image
     pod_name = {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}
     assert {"name": names.ENV_POD, "valueFrom": pod_name} in containers[names.CONTAINER_MONITOR]["env"]
+    token = {"name": "admission", "mountPath": "/var/run/r1plus/admission"}
+    assert token in containers[names.CONTAINER_MONITOR]["volumeMounts"]
+    assert {**token, "readOnly": True} in containers[names.CONTAINER_TRITON]["volumeMounts"]
 
 
 def test_a_node_without_enough_cores_does_not_count() -> None:
