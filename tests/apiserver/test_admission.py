@@ -63,7 +63,7 @@ def takes(kubectl: Kubectl, *words: str, obj: Json | None = None) -> str:
     return done.stdout
 
 
-def tolerating(**fields: Any) -> Json:
+def spec_with_toleration(**fields: Any) -> Json:
     """A spec with one toleration."""
     return {"placement": {"tolerations": [fields]}}
 
@@ -88,14 +88,14 @@ SPECS: dict[str, tuple[Json | None, list[str]]] = {
     "a pin that is no flag": ({"rollout": {"pinned": "credit-0123456789"}}, ["spec.rollout.pinned", "boolean"]),
     "65 namespaces": ({"access": {"namespaces": [f"n{i}" for i in range(65)]}}, ["spec.access.namespaces", "65", "64"]),
     "a toleration without a key": (
-        tolerating(effect="NoExecute"), ["spec.placement.tolerations[0]", "key is needed unless operator is Exists"],
+        spec_with_toleration(effect="NoExecute"), ["spec.placement.tolerations[0]", "key is needed unless operator is Exists"],
     ),
     "a value where any will do": (
-        tolerating(key="a", operator="Exists", value="b"),
+        spec_with_toleration(key="a", operator="Exists", value="b"),
         ["spec.placement.tolerations[0]", "value must be empty where operator is Exists"],
     ),
     "seconds of toleration without NoExecute": (
-        tolerating(key="a", tolerationSeconds=5),
+        spec_with_toleration(key="a", tolerationSeconds=5),
         ["spec.placement.tolerations[0]", "tolerationSeconds needs effect NoExecute"],
     ),
     "a node label that is none": (
@@ -140,7 +140,7 @@ GOOD: dict[str, tuple[str, Json]] = {
     "accuracy in full": ("credit", {"accuracy": {"threshold": 1, "gate": "Observe", "suite": "own.suite-1"}}),
     "a rollback, and a pin": ("credit", {"accuracy": {"onBreach": "Rollback"}, "rollout": {"pinned": True}}),
     "scaled to zero on chosen nodes": ("credit", {"replicas": 0, "placement": {"nodeSelector": {"a/b": "c"}}}),
-    "a toleration": ("credit", tolerating(key="gpu", operator="Exists")),
+    "a toleration": ("credit", spec_with_toleration(key="gpu", operator="Exists")),
 }
 
 

@@ -59,7 +59,7 @@ class World:
     def pod_path(self, name: str = "") -> str:
         return kinds.POD.path(self.namespace, name or self.serving)
 
-    def owned(self, **reference: bool) -> Json:
+    def build_service(self, **reference: bool) -> Json:
         """Return a Service of nobody's name that the R1PlusDeployment owns."""
         body = manifest(SERVICE, "credit", self.namespace, spec=KEPT)
         owner = {key: self.cr[key] for key in ("apiVersion", "kind")}
@@ -134,11 +134,12 @@ def test_finding_43_a_replica_set_is_held_to_the_same(world: World) -> None:
 
 def test_finding_44_nobody_makes_what_an_r1plusdeployment_would_control(world: World) -> None:
     path = SERVICE.path(world.namespace)
-    assert_held(world.olga.ask("POST", path, world.owned(controller=True)), "controllers", "leave out `controller`")
-    assert world.olga.ask("POST", path, world.owned()).status == 201
+    body = world.build_service(controller=True)
+    assert_held(world.olga.ask("POST", path, body), "controllers", "leave out `controller`")
+    assert world.olga.ask("POST", path, world.build_service()).status == 201
     body = manifest(SERVICE, "plain", world.namespace, spec={"ports": [{"port": 80}]})
     world.olga.do("POST", path, body)
-    taken = {"metadata": {"ownerReferences": world.owned(controller=True)["metadata"]["ownerReferences"]}}
+    taken = {"metadata": {"ownerReferences": world.build_service(controller=True)["metadata"]["ownerReferences"]}}
     assert_held(world.olga.ask("PATCH", f"{path}/plain", taken), "controllers", "leave out `controller`")
 
 

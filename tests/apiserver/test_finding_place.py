@@ -82,49 +82,45 @@ def places(installed_server: ApiServer, admin: Person) -> Iterator[Places]:
             if spec is not None:
                 admin.do("POST", kinds.R1PLUS_TENANT.path(namespace), r1plus_tenant(namespace, **spec))
                 wait_until(
-                    lambda n=namespace: made.ask(n, tolerating({"key": "x", "operator": "Exists"})).refused,
+                    lambda n=namespace: made.ask(n, tolerate({"key": "x", "operator": "Exists"})).refused,
                     f"the policies know the R1PlusTenant of {namespace}",
                 )
         yield made
 
 
-def selecting(**labels: str) -> Json:
+def select_nodes(**labels: str) -> Json:
     return {"nodeSelector": labels}
 
 
-def tolerating(*tolerations: Json, **labels: str) -> Json:
+def tolerate(*tolerations: Json, **labels: str) -> Json:
     return {"tolerations": list(tolerations), **({"nodeSelector": labels} if labels else {})}
 
 
 EVERYWHERE = {
     "the control plane's nodes": {"nodeSelector": {CONTROL_PLANE: ""}},
     "the control plane's nodes by their old name": {"nodeSelector": {"node-role.kubernetes.io/master": ""}},
-    "every taint": tolerating({"operator": "Exists"}),
-    "every taint that evicts": tolerating({"operator": "Exists", "effect": "NoExecute"}),
-    "the control plane's taint": tolerating({"key": CONTROL_PLANE, "operator": "Exists"}),
+    "every taint": tolerate({"operator": "Exists"}),
+    "every taint that evicts": tolerate({"operator": "Exists", "effect": "NoExecute"}),
+    "the control plane's taint": tolerate({"key": CONTROL_PLANE, "operator": "Exists"}),
 }
 NOWHERE_ELSE = {
-    "another tenant's nodes": tolerating({"key": "dedicated", "operator": "Equal", "value": "pay"}, pool="credit"),
-    "all dedicated nodes": tolerating({"key": "dedicated", "operator": "Exists"}, pool="credit"),
-    "all effects of a taint": tolerating({"key": "dedicated", "value": "credit"}, pool="credit"),
-    "a dead node": tolerating({"key": "node.kubernetes.io/unreachable", "operator": "Exists"}, pool="credit"),
-    "a node that goes, for ever": tolerating(
-        {"key": "spot", "effect": "NoExecute", "operator": "Exists"}, pool="credit"
-    ),
-    "a node that goes, for long": tolerating(
+    "another tenant's nodes": tolerate({"key": "dedicated", "operator": "Equal", "value": "pay"}, pool="credit"),
+    "all dedicated nodes": tolerate({"key": "dedicated", "operator": "Exists"}, pool="credit"),
+    "all effects of a taint": tolerate({"key": "dedicated", "value": "credit"}, pool="credit"),
+    "a dead node": tolerate({"key": "node.kubernetes.io/unreachable", "operator": "Exists"}, pool="credit"),
+    "a node that goes, for ever": tolerate({"key": "spot", "effect": "NoExecute", "operator": "Exists"}, pool="credit"),
+    "a node that goes, for long": tolerate(
         {"key": "spot", "effect": "NoExecute", "operator": "Exists", "tolerationSeconds": 61}, pool="credit"
     ),
     "no pool": {},
-    "another pool": selecting(pool="pay"),
-    "half of a selector": selecting(pool="shared"),
+    "another pool": select_nodes(pool="pay"),
+    "half of a selector": select_nodes(pool="shared"),
 }
 OWN = {
-    "one's own pool": tolerating(DEDICATED, pool="credit", zone="b"),
-    "the other selector": selecting(pool="shared", zone="a", gpu="yes"),
-    "nodes with GPUs": tolerating(
-        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}, pool="credit"
-    ),
-    "a node that goes, for a while": tolerating(
+    "one's own pool": tolerate(DEDICATED, pool="credit", zone="b"),
+    "the other selector": select_nodes(pool="shared", zone="a", gpu="yes"),
+    "nodes with GPUs": tolerate({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}, pool="credit"),
+    "a node that goes, for a while": tolerate(
         {"key": "spot", "effect": "NoExecute", "value": "x", "tolerationSeconds": 60}, pool="credit"
     ),
 }
@@ -150,9 +146,9 @@ def test_finding_03_a_tenant_has_what_the_platform_team_allows(places: Places, p
 
 
 def test_finding_03_a_tenant_of_which_nothing_is_said_tolerates_gpu_taints_only(places: Places) -> None:
-    assert_held(places.ask(places.plain, tolerating(DEDICATED)), "placement", "R1PlusTenant tenant does not allow")
+    assert_held(places.ask(places.plain, tolerate(DEDICATED)), "placement", "R1PlusTenant tenant does not allow")
     gpu = {"key": "nvidia.com/gpu", "operator": "Exists"}
-    assert places.ask(places.plain, tolerating(gpu, pool="any")).status == 201
+    assert places.ask(places.plain, tolerate(gpu, pool="any")).status == 201
 
 
 @pytest.mark.parametrize(

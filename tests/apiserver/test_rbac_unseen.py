@@ -42,7 +42,7 @@ class Scene:
     owner_uid: str
 
 
-async def owned(scene: Scene, _: Right) -> None:
+async def create_blocking_child(scene: Scene, _: Right) -> None:
     """A child whose owner waits for it when it is deleted."""
     owner = {
         "apiVersion": names.API_VERSION,
@@ -56,13 +56,13 @@ async def owned(scene: Scene, _: Right) -> None:
     await scene.account.apply(kinds.CONFIG_MAP, child, field_manager=names.FIELD_MANAGER)
 
 
-async def bound(scene: Scene, right: Right) -> None:
+async def bind_role(scene: Scene, right: Right) -> None:
     """A RoleBinding to a role with rights that the operator has not got."""
     binding = role_binding(scene.namespace, f"b-{uuid.uuid4().hex[:8]}", right.name, user("somebody"))
     await scene.account.apply(ROLE_BINDING, binding, field_manager=names.FIELD_MANAGER)
 
 
-async def disowned(scene: Scene, right: Right) -> None:
+async def adopt_child(scene: Scene, right: Right) -> None:
     """A child from which somebody has taken the owner reference."""
     resource = next(kind for kind in kinds.CHILDREN if (kind.group, kind.plural) == (right.group, right.resource))
     child = manifest(resource, f"d-{uuid.uuid4().hex[:8]}", scene.namespace, **BODIES.get(resource.kind, {}))
@@ -79,9 +79,9 @@ BODIES: Mapping[str, Json] = {
 """What a kind does not do without."""
 Act = Callable[[Scene, Right], Awaitable[None]]
 SHOWN: dict[str, tuple[Act, tuple[RbacGrant, ...], str]] = {
-    "update": (owned, rbac.list_operator_grants(), "cannot set blockOwnerDeletion"),
-    "delete": (disowned, rbac.list_operator_grants(), "cannot set an ownerRef on a resource you can't delete"),
-    "bind": (bound, rbac.list_operator_grants(), "attempting to grant RBAC permissions not currently held"),
+    "update": (create_blocking_child, rbac.list_operator_grants(), "cannot set blockOwnerDeletion"),
+    "delete": (adopt_child, rbac.list_operator_grants(), "cannot set an ownerRef on a resource you can't delete"),
+    "bind": (bind_role, rbac.list_operator_grants(), "attempting to grant RBAC permissions not currently held"),
 }
 """Verb -> what needs it, of whose grants, and how it is refused without."""
 ABSENT = frozenset((kind.group, kind.plural) for kind in kinds.OPTIONAL_CHILDREN)

@@ -218,12 +218,12 @@ def running_as(user: int | None, container: int | None = None, **fields: Any) ->
     return made
 
 
-def placed(**fields: Any) -> Json:
+def pod_with(**fields: Any) -> Json:
     """A pod with these fields of its spec."""
     return pod("p", **fields)
 
 
-def tolerating(operator: str, key: str) -> Try:
+def add_toleration(operator: str, key: str) -> Try:
     """One more toleration for a pod that runs."""
     more = [{"op": "add", "path": "/spec/tolerations/-", "value": {"key": key, "operator": operator}}]
     return Try(NINA, "PATCH", "pods/{plain}", more, kind=JSON_PATCH)
@@ -384,23 +384,23 @@ HELD: dict[str, tuple[Try, str, str, Try]] = {
         debug("{plain}", 1100), "users", "spec.securityContext.runAsUser", debug("{plain}", 1000),
     ),
     "a pod on a node by its name, past every taint": (
-        Try(NINA, "POST", "pods", placed(nodeName="control-plane-1")), "nodes", "spec.nodeName",
-        Try(NINA, "POST", "pods", placed(nodeSelector={"kubernetes.io/hostname": "worker-1"})),
+        Try(NINA, "POST", "pods", pod_with(nodeName="control-plane-1")), "nodes", "spec.nodeName",
+        Try(NINA, "POST", "pods", pod_with(nodeSelector={"kubernetes.io/hostname": "worker-1"})),
     ),
     "a pod that tolerates every taint": (
-        Try(NINA, "POST", "pods", placed(tolerations=[{"operator": "Exists"}])), "nodes", "tolerates all taints",
-        Try(NINA, "POST", "pods", placed(tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}])),
+        Try(NINA, "POST", "pods", pod_with(tolerations=[{"operator": "Exists"}])), "nodes", "tolerates all taints",
+        Try(NINA, "POST", "pods", pod_with(tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}])),
     ),
     "a taint that a pod of one's own tolerates afterwards": (
-        tolerating("Exists", ""), "nodes", "tolerates all taints", tolerating("Exists", "nvidia.com/gpu"),
+        add_toleration("Exists", ""), "nodes", "tolerates all taints", add_toleration("Exists", "nvidia.com/gpu"),
     ),
     "a pod on the control plane's nodes": (
-        Try(PAULA, "POST", "pods", placed(tolerations=[{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}])), "nodes", "run no pod of a tenant",
-        Try(PAULA, "POST", "pods", placed(tolerations=[{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9}])),
+        Try(PAULA, "POST", "pods", pod_with(tolerations=[{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}])), "nodes", "run no pod of a tenant",
+        Try(PAULA, "POST", "pods", pod_with(tolerations=[{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 9}])),
     ),
     "a pod on another tenant's nodes": (
-        Try(NINA, "POST", "pods", placed(tolerations=[{"key": "dedicated", "value": "rival"}])), "tenant-nodes", "ask the platform team to list them",
-        Try(NINA, "POST", "pods", placed(tolerations=[{"key": "dedicated", "value": "own"}])),
+        Try(NINA, "POST", "pods", pod_with(tolerations=[{"key": "dedicated", "value": "rival"}])), "tenant-nodes", "ask the platform team to list them",
+        Try(NINA, "POST", "pods", pod_with(tolerations=[{"key": "dedicated", "value": "own"}])),
     ),
     "a wall of so many rules that others' new pods wait for theirs": (
         post(NINA, network_policy("more", own(*OURS), ingress=[{"ports": ports(17)}])), "walls", "makes 17 rules",
@@ -513,9 +513,9 @@ def test_a_pod_from_before_that_tolerates_everything_can_be_edited(world: World,
     namespace = f"t-{uuid.uuid4().hex[:10]}"
     path = f"{kinds.POD.path(namespace)}/p"
     admin.do("POST", kinds.NAMESPACE.path(), manifest(kinds.NAMESPACE, namespace))
-    admin.do("POST", kinds.POD.path(namespace), placed(tolerations=[{"operator": "Exists"}], nodeName="n"))
+    admin.do("POST", kinds.POD.path(namespace), pod_with(tolerations=[{"operator": "Exists"}], nodeName="n"))
     admin.do("PATCH", kinds.NAMESPACE.path(name=namespace), {"metadata": {"labels": {names.LABEL_TENANT: "true"}}})
-    again = placed(tolerations=[{"operator": "Exists"}])
+    again = pod_with(tolerations=[{"operator": "Exists"}])
     wait_until(lambda: admin.ask("POST", kinds.POD.path(namespace), again).refused, "the namespace is a tenant")
     admin.do("PATCH", path, {"metadata": {"labels": {"team": "blue"}}})
 

@@ -32,7 +32,7 @@ class Device:
         return (self.software / CURRENT).resolve().name
 
     @property
-    def running(self) -> str:
+    def serving_slot(self) -> str:
         """Which slot serves: the one whose monitor is asked."""
         pid = self.served.find("r1plus_monitoring")
         return _find_slot(self.software, pid)
@@ -72,7 +72,7 @@ def test_other_software_is_gated_beside_what_serves_and_takes_over_without_a_fai
     assert "Pass, 32/32 right" in output
     # A revision has its name from what is asked for, whatever software runs it.
     assert (caller.failures, caller.revisions) == ([], [before.revision])
-    assert (device.running, device.current) == ("b", "b")
+    assert (device.serving_slot, device.current) == ("b", "b")
     after = served.status
     assert (after.pid, after.url) == (before.pid, before.url), "a service of systemd sees no change"
     assert find_holder(served.folder) == before.pid
@@ -81,13 +81,13 @@ def test_other_software_is_gated_beside_what_serves_and_takes_over_without_a_fai
 
 
 def test_software_that_does_not_start_changes_nothing(device: Device) -> None:
-    before, running = device.served.status.revision, device.running
+    before, running = device.served.status.revision, device.serving_slot
     write_slot(device.software, "dead", DEAD)
     with calling(device.served) as caller:
         code, output = device.update("dead")
     assert (code, "Fail, taken back" in output, "this release is broken" in output) == (1, True, True), output
     assert (caller.failures, caller.revisions) == ([], [before])
-    assert (device.running, device.current) == (running, running)
+    assert (device.serving_slot, device.current) == (running, running)
 
 
 FAULTS = {
@@ -100,13 +100,13 @@ FAULTS = {
 def test_software_that_passes_its_trial_and_then_fails_gives_way_to_what_served_before(
     device: Device, fault: tuple[str, str], reason: str
 ) -> None:
-    served, before, running = device.served, device.served.status, device.running
+    served, before, running = device.served, device.served.status, device.serving_slot
     write_slot(device.software, Path(fault[0]).stem, fault)
     with calling(served) as caller:
         code, output = device.update(Path(fault[0]).stem)
     assert (code, "Fail, taken back" in output, reason in output) == (1, True, True), output
     assert (caller.failures, caller.revisions) == ([], [before.revision])
-    assert (device.running, device.current, served.status.pid) == (running, running, before.pid)
+    assert (device.serving_slot, device.current, served.status.pid) == (running, running, before.pid)
 
 
 STEPS = {
@@ -119,7 +119,7 @@ STEPS = {
 
 @pytest.mark.parametrize(("step", "has_switched"), STEPS.values(), ids=STEPS)
 def test_after_a_power_cut_at_each_step_a_slot_serves(device: Device, step: str, has_switched: bool) -> None:
-    served, running = device.served, device.running
+    served, running = device.served, device.serving_slot
     other = next(name for name in ("a", "b") if name != running)
     with served.updating("--software", str(device.software / other)) as update:
         assert update.stdout is not None
@@ -133,8 +133,8 @@ def test_after_a_power_cut_at_each_step_a_slot_serves(device: Device, step: str,
     served.start()
     served.until_announced()
     assert "Stockholm" in served.ask().text
-    assert device.running == (other if has_switched else running)
-    assert device.current == device.running
+    assert device.serving_slot == (other if has_switched else running)
+    assert device.current == device.serving_slot
     assert not served.folder.trial.root.exists()
     assert "the gate runs again" not in served.output, "what each slot has recorded holds"
 
@@ -162,4 +162,4 @@ def test_where_the_memory_holds_one_alone_what_serves_stops_for_the_trial_and_co
         assert (result.returncode, "answers otherwise than in its trial" in result.stdout) == (1, True), result.stdout
         small.until(ServePhase.SERVING)
         assert "Stockholm" in small.ask().text
-        assert (small.status.revision, device.running) == (before, device.current)
+        assert (small.status.revision, device.serving_slot) == (before, device.current)

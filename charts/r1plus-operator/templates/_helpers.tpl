@@ -34,6 +34,11 @@ app.kubernetes.io/name: r1plus-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* CEL list: the labels by which the operator, its network policies and its Services know pods. */}}
+{{- define "r1plus-operator.podLabels" -}}
+['r1plus.ai/deployment', 'r1plus.ai/revision', 'r1plus.ai/serving', 'r1plus.ai/volume', 'r1plus.ai/probe', 'r1plus.ai/gateway']
+{{- end }}
+
 {{/* Before install and upgrade; what succeeded is removed, what failed stays to be looked at. */}}
 {{- define "r1plus-operator.crdHookAnnotations" -}}
 helm.sh/hook: pre-install,pre-upgrade

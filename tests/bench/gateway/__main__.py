@@ -94,7 +94,7 @@ class Child:
 
 
 @contextlib.contextmanager
-def running(*command: str, **options: Any) -> Iterator[Child]:
+def run_child(*command: str, **options: Any) -> Iterator[Child]:
     """Run a process for the block."""
     child = Child(*command, **options)
     try:
@@ -173,7 +173,7 @@ def stage() -> Iterator[Stage]:
         gateway = (sys.executable, "-m", "bench.gateway.served", str(path), str(ledger))
         environ: dict[str, str] = {}
         configure_grpc(environ)  # as the gateway's own process does
-        with running(*pod), running(*gateway, environ=environ) as process:
+        with run_child(*pod), run_child(*gateway, environ=environ) as process:
             wait_for(f"http://127.0.0.1:{http}/verdict", "the pod answers")
             wait_for(f"http://127.0.0.1:{internal}/readyz", "the gateway is ready")
             addresses = (f"127.0.0.1:{one}" for one in (grpc, http, port, ledger))
@@ -285,7 +285,7 @@ def measure_litellm(at: Stage) -> float:
         path.write_text(json.dumps(config))
         command = (str(home / "bin" / "litellm"), "--config", str(path), "--port", str(port), "--num_workers", "1")
         environ = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-        with running(*command, environ=environ) as process:
+        with run_child(*command, environ=environ) as process:
             wait_for(f"http://127.0.0.1:{port}/health/liveliness", "LiteLLM answers")
             options = ("--key", "sk-bench", "--name", "l")
             load("http", f"127.0.0.1:{port}", 4, 20, CPU_GAP_MS, *options)

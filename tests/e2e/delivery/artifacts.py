@@ -50,11 +50,11 @@ def serve(kube: Kube, engine_image: str, python_image: str, given: Certificate, 
         found = [line.split()[1] for line in lines if line.startswith("sha256 ")]
         return found if len(found) == 2 else None
 
-    def running() -> bool:
+    def is_running() -> bool:
         pod = kube.get("pods", NAMESPACE, NAME)
         return pod is not None and pod.get("status", {}).get("phase") == "Running"
 
-    wait_for(running, "the artifact server runs")
+    wait_for(is_running, "the artifact server runs")
     return Artifacts(kube, *wait_for(sha256, "the artifact server has packed its engine"))
 
 

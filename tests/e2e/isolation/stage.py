@@ -174,7 +174,7 @@ def private_suite(canary: str) -> OwnSuite:
     return sealed(header, [replace(first, id=canary), *others], said, base.key)
 
 
-def running(kube: Kube, namespace: str, name: str) -> bool:
+def is_running(kube: Kube, namespace: str, name: str) -> bool:
     """Whether the pod runs."""
     pod = kube.get("pods", namespace, name) or {}
     return pod.get("status", {}).get("phase") == "Running"
@@ -265,7 +265,7 @@ class Builder:
             gateways.until_ready(self.kube, side.namespace, print)
             for pod in (INTRUDER, KEEPER):
                 what = f"{side.namespace}/{pod} runs"
-                wait_for(lambda p=pod, s=side: running(self.kube, s.namespace, p), what)
+                wait_for(lambda p=pod, s=side: is_running(self.kube, s.namespace, p), what)
             Place(self.kube, side.namespace, KEEPER, "main").run(
                 "python3", "-c", f"open('/claim/private', 'w').write({side.canary!r})"
             )
@@ -310,7 +310,7 @@ class Builder:
         for name, namespace in (("open", OPEN), ("isolation-control", MONITORING)):
             self.kube.apply(ordinary_pod(name, namespace, self.image))
             what = f"{namespace}/{name} runs"
-            wait_for(lambda n=name, ns=namespace: running(self.kube, ns, n), what)
+            wait_for(lambda n=name, ns=namespace: is_running(self.kube, ns, n), what)
 
 
 def _meta(name: str, namespace: str) -> Json:

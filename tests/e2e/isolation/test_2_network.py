@@ -9,7 +9,7 @@ import pytest
 
 from devcluster.layout import NODE_ADDRESS
 from e2e.isolation.matrix import Trial
-from e2e.isolation.stage import ALL_PLACES, OPEN, Side, World, running, stands_in
+from e2e.isolation.stage import ALL_PLACES, OPEN, Side, World, is_running, stands_in
 from e2e.kube import Json
 from e2e.objects import ordinary_pod
 from e2e.waiting import wait_for
@@ -92,7 +92,7 @@ def test_no_connection_slips_through_while_the_tables_are_written_anew(world: Wo
     def churn() -> None:
         while not stop.is_set():
             world.kube.apply(ordinary_pod("churn", OPEN, world.image))
-            wait_for(lambda: running(world.kube, OPEN, "churn"), "a pod comes", period_s=0.2)
+            wait_for(lambda: is_running(world.kube, OPEN, "churn"), "a pod comes", period_s=0.2)
             world.kube.kubectl("delete", "pod", "-n", OPEN, "churn", "--grace-period=0", "--force")
 
     churning = threading.Thread(target=churn, daemon=True)

@@ -139,14 +139,14 @@ def test_an_owner_in_another_namespace_is_no_owner(
     trial.by(world.a.admin_name, world.a.admin.name())
     before = {side.namespace: world.kube.get("r1plusdeployments", side.namespace, MODEL) for side in (world.a, world.b)}
 
-    def owned(name: str, side: Side) -> Json:
+    def build_child(name: str, side: Side) -> Json:
         uid = (before[side.namespace] or {})["metadata"]["uid"]
         owner = {"apiVersion": API_VERSION, "kind": KIND_DEPLOYMENT, "name": MODEL, "uid": uid}
         meta = {"name": name, "namespace": world.a.namespace, "ownerReferences": [owner]}
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta}
 
-    made("configmaps", owned("owned-by-a", world.a))
-    made("configmaps", owned("owned-by-b", world.b))
+    made("configmaps", build_child("owned-by-a", world.a))
+    made("configmaps", build_child("owned-by-b", world.b))
     gone = wait_for(lambda: not found(world, "configmaps", "owned-by-b"), "the orphan is collected")
     trial.open("one with an owner of its own namespace stays", bool(found(world, "configmaps", "owned-by-a")))
     after = world.kube.get("r1plusdeployments", world.b.namespace, MODEL) or {}

@@ -62,7 +62,7 @@ def safetensors(header: Mapping[str, Any], data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
-def placed(tensors: Shaped) -> tuple[dict[str, Any], int]:
+def lay_out(tensors: Shaped) -> tuple[dict[str, Any], int]:
     """The header of tensors one after the other, and the bytes that they take."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -74,7 +74,7 @@ def placed(tensors: Shaped) -> tuple[dict[str, Any], int]:
 
 def write_tensors(path: Path, tensors: Shaped) -> None:
     """The tensors, all zeros."""
-    header, size = placed(tensors)
+    header, size = lay_out(tensors)
     path.write_bytes(safetensors(header, bytes(size)))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1plus_contract.admission import Admission, read_token, write_token
-from r1plus_contract.delivery import build_listing, digest_folder
+from r1plus_contract.delivery import build_listing, digest_folder, parse_listing
 from r1plus_contract.identity import ServingIdentity, document_digest
 from r1plus_contract.jsonable import ContractError, dumps, loads
 from r1plus_contract.settings import KnownVerdicts, MonitorSettings
@@ -66,6 +66,12 @@ def test_a_report_of_a_newer_monitor_is_read_without_what_is_new_in_it() -> None
     assert loads(MonitorReport, nested, tolerant=True) == REPORT
     with pytest.raises(ContractError, match=r"MonitorReport\.novelty: unknown field"):
         loads(MonitorReport, nested)
+
+
+def test_a_report_that_leaves_counts_out_begins_at_zero() -> None:
+    least = {"revision": "r", "identity": "i", "phase": "Watching", "verdict": "Fail", "reason": "R", "message": "m"}
+    report = loads(MonitorReport, json.dumps(least))
+    assert (report.sequence, report.prober_restarts) == (0, 0)
 
 
 def test_a_tolerant_reader_still_misses_what_is_missing() -> None:
@@ -169,7 +175,9 @@ def test_an_engines_digest_is_its_files_not_their_order_or_place(tmp_path: Path)
     one = folder(tmp_path / "one", files)
     two = folder(tmp_path / "two", dict(reversed(files.items())))
     assert digest_folder(one) == digest_folder(two)
-    assert [line.split("  ")[1] for line in build_listing(one).splitlines()] == ["model.bin", "sub/tokenizer.json"]
+    listing = build_listing(one)
+    assert [line.split("  ")[1] for line in listing.splitlines()] == ["model.bin", "sub/tokenizer.json"]
+    assert list(parse_listing(listing)) == ["model.bin", "sub/tokenizer.json"]
 
 
 @pytest.mark.parametrize(

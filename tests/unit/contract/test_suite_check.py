@@ -15,9 +15,10 @@ from r1plus_contract.suite import Item, SuiteError, SuiteSampling, load_suite
 from r1plus_contract.suite_answers import KEYWORDS, MAX_ANSWER, MAX_DEPTH, find_answer_problem, find_schema_problem
 from r1plus_contract.suite_baseline import find_reference_result
 from r1plus_contract.suite_check import MOST_PROBLEMS, check, read_items
-from r1plus_contract.suite_files import BASELINE_FILE, MAX_BYTES, SIGNATURE_FILE, SuiteFiles, read_signature
+from r1plus_contract.suite_files import BASELINE_FILE, MAX_BYTES, SIGNATURE_FILE, SuiteFiles, key_id, read_signature
 from r1plus_contract.suite_reference import RecordedAnswer, read_reference, write_reference
 from support.golden_suites import BAD, baseline_of, files_of, with_item
+from support.tables import for_each
 
 SUITE = load_suite(files_of().header, files_of().items)
 
@@ -318,3 +319,13 @@ def test_one_file_cannot_stand_for_another() -> None:
 def test_a_signature_that_is_none_names_its_field(text: str, words: str) -> None:
     with pytest.raises(SuiteError, match=words):
         read_signature(text)
+
+
+@for_each("public_key, name", {
+    "a key: the beginning of its sha256": ("A" * 43 + "=", "66687aadf862bd77"),
+    "one byte less": ("A" * 42 + "==", "no key"),
+    "no base64": ("a key", "no key"),
+    "none": ("", "no key"),
+})  # fmt: skip
+def test_a_key_has_a_short_name_for_people(public_key: str, name: str) -> None:
+    assert key_id(public_key) == name

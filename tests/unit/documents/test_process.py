@@ -55,7 +55,7 @@ async def reader(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Read
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, limits: WorkerLimits = LIMITS) -> AsyncIterator[tuple[DocumentServer, Reader]]:
+async def serve_documents(folder: Path, limits: WorkerLimits = LIMITS) -> AsyncIterator[tuple[DocumentServer, Reader]]:
     """Run a reader with other limits in this process."""
     preload()
     async with run_reader(folder / "r.sock", limits, 1) as server:
@@ -118,7 +118,7 @@ async def test_the_text_of_a_document_comes_while_it_is_read(reader: Reader) -> 
 
 async def test_too_much_time_is_told_as_that(tmp_path: Path) -> None:
     limits = WorkerLimits(cpu_seconds=1, memory_bytes=LIMITS.memory_bytes, wall_seconds=600.0)
-    async with running(tmp_path, limits) as (_, reader):
+    async with serve_documents(tmp_path, limits) as (_, reader):
         failed = await reader.fail("slow.pdf", make_pdf(["word " * 2000] * 3000))
         assert failed.code is DocumentFailureCode.TIME_LIMIT
         assert failed.message == "slow.pdf: takes longer to read than it may; split it"
@@ -126,7 +126,7 @@ async def test_too_much_time_is_told_as_that(tmp_path: Path) -> None:
 
 async def test_too_much_memory_is_told_as_that(tmp_path: Path) -> None:
     limits = WorkerLimits(cpu_seconds=60, memory_bytes=64 * 2**20, wall_seconds=600.0)
-    async with running(tmp_path, limits) as (_, reader):
+    async with serve_documents(tmp_path, limits) as (_, reader):
         failed = await reader.fail("large.txt", b"word\n\n" * 6_000_000)
         assert failed.code is DocumentFailureCode.MEMORY_LIMIT
         assert (await reader.read("a.txt", b"text"))[-1].is_end
@@ -134,7 +134,7 @@ async def test_too_much_memory_is_told_as_that(tmp_path: Path) -> None:
 
 async def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     limits = WorkerLimits(cpu_seconds=60, memory_bytes=LIMITS.memory_bytes, wall_seconds=0.2)
-    async with running(tmp_path, limits) as (server, reader):
+    async with serve_documents(tmp_path, limits) as (server, reader):
 
         async def stall(_: int) -> bytes | None:
             await eventually(lambda: server.killed == 1, "the child was ended")
@@ -146,7 +146,7 @@ async def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 
 
 async def test_a_gateway_that_leaves_ends_the_child(tmp_path: Path) -> None:
-    async with running(tmp_path) as (server, reader):
+    async with serve_documents(tmp_path) as (server, reader):
         data = make_pdf(["word " * 2000] * 200)
 
         async def read_part(position: int) -> bytes | None:

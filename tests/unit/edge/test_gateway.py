@@ -40,7 +40,9 @@ def test_a_half_whose_writing_was_cut_off_is_made_again_and_one_that_is_there_st
 
 
 @contextmanager
-def making(root: Path, certificate: tuple[Path, Path] | tuple[None, None] = (None, None)) -> Iterator[EdgeGateway]:
+def make_gateway(
+    root: Path, certificate: tuple[Path, Path] | tuple[None, None] = (None, None)
+) -> Iterator[EdgeGateway]:
     """Have a gateway that does not run yet."""
     listening, config = read_listening("127.0.0.1:0", *certificate), local.build_config("smollm2")
     folder, images, request = open_data_folder(root / "data"), find_images(root), TenantRequest(DEFAULT_SPEC, None)
@@ -62,7 +64,7 @@ def making(root: Path, certificate: tuple[Path, Path] | tuple[None, None] = (Non
 
 
 @asynccontextmanager
-async def running(gateway: EdgeGateway) -> AsyncIterator[None]:
+async def run_gateway(gateway: EdgeGateway) -> AsyncIterator[None]:
     """Let it run for the block."""
     task = asyncio.create_task(gateway.run())
     try:
@@ -76,8 +78,8 @@ async def test_with_a_certificate_its_owner_gets_a_key_over_tls_and_trusts_no_ot
     (tmp_path / "other").mkdir()
     certificate, key = write_certificate(tmp_path)
     other, _ = write_certificate(tmp_path / "other")
-    with making(tmp_path, (certificate, key)) as gateway:
-        async with running(gateway):
+    with make_gateway(tmp_path, (certificate, key)) as gateway:
+        async with run_gateway(gateway):
             await eventually(lambda: gateway.pod.is_ready, "it is ready")
 
             async def has_key() -> bool:
@@ -119,12 +121,12 @@ while True:
 
 
 @asynccontextmanager
-async def answering(gateway: EdgeGateway, answer: Path) -> AsyncIterator[aiohttp.ClientSession]:
+async def run_substitute(gateway: EdgeGateway, answer: Path) -> AsyncIterator[aiohttp.ClientSession]:
     """Have a program in place of the gateway's, and yield who asks it. `answer`: what it reads."""
     container = gateway.pod.find_container(CONTAINER)
     script = FAKE.replace("ANSWER", repr(str(answer)))
     container.program = replace(container.program, command=(sys.executable, "-c", script))
-    async with running(gateway), aiohttp.ClientSession() as session:
+    async with run_gateway(gateway), aiohttp.ClientSession() as session:
         await eventually(lambda: container.pid, "it runs")
         yield session
 
@@ -142,8 +144,8 @@ class Fake:
 async def fake(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fake]:
     root = tmp_path_factory.mktemp("fake")
     (root / "answer").touch()
-    with making(root) as gateway:
-        async with answering(gateway, root / "answer") as session:
+    with make_gateway(root) as gateway:
+        async with run_substitute(gateway, root / "answer") as session:
             yield Fake(gateway, root / "answer", session)
 
 
@@ -177,8 +179,8 @@ async def test_while_the_gateway_is_gone_no_other_users_program_gets_its_interna
 ) -> None:
     (tmp_path / "answer").write_text(dumps(READY))
     async with AsyncExitStack() as stack:
-        gateway = stack.enter_context(making(tmp_path))
-        session = await stack.enter_async_context(answering(gateway, tmp_path / "answer"))
+        gateway = stack.enter_context(make_gateway(tmp_path))
+        session = await stack.enter_async_context(run_substitute(gateway, tmp_path / "answer"))
         container = gateway.pod.find_container(CONTAINER)
         assert await gateway.read_data_state(session) == READY
         container.program = replace(container.program, command=("/bin/false",))

@@ -49,7 +49,7 @@ def make(folder: Path, script: str = ECHO, **fields: Any) -> OnDemandContainer:
 
 
 @asynccontextmanager
-async def running(container: OnDemandContainer, front: Path) -> AsyncIterator[OnDemandContainer]:
+async def run_container(container: OnDemandContainer, front: Path) -> AsyncIterator[OnDemandContainer]:
     task = asyncio.create_task(container.run())
     try:
         await eventually(front.exists, "it listens")
@@ -74,7 +74,7 @@ async def ask(front: Path, payload: bytes) -> bytes:
 
 async def test_it_starts_at_the_first_connection_and_ends_when_nobody_asks(tmp_path: Path) -> None:
     container, front = make(tmp_path, idle_seconds=0.5), tmp_path / FRONT
-    async with running(container, front):
+    async with run_container(container, front):
         assert container.facts.ready
         assert (container.pid, container.was_used.is_set()) == (None, False)
         payload = bytes(range(256)) * 4096
@@ -89,7 +89,7 @@ async def test_it_starts_at_the_first_connection_and_ends_when_nobody_asks(tmp_p
 
 async def test_it_stays_while_a_connection_is_open(tmp_path: Path) -> None:
     container, front = make(tmp_path, idle_seconds=0.2), tmp_path / FRONT
-    async with running(container, front):
+    async with run_container(container, front):
         reader, writer = await asyncio.open_unix_connection(front)
         for word in (b"one", b"two"):
             writer.write(word)
@@ -103,7 +103,7 @@ async def test_it_stays_while_a_connection_is_open(tmp_path: Path) -> None:
 
 async def test_one_that_was_killed_is_started_again(tmp_path: Path) -> None:
     container, front = make(tmp_path), tmp_path / FRONT
-    async with running(container, front):
+    async with run_container(container, front):
         assert await ask(front, b"one") == b"one"
         container._kill()
         await eventually(lambda: container.restarts == 1, "its end is seen")
@@ -116,7 +116,7 @@ async def test_one_that_was_killed_is_started_again(tmp_path: Path) -> None:
 
 async def test_one_that_cannot_start_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     container, front = make(tmp_path, "import sys; sys.exit('other files')"), tmp_path / FRONT
-    async with running(container, front):
+    async with run_container(container, front):
         for _ in range(2):
             assert await asyncio.wait_for(ask(front, b"one"), 60) == b""
         assert container.facts.message.endswith("other files")
@@ -127,7 +127,7 @@ async def test_without_memory_it_is_not_started_and_the_log_says_what_is_missing
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     container, front = make(tmp_path, memory_request=128 * 2**20, read_memory=lambda: 100 * 2**20), tmp_path / FRONT
-    async with running(container, front):
+    async with run_container(container, front):
         assert await ask(front, b"one") == b""
         assert find_processes(tmp_path) == []
     assert "Container helper is not started: it needs 128 MiB of memory, and 100 MiB are free" in caplog.text
@@ -136,7 +136,7 @@ async def test_without_memory_it_is_not_started_and_the_log_says_what_is_missing
 async def test_a_path_longer_than_the_kernel_takes_is_no_obstacle(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     container = make(folder)
-    async with running(container, folder / FRONT):
+    async with run_container(container, folder / FRONT):
         with socket.socket(socket.AF_UNIX) as client, pytest.raises(OSError, match="path too long"):
             client.connect(str(folder / FRONT))
         await eventually(lambda: _asks_by_descriptor(folder), "it answers")
@@ -203,7 +203,7 @@ async def run_confined(tmp_path: Path, port: int, check: Callable[[dict[str, str
     container, front = make(tmp_path, script, confinement=confinement), tmp_path / FRONT
     desktop = await asyncio.start_unix_server(lambda reader, writer: writer.close(), tmp_path / "desktop.sock")
     try:
-        async with desktop, running(container, front):
+        async with desktop, run_container(container, front):
             asking = asyncio.create_task(ask(front, b"x"))
             result = tmp_path / "own" / "found.json"
             await eventually(lambda: result.exists() and result.read_text() != "", "it has tried all")

@@ -114,7 +114,7 @@ class Base:
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def run_knowledge_base(
     store: TenantStore, reader: DocumentReader | None, embedder: Embedder | None = None, **limits: Any
 ) -> AsyncIterator[Base]:
     """Run the knowledge base of a store for the block."""
@@ -137,7 +137,7 @@ async def running(
 async def test_an_uploaded_document_is_found_with_its_place(
     store: TenantStore, reader: DocumentReader, name: str, data: bytes, question: str, heading: str, page: int | None
 ) -> None:
-    async with running(store, reader, FakeEmbedder()) as base:
+    async with run_knowledge_base(store, reader, FakeEmbedder()) as base:
         file_id = await base.add(name, data)
         file = await base.until_read(file_id)
         assert (file.state, file.ingestion.problem) == (IngestionState.COMPLETED, None)
@@ -153,7 +153,7 @@ async def test_an_uploaded_document_is_found_with_its_place(
 async def test_without_an_embedder_words_are_searched_and_the_result_says_so(
     store: TenantStore, reader: DocumentReader
 ) -> None:
-    async with running(store, reader) as base:
+    async with run_knowledge_base(store, reader) as base:
         await base.until_read(await base.add("handbook.md", HANDBOOK))
         result = await base.search("hotels in Zurich")
         assert result.method is SearchMethod.WORDS
@@ -173,7 +173,7 @@ async def test_without_an_embedder_words_are_searched_and_the_result_says_so(
 async def test_a_document_that_cannot_be_read_fails_with_its_name_and_a_remedy(
     store: TenantStore, reader: DocumentReader, name: str, data: bytes, code: str
 ) -> None:
-    async with running(store, reader) as base:
+    async with run_knowledge_base(store, reader) as base:
         file = await base.until_read(await base.add(name, data))
         assert file.state is IngestionState.FAILED
         assert file.ingestion.problem is not None
@@ -183,7 +183,7 @@ async def test_a_document_that_cannot_be_read_fails_with_its_name_and_a_remedy(
 
 
 async def test_pages_that_cannot_be_read_are_reported(store: TenantStore, reader: DocumentReader) -> None:
-    async with running(store, reader) as base:
+    async with run_knowledge_base(store, reader) as base:
         file = await base.until_read(await base.add("a.pdf", make_pdf(["One", "", "Three"], picture_pages=[2])))
         assert (file.state, file.ingestion.pages) == (IngestionState.COMPLETED, 3)
         assert [page.page for page in file.ingestion.unreadable] == [2]
@@ -219,7 +219,7 @@ async def read_texts(base: Base, file: VectorStoreFile) -> list[str]:
 async def test_a_gateway_that_ends_meanwhile_goes_on_without_double_chunks(volume: Volume) -> None:
     reader, embedder = ScriptedReader(3 * BATCH_CHUNKS + 5), FakeEmbedder()
     reader.most = 2 * BATCH_CHUNKS + 3
-    async with volume.open() as store, running(store, reader, embedder) as base:
+    async with volume.open() as store, run_knowledge_base(store, reader, embedder) as base:
         file_id = await base.add("a.txt", b"x")
 
         async def has_two() -> bool:
@@ -228,7 +228,7 @@ async def test_a_gateway_that_ends_meanwhile_goes_on_without_double_chunks(volum
         await eventually(has_two, "two batches are stored")
     embedded = len(embedder.asked)
     reader.most = None
-    async with volume.open() as store, running(store, reader, embedder) as again:
+    async with volume.open() as store, run_knowledge_base(store, reader, embedder) as again:
         again.store_id = base.store_id
         file = await again.until_read(file_id)
         assert (reader.starts, len(embedder.asked) - embedded) == (2, 2)
@@ -240,7 +240,7 @@ async def test_a_gateway_that_ends_meanwhile_goes_on_without_double_chunks(volum
 async def test_another_reader_begins_again(volume: Volume) -> None:
     reader = ScriptedReader(2 * BATCH_CHUNKS)
     reader.most = BATCH_CHUNKS + 1
-    async with volume.open() as store, running(store, reader) as base:
+    async with volume.open() as store, run_knowledge_base(store, reader) as base:
         file_id = await base.add("a.txt", b"x")
 
         async def has_one() -> bool:
@@ -248,7 +248,7 @@ async def test_another_reader_begins_again(volume: Volume) -> None:
 
         await eventually(has_one, "a batch is stored")
     reader.most, reader.name = None, "tests/2"
-    async with volume.open() as store, running(store, reader, FakeEmbedder()) as again:
+    async with volume.open() as store, run_knowledge_base(store, reader, FakeEmbedder()) as again:
         again.store_id = base.store_id
         file = await again.until_read(file_id)
         assert file.ingestion.reader.startswith("tests/2")
@@ -257,12 +257,12 @@ async def test_another_reader_begins_again(volume: Volume) -> None:
 
 
 async def test_vectors_of_another_embedder_are_never_mixed_and_made_again(store: TenantStore) -> None:
-    async with running(store, ScriptedReader(5), FakeEmbedder("old@sha256:00")) as base:
+    async with run_knowledge_base(store, ScriptedReader(5), FakeEmbedder("old@sha256:00")) as base:
         file_id = await base.add("a.txt", b"x")
         await base.until_read(file_id)
         assert (await base.search("number 3")).method is SearchMethod.HYBRID
     embedder = FakeEmbedder("new@sha256:11", dimensions=32)
-    async with running(store, ScriptedReader(5), embedder) as again:
+    async with run_knowledge_base(store, ScriptedReader(5), embedder) as again:
         again.store_id = base.store_id
         assert (await again.search("number 3")).method is SearchMethod.WORDS
         again.service.ingestion.wake()
@@ -279,11 +279,11 @@ async def test_vectors_of_another_embedder_are_never_mixed_and_made_again(store:
 
 
 async def test_vectors_of_the_keys_vector_store_are_made_again_when_an_end_user_searches(store: TenantStore) -> None:
-    async with running(store, ScriptedReader(5), FakeEmbedder("old@sha256:00")) as base:
+    async with run_knowledge_base(store, ScriptedReader(5), FakeEmbedder("old@sha256:00")) as base:
         file_id = await base.add("a.txt", b"x")
         await base.until_read(file_id)
     embedder = FakeEmbedder("new@sha256:11")
-    async with running(store, ScriptedReader(5), embedder) as again:
+    async with run_knowledge_base(store, ScriptedReader(5), embedder) as again:
         again.store_id, key, anna = base.store_id, again.owner, again.service.knowledge.identify(ANNA)
         again.owner = anna
         assert (await again.search("number 3")).method is SearchMethod.WORDS
@@ -302,7 +302,7 @@ async def test_vectors_of_the_keys_vector_store_are_made_again_when_an_end_user_
 async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(store: TenantStore) -> None:
     embedder = FakeEmbedder()
     embedder.trouble = EmbedderUnavailableError("away")
-    async with running(store, ScriptedReader(3), embedder) as base:
+    async with run_knowledge_base(store, ScriptedReader(3), embedder) as base:
         file_id = await base.add("a.txt", b"x")
         await asyncio.sleep(0)
         assert (await base.find(file_id)).state is IngestionState.IN_PROGRESS
@@ -313,9 +313,9 @@ async def test_an_embedder_that_is_away_holds_files_up_and_fails_none(store: Ten
 
 
 async def test_a_file_without_room_fails_also_where_nothing_more_may_be_stored(store: TenantStore) -> None:
-    async with running(store, None) as base:
+    async with run_knowledge_base(store, None) as base:
         file_id = await base.add("a.txt", b"x")
-    async with running(store, ScriptedReader(3), knowledge_bytes_per_key=1) as again:
+    async with run_knowledge_base(store, ScriptedReader(3), knowledge_bytes_per_key=1) as again:
         again.store_id = base.store_id
         file = await again.until_read(file_id)
         assert file.state is IngestionState.FAILED
@@ -344,7 +344,7 @@ class FailingReader(ScriptedReader):
 
 async def test_a_file_that_fails_again_and_again_holds_no_other_up(store: TenantStore) -> None:
     reader = FailingReader("bad.txt", RuntimeError("a mistake in this program"))
-    async with running(store, reader) as base:
+    async with run_knowledge_base(store, reader) as base:
         bad = await base.add("bad.txt", b"x")
         await eventually(lambda: reader.fails, "the bad file was tried")
         good = await base.add("good.txt", b"x")
@@ -459,7 +459,7 @@ async def test_who_had_many_turns_waits_for_one_of_who_had_none(store: TenantSto
 async def test_a_document_that_exceeds_its_readers_time_is_not_tried_again(store: TenantStore) -> None:
     failure = DocumentFailure(DocumentFailureCode.TIME_LIMIT, "long.pdf: takes more than 240 s; split it")
     reader = FailingReader("long.pdf", UnreadableDocumentError(failure))
-    async with running(store, reader) as base:
+    async with run_knowledge_base(store, reader) as base:
         file = await base.until_read(await base.add("long.pdf", b"x"))
         assert (file.state, reader.fails) == (IngestionState.FAILED, 1)
 
@@ -509,7 +509,7 @@ async def test_a_reader_that_breaks_off_is_tried_three_times(
 
     async with (
         await asyncio.start_unix_server(answer, path),
-        running(store, SocketDocumentReader(str(path))) as base,
+        run_knowledge_base(store, SocketDocumentReader(str(path))) as base,
     ):
         file = await base.until_read(await base.add("a.txt", b"x"))
         assert (file.state, calls) == (IngestionState.FAILED, MOST_TRIES)
@@ -529,7 +529,7 @@ async def test_a_reader_that_never_ends_holds_nothing_up(
                 await asyncio.sleep(0)
 
     reader = SocketDocumentReader(str(path), read_seconds=0.2)
-    async with await asyncio.start_unix_server(answer, path), running(store, reader) as base:
+    async with await asyncio.start_unix_server(answer, path), run_knowledge_base(store, reader) as base:
         file = await base.until_read(await base.add("a.txt", b"x"))
         assert file.ingestion.problem is not None
         assert (file.state, file.ingestion.problem.code) == (IngestionState.FAILED, DocumentFailureCode.TIME_LIMIT)
@@ -538,7 +538,7 @@ async def test_a_reader_that_never_ends_holds_nothing_up(
 async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store: TenantStore) -> None:
     reader = ScriptedReader(2 * BATCH_CHUNKS)
     reader.most = BATCH_CHUNKS + 1
-    async with running(store, reader) as base:
+    async with run_knowledge_base(store, reader) as base:
         other = ScriptedReader(1)
         file_id = await base.add("a.txt", b"x")
 
@@ -554,7 +554,7 @@ async def test_a_file_that_is_deleted_meanwhile_stops_being_read_and_found(store
 
 
 async def test_an_index_follows_what_is_added_and_removed(store: TenantStore, reader: DocumentReader) -> None:
-    async with running(store, reader, FakeEmbedder()) as base:
+    async with run_knowledge_base(store, reader, FakeEmbedder()) as base:
         first = await base.add("a.txt", b"The red door is open.")
         await base.until_read(first)
         assert [one.file_id for one in (await base.search("door")).passages] == [first]
@@ -570,7 +570,7 @@ async def test_an_index_follows_what_is_added_and_removed(store: TenantStore, re
 
 
 async def test_an_index_that_exceeds_its_memory_is_refused_with_the_limit(store: TenantStore) -> None:
-    async with running(store, ScriptedReader(100), index_bytes=10_000) as base:
+    async with run_knowledge_base(store, ScriptedReader(100), index_bytes=10_000) as base:
         await base.until_read(await base.add("a.txt", b"x"))
         with pytest.raises(IndexLimitError, match="10000 bytes"):
             await base.search("text")
@@ -579,7 +579,7 @@ async def test_an_index_that_exceeds_its_memory_is_refused_with_the_limit(store:
 async def test_another_end_user_finds_nothing_of_an_end_users_vector_store(
     store: TenantStore, reader: DocumentReader
 ) -> None:
-    async with running(store, reader) as base:
+    async with run_knowledge_base(store, reader) as base:
         base.owner = base.service.knowledge.identify(ANNA)
         await base.until_read(await base.add("diary.txt", b"The vault's code is sesame."))
         assert (await base.search("vault")).passages

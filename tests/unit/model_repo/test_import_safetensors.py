@@ -18,7 +18,7 @@ from r1plus_model_repo.importing.huggingface.safetensors_header import (
     read_tensors,
 )
 from support.examples import count_examples
-from support.model_repo.checkpoints import Shaped, placed, safetensors, write_tensors
+from support.model_repo.checkpoints import Shaped, lay_out, safetensors, write_tensors
 
 HUGE = 2**63
 
@@ -47,7 +47,7 @@ def test_tensors_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_the_weights_are_not_read(tmp_path: Path) -> None:
     """A gigabyte that takes no block: its tensors are known within a megabyte of memory."""
-    header, size = placed({"a": ("F16", (2**20, 512))})
+    header, size = lay_out({"a": ("F16", (2**20, 512))})
     path = file(tmp_path, safetensors(header, b""))
     with path.open("r+b") as stream:
         stream.truncate(path.stat().st_size + size)
@@ -146,7 +146,7 @@ def test_absurd_counts_are_refused_before_they_are_believed(tmp_path: Path) -> N
 def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
     """At every KiB, at the edges of its parts, and at each of the first hundred bytes."""
     tensors: Shaped = {f"model.layers.{n}.weight": ("F16", (8, 4)) for n in range(200)}
-    header, size = placed(tensors)
+    header, size = lay_out(tensors)
     whole = safetensors(header, bytes(size))
     start = len(whole) - size
     assert start > 16 * 1024
@@ -183,7 +183,7 @@ def test_whatever_is_written_by_the_rules_is_read(
 def test_whatever_is_changed_there_are_tensors_within_the_file_or_one_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    header, size = placed({"a": ("F16", (2, 3)), "b": ("F32", (4,)), "c": ("BF16", (1,))})
+    header, size = lay_out({"a": ("F16", (2, 3)), "b": ("F32", (4,)), "c": ("BF16", (1,))})
     content = bytearray(safetensors(header, bytes(size)))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

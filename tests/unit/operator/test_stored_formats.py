@@ -6,7 +6,7 @@ was stored: readers pass over fields that they do not know, so one that is renam
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,14 @@ from r1plus_contract.isolation import Findings
 from r1plus_contract.jsonable import loads, to_jsonable
 from r1plus_contract.outcomes import OutcomePage
 from r1plus_contract.requests import Request, Verb
-from r1plus_contract.settings import SETTINGS_FILE, SUITE_FILE, VERDICTS_FILE, KnownVerdicts, MonitorSettings
+from r1plus_contract.settings import (
+    SETTINGS_FILE,
+    SUITE_FILE,
+    SUPPORTS_GATE_PROOF,
+    VERDICTS_FILE,
+    KnownVerdicts,
+    MonitorSettings,
+)
 from r1plus_contract.suite import SuiteHeader
 from r1plus_contract.verdict import MonitorReport
 from r1plus_model_repo.catalog.types import EngineSpec
@@ -34,14 +41,16 @@ from r1plus_operator.pins import SHIPPED_SUITES
 from r1plus_operator.plan.engine.selection import Target, resolve
 from r1plus_operator.plan.revision.factory import hash_revision
 from r1plus_operator.plan.revision.last_valid import LastValid
-from r1plus_operator.plan.revision.refresh import Refresh
-from r1plus_operator.plan.revision.rollback_record import RollbackRecord
+from r1plus_operator.plan.revision.record import Runtime
+from r1plus_operator.plan.revision.refresh import Refresh, RefreshOutcome
+from r1plus_operator.plan.revision.rollback_record import AccuracyDrop, RollbackRecord, RollbackTerms
 from r1plus_operator.plan.revision.storage import GatedImages, read_revision, to_object
 from r1plus_operator.plan.rollback.quarantine import Quarantine
 from r1plus_operator.plan.settings import OperatorConfig, SuiteTrust, VolumeTerms
 from r1plus_operator.plan.tenancy.isolation_test_run import IsolationTestRun
 from r1plus_operator.runtime.lease import Claim, LeaseTerms
 from r1plus_policies.detector.pool import Pool
+from support.tables import for_each
 from support.upgrade.comparison import RENAMED_STATUS_FIELDS, lost_values
 from support.upgrade.fixture import OPERATOR_NAMESPACE, StoredCluster, read_cluster, stored_clusters
 from support.upgrade.monitors import OUTCOMES, PROGRESS, VERDICT
@@ -208,6 +217,25 @@ def test_no_value_of_a_stored_document_is_lost(folder: Path, name: str) -> None:
     assert documents, "it is stored under another name today"
     lost = [f"{where}: {line}" for where, stored in documents for line in lost_values(stored, form.rewrite(stored))]
     assert lost == []
+
+
+ROLLBACK = RollbackRecord(
+    "credit-a", RollbackTerms("credit-b", "h", 0.98, ""), 1000.0, "BelowThreshold", AccuracyDrop(), released="ack-1"
+)
+
+
+@for_each("value, stored", {
+    "the images of a wave": (Runtime("registry.local/triton:1", "registry.local/monitor:1").digest, "5273d14c5a50"),
+    "the gate of a revision that was rolled back from": (replace(ROLLBACK, released="").regate_token, "credit-a@1000.000"),
+    "the gate of one that a user lets come back": (ROLLBACK.regate_token, "credit-a@1000.000+a5213bae"),
+    "how a candidate of a wave ended that failed and was acknowledged": (RefreshOutcome.USER_ACK.value, "Acknowledged"),
+    "the first monitor that proves its gates": (SUPPORTS_GATE_PROOF, 3),
+})  # fmt: skip
+def test_a_value_by_which_documents_are_compared_is_the_one_that_earlier_versions_stored(
+    value: object, stored: object
+) -> None:
+    """With another one a wave would begin again, and a gate that a monitor has reported would be lost."""
+    assert value == stored
 
 
 @clusters

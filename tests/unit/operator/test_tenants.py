@@ -1,7 +1,8 @@
 """The pass over a namespace as a tenant with its queue, caches and writes: what wakes it, what it costs, what ends it."""
 
 import contextlib
-import time
+import sys
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -454,8 +455,10 @@ async def test_a_forged_run_convinces_nobody(where: str, meta: Json) -> None:
     assert not [name for name in rig.has("Job", where) if forged.id in name], "and it is cleared away"
 
 
-async def test_a_pass_over_one_of_a_thousand_tenants_takes_no_longer_than_over_one_of_a_few() -> None:
-    async def cost(tenants: int) -> float:
+async def test_a_pass_over_one_of_a_thousand_tenants_does_no_more_than_over_one_of_a_few() -> None:
+    """In calls, since a busy machine changes times, and so does what ran before in the same process."""
+
+    async def count_calls(tenants: int) -> int:
         rig = Rig()
         rig.label(DECOY)
         for i in range(tenants):
@@ -463,16 +466,20 @@ async def test_a_pass_over_one_of_a_thousand_tenants_takes_no_longer_than_over_o
             for name in ("a", "b", "c"):
                 rig.serve(f"team-{i}", name)
         await rig.work(10 * tenants + 100)
-        spent = []
-        for i in range(40):
-            rig.queue.add((f"team-{i % 10}", TENANT_NAME))
-            began = time.process_time()
-            await rig.work()
-            spent.append(time.process_time() - began)
-        return min(spent)  # What other programs leave of the processor's caches makes some slow.
+        counts = []
+        for i in range(10):
+            rig.queue.add((f"team-{i}", TENANT_NAME))
+            events: Counter[str] = Counter()
+            sys.setprofile(lambda _, event, __, events=events: events.update((event,)))
+            try:
+                await rig.work()
+            finally:
+                sys.setprofile(None)
+            counts.append(events["call"] + events["c_call"])
+        return min(counts)
 
-    few, many = await cost(10), await cost(1000)
-    assert many < 5 * few, f"{1000 * few:.2f} ms among ten, {1000 * many:.2f} ms among a thousand"
+    few, many = await count_calls(10), await count_calls(1000)
+    assert many < 1.1 * few
 
 
 def test_what_a_run_bears_is_small_for_a_tenant_of_three_hundred_deployments() -> None:

@@ -94,7 +94,7 @@ Slow = tuple[subprocess.Popen[str], int]
 
 
 @contextlib.contextmanager
-def running(project: Path, *command: str) -> Iterator[Slow]:
+def run_slow_test(project: Path, *command: str) -> Iterator[Slow]:
     """A run whose test waits for ever, and the pid of the process that it waits for."""
     process = start(project, *command)
     try:
@@ -106,7 +106,7 @@ def running(project: Path, *command: str) -> Iterator[Slow]:
 
 @pytest.fixture
 def slow(project: Path) -> Iterator[Slow]:
-    with running(project, *RUNNER, "good", "--beside", "slow") as made:
+    with run_slow_test(project, *RUNNER, "good", "--beside", "slow") as made:
         yield made
 
 
@@ -214,7 +214,7 @@ def test_an_interrupted_run_takes_fixtures_down_and_leaves_nothing_running(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_to_make_and_the_runner_at_once_is_one_interrupt(project: Path, number: signal.Signals) -> None:
     """As from `timeout make test`, or Ctrl-C: make passes on what the runner gets as well."""
-    with running(project, "make", "all") as (process, daemon):
+    with run_slow_test(project, "make", "all") as (process, daemon):
         os.killpg(process.pid, number)
         process.communicate(timeout=120)
         wait_until(lambda: is_gone(daemon), "the test's daemon has ended")
@@ -222,7 +222,7 @@ def test_a_signal_to_make_and_the_runner_at_once_is_one_interrupt(project: Path,
 
 
 def test_a_run_under_nohup_goes_on_at_hang_up(project: Path) -> None:
-    with running(project, "nohup", *RUNNER, "slow") as (process, _):
+    with run_slow_test(project, "nohup", *RUNNER, "slow") as (process, _):
         status = Path(f"/proc/{process.pid}/status").read_text()
     ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")), 16)
     assert ignored & 1 << (signal.SIGHUP - 1)

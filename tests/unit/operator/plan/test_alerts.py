@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from r1plus_contract import metrics
 from r1plus_contract.verdict import Verdict, WatchStanding
-from r1plus_operator.plan.manifests.alerts import DEFAULT_TERMS, AlertScope, build_rules
+from r1plus_operator.plan.manifests.alerts import AlertScope, build_rules
 from r1plus_operator.plan.manifests.promql import escape_template, format_series, quote
 from r1plus_operator.plan.settings import AlertTerms
+from support.plan.world import ROOT
 from support.promtool import Case, Judged, failures, firing_summary, mutants
 
 ABOUT = AlertScope("team", "credit", "credit-1")
@@ -103,6 +104,8 @@ FAST = {"0.1": 10, "1": 100, "2.5": 100, "5": 100, "10": 100, "+Inf": 100}
 TWO_SECONDS = {"0.1": 0, "1": 0, "2.5": 140, "5": 140, "10": 140, "+Inf": 140}
 FIVE_SECONDS = {"0.1": 600, "1": 3000, "2.5": 5400, "5": 5700, "10": 6000, "+Inf": 6000}
 """To the bit: whole numbers a second."""
+OVER_FIVE_SECONDS = {"0.1": 0, "1": 0, "2.5": 0, "5": 94, "10": 100, "+Inf": 100}
+"""The 95th of 100 is at 5.83 s."""
 SEVEN_SECONDS = {"0.1": 0, "1": 0, "2.5": 0, "5": 90, "10": 100, "+Inf": 100}
 VERY_FAST = {"0.1": 100, "1": 100, "2.5": 100, "5": 100, "10": 100, "+Inf": 100}
 
@@ -247,6 +250,7 @@ DOWN = [
 HIGH_LATENCY = [
     Case("seven seconds", first_tokens(SEVEN_SECONDS), 1),
     Case("five seconds are just borne", first_tokens(FIVE_SECONDS), 0),
+    Case("a little over five seconds", first_tokens(OVER_FIVE_SECONDS), 1),
     Case("under a second", first_tokens(FAST), 0),
     Case("two seconds, and nothing to compare with", first_tokens(TWO_SECONDS), 0),
     Case("nobody asks", {}, 0),
@@ -339,7 +343,15 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
         assert told in rule["annotations"]["description"]
         sentences = re.split(r"(?<=[.:]) ", rule["annotations"]["description"])
         assert [one for one in sentences if len(one.split()) > 25] == []
-        assert rule["annotations"]["runbook_url"] == DEFAULT_TERMS.build_runbook_url(rule["alert"])
+        repository, _, page = rule["annotations"]["runbook_url"].partition("/blob/main/")
+        assert (repository, page) == ("https://github.com/r1plus/r1plus", f"monitoring/runbooks/{rule['alert']}.md")
+        assert (ROOT / page).is_file()
+
+
+def test_an_alert_names_what_it_is_about_so_that_accuracy_and_service_can_be_routed_apart() -> None:
+    serving = {metrics.ALERT_DOWN, metrics.ALERT_HIGH_LATENCY, metrics.ALERT_QUEUE_GROWING}
+    components = {name: rule["labels"]["component"] for name, rule in RULES.items()}
+    assert components == {name: "serving" if name in serving else "accuracy" for name in RULES}
 
 
 def test_a_deployment_that_is_scaled_to_zero_is_not_missed() -> None:

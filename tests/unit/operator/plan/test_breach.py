@@ -76,6 +76,13 @@ def test_a_control_that_fails_moves_nothing_and_pages_and_is_not_repeated() -> N
     assert world.status["candidate"] == good
 
 
+@for_each("verdict, lost, result", {"it passes": (Verdict.PASS, 0, "passed"), "it fails": (Verdict.FAIL, 2, "failed")})
+def test_the_incident_says_how_the_control_ended(verdict: Verdict, lost: int, result: str) -> None:
+    world, good, _ = controlled()
+    world.control(verdict, lost=lost).settle()
+    assert f"revision {good} {result} the suite again: lost {lost} of 4 items" in world.status["incident"]["tried"]
+
+
 def test_rollback_of_several_pods_waits_for_as_many_as_serve() -> None:
     world, good, bad = fallen(replicas=2)
     world.settle()

@@ -150,6 +150,18 @@ def test_the_sweeps_that_count_are_those_of_the_pods_whose_evidence_counts() -> 
     world.expect(QualityVerified="RollingBack")
 
 
+def test_a_count_above_the_threshold_of_the_worst_pod_says_nothing_of_the_others() -> None:
+    """Its own is left out of the pool; a count of another pod outweighs their sweeps, which ask once."""
+    world, bad = serve_two()
+    swept(world, 2)
+    worst, other = sorted(world.pods)
+    pooled(world, bad, worst=worst)
+    world.stand(other, WatchStanding.CHANGED, evidence=1.0).settle()
+    assert world.condition("QualityVerified")[1] != "RollingBack"
+    world.steady().stand(worst, WatchStanding.CHANGED, evidence=1.0).settle()
+    world.expect(QualityVerified="RollingBack")
+
+
 @for_each("correct, total", {
     "more items than the suite has": (10**15, 10**15),
     "more right ones than items": (10**15, 4),

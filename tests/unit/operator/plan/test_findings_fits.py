@@ -221,6 +221,8 @@ def test_finding_12_in_place_stops_nothing_while_no_node_takes_the_candidate() -
 
 NO_ROOM = "0/2 nodes are available: 2 Insufficient memory."
 HOUR = 3600.0
+MOST_WAITS = 10
+"""Passes at the times that plans ask for, until a candidate is tried again."""
 
 
 def expire(world: World, *, unschedulable: str = NO_ROOM) -> None:
@@ -233,11 +235,13 @@ def expire(world: World, *, unschedulable: str = NO_ROOM) -> None:
 def waits_for_retry(world: World) -> float:
     """Wait until the candidate is tried again; return for how long."""
     began = world.now
-    while not (world.status.get("candidate") and world.condition("Progressing")[1] == "RollingOut"):
+    for _ in range(MOST_WAITS):
+        if world.status.get("candidate") and world.condition("Progressing")[1] == "RollingOut":
+            return world.now - began
         wait = world.plan().requeue_after
         assert wait is not None, world.condition("Progressing")
         world.wait(wait).settle()
-    return world.now - began
+    raise AssertionError(f"not tried again after {world.now - began} s: {world.condition('Progressing')}")
 
 
 def test_finding_11_what_expired_for_lack_of_room_is_tried_again_ever_later() -> None:
@@ -400,6 +404,8 @@ def test_finding_15_an_engine_on_a_volume_takes_no_disk() -> None:
     world.settle()
     asked, _ = storage_of(world)
     assert disk_volumes(world) < asked < 2**30
+    volumes = {volume["name"]: volume for volume in world.revision().template["spec"]["volumes"]}
+    assert volumes["delivery"]["emptyDir"]["sizeLimit"] == "64Mi"
 
 
 def promote_a_day_ahead(world: World) -> tuple[str, str]:

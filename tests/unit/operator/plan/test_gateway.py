@@ -220,7 +220,9 @@ def test_its_pod_is_locked_down_and_mounts_the_tenants_secrets_only() -> None:
     secrets = [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume]
     assert secrets == [GATEWAY_KEY, "web-tls"]
     assert {probe["httpGet"]["port"] for name, probe in container.items() if name.endswith("Probe")} == {"internal"}
-    assert world.one("Service", GATEWAY_SERVICE)["spec"]["ports"][0]["port"] == 443
+    (port,) = world.one("Service", GATEWAY_SERVICE)["spec"]["ports"]
+    target = next(own for own in container["ports"] if own["name"] == port["targetPort"])
+    assert (port["port"], target["containerPort"]) == (443, 8080)
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     told = read_settings(world)
     assert {told.data.folder, told.data.secret_folder, str(Path(told.tokens.jwks).parent)} <= mounts
@@ -234,6 +236,8 @@ def test_with_a_volume_one_pod_stops_before_the_next_starts_and_with_a_database_
     for world in (alone, several):
         world.settle()
     assert alone.one("Deployment", GATEWAY)["spec"]["strategy"] == {"type": "Recreate"}
+    volumes = {volume["name"]: volume for volume in get_pod(alone)["volumes"]}
+    assert volumes["store"]["persistentVolumeClaim"] == {"claimName": GATEWAY}
     spec = several.one("Deployment", GATEWAY)["spec"]
     assert (spec["replicas"], spec["strategy"]["type"]) == (3, "RollingUpdate")
     assert ("PersistentVolumeClaim", GATEWAY) not in list_objects(several)

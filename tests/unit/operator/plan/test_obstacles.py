@@ -38,6 +38,11 @@ def test_an_engine_with_files_on_a_gpu_that_it_fits_is_fitted_into_what_that_gpu
     assert (found.batch, found.context) == (29, 65536)
 
 
+def test_a_plan_of_tensorrt_is_fitted_where_its_own_backend_is_served() -> None:
+    found = fitted(SPEC, delivered(SHIPPED["r1plus-edge-fp16-tensorrt"]), (machine(L40S),), SERVED)
+    assert isinstance(found, Fit), found
+
+
 OBSTACLES = {
     "a shape without files": (GPU, (machine(L40S),), SERVED, "EngineNotDelivered", "images.engines and engineDigests"),
     "a backend that is not served": (delivered(GPU), (machine(L40S),), {"openvino": "1"}, "RuntimeNotServed", "serves openvino"),

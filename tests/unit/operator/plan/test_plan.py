@@ -33,6 +33,12 @@ def test_a_first_revision_is_gated_by_one_pod_and_serves_nobody() -> None:
     assert "revision" not in world.status
 
 
+def test_kubernetes_reports_a_stuck_deployment_only_after_the_operators_own_deadline() -> None:
+    world = start_world(rollout={"deadline": "20m"})
+    (deployment,) = world.live("Deployment")
+    assert deployment["spec"]["progressDeadlineSeconds"] > 20 * 60
+
+
 @pytest.mark.parametrize("gate", ["Enforce", "Observe"])
 def test_finding_01_a_service_selects_no_revision_before_the_first_promotion(gate: str) -> None:
     """A pod that is Ready by a token that it should not have would get traffic by the Service alone."""
@@ -120,6 +126,13 @@ def test_the_reason_that_kubectl_prints_is_of_what_does_not_serve_or_else_of_wha
     world.change(engine={"precision": "Q2"}).settle()
     world.expect(Ready="True Serving", Progressing="False Blocked")
     assert world.status["reason"] == "EngineNotFound"
+
+
+def test_a_monitor_that_reports_a_fail_and_no_watch_is_believed() -> None:
+    """An older one reports no watch."""
+    world = serve_world().report(verdict=Verdict.FAIL, message="205 of 211 items are right", watch=None)
+    world.settle()
+    world.expect(Ready="True Serving", QualityVerified=("False BelowThreshold", "205 of 211 items are right"))
 
 
 def test_a_failed_candidate_is_refused_with_figures_and_traffic_never_moves() -> None:
@@ -436,7 +449,7 @@ def test_a_running_gate_is_told_in_steps_so_that_the_status_is_written_rarely() 
         )
         world.alter(reports=dict.fromkeys(world.pods, report)).settle()
         messages.add(world.condition("QualityVerified")[2])
-    assert len(messages) == 10
+    assert messages == {f"The gate on suite smollm2-full-v1 is running: {share} %" for share in range(0, 100, 10)}
 
 
 def test_history_is_bounded_and_keeps_what_serves() -> None:
@@ -532,6 +545,18 @@ def test_the_pod_is_restricted_and_has_no_token() -> None:
         }
     monitor = next(c for c in pod["containers"] if c["name"] == names.CONTAINER_MONITOR)
     assert not {"readinessProbe", "livenessProbe"} & monitor.keys()
+
+
+def test_verifier_and_monitor_run_the_monitors_image_and_the_monitor_knows_its_pod() -> None:
+    pod = start_world().live("Deployment")[0]["spec"]["template"]["spec"]
+    containers = {each["name"]: each for each in (*pod["initContainers"], *pod["containers"])}
+    for name in (names.INIT_VERIFY, names.CONTAINER_MONITOR):
+        assert containers[name]["image"] == CONFIG.monitor_image
+    pod_name = {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}
+    assert {"name": names.ENV_POD, "valueFrom": pod_name} in containers[names.CONTAINER_MONITOR]["env"]
+    token = {"name": "admission", "mountPath": "/var/run/r1plus/admission"}
+    assert token in containers[names.CONTAINER_MONITOR]["volumeMounts"]
+    assert {**token, "readOnly": True} in containers[names.CONTAINER_TRITON]["volumeMounts"]
 
 
 def test_a_node_without_enough_cores_does_not_count() -> None:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from r1plus_contract.requests import Verb
 from r1plus_contract.verdict import Verdict
 from r1plus_model_repo.catalog.types import Engine
@@ -93,6 +95,14 @@ def test_finding_09_a_candidate_that_its_gate_refuses_leaves_what_serves() -> No
     world.start_pods(candidate).gate(candidate, Verdict.FAIL, lost=3).settle()
     world.expect(serves=before, runs={before: 1}, Progressing="False CandidateRefused")
     assert runtime_status(world) == (True, "RefreshFailed")
+
+
+def test_finding_11_a_pass_is_due_when_its_slot_goes_to_the_next_one() -> None:
+    world, before = upgraded(rollout={"deadline": "8h"})
+    world.ask(Verb.REFRESH, revision=before).settle()
+    began = world.revision(world.candidate()).refresh.began_at
+    world.wait(began + SLOT_SECONDS - 20.0 - world.now).settle()
+    assert world.plan().requeue_after == pytest.approx(began + SLOT_SECONDS - world.now)
 
 
 def test_finding_09_a_request_is_answered_once() -> None:

@@ -246,6 +246,11 @@ def test_the_policies_open_the_archives_port_to_the_listed_networks_and_nothing_
     assert out["ports"] == [{"protocol": "TCP", "port": 8443}]
     assert out["to"] == [{"ipBlock": {"cidr": "10.1.0.0/16"}}, {"ipBlock": {"cidr": "10.2.0.0/16"}}]
     assert policies["policyTypes"] == ["Ingress", "Egress"]
+    (operator,) = policies["ingress"]
+    assert operator["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "r1plus-system"}}}
+    ]
+    assert operator["ports"] == [{"protocol": "TCP", "port": names.PORT_MONITOR}]
     pod = team.live["Job", BY_ARCHIVE.name]["spec"]["template"]
     selector = policies["podSelector"]["matchLabels"]
     assert selector.items() <= pod["metadata"]["labels"].items()
