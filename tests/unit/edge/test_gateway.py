@@ -120,13 +120,18 @@ while True:
 """Answers what a file has: the real gateway never says such things."""
 
 
+ASK_SECONDS = 60.0
+"""Who asks while a program that never accepts happens to run would wait for ever: serve keeps its socket open."""
+
+
 @asynccontextmanager
 async def run_substitute(gateway: EdgeGateway, answer: Path) -> AsyncIterator[aiohttp.ClientSession]:
     """Have a program in place of the gateway's, and yield who asks it. `answer`: what it reads."""
     container = gateway.pod.find_container(CONTAINER)
     script = FAKE.replace("ANSWER", repr(str(answer)))
     container.program = replace(container.program, command=(sys.executable, "-c", script))
-    async with run_gateway(gateway), aiohttp.ClientSession() as session:
+    timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+    async with run_gateway(gateway), aiohttp.ClientSession(timeout=timeout) as session:
         await eventually(lambda: container.pid, "it runs")
         yield session
 
@@ -182,7 +187,7 @@ async def test_while_the_gateway_is_gone_no_other_users_program_gets_its_interna
         gateway = stack.enter_context(make_gateway(tmp_path))
         session = await stack.enter_async_context(run_substitute(gateway, tmp_path / "answer"))
         container = gateway.pod.find_container(CONTAINER)
-        assert await gateway.read_data_state(session) == READY
+        assert await eventually(lambda: gateway.read_data_state(session), "it answers") == READY
         container.program = replace(container.program, command=("/bin/false",))
         assert container.pid is not None
         os.kill(container.pid, signal.SIGKILL)
