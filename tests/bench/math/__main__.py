@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=19)
     parser.add_argument("--misses", action="store_true", help="show the tasks that went wrong")
     parser.add_argument("--prose", type=int, default=0, help="questions in prose of each half; 0: without Triton")
-    parser.add_argument("--engine", default="smollm2-lite-q8-0")
+    parser.add_argument("--engine", default="smollm2-lite-q8-0", help="a shipped one, as of r1plus engine make")
     options = parser.parse_args()
     if options.start < 0:
         parser.error(

@@ -20,9 +20,8 @@ from bench.serving.__main__ import CONTEXT, serve_engine
 from devcluster.cache import cache_dir
 from r1plus_gateway.calculation.agreement import compare_prose
 from r1plus_gateway.calculation.client import SocketCalculator
-from r1plus_model_repo.importing.smollm2 import build_engines
+from r1plus_model_repo.importing.shipped import build_shipped_engine
 from support.calculator.process import running_calculator_process
-from support.engine.server import ENGINES
 from support.gateway.fake_triton import FakeTriton, answer
 from support.gateway.rig import Rig, running_before
 
@@ -114,8 +113,8 @@ def has_number(text: str, number: Fraction) -> bool:
 async def running_math_gateway(folder: Path, engine: str) -> AsyncIterator[Rig]:
     """Run a gateway with a calculator before tritonserver with an engine."""
     with contextlib.ExitStack() as stack:
-        built = build_engines(cache_dir() / "engines", lambda line: None)[engine].folder
-        server = stack.enter_context(serve_engine(ENGINES[engine], built))
+        spec, build = build_shipped_engine(engine, cache_dir() / "engines", lambda line: None)
+        server = stack.enter_context(serve_engine(spec, build.folder))
         pod = FakeTriton(answer())
         pod.port = int(server.grpc.rpartition(":")[2])
         async with (
